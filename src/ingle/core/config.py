@@ -1,0 +1,108 @@
+"""Settings: TOML and `--set a.b=c` into frozen dataclasses. Unknown keys are errors, wrong types say what was expected."""
+
+import dataclasses
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ingle.core.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def load_config(cls: type[T], path: Path | None, overrides: Iterable[str] = ()) -> T:
+    """A `cls` from a TOML file (None = all defaults) with `key.sub=value` overrides on top.
+
+    Raises ConfigError for an unreadable file, unknown keys, wrong types, and whatever `cls` itself refuses.
+    """
+    table = _read_toml(path) if path else {}
+    for override in overrides:
+        _set(table, override)
+    return from_table(cls, table)
+
+
+def from_table(cls: type[T], table: Mapping[str, Any], where: str = "") -> T:
+    """A dataclass from a plain table, by field name and type, nested dataclasses and tuples included."""
+    assert dataclasses.is_dataclass(cls), f"{cls} is not a dataclass"
+    hints = typing.get_type_hints(cls)
+    known = {f.name: f for f in dataclasses.fields(cls) if f.init}
+    for key in table:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            cure = f"Did you mean {close[0]}?" if close else f"Known keys: {', '.join(sorted(known)) or 'none'}."
+            raise ConfigError(where + key, "is not a known key", "", cure)
+    for name, spec in known.items():
+        required = spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING
+        if required and name not in table:
+            raise ConfigError(where + name, "is required", "nothing")
+    return cls(**{key: _convert(hints[key], value, where + key) for key, value in table.items()})
+
+
+def to_table(value: object) -> Any:
+    """The plain table that `from_table` reads back: dataclasses to dicts, tuples to lists, None left out."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        pairs = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
+        return {name: to_table(item) for name, item in pairs if item is not None}
+    if isinstance(value, tuple | list):
+        return [to_table(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: to_table(item) for key, item in value.items()}
+    return value
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(str(path), "must be readable", error.strerror) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), "must be valid TOML", error) from error
+
+
+def _set(table: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError("--set", "must look like key.sub=value", override)
+    try:
+        value = tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string, so that quoting twice is not needed on a command line
+    *path, last = key.split(".")
+    for part in path:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise ConfigError(key, f"{part} is a value, not a table", override)
+    table[last] = value
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return from_table(hint, value, where + ".")  # type: ignore[arg-type]
+    if origin is typing.Literal and value in args:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        for option in args:
+            if option is type(None):
+                continue
+            try:
+                return _convert(option, value, where)
+            except ConfigError:
+                continue
+    if origin is tuple and isinstance(value, list | tuple):
+        items = args[:1] * len(value) if args[1:] == (Ellipsis,) else args
+        if len(items) == len(value):
+            return tuple(_convert(h, v, f"{where}[{i}]") for i, (h, v) in enumerate(zip(items, value, strict=True)))
+    if origin is None and isinstance(hint, type):
+        if hint is float and type(value) is int:
+            return float(value)
+        if hint is Path and isinstance(value, str):
+            return Path(value)
+        if type(value) is hint:
+            return value
+    expected = " or ".join(map(repr, args)) if origin is typing.Literal else getattr(hint, "__name__", None) or str(hint)
+    raise ConfigError(where, f"must be {expected}", repr(value))

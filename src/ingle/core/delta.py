@@ -1,0 +1,48 @@
+"""Every change to a model is a `Delta`: named tensors + the digest of the base that they apply to + how they came about."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
+
+from ingle.core.digest import digest_json
+from ingle.core.errors import DeltaError
+
+
+@dataclass(frozen=True, slots=True)
+class TensorEntry:
+    """One tensor of a delta: its shape, its type (safetensors' name for it) and the SHA-256 of its bytes."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """The manifest of one change. The tensors themselves lie beside it in a safetensors file."""
+
+    name: str
+    """What the owner calls it; `MODEL+NAME` is the model with it."""
+    kind: str
+    """How the tensors change the base, e.g. `lora`, `full`, `mask`, `layers`."""
+    base_digest: str
+    """Digest of the base (and of the deltas before this one) that it applies to."""
+    tensors: Mapping[str, TensorEntry]
+    """By Hugging Face parameter name."""
+    origin: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """How it came about: command, data digest, seed, versions."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the manifest, and through the tensors' digests over every byte."""
+        tensors = {name: asdict(entry) for name, entry in self.tensors.items()}
+        return digest_json(
+            {"name": self.name, "kind": self.kind, "base": self.base_digest, "tensors": tensors, "origin": dict(self.origin)}
+        )
+
+    def check_base(self, digest: str) -> None:
+        """Raises DeltaError unless `digest` is the base that this delta was made for."""
+        if digest != self.base_digest:
+            raise DeltaError(
+                f"delta {self.name}", f"was made for base {self.base_digest[:12]}", digest[:12], "Apply it to that base, or make it anew."
+            )

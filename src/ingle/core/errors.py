@@ -1,0 +1,96 @@
+"""Every error that a user can meet, as one tree.
+
+An error says four things: the *field* at fault, the *rule* that it breaks, what we *got*, and the *cure*. The command line
+renders it in one place (exit code), the server in another (HTTP status); rooms only raise.
+"""
+
+
+class IngleError(Exception):
+    """A failure with a field, a rule, what came instead, and what to do about it."""
+
+    exit_code = 1
+    http_status = 500
+
+    def __init__(self, field: str, rule: str, got: object = "", cure: str = "") -> None:
+        super().__init__(field, rule, got, cure)
+        self.field, self.rule, self.got, self.cure = field, rule, str(got), cure
+
+    def __str__(self) -> str:
+        text = f"{self.field}: {self.rule}"
+        if self.got:
+            text += f" (got {self.got})"
+        return f"{text}. {self.cure}" if self.cure else text
+
+
+class ConfigError(IngleError):
+    """A setting, option or configuration key that cannot be used."""
+
+    exit_code, http_status = 2, 400
+
+
+class RequestError(IngleError):
+    """A request that cannot be answered as it stands (parameters, messages, encoding)."""
+
+    exit_code, http_status = 2, 400
+
+
+class ContextError(RequestError):
+    """A prompt (with its answer) that does not fit into the model's context."""
+
+
+class TemplateError(RequestError):
+    """A chat template that fails on these messages, or tries something that it must not."""
+
+
+class NotKept(IngleError):
+    """A model, delta or file that this home does not hold."""
+
+    exit_code, http_status = 3, 404
+
+
+class CheckpointError(IngleError):
+    """Weights or tokenizer files that are damaged, incomplete or of an unknown kind."""
+
+    exit_code = 4
+
+
+class ShapeError(IngleError):
+    """Arrays whose shapes or types do not fit together."""
+
+    exit_code = 4
+
+
+class PullError(IngleError):
+    """A download that could not be completed; whatever was already kept stays."""
+
+    exit_code = 5
+
+
+class HomeError(IngleError):
+    """The home cannot be read or written."""
+
+    exit_code = 6
+
+
+class LedgerError(IngleError):
+    """The chain of facts is broken, or its key is missing or exposed."""
+
+    exit_code = 7
+
+
+class KernelError(IngleError):
+    """A kernel could not be compiled or loaded on this machine."""
+
+    exit_code = 8
+
+
+class DeltaError(IngleError):
+    """A delta that does not fit the base that it is applied to."""
+
+    exit_code, http_status = 4, 409
+
+
+class CannotRewind(IngleError):
+    """A state that cannot go back to the asked position, because what was there has left the window or entered the memory."""
+
+    exit_code = 9

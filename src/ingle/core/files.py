@@ -1,0 +1,68 @@
+"""Writing files so that a reader sees the old content or the new, never half of either."""
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from ingle.core.errors import HomeError
+
+
+@contextmanager
+def atomic_file(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of `path` when the block ends without an error: temporary name, fsync, rename.
+
+    Raises HomeError when the disk is full or the folder can't be written; `path` is then as it was.
+    """
+    with os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    temporary = Path(name)
+    try:
+        with os_errors(path), os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        with os_errors(path):
+            temporary.chmod(mode)
+            temporary.replace(path)
+            sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Puts `data` in the place of `path`, whole or not at all."""
+    with atomic_file(path, mode) as file:
+        file.write(data)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a rename in `folder` survive a power cut, where the system can."""
+    if os.name == "nt":  # Windows can't open a folder; NTFS journals the rename itself
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def os_errors(path: Path) -> Iterator[None]:
+    """Turns what the operating system says about `path` into a HomeError with a cure."""
+    try:
+        yield
+    except OSError as error:
+        cures = {
+            errno.ENOSPC: "Free some disk space and try again; nothing already kept was touched.",
+            errno.EDQUOT: "Your disk quota is used up; free some space and try again.",
+            errno.EACCES: "Give yourself write permission, or set INGLE_HOME to a folder of yours.",
+            errno.EPERM: "Give yourself write permission, or set INGLE_HOME to a folder of yours.",
+            errno.EROFS: "The file system is read-only; set INGLE_HOME to a folder that can be written.",
+        }
+        reason = error.strerror or type(error).__name__
+        raise HomeError(str(path), "must be readable and writable", reason, cures.get(error.errno or 0, "")) from error

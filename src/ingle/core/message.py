@@ -1,0 +1,174 @@
+"""What is asked and what is answered: messages, requests, chunks of an answer, and a guard's verdict on them."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ingle.core.errors import RequestError
+
+Role = Literal["system", "user", "assistant", "tool"]
+ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
+
+
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    """Words."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePart:
+    """An encoded image (PNG, JPEG, …) with its media type."""
+
+    data: bytes
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class AudioPart:
+    """An encoded recording (WAV, …) with its media type."""
+
+    data: bytes
+    media_type: str
+
+
+Part = TextPart | ImagePart | AudioPart
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    parts: tuple[Part, ...]
+
+    @staticmethod
+    def of(role: Role, text: str) -> "Message":
+        """A message of words only. Raises RequestError for an unknown role."""
+        if role not in ROLES:
+            raise RequestError("role", f"must be one of {', '.join(ROLES)}", role)
+        return Message(role, (TextPart(text),))
+
+    @property
+    def text(self) -> str:
+        """The words of this message, in order."""
+        return "".join(p.text for p in self.parts if isinstance(p, TextPart))
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is drawn. Filters apply in the order of the fields; temperature 0 is greedy."""
+
+    repetition_penalty: float = 1.0
+    """Divides positive and multiplies negative logits of tokens already seen (arXiv 1909.05858); 1 = off."""
+    presence_penalty: float = 0.0
+    """Subtracted once from the logit of each token already generated, −2 to 2."""
+    frequency_penalty: float = 0.0
+    """Subtracted per occurrence from the logit of each token already generated, −2 to 2."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """(token id, added to its logit, −100 to 100)."""
+    temperature: float = 0.0
+    """Divides the logits; 0 picks the largest."""
+    top_k: int = 0
+    """Keeps the k most likely; 0 = all."""
+    top_p: float = 1.0
+    """Keeps the smallest set of most likely tokens whose probability reaches p (arXiv 1904.09751)."""
+    min_p: float = 0.0
+    """Keeps tokens at least min_p times as likely as the likeliest (arXiv 2407.01082)."""
+    seed: int | None = None
+    """Same seed, model and request → same answer; None draws one."""
+
+    def __post_init__(self) -> None:
+        limits = {
+            "temperature": (0.0, 100.0),
+            "top_p": (0.0, 1.0),
+            "min_p": (0.0, 1.0),
+            "top_k": (0, 2**31 - 1),
+            "repetition_penalty": (0.01, 100.0),
+            "presence_penalty": (-2.0, 2.0),
+            "frequency_penalty": (-2.0, 2.0),
+            "seed": (0, 2**63 - 1),
+        }
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:  # NaN fails every comparison, so it is caught too
+                raise RequestError(name, f"must be between {low} and {high}", value)
+        for token, bias in self.logit_bias:
+            if token < 0 or not -100.0 <= bias <= 100.0:
+                raise RequestError("logit_bias", "must map token ids to values between -100 and 100", f"{token}: {bias}")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the engine is asked to go on from: messages, or a plain prompt."""
+
+    messages: tuple[Message, ...] = ()
+    """The conversation, rendered by the model's chat template."""
+    prompt: str | None = None
+    """Plain text to continue, without a template; excludes `messages`."""
+    max_tokens: int | None = None
+    """Most tokens to generate; None = up to the context."""
+    stop: tuple[str, ...] = ()
+    """The answer ends before the first of these strings."""
+    logprobs: int | None = None
+    """How many alternatives to report per token; 0 = only the chosen one; None = no log-probabilities."""
+    sampling: Sampling = field(default_factory=Sampling)
+
+    def __post_init__(self) -> None:
+        if (self.prompt is None) == (not self.messages):
+            raise RequestError("messages", "exactly one of messages and prompt must be given", "both" if self.messages else "neither")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise RequestError("max_tokens", "must be at least 1", self.max_tokens)
+        if self.logprobs is not None and not 0 <= self.logprobs <= 20:
+            raise RequestError("logprobs", "must be between 0 and 20", self.logprobs)
+        if any(not s for s in self.stop):
+            raise RequestError("stop", "must not hold an empty string", self.stop)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """The log-probability of one token, of the untempered distribution, in nats."""
+
+    token: int
+    text: str
+    logprob: float
+    top: tuple[tuple[int, str, float], ...] = ()
+    """Alternatives, likeliest first: (token id, text, log-probability)."""
+
+
+Finish = Literal["stop", "length", "cancelled", "blocked"]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of an answer. `text` is whole characters, never part of a stop string; `finish` is set on the last chunk only."""
+
+    text: str
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish: Finish | None = None
+    usage: "Usage | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an answer took."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    prefill_s: float
+    """Seconds spent reading the prompt."""
+    decode_s: float
+    """Seconds spent writing the answer."""
+    state_bytes: int
+    """Bytes of the sequence's state when it ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a guard says about a request or a chunk."""
+
+    action: Literal["allow", "edit", "block"]
+    reason: str = ""
+    guard: str = ""

@@ -1,0 +1,138 @@
+"""What a model is: `ModelConfig` with one `LayerSpec` a layer. There are no model classes beside this.
+
+A key-value group of a layer is a *retrieval* group (full attention) or a *streaming* group (sinks + sliding window, and later a
+recurrent memory). All-retrieval is a transformer; no retrieval and window 0 is an RNN; everything between is a hybrid.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from ingle.core.errors import ConfigError
+
+Memory = Literal["none", "gated_delta"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rope:
+    """Rotary position embedding: `theta` and, per `kind`, the long-context rescaling that the checkpoint was trained with."""
+
+    theta: float = 10_000.0
+    """Base of the geometric sequence of wavelengths (RoFormer, arXiv 2104.09864)."""
+    kind: Literal["default", "linear", "llama3", "yarn"] = "default"
+    """`linear`: positions divided by `factor`; `llama3`: long wavelengths only; `yarn`: arXiv 2309.00071."""
+    factor: float = 1.0
+    """How many times longer than `original_context` the rescaled range is."""
+    original_context: int = 0
+    """Tokens of context before rescaling (`llama3`, `yarn`)."""
+    low_freq_factor: float = 1.0
+    """`llama3`: wavelengths above original_context / low_freq_factor are fully rescaled."""
+    high_freq_factor: float = 4.0
+    """`llama3`: wavelengths below original_context / high_freq_factor are left alone."""
+    beta_fast: float = 32.0
+    """`yarn`: rotations within original_context above which a dimension is left alone."""
+    beta_slow: float = 1.0
+    """`yarn`: rotations below which a dimension is fully rescaled."""
+    attention_factor: float = 1.0
+    """`yarn`: multiplies cos and sin, so that logits keep their temperature."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSpec:
+    """How one layer looks back."""
+
+    retrieval: tuple[int, ...]
+    """Key-value groups with full attention, ascending."""
+    window: int = 0
+    """Streaming groups: how many of the latest tokens they attend to, the current one included; 0 = none."""
+    sinks: int = 0
+    """Streaming groups: how many of the very first tokens they attend to always (arXiv 2309.17453)."""
+    memory: Memory = "none"
+    """Streaming groups: the recurrent memory that receives what leaves the window."""
+
+    def streaming(self, kv_groups: int) -> tuple[int, ...]:
+        """The groups of this layer that are not retrieval groups, ascending."""
+        return tuple(g for g in range(kv_groups) if g not in self.retrieval)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """The shape of a decoder. Linear layers are Hugging Face's, so parameter names and shapes are theirs too."""
+
+    family: Literal["llama", "qwen2", "qwen3"]
+    """Which checkpoints it reads; the differences themselves are the fields below."""
+    vocab_size: int
+    """Rows of the embedding."""
+    hidden_size: int
+    """Width of the residual stream."""
+    intermediate_size: int
+    """Width of the gated MLP."""
+    num_heads: int
+    """Query heads per layer."""
+    num_kv_heads: int
+    """Key-value groups per layer; divides `num_heads`."""
+    head_dim: int
+    """Width of one head; even, because RoPE turns pairs."""
+    layers: tuple[LayerSpec, ...]
+    """One entry a layer."""
+    context_length: int
+    """Tokens of context the checkpoint was trained for."""
+    rope: Rope = Rope()
+    """Position embedding of every layer."""
+    norm_eps: float = 1e-5
+    """Added to the mean square in RMSNorm."""
+    tie_embeddings: bool = False
+    """The output matrix is the embedding."""
+    qkv_bias: bool = False
+    """q, k and v projections carry a bias (Qwen2; Llama with `attention_bias`)."""
+    output_bias: bool = False
+    """The attention output projection carries a bias (Llama with `attention_bias`)."""
+    mlp_bias: bool = False
+    """The three MLP projections carry a bias (Llama with `mlp_bias`)."""
+    qk_norm: bool = False
+    """q and k are RMS-normalised per head before RoPE (Qwen3)."""
+
+    def __post_init__(self) -> None:
+        for field in ("vocab_size", "hidden_size", "intermediate_size", "num_heads", "num_kv_heads", "head_dim", "context_length"):
+            if getattr(self, field) < 1:
+                raise ConfigError(field, "must be at least 1", getattr(self, field), "Check the model's config.json.")
+        if self.num_heads % self.num_kv_heads:
+            raise ConfigError("num_kv_heads", f"must divide num_heads = {self.num_heads}", self.num_kv_heads)
+        if self.head_dim % 2:
+            raise ConfigError("head_dim", "must be even, because RoPE turns pairs", self.head_dim)
+        if not self.layers:
+            raise ConfigError("layers", "must hold at least one LayerSpec", "none")
+        for i, layer in enumerate(self.layers):
+            _check_layer(layer, i, self.num_kv_heads)
+
+    @property
+    def queries_per_group(self) -> int:
+        """Query heads that read one key-value group."""
+        return self.num_heads // self.num_kv_heads
+
+    @property
+    def is_transformer(self) -> bool:
+        """Whether every group of every layer has full attention."""
+        return all(len(layer.retrieval) == self.num_kv_heads for layer in self.layers)
+
+    def with_layers(self, layers: tuple[LayerSpec, ...]) -> "ModelConfig":
+        """The same weights looking back in another way."""
+        if len(layers) != len(self.layers):
+            raise ConfigError("layers", f"must have {len(self.layers)} entries, as the weights do", len(layers))
+        return replace(self, layers=layers)
+
+
+def _check_layer(layer: LayerSpec, index: int, kv_groups: int) -> None:
+    where = f"layers[{index}]"
+    if list(layer.retrieval) != sorted(set(layer.retrieval)) or any(not 0 <= g < kv_groups for g in layer.retrieval):
+        raise ConfigError(f"{where}.retrieval", f"must be ascending groups below {kv_groups}", layer.retrieval)
+    if layer.window < 0 or layer.sinks < 0:
+        raise ConfigError(f"{where}.window, .sinks", "must not be negative", (layer.window, layer.sinks))
+    if layer.streaming(kv_groups) and layer.window == 0 and layer.memory == "none":
+        raise ConfigError(f"{where}.window", "must be at least 1 where a streaming group has no memory: it would see nothing", 0)
+    if layer.memory not in ("none", "gated_delta"):
+        raise ConfigError(f"{where}.memory", "must be 'none' or 'gated_delta'", layer.memory)
+
+
+def transformer_layers(count: int, kv_groups: int) -> tuple[LayerSpec, ...]:
+    """`count` layers of full attention."""
+    return (LayerSpec(retrieval=tuple(range(kv_groups))),) * count

@@ -1,0 +1,198 @@
+"""`State`: all that one sequence needs to go on. The only mutable word of the house.
+
+Keys and values lie in *blocks* of 16 tokens: keys as [D, 16] (one column a token, so that 16 scores are one vector), values as
+[16, D]. Retrieval groups grow by *pages* of 64 tokens that forks share, since a full page is never written again; streaming
+groups have a fixed *ring* (sinks, then the window plus one step's tokens). Position p of a ring lies in block p // 16, which
+is a sink block if its number is below the number of sink blocks, else ring block (p // 16) mod ring length.
+"""
+
+import json
+import math
+import zipfile
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ingle.core.digest import digest_json
+from ingle.core.errors import CannotRewind, CheckpointError
+from ingle.core.files import atomic_file
+from ingle.core.spec import LayerSpec, ModelConfig
+
+BLOCK_TOKENS = 16
+PAGE_TOKENS = 64
+STEP_TOKENS = 256  # most tokens of one sequence that one step may append; rings have room for them beside the window
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class StateLayout:
+    """Where the keys and values of each layer and group lie. Offsets count blocks (keys and values of 16 tokens)."""
+
+    layers: tuple[LayerSpec, ...]
+    kv_groups: int
+    head_dim: int
+    """Of the model; rows are padded to `width`."""
+    dtype: str
+    """`float16` or `float32`."""
+
+    @staticmethod
+    def of(config: ModelConfig, dtype: str = "float16") -> "StateLayout":
+        """The layout that a model's config asks for."""
+        return StateLayout(config.layers, config.num_kv_heads, config.head_dim, dtype)
+
+    @property
+    def width(self) -> int:
+        """Head dimension padded to whole vectors of 16."""
+        return -(-self.head_dim // BLOCK_TOKENS) * BLOCK_TOKENS
+
+    @property
+    def block_elements(self) -> int:
+        """Numbers in one block: 16 keys and 16 values."""
+        return 2 * BLOCK_TOKENS * self.width
+
+    @cached_property
+    def page_slots(self) -> npt.NDArray[np.int64]:
+        """[layers, groups]: index of a retrieval group within a page; −1 for streaming groups."""
+        slots = np.full((len(self.layers), self.kv_groups), -1, np.int64)
+        places = [(i, g) for i, layer in enumerate(self.layers) for g in layer.retrieval]
+        for slot, place in enumerate(places):
+            slots[place] = slot
+        return slots
+
+    @cached_property
+    def retrieval_groups(self) -> int:
+        """Retrieval groups of all layers."""
+        return int((self.page_slots >= 0).sum())
+
+    @cached_property
+    def ring_blocks(self) -> npt.NDArray[np.int64]:
+        """[layers, 2]: (sink blocks, ring blocks) of each streaming group of a layer."""
+        rows = []
+        for layer in self.layers:
+            if len(layer.retrieval) == self.kv_groups or layer.window == 0:
+                rows.append((0, 0))
+            else:
+                rows.append((math.ceil(layer.sinks / BLOCK_TOKENS), math.ceil((layer.window + STEP_TOKENS) / BLOCK_TOKENS) + 1))
+        return np.array(rows, np.int64).reshape(len(self.layers), 2)
+
+    @cached_property
+    def ring_offsets(self) -> npt.NDArray[np.int64]:
+        """[layers, groups]: first block of a streaming group within the rings; −1 for retrieval groups."""
+        offsets = np.full((len(self.layers), self.kv_groups), -1, np.int64)
+        at = 0
+        for i, layer in enumerate(self.layers):
+            for g in layer.streaming(self.kv_groups):
+                offsets[i, g] = at
+                at += int(self.ring_blocks[i].sum())
+        return offsets
+
+    @cached_property
+    def total_ring_blocks(self) -> int:
+        """Blocks of all rings together."""
+        streaming = (self.ring_offsets >= 0).sum(axis=1)
+        return int((streaming * self.ring_blocks.sum(axis=1)).sum())
+
+    def new_page(self) -> npt.NDArray[Any]:
+        """[retrieval groups, blocks per page, block elements], zeroed, because masked lanes are multiplied by zero weights."""
+        return np.zeros((self.retrieval_groups, PAGE_TOKENS // BLOCK_TOKENS, self.block_elements), self.dtype)
+
+    @cached_property
+    def digest(self) -> str:
+        """Distinguishes layouts that can't read each other's states."""
+        layers = [[list(s.retrieval), s.window, s.sinks, s.memory] for s in self.layers]
+        return digest_json([_VERSION, layers, self.kv_groups, self.head_dim, self.dtype])
+
+
+@dataclass
+class State:
+    """One sequence: how many tokens it has read, and what it remembers of them. Backends write in place; nobody else does."""
+
+    layout: StateLayout
+    length: int = 0
+    """Tokens read so far; also the position of the next one."""
+    pages: list[npt.NDArray[Any]] = field(default_factory=list)
+    rings: npt.NDArray[Any] = field(default_factory=lambda: np.zeros(0))
+
+    def __post_init__(self) -> None:
+        if self.rings.size == 0:
+            self.rings = np.zeros((self.layout.total_ring_blocks, self.layout.block_elements), self.layout.dtype)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, pages shared with forks included."""
+        return sum(page.nbytes for page in self.pages) + self.rings.nbytes
+
+    def reserve(self, tokens: int) -> None:
+        """Makes room for `tokens` more."""
+        if self.layout.retrieval_groups:
+            while len(self.pages) * PAGE_TOKENS < self.length + tokens:
+                self.pages.append(self.layout.new_page())
+
+    def fork(self) -> "State":
+        """A state that goes its own way from here. Full pages are shared, the rest is copied."""
+        full = self.length // PAGE_TOKENS
+        used = -(-self.length // PAGE_TOKENS)
+        pages = self.pages[:full] + [page.copy() for page in self.pages[full:used]]
+        return State(self.layout, self.length, pages, self.rings.copy())
+
+    def rewind(self, length: int) -> None:
+        """Goes back to the first `length` tokens.
+
+        Raises CannotRewind if a window no longer holds what it would need, or a recurrent memory has moved on.
+        """
+        if not 0 <= length <= self.length:
+            raise CannotRewind("length", f"must be between 0 and {self.length}", length)
+        earliest = self.earliest_rewind
+        if length < earliest and length > 0:
+            raise CannotRewind(
+                "length", f"this state can go back to {earliest} at the earliest", length, "Read the prompt again from a fork."
+            )
+        used = -(-length // PAGE_TOKENS)
+        del self.pages[used:]
+        if length % PAGE_TOKENS and self.pages:
+            self.pages[-1] = self.pages[-1].copy()  # a fork may still read what will now be written over
+        self.length = length
+
+    @property
+    def earliest_rewind(self) -> int:
+        """The smallest length above 0 that `rewind` accepts."""
+        groups = self.layout.kv_groups
+        streaming = [s for s in self.layout.layers if len(s.retrieval) < groups]
+        if any(s.memory != "none" for s in streaming):
+            return self.length
+        # Position p is overwritten by p + ring tokens; one block less is safe whatever the alignment.
+        slack = [math.ceil((s.window + STEP_TOKENS) / BLOCK_TOKENS) * BLOCK_TOKENS - s.window for s in streaming]
+        return max(0, self.length - min(slack)) if slack else 0
+
+    def save(self, path: Path, model_digest: str) -> None:
+        """Writes the state, whole or not at all."""
+        header = {"version": _VERSION, "model": model_digest, "layout": self.layout.digest, "length": self.length}
+        used = -(-self.length // PAGE_TOKENS)
+        pages = np.stack(self.pages[:used]) if used and self.pages else np.zeros(0, self.layout.dtype)
+        with atomic_file(path) as file:
+            np.savez(file, header=np.frombuffer(json.dumps(header).encode(), np.uint8), pages=pages, rings=self.rings)
+
+    @staticmethod
+    def load(path: Path, layout: StateLayout, model_digest: str) -> "State":
+        """Reads a state back. Raises CheckpointError for a damaged file, or one of another model, layout or version."""
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                header = json.loads(archive["header"].tobytes())
+                pages, rings = archive["pages"], archive["rings"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise CheckpointError(str(path), "must be a whole state file", error, "Delete it; the prompt will be read again.") from error
+        for name, mine in (("version", _VERSION), ("model", model_digest), ("layout", layout.digest)):
+            if header.get(name) != mine:
+                raise CheckpointError(
+                    f"{path}: {name}", f"must be {mine}", header.get(name), "The state belongs to another model or version."
+                )
+        length = int(header["length"])
+        state = State(layout, length, list(pages) if pages.ndim > 1 else [], rings)
+        wanted = -(-length // PAGE_TOKENS) if layout.retrieval_groups else 0
+        if len(state.pages) != wanted or rings.shape != (layout.total_ring_blocks, layout.block_elements):
+            raise CheckpointError(str(path), f"must hold {wanted} pages", len(state.pages), "Delete it; the prompt will be read again.")
+        return state

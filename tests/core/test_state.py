@@ -1,0 +1,104 @@
+"""State: forks share nothing that is written, rewinding is exact or refused, files are whole or refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ingle.core.errors import CannotRewind, CheckpointError
+from ingle.core.spec import LayerSpec
+from ingle.core.state import BLOCK_TOKENS, PAGE_TOKENS, STEP_TOKENS, State, StateLayout
+
+FULL = LayerSpec(retrieval=(0, 1))
+MIXED = LayerSpec(retrieval=(1,), window=40, sinks=4)
+LAYOUT = StateLayout((FULL, MIXED), kv_groups=2, head_dim=24, dtype="float32")
+TRANSFORMER = StateLayout((FULL, FULL), kv_groups=2, head_dim=24, dtype="float32")
+
+
+def filled(layout: StateLayout, length: int) -> State:
+    state = State(layout)
+    state.reserve(length)
+    rng = np.random.default_rng(length)
+    for page in state.pages:
+        page[:] = rng.normal(size=page.shape)
+    state.rings[:] = rng.normal(size=state.rings.shape)
+    state.length = length
+    return state
+
+
+def test_layout_places_every_group_once() -> None:
+    assert LAYOUT.width == 32
+    assert LAYOUT.page_slots.tolist() == [[0, 1], [-1, 2]]
+    assert LAYOUT.ring_offsets.tolist() == [[-1, -1], [0, -1]]
+    sinks, ring = LAYOUT.ring_blocks[1]
+    assert sinks == 1
+    assert ring * BLOCK_TOKENS >= 40 + STEP_TOKENS
+    assert LAYOUT.total_ring_blocks == sinks + ring
+
+
+def test_fork_shares_full_pages_and_copies_the_rest() -> None:
+    state = filled(LAYOUT, PAGE_TOKENS + 5)
+    fork = state.fork()
+    assert fork.pages[0] is state.pages[0]
+    before = state.pages[1].copy(), state.rings.copy()
+    fork.pages[1][:] = 0
+    fork.rings[:] = 0
+    np.testing.assert_array_equal(state.pages[1], before[0])
+    np.testing.assert_array_equal(state.rings, before[1])
+
+
+def test_rewound_state_does_not_write_into_a_fork() -> None:
+    state = filled(TRANSFORMER, 2 * PAGE_TOKENS)
+    fork = state.fork()
+    state.rewind(PAGE_TOKENS // 2)
+    state.pages[0][:] = 7
+    assert not (fork.pages[0] == 7).any()
+    assert state.length == PAGE_TOKENS // 2
+    assert len(state.pages) == 1
+
+
+def test_a_window_can_go_back_only_as_far_as_its_ring_reaches() -> None:
+    state = filled(LAYOUT, 2000)
+    earliest = state.earliest_rewind
+    assert 0 < 2000 - earliest <= STEP_TOKENS + BLOCK_TOKENS
+    with pytest.raises(CannotRewind, match=str(earliest)):
+        state.rewind(earliest - 1)
+    state.rewind(earliest)
+    state.rewind(0)
+    with pytest.raises(CannotRewind):
+        state.rewind(1)
+
+
+def test_a_memory_cannot_go_back() -> None:
+    layout = StateLayout((LayerSpec(retrieval=(), window=8, memory="gated_delta"),), 1, 16, "float32")
+    with pytest.raises(CannotRewind):
+        filled(layout, 20).rewind(19)
+
+
+@pytest.mark.parametrize("length", [0, 1, PAGE_TOKENS, 3 * PAGE_TOKENS + 1])
+def test_save_and_load(tmp_path: Path, length: int) -> None:
+    state = filled(LAYOUT, length)
+    state.save(tmp_path / "s", "digest")
+    loaded = State.load(tmp_path / "s", LAYOUT, "digest")
+    assert loaded.length == length
+    for mine, theirs in zip(state.pages, loaded.pages, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    np.testing.assert_array_equal(state.rings, loaded.rings)
+
+
+def test_damaged_and_foreign_state_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    filled(LAYOUT, 100).save(path, "digest")
+    with pytest.raises(CheckpointError, match="model"):
+        State.load(path, LAYOUT, "another")
+    with pytest.raises(CheckpointError, match="layout"):
+        State.load(path, TRANSFORMER, "digest")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match="whole"):
+        State.load(path, LAYOUT, "digest")
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    path.write_bytes(flipped)
+    with pytest.raises(CheckpointError, match="whole"):
+        State.load(path, LAYOUT, "digest")
