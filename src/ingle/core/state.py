@@ -180,7 +180,7 @@ class State:
     def load(path: Path, layout: StateLayout, model_digest: str) -> "State":
         """Reads a state back. Raises CheckpointError for a damaged file, or one of another model, layout or version."""
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 header = json.loads(archive["header"].tobytes())
                 pages, rings = archive["pages"], archive["rings"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
