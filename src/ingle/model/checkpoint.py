@@ -1,0 +1,129 @@
+"""`open_checkpoint`: a folder or file of weights, checked as a whole before a single weight is used."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from ingle.core.errors import CheckpointError
+from ingle.core.spec import ModelConfig
+from ingle.model.tensor import Tensor, check_kind
+
+_IGNORED_ENDINGS = (".rotary_emb.inv_freq",)  # old Llama checkpoints carry what follows from the config
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """Weights that are complete and of the right shapes, mapped from their files."""
+
+    config: ModelConfig
+    files: tuple[Path, ...]
+    """The files that hold the weights."""
+    stored: Mapping[str, Tensor]
+    """By Hugging Face's parameter name, rows as they lie in the file."""
+    interleaved: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """Tensors whose rows lie in GGUF's order for RoPE, and how many heads they hold."""
+    metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    """A GGUF file's metadata, tokenizer included; empty for safetensors."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Hugging Face's parameter names, in the order of the model. A tied `lm_head.weight` is not among them."""
+        return tuple(expected_shapes(self.config))
+
+    def tensor(self, name: str) -> Tensor:
+        """One tensor, rows in Hugging Face's order. Raises CheckpointError for a name that is not among `names`."""
+        if name not in self.stored:
+            raise CheckpointError(name, "is not a tensor of this checkpoint", "", "`names` lists them.")
+        tensor = self.stored[name]
+        heads = self.interleaved.get(name)
+        return tensor if heads is None else _rows_to_halves(tensor, heads)
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Opens a Hugging Face folder, a folder with one GGUF file, or a GGUF file.
+
+    Raises CheckpointError if anything is missing, cut off, of another shape or type than the config asks for, or unknown.
+    """
+    if not path.exists():
+        raise CheckpointError(str(path), "is not there", "", "Name a folder with config.json and safetensors, or a GGUF file.")
+    ggufs = sorted(path.glob("*.gguf")) if path.is_dir() and not (path / "config.json").exists() else []
+    if path.is_dir() and not ggufs:
+        from ingle.model.from_safetensors import tensors_from_folder
+
+        config, tensors, files = tensors_from_folder(path)
+        return _checked(Checkpoint(config, files, tensors))
+    if len(ggufs) > 1:
+        raise CheckpointError(str(path), "must hold one GGUF file", ", ".join(file.name for file in ggufs), "Name the file itself.")
+    from ingle.model.from_gguf import tensors_from_gguf
+
+    file = ggufs[0] if ggufs else path
+    config, tensors, interleaved, metadata = tensors_from_gguf(file)
+    return _checked(Checkpoint(config, (file,), tensors, interleaved, metadata))
+
+
+def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Every tensor that a model of this config has, in order: Hugging Face's name → (rows, columns) or (n,)."""
+    hidden, mlp = config.hidden_size, config.intermediate_size
+    queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config.vocab_size, hidden)}
+    for i in range(len(config.layers)):
+        layer = f"model.layers.{i}"
+        shapes[f"{layer}.input_layernorm.weight"] = (hidden,)
+        for part, rows in (("q", queries), ("k", keys), ("v", keys)):
+            shapes |= _linear(f"{layer}.self_attn.{part}_proj", rows, hidden, config.qkv_bias)
+        if config.qk_norm:
+            shapes |= {f"{layer}.self_attn.{part}_norm.weight": (config.head_dim,) for part in "qk"}
+        shapes |= _linear(f"{layer}.self_attn.o_proj", hidden, queries, config.output_bias)
+        shapes[f"{layer}.post_attention_layernorm.weight"] = (hidden,)
+        shapes |= _linear(f"{layer}.mlp.gate_proj", mlp, hidden, config.mlp_bias)
+        shapes |= _linear(f"{layer}.mlp.up_proj", mlp, hidden, config.mlp_bias)
+        shapes |= _linear(f"{layer}.mlp.down_proj", hidden, mlp, config.mlp_bias)
+    shapes["model.norm.weight"] = (hidden,)
+    if not config.tie_embeddings:
+        shapes["lm_head.weight"] = (config.vocab_size, hidden)
+    return shapes
+
+
+def check_finite(checkpoint: Checkpoint, progress: Callable[[int], None] = lambda _: None) -> None:
+    """Reads every weight once. `progress` is told the bytes of each tensor. Raises CheckpointError at the first NaN or infinity."""
+    for name in checkpoint.names:
+        tensor = checkpoint.stored[name]
+        with np.errstate(all="ignore"):
+            if not all(np.isfinite(rows).all() for rows in tensor.row_chunks()):
+                raise CheckpointError(name, "must hold finite numbers only", "NaN or infinity", "The weights are damaged; pull them again.")
+        progress(tensor.raw.nbytes)
+
+
+def _linear(name: str, rows: int, columns: int, bias: bool) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {f"{name}.weight": (rows, columns)}
+    return shapes | {f"{name}.bias": (rows,)} if bias else shapes
+
+
+def _checked(checkpoint: Checkpoint) -> Checkpoint:
+    """The same checkpoint, if it holds exactly what its config asks for."""
+    where, stored = str(checkpoint.files[0].parent), checkpoint.stored
+    expected = expected_shapes(checkpoint.config)
+    for name, shape in expected.items():
+        if name not in stored:
+            raise CheckpointError(f"{where}: {name}", "is missing", "", "The checkpoint is incomplete; pull it again.")
+        if stored[name].shape != shape:
+            raise CheckpointError(f"{where}: {name}", f"must have shape {shape}, as the config says", stored[name].shape)
+        check_kind(stored[name].kind, f"{where}: {name}")
+    tied_copy = {"lm_head.weight"} if checkpoint.config.tie_embeddings else set()
+    for name in stored.keys() - expected.keys() - tied_copy:
+        if not name.endswith(_IGNORED_ENDINGS):
+            cure = "This model has parts that Ingle would leave out; it cannot be run."
+            raise CheckpointError(f"{where}: {name}", "is not a tensor of a model with this config", stored[name].shape, cure)
+    return checkpoint
+
+
+def _rows_to_halves(tensor: Tensor, heads: int) -> Tensor:
+    """Undoes llama.cpp's permutation: within a head, rows 2i and 2i+1 go to i and i + head_dim/2. Works on raw bytes, so it is exact."""
+    rows = tensor.shape[0]
+    order = np.arange(rows).reshape(heads, rows // heads // 2, 2).swapaxes(1, 2).reshape(-1)
+    raw = tensor.raw if tensor.raw.ndim == 2 else tensor.raw.reshape(rows, -1)
+    return Tensor(tensor.name, tensor.shape, tensor.kind, raw[order].reshape(tensor.raw.shape))

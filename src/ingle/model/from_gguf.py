@@ -1,0 +1,145 @@
+"""GGUF → `ModelConfig` and tensors under Hugging Face's names.
+
+GGUF's `llama` files store the rows of q and k so that RoPE turns neighbours (2i, 2i+1); Hugging Face's turns (i, i + d/2). The rows
+are put back as raw bytes, so quantised blocks, which lie along the columns, stay as they are. `qwen2` and `qwen3` are not permuted.
+Source: llama.cpp's `convert_hf_to_gguf.py` (`permute`, `rope_freqs`), `gguf-py/gguf/constants.py`.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ingle.core.errors import CheckpointError
+from ingle.core.spec import ModelConfig, Rope
+from ingle.model.config import Family, blame_checkpoint, full_layers, norm_eps
+from ingle.model.fields import Fields
+from ingle.model.gguf_header import GGUF, read_gguf
+from ingle.model.rope import check_rope, llama3_from_factors, yarn_attention
+from ingle.model.tensor import Tensor, decode
+
+ARCHITECTURES: tuple[Family, ...] = ("llama", "qwen2", "qwen3")
+_OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+_INNER = {
+    "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj", "attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm",
+    "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
+}  # fmt: skip
+
+
+def tensors_from_gguf(path: Path) -> tuple[ModelConfig, dict[str, Tensor], dict[str, int], Mapping[str, Any]]:
+    """Config, tensors by Hugging Face's name, for each name with interleaved rows its number of heads, and the metadata."""
+    gguf = read_gguf(path)
+    config = config_from_gguf(gguf)
+    tensors = {}
+    for name, stored in gguf.tensors.items():
+        if name == "rope_freqs.weight":  # read into the config
+            continue
+        hf_name = _hf_name(name)
+        if hf_name is None or hf_name in tensors:
+            raise CheckpointError(
+                f"{path}: {name}", f"is not a tensor of a {config.family} model", "", "This model has parts that Ingle would leave out."
+            )
+        tensors[hf_name] = Tensor(hf_name, stored.shape, stored.kind, stored.data)
+    heads: dict[str, int] = {}
+    if config.family == "llama":
+        for name in tensors:
+            for part, count in ((".q_proj.", config.num_heads), (".k_proj.", config.num_kv_heads)):
+                if part in name:
+                    heads[name] = count
+    return config, tensors, heads, gguf.metadata
+
+
+def config_from_gguf(gguf: GGUF) -> ModelConfig:
+    """The `ModelConfig` of a GGUF file. Raises CheckpointError, naming the key, for all that Ingle cannot run."""
+    where = str(gguf.path)
+    top = Fields(gguf.metadata, where)
+    architecture = top.text("general.architecture")
+    family = next((name for name in ARCHITECTURES if name == architecture), None)
+    if family is None:
+        known = f"Known: {', '.join(ARCHITECTURES)}."
+        raise CheckpointError(f"{where}: general.architecture", "is not an architecture that Ingle knows", architecture, known)
+    if top.whole("split.count", 1) > 1:
+        raise CheckpointError(f"{where}: split.count", "must be 1", top.whole("split.count"), "Merge it with llama-gguf-split --merge.")
+    fields = Fields({k.removeprefix(f"{family}."): v for k, v in gguf.metadata.items() if k.startswith(f"{family}.")}, f"{where}: {family}")
+    if fields.whole("expert_count", 0):
+        raise CheckpointError(f"{where}: {family}.expert_count", "must be 0 (no mixture of experts)", fields.whole("expert_count"))
+    hidden, heads, context = fields.whole("embedding_length"), fields.whole("attention.head_count"), fields.whole("context_length")
+    kv_heads = fields.whole("attention.head_count_kv", heads)
+    head_dim = fields.whole("attention.key_length", hidden // max(heads, 1))
+    for key in ("attention.value_length", "rope.dimension_count"):
+        if fields.whole(key, head_dim) != head_dim:
+            raise CheckpointError(f"{where}: {family}.{key}", f"must be the head's width {head_dim}", fields.whole(key))
+    if 0 < fields.whole("attention.sliding_window", 0) < context:
+        raise CheckpointError(f"{where}: {family}.attention.sliding_window", "must be off", fields.whole("attention.sliding_window"))
+    names = gguf.tensors
+    if "token_embd.weight" not in names:
+        raise CheckpointError(f"{where}: token_embd.weight", "is missing", "", "The file is incomplete; pull it again.")
+    vocab_size = names["token_embd.weight"].shape[0]
+    tokens = gguf.metadata.get("tokenizer.ggml.tokens", ())
+    if not isinstance(tokens, list | tuple) or len(tokens) > vocab_size:
+        got = f"{len(tokens)} tokens"
+        raise CheckpointError(f"{where}: tokenizer.ggml.tokens", f"must be at most the embedding's {vocab_size} rows", got)
+    with blame_checkpoint(where):
+        return ModelConfig(
+            family=family,
+            vocab_size=vocab_size,
+            hidden_size=hidden,
+            intermediate_size=fields.whole("feed_forward_length"),
+            num_heads=heads,
+            num_kv_heads=kv_heads,
+            head_dim=head_dim,
+            layers=full_layers(fields.whole("block_count"), kv_heads, where),
+            context_length=context,
+            rope=_rope(gguf, fields, head_dim, context),
+            norm_eps=_shortest(norm_eps(fields, "attention.layer_norm_rms_epsilon")),
+            tie_embeddings="output.weight" not in names,
+            qkv_bias="blk.0.attn_q.bias" in names,
+            output_bias="blk.0.attn_output.bias" in names,
+            mlp_bias="blk.0.ffn_gate.bias" in names,
+            qk_norm="blk.0.attn_q_norm.weight" in names,
+        )
+
+
+def _rope(gguf: GGUF, fields: Fields, head_dim: int, context: int) -> Rope:
+    theta = _shortest(fields.number("rope.freq_base", 10_000.0))
+    kind = fields.text("rope.scaling.type", "none")
+    factor = _shortest(fields.number("rope.scaling.factor", fields.number("rope.scale_linear", 1.0)))
+    divisors = gguf.tensors.get("rope_freqs.weight")
+    if divisors is not None:
+        if divisors.kind != "F32" or len(divisors.shape) != 1 or kind != "none":
+            got = f"{divisors.kind} {divisors.shape}, scaling {kind}"
+            raise CheckpointError(f"{gguf.path}: rope_freqs.weight", "must be an F32 vector, without another scaling", got)
+        check_rope(Rope(theta), fields.where)
+        return check_rope(llama3_from_factors(decode("F32", divisors.data), theta, head_dim, context, str(gguf.path)), fields.where)
+    if kind == "none" or (kind == "linear" and factor == 1.0):
+        return check_rope(Rope(theta, "linear", factor) if factor != 1.0 else Rope(theta), fields.where)
+    if kind == "linear":
+        return check_rope(Rope(theta, "linear", factor), fields.where)
+    if kind != "yarn" or fields.number("rope.scaling.yarn_log_multiplier", 0.0):
+        raise CheckpointError(f"{fields.where}.rope.scaling.type", "must be none, linear or (plain) yarn", kind)
+    fast, slow = fields.number("rope.scaling.yarn_beta_fast", 32.0), fields.number("rope.scaling.yarn_beta_slow", 1.0)
+    original = fields.whole("rope.scaling.original_context_length", context)
+    attention = fields.number("rope.scaling.attn_factor", 1.0) * yarn_attention(factor)
+    return check_rope(Rope(theta, "yarn", factor, original, beta_fast=fast, beta_slow=slow, attention_factor=attention), fields.where)
+
+
+def _shortest(value: float) -> float:
+    """The decimal that someone typed before it became a float32: 9.999999747378752e-06 → 1e-05."""
+    return float(str(np.float32(value))) if math.isfinite(np.float32(value)) else value
+
+
+def _hf_name(name: str) -> str | None:
+    """`blk.3.attn_q.weight` → `model.layers.3.self_attn.q_proj.weight`; None for what is not known."""
+    stem, _, ending = name.rpartition(".")
+    if ending not in ("weight", "bias"):
+        return None
+    if stem in _OUTER:
+        return f"{_OUTER[stem]}.{ending}"
+    head, _, rest = stem.partition(".")
+    number, _, part = rest.partition(".")
+    if head != "blk" or not number.isdecimal() or part not in _INNER:
+        return None
+    return f"model.layers.{int(number)}.{_INNER[part]}.{ending}"

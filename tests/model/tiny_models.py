@@ -1,0 +1,107 @@
+"""Tiny random checkpoints of each family, as Hugging Face folders and as GGUF files."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+
+from ingle.core.spec import ModelConfig
+from ingle.model.checkpoint import expected_shapes
+from ingle.model.config import config_from_hf
+
+BASE: dict[str, Any] = {
+    "vocab_size": 96, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 256, "hidden_act": "silu", "rms_norm_eps": 1e-5, "tie_word_embeddings": False,
+    "rope_theta": 10000.0,
+}  # fmt: skip
+ARCHITECTURE = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+
+
+def hf_table(family: str, **changes: Any) -> dict[str, Any]:
+    """A config.json of this family."""
+    return {**BASE, "architectures": [ARCHITECTURE[family]], "model_type": family, "head_dim": 16, **changes}
+
+
+def tiny_config(family: str, **changes: Any) -> ModelConfig:
+    return config_from_hf(hf_table(family, **changes))
+
+
+def random_weights(config: ModelConfig, seed: int = 0) -> dict[str, np.ndarray]:
+    """float32, by Hugging Face's name, of a size at which logits are neither flat nor huge."""
+    draw = np.random.default_rng(seed)
+    weights = {}
+    for name, shape in expected_shapes(config).items():
+        scale, middle = (0.2, 1.0) if "norm" in name else (0.15, 0.0)
+        weights[name] = (middle + scale * draw.standard_normal(shape)).astype(np.float32)
+    return weights
+
+
+def hf_model(family: str, seed: int = 0, **changes: Any) -> Any:
+    """transformers' own model with random weights, biases and norms included, in eval mode."""
+    import torch
+    import transformers
+
+    table = hf_table(family, **changes)
+    names = {"llama": "LlamaConfig", "qwen2": "Qwen2Config", "qwen3": "Qwen3Config"}
+    config = getattr(transformers, names[family])(**{k: v for k, v in table.items() if k not in ("architectures", "model_type")})
+    config._attn_implementation = "eager"
+    model = getattr(transformers, ARCHITECTURE[family])(config).eval()
+    weights = random_weights(config_from_hf(table), seed)
+    missing = model.load_state_dict({name: torch.from_numpy(w) for name, w in weights.items()}, strict=False)
+    assert not missing.unexpected_keys
+    assert set(missing.missing_keys) <= {"lm_head.weight"}
+    return model
+
+
+def interleave(rows: np.ndarray, heads: int) -> np.ndarray:
+    """llama.cpp's `permute`, copied from its converter: Hugging Face's order to GGUF's."""
+    return rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
+
+
+@cache
+def _gguf_names() -> Any:
+    return gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN3, 4)  # all that llama and qwen2 have, and the norms of q and k
+
+
+def gguf_name(name: str) -> str:
+    """Hugging Face's name to GGUF's, by the gguf library's own map."""
+    found = _gguf_names().get_name(name, try_suffixes=(".weight", ".bias"))
+    assert found, name
+    return found
+
+
+def write_gguf(
+    path: Path,
+    config: ModelConfig,
+    weights: dict[str, np.ndarray],
+    kind: str = "F32",
+    extra: Callable[[gguf.GGUFWriter], None] = lambda _: None,
+) -> Path:
+    """A GGUF file of these weights; matrices quantised to `kind`, vectors in F32. `extra` adds keys or tensors."""
+    writer = gguf.GGUFWriter(path, config.family)
+    writer.add_block_count(len(config.layers))
+    writer.add_context_length(config.context_length)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_heads)
+    writer.add_head_count_kv(config.num_kv_heads)
+    writer.add_key_length(config.head_dim)
+    writer.add_value_length(config.head_dim)
+    writer.add_rope_freq_base(config.rope.theta)
+    writer.add_layer_norm_rms_eps(config.norm_eps)
+    extra(writer)
+    for name, weight in weights.items():
+        if config.family == "llama":
+            for part, heads in ((".q_proj.", config.num_heads), (".k_proj.", config.num_kv_heads)):
+                weight = interleave(weight, heads) if part in name else weight
+        member = gguf.GGMLQuantizationType[kind if weight.ndim == 2 else "F32"]
+        data = gguf.quants.quantize(weight, member)
+        writer.add_tensor(gguf_name(name), data, raw_dtype=member)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
