@@ -1,0 +1,87 @@
+"""What runs a model: states, and one call that reads tokens into any number of them at once."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ingle.core.spec import ModelConfig
+from ingle.core.state import STEP_TOKENS
+
+
+class AnyState(Protocol):
+    """What the engine needs of a state; `core.state.State` is the CPU's, the PyTorch backend has its own."""
+
+    @property
+    def length(self) -> int:
+        """Tokens read so far."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        ...
+
+    def fork(self) -> "AnyState":
+        """A copy that goes its own way."""
+        ...
+
+    def rewind(self, length: int) -> None:
+        """Goes back to the first `length` tokens, or raises CannotRewind."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The next tokens of one sequence, and of which of them logits are wanted."""
+
+    state: Any
+    ids: Sequence[int]
+    logits: Literal["none", "last", "all"] = "last"
+
+
+class Backend(Protocol):
+    """A model that can be run. Contract tests in `tests/contracts` hold for all of them."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's shape."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """What the answer depends on beside the request."""
+        ...
+
+    def new_state(self) -> Any:
+        """A state that has read nothing."""
+        ...
+
+    def forward(self, segments: Sequence[Segment]) -> list[npt.NDArray[np.float32]]:
+        """Reads the tokens of every segment into its state; returns logits [wanted rows, vocabulary] for each.
+
+        At most `STEP_TOKENS` tokens a segment. The arrays are valid until the next call.
+        Raises ContextError beyond the model's context, RequestError for a token id outside the vocabulary; states are then untouched.
+        """
+        ...
+
+
+def prefill(
+    backend: Backend, ids: Sequence[int], state: Any, progress: Callable[[int, int], None] = lambda _done, _all: None
+) -> npt.NDArray[np.float32]:
+    """Reads a whole prompt in chunks and returns the logits [vocabulary] after its last token. `progress` is told tokens read, of all."""
+    logits = np.zeros((0,), np.float32)
+    for start in range(0, len(ids), STEP_TOKENS):
+        chunk = ids[start : start + STEP_TOKENS]
+        last = start + len(chunk) == len(ids)
+        [rows] = backend.forward([Segment(state, chunk, "last" if last else "none")])
+        logits = rows[-1] if last else logits
+        progress(start + len(chunk), len(ids))
+    return logits
+
+
+def step(backend: Backend, batch: Sequence[tuple[Any, int]]) -> list[npt.NDArray[np.float32]]:
+    """One more token for each (state, token) of a batch; returns logits [vocabulary] for each."""
+    return [rows[0] for rows in backend.forward([Segment(state, (token,)) for state, token in batch])]

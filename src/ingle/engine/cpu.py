@@ -1,0 +1,176 @@
+"""The CPU backend: packed weights, the decoder step in machine code, and as many threads as asked for. No PyTorch."""
+
+import mmap
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ingle.core.errors import ContextError, RequestError
+from ingle.core.spec import ModelConfig
+from ingle.core.state import BLOCK_TOKENS, STEP_TOKENS, State, StateLayout
+from ingle.engine.backend import Segment
+from ingle.engine.memory import StepMemory, up32
+from ingle.engine.packing import PackInfo
+from ingle.engine.team import Team, usable_cores
+from ingle.kernels import layout as at
+from ingle.kernels.jit import kernel
+from ingle.model.rope import inverse_frequencies
+
+Array = npt.NDArray[Any]
+_SPLIT_BLOCKS = 32  # 512 keys: attention over more is split, so that two threads share even a single sequence's few groups
+_MOST_SPLITS = 64
+_LINEARS = {
+    at.LINEAR_Q: "self_attn.q_proj", at.LINEAR_K: "self_attn.k_proj", at.LINEAR_V: "self_attn.v_proj", at.LINEAR_O: "self_attn.o_proj",
+    at.LINEAR_GATE: "mlp.gate_proj", at.LINEAR_UP: "mlp.up_proj", at.LINEAR_DOWN: "mlp.down_proj",
+}  # fmt: skip
+_NORMS = {
+    at.NORM_1: "input_layernorm.weight", at.NORM_2: "post_attention_layernorm.weight",
+    at.NORM_Q: "self_attn.q_norm.weight", at.NORM_K: "self_attn.k_norm.weight",
+}  # fmt: skip
+
+
+class CpuBackend:
+    """A packed model that can be run; see `engine.backend.Backend` for the contract."""
+
+    def __init__(self, folder: Path, info: PackInfo, threads: int | None = None, cache_dtype: str = "float16") -> None:
+        self.config: ModelConfig = info.config
+        self.digest = info.digest
+        self.layout = StateLayout.of(info.config, cache_dtype)
+        self.threads = threads or usable_cores()
+        self._frequencies, self._rope_scale = inverse_frequencies(info.config)
+        with (folder / "weights.bin").open("rb") as file:
+            self._weights = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+        self._eps = np.array([info.config.norm_eps], np.float32)
+        self._records = _records(info, self.layout, self._weights.ctypes.data, self._eps.ctypes.data)
+        self._kernel = kernel("decoder_step")
+        self._team = Team(self.threads)
+        self._memory = StepMemory(self.config, self.layout, self.threads, 1, 1, 1)
+        self._lock = threading.Lock()
+
+    def new_state(self) -> State:
+        """A state that has read nothing."""
+        return State(self.layout)
+
+    def forward(self, segments: Sequence[Segment]) -> list[npt.NDArray[np.float32]]:
+        """Reads the tokens of every segment; see `Backend.forward`."""
+        for segment in segments:
+            self._check(segment)
+        with self._lock:
+            for segment in segments:
+                segment.state.reserve(len(segment.ids))
+            wanted = self._prepare(segments)
+            self._team.run(self._kernel, self._records.ctypes.data, self._memory.record.ctypes.data)
+            results, row = [], 0
+            for segment, count in zip(segments, wanted, strict=True):
+                segment.state.length += len(segment.ids)
+                results.append(self._memory.logits[row : row + count, : self.config.vocab_size])
+                row += count
+            return results
+
+    def _check(self, segment: Segment) -> None:
+        count, length = len(segment.ids), segment.state.length
+        if not 0 < count <= STEP_TOKENS:
+            raise RequestError("ids", f"must be 1 to {STEP_TOKENS} tokens", count, "Read longer prompts with `prefill`.")
+        if length + count > self.config.context_length:
+            raise ContextError("prompt", f"must fit the model's context of {self.config.context_length} tokens", length + count)
+        if min(segment.ids) < 0 or max(segment.ids) >= self.config.vocab_size:
+            raise RequestError("ids", f"must be between 0 and {self.config.vocab_size - 1}", f"{min(segment.ids)} … {max(segment.ids)}")
+
+    def _prepare(self, segments: Sequence[Segment]) -> list[int]:
+        """Fills the step's record and buffers; returns the wanted rows of logits of each segment."""
+        counts = [len(segment.ids) for segment in segments]
+        wanted = [{"none": 0, "last": 1, "all": count}[segment.logits] for segment, count in zip(segments, counts, strict=True)]
+        rows, outputs = sum(counts), sum(wanted)
+        table, tasks, parts = self._share_out(segments, rows)
+        if not self._memory.fits(rows, outputs, parts):
+            sizes = (max(rows, self._memory.rows), max(outputs, self._memory.outputs), max(parts, self._memory.parts))
+            self._memory = StepMemory(self.config, self.layout, self.threads, *sizes)
+        memory, row, output = self._memory, 0, 0
+        for number, (segment, count, want) in enumerate(zip(segments, counts, wanted, strict=True)):
+            start = segment.state.length
+            memory.tokens[row : row + count] = segment.ids
+            memory.owners[row : row + count] = number
+            memory.positions[row : row + count] = range(start, start + count)
+            memory.wanted[output : output + want] = range(row + count - want, row + count)
+            row, output = row + count, output + want
+        angles = memory.positions[:rows, None].astype(np.float32) * self._frequencies
+        np.multiply(np.cos(angles), self._rope_scale, out=memory.cosine[:rows])
+        np.multiply(np.sin(angles), self._rope_scale, out=memory.sine[:rows])
+        memory.counters[:] = 0
+        record = memory.record
+        record[at.BATCH], record[at.OUTPUT_COUNT], record[at.TASK_COUNT] = rows, outputs, len(tasks)
+        self._tables = table, tasks  # kept alive for the kernel
+        record[at.SEGMENTS], record[at.TASKS] = table.ctypes.data, tasks.ctypes.data
+        return wanted
+
+    def _share_out(self, segments: Sequence[Segment], rows: int) -> tuple[Array, Array, int]:
+        """The record of every segment, the attention tasks of the step, and how many partial results they leave."""
+        shared, groups = self.config.queries_per_group, self.config.num_kv_heads
+        table = np.zeros((len(segments), at.SEGMENT), np.int64)
+        tasks: list[tuple[int, ...]] = []
+        row, parts = 0, 0
+        self._pages = []
+        for number, segment in enumerate(segments):
+            state, count = segment.state, len(segment.ids)
+            pages = np.array([page.ctypes.data for page in state.pages], np.int64)
+            self._pages.append(pages)
+            blocks = (state.length + count - 1) // BLOCK_TOKENS + 1
+            tiles = -(-count * shared // at.TILE_ROWS)
+            splits = 1 if tiles * groups >= 4 * self.threads else min(-(-blocks // _SPLIT_BLOCKS), _MOST_SPLITS)
+            table[number] = pages.ctypes.data, state.rings.ctypes.data, row, count, parts, splits
+            size = -(-blocks // splits)
+            first, end = row * shared, (row + count) * shared
+            tasks += [
+                (number, group, tile, min(at.TILE_ROWS, end - tile), split * size, (split + 1) * size, split)
+                for tile in range(first, end, at.TILE_ROWS)
+                for group in range(groups)
+                for split in range(splits)
+            ]
+            row, parts = row + count, parts + count * shared * groups * splits
+        return table, np.array(tasks, np.int64), parts
+
+
+def _records(info: PackInfo, layout: StateLayout, base: int, eps: int) -> Array:
+    """The model's record, its layers' and its linears', in one array."""
+    config, groups = info.config, info.config.num_kv_heads
+    layer_size = at.PLACES + 2 * groups
+    layers_at = at.MODEL + 2 * at.DESCRIPTOR
+    records = np.zeros(layers_at + layer_size * len(config.layers), np.int64)
+    address = records.ctypes.data
+
+    def linear(name: str) -> list[int]:
+        place = info.places[f"{name}.weight"]
+        planes = [base + offset for offset, _ in place.planes]
+        bias = info.places.get(f"{name}.bias")
+        return [place.kind, up32(place.rows), up32(place.columns), *planes, *[0] * (3 - len(planes)), base + bias.planes[0][0] if bias else 0]
+
+    def vector(name: str) -> int:
+        return base + info.places[name].planes[0][0] if name in info.places else 0
+
+    records[at.MODEL : at.MODEL + at.DESCRIPTOR] = linear("model.embed_tokens")
+    head = "lm_head" if "lm_head.weight" in info.places else "model.embed_tokens"
+    records[at.MODEL + at.DESCRIPTOR : layers_at] = linear(head)
+    quantised = any(place.kind >= at.FLOAT_KINDS for place in info.places.values())
+    model = {
+        at.LAYERS: len(config.layers), at.HIDDEN: config.hidden_size, at.HIDDEN_PADDED: up32(config.hidden_size),
+        at.MLP_PADDED: up32(config.intermediate_size), at.HEADS: config.num_heads, at.GROUPS: groups, at.DIM: config.head_dim,
+        at.WIDTH: layout.width, at.HALF_CACHE: layout.dtype == "float16", at.QUANTISED: quantised, at.EMBEDDING: address + 8 * at.MODEL,
+        at.HEAD: address + 8 * (at.MODEL + at.DESCRIPTOR), at.NORM: vector("model.norm.weight"), at.LAYER: address + 8 * layers_at, at.EPS: eps,
+    }  # fmt: skip
+    for field, value in model.items():
+        records[field] = value
+    for i, spec in enumerate(config.layers):
+        layer = records[layers_at + i * layer_size : layers_at + (i + 1) * layer_size]
+        for field, name in _NORMS.items():
+            layer[field] = vector(f"model.layers.{i}.{name}")
+        for field, name in _LINEARS.items():
+            layer[field : field + at.DESCRIPTOR] = linear(f"model.layers.{i}.{name}")
+        layer[at.WINDOW], layer[at.SINKS] = spec.window, spec.sinks
+        layer[at.SINK_BLOCKS], layer[at.RING_BLOCKS] = layout.ring_blocks[i]
+        layer[at.PLACES : at.PLACES + groups] = layout.page_slots[i]
+        layer[at.PLACES + groups : at.PLACES + 2 * groups] = layout.ring_offsets[i]
+    return records

@@ -1,0 +1,63 @@
+"""The buffers of one step, as large as the largest step so far, and the record that tells the kernels where they are."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ingle.core.spec import ModelConfig
+from ingle.core.state import StateLayout
+from ingle.kernels import layout as at
+
+Array = npt.NDArray[Any]
+
+
+def up32(n: int) -> int:
+    """Rounded up to a multiple of 32."""
+    return -(-n // 32) * 32
+
+
+class StepMemory:
+    """float32 and int64 buffers for up to `rows` rows, `outputs` rows of logits and `parts` partial results of attention."""
+
+    def __init__(self, config: ModelConfig, layout: StateLayout, threads: int, rows: int, outputs: int, parts: int) -> None:
+        self.rows, self.outputs, self.parts = rows, outputs, parts
+        self.record = np.zeros(at.STEP, np.int64)
+        self._kept: list[Array] = []
+        width, shared = layout.width, config.queries_per_group
+        hidden, mlp = up32(config.hidden_size), up32(config.intermediate_size)
+        queries, keys = up32(config.num_heads * config.head_dim), up32(config.num_kv_heads * config.head_dim)
+        part = at.part_floats(width)
+        floats = {
+            at.STREAM: rows * hidden, at.QUERIES: rows * queries, at.KEYS: rows * keys, at.VALUES_NEW: rows * keys,
+            at.ROTATED: config.num_kv_heads * (rows * shared + at.TILE_ROWS) * width, at.PARTS: parts * part,
+            at.GATED: rows * mlp, at.LIFTED: rows * mlp, at.SCRATCH: threads * at.scratch_floats(width),
+        }  # fmt: skip
+        for field, count in floats.items():
+            self.record[field] = self._new(count, np.float32).ctypes.data
+        for field, count, columns in ((at.NORMED, rows, hidden), (at.ATTENDED, rows, queries), (at.MIXED, rows, mlp), (at.FINAL, outputs, hidden)):
+            groups = count * columns // 32
+            kinds = ((count * columns, np.float32), (count * columns, np.int8), (groups, np.float32), (groups, np.float32), (groups, np.int32))
+            for i, (size, dtype) in enumerate(kinds):
+                self.record[field + i] = self._new(size, dtype).ctypes.data
+        self.logits = self._new(outputs * up32(config.vocab_size), np.float32).reshape(outputs, -1)
+        self.tokens, self.owners, self.positions = (self._new(rows, np.int64) for _ in range(3))
+        self.cosine, self.sine = (self._new(rows * config.head_dim // 2, np.float32).reshape(rows, -1) for _ in range(2))
+        self.wanted = self._new(outputs, np.int64)
+        self.counters = self._new(len(config.layers) * at.PHASES + 1, np.int64)
+        self.barrier = self._new(16, np.int64)
+        for field, array in (
+            (at.LOGITS, self.logits), (at.TOKENS, self.tokens), (at.SEGMENT_OF, self.owners), (at.POSITIONS, self.positions),
+            (at.COSINE, self.cosine), (at.SINE, self.sine), (at.OUTPUTS, self.wanted), (at.COUNTERS, self.counters), (at.BARRIER, self.barrier),
+        ):  # fmt: skip
+            self.record[field] = array.ctypes.data
+        self.record[at.THREADS] = threads
+
+    def fits(self, rows: int, outputs: int, parts: int) -> bool:
+        """Whether a step of this size needs no new buffers."""
+        return rows <= self.rows and outputs <= self.outputs and parts <= self.parts
+
+    def _new(self, count: int, dtype: Any) -> Array:
+        array = np.zeros(max(count, 1), dtype)
+        self._kept.append(array)
+        return array

@@ -1,0 +1,188 @@
+"""From a checkpoint to the file that is served: every matrix packed for the kernels, once, into one file that is mapped at each start."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from ingle.core.config import from_table, to_table
+from ingle.core.digest import digest_file, digest_json
+from ingle.core.errors import CheckpointError, ConfigError
+from ingle.core.files import atomic_file, write_atomic
+from ingle.core.spec import ModelConfig
+from ingle.kernels import pack
+from ingle.model.checkpoint import Checkpoint, expected_shapes
+from ingle.model.tensor import Tensor
+
+Format = Literal["auto", "int4", "int8", "bf16", "fp32"]
+"""`auto` keeps what the file has where a kernel can multiply it without loss (Q4_0, Q4_1, Q8_0), else int8."""
+Array = npt.NDArray[Any]
+_VERSION = 1
+_ALIGNMENT = 64  # bytes: a cache line, so that no vector of weights straddles two
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one tensor lies in the file: (offset, bytes) of weights, scales and minima. A vector is float32 padded to 32, of kind −1."""
+
+    kind: int
+    rows: int
+    columns: int
+    planes: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PackInfo:
+    """What a packed model is: its config, its format, and where each tensor lies."""
+
+    version: int
+    format: str
+    base_digest: str
+    config: ModelConfig
+    places: dict[str, Place]
+    nbytes: int
+    sha256: str
+
+    @property
+    def digest(self) -> str:
+        """The model digest: it changes with the base, its deltas and the format, and with nothing else."""
+        return digest_json([self.base_digest, self.format, self.sha256])
+
+
+def pack_checkpoint(
+    checkpoint: Checkpoint, base_digest: str, format_: str, folder: Path, progress: Callable[[int, int], None] = lambda _done, _all: None
+) -> PackInfo:
+    """Writes `weights.bin` and then `pack.json`, without which a pack doesn't count. `progress` is told tensors done, of all.
+
+    Raises ConfigError for an unknown format, HomeError when the disk is full.
+    """
+    if format_ not in get_args(Format):
+        raise ConfigError("format", f"must be one of {', '.join(get_args(Format))}", format_)
+    hasher, places, at = hashlib.sha256(), {}, 0
+    names = checkpoint.names
+    with atomic_file(folder / "weights.bin") as file:
+
+        def write(plane: Array) -> tuple[int, int]:
+            nonlocal at
+            data = plane.tobytes() + bytes(-plane.nbytes % _ALIGNMENT)
+            file.write(data)
+            hasher.update(data)
+            at += len(data)
+            return at - len(data), plane.nbytes
+
+        for done, name in enumerate(names):
+            progress(done, len(names))
+            tensor = checkpoint.tensor(name)
+            if len(tensor.shape) == 1:
+                places[name] = Place(-1, 1, tensor.shape[0], (write(_vector(tensor.to_float32())),))
+                continue
+            packed = _pack(tensor, "int8" if format_ == "int4" and _is_vocabulary(name) and tensor.kind != "Q8_0" else format_)
+            planes = tuple(write(plane) for plane in (packed.weights, packed.scales, packed.minima) if plane.size)
+            places[name] = Place(packed.kind, packed.rows, packed.columns, planes)
+    info = PackInfo(_VERSION, format_, base_digest, checkpoint.config, places, at, hasher.hexdigest())
+    write_atomic(folder / "pack.json", json.dumps(to_table(info), indent=1).encode())
+    progress(len(names), len(names))
+    return info
+
+
+def read_pack(folder: Path, base_digest: str | None = None) -> PackInfo | None:
+    """What a folder holds, or None if there is no pack there of this version (and base)."""
+    try:
+        table = json.loads((folder / "pack.json").read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    if table.get("version") != _VERSION or base_digest not in (None, table.get("base_digest")):
+        return None
+    return from_table(PackInfo, table)
+
+
+def check_pack(folder: Path, info: PackInfo) -> None:
+    """Raises CheckpointError unless `weights.bin` is bit for bit what was packed."""
+    path = folder / "weights.bin"
+    cure = "Delete the folder; it is packed again from the kept model at the next start."
+    if not path.exists() or path.stat().st_size != info.nbytes:
+        raise CheckpointError(str(path), f"must have {info.nbytes} bytes", path.stat().st_size if path.exists() else "no file", cure)
+    got = digest_file(path)
+    if got != info.sha256:
+        raise CheckpointError(str(path), f"must have SHA-256 {info.sha256[:12]}…", f"{got[:12]}…", cure)
+
+
+def unpacked(folder: Path, info: PackInfo) -> Iterator[tuple[str, Array]]:
+    """Every tensor as the float32 that the kernels compute with, by Hugging Face's name: the twin for tests and for PyTorch."""
+    data = np.memmap(folder / "weights.bin", np.uint8, "r")
+    for name in expected_shapes(info.config):
+        place = info.places[name]
+        planes = [np.asarray(data[offset : offset + size]) for offset, size in place.planes]
+        if place.kind < 0:
+            yield name, planes[0].view(np.float32)[: place.columns].copy()
+        else:
+            yield name, pack.unpack(pack.Packed(place.kind, place.rows, place.columns, *planes))
+
+
+def _vector(values: Array) -> Array:
+    return np.pad(values.astype(np.float32), (0, -len(values) % 32))
+
+
+def _is_vocabulary(name: str) -> bool:
+    """The embedding and the output matrix: the larger part of a small model's loss when rounded, so `int4` keeps them at 8 bits."""
+    return name in ("model.embed_tokens.weight", "lm_head.weight")
+
+
+def _pack(tensor: Tensor, format_: str) -> pack.Packed:
+    native = {"Q4_1": _from_q4_1, "Q4_0": _from_q4_0, "Q8_0": _from_q8_0}.get(tensor.kind)
+    if native and (format_ == "auto" or (format_ == "int4" and tensor.kind != "Q8_0") or (format_ == "int4" and _is_vocabulary(tensor.name))):
+        return native(tensor)
+    if format_ == "bf16" and tensor.kind == "BF16":
+        return pack.pack_bf16(np.ascontiguousarray(tensor.raw).view("<u2"))
+    matrix = tensor.to_float32()
+    match format_:
+        case "fp32":
+            return pack.pack_fp32(matrix)
+        case "bf16":
+            return pack.pack_bf16(_to_bf16(matrix))
+        case "int4":
+            return pack.pack_int4(matrix)
+        case _:
+            return pack.pack_int8(matrix)
+
+
+def _to_bf16(matrix: Array) -> Array:
+    """Rounds float32 to the nearest bfloat16, ties to even."""
+    words = matrix.view(np.uint32)
+    return ((words + 0x7FFF + ((words >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def _blocks(tensor: Tensor, size: int) -> Array:
+    """Raw rows as blocks of 32 columns: uint8 [rows, groups, size]."""
+    return np.ascontiguousarray(tensor.raw).reshape(tensor.shape[0], -1, size)
+
+
+def _halves(blocks: Array, at: int) -> Array:
+    return np.ascontiguousarray(blocks[..., at : at + 2]).view("<f2")[..., 0]
+
+
+def _nibbles(blocks: Array) -> Array:
+    """16 bytes → 32 values: the low nibbles first, then the high ones."""
+    return np.concatenate([blocks & 15, blocks >> 4], axis=2).reshape(blocks.shape[0], -1)
+
+
+def _from_q4_1(tensor: Tensor) -> pack.Packed:
+    blocks = _blocks(tensor, 20)
+    return pack.pack_int4_values(_nibbles(blocks[..., 4:]), _halves(blocks, 0), _halves(blocks, 2))
+
+
+def _from_q4_0(tensor: Tensor) -> pack.Packed:
+    blocks = _blocks(tensor, 18)
+    scale = _halves(blocks, 0)
+    return pack.pack_int4_values(_nibbles(blocks[..., 2:]), scale, (scale.astype(np.float32) * -8).astype(np.float16))
+
+
+def _from_q8_0(tensor: Tensor) -> pack.Packed:
+    blocks = _blocks(tensor, 34)
+    return pack.pack_int8_groups(np.ascontiguousarray(blocks[..., 2:]).view(np.int8).reshape(tensor.shape), _halves(blocks, 0))
+

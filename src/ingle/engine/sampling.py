@@ -1,0 +1,105 @@
+"""Which token comes next: penalties, bias, temperature and the filters of `Sampling`, exactly and without sorting the vocabulary."""
+
+import secrets
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ingle.core.errors import RequestError
+from ingle.core.message import Sampling
+from ingle.kernels.jit import kernel
+
+Array = npt.NDArray[Any]
+_NEAR = 16.0  # candidates within e^−16 of the likeliest are looked at first; more only if they don't suffice
+
+
+class Sampler:
+    """Draws the tokens of one answer. Same seed and same logits give the same tokens."""
+
+    def __init__(self, sampling: Sampling, vocab_size: int, prompt: Sequence[int] = ()) -> None:
+        for token, _ in sampling.logit_bias:
+            if token >= vocab_size:
+                raise RequestError("logit_bias", f"must name token ids below {vocab_size}", token)
+        self.sampling = sampling
+        self.seed = secrets.randbits(62) if sampling.seed is None else sampling.seed
+        self._random = np.random.Generator(np.random.PCG64(self.seed))
+        self._seen = set(prompt)
+        self._counts: Counter[int] = Counter()
+        self._logits = np.full(-(-vocab_size // 16) * 16, -np.inf, np.float32)
+        self._vocab_size = vocab_size
+        self._numbers = np.zeros(4, np.float32)  # inverse temperature, largest, sum, point
+        self._token = np.zeros(1, np.int64)
+
+    def pick(self, logits: npt.NDArray[np.float32]) -> int:
+        """The next token, given float32 logits [vocabulary], which stay as they are."""
+        adjusted = self._logits[: self._vocab_size]
+        adjusted[:] = logits
+        self._adjust(adjusted)
+        if self.sampling.temperature == 0:
+            token = int(adjusted.argmax())
+        elif self.sampling.top_k or self.sampling.top_p < 1 or self.sampling.min_p:
+            ids, weights = kept(adjusted, self.sampling)
+            point = self._random.random() * weights.sum()
+            token = int(ids[min(np.searchsorted(np.cumsum(weights), point, side="right"), len(ids) - 1)])
+        else:
+            token = self._draw()
+        self._seen.add(token)
+        self._counts[token] += 1
+        return token
+
+    def _adjust(self, logits: Array) -> None:
+        s = self.sampling
+        if s.repetition_penalty != 1 and self._seen:
+            seen = np.fromiter(self._seen, np.int64)
+            values = logits[seen]
+            logits[seen] = np.where(values > 0, values / s.repetition_penalty, values * s.repetition_penalty)
+        if (s.presence_penalty or s.frequency_penalty) and self._counts:
+            tokens = np.fromiter(self._counts.keys(), np.int64)
+            counts = np.fromiter(self._counts.values(), np.float32)
+            logits[tokens] -= np.float32(s.presence_penalty) + counts * np.float32(s.frequency_penalty)
+        for token, bias in s.logit_bias:
+            logits[token] += bias
+
+    def _draw(self) -> int:
+        """From the whole distribution, by the inverse of its cumulative sum."""
+        numbers, address = self._numbers, self._numbers.ctypes.data
+        numbers[0], numbers[3] = 1 / self.sampling.temperature, self._random.random(dtype=np.float32)
+        logits, size = self._logits.ctypes.data, len(self._logits)
+        kernel("softmax_sum")(logits, size, address, address + 4)
+        kernel("softmax_pick")(logits, size, address, address + 4, address + 12, self._token.ctypes.data)
+        return min(int(self._token[0]), self._vocab_size - 1)
+
+
+def kept(logits: Array, sampling: Sampling) -> tuple[Array, Array]:
+    """Token ids that top-k, top-p and min-p leave, likeliest first, and their unnormalised float64 probabilities.
+
+    Looks at tokens near the likeliest first, and at all only if those can't be known to hold everything that is kept.
+    """
+    top, temperature = float(logits.max()), sampling.temperature
+    for reach in (_NEAR, np.inf):
+        near = np.flatnonzero(logits >= top - reach * temperature)
+        if sampling.top_k > len(near) and reach == _NEAR:
+            continue
+        order = near[np.argsort(-logits[near], kind="stable")][: sampling.top_k or None]
+        weights = np.exp((logits[order].astype(np.float64) - top) / temperature)
+        enough = bool(sampling.top_k) or sampling.min_p > np.exp(-_NEAR)
+        if sampling.top_p < 1:
+            mass = weights.sum() if sampling.top_k else float(np.exp((logits - np.float32(top)) / np.float32(temperature)).sum(dtype=np.float64))
+            reached = np.cumsum(weights) >= sampling.top_p * mass
+            if reached.any():
+                enough, count = True, int(reached.argmax()) + 1
+                order, weights = order[:count], weights[:count]
+        if enough:
+            break
+    likely = weights >= sampling.min_p
+    return order[likely], weights[likely]
+
+
+def log_probabilities(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """log softmax [..., vocabulary] in float64, in nats."""
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    result: npt.NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return result

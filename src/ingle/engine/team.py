@@ -1,0 +1,42 @@
+"""Threads that run the same kernel together and wait for the next one."""
+
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from queue import SimpleQueue
+
+Job = tuple[Callable[..., None], tuple[int, ...]]
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Team:
+    """`threads` threads, the caller among them. The kernel itself makes them wait for each other before it returns."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._inboxes: list[SimpleQueue[Job | None]] = [SimpleQueue() for _ in range(threads - 1)]
+        for number, inbox in enumerate(self._inboxes, 1):
+            threading.Thread(target=_work, args=(inbox, number), name=f"ingle-{number}", daemon=True).start()
+        weakref.finalize(self, _dismiss, self._inboxes)
+
+    def run(self, kernel: Callable[..., None], *arguments: int) -> None:
+        """Runs kernel(*arguments, thread) on every thread; returns when the caller's own part, which waits for all, is done."""
+        for inbox in self._inboxes:
+            inbox.put((kernel, arguments))
+        kernel(*arguments, 0)
+
+
+def _work(inbox: "SimpleQueue[Job | None]", number: int) -> None:
+    while job := inbox.get():
+        kernel, arguments = job
+        kernel(*arguments, number)
+
+
+def _dismiss(inboxes: "list[SimpleQueue[Job | None]]") -> None:
+    for inbox in inboxes:
+        inbox.put(None)

@@ -1,0 +1,195 @@
+"""Attention of a few queries over the cached keys and values of one group: full, or sinks + sliding window.
+
+Online softmax (arXiv 1805.02867) in chunks of 256 keys, as in FlashAttention (arXiv 2205.14135). A *task* is a tile of up to 12
+rows — tokens × the queries that share the group, so keys are read once for all — against a range of key blocks. Ranges of one
+tile may go to different threads; `combine` (step.py) joins the parts. A key block is [width, 16], so 16 scores are one vector.
+"""
+
+from numba import njit
+
+from ingle.core.state import BLOCK_TOKENS, PAGE_TOKENS
+from ingle.kernels import layout as at
+from ingle.kernels.rows import exp
+from ingle.kernels.simd import (
+    f32_at,
+    get,
+    i64_at,
+    larger,
+    largest,
+    load_f16,
+    load_f32,
+    load_tile,
+    outer,
+    set_f32,
+    set_i64,
+    splat,
+    store_f32,
+    store_tile,
+    total,
+    visible,
+    zeros_f,
+)
+
+_EVERYTHING = 1 << 60  # a window that reaches back to the start
+_NOTHING = -1e30  # maximum before any key was seen: finite, so that exp(−∞ − it) is 0 and not NaN
+_LINE = at.CHUNK_BLOCKS * 64  # bytes from one row of scores to the next
+_PAGE_BLOCKS = PAGE_TOKENS // BLOCK_TOKENS
+_part_floats, _scratch_floats = njit(at.part_floats), njit(at.scratch_floats)
+
+
+@njit
+def block_address(model, layer, segment, group, block):
+    """Where the keys of a block of 16 positions lie; the values follow after 16 · width numbers."""
+    size = 2 * BLOCK_TOKENS * get(model, at.WIDTH) * (2 if get(model, at.HALF_CACHE) else 4)
+    slot = get(layer, at.PLACES + group)
+    if slot >= 0:
+        page = i64_at(get(segment, at.PAGES) + 8 * (block // _PAGE_BLOCKS))
+        return page + (slot * _PAGE_BLOCKS + block % _PAGE_BLOCKS) * size
+    sinks = get(layer, at.SINK_BLOCKS)
+    ring = get(layer, (at.PLACES + get(model, at.GROUPS) + group))
+    place = block if block < sinks else sinks + block % get(layer, at.RING_BLOCKS)
+    return get(segment, at.RINGS) + (ring + place) * size
+
+
+@njit
+def _soften(scores, blocks, maximum, sum_, out, width):
+    """Scores of one row to weights e^(s − max); what was summed before is rescaled to the new maximum."""
+    top = splat(_NOTHING)
+    for j in range(0, 64 * blocks, 64):
+        top = larger(top, load_f32(scores + j))
+    before = f32_at(maximum)
+    now = max(before, largest(top))
+    weights = splat(0.0)
+    for j in range(0, 64 * blocks, 64):
+        p = exp(load_f32(scores + j) - splat(now))
+        store_f32(scores + j, p)
+        weights = weights + p
+    fade = exp(splat(before - now))
+    for c in range(0, 4 * width, 64):
+        store_f32(out + c, load_f32(out + c) * fade)
+    set_f32(sum_, f32_at(sum_) * largest(fade) + total(weights))
+    set_f32(maximum, now)
+
+
+def _tile(rows, load, element):
+    """Attention of a tile of `rows` queries; `load` reads 16 cached numbers of `element` bytes."""
+
+    @njit
+    def score(width, q, addresses, count, scores):
+        for j in range(count):
+            keys = get(addresses, j)
+            tile = zeros_f(rows)
+            for d in range(width):
+                tile = outer(tile, load(keys + d * BLOCK_TOKENS * element), q + 4 * d, 4 * width)
+            store_tile(tile, scores + 64 * j, _LINE)
+
+    @njit
+    def gather(width, addresses, count, scores, out):
+        for c in range(width // 16):
+            tile = load_tile(rows, out + 64 * c, 4 * width)
+            for j in range(count):
+                values = get(addresses, j) + (BLOCK_TOKENS * width + 16 * c) * element
+                for key in range(BLOCK_TOKENS):
+                    tile = outer(tile, load(values + key * width * element), scores + 64 * j + 4 * key, _LINE)
+            store_tile(tile, out + 64 * c, 4 * width)
+
+    return score, gather
+
+
+@njit
+def _collect(model, layer, segment, group, block, end, low, addresses, numbers):
+    """Up to 16 blocks from `block` on that someone in the tile may look at; returns (how many, the block to go on from)."""
+    sinks = 0 if get(layer, at.PLACES + group) >= 0 else get(layer, at.SINK_BLOCKS)
+    count = 0
+    while block < end and count < at.CHUNK_BLOCKS:
+        if block < sinks or block >= low:
+            set_i64(addresses + 8 * count, block_address(model, layer, segment, group, block))
+            set_i64(numbers + 8 * count, block)
+            count += 1
+            block += 1
+        else:
+            block = low
+    return count, block
+
+
+@njit
+def _mask(scores, numbers, count, query, window, sinks):
+    """−∞ where the row's query must not look."""
+    for j in range(count):
+        start = get(numbers, j) * BLOCK_TOKENS
+        if start + BLOCK_TOKENS > query or start <= query - window:
+            store_f32(scores + 64 * j, visible(load_f32(scores + 64 * j), start, query, window, sinks))
+
+
+@njit
+def _save(step, segment, task, shared, rows, width, out, maxima, sums):
+    """Writes the tile's rows as partial results."""
+    splits = get(segment, at.SPLITS)
+    local = get(task, at.TASK_ROW) - get(segment, at.FIRST) * shared
+    part = get(segment, at.PART) + (get(task, at.TASK_GROUP) * get(segment, at.COUNT) * shared + local) * splits + get(task, at.TASK_SPLIT)
+    for r in range(rows):
+        place = get(step, at.PARTS) + (part + r * splits) * 4 * _part_floats(width)
+        for c in range(0, 4 * width, 64):
+            store_f32(place + c, load_f32(out + r * width * 4 + c))
+        set_f32(place + 4 * width, f32_at(maxima + 4 * r))
+        set_f32(place + 4 * width + 4, f32_at(sums + 4 * r))
+
+
+def _task(load, element):
+    score_4, gather_4 = _tile(4, load, element)
+    score_12, gather_12 = _tile(12, load, element)
+
+    @njit
+    def run(model, layer, step, task, thread):
+        width, shared = get(model, at.WIDTH), get(model, at.HEADS) // get(model, at.GROUPS)
+        group, row, rows = get(task, at.TASK_GROUP), get(task, at.TASK_ROW), get(task, at.TASK_ROWS)
+        segment = get(step, at.SEGMENTS) + 8 * at.SEGMENT * get(task, at.TASK_SEGMENT)
+        q = get(step, at.ROTATED) + (group * (get(step, at.BATCH) * shared + at.TILE_ROWS) + row) * width * 4
+        scores = get(step, at.SCRATCH) + thread * 4 * _scratch_floats(width)
+        out = scores + at.TILE_ROWS * _LINE
+        maxima = out + at.TILE_ROWS * width * 4
+        sums = maxima + at.TILE_ROWS * 4
+        addresses = sums + at.TILE_ROWS * 4
+        numbers = addresses + 8 * at.CHUNK_BLOCKS
+        for i in range(0, at.TILE_ROWS * width * 4, 64):
+            store_f32(out + i, splat(0.0))
+        for r in range(at.TILE_ROWS):
+            set_f32(maxima + 4 * r, _NOTHING)
+            set_f32(sums + 4 * r, 0.0)
+
+        full = get(layer, at.PLACES + group) >= 0
+        window, sinks = _EVERYTHING if full else get(layer, at.WINDOW), 0 if full else get(layer, at.SINKS)
+        positions = get(step, at.POSITIONS)
+        last = get(positions, (row + rows - 1) // shared)
+        low = max(get(positions, row // shared) - window + 1, 0) // BLOCK_TOKENS
+        block, end = get(task, at.TASK_FROM), min(get(task, at.TASK_TO), last // BLOCK_TOKENS + 1)
+        while block < end:
+            count, block = _collect(model, layer, segment, group, block, end, low, addresses, numbers)
+            if rows <= 4:
+                score_4(width, q, addresses, count, scores)
+            else:
+                score_12(width, q, addresses, count, scores)
+            for r in range(rows):
+                line = scores + r * _LINE
+                _mask(line, numbers, count, get(positions, (row + r) // shared), window, sinks)
+                _soften(line, count, maxima + 4 * r, sums + 4 * r, out + r * width * 4, width)
+            if rows <= 4:
+                gather_4(width, addresses, count, scores, out)
+            else:
+                gather_12(width, addresses, count, scores, out)
+        _save(step, segment, task, shared, rows, width, out, maxima, sums)
+
+    return run
+
+
+_half_task, _single_task = _task(load_f16, 2), _task(load_f32, 4)
+
+
+def attention_f16(model, layer, step, task, thread):
+    """Entry: one attention task over a float16 cache. Arguments: addresses of model, layer, step and task, and the thread's number."""
+    _half_task(model, layer, step, task, thread)
+
+
+def attention_f32(model, layer, step, task, thread):
+    """Entry: the same over a float32 cache."""
+    _single_task(model, layer, step, task, thread)

@@ -1,0 +1,42 @@
+"""Compiles one kernel to an object file: `python -m ingle.kernels.build NAME`. The only module that imports Numba to run it."""
+
+import importlib
+import os
+import sys
+
+from llvmlite import binding as llvm
+
+from ingle.kernels.jit import ENTRIES, machine, store
+
+
+def compile_entry(name: str) -> bytes:
+    """Object code of an entry, under the entry's name; everything that it calls within Python code is inside."""
+    os.environ["NUMBA_OPT"] = "0"  # each piece would be optimised again with its caller; once, here, is enough
+    import numba
+
+    entry = ENTRIES[name]
+    for outside in ("ingle_yield", *entry.calls):
+        llvm.add_symbol(outside, 1)  # Numba wants an address for each; nothing is run here, and jit.py links the real ones
+    function = getattr(importlib.import_module(entry.module), name)
+    signature = numba.types.void(*(numba.types.int64,) * entry.arguments)
+    compiled = numba.njit(signature, error_model="numpy", boundscheck=False)(function)
+    symbol_name = compiled.overloads[compiled.signatures[0]].fndesc.llvm_func_name
+    module = llvm.parse_assembly(compiled.inspect_llvm(compiled.signatures[0]))
+    for symbol in module.functions:
+        if symbol.is_declaration:
+            continue
+        if symbol.name == symbol_name:
+            symbol.name = name
+            symbol.linkage = llvm.Linkage.external
+        else:  # Numba's wrapper for Python is dropped with whatever else the kernel doesn't reach
+            symbol.linkage = llvm.Linkage.internal
+    for variable in module.global_variables:
+        if not variable.is_declaration:
+            variable.linkage = llvm.Linkage.internal
+    builder = llvm.create_pass_builder(machine(), llvm.create_pipeline_tuning_options(speed_level=3))
+    builder.getModulePassManager().run(module, builder)
+    return bytes(machine().emit_object(module))
+
+
+if __name__ == "__main__":
+    store(sys.argv[1], compile_entry(sys.argv[1]))

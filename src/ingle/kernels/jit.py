@@ -1,0 +1,181 @@
+"""Loads compiled kernels without Numba, and has those compiled that the cache lacks.
+
+Importing Numba costs 0.3 s and 150 MB, and its own cache is made of pickles. So `build.py`, in a process of its own, turns
+Numba's code into object files, which are kept here with their digest and loaded by llvmlite alone. A kernel takes int64
+arguments (addresses and sizes), returns nothing, raises nothing and allocates nothing, so it needs no Python run time.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from llvmlite import binding as llvm
+
+from ingle.core.errors import KernelError
+from ingle.core.files import write_atomic
+from ingle.kernels.cpu import dot_instruction, features
+
+_MAGIC = b"ingle-kernel-1\n"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A kernel that can be called: the module of its source, how many int64 it takes, and the entries that it calls itself."""
+
+    module: str
+    arguments: int
+    calls: tuple[str, ...] = ()
+
+
+_LINEARS = ("linear_int4", "linear_int8", "linear_fp32", "linear_bf16")
+_ATTENTIONS = ("attention_f16", "attention_f32")
+ENTRIES = {
+    **{name: Entry("ingle.kernels.linear", 7) for name in _LINEARS},
+    **{name: Entry("ingle.kernels.attention", 5) for name in _ATTENTIONS},
+    "softmax_sum": Entry("ingle.kernels.sample", 4),
+    "softmax_pick": Entry("ingle.kernels.sample", 6),
+    "decoder_step": Entry("ingle.kernels.step", 3, (*_LINEARS, *_ATTENTIONS)),
+}
+
+
+def needed(name: str) -> list[str]:
+    """An entry and all that it calls, callees first."""
+    parts: list[str] = []
+    for callee in ENTRIES[name].calls:
+        parts += [part for part in needed(callee) if part not in parts]
+    return [*parts, name]
+
+
+@cache
+def machine() -> llvm.TargetMachine:
+    """LLVM's description of this CPU."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    target = llvm.Target.from_default_triple()
+    flags = ",".join(f"+{name}" for name in sorted(features()))
+    # As Numba does: static code on x86, where the loader can't place jump tables of position-independent code.
+    reloc = "static" if platform.machine().lower() in ("x86_64", "amd64", "i386", "i686") else "default"
+    return target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=flags, opt=3, reloc=reloc, codemodel="jitdefault")
+
+
+@cache
+def cache_key() -> str:
+    """Distinguishes machine code that is not interchangeable: sources, versions, CPU."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in sources))
+    parts = (sys.version, llvm.llvm_version_info, platform.machine(), llvm.get_host_cpu_name(), sorted(features()), dot_instruction())
+    digest.update(repr(parts).encode())
+    return digest.hexdigest()[:16]
+
+
+@cache
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: below `INGLE_KERNEL_CACHE`, set by whoever knows the home, else a private temporary folder."""
+    me = os.getuid() if hasattr(os, "getuid") else 0
+    root = os.environ.get("INGLE_KERNEL_CACHE") or str(Path(tempfile.gettempdir()) / f"ingle-kernels-{me}")
+    folder = Path(root) / cache_key()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    owner = folder.parent.stat().st_uid
+    if owner not in (me, 0):
+        raise KernelError(str(folder), "must belong to you, since what lies there is run", f"owner {owner}", "Set INGLE_KERNEL_CACHE.")
+    return folder
+
+
+def store(name: str, code: bytes) -> None:
+    """Keeps the object code of an entry, with its digest."""
+    write_atomic(cache_folder() / f"{name}.o", _MAGIC + hashlib.sha256(code).digest() + code)
+
+
+def stored(name: str) -> bytes | None:
+    """The object code of an entry, or None if the cache has none that is whole."""
+    try:
+        data = (cache_folder() / f"{name}.o").read_bytes()
+    except FileNotFoundError:
+        return None
+    head = len(_MAGIC) + 32
+    if not data.startswith(_MAGIC) or hashlib.sha256(data[head:]).digest() != data[len(_MAGIC) : head]:
+        return None
+    return data[head:]
+
+
+def build(names: Iterable[str] = tuple(ENTRIES), progress: Callable[[int, int], None] = lambda _done, _total: None) -> int:
+    """Compiles the entries that the cache lacks, each in a process of its own, one per core at a time; returns how many.
+
+    `progress` is told how many are done, and of how many. Raises KernelError with the compiler's last words.
+    """
+    missing = [name for name in names if stored(name) is None]
+    queue, running, done = list(missing), {}, 0
+    progress(0, len(missing))
+    try:
+        while queue or running:
+            while queue and len(running) < (os.cpu_count() or 1):
+                name = queue.pop()
+                command = [sys.executable, "-m", "ingle.kernels.build", name]
+                running[name] = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            name, process = next(iter(running.items()))
+            _, words = process.communicate()
+            del running[name]
+            if process.returncode:
+                got = words.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
+                raise KernelError(f"kernel {name}", "must compile on this machine", got[0][:500], "Please report it with `ingle doctor`.")
+            done += 1
+            progress(done, len(missing))
+    finally:
+        for process in running.values():
+            process.kill()
+            process.communicate()
+    return len(missing)
+
+
+@cache
+def _engine() -> Any:
+    """One engine holds all loaded kernels, so that they find each other by name."""
+    system = ctypes.windll.kernel32 if os.name == "nt" else ctypes.CDLL(None)  # type: ignore[attr-defined, unused-ignore]
+    let_others_run = system.SwitchToThread if os.name == "nt" else system.sched_yield
+    llvm.add_symbol("ingle_yield", ctypes.cast(let_others_run, ctypes.c_void_p).value)
+    return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine())
+
+
+@cache
+def _load(name: str) -> None:
+    code = stored(name)
+    if code is None:
+        build([name])
+        code = stored(name)
+    if code is None:
+        raise KernelError(f"kernel {name}", "must be readable after it was compiled", cache_folder(), "Is that folder writable?")
+    _engine().add_object_file(llvm.ObjectFileRef.from_data(code))
+
+
+@cache
+def kernel(name: str) -> Callable[..., None]:
+    """Machine code of an entry, as a callable of int64 arguments that releases the GIL while it runs.
+
+    Raises KernelError if it can't be compiled or loaded here.
+    """
+    parts = needed(name)
+    build(parts)
+    for part in parts:
+        _load(part)
+    _engine().finalize_object()
+    address = _engine().get_function_address(name)
+    if not address:
+        raise KernelError(f"kernel {name}", "must be in its object file", "nothing", "Delete the kernel cache; it will be compiled again.")
+    # Numba's calling convention: a place for the result, one for an exception, then the arguments; the status is always 0 here.
+    native = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *(ctypes.c_int64,) * ENTRIES[name].arguments)(address)
+    places = (ctypes.c_void_p * 2)()
+    result, exception = ctypes.addressof(places), ctypes.addressof(places) + ctypes.sizeof(ctypes.c_void_p)
+
+    def call(*values: int, _alive: Any = places) -> None:
+        native(result, exception, *values)
+
+    return call

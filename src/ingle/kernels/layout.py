@@ -1,0 +1,62 @@
+"""The numbers that kernels and their callers share: kinds of weights, and the fields of what is passed by address.
+
+Kept apart from the kernels, because a warmed cache serves without importing them or Numba.
+"""
+
+F32, BF16, INT8, INT8_GROUP, INT4 = range(5)
+FLOAT_KINDS = 2
+"""Kinds below this one multiply float32 input; the others want int8."""
+KINDS = {"fp32": F32, "bf16": BF16, "int8": INT8, "int8_group": INT8_GROUP, "int4": INT4}
+
+KIND, ROWS, COLUMNS, WEIGHTS, SCALES, MINIMA, BIAS = range(7)
+DESCRIPTOR = 7
+"""int64 of a linear: kind, padded rows, padded columns, addresses of weights, scales, minima and bias (0 = none)."""
+
+VALUES, BYTES, SCALE, TOTAL, OFFSET = range(5)
+ACTIVATIONS = 5
+"""int64 of an input: addresses of x float32 [T, K], x int8 [T, K], and per 32 columns the scale, scale · Σx and −128 Σx."""
+
+LAYERS, HIDDEN, HIDDEN_PADDED, MLP_PADDED, HEADS, GROUPS, DIM, WIDTH, HALF_CACHE, QUANTISED, EMBEDDING, HEAD, NORM, LAYER, EPS = range(15)
+MODEL = 15
+"""int64 of a model: counts and sizes; whether keys and values are float16; whether any linear wants int8 input; the addresses of
+two linears, the last norm, the first layer and the norm's epsilon (float32)."""
+
+NORM_1, NORM_2, NORM_Q, NORM_K, WINDOW, SINKS, SINK_BLOCKS, RING_BLOCKS = range(8)
+LINEAR_Q, LINEAR_K, LINEAR_V, LINEAR_O, LINEAR_GATE, LINEAR_UP, LINEAR_DOWN = (8 + DESCRIPTOR * i for i in range(7))
+PLACES = 8 + DESCRIPTOR * 7
+"""int64 of a layer: addresses of norms (0 = none), how streaming groups look back, seven linears, then per group its slot in
+a page (−1 = streaming) and the first block of its ring. A layer takes PLACES + 2 · groups."""
+
+PAGES, RINGS, FIRST, COUNT, PART, SPLITS = range(6)
+SEGMENT = 6
+"""int64 of one sequence's share of a step: address of its pages' addresses, address of its rings, first row, rows, its first
+partial result, and into how many parts its attention is split along the keys."""
+
+TASK_SEGMENT, TASK_GROUP, TASK_ROW, TASK_ROWS, TASK_FROM, TASK_TO, TASK_SPLIT = range(7)
+TASK = 7
+"""int64 of one piece of attention: segment, group, first row (token · queries per group + query) and rows within the step, the
+blocks of keys it reads, and which split of them this is."""
+
+BATCH, THREADS, TOKENS, SEGMENT_OF, POSITIONS, COSINE, SINE, SEGMENTS, TASKS, TASK_COUNT, OUTPUTS, OUTPUT_COUNT, LOGITS = range(13)
+STREAM, QUERIES, KEYS, VALUES_NEW, ROTATED, PARTS, GATED, LIFTED, SCRATCH, BARRIER, COUNTERS = range(13, 24)
+NORMED, ATTENDED, MIXED, FINAL = (24 + ACTIVATIONS * i for i in range(4))
+STEP = 24 + ACTIVATIONS * 4
+"""int64 of one step: rows and threads; per row token, segment, position and angles; segments; attention tasks; which rows want
+logits, and where; then scratch memory and the counters by which threads meet."""
+
+PHASES = 8
+"""Counters of one layer: pieces of work that are shared out."""
+
+TILE_ROWS = 12
+CHUNK_BLOCKS = 16
+"""Attention works on up to 12 queries × 256 keys at a time."""
+
+
+def scratch_floats(width: int) -> int:
+    """float32 of scratch memory that one thread's attention needs: scores, outputs, maxima, sums, and block addresses."""
+    return TILE_ROWS * CHUNK_BLOCKS * 16 + TILE_ROWS * width + 2 * TILE_ROWS + 4 * CHUNK_BLOCKS + 8
+
+
+def part_floats(width: int) -> int:
+    """float32 of one partial result of attention: a row of output, its maximum and its sum, padded to a cache line."""
+    return width + 16

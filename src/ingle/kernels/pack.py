@@ -1,0 +1,157 @@
+"""Weights into panels and back: see linear.py for the layouts."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ingle.core.errors import ShapeError
+from ingle.kernels.layout import BF16, F32, INT4, INT8, INT8_GROUP
+
+Array = npt.NDArray[Any]
+
+
+def _empty() -> Array:
+    return np.zeros(0, np.uint8)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A packed matrix [N, K]: its kind, true shape, and planes as flat bytes."""
+
+    kind: int
+    rows: int
+    columns: int
+    weights: Array
+    scales: Array = field(default_factory=_empty)
+    minima: Array = field(default_factory=_empty)
+
+    @property
+    def padded(self) -> tuple[int, int]:
+        """Both to 32, as the kernels see them: outputs of one linear are input of the next."""
+        return _up(self.rows, 32), _up(self.columns, 32)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all planes."""
+        return int(self.weights.nbytes + self.scales.nbytes + self.minima.nbytes)
+
+
+def _up(n: int, to: int) -> int:
+    return -(-n // to) * to
+
+
+def _padded(matrix: Array, rows: int, columns: int) -> Array:
+    if matrix.ndim != 2:
+        raise ShapeError("matrix", "must have two dimensions", matrix.shape)
+    if matrix.shape == (rows, columns):
+        return matrix
+    out = np.zeros((rows, columns), matrix.dtype)
+    out[: matrix.shape[0], : matrix.shape[1]] = matrix
+    return out
+
+
+def _bytes(array: Array) -> Array:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+def _whole(matrix: Array) -> Array:
+    return _padded(matrix, _up(matrix.shape[0], 32), _up(matrix.shape[1], 32))
+
+
+def _panels(matrix: Array) -> Array:
+    """[N, K] → [N/16, K, 16]."""
+    N, K = matrix.shape
+    return matrix.reshape(N // 16, 16, K).transpose(0, 2, 1)
+
+
+def _quads(matrix: Array) -> Array:
+    """[N, K] bytes → [N/16, K/4, 16, 4]."""
+    N, K = matrix.shape
+    return matrix.reshape(N // 16, 16, K // 4, 4).transpose(0, 2, 1, 3)
+
+
+def pack_fp32(matrix: Array) -> Packed:
+    """float32 [N, K], as it is."""
+    return Packed(F32, *matrix.shape, _bytes(_panels(_whole(np.asarray(matrix, np.float32)))))
+
+
+def pack_bf16(words: Array) -> Packed:
+    """bfloat16 [N, K] given as its uint16 words, as it is."""
+    return Packed(BF16, *words.shape, _bytes(_panels(_whole(np.asarray(words, np.uint16)))))
+
+
+def pack_int8(matrix: Array) -> Packed:
+    """float [N, K] rounded to int8 with one scale per row: scale = max |w| / 127."""
+    matrix = np.asarray(matrix, np.float32)
+    scale = np.abs(matrix).max(axis=1) / 127
+    q = np.rint(matrix / np.where(scale > 0, scale, 1)[:, None]).astype(np.int8)
+    return pack_int8_values(q, scale)
+
+
+def pack_int8_values(q: Array, scale: Array) -> Packed:
+    """int8 [N, K] with scale [N]: w = scale · q."""
+    stored = (_whole(q).astype(np.int16) + 128).astype(np.uint8)
+    return Packed(INT8, *q.shape, _bytes(_quads(stored)), _bytes(_padded(scale.astype(np.float32)[:, None], _up(len(q), 32), 1)))
+
+
+def pack_int8_groups(q: Array, scale: Array) -> Packed:
+    """int8 [N, K] with float16 scale [N, K/32] (GGUF's Q8_0): w = scale · q."""
+    stored = (_whole(q).astype(np.int16) + 128).astype(np.uint8)
+    return Packed(INT8_GROUP, *q.shape, _bytes(_quads(stored)), _bytes(_panels(_group_plane(scale, q.shape))))
+
+
+def pack_int4(matrix: Array) -> Packed:
+    """float [N, K] rounded to 0 … 15 with scale and minimum per 32 columns."""
+    N, K = matrix.shape
+    groups = _padded(np.asarray(matrix, np.float32), N, _up(K, 32)).reshape(N, -1, 32)
+    low = groups.min(axis=2).astype(np.float16)
+    scale = ((groups.max(axis=2) - low) / 15).astype(np.float16)
+    step = scale.astype(np.float32)
+    q = np.rint((groups - low.astype(np.float32)[..., None]) / np.where(step > 0, step, 1)[..., None])
+    return pack_int4_values(np.clip(q, 0, 15).astype(np.uint8).reshape(N, -1)[:, :K], scale, low)
+
+
+def pack_int4_values(q: Array, scale: Array, minimum: Array) -> Packed:
+    """uint8 [N, K] of 0 … 15 with float16 scale and minimum [N, K/32] (GGUF's Q4_1): w = scale · q + minimum."""
+    quads = _quads(_whole(q))
+    pairs = quads[:, 0::2] | (quads[:, 1::2] << 4)
+    planes = (_bytes(_panels(_group_plane(plane, q.shape))) for plane in (scale, minimum))
+    return Packed(INT4, *q.shape, _bytes(pairs), *planes)
+
+
+def _group_plane(plane: Array, shape: tuple[int, ...]) -> Array:
+    expected = (shape[0], _up(shape[1], 32) // 32)
+    if plane.shape != expected:
+        raise ShapeError("scale", f"must be {expected} for a matrix of {shape}", plane.shape)
+    return _padded(plane.astype(np.float16), _up(shape[0], 32), expected[1])
+
+
+def unpack(packed: Packed) -> Array:
+    """The float32 [N, K] that the kernels multiply by: the twin of every layout."""
+    N, K = packed.padded
+    if packed.kind in (F32, BF16):
+        if packed.kind == F32:
+            panels = packed.weights.view(np.float32)
+        else:
+            panels = (packed.weights.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+        matrix = panels.reshape(N // 16, K, 16).transpose(0, 2, 1).reshape(N, K)
+    else:
+        matrix = _unpack_integers(packed, N, K)
+    return np.ascontiguousarray(matrix[: packed.rows, : packed.columns])
+
+
+def _unpack_integers(packed: Packed, N: int, K: int) -> Array:
+    def plane(data: Array) -> Array:  # [N, K] from a float16 group plane
+        groups = data.view(np.float16).astype(np.float32).reshape(N // 16, K // 32, 16).transpose(0, 2, 1).reshape(N, K // 32)
+        return np.repeat(groups, 32, axis=1)
+
+    if packed.kind == INT4:
+        pairs = packed.weights.reshape(N // 16, K // 8, 1, 16, 4)
+        quads = np.concatenate([pairs & 15, pairs >> 4], axis=2).reshape(N // 16, K // 4, 16, 4)
+        q = quads.transpose(0, 2, 1, 3).reshape(N, K).astype(np.float32)
+        return q * plane(packed.scales) + plane(packed.minima)
+    quads = packed.weights.reshape(N // 16, K // 4, 16, 4)
+    q = quads.transpose(0, 2, 1, 3).reshape(N, K).astype(np.float32) - 128
+    return q * (packed.scales.view(np.float32)[:, None] if packed.kind == INT8 else plane(packed.scales))

@@ -1,0 +1,213 @@
+"""One step of the decoder: any rows of any sequences through all layers, on several threads that meet at barriers.
+
+A row is one token of one sequence; prefill is many rows of one sequence, batched decoding one row of each of many. Every thread
+runs `decoder_step`; linears and attention are shared out in small pieces, whoever is free takes the next.
+"""
+
+from numba import njit
+
+from ingle.core.state import BLOCK_TOKENS
+from ingle.kernels import layout as at
+from ingle.kernels.attention import block_address
+from ingle.kernels.rows import embed, exp, quantise, rms_norm, rotate, silu_product
+from ingle.kernels.simd import f32_at, get, largest, load_f32, set_f32, set_half, splat, store_f32
+from ingle.kernels.sync import barrier, external, take
+
+_linear_int4, _linear_int8 = external("linear_int4", 7), external("linear_int8", 7)
+_linear_fp32, _linear_bf16 = external("linear_fp32", 7), external("linear_bf16", 7)
+_attention_f16, _attention_f32 = external("attention_f16", 5), external("attention_f32", 5)
+_part_floats, _scratch_floats = njit(at.part_floats), njit(at.scratch_floats)
+
+
+@njit
+def _linear(linear, x, rows, out, accumulate, step, phase):
+    """One linear over all rows, its panels shared out among the threads that come here."""
+    panels = get(linear, at.ROWS) // 16
+    stride = 4 * get(linear, at.ROWS)
+    kind = get(linear, at.KIND)
+    portion = 1 if rows > 16 else max(1, min(16, panels // (4 * get(step, at.THREADS))))
+    first = take(get(step, at.COUNTERS), phase, portion)
+    while first < panels:
+        for index in range(first, min(first + portion, panels)):
+            arguments = (linear, index, x, rows, out + 64 * index, stride, accumulate)
+            if kind == at.INT4:
+                _linear_int4(arguments)
+            elif kind == at.F32:
+                _linear_fp32(arguments)
+            elif kind == at.BF16:
+                _linear_bf16(arguments)
+            else:
+                _linear_int8(arguments)
+        first = take(get(step, at.COUNTERS), phase, portion)
+
+
+@njit
+def _meet(step):
+    barrier(get(step, at.BARRIER), get(step, at.THREADS))
+
+
+@njit
+def _normalise(model, weight, source, x, row):
+    """RMSNorm of one row into activations `x`, rounded too if any linear wants that."""
+    padded = get(model, at.HIDDEN_PADDED)
+    rms_norm(source, weight, get(x, at.VALUES) + row * padded * 4, get(model, at.HIDDEN), padded, f32_at(get(model, at.EPS)))
+    if get(model, at.QUANTISED) != 0:
+        quantise(x, row, padded)
+
+
+@njit
+def _head(model, source, norm, cosine, sine, factor, out):
+    """One head out of a row of projections: per-head norm (Qwen3), rotary position, times `factor`, padded with zeros."""
+    dim, width = get(model, at.DIM), get(model, at.WIDTH)
+    if norm != 0:
+        squares = 0.0
+        for i in range(dim):
+            squares += f32_at(source + 4 * i) ** 2
+        factor = factor / (squares / dim + f32_at(get(model, at.EPS))) ** 0.5
+    for i in range(dim):
+        value = f32_at(source + 4 * i) * factor
+        set_f32(out + 4 * i, value * f32_at(norm + 4 * i) if norm != 0 else value)
+    for i in range(dim, width):
+        set_f32(out + 4 * i, 0.0)
+    rotate(out, cosine, sine, dim)
+
+
+@njit
+def _store(model, address, place, value):
+    if get(model, at.HALF_CACHE) != 0:
+        set_half(address + 2 * place, value)
+    else:
+        set_f32(address + 4 * place, value)
+
+
+@njit
+def _place_row(model, layer, step, row, scratch):
+    """Rotates a row's queries into their tiles and its keys into the cache, with the values as they are."""
+    dim, width, groups, heads = get(model, at.DIM), get(model, at.WIDTH), get(model, at.GROUPS), get(model, at.HEADS)
+    shared, rows = heads // groups, get(step, at.BATCH)
+    position = get(get(step, at.POSITIONS), row)
+    cosine, sine = get(step, at.COSINE) + row * dim * 2, get(step, at.SINE) + row * dim * 2
+    queries = get(step, at.QUERIES) + row * 4 * get(layer + 8 * at.LINEAR_Q, at.ROWS)
+    keys = get(step, at.KEYS) + row * 4 * get(layer + 8 * at.LINEAR_K, at.ROWS)
+    values = get(step, at.VALUES_NEW) + row * 4 * get(layer + 8 * at.LINEAR_V, at.ROWS)
+    segment = get(step, at.SEGMENTS) + 8 * at.SEGMENT * get(get(step, at.SEGMENT_OF), row)
+    for head in range(heads):
+        line = head // shared * (rows * shared + at.TILE_ROWS) + row * shared + head % shared
+        out = get(step, at.ROTATED) + line * width * 4
+        _head(model, queries + head * dim * 4, get(layer, at.NORM_Q), cosine, sine, 1.0 / dim**0.5, out)
+    for group in range(groups):
+        block = block_address(model, layer, segment, group, position // BLOCK_TOKENS)
+        column = position % BLOCK_TOKENS
+        _head(model, keys + group * dim * 4, get(layer, at.NORM_K), cosine, sine, 1.0, scratch)
+        for d in range(dim):
+            _store(model, block, d * BLOCK_TOKENS + column, f32_at(scratch + 4 * d))
+            _store(model, block, (BLOCK_TOKENS + column) * width + d, f32_at(values + (group * dim + d) * 4))
+
+
+@njit
+def _attend(model, layer, step, thread, phase):
+    """The attention tasks of one layer, shared out."""
+    task = take(get(step, at.COUNTERS), phase, 1)
+    while task < get(step, at.TASK_COUNT):
+        arguments = (model, layer, step, get(step, at.TASKS) + 8 * at.TASK * task, thread)
+        if get(model, at.HALF_CACHE) != 0:
+            _attention_f16(arguments)
+        else:
+            _attention_f32(arguments)
+        task = take(get(step, at.COUNTERS), phase, 1)
+
+
+@njit
+def _combine(model, step, row, scratch):
+    """Joins the parts of a row's attention into activations ATTENDED: each part weighs e^(its maximum − the largest) of its sum."""
+    dim, width, groups, heads = get(model, at.DIM), get(model, at.WIDTH), get(model, at.GROUPS), get(model, at.HEADS)
+    shared, size = heads // groups, 4 * _part_floats(width)
+    segment = get(step, at.SEGMENTS) + 8 * at.SEGMENT * get(get(step, at.SEGMENT_OF), row)
+    splits, tokens = get(segment, at.SPLITS), get(segment, at.COUNT)
+    x = step + 8 * at.ATTENDED
+    padded = (heads * dim + 31) // 32 * 32
+    out = get(x, at.VALUES) + row * padded * 4
+    for head in range(heads):
+        line = (head // shared * tokens + row - get(segment, at.FIRST)) * shared + head % shared
+        parts = get(step, at.PARTS) + (get(segment, at.PART) + line * splits) * size
+        top = f32_at(parts + 4 * width)
+        for s in range(1, splits):
+            top = max(top, f32_at(parts + s * size + 4 * width))
+        for c in range(0, 4 * width, 64):
+            store_f32(scratch + c, splat(0.0))
+        weight = 0.0
+        for s in range(splits):
+            part = parts + s * size
+            fade = exp(splat(f32_at(part + 4 * width) - top))
+            weight += largest(fade) * f32_at(part + 4 * width + 4)
+            for c in range(0, 4 * width, 64):
+                store_f32(scratch + c, load_f32(scratch + c) + load_f32(part + c) * fade)
+        for d in range(dim):
+            set_f32(out + (head * dim + d) * 4, f32_at(scratch + 4 * d) / weight)
+    if get(model, at.QUANTISED) != 0:
+        quantise(x, row, padded)
+
+
+@njit
+def _mlp_row(model, layer, step, row):
+    """silu(gate) · up of a row into activations MIXED."""
+    x, padded = step + 8 * at.MIXED, get(model, at.MLP_PADDED)
+    gate = get(step, at.GATED) + row * 4 * get(layer + 8 * at.LINEAR_GATE, at.ROWS)
+    up = get(step, at.LIFTED) + row * 4 * get(layer + 8 * at.LINEAR_UP, at.ROWS)
+    silu_product(gate, up, get(x, at.VALUES) + row * padded * 4, get(layer + 8 * at.LINEAR_GATE, at.ROWS))
+    if get(model, at.QUANTISED) != 0:
+        quantise(x, row, padded)
+
+
+@njit
+def _layer(model, layer, step, thread, phase):
+    rows, threads, stream = get(step, at.BATCH), get(step, at.THREADS), get(step, at.STREAM)
+    width = 4 * get(model, at.HIDDEN_PADDED)
+    scratch = get(step, at.SCRATCH) + thread * 4 * _scratch_floats(get(model, at.WIDTH))
+    normed = step + 8 * at.NORMED
+    for row in range(thread, rows, threads):
+        _normalise(model, get(layer, at.NORM_1), stream + row * width, normed, row)
+    _meet(step)
+    _linear(layer + 8 * at.LINEAR_Q, normed, rows, get(step, at.QUERIES), 0, step, phase)
+    _linear(layer + 8 * at.LINEAR_K, normed, rows, get(step, at.KEYS), 0, step, phase + 1)
+    _linear(layer + 8 * at.LINEAR_V, normed, rows, get(step, at.VALUES_NEW), 0, step, phase + 2)
+    _meet(step)
+    for row in range(thread, rows, threads):
+        _place_row(model, layer, step, row, scratch)
+    _meet(step)
+    _attend(model, layer, step, thread, phase + 3)
+    _meet(step)
+    for row in range(thread, rows, threads):
+        _combine(model, step, row, scratch)
+    _meet(step)
+    _linear(layer + 8 * at.LINEAR_O, step + 8 * at.ATTENDED, rows, stream, 1, step, phase + 4)
+    _meet(step)
+    for row in range(thread, rows, threads):
+        _normalise(model, get(layer, at.NORM_2), stream + row * width, normed, row)
+    _meet(step)
+    _linear(layer + 8 * at.LINEAR_GATE, normed, rows, get(step, at.GATED), 0, step, phase + 5)
+    _linear(layer + 8 * at.LINEAR_UP, normed, rows, get(step, at.LIFTED), 0, step, phase + 6)
+    _meet(step)
+    for row in range(thread, rows, threads):
+        _mlp_row(model, layer, step, row)
+    _meet(step)
+    _linear(layer + 8 * at.LINEAR_DOWN, step + 8 * at.MIXED, rows, stream, 1, step, phase + 7)
+    _meet(step)
+
+
+def decoder_step(model, step, thread):
+    """Entry: what thread `thread` does of a step. Arguments: addresses of the model's and the step's records (see layout.py)."""
+    rows, threads, stream = get(step, at.BATCH), get(step, at.THREADS), get(step, at.STREAM)
+    width, layers = 4 * get(model, at.HIDDEN_PADDED), get(model, at.LAYERS)
+    size = 8 * (at.PLACES + 2 * get(model, at.GROUPS))
+    for row in range(thread, rows, threads):
+        embed(get(model, at.EMBEDDING), get(get(step, at.TOKENS), row), stream + row * width, get(model, at.HIDDEN))
+    _meet(step)
+    for i in range(layers):
+        _layer(model, get(model, at.LAYER) + i * size, step, thread, i * at.PHASES)
+    outputs, final = get(step, at.OUTPUT_COUNT), step + 8 * at.FINAL
+    for i in range(thread, outputs, threads):
+        _normalise(model, get(model, at.NORM), stream + get(get(step, at.OUTPUTS), i) * width, final, i)
+    _meet(step)
+    _linear(get(model, at.HEAD), final, outputs, get(step, at.LOGITS), 0, step, layers * at.PHASES)
+    _meet(step)
