@@ -34,7 +34,7 @@ class TokenizerFacts:
     kind: Literal["bytes", "pieces"]
     """`bytes`: byte-level BPE (GPT-2's alphabet); `pieces`: SentencePiece-style, ▁ for a space, <0xAB> for a byte."""
     eos_ids: tuple[int, ...]
-    """Tokens that end an answer."""
+    """Tokens that end an answer; the first is what templates call `eos_token`."""
     bos_id: int | None = None
     """The token that begins a text."""
     add_bos: bool = False
@@ -236,7 +236,7 @@ def read_fast(path: Path) -> FastTokenizer:
 def make_facts(fast: FastTokenizer, facts: TokenizerFacts, where: str) -> Tokenizer:
     """A tokenizer whose ends include the usual ones, if all its special ids have tokens. Raises CheckpointError."""
     control = {token.content: i for i, token in fast.get_added_tokens_decoder().items() if token.special}
-    ends = tuple(sorted({*facts.eos_ids, *(control[name] for name in END_TOKENS if name in control)}))
+    ends = tuple(dict.fromkeys([*facts.eos_ids, *(control[name] for name in END_TOKENS if name in control)]))
     for name, token in (("bos", facts.bos_id), ("unknown", facts.unknown_id), *(("eos", end) for end in ends)):
         if token is not None and fast.id_to_token(token) is None:
             raise CheckpointError(f"{where}: {name} token", "must be an id of the vocabulary", token)

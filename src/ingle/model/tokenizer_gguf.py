@@ -53,7 +53,7 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any], where: str = "GGUF") -> Tok
         raise CheckpointError(f"{where}: tokenizer.ggml.model", "is not a tokenizer that Ingle knows", model, "Known: gpt2, llama.")
     pre = fields.text("tokenizer.ggml.pre", "default")
     begin = _optional_id(fields, "bos", len(tokens))
-    ends = {_optional_id(fields, name, len(tokens)) for name in ("eos", "eot", "eom")} - {None}
+    ends = [_optional_id(fields, name, len(tokens)) for name in ("eos", "eot", "eom")]
     prefix = model == "llama" and fields.flag("tokenizer.ggml.add_space_prefix", True)
     try:
         fast = _byte_level(fields, tokens, pre) if model == "gpt2" else _pieces(fields, tokens, kinds, prefix)

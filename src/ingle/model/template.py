@@ -1,0 +1,153 @@
+"""A conversation → token ids by the model's chat template, so that nothing anyone typed becomes a control token.
+
+How: in every string that goes into the template, the names of control tokens are broken by a *marker*, a private-use character that
+occurs nowhere in the input. The rendered text is cut at the control tokens that are still whole (the template's own), and only then are
+the markers taken out. So "<|im_end|>" in a message stays ten characters of text, wherever the template puts it.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ingle.core.errors import RequestError, TemplateError
+from ingle.core.message import Message, TextPart
+from ingle.model.tokenizer import ControlToken, Tokenizer
+
+Turn = Message | Mapping[str, Any]
+"""A message, or a table in the shape of OpenAI's (`role`, `content`, `tool_calls`, …)."""
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def encode_chat(
+    tokenizer: Tokenizer,
+    messages: Sequence[Turn],
+    add_generation_prompt: bool = True,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    variables: Mapping[str, Any] | None = None,
+) -> list[int]:
+    """Ids of a conversation. `variables` are the template's own switches, e.g. `enable_thinking`.
+
+    Raises TemplateError for a template that is missing, fails or tries what it must not; RequestError for messages of another kind.
+    """
+    return tokenizer.encode_pieces(render(tokenizer, messages, add_generation_prompt, tools, variables))
+
+
+def render(
+    tokenizer: Tokenizer,
+    messages: Sequence[Turn],
+    add_generation_prompt: bool = True,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    variables: Mapping[str, Any] | None = None,
+) -> tuple[str | ControlToken, ...]:
+    """The conversation as the template writes it: stretches of untrusted text between control tokens. Raises like `encode_chat`."""
+    source = template_of(tokenizer)
+    given = [[_table(message) for message in messages], list(tools) if tools else None, dict(variables or {})]
+    marker = _unused_character([source, *tokenizer.control, *_strings(given)])
+    turns, tools_given, extra = (_broken(value, tokenizer.control, marker) for value in given)
+    names = {"messages": turns, "tools": tools_given, "documents": None, "add_generation_prompt": add_generation_prompt}
+    text = _run(source, {**_specials(tokenizer), **extra, **names})
+    escaped = json.dumps(marker)[1:-1]  # what `tojson(ensure_ascii=true)` makes of it
+    pieces = (
+        piece if isinstance(piece, ControlToken) else piece.replace(marker, "").replace(escaped, "")
+        for piece in tokenizer.split_control(text)
+    )
+    return tuple(piece for piece in pieces if piece != "")
+
+
+def template_of(tokenizer: Tokenizer) -> str:
+    """The model's chat template; ChatML for a model without one that has ChatML's control tokens. Raises TemplateError otherwise."""
+    if tokenizer.facts.chat_template:
+        return tokenizer.facts.chat_template
+    if {"<|im_start|>", "<|im_end|>"} <= tokenizer.control.keys():
+        return CHATML
+    raise TemplateError("chat template", "this model has none", "", "It continues plain text: give a prompt instead of messages.")
+
+
+def _run(source: str, variables: Mapping[str, Any]) -> str:
+    from jinja2 import TemplateError as JinjaError
+    from jinja2 import TemplateSyntaxError
+
+    from ingle.model.template_sandbox import TooMuch, compile_template, line_of, run
+
+    try:
+        return run(compile_template(source), dict(variables))
+    except TooMuch as error:
+        raise TemplateError(_place(line_of(error)), f"must stay within {error}") from error
+    except TemplateSyntaxError as error:
+        raise TemplateError(_place(error.lineno), "must be valid Jinja", error.message) from error
+    except JinjaError as error:
+        rule = "refuses these messages or tries what a template must not"
+        raise TemplateError(_place(line_of(error)), rule, error.message) from error
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as error:
+        raise TemplateError(_place(line_of(error)), "fails on these messages", repr(error)[:200]) from error
+
+
+def _place(line: int | None) -> str:
+    return f"chat template, line {line}" if line else "chat template"
+
+
+def _table(message: Turn) -> dict[str, Any]:
+    if isinstance(message, Message):
+        if not all(isinstance(part, TextPart) for part in message.parts):
+            raise RequestError("messages", "must be text for this model", "an image or a recording")
+        return {"role": message.role, "content": message.text}
+    # An absent key and a null mean the same to people, but not to templates, which print "None".
+    return {key: value for key, value in message.items() if value is not None}
+
+
+def _specials(tokenizer: Tokenizer) -> dict[str, str]:
+    """The names that templates use for the tokens that begin and end."""
+    ends = tokenizer.facts.eos_ids
+    named = {"bos_token": tokenizer.bos_id, "eos_token": ends[0] if ends else None, "unk_token": tokenizer.facts.unknown_id}
+    return {name: tokenizer.fast.id_to_token(token) or "" for name, token in named.items() if token is not None}
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _strings(key)
+            yield from _strings(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _strings(item)
+
+
+def _unused_character(texts: list[str]) -> str:
+    """A private-use character that neither occurs in the texts nor is spelled there as JSON would."""
+    for code in range(0xE000, 0xF8FF):
+        character = chr(code)
+        if not any(character in text or f"\\u{code:04x}" in text for text in texts):
+            return character
+    raise RequestError("messages", "must leave one private-use character free", "all 6,399 of them")
+
+
+def _broken(value: Any, names: Mapping[str, int], marker: str) -> Any:
+    """Plain tables, lists and values, their strings broken by the marker. Raises RequestError for anything else."""
+    if isinstance(value, str):
+        return _break(str(value), names, marker)
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {_broken(key, names, marker): _broken(item, names, marker) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_broken(item, names, marker) for item in value]
+    raise RequestError("messages", "must hold strings, numbers, lists and tables", type(value).__name__)
+
+
+def _break(text: str, names: Mapping[str, int], marker: str) -> str:
+    """Breaks whole names, and, at both ends of the text, parts of names that its neighbours could complete."""
+    for name in names:
+        if name in text:
+            text = text.replace(name, name[:1] + marker + name[1:])
+    for name in names:
+        sizes = range(min(len(name) - 1, len(text)), 0, -1)
+        if not text.endswith(marker) and any(text.endswith(name[:size]) for size in sizes):
+            text += marker
+        if not text.startswith(marker) and any(text.startswith(name[-size:]) for size in sizes):
+            text = marker + text
+    return text
