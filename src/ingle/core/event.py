@@ -19,4 +19,5 @@ class Event:
     """Figures and digests; flat, so that a fact can be read and signed without interpretation."""
 
 
-Sink = Callable[[Event], None]
+Sink = Callable[[Event], object]
+"""Takes a fact. Whatever it returns is not looked at."""

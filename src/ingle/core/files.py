@@ -63,6 +63,8 @@ def os_errors(path: Path) -> Iterator[None]:
             errno.EACCES: "Give yourself write permission, or set INGLE_HOME to a folder of yours.",
             errno.EPERM: "Give yourself write permission, or set INGLE_HOME to a folder of yours.",
             errno.EROFS: "The file system is read-only; set INGLE_HOME to a folder that can be written.",
+            errno.ENOTDIR: "Part of this path is a file; set INGLE_HOME to a folder of yours.",
+            errno.EEXIST: "A file lies where a folder should be; set INGLE_HOME to a folder of yours.",
         }
         reason = error.strerror or type(error).__name__
         raise HomeError(str(path), "must be readable and writable", reason, cures.get(error.errno or 0, "")) from error
