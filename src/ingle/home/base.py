@@ -1,0 +1,153 @@
+"""A base: the original files of a model, kept under the digest of their contents and never written again."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from ingle.core.config import from_table, to_table
+from ingle.core.digest import canonical_json, digest_file, digest_json
+from ingle.core.errors import ConfigError, HomeError
+from ingle.core.files import os_errors, write_atomic
+from ingle.home.place import Home
+
+MANIFEST = "base.json"
+
+
+@dataclass(frozen=True, slots=True)
+class KeptFile:
+    """One file of a base."""
+
+    name: str
+    """File name within the base; bases have no folders."""
+    size: int
+    """Bytes."""
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The manifest of a base."""
+
+    digest: str
+    """Digest of the sorted (file name, SHA-256) pairs: the same files give the same base, wherever they came from."""
+    source: str
+    """Where it came from first: `catalogue:NAME`, `hub:ORG/NAME` or `file:PATH`."""
+    revision: str
+    """Commit of the hub or version of the package; empty for local files."""
+    files: tuple[KeptFile, ...]
+    """Sorted by name."""
+    pulled_at: str
+    """UTC, ISO 8601."""
+    licence: str = ""
+    """SPDX name, where the source states one."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with one file of a base."""
+
+    file: str
+    what: Literal["missing", "truncated", "altered", "added"]
+    expected: str
+    got: str
+
+
+def base_digest(files: tuple[KeptFile, ...]) -> str:
+    """The digest that these files are kept under."""
+    return digest_json(sorted((file.name, file.sha256) for file in files))
+
+
+def describe_base(files: tuple[KeptFile, ...], source: str, revision: str, licence: str) -> Base:
+    """The manifest of files that arrive now."""
+    ordered = tuple(sorted(files, key=lambda file: file.name))
+    return Base(base_digest(ordered), source, revision, ordered, datetime.now(UTC).isoformat(timespec="seconds"), licence)
+
+
+def write_base(folder: Path, base: Base) -> None:
+    """Writes the manifest beside the files."""
+    write_atomic(folder / MANIFEST, canonical_json(to_table(base)))
+
+
+def read_base(home: Home, digest: str) -> Base:
+    """The manifest of a kept base.
+
+    Raises HomeError if it is missing or damaged.
+    """
+    path = home.base_folder(digest) / MANIFEST
+    cure = "Pull the model again; `ingle rm` first if it says that it is kept."
+    try:
+        with os_errors(path):
+            table = json.loads(path.read_bytes())
+        base = from_table(Base, table)
+    except HomeError as error:
+        raise HomeError(error.field, error.rule, error.got, cure) from error
+    except (ValueError, TypeError, ConfigError) as error:
+        raise HomeError(str(path), "must be a base's manifest", error, cure) from error
+    if base.digest != digest or base_digest(base.files) != digest:
+        raise HomeError(str(path), f"must describe base {digest[:12]}", base.digest[:12], cure)
+    return base
+
+
+def list_bases(home: Home) -> list[Base]:
+    """Every base with a readable manifest, newest last. A damaged one is found when a model asks for it."""
+    found = []
+    for path in home.bases.glob(f"*/{MANIFEST}"):
+        try:
+            found.append(read_base(home, path.parent.name))
+        except HomeError:
+            continue
+    return sorted(found, key=lambda base: (base.pulled_at, base.digest))
+
+
+def is_whole(home: Home, base: Base) -> bool:
+    """Whether every file is there with its size; reads no contents."""
+    folder = home.base_folder(base.digest)
+    try:
+        return all((folder / file.name).stat().st_size == file.size for file in base.files)
+    except OSError:
+        return False
+
+
+def verify_base(
+    home: Home, digest: str, progress: Callable[[str, int, int | None], None] = lambda _label, _done, _total: None
+) -> list[Fault]:
+    """Reads every byte of a base again and says which files are not what they were; empty = all well.
+
+    Raises HomeError if the manifest itself is missing or damaged.
+    """
+    base, folder = read_base(home, digest), home.base_folder(digest)
+    faults = []
+    for file in base.files:
+        path = folder / file.name
+        if not path.is_file():
+            faults.append(Fault(file.name, "missing", f"{file.size} bytes", "nothing"))
+            continue
+        if (size := path.stat().st_size) != file.size:
+            faults.append(Fault(file.name, "truncated" if size < file.size else "altered", f"{file.size} bytes", f"{size} bytes"))
+            continue
+        with os_errors(path):
+            got = _digest_with_progress(path, file, progress)
+        if got != file.sha256:
+            faults.append(Fault(file.name, "altered", file.sha256, got))
+    known = {file.name for file in base.files} | {MANIFEST}
+    added = sorted(path.name for path in folder.iterdir() if path.name not in known)
+    return faults + [Fault(name, "added", "nothing", "a file that was not there") for name in added]
+
+
+def _digest_with_progress(path: Path, file: KeptFile, progress: Callable[[str, int, int | None], None]) -> str:
+    done = 0
+
+    def step(nbytes: int) -> None:
+        nonlocal done
+        done += nbytes
+        progress(file.name, done, file.size)
+
+    return digest_file(path, step)

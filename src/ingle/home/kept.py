@@ -1,0 +1,226 @@
+"""Kept models: a name for a base and the deltas on it. Listing them reads small files and imports no database."""
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ingle.core.config import from_table, to_table
+from ingle.core.digest import canonical_json
+from ingle.core.errors import ConfigError, HomeError, NotKept
+from ingle.core.files import os_errors, sync_folder, write_atomic
+from ingle.home.base import Base, read_base, verify_base
+from ingle.home.place import Home
+from ingle.home.staging import discard
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_LOCK = "kept"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A kept model."""
+
+    name: str
+    base: str
+    """Digest of the base."""
+    deltas: tuple[str, ...]
+    """Digests of the deltas, in the order of their application."""
+    created_at: str
+    """UTC, ISO 8601."""
+
+
+@dataclass(frozen=True, slots=True)
+class Freed:
+    """What `remove` took away."""
+
+    name: str
+    bases: tuple[str, ...]
+    """Digests of bases that no name used any more."""
+    nbytes: int
+    """Bytes on disk given back."""
+
+
+def check_name(name: str) -> str:
+    """`name`, if a model can be called so.
+
+    Raises ConfigError for anything but letters, digits, '.', '_' and '-', because a name is also a file name.
+    """
+    if "+" in name:
+        raise ConfigError("name", "must not hold '+', which joins a model and its deltas", repr(name), "Use '-' instead.")
+    if not _NAME.fullmatch(name):
+        rule = "must be 1 to 100 letters, digits, '.', '_' or '-', with a letter or digit first"
+        raise ConfigError("name", rule, repr(name), "Choose another name.")
+    return name
+
+
+def list_kept(home: Home) -> list[Kept]:
+    """Every kept model, by name; empty where there is no home yet.
+
+    Raises HomeError if one of the files is damaged.
+    """
+    return [_read(home, name) for name in _names(home)]
+
+
+def get_kept(home: Home, name: str) -> Kept:
+    """The model of that name.
+
+    Raises NotKept with the known names and close ones, HomeError if its file is damaged.
+    """
+    names = _names(home)
+    if name not in names:
+        raise _not_kept(home, name, names)
+    return _read(home, name)
+
+
+def keep(home: Home, name: str, base: str, deltas: Iterable[str] = (), replace: bool = False) -> Kept:
+    """Gives a base (with deltas) a name. The same name for the same things again changes nothing.
+
+    Raises NotKept if there is no such base, ConfigError if the name can't be used, or is taken and `replace` is False.
+    """
+    with home.lock(_LOCK):
+        kept = _keep(home, name, base, tuple(deltas), replace)
+        if replace:
+            _sweep_unused(home)
+    return kept
+
+
+def adopt(home: Home, folder: Path, base: Base, name: str, replace: bool = False) -> Kept:
+    """Moves a finished staging folder to the bases and gives it a name, in this order, so that a name never points nowhere.
+
+    With `replace` a taken name moves to the new base, and the old base goes when nothing else uses it. Raises as `keep` does.
+    """
+    target = home.base_folder(base.digest)
+    with home.lock(_LOCK):
+        refuse_taken(home, name, base.digest, replace)
+        if not _is_sound(home, base.digest):
+            discard(home, target)
+            if os.name != "nt":  # there a read-only file can't be deleted either
+                for path in folder.iterdir():
+                    path.chmod(0o444)  # a program that opens a base for writing meets a refusal first
+            with os_errors(target):
+                folder.replace(target)
+                sync_folder(home.bases)
+        kept = _keep(home, name, base.digest, (), replace)
+        if replace:
+            _sweep_unused(home)
+    return kept
+
+
+def refuse_taken(home: Home, name: str, base: str | None, replace: bool) -> None:
+    """Raises ConfigError if `name` means another base than this already (None = any is another) and may not be moved."""
+    names = _names(home)
+    _refuse_twin(name, names)
+    if name not in names:
+        return
+    kept = _read(home, name)
+    if kept.base == base:
+        return
+    if not replace:
+        raise _name_taken(home, kept)
+    if kept.deltas:
+        cure = "Keep the new files under another name, or remove the old model first."
+        raise ConfigError("name", f"{name} has deltas that were made for its present files", len(kept.deltas), cure)
+
+
+def _is_sound(home: Home, digest: str) -> bool:
+    """Whether the base is here already with every byte as it was."""
+    try:
+        return not verify_base(home, digest)
+    except HomeError:
+        return False
+
+
+def _keep(home: Home, name: str, base: str, deltas: tuple[str, ...], replace: bool) -> Kept:
+    check_name(name)
+    if not home.base_folder(base).is_dir():
+        raise NotKept(f"base {base[:12]}", "is not in this home", "", "Pull it first.")
+    names = _names(home)
+    _refuse_twin(name, names)
+    if name in names:
+        kept = _read(home, name)
+        if (kept.base, kept.deltas) == (base, deltas):
+            return kept
+        if not replace:
+            raise _name_taken(home, kept)
+    kept = Kept(name, base, deltas, datetime.now(UTC).isoformat(timespec="seconds"))
+    write_atomic(home.models / f"{name}.json", canonical_json(to_table(kept)), mode=0o600)
+    return kept
+
+
+def _refuse_twin(name: str, names: list[str]) -> None:
+    # Not every file system tells Foo.json from foo.json.
+    twins = [other for other in names if other.lower() == name.lower() and other != name]
+    if twins:
+        raise ConfigError("name", f"differs from {twins[0]} only in upper and lower case", name, "Choose another name.")
+
+
+def _name_taken(home: Home, kept: Kept) -> ConfigError:
+    """The error for a name that already means something else."""
+    try:
+        what = read_base(home, kept.base).source
+    except HomeError:
+        what = f"base {kept.base[:12]}"
+    cure = f"Choose another name, or remove the old one first (`ingle rm {kept.name}`)."
+    return ConfigError("name", f"{kept.name} is kept already, from another source or with other files", what, cure)
+
+
+def remove(home: Home, name: str) -> Freed:
+    """Drops a name, then every base (with its packed weights) that no name uses any more.
+
+    Raises NotKept if there is no such name, HomeError if files can't be deleted.
+    """
+    with home.lock(_LOCK):
+        names = _names(home)
+        if name not in names:
+            raise _not_kept(home, name, names)
+        # Reads the others before anything is dropped: an unreadable one might use a base that would look unused. The
+        # model's own file is not read, so that a damaged one can be removed.
+        used = {_read(home, other).base for other in names if other != name}
+        path = home.models / f"{name}.json"
+        with os_errors(path):
+            path.unlink()
+        bases, nbytes = _sweep_bases(home, used)
+    return Freed(name, bases, nbytes)
+
+
+def _sweep_unused(home: Home) -> None:
+    _sweep_bases(home, {_read(home, name).base for name in _names(home)})
+
+
+def _sweep_bases(home: Home, used: set[str]) -> tuple[tuple[str, ...], int]:
+    """Deletes the bases that are not in `used`, and their packs; for holders of the lock. Returns (digests, bytes freed)."""
+    unused = tuple(sorted(path.name for path in home.bases.iterdir() if path.name not in used)) if home.bases.is_dir() else ()
+    nbytes = 0
+    for digest in unused:
+        nbytes += discard(home, home.pack_folder(digest)) + discard(home, home.base_folder(digest))
+    return unused, nbytes
+
+
+def _names(home: Home) -> list[str]:
+    return sorted(path.stem for path in home.models.glob("*.json") if _NAME.fullmatch(path.stem))
+
+
+def _read(home: Home, name: str) -> Kept:
+    path = home.models / f"{name}.json"
+    with os_errors(path):
+        data = path.read_bytes()
+    try:
+        return from_table(Kept, json.loads(data))
+    except (ValueError, TypeError, ConfigError) as error:
+        raise HomeError(str(path), "must describe a kept model", error, f"Remove it (`ingle rm {name}`) and pull it again.") from error
+
+
+def _not_kept(home: Home, name: str, names: list[str]) -> NotKept:
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if close:
+        cure = f"Did you mean {' or '.join(close)}?"
+    elif names:
+        cure = f"Kept here: {', '.join(names)}."
+    else:
+        cure = "Nothing is kept yet; `ingle pull smollm2` brings a first model."
+    return NotKept(f"model {name}", "is not kept in this home", "", cure)

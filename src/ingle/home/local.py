@@ -1,0 +1,53 @@
+"""Files of this machine, copied into the home."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from ingle.core.digest import digest_file
+from ingle.core.errors import PullError
+from ingle.home.base import Base, KeptFile, base_digest
+from ingle.home.fetch import Progress, copy_file, need_space
+from ingle.home.source import INDEX, LocalSource, choose_files
+
+
+def local_files(source: LocalSource) -> list[Path]:
+    """The files that make up the model.
+
+    Raises PullError if they can't be read, or aren't all there.
+    """
+    if source.path.is_file():
+        return [source.path]
+    try:
+        names = sorted(path.name for path in source.path.iterdir() if path.is_file())
+        chosen = choose_files(str(source.path), names, (source.path / INDEX).read_bytes)
+    except OSError as error:
+        raise PullError(str(source.path), "must be readable", error.strerror) from error
+    return [source.path / name for name in chosen]
+
+
+def find_same(paths: list[Path], bases: Iterable[Base], progress: Progress) -> Base | None:
+    """The base that holds exactly these files, if there is one. Reads their contents only if names and sizes agree with one."""
+    sizes = {path.name: path.stat().st_size for path in paths}
+    likely = [base for base in bases if {file.name: file.size for file in base.files} == sizes]
+    if not likely:
+        return None
+    files = []
+    for path in paths:
+        progress(path.name, 0, sizes[path.name])
+        files.append(KeptFile(path.name, sizes[path.name], digest_file(path)))
+        progress(path.name, sizes[path.name], sizes[path.name])
+    digest = base_digest(tuple(files))
+    return next((base for base in likely if base.digest == digest), None)
+
+
+def bring_from_local(paths: list[Path], folder: Path, progress: Progress) -> tuple[KeptFile, ...]:
+    """Copies the files into `folder`.
+
+    Raises PullError if one can't be read or there is no room, HomeError if the disk refuses.
+    """
+    need_space(folder, sum(path.stat().st_size for path in paths))
+    files = []
+    for path in paths:
+        sha256 = copy_file(path, folder / path.name, progress)
+        files.append(KeptFile(path.name, (folder / path.name).stat().st_size, sha256))
+    return tuple(files)

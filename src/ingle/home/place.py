@@ -1,0 +1,134 @@
+"""Where this home lies, and which folder holds what.
+
+bases/DIGEST/         original files of a model, never written again, and base.json
+models/NAME.json      a kept model: a base and its deltas
+packs/DIGEST/         weights as the engine wants them, one folder per base; may be deleted at any time
+cache/jit             compiled kernels; may be deleted
+cache/downloads       unfinished downloads; may be deleted
+staging/              what is being brought in right now
+keys/                 the ledger's key and its signed head
+locks/                one file per lock
+ingle.db              facts (SQLite, unless INGLE_DATABASE_URL says otherwise)
+"""
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ingle.core.errors import HomeError
+from ingle.core.files import os_errors
+from ingle.core.lock import file_lock
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The folder that holds everything Ingle keeps. Making the value touches no disk."""
+
+    root: Path
+    """Absolute."""
+    other_database: str = ""
+    """URL of a database elsewhere; empty = the file in this home."""
+
+    @property
+    def bases(self) -> Path:
+        """Folder of bases, one per digest."""
+        return self.root / "bases"
+
+    @property
+    def models(self) -> Path:
+        """Folder of kept models, one file per name."""
+        return self.root / "models"
+
+    @property
+    def packs(self) -> Path:
+        """Folder of packed weights, one folder per base digest."""
+        return self.root / "packs"
+
+    @property
+    def jit(self) -> Path:
+        """Folder of compiled kernels."""
+        return self.root / "cache" / "jit"
+
+    @property
+    def downloads(self) -> Path:
+        """Folder of unfinished downloads."""
+        return self.root / "cache" / "downloads"
+
+    @property
+    def staging(self) -> Path:
+        """Folder of what is being brought in; on one file system with `bases`, so that a rename moves it there."""
+        return self.root / "staging"
+
+    @property
+    def keys(self) -> Path:
+        """Folder of the ledger's key and signed head."""
+        return self.root / "keys"
+
+    @property
+    def database_file(self) -> Path:
+        """The database, unless it is elsewhere."""
+        return self.root / "ingle.db"
+
+    @property
+    def database_url(self) -> str:
+        """What `open_database` takes."""
+        return self.other_database or f"sqlite:///{self.database_file}"
+
+    def base_folder(self, digest: str) -> Path:
+        """Folder of one base."""
+        return self.bases / digest
+
+    def pack_folder(self, digest: str) -> Path:
+        """Folder of everything derived from one base; goes when the base goes."""
+        return self.packs / digest
+
+    def create(self) -> "Home":
+        """Makes the folders, for their owner alone (mode 700).
+
+        Raises HomeError if they can't be made or written.
+        """
+        for folder in (self.root, self.bases, self.models, self.packs, self.jit, self.downloads, self.staging, self.keys):
+            with os_errors(folder):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Permission bits say nothing to an administrator or about a read-only mount, a real write does.
+        with os_errors(self.root), tempfile.TemporaryFile(dir=self.root):
+            pass
+        return self
+
+    @contextmanager
+    def lock(self, name: str, waiting: Callable[[str], None] = lambda _: None, timeout_s: float | None = None) -> Iterator[None]:
+        """Holds `name` against other processes; see `core.lock.file_lock`."""
+        with file_lock(self.root / "locks" / f"{name}.lock", waiting, timeout_s):
+            yield
+
+
+def find_home(environ: Mapping[str, str] = os.environ, platform: str = sys.platform) -> Home:
+    """The home of these settings: INGLE_HOME, else the platform's folder for a user's data. Touches no disk.
+
+    Raises HomeError if no user folder is known.
+    """
+    return Home(_root(environ, platform), environ.get("INGLE_DATABASE_URL", ""))
+
+
+def _root(environ: Mapping[str, str], platform: str) -> Path:
+    if chosen := environ.get("INGLE_HOME"):
+        return _user_folder(chosen).absolute()
+    if platform == "win32":
+        local = environ.get("LOCALAPPDATA")
+        return Path(local) / "ingle" if local else _user_folder("~") / "AppData" / "Local" / "ingle"
+    if platform == "darwin":
+        return _user_folder("~") / "Library" / "Application Support" / "ingle"
+    data = environ.get("XDG_DATA_HOME", "")
+    # The XDG base directory specification: a relative path is to be ignored.
+    return Path(data) / "ingle" if data.startswith("/") else _user_folder("~") / ".local" / "share" / "ingle"
+
+
+def _user_folder(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise HomeError("INGLE_HOME", "must be set where the user has no home folder", error, "Set it to a folder of yours.") from error

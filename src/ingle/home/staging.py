@@ -1,0 +1,66 @@
+"""Staging: a model is built in a folder of its own and becomes visible by one rename, or not at all."""
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ingle.core.errors import HomeError
+from ingle.core.files import os_errors
+from ingle.home.place import Home
+
+
+@contextmanager
+def staging(home: Home) -> Iterator[Path]:
+    """An empty folder to build in; whatever is still there at the end of the block is deleted.
+
+    A lock on its name tells it apart from the folder of a process that died.
+    """
+    name = f"{os.getpid()}-{secrets.token_hex(4)}"
+    folder = home.staging / name
+    try:
+        with home.lock(f"staging-{name}"):
+            try:
+                with os_errors(folder):
+                    folder.mkdir(mode=0o700, parents=True)
+                yield folder
+            finally:
+                _delete(folder)
+    finally:
+        _lock_file(home, name).unlink(missing_ok=True)  # the name is never used again, so nobody can be waiting for it
+
+
+def sweep_staging(home: Home) -> list[str]:
+    """Deletes the staging folders of processes that are no more. Returns their names."""
+    swept = []
+    for folder in sorted(home.staging.iterdir()) if home.staging.is_dir() else ():
+        try:
+            with home.lock(f"staging-{folder.name}", timeout_s=0):
+                _delete(folder)
+        except HomeError:
+            continue  # somebody is at work in it
+        _lock_file(home, folder.name).unlink(missing_ok=True)
+        swept.append(folder.name)
+    return swept
+
+
+def discard(home: Home, folder: Path) -> int:
+    """Deletes a folder: first out of sight by a rename, so that nobody finds half of it. Returns the bytes freed."""
+    if not folder.is_dir():
+        return 0
+    nbytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    with staging(home) as trash, os_errors(folder):
+        folder.replace(trash / folder.name)
+    return nbytes
+
+
+def _lock_file(home: Home, name: str) -> Path:
+    return home.root / "locks" / f"staging-{name}.lock"
+
+
+def _delete(folder: Path) -> None:
+    if folder.is_dir():
+        with os_errors(folder):
+            shutil.rmtree(folder)

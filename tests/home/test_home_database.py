@@ -1,0 +1,102 @@
+"""The database opens, brings its tables up to date once, and says in words what is wrong with it."""
+
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from ingle.core.errors import HomeError
+from ingle.home.database import open_database, writing
+
+ONE = (1, ("CREATE TABLE thing (id INTEGER PRIMARY KEY, name TEXT NOT NULL)",))
+TWO = (2, ("ALTER TABLE thing ADD COLUMN size INTEGER", "INSERT INTO thing (id, name, size) VALUES (1, 'a', 2)"))
+
+
+def test_migrations_run_once_and_in_order(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'sub' / 'x.db'}"
+    open_database(url, {"things": (ONE,)}).dispose()
+    for _ in range(2):
+        engine = open_database(url, {"things": (ONE, TWO), "other": ((1, ("CREATE TABLE other (id INTEGER)",)),)})
+        with engine.connect() as connection:
+            assert connection.execute(sa.text("SELECT * FROM thing")).all() == [(1, "a", 2)]
+            versions = connection.execute(sa.text("SELECT room, number FROM schema_version ORDER BY room, number")).all()
+            assert versions == [("other", 1), ("things", 1), ("things", 2)]
+        engine.dispose()
+    with pytest.raises(HomeError, match=r"version 1 at most.*Update Ingle"):
+        open_database(url, {"things": (ONE,)})
+
+
+def test_a_migration_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    broken = (2, ("CREATE TABLE second (id INTEGER)", "CREATE TABLE nonsense ("))
+    with pytest.raises(sa.exc.OperationalError):
+        open_database(url, {"things": (ONE, broken)})
+    engine = open_database(url, {"things": (ONE, TWO)})
+    assert "second" not in sa.inspect(engine).get_table_names()
+    engine.dispose()
+
+
+def test_two_processes_may_open_it_first(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    pids = []
+    for _ in range(4):
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                open_database(url, {"things": (ONE, TWO)}).dispose()
+                status = 0
+            finally:
+                os._exit(status)
+        pids.append(pid)
+    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [0] * 4
+
+
+def test_it_is_safe_against_power_cuts_and_checks_references(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path / 'x.db'}")
+    with engine.connect() as connection:
+        pragmas = [connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in ("journal_mode", "synchronous", "foreign_keys")]
+    assert pragmas == ["wal", 2, 1]
+    engine.dispose()
+
+
+def test_a_write_that_fails_changes_nothing(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path / 'x.db'}", {"things": (ONE,)})
+    with pytest.raises(ZeroDivisionError), writing(engine) as connection:
+        connection.execute(sa.text("INSERT INTO thing (id, name) VALUES (7, 'x')"))
+        raise ZeroDivisionError
+    with engine.connect() as connection:
+        assert connection.execute(sa.text("SELECT COUNT(*) FROM thing")).scalar_one() == 0
+    engine.dispose()
+
+
+def test_odd_characters_in_the_path(tmp_path: Path) -> None:
+    path = tmp_path / "what? 100% #1 é" / "x.db"
+    open_database(f"sqlite:///{path}", {"things": (ONE,)}).dispose()
+    assert path.exists()
+
+
+def test_what_is_wrong_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingle.home.database.BUSY_TIMEOUT_S", 0.1)
+    noise = tmp_path / "noise.db"
+    noise.write_bytes(b"this is no database" * 100)
+    with pytest.raises(HomeError, match=r"not a database.*Move the file away"):
+        open_database(f"sqlite:///{noise}", {"things": (ONE,)})
+    (tmp_path / "folder.db").mkdir()
+    with pytest.raises(HomeError, match=r"unable to open.*INGLE_HOME"):
+        open_database(f"sqlite:///{tmp_path / 'folder.db'}", {"things": (ONE,)})
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HomeError, match="INGLE_HOME"):
+        open_database(f"sqlite:///{tmp_path / 'file' / 'x.db'}", {"things": (ONE,)})
+    for url in ("nonsense", "madeupdb://host/x"):
+        with pytest.raises(HomeError, match="INGLE_DATABASE_URL"):
+            open_database(url)
+    locked = tmp_path / "locked.db"
+    other = sqlite3.connect(locked)
+    other.execute("PRAGMA journal_mode = WAL")
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(HomeError, match=r"locked.*Another process"):
+        open_database(f"sqlite:///{locked}", {"things": (ONE,)})
+    other.close()
