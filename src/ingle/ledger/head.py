@@ -1,0 +1,123 @@
+"""The signed head: the last row's number and hash, kept outside the database, so that a cut-off tail is missed.
+
+The file `ledger.head` has two slots of 512 bytes, each one line of JSON. A new head overwrites the older slot in place, without
+an fsync: after a power cut one slot may be torn or both may be older, never is the file without a head, and an older head is
+allowed (the chain has only grown since). A rename with its fsyncs would triple the cost of an event.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ingle.core.digest import canonical_json
+from ingle.core.errors import LedgerError
+from ingle.core.files import os_errors, write_atomic
+from ingle.core.lock import file_lock
+from ingle.ledger.keys import Signer, Verifier
+
+HEAD = "ledger.head"
+_SLOT_BYTES = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How far a chain had come, signed."""
+
+    seq: int
+    """0 before the first row."""
+    hash: str
+    """Hash of row `seq`; of the key (its fingerprint) when `seq` is 0."""
+    fingerprint: str
+    """SHA-256 of the public key."""
+    signature: str
+    """Ed25519 over ["ingle.head", seq, hash, fingerprint]: a row's own signature can't stand in for it."""
+
+
+def sign_head(signer: Signer, seq: int, row_hash: str) -> Head:
+    """The head for row `seq`."""
+    fingerprint = signer.verifier.fingerprint
+    return Head(seq, row_hash, fingerprint, signer.sign(_message(seq, row_hash, fingerprint)))
+
+
+def head_is_genuine(head: Head, verifier: Verifier) -> bool:
+    """Whether this key made this head."""
+    return head.fingerprint == verifier.fingerprint and verifier.accepts(head.signature, _message(head.seq, head.hash, head.fingerprint))
+
+
+def read_head(folder: Path, verifier: Verifier) -> Head | None:
+    """The newest genuine head of this home; None if there is none, or none that this key made."""
+    path = folder / HEAD
+    if not path.exists():
+        return None
+    with os_errors(path):
+        data = path.read_bytes()
+    heads = [_parse(data[start : start + _SLOT_BYTES]) for start in (0, _SLOT_BYTES)]
+    genuine = [head for head in heads if head is not None and head_is_genuine(head, verifier)]
+    return max(genuine, key=lambda head: head.seq, default=None)
+
+
+def claims_rows(folder: Path) -> bool:
+    """Whether there is a head file that says, genuine or not, that a chain was begun; for a home without a key to ask."""
+    path = folder / HEAD
+    if not path.exists():
+        return False
+    with os_errors(path):
+        data = path.read_bytes()
+    heads = [_parse(data[start : start + _SLOT_BYTES]) for start in (0, _SLOT_BYTES)]
+    return any(head is None or head.seq > 0 for head in heads)
+
+
+def start_head(folder: Path, head: Head) -> None:
+    """Writes both slots anew, whatever was there."""
+    write_atomic(folder / HEAD, _slot(head) * 2, mode=0o600)
+
+
+def move_head(folder: Path, head: Head, verifier: Verifier) -> None:
+    """Moves the head forward. Does nothing if another process has moved it further already."""
+    path = folder / HEAD
+    with file_lock(folder / "ledger.lock"), os_errors(path), path.open("r+b", buffering=0) as file:
+        slots = [_parse(file.read(_SLOT_BYTES)) for _ in range(2)]
+        ages = [slot.seq if slot is not None and head_is_genuine(slot, verifier) else -1 for slot in slots]
+        if max(ages) >= head.seq:
+            return
+        file.seek(_SLOT_BYTES * ages.index(min(ages)), os.SEEK_SET)
+        file.write(_slot(head))
+
+
+def export_head(head: Head, path: Path) -> None:
+    """Writes a head to a file, for keeping elsewhere and comparing later."""
+    write_atomic(path, canonical_json(asdict(head)) + b"\n")
+
+
+def load_head(path: Path) -> Head:
+    """Reads an exported head.
+
+    Raises LedgerError if the file is not one.
+    """
+    with os_errors(path):
+        data = path.read_bytes()
+    head = _parse(data)
+    if head is None:
+        raise LedgerError(str(path), "must be an exported head of a ledger", f"{len(data)} bytes of something else")
+    return head
+
+
+def _message(seq: int, row_hash: str, fingerprint: str) -> bytes:
+    return canonical_json(["ingle.head", seq, row_hash, fingerprint])
+
+
+def _slot(head: Head) -> bytes:
+    line = canonical_json(asdict(head))
+    assert len(line) < _SLOT_BYTES, f"a head has {len(line)} bytes"
+    return line.ljust(_SLOT_BYTES - 1) + b"\n"
+
+
+def _parse(data: bytes) -> Head | None:
+    try:
+        table = json.loads(data)
+        head = Head(table["seq"], table["hash"], table["fingerprint"], table["signature"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    texts = (head.hash, head.fingerprint, head.signature)
+    return head if type(head.seq) is int and all(type(text) is str for text in texts) else None

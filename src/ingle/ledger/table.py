@@ -1,0 +1,93 @@
+"""The ledger's table: its history for `open_database`, and the reading and writing of rows in it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast
+
+from ingle.ledger.row import Row
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine, Select, Table
+
+MIGRATIONS: tuple[tuple[int, tuple[str, ...]], ...] = (
+    (
+        1,
+        (
+            """
+            CREATE TABLE ledger (
+                seq INTEGER NOT NULL PRIMARY KEY, at TEXT NOT NULL, kind TEXT NOT NULL, subject TEXT NOT NULL,
+                facts TEXT NOT NULL, prev_hash TEXT NOT NULL, hash TEXT NOT NULL, signature TEXT NOT NULL
+            )""",
+            "CREATE INDEX ledger_subject ON ledger (subject, seq)",
+        ),
+    ),
+)
+"""(number, statements), oldest first."""
+
+PAGE_ROWS = 500
+"""Rows read at once: pages by number, so that a long reading holds no transaction open and no more than this in memory."""
+
+
+@cache
+def ledger_table() -> "Table":
+    """The table, as SQLAlchemy describes it; made at first use, because importing it is slow."""
+    import sqlalchemy as sa
+
+    texts = [sa.Column(name, sa.Text) for name in ("at", "kind", "subject", "facts", "prev_hash", "hash", "signature")]
+    return sa.Table("ledger", sa.MetaData(), sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False), *texts)
+
+
+@contextmanager
+def appending(engine: "Engine") -> Iterator["Connection"]:
+    """A transaction in which nobody else can append, from its first moment on: what it reads is still true when it commits."""
+    with engine.begin() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        elif engine.dialect.name == "postgresql":
+            connection.exec_driver_sql("LOCK TABLE ledger IN EXCLUSIVE MODE")
+        yield connection
+
+
+def last_row(connection: "Connection") -> Row | None:
+    """The newest row."""
+    rows = read_rows(connection, _select().order_by(ledger_table().c.seq.desc()).limit(1))
+    return rows[0] if rows else None
+
+
+def insert_row(connection: "Connection", row: Row) -> None:
+    """Adds a row."""
+    values = asdict(row)
+    values["prev_hash"] = values.pop("prev")
+    connection.execute(ledger_table().insert().values(values))
+
+
+def rows_from(connection: "Connection", after: int | None, limit: int = PAGE_ROWS) -> list[Row]:
+    """Up to `limit` rows behind number `after` (None = from the very first), in order."""
+    table = ledger_table()
+    query = _select().order_by(table.c.seq).limit(limit)
+    return read_rows(connection, query if after is None else query.where(table.c.seq > after))
+
+
+def newest_rows(connection: "Connection", kind: str | None, subject: str | None, before: int | None, limit: int) -> list[Row]:
+    """Up to `limit` rows before number `before` that match, the newest first."""
+    table = ledger_table()
+    query = _select().order_by(table.c.seq.desc()).limit(limit)
+    if kind is not None:
+        # A kind also means everything below it: `delta` finds `delta.accept`.
+        query = query.where((table.c.kind == kind) | table.c.kind.startswith(f"{kind}.", autoescape=True))
+    if subject is not None:
+        query = query.where(table.c.subject == subject)
+    return read_rows(connection, query if before is None else query.where(table.c.seq < before))
+
+
+def read_rows(connection: "Connection", query: "Select[Any]") -> list[Row]:
+    """The rows of a query; not checked, a database may hold anything."""
+    return [Row(*cast("tuple[Any, ...]", values)) for values in connection.execute(query)]
+
+
+def _select() -> "Select[Any]":
+    import sqlalchemy as sa
+
+    return sa.select(*ledger_table().c)
