@@ -105,8 +105,10 @@ def answer(
     sampler = Sampler(request.sampling, backend.config.vocab_size, ids)
     start = time.perf_counter()
     cached = session.resume(ids, backend.new_state)
-    logits = prefill(backend, ids[cached:], session.state, progress)
-    session.ids = list(ids)
+    try:
+        logits = prefill(backend, ids[cached:], session.state, progress)
+    finally:
+        session.ids = ids[: session.state.length]  # all of it, or what was read before Ctrl-C
     read = time.perf_counter()
     stream, stops = tokenizer.stream(continues=request.prompt is not None), StopStrings(request.stop)
     most = min(request.max_tokens or room, room)
@@ -128,8 +130,9 @@ def answer(
             [logits] = step(backend, [(session.state, token)])
             session.ids.append(token)
             yield Chunk(text, (token,), logprobs)
-    if not ended:
-        text += stops.feed(stream.flush()) + stops.flush()
+    text += stops.feed(stream.flush()) + stops.flush()
+    if stops.hit:
+        finish = "stop"
     usage = Usage(len(ids), cached, count, read - start, time.perf_counter() - read, session.state.nbytes)
     yield Chunk(text, (token,), logprobs, finish, usage)
 
