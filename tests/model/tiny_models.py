@@ -63,7 +63,7 @@ def interleave(rows: np.ndarray, heads: int) -> np.ndarray:
 
 @cache
 def _gguf_names() -> Any:
-    return gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN3, 4)  # all that llama and qwen2 have, and the norms of q and k
+    return gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN3, 30)  # all that llama and qwen2 have, and the norms of q and k
 
 
 def gguf_name(name: str) -> str:

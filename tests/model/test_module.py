@@ -1,0 +1,275 @@
+"""The torch module gives transformers' logits for every switch, and the same with a cache as without one."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import gguf_name, hf_model, random_weights, tiny_config, write_gguf
+from tiny_tokenizers import TEXTS, byte_level, gguf_metadata, pieces
+
+from ingle.core.errors import CannotRewind, CheckpointError, ConfigError, ShapeError
+from ingle.core.spec import LayerSpec, ModelConfig
+from ingle.model.checkpoint import Checkpoint, open_checkpoint
+from ingle.model.export import save_hf
+from ingle.model.module import Cache, CausalLM, load_module
+from ingle.model.tensor import Tensor
+from ingle.model.tokenizer import open_tokenizer
+from ingle.model.tokenizer_gguf import tokenizer_from_gguf
+
+LLAMA3 = {
+    "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64,
+}  # fmt: skip
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+SWITCHES: list[tuple[str, dict[str, Any]]] = [
+    ("llama", {}),
+    ("llama", {"tie_word_embeddings": True, "num_key_value_heads": 4}),
+    ("llama", {"attention_bias": True, "mlp_bias": True, "num_key_value_heads": 1}),
+    ("llama", {"head_dim": 24, "rms_norm_eps": 1e-3}),
+    ("llama", {"rope_scaling": {"rope_type": "linear", "factor": 4.0}}),
+    ("llama", {"rope_scaling": LLAMA3, "rope_theta": 500000.0}),
+    ("llama", {"rope_scaling": YARN}),
+    ("qwen2", {}),
+    ("qwen2", {"tie_word_embeddings": True, "use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1}),
+    ("qwen3", {}),
+    ("qwen3", {"attention_bias": True, "head_dim": 32, "rope_scaling": YARN}),
+    ("qwen3", {"use_sliding_window": True, "sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"]}),
+]
+
+
+def memory_checkpoint(config: ModelConfig, weights: dict[str, np.ndarray]) -> Checkpoint:
+    stored = {
+        name: Tensor(name, w.shape, "F32", w.view(np.uint8).reshape(w.shape[0], -1) if w.ndim == 2 else w.view(np.uint8))
+        for name, w in weights.items()
+    }
+    return Checkpoint(config, (), stored)
+
+
+def tiny_module(config: ModelConfig, seed: int = 0) -> CausalLM:
+    return load_module(memory_checkpoint(config, random_weights(config, seed)))
+
+
+def some_ids(batch: int, steps: int, seed: int = 0) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).integers(0, 96, (batch, steps)))
+
+
+@pytest.mark.parametrize(("family", "changes"), SWITCHES)
+def test_logits_and_names_are_those_of_transformers(family: str, changes: dict[str, Any]) -> None:
+    theirs, mine = hf_model(family, **changes), tiny_module(tiny_config(family, **changes))
+    assert set(mine.state_dict()) == set(theirs.state_dict())
+    ids = some_ids(2, 40)
+    with torch.no_grad():
+        difference = (theirs(ids).logits - mine(ids)).abs().max()
+    assert difference <= 1e-5, difference
+
+
+@settings(deadline=None, max_examples=40)
+@given(data=st.data())
+def test_any_layers_agree_with_the_plain_mask_cached_or_not(data: st.DataObject) -> None:
+    def spec() -> LayerSpec:
+        groups = data.draw(st.sampled_from([(), (0,), (1,), (0, 1)]))
+        return LayerSpec(groups, window=data.draw(st.integers(1, 12)), sinks=data.draw(st.integers(0, 5)))
+
+    config = tiny_config("qwen3").with_layers((spec(), spec()))
+    module = tiny_module(config)
+    steps = data.draw(st.integers(1, 30))
+    ids = some_ids(2, steps, seed=steps)
+    with torch.no_grad():
+        whole = module(ids)
+        assert (whole - naive_logits(module, ids)).abs().max() <= 1e-5
+        cache, parts, at = Cache(), [], 0
+        while at < steps:
+            size = data.draw(st.integers(1, 8))
+            parts.append(module(ids[:, at : at + size], cache))
+            at += size
+        assert (torch.cat(parts, 1) - whole).abs().max() <= 1e-5
+    assert cache.length == steps
+
+
+def naive_logits(module: CausalLM, ids: torch.Tensor) -> torch.Tensor:
+    """The same model with every head by itself, a loop over queries, and the rule of sight written out."""
+    config, x = module.config, module.model.embed_tokens(ids)
+    angle = torch.arange(ids.shape[1])[:, None] * module.frequencies
+    for index, layer in enumerate(module.model.layers):
+        attention, spec = layer.self_attn, config.layers[index]
+        h = layer.input_layernorm(x)
+        q, k, v = (p(h).unflatten(-1, (-1, config.head_dim)) for p in (attention.q_proj, attention.k_proj, attention.v_proj))
+        q, k = attention.q_norm(q), attention.k_norm(k)
+        q, k = (torch.stack([_turned(t[:, i], angle[i]) for i in range(ids.shape[1])], 1) for t in (q, k))
+        out = torch.zeros_like(q)
+        for head in range(config.num_heads):
+            group = head // config.queries_per_group
+            for i in range(ids.shape[1]):
+                full = group in spec.retrieval
+                seen = [p for p in range(i + 1) if full or p > i - spec.window or p < spec.sinks]
+                scores = torch.einsum("bd,bpd->bp", q[:, i, head], k[:, seen, group]) / config.head_dim**0.5
+                out[:, i, head] = torch.einsum("bp,bpd->bd", scores.softmax(-1), v[:, seen, group])
+        x = x + attention.o_proj(out.flatten(2))
+        x = x + layer.mlp(layer.post_attention_layernorm(x))
+    return module.lm_head(module.model.norm(x))
+
+
+def _turned(x: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
+    first, second = x[..., : x.shape[-1] // 2], x[..., x.shape[-1] // 2 :]
+    return torch.cat((first * angle.cos() - second * angle.sin(), second * angle.cos() + first * angle.sin()), -1)
+
+
+def test_the_cache_holds_no_more_than_it_needs() -> None:
+    config = tiny_config("llama").with_layers((LayerSpec((0,), window=6, sinks=2), LayerSpec((), window=6)))
+    module, cache = tiny_module(config), Cache()
+    with torch.no_grad():
+        for at in range(0, 40, 4):
+            module(some_ids(1, 40)[:, at : at + 4], cache)
+    kept = {place: held.positions.tolist() for place, held in cache.held.items()}
+    assert kept[0, False] == list(range(40))
+    assert kept[0, True] == [0, 1, *range(31, 40)]
+    assert kept[1, True] == list(range(31, 40))
+    assert cache.nbytes == 2 * 4 * 16 * (40 + 11 + 2 * 9)
+
+
+def test_forks_go_their_own_way_and_rewinding_forgets() -> None:
+    config = tiny_config("llama").with_layers((LayerSpec((0,), window=6, sinks=2), LayerSpec((0, 1))))
+    module, ids = tiny_module(config), some_ids(1, 30)
+    with torch.no_grad():
+        whole, cache = module(ids), Cache()
+        module(ids[:, :12], cache)
+        fork = cache.fork()
+        module(some_ids(1, 5, seed=9), fork)
+        assert (module(ids[:, 12:20], cache) - whole[:, 12:20]).abs().max() <= 1e-5
+        cache.rewind(15)
+        assert (module(ids[:, 15:22], cache) - whole[:, 15:22]).abs().max() <= 1e-5
+        with pytest.raises(CannotRewind, match="back to 15 at the earliest"):
+            cache.rewind(14)
+        with pytest.raises(CannotRewind, match="between 0 and 22"):
+            cache.rewind(23)
+        cache.rewind(0)
+        assert (cache.nbytes, cache.length) == (0, 0)
+        assert (module(ids, cache) - whole).abs().max() <= 1e-5
+        plain = tiny_module(tiny_config("llama"))
+        module_cache = Cache()
+        plain(ids, module_cache)
+        module_cache.rewind(1)  # a transformer forgets nothing
+        assert (plain(ids[:, 1:], module_cache) - plain(ids)[:, 1:]).abs().max() <= 1e-5
+
+
+def test_gradients_reach_every_weight() -> None:
+    module = tiny_module(tiny_config("qwen3").with_layers((LayerSpec((1,), window=4, sinks=1), LayerSpec((), window=4))))
+    module(some_ids(2, 12)).logsumexp(-1).sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
+
+
+def test_other_types_stay_close_and_tied_weights_are_one() -> None:
+    config = tiny_config("llama", tie_word_embeddings=True)
+    checkpoint = memory_checkpoint(config, random_weights(config))
+    exact, rough = load_module(checkpoint), load_module(checkpoint, torch.bfloat16)
+    assert rough.lm_head.weight is rough.model.embed_tokens.weight
+    assert {p.dtype for p in rough.parameters()} == {torch.bfloat16}
+    assert all(not p.is_meta for p in rough.parameters())
+    with torch.no_grad():
+        ids = some_ids(1, 20)
+        assert (exact(ids) - rough(ids).float()).abs().max() < 0.3
+
+
+def test_what_the_module_cannot_do() -> None:
+    config = tiny_config("llama")
+    with pytest.raises(ConfigError, match="comes with hybridize"):
+        CausalLM(config.with_layers((LayerSpec((), window=4, memory="gated_delta"),) * 2))
+    with pytest.raises(ShapeError, match="at least one token"):
+        tiny_module(config)(torch.zeros((1, 0), dtype=torch.long))
+
+
+# Export
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "pre"),
+    [(*SWITCHES[1], "smollm"), (*SWITCHES[1], None), (*SWITCHES[5], "llama-bpe"), (*SWITCHES[8], "qwen2"), (*SWITCHES[10], "qwen2")],
+)
+def test_transformers_reopens_what_is_exported(tmp_path: Path, family: str, changes: dict[str, Any], pre: str | None) -> None:
+    import transformers
+
+    metadata = gguf_metadata(pieces() if pre is None else byte_level(), pre)
+    tokenizer = tokenizer_from_gguf({**metadata, "tokenizer.ggml.add_bos_token": True})
+    config = tiny_config(family, **changes, vocab_size=tokenizer.vocab_size)
+    module = tiny_module(config)
+    save_hf(tmp_path, config, {name: p.detach().numpy() for name, p in module.named_parameters()}, tokenizer)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager").eval()
+    ids = some_ids(1, 24)
+    with torch.no_grad():
+        assert (theirs(ids).logits - module(ids)).abs().max() <= 1e-5
+    assert open_checkpoint(tmp_path).config == config
+    words = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    again = open_tokenizer(tmp_path)
+    assert (again.eos_ids, again.bos_id, again.facts.add_bos) == (tokenizer.eos_ids, tokenizer.bos_id, True)
+    for text in TEXTS:
+        assert words.encode(text, add_special_tokens=False) == tokenizer.encode_trusted(text)
+    assert words.encode("the License") == tokenizer.encode_prompt("the License") == again.encode_prompt("the License")
+
+
+def test_what_does_not_fit_is_not_exported(tmp_path: Path) -> None:
+    config = tiny_config("llama")
+    weights = random_weights(config)
+    with pytest.raises(CheckpointError, match=r"model\.norm\.weight: must have shape \(64,\)"):
+        save_hf(tmp_path, config, {**weights, "model.norm.weight": np.zeros(3, np.float32)})
+    with pytest.raises(CheckpointError, match="must all be float32 or all float16"):
+        save_hf(tmp_path, config, {**weights, "model.norm.weight": np.zeros(64, np.float16)})
+    with pytest.raises(ConfigError, match="cannot be written"):
+        save_hf(tmp_path, replace(config, qk_norm=True), random_weights(replace(config, qk_norm=True)))
+    assert list(tmp_path.iterdir()) == []
+
+
+# GGUF, through llama.cpp's order of rows, against implementations that are not ours
+
+
+def test_a_gguf_gives_the_logits_of_the_model_it_was_made_from(tmp_path: Path) -> None:
+    theirs = hf_model("llama", attention_bias=True)
+    config = tiny_config("llama", attention_bias=True)
+    mine = load_module(open_checkpoint(write_gguf(tmp_path / "m.gguf", config, random_weights(config))))
+    with torch.no_grad():
+        assert (theirs(some_ids(1, 30)).logits - mine(some_ids(1, 30))).abs().max() <= 1e-5
+
+
+def hf_from_gguf(path: Path) -> Any:
+    """transformers' model, filled by the gguf library's reader, names and numbers; rows by the inverse of llama.cpp's `permute`."""
+    import gguf
+    import transformers
+
+    with torch.device("meta"):
+        model = transformers.LlamaForCausalLM(
+            transformers.LlamaConfig(
+                vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
+                num_key_value_heads=3, max_position_embeddings=8192, rms_norm_eps=1e-5, rope_theta=100000.0, tie_word_embeddings=True,
+            )
+        )  # fmt: skip
+    model.to_empty(device="cpu")
+    model.lm_head.weight = model.model.embed_tokens.weight
+    model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
+    stored = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            tensor = stored[gguf_name(name)]
+            rows = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+            for part, heads in (("q_proj", 9), ("k_proj", 3)):
+                if part in name:
+                    rows = rows.reshape(heads, 32, 2, 576).swapaxes(1, 2).reshape(rows.shape)
+            parameter.copy_(torch.from_numpy(rows.reshape(parameter.shape).copy()))
+    return model.eval()
+
+
+def test_the_real_model_against_transformers(smollm2_gguf: Path) -> None:
+    checkpoint = open_checkpoint(smollm2_gguf)
+    mine, theirs = load_module(checkpoint), hf_from_gguf(smollm2_gguf)
+    tokenizer = tokenizer_from_gguf(checkpoint.metadata)
+    ids = torch.tensor([tokenizer.encode("The fire in the ingle had burned low, and the old clock on the wall")])
+    with torch.no_grad():
+        assert (theirs(ids).logits - mine(ids)).abs().max() <= 1e-3
+        cache, told = Cache(), theirs.generate(ids, max_new_tokens=30, do_sample=False, eos_token_id=None)[0, ids.shape[1] :]
+        written, step = [], ids
+        for _ in range(30):
+            step = mine(step, cache)[:, -1:].argmax(-1)
+            written.append(int(step))
+    assert written == told.tolist()
