@@ -17,6 +17,7 @@ from ingle.core.errors import CheckpointError
 from ingle.core.spec import Rope
 from ingle.model.checkpoint import check_finite, expected_shapes, open_checkpoint
 from ingle.model.rope import inverse_frequencies
+from ingle.model.tensor import Tensor, check_kind
 
 SLOW_FIXTURE = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
 Weights = dict[str, np.ndarray]
@@ -221,6 +222,7 @@ def test_gguf_of_unknown_parts(tmp_path: Path) -> None:
     attempt("ffn_gate_exps", lambda w: w.add_tensor("blk.0.ffn_gate_exps.weight", np.zeros((2, 32), np.float32)))
     attempt("expert_count", lambda w: w.add_expert_count(8))
     attempt("96 rows.*got 97 tokens", lambda w: w.add_token_list([f"t{i}" for i in range(97)]))
+    attempt("split.count.*llama-gguf-split", lambda w: w.add_uint16("split.count", 3))
     attempt("rope.dimension_count", lambda w: w.add_rope_dimension_count(8))
     attempt("two dimensions", lambda w: w.add_tensor("blk.0.x.weight", np.zeros((2, 2, 32), np.float32)))
     writer = gguf.GGUFWriter(tmp_path / "other.gguf", "mamba")
@@ -229,6 +231,26 @@ def test_gguf_of_unknown_parts(tmp_path: Path) -> None:
     writer.close()
     with pytest.raises(CheckpointError, match="Known: llama, qwen2, qwen3"):
         open_checkpoint(tmp_path / "other.gguf")
+
+
+def test_every_kind_that_the_library_decodes_is_open_to_us_and_others_are_named() -> None:
+    draw = np.random.default_rng(0)
+    for kind in ("Q4_K", "Q5_K", "Q6_K", "Q8_0", "Q5_0", "IQ4_XS"):
+        check_kind(kind, "t")
+        member = gguf.GGMLQuantizationType[kind]
+        block, size = gguf.GGML_QUANT_SIZES[member]
+        raw = draw.integers(0, 255, (3, 512 // block * size), np.uint8)
+        with np.errstate(all="ignore"):
+            np.testing.assert_array_equal(Tensor("t", (3, 512), kind, raw).to_float32(), gguf.quants.dequantize(raw, member))
+    with pytest.raises(CheckpointError, match=r"cannot be decoded \(got I32\).*Known: F32, F16, BF16, .*Q4_K"):
+        check_kind("I32", "t")
+
+
+def test_other_files_are_not_taken_for_weights(tmp_path: Path) -> None:
+    for content in (b"", b"GG", b"PK\3\4 a zip", b"GGUF"):
+        (tmp_path / "m.gguf").write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"m\.gguf"):
+            open_checkpoint(tmp_path / "m.gguf")
 
 
 def small_gguf(folder: Path) -> bytes:

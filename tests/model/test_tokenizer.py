@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_models import tiny_config
 from tiny_tokenizers import CONTROL, TEXTS, byte_level, gguf_metadata, pieces, write_vocabulary
@@ -16,6 +16,7 @@ from tokenizers import models, pre_tokenizers
 
 from ingle.core.errors import CheckpointError, RequestError
 from ingle.model.checkpoint import open_checkpoint
+from ingle.model.gguf_header import read_gguf
 from ingle.model.tokenizer import ControlToken, Tokenizer, open_tokenizer
 from ingle.model.tokenizer_gguf import tokenizer_from_gguf
 
@@ -208,6 +209,28 @@ def test_ends_come_from_every_file_that_names_them(tmp_path: Path) -> None:
 def test_damaged_vocabularies_are_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         tokenizer_from_gguf({**gguf_metadata(byte_level(), "smollm"), **changes})
+
+
+@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), pre=st.sampled_from(["smollm", None]))
+def test_a_damaged_vocabulary_is_an_error_or_harmless(tmp_path: Path, data: st.DataObject, pre: str | None) -> None:
+    """Both as GGUF and as tokenizer.json: a flipped byte gives another tokenizer or a CheckpointError, nothing else."""
+    whole = tmp_path / f"{pre}.gguf"
+    if not whole.exists():
+        write_vocabulary(whole, gguf_metadata(pieces() if pre is None else byte_level(), pre))
+        from_gguf(pre).save(tmp_path / f"{pre}")
+    for path in (whole, tmp_path / f"{pre}" / "tokenizer.json", tmp_path / f"{pre}" / "tokenizer_facts.json"):
+        original = path.read_bytes()
+        damaged = bytearray(original)
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] ^= data.draw(st.integers(1, 255))
+        path.write_bytes(damaged)
+        try:
+            tokenizer = tokenizer_from_gguf(read_gguf(path).metadata) if path == whole else open_tokenizer(path.parent)
+        except CheckpointError:
+            continue
+        finally:
+            path.write_bytes(original)
+        assert tokenizer.control_ids.isdisjoint(tokenizer.encode(TEXTS[8]))
 
 
 def test_other_kinds_and_damaged_files_are_refused(tmp_path: Path) -> None:

@@ -35,7 +35,10 @@ class Checkpoint:
         return tuple(expected_shapes(self.config))
 
     def tensor(self, name: str) -> Tensor:
-        """One tensor, rows in Hugging Face's order. Raises CheckpointError for a name that is not among `names`."""
+        """One tensor, rows in Hugging Face's order: mapped, or copied where GGUF permuted them.
+
+        Raises CheckpointError for a name that is not among `names`.
+        """
         if name not in self.stored:
             raise CheckpointError(name, "is not a tensor of this checkpoint", "", "`names` lists them.")
         tensor = self.stored[name]

@@ -52,7 +52,8 @@ def read_gguf(path: Path) -> GGUF:
         raise CheckpointError(str(path), "must be a readable GGUF file", error, _CURE) from error
     cursor = _Cursor(path, buffer)
     if bytes(buffer[:4]) != b"GGUF":
-        raise CheckpointError(str(path), "must begin with GGUF's magic bytes", bytes(buffer[:4]), _CURE)
+        cure = "Name a GGUF file, or a folder with config.json and safetensors."
+        raise CheckpointError(str(path), "must begin with GGUF's magic bytes", bytes(buffer[:4]), cure)
     cursor.at = 4
     version = cursor.scalar("<I", "version")
     if version not in (2, 3):
