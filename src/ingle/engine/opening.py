@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 
-from ingle.core.errors import IngleError
+from ingle.core.errors import DeltaError, IngleError
 from ingle.engine.answer import LanguageModel
 from ingle.engine.cpu import CpuBackend
 from ingle.engine.packing import PackInfo, check_pack, pack_checkpoint, read_pack
+from ingle.home.kept import Kept
+from ingle.home.place import Home
 from ingle.kernels.jit import build
 from ingle.model.checkpoint import Checkpoint, open_checkpoint
 from ingle.model.tokenizer import Tokenizer, open_tokenizer
@@ -32,6 +34,19 @@ class Source:
     """Of the base and its deltas."""
     packs: Path
     """A folder for this base's packed weights; each format has its own below."""
+
+
+def kept_source(home: Home, kept: Kept) -> Source:
+    """Where the files of a kept model lie. Raises DeltaError for one with deltas: leaving them out would answer as another model."""
+    if kept.deltas:
+        raise DeltaError(f"model {kept.name}", "has deltas, which this version can't apply yet", len(kept.deltas), "Update Ingle.")
+    return Source(kept.name, home.base_folder(kept.base), kept.base, home.pack_folder(kept.base))
+
+
+def list_packs(source: Source) -> list[PackInfo]:
+    """The packs that are ready to be served, by format."""
+    found = (read_pack(path.parent, source.digest) for path in sorted(source.packs.glob("*/pack.json")))
+    return [info for info in found if info is not None]
 
 
 def warm(source: Source, format_: str = "auto", progress: Progress = silent) -> PackInfo:

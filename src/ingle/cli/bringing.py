@@ -1,0 +1,72 @@
+"""Bringing a model home, step by step: fetched, checked, made ready, and put into the ledger."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ingle.cli.house import open_ledger
+from ingle.cli.progress import Watcher
+from ingle.core.event import Event, Fact
+from ingle.home.kept import Kept
+from ingle.home.place import Home
+
+if TYPE_CHECKING:
+    from ingle.home.base import Base
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """What came of it."""
+
+    kept: Kept
+    base: "Base"
+    already: bool
+    """The files were here before."""
+    format: str
+    packed_bytes: int
+    model_digest: str
+
+
+def bring(home: Home, what: str, watch: Watcher, name: str | None = None, format_: str = "auto", update: bool = False) -> Brought:
+    """Pulls `what`, checks every weight before it is kept, packs it, compiles the kernels, and records it.
+
+    Each step that was done before is not done again, so this goes on where an earlier attempt was killed. Raises what `pull`
+    and `warm` raise.
+    """
+    from ingle.home.pull import pull
+
+    def check(folder: Path) -> None:
+        from ingle.engine.opening import checkpoint_tokenizer
+        from ingle.model.checkpoint import check_finite, open_checkpoint
+
+        checkpoint = open_checkpoint(folder)
+        checkpoint_tokenizer(checkpoint, folder).check_fits(checkpoint.config)
+        total = sum(checkpoint.stored[tensor].raw.nbytes for tensor in checkpoint.names)
+        done = 0
+
+        def step(nbytes: int) -> None:
+            nonlocal done
+            done += nbytes
+            watch.bytes("checking every weight", done, total)
+
+        check_finite(checkpoint, step)
+
+    pulled = pull(home, what, check, name, watch.bytes, watch.say, update)
+    # Recorded before it is made ready: from here on the model is kept, whatever happens next.
+    _record(home, pulled.kept, pulled.base)
+    from ingle.engine.opening import kept_source, warm
+
+    info = warm(kept_source(home, pulled.kept), format_, watch.pieces)
+    return Brought(pulled.kept, pulled.base, pulled.already, format_, info.nbytes, info.digest)
+
+
+def _record(home: Home, kept: Kept, base: "Base") -> None:
+    """One fact for a model that came, or got a name; none if the ledger has it already."""
+    facts: dict[str, Fact] = {
+        "base": base.digest, "source": base.source[-256:], "revision": base.revision, "bytes": base.nbytes, "licence": base.licence,
+    }  # fmt: skip
+    with open_ledger(home) as ledger:
+        before = next(iter(ledger.read(subject=kept.name, kind="pull", last=1)), None)
+        gone = next(iter(ledger.read(subject=kept.name, kind="rm", last=1)), None)
+        if before is None or before.values.get("base") != base.digest or (gone is not None and gone.seq > before.seq):
+            ledger.append(Event("pull", kept.name, facts))

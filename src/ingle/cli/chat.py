@@ -1,0 +1,130 @@
+"""`ingle chat`."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ingle.cli.talk import Talk
+    from ingle.home.place import Home
+
+EXAMPLES = """
+ingle chat
+ingle chat smollm2 --system "You answer in one sentence."
+ingle chat --temperature 0   (always the likeliest words)
+ingle chat --set chat.history=false
+"""
+SAMPLE = "What can I do with a language model that runs on my own computer?"
+
+
+def command(
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="A kept model; by default smollm2, or the only one.")] = None,
+    system: Annotated[str | None, typer.Option(help="What the model is told first.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Most tokens of an answer.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 = always the likeliest token.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Only the likeliest tokens that together reach this probability.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Only the k likeliest tokens; 0 = all.")] = None,
+    min_p: Annotated[float | None, typer.Option(help="Only tokens at least so likely, as a share of the likeliest.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same answers; by default a new one each time.")] = None,
+    format_: Annotated[str | None, typer.Option("--format", help="Weights: auto, int4, int8, bf16, fp32.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads that compute; by default one per core.")] = None,
+    history: Annotated[bool | None, typer.Option(help="Keep the lines that you type for the next time.")] = None,
+    markdown: Annotated[bool | None, typer.Option(help="Show answers as Markdown.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of config.toml.")] = None,
+) -> None:
+    """Talk with a kept model.
+
+    Without a terminal it answers each line of standard input, or one sample question if there is none.
+    """
+    from ingle.cli.choose import choose_or_pull, open_kept
+    from ingle.cli.house import enter
+    from ingle.cli.output import is_terminal
+    from ingle.cli.record import Recorder
+    from ingle.cli.settings import read_settings
+    from ingle.cli.talk import Talk
+
+    home = enter()
+    chat = {"model": model, "system": system, "max_tokens": max_tokens, "format": format_, "threads": threads}
+    switches = {"history": history, "markdown": markdown}
+    drawn = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p, "seed": seed}
+    options = {f"chat.{key}": value for key, value in {**chat, **switches}.items()}
+    settings = read_settings(home, overrides or (), options | {f"sampling.{key}": value for key, value in drawn.items()})
+    kept = choose_or_pull(home, settings.chat.model, settings.chat.format)
+    recorder = Recorder(home)
+    talk = Talk(home, open_kept(home, kept, settings.chat), settings, recorder)
+    try:
+        code = _converse(home, talk) if is_terminal(sys.stdin) else _answer_lines(talk)
+    finally:
+        recorder.close()
+    fault = recorder.fault()
+    if fault is not None:
+        raise fault
+    if code:
+        raise typer.Exit(code)
+
+
+def _converse(home: "Home", talk: "Talk") -> int:
+    """With somebody at the terminal."""
+    from ingle.cli.commands import COMMANDS, Leave
+    from ingle.cli.lines import TypedLines, read_turn
+    from ingle.cli.output import complain, note
+    from ingle.cli.talk import banner
+    from ingle.core.errors import IngleError
+
+    lines = TypedLines(home.root / "history" if talk.settings.chat.history else None, [f"/{name}" for name in COMMANDS])
+    banner(talk)
+    leaving = False
+    while True:
+        try:
+            print()
+            turn = read_turn(lines)
+            if turn is None:
+                print()
+                return 0
+            leaving = False
+            lines.remember(turn)
+            _take(talk, turn)
+        except KeyboardInterrupt:
+            print()
+            if leaving and not lines.typed():
+                return 0
+            leaving = True
+            note("Ctrl-C once more leaves.")
+        except Leave:
+            return 0
+        except IngleError as error:
+            complain(error)
+
+
+def _take(talk: "Talk", turn: str) -> None:
+    """One turn of a person: a command or a question."""
+    from ingle.cli.commands import is_command, obey
+    from ingle.cli.output import complain
+
+    if is_command(turn):
+        obey(talk, turn)
+    elif turn.strip():
+        print()
+        talk.ask(turn.removeprefix("/") if turn.startswith("//") else turn)
+    if fault := talk.recorder.fault():
+        complain(fault)
+
+
+def _answer_lines(talk: "Talk") -> int:
+    """Where nobody sits: every line is a turn; without any, the sample question."""
+    from ingle.cli.commands import Leave
+    from ingle.cli.lines import PipeLines, read_turn
+
+    lines, turns = PipeLines(), 0
+    while (turn := read_turn(lines)) is not None:
+        if turn.strip():
+            turns += 1
+            try:
+                _take(talk, turn)
+            except Leave:
+                return 0
+    if turns:
+        return 0
+    print(f"› {SAMPLE}\n")
+    return 0 if talk.ask(SAMPLE) else 1

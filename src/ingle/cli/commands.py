@@ -1,0 +1,162 @@
+"""What can be typed in a chat beside questions: one function each, by name."""
+
+import difflib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from ingle.cli.conversation import Conversation
+from ingle.cli.output import note, printable, size
+from ingle.cli.screen import make_screen
+from ingle.cli.talk import Talk, expand
+from ingle.core.errors import ConfigError
+
+
+class Leave(Exception):
+    """The person wants to go."""
+
+
+def help_(_talk: Talk, _rest: str) -> None:
+    """list the commands"""
+    width = max(len(usage) for usage, _ in COMMANDS.values())
+    for usage, function in COMMANDS.values():
+        note(f"  {usage:<{width}}  {(function.__doc__ or '').strip()}")
+    note('  Several lines: end a line with \\, or put them between """ and """. A question that begins with /: type //.')
+    note("  Ctrl-C stops an answer and keeps what was said of it; Ctrl-D, or Ctrl-C twice, leaves.")
+
+
+def system(talk: Talk, rest: str) -> None:
+    """show or set what the model is told first; `/system -` removes it"""
+    if not rest:
+        note(talk.conversation.system or "(nothing is told)")
+        return
+    talk.conversation.system = "" if rest == "-" else rest
+    note("Removed." if rest == "-" else "Set; it holds from the next answer on, for all that was said.")
+
+
+def save(talk: Talk, rest: str) -> None:
+    """write the conversation to a file"""
+    path = _path(rest, "/save FILE")
+    talk.conversation.save(path, talk.model.name)
+    note(f"{len(talk.conversation.turns)} messages are in {path}.")
+
+
+def load(talk: Talk, rest: str) -> None:
+    """go on from a saved conversation"""
+    loaded = Conversation.load(_path(rest, "/load FILE"))
+    talk.conversation = loaded
+    note(f"{len(loaded.turns)} messages loaded" + ("; the last one:" if loaded.turns else "."))
+    if loaded.turns:
+        _show(talk, loaded.turns[-1].text)
+
+
+def undo(talk: Talk, _rest: str) -> None:
+    """take the last question and its answer back"""
+    question = talk.conversation.undo()
+    if question is None:
+        note("There is nothing to take back.")
+    else:
+        note(f"Taken back: {' '.join(question.split())[:60]}")
+
+
+def regenerate(talk: Talk, _rest: str) -> None:
+    """answer the last question again, with another seed"""
+    before = list(talk.conversation.turns)
+    question = talk.conversation.undo()
+    if question is None:
+        note("There is no question to answer again.")
+    elif talk.ask(question) is None:
+        talk.conversation.turns = before
+
+
+def clear(talk: Talk, _rest: str) -> None:
+    """forget what was said; what the model is told first stays"""
+    talk.conversation.turns = []
+    print("\x1b[2J\x1b[H" if sys.stdout.isatty() else "", end="", flush=True)
+    note("Forgotten.")
+
+
+def stats(talk: Talk, _rest: str) -> None:
+    """speed, context, memory, and which model this is"""
+    tally, context = talk.tally, talk.model.backend.config.context_length
+    last = talk.last.usage if talk.last else None
+    lines = []
+    if talk.last and last:
+        read = last.prompt_tokens - last.cached_tokens
+        lines.append(("last answer", f"{last.completion_tokens} tokens at {talk.last.decode_tokens_per_s:.0f} tokens/s"))
+        known = f"{last.cached_tokens} of {last.prompt_tokens} were known from before"
+        lines.append(("its prompt", f"{read} tokens read at {talk.last.prefill_tokens_per_s:.0f} tokens/s; {known}"))
+    if tally.decode_s:
+        together = f"{tally.answers} answers, {tally.written_tokens} tokens at {tally.written_tokens / tally.decode_s:.0f} tokens/s"
+        lines.append(("all of them", together))
+    lines.append(("context", f"{talk.used_tokens:,} of {context:,} tokens, {size(talk.session.state.nbytes)} of state"))
+    lines.append(("memory", f"{size(resident_bytes())} resident"))
+    lines.append(("model", f"{talk.model.name}, digest {talk.model.backend.digest}"))
+    for label, value in lines:
+        note(f"  {label:<12} {value}")
+
+
+def quit_(_talk: Talk, _rest: str) -> None:
+    """leave"""
+    raise Leave
+
+
+COMMANDS: dict[str, tuple[str, Callable[[Talk, str], None]]] = {
+    "help": ("/help", help_),
+    "system": ("/system [TEXT]", system),
+    "save": ("/save FILE", save),
+    "load": ("/load FILE", load),
+    "undo": ("/undo", undo),
+    "regenerate": ("/regenerate", regenerate),
+    "clear": ("/clear", clear),
+    "stats": ("/stats", stats),
+    "quit": ("/quit", quit_),
+}
+_OTHER_NAMES = {"exit": "quit", "bye": "quit", "retry": "regenerate", "?": "help"}
+
+
+def is_command(turn: str) -> bool:
+    """Whether a turn is a command: one line, `/` and a word. A path or `//` is a question."""
+    word = turn.partition(" ")[0][1:]
+    return turn.startswith("/") and "\n" not in turn and (word.isalpha() or word == "?")
+
+
+def obey(talk: Talk, turn: str) -> None:
+    """Carries a command out. Raises ConfigError for an unknown one, Leave to go, and what commands raise."""
+    word, _, rest = turn[1:].partition(" ")
+    name = _OTHER_NAMES.get(word, word)
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(word, COMMANDS, n=1)
+        cure = f"Did you mean /{close[0]}?" if close else "/help lists them; a question that begins with / is typed with //."
+        raise ConfigError(f"/{word}", "is not a command", "", cure)
+    COMMANDS[name][1](talk, rest.strip())
+
+
+def resident_bytes() -> int:
+    """Memory of this process that lies in RAM right now; at its peak, where the system doesn't say."""
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+        return pages * resource.getpagesize()
+    except (ImportError, OSError):
+        pass
+    try:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+    except ImportError:
+        return 0
+
+
+def _show(talk: Talk, text: str) -> None:
+    screen = make_screen(talk.settings.chat.markdown)
+    screen.show(printable(text))
+    screen.finish()
+
+
+def _path(rest: str, usage: str) -> Path:
+    if not rest:
+        raise ConfigError(usage, "needs a file name")
+    return expand(rest)

@@ -1,0 +1,71 @@
+"""What was said so far, and its file: plain JSON that other programs read too."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ingle.core.errors import ConfigError
+from ingle.core.files import os_errors, write_atomic
+from ingle.core.message import ROLES, Message
+
+
+@dataclass
+class Conversation:
+    """Messages in their order, at the most one system message, the first."""
+
+    system: str = ""
+    """What the model is told before everything else; empty = nothing."""
+    turns: list[Message] = field(default_factory=list)
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """All of it, as the engine takes it."""
+        begin = (Message.of("system", self.system),) if self.system else ()
+        return (*begin, *self.turns)
+
+    def undo(self) -> str | None:
+        """Takes back the last question and whatever followed it. Returns the question; None if there is none."""
+        for at in range(len(self.turns) - 1, -1, -1):
+            if self.turns[at].role == "user":
+                question = self.turns[at].text
+                del self.turns[at:]
+                return question
+        return None
+
+    def save(self, path: Path, model: str) -> None:
+        """Writes it, whole or not at all, for its owner alone. Raises ConfigError if another kind of file is there already."""
+        if path.exists():
+            try:
+                Conversation.load(path)
+            except ConfigError as error:
+                raise ConfigError(str(path), "holds something else than a conversation", "", "Choose another name.") from error
+        table = {"model": model, "messages": [{"role": message.role, "content": message.text} for message in self.messages]}
+        write_atomic(path, json.dumps(table, ensure_ascii=False, indent=1).encode("utf-8", "surrogatepass") + b"\n", mode=0o600)
+
+    @staticmethod
+    def load(path: Path) -> "Conversation":
+        """Reads a file that `save` wrote, or a plain list of messages. Raises ConfigError, HomeError."""
+        if not path.exists():
+            raise ConfigError(str(path), "is not there", "", "Check the path.")
+        with os_errors(path):
+            data = path.read_bytes()
+        try:
+            table: Any = json.loads(data)
+        except ValueError as error:
+            raise ConfigError(str(path), "must be a saved conversation in JSON", error) from error
+        entries = table.get("messages") if isinstance(table, dict) else table
+        if not isinstance(entries, list):
+            raise ConfigError(str(path), "must hold a list of messages", type(entries).__name__)
+        messages = [_message(path, number, entry) for number, entry in enumerate(entries, 1)]
+        first_is_system = bool(messages) and messages[0].role == "system"
+        if any(message.role == "system" for message in messages[1:]):
+            raise ConfigError(str(path), "may hold one system message, the first", "one further down")
+        return Conversation(messages[0].text, messages[1:]) if first_is_system else Conversation("", messages)
+
+
+def _message(path: Path, number: int, entry: Any) -> Message:
+    role, content = (entry.get("role"), entry.get("content")) if isinstance(entry, dict) else (None, None)
+    if role not in ROLES or not isinstance(content, str):
+        raise ConfigError(f"{path}: message {number}", f"must have a role ({', '.join(ROLES)}) and text as content", str(entry)[:80])
+    return Message.of(role, content)

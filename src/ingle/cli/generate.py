@@ -1,0 +1,88 @@
+"""One answer, shown as it comes, until it ends or Ctrl-C does."""
+
+import secrets
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ingle.cli.interrupt import Interrupt, Stopped
+from ingle.cli.output import colourful
+from ingle.core.message import Finish, Request, TokenLogprob, Usage
+
+if TYPE_CHECKING:
+    from ingle.engine.answer import LanguageModel, Session
+
+_SILENCE_S = 2.0
+"""A prompt that takes longer to read than this shows how far it is."""
+_SEED_BITS = 53
+"""Whole numbers up to this many bits survive every JSON reader."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an answer came to."""
+
+    text: str
+    finish: Finish
+    usage: Usage | None
+    """None if it was stopped before its first token."""
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+    @property
+    def decode_tokens_per_s(self) -> float:
+        """Speed of writing."""
+        return self.usage.completion_tokens / self.usage.decode_s if self.usage and self.usage.decode_s else 0.0
+
+    @property
+    def prefill_tokens_per_s(self) -> float:
+        """Speed of reading what was not read before."""
+        return (self.usage.prompt_tokens - self.usage.cached_tokens) / self.usage.prefill_s if self.usage and self.usage.prefill_s else 0.0
+
+
+def new_seed() -> int:
+    """A seed for an answer that names none, so that it can be named afterwards."""
+    return secrets.randbits(_SEED_BITS)
+
+
+def generate(model: "LanguageModel", request: Request, show: Callable[[str], None], session: "Session | None" = None) -> Outcome:
+    """Answers `request`; `show` is given each piece of text. Ctrl-C ends it with finish `cancelled`.
+
+    Raises what `engine.answer.answer` raises.
+    """
+    from ingle.engine.answer import answer
+
+    began = time.monotonic()
+    told = False
+    words: list[str] = []
+    logprobs: list[TokenLogprob] = []
+    with Interrupt() as interrupt:
+
+        def reading(done: int, total: int) -> None:
+            nonlocal told
+            if interrupt.asked():
+                raise Stopped
+            if colourful(sys.stderr) and time.monotonic() - began > _SILENCE_S and (told or done < total):
+                told = True
+                text = f"\x1b[2mreading the prompt: {done:,} of {total:,} tokens\x1b[0m" if done < total else ""
+                print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+        finish: Finish = "cancelled"
+        usage: Usage | None = None
+        try:
+            for chunk in answer(model, request, session, interrupt.asked, reading):
+                words.append(chunk.text)
+                logprobs += chunk.logprobs
+                if chunk.text:
+                    show(chunk.text)
+                finish, usage = chunk.finish or finish, chunk.usage or usage
+        except Stopped:
+            if told:
+                print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    return Outcome("".join(words), finish, usage, tuple(logprobs))
+
+
+def with_seed(request: Request, seed: int) -> Request:
+    """The same request with another seed."""
+    return replace(request, sampling=replace(request.sampling, seed=seed))

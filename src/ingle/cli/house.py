@@ -1,0 +1,39 @@
+"""What most verbs begin with: the home, and its ledger."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ingle.core.event import Event
+from ingle.home.place import Home, find_home
+
+if TYPE_CHECKING:
+    from ingle.ledger.chain import Ledger
+
+
+def enter() -> Home:
+    """This user's home. Compiled kernels are kept in it, unless the environment says where else."""
+    home = find_home()
+    os.environ.setdefault("INGLE_KERNEL_CACHE", str(home.jit))
+    return home
+
+
+@contextmanager
+def open_ledger(home: Home) -> Iterator["Ledger"]:
+    """The ledger of this home. Importing what it needs takes a quarter of a second: not before an answer."""
+    from ingle.home.database import open_database
+    from ingle.ledger.chain import Ledger
+    from ingle.ledger.table import MIGRATIONS
+
+    engine = open_database(home.database_url, {"ledger": MIGRATIONS})
+    try:
+        yield Ledger(engine, home.keys)
+    finally:
+        engine.dispose()
+
+
+def record(home: Home, event: Event) -> None:
+    """Adds one fact to the ledger."""
+    with open_ledger(home) as ledger:
+        ledger.append(event)

@@ -1,0 +1,38 @@
+"""Ctrl-C as something that is asked for between two tokens.
+
+An exception in the middle of a step would leave the other threads waiting for ours, so the signal only leaves a note.
+"""
+
+import signal
+from types import FrameType, TracebackType
+from typing import Any
+
+_PATIENCE = 3
+
+
+class Stopped(Exception):
+    """Ctrl-C came while the prompt was being read."""
+
+
+class Interrupt:
+    """Within the block, Ctrl-C makes `asked()` true; the third one raises KeyboardInterrupt, in case nobody asks."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._before: Any = None
+
+    def __enter__(self) -> "Interrupt":
+        self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def asked(self) -> bool:
+        """Whether Ctrl-C came."""
+        return self._count > 0
+
+    def _note(self, _signal: int, _frame: FrameType | None) -> None:
+        self._count += 1
+        if self._count >= _PATIENCE:
+            raise KeyboardInterrupt

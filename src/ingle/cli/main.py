@@ -1,0 +1,150 @@
+"""`ingle`: finds the verb, and turns whatever goes wrong below into one line and an exit code."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ingle import __version__
+from ingle.cli.output import complain, printable
+from ingle.core.errors import IngleError
+
+VERBS = {
+    "chat": "Talk with a kept model.",
+    "run": "Answer one prompt, from the command line or a pipe.",
+    "pull": "Bring a model home, check it and make it ready.",
+    "list": "List the kept models.",
+    "show": "Show what a kept model is made of.",
+    "rm": "Let a kept model go.",
+    "log": "Show the ledger: what happened in this home.",
+    "verify": "Prove that the ledger is whole, and on request the models too.",
+    "head": "Export the ledger's signed head, to be kept elsewhere.",
+    "doctor": "Say what this machine has, what is missing, and how to get it.",
+}
+"""One module each. The listing reads this table, so that `ingle --help` imports none of them."""
+
+EXIT_BUG, EXIT_INTERRUPTED, EXIT_PIPE_CLOSED = 70, 130, 141
+
+
+class PipeClosed(Exception):
+    """Whoever read our output has gone."""
+
+
+class Verbs(TyperGroup):
+    """A group whose members are imported when they are asked for."""
+
+    listing = False
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The verbs, the most used first."""
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The verb, or just its name and one line while they are being listed."""
+        if cmd_name not in VERBS:
+            return None
+        if self.listing:
+            return _command(cmd_name, _nothing, "")
+        module = importlib.import_module(f"ingle.cli.{cmd_name}")
+        return _command(cmd_name, module.command, module.EXAMPLES)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """The help of `ingle` itself."""
+        self.listing = True
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            self.listing = False
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Finds the verb; a typo is answered with the closest one."""
+        self.commands = dict.fromkeys(VERBS, _command("run", _nothing, ""))  # the names are all that suggestions are made of
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the verb. A closed pipe is told apart here, before the library makes an exit code of its own of it."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            raise PipeClosed from error
+        return result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program. Returns its exit code."""
+    _write_anything()
+    try:
+        result = _program().main(arguments, prog_name="ingle", standalone_mode=False)
+    except IngleError as error:
+        complain(error)
+        return _with_traceback(error, error.exit_code)
+    except typer.TyperException as error:
+        verb = next((word for word in arguments or sys.argv[1:] if word in VERBS), "")
+        print(f"ingle: {printable(error.format_message())} See `{' '.join(['ingle', verb]).strip()} --help`.", file=sys.stderr)
+        return 2
+    except PipeClosed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes once more when it ends, and would complain
+        return EXIT_PIPE_CLOSED
+    except (KeyboardInterrupt, typer.Abort):
+        return EXIT_INTERRUPTED
+    except Exception as error:
+        print(f"ingle: this is a bug of Ingle: {type(error).__name__}: {printable(str(error))[:300]}.", file=sys.stderr, end=" ")
+        print("Run it again with INGLE_DEBUG=1 to see where.", file=sys.stderr)
+        return _with_traceback(error, EXIT_BUG)
+    return result if isinstance(result, int) else 0
+
+
+def _program() -> Any:
+    app = typer.Typer(
+        cls=Verbs, rich_markup_mode="rich", pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
+    )
+    app.callback(invoke_without_command=True, epilog="Start with: ingle pull smollm2, then: ingle chat")(_ingle)
+    return typer.main.get_command(app)
+
+
+def _ingle(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False
+) -> None:
+    """A language model kept at home: fast without a GPU, yours to change, and accountable for every change."""
+    if version:
+        print(f"ingle {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def _command(name: str, function: Any, examples: str) -> Any:
+    app = typer.Typer(rich_markup_mode="rich", add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
+    lines = ["[bold]Examples[/bold]", *(f"  {line}" for line in examples.strip().splitlines())]
+    epilog = "\n".join(lines) if examples else None
+    app.command(name, help=VERBS[name] if function is _nothing else None, epilog=epilog)(function)
+    command = typer.main.get_command(app)
+    command.name = name
+    return command
+
+
+def _nothing() -> None: ...
+
+
+def _write_anything() -> None:
+    """An old terminal's encoding must not end an answer: what it can't show becomes '?'."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and stream.encoding.lower().replace("-", "") != "utf8":
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr, unused-ignore]
+
+
+def _with_traceback(error: BaseException, code: int) -> int:
+    if os.environ.get("INGLE_DEBUG"):
+        import traceback
+
+        traceback.print_exception(error)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""Markdown for a terminal, block by block: what stands before the last block is finished and never changes again.
+
+Colours are the terminal's own sixteen, in the shades that are legible on dark and on light, and no backgrounds.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.markdown import CodeBlock, Heading, Markdown, MarkdownElement
+from rich.padding import Padding
+from rich.style import Style
+from rich.syntax import ANSISyntaxTheme, Syntax
+from rich.theme import Theme
+
+MAX_WIDTH = 100
+"""Columns of a line, at the most: longer ones are hard to read."""
+_STYLES = {
+    "markdown.code": "cyan", "markdown.h1": "bold underline", "markdown.h2": "bold underline", "markdown.h3": "bold",
+    "markdown.h4": "bold italic", "markdown.h5": "italic", "markdown.h6": "italic", "markdown.h7": "italic", "markdown.link": "underline",
+    "markdown.link_url": "cyan", "markdown.block_quote": "italic", "markdown.hr": "dim", "markdown.item.bullet": "magenta",
+    "markdown.item.number": "magenta", "markdown.table.header": "bold", "markdown.table.border": "dim",
+}  # fmt: skip
+# A line of nothing but signs: what it means depends on what comes next ("-" under a text is a heading, before one a list).
+_UNDECIDED = re.compile(r"(?:^|\n)[ \t\-=*_#`~+>|:.\d]*\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One block at the top level of a text."""
+
+    tokens: tuple[Token, ...]
+    start: int
+    """Where its first line begins in the text."""
+
+
+def split_blocks(text: str) -> list[Block]:
+    """The blocks of a text, in order."""
+    groups: list[list[Token]] = []
+    depth = 0
+    for token in _parser().parse(text):
+        if depth == 0:
+            groups.append([])
+        depth += token.nesting
+        groups[-1].append(token)
+    starts = [0]
+    for line in text.split("\n"):
+        starts.append(starts[-1] + len(line) + 1)
+    return [Block(tuple(group), starts[group[0].map[0] if group[0].map else 0]) for group in groups]
+
+
+def decided(text: str) -> str:
+    """As much of an unfinished text as can be shown without taking it back a moment later."""
+    return _UNDECIDED.sub("", text)
+
+
+def make_console(width: int) -> Console:
+    """A console with our styles for whoever sits at standard output."""
+    return Console(width=width, theme=Theme(_STYLES), highlight=False, legacy_windows=False)
+
+
+def render(console: Console, block: Block, width: int) -> list[str]:
+    """The lines of a block, with their escape sequences, none wider than `width`."""
+    with console.capture() as capture:
+        try:
+            console.print(_Blocks(block.tokens), width=min(width, MAX_WIDTH))
+        except Exception:  # whatever a model writes must not end the conversation: it is shown as it is
+            console.print("".join(token.content for token in block.tokens), width=width, markup=False)
+    lines = [line.rstrip() for line in capture.get().split("\n")]
+    while lines and not _bare(lines[-1]):
+        lines.pop()
+    while lines and not _bare(lines[0]):
+        lines.pop(0)
+    return lines
+
+
+class _Code(CodeBlock):
+    """Code with the terminal's own colours, two columns in, so that it can be told from text and copied."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        syntax = Syntax(str(self.text).rstrip(), self.lexer_name, theme=_code_theme(), word_wrap=True)
+        yield Padding(syntax, (0, 0, 0, 2))
+
+
+class _Heading(Heading):
+    """A heading at the left."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        text = self.text.copy()
+        text.justify = "left"
+        yield text
+
+
+class _Blocks(Markdown):
+    """Blocks that have been parsed already. Links show where they lead, because a model wrote them."""
+
+    elements: dict[str, type[MarkdownElement]] = {**Markdown.elements, "fence": _Code, "code_block": _Code, "heading_open": _Heading}  # type: ignore[misc]  # noqa: RUF012
+
+    def __init__(self, tokens: tuple[Token, ...]) -> None:
+        super().__init__("", hyperlinks=False)
+        self.parsed = list(tokens)
+
+
+@cache
+def _parser() -> MarkdownIt:
+    # Without HTML, which rich would swallow: a model's tags are part of what it says.
+    parser = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
+    parser.core.ruler.push("keep_lines", _keep_lines)
+    return parser
+
+
+def _keep_lines(state: Any) -> None:
+    """A single line break stays one: models write poems and addresses without Markdown's two spaces."""
+    for token in state.tokens:
+        for child in token.children or ():
+            if child.type == "softbreak":
+                child.type = "hardbreak"
+
+
+@cache
+def _code_theme() -> ANSISyntaxTheme:
+    styles = {
+        ("Comment",): Style(dim=True, italic=True), ("Keyword",): Style(color="magenta"), ("Operator", "Word"): Style(color="magenta"),
+        ("Name", "Builtin"): Style(color="cyan"), ("Name", "Function"): Style(bold=True), ("Name", "Class"): Style(bold=True),
+        ("Name", "Decorator"): Style(color="cyan"), ("Name", "Tag"): Style(color="magenta"), ("Name", "Attribute"): Style(color="cyan"),
+        ("String",): Style(color="green"), ("Number",): Style(color="cyan"), ("Generic", "Deleted"): Style(color="red"),
+        ("Generic", "Inserted"): Style(color="green"), ("Generic", "Heading"): Style(bold=True),
+    }  # fmt: skip
+    return ANSISyntaxTheme(styles)
+
+
+def _bare(line: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", line).strip()

@@ -1,0 +1,139 @@
+"""How far something is: bars at a terminal, a few plain lines elsewhere. Always on standard error."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from ingle.cli.output import colourful, note, printable, size
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+_LINE_EVERY_S = 5.0
+
+
+class Watcher(Protocol):
+    """Takes progress in bytes (as `home` tells it) and in pieces (as `engine` does)."""
+
+    def bytes(self, label: str, done_bytes: int, total_bytes: int | None) -> None:
+        """`label` has `done_bytes`, of `total_bytes` if that is known."""
+        ...
+
+    def pieces(self, label: str, done: int, total: int) -> None:
+        """`label` has `done` of `total` pieces."""
+        ...
+
+    def say(self, text: str) -> None:
+        """Something by the way."""
+        ...
+
+
+@contextmanager
+def watching() -> Iterator[Watcher]:
+    """A watcher for the length of the block."""
+    if not colourful(sys.stderr):
+        yield Lines()
+        return
+    bars = Bars()
+    try:
+        yield bars
+    finally:
+        bars.stop()
+
+
+class Lines:
+    """A line when something begins, one every few seconds, one when it is done."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, float] = {}
+
+    def bytes(self, label: str, done_bytes: int, total_bytes: int | None) -> None:
+        """See `Watcher`."""
+        self._show(label, done_bytes, total_bytes, size(done_bytes), size(total_bytes) if total_bytes else "")
+
+    def pieces(self, label: str, done: int, total: int) -> None:
+        """See `Watcher`."""
+        if total:
+            self._show(label, done, total, str(done), str(total))
+
+    def say(self, text: str) -> None:
+        """See `Watcher`."""
+        note(text)
+
+    def _show(self, label: str, done: int, total: int | None, done_text: str, total_text: str) -> None:
+        now = time.monotonic()
+        begins = label not in self._last
+        ends = total is not None and done >= total > 0
+        if not begins and not ends and now - self._last[label] < _LINE_EVERY_S:
+            return
+        self._last[label] = now
+        if ends:
+            del self._last[label]
+            note(f"{label}: {total_text}, done")
+        elif begins and not done:
+            note(f"{label}: {total_text}" if total_text else f"{label} …")
+        else:
+            note(f"{label}: {done_text}" + (f" of {total_text}" if total_text else ""))
+
+
+class Bars:
+    """rich's bars, made when there is something to show: importing rich and drawing for nothing would cost a tenth of a second."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, TaskID] = {}
+        self._totals: dict[str, int | None] = {}
+
+    def bytes(self, label: str, done_bytes: int, total_bytes: int | None) -> None:
+        """See `Watcher`."""
+        self._show(label, done_bytes, total_bytes, "bytes")
+
+    def pieces(self, label: str, done: int, total: int) -> None:
+        """See `Watcher`."""
+        if total and (done < total or label in self._tasks):
+            self._show(label, done, total, "pieces")
+
+    def say(self, text: str) -> None:
+        """See `Watcher`."""
+        if self._tasks:
+            self._progress.console.print(printable(text), style="dim", markup=False, highlight=False)
+        else:
+            note(text)
+
+    def stop(self) -> None:
+        """Leaves the bars as they are."""
+        if self._tasks:
+            self._progress.stop()
+
+    def _show(self, label: str, done: int, total: int | None, unit: str) -> None:
+        if not self._tasks:
+            self._start()
+        if label not in self._tasks or (done == 0 and self._totals[label] != total):
+            for other, task in self._tasks.items():
+                if self._totals[other] is None:  # nobody tells when a question is answered: it is when the next thing begins
+                    self._progress.update(task, total=1, completed=1)
+            self._tasks[label] = self._progress.add_task(printable(label), total=total, unit=unit)
+        self._totals[label] = total
+        self._progress.update(self._tasks[label], completed=done, total=total)
+
+    def _start(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+        from rich.text import Text
+
+        class Amount(ProgressColumn):
+            """Bytes with their speed, or pieces."""
+
+            def render(self, task: Task) -> Text:
+                if task.total is None:
+                    return Text("")
+                if task.fields["unit"] == "pieces":
+                    return Text(f"{task.completed:.0f}/{task.total:.0f}", style="green")
+                speed = task.finished_speed or task.speed
+                text = f"{size(task.completed)} of {size(task.total)}" + (f", {size(speed)}/s" if speed else "")
+                return Text(text if task.total > 1 else "", style="green")
+
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), Amount(), TimeRemainingColumn(compact=True))
+        self._progress = Progress(*columns, console=Console(stderr=True))
+        self._progress.start()

@@ -1,0 +1,50 @@
+"""`ingle pull`."""
+
+from typing import Annotated
+
+import typer
+
+EXAMPLES = """
+ingle pull smollm2
+ingle pull HuggingFaceTB/SmolLM2-360M-Instruct --name smol360
+ingle pull ./my-model.Q4_1.gguf --name mine
+ingle pull smollm2 --format int8   (also make the 8-bit weights ready)
+"""
+
+
+def command(
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="A known name, a hub repository (org/name), a folder, or a .gguf file.")],
+    name: Annotated[str | None, typer.Option(help="What to call it here; by default its own name.")] = None,
+    format_: Annotated[
+        str | None, typer.Option("--format", help="Weights to make ready: auto (as in the file), int4, int8, bf16, fp32.")
+    ] = None,
+    update: Annotated[bool, typer.Option("--update", help="Ask for the newest version, and move the name to it.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Bring a model home, check it and make it ready.
+
+    What arrived stays when the download breaks off: the same command goes on from there.
+    """
+    import time
+
+    from ingle.cli.bringing import bring
+    from ingle.cli.house import enter
+    from ingle.cli.output import print_json, size
+    from ingle.cli.progress import watching
+    from ingle.cli.settings import read_settings
+
+    home = enter()
+    settings = read_settings(home, options={"chat.format": format_})
+    start = time.monotonic()
+    with watching() as watch:
+        brought = bring(home, what, watch, name, settings.chat.format, update)
+    base = brought.base
+    if as_json:
+        keys = {"name": brought.kept.name, "base": base.digest, "already": brought.already, "source": base.source}
+        rest = {"revision": base.revision, "licence": base.licence, "bytes": base.nbytes}
+        packed = {"format": brought.format, "packed_bytes": brought.packed_bytes, "model_digest": brought.model_digest}
+        print_json(keys | rest | packed | {"seconds": round(time.monotonic() - start, 2)})
+        return
+    verb = "was kept already" if brought.already else "is kept"
+    print(f"{brought.kept.name} {verb}: {size(base.nbytes)} from {base.source}, ready in format {brought.format}.")
+    print(f"Talk with it: ingle chat {brought.kept.name}")

@@ -1,0 +1,129 @@
+"""`ingle run`."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ingle.cli.generate import Outcome
+    from ingle.core.message import Request
+    from ingle.engine.answer import LanguageModel
+
+EXAMPLES = """
+ingle run "Why is the sky blue?"
+ingle run "Summarise this:" < letter.txt
+cat poem.txt | ingle run - smollm2 --raw --max-tokens 60
+ingle run "Name three rivers." --json --seed 1
+"""
+
+
+def command(
+    prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="What to ask; '-' or nothing reads standard input.")] = None,
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="A kept model; by default smollm2, or the only one.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Go on from plain text, without the chat template.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the text.")] = False,
+    system: Annotated[str | None, typer.Option(help="What the model is told first.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Most tokens of the answer.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be given several times.")] = None,
+    logprobs: Annotated[int | None, typer.Option(help="With --json: log-probabilities, and so many alternatives per token.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 = always the likeliest token.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Only the likeliest tokens that together reach this probability.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Only the k likeliest tokens; 0 = all.")] = None,
+    min_p: Annotated[float | None, typer.Option(help="Only tokens at least so likely, as a share of the likeliest.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same answer; by default a new one.")] = None,
+    format_: Annotated[str | None, typer.Option("--format", help="Weights: auto, int4, int8, bf16, fp32.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads that compute; by default one per core.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of config.toml.")] = None,
+) -> None:
+    """Answer one prompt, from the command line or a pipe.
+
+    The prompt and what comes through a pipe are put together, with an empty line between them.
+    """
+    from ingle.cli.choose import choose, open_kept
+    from ingle.cli.generate import generate, new_seed
+    from ingle.cli.house import enter, record
+    from ingle.cli.record import answer_event, answer_key
+    from ingle.cli.settings import read_settings
+    from ingle.core.errors import ConfigError
+    from ingle.core.message import Message, Request
+
+    home = enter()
+    chat = {"chat.model": model, "chat.format": format_, "chat.threads": threads, "chat.system": system, "chat.max_tokens": max_tokens}
+    drawn = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p, "seed": seed}
+    options = {**chat, **{f"sampling.{key}": value for key, value in drawn.items()}}
+    settings = read_settings(home, overrides or (), options)
+    if logprobs is not None and not as_json:
+        raise ConfigError("--logprobs", "needs --json", "", "Add --json.")
+    if raw and system:
+        raise ConfigError("--system", "has no place in plain text", "--raw", "Leave one of them out.")
+    kept = choose(home, settings.chat.model)
+    text = _read_prompt(prompt)
+    begin = (Message.of("system", settings.chat.system),) if settings.chat.system else ()
+    request = Request(
+        messages=() if raw else (*begin, Message.of("user", text)),
+        prompt=text if raw else None,
+        max_tokens=settings.chat.max_tokens,
+        stop=tuple(stop or ()),
+        logprobs=logprobs,
+        sampling=settings.sampling.sampling(new_seed()),
+    )
+    opened = open_kept(home, kept, settings.chat)
+    outcome = generate(opened, request, _silent if as_json else _shower())
+    if as_json:
+        _print_json(opened, request, outcome)
+    elif not outcome.text.endswith("\n"):
+        print(flush=True)
+    record(home, answer_event(answer_key(home), kept.name, opened.backend.digest, request, outcome))
+    if outcome.finish == "cancelled":
+        raise typer.Exit(130)
+
+
+def _read_prompt(argument: str | None) -> str:
+    """What was asked: the argument, standard input, or both. Raises RequestError for nothing, or for bytes that aren't UTF-8."""
+    from ingle.cli.lines import decode, piped
+    from ingle.core.errors import RequestError
+
+    asked = "" if argument in (None, "-") else argument or ""
+    try:
+        asked.encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(
+            "prompt", "must be UTF-8", f"another encoding at character {error.start + 1}", "Convert it with iconv."
+        ) from error
+    given = decode(piped()).strip("\n") if argument != "" else ""
+    text = "\n\n".join(part for part in (asked, given) if part)
+    if not text.strip():
+        raise RequestError("prompt", "must not be empty", "", 'Give some text: ingle run "…", or through a pipe.')
+    return text
+
+
+def _silent(_text: str) -> None: ...
+
+
+def _shower() -> Callable[[str], None]:
+    """Writes to standard output as it comes: unchanged into a pipe, harmless to a terminal."""
+    from ingle.cli.output import is_terminal, printable
+
+    harmless = is_terminal(sys.stdout)
+
+    def show(text: str) -> None:
+        sys.stdout.write(printable(text) if harmless else text)
+        sys.stdout.flush()
+
+    return show
+
+
+def _print_json(model: "LanguageModel", request: "Request", outcome: "Outcome") -> None:
+    from ingle.cli.output import print_json
+
+    usage = asdict(outcome.usage) if outcome.usage else {}
+    speeds = {"prefill_tokens_per_s": round(outcome.prefill_tokens_per_s, 1), "decode_tokens_per_s": round(outcome.decode_tokens_per_s, 1)}
+    result: dict[str, object] = {"text": outcome.text, "finish": outcome.finish, "usage": usage | speeds}
+    result |= {"model": model.name, "model_digest": model.backend.digest, "seed": request.sampling.seed}
+    result["parameters"] = asdict(request.sampling) | {"max_tokens": request.max_tokens, "stop": list(request.stop)}
+    if request.logprobs is not None:
+        result["logprobs"] = [asdict(entry) for entry in outcome.logprobs]
+    print_json(result)

@@ -1,0 +1,95 @@
+"""`config.toml` in the home, and the options that go before it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ingle.core.config import from_table, load_config, to_table
+from ingle.core.errors import ConfigError
+from ingle.core.message import Sampling
+from ingle.home.place import Home
+
+FILE = "config.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class ChatSettings:
+    """Section `[chat]`; also what `ingle run` begins with."""
+
+    model: str = ""
+    """Name of a kept model; empty = smollm2, or the only one that is kept."""
+    format: str = "auto"
+    """How the weights are packed: auto, int4, int8, bf16, fp32."""
+    threads: int | None = None
+    """Threads that compute; none = as many as there are usable cores."""
+    system: str = ""
+    """What the model is told before the conversation; empty = whatever its template says."""
+    max_tokens: int | None = None
+    """Most tokens of one answer; none = up to the context."""
+    history: bool = True
+    """Whether lines that were typed are kept in the home, for the next time."""
+    markdown: bool = True
+    """Whether answers are shown as Markdown."""
+
+    def __post_init__(self) -> None:
+        formats = ("auto", "int4", "int8", "bf16", "fp32")
+        if self.format not in formats:
+            raise ConfigError("chat.format", f"must be one of {', '.join(formats)}", self.format)
+        if self.threads is not None and not 1 <= self.threads <= 1024:
+            raise ConfigError("chat.threads", "must be between 1 and 1024", self.threads)
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise ConfigError("chat.max_tokens", "must be at least 1", self.max_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingSettings:
+    """Section `[sampling]`; the meaning of each is that of `core.message.Sampling`, the defaults are SmolLM2's."""
+
+    temperature: float = 0.2
+    top_p: float = 0.9
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        self.sampling(0)  # refuses values out of range
+
+    def sampling(self, seed: int) -> Sampling:
+        """For one answer; `seed` is used if the settings name none."""
+        return Sampling(
+            repetition_penalty=self.repetition_penalty, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p,
+            min_p=self.min_p, seed=seed if self.seed is None else self.seed,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All of `config.toml`."""
+
+    chat: ChatSettings = field(default_factory=ChatSettings)
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+
+
+def read_settings(home: Home, overrides: Sequence[str] = (), options: Mapping[str, object] | None = None) -> Settings:
+    """The home's settings, `--set key=value` on top of them, and on top of these the options that were given (not None).
+
+    `options` is by `section.key`. Raises ConfigError that names the file and the key.
+    """
+    path: Path | None = home.root / FILE
+    if path is None or not path.is_file():
+        path = None
+    try:
+        settings = load_config(Settings, path)
+    except ConfigError as error:
+        where = str(path) if str(path) in error.field else f"{path}: {error.field}"
+        raise ConfigError(where, error.rule, error.got, error.cure) from error
+    if overrides:
+        settings = load_config(Settings, path, overrides)
+    table: dict[str, Any] = to_table(settings)
+    for name, value in (options or {}).items():
+        if value is not None:
+            section, _, key = name.partition(".")
+            table[section][key] = value
+    return from_table(Settings, table)

@@ -1,0 +1,123 @@
+"""A conversation with a model at a terminal: one turn after the other, until the person leaves."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ingle.cli.conversation import Conversation
+from ingle.cli.generate import Outcome, generate, new_seed
+from ingle.cli.output import complain, note
+from ingle.cli.record import Recorder, answer_event, answer_key
+from ingle.cli.screen import make_screen
+from ingle.cli.settings import Settings
+from ingle.core.errors import ContextError, IngleError
+from ingle.core.message import Message, Request
+from ingle.home.place import Home
+
+if TYPE_CHECKING:
+    from ingle.engine.answer import LanguageModel
+
+NEARLY_FULL = 0.85
+"""Share of the context beyond which the person is told."""
+
+
+@dataclass
+class Tally:
+    """What all answers took together."""
+
+    answers: int = 0
+    read_tokens: int = 0
+    written_tokens: int = 0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+
+    def add(self, outcome: Outcome) -> None:
+        """One more."""
+        if outcome.usage:
+            self.answers += 1
+            self.read_tokens += outcome.usage.prompt_tokens - outcome.usage.cached_tokens
+            self.written_tokens += outcome.usage.completion_tokens
+            self.prefill_s += outcome.usage.prefill_s
+            self.decode_s += outcome.usage.decode_s
+
+
+class Talk:
+    """The model, what was said, and how it is shown."""
+
+    def __init__(self, home: Home, model: "LanguageModel", settings: Settings, recorder: Recorder) -> None:
+        from ingle.engine.answer import Session
+
+        self.home, self.model, self.settings = home, model, settings
+        self.conversation = Conversation(settings.chat.system)
+        self.session = Session(model.backend.new_state())
+        self.tally = Tally()
+        self.last: Outcome | None = None
+        self.recorder = recorder
+        self._key = b""
+
+    def ask(self, text: str) -> Outcome | None:
+        """One turn: the question, the answer as it comes, the fact in the ledger. None if it could not be answered.
+
+        What can't be answered is not kept: the conversation is then as it was before.
+        """
+        self.conversation.turns.append(Message.of("user", text))
+        request = Request(
+            self.conversation.messages, max_tokens=self.settings.chat.max_tokens, sampling=self.settings.sampling.sampling(new_seed())
+        )
+        try:
+            outcome = self._answer(request)
+        except IngleError as error:
+            self.conversation.turns.pop()
+            if isinstance(error, ContextError):
+                cure = "Forget the last question with /undo, or begin anew with /clear."
+                error = ContextError(error.field, error.rule, error.got, cure)
+            complain(error)
+            return None
+        if outcome.text:
+            self.conversation.turns.append(Message.of("assistant", outcome.text))
+        elif outcome.finish == "cancelled":
+            self.conversation.turns.pop()
+        self.last = outcome
+        self.tally.add(outcome)
+        self.recorder.add(answer_event(self._key, self.model.name, self.model.backend.digest, request, outcome))
+        self._remark(outcome)
+        return outcome
+
+    @property
+    def used_tokens(self) -> int:
+        """Tokens of the context that the conversation takes."""
+        return len(self.session.ids)
+
+    def _answer(self, request: Request) -> Outcome:
+        self._key = self._key or answer_key(self.home)
+        screen = make_screen(self.settings.chat.markdown)
+        try:
+            return generate(self.model, request, screen.show, self.session)
+        finally:
+            screen.finish()
+
+    def _remark(self, outcome: Outcome) -> None:
+        """What the person should know about this answer, if anything."""
+        context = self.model.backend.config.context_length
+        if outcome.finish == "cancelled":
+            note("(stopped)" if outcome.text else "(stopped before the first word; the question was taken back)")
+        elif outcome.finish == "length":
+            full = self.used_tokens + 1 >= context
+            note("(the context is full: /undo or /clear)" if full else f"(cut at {self.settings.chat.max_tokens} tokens, as asked)")
+        elif self.used_tokens > NEARLY_FULL * context:
+            note(f"(the context is {self.used_tokens / context:.0%} full; /clear begins anew, /undo takes the last turn back)")
+
+
+def expand(path: str) -> Path:
+    """A path as people type it."""
+    return Path(path.strip().strip("'\"")).expanduser()
+
+
+def banner(talk: Talk) -> None:
+    """Whom one talks to, and how to leave."""
+    config, settings = talk.model.backend.config, talk.settings.chat
+    width = "int4 or int8 as in its file" if settings.format == "auto" else settings.format
+    note(f"{talk.model.name} · {width} · context {config.context_length:,} tokens")
+    note("/help lists what else there is. Ctrl-C stops an answer, Ctrl-D leaves.")
+    sys.stderr.flush()
