@@ -21,8 +21,7 @@ from ingle.kernels.jit import kernel
 from ingle.model.rope import inverse_frequencies
 
 Array = npt.NDArray[Any]
-_SPLIT_BLOCKS = 32  # 512 keys: attention over more is split, so that two threads share even a single sequence's few groups
-_MOST_SPLITS = 64
+_SPLIT_TOKENS = at.SPLIT_CHUNKS * at.CHUNK_BLOCKS * BLOCK_TOKENS
 _LINEARS = {
     at.LINEAR_Q: "self_attn.q_proj", at.LINEAR_K: "self_attn.k_proj", at.LINEAR_V: "self_attn.v_proj", at.LINEAR_O: "self_attn.o_proj",
     at.LINEAR_GATE: "mlp.gate_proj", at.LINEAR_UP: "mlp.up_proj", at.LINEAR_DOWN: "mlp.down_proj",
@@ -118,19 +117,18 @@ class CpuBackend:
             state, count = segment.state, len(segment.ids)
             pages = np.array([page.ctypes.data for page in state.pages], np.int64)
             self._pages.append(pages)
-            blocks = (state.length + count - 1) // BLOCK_TOKENS + 1
+            splits = -(-(state.length + count) // _SPLIT_TOKENS)
             tiles = -(-count * shared // at.TILE_ROWS)
-            splits = 1 if tiles * groups >= 4 * self.threads else min(-(-blocks // _SPLIT_BLOCKS), _MOST_SPLITS)
-            table[number] = pages.ctypes.data, state.rings.ctypes.data, row, count, parts, splits
-            size = -(-blocks // splits)
+            each = 1 if tiles * groups >= 4 * self.threads else splits  # few tiles: threads share the keys of each
+            table[number] = pages.ctypes.data, state.rings.ctypes.data, row, count, parts, each
             first, end = row * shared, (row + count) * shared
             tasks += [
-                (number, group, tile, min(at.TILE_ROWS, end - tile), split * size, (split + 1) * size, split)
+                (number, group, tile, min(at.TILE_ROWS, end - tile), part * splits // each, (part + 1) * splits // each, part)
                 for tile in range(first, end, at.TILE_ROWS)
                 for group in range(groups)
-                for split in range(splits)
+                for part in range(each)
             ]
-            row, parts = row + count, parts + count * shared * groups * splits
+            row, parts = row + count, parts + count * shared * groups * each
         return table, np.array(tasks, np.int64), parts
 
 

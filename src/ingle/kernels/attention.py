@@ -1,8 +1,9 @@
 """Attention of a few queries over the cached keys and values of one group: full, or sinks + sliding window.
 
 Online softmax (arXiv 1805.02867) in chunks of 256 keys, as in FlashAttention (arXiv 2205.14135). A *task* is a tile of up to 12
-rows — tokens × the queries that share the group, so keys are read once for all — against a range of key blocks. Ranges of one
-tile may go to different threads; `combine` (step.py) joins the parts. A key block is [width, 16], so 16 scores are one vector.
+rows — tokens × the queries that share the group, so keys are read once for all — against some splits of 512 keys. Splits of one
+tile may go to different threads. Chunks and splits begin at fixed positions and are folded in order, so what a query gets does not
+depend, to the last bit, on what else is in the step or how its work was shared out. A key block is [width, 16]: 16 scores a vector.
 """
 
 from numba import njit
@@ -12,26 +13,24 @@ from ingle.kernels import layout as at
 from ingle.kernels.rows import exp
 from ingle.kernels.simd import (
     f32_at,
+    fma,
     get,
     i64_at,
     larger,
     largest,
     load_f16,
     load_f32,
-    load_tile,
-    outer,
     set_f32,
     set_i64,
     splat,
     store_f32,
-    store_tile,
     total,
     visible,
-    zeros_f,
 )
+from ingle.kernels.tiles import load_tile, outer, store_tile, zeros_f
 
 _EVERYTHING = 1 << 60  # a window that reaches back to the start
-_NOTHING = -1e30  # maximum before any key was seen: finite, so that exp(−∞ − it) is 0 and not NaN
+NOTHING = -1e30  # maximum before any key was seen: finite, so that exp(−∞ − it) is 0 and not NaN
 _LINE = at.CHUNK_BLOCKS * 64  # bytes from one row of scores to the next
 _PAGE_BLOCKS = PAGE_TOKENS // BLOCK_TOKENS
 _part_floats, _scratch_floats = njit(at.part_floats), njit(at.scratch_floats)
@@ -52,13 +51,13 @@ def block_address(model, layer, segment, group, block):
 
 
 @njit
-def _soften(scores, blocks, maximum, sum_, out, width):
-    """Scores of one row to weights e^(s − max); what was summed before is rescaled to the new maximum."""
-    top = splat(_NOTHING)
+def _soften(scores, blocks, top, out, width):
+    """Scores of one row to weights e^(s − maximum); what was summed before is rescaled to the new maximum."""
+    peak = splat(NOTHING)
     for j in range(0, 64 * blocks, 64):
-        top = larger(top, load_f32(scores + j))
-    before = f32_at(maximum)
-    now = max(before, largest(top))
+        peak = larger(peak, load_f32(scores + j))
+    before = f32_at(top)
+    now = max(before, largest(peak))
     weights = splat(0.0)
     for j in range(0, 64 * blocks, 64):
         p = exp(load_f32(scores + j) - splat(now))
@@ -67,8 +66,8 @@ def _soften(scores, blocks, maximum, sum_, out, width):
     fade = exp(splat(before - now))
     for c in range(0, 4 * width, 64):
         store_f32(out + c, load_f32(out + c) * fade)
-    set_f32(sum_, f32_at(sum_) * largest(fade) + total(weights))
-    set_f32(maximum, now)
+    set_f32(top + 4, f32_at(top + 4) * largest(fade) + total(weights))
+    set_f32(top, now)
 
 
 def _tile(rows, load, element):
@@ -97,19 +96,16 @@ def _tile(rows, load, element):
 
 
 @njit
-def _collect(model, layer, segment, group, block, end, low, addresses, numbers):
-    """Up to 16 blocks from `block` on that someone in the tile may look at; returns (how many, the block to go on from)."""
+def _collect(model, layer, segment, group, chunk, end, low, addresses, numbers):
+    """The blocks of a chunk that someone in the tile may look at; returns how many."""
     sinks = 0 if get(layer, at.PLACES + group) >= 0 else get(layer, at.SINK_BLOCKS)
     count = 0
-    while block < end and count < at.CHUNK_BLOCKS:
+    for block in range(chunk * at.CHUNK_BLOCKS, min((chunk + 1) * at.CHUNK_BLOCKS, end)):
         if block < sinks or block >= low:
             set_i64(addresses + 8 * count, block_address(model, layer, segment, group, block))
             set_i64(numbers + 8 * count, block)
             count += 1
-            block += 1
-        else:
-            block = low
-    return count, block
+    return count
 
 
 @njit
@@ -122,22 +118,58 @@ def _mask(scores, numbers, count, query, window, sinks):
 
 
 @njit
-def _save(step, segment, task, shared, rows, width, out, maxima, sums):
+def clear_part(out, top, width):
+    """A partial result of no keys: outputs 0, maximum −10³⁰, sum 0."""
+    for c in range(0, 4 * width, 64):
+        store_f32(out + c, splat(0.0))
+    set_f32(top, NOTHING)
+    set_f32(top + 4, 0.0)
+
+
+@njit
+def fold(out, top, part, part_top, width):
+    """Joins a partial result into one of earlier keys: each weighs e^(its maximum − the larger maximum)."""
+    most = max(f32_at(top), f32_at(part_top))
+    old, new = exp(splat(f32_at(top) - most)), exp(splat(f32_at(part_top) - most))
+    for c in range(0, 4 * width, 64):
+        store_f32(out + c, fma(load_f32(part + c), new, load_f32(out + c) * old))
+    set_f32(top + 4, f32_at(top + 4) * largest(old) + f32_at(part_top + 4) * largest(new))
+    set_f32(top, most)
+
+
+@njit
+def _save(step, segment, task, shared, rows, width, out, tops):
     """Writes the tile's rows as partial results."""
-    splits = get(segment, at.SPLITS)
+    each = get(segment, at.PARTS_EACH)
     local = get(task, at.TASK_ROW) - get(segment, at.FIRST) * shared
-    part = get(segment, at.PART) + (get(task, at.TASK_GROUP) * get(segment, at.COUNT) * shared + local) * splits + get(task, at.TASK_SPLIT)
+    part = get(segment, at.PART) + (get(task, at.TASK_GROUP) * get(segment, at.COUNT) * shared + local) * each + get(task, at.TASK_PART)
     for r in range(rows):
-        place = get(step, at.PARTS) + (part + r * splits) * 4 * _part_floats(width)
+        place = get(step, at.PARTS) + (part + r * each) * 4 * _part_floats(width)
         for c in range(0, 4 * width, 64):
             store_f32(place + c, load_f32(out + r * width * 4 + c))
-        set_f32(place + 4 * width, f32_at(maxima + 4 * r))
-        set_f32(place + 4 * width + 4, f32_at(sums + 4 * r))
+        set_f32(place + 4 * width, f32_at(tops + 8 * r))
+        set_f32(place + 4 * width + 4, f32_at(tops + 8 * r + 4))
 
 
 def _task(load, element):
     score_4, gather_4 = _tile(4, load, element)
     score_12, gather_12 = _tile(12, load, element)
+
+    @njit
+    def attend(width, q, rows, addresses, numbers, count, scores, step, row, shared, window, sinks, out, tops):
+        """One chunk, added to the tile's partial results of this split."""
+        if rows <= 4:
+            score_4(width, q, addresses, count, scores)
+        else:
+            score_12(width, q, addresses, count, scores)
+        for r in range(rows):
+            line = scores + r * _LINE
+            _mask(line, numbers, count, get(get(step, at.POSITIONS), (row + r) // shared), window, sinks)
+            _soften(line, count, tops + 8 * r, out + r * width * 4, width)
+        if rows <= 4:
+            gather_4(width, addresses, count, scores, out)
+        else:
+            gather_12(width, addresses, count, scores, out)
 
     @njit
     def run(model, layer, step, task, thread):
@@ -147,37 +179,29 @@ def _task(load, element):
         q = get(step, at.ROTATED) + (group * (get(step, at.BATCH) * shared + at.TILE_ROWS) + row) * width * 4
         scores = get(step, at.SCRATCH) + thread * 4 * _scratch_floats(width)
         out = scores + at.TILE_ROWS * _LINE
-        maxima = out + at.TILE_ROWS * width * 4
-        sums = maxima + at.TILE_ROWS * 4
-        addresses = sums + at.TILE_ROWS * 4
+        split_out = out + at.TILE_ROWS * width * 4
+        tops = split_out + at.TILE_ROWS * width * 4
+        split_tops = tops + at.TILE_ROWS * 8
+        addresses = split_tops + at.TILE_ROWS * 8
         numbers = addresses + 8 * at.CHUNK_BLOCKS
-        for i in range(0, at.TILE_ROWS * width * 4, 64):
-            store_f32(out + i, splat(0.0))
-        for r in range(at.TILE_ROWS):
-            set_f32(maxima + 4 * r, _NOTHING)
-            set_f32(sums + 4 * r, 0.0)
 
         full = get(layer, at.PLACES + group) >= 0
         window, sinks = _EVERYTHING if full else get(layer, at.WINDOW), 0 if full else get(layer, at.SINKS)
         positions = get(step, at.POSITIONS)
-        last = get(positions, (row + rows - 1) // shared)
+        end = get(positions, (row + rows - 1) // shared) // BLOCK_TOKENS + 1
         low = max(get(positions, row // shared) - window + 1, 0) // BLOCK_TOKENS
-        block, end = get(task, at.TASK_FROM), min(get(task, at.TASK_TO), last // BLOCK_TOKENS + 1)
-        while block < end:
-            count, block = _collect(model, layer, segment, group, block, end, low, addresses, numbers)
-            if rows <= 4:
-                score_4(width, q, addresses, count, scores)
-            else:
-                score_12(width, q, addresses, count, scores)
+        for r in range(at.TILE_ROWS):
+            clear_part(out + r * width * 4, tops + 8 * r, width)
+        for split in range(get(task, at.TASK_FROM), get(task, at.TASK_TO)):
+            for r in range(at.TILE_ROWS):
+                clear_part(split_out + r * width * 4, split_tops + 8 * r, width)
+            for chunk in range(split * at.SPLIT_CHUNKS, (split + 1) * at.SPLIT_CHUNKS):
+                count = _collect(model, layer, segment, group, chunk, end, low, addresses, numbers)
+                if count > 0:
+                    attend(width, q, rows, addresses, numbers, count, scores, step, row, shared, window, sinks, split_out, split_tops)
             for r in range(rows):
-                line = scores + r * _LINE
-                _mask(line, numbers, count, get(positions, (row + r) // shared), window, sinks)
-                _soften(line, count, maxima + 4 * r, sums + 4 * r, out + r * width * 4, width)
-            if rows <= 4:
-                gather_4(width, addresses, count, scores, out)
-            else:
-                gather_12(width, addresses, count, scores, out)
-        _save(step, segment, task, shared, rows, width, out, maxima, sums)
+                fold(out + r * width * 4, tops + 8 * r, split_out + r * width * 4, split_tops + 8 * r, width)
+        _save(step, segment, task, shared, rows, width, out, tops)
 
     return run
 

@@ -6,12 +6,18 @@ import sys
 
 from llvmlite import binding as llvm
 
+from ingle.kernels.cpu import features
+from ingle.kernels.cpu import name as name_of_cpu
 from ingle.kernels.jit import ENTRIES, machine, store
 
 
 def compile_entry(name: str) -> bytes:
     """Object code of an entry, under the entry's name; everything that it calls within Python code is inside."""
     os.environ["NUMBA_OPT"] = "0"  # each piece would be optimised again with its caller; once, here, is enough
+    os.environ["NUMBA_CPU_NAME"], os.environ["NUMBA_CPU_FEATURES"] = (
+        name_of_cpu(),
+        ",".join(f"+{feature}" for feature in sorted(features())),
+    )
     import numba
 
     entry = ENTRIES[name]

@@ -6,17 +6,26 @@ from functools import cache
 
 from llvmlite import binding as llvm
 
+_OLDER = {
+    "x86-64": frozenset({"sse2"}),
+    "haswell": frozenset({"sse2", "avx", "avx2", "fma", "f16c", "bmi", "bmi2"}),
+    "skylake-avx512": frozenset({"sse2", "avx", "avx2", "fma", "f16c", "bmi", "bmi2", "avx512f", "avx512bw", "avx512vl", "avx512dq"}),
+}
+"""CPUs whose paths can be compiled and tested on a newer one: `INGLE_CPU=haswell`."""
+
+
+@cache
+def name() -> str:
+    """LLVM's name of the CPU that kernels are compiled for: this one, or what `INGLE_CPU` says (`x86-64`, `haswell`, …), for tests."""
+    return os.environ.get("INGLE_CPU") or llvm.get_host_cpu_name()
+
 
 @cache
 def features() -> frozenset[str]:
-    """LLVM's names of the CPU's features, e.g. `avx512vnni`, `f16c`, `i8mm`.
-
-    `INGLE_CPU=portable` leaves out the byte dot products, so that the portable path can be tested and compared on any machine.
-    """
-    found = frozenset(name for name, has in llvm.get_host_cpu_features().items() if has)
-    if os.environ.get("INGLE_CPU") == "portable":
-        found -= {"avx512vnni", "avxvnni", "i8mm"}
-    return found
+    """LLVM's names of the features that kernels may use, e.g. `avx512vnni`, `f16c`, `i8mm`."""
+    if "INGLE_CPU" not in os.environ:
+        return frozenset(feature for feature, has in llvm.get_host_cpu_features().items() if has)
+    return _OLDER.get(name(), frozenset())
 
 
 @cache
@@ -31,8 +40,14 @@ def dot_instruction() -> str:
 
 
 @cache
+def has_half() -> bool:
+    """Whether float16 is converted by an instruction; without it LLVM would call a library that isn't there."""
+    return bool({"f16c", "avx512f"} & features()) or platform.machine().lower() in ("aarch64", "arm64")
+
+
+@cache
 def describe() -> dict[str, str]:
     """What `ingle doctor` shows of the CPU."""
     has = features()
     vectors = next((name for flag, name in (("avx512f", "AVX-512"), ("avx2", "AVX2"), ("neon", "NEON")) if flag in has), "baseline")
-    return {"name": llvm.get_host_cpu_name(), "machine": platform.machine(), "vectors": vectors, "byte dot product": dot_instruction()}
+    return {"name": name(), "machine": platform.machine(), "vectors": vectors, "byte dot product": dot_instruction()}

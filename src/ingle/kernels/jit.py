@@ -23,6 +23,7 @@ from llvmlite import binding as llvm
 from ingle.core.errors import KernelError
 from ingle.core.files import write_atomic
 from ingle.kernels.cpu import dot_instruction, features
+from ingle.kernels.cpu import name as cpu_name
 
 _MAGIC = b"ingle-kernel-1\n"
 
@@ -64,7 +65,7 @@ def machine() -> llvm.TargetMachine:
     flags = ",".join(f"+{name}" for name in sorted(features()))
     # As Numba does: static code on x86, where the loader can't place jump tables of position-independent code.
     reloc = "static" if platform.machine().lower() in ("x86_64", "amd64", "i386", "i686") else "default"
-    return target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=flags, opt=3, reloc=reloc, codemodel="jitdefault")
+    return target.create_target_machine(cpu=cpu_name(), features=flags, opt=3, reloc=reloc, codemodel="jitdefault")
 
 
 @cache
@@ -72,7 +73,7 @@ def cache_key() -> str:
     """Distinguishes machine code that is not interchangeable: sources, versions, CPU."""
     sources = sorted(Path(__file__).parent.glob("*.py"))
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in sources))
-    parts = (sys.version, llvm.llvm_version_info, platform.machine(), llvm.get_host_cpu_name(), sorted(features()), dot_instruction())
+    parts = (sys.version, llvm.llvm_version_info, platform.machine(), cpu_name(), sorted(features()), dot_instruction())
     digest.update(repr(parts).encode())
     return digest.hexdigest()[:16]
 

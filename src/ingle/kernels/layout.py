@@ -12,9 +12,10 @@ KIND, ROWS, COLUMNS, WEIGHTS, SCALES, MINIMA, BIAS = range(7)
 DESCRIPTOR = 7
 """int64 of a linear: kind, padded rows, padded columns, addresses of weights, scales, minima and bias (0 = none)."""
 
-VALUES, BYTES, SCALE, TOTAL, OFFSET = range(5)
-ACTIVATIONS = 5
-"""int64 of an input: addresses of x float32 [T, K], x int8 [T, K], and per 32 columns the scale, scale · Σx and −128 Σx."""
+VALUES, BYTES, SCALE, TOTAL, OFFSET, TERMS = range(6)
+ACTIVATIONS = 6
+"""int64 of an input: addresses of x float32 [T, K], x int8 [T · terms, K], and per row of that and 32 columns the scale, scale · Σx
+and −128 Σx; with 2 terms, the second row of a token is what the first one's rounding left over."""
 
 LAYERS, HIDDEN, HIDDEN_PADDED, MLP_PADDED, HEADS, GROUPS, DIM, WIDTH, HALF_CACHE, QUANTISED, EMBEDDING, HEAD, NORM, LAYER, EPS = range(15)
 MODEL = 15
@@ -27,15 +28,15 @@ PLACES = 8 + DESCRIPTOR * 7
 """int64 of a layer: addresses of norms (0 = none), how streaming groups look back, seven linears, then per group its slot in
 a page (−1 = streaming) and the first block of its ring. A layer takes PLACES + 2 · groups."""
 
-PAGES, RINGS, FIRST, COUNT, PART, SPLITS = range(6)
+PAGES, RINGS, FIRST, COUNT, PART, PARTS_EACH = range(6)
 SEGMENT = 6
 """int64 of one sequence's share of a step: address of its pages' addresses, address of its rings, first row, rows, its first
-partial result, and into how many parts its attention is split along the keys."""
+partial result of attention, and how many of these each of its queries has."""
 
-TASK_SEGMENT, TASK_GROUP, TASK_ROW, TASK_ROWS, TASK_FROM, TASK_TO, TASK_SPLIT = range(7)
+TASK_SEGMENT, TASK_GROUP, TASK_ROW, TASK_ROWS, TASK_FROM, TASK_TO, TASK_PART = range(7)
 TASK = 7
 """int64 of one piece of attention: segment, group, first row (token · queries per group + query) and rows within the step, the
-blocks of keys it reads, and which split of them this is."""
+splits of keys it reads, and which of the queries' partial results that makes."""
 
 BATCH, THREADS, TOKENS, SEGMENT_OF, POSITIONS, COSINE, SINE, SEGMENTS, TASKS, TASK_COUNT, OUTPUTS, OUTPUT_COUNT, LOGITS = range(13)
 STREAM, QUERIES, KEYS, VALUES_NEW, ROTATED, PARTS, GATED, LIFTED, SCRATCH, BARRIER, COUNTERS = range(13, 24)
@@ -49,12 +50,13 @@ PHASES = 8
 
 TILE_ROWS = 12
 CHUNK_BLOCKS = 16
-"""Attention works on up to 12 queries × 256 keys at a time."""
+SPLIT_CHUNKS = 2
+"""Attention works on up to 12 queries × a chunk of 256 keys at a time; 2 chunks make a split, the least that one thread takes."""
 
 
 def scratch_floats(width: int) -> int:
-    """float32 of scratch memory that one thread's attention needs: scores, outputs, maxima, sums, and block addresses."""
-    return TILE_ROWS * CHUNK_BLOCKS * 16 + TILE_ROWS * width + 2 * TILE_ROWS + 4 * CHUNK_BLOCKS + 8
+    """float32 of scratch memory that one thread's attention needs: scores, outputs and tops of a split and of all, block addresses."""
+    return TILE_ROWS * (CHUNK_BLOCKS * 16 + 2 * width + 4) + 4 * CHUNK_BLOCKS + 8
 
 
 def part_floats(width: int) -> int:

@@ -9,28 +9,23 @@ Weights are packed in *panels* of 16 output rows, so that one vector lane is one
                 groups of four columns to a byte
 
 K and rows are padded to 32. For the integer kinds x comes as int8 with one scale per 32 columns (`norm.quantise`), so products
-are exact in int32 and the sum is as exact as the rounding of x. A linear and its input are each described by a few int64.
+are exact in int32 and the sum is as exact as the rounding of x. Input that needs more than 8 bits comes in two terms, which share
+a tile. No output depends on how many rows there are. A linear and its input are each described by a few int64.
 """
 
 from numba import njit
 
 from ingle.kernels import layout as at
-from ingle.kernels.simd import (
+from ingle.kernels.simd import get, high_nibbles, load_bf16, load_f16, load_f32, load_i32, low_nibbles, splat
+from ingle.kernels.tiles import (
     added,
     dot_bytes,
-    get,
-    high_nibbles,
-    load_bf16,
-    load_f16,
-    load_f32,
-    load_i32,
     load_tile,
-    low_nibbles,
     outer,
     outer_integers,
+    pairs_summed,
     row_splats_i,
     scaled,
-    splat,
     store_tile,
     summed,
     zeros_f,
@@ -64,7 +59,9 @@ def _float_panel(rows, load, element_bytes):
     return panel
 
 
-def _int8_panel(rows):
+def _int8_panel(rows, terms):
+    tokens = rows // terms
+
     @njit
     def panel(linear, index, x, first, out, stride, accumulate):
         grouped = get(linear, at.KIND) == at.INT8_GROUP
@@ -87,12 +84,14 @@ def _int8_panel(rows):
             w += 512
         if not grouped:
             tile = scaled(tile, load_f32(d))
-        _finish(rows, linear, index, tile, out, stride, accumulate)
+        _finish(tokens, linear, index, pairs_summed(tile) if terms == 2 else tile, out, stride, accumulate)
 
     return panel
 
 
-def _int4_panel(rows):
+def _int4_panel(rows, terms):
+    tokens = rows // terms
+
     @njit
     def panel(linear, index, x, first, out, stride, accumulate):
         K = get(linear, at.COLUMNS)
@@ -113,56 +112,72 @@ def _int4_panel(rows):
             tile = outer_integers(tile, sums, load_f16(d + 32 * g), scale + 4 * g, 4 * groups)
             tile = outer(tile, load_f16(m + 32 * g), total + 4 * g, 4 * groups)
             w += 256
-        _finish(rows, linear, index, tile, out, stride, accumulate)
+        _finish(tokens, linear, index, pairs_summed(tile) if terms == 2 else tile, out, stride, accumulate)
 
     return panel
 
 
-def _all_rows(panels):
+def _all_rows(panels, terms):
     """One panel against all rows of x: in tiles of the tallest, the next, … and single rows."""
     tallest, tall, short, single = panels
-    most, more, some = 12, 4, 2
+    most, more, some = 12 // terms, 4 // terms, 2 // terms
 
     @njit
     def run(linear, index, x, rows, out, stride, accumulate):
         t = 0
         while t + most <= rows:
-            tallest(linear, index, x, t, out + t * stride, stride, accumulate)
+            tallest(linear, index, x, t * terms, out + t * stride, stride, accumulate)
             t += most
         while t + more <= rows:
-            tall(linear, index, x, t, out + t * stride, stride, accumulate)
+            tall(linear, index, x, t * terms, out + t * stride, stride, accumulate)
             t += more
         while t + some <= rows:
-            short(linear, index, x, t, out + t * stride, stride, accumulate)
+            short(linear, index, x, t * terms, out + t * stride, stride, accumulate)
             t += some
         while t < rows:
-            single(linear, index, x, t, out + t * stride, stride, accumulate)
+            single(linear, index, x, t * terms, out + t * stride, stride, accumulate)
             t += 1
 
     return run
 
 
-_int4 = _all_rows([_int4_panel(rows) for rows in TILES])
-_int8 = _all_rows([_int8_panel(rows) for rows in TILES])
-_fp32 = _all_rows([_float_panel(rows, load_f32, 4) for rows in TILES])
-_bf16 = _all_rows([_float_panel(rows, load_bf16, 2) for rows in TILES])
+def _panels(make):
+    """Runs over rows of one term and of two, whose smallest tile is one row of two."""
+    tall = [make(rows, 2) for rows in TILES[:-1]]
+    return _all_rows([make(rows, 1) for rows in TILES], 1), _all_rows([*tall, tall[-1]], 2)
+
+
+_int4, _int4_twice = _panels(_int4_panel)
+_int8, _int8_twice = _panels(_int8_panel)
+_fp32 = _all_rows([_float_panel(rows, load_f32, 4) for rows in TILES], 1)
+_bf16 = _all_rows([_float_panel(rows, load_bf16, 2) for rows in TILES], 1)
 
 
 def linear_int4(linear, index, x, rows, out, stride, accumulate):
-    """Entry: outputs 16·index … 16·index + 15 of an at.INT4 linear for `rows` rows (arguments: see `linear_panel`)."""
-    _int4(linear, index, x, rows, out, stride, accumulate)
+    """Entry: outputs 16·index … 16·index + 15 of an INT4 linear for `rows` rows.
+
+    linear, x: addresses of its record and of the input's (see layout.py); out: address of the first output, rows `stride` bytes
+    apart; accumulate: 1 adds to what is there.
+    """
+    if get(x, at.TERMS) == 2:
+        _int4_twice(linear, index, x, rows, out, stride, accumulate)
+    else:
+        _int4(linear, index, x, rows, out, stride, accumulate)
 
 
 def linear_int8(linear, index, x, rows, out, stride, accumulate):
-    """Entry: the same for at.INT8 and at.INT8_GROUP."""
-    _int8(linear, index, x, rows, out, stride, accumulate)
+    """Entry: the same for INT8 and INT8_GROUP."""
+    if get(x, at.TERMS) == 2:
+        _int8_twice(linear, index, x, rows, out, stride, accumulate)
+    else:
+        _int8(linear, index, x, rows, out, stride, accumulate)
 
 
 def linear_fp32(linear, index, x, rows, out, stride, accumulate):
-    """Entry: the same for at.F32."""
+    """Entry: the same for F32."""
     _fp32(linear, index, x, rows, out, stride, accumulate)
 
 
 def linear_bf16(linear, index, x, rows, out, stride, accumulate):
-    """Entry: the same for at.BF16."""
+    """Entry: the same for BF16."""
     _bf16(linear, index, x, rows, out, stride, accumulate)

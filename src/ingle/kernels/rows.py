@@ -7,13 +7,14 @@ from ingle.kernels.simd import (
     bfloat_at,
     f32_at,
     fma,
-    half_at,
     get,
+    half_at,
     integer_total,
     larger,
     largest,
     load_f32,
     magnitude,
+    numbers,
     power_of_two,
     rounded,
     set_f32,
@@ -51,26 +52,31 @@ def exp(x):
 def quantise(x, row, K):
     """Rounds row `row` of x float32 [T, K] to int8 with one scale per 32 columns: scale = max |x| / 127.
 
-    x is the address of activations; fills their at.BYTES, at.SCALE, at.TOTAL and at.OFFSET.
+    x is the address of activations; fills BYTES, SCALE, TOTAL and OFFSET. With two terms the rest is rounded once more, so that
+    x is kept to 15 bits; VALUES are then what is left over after that.
     """
-    groups = K // 32
+    groups, terms = K // 32, get(x, at.TERMS)
     values = get(x, at.VALUES) + row * K * 4
-    bytes_ = get(x, at.BYTES) + row * K
-    scale = get(x, at.SCALE) + row * groups * 4
-    sums = get(x, at.TOTAL) + row * groups * 4
-    offset = get(x, at.OFFSET) + row * groups * 4
-    for g in range(groups):
-        low, high = load_f32(values + 128 * g), load_f32(values + 128 * g + 64)
-        most = largest(larger(magnitude(low), magnitude(high)))
-        step = most / 127.0
-        inverse = splat(127.0 / most if most > 0.0 else 0.0)
-        a, b = rounded(low * inverse), rounded(high * inverse)
-        store_i8(bytes_ + 32 * g, a)
-        store_i8(bytes_ + 32 * g + 16, b)
-        n = integer_total(a) + integer_total(b)
-        set_f32(scale + 4 * g, step)
-        set_f32(sums + 4 * g, step * n)
-        set_i32(offset + 4 * g, -128 * n)
+    for term in range(terms):
+        line = row * terms + term
+        bytes_ = get(x, at.BYTES) + line * K
+        scale, sums = get(x, at.SCALE) + line * groups * 4, get(x, at.TOTAL) + line * groups * 4
+        offset = get(x, at.OFFSET) + line * groups * 4
+        for g in range(groups):
+            low, high = load_f32(values + 128 * g), load_f32(values + 128 * g + 64)
+            most = largest(larger(magnitude(low), magnitude(high)))
+            step = most / 127.0
+            inverse = splat(127.0 / most if most > 0.0 else 0.0)
+            a, b = rounded(low * inverse), rounded(high * inverse)
+            store_i8(bytes_ + 32 * g, a)
+            store_i8(bytes_ + 32 * g + 16, b)
+            n = integer_total(a) + integer_total(b)
+            set_f32(scale + 4 * g, step)
+            set_f32(sums + 4 * g, step * n)
+            set_i32(offset + 4 * g, -128 * n)
+            if term + 1 < terms:
+                store_f32(values + 128 * g, fma(numbers(a), splat(-step), low))
+                store_f32(values + 128 * g + 64, fma(numbers(b), splat(-step), high))
 
 
 @njit

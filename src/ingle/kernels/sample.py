@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 
 from ingle.kernels.rows import exp
-from ingle.kernels.simd import f32_at, largest, larger, load_f32, set_f32, set_i64, splat, total
+from ingle.kernels.simd import f32_at, larger, largest, load_f32, set_f32, set_i64, splat, total
 
 _LOWEST = float(np.finfo(np.float32).min)
 

@@ -13,7 +13,7 @@ from numba.core import cgutils
 from numba.core.datamodel import models, register_default
 from numba.extending import intrinsic, overload
 
-from ingle.kernels.cpu import dot_instruction
+from ingle.kernels.half import from_half, to_half
 
 LANES = 16
 I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
@@ -40,41 +40,21 @@ class _TileModel(models.PrimitiveModel):
 VECTOR, INTEGERS = Tile("f", 1), Tile("i", 1)
 
 
-def _rows(b, tile, ty: Tile):
-    return [tile] if ty.rows == 1 else [b.extract_value(tile, r) for r in range(ty.rows)]
-
-
-def _tile(b, vectors, ty: Tile):
-    if ty.rows == 1:
-        return vectors[0]
-    tile = ir.Constant(ir.ArrayType(VF if ty.kind == "f" else VI, ty.rows), ir.Undefined)
-    for r, vector in enumerate(vectors):
-        tile = b.insert_value(tile, vector, r)
-    return tile
-
-
-def _at(b, address, ty):
+def at_address(b, address, ty):
     return b.inttoptr(address, ir.PointerType(ty))
 
 
-def _splat(b, x, ty):
+def splat_of(b, x, ty):
     one = b.insert_element(ir.Constant(ty, ir.Undefined), x, I32(0))
     return b.shuffle_vector(one, ir.Constant(ty, ir.Undefined), ir.Constant(VI, [I32(0)] * LANES))
 
 
-def _row_splats(b, address, stride, ty: Tile, scalar):
-    """For each row of a tile: the scalar at address + row · stride, in all lanes."""
-    for r in range(ty.rows):
-        x = b.load(_at(b, b.add(address, b.mul(stride, I64(r))), scalar), align=4)
-        yield _splat(b, x, ir.VectorType(scalar, LANES))
-
-
-def _call(b, name, result, *args):
+def call(b, name, result, *args):
     return b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(result, [a.type for a in args]), name), args)
 
 
-def _fma(b, x, y, z):
-    return _call(b, "llvm.fma.v16f32", VF, x, y, z)
+def fma_of(b, x, y, z):
+    return call(b, "llvm.fma.v16f32", VF, x, y, z)
 
 
 def _memory(scalar, result, ty):
@@ -82,12 +62,12 @@ def _memory(scalar, result, ty):
 
     @intrinsic
     def read(_typing, address):
-        return result(ADDRESS), lambda _c, b, _s, args: b.load(_at(b, args[0], scalar), align=ty)
+        return result(ADDRESS), lambda _c, b, _s, args: b.load(at_address(b, args[0], scalar), align=ty)
 
     @intrinsic
     def write(_typing, address, value):
         def emit(context, b, _sig, args):
-            b.store(args[1], _at(b, args[0], scalar), align=ty)
+            b.store(args[1], at_address(b, args[0], scalar), align=ty)
             return context.get_dummy_value()
 
         return types.void(ADDRESS, result), emit
@@ -106,7 +86,7 @@ def get(_typing, record, index):
     """The int64 number `index` of a record (see layout.py)."""
 
     def emit(_context, b, _sig, args):
-        return b.load(_at(b, b.add(args[0], b.mul(args[1], I64(8))), I64), align=8)
+        return b.load(at_address(b, b.add(args[0], b.mul(args[1], I64(8))), I64), align=8)
 
     return types.int64(ADDRESS, types.int64), emit
 
@@ -114,7 +94,7 @@ def get(_typing, record, index):
 @intrinsic
 def half_at(_typing, address):
     """The float16 at an address."""
-    return types.float32(ADDRESS), lambda _c, b, _s, args: b.fpext(b.load(_at(b, args[0], F16), align=2), F32)
+    return types.float32(ADDRESS), lambda _c, b, _s, args: from_half(b, b.load(at_address(b, args[0], I16), align=2))
 
 
 @intrinsic
@@ -122,7 +102,7 @@ def bfloat_at(_typing, address):
     """The bfloat16 at an address: the upper half of a float32."""
 
     def emit(_context, b, _sig, args):
-        return b.bitcast(b.shl(b.zext(b.load(_at(b, args[0], I16), align=2), I32), I32(16)), F32)
+        return b.bitcast(b.shl(b.zext(b.load(at_address(b, args[0], I16), align=2), I32), I32(16)), F32)
 
     return types.float32(ADDRESS), emit
 
@@ -132,7 +112,7 @@ def set_half(_typing, address, value):
     """Writes a float32 as float16."""
 
     def emit(context, b, _sig, args):
-        b.store(b.fptrunc(args[1], F16), _at(b, args[0], F16), align=2)
+        b.store(to_half(b, args[1]), at_address(b, args[0], I16), align=2)
         return context.get_dummy_value()
 
     return types.void(ADDRESS, types.float32), emit
@@ -141,7 +121,7 @@ def set_half(_typing, address, value):
 def _loader(memory, widen):
     @intrinsic
     def load(_typing, address):
-        return VECTOR(ADDRESS), lambda _c, b, _s, args: widen(b, b.load(_at(b, args[0], ir.VectorType(memory, LANES)), align=2))
+        return VECTOR(ADDRESS), lambda _c, b, _s, args: widen(b, b.load(at_address(b, args[0], ir.VectorType(memory, LANES)), align=2))
 
     return load
 
@@ -151,21 +131,21 @@ def _from_bf16(b, v):
 
 
 load_f32 = _loader(F32, lambda _b, v: v)
-load_f16 = _loader(F16, lambda b, v: b.fpext(v, VF))
+load_f16 = _loader(I16, from_half)
 load_bf16 = _loader(I16, _from_bf16)
 
 
 @intrinsic
 def load_i32(_typing, address):
     """16 int32 (or 64 bytes) from memory."""
-    return INTEGERS(ADDRESS), lambda _c, b, _s, args: b.load(_at(b, args[0], VI), align=4)
+    return INTEGERS(ADDRESS), lambda _c, b, _s, args: b.load(at_address(b, args[0], VI), align=4)
 
 
 def _storer(source, memory, narrow):
     @intrinsic
     def store(_typing, address, vector):
         def emit(context, b, _sig, args):
-            b.store(narrow(b, args[1]), _at(b, args[0], ir.VectorType(memory, LANES)), align=1 if memory is I8 else 2)
+            b.store(narrow(b, args[1]), at_address(b, args[0], ir.VectorType(memory, LANES)), align=1 if memory is I8 else 2)
             return context.get_dummy_value()
 
         return types.void(ADDRESS, source), emit
@@ -174,14 +154,13 @@ def _storer(source, memory, narrow):
 
 
 store_f32 = _storer(VECTOR, F32, lambda _b, v: v)
-store_f16 = _storer(VECTOR, F16, lambda b, v: b.fptrunc(v, ir.VectorType(F16, LANES)))
 store_i8 = _storer(INTEGERS, I8, lambda b, v: b.trunc(v, ir.VectorType(I8, LANES)))
 
 
 @intrinsic
 def splat(_typing, x):
     """A float32 in all lanes."""
-    return VECTOR(types.float32), lambda _c, b, _s, args: _splat(b, args[0], VF)
+    return VECTOR(types.float32), lambda _c, b, _s, args: splat_of(b, args[0], VF)
 
 
 def _unary(result, emit):
@@ -206,9 +185,9 @@ def _reduce(name):
 
 total = _unary(types.float32, _reduce("fadd"))
 largest = _unary(types.float32, _reduce("fmax"))
-magnitude = _unary(VECTOR, lambda b, v: _call(b, "llvm.fabs.v16f32", VF, v))
-rounded = _unary(INTEGERS, lambda b, v: b.fptosi(_call(b, "llvm.roundeven.v16f32", VF, v), VI))
-whole = _unary(VECTOR, lambda b, v: _call(b, "llvm.roundeven.v16f32", VF, v))
+magnitude = _unary(VECTOR, lambda b, v: call(b, "llvm.fabs.v16f32", VF, v))
+rounded = _unary(INTEGERS, lambda b, v: b.fptosi(call(b, "llvm.roundeven.v16f32", VF, v), VI))
+whole = _unary(VECTOR, lambda b, v: call(b, "llvm.roundeven.v16f32", VF, v))
 power_of_two = _unary(  # 2^n of whole n in −126 … 127, by building the exponent bits
     VECTOR, lambda b, v: b.bitcast(b.shl(b.add(b.fptosi(v, VI), ir.Constant(VI, [127] * LANES)), ir.Constant(VI, [23] * LANES)), VF)
 )
@@ -236,8 +215,8 @@ _operator(operator.add, lambda b, x, y: b.fadd(x, y))
 _operator(operator.sub, lambda b, x, y: b.fsub(x, y))
 _operator(operator.mul, lambda b, x, y: b.fmul(x, y))
 _operator(operator.truediv, lambda b, x, y: b.fdiv(x, y))
-larger = _binary(lambda b, x, y: _call(b, "llvm.maxnum.v16f32", VF, x, y))
-smaller = _binary(lambda b, x, y: _call(b, "llvm.minnum.v16f32", VF, x, y))
+larger = _binary(lambda b, x, y: call(b, "llvm.maxnum.v16f32", VF, x, y))
+smaller = _binary(lambda b, x, y: call(b, "llvm.minnum.v16f32", VF, x, y))
 
 _FAINTEST = -87.3
 
@@ -256,13 +235,19 @@ def zero_if_faint(_typing, power, exponent):
 @intrinsic
 def fma(_typing, x, y, z):
     """x · y + z, rounded once."""
-    return VECTOR(VECTOR, VECTOR, VECTOR), lambda _c, b, _s, args: _fma(b, *args)
+    return VECTOR(VECTOR, VECTOR, VECTOR), lambda _c, b, _s, args: fma_of(b, *args)
+
+
+@intrinsic
+def numbers(_typing, v):
+    """16 int32 as float32."""
+    return VECTOR(INTEGERS), lambda _c, b, _s, args: b.sitofp(args[0], VF)
 
 
 @intrinsic
 def integer_total(_typing, v):
     """Sum of 16 int32."""
-    return types.int32(INTEGERS), lambda _c, b, _s, args: _call(b, "llvm.vector.reduce.add.v16i32", I32, args[0])
+    return types.int32(INTEGERS), lambda _c, b, _s, args: call(b, "llvm.vector.reduce.add.v16i32", I32, args[0])
 
 
 @intrinsic
@@ -288,164 +273,10 @@ def visible(_typing, scores, first, query, window, sinks):
     def emit(_context, b, _sig, args):
         scores, first, query, window, sinks = args
         vector = ir.VectorType(I64, LANES)
-        position = b.add(_splat(b, first, vector), ir.Constant(vector, list(range(LANES))))
-        near = b.icmp_signed(">", position, _splat(b, b.sub(query, window), vector))
-        seen = b.or_(near, b.icmp_signed("<", position, _splat(b, sinks, vector)))
-        seen = b.and_(seen, b.icmp_signed("<=", position, _splat(b, query, vector)))
+        position = b.add(splat_of(b, first, vector), ir.Constant(vector, list(range(LANES))))
+        near = b.icmp_signed(">", position, splat_of(b, b.sub(query, window), vector))
+        seen = b.or_(near, b.icmp_signed("<", position, splat_of(b, sinks, vector)))
+        seen = b.and_(seen, b.icmp_signed("<=", position, splat_of(b, query, vector)))
         return b.select(seen, scores, ir.Constant(VF, [float("-inf")] * LANES))
 
     return VECTOR(VECTOR, types.int64, types.int64, types.int64, types.int64), emit
-
-
-def _zeros(kind):
-    @intrinsic(prefer_literal=True)
-    def zeros(_typing, rows):
-        ty = Tile(kind, rows.literal_value)
-        return ty(rows), lambda context, _b, _s, _a: ir.Constant(context.get_value_type(ty), None)
-
-    return zeros
-
-
-zeros_f, zeros_i = _zeros("f"), _zeros("i")
-
-
-@intrinsic(prefer_literal=True)
-def row_splats_i(_typing, rows, address, stride):
-    """Tile whose row r holds the int32 at address + r · stride in all lanes."""
-    ty = Tile("i", rows.literal_value)
-    return ty(rows, ADDRESS, ADDRESS), lambda _c, b, _s, args: _tile(b, list(_row_splats(b, args[1], args[2], ty, I32)), ty)
-
-
-@intrinsic(prefer_literal=True)
-def load_tile(_typing, rows, address, stride):
-    """Tile whose row r is 16 float32 at address + r · stride."""
-    ty = Tile("f", rows.literal_value)
-
-    def emit(_context, b, _sig, args):
-        vectors = [b.load(_at(b, b.add(args[1], b.mul(args[2], I64(r))), VF), align=4) for r in range(ty.rows)]
-        return _tile(b, vectors, ty)
-
-    return ty(rows, ADDRESS, ADDRESS), emit
-
-
-@intrinsic
-def store_tile(_typing, tile, address, stride):
-    """Writes row r as 16 float32 to address + r · stride."""
-
-    def emit(context, b, _sig, args):
-        for r, vector in enumerate(_rows(b, args[0], tile)):
-            b.store(vector, _at(b, b.add(args[1], b.mul(args[2], I64(r))), VF), align=4)
-        return context.get_dummy_value()
-
-    return types.void(tile, ADDRESS, ADDRESS), emit
-
-
-@intrinsic
-def outer(_typing, tile, vector, address, stride):
-    """tile[r] + vector · (the float32 at address + r · stride): one step of a matrix product."""
-
-    def emit(_context, b, _sig, args):
-        scalars = _row_splats(b, args[2], args[3], tile, F32)
-        return _tile(b, [_fma(b, args[1], x, row) for row, x in zip(_rows(b, args[0], tile), scalars, strict=True)], tile)
-
-    return tile(tile, VECTOR, ADDRESS, ADDRESS), emit
-
-
-@intrinsic
-def scaled(_typing, tile, vector):
-    """tile[r] · vector."""
-    return tile(tile, VECTOR), lambda _c, b, _s, args: _tile(b, [b.fmul(row, args[1]) for row in _rows(b, args[0], tile)], tile)
-
-
-@intrinsic
-def added(_typing, tile, vector):
-    """tile[r] + vector."""
-    return tile(tile, VECTOR), lambda _c, b, _s, args: _tile(b, [b.fadd(row, args[1]) for row in _rows(b, args[0], tile)], tile)
-
-
-@intrinsic
-def summed(_typing, tile, other):
-    """tile[r] + other[r]."""
-
-    def emit(_context, b, _sig, args):
-        return _tile(b, [b.fadd(x, y) for x, y in zip(_rows(b, args[0], tile), _rows(b, args[1], tile), strict=True)], tile)
-
-    return tile(tile, tile), emit
-
-
-@intrinsic
-def outer_integers(_typing, tile, integers, vector, address, stride):
-    """tile[r] + float(integers[r]) · vector · (the float32 at address + r · stride): puts a group's integer sums on their scale."""
-
-    def emit(_context, b, _sig, args):
-        scalars = _row_splats(b, args[3], args[4], tile, F32)
-        triples = zip(_rows(b, args[0], tile), _rows(b, args[1], integers), scalars, strict=True)
-        return _tile(b, [_fma(b, b.sitofp(i, VF), b.fmul(args[2], x), row) for row, i, x in triples], tile)
-
-    return tile(tile, integers, VECTOR, ADDRESS, ADDRESS), emit
-
-
-@intrinsic
-def dot_bytes(_typing, tile, weights, address, stride):
-    """tile[r, lane] + Σ over 4 of weights[lane, j] · x[r, j]: weights unsigned bytes, x the 4 signed bytes at address + r · stride.
-
-    Exact in int32 on every CPU: VNNI (`vpdpbusd`) and Arm (`usdot`) where there, else 16-bit products summed in pairs.
-    """
-    multiply = {"vnni512": _dot_vnni512, "vnni256": _dot_vnni256, "usdot": _dot_usdot, "portable": _dot_portable}[dot_instruction()]
-
-    def emit(_context, b, _sig, args):
-        scalars = _row_splats(b, args[2], args[3], tile, I32)
-        return _tile(b, [multiply(b, row, args[1], x) for row, x in zip(_rows(b, args[0], tile), scalars, strict=True)], tile)
-
-    return tile(tile, INTEGERS, ADDRESS, ADDRESS), emit
-
-
-def _dot_vnni512(b, accumulator, weights, x):
-    return _call(b, "llvm.x86.avx512.vpdpbusd.512", VI, accumulator, weights, x)
-
-
-def _by_parts(b, accumulator, weights, x, lanes, multiply):
-    undefined = ir.Constant(VI, ir.Undefined)
-    parts = []
-    for start in range(0, LANES, lanes):
-        pick = ir.Constant(ir.VectorType(I32, lanes), [I32(start + i) for i in range(lanes)])
-        parts.append(multiply(*(b.shuffle_vector(v, undefined, pick) for v in (accumulator, weights, x))))
-    while len(parts) > 1:
-        width = parts[0].type.count * 2
-        join = ir.Constant(ir.VectorType(I32, width), [I32(i) for i in range(width)])
-        parts = [b.shuffle_vector(low, high, join) for low, high in zip(parts[::2], parts[1::2], strict=True)]
-    return parts[0]
-
-
-def _dot_vnni256(b, accumulator, weights, x):
-    half = ir.VectorType(I32, 8)
-    return _by_parts(b, accumulator, weights, x, 8, lambda a, w, v: _call(b, "llvm.x86.avx512.vpdpbusd.256", half, a, w, v))
-
-
-def _dot_usdot(b, accumulator, weights, x):
-    quarter, bytes16 = ir.VectorType(I32, 4), ir.VectorType(I8, 16)
-
-    def multiply(a, w, v):
-        return _call(b, "llvm.aarch64.neon.usdot.v4i32.v16i8", quarter, a, b.bitcast(w, bytes16), b.bitcast(v, bytes16))
-
-    return _by_parts(b, accumulator, weights, x, 4, multiply)
-
-
-def _dot_portable(b, accumulator, weights, x):
-    """Even and odd bytes as 16-bit numbers; LLVM turns product and pairwise sum into `vpmaddwd` where the CPU has it."""
-    words = ir.VectorType(I16, 2 * LANES)
-    wide = ir.VectorType(I32, 2 * LANES)
-    eight = ir.Constant(words, [8] * 2 * LANES)
-    w, x = b.bitcast(weights, words), b.bitcast(x, words)
-    pairs = [
-        (b.and_(w, ir.Constant(words, [0xFF] * 2 * LANES)), b.ashr(b.shl(x, eight), eight)),
-        (b.lshr(w, eight), b.ashr(x, eight)),
-    ]
-    for weight, value in pairs:
-        product = b.mul(b.sext(weight, wide), b.sext(value, wide))
-        even, odd = (
-            b.shuffle_vector(product, ir.Constant(wide, ir.Undefined), ir.Constant(VI, [I32(2 * i + k) for i in range(LANES)]))
-            for k in (0, 1)
-        )
-        accumulator = b.add(accumulator, b.add(even, odd))
-    return accumulator

@@ -8,9 +8,9 @@ from numba import njit
 
 from ingle.core.state import BLOCK_TOKENS
 from ingle.kernels import layout as at
-from ingle.kernels.attention import block_address
-from ingle.kernels.rows import embed, exp, quantise, rms_norm, rotate, silu_product
-from ingle.kernels.simd import f32_at, get, largest, load_f32, set_f32, set_half, splat, store_f32
+from ingle.kernels.attention import block_address, clear_part, fold
+from ingle.kernels.rows import embed, quantise, rms_norm, rotate, silu_product
+from ingle.kernels.simd import f32_at, get, set_f32, set_half
 from ingle.kernels.sync import barrier, external, take
 
 _linear_int4, _linear_int8 = external("linear_int4", 7), external("linear_int8", 7)
@@ -119,31 +119,23 @@ def _attend(model, layer, step, thread, phase):
 
 @njit
 def _combine(model, step, row, scratch):
-    """Joins the parts of a row's attention into activations ATTENDED: each part weighs e^(its maximum − the largest) of its sum."""
+    """Joins the parts of a row's attention into activations ATTENDED."""
     dim, width, groups, heads = get(model, at.DIM), get(model, at.WIDTH), get(model, at.GROUPS), get(model, at.HEADS)
     shared, size = heads // groups, 4 * _part_floats(width)
     segment = get(step, at.SEGMENTS) + 8 * at.SEGMENT * get(get(step, at.SEGMENT_OF), row)
-    splits, tokens = get(segment, at.SPLITS), get(segment, at.COUNT)
+    each, tokens = get(segment, at.PARTS_EACH), get(segment, at.COUNT)
     x = step + 8 * at.ATTENDED
     padded = (heads * dim + 31) // 32 * 32
     out = get(x, at.VALUES) + row * padded * 4
+    top = scratch + 4 * width
     for head in range(heads):
         line = (head // shared * tokens + row - get(segment, at.FIRST)) * shared + head % shared
-        parts = get(step, at.PARTS) + (get(segment, at.PART) + line * splits) * size
-        top = f32_at(parts + 4 * width)
-        for s in range(1, splits):
-            top = max(top, f32_at(parts + s * size + 4 * width))
-        for c in range(0, 4 * width, 64):
-            store_f32(scratch + c, splat(0.0))
-        weight = 0.0
-        for s in range(splits):
-            part = parts + s * size
-            fade = exp(splat(f32_at(part + 4 * width) - top))
-            weight += largest(fade) * f32_at(part + 4 * width + 4)
-            for c in range(0, 4 * width, 64):
-                store_f32(scratch + c, load_f32(scratch + c) + load_f32(part + c) * fade)
+        parts = get(step, at.PARTS) + (get(segment, at.PART) + line * each) * size
+        clear_part(scratch, top, width)
+        for i in range(each):
+            fold(scratch, top, parts + i * size, parts + i * size + 4 * width, width)
         for d in range(dim):
-            set_f32(out + (head * dim + d) * 4, f32_at(scratch + 4 * d) / weight)
+            set_f32(out + (head * dim + d) * 4, f32_at(scratch + 4 * d) / f32_at(top + 4))
     if get(model, at.QUANTISED) != 0:
         quantise(x, row, padded)
 

@@ -79,5 +79,3 @@ def barrier(counter, threads):
 def take(counters, phase, amount):
     """The first of `amount` tasks of a phase that no thread has taken yet; `counters` has one int64 a phase, all starting at 0."""
     return fetch_add(counters + 8 * phase, amount)
-
-

@@ -1,0 +1,116 @@
+"""The twins: what every kernel computes, in plain NumPy. Slow, obvious, and what the tests believe."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ingle.core.spec import LayerSpec, ModelConfig
+
+Array = npt.NDArray[Any]
+
+
+def quantise(x: Array, terms: int = 1) -> tuple[Array, Array]:
+    """float32 [T, K], K a multiple of 32 → int8 [T, terms, K] and scales float32 [T, terms, K/32]: x ≈ Σ over terms of scale · q."""
+    rest = np.asarray(x, np.float32).reshape(len(x), -1, 32)
+    q, scales = [], []
+    for _ in range(terms):
+        most = np.abs(rest).max(axis=2)
+        scale = (most / np.float64(127)).astype(np.float32)
+        inverse = np.divide(np.float64(127), most, out=np.zeros_like(most, np.float64), where=most > 0).astype(np.float32)
+        q.append(np.rint(rest * inverse[..., None]).astype(np.int8))
+        scales.append(scale)
+        rest = rest - q[-1] * scale[..., None].astype(np.float64)
+        rest = rest.astype(np.float32)
+    return np.stack(q, 1).reshape(len(x), terms, -1), np.stack(scales, 1)
+
+
+def rounded(x: Array, terms: int = 1) -> Array:
+    """x as the integer kernels see it: float64 [T, K]."""
+    padded = np.pad(x, ((0, 0), (0, -x.shape[1] % 32)))
+    q, scale = quantise(padded, terms)
+    values = (q.reshape(*scale.shape, 32).astype(np.float64) * scale[..., None]).sum(axis=1)
+    return values.reshape(len(x), -1)[:, : x.shape[1]]
+
+
+def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
+    """x [T, K] · weight [N, K]ᵀ + bias, summed in float64."""
+    y = x.astype(np.float64) @ weight.astype(np.float64).T
+    return y if bias is None else y + bias
+
+
+def rms_norm(x: Array, weight: Array, eps: float) -> Array:
+    """x / sqrt(mean(x²) + eps) · weight over the last axis (arXiv 1910.07467)."""
+    x = x.astype(np.float64)
+    return x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + eps) * weight
+
+
+def silu_product(gate: Array, up: Array) -> Array:
+    """gate · sigmoid(gate) · up (SwiGLU, arXiv 2002.05202)."""
+    return gate / (1 + np.exp(-gate)) * up
+
+
+def rotate(x: Array, cosine: Array, sine: Array) -> Array:
+    """Rotary positions on x [T, heads, dim] with cosine, sine [T, dim/2]: pairs (i, i + dim/2) turn (arXiv 2104.09864)."""
+    a, b = np.split(x, 2, axis=-1)
+    c, s = cosine[:, None], sine[:, None]
+    return np.concatenate([a * c - b * s, b * c + a * s], axis=-1)
+
+
+def visible(queries: Array, keys: Array, full: bool, window: int, sinks: int) -> Array:
+    """bool [Q, K]: whether the query at each position looks at the key at each position."""
+    q, k = queries[:, None], keys[None, :]
+    return (k <= q) & (full | (k > q - window) | (k < sinks))
+
+
+def attention(q: Array, k: Array, v: Array, spec: LayerSpec) -> Array:
+    """Attention of one whole sequence: q [T, heads, dim], k and v [T, groups, dim] → [T, heads, dim]; groups look back as `spec` says."""
+    T, heads, dim = q.shape
+    positions = np.arange(T)
+    out = np.zeros(q.shape)
+    for head in range(heads):
+        group = head * k.shape[1] // heads
+        scores = q[:, head] @ k[:, group].T / np.sqrt(dim)
+        mask = visible(positions, positions, group in spec.retrieval, spec.window, spec.sinks)
+        scores = np.where(mask, scores, -np.inf)
+        weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+        out[:, head] = weights / weights.sum(axis=1, keepdims=True) @ v[:, group]
+    return out
+
+
+def decoder(
+    config: ModelConfig, weights: Mapping[str, Array], ids: Sequence[int], angles: tuple[Array, Array], integer: frozenset[str], half_cache: bool
+) -> Array:
+    """Logits float64 [T, vocabulary] of one whole sequence.
+
+    weights: by Hugging Face's names; angles: cosine and sine [T, dim/2]; integer: names of linears whose input is rounded to int8
+    (`mlp.down_proj` in two terms); half_cache: keys and values are rounded to float16.
+    """
+    T, dim = len(ids), config.head_dim
+
+    def project(x: Array, name: str) -> Array:
+        if name in integer:
+            x = rounded(x.astype(np.float32), 2 if name.endswith("down_proj") else 1)
+        return linear(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
+
+    def heads(x: Array, norm: str) -> Array:
+        x = x.reshape(T, -1, dim)
+        return rms_norm(x, weights[norm], config.norm_eps) if norm in weights else x
+
+    x = weights["model.embed_tokens.weight"][list(ids)].astype(np.float64)
+    for i, spec in enumerate(config.layers):
+        layer = f"model.layers.{i}"
+        normed = rms_norm(x, weights[f"{layer}.input_layernorm.weight"], config.norm_eps)
+        q, k = (heads(project(normed, f"{layer}.self_attn.{n}_proj"), f"{layer}.self_attn.{n}_norm.weight") for n in "qk")
+        v = project(normed, f"{layer}.self_attn.v_proj").reshape(T, -1, dim)
+        q, k = rotate(q, *angles), rotate(k, *angles)
+        if half_cache:
+            k, v = k.astype(np.float32).astype(np.float16).astype(np.float64), v.astype(np.float32).astype(np.float16).astype(np.float64)
+        x = x + project(attention(q, k, v, spec).reshape(T, -1), f"{layer}.self_attn.o_proj")
+        normed = rms_norm(x, weights[f"{layer}.post_attention_layernorm.weight"], config.norm_eps)
+        mixed = silu_product(project(normed, f"{layer}.mlp.gate_proj"), project(normed, f"{layer}.mlp.up_proj"))
+        x = x + project(mixed, f"{layer}.mlp.down_proj")
+    normed = rms_norm(x, weights["model.norm.weight"], config.norm_eps)
+    head = "lm_head" if "lm_head.weight" in weights else "model.embed_tokens"
+    return project(normed, head)

@@ -1,0 +1,211 @@
+"""Register tiles: the outer products that matrix products and attention are made of, and exact sums of byte products."""
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from ingle.kernels.cpu import dot_instruction
+from ingle.kernels.simd import (
+    ADDRESS,
+    F32,
+    I8,
+    I16,
+    I32,
+    I64,
+    INTEGERS,
+    LANES,
+    VECTOR,
+    VF,
+    VI,
+    Tile,
+    at_address,
+    call,
+    fma_of,
+    splat_of,
+)
+
+
+def _rows(b, tile, ty: Tile):
+    return [tile] if ty.rows == 1 else [b.extract_value(tile, r) for r in range(ty.rows)]
+
+
+def _tile(b, vectors, ty: Tile):
+    if ty.rows == 1:
+        return vectors[0]
+    tile = ir.Constant(ir.ArrayType(VF if ty.kind == "f" else VI, ty.rows), ir.Undefined)
+    for r, vector in enumerate(vectors):
+        tile = b.insert_value(tile, vector, r)
+    return tile
+
+
+def _row_splats(b, address, stride, ty: Tile, scalar):
+    """For each row of a tile: the scalar at address + row · stride, in all lanes."""
+    for r in range(ty.rows):
+        x = b.load(at_address(b, b.add(address, b.mul(stride, I64(r))), scalar), align=4)
+        yield splat_of(b, x, ir.VectorType(scalar, LANES))
+
+
+def _zeros(kind):
+    @intrinsic(prefer_literal=True)
+    def zeros(_typing, rows):
+        ty = Tile(kind, rows.literal_value)
+        return ty(rows), lambda context, _b, _s, _a: ir.Constant(context.get_value_type(ty), None)
+
+    return zeros
+
+
+zeros_f, zeros_i = _zeros("f"), _zeros("i")
+
+
+@intrinsic(prefer_literal=True)
+def row_splats_i(_typing, rows, address, stride):
+    """Tile whose row r holds the int32 at address + r · stride in all lanes."""
+    ty = Tile("i", rows.literal_value)
+    return ty(rows, ADDRESS, ADDRESS), lambda _c, b, _s, args: _tile(b, list(_row_splats(b, args[1], args[2], ty, I32)), ty)
+
+
+@intrinsic(prefer_literal=True)
+def load_tile(_typing, rows, address, stride):
+    """Tile whose row r is 16 float32 at address + r · stride."""
+    ty = Tile("f", rows.literal_value)
+
+    def emit(_context, b, _sig, args):
+        vectors = [b.load(at_address(b, b.add(args[1], b.mul(args[2], I64(r))), VF), align=4) for r in range(ty.rows)]
+        return _tile(b, vectors, ty)
+
+    return ty(rows, ADDRESS, ADDRESS), emit
+
+
+@intrinsic
+def store_tile(_typing, tile, address, stride):
+    """Writes row r as 16 float32 to address + r · stride."""
+
+    def emit(context, b, _sig, args):
+        for r, vector in enumerate(_rows(b, args[0], tile)):
+            b.store(vector, at_address(b, b.add(args[1], b.mul(args[2], I64(r))), VF), align=4)
+        return context.get_dummy_value()
+
+    return types.void(tile, ADDRESS, ADDRESS), emit
+
+
+@intrinsic
+def outer(_typing, tile, vector, address, stride):
+    """tile[r] + vector · (the float32 at address + r · stride): one step of a matrix product."""
+
+    def emit(_context, b, _sig, args):
+        scalars = _row_splats(b, args[2], args[3], tile, F32)
+        return _tile(b, [fma_of(b, args[1], x, row) for row, x in zip(_rows(b, args[0], tile), scalars, strict=True)], tile)
+
+    return tile(tile, VECTOR, ADDRESS, ADDRESS), emit
+
+
+@intrinsic
+def scaled(_typing, tile, vector):
+    """tile[r] · vector."""
+    return tile(tile, VECTOR), lambda _c, b, _s, args: _tile(b, [b.fmul(row, args[1]) for row in _rows(b, args[0], tile)], tile)
+
+
+@intrinsic
+def added(_typing, tile, vector):
+    """tile[r] + vector."""
+    return tile(tile, VECTOR), lambda _c, b, _s, args: _tile(b, [b.fadd(row, args[1]) for row in _rows(b, args[0], tile)], tile)
+
+
+@intrinsic
+def summed(_typing, tile, other):
+    """tile[r] + other[r]."""
+
+    def emit(_context, b, _sig, args):
+        return _tile(b, [b.fadd(x, y) for x, y in zip(_rows(b, args[0], tile), _rows(b, args[1], tile), strict=True)], tile)
+
+    return tile(tile, tile), emit
+
+
+@intrinsic
+def pairs_summed(_typing, tile):
+    """Tile of half the rows: row r is tile[2r] + tile[2r + 1]."""
+    half = Tile(tile.kind, tile.rows // 2)
+
+    def emit(_context, b, _sig, args):
+        rows = _rows(b, args[0], tile)
+        return _tile(b, [b.fadd(x, y) for x, y in zip(rows[::2], rows[1::2], strict=True)], half)
+
+    return half(tile), emit
+
+
+@intrinsic
+def outer_integers(_typing, tile, integers, vector, address, stride):
+    """tile[r] + float(integers[r]) · vector · (the float32 at address + r · stride): puts a group's integer sums on their scale."""
+
+    def emit(_context, b, _sig, args):
+        scalars = _row_splats(b, args[3], args[4], tile, F32)
+        triples = zip(_rows(b, args[0], tile), _rows(b, args[1], integers), scalars, strict=True)
+        return _tile(b, [fma_of(b, b.sitofp(i, VF), b.fmul(args[2], x), row) for row, i, x in triples], tile)
+
+    return tile(tile, integers, VECTOR, ADDRESS, ADDRESS), emit
+
+
+@intrinsic
+def dot_bytes(_typing, tile, weights, address, stride):
+    """tile[r, lane] + Σ over 4 of weights[lane, j] · x[r, j]: weights unsigned bytes, x the 4 signed bytes at address + r · stride.
+
+    Exact in int32 on every CPU: VNNI (`vpdpbusd`) and Arm (`usdot`) where there, else 16-bit products summed in pairs.
+    """
+    multiply = {"vnni512": _dot_vnni512, "vnni256": _dot_vnni256, "usdot": _dot_usdot, "portable": _dot_portable}[dot_instruction()]
+
+    def emit(_context, b, _sig, args):
+        scalars = _row_splats(b, args[2], args[3], tile, I32)
+        return _tile(b, [multiply(b, row, args[1], x) for row, x in zip(_rows(b, args[0], tile), scalars, strict=True)], tile)
+
+    return tile(tile, INTEGERS, ADDRESS, ADDRESS), emit
+
+
+def _dot_vnni512(b, accumulator, weights, x):
+    return call(b, "llvm.x86.avx512.vpdpbusd.512", VI, accumulator, weights, x)
+
+
+def _by_parts(b, accumulator, weights, x, lanes, multiply):
+    undefined = ir.Constant(VI, ir.Undefined)
+    parts = []
+    for start in range(0, LANES, lanes):
+        pick = ir.Constant(ir.VectorType(I32, lanes), [I32(start + i) for i in range(lanes)])
+        parts.append(multiply(*(b.shuffle_vector(v, undefined, pick) for v in (accumulator, weights, x))))
+    while len(parts) > 1:
+        width = parts[0].type.count * 2
+        join = ir.Constant(ir.VectorType(I32, width), [I32(i) for i in range(width)])
+        parts = [b.shuffle_vector(low, high, join) for low, high in zip(parts[::2], parts[1::2], strict=True)]
+    return parts[0]
+
+
+def _dot_vnni256(b, accumulator, weights, x):
+    half = ir.VectorType(I32, 8)
+    return _by_parts(b, accumulator, weights, x, 8, lambda a, w, v: call(b, "llvm.x86.avx512.vpdpbusd.256", half, a, w, v))
+
+
+def _dot_usdot(b, accumulator, weights, x):
+    quarter, bytes16 = ir.VectorType(I32, 4), ir.VectorType(I8, 16)
+
+    def multiply(a, w, v):
+        return call(b, "llvm.aarch64.neon.usdot.v4i32.v16i8", quarter, a, b.bitcast(w, bytes16), b.bitcast(v, bytes16))
+
+    return _by_parts(b, accumulator, weights, x, 4, multiply)
+
+
+def _dot_portable(b, accumulator, weights, x):
+    """Even and odd bytes as 16-bit numbers; LLVM turns product and pairwise sum into `vpmaddwd` where the CPU has it."""
+    words = ir.VectorType(I16, 2 * LANES)
+    wide = ir.VectorType(I32, 2 * LANES)
+    eight = ir.Constant(words, [8] * 2 * LANES)
+    w, x = b.bitcast(weights, words), b.bitcast(x, words)
+    pairs = [
+        (b.and_(w, ir.Constant(words, [0xFF] * 2 * LANES)), b.ashr(b.shl(x, eight), eight)),
+        (b.lshr(w, eight), b.ashr(x, eight)),
+    ]
+    for weight, value in pairs:
+        product = b.mul(b.sext(weight, wide), b.sext(value, wide))
+        even, odd = (
+            b.shuffle_vector(product, ir.Constant(wide, ir.Undefined), ir.Constant(VI, [I32(2 * i + k) for i in range(LANES)]))
+            for k in (0, 1)
+        )
+        accumulator = b.add(accumulator, b.add(even, odd))
+    return accumulator
