@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ingle.core.errors import ContextError, RequestError
 from ingle.core.spec import ModelConfig
 from ingle.core.state import STEP_TOKENS
 
@@ -66,6 +67,17 @@ class Backend(Protocol):
         Raises ContextError beyond the model's context, RequestError for a token id outside the vocabulary; states are then untouched.
         """
         ...
+
+
+def check_segment(config: ModelConfig, segment: Segment) -> None:
+    """Raises ContextError or RequestError for tokens that can't be read into a state."""
+    count, length = len(segment.ids), segment.state.length
+    if not 0 < count <= STEP_TOKENS:
+        raise RequestError("ids", f"must be 1 to {STEP_TOKENS} tokens", count, "Read longer prompts with `prefill`.")
+    if length + count > config.context_length:
+        raise ContextError("prompt", f"must fit the model's context of {config.context_length} tokens", length + count)
+    if min(segment.ids) < 0 or max(segment.ids) >= config.vocab_size:
+        raise RequestError("ids", f"must be between 0 and {config.vocab_size - 1}", f"{min(segment.ids)} … {max(segment.ids)}")
 
 
 def prefill(

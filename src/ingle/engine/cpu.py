@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core.errors import ContextError, RequestError
 from ingle.core.spec import ModelConfig
-from ingle.core.state import BLOCK_TOKENS, STEP_TOKENS, State, StateLayout
-from ingle.engine.backend import Segment
+from ingle.core.state import BLOCK_TOKENS, State, StateLayout
+from ingle.engine.backend import Segment, check_segment
 from ingle.engine.memory import StepMemory, up32
 from ingle.engine.packing import PackInfo
 from ingle.engine.team import Team, usable_cores
@@ -57,7 +56,7 @@ class CpuBackend:
     def forward(self, segments: Sequence[Segment]) -> list[npt.NDArray[np.float32]]:
         """Reads the tokens of every segment; see `Backend.forward`."""
         for segment in segments:
-            self._check(segment)
+            check_segment(self.config, segment)
         with self._lock:
             for segment in segments:
                 segment.state.reserve(len(segment.ids))
@@ -69,15 +68,6 @@ class CpuBackend:
                 results.append(self._memory.logits[row : row + count, : self.config.vocab_size])
                 row += count
             return results
-
-    def _check(self, segment: Segment) -> None:
-        count, length = len(segment.ids), segment.state.length
-        if not 0 < count <= STEP_TOKENS:
-            raise RequestError("ids", f"must be 1 to {STEP_TOKENS} tokens", count, "Read longer prompts with `prefill`.")
-        if length + count > self.config.context_length:
-            raise ContextError("prompt", f"must fit the model's context of {self.config.context_length} tokens", length + count)
-        if min(segment.ids) < 0 or max(segment.ids) >= self.config.vocab_size:
-            raise RequestError("ids", f"must be between 0 and {self.config.vocab_size - 1}", f"{min(segment.ids)} … {max(segment.ids)}")
 
     def _prepare(self, segments: Sequence[Segment]) -> list[int]:
         """Fills the step's record and buffers; returns the wanted rows of logits of each segment."""

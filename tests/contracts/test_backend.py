@@ -1,0 +1,138 @@
+"""What every backend must do; run over the CPU's and PyTorch's."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ingle.core.errors import CannotRewind, ContextError, RequestError
+from ingle.core.spec import LayerSpec
+from ingle.core.state import STEP_TOKENS
+from ingle.engine.backend import Backend, Segment, prefill, step
+from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
+
+LAYERS = {
+    "transformer": (LayerSpec((0, 1)),) * 2,
+    "hybrid": (LayerSpec((0,), window=24, sinks=3), LayerSpec((0, 1)), LayerSpec((), window=9, sinks=1)),
+}
+CONTEXT = 600
+
+
+def cpu(folder: Path, checkpoint: Any) -> Backend:
+    return backend_of(folder, checkpoint)
+
+
+def pytorch(_folder: Path, checkpoint: Any) -> Backend:
+    from ingle.engine.torch_backend import TorchBackend
+    from ingle.model.module import load_module
+
+    return TorchBackend(load_module(checkpoint), "digest")
+
+
+@pytest.fixture(params=[cpu, pytorch], ids=["cpu", "torch"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], Backend]:
+    return lambda kind: request.param(tmp_path, random_checkpoint(tiny_config(layers=LAYERS[kind], context=CONTEXT)))
+
+
+KINDS = pytest.mark.parametrize("kind", LAYERS)
+
+
+@KINDS
+def test_backends_agree(tmp_path: Path, kind: str) -> None:
+    checkpoint = random_checkpoint(tiny_config(layers=LAYERS[kind], context=CONTEXT))
+    ids = tokens(checkpoint.config, 300)
+    results = []
+    for backend in (cpu(tmp_path, checkpoint), pytorch(tmp_path, checkpoint)):
+        state = backend.new_state()
+        rows = [backend.forward([Segment(state, ids[i : i + 100], "all")])[0].copy() for i in range(0, 300, 100)]
+        results.append(np.concatenate(rows))
+    np.testing.assert_allclose(*results, atol=2e-4)
+
+
+@KINDS
+def test_one_by_one_is_all_at_once(make: Callable[[str], Backend], kind: str) -> None:
+    backend = make(kind)
+    ids = tokens(backend.config, 60)
+    [together] = backend.forward([Segment(backend.new_state(), ids, "all")])
+    together, state = together.copy(), backend.new_state()
+    for i, token in enumerate(ids):
+        np.testing.assert_allclose(step(backend, [(state, token)])[0], together[i], atol=1e-4)
+
+
+@KINDS
+def test_a_batch_is_its_sequences(make: Callable[[str], Backend], kind: str) -> None:
+    backend = make(kind)
+    prompts = [tokens(backend.config, count, count) for count in (1, 17, 64, 130)]
+    states = [backend.new_state() for _ in prompts]
+    together = [rows[-1].copy() for rows in backend.forward([Segment(s, p) for s, p in zip(states, prompts, strict=True)])]
+    after = [row.copy() for row in step(backend, [(state, 5) for state in states])]
+    for prompt, first, second in zip(prompts, together, after, strict=True):
+        state = backend.new_state()
+        np.testing.assert_allclose(prefill(backend, prompt, state), first, atol=1e-4)
+        np.testing.assert_allclose(step(backend, [(state, 5)])[0], second, atol=1e-4)
+
+
+@KINDS
+def test_a_fork_goes_its_own_way(make: Callable[[str], Backend], kind: str) -> None:
+    backend = make(kind)
+    state = backend.new_state()
+    prefill(backend, tokens(backend.config, 70), state)
+    fork = state.fork()
+    expected = step(backend, [(state, 1)])[0].copy()
+    for token in (2, 3, 4):
+        step(backend, [(fork, token)])
+    other = state.fork()
+    np.testing.assert_array_equal(step(backend, [(other, 9)])[0].copy(), step(backend, [(state, 9)])[0])
+    assert (state.length, fork.length) == (72, 73)
+    assert state.nbytes > 0
+    again = backend.new_state()
+    prefill(backend, tokens(backend.config, 70), again)
+    np.testing.assert_allclose(step(backend, [(again, 1)])[0], expected, atol=1e-4)
+
+
+@KINDS
+def test_rewinding_is_never_having_read(make: Callable[[str], Backend], kind: str) -> None:
+    backend = make(kind)
+    ids = tokens(backend.config, 400)
+    state = backend.new_state()
+    prefill(backend, ids[:200], state)
+    expected = backend.forward([Segment(state, ids[200:210], "all")])[0].copy()
+    state.rewind(200)
+    assert state.length == 200
+    np.testing.assert_allclose(backend.forward([Segment(state, ids[200:210], "all")])[0], expected, atol=1e-4)
+    if kind == "hybrid":
+        prefill(backend, ids[210:], state)
+        with pytest.raises(CannotRewind):
+            state.rewind(30)
+    state.rewind(0)
+    np.testing.assert_allclose(backend.forward([Segment(state, ids[:1], "all")])[0][0], step(backend, [(backend.new_state(), ids[0])])[0], atol=1e-4)
+
+
+def test_what_cannot_be_read_leaves_every_state_alone(make: Callable[[str], Backend]) -> None:
+    backend = make("transformer")
+    good, full = backend.new_state(), backend.new_state()
+    prefill(backend, tokens(backend.config, CONTEXT), full)
+    for segment, error in (
+        (Segment(full, [1]), ContextError),
+        (Segment(backend.new_state(), [backend.config.vocab_size]), RequestError),
+        (Segment(backend.new_state(), [-1]), RequestError),
+        (Segment(backend.new_state(), []), RequestError),
+        (Segment(backend.new_state(), [1] * (STEP_TOKENS + 1)), RequestError),
+    ):
+        with pytest.raises(error):
+            backend.forward([Segment(good, [1, 2]), segment])
+        assert good.length == 0
+
+
+def test_logits_as_wanted(make: Callable[[str], Backend]) -> None:
+    backend = make("transformer")
+    rows = [len(r) for r in backend.forward([Segment(backend.new_state(), [1, 2, 3], kind) for kind in ("none", "last", "all")])]  # type: ignore[arg-type]
+    assert rows == [0, 1, 3]
+
+
+def test_prefill_tells_its_progress(make: Callable[[str], Backend]) -> None:
+    backend, seen = make("transformer"), []
+    prefill(backend, tokens(backend.config, 520), backend.new_state(), lambda done, of: seen.append((done, of)))
+    assert seen == [(256, 520), (512, 520), (520, 520)]

@@ -1,0 +1,137 @@
+"""The compiled decoder step against its NumPy twin, over shapes, kinds and ways of looking back."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingle.core.errors import CheckpointError, ConfigError
+from ingle.core.spec import LayerSpec, ModelConfig, Rope
+from ingle.engine import packing
+from ingle.engine.backend import Segment, prefill, step
+from ingle.engine.cpu import CpuBackend
+from ingle.kernels import layout as at
+from ingle.kernels import naive
+from ingle.model.rope import inverse_frequencies
+from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
+
+
+def twin(config: ModelConfig, folder: Path, ids: list[int], half_cache: bool) -> np.ndarray:
+    """What the packed weights in a folder compute, by NumPy."""
+    info = packing.read_pack(folder)
+    assert info is not None
+    weights = dict(packing.unpacked(folder, info))
+    integer = {name.removesuffix(".weight") for name, place in info.places.items() if place.kind >= at.FLOAT_KINDS}
+    frequencies, scale = inverse_frequencies(config)
+    angles = np.arange(len(ids), dtype=np.float32)[:, None] * frequencies
+    return naive.decoder(config, weights, ids, (np.cos(angles) * scale, np.sin(angles) * scale), frozenset(integer), half_cache)
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> ModelConfig:
+    groups, shared, dim = draw(st.integers(1, 3)), draw(st.sampled_from([1, 2, 3, 7])), draw(st.sampled_from([8, 12, 16, 64]))
+    window, sinks = draw(st.integers(1, 40)), draw(st.integers(0, 20))
+    subsets = st.lists(st.integers(0, groups - 1), unique=True, max_size=groups).map(sorted)
+    layers = tuple(LayerSpec(tuple(draw(subsets)), window, sinks) for _ in range(draw(st.integers(1, 3))))
+    rope = draw(st.sampled_from([Rope(), Rope(kind="linear", factor=4.0), Rope(kind="llama3", factor=8.0, original_context=64)]))
+    return tiny_config(
+        draw(st.sampled_from([32, 48, 72])), draw(st.sampled_from([33, 64, 80])), groups * shared, groups, dim, draw(st.integers(5, 90)), layers,
+        qk_norm=draw(st.booleans()), biases=draw(st.booleans()), tied=draw(st.booleans()), rope=rope,
+    )  # fmt: skip
+
+
+@given(config=configs(), seed=st.integers(0, 10**6), cuts=st.lists(st.integers(1, 90), min_size=1, max_size=5), half=st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_float32_step_is_its_twin(config: ModelConfig, seed: int, cuts: list[int], half: bool) -> None:
+    ids = tokens(config, sum(cuts), seed)
+    with TemporaryDirectory() as folder:
+        backend = backend_of(Path(folder), random_checkpoint(config, seed), "fp32", 2, "float16" if half else "float32")
+        state, rows, start = backend.new_state(), [], 0
+        for count in cuts:
+            rows.append(backend.forward([Segment(state, ids[start : start + count], "all")])[0].copy())
+            start += count
+        expected = twin(config, Path(folder) / "fp32", ids, half)
+        assert state.length == len(ids)
+    # A float16 cache may round a key the other way where float32 and float64 differ, so it is only close.
+    np.testing.assert_allclose(np.concatenate(rows), expected, atol=3e-2 if half else 3e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("format_", ["int8", "int4", "bf16"])
+@pytest.mark.parametrize("seed", range(3))
+def test_packed_formats_are_their_twin(tmp_path: Path, format_: str, seed: int) -> None:
+    config = tiny_config(hidden=64, mlp=96, dim=16, tied=bool(seed % 2))
+    backend = backend_of(tmp_path, random_checkpoint(config, seed), format_)
+    ids = tokens(config, 40, seed)
+    [got] = backend.forward([Segment(backend.new_state(), ids, "all")])
+    expected = twin(config, tmp_path / format_, ids, half_cache=False)
+    # Rounding to int8 flips where float32 and float64 differ in the last bit; most rows see no flip and agree closely.
+    difference = np.abs(got - expected).max(axis=1)
+    assert np.median(difference) < 2e-2
+    assert difference.max() < 0.2
+    if format_ == "bf16":
+        assert difference.max() < 1e-4
+
+
+@given(cuts=st.lists(st.integers(1, 200), min_size=1, max_size=6), threads=st.integers(1, 3), others=st.lists(st.integers(1, 30), max_size=5))
+@settings(max_examples=25, deadline=None)
+def test_logits_depend_on_the_prefix_alone(mixed: tuple[CpuBackend, CpuBackend], cuts: list[int], threads: int, others: list[int]) -> None:
+    """Bit for bit: however the prompt is cut, whoever shares the step, however many threads work."""
+    alone, shared = mixed
+    ids = tokens(alone.config, sum(cuts))
+    state = alone.new_state()
+    expected = prefill(alone, ids, state).copy()
+    follow = step(alone, [(state, 3)])[0].copy()
+    mine, strangers = shared.new_state(), [(shared.new_state(), tokens(shared.config, count, count)) for count in others]
+    start = 0
+    for count in cuts:
+        segments = [Segment(mine, ids[start : start + count])]
+        if start == 0:
+            segments += [Segment(stranger, words) for stranger, words in strangers]
+        got = shared.forward(segments)[0][0].copy()
+        start += count
+    np.testing.assert_array_equal(got, expected)
+    batch = shared.forward([*(Segment(stranger, [7]) for stranger, _ in strangers), Segment(mine, [3])])
+    np.testing.assert_array_equal(batch[-1][0], follow)
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[CpuBackend, CpuBackend]:
+    """The same int4 hybrid on one thread and on three."""
+    layers = (LayerSpec((0, 1)), LayerSpec((1,), window=70, sinks=5), LayerSpec((), window=20, sinks=0))
+    checkpoint = random_checkpoint(tiny_config(hidden=64, mlp=96, dim=16, layers=layers))
+    folder = tmp_path_factory.mktemp("mixed")
+    return tuple(backend_of(folder, checkpoint, "int4", threads, "float16") for threads in (1, 3))  # type: ignore[return-value]
+
+
+def test_long_contexts_split_between_threads_exactly(tmp_path: Path) -> None:
+    config = tiny_config(layers=(LayerSpec((0,), window=300, sinks=2),))
+    checkpoint, ids = random_checkpoint(config), tokens(config, 1500)
+    one, three = (backend_of(tmp_path, checkpoint, "fp32", threads) for threads in (1, 3))
+    states = one.new_state(), three.new_state()
+    results = [prefill(backend, ids, state).copy() for backend, state in zip((one, three), states, strict=True)]
+    np.testing.assert_array_equal(*results)
+    np.testing.assert_array_equal(step(one, [(states[0], 1)])[0], step(three, [(states[1], 1)])[0])
+    expected = twin(config, tmp_path / "fp32", ids, half_cache=False)[-1]
+    np.testing.assert_allclose(results[0], expected, atol=5e-4)
+
+
+def test_a_damaged_pack_is_found_and_an_unknown_format_refused(tmp_path: Path) -> None:
+    config = tiny_config()
+    backend_of(tmp_path, random_checkpoint(config))
+    info = packing.read_pack(tmp_path / "fp32")
+    assert info is not None
+    assert packing.read_pack(tmp_path / "fp32", "another base") is None
+    path = tmp_path / "fp32" / "weights.bin"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="SHA-256"):
+        packing.check_pack(tmp_path / "fp32", info)
+    path.write_bytes(data[:-1])
+    with pytest.raises(CheckpointError, match="bytes"):
+        packing.check_pack(tmp_path / "fp32", info)
+    with pytest.raises(ConfigError, match="format"):
+        packing.pack_checkpoint(random_checkpoint(config), "base", "int3", tmp_path)

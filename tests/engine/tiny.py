@@ -1,0 +1,41 @@
+"""Tiny random models on the CPU backend, without files of any other format in between."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ingle.core.spec import LayerSpec, ModelConfig, Rope
+from ingle.engine import packing
+from ingle.engine.cpu import CpuBackend
+from ingle.model.checkpoint import Checkpoint, expected_shapes
+from ingle.model.tensor import Tensor
+
+
+def tiny_config(
+    hidden: int = 48, mlp: int = 80, heads: int = 4, groups: int = 2, dim: int = 12, vocab: int = 70, layers: tuple[LayerSpec, ...] = (),
+    context: int = 2000, qk_norm: bool = False, biases: bool = False, tied: bool = True, rope: Rope = Rope(),  # noqa: B008 - frozen
+) -> ModelConfig:  # fmt: skip
+    layers = layers or (LayerSpec(tuple(range(groups))),) * 2
+    return ModelConfig(
+        "llama", vocab, hidden, mlp, heads, groups, dim, layers, context, rope, tie_embeddings=tied, qkv_bias=biases, output_bias=biases,
+        mlp_bias=biases, qk_norm=qk_norm,
+    )  # fmt: skip
+
+
+def random_checkpoint(config: ModelConfig, seed: int = 0) -> Checkpoint:
+    draw, stored = np.random.default_rng(seed), {}
+    for name, shape in expected_shapes(config).items():
+        middle, spread = (1.0, 0.2) if "norm" in name else (0.0, 0.15)
+        values = (middle + spread * draw.standard_normal(shape)).astype(np.float32)
+        stored[name] = Tensor(name, shape, "F32", values.view(np.uint8).reshape(*shape[:-1], -1))
+    return Checkpoint(config, (Path("random"),), stored)
+
+
+def backend_of(folder: Path, checkpoint: Checkpoint, format_: str = "fp32", threads: int = 2, cache: str = "float32") -> CpuBackend:
+    info = packing.pack_checkpoint(checkpoint, "base", format_, folder / format_)
+    packing.check_pack(folder / format_, info)
+    return CpuBackend(folder / format_, info, threads, cache)
+
+
+def tokens(config: ModelConfig, count: int, seed: int = 0) -> list[int]:
+    return np.random.default_rng(seed).integers(0, config.vocab_size, count).tolist()

@@ -1,0 +1,109 @@
+"""Packed linears against their NumPy twin, for odd shapes, all kinds, and as exactly as float32 sums allow."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingle.core.errors import ShapeError
+from ingle.kernels import layout as at
+from ingle.kernels import naive, pack
+from tests.kernels.calls import run_linear
+
+PACKERS = {
+    "fp32": pack.pack_fp32,
+    "bf16": lambda w: pack.pack_bf16((w.view(np.uint32) >> 16).astype(np.uint16)),
+    "int8": pack.pack_int8,
+    "int8_group": lambda w: int8_groups(w),
+    "int4": pack.pack_int4,
+}
+
+
+def int8_groups(w: np.ndarray) -> pack.Packed:
+    groups = np.pad(w, ((0, 0), (0, -w.shape[1] % 32))).reshape(len(w), -1, 32)
+    scale = (np.abs(groups).max(axis=2) / 127).astype(np.float16)
+    q = np.rint(groups / np.where(scale > 0, scale, 1)[..., None]).clip(-127, 127).astype(np.int8)
+    return pack.pack_int8_groups(q.reshape(len(w), -1)[:, : w.shape[1]], scale)
+
+
+def matrix(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", PACKERS)
+@given(
+    rows=st.integers(1, 70), columns=st.integers(1, 130), tokens=st.integers(1, 29), terms=st.sampled_from([1, 2]), with_bias=st.booleans(),
+    accumulate=st.booleans(), seed=st.integers(0, 10**6), outlier=st.booleans(),
+)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+def test_kernel_is_its_twin(
+    kind: str, rows: int, columns: int, tokens: int, terms: int, with_bias: bool, accumulate: bool, seed: int, outlier: bool
+) -> None:
+    packed = PACKERS[kind](matrix(seed, rows, columns))
+    x = matrix(seed + 1, tokens, columns)
+    if outlier:
+        x[:, 0] *= 1000
+    bias = matrix(seed + 2, rows) if with_bias else None
+    onto = matrix(seed + 3, tokens, rows) if accumulate else None
+    seen = x if packed.kind < at.FLOAT_KINDS else naive.rounded(x, terms)
+    expected = naive.linear(seen, pack.unpack(packed), bias) + (0 if onto is None else onto)
+    got = run_linear(packed, x, bias, terms, onto)
+    # float32 sums of up to 130 products: each rounding is relative to the size of what is summed
+    size = np.abs(seen) @ np.abs(pack.unpack(packed).astype(np.float64)).T + 1
+    assert np.abs(got - expected).max() < 2e-6 * size.max()
+
+
+@pytest.mark.parametrize("kind", ["int8", "int8_group", "int4"])
+def test_integer_sums_are_exact(kind: str) -> None:
+    """With all scales powers of two and no minimum nothing is rounded, so the result must be equal, at the extremes too."""
+    q = np.random.default_rng(0).integers(0, 16, (32, 64)) if kind == "int4" else np.random.default_rng(0).integers(-127, 128, (32, 64))
+    q[0] = q.max()
+    scale = np.full((32, 2), 0.5, np.float16)
+    packed = {
+        "int8": lambda: pack.pack_int8_values(q.astype(np.int8), scale[:, 0]),
+        "int8_group": lambda: pack.pack_int8_groups(q.astype(np.int8), scale),
+        "int4": lambda: pack.pack_int4_values(q.astype(np.uint8), scale, np.zeros((32, 2))),
+    }[kind]()
+    x = np.random.default_rng(1).integers(-127, 128, (13, 64)).astype(np.float32)
+    x[:, ::32] = 127  # each group's scale is then exactly 1
+    np.testing.assert_array_equal(run_linear(packed, x), x @ (q.T * 0.5))
+
+
+@pytest.mark.parametrize("kind", PACKERS)
+@pytest.mark.parametrize("terms", [1, 2])
+def test_a_row_does_not_depend_on_the_others(kind: str, terms: int) -> None:
+    packed, x = PACKERS[kind](matrix(1, 48, 96)), matrix(2, 30, 96)
+    together = run_linear(packed, x, terms=terms)
+    for count in (1, 2, 3, 7):
+        np.testing.assert_array_equal(run_linear(packed, x[:count], terms=terms), together[:count])
+
+
+def test_two_terms_keep_what_an_outlier_pushes_out() -> None:
+    packed, x = pack.pack_int8(matrix(1, 32, 64)), matrix(2, 8, 64)
+    x[:, 5] = 500
+    exact = naive.linear(x, pack.unpack(packed))
+    one, two = (np.abs(run_linear(packed, x, terms=terms) - exact).max() for terms in (1, 2))
+    assert two < one / 50
+
+
+@pytest.mark.parametrize("kind", PACKERS)
+def test_packing_rounds_to_the_nearest(kind: str) -> None:
+    w = matrix(3, 20, 70)
+    error = np.abs(pack.unpack(PACKERS[kind](w)) - w)
+    span = np.ptp(np.pad(w, ((0, 0), (0, 26))).reshape(20, 3, 32), axis=2).max()
+    most = {"fp32": 0, "bf16": 2.0**-7 * np.abs(w).max(), "int8": np.abs(w).max() / 127 / 2, "int8_group": 5 / 127 / 2, "int4": span / 15 / 2}
+    assert error.max() <= most[kind] * 1.02
+
+
+def test_zero_and_constant_matrices_survive() -> None:
+    for value in (0.0, 3.5):
+        w = np.full((16, 32), value, np.float32)
+        for packer in (pack.pack_int8, pack.pack_int4, int8_groups):
+            np.testing.assert_allclose(pack.unpack(packer(w)), w, rtol=1e-3)
+
+
+def test_scales_of_another_shape_are_refused() -> None:
+    with pytest.raises(ShapeError, match="scale"):
+        pack.pack_int8_groups(np.zeros((16, 64), np.int8), np.zeros((16, 3)))
+    with pytest.raises(ShapeError, match="two dimensions"):
+        pack.pack_fp32(np.zeros((2, 2, 2)))
