@@ -1,0 +1,29 @@
+"""The paths for older CPUs, compiled and run on this one: the same tests must hold on each."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from ingle.kernels.cpu import features
+
+OLDER = {
+    "x86-64": "sse2",  # no AVX2, no F16C: everything portable
+    "haswell": "avx2",  # AVX2 and F16C, no byte dot product
+    "skylake-avx512": "avx512bw",  # AVX-512 without VNNI
+}
+
+
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="these are x86 CPUs")
+@pytest.mark.parametrize("cpu", OLDER)
+def test_kernels_hold_on(cpu: str) -> None:
+    if OLDER[cpu] not in features():
+        pytest.skip(f"this CPU lacks {OLDER[cpu]}")
+    chosen = "exact or formats or softmax or (kernel_is_its_twin and int)"
+    files = ["tests/kernels/test_linear.py", "tests/engine/test_cpu.py", "tests/engine/test_sampling.py"]
+    command = [sys.executable, "-m", "pytest", *files, "-k", chosen, "--hypothesis-seed=1"]
+    result = subprocess.run(command, env={**os.environ, "INGLE_CPU": cpu}, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stdout[-3000:]
+    assert " passed" in result.stdout
