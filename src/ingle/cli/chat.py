@@ -15,13 +15,13 @@ ingle chat smollm2 --system "You answer in one sentence."
 ingle chat --temperature 0   (always the likeliest words)
 ingle chat --set chat.history=false
 """
-SAMPLE = "What can I do with a language model that runs on my own computer?"
+SAMPLE = "What can I do with a language model at home? Name three things."
 
 
 def command(
     model: Annotated[str | None, typer.Argument(metavar="MODEL", help="A kept model; by default smollm2, or the only one.")] = None,
     system: Annotated[str | None, typer.Option(help="What the model is told first.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Most tokens of an answer.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Most tokens of an answer; by default 1024.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 = always the likeliest token.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Only the likeliest tokens that together reach this probability.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Only the k likeliest tokens; 0 = all.")] = None,
@@ -87,7 +87,9 @@ def _converse(home: "Home", talk: "Talk") -> int:
             _take(talk, turn)
         except KeyboardInterrupt:
             print()
-            if leaving and not lines.typed():
+            if lines.typed():  # it cleared the line, as in a shell
+                continue
+            if leaving:
                 return 0
             leaving = True
             note("Ctrl-C once more leaves.")

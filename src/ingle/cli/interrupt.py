@@ -3,9 +3,16 @@
 An exception in the middle of a step would leave the other threads waiting for ours, so the signal only leaves a note.
 """
 
+import contextlib
+import os
 import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
+
+from ingle.cli.output import is_terminal
 
 _PATIENCE = 3
 
@@ -36,3 +43,23 @@ class Interrupt:
         self._count += 1
         if self._count >= _PATIENCE:
             raise KeyboardInterrupt
+
+
+@contextmanager
+def silent_keys() -> Iterator[None]:
+    """Within the block, the terminal doesn't show what is typed: it would stand in the middle of an answer. It is read afterwards."""
+    if os.name == "nt" or not is_terminal(sys.stdin):
+        yield
+        return
+    import termios
+
+    handle = sys.stdin.fileno()
+    before = termios.tcgetattr(handle)
+    quiet = [*before]
+    quiet[3] &= ~termios.ECHO
+    termios.tcsetattr(handle, termios.TCSADRAIN, quiet)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(termios.error):  # the terminal may be gone
+            termios.tcsetattr(handle, termios.TCSADRAIN, before)

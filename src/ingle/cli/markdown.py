@@ -6,15 +6,17 @@ Colours are the terminal's own sixteen, in the shades that are legible on dark a
 import re
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.markdown import CodeBlock, Heading, Markdown, MarkdownElement
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.markdown import CodeBlock, Heading, ListItem, Markdown, MarkdownElement
 from rich.padding import Padding
+from rich.segment import Segment
 from rich.style import Style
 from rich.syntax import ANSISyntaxTheme, Syntax
+from rich.text import Text
 from rich.theme import Theme
 
 MAX_WIDTH = 100
@@ -36,6 +38,8 @@ class Block:
     tokens: tuple[Token, ...]
     start: int
     """Where its first line begins in the text."""
+    source: str
+    """Its part of the text."""
 
 
 def split_blocks(text: str) -> list[Block]:
@@ -47,10 +51,11 @@ def split_blocks(text: str) -> list[Block]:
             groups.append([])
         depth += token.nesting
         groups[-1].append(token)
-    starts = [0]
+    lines = [0]
     for line in text.split("\n"):
-        starts.append(starts[-1] + len(line) + 1)
-    return [Block(tuple(group), starts[group[0].map[0] if group[0].map else 0]) for group in groups]
+        lines.append(lines[-1] + len(line) + 1)
+    starts = [lines[group[0].map[0]] if group[0].map else 0 for group in groups]
+    return [Block(tuple(group), start, text[start:end]) for group, start, end in zip(groups, starts, [*starts, len(text)][1:], strict=True)]
 
 
 def decided(text: str) -> str:
@@ -65,11 +70,16 @@ def make_console(width: int) -> Console:
 
 def render(console: Console, block: Block, width: int) -> list[str]:
     """The lines of a block, with their escape sequences, none wider than `width`."""
+    try:
+        lines = _lines(console, _Blocks(block.tokens), min(width, MAX_WIDTH))
+    except Exception:  # whatever a model writes must not end the conversation: it is shown as it is
+        lines = []
+    return lines or _lines(console, Text(block.source), width)  # also where nested quotes leave no room for the text
+
+
+def _lines(console: Console, what: RenderableType, width: int) -> list[str]:
     with console.capture() as capture:
-        try:
-            console.print(_Blocks(block.tokens), width=min(width, MAX_WIDTH))
-        except Exception:  # whatever a model writes must not end the conversation: it is shown as it is
-            console.print("".join(token.content for token in block.tokens), width=width, markup=False)
+        console.print(what, width=width)
     lines = [line.rstrip() for line in capture.get().split("\n")]
     while lines and not _bare(lines[-1]):
         lines.pop()
@@ -95,10 +105,30 @@ class _Heading(Heading):
         yield text
 
 
+class _Item(ListItem):
+    """An item of a list; numbers have their dot."""
+
+    def render_number(self, console: Console, options: ConsoleOptions, number: int, last_number: int) -> RenderResult:
+        """The lines of a numbered item."""
+        width = len(str(last_number)) + 3
+        lines = console.render_lines(self.elements, options.update(width=options.max_width - width), style=self.style)
+        style = console.get_style("markdown.item.number")
+        for row, line in enumerate(lines):
+            yield Segment(f"{number}.".rjust(width - 1) + " " if row == 0 else " " * width, style)
+            yield from line
+            yield Segment("\n")
+
+
 class _Blocks(Markdown):
     """Blocks that have been parsed already. Links show where they lead, because a model wrote them."""
 
-    elements: dict[str, type[MarkdownElement]] = {**Markdown.elements, "fence": _Code, "code_block": _Code, "heading_open": _Heading}  # type: ignore[misc]  # noqa: RUF012
+    elements: ClassVar[dict[str, type[MarkdownElement]]] = {
+        **Markdown.elements,
+        "fence": _Code,
+        "code_block": _Code,
+        "heading_open": _Heading,
+        "list_item_open": _Item,
+    }
 
     def __init__(self, tokens: tuple[Token, ...]) -> None:
         super().__init__("", hyperlinks=False)

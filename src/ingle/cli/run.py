@@ -26,7 +26,7 @@ def command(
     raw: Annotated[bool, typer.Option("--raw", help="Go on from plain text, without the chat template.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the text.")] = False,
     system: Annotated[str | None, typer.Option(help="What the model is told first.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Most tokens of the answer.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Most tokens of the answer; by default 1024.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be given several times.")] = None,
     logprobs: Annotated[int | None, typer.Option(help="With --json: log-probabilities, and so many alternatives per token.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 = always the likeliest token.")] = None,

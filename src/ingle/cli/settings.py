@@ -25,8 +25,8 @@ class ChatSettings:
     """Threads that compute; none = as many as there are usable cores."""
     system: str = ""
     """What the model is told before the conversation; empty = whatever its template says."""
-    max_tokens: int | None = None
-    """Most tokens of one answer; none = up to the context."""
+    max_tokens: int = 1024
+    """Most tokens of one answer: small models repeat themselves for ever now and then, so the context is too long a limit."""
     history: bool = True
     """Whether lines that were typed are kept in the home, for the next time."""
     markdown: bool = True
@@ -38,7 +38,7 @@ class ChatSettings:
             raise ConfigError("chat.format", f"must be one of {', '.join(formats)}", self.format)
         if self.threads is not None and not 1 <= self.threads <= 1024:
             raise ConfigError("chat.threads", "must be between 1 and 1024", self.threads)
-        if self.max_tokens is not None and self.max_tokens < 1:
+        if self.max_tokens < 1:
             raise ConfigError("chat.max_tokens", "must be at least 1", self.max_tokens)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ingle.cli.conversation import Conversation
 from ingle.cli.generate import Outcome, generate, new_seed
+from ingle.cli.interrupt import silent_keys
 from ingle.cli.output import complain, note
 from ingle.cli.record import Recorder, answer_event, answer_key
 from ingle.cli.screen import make_screen
@@ -92,21 +93,24 @@ class Talk:
     def _answer(self, request: Request) -> Outcome:
         self._key = self._key or answer_key(self.home)
         screen = make_screen(self.settings.chat.markdown)
-        try:
-            return generate(self.model, request, screen.show, self.session)
-        finally:
-            screen.finish()
+        with silent_keys():
+            try:
+                return generate(self.model, request, screen.show, self.session)
+            finally:
+                screen.finish()
 
     def _remark(self, outcome: Outcome) -> None:
         """What the person should know about this answer, if anything."""
         context = self.model.backend.config.context_length
+        full = self.used_tokens + 1 >= context
         if outcome.finish == "cancelled":
             note("(stopped)" if outcome.text else "(stopped before the first word; the question was taken back)")
-        elif outcome.finish == "length":
-            full = self.used_tokens + 1 >= context
-            note("(the context is full: /undo or /clear)" if full else f"(cut at {self.settings.chat.max_tokens} tokens, as asked)")
+        elif outcome.finish == "length" and not full:
+            note(f"(cut at chat.max_tokens = {self.settings.chat.max_tokens}; ask it to go on)")
+        if full:
+            note("(the context is full: /undo takes the last turn back, /clear begins anew)")
         elif self.used_tokens > NEARLY_FULL * context:
-            note(f"(the context is {self.used_tokens / context:.0%} full; /clear begins anew, /undo takes the last turn back)")
+            note(f"(the context is {self.used_tokens / context:.0%} full; /undo takes the last turn back, /clear begins anew)")
 
 
 def expand(path: str) -> Path:

@@ -1,0 +1,43 @@
+# Two commands on a machine that has Python 3.11 or newer and nothing of ours: `make run` chats, `make test` tests.
+# Interrupted half-way, both go on where they were: a stamp is written when its step is done, not before.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+.PHONY: run test check clean
+
+# A pull that is done already says so at once. Without a terminal the chat answers one sample question and ends; it is then given
+# no standard input, because a job may hand down one that never ends.
+run: $(VENV)/.stamp-run
+	$(BIN)/ingle pull smollm2
+	@if [ -t 0 ]; then exec $(BIN)/ingle chat; else exec $(BIN)/ingle chat < /dev/null; fi
+
+test: $(VENV)/.stamp-test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.stamp-test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+$(VENV)/.stamp-venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Ingle needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo not there)." >&2; \
+	  echo "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "'$(PYTHON)' can't make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.stamp-run: pyproject.toml $(VENV)/.stamp-venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.stamp-test: pyproject.toml $(VENV)/.stamp-venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(VENV)/.stamp-run
+
+clean:
+	rm -rf $(VENV)

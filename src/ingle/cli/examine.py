@@ -1,0 +1,198 @@
+"""What `ingle doctor` looks at. Nothing that it finds ends it: it is there for when things are broken."""
+
+import importlib.util
+import os
+import platform
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from ingle.core.errors import IngleError
+from ingle.home.place import Home
+
+State = Literal["ok", "slow", "missing", "broken"]
+LIBRARIES = ("numpy", "llvmlite", "numba", "tokenizers", "safetensors", "gguf", "jinja2", "typer", "rich", "sqlalchemy", "cryptography")
+_NOT_FOR_USERS = ("dev", "bench")
+_SLOW_GB_PER_S = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing about this machine."""
+
+    about: str
+    value: str
+    state: State = "ok"
+    cure: str = ""
+
+
+def examine(home: Home) -> list[Finding]:
+    """Everything, in the order of the listing."""
+    parts: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
+        ("versions", _versions),
+        ("CPU", _cpu),
+        ("memory", _memory),
+        ("home", lambda: _home(home)),
+        ("kernels", lambda: _kernels(home)),
+        ("models", lambda: _models(home)),
+        ("ledger", lambda: _ledger(home)),
+        ("extras", _extras),
+    )
+    findings: list[Finding] = []
+    for name, look in parts:
+        try:
+            findings += look()
+        except IngleError as error:
+            findings.append(
+                Finding(name, f"{error.field}: {error.rule}" + (f" (got {error.got})" if error.got else ""), "broken", error.cure)
+            )
+        except Exception as error:  # a report with a hole in it is better than none
+            findings.append(Finding(name, f"{type(error).__name__}: {error}", "broken", "Please report it."))
+    return findings
+
+
+def _versions() -> Iterator[Finding]:
+    from ingle import __version__
+
+    yield Finding("Ingle", __version__)
+    yield Finding("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    found = {name: _version(name) for name in LIBRARIES}
+    yield Finding("libraries", ", ".join(f"{name} {version}" for name, version in found.items() if version))
+    lacking = [name for name, version in found.items() if not version]
+    if lacking:
+        yield Finding("libraries", f"without {', '.join(lacking)}", "broken", "Install Ingle again: pip install --force-reinstall ingle")
+
+
+def _cpu() -> Iterator[Finding]:
+    from ingle.engine.team import usable_cores
+    from ingle.kernels.cpu import describe, features
+
+    about = describe()
+    yield Finding("CPU", f"{_cpu_name()} ({about['name']}), {usable_cores()} of {os.cpu_count()} cores usable")
+    known = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vnni", "avxvnni", "avx512bf16", "neon", "dotprod", "i8mm")
+    yield Finding("instructions", ", ".join(name for name in known if name in features()) or "none that the kernels use")
+    if about["vectors"] == "baseline":
+        cure = "Everything runs, slower; a CPU from 2013 on (Haswell, Zen) has AVX2."
+        yield Finding("kernel path", "neither AVX2 nor NEON", "slow", cure)
+    elif about["byte dot product"] == "portable":
+        cure = "Everything runs, prompts are read slower; CPUs with VNNI (x86) or I8MM (Arm) have one."
+        yield Finding("kernel path", f"{about['vectors']}, without an instruction for dot products of bytes", "slow", cure)
+    else:
+        yield Finding("kernel path", f"{about['vectors']} with {about['byte dot product']} for dot products of bytes")
+
+
+def _memory() -> Iterator[Finding]:
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+        kb = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
+        yield Finding("memory", f"{kb['MemAvailable'] / 1e6:.1f} GB free of {kb['MemTotal'] / 1e6:.1f}")
+    except (OSError, LookupError, ValueError):
+        yield Finding("memory", "unknown on this system")
+
+
+def _home(home: Home) -> Iterator[Finding]:
+    if not home.root.exists():
+        yield Finding("home", f"{home.root} (not made yet)", "missing", "`ingle pull smollm2` makes it.")
+        return
+    home.create()  # says what is wrong if it can't be written
+    used = sum(path.stat().st_size for path in home.root.rglob("*") if path.is_file())
+    yield Finding("home", f"{home.root}: {used / 1e6:.0f} MB, {shutil.disk_usage(home.root).free / 1e9:.1f} GB free on its disk")
+    yield from _settings(home)
+
+
+def _settings(home: Home) -> Iterator[Finding]:
+    from ingle.cli.settings import FILE, read_settings
+
+    read_settings(home)
+    if (home.root / FILE).exists():
+        yield Finding("settings", str(home.root / FILE))
+
+
+def _kernels(home: Home) -> Iterator[Finding]:
+    from ingle.cli.progress import watching
+    from ingle.cli.selftest import check_linears, read_gb_per_s
+    from ingle.engine.team import usable_cores
+    from ingle.kernels.jit import ENTRIES, build, cache_folder, stored
+
+    there = sum(stored(name) is not None for name in ENTRIES)
+    with watching() as watch:
+        made = build(progress=lambda done, total: watch.pieces("compiling kernels", done, total))
+    yield Finding("kernel cache", f"{cache_folder()}: {there} of {len(ENTRIES)} were there" + (f", {made} compiled now" if made else ""))
+    checked = check_linears()
+    wrong = [result.name for result in checked if not result.sound]
+    worst = max(result.error for result in checked)
+    if wrong:
+        cure = f"Delete {home.jit} and run this again; if it stays wrong, please report it."
+        yield Finding("self-test", f"{', '.join(wrong)} compute something else than their twins (by {worst:.1e})", "broken", cure)
+    else:
+        yield Finding("self-test", f"{', '.join(result.name for result in checked)} agree with their NumPy twins (to {worst:.0e})")
+    threads = usable_cores()
+    speed = read_gb_per_s(threads)
+    slow = speed < _SLOW_GB_PER_S
+    cure = "Is something else busy here? The memory of a small virtual machine can be this slow." if slow else ""
+    yield Finding("weights read", f"{speed:.1f} GB/s by {threads} threads", "slow" if slow else "ok", cure)
+
+
+def _models(home: Home) -> Iterator[Finding]:
+    from ingle.home.base import is_whole, read_base
+    from ingle.home.kept import list_kept
+
+    kept = list_kept(home)
+    if not kept:
+        yield Finding("models", "none is kept", "missing", "ingle pull smollm2")
+    for one in kept:
+        base = read_base(home, one.base)
+        whole = is_whole(home, base)
+        cure = "" if whole else f"Files are missing or cut off: ingle rm {one.name}, then pull it again."
+        yield Finding(f"model {one.name}", f"{base.nbytes / 1e6:.0f} MB from {base.source}", "ok" if whole else "broken", cure)
+
+
+def _ledger(home: Home) -> Iterator[Finding]:
+    from ingle.cli.house import open_ledger
+
+    if not home.other_database and not home.database_file.exists():
+        yield Finding("ledger", "empty")
+        return
+    with open_ledger(home) as ledger:
+        result = ledger.verify()
+    if result.problem:
+        yield Finding("ledger", result.problem.what, "broken", "ingle verify says more.")
+    else:
+        yield Finding("ledger", f"whole, {result.count} facts")
+
+
+def _extras() -> Iterator[Finding]:
+    """What can be added, read from the package itself, so that a new extra needs no line here."""
+    wanted: dict[str, list[str]] = {}
+    for requirement in metadata.requires("ingle") or ():
+        match = re.match(r"([A-Za-z0-9._-]+).*extra\s*==\s*['\"]([\w-]+)['\"]", requirement)
+        if match and match[2] not in _NOT_FOR_USERS:
+            wanted.setdefault(match[2], []).append(match[1])
+    for extra, packages in wanted.items():
+        lacking = [name for name in packages if not _version(name)]
+        if lacking:
+            yield Finding(f"extra {extra}", f"without {', '.join(lacking)}", "missing", f"pip install 'ingle[{extra}]'")
+        else:
+            yield Finding(f"extra {extra}", ", ".join(f"{name} {_version(name)}" for name in packages))
+    if importlib.util.find_spec("readline") is None:
+        yield Finding("line editing", "this Python has no readline", "missing", "Chat works; lines can't be edited or recalled.")
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        lines = []
+    found = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model")))
+    return next(found, "") or platform.processor() or "unknown CPU"

@@ -1,0 +1,229 @@
+"""`ingle chat` at a terminal (a pseudo one) and without."""
+
+import json
+import re
+import stat
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from ingle.cli.conversation import Conversation
+from ingle.core.errors import ConfigError
+from ingle.core.message import Message
+from ingle.home.place import Home
+from tests.cli.place import COMMAND, CONTEXT, environment, ingle
+
+PROMPT = "› "
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+
+
+class Chat:
+    """Somebody at a terminal."""
+
+    def __init__(self, home: Path, *options: str) -> None:
+        env = environment(home, {"TERM": "xterm-256color"})
+        command, *arguments = [*COMMAND, "chat", *options]
+        self.child = pexpect.spawn(command, arguments, env=env, encoding="utf-8", timeout=20, dimensions=(30, 80))
+        self.child.expect_exact(PROMPT)
+
+    def say(self, line: str) -> str:
+        """Types a line; what is shown until the next prompt, without colours."""
+        self.child.sendline(line)
+        return self.until_prompt()
+
+    def until_prompt(self) -> str:
+        self.child.expect(f"\n\r?(?:\x1b\\[[0-9;?]*[a-zA-Z])*{PROMPT}")
+        return plain(self.child.before)
+
+    def interrupt(self) -> None:
+        """Ctrl-C, as late as a person would type it: Python's readline misses one that comes the moment it begins to wait."""
+        time.sleep(0.2)
+        self.child.sendintr()
+
+    def leave(self) -> int:
+        self.child.sendeof()
+        self.child.expect(pexpect.EOF)
+        self.child.close()
+        return int(self.child.exitstatus)
+
+
+def plain(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text).replace("\r", "")
+
+
+@pytest.fixture
+def chat(tiny_home: Path) -> Iterator[Chat]:
+    chat = Chat(tiny_home, "--max-tokens", "10", "--seed", "1")
+    yield chat
+    chat.child.close(force=True)
+
+
+def saved(chat: Chat, path: Path) -> list[dict[str, str]]:
+    assert str(path) in chat.say(f"/save {path}").replace("\n", "")
+    messages: list[dict[str, str]] = json.loads(path.read_text("utf-8"))["messages"]
+    return messages
+
+
+def test_a_conversation_with_every_command(chat: Chat, tmp_path: Path) -> None:
+    assert all(f"/{name}" in chat.say("/help") for name in ("system", "save", "load", "undo", "regenerate", "clear", "stats", "quit"))
+    assert "cut at chat.max_tokens = 10" in chat.say("hello")
+    assert "tokens/s" in (told := chat.say("/stats"))
+    assert "digest" in told
+    assert "resident" in told
+    chat.say("again")
+    first = saved(chat, tmp_path / "talk.json")
+    assert [message["role"] for message in first] == ["user", "assistant"] * 2
+    assert [message["content"] for message in first[::2]] == ["hello", "again"]
+    assert stat.S_IMODE((tmp_path / "talk.json").stat().st_mode) == 0o600
+    assert "Taken back: again" in chat.say("/undo")
+    assert saved(chat, tmp_path / "talk.json") == first[:2]
+    chat.say("/regenerate")
+    assert saved(chat, tmp_path / "talk.json")[0] == first[0]
+    assert "Set" in chat.say("/system Be kind.")
+    assert "Be kind." in chat.say("/system")
+    assert saved(chat, tmp_path / "talk.json")[0] == {"role": "system", "content": "Be kind."}
+    assert "Forgotten" in chat.say("/clear")
+    assert "There is nothing to take back" in chat.say("/undo")
+    assert "2 messages loaded" in chat.say(f"/load {tmp_path / 'talk.json'}")
+    assert "Did you mean /stats" in chat.say("/stat")
+    assert "is not there" in chat.say("/load nowhere.json").replace("\n", " ")
+    (tmp_path / "other").write_text("mine")
+    assert "something else than a conversation" in chat.say(f"/save {tmp_path / 'other'}").replace("\n", " ")
+    assert (tmp_path / "other").read_text() == "mine"
+    chat.child.sendline("/quit")
+    chat.child.expect(pexpect.EOF)
+    chat.child.close()
+    assert chat.child.exitstatus == 0
+
+
+def test_several_lines_and_slashes(chat: Chat, tmp_path: Path) -> None:
+    chat.child.sendline("one\\")
+    chat.child.expect_exact("… ")
+    chat.say("two")
+    for line in ('"""', "three", ""):
+        chat.child.sendline(line)
+        chat.child.expect_exact("… ")
+    chat.say('four"""')
+    chat.say("//help")
+    chat.say("/etc/passwd is what?")
+    questions = [message["content"] for message in saved(chat, tmp_path / "t.json") if message["role"] == "user"]
+    assert questions == ["one\ntwo", "three\n\nfour", "/help", "/etc/passwd is what?"]
+
+
+def test_a_full_context_is_said_and_the_talk_goes_on(chat: Chat) -> None:
+    assert "context is" in chat.say("x" * (CONTEXT - 40))
+    told = chat.say("more of it, and more")
+    assert f"within the context of {CONTEXT} tokens" in told.replace("\n", " ")
+    assert "/undo" in told
+    assert "Taken back: xxx" in chat.say("/undo")
+    assert "cut at" in chat.say("short")
+    assert chat.leave() == 0
+
+
+def test_ctrl_c_at_the_prompt(chat: Chat) -> None:
+    chat.child.send("half a line")
+    chat.interrupt()
+    chat.until_prompt()
+    chat.interrupt()
+    assert "once more leaves" in chat.until_prompt()
+    chat.say("/stats")
+    chat.interrupt()
+    assert "once more leaves" in chat.until_prompt()
+    chat.interrupt()
+    chat.child.expect(pexpect.EOF)
+    chat.child.close()
+    assert chat.child.exitstatus == 0
+
+
+def test_ctrl_c_in_the_middle_of_an_answer(smollm2_home: Home, tmp_path: Path) -> None:
+    chat = Chat(smollm2_home.root, "--temperature", "0", "--no-history")
+    chat.child.sendline("Write a very long story about a lighthouse.")
+    chat.child.expect("lighthouse[^.]*[.,]")
+    chat.child.expect("[a-z]{3}")
+    time.sleep(0.3)
+    chat.child.sendintr()
+    assert "(stopped)" in (told := chat.until_prompt())
+    assert "^C" not in told
+    assert "once more" not in told
+    told = chat.say("What is the capital of France? Answer with one word.")
+    assert "Paris" in told
+    messages = saved(chat, tmp_path / "t.json")
+    assert [message["role"] for message in messages] == ["user", "assistant"] * 2
+    assert len(messages[1]["content"]) > 20
+    assert "known from before" in (stats := chat.say("/stats"))
+    assert not re.search(r"\b0 of \d+ were known", stats.replace("\n", "")), "the second turn must read only what is new"
+    assert chat.leave() == 0
+    rows = [json.loads(line)["facts"] for line in ingle(smollm2_home.root, "log", "--json", "--last", "2").stdout.splitlines()]
+    assert [row["finish"] for row in rows] == ["cancelled", "stop"]
+
+
+def test_history_is_private_and_can_be_turned_off(own_home: Home) -> None:
+    chat = Chat(own_home.root, "--max-tokens", "2")
+    chat.say("remember me")
+    assert chat.leave() == 0
+    path = own_home.root / "history"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert json.loads(path.read_text()) == "remember me"
+    chat = Chat(own_home.root, "--max-tokens", "2")
+    chat.child.send("\x1b[A")
+    chat.child.expect_exact("remember me")
+    chat.child.sendintr()
+    chat.child.close(force=True)
+    path.unlink()
+    chat = Chat(own_home.root, "--max-tokens", "2", "--set", "chat.history=false")
+    chat.say("forget me")
+    assert chat.leave() == 0
+    assert not path.exists()
+
+
+def test_nothing_kept_offers_to_pull(tmp_path: Path) -> None:
+    child = pexpect.spawn(COMMAND[0], [*COMMAND[1:], "chat"], env=environment(tmp_path), encoding="utf-8", timeout=20)
+    child.expect("Pull smollm2 .*93 MB.* now\\? \\[y/N\\]")
+    child.sendline("n")
+    child.expect("ingle pull smollm2")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 3
+
+
+def test_rm_asks_at_a_terminal(own_home: Home) -> None:
+    child = pexpect.spawn(COMMAND[0], [*COMMAND[1:], "rm", "tiny"], env=environment(own_home.root), encoding="utf-8", timeout=20)
+    child.expect_exact("Remove tiny (with its files)? [y/N]")
+    child.sendline("")
+    child.expect("Nothing was removed")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 1
+    assert "tiny" in ingle(own_home.root, "list").stdout
+
+
+def test_without_a_terminal(smollm2_home: Home, tiny_home: Path) -> None:
+    told = ingle(smollm2_home.root, "chat", "--temperature", "0").stdout
+    assert told.startswith("› What can I do with a language model at home?")
+    assert len(told) > 200
+    assert "\x1b" not in told
+    two = ingle(tiny_home, "chat", "--max-tokens", "3", given=b"hello\n\nagain\n/stats\n")
+    assert "2 answers, 6 tokens" in two.stderr
+
+
+def test_saved_conversations_are_checked(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    talk = Conversation("Be kind.", [Message.of("user", "a\ud83d\ude00"[:1] + "é"), Message.of("assistant", "b")])
+    talk.save(path, "tiny")
+    assert Conversation.load(path) == talk
+    for text, words in (
+        ("{", "must be a saved conversation"),
+        ('{"x": 1}', "must hold a list"),
+        ('[{"role": "robot", "content": "x"}]', "message 1"),
+        ('[{"role": "user", "content": 1}]', "message 1"),
+        ('[{"role": "user", "content": "x"}, {"role": "system", "content": "y"}]', "one system message"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=words):
+            Conversation.load(path)
+    path.write_text('[{"role": "user", "content": "x"}]')
+    assert Conversation.load(path).turns == [Message.of("user", "x")]

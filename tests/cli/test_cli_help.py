@@ -1,0 +1,87 @@
+"""`ingle --help` is quick and complete, and no verb imports more than it needs before it answers."""
+
+import importlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ingle import __version__
+from ingle.cli.main import VERBS
+from tests.cli.place import COMMAND, environment, ingle
+
+
+def test_help_lists_every_verb_within_its_time(tmp_path: Path) -> None:
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        done = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, check=True, env=environment(tmp_path))
+        times.append(time.perf_counter() - start)
+    for verb, line in VERBS.items():
+        assert verb in done.stdout
+        assert line in done.stdout
+    assert min(times) < 0.3, times
+    assert not any(tmp_path.iterdir()), "help touches no home"
+
+
+def test_help_imports_no_verb_and_nothing_heavy(tmp_path: Path) -> None:
+    program = "import sys\nfrom ingle.cli.main import main\nmain(['--help'])\nprint(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment(tmp_path))
+    loaded = set(done.stderr.split())
+    assert "ingle.cli.main" in loaded
+    assert not loaded & {
+        "numpy",
+        "llvmlite",
+        "tokenizers",
+        "sqlalchemy",
+        "cryptography",
+        "jinja2",
+        *(f"ingle.cli.{verb}" for verb in VERBS),
+    }
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_verb_has_the_help_that_is_listed_and_examples(verb: str, tmp_path: Path) -> None:
+    module = importlib.import_module(f"ingle.cli.{verb}")
+    assert module.command.__doc__.splitlines()[0] == VERBS[verb]
+    assert f"ingle {verb}" in module.EXAMPLES
+
+
+def test_help_of_a_verb_shows_its_examples(tmp_path: Path) -> None:
+    said = ingle(tmp_path, "run", "--help").stdout
+    assert 'ingle run "Why is the sky blue?"' in said
+    assert "--logprobs" in said
+
+
+def test_version_and_nothing_at_all(tmp_path: Path) -> None:
+    assert ingle(tmp_path, "--version").stdout == f"ingle {__version__}\n"
+    assert "Talk with a kept model." in ingle(tmp_path).stdout
+
+
+def test_an_answer_begins_without_database_and_rich(tiny_home: Path) -> None:
+    program = """
+import io, sys
+from ingle.cli.main import main
+class Watch(io.TextIOWrapper):
+    first = True
+    def write(self, text):
+        if Watch.first:
+            Watch.first = False
+            print(*sys.modules, file=sys.stderr)
+        return super().write(text)
+sys.stdout = Watch(sys.stdout.buffer, encoding="utf-8")
+sys.exit(main(["run", "hello", "--max-tokens", "4", "--temperature", "0"]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment(tiny_home), stdin=subprocess.DEVNULL
+    )
+    loaded = set(done.stderr.split())
+    assert "ingle.engine.answer" in loaded
+    assert not loaded & {"sqlalchemy", "cryptography", "rich", "numba", "torch", "huggingface_hub"}
+
+
+def test_tests_leave_the_users_home_alone() -> None:
+    assert "ingle-tests" in os.environ["INGLE_HOME"] or "INGLE_TEST_HOME" in os.environ

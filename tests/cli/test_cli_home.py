@@ -1,0 +1,178 @@
+"""The verbs that look after the home: pull, list, show, rm, log, verify, head, doctor."""
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from ingle.cli.examine import examine
+from ingle.home.place import Home
+from tests.cli.place import COMMAND, CONTEXT, environment, ingle
+
+
+def kinds(home: Path) -> list[str]:
+    return [json.loads(line)["kind"] for line in ingle(home, "log", "--json", "--last", "1000").stdout.splitlines()]
+
+
+def test_pull_list_show_rm(tmp_path: Path, tiny_folder: Path) -> None:
+    told = json.loads(ingle(tmp_path, "pull", str(tiny_folder), "--name", "mine", "--json").stdout)
+    assert told["name"] == "mine"
+    assert not told["already"]
+    start = time.perf_counter()
+    again = ingle(tmp_path, "pull", str(tiny_folder), "--name", "mine")
+    assert time.perf_counter() - start < 3
+    assert "was kept already" in again.stdout
+    assert kinds(tmp_path) == ["pull"], "nothing changed, so nothing is recorded"
+    [entry] = json.loads(ingle(tmp_path, "list", "--json").stdout)
+    assert entry["base"] == told["base"]
+    assert "mine" in ingle(tmp_path, "list").stdout
+    shown = json.loads(ingle(tmp_path, "show", "mine", "--json").stdout)
+    assert shown["config"]["context_length"] == CONTEXT
+    assert shown["packed"] == [{"format": "auto", "bytes": told["packed_bytes"], "model_digest": told["model_digest"]}]
+    assert {file["name"] for file in shown["base"]["files"]} == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    words = ingle(tmp_path, "show", "mine").stdout
+    assert told["base"] in words
+    assert "llama" in words
+    assert "4 of width 16, sharing 2 key-value groups" in words
+    assert "freed" in ingle(tmp_path, "rm", "mine").stdout
+    assert json.loads(ingle(tmp_path, "list", "--json").stdout) == []
+    assert kinds(tmp_path) == ["pull", "rm"]
+    ingle(tmp_path, "pull", str(tiny_folder), "--name", "mine")
+    assert kinds(tmp_path) == ["pull", "rm", "pull"]
+
+
+def test_another_format_is_made_ready_beside_the_first(own_home: Home, tiny_folder: Path) -> None:
+    ingle(own_home.root, "pull", str(tiny_folder), "--name", "tiny", "--format", "fp32")
+    shown = json.loads(ingle(own_home.root, "show", "tiny", "--json").stdout)
+    assert [pack["format"] for pack in shown["packed"]] == ["auto", "fp32"]
+    assert shown["packed"][0]["model_digest"] != shown["packed"][1]["model_digest"]
+
+
+def test_damaged_weights_are_not_kept(tmp_path: Path, tiny_folder: Path) -> None:
+    bad = shutil.copytree(tiny_folder, tmp_path / "bad")
+    data = bytearray((bad / "model.safetensors").read_bytes())
+    data[-4:] = b"\x00\x00\xc0\x7f"  # NaN
+    (bad / "model.safetensors").write_bytes(data)
+    said = ingle(tmp_path / "home", "pull", str(bad), code=4).stderr
+    assert "must hold finite numbers only" in said
+    (bad / "model.safetensors").write_bytes(data[:-100])
+    ingle(tmp_path / "home", "pull", str(bad), code=4)
+    assert json.loads(ingle(tmp_path / "home", "list", "--json").stdout) == []
+
+
+@pytest.mark.parametrize("after_s", [0.5, 1.2])
+def test_killed_in_the_middle_it_works_the_next_time(tmp_path: Path, smollm2_gguf: Path, after_s: float) -> None:
+    home = tmp_path / "home"
+    command = [*COMMAND, "pull", str(smollm2_gguf), "--name", "m"]
+    with subprocess.Popen(
+        command, env=environment(home), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        time.sleep(after_s)
+        process.send_signal(signal.SIGKILL if os.name != "nt" else signal.SIGTERM)
+    ingle(home, "pull", str(smollm2_gguf), "--name", "m")
+    assert [entry["name"] for entry in json.loads(ingle(home, "list", "--json").stdout)] == ["m"]
+    assert kinds(home) == ["pull"]
+    assert list((home / "staging").iterdir()) == []
+
+
+def test_verify_finds_what_was_changed(own_home: Home, tmp_path: Path) -> None:
+    ingle(own_home.root, "run", "hi", "--max-tokens", "2")
+    exported = tmp_path / "head"
+    ingle(own_home.root, "head", "--out", str(exported))
+    assert json.loads(ingle(own_home.root, "head").stdout)["seq"] == 2
+    assert "2 facts" in ingle(own_home.root, "verify", "--head", str(exported)).stdout
+    with sqlite3.connect(own_home.database_file) as database:
+        database.execute("UPDATE ledger SET facts = replace(facts, 'finish', 'fine') WHERE seq = 2")
+    database.close()
+    assert "BROKEN at fact 2" in ingle(own_home.root, "verify", code=7).stdout
+    told = json.loads(ingle(own_home.root, "verify", "--json", code=7).stdout)
+    assert told["problem"]["seq"] == 2
+    assert told["facts"] == 1
+    [file] = own_home.bases.glob("*/model.safetensors")
+    file.chmod(0o600)
+    with file.open("r+b") as weights:
+        weights.seek(-1, os.SEEK_END)
+        weights.write(b"\x01")
+    assert "model.safetensors is altered" in ingle(own_home.root, "verify", "--models", code=7).stdout
+
+
+def test_a_cut_off_tail_is_accepted_as_a_fact(own_home: Home) -> None:
+    ingle(own_home.root, "run", "hi", "--max-tokens", "2")
+    with sqlite3.connect(own_home.database_file) as database:
+        database.execute("DELETE FROM ledger WHERE seq = 2")
+    database.close()
+    assert "cut off" in ingle(own_home.root, "verify", code=7).stdout
+    assert "--accept-loss" in ingle(own_home.root, "run", "hi", "--max-tokens", "2", code=7).stderr
+    assert "whole" in ingle(own_home.root, "verify", "--accept-loss").stdout
+    ingle(own_home.root, "run", "hi", "--max-tokens", "2")
+    assert kinds(own_home.root) == ["pull", "ledger.loss", "answer"]
+
+
+def test_log_in_words(own_home: Home) -> None:
+    ingle(own_home.root, "run", "hi", "--max-tokens", "2")
+    [line] = ingle(own_home.root, "log", "--last", "1").stdout.splitlines()
+    assert "answer" in line
+    assert "completion_tokens=2" in line
+    [line] = ingle(own_home.root, "log", "--kind", "pull", "--subject", "tiny").stdout.splitlines()
+    assert "source=file:" in line
+    assert "No such fact" in ingle(own_home.root, "log", "--kind", "delta").stderr
+
+
+def test_doctor_examines_everything(tiny_home: Path) -> None:
+    findings = {entry["about"]: entry for entry in json.loads(ingle(tiny_home, "doctor", "--json").stdout)}
+    for about in (
+        "Ingle",
+        "Python",
+        "libraries",
+        "CPU",
+        "instructions",
+        "kernel path",
+        "memory",
+        "home",
+        "kernel cache",
+        "self-test",
+        "ledger",
+    ):
+        assert about in findings, about
+    assert "agree with their NumPy twins" in findings["self-test"]["value"]
+    assert findings["model tiny"]["state"] == "ok"
+    assert str(tiny_home) in findings["home"]["value"]
+    assert "extra learn" in findings
+
+
+def test_doctor_survives_what_is_broken(own_home: Home) -> None:
+    own_home.database_file.write_bytes(b"not a database" * 100)
+    (own_home.root / "config.toml").write_text("x = 1")
+    said = ingle(own_home.root, "doctor", code=1).stdout
+    assert "is not a known key" in said
+    assert "✗ ledger" in said
+    assert "✓ model tiny" in said
+
+
+@pytest.mark.parametrize(
+    ("about", "words"),
+    [
+        ({"name": "core2", "vectors": "baseline", "byte dot product": "portable"}, "neither AVX2 nor NEON"),
+        ({"name": "haswell", "vectors": "AVX2", "byte dot product": "portable"}, "without an instruction for dot products of bytes"),
+    ],
+    ids=["baseline", "haswell"],
+)
+def test_doctor_says_what_an_old_cpu_costs(about: dict[str, str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingle.kernels.cpu.describe", lambda: about)
+    monkeypatch.setattr("ingle.cli.selftest.read_gb_per_s", lambda _threads: 1.5)
+    findings = {finding.about: finding for finding in examine(Home(tmp_path / "none"))}
+    assert words in findings["kernel path"].value
+    assert findings["kernel path"].state == findings["weights read"].state == "slow"
+    assert "slower" in findings["kernel path"].cure
+    assert findings["home"].state == "missing"

@@ -1,0 +1,53 @@
+"""One home for all tests that need a real model, never the user's own: the model is pulled once and kernels are compiled once.
+
+It lies where INGLE_TEST_HOME says, else in the user's cache folder. Both variables are set before any test imports a kernel.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ingle.home.place import Home, find_home
+
+
+def _test_home() -> Path:
+    if chosen := os.environ.get("INGLE_TEST_HOME"):
+        return Path(chosen).absolute()
+    caches = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(caches) / "ingle-tests"
+
+
+os.environ["INGLE_HOME"] = str(_test_home())
+os.environ.pop("INGLE_DATABASE_URL", None)
+os.environ.setdefault("INGLE_KERNEL_CACHE", str(_test_home() / "cache" / "jit"))
+
+
+@pytest.fixture(scope="session")
+def smollm2_home() -> Home:
+    """A home that keeps smollm2, ready to answer. Tests may read it and talk with it, and must leave what is kept as it is."""
+    from ingle.cli.bringing import bring
+    from ingle.cli.progress import Lines
+    from ingle.core.errors import PullError
+    from ingle.home.fetch import WrongBytes
+
+    home = find_home()
+    try:
+        bring(home, "smollm2", Lines())
+    except WrongBytes:
+        raise
+    except PullError as error:
+        pytest.skip(f"smollm2 is not kept in {home.root}, and can't be pulled: {error}")
+    return home
+
+
+@pytest.fixture(scope="session")
+def smollm2_gguf(request: pytest.FixtureRequest) -> Path:
+    """SmolLM2-135M-Instruct.Q4_1.gguf: INGLE_TEST_GGUF, else the file that the tests' home keeps."""
+    if named := os.environ.get("INGLE_TEST_GGUF"):
+        return Path(named)
+    from ingle.home.kept import get_kept
+
+    home: Home = request.getfixturevalue("smollm2_home")
+    [path] = home.base_folder(get_kept(home, "smollm2").base).glob("*.gguf")
+    return path
