@@ -75,7 +75,9 @@ def test_packed_formats_are_their_twin(tmp_path: Path, format_: str, seed: int) 
         assert difference.max() < 1e-4
 
 
-@given(cuts=st.lists(st.integers(1, 200), min_size=1, max_size=6), threads=st.integers(1, 3), others=st.lists(st.integers(1, 30), max_size=5))
+@given(
+    cuts=st.lists(st.integers(1, 200), min_size=1, max_size=6), threads=st.integers(1, 3), others=st.lists(st.integers(1, 30), max_size=5)
+)
 @settings(max_examples=25, deadline=None)
 def test_logits_depend_on_the_prefix_alone(mixed: tuple[CpuBackend, CpuBackend], cuts: list[int], threads: int, others: list[int]) -> None:
     """Bit for bit: however the prompt is cut, whoever shares the step, however many threads work."""

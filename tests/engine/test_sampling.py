@@ -28,7 +28,9 @@ def definition(logits: np.ndarray, s: Sampling) -> dict[int, float]:
     top_p=st.sampled_from([1.0, 0.999999, 0.9, 0.3, 0.0]), min_p=st.sampled_from([0.0, 1e-9, 0.05, 1.0]), temperature=st.sampled_from([0.05, 0.7, 3.0]),
 )  # fmt: skip
 @settings(max_examples=300, deadline=None)
-def test_filters_are_their_definition(seed: int, size: int, spread: float, top_k: int, top_p: float, min_p: float, temperature: float) -> None:
+def test_filters_are_their_definition(
+    seed: int, size: int, spread: float, top_k: int, top_p: float, min_p: float, temperature: float
+) -> None:
     logits = (np.random.default_rng(seed).normal(size=size) * spread).astype(np.float32)
     sampling = Sampling(top_k=top_k, top_p=top_p, min_p=min_p, temperature=temperature)
     ids, weights = kept(logits, sampling)

@@ -12,20 +12,21 @@ from ingle.kernels.pack import Packed
 ENTRY = {at.F32: "linear_fp32", at.BF16: "linear_bf16", at.INT8: "linear_int8", at.INT8_GROUP: "linear_int8", at.INT4: "linear_int4"}
 
 
-def run_linear(packed: Packed, x: np.ndarray, bias: np.ndarray | None = None, terms: int = 1, onto: np.ndarray | None = None) -> np.ndarray:
+def run_linear(packed: Packed, x: np.ndarray, bias: np.ndarray | None = None, onto: np.ndarray | None = None) -> np.ndarray:
     """x [T, K] through the kernel of a packed matrix → float32 [T, N], added to `onto` if given."""
     N, K = packed.padded
     padded = np.zeros((len(x), K), np.float32)
     padded[:, : x.shape[1]] = x
-    q, scale = naive.quantise(padded, terms)
-    counts = q.reshape(len(x), terms, -1, 32).astype(np.int32).sum(axis=3)
+    q, scale = naive.quantise(padded)
+    counts = q.reshape(len(x), 2, -1, 32).astype(np.int32).sum(axis=3)
     planes: list[Any] = [padded, q, scale, (scale * counts).astype(np.float32), (-128 * counts).astype(np.int32)]
     planes = [np.ascontiguousarray(plane) for plane in planes]
-    activations = np.array([*(plane.ctypes.data for plane in planes), terms], np.int64)
+    activations = np.array([*(plane.ctypes.data for plane in planes)], np.int64)
     long_bias = np.zeros(N, np.float32)
     long_bias[: 0 if bias is None else len(bias)] = 0 if bias is None else bias
     record = np.array(
-        [packed.kind, N, K, *(plane.ctypes.data for plane in (packed.weights, packed.scales, packed.minima)), long_bias.ctypes.data], np.int64
+        [packed.kind, N, K, *(plane.ctypes.data for plane in (packed.weights, packed.scales, packed.minima)), long_bias.ctypes.data],
+        np.int64,
     )
     out = np.zeros((len(x), N), np.float32)
     if onto is not None:

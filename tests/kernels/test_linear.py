@@ -32,22 +32,22 @@ def matrix(seed: int, *shape: int) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", PACKERS)
 @given(
-    rows=st.integers(1, 70), columns=st.integers(1, 130), tokens=st.integers(1, 29), terms=st.sampled_from([1, 2]), with_bias=st.booleans(),
+    rows=st.integers(1, 70), columns=st.integers(1, 130), tokens=st.integers(1, 29), with_bias=st.booleans(),
     accumulate=st.booleans(), seed=st.integers(0, 10**6), outlier=st.booleans(),
 )  # fmt: skip
 @settings(max_examples=40, deadline=None)
 def test_kernel_is_its_twin(
-    kind: str, rows: int, columns: int, tokens: int, terms: int, with_bias: bool, accumulate: bool, seed: int, outlier: bool
+    kind: str, rows: int, columns: int, tokens: int, with_bias: bool, accumulate: bool, seed: int, outlier: bool
 ) -> None:
     packed = PACKERS[kind](matrix(seed, rows, columns))
     x = matrix(seed + 1, tokens, columns)
     if outlier:
-        x[:, 0] *= 1000
+        x[::2, 0] *= 1000
     bias = matrix(seed + 2, rows) if with_bias else None
     onto = matrix(seed + 3, tokens, rows) if accumulate else None
-    seen = x if packed.kind < at.FLOAT_KINDS else naive.rounded(x, terms)
+    seen = x if packed.kind < at.FLOAT_KINDS else naive.rounded(x)
     expected = naive.linear(seen, pack.unpack(packed), bias) + (0 if onto is None else onto)
-    got = run_linear(packed, x, bias, terms, onto)
+    got = run_linear(packed, x, bias, onto)
     # float32 sums of up to 130 products: each rounding is relative to the size of what is summed
     size = np.abs(seen) @ np.abs(pack.unpack(packed).astype(np.float64)).T + 1
     assert np.abs(got - expected).max() < 2e-6 * size.max()
@@ -70,20 +70,21 @@ def test_integer_sums_are_exact(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", PACKERS)
-@pytest.mark.parametrize("terms", [1, 2])
-def test_a_row_does_not_depend_on_the_others(kind: str, terms: int) -> None:
+def test_a_row_does_not_depend_on_the_others(kind: str) -> None:
     packed, x = PACKERS[kind](matrix(1, 48, 96)), matrix(2, 30, 96)
-    together = run_linear(packed, x, terms=terms)
+    x[::3, 40] = 50
+    together = run_linear(packed, x)
     for count in (1, 2, 3, 7):
-        np.testing.assert_array_equal(run_linear(packed, x[:count], terms=terms), together[:count])
+        np.testing.assert_array_equal(run_linear(packed, x[:count]), together[:count])
 
 
-def test_two_terms_keep_what_an_outlier_pushes_out() -> None:
-    packed, x = pack.pack_int8(matrix(1, 32, 64)), matrix(2, 8, 64)
+def test_an_outlier_leaves_its_neighbours_their_bits() -> None:
+    x = matrix(2, 8, 64)
+    without = np.abs(naive.rounded(x) - x).max()
     x[:, 5] = 500
-    exact = naive.linear(x, pack.unpack(packed))
-    one, two = (np.abs(run_linear(packed, x, terms=terms) - exact).max() for terms in (1, 2))
-    assert two < one / 50
+    error = np.abs(naive.rounded(x) - x)
+    assert error[:, :32].max() < 500 / 127 / 2 / 100, "two terms where the outlier is"
+    assert error[:, 32:].max() <= without, "one term elsewhere"
 
 
 @pytest.mark.parametrize("kind", PACKERS)
@@ -91,7 +92,13 @@ def test_packing_rounds_to_the_nearest(kind: str) -> None:
     w = matrix(3, 20, 70)
     error = np.abs(pack.unpack(PACKERS[kind](w)) - w)
     span = np.ptp(np.pad(w, ((0, 0), (0, 26))).reshape(20, 3, 32), axis=2).max()
-    most = {"fp32": 0, "bf16": 2.0**-7 * np.abs(w).max(), "int8": np.abs(w).max() / 127 / 2, "int8_group": 5 / 127 / 2, "int4": span / 15 / 2}
+    most = {
+        "fp32": 0,
+        "bf16": 2.0**-7 * np.abs(w).max(),
+        "int8": np.abs(w).max() / 127 / 2,
+        "int8_group": 5 / 127 / 2,
+        "int4": span / 15 / 2,
+    }
     assert error.max() <= most[kind] * 1.02
 
 

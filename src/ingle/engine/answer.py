@@ -100,7 +100,9 @@ def answer(
     room = backend.config.context_length - len(ids)
     if room < 1:
         cure = "Shorten the conversation, or start a new one."
-        raise ContextError("prompt", f"must leave room within the context of {backend.config.context_length} tokens", f"{len(ids)} tokens", cure)
+        raise ContextError(
+            "prompt", f"must leave room within the context of {backend.config.context_length} tokens", f"{len(ids)} tokens", cure
+        )
     session = session or Session(backend.new_state())
     sampler = Sampler(request.sampling, backend.config.vocab_size, ids)
     start = time.perf_counter()

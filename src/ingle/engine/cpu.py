@@ -134,7 +134,14 @@ def _records(info: PackInfo, layout: StateLayout, base: int, eps: int) -> Array:
         place = info.places[f"{name}.weight"]
         planes = [base + offset for offset, _ in place.planes]
         bias = info.places.get(f"{name}.bias")
-        return [place.kind, up32(place.rows), up32(place.columns), *planes, *[0] * (3 - len(planes)), base + bias.planes[0][0] if bias else 0]
+        return [
+            place.kind,
+            up32(place.rows),
+            up32(place.columns),
+            *planes,
+            *[0] * (3 - len(planes)),
+            base + bias.planes[0][0] if bias else 0,
+        ]
 
     def vector(name: str) -> int:
         return base + info.places[name].planes[0][0] if name in info.places else 0

@@ -10,9 +10,6 @@ from ingle.core.state import StateLayout
 from ingle.kernels import layout as at
 
 Array = npt.NDArray[Any]
-TERMS = {at.NORMED: 1, at.ATTENDED: 1, at.MIXED: 2, at.FINAL: 1}
-"""Int8 terms of each input of integer linears. What enters the down projection has outliers that leave the rest of their group too few
-of 8 bits: with one term it costs three times as many bits per byte as all others together (bench/quality.py)."""
 
 
 def up32(n: int) -> int:
@@ -38,14 +35,16 @@ class StepMemory:
         }  # fmt: skip
         for field, count in floats.items():
             self.record[field] = self._new(count, np.float32).ctypes.data
-        for field, count, columns in ((at.NORMED, rows, hidden), (at.ATTENDED, rows, queries), (at.MIXED, rows, mlp), (at.FINAL, outputs, hidden)):
-            terms = TERMS[field]
-            groups = terms * count * columns // 32
+        for field, count, columns in (
+            (at.NORMED, rows, hidden),
+            (at.ATTENDED, rows, queries),
+            (at.MIXED, rows, mlp),
+            (at.FINAL, outputs, hidden),
+        ):
             self.record[field + at.VALUES] = self._new(count * columns, np.float32).ctypes.data
-            self.record[field + at.BYTES] = self._new(terms * count * columns, np.int8).ctypes.data
+            self.record[field + at.BYTES] = self._new(2 * count * columns, np.int8).ctypes.data
             for plane, dtype in ((at.SCALE, np.float32), (at.TOTAL, np.float32), (at.OFFSET, np.int32)):
-                self.record[field + plane] = self._new(groups, dtype).ctypes.data
-            self.record[field + at.TERMS] = terms
+                self.record[field + plane] = self._new(2 * count * columns // 32, dtype).ctypes.data
         self.logits = self._new(outputs * up32(config.vocab_size), np.float32).reshape(outputs, -1)
         self.tokens, self.owners, self.positions = (self._new(rows, np.int64) for _ in range(3))
         self.cosine, self.sine = (self._new(rows * config.head_dim // 2, np.float32).reshape(rows, -1) for _ in range(2))

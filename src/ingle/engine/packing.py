@@ -135,7 +135,9 @@ def _is_vocabulary(name: str) -> bool:
 
 def _pack(tensor: Tensor, format_: str) -> pack.Packed:
     native = {"Q4_1": _from_q4_1, "Q4_0": _from_q4_0, "Q8_0": _from_q8_0}.get(tensor.kind)
-    if native and (format_ == "auto" or (format_ == "int4" and tensor.kind != "Q8_0") or (format_ == "int4" and _is_vocabulary(tensor.name))):
+    if native and (
+        format_ == "auto" or (format_ == "int4" and tensor.kind != "Q8_0") or (format_ == "int4" and _is_vocabulary(tensor.name))
+    ):
         return native(tensor)
     if format_ == "bf16" and tensor.kind == "BF16":
         return pack.pack_bf16(np.ascontiguousarray(tensor.raw).view("<u2"))
@@ -185,4 +187,3 @@ def _from_q4_0(tensor: Tensor) -> pack.Packed:
 def _from_q8_0(tensor: Tensor) -> pack.Packed:
     blocks = _blocks(tensor, 34)
     return pack.pack_int8_groups(np.ascontiguousarray(blocks[..., 2:]).view(np.int8).reshape(tensor.shape), _halves(blocks, 0))
-

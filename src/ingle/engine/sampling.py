@@ -87,7 +87,11 @@ def kept(logits: Array, sampling: Sampling) -> tuple[Array, Array]:
         weights = np.exp((logits[order].astype(np.float64) - top) / temperature)
         enough = bool(sampling.top_k) or sampling.min_p > np.exp(-_NEAR)
         if sampling.top_p < 1:
-            mass = weights.sum() if sampling.top_k else float(np.exp((logits - np.float32(top)) / np.float32(temperature)).sum(dtype=np.float64))
+            mass = (
+                weights.sum()
+                if sampling.top_k
+                else float(np.exp((logits - np.float32(top)) / np.float32(temperature)).sum(dtype=np.float64))
+            )
             reached = np.cumsum(weights) >= sampling.top_p * mass
             if reached.any():
                 enough, count = True, int(reached.argmax()) + 1

@@ -12,10 +12,10 @@ KIND, ROWS, COLUMNS, WEIGHTS, SCALES, MINIMA, BIAS = range(7)
 DESCRIPTOR = 7
 """int64 of a linear: kind, padded rows, padded columns, addresses of weights, scales, minima and bias (0 = none)."""
 
-VALUES, BYTES, SCALE, TOTAL, OFFSET, TERMS = range(6)
-ACTIVATIONS = 6
-"""int64 of an input: addresses of x float32 [T, K], x int8 [T · terms, K], and per row of that and 32 columns the scale, scale · Σx
-and −128 Σx; with 2 terms, the second row of a token is what the first one's rounding left over."""
+VALUES, BYTES, SCALE, TOTAL, OFFSET = range(5)
+ACTIVATIONS = 5
+"""int64 of an input: addresses of x float32 [T, K], of its two int8 terms [T, 2, K], and per term and 32 columns the scale, scale · Σx
+and −128 Σx, each [T, 2, K/32]. The second term is what the first one's rounding left over; its scale is 0 where it is not needed."""
 
 LAYERS, HIDDEN, HIDDEN_PADDED, MLP_PADDED, HEADS, GROUPS, DIM, WIDTH, HALF_CACHE, QUANTISED, EMBEDDING, HEAD, NORM, LAYER, EPS = range(15)
 MODEL = 15

@@ -9,8 +9,8 @@ Weights are packed in *panels* of 16 output rows, so that one vector lane is one
                 groups of four columns to a byte
 
 K and rows are padded to 32. For the integer kinds x comes as int8 with one scale per 32 columns (`norm.quantise`), so products
-are exact in int32 and the sum is as exact as the rounding of x. Input that needs more than 8 bits comes in two terms, which share
-a tile. No output depends on how many rows there are. A linear and its input are each described by a few int64.
+are exact in int32 and the sum is as exact as the rounding of x. Groups of columns with an outlier come in two terms; the second is
+multiplied only where a row of the tile has one. No output depends on how many rows there are. A linear and its input are each described by a few int64.
 """
 
 from numba import njit
@@ -19,11 +19,11 @@ from ingle.kernels import layout as at
 from ingle.kernels.simd import get, high_nibbles, load_bf16, load_f16, load_f32, load_i32, low_nibbles, splat
 from ingle.kernels.tiles import (
     added,
+    any_bits,
     dot_bytes,
     load_tile,
     outer,
     outer_integers,
-    pairs_summed,
     row_splats_i,
     scaled,
     store_tile,
@@ -59,98 +59,93 @@ def _float_panel(rows, load, element_bytes):
     return panel
 
 
-def _int8_panel(rows, terms):
-    tokens = rows // terms
+@njit(inline="always")
+def _needed(rows, term, scale, stride):
+    """Whether any row of the tile has this term for this group."""
+    return term == 0 or any_bits(rows, scale, stride) != 0
 
+
+def _int8_panel(rows):
     @njit
     def panel(linear, index, x, first, out, stride, accumulate):
         grouped = get(linear, at.KIND) == at.INT8_GROUP
         K = get(linear, at.COLUMNS)
-        groups = K // 32
+        groups, line = K // 32, K // 4  # bytes from one row of scales to the next: two terms of K/32 float32
         w = get(linear, at.WEIGHTS) + index * K * 16
         d = get(linear, at.SCALES) + index * (groups * 32 if grouped else 64)
-        q = get(x, at.BYTES) + first * K
-        scale = get(x, at.SCALE) + first * groups * 4
-        offset = get(x, at.OFFSET) + first * groups * 4
-        tile = zeros_f(rows)
-        step = splat(1.0)
-        for g in range(groups):
-            sums = row_splats_i(rows, offset + 4 * g, 4 * groups)  # −128 Σx, since weights are stored as w + 128
-            for j in range(8):
-                sums = dot_bytes(sums, load_i32(w + 64 * j), q + 32 * g + 4 * j, K)
-            if grouped:
-                step = load_f16(d + 32 * g)
-            tile = outer_integers(tile, sums, step, scale + 4 * g, 4 * groups)
-            w += 512
+        tile, step = zeros_f(rows), splat(1.0)
+        for term in range(2):
+            q = get(x, at.BYTES) + (2 * first + term) * K
+            scale = get(x, at.SCALE) + (2 * first + term) * groups * 4
+            offset = get(x, at.OFFSET) + (2 * first + term) * groups * 4
+            for g in range(groups):
+                if _needed(rows, term, scale + 4 * g, line):
+                    sums = row_splats_i(rows, offset + 4 * g, line)  # −128 Σx, since weights are stored as w + 128
+                    for j in range(8):
+                        sums = dot_bytes(sums, load_i32(w + 512 * g + 64 * j), q + 32 * g + 4 * j, 2 * K)
+                    if grouped:
+                        step = load_f16(d + 32 * g)
+                    tile = outer_integers(tile, sums, step, scale + 4 * g, line)
         if not grouped:
             tile = scaled(tile, load_f32(d))
-        _finish(tokens, linear, index, pairs_summed(tile) if terms == 2 else tile, out, stride, accumulate)
+        _finish(rows, linear, index, tile, out, stride, accumulate)
 
     return panel
 
 
-def _int4_panel(rows, terms):
-    tokens = rows // terms
-
+def _int4_panel(rows):
     @njit
     def panel(linear, index, x, first, out, stride, accumulate):
         K = get(linear, at.COLUMNS)
-        groups = K // 32
+        groups, line = K // 32, K // 4
         w = get(linear, at.WEIGHTS) + index * K * 8
         d = get(linear, at.SCALES) + index * groups * 32
         m = get(linear, at.MINIMA) + index * groups * 32
-        q = get(x, at.BYTES) + first * K
-        scale = get(x, at.SCALE) + first * groups * 4
-        total = get(x, at.TOTAL) + first * groups * 4
         tile = zeros_f(rows)
-        for g in range(groups):
-            sums = zeros_i(rows)
-            for j in range(4):
-                pair = load_i32(w + 64 * j)
-                sums = dot_bytes(sums, low_nibbles(pair), q + 32 * g + 8 * j, K)
-                sums = dot_bytes(sums, high_nibbles(pair), q + 32 * g + 8 * j + 4, K)
-            tile = outer_integers(tile, sums, load_f16(d + 32 * g), scale + 4 * g, 4 * groups)
-            tile = outer(tile, load_f16(m + 32 * g), total + 4 * g, 4 * groups)
-            w += 256
-        _finish(tokens, linear, index, pairs_summed(tile) if terms == 2 else tile, out, stride, accumulate)
+        for term in range(2):
+            q = get(x, at.BYTES) + (2 * first + term) * K
+            scale = get(x, at.SCALE) + (2 * first + term) * groups * 4
+            total = get(x, at.TOTAL) + (2 * first + term) * groups * 4
+            for g in range(groups):
+                if _needed(rows, term, scale + 4 * g, line):
+                    sums = zeros_i(rows)
+                    for j in range(4):
+                        pair = load_i32(w + 256 * g + 64 * j)
+                        sums = dot_bytes(sums, low_nibbles(pair), q + 32 * g + 8 * j, 2 * K)
+                        sums = dot_bytes(sums, high_nibbles(pair), q + 32 * g + 8 * j + 4, 2 * K)
+                    tile = outer_integers(tile, sums, load_f16(d + 32 * g), scale + 4 * g, line)
+                    tile = outer(tile, load_f16(m + 32 * g), total + 4 * g, line)
+        _finish(rows, linear, index, tile, out, stride, accumulate)
 
     return panel
 
 
-def _all_rows(panels, terms):
-    """One panel against all rows of x: in tiles of the tallest, the next, … and single rows."""
-    tallest, tall, short, single = panels
-    most, more, some = 12 // terms, 4 // terms, 2 // terms
+def _all_rows(make):
+    """One panel against all rows of x, in tiles of 12, 4, 2 and 1 rows."""
+    p12, p4, p2, p1 = (make(rows) for rows in TILES)
 
     @njit
     def run(linear, index, x, rows, out, stride, accumulate):
         t = 0
-        while t + most <= rows:
-            tallest(linear, index, x, t * terms, out + t * stride, stride, accumulate)
-            t += most
-        while t + more <= rows:
-            tall(linear, index, x, t * terms, out + t * stride, stride, accumulate)
-            t += more
-        while t + some <= rows:
-            short(linear, index, x, t * terms, out + t * stride, stride, accumulate)
-            t += some
+        while t + 12 <= rows:
+            p12(linear, index, x, t, out + t * stride, stride, accumulate)
+            t += 12
+        while t + 4 <= rows:
+            p4(linear, index, x, t, out + t * stride, stride, accumulate)
+            t += 4
+        while t + 2 <= rows:
+            p2(linear, index, x, t, out + t * stride, stride, accumulate)
+            t += 2
         while t < rows:
-            single(linear, index, x, t * terms, out + t * stride, stride, accumulate)
+            p1(linear, index, x, t, out + t * stride, stride, accumulate)
             t += 1
 
     return run
 
 
-def _panels(make):
-    """Runs over rows of one term and of two, whose smallest tile is one row of two."""
-    tall = [make(rows, 2) for rows in TILES[:-1]]
-    return _all_rows([make(rows, 1) for rows in TILES], 1), _all_rows([*tall, tall[-1]], 2)
-
-
-_int4, _int4_twice = _panels(_int4_panel)
-_int8, _int8_twice = _panels(_int8_panel)
-_fp32 = _all_rows([_float_panel(rows, load_f32, 4) for rows in TILES], 1)
-_bf16 = _all_rows([_float_panel(rows, load_bf16, 2) for rows in TILES], 1)
+_int4, _int8 = _all_rows(_int4_panel), _all_rows(_int8_panel)
+_fp32 = _all_rows(lambda rows: _float_panel(rows, load_f32, 4))
+_bf16 = _all_rows(lambda rows: _float_panel(rows, load_bf16, 2))
 
 
 def linear_int4(linear, index, x, rows, out, stride, accumulate):
@@ -159,18 +154,12 @@ def linear_int4(linear, index, x, rows, out, stride, accumulate):
     linear, x: addresses of its record and of the input's (see layout.py); out: address of the first output, rows `stride` bytes
     apart; accumulate: 1 adds to what is there.
     """
-    if get(x, at.TERMS) == 2:
-        _int4_twice(linear, index, x, rows, out, stride, accumulate)
-    else:
-        _int4(linear, index, x, rows, out, stride, accumulate)
+    _int4(linear, index, x, rows, out, stride, accumulate)
 
 
 def linear_int8(linear, index, x, rows, out, stride, accumulate):
     """Entry: the same for INT8 and INT8_GROUP."""
-    if get(x, at.TERMS) == 2:
-        _int8_twice(linear, index, x, rows, out, stride, accumulate)
-    else:
-        _int8(linear, index, x, rows, out, stride, accumulate)
+    _int8(linear, index, x, rows, out, stride, accumulate)
 
 
 def linear_fp32(linear, index, x, rows, out, stride, accumulate):

@@ -11,25 +11,31 @@ from ingle.core.spec import LayerSpec, ModelConfig
 Array = npt.NDArray[Any]
 
 
-def quantise(x: Array, terms: int = 1) -> tuple[Array, Array]:
-    """float32 [T, K], K a multiple of 32 → int8 [T, terms, K] and scales float32 [T, terms, K/32]: x ≈ Σ over terms of scale · q."""
-    rest = np.asarray(x, np.float32).reshape(len(x), -1, 32)
-    q, scales = [], []
-    for _ in range(terms):
+OUTLIER = np.float32(6)
+
+
+def quantise(x: Array) -> tuple[Array, Array]:
+    """float32 [T, K], K a multiple of 32 → int8 [T, 2, K] and scales float32 [T, 2, K/32]: x ≈ Σ over both terms of scale · q.
+
+    The second term is 0 in groups of 32 whose largest is at most OUTLIER · rms(row).
+    """
+    groups = np.asarray(x, np.float32).reshape(len(x), -1, 32)
+    bound = OUTLIER * np.sqrt((np.asarray(x, np.float32) ** 2).mean(axis=1))
+    outlier = np.abs(groups).max(axis=2) > bound[:, None]
+    q, scales, rest = [], [], groups
+    for _ in range(2):
         most = np.abs(rest).max(axis=2)
-        scale = (most / np.float64(127)).astype(np.float32)
-        inverse = np.divide(np.float64(127), most, out=np.zeros_like(most, np.float64), where=most > 0).astype(np.float32)
+        scale = most / np.float32(127)
+        inverse = np.divide(np.float32(127), most, out=np.zeros_like(most), where=most > 0)
         q.append(np.rint(rest * inverse[..., None]).astype(np.int8))
         scales.append(scale)
-        rest = rest - q[-1] * scale[..., None].astype(np.float64)
-        rest = rest.astype(np.float32)
-    return np.stack(q, 1).reshape(len(x), terms, -1), np.stack(scales, 1)
+        rest = (rest - q[-1] * scale[..., None].astype(np.float64)).astype(np.float32) * outlier[..., None]
+    return np.stack(q, 1).reshape(len(x), 2, -1), np.stack(scales, 1)
 
 
-def rounded(x: Array, terms: int = 1) -> Array:
+def rounded(x: Array) -> Array:
     """x as the integer kernels see it: float64 [T, K]."""
-    padded = np.pad(x, ((0, 0), (0, -x.shape[1] % 32)))
-    q, scale = quantise(padded, terms)
+    q, scale = quantise(np.pad(x, ((0, 0), (0, -x.shape[1] % 32))))
     values = (q.reshape(*scale.shape, 32).astype(np.float64) * scale[..., None]).sum(axis=1)
     return values.reshape(len(x), -1)[:, : x.shape[1]]
 
@@ -80,18 +86,23 @@ def attention(q: Array, k: Array, v: Array, spec: LayerSpec) -> Array:
 
 
 def decoder(
-    config: ModelConfig, weights: Mapping[str, Array], ids: Sequence[int], angles: tuple[Array, Array], integer: frozenset[str], half_cache: bool
+    config: ModelConfig,
+    weights: Mapping[str, Array],
+    ids: Sequence[int],
+    angles: tuple[Array, Array],
+    integer: frozenset[str],
+    half_cache: bool,
 ) -> Array:
     """Logits float64 [T, vocabulary] of one whole sequence.
 
-    weights: by Hugging Face's names; angles: cosine and sine [T, dim/2]; integer: names of linears whose input is rounded to int8
-    (`mlp.down_proj` in two terms); half_cache: keys and values are rounded to float16.
+    weights: by Hugging Face's names; angles: cosine and sine [T, dim/2]; integer: names of linears whose input is rounded to int8;
+    half_cache: keys and values are rounded to float16.
     """
     T, dim = len(ids), config.head_dim
 
     def project(x: Array, name: str) -> Array:
         if name in integer:
-            x = rounded(x.astype(np.float32), 2 if name.endswith("down_proj") else 1)
+            x = rounded(x.astype(np.float32))
         return linear(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
 
     def heads(x: Array, norm: str) -> Array:

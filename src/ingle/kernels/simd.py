@@ -154,7 +154,20 @@ def _storer(source, memory, narrow):
 
 
 store_f32 = _storer(VECTOR, F32, lambda _b, v: v)
+store_f16 = _storer(VECTOR, I16, to_half)
 store_i8 = _storer(INTEGERS, I8, lambda b, v: b.trunc(v, ir.VectorType(I8, LANES)))
+
+
+@intrinsic
+def clear_32(_typing, address):
+    """Sets 32 bytes to 0."""
+
+    def emit(context, b, _sig, args):
+        ty = ir.VectorType(I8, 32)
+        b.store(ir.Constant(ty, None), at_address(b, args[0], ty), align=1)
+        return context.get_dummy_value()
+
+    return types.void(ADDRESS), emit
 
 
 @intrinsic
@@ -242,12 +255,6 @@ def fma(_typing, x, y, z):
 def numbers(_typing, v):
     """16 int32 as float32."""
     return VECTOR(INTEGERS), lambda _c, b, _s, args: b.sitofp(args[0], VF)
-
-
-@intrinsic
-def integer_total(_typing, v):
-    """Sum of 16 int32."""
-    return types.int32(INTEGERS), lambda _c, b, _s, args: call(b, "llvm.vector.reduce.add.v16i32", I32, args[0])
 
 
 @intrinsic

@@ -4,13 +4,14 @@ A row is one token of one sequence; prefill is many rows of one sequence, batche
 runs `decoder_step`; linears and attention are shared out in small pieces, whoever is free takes the next.
 """
 
+import numpy as np
 from numba import njit
 
 from ingle.core.state import BLOCK_TOKENS
 from ingle.kernels import layout as at
 from ingle.kernels.attention import block_address, clear_part, fold
 from ingle.kernels.rows import embed, quantise, rms_norm, rotate, silu_product
-from ingle.kernels.simd import f32_at, get, set_f32, set_half
+from ingle.kernels.simd import f32_at, get, load_f32, set_f32, set_half, splat, store_f16, store_f32
 from ingle.kernels.sync import barrier, external, take
 
 _linear_int4, _linear_int8 = external("linear_int4", 7), external("linear_int8", 7)
@@ -60,24 +61,40 @@ def _head(model, source, norm, cosine, sine, factor, out):
     """One head out of a row of projections: per-head norm (Qwen3), rotary position, times `factor`, padded with zeros."""
     dim, width = get(model, at.DIM), get(model, at.WIDTH)
     if norm != 0:
-        squares = 0.0
+        squares = np.float32(0)
         for i in range(dim):
             squares += f32_at(source + 4 * i) ** 2
-        factor = factor / (squares / dim + f32_at(get(model, at.EPS))) ** 0.5
-    for i in range(dim):
-        value = f32_at(source + 4 * i) * factor
-        set_f32(out + 4 * i, value * f32_at(norm + 4 * i) if norm != 0 else value)
+        factor = factor / np.sqrt(squares / np.float32(dim) + f32_at(get(model, at.EPS)))
+        for i in range(dim):
+            set_f32(source + 4 * i, f32_at(source + 4 * i) * f32_at(norm + 4 * i))
+    rotate(source, factor, cosine, sine, out, dim)
     for i in range(dim, width):
         set_f32(out + 4 * i, 0.0)
-    rotate(out, cosine, sine, dim)
 
 
 @njit
-def _store(model, address, place, value):
-    if get(model, at.HALF_CACHE) != 0:
+def _store(half, address, place, value):
+    if half:
         set_half(address + 2 * place, value)
     else:
         set_f32(address + 4 * place, value)
+
+
+@njit
+def _cache(model, block, column, key, value):
+    """Puts one token's key [width] and value [dim] of one group into its block."""
+    dim, width, half = get(model, at.DIM), get(model, at.WIDTH), get(model, at.HALF_CACHE) != 0
+    for d in range(dim):
+        _store(half, block, d * BLOCK_TOKENS + column, f32_at(key + 4 * d))
+    row = (BLOCK_TOKENS + column) * width
+    whole = dim // 16 * 16
+    for d in range(0, whole, 16):
+        if half:
+            store_f16(block + 2 * (row + d), load_f32(value + 4 * d))
+        else:
+            store_f32(block + 4 * (row + d), load_f32(value + 4 * d))
+    for d in range(whole, dim):
+        _store(half, block, row + d, f32_at(value + 4 * d))
 
 
 @njit
@@ -91,17 +108,15 @@ def _place_row(model, layer, step, row, scratch):
     keys = get(step, at.KEYS) + row * 4 * get(layer + 8 * at.LINEAR_K, at.ROWS)
     values = get(step, at.VALUES_NEW) + row * 4 * get(layer + 8 * at.LINEAR_V, at.ROWS)
     segment = get(step, at.SEGMENTS) + 8 * at.SEGMENT * get(get(step, at.SEGMENT_OF), row)
+    factor = np.float32(1 / np.sqrt(dim))
     for head in range(heads):
         line = head // shared * (rows * shared + at.TILE_ROWS) + row * shared + head % shared
         out = get(step, at.ROTATED) + line * width * 4
-        _head(model, queries + head * dim * 4, get(layer, at.NORM_Q), cosine, sine, 1.0 / dim**0.5, out)
+        _head(model, queries + head * dim * 4, get(layer, at.NORM_Q), cosine, sine, factor, out)
     for group in range(groups):
         block = block_address(model, layer, segment, group, position // BLOCK_TOKENS)
-        column = position % BLOCK_TOKENS
-        _head(model, keys + group * dim * 4, get(layer, at.NORM_K), cosine, sine, 1.0, scratch)
-        for d in range(dim):
-            _store(model, block, d * BLOCK_TOKENS + column, f32_at(scratch + 4 * d))
-            _store(model, block, (BLOCK_TOKENS + column) * width + d, f32_at(values + (group * dim + d) * 4))
+        _head(model, keys + group * dim * 4, get(layer, at.NORM_K), cosine, sine, np.float32(1), scratch)
+        _cache(model, block, position % BLOCK_TOKENS, scratch, values + group * dim * 4)
 
 
 @njit
@@ -134,7 +149,10 @@ def _combine(model, step, row, scratch):
         clear_part(scratch, top, width)
         for i in range(each):
             fold(scratch, top, parts + i * size, parts + i * size + 4 * width, width)
-        for d in range(dim):
+        whole = dim // 16 * 16
+        for d in range(0, whole, 16):
+            store_f32(out + (head * dim + d) * 4, load_f32(scratch + 4 * d) / splat(f32_at(top + 4)))
+        for d in range(whole, dim):
             set_f32(out + (head * dim + d) * 4, f32_at(scratch + 4 * d) / f32_at(top + 4))
     if get(model, at.QUANTISED) != 0:
         quantise(x, row, padded)

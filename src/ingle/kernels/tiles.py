@@ -121,16 +121,17 @@ def summed(_typing, tile, other):
     return tile(tile, tile), emit
 
 
-@intrinsic
-def pairs_summed(_typing, tile):
-    """Tile of half the rows: row r is tile[2r] + tile[2r + 1]."""
-    half = Tile(tile.kind, tile.rows // 2)
+@intrinsic(prefer_literal=True)
+def any_bits(_typing, rows, address, stride):
+    """The int32 of `rows` rows at address + r · stride, or-ed: 0 if all are."""
 
     def emit(_context, b, _sig, args):
-        rows = _rows(b, args[0], tile)
-        return _tile(b, [b.fadd(x, y) for x, y in zip(rows[::2], rows[1::2], strict=True)], half)
+        bits = I32(0)
+        for r in range(rows.literal_value):
+            bits = b.or_(bits, b.load(at_address(b, b.add(args[1], b.mul(args[2], I64(r))), I32), align=4))
+        return bits
 
-    return half(tile), emit
+    return types.int32(rows, ADDRESS, ADDRESS), emit
 
 
 @intrinsic
