@@ -182,7 +182,7 @@ def test_history_is_private_and_can_be_turned_off(own_home: Home) -> None:
 
 def test_nothing_kept_offers_to_pull(tmp_path: Path) -> None:
     child = pexpect.spawn(COMMAND[0], [*COMMAND[1:], "chat"], env=environment(tmp_path), encoding="utf-8", timeout=20)
-    child.expect("Pull smollm2 .*93 MB.* now\\? \\[y/N\\]")
+    child.expect("Pull it now .*93 MB\\)\\? \\[y/N\\]")
     child.sendline("n")
     child.expect("ingle pull smollm2")
     child.expect(pexpect.EOF)

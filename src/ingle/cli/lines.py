@@ -25,13 +25,13 @@ def piped() -> bytes:
     return sys.stdin.buffer.read()
 
 
-def decode(data: bytes) -> str:
-    """Text of UTF-8 bytes. Raises RequestError that names the first byte that isn't."""
+def decode(data: bytes, where: str = "standard input") -> str:
+    """Text of UTF-8 bytes. Raises RequestError that names the first byte that isn't, and `where` it came from."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         got = f"byte 0x{data[error.start]:02x} at position {error.start}"
-        raise RequestError("standard input", "must be UTF-8", got, "Convert it, e.g. `iconv -f latin1 -t utf-8`.") from error
+        raise RequestError(where, "must be UTF-8", got, "Convert it, e.g. `iconv -f latin1 -t utf-8`.") from error
 
 
 def read_turn(next_line: Callable[[bool], str | None]) -> str | None:

@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +12,7 @@ from typer.core import TyperGroup
 
 from ingle import __version__
 from ingle.cli.output import complain, printable
-from ingle.core.errors import IngleError
+from ingle.core.errors import HomeError, IngleError
 
 VERBS = {
     "chat": "Talk with a kept model.",
@@ -92,6 +93,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_PIPE_CLOSED
     except (KeyboardInterrupt, typer.Abort):
         return EXIT_INTERRUPTED
+    except OSError as error:
+        # The machine's fault, not ours: a full disk behind standard output, a terminal that is gone.
+        complain(HomeError(str(error.filename or "input or output"), "failed", error.strerror or error))
+        return _with_traceback(error, HomeError.exit_code)
     except Exception as error:
         print(f"ingle: this is a bug of Ingle: {type(error).__name__}: {printable(str(error))[:300]}.", file=sys.stderr, end=" ")
         print("Run it again with INGLE_DEBUG=1 to see where.", file=sys.stderr)
@@ -132,9 +137,11 @@ def _nothing() -> None: ...
 
 
 def _write_anything() -> None:
-    """An old terminal's encoding must not end an answer: what it can't show becomes '?'."""
+    """An old terminal's encoding must not end an answer: what it can't show becomes '?'. Nor must closed streams: nobody listens."""
+    sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None and stream.encoding.lower().replace("-", "") != "utf8":
+        if stream.encoding.lower().replace("-", "") != "utf8":
             stream.reconfigure(errors="replace")  # type: ignore[union-attr, unused-ignore]
 
 

@@ -131,9 +131,10 @@ class Bars:
                 if task.fields["unit"] == "pieces":
                     return Text(f"{task.completed:.0f}/{task.total:.0f}", style="green")
                 speed = task.finished_speed or task.speed
-                text = f"{size(task.completed)} of {size(task.total)}" + (f", {size(speed)}/s" if speed else "")
-                return Text(text if task.total > 1 else "", style="green")
+                done = "" if task.finished else f"{size(task.completed)} of "
+                text = f"{done}{size(task.total)}" + (f", {size(speed)}/s" if speed else "")
+                return Text(text if task.total > 1 else "", style="green", no_wrap=True)
 
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), Amount(), TimeRemainingColumn(compact=True))
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=16), Amount(), TimeRemainingColumn(compact=True))
         self._progress = Progress(*columns, console=Console(stderr=True))
         self._progress.start()

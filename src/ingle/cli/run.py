@@ -1,5 +1,6 @@
 """`ingle run`."""
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -86,13 +87,8 @@ def _read_prompt(argument: str | None) -> str:
     from ingle.cli.lines import decode, piped
     from ingle.core.errors import RequestError
 
-    asked = "" if argument in (None, "-") else argument or ""
-    try:
-        asked.encode()
-    except UnicodeEncodeError as error:
-        raise RequestError(
-            "prompt", "must be UTF-8", f"another encoding at character {error.start + 1}", "Convert it with iconv."
-        ) from error
+    # In an old locale Python reads arguments as something else than UTF-8; fsencode gives back the bytes that were typed.
+    asked = decode(os.fsencode(argument), "prompt") if argument and argument != "-" else ""
     given = decode(piped()).strip("\n") if argument != "" else ""
     text = "\n\n".join(part for part in (asked, given) if part)
     if not text.strip():

@@ -121,7 +121,7 @@ def expand(path: str) -> Path:
 def banner(talk: Talk) -> None:
     """Whom one talks to, and how to leave."""
     config, settings = talk.model.backend.config, talk.settings.chat
-    width = "int4 or int8 as in its file" if settings.format == "auto" else settings.format
-    note(f"{talk.model.name} · {width} · context {config.context_length:,} tokens")
+    weights = "weights as in its file" if settings.format == "auto" else settings.format
+    note(f"{talk.model.name} · {weights} · context {config.context_length:,} tokens")
     note("/help lists what else there is. Ctrl-C stops an answer, Ctrl-D leaves.")
     sys.stderr.flush()
