@@ -107,7 +107,8 @@ def test_rewinding_is_never_having_read(make: Callable[[str], Backend], kind: st
         with pytest.raises(CannotRewind):
             state.rewind(30)
     state.rewind(0)
-    np.testing.assert_allclose(backend.forward([Segment(state, ids[:1], "all")])[0][0], step(backend, [(backend.new_state(), ids[0])])[0], atol=1e-4)
+    first = step(backend, [(backend.new_state(), ids[0])])[0].copy()
+    np.testing.assert_allclose(step(backend, [(state, ids[0])])[0], first, atol=1e-4)
 
 
 def test_what_cannot_be_read_leaves_every_state_alone(make: Callable[[str], Backend]) -> None:

@@ -24,8 +24,10 @@ def definition(logits: np.ndarray, s: Sampling) -> dict[int, float]:
 
 
 @given(
-    seed=st.integers(0, 10**6), size=st.integers(1, 3000), spread=st.sampled_from([0.01, 1.0, 4.0, 30.0]), top_k=st.sampled_from([0, 1, 5, 200, 5000]),
-    top_p=st.sampled_from([1.0, 0.999999, 0.9, 0.3, 0.0]), min_p=st.sampled_from([0.0, 1e-9, 0.05, 1.0]), temperature=st.sampled_from([0.05, 0.7, 3.0]),
+    seed=st.integers(0, 10**6), size=st.integers(1, 3000), spread=st.sampled_from([0.01, 1.0, 4.0, 30.0]),
+    top_k=st.sampled_from([0, 1, 5, 200, 5000]),
+    top_p=st.sampled_from([1.0, 0.999999, 0.9, 0.3, 0.0]), min_p=st.sampled_from([0.0, 1e-9, 0.05, 1.0]),
+    temperature=st.sampled_from([0.05, 0.7, 3.0]),
 )  # fmt: skip
 @settings(max_examples=300, deadline=None)
 def test_filters_are_their_definition(

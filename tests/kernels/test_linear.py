@@ -10,20 +10,21 @@ from ingle.kernels import layout as at
 from ingle.kernels import naive, pack
 from tests.kernels.calls import run_linear
 
-PACKERS = {
-    "fp32": pack.pack_fp32,
-    "bf16": lambda w: pack.pack_bf16((w.view(np.uint32) >> 16).astype(np.uint16)),
-    "int8": pack.pack_int8,
-    "int8_group": lambda w: int8_groups(w),
-    "int4": pack.pack_int4,
-}
-
 
 def int8_groups(w: np.ndarray) -> pack.Packed:
     groups = np.pad(w, ((0, 0), (0, -w.shape[1] % 32))).reshape(len(w), -1, 32)
     scale = (np.abs(groups).max(axis=2) / 127).astype(np.float16)
     q = np.rint(groups / np.where(scale > 0, scale, 1)[..., None]).clip(-127, 127).astype(np.int8)
     return pack.pack_int8_groups(q.reshape(len(w), -1)[:, : w.shape[1]], scale)
+
+
+PACKERS = {
+    "fp32": pack.pack_fp32,
+    "bf16": lambda w: pack.pack_bf16((w.view(np.uint32) >> 16).astype(np.uint16)),
+    "int8": pack.pack_int8,
+    "int8_group": int8_groups,
+    "int4": pack.pack_int4,
+}
 
 
 def matrix(seed: int, *shape: int) -> np.ndarray:

@@ -24,6 +24,6 @@ def test_kernels_hold_on(cpu: str) -> None:
     chosen = "exact or formats or softmax or (kernel_is_its_twin and int)"
     files = ["tests/kernels/test_linear.py", "tests/engine/test_cpu.py", "tests/engine/test_sampling.py"]
     command = [sys.executable, "-m", "pytest", *files, "-k", chosen, "--hypothesis-seed=1"]
-    result = subprocess.run(command, env={**os.environ, "INGLE_CPU": cpu}, capture_output=True, text=True, timeout=600)
+    result = subprocess.run(command, env={**os.environ, "INGLE_CPU": cpu}, capture_output=True, text=True, timeout=600, check=False)
     assert result.returncode == 0, result.stdout[-3000:]
     assert " passed" in result.stdout

@@ -154,7 +154,8 @@ def _records(info: PackInfo, layout: StateLayout, base: int, eps: int) -> Array:
         at.LAYERS: len(config.layers), at.HIDDEN: config.hidden_size, at.HIDDEN_PADDED: up32(config.hidden_size),
         at.MLP_PADDED: up32(config.intermediate_size), at.HEADS: config.num_heads, at.GROUPS: groups, at.DIM: config.head_dim,
         at.WIDTH: layout.width, at.HALF_CACHE: layout.dtype == "float16", at.QUANTISED: quantised, at.EMBEDDING: address + 8 * at.MODEL,
-        at.HEAD: address + 8 * (at.MODEL + at.DESCRIPTOR), at.NORM: vector("model.norm.weight"), at.LAYER: address + 8 * layers_at, at.EPS: eps,
+        at.HEAD: address + 8 * (at.MODEL + at.DESCRIPTOR), at.NORM: vector("model.norm.weight"), at.LAYER: address + 8 * layers_at,
+        at.EPS: eps,
     }  # fmt: skip
     for field, value in model.items():
         records[field] = value

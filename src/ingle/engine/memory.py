@@ -53,7 +53,8 @@ class StepMemory:
         self.barrier = self._new(16, np.int64)
         for field, array in (
             (at.LOGITS, self.logits), (at.TOKENS, self.tokens), (at.SEGMENT_OF, self.owners), (at.POSITIONS, self.positions),
-            (at.COSINE, self.cosine), (at.SINE, self.sine), (at.OUTPUTS, self.wanted), (at.COUNTERS, self.counters), (at.BARRIER, self.barrier),
+            (at.COSINE, self.cosine), (at.SINE, self.sine), (at.OUTPUTS, self.wanted), (at.COUNTERS, self.counters),
+            (at.BARRIER, self.barrier),
         ):  # fmt: skip
             self.record[field] = array.ctypes.data
         self.record[at.THREADS] = threads

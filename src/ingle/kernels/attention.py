@@ -20,6 +20,7 @@ from ingle.kernels.simd import (
     largest,
     load_f16,
     load_f32,
+    prefetch,
     set_f32,
     set_i64,
     splat,
@@ -71,26 +72,39 @@ def _soften(scores, blocks, top, out, width):
 
 
 def _tile(rows, load, element):
-    """Attention of a tile of `rows` queries; `load` reads 16 cached numbers of `element` bytes."""
+    """Scores and weighted values of a tile of `rows` queries; `load` reads 16 cached numbers of `element` bytes.
+
+    Two blocks or columns at a time: a few rows alone would wait for each sum before the next can be added.
+    """
 
     @njit
     def score(width, q, addresses, count, scores):
-        for j in range(count):
-            keys = get(addresses, j)
-            tile = zeros_f(rows)
+        for j in range(0, count, 2):
+            one, two = get(addresses, j), get(addresses, min(j + 1, count - 1))
+            ahead, far = get(addresses, min(j + 2, count - 1)), get(addresses, min(j + 3, count - 1))
+            tile, other = zeros_f(rows), zeros_f(rows)
             for d in range(width):
-                tile = outer(tile, load(keys + d * BLOCK_TOKENS * element), q + 4 * d, 4 * width)
+                at_d = d * BLOCK_TOKENS * element
+                prefetch(ahead + 2 * at_d)  # over all d: keys and values of the next two blocks
+                prefetch(far + 2 * at_d)
+                tile = outer(tile, load(one + at_d), q + 4 * d, 4 * width)
+                other = outer(other, load(two + at_d), q + 4 * d, 4 * width)
             store_tile(tile, scores + 64 * j, _LINE)
+            store_tile(other, scores + 64 * min(j + 1, count - 1), _LINE)
 
     @njit
     def gather(width, addresses, count, scores, out):
-        for c in range(width // 16):
-            tile = load_tile(rows, out + 64 * c, 4 * width)
+        for c in range(0, width, 32):
+            second = c + 16 if c + 16 < width else c
+            tile, other = load_tile(rows, out + 4 * c, 4 * width), load_tile(rows, out + 4 * second, 4 * width)
             for j in range(count):
-                values = get(addresses, j) + (BLOCK_TOKENS * width + 16 * c) * element
+                values = get(addresses, j) + BLOCK_TOKENS * width * element
                 for key in range(BLOCK_TOKENS):
-                    tile = outer(tile, load(values + key * width * element), scores + 64 * j + 4 * key, _LINE)
-            store_tile(tile, out + 64 * c, 4 * width)
+                    row, weights = values + key * width * element, scores + 64 * j + 4 * key
+                    tile = outer(tile, load(row + c * element), weights, _LINE)
+                    other = outer(other, load(row + second * element), weights, _LINE)
+            store_tile(tile, out + 4 * c, 4 * width)
+            store_tile(other, out + 4 * second, 4 * width)
 
     return score, gather
 

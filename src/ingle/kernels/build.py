@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+from typing import Any
 
 from llvmlite import binding as llvm
 
@@ -25,7 +26,7 @@ def compile_entry(name: str) -> bytes:
         llvm.add_symbol(outside, 1)  # Numba wants an address for each; nothing is run here, and jit.py links the real ones
     function = getattr(importlib.import_module(entry.module), name)
     signature = numba.types.void(*(numba.types.int64,) * entry.arguments)
-    compiled = numba.njit(signature, error_model="numpy", boundscheck=False)(function)
+    compiled: Any = numba.njit(signature, error_model="numpy", boundscheck=False)(function)
     symbol_name = compiled.overloads[compiled.signatures[0]].fndesc.llvm_func_name
     module = llvm.parse_assembly(compiled.inspect_llvm(compiled.signatures[0]))
     for symbol in module.functions:

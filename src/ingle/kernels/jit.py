@@ -114,7 +114,8 @@ def build(names: Iterable[str] = tuple(ENTRIES), progress: Callable[[int, int], 
     `progress` is told how many are done, and of how many. Raises KernelError with the compiler's last words.
     """
     missing = [name for name in names if stored(name) is None]
-    queue, running, done = list(missing), {}, 0
+    queue, done = list(missing), 0
+    running: dict[str, subprocess.Popen[str]] = {}
     progress(0, len(missing))
     try:
         while queue or running:

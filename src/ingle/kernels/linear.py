@@ -8,9 +8,10 @@ Weights are packed in *panels* of 16 output rows, so that one vector lane is one
     INT4        [panel, K/32, 4, 16, 4] bytes, two        float16 scale and minimum per 32 columns (GGUF's Q4_1, without loss)
                 groups of four columns to a byte
 
-K and rows are padded to 32. For the integer kinds x comes as int8 with one scale per 32 columns (`norm.quantise`), so products
+K and rows are padded to 32. For the integer kinds x comes as int8 with one scale per 32 columns (`rows.quantise`), so products
 are exact in int32 and the sum is as exact as the rounding of x. Groups of columns with an outlier come in two terms; the second is
-multiplied only where a row of the tile has one. No output depends on how many rows there are. A linear and its input are each described by a few int64.
+multiplied only where a row of the tile has one. No output depends on how many rows there are. A linear and its input are each
+described by a few int64.
 """
 
 from numba import njit

@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ingle.core.spec import LayerSpec, ModelConfig
 
-Array = npt.NDArray[Any]
+Array = Any  # NumPy arrays; the shapes are in the docstrings
 
 
 OUTLIER = np.float32(6)

@@ -42,9 +42,13 @@ def _up(n: int, to: int) -> int:
     return -(-n // to) * to
 
 
-def _padded(matrix: Array, rows: int, columns: int) -> Array:
+def _shape(matrix: Array) -> tuple[int, int]:
     if matrix.ndim != 2:
         raise ShapeError("matrix", "must have two dimensions", matrix.shape)
+    return matrix.shape[0], matrix.shape[1]
+
+
+def _padded(matrix: Array, rows: int, columns: int) -> Array:
     if matrix.shape == (rows, columns):
         return matrix
     out = np.zeros((rows, columns), matrix.dtype)
@@ -74,12 +78,12 @@ def _quads(matrix: Array) -> Array:
 
 def pack_fp32(matrix: Array) -> Packed:
     """float32 [N, K], as it is."""
-    return Packed(F32, *matrix.shape, _bytes(_panels(_whole(np.asarray(matrix, np.float32)))))
+    return Packed(F32, *_shape(matrix), _bytes(_panels(_whole(np.asarray(matrix, np.float32)))))
 
 
 def pack_bf16(words: Array) -> Packed:
     """bfloat16 [N, K] given as its uint16 words, as it is."""
-    return Packed(BF16, *words.shape, _bytes(_panels(_whole(np.asarray(words, np.uint16)))))
+    return Packed(BF16, *_shape(words), _bytes(_panels(_whole(np.asarray(words, np.uint16)))))
 
 
 def pack_int8(matrix: Array) -> Packed:
@@ -93,13 +97,13 @@ def pack_int8(matrix: Array) -> Packed:
 def pack_int8_values(q: Array, scale: Array) -> Packed:
     """int8 [N, K] with scale [N]: w = scale · q."""
     stored = (_whole(q).astype(np.int16) + 128).astype(np.uint8)
-    return Packed(INT8, *q.shape, _bytes(_quads(stored)), _bytes(_padded(scale.astype(np.float32)[:, None], _up(len(q), 32), 1)))
+    return Packed(INT8, *_shape(q), _bytes(_quads(stored)), _bytes(_padded(scale.astype(np.float32)[:, None], _up(len(q), 32), 1)))
 
 
 def pack_int8_groups(q: Array, scale: Array) -> Packed:
     """int8 [N, K] with float16 scale [N, K/32] (GGUF's Q8_0): w = scale · q."""
     stored = (_whole(q).astype(np.int16) + 128).astype(np.uint8)
-    return Packed(INT8_GROUP, *q.shape, _bytes(_quads(stored)), _bytes(_panels(_group_plane(scale, q.shape))))
+    return Packed(INT8_GROUP, *_shape(q), _bytes(_quads(stored)), _bytes(_panels(_group_plane(scale, q.shape))))
 
 
 def pack_int4(matrix: Array) -> Packed:
@@ -117,8 +121,8 @@ def pack_int4_values(q: Array, scale: Array, minimum: Array) -> Packed:
     """uint8 [N, K] of 0 … 15 with float16 scale and minimum [N, K/32] (GGUF's Q4_1): w = scale · q + minimum."""
     quads = _quads(_whole(q))
     pairs = quads[:, 0::2] | (quads[:, 1::2] << 4)
-    planes = (_bytes(_panels(_group_plane(plane, q.shape))) for plane in (scale, minimum))
-    return Packed(INT4, *q.shape, _bytes(pairs), *planes)
+    scales, minima = (_bytes(_panels(_group_plane(plane, q.shape))) for plane in (scale, minimum))
+    return Packed(INT4, *_shape(q), _bytes(pairs), scales, minima)
 
 
 def _group_plane(plane: Array, shape: tuple[int, ...]) -> Array:

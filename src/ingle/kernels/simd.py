@@ -159,6 +159,19 @@ store_i8 = _storer(INTEGERS, I8, lambda b, v: b.trunc(v, ir.VectorType(I8, LANES
 
 
 @intrinsic
+def prefetch(_typing, address):
+    """Asks for the cache line at an address, which will be read soon."""
+
+    def emit(context, b, _sig, args):
+        prototype = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), I32, I32, I32])
+        function = cgutils.get_or_insert_function(b.module, prototype, "llvm.prefetch.p0")
+        b.call(function, [at_address(b, args[0], I8), I32(0), I32(3), I32(1)])
+        return context.get_dummy_value()
+
+    return types.void(ADDRESS), emit
+
+
+@intrinsic
 def clear_32(_typing, address):
     """Sets 32 bytes to 0."""
 

@@ -1,0 +1,129 @@
+"""One engine in one process: `python bench/peers.py NAME GGUF THREADS`, driven by bench/harness.py over standard input and output.
+
+Questions: {"task": "prefill", "tokens": n, "seed": s} → seconds and the next token; {"task": "decode", "tokens": n, "prompt": p, "seed": s}
+→ seconds for n greedy tokens after a prompt of p. Prompts are random token ids, new for each seed, so that no engine can remember one.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class Peer(Protocol):
+    """What every engine can do."""
+
+    def about(self) -> dict[str, Any]:
+        """Name and version."""
+        ...
+
+    def run(self, ids: list[int], count: int) -> tuple[float, float, list[int]]:
+        """Seconds to the first token, seconds for the other count − 1, and the greedy tokens."""
+        ...
+
+
+class Ingle:
+    def __init__(self, gguf: Path, threads: int, format_: str = "auto") -> None:
+        from ingle.core.digest import digest_file
+        from ingle.engine.opening import Source, open_model
+        from ingle.home.place import find_home
+
+        home = find_home().create()
+        os.environ.setdefault("INGLE_KERNEL_CACHE", str(home.jit))
+        digest = digest_file(gguf)
+        self.model = open_model(Source("bench", gguf, digest, home.pack_folder(digest)), format_, threads)
+
+    def about(self) -> dict[str, Any]:
+        import ingle
+
+        return {"engine": "Ingle", "version": ingle.__version__}
+
+    def run(self, ids: list[int], count: int) -> tuple[float, float, list[int]]:
+        from ingle.engine.backend import prefill, step
+
+        backend = self.model.backend
+        state, start = backend.new_state(), time.perf_counter()
+        tokens = [int(prefill(backend, ids, state).argmax())]
+        first = time.perf_counter()
+        while len(tokens) < count:
+            tokens.append(int(step(backend, [(state, tokens[-1])])[0].argmax()))
+        return first - start, time.perf_counter() - first, tokens
+
+
+class LlamaCpp:
+    def __init__(self, gguf: Path, threads: int) -> None:
+        from llama_cpp import Llama
+
+        self.llama = Llama(str(gguf), n_ctx=4096, n_batch=512, n_threads=threads, n_threads_batch=threads, verbose=False)
+
+    def about(self) -> dict[str, Any]:
+        import llama_cpp
+
+        return {"engine": "llama.cpp", "version": f"llama-cpp-python {llama_cpp.__version__}"}
+
+    def run(self, ids: list[int], count: int) -> tuple[float, float, list[int]]:
+        import llama_cpp
+
+        # The library's own C calls, as its fastest user would: greedy choice in C, no Python over the vocabulary.
+        context, vocab_size = self.llama.ctx, self.llama.n_vocab()
+        self.llama.reset()
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
+        start = time.perf_counter()
+        self.llama.eval(ids)
+        logits = np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(context, -1), (vocab_size,))
+        tokens = [int(logits.argmax())]
+        first = time.perf_counter()
+        while len(tokens) < count:
+            batch = llama_cpp.llama_batch_get_one((llama_cpp.llama_token * 1)(tokens[-1]), 1)
+            assert llama_cpp.llama_decode(context, batch) == 0
+            logits = np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(context, -1), (vocab_size,))
+            tokens.append(int(logits.argmax()))
+        return first - start, time.perf_counter() - first, tokens
+
+
+class OpenVino:
+    def __init__(self, gguf: Path, threads: int) -> None:
+        import openvino_genai
+
+        self.pipe = openvino_genai.LLMPipeline(str(gguf), "CPU", INFERENCE_NUM_THREADS=threads)
+
+    def about(self) -> dict[str, Any]:
+        import openvino_genai
+
+        return {"engine": "OpenVINO GenAI", "version": openvino_genai.__version__}
+
+    def run(self, ids: list[int], count: int) -> tuple[float, float, list[int]]:
+        import openvino as ov
+        import openvino_genai
+
+        inputs = ov.Tensor(np.array([ids], np.int64))
+        config = openvino_genai.GenerationConfig(max_new_tokens=count, min_new_tokens=count, do_sample=False, ignore_eos=True)
+        result = self.pipe.generate(openvino_genai.TokenizedInputs(inputs, ov.Tensor(np.ones((1, len(ids)), np.int64))), config)
+        metrics = result.perf_metrics
+        first = metrics.get_ttft().mean / 1000
+        return first, metrics.get_generate_duration().mean / 1000 - first, list(result.tokens[0])
+
+
+PEERS = {"ingle": Ingle, "llama.cpp": LlamaCpp, "openvino": OpenVino}
+
+
+def main() -> None:
+    name, gguf, threads = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    peer: Peer = PEERS[name](gguf, threads, *sys.argv[4:])
+    print(json.dumps(peer.about()), flush=True)
+    for line in sys.stdin:
+        question = json.loads(line)
+        ids = question.get("ids") or np.random.default_rng(question["seed"]).integers(1000, 40000, question["prompt"]).tolist()
+        try:
+            first, rest, tokens = peer.run(ids, question["tokens"])
+            print(json.dumps({"first_s": first, "rest_s": rest, "tokens": tokens}), flush=True)
+        except Exception as error:
+            print(json.dumps({"error": repr(error)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

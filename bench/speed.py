@@ -1,0 +1,60 @@
+"""Decode and prefill on the same file with the same threads: Ingle, llama.cpp and OpenVINO GenAI, in turn.
+
+    python bench/speed.py [--rounds 9] [--threads 2] [--without openvino]
+
+Decode: 200 greedy tokens after a prompt of 40. Prefill: the first token after a prompt of 512. No speed is reported unless all engines
+go on counting alike (`bench/exact.py` and `bench/quality.py` measure how exact each format is).
+"""
+
+import argparse
+import itertools
+from functools import partial
+
+from harness import Engine, Figure, alternate, finish, ratios, show
+from ingle.engine.opening import checkpoint_tokenizer
+from ingle.model.checkpoint import open_checkpoint
+from model import smollm2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--without", action="append", default=[])
+    options = parser.parse_args()
+    names = [name for name in ("ingle", "llama.cpp", "openvino") if name not in options.without]
+    engines = {name: Engine(name, str(smollm2()), str(options.threads)) for name in names}
+    checkpoint = open_checkpoint(smollm2())
+    ids = checkpoint_tokenizer(checkpoint, smollm2().parent).encode(", ".join(map(str, range(1, 31))) + ",")
+    counted = {name: engine.ask(ids=ids, tokens=20)["tokens"] for name, engine in engines.items()}
+    if len({tuple(tokens) for tokens in counted.values()}) > 1:
+        raise SystemExit(f"the engines don't count alike: {counted}")
+    seeds = itertools.count()
+
+    def decode(name: str) -> float:
+        return 199 / engines[name].ask(prompt=40, tokens=200, seed=next(seeds))["rest_s"]
+
+    def prefill(name: str) -> float:
+        return 512 / engines[name].ask(prompt=512, tokens=1, seed=1000 + next(seeds))["first_s"]
+
+    result: dict[str, dict[str, Figure]] = {}
+    for task, run in (("decode", decode), ("prefill", prefill)):
+        seeds = itertools.count()
+        result[task] = alternate(options.rounds, {name: partial(run, name) for name in names})
+    rows = [["", *names]]
+    for task, figures in result.items():
+        rows.append([f"{task}, tokens/s", *(str(figures[name]) for name in names)])
+        rows.append(["Ingle ÷ peer", *(str(ratios(figures["ingle"], figures[name])) if name != "ingle" else "" for name in names)])
+    show(f"SmolLM2-135M-Instruct Q4_1, {options.threads} threads, median (range) of {options.rounds} alternating runs", rows)
+    figures = {task: {name: figure.table() for name, figure in by.items()} for task, by in result.items()}
+    quotients = {task: {name: ratios(by["ingle"], by[name]).table() for name in names[1:]} for task, by in result.items()}
+    finish(
+        "speed",
+        {"engines": [engine.about for engine in engines.values()], "tokens_per_s": figures, "ratio": quotients, "threads": options.threads},
+    )
+    for engine in engines.values():
+        engine.close()
+
+
+if __name__ == "__main__":
+    main()
