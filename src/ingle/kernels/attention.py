@@ -71,11 +71,33 @@ def _soften(scores, blocks, top, out, width):
     set_f32(top, now)
 
 
-def _tile(rows, load, element):
-    """Scores and weighted values of a tile of `rows` queries; `load` reads 16 cached numbers of `element` bytes.
+def _tall_tile(rows, load, element):
+    """Scores and weighted values of a tile of so many queries that their sums keep the CPU busy one block or column at a time."""
 
-    Two blocks or columns at a time: a few rows alone would wait for each sum before the next can be added.
-    """
+    @njit
+    def score(width, q, addresses, count, scores):
+        for j in range(count):
+            keys = get(addresses, j)
+            tile = zeros_f(rows)
+            for d in range(width):
+                tile = outer(tile, load(keys + d * BLOCK_TOKENS * element), q + 4 * d, 4 * width)
+            store_tile(tile, scores + 64 * j, _LINE)
+
+    @njit
+    def gather(width, addresses, count, scores, out):
+        for c in range(0, width, 16):
+            tile = load_tile(rows, out + 4 * c, 4 * width)
+            for j in range(count):
+                values = get(addresses, j) + (BLOCK_TOKENS * width + c) * element
+                for key in range(BLOCK_TOKENS):
+                    tile = outer(tile, load(values + key * width * element), scores + 64 * j + 4 * key, _LINE)
+            store_tile(tile, out + 4 * c, 4 * width)
+
+    return score, gather
+
+
+def _short_tile(rows, load, element):
+    """The same for few queries, two blocks or columns at a time: each sum alone would be waited for. Memory is asked for ahead."""
 
     @njit
     def score(width, q, addresses, count, scores):
@@ -166,8 +188,8 @@ def _save(step, segment, task, shared, rows, width, out, tops):
 
 
 def _task(load, element):
-    score_4, gather_4 = _tile(4, load, element)
-    score_12, gather_12 = _tile(12, load, element)
+    score_4, gather_4 = _short_tile(4, load, element)
+    score_12, gather_12 = _tall_tile(12, load, element)
 
     @njit
     def attend(width, q, rows, addresses, numbers, count, scores, step, row, shared, window, sinks, out, tops):
