@@ -49,13 +49,11 @@ def test_filters_are_their_definition(
 @settings(max_examples=100, deadline=None)
 def test_softmax_kernels_are_their_twin(seed: int, blocks: int, temperature: float, point: float) -> None:
     logits = (np.random.default_rng(seed).normal(size=16 * blocks) * 5).astype(np.float32)
-    numbers, token = np.array([1 / temperature, 0, 0, point], np.float32), np.zeros(1, np.int64)
-    at = numbers.ctypes.data
-    kernel("softmax_sum")(logits.ctypes.data, len(logits), at, at + 4)
+    numbers, token = np.array([1 / temperature, point, 0, 0], np.float32), np.zeros(1, np.int64)
+    kernel("softmax_pick")(logits.ctypes.data, len(logits), numbers.ctypes.data, token.ctypes.data)
     weights = np.exp((logits.astype(np.float64) - logits.max()) / temperature)
-    assert numbers[1] == logits.max()
-    assert numbers[2] == pytest.approx(weights.sum(), rel=1e-5)
-    kernel("softmax_pick")(logits.ctypes.data, len(logits), at, at + 4, at + 12, token.ctypes.data)
+    assert numbers[2] == logits.max()
+    assert numbers[3] == pytest.approx(weights.sum(), rel=1e-5)
     cumulative = np.cumsum(weights) / weights.sum()
     below = cumulative[token[0] - 1] if token[0] else 0
     assert below - 1e-5 <= point <= cumulative[token[0]] + 1e-5

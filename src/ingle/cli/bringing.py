@@ -56,7 +56,7 @@ def bring(home: Home, what: str, watch: Watcher, name: str | None = None, format
     _record(home, pulled.kept, pulled.base)
     from ingle.engine.opening import kept_source, warm
 
-    info = warm(kept_source(home, pulled.kept), format_, watch.pieces)
+    info = warm(kept_source(home, pulled.kept), format_, progress=watch.pieces)
     return Brought(pulled.kept, pulled.base, pulled.already, format_, info.nbytes, info.digest)
 
 

@@ -13,7 +13,7 @@ from ingle.core.spec import ModelConfig
 from ingle.core.state import BLOCK_TOKENS, State, StateLayout
 from ingle.engine.backend import Segment, check_segment
 from ingle.engine.memory import StepMemory, up32
-from ingle.engine.packing import PackInfo
+from ingle.engine.packing import PackInfo, unreached
 from ingle.engine.team import Team, usable_cores
 from ingle.kernels import layout as at
 from ingle.kernels.jit import kernel
@@ -44,7 +44,7 @@ class CpuBackend:
             self._weights = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
         self._eps = np.array([info.config.norm_eps], np.float32)
         self._records = _records(info, self.layout, self._weights.ctypes.data, self._eps.ctypes.data)
-        self._kernel = kernel("decoder_step")
+        self._kernel = kernel("decoder_step", unreached(info, cache_dtype))
         self._team = Team(self.threads)
         self._memory = StepMemory(self.config, self.layout, self.threads, 1, 1, 1)
         self._lock = threading.Lock()

@@ -8,10 +8,10 @@ from threading import Thread
 from ingle.core.errors import DeltaError, IngleError
 from ingle.engine.answer import LanguageModel
 from ingle.engine.cpu import CpuBackend
-from ingle.engine.packing import PackInfo, check_pack, pack_checkpoint, read_pack
+from ingle.engine.packing import PackInfo, check_pack, pack_checkpoint, read_pack, unreached
 from ingle.home.kept import Kept
 from ingle.home.place import Home
-from ingle.kernels.jit import build
+from ingle.kernels.jit import build, needed
 from ingle.model.checkpoint import Checkpoint, open_checkpoint
 from ingle.model.tokenizer import Tokenizer, open_tokenizer
 
@@ -49,20 +49,27 @@ def list_packs(source: Source) -> list[PackInfo]:
     return [info for info in found if info is not None]
 
 
-def warm(source: Source, format_: str = "auto", progress: Progress = silent) -> PackInfo:
-    """Packs the weights and compiles the kernels, if that has not been done; what `open_model` would otherwise do first.
+def warm(source: Source, format_: str = "auto", cache_dtype: str | None = None, progress: Progress = silent) -> PackInfo:
+    """Packs the weights and compiles the kernels that they need, if that has not been done; what `open_model` would do first.
 
     Raises CheckpointError for files that can't be read, HomeError when the disk is full, KernelError.
     """
-    build(progress=lambda done, of: progress("compiling kernels", done, of))
-    return _packed(source, format_, progress)
+    info = _packed(source, format_, progress)
+    kernels = [*needed("decoder_step", unreached(info, cache_dtype or default_cache(format_))), "softmax_pick"]
+    build(kernels, lambda done, of: progress("compiling kernels", done, of))
+    return info
+
+
+def default_cache(format_: str) -> str:
+    """float16 for keys and values, unless the weights are asked for in float32: then nothing is rounded."""
+    return "float32" if format_ == "fp32" else "float16"
 
 
 def open_model(
     source: Source, format_: str = "auto", threads: int | None = None, cache_dtype: str | None = None, progress: Progress = silent
 ) -> LanguageModel:
     """The model on the CPU backend. Raises like `warm`, and CheckpointError if packed weights are not what they were."""
-    info = warm(source, format_, progress)
+    info = warm(source, format_, cache_dtype, progress)
     folder = source.packs / format_
     fault: list[IngleError] = []
 
@@ -76,7 +83,7 @@ def open_model(
     checking.start()
     try:
         tokenizer = open_tokenizer(folder)
-        backend = CpuBackend(folder, info, threads, cache_dtype or ("float32" if format_ == "fp32" else "float16"))
+        backend = CpuBackend(folder, info, threads, cache_dtype or default_cache(format_))
     finally:
         checking.join()
     if fault:

@@ -16,6 +16,7 @@ from ingle.core.errors import CheckpointError, ConfigError
 from ingle.core.files import atomic_file, write_atomic
 from ingle.core.spec import ModelConfig
 from ingle.kernels import pack
+from ingle.kernels.layout import BF16, F32, INT4, INT8, INT8_GROUP
 from ingle.model.checkpoint import Checkpoint, expected_shapes
 from ingle.model.tensor import Tensor
 
@@ -52,6 +53,14 @@ class PackInfo:
     def digest(self) -> str:
         """The model digest: it changes with the base, its deltas and the format, and with nothing else."""
         return digest_json([self.base_digest, self.format, self.sha256])
+
+
+def unreached(info: PackInfo, cache_dtype: str) -> frozenset[str]:
+    """The kernels that the decoder step would call for other kinds of weights or another cache."""
+    kinds = {place.kind for place in info.places.values()}
+    by_kind = {"linear_fp32": {F32}, "linear_bf16": {BF16}, "linear_int8": {INT8, INT8_GROUP}, "linear_int4": {INT4}}
+    other_cache = "attention_f32" if cache_dtype == "float16" else "attention_f16"
+    return frozenset({other_cache, *(name for name, served in by_kind.items() if not served & kinds)})
 
 
 def pack_checkpoint(

@@ -30,7 +30,7 @@ class Sampler:
         self._counts: Counter[int] = Counter()
         self._logits = np.full(-(-vocab_size // 16) * 16, -np.inf, np.float32)
         self._vocab_size = vocab_size
-        self._numbers = np.zeros(4, np.float32)  # inverse temperature, largest, sum, point
+        self._numbers = np.zeros(4, np.float32)  # see kernels/sample.py
         self._token = np.zeros(1, np.int64)
 
     def pick(self, logits: npt.NDArray[np.float32]) -> int:
@@ -65,11 +65,8 @@ class Sampler:
 
     def _draw(self) -> int:
         """From the whole distribution, by the inverse of its cumulative sum."""
-        numbers, address = self._numbers, self._numbers.ctypes.data
-        numbers[0], numbers[3] = 1 / self.sampling.temperature, self._random.random(dtype=np.float32)
-        logits, size = self._logits.ctypes.data, len(self._logits)
-        kernel("softmax_sum")(logits, size, address, address + 4)
-        kernel("softmax_pick")(logits, size, address, address + 4, address + 12, self._token.ctypes.data)
+        self._numbers[:2] = 1 / self.sampling.temperature, self._random.random(dtype=np.float32)
+        kernel("softmax_pick")(self._logits.ctypes.data, len(self._logits), self._numbers.ctypes.data, self._token.ctypes.data)
         return min(int(self._token[0]), self._vocab_size - 1)
 
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -42,18 +43,14 @@ _ATTENTIONS = ("attention_f16", "attention_f32")
 ENTRIES = {
     **{name: Entry("ingle.kernels.linear", 7) for name in _LINEARS},
     **{name: Entry("ingle.kernels.attention", 5) for name in _ATTENTIONS},
-    "softmax_sum": Entry("ingle.kernels.sample", 4),
-    "softmax_pick": Entry("ingle.kernels.sample", 6),
+    "softmax_pick": Entry("ingle.kernels.sample", 4),
     "decoder_step": Entry("ingle.kernels.step", 3, (*_LINEARS, *_ATTENTIONS)),
 }
 
 
-def needed(name: str) -> list[str]:
-    """An entry and all that it calls, callees first."""
-    parts: list[str] = []
-    for callee in ENTRIES[name].calls:
-        parts += [part for part in needed(callee) if part not in parts]
-    return [*parts, name]
+def needed(name: str, without: frozenset[str] = frozenset()) -> list[str]:
+    """An entry and all that it calls, but for those that the caller knows it will not reach."""
+    return [callee for callee in ENTRIES[name].calls if callee not in without] + [name]
 
 
 @cache
@@ -114,62 +111,62 @@ def build(names: Iterable[str] = tuple(ENTRIES), progress: Callable[[int, int], 
     `progress` is told how many are done, and of how many. Raises KernelError with the compiler's last words.
     """
     missing = [name for name in names if stored(name) is None]
-    queue, done = list(missing), 0
-    running: dict[str, subprocess.Popen[str]] = {}
+    missing.sort(key=lambda name: name not in ("decoder_step", *_ATTENTIONS))  # the longest first
     progress(0, len(missing))
-    try:
-        while queue or running:
-            while queue and len(running) < (os.cpu_count() or 1):
-                name = queue.pop()
-                command = [sys.executable, "-m", "ingle.kernels.build", name]
-                running[name] = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-            name, process = next(iter(running.items()))
-            _, words = process.communicate()
-            del running[name]
-            if process.returncode:
-                got = words.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
-                raise KernelError(f"kernel {name}", "must compile on this machine", got[0][:500], "Please report it with `ingle doctor`.")
-            done += 1
-            progress(done, len(missing))
-    finally:
-        for process in running.values():
-            process.kill()
-            process.communicate()
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        try:
+            for done, finished in enumerate(as_completed([pool.submit(_build_one, name) for name in missing]), 1):
+                finished.result()
+                progress(done, len(missing))
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
     return len(missing)
 
 
+def _build_one(name: str) -> None:
+    command = [sys.executable, "-m", "ingle.kernels.build", name]
+    result = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    if result.returncode:
+        got = result.stderr.strip().splitlines()[-1:] or [f"exit code {result.returncode}"]
+        raise KernelError(f"kernel {name}", "must compile on this machine", got[0][:500], "Please report it with `ingle doctor`.")
+
+
 @cache
-def _engine() -> Any:
-    """One engine holds all loaded kernels, so that they find each other by name."""
+def _give_symbols() -> None:
+    """Gives compiled code `ingle_yield`, which lets another thread run (see sync.py)."""
     system = ctypes.windll.kernel32 if os.name == "nt" else ctypes.CDLL(None)  # type: ignore[attr-defined, unused-ignore]
     let_others_run = system.SwitchToThread if os.name == "nt" else system.sched_yield
     llvm.add_symbol("ingle_yield", ctypes.cast(let_others_run, ctypes.c_void_p).value)
-    return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine())
 
 
-@cache
-def _load(name: str) -> None:
+def _code(name: str) -> bytes:
     code = stored(name)
     if code is None:
-        build([name])
-        code = stored(name)
-    if code is None:
         raise KernelError(f"kernel {name}", "must be readable after it was compiled", cache_folder(), "Is that folder writable?")
-    _engine().add_object_file(llvm.ObjectFileRef.from_data(code))
+    return code
 
 
 @cache
-def kernel(name: str) -> Callable[..., None]:
+def kernel(name: str, without: frozenset[str] = frozenset()) -> Callable[..., None]:
     """Machine code of an entry, as a callable of int64 arguments that releases the GIL while it runs.
 
+    `without`: entries that it would call but will not reach; they are neither compiled nor loaded, and calling them ends the process.
     Raises KernelError if it can't be compiled or loaded here.
     """
-    parts = needed(name)
+    parts = needed(name, without)
     build(parts)
+    _give_symbols()
+    stubs = "".join(
+        f"define i32 @{callee}(ptr, ptr{', i64' * ENTRIES[callee].arguments}) {{ call void @llvm.trap() unreachable }}\n"
+        for callee in ENTRIES[name].calls
+        if callee in without
+    )
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(f"declare void @llvm.trap()\n{stubs}"), machine())
     for part in parts:
-        _load(part)
-    _engine().finalize_object()
-    address = _engine().get_function_address(name)
+        engine.add_object_file(llvm.ObjectFileRef.from_data(_code(part)))
+    engine.finalize_object()
+    address = engine.get_function_address(name)
     if not address:
         raise KernelError(f"kernel {name}", "must be in its object file", "nothing", "Delete the kernel cache; it will be compiled again.")
     # Numba's calling convention: a place for the result, one for an exception, then the arguments; the status is always 0 here.
@@ -177,7 +174,7 @@ def kernel(name: str) -> Callable[..., None]:
     places = (ctypes.c_void_p * 2)()
     result, exception = ctypes.addressof(places), ctypes.addressof(places) + ctypes.sizeof(ctypes.c_void_p)
 
-    def call(*values: int, _alive: Any = places) -> None:
+    def call(*values: int, _alive: Any = (engine, places)) -> None:
         native(result, exception, *values)
 
     return call

@@ -1,4 +1,4 @@
-"""Over all logits of a step: the sum of the softmax, and the token at a point of its cumulative distribution."""
+"""The token at a point of the softmax's cumulative distribution, in two passes over all logits."""
 
 import numpy as np
 from numba import njit
@@ -14,30 +14,23 @@ def _weights(logits, i, top, inverse):
     return exp((load_f32(logits + 4 * i) - top) * inverse)
 
 
-def softmax_sum(logits, n, inverse_temperature, out):
-    """Entry: out[0] = the largest of n float32 logits, out[1] = Σ e^((x − largest) / T). n is a multiple of 16.
+def softmax_pick(logits, n, numbers, token):
+    """Entry: the smallest token whose cumulative weight exceeds `point` · sum, as int64 in `token`; n is a multiple of 16.
 
-    `inverse_temperature`, `out`: addresses of one and of two float32.
+    `numbers`: address of four float32: 1 / temperature and the point in [0, 1) are read, the largest logit and
+    Σ e^((x − largest) / T) are written.
     """
     best = splat(_LOWEST)
     for i in range(0, n, 16):
         best = larger(best, load_f32(logits + 4 * i))
-    top = splat(largest(best))
-    inverse = splat(f32_at(inverse_temperature))
+    top, inverse = splat(largest(best)), splat(f32_at(numbers))
     sums = splat(0.0)
     for i in range(0, n, 16):
         sums = sums + _weights(logits, i, top, inverse)
-    set_f32(out, largest(best))
-    set_f32(out + 4, total(sums))
-
-
-def softmax_pick(logits, n, inverse_temperature, sums, point, out):
-    """Entry: the smallest token whose cumulative weight exceeds `point` · sum, as int64 in `out`.
-
-    `sums`: what `softmax_sum` left; `point`: address of one float32 in [0, 1).
-    """
-    top, inverse = splat(f32_at(sums)), splat(f32_at(inverse_temperature))
-    left = f32_at(point) * f32_at(sums + 4)
+    mass = total(sums)
+    set_f32(numbers + 8, largest(best))
+    set_f32(numbers + 12, mass)
+    left = f32_at(numbers + 4) * mass
     chosen = -1
     i = 0
     while i < n and chosen < 0:
@@ -50,4 +43,4 @@ def softmax_pick(logits, n, inverse_temperature, sums, point, out):
                 left -= weight
         left -= block
         i += 16
-    set_i64(out, chosen)
+    set_i64(token, chosen)
