@@ -46,7 +46,8 @@ class CpuBackend:
         self._records = _records(info, self.layout, self._weights.ctypes.data, self._eps.ctypes.data)
         self._kernel = kernel("decoder_step", unreached(info, cache_dtype))
         self._team = Team(self.threads)
-        self._memory = StepMemory(self.config, self.layout, self.threads, 1, 1, 1)
+        self._barrier = np.zeros(16, np.int64)
+        self._memory = self._new_memory(1, 1, 1)
         self._lock = threading.Lock()
 
     def new_state(self) -> State:
@@ -69,6 +70,9 @@ class CpuBackend:
                 row += count
             return results
 
+    def _new_memory(self, rows: int, outputs: int, parts: int) -> StepMemory:
+        return StepMemory(self.config, self.layout, self.threads, self._barrier, rows, outputs, parts)
+
     def _prepare(self, segments: Sequence[Segment]) -> list[int]:
         """Fills the step's record and buffers; returns the wanted rows of logits of each segment."""
         counts = [len(segment.ids) for segment in segments]
@@ -77,7 +81,7 @@ class CpuBackend:
         table, tasks, parts = self._share_out(segments, rows)
         if not self._memory.fits(rows, outputs, parts):
             sizes = (max(rows, self._memory.rows), max(outputs, self._memory.outputs), max(parts, self._memory.parts))
-            self._memory = StepMemory(self.config, self.layout, self.threads, *sizes)
+            self._memory = self._new_memory(*sizes)
         memory, row, output = self._memory, 0, 0
         for number, (segment, count, want) in enumerate(zip(segments, counts, wanted, strict=True)):
             start = segment.state.length

@@ -18,9 +18,12 @@ def up32(n: int) -> int:
 
 
 class StepMemory:
-    """float32 and int64 buffers for up to `rows` rows, `outputs` rows of logits and `parts` partial results of attention."""
+    """float32 and int64 buffers for up to `rows` rows, `outputs` rows of logits and `parts` partial results of attention.
 
-    def __init__(self, config: ModelConfig, layout: StateLayout, threads: int, rows: int, outputs: int, parts: int) -> None:
+    `barrier` is the counter at which threads meet. It outlives these buffers: a thread may still look at it when the step is over.
+    """
+
+    def __init__(self, config: ModelConfig, layout: StateLayout, threads: int, barrier: Array, rows: int, outputs: int, parts: int) -> None:
         self.rows, self.outputs, self.parts = rows, outputs, parts
         self.record = np.zeros(at.STEP, np.int64)
         self._kept: list[Array] = []
@@ -50,11 +53,10 @@ class StepMemory:
         self.cosine, self.sine = (self._new(rows * config.head_dim // 2, np.float32).reshape(rows, -1) for _ in range(2))
         self.wanted = self._new(outputs, np.int64)
         self.counters = self._new(len(config.layers) * at.PHASES + 1, np.int64)
-        self.barrier = self._new(16, np.int64)
         for field, array in (
             (at.LOGITS, self.logits), (at.TOKENS, self.tokens), (at.SEGMENT_OF, self.owners), (at.POSITIONS, self.positions),
             (at.COSINE, self.cosine), (at.SINE, self.sine), (at.OUTPUTS, self.wanted), (at.COUNTERS, self.counters),
-            (at.BARRIER, self.barrier),
+            (at.BARRIER, barrier),
         ):  # fmt: skip
             self.record[field] = array.ctypes.data
         self.record[at.THREADS] = threads
