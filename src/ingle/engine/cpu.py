@@ -46,7 +46,6 @@ class CpuBackend:
         self._records = _records(info, self.layout, self._weights.ctypes.data, self._eps.ctypes.data)
         self._kernel = kernel("decoder_step", unreached(info, cache_dtype))
         self._team = Team(self.threads)
-        self._barrier = np.zeros(16, np.int64)
         self._memory = self._new_memory(1, 1, 1)
         self._lock = threading.Lock()
 
@@ -71,7 +70,7 @@ class CpuBackend:
             return results
 
     def _new_memory(self, rows: int, outputs: int, parts: int) -> StepMemory:
-        return StepMemory(self.config, self.layout, self.threads, self._barrier, rows, outputs, parts)
+        return StepMemory(self.config, self.layout, self.threads, self._team.counter, rows, outputs, parts)
 
     def _prepare(self, segments: Sequence[Segment]) -> list[int]:
         """Fills the step's record and buffers; returns the wanted rows of logits of each segment."""

@@ -6,6 +6,9 @@ import weakref
 from collections.abc import Callable
 from queue import SimpleQueue
 
+import numpy as np
+import numpy.typing as npt
+
 Job = tuple[Callable[..., None], tuple[int, ...]]
 
 
@@ -19,9 +22,11 @@ class Team:
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
+        self.counter = np.zeros(16, np.int64)
+        """Where the threads of a kernel meet (kernels/sync.py); a thread may still look at it when the caller has gone on."""
         self._inboxes: list[SimpleQueue[Job | None]] = [SimpleQueue() for _ in range(threads - 1)]
         for number, inbox in enumerate(self._inboxes, 1):
-            threading.Thread(target=_work, args=(inbox, number), name=f"ingle-{number}", daemon=True).start()
+            threading.Thread(target=_work, args=(inbox, number, self.counter), name=f"ingle-{number}", daemon=True).start()
         weakref.finalize(self, _dismiss, self._inboxes)
 
     def run(self, kernel: Callable[..., None], *arguments: int) -> None:
@@ -31,7 +36,7 @@ class Team:
         kernel(*arguments, 0)
 
 
-def _work(inbox: "SimpleQueue[Job | None]", number: int) -> None:
+def _work(inbox: "SimpleQueue[Job | None]", number: int, _counter: npt.NDArray[np.int64]) -> None:  # held as long as the thread lives
     while job := inbox.get():
         kernel, arguments = job
         kernel(*arguments, number)
