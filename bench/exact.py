@@ -42,7 +42,7 @@ def random_model(family: str, folder: Path) -> Checkpoint:
     model = model_class(config_class(**SIZES))
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.mul_(3).add_(0.02 * torch.randn_like(parameter))
+            parameter.mul_(3 if parameter.ndim > 1 else 1).add_(0.02 * torch.randn_like(parameter))  # biases and norms are not all alike
     model.save_pretrained(folder)
     return open_checkpoint(folder)
 

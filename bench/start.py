@@ -3,11 +3,10 @@
     python bench/start.py [--rounds 7]
 
 Warm: kernels compiled, weights packed. First ever: neither (an empty home but for the pulled file; the compiler's own files are in the
-system's cache). Memory: resident set of a process that has read 2,048 tokens and is answering, as the system counts it.
+system's cache). Memory: resident set of `ingle chat` itself, ledger and screen included, as the system counts it.
 """
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -20,25 +19,28 @@ from harness import Figure, finish, show
 from ingle.home.place import find_home
 from model import smollm2
 
-MEMORY = """
-import json, os, resource
-from ingle.home.place import find_home
-from pathlib import Path
-home = find_home()
-os.environ["INGLE_KERNEL_CACHE"] = str(home.jit)
-from ingle.core.message import Request, Sampling
-from ingle.engine.answer import answer
-from ingle.engine.opening import Source, open_model
-from ingle.home.kept import get_kept
-base = get_kept(home, "smollm2").base
-model = open_model(Source("smollm2", home.base_folder(base), base, home.pack_folder(base)), "{format}")
-request = Request(prompt="word " * 1900, max_tokens=100, sampling=Sampling(logit_bias=tuple((t, -100.0) for t in model.tokenizer.eos_ids)))
-for chunk in answer(model, request):
-    pass
-status = dict(line.split(":", 1) for line in open("/proc/self/status") if ":" in line)
-mb = {{key: int(status[key].split()[0]) / 1024 for key in ("VmRSS", "VmHWM", "RssAnon", "RssFile")}}
-print(json.dumps(mb | {{"tokens": chunk.usage.prompt_tokens + chunk.usage.completion_tokens, "state_mb": chunk.usage.state_bytes / 2**20}}))
-"""
+
+def chat_memory_mb(format_: str) -> dict[str, float]:
+    """Resident memory of a real `ingle chat` in a terminal, after five turns that fill 2,048 tokens of context or a little more."""
+    import pexpect
+
+    command = f"{Path(sys.executable).parent / 'ingle'} chat --format {format_} --max-tokens 64 --temperature 0"
+    chat = pexpect.spawn(command, dimensions=(40, 100), timeout=60, encoding="utf-8")
+    chat.expect("›")
+    for _ in range(5):
+        chat.sendline("Tell me about fire. " + "word " * 340)
+        time.sleep(2)
+        while True:
+            try:
+                chat.read_nonblocking(100_000, 1)
+            except pexpect.TIMEOUT:
+                break
+    chat.sendline("/stats")
+    chat.expect(r"([\d,]+) of [\d,]+ tokens")
+    tokens = int(chat.match.group(1).replace(",", ""))
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{chat.pid}/status").read_text().splitlines() if ":" in line)
+    chat.sendline("/quit")
+    return {"tokens": tokens} | {key: int(status[key].split()[0]) / 1024 for key in ("VmRSS", "VmHWM", "RssAnon", "RssFile")}
 
 
 def first_word_s(environment: dict[str, str]) -> float:
@@ -70,12 +72,9 @@ def main() -> None:
                 shutil.copytree(find_home().root / part, Path(folder) / part)
             cold.append(first_word_s({**here, "INGLE_HOME": folder}))
     first = Figure(tuple(cold))
-    memory = {}
-    for format_ in ("auto", "int8"):
-        out = subprocess.run([sys.executable, "-c", MEMORY.format(format=format_)], capture_output=True, text=True, check=True, env=here)
-        memory[format_] = json.loads(out.stdout.splitlines()[-1])
+    memory = {format_: chat_memory_mb(format_) for format_ in ("auto", "int8")}
     rows: list[list[object]] = [["", "figure"], ["command to first word, warm, s", warm], ["command to first word, first ever, s", first]]
-    rows += [[f"resident at 2k tokens, {name}, MB", f"{m['VmRSS']:.0f} (peak {m['VmHWM']:.0f})"] for name, m in memory.items()]
+    rows += [[f"resident in chat, {name}, {m['tokens']:.0f} tokens, MB", f"{m['VmRSS']:.0f}"] for name, m in memory.items()]
     show("Start and memory, SmolLM2-135M-Instruct", rows)
     finish("start", {"warm_s": warm.table(), "first_ever_s": first.table(), "memory_mb": memory})
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import AddedToken, pre_tokenizers
+from tokenizers import AddedToken, decoders, pre_tokenizers
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.models import BPE
 
@@ -26,6 +26,7 @@ def byte_tokenizer(template: str | None = TEMPLATE) -> Tokenizer:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     fast = FastTokenizer(BPE({c: i for i, c in enumerate(alphabet)}, []))
     fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    fast.decoder = decoders.ByteLevel()
     fast.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in CONTROLS])
     return Tokenizer(fast, TokenizerFacts("bytes", eos_ids=(256,), chat_template=template))
 

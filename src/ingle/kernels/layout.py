@@ -6,7 +6,6 @@ Kept apart from the kernels, because a warmed cache serves without importing the
 F32, BF16, INT8, INT8_GROUP, INT4 = range(5)
 FLOAT_KINDS = 2
 """Kinds below this one multiply float32 input; the others want int8."""
-KINDS = {"fp32": F32, "bf16": BF16, "int8": INT8, "int8_group": INT8_GROUP, "int4": INT4}
 
 KIND, ROWS, COLUMNS, WEIGHTS, SCALES, MINIMA, BIAS = range(7)
 DESCRIPTOR = 7

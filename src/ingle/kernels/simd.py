@@ -77,8 +77,8 @@ def _memory(scalar, result, ty):
 
 f32_at, set_f32 = _memory(F32, types.float32, 4)
 i64_at, set_i64 = _memory(I64, types.int64, 8)
-i32_at, set_i32 = _memory(I32, types.int32, 4)
-u8_at, set_u8 = _memory(I8, types.uint8, 1)
+_, set_i32 = _memory(I32, types.int32, 4)
+u8_at, _ = _memory(I8, types.uint8, 1)
 
 
 @intrinsic

@@ -1,0 +1,58 @@
+"""What the documents show must run: `$ ingle …` lines and Python blocks, on the tests' home."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ingle.home.place import Home
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(kind: str) -> list[tuple[str, str]]:
+    return [(page.name, code) for page in PAGES for code in re.findall(rf"^```{kind}\n(.*?)^```", page.read_text("utf-8"), re.M | re.S)]
+
+
+COMMANDS = [(page, line[2:]) for page, code in blocks("console") for line in code.splitlines() if line.startswith("$ ")]
+
+
+def test_there_are_examples() -> None:
+    assert len(COMMANDS) >= 8
+    assert blocks("python")
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS, ids=[f"{page}: {command[:40]}" for page, command in COMMANDS])
+def test_commands_run(smollm2_home: Home, page: str, command: str) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, env={**os.environ, "PATH": path}, timeout=120, check=False)
+    assert result.returncode == 0, f"{page}: {command}\n{result.stderr}"
+    assert result.stdout.strip()
+
+
+@pytest.mark.parametrize(("page", "code"), blocks("python"), ids=[page for page, _ in blocks("python")])
+def test_python_runs(smollm2_home: Home, page: str, code: str) -> None:
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, f"{page}\n{result.stderr}"
+    assert result.stdout.strip()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_settings_shown_are_known(page: Path) -> None:
+    import tomllib
+
+    from ingle.cli.settings import Settings
+    from ingle.core.config import from_table
+
+    for code in re.findall(r"^```toml\n(.*?)^```", page.read_text("utf-8"), re.M | re.S):
+        from_table(Settings, tomllib.loads(code))
