@@ -30,6 +30,8 @@ $(VENV)/.stamp-venv:
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 	  echo "'$(PYTHON)' can't make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+# A pip from before 2025 fetches a whole wheel to say where it is, and can't go on with one that was killed.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	@touch $@
 
 # --no-compile: what is never imported needs no bytecode, which saves 60 MB; the rest is compiled when it is first used.

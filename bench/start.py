@@ -57,6 +57,13 @@ def first_word_s(environment: dict[str, str]) -> float:
     return taken
 
 
+def help_s() -> float:
+    """Seconds that `ingle --help` takes."""
+    start = time.perf_counter()
+    subprocess.run([str(Path(sys.executable).parent / "ingle"), "--help"], stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - start
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
@@ -72,11 +79,17 @@ def main() -> None:
                 shutil.copytree(find_home().root / part, Path(folder) / part)
             cold.append(first_word_s({**here, "INGLE_HOME": folder}))
     first = Figure(tuple(cold))
+    helped = Figure(tuple(help_s() for _ in range(rounds)))
     memory = {format_: chat_memory_mb(format_) for format_ in ("auto", "int8")}
-    rows: list[list[object]] = [["", "figure"], ["command to first word, warm, s", warm], ["command to first word, first ever, s", first]]
+    rows: list[list[object]] = [
+        ["", "figure"],
+        ["command to first word, warm, s", warm],
+        ["command to first word, first ever, s", first],
+        ["--help, s", helped],
+    ]
     rows += [[f"resident in chat, {name}, {m['tokens']:.0f} tokens, MB", f"{m['VmRSS']:.0f}"] for name, m in memory.items()]
     show("Start and memory, SmolLM2-135M-Instruct", rows)
-    finish("start", {"warm_s": warm.table(), "first_ever_s": first.table(), "memory_mb": memory})
+    finish("start", {"warm_s": warm.table(), "first_ever_s": first.table(), "help_s": helped.table(), "memory_mb": memory})
 
 
 if __name__ == "__main__":
