@@ -87,11 +87,6 @@ def main() -> None:
         ["command to first word, first ever, s", first],
         ["--help, s", helped],
     ]
-        ["", "figure"],
-        ["command to first word, warm, s", warm],
-        ["command to first word, first ever, s", first],
-        ["--help, s", helped],
-    ]
     rows += [[f"resident in chat, {name}, {m['tokens']:.0f} tokens, MB", f"{m['VmRSS']:.0f}"] for name, m in memory.items()]
     show("Start and memory, SmolLM2-135M-Instruct", rows)
     finish("start", {"warm_s": warm.table(), "first_ever_s": first.table(), "help_s": helped.table(), "memory_mb": memory})
