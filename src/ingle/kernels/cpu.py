@@ -1,7 +1,9 @@
 """What this CPU can do, and which instructions the kernels are therefore compiled to."""
 
+import ctypes
 import os
 import platform
+import sys
 from functools import cache
 
 from llvmlite import binding as llvm
@@ -20,11 +22,24 @@ def name() -> str:
     return os.environ.get("INGLE_CPU") or llvm.get_host_cpu_name()
 
 
+def _is_arm() -> bool:
+    return platform.machine().lower() in ("aarch64", "arm64")
+
+
+def _unreported() -> set[str]:
+    """What Linux says of an Arm CPU and LLVM does not pass on: I8MM, byte products with mixed signs."""
+    if not _is_arm() or sys.platform != "linux":
+        return set()
+    library = ctypes.CDLL(None)
+    library.getauxval.restype, library.getauxval.argtypes = ctypes.c_ulong, [ctypes.c_ulong]
+    return {"i8mm"} if library.getauxval(26) >> 13 & 1 else set()  # AT_HWCAP2, HWCAP2_I8MM
+
+
 @cache
 def features() -> frozenset[str]:
     """LLVM's names of the features that kernels may use, e.g. `avx512vnni`, `f16c`, `i8mm`."""
     if "INGLE_CPU" not in os.environ:
-        return frozenset(feature for feature, has in llvm.get_host_cpu_features().items() if has)
+        return frozenset({feature for feature, has in llvm.get_host_cpu_features().items() if has} | _unreported())
     return _OLDER.get(name(), frozenset())
 
 
@@ -36,13 +51,13 @@ def dot_instruction() -> str:
         return "vnni512"
     if "avxvnni" in has or {"avx512vnni", "avx512vl"} <= has:
         return "vnni256"
-    return "usdot" if "i8mm" in has and platform.machine().lower() in ("aarch64", "arm64") else "portable"
+    return "usdot" if "i8mm" in has and _is_arm() else "portable"
 
 
 @cache
 def has_half() -> bool:
     """Whether float16 is converted by an instruction; without it LLVM would call a library that isn't there."""
-    return bool({"f16c", "avx512f"} & features()) or platform.machine().lower() in ("aarch64", "arm64")
+    return bool({"f16c", "avx512f"} & features()) or _is_arm()
 
 
 @cache
