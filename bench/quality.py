@@ -1,9 +1,9 @@
-"""What rounding costs: bits per byte of int4 and int8 against float32 of the same file, and what the outlier terms buy.
+"""What rounding costs: bits per byte of int4 and int8 against float32 of the same file.
 
     python bench/quality.py [--documents 200]
 
 Bits per byte are summed over raw bytes of XSum documents (the first 512 tokens of each, the first token given). Intervals: 95 %,
-bootstrap over documents, of the ratio. The task check counts on how many first answers the formats agree with float32.
+bootstrap over documents, of the ratio.
 """
 
 import argparse

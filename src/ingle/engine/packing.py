@@ -144,9 +144,8 @@ def _is_vocabulary(name: str) -> bool:
 
 def _pack(tensor: Tensor, format_: str) -> pack.Packed:
     native = {"Q4_1": _from_q4_1, "Q4_0": _from_q4_0, "Q8_0": _from_q8_0}.get(tensor.kind)
-    if native and (
-        format_ == "auto" or (format_ == "int4" and tensor.kind != "Q8_0") or (format_ == "int4" and _is_vocabulary(tensor.name))
-    ):
+    four_bits = format_ == "int4" and (tensor.kind != "Q8_0" or _is_vocabulary(tensor.name))
+    if native and (format_ == "auto" or four_bits):
         return native(tensor)
     if format_ == "bf16" and tensor.kind == "BF16":
         return pack.pack_bf16(np.ascontiguousarray(tensor.raw).view("<u2"))

@@ -137,7 +137,7 @@ def rotate(source, factor, cosine, sine, out, dim):
 
 @njit
 def embed(linear, token, out, width):
-    """The float32 row `token` of a packed matrix: what `linear_panel` would multiply by a one."""
+    """The float32 row `token` of a packed matrix, as the linear kernels see it."""
     kind = get(linear, at.KIND)
     K = get(linear, at.COLUMNS)
     groups = K // 32
