@@ -94,3 +94,25 @@ class CannotRewind(IngleError):
     """A state that cannot go back to the asked position, because what was there has left the window or entered the memory."""
 
     exit_code = 9
+
+
+class Busy(IngleError):
+    """Too much asked at once, of the server or by one user; asking again later may do."""
+
+    exit_code, http_status = 10, 429
+
+    def __init__(self, field: str, rule: str, got: object = "", cure: str = "", retry_after_s: float = 1.0) -> None:
+        super().__init__(field, rule, got, cure)
+        self.retry_after_s = retry_after_s
+
+
+class NotAllowed(IngleError):
+    """A key that is missing, unknown or revoked."""
+
+    exit_code, http_status = 11, 401
+
+
+class ServeError(IngleError):
+    """A server that can't be started as asked: the port is taken, the address needs a key."""
+
+    exit_code = 12

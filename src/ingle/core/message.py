@@ -1,9 +1,11 @@
 """What is asked and what is answered: messages, requests, chunks of an answer, and a guard's verdict on them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from ingle.core.errors import RequestError
+from ingle.core.event import Event
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
@@ -36,11 +38,25 @@ Part = TextPart | ImagePart | AudioPart
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A function that the model asks to have called."""
+
+    id: str
+    name: str
+    arguments: str
+    """JSON, as the model wrote it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """One turn of a conversation."""
 
     role: Role
     parts: tuple[Part, ...]
+    tool_calls: tuple[ToolCall, ...] = ()
+    """What an assistant's turn asked for."""
+    tool_call_id: str = ""
+    """The call that a tool's turn answers."""
 
     @staticmethod
     def of(role: Role, text: str) -> "Message":
@@ -99,15 +115,30 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Constraint:
+    """A language that the answer must belong to."""
+
+    kind: Literal["json_schema", "json_object", "lark", "regex"]
+    source: str = ""
+    """The schema as JSON, the Lark grammar, or the regular expression; empty for `json_object`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """What the engine is asked to go on from: messages, or a plain prompt."""
 
     messages: tuple[Message, ...] = ()
     """The conversation, rendered by the model's chat template."""
-    prompt: str | None = None
-    """Plain text to continue, without a template; excludes `messages`."""
+    prompt: str | tuple[int, ...] | None = None
+    """Plain text (or token ids) to continue, without a template; excludes `messages`."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """Functions that the model may ask for, in OpenAI's shape, rendered by the chat template."""
+    constraint: Constraint | None = None
+    """The language that the answer must belong to; None = any text."""
+    echo: bool = False
+    """Whether the log-probabilities of the prompt's tokens are reported too, in the first chunk."""
     max_tokens: int | None = None
-    """Most tokens to generate; None = up to the context."""
+    """Most tokens to generate; None = up to the context; 0 = read the prompt only."""
     stop: tuple[str, ...] = ()
     """The answer ends before the first of these strings."""
     logprobs: int | None = None
@@ -117,8 +148,8 @@ class Request:
     def __post_init__(self) -> None:
         if (self.prompt is None) == (not self.messages):
             raise RequestError("messages", "exactly one of messages and prompt must be given", "both" if self.messages else "neither")
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise RequestError("max_tokens", "must be at least 1", self.max_tokens)
+        if self.max_tokens is not None and self.max_tokens < (self.prompt is None):
+            raise RequestError("max_tokens", f"must be at least {int(self.prompt is None)}", self.max_tokens)
         if self.logprobs is not None and not 0 <= self.logprobs <= 20:
             raise RequestError("logprobs", "must be between 0 and 20", self.logprobs)
         if any(not s for s in self.stop):
@@ -136,18 +167,7 @@ class TokenLogprob:
     """Alternatives, likeliest first: (token id, text, log-probability)."""
 
 
-Finish = Literal["stop", "length", "cancelled", "blocked"]
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """A piece of an answer. `text` is whole characters, never part of a stop string; `finish` is set on the last chunk only."""
-
-    text: str
-    tokens: tuple[int, ...] = ()
-    logprobs: tuple[TokenLogprob, ...] = ()
-    finish: Finish | None = None
-    usage: "Usage | None" = None
+Finish = Literal["stop", "length", "cancelled", "deadline", "blocked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +183,12 @@ class Usage:
     """Seconds spent writing the answer."""
     state_bytes: int
     """Bytes of the sequence's state when it ended."""
+    queued_s: float = 0.0
+    """Seconds spent waiting for a place."""
+    model_digest: str = ""
+    """Of the model that answered: base, deltas and format."""
+    seed: int = 0
+    """With which the tokens were drawn; the one asked for, or the one that was drawn in its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,3 +198,18 @@ class Verdict:
     action: Literal["allow", "edit", "block"]
     reason: str = ""
     guard: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of an answer. `text` is whole characters, never part of a stop string; `finish` is set on the last chunk only."""
+
+    text: str
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish: Finish | None = None
+    usage: Usage | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    """What guards said, since the chunk before."""
+    event: Event | None = None
+    """The fact that this answer left in the ledger; set on the last chunk, by whoever recorded it."""

@@ -26,7 +26,7 @@ class LanguageModel:
         if request.prompt is None:
             ids = encode_chat(self.tokenizer, request.messages)
         else:
-            ids = self.tokenizer.encode_prompt(request.prompt)
+            ids = self.tokenizer.encode_prompt(request.prompt) if isinstance(request.prompt, str) else list(request.prompt)
         if not ids:
             raise RequestError("prompt", "must hold at least one token", "an empty text", "Give some text to go on from.")
         return ids
