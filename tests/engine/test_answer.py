@@ -13,7 +13,9 @@ from tokenizers.models import BPE
 from ingle.core.errors import ContextError, RequestError, TemplateError
 from ingle.core.message import Chunk, Message, Request, Sampling
 from ingle.core.spec import LayerSpec
-from ingle.engine.answer import LanguageModel, Session, StopStrings, answer
+from ingle.engine.answer import Session, answer
+from ingle.engine.language_model import LanguageModel
+from ingle.engine.stop import StopStrings
 from ingle.model.tokenizer import Tokenizer, TokenizerFacts
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config
 

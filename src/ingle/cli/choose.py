@@ -12,7 +12,7 @@ from ingle.home.kept import Kept, get_kept, list_kept
 from ingle.home.place import Home
 
 if TYPE_CHECKING:
-    from ingle.engine.answer import LanguageModel
+    from ingle.engine.language_model import LanguageModel
 
 DEFAULT = "smollm2"
 

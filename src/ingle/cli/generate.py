@@ -12,7 +12,8 @@ from ingle.cli.output import colourful
 from ingle.core.message import Finish, Request, TokenLogprob, Usage
 
 if TYPE_CHECKING:
-    from ingle.engine.answer import LanguageModel, Session
+    from ingle.engine.answer import Session
+    from ingle.engine.language_model import LanguageModel
 
 _SILENCE_S = 2.0
 """A prompt that takes longer to read than this shows how far it is."""

@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from ingle.cli.generate import Outcome
     from ingle.core.message import Request
-    from ingle.engine.answer import LanguageModel
+    from ingle.engine.language_model import LanguageModel
 
 EXAMPLES = """
 ingle run "Why is the sky blue?"

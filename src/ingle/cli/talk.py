@@ -17,7 +17,7 @@ from ingle.core.message import Message, Request
 from ingle.home.place import Home
 
 if TYPE_CHECKING:
-    from ingle.engine.answer import LanguageModel
+    from ingle.engine.language_model import LanguageModel
 
 NEARLY_FULL = 0.85
 """Share of the context beyond which the person is told."""

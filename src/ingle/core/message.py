@@ -136,7 +136,7 @@ class Request:
     constraint: Constraint | None = None
     """The language that the answer must belong to; None = any text."""
     echo: bool = False
-    """Whether the log-probabilities of the prompt's tokens are reported too, in the first chunk."""
+    """Whether the log-probabilities of the prompt's tokens are reported too, in the first chunk; needs `logprobs`."""
     max_tokens: int | None = None
     """Most tokens to generate; None = up to the context; 0 = read the prompt only."""
     stop: tuple[str, ...] = ()
@@ -152,6 +152,8 @@ class Request:
             raise RequestError("max_tokens", f"must be at least {int(self.prompt is None)}", self.max_tokens)
         if self.logprobs is not None and not 0 <= self.logprobs <= 20:
             raise RequestError("logprobs", "must be between 0 and 20", self.logprobs)
+        if self.echo and self.logprobs is None:
+            raise RequestError("echo", "needs logprobs", "none")
         if any(not s for s in self.stop):
             raise RequestError("stop", "must not hold an empty string", self.stop)
 
@@ -162,7 +164,8 @@ class TokenLogprob:
 
     token: int
     text: str
-    logprob: float
+    logprob: float | None
+    """None for the very first token of an echoed prompt, which nothing predicts."""
     top: tuple[tuple[int, str, float], ...] = ()
     """Alternatives, likeliest first: (token id, text, log-probability)."""
 

@@ -9,6 +9,7 @@ is a sink block if its number is below the number of sink blocks, else ring bloc
 import json
 import math
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -100,6 +101,11 @@ class StateLayout:
         """[retrieval groups, blocks per page, block elements], zeroed, because masked lanes are multiplied by zero weights."""
         return np.zeros((self.retrieval_groups, PAGE_TOKENS // BLOCK_TOKENS, self.block_elements), self.dtype)
 
+    def nbytes(self, tokens: int) -> int:
+        """Bytes of a state of so many tokens that shares nothing."""
+        page = self.retrieval_groups * PAGE_TOKENS // BLOCK_TOKENS * self.block_elements
+        return (-(-tokens // PAGE_TOKENS) * page + self.total_ring_blocks * self.block_elements) * np.dtype(self.dtype).itemsize
+
     @cached_property
     def digest(self) -> str:
         """Distinguishes layouts that can't read each other's states."""
@@ -125,6 +131,11 @@ class State:
     def nbytes(self) -> int:
         """Bytes held, pages shared with forks included."""
         return sum(page.nbytes for page in self.pages) + self.rings.nbytes
+
+    def pieces(self) -> Iterator[tuple[int, int]]:
+        """Identity and bytes of each piece of memory; forks share their full pages."""
+        yield from ((id(page), page.nbytes) for page in self.pages)
+        yield id(self.rings), self.rings.nbytes
 
     def reserve(self, tokens: int) -> None:
         """Makes room for `tokens` more."""

@@ -1,6 +1,6 @@
 """What runs a model: states, and one call that reads tokens into any number of them at once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -23,6 +23,15 @@ class AnyState(Protocol):
     @property
     def nbytes(self) -> int:
         """Bytes held."""
+        ...
+
+    @property
+    def earliest_rewind(self) -> int:
+        """The smallest length above 0 that `rewind` accepts."""
+        ...
+
+    def pieces(self) -> Iterator[tuple[int, int]]:
+        """Identity and bytes of each piece of memory; forks share pieces."""
         ...
 
     def fork(self) -> "AnyState":
@@ -58,6 +67,10 @@ class Backend(Protocol):
 
     def new_state(self) -> Any:
         """A state that has read nothing."""
+        ...
+
+    def state_bytes(self, tokens: int) -> int:
+        """Bytes of a state that has read so many tokens, and shares nothing."""
         ...
 
     def forward(self, segments: Sequence[Segment]) -> list[npt.NDArray[np.float32]]:

@@ -53,6 +53,10 @@ class CpuBackend:
         """A state that has read nothing."""
         return State(self.layout)
 
+    def state_bytes(self, tokens: int) -> int:
+        """Bytes of a state of so many tokens."""
+        return self.layout.nbytes(tokens)
+
     def forward(self, segments: Sequence[Segment]) -> list[npt.NDArray[np.float32]]:
         """Reads the tokens of every segment; see `Backend.forward`."""
         for segment in segments:

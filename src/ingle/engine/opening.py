@@ -8,8 +8,8 @@ from pathlib import Path
 from threading import Thread
 
 from ingle.core.errors import DeltaError, IngleError
-from ingle.engine.answer import LanguageModel
 from ingle.engine.cpu import CpuBackend
+from ingle.engine.language_model import LanguageModel
 from ingle.engine.packing import PackInfo, check_pack, pack_checkpoint, read_pack, unreached
 from ingle.home.kept import Kept
 from ingle.home.place import Home

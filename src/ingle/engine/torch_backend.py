@@ -24,6 +24,11 @@ class TorchBackend:
         """A state that has read nothing."""
         return Cache()
 
+    def state_bytes(self, tokens: int) -> int:
+        """Bytes of a cache of so many tokens, as if every group were a retrieval group."""
+        config = self.config
+        return 2 * len(config.layers) * config.num_kv_heads * config.head_dim * tokens * self._module.lm_head.weight.element_size()
+
     @torch.inference_mode()
     def forward(self, segments: Sequence[Segment]) -> list[npt.NDArray[np.float32]]:
         """Reads the tokens of every segment; see `Backend.forward`."""

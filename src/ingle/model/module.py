@@ -43,13 +43,18 @@ class Cache:
     """Tokens read so far."""
     held: dict[tuple[int, bool], Held] = field(default_factory=dict)
     """By layer and whether the groups are streaming ones."""
-    earliest: int = 0
+    earliest_rewind: int = 0
     """The smallest length above 0 that `rewind` accepts."""
 
     @property
     def nbytes(self) -> int:
         """Bytes of keys and values."""
         return sum(h.keys.nbytes + h.values.nbytes for h in self.held.values())
+
+    def pieces(self) -> Iterator[tuple[int, int]]:
+        """Identity and bytes of each tensor; forks share them until one of them moves on."""
+        for h in self.held.values():
+            yield from ((id(tensor), tensor.nbytes) for tensor in (h.keys, h.values))
 
     def fork(self) -> "Cache":
         """A cache that goes its own way from here; tensors are shared until one of them moves on."""
@@ -59,11 +64,11 @@ class Cache:
         """Goes back to the first `length` tokens. Raises CannotRewind where a window no longer holds what that would need."""
         if not 0 <= length <= self.length:
             raise CannotRewind("length", f"must be between 0 and {self.length}", length)
-        if 0 < length < self.earliest:
+        if 0 < length < self.earliest_rewind:
             cure = "Read the prompt again from a fork."
-            raise CannotRewind("length", f"this cache can go back to {self.earliest} at the earliest", length, cure)
+            raise CannotRewind("length", f"this cache can go back to {self.earliest_rewind} at the earliest", length, cure)
         self.held = {place: h.keep(h.positions < length) for place, h in self.held.items()} if length else {}
-        self.length, self.earliest = length, min(self.earliest, length)
+        self.length, self.earliest_rewind = length, min(self.earliest_rewind, length)
 
     def extend(self, layer: int, spec: LayerSpec | None, keys: Tensor, values: Tensor) -> Held:
         """Keys and values [B, groups, T, D] after those before them; `spec` is the layer's if the groups are streaming ones."""
@@ -74,7 +79,7 @@ class Cache:
             oldest = self.length - spec.window + 1
             before = before.keep((before.positions >= oldest) | (before.positions < spec.sinks))
             if oldest > spec.sinks:  # something between the sinks and the window is gone for good
-                self.earliest = self.length
+                self.earliest_rewind = self.length
         if before is not None:
             joined = [torch.cat(pair, 2) for pair in ((before.keys, keys), (before.values, values))]
             new = Held(joined[0], joined[1], torch.cat((before.positions, new.positions)))

@@ -1,0 +1,133 @@
+"""One answer on its way: which tokens to read next, and what comes of the logits. Whoever runs the backend drives it.
+
+while chunk is None or chunk.finish is None:
+    [rows] = backend.forward([decoding.next()])
+    chunk = decoding.take(rows)
+"""
+
+import time
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ingle.core.message import Chunk, Finish, Request, TokenLogprob, Usage
+from ingle.core.state import STEP_TOKENS
+from ingle.engine.backend import AnyState, Segment
+from ingle.engine.language_model import LanguageModel
+from ingle.engine.sampling import Sampler, log_probabilities
+from ingle.engine.stop import StopStrings
+
+_ECHO_TOKENS = 32
+"""Prompt tokens whose logits are looked at together: each has one per word of the vocabulary (200 kB for 49,152)."""
+
+
+class Decoding:
+    """The state of one answer. `ids[:state.length]` is what the state has read."""
+
+    def __init__(self, model: LanguageModel, request: Request, ids: list[int], state: AnyState, asked: float | None = None) -> None:
+        """`state` has read the first `state.length` of `ids`, and fewer than all of them. `asked`: when, by `time.perf_counter`."""
+        assert state.length < len(ids), "the last token has to be read, for its logits"
+        self.model, self.request, self.state = model, request, state
+        self.ids = list(ids)
+        self.prompt_tokens, self.cached_tokens = len(ids), state.length
+        self.sampler = Sampler(request.sampling, model.backend.config.vocab_size, ids)
+        self.written = 0
+        """Tokens of the answer so far."""
+        self._stream, self._stops = model.tokenizer.stream(continues=request.prompt is not None), StopStrings(request.stop)
+        self._most = model.most_tokens(request, len(ids))
+        self._echoed = [TokenLogprob(ids[0], self._name(ids[0]), None)] if request.echo else []
+        self._asked = time.perf_counter() if asked is None else asked
+        self._began = self._read = 0.0
+
+    @property
+    def reading(self) -> bool:
+        """Whether the prompt is not read whole yet."""
+        return self.state.length < self.prompt_tokens and not self.written
+
+    @property
+    def unread(self) -> int:
+        """Tokens that the next segments have to read."""
+        return len(self.ids) - self.state.length
+
+    def next(self, limit: int = STEP_TOKENS) -> Segment:
+        """What the backend is to read next: up to `limit` tokens of the prompt, or the last token of the answer."""
+        self._began = self._began or time.perf_counter()
+        start, echo = self.state.length, self.request.echo and not self.written
+        end = min(start + min(limit, _ECHO_TOKENS if echo else STEP_TOKENS), len(self.ids))
+        logits: Literal["none", "last", "all"] = "last" if end == len(self.ids) else "none"
+        return Segment(self.state, self.ids[start:end], "all" if echo else logits)
+
+    def take(self, rows: npt.NDArray[np.float32]) -> Chunk | None:
+        """What comes of the logits of the last segment; None while the prompt is being read."""
+        if self.request.echo and not self.written:
+            self._echo(rows)
+        if self.state.length < len(self.ids):
+            return None
+        self._read = self._read or time.perf_counter()
+        echoed = self._take_echo()
+        if self._most == 0:
+            return Chunk("", (), echoed, "length", self.usage())
+        return self._write(rows[-1], echoed)
+
+    def end(self, finish: Finish) -> Chunk:
+        """The last chunk of an answer that is ended from outside: what was held back, and what it took."""
+        text = self._stops.feed(self._stream.flush()) + self._stops.flush()
+        return Chunk(text, finish=finish, usage=self.usage())
+
+    def usage(self) -> Usage:
+        """What it took so far."""
+        now = time.perf_counter()
+        began, read = self._began or now, self._read or now
+        return Usage(
+            self.prompt_tokens, self.cached_tokens, self.written, read - began, now - read, self.state.nbytes, began - self._asked,
+            self.model.backend.digest, self.sampler.seed,
+        )  # fmt: skip
+
+    def _write(self, logits: npt.NDArray[np.float32], echoed: tuple[TokenLogprob, ...]) -> Chunk:
+        tokenizer, request = self.model.tokenizer, self.request
+        token = self.sampler.pick(logits)
+        self.written += 1
+        ended = token in tokenizer.eos_ids
+        text = "" if ended else self._stops.feed(self._stream.feed(token))
+        logprobs = echoed
+        if request.logprobs is not None:
+            [entry] = self._logprobs(logits[None], [token])
+            logprobs = (*echoed, entry)
+        finish: Finish | None = None
+        if ended or self._stops.hit:
+            finish = "stop"
+        elif self.written == self._most:
+            finish = "length"
+        if finish is None:
+            self.ids.append(token)
+            return Chunk(text, (token,), logprobs)
+        text += self._stops.feed(self._stream.flush()) + self._stops.flush()
+        if self._stops.hit:
+            finish = "stop"
+        return Chunk(text, (token,), logprobs, finish, self.usage())
+
+    def _echo(self, rows: npt.NDArray[np.float32]) -> None:
+        """Log-probabilities of prompt tokens: row i of a segment tells of the token after its i-th."""
+        end = self.state.length
+        following = self.ids[end - len(rows) + 1 : end + 1]
+        self._echoed += self._logprobs(rows[: len(following)], following)
+
+    def _take_echo(self) -> tuple[TokenLogprob, ...]:
+        echoed, self._echoed = tuple(self._echoed), []
+        return echoed
+
+    def _logprobs(self, rows: npt.NDArray[np.float32], tokens: list[int]) -> list[TokenLogprob]:
+        """For each row [vocabulary] the token that followed and the likeliest ones."""
+        if not tokens:
+            return []
+        count, values = self.request.logprobs or 0, log_probabilities(rows)
+        best = np.argpartition(values, -count, axis=1)[:, -count:] if count else np.zeros((len(tokens), 0), np.int64)
+        return [self._entry(values[i], token, best[i]) for i, token in enumerate(tokens)]
+
+    def _entry(self, values: npt.NDArray[np.float64], token: int, best: Any) -> TokenLogprob:
+        ranked = sorted((int(i) for i in best), key=lambda i: (-values[i], i))
+        return TokenLogprob(token, self._name(token), float(values[token]), tuple((i, self._name(i), float(values[i])) for i in ranked))
+
+    def _name(self, token: int) -> str:
+        return self.model.tokenizer.decode([token], skip_special=False)

@@ -1,0 +1,52 @@
+"""A queue in which owners take turns; within one owner, first come, first served."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from ingle.core.errors import Busy
+
+Item = TypeVar("Item")
+
+
+class FairQueue(Generic[Item]):
+    """Not for several threads at once."""
+
+    def __init__(self, most: int, most_per_owner: int) -> None:
+        self._most, self._most_per_owner = most, most_per_owner
+        self._lines: dict[str, deque[Item]] = {}
+        """By owner, in the order in which it is their turn."""
+
+    def __len__(self) -> int:
+        return sum(map(len, self._lines.values()))
+
+    def add(self, owner: str, item: Item, retry_after_s: float) -> None:
+        """Puts an item at the end of its owner's line. Raises Busy if too many wait already."""
+        line = self._lines.get(owner, ())
+        if len(line) >= self._most_per_owner:
+            raise Busy("queue", f"holds at most {self._most_per_owner} requests of one user", "", "Ask again later.", retry_after_s)
+        if len(self) >= self._most:
+            raise Busy("queue", f"holds at most {self._most} requests", "", "Ask again later.", retry_after_s)
+        self._lines.setdefault(owner, deque()).append(item)
+
+    def next(self, ready: Callable[[Item], bool]) -> tuple[str, Item] | None:
+        """The first item that is ready of the owner whose turn it is, with the owner; it stays in the queue."""
+        for owner, line in self._lines.items():
+            for item in line:
+                if ready(item):
+                    return owner, item
+        return None
+
+    def take(self, owner: str, item: Item) -> None:
+        """Takes an item out; its owner's next turn is after all others'."""
+        line = self._lines.pop(owner)
+        line.remove(item)
+        if line:
+            self._lines[owner] = line
+
+    def drop(self, gone: Callable[[Item], bool]) -> list[Item]:
+        """Takes out all items of which `gone` is true."""
+        found = [item for line in self._lines.values() for item in line if gone(item)]
+        lines = {owner: deque(item for item in line if item not in found) for owner, line in self._lines.items()} if found else self._lines
+        self._lines = {owner: line for owner, line in lines.items() if line}
+        return found

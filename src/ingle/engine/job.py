@@ -1,0 +1,79 @@
+"""What the scheduler is asked to do, how much of it at once, and what it has done."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ingle.core.errors import IngleError
+from ingle.core.message import Chunk, Request
+from ingle.engine.decoding import Decoding
+from ingle.engine.language_model import LanguageModel
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """How much may go on at once."""
+
+    places: int = 32
+    """Answers written at once."""
+    places_per_owner: int = 24
+    """Of these, how many one owner may hold: never all of them."""
+    queue: int = 64
+    """Answers that may wait."""
+    queue_per_owner: int = 48
+    """Of these, how many one owner may have."""
+    state_bytes: int = 1 << 30
+    """For the states of running answers and of earlier prompts together."""
+    prefill_tokens: int = 256
+    """Prompt tokens of one step while nobody is writing."""
+    prefill_tokens_beside: int = 96
+    """Prompt tokens of one step beside answers that are being written."""
+
+
+@dataclass(eq=False)
+class Job:
+    """One answer to be written. The first three say what; `deliver` is given its chunks, at last one with `finish`, or an error."""
+
+    model: LanguageModel
+    request: Request
+    ids: list[int]
+    deliver: Callable[[Chunk | IngleError], None]
+    owner: str = ""
+    keep: str = ""
+    """What the answer belongs to that is kept in the home; see `prefix_cache.Entry`."""
+    deadline: float | None = None
+    """By `time.perf_counter`."""
+    asked: float = field(default_factory=time.perf_counter)
+    needed_bytes: int = 0
+    cancelled: bool = False
+    _decoding: Decoding | None = None
+
+    @property
+    def decoding(self) -> Decoding:
+        """The answer on its way; there is one from the moment that the job has a place."""
+        assert self._decoding is not None
+        return self._decoding
+
+    @decoding.setter
+    def decoding(self, decoding: Decoding) -> None:
+        self._decoding = decoding
+
+    def late(self, now: float) -> bool:
+        """Whether its deadline has passed."""
+        return self.deadline is not None and now >= self.deadline
+
+
+@dataclass
+class Counts:
+    """What the scheduler has done, for metrics. Only ever counts up."""
+
+    steps: int = 0
+    rows: int = 0
+    """Tokens read in all steps."""
+    read_tokens: int = 0
+    """Prompt tokens that were read."""
+    cached_tokens: int = 0
+    """Prompt tokens that did not have to be."""
+    written_tokens: int = 0
+    busy_s: float = 0.0
+    """Seconds in steps."""

@@ -1,0 +1,40 @@
+"""A model that can be asked: what runs it, and the words it speaks."""
+
+from dataclasses import dataclass
+
+from ingle.core.errors import ContextError, RequestError
+from ingle.core.message import Request
+from ingle.engine.backend import Backend
+from ingle.model.template import encode_chat
+from ingle.model.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A backend and the words it speaks."""
+
+    name: str
+    backend: Backend
+    tokenizer: Tokenizer
+
+    def encode(self, request: Request) -> list[int]:
+        """The ids that a request stands for.
+
+        Raises RequestError if there are none, TemplateError if the template fails, ContextError if they leave no room for an answer.
+        """
+        if request.prompt is None:
+            ids = encode_chat(self.tokenizer, request.messages)
+        else:
+            ids = self.tokenizer.encode_prompt(request.prompt) if isinstance(request.prompt, str) else list(request.prompt)
+        if not ids:
+            raise RequestError("prompt", "must hold at least one token", "an empty text", "Give some text to go on from.")
+        context = self.backend.config.context_length
+        if len(ids) + (request.max_tokens != 0) > context:
+            cure = "Shorten the conversation, or start a new one."
+            raise ContextError("prompt", f"must leave room within the context of {context} tokens", f"{len(ids)} tokens", cure)
+        return ids
+
+    def most_tokens(self, request: Request, prompt_tokens: int) -> int:
+        """Tokens that an answer may have at the most: what was asked for, or what the context leaves."""
+        room = self.backend.config.context_length - prompt_tokens
+        return room if request.max_tokens is None else min(request.max_tokens, room)

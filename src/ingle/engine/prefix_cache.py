@@ -1,0 +1,132 @@
+"""What was read before is not read again: the states of earlier prompts, found by the longest common start.
+
+An entry is the state after some tokens, of one model and one *owner*. Owners never see each other's entries, not even by how long an
+answer takes. Entries are forked, never handed out; full pages are shared, so a branch costs what is new in it. The least recently
+used go first when the budget is reached.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ingle.engine.backend import AnyState
+
+Ids = npt.NDArray[np.int32]
+
+
+@dataclass(eq=False)
+class Entry:
+    """A state, and what it has read."""
+
+    owner: str
+    model: str
+    """Digest of the model that made it."""
+    ids: Ids
+    state: AnyState
+    keep: str = ""
+    """What it belongs to that is kept in the home (a conversation); empty = nothing, so it may not be written to disk."""
+    used: int = 0
+    """Counts up with every use."""
+
+
+@dataclass
+class Found:
+    """The longest known start of a prompt."""
+
+    state: AnyState
+    length: int
+
+
+@dataclass
+class PrefixCache:
+    """States by owner and model. Not for several threads at once: the scheduler's thread owns it."""
+
+    budget_bytes: int
+    _entries: list[Entry] = field(default_factory=list)
+    _clock: int = 0
+    evicted: int = 0
+    """Entries that had to go for the budget."""
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._entries)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all entries; shared pages count once."""
+        return sum(dict(piece for entry in self._entries for piece in entry.state.pieces()).values())
+
+    def find(self, owner: str, model: str, ids: Sequence[int]) -> Found | None:
+        """A fork of the state that has read the longest start of `ids`, one token short at the most; None if nothing is known."""
+        prompt = np.asarray(ids[:-1], np.int32)
+        best, length = None, 0
+        for entry in self._of(owner, model):
+            common = _common(entry.ids, prompt)
+            if common > length and (common == len(entry.ids) or common >= entry.state.earliest_rewind):
+                best, length = entry, common
+        if best is None:
+            return None
+        self._touch(best)
+        state = best.state.fork()
+        state.rewind(length)
+        return Found(state, length)
+
+    def known(self, owner: str, model: str, ids: Sequence[int]) -> int:
+        """How many tokens `find` would spare."""
+        prompt = np.asarray(ids[:-1], np.int32)
+        return max((_common(entry.ids, prompt) for entry in self._of(owner, model)), default=0)
+
+    def put(self, owner: str, model: str, ids: Sequence[int], state: AnyState, keep: str = "") -> None:
+        """Takes over a state that has read `ids`. Entries that it makes superfluous go, then as many as the budget asks for."""
+        read = np.array(ids, np.int32)
+        assert len(read) == state.length, "a state's ids are what it has read"
+        if not len(read):
+            return
+        for entry in [*self._of(owner, model)]:
+            if len(entry.ids) > len(read) >= entry.state.earliest_rewind and _common(entry.ids, read) == len(read):
+                self._touch(entry)  # it can go back to here
+                entry.keep = entry.keep or keep
+                return
+            if len(entry.ids) <= len(read) and state.earliest_rewind <= len(entry.ids) == _common(entry.ids, read):
+                self._entries.remove(entry)
+                keep = keep or entry.keep
+        entry = Entry(owner, model, read, state, keep)
+        self._entries.append(entry)
+        self._touch(entry)
+        self.shrink(self.budget_bytes)
+
+    def shrink(self, budget_bytes: int) -> None:
+        """Lets the least recently used entries go until the rest fits."""
+        while self._entries and self.nbytes > budget_bytes:
+            self._entries.remove(min(self._entries, key=lambda entry: entry.used))
+            self.evicted += 1
+
+    def forget(self, owner: str | None = None, keep: str | None = None, model: str | None = None) -> None:
+        """Lets go everything of an owner, of what was kept, or of a model."""
+        wanted = {"owner": owner, "keep": keep, "model": model}
+        asked = {name: value for name, value in wanted.items() if value is not None}
+        self._entries = [e for e in self._entries if any(getattr(e, name) != value for name, value in asked.items())]
+
+    def _of(self, owner: str, model: str) -> Iterator[Entry]:
+        return (entry for entry in self._entries if entry.owner == owner and entry.model == model)
+
+    def _touch(self, entry: Entry) -> None:
+        self._clock += 1
+        entry.used = self._clock
+
+
+def common_length(a: Sequence[int], b: Sequence[int]) -> int:
+    """Length of the longest common start of two token sequences."""
+    return _common(np.asarray(a, np.int32), np.asarray(b, np.int32))
+
+
+def _common(a: Ids, b: Ids) -> int:
+    size = min(len(a), len(b))
+    differ: Any = a[:size] != b[:size]
+    first = int(differ.argmax()) if size else 0
+    return first if size and differ[first] else size

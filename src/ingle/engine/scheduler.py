@@ -1,0 +1,230 @@
+"""Continuous batching: answers join and leave between two tokens, on one thread that owns the backends.
+
+Each step reads one token of every answer that is being written and some tokens of prompts that are being read, fewer of these while
+others write, so that a long prompt never freezes them. Places go round by owner, then first come, first served. What does not fit the
+memory budget waits; what does not fit the queue is refused with `Busy`.
+"""
+
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from ingle.core.errors import Busy, IngleError, KernelError, RequestError
+from ingle.core.message import Chunk
+from ingle.engine.backend import AnyState, Backend
+from ingle.engine.decoding import Decoding
+from ingle.engine.fair_queue import FairQueue
+from ingle.engine.job import Capacity, Counts, Job
+from ingle.engine.prefix_cache import PrefixCache, common_length
+
+WORTH_WAITING = 64
+"""Tokens of a common start for which an answer waits until another one has read them."""
+IDLE_S = 1.0
+"""Quiet time after which `idle` is called."""
+
+
+Outcome = tuple[Job, Chunk | IngleError]
+
+
+def post_directly(outcomes: Sequence[Outcome]) -> None:
+    """Delivers on the scheduler's own thread."""
+    for job, outcome in outcomes:
+        job.deliver(outcome)
+
+
+class Scheduler:
+    """Runs jobs until it is closed. `post` is given what came of a step, on the scheduler's thread; `idle` is called when all is quiet."""
+
+    def __init__(
+        self,
+        capacity: Capacity,
+        cache: PrefixCache,
+        post: Callable[[Sequence[Outcome]], None] = post_directly,
+        idle: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.capacity, self.cache, self.counts = capacity, cache, Counts()
+        self._post, self._idle = post, idle
+        self._queue: FairQueue[Job] = FairQueue(capacity.queue, capacity.queue_per_owner)
+        self._running: list[Job] = []
+        self._served: Counter[str] = Counter()
+        self._last: Backend | None = None
+        self._answer_s = 2.0
+        self._wake = threading.Condition()
+        self._closing: float | None = None
+        self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
+        self._thread.start()
+
+    @property
+    def running(self) -> int:
+        """Answers being written or read for."""
+        return len(self._running)
+
+    @property
+    def queued(self) -> int:
+        """Answers that wait for a place."""
+        return len(self._queue)
+
+    def submit(self, job: Job) -> None:
+        """Puts a job in the queue. Raises Busy if that is full, RequestError if it could never fit the memory."""
+        total = len(job.ids) + job.model.most_tokens(job.request, len(job.ids))
+        job.needed_bytes = job.model.backend.state_bytes(total)
+        if job.needed_bytes > self.capacity.state_bytes:
+            got, cure = f"{job.needed_bytes / 1e6:.0f} MB for {total} tokens", "Ask for fewer tokens, or raise serve.state_mb."
+            raise RequestError("max_tokens", f"must fit {self.capacity.state_bytes / 1e6:.0f} MB of states", got, cure)
+        with self._wake:
+            if self._closing is not None:
+                raise Busy("server", "is shutting down", "", "Ask again in a moment.", 5.0)
+            wait = max(1.0, min(60.0, self._answer_s * (len(self._queue) + 1) / self.capacity.places))
+            self._queue.add(job.owner, job, wait)
+            self._wake.notify()
+
+    def cancel(self, job: Job) -> None:
+        """Ends a job between two tokens, wherever it is; it is given a last chunk."""
+        with self._wake:
+            job.cancelled = True
+            self._wake.notify()
+
+    def close(self, grace_s: float = 0.0) -> None:
+        """Refuses new jobs, gives the running ones so long to finish, ends the rest, and returns when the thread is done."""
+        with self._wake:
+            self._closing = time.perf_counter() + grace_s
+            self._wake.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while self._work():
+            with self._wake:
+                outcomes = self._leave()
+                self._admit()
+            if self._running:
+                outcomes += self._step()
+            self._post(outcomes)
+
+    def _work(self) -> bool:
+        """Waits until there is something to do; False if there is nothing and will be nothing."""
+        with self._wake:
+            if not self._wanted:
+                self._wake.wait(IDLE_S)
+            quiet = not self._wanted
+        if quiet:
+            self._idle()
+        with self._wake:
+            while not self._wanted:
+                self._wake.wait()
+            return bool(self._running or self._queue)
+
+    @property
+    def _wanted(self) -> bool:
+        return bool(self._running or self._queue or self._closing is not None)
+
+    def _leave(self) -> list[Outcome]:
+        """Ends what was cancelled or is late, and everything when the time to close has come."""
+        now = time.perf_counter()
+        outcomes: list[Outcome] = []
+        for job in self._queue.drop(lambda job: job.cancelled or job.late(now) or self._closing is not None):
+            field, rule = ("deadline", "passed before there was a place") if job.late(now) else ("server", "is shutting down")
+            outcomes.append((job, Busy(field, rule, "", "Ask again in a moment.", 5.0)))
+        for job in [*self._running]:
+            if job.cancelled or job.late(now) or (self._closing is not None and now >= self._closing):
+                outcomes.append((job, job.decoding.end("deadline" if job.late(now) else "cancelled")))
+                self._end(job)
+        return outcomes
+
+    def _admit(self) -> None:
+        """Gives places to those whose turn it is. If the next one doesn't fit the memory, nobody overtakes it."""
+        held = Counter(job.owner for job in self._running)
+        while len(self._running) < self.capacity.places:
+            turn = self._queue.next(lambda job: held[job.owner] < self.capacity.places_per_owner and not self._awaits(job))
+            left = self.capacity.state_bytes - sum(job.needed_bytes for job in self._running)
+            if turn is None or turn[1].needed_bytes > left:
+                return
+            owner, job = turn
+            self._queue.take(owner, job)
+            backend = job.model.backend
+            found = None if job.request.echo else self.cache.find(owner, backend.digest, job.ids)
+            self.cache.shrink(left - job.needed_bytes)
+            job.decoding = Decoding(job.model, job.request, job.ids, found.state if found else backend.new_state(), job.asked)
+            self.counts.cached_tokens += job.decoding.cached_tokens
+            self._running.append(job)
+            held[owner] += 1
+
+    def _awaits(self, job: Job) -> bool:
+        """Whether somebody with the same owner is just reading what this job would have to read too."""
+        if job.request.echo:
+            return False
+        readers = (r for r in self._running if r.owner == job.owner and r.model is job.model and r.decoding.reading)
+        soon = max((common_length(r.ids, job.ids) for r in readers if not r.request.echo), default=0)
+        return soon >= WORTH_WAITING + self.cache.known(job.owner, job.model.backend.digest, job.ids)
+
+    def _step(self) -> list[Outcome]:
+        """One call of one backend, and what came of it."""
+        start, turn = time.perf_counter(), self._turn()
+        jobs, reading = [job for job, _ in turn], [job.decoding.reading for job, _ in turn]
+        segments = [job.decoding.next(limit) for job, limit in turn]
+        try:
+            results = jobs[0].model.backend.forward(segments)
+        except Exception as error:
+            return [self._fail(job, error) for job in jobs]
+        outcomes: list[Outcome] = []
+        for job, was_reading, segment, rows in zip(jobs, reading, segments, results, strict=True):
+            if was_reading:
+                self._served[job.owner] += len(segment.ids)
+                self.counts.read_tokens += len(segment.ids)
+            try:
+                chunk = job.decoding.take(rows)
+            except Exception as error:
+                outcomes.append(self._fail(job, error))
+                continue
+            if chunk is not None:
+                outcomes.append((job, chunk))
+                self.counts.written_tokens += len(chunk.tokens)
+                self._after(job, chunk, was_reading)
+        self.counts.steps += 1
+        self.counts.rows += sum(len(segment.ids) for segment in segments)
+        self.counts.busy_s += time.perf_counter() - start
+        return outcomes
+
+    def _turn(self) -> list[tuple[Job, int]]:
+        """Who reads how many tokens in this step: all writers of one model, and readers whose owners have been served least."""
+        backends = list(dict.fromkeys(job.model.backend for job in self._running))
+        at = backends.index(self._last) + 1 if self._last in backends else 0
+        self._last = backends[at % len(backends)]
+        mine = [job for job in self._running if job.model.backend is self._last]
+        turn = [(job, 1) for job in mine if not job.decoding.reading]
+        left = self.capacity.prefill_tokens_beside if turn else self.capacity.prefill_tokens
+        for job in sorted((job for job in mine if job.decoding.reading), key=lambda job: self._served[job.owner]):
+            if left > 0:
+                share = min(left, job.decoding.unread)
+                turn.append((job, share))
+                left -= share
+        return turn
+
+    def _after(self, job: Job, chunk: Chunk, was_reading: bool) -> None:
+        """Keeps what was read for others: when the prompt is read, and when the answer is written."""
+        if chunk.finish is not None:
+            self._answer_s += 0.1 * (time.perf_counter() - job.asked - self._answer_s)
+            self._end(job)
+        elif was_reading:
+            self._remember(job, job.decoding.state.fork())
+
+    def _fail(self, job: Job, error: Exception) -> Outcome:
+        """Ends a job by an error. What is no error of ours is told in full on standard error, and as a bug to the client."""
+        self._running.remove(job)
+        if isinstance(error, IngleError):
+            return job, error
+        traceback.print_exception(error)
+        return job, KernelError("engine", "failed on this request", type(error).__name__, "This is a bug of Ingle; see the server's log.")
+
+    def _end(self, job: Job) -> None:
+        self._running.remove(job)
+        if not any(other.owner == job.owner for other in self._running):
+            del self._served[job.owner]  # whoever comes back is not held to what was before
+        self._remember(job, job.decoding.state)
+
+    def _remember(self, job: Job, state: AnyState) -> None:
+        if job.request.echo:
+            return
+        self.cache.budget_bytes = max(0, self.capacity.state_bytes - sum(other.needed_bytes for other in self._running))
+        self.cache.put(job.owner, job.model.backend.digest, job.decoding.ids[: state.length], state, job.keep)

@@ -1,0 +1,225 @@
+"""Continuous batching: what comes out is what came alone, whoever else is there; places, memory and time are shared as promised."""
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Any
+
+import pytest
+
+from ingle.core.errors import Busy, IngleError, KernelError, RequestError
+from ingle.core.message import Chunk, Request, Sampling
+from ingle.engine.answer import answer
+from ingle.engine.job import Capacity, Job
+from ingle.engine.language_model import LanguageModel
+from ingle.engine.prefix_cache import PrefixCache
+from ingle.engine.scheduler import Scheduler
+from tests.engine.test_answer import byte_tokenizer, chat, whole
+from tests.engine.tiny import backend_of, random_checkpoint, tiny_config
+
+FREE = Sampling(temperature=2.0, seed=3, logit_bias=((256, -100.0),))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    config = tiny_config(vocab=260, context=2000)
+    return LanguageModel("tiny", backend_of(tmp_path_factory.mktemp("m"), random_checkpoint(config)), byte_tokenizer())
+
+
+@dataclass
+class Heard:
+    """What a job was given, and when."""
+
+    inbox: SimpleQueue[Chunk | IngleError] = field(default_factory=SimpleQueue)
+
+    def all(self) -> list[Chunk]:
+        chunks = []
+        while True:
+            got = self.inbox.get(timeout=20)
+            if isinstance(got, IngleError):
+                raise got
+            chunks.append(got)
+            if got.finish is not None:
+                return chunks
+
+
+@pytest.fixture
+def scheduler() -> Iterator[Scheduler]:
+    made = Scheduler(Capacity(), PrefixCache(1 << 30))
+    yield made
+    made.close()
+
+
+def submit(scheduler: Scheduler, model: LanguageModel, request: Request, **options: Any) -> tuple[Job, Heard]:
+    heard = Heard()
+    job = Job(model, request, model.encode(request), heard.inbox.put, **options)
+    scheduler.submit(job)
+    return job, heard
+
+
+def test_answers_in_a_batch_are_those_that_come_alone(scheduler: Scheduler, model: LanguageModel) -> None:
+    requests = [
+        chat(f"question {i} " * (1 + 7 * i), max_tokens=5 + 9 * i, sampling=Sampling(temperature=2.0, seed=i)) for i in range(12)
+    ]  # fmt: skip
+    heard = [submit(scheduler, model, request, owner=f"user {i % 3}")[1] for i, request in enumerate(requests)]
+    for request, mine in zip(requests, heard, strict=True):
+        chunks, alone = mine.all(), list(answer(model, request))
+        assert [c.tokens for c in chunks] == [c.tokens for c in alone]
+        assert whole(chunks) == whole(alone)
+        assert chunks[-1].finish == alone[-1].finish
+    assert scheduler.counts.rows > scheduler.counts.steps
+
+
+def test_log_probabilities_of_a_prompt_and_of_an_answer(scheduler: Scheduler, model: LanguageModel) -> None:
+    text = "some text that is longer than one look at thirty-two tokens"
+    request = Request(prompt=text, max_tokens=0, logprobs=3, echo=True)
+    [chunk] = submit(scheduler, model, request)[1].all()
+    assert [entry.token for entry in chunk.logprobs] == model.encode(request)
+    assert chunk.logprobs[0].logprob is None
+    assert all(entry.logprob is not None and entry.logprob <= entry.top[0][2] for entry in chunk.logprobs[1:])
+    # The log-probability of a token in the prompt is that with which it would have been written.
+    for at in (1, 31, 32, 33, len(text) - 1):
+        [first, *_] = answer(model, Request(prompt=text[:at], max_tokens=1, logprobs=20, sampling=FREE))
+        known = {token: value for token, _, value in first.logprobs[0].top}
+        entry = chunk.logprobs[at]
+        assert known.get(entry.token, entry.logprob) == entry.logprob
+        assert [t for t, _, _ in first.logprobs[0].top[:3]] == [t for t, _, _ in entry.top]
+
+
+def test_the_longest_known_start_is_read_once_for_one_owner_and_never_for_another(scheduler: Scheduler, model: LanguageModel) -> None:
+    start = "a long beginning " * 20
+    first = submit(scheduler, model, chat(start + "one", max_tokens=4, sampling=FREE), owner="ann")[1].all()
+    again = submit(scheduler, model, chat(start + "two", max_tokens=4, sampling=FREE), owner="ann")[1].all()
+    other = submit(scheduler, model, chat(start + "two", max_tokens=4, sampling=FREE), owner="bob")[1].all()
+    assert first[-1].usage and again[-1].usage and other[-1].usage
+    assert (first[-1].usage.cached_tokens, again[-1].usage.cached_tokens, other[-1].usage.cached_tokens) == (0, 1 + len(start), 0)
+    assert whole(again) == whole(other)
+
+
+def test_equal_prompts_at_the_same_time_are_read_once(scheduler: Scheduler, model: LanguageModel) -> None:
+    request = chat("the same for all " * 30, max_tokens=3, sampling=FREE)
+    heard = [submit(scheduler, model, request, owner="ann")[1] for _ in range(5)]
+    read = [chunks[-1].usage.prompt_tokens - chunks[-1].usage.cached_tokens for h in heard if (chunks := h.all()) and chunks[-1].usage]
+    assert sorted(read) == [1, 1, 1, 1, len(model.encode(request))]
+
+
+def test_a_full_queue_refuses_and_says_when_to_come_back(model: LanguageModel) -> None:
+    scheduler = Scheduler(Capacity(places=1, places_per_owner=1, queue=3, queue_per_owner=2), PrefixCache(1 << 30))
+    first = submit(scheduler, model, chat("x", max_tokens=900, sampling=FREE), owner="ann")[0]
+    while not scheduler.running:
+        time.sleep(0.001)
+    waiting = [submit(scheduler, model, chat("x", max_tokens=1, sampling=FREE), owner="ann")[1] for _ in range(2)]
+    with pytest.raises(Busy, match="of one user") as refused:
+        submit(scheduler, model, chat("x"), owner="ann")
+    assert refused.value.retry_after_s >= 1
+    waiting.append(submit(scheduler, model, chat("x", max_tokens=1, sampling=FREE), owner="bob")[1])
+    with pytest.raises(Busy, match="at most 3 requests"):
+        submit(scheduler, model, chat("x"), owner="bob")
+    scheduler.cancel(first)
+    assert [heard.all()[-1].finish for heard in waiting] == ["length"] * 3
+    scheduler.close()
+
+
+def test_a_newcomer_gets_the_next_place_before_the_second_of_somebody_else(model: LanguageModel) -> None:
+    scheduler = Scheduler(Capacity(places=2, places_per_owner=2), PrefixCache(1 << 30))
+    order: list[str] = []
+    running = [submit(scheduler, model, chat("hold", max_tokens=400, sampling=FREE), owner="z")[0] for _ in range(2)]
+    while scheduler.running < 2:
+        time.sleep(0.001)
+    done = threading.Semaphore(0)
+
+    def note(name: str) -> Any:
+        def deliver(outcome: Chunk | IngleError) -> None:
+            if isinstance(outcome, Chunk) and outcome.finish:
+                order.append(name)
+                done.release()
+
+        return deliver
+
+    for name in ("ann", "ann", "ann", "ann", "bob"):
+        request = chat(f"{name}{len(order)}", max_tokens=5, sampling=FREE)
+        scheduler.submit(Job(model, request, model.encode(request), note(name), owner=name))
+    scheduler.cancel(running[0])
+    for _ in range(5):
+        assert done.acquire(timeout=20)
+    assert order.index("bob") <= 1
+    scheduler.close()
+
+
+def test_a_client_that_leaves_and_a_deadline_free_the_place(scheduler: Scheduler, model: LanguageModel) -> None:
+    job, heard = submit(scheduler, model, chat("x", max_tokens=1900, sampling=FREE))
+    assert isinstance(heard.inbox.get(timeout=20), Chunk)
+    scheduler.cancel(job)
+    assert heard.all()[-1].finish == "cancelled"
+    _, late = submit(scheduler, model, chat("x", max_tokens=1900, sampling=FREE), deadline=time.perf_counter() + 0.05)
+    chunks = late.all()
+    assert chunks[-1].finish == "deadline" and chunks[-1].usage and 0 < chunks[-1].usage.completion_tokens < 1900
+    assert scheduler.running == 0
+    _, too_late = submit(scheduler, model, chat("x"), deadline=time.perf_counter() - 1)
+    with pytest.raises(Busy, match="deadline"):
+        too_late.all()
+
+
+def test_memory_is_a_budget(model: LanguageModel) -> None:
+    one = model.backend.state_bytes(600)
+    scheduler = Scheduler(Capacity(state_bytes=2 * one + 100), PrefixCache(1 << 40))
+    with pytest.raises(RequestError, match=r"serve\.state_mb"):
+        submit(scheduler, model, chat("x", max_tokens=1500))
+    heard = [submit(scheduler, model, chat(f"{i} words", max_tokens=560, sampling=FREE), owner=str(i))[1] for i in range(5)]
+    most = 0
+    while scheduler.queued or scheduler.running:
+        most = max(most, scheduler.running)
+        time.sleep(0.001)
+    assert most == 2
+    assert all(h.all()[-1].finish == "length" for h in heard)
+    assert 0 < scheduler.cache.nbytes <= scheduler.capacity.state_bytes
+    assert scheduler.cache.evicted
+    scheduler.close()
+
+
+def test_a_failing_answer_takes_nobody_with_it(
+    scheduler: Scheduler, model: LanguageModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ingle.engine.decoding import Decoding
+
+    take = Decoding.take
+
+    def broken(self: Decoding, rows: Any) -> Any:
+        if self.request.max_tokens == 77:
+            raise ValueError("a bug")
+        return take(self, rows)
+
+    monkeypatch.setattr(Decoding, "take", broken)
+    _, good = submit(scheduler, model, chat("good", max_tokens=30, sampling=FREE))
+    _, bad = submit(scheduler, model, chat("bad", max_tokens=77))
+    with pytest.raises(KernelError, match="a bug of Ingle"):
+        bad.all()
+    assert good.all()[-1].finish == "length"
+    assert "a bug" in capsys.readouterr().err
+
+
+def test_closing_lets_answers_finish_or_ends_them(model: LanguageModel) -> None:
+    scheduler = Scheduler(Capacity(), PrefixCache(1 << 30))
+    _, short = submit(scheduler, model, chat("x", max_tokens=200, sampling=FREE))
+    assert isinstance(short.inbox.get(timeout=20), Chunk)
+    scheduler.close(grace_s=20)
+    assert short.all()[-1].finish == "length"
+    with pytest.raises(Busy, match="shutting down"):
+        submit(scheduler, model, chat("x"))
+    scheduler = Scheduler(Capacity(), PrefixCache(1 << 30))
+    _, long = submit(scheduler, model, chat("x", max_tokens=1900, sampling=FREE))
+    long.inbox.get(timeout=20)
+    scheduler.close()
+    assert long.all()[-1].finish == "cancelled"
+
+
+def test_a_long_prompt_is_read_in_pieces_beside_others(scheduler: Scheduler, model: LanguageModel) -> None:
+    _, writer = submit(scheduler, model, chat("x", max_tokens=300, sampling=FREE), owner="ann")
+    writer.inbox.get(timeout=20)
+    before = scheduler.counts.written_tokens
+    _, reader = submit(scheduler, model, chat("y" * 1500, max_tokens=1, sampling=FREE), owner="bob")
+    reader.all()
+    assert scheduler.counts.written_tokens - before >= 1500 // scheduler.capacity.prefill_tokens_beside
+    writer.all()
