@@ -9,9 +9,10 @@ import subprocess
 import time
 from pathlib import Path
 
-from ingle.core.digest import canonical_json
+from ingle.core.message import Message, Request, Sampling
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
+from ingle.serve.record import request_digest
 from tests.cli.place import COMMAND, environment, ingle
 
 SHORT = ("--max-tokens", "8", "--seed", "3")
@@ -95,7 +96,10 @@ def test_each_answer_is_a_fact_without_its_words(own_home: Home) -> None:
     path = own_home.keys / "answers.key"
     assert os.name == "nt" or path.stat().st_mode & 0o777 == 0o600
     key = bytes.fromhex(path.read_text().strip())
-    assert fact["request"] == hmac.digest(key, canonical_json([["user", "a very secret question"]]), hashlib.sha256).hex()
+    drawn = {name: value for name, value in told["parameters"].items() if name not in ("max_tokens", "stop")} | {"logit_bias": ()}
+    asked = Request((Message.of("user", "a very secret question"),), max_tokens=8, sampling=Sampling(**drawn))
+    assert fact["request"] == request_digest(key, asked)
+    assert fact["request"] != request_digest(bytes(32), asked)
     assert fact["answer"] == hmac.digest(key, told["text"].encode(), hashlib.sha256).hex()
     assert b"secret" not in own_home.database_file.read_bytes()
 

@@ -40,9 +40,9 @@ def command(
     from ingle.cli.choose import choose_or_pull, open_kept
     from ingle.cli.house import enter
     from ingle.cli.output import is_terminal
-    from ingle.cli.record import Recorder
     from ingle.cli.settings import read_settings
     from ingle.cli.talk import Talk
+    from ingle.serve.record import Recorder
 
     home = enter()
     chat = {"model": model, "system": system, "max_tokens": max_tokens, "format": format_, "threads": threads}

@@ -1,6 +1,5 @@
 """One answer, shown as it comes, until it ends or Ctrl-C does."""
 
-import secrets
 import sys
 import time
 from collections.abc import Callable
@@ -9,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from ingle.cli.interrupt import Interrupt, Stopped
 from ingle.cli.output import colourful
+from ingle.core.event import Event
 from ingle.core.message import Finish, Request, TokenLogprob, Usage
+from ingle.serve.record import answer_event
 
 if TYPE_CHECKING:
     from ingle.engine.answer import Session
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
 _SILENCE_S = 2.0
 """A prompt that takes longer to read than this shows how far it is."""
-_SEED_BITS = 53
-"""Whole numbers up to this many bits survive every JSON reader."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +41,10 @@ class Outcome:
         return (self.usage.prompt_tokens - self.usage.cached_tokens) / self.usage.prefill_s if self.usage and self.usage.prefill_s else 0.0
 
 
-def new_seed() -> int:
-    """A seed for an answer that names none, so that it can be named afterwards."""
-    return secrets.randbits(_SEED_BITS)
+def event_of(key: bytes, model: "LanguageModel", request: Request, outcome: Outcome) -> Event:
+    """The fact that this answer leaves in the ledger; also of one that was stopped before its first token."""
+    nothing = Usage(0, 0, 0, 0.0, 0.0, 0, model_digest=model.backend.digest, seed=request.sampling.seed or 0)
+    return answer_event(key, model.name, request, outcome.text, outcome.finish, outcome.usage or nothing)
 
 
 def generate(model: "LanguageModel", request: Request, show: Callable[[str], None], session: "Session | None" = None) -> Outcome:

@@ -44,12 +44,12 @@ def command(
     The prompt and what comes through a pipe are put together, with an empty line between them.
     """
     from ingle.cli.choose import choose, open_kept
-    from ingle.cli.generate import generate, new_seed
+    from ingle.cli.generate import event_of, generate
     from ingle.cli.house import enter, record
-    from ingle.cli.record import answer_event, answer_key
     from ingle.cli.settings import read_settings
     from ingle.core.errors import ConfigError
     from ingle.core.message import Message, Request
+    from ingle.serve.record import answer_key, new_seed
 
     home = enter()
     chat = {"chat.model": model, "chat.format": format_, "chat.threads": threads, "chat.system": system, "chat.max_tokens": max_tokens}
@@ -77,7 +77,7 @@ def command(
         _print_json(opened, request, outcome)
     elif not outcome.text.endswith("\n"):
         print(flush=True)
-    record(home, answer_event(answer_key(home), kept.name, opened.backend.digest, request, outcome))
+    record(home, event_of(answer_key(home), opened, request, outcome))
     if outcome.finish == "cancelled":
         raise typer.Exit(130)
 

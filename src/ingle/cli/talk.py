@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingle.cli.conversation import Conversation
-from ingle.cli.generate import Outcome, generate, new_seed
+from ingle.cli.generate import Outcome, event_of, generate
 from ingle.cli.interrupt import silent_keys
 from ingle.cli.output import complain, note
-from ingle.cli.record import Recorder, answer_event, answer_key
 from ingle.cli.screen import make_screen
 from ingle.cli.settings import Settings
 from ingle.core.errors import ContextError, IngleError
 from ingle.core.message import Message, Request
 from ingle.home.place import Home
+from ingle.serve.record import Recorder, answer_key, new_seed
 
 if TYPE_CHECKING:
     from ingle.engine.language_model import LanguageModel
@@ -81,7 +81,7 @@ class Talk:
             self.conversation.turns.pop()
         self.last = outcome
         self.tally.add(outcome)
-        self.recorder.add(answer_event(self._key, self.model.name, self.model.backend.digest, request, outcome))
+        self.recorder.add(event_of(self._key, self.model, request, outcome))
         self._remark(outcome)
         return outcome
 

@@ -1,0 +1,153 @@
+"""The fact that an answer leaves in the ledger: figures, and digests under a key of this home. Never a word of it.
+
+The key makes the digests useless to somebody who has the ledger alone and guesses at what was said; whoever has both the home
+and a text can still prove that this text was the answer.
+"""
+
+import hashlib
+import hmac
+import os
+import queue
+import secrets
+import stat
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import asdict
+from threading import Thread
+from typing import TYPE_CHECKING
+
+from ingle.core.digest import canonical_json
+from ingle.core.errors import IngleError, LedgerError
+from ingle.core.event import Event, Fact
+from ingle.core.files import os_errors, write_atomic
+from ingle.core.message import Finish, Request, Usage, Verdict
+from ingle.home.place import Home
+
+if TYPE_CHECKING:
+    from ingle.ledger.row import Row
+
+KEY = "answers.key"
+_SEED_BITS = 53
+"""Whole numbers up to this many bits survive every JSON reader."""
+_SHORT = 200
+"""Characters of what guards said; a fact is short."""
+
+
+def new_seed() -> int:
+    """A seed for an answer that names none, so that it can be named afterwards."""
+    return secrets.randbits(_SEED_BITS)
+
+
+def answer_key(home: Home) -> bytes:
+    """The key of this home's digests, made at the first call (mode 600). Raises LedgerError if others can read it or it is damaged."""
+    path = home.keys / KEY
+    if not path.exists():
+        with home.lock("answers-key"):
+            if not path.exists():
+                home.keys.mkdir(mode=0o700, parents=True, exist_ok=True)
+                write_atomic(path, secrets.token_hex(32).encode() + b"\n", mode=0o600)
+    with os_errors(path):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        text = path.read_text("ascii", "replace").strip()
+    if os.name != "nt" and mode & 0o077:
+        raise LedgerError(str(path), "must be readable by its owner alone", f"mode {mode:o}", f"Run: chmod 600 '{path}'")
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != 32:
+        raise LedgerError(str(path), "must hold 64 hex digits", f"{len(text)} characters", "Restore it from a backup.")
+    return key
+
+
+def request_digest(key: bytes, request: Request) -> str:
+    """Keyed digest of everything that was asked, the seed aside, which the fact names."""
+    table = asdict(request)
+    del table["sampling"]["seed"]
+    return hmac.digest(key, canonical_json(table), hashlib.sha256).hex()
+
+
+def answer_digest(key: bytes, text: str) -> str:
+    """Keyed digest of what was answered."""
+    return hmac.digest(key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hex()
+
+
+def answer_event(
+    key: bytes, name: str, request: Request, text: str, finish: Finish, usage: Usage, verdicts: Sequence[Verdict] = (),
+    completion: str = "", asker: str = "",
+) -> Event:  # fmt: skip
+    """The fact of one answer. `completion` is its id for clients, `asker` the id of the API key, if there was one."""
+    facts: dict[str, Fact] = {
+        "model": usage.model_digest,
+        "prompt_tokens": usage.prompt_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "finish": finish,
+        "seed": usage.seed,
+        "max_tokens": request.max_tokens,
+        "request": request_digest(key, request),
+        "answer": answer_digest(key, text),
+    }
+    sampling = request.sampling
+    for field in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"):
+        facts[field] = getattr(sampling, field)
+    said = "; ".join(f"{verdict.guard}: {verdict.action}" for verdict in dict.fromkeys(verdicts))
+    optional = {"id": completion, "key": asker, "verdicts": said[:_SHORT]}
+    return Event("answer", name, facts | {field: value for field, value in optional.items() if value})
+
+
+class Recorder:
+    """Writes facts behind the conversation's back, in their order. `fault` holds the first failure until it is asked for."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._inbox: queue.SimpleQueue[tuple[Event, Future[Row]] | None] = queue.SimpleQueue()
+        self._fault: IngleError | None = None
+        self._thread: Thread | None = None
+
+    def add(self, event: Event) -> "Future[Row]":
+        """Takes a fact; the future is done when it would survive a power cut.
+
+        The first one starts the thread, which imports the database: while the person reads, not before.
+        """
+        done: Future[Row] = Future()
+        self._inbox.put((event, done))
+        if self._thread is None:
+            self._thread = Thread(target=self._work, name="ledger")
+            self._thread.start()
+        return done
+
+    def fault(self) -> IngleError | None:
+        """Why a fact could not be written, once."""
+        fault, self._fault = self._fault, None
+        return fault
+
+    def close(self) -> None:
+        """Waits until everything is written."""
+        if self._thread is not None:
+            self._inbox.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _work(self) -> None:
+        from ingle.home.database import open_database
+        from ingle.ledger.chain import Ledger
+        from ingle.ledger.table import MIGRATIONS
+
+        ledger: Ledger | None = None
+        engine = None
+        while (asked := self._inbox.get()) is not None:
+            event, done = asked
+            try:
+                if ledger is None:
+                    engine = open_database(self._home.database_url, {"ledger": MIGRATIONS})
+                    ledger = Ledger(engine, self._home.keys)
+                done.set_result(ledger.append(event))
+            except IngleError as error:
+                self._fault = error
+                done.set_exception(error)
+            except BaseException as error:
+                done.set_exception(error)
+                raise
+        if engine is not None:
+            engine.dispose()
