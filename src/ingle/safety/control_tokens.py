@@ -1,0 +1,67 @@
+"""Guard: tells when a text spells the names of control tokens, as smuggled text does and honest text about models too.
+
+It changes nothing and refuses nothing. Such names are plain text to the model whoever wrote them: `model/tokenizer.py` never makes a
+control token of given text, `model/template.py` only of the template's own.
+"""
+
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+
+from ingle.core.message import Chunk, Request, Verdict
+from ingle.safety.limits import Limits
+from ingle.safety.onion import Guard, Next, with_verdicts
+from ingle.safety.texts import request_texts
+
+NAME = "control_tokens"
+ORDER = 40
+Tree = dict[str, "Tree"]
+"""Names by their characters; the key "" stands where a name ends."""
+
+
+def make(limits: Limits) -> Guard:
+    """The guard for a model with these control tokens."""
+    names = names_pattern(limits.control_names)
+
+    async def guard(request: Request, answer: Next) -> AsyncIterator[Chunk]:
+        verdicts = told(request, names)
+        async for chunk in answer(request):
+            yield with_verdicts(chunk, *verdicts)
+            verdicts = ()
+
+    return guard
+
+
+def told(request: Request, names: re.Pattern[str]) -> tuple[Verdict, ...]:
+    """One verdict that counts the names by speaker; none if there are none. Raises RequestError for tools that are no JSON."""
+    found: Counter[str] = Counter()
+    for _place, speaker, text in request_texts(request):
+        if names.search(text):
+            found[speaker] += len(names.findall(text))
+    if not found:
+        return ()
+    counts = ", ".join(f"{count} by {speaker}" for speaker, count in found.items())
+    return (Verdict("allow", f"names of control tokens, read as plain text: {counts}", NAME),)
+
+
+def names_pattern(names: Iterable[str]) -> re.Pattern[str]:
+    """Finds the names, the longest where several begin at one place.
+
+    It branches by character, not by name: some models have hundreds of names with the same beginning, and a text of nothing but
+    that beginning would be compared with each of them at every place.
+    """
+    tree: Tree = {}
+    for name in names:
+        node = tree
+        for character in name:
+            node = node.setdefault(character, {})
+        if name:
+            node[""] = {}
+    return re.compile(_branches(tree) if tree else "(?!)")
+
+
+def _branches(tree: Tree) -> str:
+    ways = [re.escape(character) + _branches(below) for character, below in tree.items() if character]
+    if not ways:
+        return ""
+    return (ways[0] if len(ways) == 1 and "" not in tree else f"(?:{'|'.join(ways)})") + ("?" if "" in tree else "")

@@ -1,0 +1,107 @@
+"""The onion: guards around whatever answers a request. Each may look at the request, change it, refuse it, and watch the answer.
+
+A guard is an asynchronous generator function, because the server has one event loop and no thread for each answer:
+
+    async def guard(request, answer):
+        check(request)                          # raises RequestError, or makes another request
+        async for chunk in answer(request):     # the layers below
+            yield chunk
+
+The terminal drives the same onion without a loop (`drive`), since nothing in it really waits there.
+"""
+
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from ingle.core.message import Chunk, Request, Verdict
+
+T = TypeVar("T")
+Next = Callable[[Request], AsyncIterator[Chunk]]
+"""What answers a request: the engine, or the engine with some layers around it."""
+Guard = Callable[[Request, Next], AsyncIterator[Chunk]]
+"""One layer. It passes on what `Next` yields, or ends the answer with a chunk whose `finish` is "blocked"."""
+
+
+def wrap(guards: Sequence[Guard], answer: Next) -> Next:
+    """`answer` with the guards around it; the first guard is the outermost.
+
+    When the reader stops early, or a guard fails or ends the answer, everything below is closed at once, from the outside in.
+    """
+    for guard in reversed(guards):
+        answer = _layer(guard, answer)
+    return answer
+
+
+def with_verdicts(chunk: Chunk, *verdicts: Verdict) -> Chunk:
+    """The chunk with more verdicts on it; itself if there are none."""
+    return replace(chunk, verdicts=chunk.verdicts + verdicts) if verdicts else chunk
+
+
+def drive(chunks: AsyncIterator[Chunk]) -> Iterator[Chunk]:
+    """The same chunks without an event loop. Closing it closes `chunks`.
+
+    Raises RuntimeError, at the very place, if something in there waits for an event loop.
+    """
+    try:
+        while (chunk := _at_once(_next(chunks))) is not None:
+            yield chunk
+    finally:
+        _at_once(close(chunks))
+
+
+async def from_iterator(chunks: Iterator[Chunk]) -> AsyncIterator[Chunk]:
+    """What the engine yields without an event loop, as a layer of the onion reads it. Closing it closes `chunks`."""
+    try:
+        for chunk in chunks:
+            yield chunk
+    finally:
+        end = getattr(chunks, "close", None)
+        if end is not None:
+            end()
+
+
+async def close(chunks: AsyncIterator[Any]) -> None:
+    """Ends what is not read to its end, so that whatever makes it stops now; does nothing to what has ended."""
+    end = getattr(chunks, "aclose", None)
+    if end is not None:
+        await end()
+
+
+def _layer(guard: Guard, below: Next) -> Next:
+    async def layer(request: Request) -> AsyncIterator[Chunk]:
+        opened: list[AsyncIterator[Chunk]] = []
+
+        def answer(request: Request) -> AsyncIterator[Chunk]:
+            opened.append(below(request))
+            return opened[-1]
+
+        guarded = guard(request, answer)
+        try:
+            async for chunk in guarded:
+                yield chunk
+        finally:
+            # `async for` closes nothing when it is left early. It is done here, so that no guard can forget it.
+            try:
+                await close(guarded)
+            finally:
+                for chunks in opened:
+                    await close(chunks)
+
+    return layer
+
+
+async def _next(chunks: AsyncIterator[Chunk]) -> Chunk | None:
+    return await anext(chunks, None)
+
+
+def _at_once(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that never waits."""
+    try:
+        coroutine.send(None)
+        # It has stopped to wait. The error is raised inside, so that the traceback names the place and everything unwinds.
+        coroutine.throw(RuntimeError("a layer of the onion waits for an event loop, and there is none: use it from the server"))
+    except StopIteration as done:
+        value: T = done.value
+        return value
+    raise AssertionError("a layer of the onion goes on waiting after it was told that nobody comes")

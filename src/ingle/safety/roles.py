@@ -1,0 +1,44 @@
+"""Guard: the shape of a conversation. It refuses what no model could make sense of, and nothing else.
+
+As with OpenAI, turns may come in any order: several of one role in a row, an assistant first, a system message anywhere. A template
+that minds says so itself (TemplateError). A conversation that ends with the assistant is a finished turn: the model begins another.
+"""
+
+from collections.abc import AsyncIterator
+
+from ingle.core.errors import RequestError
+from ingle.core.message import Chunk, Message, Request, TextPart
+from ingle.safety.limits import Limits
+from ingle.safety.onion import Guard, Next
+
+NAME = "roles"
+ORDER = 30
+
+
+def make(_limits: Limits) -> Guard:
+    """The guard; it knows no limits."""
+
+    async def guard(request: Request, answer: Next) -> AsyncIterator[Chunk]:
+        check_roles(request.messages)
+        async for chunk in answer(request):
+            yield chunk
+
+    return guard
+
+
+def check_roles(messages: tuple[Message, ...]) -> None:
+    """Raises RequestError for a user who says nothing, and for a tool that answers a call which nobody made before."""
+    asked: set[str] = set()
+    for i, message in enumerate(messages):
+        if message.role == "user" and _says_nothing(message):
+            raise RequestError(f"messages[{i}].content", "must hold more than white space where the user speaks", "", "Say something.")
+        if message.role == "tool" and message.tool_call_id not in asked:
+            rule = "must be the id of a tool call that an assistant's message before it holds"
+            got = "another" if message.tool_call_id else "none"
+            raise RequestError(f"messages[{i}].tool_call_id", rule, got, "Send the assistant's message with its tool_calls, too.")
+        if message.role == "assistant":
+            asked.update(call.id for call in message.tool_calls)
+
+
+def _says_nothing(message: Message) -> bool:
+    return all(isinstance(part, TextPart) and (not part.text or part.text.isspace()) for part in message.parts)

@@ -1,0 +1,101 @@
+"""Every text of a request that a model will read: where it stands, who speaks, and the same request with other texts."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+from ingle.core.errors import RequestError
+from ingle.core.message import Message, Part, Request, Role, TextPart, ToolCall
+
+Speaker = Role | Literal["prompt", "tools"]
+"""Whose text it is. Names and ids of calls are nobody's words: they belong to the tools."""
+Edit = Callable[[str, Speaker, str], str]
+"""(text, speaker, place) → the text in its stead."""
+MAX_DEPTH = 64
+"""Tables within tables. Schemas of real tools stay below 20, and what renders them goes down by recursion."""
+
+
+def utf8_bytes(text: str) -> int:
+    """The length of a text in UTF-8; lone surrogates count too."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def message_texts(request: Request) -> Iterator[tuple[str, Speaker, str]]:
+    """(place, speaker, text) of the prompt or of the messages. The parts of a message are one text, as templates join them."""
+    if isinstance(request.prompt, str):
+        yield "prompt", "prompt", request.prompt
+    for i, message in enumerate(request.messages):
+        yield f"messages[{i}].content", message.role, message.text
+        for j, call in enumerate(message.tool_calls):
+            place = f"messages[{i}].tool_calls[{j}]"
+            yield f"{place}.id", "tools", call.id
+            yield f"{place}.name", "tools", call.name
+            yield f"{place}.arguments", message.role, call.arguments
+        yield f"messages[{i}].tool_call_id", "tools", message.tool_call_id
+
+
+def request_texts(request: Request) -> Iterator[tuple[str, Speaker, str]]:
+    """The texts of the messages, then all strings of the tools, keys too. Raises RequestError like `nodes`."""
+    yield from message_texts(request)
+    for i, tool in enumerate(request.tools):
+        place = f"tools[{i}]"
+        for node in nodes(tool, place):
+            if isinstance(node, str):
+                yield place, "tools", node
+
+
+def nodes(table: object, place: str) -> Iterator[object]:
+    """Every key and value of a table as JSON has them, the tables and lists too.
+
+    Raises RequestError for values that JSON does not have, and for tables nested deeper than MAX_DEPTH.
+    """
+    waiting: list[tuple[object, int]] = [(table, 0)]  # no recursion: this is what protects the recursions that come after
+    while waiting:
+        value, depth = waiting.pop()
+        yield value
+        if value is None or isinstance(value, str | int | float):
+            continue
+        if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+            inner = [*value.keys(), *value.values()]
+        elif isinstance(value, list | tuple):
+            inner = list(value)
+        else:
+            raise RequestError(place, "must hold strings, numbers, lists, and tables with strings as keys", type(value).__name__)
+        if depth == MAX_DEPTH:
+            raise RequestError(place, f"must not be nested more than {MAX_DEPTH} deep", "more")
+        waiting += [(item, depth + 1) for item in inner]
+
+
+def with_texts(request: Request, edit: Edit) -> Request:
+    """The request with every text that `request_texts` lists put through `edit`; each part of a message by itself."""
+    prompt = edit(request.prompt, "prompt", "prompt") if isinstance(request.prompt, str) else request.prompt
+    messages = tuple(_message(message, f"messages[{i}]", edit) for i, message in enumerate(request.messages))
+    tools = tuple(_value(tool, f"tools[{i}]", edit) for i, tool in enumerate(request.tools))
+    return replace(request, prompt=prompt, messages=messages, tools=tools)
+
+
+def _message(message: Message, place: str, edit: Edit) -> Message:
+    def part(given: Part) -> Part:
+        return TextPart(edit(given.text, message.role, f"{place}.content")) if isinstance(given, TextPart) else given
+
+    parts = tuple(map(part, message.parts))
+    calls = tuple(
+        ToolCall(
+            edit(call.id, "tools", f"{place}.tool_calls[{j}].id"),
+            edit(call.name, "tools", f"{place}.tool_calls[{j}].name"),
+            edit(call.arguments, message.role, f"{place}.tool_calls[{j}].arguments"),
+        )
+        for j, call in enumerate(message.tool_calls)
+    )
+    answers = edit(message.tool_call_id, "tools", f"{place}.tool_call_id")
+    return replace(message, parts=parts, tool_calls=calls, tool_call_id=answers)
+
+
+def _value(value: Any, place: str, edit: Edit) -> Any:
+    if isinstance(value, str):
+        return edit(value, "tools", place)
+    if isinstance(value, Mapping):
+        return {edit(key, "tools", place): _value(item, place, edit) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_value(item, place, edit) for item in value]
+    return value
