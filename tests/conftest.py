@@ -10,6 +10,8 @@ import pytest
 
 from ingle.home.place import Home, find_home
 
+pytest_plugins = ["tests.databases"]
+
 
 def _test_home() -> Path:
     if chosen := os.environ.get("INGLE_TEST_HOME"):

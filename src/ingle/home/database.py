@@ -1,9 +1,10 @@
 """The home's database: SQLAlchemy Core over SQLite (PostgreSQL by URL), and numbered migrations that each room hands in.
 
 Whatever the database refuses (locked, disk full, not a database, read-only) is raised as HomeError with a cure, also from
-statements that other rooms send through this engine.
+statements that other rooms send through this engine; text that no database can hold is a RequestError.
 """
 
+import re
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,20 +13,27 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ingle.core.errors import HomeError
+from ingle.core.errors import HomeError, RequestError
 from ingle.core.files import os_errors
 
 if TYPE_CHECKING:
+    import psycopg
     from sqlalchemy import Connection, Engine, ExceptionContext
 
 Migrations = Sequence[tuple[int, Sequence[str]]]
 """A room's history, oldest first: (number counting from 1, SQL statements that SQLite and PostgreSQL both take)."""
 
 BUSY_TIMEOUT_S = 10
+"""Seconds that a statement waits for another program's lock."""
+SCRUB_TIMEOUT_S = 2
+"""Seconds that `scrub` waits for others to be out of its way."""
+_POSTGRES = re.compile(r"postgres(ql)?://")
 _SQLITE = "sqlite:///"
 _CURES = {
     "locked": "Another process is writing for a long time; wait for it, or end it.",
+    "lock timeout": "Another process is writing for a long time; wait for it, or end it.",
     "full": "Free some disk space and try again; nothing already kept was touched.",
+    "no space left": "Free some disk space and try again; nothing already kept was touched.",
     "not a database": "Move the file away or restore it from a backup; a new one is made where there is none.",
     "malformed": "The file is damaged; restore it from a backup.",
     "readonly": "Give yourself write permission, or set INGLE_HOME to a folder of yours.",
@@ -38,8 +46,9 @@ _CURES = {
 def open_database(url: str, migrations: Mapping[str, Migrations] | None = None) -> "Engine":
     """The engine for `url`, with each room's tables brought up to date.
 
-    `url` is `Home.database_url`: `sqlite:///` and a file path (query options aren't read, Ingle sets its own), or any other
-    URL that SQLAlchemy takes. Raises HomeError if it can't be opened, or was written by a newer Ingle.
+    `url` is `Home.database_url`: `sqlite:///` and a file path (query options aren't read, Ingle sets its own), `postgresql://`
+    as its own tools write it, or any other URL that SQLAlchemy takes. Raises HomeError if it can't be opened, or was written
+    by a newer Ingle.
     """
     import sqlalchemy as sa
 
@@ -52,9 +61,13 @@ def open_database(url: str, migrations: Mapping[str, Migrations] | None = None) 
             engine = sa.create_engine(target, connect_args={"timeout": BUSY_TIMEOUT_S})
             sa.event.listen(engine, "connect", _prepare_sqlite)
         else:
-            engine = sa.create_engine(url, pool_pre_ping=True)
+            # Without a driver's name SQLAlchemy would look for psycopg2, the older one.
+            engine = sa.create_engine(_POSTGRES.sub("postgresql+psycopg://", url, count=1), pool_pre_ping=True)
+            if engine.dialect.name == "postgresql":
+                sa.event.listen(engine, "connect", _prepare_postgres)
     except (sa.exc.ArgumentError, ImportError) as error:
-        raise HomeError("INGLE_DATABASE_URL", "must name a database whose driver is installed", error) from error
+        cure = "Install it: pip install 'ingle[postgres]'." if _POSTGRES.match(url) and isinstance(error, ImportError) else ""
+        raise HomeError("INGLE_DATABASE_URL", "must name a database whose driver is installed", error, cure) from error
     sa.event.listen(engine, "handle_error", _translate)
     try:
         _migrate(engine, migrations or {})
@@ -76,8 +89,41 @@ def writing(engine: "Engine") -> Iterator["Connection"]:
         yield connection
 
 
+def scrub(engine: "Engine") -> bool:
+    """Makes sure that what was deleted is in none of the database's files. Returns whether that is so.
+
+    In SQLite `secure_delete` overwrites what is deleted, but not the copies that earlier moves between pages left behind, and the
+    write-ahead log still holds the pages as they were. So the file is written anew and the log is cut to nothing. That takes the
+    time of copying the file (through one without a name, in SQLITE_TMPDIR), and others wait to write meanwhile. False if it
+    couldn't be done, because others kept the database busy or the disk is full; the next call makes up for it. PostgreSQL's files
+    are its administrator's: always False there.
+    """
+    if engine.dialect.name != "sqlite":
+        return False
+    try:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(SCRUB_TIMEOUT_S * 1000)}")
+            try:
+                # Once before too: what can't be written anew for want of room is then at least overwritten.
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+                connection.exec_driver_sql("VACUUM")
+                still_read, _, _ = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
+            finally:
+                connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}")
+    except HomeError:
+        return False
+    return not still_read
+
+
+def _prepare_postgres(connection: "psycopg.Connection", _record: object) -> None:
+    connection.execute(f"SET lock_timeout = '{BUSY_TIMEOUT_S}s'")  # its own default is to wait for ever
+    connection.commit()
+
+
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
+    # Zeros over what is deleted: a user's words must not stay in the file. See also `scrub`.
+    connection.execute("PRAGMA secure_delete = ON")
     # FULL, because a fact that was confirmed must survive a power cut; in WAL this costs one fsync per commit.
     connection.execute("PRAGMA synchronous = FULL")
     deadline = time.monotonic() + BUSY_TIMEOUT_S
@@ -97,6 +143,10 @@ def _translate(context: "ExceptionContext") -> None:
     original = context.original_exception
     text = str(original).strip()
     lower = text.lower()
+    if isinstance(original, UnicodeEncodeError) or "cannot contain nul" in lower:
+        raise RequestError("text", "must be whole Unicode characters other than NUL", text) from original
+    if "unique constraint" in lower:
+        return  # names the value, which may hold any of the words below
     where = str(context.engine.url.render_as_string(hide_password=True)) if context.engine else "database"
     for sign, cure in _CURES.items():
         if sign in lower:

@@ -1,0 +1,173 @@
+"""Conversations of the page: a title, settings, and the turn at which each one stands. What was said lies in `turns`."""
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ingle.core.errors import NotKept, RequestError
+from ingle.home.database import scrub
+from ingle.home.turns import json_text, now, writing_for
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine, Row
+
+MAX_TITLE = 200
+"""Characters; a longer title is cut."""
+MAX_WORDS = 1000
+"""Characters that can be searched for."""
+_COLUMNS = "id, owner, title, leaf, settings, created, updated"
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """One conversation."""
+
+    id: str
+    owner: str
+    """Id of an API key; "" for somebody on this machine who needs none."""
+    title: str
+    leaf: str
+    """Id of the turn at which it stands: the end of the branch that is shown; "" where nothing was said yet."""
+    settings: Mapping[str, Any]
+    """Model, system prompt, sampling …: whatever JSON holds."""
+    created: str
+    """UTC, ISO 8601 with microseconds."""
+    updated: str
+    """When something was last said in it."""
+
+
+def create_conversation(engine: "Engine", owner: str, title: str = "", settings: Mapping[str, Any] | None = None) -> Conversation:
+    """A new one, without words."""
+    import sqlalchemy as sa
+
+    at = now()
+    made = Conversation(f"conv-{secrets.token_hex(12)}", owner, _one_line(title)[:MAX_TITLE], "", dict(settings or {}), at, at)
+    row = {"id": made.id, "owner": owner, "title": made.title, "settings": json_text("settings", made.settings), "at": at}
+    insert = f"INSERT INTO conversations ({_COLUMNS}) VALUES (:id, :owner, :title, '', :settings, :at, :at)"
+    with writing_for(engine, owner) as connection:
+        connection.execute(sa.text(insert), row)
+    return made
+
+
+def get_conversation(engine: "Engine", owner: str, conversation: str) -> Conversation:
+    """The owner's conversation with that id. Raises NotKept if there is none."""
+    with engine.connect() as connection:
+        return _get(connection, owner, conversation)
+
+
+def list_conversations(
+    engine: "Engine", owner: str, words: str = "", behind: Conversation | None = None, limit: int = 50
+) -> tuple[Conversation, ...]:
+    """Up to `limit` conversations, those first in which something was last said; the next page is what comes `behind` the last.
+
+    With `words`, only those that hold them in their title or anywhere in their turns, on every branch. Upper and lower case are
+    the same, in SQLite for a–z only. Raises RequestError for more than MAX_WORDS characters.
+    """
+    import sqlalchemy as sa
+
+    query = f"SELECT {_COLUMNS} FROM conversations WHERE owner = :owner"
+    values: dict[str, Any] = {"owner": owner, "limit": limit}
+    if len(words) > MAX_WORDS:
+        raise RequestError("words", f"must be at most {MAX_WORDS} characters to search for", len(words))
+    if line := _one_line(words):
+        query += """ AND (lower(title) LIKE lower(:title) ESCAPE '!' OR EXISTS (
+            SELECT 1 FROM turns WHERE turns.owner = :owner AND turns.conversation = conversations.id
+            AND lower(content) LIKE lower(:content) ESCAPE '!'))"""
+        # A turn's content is JSON, so a quotation mark or a new line stands in it as JSON writes it.
+        values |= {"title": _pattern(line), "content": _pattern(json_text("words", words.strip())[1:-1])}
+    if behind is not None:
+        query += " AND (updated < :updated OR updated = :updated AND id < :id)"
+        values |= {"updated": behind.updated, "id": behind.id}
+    with engine.connect() as connection:
+        return tuple(map(_conversation, connection.execute(sa.text(f"{query} ORDER BY updated DESC, id DESC LIMIT :limit"), values)))
+
+
+def rename_conversation(engine: "Engine", owner: str, conversation: str, title: str) -> Conversation:
+    """Gives it another title, on one line. Raises NotKept if there is no such conversation."""
+    return _change(engine, owner, conversation, "title = :value", _one_line(title)[:MAX_TITLE])
+
+
+def change_settings(engine: "Engine", owner: str, conversation: str, settings: Mapping[str, Any]) -> Conversation:
+    """Puts `settings` in the place of the old ones.
+
+    Raises NotKept if there is no such conversation, RequestError if JSON can't hold them.
+    """
+    return _change(engine, owner, conversation, "settings = :value", json_text("settings", dict(settings)))
+
+
+def move_leaf(engine: "Engine", owner: str, conversation: str, leaf: str) -> Conversation:
+    """Lets it stand at another of its turns, so that another branch is shown ("" = before the first).
+
+    Raises NotKept if there is no such conversation, or it has no such turn.
+    """
+    import sqlalchemy as sa
+
+    own = sa.text("SELECT 1 FROM turns WHERE owner = :owner AND id = :leaf AND conversation = :conversation")
+    with writing_for(engine, owner) as connection:
+        kept = _get(connection, owner, conversation)
+        if leaf and not connection.execute(own, {"owner": owner, "leaf": leaf, "conversation": conversation}).first():
+            raise NotKept(f"turn {leaf[:12]}", "is not part of this conversation")
+        _set(connection, kept, "leaf = :value", leaf)
+        return _get(connection, owner, conversation)
+
+
+def delete_conversation(engine: "Engine", owner: str, conversation: str) -> bool:
+    """Deletes a conversation with every turn of it, on every branch. Raises NotKept if there is none.
+
+    Returns whether its words are in no file of the database any more: see `scrub`. In SQLite new pages go to the write-ahead log
+    first and the old ones stay in both files until they are overwritten, so deleting rows alone would leave the words readable
+    there. What the disk itself or a backup still holds is out of our reach.
+    """
+    import sqlalchemy as sa
+
+    # Its turns go with it: ON DELETE CASCADE.
+    statement = sa.text("DELETE FROM conversations WHERE owner = :owner AND id = :id")
+    with writing_for(engine, owner) as connection:
+        if not connection.execute(statement, {"owner": owner, "id": conversation}).rowcount:
+            raise _no_conversation(conversation)
+    return scrub(engine)
+
+
+def _change(engine: "Engine", owner: str, conversation: str, change: str, value: str) -> Conversation:
+    with writing_for(engine, owner) as connection:
+        _set(connection, _get(connection, owner, conversation), change, value)
+        return _get(connection, owner, conversation)
+
+
+def _set(connection: "Connection", kept: Conversation, change: str, value: str) -> None:
+    import sqlalchemy as sa
+
+    of = {"owner": kept.owner, "id": kept.id, "value": value}
+    connection.execute(sa.text(f"UPDATE conversations SET {change} WHERE owner = :owner AND id = :id"), of)
+
+
+def _get(connection: "Connection", owner: str, conversation: str) -> Conversation:
+    import sqlalchemy as sa
+
+    query = sa.text(f"SELECT {_COLUMNS} FROM conversations WHERE owner = :owner AND id = :id")
+    row = connection.execute(query, {"owner": owner, "id": conversation}).first()
+    if row is None:
+        raise _no_conversation(conversation)
+    return _conversation(row)
+
+
+def _conversation(row: "Row[Any]") -> Conversation:
+    return Conversation(row.id, row.owner, row.title, row.leaf, json.loads(row.settings), row.created, row.updated)
+
+
+def _one_line(title: str) -> str:
+    """`title` with single spaces for everything that isn't printed."""
+    return " ".join("".join(c if c.isprintable() else " " for c in title).split())
+
+
+def _pattern(words: str) -> str:
+    """For LIKE with ESCAPE '!': `words` anywhere, taken literally."""
+    for special in "!%_":
+        words = words.replace(special, f"!{special}")
+    return f"%{words}%"
+
+
+def _no_conversation(conversation: str) -> NotKept:
+    return NotKept(f"conversation {conversation[:40]}", "is not kept here")

@@ -1,0 +1,255 @@
+"""The words that a user keeps, as trees of turns; this is the only place where text of conversations is stored.
+
+A tree belongs to a conversation of the page, or, with conversation "", to the answers that one owner kept through the API. A turn
+hangs on the one that it follows, so a conversation that was regenerated or edited branches. The id of a turn is the SHA-256 of
+[owner, conversation, parent, role, content, completion]: the same history stored twice is the same rows. The conversation is
+part of it, so that no deletion has to ask which of two conversations that begin alike a branch belonged to.
+
+Every query names the owner, and so do the foreign keys: nothing can hang on a turn of somebody else's.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
+
+from ingle.core.digest import canonical_json, digest_bytes
+from ingle.core.errors import NotKept, RequestError
+from ingle.core.message import Message, TextPart, ToolCall
+from ingle.home.database import Migrations, scrub, writing
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine, Row
+
+MIGRATIONS: Migrations = (
+    (
+        1,
+        (
+            """
+            CREATE TABLE conversations (
+                id TEXT NOT NULL, owner TEXT NOT NULL, title TEXT NOT NULL, leaf TEXT NOT NULL, settings TEXT NOT NULL,
+                created TEXT NOT NULL, updated TEXT NOT NULL, PRIMARY KEY (id, owner)
+            )""",
+            "CREATE INDEX conversations_newest ON conversations (owner, updated, id)",
+            "CREATE INDEX conversations_leaf ON conversations (leaf, owner)",
+            """
+            CREATE TABLE turns (
+                id TEXT NOT NULL, owner TEXT NOT NULL, conversation TEXT, parent TEXT, role TEXT NOT NULL, content TEXT NOT NULL,
+                completion TEXT, facts TEXT, at TEXT NOT NULL, PRIMARY KEY (id, owner),
+                FOREIGN KEY (parent, owner) REFERENCES turns (id, owner),
+                FOREIGN KEY (conversation, owner) REFERENCES conversations (id, owner) ON DELETE CASCADE
+            )""",
+            # The owner comes last: an index that begins with it tempts PostgreSQL to read all of an owner's turns for each step up.
+            "CREATE INDEX turns_parent ON turns (parent, owner)",
+            "CREATE INDEX turns_conversation ON turns (conversation, owner)",
+            "CREATE INDEX turns_completion ON turns (completion)",
+        ),
+    ),
+)
+"""The room "turns": (number, statements), oldest first."""
+
+_INSERT = """
+    INSERT INTO turns (id, owner, conversation, parent, role, content, completion, facts, at)
+    VALUES (:id, :owner, :conversation, :parent, :role, :content, :completion, :facts, :at) ON CONFLICT DO NOTHING"""
+_PATH = """
+    WITH RECURSIVE up (up_id, up_parent, depth) AS (
+        SELECT id, parent, 0 FROM turns WHERE owner = :owner AND id = :id
+        UNION ALL SELECT id, parent, depth + 1 FROM turns JOIN up ON id = up_parent WHERE owner = :owner
+    )
+    SELECT turns.*, (SELECT COUNT(*) FROM turns AS child WHERE child.owner = :owner AND child.parent = up_id) AS children,
+        (SELECT COUNT(*) FROM conversations WHERE owner = :owner AND leaf = up_id) AS leaves
+    FROM up JOIN turns ON turns.id = up_id WHERE turns.owner = :owner ORDER BY depth"""
+_BELOW = """(
+    WITH RECURSIVE below (below_id) AS (
+        SELECT id FROM turns WHERE owner = :owner AND id = :id
+        UNION ALL SELECT id FROM turns JOIN below ON parent = below_id WHERE owner = :owner
+    ) SELECT below_id FROM below)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One kept message, and where it hangs."""
+
+    id: str
+    owner: str
+    """Id of an API key; "" for somebody on this machine who needs none."""
+    conversation: str
+    """Id of the conversation that it belongs to; "" = kept through the API."""
+    parent: str
+    """Id of the turn before; "" for the first."""
+    message: Message
+    completion: str
+    """Id under which the API gave this answer out; "" for everything that the model didn't say."""
+    facts: Mapping[str, Any] | None
+    """What is known about an answer: model, seed, token counts, event in the ledger, parameters …"""
+    at: str
+    """When it was kept: UTC, ISO 8601 with microseconds."""
+
+
+def keep(engine: "Engine", owner: str, messages: Sequence[Message], parent: str = "", conversation: str = "") -> str:
+    """Keeps messages, each hanging on the one before and the first on `parent`; the conversation then stands at the last.
+
+    Returns the id of the last (of `parent`, if there are none). Raises NotKept if the owner has no such parent or conversation,
+    RequestError for anything but text.
+    """
+    return _store(engine, owner, conversation, parent, _rows(owner, conversation, parent, messages))
+
+
+def keep_answer(
+    engine: "Engine", owner: str, parent: str, message: Message, completion: str, facts: Mapping[str, Any] | None,
+    history: Sequence[Message] = (), conversation: str = "",
+) -> str:  # fmt: skip
+    """Keeps what the model said, with the facts about it; `history` are the messages between `parent` and the answer.
+
+    All or nothing, so that no words are left behind without an answer by whose id they can be deleted. Returns the id of the
+    answer's turn. Raises as `keep` does.
+    """
+    rows = _rows(owner, conversation, parent, history)
+    last = rows[-1]["id"] if rows else parent
+    [answer] = _rows(owner, conversation, last, (message,), completion)
+    answer["facts"] = None if facts is None else json_text("facts", dict(facts))
+    return _store(engine, owner, conversation, parent, [*rows, answer])
+
+
+def path(engine: "Engine", owner: str, turn_id: str) -> tuple[Turn, ...]:
+    """The turns from the first to this one; none for "". Raises NotKept if the owner has no such turn."""
+    with engine.connect() as connection:
+        return tuple(map(_turn, reversed(_climb(connection, owner, turn_id)))) if turn_id else ()
+
+
+def children(engine: "Engine", owner: str, parent: str, conversation: str = "") -> tuple[Turn, ...]:
+    """The turns that follow `parent` ("" = the conversation's first ones), the oldest first: the branches to choose from."""
+    if parent:
+        return _select(engine, "owner = :owner AND parent = :parent", {"owner": owner, "parent": parent})
+    which = "owner = :owner AND parent IS NULL AND COALESCE(conversation, '') = :conversation"
+    return _select(engine, which, {"owner": owner, "conversation": conversation})
+
+
+def find_completion(engine: "Engine", owner: str, completion: str) -> Turn | None:
+    """The answer that the API gave out under this id; of several (`n`), the one that was kept first."""
+    found = _select(engine, "owner = :owner AND completion = :completion", {"owner": owner, "completion": completion})
+    return found[0] if found else None
+
+
+def find_any_completion(engine: "Engine", completion: str) -> Turn | None:
+    """The same, whoever's it is: for the home's own user, who may replay every event."""
+    found = _select(engine, "completion = :completion", {"completion": completion})
+    return found[0] if found else None
+
+
+def drop(engine: "Engine", owner: str, turn_id: str) -> int:
+    """Deletes a turn, all that follows it, and what came before only for its sake. Returns how many turns went.
+
+    What came before stays from the last turn on that is an answer of its own, or is followed by others, or at which the
+    conversation stands; a conversation that stood at a deleted turn goes back to the one before it. The words are then gone from
+    the database's files too, as far as `scrub` can see to that. Raises NotKept if the owner has no such turn.
+    """
+    import sqlalchemy as sa
+
+    of = {"owner": owner, "id": turn_id}
+    with writing_for(engine, owner) as connection:
+        parent = _climb(connection, owner, turn_id)[0].parent or ""
+        moved = f"UPDATE conversations SET leaf = :parent WHERE owner = :owner AND leaf IN {_BELOW}"
+        connection.execute(sa.text(moved), {**of, "parent": parent})
+        dropped, *before = _climb(connection, owner, turn_id)
+        unneeded = list(takewhile(lambda row: row.children == 1 and not row.leaves and not row.completion, before))
+        # The highest of them has nothing below it but this one branch.
+        top = unneeded[-1].id if unneeded else dropped.id
+        count = connection.execute(sa.text(f"DELETE FROM turns WHERE owner = :owner AND id IN {_BELOW}"), {**of, "id": top}).rowcount
+    scrub(engine)
+    return count
+
+
+@contextmanager
+def writing_for(engine: "Engine", owner: str) -> Iterator["Connection"]:
+    """One transaction that writes, while nobody else writes for this owner: a turn can't go while another is hung on it."""
+    import sqlalchemy as sa
+
+    with writing(engine) as connection:
+        if engine.dialect.name == "postgresql":
+            number = int(digest_bytes(f"ingle.owner {owner}".encode(errors="replace"))[:15], 16)
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
+        yield connection
+
+
+def now() -> str:
+    """UTC, ISO 8601 with microseconds."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def json_text(field: str, value: object) -> str:
+    """Canonical JSON, as text. Raises RequestError for what that can't hold: NaN, halves of characters, objects of Python."""
+    try:
+        return canonical_json(value).decode()
+    except (ValueError, TypeError) as error:
+        raise RequestError(field, "must be finite numbers and whole Unicode characters", error) from error
+
+
+def _rows(owner: str, conversation: str, parent: str, messages: Sequence[Message], completion: str = "") -> list[dict[str, Any]]:
+    rows, at = [], now()
+    for message in messages:
+        content = _content(message)
+        name = digest_bytes(json_text("id", [owner, conversation, parent, message.role, content, completion]).encode())
+        row = {"id": name, "owner": owner, "conversation": conversation or None, "parent": parent or None, "role": message.role}
+        rows.append({**row, "content": content, "completion": completion or None, "facts": None, "at": at})
+        parent = name
+    return rows
+
+
+def _store(engine: "Engine", owner: str, conversation: str, parent: str, rows: list[dict[str, Any]]) -> str:
+    import sqlalchemy as sa
+
+    if not rows:
+        return parent
+    known = sa.text("SELECT 1 FROM turns WHERE owner = :owner AND id = :id AND COALESCE(conversation, '') = :conversation")
+    moved = sa.text("UPDATE conversations SET leaf = :leaf, updated = :at WHERE owner = :owner AND id = :id")
+    leaf, at = rows[-1]["id"], rows[-1]["at"]
+    with writing_for(engine, owner) as connection:
+        if parent and not connection.execute(known, {"owner": owner, "id": parent, "conversation": conversation}).first():
+            raise _no_turn(parent)
+        if conversation:
+            of = {"owner": owner, "id": conversation, "leaf": leaf, "at": at}
+            if not connection.execute(moved, of).rowcount:
+                raise NotKept(f"conversation {conversation[:40]}", "is not kept here")
+        connection.execute(sa.text(_INSERT), rows)
+    return str(leaf)
+
+
+def _climb(connection: "Connection", owner: str, turn_id: str) -> Sequence["Row[Any]"]:
+    """This turn and those before it, back to the first, with the number of their `children` and of `leaves` that point there."""
+    import sqlalchemy as sa
+
+    rows = connection.execute(sa.text(_PATH), {"owner": owner, "id": turn_id}).all()
+    if not rows:
+        raise _no_turn(turn_id)
+    return rows
+
+
+def _select(engine: "Engine", which: str, values: dict[str, str]) -> tuple[Turn, ...]:
+    import sqlalchemy as sa
+
+    with engine.connect() as connection:
+        return tuple(map(_turn, connection.execute(sa.text(f"SELECT * FROM turns WHERE {which} ORDER BY at, id"), values)))
+
+
+def _turn(row: "Row[Any]") -> Turn:
+    texts, calls, call_id = json.loads(row.content)
+    message = Message(row.role, tuple(map(TextPart, texts)), tuple(ToolCall(*call) for call in calls), call_id)
+    facts = json.loads(row.facts) if row.facts else None
+    return Turn(row.id, row.owner, row.conversation or "", row.parent or "", message, row.completion or "", facts, row.at)
+
+
+def _content(message: Message) -> str:
+    # No keys: a search in this text finds words of the conversation only.
+    texts = [part.text for part in message.parts if isinstance(part, TextPart)]
+    if len(texts) < len(message.parts):
+        raise RequestError("messages", "can be kept only where they are text", "an image or a recording")
+    calls = [[call.id, call.name, call.arguments] for call in message.tool_calls]
+    return json_text("messages", [texts, calls, message.tool_call_id])
+
+
+def _no_turn(turn_id: str) -> NotKept:
+    return NotKept(f"turn {turn_id[:12]}", "is not kept here")
