@@ -21,6 +21,7 @@ VERBS = {
     "list": "List the kept models.",
     "show": "Show what a kept model is made of.",
     "rm": "Let a kept model go.",
+    "key": "Add, list and revoke the keys of the server's users.",
     "log": "Show the ledger: what happened in this home.",
     "verify": "Prove that the ledger is whole, and on request the models too.",
     "head": "Export the ledger's signed head, to be kept elsewhere.",

@@ -1,0 +1,112 @@
+"""`ingle key`."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from ingle.home.api_keys import ApiKey
+    from ingle.home.place import Home
+
+EXAMPLES = """
+ingle key add laptop
+ingle key add phone --requests-per-minute 30 > phone.key
+ingle key list
+ingle key revoke laptop
+"""
+
+
+def command(
+    action: Annotated[Literal["add", "list", "revoke"], typer.Argument(help="What to do.")] = "list",
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The key's name; to revoke one, its id will do too.")] = None,
+    requests_per_minute: Annotated[
+        int | None, typer.Option("--requests-per-minute", metavar="N", help="How often the new key may ask; else as the server says.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Add, list and revoke the keys of the server's users.
+
+    A new key is printed once, alone on standard output; this home keeps only its hash. A revoked one is refused at once.
+    """
+    from ingle.cli.house import enter
+    from ingle.core.errors import ConfigError
+    from ingle.home.api_keys import MIGRATIONS, list_keys
+    from ingle.home.database import open_database
+
+    if action == "list" and name is not None:
+        raise ConfigError("NAME", "is of no use to list keys", name, "Say `ingle key list`.")
+    if action != "list" and name is None:
+        raise ConfigError("NAME", f"must be given to {action} a key", "nothing", f"Say `ingle key {action} NAME`.")
+    if action != "add" and requests_per_minute is not None:
+        raise ConfigError("--requests-per-minute", "can be given to a new key only", f"ingle key {action}")
+    home = enter()
+    if action == "list" and not home.other_database and not home.database_file.exists():
+        _print_list((), as_json)
+        return
+    engine = open_database(home.database_url, {"api_keys": MIGRATIONS})
+    try:
+        if action == "list":
+            _print_list(list_keys(engine), as_json)
+        elif action == "add":
+            _add(home, engine, name or "", requests_per_minute, as_json)
+        else:
+            _revoke(home, engine, name or "", as_json)
+    finally:
+        engine.dispose()
+
+
+def _add(home: "Home", engine: "Engine", name: str, requests_per_minute: int | None, as_json: bool) -> None:
+    from ingle.cli.house import record
+    from ingle.cli.output import note, print_json
+    from ingle.core.event import Event
+    from ingle.home.api_keys import add_key, revoke_key
+
+    key, secret = add_key(engine, name, requests_per_minute)
+    try:
+        record(home, Event("key.add", key.id, {"name": key.name, "requests_per_minute": requests_per_minute}))
+    except BaseException:
+        revoke_key(engine, key.id)  # nobody has seen it, and no key is good without a fact that says so
+        raise
+    if as_json:
+        print_json({**_table(key), "key": secret})
+    else:
+        print(secret)
+        note(f"This is the key of {key.name} ({key.id}). It is shown this once; only its hash is kept.")
+
+
+def _revoke(home: "Home", engine: "Engine", name: str, as_json: bool) -> None:
+    from ingle.cli.house import record
+    from ingle.cli.output import print_json, printable
+    from ingle.core.event import Event
+    from ingle.home.api_keys import revoke_key
+
+    key = revoke_key(engine, name)  # first, so that a ledger that can't be written doesn't keep a stolen key alive
+    record(home, Event("key.revoke", key.id, {"name": key.name}))
+    if as_json:
+        print_json(_table(key))
+    else:
+        print(printable(f"{key.name} ({key.id}) is revoked."))
+
+
+def _print_list(keys: Sequence["ApiKey"], as_json: bool) -> None:
+    from ingle.cli.output import note, print_json, print_table
+
+    if as_json:
+        print_json([_table(key) for key in keys])
+    elif keys:
+        rows = [
+            (key.name, key.id, key.created[:10], str(key.requests_per_minute or "-"), key.revoked[:10] if key.revoked else "-")
+            for key in keys
+        ]
+        print_table(("NAME", "ID", "SINCE", "PER MINUTE", "REVOKED"), rows)
+    else:
+        note("There are no keys yet; `ingle key add NAME` makes one.")
+
+
+def _table(key: "ApiKey") -> dict[str, Any]:
+    return {
+        "id": key.id, "name": key.name, "created": key.created, "revoked": key.revoked, "requests_per_minute": key.requests_per_minute,
+    }  # fmt: skip

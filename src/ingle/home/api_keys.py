@@ -1,0 +1,127 @@
+"""Keys of the server's users: shown once, kept as a hash, refused from the moment that they are revoked."""
+
+import hmac
+import re
+import secrets
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ingle.core.digest import digest_bytes
+from ingle.core.errors import ConfigError, NotKept
+from ingle.home.database import Migrations, writing
+from ingle.home.turns import now
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine, Row
+
+MIGRATIONS: Migrations = (
+    (
+        1,
+        (
+            """
+            CREATE TABLE api_keys (
+                id TEXT NOT NULL PRIMARY KEY, name TEXT NOT NULL, hash TEXT NOT NULL UNIQUE, created TEXT NOT NULL, revoked TEXT,
+                requests_per_minute INTEGER
+            )""",
+            "CREATE UNIQUE INDEX api_keys_live_name ON api_keys (name) WHERE revoked IS NULL",
+        ),
+    ),
+)
+"""The room "api_keys": (number, statements), oldest first."""
+
+MAX_RATE = 1_000_000
+_COLUMNS = "id, name, created, revoked, requests_per_minute"
+_ID = re.compile(r"key-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """What is known about a key; not the key itself."""
+
+    id: str
+    """Public: it stands in the ledger and with everything that the key's user keeps."""
+    name: str
+    """Whose, or what for. Two keys may share a name only if one of them is revoked."""
+    created: str
+    """UTC, ISO 8601."""
+    revoked: str | None
+    """Since when it is refused; None = it is good."""
+    requests_per_minute: int | None
+    """Its own limit; None = the server's."""
+
+
+def add_key(engine: "Engine", name: str, requests_per_minute: int | None = None) -> tuple[ApiKey, str]:
+    """A new key, and its secret: `ingle-` and 43 characters, to be shown once, because it can't be found out again.
+
+    Raises ConfigError if the name can't be used or a good key has it, or the rate is out of range.
+    """
+    import sqlalchemy as sa
+
+    if not (0 < len(name) <= 100 and name.isprintable() and name == name.strip()) or _ID.fullmatch(name):
+        rule = "must be 1 to 100 printable characters, with no space at either end, and not look like a key's id"
+        raise ConfigError("name", rule, repr(name)[:120], "Choose another name.")
+    if requests_per_minute is not None and not 1 <= requests_per_minute <= MAX_RATE:
+        raise ConfigError("requests_per_minute", f"must be between 1 and {MAX_RATE}", requests_per_minute)
+    key = ApiKey(f"key-{secrets.token_hex(6)}", name, now(), None, requests_per_minute)
+    secret = f"ingle-{secrets.token_urlsafe(32)}"
+    row = {"id": key.id, "name": name, "hash": _hash(secret), "created": key.created, "rate": requests_per_minute}
+    insert = "INSERT INTO api_keys (id, name, hash, created, requests_per_minute) VALUES (:id, :name, :hash, :created, :rate)"
+    try:
+        with writing(engine) as connection:
+            connection.execute(sa.text(insert), row)
+    except sa.exc.IntegrityError as error:
+        cure = f"Choose another name, or revoke the old key first (`ingle key revoke {shlex.quote(name)}`)."
+        raise ConfigError("name", "belongs to another key already", name, cure) from error
+    return key, secret
+
+
+def list_keys(engine: "Engine") -> tuple[ApiKey, ...]:
+    """Every key that there ever was, the oldest first."""
+    import sqlalchemy as sa
+
+    with engine.connect() as connection:
+        return tuple(map(_key, connection.execute(sa.text(f"SELECT {_COLUMNS} FROM api_keys ORDER BY created, id"))))
+
+
+def revoke_key(engine: "Engine", id_or_name: str) -> ApiKey:
+    """Lets a key be refused from now on. Raises NotKept, with the good keys, if none of them is called so."""
+    import sqlalchemy as sa
+
+    change = "UPDATE api_keys SET revoked = :now WHERE revoked IS NULL AND (id = :which OR name = :which) RETURNING "
+    with writing(engine) as connection:
+        row = connection.execute(sa.text(change + _COLUMNS), {"which": id_or_name, "now": now()}).first()
+    if row is not None:
+        return _key(row)
+    good = [f"{key.name} ({key.id})" for key in list_keys(engine) if key.revoked is None]
+    raise NotKept(f"key {id_or_name[:100]}", "is not a good key of this home", "", f"Good keys: {', '.join(good) or 'none'}.")
+
+
+def check_key(engine: "Engine", secret: str) -> ApiKey | None:
+    """The key with this secret; None if there is none, or it is revoked. Reads the database each time, so a revoked key is out at once."""
+    import sqlalchemy as sa
+
+    hashed = _hash(secret)
+    query = sa.text(f"SELECT {_COLUMNS}, hash FROM api_keys WHERE hash = :hash AND revoked IS NULL")
+    with engine.connect() as connection:
+        row = connection.execute(query, {"hash": hashed}).first()
+    # Finding the row by its hash takes a time that depends on how the hash of a guess begins, not the guess itself, and nobody can
+    # choose hashes. The comparison in constant time leaves nothing to that argument.
+    return _key(row) if row is not None and hmac.compare_digest(row.hash, hashed) else None
+
+
+def any_keys(engine: "Engine") -> bool:
+    """Whether there is a good key."""
+    import sqlalchemy as sa
+
+    with engine.connect() as connection:
+        return connection.execute(sa.text("SELECT 1 FROM api_keys WHERE revoked IS NULL LIMIT 1")).first() is not None
+
+
+def _hash(secret: str) -> str:
+    # One round of SHA-256: slow hashes protect passwords, which can be guessed. 256 random bits can't, however fast the hash is.
+    return digest_bytes(secret.encode("utf-8", "surrogatepass"))
+
+
+def _key(row: "Row[Any]") -> ApiKey:
+    return ApiKey(row.id, row.name, row.created, row.revoked, row.requests_per_minute)
