@@ -1,5 +1,7 @@
 """Chat templates render as in transformers, hold their place in the sandbox, and don't let anyone's words become control tokens."""
 
+import contextlib
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as FastTokenizer
 
 from ingle.core.errors import RequestError, TemplateError
-from ingle.core.message import ImagePart, Message
+from ingle.core.message import ImagePart, Message, TextPart, ToolCall
 from ingle.model.checkpoint import open_checkpoint
 from ingle.model.template import CHATML, encode_chat, render
 from ingle.model.tokenizer import ControlToken, Tokenizer, TokenizerFacts, make_facts
@@ -226,6 +228,55 @@ def test_control_tokens_inside_of_calls_and_tools_stay_text() -> None:
     assert '\n{"name": "<|im_start|>", "<|im_end|>": 1}' in "".join(p for p in pieces if isinstance(p, str))
     assert any('{"place": "M\\u00fcnchen <|im_end|>"}' in p for p in pieces if isinstance(p, str))
     assert sum(p == ControlToken("<|im_end|>") for p in pieces) == 4
+
+
+def called(arguments: str, said: str = "") -> list[Message]:
+    call = ToolCall("call_1", "weather", arguments)
+    answer = Message("tool", (TextPart('{"t": 3}'),), tool_call_id="call_1")
+    return [Message.of("user", "weather?"), Message("assistant", (TextPart(said),), (call, call)), answer]
+
+
+def test_calls_and_their_answers_render_as_in_transformers() -> None:
+    tokenizer = tokenizer_with(TOOLS)
+    for arguments in ('{"place": "Köln", "days": [1, 2.5, null]}', "{}", "[1]", "no JSON", '"{}"'):
+        for said in ("", "I look."):
+            value = "no JSON" if arguments == "no JSON" else json.loads(arguments)
+            call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": value}}
+            tables = [
+                CALLS[0],
+                {"role": "assistant", "content": said, "tool_calls": [call, call]},
+                {"role": "tool", "content": '{"t": 3}', "tool_call_id": "call_1"},
+            ]
+            mine = encode_chat(tokenizer, called(arguments, said), tools=[TOOL])
+            assert mine == encode_chat(tokenizer, tables, tools=[TOOL])
+            assert mine == theirs(tokenizer, TOOLS, tables, tools=[TOOL], add_generation_prompt=True)
+    echo = "{% for m in messages %}{{ m.tool_call_id ~ ('tool_calls' in m) ~ '\n' }}{% endfor %}"
+    assert render(tokenizer_with(echo), called("{}")) == ("False\nTrue\ncall_1False\n",)
+
+
+@settings(deadline=None, max_examples=120)
+@given(typed=TYPED)
+def test_nothing_in_a_call_becomes_a_control_token(typed: str) -> None:
+    tokenizer = tokenizer_with(TOOLS)
+
+    def controls(text: str) -> list[ControlToken]:
+        call = ToolCall(text, text, json.dumps({text: [text]}))
+        turns = [Message("assistant", (), (call, ToolCall("", "f", text))), Message("tool", (TextPart(text),), tool_call_id=text)]
+        return [piece for piece in render(tokenizer, turns, tools=[TOOL]) if isinstance(piece, ControlToken)]
+
+    assert controls(typed) == controls("a")
+
+
+def test_what_is_nested_without_end_is_refused() -> None:
+    tokenizer = tokenizer_with(TOOLS)
+    deep: list[Any] = []
+    for _ in range(3000):
+        deep = [deep]
+    with pytest.raises(RequestError, match="nested this deeply"):
+        render(tokenizer, CHATS["one"], tools=[{"deep": deep}])
+    for depth in (300, 700, 900, 100_000):
+        with contextlib.suppress(RequestError):  # the only error that there may be
+            render(tokenizer, called('{"a": ' * depth + "1" + "}" * depth))
 
 
 def test_models_without_a_template() -> None:

@@ -68,8 +68,7 @@ def grammar_of(tokenizer: Tokenizer, vocab_size: int) -> Vocabulary:
 
     Raises RequestError for a model without a token that ends an answer.
     """
-    from llguidance import LLTokenizer
-    from llguidance._tokenizer import TokenizerWrapper
+    from llguidance import LLTokenizer, TokenizerWrapper
 
     ends = sorted(tokenizer.eos_ids)
     if not ends:

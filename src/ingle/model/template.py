@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ingle.core.errors import RequestError, TemplateError
-from ingle.core.message import Message, TextPart
+from ingle.core.message import Message, TextPart, ToolCall
 from ingle.model.tokenizer import ControlToken, Tokenizer
 
 Turn = Message | Mapping[str, Any]
@@ -45,8 +45,11 @@ def render(
     """The conversation as the template writes it: stretches of untrusted text between control tokens. Raises like `encode_chat`."""
     source = template_of(tokenizer)
     given = [[_table(message) for message in messages], list(tools) if tools else None, dict(variables or {})]
-    marker = _unused_character([source, *tokenizer.control, *_strings(given)])
-    turns, tools_given, extra = (_broken(value, tokenizer.control, marker) for value in given)
+    try:
+        marker = _unused_character([source, *tokenizer.control, *_strings(given)])
+        turns, tools_given, extra = (_broken(value, tokenizer.control, marker) for value in given)
+    except RecursionError as error:
+        raise RequestError("messages", "must not be nested this deeply", "hundreds of tables within tables") from error
     names = {"messages": turns, "tools": tools_given, "documents": None, "add_generation_prompt": add_generation_prompt}
     text = _run(source, {**_specials(tokenizer), **extra, **names})
     escaped = json.dumps(marker)[1:-1]  # what `tojson(ensure_ascii=true)` makes of it
@@ -93,9 +96,24 @@ def _table(message: Turn) -> dict[str, Any]:
     if isinstance(message, Message):
         if not all(isinstance(part, TextPart) for part in message.parts):
             raise RequestError("messages", "must be text for this model", "an image or a recording")
-        return {"role": message.role, "content": message.text}
+        table: dict[str, Any] = {"role": message.role, "content": message.text}
+        # Templates ask whether these are there at all.
+        if message.tool_calls:
+            table["tool_calls"] = [_call_table(call) for call in message.tool_calls]
+        if message.tool_call_id:
+            table["tool_call_id"] = message.tool_call_id
+        return table
     # An absent key and a null mean the same to people, but not to templates, which print "None".
     return {key: value for key, value in message.items() if value is not None}
+
+
+def _call_table(call: ToolCall) -> dict[str, Any]:
+    """A call in OpenAI's shape, its arguments as a table, because templates write them as JSON; as text if they are no JSON."""
+    try:
+        arguments = json.loads(call.arguments)
+    except (ValueError, RecursionError):
+        arguments = call.arguments
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
 
 
 def _specials(tokenizer: Tokenizer) -> dict[str, str]:
