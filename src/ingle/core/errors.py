@@ -106,6 +106,12 @@ class Busy(IngleError):
         self.retry_after_s = retry_after_s
 
 
+class Closing(Busy):
+    """A server that is shutting down."""
+
+    http_status = 503
+
+
 class NotAllowed(IngleError):
     """A key that is missing, unknown or revoked."""
 

@@ -184,7 +184,7 @@ class State:
         header = {"version": _VERSION, "model": model_digest, "layout": self.layout.digest, "length": self.length}
         used = -(-self.length // PAGE_TOKENS)
         pages = np.stack(self.pages[:used]) if used and self.pages else np.zeros(0, self.layout.dtype)
-        with atomic_file(path) as file:
+        with atomic_file(path, mode=0o600) as file:  # as private as the text that it has read
             np.savez(file, header=np.frombuffer(json.dumps(header).encode(), np.uint8), pages=pages, rings=self.rings)
 
     @staticmethod

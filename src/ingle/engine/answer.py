@@ -47,7 +47,7 @@ def answer(
     ids = model.encode(request)
     session = session or Session(backend.new_state())
     session.resume(ids[:1] if request.echo else ids, backend.new_state)
-    decoding = Decoding(model, request, ids, session.state)
+    decoding = Decoding(model, request, ids, session.state, model.grammar(request))
     fresh = decoding.unread
     chunk: Chunk | None = None
     try:

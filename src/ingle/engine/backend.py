@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -71,6 +72,14 @@ class Backend(Protocol):
 
     def state_bytes(self, tokens: int) -> int:
         """Bytes of a state that has read so many tokens, and shares nothing."""
+        ...
+
+    def save_state(self, state: Any, path: Path) -> None:
+        """Writes a state, whole or not at all. Raises HomeError."""
+        ...
+
+    def load_state(self, path: Path) -> Any:
+        """Reads a state back. Raises CheckpointError for a damaged file, or one of another model."""
         ...
 
     def forward(self, segments: Sequence[Segment]) -> list[npt.NDArray[np.float32]]:

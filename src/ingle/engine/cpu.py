@@ -57,6 +57,14 @@ class CpuBackend:
         """Bytes of a state of so many tokens."""
         return self.layout.nbytes(tokens)
 
+    def save_state(self, state: State, path: Path) -> None:
+        """Writes a state; see `Backend.save_state`."""
+        state.save(path, self.digest)
+
+    def load_state(self, path: Path) -> State:
+        """Reads a state back; see `Backend.load_state`."""
+        return State.load(path, self.layout, self.digest)
+
     def forward(self, segments: Sequence[Segment]) -> list[npt.NDArray[np.float32]]:
         """Reads the tokens of every segment; see `Backend.forward`."""
         for segment in segments:

@@ -6,7 +6,7 @@ while chunk is None or chunk.finish is None:
 """
 
 import time
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ from ingle.engine.language_model import LanguageModel
 from ingle.engine.sampling import Sampler, log_probabilities
 from ingle.engine.stop import StopStrings
 
+if TYPE_CHECKING:
+    from ingle.engine.grammar import Grammar
+
 _ECHO_TOKENS = 32
 """Prompt tokens whose logits are looked at together: each has one per word of the vocabulary (200 kB for 49,152)."""
 
@@ -25,8 +28,14 @@ _ECHO_TOKENS = 32
 class Decoding:
     """The state of one answer. `ids[:state.length]` is what the state has read."""
 
-    def __init__(self, model: LanguageModel, request: Request, ids: list[int], state: AnyState, asked: float | None = None) -> None:
-        """`state` has read the first `state.length` of `ids`, and fewer than all of them. `asked`: when, by `time.perf_counter`."""
+    def __init__(
+        self, model: LanguageModel, request: Request, ids: list[int], state: AnyState, grammar: "Grammar | None" = None,
+        asked: float | None = None,
+    ) -> None:  # fmt: skip
+        """`state` has read the first `state.length` of `ids`, and fewer than all of them; `grammar` holds the answer to its language.
+
+        `asked`: when, by `time.perf_counter`.
+        """
         assert state.length < len(ids), "the last token has to be read, for its logits"
         self.model, self.request, self.state = model, request, state
         self.ids = list(ids)
@@ -36,6 +45,7 @@ class Decoding:
         """Tokens of the answer so far."""
         self._stream, self._stops = model.tokenizer.stream(continues=request.prompt is not None), StopStrings(request.stop)
         self._most = model.most_tokens(request, len(ids))
+        self._grammar = grammar
         self._echoed = [TokenLogprob(ids[0], self._name(ids[0]), None)] if request.echo else []
         self._asked = time.perf_counter() if asked is None else asked
         self._began = self._read = 0.0
@@ -86,7 +96,9 @@ class Decoding:
 
     def _write(self, logits: npt.NDArray[np.float32], echoed: tuple[TokenLogprob, ...]) -> Chunk:
         tokenizer, request = self.model.tokenizer, self.request
-        token = self.sampler.pick(logits)
+        token = self.sampler.pick(logits, self._grammar.allow if self._grammar else None)
+        if self._grammar:
+            self._grammar.take(token)
         self.written += 1
         ended = token in tokenizer.eos_ids
         text = "" if ended else self._stops.feed(self._stream.feed(token))
@@ -95,7 +107,7 @@ class Decoding:
             [entry] = self._logprobs(logits[None], [token])
             logprobs = (*echoed, entry)
         finish: Finish | None = None
-        if ended or self._stops.hit:
+        if ended or self._stops.hit or (self._grammar and self._grammar.finished):
             finish = "stop"
         elif self.written == self._most:
             finish = "length"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from ingle.core.errors import IngleError
 from ingle.core.message import Chunk, Request
 from ingle.engine.decoding import Decoding
+from ingle.engine.grammar import Grammar
 from ingle.engine.language_model import LanguageModel
 
 
@@ -38,6 +39,8 @@ class Job:
     request: Request
     ids: list[int]
     deliver: Callable[[Chunk | IngleError], None]
+    grammar: Grammar | None = None
+    """Holds the answer to the language that was asked for."""
     owner: str = ""
     keep: str = ""
     """What the answer belongs to that is kept in the home; see `prefix_cache.Entry`."""

@@ -1,12 +1,17 @@
 """A model that can be asked: what runs it, and the words it speaks."""
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from ingle.core.errors import ContextError, RequestError
 from ingle.core.message import Request
 from ingle.engine.backend import Backend
 from ingle.model.template import encode_chat
 from ingle.model.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from ingle.engine.grammar import Grammar, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,21 @@ class LanguageModel:
             cure = "Shorten the conversation, or start a new one."
             raise ContextError("prompt", f"must leave room within the context of {context} tokens", f"{len(ids)} tokens", cure)
         return ids
+
+    def grammar(self, request: Request) -> "Grammar | None":
+        """What holds the answer to the language that was asked for. Takes 0.2 s the first time, then milliseconds.
+
+        Raises RequestError for a constraint that can't be enforced.
+        """
+        from ingle.engine.grammar import Grammar
+
+        return Grammar(self._vocabulary, request.constraint) if request.constraint else None
+
+    @cached_property
+    def _vocabulary(self) -> "Vocabulary":
+        from ingle.engine.grammar import grammar_of
+
+        return grammar_of(self.tokenizer, self.backend.config.vocab_size)
 
     def most_tokens(self, request: Request, prompt_tokens: int) -> int:
         """Tokens that an answer may have at the most: what was asked for, or what the context leaves."""

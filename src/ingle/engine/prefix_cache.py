@@ -120,7 +120,7 @@ class PrefixCache:
         entry.used = self._clock
 
 
-def common_length(a: Sequence[int], b: Sequence[int]) -> int:
+def common_length(a: Sequence[int] | Ids, b: Sequence[int] | Ids) -> int:
     """Length of the longest common start of two token sequences."""
     return _common(np.asarray(a, np.int32), np.asarray(b, np.int32))
 

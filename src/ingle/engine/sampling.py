@@ -2,7 +2,7 @@
 
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,10 +33,12 @@ class Sampler:
         self._numbers = np.zeros(4, np.float32)  # see kernels/sample.py
         self._token = np.zeros(1, np.int64)
 
-    def pick(self, logits: npt.NDArray[np.float32]) -> int:
-        """The next token, given float32 logits [vocabulary], which stay as they are."""
+    def pick(self, logits: npt.NDArray[np.float32], restrict: Callable[[Array], None] | None = None) -> int:
+        """The next token, given float32 logits [vocabulary], which stay as they are. `restrict` sets those of forbidden tokens to −∞."""
         adjusted = self._logits[: self._vocab_size]
         adjusted[:] = logits
+        if restrict is not None:
+            restrict(adjusted)
         self._adjust(adjusted)
         if self.sampling.temperature == 0:
             token = int(adjusted.argmax())
@@ -46,6 +48,8 @@ class Sampler:
             token = int(ids[min(np.searchsorted(np.cumsum(weights), point, side="right"), len(ids) - 1)])
         else:
             token = self._draw()
+        if restrict is not None and adjusted[token] == -np.inf:
+            token = int(adjusted.argmax())  # the far end of a rounded sum
         self._seen.add(token)
         self._counts[token] += 1
         return token

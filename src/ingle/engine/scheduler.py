@@ -11,18 +11,19 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from ingle.core.errors import Busy, IngleError, KernelError, RequestError
+from ingle.core.errors import Busy, Closing, IngleError, KernelError, RequestError
 from ingle.core.message import Chunk
 from ingle.engine.backend import AnyState, Backend
 from ingle.engine.decoding import Decoding
 from ingle.engine.fair_queue import FairQueue
 from ingle.engine.job import Capacity, Counts, Job
 from ingle.engine.prefix_cache import PrefixCache, common_length
+from ingle.engine.saved_states import SavedStates
 
 WORTH_WAITING = 64
 """Tokens of a common start for which an answer waits until another one has read them."""
 IDLE_S = 1.0
-"""Quiet time after which `idle` is called."""
+"""Quiet time after which states are saved."""
 
 
 Outcome = tuple[Job, Chunk | IngleError]
@@ -35,22 +36,29 @@ def post_directly(outcomes: Sequence[Outcome]) -> None:
 
 
 class Scheduler:
-    """Runs jobs until it is closed. `post` is given what came of a step, on the scheduler's thread; `idle` is called when all is quiet."""
+    """Runs jobs until it is closed. `post` is given what came of a step, on the scheduler's thread.
+
+    When all is quiet, and at the end, the states of what is kept go to `saved`.
+    """
 
     def __init__(
         self,
         capacity: Capacity,
         cache: PrefixCache,
         post: Callable[[Sequence[Outcome]], None] = post_directly,
-        idle: Callable[[], None] = lambda: None,
+        saved: SavedStates | None = None,
     ) -> None:
-        self.capacity, self.cache, self.counts = capacity, cache, Counts()
-        self._post, self._idle = post, idle
+        self.capacity, self.cache, self.saved, self.counts = capacity, cache, saved, Counts()
+        self._post = post
+        self._errands: list[Callable[[], None]] = []
         self._queue: FairQueue[Job] = FairQueue(capacity.queue, capacity.queue_per_owner)
         self._running: list[Job] = []
         self._served: Counter[str] = Counter()
         self._last: Backend | None = None
+        self._backends: dict[str, Backend] = {}
+        """By digest, for states on disk."""
         self._answer_s = 2.0
+        self._cached_bytes = 0
         self._wake = threading.Condition()
         self._closing: float | None = None
         self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
@@ -66,6 +74,11 @@ class Scheduler:
         """Answers that wait for a place."""
         return len(self._queue)
 
+    @property
+    def cached_bytes(self) -> int:
+        """Bytes of the states of earlier prompts, as of the last change."""
+        return self._cached_bytes
+
     def submit(self, job: Job) -> None:
         """Puts a job in the queue. Raises Busy if that is full, RequestError if it could never fit the memory."""
         total = len(job.ids) + job.model.most_tokens(job.request, len(job.ids))
@@ -75,7 +88,7 @@ class Scheduler:
             raise RequestError("max_tokens", f"must fit {self.capacity.state_bytes / 1e6:.0f} MB of states", got, cure)
         with self._wake:
             if self._closing is not None:
-                raise Busy("server", "is shutting down", "", "Ask again in a moment.", 5.0)
+                raise _closing()
             wait = max(1.0, min(60.0, self._answer_s * (len(self._queue) + 1) / self.capacity.places))
             self._queue.add(job.owner, job, wait)
             self._wake.notify()
@@ -84,6 +97,18 @@ class Scheduler:
         """Ends a job between two tokens, wherever it is; it is given a last chunk."""
         with self._wake:
             job.cancelled = True
+            self._wake.notify()
+
+    def forget(self, owner: str, keep: str) -> None:
+        """Lets go what belongs to something that is not kept any more, in memory and on disk. Returns before it is done."""
+
+        def errand() -> None:
+            self.cache.forget(owner=owner, keep=keep)
+            if self.saved is not None:
+                self.saved.forget(owner, keep)
+
+        with self._wake:
+            self._errands.append(errand)
             self._wake.notify()
 
     def close(self, grace_s: float = 0.0) -> None:
@@ -96,11 +121,19 @@ class Scheduler:
     def _run(self) -> None:
         while self._work():
             with self._wake:
+                while self._errands:
+                    self._errands.pop()()
                 outcomes = self._leave()
-                self._admit()
+            while True:
+                with self._wake:
+                    job = self._next()
+                if job is None:
+                    break
+                self._start(job)  # may read a file: nobody should wait for that in `submit`
             if self._running:
                 outcomes += self._step()
             self._post(outcomes)
+        self._save()
 
     def _work(self) -> bool:
         """Waits until there is something to do; False if there is nothing and will be nothing."""
@@ -109,46 +142,77 @@ class Scheduler:
                 self._wake.wait(IDLE_S)
             quiet = not self._wanted
         if quiet:
-            self._idle()
+            self._save()
         with self._wake:
             while not self._wanted:
                 self._wake.wait()
-            return bool(self._running or self._queue)
+            return bool(self._running or self._queue or self._errands)
 
     @property
     def _wanted(self) -> bool:
-        return bool(self._running or self._queue or self._closing is not None)
+        return bool(self._running or self._queue or self._errands or self._closing is not None)
+
+    def _save(self) -> None:
+        """Writes the states of what is kept, the newest of each; stops when somebody comes."""
+        newest = {(entry.owner, entry.keep): entry for entry in sorted(self.cache, key=lambda entry: entry.used) if entry.keep}
+        for entry in newest.values():
+            backend = self._backends.get(entry.model)
+            if self.saved is None or backend is None or (self._wanted and self._closing is None):
+                return
+            self.saved.save(entry, backend)
+
+    def _load(self, job: Job) -> None:
+        """Brings back a state from disk if it has read more of the prompt than any in memory."""
+        backend = job.model.backend
+        self._backends[backend.digest] = backend
+        found = self.saved.find(job.owner, backend.digest, job.ids) if self.saved is not None else None
+        if self.saved is None or found is None or job.request.echo:
+            return
+        length, saved = found
+        if length >= WORTH_WAITING + self.cache.known(job.owner, backend.digest, job.ids):
+            state = self.saved.load(saved, backend)
+            if state is not None:
+                self.cache.put(saved.owner, saved.model, saved.ids.tolist(), state, saved.keep)
 
     def _leave(self) -> list[Outcome]:
         """Ends what was cancelled or is late, and everything when the time to close has come."""
         now = time.perf_counter()
         outcomes: list[Outcome] = []
         for job in self._queue.drop(lambda job: job.cancelled or job.late(now) or self._closing is not None):
-            field, rule = ("deadline", "passed before there was a place") if job.late(now) else ("server", "is shutting down")
-            outcomes.append((job, Busy(field, rule, "", "Ask again in a moment.", 5.0)))
+            late = Busy("deadline", "passed before there was a place", "", "Ask again later.", 5.0)
+            outcomes.append((job, late if job.late(now) else _closing()))
         for job in [*self._running]:
             if job.cancelled or job.late(now) or (self._closing is not None and now >= self._closing):
                 outcomes.append((job, job.decoding.end("deadline" if job.late(now) else "cancelled")))
                 self._end(job)
         return outcomes
 
-    def _admit(self) -> None:
-        """Gives places to those whose turn it is. If the next one doesn't fit the memory, nobody overtakes it."""
+    def _next(self) -> Job | None:
+        """Who gets a place now, if there is one. If the next one doesn't fit the memory, nobody overtakes it."""
+        if len(self._running) >= self.capacity.places:
+            return None
         held = Counter(job.owner for job in self._running)
-        while len(self._running) < self.capacity.places:
-            turn = self._queue.next(lambda job: held[job.owner] < self.capacity.places_per_owner and not self._awaits(job))
-            left = self.capacity.state_bytes - sum(job.needed_bytes for job in self._running)
-            if turn is None or turn[1].needed_bytes > left:
-                return
-            owner, job = turn
-            self._queue.take(owner, job)
-            backend = job.model.backend
-            found = None if job.request.echo else self.cache.find(owner, backend.digest, job.ids)
-            self.cache.shrink(left - job.needed_bytes)
-            job.decoding = Decoding(job.model, job.request, job.ids, found.state if found else backend.new_state(), job.asked)
-            self.counts.cached_tokens += job.decoding.cached_tokens
-            self._running.append(job)
-            held[owner] += 1
+        turn = self._queue.next(lambda job: held[job.owner] < self.capacity.places_per_owner and not self._awaits(job))
+        if turn is None or turn[1].needed_bytes > self._free_bytes:
+            return None
+        self._queue.take(*turn)
+        return turn[1]
+
+    def _start(self, job: Job) -> None:
+        """Gives a job its place, with as much of its prompt read as is known."""
+        backend = job.model.backend
+        self._load(job)
+        found = None if job.request.echo else self.cache.find(job.owner, backend.digest, job.ids)
+        self.cache.shrink(self._free_bytes - job.needed_bytes)
+        state = found.state if found else backend.new_state()
+        job.decoding = Decoding(job.model, job.request, job.ids, state, job.grammar, job.asked)
+        self.counts.cached_tokens += job.decoding.cached_tokens
+        self._running.append(job)
+
+    @property
+    def _free_bytes(self) -> int:
+        """What running answers leave of the memory budget."""
+        return self.capacity.state_bytes - sum(job.needed_bytes for job in self._running)
 
     def _awaits(self, job: Job) -> bool:
         """Whether somebody with the same owner is just reading what this job would have to read too."""
@@ -226,5 +290,10 @@ class Scheduler:
     def _remember(self, job: Job, state: AnyState) -> None:
         if job.request.echo:
             return
-        self.cache.budget_bytes = max(0, self.capacity.state_bytes - sum(other.needed_bytes for other in self._running))
+        self.cache.budget_bytes = max(0, self._free_bytes)
         self.cache.put(job.owner, job.model.backend.digest, job.decoding.ids[: state.length], state, job.keep)
+        self._cached_bytes = self.cache.nbytes
+
+
+def _closing() -> Closing:
+    return Closing("server", "is shutting down", "", "Ask again in a moment.", 5.0)

@@ -1,14 +1,21 @@
 """The PyTorch backend: any device, any float type. It serves on a GPU, and is the CPU backend's oracle. Needs the extra `learn`."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 
+from ingle.core.errors import CheckpointError
+from ingle.core.files import write_atomic
 from ingle.core.spec import ModelConfig
 from ingle.engine.backend import Segment, check_segment
-from ingle.model.module import Cache, CausalLM
+from ingle.model.module import Cache, CausalLM, Held
+
+_PARTS = ("keys", "values", "positions")
 
 
 class TorchBackend:
@@ -28,6 +35,27 @@ class TorchBackend:
         """Bytes of a cache of so many tokens, as if every group were a retrieval group."""
         config = self.config
         return 2 * len(config.layers) * config.num_kv_heads * config.head_dim * tokens * self._module.lm_head.weight.element_size()
+
+    def save_state(self, state: Cache, path: Path) -> None:
+        """Writes a cache; see `Backend.save_state`."""
+        names = {f"{layer}.{int(streaming)}": held for (layer, streaming), held in state.held.items()}
+        tensors = {f"{name}.{part}": getattr(held, part).contiguous() for name, held in names.items() for part in _PARTS}
+        about = {"model": self.digest, "length": str(state.length), "earliest_rewind": str(state.earliest_rewind)}
+        write_atomic(path, save(tensors, about), mode=0o600)
+
+    def load_state(self, path: Path) -> Cache:
+        """Reads a cache back; see `Backend.load_state`."""
+        try:
+            with safe_open(path, "pt", device=str(self._device)) as file:
+                about = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(str(path), "must be a whole state file", error, "Delete it; the prompt will be read again.") from error
+        if about.get("model") != self.digest:
+            raise CheckpointError(f"{path}: model", f"must be {self.digest}", about.get("model"), "The state belongs to another model.")
+        places = {(int(layer), streaming == "1") for layer, streaming, _ in (name.split(".") for name in tensors)}
+        held = {(i, s): Held(*(tensors[f"{i}.{int(s)}.{part}"] for part in _PARTS)) for i, s in places}
+        return Cache(int(about["length"]), held, int(about["earliest_rewind"]))
 
     @torch.inference_mode()
     def forward(self, segments: Sequence[Segment]) -> list[npt.NDArray[np.float32]]:

@@ -5,6 +5,7 @@ models/NAME.json      a kept model: a base and its deltas
 packs/DIGEST/         weights as the engine wants them, one folder per base; may be deleted at any time
 cache/jit             compiled kernels; may be deleted
 cache/downloads       unfinished downloads; may be deleted
+states/               what the model has read of conversations that are kept; may be deleted, they are then read again
 staging/              what is being brought in right now
 keys/                 the ledger's key and its signed head
 locks/                one file per lock
@@ -57,6 +58,11 @@ class Home:
     def downloads(self) -> Path:
         """Folder of unfinished downloads."""
         return self.root / "cache" / "downloads"
+
+    @property
+    def states(self) -> Path:
+        """Folder of what the model has read of conversations that are kept."""
+        return self.root / "states"
 
     @property
     def staging(self) -> Path:
