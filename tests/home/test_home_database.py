@@ -2,20 +2,21 @@
 
 import os
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from ingle.core.errors import HomeError
+from ingle.core.errors import HomeError, RequestError
 from ingle.home.database import open_database, writing
 
 ONE = (1, ("CREATE TABLE thing (id INTEGER PRIMARY KEY, name TEXT NOT NULL)",))
 TWO = (2, ("ALTER TABLE thing ADD COLUMN size INTEGER", "INSERT INTO thing (id, name, size) VALUES (1, 'a', 2)"))
 
 
-def test_migrations_run_once_and_in_order(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'sub' / 'x.db'}"
+def test_migrations_run_once_and_in_order(database_url: str) -> None:
+    url = database_url
     open_database(url, {"things": (ONE,)}).dispose()
     for _ in range(2):
         engine = open_database(url, {"things": (ONE, TWO), "other": ((1, ("CREATE TABLE other (id INTEGER)",)),)})
@@ -28,25 +29,23 @@ def test_migrations_run_once_and_in_order(tmp_path: Path) -> None:
         open_database(url, {"things": (ONE,)})
 
 
-def test_a_migration_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'x.db'}"
+def test_a_migration_that_fails_leaves_nothing(database_url: str) -> None:
     broken = (2, ("CREATE TABLE second (id INTEGER)", "CREATE TABLE nonsense ("))
-    with pytest.raises(sa.exc.OperationalError):
-        open_database(url, {"things": (ONE, broken)})
-    engine = open_database(url, {"things": (ONE, TWO)})
+    with pytest.raises(sa.exc.DBAPIError, match=r"syntax error|incomplete input"):
+        open_database(database_url, {"things": (ONE, broken)})
+    engine = open_database(database_url, {"things": (ONE, TWO)})
     assert "second" not in sa.inspect(engine).get_table_names()
     engine.dispose()
 
 
-def test_two_processes_may_open_it_first(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'x.db'}"
+def test_two_processes_may_open_it_first(database_url: str) -> None:
     pids = []
     for _ in range(4):
         pid = os.fork()
         if pid == 0:
             status = 1
             try:
-                open_database(url, {"things": (ONE, TWO)}).dispose()
+                open_database(database_url, {"things": (ONE, TWO)}).dispose()
                 status = 0
             finally:
                 os._exit(status)
@@ -54,16 +53,19 @@ def test_two_processes_may_open_it_first(tmp_path: Path) -> None:
     assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [0] * 4
 
 
+PRAGMAS = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "secure_delete": 1}
+
+
 def test_it_is_safe_against_power_cuts_and_checks_references(tmp_path: Path) -> None:
     engine = open_database(f"sqlite:///{tmp_path / 'x.db'}")
     with engine.connect() as connection:
-        pragmas = [connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in ("journal_mode", "synchronous", "foreign_keys")]
-    assert pragmas == ["wal", 2, 1]
+        pragmas = [connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in PRAGMAS]
+    assert pragmas == list(PRAGMAS.values())
     engine.dispose()
 
 
-def test_a_write_that_fails_changes_nothing(tmp_path: Path) -> None:
-    engine = open_database(f"sqlite:///{tmp_path / 'x.db'}", {"things": (ONE,)})
+def test_a_write_that_fails_changes_nothing(database_url: str) -> None:
+    engine = open_database(database_url, {"things": (ONE,)})
     with pytest.raises(ZeroDivisionError), writing(engine) as connection:
         connection.execute(sa.text("INSERT INTO thing (id, name) VALUES (7, 'x')"))
         raise ZeroDivisionError
@@ -72,8 +74,8 @@ def test_a_write_that_fails_changes_nothing(tmp_path: Path) -> None:
     engine.dispose()
 
 
-def test_odd_characters_in_the_path(tmp_path: Path) -> None:
-    path = tmp_path / "what? 100% #1 é" / "x.db"
+def test_odd_characters_in_the_path_and_folders_that_are_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "what? 100% #1 é" / "sub" / "x.db"
     open_database(f"sqlite:///{path}", {"things": (ONE,)}).dispose()
     assert path.exists()
 
@@ -100,3 +102,54 @@ def test_what_is_wrong_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(HomeError, match=r"locked.*Another process"):
         open_database(f"sqlite:///{locked}", {"things": (ONE,)})
     other.close()
+
+
+def test_a_lock_in_postgresql_that_stays_is_said(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingle.home.database.BUSY_TIMEOUT_S", 0.1)
+    engine = open_database(postgres_url, {"things": (ONE,)})
+    statement = sa.text("LOCK TABLE thing IN EXCLUSIVE MODE")
+    with writing(engine) as first:
+        first.execute(statement)
+        with pytest.raises(HomeError, match=r"lock timeout.*Another process"), writing(engine) as second:
+            second.execute(statement)
+    with writing(engine) as again:
+        again.execute(statement)
+    engine.dispose()
+
+
+def test_a_postgresql_that_is_not_there_or_not_installed(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(HomeError, match=r"does not exist.*INGLE_DATABASE_URL"):
+        open_database(postgres_url.replace("/postgres?", "/nowhere?"))
+    for url in ("postgresql://user:secret@127.0.0.1:9/x", "postgres://user:secret@127.0.0.1:9/x"):
+        with pytest.raises(HomeError, match=r"Check that the server runs and that INGLE_DATABASE_URL") as error:
+            open_database(url)
+        assert "secret" not in str(error.value)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(HomeError, match=r"pip install 'ingle\[postgres\]'"):
+        open_database(postgres_url)
+
+
+def test_connections_that_the_server_ended_are_replaced(postgres_url: str) -> None:
+    engine = open_database(postgres_url, {"things": (ONE,)})
+    other = open_database(postgres_url)
+    with writing(other) as connection:
+        connection.execute(
+            sa.text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = 'postgres'")
+        )
+    with writing(engine) as connection:
+        connection.execute(sa.text("INSERT INTO thing (id, name) VALUES (1, 'a')"))
+    for each in (engine, other):
+        each.dispose()
+
+
+def test_text_that_no_database_can_hold_is_the_requests_fault(database_url: str) -> None:
+    engine = open_database(database_url, {"things": (ONE,)})
+    insert = sa.text("INSERT INTO thing (id, name) VALUES (:id, :name)")
+    with pytest.raises(RequestError, match="whole Unicode characters"), writing(engine) as connection:
+        connection.execute(insert, {"id": 1, "name": "half \ud83d"})
+    if engine.dialect.name == "postgresql":
+        with pytest.raises(RequestError, match="other than NUL"), writing(engine) as connection:
+            connection.execute(insert, {"id": 1, "name": "nul \0"})
+    with writing(engine) as connection:
+        connection.execute(insert, {"id": 1, "name": "模型 🙂"})
+    engine.dispose()

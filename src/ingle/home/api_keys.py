@@ -30,6 +30,8 @@ MIGRATIONS: Migrations = (
 )
 """The room "api_keys": (number, statements), oldest first."""
 
+PREFIX = "ingle-"
+"""Every secret begins so, which tells it from keys of other makers."""
 MAX_RATE = 1_000_000
 _COLUMNS = "id, name, created, revoked, requests_per_minute"
 _ID = re.compile(r"key-[0-9a-f]{12}")
@@ -64,7 +66,7 @@ def add_key(engine: "Engine", name: str, requests_per_minute: int | None = None)
     if requests_per_minute is not None and not 1 <= requests_per_minute <= MAX_RATE:
         raise ConfigError("requests_per_minute", f"must be between 1 and {MAX_RATE}", requests_per_minute)
     key = ApiKey(f"key-{secrets.token_hex(6)}", name, now(), None, requests_per_minute)
-    secret = f"ingle-{secrets.token_urlsafe(32)}"
+    secret = f"{PREFIX}{secrets.token_urlsafe(32)}"
     row = {"id": key.id, "name": name, "hash": _hash(secret), "created": key.created, "rate": requests_per_minute}
     insert = "INSERT INTO api_keys (id, name, hash, created, requests_per_minute) VALUES (:id, :name, :hash, :created, :rate)"
     try:

@@ -140,6 +140,8 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 
 
 def _translate(context: "ExceptionContext") -> None:
+    if context.is_pre_ping:
+        return  # a connection that has died in the pool is about to be replaced by a new one
     original = context.original_exception
     text = str(original).strip()
     lower = text.lower()
