@@ -9,8 +9,15 @@ import pytest
 from ledger_place import Place
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """A ledger of one's own: every test that uses it runs on both databases."""
+    return Place(tmp_path / "ledger", request.getfixturevalue("postgres_url") if request.param == "postgresql" else "")
+
+
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def file_place(tmp_path: Path) -> Place:
+    """The same in SQLite only, for what is done to its file."""
     return Place(tmp_path / "ledger")
 
 

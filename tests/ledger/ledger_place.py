@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import sqlalchemy as sa
+
 from ingle.core.event import Event
 from ingle.home.database import open_database
 from ingle.ledger.chain import Ledger
@@ -17,6 +19,12 @@ class Place:
     """Where one ledger lies."""
 
     folder: Path
+    elsewhere: str = ""
+    """URL of an empty database; "" = SQLite in this folder."""
+
+    @property
+    def url(self) -> str:
+        return self.elsewhere or f"sqlite:///{self.database}"
 
     @property
     def database(self) -> Path:
@@ -33,11 +41,23 @@ class Place:
 
     @contextmanager
     def open(self) -> Iterator[Ledger]:
-        engine = open_database(f"sqlite:///{self.database}", {"ledger": MIGRATIONS})
+        engine = open_database(self.url, {"ledger": MIGRATIONS})
         try:
             yield Ledger(engine, self.keys)
         finally:
             engine.dispose()
+
+    def sql(self, statement: str) -> None:
+        engine = open_database(self.url)
+        with engine.begin() as connection:
+            connection.execute(sa.text(statement))
+        engine.dispose()
+
+    def lose_database(self) -> None:
+        if self.elsewhere:
+            self.sql("DROP TABLE ledger, schema_version")
+        else:
+            self.database.unlink()
 
 
 def fill(place: Place, rows: int) -> None:

@@ -103,7 +103,7 @@ def test_a_lost_key_is_said_and_the_past_still_verifies(place: Place) -> None:
 
 def test_no_new_key_is_made_over_a_head(place: Place) -> None:
     fill(place, 2)
-    place.database.unlink()
+    place.lose_database()
     for name in (KEY, PUBLIC):
         (place.keys / name).unlink()
     with place.open() as ledger, pytest.raises(LedgerError, match="facts signed with it exist"):
@@ -205,12 +205,12 @@ def test_killing_an_appender_at_any_moment_loses_nothing_that_was_confirmed(plac
     fill(place, 1)
 
 
-def test_a_database_that_stays_locked_is_said(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill(place, 1)
+def test_a_database_that_stays_locked_is_said(file_place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(file_place, 1)
     monkeypatch.setattr("ingle.home.database.BUSY_TIMEOUT_S", 0.1)
-    other = sqlite3.connect(place.database)
+    other = sqlite3.connect(file_place.database)
     other.execute("BEGIN IMMEDIATE")
-    with place.open() as ledger:
+    with file_place.open() as ledger:
         with pytest.raises(HomeError, match=r"locked.*Another process"):
             ledger.append(Event("pull"))
         other.rollback()
@@ -236,10 +236,10 @@ def test_a_full_disk_is_said_and_the_chain_stays_sound(small_disk: Path) -> None
         assert ledger.verify().problem is None
 
 
-def test_a_database_that_may_not_grow_is_said_and_the_chain_stays_sound(place: Place) -> None:
-    fill(place, 1)
-    engine = open_database(f"sqlite:///{place.database}", {"ledger": MIGRATIONS})
-    ledger = Ledger(engine, place.keys)
+def test_a_database_that_may_not_grow_is_said_and_the_chain_stays_sound(file_place: Place) -> None:
+    fill(file_place, 1)
+    engine = open_database(f"sqlite:///{file_place.database}", {"ledger": MIGRATIONS})
+    ledger = Ledger(engine, file_place.keys)
     with engine.connect() as connection:  # the pool gives this same connection to the ledger
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 2}")

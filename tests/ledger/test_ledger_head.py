@@ -1,7 +1,6 @@
 """A cut-off tail leaves a chain that fits; only the signed head, here or exported, knows better."""
 
 import shutil
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -13,12 +12,6 @@ from ingle.ledger.chain import LOSS
 from ingle.ledger.head import HEAD, export_head, load_head, move_head, sign_head, start_head
 from ingle.ledger.keys import load_signer, new_signer, save_signer
 from ingle.ledger.row import row_hash
-
-
-def sql(place: Place, statement: str) -> None:
-    with sqlite3.connect(place.database) as connection:
-        connection.execute(statement)
-    connection.close()
 
 
 def problem(place: Place, exported: Path | None = None) -> str:
@@ -39,7 +32,7 @@ def export(place: Place) -> Path:
 
 def test_a_cut_tail_is_found_and_nothing_is_added_to_it(place: Place) -> None:
     fill(place, 5)
-    sql(place, "DELETE FROM ledger WHERE seq > 3")
+    place.sql("DELETE FROM ledger WHERE seq > 3")
     assert problem(place) == "4: the last 2 rows were cut off: the signed head says that there were 5"
     with place.open() as ledger, pytest.raises(LedgerError, match=r"3 rows where the signed head says 5.*ingle verify"):
         ledger.append(Event("pull"))
@@ -47,7 +40,7 @@ def test_a_cut_tail_is_found_and_nothing_is_added_to_it(place: Place) -> None:
 
 def test_a_vanished_database_is_found(place: Place) -> None:
     fill(place, 2)
-    place.database.unlink()
+    place.lose_database()
     assert problem(place).startswith("1: the last 2 rows")
     with place.open() as ledger, pytest.raises(LedgerError, match="0 rows where the signed head says 2"):
         ledger.append(Event("pull"))
@@ -76,7 +69,7 @@ def test_one_torn_slot_does_no_harm(place: Place) -> None:
 def test_a_head_that_was_edited_counts_for_nothing(place: Place) -> None:
     fill(place, 4)
     old = (place.keys / HEAD).read_bytes()
-    sql(place, "DELETE FROM ledger WHERE seq > 2")
+    place.sql("DELETE FROM ledger WHERE seq > 2")
     (place.keys / HEAD).write_bytes(old.replace(b'"seq":4', b'"seq":2').replace(b'"seq":3', b'"seq":2'))
     assert "missing or damaged" in problem(place)
 
@@ -108,23 +101,23 @@ def test_rows_behind_the_head_that_were_forged_are_not_signed_over(place: Place)
     behind = (place.keys / HEAD).read_bytes()
     fill(place, 1)
     (place.keys / HEAD).write_bytes(behind)
-    sql(place, "UPDATE ledger SET subject = 'forged' WHERE seq = 4")
+    place.sql("UPDATE ledger SET subject = 'forged' WHERE seq = 4")
     with place.open() as ledger, pytest.raises(LedgerError, match="row 4: its contents"):
         ledger.append(Event("pull"))
 
 
-def test_an_exported_head_finds_what_the_home_alone_cannot(place: Place, tmp_path: Path) -> None:
-    fill(place, 2)
-    early = place.copy_to(tmp_path / "early")
-    fill(place, 3)
-    exported = export(place)
-    shutil.rmtree(place.folder)
-    early.copy_to(place.folder)  # the whole home goes back in time, its head too
-    assert problem(place) == ""
-    assert problem(place, exported) == "3: the last 3 rows were cut off: the exported head says that there were 5"
-    fill(place, 4)
-    assert problem(place) == ""
-    assert problem(place, exported).startswith("5: it is not the row that the exported head was signed for")
+def test_an_exported_head_finds_what_the_home_alone_cannot(file_place: Place, tmp_path: Path) -> None:
+    fill(file_place, 2)
+    early = file_place.copy_to(tmp_path / "early")
+    fill(file_place, 3)
+    exported = export(file_place)
+    shutil.rmtree(file_place.folder)
+    early.copy_to(file_place.folder)  # the whole home goes back in time, its head too
+    assert problem(file_place) == ""
+    assert problem(file_place, exported) == "3: the last 3 rows were cut off: the exported head says that there were 5"
+    fill(file_place, 4)
+    assert problem(file_place) == ""
+    assert problem(file_place, exported).startswith("5: it is not the row that the exported head was signed for")
 
 
 def test_an_exported_head_stays_good_while_the_chain_grows(place: Place) -> None:
@@ -153,15 +146,14 @@ def test_a_swapped_key_is_found(place: Place) -> None:
     save_signer(place.keys, stranger)
     assert problem(place) == "1: the chain was begun with another key"
     # The stranger signs everything anew, head and all: within this home nothing is left to tell.
-    connection = sqlite3.connect(place.database)
     prev, seq = stranger.verifier.fingerprint, 0
-    for seq, *body in connection.execute("SELECT seq, at, kind, subject, facts FROM ledger ORDER BY seq").fetchall():
-        hashed = row_hash(seq, *body, prev)
+    with place.open() as ledger:
+        rows = list(ledger.read())[::-1]
+    for row in rows:
+        seq, hashed = row.seq, row_hash(row.seq, row.at, row.kind, row.subject, row.facts, prev)
         signature = stranger.sign(bytes.fromhex(hashed))
-        connection.execute("UPDATE ledger SET prev_hash = ?, hash = ?, signature = ? WHERE seq = ?", (prev, hashed, signature, seq))
+        place.sql(f"UPDATE ledger SET prev_hash = '{prev}', hash = '{hashed}', signature = '{signature}' WHERE seq = {seq}")
         prev = hashed
-    connection.commit()
-    connection.close()
     start_head(place.keys, sign_head(stranger, seq, prev))
     assert problem(place) == ""
     assert problem(place, exported).startswith("0: the exported head was signed by key")
@@ -172,7 +164,7 @@ def test_an_accepted_loss_is_itself_recorded(place: Place) -> None:
     exported = export(place)
     with place.open() as ledger, pytest.raises(LedgerError, match="has lost nothing"):
         ledger.accept_loss()
-    sql(place, "DELETE FROM ledger WHERE seq > 3")
+    place.sql("DELETE FROM ledger WHERE seq > 3")
     with place.open() as ledger:
         row = ledger.accept_loss()
         assert (row.seq, row.kind) == (4, LOSS)
@@ -184,7 +176,7 @@ def test_an_accepted_loss_is_itself_recorded(place: Place) -> None:
 
 def test_a_loss_of_everything_can_be_accepted(place: Place) -> None:
     fill(place, 2)
-    place.database.unlink()
+    place.lose_database()
     (place.keys / HEAD).unlink()
     with place.open() as ledger:
         assert ledger.accept_loss().values == {"found_seq": 0, "head_hash": None, "head_seq": None}
