@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ingle.core.errors import CannotRewind, ContextError, RequestError
+from ingle.core.errors import CannotRewind, CheckpointError, ContextError, RequestError
 from ingle.core.spec import LayerSpec
 from ingle.core.state import STEP_TOKENS
 from ingle.engine.backend import Backend, Segment, prefill, step
@@ -137,3 +137,32 @@ def test_prefill_tells_its_progress(make: Callable[[str], Backend]) -> None:
     backend, seen = make("transformer"), []
     prefill(backend, tokens(backend.config, 520), backend.new_state(), lambda done, of: seen.append((done, of)))
     assert seen == [(256, 520), (512, 520), (520, 520)]
+
+
+@KINDS
+def test_a_state_comes_back_from_disk_as_it_was(make: Callable[[str], Backend], kind: str, tmp_path: Path) -> None:
+    backend, path = make(kind), tmp_path / "a.state"
+    ids = tokens(backend.config, 200)
+    state = backend.new_state()
+    prefill(backend, ids[:150], state)
+    backend.save_state(state, path)
+    loaded = backend.load_state(path)
+    assert (loaded.length, loaded.earliest_rewind, loaded.nbytes > 0) == (150, state.earliest_rewind, True)
+    np.testing.assert_array_equal(prefill(backend, ids[150:], loaded), prefill(backend, ids[150:], state))
+    data = path.read_bytes()
+    for broken in (data[: len(data) // 2], b"", data.replace(backend.digest.encode(), b"x" * len(backend.digest))):
+        path.write_bytes(broken)
+        with pytest.raises(CheckpointError):
+            backend.load_state(path)
+
+
+@KINDS
+def test_forks_share_memory_and_say_so(make: Callable[[str], Backend], kind: str) -> None:
+    backend = make(kind)
+    state = backend.new_state()
+    prefill(backend, tokens(backend.config, 300), state)
+    fork = state.fork()
+    mine, both = dict(state.pieces()), dict([*state.pieces(), *fork.pieces()])
+    assert sum(mine.values()) == state.nbytes
+    assert sum(both.values()) < state.nbytes + fork.nbytes
+    assert backend.state_bytes(300) >= state.nbytes * (kind == "transformer")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ingle.cli.interrupt import Interrupt, Stopped
 from ingle.cli.output import colourful
 from ingle.core.event import Event
-from ingle.core.message import Finish, Request, TokenLogprob, Usage
+from ingle.core.message import Finish, Request, TokenLogprob, Usage, Verdict
 from ingle.serve.record import answer_event
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ class Outcome:
     usage: Usage | None
     """None if it was stopped before its first token."""
     logprobs: tuple[TokenLogprob, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    """What the guards said."""
 
     @property
     def decode_tokens_per_s(self) -> float:
@@ -44,7 +46,7 @@ class Outcome:
 def event_of(key: bytes, model: "LanguageModel", request: Request, outcome: Outcome) -> Event:
     """The fact that this answer leaves in the ledger; also of one that was stopped before its first token."""
     nothing = Usage(0, 0, 0, 0.0, 0.0, 0, model_digest=model.backend.digest, seed=request.sampling.seed or 0)
-    return answer_event(key, model.name, request, outcome.text, outcome.finish, outcome.usage or nothing)
+    return answer_event(key, model.name, request, outcome.text, outcome.finish, outcome.usage or nothing, outcome.verdicts)
 
 
 def generate(model: "LanguageModel", request: Request, show: Callable[[str], None], session: "Session | None" = None) -> Outcome:
@@ -53,11 +55,15 @@ def generate(model: "LanguageModel", request: Request, show: Callable[[str], Non
     Raises what `engine.answer.answer` raises.
     """
     from ingle.engine.answer import answer
+    from ingle.safety.onion import drive, from_iterator, wrap
+    from ingle.safety.registry import make_guards
+    from ingle.serve.limits import limits_of
 
     began = time.monotonic()
     told = False
     words: list[str] = []
     logprobs: list[TokenLogprob] = []
+    verdicts: list[Verdict] = []
     with Interrupt() as interrupt:
 
         def reading(done: int, total: int) -> None:
@@ -72,8 +78,12 @@ def generate(model: "LanguageModel", request: Request, show: Callable[[str], Non
         finish: Finish = "cancelled"
         usage: Usage | None = None
         try:
-            for chunk in answer(model, request, session, interrupt.asked, reading):
+            guarded = wrap(
+                make_guards(limits_of(model)), lambda asked: from_iterator(answer(model, asked, session, interrupt.asked, reading))
+            )
+            for chunk in drive(guarded(request)):
                 words.append(chunk.text)
+                verdicts += chunk.verdicts
                 logprobs += chunk.logprobs
                 if chunk.text:
                     show(chunk.text)
@@ -81,7 +91,7 @@ def generate(model: "LanguageModel", request: Request, show: Callable[[str], Non
         except Stopped:
             if told:
                 print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-    return Outcome("".join(words), finish, usage, tuple(logprobs))
+    return Outcome("".join(words), finish, usage, tuple(logprobs), tuple(verdicts))
 
 
 def with_seed(request: Request, seed: int) -> Request:
