@@ -6,6 +6,7 @@ no bytes: no grammar can ask for one, and those that end an answer are allowed e
 """
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -46,6 +47,8 @@ _LIMITS = {
     "max_lexer_states": 50_000,  # 1 to 2 kB each
     "max_grammar_size": 300_000,
 }
+_PENALTIES = np.where(np.arange(256)[:, None] >> np.arange(8) & 1, np.float32(0), np.float32(-np.inf))
+"""What a byte of a mask adds to eight logits [256, 8]."""
 _STACK_BYTES = 512 << 20  # of address space, not memory; see `_on_deep_stack`
 _stack_lock = threading.Lock()
 
@@ -61,6 +64,8 @@ class Vocabulary:
     """One bit per column, lowest first: the tokens that stand for text."""
     text_or_end: npt.NDArray[np.uint8]
     """These and the tokens that end an answer."""
+    naming: re.Pattern[str]
+    """Finds tokens that a Lark grammar asks for by number or name."""
 
 
 def grammar_of(tokenizer: Tokenizer, vocab_size: int) -> Vocabulary:
@@ -81,7 +86,8 @@ def grammar_of(tokenizer: Tokenizer, vocab_size: int) -> Vocabulary:
     spelling = _Spelling(tokenizer, ends, [b"\xff" + tokenizer.token_bytes(i) if end[i] else word for i, word in enumerate(words)])
     tokens = LLTokenizer(TokenizerWrapper(spelling), eos_token=ends)
     spelling.greedy = tokens.greedy_tokenize
-    return Vocabulary(tokens, vocab_size, _packed(text), _packed(text | end))
+    names = (re.escape(tokenizer.token_bytes(token).decode(errors="replace")) for token in ends)
+    return Vocabulary(tokens, vocab_size, _packed(text), _packed(text | end), re.compile("|".join([r"<\[", *names])))
 
 
 class Grammar:
@@ -96,7 +102,7 @@ class Grammar:
         self._field = field or _FIELDS[constraint.kind]
         source = _source(constraint, self._field)
         self._matcher, warnings = _on_deep_stack(lambda: _compile(vocabulary, source), self._field)
-        self._init_mask()
+        self._begin()
         self._matcher.compute_bitmask()
         rule = f"must be {_NOUNS[constraint.kind]} that answers can be held to"
         self._check(rule)
@@ -108,7 +114,7 @@ class Grammar:
         twin = object.__new__(Grammar)
         twin._vocabulary, twin._constraint, twin._field = self._vocabulary, self._constraint, self._field
         twin._matcher = self._matcher.deep_copy()
-        twin._init_mask()
+        twin._begin()
         return twin
 
     @property
@@ -123,24 +129,28 @@ class Grammar:
         """
         self._matcher.unsafe_compute_mask_ptr(self._mask.ctypes.data, self._mask.nbytes)
         self._check("must not be this complex")
-        may_end = self._matcher.is_stopped() or self._matcher.is_accepting()
-        self._mask &= self._vocabulary.text_or_end if may_end else self._vocabulary.text
-        if not self._mask.any():
-            raise RequestError(self._field, "must ask for text only", "a control token")
-        forbidden = np.unpackbits(~self._mask, bitorder="little", count=self._vocabulary.size)
-        np.copyto(logits, -np.inf, where=forbidden.view(np.bool_))
+        if self._names_tokens:
+            self._mask &= self._vocabulary.text_or_end if self._may_end() else self._vocabulary.text
+            if not self._mask.any():
+                raise RequestError(self._field, "must ask for text only", "a control token")
+        np.take(_PENALTIES, self._mask, axis=0, out=self._penalties, mode="clip")  # a third of the time of unpacking the bits
+        logits += self._penalties.reshape(-1)[: self._vocabulary.size]
 
     def take(self, token: int) -> None:
         """Goes on by a token. Raises RequestError if it was not allowed, or the grammar turns out to be too complex."""
-        may_end = self._matcher.is_accepting()
-        known = self._vocabulary.text_or_end if may_end else self._vocabulary.text
+        known = self._vocabulary.text_or_end if self._may_end() else self._vocabulary.text
         if not 0 <= token < self._vocabulary.size or not known[token >> 3] >> (token & 7) & 1:
             raise RequestError(self._field, "allows no such token here", token)
         self._matcher.consume_token(token)
         self._check("allows no such text, or is too complex")
 
-    def _init_mask(self) -> None:
+    def _begin(self) -> None:
         self._mask = np.zeros_like(self._vocabulary.text)
+        self._penalties = np.zeros((len(self._mask), 8), np.float32)
+        self._names_tokens = self._constraint.kind == "lark" and bool(self._vocabulary.naming.search(self._constraint.source))
+
+    def _may_end(self) -> bool:
+        return self._matcher.is_stopped() or self._matcher.is_accepting()
 
     def _check(self, rule: str) -> None:
         if self._matcher.is_error():
@@ -175,6 +185,7 @@ class _Spelling:
     def __init__(self, tokenizer: Tokenizer, ends: list[int], tokens: list[bytes]) -> None:
         self.eos_token_id, self.special_token_ids, self.tokens = ends[0], ends, tokens
         self._tokenizer = tokenizer
+        self._spelled: dict[bytes, list[int]] = {}
         self.greedy: Callable[[str], list[int]] = lambda _text: []
 
     def __call__(self, utf8: bytes) -> list[int]:
@@ -182,14 +193,26 @@ class _Spelling:
 
         The ids stand for exactly this text. Raises nothing, since the library would take the process down with it.
         """
-        text = utf8[:1000].decode(errors="ignore")
+        found = self._spelled.get(utf8)
+        if found is None:
+            text = utf8[:1000].decode(errors="ignore")
+            found = self._exact(text) or self.greedy(text)
+            if len(self._spelled) > 4000:
+                self._spelled.clear()
+            rest = utf8[:1000]
+            for i, token in enumerate(found):  # after each token, the library asks for it and the rest
+                self._spelled[rest] = found[i:]
+                rest = rest[len(self._tokenizer.token_bytes(token)) :]
+        return found
+
+    def _exact(self, text: str) -> list[int]:
         for before in ("", "\n"):  # some put a space before a text, but not after the end of a line
             ids = self._tokenizer.encode(before + text)
             parts = [self._tokenizer.token_bytes(i) for i in ids]
             for cut in range(min(3, len(ids))):
                 if b"".join(parts[cut:]) == text.encode():
                     return ids[cut:]
-        return self.greedy(text)
+        return []
 
 
 def _packed(bits: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
