@@ -15,6 +15,7 @@ from ingle.cli.output import complain, printable
 from ingle.core.errors import HomeError, IngleError
 
 VERBS = {
+    "serve": "Answer through the page and OpenAI's API.",
     "chat": "Talk with a kept model.",
     "run": "Answer one prompt, from the command line or a pipe.",
     "pull": "Bring a model home, check it and make it ready.",
@@ -22,6 +23,7 @@ VERBS = {
     "show": "Show what a kept model is made of.",
     "rm": "Let a kept model go.",
     "key": "Add, list and revoke the keys of the server's users.",
+    "replay": "Prove an answer: ask the same again.",
     "log": "Show the ledger: what happened in this home.",
     "verify": "Prove that the ledger is whole, and on request the models too.",
     "head": "Export the ledger's signed head, to be kept elsewhere.",

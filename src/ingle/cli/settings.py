@@ -7,8 +7,8 @@ from typing import Any
 
 from ingle.core.config import from_table, load_config, to_table
 from ingle.core.errors import ConfigError
-from ingle.core.message import Sampling
 from ingle.home.place import Home
+from ingle.serve.settings import SamplingSettings, ServeSettings
 
 FILE = "config.toml"
 
@@ -43,33 +43,12 @@ class ChatSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class SamplingSettings:
-    """Section `[sampling]`; the meaning of each is that of `core.message.Sampling`, the defaults are SmolLM2's."""
-
-    temperature: float = 0.2
-    top_p: float = 0.9
-    top_k: int = 0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    seed: int | None = None
-
-    def __post_init__(self) -> None:
-        self.sampling(0)  # refuses values out of range
-
-    def sampling(self, seed: int) -> Sampling:
-        """For one answer; `seed` is used if the settings name none."""
-        return Sampling(
-            repetition_penalty=self.repetition_penalty, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p,
-            min_p=self.min_p, seed=seed if self.seed is None else self.seed,
-        )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
 class Settings:
     """All of `config.toml`."""
 
     chat: ChatSettings = field(default_factory=ChatSettings)
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    serve: ServeSettings = field(default_factory=ServeSettings)
 
 
 def read_settings(home: Home, overrides: Sequence[str] = (), options: Mapping[str, object] | None = None) -> Settings:

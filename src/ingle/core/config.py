@@ -97,7 +97,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         items = args[:1] * len(value) if args[1:] == (Ellipsis,) else args
         if len(items) == len(value):
             return tuple(_convert(h, v, f"{where}[{i}]") for i, (h, v) in enumerate(zip(items, value, strict=True)))
-    if origin is dict and isinstance(value, Mapping):
+    if hint is Any:
+        return value
+    if origin in (dict, Mapping) and isinstance(value, Mapping):
         return {key: _convert(args[1], item, f"{where}.{key}") for key, item in value.items()}
     if origin is None and isinstance(hint, type):
         if hint is float and type(value) is int:

@@ -28,7 +28,7 @@ class LanguageModel:
         Raises RequestError if there are none, TemplateError if the template fails, ContextError if they leave no room for an answer.
         """
         if request.prompt is None:
-            ids = encode_chat(self.tokenizer, request.messages)
+            ids = self._encode_chat(request)
         else:
             ids = self.tokenizer.encode_prompt(request.prompt) if isinstance(request.prompt, str) else list(request.prompt)
         if not ids:
@@ -38,6 +38,14 @@ class LanguageModel:
             cure = "Shorten the conversation, or start a new one."
             raise ContextError("prompt", f"must leave room within the context of {context} tokens", f"{len(ids)} tokens", cure)
         return ids
+
+    def _encode_chat(self, request: Request) -> list[int]:
+        messages, tools = request.messages, request.tools
+        if tools or any(message.tool_calls or message.role == "tool" for message in messages):
+            from ingle.engine.tools import with_tools
+
+            messages, tools = with_tools(self.tokenizer, messages, tools)
+        return encode_chat(self.tokenizer, messages, tools=tools)
 
     def grammar(self, request: Request) -> "Grammar | None":
         """What holds the answer to the language that was asked for. Takes 0.2 s the first time, then milliseconds.

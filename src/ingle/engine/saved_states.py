@@ -70,6 +70,10 @@ class SavedStates:
         except HomeError:
             path.unlink(missing_ok=True)
             return False
+        for other, saved in [*self._saved.items()]:  # what the new one can go back to, for instance the turn before
+            mine = (saved.owner, saved.model) == (entry.owner, entry.model)
+            if mine and entry.state.earliest_rewind <= len(saved.ids) == common_length(saved.ids, entry.ids):
+                self._drop(other)
         stat = path.stat()
         self._saved[name] = Saved(entry.owner, entry.model, entry.keep, entry.ids, path, stat.st_mtime, stat.st_size)
         self._shrink()

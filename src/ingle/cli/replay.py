@@ -1,0 +1,69 @@
+"""`ingle replay`."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ingle.serve.replay import Replay
+
+EXAMPLES = """
+ingle log --kind answer --last 3
+ingle replay 17
+ingle replay chatcmpl-1f0c… --json
+"""
+
+
+def command(
+    event: Annotated[str, typer.Argument(metavar="EVENT", help="Number of an answer in the ledger, or its id.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of config.toml.")] = None,
+) -> None:
+    """Prove an answer: ask the same again.
+
+    The same model is asked the same question with the same seed, and what comes is compared with the ledger.
+
+    Works where the text is kept: conversations of the page, and requests with `store: true`. Exit code 1 if it differs.
+    """
+    from ingle.cli.choose import open_kept
+    from ingle.cli.house import enter
+    from ingle.cli.settings import read_settings
+    from ingle.home.kept import get_kept
+    from ingle.ledger.chain import Ledger
+    from ingle.serve.record import answer_key
+    from ingle.serve.replay import again, compare, find_row, kept_request
+    from ingle.serve.rooms import open_rooms
+
+    home = enter()
+    settings = read_settings(home, overrides or ())
+    engine = open_rooms(home)
+    try:
+        row = find_row(Ledger(engine, home.keys), event)
+        request, kept = kept_request(engine, str(row.values.get("id", "")))
+    finally:
+        engine.dispose()
+    model = open_kept(home, get_kept(home, row.subject), settings.chat)
+    now = "".join(chunk.text for chunk in again(model, request))
+    result = compare(answer_key(home), row, model, request, kept, now)
+    _show(result, as_json)
+    if not result.proven:
+        raise typer.Exit(1)
+
+
+def _show(result: "Replay", as_json: bool) -> None:
+    from ingle.cli.output import print_json, printable
+
+    checks = {
+        "the kept question is the one of the ledger": result.request_same,
+        "the kept answer is the one of the ledger": result.kept_same,
+        "the model is the one that answered": result.model_same,
+        "it gives the same answer again": result.answer_same,
+    }
+    if as_json:
+        names = ("request_same", "kept_same", "model_same", "answer_same", "proven")
+        print_json({"seq": result.row.seq} | {name: getattr(result, name) for name in names} | {"kept": result.kept, "now": result.now})
+        return
+    for said, holds in checks.items():
+        print(f"{'yes' if holds else 'NO '}  {said}")
+    if not result.answer_same:
+        print(f"\nkept:\n{printable(result.kept)}\n\nnow:\n{printable(result.now)}")

@@ -1,0 +1,115 @@
+"""`ingle serve`."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ingle.cli.settings import Settings
+    from ingle.home.kept import Kept
+    from ingle.home.place import Home
+    from ingle.serve.service import Service
+
+EXAMPLES = """
+ingle serve
+ingle serve smollm2 --port 8080 --no-open
+ingle key add laptop && ingle serve --host 0.0.0.0   (every request from elsewhere then needs that key)
+curl http://127.0.0.1:4645/v1/chat/completions -H 'Content-Type: application/json' -d '{"messages": [{"role": "user", "content": "Hi"}]}'
+"""
+
+
+def command(
+    models: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="Models to offer; by default all that are kept.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; all but loopback need a key.")] = None,
+    port: Annotated[int | None, typer.Option(help="By default 4645; 0 = any free one.")] = None,
+    page: Annotated[bool | None, typer.Option(help="Serve the page beside the API.")] = None,
+    open_: Annotated[bool | None, typer.Option("--open/--no-open", help="Open the page in a browser; by default at a terminal.")] = None,
+    format_: Annotated[str | None, typer.Option("--format", help="Weights: auto, int4, int8, bf16, fp32.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads that compute; by default one per core.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of config.toml.")] = None,
+) -> None:
+    """Answer through the page and OpenAI's API.
+
+    It listens on this machine alone unless --host says otherwise. Ctrl-C lets running answers finish.
+    """
+    from ingle.cli.choose import choose_or_pull
+    from ingle.cli.house import enter
+    from ingle.cli.settings import read_settings
+    from ingle.serve.server import address, listen, serve
+
+    home = enter()
+    options = {"chat.format": format_, "chat.threads": threads, "serve.host": host, "serve.port": port, "serve.page": page}
+    settings = read_settings(home, overrides or (), options)
+    default = choose_or_pull(home, models[0] if models else settings.chat.model, settings.chat.format)
+    _check_keys(home, settings)
+    bound = listen(settings.serve)
+    service = _service(home, settings, default, tuple(models or ()))
+    at = address(bound)
+    _tell(at, settings)
+    wanted = open_ if open_ is not None else sys.stdout.isatty()
+    if wanted and settings.serve.page:
+        _open_later(at)
+    if not serve(service, bound):
+        raise typer.Exit(1)
+
+
+def _service(home: "Home", settings: "Settings", default: "Kept", only: tuple[str, ...]) -> "Service":
+    """The service with its default model opened, so that what is wrong with it is told before anything listens."""
+    from ingle.cli.choose import open_kept
+    from ingle.engine.language_model import LanguageModel
+    from ingle.engine.opening import kept_source, open_model
+    from ingle.home.kept import get_kept
+    from ingle.serve.service import Service
+    from ingle.serve.shelf import Shelf
+
+    def open_quietly(home: "Home", kept: "Kept") -> LanguageModel:
+        return open_model(kept_source(home, kept), settings.chat.format, settings.chat.threads)
+
+    for name in only:
+        get_kept(home, name)
+    shelf = Shelf(home, open_quietly, default.name, only)
+    shelf.put(default, open_kept(home, default, settings.chat))
+    return Service(home, settings.serve, settings.sampling, shelf)
+
+
+def _check_keys(home: "Home", settings: "Settings") -> None:
+    """Raises ServeError if the address needs keys and there are none."""
+    from ingle.core.errors import ServeError
+    from ingle.home.api_keys import any_keys
+    from ingle.serve.rooms import open_rooms
+
+    if not settings.serve.needs_key:
+        return
+    engine = open_rooms(home)
+    try:
+        if not any_keys(engine):
+            raise ServeError(settings.serve.host, "needs a key, since others can reach it", "no key", "Make one: ingle key add NAME")
+    finally:
+        engine.dispose()
+
+
+def _tell(at: str, settings: "Settings") -> None:
+    """Where it is, for people and for scripts that read the first line."""
+    print(f"Ingle is at {at}" + ("" if settings.serve.page else "  (API only)"), flush=True)
+    print(f"OpenAI's clients: base_url {at}/v1    In the terminal instead: ingle chat    Ctrl-C stops.", flush=True)
+
+
+def _open_later(at: str) -> None:
+    """Opens a browser when the server answers; a machine without one says nothing."""
+    import threading
+    import time
+    import urllib.request
+    import webbrowser
+
+    def wait() -> None:
+        for _ in range(100):
+            try:
+                urllib.request.urlopen(f"{at}/health", timeout=2).close()
+            except OSError:
+                time.sleep(0.1)
+            else:
+                webbrowser.open(at)
+                return
+
+    threading.Thread(target=wait, daemon=True).start()

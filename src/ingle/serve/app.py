@@ -1,0 +1,44 @@
+"""The application: the doors, around one service."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request, Response
+
+from ingle import __version__
+from ingle.serve import chat, completions, models, responses
+from ingle.serve.door import Door
+from ingle.serve.errors import add_handlers
+from ingle.serve.front import Front
+from ingle.serve.service import Service
+from ingle.serve.stream import ClientGone
+
+
+def make_app(service: Service) -> FastAPI:
+    """The API, and the page if the settings want it. The service is started and closed with the application."""
+
+    @asynccontextmanager
+    async def life(_app: FastAPI) -> AsyncIterator[None]:
+        await service.start()
+        try:
+            yield
+        finally:
+            await service.close()
+
+    # The documentation pages that come with the library load scripts from elsewhere; /openapi.json is all there is.
+    app = FastAPI(title="Ingle", version=__version__, lifespan=life, docs_url=None, redoc_url=None)
+    app.state.service, app.state.door = service, Door(service)
+    for door in (chat, completions, responses, models):
+        app.include_router(door.router)
+    add_handlers(app)
+    app.add_exception_handler(ClientGone, _gone)
+    if service.settings.page:
+        from ingle.serve.page import add_page
+
+        add_page(app, service)
+    app.add_middleware(Front, settings=service.settings, count=service.metrics.request)
+    return app
+
+
+async def _gone(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=499)  # nobody reads it

@@ -1,0 +1,100 @@
+"""Bodies → the words of the house."""
+
+import base64
+import binascii
+from dataclasses import replace
+
+from ingle.core.digest import canonical_json
+from ingle.core.errors import RequestError
+from ingle.core.message import AudioPart, Constraint, ImagePart, Message, Part, Request, Role, Sampling, TextPart, ToolCall
+from ingle.serve.schema import AudioContent, ChatMessage, Drawing, ImageContent, ResponseFormat, TextContent
+from ingle.serve.settings import SamplingSettings
+
+_ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
+
+
+def sampling_of(body: Drawing, defaults: SamplingSettings, choice: int = 0) -> Sampling:
+    """How choice number `choice` is drawn: the body's wishes, else the server's settings. Raises RequestError for values out of range."""
+    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
+    wishes = {name: value for name in names if (value := getattr(body, name)) is not None}
+    seed = defaults.seed if body.seed is None else body.seed
+    bias = tuple((_token_id(token), value) for token, value in (body.logit_bias or {}).items())
+    sampling = replace(defaults.sampling(0), seed=None, logit_bias=bias)
+    return replace(sampling, **wishes, seed=None if seed is None else _positive(seed) + choice)
+
+
+def stops_of(body: Drawing) -> tuple[str, ...]:
+    """Stop strings as a tuple."""
+    if body.stop is None:
+        return ()
+    return (body.stop,) if isinstance(body.stop, str) else tuple(body.stop)
+
+
+def message_of(body: ChatMessage, at: str) -> Message:
+    """One turn. `at` names it in errors. Raises RequestError."""
+    parts: tuple[Part, ...]
+    if body.content is None:
+        parts = ()
+    elif isinstance(body.content, str):
+        parts = (TextPart(body.content),)
+    else:
+        parts = tuple(part_of(part, f"{at}.content[{i}]") for i, part in enumerate(body.content))
+    calls = tuple(ToolCall(call.id, call.function.name, call.function.arguments) for call in body.tool_calls or ())
+    return Message(_ROLES[body.role], parts, calls, body.tool_call_id or "")
+
+
+def part_of(content: TextContent | ImageContent | AudioContent, at: str) -> Part:
+    """One part of a turn. Images and recordings come inside the request: Ingle fetches nothing from elsewhere."""
+    if isinstance(content, TextContent):
+        return TextPart(content.text)
+    if isinstance(content, AudioContent):
+        return AudioPart(_decoded(content.input_audio.data, f"{at}.input_audio.data"), f"audio/{content.input_audio.format}")
+    where = f"{at}.image_url.url"
+    head, comma, data = content.image_url.url.partition(",")
+    if not comma or not head.startswith("data:image/") or not head.endswith(";base64"):
+        raise RequestError(where, "must be a data: URL of an image in base64", head[:40], "Put the image into the request.")
+    return ImagePart(_decoded(data, where), head.removeprefix("data:").removesuffix(";base64"))
+
+
+def constraint_of(wanted: ResponseFormat | None, grammar: str | None) -> Constraint | None:
+    """The language that the answer must belong to. Raises RequestError if it is named but not given, or two are."""
+    if grammar is not None:
+        if wanted is not None and wanted.type != "text":
+            raise RequestError("grammar", "excludes response_format", wanted.type, "Leave one of them out.")
+        return Constraint("lark", grammar)
+    if wanted is None or wanted.type == "text":
+        return None
+    if wanted.type == "json_object":
+        return Constraint("json_object")
+    if wanted.type == "json_schema":
+        schema = wanted.json_schema.json_schema if wanted.json_schema else None
+        if schema is None:
+            raise RequestError("response_format.json_schema.schema", "must be given", "nothing")
+        return Constraint("json_schema", canonical_json(schema).decode())
+    source = wanted.lark if wanted.type == "lark" else wanted.regex
+    if source is None:
+        raise RequestError(f"response_format.{wanted.type}", "must be given", "nothing")
+    return Constraint(wanted.type, source)
+
+
+def plain_request(request: Request, prompt: str | list[int]) -> Request:
+    """The same wishes for another plain prompt."""
+    return replace(request, prompt=prompt if isinstance(prompt, str) else tuple(prompt))
+
+
+def _decoded(data: str, at: str) -> bytes:
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise RequestError(at, "must be base64", error) from error
+
+
+def _token_id(token: str) -> int:
+    if not token.isdecimal() or len(token) > 9:
+        raise RequestError("logit_bias", "must map token ids to values between -100 and 100", token[:40])
+    return int(token)
+
+
+def _positive(seed: int) -> int:
+    """OpenAI's clients may send negative seeds; ours count from 0."""
+    return seed if seed >= 0 else seed + 2**62

@@ -1,0 +1,77 @@
+"""Who asks: no key on this machine, a valid one from elsewhere, and not too often."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+from fastapi import Request
+
+from ingle.core.errors import Busy, NotAllowed
+from ingle.home.api_keys import PREFIX, ApiKey, check_key
+from ingle.serve.service import Service
+
+
+@dataclass
+class Bucket:
+    """A token bucket: as many requests at once as a minute allows, refilled steadily."""
+
+    per_minute: float
+    level: float
+    at: float = field(default_factory=time.monotonic)
+
+    def wait_s(self, now: float) -> float:
+        """Takes one; or the seconds until there will be one."""
+        self.level = min(self.per_minute, self.level + (now - self.at) * self.per_minute / 60)
+        self.at = now
+        if self.level >= 1:
+            self.level -= 1
+            return 0.0
+        return (1 - self.level) * 60 / self.per_minute
+
+
+class Door:
+    """Knows the keys, and how often each has asked."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._buckets: dict[str, Bucket] = {}
+
+    async def who(self, authorization: str) -> str:
+        """The id of the key of a request; "" for somebody on this machine who needs none.
+
+        Raises NotAllowed for a missing, unknown or revoked key, Busy if the key is used too often.
+        """
+        scheme, _, secret = authorization.partition(" ")
+        secret = secret.strip() if scheme.lower() == "bearer" else ""
+        # Clients that insist on a key send any word to a server on the same machine. What looks like ours must be right.
+        if not secret.startswith(PREFIX):
+            if not self._service.settings.needs_key:
+                return ""
+            got = "another kind of key" if secret else "none"
+            raise NotAllowed("Authorization", "must be 'Bearer' and a key of this home", got, "The owner makes one: ingle key add NAME")
+        key = await asyncio.to_thread(check_key, self._service.engine, secret)
+        if key is None:
+            raise NotAllowed("Authorization", "must hold a key that is known and not revoked", "an unknown or revoked key")
+        self._count(key)
+        return key.id
+
+    def _count(self, key: ApiKey) -> None:
+        most = key.requests_per_minute or self._service.settings.requests_per_minute
+        if not most:
+            return
+        bucket = self._buckets.setdefault(key.id, Bucket(most, most))
+        wait = bucket.wait_s(time.monotonic())
+        if wait:
+            raise Busy("requests", f"must be at most {most} a minute for this key", "more", "Ask again later.", wait)
+
+
+async def asker(request: Request) -> str:
+    """The id of the key that came with a request; see `Door.who`."""
+    door: Door = request.app.state.door
+    return await door.who(request.headers.get("Authorization", ""))
+
+
+def service_of(request: Request) -> Service:
+    """The one service of this server."""
+    service: Service = request.app.state.service
+    return service

@@ -1,0 +1,145 @@
+"""The first layer that a request meets: who may call, how much it may send and how slowly, and what every answer carries.
+
+A page of any website can make a browser call a server on the same machine. So the Host header must be a name of this server (a
+foreign name that resolves to 127.0.0.1 is DNS rebinding), and the Origin header, where there is one, must be this server itself.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ingle.serve.errors import error_body
+from ingle.serve.logs import log
+from ingle.serve.settings import LOOPBACK, ServeSettings
+
+BODY_S = 30.0
+"""Longest pause while a body comes."""
+_SECURE = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(self)",
+    # The page's library needs inline scripts. Nothing may be loaded from, or sent, elsewhere: an image in an answer can't tell on anybody.
+    "Content-Security-Policy": "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; object-src 'none'; base-uri 'self'; frame-ancestors 'none'; form-action 'self'",
+}
+
+
+class TooBig(Exception):
+    """More came than a body may have."""
+
+
+class TooSlow(Exception):
+    """A body stopped coming."""
+
+
+class Front:
+    """Pure ASGI, around everything else."""
+
+    def __init__(self, app: ASGIApp, settings: ServeSettings, count: Callable[[str, int], None]) -> None:
+        self._app, self._settings, self._count = app, settings, count
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One connection's request."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        refusal = self._refusal(Headers(scope=scope))
+        if scope["type"] == "websocket":
+            if refusal:
+                await send({"type": "websocket.close", "code": 1008, "reason": refusal[1][:100]})
+            else:
+                await self._app(scope, receive, send)
+            return
+        await _Exchange(self._app, self._settings.body_bytes, self._count).run(scope, receive, send, refusal)
+
+    def _refusal(self, headers: Headers) -> tuple[int, str] | None:
+        host = headers.get("host", "")
+        name = _host_name(host)
+        names = {*LOOPBACK, *self._settings.hosts, self._settings.host}
+        # Behind 0.0.0.0 we can't know our names; there a key is needed, which no foreign page has.
+        if name not in names and not (self._settings.exposed and not self._settings.hosts):
+            return 403, f"Host: must be a name of this server (got {name[:80]}). Add it to serve.hosts if it is one."
+        origin = headers.get("origin")
+        if origin is not None and origin.partition("://")[2] != host:
+            return 403, f"Origin: must be this server itself (got {origin[:80]}). Other sites' pages may not call it."
+        return None
+
+
+class _Exchange:
+    """One request and its response."""
+
+    def __init__(self, app: ASGIApp, most: int, count: Callable[[str, int], None]) -> None:
+        self._app, self._most, self._count = app, most, count
+        self._status, self._seen, self._began, self._complete = 0, 0, time.perf_counter(), False
+
+    async def run(self, scope: Scope, receive: Receive, send: Send, refusal: tuple[int, str] | None) -> None:
+        length = Headers(scope=scope).get("content-length", "")
+        if refusal is None and length.isdecimal() and int(length) > self._most:
+            refusal = self._too_big()
+
+        async def limited() -> Message:
+            return await self._receive(receive)
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._status = message["status"]
+                headers = MutableHeaders(scope=message)
+                for name, value in _SECURE.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            if refusal is not None:
+                await _refuse(sending, *refusal)
+            else:
+                await self._app(scope, limited, sending)
+        except (TooBig, TooSlow) as error:
+            if not self._status:
+                too_slow = 408, f"body: must come without pauses of more than {BODY_S:.0f} s"
+                await _refuse(sending, *(self._too_big() if isinstance(error, TooBig) else too_slow))
+        finally:
+            self._tell(scope)
+
+    async def _receive(self, receive: Receive) -> Message:
+        if self._complete:  # from here on we only wait for the client to hang up
+            return await receive()
+        try:
+            message = await asyncio.wait_for(receive(), BODY_S)
+        except TimeoutError as error:
+            raise TooSlow from error
+        self._complete = message["type"] != "http.request" or not message.get("more_body", False)
+        self._seen += len(message.get("body", b""))
+        if self._seen > self._most:
+            raise TooBig
+        return message
+
+    def _too_big(self) -> tuple[int, str]:
+        return 413, f"body: must have at most {self._most} bytes. Send less, or raise serve.body_bytes."
+
+    def _tell(self, scope: Scope) -> None:
+        route: Any = scope.get("route")
+        path = getattr(route, "path", "") or "other"  # not the path itself: it may hold an id, and anybody can invent one
+        self._count(path, self._status or 499)
+        took = round((time.perf_counter() - self._began) * 1000, 1)
+        log("request", {"method": scope["method"], "route": path, "status": self._status or 499, "ms": took, "bytes_in": self._seen})
+
+
+def _host_name(host: str) -> str:
+    """Without the port: `[::1]:80` → `::1`."""
+    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+
+
+async def _refuse(send: Send, status: int, message: str) -> None:
+    import json
+
+    body = json.dumps(error_body(message, status)).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

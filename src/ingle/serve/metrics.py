@@ -1,0 +1,78 @@
+"""What `/metrics` tells Prometheus. Figures only: no text, no key."""
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from ingle.core.message import Finish, Usage
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+
+    from ingle.engine.scheduler import Scheduler
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+
+
+class Metrics:
+    """Counters of one server."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        one = self.registry
+        self._requests = Counter("ingle_requests", "Requests by route and status", ["route", "status"], registry=one)
+        self._answers = Counter("ingle_answers", "Answers by what ended them", ["finish"], registry=one)
+        self._prompt = Counter("ingle_prompt_tokens", "Tokens of prompts, read or known from before", ["source"], registry=one)
+        self._written = Counter("ingle_completion_tokens", "Tokens written", registry=one)
+        self._queued = Histogram("ingle_queue_seconds", "Waiting for a place", buckets=_SECONDS, registry=one)
+        self._first = Histogram("ingle_first_token_seconds", "From the request to its first token", buckets=_SECONDS, registry=one)
+        self._token = Histogram(
+            "ingle_token_seconds", "Writing one token, averaged over an answer", buckets=[s / 50 for s in _SECONDS], registry=one
+        )
+        Gauge("ingle_start_time_seconds", "When the server started", registry=one).set(time.time())
+
+    def watch(self, scheduler: "Scheduler") -> None:
+        """Also tells what this scheduler is doing at the moment of asking."""
+        self.registry.register(_Live(scheduler))
+
+    def request(self, route: str, status: int) -> None:
+        """One more request."""
+        self._requests.labels(route, str(status)).inc()
+
+    def answered(self, finish: Finish, usage: Usage) -> None:
+        """One more answer."""
+        self._answers.labels(finish).inc()
+        self._prompt.labels("cached").inc(usage.cached_tokens)
+        self._prompt.labels("read").inc(usage.prompt_tokens - usage.cached_tokens)
+        self._written.inc(usage.completion_tokens)
+        self._queued.observe(usage.queued_s)
+        self._first.observe(usage.queued_s + usage.prefill_s)
+        if usage.completion_tokens > 1:
+            self._token.observe(usage.decode_s / usage.completion_tokens)
+
+    def text(self) -> bytes:
+        """All of it, in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class _Live:
+    """Reads the scheduler when it is asked."""
+
+    def __init__(self, scheduler: "Scheduler") -> None:
+        self._scheduler = scheduler
+
+    def collect(self) -> "Iterator[Metric]":
+        """The figures of this moment."""
+        from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+
+        scheduler, counts = self._scheduler, self._scheduler.counts
+        yield GaugeMetricFamily("ingle_running", "Answers being written", scheduler.running)
+        yield GaugeMetricFamily("ingle_queued", "Answers waiting for a place", scheduler.queued)
+        yield GaugeMetricFamily("ingle_prefix_cache_bytes", "States of earlier prompts", scheduler.cached_bytes)
+        yield CounterMetricFamily("ingle_prefix_cache_evictions", "States that went for the memory budget", scheduler.cache.evicted)
+        yield CounterMetricFamily("ingle_steps", "Calls of a backend", counts.steps)
+        yield CounterMetricFamily("ingle_step_rows", "Tokens read in all steps", counts.rows)
+        yield CounterMetricFamily("ingle_step_seconds", "Time in steps", counts.busy_s)

@@ -1,0 +1,46 @@
+"""`/v1/models`, `/health` and `/metrics`: what is here, whether it is well, and what it does."""
+
+from datetime import datetime
+from typing import Any
+
+from fastapi import APIRouter, Depends, Response
+
+from ingle import __version__
+from ingle.core.digest import digest_json
+from ingle.home.kept import Kept
+from ingle.serve.door import asker, service_of
+from ingle.serve.metrics import CONTENT_TYPE
+from ingle.serve.service import Service
+
+router = APIRouter()
+
+
+@router.get("/v1/models", tags=["models"])
+async def models(service: Service = Depends(service_of), _who: str = Depends(asker)) -> dict[str, Any]:  # noqa: B008 - FastAPI's way
+    """The models that may be asked, the default first."""
+    return {"object": "list", "data": [_model(service.shelf.kept(name)) for name in service.shelf.names()]}
+
+
+@router.get("/v1/models/{name:path}", tags=["models"])
+async def model(name: str, service: Service = Depends(service_of), _who: str = Depends(asker)) -> dict[str, Any]:  # noqa: B008
+    """One of them."""
+    return _model(service.shelf.kept(name))
+
+
+@router.get("/health", tags=["operation"])
+async def health(service: Service = Depends(service_of)) -> dict[str, Any]:  # noqa: B008
+    """Whether the server answers, and how busy it is."""
+    scheduler = service.scheduler
+    return {"status": "ok", "version": __version__, "running": scheduler.running, "queued": scheduler.queued}
+
+
+@router.get("/metrics", tags=["operation"])
+async def metrics(service: Service = Depends(service_of), _who: str = Depends(asker)) -> Response:  # noqa: B008
+    """Figures for Prometheus."""
+    return Response(service.metrics.text(), media_type=CONTENT_TYPE)
+
+
+def _model(kept: Kept) -> dict[str, Any]:
+    created = int(datetime.fromisoformat(kept.created_at).timestamp())
+    digest = digest_json([kept.base, *kept.deltas])
+    return {"id": kept.name, "object": "model", "created": created, "owned_by": "ingle", "ingle": {"kept_digest": digest}}

@@ -1,0 +1,98 @@
+"""The same request, the same model, the same seed: the same answer. This proves it for an answer whose text is kept."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from ingle.core.config import from_table, to_table
+from ingle.core.errors import ConfigError, LedgerError, NotKept
+from ingle.core.message import Chunk, Message, Request
+from ingle.engine.answer import answer
+from ingle.engine.language_model import LanguageModel
+from ingle.safety.onion import drive, from_iterator, wrap
+from ingle.safety.registry import make_guards
+from ingle.serve.limits import limits_of
+from ingle.serve.record import answer_digest, request_digest
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from ingle.ledger.chain import Ledger
+    from ingle.ledger.row import Row
+
+_PARAMETERS = ("tools", "constraint", "max_tokens", "stop", "logprobs", "sampling")
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What came of asking again."""
+
+    row: "Row"
+    """The fact in the ledger."""
+    request_same: bool
+    """Whether the kept request is the one that the fact was made of."""
+    kept_same: bool
+    """Whether the kept answer is."""
+    answer_same: bool
+    """Whether the answer that came now is."""
+    model_same: bool
+    """Whether the model is the one that answered then; if not, another answer proves nothing."""
+    kept: str
+    now: str
+
+    @property
+    def proven(self) -> bool:
+        """Whether everything is as the ledger says."""
+        return self.request_same and self.kept_same and self.answer_same
+
+
+def parameters(request: Request, system: bool) -> dict[str, Any]:
+    """What a request holds beside its messages, as plain values; with its system messages, where these are no turns of their own."""
+    table: dict[str, Any] = {name: value for name, value in to_table(request).items() if name in _PARAMETERS}
+    if system:
+        table["system"] = [message.text for message in request.messages if message.role == "system"]
+    return table
+
+
+def find_row(ledger: "Ledger", event: str) -> "Row":
+    """The fact of an answer, by its number or by the id that the client was given. Raises NotKept."""
+    number = int(event) if event.isdecimal() else None
+    for row in ledger.read(kind="answer"):
+        if row.seq == number or row.values.get("id") == event:
+            return row
+        if number is not None and row.seq < number:
+            break
+    raise NotKept("event", "must be the number or id of an answer in the ledger", event, "`ingle log --kind answer` lists them.")
+
+
+def kept_request(engine: "Engine", completion: str) -> tuple[Request, str]:
+    """What was asked and answered under an id. Raises NotKept if its text is not kept, LedgerError if what is kept can't be read."""
+    from ingle.home.turns import find_any_completion, path
+
+    turn = find_any_completion(engine, completion) if completion else None
+    if turn is None:
+        cure = "Keep conversations on the page, or ask with `store: true`."
+        raise NotKept("event", "must be of an answer whose text is kept", completion or "an answer without an id", cure)
+    table: Mapping[str, Any] = (turn.facts or {}).get("request", {})
+    said = [Message.of("system", text) for text in table.get("system", [])]
+    said += [before.message for before in path(engine, turn.owner, turn.id)[:-1]]
+    try:
+        request = from_table(Request, {name: table[name] for name in _PARAMETERS if name in table} | {"prompt": "-"})
+    except ConfigError as error:
+        raise LedgerError("kept request", "must be readable", error, "It was written by another version.") from error
+    return replace(request, prompt=None, messages=tuple(said)), turn.message.text
+
+
+def again(model: LanguageModel, request: Request) -> Iterator[Chunk]:
+    """The answer as the server would give it now: behind the same guards."""
+    return drive(wrap(make_guards(limits_of(model)), lambda asked: from_iterator(answer(model, asked)))(request))
+
+
+def compare(key: bytes, row: "Row", model: LanguageModel, request: Request, kept: str, now: str) -> Replay:
+    """What the digests of the fact say about the kept words and the new ones."""
+    facts = row.values
+    request = replace(request, sampling=replace(request.sampling, seed=int(facts.get("seed") or 0)))
+    return Replay(
+        row, request_digest(key, request) == facts.get("request"), answer_digest(key, kept) == facts.get("answer"),
+        answer_digest(key, now) == facts.get("answer"), model.backend.digest == facts.get("model"), kept, now,
+    )  # fmt: skip

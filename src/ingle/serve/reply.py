@@ -1,0 +1,85 @@
+"""What the API's doors share: an answer as it grows, told as OpenAI tells it."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ingle.core.message import Chunk, Finish, TokenLogprob, ToolCall, Usage
+from ingle.engine.language_model import LanguageModel
+from ingle.engine.tool_calls import ToolCallStream
+
+FINISH: Mapping[Finish, str] = {
+    "stop": "stop",
+    "length": "length",
+    "cancelled": "length",
+    "deadline": "length",
+    "blocked": "content_filter",
+}
+"""OpenAI has no word for an answer that was cut by the server; like one that met its limit, it is not whole."""
+
+
+@dataclass
+class Growing:
+    """One answer as it comes: words and calls apart."""
+
+    calls_in: ToolCallStream | None
+    """Reads calls out of the words; None where no tools were offered."""
+    text: list[str] = field(default_factory=list)
+    calls: list[ToolCall] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    last: Chunk | None = None
+
+    def take(self, chunk: Chunk) -> tuple[str, list[ToolCall]]:
+        """The words to show and the calls that are complete, now that this chunk has come."""
+        pieces: list[str | ToolCall] = [chunk.text]
+        if self.calls_in is not None:
+            pieces = [*self.calls_in.feed(chunk.text), *(self.calls_in.flush() if chunk.finish else ())]
+        calls = [piece for piece in pieces if isinstance(piece, ToolCall)]
+        text = "".join(piece for piece in pieces if isinstance(piece, str))
+        if (calls or self.calls) and not text.strip():
+            text = ""  # what stands between calls
+        self.text.append(text)
+        self.calls += calls
+        self.logprobs += chunk.logprobs
+        self.last = chunk if chunk.finish else None
+        return text, calls
+
+    @property
+    def finish(self) -> str | None:
+        """Why it ended, in OpenAI's words; None while it goes on."""
+        if self.last is None or self.last.finish is None:
+            return None
+        return "tool_calls" if self.calls and self.last.finish == "stop" else FINISH[self.last.finish]
+
+
+def head(id_: str, kind: str, model: LanguageModel) -> dict[str, Any]:
+    """What every answer and every chunk of one begins with."""
+    fingerprint = f"fp_{model.backend.digest[:16]}"
+    return {"id": id_, "object": kind, "created": int(time.time()), "model": model.name, "system_fingerprint": fingerprint}
+
+
+def usage_of(lasts: Sequence[Chunk]) -> dict[str, Any]:
+    """What all choices took together; a prompt that they share counts once."""
+    usages = [chunk.usage for chunk in lasts if chunk.usage]
+    first = max(usages, key=lambda usage: usage.prompt_tokens - usage.cached_tokens, default=Usage(0, 0, 0, 0.0, 0.0, 0))
+    written = sum(usage.completion_tokens for usage in usages)
+    return {
+        "prompt_tokens": first.prompt_tokens,
+        "completion_tokens": written,
+        "total_tokens": first.prompt_tokens + written,
+        "prompt_tokens_details": {"cached_tokens": first.cached_tokens},
+    }
+
+
+def account_of(lasts: Sequence[Chunk]) -> dict[str, Any]:
+    """Where these answers can be found in the ledger, what answered, and how long it took; in Ingle's own field of a response."""
+    events = [chunk.event for chunk in lasts if chunk.event]
+    usages = [chunk.usage for chunk in lasts if chunk.usage]
+    return {
+        "events": [event.facts.get("seq") for event in events],
+        "model_digest": usages[0].model_digest if usages else None,
+        "seeds": [usage.seed for usage in usages],
+        "verdicts": [event.facts["verdicts"] for event in events if "verdicts" in event.facts],
+        "seconds": [{name: round(getattr(usage, f"{name}_s"), 4) for name in ("queued", "prefill", "decode")} for usage in usages],
+    }

@@ -1,0 +1,244 @@
+"""`POST /v1/responses`, the part for text and function calls; answers that are kept can be gone on from, read again and deleted."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from fastapi import APIRouter, Depends, Response
+from fastapi import Request as HttpRequest
+from fastapi.responses import JSONResponse
+
+from ingle.core.errors import NotKept, RequestError
+from ingle.core.message import Chunk, Message, Request, TextPart, ToolCall
+from ingle.engine.language_model import LanguageModel
+from ingle.engine.tool_calls import ToolCallStream
+from ingle.engine.tools import check_tools, style_of, tool_constraint
+from ingle.home.turns import drop, find_completion, path
+from ingle.serve.convert import constraint_of, sampling_of
+from ingle.serve.door import asker, service_of
+from ingle.serve.reply import Growing, account_of, usage_of
+from ingle.serve.schema import Drawing, JsonSchema, ResponseFormat, ResponsesBody, ResponsesItem
+from ingle.serve.service import Ask, Keep, Service
+from ingle.serve.stream import answers, event_stream, while_connected
+
+router = APIRouter()
+Events = AsyncGenerator[dict[str, Any], None]
+Chunks = AsyncGenerator[tuple[int, Chunk], None]
+
+
+@router.post("/v1/responses", tags=["answers"])
+async def responses(
+    body: ResponsesBody, http: HttpRequest, service: Service = Depends(service_of), who: str = Depends(asker)  # noqa: B008 - FastAPI's way
+) -> Response:  # fmt: skip
+    """An answer, in the shape of OpenAI's Responses API."""
+    model = await service.shelf.get(body.model)
+    before = await asyncio.to_thread(_before, service, who, body.previous_response_id)
+    ask = Ask(responses_request(body, service, model, before), model.name, who, f"resp_{uuid.uuid4().hex}", Keep() if body.store else None)
+    reply = ResponsesReply(ask, model, body)
+    chunks = answers(service, [ask])
+    if body.stream:
+        return await event_stream(http, reply.events(chunks), named=True)
+    return await while_connected(http, reply.whole(chunks))
+
+
+@router.get("/v1/responses/{id_}", tags=["answers"])
+async def kept_response(id_: str, service: Service = Depends(service_of), who: str = Depends(asker)) -> dict[str, Any]:  # noqa: B008
+    """An answer that was kept (`store: true`)."""
+    turn = await asyncio.to_thread(find_completion, service.engine, who, id_)
+    if turn is None:
+        raise _unknown(id_)
+    facts = turn.facts or {}
+    table = _table(id_, str(facts.get("model_name", "")), "completed", [_message(f"msg_{id_}", turn.message.text)])
+    return table | {"ingle": {"events": [facts.get("seq")], "model_digest": facts.get("model")}}
+
+
+@router.delete("/v1/responses/{id_}", tags=["answers"])
+async def delete_response(id_: str, service: Service = Depends(service_of), who: str = Depends(asker)) -> dict[str, Any]:  # noqa: B008
+    """Deletes the text of an answer that was kept, and of what was asked, unless another one hangs on it."""
+    turn = await asyncio.to_thread(find_completion, service.engine, who, id_)
+    if turn is None:
+        raise _unknown(id_)
+    await asyncio.to_thread(drop, service.engine, who, turn.id)
+    service.forget(who, id_)
+    return {"id": id_, "object": "response", "deleted": True}
+
+
+def responses_request(body: ResponsesBody, service: Service, model: LanguageModel, before: tuple[Message, ...]) -> Request:
+    """What the engine is asked. Raises RequestError for what a body says wrongly."""
+    tools = _tools(body.tools or []) if body.tool_choice != "none" else ()
+    check_tools(tools)
+    must_call = tool_constraint(style_of(model.tokenizer), tools, body.tool_choice or "auto")
+    format_ = body.text.format if body.text else None
+    wanted = ResponseFormat(type=format_.type, json_schema=JsonSchema(schema=format_.json_schema)) if format_ else None
+    instructions = (Message.of("system", body.instructions),) if body.instructions else ()
+    items = [ResponsesItem(role="user", content=body.input)] if isinstance(body.input, str) else body.input
+    drawing = Drawing.model_validate({"temperature": body.temperature, "top_p": body.top_p, "seed": body.seed})
+    return Request(
+        messages=(*instructions, *before, *(_item(item, f"input[{i}]") for i, item in enumerate(items))),
+        tools=tools,
+        constraint=must_call or constraint_of(wanted, None),
+        max_tokens=body.max_output_tokens or service.settings.max_tokens,
+        sampling=sampling_of(drawing, service.sampling),
+    )
+
+
+class ResponsesReply:
+    """The answer to one request, as events or whole."""
+
+    def __init__(self, ask: Ask, model: LanguageModel, body: ResponsesBody) -> None:
+        self._ask, self._model, self._body = ask, model, body
+        offered = body.tools and body.tool_choice != "none"
+        self._growing = Growing(ToolCallStream(style_of(model.tokenizer)) if offered else None)
+        self._item = f"msg_{ask.id}"
+        self._number = 0
+
+    async def whole(self, chunks: Chunks) -> Response:
+        """One table, when everything has come."""
+        async for _, chunk in chunks:
+            self._growing.take(chunk)
+        return JSONResponse(self._done())
+
+    async def events(self, chunks: Chunks) -> Events:
+        """The events of the Responses API, in their order."""
+        calls: list[ToolCall] = []
+        said = False
+        async with aclosing(chunks) as opened:
+            async for _, chunk in opened:
+                if not self._number:
+                    yield self._event("response.created", {"response": self._now("in_progress")})
+                    yield self._event("response.in_progress", {"response": self._now("in_progress")})
+                text, new = self._growing.take(chunk)
+                if text and not said:
+                    said = True
+                    for event in self._begin():
+                        yield event
+                if text:
+                    yield self._part("response.output_text.delta", {"delta": text, "logprobs": []})
+                calls += new
+        if said or not calls:
+            for event in self._end() if said else (*self._begin(), *self._end()):
+                yield event
+        for at, call in enumerate(calls, int(said)):
+            for event in self._call(at, call):
+                yield event
+        last = "response.incomplete" if self._growing.finish == "length" else "response.completed"
+        yield self._event(last, {"response": self._done()})
+
+    def _begin(self) -> list[dict[str, Any]]:
+        item = _message(self._item, None, "in_progress")
+        part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+        added = self._event("response.output_item.added", {"output_index": 0, "item": item})
+        return [added, self._part("response.content_part.added", {"part": part})]
+
+    def _end(self) -> list[dict[str, Any]]:
+        item = _message(self._item, "".join(self._growing.text))
+        return [
+            self._part("response.output_text.done", {"text": "".join(self._growing.text), "logprobs": []}),
+            self._part("response.content_part.done", {"part": item["content"][0]}),
+            self._event("response.output_item.done", {"output_index": 0, "item": item}),
+        ]
+
+    def _call(self, at: int, call: ToolCall) -> list[dict[str, Any]]:
+        item = _call(call)
+        place: dict[str, Any] = {"output_index": at, "item_id": item["id"]}
+        return [
+            self._event("response.output_item.added", {"output_index": at, "item": item | {"status": "in_progress", "arguments": ""}}),
+            self._event("response.function_call_arguments.delta", place | {"delta": call.arguments}),
+            self._event("response.function_call_arguments.done", place | {"name": call.name, "arguments": call.arguments}),
+            self._event("response.output_item.done", {"output_index": at, "item": item}),
+        ]
+
+    def _part(self, type_: str, facts: dict[str, Any]) -> dict[str, Any]:
+        return self._event(type_, {"item_id": self._item, "output_index": 0, "content_index": 0} | facts)
+
+    def _event(self, type_: str, facts: dict[str, Any]) -> dict[str, Any]:
+        self._number += 1
+        return {"type": type_, "sequence_number": self._number - 1} | facts
+
+    def _now(self, status: str, output: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+        table = _table(self._ask.id, self._model.name, status, output)
+        request = self._ask.request
+        table |= {"temperature": request.sampling.temperature, "top_p": request.sampling.top_p, "max_output_tokens": request.max_tokens}
+        asked = {"instructions": self._body.instructions, "previous_response_id": self._body.previous_response_id}
+        return table | asked | {"tools": self._body.tools or [], "store": bool(self._body.store)}
+
+    def _done(self) -> dict[str, Any]:
+        growing, lasts = self._growing, [self._growing.last] if self._growing.last else []
+        text = "".join(growing.text)
+        output = [_message(self._item, text)] if text or not growing.calls else []
+        cut = growing.finish == "length"
+        table = self._now("incomplete" if cut else "completed", [*output, *map(_call, growing.calls)])
+        usage = usage_of(lasts)
+        counts = {
+            "input_tokens": usage["prompt_tokens"],
+            "output_tokens": usage["completion_tokens"],
+            "total_tokens": usage["total_tokens"],
+        }
+        details = {"input_tokens_details": usage["prompt_tokens_details"], "output_tokens_details": {"reasoning_tokens": 0}}
+        reason = {"reason": "max_output_tokens"} if cut else None
+        return table | {"incomplete_details": reason, "usage": counts | details, "ingle": account_of(lasts)}
+
+
+def _table(id_: str, model: str, status: str, output: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "id": id_, "object": "response", "created_at": int(time.time()), "status": status, "model": model, "output": list(output),
+        "error": None, "incomplete_details": None, "instructions": None, "metadata": {}, "parallel_tool_calls": True, "tool_choice": "auto",
+        "tools": [], "text": {"format": {"type": "text"}}, "usage": None,
+    }  # fmt: skip
+
+
+def _message(id_: str, text: str | None, status: str = "completed") -> dict[str, Any]:
+    content = [] if text is None else [{"type": "output_text", "text": text, "annotations": [], "logprobs": []}]
+    return {"id": id_, "type": "message", "status": status, "role": "assistant", "content": content}
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    name = {"call_id": call.id, "name": call.name, "arguments": call.arguments}
+    return {"id": f"fc_{call.id}", "type": "function_call", "status": "completed", **name}
+
+
+def _before(service: Service, who: str, previous: str | None) -> tuple[Message, ...]:
+    """The conversation that a kept answer ends; instructions are not carried over, as with OpenAI."""
+    if not previous:
+        return ()
+    turn = find_completion(service.engine, who, previous)
+    if turn is None:
+        raise NotKept("previous_response_id", "must be of an answer that was kept", previous, "Ask with `store: true` to keep one.")
+    return tuple(before.message for before in path(service.engine, who, turn.id) if before.message.role != "system")
+
+
+def _item(item: ResponsesItem, at: str) -> Message:
+    """One item of the input as a message."""
+    if item.type == "function_call":
+        return Message("assistant", (), (ToolCall(item.call_id or "", item.name or "", item.arguments or "{}"),))
+    if item.type == "function_call_output":
+        return Message("tool", (TextPart(item.output or ""),), (), item.call_id or "")
+    if item.role is None or item.content is None:
+        raise RequestError(at, "must have a role and content", "neither" if item.role is None and item.content is None else "one of them")
+    role = "system" if item.role == "developer" else item.role
+    if isinstance(item.content, str):
+        return Message.of(role, item.content)
+    texts = []
+    for i, part in enumerate(item.content):
+        if part.get("type") not in ("input_text", "output_text", "text") or not isinstance(part.get("text"), str):
+            rule = "must be text: this door takes no images, files or recordings yet"
+            raise RequestError(f"{at}.content[{i}]", rule, str(part.get("type"))[:40])
+        texts.append(TextPart(part["text"]))
+    return Message(role, tuple(texts))
+
+
+def _tools(given: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """The Responses API writes functions flat; the chat template wants them as chat completions do."""
+    tools = []
+    for i, tool in enumerate(given):
+        if tool.get("type") != "function":
+            raise RequestError(f"tools[{i}].type", "must be 'function'", str(tool.get("type"))[:40])
+        tools.append({"type": "function", "function": {name: value for name, value in tool.items() if name not in ("type", "strict")}})
+    return tuple(tools)
+
+
+def _unknown(id_: str) -> NotKept:
+    return NotKept("response_id", "must be of an answer that was kept", id_[:80], "Ask with `store: true` to keep one.")

@@ -1,0 +1,18 @@
+"""The database with the tables of every room that the server writes to."""
+
+from typing import TYPE_CHECKING
+
+from ingle.home.place import Home
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+
+def open_rooms(home: Home) -> "Engine":
+    """The engine, its tables brought up to date. Raises HomeError."""
+    from ingle.home import api_keys, turns
+    from ingle.home.database import open_database
+    from ingle.ledger import table
+
+    rooms = {"ledger": table.MIGRATIONS, "turns": turns.MIGRATIONS, "api_keys": api_keys.MIGRATIONS}
+    return open_database(home.database_url, rooms)

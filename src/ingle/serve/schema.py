@@ -1,0 +1,195 @@
+"""Bodies of requests, as OpenAI's clients write them. Unknown fields are ignored, wrong types are errors that name the field."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Body(BaseModel):
+    """What all bodies share: no "0.5" for 0.5, no NaN."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+
+
+class TextContent(Body):
+    """Words."""
+
+    type: Literal["text", "input_text", "output_text"]
+    text: str
+
+
+class ImageUrl(Body):
+    """Where an image is: a `data:` URL."""
+
+    url: str
+
+
+class ImageContent(Body):
+    """An image."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+class InputAudio(Body):
+    """A recording in base64."""
+
+    data: str
+    format: str
+
+
+class AudioContent(Body):
+    """A recording."""
+
+    type: Literal["input_audio"]
+    input_audio: InputAudio
+
+
+Content = Annotated[TextContent | ImageContent | AudioContent, Field(discriminator="type")]
+
+
+class CalledFunction(Body):
+    """Which function, with what."""
+
+    name: str
+    arguments: str
+
+
+class Call(Body):
+    """A call that an assistant's turn asked for."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class ChatMessage(Body):
+    """One turn."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[Content] | None = None
+    tool_calls: list[Call] | None = None
+    tool_call_id: str | None = None
+
+
+class JsonSchema(Body):
+    """A schema with the name that OpenAI wants it to have."""
+
+    name: str = ""
+    json_schema: dict[str, Any] | None = Field(None, alias="schema")
+
+
+class ResponseFormat(Body):
+    """The language that the answer must belong to."""
+
+    type: Literal["text", "json_object", "json_schema", "lark", "regex"]
+    json_schema: JsonSchema | None = None
+    lark: str | None = None
+    regex: str | None = None
+
+
+class StreamOptions(Body):
+    """What a stream ends with."""
+
+    include_usage: bool = False
+
+
+class ChosenFunction(Body):
+    """By name."""
+
+    name: str
+
+
+class ToolChoice(Body):
+    """That one function must be called."""
+
+    type: Literal["function"]
+    function: ChosenFunction
+
+
+class Drawing(Body):
+    """How tokens are drawn; what chat and plain completions share. Null = the server's settings."""
+
+    model: str = ""
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    n: int | None = Field(None, ge=1, le=16)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+
+class ChatBody(Drawing):
+    """`POST /v1/chat/completions`."""
+
+    messages: list[ChatMessage] = Field(min_length=1)
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    response_format: ResponseFormat | None = None
+    grammar: str | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    store: bool | None = None
+
+
+class CompletionBody(Drawing):
+    """`POST /v1/completions`."""
+
+    prompt: str | list[str] | list[int] | list[list[int]]
+    max_tokens: int | None = Field(None, ge=0)
+    logprobs: int | None = Field(None, ge=0, le=20)
+    echo: bool | None = None
+    grammar: str | None = None
+
+
+class ResponsesItem(Body):
+    """One item of a conversation, as the Responses API writes it: a message, a call, or what a call gave."""
+
+    type: Literal["message", "function_call", "function_call_output"] = "message"
+    role: Literal["system", "developer", "user", "assistant"] | None = None
+    content: str | list[dict[str, Any]] | None = None
+    call_id: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+    output: str | None = None
+
+
+class ResponsesFormat(Body):
+    """The language that the answer must belong to, as the Responses API writes it."""
+
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    json_schema: dict[str, Any] | None = Field(None, alias="schema")
+
+
+class ResponsesText(Body):
+    """How text is to come."""
+
+    format: ResponsesFormat | None = None
+
+
+class ResponsesBody(Body):
+    """`POST /v1/responses`, the part for text."""
+
+    model: str = ""
+    input: str | list[ResponsesItem]
+    instructions: str | None = None
+    max_output_tokens: int | None = Field(None, ge=1)
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    text: ResponsesText | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: Literal["none", "auto", "required"] | dict[str, Any] | None = None
+    previous_response_id: str | None = None
+    store: bool | None = None
+    stream: bool | None = None

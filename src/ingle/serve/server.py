@@ -1,0 +1,107 @@
+"""Listening, and stopping: streams finish or end cleanly, facts are written, states are saved."""
+
+import asyncio
+import errno
+import socket
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from ingle.core.errors import ServeError
+from ingle.serve.app import make_app
+from ingle.serve.service import Service
+from ingle.serve.settings import ServeSettings
+
+HEAD_S = 15.0
+"""Longest that the head of a request may take to come: who sends a byte now and then holds nothing."""
+
+
+def listen(settings: ServeSettings) -> socket.socket:
+    """A socket that is bound; before anything slow is done, so that a port in use is told at once. Raises ServeError."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind((settings.host, settings.port))
+    except OSError as error:
+        made.close()
+        cures = {
+            errno.EADDRINUSE: f"Something listens there already, maybe Ingle itself; choose another one: --port {settings.port + 1}",
+            errno.EACCES: "Ports below 1024 belong to the system: choose one above.",
+            errno.EADDRNOTAVAIL: "This machine has no such address; 127.0.0.1 is always there.",
+        }
+        cure = cures.get(error.errno or 0, "Choose another address.")
+        raise ServeError(f"{settings.host}:{settings.port}", "must be free to listen on", error.strerror or error, cure) from error
+    return made
+
+
+def address(bound: socket.socket) -> str:
+    """Where a browser finds it."""
+    host, port = bound.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def serve(service: Service, bound: socket.socket) -> bool:
+    """Serves until SIGINT or SIGTERM. Returns whether it had come up. Closes the socket."""
+    config = uvicorn.Config(
+        make_app(service), http=Patient, log_config=None, access_log=False, server_header=False, backlog=512, lifespan="on",
+        timeout_graceful_shutdown=int(service.settings.grace_s) + 5, timeout_keep_alive=75,
+    )  # fmt: skip
+    server = Server(config, service)
+    with bound:
+        server.run([bound])
+    return server.started
+
+
+class Server(uvicorn.Server):
+    """Uvicorn, which ends answers before it waits for their connections."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stops listening, lets answers finish, then closes everything."""
+        for server in self.servers:
+            server.close()
+        for listening in sockets or []:
+            listening.close()
+        await self._service.drain()
+        await super().shutdown(sockets)
+
+
+class Patient(HttpToolsProtocol):
+    """Uvicorn's protocol, with an end to its patience: without one, a client that sends a byte a minute holds a connection for ever."""
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Somebody has connected."""
+        super().connection_made(transport)
+        self._wait()
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request, maybe of a later one on this connection."""
+        super().on_message_begin()
+        self._wait()
+
+    def on_headers_complete(self) -> None:
+        """The head is whole; bodies have a limit of their own (serve/front.py)."""
+        self._stop()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is over."""
+        self._stop()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        self._stop()
+        self._timer = self.loop.call_later(HEAD_S, self.transport.close)
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,223 @@
+"""What every door of the server calls, the API's and the page's alike: one request in, chunks out, one fact in the ledger.
+
+An answer goes: guards → queue → engine → guards → ledger → client. The last chunk leaves only when the fact (and the text, where it is
+kept) would survive a power cut; an answer that a client walked away from leaves its fact too.
+"""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from ingle.core.errors import IngleError
+from ingle.core.event import Event
+from ingle.core.message import Chunk, Finish, Message, Request, Usage, Verdict
+from ingle.engine.grammar import Grammar
+from ingle.engine.job import Job
+from ingle.engine.language_model import LanguageModel
+from ingle.engine.prefix_cache import PrefixCache
+from ingle.engine.saved_states import SavedStates
+from ingle.engine.scheduler import Outcome, Scheduler, post_directly
+from ingle.home.place import Home
+from ingle.home.turns import keep_answer
+from ingle.safety.onion import Next, close, wrap
+from ingle.safety.registry import make_guards
+from ingle.serve.limits import limits_of
+from ingle.serve.metrics import Metrics
+from ingle.serve.record import Recorder, answer_event, answer_key, new_seed
+from ingle.serve.replay import parameters
+from ingle.serve.rooms import open_rooms
+from ingle.serve.settings import SamplingSettings, ServeSettings
+from ingle.serve.shelf import Shelf
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from ingle.ledger.row import Row
+
+_SHORT_TEXT = 20_000
+"""Characters up to which tokenising (2 ms) is not worth a thread of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """That the text of an answer is to be kept in the home."""
+
+    conversation: str = ""
+    """Of the page; empty = the answer is kept for itself, with all messages before it."""
+    parent: str = ""
+    """Turn of the conversation that the answer follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One answer that somebody wants."""
+
+    request: Request
+    model: str = ""
+    """Name of a kept model; empty = the default."""
+    asker: str = ""
+    """Id of the API key; empty = somebody on this machine without one."""
+    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
+    keep: Keep | None = None
+
+    @property
+    def label(self) -> str:
+        """What the text belongs to where it is kept: saved states go when this goes. Empty = it is not kept."""
+        return "" if self.keep is None else self.keep.conversation or self.id
+
+
+@dataclass
+class Run:
+    """An answer on its way."""
+
+    ask: Ask
+    model: LanguageModel
+    words: list[str] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
+
+
+class Service:
+    """One per server. `start` and `close` belong to the event loop on which it serves."""
+
+    def __init__(self, home: Home, settings: ServeSettings, sampling: SamplingSettings, shelf: Shelf) -> None:
+        self.home, self.settings, self.sampling, self.shelf = home, settings, sampling, shelf
+        self.metrics = Metrics()
+        self.recorder = Recorder(home)
+        self._key = b""
+        self._scheduler: Scheduler | None = None
+        self._database: Engine | None = None
+
+    async def start(self) -> None:
+        """Starts the scheduler's thread; refuses to start without a ledger to write to (LedgerError, HomeError)."""
+        loop = asyncio.get_running_loop()
+        self._key = await asyncio.to_thread(answer_key, self.home)
+        self._database = await asyncio.to_thread(open_rooms, self.home)
+
+        def post(outcomes: Sequence[Outcome]) -> None:
+            if outcomes:
+                loop.call_soon_threadsafe(post_directly, outcomes)
+
+        capacity = self.settings.capacity()
+        saved = SavedStates(self.home.states, self.settings.saved_mb << 20) if self.settings.save_states else None
+        if saved is not None:
+            await asyncio.to_thread(saved.open)
+        self._scheduler = Scheduler(capacity, PrefixCache(capacity.state_bytes), post, saved)
+        self.metrics.watch(self._scheduler)
+
+    def forget(self, owner: str, label: str) -> None:
+        """Lets go the states of a conversation, or an answer, whose text was deleted."""
+        self.scheduler.forget(owner, label)
+
+    async def drain(self) -> None:
+        """Takes nothing on any more, lets running answers finish within the time of grace, and ends the rest."""
+        if self._scheduler is not None:
+            await asyncio.to_thread(self._scheduler.close, self.settings.grace_s)
+            await asyncio.sleep(0)  # what the scheduler posted last
+
+    async def close(self) -> None:
+        """Drains, and waits until all facts are written."""
+        await self.drain()
+        await asyncio.to_thread(self.recorder.close)
+        if self._database is not None:
+            self._database.dispose()
+
+    @property
+    def engine(self) -> "Engine":
+        """The home's database."""
+        assert self._database is not None, "start() comes first"
+        return self._database
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """Only this class gives it jobs: that is how no answer goes without guards and ledger."""
+        assert self._scheduler is not None, "start() comes first"
+        return self._scheduler
+
+    async def answer(self, ask: Ask) -> AsyncGenerator[Chunk, None]:
+        """The chunks of an answer; the last one carries `finish`, `usage` and the `event` of the ledger.
+
+        Raises NotKept for an unknown model, RequestError and its kin for what can't be answered, Busy where too much is asked at once,
+        HomeError or LedgerError if the fact can't be written: the answer then has no last chunk.
+        """
+        model = await self.shelf.get(ask.model)
+        sampling = ask.request.sampling
+        request = replace(ask.request, sampling=replace(sampling, seed=new_seed() if sampling.seed is None else sampling.seed))
+        run = Run(replace(ask, request=request), model)
+        guarded = wrap(make_guards(limits_of(model)), self._engine(run))(request)
+        try:
+            async for chunk in guarded:
+                run.words.append(chunk.text)
+                run.verdicts += chunk.verdicts
+                yield chunk if chunk.finish is None else await self._last(run, chunk, chunk.finish)
+        finally:
+            await close(guarded)
+
+    def _engine(self, run: Run) -> Next:
+        """The innermost layer."""
+
+        async def engine(request: Request) -> AsyncIterator[Chunk]:
+            ids, grammar = await _prepare(run.model, request)
+            inbox: asyncio.Queue[Chunk | IngleError] = asyncio.Queue()
+            ask = run.ask
+            deadline = time.perf_counter() + self.settings.deadline_s
+            job = Job(run.model, request, ids, inbox.put_nowait, grammar, ask.asker, ask.label, deadline)
+            self.scheduler.submit(job)
+            finished = False
+            try:
+                while not finished:
+                    outcome = await inbox.get()
+                    if isinstance(outcome, IngleError):
+                        finished = True
+                        raise outcome
+                    finished = outcome.finish is not None
+                    yield outcome
+            finally:
+                if not finished:  # whoever asked has gone
+                    job.deliver = lambda outcome: self._left(run, outcome)
+                    while not inbox.empty():
+                        self._left(run, inbox.get_nowait())
+                    self.scheduler.cancel(job)
+
+        return engine
+
+    def _left(self, run: Run, outcome: Chunk | IngleError) -> None:
+        """What still comes of an answer that nobody reads: its fact."""
+        if isinstance(outcome, Chunk) and outcome.usage is not None:
+            self.metrics.answered("cancelled", outcome.usage)
+            self.recorder.add(self._event(run, "cancelled", outcome.usage))
+
+    async def _last(self, run: Run, chunk: Chunk, finish: Finish) -> Chunk:
+        seed = run.ask.request.sampling.seed or 0
+        usage = chunk.usage or Usage(0, 0, 0, 0.0, 0.0, 0, model_digest=run.model.backend.digest, seed=seed)
+        self.metrics.answered(finish, usage)
+        event = self._event(run, finish, usage)
+        row: Row = await asyncio.wrap_future(self.recorder.add(event))
+        event = replace(event, facts={**event.facts, "seq": row.seq})
+        if run.ask.keep is not None:
+            await asyncio.to_thread(self._keep, run, run.ask.keep, event, usage)
+        return replace(chunk, usage=usage, event=event)
+
+    def _keep(self, run: Run, keep: Keep, event: Event, usage: Usage) -> None:
+        """The words, where the user keeps them, with all that is needed to ask the same again."""
+        ask, message = run.ask, Message.of("assistant", "".join(run.words))
+        took = {name: getattr(usage, name) for name in ("queued_s", "prefill_s", "decode_s")}
+        facts = {**event.facts, **took, "request": parameters(ask.request, system=bool(keep.conversation))}
+        history = () if keep.conversation else ask.request.messages
+        keep_answer(self.engine, ask.asker, keep.parent, message, ask.id, facts, history, keep.conversation)
+
+    def _event(self, run: Run, finish: Finish, usage: Usage) -> Event:
+        ask, text = run.ask, "".join(run.words)
+        return answer_event(self._key, run.model.name, ask.request, text, finish, usage, run.verdicts, ask.id, ask.asker)
+
+
+async def _prepare(model: LanguageModel, request: Request) -> tuple[list[int], Grammar | None]:
+    """The prompt's ids, and the language of the answer; in a thread of its own where that takes longer than a moment."""
+
+    def prepare() -> tuple[list[int], Grammar | None]:
+        return model.encode(request), model.grammar(request)
+
+    size = len(request.prompt) if request.prompt is not None else sum(len(message.text) for message in request.messages)
+    return await asyncio.to_thread(prepare) if size > _SHORT_TEXT or request.constraint or request.tools else prepare()

@@ -1,0 +1,102 @@
+"""Sections `[serve]` and `[sampling]` of `config.toml`."""
+
+import os
+from dataclasses import dataclass
+
+from ingle.core.errors import ConfigError
+from ingle.core.message import Sampling
+from ingle.engine.job import Capacity
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingSettings:
+    """Section `[sampling]`; the meaning of each is that of `core.message.Sampling`, the defaults are SmolLM2's."""
+
+    temperature: float = 0.2
+    top_p: float = 0.9
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        self.sampling(0)  # refuses values out of range
+
+    def sampling(self, seed: int) -> Sampling:
+        """For one answer; `seed` is used if the settings name none."""
+        return Sampling(
+            repetition_penalty=self.repetition_penalty, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p,
+            min_p=self.min_p, seed=seed if self.seed is None else self.seed,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """How the server listens, whom it answers, and how much it takes on."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Anything but loopback needs a key (`ingle key add`)."""
+    port: int = 4645
+    """0 = any free one. (I-N-G-L on a telephone.)"""
+    page: bool = True
+    """Whether the page is served beside the API."""
+    require_key: bool = False
+    """Whether a key is needed on loopback too."""
+    hosts: tuple[str, ...] = ()
+    """Names by which clients may call this server, beside its address; other Host headers are refused."""
+    requests_per_minute: int = 600
+    """Of one key, unless the key has a figure of its own; 0 = as many as it likes. Without keys nobody is counted."""
+    body_bytes: int = 8 << 20
+    """Largest body of a request."""
+    places: int = 32
+    """Answers written at once."""
+    queue: int = 64
+    """Answers that may wait for a place; beyond it a request is refused with 429."""
+    state_mb: int | None = None
+    """Memory for what running answers and earlier prompts have read; none = an eighth of this machine's, 512 MB to 4 GB."""
+    max_tokens: int = 1024
+    """Most tokens of an answer for a request that names no limit: small models repeat themselves for ever now and then."""
+    deadline_s: float = 600.0
+    """Longest that one answer may take, waiting included."""
+    grace_s: float = 10.0
+    """Time that running answers have to finish when the server is told to stop."""
+    save_states: bool = True
+    """Whether the states of conversations that are kept are saved too, so that they go on at once after a restart."""
+    saved_mb: int = 2048
+    """Disk space for saved states."""
+
+    def __post_init__(self) -> None:
+        limits = {
+            "port": (0, 65535), "requests_per_minute": (0, 10**6), "body_bytes": (1024, 1 << 30), "places": (1, 1024), "queue": (0, 10**5),
+            "max_tokens": (1, 10**7),
+            "deadline_s": (0.1, 86400.0), "grace_s": (0.0, 3600.0), "saved_mb": (0, 10**6),
+        }  # fmt: skip
+        for name, (low, high) in limits.items():
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"serve.{name}", f"must be between {low} and {high}", getattr(self, name))
+        if self.state_mb is not None and self.state_mb < 16:
+            raise ConfigError("serve.state_mb", "must be at least 16", self.state_mb)
+
+    @property
+    def exposed(self) -> bool:
+        """Whether others than this machine can reach the address."""
+        return self.host not in LOOPBACK
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether every request must carry a key."""
+        return self.exposed or self.require_key
+
+    def capacity(self) -> Capacity:
+        """The scheduler's share of these settings."""
+        size = self.state_mb or min(4096, max(512, _memory_mb() // 8))
+        return Capacity(self.places, max(1, self.places * 3 // 4), self.queue, max(1, self.queue * 3 // 4), size << 20)
+
+
+def _memory_mb() -> int:
+    """Memory of this machine, where it tells; else as if it had 8 GB."""
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+    return 8192
