@@ -13,7 +13,7 @@ from ingle.core.message import Sampling
 from ingle.kernels.jit import kernel
 
 Array = npt.NDArray[Any]
-_NEAR = 16.0  # candidates within e^−16 of the likeliest are looked at first; more only if they don't suffice
+_REACHES = (2.0, 5.0, 9.0, 16.0, np.inf)  # candidates within e^−2 of the likeliest are looked at first; more if they don't suffice
 
 
 class Sampler:
@@ -43,7 +43,7 @@ class Sampler:
         if self.sampling.temperature == 0:
             token = int(adjusted.argmax())
         elif self.sampling.top_k or self.sampling.top_p < 1 or self.sampling.min_p:
-            ids, weights = kept(adjusted, self.sampling)
+            ids, weights = kept(adjusted, self.sampling, self._mass())
             point = self._random.random() * weights.sum()
             token = int(ids[min(np.searchsorted(np.cumsum(weights), point, side="right"), len(ids) - 1)])
         else:
@@ -69,31 +69,40 @@ class Sampler:
 
     def _draw(self) -> int:
         """From the whole distribution, by the inverse of its cumulative sum."""
-        self._numbers[:2] = 1 / self.sampling.temperature, self._random.random(dtype=np.float32)
-        kernel("softmax_pick")(self._logits.ctypes.data, len(self._logits), self._numbers.ctypes.data, self._token.ctypes.data)
+        self._softmax(self._random.random(dtype=np.float32))
         return min(int(self._token[0]), self._vocab_size - 1)
 
+    def _mass(self) -> float | None:
+        """What the whole distribution sums up to, where top-p needs it."""
+        if self.sampling.top_p == 1 or self.sampling.top_k:
+            return None
+        self._softmax(0.0)
+        return float(self._numbers[3])
 
-def kept(logits: Array, sampling: Sampling) -> tuple[Array, Array]:
+    def _softmax(self, point: float) -> None:
+        self._numbers[:2] = 1 / self.sampling.temperature, point
+        kernel("softmax_pick")(self._logits.ctypes.data, len(self._logits), self._numbers.ctypes.data, self._token.ctypes.data)
+
+
+def kept(logits: Array, sampling: Sampling, mass: float | None = None) -> tuple[Array, Array]:
     """Token ids that top-k, top-p and min-p leave, likeliest first, and their unnormalised float64 probabilities.
 
-    Looks at tokens near the likeliest first, and at all only if those can't be known to hold everything that is kept.
+    Looks at tokens near the likeliest first, and further off only if those can't be known to hold everything that is kept. `mass`:
+    Σ e^((x − largest) / T), if it is known already.
     """
     top, temperature = float(logits.max()), sampling.temperature
-    for reach in (_NEAR, np.inf):
+    if mass is None and sampling.top_p < 1 and not sampling.top_k:
+        mass = float(np.exp((logits - np.float32(top)) / np.float32(temperature)).sum(dtype=np.float64))
+    for reach in _REACHES:
         near = np.flatnonzero(logits >= top - reach * temperature)
-        if sampling.top_k > len(near) and reach == _NEAR:
+        if sampling.top_k > len(near) and reach < np.inf:
             continue
         order = near[np.argsort(-logits[near], kind="stable")][: sampling.top_k or None]
         weights = np.exp((logits[order].astype(np.float64) - top) / temperature)
-        enough = bool(sampling.top_k) or sampling.min_p > np.exp(-_NEAR)
+        enough = bool(sampling.top_k) or sampling.min_p > np.exp(-reach)
         if sampling.top_p < 1:
-            mass = (
-                weights.sum()
-                if sampling.top_k
-                else float(np.exp((logits - np.float32(top)) / np.float32(temperature)).sum(dtype=np.float64))
-            )
-            reached = np.cumsum(weights) >= sampling.top_p * mass
+            whole = float(weights.sum()) if sampling.top_k or mass is None else mass
+            reached = np.cumsum(weights) >= sampling.top_p * whole
             if reached.any():
                 enough, count = True, int(reached.argmax()) + 1
                 order, weights = order[:count], weights[:count]
