@@ -1,4 +1,4 @@
-# Two commands on a machine that has Python 3.11 or newer and nothing of ours: `make run` chats, `make test` tests.
+# Two commands on a machine that has Python 3.11 or newer and nothing of ours: `make run` opens the page, `make test` tests.
 # Interrupted half-way, both go on where they were: a stamp is written when its step is done, not before.
 
 PYTHON ?= python3
@@ -8,11 +8,10 @@ SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .PHONY: run test check clean
 
-# A pull that is done already says so at once. Without a terminal the chat answers one sample question and ends; it is then given
-# no standard input, because a job may hand down one that never ends.
+# A pull that is done already says so at once.
 run: $(VENV)/.stamp-run
 	$(BIN)/ingle pull smollm2
-	@if [ -t 0 ]; then exec $(BIN)/ingle chat; else exec $(BIN)/ingle chat < /dev/null; fi
+	@exec $(BIN)/ingle serve
 
 test: $(VENV)/.stamp-test
 	$(BIN)/python -m pytest

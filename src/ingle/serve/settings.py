@@ -55,7 +55,7 @@ class ServeSettings:
     queue: int = 64
     """Answers that may wait for a place; beyond it a request is refused with 429."""
     state_mb: int | None = None
-    """Memory for what running answers and earlier prompts have read; none = an eighth of this machine's, 512 MB to 4 GB."""
+    """Memory for what running answers and earlier prompts have read; none = a sixteenth of this machine's, 256 MB to 2 GB."""
     max_tokens: int = 1024
     """Most tokens of an answer for a request that names no limit: small models repeat themselves for ever now and then."""
     deadline_s: float = 600.0
@@ -91,7 +91,7 @@ class ServeSettings:
 
     def capacity(self) -> Capacity:
         """The scheduler's share of these settings."""
-        size = self.state_mb or min(4096, max(512, _memory_mb() // 8))
+        size = self.state_mb or min(2048, max(256, _memory_mb() // 16))
         return Capacity(self.places, max(1, self.places * 3 // 4), self.queue, max(1, self.queue * 3 // 4), size << 20)
 
 
