@@ -4,6 +4,9 @@ import os
 import re
 import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,27 @@ from ingle.home.place import Home
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+PORT = 4645
+
+
+@pytest.fixture(scope="module")
+def running(smollm2_home: Home) -> Iterator[None]:
+    """A server where the documents say that it is."""
+    command = [sys.executable, "-m", "ingle", "serve", "--no-open", "--no-page"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        if f":{PORT}" not in process.stdout.readline():
+            pytest.skip(f"port {PORT} is in use, so what the documents say of a running server can't be tried")
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{PORT}/health").close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield
+        process.terminate()
 
 
 def blocks(kind: str) -> list[tuple[str, str]]:
@@ -27,7 +51,9 @@ def test_there_are_examples() -> None:
 
 
 @pytest.mark.parametrize(("page", "command"), COMMANDS, ids=[f"{page}: {command[:40]}" for page, command in COMMANDS])
-def test_commands_run(smollm2_home: Home, page: str, command: str) -> None:
+def test_commands_run(request: pytest.FixtureRequest, smollm2_home: Home, page: str, command: str) -> None:
+    if f":{PORT}" in command:
+        request.getfixturevalue("running")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     result = subprocess.run(command, shell=True, capture_output=True, text=True, env={**os.environ, "PATH": path}, timeout=120, check=False)
     assert result.returncode == 0, f"{page}: {command}\n{result.stderr}"
@@ -35,7 +61,9 @@ def test_commands_run(smollm2_home: Home, page: str, command: str) -> None:
 
 
 @pytest.mark.parametrize(("page", "code"), blocks("python"), ids=[page for page, _ in blocks("python")])
-def test_python_runs(smollm2_home: Home, page: str, code: str) -> None:
+def test_python_runs(request: pytest.FixtureRequest, smollm2_home: Home, page: str, code: str) -> None:
+    if f":{PORT}" in code:
+        request.getfixturevalue("running")
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 0, f"{page}\n{result.stderr}"
     assert result.stdout.strip()

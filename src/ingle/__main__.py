@@ -1,0 +1,7 @@
+"""`python -m ingle`."""
+
+import sys
+
+from ingle.cli.main import main
+
+sys.exit(main())
