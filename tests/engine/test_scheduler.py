@@ -196,6 +196,9 @@ def test_a_failing_answer_takes_nobody_with_it(
     _, bad = submit(scheduler, model, chat("bad", max_tokens=77))
     with pytest.raises(KernelError, match="a bug of Ingle"):
         bad.all()
+    _, worse = submit(scheduler, model, chat("worse", sampling=Sampling(logit_bias=((10**6, 1.0),))))
+    with pytest.raises(RequestError, match="logit_bias"):
+        worse.all()
     assert good.all()[-1].finish == "length"
     assert "a bug" in capsys.readouterr().err
 

@@ -129,7 +129,10 @@ class Scheduler:
                     job = self._next()
                 if job is None:
                     break
-                self._start(job)  # may read a file: nobody should wait for that in `submit`
+                try:
+                    self._start(job)  # may read a file: nobody should wait for that in `submit`
+                except Exception as error:
+                    outcomes.append(self._fail(job, error))
             if self._running:
                 outcomes += self._step()
             self._post(outcomes)
@@ -275,7 +278,8 @@ class Scheduler:
 
     def _fail(self, job: Job, error: Exception) -> Outcome:
         """Ends a job by an error. What is no error of ours is told in full on standard error, and as a bug to the client."""
-        self._running.remove(job)
+        if job in self._running:
+            self._running.remove(job)
         if isinstance(error, IngleError):
             return job, error
         traceback.print_exception(error)
