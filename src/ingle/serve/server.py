@@ -16,6 +16,10 @@ from ingle.serve.settings import ServeSettings
 
 HEAD_S = 15.0
 """Longest that the head of a request may take to come: who sends a byte now and then holds nothing."""
+HEAD_BYTES = 320 << 10
+"""Largest head. The protocol keeps all of it; a read of 256 kB may also hold the end of the body before it."""
+_BACKLOG = 512
+"""Connections that wait to be accepted."""
 
 
 def listen(settings: ServeSettings) -> socket.socket:
@@ -25,6 +29,7 @@ def listen(settings: ServeSettings) -> socket.socket:
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         made.bind((settings.host, settings.port))
+        made.listen(_BACKLOG)  # until somebody does, the system lets others bind it too
     except OSError as error:
         made.close()
         cures = {
@@ -47,7 +52,7 @@ def address(bound: socket.socket) -> str:
 def serve(service: Service, bound: socket.socket) -> bool:
     """Serves until SIGINT or SIGTERM. Returns whether it had come up. Closes the socket."""
     config = uvicorn.Config(
-        make_app(service), http=Patient, log_config=None, access_log=False, server_header=False, backlog=512, lifespan="on",
+        make_app(service), http=Patient, log_config=None, access_log=False, server_header=False, backlog=_BACKLOG, lifespan="on",
         timeout_graceful_shutdown=int(service.settings.grace_s) + 5, timeout_keep_alive=75,
     )  # fmt: skip
     server = Server(config, service)
@@ -74,19 +79,35 @@ class Server(uvicorn.Server):
             server.close()
         for listening in sockets or []:
             listening.close()
-        await self._service.drain()
+        draining = asyncio.ensure_future(self._service.drain())
+        while not draining.done():
+            await asyncio.wait({draining}, timeout=0.1)
+            if self.force_exit:
+                await self._service.drain(0.0)
+        await draining
         await super().shutdown(sockets)
+        if self.force_exit:  # uvicorn then leaves this out, and facts would wait for ever
+            await self.lifespan.shutdown()
 
 
 class Patient(HttpToolsProtocol):
     """Uvicorn's protocol, with an end to its patience: without one, a client that sends a byte a minute holds a connection for ever."""
 
     _timer: asyncio.TimerHandle | None = None
+    _head_bytes = 0
 
     def connection_made(self, transport: Any) -> None:
         """Somebody has connected."""
         super().connection_made(transport)
         self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        """Some bytes have come."""
+        super().data_received(data)
+        if self._timer is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES:
+                self.send_400_response("The head of the request is too large.")
 
     def on_message_begin(self) -> None:
         """The first byte of a request, maybe of a later one on this connection."""
@@ -105,6 +126,7 @@ class Patient(HttpToolsProtocol):
 
     def _wait(self) -> None:
         self._stop()
+        self._head_bytes = 0
         self._timer = self.loop.call_later(HEAD_S, self.transport.close)
 
     def _stop(self) -> None:
