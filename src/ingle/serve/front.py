@@ -5,11 +5,14 @@ foreign name that resolves to 127.0.0.1 is DNS rebinding), and the Origin header
 """
 
 import asyncio
+import sys
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ingle.serve.errors import error_body
@@ -18,6 +21,9 @@ from ingle.serve.settings import LOOPBACK, ServeSettings
 
 BODY_S = 30.0
 """Longest pause while a body comes."""
+WHOLE_BODY_S = 300.0
+"""Longest that all of it may take: who sends a byte now and then holds a connection no longer than that."""
+_CLOSE = {"Connection": "close"}
 _SECURE = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -31,12 +37,18 @@ _SECURE = {
 }
 
 
-class TooBig(Exception):
-    """More came than a body may have."""
+class TooBig(HTTPException):
+    """More came than a body may have. One of the library's own exceptions: whatever else its reader meets, it calls bad JSON."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(413, f"body: must have at most {most} bytes. Send less, or raise serve.body_bytes.", _CLOSE)
 
 
-class TooSlow(Exception):
+class TooSlow(HTTPException):
     """A body stopped coming."""
+
+    def __init__(self) -> None:
+        super().__init__(408, f"body: must come without pauses of more than {BODY_S:.0f} s, and within {WHOLE_BODY_S:.0f} s.", _CLOSE)
 
 
 class Front:
@@ -82,7 +94,7 @@ class _Exchange:
     async def run(self, scope: Scope, receive: Receive, send: Send, refusal: tuple[int, str] | None) -> None:
         length = Headers(scope=scope).get("content-length", "")
         if refusal is None and length.isdecimal() and int(length) > self._most:
-            refusal = self._too_big()
+            refusal = 413, TooBig(self._most).detail
 
         async def limited() -> Message:
             return await self._receive(receive)
@@ -100,28 +112,31 @@ class _Exchange:
                 await _refuse(sending, *refusal)
             else:
                 await self._app(scope, limited, sending)
-        except (TooBig, TooSlow) as error:
-            if not self._status:
-                too_slow = 408, f"body: must come without pauses of more than {BODY_S:.0f} s"
-                await _refuse(sending, *(self._too_big() if isinstance(error, TooBig) else too_slow))
+        except HTTPException as error:  # where nothing that reads the body renders it
+            if self._status:
+                raise
+            await _refuse(sending, error.status_code, error.detail)
+        except Exception as error:
+            if self._status:
+                raise
+            traceback.print_exception(error, file=sys.stderr)
+            await _refuse(sending, 500, "This is a bug of Ingle; see the server's log.", type(error).__name__)
         finally:
             self._tell(scope)
 
     async def _receive(self, receive: Receive) -> Message:
         if self._complete:  # from here on we only wait for the client to hang up
             return await receive()
+        patience = min(BODY_S, self._began + WHOLE_BODY_S - time.perf_counter())
         try:
-            message = await asyncio.wait_for(receive(), BODY_S)
+            message = await asyncio.wait_for(receive(), patience)
         except TimeoutError as error:
             raise TooSlow from error
         self._complete = message["type"] != "http.request" or not message.get("more_body", False)
         self._seen += len(message.get("body", b""))
         if self._seen > self._most:
-            raise TooBig
+            raise TooBig(self._most)
         return message
-
-    def _too_big(self) -> tuple[int, str]:
-        return 413, f"body: must have at most {self._most} bytes. Send less, or raise serve.body_bytes."
 
     def _tell(self, scope: Scope) -> None:
         route: Any = scope.get("route")
@@ -136,10 +151,10 @@ def _host_name(host: str) -> str:
     return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
 
 
-async def _refuse(send: Send, status: int, message: str) -> None:
+async def _refuse(send: Send, status: int, message: str, code: str | None = None) -> None:
     import json
 
-    body = json.dumps(error_body(message, status)).encode()
+    body = json.dumps(error_body(message, status, code=code)).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
