@@ -1,7 +1,6 @@
 """Every error, in the shape that OpenAI's clients read: {"error": {"message", "type", "param", "code"}}."""
 
-import sys
-import traceback
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -16,13 +15,17 @@ _TYPES = {
     401: "authentication_error", 403: "permission_error", 404: "not_found_error", 409: "conflict_error", 429: "rate_limit_error",
     503: "unavailable_error",
 }  # fmt: skip
-_PARTS = {"body", "query", "path", "header"}
 
 
 def error_body(message: str, status: int, param: str | None = None, code: str | None = None) -> dict[str, Any]:
-    """The error as a table."""
+    """The error as a table. What came may hold halves of characters, which no answer can."""
+    message, param = _whole(message), None if param is None else _whole(param)
     kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def _whole(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
 
 
 def status_of(error: IngleError) -> int:
@@ -49,7 +52,6 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(IngleError, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _bug)
 
 
 async def _ours(_request: Request, error: Exception) -> JSONResponse:
@@ -59,19 +61,32 @@ async def _ours(_request: Request, error: Exception) -> JSONResponse:
 
 async def _invalid(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    where = [part for i, part in enumerate(first["loc"]) if not (i == 0 and part in _PARTS)]
-    param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where).lstrip(".") or "body"
-    message = f"{param}: {first['msg']}"
-    return JSONResponse(error_body(message[:1000], 400, param[:200], "invalid_value"), 400)
+    if isinstance(error.body, bytes):
+        param, said = "Content-Type", "must be application/json"
+    elif any(one["type"] == "json_invalid" for one in error.errors()):
+        param, said = "body", f"must be JSON ({error.errors()[0]['ctx']['error']}, at character {error.errors()[0]['loc'][-1]})"
+    else:
+        # Of what may be one thing or another, all that it is not is told; the deepest is about the one that was meant.
+        where, said = max(((_where(one, error.body), str(one["msg"])) for one in error.errors()), key=lambda pair: len(pair[0]))
+        param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where).lstrip(".") or "body"
+    return JSONResponse(error_body(f"{param}: {said}"[:1000], 400, param[:200], "invalid_value"), 400)
+
+
+def _where(error: Mapping[str, Any], body: Any) -> list[int | str]:
+    """The path to what is wrong, without the names of types that the library puts in between."""
+    found: list[int | str] = []
+    for part in error["loc"][1:] if error["loc"][:1] == ("body",) else error["loc"]:
+        if (isinstance(body, Mapping) and part in body) or (isinstance(body, list) and isinstance(part, int) and part < len(body)):
+            body = body[part]
+        elif part != error["loc"][-1] or error["type"] != "missing":
+            continue
+        found.append(part)
+    return found
 
 
 async def _http(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     message = str(error.detail) if error.detail else HTTPStatus(error.status_code).phrase
+    if message == "There was an error parsing the body":  # FastAPI's words for whatever its JSON reader gives up on
+        message = "body: must be JSON in UTF-8, nested less than some hundred deep, with numbers of less than 4,300 digits."
     return JSONResponse(error_body(message, error.status_code), error.status_code, error.headers)
-
-
-async def _bug(_request: Request, error: Exception) -> JSONResponse:
-    traceback.print_exception(error, file=sys.stderr)
-    return JSONResponse(error_body("This is a bug of Ingle; see the server's log.", 500, code=type(error).__name__), 500)
