@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from ingle.core.errors import IngleError
+from ingle.core.errors import IngleError, RequestError
 from ingle.core.event import Event
 from ingle.core.message import Chunk, Finish, Message, Request, Usage, Verdict
 from ingle.engine.grammar import Grammar
@@ -111,10 +111,11 @@ class Service:
         """Lets go the states of a conversation, or an answer, whose text was deleted."""
         self.scheduler.forget(owner, label)
 
-    async def drain(self) -> None:
-        """Takes nothing on any more, lets running answers finish within the time of grace, and ends the rest."""
+    async def drain(self, grace_s: float | None = None) -> None:
+        """Takes nothing on any more, lets running answers finish within the time of grace, and ends the rest. A later call may be in more
+        of a hurry."""
         if self._scheduler is not None:
-            await asyncio.to_thread(self._scheduler.close, self.settings.grace_s)
+            await asyncio.to_thread(self._scheduler.close, self.settings.grace_s if grace_s is None else grace_s)
             await asyncio.sleep(0)  # what the scheduler posted last
 
     async def close(self) -> None:
@@ -216,8 +217,12 @@ class Service:
 async def _prepare(model: LanguageModel, request: Request) -> tuple[list[int], Grammar | None]:
     """The prompt's ids, and the language of the answer; in a thread of its own where that takes longer than a moment."""
 
+    size = model.backend.config.vocab_size
+    if any(token >= size for token, _ in request.sampling.logit_bias):
+        raise RequestError("logit_bias", f"must map token ids below {size}", max(token for token, _ in request.sampling.logit_bias))
+
     def prepare() -> tuple[list[int], Grammar | None]:
         return model.encode(request), model.grammar(request)
 
-    size = len(request.prompt) if request.prompt is not None else sum(len(message.text) for message in request.messages)
-    return await asyncio.to_thread(prepare) if size > _SHORT_TEXT or request.constraint or request.tools else prepare()
+    length = len(request.prompt) if request.prompt is not None else sum(len(message.text) for message in request.messages)
+    return await asyncio.to_thread(prepare) if length > _SHORT_TEXT or request.constraint or request.tools else prepare()
