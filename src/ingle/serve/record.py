@@ -10,6 +10,8 @@ import os
 import queue
 import secrets
 import stat
+import sys
+import traceback
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
@@ -138,16 +140,21 @@ class Recorder:
         engine = None
         while (asked := self._inbox.get()) is not None:
             event, done = asked
+            waited_for = done.set_running_or_notify_cancel()  # a client may have gone meanwhile: the fact stays one
             try:
                 if ledger is None:
                     engine = open_database(self._home.database_url, {"ledger": MIGRATIONS})
                     ledger = Ledger(engine, self._home.keys)
-                done.set_result(ledger.append(event))
-            except IngleError as error:
-                self._fault = error
-                done.set_exception(error)
-            except BaseException as error:
-                done.set_exception(error)
-                raise
+                row = ledger.append(event)
+            except Exception as error:
+                if isinstance(error, IngleError):
+                    self._fault = error
+                else:
+                    traceback.print_exception(error, file=sys.stderr)
+                if waited_for:
+                    done.set_exception(error)
+            else:
+                if waited_for:
+                    done.set_result(row)
         if engine is not None:
             engine.dispose()
