@@ -1,14 +1,32 @@
 """Bodies of requests, as OpenAI's clients write them. Unknown fields are ignored, wrong types are errors that name the field."""
 
+import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ingle.core.errors import RequestError
 
 
 class Body(BaseModel):
     """What all bodies share: no "0.5" for 0.5, no NaN."""
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+
+
+class Whole(Body):
+    """What a request as a whole has to be, beside the types of its fields."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _can_be_written(cls, table: Any) -> Any:
+        """Raises RequestError for halves of characters and for NaN, also where any JSON may stand: neither can be kept, nor sent back."""
+        for name in cls.model_fields.keys() & table.keys() if isinstance(table, dict) else ():
+            try:
+                json.dumps(table[name], ensure_ascii=False, allow_nan=False).encode()
+            except (ValueError, RecursionError) as error:
+                raise RequestError(name, "must hold only whole characters and finite numbers, and not be nested too deeply") from error
+        return table
 
 
 class TextContent(Body):
@@ -107,7 +125,7 @@ class ToolChoice(Body):
     function: ChosenFunction
 
 
-class Drawing(Body):
+class Drawing(Whole):
     """How tokens are drawn; what chat and plain completions share. Null = the server's settings."""
 
     model: str = ""
@@ -177,7 +195,7 @@ class ResponsesText(Body):
     format: ResponsesFormat | None = None
 
 
-class ResponsesBody(Body):
+class ResponsesBody(Whole):
     """`POST /v1/responses`, the part for text."""
 
     model: str = ""
