@@ -53,7 +53,7 @@ class ServeSettings:
     places: int = 32
     """Answers written at once."""
     queue: int = 64
-    """Answers that may wait for a place; beyond it a request is refused with 429."""
+    """Answers that may wait for a place; beyond it a request is refused with 429. Each waits for a moment at least."""
     state_mb: int | None = None
     """Memory for what running answers and earlier prompts have read; none = a sixteenth of this machine's, 256 MB to 2 GB."""
     max_tokens: int = 1024
@@ -69,7 +69,7 @@ class ServeSettings:
 
     def __post_init__(self) -> None:
         limits = {
-            "port": (0, 65535), "requests_per_minute": (0, 10**6), "body_bytes": (1024, 1 << 30), "places": (1, 1024), "queue": (0, 10**5),
+            "port": (0, 65535), "requests_per_minute": (0, 10**6), "body_bytes": (1024, 1 << 30), "places": (1, 1024), "queue": (1, 10**5),
             "max_tokens": (1, 10**7),
             "deadline_s": (0.1, 86400.0), "grace_s": (0.0, 3600.0), "saved_mb": (0, 10**6),
         }  # fmt: skip
