@@ -107,6 +107,12 @@ class Service:
         self._scheduler = Scheduler(capacity, PrefixCache(capacity.state_bytes), post, saved)
         self.metrics.watch(self._scheduler)
 
+    @property
+    def most_at_once(self) -> int:
+        """Answers that one request may want at a time."""
+        capacity = self.settings.capacity()
+        return max(1, min(capacity.places_per_owner, capacity.queue_per_owner))
+
     def forget(self, owner: str, label: str) -> None:
         """Lets go the states of a conversation, or an answer, whose text was deleted."""
         self.scheduler.forget(owner, label)
