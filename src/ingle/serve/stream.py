@@ -25,17 +25,21 @@ class ClientGone(Exception):
 
 
 async def answers(service: Service, asks: Sequence[Ask]) -> AsyncGenerator[tuple[int, Chunk], None]:
-    """The chunks of several answers as they come, each with the number of its answer. The first error ends them all."""
+    """The chunks of several answers as they come, each with the number of its answer. The first error ends them all.
+
+    Only so many are asked at once as one user may have places: no request is refused for being too much by itself.
+    """
     if len(asks) == 1:
         async with aclosing(service.answer(asks[0])) as chunks:
             async for chunk in chunks:
                 yield 0, chunk
         return
     inbox: asyncio.Queue[tuple[int, Chunk | BaseException | None]] = asyncio.Queue()
+    turns = asyncio.Semaphore(service.most_at_once)
 
     async def read(number: int, ask: Ask) -> None:
         try:
-            async with aclosing(service.answer(ask)) as chunks:
+            async with turns, aclosing(service.answer(ask)) as chunks:
                 async for chunk in chunks:
                     inbox.put_nowait((number, chunk))
             inbox.put_nowait((number, None))
