@@ -16,7 +16,7 @@ from ingle.core.message import Chunk, Message, Request, TextPart, ToolCall
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.tool_calls import ToolCallStream
 from ingle.engine.tools import check_tools, style_of, tool_constraint
-from ingle.home.turns import drop, find_completion, path
+from ingle.home.turns import Turn, children, drop, find_completion, path
 from ingle.serve.convert import constraint_of, sampling_of
 from ingle.serve.door import asker, service_of
 from ingle.serve.reply import Growing, account_of, usage_of
@@ -61,8 +61,8 @@ async def delete_response(id_: str, service: Service = Depends(service_of), who:
     turn = await asyncio.to_thread(find_completion, service.engine, who, id_)
     if turn is None:
         raise _unknown(id_)
-    await asyncio.to_thread(drop, service.engine, who, turn.id)
-    service.forget(who, id_)
+    for label in await asyncio.to_thread(_drop, service, turn):
+        service.forget(who, label)
     return {"id": id_, "object": "response", "deleted": True}
 
 
@@ -74,6 +74,8 @@ def responses_request(body: ResponsesBody, service: Service, model: LanguageMode
     format_ = body.text.format if body.text else None
     wanted = ResponseFormat(type=format_.type, json_schema=JsonSchema(schema=format_.json_schema)) if format_ else None
     instructions = (Message.of("system", body.instructions),) if body.instructions else ()
+    if not body.input and not before:
+        raise RequestError("input", "must hold something", "nothing")
     items = [ResponsesItem(role="user", content=body.input)] if isinstance(body.input, str) else body.input
     drawing = Drawing.model_validate({"temperature": body.temperature, "top_p": body.top_p, "seed": body.seed})
     return Request(
@@ -238,6 +240,17 @@ def _tools(given: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
             raise RequestError(f"tools[{i}].type", "must be 'function'", str(tool.get("type"))[:40])
         tools.append({"type": "function", "function": {name: value for name, value in tool.items() if name not in ("type", "strict")}})
     return tuple(tools)
+
+
+def _drop(service: Service, turn: Turn) -> list[str]:
+    """Deletes a turn and all that hang on it. Returns the ids of the answers among them: each may have a state on disk."""
+    gone, left = [turn], [turn]
+    while left:
+        after = children(service.engine, turn.owner, left.pop().id)
+        gone += after
+        left += after
+    drop(service.engine, turn.owner, turn.id)
+    return [one.completion for one in gone if one.completion]
 
 
 def _unknown(id_: str) -> NotKept:
