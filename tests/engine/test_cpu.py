@@ -1,7 +1,9 @@
 """The compiled decoder step against its NumPy twin, over shapes, kinds and ways of looking back."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -19,7 +21,9 @@ from ingle.model.rope import inverse_frequencies
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
 
 
-def twin(config: ModelConfig, folder: Path, ids: list[int], half_cache: bool) -> np.ndarray:
+def twin(
+    config: ModelConfig, folder: Path, ids: list[int], half_cache: bool, adapter: Mapping[str, np.ndarray] = MappingProxyType({})
+) -> np.ndarray:
     """What the packed weights in a folder compute, by NumPy."""
     info = packing.read_pack(folder)
     assert info is not None
@@ -27,7 +31,7 @@ def twin(config: ModelConfig, folder: Path, ids: list[int], half_cache: bool) ->
     integer = {name.removesuffix(".weight") for name, place in info.places.items() if place.kind >= at.FLOAT_KINDS}
     frequencies, scale = inverse_frequencies(config)
     angles = np.arange(len(ids), dtype=np.float32)[:, None] * frequencies
-    return naive.decoder(config, weights, ids, (np.cos(angles) * scale, np.sin(angles) * scale), frozenset(integer), half_cache)
+    return naive.decoder(config, weights, ids, (np.cos(angles) * scale, np.sin(angles) * scale), frozenset(integer), half_cache, adapter)
 
 
 @st.composite

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ingle.core.errors import ContextError, RequestError
 from ingle.core.spec import ModelConfig
 from ingle.core.state import STEP_TOKENS
+from ingle.engine.adapter import Pairs
 
 
 class AnyState(Protocol):
@@ -51,6 +52,8 @@ class Segment:
     state: Any
     ids: Sequence[int]
     logits: Literal["none", "last", "all"] = "last"
+    adapter: Any = None
+    """What `Backend.adapter` made, for a sequence that is read with it; its state belongs to it from the beginning."""
 
 
 class Backend(Protocol):
@@ -72,6 +75,10 @@ class Backend(Protocol):
 
     def state_bytes(self, tokens: int) -> int:
         """Bytes of a state that has read so many tokens, and shares nothing."""
+        ...
+
+    def adapter(self, pairs: Pairs, digest: str) -> Any:
+        """Low-rank additions (see engine/adapter.py) that segments may name from the next step on. Raises DeltaError."""
         ...
 
     def save_state(self, state: Any, path: Path) -> None:

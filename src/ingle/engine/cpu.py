@@ -11,12 +11,13 @@ import numpy.typing as npt
 
 from ingle.core.spec import ModelConfig
 from ingle.core.state import BLOCK_TOKENS, State, StateLayout
+from ingle.engine.adapter import Adapter, Pairs, pack_adapter
 from ingle.engine.backend import Segment, check_segment
 from ingle.engine.memory import StepMemory, up32
 from ingle.engine.packing import PackInfo, unreached
 from ingle.engine.team import Team, usable_cores
 from ingle.kernels import layout as at
-from ingle.kernels.jit import kernel
+from ingle.kernels.jit import ADAPTER_KERNELS, kernel
 from ingle.model.rope import inverse_frequencies
 
 Array = npt.NDArray[Any]
@@ -44,9 +45,11 @@ class CpuBackend:
             self._weights = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
         self._eps = np.array([info.config.norm_eps], np.float32)
         self._records = _records(info, self.layout, self._weights.ctypes.data, self._eps.ctypes.data)
-        self._kernel = kernel("decoder_step", unreached(info, cache_dtype))
+        self._unreached = unreached(info, cache_dtype)
+        self._kernel = kernel("decoder_step", self._unreached | ADAPTER_KERNELS)
+        self._inner = 0  # largest rank of all adapters so far
         self._team = Team(self.threads)
-        self._memory = self._new_memory(1, 1, 1)
+        self._memory = self._new_memory(1, 1, 1, 0)
         self._lock = threading.Lock()
 
     def new_state(self) -> State:
@@ -81,8 +84,16 @@ class CpuBackend:
                 row += count
             return results
 
-    def _new_memory(self, rows: int, outputs: int, parts: int) -> StepMemory:
-        return StepMemory(self.config, self.layout, self.threads, self._team.counter, rows, outputs, parts)
+    def adapter(self, pairs: Pairs, digest: str) -> Adapter:
+        """Low-rank additions that segments may name from the next step on. The first one compiles two small kernels (2 s, once)."""
+        made = pack_adapter(self.config, pairs, digest)
+        step_kernel = kernel("decoder_step", self._unreached)
+        with self._lock:
+            self._kernel, self._inner = step_kernel, max(self._inner, made.width)
+        return made
+
+    def _new_memory(self, rows: int, outputs: int, parts: int, inner: int) -> StepMemory:
+        return StepMemory(self.config, self.layout, self.threads, self._team.counter, rows, outputs, parts, inner)
 
     def _prepare(self, segments: Sequence[Segment]) -> list[int]:
         """Fills the step's record and buffers; returns the wanted rows of logits of each segment."""
@@ -90,9 +101,9 @@ class CpuBackend:
         wanted = [{"none": 0, "last": 1, "all": count}[segment.logits] for segment, count in zip(segments, counts, strict=True)]
         rows, outputs = sum(counts), sum(wanted)
         table, tasks, parts = self._share_out(segments, rows)
-        if not self._memory.fits(rows, outputs, parts):
+        if not self._memory.fits(rows, outputs, parts, self._inner):
             sizes = (max(rows, self._memory.rows), max(outputs, self._memory.outputs), max(parts, self._memory.parts))
-            self._memory = self._new_memory(*sizes)
+            self._memory = self._new_memory(*sizes, self._inner)
         memory, row, output = self._memory, 0, 0
         for number, (segment, count, want) in enumerate(zip(segments, counts, wanted, strict=True)):
             start = segment.state.length
@@ -125,7 +136,8 @@ class CpuBackend:
             splits = -(-(state.length + count) // _SPLIT_TOKENS)
             tiles = -(-count * shared // at.TILE_ROWS)
             each = 1 if tiles * groups >= 4 * self.threads else splits  # few tiles: threads share the keys of each
-            table[number] = pages.ctypes.data, state.rings.ctypes.data, row, count, parts, each
+            adapted = segment.adapter.record.ctypes.data if segment.adapter is not None else 0
+            table[number] = pages.ctypes.data, state.rings.ctypes.data, row, count, parts, each, adapted
             first, end = row * shared, (row + count) * shared
             tasks += [
                 (number, group, tile, min(at.TILE_ROWS, end - tile), part * splits // each, (part + 1) * splits // each, part)

@@ -18,13 +18,16 @@ def up32(n: int) -> int:
 
 
 class StepMemory:
-    """float32 and int64 buffers for up to `rows` rows, `outputs` rows of logits and `parts` partial results of attention.
+    """float32 and int64 buffers for up to `rows` rows, `outputs` rows of logits, `parts` partial results of attention, and adapters of
+    a rank up to `inner`.
 
     `barrier` is the counter at which threads meet. It outlives these buffers: a thread may still look at it when the step is over.
     """
 
-    def __init__(self, config: ModelConfig, layout: StateLayout, threads: int, barrier: Array, rows: int, outputs: int, parts: int) -> None:
-        self.rows, self.outputs, self.parts = rows, outputs, parts
+    def __init__(
+        self, config: ModelConfig, layout: StateLayout, threads: int, barrier: Array, rows: int, outputs: int, parts: int, inner: int
+    ) -> None:
+        self.rows, self.outputs, self.parts, self.inner = rows, outputs, parts, inner
         self.record = np.zeros(at.STEP, np.int64)
         self._kept: list[Array] = []
         width, shared = layout.width, config.queries_per_group
@@ -35,6 +38,7 @@ class StepMemory:
             at.STREAM: rows * hidden, at.QUERIES: rows * queries, at.KEYS: rows * keys, at.VALUES_NEW: rows * keys,
             at.ROTATED: config.num_kv_heads * (rows * shared + at.TILE_ROWS) * width, at.PARTS: parts * part,
             at.GATED: rows * mlp, at.LIFTED: rows * mlp, at.SCRATCH: threads * at.scratch_floats(width),
+            at.INNER: 3 * rows * inner,
         }  # fmt: skip
         for field, count in floats.items():
             self.record[field] = self._new(count, np.float32).ctypes.data
@@ -59,11 +63,11 @@ class StepMemory:
             (at.BARRIER, barrier),
         ):  # fmt: skip
             self.record[field] = array.ctypes.data
-        self.record[at.THREADS] = threads
+        self.record[at.THREADS], self.record[at.INNER_WIDTH] = threads, inner
 
-    def fits(self, rows: int, outputs: int, parts: int) -> bool:
+    def fits(self, rows: int, outputs: int, parts: int, inner: int) -> bool:
         """Whether a step of this size needs no new buffers."""
-        return rows <= self.rows and outputs <= self.outputs and parts <= self.parts
+        return rows <= self.rows and outputs <= self.outputs and parts <= self.parts and inner <= self.inner
 
     def _new(self, count: int, dtype: Any) -> Array:
         array = np.zeros(max(count, 1), dtype)

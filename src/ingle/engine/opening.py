@@ -13,7 +13,7 @@ from ingle.engine.language_model import LanguageModel
 from ingle.engine.packing import PackInfo, check_pack, pack_checkpoint, read_pack, unreached
 from ingle.home.kept import Kept
 from ingle.home.place import Home
-from ingle.kernels.jit import build, needed
+from ingle.kernels.jit import ADAPTER_KERNELS, build, needed
 from ingle.model.checkpoint import Checkpoint, open_checkpoint
 from ingle.model.tokenizer import Tokenizer, open_tokenizer
 
@@ -57,7 +57,8 @@ def warm(source: Source, format_: str = "auto", cache_dtype: str | None = None, 
     Raises CheckpointError for files that can't be read, HomeError when the disk is full, KernelError.
     """
     info = _packed(source, format_, progress)
-    kernels = [*needed("decoder_step", unreached(info, cache_dtype or default_cache(format_))), "softmax_pick"]
+    skipped = unreached(info, cache_dtype or default_cache(format_)) | ADAPTER_KERNELS
+    kernels = [*needed("decoder_step", skipped), "softmax_pick"]
     build(kernels, lambda done, of: progress("compiling kernels", done, of))
     return info
 

@@ -2,19 +2,23 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor, nn
 
 from ingle.core.errors import CheckpointError
 from ingle.core.files import write_atomic
 from ingle.core.spec import ModelConfig
+from ingle.engine.adapter import Pairs, check_pairs
 from ingle.engine.backend import Segment, check_segment
 from ingle.model.module import Cache, CausalLM, Held
 
+TorchAdapter = dict[str, tuple[Tensor, Tensor]]
 _PARTS = ("keys", "values", "positions")
 
 
@@ -35,6 +39,16 @@ class TorchBackend:
         """Bytes of a cache of so many tokens, as if every group were a retrieval group."""
         config = self.config
         return 2 * len(config.layers) * config.num_kv_heads * config.head_dim * tokens * self._module.lm_head.weight.element_size()
+
+    def adapter(self, pairs: Pairs, digest: str) -> TorchAdapter:
+        """Low-rank additions; see `Backend.adapter`."""
+        check_pairs(self.config, pairs)
+        weight = self._module.lm_head.weight
+
+        def here(matrix: npt.NDArray[Any]) -> Tensor:
+            return torch.as_tensor(matrix).to(weight.device, weight.dtype)
+
+        return {name: (here(a), here(b)) for name, (a, b) in pairs.items()}
 
     def save_state(self, state: Cache, path: Path) -> None:
         """Writes a cache; see `Backend.save_state`."""
@@ -62,7 +76,22 @@ class TorchBackend:
         """Reads the tokens of every segment; see `Backend.forward`."""
         for segment in segments:
             check_segment(self.config, segment)
-        return [self._read(segment) for segment in segments]
+        return [self._read_with(segment) if segment.adapter else self._read(segment) for segment in segments]
+
+    def _read_with(self, segment: Segment) -> npt.NDArray[np.float32]:
+        """With the segment's adapter beside the linears that it adapts."""
+        hooks = []
+        for name, (a, b) in segment.adapter.items():
+
+            def add(_module: nn.Module, inputs: tuple[Tensor], output: Tensor, a: Tensor = a, b: Tensor = b) -> Tensor:
+                return output + nn.functional.linear(nn.functional.linear(inputs[0], a), b)
+
+            hooks.append(self._module.get_submodule(name).register_forward_hook(add))
+        try:
+            return self._read(segment)
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def _read(self, segment: Segment) -> npt.NDArray[np.float32]:
         ids = torch.tensor([list(segment.ids)], device=self._device)

@@ -40,11 +40,14 @@ class Entry:
 
 _LINEARS = ("linear_int4", "linear_int8", "linear_fp32", "linear_bf16")
 _ATTENTIONS = ("attention_f16", "attention_f32")
+ADAPTER_KERNELS = frozenset({"adapter_in", "adapter_out"})
+"""Reached only by steps with an adapter."""
 ENTRIES = {
     **{name: Entry("ingle.kernels.linear", 7) for name in _LINEARS},
     **{name: Entry("ingle.kernels.attention", 5) for name in _ATTENTIONS},
+    **{name: Entry("ingle.kernels.adapter", 3) for name in sorted(ADAPTER_KERNELS)},
     "softmax_pick": Entry("ingle.kernels.sample", 4),
-    "decoder_step": Entry("ingle.kernels.step", 3, (*_LINEARS, *_ATTENTIONS)),
+    "decoder_step": Entry("ingle.kernels.step", 3, (*_LINEARS, *_ATTENTIONS, *sorted(ADAPTER_KERNELS))),
 }
 
 

@@ -27,10 +27,15 @@ PLACES = 8 + DESCRIPTOR * 7
 """int64 of a layer: addresses of norms (0 = none), how streaming groups look back, seven linears, then per group its slot in
 a page (−1 = streaming) and the first block of its ring. A layer takes PLACES + 2 · groups."""
 
-PAGES, RINGS, FIRST, COUNT, PART, PARTS_EACH = range(6)
-SEGMENT = 6
+ADAPTER_RANK, ADAPTER_COLUMNS, ADAPTER_ROWS, ADAPTER_A, ADAPTER_A_SCALES, ADAPTER_B, ADAPTER_B_SCALES = range(7)
+ADAPTER = 7
+"""int64 of a low-rank addition to one linear: rank padded to 16 (0 = there is none), padded columns and rows, addresses of A and B
+and their scales. An adapter is seven of these for each layer, in the order of the layer's linears."""
+
+PAGES, RINGS, FIRST, COUNT, PART, PARTS_EACH, ADAPTED = range(7)
+SEGMENT = 7
 """int64 of one sequence's share of a step: address of its pages' addresses, address of its rings, first row, rows, its first
-partial result of attention, and how many of these each of its queries has."""
+partial result of attention, how many of these each of its queries has, and the address of its adapter (0 = none)."""
 
 TASK_SEGMENT, TASK_GROUP, TASK_ROW, TASK_ROWS, TASK_FROM, TASK_TO, TASK_PART = range(7)
 TASK = 7
@@ -38,11 +43,12 @@ TASK = 7
 splits of keys it reads, and which of the queries' partial results that makes."""
 
 BATCH, THREADS, TOKENS, SEGMENT_OF, POSITIONS, COSINE, SINE, SEGMENTS, TASKS, TASK_COUNT, OUTPUTS, OUTPUT_COUNT, LOGITS = range(13)
-STREAM, QUERIES, KEYS, VALUES_NEW, ROTATED, PARTS, GATED, LIFTED, SCRATCH, BARRIER, COUNTERS = range(13, 24)
-NORMED, ATTENDED, MIXED, FINAL = (24 + ACTIVATIONS * i for i in range(4))
-STEP = 24 + ACTIVATIONS * 4
+STREAM, QUERIES, KEYS, VALUES_NEW, ROTATED, PARTS, GATED, LIFTED, SCRATCH, BARRIER, COUNTERS, INNER, INNER_WIDTH = range(13, 26)
+NORMED, ATTENDED, MIXED, FINAL = (26 + ACTIVATIONS * i for i in range(4))
+STEP = 26 + ACTIVATIONS * 4
 """int64 of one step: rows and threads; per row token, segment, position and angles; segments; attention tasks; which rows want
-logits, and where; then scratch memory and the counters by which threads meet."""
+logits, and where; then scratch memory, the counters by which threads meet, and what adapters have between A and B: for each row three
+times INNER_WIDTH float32."""
 
 PHASES = 8
 """Counters of one layer: pieces of work that are shared out."""

@@ -1,6 +1,7 @@
 """The twins: what every kernel computes, in plain NumPy. Slow, obvious, and what the tests believe."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -91,18 +92,20 @@ def decoder(
     angles: tuple[Array, Array],
     integer: frozenset[str],
     half_cache: bool,
+    adapter: Mapping[str, Array] = MappingProxyType({}),
 ) -> Array:
     """Logits float64 [T, vocabulary] of one whole sequence.
 
     weights: by Hugging Face's names; angles: cosine and sine [T, dim/2]; integer: names of linears whose input is rounded to int8;
-    half_cache: keys and values are rounded to float16.
+    half_cache: keys and values are rounded to float16; adapter: by the name of a linear, what is added to its weights for input
+    that is not rounded.
     """
     T, dim = len(ids), config.head_dim
 
     def project(x: Array, name: str) -> Array:
-        if name in integer:
-            x = rounded(x.astype(np.float32))
-        return linear(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
+        seen = rounded(x.astype(np.float32)) if name in integer else x
+        y = linear(seen, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
+        return y + x @ adapter[name].T if name in adapter else y
 
     def heads(x: Array, norm: str) -> Array:
         x = x.reshape(T, -1, dim)

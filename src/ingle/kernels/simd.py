@@ -119,9 +119,11 @@ def set_half(_typing, address, value):
 
 
 def _loader(memory, widen):
+    ty, align = ir.VectorType(memory, LANES), 1 if memory is I8 else 2
+
     @intrinsic
     def load(_typing, address):
-        return VECTOR(ADDRESS), lambda _c, b, _s, args: widen(b, b.load(at_address(b, args[0], ir.VectorType(memory, LANES)), align=2))
+        return VECTOR(ADDRESS), lambda _c, b, _s, args: widen(b, b.load(at_address(b, args[0], ty), align=align))
 
     return load
 
@@ -133,6 +135,7 @@ def _from_bf16(b, v):
 load_f32 = _loader(F32, lambda _b, v: v)
 load_f16 = _loader(I16, from_half)
 load_bf16 = _loader(I16, _from_bf16)
+load_i8 = _loader(I8, lambda b, v: b.sitofp(b.sext(v, VI), VF))
 
 
 @intrinsic

@@ -17,6 +17,7 @@ from ingle.kernels.sync import barrier, external, take
 _linear_int4, _linear_int8 = external("linear_int4", 7), external("linear_int8", 7)
 _linear_fp32, _linear_bf16 = external("linear_fp32", 7), external("linear_bf16", 7)
 _attention_f16, _attention_f32 = external("attention_f16", 5), external("attention_f32", 5)
+_adapter_in, _adapter_out = external("adapter_in", 3), external("adapter_out", 3)
 _part_floats, _scratch_floats = njit(at.part_floats), njit(at.scratch_floats)
 
 
@@ -40,6 +41,31 @@ def _linear(linear, x, rows, out, accumulate, step, phase):
             else:
                 _linear_int8(arguments)
         first = take(get(step, at.COUNTERS), phase, portion)
+
+
+@njit
+def _adapter(step, row, index):
+    """The row's adapter in layer number `index`: address of its seven records; 0 = none."""
+    adapted = get(get(step, at.SEGMENTS) + 8 * at.SEGMENT * get(get(step, at.SEGMENT_OF), row), at.ADAPTED)
+    return adapted if adapted == 0 else adapted + 8 * 7 * at.ADAPTER * index
+
+
+@njit
+def _look(step, adapted, linear, x, row, slot):
+    """A x of one linear of a row's adapter. `linear`: its number in the layer; `slot`: which of the row's three places holds it."""
+    place = adapted + 8 * at.ADAPTER * linear
+    if adapted != 0 and get(place, at.ADAPTER_RANK) != 0:
+        inner = get(step, at.INNER) + 4 * get(step, at.INNER_WIDTH) * (3 * row + slot)
+        _adapter_in((place, x, inner))
+
+
+@njit
+def _add(step, adapted, linear, y, row, slot):
+    """y += B (A x), once the linear itself is done."""
+    place = adapted + 8 * at.ADAPTER * linear
+    if adapted != 0 and get(place, at.ADAPTER_RANK) != 0:
+        inner = get(step, at.INNER) + 4 * get(step, at.INNER_WIDTH) * (3 * row + slot)
+        _adapter_out((place, inner, y))
 
 
 @njit
@@ -98,7 +124,7 @@ def _cache(model, block, column, key, value):
 
 
 @njit
-def _place_row(model, layer, step, row, scratch):
+def _place_row(model, layer, step, row, scratch, adapted):
     """Rotates a row's queries into their tiles and its keys into the cache, with the values as they are."""
     dim, width, groups, heads = get(model, at.DIM), get(model, at.WIDTH), get(model, at.GROUPS), get(model, at.HEADS)
     shared, rows = heads // groups, get(step, at.BATCH)
@@ -108,6 +134,9 @@ def _place_row(model, layer, step, row, scratch):
     keys = get(step, at.KEYS) + row * 4 * get(layer + 8 * at.LINEAR_K, at.ROWS)
     values = get(step, at.VALUES_NEW) + row * 4 * get(layer + 8 * at.LINEAR_V, at.ROWS)
     segment = get(step, at.SEGMENTS) + 8 * at.SEGMENT * get(get(step, at.SEGMENT_OF), row)
+    _add(step, adapted, 0, queries, row, 0)
+    _add(step, adapted, 1, keys, row, 1)
+    _add(step, adapted, 2, values, row, 2)
     factor = np.float32(1 / np.sqrt(dim))
     for head in range(heads):
         line = head // shared * (rows * shared + at.TILE_ROWS) + row * shared + head % shared
@@ -133,7 +162,7 @@ def _attend(model, layer, step, thread, phase):
 
 
 @njit
-def _combine(model, step, row, scratch):
+def _combine(model, step, row, scratch, adapted):
     """Joins the parts of a row's attention into activations ATTENDED."""
     dim, width, groups, heads = get(model, at.DIM), get(model, at.WIDTH), get(model, at.GROUPS), get(model, at.HEADS)
     shared, size = heads // groups, 4 * _part_floats(width)
@@ -154,52 +183,64 @@ def _combine(model, step, row, scratch):
             store_f32(out + (head * dim + d) * 4, load_f32(scratch + 4 * d) / splat(f32_at(top + 4)))
         for d in range(whole, dim):
             set_f32(out + (head * dim + d) * 4, f32_at(scratch + 4 * d) / f32_at(top + 4))
+    _look(step, adapted, 3, out, row, 0)
     if get(model, at.QUANTISED) != 0:
         quantise(x, row, padded)
 
 
 @njit
-def _mlp_row(model, layer, step, row):
+def _mlp_row(model, layer, step, row, adapted):
     """silu(gate) · up of a row into activations MIXED."""
     x, padded = step + 8 * at.MIXED, get(model, at.MLP_PADDED)
     gate = get(step, at.GATED) + row * 4 * get(layer + 8 * at.LINEAR_GATE, at.ROWS)
     up = get(step, at.LIFTED) + row * 4 * get(layer + 8 * at.LINEAR_UP, at.ROWS)
+    _add(step, adapted, 4, gate, row, 0)
+    _add(step, adapted, 5, up, row, 1)
     silu_product(gate, up, get(x, at.VALUES) + row * padded * 4, get(layer + 8 * at.LINEAR_GATE, at.ROWS))
+    _look(step, adapted, 6, get(x, at.VALUES) + row * padded * 4, row, 2)
     if get(model, at.QUANTISED) != 0:
         quantise(x, row, padded)
 
 
 @njit
-def _layer(model, layer, step, thread, phase):
+def _layer(model, layer, step, thread, index):
     rows, threads, stream = get(step, at.BATCH), get(step, at.THREADS), get(step, at.STREAM)
-    width = 4 * get(model, at.HIDDEN_PADDED)
+    width, phase = 4 * get(model, at.HIDDEN_PADDED), index * at.PHASES
     scratch = get(step, at.SCRATCH) + thread * 4 * _scratch_floats(get(model, at.WIDTH))
     normed = step + 8 * at.NORMED
     for row in range(thread, rows, threads):
+        if index > 0:
+            _add(step, _adapter(step, row, index - 1), 6, stream + row * width, row, 2)
         _normalise(model, get(layer, at.NORM_1), stream + row * width, normed, row)
+        for linear in range(3):
+            _look(step, _adapter(step, row, index), linear, get(normed, at.VALUES) + row * width, row, linear)
     _meet(step)
     _linear(layer + 8 * at.LINEAR_Q, normed, rows, get(step, at.QUERIES), 0, step, phase)
     _linear(layer + 8 * at.LINEAR_K, normed, rows, get(step, at.KEYS), 0, step, phase + 1)
     _linear(layer + 8 * at.LINEAR_V, normed, rows, get(step, at.VALUES_NEW), 0, step, phase + 2)
     _meet(step)
     for row in range(thread, rows, threads):
-        _place_row(model, layer, step, row, scratch)
+        _place_row(model, layer, step, row, scratch, _adapter(step, row, index))
     _meet(step)
     _attend(model, layer, step, thread, phase + 3)
     _meet(step)
     for row in range(thread, rows, threads):
-        _combine(model, step, row, scratch)
+        _combine(model, step, row, scratch, _adapter(step, row, index))
     _meet(step)
     _linear(layer + 8 * at.LINEAR_O, step + 8 * at.ATTENDED, rows, stream, 1, step, phase + 4)
     _meet(step)
     for row in range(thread, rows, threads):
+        adapted = _adapter(step, row, index)
+        _add(step, adapted, 3, stream + row * width, row, 0)
         _normalise(model, get(layer, at.NORM_2), stream + row * width, normed, row)
+        _look(step, adapted, 4, get(normed, at.VALUES) + row * width, row, 0)
+        _look(step, adapted, 5, get(normed, at.VALUES) + row * width, row, 1)
     _meet(step)
     _linear(layer + 8 * at.LINEAR_GATE, normed, rows, get(step, at.GATED), 0, step, phase + 5)
     _linear(layer + 8 * at.LINEAR_UP, normed, rows, get(step, at.LIFTED), 0, step, phase + 6)
     _meet(step)
     for row in range(thread, rows, threads):
-        _mlp_row(model, layer, step, row)
+        _mlp_row(model, layer, step, row, _adapter(step, row, index))
     _meet(step)
     _linear(layer + 8 * at.LINEAR_DOWN, step + 8 * at.MIXED, rows, stream, 1, step, phase + 7)
     _meet(step)
@@ -214,10 +255,12 @@ def decoder_step(model, step, thread):
         embed(get(model, at.EMBEDDING), get(get(step, at.TOKENS), row), stream + row * width, get(model, at.HIDDEN))
     _meet(step)
     for i in range(layers):
-        _layer(model, get(model, at.LAYER) + i * size, step, thread, i * at.PHASES)
+        _layer(model, get(model, at.LAYER) + i * size, step, thread, i)
     outputs, final = get(step, at.OUTPUT_COUNT), step + 8 * at.FINAL
     for i in range(thread, outputs, threads):
-        _normalise(model, get(model, at.NORM), stream + get(get(step, at.OUTPUTS), i) * width, final, i)
+        row = get(get(step, at.OUTPUTS), i)
+        _add(step, _adapter(step, row, layers - 1), 6, stream + row * width, row, 2)
+        _normalise(model, get(model, at.NORM), stream + row * width, final, i)
     _meet(step)
     _linear(get(model, at.HEAD), final, outputs, get(step, at.LOGITS), 0, step, layers * at.PHASES)
     _meet(step)

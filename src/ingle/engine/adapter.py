@@ -1,0 +1,105 @@
+"""Low-rank adapters (LoRA, arXiv 2106.09685) beside packed weights: y = W x + B A x, each sequence with its own, or with none.
+
+A and B are rounded to int8 with one scale per row. An adapter is small and read by each of its sequences anew, so its bytes are
+what it costs; rounding it moves logits less than the 4 bits of the base do.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ingle.core.errors import DeltaError
+from ingle.core.spec import ModelConfig
+from ingle.kernels import layout as at
+
+Array = npt.NDArray[Any]
+Pairs = Mapping[str, tuple[Array, Array]]
+"""By the name of a linear (`model.layers.0.self_attn.q_proj`): A [rank, K] and B [N, rank], their common factor within B."""
+
+LINEARS = (
+    "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
+)  # fmt: skip
+"""What can be adapted without merging, in the order of a layer's records."""
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """An adapter as the decoder step wants it."""
+
+    digest: str
+    record: Array
+    width: int
+    """Largest rank, padded to 16."""
+    nbytes: int
+    _planes: list[Array] = field(default_factory=list, repr=False)
+    """What the record's addresses point to."""
+
+
+def linear_shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
+    """(outputs N, inputs K) of every linear that can be adapted."""
+    hidden, mlp = config.hidden_size, config.intermediate_size
+    queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    sizes = ((queries, hidden), (keys, hidden), (keys, hidden), (hidden, queries), (mlp, hidden), (mlp, hidden), (hidden, mlp))
+    return {f"model.layers.{i}.{name}": size for i in range(len(config.layers)) for name, size in zip(LINEARS, sizes, strict=True)}
+
+
+def check_pairs(config: ModelConfig, pairs: Pairs) -> None:
+    """Raises DeltaError for no pairs at all, a linear that the model doesn't have, or shapes that don't fit it."""
+    shapes = linear_shapes(config)
+    if not pairs:
+        raise DeltaError("adapter", "must touch at least one linear", "none")
+    for name, (a, b) in pairs.items():
+        if name not in shapes:
+            raise DeltaError("adapter", "must name linears of this model's layers", name, f"For example {next(iter(shapes))}.")
+        outputs, inputs = shapes[name]
+        if a.ndim != 2 or b.ndim != 2 or a.shape[1] != inputs or b.shape != (outputs, a.shape[0]) or not a.shape[0]:
+            rule = f"must have A of (rank, {inputs}) and B of ({outputs}, rank)"
+            raise DeltaError(f"adapter, {name}", rule, f"{a.shape} and {b.shape}")
+        if not (np.isfinite(a).all() and np.isfinite(b).all()):
+            raise DeltaError(f"adapter, {name}", "must hold finite numbers", "NaN or infinity")
+
+
+def pack_adapter(config: ModelConfig, pairs: Pairs, digest: str) -> Adapter:
+    """The adapter, packed. Raises DeltaError for pairs that don't fit."""
+    check_pairs(config, pairs)
+    record = np.zeros((len(config.layers), len(LINEARS), at.ADAPTER), np.int64)
+    planes: list[Array] = []
+    for i in range(len(config.layers)):
+        for j, name in enumerate(LINEARS):
+            pair = pairs.get(f"model.layers.{i}.{name}")
+            if pair is not None:
+                made = [*_rounded(pair[0], 16, 32), *_rounded(pair[1], 16, 16)]
+                planes += made
+                a, b = pair
+                sizes = (_up(a.shape[0], 16), _up(a.shape[1], 32), _up(b.shape[0], 16))
+                record[i, j] = (*sizes, *(plane.ctypes.data for plane in made))
+    width = int(record[..., at.ADAPTER_RANK].max())
+    return Adapter(digest, record, width, sum(plane.nbytes for plane in planes), planes)
+
+
+def _rounded(matrix: Array, rows_to: int, columns_to: int) -> tuple[Array, Array]:
+    """[N, K] → int8 panels [N/16, K, 16] and float32 scales [N], both padded with zeros."""
+    whole = np.zeros((_up(matrix.shape[0], rows_to), _up(matrix.shape[1], columns_to)), np.float32)
+    whole[: matrix.shape[0], : matrix.shape[1]] = matrix
+    scale = np.abs(whole).max(axis=1) / 127
+    q = np.rint(whole / np.where(scale > 0, scale, 1)[:, None]).astype(np.int8)
+    return np.ascontiguousarray(q.reshape(-1, 16, whole.shape[1]).transpose(0, 2, 1)), scale.astype(np.float32)
+
+
+def unpack_adapter(config: ModelConfig, pairs: Pairs) -> dict[str, Array]:
+    """B A [N, K] of every linear as the kernels multiply by it: the twin of the packing."""
+
+    def seen(matrix: Array) -> Array:
+        scale = np.abs(matrix.astype(np.float32)).max(axis=1, keepdims=True) / 127
+        kept: Array = np.rint(matrix / np.where(scale > 0, scale, 1)) * scale
+        return kept.astype(np.float64)
+
+    check_pairs(config, pairs)
+    return {name: seen(b) @ seen(a) for name, (a, b) in pairs.items()}
+
+
+def _up(n: int, to: int) -> int:
+    return -(-n // to) * to

@@ -1,0 +1,106 @@
+"""Adapters beside packed weights: each sequence its own, equal to their twin, and without a trace when they are gone."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingle.core.errors import DeltaError
+from ingle.core.spec import ModelConfig
+from ingle.engine.adapter import Pairs, linear_shapes, unpack_adapter
+from ingle.engine.backend import Segment
+from tests.engine.test_cpu import configs, twin
+from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
+
+
+def random_pairs(config: ModelConfig, seed: int, share: float = 1.0, most_rank: int = 20) -> Pairs:
+    draw = np.random.default_rng(seed)
+    pairs = {}
+    for name, (outputs, inputs) in linear_shapes(config).items():
+        if draw.random() < share or not pairs:
+            rank = int(draw.integers(1, most_rank + 1))
+            pairs[name] = (draw.standard_normal((rank, inputs)) * 0.3, draw.standard_normal((outputs, rank)) * 0.3)
+    return pairs
+
+
+@given(
+    config=configs(),
+    seed=st.integers(0, 10**6),
+    cuts=st.lists(st.integers(1, 60), min_size=1, max_size=3),
+    share=st.sampled_from([0.3, 1.0]),
+)
+@settings(max_examples=25, deadline=None)
+def test_a_step_with_an_adapter_is_its_twin(config: ModelConfig, seed: int, cuts: list[int], share: float) -> None:
+    ids, pairs = tokens(config, sum(cuts), seed), random_pairs(config, seed, share)
+    with TemporaryDirectory() as folder:
+        backend = backend_of(Path(folder), random_checkpoint(config, seed))
+        adapter, state, rows, start = backend.adapter(pairs, "a"), backend.new_state(), [], 0
+        for count in cuts:
+            rows.append(backend.forward([Segment(state, ids[start : start + count], "all", adapter)])[0].copy())
+            start += count
+        expected = twin(config, Path(folder) / "fp32", ids, False, unpack_adapter(config, pairs))
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(np.concatenate(rows) / scale, expected / scale, atol=2e-4)
+
+
+@pytest.mark.parametrize("format_", ["fp32", "int8", "int4", "bf16"])
+def test_many_adapters_in_one_batch_are_as_if_each_were_alone(tmp_path: Path, format_: str) -> None:
+    config = tiny_config()
+    backend = backend_of(tmp_path, random_checkpoint(config), format_)
+    ids = tokens(config, 40)
+    plain = backend.forward([Segment(backend.new_state(), ids, "all")])[0].copy()
+    adapters = [None, *(backend.adapter(random_pairs(config, seed, most_rank=4 + 16 * seed), str(seed)) for seed in range(4)), None]
+    alone = [backend.forward([Segment(backend.new_state(), ids, "all", adapter)])[0].copy() for adapter in adapters]
+    states = [backend.new_state() for _ in adapters]
+    backend.forward([Segment(state, ids[:33], "none", adapter) for state, adapter in zip(states, adapters, strict=True)])
+    for at in range(33, 40):  # one token of each at a time
+        rows = backend.forward([Segment(state, ids[at : at + 1], "last", a) for state, a in zip(states, adapters, strict=True)])
+        for row, expected in zip(rows, alone, strict=True):
+            np.testing.assert_array_equal(row[0], expected[at])
+    for other in alone[1:-1]:
+        assert np.abs(other - plain).max() > 0.1
+    np.testing.assert_array_equal(alone[0], plain)
+    np.testing.assert_array_equal(backend.forward([Segment(backend.new_state(), ids, "all")])[0], plain)
+
+
+def test_pytorch_adds_the_same(tmp_path: Path) -> None:
+    from ingle.engine.torch_backend import TorchBackend
+    from ingle.model.module import load_module
+
+    checkpoint = random_checkpoint(tiny_config(biases=True))
+    pairs, ids = random_pairs(checkpoint.config, 5), tokens(checkpoint.config, 50)
+    module = load_module(checkpoint)
+    merged = load_module(checkpoint)
+    for name, (a, b) in pairs.items():
+        weight = merged.get_submodule(name).weight
+        weight.data += weight.new_tensor(b @ a)
+    backend, oracle = TorchBackend(module, "m"), TorchBackend(merged, "m")
+    [with_it] = backend.forward([Segment(backend.new_state(), ids, "all", backend.adapter(pairs, "a"))])
+    [expected] = oracle.forward([Segment(oracle.new_state(), ids, "all")])
+    np.testing.assert_allclose(with_it, expected, atol=2e-3, rtol=1e-4)
+    [without] = backend.forward([Segment(backend.new_state(), ids, "all")])
+    assert np.abs(without - with_it).max() > 0.1
+    cpu = backend_of(tmp_path, checkpoint)
+    [ours] = cpu.forward([Segment(cpu.new_state(), ids, "all", cpu.adapter(pairs, "a"))])
+    assert np.abs(ours - expected).max() < 0.05 * np.abs(expected - without).max(), "rounding an adapter to int8 costs little of it"
+
+
+def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+    config = tiny_config()
+    backend = backend_of(tmp_path, random_checkpoint(config))
+    good = random_pairs(config, 0)
+    name = next(iter(good))
+    a, b = good[name]
+    for pairs, what in (
+        ({}, "at least one"),
+        ({"lm_head": (a, b)}, "must name linears"),
+        ({name: (a[:, :-1], b)}, "must have A of"),
+        ({name: (a, b[:, :0])}, "must have A of"),
+        ({name: (a[:0], b[:, :0])}, "must have A of"),
+        ({name: (np.full_like(a, np.nan), b)}, "finite"),
+    ):
+        with pytest.raises(DeltaError, match=what):
+            backend.adapter(pairs, "x")
