@@ -226,3 +226,23 @@ def test_a_long_prompt_is_read_in_pieces_beside_others(scheduler: Scheduler, mod
     reader.all()
     assert scheduler.counts.written_tokens - before >= 1500 // scheduler.capacity.prefill_tokens_beside
     writer.all()
+
+
+def test_models_that_share_a_backend_share_steps_but_no_states(scheduler: Scheduler, model: LanguageModel) -> None:
+    from tests.engine.test_adapter import random_pairs
+
+    config = model.backend.config
+    adapted = [
+        LanguageModel(f"tiny+{i}", model.backend, model.tokenizer, model.backend.adapter(random_pairs(config, i), str(i)), str(i))
+        for i in range(3)
+    ]
+    request = chat("the same question " * 10, max_tokens=40, sampling=FREE)
+    models = [model, *adapted]
+    before = scheduler.counts.steps
+    heard = [submit(scheduler, one, request)[1] for one in models]
+    for one, mine in zip(models, heard, strict=True):
+        chunks = mine.all()
+        assert [c.tokens for c in chunks] == [c.tokens for c in answer(one, request)]
+        assert chunks[-1].usage and chunks[-1].usage.cached_tokens == 0 and chunks[-1].usage.model_digest == one.digest
+    assert scheduler.counts.steps - before < 4 * 40, "they are written together"
+    assert len({one.digest for one in models}) == 4

@@ -91,7 +91,7 @@ def stats(talk: Talk, _rest: str) -> None:
         lines.append(("all of them", together))
     lines.append(("context", f"{talk.used_tokens:,} of {context:,} tokens, {size(talk.session.state.nbytes)} of state"))
     lines.append(("memory", f"{size(resident_bytes())} resident"))
-    lines.append(("model", f"{talk.model.name}, digest {talk.model.backend.digest}"))
+    lines.append(("model", f"{talk.model.name}, digest {talk.model.digest}"))
     for label, value in lines:
         note(f"  {label:<12} {value}")
 

@@ -45,7 +45,7 @@ class Outcome:
 
 def event_of(key: bytes, model: "LanguageModel", request: Request, outcome: Outcome) -> Event:
     """The fact that this answer leaves in the ledger; also of one that was stopped before its first token."""
-    nothing = Usage(0, 0, 0, 0.0, 0.0, 0, model_digest=model.backend.digest, seed=request.sampling.seed or 0)
+    nothing = Usage(0, 0, 0, 0.0, 0.0, 0, model_digest=model.digest, seed=request.sampling.seed or 0)
     return answer_event(key, model.name, request, outcome.text, outcome.finish, outcome.usage or nothing, outcome.verdicts)
 
 

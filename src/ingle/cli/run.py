@@ -118,7 +118,7 @@ def _print_json(model: "LanguageModel", request: "Request", outcome: "Outcome") 
     usage = asdict(outcome.usage) if outcome.usage else {}
     speeds = {"prefill_tokens_per_s": round(outcome.prefill_tokens_per_s, 1), "decode_tokens_per_s": round(outcome.decode_tokens_per_s, 1)}
     result: dict[str, object] = {"text": outcome.text, "finish": outcome.finish, "usage": usage | speeds}
-    result |= {"model": model.name, "model_digest": model.backend.digest, "seed": request.sampling.seed}
+    result |= {"model": model.name, "model_digest": model.digest, "seed": request.sampling.seed}
     result["parameters"] = asdict(request.sampling) | {"max_tokens": request.max_tokens, "stop": list(request.stop)}
     if request.logprobs is not None:
         result["logprobs"] = [asdict(entry) for entry in outcome.logprobs]

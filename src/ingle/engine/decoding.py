@@ -66,7 +66,7 @@ class Decoding:
         start, echo = self.state.length, self.request.echo and not self.written
         end = min(start + min(limit, _ECHO_TOKENS if echo else STEP_TOKENS), len(self.ids))
         logits: Literal["none", "last", "all"] = "last" if end == len(self.ids) else "none"
-        return Segment(self.state, self.ids[start:end], "all" if echo else logits)
+        return Segment(self.state, self.ids[start:end], "all" if echo else logits, self.model.adapter)
 
     def take(self, rows: npt.NDArray[np.float32]) -> Chunk | None:
         """What comes of the logits of the last segment; None while the prompt is being read."""
@@ -91,7 +91,7 @@ class Decoding:
         began, read = self._began or now, self._read or now
         return Usage(
             self.prompt_tokens, self.cached_tokens, self.written, read - began, now - read, self.state.nbytes, began - self._asked,
-            self.model.backend.digest, self.sampler.seed,
+            self.model.digest, self.sampler.seed,
         )  # fmt: skip
 
     def _write(self, logits: npt.NDArray[np.float32], echoed: tuple[TokenLogprob, ...]) -> Chunk:

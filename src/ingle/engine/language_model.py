@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ingle.core.digest import digest_json
 from ingle.core.errors import ContextError, RequestError
 from ingle.core.message import Request
 from ingle.engine.backend import Backend
@@ -21,6 +22,15 @@ class LanguageModel:
     name: str
     backend: Backend
     tokenizer: Tokenizer
+    adapter: Any = None
+    """What `backend.adapter` made, if this model is one of several that share a backend."""
+    adapter_digest: str = ""
+    """Of the deltas that the adapter was made of."""
+
+    @cached_property
+    def digest(self) -> str:
+        """What the answer depends on beside the request: weights, their format, and deltas."""
+        return digest_json([self.backend.digest, self.adapter_digest]) if self.adapter_digest else self.backend.digest
 
     def encode(self, request: Request) -> list[int]:
         """The ids that a request stands for.

@@ -167,12 +167,12 @@ class Scheduler:
     def _load(self, job: Job) -> None:
         """Brings back a state from disk if it has read more of the prompt than any in memory."""
         backend = job.model.backend
-        self._backends[backend.digest] = backend
-        found = self.saved.find(job.owner, backend.digest, job.ids) if self.saved is not None else None
+        self._backends[job.model.digest] = backend
+        found = self.saved.find(job.owner, job.model.digest, job.ids) if self.saved is not None else None
         if self.saved is None or found is None or job.request.echo:
             return
         length, saved = found
-        if length >= WORTH_WAITING + self.cache.known(job.owner, backend.digest, job.ids):
+        if length >= WORTH_WAITING + self.cache.known(job.owner, job.model.digest, job.ids):
             state = self.saved.load(saved, backend)
             if state is not None:
                 self.cache.put(saved.owner, saved.model, saved.ids.tolist(), state, saved.keep)
@@ -205,7 +205,7 @@ class Scheduler:
         """Gives a job its place, with as much of its prompt read as is known."""
         backend = job.model.backend
         self._load(job)
-        found = None if job.request.echo else self.cache.find(job.owner, backend.digest, job.ids)
+        found = None if job.request.echo else self.cache.find(job.owner, job.model.digest, job.ids)
         self.cache.shrink(self._free_bytes - job.needed_bytes)
         state = found.state if found else backend.new_state()
         job.decoding = Decoding(job.model, job.request, job.ids, state, job.grammar, job.asked)
@@ -223,7 +223,7 @@ class Scheduler:
             return False
         readers = (r for r in self._running if r.owner == job.owner and r.model is job.model and r.decoding.reading)
         soon = max((common_length(r.ids, job.ids) for r in readers if not r.request.echo), default=0)
-        return soon >= WORTH_WAITING + self.cache.known(job.owner, job.model.backend.digest, job.ids)
+        return soon >= WORTH_WAITING + self.cache.known(job.owner, job.model.digest, job.ids)
 
     def _step(self) -> list[Outcome]:
         """One call of one backend, and what came of it."""
@@ -295,7 +295,7 @@ class Scheduler:
         if job.request.echo:
             return
         self.cache.budget_bytes = max(0, self._free_bytes)
-        self.cache.put(job.owner, job.model.backend.digest, job.decoding.ids[: state.length], state, job.keep)
+        self.cache.put(job.owner, job.model.digest, job.decoding.ids[: state.length], state, job.keep)
         self._cached_bytes = self.cache.nbytes
 
 

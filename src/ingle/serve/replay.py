@@ -94,5 +94,5 @@ def compare(key: bytes, row: "Row", model: LanguageModel, request: Request, kept
     request = replace(request, sampling=replace(request.sampling, seed=int(facts.get("seed") or 0)))
     return Replay(
         row, request_digest(key, request) == facts.get("request"), answer_digest(key, kept) == facts.get("answer"),
-        answer_digest(key, now) == facts.get("answer"), model.backend.digest == facts.get("model"), kept, now,
+        answer_digest(key, now) == facts.get("answer"), model.digest == facts.get("model"), kept, now,
     )  # fmt: skip

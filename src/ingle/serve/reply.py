@@ -55,7 +55,7 @@ class Growing:
 
 def head(id_: str, kind: str, model: LanguageModel) -> dict[str, Any]:
     """What every answer and every chunk of one begins with."""
-    fingerprint = f"fp_{model.backend.digest[:16]}"
+    fingerprint = f"fp_{model.digest[:16]}"
     return {"id": id_, "object": kind, "created": int(time.time()), "model": model.name, "system_fingerprint": fingerprint}
 
 

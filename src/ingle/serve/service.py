@@ -198,7 +198,7 @@ class Service:
 
     async def _last(self, run: Run, chunk: Chunk, finish: Finish) -> Chunk:
         seed = run.ask.request.sampling.seed or 0
-        usage = chunk.usage or Usage(0, 0, 0, 0.0, 0.0, 0, model_digest=run.model.backend.digest, seed=seed)
+        usage = chunk.usage or Usage(0, 0, 0, 0.0, 0.0, 0, model_digest=run.model.digest, seed=seed)
         self.metrics.answered(finish, usage)
         event = self._event(run, finish, usage)
         row: Row = await asyncio.wrap_future(self.recorder.add(event))
