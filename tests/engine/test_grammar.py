@@ -16,7 +16,8 @@ import pytest
 
 from ingle.core.errors import RequestError
 from ingle.core.message import Constraint, Sampling
-from ingle.engine.grammar import Grammar, Vocabulary, check_constraint, grammar_of
+from ingle.engine.constraint import check_constraint
+from ingle.engine.grammar import Grammar, Vocabulary, grammar_of
 from ingle.engine.sampling import Sampler
 from ingle.model.checkpoint import open_checkpoint
 from ingle.model.tokenizer import Tokenizer, TokenizerFacts, make_facts
@@ -274,6 +275,7 @@ REFUSED = [
     ("lark", "start: start", "no text fits it"),
     ("lark", "%import .secret.X\nstart: X", "Unknown common regex"),
     ("lark", 'start: %json {"x-guidance": {"lenient": true}, "type": "object", "not": {}}', "not"),
+    ("lark", 'start: "\ud800"', "must be valid Unicode"),
     ("regex", "(", "unclosed group"),
     ("regex", r"(a)\1", "backreferences"),
     ("regex", r"[^\s\S]", "no text fits it"),
@@ -298,6 +300,7 @@ def test_a_check_without_a_model(vocabulary: Vocabulary) -> None:
                 check_constraint(Constraint(kind, source))  # type: ignore[arg-type]
     check_constraint(Constraint("json_schema", json.dumps(SCHEMAS["tree"])))
     check_constraint(Constraint("json_schema", having(type="array", uniqueItems=True)), lenient=True)
+    check_constraint(Constraint("json_schema", having(type="object", minProperties=2)), lenient=True)
     with pytest.raises(RequestError, match=r"x: .*Invalid type"):
         check_constraint(Constraint("json_schema", '{"type": "sting"}'), "x", lenient=True)
 

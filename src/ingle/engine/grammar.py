@@ -5,27 +5,26 @@ The vocabulary is told in the exact bytes that our tokenizer decodes to, so what
 no bytes: no grammar can ask for one, and those that end an answer are allowed exactly where the text may end.
 """
 
-import json
 import re
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core.errors import Busy, RequestError
+from ingle.core.errors import RequestError
 from ingle.core.message import Constraint
+from ingle.engine.constraint import FIELDS, NOUNS, grammar_source, on_deep_stack, one_line, parser_limits
 from ingle.model.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from llguidance import LLMatcher, LLParserLimits, LLTokenizer
-    from llguidance._lib import JsonCompileOptions
+    from llguidance import LLMatcher, LLTokenizer
 
 _PENALTIES = np.where(np.arange(256)[:, None] >> np.arange(8) & 1, np.float32(0), np.float32(-np.inf))
 """What a byte of a mask adds to eight logits [256, 8]."""
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Vocabulary:
     """A model's tokens as llguidance wants them. Takes 0.2 s and 10 MB for 49,000 tokens, so it is built once for each model."""
@@ -51,12 +50,12 @@ def grammar_of(tokenizer: Tokenizer, vocab_size: int) -> Vocabulary:
     ends = sorted(tokenizer.eos_ids)
     if not ends:
         raise RequestError("response_format", "needs a model with a token that ends an answer", "a model without one")
-    words = [b"" if token in tokenizer.control_ids else tokenizer.token_bytes(token) for token in range(vocab_size)]
+    mute = tokenizer.control_ids | tokenizer.eos_ids
+    words = [b"" if token in mute else tokenizer.token_bytes(token) for token in range(vocab_size)]
+    text, end = np.array([bool(word) for word in words]), np.isin(np.arange(vocab_size), ends)
     for token in ends:
-        words[token] = b""
-    text = np.array([bool(word) for word in words])
-    end = np.isin(np.arange(vocab_size), ends)
-    spelling = _Spelling(tokenizer, ends, [b"\xff" + tokenizer.token_bytes(i) if end[i] else word for i, word in enumerate(words)])
+        words[token] = b"\xff" + tokenizer.token_bytes(token)  # so the library marks what is no text
+    spelling = _Spelling(tokenizer, ends, words)
     tokens = LLTokenizer(TokenizerWrapper(spelling), eos_token=ends)
     spelling.greedy = tokens.greedy_tokenize
     names = (re.escape(tokenizer.token_bytes(token).decode(errors="replace")) for token in ends)

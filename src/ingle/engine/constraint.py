@@ -1,0 +1,158 @@
+"""Constraints as the library llguidance takes them, checked, and with limits: hostile ones cost little and kill nothing."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ingle.core.errors import Busy, RequestError
+from ingle.core.message import Constraint
+
+if TYPE_CHECKING:
+    from llguidance import LLParserLimits
+    from llguidance._lib import JsonCompileOptions
+
+T = TypeVar("T")
+FIELDS = {"json_schema": "response_format", "json_object": "response_format", "lark": "grammar", "regex": "grammar"}
+NOUNS = {"json_schema": "a JSON schema", "json_object": "a JSON schema", "lark": "a Lark grammar", "regex": "a regular expression"}
+_MOST_BYTES = {"json_schema": 64 << 10, "json_object": 64 << 10, "lark": 256 << 10, "regex": 64 << 10}
+JSON_OPTIONS: "JsonCompileOptions" = {
+    # Small models fill free whitespace without end. One space is what they learnt to write after ',' and ':'; no other is needed.
+    "item_separator": ", ?",
+    "key_separator": ": ?",
+    "whitespace_flexible": False,
+    # Without \uXXXX every key has one spelling. With it, a free key could be a named one in disguise, and escape its schema.
+    "json_allowed_escapes": 'nrbtf\\"',
+    "lenient": False,
+    "coerce_one_of": False,
+}
+"""How JSON is spelled, in llguidance's words."""
+_LIMITS = {
+    "initial_lexer_fuel": 1_000_000,  # 20 ms
+    "step_lexer_fuel": 50_000,  # 5 ms of work for one token
+    "step_max_items": 50_000,
+    "max_items_in_row": 2_000,
+    "max_lexer_states": 50_000,  # 1 to 2 kB each
+    "max_grammar_size": 300_000,
+}
+_STACK_BYTES = 512 << 20  # of address space, not memory; see `on_deep_stack`
+_stack_lock = threading.Lock()
+
+
+def check_constraint(constraint: Constraint, field: str = "", lenient: bool = False) -> None:
+    """Raises RequestError like `Grammar`, without a model. `lenient` leaves out what can't be enforced, as where nothing will be."""
+    field = field or FIELDS[constraint.kind]
+    fault = _fault(grammar_source(constraint, field, lenient), field)
+    if fault and not (lenient and fault.startswith("WARNING")):
+        raise RequestError(field, f"must be {NOUNS[constraint.kind]} that answers can be held to", fault)
+
+
+@lru_cache(64)
+def _fault(source: str, field: str) -> str:
+    """What is wrong with a grammar; empty if nothing is. Remembered, because clients send the same with every request."""
+    from llguidance import LLMatcher
+
+    def validate() -> tuple[bool, list[str]]:
+        return LLMatcher.validate_grammar_with_warnings(source, None, limits=parser_limits())
+
+    bad, messages = on_deep_stack(validate, field)
+    return ("" if bad else "WARNING: ") + one_line(messages[0]) if messages else ""
+
+
+def grammar_source(constraint: Constraint, field: str, lenient: bool = False) -> str:
+    """The grammar as llguidance takes it. Raises RequestError for what is too long, or is no schema to begin with."""
+    from llguidance import LLMatcher
+
+    most = _MOST_BYTES[constraint.kind]
+    try:
+        size = len(constraint.source.encode())
+    except UnicodeEncodeError as error:
+        raise RequestError(field, "must be valid Unicode", "a lone surrogate") from error
+    if size > most:
+        raise RequestError(field, f"must be at most {most:,} bytes", f"{size:,} bytes")
+    if constraint.kind == "lark":
+        return LLMatcher.grammar_from_lark(constraint.source)
+    if constraint.kind == "regex":
+        return LLMatcher.grammar_from_regex(constraint.source)
+    schema = {"type": "object"} if constraint.kind == "json_object" else _schema(constraint.source, field, lenient)
+    try:
+        options: JsonCompileOptions = {**JSON_OPTIONS, "lenient": lenient}
+        return LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=options)
+    except ValueError as error:
+        raise RequestError(field, "must be a JSON schema", one_line(str(error))) from error
+
+
+def _schema(text: str, field: str, lenient: bool) -> dict[str, Any]:
+    try:
+        schema = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(field, "must be a JSON schema", one_line(str(error))) from error
+    if not isinstance(schema, dict):
+        raise RequestError(field, "must be a JSON schema that is a table", one_line(text))
+    if "x-guidance" in schema:
+        raise RequestError(field, "must be a JSON schema without settings for the library that enforces it", "x-guidance")
+    for table in () if lenient else _tables(schema):
+        # Keys of one's own may come twice, and count as one for whoever reads them.
+        least, required = table.get("minProperties"), table.get("required", [])
+        if isinstance(least, int) and least > 1 and isinstance(required, list) and least > len(required):
+            raise RequestError(field, "can't ask for a number of keys that it doesn't name", f"minProperties: {least}")
+    return schema
+
+
+def _tables(value: Any) -> Iterator[dict[str, Any]]:
+    """All tables in a schema but those in its examples, in no order."""
+    left = [value]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            yield value
+            left += [item for key, item in value.items() if key not in ("enum", "const", "default", "examples")]
+        elif isinstance(value, list):
+            left += value
+
+
+def parser_limits() -> "LLParserLimits":
+    """What a grammar may cost."""
+    from llguidance import LLParserLimits
+
+    return LLParserLimits(**_LIMITS, verbose_errors=False)  # type: ignore[arg-type]
+
+
+def on_deep_stack(work: Callable[[], T], field: str) -> T:
+    """What `work` returns, done by a thread with room for deep recursion.
+
+    The library goes down a chain of rules or schemas by recursion, about 5 kB a link, and a stack that is too small kills the process.
+    Only the compiler does; a compiled grammar may be used anywhere. Raises Busy if the system has no room for the thread.
+    """
+    results: list[T] = []
+    faults: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as fault:  # panics of the library are no Exceptions
+            faults.append(fault)
+
+    thread = threading.Thread(target=run, name="grammar")
+    with _stack_lock:
+        before = threading.stack_size(_STACK_BYTES)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise Busy(field, "can't be read for lack of memory", error) from error
+        finally:
+            threading.stack_size(before)
+    thread.join()
+    if faults:
+        raise RequestError(field, "must be a grammar that the library can read", one_line(str(faults[0]))) from faults[0]
+    return results[0]
+
+
+def one_line(message: str) -> str:
+    """The one line of a library's message that says what is wrong."""
+    if message.startswith("NoExtension"):
+        return "no text fits it"
+    lines = [line.strip() for line in message.splitlines() if line.strip()] or [""]
+    said = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), lines[0])
+    return said if len(said) <= 200 else f"{said[:199]}…"
