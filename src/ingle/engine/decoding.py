@@ -43,7 +43,9 @@ class Decoding:
         self.sampler = Sampler(request.sampling, model.backend.config.vocab_size, ids)
         self.written = 0
         """Tokens of the answer so far."""
-        self._stream, self._stops = model.tokenizer.stream(continues=request.prompt is not None), StopStrings(request.stop)
+        # A grammar counts the space with which SentencePiece begins a text, so it has to be seen.
+        self._stream = model.tokenizer.stream(continues=request.prompt is not None or grammar is not None)
+        self._stops = StopStrings(request.stop)
         self._most = model.most_tokens(request, len(ids))
         self._grammar = grammar
         self._echoed = [TokenLogprob(ids[0], self._name(ids[0]), None)] if request.echo else []
