@@ -3,11 +3,13 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
+from ingle.core.digest import digest_bytes
 from ingle.core.message import Chunk, Finish, TokenLogprob, ToolCall, Usage
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.tool_calls import ToolCallStream
+from ingle.engine.tool_calls import Style, ToolCallStream
 
 FINISH: Mapping[Finish, str] = {
     "stop": "stop",
@@ -17,6 +19,12 @@ FINISH: Mapping[Finish, str] = {
     "blocked": "content_filter",
 }
 """OpenAI has no word for an answer that was cut by the server; like one that met its limit, it is not whole."""
+
+
+def calls_in(style: Style, completion: str) -> ToolCallStream:
+    """Reads calls out of an answer's words. Their ids follow from the answer's: one that is kept has the same whenever it is read."""
+    numbers = count()
+    return ToolCallStream(style, lambda: f"call_{digest_bytes(f'{completion} {next(numbers)}'.encode())[:24]}")
 
 
 @dataclass
