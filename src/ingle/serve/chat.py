@@ -11,11 +11,10 @@ from fastapi.responses import JSONResponse
 
 from ingle.core.message import Chunk, Request, TokenLogprob, ToolCall
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.tool_calls import ToolCallStream
 from ingle.engine.tools import check_tools, style_of, tool_constraint
 from ingle.serve.convert import constraint_of, message_of, sampling_of, stops_of
 from ingle.serve.door import asker, service_of
-from ingle.serve.reply import Growing, account_of, head, usage_of
+from ingle.serve.reply import Growing, account_of, calls_in, head, usage_of
 from ingle.serve.schema import ChatBody, ToolChoice
 from ingle.serve.service import Ask, Keep, Service
 from ingle.serve.stream import answers, event_stream, while_connected
@@ -31,7 +30,7 @@ async def chat_completions(
     model = await service.shelf.get(body.model)
     first = Ask(chat_request(body, service, model), model.name, who, keep=Keep() if body.store else None)
     asks = [first, *(_choice(first, body, service, number) for number in range(1, body.n or 1))]
-    reply = ChatReply(first.id, model, body, len(asks))
+    reply = ChatReply(asks, model, body)
     if body.stream:
         return await event_stream(http, reply.events(answers(service, asks)))
     return await while_connected(http, reply.whole(answers(service, asks)))
@@ -58,12 +57,12 @@ def chat_request(body: ChatBody, service: Service, model: LanguageModel) -> Requ
 class ChatReply:
     """The answers to one request, as chunks or whole."""
 
-    def __init__(self, id_: str, model: LanguageModel, body: ChatBody, choices: int) -> None:
-        self._head = head(id_, "chat.completion", model)
+    def __init__(self, asks: Sequence[Ask], model: LanguageModel, body: ChatBody) -> None:
+        self._head = head(asks[0].id, "chat.completion", model)
         self._chunk_head = self._head | {"object": "chat.completion.chunk"}
         self._model, self._body = model, body
         style = style_of(model.tokenizer) if body.tools and body.tool_choice != "none" else None
-        self._growing = [Growing(ToolCallStream(style) if style else None) for _ in range(choices)]
+        self._growing = [Growing(calls_in(style, ask.id) if style else None) for ask in asks]
         self._asked_usage = bool(body.stream_options and body.stream_options.include_usage)
 
     async def whole(self, chunks: AsyncGenerator[tuple[int, Chunk], None]) -> Response:
@@ -89,9 +88,10 @@ class ChatReply:
                 if calls:
                     delta["tool_calls"] = [{"index": counted + i} | _call(call) for i, call in enumerate(calls)]
                 begun.add(number)
-                if delta or chunk.finish or chunk.logprobs:
-                    yield self._piece(number, delta, growing.finish, chunk.logprobs)
-                if chunk.finish:
+                if delta or chunk.logprobs:
+                    yield self._piece(number, delta, None, chunk.logprobs)
+                if chunk.finish:  # in a piece of its own, as OpenAI does: clients look back at what came before
+                    yield self._piece(number, {}, growing.finish, ())
                     lasts.append(chunk)
         end: dict[str, Any] = self._chunk_head | {"choices": [], "ingle": account_of(lasts)}
         if self._asked_usage:
