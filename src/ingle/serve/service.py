@@ -211,7 +211,7 @@ class Service:
         """The words, where the user keeps them, with all that is needed to ask the same again."""
         ask, message = run.ask, Message.of("assistant", "".join(run.words))
         took = {name: getattr(usage, name) for name in ("queued_s", "prefill_s", "decode_s")}
-        facts = {**event.facts, **took, "request": parameters(ask.request, system=bool(keep.conversation))}
+        facts = {**event.facts, **took, "model_name": run.model.name, "request": parameters(ask.request, system=bool(keep.conversation))}
         history = () if keep.conversation else ask.request.messages
         keep_answer(self.engine, ask.asker, keep.parent, message, ask.id, facts, history, keep.conversation)
 
