@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from datetime import datetime
 from typing import Any
 
 from fastapi import APIRouter, Depends, Response
@@ -14,12 +15,11 @@ from fastapi.responses import JSONResponse
 from ingle.core.errors import NotKept, RequestError
 from ingle.core.message import Chunk, Message, Request, TextPart, ToolCall
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.tool_calls import ToolCallStream
 from ingle.engine.tools import check_tools, style_of, tool_constraint
-from ingle.home.turns import Turn, children, drop, find_completion, path
+from ingle.home.turns import Turn, drop, find_completion, path
 from ingle.serve.convert import constraint_of, sampling_of
 from ingle.serve.door import asker, service_of
-from ingle.serve.reply import Growing, account_of, usage_of
+from ingle.serve.reply import FINISH, Growing, account_of, calls_in, usage_of
 from ingle.serve.schema import Drawing, JsonSchema, ResponseFormat, ResponsesBody, ResponsesItem
 from ingle.serve.service import Ask, Keep, Service
 from ingle.serve.stream import answers, event_stream, while_connected
@@ -35,7 +35,7 @@ async def responses(
 ) -> Response:  # fmt: skip
     """An answer, in the shape of OpenAI's Responses API."""
     model = await service.shelf.get(body.model)
-    before = await asyncio.to_thread(_before, service, who, body.previous_response_id)
+    before = await _before(service, who, body.previous_response_id)
     ask = Ask(responses_request(body, service, model, before), model.name, who, f"resp_{uuid.uuid4().hex}", Keep() if body.store else None)
     reply = ResponsesReply(ask, model, body)
     chunks = answers(service, [ask])
@@ -50,9 +50,17 @@ async def kept_response(id_: str, service: Service = Depends(service_of), who: s
     turn = await asyncio.to_thread(find_completion, service.engine, who, id_)
     if turn is None:
         raise _unknown(id_)
-    facts = turn.facts or {}
-    table = _table(id_, str(facts.get("model_name", "")), "completed", [_message(f"msg_{id_}", turn.message.text)])
-    return table | {"ingle": {"events": [facts.get("seq")], "model_digest": facts.get("model")}}
+    facts, said = turn.facts or {}, await _said(service, turn)
+    cut = FINISH.get(facts.get("finish", "stop")) == "length"
+    output = [_message(f"msg_{id_}", said.text)] if said.text or not said.tool_calls else []
+    table = _table(id_, str(facts.get("model_name", "")), "incomplete" if cut else "completed", [*output, *map(_call, said.tool_calls)])
+    read, written = facts.get("prompt_tokens", 0), facts.get("completion_tokens", 0)
+    return table | {
+        "created_at": int(datetime.fromisoformat(turn.at).timestamp()),
+        "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
+        "usage": _usage(read, written, facts.get("cached_tokens", 0)),
+        "ingle": {"events": [facts.get("seq")], "model_digest": facts.get("model")},
+    }
 
 
 @router.delete("/v1/responses/{id_}", tags=["answers"])
@@ -61,8 +69,8 @@ async def delete_response(id_: str, service: Service = Depends(service_of), who:
     turn = await asyncio.to_thread(find_completion, service.engine, who, id_)
     if turn is None:
         raise _unknown(id_)
-    for label in await asyncio.to_thread(_drop, service, turn):
-        service.forget(who, label)
+    await asyncio.to_thread(drop, service.engine, who, turn.id)
+    service.forget(who, turn.conversation or id_)
     return {"id": id_, "object": "response", "deleted": True}
 
 
@@ -93,7 +101,7 @@ class ResponsesReply:
     def __init__(self, ask: Ask, model: LanguageModel, body: ResponsesBody) -> None:
         self._ask, self._model, self._body = ask, model, body
         offered = body.tools and body.tool_choice != "none"
-        self._growing = Growing(ToolCallStream(style_of(model.tokenizer)) if offered else None)
+        self._growing = Growing(calls_in(style_of(model.tokenizer), ask.id) if offered else None)
         self._item = f"msg_{ask.id}"
         self._number = 0
 
@@ -174,14 +182,9 @@ class ResponsesReply:
         cut = growing.finish == "length"
         table = self._now("incomplete" if cut else "completed", [*output, *map(_call, growing.calls)])
         usage = usage_of(lasts)
-        counts = {
-            "input_tokens": usage["prompt_tokens"],
-            "output_tokens": usage["completion_tokens"],
-            "total_tokens": usage["total_tokens"],
-        }
-        details = {"input_tokens_details": usage["prompt_tokens_details"], "output_tokens_details": {"reasoning_tokens": 0}}
+        counts = _usage(usage["prompt_tokens"], usage["completion_tokens"], usage["prompt_tokens_details"]["cached_tokens"])
         reason = {"reason": "max_output_tokens"} if cut else None
-        return table | {"incomplete_details": reason, "usage": counts | details, "ingle": account_of(lasts)}
+        return table | {"incomplete_details": reason, "usage": counts, "ingle": account_of(lasts)}
 
 
 def _table(id_: str, model: str, status: str, output: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -190,6 +193,11 @@ def _table(id_: str, model: str, status: str, output: Sequence[dict[str, Any]]) 
         "error": None, "incomplete_details": None, "instructions": None, "metadata": {}, "parallel_tool_calls": True, "tool_choice": "auto",
         "tools": [], "text": {"format": {"type": "text"}}, "usage": None,
     }  # fmt: skip
+
+
+def _usage(read: int, written: int, cached: int) -> dict[str, Any]:
+    counts = {"input_tokens": read, "output_tokens": written, "total_tokens": read + written}
+    return counts | {"input_tokens_details": {"cached_tokens": cached}, "output_tokens_details": {"reasoning_tokens": 0}}
 
 
 def _message(id_: str, text: str | None, status: str = "completed") -> dict[str, Any]:
@@ -202,14 +210,30 @@ def _call(call: ToolCall) -> dict[str, Any]:
     return {"id": f"fc_{call.id}", "type": "function_call", "status": "completed", **name}
 
 
-def _before(service: Service, who: str, previous: str | None) -> tuple[Message, ...]:
+async def _before(service: Service, who: str, previous: str | None) -> tuple[Message, ...]:
     """The conversation that a kept answer ends; instructions are not carried over, as with OpenAI."""
     if not previous:
         return ()
-    turn = find_completion(service.engine, who, previous)
+    turn = await asyncio.to_thread(find_completion, service.engine, who, previous)
     if turn is None:
         raise NotKept("previous_response_id", "must be of an answer that was kept", previous, "Ask with `store: true` to keep one.")
-    return tuple(before.message for before in path(service.engine, who, turn.id) if before.message.role != "system")
+    before = await asyncio.to_thread(path, service.engine, who, turn.id)
+    return (*(one.message for one in before[:-1] if one.message.role != "system"), await _said(service, turn))
+
+
+async def _said(service: Service, turn: Turn) -> Message:
+    """What the model said in an answer that is kept, words and calls apart; as it stands if its model is not here any more."""
+    facts = turn.facts or {}
+    if not facts.get("request", {}).get("tools"):
+        return turn.message
+    try:
+        model = await service.shelf.get(str(facts.get("model_name", "")))
+    except NotKept:
+        return turn.message
+    growing = Growing(calls_in(style_of(model.tokenizer), turn.completion))
+    growing.take(Chunk(turn.message.text, finish="stop"))
+    text = "".join(growing.text)
+    return Message("assistant", (TextPart(text),) if text else (), tuple(growing.calls))
 
 
 def _item(item: ResponsesItem, at: str) -> Message:
@@ -240,17 +264,6 @@ def _tools(given: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
             raise RequestError(f"tools[{i}].type", "must be 'function'", str(tool.get("type"))[:40])
         tools.append({"type": "function", "function": {name: value for name, value in tool.items() if name not in ("type", "strict")}})
     return tuple(tools)
-
-
-def _drop(service: Service, turn: Turn) -> list[str]:
-    """Deletes a turn and all that hang on it. Returns the ids of the answers among them: each may have a state on disk."""
-    gone, left = [turn], [turn]
-    while left:
-        after = children(service.engine, turn.owner, left.pop().id)
-        gone += after
-        left += after
-    drop(service.engine, turn.owner, turn.id)
-    return [one.completion for one in gone if one.completion]
 
 
 def _unknown(id_: str) -> NotKept:
