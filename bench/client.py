@@ -4,14 +4,16 @@ It writes requests by hand, notes bytes with their times while they stream, and 
 """
 
 import asyncio
+import contextlib
 import json
 import random
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from servers import Server
+if TYPE_CHECKING:
+    from servers import Server
 
 NO_END = {"0": -100, "2": -100}
 """Logit bias against both of SmolLM2's tokens that end an answer: all answers are then as long as they were asked to be."""
@@ -83,7 +85,7 @@ def _table(data: bytes) -> dict[str, Any]:
     return {} if data == b"[DONE]" else json.loads(data)
 
 
-async def ask(server: Server, body: dict[str, Any], key: str = "", reply: Reply | None = None) -> Reply:
+async def ask(server: "Server", body: dict[str, Any], key: str = "", reply: Reply | None = None) -> Reply:
     """One request over a connection of its own. `reply` is filled as it comes, so that something is there if this is cancelled.
 
     Raises OSError or asyncio.IncompleteReadError if the connection breaks.
@@ -100,11 +102,13 @@ async def ask(server: Server, body: dict[str, Any], key: str = "", reply: Reply 
         fields = dict(line.split(": ", 1) for line in lines[1:] if ": " in line)
         reply.status, reply.retry_after_s = int(lines[0].split()[1]), float(fields.get("retry-after", 0))
         if fields.get("transfer-encoding") == "chunked":
-            while size := int(await reader.readline(), 16):
+            while size := int(await reader.readuntil(b"\n"), 16):
                 reply.pieces.append((time.perf_counter(), (await reader.readexactly(size + 2))[:-2]))
         else:
             reply.pieces.append((time.perf_counter(), await reader.readexactly(int(fields["content-length"]))))
         reply.ended = time.perf_counter()
     finally:
         writer.transport.abort()  # hangs up if this was cancelled half-way
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
     return reply

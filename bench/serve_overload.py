@@ -69,7 +69,7 @@ async def client(server: Server, number: int, keys: list[str], until: float, see
         except TimeoutError:
             seen.hung_up += 1
             continue
-        except (OSError, asyncio.IncompleteReadError, ValueError) as error:
+        except (OSError, asyncio.IncompleteReadError) as error:
             seen.broken[type(error).__name__] += 1
             continue
         take(reply, stream, seen)
