@@ -4,13 +4,16 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.core.errors import ConfigError, HomeError, NotKept
 from ingle.home.base import MANIFEST, KeptFile, base_digest, list_bases, read_base, verify_base
-from ingle.home.kept import Kept, adopt, check_name, get_kept, keep, list_kept, remove
+from ingle.home.deltas import put_delta, stack_digest
+from ingle.home.kept import Kept, adopt, get_kept, keep, list_kept, remove
+from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.home.pull import pull
 from ingle.home.staging import staging, sweep_staging
@@ -90,9 +93,11 @@ def test_a_name_is_not_given_twice(home: Home, tmp_path: Path) -> None:
 
 def test_deltas_are_kept_in_order_and_protect_their_base(home: Home, tmp_path: Path) -> None:
     one = pull_bytes(home, tmp_path, b"1", "one")
-    kept = keep(home, "one", one.base, ["d" * 64, "c" * 64], replace=True)
+    first = put_delta(home, "first", "lora", one.base, {"a": np.ones(3, np.float32)}, {})
+    second = put_delta(home, "second", "lora", stack_digest(one.base, [first.digest]), {"a": np.ones(3, np.float32)}, {})
+    kept = keep(home, "one", one.base, [first.digest, second.digest], replace=True)
     assert get_kept(home, "one") == kept
-    assert kept.deltas == ("d" * 64, "c" * 64)
+    assert kept.deltas == (first.digest, second.digest)
     source = tmp_path / "source" / "one.gguf"
     source.write_bytes(b"new")
     with pytest.raises(ConfigError, match="deltas that were made for"):

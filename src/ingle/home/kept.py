@@ -1,9 +1,11 @@
-"""Kept models: a name for a base and the deltas on it. Listing them reads small files and imports no database."""
+"""Kept models: a name for a base and the deltas on it. `MODEL+DELTA` is a kept model with one more delta, and needs no file of its own.
+
+Listing them reads small files and imports no database.
+"""
 
 import difflib
 import json
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,14 +13,13 @@ from pathlib import Path
 
 from ingle.core.config import from_table, to_table
 from ingle.core.digest import canonical_json
-from ingle.core.errors import ConfigError, HomeError, NotKept
+from ingle.core.errors import ConfigError, DeltaError, HomeError, NotKept
 from ingle.core.files import os_errors, sync_folder, write_atomic
 from ingle.home.base import Base, read_base, verify_base
+from ingle.home.deltas import LOCK, delta_bytes, find_delta, get_delta, stack_digest, tree
+from ingle.home.names import NAME, check_name
 from ingle.home.place import Home
 from ingle.home.staging import discard
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_LOCK = "kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,11 @@ class Kept:
     created_at: str
     """UTC, ISO 8601."""
 
+    @property
+    def digest(self) -> str:
+        """Of the base and its deltas: what a further delta is made for."""
+        return stack_digest(self.base, self.deltas)
+
 
 @dataclass(frozen=True, slots=True)
 class Freed:
@@ -43,19 +49,8 @@ class Freed:
     """Digests of bases that no name used any more."""
     nbytes: int
     """Bytes on disk given back."""
-
-
-def check_name(name: str) -> str:
-    """`name`, if a model can be called so.
-
-    Raises ConfigError for anything but letters, digits, '.', '_' and '-', because a name is also a file name.
-    """
-    if "+" in name:
-        raise ConfigError("name", "must not hold '+', which joins a model and its deltas", repr(name), "Use '-' instead.")
-    if not _NAME.fullmatch(name):
-        rule = "must be 1 to 100 letters, digits, '.', '_' or '-', with a letter or digit first"
-        raise ConfigError("name", rule, repr(name), "Choose another name.")
-    return name
+    deltas: tuple[str, ...] = ()
+    """Digests of deltas that are gone."""
 
 
 def list_kept(home: Home) -> list[Kept]:
@@ -66,23 +61,44 @@ def list_kept(home: Home) -> list[Kept]:
     return [_read(home, name) for name in _names(home)]
 
 
-def get_kept(home: Home, name: str) -> Kept:
-    """The model of that name.
+def list_models(home: Home) -> list[Kept]:
+    """Every kept model, each followed by those that deltas make of it (`MODEL+DELTA`). Raises as `list_kept` does."""
+    found: list[Kept] = []
+    for kept in list_kept(home):
+        named = {kept.deltas: kept}
+        for above, _delta in tree(home, kept.base, kept.deltas):
+            named[above] = _with_delta(home, named[above[:-1]], above[-1])
+        found += named.values()
+    return found
 
-    Raises NotKept with the known names and close ones, HomeError if its file is damaged.
+
+def get_kept(home: Home, name: str) -> Kept:
+    """The model of that name, or that delta on it: `MODEL+DELTA`, `MODEL+DELTA+ANOTHER`.
+
+    Raises NotKept with the known names and close ones, DeltaError for a delta of another model, HomeError if a file is damaged.
     """
+    model, *deltas = name.split("+")
     names = _names(home)
-    if name not in names:
-        raise _not_kept(home, name, names)
-    return _read(home, name)
+    if model not in names:
+        raise _not_kept(home, model, names)
+    kept = _read(home, model)
+    for delta in deltas:
+        kept = _with_delta(home, kept, find_delta(home, kept.name, kept.digest, delta).digest)
+    return kept
+
+
+def _with_delta(home: Home, kept: Kept, digest: str) -> Kept:
+    delta = get_delta(home, digest)
+    return Kept(f"{kept.name}+{delta.name}", kept.base, (*kept.deltas, digest), delta.origin.get("created_at", kept.created_at))
 
 
 def keep(home: Home, name: str, base: str, deltas: Iterable[str] = (), replace: bool = False) -> Kept:
     """Gives a base (with deltas) a name. The same name for the same things again changes nothing.
 
-    Raises NotKept if there is no such base, ConfigError if the name can't be used, or is taken and `replace` is False.
+    Raises NotKept if there is no such base or delta, DeltaError for deltas that were made for something else, ConfigError if the name
+    can't be used, or is taken and `replace` is False.
     """
-    with home.lock(_LOCK):
+    with home.lock(LOCK):
         kept = _keep(home, name, base, tuple(deltas), replace)
         if replace:
             _sweep_unused(home)
@@ -95,7 +111,7 @@ def adopt(home: Home, folder: Path, base: Base, name: str, replace: bool = False
     With `replace` a taken name moves to the new base, and the old base goes when nothing else uses it. Raises as `keep` does.
     """
     target = home.base_folder(base.digest)
-    with home.lock(_LOCK):
+    with home.lock(LOCK):
         refuse_taken(home, name, base.digest, replace)
         if not _is_sound(home, base.digest):
             discard(home, target)
@@ -122,9 +138,10 @@ def refuse_taken(home: Home, name: str, base: str | None, replace: bool) -> None
         return
     if not replace:
         raise _name_taken(home, kept)
-    if kept.deltas:
+    deltas = len(kept.deltas) + sum(1 for _ in tree(home, kept.base))
+    if deltas:
         cure = "Keep the new files under another name, or remove the old model first."
-        raise ConfigError("name", f"{name} has deltas that were made for its present files", len(kept.deltas), cure)
+        raise ConfigError("name", f"{name} has deltas that were made for its present files", deltas, cure)
 
 
 def _is_sound(home: Home, digest: str) -> bool:
@@ -139,6 +156,8 @@ def _keep(home: Home, name: str, base: str, deltas: tuple[str, ...], replace: bo
     check_name(name)
     if not home.base_folder(base).is_dir():
         raise NotKept(f"base {base[:12]}", "is not in this home", "", "Pull it first.")
+    for at, digest in enumerate(deltas):
+        get_delta(home, digest).check_base(stack_digest(base, deltas[:at]))
     names = _names(home)
     _refuse_twin(name, names)
     if name in names:
@@ -170,22 +189,46 @@ def _name_taken(home: Home, kept: Kept) -> ConfigError:
 
 
 def remove(home: Home, name: str) -> Freed:
-    """Drops a name, then every base (with its packed weights) that no name uses any more.
+    """Drops a name, then every base (with its packed weights) that no name uses any more; of `MODEL+DELTA`, the delta.
 
-    Raises NotKept if there is no such name, HomeError if files can't be deleted.
+    Raises NotKept if there is no such name, DeltaError if deltas would be left without what they were made for, HomeError if files
+    can't be deleted.
     """
-    with home.lock(_LOCK):
+    with home.lock(LOCK):
+        if "+" in name:
+            return _remove_delta(home, get_kept(home, name))
         names = _names(home)
         if name not in names:
             raise _not_kept(home, name, names)
         # Reads the others before anything is dropped: an unreadable one might use a base that would look unused. The
         # model's own file is not read, so that a damaged one can be removed.
         used = {_read(home, other).base for other in names if other != name}
+        for base in _unused(home, used):
+            _refuse_orphans(name, [delta.name for _, delta in tree(home, base)])
         path = home.models / f"{name}.json"
         with os_errors(path):
             path.unlink()
         bases, nbytes = _sweep_bases(home, used)
     return Freed(name, bases, nbytes)
+
+
+def _remove_delta(home: Home, kept: Kept) -> Freed:
+    """Lets go the last delta of a stack, and what was packed with it; for holders of the lock."""
+    digest = kept.deltas[-1]
+    _refuse_orphans(kept.name, [delta.name for _, delta in tree(home, kept.base, kept.deltas)])
+    users = [other.name for other in list_kept(home) if digest in other.deltas]
+    if users:
+        raise DeltaError(f"delta {kept.name}", "is part of other kept models", ", ".join(users), f"Remove these first: ingle rm {users[0]}")
+    nbytes = delta_bytes(home, digest)
+    discard(home, home.delta_folder(digest))
+    return Freed(kept.name, (), nbytes + discard(home, home.pack_folder(kept.digest)), (digest,))
+
+
+def _refuse_orphans(name: str, deltas: list[str]) -> None:
+    """Raises DeltaError if these deltas would have nothing left that they can be applied to."""
+    if deltas:
+        cure = f"Remove them first, the newest first: ingle rm {name}+{deltas[-1]}"
+        raise DeltaError(f"model {name}", "is what other deltas were made for", ", ".join(deltas), cure)
 
 
 def _sweep_unused(home: Home) -> None:
@@ -194,15 +237,19 @@ def _sweep_unused(home: Home) -> None:
 
 def _sweep_bases(home: Home, used: set[str]) -> tuple[tuple[str, ...], int]:
     """Deletes the bases that are not in `used`, and their packs; for holders of the lock. Returns (digests, bytes freed)."""
-    unused = tuple(sorted(path.name for path in home.bases.iterdir() if path.name not in used)) if home.bases.is_dir() else ()
+    unused = _unused(home, used)
     nbytes = 0
     for digest in unused:
         nbytes += discard(home, home.pack_folder(digest)) + discard(home, home.base_folder(digest))
     return unused, nbytes
 
 
+def _unused(home: Home, used: set[str]) -> tuple[str, ...]:
+    return tuple(sorted(path.name for path in home.bases.iterdir() if path.name not in used)) if home.bases.is_dir() else ()
+
+
 def _names(home: Home) -> list[str]:
-    return sorted(path.stem for path in home.models.glob("*.json") if _NAME.fullmatch(path.stem))
+    return sorted(path.stem for path in home.models.glob("*.json") if NAME.fullmatch(path.stem))
 
 
 def _read(home: Home, name: str) -> Kept:

@@ -2,7 +2,9 @@
 
 bases/DIGEST/         original files of a model, never written again, and base.json
 models/NAME.json      a kept model: a base and its deltas
-packs/DIGEST/         weights as the engine wants them, one folder per base; may be deleted at any time
+deltas/DIGEST/        a delta: delta.json, tensors.safetensors and what was measured of it
+packs/DIGEST/         weights as the engine wants them, one folder per base (with deltas that are merged); may be deleted at any time
+tuning/               training that is not finished
 cache/jit             compiled kernels; may be deleted
 cache/downloads       unfinished downloads; may be deleted
 states/               what the model has read of conversations that are kept; may be deleted, they are then read again
@@ -45,9 +47,19 @@ class Home:
         return self.root / "models"
 
     @property
+    def deltas(self) -> Path:
+        """Folder of deltas, one per digest."""
+        return self.root / "deltas"
+
+    @property
     def packs(self) -> Path:
         """Folder of packed weights, one folder per base digest."""
         return self.root / "packs"
+
+    @property
+    def tuning(self) -> Path:
+        """Folder of training that is not finished."""
+        return self.root / "tuning"
 
     @property
     def jit(self) -> Path:
@@ -88,8 +100,12 @@ class Home:
         """Folder of one base."""
         return self.bases / digest
 
+    def delta_folder(self, digest: str) -> Path:
+        """Folder of one delta."""
+        return self.deltas / digest
+
     def pack_folder(self, digest: str) -> Path:
-        """Folder of everything derived from one base; goes when the base goes."""
+        """Folder of everything derived from one base, or from one with deltas; goes when these go."""
         return self.packs / digest
 
     def create(self) -> "Home":
@@ -97,7 +113,7 @@ class Home:
 
         Raises HomeError if they can't be made or written.
         """
-        for folder in (self.root, self.bases, self.models, self.packs, self.jit, self.downloads, self.staging, self.keys):
+        for folder in (self.root, self.bases, self.models, self.deltas, self.packs, self.jit, self.downloads, self.staging, self.keys):
             with os_errors(folder):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Permission bits say nothing to an administrator or about a read-only mount, a real write does.

@@ -12,8 +12,9 @@ from ingle.home.base import Base, KeptFile, describe_base, is_whole, list_bases,
 from ingle.home.catalogue import Entry
 from ingle.home.fetch import Progress, silent
 from ingle.home.hub import Snapshot, bring_from_hub, resolve
-from ingle.home.kept import Kept, adopt, check_name, get_kept, keep, refuse_taken
+from ingle.home.kept import Kept, adopt, get_kept, keep, refuse_taken
 from ingle.home.local import bring_from_local, find_same, local_files
+from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.home.source import HubSource, LocalSource, Source, default_name, find_source, source_id
 from ingle.home.staging import staging, sweep_staging

@@ -1,0 +1,231 @@
+"""Deltas in the home: each a folder under its digest, with its manifest, its tensors and its report. Whole, or not there at all.
+
+A delta belongs to a base and the deltas before it, by their digest (`stack_digest`), so a tree grows over each base. Tensors are
+safetensors, read by NumPy: keeping, listing and serving deltas needs no PyTorch.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ingle.core.config import from_table, to_table
+from ingle.core.delta import Delta, TensorEntry
+from ingle.core.digest import canonical_json, digest_bytes, digest_json
+from ingle.core.errors import ConfigError, DeltaError, HomeError, NotKept
+from ingle.core.files import os_errors, sync_folder, write_atomic
+from ingle.home.names import check_name
+from ingle.home.place import Home
+from ingle.home.staging import discard, staging
+
+if TYPE_CHECKING:
+    import numpy.typing as npt  # what the home is asked most often needs no NumPy
+
+MANIFEST, TENSORS, REPORT = "delta.json", "tensors.safetensors", "report.json"
+LOCK = "kept"
+"""Held while something becomes, or ceases to be, part of what is kept."""
+_DTYPES = {"float32": "F32", "float16": "F16"}  # NumPy's name → safetensors'
+_CURE = "Remove the delta, and make it anew."
+
+
+def stack_digest(base: str, deltas: Sequence[str]) -> str:
+    """The digest of a base with these deltas on it, in their order; without any, the base's own."""
+    return digest_json([base, *deltas]) if deltas else base
+
+
+def put_delta(
+    home: Home,
+    name: str,
+    kind: str,
+    base_digest: str,
+    tensors: "Mapping[str, npt.NDArray[Any]]",
+    origin: Mapping[str, str],
+    report: Mapping[str, Any] | None = None,
+) -> Delta:
+    """Keeps a delta; the same one again changes nothing. `base_digest` is the `stack_digest` of what it was made for.
+
+    Raises ConfigError for a name that can't be used or is taken on this base, DeltaError for tensors that can't be kept, HomeError.
+    """
+    import numpy as np
+
+    check_name(name)
+    check_tensors(name, tensors)
+    ordered = {key: np.ascontiguousarray(tensors[key]) for key in sorted(tensors)}
+    entries = {key: TensorEntry(value.shape, _DTYPES[str(value.dtype)], _sha256(value)) for key, value in ordered.items()}
+    delta = Delta(name, kind, base_digest, entries, dict(origin))
+    home.create()
+    with staging(home) as folder:
+        _write_tensors(folder / TENSORS, ordered)
+        if report is not None:
+            write_atomic(folder / REPORT, json.dumps(report, indent=1).encode(), mode=0o600)
+        write_atomic(folder / MANIFEST, canonical_json(to_table(delta)), mode=0o600)
+        sync_folder(folder)
+        with home.lock(LOCK):
+            refuse_taken_delta(home, name, base_digest, delta.digest)
+            target = home.delta_folder(delta.digest)
+            discard(home, target)  # the same one, or what is left of it
+            with os_errors(target):
+                folder.replace(target)
+                sync_folder(home.deltas)
+    return delta
+
+
+def refuse_taken_delta(home: Home, name: str, base_digest: str, digest: str = "") -> None:
+    """Raises ConfigError if another delta than `digest` has that name on that base."""
+    for other in list_deltas(home, base_digest):
+        if other.name.lower() == name.lower() and other.digest != digest:
+            cure = f"Choose another name, or remove that one first (`ingle rm MODEL+{other.name}`)."
+            raise ConfigError("name", "is taken by another delta of this model", other.name, cure)
+
+
+def check_tensors(name: str, tensors: "Mapping[str, npt.NDArray[Any]]") -> None:
+    """Raises DeltaError for no tensors, numbers that are not finite, or other types than float32 and float16."""
+    import numpy as np
+
+    if not tensors:
+        raise DeltaError(f"delta {name}", "must hold at least one tensor", "none")
+    for key, value in tensors.items():
+        if str(value.dtype) not in _DTYPES:
+            raise DeltaError(f"delta {name}, {key}", "must be float32 or float16", value.dtype)
+        if not np.isfinite(value).all():
+            raise DeltaError(f"delta {name}, {key}", "must hold finite numbers", "NaN or infinity", "Train with a lower learning rate.")
+
+
+def get_delta(home: Home, digest: str) -> Delta:
+    """The manifest of a delta. Raises NotKept if there is none, HomeError if it is damaged."""
+    path = home.delta_folder(digest) / MANIFEST
+    try:
+        changed = path.stat()
+    except OSError as error:
+        raise NotKept(f"delta {digest[:12]}", "is not in this home", "", "`ingle list` shows what is.") from error
+    return _read_manifest(path, digest, changed.st_mtime_ns, changed.st_size)
+
+
+@lru_cache(maxsize=4096)
+def _read_manifest(path: Path, digest: str, _changed_ns: int, _size: int) -> Delta:
+    """A server asks for every manifest at every request, and they hardly ever change."""
+    with os_errors(path):
+        data = path.read_bytes()
+    try:
+        delta = from_table(Delta, json.loads(data))
+    except (ValueError, TypeError, ConfigError) as error:
+        raise HomeError(str(path), "must be a delta's manifest", error, _CURE) from error
+    if delta.digest != digest:
+        raise HomeError(str(path), f"must describe delta {digest[:12]}", delta.digest[:12], _CURE)
+    return delta
+
+
+def list_deltas(home: Home, base_digest: str | None = None) -> list[Delta]:
+    """Every delta with a readable manifest, or those of one base, by name. A damaged one is found when a model asks for it."""
+    found = []
+    for path in home.deltas.glob(f"*/{MANIFEST}"):
+        try:
+            delta = get_delta(home, path.parent.name)
+        except (HomeError, NotKept):
+            continue
+        if base_digest in (None, delta.base_digest):
+            found.append(delta)
+    return sorted(found, key=lambda delta: (delta.name, delta.digest))
+
+
+def tree(home: Home, base: str, deltas: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Delta]]:
+    """Every delta that was made for this stack, or for one of those that grew on it, with the digests of its whole stack."""
+    by_base: dict[str, list[Delta]] = {}
+    for delta in list_deltas(home):
+        by_base.setdefault(delta.base_digest, []).append(delta)
+
+    def grow(below: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Delta]]:
+        for delta in by_base.get(stack_digest(base, below), ()):
+            above = (*below, delta.digest)
+            yield above, delta
+            yield from grow(above)
+
+    yield from grow(deltas)
+
+
+def find_delta(home: Home, model: str, base_digest: str, name: str) -> Delta:
+    """The delta of that name on that base. `model` is for messages.
+
+    Raises DeltaError if the name is only known on another base, NotKept if it is not known at all.
+    """
+    everywhere = list_deltas(home)
+    here = [delta for delta in everywhere if delta.base_digest == base_digest]
+    for delta in here:
+        if delta.name == name:
+            return delta
+    for delta in everywhere:
+        if delta.name == name:
+            delta.check_base(base_digest)
+    names = ", ".join(f"{model}+{delta.name}" for delta in here)
+    cure = f"Kept here: {names}." if names else f"{model} has no deltas; `ingle tune {model} DATA --name {name}` makes one."
+    raise NotKept(f"model {model}+{name}", "is not kept in this home", "", cure)
+
+
+def delta_tensors(home: Home, delta: Delta) -> "dict[str, npt.NDArray[Any]]":
+    """The tensors of a delta, every byte checked. Raises HomeError for a missing or altered file."""
+    path = home.delta_folder(delta.digest) / TENSORS
+    tensors = _read_tensors(path)
+    for fault in _faults(delta, tensors):
+        raise HomeError(f"{path}: {fault}", "must be as it was kept", "something else", _CURE)
+    return tensors
+
+
+def delta_report(home: Home, digest: str) -> dict[str, Any] | None:
+    """What was measured when a delta was made; None if nothing was, or it can't be read."""
+    try:
+        report: dict[str, Any] = json.loads((home.delta_folder(digest) / REPORT).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return report
+
+
+def delta_bytes(home: Home, digest: str) -> int:
+    """Bytes of a delta's files."""
+    return sum(path.stat().st_size for path in home.delta_folder(digest).glob("*"))
+
+
+def verify_delta(home: Home, digest: str) -> list[str]:
+    """What is wrong with a delta, tensor by tensor; empty = all is well."""
+    try:
+        delta = get_delta(home, digest)
+        return [f"{fault} is not as it was kept" for fault in _faults(delta, _read_tensors(home.delta_folder(digest) / TENSORS))]
+    except (HomeError, NotKept) as error:
+        return [str(error)]
+
+
+def _faults(delta: Delta, tensors: "Mapping[str, npt.NDArray[Any]]") -> Iterator[str]:
+    """Tensors that are missing, altered, or more than there should be."""
+    for name, entry in delta.tensors.items():
+        got = tensors.get(name)
+        if got is None or (got.shape, _DTYPES.get(str(got.dtype)), _sha256(got)) != (entry.shape, entry.dtype, entry.sha256):
+            yield name
+    yield from (name for name in tensors if name not in delta.tensors)
+
+
+def _sha256(value: "npt.NDArray[Any]") -> str:
+    return digest_bytes(value.tobytes())
+
+
+def _write_tensors(path: Path, tensors: "Mapping[str, npt.NDArray[Any]]") -> None:
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    try:
+        with os_errors(path):
+            save_file(dict(tensors), path, {"format": "pt"})
+            path.chmod(0o600)
+    except SafetensorError as error:
+        cure = "Is the disk full? Free some space and try again; nothing already kept was touched."
+        raise HomeError(str(path), "must be writable", error, cure) from error
+
+
+def _read_tensors(path: Path) -> "dict[str, npt.NDArray[Any]]":
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        with os_errors(path):
+            return load_file(path)
+    except SafetensorError as error:
+        raise HomeError(str(path), "must be a whole safetensors file", error, _CURE) from error
