@@ -66,8 +66,9 @@ async def _invalid(_request: Request, error: Exception) -> JSONResponse:
     elif any(one["type"] == "json_invalid" for one in error.errors()):
         param, said = "body", f"must be JSON ({error.errors()[0]['ctx']['error']}, at character {error.errors()[0]['loc'][-1]})"
     else:
-        # Of what may be one thing or another, all that it is not is told; the deepest is about the one that was meant.
-        where, said = max(((_where(one, error.body), str(one["msg"])) for one in error.errors()), key=lambda pair: len(pair[0]))
+        # Of what may be one thing or another, all that it is not is told; the deepest, or its length, is about the one that was meant.
+        found = [(one["type"] == "too_long", _where(one, error.body), str(one["msg"])) for one in error.errors()]
+        _, where, said = max(found, key=lambda one: (one[0], len(one[1])))
         param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where).lstrip(".") or "body"
     return JSONResponse(error_body(f"{param}: {said}"[:1000], 400, param[:200], "invalid_value"), 400)
 
@@ -75,12 +76,13 @@ async def _invalid(_request: Request, error: Exception) -> JSONResponse:
 def _where(error: Mapping[str, Any], body: Any) -> list[int | str]:
     """The path to what is wrong, without the names of types that the library puts in between."""
     found: list[int | str] = []
-    for part in error["loc"][1:] if error["loc"][:1] == ("body",) else error["loc"]:
+    loc = error["loc"][1:] if error["loc"][:1] == ("body",) else error["loc"]
+    for i, part in enumerate(loc):
         if (isinstance(body, Mapping) and part in body) or (isinstance(body, list) and isinstance(part, int) and part < len(body)):
             body = body[part]
-        elif part != error["loc"][-1] or error["type"] != "missing":
-            continue
-        found.append(part)
+            found.append(part)
+        elif i == len(loc) - 1 and error["type"] == "missing":
+            found.append(part)
     return found
 
 
