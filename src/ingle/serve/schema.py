@@ -1,11 +1,17 @@
 """Bodies of requests, as OpenAI's clients write them. Unknown fields are ignored, wrong types are errors that name the field."""
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 
 from ingle.core.errors import RequestError
+
+T = TypeVar("T")
+# One error is enough, and lists end somewhere: a report on each of a million wrong items takes minutes and gigabytes.
+Turns = Annotated[list[T], Field(fail_fast=True, max_length=1024)]
+Few = Annotated[list[T], Field(fail_fast=True, max_length=128)]
+TokenIds = Annotated[list[int], Field(fail_fast=True, max_length=1 << 20)]
 
 
 class Body(BaseModel):
@@ -17,16 +23,17 @@ class Body(BaseModel):
 class Whole(Body):
     """What a request as a whole has to be, beside the types of its fields."""
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _can_be_written(cls, table: Any) -> Any:
+    def _can_be_written(cls, table: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         """Raises RequestError for halves of characters and for NaN, also where any JSON may stand: neither can be kept, nor sent back."""
-        for name in cls.model_fields.keys() & table.keys() if isinstance(table, dict) else ():
+        made = handler(table)
+        for name in made.model_fields_set if isinstance(table, dict) else ():
             try:
                 json.dumps(table[name], ensure_ascii=False, allow_nan=False).encode()
             except (ValueError, RecursionError) as error:
                 raise RequestError(name, "must hold only whole characters and finite numbers, and not be nested too deeply") from error
-        return table
+        return made
 
 
 class TextContent(Body):
@@ -85,8 +92,8 @@ class ChatMessage(Body):
     """One turn."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[Content] | None = None
-    tool_calls: list[Call] | None = None
+    content: str | Few[Content] | None = None
+    tool_calls: Few[Call] | None = None
     tool_call_id: str | None = None
 
 
@@ -136,9 +143,9 @@ class Drawing(Whole):
     repetition_penalty: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
+    logit_bias: Annotated[dict[str, float], Field(max_length=1024)] | None = None
     seed: int | None = None
-    stop: str | list[str] | None = None
+    stop: str | Few[str] | None = None
     n: int | None = Field(None, ge=1, le=16)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -147,14 +154,14 @@ class Drawing(Whole):
 class ChatBody(Drawing):
     """`POST /v1/chat/completions`."""
 
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: Turns[ChatMessage] = Field(min_length=1)
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
     response_format: ResponseFormat | None = None
     grammar: str | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: Few[dict[str, Any]] | None = None
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     store: bool | None = None
@@ -163,7 +170,7 @@ class ChatBody(Drawing):
 class CompletionBody(Drawing):
     """`POST /v1/completions`."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: str | Few[str] | TokenIds | Few[TokenIds]
     max_tokens: int | None = Field(None, ge=0)
     logprobs: int | None = Field(None, ge=0, le=20)
     echo: bool | None = None
@@ -175,7 +182,7 @@ class ResponsesItem(Body):
 
     type: Literal["message", "function_call", "function_call_output"] = "message"
     role: Literal["system", "developer", "user", "assistant"] | None = None
-    content: str | list[dict[str, Any]] | None = None
+    content: str | Few[dict[str, Any]] | None = None
     call_id: str | None = None
     name: str | None = None
     arguments: str | None = None
@@ -199,14 +206,14 @@ class ResponsesBody(Whole):
     """`POST /v1/responses`, the part for text."""
 
     model: str = ""
-    input: str | list[ResponsesItem]
+    input: str | Turns[ResponsesItem]
     instructions: str | None = None
     max_output_tokens: int | None = Field(None, ge=1)
     temperature: float | None = None
     top_p: float | None = None
     seed: int | None = None
     text: ResponsesText | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: Few[dict[str, Any]] | None = None
     tool_choice: Literal["none", "auto", "required"] | dict[str, Any] | None = None
     previous_response_id: str | None = None
     store: bool | None = None
