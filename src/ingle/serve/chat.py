@@ -13,13 +13,13 @@ from ingle.core.message import Chunk, Request, TokenLogprob, ToolCall
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.tools import check_tools, style_of, tool_constraint
 from ingle.serve.convert import constraint_of, message_of, sampling_of, stops_of
-from ingle.serve.door import asker, service_of
+from ingle.serve.door import Keyed, asker, service_of
 from ingle.serve.reply import Growing, account_of, calls_in, head, usage_of
 from ingle.serve.schema import ChatBody, ToolChoice
 from ingle.serve.service import Ask, Keep, Service
 from ingle.serve.stream import answers, event_stream, while_connected
 
-router = APIRouter()
+router = APIRouter(route_class=Keyed)
 
 
 @router.post("/v1/chat/completions", tags=["answers"])

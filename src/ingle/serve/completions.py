@@ -13,13 +13,13 @@ from ingle.core.errors import RequestError
 from ingle.core.message import Chunk, Request, TokenLogprob
 from ingle.engine.language_model import LanguageModel
 from ingle.serve.convert import constraint_of, sampling_of, stops_of
-from ingle.serve.door import asker, service_of
+from ingle.serve.door import Keyed, asker, service_of
 from ingle.serve.reply import FINISH, account_of, head, usage_of
 from ingle.serve.schema import CompletionBody
 from ingle.serve.service import Ask, Service
 from ingle.serve.stream import answers, event_stream, while_connected
 
-router = APIRouter()
+router = APIRouter(route_class=Keyed)
 _MOST_PROMPTS = 128
 
 

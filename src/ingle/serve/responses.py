@@ -18,13 +18,13 @@ from ingle.engine.language_model import LanguageModel
 from ingle.engine.tools import check_tools, style_of, tool_constraint
 from ingle.home.turns import Turn, drop, find_completion, path
 from ingle.serve.convert import constraint_of, sampling_of
-from ingle.serve.door import asker, service_of
+from ingle.serve.door import Keyed, asker, service_of
 from ingle.serve.reply import FINISH, Growing, account_of, calls_in, usage_of
 from ingle.serve.schema import Drawing, JsonSchema, ResponseFormat, ResponsesBody, ResponsesItem
 from ingle.serve.service import Ask, Keep, Service
 from ingle.serve.stream import answers, event_stream, while_connected
 
-router = APIRouter()
+router = APIRouter(route_class=Keyed)
 Events = AsyncGenerator[dict[str, Any], None]
 Chunks = AsyncGenerator[tuple[int, Chunk], None]
 
