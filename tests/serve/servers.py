@@ -189,6 +189,12 @@ def events_of(response: httpx.Response) -> list[int]:
     return numbers
 
 
+def memory(server: Server) -> int:
+    """Bytes that its process holds."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
+
+
 def wait_until(true: Any, within_s: float = 10.0, pause_s: float = 0.02) -> None:
     """Asks again and again; fails when the time is over."""
     deadline = time.monotonic() + within_s
