@@ -1,0 +1,224 @@
+"""Answers that are being written for the page. They go on when nobody looks; only Stop stops them.
+
+A browser that is closed or loaded again changes nothing here: the page that comes back finds the answer where it is by now.
+"""
+
+import asyncio
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from ingle.core.errors import IngleError, LedgerError
+from ingle.serve.page_book import Book, Key
+from ingle.serve.page_facts import facts_of
+from ingle.serve.page_markdown import Growing, Stroke
+from ingle.serve.replay import parameters
+from ingle.serve.service import Ask, Service
+
+PAUSE_S = 1 / 15
+"""Least time between two changes of the page: the processor is needed for the model."""
+_SHARE = 0.05
+"""Most of the time that rendering may take of it."""
+_FACT_S = 10.0
+"""Longest to wait for the fact of an answer that was stopped."""
+_NEWEST = 200
+"""Facts among which it must be."""
+_MOST_FAILED = 200
+"""Failures that are remembered, so that a page which is loaded again can say why."""
+
+Watcher = Callable[[str, Sequence[Stroke]], None]
+"""Is told the stage ("opening", "reading", "writing") and what changed."""
+
+
+@dataclass(eq=False)
+class Writing:
+    """An answer on its way, or one that failed."""
+
+    ask: Ask
+    book: Book
+    parent: str
+    """The turn that it follows."""
+    stage: str = "opening"
+    words: list[str] = field(default_factory=list)
+    growing: Growing = field(default_factory=Growing)
+    watchers: list[Watcher] = field(default_factory=list)
+    stopped: bool = False
+    """By the user."""
+    error: Exception | None = None
+    task: asyncio.Task[None] | None = None
+    more: asyncio.Event = field(default_factory=asyncio.Event)
+    """Whether there is something to show."""
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """Whether no more words will come."""
+    over: bool = False
+    """Whether it is stored too."""
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while `growing` and the watchers change."""
+    shown: int = 0
+    """How many of the words the page has."""
+
+    @property
+    def running(self) -> bool:
+        """Whether it is still being written."""
+        return not self.over
+
+    @property
+    def text(self) -> str:
+        """All that was written."""
+        return "".join(self.words)
+
+    def watch(self, watcher: Watcher) -> None:
+        """Tells of every change from what `growing` has now; the caller holds the lock."""
+        self.watchers.append(watcher)
+        self.more.set()
+
+    def tell(self, strokes: Sequence[Stroke] = ()) -> None:
+        """Passes a change on."""
+        for watcher in self.watchers:
+            watcher(self.stage, strokes)
+
+
+class Desk:
+    """All answers of the page that are being written."""
+
+    def __init__(self, service: Service, changed: Callable[[Key], None]) -> None:
+        """`changed` is called when an answer began or ended in a conversation."""
+        self._service, self._changed = service, changed
+        self._writings: dict[tuple[Key, str], Writing] = {}
+
+    def begin(self, ask: Ask, book: Book, parent: str) -> None:
+        """Begins an answer behind a turn, unless one is being written there."""
+        known = self.at(book.key, parent)
+        if known is not None and known.running:
+            return
+        writing = self._writings[book.key, parent] = Writing(ask, book, parent)
+        writing.task = asyncio.create_task(self._run(writing), name="answer of the page")
+        self._changed(book.key)
+
+    def at(self, key: Key, parent: str) -> Writing | None:
+        """What is being written, or failed, behind a turn."""
+        return self._writings.get((key, parent))
+
+    def busy(self, owner: str) -> set[str]:
+        """The owner's conversations in which something is being written."""
+        return {key[1] for (key, _), writing in self._writings.items() if key[0] == owner and writing.running}
+
+    def stop(self, writing: Writing) -> None:
+        """Ends an answer; what was written of it stays."""
+        if writing.running and not writing.stopped and writing.task is not None:
+            writing.stopped = True
+            writing.task.cancel()
+
+    async def forget(self, key: Key) -> None:
+        """Ends everything in a conversation, for good."""
+        for place in [place for place in self._writings if place[0] == key]:
+            writing = self._writings[place]
+            self.stop(writing)
+            if writing.task is not None:
+                await asyncio.wait([writing.task])
+            self._writings.pop(place, None)
+
+    async def close(self) -> None:
+        """Waits for what the service is ending."""
+        tasks = [writing.task for writing in self._writings.values() if writing.task is not None]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=self._service.settings.grace_s)
+            for task in late:
+                task.cancel()
+
+    async def _run(self, writing: Writing) -> None:
+        painter = asyncio.create_task(self._paint(writing))
+        try:
+            await self._write(writing)
+        except asyncio.CancelledError:
+            if not writing.stopped:
+                raise
+            await self._keep_stopped(writing)
+        except IngleError as error:
+            writing.error = error
+        except Exception as error:
+            traceback.print_exception(error, file=sys.stderr)
+            writing.error = error
+        finally:
+            writing.ended.set()
+            writing.more.set()
+            await asyncio.wait([painter])
+            self._over(writing)
+
+    async def _write(self, writing: Writing) -> None:
+        ask, service = writing.ask, self._service
+        await service.shelf.get(ask.model)
+        writing.stage = "reading"
+        writing.tell()
+        async with aclosing(service.answer(ask)) as chunks:
+            async for chunk in chunks:
+                writing.words.append(chunk.text)
+                writing.more.set()
+                if chunk.finish is not None and ask.keep is None:
+                    facts = {**facts_of(chunk), "request": parameters(ask.request, system=True)}
+                    await writing.book.answered(writing.parent, writing.text, ask.id, facts)
+
+    async def _paint(self, writing: Writing) -> None:
+        """Shows what has come, at most every PAUSE_S, as long as somebody looks."""
+        while not writing.ended.is_set():
+            await writing.more.wait()
+            writing.more.clear()
+            began = time.perf_counter()
+            if writing.watchers:
+                async with writing.lock:
+                    if strokes := await asyncio.to_thread(_grow, writing):
+                        writing.tell(strokes)
+            pause = max(PAUSE_S, (time.perf_counter() - began) / _SHARE)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(writing.ended.wait(), pause)
+        async with writing.lock:
+            writing.tell(await asyncio.to_thread(lambda: [*_grow(writing), *writing.growing.finish()]))
+
+    async def _keep_stopped(self, writing: Writing) -> None:
+        """Keeps what was written of an answer that was stopped. Its fact is on its way to the ledger by now."""
+        if not writing.text.strip():
+            return
+        ask = writing.ask
+        try:
+            facts = {**await self._fact(ask), "request": parameters(ask.request, system=True)}
+            await writing.book.answered(writing.parent, writing.text, ask.id, facts)
+        except IngleError as error:
+            writing.error = error
+
+    async def _fact(self, ask: Ask) -> dict[str, Any]:
+        """The fact of an answer. Raises LedgerError if there is none."""
+        from ingle.ledger.chain import Ledger
+
+        ledger = Ledger(self._service.engine, self._service.home.keys)
+
+        def read() -> Mapping[str, Any] | None:
+            rows = ledger.read(kind="answer", last=_NEWEST)
+            return next(({**row.values, "seq": row.seq, "model_name": row.subject} for row in rows if row.values.get("id") == ask.id), None)
+
+        until = time.monotonic() + _FACT_S
+        while (facts := await asyncio.to_thread(read)) is None:
+            if time.monotonic() > until:
+                raise LedgerError("answer", "must have left its fact in the ledger", ask.id)
+            await asyncio.sleep(0.05)
+        return dict(facts)
+
+    def _over(self, writing: Writing) -> None:
+        writing.over = True
+        if writing.error is None and (not writing.stopped or writing.text.strip()):
+            self._writings.pop((writing.book.key, writing.parent), None)
+        failed = [place for place, known in self._writings.items() if not known.running]
+        for place in failed[:-_MOST_FAILED]:
+            del self._writings[place]
+        self._changed(writing.book.key)
+
+
+def _grow(writing: Writing) -> list[Stroke]:
+    text, writing.shown = "".join(writing.words[writing.shown :]), len(writing.words)
+    if not text:
+        return []
+    writing.stage = "writing"
+    return writing.growing.take(text)

@@ -1,0 +1,136 @@
+"""Who looks at the page: somebody on this machine, or the user of a key, who signed in with it.
+
+A sign-in is a cookie that this home signed: the key's id, a number of its own and when it ends, never the key itself. That the key
+is still good is looked up for each page and each action, so a revoked key is out at once.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import secrets
+import time
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, quote
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from ingle.home.api_keys import check_key, list_keys
+from ingle.serve.page_static import static_text, static_url
+from ingle.serve.record import answer_key
+from ingle.serve.service import Service
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+COOKIE = "ingle_sign_in"
+LIFE_S = 30 * 86400
+"""Longest that a sign-in is good for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Whoever looks at one page."""
+
+    owner: str
+    """Id of the key; "" for somebody on this machine who needs none."""
+    name: str = ""
+    """Of the key."""
+    sign_in: str = ""
+    """The cookie."""
+
+
+class PageDoor:
+    """Lets people in."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._secret = b""
+        self._ended: set[str] = set()
+
+    async def visitor(self, cookie: str) -> Visitor | None:
+        """Who comes with this cookie; None if they have to sign in first."""
+        if not self._service.settings.needs_key:
+            return Visitor("")
+        return await asyncio.to_thread(self._check, cookie)
+
+    def sign_in(self, secret: str) -> str | None:
+        """A cookie for the user of a key; None if the key is not good. Reads the database."""
+        key = check_key(self._service.engine, secret.strip())
+        if key is None:
+            return None
+        said = f"{key.id}.{secrets.token_hex(12)}.{int(time.time()) + LIFE_S}"
+        return f"{said}.{self._mac(said)}"
+
+    def sign_out(self, cookie: str) -> None:
+        """Ends a sign-in in every tab. Reads the database."""
+        if self._check(cookie):
+            self._ended.add(cookie)
+
+    def _check(self, cookie: str) -> Visitor | None:
+        said, _, mac = cookie.rpartition(".")
+        if cookie in self._ended or not hmac.compare_digest(mac.encode(), self._mac(said).encode()):
+            return None
+        owner, _, until = said.split(".")
+        name = _good_key(self._service.engine, owner) if int(until) > time.time() else None
+        return None if name is None else Visitor(owner, name, cookie)
+
+    def _mac(self, said: str) -> str:
+        if not self._secret:
+            self._secret = hmac.digest(answer_key(self._service.home), b"ingle.page sign-in", hashlib.sha256)
+        return hmac.digest(self._secret, said.encode(), hashlib.sha256).hex()
+
+
+def sign_in_routes(door: PageDoor) -> APIRouter:
+    """The sign-in: a plain form that works without any script."""
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/sign-in")
+    async def show(request: Request) -> Response:
+        if await door.visitor(request.cookies.get(COOKIE, "")):
+            return RedirectResponse(_local(request.query_params.get("next", "")), 303)
+        return _form(request.query_params.get("next", ""))
+
+    @router.post("/sign-in")
+    async def enter(request: Request) -> Response:
+        sent = parse_qs((await request.body()).decode("utf-8", "replace"))
+        goal = sent.get("next", [""])[0]
+        cookie = await asyncio.to_thread(door.sign_in, sent.get("key", [""])[0])
+        if cookie is None:
+            return _form(goal, "This key is unknown here, or was revoked.", 401)
+        response = RedirectResponse(_local(goal), 303)
+        response.set_cookie(COOKIE, cookie, httponly=True, samesite="strict", secure=request.url.scheme == "https")
+        return response
+
+    @router.post("/sign-out")
+    async def leave(request: Request) -> Response:
+        await asyncio.to_thread(door.sign_out, request.cookies.get(COOKIE, ""))
+        response = RedirectResponse("/sign-in", 303)
+        response.delete_cookie(COOKIE, httponly=True, samesite="strict")
+        return response
+
+    return router
+
+
+def sign_in_url(path: str) -> str:
+    """Where to sign in, and to come back from."""
+    return f"/sign-in?next={quote(path)}"
+
+
+def _form(goal: str, trouble: str = "", status: int = 200) -> Response:
+    page = static_text("sign_in.html")
+    values = {"css": static_url("page.css"), "icon": static_url("icon.svg"), "next": _local(goal), "trouble": trouble}
+    for name, value in values.items():
+        page = page.replace(f"{{{{{name}}}}}", escape(value))
+    return HTMLResponse(page, status, {"Cache-Control": "no-store"})
+
+
+def _local(goal: str) -> str:
+    """A path of this page, whatever somebody put into the address."""
+    return goal if goal.startswith("/c/") and "\\" not in goal and goal.isprintable() else "/"
+
+
+def _good_key(engine: "Engine", owner: str) -> str | None:
+    return next((key.name for key in list_keys(engine) if key.id == owner and key.revoked is None), None)

@@ -1,0 +1,185 @@
+"""Markdown of an answer as HTML that can do nothing: what a model writes is never trusted.
+
+Raw HTML is shown as text, links lead only to http, https and mailto, and images are links: nothing is loaded because of an answer.
+`Growing` renders an answer while it is written. Blocks that are complete are sent once; only the last, open one is sent again.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from html import escape
+from itertools import takewhile
+from typing import TYPE_CHECKING
+
+from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
+
+if TYPE_CHECKING:
+    from markdown_it.token import Token
+    from markdown_it.utils import EnvType, OptionsDict
+
+Stroke = tuple[str, int, str]
+"""One change for the browser: ("done", 0, HTML of complete blocks); ("open", how much of the open one's HTML stays, what follows it);
+("code", 0, what was added to the code of the open one). Lengths are in UTF-16 units, as in JavaScript."""
+
+_LANGUAGE = re.compile(r"[A-Za-z0-9_+#.-]{1,30}")
+_MOST_HIGHLIGHTED = 20_000
+"""Characters of code beyond which colours are not worth their time (4 ms for 1,000)."""
+_LINKS = re.compile(r"(https?|mailto):", re.IGNORECASE)
+# A line of nothing but marks may become a rule, a list, a fence or bold text: what it is shows with its next character.
+_UNDECIDED = re.compile(r"(^|\n)[ \t]*([-=*_+#>`~|]+|\d{1,9}[.)]?)[ \t]*$|[*`]+$")
+
+
+def render(text: str) -> str:
+    """The HTML of a whole answer."""
+    return str(_markdown().render(text))
+
+
+class Growing:
+    """An answer on its way."""
+
+    def __init__(self) -> None:
+        self._done: list[str] = []
+        self._source = ""
+        self._open = ""
+        self._code = ""
+
+    @property
+    def complete(self) -> str:
+        """The HTML of the blocks that are complete."""
+        return "".join(self._done)
+
+    @property
+    def open(self) -> Stroke:
+        """What stands behind it."""
+        return "open", 0, self._open
+
+    def take(self, text: str) -> list[Stroke]:
+        """What more of the answer changes on the page."""
+        self._source += text
+        markdown = _markdown()
+        strokes: list[Stroke] = []
+        tokens = markdown.parse(_decided(self._source))
+        starts = [i for i, token in enumerate(tokens) if token.level == 0 and token.nesting >= 0 and token.map]
+        if len(starts) > 1:
+            strokes.append(("done", 0, self._complete(markdown.renderer.render(tokens[: starts[-1]], markdown.options, {}))))
+            self._source = _from_line(self._source, (tokens[starts[-1]].map or [0])[0])
+            tokens = markdown.parse(_decided(self._source))
+        return [*strokes, *self._show(tokens)]
+
+    def finish(self) -> list[Stroke]:
+        """The rest, as it stays."""
+        html = render(self._source)
+        self._source = ""
+        return [("done", 0, self._complete(html))] if html else []
+
+    def _complete(self, html: str) -> str:
+        self._done.append(html)
+        self._open = self._code = ""
+        return html
+
+    def _show(self, tokens: "Sequence[Token]") -> list[Stroke]:
+        markdown = _markdown()
+        if len(tokens) == 1 and tokens[0].type == "fence":
+            code, before = tokens[0].content, self._code
+            self._code, self._open = code, _code_block(code, tokens[0].info, colours=False)
+            if before and code.startswith(before):
+                return [("code", 0, code[len(before) :])] if code != before else []
+            return [("open", 0, self._open)]
+        before, self._code = self._open, ""
+        self._open = str(markdown.render(_mended(_decided(self._source))))
+        if self._open == before:
+            return []
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(self._open, before, strict=False)))
+        return [("open", len(self._open[:same].encode("utf-16-le")) // 2, self._open[same:])]
+
+
+class _Harmless(RendererHTML):
+    """Code with a head, images and links that load nothing, tables that scroll."""
+
+    def fence(self, tokens: "Sequence[Token]", idx: int, options: "OptionsDict", env: "EnvType") -> str:
+        """Code between fences."""
+        return _code_block(tokens[idx].content, tokens[idx].info)
+
+    def code_block(self, tokens: "Sequence[Token]", idx: int, options: "OptionsDict", env: "EnvType") -> str:
+        """Code that is indented."""
+        return _code_block(tokens[idx].content, "")
+
+    def image(self, tokens: "Sequence[Token]", idx: int, options: "OptionsDict", env: "EnvType") -> str:
+        """An image: a link to it."""
+        return f"{_link(str(tokens[idx].attrs.get('src', '')))}{escape(tokens[idx].content or 'image')}</a>"
+
+    def link_open(self, tokens: "Sequence[Token]", idx: int, options: "OptionsDict", env: "EnvType") -> str:
+        """A link, which shows where it leads."""
+        return _link(str(tokens[idx].attrs.get("href", "")))
+
+    def table_open(self, tokens: "Sequence[Token]", idx: int, options: "OptionsDict", env: "EnvType") -> str:
+        """A table may be wider than the page."""
+        return '<div class="wide"><table>\n'
+
+    def table_close(self, tokens: "Sequence[Token]", idx: int, options: "OptionsDict", env: "EnvType") -> str:
+        """The end of a table."""
+        return "</table></div>\n"
+
+
+class _Markdown(MarkdownIt):
+    """CommonMark that leads nowhere but to the web."""
+
+    def validateLink(self, url: str) -> bool:  # noqa: N802 - the library's name
+        """Whether a link may be one."""
+        return bool(_LINKS.match(url.strip()))
+
+
+@cache
+def _markdown() -> _Markdown:
+    markdown = _Markdown("commonmark", {"html": False, "breaks": True}, renderer_cls=_Harmless)
+    markdown.enable(["table", "strikethrough"])
+    # A line of dashes below a paragraph is a rule or the beginning of a list, hardly ever what makes that paragraph a heading.
+    markdown.disable(["lheading", "html_block", "html_inline"])
+    return markdown
+
+
+def _link(target: str) -> str:
+    return f'<a href="{escape(target)}" title="{escape(target)}" rel="noopener noreferrer">'
+
+
+def _code_block(code: str, info: str, colours: bool = True) -> str:
+    name = info.strip().split(maxsplit=1)[0] if info.strip() else ""
+    name = name if _LANGUAGE.fullmatch(name) else ""
+    inner = (_coloured(code, name) if colours and len(code) <= _MOST_HIGHLIGHTED else None) or escape(code, quote=False)
+    head = f'<figcaption><span>{escape(name)}</span><button type="button" data-copy="code">Copy</button></figcaption>'
+    return f'<figure class="code">{head}<pre tabindex="0"><code>{inner}</code></pre></figure>\n'
+
+
+def _coloured(code: str, language: str) -> str | None:
+    """With a class for each kind of word; None for a language that is not known."""
+    from pygments import highlight  # type: ignore[import-untyped]
+    from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
+    from pygments.lexers import get_lexer_by_name  # type: ignore[import-untyped]
+    from pygments.util import ClassNotFound  # type: ignore[import-untyped]
+
+    try:
+        lexer = get_lexer_by_name(language, stripnl=False)
+    except ClassNotFound:
+        return None
+    return str(highlight(code, lexer, HtmlFormatter(nowrap=True)))
+
+
+def _decided(source: str) -> str:
+    """Without marks at the end that may still become anything."""
+    return _UNDECIDED.sub(r"\1", source)
+
+
+def _mended(source: str) -> str:
+    """With bold text and code closed that are still being written, so that their marks don't flash by."""
+    last = source[source.rfind("\n") + 1 :]
+    if last.count("`") % 2:
+        return source + "`"
+    return source.rstrip() + "**" if last.count("**") % 2 else source
+
+
+def _from_line(source: str, line: int) -> str:
+    at = 0
+    for _ in range(line):
+        at = source.index("\n", at) + 1
+    return source[at:]

@@ -1,0 +1,152 @@
+"""The turns of a conversation on one tab: drawn once, changed only where something is different."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from ingle.home.turns import Turn
+from ingle.serve.page_acts import acts_of
+from ingle.serve.page_book import Book, Said
+from ingle.serve.page_desk import Desk, Writing
+from ingle.serve.page_facts import details, line
+from ingle.serve.page_layout import Parts
+from ingle.serve.page_markdown import Stroke, render
+from ingle.serve.page_parts import TurnPart
+from ingle.serve.page_troubles import trouble
+
+HearTurn = Callable[[str, Turn | None, Any], Awaitable[None]]
+"""Is given what a turn says: the event, the turn, and its argument."""
+
+
+class Thread:
+    """What stands in the middle of one tab."""
+
+    SPAN = 80
+    """Turns that are shown at first; a longer conversation takes long to draw."""
+
+    def __init__(self, desk: Desk, parts: Parts, hear: HearTurn) -> None:
+        self._desk, self._parts, self._hear = desk, parts, hear
+        self._shown: list[tuple[Turn, TurnPart]] = []
+        self._end: TurnPart | None = None
+        self._ending: Writing | None = None
+        self._watcher: Callable[[str, Sequence[Stroke]], None] | None = None
+        self.span = self.SPAN
+
+    @property
+    def leaf(self) -> str:
+        """Id of the last turn."""
+        return self._shown[-1][0].id if self._shown else ""
+
+    @property
+    def writing(self) -> Writing | None:
+        """The answer that is being written at the end."""
+        return self._ending if self._ending is not None and self._ending.running else None
+
+    def edit_last(self) -> None:
+        """Lets the user edit the last question."""
+        for turn, part in reversed(self._shown):
+            if turn.message.role == "user":
+                part.do("edit")
+                return
+
+    async def draw(self, book: Book | None, current: Callable[[], bool]) -> None:
+        """Shows a conversation, unless another one has become `current` meanwhile. Raises NotKept if it is gone."""
+        path = list(await book.path())[-self.span :] if book else []
+        known = {turn.id for turn, _ in self._shown}
+        seen = self._ending.ask.id if self._end is not None and self._ending is not None else None  # was written before our eyes
+        fresh = [said.turn for said in path if said.turn.id not in known and said.turn.message.role == "assistant"]
+        html = await asyncio.to_thread(lambda: {turn.id: render(turn.message.text) for turn in fresh if turn.completion != seen})
+        parent = path[-1].turn.id if path else ""
+        open_end = book is not None and bool(path) and path[-1].turn.message.role == "user"
+        before = await book.following(parent) if book and open_end else ()
+        if not current():
+            return
+        self._draw_turns(book, path, html)
+        if book is not None and open_end:
+            await self._draw_end(self._desk.at(book.key, parent), before)
+        else:
+            self._drop_end()
+
+    def _draw_turns(self, book: Book | None, path: Sequence[Said], html: dict[str, str]) -> None:
+        same = 0
+        for (turn, _), said in zip(self._shown, path, strict=False):
+            if turn.id != said.turn.id:
+                break
+            same += 1
+        for _, part in self._shown[same:]:
+            part.delete()
+        del self._shown[same:]
+        for said in path[same:]:
+            part = self._adopted(said.turn) or self._new_part(said.turn)
+            self._shown.append((said.turn, part))
+        for said, (_, part) in zip(path, self._shown, strict=True):
+            waits = book is not None and said.turn.message.role == "assistant" and self._desk.at(book.key, said.turn.parent) is not None
+            part.show(_turn_values(said, waits, html))
+
+    def _adopted(self, turn: Turn) -> TurnPart | None:
+        """The part in which this turn was written, if it was written here; else the end makes room."""
+        part, writing = self._end, self._ending
+        if part is None or writing is None or turn.completion != writing.ask.id:
+            self._drop_end()
+            return None
+        self._unwatch()
+        self._end = self._ending = None
+        part.turn = turn
+        return part
+
+    def _new_part(self, turn: Turn | None) -> TurnPart:
+        with self._parts.column:
+            part = TurnPart()
+        part.turn = turn
+        for event in ("act", "edit", "step", "cure"):
+
+            async def heard(said: Any, event: str = event) -> None:
+                await self._hear(event, part.turn, said)
+
+            part.hear(event, heard)
+        return part
+
+    async def _draw_end(self, writing: Writing | None, before: Sequence[str]) -> None:
+        values = {"role": "assistant", "beside": [*before, ""], "place": len(before)}
+        if self._end is None or self._ending is not writing or writing is None:
+            self._drop_end()
+            self._end = self._new_part(None)
+            self._ending = writing
+        end = self._end
+        if writing is not None and writing.running:
+            if self._watcher is None:
+                async with writing.lock:
+                    end.show({**values, "state": writing.stage, "html": writing.growing.complete})
+                    end.grow(writing.stage, [writing.growing.open])
+                    self._watcher = end.grow
+                    writing.watch(end.grow)
+        else:
+            note, cures = trouble(writing)
+            self._unwatch()
+            end.show({**values, "state": "failed", "note": note, "cures": [{"id": cure.act, "label": cure.label} for cure in cures]})
+
+    def _drop_end(self) -> None:
+        self._unwatch()
+        if self._end is not None:
+            self._end.delete()
+        self._end = self._ending = None
+
+    def _unwatch(self) -> None:
+        if self._ending is not None and self._watcher in self._ending.watchers:
+            self._ending.watchers.remove(self._watcher)
+        self._watcher = None
+
+
+def _turn_values(said: Said, waits: bool, html: dict[str, str]) -> dict[str, Any]:
+    """What a part shows of a turn; `waits`: another answer is on its way beside it."""
+    turn = said.turn
+    values: dict[str, Any] = {
+        "role": turn.message.role, "text": turn.message.text, "state": "", "note": "", "cures": [],
+        "beside": [*said.beside, ""] if waits else list(said.beside), "place": said.place,
+        "acts": [{"id": act.id, "label": act.label, "icon": act.icon} for act in acts_of(turn)],
+    }  # fmt: skip
+    if turn.id in html:
+        values["html"] = html[turn.id]
+    if turn.facts is not None:
+        values |= {"line": line(turn.facts), "details": details(turn.facts, turn.at)}
+    return values

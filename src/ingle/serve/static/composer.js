@@ -1,0 +1,95 @@
+// Where one writes. What was typed stays here until the server has stored it, and is found again after the page was loaded anew.
+
+export default {
+  props: {
+    writing: Boolean,
+    note: { type: String, default: "" },
+    place: { type: String, default: null }, // of the draft; null = it is stored nowhere
+  },
+  emits: ["send", "stop", "last"],
+  template: `
+    <div class="composer">
+      <p class="note" role="status" aria-live="polite">{{ trouble || note }}</p>
+      <form @submit.prevent="send" @click.self="focus">
+        <textarea ref="box" v-model="text" rows="1" aria-label="Your message" placeholder="Ask, or tell …" enterkeyhint="send"
+                  autocomplete="off" @keydown="key" @input="changed"></textarea>
+        <button v-if="writing" class="round" type="button" aria-label="Stop" title="Stop (Esc)" @click="$emit('stop')">
+          <svg class="i" aria-hidden="true"><use href="#i-stop"></use></svg>
+        </button>
+        <button v-else class="round" aria-label="Send" title="Send (Enter)" :disabled="!text.trim() || busy">
+          <svg class="i" aria-hidden="true"><use href="#i-send"></use></svg>
+        </button>
+      </form>
+    </div>`,
+  data: () => ({ text: "", trouble: "", busy: false }),
+  watch: {
+    place(_now, before) {
+      if (!this.beginning || before !== "") return void this.load();
+      // The conversation that began here: what was typed since goes on in it.
+      this.beginning = false;
+      sessionStorage.removeItem("ingle.draft.");
+      this.changed();
+    },
+  },
+  mounted() {
+    this.load();
+    if (matchMedia("(pointer: fine)").matches) this.focus();
+  },
+  methods: {
+    draft() {
+      return this.place === null ? null : `ingle.draft.${this.place}`;
+    },
+    load() {
+      if (this.busy) return; // this very text is beginning the conversation
+      const draft = this.draft();
+      this.text = (draft && sessionStorage.getItem(draft)) || "";
+      this.$nextTick(this.size);
+    },
+    changed() {
+      const draft = this.draft();
+      if (draft && this.text) sessionStorage.setItem(draft, this.text);
+      else if (draft) sessionStorage.removeItem(draft);
+      this.trouble = "";
+      this.size();
+    },
+    size() {
+      const box = this.$refs.box;
+      box.style.height = "auto";
+      box.style.height = box.scrollHeight + 2 + "px";
+    },
+    key(event) {
+      if (event.isComposing) return;
+      const touch = matchMedia("(pointer: coarse)").matches;
+      if (event.key === "Enter" && !event.shiftKey && !touch) {
+        event.preventDefault();
+        this.send();
+      } else if (event.key === "ArrowUp" && !this.text) {
+        event.preventDefault();
+        this.$emit("last");
+      }
+    },
+    send() {
+      if (!this.text.trim() || this.writing || this.busy) return;
+      if (!window.socket?.connected) {
+        this.trouble = "Ingle can't be reached just now. What you wrote stays here.";
+        return;
+      }
+      [this.busy, this.sent, this.from] = [true, this.text, this.place];
+      this.$emit("send", this.text);
+      setTimeout(() => (this.busy = false), 10000);
+    },
+    taken() {
+      if (this.from !== null) sessionStorage.removeItem(`ingle.draft.${this.from}`);
+      this.beginning = this.from === "" && this.place === "";
+      this.text = this.text.startsWith(this.sent) ? this.text.slice(this.sent.length) : "";
+      this.busy = false;
+      this.$nextTick(this.changed);
+    },
+    refused() {
+      this.busy = false;
+    },
+    focus() {
+      this.$refs.box.focus();
+    },
+  },
+};

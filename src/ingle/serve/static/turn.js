@@ -1,0 +1,160 @@
+// One turn: a question, an answer, an answer that is being written, or the place where one is missing.
+
+const STAGES = { opening: "Opening the model …", reading: "Reading …", writing: "Writing …" };
+
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    // Only pages of this machine, or with TLS, have a clipboard of their own.
+    const box = Object.assign(document.createElement("textarea"), { value: text });
+    document.body.append(box);
+    box.select();
+    document.execCommand("copy");
+    box.remove();
+  }
+}
+
+export default {
+  props: {
+    role: { type: String, default: "assistant" },
+    text: { type: String, default: "" },
+    html: { type: String, default: "" },
+    state: { type: String, default: "" }, // "" = it stands; opening, reading, writing, failed
+    note: { type: String, default: "" },
+    cures: { type: Array, default: () => [] },
+    line: { type: String, default: "" },
+    details: { type: Array, default: () => [] },
+    acts: { type: Array, default: () => [] },
+    beside: { type: Array, default: () => [] },
+    place: { type: Number, default: 0 },
+  },
+  emits: ["act", "edit", "step", "cure"],
+  template: `
+    <article class="turn" :class="role" :aria-label="role === 'user' ? 'You' : 'Answer'" :aria-busy="live ? 'true' : null">
+      <form v-if="editing" class="edit" @submit.prevent="save">
+        <textarea ref="box" v-model="draft" rows="1" aria-label="Your question" @keydown="key" @input="size"></textarea>
+        <div class="buttons">
+          <button type="button" @click="editing = false">Cancel</button>
+          <button class="main" :disabled="!draft.trim()">Ask again</button>
+        </div>
+      </form>
+      <div v-else-if="role === 'user'" class="said">{{ text }}</div>
+      <div v-if="role !== 'user'" class="prose" @click="click"><div ref="done"></div><div ref="open"></div></div>
+      <div v-if="state === 'failed'" class="trouble">
+        <p>{{ note }}</p>
+        <button v-for="cure in cures" type="button" @click="$emit('cure', cure.id)">{{ cure.label }}</button>
+      </div>
+      <footer v-if="!editing">
+        <div v-if="beside.length > 1" class="beside" role="group" aria-label="Other versions">
+          <button class="quiet" type="button" aria-label="The one before" :disabled="!place" @click="step(-1)">
+            <svg class="i" aria-hidden="true"><use href="#i-left"></use></svg>
+          </button>
+          <span>{{ place + 1 }}/{{ beside.length }}</span>
+          <button class="quiet" type="button" aria-label="The next one" :disabled="place + 1 >= beside.length" @click="step(1)">
+            <svg class="i" aria-hidden="true"><use href="#i-right"></use></svg>
+          </button>
+        </div>
+        <button v-for="act in acts" class="quiet" type="button" :data-act="act.id" :aria-label="act.label" :title="act.label"
+                :aria-expanded="act.id === 'details' ? (detailed ? 'true' : 'false') : null" @click="do_(act.id)">
+          <svg class="i" aria-hidden="true"><use :href="'#i-' + (copied && act.id === 'copy' ? 'done' : act.icon)"></use></svg>
+        </button>
+        <span v-if="live" class="line"><span class="glow"></span>{{ stage }}</span>
+        <span v-else-if="line" class="line">{{ line }}</span>
+      </footer>
+      <dl v-if="detailed" class="details">
+        <template v-for="[name, value] in details" :key="name"><dt>{{ name }}</dt><dd>{{ value }}</dd></template>
+      </dl>
+    </article>`,
+  data: () => ({ editing: false, draft: "", detailed: false, copied: false, now: "" }),
+  computed: {
+    live() {
+      return ["opening", "reading", "writing"].includes(this.state);
+    },
+    stage() {
+      return STAGES[this.now || this.state];
+    },
+  },
+  watch: {
+    html: "whole",
+  },
+  mounted() {
+    this.rest = ""; // HTML of the block that is being written
+    this.whole();
+  },
+  methods: {
+    whole() {
+      // What was written before our eyes is there already.
+      if (!this.grown && this.$refs.done) this.fill(this.$refs.done, this.html);
+    },
+    fill(box, html) {
+      box.setHTML(html); // through DOMPurify, though the server lets nothing active out either
+      for (const link of box.querySelectorAll("a")) Object.assign(link, { target: "_blank", rel: "noopener noreferrer" });
+    },
+    grow([stage, strokes]) {
+      this.now = stage;
+      const { done, open } = this.$refs;
+      for (const [kind, keep, more] of strokes) {
+        this.grown = true;
+        if (kind === "done") {
+          const box = document.createElement("div");
+          this.fill(box, more);
+          done.append(...box.childNodes);
+          this.rest = "";
+          open.replaceChildren();
+        } else if (kind === "open") {
+          this.rest = this.rest.slice(0, keep) + more;
+          this.fill(open, this.rest);
+        } else {
+          open.querySelector("code").append(more);
+        }
+      }
+    },
+    click(event) {
+      const button = event.target.closest("button[data-copy]");
+      if (!button) return;
+      copy(button.closest("figure").querySelector("code").textContent);
+      button.textContent = "Copied";
+      setTimeout(() => (button.textContent = "Copy"), 1500);
+    },
+    do_(act) {
+      const own = { copy: this.copy, edit: this.edit, details: () => (this.detailed = !this.detailed) };
+      if (own[act]) own[act]();
+      else this.$emit("act", act);
+    },
+    copy() {
+      copy(this.text);
+      this.copied = true;
+      setTimeout(() => (this.copied = false), 1500);
+    },
+    edit() {
+      [this.editing, this.draft] = [true, this.text];
+      this.$nextTick(() => {
+        this.size();
+        this.$refs.box.focus();
+      });
+    },
+    key(event) {
+      if (event.isComposing) return;
+      if (event.key === "Escape") {
+        event.preventDefault();
+        this.editing = false;
+      } else if (event.key === "Enter" && !event.shiftKey && !matchMedia("(pointer: coarse)").matches) {
+        event.preventDefault();
+        this.save();
+      }
+    },
+    size() {
+      this.$refs.box.style.height = "auto";
+      this.$refs.box.style.height = this.$refs.box.scrollHeight + 2 + "px";
+    },
+    save() {
+      if (!this.draft.trim()) return;
+      this.editing = false;
+      this.$emit("edit", this.draft);
+    },
+    step(by) {
+      this.$emit("step", this.beside[this.place + by]);
+    },
+  },
+};

@@ -1,0 +1,25 @@
+// The first thing that one sees.
+
+const SAMPLES = [
+  "Why does bread rise?",
+  "Write a Python function that counts the words of a text.",
+  "Give me three ideas for a rainy Sunday.",
+];
+
+export default {
+  props: { shown: Boolean, passing: Boolean },
+  emits: ["sample"],
+  template: `
+    <section v-if="shown" class="welcome">
+      <svg class="mark" aria-hidden="true"><use href="#i-hearth"></use></svg>
+      <h1>What shall we talk about?</h1>
+      <p v-if="passing">This conversation is kept nowhere. It is gone when you leave it or close the tab.</p>
+      <p v-else>The model runs on this machine. What you write stays in this home.</p>
+      <ul>
+        <li v-for="sample in samples"><button type="button" @click="$emit('sample', sample)">{{ sample }}</button></li>
+      </ul>
+    </section>`,
+  created() {
+    this.samples = SAMPLES;
+  },
+};

@@ -1,0 +1,174 @@
+"""A real server in a process of its own, and a real browser that looks at it."""
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from sqlalchemy import Engine
+
+from ingle.home.place import Home
+from ingle.home.turns import Turn
+from tests.serve.servers import Server, start
+
+ARGUMENTS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync",
+)  # fmt: skip
+WAIT_MS = 30_000
+DONE = ".turn.assistant:last-child .line:not(:has(.glow))"
+"""The facts of the last answer."""
+
+
+class House:
+    """A home with the model of another one, but with words, facts and keys of its own; and its server, which comes and goes."""
+
+    def __init__(self, root: Path, kept: Home, options: Sequence[str] = ()) -> None:
+        self.home = Home(root).create()
+        self.elsewhere = root / "elsewhere"
+        """The server's working directory."""
+        self.elsewhere.mkdir()
+        for folder in (self.home.bases, self.home.packs):
+            folder.rmdir()
+            folder.symlink_to(kept.root / folder.name, target_is_directory=True)
+        for model in kept.models.glob("*.json"):
+            shutil.copy(model, self.home.models)
+        self._options, self._port, self._logs = tuple(options), 0, [""]
+        self._server: Server | None = None
+
+    def start(self) -> None:
+        """Lets the server come; at the same port as before."""
+        before = f"import os; os.chdir({str(self.elsewhere)!r})"
+        self._server = start(self.home.root, "--page", "--port", str(self._port), *self._options, before=before)
+        self._port = self._server.address[1]
+
+    def stop(self) -> int:
+        """Ends it as systemd does; returns its exit code."""
+        assert self._server is not None
+        code = self._server.stop()
+        self._logs.append(self._server.log)
+        self._server = None
+        return code
+
+    @property
+    def log(self) -> str:
+        """What its servers have said."""
+        return "".join(self._logs) + (self._server.log if self._server else "")
+
+    @property
+    def url(self) -> str:
+        """Without a slash at the end."""
+        return f"http://127.0.0.1:{self._port}"
+
+    @contextmanager
+    def database(self) -> Iterator[Engine]:
+        """Its database, while the server writes to it."""
+        from ingle.serve.rooms import open_rooms
+
+        engine = open_rooms(self.home)
+        try:
+            yield engine
+        finally:
+            engine.dispose()
+
+    def turns(self, conversation: str, owner: str = "") -> tuple[Turn, ...]:
+        """The branch at which a conversation stands."""
+        from ingle.home.conversations import get_conversation
+        from ingle.home.turns import path
+
+        with self.database() as engine:
+            return path(engine, owner, get_conversation(engine, owner, conversation).leaf)
+
+    def stored(self) -> bytes:
+        """Every byte of the database, its log included."""
+        return b"".join(path.read_bytes() for path in sorted(self.home.root.glob("ingle.db*")))
+
+
+@contextmanager
+def browser() -> Iterator[Browser]:
+    """Chromium; skips where there is none, unless INGLE_TEST_NEEDS_BROWSER says that there must be one."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        reason = "there is no chromium here: apt-get install chromium"
+        if os.environ.get("INGLE_TEST_NEEDS_BROWSER") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=found, args=list(ARGUMENTS))
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+
+class Tab:
+    """A tab that looks at the page, and remembers what it should not have seen."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page, self.url = page, url
+        page.set_default_timeout(WAIT_MS)
+        self.requests: list[str] = []
+        self.errors: list[str] = []
+        page.on("request", lambda request: self.requests.append(request.url))
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+
+    def open(self, path: str = "/") -> "Tab":
+        self.page.goto(self.url + path)
+        return self.ready()
+
+    def ready(self) -> "Tab":
+        """Waits until what is typed is heard."""
+        self.page.wait_for_function("window.socket?.connected && document.querySelector('.composer textarea')")
+        return self
+
+    def all(self, what: str) -> Locator:
+        return self.page.locator(what)
+
+    @property
+    def box(self) -> Locator:
+        return self.page.locator(".composer textarea")
+
+    def send(self, text: str) -> None:
+        self.box.fill(text)
+        self.box.press("Enter")
+        self.all(
+            ".turn.user",
+        ).filter(has_text=text[:200]).last.wait_for()
+
+    def ask(self, text: str) -> str:
+        """Sends, waits for the answer, and returns its words."""
+        self.send(text)
+        return self.answer()
+
+    def answer(self) -> str:
+        """The last answer, when it is there."""
+        self.all(DONE).wait_for()
+        return self.all(".turn.assistant").last.locator(".prose").inner_text()
+
+    @property
+    def line(self) -> str:
+        """The facts of the last answer."""
+        return self.all(DONE).inner_text()
+
+    @property
+    def conversation(self) -> str:
+        self.page.wait_for_url("**/c/*")
+        return self.page.url.rpartition("/")[2]
+
+    def act(self, name: str) -> None:
+        """A button under the last answer."""
+        self.all(f".turn.assistant >> [data-act={name}]").last.click()
+
+    def settings(self, values: dict[str, str]) -> None:
+        """Fills in the panel."""
+        self.all(".bar button[aria-haspopup=dialog]").click()
+        for label, value in values.items():
+            field = self.all(".settings").get_by_label(label, exact=False).first
+            field.fill(value)
+            field.dispatch_event("change")
+        self.page.keyboard.press("Escape")
+        self.all(".settings").wait_for(state="hidden")

@@ -1,0 +1,80 @@
+"""A conversation that is kept and one that is not are the same to whoever talks."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ingle.core.errors import NotKept
+from ingle.home.conversations import create_conversation, delete_conversation
+from ingle.home.place import Home
+from ingle.serve.page_book import Book, KeptBook, PassingBook, title_of
+from ingle.serve.rooms import open_rooms
+from ingle.serve.service import Keep
+
+
+@pytest.fixture(params=["kept", "passing"])
+def book(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Book]:
+    engine = open_rooms(Home(tmp_path))
+    kept = KeptBook(engine, "anna", create_conversation(engine, "anna").id)
+    yield kept if request.param == "kept" else PassingBook("anna")
+    engine.dispose()
+
+
+def shown(book: Book) -> list[tuple[str, int, int]]:
+    """Of each turn its words, its place and the number of those beside it."""
+    return [(said.turn.message.text, said.place, len(said.beside)) for said in asyncio.run(book.path())]  # type: ignore[arg-type]
+
+
+def test_branches(book: Book) -> None:
+    async def talk() -> tuple[str, str]:
+        one = await book.ask("one", "")
+        await book.answered(one, "a", "c1", {"seed": 1})
+        await book.stand(one, deep=False)
+        assert [said.turn.message.text for said in await book.path()] == ["one"]
+        await book.answered(one, "b", "c2", {"seed": 2})
+        first, second = await book.following(one)
+        two = await book.ask("two", second)
+        await book.answered(two, "c", "c3", {})
+        return one, first
+
+    one, first = asyncio.run(talk())
+    assert shown(book) == [("one", 0, 1), ("b", 1, 2), ("two", 0, 1), ("c", 0, 1)]
+    asyncio.run(book.stand(first))
+    assert shown(book) == [("one", 0, 1), ("a", 0, 2)]
+    asyncio.run(book.stand(one))
+    assert shown(book) == [("one", 0, 1), ("b", 1, 2), ("two", 0, 1), ("c", 0, 1)], "on to the end of the newest branch"
+    asyncio.run(book.ask("another", ""))
+    assert shown(book) == [("another", 1, 2)]
+    assert [message.text for message in asyncio.run(book.said(first))] == ["one", "a"]
+    with pytest.raises(NotKept):
+        asyncio.run(book.stand("nowhere"))
+
+
+def test_what_the_service_keeps(book: Book) -> None:
+    assert book.key[0] == "anna"
+    assert book.keep("turn") == (None if isinstance(book, PassingBook) else Keep(book.key[1], "turn"))
+
+
+def test_a_conversation_that_was_deleted(tmp_path: Path) -> None:
+    engine = open_rooms(Home(tmp_path))
+    made = create_conversation(engine, "")
+    delete_conversation(engine, "", made.id)
+    with pytest.raises(NotKept):
+        asyncio.run(KeptBook(engine, "", made.id).path())
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("Why does bread rise?", "Why does bread rise?"),
+        ("  Two\n\nlines ", "Two lines"),
+        ("Write a Python function that counts the words of a text.", "Write a Python function that counts the words of …"),
+        ("x" * 100, "x" * 48 + " …"),
+        ("Tell me this: " + "word " * 30, "Tell me this: word word word word word word word …"),
+    ],
+)
+def test_a_title_is_made_of_the_first_words(text: str, title: str) -> None:
+    assert title_of(text) == title
