@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +68,13 @@ def lm_eval(name: str, model: str, arguments: dict[str, object], folder: Path, b
     command += ["--model_args", ",".join(f"{key}={value}" for key, value in arguments.items())]
     command += ["--batch_size", str(batch), "--device", "cpu", "--output_path", str(out)]
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(folder / "cache"), "OPENAI_API_KEY": "none"}
-    say(f"{name} …")
+    began = time.perf_counter()
     done = subprocess.run(command, check=False, env=os.environ | offline, capture_output=True, text=True)
     files = sorted(out.rglob("samples_*.jsonl"))
     if done.returncode or not files:
         raise SystemExit(f"lm_eval failed: {' '.join(command)}\n{done.stderr[-3000:]}")
     samples = [json.loads(line) for line in files[-1].read_text(encoding="utf-8").splitlines()]
+    say(f"{name}: {len(samples)} items in {time.perf_counter() - began:.0f} s")
     return sorted(samples, key=lambda sample: sample["doc_id"])
 
 

@@ -126,7 +126,11 @@ def start_ingle(home: Home, *options: str) -> Server:
     log = tempfile.TemporaryFile("a+")  # noqa: SIM115 - open as long as the server
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, start_new_session=True)
     assert process.stdout
-    first = process.stdout.readline()
+    try:
+        first = process.stdout.readline()
+    except BaseException:
+        process.kill()
+        raise
     if "Ingle is at http" not in first:
         process.kill()
         raise _no_start(Server("ingle", process, 0, log))
