@@ -197,7 +197,7 @@ def find_llama() -> Path:
     for path in (os.environ.get("LLAMA_SERVER"), CACHE / "build" / "bin" / "llama-server", shutil.which("llama-server")):
         if path and Path(path).exists():
             return Path(path)
-    raise SystemExit("llama.cpp's server is not here. Build it: python bench/servers.py   (or leave it out: --without llama.cpp)")
+    raise SystemExit("llama.cpp's server is not here. Build it: python bench/servers.py   (or leave it out: see --help)")
 
 
 def build_llama() -> Path:
