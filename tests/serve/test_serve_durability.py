@@ -1,0 +1,280 @@
+"""Whatever happens to the process, the disk, the database or the model: what a client was told stands, and the server comes back."""
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import sqlite3
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from ingle.home.place import Home
+from ingle.home.turns import find_completion
+from ingle.ledger.chain import Ledger
+from ingle.serve.record import answer_digest, answer_key
+from ingle.serve.rooms import open_rooms
+from tests.cli.place import ingle
+from tests.serve.servers import Server, answers_in, error_of, serving, settings, start, wait_until, write_long_model
+
+LONG: dict[str, Any] = {"messages": [{"role": "user", "content": "Go on."}], "max_tokens": 8000, "seed": 1}
+
+
+@dataclass
+class Told:
+    """What clients were told before the connection broke."""
+
+    finished: dict[str, str] = field(default_factory=dict)
+    """By id: the whole text of answers whose end was seen."""
+    refused: list[int] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def ask(self, server: Server, number: int, rest: threading.Event) -> None:
+        """Asks again and again, streaming or not, until the server is gone."""
+        with httpx.Client(timeout=30) as client:
+            while not rest.is_set():
+                number += 1000
+                body = {
+                    "messages": [{"role": "user", "content": f"Question {number}"}], "max_tokens": number % 60 + 1, "seed": number,
+                    "store": number % 2 == 0, "stream": number % 3 == 0,
+                }  # fmt: skip
+                try:
+                    response = client.post(f"{server.url}/v1/chat/completions", json=body)
+                except httpx.TransportError:
+                    return
+                if response.status_code != 200:
+                    self.refused.append(response.status_code)
+                elif not body["stream"]:
+                    table = response.json()
+                    self._tell(table["id"], table["choices"][0]["message"]["content"])
+                elif response.text.endswith("data: [DONE]\n\n"):
+                    tables = [json.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: {")]
+                    self._tell(tables[0]["id"], "".join(choice["delta"].get("content", "") for t in tables for choice in t["choices"]))
+
+    def _tell(self, name: str, text: str) -> None:
+        with self.lock:
+            self.finished[name] = text
+
+
+def check_nothing_is_lost(home: Home, told: Told) -> None:
+    """The chain is whole, and every answer that a client saw finished is in it; kept ones with their words."""
+    key, engine = answer_key(home), open_rooms(home)
+    try:
+        result = Ledger(engine, home.keys).verify()
+        assert result.problem is None
+        facts = {row.values.get("id"): row.values for row in answers_in(home)}
+        for name, text in told.finished.items():
+            assert facts[name]["answer"] == answer_digest(key, text)
+            turn = find_completion(engine, "", name)
+            assert turn is None or turn.message.text == text
+    finally:
+        engine.dispose()
+
+
+def test_killed_at_any_moment_it_loses_nothing_that_was_told(served_home: Path) -> None:
+    draw, home = random.Random(4), Home(served_home)
+    told = Told()
+    for _ in range(8):
+        server = start(served_home)
+        rest = threading.Event()
+        with ThreadPoolExecutor(6) as pool:
+            asking = [pool.submit(told.ask, server, number, rest) for number in range(6)]
+            time.sleep(draw.uniform(0.05, 0.6))
+            server.kill()
+            rest.set()
+        for one in asking:
+            one.result()
+        check_nothing_is_lost(home, told)
+    assert len(told.finished) > 50 and not told.refused
+    with serving(served_home) as server:
+        assert server.chat().status_code == 200
+        kept = [name for name in told.finished if server.get(f"/v1/responses/{name}").status_code == 200]
+        assert len(kept) == len([row for row in server.answers() if row.values["id"] in kept])
+        assert len(kept) > 10
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_it_lets_short_answers_finish_and_ends_long_ones_cleanly(served_home: Path, number: int) -> None:
+    server = start(served_home, *settings(grace_s=0.8))
+    with ThreadPoolExecutor(8) as pool:
+        long = [pool.submit(server.post, "/v1/chat/completions", LONG | {"stream": True, "seed": seed}) for seed in range(2)]
+        whole = pool.submit(server.post, "/v1/chat/completions", LONG)
+        short = pool.submit(server.chat, stream=True, max_tokens=150)
+        wait_until(lambda: server.health()["running"] >= 3)
+        server.process.send_signal(number)
+        time.sleep(0.2)
+        assert server.stop() == 0
+        for one in (*long, short):
+            lines = [line[6:] for line in one.result().text.splitlines() if line.startswith("data: ")]
+            assert lines[-1] == "[DONE]" and json.loads(lines[-2])["choices"][0]["finish_reason"] == "length"
+        assert whole.result().json()["choices"][0]["finish_reason"] == "length"
+    assert "Traceback" not in server.log and "ERROR" not in server.log
+    facts = [row.values for row in answers_in(Home(served_home))]
+    assert sorted(fact["finish"] for fact in facts) == ["cancelled"] * 3 + ["length"]
+
+
+def test_while_it_stops_newcomers_are_sent_away(served_home: Path) -> None:
+    server = start(served_home, *settings(grace_s=2))
+    with httpx.Client() as client, ThreadPoolExecutor(1) as pool:
+        assert client.get(f"{server.url}/health").status_code == 200  # a connection that stays open
+        running = pool.submit(server.post, "/v1/chat/completions", LONG)
+        wait_until(lambda: server.health()["running"] == 1)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        response = client.post(f"{server.url}/v1/chat/completions", json=LONG)
+        assert response.status_code == 503 and int(response.headers["retry-after"]) >= 1
+        assert error_of(response)["type"] == "unavailable_error"
+        with pytest.raises(httpx.ConnectError):
+            server.get("/health")
+        assert running.result().status_code == 200
+    assert server.stop() == 0
+
+
+def test_told_twice_it_waits_for_nobody(served_home: Path) -> None:
+    server = start(served_home, *settings(grace_s=60))
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(server.post, "/v1/chat/completions", LONG | {"stream": True, "max_tokens": 8100})
+        wait_until(lambda: server.health()["running"] == 1)
+        began = time.monotonic()
+        server.process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+        assert server.stop(signal.SIGINT, 5) == 0 and time.monotonic() - began < 4
+        assert running.result().text.endswith("data: [DONE]\n\n")
+    assert "Traceback" not in server.log
+    assert [row.values["finish"] for row in answers_in(Home(served_home))] == ["cancelled"]
+
+
+def test_sixty_at_once_are_answered_or_sent_away_and_none_is_lost(served_home: Path) -> None:
+    with serving(served_home, *settings(places=4, queue=8)) as server, ThreadPoolExecutor(60) as pool:
+        responses = [one.result() for one in [pool.submit(server.chat, f"number {i}", max_tokens=80, seed=i) for i in range(60)]]
+        codes = [response.status_code for response in responses]
+        assert set(codes) <= {200, 429} and codes.count(200) >= 6 and codes.count(429) >= 10
+        for response in responses:
+            if response.status_code == 429:
+                assert int(response.headers["retry-after"]) >= 1 and error_of(response)["type"] == "rate_limit_error"
+            else:
+                assert response.json()["usage"]["completion_tokens"] == 80
+        server.idle()
+        assert len(server.answers()) == codes.count(200)
+        import openai
+
+        patient = server.openai(retries=8)
+        waiting = [pool.submit(patient.chat.completions.create, model="tiny", messages=LONG["messages"], max_tokens=20) for _ in range(20)]
+        assert all(one.result().usage for one in waiting)
+        with pytest.raises(openai.RateLimitError) as refused:
+            together = [pool.submit(server.openai().completions.create, model="tiny", prompt="x", max_tokens=300) for _ in range(40)]
+            [one.result() for one in together]
+        assert int(refused.value.response.headers["retry-after"]) >= 1
+
+
+@contextmanager
+def locked(home: Path) -> Any:
+    """Another process' lock on the database, as a backup or a shell would hold it."""
+    connection = sqlite3.connect(home / "ingle.db", isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        connection.execute("ROLLBACK")
+        connection.close()
+
+
+def test_a_database_that_is_locked_is_waited_for_then_said_then_used_again(served_home: Path) -> None:
+    shorter = "import ingle.home.database as database; database.BUSY_TIMEOUT_S = 1"
+    with serving(served_home, before=shorter) as server, ThreadPoolExecutor(3) as pool:
+        assert server.chat().status_code == 200
+        with locked(served_home):
+            waiting = pool.submit(server.chat)
+            time.sleep(0.4)
+            assert not waiting.done() and server.health()["status"] == "ok"
+        assert waiting.result().status_code == 200
+        with locked(served_home):
+            plain, streamed, kept = pool.submit(server.chat), pool.submit(server.chat, stream=True), pool.submit(server.chat, store=True)
+            for one in (plain, kept):
+                assert one.result().status_code == 503 and "locked" in error_of(one.result())["message"]
+            assert "[DONE]" not in streamed.result().text and '"finish_reason":"length"' not in streamed.result().text
+            assert json.loads(streamed.result().text.strip().splitlines()[-1][6:])["error"]["type"] == "unavailable_error"
+        before = len(server.answers())
+        assert server.chat().status_code == 200 and len(server.answers()) == before + 1
+        assert server.stop() == 0
+    assert ingle(served_home, "verify").stdout.startswith("The ledger is whole")
+
+
+def test_a_full_disk_is_said_and_nothing_is_told_that_does_not_stand(served_home: Path) -> None:
+    with serving(served_home) as server:
+        first = server.chat("before", store=True).json()
+        pid, limit = server.process.pid, resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        largest = max(path.stat().st_size for path in served_home.glob("ingle.db*"))
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (4096, limit))  # the database's log can't grow, as on a full disk
+        try:
+            told = [server.chat(f"number {i}", store=i % 2 == 0, stream=i == 3) for i in range(4)]
+        finally:
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit, limit))
+        assert largest > 4096
+        for response in told[:3]:
+            assert response.status_code == 503 and error_of(response)["type"] == "unavailable_error", response.text
+        assert "[DONE]" not in told[3].text and "unavailable_error" in told[3].text
+        assert server.chat("after", store=True).status_code == 200
+        assert server.openai().responses.retrieve(first["id"]).output_text
+        assert len(server.answers()) == 2
+        assert server.stop() == 0
+    assert ingle(served_home, "verify").stdout.startswith("The ledger is whole")
+
+
+def test_a_client_that_goes_while_its_fact_is_written_stops_nobody(served_home: Path) -> None:
+    with serving(served_home) as server, ThreadPoolExecutor(12) as pool:
+        with locked(served_home):
+            with httpx.Client(timeout=0.3) as hasty:
+                for _ in range(5):
+                    with pytest.raises(httpx.ReadTimeout):
+                        hasty.post(f"{server.url}/v1/chat/completions", json=LONG | {"max_tokens": 3})
+            patient = [pool.submit(server.chat) for _ in range(3)]
+            time.sleep(0.2)
+        assert [one.result().status_code for one in patient] == [200] * 3
+        assert server.chat().status_code == 200
+        assert [row.values["finish"] for row in server.answers()] == ["length"] * 9
+
+
+def test_a_model_whose_files_vanish_answers_on(served_home: Path) -> None:
+    with serving(served_home) as server, ThreadPoolExecutor(1) as pool:
+        alone = server.chat(max_tokens=2000).json()["choices"]
+        running = pool.submit(server.chat, max_tokens=2000)
+        wait_until(lambda: server.health()["running"] == 1)
+        shutil.rmtree(served_home / "packs")
+        shutil.rmtree(served_home / "bases")
+        assert running.result().json()["choices"] == alone
+        assert server.chat(max_tokens=2000).json()["choices"] == alone
+        assert server.stop() == 0
+
+
+def test_a_model_that_is_let_go_or_pulled_anew_changes_between_two_answers(served_home: Path, tmp_path: Path) -> None:
+    other = write_long_model(tmp_path / "models" / "other")
+    weights = other / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-4096:] = os.urandom(2048).hex().encode()[:4096]
+    weights.write_bytes(data)
+    with serving(served_home) as server, ThreadPoolExecutor(1) as pool:
+        before = server.chat(max_tokens=3000).json()
+        running = pool.submit(server.chat, max_tokens=3000)
+        wait_until(lambda: server.health()["running"] == 1)
+        ingle(served_home, "rm", "tiny")
+        assert running.result().json()["choices"] == before["choices"]
+        gone = server.chat(model="tiny")
+        assert gone.status_code == 404 and error_of(gone)["code"] == "model_not_found"
+        assert server.get("/v1/models").json()["data"] == [] and server.chat().status_code == 404
+        ingle(served_home, "pull", str(other), "--name", "tiny")
+        after = server.chat(max_tokens=100).json()
+        assert after["ingle"]["model_digest"] != before["ingle"]["model_digest"]
+        assert server.answers()[-1].values["model"] == after["ingle"]["model_digest"]
+        ingle(served_home, "pull", str(other), "--name", "second")
+        assert [model["id"] for model in server.get("/v1/models").json()["data"]] == ["tiny", "second"]
+        assert server.chat(model="second").status_code == 200
