@@ -7,6 +7,7 @@ from fastapi import FastAPI, Request, Response
 
 from ingle import __version__
 from ingle.serve import chat, completions, models, responses
+from ingle.serve.document import ANSWERING, LOOKING, document, errors
 from ingle.serve.door import Door
 from ingle.serve.errors import add_handlers
 from ingle.serve.front import Front
@@ -28,8 +29,10 @@ def make_app(service: Service) -> FastAPI:
     # The documentation pages that come with the library load scripts from elsewhere; /openapi.json is all there is.
     app = FastAPI(title="Ingle", version=__version__, lifespan=life, docs_url=None, redoc_url=None)
     app.state.service, app.state.door = service, Door(service)
-    for door in (chat, completions, responses, models):
-        app.include_router(door.router)
+    for door in (chat, completions, responses):
+        app.include_router(door.router, responses=errors(*ANSWERING))
+    app.include_router(models.router, responses=errors(*LOOKING))
+    app.openapi = lambda: document(app)  # type: ignore[method-assign]
     add_handlers(app)
     app.add_exception_handler(ClientGone, _gone)
     if service.settings.page:

@@ -13,6 +13,7 @@ from ingle.core.message import Chunk, Request, TokenLogprob, ToolCall
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.tools import check_tools, style_of, tool_constraint
 from ingle.serve.convert import constraint_of, message_of, sampling_of, stops_of
+from ingle.serve.document import STREAMED
 from ingle.serve.door import Keyed, asker, service_of
 from ingle.serve.reply import Growing, account_of, calls_in, head, usage_of
 from ingle.serve.schema import ChatBody, ToolChoice
@@ -22,7 +23,7 @@ from ingle.serve.stream import answers, event_stream, while_connected
 router = APIRouter(route_class=Keyed)
 
 
-@router.post("/v1/chat/completions", tags=["answers"])
+@router.post("/v1/chat/completions", tags=["answers"], responses=STREAMED)
 async def chat_completions(
     body: ChatBody, http: HttpRequest, service: Service = Depends(service_of), who: str = Depends(asker)  # noqa: B008 - FastAPI's way
 ) -> Response:  # fmt: skip

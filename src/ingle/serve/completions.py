@@ -13,6 +13,7 @@ from ingle.core.errors import RequestError
 from ingle.core.message import Chunk, Request, TokenLogprob
 from ingle.engine.language_model import LanguageModel
 from ingle.serve.convert import constraint_of, sampling_of, stops_of
+from ingle.serve.document import STREAMED
 from ingle.serve.door import Keyed, asker, service_of
 from ingle.serve.reply import FINISH, account_of, head, usage_of
 from ingle.serve.schema import CompletionBody
@@ -23,7 +24,7 @@ router = APIRouter(route_class=Keyed)
 _MOST_PROMPTS = 128
 
 
-@router.post("/v1/completions", tags=["answers"])
+@router.post("/v1/completions", tags=["answers"], responses=STREAMED)
 async def completions(
     body: CompletionBody, http: HttpRequest, service: Service = Depends(service_of), who: str = Depends(asker)  # noqa: B008 - FastAPI's way
 ) -> Response:  # fmt: skip

@@ -34,7 +34,7 @@ async def health(service: Service = Depends(service_of)) -> dict[str, Any]:  # n
     return {"status": "ok", "version": __version__, "running": scheduler.running, "queued": scheduler.queued}
 
 
-@router.get("/metrics", tags=["operation"])
+@router.get("/metrics", tags=["operation"], response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(service: Service = Depends(service_of), _who: str = Depends(asker)) -> Response:  # noqa: B008
     """Figures for Prometheus."""
     return Response(service.metrics.text(), media_type=CONTENT_TYPE)

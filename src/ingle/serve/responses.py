@@ -18,6 +18,7 @@ from ingle.engine.language_model import LanguageModel
 from ingle.engine.tools import check_tools, style_of, tool_constraint
 from ingle.home.turns import Turn, drop, find_completion, path
 from ingle.serve.convert import constraint_of, sampling_of
+from ingle.serve.document import STREAMED
 from ingle.serve.door import Keyed, asker, service_of
 from ingle.serve.reply import FINISH, Growing, account_of, calls_in, usage_of
 from ingle.serve.schema import Drawing, JsonSchema, ResponseFormat, ResponsesBody, ResponsesItem
@@ -29,7 +30,7 @@ Events = AsyncGenerator[dict[str, Any], None]
 Chunks = AsyncGenerator[tuple[int, Chunk], None]
 
 
-@router.post("/v1/responses", tags=["answers"])
+@router.post("/v1/responses", tags=["answers"], responses=STREAMED)
 async def responses(
     body: ResponsesBody, http: HttpRequest, service: Service = Depends(service_of), who: str = Depends(asker)  # noqa: B008 - FastAPI's way
 ) -> Response:  # fmt: skip

@@ -218,3 +218,18 @@ class ResponsesBody(Whole):
     previous_response_id: str | None = None
     store: bool | None = None
     stream: bool | None = None
+
+
+class Fault(Body):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorTable(Body):
+    """Every error, in OpenAI's shape."""
+
+    error: Fault
