@@ -1,20 +1,24 @@
 """What the guards have to know about a model."""
 
-from functools import lru_cache
+from weakref import WeakKeyDictionary
 
 from ingle.engine.language_model import LanguageModel
 from ingle.model.tokenizer import Tokenizer
 from ingle.safety.limits import Limits
 
+_longest: WeakKeyDictionary[Tokenizer, int] = WeakKeyDictionary()
+"""By tokenizer, for as long as that lives: a model that was swapped out is not held."""
 
-@lru_cache(maxsize=8)
+
 def limits_of(model: LanguageModel) -> Limits:
-    """The limits for requests to this model."""
+    """The limits for requests to this model. Takes some milliseconds the first time."""
     tokenizer = model.tokenizer
-    return Limits(model.backend.config.context_length, _longest_token(tokenizer), tuple(tokenizer.control))
+    longest = _longest.get(tokenizer)
+    if longest is None:
+        longest = _longest[tokenizer] = _longest_token(tokenizer)
+    return Limits(model.backend.config.context_length, longest, tuple(tokenizer.control))
 
 
-@lru_cache(maxsize=8)
 def _longest_token(tokenizer: Tokenizer) -> int:
     """Bytes that the longest token can stand for, generously: tokenizers that normalise Unicode make text three times shorter first."""
     bytes_per_character = 1 if tokenizer.facts.kind == "bytes" else 4
