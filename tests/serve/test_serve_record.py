@@ -1,0 +1,65 @@
+"""What guards know of a model, and facts that are written behind the conversation's back."""
+
+import gc
+import weakref
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ingle.core.event import Event
+from ingle.engine.language_model import LanguageModel
+from ingle.home.place import Home
+from ingle.ledger.chain import Ledger
+from ingle.serve.limits import limits_of
+from ingle.serve.record import Recorder
+from ingle.serve.rooms import open_rooms
+from tests.engine.test_answer import byte_tokenizer
+from tests.engine.tiny import backend_of, random_checkpoint, tiny_config
+
+
+def test_limits_are_the_models_and_hold_no_model(tmp_path: Path) -> None:
+    config = tiny_config(vocab=260, context=300)
+    made = LanguageModel("gone", backend_of(tmp_path, random_checkpoint(config)), byte_tokenizer())
+    limits = limits_of(made)
+    assert limits.max_context_tokens == 300
+    assert set(limits.control_names) == set(made.tokenizer.control) and "<|end|>" in limits.control_names
+    for text in ("plain", "é" * 10, "日本語", "🎉🎉", "<|end|>" * 3):
+        assert len(text.encode()) <= limits.longest_token_bytes * len(made.tokenizer.encode(text))
+    backend = weakref.ref(made.backend)
+    del made
+    gc.collect()
+    assert backend() is None
+
+
+def test_facts_are_written_in_order_whoever_still_waits_for_them(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home").create()
+    recorder = Recorder(home)
+    futures: list[Future[Any]] = []
+    for i in range(30):
+        futures.append(recorder.add(Event("answer", "tiny", {"number": i})))
+        if i % 3 == 0:
+            futures[-1].cancel()
+    rest = [future.result(timeout=20) for i, future in enumerate(futures) if not future.cancelled()]
+    assert len(rest) >= 20
+    recorder.close()
+    engine = open_rooms(home)
+    try:
+        ledger = Ledger(engine, home.keys)
+        assert [row.values["number"] for row in ledger.read(kind="answer")][::-1] == list(range(30))
+        assert ledger.verify().problem is None
+    finally:
+        engine.dispose()
+
+
+def test_a_fact_that_cant_be_written_stops_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recorder = Recorder(Home(tmp_path / "home").create())
+    bad = recorder.add(Event("answer", "tiny", {"deep": {"not": "flat"}}))  # type: ignore[dict-item]
+    good = recorder.add(Event("answer", "tiny", {"number": 1}))
+    with pytest.raises(Exception, match="must be"):
+        bad.result(timeout=20)
+    assert good.result(timeout=20).values["number"] == 1
+    assert recorder.fault() is not None and recorder.fault() is None
+    recorder.close()
+    assert "Traceback" not in capsys.readouterr().err
