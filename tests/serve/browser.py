@@ -53,6 +53,12 @@ class House:
         self._server = None
         return code
 
+    def kill(self) -> None:
+        """Ends it as a power cut does."""
+        assert self._server is not None
+        self._server.kill()
+        self._server = None
+
     @property
     def log(self) -> str:
         """What its servers have said."""

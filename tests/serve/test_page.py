@@ -3,9 +3,11 @@
 import re
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from playwright.sync_api import Browser, BrowserContext, expect
 
 from ingle.core.message import Message
@@ -226,6 +228,20 @@ def test_search_and_rename(tab: Open) -> None:
     expect(page.all(".side nav p")).to_have_text("Nothing with these words.")
     page.all(".side input[type=search]").fill("")
     expect(page.all(".side li").filter(has_text="A better title")).to_have_count(1)
+
+
+def test_conversations_stand_under_their_days(house: House, tab: Open) -> None:
+    days = {"Today": 0, "Yesterday": 1, "Earlier": 3}
+    with house.database() as engine:
+        for day, ago in days.items():
+            at = (datetime.now(UTC) - timedelta(days=ago)).isoformat(timespec="microseconds")
+            moved = sa.text("UPDATE conversations SET title = :title, updated = :at WHERE id = :id")
+            with engine.begin() as connection:
+                connection.execute(moved, {"title": f"said {day}", "at": at, "id": told(house, "q", "a")})
+    page = tab()
+    for day in days:
+        group = page.all(".side nav h3").filter(has_text=day).locator("+ ul")
+        expect(group.locator("a").filter(has_text=f"said {day}")).to_have_count(1)
 
 
 def test_settings_reach_the_engine(house: House, tab: Open) -> None:
@@ -514,6 +530,35 @@ def test_the_server_goes_and_comes_back(house: House, tab: Open) -> None:
     page.errors.clear()  # of the time without a server
 
 
+def test_an_answer_that_the_server_took_with_it(house: House, tab: Open) -> None:
+    page = tab()
+    page.settings(MANY)
+    page.send("Tell me everything about tides.")
+    grown = "document.querySelector('.turn.assistant:last-child .prose')?.innerText.length > 40"
+    page.page.wait_for_function(grown)
+    assert house.stop() == 0
+    *_, answer = house.turns(page.conversation)
+    assert answer.facts is not None and answer.facts["finish"] == "cancelled", "it had time to keep what was written"
+    house.start()
+    page.ready().all(".turn.assistant .line").filter(has_text="stopped").wait_for()
+    assert event_of(page.line) == answer.facts["seq"]
+
+    page.act("again")
+    page.all(".turn.assistant .glow").wait_for()
+    page.page.wait_for_function(grown)
+    house.kill()
+    house.start()
+    expect(page.ready().all(".turn .trouble")).to_contain_text("This question has no answer yet.", timeout=WAIT_MS)
+    expect(page.all(".turn.assistant .beside span")).to_have_text("2/2")
+    page.all(".turn.assistant").get_by_label("The one before").click()
+    assert "stopped" in page.line
+    page.settings(FEW)
+    page.act("again")
+    expect(page.all(".turn.assistant .beside span")).to_have_text("2/2")
+    assert page.answer()
+    page.errors.clear()  # of the time without a server
+
+
 def test_nothing_is_kept_beside_the_home(house: House) -> None:
     assert list(house.elsewhere.iterdir()) == [], "the working directory"
     assert not (house.home.root / "cache" / "page").exists()
@@ -532,67 +577,66 @@ def test_other_paths_are_the_apis(house: House) -> None:
     assert "default-src 'self'" in httpx.get(house.url + "/").headers["content-security-policy"]
 
 
-class TestBehindAKey:
-    """A server that asks for keys."""
+@pytest.fixture(scope="module")
+def locked(smollm2_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[House, dict[str, str]]]:
+    """A server that asks for keys, and the keys."""
+    from ingle.home.api_keys import add_key
 
-    @pytest.fixture(scope="class")
-    def locked(self, smollm2_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[House, dict[str, str]]]:
-        from ingle.home.api_keys import add_key
+    house = House(tmp_path_factory.mktemp("locked") / "home", smollm2_home, settings(require_key=True, max_tokens=12))
+    with house.database() as engine:
+        keys = {name: add_key(engine, name)[1] for name in ("anna", "bert")}
+    house.start()
+    yield house, keys
+    assert house.stop() == 0
 
-        house = House(tmp_path_factory.mktemp("locked") / "home", smollm2_home, settings(require_key=True, max_tokens=12))
-        with house.database() as engine:
-            keys = {name: add_key(engine, name)[1] for name in ("anna", "bert")}
-        house.start()
-        yield house, keys
-        assert house.stop() == 0
 
-    def test_one_signs_in_and_is_alone(self, locked: tuple[House, dict[str, str]], chromium: Browser) -> None:
-        from ingle.home.api_keys import list_keys, revoke_key
+def test_one_signs_in_and_is_alone(locked: tuple[House, dict[str, str]], chromium: Browser) -> None:
+    from ingle.home.api_keys import list_keys, revoke_key
 
-        house, keys = locked
-        contexts = {name: chromium.new_context() for name in keys}
-        anna, bert = (Tab(contexts[name].new_page(), house.url) for name in keys)
-        anna.page.goto(house.url + "/c/conv-1")
-        assert "/sign-in?next=" in anna.page.url
-        anna.page.get_by_label("Key").fill("ingle-" + "x" * 43)
-        anna.page.keyboard.press("Enter")
-        expect(anna.all("[role=alert]")).to_contain_text("unknown here")
-        for tab, name in ((anna, "anna"), (bert, "bert")):
-            tab.page.goto(house.url)
-            tab.page.get_by_label("Key").fill(keys[name])
-            tab.page.keyboard.press("Enter")
-            tab.ready()
-            expect(tab.all(".who")).to_contain_text(name)
-        [cookie] = [cookie for cookie in contexts["anna"].cookies() if cookie["name"] == "ingle_sign_in"]
-        assert cookie["httpOnly"] and cookie["sameSite"] == "Strict"
-        assert keys["anna"] not in cookie["value"]
-        files = [path for path in house.home.root.rglob("*") if path.is_file() and path.stat().st_size < 10**7]
-        assert not any(keys["anna"].encode() in path.read_bytes() for path in files)
+    house, keys = locked
+    contexts = {name: chromium.new_context() for name in keys}
+    anna, bert = (Tab(contexts[name].new_page(), house.url) for name in keys)
+    anna.page.goto(house.url + "/c/conv-1")
+    assert "/sign-in?next=" in anna.page.url
+    anna.page.get_by_label("Key").fill("ingle-" + "x" * 43)
+    anna.page.keyboard.press("Enter")
+    expect(anna.all("[role=alert]")).to_contain_text("unknown here")
+    for tab, name in ((anna, "anna"), (bert, "bert")):
+        tab.page.goto(house.url)
+        tab.page.get_by_label("Key").fill(keys[name])
+        tab.page.keyboard.press("Enter")
+        tab.ready()
+        expect(tab.all(".who")).to_contain_text(name)
+    [cookie] = [cookie for cookie in contexts["anna"].cookies() if cookie["name"] == "ingle_sign_in"]
+    assert cookie["httpOnly"] and cookie["sameSite"] == "Strict"
+    assert keys["anna"] not in cookie["value"]
+    files = [path for path in house.home.root.rglob("*") if path.is_file() and path.stat().st_size < 10**7]
+    assert not any(keys["anna"].encode() in path.read_bytes() for path in files)
 
-        anna.ask("Only Anna may read this.")
-        with house.database() as engine:
-            ids = {key.name: key.id for key in list_keys(engine)}
-        assert facts_of(house, event_of(anna.line))["key"] == ids["anna"]
-        assert len(house.turns(anna.conversation, ids["anna"])) == 2
-        bert.open(f"/c/{anna.conversation}")
-        expect(bert.all(".note")).to_have_text("This conversation is not kept here.")
-        assert not bert.all(".side li").count()
+    anna.ask("Only Anna may read this.")
+    with house.database() as engine:
+        ids = {key.name: key.id for key in list_keys(engine)}
+    assert facts_of(house, event_of(anna.line))["key"] == ids["anna"]
+    assert len(house.turns(anna.conversation, ids["anna"])) == 2
+    bert.open(f"/c/{anna.conversation}")
+    expect(bert.all(".note")).to_have_text("This conversation is not kept here.")
+    assert not bert.all(".side li").count()
 
-        other = Tab(contexts["anna"].new_page(), house.url).open(f"/c/{anna.conversation}")
-        assert other.all(".turn").count() == 2
-        anna.all(".who button").click()
-        anna.page.wait_for_url("**/sign-in")
-        other.box.fill("Still here?")
-        other.box.press("Enter")
-        other.page.wait_for_url("**/sign-in**")
-        contexts["anna"].add_cookies([{"name": cookie["name"], "value": cookie["value"], "url": house.url}])
-        other.page.goto(house.url)
-        assert "/sign-in" in other.page.url, "a sign-in that was ended opens nothing"
+    other = Tab(contexts["anna"].new_page(), house.url).open(f"/c/{anna.conversation}")
+    assert other.all(".turn").count() == 2
+    anna.all(".who button").click()
+    anna.page.wait_for_url("**/sign-in")
+    other.box.fill("Still here?")
+    other.box.press("Enter")
+    other.page.wait_for_url("**/sign-in**")
+    contexts["anna"].add_cookies([{"name": cookie["name"], "value": cookie["value"], "url": house.url}])
+    other.page.goto(house.url)
+    assert "/sign-in" in other.page.url, "a sign-in that was ended opens nothing"
 
-        with house.database() as engine:
-            revoke_key(engine, "bert")
-        bert.box.fill("Anybody?")
-        bert.box.press("Enter")
-        bert.page.wait_for_url("**/sign-in**")
-        for context in contexts.values():
-            context.close()
+    with house.database() as engine:
+        revoke_key(engine, "bert")
+    bert.box.fill("Anybody?")
+    bert.box.press("Enter")
+    bert.page.wait_for_url("**/sign-in**")
+    for context in contexts.values():
+        context.close()

@@ -4,6 +4,8 @@ Its library is imported here and nowhere else, when an application wants the pag
 conversation lies in the home's database alone.
 """
 
+import asyncio
+import gc
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -57,6 +59,7 @@ def add_page(app: FastAPI, service: Service) -> None:
 
     from ingle.serve.page_door import sign_in_routes
     from ingle.serve.page_room import Room
+    from ingle.serve.page_view import View  # noqa: F401 - now, and not while the first visitor waits
 
     room = Room(service)
     app.include_router(sign_in_routes(room.door))
@@ -73,6 +76,8 @@ def add_page(app: FastAPI, service: Service) -> None:
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[Any]:
         async with started(app) as state:
+            await asyncio.to_thread(_warm)
+            gc.freeze()  # what lives as long as the server is not worth looking through: that takes 150 ms each time, and all wait
             try:
                 yield state
             finally:
@@ -96,6 +101,16 @@ def _add_pages() -> None:
     @ui.page("/c/{conversation}")
     async def kept(client: "Client", request: Request, conversation: str) -> Response | None:
         return await _build(client, request, conversation)
+
+
+def _warm() -> None:
+    """What the first visitor and the first block of code would wait for."""
+    from nicegui.client import templates
+
+    from ingle.serve.page_markdown import render
+
+    templates.get_template("index.html")
+    render("```python\npass\n```")
 
 
 async def _build(client: "Client", request: Request, conversation: str) -> Response | None:

@@ -60,6 +60,8 @@ class Writing:
     """Held while `growing` and the watchers change."""
     shown: int = 0
     """How many of the words the page has."""
+    cost_s: float = 0.0
+    """Processor's time that showing the last of them took."""
 
     @property
     def running(self) -> bool:
@@ -167,12 +169,11 @@ class Desk:
         while not writing.ended.is_set():
             await writing.more.wait()
             writing.more.clear()
-            began = time.perf_counter()
             if writing.watchers:
                 async with writing.lock:
                     if strokes := await asyncio.to_thread(_grow, writing):
                         writing.tell(strokes)
-            pause = max(PAUSE_S, (time.perf_counter() - began) / _SHARE)
+            pause = max(PAUSE_S, writing.cost_s / _SHARE)
             with suppress(TimeoutError):
                 await asyncio.wait_for(writing.ended.wait(), pause)
         async with writing.lock:
@@ -221,4 +222,7 @@ def _grow(writing: Writing) -> list[Stroke]:
     if not text:
         return []
     writing.stage = "writing"
-    return writing.growing.take(text)
+    began = time.thread_time()
+    strokes = writing.growing.take(text)
+    writing.cost_s = time.thread_time() - began
+    return strokes

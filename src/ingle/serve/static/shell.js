@@ -43,9 +43,13 @@ export default {
     watchConnection() {
       if (!window.socket) return void setTimeout(this.watchConnection, 50);
       let wait;
-      window.socket.on("disconnect", () => (wait = setTimeout(() => (this.offline = true), 700)));
+      window.socket.on("disconnect", () => {
+        document.body.classList.add("cut"); // nothing can be asked for now: see page.css
+        wait = setTimeout(() => (this.offline = true), 700);
+      });
       window.socket.on("connect", () => {
         clearTimeout(wait);
+        document.body.classList.remove("cut");
         this.offline = false;
       });
     },
