@@ -55,7 +55,7 @@ def test_whatever_its_document_allows_and_forbids_nothing_breaks(server: Server,
     result = subprocess.run(
         [
             SCRIPTS / "schemathesis", "run", f"{server.url}/openapi.json", "--seed", "1", "--phases", "coverage,fuzzing",
-            "--max-examples", "8", "--checks", checks, "--continue-on-failure",
+            "--max-examples", "5", "--checks", checks, "--continue-on-failure",
             "--suppress-health-check", "all", "--warnings", "off", "--no-color",
         ],
         capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False, stdin=subprocess.DEVNULL,

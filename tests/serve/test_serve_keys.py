@@ -188,8 +188,7 @@ def test_of_two_that_want_one_port_at_the_same_time_one_gets_it(served_home: Pat
 @pytest.mark.parametrize(
     ("options", "code"),
     [
-        (["--host", "192.0.2.1"], 12), (["--port", "70000"], 2), (["nothing"], 3), (["--set", "serve.places=0"], 2),
-        (["--set", "serve.nothing=1"], 2), (["--set", "serve.queue=0"], 2),
+(["--host", "192.0.2.1"], 12), (["nothing"], 3), (["--set", "serve.queue=0"], 2),
     ],
 )  # fmt: skip
 def test_what_cant_be_served_is_said_in_one_line(served_home: Path, options: list[str], code: int) -> None:
