@@ -1,0 +1,56 @@
+"""Answers to many requests at once, for whoever waits for all of them: measures and data makers. The scheduler does the work."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from queue import Empty, SimpleQueue
+
+from ingle.core.errors import IngleError
+from ingle.core.message import Chunk, Request
+from ingle.core.state import STEP_TOKENS
+from ingle.engine.job import Capacity, Job
+from ingle.engine.language_model import LanguageModel
+from ingle.engine.prefix_cache import PrefixCache
+from ingle.engine.scheduler import Scheduler
+
+_PLACES = 8
+"""Answers at once: more of them hardly make a step of two cores faster."""
+_STATE_BYTES = 1 << 30
+_LOOK_S = 0.1
+"""How often `stopped` is asked while no answer is ready."""
+
+
+def _never() -> bool:
+    return False
+
+
+def write(model: LanguageModel, requests: Sequence[Request], stopped: Callable[[], bool] = _never) -> Iterator[tuple[int, str]]:
+    """The number of each request with the text of its answer, as they get ready. What prompts begin with alike is read once.
+
+    When `stopped` is true, nothing more comes. Raises what `LanguageModel.encode` raises for any request before the first answer.
+    """
+    prompts = [model.encode(request) for request in requests]
+    capacity = Capacity(_PLACES, _PLACES, len(requests) + 1, len(requests) + 1, _STATE_BYTES, STEP_TOKENS, STEP_TOKENS)
+    arrived: SimpleQueue[tuple[int, Chunk | IngleError]] = SimpleQueue()
+    words: list[list[str]] = [[] for _ in requests]
+    scheduler = Scheduler(capacity, PrefixCache(_STATE_BYTES))
+    try:
+        for number, (request, ids) in enumerate(zip(requests, prompts, strict=True)):
+            scheduler.submit(Job(model, request, ids, partial(_arrive, arrived, number), model.grammar(request)))
+        left = len(requests)
+        while left and not stopped():
+            try:
+                number, outcome = arrived.get(timeout=_LOOK_S)
+            except Empty:
+                continue
+            if isinstance(outcome, IngleError):
+                raise outcome
+            words[number].append(outcome.text)
+            if outcome.finish is not None:
+                left -= 1
+                yield number, "".join(words[number])
+    finally:
+        scheduler.close()
+
+
+def _arrive(arrived: "SimpleQueue[tuple[int, Chunk | IngleError]]", number: int, outcome: Chunk | IngleError) -> None:
+    arrived.put((number, outcome))

@@ -1,0 +1,132 @@
+"""Log-probabilities of endings: the same as reading each task alone, however tasks share, branch, and are cut into steps."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingle.core.spec import LayerSpec
+from ingle.core.state import STEP_TOKENS
+from ingle.engine import scoring
+from ingle.engine.backend import Backend, Segment
+from ingle.engine.cpu import CpuBackend
+from ingle.engine.sampling import log_probabilities
+from ingle.engine.scoring import Task, score
+from tests.engine.test_adapter import random_pairs
+from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
+
+LAYERS = {
+    "transformer": (LayerSpec((0, 1)),) * 2,
+    "hybrid": (LayerSpec((0,), window=24, sinks=3), LayerSpec((0, 1)), LayerSpec((), window=9, sinks=1)),
+}
+
+
+@pytest.fixture(scope="module", params=LAYERS)
+def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> CpuBackend:
+    config = tiny_config(layers=LAYERS[request.param])
+    return backend_of(tmp_path_factory.mktemp("tiny"), random_checkpoint(config))
+
+
+class Counting:
+    """The backend, counting the tokens that it reads."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend, self.config, self.read, self.most_rows = backend, backend.config, 0, 0
+
+    def new_state(self) -> Any:
+        return self._backend.new_state()
+
+    def forward(self, segments: Sequence[Segment]) -> list[npt.NDArray[np.float32]]:
+        self.read += sum(len(segment.ids) for segment in segments)
+        rows = self._backend.forward(segments)
+        self.most_rows = max(self.most_rows, sum(map(len, rows)))
+        return rows
+
+
+def alone(backend: Backend, task: Task, adapter: Any = None) -> list[npt.NDArray[np.float64]]:
+    """Each ending read by itself, from the first token on, with logits of everything."""
+    given_ids, endings = task
+    results = []
+    for ending in endings:
+        ids, state, rows = [*given_ids, *ending], backend.new_state(), []
+        for at in range(0, len(ids), STEP_TOKENS):
+            rows.append(backend.forward([Segment(state, ids[at : at + STEP_TOKENS], "all", adapter)])[0].copy())
+        values = log_probabilities(np.concatenate(rows))[len(given_ids) - 1 : -1]
+        results.append(values[np.arange(len(ending)), ending])
+    return results
+
+
+def check(backend: Backend, tasks: Sequence[Task], adapter: Any = None) -> None:
+    found = dict(score(backend, tasks, adapter=adapter))
+    assert sorted(found) == list(range(len(tasks)))
+    for number, task in enumerate(tasks):
+        for got, expected in zip(found[number], alone(backend, task, adapter), strict=True):
+            np.testing.assert_allclose(got, expected, atol=2e-5)
+
+
+IDS = st.integers(0, 69)
+
+
+@given(
+    shared=st.lists(IDS, max_size=40),
+    tasks=st.lists(
+        st.tuples(st.lists(IDS, min_size=1, max_size=30), st.lists(st.lists(IDS, min_size=1, max_size=9), min_size=1, max_size=4)),
+        min_size=1,
+        max_size=6,
+    ),
+)
+@settings(max_examples=30, deadline=None)
+def test_it_is_as_if_each_were_read_alone(backend: CpuBackend, shared: list[int], tasks: list[tuple[list[int], list[list[int]]]]) -> None:
+    check(backend, [([*shared, *given_ids], endings) for given_ids, endings in tasks])
+
+
+def test_long_tasks_are_read_in_steps(backend: CpuBackend) -> None:
+    ids = tokens(backend.config, 1500)
+    check(backend, [(ids[:600], (ids[600:1100], ids[700:705])), (ids[:1], (ids[1:700],)), (ids[3:300], (ids[:1], ids[1:2]))])
+
+
+def test_little_room_for_logits_changes_nothing(backend: CpuBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids, counting = tokens(backend.config, 400), Counting(backend)
+    tasks: list[Task] = [(ids[: 20 + i], (ids[50 : 60 + i], ids[3:40])) for i in range(6)]
+    expected = dict(score(backend, tasks))
+    monkeypatch.setattr(scoring, "_LOGIT_BYTES", 4 * backend.config.vocab_size * 3)
+    found = dict(score(counting, tasks))  # type: ignore[arg-type]
+    assert counting.most_rows == 3
+    for number, values in expected.items():
+        for got, wanted in zip(found[number], values, strict=True):
+            np.testing.assert_array_equal(got, wanted)
+
+
+def test_what_is_shared_is_read_once(backend: CpuBackend) -> None:
+    ids, counting = tokens(backend.config, 400), Counting(backend)
+    tasks: list[Task] = [([*ids[:200], i, i + 1], ([1, 2, 3], [4], [5, 6])) for i in range(10)]
+    list(score(counting, tasks))  # type: ignore[arg-type]
+    # The shared start; then of each task its own two tokens, and its endings but for their last tokens.
+    assert counting.read == 200 + 10 * (2 + 2 + 0 + 1)
+
+
+def test_it_stops_between_two_steps(backend: CpuBackend) -> None:
+    ids, counting = tokens(backend.config, 400), Counting(backend)
+    tasks: list[Task] = [(ids[i:200], ([1, 2],)) for i in range(30)]
+    found = list(score(counting, tasks, stopped=lambda: counting.read >= 3 * STEP_TOKENS))  # type: ignore[arg-type]
+    assert 0 < len(found) < len(tasks)
+    assert counting.read == 3 * STEP_TOKENS
+
+
+def test_with_an_adapter(backend: CpuBackend) -> None:
+    ids, adapter = tokens(backend.config, 100), backend.adapter(random_pairs(backend.config, 1), "one")
+    tasks: list[Task] = [(ids[:40], (ids[40:50], ids[60:61])), (ids[:30], (ids[2:9],))]
+    check(backend, tasks, adapter)
+    plain, adapted = (dict(score(backend, tasks, adapter=a))[0][0] for a in (None, adapter))
+    assert np.abs(plain - adapted).max() > 1e-3
+
+
+@pytest.mark.parametrize("task", [([], ([1],)), ([1], ()), ([1], ([],))])
+def test_nothing_to_read_is_refused(backend: CpuBackend, task: Task) -> None:
+    with pytest.raises(ValueError, match="a task needs"):
+        list(score(backend, [task]))
+    assert list(score(backend, [])) == []

@@ -1,0 +1,47 @@
+"""Many answers at once: the same words as one by one, errors before anything is written, and an end when it is asked for."""
+
+import pytest
+
+from ingle.core.errors import ContextError
+from ingle.core.message import Request
+from ingle.engine.answer import answer
+from ingle.engine.language_model import LanguageModel
+from ingle.engine.writing import write
+from tests.engine.test_answer import NO_END, byte_tokenizer, chat, whole
+from tests.engine.tiny import backend_of, random_checkpoint, tiny_config
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    backend = backend_of(tmp_path_factory.mktemp("tiny"), random_checkpoint(tiny_config(vocab=260, context=300)))
+    return LanguageModel("tiny", backend, byte_tokenizer())
+
+
+def requests(count: int, most: int = 12) -> list[Request]:
+    return [chat(f"What comes after {i}?" + " Say." * (i % 5), max_tokens=1 + i % most, sampling=NO_END) for i in range(count)]
+
+
+def test_it_writes_what_one_by_one_writes(model: LanguageModel) -> None:
+    asked = requests(30)
+    found = dict(write(model, asked))
+    assert [found[i] for i in range(30)] == [whole(list(answer(model, request))) for request in asked]
+    assert len(set(found.values())) > 10
+
+
+def test_nothing_is_written_if_one_does_not_fit(model: LanguageModel) -> None:
+    seen = []
+    with pytest.raises(ContextError):
+        for number, _ in write(model, [*requests(3), chat("x" * 400)]):
+            seen.append(number)
+    assert not seen
+
+
+def test_it_ends_when_it_is_asked_to_and_when_nobody_listens(model: LanguageModel) -> None:
+    seen: list[int] = []
+    for number, _ in write(model, requests(40), stopped=lambda: len(seen) >= 3):
+        seen.append(number)
+    assert len(seen) == 3
+    for number, _ in write(model, requests(40)):
+        assert number >= 0
+        break
+    assert list(write(model, [])) == []
