@@ -1,0 +1,170 @@
+"""How far a figure can be trusted: bootstrap intervals over items, Wilson's for proportions, and tests for two models on the same items.
+
+All figures here are functions of column sums: a mean is Σ value / Σ 1, bits per byte are Σ bits / Σ bytes. So a resample is a sum of drawn
+rows, and leaving one item out is a subtraction.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Statistic = Callable[[Floats], Floats]
+"""Of sums [..., columns], a figure [...]."""
+Method = Literal["percentile", "bca"]
+LEVEL = 0.95
+DRAWS = 10_000
+_BLOCK_NUMBERS = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Where a figure probably lies."""
+
+    low: float
+    high: float
+    method: str
+    """As `Report.interval` wants it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How much a figure changed from one model to another, on the same items."""
+
+    value: float
+    """After minus before."""
+    interval: Interval
+    p: float
+    """Two-sided, by the bootstrap: how often a resample shows the other sign, twice."""
+
+
+def ratio(sums: Floats) -> Floats:
+    """Σ first column / Σ second column; 0 / 0 is NaN."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        result: Floats = sums[..., 0] / sums[..., 1]
+    return result
+
+
+def bootstrap(columns: Floats, statistic: Statistic = ratio, seed: int = 0, method: Method = "bca", draws: int = DRAWS) -> Interval:
+    """The interval of `statistic` over items: rows of `columns` [items, columns] are drawn with replacement, all columns together.
+
+    `bca` corrects the percentiles for bias and skew (Efron 1987); where it can't be had (all resamples are equal), percentiles are taken.
+    A resample on which the figure is not defined (0 / 0) is left out. Raises ValueError without items.
+    """
+    values = resample(columns, statistic, seed, draws)
+    values = values[np.isfinite(values)]
+    share = (1 - LEVEL) / 2
+    shares = [share, 1 - share]
+    if method == "bca":
+        shares = _bca_shares(columns, statistic, values) or shares
+    low, high = np.quantile(values, shares) if len(values) else (math.nan, math.nan)
+    return Interval(float(low), float(high), f"{100 * LEVEL:.0f} % bootstrap ({'BCa' if method == 'bca' else 'percentile'})")
+
+
+def change(before: Floats, after: Floats) -> Floats:
+    """How much the ratio changed, from the sums before and after."""
+    result: Floats = ratio(after) - ratio(before)
+    return result
+
+
+def percent_change(before: Floats, after: Floats) -> Floats:
+    """How much the ratio changed, in percent of what it was."""
+    result: Floats = 100 * (ratio(after) / ratio(before) - 1)
+    return result
+
+
+def paired_bootstrap(
+    before: Floats, after: Floats, contrast: Callable[[Floats, Floats], Floats] = change, seed: int = 0, draws: int = DRAWS
+) -> Difference:
+    """How two models differ on the same items, rows of both [items, columns]: the same rows of both are drawn together.
+
+    Raises ValueError if there are no items, or not the same number.
+    """
+    if before.shape != after.shape:
+        raise ValueError(f"pairs must have the same shape: {before.shape}, {after.shape}")
+    width = before.shape[1]
+
+    def both(sums: Floats) -> Floats:
+        return contrast(sums[..., :width], sums[..., width:])
+
+    columns = np.concatenate([before, after], axis=1)
+    values = resample(columns, both, seed, draws)
+    values = values[np.isfinite(values)]
+    share = (1 - LEVEL) / 2
+    low, high = np.quantile(values, [share, 1 - share]) if len(values) else (math.nan, math.nan)
+    # One more of each sign, so that no p is smaller than so many draws can show.
+    p = 2 * (min((values <= 0).sum(), (values >= 0).sum()) + 1) / (len(values) + 1)
+    interval = Interval(float(low), float(high), f"{100 * LEVEL:.0f} % paired bootstrap")
+    return Difference(float(both(columns.sum(axis=0))), interval, min(1.0, float(p)))
+
+
+def resample(columns: Floats, statistic: Statistic, seed: int, draws: int) -> Floats:
+    """`statistic` of `draws` resamples. The same seed draws the same items, whatever is measured on them."""
+    items = len(columns)
+    if columns.ndim != 2 or not items:
+        raise ValueError(f"there must be items, in rows: {columns.shape}")
+    return np.concatenate([statistic(columns[picks].sum(axis=1)) for picks in _picks(items, seed, draws, columns.shape[1])])
+
+
+def _picks(items: int, seed: int, draws: int, width: int) -> Iterator[npt.NDArray[Any]]:
+    draw = np.random.default_rng(seed)
+    block = max(1, _BLOCK_NUMBERS // (items * width))
+    for start in range(0, draws, block):
+        yield draw.integers(0, items, (min(block, draws - start), items))
+
+
+def _bca_shares(columns: Floats, statistic: Statistic, values: Floats) -> list[float] | None:
+    """At which shares of the resamples the ends lie; None where that isn't defined."""
+    total = columns.sum(axis=0)
+    point = float(statistic(total))
+    without = statistic(total - columns)  # each item left out once
+    apart = without.mean() - without
+    spread = float((apart**2).sum()) ** 1.5
+    below = ((values < point).sum() + (values <= point).sum()) / (2 * len(values)) if len(values) else 0.0
+    if not np.isfinite(without).all() or not spread or not 0 < below < 1:
+        return None
+    normal = NormalDist()
+    bias, skew = normal.inv_cdf(float(below)), float((apart**3).sum()) / (6 * spread)
+    shares = []
+    for share in ((1 - LEVEL) / 2, (1 + LEVEL) / 2):
+        shifted = bias + normal.inv_cdf(share)
+        shares.append(normal.cdf(bias + shifted / (1 - skew * shifted)))
+    return shares
+
+
+def wilson(successes: int, n: int) -> Interval:
+    """Wilson's interval (1927) for a proportion; never empty, also at 0 and n. Raises ValueError for impossible counts."""
+    if not 0 <= successes <= n or n == 0:
+        raise ValueError(f"{successes} of {n}")
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+    share = successes / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    # At the ends the formula is exact but for rounding.
+    low, high = 0.0 if successes == 0 else middle - half, 1.0 if successes == n else middle + half
+    return Interval(low, high, f"{100 * LEVEL:.0f} % Wilson")
+
+
+def mcnemar(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> float:
+    """Two-sided p of McNemar's exact test: whether right answers became wrong as often as wrong ones became right."""
+    return _sign_p(int((before & ~after).sum()), int((~before & after).sum()))
+
+
+def sign_test(differences: Floats) -> float:
+    """Two-sided p of the sign test: whether as many items went up as down. Items without a change don't count."""
+    return _sign_p(int((differences > 0).sum()), int((differences < 0).sum()))
+
+
+def _sign_p(ups: int, downs: int) -> float:
+    """Two-sided p of so many heads and tails of a fair coin, exactly."""
+    n = ups + downs
+    term = total = 1
+    for k in range(1, min(ups, downs) + 1):
+        term = term * (n - k + 1) // k
+        total += term
+    return float(min(1.0, 2 * total / 2**n))

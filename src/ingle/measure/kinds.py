@@ -1,0 +1,196 @@
+"""The three kinds of suites: how each is planned for a model, and which figures come of its rows."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ingle.core.digest import digest_json
+from ingle.core.message import Message, Request, Sampling
+from ingle.core.report import Report
+from ingle.measure import bits, choice, text_match
+from ingle.measure.finished import Row
+from ingle.measure.gather import Plan
+from ingle.measure.intervals import Difference, Floats, Interval, bootstrap, paired_bootstrap, ratio, wilson
+from ingle.measure.items import Exercise, Question, Text
+from ingle.measure.subject import Subject, begin_id
+from ingle.measure.suites import Suite
+
+UNITS = {**dict.fromkeys(text_match.ROUGE, "F1"), "chrf": "chrF2", "exact_match": "share"}
+"""Of the metrics of what is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What is measured, how."""
+
+    suite: Suite
+    subject: Subject
+    items: Sequence[Any]
+    """What is measured on."""
+    shots: Sequence[Any] = ()
+    """Examples that stand in every prompt."""
+    training: Sequence[Any] = ()
+    """What simple rules may look at."""
+    style: choice.Style = "texts"
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What came of it."""
+
+    reports: tuple[Report, ...]
+    """The main one first."""
+    details: tuple[Row, ...]
+    """For each item, the values that pair it with the same item of another model."""
+    notes: tuple[str, ...] = field(default=())
+
+
+def plan_bits(setting: Setting) -> list[Plan]:
+    """Documents in windows that fit the model."""
+    subject = setting.subject
+    window, begin = min(bits.WINDOW_TOKENS, subject.context_length), begin_id(subject.tokenizer)
+    plans = []
+    for item in setting.items:
+        assert isinstance(item, Text)
+        reading = bits.read_text(subject.tokenizer, item.text, begin, window)
+        key = digest_json(["bits", item.text, begin, window, bits.CARRY])
+
+        def scored(parts: Sequence[Any], reading: bits.Reading = reading) -> Row:
+            return asdict(reading.bits(parts))
+
+        plans.append(Plan(item.id, key, [item.text], reading.tasks, scored))
+    return plans
+
+
+def report_bits(setting: Setting, rows: Sequence[Row], data_digest: str) -> Figures:
+    """The micro average, and the macro average over documents."""
+    texts = [bits.TextBits(**row) for row in rows]
+    make = _Maker(setting, data_digest, len(texts))
+    tables = {"bits_per_byte": bits.columns(texts), "bits_per_byte_macro": bits.macro_columns(texts)}
+    reports = tuple(make.ratio(name, "bits/byte", table) for name, table in tables.items())
+    changed = sum(not text.exact for text in texts)
+    begin = setting.subject.tokenizer.fast.id_to_token(begin_id(setting.subject.tokenizer))
+    notes = [f"{sum(text.nbytes for text in texts):,} bytes; the first token of each text is conditional on {begin}"]
+    if changed:
+        notes.append(f"{changed} texts are not what this vocabulary spells (characters that it doesn't know): their bits say too little")
+    return Figures(reports, tuple(asdict(text) for text in texts), tuple(notes))
+
+
+def plan_choice(setting: Setting) -> list[Plan]:
+    """Questions with their answers as endings."""
+    subject, plans = setting.subject, []
+    for item in setting.items:
+        assert isinstance(item, Question)
+        prompt = choice.make_prompt(item, setting.suite.stem, setting.style, setting.shots)
+        task, cut = choice.make_task(subject.tokenizer, prompt, subject.context_length)
+        asked = [prompt.given, list(prompt.endings), item.gold]
+
+        def scored(parts: Any, item: Question = item, prompt: choice.Prompt = prompt, cut: bool = cut) -> Row:
+            return {**asdict(choice.read_scores(item, prompt, parts[0])), "cut": cut}
+
+        plans.append(Plan(item.id, digest_json(["choice", *asked, subject.context_length]), asked, (task,), scored))
+    return plans
+
+
+def report_choice(setting: Setting, rows: Sequence[Row], data_digest: str) -> Figures:
+    """Accuracy by the sum of log-probabilities and per byte, and a simple rule."""
+    scores = [choice.Scores(tuple(row["nats"]), tuple(row["nbytes"]), row["gold"]) for row in rows]
+    make = _Maker(setting, data_digest, len(scores))
+    answers = {"accuracy": [score.right for score in scores], "accuracy_per_byte": [score.right_per_byte for score in scores]}
+    reports = [make.share(name, right) for name, right in answers.items()]
+    reports.sort(key=lambda report: report.name != setting.suite.main)
+    if setting.suite.baseline == "majority":
+        reports.append(make.share("baseline_majority", choice.majority(setting.training, setting.items), of_model=False))
+    elif setting.suite.baseline == "chance":
+        chance = sum(1 / len(item.options) for item in setting.items) / len(setting.items)
+        reports.append(make.report("baseline_chance", chance, "share", Interval(chance, chance, "exact"), of_model=False))
+    cut = sum(row["cut"] for row in rows)
+    notes = (f"{cut} prompts were longer than the context and lost their beginning",) if cut else ()
+    details = [
+        {"nats": s.nats, "nbytes": s.nbytes, "gold": s.gold, **{name: answers[name][i] for name in answers}} for i, s in enumerate(scores)
+    ]
+    return Figures(tuple(reports), tuple(details), notes)
+
+
+def plan_write(setting: Setting) -> list[Plan]:
+    """Requests in the model's own template, examples as earlier turns, answered greedily."""
+    shots = [message for shot in setting.shots for message in (Message.of("user", shot.ask), Message.of("assistant", shot.reference))]
+    plans = []
+    for item in setting.items:
+        assert isinstance(item, Exercise)
+        request = Request(
+            messages=(*shots, Message.of("user", item.ask)), max_tokens=setting.suite.max_tokens, sampling=Sampling(temperature=0.0, seed=0)
+        )
+        said = [[message.role, message.text] for message in request.messages]
+        asked = [said, item.reference]
+        plans.append(Plan(item.id, digest_json(["write", said, setting.suite.max_tokens]), asked, request=request))
+    return plans
+
+
+def report_write(setting: Setting, rows: Sequence[Row], data_digest: str) -> Figures:
+    """Each metric of the model and of the simple rule, and how far apart they are in the main one."""
+    answers, references = [row["text"].strip() for row in rows], [item.reference for item in setting.items]
+    simple = [item.baseline for item in setting.items]
+    make = _Maker(setting, data_digest, len(rows))
+    names, baseline = setting.suite.metrics, setting.suite.baseline.replace("-", "_")
+    mine, theirs = text_match.scores(names, answers, references), text_match.scores(names, simple, references)
+    reports = [make.mean(name, UNITS[name], values) for name, values in mine.items()]
+    reports += [make.mean(f"{name}_{baseline}", UNITS[name], values, of_model=False) for name, values in theirs.items()]
+    main = setting.suite.main
+    gap = paired_bootstrap(_with_ones(theirs[main]), _with_ones(mine[main]), seed=setting.seed)
+    reports.append(make.difference(f"{main}_above_{baseline}", UNITS[main], gap))
+    notes = []
+    if "chrf" in names:
+        notes.append(f"chrF2 of all answers together (as papers report it): {text_match.corpus_chrf(answers, references):.2f}")
+    empty = sum(not answer for answer in answers)
+    if empty:
+        notes.append(f"{empty} answers are empty")
+    details = [{"text": answers[i], "reference": references[i], **{name: float(mine[name][i]) for name in names}} for i in range(len(rows))]
+    return Figures(tuple(reports), tuple(details), tuple(notes))
+
+
+KINDS: dict[str, tuple[Callable[[Setting], list[Plan]], Callable[[Setting, Sequence[Row], str], Figures]]] = {
+    "bits": (plan_bits, report_bits),
+    "choice": (plan_choice, report_choice),
+    "write": (plan_write, report_write),
+}
+"""How each kind is planned, and what comes of its rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Maker:
+    """Makes the reports of one measurement."""
+
+    setting: Setting
+    data_digest: str
+    n: int
+
+    def report(self, name: str, value: float, unit: str, interval: Interval, of_model: bool = True) -> Report:
+        """One figure; simple rules have no model."""
+        digest = self.setting.subject.digest if of_model else ""
+        return Report(
+            name, value, unit, interval.low, interval.high, self.n, digest, self.data_digest, interval.method, self.setting.seed
+        )  # fmt: skip
+
+    def ratio(self, name: str, unit: str, columns: Floats, of_model: bool = True) -> Report:
+        """Σ first column / Σ second column."""
+        return self.report(name, float(ratio(columns.sum(axis=0))), unit, bootstrap(columns, seed=self.setting.seed), of_model)
+
+    def mean(self, name: str, unit: str, values: Floats, of_model: bool = True) -> Report:
+        """The mean of a value per item."""
+        return self.ratio(name, unit, _with_ones(values), of_model)
+
+    def share(self, name: str, right: Sequence[bool], of_model: bool = True) -> Report:
+        """How many are right."""
+        return self.report(name, sum(right) / self.n, "share", wilson(sum(right), self.n), of_model)
+
+    def difference(self, name: str, unit: str, difference: Difference) -> Report:
+        """How far the model is from something."""
+        return self.report(name, difference.value, unit, difference.interval)
+
+
+def _with_ones(values: Floats) -> Floats:
+    return np.stack([values, np.ones_like(values)], axis=1)
