@@ -24,6 +24,7 @@ VERBS = {
     "rm": "Let a kept model go.",
     "key": "Add, list and revoke the keys of the server's users.",
     "replay": "Prove an answer: ask the same again.",
+    "measure": "Measure a kept model, with intervals.",
     "log": "Show the ledger: what happened in this home.",
     "verify": "Prove that the ledger is whole, and on request the models too.",
     "head": "Export the ledger's signed head, to be kept elsewhere.",

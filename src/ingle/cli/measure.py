@@ -1,0 +1,142 @@
+"""`ingle measure`."""
+
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ingle.cli.progress import Watcher
+    from ingle.engine.language_model import LanguageModel
+    from ingle.measure.run import Outcome
+    from ingle.measure.subject import Subject
+
+EXAMPLES = """
+ingle measure
+ingle measure smollm2 --suite hellaswag
+ingle measure smollm2 --suite wiki-bits --items 50 --json
+ingle measure smollm2 --suite wiki-bits --format int8 --against before.json
+"""
+_SAY_EVERY_S = 20.0
+
+
+def command(
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="A kept model; by default smollm2, or the only one.")] = None,
+    suite: Annotated[
+        list[str] | None, typer.Option(help="What to measure; may be given several times. Without it, suites are listed.")
+    ] = None,
+    items: Annotated[int | None, typer.Option(help="Most items; 0 = all that there are; by default as many as the suite says.")] = None,
+    shots: Annotated[int, typer.Option(help="Examples in every prompt, from the part that is not measured on.")] = 0,
+    style: Annotated[str | None, typer.Option(help="How answers are chosen: texts or letters; by default as the suite says.")] = None,
+    seed: Annotated[int, typer.Option(help="Draws the examples, and the resamples of the intervals.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write everything to this file too, each item as well; for one suite.")] = None,
+    against: Annotated[Path | None, typer.Option(help="A file that --out wrote: say how the model differs, item by item.")] = None,
+    format_: Annotated[str | None, typer.Option("--format", help="Weights: auto, int4, int8, bf16, fp32.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads that compute; by default one per core.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of config.toml.")] = None,
+) -> None:
+    """Measure a model: bits per byte, multiple choice, summaries, translations. Each figure comes with its interval.
+
+    Items that were measured are kept, so the same command goes on where it was interrupted.
+    """
+    from ingle.cli.choose import choose, open_kept
+    from ingle.cli.house import enter, record
+    from ingle.cli.interrupt import Interrupt
+    from ingle.cli.output import print_json
+    from ingle.cli.progress import watching
+    from ingle.cli.settings import read_settings
+    from ingle.core.errors import ConfigError
+    from ingle.measure.run import Options, compare, event_of, run_suite, save, to_table
+    from ingle.measure.suites import find_suite
+
+    if not suite:
+        _list(as_json)
+        return
+    suites = [find_suite(name) for name in dict.fromkeys(suite)]
+    if style not in (None, "texts", "letters"):
+        raise ConfigError("--style", "must be texts or letters", style)
+    for name, path in (("--out", out), ("--against", against)):
+        if path is not None and len(suites) > 1:
+            raise ConfigError(name, "is for one suite", ", ".join(suite), "Measure them one by one.")
+    options = Options(items, shots, style, seed)  # type: ignore[arg-type]
+    home = enter()
+    settings = read_settings(home, overrides or (), {"chat.model": model, "chat.format": format_, "chat.threads": threads})
+    opened = open_kept(home, choose(home, settings.chat.model), settings.chat)
+    tables = []
+    for one in suites:
+        with watching() as watch, Interrupt() as interrupt:
+            subject = _bind(opened, interrupt.asked)
+            outcome = run_suite(home, one, subject, options, _Clock(watch).pieces, watch.bytes)
+        record(home, event_of(outcome))
+        if out is not None:
+            save(outcome, out)
+        if against is not None:
+            outcome = compare(outcome, against)
+        tables.append(to_table(outcome))
+        if not as_json:
+            _show(outcome)
+    if as_json:
+        print_json(tables[0] if len(tables) == 1 else tables)
+
+
+def _bind(model: "LanguageModel", stopped: Callable[[], bool]) -> "Subject":
+    """The model as the functions that measures ask for."""
+    from ingle.engine.scoring import score
+    from ingle.engine.writing import write
+    from ingle.measure.subject import Subject
+
+    backend = model.backend
+    scorer, writer = partial(score, backend, stopped=stopped), partial(write, model, stopped=stopped)
+    return Subject(model.name, backend.digest, backend.config.context_length, model.tokenizer, scorer, writer)
+
+
+class _Clock:
+    """Progress that also says how long it will take, where no bar does."""
+
+    def __init__(self, watch: "Watcher") -> None:
+        self._watch = watch
+        self._began: tuple[float, int] | None = None
+        self._said = time.monotonic()
+
+    def pieces(self, label: str, done: int, total: int) -> None:
+        """See `Watcher`."""
+        from ingle.cli.output import colourful
+
+        self._watch.pieces(label, done, total)
+        now = time.monotonic()
+        if self._began is None:
+            self._began = now, done  # items that were finished before took no time
+        since, before = self._began
+        if done > before and now - self._said > _SAY_EVERY_S and not colourful(sys.stderr):
+            self._said = now
+            left_s = (now - since) / (done - before) * (total - done)
+            self._watch.say(f"{label}: about {left_s:.0f} s left" if left_s < 120 else f"{label}: about {left_s / 60:.0f} minutes left")
+
+
+def _list(as_json: bool) -> None:
+    from ingle.cli.output import print_json, print_table
+    from ingle.measure.suites import SUITES
+
+    if as_json:
+        about = [{"name": s.name, "title": s.title, "figure": s.main, "higher_is_better": s.higher_is_better} for s in SUITES.values()]
+        print_json(about)
+        return
+    rows = [(s.name, s.title, s.main, "higher is better" if s.higher_is_better else "lower is better") for s in SUITES.values()]
+    print_table(("suite", "what it measures", "figure", ""), rows)
+
+
+def _show(outcome: "Outcome") -> None:
+    from ingle.cli.output import note, print_table
+
+    rows = [
+        (f"{outcome.suite}: {r.name}", f"{r.value:.4f}", r.unit, f"{r.low:.4f} … {r.high:.4f}", r.interval, str(r.n))
+        for r in outcome.reports
+    ]
+    print_table(("figure", "value", "", "interval", "", "n"), rows)
+    for text in outcome.notes:
+        note(f"{outcome.suite}: {text}.")
