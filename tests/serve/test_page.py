@@ -319,6 +319,27 @@ def told(house: House, question: str, answer: str) -> str:
     return made.id
 
 
+def test_a_long_conversation_shows_its_end_first(house: House, tab: Open) -> None:
+    from ingle.home.turns import keep
+
+    conversation = told(house, "The first question.", "The first answer.")
+    said = [Message.of("assistant" if i % 2 else "user", f"Turn {i}.") for i in range(90)]
+    with house.database() as engine:
+        keep(engine, "", said, house.turns(conversation)[-1].id, conversation)
+    page = tab(f"/c/{conversation}")
+    expect(page.all(".turn")).to_have_count(80)
+    expect(page.all(".turn").last).to_be_in_viewport()
+    page.settings(FEW)
+    assert len(page.ask("And now?")) > 3, "it stands where it was written, though there are many before it"
+    expect(page.all(".turn")).to_have_count(82)
+    top = page.all(".turn").filter(has_text="Turn 10.")
+    page.all(".scroll .older").click()
+    expect(page.all(".turn")).to_have_count(94)
+    expect(page.all(".turn").first).to_contain_text("The first question.")
+    expect(page.all(".scroll .older")).to_have_count(0)
+    expect(top).to_be_in_viewport()
+
+
 HOSTILE = """# A heading
 
 Some **bold** text, `code`, and a [link](https://example.org/page).

@@ -41,7 +41,7 @@ class Shell(Part, component="static/shell.js"):
 
 
 class Scroll(Part, component="static/scroll.js"):
-    """What scrolls, and stays at the end as long as one is there."""
+    """What scrolls, and stays at the end as long as one is there. Says: earlier."""
 
 
 class Bar(Part, component="static/bar.js"):

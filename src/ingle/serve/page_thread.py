@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import takewhile
 from typing import Any
 
 from ingle.home.turns import Turn
@@ -22,7 +23,7 @@ class Thread:
     """What stands in the middle of one tab."""
 
     SPAN = 80
-    """Turns that are shown at first; a longer conversation takes long to draw."""
+    """Turns that are shown at first, and more at a time; a longer conversation takes long to draw."""
 
     def __init__(self, desk: Desk, parts: Parts, hear: HearTurn) -> None:
         self._desk, self._parts, self._hear = desk, parts, hear
@@ -30,7 +31,7 @@ class Thread:
         self._end: TurnPart | None = None
         self._ending: Writing | None = None
         self._watcher: Callable[[str, Sequence[Stroke]], None] | None = None
-        self.span = self.SPAN
+        self._earlier = 0
 
     @property
     def leaf(self) -> str:
@@ -42,6 +43,10 @@ class Thread:
         """The answer that is being written at the end."""
         return self._ending if self._ending is not None and self._ending.running else None
 
+    def show_earlier(self) -> None:
+        """Lets the next `draw` show more of a long conversation."""
+        self._earlier = self.SPAN
+
     def edit_last(self) -> None:
         """Lets the user edit the last question."""
         for turn, part in reversed(self._shown):
@@ -51,28 +56,32 @@ class Thread:
 
     async def draw(self, book: Book | None, current: Callable[[], bool]) -> None:
         """Shows a conversation, unless another one has become `current` meanwhile. Raises NotKept if it is gone."""
-        path = list(await book.path())[-self.span :] if book else []
-        known = {turn.id for turn, _ in self._shown}
-        seen = self._ending.ask.id if self._end is not None and self._ending is not None else None  # was written before our eyes
-        fresh = [said.turn for said in path if said.turn.id not in known and said.turn.message.role == "assistant"]
-        html = await asyncio.to_thread(lambda: {turn.id: render(turn.message.text) for turn in fresh if turn.completion != seen})
+        whole = await book.path() if book else ()
+        path = self._window(whole)
+        same = sum(1 for _ in takewhile(lambda pair: pair[0][0].id == pair[1].turn.id, zip(self._shown, path, strict=False)))
+        fresh = [said.turn for said in path[same:]]
+        html = await asyncio.to_thread(_render, fresh[1:] if fresh and self._written_here(fresh[0]) else fresh)
         parent = path[-1].turn.id if path else ""
         open_end = book is not None and bool(path) and path[-1].turn.message.role == "user"
         before = await book.following(parent) if book and open_end else ()
         if not current():
             return
-        self._draw_turns(book, path, html)
+        self._parts.scroll.show({"earlier": len(whole) > len(path)})
+        self._earlier = 0
+        self._draw_turns(book, path, same, html)
         if book is not None and open_end:
             await self._draw_end(self._desk.at(book.key, parent), before)
         else:
             self._drop_end()
 
-    def _draw_turns(self, book: Book | None, path: Sequence[Said], html: dict[str, str]) -> None:
-        same = 0
-        for (turn, _), said in zip(self._shown, path, strict=False):
-            if turn.id != said.turn.id:
-                break
-            same += 1
+    def _window(self, whole: Sequence[Said]) -> Sequence[Said]:
+        """The turns that are shown: the end of a conversation, and what has been shown of it before."""
+        ids = [said.turn.id for said in whole]
+        first = self._shown[0][0].id if self._shown else ""
+        begin = ids.index(first) if first in ids else len(ids) - self.SPAN
+        return whole[max(0, begin - self._earlier) :]
+
+    def _draw_turns(self, book: Book | None, path: Sequence[Said], same: int, html: dict[str, str]) -> None:
         for _, part in self._shown[same:]:
             part.delete()
         del self._shown[same:]
@@ -83,10 +92,14 @@ class Thread:
             waits = book is not None and said.turn.message.role == "assistant" and self._desk.at(book.key, said.turn.parent) is not None
             part.show(_turn_values(said, waits, html))
 
+    def _written_here(self, turn: Turn) -> bool:
+        """Whether an answer was written before our eyes, so that it stands there already."""
+        return self._end is not None and self._ending is not None and turn.completion == self._ending.ask.id
+
     def _adopted(self, turn: Turn) -> TurnPart | None:
         """The part in which this turn was written, if it was written here; else the end makes room."""
-        part, writing = self._end, self._ending
-        if part is None or writing is None or turn.completion != writing.ask.id:
+        part = self._end
+        if part is None or not self._written_here(turn):
             self._drop_end()
             return None
         self._unwatch()
@@ -135,6 +148,11 @@ class Thread:
         if self._ending is not None and self._watcher in self._ending.watchers:
             self._ending.watchers.remove(self._watcher)
         self._watcher = None
+
+
+def _render(turns: Sequence[Turn]) -> dict[str, str]:
+    """HTML of answers, by the id of the turn."""
+    return {turn.id: render(turn.message.text) for turn in turns if turn.message.role == "assistant"}
 
 
 def _turn_values(said: Said, waits: bool, html: dict[str, str]) -> dict[str, Any]:

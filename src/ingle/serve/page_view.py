@@ -45,6 +45,7 @@ class View:
             parts.composer: {"send": self.send, "stop": self.stop, "last": self.edit_last},
             parts.welcome: {"sample": self.send},
             parts.list: {"new": self.new},
+            parts.scroll: {"earlier": self.earlier},
         }
         for part, deeds in heard.items():
             for event, deed in deeds.items():
@@ -175,6 +176,10 @@ class View:
         """Lets the user edit the last question."""
         self.thread.edit_last()
 
+    async def earlier(self, _said: Any) -> None:
+        """Shows more of a long conversation."""
+        self.thread.show_earlier()
+
     async def _hear_turn(self, event: str, turn: Turn | None, said: Any) -> None:
         await self.heard(lambda _: self._turn_deed(event, turn, said))(said)
 
@@ -216,7 +221,6 @@ class View:
             await self._forget_passing()
             self.book, self.title, self.passing = KeptBook(engine, owner, kept.id), kept.title, False
             self.choices = choices_of(kept.settings)
-            self.thread.span = self.thread.SPAN
             self.parts.scroll.do("end")
 
     async def pass_by(self, said: Any) -> None:

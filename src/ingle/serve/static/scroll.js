@@ -3,10 +3,15 @@
 const NEAR = 48; // pixels that still count as being at the end
 
 export default {
+  props: { earlier: Boolean },
+  emits: ["earlier"],
   template: `
     <div class="middle">
       <div class="scroll" ref="box" tabindex="-1" @scroll.passive="look">
-        <div class="inner" ref="inner"><slot></slot></div>
+        <div class="inner" ref="inner">
+          <button v-if="earlier" class="quiet older" type="button" @click="more">What was said earlier</button>
+          <slot></slot>
+        </div>
       </div>
       <button v-show="!near" class="down" type="button" aria-label="To the end" title="To the end" @click="end">
         <svg class="i" aria-hidden="true"><use href="#i-down"></use></svg>
@@ -15,7 +20,11 @@ export default {
   data: () => ({ near: true }),
   mounted() {
     this.last = 0;
-    this.observer = new ResizeObserver(() => this.near && this.toEnd());
+    this.observer = new ResizeObserver(() => {
+      const { box } = this.$refs;
+      if (this.below) [box.scrollTop, this.below] = [box.scrollHeight - this.below, 0];
+      else if (this.near) this.toEnd();
+    });
     this.observer.observe(this.$refs.inner);
     this.observer.observe(this.$refs.box);
     this.toEnd();
@@ -34,6 +43,11 @@ export default {
       if (atEnd) this.near = true;
       else if (scrollTop < this.last) this.near = false;
       this.last = scrollTop;
+    },
+    more() {
+      const { scrollTop, scrollHeight } = this.$refs.box;
+      [this.below, this.near] = [scrollHeight - scrollTop, false]; // what one reads now is to stay where it is
+      this.$emit("earlier");
     },
     end() {
       this.near = true;
