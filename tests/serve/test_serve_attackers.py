@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.serve.conftest import copied
 from tests.serve.servers import Server, answer_on, dial, error_of, head, memory, request, serving, settings, wait_until
 
 LONG: dict[str, Any] = {"messages": [{"role": "user", "content": "Go on."}], "max_tokens": 4000, "stream": True, "seed": 1}
@@ -20,6 +21,14 @@ IMPATIENT = """
 import ingle.serve.front as front, ingle.serve.server as server
 front.BODY_S, front.WHOLE_BODY_S, server.HEAD_S = 0.5, 1.5, 0.5
 """
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory, kept_home: Path) -> Iterator[Server]:
+    """A server with two places, little patience, and a name."""
+    home = copied(kept_home, tmp_path_factory.mktemp("strict") / "home")
+    with serving(home, *settings(places=2, queue=20, hosts=["ingle.lan"]), before=IMPATIENT) as server:
+        yield server
 
 
 @contextmanager
@@ -68,8 +77,9 @@ def test_bodies_that_are_too_big_are_refused_however_they_come(server: Server) -
     answers_and_is_idle(server)
 
 
-def test_who_sends_a_byte_now_and_then_holds_nothing(served_home: Any) -> None:
-    with serving(served_home, before=IMPATIENT) as server, another(server):
+def test_who_sends_a_byte_now_and_then_holds_nothing(strict: Server) -> None:
+    server = strict
+    with another(server):
         began = time.monotonic()
         silent, heady, slow_head, slow_body, dripping = (dial(server) for _ in range(5))
         heady.sendall(b"POST /v1/chat/completions HT")
@@ -204,40 +214,37 @@ def test_a_client_that_hangs_up_while_its_prompt_is_read_frees_its_place(smollm2
     assert written == [0] * len(written)
 
 
-def test_clients_that_hang_up_in_the_queue_leave_no_trace(served_home: Any) -> None:
-    with serving(served_home, *settings(places=1, queue=20)) as server:
-        writing = dial(server)
-        writing.sendall(request(server, json.dumps(LONG | {"max_tokens": 8000}).encode()))
-        writing.recv(100)
-        waiting = [dial(server) for _ in range(8)]
-        for wire in waiting:
-            wire.sendall(request(server, json.dumps(SHORT).encode()))
-        wait_until(lambda: server.health()["queued"] == 8)
-        for wire in waiting:
-            wire.close()
-        wait_until(lambda: server.health()["queued"] == 0, 1)
-        assert server.health()["running"] == 1
-        writing.close()
-        answers_and_is_idle(server)
-        assert [row.values["finish"] for row in server.answers()] == ["cancelled", "length"]
+def test_clients_that_hang_up_in_the_queue_leave_no_trace(strict: Server) -> None:
+    before, writing = len(strict.answers()), dial(strict)
+    writing.sendall(request(strict, json.dumps(LONG | {"max_tokens": 8000}).encode()))
+    writing.recv(100)
+    waiting = [dial(strict) for _ in range(8)]
+    for wire in waiting:  # of two places one user has one
+        wire.sendall(request(strict, json.dumps(SHORT).encode()))
+    wait_until(lambda: strict.health()["queued"] == 8)
+    for wire in waiting:
+        wire.close()
+    wait_until(lambda: strict.health()["queued"] == 0, 1)
+    assert strict.health()["running"] == 1
+    writing.close()
+    answers_and_is_idle(strict)
+    assert [row.values["finish"] for row in strict.answers()[before:]] == ["cancelled", "length"]
 
 
-def test_a_client_that_never_reads_holds_no_place_and_no_one_else(served_home: Any) -> None:
-    with serving(served_home, *settings(places=2)) as server:
-        wires = []
-        for _ in range(4):
-            wire = socket.socket()
-            wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-            wire.connect(server.address)
-            wire.sendall(request(server, json.dumps(LONG | {"max_tokens": 1500}).encode()))
-            wires.append(wire)
-        with another(server):
-            pass
-        server.idle(30)
-        for wire in wires:
-            wire.close()
-        wait_until(lambda: len(server.answers()) >= 6, 5)  # the four, and the two of the other client
-        assert server.stop() == 0
+def test_a_client_that_never_reads_holds_no_place_and_no_one_else(strict: Server) -> None:
+    before, wires = len(strict.answers()), []
+    for _ in range(4):
+        wire = socket.socket()
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        wire.connect(strict.address)
+        wire.sendall(request(strict, json.dumps(LONG | {"max_tokens": 1500}).encode()))
+        wires.append(wire)
+    with another(strict):
+        pass
+    strict.idle(30)
+    for wire in wires:
+        wire.close()
+    wait_until(lambda: len(strict.answers()) >= before + 6, 5)  # the four, and the two of the other client
 
 
 def test_a_hundred_who_come_and_go_leave_nothing_behind(server: Server) -> None:
@@ -276,12 +283,18 @@ def test_pages_of_other_sites_are_turned_away(server: Server, headers: dict[str,
     ):
         assert response.status_code == 403, response.text
         assert error_of(response)["type"] == "permission_error" and error_of(response)["message"].startswith(field)
-    upgrade = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
-    with dial(server) as wire:
-        foreign = [f"{name}: {value}" for name, value in headers.items()]
-        wire.sendall(head(server, "/_nicegui_ws/socket.io/?EIO=4&transport=websocket", "GET", [*upgrade, *foreign]) + b"\r\n")
-        assert wire.recv(100).split()[1] == b"403"
     assert len(server.answers()) == before
+
+
+def test_no_other_sites_page_gets_a_websocket(served_home: Path) -> None:
+    upgrade = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
+    with serving(served_home, "--page") as server:
+        host, port = server.address
+        for headers, status in (*((headers, b"403") for headers, _ in FOREIGN), ({"Origin": server.url, "Host": f"{host}:{port}"}, b"101")):
+            with dial(server) as wire:
+                told = [f"{name}: {value}" for name, value in headers.items()]
+                wire.sendall(head(server, "/_nicegui_ws/socket.io/?EIO=4&transport=websocket", "GET", [*upgrade, *told]) + b"\r\n")
+                assert wire.recv(100).split()[1] == status, headers
 
 
 def test_its_own_page_is_let_in_by_every_name_of_this_machine(server: Server) -> None:
@@ -291,10 +304,9 @@ def test_its_own_page_is_let_in_by_every_name_of_this_machine(server: Server) ->
         assert server.post("/v1/chat/completions", SHORT, {"Host": host, "Origin": f"http://{host}"}).status_code == 200
 
 
-def test_names_that_the_owner_gave_are_names_of_this_server(served_home: Any) -> None:
-    with serving(served_home, *settings(hosts=["ingle.lan"])) as server:
-        assert server.get("/health", {"Host": "ingle.lan"}).status_code == 200
-        assert server.get("/health", {"Host": "ingle.lan.evil.example"}).status_code == 403
+def test_names_that_the_owner_gave_are_names_of_this_server(strict: Server) -> None:
+    assert strict.get("/health", {"Host": "ingle.lan"}).status_code == 200
+    assert strict.get("/health", {"Host": "ingle.lan.evil.example"}).status_code == 403
 
 
 def test_no_answer_ever_lets_another_site_in_and_all_carry_what_keeps_browsers_safe(server: Server) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.cli.place import ingle
+from tests.serve.conftest import copied
 from tests.serve.servers import Server, serving, settings, wait_until
 
 START = "It was a dark and stormy night; the rain fell in torrents, except at occasional intervals. "
@@ -118,22 +119,27 @@ def states(home: Path) -> list[Path]:
     return sorted((home / "states").iterdir()) if (home / "states").exists() else []
 
 
-def test_what_is_kept_goes_on_at_once_after_a_restart(served_home: Path) -> None:
-    turns = opening("Before the restart")
-    with serving(served_home) as server:
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory, kept_home: Path) -> tuple[Path, Turns, dict[str, Any]]:
+    """The home of a server that was stopped after a turn that is kept: home, turns, answer."""
+    home, turns = copied(kept_home, tmp_path_factory.mktemp("stopped") / "home"), opening("Before the restart")
+    with serving(home) as server:
         table = asked(server, turns, max_tokens=20, store=True, seed=4)
         assert server.stop() == 0
-    assert {path.suffix for path in states(served_home)} == {".state", ".json"}
-    assert all(path.stat().st_mode & 0o077 == 0 for path in states(served_home))
-    assert (served_home / "states").stat().st_mode & 0o077 == 0
-    with serving(served_home) as server:
-        after = going_on(turns, table, "And now?")
+    return home, turns, table
+
+
+def test_what_is_kept_goes_on_at_once_after_a_restart(stopped: tuple[Path, Turns, dict[str, Any]], tmp_path: Path) -> None:
+    home, (_, turns, table) = copied(stopped[0], tmp_path / "home"), stopped
+    assert {path.suffix for path in states(home)} == {".state", ".json"}
+    assert all(path.stat().st_mode & 0o077 == 0 for path in (*states(home), home / "states"))
+    after = going_on(turns, table, "And now?")
+    with serving(home) as server:
         warm = asked(server, after, max_tokens=20, seed=4)
         assert cached(warm) >= table["usage"]["prompt_tokens"]
-        server.stop()
-    for path in states(served_home):
+    for path in states(home):
         path.unlink()
-    with serving(served_home) as server:
+    with serving(home) as server:
         cold = asked(server, after, max_tokens=20, seed=4)
         assert cached(cold) == 0 and cold["choices"] == warm["choices"]
 
@@ -167,30 +173,20 @@ def test_a_state_goes_with_the_words_that_it_has_read(served_home: Path) -> None
     assert states(served_home) == []
 
 
-def test_damaged_states_are_thrown_away_and_the_prompt_is_read(served_home: Path) -> None:
-    turns = opening("Damaged")
-    with serving(served_home) as server:
-        first = asked(server, turns, max_tokens=20, store=True, seed=1)
-        server.stop()
-    [state] = [path for path in states(served_home) if path.suffix == ".state"]
-    data = bytearray(state.read_bytes())
-    state.write_bytes(data[: len(data) // 2])
-    with serving(served_home) as server:
-        again = asked(server, turns, max_tokens=20, seed=1)
-        assert cached(again) == 0 and again["choices"] == first["choices"]
-        assert server.stop() == 0
-
-
-def test_states_that_vanish_while_it_serves_are_read_again(served_home: Path) -> None:
-    turns = opening("Vanished")
-    with serving(served_home) as server:
-        first = asked(server, turns, max_tokens=20, store=True, seed=1)
-        server.stop()
-    with serving(served_home) as server:
-        for path in states(served_home):
-            path.unlink()
-        again = asked(server, turns, max_tokens=20, seed=1, store=True)
-        assert again["choices"] == first["choices"]
-        (served_home / "states").rmdir()
+@pytest.mark.parametrize("fate", ["damaged", "vanished"])
+def test_states_that_cant_be_read_are_no_loss(stopped: tuple[Path, Turns, dict[str, Any]], tmp_path: Path, fate: str) -> None:
+    home, (_, turns, table) = copied(stopped[0], tmp_path / "home"), stopped
+    [state] = [path for path in states(home) if path.suffix == ".state"]
+    if fate == "damaged":
+        state.write_bytes(state.read_bytes()[:-100])
+    with serving(home) as server:
+        if fate == "vanished":  # while it serves
+            for path in states(home):
+                path.unlink()
+        again = asked(server, turns, max_tokens=20, seed=4, store=True)
+        assert cached(again) == 0 and again["choices"] == table["choices"]
+        if fate == "vanished":
+            (home / "states").rmdir()
         assert asked(server, opening("Once more"), max_tokens=20, store=True)["choices"]
         assert server.stop() == 0
+    assert fate == "vanished" or len(states(home)) == 4
