@@ -1,5 +1,6 @@
 """The application: the doors, around one service."""
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -21,6 +22,8 @@ def make_app(service: Service) -> FastAPI:
     @asynccontextmanager
     async def life(_app: FastAPI) -> AsyncIterator[None]:
         await service.start()
+        gc.collect()
+        gc.freeze()  # what lives as long as the server is not worth looking through: that takes 150 ms each time, and all wait
         try:
             yield
         finally:

@@ -153,7 +153,8 @@ class Service:
         sampling = ask.request.sampling
         request = replace(ask.request, sampling=replace(sampling, seed=new_seed() if sampling.seed is None else sampling.seed))
         run = Run(replace(ask, request=request), model)
-        guarded = wrap(make_guards(limits_of(model)), self._engine(run))(request)
+        limits = await asyncio.to_thread(limits_of, model)  # reads the vocabulary the first time
+        guarded = wrap(make_guards(limits), self._engine(run))(request)
         try:
             async for chunk in guarded:
                 run.words.append(chunk.text)
