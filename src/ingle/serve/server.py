@@ -3,6 +3,8 @@
 import asyncio
 import errno
 import socket
+import sys
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -20,6 +22,8 @@ HEAD_BYTES = 320 << 10
 """Largest head. The protocol keeps all of it; a read of 256 kB may also hold the end of the body before it."""
 _BACKLOG = 512
 """Connections that wait to be accepted."""
+_FILES = 16_384
+"""Files and connections that may be open at once."""
 
 
 def listen(settings: ServeSettings) -> socket.socket:
@@ -56,9 +60,23 @@ def serve(service: Service, bound: socket.socket) -> bool:
         timeout_graceful_shutdown=int(service.settings.grace_s) + 5, timeout_keep_alive=75,
     )  # fmt: skip
     server = Server(config, service)
+    _allow_connections()
     with bound:
         server.run([bound])
     return server.started
+
+
+def _allow_connections() -> None:
+    """As many open files as we may have, within reason: often it is 1,024, and so many silent clients would shut out all others."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class Server(uvicorn.Server):
