@@ -13,6 +13,8 @@ from ingle.core.errors import Busy, NotAllowed
 from ingle.home.api_keys import PREFIX, ApiKey, check_key
 from ingle.serve.service import Service
 
+_ASKER = "ingle.asker"
+
 
 @dataclass
 class Bucket:
@@ -70,10 +72,10 @@ class Door:
 
 async def asker(request: Request) -> str:
     """The id of the key that came with a request; see `Door.who`. Each request is looked at, and counted, once."""
-    if not hasattr(request.state, "asker"):
+    if _ASKER not in request.scope:
         door: Door = request.app.state.door
-        request.state.asker = await door.who(request.headers.get("Authorization", ""))
-    who: str = request.state.asker
+        request.scope[_ASKER] = await door.who(request.headers.get("Authorization", ""))
+    who: str = request.scope[_ASKER]
     return who
 
 
