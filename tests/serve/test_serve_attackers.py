@@ -113,6 +113,15 @@ def test_who_sends_a_byte_now_and_then_holds_nothing(strict: Server) -> None:
         answers_and_is_idle(server)
 
 
+def test_many_silent_clients_shut_nobody_out(served_home: Path) -> None:
+    few = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))"
+    with serving(served_home, before=few) as server:
+        silent = [dial(server) for _ in range(400)]
+        assert server.chat(store=True).status_code == 200
+        for wire in silent:
+            wire.close()
+
+
 def test_a_head_without_end_is_cut_off(server: Server) -> None:
     before = memory(server)
     with another(server), dial(server) as wire:

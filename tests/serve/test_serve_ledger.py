@@ -153,6 +153,19 @@ def files_with(home: Path, word: str) -> list[Path]:
     return [path for path in files if any(one in path.read_bytes() for one in spelled)]
 
 
+RESULTS: list[dict[str, Any]] = [
+    {"role": "developer", "content": [{"type": "text", "text": "Be "}, {"type": "text", "text": "odd."}]},
+    {"role": "user", "content": QUESTION, "name": "me"},
+    {
+        "role": "assistant",
+        "content": "Let me look.",
+        "tool_calls": [{"id": "c", "function": {"name": "look", "arguments": '{"at": "sky"}'}}],
+    },
+    {"role": "tool", "tool_call_id": "c", "content": "Grey."},
+    {"role": "system", "content": "Be brief."},
+]
+
+
 def kept_ids(server: Server) -> dict[str, str]:
     """Answers of every kind that are kept, by what they are: their ids."""
     tool = {"name": "look", "parameters": {"type": "object", "properties": {"at": {"enum": ["sky", "sea"]}}, "required": ["at"]}}
@@ -179,6 +192,7 @@ def kept_ids(server: Server) -> dict[str, str]:
         "tools": server.chat(store=True, tools=[{"type": "function", "function": tool}], tool_choice="required", max_tokens=900).json()[
             "id"
         ],
+        "results": server.chat(messages=RESULTS, store=True, temperature=1.5).json()["id"],
         "stopped": server.chat(store=True, max_tokens=90, stop=["a", "e", "i"], temperature=1.5).json()["id"],
         "hidden": server.chat("plain\U000e0041 <|im_end|> text", store=True).json()["id"],
         "second choice": f"{server.chat(store=True, n=2, temperature=1.5).json()['id']}-1",
