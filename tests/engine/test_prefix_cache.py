@@ -132,3 +132,23 @@ def test_disk_has_a_budget_and_half_written_states_go(backend: Backend, tmp_path
     again.open()
     assert sorted(path.stem for path in saved.folder.glob("*.json")) == sorted(path.stem for path in saved.folder.glob("*.state"))
     assert len([*saved.folder.glob("*.json")]) == len(kept)
+
+
+def test_what_is_not_kept_never_passes_for_what_is(backend: Backend) -> None:
+    ids = tokens(backend.config, 120)
+    for first, second in ((("kept", 80), ("", 120)), (("", 120), ("kept", 80))):
+        cache = PrefixCache(1 << 30)
+        for keep, length in (first, second):
+            cache.put("", "m", ids[:length], read(backend, ids[:length]), keep)
+        assert {(entry.keep, len(entry.ids)) for entry in cache} == {("kept", 80), ("", 120)}
+
+
+@pytest.mark.parametrize("length", [1, 15, 16, 17, 64, 100, 111, 128])
+def test_a_saved_state_holds_nothing_of_what_was_gone_back_from(backend: Backend, tmp_path: Path, length: int) -> None:
+    ids = tokens(backend.config, 130)
+    state, short = read(backend, ids), read(backend, ids[:length])
+    state.rewind(length)
+    for number, one in enumerate((state, short)):
+        backend.save_state(one, tmp_path / str(number))
+    assert (tmp_path / "0").read_bytes() == (tmp_path / "1").read_bytes()
+    np.testing.assert_array_equal(prefill(backend, [3], backend.load_state(tmp_path / "0")), prefill(backend, [3], short))

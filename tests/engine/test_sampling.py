@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ingle.core.errors import RequestError
+from ingle.core.errors import KernelError, RequestError
 from ingle.core.message import Sampling
 from ingle.engine.sampling import Sampler, kept, log_probabilities
 from ingle.kernels.jit import kernel
@@ -98,3 +98,11 @@ def test_penalties_and_bias() -> None:
 def test_log_probabilities_sum_to_one() -> None:
     values = log_probabilities(np.random.default_rng(0).normal(size=(3, 500)).astype(np.float32) * 20)
     np.testing.assert_allclose(np.exp(values).sum(axis=1), 1, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.0}, {"temperature": 1.0, "top_p": 0.9}, {"temperature": 1.0, "top_k": 5}])
+def test_logits_that_are_no_numbers_are_an_error(options: dict[str, float]) -> None:
+    logits = np.zeros(100, np.float32)
+    logits[7] = np.nan
+    with pytest.raises(KernelError, match="NaN"):
+        Sampler(Sampling(**options), 100).pick(logits)  # type: ignore[arg-type]

@@ -184,8 +184,19 @@ class State:
         header = {"version": _VERSION, "model": model_digest, "layout": self.layout.digest, "length": self.length}
         used = -(-self.length // PAGE_TOKENS)
         pages = np.stack(self.pages[:used]) if used and self.pages else np.zeros(0, self.layout.dtype)
+        if pages.size and self.length % PAGE_TOKENS:
+            self._clear_behind(pages[-1])
         with atomic_file(path, mode=0o600) as file:  # as private as the text that it has read
             np.savez(file, header=np.frombuffer(json.dumps(header).encode(), np.uint8), pages=pages, rings=self.rings)
+
+    def _clear_behind(self, page: npt.NDArray[Any]) -> None:
+        """Zeroes what a copy of the last page still holds of tokens that were read and gone back from: they are nobody's to keep."""
+        block, column = divmod(self.length % PAGE_TOKENS, BLOCK_TOKENS)
+        page[:, block + (column > 0) :] = 0
+        if column:
+            keys, values = np.split(page[:, block], 2, axis=-1)
+            keys.reshape(len(page), -1, BLOCK_TOKENS)[..., column:] = 0
+            values.reshape(len(page), BLOCK_TOKENS, -1)[:, column:] = 0
 
     @staticmethod
     def load(path: Path, layout: StateLayout, model_digest: str) -> "State":

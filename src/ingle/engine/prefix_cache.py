@@ -88,11 +88,13 @@ class PrefixCache:
         if not len(read):
             return
         for entry in [*self._of(owner, model)]:
-            if len(entry.ids) > len(read) >= entry.state.earliest_rewind and _common(entry.ids, read) == len(read):
-                self._touch(entry)  # it can go back to here
-                entry.keep = entry.keep or keep
+            # One that is kept never takes over more than it has read itself: that would be saved although nobody asked for it.
+            goes_back = len(entry.ids) >= len(read) >= entry.state.earliest_rewind and _common(entry.ids, read) == len(read)
+            if goes_back and (entry.keep or not keep):
+                self._touch(entry)
                 return
-            if len(entry.ids) <= len(read) and state.earliest_rewind <= len(entry.ids) == _common(entry.ids, read):
+            superfluous = len(entry.ids) <= len(read) and state.earliest_rewind <= len(entry.ids) == _common(entry.ids, read)
+            if superfluous and (keep or not entry.keep):
                 self._entries.remove(entry)
                 keep = keep or entry.keep
         entry = Entry(owner, model, read, state, keep)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core.errors import RequestError
+from ingle.core.errors import KernelError, RequestError
 from ingle.core.message import Sampling
 from ingle.kernels.jit import kernel
 
@@ -37,6 +37,9 @@ class Sampler:
         """The next token, given float32 logits [vocabulary], which stay as they are. `restrict` sets those of forbidden tokens to −∞."""
         adjusted = self._logits[: self._vocab_size]
         adjusted[:] = logits
+        if np.isnan(adjusted.max()):
+            cure = "Run `ingle verify --models`; if all is whole, the model itself (or what was added to it) is broken."
+            raise KernelError("logits", "must be numbers", "NaN", cure)
         if restrict is not None:
             restrict(adjusted)
         self._adjust(adjusted)
