@@ -118,6 +118,34 @@ def _turned(x: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
     return torch.cat((first * angle.cos() - second * angle.sin(), second * angle.cos() + first * angle.sin()), -1)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_norm_and_gate_are_the_plain_formulas_forward_and_back(dtype: torch.dtype) -> None:
+    """Forward to the last bit; back within rounding, with less kept for it."""
+    module = tiny_module(tiny_config("llama")).to(dtype)
+    norm, mlp = module.model.norm, module.model.layers[0].mlp
+
+    def plain_norm(x: torch.Tensor) -> torch.Tensor:
+        wide = x.float()
+        return norm.weight * (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + norm.eps)).to(x.dtype)
+
+    def plain_mlp(x: torch.Tensor) -> torch.Tensor:
+        return mlp.down_proj(torch.nn.functional.silu(mlp.gate_proj(x)) * mlp.up_proj(x))
+
+    for mine, plain, owner in ((norm, plain_norm, norm), (mlp, plain_mlp, mlp)):
+        results = []
+        for function in (mine, plain):
+            x = torch.randn(2, 9, 64, generator=torch.Generator().manual_seed(1)).to(dtype).requires_grad_()
+            y = function(x)
+            slope = torch.linspace(-1, 2, y.numel()).view_as(y).to(dtype)
+            results.append((y.detach(), *torch.autograd.grad(y, [x, *owner.parameters()], slope)))
+        assert torch.equal(results[0][0], results[1][0])
+        with torch.inference_mode():
+            assert torch.equal(mine(x.detach()), results[1][0])
+        tolerance = 1e-4 if dtype == torch.float32 else 3e-2
+        for a, b in zip(results[0][1:], results[1][1:], strict=True):
+            torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance * float(b.abs().max()))
+
+
 def test_the_cache_holds_no_more_than_it_needs() -> None:
     config = tiny_config("llama").with_layers((LayerSpec((0,), window=6, sinks=2), LayerSpec((), window=6)))
     module, cache = tiny_module(config), Cache()

@@ -1,5 +1,7 @@
 """The decoder in PyTorch, for learning and as the oracle of the kernels. Parameter names are Hugging Face's, to the letter.
 
+Sequences are read with a cache (B of equal length), or packed: documents of any length on end in one row of T tokens, for training.
+
 Shapes: B sequences of equal length, T new tokens, K keys, G key-value groups, R query heads a group, D head_dim, V vocabulary.
 A query at position q sees the key at p if p <= q and, in a streaming group, p > q - window or p < sinks. Keys are turned by RoPE at
 their absolute position before they are kept. Group g serves query heads g*R … g*R + R - 1.
@@ -7,6 +9,7 @@ their absolute position before they are kept. Group g serves query heads g*R …
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +90,27 @@ class Cache:
         return new
 
 
+class Attend(Protocol):
+    """Attention of documents that are packed into one row, for one layer."""
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, spec: LayerSpec, some: bool) -> Tensor:
+        """q [N, heads, D], k and v [T, G, D], none of them turned yet; cos and sin [T, D] → [N, heads, D].
+
+        `some`: the queries are those of the `wanted` tokens only.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Packed:
+    """Documents on end in one row; none sees another."""
+
+    attend: Attend
+    """Knows where each document begins."""
+    wanted: Tensor | None = None
+    """int [N]: the tokens whose states the last layer is to give; None = all. It computes keys and values only for the others."""
+
+
 class RMSNorm(nn.Module):
     """x / rms(x) · weight, the mean square in float32 (arXiv 1910.07467)."""
 
@@ -97,8 +121,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., size] → the same."""
-        wide = x.float()
-        return self.weight * (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)).to(x.dtype)
+        y: Tensor = _Normed.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]
+        return y
 
 
 class Attention(nn.Module):
@@ -107,6 +131,7 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig, index: int) -> None:
         super().__init__()
         self.config, self.index, self.spec = config, index, config.layers[index]
+        self.last = index == len(config.layers) - 1
         if self.spec.memory != "none":
             raise ConfigError(f"layers[{index}].memory", "comes with hybridize, not yet here", self.spec.memory)
         hidden, queries, keys = config.hidden_size, config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
@@ -117,9 +142,11 @@ class Attention(nn.Module):
         if config.qk_norm:
             self.q_norm, self.k_norm = RMSNorm(config.head_dim, config.norm_eps), RMSNorm(config.head_dim, config.norm_eps)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache | None) -> Tensor:
-        """[B, T, hidden] → the same; cos, sin [T, D]."""
-        batch, steps, _ = x.shape
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, past: Cache | Packed | None) -> Tensor:
+        """[B, T, hidden] → the same; packed: [T, hidden] → [T or N, hidden]; cos, sin [T, D]."""
+        if isinstance(past, Packed):
+            return self._packed(x, cos, sin, past)
+        cache, (batch, steps, _) = past, x.shape
         groups, repeats, width = self.config.num_kv_heads, self.config.queries_per_group, self.config.head_dim
         q = self.q_proj(x).view(batch, steps, groups * repeats, width)
         k = self.k_proj(x).view(batch, steps, groups, width)
@@ -136,6 +163,15 @@ class Attention(nn.Module):
             order += chosen
         y = outs[0] if len(outs) == 1 else torch.cat(outs, 1)[:, torch.tensor(order).argsort()]  # (B, G, R, T, D)
         out: Tensor = self.o_proj(y.permute(0, 3, 1, 2, 4).reshape(batch, steps, groups * repeats * width))
+        return out
+
+    def _packed(self, x: Tensor, cos: Tensor, sin: Tensor, packed: Packed) -> Tensor:
+        some = self.last and packed.wanted is not None
+        q = self.q_proj(x[packed.wanted] if some else x).unflatten(-1, (-1, self.config.head_dim))
+        k, v = (project(x).unflatten(-1, (-1, self.config.head_dim)) for project in (self.k_proj, self.v_proj))
+        if self.config.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        out: Tensor = self.o_proj(packed.attend(q, k, v, cos, sin, self.spec, some).flatten(1))
         return out
 
     def _kinds(self) -> Iterator[tuple[LayerSpec | None, list[int]]]:
@@ -173,7 +209,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., hidden] → the same."""
-        y: Tensor = self.down_proj(nn.functional.silu(self.gate_proj(x)) * self.up_proj(x))
+        y: Tensor = self.down_proj(_Gated.apply(self.gate_proj(x), self.up_proj(x)))  # type: ignore[no-untyped-call]
         return y
 
 
@@ -182,14 +218,18 @@ class Layer(nn.Module):
 
     def __init__(self, config: ModelConfig, index: int) -> None:
         super().__init__()
+        self.last = index == len(config.layers) - 1
         self.input_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
         self.self_attn = Attention(config, index)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache | None) -> Tensor:
-        """[B, T, hidden] → the same."""
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, cache)
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, past: Cache | Packed | None) -> Tensor:
+        """[B, T, hidden] → the same; packed: [T, hidden] → the same, or [N, hidden] where the last layer is asked for N tokens."""
+        seen = self.self_attn(self.input_layernorm(x), cos, sin, past)
+        if self.last and isinstance(past, Packed) and past.wanted is not None:
+            x = x[past.wanted]
+        x = x + seen
         y: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return y
 
@@ -228,14 +268,19 @@ class CausalLM(nn.Module):
         x = self.model.embed_tokens(ids)
         start = cache.length if cache is not None else 0
         positions = torch.arange(start, start + ids.shape[1], device=ids.device, dtype=torch.float32)
-        angles = positions[:, None] * self.frequencies.to(ids.device)
-        cos, sin = (torch.cat((t, t), -1).mul(self.rope_scale).to(x.dtype) for t in (angles.cos(), angles.sin()))
+        cos, sin = self.angles(positions, x.dtype)
         for layer in self.model.layers:
             x = layer(x, cos, sin, cache)
         if cache is not None:
             cache.length += ids.shape[1]
         y: Tensor = self.model.norm(x)
         return y
+
+    def angles(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """cos and sin [T, D] by which RoPE turns at these positions (float32 [T])."""
+        angles = positions[:, None] * self.frequencies.to(positions.device)
+        cos, sin = (torch.cat((t, t), -1).mul(self.rope_scale).to(dtype) for t in (angles.cos(), angles.sin()))
+        return cos, sin
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., hidden] → [..., V]."""
@@ -254,6 +299,40 @@ def load_module(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32, devi
     if checkpoint.config.tie_embeddings:
         module.lm_head.weight = module.model.embed_tokens.weight
     return module.eval()
+
+
+class _Normed(torch.autograd.Function):
+    """RMSNorm that keeps its input and one number a row for the way back, where autograd would keep five tensors."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        wide = x.float()
+        scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
+        ctx.save_for_backward(x, weight, scale)
+        return weight * (wide * scale).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, scale = ctx.saved_tensors
+        normed, [g] = x * scale, grads
+        inner = (g * weight).float()
+        to_x = ((inner - normed * (inner * normed).mean(-1, keepdim=True)) * scale).to(x.dtype)
+        to_weight = (g * normed).flatten(0, -2).sum(0).to(weight.dtype) if ctx.needs_input_grad[1] else None
+        return to_x, to_weight, None
+
+
+class _Gated(torch.autograd.Function):
+    """silu(gate) · up, keeping gate and up only."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return nn.functional.silu(gate) * up
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        (gate, up), [g] = ctx.saved_tensors, grads
+        return torch.ops.aten.silu_backward(g * up, gate), nn.functional.silu(gate).mul_(g)
 
 
 def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
