@@ -1,0 +1,122 @@
+"""Where a run stands, on disk, so that it goes on bit by bit as if it had never stopped.
+
+    FOLDER/step-00001200/trained.safetensors     parameters in float32, by name
+    FOLDER/step-00001200/optimiser.safetensors   the optimiser's memory
+    FOLDER/step-00001200/state.json              step, losses, settings and data by digest
+    FOLDER/best/trained.safetensors              the parameters with the lowest held-out loss so far
+
+A checkpoint is a folder that takes its name when everything in it is on the disk; a crash at any moment leaves the one before.
+Random numbers need no state: every step draws from a seed made of the run's seed and the step's number.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ingle.core.config import from_table
+from ingle.core.errors import CheckpointError, ConfigError
+from ingle.core.files import os_errors, sync_folder, write_atomic
+
+TRAINED, OPTIMISER, STATE = "trained.safetensors", "optimiser.safetensors", "state.json"
+KEPT = 2
+"""Checkpoints that stay: the newest, and the one before."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a run stands."""
+
+    run: str
+    """Digest of all that must be the same for a run to go on: settings, data, parameters, objective, processes."""
+    precision: str
+    """What the module computes in."""
+    step: int = 0
+    """Steps done."""
+    tokens: int = 0
+    """Read so far, by all processes."""
+    seconds: float = 0.0
+    """Spent on training so far."""
+    first_loss: float | None = None
+    """Of the first step."""
+    loss: float | None = None
+    """Of the last step."""
+    first_held_out: float | None = None
+    """Before the first step."""
+    held_out: float | None = None
+    """Last measured."""
+    best_held_out: float | None = None
+    """The lowest so far."""
+    best_step: int = 0
+    """Steps done when it was lowest."""
+    worse: int = 0
+    """Measurements since then."""
+    stopped: str = ""
+    """Why the run ended; empty while it goes on."""
+
+
+def save_checkpoint(folder: Path, state: State, trained: Mapping[str, Tensor], optimiser: Mapping[str, Tensor]) -> Path:
+    """Writes a checkpoint and removes old ones. Raises HomeError where the disk refuses; the checkpoints before are then whole."""
+    final = folder / f"step-{state.step:08d}"
+    temporary = folder / f".{final.name}.part"
+    try:
+        with os_errors(final):
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+        save_tensors(temporary / TRAINED, trained)
+        save_tensors(temporary / OPTIMISER, optimiser)
+        write_atomic(temporary / STATE, json.dumps(asdict(state), indent=1).encode())
+        with os_errors(final):
+            if final.exists():  # written just before a crash, or again at the same step: what is new is as good
+                shutil.rmtree(final)
+            temporary.rename(final)
+            sync_folder(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    for old in checkpoints(folder)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Whole checkpoints, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if (path / STATE).exists())
+
+
+def load_checkpoint(folder: Path) -> tuple[State, dict[str, Tensor], dict[str, Tensor]] | None:
+    """The newest checkpoint, or None if there is none. Raises CheckpointError if it is damaged."""
+    found = checkpoints(folder)
+    if not found:
+        return None
+    newest = found[-1]
+    try:
+        table: Any = json.loads((newest / STATE).read_text("utf-8"))
+        state = from_table(State, table)
+    except (OSError, ValueError, TypeError, ConfigError) as error:
+        cure = f"Delete {newest.name} to go on from the one before."
+        raise CheckpointError(str(newest / STATE), "must be a run's state", error, cure) from error
+    return state, load_tensors(newest / TRAINED), load_tensors(newest / OPTIMISER)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes a safetensors file, whole or not at all. Raises HomeError."""
+    from safetensors.torch import save
+
+    write_atomic(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Reads a safetensors file. Raises CheckpointError if it is missing or damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        cure = f"Delete {path.parent.name} to go on from the checkpoint before."
+        raise CheckpointError(str(path), "must be a whole safetensors file", error, cure) from error
+    return tensors

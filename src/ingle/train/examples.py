@@ -1,0 +1,267 @@
+"""Reading what is to be learnt: files of any size, line by line, each line checked.
+
+| file | one example is |
+|---|---|
+| `.jsonl` | a line: {"messages": […]} as OpenAI's, {"prompt", "completion"}, {"text"}; with preferences {"prompt", "chosen", "rejected"} (or `messages` for `prompt`), or {"prompt", "completion", "label": true or false} |
+| `.csv` | a row, with the same names as columns, texts only |
+| `.txt`, `.md` | the file: one document |
+| a folder | every such file in it, by name |
+
+A prompt or an answer is a string, or a list of messages. Other keys are left alone. A line that can't be used is an error that names file,
+line, key and rule; with `skip_bad` it is counted instead. Exact copies are left out and counted.
+"""  # noqa: E501 - a table's row can't be broken
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ingle.core.digest import digest_json
+from ingle.core.errors import ConfigError
+from ingle.core.files import os_errors
+from ingle.core.message import ROLES
+
+Turns = tuple[Mapping[str, Any], ...]
+Kind = Literal["chat", "completion", "text", "pair", "label"]
+_SUFFIXES = (".jsonl", ".csv", ".txt", ".md")
+_TOLD = 5  # bad lines that are told one by one; the rest is a number
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One example as it was written."""
+
+    where: str
+    """File and line."""
+    kind: Kind
+    prompt: str | Turns
+    """All turns of a `chat`; empty for a `text`."""
+    answers: tuple[str | Turns, ...] = ()
+    """The completion, the text, or the chosen answer and the rejected one."""
+    tools: Turns = ()
+    """Functions that the model may call, in OpenAI's shape."""
+    label: bool | None = None
+    """Whether the completion was liked."""
+
+    @property
+    def digest(self) -> str:
+        """Of the content, wherever it stands."""
+        return digest_json([self.kind, self.prompt, self.answers, self.tools, self.label])
+
+
+@dataclass(slots=True)
+class Tally:
+    """What reading met."""
+
+    examples: int = 0
+    """That are used."""
+    copies: int = 0
+    """Exact copies that were left out."""
+    bad: int = 0
+    """Lines that can't be used, left out by `skip_bad`."""
+    too_long: int = 0
+    """Examples longer than `max_tokens`, left out or cut."""
+    without_answer: int = 0
+    """Examples in which nothing is to be learnt: no answer, or an empty one."""
+    tokens: int = 0
+    """In all examples used."""
+    answer_tokens: int = 0
+    """That carry the loss."""
+    told: list[str] = field(default_factory=list)
+    """The first few bad lines."""
+
+    def skip(self, error: ConfigError) -> None:
+        """Counts a bad line."""
+        self.bad += 1
+        if len(self.told) < _TOLD:
+            self.told.append(str(error))
+
+
+def read_records(paths: Iterable[Path], tally: Tally, skip_bad: bool = False) -> Iterator[Record]:
+    """Every example once. Raises ConfigError for a line that can't be used (unless `skip_bad`) or a file of an unknown kind, HomeError."""
+    seen: set[bytes] = set()
+    for path in _files(paths):
+        for where, row in _rows(path):
+            try:
+                if isinstance(row, ConfigError):
+                    raise row
+                record = _record(where, row)
+                mark = _mark(record)
+            except ConfigError as error:
+                if not skip_bad:
+                    raise
+                tally.skip(error)
+                continue
+            if mark in seen:
+                tally.copies += 1
+                continue
+            seen.add(mark)
+            yield record
+
+
+def _files(paths: Iterable[Path]) -> Iterator[Path]:
+    for path in paths:
+        if not path.exists():
+            raise ConfigError(str(path), "is not there", "", "Name a file or folder of examples.")
+        if path.is_dir():
+            found = sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES and not file.name.startswith("."))
+            if not found:
+                raise ConfigError(str(path), f"must hold files that end in {', '.join(_SUFFIXES)}", "none")
+            yield from found
+        elif path.suffix not in _SUFFIXES:
+            cure = "One JSON object a line makes a .jsonl file." if path.suffix == ".json" else ""
+            raise ConfigError(str(path), f"must end in {', '.join(_SUFFIXES)}", path.suffix or "nothing", cure)
+        else:
+            yield path
+
+
+def _rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """(file and line, table) of every example of a file; in the table's place an error if there is none."""
+    with os_errors(path):
+        if path.suffix == ".jsonl":
+            yield from _json_rows(path)
+        elif path.suffix == ".csv":
+            yield from _csv_rows(path)
+        else:
+            yield str(path), _decoded(path.read_bytes(), str(path))
+
+
+def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            where = f"{path}, line {number}"
+            if not line.strip():
+                continue
+            row = _decoded(line, where)
+            if isinstance(row, dict):
+                try:
+                    row = json.loads(row["text"])
+                except (ValueError, RecursionError) as error:
+                    got = str(error).partition("(char")[0].strip()
+                    row = ConfigError(where, "must be one JSON object", got, "Correct the line, or leave bad lines out (skip_bad).")
+            yield where, row
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    csv.field_size_limit(1 << 30)  # a document in a cell is longer than the library expects
+    with path.open("rb") as file:
+        rows = csv.DictReader((line.decode("utf-8-sig", "surrogateescape") for line in file), strict=True)
+        while True:
+            try:
+                row = next(rows, None)
+            except csv.Error as error:
+                yield f"{path}, line {rows.line_num}", ConfigError(f"{path}, line {rows.line_num}", "must be valid CSV", error)
+                continue
+            if row is None:
+                return
+            where = f"{path}, line {rows.line_num}"
+            if None in row or None in row.values():
+                got = f"{sum(v is not None for v in row.values())} of {len(rows.fieldnames or ())}"
+                yield where, ConfigError(where, "must have as many cells as there are columns", got)
+            elif not all(text.isprintable() or _is_unicode(text) for text in row.values()):
+                yield where, ConfigError(where, "must be UTF-8", "other bytes", "Save the file as UTF-8.")
+            else:
+                yield where, row
+
+
+def _decoded(raw: bytes, where: str) -> dict[str, Any] | ConfigError:
+    try:
+        return {"text": raw.decode("utf-8-sig")}
+    except UnicodeDecodeError as error:
+        return ConfigError(where, "must be UTF-8", f"byte {error.start} is {raw[error.start]:#x}", "Save the file as UTF-8.")
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _record(where: str, row: Any) -> Record:
+    if not isinstance(row, dict):
+        raise ConfigError(where, "must be a JSON object", type(row).__name__)
+    tools = row.get("tools") or ()
+    if not isinstance(tools, list | tuple) or not all(isinstance(tool, dict) for tool in tools):
+        raise ConfigError(f"{where}: tools", "must be a list of functions in OpenAI's shape", type(tools).__name__)
+    if "chosen" in row or "rejected" in row:
+        prompt = _words(where, row, "messages" if "prompt" not in row else "prompt")
+        return Record(where, "pair", prompt, (_answer(where, row, "chosen"), _answer(where, row, "rejected")), tuple(tools))
+    if "messages" in row:
+        return Record(where, "chat", _turns(f"{where}: messages", row["messages"]), (), tuple(tools))
+    if "prompt" in row or "completion" in row:
+        prompt, answer = _words(where, row, "prompt"), _answer(where, row, "completion")
+        if "label" not in row:
+            return Record(where, "completion", prompt, (answer,), tuple(tools))
+        return Record(where, "label", prompt, (answer,), tuple(tools), _label(where, row["label"]))
+    if "text" in row:
+        if not isinstance(row["text"], str):
+            raise ConfigError(f"{where}: text", "must be a string", type(row["text"]).__name__)
+        return Record(where, "text", "", (row["text"],))
+    keys = ", ".join(map(str, row)) or "nothing"
+    raise ConfigError(where, "must hold messages, or prompt and completion, or text, or prompt, chosen and rejected", keys)
+
+
+def _mark(record: Record) -> bytes:
+    """By which copies are found. Raises ConfigError for what is no text or number."""
+    try:
+        return bytes.fromhex(record.digest)[:16]
+    except (ValueError, RecursionError) as error:  # a lone surrogate, NaN, endless nesting
+        raise ConfigError(record.where, "must hold valid Unicode and finite numbers", str(error)[:80]) from error
+
+
+def _words(where: str, row: Mapping[str, Any], key: str) -> str | Turns:
+    value = row.get(key)
+    return value if isinstance(value, str) else _turns(f"{where}: {key}", value)
+
+
+def _answer(where: str, row: Mapping[str, Any], key: str) -> str | Turns:
+    answer = _words(where, row, key)
+    if not isinstance(answer, str) and any(turn["role"] == "user" for turn in answer):
+        cure = "Put what comes before into the prompt."
+        raise ConfigError(f"{where}: {key}", "must hold the assistant's turns only", "a user's turn", cure)
+    return answer
+
+
+def _label(where: str, value: Any) -> bool:
+    names = {"true": True, "1": True, "false": False, "0": False}
+    label = value if isinstance(value, bool) else names.get(str(value).lower())
+    if label is None:
+        raise ConfigError(f"{where}: label", "must be true or false", value)
+    return label
+
+
+def _turns(where: str, value: Any) -> Turns:
+    if not isinstance(value, list) or not value:
+        raise ConfigError(where, "must be a string or a list of messages", type(value).__name__ if not isinstance(value, list) else "none")
+    return tuple(_turn(f"{where}[{i}]", turn) for i, turn in enumerate(value))
+
+
+def _turn(where: str, turn: Any) -> Mapping[str, Any]:
+    if not isinstance(turn, dict) or turn.get("role") not in ROLES:
+        got = turn.get("role") if isinstance(turn, dict) else type(turn).__name__
+        raise ConfigError(f"{where}.role", f"must be one of {', '.join(ROLES)}", got)
+    content, calls = turn.get("content"), turn.get("tool_calls") or []
+    if isinstance(content, list) and all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in content):
+        content = "".join(part["text"] for part in content)
+    if content is None and calls:
+        content = ""
+    if not isinstance(content, str):
+        raise ConfigError(f"{where}.content", "must be text", type(content).__name__)
+    if not isinstance(calls, list):
+        raise ConfigError(f"{where}.tool_calls", "must be a list", type(calls).__name__)
+    done = {**turn, "content": content}
+    return {**done, "tool_calls": [_call(f"{where}.tool_calls[{i}]", call) for i, call in enumerate(calls)]} if calls else done
+
+
+def _call(where: str, call: Any) -> Mapping[str, Any]:
+    """A call whose arguments are a table, because templates write them as JSON."""
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise ConfigError(where, 'must look like {"function": {"name": …, "arguments": …}}', type(call).__name__)
+    arguments = function.get("arguments", {})
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments or "{}")
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"{where}.function.arguments", "must be JSON", error) from error
+    return {**call, "type": "function", "function": {**function, "arguments": arguments}}

@@ -1,0 +1,136 @@
+"""Batches: documents on end in one row, at most so many tokens, nothing padded.
+
+Which examples go together, and in which order, follows from seed and epoch alone; so a position in the data is (epoch, number of the
+batch), and a run goes on exactly where it was.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ingle.core.errors import ConfigError
+from ingle.train.corpus import Corpus
+
+_OPEN = 16  # batches that are being filled at the same time: with fewer, more room stays empty; with more, order is less random
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Data:
+    """Examples, and what they are for."""
+
+    corpus: Corpus
+    train: Sequence[int]
+    """Numbers of the examples to learn from."""
+    held_out: Sequence[int] = ()
+    """Numbers of those that are never learnt from."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Documents on end in one row. T tokens, A of them predict one that carries the loss."""
+
+    documents: tuple[int, ...]
+    """Their numbers in the corpus."""
+    bounds: tuple[int, ...]
+    """Where each begins in the row, and T."""
+    ids: Tensor
+    """int [T]."""
+    positions: Tensor
+    """float32 [T]: each token's place in its document."""
+    rows: Tensor
+    """int [A], ascending: the tokens whose next one carries the loss."""
+    targets: Tensor
+    """int [A]: that next token."""
+    owners: Tensor
+    """int [A]: which of the documents each row belongs to, from 0."""
+    labels: Tensor
+    """int [examples]: 1 liked, 0 not, −1 without label."""
+
+    @property
+    def tokens(self) -> int:
+        """T."""
+        return self.bounds[-1]
+
+
+def plan(sizes: npt.NDArray[np.int64], members: Sequence[int], most: int, seed: int | None, epoch: int = 0) -> list[list[int]]:
+    """Which examples go into each batch of at most `most` tokens: every member once, shuffled, or in order where `seed` is None.
+
+    An example goes into the fullest of the open batches that has room for it. Raises ConfigError for one that fits into none.
+    """
+    order = np.array(members, np.int64)
+    if seed is not None:
+        order = np.random.default_rng([seed, epoch]).permutation(order)
+    if len(order) and sizes[order].max() > most:
+        cure = "Raise batch_tokens, or lower the data's max_tokens."
+        raise ConfigError("batch_tokens", "must have room for the longest example", f"{most}, with one of {sizes[order].max()}", cure)
+    done: list[list[int]] = []
+    open_: list[tuple[int, list[int]]] = []  # tokens, examples
+    for example in order.tolist():
+        size = int(sizes[example])
+        fitting = [i for i, (used, _) in enumerate(open_) if used + size <= most]
+        if fitting:
+            i = max(fitting, key=lambda i: open_[i][0])
+            used, examples = open_[i]
+            open_[i] = (used + size, [*examples, example])
+            continue
+        if len(open_) == _OPEN:
+            fullest = max(range(_OPEN), key=lambda i: open_[i][0])
+            done.append(open_.pop(fullest)[1])
+        open_.append((size, [example]))
+    return done + [examples for _, examples in open_]
+
+
+class Order:
+    """Which batches make up which step, for one process among several."""
+
+    def __init__(self, data: Data, batch_tokens: int, accumulate: int, rank: int, world: int, seed: int) -> None:
+        self._data, self._most, self._seed = data, batch_tokens, seed
+        self._accumulate, self._rank, self._world = accumulate, rank, world
+        self._steps: dict[int, int] = {}
+        self._latest: tuple[int, list[list[int]]] = (-1, [])
+
+    def steps(self, epoch: int) -> int:
+        """Steps of an epoch; the last may have fewer batches."""
+        if epoch not in self._steps:
+            self._steps[epoch] = math.ceil(len(self._plan(epoch)) / (self._accumulate * self._world))
+        return self._steps[epoch]
+
+    def place(self, step: int) -> tuple[int, int]:
+        """(epoch, number of the step in it) of a step of the run."""
+        epoch = 0
+        while step >= self.steps(epoch):
+            step -= self.steps(epoch)
+            epoch += 1
+        return epoch, step
+
+    def batches(self, epoch: int, at: int) -> list[list[int]]:
+        """This process's batches of a step."""
+        size = self._accumulate * self._world
+        return self._plan(epoch)[at * size : (at + 1) * size][self._rank :: self._world]
+
+    def _plan(self, epoch: int) -> list[list[int]]:
+        if self._latest[0] != epoch:
+            self._latest = epoch, plan(self._data.corpus.sizes, self._data.train, self._most, self._seed, epoch)
+        return self._latest[1]
+
+
+def make_batch(corpus: Corpus, examples: Sequence[int], device: torch.device | None = None) -> Batch:
+    """The row of these examples."""
+    numbers = [example * corpus.per_example + i for example in examples for i in range(corpus.per_example)]
+    parts = [corpus.document(number) for number in numbers]
+    lengths = [len(part.ids) for part in parts]
+    bounds = np.cumsum([0, *lengths])
+    ids = torch.from_numpy(np.concatenate([part.ids for part in parts]).astype(np.int64))
+    learnt = np.flatnonzero(np.concatenate([part.answer for part in parts]))  # never the first of a document
+    owners = np.searchsorted(bounds, learnt, "right") - 1
+    positions = np.concatenate([np.arange(length, dtype=np.float32) for length in lengths])
+    rows = torch.from_numpy(learnt - 1)
+    tensors = (ids, torch.from_numpy(positions), rows, ids[rows + 1], torch.from_numpy(owners))
+    labels = torch.from_numpy(corpus.labels[list(examples)].astype(np.int64))
+    here = [tensor.to(device) for tensor in (*tensors, labels)]
+    return Batch(tuple(numbers), tuple(bounds.tolist()), here[0], here[1], here[2], here[3], here[4], here[5])

@@ -1,0 +1,72 @@
+"""Attention in blocks is PyTorch's, forward and back, for every kind of group, for any cut into documents, for some queries or all."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from ingle.core.spec import LayerSpec
+from ingle.train import attention
+from ingle.train.attention import BlockAttention, EachAttention, attend_on
+
+SPECS = (LayerSpec((0, 1)), LayerSpec((1,), window=5, sinks=2), LayerSpec((), window=7), LayerSpec((), window=1, sinks=3))
+
+
+def inputs(tokens: int, queries: int, seed: int, dtype: torch.dtype = torch.float64) -> tuple[list[Tensor], Tensor, Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    qkv = [torch.randn(n, heads, 8, generator=draw, dtype=dtype) for n, heads in ((queries, 6), (tokens, 2), (tokens, 2))]
+    angle = torch.rand(tokens, 4, generator=draw, dtype=dtype).repeat(1, 2)
+    return [tensor.requires_grad_() for tensor in qkv], angle.cos(), angle.sin()
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data(), spec=st.sampled_from(SPECS), some=st.booleans(), block=st.sampled_from([1, 4, 64]))
+def test_blocks_are_documents_one_by_one(data: st.DataObject, spec: LayerSpec, some: bool, block: int) -> None:
+    lengths = data.draw(st.lists(st.integers(1, 20), min_size=1, max_size=4))
+    bounds, tokens = tuple(np.cumsum([0, *lengths]).tolist()), sum(lengths)
+    chosen = sorted(data.draw(st.sets(st.integers(0, tokens - 1), min_size=1)))
+    wanted = torch.tensor(chosen) if some else None
+    qkv, cos, sin = inputs(tokens, len(chosen) if some else tokens, tokens)
+    results = []
+    before, attention.BLOCK = attention.BLOCK, block
+    try:
+        for kind in (BlockAttention, EachAttention):
+            y = kind(bounds, wanted)(*qkv, cos, sin, spec, some)
+            slope = torch.linspace(-1, 2, y.numel(), dtype=y.dtype).view_as(y)
+            results.append((y.detach(), *torch.autograd.grad(y, qkv, slope)))
+    finally:
+        attention.BLOCK = before
+    for mine, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_some_queries_are_the_same_as_among_all(spec: LayerSpec) -> None:
+    wanted = torch.tensor([2, 3, 9, 10, 24])
+    qkv, cos, sin = inputs(25, 25, 0)
+    attend = BlockAttention((0, 10, 25), wanted)
+    whole = attend(*qkv, cos, sin, spec, False)
+    part = attend(qkv[0][wanted], *qkv[1:], cos, sin, spec, True)
+    torch.testing.assert_close(part, whole[wanted], rtol=1e-12, atol=1e-12)
+
+
+def test_bfloat16_is_as_close_as_pytorchs() -> None:
+    """Against float64 on the same numbers, and with scores as large as trained models have them."""
+    bounds, spec = (0, 70, 200), LayerSpec((0, 1))
+    exact, cos, sin = inputs(200, 200, 1)
+    with torch.no_grad():
+        for tensor in exact[:2]:
+            tensor.mul_(4)
+        narrow = [tensor.to(torch.bfloat16) for tensor in exact]
+        cos, sin = cos.bfloat16(), sin.bfloat16()
+        truth = EachAttention(bounds)(*(tensor.double() for tensor in narrow), cos.double(), sin.double(), spec, False)
+        found = [kind(bounds)(*narrow, cos, sin, spec, False).double() for kind in (BlockAttention, EachAttention)]
+        errors = [(y - truth).norm() / truth.norm() for y in found]
+    assert errors[0] < 1.3 * errors[1]
+
+
+def test_a_gpu_gets_pytorchs_own() -> None:
+    assert isinstance(attend_on(torch.device("cpu"), (0, 4)), BlockAttention)
+    assert isinstance(attend_on(torch.device("cuda"), (0, 4)), EachAttention)
