@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from servers import Site, serving
+from site_servers import Site, serving
 
 from ingle.home.place import Home
 

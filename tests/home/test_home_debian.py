@@ -6,13 +6,13 @@ import lzma
 from pathlib import Path
 
 import pytest
+from site_servers import Site
 
 from ingle.core.errors import HomeError, PullError
 from ingle.home import debian_descriptions
 from ingle.home.debian_descriptions import Mirror, apt_mirrors, descriptions, stanzas
 from ingle.home.fetch import WrongBytes
 from ingle.home.place import Home
-from servers import Site
 
 ENGLISH = """Package: cat
 Description-md5: aaaa

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from servers import REPO, Site
+from site_servers import REPO, Site
 
 from ingle.core.errors import CheckpointError, HomeError, PullError
 from ingle.home.base import list_bases, verify_base

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from servers import Site, make_index, make_wheel, sha256
+from site_servers import Site, make_index, make_wheel, sha256
 
 from ingle.core.errors import HomeError, PullError
 from ingle.home.base import KeptFile, list_bases, verify_base
@@ -113,7 +113,7 @@ def test_a_killed_download_is_resumed_in_the_next_pull(home: Home, index: Site) 
     index.slow_s = 0.03
     code = (
         "import sys; from pathlib import Path; import ingle.home.fetch, ingle.home.wheel; from ingle.home.place import Home\n"
-        "from servers import *; from test_home_pull_wheel import ENTRY\n"
+        "from site_servers import *; from test_home_pull_wheel import ENTRY\n"
         "ingle.home.fetch.BLOCK_BYTES = 65536\n"
         "home = Home(Path(sys.argv[1])); (home.root / 'x').mkdir()\n"
         "from ingle.home.source import source_id; from ingle.home.pull import _download_folder\n"
