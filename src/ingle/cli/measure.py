@@ -40,7 +40,9 @@ def command(
     threads: Annotated[int | None, typer.Option(help="Threads that compute; by default one per core.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of config.toml.")] = None,
 ) -> None:
-    """Measure a model: bits per byte, multiple choice, summaries, translations. Each figure comes with its interval.
+    """Measure a kept model, with intervals.
+
+    Bits per byte, multiple choice, summaries, translations.
 
     Items that were measured are kept, so the same command goes on where it was interrupted.
     """
