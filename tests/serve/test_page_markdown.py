@@ -4,7 +4,7 @@ from html import escape
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ingle.serve.page_markdown import Growing, render
@@ -46,6 +46,7 @@ def test_nothing_active_comes_out(text: str) -> None:
     harmless(render(text))
 
 
+@example("one\rtwo\r\r# three\r\n\r\n```\rfour\r```\rfive\r\rsix", [1])
 @given(texts, st.lists(st.integers(1, 12), min_size=1, max_size=20))
 @settings(max_examples=300, deadline=None)
 def test_it_grows_into_what_the_browser_is_told(text: str, sizes: list[int]) -> None:

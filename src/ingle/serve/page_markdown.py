@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from html import escape
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING
 
 from markdown_it import MarkdownIt
@@ -27,6 +27,7 @@ _MOST_HIGHLIGHTED = 20_000
 """Characters of code beyond which colours are not worth their time (4 ms for 1,000)."""
 _LINKS = re.compile(r"(https?|mailto):", re.IGNORECASE)
 # A line of nothing but marks may become a rule, a list, a fence or bold text: what it is shows with its next character.
+_LINE_END = re.compile(r"\r\n?|\n")
 _UNDECIDED = re.compile(r"(^|\n)[ \t]*([-=*_+#>`~|]+|\d{1,9}[.)]?)[ \t]*$|[*`]+$")
 
 
@@ -179,7 +180,6 @@ def _mended(source: str) -> str:
 
 
 def _from_line(source: str, line: int) -> str:
-    at = 0
-    for _ in range(line):
-        at = source.index("\n", at) + 1
-    return source[at:]
+    """What follows so many lines, which end as the library's do; nothing if there are no more."""
+    ends = [found.end() for found in islice(_LINE_END.finditer(source), line)]
+    return source if not line else source[ends[-1] :] if len(ends) == line else ""
