@@ -1,0 +1,114 @@
+"""What a tuning method is: a file in `methods/` with a `Settings`, and an `attach` that puts something to train into a module.
+
+The folder is the registry: a file there is a method, and its first docstring line is its title. Contract tests run over the listing.
+"""
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from ingle.core.errors import ConfigError
+from ingle.core.spec import ModelConfig
+from ingle.engine.adapter import LINEARS
+from ingle.model.module import CausalLM
+
+TARGETS = {"all": LINEARS, "attention": LINEARS[:4], "mlp": LINEARS[4:]}
+"""Short words for linears of a layer; single ones are named as in `q_proj,v_proj`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """A module with something in it that can be trained."""
+
+    parameters: Mapping[str, nn.Parameter]
+    """By their names in the module. All others are to stay as they are."""
+    intended: tuple[str, ...]
+    """The parts of the module that the settings ask for."""
+    touched: tuple[str, ...]
+    """Those that got something to train."""
+    collect: Callable[[], Mapping[str, Tensor]]
+    """The delta's tensors as they are now; see `engine.changes` for what each kind's mean."""
+    virtual_tokens: int = 0
+    """Tokens that every document begins with beside its own; see `tuning.virtual`."""
+
+
+class Method(Protocol):
+    """A file of the folder `methods`."""
+
+    KIND: str
+    """The kind of delta that comes of it."""
+    Settings: type[Any]
+    """A frozen dataclass, every field with a default."""
+    RATE: float
+    """The learning rate that it wants at its peak, if nobody says otherwise."""
+
+    def attach(self, module: CausalLM, layers: tuple[int, ...], settings: Any, seed: int) -> Attached:
+        """Puts what is to be trained into these layers of the module, such that the module still computes what it did."""
+        ...
+
+
+def names() -> list[str]:
+    """Every method."""
+    import ingle.tuning.methods as folder
+
+    return sorted(found.name for found in pkgutil.iter_modules(folder.__path__))
+
+
+def find_method(name: str) -> Method:
+    """The method of that name. Raises ConfigError with the known ones."""
+    known = names()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        raise ConfigError("method", "is not known", name, f"Did you mean {close[0]}?" if close else f"Known: {', '.join(known)}.")
+    module: Any = importlib.import_module(f"ingle.tuning.methods.{name}")
+    method: Method = module
+    return method
+
+
+def title(name: str) -> str:
+    """What a method is, in a line."""
+    return (importlib.import_module(f"ingle.tuning.methods.{name}").__doc__ or "").split("\n")[0]
+
+
+def chosen_layers(config: ModelConfig, text: str) -> tuple[int, ...]:
+    """`all`, `upper-third`, `upper-half`, or numbers: `20-29`, `0,5,10-12`.
+
+    Raises ConfigError for anything else, or layers that aren't there.
+    """
+    count = len(config.layers)
+    words = {"all": 0, "upper-third": count - max(1, count // 3), "upper-half": count - max(1, count // 2)}
+    if text in words:
+        return tuple(range(words[text], count))
+    found: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not first.isdecimal() or (last and not last.isdecimal()):
+            raise ConfigError("layers", "must be all, upper-third, upper-half, or numbers like 20-29", text)
+        found.update(range(int(first), int(last or first) + 1))
+    if not found or max(found) >= count:
+        raise ConfigError("layers", f"must be between 0 and {count - 1}", text)
+    return tuple(sorted(found))
+
+
+def chosen_linears(layers: tuple[int, ...], targets: str) -> tuple[str, ...]:
+    """The linears of these layers that `targets` names: `all`, `attention`, `mlp`, or single ones. Raises ConfigError."""
+    wanted: list[str] = []
+    for word in targets.split(","):
+        word = word.strip()
+        matching = TARGETS.get(word) or tuple(name for name in LINEARS if name in (word, f"self_attn.{word}", f"mlp.{word}"))
+        if not matching:
+            known = ", ".join(name.split(".")[1] for name in LINEARS)
+            raise ConfigError("targets", f"must be all, attention, mlp, or some of {known}", word)
+        wanted += [name for name in matching if name not in wanted]
+    return tuple(f"model.layers.{layer}.{name}" for layer in layers for name in LINEARS if name in wanted)
+
+
+def replace_module(module: nn.Module, name: str, new: nn.Module) -> None:
+    """Puts `new` where the submodule of that name is."""
+    owner, _, part = name.rpartition(".")
+    setattr(module.get_submodule(owner), part, new)
