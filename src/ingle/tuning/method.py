@@ -36,6 +36,11 @@ class Attached:
     virtual_tokens: int = 0
     """Tokens that every document begins with beside its own; see `tuning.virtual`."""
 
+    @property
+    def share(self) -> float:
+        """Of the intended parts, how many were touched."""
+        return len(set(self.touched) & set(self.intended)) / max(1, len(self.intended))
+
 
 class Method(Protocol):
     """A file of the folder `methods`."""
@@ -48,8 +53,34 @@ class Method(Protocol):
     """The learning rate that it wants at its peak, if nobody says otherwise."""
 
     def attach(self, module: CausalLM, layers: tuple[int, ...], settings: Any, seed: int) -> Attached:
-        """Puts what is to be trained into these layers of the module, such that the module still computes what it did."""
+        """Puts what is to be trained into these layers of the module, such that the module still computes what it did.
+
+        Virtual tokens are the exception: with them, every text has another beginning. The module's weights may be in float32 or bfloat16;
+        what is new is float32, and whoever runs the module brings all to one type (`train` does). `collect` gives float32 whatever that
+        type is; so that it is exact, put the trained float32 values into the parameters first.
+        """
         ...
+
+
+def attached(
+    module: nn.Module, intended: tuple[str, ...], parameters: Mapping[str, nn.Parameter], collect: Callable[[], Mapping[str, Tensor]],
+    virtual_tokens: int = 0,
+) -> Attached:  # fmt: skip
+    """The parts that count as touched are those of which the module itself, by its own names, holds something that is to be trained."""
+    own = {name: id(parameter) for name, parameter in module.named_parameters(remove_duplicate=False)}
+    held = [name for name, parameter in parameters.items() if own.get(name) == id(parameter)]
+    owners = {name[:end] for name in held for end in range(len(name) + 1) if end == len(name) or name[end] == "."}
+    return Attached(parameters, intended, tuple(part for part in intended if part in owners), collect, virtual_tokens)
+
+
+def check_touched(attached: Attached) -> None:
+    """Raises ConfigError unless every part that the settings ask for got something to train: a run must not be a no-op unnoticed."""
+    missing = [part for part in attached.intended if part not in attached.touched]
+    if missing or not attached.intended:
+        count, some = len(attached.intended), ", ".join(missing[:3]) + (", …" if missing[3:] else "")
+        got = f"{count - len(missing)}, without {some}" if missing else "none asked for"
+        cure = "Is the module of another architecture, or tuned already? Load it anew, and check layers and targets."
+        raise ConfigError("method", f"must touch every intended part of the model ({count})", got, cure)
 
 
 def names() -> list[str]:

@@ -1,0 +1,34 @@
+"""BitFit: biases alone, new ones where the model has none (arXiv 2106.10199)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ingle.model.module import CausalLM
+from ingle.tuning.low_rank import plain_linear
+from ingle.tuning.method import Attached, attached, chosen_linears
+
+KIND = "bias"
+RATE = 2e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What BitFit is told."""
+
+    targets: str = "all"
+    """Linears whose biases are trained: all, attention, mlp, or names like q_proj,v_proj."""
+
+
+def attach(module: CausalLM, layers: tuple[int, ...], settings: Settings, seed: int) -> Attached:
+    """See `tuning.method.Method`; there is nothing random. Raises ConfigError for targets that aren't there."""
+    intended = chosen_linears(layers, settings.targets)
+    linears = {name: plain_linear(module, name) for name in intended}
+    before: dict[str, Tensor] = {}
+    parameters: dict[str, nn.Parameter] = {}
+    for name, linear in linears.items():
+        old: Tensor | None = linear.bias
+        before[f"{name}.bias"] = torch.zeros(linear.out_features, device=linear.weight.device) if old is None else old.detach().float()
+        linear.bias = parameters[f"{name}.bias"] = nn.Parameter(before[f"{name}.bias"].clone())
+    return attached(module, intended, parameters, lambda: {name: p.detach().float() - before[name] for name, p in parameters.items()})
