@@ -1,5 +1,6 @@
 """Adapters beside packed weights: each sequence its own, equal to their twin, and without a trace when they are gone."""
 
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,20 +11,22 @@ from hypothesis import strategies as st
 
 from ingle.core.errors import DeltaError
 from ingle.core.spec import ModelConfig
-from ingle.engine.adapter import Pairs, linear_shapes, unpack_adapter
+from ingle.engine.adapter import Addition, Additions, linear_shapes, unpack_adapter
 from ingle.engine.backend import Segment
 from tests.engine.test_cpu import configs, twin
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
 
 
-def random_pairs(config: ModelConfig, seed: int, share: float = 1.0, most_rank: int = 20) -> Pairs:
+def random_additions(config: ModelConfig, seed: int, share: float = 1.0, most_rank: int = 20, bent: float = 0.0) -> Additions:
+    """To this share of the linears; `bent`: the share of these that have a rectifier between A and B."""
     draw = np.random.default_rng(seed)
-    pairs = {}
+    additions = {}
     for name, (outputs, inputs) in linear_shapes(config).items():
-        if draw.random() < share or not pairs:
+        if draw.random() < share or not additions:
             rank = int(draw.integers(1, most_rank + 1))
-            pairs[name] = (draw.standard_normal((rank, inputs)) * 0.15, draw.standard_normal((outputs, rank)) * 0.15)
-    return pairs
+            a, b = draw.standard_normal((rank, inputs)) * 0.15, draw.standard_normal((outputs, rank)) * 0.15
+            additions[name] = Addition(a, b, draw.standard_normal(rank) * 0.3 if draw.random() < bent else None)
+    return additions
 
 
 @given(
@@ -31,17 +34,18 @@ def random_pairs(config: ModelConfig, seed: int, share: float = 1.0, most_rank: 
     seed=st.integers(0, 10**6),
     cuts=st.lists(st.integers(1, 60), min_size=1, max_size=3),
     share=st.sampled_from([0.3, 1.0]),
+    bent=st.sampled_from([0.0, 0.5, 1.0]),
 )
 @settings(max_examples=25, deadline=None)
-def test_a_step_with_an_adapter_is_its_twin(config: ModelConfig, seed: int, cuts: list[int], share: float) -> None:
-    ids, pairs = tokens(config, sum(cuts), seed), random_pairs(config, seed, share)
+def test_a_step_with_an_adapter_is_its_twin(config: ModelConfig, seed: int, cuts: list[int], share: float, bent: float) -> None:
+    ids, additions = tokens(config, sum(cuts), seed), random_additions(config, seed, share, bent=bent)
     with TemporaryDirectory() as folder:
         backend = backend_of(Path(folder), random_checkpoint(config, seed))
-        adapter, state, rows, start = backend.adapter(pairs, "a"), backend.new_state(), [], 0
+        adapter, state, rows, start = backend.adapter(additions, "a"), backend.new_state(), [], 0
         for count in cuts:
             rows.append(backend.forward([Segment(state, ids[start : start + count], "all", adapter)])[0].copy())
             start += count
-        expected = twin(config, Path(folder) / "fp32", ids, False, unpack_adapter(config, pairs))
+        expected = twin(config, Path(folder) / "fp32", ids, False, unpack_adapter(config, additions))
     scale = np.abs(expected).max()
     np.testing.assert_allclose(np.concatenate(rows) / scale, expected / scale, atol=3e-4, rtol=1e-3)
 
@@ -52,7 +56,8 @@ def test_many_adapters_in_one_batch_are_as_if_each_were_alone(tmp_path: Path, fo
     backend = backend_of(tmp_path, random_checkpoint(config), format_)
     ids = tokens(config, 40)
     plain = backend.forward([Segment(backend.new_state(), ids, "all")])[0].copy()
-    adapters = [None, *(backend.adapter(random_pairs(config, seed, most_rank=4 + 16 * seed), str(seed)) for seed in range(4)), None]
+    made = [random_additions(config, seed, most_rank=4 + 16 * seed, bent=seed % 3 / 2) for seed in range(4)]
+    adapters = [None, *(backend.adapter(additions, str(seed)) for seed, additions in enumerate(made)), None]
     alone = [backend.forward([Segment(backend.new_state(), ids, "all", adapter)])[0].copy() for adapter in adapters]
     states = [backend.new_state() for _ in adapters]
     backend.forward([Segment(state, ids[:33], "none", adapter) for state, adapter in zip(states, adapters, strict=True)])
@@ -71,36 +76,54 @@ def test_pytorch_adds_the_same(tmp_path: Path) -> None:
     from ingle.model.module import load_module
 
     checkpoint = random_checkpoint(tiny_config(biases=True))
-    pairs, ids = random_pairs(checkpoint.config, 5), tokens(checkpoint.config, 50)
+    additions, ids = random_additions(checkpoint.config, 5), tokens(checkpoint.config, 50)
     module = load_module(checkpoint)
     merged = load_module(checkpoint)
-    for name, (a, b) in pairs.items():
+    for name, added in additions.items():
         weight = merged.get_submodule(name).weight
-        weight.data += weight.new_tensor(b @ a)
+        weight.data += weight.new_tensor(added.b @ added.a)
     backend, oracle = TorchBackend(module, "m"), TorchBackend(merged, "m")
-    [with_it] = backend.forward([Segment(backend.new_state(), ids, "all", backend.adapter(pairs, "a"))])
+    [with_it] = backend.forward([Segment(backend.new_state(), ids, "all", backend.adapter(additions, "a"))])
     [expected] = oracle.forward([Segment(oracle.new_state(), ids, "all")])
     np.testing.assert_allclose(with_it, expected, atol=2e-3, rtol=1e-4)
     [without] = backend.forward([Segment(backend.new_state(), ids, "all")])
     assert np.abs(without - with_it).max() > 0.1
     cpu = backend_of(tmp_path, checkpoint)
-    [ours] = cpu.forward([Segment(cpu.new_state(), ids, "all", cpu.adapter(pairs, "a"))])
+    [ours] = cpu.forward([Segment(cpu.new_state(), ids, "all", cpu.adapter(additions, "a"))])
     assert np.abs(ours - expected).max() < 0.05 * np.abs(expected - without).max(), "rounding an adapter to int8 costs little of it"
+
+
+def test_rectified_additions_of_both_backends_agree(tmp_path: Path) -> None:
+    from ingle.engine.torch_backend import TorchBackend
+    from ingle.model.module import load_module
+
+    checkpoint = random_checkpoint(tiny_config())
+    additions, ids = random_additions(checkpoint.config, 6, bent=0.7), tokens(checkpoint.config, 50)
+    plain = {name: replace(added, bias=None) for name, added in additions.items()}
+    torch, cpu = TorchBackend(load_module(checkpoint), "m"), backend_of(tmp_path, checkpoint)
+    [expected] = torch.forward([Segment(torch.new_state(), ids, "all", torch.adapter(additions, "a"))])
+    [without] = torch.forward([Segment(torch.new_state(), ids, "all", torch.adapter(plain, "b"))])
+    [ours] = cpu.forward([Segment(cpu.new_state(), ids, "all", cpu.adapter(additions, "a"))])
+    assert np.abs(without - expected).max() > 0.1
+    assert np.abs(ours - expected).max() < 0.05 * np.abs(expected - without).max()
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     config = tiny_config()
     backend = backend_of(tmp_path, random_checkpoint(config))
-    good = random_pairs(config, 0)
+    good = random_additions(config, 0)
     name = next(iter(good))
-    a, b = good[name]
-    for pairs, what in (
+    a, b = good[name].a, good[name].b
+    bad: list[tuple[Additions, str]] = [
         ({}, "at least one"),
-        ({"lm_head": (a, b)}, "must name linears"),
-        ({name: (a[:, :-1], b)}, "must have A of"),
-        ({name: (a, b[:, :0])}, "must have A of"),
-        ({name: (a[:0], b[:, :0])}, "must have A of"),
-        ({name: (np.full_like(a, np.nan), b)}, "finite"),
-    ):
+        ({"lm_head": Addition(a, b)}, "must name linears"),
+        ({name: Addition(a[:, :-1], b)}, "must have A of"),
+        ({name: Addition(a, b[:, :0])}, "must have A of"),
+        ({name: Addition(a[:0], b[:, :0])}, "must have A of"),
+        ({name: Addition(a, b, np.zeros(len(a) + 1))}, "must have a bias of"),
+        ({name: Addition(np.full_like(a, np.nan), b)}, "finite"),
+        ({name: Addition(a, b, np.full(len(a), np.inf))}, "finite"),
+    ]
+    for additions, what in bad:
         with pytest.raises(DeltaError, match=what):
-            backend.adapter(pairs, "x")
+            backend.adapter(additions, "x")

@@ -9,8 +9,9 @@ import pytest
 from ingle.core.errors import CheckpointError, DeltaError
 from ingle.core.spec import ModelConfig
 from ingle.engine.adapter import linear_shapes
-from ingle.engine.changes import MERGED, Array, Change, merged
+from ingle.engine.changes import KINDS, MERGED, Array, Change, additions_of, merged, parted, virtual_of
 from ingle.engine.packing import pack_checkpoint, unpacked
+from ingle.kernels import naive
 from ingle.model.checkpoint import Checkpoint, expected_shapes
 from tests.engine.tiny import random_checkpoint, tiny_config
 
@@ -79,6 +80,7 @@ FORMULAS: dict[str, Callable[[Array, Array, dict[str, Array]], tuple[Array, Arra
 
 def test_every_kind_that_merges_has_its_formula() -> None:
     assert set(FORMULAS) == set(MERGED)
+    assert set(MERGED) < set(KINDS)
 
 
 @pytest.mark.parametrize("kind", FORMULAS)
@@ -161,6 +163,80 @@ def test_without_changes_it_is_the_base() -> None:
     assert merged(base, []) is base
     with pytest.raises(CheckpointError):
         merged(base, [random_change(base.config, "lora")]).tensor("model.nothing.weight")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        ("", (0, 0)), ("lora", (0, 1)), ("lora lora", (0, 2)), ("full lora lora", (1, 2)), ("lora dora", (2, 0)), ("bottleneck", (0, 1)),
+        ("lora bottleneck", (1, 1)), ("prefix", (0, 0)), ("lora prompt", (0, 1)), ("full lora prefix", (1, 1)), ("bias", (1, 0)),
+        ("lora full bottleneck prefix", (2, 1)), ("lora ia3 lora", (2, 1)),
+    ],
+)  # fmt: skip
+def test_how_a_stack_is_served(kinds: str, expected: tuple[int, int]) -> None:
+    assert parted("tiny", kinds.split()) == expected
+
+
+@pytest.mark.parametrize("kinds", ["bottleneck lora", "prefix lora", "prompt prefix", "bottleneck bottleneck", "prefix bottleneck"])
+def test_what_cannot_be_merged_comes_last(kinds: str) -> None:
+    with pytest.raises(DeltaError, match="not the last"):
+        parted("tiny", kinds.split())
+
+
+def test_low_rank_additions_side_by_side_are_their_sum() -> None:
+    base = random_checkpoint(tiny_config())
+    changes = [random_change(base.config, "lora", seed, linears) for seed, linears in enumerate([(Q, K), (Q, DOWN), (Q,)])]
+    added, made = additions_of(base, changes), merged(base, changes)
+    assert set(added) == {Q, K, DOWN}
+    for linear, addition in added.items():
+        assert addition.bias is None
+        got = values(base, f"{linear}.weight") + addition.b @ addition.a
+        np.testing.assert_allclose(got, values(made, f"{linear}.weight"), atol=1e-5)
+    assert len(added[Q].a) == sum(len(change.tensors[f"{Q}.lora_A.weight"]) for change in changes)
+
+
+@pytest.mark.parametrize("biases", [True, False], ids=["biases", "plain"])
+def test_a_bottleneck_is_seen_from_the_input(biases: bool) -> None:
+    base = random_checkpoint(tiny_config(biases=biases))
+    change = random_change(base.config, "bottleneck", linears=(OUT, DOWN))
+    for linear, addition in additions_of(base, [change]).items():
+        x = np.random.default_rng(1).standard_normal((9, linear_shapes(base.config)[linear][1]))
+        y = x @ values(base, f"{linear}.weight").T.astype(np.float64)
+        y += values(base, f"{linear}.bias") if biases else 0
+        down, up, inner, outer = (
+            change.tensors[f"{linear}.adapter_{part}"] for part in ("down.weight", "up.weight", "down.bias", "up.bias")
+        )
+        expected = np.maximum(y @ down.T + inner, 0) @ up.T + outer
+        assert (y @ down.T + inner < 0).any(), "the rectifier has something to do"
+        np.testing.assert_allclose(naive.addition(x, addition.a, addition.b, addition.bias), expected, atol=1e-5)
+    without = {name: np.zeros_like(t) if name.endswith("up.bias") else t for name, t in change.tensors.items()}
+    assert len(additions_of(base, [Change("b", "bottleneck", without)])[OUT].a) == len(change.tensors[f"{OUT}.adapter_down.bias"])
+
+
+def test_what_stays_beside_the_weights_is_of_one_kind() -> None:
+    base = random_checkpoint(tiny_config())
+    for kinds in (("lora", "bottleneck"), ("bottleneck", "bottleneck"), ("dora",)):
+        with pytest.raises(DeltaError, match="beside the weights"):
+            additions_of(base, [random_change(base.config, kind) for kind in kinds])
+
+
+def test_virtual_tokens_fit_the_model() -> None:
+    config = tiny_config(context=50)
+    keys, more = np.ones((2, 2, 5, 12), np.float32), np.zeros((2, 2, 6, 12), np.float32)
+    made = virtual_of(config, Change("p", "prefix", {"prefix.keys": keys, "prefix.values": keys * 2}))
+    np.testing.assert_array_equal(made[1], keys * 2)
+    bad: list[tuple[dict[str, Array], str]] = [
+        ({"prefix.keys": keys}, "prefix.values: is missing"),
+        ({"prefix.keys": keys, "prefix.values": more}, "as many keys as values"),
+        ({"prefix.keys": keys[:1], "prefix.values": keys}, r"must have shape \(2, 2, tokens, 12\)"),
+        ({"prefix.keys": keys[0], "prefix.values": keys}, "must have shape"),
+        ({"prefix.keys": keys[:, :, :0], "prefix.values": keys[:, :, :0]}, "must hold 1 to 49"),
+        ({"prefix.keys": np.ones((2, 2, 50, 12)), "prefix.values": keys}, "must hold 1 to 49"),
+        ({"prefix.keys": keys * np.nan, "prefix.values": keys}, "finite"),
+    ]
+    for tensors, what in bad:
+        with pytest.raises(DeltaError, match=what):
+            virtual_of(config, Change("p", "prefix", tensors))
 
 
 A, B = np.ones((2, 48), np.float32), np.ones((48, 2), np.float32)

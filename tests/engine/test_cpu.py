@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
 
 
 def twin(
-    config: ModelConfig, folder: Path, ids: list[int], half_cache: bool, adapter: Mapping[str, np.ndarray] = MappingProxyType({})
+    config: ModelConfig, folder: Path, ids: list[int], half_cache: bool, adapter: Mapping[str, Any] = MappingProxyType({})
 ) -> np.ndarray:
     """What the packed weights in a folder compute, by NumPy."""
     info = packing.read_pack(folder)

@@ -229,11 +229,11 @@ def test_a_long_prompt_is_read_in_pieces_beside_others(scheduler: Scheduler, mod
 
 
 def test_models_that_share_a_backend_share_steps_but_no_states(scheduler: Scheduler, model: LanguageModel) -> None:
-    from tests.engine.test_adapter import random_pairs
+    from tests.engine.test_adapter import random_additions
 
     config = model.backend.config
     adapted = [
-        LanguageModel(f"tiny+{i}", model.backend, model.tokenizer, model.backend.adapter(random_pairs(config, i), str(i)), str(i))
+        LanguageModel(f"tiny+{i}", model.backend, model.tokenizer, model.backend.adapter(random_additions(config, i), str(i)), str(i))
         for i in range(3)
     ]
     request = chat("the same question " * 10, max_tokens=40, sampling=FREE)

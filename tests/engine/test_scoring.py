@@ -16,7 +16,7 @@ from ingle.engine.backend import Backend, Segment
 from ingle.engine.cpu import CpuBackend
 from ingle.engine.sampling import log_probabilities
 from ingle.engine.scoring import Task, score
-from tests.engine.test_adapter import random_pairs
+from tests.engine.test_adapter import random_additions
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
 
 LAYERS = {
@@ -118,7 +118,7 @@ def test_it_stops_between_two_steps(backend: CpuBackend) -> None:
 
 
 def test_with_an_adapter(backend: CpuBackend) -> None:
-    ids, adapter = tokens(backend.config, 100), backend.adapter(random_pairs(backend.config, 1), "one")
+    ids, adapter = tokens(backend.config, 100), backend.adapter(random_additions(backend.config, 1), "one")
     tasks: list[Task] = [(ids[:40], (ids[40:50], ids[60:61])), (ids[:30], (ids[2:9],))]
     check(backend, tasks, adapter)
     plain, adapted = (dict(score(backend, tasks, adapter=a))[0][0] for a in (None, adapter))

@@ -1,4 +1,5 @@
-"""Low-rank adapters (LoRA, arXiv 2106.09685) beside packed weights: y = W x + B A x, each sequence with its own, or with none.
+"""Adapters beside packed weights, each sequence with its own, or with none: y = W x + B A x (LoRA, arXiv 2106.09685), or
+y = W x + B relu(A x + b), which a bottleneck adapter comes to (arXiv 1902.00751; see engine/changes.py).
 
 A and B are rounded to int8 with one scale per row. An adapter is small and read by each of its sequences anew, so its bytes are
 what it costs; rounding it moves logits less than the 4 bits of the base do.
@@ -16,13 +17,27 @@ from ingle.core.spec import ModelConfig
 from ingle.kernels import layout as at
 
 Array = npt.NDArray[Any]
-Pairs = Mapping[str, tuple[Array, Array]]
-"""By the name of a linear (`model.layers.0.self_attn.q_proj`): A [rank, K] and B [N, rank], their common factor within B."""
 
 LINEARS = (
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
 )  # fmt: skip
 """What can be adapted without merging, in the order of a layer's records."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Addition:
+    """What is added to one linear: B A x, or with a bias B relu(A x + bias)."""
+
+    a: Array
+    """[rank, K]"""
+    b: Array
+    """[N, rank]; a common factor is within it."""
+    bias: Array | None = None
+    """[rank]"""
+
+
+Additions = Mapping[str, Addition]
+"""By the name of a linear: `model.layers.0.self_attn.q_proj`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,36 +61,42 @@ def linear_shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
     return {f"model.layers.{i}.{name}": size for i in range(len(config.layers)) for name, size in zip(LINEARS, sizes, strict=True)}
 
 
-def check_pairs(config: ModelConfig, pairs: Pairs) -> None:
-    """Raises DeltaError for no pairs at all, a linear that the model doesn't have, or shapes that don't fit it."""
+def check_additions(config: ModelConfig, additions: Additions) -> None:
+    """Raises DeltaError for none at all, a linear that the model doesn't have, or shapes that don't fit it."""
     shapes = linear_shapes(config)
-    if not pairs:
+    if not additions:
         raise DeltaError("adapter", "must touch at least one linear", "none")
-    for name, (a, b) in pairs.items():
+    for name, addition in additions.items():
         if name not in shapes:
             raise DeltaError("adapter", "must name linears of this model's layers", name, f"For example {next(iter(shapes))}.")
         outputs, inputs = shapes[name]
+        a, b, bias = addition.a, addition.b, addition.bias
         if a.ndim != 2 or b.ndim != 2 or a.shape[1] != inputs or b.shape != (outputs, a.shape[0]) or not a.shape[0]:
             rule = f"must have A of (rank, {inputs}) and B of ({outputs}, rank)"
             raise DeltaError(f"adapter, {name}", rule, f"{a.shape} and {b.shape}")
-        if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        if bias is not None and bias.shape != (a.shape[0],):
+            raise DeltaError(f"adapter, {name}", f"must have a bias of ({a.shape[0]},), as its rank is", bias.shape)
+        if not all(np.isfinite(values).all() for values in (a, b, bias) if values is not None):
             raise DeltaError(f"adapter, {name}", "must hold finite numbers", "NaN or infinity")
 
 
-def pack_adapter(config: ModelConfig, pairs: Pairs, digest: str) -> Adapter:
-    """The adapter, packed. Raises DeltaError for pairs that don't fit."""
-    check_pairs(config, pairs)
+def pack_adapter(config: ModelConfig, additions: Additions, digest: str) -> Adapter:
+    """The adapter, packed. Raises DeltaError for additions that don't fit."""
+    check_additions(config, additions)
     record = np.zeros((len(config.layers), len(LINEARS), at.ADAPTER), np.int64)
     planes: list[Array] = []
     for i in range(len(config.layers)):
         for j, name in enumerate(LINEARS):
-            pair = pairs.get(f"model.layers.{i}.{name}")
-            if pair is not None:
-                made = [*_rounded(pair[0], 16, 32), *_rounded(pair[1], 16, 16)]
+            addition = additions.get(f"model.layers.{i}.{name}")
+            if addition is not None:
+                made = [*_rounded(addition.a, 16, 32), *_rounded(addition.b, 16, 16)]
+                rank = _up(len(addition.a), 16)
+                if addition.bias is not None:
+                    made.append(np.pad(addition.bias.astype(np.float32), (0, rank - len(addition.bias))))
                 planes += made
-                a, b = pair
-                sizes = (_up(a.shape[0], 16), _up(a.shape[1], 32), _up(b.shape[0], 16))
-                record[i, j] = (*sizes, *(plane.ctypes.data for plane in made))
+                sizes = (rank, _up(addition.a.shape[1], 32), _up(len(addition.b), 16))
+                addresses = [plane.ctypes.data for plane in made]
+                record[i, j] = (*sizes, *addresses, *[0] * (5 - len(addresses)))
     width = int(record[..., at.ADAPTER_RANK].max())
     return Adapter(digest, record, width, sum(plane.nbytes for plane in planes), planes)
 
@@ -89,16 +110,16 @@ def _rounded(matrix: Array, rows_to: int, columns_to: int) -> tuple[Array, Array
     return np.ascontiguousarray(q.reshape(-1, 16, whole.shape[1]).transpose(0, 2, 1)), scale.astype(np.float32)
 
 
-def unpack_adapter(config: ModelConfig, pairs: Pairs) -> dict[str, Array]:
-    """B A [N, K] of every linear as the kernels multiply by it: the twin of the packing."""
+def unpack_adapter(config: ModelConfig, additions: Additions) -> dict[str, tuple[Array, Array, Array | None]]:
+    """A, B and the bias of every linear as the kernels see them, float64: the twin of the packing."""
 
     def seen(matrix: Array) -> Array:
         scale = np.abs(matrix.astype(np.float32)).max(axis=1, keepdims=True) / 127
         kept: Array = np.rint(matrix / np.where(scale > 0, scale, 1)) * scale
         return kept.astype(np.float64)
 
-    check_pairs(config, pairs)
-    return {name: seen(b) @ seen(a) for name, (a, b) in pairs.items()}
+    check_additions(config, additions)
+    return {name: (seen(addition.a), seen(addition.b), addition.bias) for name, addition in additions.items()}
 
 
 def _up(n: int, to: int) -> int:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ingle.core.errors import ContextError, RequestError
 from ingle.core.spec import ModelConfig
 from ingle.core.state import STEP_TOKENS
-from ingle.engine.adapter import Pairs
+from ingle.engine.adapter import Additions
 
 
 class AnyState(Protocol):
@@ -77,8 +77,8 @@ class Backend(Protocol):
         """Bytes of a state that has read so many tokens, and shares nothing."""
         ...
 
-    def adapter(self, pairs: Pairs, digest: str) -> Any:
-        """Low-rank additions (see engine/adapter.py) that segments may name from the next step on. Raises DeltaError."""
+    def adapter(self, additions: Additions, digest: str) -> Any:
+        """Additions to linears (see engine/adapter.py) that segments may name from the next step on. Raises DeltaError."""
         ...
 
     def save_state(self, state: Any, path: Path) -> None:

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from ingle.core.errors import DeltaError
 from ingle.core.spec import ModelConfig
-from ingle.engine.adapter import linear_shapes
+from ingle.engine.adapter import Addition, linear_shapes
 from ingle.model.checkpoint import Checkpoint, expected_shapes
 from ingle.model.tensor import Tensor
 
@@ -141,6 +141,82 @@ def merged(checkpoint: Checkpoint, changes: Sequence[Change]) -> Checkpoint:
     return Merged(
         config, checkpoint.files, checkpoint.stored, checkpoint.interleaved, checkpoint.metadata, base=checkpoint, steps=tuple(steps)
     )
+
+
+def parted(name: str, kinds: Sequence[str]) -> tuple[int, int]:
+    """How a stack of changes of these kinds is served: so many are merged into the weights, so many after these stay beside them (one
+    bottleneck, or any number of `lora`), and what is left, one at the most, is tokens before every text. `name` is for messages.
+
+    Raises DeltaError if one that can't be merged is not the last.
+    """
+    real = len(kinds) - (1 if kinds and kinds[-1] in VIRTUAL else 0)
+    if real and kinds[real - 1] == "bottleneck":
+        first = real - 1
+    else:
+        first = real
+        while first and kinds[first - 1] == "lora":
+            first -= 1
+    stuck = next((kind for kind in kinds[:first] if kind in KINDS and kind not in MERGED), None)
+    if stuck is not None:
+        rule = f"has a delta of the kind {stuck} that is not the last, and that can't become part of the weights"
+        raise DeltaError(f"model {name}", rule, ", ".join(kinds), "Make the later delta for the model without it.")
+    return first, real - first
+
+
+def additions_of(checkpoint: Checkpoint, changes: Sequence[Change]) -> dict[str, Addition]:
+    """What changes that stay beside the weights (see `parted`) add to each linear. `checkpoint`: what they were made for.
+
+    Low-rank additions are set side by side: their ranks add up. A bottleneck after y = W x + c, y + U relu(D y + d) + u, is seen from
+    x: A = D W, its bias D c + d, B = U; and u is one more inner unit that is always 1. Raises DeltaError as `merged` does.
+    """
+    found: dict[str, list[Addition]] = {}
+    for change in changes:
+        for linear, parts in linears_of(checkpoint.config, change).items():
+            part = {name: values.astype(np.float32) for name, values in parts.items()}
+            if change.kind == "lora":
+                added = Addition(part["lora_A.weight"], part["lora_B.weight"])
+            elif change.kind == "bottleneck" and len(changes) == 1:
+                added = _seen_from_input(checkpoint, linear, part)
+            else:
+                raise DeltaError(f"delta {change.name}", "can't stay beside the weights, with others", change.kind)
+            found.setdefault(linear, []).append(added)
+    return {
+        linear: several[0]
+        if len(several) == 1
+        else Addition(np.concatenate([added.a for added in several]), np.concatenate([added.b for added in several], axis=1))
+        for linear, several in found.items()
+    }
+
+
+def _seen_from_input(checkpoint: Checkpoint, linear: str, part: Mapping[str, Array]) -> Addition:
+    down, up = part["adapter_down.weight"], part["adapter_up.weight"]
+    a, bias = down @ checkpoint.tensor(f"{linear}.weight").to_float32(), part["adapter_down.bias"]
+    if f"{linear}.bias" in expected_shapes(checkpoint.config):
+        bias = bias + down @ checkpoint.tensor(f"{linear}.bias").to_float32()
+    if not part["adapter_up.bias"].any():
+        return Addition(a, up, bias)
+    always = np.zeros((1, a.shape[1]), np.float32), np.ones(1, np.float32), part["adapter_up.bias"][:, None]
+    return Addition(np.concatenate([a, always[0]]), np.concatenate([up, always[2]], axis=1), np.concatenate([bias, always[1]]))
+
+
+def virtual_of(config: ModelConfig, change: Change) -> tuple[Array, Array]:
+    """Keys and values of a prefix or prompt, float32 [layers, groups, n, D]. Raises DeltaError for tensors that don't fit."""
+    found = []
+    for part in ("prefix.keys", "prefix.values"):
+        where = f"delta {change.name}, {part}"
+        if part not in change.tensors:
+            raise DeltaError(where, "is missing", "", "The delta is incomplete; make it anew.")
+        values = change.tensors[part].astype(np.float32)
+        outer = (len(config.layers), config.num_kv_heads)
+        if values.ndim != 4 or (*values.shape[:2], values.shape[3]) != (*outer, config.head_dim):
+            raise DeltaError(where, f"must have shape ({outer[0]}, {outer[1]}, tokens, {config.head_dim})", values.shape)
+        if not 0 < values.shape[2] < config.context_length:
+            raise DeltaError(where, f"must hold 1 to {config.context_length - 1} tokens", values.shape[2])
+        _check_finite(where, values)
+        found.append(values)
+    if found[0].shape != found[1].shape:
+        raise DeltaError(f"delta {change.name}", "must have as many keys as values", f"{found[0].shape[2]} and {found[1].shape[2]}")
+    return found[0], found[1]
 
 
 def linears_of(config: ModelConfig, change: Change) -> dict[str, dict[str, Array]]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ingle.core.spec import ModelConfig
 from ingle.core.state import BLOCK_TOKENS, State, StateLayout
-from ingle.engine.adapter import Adapter, Pairs, pack_adapter
+from ingle.engine.adapter import Adapter, Additions, pack_adapter
 from ingle.engine.backend import Segment, check_segment
 from ingle.engine.memory import StepMemory, up32
 from ingle.engine.packing import PackInfo, unreached
@@ -84,9 +84,9 @@ class CpuBackend:
                 row += count
             return results
 
-    def adapter(self, pairs: Pairs, digest: str) -> Adapter:
-        """Low-rank additions that segments may name from the next step on. The first one compiles two small kernels (2 s, once)."""
-        made = pack_adapter(self.config, pairs, digest)
+    def adapter(self, additions: Additions, digest: str) -> Adapter:
+        """Additions to linears that segments may name from the next step on. The first one compiles two small kernels (2 s, once)."""
+        made = pack_adapter(self.config, additions, digest)
         step_kernel = kernel("decoder_step", self._unreached)
         with self._lock:
             self._kernel, self._inner = step_kernel, max(self._inner, made.width)

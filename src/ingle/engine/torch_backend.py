@@ -1,6 +1,7 @@
 """The PyTorch backend: any device, any float type. It serves on a GPU, and is the CPU backend's oracle. Needs the extra `learn`."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ from torch import Tensor, nn
 from ingle.core.errors import CheckpointError
 from ingle.core.files import write_atomic
 from ingle.core.spec import ModelConfig
-from ingle.engine.adapter import Pairs, check_pairs
+from ingle.engine.adapter import Additions, check_additions
 from ingle.engine.backend import Segment, check_segment
 from ingle.model.module import Cache, CausalLM, Held
 
-TorchAdapter = dict[str, tuple[Tensor, Tensor]]
+TorchAdapter = dict[str, tuple[Tensor, Tensor, Tensor | None]]
 _PARTS = ("keys", "values", "positions")
 
 
@@ -40,15 +41,15 @@ class TorchBackend:
         config = self.config
         return 2 * len(config.layers) * config.num_kv_heads * config.head_dim * tokens * self._module.lm_head.weight.element_size()
 
-    def adapter(self, pairs: Pairs, digest: str) -> TorchAdapter:
-        """Low-rank additions; see `Backend.adapter`."""
-        check_pairs(self.config, pairs)
+    def adapter(self, additions: Additions, digest: str) -> TorchAdapter:
+        """Additions to linears; see `Backend.adapter`."""
+        check_additions(self.config, additions)
         weight = self._module.lm_head.weight
 
         def here(matrix: npt.NDArray[Any]) -> Tensor:
             return torch.as_tensor(matrix).to(weight.device, weight.dtype)
 
-        return {name: (here(a), here(b)) for name, (a, b) in pairs.items()}
+        return {name: (here(added.a), here(added.b), None if added.bias is None else here(added.bias)) for name, added in additions.items()}
 
     def save_state(self, state: Cache, path: Path) -> None:
         """Writes a cache; see `Backend.save_state`."""
@@ -81,12 +82,8 @@ class TorchBackend:
     def _read_with(self, segment: Segment) -> npt.NDArray[np.float32]:
         """With the segment's adapter beside the linears that it adapts."""
         hooks = []
-        for name, (a, b) in segment.adapter.items():
-
-            def add(_module: nn.Module, inputs: tuple[Tensor], output: Tensor, a: Tensor = a, b: Tensor = b) -> Tensor:
-                return output + nn.functional.linear(nn.functional.linear(inputs[0], a), b)
-
-            hooks.append(self._module.get_submodule(name).register_forward_hook(add))
+        for name, matrices in segment.adapter.items():
+            hooks.append(self._module.get_submodule(name).register_forward_hook(partial(_add, matrices)))
         try:
             return self._read(segment)
         finally:
@@ -99,3 +96,9 @@ class TorchBackend:
         wanted = hidden[{"none": len(hidden), "last": len(hidden) - 1, "all": 0}[segment.logits] :]
         logits: npt.NDArray[np.float32] = self._module.logits(wanted).float().cpu().numpy()
         return logits
+
+
+def _add(matrices: tuple[Tensor, Tensor, Tensor | None], _linear: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+    a, b, bias = matrices
+    inner = nn.functional.linear(inputs[0], a, bias)
+    return output + nn.functional.linear(inner if bias is None else inner.relu(), b)

@@ -27,10 +27,11 @@ PLACES = 8 + DESCRIPTOR * 7
 """int64 of a layer: addresses of norms (0 = none), how streaming groups look back, seven linears, then per group its slot in
 a page (−1 = streaming) and the first block of its ring. A layer takes PLACES + 2 · groups."""
 
-ADAPTER_RANK, ADAPTER_COLUMNS, ADAPTER_ROWS, ADAPTER_A, ADAPTER_A_SCALES, ADAPTER_B, ADAPTER_B_SCALES = range(7)
-ADAPTER = 7
+ADAPTER_RANK, ADAPTER_COLUMNS, ADAPTER_ROWS, ADAPTER_A, ADAPTER_A_SCALES, ADAPTER_B, ADAPTER_B_SCALES, ADAPTER_BIAS = range(8)
+ADAPTER = 8
 """int64 of a low-rank addition to one linear: rank padded to 16 (0 = there is none), padded columns and rows, addresses of A and B
-and their scales. An adapter is seven of these for each layer, in the order of the layer's linears."""
+and their scales, and of what is added between them before the rectifier (0 = neither that nor a rectifier). An adapter is seven of
+these for each layer, in the order of the layer's linears."""
 
 PAGES, RINGS, FIRST, COUNT, PART, PARTS_EACH, ADAPTED = range(7)
 SEGMENT = 7

@@ -46,6 +46,12 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     return y if bias is None else y + bias
 
 
+def addition(x: Array, a: Array, b: Array, bias: Array | None = None) -> Array:
+    """B A x of x [T, K], or B relu(A x + bias): A [rank, K], B [N, rank] (arXiv 2106.09685, 1902.00751)."""
+    inner = linear(x, a, bias)
+    return linear(inner if bias is None else np.maximum(inner, 0), b)
+
+
 def rms_norm(x: Array, weight: Array, eps: float) -> Array:
     """x / sqrt(mean(x²) + eps) · weight over the last axis (arXiv 1910.07467)."""
     x = x.astype(np.float64)
@@ -92,20 +98,20 @@ def decoder(
     angles: tuple[Array, Array],
     integer: frozenset[str],
     half_cache: bool,
-    adapter: Mapping[str, Array] = MappingProxyType({}),
+    adapter: Mapping[str, tuple[Array, Array, Array | None]] = MappingProxyType({}),
 ) -> Array:
     """Logits float64 [T, vocabulary] of one whole sequence.
 
     weights: by Hugging Face's names; angles: cosine and sine [T, dim/2]; integer: names of linears whose input is rounded to int8;
-    half_cache: keys and values are rounded to float16; adapter: by the name of a linear, what is added to its weights for input
-    that is not rounded.
+    half_cache: keys and values are rounded to float16; adapter: by the name of a linear, A, B and b of what is added to it; it sees
+    input that is not rounded.
     """
     T, dim = len(ids), config.head_dim
 
     def project(x: Array, name: str) -> Array:
         seen = rounded(x.astype(np.float32)) if name in integer else x
         y = linear(seen, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
-        return y + x @ adapter[name].T if name in adapter else y
+        return y + addition(x, *adapter[name]) if name in adapter else y
 
     def heads(x: Array, norm: str) -> Array:
         x = x.reshape(T, -1, dim)
