@@ -65,6 +65,11 @@ class House:
         return "".join(self._logs) + (self._server.log if self._server else "")
 
     @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self._port
+
+    @property
     def url(self) -> str:
         """Without a slash at the end."""
         return f"http://127.0.0.1:{self._port}"
