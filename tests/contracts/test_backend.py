@@ -1,6 +1,7 @@
 """What every backend must do; run over the CPU's and PyTorch's."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ingle.core.errors import CannotRewind, CheckpointError, ContextError, Reque
 from ingle.core.spec import LayerSpec
 from ingle.core.state import STEP_TOKENS
 from ingle.engine.backend import Backend, Segment, prefill, step
+from ingle.engine.prefixed import Prefixed
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
 
 LAYERS = {
@@ -18,6 +20,7 @@ LAYERS = {
     "hybrid": (LayerSpec((0,), window=24, sinks=3), LayerSpec((0, 1)), LayerSpec((), window=9, sinks=1)),
 }
 CONTEXT = 600
+VIRTUAL = 21
 
 
 def cpu(folder: Path, checkpoint: Any) -> Backend:
@@ -31,7 +34,18 @@ def pytorch(_folder: Path, checkpoint: Any) -> Backend:
     return TorchBackend(load_module(checkpoint), "digest")
 
 
-@pytest.fixture(params=[cpu, pytorch], ids=["cpu", "torch"])
+def prefixed(inner: Callable[[Path, Any], Any]) -> Callable[[Path, Any], Backend]:
+    """The same with virtual tokens before every text, in a model whose context is longer by them."""
+
+    def made(folder: Path, checkpoint: Any) -> Backend:
+        config = replace(checkpoint.config, context_length=checkpoint.config.context_length + VIRTUAL)
+        keys, values = np.random.default_rng(7).standard_normal((2, len(config.layers), config.num_kv_heads, VIRTUAL, config.head_dim))
+        return Prefixed(inner(folder, replace(checkpoint, config=config)), keys, values, "delta")
+
+    return made
+
+
+@pytest.fixture(params=[cpu, pytorch, prefixed(cpu), prefixed(pytorch)], ids=["cpu", "torch", "cpu-prefixed", "torch-prefixed"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], Backend]:
     return lambda kind: request.param(tmp_path, random_checkpoint(tiny_config(layers=LAYERS[kind], context=CONTEXT)))
 
@@ -166,3 +180,23 @@ def test_forks_share_memory_and_say_so(make: Callable[[str], Backend], kind: str
     assert sum(mine.values()) == state.nbytes
     assert sum(both.values()) < state.nbytes + fork.nbytes
     assert backend.state_bytes(300) >= state.nbytes * (kind == "transformer")
+
+
+def test_a_step_is_the_same_through_the_runner(make: Callable[[str], Backend]) -> None:
+    backend = make("transformer")
+    ids = tokens(backend.config, 30)
+    [expected] = backend.forward([Segment(backend.new_state(), ids, "all")])
+    expected, state = expected.copy(), backend.new_state()
+    [got] = backend.runner.forward([backend.lower(Segment(state, ids, "all"))])
+    np.testing.assert_array_equal(got, expected)
+    assert state.length == 30
+
+
+def test_a_state_of_another_model_is_refused(make: Callable[[str], Backend], tmp_path: Path) -> None:
+    backend, path = make("transformer"), tmp_path / "a.state"
+    state = backend.new_state()
+    prefill(backend, tokens(backend.config, 10), state)
+    backend.save_state(state, path, "a model with an adapter")
+    with pytest.raises(CheckpointError):
+        backend.load_state(path)
+    assert backend.load_state(path, "a model with an adapter").length == 10

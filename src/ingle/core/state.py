@@ -143,6 +143,36 @@ class State:
             while len(self.pages) * PAGE_TOKENS < self.length + tokens:
                 self.pages.append(self.layout.new_page())
 
+    def append(self, keys: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
+        """Remembers n more tokens by keys (turned by RoPE) and values [layers, groups, n, D], as a backend does for tokens that it reads.
+
+        At most STEP_TOKENS at once, as a window may hold no more.
+        """
+        end, width, dim = self.length + keys.shape[2], self.layout.width, keys.shape[3]
+        assert keys.shape[2] <= STEP_TOKENS, "windows have no room for more"
+        self.reserve(keys.shape[2])
+        for number in range(self.length // BLOCK_TOKENS, -(-end // BLOCK_TOKENS)):
+            first = number * BLOCK_TOKENS
+            start, stop = max(first, self.length), min(first + BLOCK_TOKENS, end)
+            columns, new = slice(start - first, stop - first), slice(start - self.length, stop - self.length)
+            for i, g in np.ndindex(keys.shape[:2]):
+                block = self._block(i, g, number)
+                block[: BLOCK_TOKENS * width].reshape(width, BLOCK_TOKENS)[:dim, columns] = keys[i, g, new].T
+                block[BLOCK_TOKENS * width :].reshape(BLOCK_TOKENS, width)[columns, :dim] = values[i, g, new]
+        self.length = end
+
+    def _block(self, layer: int, group: int, number: int) -> npt.NDArray[Any]:
+        """Block number `number` of a group, to be written to."""
+        slot = int(self.layout.page_slots[layer, group])
+        each = PAGE_TOKENS // BLOCK_TOKENS
+        block: npt.NDArray[Any]
+        if slot >= 0:
+            block = self.pages[number // each][slot, number % each]
+            return block
+        sinks, ring = (int(count) for count in self.layout.ring_blocks[layer])
+        block = self.rings[int(self.layout.ring_offsets[layer, group]) + (number if number < sinks else sinks + number % ring)]
+        return block
+
     def fork(self) -> "State":
         """A state that goes its own way from here. Full pages are shared, the rest is copied."""
         full = self.length // PAGE_TOKENS

@@ -69,6 +69,15 @@ class Backend(Protocol):
         """What the answer depends on beside the request."""
         ...
 
+    @property
+    def runner(self) -> "Backend":
+        """What takes the steps: itself, or the one that it stands before. Sequences of one runner may share a step."""
+        ...
+
+    def lower(self, segment: Segment) -> Segment:
+        """The same segment as its runner wants it."""
+        ...
+
     def new_state(self) -> Any:
         """A state that has read nothing."""
         ...
@@ -81,11 +90,11 @@ class Backend(Protocol):
         """Additions to linears (see engine/adapter.py) that segments may name from the next step on. Raises DeltaError."""
         ...
 
-    def save_state(self, state: Any, path: Path) -> None:
-        """Writes a state, whole or not at all. Raises HomeError."""
+    def save_state(self, state: Any, path: Path, digest: str = "") -> None:
+        """Writes a state, whole or not at all. `digest`: of the model that made it, if that is more than this backend. Raises HomeError."""
         ...
 
-    def load_state(self, path: Path) -> Any:
+    def load_state(self, path: Path, digest: str = "") -> Any:
         """Reads a state back. Raises CheckpointError for a damaged file, or one of another model."""
         ...
 
@@ -95,6 +104,14 @@ class Backend(Protocol):
         At most `STEP_TOKENS` tokens a segment. The arrays are valid until the next call.
         Raises ContextError beyond the model's context, RequestError for a token id outside the vocabulary; states are then untouched.
         """
+        ...
+
+
+class Runner(Backend, Protocol):
+    """A backend that takes its steps itself."""
+
+    def filled_state(self, keys: npt.NDArray[Any], values: npt.NDArray[Any]) -> Any:
+        """A state that remembers n tokens by these keys (turned by RoPE for positions 0 … n − 1) and values [layers, groups, n, D]."""
         ...
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.core.spec import ModelConfig
-from ingle.core.state import BLOCK_TOKENS, State, StateLayout
+from ingle.core.state import BLOCK_TOKENS, STEP_TOKENS, State, StateLayout
 from ingle.engine.adapter import Adapter, Additions, pack_adapter
-from ingle.engine.backend import Segment, check_segment
+from ingle.engine.backend import Backend, Segment, check_segment
 from ingle.engine.memory import StepMemory, up32
 from ingle.engine.packing import PackInfo, unreached
 from ingle.engine.team import Team, usable_cores
@@ -56,17 +56,33 @@ class CpuBackend:
         """A state that has read nothing."""
         return State(self.layout)
 
+    @property
+    def runner(self) -> Backend:
+        """Itself."""
+        return self
+
+    def lower(self, segment: Segment) -> Segment:
+        """The segment, as it is."""
+        return segment
+
+    def filled_state(self, keys: Array, values: Array) -> State:
+        """A state that remembers tokens by their keys and values; see `Runner.filled_state`."""
+        state = State(self.layout)
+        for start in range(0, keys.shape[2], STEP_TOKENS):
+            state.append(keys[:, :, start : start + STEP_TOKENS], values[:, :, start : start + STEP_TOKENS])
+        return state
+
     def state_bytes(self, tokens: int) -> int:
         """Bytes of a state of so many tokens."""
         return self.layout.nbytes(tokens)
 
-    def save_state(self, state: State, path: Path) -> None:
+    def save_state(self, state: State, path: Path, digest: str = "") -> None:
         """Writes a state; see `Backend.save_state`."""
-        state.save(path, self.digest)
+        state.save(path, digest or self.digest)
 
-    def load_state(self, path: Path) -> State:
+    def load_state(self, path: Path, digest: str = "") -> State:
         """Reads a state back; see `Backend.load_state`."""
-        return State.load(path, self.layout, self.digest)
+        return State.load(path, self.layout, digest or self.digest)
 
     def forward(self, segments: Sequence[Segment]) -> list[npt.NDArray[np.float32]]:
         """Reads the tokens of every segment; see `Backend.forward`."""

@@ -10,6 +10,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
+from weakref import WeakValueDictionary
 
 from ingle.core.errors import Busy, Closing, IngleError, KernelError, RequestError
 from ingle.core.message import Chunk
@@ -55,8 +56,8 @@ class Scheduler:
         self._running: list[Job] = []
         self._served: Counter[str] = Counter()
         self._last: Backend | None = None
-        self._backends: dict[str, Backend] = {}
-        """By digest, for states on disk."""
+        self._backends: WeakValueDictionary[str, Backend] = WeakValueDictionary()
+        """By digest, for states on disk. A model that nobody offers any more is not held."""
         self._answer_s = 2.0
         self._cached_bytes = 0
         self._wake = threading.Condition()
@@ -231,7 +232,8 @@ class Scheduler:
         jobs, reading = [job for job, _ in turn], [job.decoding.reading for job, _ in turn]
         segments = [job.decoding.next(limit) for job, limit in turn]
         try:
-            results = jobs[0].model.backend.forward(segments)
+            lowered = [job.model.backend.lower(segment) for job, segment in zip(jobs, segments, strict=True)]
+            results = jobs[0].model.backend.runner.forward(lowered)
         except Exception as error:
             return [self._fail(job, error) for job in jobs]
         outcomes: list[Outcome] = []
@@ -254,11 +256,11 @@ class Scheduler:
         return outcomes
 
     def _turn(self) -> list[tuple[Job, int]]:
-        """Who reads how many tokens in this step: all writers of one model, and readers whose owners have been served least."""
-        backends = list(dict.fromkeys(job.model.backend for job in self._running))
-        at = backends.index(self._last) + 1 if self._last in backends else 0
-        self._last = backends[at % len(backends)]
-        mine = [job for job in self._running if job.model.backend is self._last]
+        """Who reads how many tokens in this step: all writers of one runner, and readers whose owners have been served least."""
+        runners = list(dict.fromkeys(job.model.backend.runner for job in self._running))
+        at = runners.index(self._last) + 1 if self._last in runners else 0
+        self._last = runners[at % len(runners)]
+        mine = [job for job in self._running if job.model.backend.runner is self._last]
         turn = [(job, 1) for job in mine if not job.decoding.reading]
         left = self.capacity.prefill_tokens_beside if turn else self.capacity.prefill_tokens
         for job in sorted((job for job in mine if job.decoding.reading), key=lambda job: self._served[job.owner]):

@@ -16,7 +16,7 @@ from ingle.core.errors import CheckpointError
 from ingle.core.files import write_atomic
 from ingle.core.spec import ModelConfig
 from ingle.engine.adapter import Additions, check_additions
-from ingle.engine.backend import Segment, check_segment
+from ingle.engine.backend import Backend, Segment, check_segment
 from ingle.model.module import Cache, CausalLM, Held
 
 TorchAdapter = dict[str, tuple[Tensor, Tensor, Tensor | None]]
@@ -36,6 +36,27 @@ class TorchBackend:
         """A state that has read nothing."""
         return Cache()
 
+    @property
+    def runner(self) -> Backend:
+        """Itself."""
+        return self
+
+    def lower(self, segment: Segment) -> Segment:
+        """The segment, as it is."""
+        return segment
+
+    def filled_state(self, keys: npt.NDArray[Any], values: npt.NDArray[Any]) -> Cache:
+        """A cache that remembers tokens by their keys and values; see `Runner.filled_state`."""
+        cache, weight, groups = Cache(), self._module.lm_head.weight, self.config.num_kv_heads
+        positions = torch.arange(keys.shape[2])
+        for i, spec in enumerate(self.config.layers):
+            for streaming, chosen in ((False, list(spec.retrieval)), (True, list(spec.streaming(groups)))):
+                if chosen:
+                    k, v = (torch.as_tensor(part[i][chosen][None]).to(weight.device, weight.dtype) for part in (keys, values))
+                    cache.held[i, streaming] = Held(k, v, positions)
+        cache.length = keys.shape[2]
+        return cache
+
     def state_bytes(self, tokens: int) -> int:
         """Bytes of a cache of so many tokens, as if every group were a retrieval group."""
         config = self.config
@@ -51,14 +72,14 @@ class TorchBackend:
 
         return {name: (here(added.a), here(added.b), None if added.bias is None else here(added.bias)) for name, added in additions.items()}
 
-    def save_state(self, state: Cache, path: Path) -> None:
+    def save_state(self, state: Cache, path: Path, digest: str = "") -> None:
         """Writes a cache; see `Backend.save_state`."""
         names = {f"{layer}.{int(streaming)}": held for (layer, streaming), held in state.held.items()}
         tensors = {f"{name}.{part}": getattr(held, part).contiguous() for name, held in names.items() for part in _PARTS}
-        about = {"model": self.digest, "length": str(state.length), "earliest_rewind": str(state.earliest_rewind)}
+        about = {"model": digest or self.digest, "length": str(state.length), "earliest_rewind": str(state.earliest_rewind)}
         write_atomic(path, save(tensors, about), mode=0o600)
 
-    def load_state(self, path: Path) -> Cache:
+    def load_state(self, path: Path, digest: str = "") -> Cache:
         """Reads a cache back; see `Backend.load_state`."""
         try:
             with safe_open(path, "pt", device=str(self._device)) as file:
@@ -66,8 +87,9 @@ class TorchBackend:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
         except (OSError, SafetensorError) as error:
             raise CheckpointError(str(path), "must be a whole state file", error, "Delete it; the prompt will be read again.") from error
-        if about.get("model") != self.digest:
-            raise CheckpointError(f"{path}: model", f"must be {self.digest}", about.get("model"), "The state belongs to another model.")
+        wanted = digest or self.digest
+        if about.get("model") != wanted:
+            raise CheckpointError(f"{path}: model", f"must be {wanted}", about.get("model"), "The state belongs to another model.")
         places = {(int(layer), streaming == "1") for layer, streaming, _ in (name.split(".") for name in tensors)}
         held = {(i, s): Held(*(tensors[f"{i}.{int(s)}.{part}"] for part in _PARTS)) for i, s in places}
         return Cache(int(about["length"]), held, int(about["earliest_rewind"]))
