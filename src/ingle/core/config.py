@@ -19,10 +19,15 @@ def load_config(cls: type[T], path: Path | None, overrides: Iterable[str] = ()) 
 
     Raises ConfigError for an unreadable file, unknown keys, wrong types, and whatever `cls` itself refuses.
     """
+    return from_table(cls, read_table(path, overrides))
+
+
+def read_table(path: Path | None, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """The plain table of a TOML file (None = empty) with `key.sub=value` overrides on top. Raises ConfigError."""
     table = _read_toml(path) if path else {}
     for override in overrides:
         _set(table, override)
-    return from_table(cls, table)
+    return table
 
 
 def from_table(cls: type[T], table: Mapping[str, Any], where: str = "") -> T:

@@ -113,7 +113,8 @@ class TrainReport:
     data_digest: str
 
 
-_NO_MATTER = ("checkpoint_every", "checkpoint_minutes", "cache_on_disk")  # a run may go on with others
+NO_MATTER = ("checkpoint_every", "checkpoint_minutes", "cache_on_disk")
+"""A run may go on with others."""
 _SAMPLED = 256  # numbers of each parameter that tell one model from another
 
 
@@ -126,6 +127,6 @@ def run_digest(
         flat = parameter.detach().flatten()
         chosen = flat[:: max(1, flat.numel() // _SAMPLED)][:_SAMPLED].bfloat16().float()  # whatever type the module was loaded in
         samples[name] = [list(parameter.shape), "trained" if name in parameters else chosen.tolist()]
-    kept = {name: value for name, value in asdict(settings).items() if name not in _NO_MATTER}
+    kept = {name: value for name, value in asdict(settings).items() if name not in NO_MATTER}
     examples = [list(map(int, side)) for side in (data.train, data.held_out)]
     return digest_json([samples, repr(module.config), data.corpus.digest, examples, kept, objective, processes])

@@ -1,0 +1,85 @@
+"""One tuning run as its parts see it, and what they share: opening the model, reading the data, stopping."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ingle.engine.changes import Change, merged
+from ingle.home import fetch
+from ingle.home.deltas import delta_tensors, get_delta
+from ingle.home.kept import Kept
+from ingle.home.place import Home
+from ingle.measure.gather import Interrupted
+from ingle.model.checkpoint import Checkpoint, open_checkpoint
+from ingle.model.tokenizer import Tokenizer
+from ingle.train.settings import Progress
+from ingle.train.trouble import Stop
+from ingle.tuning.data import Learnt, learn_from
+from ingle.tuning.judge import Standing, sample, stand
+from ingle.tuning.method import Method
+from ingle.tuning.settings import TuneSettings
+
+
+def _nobody(*_: object) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TuneWatch:
+    """Who is told how it goes."""
+
+    train: Callable[[Progress], None] = _nobody
+    """After every step."""
+    say: Callable[[str], None] = _nobody
+    """Something that the owner should know."""
+    pieces: Callable[[str, int, int], None] = _nobody
+    """What is being done, how much of it is done, and of how much."""
+    bytes: fetch.Progress = fetch.silent
+    """The same of what is fetched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a run was asked for, and where it works."""
+
+    home: Home
+    kept: Kept
+    sources: Sequence[str]
+    """Absolute paths, and `suite:NAME`."""
+    name: str
+    settings: TuneSettings
+    method: Method
+    watch: TuneWatch
+    command: str
+    folder: Path
+    """Of the unfinished run."""
+    stop: Stop
+
+    def check(self) -> None:
+        """Raises Interrupted if somebody asked to stop."""
+        if self.stop.asked:
+            raise interrupted("before the first step")
+
+    def learnt(self, checkpoint: Checkpoint, tokenizer: Tokenizer, files: Sequence[Path], virtual: int) -> Learnt:
+        """The data, with room for so many virtual tokens in context and batch. Raises ConfigError."""
+        limit = min(checkpoint.config.context_length, self.settings.train.batch_tokens) - virtual
+        return learn_from(files, tokenizer, limit, self.settings, lambda count: self.watch.pieces("reading examples", count, 0))
+
+    def standing(self, kept: Kept, learnt: Learnt) -> Standing | None:
+        """How a kept model does on the held-out examples and on general text, as it is served."""
+        settings, watch = self.settings.judge, self.watch
+        documents = sample(learnt.data, settings.held_out)
+        return stand(self.home, kept, documents, settings, lambda: self.stop.asked, watch.pieces, watch.bytes)
+
+
+def interrupted(where: str) -> Interrupted:
+    """The error after Ctrl-C."""
+    return Interrupted("tuning", "was interrupted", where, "What was done is kept: the same command goes on from there.")
+
+
+def open_weights(home: Home, kept: Kept) -> Checkpoint:
+    """The weights of a kept model, its deltas merged. Raises CheckpointError, and DeltaError for a kind that can't be."""
+    checkpoint = open_checkpoint(home.base_folder(kept.base))
+    if not kept.deltas:
+        return checkpoint
+    deltas = [get_delta(home, digest) for digest in kept.deltas]
+    return merged(checkpoint, [Change(delta.name, delta.kind, delta_tensors(home, delta)) for delta in deltas])

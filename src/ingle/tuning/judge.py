@@ -1,0 +1,169 @@
+"""How good a change is: the model before and after it, as it is served, on held-out examples and on general text, item by item.
+
+What is measured is what answers questions: the packed weights, and the delta merged or beside them, through the engine. So a delta that
+was kept wrongly, or that serving leaves out, shows here.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ingle.core.digest import digest_json
+from ingle.core.errors import IngleError
+from ingle.core.report import Report
+from ingle.engine.language_model import LanguageModel
+from ingle.engine.opening import kept_source, open_model
+from ingle.engine.scoring import score
+from ingle.engine.writing import write
+from ingle.home import fetch
+from ingle.home.kept import Kept
+from ingle.home.place import Home
+from ingle.measure.bits import TextBits
+from ingle.measure.finished import Finished, Row
+from ingle.measure.forgetting import forgetting
+from ingle.measure.gather import Plan, Progress, gather, silent
+from ingle.measure.intervals import bootstrap, paired_bootstrap, ratio
+from ingle.measure.run import Options, Outcome, run_suite
+from ingle.measure.subject import Subject
+from ingle.measure.suites import find_suite
+from ingle.train.encode import Document
+from ingle.train.packing import Data
+from ingle.tuning.settings import JudgeSettings
+
+GENERAL = "wiki-bits"
+"""The suite of general text."""
+HELD_OUT = "held-out"
+MOST_APART = 0.5
+"""How far, as a share, the change of the loss may differ between training and serving before that is said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What was measured of one model."""
+
+    digest: str
+    """Of the model as it is served."""
+    general: Outcome | None
+    held_out: tuple[Row, ...]
+    """`nats` and `tokens` of each document."""
+    data_digest: str
+    """Of the held-out documents."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Two standings compared."""
+
+    reports: tuple[Report, ...]
+    notes: tuple[str, ...]
+
+
+def subject_of(model: LanguageModel, stopped: Callable[[], bool]) -> Subject:
+    """The model as the functions that measures ask for."""
+    backend = model.backend
+    scorer, writer = partial(score, backend, stopped=stopped, adapter=model.adapter), partial(write, model, stopped=stopped)
+    return Subject(model.name, model.digest, backend.config.context_length, model.tokenizer, scorer, writer)
+
+
+def sample(data: Data, most: int) -> list[Document]:
+    """At most so many of the held-out documents, by a hash of their records. None where an example has several documents."""
+    corpus = data.corpus
+    if corpus.per_example > 1:
+        return []
+    chosen = sorted(data.held_out, key=lambda i: (digest_json(["judge", corpus.sources[i]]), i))[:most]
+    return [corpus.document(i) for i in chosen]
+
+
+def stand(
+    home: Home, kept: Kept, documents: Sequence[Document], settings: JudgeSettings, stopped: Callable[[], bool],
+    progress: Progress = silent, fetching: fetch.Progress = fetch.silent,
+) -> Standing | None:  # fmt: skip
+    """Measures a kept model; None if nothing is to be measured. What was measured before is not measured again.
+
+    Raises what opening the model and fetching the text raise, and Interrupted.
+    """
+    if not settings.forgetting and not documents:
+        return None
+    model = open_model(kept_source(home, kept), settings.format, settings.threads, progress=progress)
+    subject = subject_of(model, stopped)
+    told = progress_of(kept.name, progress)
+    plans = [_plan(i, document) for i, document in enumerate(documents)]
+    rows = gather(subject, plans, Finished(home, HELD_OUT, subject.digest), "held-out examples", told) if plans else []
+    general = None
+    if settings.forgetting:
+        options = Options(items=settings.forgetting, seed=settings.seed)
+        general = run_suite(home, find_suite(GENERAL), subject, options, told, fetching)
+    return Standing(subject.digest, general, tuple(rows), digest_json([plan.asked for plan in plans]))
+
+
+def progress_of(name: str, progress: Progress) -> Progress:
+    """The same progress, with the model's name: before and after are told apart."""
+    return lambda label, done, total: progress(f"measuring {name}: {label}", done, total)
+
+
+def judge(before: Standing | None, after: Standing | None, settings: JudgeSettings, trained_change: float | None = None) -> Judgement:
+    """How the model changed, with intervals, paired by document. `trained_change`: of the held-out loss, as training computed it."""
+    reports: list[Report] = []
+    notes: list[str] = []
+    if before is None or after is None:
+        return Judgement((), ("the model was not measured as it is served",))
+    if after.held_out:
+        reports += _held_out(before, after, settings.seed)
+        notes += _disagreement(reports[-1], trained_change)
+        if all(a["nats"] == b["nats"] for a, b in zip(before.held_out, after.held_out, strict=True)):
+            notes.append("the change makes no difference to a single held-out example as it is served: something is wrong")
+    if before.general is None or after.general is None:
+        notes.append("forgetting was not measured")
+        return Judgement(tuple(reports), tuple(notes))
+    texts = [{str(row["asked"]): _bits(row) for row in side.rows} for side in (before.general, after.general)]
+    lost, data_digest = forgetting(texts[0], texts[1], settings.seed), after.general.main.data_digest
+    earlier, later = before.general.main, after.general.main
+    reports += [replace(earlier, name="general_bits_per_byte_before"), replace(later, name="general_bits_per_byte")]
+    reports += lost.reports(after.digest, data_digest, settings.seed)
+    notes.append(f"{lost.worse} of {lost.n} general texts cost more bits than before (sign test: p = {lost.sign_p:.3g})")
+    return Judgement(tuple(reports), tuple(notes))
+
+
+def _disagreement(served: Report, trained_change: float | None) -> list[str]:
+    """What to say if serving shows much less, or more, of what training did to the held-out loss."""
+    if trained_change is None or served.low <= trained_change <= served.high:
+        return []
+    if abs(served.value - trained_change) <= max(0.1, MOST_APART * abs(trained_change)):
+        return []
+    return [f"as it is served the held-out loss changed by {served.value:+.3f} nats a token, in training by {trained_change:+.3f}"]
+
+
+def _held_out(before: Standing, after: Standing, seed: int) -> list[Report]:
+    first, second = (np.array([[row["nats"], row["tokens"]] for row in side.held_out], np.float64) for side in (before, after))
+    made = []
+    for name, side, columns in (("held_out_loss_before", before, first), ("held_out_loss", after, second)):
+        interval, value = bootstrap(columns, seed=seed), float(ratio(columns.sum(axis=0)))
+        where = (len(columns), side.digest, after.data_digest, interval.method, seed)
+        made.append(Report(name, value, "nats/token", interval.low, interval.high, *where))
+    change = paired_bootstrap(first, second, seed=seed)
+    where = (len(first), after.digest, after.data_digest, change.interval.method, seed)
+    return [*made, Report("held_out_loss_change", change.value, "nats/token", change.interval.low, change.interval.high, *where)]
+
+
+def _plan(number: int, document: Document) -> Plan:
+    ids, first = document.ids.tolist(), int(document.answer.argmax())
+    counted = document.answer[first:]
+    asked = digest_json([ids, np.flatnonzero(document.answer).tolist()])
+
+    def scored(parts: Sequence[Sequence[Any]]) -> Row:
+        [[nats]] = parts
+        total = -float(nats[counted].sum())
+        if not np.isfinite(total):
+            raise IngleError(
+                "log-probability", "must be a finite number", total, "The model computes NaN, or gives a token no chance at all."
+            )
+        return {"nats": total, "tokens": int(counted.sum())}
+
+    return Plan(str(number), asked, asked, ((ids[:first], (ids[first:],)),), scored)
+
+
+def _bits(row: Row) -> TextBits:
+    return TextBits(**{key: row[key] for key in TextBits.__dataclass_fields__})

@@ -1,0 +1,176 @@
+"""From weights and examples to a delta that is kept: attach, train, check that it did something, collect."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ingle import __version__
+from ingle.core.delta import Delta
+from ingle.core.digest import canonical_json, digest_bytes
+from ingle.core.errors import ConfigError
+from ingle.core.files import write_atomic
+from ingle.home.deltas import put_delta
+from ingle.model.checkpoint import Checkpoint
+from ingle.model.module import CausalLM, load_module
+from ingle.model.tokenizer import Tokenizer
+from ingle.train.checkpoints import TRAINED, load_tensors
+from ingle.train.loop import train
+from ingle.train.objectives import Answers, Objective, Preference, reference_log_probabilities
+from ingle.train.settings import TrainReport, Watch
+from ingle.train.trouble import TrainError, memory_errors
+from ingle.tuning import report, work
+from ingle.tuning.data import Learnt
+from ingle.tuning.job import Job, interrupted
+from ingle.tuning.judge import Standing
+from ingle.tuning.method import Attached, chosen_layers
+from ingle.tuning.settings import method_settings, plain
+
+
+def make_delta(job: Job, checkpoint: Checkpoint, tokenizer: Tokenizer, files: Sequence[Path]) -> tuple[Delta, Learnt, Standing | None]:
+    """Trains and keeps the delta. Returns it, the data, and how the model did before.
+
+    Raises ConfigError, TrainError, HomeError, Interrupted.
+    """
+    settings = job.settings
+    learnt = job.learnt(checkpoint, tokenizer, files, 0)
+    for note in learnt.notes():
+        job.watch.say(note)
+    job.watch.pieces("loading weights", 0, 0)
+    with memory_errors(settings.train.batch_tokens, settings.train.recompute):
+        module = load_module(checkpoint, device=_device(settings.device))
+        objective = _objective(job, module, learnt)
+        layers = chosen_layers(checkpoint.config, settings.layers)
+        total = sum(parameter.numel() for parameter in module.parameters())
+        attached = job.method.attach(module, layers, method_settings(settings), settings.train.seed)
+    check_touched(attached, settings.method)
+    if attached.virtual_tokens:
+        if settings.objective.kind != "answers":
+            raise ConfigError("objective.kind", f"must be answers for {settings.method}", settings.objective.kind)
+        learnt = job.learnt(checkpoint, tokenizer, files, attached.virtual_tokens)
+    origin = _origin(job, learnt)
+    job.check()
+    before = job.standing(job.kept, learnt)
+    job.check()
+    folder = job.folder / learnt.data.corpus.digest[:16]
+    start = _digests(attached.parameters)
+    data = learnt.with_virtual(attached.virtual_tokens, checkpoint.config.vocab_size)
+    trained = train(module, attached.parameters, data, settings.train, folder, Watch(job.watch.train, job.watch.say), objective)
+    if trained.stopped == "interrupted":
+        raise interrupted(f"after step {trained.steps}")
+    _put_back(attached.parameters, load_tensors(folder / TRAINED))
+    moved = check_moved(attached, start)
+    tensors = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in attached.collect().items()}
+    told = _report(job, learnt, trained, attached, moved, total)
+    told["curve"] = report.curve(folder / report.STEPS)
+    delta = put_delta(job.home, job.name, job.method.KIND, job.kept.digest, tensors, origin, told)
+    told["delta"] = delta.digest
+    target = job.home.delta_folder(delta.digest)
+    write_atomic(target / report.FILE, report.to_json(told), mode=0o600)
+    for name in (report.PLOT, report.STEPS):
+        if (folder / name).exists():
+            write_atomic(target / name, (folder / name).read_bytes(), mode=0o600)
+    return delta, learnt, before
+
+
+def check_touched(attached: Attached, method: str) -> None:
+    """Raises ConfigError unless every part that was meant got something to train."""
+    missing = [name for name in attached.intended if name not in attached.touched]
+    if missing or not attached.intended or not attached.parameters:
+        got = f"{len(attached.intended) - len(missing)} of {len(attached.intended)}" + (f", not {missing[0]}" if missing else "")
+        raise ConfigError("layers, targets", f"must all get something to train from {method}", got, "Name parts that this model has.")
+
+
+def check_moved(attached: Attached, start: Mapping[str, str]) -> int:
+    """How many of the touched parts have other values than at the start. Raises TrainError if none has."""
+    moved = {name for name, digest in _digests(attached.parameters).items() if digest != start[name]}
+    parts = sum(any(name == part or name.startswith(f"{part}.") for name in moved) for part in attached.touched)
+    if not moved:
+        raise TrainError("training", "must change something", "nothing", "Raise the learning rate, or the number of steps.")
+    return parts
+
+
+def _device(name: str) -> str:
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _objective(job: Job, module: CausalLM, learnt: Learnt) -> Objective:
+    told, settings = job.settings.objective, job.settings.train
+    if told.kind == "answers":
+        return Answers()
+    reference = None
+    if told.kind != "orpo":
+        folder = job.folder / learnt.data.corpus.digest[:16]
+        reference = reference_log_probabilities(module, learnt.data.corpus, settings.batch_tokens, folder)
+    return Preference(told.kind, reference, told.beta, told.smoothing)
+
+
+def _origin(job: Job, learnt: Learnt) -> dict[str, str]:
+    """How the delta comes about: as it was written down when the run began, if it goes on with the same data."""
+    before = work.read_origin(job.folder)
+    digest = learnt.data.corpus.digest
+    if before is not None and before.get("data_digest") == digest:
+        return before
+    settings = job.settings
+    origin = {
+        "method": settings.method,
+        "settings": canonical_json(plain(settings, course_only=True)).decode(),
+        "data": ", ".join(Path(source).name if "/" in source else source for source in job.sources),
+        "data_digest": digest,
+        "seed": str(settings.train.seed),
+        "versions": f"ingle {__version__}, torch {torch.__version__}, python {platform.python_version()}",
+        "threads": str(torch.get_num_threads()),
+        "command": job.command,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    work.write_origin(job.folder, origin)
+    return origin
+
+
+def _digests(parameters: Mapping[str, nn.Parameter]) -> dict[str, str]:
+    return {name: digest_bytes(parameter.detach().float().cpu().numpy().tobytes()) for name, parameter in parameters.items()}
+
+
+def _put_back(parameters: Mapping[str, nn.Parameter], values: Mapping[str, torch.Tensor]) -> None:
+    """The float32 values into the module: while it was trained it may have held them rounded."""
+    for name, parameter in parameters.items():
+        parameter.grad = None
+        parameter.data = values[name].to(parameter.device)
+
+
+def _report(job: Job, learnt: Learnt, trained: TrainReport, attached: Attached, moved: int, total: int) -> dict[str, Any]:
+    before, after = report.held_out_of(trained)
+    notes = learnt.notes()
+    if moved < len(attached.touched):
+        notes.append(f"{len(attached.touched) - moved} of {len(attached.touched)} parts have not moved at all")
+    if not job.settings.judge.forgetting:
+        notes.append("forgetting was not asked for (judge.forgetting = 0)")
+    return {
+        "version": report.VERSION,
+        "finished": False,
+        "model": f"{job.kept.name}+{job.name}",
+        "base": job.kept.digest,
+        "method": job.settings.method,
+        "kind": job.method.KIND,
+        "settings": plain(job.settings),
+        "seed": job.settings.train.seed,
+        "sources": list(job.sources),
+        "data_digest": learnt.data.corpus.digest,
+        "examples": len(learnt.data.train),
+        "held_out_examples": len(learnt.data.held_out),
+        "tally": asdict(learnt.tally),
+        "train": asdict(trained),
+        "held_out": {"before": before, "after": after},
+        "modules": {"intended": len(attached.intended), "touched": len(attached.touched), "moved": moved},
+        "model_parameters": total,
+        "virtual_tokens": attached.virtual_tokens,
+        "notes": notes,
+        "served": [],
+    }

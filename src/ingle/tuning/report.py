@@ -1,0 +1,80 @@
+"""What a tuning run leaves behind in words and figures: `report.json` beside the delta, and facts for the ledger."""
+
+import csv
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ingle.core.event import Event, Fact
+from ingle.core.files import os_errors
+from ingle.home.deltas import REPORT
+from ingle.train.settings import TrainReport
+from ingle.tuning.judge import Judgement
+
+VERSION = 1
+POINTS = 400
+"""Most points of a curve; a longer one is thinned out."""
+FILE, PLOT, STEPS = REPORT, "loss.svg", "loss.csv"
+_FIGURES = ("held_out_loss", "held_out_loss_change", "general_bits_per_byte", "forgetting", "forgetting_relative")
+
+
+def curve(path: Path) -> dict[str, list[list[float]]]:
+    """Loss and held-out loss by step, of a run's loss.csv; the loss thinned out evenly."""
+    if not path.exists():
+        return {"loss": [], "held_out": []}
+    with os_errors(path), path.open(encoding="utf-8", newline="") as file:
+        rows = [(int(row["step"]), float(row["loss"]), float(row["held_out"])) for row in csv.DictReader(file)]
+    every = max(1, math.ceil(len(rows) / POINTS))
+    loss = [[step, value] for i, (step, value, _) in enumerate(rows) if i % every == 0 or i == len(rows) - 1]
+    return {"loss": loss, "held_out": [[step, value] for step, _, value in rows if not math.isnan(value)]}
+
+
+def held_out_of(trained: TrainReport) -> tuple[float | None, float | None]:
+    """Held-out loss before training, and of the parameters that were kept, as training computes it."""
+    kept = trained.best_held_out if trained.best_step != trained.steps and trained.stopped == "early" else trained.held_out
+    return trained.first_held_out, kept
+
+
+def trained_change(report: Mapping[str, Any]) -> float | None:
+    """How the held-out loss changed, as training computes it; None if nothing was held out."""
+    before, after = (report["held_out"][side] for side in ("before", "after"))
+    return None if before is None or after is None else float(after - before)
+
+
+def to_json(report: Mapping[str, Any]) -> bytes:
+    """As the file holds it."""
+    return json.dumps(report, indent=1, ensure_ascii=False).encode()
+
+
+def with_judgement(report: Mapping[str, Any], judgement: Judgement) -> dict[str, Any]:
+    """The report with what was measured of the model as it is served."""
+    notes = [*report["notes"], *judgement.notes]
+    return {**report, "served": [asdict(one) for one in judgement.reports], "notes": notes, "finished": True}
+
+
+def figure(report: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+    """One of the figures of the model as it is served, as a table like `core.report.Report`; None if it was not measured."""
+    return next((dict(one) for one in report.get("served", ()) if one["name"] == name), None)
+
+
+def trained_event(report: Mapping[str, Any]) -> Event:
+    """The fact that a delta is there now."""
+    train, before_after = report["train"], report["held_out"]
+    facts: dict[str, Fact] = {name: report[name] for name in ("method", "kind", "delta", "base", "data_digest", "examples", "seed")}
+    facts |= {name: train[name] for name in ("steps", "tokens", "seconds", "tokens_per_s", "first_loss", "loss", "precision", "peak_bytes")}
+    facts |= {"held_out_before": before_after["before"], "held_out_after": before_after["after"]}
+    facts |= {"trained_parameters": train["trained_parameters"], "modules": report["modules"]["touched"]}
+    return Event("tune", report["model"], facts)
+
+
+def judged_event(report: Mapping[str, Any]) -> Event | None:
+    """The fact of how the model with the delta is served; None if that was not measured."""
+    facts: dict[str, Fact] = {}
+    for name in _FIGURES:
+        if one := figure(report, name):
+            facts |= {name: one["value"], f"{name}_low": one["low"], f"{name}_high": one["high"], f"{name}_n": one["n"]}
+            facts["model_digest"] = one["model_digest"]
+    return Event("tune.judge", report["model"], {"delta": report["delta"], **facts}) if facts else None

@@ -1,0 +1,108 @@
+"""`tune`: a kept model and data in, a delta in the home out, with a report of what it cost and what it did.
+
+Everything that can be wrong with name, method, data and layers is found before weights are loaded. Stopped at any moment, the same call
+goes on where it was: training from its last checkpoint, measuring from its last item.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ingle.core.delta import Delta
+from ingle.core.digest import digest_json
+from ingle.core.event import Sink
+from ingle.core.files import write_atomic
+from ingle.engine.opening import checkpoint_tokenizer
+from ingle.home.deltas import delta_report, list_deltas, refuse_taken_delta
+from ingle.home.kept import Kept, get_kept
+from ingle.home.names import check_name
+from ingle.home.place import Home
+from ingle.measure.suites import find_suite
+from ingle.train.trouble import stop_signals
+from ingle.tuning import report, work
+from ingle.tuning.data import bring, find_sources
+from ingle.tuning.job import Job, TuneWatch, open_weights
+from ingle.tuning.judge import GENERAL, judge
+from ingle.tuning.making import make_delta
+from ingle.tuning.method import chosen_layers, find_method
+from ingle.tuning.settings import TuneSettings, plain
+
+VERSION = 1
+"""Changes when the same settings train something else than before."""
+
+
+def _nobody(_: object) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """What came of it."""
+
+    kept: Kept
+    """The model with the delta, `MODEL+NAME`."""
+    delta: Delta
+    report: Mapping[str, Any]
+    """As in `report.json`."""
+    plot: Path
+    """The loss curve."""
+
+
+def tune(
+    home: Home, kept: Kept, data: Sequence[str], name: str, settings: TuneSettings, watch: TuneWatch = TuneWatch(),  # noqa: B008 - frozen
+    command: str = "", sink: Sink = _nobody,
+) -> Tuned:  # fmt: skip
+    """Trains a delta called `name` on a kept model and keeps it.
+
+    `data`: paths of files or folders, or `suite:NAME`. `command`: how it was asked for, for the delta's origin. `sink` takes the facts:
+    `tune` as soon as the delta is kept, `tune.judge` when it is measured; both again if the call goes on after that.
+
+    Raises ConfigError for whatever can't be used (name, method, options, layers, data), what opening the model raises, TrainError,
+    HomeError, and Interrupted after Ctrl-C or SIGTERM. After any of them the same call goes on where it was.
+    """
+    check_name(name)
+    method, sources = find_method(settings.method), find_sources(data)
+    key = digest_json([VERSION, kept.digest, name, plain(settings, course_only=True), sources])
+    home.create()
+    for gone in work.sweep(home):
+        watch.say(f"an unfinished run that nobody went on with for {work.DAYS} days was let go ({gone[:12]})")
+    place = digest_json([kept.digest, name.lower()])[:16]
+    with home.lock(f"tune-{place}", timeout_s=0), stop_signals() as stop:
+        return _run(Job(home, kept, sources, name, settings, method, watch, command, work.folder_of(home, key), stop), sink)
+
+
+def _run(job: Job, sink: Sink) -> Tuned:
+    home, kept = job.home, job.kept
+    ours = _already_kept(job)
+    checkpoint = open_weights(home, kept)
+    tokenizer = checkpoint_tokenizer(checkpoint, home.base_folder(kept.base))
+    chosen_layers(checkpoint.config, job.settings.layers)
+    if job.settings.judge.forgetting:  # nobody should hear after an hour that the text can't be had
+        find_suite(GENERAL).read(home, job.watch.bytes)
+    files = bring(home, job.sources, job.settings.max_examples, job.folder / "data", job.watch.bytes)
+    job.check()
+    if ours is None:
+        delta, learnt, before = make_delta(job, checkpoint, tokenizer, files)
+    else:
+        job.watch.say("trained already; what is left is to measure it")
+        virtual = (delta_report(home, ours.digest) or {}).get("virtual_tokens", 0)
+        learnt = job.learnt(checkpoint, tokenizer, files, virtual)
+        delta, before = ours, job.standing(kept, learnt)
+    told: dict[str, Any] = {**(delta_report(home, delta.digest) or {}), "delta": delta.digest}
+    sink(report.trained_event(told))
+    above = get_kept(home, f"{kept.name}+{delta.name}")
+    judgement = judge(before, job.standing(above, learnt), job.settings.judge, report.trained_change(told))
+    done = report.with_judgement(told, judgement)
+    write_atomic(home.delta_folder(delta.digest) / report.FILE, report.to_json(done), mode=0o600)
+    if event := report.judged_event(done):
+        sink(event)
+    work.clean(job.folder)
+    return Tuned(above, delta, done, home.delta_folder(delta.digest) / report.PLOT)
+
+
+def _already_kept(job: Job) -> Delta | None:
+    """The delta, if this very run was stopped after keeping it. Raises ConfigError if another one has the name."""
+    origin = work.read_origin(job.folder)
+    same = [delta for delta in list_deltas(job.home, job.kept.digest) if delta.name == job.name and dict(delta.origin) == origin]
+    refuse_taken_delta(job.home, job.name, job.kept.digest, same[0].digest if same else "")
+    return same[0] if same else None

@@ -1,0 +1,101 @@
+"""What a tuning run is told: method, layers, data, training, and how its result is judged."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Literal
+
+from ingle.core.config import from_table, to_table
+from ingle.core.errors import ConfigError
+from ingle.train.corpus import DataSettings
+from ingle.train.settings import NO_MATTER, TrainSettings
+from ingle.tuning.method import find_method
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectiveSettings:
+    """What is to become small."""
+
+    kind: Literal["answers", "dpo", "orpo", "kto"] = "answers"
+    """Cross-entropy of the answers; or learning from preferences, whose data are pairs (dpo, orpo) or labels (kto)."""
+    beta: float = 0.1
+    """How closely the model stays with what it was (dpo, kto); λ of orpo."""
+    smoothing: float = 0.0
+    """dpo: the share of pairs that are thought to be the wrong way round."""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeSettings:
+    """How the result is measured, before and after, as it is served."""
+
+    forgetting: int = 30
+    """Documents of general text (suite wiki-bits) whose bits per byte are measured; 0 = forgetting is not measured."""
+    held_out: int = 50
+    """Most held-out documents whose loss is measured; 0 = only training's own figure."""
+    format: str = "auto"
+    """How weights are packed for that: auto, int4, int8, bf16, fp32."""
+    threads: int | None = None
+    """Threads that compute; none = as many as there are usable cores."""
+    seed: int = 0
+    """Draws the resamples of the intervals."""
+
+    def __post_init__(self) -> None:
+        for name in ("forgetting", "held_out", "seed"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"judge.{name}", "must not be negative", getattr(self, name))
+
+
+@dataclass(frozen=True, slots=True)
+class TuneSettings:
+    """One tuning run. Made by `settings_of`, which fills in what a method wants."""
+
+    method: str = "lora"
+    """A file of `tuning.methods`."""
+    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    """The method's own settings, by field of its `Settings`; others are as they are there."""
+    layers: str = "all"
+    """Which layers: all, upper-third, upper-half, or numbers like 20-29."""
+    max_examples: int = 0
+    """Most examples that are used, chosen by a hash of their content; 0 = all."""
+    data: DataSettings = field(default_factory=DataSettings)
+    """How files become examples."""
+    train: TrainSettings = field(default_factory=TrainSettings)
+    """The run itself."""
+    device: str = "auto"
+    """Where it is trained: auto (cuda where it is there), cpu, cuda."""
+    objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
+    """What is to become small."""
+    judge: JudgeSettings = field(default_factory=JudgeSettings)
+    """How the result is measured."""
+
+    def __post_init__(self) -> None:
+        if self.max_examples < 0:
+            raise ConfigError("max_examples", "must not be negative", self.max_examples)
+
+
+def settings_of(table: Mapping[str, Any]) -> TuneSettings:
+    """Settings from a plain table, with the method's own learning rate where the table has none.
+
+    Raises ConfigError for unknown keys, methods and options, and values that can't be used.
+    """
+    settings = from_table(TuneSettings, table)
+    method_settings(settings)
+    if "learning_rate" not in table.get("train", {}).get("optimiser", {}):
+        optimiser = replace(settings.train.optimiser, learning_rate=find_method(settings.method).RATE)
+        settings = replace(settings, train=replace(settings.train, optimiser=optimiser))
+    return settings
+
+
+def method_settings(settings: TuneSettings) -> Any:
+    """The method's `Settings`. Raises ConfigError for unknown options or values that the method refuses."""
+    return from_table(find_method(settings.method).Settings, settings.options, "options.")
+
+
+def plain(settings: TuneSettings, course_only: bool = False) -> dict[str, Any]:
+    """The settings as a table, the method's whole; `course_only` leaves out what the trained tensors don't depend on."""
+    table: dict[str, Any] = to_table(settings)
+    table["options"] = to_table(method_settings(settings))
+    if course_only:
+        del table["judge"]
+        table["train"] = {key: value for key, value in table["train"].items() if key not in NO_MATTER}
+    return table
