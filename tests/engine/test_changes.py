@@ -186,7 +186,7 @@ def test_what_cannot_be_merged_comes_last(kinds: str) -> None:
 def test_low_rank_additions_side_by_side_are_their_sum() -> None:
     base = random_checkpoint(tiny_config())
     changes = [random_change(base.config, "lora", seed, linears) for seed, linears in enumerate([(Q, K), (Q, DOWN), (Q,)])]
-    added, made = additions_of(base, changes), merged(base, changes)
+    added, made = additions_of(base.config, changes), merged(base, changes)
     assert set(added) == {Q, K, DOWN}
     for linear, addition in added.items():
         assert addition.bias is None
@@ -199,7 +199,7 @@ def test_low_rank_additions_side_by_side_are_their_sum() -> None:
 def test_a_bottleneck_is_seen_from_the_input(biases: bool) -> None:
     base = random_checkpoint(tiny_config(biases=biases))
     change = random_change(base.config, "bottleneck", linears=(OUT, DOWN))
-    for linear, addition in additions_of(base, [change]).items():
+    for linear, addition in additions_of(base.config, [change], base).items():
         x = np.random.default_rng(1).standard_normal((9, linear_shapes(base.config)[linear][1]))
         y = x @ values(base, f"{linear}.weight").T.astype(np.float64)
         y += values(base, f"{linear}.bias") if biases else 0
@@ -210,14 +210,16 @@ def test_a_bottleneck_is_seen_from_the_input(biases: bool) -> None:
         assert (y @ down.T + inner < 0).any(), "the rectifier has something to do"
         np.testing.assert_allclose(naive.addition(x, addition.a, addition.b, addition.bias), expected, atol=1e-5)
     without = {name: np.zeros_like(t) if name.endswith("up.bias") else t for name, t in change.tensors.items()}
-    assert len(additions_of(base, [Change("b", "bottleneck", without)])[OUT].a) == len(change.tensors[f"{OUT}.adapter_down.bias"])
+    assert len(additions_of(base.config, [Change("b", "bottleneck", without)], base)[OUT].a) == len(
+        change.tensors[f"{OUT}.adapter_down.bias"]
+    )
 
 
 def test_what_stays_beside_the_weights_is_of_one_kind() -> None:
     base = random_checkpoint(tiny_config())
     for kinds in (("lora", "bottleneck"), ("bottleneck", "bottleneck"), ("dora",)):
         with pytest.raises(DeltaError, match="beside the weights"):
-            additions_of(base, [random_change(base.config, kind) for kind in kinds])
+            additions_of(base.config, [random_change(base.config, kind) for kind in kinds], base)
 
 
 def test_virtual_tokens_fit_the_model() -> None:

@@ -1,20 +1,33 @@
 """Opening a kept model: packed once, checked at every start, told apart by format, and damage is said."""
 
+import gc
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
+from weakref import ref
 
 import numpy as np
 import pytest
 
-from ingle.core.errors import CheckpointError, DeltaError
+from ingle.core.digest import digest_file
+from ingle.core.errors import CheckpointError, DeltaError, HomeError, NotKept
 from ingle.core.message import Request, Sampling
 from ingle.engine.answer import answer
-from ingle.engine.opening import Source, kept_source, list_packs, open_model
+from ingle.engine.backend import Backend, Segment
+from ingle.engine.changes import MERGED, Change, additions_of, merged, virtual_of
+from ingle.engine.language_model import LanguageModel
+from ingle.engine.opening import Opener, Source, kept_source, list_packs, open_model
 from ingle.engine.packing import unpacked
-from ingle.home.kept import Kept
+from ingle.engine.prefixed import Prefixed
+from ingle.home.deltas import delta_tensors, get_delta, put_delta
+from ingle.home.kept import Kept, get_kept, remove
 from ingle.home.place import Home
+from ingle.home.pull import pull
+from ingle.model.checkpoint import Checkpoint, expected_shapes
 from ingle.model.export import save_hf
 from tests.engine.test_answer import byte_tokenizer
-from tests.engine.tiny import random_checkpoint, tiny_config
+from tests.engine.test_changes import DOWN, OUT, K, Q, random_change
+from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
 
 
 @pytest.fixture
@@ -70,6 +83,154 @@ def test_a_pack_that_was_never_finished_is_made_again(source: Source) -> None:
     assert words(source, "int4") == expected
 
 
-def test_a_model_with_deltas_is_refused_until_they_can_be_applied(tmp_path: Path) -> None:
-    with pytest.raises(DeltaError, match="deltas"):
-        kept_source(Home(tmp_path), Kept("m", "base", ("delta",), "2026-01-01"))
+@dataclass
+class Place:
+    """A home that keeps "tiny"."""
+
+    home: Home
+    checkpoint: Checkpoint
+
+    def put(self, model: str, name: str, kind: str, seed: int = 0) -> Kept:
+        """A random delta of that kind on that model."""
+        config = self.checkpoint.config
+        if kind in ("prefix", "prompt"):
+            parts = np.random.default_rng(seed).standard_normal((2, len(config.layers), config.num_kv_heads, 7, config.head_dim))
+            change = Change(name, kind, dict(zip(("prefix.keys", "prefix.values"), parts.astype(np.float32), strict=True)))
+        else:
+            change = random_change(config, kind, seed, (OUT, DOWN) if kind == "bottleneck" else (Q, K, DOWN))
+        put_delta(self.home, name, kind, get_kept(self.home, model).digest, change.tensors, {"seed": str(seed)})
+        return get_kept(self.home, f"{model}+{name}")
+
+    def changes(self, kept: Kept) -> list[Change]:
+        deltas = [get_delta(self.home, digest) for digest in kept.deltas]
+        return [Change(delta.name, delta.kind, delta_tensors(self.home, delta)) for delta in deltas]
+
+
+@pytest.fixture
+def place(tmp_path: Path, source: Source) -> Place:
+    home = Home(tmp_path / "home")
+    pull(home, str(source.folder), lambda _folder: None, "tiny")
+    return Place(home, random_checkpoint(tiny_config(vocab=260, hidden=64, mlp=96, dim=16)))
+
+
+IDS = tokens(tiny_config(vocab=260), 60)
+
+
+def logits(model: LanguageModel) -> np.ndarray:
+    backend = model.backend
+    return backend.forward([Segment(backend.new_state(), IDS, "all", model.adapter)])[0].copy()
+
+
+STACKS = [
+    "full",
+    "bias ia3",
+    "dora",
+    "lora",
+    "lora lora",
+    "full lora",
+    "lora full",
+    "bottleneck",
+    "lora bottleneck",
+    "prefix",
+    "full lora prompt",
+]
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_stack_is_what_its_deltas_mean(place: Place, tmp_path: Path, stack: str) -> None:
+    name = "tiny"
+    for seed, kind in enumerate(stack.split()):
+        name = place.put(name, f"{kind}{seed}", kind, seed).name
+    kept = get_kept(place.home, name)
+    model = open_model(kept_source(place.home, kept), "fp32", 1)
+    got = logits(model)
+    assert got.shape == (60, 260)
+    changes = place.changes(kept)
+    real = [change for change in changes if change.kind in MERGED]
+    whole = merged(place.checkpoint, real)
+    backend: Backend = backend_of(tmp_path / "whole", whole)
+    adapter = None
+    if changes[-1].kind == "bottleneck":
+        adapter = backend.adapter(additions_of(backend.config, changes[-1:], whole), "b")
+    if changes[-1].kind in ("prefix", "prompt"):
+        backend = Prefixed(backend_of(tmp_path / "again", whole), *virtual_of(whole.config, changes[-1]), "p")
+    expected = logits(LanguageModel("whole", backend, model.tokenizer, adapter))
+    plain = logits(open_model(kept_source(place.home, get_kept(place.home, "tiny")), "fp32", 1))
+    effect = np.abs(expected - plain).max()
+    assert effect > 0.1
+    # What is merged is exact; a low-rank addition beside the weights is rounded to 8 bits, and so is a bottleneck in the same way.
+    assert np.abs(got - expected).max() < (0.03 * effect if "lora" in stack.split()[-2:] else 1e-4)
+
+
+def test_every_stack_is_another_model_and_the_base_stays_what_it_was(place: Place) -> None:
+    base_files = {path: digest_file(path) for path in place.home.bases.rglob("*") if path.is_file()}
+    opener = Opener("int8", 1)
+    base = opener(place.home, get_kept(place.home, "tiny"))
+    before = logits(base)
+    names = [place.put("tiny", kind, kind).name for kind in ("lora", "full", "prefix", "bottleneck")]
+    names += [place.put("tiny+full", "lora", "lora", 1).name, place.put("tiny+lora", "prompt", "prompt", 2).name]
+    models = [base, *(opener(place.home, get_kept(place.home, name)) for name in names)]
+    assert len({model.digest for model in models}) == len(models)
+    answers = [logits(model) for model in models]
+    for i, one in enumerate(answers):
+        for other in answers[:i]:
+            assert np.abs(one - other).max() > 0.05
+    for name in ("tiny+lora+prompt", "tiny+full+lora", "tiny+lora", "tiny+full", "tiny+prefix", "tiny+bottleneck"):
+        remove(place.home, name)
+    np.testing.assert_array_equal(logits(base), before)
+    np.testing.assert_array_equal(logits(open_model(kept_source(place.home, get_kept(place.home, "tiny")), "int8", 1)), before)
+    assert {path: digest_file(path) for path in place.home.bases.rglob("*") if path.is_file()} == base_files
+    assert [path.name for path in place.home.packs.iterdir()] == [get_kept(place.home, "tiny").base], "what was packed with deltas is gone"
+
+
+def test_models_with_the_same_weights_share_them(place: Place) -> None:
+    names = ["tiny", *(place.put("tiny", kind, kind).name for kind in ("lora", "prefix", "bottleneck", "ia3"))]
+    names.append(place.put("tiny+ia3", "lora", "lora").name)
+    opener = Opener("int8", 1)
+    with ThreadPoolExecutor(6) as pool:
+        models = dict(zip(names, pool.map(lambda name: opener(place.home, get_kept(place.home, name)), names), strict=True))
+    runners = {name: model.backend.runner for name, model in models.items()}
+    base, merged_too = runners["tiny"], runners["tiny+ia3"]
+    assert runners == {name: merged_too if "ia3" in name else base for name in names}
+    assert base is not merged_too
+    assert models["tiny"].tokenizer is models["tiny+lora"].tokenizer
+    watched = ref(base)
+    del base, runners, models["tiny"], models["tiny+prefix"], models["tiny+bottleneck"]
+    gc.collect()
+    again = opener(place.home, get_kept(place.home, "tiny"))
+    assert again.backend is watched(), "as long as one of them lives"
+    del again, models["tiny+lora"]
+    gc.collect()
+    assert watched() is None, "and no longer"
+
+
+def test_a_pack_with_deltas_is_made_once(place: Place) -> None:
+    kept = place.put("tiny", "full", "full")
+    seen: list[str] = []
+    for _ in range(2):
+        open_model(kept_source(place.home, kept), "int8", 1, progress=lambda what, _done, _all: seen.append(what))
+    assert seen.count("packing weights") == len(expected_shapes(place.checkpoint.config)) + 1
+
+
+def test_deltas_that_cannot_be_served_say_why(place: Place) -> None:
+    lora, bottleneck = place.put("tiny", "lora", "lora"), place.put("tiny", "bottleneck", "bottleneck")
+    after = place.put("tiny+bottleneck", "more", "lora")
+    with pytest.raises(DeltaError, match="not the last"):
+        kept_source(place.home, after)
+    with pytest.raises(DeltaError, match="was made for base"):
+        kept_source(place.home, replace(lora, deltas=bottleneck.deltas + lora.deltas))
+    with pytest.raises(NotKept):
+        kept_source(place.home, replace(lora, deltas=("0" * 64,)))
+    path = place.home.delta_folder(lora.deltas[0]) / "tensors.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(HomeError, match="as it was kept"):
+        open_model(kept_source(place.home, lora), "int8", 1)
+    put_delta(place.home, "odd", "holes", lora.base, {"a": np.ones(3, np.float32)}, {})
+    with pytest.raises(DeltaError, match="known kind"):
+        open_model(kept_source(place.home, get_kept(place.home, "tiny+odd")), "int8", 1)
+    large = {part: np.full((2, 2, 3, 16), 1e6, np.float32) for part in ("prefix.keys", "prefix.values")}
+    put_delta(place.home, "large", "prefix", lora.base, large, {})
+    with pytest.raises(DeltaError, match="float16"):
+        open_model(kept_source(place.home, get_kept(place.home, "tiny+large")), "int8", 1)

@@ -163,19 +163,19 @@ def parted(name: str, kinds: Sequence[str]) -> tuple[int, int]:
     return first, real - first
 
 
-def additions_of(checkpoint: Checkpoint, changes: Sequence[Change]) -> dict[str, Addition]:
-    """What changes that stay beside the weights (see `parted`) add to each linear. `checkpoint`: what they were made for.
+def additions_of(config: ModelConfig, changes: Sequence[Change], checkpoint: Checkpoint | None = None) -> dict[str, Addition]:
+    """What changes that stay beside the weights (see `parted`) add to each linear. `checkpoint`: what a bottleneck was made for.
 
     Low-rank additions are set side by side: their ranks add up. A bottleneck after y = W x + c, y + U relu(D y + d) + u, is seen from
     x: A = D W, its bias D c + d, B = U; and u is one more inner unit that is always 1. Raises DeltaError as `merged` does.
     """
     found: dict[str, list[Addition]] = {}
     for change in changes:
-        for linear, parts in linears_of(checkpoint.config, change).items():
+        for linear, parts in linears_of(config, change).items():
             part = {name: values.astype(np.float32) for name, values in parts.items()}
             if change.kind == "lora":
                 added = Addition(part["lora_A.weight"], part["lora_B.weight"])
-            elif change.kind == "bottleneck" and len(changes) == 1:
+            elif change.kind == "bottleneck" and len(changes) == 1 and checkpoint is not None:
                 added = _seen_from_input(checkpoint, linear, part)
             else:
                 raise DeltaError(f"delta {change.name}", "can't stay beside the weights, with others", change.kind)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ingle.core.errors import DeltaError
 from ingle.core.spec import ModelConfig
 from ingle.core.state import BLOCK_TOKENS, STEP_TOKENS, State, StateLayout
 from ingle.engine.adapter import Adapter, Additions, pack_adapter
@@ -66,7 +67,9 @@ class CpuBackend:
         return segment
 
     def filled_state(self, keys: Array, values: Array) -> State:
-        """A state that remembers tokens by their keys and values; see `Runner.filled_state`."""
+        """A state that remembers tokens by their keys and values; see `Runner.filled_state`. Raises DeltaError for some too large."""
+        if max(np.abs(keys).max(), np.abs(values).max()) > np.finfo(self.layout.dtype).max:
+            raise DeltaError("prefix", f"must hold numbers that {self.layout.dtype} can", "larger ones", "Use the format fp32.")
         state = State(self.layout)
         for start in range(0, keys.shape[2], STEP_TOKENS):
             state.append(keys[:, :, start : start + STEP_TOKENS], values[:, :, start : start + STEP_TOKENS])

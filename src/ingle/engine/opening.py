@@ -1,16 +1,28 @@
-"""A kept model made ready to answer: packed if it is not yet, checked, mapped, with its tokenizer."""
+"""A kept model made ready to answer: packed if it is not yet, checked, mapped, with its tokenizer and its deltas.
+
+Deltas that become part of the weights are merged in float32 into what is packed; the base's files are never written. A matrix that a
+delta touched has no 4-bit blocks any more that could be kept without loss, so the format `auto` packs it in 8 bits, as it does with all
+that comes in floating point; matrices that no delta touched stay what they are in the file.
+"""
 
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
+from weakref import WeakValueDictionary
 
-from ingle.core.errors import DeltaError, IngleError
+from ingle.core.delta import Delta
+from ingle.core.digest import digest_json
+from ingle.core.errors import IngleError
+from ingle.engine.backend import Backend
+from ingle.engine.changes import Change, additions_of, merged, parted, virtual_of
 from ingle.engine.cpu import CpuBackend
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.packing import PackInfo, check_pack, pack_checkpoint, read_pack, unreached
+from ingle.engine.prefixed import Prefixed
+from ingle.home.deltas import delta_tensors, get_delta, stack_digest
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.kernels.jit import ADAPTER_KERNELS, build, needed
@@ -27,22 +39,45 @@ def silent(_what: str, _done: int, _all: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a kept model's files lie, and where derived ones may be put."""
+    """Where a kept model's files lie, where derived ones may be put, and what its deltas come to (see engine/changes.py)."""
 
     name: str
     folder: Path
     """The original files, never written."""
     digest: str
-    """Of the base and its deltas."""
+    """Of the base and the deltas that are merged into its weights."""
     packs: Path
-    """A folder for this base's packed weights; each format has its own below."""
+    """A folder for these weights when packed; each format has its own below."""
+    home: Home | None = None
+    """Where the deltas lie; None = there are none."""
+    merged: tuple[Delta, ...] = ()
+    """Deltas that become part of the weights, in their order."""
+    beside: tuple[Delta, ...] = ()
+    """Deltas after these that stay beside the weights, so that models which differ in them only share a backend."""
+    virtual: Delta | None = None
+    """Tokens before every text."""
+
+    def changes(self, deltas: Sequence[Delta]) -> list[Change]:
+        """Deltas of this source with their tensors, every byte checked. Raises HomeError for a missing or altered file."""
+        assert self.home is not None or not deltas, "deltas lie in a home"
+        return [Change(delta.name, delta.kind, delta_tensors(self.home, delta)) for delta in deltas if self.home is not None]
 
 
 def kept_source(home: Home, kept: Kept) -> Source:
-    """Where the files of a kept model lie. Raises DeltaError for one with deltas: leaving them out would answer as another model."""
-    if kept.deltas:
-        raise DeltaError(f"model {kept.name}", "has deltas, which this version can't apply yet", len(kept.deltas), "Update Ingle.")
-    return Source(kept.name, home.base_folder(kept.base), kept.base, home.pack_folder(kept.base))
+    """Where the files of a kept model lie, and how its deltas are served.
+
+    Raises NotKept for a delta that is gone, DeltaError for deltas that were made for something else, or can't be served in this order.
+    """
+    deltas = [get_delta(home, digest) for digest in kept.deltas]
+    for at, delta in enumerate(deltas):
+        delta.check_base(stack_digest(kept.base, kept.deltas[:at]))
+    into, beside = parted(kept.name, [delta.kind for delta in deltas])
+    digest = stack_digest(kept.base, kept.deltas[:into])
+    rest = deltas[into + beside :]
+    return Source(
+        kept.name, home.base_folder(kept.base), digest, home.pack_folder(digest), home, tuple(deltas[:into]),
+        tuple(deltas[into : into + beside]), rest[0] if rest else None,
+    )  # fmt: skip
 
 
 def list_packs(source: Source) -> list[PackInfo]:
@@ -57,7 +92,7 @@ def warm(source: Source, format_: str = "auto", cache_dtype: str | None = None, 
     Raises CheckpointError for files that can't be read, HomeError when the disk is full, KernelError.
     """
     info = _packed(source, format_, progress)
-    skipped = unreached(info, cache_dtype or default_cache(format_)) | ADAPTER_KERNELS
+    skipped = unreached(info, cache_dtype or default_cache(format_)) | (frozenset() if source.beside else ADAPTER_KERNELS)
     kernels = [*needed("decoder_step", skipped), "softmax_pick"]
     build(kernels, lambda done, of: progress("compiling kernels", done, of))
     return info
@@ -71,7 +106,38 @@ def default_cache(format_: str) -> str:
 def open_model(
     source: Source, format_: str = "auto", threads: int | None = None, cache_dtype: str | None = None, progress: Progress = silent
 ) -> LanguageModel:
-    """The model on the CPU backend. Raises like `warm`, and CheckpointError if packed weights are not what they were."""
+    """The model on the CPU backend. Raises like `warm`, CheckpointError if packed weights are not what they were, and HomeError or
+    DeltaError for deltas that are damaged or don't fit.
+    """
+    return _with_deltas(source, *_open_weights(source, format_, threads, cache_dtype, progress))
+
+
+class Opener:
+    """Opens kept models in one format. Those with the same weights share one backend: the weights lie in memory once, and requests
+    for any of these models go into one batch. A backend is let go when no model uses it any more.
+    """
+
+    def __init__(self, format_: str = "auto", threads: int | None = None, cache_dtype: str | None = None) -> None:
+        self._settings = format_, threads, cache_dtype
+        self._backends: WeakValueDictionary[str, CpuBackend] = WeakValueDictionary()
+        self._tokenizers: WeakValueDictionary[str, Tokenizer] = WeakValueDictionary()
+        self._locks: dict[str, Lock] = {}
+
+    def __call__(self, home: Home, kept: Kept, progress: Progress = silent) -> LanguageModel:
+        """The model. Raises what `kept_source` and `open_model` raise. For several threads at once."""
+        source = kept_source(home, kept)
+        with self._locks.setdefault(source.digest, Lock()):
+            backend, tokenizer = self._backends.get(source.digest), self._tokenizers.get(source.digest)
+            if backend is None or tokenizer is None:
+                backend, tokenizer = _open_weights(source, *self._settings, progress)
+                self._backends[source.digest], self._tokenizers[source.digest] = backend, tokenizer
+        return _with_deltas(source, backend, tokenizer)
+
+
+def _open_weights(
+    source: Source, format_: str, threads: int | None, cache_dtype: str | None, progress: Progress
+) -> tuple[CpuBackend, Tokenizer]:
+    """The base with what is merged into it."""
     info = warm(source, format_, cache_dtype, progress)
     folder = source.packs / format_
     fault: list[IngleError] = []
@@ -92,7 +158,22 @@ def open_model(
     if fault:
         raise fault[0]
     _trim()
-    return LanguageModel(source.name, backend, tokenizer)
+    return backend, tokenizer
+
+
+def _with_deltas(source: Source, runner: CpuBackend, tokenizer: Tokenizer) -> LanguageModel:
+    """The model whose weights `runner` has, with what stays beside them."""
+    backend: Backend = runner
+    if source.virtual is not None:
+        [change] = source.changes([source.virtual])
+        backend = Prefixed(runner, *virtual_of(runner.config, change), source.virtual.digest)
+    if not source.beside:
+        return LanguageModel(source.name, backend, tokenizer)
+    changes, digest = source.changes(source.beside), digest_json([delta.digest for delta in source.beside])
+    # A low-rank addition is the same whatever it is added to; others are computed from the weights, which takes a moment to open.
+    low_rank = all(change.kind == "lora" for change in changes)
+    additions = additions_of(runner.config, changes, None if low_rank else _checkpoint(source))
+    return LanguageModel(source.name, backend, tokenizer, runner.adapter(additions, digest), digest)
 
 
 def _trim() -> None:
@@ -105,12 +186,17 @@ def _packed(source: Source, format_: str, progress: Progress) -> PackInfo:
     folder = source.packs / format_
     info = read_pack(folder, source.digest)
     if info is None:
-        checkpoint = open_checkpoint(source.folder)
+        checkpoint = _checkpoint(source)
         tokenizer = checkpoint_tokenizer(checkpoint, source.folder)
         tokenizer.check_fits(checkpoint.config)
         tokenizer.save(folder)
         info = pack_checkpoint(checkpoint, source.digest, format_, folder, lambda done, of: progress("packing weights", done, of))
     return info
+
+
+def _checkpoint(source: Source) -> Checkpoint:
+    """The original weights with the changes that become part of them."""
+    return merged(open_checkpoint(source.folder), source.changes(source.merged))
 
 
 def checkpoint_tokenizer(checkpoint: Checkpoint, folder: Path) -> Tokenizer:

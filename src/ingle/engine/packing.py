@@ -21,7 +21,8 @@ from ingle.model.checkpoint import Checkpoint, expected_shapes
 from ingle.model.tensor import Tensor
 
 Format = Literal["auto", "int4", "int8", "bf16", "fp32"]
-"""`auto` keeps what the file has where a kernel can multiply it without loss (Q4_0, Q4_1, Q8_0), else int8."""
+"""`auto` keeps what the file has where a kernel can multiply it without loss (Q4_0, Q4_1, Q8_0), else int8: so a matrix that a delta
+was merged into becomes int8, one scale per row."""
 Array = npt.NDArray[Any]
 _VERSION = 1
 _ALIGNMENT = 64  # bytes: a cache line, so that no vector of weights straddles two

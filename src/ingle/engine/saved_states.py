@@ -64,7 +64,7 @@ class SavedStates:
         path = self.folder / f"{name}.state"
         self._drop(name)  # first the description: a new state must never pass for the old one
         try:
-            backend.save_state(entry.state, path)
+            backend.save_state(entry.state, path, entry.model)
             table = {"owner": entry.owner, "model": entry.model, "keep": entry.keep, "ids": entry.ids.tolist()}
             write_atomic(path.with_suffix(".json"), json.dumps(table).encode(), mode=0o600)
         except HomeError:
@@ -88,7 +88,7 @@ class SavedStates:
     def load(self, saved: Saved, backend: Backend) -> Any:
         """The state. None, and the files go, if it can't be read any more: the prompt is then read again."""
         try:
-            state = backend.load_state(saved.path)
+            state = backend.load_state(saved.path, saved.model)
         except CheckpointError:
             state = None
         if state is None or state.length != len(saved.ids):
