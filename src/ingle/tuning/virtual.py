@@ -1,14 +1,68 @@
 """Virtual tokens: places at the beginning of every document that stand for no word, for prompt and prefix tuning.
 
-A virtual token has an id beyond the vocabulary: vocab_size + its number. Whoever trains them gives the embedding something that knows.
+A virtual token has an id beyond the vocabulary: vocab_size + its number. The embedding knows which they are; what stands for them is an
+embedding of their own, or keys and values in every layer.
 """
 
-from dataclasses import replace
+import copy
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from ingle.core.digest import digest_json
+from ingle.core.errors import ConfigError
+from ingle.model.module import Cache, CausalLM
 from ingle.train.corpus import Corpus
+
+EMBEDDING = "model.embed_tokens"
+_FREQUENT = 5000  # as in arXiv 2104.08691: a prompt begins as tokens that are common, and in a BPE vocabulary those come first
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualSettings:
+    """What prompt and prefix tuning are told."""
+
+    tokens: int = 16
+    """Virtual tokens. Every text gets longer by them, and the model's context shorter."""
+
+    def __post_init__(self) -> None:
+        if self.tokens < 1:
+            raise ConfigError("tokens", "must be at least 1", self.tokens)
+
+
+class VirtualEmbedding(nn.Module):
+    """An embedding that takes virtual tokens for the first of the vocabulary, and remembers where they were."""
+
+    def __init__(self, embedding: nn.Embedding) -> None:
+        super().__init__()
+        self.weight = embedding.weight
+        self.last = (torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long))
+        """Of the latest call: which places, all sequences on end, were virtual tokens, and which ones."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """int [...] → [..., hidden]."""
+        numbers = ids.flatten() - len(self.weight)
+        rows = torch.nonzero(numbers >= 0)[:, 0]
+        self.last = rows, numbers[rows]
+        return nn.functional.embedding(ids.masked_fill(ids >= len(self.weight), 0), self.weight)
+
+
+class PromptEmbedding(VirtualEmbedding):
+    """An embedding that has its own for virtual tokens: `prompt` [n, hidden]."""
+
+    def __init__(self, embedding: nn.Embedding, ids: Tensor) -> None:
+        super().__init__(embedding)
+        self.prompt = nn.Parameter(embedding.weight.detach()[ids.to(embedding.weight.device)].float().clone())
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """int [...] → [..., hidden]."""
+        x = super().forward(ids)
+        rows, numbers = self.last
+        if not len(rows):
+            return x
+        return x.flatten(0, -2).index_copy(0, rows, nn.functional.embedding(numbers, self.prompt)).view(x.shape)
 
 
 def with_virtual(corpus: Corpus, count: int, vocab_size: int) -> Corpus:
@@ -20,3 +74,41 @@ def with_virtual(corpus: Corpus, count: int, vocab_size: int) -> Corpus:
     answer = np.insert(corpus.answer, np.repeat(starts, count), False)
     bounds = corpus.bounds + count * np.arange(len(corpus.bounds))
     return replace(corpus, ids=ids, answer=answer, bounds=bounds, digest=digest_json([corpus.digest, count]))
+
+
+def check_virtual(module: CausalLM, layers: tuple[int, ...], settings: VirtualSettings) -> None:
+    """Raises ConfigError for some layers only, more tokens than fit into the context, and a module that is tuned already."""
+    if layers != tuple(range(len(module.model.layers))):
+        raise ConfigError("layers", "must be all of them for virtual tokens", ", ".join(map(str, layers)))
+    if settings.tokens >= module.config.context_length:
+        raise ConfigError("tokens", f"must leave room in the context of {module.config.context_length}", settings.tokens)
+    embedding = module.get_submodule(EMBEDDING)
+    if not isinstance(embedding, nn.Embedding):
+        cure = "Load the module anew: one method at a time."
+        raise ConfigError("method", "must find a plain embedding", type(embedding).__name__, cure)
+
+
+def some_tokens(vocab_size: int, count: int, seed: int) -> Tensor:
+    """int [count]: frequent tokens."""
+    return torch.randint(min(_FREQUENT, vocab_size), (count,), generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def prompt_tensors(module: CausalLM, embeddings: Tensor) -> dict[str, Tensor]:
+    """The delta of a prompt, from its embeddings (float32 [n, hidden]): those, and the keys and values that the layers make of them.
+
+    Layers are run in float32, whatever type the module is in.
+    """
+    config, cache = module.config, Cache()
+    x = embeddings[None]
+    cos, sin = module.angles(torch.arange(len(embeddings), dtype=torch.float32, device=x.device), torch.float32)
+    for layer in module.model.layers:
+        x = (layer if next(layer.parameters()).dtype == torch.float32 else copy.deepcopy(layer).float())(x, cos, sin, cache)
+    keys = torch.empty(len(config.layers), config.num_kv_heads, len(embeddings), config.head_dim)
+    values = torch.empty_like(keys)
+    for i, spec in enumerate(config.layers):
+        for streaming, groups in ((False, spec.retrieval), (True, spec.streaming(config.num_kv_heads))):
+            if groups:
+                held = cache.held[i, streaming]
+                keys[i, list(groups)], values[i, list(groups)] = held.keys[0].cpu(), held.values[0].cpu()
+    return {"prompt_embeddings": embeddings.clone(), "prefix.keys": keys, "prefix.values": values}

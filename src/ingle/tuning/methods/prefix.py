@@ -1,0 +1,98 @@
+"""Prefix tuning: learnt keys and values in front of every text, in all layers (arXiv 2101.00190)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ingle.model.module import CausalLM, turn
+from ingle.tuning.low_rank import plain_linear
+from ingle.tuning.method import Attached, attached, replace_module
+from ingle.tuning.virtual import EMBEDDING, VirtualEmbedding, VirtualSettings, check_virtual, some_tokens
+
+KIND = "prefix"
+RATE = 1e-2
+Settings = VirtualSettings
+
+
+class PrefixLinear(nn.Module):
+    """W x + b, but for virtual tokens: theirs is a row of `prefix` [n, N], whatever x is."""
+
+    def __init__(self, linear: nn.Linear, embedding: VirtualEmbedding, prefix: Tensor) -> None:
+        super().__init__()
+        self.weight, self.bias = linear.weight, linear.bias
+        self.prefix = nn.Parameter(prefix)
+        self._embedding = [embedding]  # in a list, because it is no part of this one
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., K] → [..., N]."""
+        y = nn.functional.linear(x, self.weight, self.bias)
+        rows, numbers = self._embedding[0].last
+        if not len(rows):
+            return y
+        put: Tensor = _Put.apply(y.flatten(0, -2), self.prefix, rows, numbers)  # type: ignore[no-untyped-call]
+        return put.view(y.shape)
+
+
+class _Put(torch.autograd.Function):
+    """Writes prefix[numbers] into the rows of y [T, N], in its place."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, prefix: Tensor, rows: Tensor, numbers: Tensor) -> Tensor:
+        ctx.save_for_backward(rows, numbers)
+        ctx.count = len(prefix)
+        ctx.mark_dirty(y)
+        return y.index_copy_(0, rows, prefix[numbers])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (rows, numbers), [g] = ctx.saved_tensors, grads
+        to_prefix = g.new_zeros(ctx.count, g.shape[1]).index_add_(0, numbers, g[rows])
+        return g.index_fill(0, rows, 0), to_prefix, None, None
+
+
+def attach(module: CausalLM, layers: tuple[int, ...], settings: VirtualSettings, seed: int) -> Attached:
+    """See `tuning.method.Method`. Unlike most, it changes what the module computes: every text now has something before it.
+
+    It begins with the keys and values of some frequent tokens. Raises ConfigError unless all layers are asked for, because a layer
+    without a prefix has nothing at those positions.
+    """
+    check_virtual(module, layers, settings)
+    intended = tuple(f"model.layers.{layer}.self_attn.{part}" for layer in layers for part in ("k_proj", "v_proj"))
+    linears = {name: plain_linear(module, name) for name in intended}
+    seen = _outputs(module, linears, some_tokens(module.config.vocab_size, settings.tokens, seed))
+    embedding = VirtualEmbedding(module.model.embed_tokens)
+    replace_module(module, EMBEDDING, embedding)
+    made = {name: PrefixLinear(linear, embedding, seen[name]) for name, linear in linears.items()}
+    for name, new in made.items():
+        replace_module(module, name, new)
+
+    @torch.no_grad()
+    def collect() -> dict[str, Tensor]:
+        turned, values = [], []
+        cos, sin = module.angles(torch.arange(settings.tokens, dtype=torch.float32, device=module.lm_head.weight.device), torch.float32)
+        for attention in (f"model.layers.{layer}.self_attn" for layer in layers):
+            keys, value = (made[f"{attention}.{part}"].prefix.detach().float() for part in ("k_proj", "v_proj"))
+            keys = keys.view(settings.tokens, module.config.num_kv_heads, -1)
+            if module.config.qk_norm:
+                keys = module.get_submodule(f"{attention}.k_norm")(keys)
+            turned.append(turn(keys.transpose(0, 1), cos, sin))
+            values.append(value.view(keys.shape).transpose(0, 1))
+        return {"prefix.keys": torch.stack(turned), "prefix.values": torch.stack(values)}
+
+    parameters = {f"{name}.prefix": new.prefix for name, new in made.items()}
+    return attached(module, intended, parameters, collect, settings.tokens)
+
+
+@torch.no_grad()
+def _outputs(module: CausalLM, linears: dict[str, nn.Linear], ids: Tensor) -> dict[str, Tensor]:
+    """What these linears make of a text, float32 [T, N]."""
+    seen: dict[str, Tensor] = {}
+    hooks = [
+        linear.register_forward_hook(lambda _m, _x, y, name=name: seen.update({name: y[0].float().clone()}))
+        for name, linear in linears.items()
+    ]
+    module.hidden(ids[None].to(module.lm_head.weight.device))
+    for hook in hooks:
+        hook.remove()
+    return seen

@@ -1,0 +1,23 @@
+"""rsLoRA: LoRA whose scale falls with the root of the rank, so that high ranks still learn (arXiv 2312.03732)."""
+
+from dataclasses import dataclass
+
+from ingle.model.module import CausalLM
+from ingle.tuning.low_rank import LowRankSettings, attach_low_rank, kaiming
+from ingle.tuning.method import Attached
+
+KIND = "lora"
+RATE = 5e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Settings(LowRankSettings):
+    """As LoRA's; with these the scale is LoRA's own at rank 16."""
+
+    alpha: float = 8.0
+    """The addition is multiplied by alpha / √rank."""
+
+
+def attach(module: CausalLM, layers: tuple[int, ...], settings: Settings, seed: int) -> Attached:
+    """See `tuning.method.Method`. Raises ConfigError for targets or a rank that don't fit."""
+    return attach_low_rank(module, layers, settings, settings.alpha / settings.rank**0.5, seed, kaiming)[0]
