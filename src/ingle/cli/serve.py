@@ -14,13 +14,16 @@ if TYPE_CHECKING:
 EXAMPLES = """
 ingle serve
 ingle serve smollm2 --port 8080 --no-open
+ingle serve smollm2+terse   (a model with a delta)
 ingle key add laptop && ingle serve --host 0.0.0.0   (every request from elsewhere then needs that key)
 curl http://127.0.0.1:4645/v1/chat/completions -H 'Content-Type: application/json' -d '{"messages": [{"role": "user", "content": "Hi"}]}'
 """
 
 
 def command(
-    models: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="Models to offer; by default all that are kept.")] = None,
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Models to offer, with their deltas; by default all that are kept.")
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; all but loopback need a key.")] = None,
     port: Annotated[int | None, typer.Option(help="By default 4645; 0 = any free one.")] = None,
     page: Annotated[bool | None, typer.Option(help="Serve the page beside the API.")] = None,
@@ -56,20 +59,18 @@ def command(
 
 def _service(home: "Home", settings: "Settings", default: "Kept", only: tuple[str, ...]) -> "Service":
     """The service with its default model opened, so that what is wrong with it is told before anything listens."""
-    from ingle.cli.choose import open_kept
-    from ingle.engine.language_model import LanguageModel
-    from ingle.engine.opening import kept_source, open_model
+    from ingle.cli.progress import watching
+    from ingle.engine.opening import Opener
     from ingle.home.kept import get_kept
     from ingle.serve.service import Service
     from ingle.serve.shelf import Shelf
 
-    def open_quietly(home: "Home", kept: "Kept") -> LanguageModel:
-        return open_model(kept_source(home, kept), settings.chat.format, settings.chat.threads)
-
     for name in only:
         get_kept(home, name)
-    shelf = Shelf(home, open_quietly, default.name, only)
-    shelf.put(default, open_kept(home, default, settings.chat))
+    opener = Opener(settings.chat.format, settings.chat.threads)
+    shelf = Shelf(home, opener, default.name, only)
+    with watching() as watch:
+        shelf.put(default, opener(home, default, watch.pieces))
     return Service(home, settings.serve, settings.sampling, shelf)
 
 

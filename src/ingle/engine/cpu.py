@@ -104,7 +104,7 @@ class CpuBackend:
             return results
 
     def adapter(self, additions: Additions, digest: str) -> Adapter:
-        """Additions to linears that segments may name from the next step on. The first one compiles two small kernels (2 s, once)."""
+        """Additions to linears that segments may name from the next step on. The first one loads two small kernels."""
         made = pack_adapter(self.config, additions, digest)
         step_kernel = kernel("decoder_step", self._unreached)
         with self._lock:

@@ -25,7 +25,7 @@ from ingle.engine.prefixed import Prefixed
 from ingle.home.deltas import delta_tensors, get_delta, stack_digest
 from ingle.home.kept import Kept
 from ingle.home.place import Home
-from ingle.kernels.jit import ADAPTER_KERNELS, build, needed
+from ingle.kernels.jit import build, needed
 from ingle.model.checkpoint import Checkpoint, open_checkpoint
 from ingle.model.tokenizer import Tokenizer, open_tokenizer
 
@@ -92,7 +92,7 @@ def warm(source: Source, format_: str = "auto", cache_dtype: str | None = None, 
     Raises CheckpointError for files that can't be read, HomeError when the disk is full, KernelError.
     """
     info = _packed(source, format_, progress)
-    skipped = unreached(info, cache_dtype or default_cache(format_)) | (frozenset() if source.beside else ADAPTER_KERNELS)
+    skipped = unreached(info, cache_dtype or default_cache(format_))  # those of adapters are not: one may come while others answer
     kernels = [*needed("decoder_step", skipped), "softmax_pick"]
     build(kernels, lambda done, of: progress("compiling kernels", done, of))
     return info

@@ -6,12 +6,13 @@ Listing them reads small files and imports no database.
 import difflib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ingle.core.config import from_table, to_table
+from ingle.core.delta import Delta
 from ingle.core.digest import canonical_json
 from ingle.core.errors import ConfigError, DeltaError, HomeError, NotKept
 from ingle.core.files import os_errors, sync_folder, write_atomic
@@ -53,21 +54,34 @@ class Freed:
     """Digests of deltas that are gone."""
 
 
-def list_kept(home: Home) -> list[Kept]:
+Damaged = Callable[[str, HomeError], None]
+"""Told the name of a kept model whose file can't be read, and what is wrong with it."""
+
+
+def list_kept(home: Home, damaged: Damaged | None = None) -> list[Kept]:
     """Every kept model, by name; empty where there is no home yet.
 
-    Raises HomeError if one of the files is damaged.
+    A damaged file is told to `damaged`, and the others are listed; without it, HomeError is raised.
     """
-    return [_read(home, name) for name in _names(home)]
-
-
-def list_models(home: Home) -> list[Kept]:
-    """Every kept model, each followed by those that deltas make of it (`MODEL+DELTA`). Raises as `list_kept` does."""
     found: list[Kept] = []
-    for kept in list_kept(home):
+    for name in _names(home):
+        try:
+            found.append(_read(home, name))
+        except HomeError as error:
+            if damaged is None:
+                raise
+            if (home.models / f"{name}.json").exists():  # else it has just been removed
+                damaged(name, error)
+    return found
+
+
+def list_models(home: Home, damaged: Damaged | None = None) -> list[Kept]:
+    """Every kept model, each followed by those that deltas make of it (`MODEL+DELTA`). Damaged files are as for `list_kept`."""
+    found: list[Kept] = []
+    for kept in list_kept(home, damaged):
         named = {kept.deltas: kept}
-        for above, _delta in tree(home, kept.base, kept.deltas):
-            named[above] = _with_delta(home, named[above[:-1]], above[-1])
+        for above, delta in tree(home, kept.base, kept.deltas):
+            named[above] = _with_delta(named[above[:-1]], delta)
         found += named.values()
     return found
 
@@ -83,13 +97,13 @@ def get_kept(home: Home, name: str) -> Kept:
         raise _not_kept(home, model, names)
     kept = _read(home, model)
     for delta in deltas:
-        kept = _with_delta(home, kept, find_delta(home, kept.name, kept.digest, delta).digest)
+        kept = _with_delta(kept, find_delta(home, kept.name, kept.digest, delta))
     return kept
 
 
-def _with_delta(home: Home, kept: Kept, digest: str) -> Kept:
-    delta = get_delta(home, digest)
-    return Kept(f"{kept.name}+{delta.name}", kept.base, (*kept.deltas, digest), delta.origin.get("created_at", kept.created_at))
+def _with_delta(kept: Kept, delta: Delta) -> Kept:
+    created_at = delta.origin.get("created_at", kept.created_at)
+    return Kept(f"{kept.name}+{delta.name}", kept.base, (*kept.deltas, delta.digest), created_at)
 
 
 def keep(home: Home, name: str, base: str, deltas: Iterable[str] = (), replace: bool = False) -> Kept:

@@ -18,7 +18,7 @@ router = APIRouter()
 @router.get("/v1/models", tags=["models"])
 async def models(service: Service = Depends(service_of), _who: str = Depends(asker)) -> dict[str, Any]:  # noqa: B008 - FastAPI's way
     """The models that may be asked, the default first."""
-    return {"object": "list", "data": [_model(service.shelf.kept(name)) for name in service.shelf.names()]}
+    return {"object": "list", "data": [_model(kept) for kept in service.shelf.offered()]}
 
 
 @router.get("/v1/models/{name:path}", tags=["models"])
@@ -29,9 +29,10 @@ async def model(name: str, service: Service = Depends(service_of), _who: str = D
 
 @router.get("/health", tags=["operation"])
 async def health(service: Service = Depends(service_of)) -> dict[str, Any]:  # noqa: B008
-    """Whether the server answers, and how busy it is."""
+    """Whether the server answers, how busy it is, and how many kept models it can't offer because their files are damaged."""
     scheduler = service.scheduler
-    return {"status": "ok", "version": __version__, "running": scheduler.running, "queued": scheduler.queued}
+    busy = {"running": scheduler.running, "queued": scheduler.queued}
+    return {"status": "ok", "version": __version__, **busy, "damaged_models": service.shelf.damaged()}
 
 
 @router.get("/metrics", tags=["operation"], response_class=Response, responses={200: {"content": {"text/plain": {}}}})
@@ -43,4 +44,5 @@ async def metrics(service: Service = Depends(service_of), _who: str = Depends(as
 def _model(kept: Kept) -> dict[str, Any]:
     created = int(datetime.fromisoformat(kept.created_at).timestamp())
     digest = digest_json([kept.base, *kept.deltas])
-    return {"id": kept.name, "object": "model", "created": created, "owned_by": "ingle", "ingle": {"kept_digest": digest}}
+    about = {"kept_digest": digest, "base": kept.base, "deltas": list(kept.deltas)}
+    return {"id": kept.name, "object": "model", "created": created, "owned_by": "ingle", "ingle": about}

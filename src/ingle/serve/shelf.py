@@ -1,13 +1,18 @@
-"""The models that this server offers: kept ones, opened when they are first asked for, swapped when what is kept changes."""
+"""The models that this server offers: kept ones, opened when they are first asked for, swapped when what is kept changes.
+
+What is kept is looked up at every request, so a delta that comes while the server runs is offered at once, and one that goes is gone.
+"""
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from ingle.core.errors import NotKept
+from ingle.core.errors import DeltaError, HomeError, NotKept
 from ingle.engine.language_model import LanguageModel
-from ingle.home.kept import Kept, get_kept, list_kept
+from ingle.home.kept import Kept, get_kept, list_models
 from ingle.home.place import Home
+from ingle.serve.logs import log
 
 Opener = Callable[[Home, Kept], LanguageModel]
 
@@ -22,32 +27,61 @@ class Shelf:
     default: str
     """Answers where a request names no model."""
     only: tuple[str, ...] = ()
-    """Names that are offered; empty = all that are kept."""
+    """Names that are offered, with all that deltas make of them; empty = all that are kept."""
+    faults: dict[str, str] = field(default_factory=dict)
+    """What is wrong with kept models that can't be offered, by name, as of the last listing."""
     _opened: dict[str, tuple[Kept, LanguageModel]] = field(default_factory=dict)
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
 
+    def offered(self) -> list[Kept]:
+        """What may be asked for, the default first. What was opened and is not kept any more is let go with the last of its answers.
+
+        A damaged file takes nothing but its own model away; it is told in the log, once. Raises HomeError if the home can't be read.
+        """
+        faults: dict[str, str] = {}
+        found = [kept for kept in list_models(self.home, lambda name, error: faults.update({name: str(error)})) if self._offers(kept.name)]
+        for name in faults.keys() - self.faults.keys():
+            log("damaged", {"model": name, "fault": faults[name]})
+        self.faults = faults
+        for name in self._opened.keys() - {kept.name for kept in found} - faults.keys():
+            self._opened.pop(name, None)
+        return sorted(found, key=lambda kept: (kept.name != self.default, kept.name))
+
     def names(self) -> Sequence[str]:
-        """What may be asked for, the default first."""
-        known = [kept.name for kept in list_kept(self.home) if not self.only or kept.name in self.only]
-        return sorted(known, key=lambda name: (name != self.default, name))
+        """The names of all that may be asked for, the default first."""
+        return [kept.name for kept in self.offered()]
 
     def kept(self, name: str) -> Kept:
-        """What a name stands for now. Raises NotKept with those that are offered."""
+        """What a name stands for now. Raises NotKept with those that are offered, HomeError if its own file is damaged."""
         name = name or self.default
-        if name not in self.names():
-            raise NotKept("model", "must be one that is offered here", name, f"Offered: {', '.join(self.names()) or 'none'}.")
-        return get_kept(self.home, name)
+        try:
+            if self._offers(name):
+                return get_kept(self.home, name)
+        except (NotKept, DeltaError):  # a delta of that name may be another model's: it is not offered under this name
+            pass
+        raise NotKept("model", "must be one that is offered here", name, f"Offered: {', '.join(self.names()) or 'none'}.")
 
     async def get(self, name: str) -> LanguageModel:
         """The model, opened. Raises NotKept, and what opening raises."""
         kept = self.kept(name)
         async with self._locks.setdefault(kept.name, asyncio.Lock()):
             known = self._opened.get(kept.name)
-            if known is None or (known[0].base, known[0].deltas) != (kept.base, kept.deltas):
-                model = await asyncio.to_thread(self.open, self.home, kept)
-                self.put(kept, model)
-            return self._opened[kept.name][1]
+            if known is not None and (known[0].base, known[0].deltas) == (kept.base, kept.deltas):
+                return known[1]
+            self.offered()  # lets go what is gone, before more comes
+            model = await asyncio.to_thread(self.open, self.home, kept)
+            self.put(kept, model)
+            return model
 
     def put(self, kept: Kept, model: LanguageModel) -> None:
         """Offers `model` under the name of `kept` from the next answer on."""
         self._opened[kept.name] = (kept, model)
+
+    def damaged(self) -> int:
+        """Kept models that can't be offered now because their files are damaged."""
+        with suppress(HomeError):  # then nothing can be said of them
+            self.offered()
+        return len(self.faults)
+
+    def _offers(self, name: str) -> bool:
+        return not self.only or any(name == one or name.startswith(f"{one}+") for one in self.only)
