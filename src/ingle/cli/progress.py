@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 _LINE_EVERY_S = 5.0
+_LINE_EVERY_SHARE = 0.05  # of the time since it began
 
 
 class Watcher(Protocol):
@@ -21,8 +22,8 @@ class Watcher(Protocol):
         """`label` has `done_bytes`, of `total_bytes` if that is known."""
         ...
 
-    def pieces(self, label: str, done: int, total: int) -> None:
-        """`label` has `done` of `total` pieces."""
+    def pieces(self, label: str, done: int, total: int, detail: str = "") -> None:
+        """`label` has `done` of `total` pieces; `detail` is what else there is to say right now."""
         ...
 
     def say(self, text: str) -> None:
@@ -44,38 +45,41 @@ def watching() -> Iterator[Watcher]:
 
 
 class Lines:
-    """A line when something begins, one every few seconds, one when it is done."""
+    """A line when something begins, one every few seconds (of something long, every few minutes), one when it is done."""
 
     def __init__(self) -> None:
         self._last: dict[str, float] = {}
+        self._began: dict[str, float] = {}
 
     def bytes(self, label: str, done_bytes: int, total_bytes: int | None) -> None:
         """See `Watcher`."""
         self._show(label, done_bytes, total_bytes, size(done_bytes), size(total_bytes) if total_bytes else "")
 
-    def pieces(self, label: str, done: int, total: int) -> None:
+    def pieces(self, label: str, done: int, total: int, detail: str = "") -> None:
         """See `Watcher`."""
         if total:
-            self._show(label, done, total, str(done), str(total))
+            self._show(label, done, total, str(done), str(total), detail)
 
     def say(self, text: str) -> None:
         """See `Watcher`."""
         note(text)
 
-    def _show(self, label: str, done: int, total: int | None, done_text: str, total_text: str) -> None:
+    def _show(self, label: str, done: int, total: int | None, done_text: str, total_text: str, detail: str = "") -> None:
         now = time.monotonic()
         begins = label not in self._last
         ends = total is not None and done >= total > 0
-        if not begins and not ends and now - self._last[label] < _LINE_EVERY_S:
+        began = self._began.setdefault(label, now)
+        if not begins and not ends and now - self._last[label] < max(_LINE_EVERY_S, _LINE_EVERY_SHARE * (now - began)):
             return
         self._last[label] = now
+        more = f"; {detail}" if detail else ""
         if ends:
-            del self._last[label]
-            note(f"{label}: {total_text}, done")
+            del self._last[label], self._began[label]
+            note(f"{label}: {total_text}, done{more}")
         elif begins and not done:
             note(f"{label}: {total_text}" if total_text else f"{label} …")
         else:
-            note(f"{label}: {done_text}" + (f" of {total_text}" if total_text else ""))
+            note(f"{label}: {done_text}" + (f" of {total_text}" if total_text else "") + more)
 
 
 class Bars:
@@ -89,10 +93,10 @@ class Bars:
         """See `Watcher`."""
         self._show(label, done_bytes, total_bytes, "bytes")
 
-    def pieces(self, label: str, done: int, total: int) -> None:
+    def pieces(self, label: str, done: int, total: int, detail: str = "") -> None:
         """See `Watcher`."""
         if total and (done < total or label in self._tasks):
-            self._show(label, done, total, "pieces")
+            self._show(label, done, total, "pieces", detail)
 
     def say(self, text: str) -> None:
         """See `Watcher`."""
@@ -106,7 +110,7 @@ class Bars:
         if self._tasks:
             self._progress.stop()
 
-    def _show(self, label: str, done: int, total: int | None, unit: str) -> None:
+    def _show(self, label: str, done: int, total: int | None, unit: str, detail: str = "") -> None:
         if not self._tasks:
             self._start()
         if label not in self._tasks or (done == 0 and self._totals[label] != total):
@@ -115,7 +119,8 @@ class Bars:
                     self._progress.update(task, total=1, completed=1)
             self._tasks[label] = self._progress.add_task(printable(label), total=total, unit=unit)
         self._totals[label] = total
-        self._progress.update(self._tasks[label], completed=done, total=total)
+        text = printable(f"{label}: {detail}" if detail else label)
+        self._progress.update(self._tasks[label], completed=done, total=total, description=text)
 
     def _start(self) -> None:
         from rich.console import Console

@@ -1,5 +1,6 @@
 """Settings: TOML and `--set a.b=c` into frozen dataclasses. Unknown keys are errors, wrong types say what was expected."""
 
+import copy
 import dataclasses
 import difflib
 import tomllib
@@ -24,10 +25,15 @@ def load_config(cls: type[T], path: Path | None, overrides: Iterable[str] = ()) 
 
 def read_table(path: Path | None, overrides: Iterable[str] = ()) -> dict[str, Any]:
     """The plain table of a TOML file (None = empty) with `key.sub=value` overrides on top. Raises ConfigError."""
-    table = _read_toml(path) if path else {}
+    return with_overrides(_read_toml(path) if path else {}, overrides)
+
+
+def with_overrides(table: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """A copy of a plain table with `key.sub=value` on top. Raises ConfigError for an override that is none."""
+    changed: dict[str, Any] = copy.deepcopy(dict(table))
     for override in overrides:
-        _set(table, override)
-    return table
+        _set(changed, override)
+    return changed
 
 
 def from_table(cls: type[T], table: Mapping[str, Any], where: str = "") -> T:

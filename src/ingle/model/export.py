@@ -1,49 +1,77 @@
 """Writing a model as a Hugging Face folder that transformers, and `open_checkpoint`, open again."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ingle.core.errors import CheckpointError
-from ingle.core.files import os_errors, sync_folder, write_atomic
+from ingle.core.files import atomic_file, write_atomic
 from ingle.core.spec import ModelConfig
 from ingle.model.checkpoint import expected_shapes
 from ingle.model.config import config_to_hf
 from ingle.model.tokenizer import TOKENIZER_FILE, Tokenizer
 
-_DTYPES = {"float32": "float32", "float16": "float16"}  # NumPy's name → PyTorch's
+Array = npt.NDArray[Any]
+Dtype = Literal["float32", "float16"]
+_KINDS: dict[str, str] = {"float32": "F32", "float16": "F16"}  # NumPy's and PyTorch's name → safetensors'
 
 
-def save_hf(folder: Path, config: ModelConfig, tensors: Mapping[str, npt.NDArray[Any]], tokenizer: Tokenizer | None = None) -> None:
+def save_hf(folder: Path, config: ModelConfig, tensors: Mapping[str, Array], tokenizer: Tokenizer | None = None) -> None:
     """Writes config.json, model.safetensors and the tokenizer's files.
 
     `tensors`: float32 or float16 by Hugging Face's name, all of one type. Raises ConfigError where Hugging Face has no class for the
     config, CheckpointError for tensors that do not fit it, HomeError where the folder cannot be written.
     """
-    from safetensors.numpy import save_file
-
     expected = expected_shapes(config)
     for name, shape in expected.items():
         if name not in tensors or tensors[name].shape != shape:
             raise CheckpointError(name, f"must have shape {shape}", tensors[name].shape if name in tensors else "nothing")
     kinds = {str(tensors[name].dtype) for name in expected}
-    if len(kinds) != 1 or not kinds <= _DTYPES.keys():
+    if len(kinds) != 1 or not kinds <= _KINDS.keys():
         raise CheckpointError("tensors", "must all be float32 or all float16", ", ".join(sorted(kinds)))
-    table = config_to_hf(config, _DTYPES[kinds.pop()])
+    write_hf(folder, config, tensors.__getitem__, "float16" if kinds == {"float16"} else "float32", tokenizer)
+
+
+def write_hf(
+    folder: Path, config: ModelConfig, tensor: Callable[[str], Array], dtype: Dtype, tokenizer: Tokenizer | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _all: None,
+) -> None:  # fmt: skip
+    """As `save_hf`, with tensors that are made when they are asked for, one at a time. Raises the same; also if a number is too large."""
+    table = config_to_hf(config, dtype)
     if tokenizer is not None:
         table |= _special_ids(tokenizer)
         _save_tokenizer(folder, tokenizer)
-    target, temporary = folder / "model.safetensors", folder / ".model.safetensors.part"
-    with os_errors(target):
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: np.ascontiguousarray(tensors[name]) for name in expected}, temporary, {"format": "pt"})
-        temporary.replace(target)
-        sync_folder(folder)
+    shapes, header, at = expected_shapes(config), dict[str, Any](), 0
+    for name, shape in shapes.items():
+        nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        header[name] = {"dtype": _KINDS[dtype], "shape": list(shape), "data_offsets": [at, at + nbytes]}
+        at += nbytes
+    head = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
+    head += b" " * (-len(head) % 8)
+    with atomic_file(folder / "model.safetensors") as file:
+        file.write(len(head).to_bytes(8, "little") + head)
+        for done, (name, shape) in enumerate(shapes.items()):
+            progress(done, len(shapes))
+            values = narrowed(tensor(name), dtype, name)
+            if values.shape != shape:
+                raise CheckpointError(name, f"must have shape {shape}", values.shape)
+            file.write(np.ascontiguousarray(values).data)
+    progress(len(shapes), len(shapes))
     write_atomic(folder / "config.json", _json(table))
+
+
+def narrowed(values: Array, dtype: Dtype, name: str) -> Array:
+    """The same numbers in that type. Raises CheckpointError if one is too large for it, or is none."""
+    with np.errstate(over="ignore"):
+        done: Array = values.astype("<f4" if dtype == "float32" else "<f2", copy=False)
+    if not np.isfinite(done).all():
+        cure = "Write it as f32." if dtype == "float16" and np.isfinite(values).all() else "The weights are damaged."
+        raise CheckpointError(name, f"must hold finite numbers in {dtype}", "NaN, infinity, or too large a number", cure)
+    return done
 
 
 def _save_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:

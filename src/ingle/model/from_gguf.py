@@ -21,8 +21,8 @@ from ingle.model.rope import check_rope, llama3_from_factors, yarn_attention
 from ingle.model.tensor import Tensor, decode
 
 ARCHITECTURES: tuple[Family, ...] = ("llama", "qwen2", "qwen3")
-_OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-_INNER = {
+OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+INNER = {
     "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
     "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj", "attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm",
     "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
@@ -136,10 +136,10 @@ def _hf_name(name: str) -> str | None:
     stem, _, ending = name.rpartition(".")
     if ending not in ("weight", "bias"):
         return None
-    if stem in _OUTER:
-        return f"{_OUTER[stem]}.{ending}"
+    if stem in OUTER:
+        return f"{OUTER[stem]}.{ending}"
     head, _, rest = stem.partition(".")
     number, _, part = rest.partition(".")
-    if head != "blk" or not number.isdecimal() or part not in _INNER:
+    if head != "blk" or not number.isdecimal() or part not in INNER:
         return None
-    return f"model.layers.{int(number)}.{_INNER[part]}.{ending}"
+    return f"model.layers.{int(number)}.{INNER[part]}.{ending}"

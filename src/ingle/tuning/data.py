@@ -1,7 +1,7 @@
 """What a tuning run learns from: files, or the training part of a suite (`suite:NAME`), as tokens for this model."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -86,16 +86,14 @@ def bring(home: Home, sources: Sequence[str], most: int, folder: Path, progress:
     return files
 
 
-def learn_from(
-    files: Sequence[Path], tokenizer: Tokenizer, limit: int, settings: TuneSettings, watch: Callable[[int], None] | None = None
-) -> Learnt:
+def learn_from(files: Sequence[Path], tokenizer: Tokenizer, limit: int, settings: TuneSettings) -> Learnt:
     """All that the settings want of these files, split. `limit`: a document's most tokens.
 
     Raises ConfigError for bad lines, data of another kind, nothing to learn from, or too little of it.
     """
     told = settings.data
     encoder = Encoder(tokenizer, min(limit, told.max_tokens), told.too_long, told.template)
-    corpus, tally = read_corpus(files, encoder, WANTED[settings.objective.kind], told.skip_bad, watch)
+    corpus, tally = read_corpus(files, encoder, WANTED[settings.objective.kind], told.skip_bad)
     if len(corpus) < 2:
         raise ConfigError("data", "must hold at least 2 examples", len(corpus), "Give more; a handful teaches nothing but itself.")
     corpus = at_most(corpus, settings.max_examples, told.seed)

@@ -62,7 +62,8 @@ class Job:
     def learnt(self, checkpoint: Checkpoint, tokenizer: Tokenizer, files: Sequence[Path], virtual: int) -> Learnt:
         """The data, with room for so many virtual tokens in context and batch. Raises ConfigError."""
         limit = min(checkpoint.config.context_length, self.settings.train.batch_tokens) - virtual
-        return learn_from(files, tokenizer, limit, self.settings, lambda count: self.watch.pieces("reading examples", count, 0))
+        self.watch.bytes("reading examples", 0, None)
+        return learn_from(files, tokenizer, limit, self.settings)
 
     def standing(self, kept: Kept, learnt: Learnt) -> Standing | None:
         """How a kept model does on the held-out examples and on general text, as it is served."""

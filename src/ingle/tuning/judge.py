@@ -33,8 +33,6 @@ from ingle.train.encode import Document
 from ingle.train.packing import Data
 from ingle.tuning.settings import JudgeSettings
 
-GENERAL = "wiki-bits"
-"""The suite of general text."""
 HELD_OUT = "held-out"
 MOST_APART = 0.5
 """How far, as a share, the change of the loss may differ between training and serving before that is said."""
@@ -95,7 +93,7 @@ def stand(
     general = None
     if settings.forgetting:
         options = Options(items=settings.forgetting, seed=settings.seed)
-        general = run_suite(home, find_suite(GENERAL), subject, options, told, fetching)
+        general = run_suite(home, find_suite(settings.general), subject, options, told, fetching)
     return Standing(subject.digest, general, tuple(rows), digest_json([plan.asked for plan in plans]))
 
 

@@ -41,7 +41,7 @@ def make_delta(job: Job, checkpoint: Checkpoint, tokenizer: Tokenizer, files: Se
     learnt = job.learnt(checkpoint, tokenizer, files, 0)
     for note in learnt.notes():
         job.watch.say(note)
-    job.watch.pieces("loading weights", 0, 0)
+    job.watch.bytes("loading weights", 0, None)
     with memory_errors(settings.train.batch_tokens, settings.train.recompute):
         module = load_module(checkpoint, device=_device(settings.device))
         objective = _objective(job, module, learnt)

@@ -78,3 +78,35 @@ def judged_event(report: Mapping[str, Any]) -> Event | None:
             facts |= {name: one["value"], f"{name}_low": one["low"], f"{name}_high": one["high"], f"{name}_n": one["n"]}
             facts["model_digest"] = one["model_digest"]
     return Event("tune.judge", report["model"], {"delta": report["delta"], **facts}) if facts else None
+
+
+def rows(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """(figure, before, after, interval of the change) for people."""
+    train, modules = report["train"], report["modules"]
+    table = [("loss, training", _number(train["first_loss"]), _number(train["loss"]), "")]
+    before, after = report["held_out"]["before"], report["held_out"]["after"]
+    if before is not None:
+        table.append((f"loss, held out (n = {report['held_out_examples']})", _number(before), _number(after), ""))
+    pairs = (
+        ("loss, held out, as served", "held_out_loss_before", "held_out_loss", "held_out_loss_change"),
+        ("bits/byte of general text (forgetting)", "general_bits_per_byte_before", "general_bits_per_byte", "forgetting"),
+    )
+    for label, *names in pairs:
+        figures = [figure(report, name) for name in names]
+        if None not in figures:
+            first, second, change = (one for one in figures if one)
+            interval = f"{change['value']:+.4f} ({change['low']:+.4f} … {change['high']:+.4f})"
+            table.append((f"{label} (n = {change['n']})", _number(first["value"]), _number(second["value"]), interval))
+    share = 100 * train["trained_parameters"] / report["model_parameters"]
+    table += [
+        ("parameters trained", "", f"{train['trained_parameters']:,}", f"{share:.2f} % of {report['model_parameters']:,}"),
+        ("parts touched", "", f"{modules['touched']} of {modules['intended']}", ""),
+        ("speed", "", f"{train['tokens_per_s']:.0f} tokens/s", train["precision"]),
+        ("time", "", f"{train['seconds']:.0f} s", f"{train['steps']} steps, {train['tokens']:,} tokens"),
+        ("memory at its peak", "", f"{train['peak_bytes'] / 1e6:.0f} MB", ""),
+    ]
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

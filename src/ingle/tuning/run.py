@@ -23,7 +23,7 @@ from ingle.train.trouble import stop_signals
 from ingle.tuning import report, work
 from ingle.tuning.data import bring, find_sources
 from ingle.tuning.job import Job, TuneWatch, open_weights
-from ingle.tuning.judge import GENERAL, judge
+from ingle.tuning.judge import judge
 from ingle.tuning.making import make_delta
 from ingle.tuning.method import chosen_layers, find_method
 from ingle.tuning.settings import TuneSettings, plain
@@ -78,7 +78,7 @@ def _run(job: Job, sink: Sink) -> Tuned:
     tokenizer = checkpoint_tokenizer(checkpoint, home.base_folder(kept.base))
     chosen_layers(checkpoint.config, job.settings.layers)
     if job.settings.judge.forgetting:  # nobody should hear after an hour that the text can't be had
-        find_suite(GENERAL).read(home, job.watch.bytes)
+        find_suite(job.settings.judge.general).read(home, job.watch.bytes)
     files = bring(home, job.sources, job.settings.max_examples, job.folder / "data", job.watch.bytes)
     job.check()
     if ours is None:

@@ -1,11 +1,11 @@
 """What a tuning run is told: method, layers, data, training, and how its result is judged."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
-from ingle.core.config import from_table, to_table
+from ingle.core.config import from_table, to_table, with_overrides
 from ingle.core.errors import ConfigError
 from ingle.train.corpus import DataSettings
 from ingle.train.settings import NO_MATTER, TrainSettings
@@ -29,7 +29,9 @@ class JudgeSettings:
     """How the result is measured, before and after, as it is served."""
 
     forgetting: int = 30
-    """Documents of general text (suite wiki-bits) whose bits per byte are measured; 0 = forgetting is not measured."""
+    """Documents of general text whose bits per byte are measured; 0 = forgetting is not measured."""
+    general: str = "wiki-bits"
+    """The suite of general text."""
     held_out: int = 50
     """Most held-out documents whose loss is measured; 0 = only training's own figure."""
     format: str = "auto"
@@ -73,11 +75,12 @@ class TuneSettings:
             raise ConfigError("max_examples", "must not be negative", self.max_examples)
 
 
-def settings_of(table: Mapping[str, Any]) -> TuneSettings:
-    """Settings from a plain table, with the method's own learning rate where the table has none.
+def settings_of(given: Mapping[str, Any], overrides: Iterable[str] = ()) -> TuneSettings:
+    """Settings from a plain table and `key.sub=value` on top, with the method's own learning rate where they have none.
 
     Raises ConfigError for unknown keys, methods and options, and values that can't be used.
     """
+    table = with_overrides(given, overrides)
     settings = from_table(TuneSettings, table)
     method_settings(settings)
     if "learning_rate" not in table.get("train", {}).get("optimiser", {}):

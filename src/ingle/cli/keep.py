@@ -1,0 +1,52 @@
+"""`ingle keep`."""
+
+from typing import Annotated
+
+import typer
+
+EXAMPLES = """
+ingle keep smollm2+letters as letters
+ingle keep smollm2+letters --as letters
+"""
+
+
+def command(
+    model: Annotated[str, typer.Argument(metavar="MODEL+DELTA", help="A kept model, with or without deltas.")],
+    words: Annotated[list[str] | None, typer.Argument(metavar="as NAME", help="What to call it.")] = None,
+    name: Annotated[str | None, typer.Option("--as", metavar="NAME", help="The same as an option.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Give a model with its deltas a name of its own.
+
+    Nothing is copied: the name stands for the same base and the same deltas, which can't be removed as long as it is there.
+    """
+    from ingle.cli.house import enter, record
+    from ingle.cli.output import print_json
+    from ingle.core.errors import ConfigError
+    from ingle.core.event import Event
+    from ingle.home.kept import get_kept, keep, list_kept
+
+    chosen = _name(words or [], name)
+    home = enter()
+    kept = get_kept(home, model)
+    if kept.name == chosen:
+        raise ConfigError("name", "must be another than the model's", chosen)
+    before = {one.name for one in list_kept(home)}
+    new = keep(home, chosen, kept.base, kept.deltas)
+    if new.name not in before:
+        record(home, Event("keep", new.name, {"of": kept.name, "base": kept.base, "deltas": len(kept.deltas), "stack": kept.digest}))
+    if as_json:
+        print_json({"name": new.name, "of": kept.name, "base": new.base, "deltas": list(new.deltas)})
+        return
+    print(f"{new.name} is {kept.name}.")
+    print(f"Talk with it: ingle chat {new.name}")
+
+
+def _name(words: list[str], name: str | None) -> str:
+    """The name out of `as NAME` or `--as NAME`. Raises ConfigError if there is none, or more."""
+    from ingle.core.errors import ConfigError
+
+    said = [*(words[1:] if words[:1] == ["as"] else words), *([name] if name is not None else [])]
+    if len(said) != 1:
+        raise ConfigError("name", "must be given once", " ".join(said) or "nothing", "ingle keep MODEL+DELTA as NAME")
+    return said[0]

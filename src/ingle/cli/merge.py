@@ -1,0 +1,59 @@
+"""`ingle merge`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLES = """
+ingle merge smollm2+letters --name letters
+ingle merge smollm2+letters --out letters-hf --type f16
+"""
+
+
+def command(
+    model: Annotated[str, typer.Argument(metavar="MODEL+DELTA", help="A kept model with deltas.")],
+    name: Annotated[str | None, typer.Option(help="Keep it under this name, as a base of its own.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write it there, as a Hugging Face folder.")] = None,
+    kind: Annotated[str | None, typer.Option("--type", help="Of its numbers: f32, f16. By default f32.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there under --out.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Make a new model of a model and its deltas.
+
+    The deltas become part of its weights, so it needs neither the model nor the deltas any more. Both stay as they are.
+    """
+    from ingle.cli.house import enter, record
+    from ingle.cli.output import print_json
+    from ingle.cli.progress import watching
+    from ingle.core.errors import ConfigError
+    from ingle.core.event import Event, Fact
+    from ingle.engine.opening import kept_source, warm
+    from ingle.home.kept import get_kept
+    from ingle.tuning.exporting import check_type, export_hf, merge
+
+    chosen = check_type("hf", kind)
+    if name is None and out is None:
+        raise ConfigError("--name or --out", "is needed", "neither", "--name keeps the merged model in this home, --out writes a folder.")
+    home = enter()
+    kept = get_kept(home, model)
+    facts: dict[str, Fact] = {"of": kept.name, "stack": kept.digest, "type": chosen}
+    told = {"of": kept.name, "type": chosen}
+    with watching() as watch:
+        if name is not None:
+            new = merge(home, kept, name, chosen, lambda done, of: watch.pieces("merging", done, of))
+            record(home, Event("merge", new.name, {**facts, "base": new.base}))
+            told |= {"name": new.name, "base": new.base}
+            warm(kept_source(home, new), progress=watch.pieces)
+        if out is not None:
+            export_hf(home, kept, out, chosen, force, lambda done, of: watch.pieces("writing", done, of))
+            record(home, Event("export", kept.name, {**facts, "format": "hf"}))
+            told["out"] = str(out)
+    if as_json:
+        print_json(told)
+        return
+    if name is not None:
+        print(f"{name} is kept: {kept.name}, merged.")
+        print(f"Talk with it: ingle chat {name}")
+    if out is not None:
+        print(f"{kept.name}, merged, is in {out}.")

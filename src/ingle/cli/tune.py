@@ -1,0 +1,181 @@
+"""`ingle tune`."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ingle.cli.progress import Watcher
+    from ingle.core.event import Sink
+    from ingle.home.place import Home
+    from ingle.tuning.job import TuneWatch
+    from ingle.tuning.run import Tuned
+
+EXAMPLES = """
+ingle tune --list
+ingle tune smollm2 letters.jsonl --name letters
+ingle tune smollm2 letters.jsonl notes/ --method dora --rank 8 --layers upper-third --name mine
+ingle tune smollm2 suite:sst2 --name sentiment --max-examples 500 --set train.patience=2
+ingle tune --recipe recipes/sentiment.toml
+"""
+
+
+def command(
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="A kept model, with or without deltas.")] = None,
+    data: Annotated[
+        list[str] | None, typer.Argument(metavar="DATA…", help="Files (.jsonl, .csv, .txt, .md), folders of them, or suite:NAME.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What to call the delta: MODEL+NAME is the model with it.")] = None,
+    method: Annotated[str | None, typer.Option(help="How to tune; --list says which there are. By default lora.")] = None,
+    rank: Annotated[int | None, typer.Option(help="Rank of low-rank methods.")] = None,
+    layers: Annotated[str | None, typer.Option(help="all, upper-third, upper-half, or numbers like 20-29.")] = None,
+    targets: Annotated[str | None, typer.Option(help="Which linears: all, attention, mlp, or names like q_proj,v_proj.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="How often every example is read.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Learning rate at its peak; by default what the method wants.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Most tokens of an example; longer ones are left out, or cut if texts.")] = None,
+    max_examples: Annotated[int | None, typer.Option(help="Most examples that are used.")] = None,
+    held_out: Annotated[float | None, typer.Option(help="Share of the examples that is never trained on.")] = None,
+    forgetting: Annotated[int | None, typer.Option(help="General texts on which forgetting is measured; 0 = not at all.")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad lines out, and count them.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Of the order of examples, of what is held out, and of first values.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="A recipe (TOML): model, data, method, and what is measured afterwards.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. options.alpha=16.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the report to this file too.")] = None,
+    listing: Annotated[bool, typer.Option("--list", help="List the methods.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Tune a kept model on your examples.
+
+    What comes of it is a delta beside the model, which stays as it was. Interrupted at any moment, the same command goes on.
+    """
+    if listing or (model is None and recipe is None):
+        _list(as_json)
+        return
+    given = {
+        "method": method, "options.rank": rank, "options.targets": targets, "layers": layers, "max_examples": max_examples,
+        "train.epochs": epochs, "train.optimiser.learning_rate": rate, "train.seed": seed, "data.seed": seed,
+        "data.max_tokens": max_tokens, "data.held_out": held_out, "data.skip_bad": skip_bad or None, "judge.forgetting": forgetting,
+    }  # fmt: skip
+    settings = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None] + list(overrides or ())
+    if recipe is not None:
+        tuned = _by_recipe(recipe, model, name, settings)
+    else:
+        assert model is not None
+        tuned = _by_hand(model, list(data or ()), name, settings)
+    if out is not None:
+        from ingle.core.files import write_atomic
+        from ingle.tuning.report import to_json
+
+        write_atomic(out, to_json(tuned.report))
+    _show(tuned, as_json)
+
+
+def _by_hand(model: str, data: list[str], name: str | None, settings: list[str]) -> "Tuned":
+    """Tunes as the options say."""
+    from ingle.cli.choose import choose
+    from ingle.cli.house import enter
+    from ingle.cli.progress import watching
+    from ingle.core.errors import ConfigError
+    from ingle.home.names import check_name
+    from ingle.tuning.catalogue import need_learning
+
+    need_learning()
+    if not name:
+        raise ConfigError("--name", "is needed: what the delta is called", "nothing", f"For example --name mine, for {model}+mine.")
+    check_name(name)
+    home = enter()
+    kept = choose(home, model)
+    from ingle.tuning.run import tune
+    from ingle.tuning.settings import settings_of
+
+    told = settings_of({}, settings)
+    said = shlex.join(["ingle", "tune", kept.name, *data, "--name", name, *(f"--set={one}" for one in settings)])
+    with watching() as watch:
+        return tune(home, kept, data, name, told, _watch(watch), said, _recorder(home))
+
+
+def _by_recipe(path: Path, model: str | None, name: str | None, settings: list[str]) -> "Tuned":
+    """Tunes as a recipe says, then measures its task."""
+    from ingle.cli.choose import choose_or_pull
+    from ingle.cli.house import enter, record
+    from ingle.cli.interrupt import Interrupt
+    from ingle.cli.progress import watching
+    from ingle.tuning.catalogue import need_learning
+
+    need_learning()
+    from ingle.measure.run import event_of
+    from ingle.tuning.recipe import read_recipe
+    from ingle.tuning.run import tune
+    from ingle.tuning.settings import settings_of
+    from ingle.tuning.task import measure_task, table_of
+
+    recipe = read_recipe(path)
+    told = settings_of(table_of(recipe), settings)
+    home = enter()
+    kept = choose_or_pull(home, model or recipe.model, "auto")
+    said = shlex.join(["ingle", "tune", "--recipe", path.name, *(f"--set={one}" for one in settings)])
+    with watching() as watch:
+        tuned = tune(home, kept, recipe.data, name or recipe.name, told, _watch(watch), said, _recorder(home))
+    rows = []
+    with watching() as watch, Interrupt() as interrupt:
+        for label, outcome in measure_task(home, recipe, kept, tuned.kept, _watch(watch), interrupt.asked):
+            record(home, event_of(outcome))
+            rows.append((label, outcome))
+    for label, outcome in rows:
+        main = outcome.main
+        print(f"{outcome.suite}, {main.name}: {main.value:.4f} ({main.low:.4f} … {main.high:.4f}, n = {main.n})  {label}")
+    return tuned
+
+
+def _watch(watch: "Watcher") -> "TuneWatch":
+    """The bars, as a run tells them."""
+    from ingle.tuning.job import TuneWatch
+
+    def trained(at: Any) -> None:
+        held_out = "" if at.held_out is None else f", held out {at.held_out:.3f}"
+        left = f", {at.seconds_left:.0f} s left" if at.seconds_left < 120 else f", {at.seconds_left / 60:.0f} min left"
+        watch.pieces("training", at.step, at.steps, f"loss {at.loss:.3f}{held_out}, {at.tokens_per_s:.0f} tokens/s{left}")
+
+    return TuneWatch(trained, watch.say, watch.pieces, watch.bytes)
+
+
+def _recorder(home: "Home") -> "Sink":
+    """Puts facts into the ledger, each once: a run that goes on tells them again."""
+    from ingle.cli.house import open_ledger
+    from ingle.core.event import Event
+
+    def sink(event: Event) -> None:
+        with open_ledger(home) as ledger:
+            before = next(iter(ledger.read(event.kind, event.subject, 1)), None)
+            if before is None or before.values.get("delta") != event.facts.get("delta"):
+                ledger.append(event)
+
+    return sink
+
+
+def _list(as_json: bool) -> None:
+    from ingle.cli.output import print_json, print_table
+    from ingle.tuning.catalogue import titles
+
+    if as_json:
+        print_json([{"name": name, "title": title} for name, title in titles().items()])
+    else:
+        print_table(("method", "what it is"), list(titles().items()))
+
+
+def _show(tuned: "Tuned", as_json: bool) -> None:
+    from ingle.cli.output import note, print_json, print_table
+    from ingle.tuning.report import rows
+
+    if as_json:
+        print_json(dict(tuned.report))
+        return
+    print_table(("figure", "before", "after", "interval of the change"), rows(tuned.report))
+    for text in tuned.report["notes"]:
+        note(f"{text}.")
+    print(f"Loss curve: {tuned.plot}")
+    print(f"Talk with it: ingle chat {tuned.kept.name}", file=sys.stdout)

@@ -1,0 +1,201 @@
+"""Writing a model as a GGUF file that llama.cpp, and `open_checkpoint`, open: the mirror of `from_gguf`.
+
+GGUF's `llama` files hold the rows of q and k, and their biases, in the order in which llama.cpp's RoPE turns neighbours. Matrices are F32,
+F16 or Q8_0; vectors are always F32, as llama.cpp wants them. Source: llama.cpp's `convert_hf_to_gguf.py` and `llama-model.cpp`.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ingle.core.errors import ConfigError
+from ingle.core.files import os_errors, sync_folder
+from ingle.core.spec import ModelConfig, Rope
+from ingle.model.checkpoint import expected_shapes
+from ingle.model.export import narrowed
+from ingle.model.from_gguf import INNER, OUTER
+from ingle.model.rope import inverse_frequencies, yarn_attention
+
+Array = npt.NDArray[Any]
+GGUFKind = Literal["f16", "f32", "q8_0"]
+_FILE_TYPES = {"f32": 0, "f16": 1, "q8_0": 7}  # llama.cpp's llama_ftype
+_PARTS = {theirs: ours for ours, theirs in (OUTER | INNER).items()}
+_BIASES = {"llama": ("qkv_bias", "output_bias", "mlp_bias"), "qwen2": ("qkv_bias",), "qwen3": ()}
+"""By architecture, the biases that llama.cpp reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One tensor of the file."""
+
+    name: str
+    """GGUF's."""
+    shape: tuple[int, ...]
+    kind: str
+    """GGML's name of its type."""
+    make: Callable[[], Array]
+    """The numbers, float32 of `shape`."""
+
+
+def write_gguf(
+    path: Path, config: ModelConfig, tensor: Callable[[str], Array], kind: GGUFKind, words: Mapping[str, Any], name: str,
+    progress: Callable[[int, int], None] = lambda _done, _all: None,
+) -> None:  # fmt: skip
+    """Writes the file, whole or not at all. `tensor` gives float32 by Hugging Face's name, one at a time; `words` are the tokenizer's keys.
+
+    Raises ConfigError for a model that llama.cpp would run as another, CheckpointError for numbers that don't fit, HomeError.
+    """
+    import gguf
+
+    check_config(config)
+    entries = _entries(config, tensor, kind)
+    with os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        os.close(handle)
+    writer = gguf.GGUFWriter(temporary, config.family)
+    try:
+        with os_errors(path):
+            _metadata(writer, config, kind, words, name)
+            for entry in entries:
+                _announce(writer, entry)
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_ti_data_to_file()
+            for done, entry in enumerate(entries):
+                progress(done, len(entries))
+                writer.write_tensor_data(_packed(entry))
+            writer.close()
+            with Path(temporary).open("rb+") as file:
+                os.fsync(file.fileno())
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+            sync_folder(path.parent)
+        progress(len(entries), len(entries))
+    finally:
+        writer.close()
+        Path(temporary).unlink(missing_ok=True)
+
+
+def check_config(config: ModelConfig) -> None:
+    """Raises ConfigError for a model that llama.cpp has no architecture for."""
+    if not config.is_transformer:
+        raise ConfigError("layers", "must all have full attention in a GGUF file", "a hybrid", "Serve it with Ingle.")
+    flags = {"qkv_bias": "q, k and v", "output_bias": "the attention's output", "mlp_bias": "the MLP"}
+    for flag, what in flags.items():
+        if getattr(config, flag) and flag not in _BIASES[config.family]:
+            rule = f"of {what} are not read by llama.cpp in {config.family} files, which would answer as another model"
+            raise ConfigError("biases", rule, "some", "Serve it with Ingle, or write it as a Hugging Face folder.")
+    if config.qk_norm != (config.family == "qwen3"):
+        raise ConfigError("qk_norm", f"is not what llama.cpp expects of {config.family}", config.qk_norm)
+
+
+def gguf_name(name: str) -> str:
+    """`model.layers.3.self_attn.q_proj.weight` → `blk.3.attn_q.weight`."""
+    stem, _, ending = name.rpartition(".")
+    if stem in _PARTS:
+        return f"{_PARTS[stem]}.{ending}"
+    _, _, number, part = stem.split(".", 3)
+    return f"blk.{number}.{_PARTS[part]}.{ending}"
+
+
+def _entries(config: ModelConfig, tensor: Callable[[str], Array], kind: GGUFKind) -> list[_Entry]:
+    def made(name: str) -> Array:
+        values = np.asarray(tensor(name), np.float32)
+        if config.family == "llama":
+            for part, heads in ((".q_proj.", config.num_heads), (".k_proj.", config.num_kv_heads)):
+                if part in name:
+                    values = _interleaved(values, heads)
+        return values
+
+    entries = []
+    for name, shape in expected_shapes(config).items():
+        whole = len(shape) == 2 and (kind != "q8_0" or shape[1] % 32 == 0)
+        theirs = kind.upper() if whole else "F16" if len(shape) == 2 else "F32"
+        entries.append(_Entry(gguf_name(name), shape, theirs, partial(made, name)))
+    if config.rope.kind == "llama3":  # llama.cpp reads the divisors, not the rule that they follow
+        plain = inverse_frequencies(replace(config, rope=Rope(config.rope.theta)))[0]
+        divisors = (plain / inverse_frequencies(config)[0]).astype(np.float32)
+        entries.append(_Entry("rope_freqs.weight", divisors.shape, "F32", lambda: divisors))
+    return entries
+
+
+def _interleaved(values: Array, heads: int) -> Array:
+    """Rows i and i + head_dim/2 of a head go to 2i and 2i+1, as llama.cpp's `permute` does; for weights and biases alike."""
+    shape = values.shape
+    return values.reshape(heads, 2, shape[0] // heads // 2, *shape[1:]).swapaxes(1, 2).reshape(shape)
+
+
+def _announce(writer: Any, entry: _Entry) -> None:
+    from gguf.constants import GGMLQuantizationType
+    from gguf.quants import quant_shape_to_byte_shape
+
+    member = GGMLQuantizationType[entry.kind]
+    if entry.kind == "Q8_0":
+        shape = quant_shape_to_byte_shape(entry.shape, member)
+        writer.add_tensor_info(entry.name, shape, np.dtype(np.uint8), int(np.prod(shape)), raw_dtype=member)
+        return
+    dtype = np.dtype(np.float32 if entry.kind == "F32" else np.float16)
+    writer.add_tensor_info(entry.name, entry.shape, dtype, int(np.prod(entry.shape)) * dtype.itemsize, raw_dtype=member)
+
+
+def _packed(entry: _Entry) -> Array:
+    values = narrowed(entry.make(), "float16" if entry.kind == "F16" else "float32", entry.name)
+    if entry.kind != "Q8_0":
+        return np.ascontiguousarray(values)
+    from gguf.constants import GGMLQuantizationType
+    from gguf.quants import quantize
+
+    packed: Array = quantize(values, GGMLQuantizationType.Q8_0)
+    return packed
+
+
+def _metadata(writer: Any, config: ModelConfig, kind: GGUFKind, words: Mapping[str, Any], name: str) -> None:
+    from gguf.constants import RopeScalingType
+
+    writer.add_name(name)
+    writer.add_file_type(_FILE_TYPES[kind])
+    writer.add_block_count(len(config.layers))
+    writer.add_context_length(config.context_length)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_heads)
+    writer.add_head_count_kv(config.num_kv_heads)
+    writer.add_key_length(config.head_dim)
+    writer.add_value_length(config.head_dim)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_layer_norm_rms_eps(config.norm_eps)
+    writer.add_vocab_size(config.vocab_size)
+    rope = config.rope
+    writer.add_rope_freq_base(rope.theta)
+    if rope.kind in ("linear", "yarn"):
+        writer.add_rope_scaling_type(RopeScalingType(rope.kind))
+        writer.add_rope_scaling_factor(rope.factor)
+    if rope.kind == "yarn":
+        writer.add_rope_scaling_orig_ctx_len(rope.original_context)
+        writer.add_rope_scaling_yarn_beta_fast(rope.beta_fast)
+        writer.add_rope_scaling_yarn_beta_slow(rope.beta_slow)
+        writer.add_rope_scaling_attn_factors(rope.attention_factor / yarn_attention(rope.factor))
+    for key, value in words.items():
+        _add(writer, key, value)
+
+
+def _add(writer: Any, key: str, value: Any) -> None:
+    """One of the tokenizer's keys, in the type that its value has."""
+    if isinstance(value, bool):
+        writer.add_bool(key, value)
+    elif isinstance(value, int):
+        writer.add_uint32(key, value)
+    elif isinstance(value, float):
+        writer.add_float32(key, value)
+    elif isinstance(value, str):
+        writer.add_string(key, value)
+    elif len(value):  # the library can't tell what an empty list is of
+        writer.add_array(key, value.tolist() if isinstance(value, np.ndarray) else list(value))

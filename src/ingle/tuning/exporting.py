@@ -1,0 +1,179 @@
+"""A kept model, or its delta, as files for other programs; and a model with its deltas as a new base of its own.
+
+What is written takes its name when it is whole: a full disk or a kill leaves what was there before.
+"""
+
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ingle.core.digest import digest_file
+from ingle.core.errors import CheckpointError, ConfigError
+from ingle.core.files import os_errors, sync_folder
+from ingle.core.spec import ModelConfig
+from ingle.engine.opening import checkpoint_tokenizer
+from ingle.home.base import KeptFile, describe_base, read_base, write_base
+from ingle.home.kept import Kept, adopt, refuse_taken
+from ingle.home.names import check_name
+from ingle.home.place import Home
+from ingle.home.staging import staging
+from ingle.model.checkpoint import Checkpoint, check_finite, expected_shapes, open_checkpoint
+from ingle.model.config import config_to_hf
+from ingle.model.export import Dtype, write_hf
+from ingle.model.export_gguf import check_config, write_gguf
+from ingle.model.export_words import words_of
+from ingle.model.tokenizer import Tokenizer
+from ingle.tuning.job import open_weights
+
+FORMATS = ("hf", "gguf")
+TYPES: dict[str, tuple[str, ...]] = {"hf": ("f32", "f16"), "gguf": ("f16", "f32", "q8_0")}
+"""By format, how numbers can be written; the first is the usual one."""
+_DTYPES: dict[str, Dtype] = {"f32": "float32", "f16": "float16"}
+Array = npt.NDArray[Any]
+Progress = Callable[[int, int], None]
+
+
+def _silent(_done: int, _all: int) -> None: ...
+
+
+def check_type(format_: str, kind: str | None) -> str:
+    """The type, or the format's usual one. Raises ConfigError for one that the format doesn't have."""
+    if kind is None:
+        return TYPES[format_][0]
+    if kind not in TYPES[format_]:
+        raise ConfigError("--type", f"must be one of {', '.join(TYPES[format_])} for {format_}", kind)
+    return kind
+
+
+def export(home: Home, kept: Kept, format_: str, out: Path, kind: str, force: bool = False, progress: Progress = _silent) -> Path:
+    """Writes a kept model, or its last delta, in one of `FORMATS`. Returns the folder or file. Raises what the single ones raise."""
+    if format_ == "gguf":
+        return export_gguf(home, kept, out, kind, force, progress)
+    return export_hf(home, kept, out, kind, force, progress)
+
+
+def export_hf(home: Home, kept: Kept, folder: Path, kind: str, force: bool = False, progress: Progress = _silent) -> Path:
+    """Writes the model, its deltas merged, as a Hugging Face folder.
+
+    Raises ConfigError for what Hugging Face has no class for and for a folder that is taken (unless `force`), DeltaError for a delta that
+    can't be merged, HomeError where the disk refuses.
+    """
+    checkpoint, tokenizer = _opened(home, kept)
+    config = _for_hf(checkpoint.config)
+    with new_folder(folder, force) as building:
+        write_hf(building, config, _tensors(checkpoint, config), _DTYPES[kind], tokenizer, progress)
+    return folder
+
+
+def export_gguf(home: Home, kept: Kept, path: Path, kind: str, force: bool = False, progress: Progress = _silent) -> Path:
+    """Writes the model, its deltas merged, as a GGUF file: `path`, or NAME.TYPE.gguf within it. Returns the file. Raises as `export_hf`."""
+    target = path if path.suffix.lower() == ".gguf" else path / f"{kept.name.replace('+', '-')}.{kind.upper()}.gguf"
+    if target.exists() and not force:
+        raise _taken(target)
+    checkpoint, tokenizer = _opened(home, kept)
+    check_config(checkpoint.config)
+    words = words_of(tokenizer, checkpoint.config.vocab_size, checkpoint.metadata)
+    known: Any = kind
+    write_gguf(target, checkpoint.config, _tensors(checkpoint, checkpoint.config), known, words, kept.name, progress)
+    return target
+
+
+def merge(home: Home, kept: Kept, name: str, kind: str = "f32", progress: Progress = _silent) -> Kept:
+    """Keeps the model, its deltas merged, as a base of its own. The same merge again changes nothing.
+
+    Raises ConfigError for a name that can't be used or is taken, a model without deltas, and what `export_hf` raises.
+    """
+    check_name(name)
+    if not kept.deltas:
+        raise ConfigError("model", "must have deltas to be merged", kept.name, f"Name one with a delta: {kept.name}+NAME.")
+    checkpoint, tokenizer = _opened(home, kept)
+    config = _for_hf(checkpoint.config)
+    with staging(home) as folder:
+        write_hf(folder, config, _tensors(checkpoint, config), _DTYPES[kind], tokenizer, progress)
+        files = tuple(KeptFile(path.name, path.stat().st_size, digest_file(path)) for path in sorted(folder.iterdir()))
+        base = describe_base(files, f"merge:{kept.name}", kept.digest, read_base(home, kept.base).licence)
+        refuse_taken(home, name, base.digest, replace=False)
+        check_finite(open_checkpoint(folder))
+        write_base(folder, base)
+        sync_folder(folder)
+        return adopt(home, folder, base, name)
+
+
+@contextmanager
+def new_folder(target: Path, force: bool = False) -> Iterator[Path]:
+    """A folder to build in that takes the name `target` when the block ends without an error, and is gone otherwise.
+
+    Raises ConfigError if there is something already, unless it is an empty folder or `force`; HomeError where the disk refuses.
+    """
+    target = target.absolute()
+    occupied = target.exists() and (not target.is_dir() or any(target.iterdir()))
+    if occupied and not force:
+        raise _taken(target)
+    mark = secrets.token_hex(4)
+    building, old = target.parent / f".{target.name}.{mark}.part", target.parent / f".{target.name}.{mark}.old"
+    try:
+        with os_errors(target):
+            building.mkdir(parents=True)
+        yield building
+        with os_errors(target):
+            for path in building.iterdir():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+            sync_folder(building)
+            if target.exists():
+                target.rename(old)
+            building.rename(target)
+            sync_folder(target.parent)
+    finally:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        for path in (building, old):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _taken(path: Path) -> ConfigError:
+    return ConfigError("--out", "must be a new name", f"{path}, which is there already", "Choose another one, or say --force.")
+
+
+def _opened(home: Home, kept: Kept) -> tuple[Checkpoint, Tokenizer]:
+    checkpoint = open_weights(home, kept)
+    return checkpoint, checkpoint_tokenizer(checkpoint, home.base_folder(kept.base))
+
+
+def _tensors(checkpoint: Checkpoint, config: ModelConfig) -> Callable[[str], Array]:
+    """float32 by name; zeros for a bias that only the config has."""
+    shapes, own = expected_shapes(config), set(checkpoint.names)
+
+    def tensor(name: str) -> Array:
+        values: Array = checkpoint.tensor(name).to_float32() if name in own else np.zeros(shapes[name], np.float32)
+        if not np.isfinite(values).all():
+            raise CheckpointError(name, "must hold finite numbers", "NaN or infinity", "The weights or a delta are damaged.")
+        return values
+
+    return tensor
+
+
+def _for_hf(config: ModelConfig) -> ModelConfig:
+    """A config that Hugging Face has a class for: Llama's attention has all four biases or none, so missing ones become zeros.
+
+    Raises ConfigError where that isn't enough.
+    """
+    if config.family != "qwen2" and config.qkv_bias != config.output_bias:
+        config = replace(config, qkv_bias=True, output_bias=True)
+    try:
+        config_to_hf(config)
+    except ConfigError as error:
+        cure = error.cure or "Serve it with Ingle: it needs no class of another library."
+        raise ConfigError(f"Hugging Face folder: {error.field}", error.rule, "", cure) from error
+    return config

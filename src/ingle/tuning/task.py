@@ -1,0 +1,39 @@
+"""A recipe from its first line to its last figure: tuned as it says, then measured on its own task beside the model that it began with."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ingle.engine.opening import kept_source, open_model
+from ingle.home.kept import Kept
+from ingle.home.place import Home
+from ingle.measure.run import Options, Outcome, run_suite
+from ingle.measure.suites import find_suite
+from ingle.tuning.job import TuneWatch
+from ingle.tuning.judge import progress_of, subject_of
+from ingle.tuning.recipe import Recipe
+
+_ALL = 1 << 30
+
+
+def table_of(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's settings as `settings_of` takes them, with its measure of forgetting."""
+    general = recipe.forgetting
+    judge = {"forgetting": general.items or _ALL, "general": general.suite, **recipe.tune.get("judge", {})}
+    return {**recipe.tune, "judge": judge}
+
+
+def measure_task(
+    home: Home, recipe: Recipe, before: Kept, after: Kept, watch: TuneWatch, stopped: Callable[[], bool]
+) -> Iterator[tuple[str, Outcome]]:
+    """(what was measured, how it went) on the recipe's suite: the model before, the same with examples in its prompt, and after.
+
+    What was measured before is not measured again. Raises what `run_suite` raises.
+    """
+    suite, told = find_suite(recipe.measure.suite), recipe.measure
+    rows = [(before.name, before, 0), (after.name, after, 0)]
+    if told.shots:
+        rows.insert(1, (f"{before.name}, {told.shots} examples in the prompt", before, told.shots))
+    for label, kept, shots in rows:
+        model = open_model(kept_source(home, kept), progress=watch.pieces)
+        subject, options = subject_of(model, stopped), Options(told.items, shots)
+        yield label, run_suite(home, suite, subject, options, progress_of(label, watch.pieces), watch.bytes)
