@@ -19,7 +19,9 @@ SAMPLE = "What can I do with a language model at home? Name three things."
 
 
 def command(
-    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="A kept model; by default smollm2, or the only one.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="A kept model or MODEL+DELTA; by default smollm2, or the only one.")
+    ] = None,
     system: Annotated[str | None, typer.Option(help="What the model is told first.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Most tokens of an answer; by default 1024.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 = always the likeliest token.")] = None,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from ingle.cli.output import confirm, is_terminal
 from ingle.cli.progress import watching
 from ingle.cli.settings import ChatSettings
-from ingle.core.errors import ConfigError, NotKept
+from ingle.core.errors import ConfigError, HomeError, NotKept
 from ingle.home.catalogue import CATALOGUE
 from ingle.home.kept import Kept, get_kept, list_kept
 from ingle.home.place import Home
@@ -20,11 +20,14 @@ DEFAULT = "smollm2"
 def choose(home: Home, asked: str) -> Kept:
     """The model of that name; if none is asked for, smollm2 or the only one that is kept.
 
-    Raises NotKept, or ConfigError if there are several to choose from.
+    Raises NotKept, HomeError if its file is damaged, or ConfigError if there are several to choose from.
     """
     if asked:
         return get_kept(home, asked)
-    kept = list_kept(home)
+    faults: list[HomeError] = []
+    kept = list_kept(home, lambda _name, error: faults.append(error))
+    if faults and not kept:
+        raise faults[0]
     found = [one for one in kept if one.name == DEFAULT] or kept
     if not found:
         return get_kept(home, DEFAULT)

@@ -1,8 +1,12 @@
 """`ingle list`."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from ingle.home.kept import Kept
+    from ingle.home.place import Home
 
 EXAMPLES = """
 ingle list
@@ -11,29 +15,58 @@ ingle list --json
 
 
 def command(as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False) -> None:
-    """List the kept models."""
+    """List the kept models, and what deltas make of them."""
     from ingle.cli.house import enter
-    from ingle.cli.output import note, print_json, print_table, size
-    from ingle.home.base import read_base
-    from ingle.home.kept import list_kept
+    from ingle.cli.output import complain, note, print_json, print_table, size
+    from ingle.core.errors import HomeError
+    from ingle.home.base import Base, read_base
+    from ingle.home.deltas import delta_bytes
+    from ingle.home.kept import Kept, list_models
 
-    home = enter()
-    pairs = [(kept, read_base(home, kept.base)) for kept in list_kept(home)]
+    home, faults = enter(), list[HomeError]()
+    pairs: list[tuple[Kept, Base]] = []
+    for kept in list_models(home, lambda _name, error: faults.append(error)):
+        try:
+            pairs.append((kept, read_base(home, kept.base)))
+        except HomeError as error:
+            faults.append(error)
+    sizes = {digest: delta_bytes(home, digest) for kept, _ in pairs for digest in kept.deltas}
     if as_json:
         print_json(
             [
                 {
                     "name": kept.name, "base": base.digest, "deltas": list(kept.deltas), "source": base.source, "revision": base.revision,
-                    "licence": base.licence, "bytes": base.nbytes, "created_at": kept.created_at,
+                    "licence": base.licence, "bytes": base.nbytes, "delta_bytes": sum(sizes[digest] for digest in kept.deltas),
+                    "created_at": kept.created_at,
                 }
                 for kept, base in pairs
             ]
         )  # fmt: skip
     elif pairs:
         rows = [
-            (kept.name, size(base.nbytes), str(len(kept.deltas)), kept.created_at[:10], base.licence or "?", base.source)
+            (
+                kept.name, f"+ {size(sizes[kept.deltas[-1]])}" if kept.deltas else size(base.nbytes), str(len(kept.deltas)),
+                kept.created_at[:10], base.licence or "?", _origin(home, kept) if kept.deltas else base.source,
+            )
             for kept, base in pairs
-        ]
+        ]  # fmt: skip
         print_table(("NAME", "SIZE", "DELTAS", "SINCE", "LICENCE", "SOURCE"), rows)
-    else:
+    elif not faults:
         note("Nothing is kept yet; `ingle pull smollm2` brings a first model.")
+    for fault in faults:
+        complain(fault)
+    if faults:
+        raise typer.Exit(HomeError.exit_code)
+
+
+def _origin(home: "Home", kept: "Kept") -> str:
+    """Where the last delta of a model comes from, in few words."""
+    from ingle.core.errors import IngleError
+    from ingle.home.deltas import get_delta
+
+    try:
+        delta = get_delta(home, kept.deltas[-1])
+    except IngleError:
+        return "a delta that is missing or damaged: `ingle verify --models` says more"
+    how = delta.origin.get("method", delta.kind)
+    return f"{how}, {delta.origin['data']}" if delta.origin.get("data") else how

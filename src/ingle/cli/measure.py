@@ -93,8 +93,8 @@ def _bind(model: "LanguageModel", stopped: Callable[[], bool]) -> "Subject":
     from ingle.measure.subject import Subject
 
     backend = model.backend
-    scorer, writer = partial(score, backend, stopped=stopped), partial(write, model, stopped=stopped)
-    return Subject(model.name, backend.digest, backend.config.context_length, model.tokenizer, scorer, writer)
+    scorer, writer = partial(score, backend, stopped=stopped, adapter=model.adapter), partial(write, model, stopped=stopped)
+    return Subject(model.name, model.digest, backend.config.context_length, model.tokenizer, scorer, writer)
 
 
 class _Clock:

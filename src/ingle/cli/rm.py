@@ -1,41 +1,62 @@
 """`ingle rm`."""
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from ingle.core.event import Fact
+    from ingle.home.place import Home
 
 EXAMPLES = """
 ingle rm smollm2
 ingle rm smollm2 --yes   (asks nothing)
+ingle rm smollm2+mine   (the delta alone)
 """
 
 
 def command(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A kept model.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A kept model, or MODEL+DELTA.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Let a kept model go.
+    """Let a kept model go, or a delta.
 
-    Its files go too, unless another kept model uses them. The ledger keeps the fact that it was here.
+    Its files go too, unless another kept model uses them. Of MODEL+DELTA only the delta goes. The ledger keeps the fact that it was here.
     """
     from ingle.cli.house import enter, record
     from ingle.cli.output import confirm, is_terminal, note, print_json, size
     from ingle.core.event import Event
-    from ingle.home.kept import get_kept, list_kept, remove
+    from ingle.home.kept import remove
 
     home = enter()
-    if not yes and is_terminal(sys.stdin):
-        kept = get_kept(home, name)
-        shared = [other.name for other in list_kept(home) if other.base == kept.base and other.name != name]
-        files = f"its files stay, {shared[0]} uses them" if shared else "with its files"
-        if not confirm(f"Remove {name} ({files})?"):
-            note("Nothing was removed.")
-            raise typer.Exit(1)
+    if not yes and is_terminal(sys.stdin) and not confirm(f"Remove {name} ({_what(home, name)})?"):
+        note("Nothing was removed.")
+        raise typer.Exit(1)
     freed = remove(home, name)
-    record(home, Event("rm", name, {"bases": len(freed.bases), "base": freed.bases[0] if freed.bases else None, "bytes": freed.nbytes}))
+    facts: dict[str, Fact] = {"bases": len(freed.bases), "base": freed.bases[0] if freed.bases else None, "bytes": freed.nbytes}
+    if freed.deltas:
+        facts["delta"] = freed.deltas[0]
+    record(home, Event("rm", name, facts))
     if as_json:
-        print_json({"name": freed.name, "bases": list(freed.bases), "bytes": freed.nbytes})
+        print_json({"name": freed.name, "bases": list(freed.bases), "deltas": list(freed.deltas), "bytes": freed.nbytes})
     else:
         print(f"{name} is gone; {size(freed.nbytes)} freed.")
+
+
+def _what(home: "Home", name: str) -> str:
+    """What would go with it."""
+    from ingle.core.errors import HomeError
+    from ingle.home.kept import get_kept, list_kept
+
+    model, _, delta = name.rpartition("+")
+    if model:
+        get_kept(home, name)
+        return f"the delta {delta}; {model} stays"
+    try:
+        kept = get_kept(home, name)
+    except HomeError:
+        return "its file is damaged"
+    shared = [other.name for other in list_kept(home, lambda *_: None) if other.base == kept.base and other.name != name]
+    return f"its files stay, {shared[0]} uses them" if shared else "with its files"

@@ -23,7 +23,9 @@ ingle run "Name three rivers." --json --seed 1
 
 def command(
     prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="What to ask; '-' or nothing reads standard input.")] = None,
-    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="A kept model; by default smollm2, or the only one.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="A kept model or MODEL+DELTA; by default smollm2, or the only one.")
+    ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Go on from plain text, without the chat template.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the text.")] = False,
     system: Annotated[str | None, typer.Option(help="What the model is told first.")] = None,

@@ -1,24 +1,30 @@
 """`ingle show`."""
 
 import math
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from ingle.engine.packing import PackInfo
+    from ingle.home.kept import Kept
+    from ingle.home.place import Home
 
 EXAMPLES = """
 ingle show smollm2
 ingle show smollm2 --json
+ingle show smollm2+mine
 """
 
 
 def command(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A kept model.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A kept model, or MODEL+DELTA.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Show what a kept model is made of."""
     from ingle.cli.house import enter
     from ingle.cli.output import print_json, printable, size
-    from ingle.engine.opening import kept_source, list_packs
     from ingle.home.base import read_base
     from ingle.home.kept import get_kept
     from ingle.model.checkpoint import expected_shapes, open_checkpoint
@@ -28,13 +34,15 @@ def command(
     base = read_base(home, kept.base)
     config = open_checkpoint(home.base_folder(base.digest)).config
     parameters = sum(math.prod(shape) for shape in expected_shapes(config).values())
-    packs = list_packs(kept_source(home, kept))
+    made = [_delta(home, digest) for digest in kept.deltas]
+    packs, served = _served(home, kept)
     if as_json:
         from ingle.core.config import to_table
 
         about: dict[str, Any] = {"name": kept.name, "deltas": list(kept.deltas), "created_at": kept.created_at, "base": to_table(base)}
         formats = [{"format": pack.format, "bytes": pack.nbytes, "model_digest": pack.digest} for pack in packs]
-        print_json(about | {"parameters": parameters, "config": to_table(config), "packed": formats})
+        about |= {"parameters": parameters, "config": to_table(config), "packed": formats}
+        print_json(about | {"made": made, "served": served} if kept.deltas else about)
         return
     shared = "" if config.num_heads == config.num_kv_heads else f", sharing {config.num_kv_heads} key-value groups"
     tied = ", embedding and output are one matrix" if config.tie_embeddings else ""
@@ -51,9 +59,55 @@ def command(
         ("context", f"{config.context_length:,} tokens"),
         *(("file", f"{file.name}, {size(file.size)}, SHA-256 {file.sha256}") for file in base.files),
         ("base", base.digest),
-        *(("delta", digest) for digest in kept.deltas),
+        *((label, text) for delta in made for label, text in _delta_lines(delta)),
+        *([("served", served)] if kept.deltas else []),
         *(("packed", f"{pack.format}, {size(pack.nbytes)}, model digest {pack.digest}") for pack in packs),
         ("since", f"{kept.created_at} (files pulled {base.pulled_at})"),
     ]
     for label, value in lines:
         print(f"{label:<11} {printable(value)}")
+
+
+def _served(home: "Home", kept: "Kept") -> "tuple[list[PackInfo], str]":
+    """What is packed for it, and how its deltas are served."""
+    from ingle.core.errors import DeltaError
+    from ingle.engine.opening import kept_source, list_packs
+
+    try:
+        source = kept_source(home, kept)
+    except DeltaError as error:
+        return [], f"not: {error}"
+    parts = {"merged into the weights": source.merged, "beside the weights": source.beside}
+    told = [f"{', '.join(delta.name for delta in deltas)} {how}" for how, deltas in parts.items() if deltas]
+    return list_packs(source), "; ".join(told + ([f"{source.virtual.name} as tokens before every text"] if source.virtual else []))
+
+
+def _delta(home: "Home", digest: str) -> dict[str, Any]:
+    """What is known of a delta, for JSON."""
+    from ingle.home.deltas import delta_bytes, delta_report, get_delta
+
+    delta = get_delta(home, digest)
+    about = {"name": delta.name, "kind": delta.kind, "digest": digest, "base": delta.base_digest, "bytes": delta_bytes(home, digest)}
+    return about | {"tensors": len(delta.tensors), "origin": dict(delta.origin), "report": delta_report(home, digest)}
+
+
+def _delta_lines(delta: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The same for people."""
+    from ingle.cli.output import size
+
+    origin, report = delta["origin"], delta["report"] or {}
+    how = origin.get("method", delta["kind"])
+    kind = how if how == delta["kind"] else f"{how} (kind {delta['kind']})"
+    yield "delta", f"{delta['name']}: {kind}, {delta['tensors']} tensors, {size(delta['bytes'])}, {delta['digest']}"
+    if origin.get("data") or origin.get("data_digest"):
+        yield "  data", f"{origin.get('data', '')} (digest {origin.get('data_digest', 'unknown')})".strip()
+    if origin.get("command"):
+        yield "  made by", f"{origin['command']} (seed {origin.get('seed', 'unknown')}, {origin.get('created_at', 'date unknown')})"
+    held_out = report.get("held_out") or {}
+    if held_out.get("before") is not None and held_out.get("after") is not None:
+        yield "  held out", f"loss {held_out['before']:.4f} before, {held_out['after']:.4f} after, in training"
+    for figure in report.get("served") or ():
+        interval = f"({figure['low']:.4f} … {figure['high']:.4f}, n = {figure['n']})"
+        yield "  measured", f"{figure['name'].replace('_', ' ')} {figure['value']:.4f} {figure['unit']} {interval}"
+    for text in report.get("notes") or ():
+        yield "  note", str(text)

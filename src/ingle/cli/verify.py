@@ -19,7 +19,7 @@ BROKEN = 7
 
 def command(
     head: Annotated[Path | None, typer.Option(help="A head that was exported earlier: it must be part of the chain.")] = None,
-    models: Annotated[bool, typer.Option("--models", help="Also read every file of every kept model again.")] = False,
+    models: Annotated[bool, typer.Option("--models", help="Also read every file of every kept model and delta again.")] = False,
     accept_loss: Annotated[bool, typer.Option("--accept-loss", help="Go on after facts were lost; this itself becomes a fact.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -51,24 +51,35 @@ def command(
             key = f", key {result.head.fingerprint[:12]}" if result.head else ""
             print(f"The ledger is whole: {result.count} facts{key}.")
         for name, what in faults:
-            print(printable(f"BROKEN model {name}: {what}"))
+            print(printable(f"BROKEN {name}: {what}" if name.startswith("delta ") else f"BROKEN model {name}: {what}"))
         if models and not faults:
-            print("Every file of every kept model is as it was pulled.")
+            print("Every file of every kept model and delta is as it was kept.")
     if result.problem or faults:
         raise typer.Exit(BROKEN)
 
 
 def _faults(home: "Home") -> Iterator[tuple[str, str]]:
-    """(model, what is wrong with it), for every file of every kept model."""
+    """(model, what is wrong with it), for every file of every kept model and every delta, each read once."""
     from ingle.cli.progress import watching
     from ingle.core.errors import HomeError
     from ingle.home.base import verify_base
-    from ingle.home.kept import list_kept
+    from ingle.home.deltas import verify_delta
+    from ingle.home.kept import list_models
 
+    damaged: list[tuple[str, str]] = []
+    models = list_models(home, lambda name, error: damaged.append((name, str(error))))
+    yield from damaged
     with watching() as watch:
-        for kept in list_kept(home):
+        for base, name in {kept.base: kept.name for kept in reversed(models)}.items():
             try:
-                for fault in verify_base(home, kept.base, watch.bytes):
-                    yield kept.name, f"{fault.file} is {fault.what} (expected {fault.expected}, got {fault.got})"
+                for fault in verify_base(home, base, watch.bytes):
+                    yield name, f"{fault.file} is {fault.what} (expected {fault.expected}, got {fault.got})"
             except HomeError as error:
-                yield kept.name, str(error)
+                yield name, str(error)
+        names = {digest: kept.name for kept in models for digest in kept.deltas[-1:]}
+        wanted = {digest for kept in models for digest in kept.deltas}
+        there = {path.name for path in home.deltas.iterdir()} if home.deltas.is_dir() else set()
+        for done, digest in enumerate(sorted(wanted | there)):
+            watch.pieces("reading deltas", done, len(wanted | there))
+            for what in verify_delta(home, digest):
+                yield names.get(digest, f"delta {digest[:12]}"), what
