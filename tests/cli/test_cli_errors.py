@@ -91,7 +91,7 @@ def test_nothing_kept(tmp_path: Path) -> None:
 
 
 def test_a_bug_is_one_line_too(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    def fail(_home: object) -> None:
+    def fail(*_: object) -> None:
         raise RuntimeError("first\nsecond")
 
     monkeypatch.setattr("ingle.home.kept.list_kept", fail)
