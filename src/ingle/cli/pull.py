@@ -9,6 +9,7 @@ ingle pull smollm2
 ingle pull HuggingFaceTB/SmolLM2-360M-Instruct --name smol360
 ingle pull ./my-model.Q4_1.gguf --name mine
 ingle pull smollm2 --format int8   (also make the 8-bit weights ready)
+ingle pull ./letters-peft --onto smollm2 --name letters   (an adapter of the PEFT library, as smollm2+letters)
 """
 
 
@@ -19,12 +20,16 @@ def command(
         str | None, typer.Option("--format", help="Weights to make ready: auto (as in the file), int4, int8, bf16, fp32.")
     ] = None,
     update: Annotated[bool, typer.Option("--update", help="Ask for the newest version, and move the name to it.")] = False,
+    onto: Annotated[str | None, typer.Option(metavar="MODEL", help="WHAT is a folder of the PEFT library: keep it as MODEL+NAME.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Bring a model home, check it and make it ready.
 
     What arrived stays when the download breaks off: the same command goes on from there.
     """
+    if onto is not None:
+        _adapter(what, onto, name, as_json)
+        return
     import time
 
     from ingle.cli.bringing import bring
@@ -48,3 +53,25 @@ def command(
     verb = "was kept already" if brought.already else "is kept"
     print(f"{brought.kept.name} {verb}: {size(base.nbytes)} from {base.source}, ready in format {brought.format}.")
     print(f"Talk with it: ingle chat {brought.kept.name}")
+
+
+def _adapter(what: str, onto: str, name: str | None, as_json: bool) -> None:
+    """Keeps a folder of the PEFT library as a delta."""
+    from pathlib import Path
+
+    from ingle.cli.choose import choose
+    from ingle.cli.house import enter, record
+    from ingle.cli.output import print_json
+    from ingle.home.source import LocalSource, default_name
+    from ingle.tuning.importing import bring_peft, brought_event
+
+    home = enter()
+    folder = Path(what).expanduser()
+    kept = choose(home, onto)
+    delta = bring_peft(home, kept, folder, name or default_name(LocalSource(folder.absolute())))
+    record(home, brought_event(kept, delta))
+    if as_json:
+        print_json({"name": f"{kept.name}+{delta.name}", "kind": delta.kind, "delta": delta.digest, "base": delta.base_digest})
+        return
+    print(f"{kept.name}+{delta.name} is kept: {delta.kind}, {len(delta.tensors)} tensors.")
+    print(f"Talk with it: ingle chat {kept.name}+{delta.name}")

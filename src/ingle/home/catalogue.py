@@ -26,6 +26,8 @@ class Entry:
     """Path of the model's file within the wheel."""
     file: KeptFile
     """That file, as it is kept."""
+    repo: str = ""
+    """Its repository on the model hub, by which other libraries know it."""
 
     @property
     def digest(self) -> str:
@@ -51,6 +53,7 @@ CATALOGUE = {
                 size=98362432,
                 sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
             ),
+            repo="HuggingFaceTB/SmolLM2-135M-Instruct",
         ),
     )
 }

@@ -9,6 +9,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from ingle.core.errors import CheckpointError
 from ingle.model.tokenizer import Tokenizer
 from ingle.model.tokenizer_gguf import PRE_TOKENIZERS, tokenizer_from_gguf
@@ -90,9 +92,8 @@ def _candidates(tokenizer: Tokenizer, table: Mapping[str, Any], tokens: list[str
 
 
 def _same(tokenizer: Tokenizer, words: Mapping[str, Any]) -> bool:
-    import numpy as np
-
-    typed = {key: np.asarray(value) if isinstance(value, list) and not isinstance(value[0], str) else value for key, value in words.items()}
+    numbers = ("tokenizer.ggml.token_type", "tokenizer.ggml.scores")
+    typed = {key: np.asarray(value) if key in numbers else value for key, value in words.items()}
     try:
         other = tokenizer_from_gguf(typed)
     except CheckpointError:

@@ -20,7 +20,9 @@ from ingle.core.errors import CheckpointError, ConfigError
 from ingle.core.files import os_errors, sync_folder
 from ingle.core.spec import ModelConfig
 from ingle.engine.opening import checkpoint_tokenizer
-from ingle.home.base import KeptFile, describe_base, read_base, write_base
+from ingle.home.base import Base, KeptFile, describe_base, read_base, write_base
+from ingle.home.catalogue import CATALOGUE
+from ingle.home.deltas import delta_tensors, get_delta
 from ingle.home.kept import Kept, adopt, refuse_taken
 from ingle.home.names import check_name
 from ingle.home.place import Home
@@ -33,8 +35,8 @@ from ingle.model.export_words import words_of
 from ingle.model.tokenizer import Tokenizer
 from ingle.tuning.job import open_weights
 
-FORMATS = ("hf", "gguf")
-TYPES: dict[str, tuple[str, ...]] = {"hf": ("f32", "f16"), "gguf": ("f16", "f32", "q8_0")}
+FORMATS = ("peft", "hf", "gguf")
+TYPES: dict[str, tuple[str, ...]] = {"peft": ("f32",), "hf": ("f32", "f16"), "gguf": ("f16", "f32", "q8_0")}
 """By format, how numbers can be written; the first is the usual one."""
 _DTYPES: dict[str, Dtype] = {"f32": "float32", "f16": "float16"}
 Array = npt.NDArray[Any]
@@ -57,7 +59,33 @@ def export(home: Home, kept: Kept, format_: str, out: Path, kind: str, force: bo
     """Writes a kept model, or its last delta, in one of `FORMATS`. Returns the folder or file. Raises what the single ones raise."""
     if format_ == "gguf":
         return export_gguf(home, kept, out, kind, force, progress)
-    return export_hf(home, kept, out, kind, force, progress)
+    return export_hf(home, kept, out, kind, force, progress) if format_ == "hf" else export_peft(home, kept, out, force)
+
+
+def export_peft(home: Home, kept: Kept, folder: Path, force: bool = False) -> Path:
+    """Writes the model's one delta as a folder that PEFT loads on the original model.
+
+    Raises ConfigError for a model without a delta or with several, for kinds that PEFT has no file for, and for a folder that is taken.
+    """
+    from ingle.tuning.peft_files import write_peft
+
+    if len(kept.deltas) != 1:
+        cure = f"Merge those below it first (`ingle merge`), or export {kept.name} as hf." if kept.deltas else "Name one: MODEL+NAME."
+        raise ConfigError("model", "must have one delta, which PEFT then loads on the original model", len(kept.deltas), cure)
+    [digest] = kept.deltas
+    delta = get_delta(home, digest)
+    with new_folder(folder, force) as building:
+        write_peft(building, delta.kind, delta_tensors(home, delta), original_name(read_base(home, kept.base)))
+    return folder
+
+
+def original_name(base: Base) -> str:
+    """What other libraries find the base under: its repository, else the file or folder that it came from."""
+    scheme, _, rest = base.source.partition(":")
+    if scheme == "hub":
+        return "/".join(rest.split("/")[:2])
+    entry = CATALOGUE.get(rest) if scheme == "catalogue" else None
+    return (entry.repo or entry.name) if entry is not None else rest
 
 
 def export_hf(home: Home, kept: Kept, folder: Path, kind: str, force: bool = False, progress: Progress = _silent) -> Path:

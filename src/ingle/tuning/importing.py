@@ -1,0 +1,62 @@
+"""A folder that the PEFT library has written → a delta on a kept model."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from ingle import __version__
+from ingle.core.delta import Delta
+from ingle.core.digest import digest_file
+from ingle.core.event import Event, Fact
+from ingle.engine.changes import parted
+from ingle.home.deltas import get_delta, list_deltas, put_delta, refuse_taken_delta
+from ingle.home.kept import Kept
+from ingle.home.names import check_name
+from ingle.home.place import Home
+from ingle.model.checkpoint import Checkpoint
+from ingle.tuning.job import open_weights
+from ingle.tuning.peft_files import CONFIG, WEIGHTS, read_peft
+
+
+def bring_peft(home: Home, kept: Kept, folder: Path, name: str) -> Delta:
+    """Keeps the adapter of a PEFT folder as a delta on this model. The same files under the same name again change nothing.
+
+    Raises ConfigError for a name that can't be used or is taken, and what `read_peft` raises: CheckpointError for files, DeltaError for
+    adapters that don't fit this model or can't be kept.
+    """
+    check_name(name)
+    checkpoint = open_weights(home, kept)
+    kind, tensors = read_peft(folder, checkpoint.config)
+    parted(kept.name, [*(get_delta(home, digest).kind for digest in kept.deltas), kind])
+    sums = {"config": digest_file(folder / CONFIG), "weights": digest_file(folder / WEIGHTS)}
+    for other in list_deltas(home, kept.digest):
+        if other.name == name and all(other.origin.get(key) == value for key, value in sums.items()):
+            return other
+    refuse_taken_delta(home, name, kept.digest)
+    whole = _prompt(checkpoint, tensors) if kind == "prompt" else tensors
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    origin = {"method": "imported", "data": folder.name, "versions": f"ingle {__version__}", "created_at": now, **sums}
+    return put_delta(home, name, kind, kept.digest, whole, origin)
+
+
+def brought_event(kept: Kept, delta: Delta) -> Event:
+    """The fact that a delta came from outside."""
+    facts: dict[str, Fact] = {"kind": delta.kind, "delta": delta.digest, "base": delta.base_digest, "tensors": len(delta.tensors)}
+    return Event("pull.delta", f"{kept.name}+{delta.name}", {**facts, "weights": delta.origin["weights"]})
+
+
+def _prompt(checkpoint: Checkpoint, tensors: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """The keys and values that the layers make of a prompt's embeddings; that takes the model itself, and PyTorch."""
+    from ingle.tuning.catalogue import need_learning
+
+    need_learning()
+    import torch
+
+    from ingle.model.module import load_module
+    from ingle.tuning.virtual import prompt_tensors
+
+    made = prompt_tensors(load_module(checkpoint), torch.from_numpy(tensors["prompt_embeddings"]))
+    return {name: tensor.numpy() for name, tensor in made.items()}
