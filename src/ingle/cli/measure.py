@@ -2,8 +2,6 @@
 
 import sys
 import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,9 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from ingle.cli.progress import Watcher
-    from ingle.engine.language_model import LanguageModel
     from ingle.measure.run import Outcome
-    from ingle.measure.subject import Subject
 
 EXAMPLES = """
 ingle measure
@@ -55,6 +51,7 @@ def command(
     from ingle.core.errors import ConfigError
     from ingle.measure.run import Options, compare, event_of, run_suite, save, to_table
     from ingle.measure.suites import find_suite
+    from ingle.tuning.kept_model import subject_of
 
     if not suite:
         _list(as_json)
@@ -72,7 +69,7 @@ def command(
     tables = []
     for one in suites:
         with watching() as watch, Interrupt() as interrupt:
-            subject = _bind(opened, interrupt.asked)
+            subject = subject_of(opened, interrupt.asked)
             outcome = run_suite(home, one, subject, options, _Clock(watch).pieces, watch.bytes)
         record(home, event_of(outcome))
         if out is not None:
@@ -84,17 +81,6 @@ def command(
             _show(outcome)
     if as_json:
         print_json(tables[0] if len(tables) == 1 else tables)
-
-
-def _bind(model: "LanguageModel", stopped: Callable[[], bool]) -> "Subject":
-    """The model as the functions that measures ask for."""
-    from ingle.engine.scoring import score
-    from ingle.engine.writing import write
-    from ingle.measure.subject import Subject
-
-    backend = model.backend
-    scorer, writer = partial(score, backend, stopped=stopped, adapter=model.adapter), partial(write, model, stopped=stopped)
-    return Subject(model.name, model.digest, backend.config.context_length, model.tokenizer, scorer, writer)
 
 
 class _Clock:

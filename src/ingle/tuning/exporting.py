@@ -33,7 +33,7 @@ from ingle.model.export import Dtype, write_hf
 from ingle.model.export_gguf import check_config, write_gguf
 from ingle.model.export_words import words_of
 from ingle.model.tokenizer import Tokenizer
-from ingle.tuning.job import open_weights
+from ingle.tuning.kept_model import open_weights
 
 FORMATS = ("peft", "hf", "gguf")
 TYPES: dict[str, tuple[str, ...]] = {"peft": ("f32",), "hf": ("f32", "f16"), "gguf": ("f16", "f32", "q8_0")}

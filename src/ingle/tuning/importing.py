@@ -17,7 +17,7 @@ from ingle.home.kept import Kept
 from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.model.checkpoint import Checkpoint
-from ingle.tuning.job import open_weights
+from ingle.tuning.kept_model import open_weights
 from ingle.tuning.peft_files import CONFIG, WEIGHTS, read_peft
 
 

@@ -1,16 +1,14 @@
-"""One tuning run as its parts see it, and what they share: opening the model, reading the data, stopping."""
+"""One tuning run as its parts see it, and what they share: reading the data, measuring the model, stopping."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ingle.engine.changes import Change, merged
 from ingle.home import fetch
-from ingle.home.deltas import delta_tensors, get_delta
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.measure.gather import Interrupted
-from ingle.model.checkpoint import Checkpoint, open_checkpoint
+from ingle.model.checkpoint import Checkpoint
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.settings import Progress
 from ingle.train.trouble import Stop
@@ -75,12 +73,3 @@ class Job:
 def interrupted(where: str) -> Interrupted:
     """The error after Ctrl-C."""
     return Interrupted("tuning", "was interrupted", where, "What was done is kept: the same command goes on from there.")
-
-
-def open_weights(home: Home, kept: Kept) -> Checkpoint:
-    """The weights of a kept model, its deltas merged. Raises CheckpointError, and DeltaError for a kind that can't be."""
-    checkpoint = open_checkpoint(home.base_folder(kept.base))
-    if not kept.deltas:
-        return checkpoint
-    deltas = [get_delta(home, digest) for digest in kept.deltas]
-    return merged(checkpoint, [Change(delta.name, delta.kind, delta_tensors(home, delta)) for delta in deltas])

@@ -6,7 +6,6 @@ was kept wrongly, or that serving leaves out, shows here.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,7 @@ import numpy as np
 from ingle.core.digest import digest_json
 from ingle.core.errors import IngleError
 from ingle.core.report import Report
-from ingle.engine.language_model import LanguageModel
 from ingle.engine.opening import kept_source, open_model
-from ingle.engine.scoring import score
-from ingle.engine.writing import write
 from ingle.home import fetch
 from ingle.home.kept import Kept
 from ingle.home.place import Home
@@ -27,10 +23,10 @@ from ingle.measure.forgetting import forgetting
 from ingle.measure.gather import Plan, Progress, gather, silent
 from ingle.measure.intervals import bootstrap, paired_bootstrap, ratio
 from ingle.measure.run import Options, Outcome, run_suite
-from ingle.measure.subject import Subject
 from ingle.measure.suites import find_suite
 from ingle.train.encode import Document
 from ingle.train.packing import Data
+from ingle.tuning.kept_model import subject_of
 from ingle.tuning.settings import JudgeSettings
 
 HELD_OUT = "held-out"
@@ -57,13 +53,6 @@ class Judgement:
 
     reports: tuple[Report, ...]
     notes: tuple[str, ...]
-
-
-def subject_of(model: LanguageModel, stopped: Callable[[], bool]) -> Subject:
-    """The model as the functions that measures ask for."""
-    backend = model.backend
-    scorer, writer = partial(score, backend, stopped=stopped, adapter=model.adapter), partial(write, model, stopped=stopped)
-    return Subject(model.name, model.digest, backend.config.context_length, model.tokenizer, scorer, writer)
 
 
 def sample(data: Data, most: int) -> list[Document]:

@@ -22,8 +22,9 @@ from ingle.measure.suites import find_suite
 from ingle.train.trouble import stop_signals
 from ingle.tuning import report, work
 from ingle.tuning.data import bring, find_sources
-from ingle.tuning.job import Job, TuneWatch, open_weights
+from ingle.tuning.job import Job, TuneWatch
 from ingle.tuning.judge import judge
+from ingle.tuning.kept_model import open_weights
 from ingle.tuning.making import make_delta
 from ingle.tuning.method import chosen_layers, find_method
 from ingle.tuning.settings import TuneSettings, plain

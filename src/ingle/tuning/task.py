@@ -9,7 +9,8 @@ from ingle.home.place import Home
 from ingle.measure.run import Options, Outcome, run_suite
 from ingle.measure.suites import find_suite
 from ingle.tuning.job import TuneWatch
-from ingle.tuning.judge import progress_of, subject_of
+from ingle.tuning.judge import progress_of
+from ingle.tuning.kept_model import subject_of
 from ingle.tuning.recipe import Recipe
 
 _ALL = 1 << 30
