@@ -1,0 +1,105 @@
+"""Recipes: a task in one TOML file, from the data to what is measured afterwards. The folder `recipes/` holds three.
+
+title = "sentiment of sentences"
+model = "smollm2"
+name = "sentiment"              # of the delta: MODEL+NAME
+suite = "sst2"                  # its training part is learnt from
+
+[tune]                          # as `ingle tune --set`, see `tuning.settings.TuneSettings`
+method = "lora"
+train = { epochs = 3 }
+
+[measure]                       # on the part that is never learnt from
+suite = "sst2"
+shots = 8                       # of the base with examples in its prompt, which the delta is to beat
+
+[forgetting]
+suite = "wiki-bits"
+items = 60
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ingle.core.config import load_config
+from ingle.core.errors import ConfigError
+from ingle.home.names import check_name
+from ingle.measure.suites import find_suite
+from ingle.tuning.data import SUITE
+from ingle.tuning.method import find_method
+from ingle.tuning.settings import TuneSettings, settings_of
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What is measured, before and after."""
+
+    suite: str
+    items: int = 0
+    """Most of the items that are held out; 0 = all."""
+    shots: int = 0
+    """Examples in the prompt of the untrained model that the delta is compared with."""
+
+    def __post_init__(self) -> None:
+        find_suite(self.suite)
+        for name in ("items", "shots"):
+            if getattr(self, name) < 0:
+                raise ConfigError(name, "must not be negative", getattr(self, name))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One task."""
+
+    title: str
+    model: str
+    """A kept model, with or without deltas."""
+    name: str
+    """Of the delta that comes of it."""
+    suite: str
+    """Its training part is learnt from."""
+    measure: Measured
+    """How good the result is."""
+    forgetting: Measured
+    """General text, and how many documents of it."""
+    tune: Mapping[str, Any] = field(default_factory=dict)
+    """Of `TuneSettings`."""
+    rates: Mapping[str, float] = field(default_factory=dict)
+    """Learning rates of methods that are compared on this task (`bench/recipes.py`), where they differ from the method's own."""
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        find_suite(self.suite)
+        if find_suite(self.forgetting.suite).kind != "bits":
+            raise ConfigError("forgetting.suite", "must be one of bits per byte", self.forgetting.suite, "For example wiki-bits.")
+        for name, rate in self.rates.items():
+            find_method(name)
+            if type(rate) not in (int, float) or rate <= 0:
+                raise ConfigError(f"rates.{name}", "must be a number above 0", rate)
+        self.settings()
+
+    @property
+    def data(self) -> tuple[str, ...]:
+        """What `tuning.run.tune` is to learn from."""
+        return (SUITE + self.suite,)
+
+    def settings(self, method: str | None = None) -> TuneSettings:
+        """How it is tuned; or how another method is on the same data and for as long, with its own options and learning rate.
+
+        Raises ConfigError for unknown keys and values that can't be used.
+        """
+        if method is None or method == self.tune.get("method", TuneSettings().method):
+            return settings_of(self.tune)
+        train = dict(self.tune.get("train", {}))
+        train["optimiser"] = {key: value for key, value in train.get("optimiser", {}).items() if key != "learning_rate"}
+        if method in self.rates:
+            train["optimiser"]["learning_rate"] = self.rates[method]
+        others = {key: value for key, value in self.tune.items() if key != "options"}
+        return settings_of({**others, "method": method, "train": train})
+
+
+def read_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
+    """The recipe in a TOML file, with `key.sub=value` on top. Raises ConfigError, and NotKept for unknown suites."""
+    return load_config(Recipe, path, overrides)
