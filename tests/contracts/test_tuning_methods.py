@@ -10,9 +10,9 @@ import torch
 
 from ingle.core.errors import ConfigError
 from ingle.core.spec import ModelConfig
-from ingle.engine.changes import KINDS, MERGED, VIRTUAL, Change, merged
+from ingle.engine.changes import KINDS, VIRTUAL
 from ingle.model.checkpoint import Checkpoint
-from ingle.model.module import Cache, CausalLM, Held, load_module
+from ingle.model.module import CausalLM, load_module
 from ingle.train.forward import final_states
 from ingle.train.loop import train
 from ingle.train.losses import cross_entropy
@@ -23,6 +23,7 @@ from ingle.tuning.method import Attached, Method, attached, check_touched, chose
 from ingle.tuning.virtual import with_virtual
 from tests.engine.tiny import random_checkpoint, tiny_config
 from tests.train.tiny_train import HYBRID, corpus_of, documents, gradients, some_data, tiny_module
+from tests.tuning.applied import logits_with
 
 METHODS = names()
 CONFIGS: dict[str, Callable[[], ModelConfig]] = {
@@ -68,29 +69,10 @@ def loss_of(module: CausalLM, batch: Batch, recompute: bool = False) -> torch.Te
 
 
 def applied(checkpoint: Checkpoint, kind: str, got: Attached) -> torch.Tensor:
-    """Logits of IDS from the original model and the delta's tensors, without anything of the method's own."""
+    """Logits of IDS from the original model and the delta's tensors, which are of the right types."""
     tensors = {name: tensor.numpy() for name, tensor in got.collect().items()}
     assert all(value.dtype == ("float16" if kind == "full" else "float32") for value in tensors.values())
-    if kind in MERGED:
-        return load_module(merged(checkpoint, [Change("tuned", kind, tensors)]))(IDS)
-    module = load_module(checkpoint)
-    if kind == "bottleneck":
-        for linear in {key.split(".adapter_")[0] for key in tensors}:
-            down, down_bias, up, up_bias = (
-                torch.from_numpy(tensors[f"{linear}.adapter_{part}"]) for part in ("down.weight", "down.bias", "up.weight", "up.bias")
-            )
-            module.get_submodule(linear).register_forward_hook(
-                lambda _m, _x, y, d=down, a=down_bias, u=up, b=up_bias: y + torch.relu(y @ d.T + a) @ u.T + b
-            )
-        return module(IDS)
-    keys, values = (torch.from_numpy(tensors[f"prefix.{part}"]) for part in ("keys", "values"))
-    cache = Cache(length=keys.shape[2])
-    for i, layer in enumerate(checkpoint.config.layers):
-        for streaming, groups in ((False, layer.retrieval), (True, layer.streaming(checkpoint.config.num_kv_heads))):
-            if groups:
-                pair = (part[i][list(groups)].expand(len(IDS), -1, -1, -1) for part in (keys, values))
-                cache.held[(i, streaming)] = Held(*pair, torch.arange(cache.length))
-    return module(IDS, cache)
+    return logits_with(checkpoint, kind, tensors, IDS)
 
 
 def tuned_logits(module: CausalLM, count: int) -> torch.Tensor:

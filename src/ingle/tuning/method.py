@@ -140,6 +140,6 @@ def chosen_linears(layers: tuple[int, ...], targets: str) -> tuple[str, ...]:
 
 
 def replace_module(module: nn.Module, name: str, new: nn.Module) -> None:
-    """Puts `new` where the submodule of that name is."""
+    """Puts `new` where the submodule of that name is, in the same mode (training or not)."""
     owner, _, part = name.rpartition(".")
-    setattr(module.get_submodule(owner), part, new)
+    setattr(module.get_submodule(owner), part, new.train(module.get_submodule(name).training))

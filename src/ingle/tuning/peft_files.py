@@ -1,0 +1,286 @@
+"""Adapter folders of the PEFT library (adapter_config.json and adapter_model.safetensors), read and written. NumPy only.
+
+LoRA with its relatives rsLoRA, DoRA and converted PiSSA, IA³, prefix and prompt tuning, on the linears of the layers. PEFT's own rules are
+followed to the letter: how targets match modules, which pattern gives a module its rank or alpha, what a scale is. What PEFT would pass
+over with a warning is an error here: an adapter that reaches less of the model than it says would be wrong without anybody noticing.
+Source: peft 0.21, `tuners/tuners_utils.py` and `utils/other.py`.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ingle.core.errors import CheckpointError, ConfigError, DeltaError
+from ingle.core.files import write_atomic
+from ingle.core.spec import ModelConfig
+from ingle.engine.adapter import linear_shapes
+from ingle.engine.changes import Change, linears_of, virtual_of
+from ingle.model.fields import Fields, read_json
+from ingle.model.from_safetensors import read_safetensors
+
+Array = npt.NDArray[Any]
+CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+_PREFIX = "base_model.model."
+_TYPES = ("LORA", "IA3", "PREFIX_TUNING", "PROMPT_TUNING")
+_OTHER_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # these ways to begin change the base's weights
+_UNSUPPORTED = (
+    "fan_in_fan_out", "modules_to_save", "layer_replication", "trainable_token_indices", "alora_invocation_tokens", "use_qalora",
+    "lora_bias", "target_parameters", "use_bdlora", "arrow_config", "kasa_config", "monteclora_config",
+)  # fmt: skip
+"""Settings of a LoRA that make something else of its tensors than W + scale · B A, if they are set."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Folder:
+    """What lies in a folder, not yet understood."""
+
+    path: Path
+    settings: Fields
+    tensors: Mapping[str, Array]
+    """float32, by name, without the prefix that all of PEFT's names have."""
+    config: ModelConfig
+    shapes: Mapping[str, tuple[int, int]]
+    """Of the linears of the model."""
+
+
+def read_peft(folder: Path, config: ModelConfig) -> tuple[str, dict[str, Array]]:
+    """(kind, tensors) of the delta that a PEFT folder is on a model of this config; float32.
+
+    A prompt has its embeddings only: `tuning.virtual.prompt_tensors` makes the rest of them, which takes the model itself, and PyTorch.
+    Raises CheckpointError for files that are missing, damaged or pickled; DeltaError for a type that is unknown or a feature that can't be
+    kept, targets that match nothing in the model or have no tensors, and tensors that are too many, of wrong shapes, or not finite.
+    """
+    if not (folder / CONFIG).is_file():
+        cure = f"Name a folder that PEFT's save_pretrained has written: {CONFIG} and {WEIGHTS}."
+        raise CheckpointError(str(folder), f"must hold {CONFIG}", "nothing of that name", cure)
+    settings = Fields(read_json(folder / CONFIG), str(folder / CONFIG))
+    kind = settings.text("peft_type")
+    if kind not in _TYPES:
+        raise DeltaError(f"{folder / CONFIG}: peft_type", f"must be one of {', '.join(_TYPES)}", kind, "Merge it with PEFT and pull that.")
+    found = _Folder(folder, settings, _tensors(folder), config, linear_shapes(config))
+    if kind in ("PREFIX_TUNING", "PROMPT_TUNING"):
+        return _virtual(found, "prefix" if kind == "PREFIX_TUNING" else "prompt")
+    return _low_rank(found) if kind == "LORA" else _ia3(found)
+
+
+def write_peft(folder: Path, kind: str, tensors: Mapping[str, Array], base_name: str) -> None:
+    """Writes a delta as a folder that PEFT loads on the original model; `base_name` is that model's name or folder, for PEFT to find it.
+
+    A LoRA's alpha is its rank, so that the scale, which a delta has within B, is 1. Raises ConfigError for a kind that PEFT doesn't have,
+    HomeError where the folder can't be written.
+    """
+    makers = {"lora": _lora_table, "dora": _lora_table, "ia3": _ia3_table, "prefix": _virtual_table, "prompt": _virtual_table}
+    if kind not in makers:
+        cure = "Export the whole model instead (--format hf)." if kind in ("bias", "full") else "Only Ingle serves it."
+        raise ConfigError("format", f"peft has no file for the kind {kind}", "", cure)
+    table, stored = makers[kind](tensors)
+    common = {"task_type": "CAUSAL_LM", "base_model_name_or_path": base_name, "inference_mode": True, "revision": None}
+    from safetensors.numpy import save
+
+    whole = {name: np.ascontiguousarray(value, np.float32) for name, value in stored.items()}
+    write_atomic(folder / WEIGHTS, save(whole, {"format": "pt"}))
+    write_atomic(folder / CONFIG, (json.dumps(common | table, indent=2, sort_keys=True) + "\n").encode())
+
+
+def _tensors(folder: Path) -> dict[str, Array]:
+    path = folder / WEIGHTS
+    if not path.is_file():
+        pickled = (folder / PICKLE).is_file()
+        cure = "Pickles are never loaded, because they can run programs: save it with safe_serialization=True." if pickled else ""
+        raise CheckpointError(str(folder), f"must hold {WEIGHTS}", PICKLE if pickled else "nothing of that name", cure)
+    found = {}
+    for tensor in read_safetensors(path):
+        name = tensor.name.removeprefix(_PREFIX)
+        if name in found:
+            raise CheckpointError(f"{path}: {tensor.name}", "must not be there twice, with and without PEFT's prefix")
+        found[name] = tensor.to_float32()
+        if not np.isfinite(found[name]).all():
+            raise DeltaError(f"{path}: {tensor.name}", "must hold finite numbers", "NaN or infinity", "Its training failed; make it anew.")
+    if not found:
+        raise DeltaError(str(path), "must hold at least one tensor", "none")
+    return found
+
+
+def _low_rank(found: _Folder) -> tuple[str, dict[str, Array]]:
+    settings, where = found.settings, f"{found.path / CONFIG}"
+    for feature in _UNSUPPORTED:
+        if settings.table.get(feature):
+            raise DeltaError(
+                f"{where}: {feature}", "is not supported", repr(settings.table[feature])[:80], "Merge it with PEFT and pull that."
+            )
+    if settings.text("bias", "none") != "none":
+        raise DeltaError(f"{where}: bias", "must be none", settings.text("bias"), "Merge it with PEFT and pull that.")
+    begin = str(settings.table.get("init_lora_weights", True)).lower()
+    if begin.startswith(_OTHER_BASE):
+        cure = "Convert it: save_pretrained(…, path_initial_model_for_weight_conversion=…) makes a plain LoRA of it."
+        raise DeltaError(f"{where}: init_lora_weights", "must not change the base, whose weights stay as they are", begin, cure)
+    kind = "dora" if settings.flag("use_dora", False) else "lora"
+    parts = ("lora_A.weight", "lora_B.weight", *(("lora_magnitude_vector",) if kind == "dora" else ()))
+    older = {
+        name.removesuffix(".weight") if name.endswith("lora_magnitude_vector.weight") else name: t for name, t in found.tensors.items()
+    }
+    tensors = _of_linears(found, older, parts)
+    for name in (key for key in tensors if key.endswith(".lora_B.weight")):
+        tensors[name] = tensors[name] * np.float32(_scale(settings, name.removesuffix(".lora_B.weight"), tensors[name].shape[-1]))
+    linears_of(found.config, Change(found.path.name, kind, tensors))
+    return kind, tensors
+
+
+def _scale(settings: Fields, linear: str, rank: int) -> float:
+    """alpha / r of a linear, or alpha / √r. `rank` is that of its tensors, which the settings must agree with."""
+    ranks, alphas = (_by_pattern(settings, f"{what}_pattern", linear) for what in ("rank", "alpha"))
+    told = ranks.whole("r", 8)
+    if told < 1 or told != rank:
+        raise DeltaError(f"{settings.where}: r", f"must be the rank of the tensors of {linear}", f"{told}, and {rank} there")
+    return alphas.number("lora_alpha", 8) / (told**0.5 if settings.flag("use_rslora", False) else told)
+
+
+def _by_pattern(settings: Fields, patterns: str, linear: str) -> Fields:
+    """The settings with the value that the first matching pattern has for this linear."""
+    for pattern, value in settings.table_of(patterns).items():
+        where = f"{settings.where}: {patterns}"
+        if _match(rf"(.*\.)?({pattern})", linear, where):
+            return Fields({"r" if patterns == "rank_pattern" else "lora_alpha": value}, where)
+    return settings
+
+
+def _ia3(found: _Folder) -> tuple[str, dict[str, Array]]:
+    for feature in ("fan_in_fan_out", "modules_to_save"):
+        if found.settings.table.get(feature):
+            raise DeltaError(f"{found.path / CONFIG}: {feature}", "is not supported", repr(found.settings.table[feature])[:80])
+    tensors = _of_linears(found, found.tensors, ("ia3_l",))
+    linears_of(found.config, Change(found.path.name, "ia3", tensors))
+    return "ia3", tensors
+
+
+def _of_linears(found: _Folder, tensors: Mapping[str, Array], parts: tuple[str, ...]) -> dict[str, Array]:
+    """Those tensors, after it is sure that they are these parts of all linears that the settings target, and nothing else."""
+    targeted = [linear for linear in found.shapes if _is_target(found.settings, linear)]
+    if not targeted:
+        shown = json.dumps(found.settings.table.get("target_modules"))[:200]
+        cure = f"This model has {', '.join(name.split('.', 3)[3] for name in list(found.shapes)[:7])} in each layer."
+        raise DeltaError(f"{found.path / CONFIG}: target_modules", "match nothing in this model", shown, cure)
+    expected = {f"{linear}.{part}" for linear in targeted for part in parts}
+    for name in tensors:
+        if name in expected:
+            continue
+        if name.startswith(("lm_head.", "model.embed_tokens.")) or ".modules_to_save." in name:
+            cure = "Save it with save_embedding_layers=False if they are as they were, or merge it with PEFT and pull that."
+            raise DeltaError(f"{found.path / WEIGHTS}: {name}", "changes the embedding or the head, which is not supported", "", cure)
+        raise DeltaError(
+            f"{found.path / WEIGHTS}: {name}", "is no part of what the settings target in this model", "", f"For example {min(expected)}."
+        )
+    missing = sorted(expected - tensors.keys())
+    if missing:
+        rule, got = f"must hold all {len(expected)} tensors that its settings tell of", f"{len(tensors)}, without {missing[0]}"
+        raise DeltaError(str(found.path / WEIGHTS), rule, got, "It was cut short, or is of a model with fewer layers.")
+    return dict(tensors)
+
+
+def _is_target(settings: Fields, linear: str) -> bool:
+    """PEFT's `check_target_module_exists`."""
+    excluded, targets = (settings.table.get(key) for key in ("exclude_modules", "target_modules"))
+    if excluded and _matches(settings, "exclude_modules", linear):
+        return False
+    if targets == "all-linear":
+        return True
+    if not _matches(settings, "target_modules", linear):
+        return False
+    layers = settings.table.get("layers_to_transform")
+    if isinstance(targets, str) or layers is None or layers == []:
+        return True
+    chosen = layers if isinstance(layers, list) else [layers]
+    if not all(isinstance(layer, int) for layer in chosen):
+        raise DeltaError(f"{settings.where}: layers_to_transform", "must be whole numbers", repr(layers)[:80])
+    patterns = settings.table.get("layers_pattern") or r"[^.]*"
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        match = _match(rf"(?:^|.*?\.){pattern}\.(?P<at>\d+)\..*", linear, f"{settings.where}: layers_pattern")
+        if match is not None:
+            return int(match["at"]) in chosen
+    return False
+
+
+def _matches(settings: Fields, key: str, linear: str) -> bool:
+    """Whether a list of endings, or one pattern, names this linear."""
+    value = settings.table.get(key)
+    if isinstance(value, str):
+        return _match(value, linear, f"{settings.where}: {key}") is not None
+    return any(linear == name or linear.endswith(f".{name}") for name in settings.texts(key) or ())
+
+
+def _match(pattern: str, name: str, where: str) -> re.Match[str] | None:
+    """Of the whole name. Raises DeltaError for what is no pattern."""
+    try:
+        return re.fullmatch(pattern, name)
+    except re.error as error:
+        raise DeltaError(where, "must be a regular expression", f"{pattern[:80]}: {error}") from error
+
+
+def _virtual(found: _Folder, kind: str) -> tuple[str, dict[str, Array]]:
+    config, where = found.config, found.path / WEIGHTS
+    strangers = [name for name in found.tensors if name != "prompt_embeddings"]
+    if strangers or "prompt_embeddings" not in found.tensors:
+        raise DeltaError(str(where), "must hold prompt_embeddings and nothing else", ", ".join(strangers[:3]) or "no such tensor")
+    rows = found.tensors["prompt_embeddings"]
+    count, layers, groups = found.settings.whole("num_virtual_tokens"), len(config.layers), config.num_kv_heads
+    width = config.hidden_size if kind == "prompt" else layers * 2 * groups * config.head_dim
+    if count < 1 or rows.shape != (count, width):
+        raise DeltaError(
+            f"{where}: prompt_embeddings", f"must have shape ({count}, {width}) on this model", rows.shape, "Is it another model's?"
+        )
+    if kind == "prompt":
+        return kind, {"prompt_embeddings": rows}
+    split = rows.reshape(count, layers, 2, groups, config.head_dim).transpose(2, 1, 3, 0, 4)
+    tensors: dict[str, Array] = {"prefix.keys": np.ascontiguousarray(split[0]), "prefix.values": np.ascontiguousarray(split[1])}
+    virtual_of(config, Change(found.path.name, kind, tensors))
+    return kind, tensors
+
+
+def _lora_table(tensors: Mapping[str, Array]) -> tuple[dict[str, Any], dict[str, Array]]:
+    ranks = {name.removesuffix(".lora_A.weight"): value.shape[0] for name, value in tensors.items() if name.endswith(".lora_A.weight")}
+    most = max(set(ranks.values()), key=list(ranks.values()).count)
+    others = {re.escape(linear): rank for linear, rank in ranks.items() if rank != most}
+    table = {
+        "peft_type": "LORA", "r": most, "lora_alpha": most, "rank_pattern": others, "alpha_pattern": others, "lora_dropout": 0.0,
+        "bias": "none", "fan_in_fan_out": False, "init_lora_weights": True, "modules_to_save": None, "use_rslora": False,
+        "use_dora": any(name.endswith("lora_magnitude_vector") for name in tensors),
+    }  # fmt: skip
+    return table | _targets(ranks), {_PREFIX + name: value for name, value in tensors.items()}
+
+
+def _ia3_table(tensors: Mapping[str, Array]) -> tuple[dict[str, Any], dict[str, Array]]:
+    linears = {name.removesuffix(".ia3_l"): value for name, value in tensors.items()}
+    inputs = sorted(linear for linear, value in linears.items() if value.shape[0] == 1)
+    table = {"peft_type": "IA3", "target_modules": sorted(linears), "feedforward_modules": inputs, "fan_in_fan_out": False}
+    table |= {"init_ia3_weights": True, "modules_to_save": None}
+    return table, {_PREFIX + name: value for name, value in tensors.items()}
+
+
+def _targets(linears: Iterable[str]) -> dict[str, Any]:
+    """Names of linears, as endings and layers where every layer has the same ones, else in full."""
+    by_layer: dict[int, set[str]] = {}
+    for name in linears:
+        by_layer.setdefault(int(name.split(".")[2]), set()).add(name.split(".", 3)[3])
+    first = next(iter(by_layer.values()))
+    if all(members == first for members in by_layer.values()):
+        return {"target_modules": sorted(name.rsplit(".", 1)[1] for name in first), "layers_to_transform": sorted(by_layer)}
+    return {"target_modules": sorted(linears)}
+
+
+def _virtual_table(tensors: Mapping[str, Array]) -> tuple[dict[str, Any], dict[str, Array]]:
+    keys = tensors["prefix.keys"]
+    layers, groups, count, dim = keys.shape
+    table: dict[str, Any] = {"num_virtual_tokens": count, "num_layers": layers, "num_transformer_submodules": 1}
+    if "prompt_embeddings" in tensors:
+        rows = tensors["prompt_embeddings"]
+        table |= {"peft_type": "PROMPT_TUNING", "prompt_tuning_init": "RANDOM", "token_dim": rows.shape[1], "num_attention_heads": None}
+        return table, {"prompt_embeddings": rows}
+    table |= {"peft_type": "PREFIX_TUNING", "prefix_projection": False, "token_dim": groups * dim, "num_attention_heads": groups}
+    both = np.stack((keys, tensors["prefix.values"])).transpose(3, 1, 0, 2, 4)  # (n, layers, 2, groups, D)
+    return table, {"prompt_embeddings": both.reshape(count, -1)}

@@ -1,0 +1,47 @@
+"""A delta on the original model by formulas of the tests' own, or by what the engine says of its kind: the oracle of methods and files."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from ingle.core.spec import ModelConfig
+from ingle.engine.changes import MERGED, Change, merged
+from ingle.model.checkpoint import Checkpoint
+from ingle.model.module import Cache, Held, load_module
+from ingle.model.tensor import Tensor
+
+
+def checkpoint_of(config: ModelConfig, weights: Mapping[str, np.ndarray]) -> Checkpoint:
+    """float32 arrays by name as a checkpoint."""
+    stored = {}
+    for name, values in weights.items():
+        raw = np.ascontiguousarray(values, np.float32).view(np.uint8)
+        stored[name] = Tensor(name, values.shape, "F32", raw.reshape(values.shape[0], -1) if values.ndim == 2 else raw)
+    return Checkpoint(config, (), stored)
+
+
+@torch.no_grad()
+def logits_with(checkpoint: Checkpoint, kind: str, tensors: Mapping[str, Any], ids: torch.Tensor) -> torch.Tensor:
+    """Logits [B, T, V] of the original model with the delta."""
+    if kind in MERGED:
+        return load_module(merged(checkpoint, [Change("tuned", kind, tensors)]))(ids)
+    module = load_module(checkpoint)
+    if kind == "bottleneck":
+        for linear in {key.split(".adapter_")[0] for key in tensors}:
+            down, down_bias, up, up_bias = (
+                torch.from_numpy(tensors[f"{linear}.adapter_{part}"]) for part in ("down.weight", "down.bias", "up.weight", "up.bias")
+            )
+            module.get_submodule(linear).register_forward_hook(
+                lambda _m, _x, y, d=down, a=down_bias, u=up, b=up_bias: y + torch.relu(y @ d.T + a) @ u.T + b
+            )
+        return module(ids)
+    keys, values = (torch.from_numpy(tensors[f"prefix.{part}"]) for part in ("keys", "values"))
+    cache = Cache(length=keys.shape[2])
+    for i, layer in enumerate(checkpoint.config.layers):
+        for streaming, groups in ((False, layer.retrieval), (True, layer.streaming(checkpoint.config.num_kv_heads))):
+            if groups:
+                pair = (part[i][list(groups)].expand(len(ids), -1, -1, -1) for part in (keys, values))
+                cache.held[(i, streaming)] = Held(*pair, torch.arange(cache.length))
+    return module(ids, cache)
