@@ -1,0 +1,44 @@
+"""A home with a tiny model, data that can be learnt, and general text that needs no network."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ingle.home.kept import Kept, get_kept
+from ingle.home.place import Home
+from ingle.tuning.job import TuneWatch
+from ingle.tuning.run import Tuned, tune
+from ingle.tuning.settings import TuneSettings, settings_of
+
+SMALL: dict[str, Any] = {
+    "options": {"rank": 4},
+    "data": {"held_out": 0.2},
+    "train": {"epochs": 2, "batch_tokens": 192},
+    "judge": {"forgetting": 0, "held_out": 0},
+}
+
+
+def small(method: str = "lora", options: Mapping[str, Any] | None = None, **changes: Mapping[str, Any]) -> TuneSettings:
+    """Settings for seconds; `changes` are added to the tables of that name."""
+    table = {**SMALL, "method": method, "options": dict(options if options is not None else SMALL["options"])}
+    for name, more in changes.items():
+        table[name] = {**table.get(name, {}), **more}
+    return settings_of(table)
+
+
+def write_examples(path: Path, rows: Sequence[Any] | None = None, count: int = 40) -> str:
+    """Prompts and completions that follow a rule, or these rows, a line each."""
+    told = rows if rows is not None else [{"prompt": f"say {i}", "completion": f"it is {i}"} for i in range(count)]
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in told), "utf-8")
+    return str(path)
+
+
+def tuned(home: Home, data: str, settings: TuneSettings, name: str = "x", model: str = "tiny", watch: TuneWatch | None = None) -> Tuned:
+    """What `tune` makes of it."""
+    return tune(home, kept(home, model), [data], name, settings, watch or TuneWatch())
+
+
+def kept(home: Home, name: str = "tiny") -> Kept:
+    """The model of that name."""
+    return get_kept(home, name)

@@ -1,0 +1,382 @@
+"""A run from data to a kept delta: what it reports, how it goes on after being stopped, and what it refuses before it costs anything."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ingle.core.errors import ConfigError, DeltaError, HomeError, IngleError, NotKept
+from ingle.core.event import Event
+from ingle.home.deltas import delta_report, delta_tensors, list_deltas, verify_delta
+from ingle.home.kept import get_kept
+from ingle.home.place import Home
+from ingle.measure.gather import Interrupted
+from ingle.measure.items import Text
+from ingle.measure.suites import SUITES
+from ingle.tuning import making
+from ingle.tuning.data import find_sources
+from ingle.tuning.job import TuneWatch
+from ingle.tuning.method import Attached
+from ingle.tuning.report import figure, judged_event, trained_event
+from ingle.tuning.run import tune
+from ingle.tuning.settings import settings_of
+from ingle.tuning.work import DAYS, sweep
+from tests.cli.place import environment
+from tests.measure.test_run import BITS
+from tests.tuning.place import kept, small, tuned, write_examples
+
+
+def no_loading(*_: object, **__: object) -> Any:
+    raise AssertionError("weights were loaded")
+
+
+def test_a_delta_with_its_report(tiny_home: Home, tmp_path: Path, suites: None) -> None:
+    facts: list[Event] = []
+    settings = small(judge={"forgetting": 6, "held_out": 8})
+    data = write_examples(tmp_path / "data.jsonl")
+    done = tune(tiny_home, kept(tiny_home), [data], "x", settings, command="ingle tune …", sink=facts.append)
+    assert done.kept == get_kept(tiny_home, "tiny+x")
+    assert done.delta.base_digest == kept(tiny_home).digest
+    assert verify_delta(tiny_home, done.delta.digest) == []
+    report = delta_report(tiny_home, done.delta.digest)
+    assert report == json.loads(json.dumps(done.report))
+    assert report["finished"] is True
+    assert report["modules"] == {"intended": 14, "touched": 14, "moved": 14}
+    assert report["train"]["trained_parameters"] == sum(math.prod(entry.shape) for entry in done.delta.tensors.values())
+    assert report["train"]["loss"] < report["train"]["first_loss"]
+    assert report["train"]["peak_bytes"] > report["train"]["tokens_per_s"] > 0
+    assert report["curve"]["loss"][-1] == [report["train"]["steps"], report["train"]["loss"]]
+    assert report["curve"]["held_out"][-1][1] == report["held_out"]["after"] < report["held_out"]["before"]
+    assert report["examples"] + report["held_out_examples"] == 40
+    origin = done.delta.origin
+    assert origin["data_digest"] == report["data_digest"] == report["train"]["data_digest"]
+    assert origin["command"] == "ingle tune …"
+    assert json.loads(origin["settings"])["options"]["rank"] == 4
+    assert done.plot.read_text("utf-8").startswith("<svg")
+    assert not any(tiny_home.tuning.iterdir()), "what is finished leaves no work behind"
+    _served(report)
+    assert [event.kind for event in facts] == ["tune", "tune.judge"]
+    assert facts == [trained_event(report), judged_event(report)]
+    assert all(event.subject == "tiny+x" and event.facts["delta"] == done.delta.digest for event in facts)
+
+
+def _served(report: Mapping[str, Any]) -> None:
+    """What is measured through the engine agrees with what training saw, and every figure has its interval, n and digests."""
+    names = ("held_out_loss_before", "held_out_loss", "held_out_loss_change", "general_bits_per_byte_before", "forgetting")
+    before, after, change, general, lost = (figure(report, name) for name in names)
+    assert before and after and change and general and lost
+    assert before["value"] == pytest.approx(report["held_out"]["before"], abs=0.05)
+    assert after["value"] == pytest.approx(report["held_out"]["after"], abs=0.05)
+    assert change["value"] == pytest.approx(after["value"] - before["value"])
+    assert change["high"] < 0
+    assert before["n"] == change["n"] == report["held_out_examples"]
+    assert general["n"] == lost["n"] == 6
+    assert before["model_digest"] != after["model_digest"] == lost["model_digest"]
+    assert all(one["low"] <= one["value"] <= one["high"] and one["data_digest"] for one in report["served"])
+    assert not any("changed by" in note or "no difference" in note for note in report["notes"])
+
+
+def test_the_same_again_is_the_same_and_another_seed_is_not(tiny_home: Home, tmp_path: Path) -> None:
+    data = write_examples(tmp_path / "data.jsonl")
+    first, again, other = (tuned(tiny_home, data, small(train={"seed": seed}), name) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
+    assert first.delta.tensors == again.delta.tensors
+    assert first.delta.tensors != other.delta.tensors
+
+
+def test_a_delta_on_a_delta(tiny_home: Home, tmp_path: Path) -> None:
+    data = write_examples(tmp_path / "data.jsonl")
+    first = tuned(tiny_home, data, small("bitfit", {}))
+    second = tuned(tiny_home, data, small(), model="tiny+x")
+    assert second.kept.name == "tiny+x+x"
+    assert second.delta.base_digest == first.kept.digest
+    assert second.report["held_out"]["before"] == pytest.approx(first.report["held_out"]["after"], abs=0.02), "it begins where that ended"
+    prefix = tuned(tiny_home, data, small("prefix", {"tokens": 4}), "p")
+    with pytest.raises(DeltaError, match="can't become part of the weights"):
+        tuned(tiny_home, data, small(), model=prefix.kept.name)
+
+
+@pytest.mark.parametrize("method", ["prefix", "prompt"])
+def test_virtual_tokens_have_room(tiny_home: Home, tmp_path: Path, method: str) -> None:
+    (tmp_path / "text.txt").write_text("a long text that fills every piece to its end. " * 60, "utf-8")
+    (tmp_path / "other.txt").write_text("another one, so that one of them can be held out. " * 60, "utf-8")
+    watch: list[str] = []
+    data = str(tmp_path)
+    done = tuned(
+        tiny_home, data, small(method, {"tokens": 8}, train={"epochs": 1}, judge={"held_out": 3}), watch=TuneWatch(say=watch.append)
+    )
+    assert done.report["virtual_tokens"] == 8
+    after = figure(done.report, "held_out_loss")
+    assert after is not None
+    assert after["value"] == pytest.approx(done.report["held_out"]["after"], abs=0.1)
+
+
+def test_preferences(tiny_home: Home, tmp_path: Path) -> None:
+    rows = [{"prompt": f"say {i}", "chosen": f"it is {i}", "rejected": f"no {i}"} for i in range(20)]
+    data = write_examples(tmp_path / "pairs.jsonl", rows)
+    done = tuned(tiny_home, data, small(objective={"kind": "dpo"}, judge={"held_out": 4}))
+    assert done.report["train"]["first_loss"] == pytest.approx(math.log(2), abs=0.05)
+    assert done.report["train"]["loss"] < math.log(2)
+    assert any("not measured as it is served" in note for note in done.report["notes"])
+    with pytest.raises(ConfigError, match="must be of kind pair"):
+        tuned(tiny_home, write_examples(tmp_path / "data.jsonl"), small(objective={"kind": "dpo"}), "y")
+    with pytest.raises(ConfigError, match="must be answers for prefix"):
+        tuned(tiny_home, data, small("prefix", {"tokens": 4}, objective={"kind": "orpo"}), "y")
+
+
+def test_a_suite_and_a_choice_of_examples(tiny_home: Home, tmp_path: Path, suites: None) -> None:
+    settings = small(train={"max_steps": 2})
+    done = tuned(tiny_home, "suite:boolq", replace(settings, max_examples=10))
+    assert done.report["examples"] + done.report["held_out_examples"] == 10
+    assert done.report["sources"] == ["suite:boolq"]
+    data = write_examples(tmp_path / "data.jsonl")
+    some, same = (tuned(tiny_home, data, replace(settings, max_examples=10), name).report["data_digest"] for name in "ab")
+    assert some == same != tuned(tiny_home, data, replace(settings, max_examples=11), "c").report["data_digest"]
+    with pytest.raises(NotKept, match="Did you mean boolq"):
+        find_sources(["suite:bolq"])
+
+
+GOOD = {"prompt": "say 1", "completion": "one"}
+BAD: dict[str, tuple[list[Any], str]] = {
+    "no JSON": ([GOOD, "{", GOOD], r"data.jsonl, line 2: must be one JSON object"),
+    "another shape": ([GOOD, {"question": "x"}], r"data.jsonl, line 2: must hold messages"),
+    "empty": ([], "at least one example"),
+    "one example": ([GOOD], "at least 2"),
+    "copies of one": ([GOOD, GOOD], "at least 2"),
+    "nothing to learn": ([{"messages": [{"role": "user", "content": str(i)}]} for i in range(9)], "9 without an answer"),
+    "longer than the context": ([{"prompt": str(i), "completion": "word " * 400} for i in range(9)], "9 longer than 192 tokens"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_data_costs_nothing(tiny_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    monkeypatch.setattr(making, "load_module", no_loading)
+    rows, message = BAD[case]
+    data = write_examples(tmp_path / "data.jsonl", rows)
+    with pytest.raises(ConfigError, match=message):
+        tuned(tiny_home, data, small(train={"batch_tokens": 4096}))
+    assert list_deltas(tiny_home) == []
+
+
+def test_bad_lines_can_be_left_out(tiny_home: Home, tmp_path: Path) -> None:
+    rows = [
+        *({"prompt": f"say {i}", "completion": "one"} for i in range(20)),
+        "{",
+        {"question": 1},
+        {"prompt": "x", "completion": "y" * 500},
+    ]
+    said: list[str] = []
+    done = tuned(tiny_home, write_examples(tmp_path / "data.jsonl", rows), small(data={"skip_bad": True}), watch=TuneWatch(say=said.append))
+    assert done.report["tally"]["bad"] == 2
+    assert done.report["tally"]["too_long"] == 1
+    assert any("2 bad lines" in note for note in said)
+    assert any("line 21" in note for note in done.report["notes"])
+
+
+def test_what_can_not_be_used_is_said_before_anything_is_read(tiny_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = write_examples(tmp_path / "data.jsonl")
+    tuned(tiny_home, data, small(train={"max_steps": 1}))
+    monkeypatch.setattr(making, "load_module", no_loading)
+
+    def refused(message: str, error: type[IngleError] = ConfigError, name: str = "y", source: str = data, **table: Any) -> None:
+        with pytest.raises(error, match=message):
+            tune(tiny_home, kept(tiny_home), [source], name, settings_of(table))
+
+    refused("taken by another delta", name="x")
+    refused("must not hold '\\+'", name="a+b")
+    refused("Did you mean lora", method="lorra")
+    refused("options.rnk: is not a known key.*Did you mean rank", options={"rnk": 4})
+    refused("rank: must be at least 1", options={"rank": 0})
+    refused("layers: must be between 0 and 1", layers="0-7")
+    refused("layers: must be all, upper-third", layers="some")
+    refused("is not there", source=str(tmp_path / "none.jsonl"))
+    refused("must end in .jsonl", source=str(Path(__file__)))
+    refused("learning_rate: must be above 0", train={"optimiser": {"learning_rate": 0.0}})
+    refused("max_tokens: must be at least 2", data={"max_tokens": 1})
+    refused("suite nothing: is not known", NotKept, judge={"general": "nothing"})
+    with pytest.raises(ConfigError, match="data: must be named"):
+        tune(tiny_home, kept(tiny_home), [], "y", settings_of({}))
+
+
+def test_what_the_model_has_no_place_for(tiny_home: Home, tmp_path: Path) -> None:
+    data = write_examples(tmp_path / "data.jsonl")
+    with pytest.raises(ConfigError, match="rank: must be at most 32, the smaller side"):
+        tuned(tiny_home, data, small(options={"rank": 33}))
+    with pytest.raises(ConfigError, match="targets: must be all, attention, mlp"):
+        tuned(tiny_home, data, small(options={"targets": "q_prj"}))
+    assert list_deltas(tiny_home) == []
+
+
+def test_fewer_parts_than_intended_are_an_error() -> None:
+    whole = Attached({"a.w": None}, ("a", "b"), ("a", "b"), dict)  # type: ignore[dict-item]
+    making.check_touched(whole, "lora")
+    for attached, got in ((replace(whole, touched=("a",)), "1 of 2, not b"), (replace(whole, intended=(), touched=()), "0 of 0")):
+        with pytest.raises(ConfigError, match=f"must all get something to train from lora.*got {got}"):
+            making.check_touched(attached, "lora")
+
+
+def test_training_that_does_nothing_is_an_error(tiny_home: Home, tmp_path: Path) -> None:
+    settings = replace(small("full", {}, train={"max_steps": 1, "optimiser": {"learning_rate": 1e-30}}), layers="0")
+    with pytest.raises(IngleError, match="must change something"):
+        tuned(tiny_home, write_examples(tmp_path / "data.jsonl"), settings)
+    assert list_deltas(tiny_home) == []
+
+
+def test_numbers_that_run_away(tiny_home: Home, tmp_path: Path) -> None:
+    optimiser = {"learning_rate": 90.0, "weight_decay": 10.0}
+    table = {"train": {"epochs": 9, "optimiser": optimiser, "checkpoint_every": 1}}
+    with pytest.raises(IngleError, match=r"must be a finite number.*learning rate is too high"):
+        tuned(tiny_home, write_examples(tmp_path / "data.jsonl"), small("full", {}, **table))
+    assert list_deltas(tiny_home) == []
+    [work] = tiny_home.tuning.iterdir()
+    assert list(work.glob("*/step-*/trained.safetensors")), "the last checkpoint stays"
+
+
+def test_memory_that_runs_out(tiny_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(making, "load_module", full)
+    with pytest.raises(IngleError, match=r"memory: was not enough.*Lower batch_tokens"):
+        tuned(tiny_home, write_examples(tmp_path / "data.jsonl"), small())
+
+
+def test_a_full_disk(tiny_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> Any:
+        raise HomeError("tensors.safetensors", "must be writable", "no space left", "Free some disk space.")
+
+    data = write_examples(tmp_path / "data.jsonl")
+    with monkeypatch.context() as patch:
+        patch.setattr("ingle.home.deltas._write_tensors", full)
+        with pytest.raises(HomeError, match="Free some disk space"):
+            tuned(tiny_home, data, small())
+    assert list_deltas(tiny_home) == []
+    steps: list[int] = []
+    done = tuned(tiny_home, data, small(), watch=TuneWatch(train=lambda at: steps.append(at.step)))
+    assert steps == [], "trained already: only the keeping was left"
+    assert done.report["train"]["stopped"] == "finished"
+
+
+def test_two_at_once_are_one_too_many(tiny_home: Home, tmp_path: Path) -> None:
+    data = write_examples(tmp_path / "data.jsonl")
+
+    def second(_: object) -> None:
+        with pytest.raises(HomeError, match="is in use"):
+            tuned(tiny_home, data, small(train={"epochs": 9}), "X")
+
+    tuned(tiny_home, data, small(train={"max_steps": 1}), "x", watch=TuneWatch(train=second))
+
+
+def test_stopped_while_measuring_it_goes_on_measuring(tiny_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = [Text(str(i), str(i), f"{i} word" * 25) for i in range(200)]
+    monkeypatch.setitem(SUITES, "wiki-bits", replace(BITS, read=lambda *_: many))
+    data, settings = write_examples(tmp_path / "data.jsonl"), small(judge={"forgetting": 40, "held_out": 4})
+
+    def stop(label: str, done: int, _all: int) -> None:
+        if "tiny+x: wiki-bits" in label and done == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted) as raised:
+        tuned(tiny_home, data, settings, watch=TuneWatch(pieces=stop))
+    assert raised.value.exit_code == 130
+    [delta] = list_deltas(tiny_home)
+    assert (delta_report(tiny_home, delta.digest) or {})["finished"] is False
+    steps: list[int] = []
+    done = tuned(tiny_home, data, settings, watch=TuneWatch(train=lambda at: steps.append(at.step)))
+    assert (done.delta, steps) == (delta, [])
+    assert done.report["finished"] is True
+    assert figure(done.report, "forgetting") is not None
+    with pytest.raises(ConfigError, match="taken by another delta"):
+        tuned(tiny_home, data, settings)
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from ingle.home.place import Home
+from ingle.tuning.job import TuneWatch
+from tests.measure.test_run import BITS
+from tests.tuning.place import small, tuned
+def told(at):
+    print(at.step, flush=True)
+settings = small(train={"epochs": 8, "checkpoint_every": 3})
+try:
+    print(tuned(Home(Path(sys.argv[1])), sys.argv[2], settings, watch=TuneWatch(train=told)).delta.digest)
+except BaseException as error:
+    print(type(error).__name__, error, file=sys.stderr)
+    sys.exit(getattr(error, "exit_code", 1))
+"""
+
+
+def start(home: Home, data: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", PROGRAM, str(home.root), data]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(home.root, {"OMP_NUM_THREADS": "1"})
+    )
+
+
+def stop_at(home: Home, data: str, least: int, how: signal.Signals) -> tuple[int, int, str]:
+    """(exit code, last step told, standard error) of a run that got this signal after so many steps."""
+    last = 0
+    with start(home, data) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            last = int(line)
+            if last >= least:
+                process.send_signal(how)
+                break
+        _, told = process.communicate(timeout=60)
+    return process.returncode, last, told
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are another thing there")
+def test_killed_or_stopped_it_goes_on_to_the_same_bytes(tiny_home: Home, tmp_path: Path) -> None:
+    data = write_examples(tmp_path / "data.jsonl")
+    code, _, told = stop_at(tiny_home, data, 5, signal.SIGINT)
+    assert code == 130, told
+    assert "the same command goes on" in told
+    origin = json.loads(next(tiny_home.tuning.glob("*/run.json")).read_text("utf-8"))
+    code, last, _ = stop_at(tiny_home, data, 12, signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    assert last >= 12
+    with start(tiny_home, data) as process:
+        out, told = process.communicate(timeout=120)
+    assert process.returncode == 0, told
+    *steps, digest = out.split()
+    assert 6 < int(steps[0]) <= last, "from its last checkpoint, not from the beginning"
+    [delta] = list_deltas(tiny_home)
+    assert delta.digest == digest
+    assert dict(delta.origin) == origin
+    assert not any(tiny_home.tuning.iterdir())
+
+    whole = Home(tmp_path / "whole")
+    (whole.root / "bases").parent.mkdir(parents=True)
+    for name in ("bases", "models"):
+        (whole.root / name).symlink_to(tiny_home.root / name)
+    with start(whole, data) as process:
+        process.communicate(timeout=120)
+    [other] = list_deltas(whole)
+    assert other.tensors == delta.tensors, "as if it had never been stopped"
+    for name, values in delta_tensors(tiny_home, delta).items():
+        np.testing.assert_array_equal(values, delta_tensors(whole, other)[name])
+
+
+def test_old_work_is_let_go(tiny_home: Home) -> None:
+    old, new = tiny_home.tuning / "old", tiny_home.tuning / "new"
+    for folder in (old, new):
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_text("{}")
+    long_ago = time.time() - (DAYS + 1) * 86400
+    for path in (old / "run.json", old):
+        os.utime(path, (long_ago, long_ago))
+    assert sweep(tiny_home) == ["old"]
+    assert new.exists()
