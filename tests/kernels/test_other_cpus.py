@@ -21,8 +21,13 @@ OLDER = {
 def test_kernels_hold_on(cpu: str) -> None:
     if OLDER[cpu] not in features():
         pytest.skip(f"this CPU lacks {OLDER[cpu]}")
-    chosen = "exact or formats or softmax or (kernel_is_its_twin and int)"
-    files = ["tests/kernels/test_linear.py", "tests/engine/test_cpu.py", "tests/engine/test_sampling.py"]
+    chosen = "exact or formats or softmax or (kernel_is_its_twin and int) or kernels_are_their_twin or whole_numbers"
+    files = [
+        "tests/kernels/test_linear.py",
+        "tests/kernels/test_adapter_kernels.py",
+        "tests/engine/test_cpu.py",
+        "tests/engine/test_sampling.py",
+    ]
     command = [sys.executable, "-m", "pytest", *files, "-k", chosen, "--hypothesis-seed=1"]
     result = subprocess.run(command, env={**os.environ, "INGLE_CPU": cpu}, capture_output=True, text=True, timeout=600, check=False)
     assert result.returncode == 0, result.stdout[-3000:]

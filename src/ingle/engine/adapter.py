@@ -2,7 +2,8 @@
 y = W x + B relu(A x + b), which a bottleneck adapter comes to (arXiv 1902.00751; see engine/changes.py).
 
 A and B are rounded to int8 with one scale per row. An adapter is small and read by each of its sequences anew, so its bytes are
-what it costs; rounding it moves logits less than the 4 bits of the base do.
+what it costs; rounding it moves logits less than the 4 bits of the base do. All of it lies in one piece of memory, in the order in which
+a step reads it, so that the processor sees what comes next.
 """
 
 from collections.abc import Mapping
@@ -22,6 +23,8 @@ LINEARS = (
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
 )  # fmt: skip
 """What can be adapted without merging, in the order of a layer's records."""
+_TOGETHER = ((0, 1, 2), (3,), (4, 5), (6,))
+"""Linears that read the same input, by their numbers."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +52,7 @@ class Adapter:
     width: int
     """Largest rank, padded to 16."""
     nbytes: int
-    _planes: list[Array] = field(default_factory=list, repr=False)
+    memory: Array = field(repr=False)
     """What the record's addresses point to."""
 
 
@@ -84,30 +87,42 @@ def pack_adapter(config: ModelConfig, additions: Additions, digest: str) -> Adap
     """The adapter, packed. Raises DeltaError for additions that don't fit."""
     check_additions(config, additions)
     record = np.zeros((len(config.layers), len(LINEARS), at.ADAPTER), np.int64)
-    planes: list[Array] = []
+    planes: list[tuple[tuple[int, int, int], Array]] = []
     for i in range(len(config.layers)):
-        for j, name in enumerate(LINEARS):
-            addition = additions.get(f"model.layers.{i}.{name}")
-            if addition is not None:
-                made = [*_rounded(addition.a, 16, 32), *_rounded(addition.b, 16, 16)]
-                rank = _up(len(addition.a), 16)
-                if addition.bias is not None:
-                    made.append(np.pad(addition.bias.astype(np.float32), (0, rank - len(addition.bias))))
-                planes += made
-                sizes = (rank, _up(addition.a.shape[1], 32), _up(len(addition.b), 16))
-                addresses = [plane.ctypes.data for plane in made]
-                record[i, j] = (*sizes, *addresses, *[0] * (5 - len(addresses)))
+        for together in _TOGETHER:
+            made = {j: _planes(additions.get(f"model.layers.{i}.{LINEARS[j]}"), record[i, j]) for j in together}
+            for half in (0, 1):  # what goes in, of all that are read together, and then what comes out
+                planes += [((i, j, field), plane) for j in together for field, plane in made[j][half]]
+    memory = np.zeros(sum(_up(plane.nbytes, 64) for _, plane in planes) + 64, np.uint8)
+    offset = -memory.ctypes.data % 64
+    for place, plane in planes:
+        memory[offset : offset + plane.nbytes] = plane.reshape(-1).view(np.uint8)
+        record[place] = memory.ctypes.data + offset
+        offset += _up(plane.nbytes, 64)
     width = int(record[..., at.ADAPTER_RANK].max())
-    return Adapter(digest, record, width, sum(plane.nbytes for plane in planes), planes)
+    return Adapter(digest, record, width, memory.nbytes, memory)
+
+
+def _planes(addition: Addition | None, record: Array) -> tuple[list[tuple[int, Array]], list[tuple[int, Array]]]:
+    """What is read before and after the linear, each with its field of the record; the sizes are written there now."""
+    if addition is None:
+        return [], []
+    rank = _up(len(addition.a), 16)
+    record[:3] = rank, _up(addition.a.shape[1], 32), _up(len(addition.b), 16)
+    first = list(zip((at.ADAPTER_A, at.ADAPTER_A_SCALES), _rounded(addition.a, 16, 32), strict=True))
+    if addition.bias is not None:
+        first.append((at.ADAPTER_BIAS, np.pad(addition.bias.astype(np.float32), (0, rank - len(addition.bias)))))
+    return first, list(zip((at.ADAPTER_B, at.ADAPTER_B_SCALES), _rounded(addition.b, 16, 16), strict=True))
 
 
 def _rounded(matrix: Array, rows_to: int, columns_to: int) -> tuple[Array, Array]:
-    """[N, K] → int8 panels [N/16, K, 16] and float32 scales [N], both padded with zeros."""
+    """[N, K] → bytes w + 128 in panels [N/16, K/4, 16, 4] and float32 scales [N], both padded with zeros."""
     whole = np.zeros((_up(matrix.shape[0], rows_to), _up(matrix.shape[1], columns_to)), np.float32)
     whole[: matrix.shape[0], : matrix.shape[1]] = matrix
     scale = np.abs(whole).max(axis=1) / 127
     q = np.rint(whole / np.where(scale > 0, scale, 1)[:, None]).astype(np.int8)
-    return np.ascontiguousarray(q.reshape(-1, 16, whole.shape[1]).transpose(0, 2, 1)), scale.astype(np.float32)
+    panels = (q.view(np.uint8) ^ 128).reshape(-1, 16, whole.shape[1] // 4, 4).transpose(0, 2, 1, 3)
+    return np.ascontiguousarray(panels), scale.astype(np.float32)
 
 
 def unpack_adapter(config: ModelConfig, additions: Additions) -> dict[str, tuple[Array, Array, Array | None]]:

@@ -38,7 +38,7 @@ class StepMemory:
             at.STREAM: rows * hidden, at.QUERIES: rows * queries, at.KEYS: rows * keys, at.VALUES_NEW: rows * keys,
             at.ROTATED: config.num_kv_heads * (rows * shared + at.TILE_ROWS) * width, at.PARTS: parts * part,
             at.GATED: rows * mlp, at.LIFTED: rows * mlp, at.SCRATCH: threads * at.scratch_floats(width),
-            at.INNER: 3 * rows * inner,
+            at.INNER: 3 * rows * at.inner_floats(inner),
         }  # fmt: skip
         for field, count in floats.items():
             self.record[field] = self._new(count, np.float32).ctypes.data
@@ -63,7 +63,7 @@ class StepMemory:
             (at.BARRIER, barrier),
         ):  # fmt: skip
             self.record[field] = array.ctypes.data
-        self.record[at.THREADS], self.record[at.INNER_WIDTH] = threads, inner
+        self.record[at.THREADS], self.record[at.INNER_WIDTH] = threads, at.inner_floats(inner)
 
     def fits(self, rows: int, outputs: int, parts: int, inner: int) -> bool:
         """Whether a step of this size needs no new buffers."""

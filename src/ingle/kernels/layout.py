@@ -49,7 +49,7 @@ NORMED, ATTENDED, MIXED, FINAL = (26 + ACTIVATIONS * i for i in range(4))
 STEP = 26 + ACTIVATIONS * 4
 """int64 of one step: rows and threads; per row token, segment, position and angles; segments; attention tasks; which rows want
 logits, and where; then scratch memory, the counters by which threads meet, and what adapters have between A and B: for each row three
-times INNER_WIDTH float32."""
+times INNER_WIDTH float32 (see `inner_floats`)."""
 
 PHASES = 8
 """Counters of one layer: pieces of work that are shared out."""
@@ -58,6 +58,11 @@ TILE_ROWS = 12
 CHUNK_BLOCKS = 16
 SPLIT_CHUNKS = 2
 """Attention works on up to 12 queries × a chunk of 256 keys at a time; 2 chunks make a split, the least that one thread takes."""
+
+
+def inner_floats(rank: int) -> int:
+    """float32 of memory for what an adapter of a rank (padded to 16) has between A and B: float32 [rank], int8 [2, rank], and 16 bytes."""
+    return 2 * rank
 
 
 def scratch_floats(width: int) -> int:

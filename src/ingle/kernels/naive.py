@@ -103,15 +103,15 @@ def decoder(
     """Logits float64 [T, vocabulary] of one whole sequence.
 
     weights: by Hugging Face's names; angles: cosine and sine [T, dim/2]; integer: names of linears whose input is rounded to int8;
-    half_cache: keys and values are rounded to float16; adapter: by the name of a linear, A, B and b of what is added to it; it sees
-    input that is not rounded.
+    half_cache: keys and values are rounded to float16; adapter: by the name of a linear, A, B and b of what is added to it; its
+    input is rounded too.
     """
     T, dim = len(ids), config.head_dim
 
     def project(x: Array, name: str) -> Array:
         seen = rounded(x.astype(np.float32)) if name in integer else x
         y = linear(seen, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
-        return y + addition(x, *adapter[name]) if name in adapter else y
+        return y + addition(rounded(x.astype(np.float32)), *adapter[name]) if name in adapter else y
 
     def heads(x: Array, norm: str) -> Array:
         x = x.reshape(T, -1, dim)

@@ -17,7 +17,7 @@ from ingle.kernels.sync import barrier, external, take
 _linear_int4, _linear_int8 = external("linear_int4", 7), external("linear_int8", 7)
 _linear_fp32, _linear_bf16 = external("linear_fp32", 7), external("linear_bf16", 7)
 _attention_f16, _attention_f32 = external("attention_f16", 5), external("attention_f32", 5)
-_adapter_in, _adapter_out = external("adapter_in", 3), external("adapter_out", 3)
+_adapter_in, _adapter_out = external("adapter_in", 4), external("adapter_out", 3)
 _part_floats, _scratch_floats = njit(at.part_floats), njit(at.scratch_floats)
 
 
@@ -52,11 +52,13 @@ def _adapter(step, row, index):
 
 @njit
 def _look(step, adapted, linear, x, row, slot):
-    """A x of one linear of a row's adapter. `linear`: its number in the layer; `slot`: which of the row's three places holds it."""
+    """A x of one linear of a row's adapter. `linear`: its number in the layer; x: activations, rounded; `slot`: which of the row's three
+    places holds what comes of it.
+    """
     place = adapted + 8 * at.ADAPTER * linear
     if adapted != 0 and get(place, at.ADAPTER_RANK) != 0:
         inner = get(step, at.INNER) + 4 * get(step, at.INNER_WIDTH) * (3 * row + slot)
-        _adapter_in((place, x, inner))
+        _adapter_in((place, x, row, inner))
 
 
 @njit
@@ -74,11 +76,11 @@ def _meet(step):
 
 
 @njit
-def _normalise(model, weight, source, x, row):
-    """RMSNorm of one row into activations `x`, rounded too if any linear wants that."""
+def _normalise(model, weight, source, x, row, adapted):
+    """RMSNorm of one row into activations `x`, rounded too if any linear or the row's adapter wants that."""
     padded = get(model, at.HIDDEN_PADDED)
     rms_norm(source, weight, get(x, at.VALUES) + row * padded * 4, get(model, at.HIDDEN), padded, f32_at(get(model, at.EPS)))
-    if get(model, at.QUANTISED) != 0:
+    if get(model, at.QUANTISED) != 0 or adapted != 0:
         quantise(x, row, padded)
 
 
@@ -183,9 +185,9 @@ def _combine(model, step, row, scratch, adapted):
             store_f32(out + (head * dim + d) * 4, load_f32(scratch + 4 * d) / splat(f32_at(top + 4)))
         for d in range(whole, dim):
             set_f32(out + (head * dim + d) * 4, f32_at(scratch + 4 * d) / f32_at(top + 4))
-    _look(step, adapted, 3, out, row, 0)
-    if get(model, at.QUANTISED) != 0:
+    if get(model, at.QUANTISED) != 0 or adapted != 0:
         quantise(x, row, padded)
+    _look(step, adapted, 3, x, row, 0)
 
 
 @njit
@@ -197,9 +199,9 @@ def _mlp_row(model, layer, step, row, adapted):
     _add(step, adapted, 4, gate, row, 0)
     _add(step, adapted, 5, up, row, 1)
     silu_product(gate, up, get(x, at.VALUES) + row * padded * 4, get(layer + 8 * at.LINEAR_GATE, at.ROWS))
-    _look(step, adapted, 6, get(x, at.VALUES) + row * padded * 4, row, 2)
-    if get(model, at.QUANTISED) != 0:
+    if get(model, at.QUANTISED) != 0 or adapted != 0:
         quantise(x, row, padded)
+    _look(step, adapted, 6, x, row, 2)
 
 
 @njit
@@ -211,9 +213,10 @@ def _layer(model, layer, step, thread, index):
     for row in range(thread, rows, threads):
         if index > 0:
             _add(step, _adapter(step, row, index - 1), 6, stream + row * width, row, 2)
-        _normalise(model, get(layer, at.NORM_1), stream + row * width, normed, row)
+        adapted = _adapter(step, row, index)
+        _normalise(model, get(layer, at.NORM_1), stream + row * width, normed, row, adapted)
         for linear in range(3):
-            _look(step, _adapter(step, row, index), linear, get(normed, at.VALUES) + row * width, row, linear)
+            _look(step, adapted, linear, normed, row, linear)
     _meet(step)
     _linear(layer + 8 * at.LINEAR_Q, normed, rows, get(step, at.QUERIES), 0, step, phase)
     _linear(layer + 8 * at.LINEAR_K, normed, rows, get(step, at.KEYS), 0, step, phase + 1)
@@ -232,9 +235,9 @@ def _layer(model, layer, step, thread, index):
     for row in range(thread, rows, threads):
         adapted = _adapter(step, row, index)
         _add(step, adapted, 3, stream + row * width, row, 0)
-        _normalise(model, get(layer, at.NORM_2), stream + row * width, normed, row)
-        _look(step, adapted, 4, get(normed, at.VALUES) + row * width, row, 0)
-        _look(step, adapted, 5, get(normed, at.VALUES) + row * width, row, 1)
+        _normalise(model, get(layer, at.NORM_2), stream + row * width, normed, row, adapted)
+        _look(step, adapted, 4, normed, row, 0)
+        _look(step, adapted, 5, normed, row, 1)
     _meet(step)
     _linear(layer + 8 * at.LINEAR_GATE, normed, rows, get(step, at.GATED), 0, step, phase + 5)
     _linear(layer + 8 * at.LINEAR_UP, normed, rows, get(step, at.LIFTED), 0, step, phase + 6)
@@ -260,7 +263,7 @@ def decoder_step(model, step, thread):
     for i in range(thread, outputs, threads):
         row = get(get(step, at.OUTPUTS), i)
         _add(step, _adapter(step, row, layers - 1), 6, stream + row * width, row, 2)
-        _normalise(model, get(model, at.NORM), stream + row * width, final, i)
+        _normalise(model, get(model, at.NORM), stream + row * width, final, i, 0)
     _meet(step)
     _linear(get(model, at.HEAD), final, outputs, get(step, at.LOGITS), 0, step, layers * at.PHASES)
     _meet(step)
