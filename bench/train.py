@@ -14,6 +14,7 @@ unless both learnt, and alike.
 
 import argparse
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from harness import ROOT, Figure, finish, ratios, show
-from ingle.core.digest import digest_file
+from ingle.core.digest import digest_file, digest_json
 from ingle.engine.opening import checkpoint_tokenizer
 from ingle.home.place import find_home
 from ingle.measure.items import Exercise, part
@@ -39,7 +40,8 @@ from servers import say, start_bench
 
 EXAMPLES = """  python bench/train.py
   python bench/train.py --part cache
-  python bench/train.py --examples 48 --held-out 16 --rounds 1 --trial-steps 3      a quick look
+  python bench/train.py --examples 48 --held-out 16 --rounds 1 --peer weights,grouped,1,12      a quick look
+  python bench/train.py --folder runs      what is finished there is not done again
 """
 RATE, WARM_UP = 5e-4, 0.05
 WARM_STEPS = 2  # libraries prepare themselves in the first steps
@@ -54,6 +56,8 @@ class Place:
     folder: Path
     model: Path
     data: Path
+    digest: str
+    """Of the documents and the model."""
     examples: int
     tokens: int
 
@@ -68,6 +72,7 @@ def prepare(folder: Path, options: argparse.Namespace) -> tuple[Place, dict[str,
     gguf, home, suite = smollm2(), find_home(), find_suite(options.suite)
     checkpoint = open_checkpoint(gguf)
     tokenizer = checkpoint_tokenizer(checkpoint, gguf.parent)
+    folder.mkdir(parents=True, exist_ok=True)
     model = folder / "model"
     save_hf(model, checkpoint.config, {name: checkpoint.tensor(name).to_float32() for name in checkpoint.names}, tokenizer)
     items = suite.read(home, lambda *_: None)
@@ -96,14 +101,18 @@ def prepare(folder: Path, options: argparse.Namespace) -> tuple[Place, dict[str,
         "lengths": {str(q): int(np.percentile(sizes, q)) for q in (0, 10, 50, 90, 100)}, "held_out": len(held_out),
         "data_digest": train.digest, "model_sha256": digest_file(gguf),
     }  # fmt: skip
-    return Place(folder, model, folder / "documents.npz", len(train), int(sizes.sum())), about
+    return Place(folder, model, folder / "documents.npz", digest_json(about), len(train), int(sizes.sum())), about
 
 
 def run(place: Place, side: str, name: str, **settings: Any) -> dict[str, Any]:
-    """One training (or judgement) in a process of its own."""
+    """One training (or judgement) in a process of its own; not again if the folder holds what came of it, told the same."""
     out = place.folder / "runs" / name
+    spec = {"model": str(place.model), "data": str(place.data), "digest": place.digest, "out": str(out), **settings}
+    if (out / "result.json").exists() and json.loads((out / "spec.json").read_text()) == spec:
+        kept: dict[str, Any] = json.loads((out / "result.json").read_text())
+        return kept
+    shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    spec = {"model": str(place.model), "data": str(place.data), "out": str(out), **settings}
     (out / "spec.json").write_text(json.dumps(spec))
     command = [sys.executable, str(ROOT / "train_runs.py"), side, str(out / "spec.json")]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
@@ -114,6 +123,7 @@ def run(place: Place, side: str, name: str, **settings: Any) -> dict[str, Any]:
     if "tokens" in result:
         result["tokens_per_s"] = rate(result)
         say(f"{name}: {result['tokens_per_s']:.0f} tokens/s, {result['peak_mb']:.0f} MB, {len(result['seconds'])} steps")
+    (out / "result.json").write_text(json.dumps(result))
     return result
 
 
@@ -154,6 +164,14 @@ def choose_peer(place: Place, options: argparse.Namespace, batch: int) -> tuple[
     return {key: value for key, value in best.items() if key != "speed"}, trials
 
 
+def peer_of(text: str) -> dict[str, Any]:
+    """The Trainer's settings from `pure,random,2,7`."""
+    bf16, order, accumulate, batch = text.split(",")
+    if bf16 not in ("weights", "autocast", "pure") or order not in ("grouped", "random"):
+        raise argparse.ArgumentTypeError("must look like weights,grouped,1,12")
+    return {"bf16": bf16, "group": order == "grouped", "batch": int(batch), "accumulate": int(accumulate)}
+
+
 def _speed(tried: dict[str, Any]) -> float:
     speed: float = tried["speed"]
     return speed
@@ -162,11 +180,7 @@ def _speed(tried: dict[str, Any]) -> float:
 def against_peft(place: Place, about: dict[str, Any], options: argparse.Namespace) -> bool:
     """The first part. Returns whether it may be believed."""
     batch = max(1, round(options.batch_tokens / place.mean_tokens))
-    peer, trials = (
-        choose_peer(place, options, batch)
-        if options.trial_steps
-        else ({"bf16": "weights", "group": True, "batch": batch, "accumulate": 1}, {})
-    )
+    peer, trials = (options.peer, {}) if options.peer else choose_peer(place, options, batch)
     runs: dict[str, list[dict[str, Any]]] = {"Ingle": [], "PEFT": []}
     for seed in range(options.rounds):
         for name, side in (("Ingle", "ours"), ("PEFT", "peft")):
@@ -279,12 +293,18 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3, help="each with its own seed")
     parser.add_argument("--places", type=int, default=3, help="of the run at which held-out loss is measured")
-    parser.add_argument("--trial-steps", type=int, default=8, help="of each way to set the Trainer; 0 = bf16 weights, grouped, untried")
+    parser.add_argument("--trial-steps", type=int, default=8, help="of each way to set the Trainer")
+    parser.add_argument(
+        "--peer", type=peer_of, help="how to set it, untried: weights, autocast or pure; grouped or random; steps × documents"
+    )
+    parser.add_argument("--folder", type=Path, help="keep all runs there, so that an interrupted comparison goes on")
     parser.add_argument("--epochs", type=int, default=3, help="of --part cache")
     parser.add_argument("--cache-mb", type=int, default=1024)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="ingle-train-") as folder:
-        place, about = prepare(Path(folder), options)
+    if min(options.trial_steps, options.rounds, options.places) < 1 or options.epochs < 2:
+        parser.error("--trial-steps, --rounds and --places must be at least 1, --epochs at least 2")
+    with tempfile.TemporaryDirectory(prefix="ingle-train-") as scratch:
+        place, about = prepare((options.folder or Path(scratch)).resolve(), options)
         good = {"peft": against_peft, "cache": with_cache}[options.part](place, about, options)
     raise SystemExit(0 if good else 1)
 
