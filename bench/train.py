@@ -3,7 +3,7 @@
 Both train the same LoRA (all linears) of SmolLM2-135M-Instruct in bfloat16 on the same documents: conversations of a suite's training
 part, as long as they are, with the loss on answers. Learning rate, schedule, clipping, number of examples and (as near as packing allows)
 examples per step are the same. Each training has a process of its own, in turn. The Trainer may group by length, divide its batches and
-choose among three ways to bfloat16: what is fastest in a short run is the peer.
+choose between two ways to bfloat16: what is fastest in a short run is the peer.
 
 tokens/s: real tokens of all steps but the first two, without loading; memory: the most that the process ever had (VmHWM). Adapters are
 written at the same places of both runs and judged in Hugging Face's model in float32 on the same held-out documents: no ratio is shown
@@ -35,6 +35,7 @@ from ingle.model.checkpoint import open_checkpoint
 from ingle.model.export import save_hf
 from ingle.train.corpus import read_corpus
 from ingle.train.encode import Encoder
+from ingle.train.packing import Data, Order
 from model import smollm2
 from servers import say, start_bench
 
@@ -60,11 +61,8 @@ class Place:
     """Of the documents and the model."""
     examples: int
     tokens: int
-
-    @property
-    def mean_tokens(self) -> float:
-        """Of a document."""
-        return self.tokens / self.examples
+    steps: int
+    """That ours takes for an epoch."""
 
 
 def prepare(folder: Path, options: argparse.Namespace) -> tuple[Place, dict[str, Any]]:
@@ -96,12 +94,13 @@ def prepare(folder: Path, options: argparse.Namespace) -> tuple[Place, dict[str,
         held_out=np.arange(len(train), len(train) + len(held_out)),
     )
     sizes = train.sizes
+    steps = Order(Data(train, range(len(train))), options.batch_tokens // options.pieces, options.pieces, 0, 1, 0).steps(0)
     about = {
         "suite": options.suite, "examples": len(train), "tokens": int(sizes.sum()), "answer_tokens": int(train.answer.sum()),
         "lengths": {str(q): int(np.percentile(sizes, q)) for q in (0, 10, 50, 90, 100)}, "held_out": len(held_out),
         "data_digest": train.digest, "model_sha256": digest_file(gguf),
     }  # fmt: skip
-    return Place(folder, model, folder / "documents.npz", digest_json(about), len(train), int(sizes.sum())), about
+    return Place(folder, model, folder / "documents.npz", digest_json(about), len(train), int(sizes.sum()), steps), about
 
 
 def run(place: Place, side: str, name: str, **settings: Any) -> dict[str, Any]:
@@ -139,29 +138,36 @@ def settings_of(options: argparse.Namespace, seed: int, **others: Any) -> dict[s
         **settings,
         "epochs": 1,
         "max_steps": None,
-        "batch_tokens": options.batch_tokens,
+        "batch_tokens": options.batch_tokens // options.pieces,
+        "pieces": options.pieces,
         "cache_mb": 0,
         "places": options.places,
         **others,
     }
 
 
-def choose_peer(place: Place, options: argparse.Namespace, batch: int) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
-    """The Trainer's fastest settings, one choice after the other, and what each that was tried came to."""
+def choose_peer(place: Place, options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
+    """The Trainer's fastest settings, one choice after the other, and what each that was tried came to.
+
+    All in bfloat16, `pure`, is tried too, but not chosen: what is trained would be rounded after every step, in ours it is float32.
+    """
     trials: dict[str, dict[str, float]] = {}
     settings = settings_of(options, 0, max_steps=options.trial_steps + WARM_STEPS, places=0)
+    batch = max(1, round(place.examples / place.steps))  # so that both take as many steps
 
-    def tried(**chosen: Any) -> dict[str, Any]:
+    def tried(chosen: dict[str, Any]) -> tuple[float, dict[str, Any]]:
         name = f"{chosen['bf16']}, {'grouped' if chosen['group'] else 'random'}, {chosen['accumulate']} × {chosen['batch']}"
         result = run(place, "peft", f"trial {len(trials)}: {name}", **settings, **chosen)
         trials[name] = {key: result[key] for key in ("tokens_per_s", "peak_mb")}
-        return {**chosen, "speed": result["tokens_per_s"]}
+        return result["tokens_per_s"], chosen
 
-    best = max((tried(bf16=bf16, group=True, batch=batch, accumulate=1) for bf16 in ("weights", "autocast", "pure")), key=_speed)
-    others = [{"group": False}, {"batch": -(-batch // 2), "accumulate": 2}, {"batch": -(-batch // 4), "accumulate": 4}]
+    first = {"group": True, "batch": batch, "accumulate": 1}
+    best = max((tried({"bf16": bf16, **first}) for bf16 in ("weights", "autocast")), key=lambda pair: pair[0])
+    others = [{"group": False}, *({"batch": max(1, round(batch / pieces)), "accumulate": pieces} for pieces in (2, 4))]
     for other in others:
-        best = max(best, tried(**{**{key: value for key, value in best.items() if key != "speed"}, **other}), key=_speed)
-    return {key: value for key, value in best.items() if key != "speed"}, trials
+        best = max(best, tried({**best[1], **other}), key=lambda pair: pair[0])
+    tried({**best[1], "bf16": "pure"})
+    return best[1], trials
 
 
 def peer_of(text: str) -> dict[str, Any]:
@@ -172,15 +178,9 @@ def peer_of(text: str) -> dict[str, Any]:
     return {"bf16": bf16, "group": order == "grouped", "batch": int(batch), "accumulate": int(accumulate)}
 
 
-def _speed(tried: dict[str, Any]) -> float:
-    speed: float = tried["speed"]
-    return speed
-
-
 def against_peft(place: Place, about: dict[str, Any], options: argparse.Namespace) -> bool:
     """The first part. Returns whether it may be believed."""
-    batch = max(1, round(options.batch_tokens / place.mean_tokens))
-    peer, trials = (options.peer, {}) if options.peer else choose_peer(place, options, batch)
+    peer, trials = (options.peer, {}) if options.peer else choose_peer(place, options)
     runs: dict[str, list[dict[str, Any]]] = {"Ingle": [], "PEFT": []}
     for seed in range(options.rounds):
         for name, side in (("Ingle", "ours"), ("PEFT", "peft")):
@@ -207,7 +207,15 @@ def against_peft(place: Place, about: dict[str, Any], options: argparse.Namespac
     print(
         f"PEFT's fastest way: {peer}; padding {padding:.1%}; steps {len(runs['Ingle'][0]['tokens'])} and {len(runs['PEFT'][0]['tokens'])}"
     )
-    result: dict[str, Any] = {"data": about, "peer": peer, "trials": trials, "curves": curves, "faults": faults}
+    result: dict[str, Any] = {
+        "data": about,
+        "batch_tokens": options.batch_tokens,
+        "pieces": options.pieces,
+        "peer": peer,
+        "trials": trials,
+        "curves": curves,
+        "faults": faults,
+    }
     result["runs"] = {name: {"tokens_per_s": speed.table(), "peak_mb": memory.table()} for name, (speed, memory) in figures.items()}
     if not faults:
         faster, smaller = (ratios(mine, theirs) for mine, theirs in zip(figures["Ingle"], figures["PEFT"], strict=True))
@@ -289,7 +297,8 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=320)
     parser.add_argument("--held-out", type=int, default=64)
     parser.add_argument("--max-tokens", type=int, default=2048, help="no document may be longer")
-    parser.add_argument("--batch-tokens", type=int, default=2048)
+    parser.add_argument("--batch-tokens", type=int, default=2048, help="of a step")
+    parser.add_argument("--pieces", type=int, default=2, help="batches that make a step: more take less memory, and a little longer")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3, help="each with its own seed")
     parser.add_argument("--places", type=int, default=3, help="of the run at which held-out loss is measured")
@@ -301,7 +310,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3, help="of --part cache")
     parser.add_argument("--cache-mb", type=int, default=1024)
     options = parser.parse_args()
-    if min(options.trial_steps, options.rounds, options.places) < 1 or options.epochs < 2:
+    if min(options.trial_steps, options.rounds, options.places, options.pieces) < 1 or options.epochs < 2:
         parser.error("--trial-steps, --rounds and --places must be at least 1, --epochs at least 2")
     with tempfile.TemporaryDirectory(prefix="ingle-train-") as scratch:
         place, about = prepare((options.folder or Path(scratch)).resolve(), options)
