@@ -13,7 +13,11 @@ from torch import Tensor, nn
 from ingle.core.errors import ConfigError
 from ingle.model.module import Packed
 from ingle.train.attention import attend_on
+from ingle.train.corpus import Corpus
+from ingle.train.encode import Document
+from ingle.train.forward import final_states
 from ingle.train.optimisers import OptimiserSettings, Trained
+from ingle.train.packing import make_batch
 from ingle.tuning.bottleneck import BottleneckLinear
 from ingle.tuning.low_rank import LowRankLinear, LowRankSettings
 from ingle.tuning.method import find_method
@@ -22,7 +26,7 @@ from ingle.tuning.methods.ia3 import ScaledLinear
 from ingle.tuning.methods.pissa import principal
 from ingle.tuning.virtual import some_tokens, with_virtual
 from tests.engine.tiny import random_checkpoint, tiny_config
-from tests.train.tiny_train import HYBRID, corpus_of, documents, tiny_module
+from tests.train.tiny_train import HYBRID, corpus_of, documents, gradients, tiny_module
 
 MADE: dict[str, Callable[[nn.Linear], Any]] = {
     "low rank": lambda linear: LowRankLinear(linear, 3, 1.5, 0.0),
@@ -279,6 +283,32 @@ def test_packed_documents_each_have_their_virtual_tokens(name: str) -> None:
     assert got.virtual_tokens == 3
     plain = tiny_module(tiny_config(layers=HYBRID, qk_norm=True))
     torch.testing.assert_close(module.hidden(ids[None, 3:9]), plain.hidden(ids[None, 3:9]))  # without virtual tokens it is the model
+
+
+@pytest.mark.parametrize("name", ["prefix", "prompt"])
+def test_gradients_of_the_plain_forward_are_those_of_the_packed_one(name: str) -> None:
+    method, module = find_method(name), tiny_module()
+    got = method.attach(module, (0, 1), replace(method.Settings(), tokens=3), 0)
+    for part, parameter in module.named_parameters():
+        parameter.requires_grad_(part in got.parameters)
+    ids = torch.cat((torch.arange(3).expand(2, -1) + 70, torch.arange(10).view(2, 5) * 6), 1)
+    slopes = []
+    for packed in (False, True):
+        module.zero_grad()
+        if packed:
+            batch = make_batch(_corpus_of_ids(ids), [0, 1])
+            states = final_states(module, replace(batch, rows=torch.arange(16)))
+        else:
+            states = module.hidden(ids).flatten(0, 1)
+        (states * torch.linspace(-1, 1, 16)[:, None]).view(2, 8, -1)[:, 3:].sum().backward()
+        slopes.append(gradients(module))
+    assert slopes[0].keys() == got.parameters.keys()
+    for part, slope in slopes[0].items():
+        torch.testing.assert_close(slope, slopes[1][part], rtol=1e-4, atol=1e-5, msg=part)
+
+
+def _corpus_of_ids(ids: Tensor) -> Corpus:
+    return corpus_of([Document(row.numpy().astype(np.int32), np.arange(len(row)) > 3) for row in ids])
 
 
 @torch.no_grad()

@@ -26,12 +26,11 @@ class PrefixLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., K] → [..., N]."""
-        y = nn.functional.linear(x, self.weight, self.bias)
+        y = nn.functional.linear(x.flatten(0, -2), self.weight, self.bias)
         rows, numbers = self._embedding[0].last
-        if not len(rows):
-            return y
-        put: Tensor = _Put.apply(y.flatten(0, -2), self.prefix, rows, numbers)  # type: ignore[no-untyped-call]
-        return put.view(y.shape)
+        if len(rows):
+            y = _Put.apply(y, self.prefix, rows, numbers)  # type: ignore[no-untyped-call]
+        return y.view(*x.shape[:-1], -1)
 
 
 class _Put(torch.autograd.Function):
