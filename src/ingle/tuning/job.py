@@ -48,6 +48,8 @@ class Job:
     method: Method
     watch: TuneWatch
     command: str
+    key: str
+    """Digest of all that was asked for, but for what the data hold."""
     folder: Path
     """Of the unfinished run."""
     stop: Stop
@@ -62,6 +64,10 @@ class Job:
         limit = min(checkpoint.config.context_length, self.settings.train.batch_tokens) - virtual
         self.watch.bytes("reading examples", 0, None)
         return learn_from(files, tokenizer, limit, self.settings)
+
+    def work_folder(self, learnt: Learnt) -> Path:
+        """Where `train` works: one folder for each state of the data, so that data that changed begin anew."""
+        return self.folder / learnt.data.corpus.digest[:16]
 
     def standing(self, kept: Kept, learnt: Learnt) -> Standing | None:
         """How a kept model does on the held-out examples and on general text, as it is served."""

@@ -57,7 +57,7 @@ def make_delta(job: Job, checkpoint: Checkpoint, tokenizer: Tokenizer, files: Se
     job.check()
     before = job.standing(job.kept, learnt)
     job.check()
-    folder = job.folder / learnt.data.corpus.digest[:16]
+    folder = job.work_folder(learnt)
     start = _digests(attached.parameters)
     data = learnt.with_virtual(attached.virtual_tokens, checkpoint.config.vocab_size)
     trained = train(module, attached.parameters, data, settings.train, folder, Watch(job.watch.train, job.watch.say), objective)
@@ -69,13 +69,15 @@ def make_delta(job: Job, checkpoint: Checkpoint, tokenizer: Tokenizer, files: Se
     told = _report(job, learnt, trained, attached, moved, total)
     told["curve"] = report.curve(folder / report.STEPS)
     delta = put_delta(job.home, job.name, job.method.KIND, job.kept.digest, tensors, origin, told)
-    told["delta"] = delta.digest
-    target = job.home.delta_folder(delta.digest)
-    write_atomic(target / report.FILE, report.to_json(told), mode=0o600)
-    for name in (report.PLOT, report.STEPS):
-        if (folder / name).exists():
-            write_atomic(target / name, (folder / name).read_bytes(), mode=0o600)
     return delta, learnt, before
+
+
+def keep_curves(job: Job, learnt: Learnt, delta: Delta) -> None:
+    """Puts the loss of every step, and its plot, beside the delta. Raises HomeError."""
+    for name in (report.PLOT, report.STEPS):
+        path = job.work_folder(learnt) / name
+        if path.exists():
+            write_atomic(job.home.delta_folder(delta.digest) / name, path.read_bytes(), mode=0o600)
 
 
 def check_touched(attached: Attached, method: str) -> None:
@@ -107,7 +109,7 @@ def _objective(job: Job, module: CausalLM, learnt: Learnt) -> Objective:
         return Answers()
     reference = None
     if told.kind != "orpo":
-        folder = job.folder / learnt.data.corpus.digest[:16]
+        folder = job.work_folder(learnt)
         reference = reference_log_probabilities(module, learnt.data.corpus, settings.batch_tokens, folder)
     return Preference(told.kind, reference, told.beta, told.smoothing)
 
@@ -128,6 +130,7 @@ def _origin(job: Job, learnt: Learnt) -> dict[str, str]:
         "versions": f"ingle {__version__}, torch {torch.__version__}, python {platform.python_version()}",
         "threads": str(torch.get_num_threads()),
         "command": job.command,
+        "run": job.key,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     work.write_origin(job.folder, origin)
@@ -146,7 +149,7 @@ def _put_back(parameters: Mapping[str, nn.Parameter], values: Mapping[str, torch
 
 
 def _report(job: Job, learnt: Learnt, trained: TrainReport, attached: Attached, moved: int, total: int) -> dict[str, Any]:
-    before, after = report.held_out_of(trained)
+    before, after = report.held_out_of(trained, job.settings.train.patience)
     notes = learnt.notes()
     if moved < len(attached.touched):
         notes.append(f"{len(attached.touched) - moved} of {len(attached.touched)} parts have not moved at all")

@@ -32,10 +32,9 @@ def curve(path: Path) -> dict[str, list[list[float]]]:
     return {"loss": loss, "held_out": [[step, value] for step, _, value in rows if not math.isnan(value)]}
 
 
-def held_out_of(trained: TrainReport) -> tuple[float | None, float | None]:
+def held_out_of(trained: TrainReport, patience: int) -> tuple[float | None, float | None]:
     """Held-out loss before training, and of the parameters that were kept, as training computes it."""
-    kept = trained.best_held_out if trained.best_step != trained.steps and trained.stopped == "early" else trained.held_out
-    return trained.first_held_out, kept
+    return trained.first_held_out, trained.best_held_out if patience else trained.held_out
 
 
 def trained_change(report: Mapping[str, Any]) -> float | None:

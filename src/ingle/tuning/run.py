@@ -11,6 +11,7 @@ from typing import Any
 
 from ingle.core.delta import Delta
 from ingle.core.digest import digest_json
+from ingle.core.errors import PullError
 from ingle.core.event import Sink
 from ingle.core.files import write_atomic
 from ingle.engine.opening import checkpoint_tokenizer
@@ -25,7 +26,7 @@ from ingle.tuning.data import bring, find_sources
 from ingle.tuning.job import Job, TuneWatch
 from ingle.tuning.judge import judge
 from ingle.tuning.kept_model import open_weights
-from ingle.tuning.making import make_delta
+from ingle.tuning.making import keep_curves, make_delta
 from ingle.tuning.method import chosen_layers, find_method
 from ingle.tuning.settings import TuneSettings, plain
 
@@ -59,7 +60,8 @@ def tune(
     `tune` as soon as the delta is kept, `tune.judge` when it is measured; both again if the call goes on after that.
 
     Raises ConfigError for whatever can't be used (name, method, options, layers, data), what opening the model raises, TrainError,
-    HomeError, and Interrupted after Ctrl-C or SIGTERM. After any of them the same call goes on where it was.
+    HomeError, and Interrupted after Ctrl-C or SIGTERM. After any of them the same call goes on where it was; after none of them it changes
+    nothing any more.
     """
     check_name(name)
     method, sources = find_method(settings.method), find_sources(data)
@@ -69,7 +71,7 @@ def tune(
         watch.say(f"an unfinished run that nobody went on with for {work.DAYS} days was let go ({gone[:12]})")
     place = digest_json([kept.digest, name.lower()])[:16]
     with home.lock(f"tune-{place}", timeout_s=0), stop_signals() as stop:
-        return _run(Job(home, kept, sources, name, settings, method, watch, command, work.folder_of(home, key), stop), sink)
+        return _run(Job(home, kept, sources, name, settings, method, watch, command, key, work.folder_of(home, key), stop), sink)
 
 
 def _run(job: Job, sink: Sink) -> Tuned:
@@ -78,32 +80,52 @@ def _run(job: Job, sink: Sink) -> Tuned:
     checkpoint = open_weights(home, kept)
     tokenizer = checkpoint_tokenizer(checkpoint, home.base_folder(kept.base))
     chosen_layers(checkpoint.config, job.settings.layers)
-    if job.settings.judge.forgetting:  # nobody should hear after an hour that the text can't be had
-        find_suite(job.settings.judge.general).read(home, job.watch.bytes)
+    _need_general(job)
     files = bring(home, job.sources, job.settings.max_examples, job.folder / "data", job.watch.bytes)
     job.check()
     if ours is None:
         delta, learnt, before = make_delta(job, checkpoint, tokenizer, files)
     else:
+        told = delta_report(home, ours.digest) or {}
+        learnt = job.learnt(checkpoint, tokenizer, files, told.get("virtual_tokens", 0))
+        if learnt.data.corpus.digest != ours.origin["data_digest"]:
+            refuse_taken_delta(home, job.name, kept.digest)
+        if told.get("finished"):
+            job.watch.say(f"{kept.name}+{job.name} was made by this very command already")
+            return _result(job, ours, told)
         job.watch.say("trained already; what is left is to measure it")
-        virtual = (delta_report(home, ours.digest) or {}).get("virtual_tokens", 0)
-        learnt = job.learnt(checkpoint, tokenizer, files, virtual)
         delta, before = ours, job.standing(kept, learnt)
-    told: dict[str, Any] = {**(delta_report(home, delta.digest) or {}), "delta": delta.digest}
-    sink(report.trained_event(told))
+    keep_curves(job, learnt, delta)
+    trained: dict[str, Any] = {**(delta_report(home, delta.digest) or {}), "delta": delta.digest}
+    sink(report.trained_event(trained))
     above = get_kept(home, f"{kept.name}+{delta.name}")
-    judgement = judge(before, job.standing(above, learnt), job.settings.judge, report.trained_change(told))
-    done = report.with_judgement(told, judgement)
+    judgement = judge(before, job.standing(above, learnt), job.settings.judge, report.trained_change(trained))
+    done = report.with_judgement(trained, judgement)
     write_atomic(home.delta_folder(delta.digest) / report.FILE, report.to_json(done), mode=0o600)
     if event := report.judged_event(done):
         sink(event)
+    return _result(job, delta, done)
+
+
+def _result(job: Job, delta: Delta, told: Mapping[str, Any]) -> Tuned:
     work.clean(job.folder)
-    return Tuned(above, delta, done, home.delta_folder(delta.digest) / report.PLOT)
+    above = get_kept(job.home, f"{job.kept.name}+{delta.name}")
+    return Tuned(above, delta, told, job.home.delta_folder(delta.digest) / report.PLOT)
 
 
 def _already_kept(job: Job) -> Delta | None:
-    """The delta, if this very run was stopped after keeping it. Raises ConfigError if another one has the name."""
-    origin = work.read_origin(job.folder)
-    same = [delta for delta in list_deltas(job.home, job.kept.digest) if delta.name == job.name and dict(delta.origin) == origin]
+    """The delta, if this very run has kept it already. Raises ConfigError if another one has the name."""
+    same = [delta for delta in list_deltas(job.home, job.kept.digest) if delta.name == job.name and delta.origin.get("run") == job.key]
     refuse_taken_delta(job.home, job.name, job.kept.digest, same[0].digest if same else "")
     return same[0] if same else None
+
+
+def _need_general(job: Job) -> None:
+    """Makes sure that the general text is here: nobody should hear after an hour that it can't be had."""
+    if not job.settings.judge.forgetting:
+        return
+    try:
+        find_suite(job.settings.judge.general).read(job.home, job.watch.bytes)
+    except PullError as error:
+        cure = f"{error.cure} Or leave out how much the model forgets: --forgetting 0 (judge.forgetting)."
+        raise PullError(error.field, error.rule, error.got, cure.strip()) from error
