@@ -17,6 +17,8 @@ STOREYS = {
     "serve": 7,
     "cli": 8,
 }  # fmt: skip
+REGISTRIES = ("tuning/methods/",)
+"""Folders in a room in which every file is one of a kind."""
 MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 60
 LONGER_FILES: dict[str, int] = {}
@@ -87,7 +89,8 @@ def test_core_needs_only_numpy_and_serving_needs_no_torch(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=relative)
 def test_sizes(path: Path) -> None:
     name = relative(path)
-    assert len(path.relative_to(SOURCE).parts) <= 2, f"{name}: folders are two deep at the most"
+    deepest = 3 if name.startswith(REGISTRIES) else 2
+    assert len(path.relative_to(SOURCE).parts) <= deepest, f"{name}: folders are two deep at the most"
     lines = path.read_text("utf-8").splitlines()
     assert code_lines(lines) <= LONGER_FILES.get(name, MAX_FILE_LINES), f"{name} has {code_lines(lines)} code lines"
     for node in ast.walk(ast.parse("\n".join(lines))):
