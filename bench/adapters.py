@@ -4,10 +4,10 @@ First: 8 sequences, each with another random LoRA of rank 16 on all linears, one
 with the base alone, in alternating rounds. Before anything is timed, the logits of each sequence must be those of the same sequence alone
 with its adapter, to the last bit; and those of the first layers must be their twins' in NumPy.
 
-Then: a server writes 4 streams. A delta is put into its home and asked for; what is reported is the longest wait between two pieces of
-one of the streams, from the moment at which the delta is kept until its first answer is whole, beside the longest wait in as long a time
-before. Then the delta is removed, and the base must answer as before it came, with the same log-probabilities. Kinds that stay beside the
-weights (lora) are what the bar is for; one that is merged (dora) shows what packing 135 million weights does to others.
+Then: a server writes 4 streams. A delta comes into its home and is asked for, and removed once it has answered; what is reported is the
+longest wait between two pieces of one of the streams in that time, beside the longest one in the second before. Afterwards the base must
+answer as before, with the same log-probabilities, and the delta not at all. Kinds that stay beside the weights (lora) are what the bar is
+for; one that is merged (dora) shows what packing 135 million weights does to others.
 """
 
 import asyncio
@@ -42,11 +42,13 @@ from model import smollm2
 from servers import Server, say, scratch_home, start_bench, start_ingle, stopping
 
 EXAMPLES = """  python bench/adapters.py
-  python bench/adapters.py --rounds 3 --tokens 32 --loads 2
+  python bench/adapters.py --rounds 3 --tokens 32 --loads 2 --kinds lora
   python bench/adapters.py --only speed
 """
 SLOWER_BAR, GAP_BAR_S = 0.15, 0.100
 RANK = 16
+STREAM_TOKENS = 4000
+"""Longer than any delta takes; streams are ended when it is there."""
 Additions = dict[str, Addition]
 
 
@@ -159,11 +161,11 @@ class Loaded:
     """What came of one delta that came while streams were written."""
 
     gap_s: float
-    """Longest wait of a stream while it was loaded."""
+    """Longest wait of a stream while it came and went."""
     before_s: float
     """Longest wait of a stream in a second before."""
     ready_s: float
-    """From keeping the delta to the end of its first answer of one token."""
+    """From the moment at which the delta is kept to the end of its first answer of one token."""
 
 
 def body(model: str, seed: int, tokens: int, **more: Any) -> dict[str, Any]:
@@ -179,6 +181,7 @@ def longest_wait(replies: Sequence[Reply], start: float, end: float) -> float:
     for reply in replies:
         times = [when for when, piece in reply.pieces if piece.startswith(b"data: {")]
         waits += [later - max(before, start) for before, later in pairwise(times) if start < later and before < end]
+        waits.append(end - max(times[-1], start))
     return max(waits)
 
 
@@ -190,40 +193,44 @@ async def answer(server: Server, model: str) -> list[Any]:
     return [[choice["message"], choice["logprobs"]] for _, event in reply.events for choice in event["choices"]]
 
 
-async def load_once(server: Server, home: Home, kind: str, turn: int, streams: int, tokens: int) -> Loaded:
-    """Puts a delta into the home and asks for it, while streams are written; then removes it."""
+async def load_once(server: Server, home: Home, kind: str, turn: int, streams: int) -> Loaded:
+    """Brings a delta into the home and asks for it, while streams are written; then removes it.
+
+    It is made before, beside the home, and comes by a rename as `put_delta` ends with one: what is measured is the server's doing alone.
+    """
     kept = get_kept(home, "smollm2")
     config = open_checkpoint(home.base_folder(kept.base)).config
-    tensors = tensors_of(kind, random_lora(config, RANK, 1000 + turn))
+    name, beside = f"{kind}{turn}", Home(home.root / "beside")
+    made = put_delta(beside, name, kind, kept.digest, tensors_of(kind, random_lora(config, RANK, 1000 + turn)), {"seed": str(turn)})
     expected = await answer(server, "smollm2")
     running = [Reply() for _ in range(streams)]
-    asked = (body("smollm2", 100 * turn + i, tokens, temperature=0.8, stream=True) for i in range(streams))
+    asked = (body("smollm2", 100 * turn + i, STREAM_TOKENS, temperature=0.8, stream=True) for i in range(streams))
     tasks = [asyncio.create_task(ask(server, one, reply=reply)) for one, reply in zip(asked, running, strict=True)]
     while any(len(reply.pieces) < 10 for reply in running):
         await asyncio.sleep(0.01)
     await asyncio.sleep(1.0)
-    name = f"{kind}{turn}"
-    # In a thread, as another process would: the client must go on reading its streams. Writing the delta is part of what is measured.
     began = time.perf_counter()
-    await asyncio.to_thread(put_delta, home, name, kind, kept.digest, tensors, {"seed": str(turn)})
+    beside.delta_folder(made.digest).rename(home.delta_folder(made.digest))
     first = await ask(server, body(f"smollm2+{name}", turn, 1))
-    ended = time.perf_counter()
+    answered = time.perf_counter()
     if first.status != 200:
         raise SystemExit(f"smollm2+{name}: {first.pieces}")
     remove(home, f"smollm2+{name}")
-    replies = await asyncio.gather(*tasks)
-    if any(reply.status != 200 or reply.finish != "length" for reply in replies):
-        raise SystemExit("a stream broke off when a delta came or went")
-    if min(reply.pieces[-1][0] for reply in replies) < ended:
-        raise SystemExit("the streams ended before the delta was there: ask for more --stream-tokens")
     if (await ask(server, body(f"smollm2+{name}", turn, 1))).status != 404:
         raise SystemExit("a delta that was removed still answers")
+    await asyncio.sleep(0.2)
+    ended = time.perf_counter()
+    if any(task.done() for task in tasks):
+        raise SystemExit("a stream ended, or broke off, while a delta came and went")
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
     if await answer(server, "smollm2") != expected:
         raise SystemExit("the base answers otherwise than before the delta came")
-    return Loaded(longest_wait(replies, began, ended), longest_wait(replies, began - 1, began), ended - began)
+    return Loaded(longest_wait(running, began, ended), longest_wait(running, began - 1, began), answered - began)
 
 
-def loads(kinds: Sequence[str], count: int, streams: int, tokens: int, threads: int, home: Home) -> dict[str, Any]:
+def loads(kinds: Sequence[str], count: int, streams: int, threads: int, home: Home) -> dict[str, Any]:
     """Waits of streams while deltas of these kinds come."""
     result: dict[str, Any] = {}
     rows: list[list[object]] = [["delta", "longest wait, s", "in the second before, s", "asked to answered, s"]]
@@ -232,7 +239,7 @@ def loads(kinds: Sequence[str], count: int, streams: int, tokens: int, threads: 
         for kind in kinds:
             found = []
             for turn in range(count):
-                found.append(asyncio.run(load_once(server, home, kind, turn, streams, tokens)))
+                found.append(asyncio.run(load_once(server, home, kind, turn, streams)))
                 say(f"{kind}: load {turn + 1} of {count}, {found[-1].gap_s * 1000:.0f} ms")
             waits, before, ready = (Figure(tuple(getattr(one, part) for one in found)) for part in ("gap_s", "before_s", "ready_s"))
             rows.append([kind, waits, before, ready])
@@ -253,7 +260,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--loads", type=int, default=7)
     parser.add_argument("--streams", type=int, default=4)
-    parser.add_argument("--stream-tokens", type=int, default=1200)
     parser.add_argument("--kinds", nargs="+", default=["lora", "dora"], choices=["lora", "dora"])
     parser.add_argument("--only", choices=["speed", "loads"])
     options = parser.parse_args()
@@ -264,7 +270,7 @@ def main() -> None:
             result |= speed(options.rounds, options.tokens, options.sequences, options.rank, options.threads, home)
             missed |= result["slower"] > SLOWER_BAR
         if options.only != "speed":
-            result |= loads(options.kinds, options.loads, options.streams, options.stream_tokens, options.threads, home)
+            result |= loads(options.kinds, options.loads, options.streams, options.threads, home)
             missed |= "lora" in result["loads"] and result["loads"]["lora"]["longest_wait_s"]["high"] > GAP_BAR_S
     finish("adapters", result)
     sys.exit(missed)

@@ -1,6 +1,7 @@
 """Opening a kept model: packed once, checked at every start, told apart by format, and damage is said."""
 
 import gc
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +24,8 @@ from ingle.home.deltas import delta_tensors, get_delta, put_delta
 from ingle.home.kept import Kept, get_kept, remove
 from ingle.home.place import Home
 from ingle.home.pull import pull
-from ingle.model.checkpoint import Checkpoint, expected_shapes
+from ingle.kernels.layout import INT8
+from ingle.model.checkpoint import Checkpoint, expected_shapes, open_checkpoint
 from ingle.model.export import save_hf
 from tests.engine.test_answer import byte_tokenizer
 from tests.engine.test_changes import DOWN, OUT, K, Q, random_change
@@ -230,7 +232,39 @@ def test_deltas_that_cannot_be_served_say_why(place: Place) -> None:
     put_delta(place.home, "odd", "holes", lora.base, {"a": np.ones(3, np.float32)}, {})
     with pytest.raises(DeltaError, match="known kind"):
         open_model(kept_source(place.home, get_kept(place.home, "tiny+odd")), "int8", 1)
+    with pytest.raises(DeltaError, match="known kind"):  # the same, told by the process that packs
+        Opener("int8", 1)(place.home, get_kept(place.home, "tiny+odd"))
     large = {part: np.full((2, 2, 3, 16), 1e6, np.float32) for part in ("prefix.keys", "prefix.values")}
     put_delta(place.home, "large", "prefix", lora.base, large, {})
     with pytest.raises(DeltaError, match="float16"):
         open_model(kept_source(place.home, get_kept(place.home, "tiny+large")), "int8", 1)
+
+
+def test_real_weights_keep_their_four_bits_where_no_delta_touched_them(smollm2_home: Home, tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.root.mkdir()
+    (home.root / "bases").symlink_to(smollm2_home.bases)
+    shutil.copytree(smollm2_home.models, home.models)
+    kept = get_kept(home, "smollm2")
+    home.packs.mkdir()
+    home.pack_folder(kept.base).symlink_to(smollm2_home.pack_folder(kept.base))
+    config = open_checkpoint(home.base_folder(kept.base)).config
+    change = random_change(config, "lora", 1, (Q, DOWN))
+    small = dict(change.tensors)
+    beside_digest = put_delta(home, "beside", "lora", kept.base, small, {}).digest
+    put_delta(
+        home, "same", "ia3", get_kept(home, "smollm2+beside").digest, {f"{Q}.ia3_l": np.ones((config.hidden_size, 1), np.float32)}, {}
+    )
+    beside, whole = (open_model(kept_source(home, get_kept(home, name))) for name in ("smollm2+beside", "smollm2+beside+same"))
+    [info] = list_packs(kept_source(home, get_kept(home, "smollm2+beside+same")))
+    [before] = list_packs(kept_source(home, get_kept(home, "smollm2+beside")))
+    changed = {name for name, place in info.places.items() if place.kind != before.places[name].kind}
+    assert changed == {f"{Q}.weight", f"{DOWN}.weight"}
+    assert {info.places[name].kind for name in changed} == {INT8}
+    assert (before.base_digest, info.base_digest) == (kept.base, get_kept(home, "smollm2+beside+same").digest)
+    first, second = logits(beside), logits(whole)
+    plain = logits(LanguageModel("smollm2", beside.backend, beside.tokenizer))
+    effect = np.abs(first - plain).max(axis=1).mean()
+    assert effect > 0.5, f"{beside_digest} does something"
+    # Merged or beside the weights it is the same delta, but for the rounding of either.
+    assert np.abs(first - second).max(axis=1).mean() < 0.2 * effect

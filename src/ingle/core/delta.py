@@ -1,7 +1,8 @@
 """Every change to a model is a `Delta`: named tensors + the digest of the base that they apply to + how they came about."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 
 from ingle.core.digest import digest_json
@@ -17,7 +18,7 @@ class TensorEntry:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Delta:
     """The manifest of one change. The tensors themselves lie beside it in a safetensors file."""
 
@@ -32,10 +33,10 @@ class Delta:
     origin: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """How it came about: command, data digest, seed, versions."""
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """SHA-256 over the manifest, and through the tensors' digests over every byte."""
-        tensors = {name: asdict(entry) for name, entry in self.tensors.items()}
+        """SHA-256 over the manifest, and through the tensors' digests over every byte. Takes some ms the first time."""
+        tensors = {name: {"shape": entry.shape, "dtype": entry.dtype, "sha256": entry.sha256} for name, entry in self.tensors.items()}
         return digest_json(
             {"name": self.name, "kind": self.kind, "base": self.base_digest, "tensors": tensors, "origin": dict(self.origin)}
         )

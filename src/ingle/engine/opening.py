@@ -115,6 +115,8 @@ def open_model(
 class Opener:
     """Opens kept models in one format. Those with the same weights share one backend: the weights lie in memory once, and requests
     for any of these models go into one batch. A backend is let go when no model uses it any more.
+
+    Where nobody watches, weights are packed by a process of its own (engine/warming.py), so that answers which are being written go on.
     """
 
     def __init__(self, format_: str = "auto", threads: int | None = None, cache_dtype: str | None = None) -> None:
@@ -123,21 +125,25 @@ class Opener:
         self._tokenizers: WeakValueDictionary[str, Tokenizer] = WeakValueDictionary()
         self._locks: dict[str, Lock] = {}
 
-    def __call__(self, home: Home, kept: Kept, progress: Progress = silent) -> LanguageModel:
+    def __call__(self, home: Home, kept: Kept, progress: Progress | None = None) -> LanguageModel:
         """The model. Raises what `kept_source` and `open_model` raise. For several threads at once."""
-        source = kept_source(home, kept)
+        source, format_ = kept_source(home, kept), self._settings[0]
         with self._locks.setdefault(source.digest, Lock()):
-            backend, tokenizer = self._backends.get(source.digest), self._tokenizers.get(source.digest)
+            backend, tokenizer = self._backends.get(source.digest), self._tokenizers.get(kept.base)  # no delta touches the words
             if backend is None or tokenizer is None:
-                backend, tokenizer = _open_weights(source, *self._settings, progress)
-                self._backends[source.digest], self._tokenizers[source.digest] = backend, tokenizer
+                if progress is None and read_pack(source.packs / format_, source.digest) is None:
+                    from ingle.engine.warming import warm_apart
+
+                    warm_apart(home, kept, format_, self._settings[2])
+                backend, tokenizer = _open_weights(source, *self._settings, progress or silent, tokenizer)
+                self._backends[source.digest], self._tokenizers[kept.base] = backend, tokenizer
         return _with_deltas(source, backend, tokenizer)
 
 
 def _open_weights(
-    source: Source, format_: str, threads: int | None, cache_dtype: str | None, progress: Progress
+    source: Source, format_: str, threads: int | None, cache_dtype: str | None, progress: Progress, known: Tokenizer | None = None
 ) -> tuple[CpuBackend, Tokenizer]:
-    """The base with what is merged into it."""
+    """The base with what is merged into it. `known`: its tokenizer; to make one from its file holds all other threads up for 0.1 s."""
     info = warm(source, format_, cache_dtype, progress)
     folder = source.packs / format_
     fault: list[IngleError] = []
@@ -151,7 +157,7 @@ def _open_weights(
     checking = Thread(target=check)
     checking.start()
     try:
-        tokenizer = open_tokenizer(folder)
+        tokenizer = known or open_tokenizer(folder)
         backend = CpuBackend(folder, info, threads, cache_dtype or default_cache(format_))
     finally:
         checking.join()

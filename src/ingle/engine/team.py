@@ -24,13 +24,15 @@ class Team:
         self.threads = threads
         self.counter = np.zeros(16, np.int64)
         """Where the threads of a kernel meet (kernels/sync.py); a thread may still look at it when the caller has gone on."""
-        self._inboxes: list[SimpleQueue[Job | None]] = [SimpleQueue() for _ in range(threads - 1)]
-        for number, inbox in enumerate(self._inboxes, 1):
-            threading.Thread(target=_work, args=(inbox, number, self.counter), name=f"ingle-{number}", daemon=True).start()
+        self._inboxes: list[SimpleQueue[Job | None]] = []
         weakref.finalize(self, _dismiss, self._inboxes)
 
     def run(self, kernel: Callable[..., None], *arguments: int) -> None:
         """Runs kernel(*arguments, thread) on every thread; returns when the caller's own part, which waits for all, is done."""
+        while len(self._inboxes) < self.threads - 1:  # now: they get the priority of who computes, not of who opened the model
+            self._inboxes.append(SimpleQueue())
+            work = (self._inboxes[-1], len(self._inboxes), self.counter)
+            threading.Thread(target=_work, args=work, name=f"ingle-{len(self._inboxes)}", daemon=True).start()
         for inbox in self._inboxes:
             inbox.put((kernel, arguments))
         kernel(*arguments, 0)

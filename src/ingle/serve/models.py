@@ -1,5 +1,6 @@
 """`/v1/models`, `/health` and `/metrics`: what is here, whether it is well, and what it does."""
 
+import asyncio
 from datetime import datetime
 from typing import Any
 
@@ -18,13 +19,13 @@ router = APIRouter()
 @router.get("/v1/models", tags=["models"])
 async def models(service: Service = Depends(service_of), _who: str = Depends(asker)) -> dict[str, Any]:  # noqa: B008 - FastAPI's way
     """The models that may be asked, the default first."""
-    return {"object": "list", "data": [_model(kept) for kept in service.shelf.offered()]}
+    return {"object": "list", "data": [_model(kept) for kept in await asyncio.to_thread(service.shelf.offered)]}
 
 
 @router.get("/v1/models/{name:path}", tags=["models"])
 async def model(name: str, service: Service = Depends(service_of), _who: str = Depends(asker)) -> dict[str, Any]:  # noqa: B008
     """One of them."""
-    return _model(service.shelf.kept(name))
+    return _model(await asyncio.to_thread(service.shelf.kept, name))
 
 
 @router.get("/health", tags=["operation"])
@@ -32,7 +33,7 @@ async def health(service: Service = Depends(service_of)) -> dict[str, Any]:  # n
     """Whether the server answers, how busy it is, and how many kept models it can't offer because their files are damaged."""
     scheduler = service.scheduler
     busy = {"running": scheduler.running, "queued": scheduler.queued}
-    return {"status": "ok", "version": __version__, **busy, "damaged_models": service.shelf.damaged()}
+    return {"status": "ok", "version": __version__, **busy, "damaged_models": await asyncio.to_thread(service.shelf.damaged)}
 
 
 @router.get("/metrics", tags=["operation"], response_class=Response, responses={200: {"content": {"text/plain": {}}}})

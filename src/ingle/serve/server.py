@@ -22,6 +22,9 @@ HEAD_BYTES = 320 << 10
 """Largest head. The protocol keeps all of it; a read of 256 kB may also hold the end of the body before it."""
 _BACKLOG = 512
 """Connections that wait to be accepted."""
+_TURN_S = 0.0005
+"""Longest that a thread which works in Python holds up another. With Python's own 5 ms, a model that is being opened cost every token
+some 50 ms: on its way to the client it is in the hands of four threads."""
 _FILES = 16_384
 """Files and connections that may be open at once."""
 
@@ -61,6 +64,7 @@ def serve(service: Service, bound: socket.socket) -> bool:
     )  # fmt: skip
     server = Server(config, service)
     _allow_connections()
+    sys.setswitchinterval(_TURN_S)
     with bound:
         server.run([bound])
     return server.started

@@ -4,7 +4,11 @@ What is kept is looked up at every request, so a delta that comes while the serv
 """
 
 import asyncio
+import os
+import sys
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -14,6 +18,9 @@ from ingle.home.kept import Kept, get_kept, list_models
 from ingle.home.place import Home
 from ingle.serve.logs import log
 
+_NICE = 10
+"""How much an opening gives way. Without this, the system lets it have the core of a computing thread for as long as it takes, and the
+other threads wait for that one: every stream then stands still."""
 Opener = Callable[[Home, Kept], LanguageModel]
 
 
@@ -23,7 +30,7 @@ class Shelf:
 
     home: Home
     open: Opener
-    """Takes seconds: called in a thread of its own."""
+    """Takes up to some seconds: called in a thread of its own, which gives way to those that compute."""
     default: str
     """Answers where a request names no model."""
     only: tuple[str, ...] = ()
@@ -32,6 +39,7 @@ class Shelf:
     """What is wrong with kept models that can't be offered, by name, as of the last listing."""
     _opened: dict[str, tuple[Kept, LanguageModel]] = field(default_factory=dict)
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
+    _opening: Executor = field(default_factory=lambda: ThreadPoolExecutor(4, "opening", _give_way))
 
     def offered(self) -> list[Kept]:
         """What may be asked for, the default first. What was opened and is not kept any more is let go with the last of its answers.
@@ -63,13 +71,13 @@ class Shelf:
 
     async def get(self, name: str) -> LanguageModel:
         """The model, opened. Raises NotKept, and what opening raises."""
-        kept = self.kept(name)
+        kept = await asyncio.to_thread(self.kept, name)  # a manifest that is new takes 10 ms to read
         async with self._locks.setdefault(kept.name, asyncio.Lock()):
             known = self._opened.get(kept.name)
             if known is not None and (known[0].base, known[0].deltas) == (kept.base, kept.deltas):
                 return known[1]
-            self.offered()  # lets go what is gone, before more comes
-            model = await asyncio.to_thread(self.open, self.home, kept)
+            await asyncio.to_thread(self.offered)  # lets go what is gone, before more comes
+            model = await asyncio.get_running_loop().run_in_executor(self._opening, self.open, self.home, kept)
             self.put(kept, model)
             return model
 
@@ -85,3 +93,11 @@ class Shelf:
 
     def _offers(self, name: str) -> bool:
         return not self.only or any(name == one or name.startswith(f"{one}+") for one in self.only)
+
+
+def _give_way() -> None:
+    """Lowers the priority of this thread, where a thread has one of its own (Linux), and so of what it starts."""
+    if sys.platform == "linux":
+        me = threading.get_native_id()
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, me, os.getpriority(os.PRIO_PROCESS, me) + _NICE)
