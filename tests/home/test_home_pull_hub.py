@@ -130,7 +130,7 @@ def test_a_killed_pull_is_resumed(home: Home, hub: Site) -> None:
 
 
 def test_two_processes_bring_it_once(home: Home, hub: Site) -> None:
-    hub.slow_s = 0.02
+    hub.slow_s = 0.1  # longer than the second process takes to start on a busy machine
     command = [sys.executable, "-c", PULL, str(home.root), REPO, hub.address]
     children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     outputs = [child.communicate(timeout=30)[0] for child in children]
