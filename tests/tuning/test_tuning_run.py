@@ -26,7 +26,7 @@ from ingle.measure.suites import SUITES
 from ingle.tuning import making
 from ingle.tuning.data import find_sources
 from ingle.tuning.job import TuneWatch
-from ingle.tuning.method import Attached
+from ingle.tuning.method import Attached, check_touched
 from ingle.tuning.report import figure, judged_event, trained_event
 from ingle.tuning.run import tune
 from ingle.tuning.settings import settings_of
@@ -218,10 +218,11 @@ def test_what_the_model_has_no_place_for(tiny_home: Home, tmp_path: Path) -> Non
 
 def test_fewer_parts_than_intended_are_an_error() -> None:
     whole = Attached({"a.w": None}, ("a", "b"), ("a", "b"), dict)  # type: ignore[dict-item]
-    making.check_touched(whole, "lora")
-    for attached, got in ((replace(whole, touched=("a",)), "1 of 2, not b"), (replace(whole, intended=(), touched=()), "0 of 0")):
-        with pytest.raises(ConfigError, match=f"must all get something to train from lora.*got {got}"):
-            making.check_touched(attached, "lora")
+    check_touched(whole)
+    fewer = replace(whole, touched=("a",)), r"\(2\), got 1, without b"
+    for attached, got in (fewer, (replace(whole, intended=(), touched=()), r"\(0\), got none asked for")):
+        with pytest.raises(ConfigError, match=f"must touch every intended part of the model {got}"):
+            check_touched(attached)
 
 
 def test_training_that_does_nothing_is_an_error(tiny_home: Home, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from ingle.tuning import report, work
 from ingle.tuning.data import Learnt
 from ingle.tuning.job import Job, interrupted
 from ingle.tuning.judge import Standing
-from ingle.tuning.method import Attached, chosen_layers
+from ingle.tuning.method import Attached, check_touched, chosen_layers
 from ingle.tuning.settings import method_settings, plain
 
 
@@ -48,7 +48,7 @@ def make_delta(job: Job, checkpoint: Checkpoint, tokenizer: Tokenizer, files: Se
         layers = chosen_layers(checkpoint.config, settings.layers)
         total = sum(parameter.numel() for parameter in module.parameters())
         attached = job.method.attach(module, layers, method_settings(settings), settings.train.seed)
-    check_touched(attached, settings.method)
+    check_touched(attached)
     if attached.virtual_tokens:
         if settings.objective.kind != "answers":
             raise ConfigError("objective.kind", f"must be answers for {settings.method}", settings.objective.kind)
@@ -78,14 +78,6 @@ def keep_curves(job: Job, learnt: Learnt, delta: Delta) -> None:
         path = job.work_folder(learnt) / name
         if path.exists():
             write_atomic(job.home.delta_folder(delta.digest) / name, path.read_bytes(), mode=0o600)
-
-
-def check_touched(attached: Attached, method: str) -> None:
-    """Raises ConfigError unless every part that was meant got something to train."""
-    missing = [name for name in attached.intended if name not in attached.touched]
-    if missing or not attached.intended or not attached.parameters:
-        got = f"{len(attached.intended) - len(missing)} of {len(attached.intended)}" + (f", not {missing[0]}" if missing else "")
-        raise ConfigError("layers, targets", f"must all get something to train from {method}", got, "Name parts that this model has.")
 
 
 def check_moved(attached: Attached, start: Mapping[str, str]) -> int:
