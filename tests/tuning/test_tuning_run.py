@@ -219,8 +219,8 @@ def test_what_the_model_has_no_place_for(tiny_home: Home, tmp_path: Path) -> Non
 def test_fewer_parts_than_intended_are_an_error() -> None:
     whole = Attached({"a.w": None}, ("a", "b"), ("a", "b"), dict)  # type: ignore[dict-item]
     check_touched(whole)
-    fewer = replace(whole, touched=("a",)), r"\(2\), got 1, without b"
-    for attached, got in (fewer, (replace(whole, intended=(), touched=()), r"\(0\), got none asked for")):
+    fewer = replace(whole, touched=("a",)), r"\(2\) \(got 1, without b\)"
+    for attached, got in (fewer, (replace(whole, intended=(), touched=()), r"\(0\) \(got none asked for\)")):
         with pytest.raises(ConfigError, match=f"must touch every intended part of the model {got}"):
             check_touched(attached)
 
