@@ -1,6 +1,6 @@
 """What the benchmarks of tuning share: a home of their own, one training in one process, and what is measured of a delta.
 
-    python bench/tuned.py RECIPE METHOD HOME      trains one method as a recipe says, and prints one JSON line
+    python bench/tuned.py RECIPE METHOD HOME [KEY=VALUE …]      trains one method as a recipe says, and prints one JSON line
 
 A delta is called after recipe and method, and kept in that home. One that is there already, made with the same settings, is not made again;
 what was measured of it is kept too. So whatever is interrupted goes on.
@@ -103,8 +103,8 @@ def check_contamination(recipe: Recipe, home: Home) -> dict[str, Any]:
     return {"n": found.n, "exact": len(found.exact), "overlapping": shared, "words": found.words}
 
 
-def trained(recipe: Recipe, path: Path, home: Home, method: str) -> Kept:
-    """The model with the method's delta: kept from before, or trained in a process of its own."""
+def trained(recipe: Recipe, path: Path, home: Home, method: str, overrides: tuple[str, ...] = ()) -> Kept:
+    """The model with the method's delta: kept from before, or trained in a process of its own. `overrides` are those of the recipe."""
     base, name, settings = get_kept(home, recipe.model), f"{recipe.name}-{method}", unjudged(recipe.settings(method))
     for delta in list_deltas(home, base.digest):
         if delta.name == name:
@@ -112,7 +112,7 @@ def trained(recipe: Recipe, path: Path, home: Home, method: str) -> Kept:
                 raise SystemExit(f"{base.name}+{name} was made with other settings; delete {home.delta_folder(delta.digest)}")
             return get_kept(home, f"{base.name}+{name}")
     say(f"training {name} …")
-    command = [sys.executable, __file__, str(path), method, str(home.root)]
+    command = [sys.executable, __file__, str(path), method, str(home.root), *overrides]
     done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise SystemExit(f"{method} failed: {' '.join(command)}")
@@ -177,7 +177,7 @@ def main() -> None:
 
     path, method, home = Path(sys.argv[1]), sys.argv[2], Home(Path(sys.argv[3]))
     os.environ.setdefault("INGLE_KERNEL_CACHE", str(find_home().jit))
-    recipe = read_recipe(path)
+    recipe = read_recipe(path, tuple(sys.argv[4:]))
     watch = TuneWatch(train=partial(_tell, method), say=say)
     done = tune(home, get_kept(home, recipe.model), recipe.data, f"{recipe.name}-{method}", unjudged(recipe.settings(method)), watch)
     print(json.dumps({"delta": done.delta.digest, "train": done.report["train"]}))

@@ -1,5 +1,6 @@
 """The torch module gives transformers' logits for every switch, and the same with a cache as without one."""
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import gguf_name, hf_model, random_weights, tiny_config, write_gguf
 from tiny_tokenizers import TEXTS, byte_level, gguf_metadata, pieces
+from torch import nn
 
 from ingle.core.errors import CannotRewind, CheckpointError, ConfigError, ShapeError
 from ingle.core.spec import LayerSpec, ModelConfig
 from ingle.model.checkpoint import Checkpoint, open_checkpoint
 from ingle.model.export import save_hf
-from ingle.model.module import Cache, CausalLM, load_module
+from ingle.model.module import Cache, CausalLM, load_module, made_again
 from ingle.model.tensor import Tensor
 from ingle.model.tokenizer import open_tokenizer
 from ingle.model.tokenizer_gguf import tokenizer_from_gguf
@@ -301,3 +303,27 @@ def test_the_real_model_against_transformers(smollm2_gguf: Path) -> None:
             step = mine(step, cache)[:, -1:].argmax(-1)
             written.append(int(step))
     assert written == told.tolist()
+
+
+def test_what_is_made_again_is_not_kept_and_gradients_are_the_same() -> None:
+    torch.manual_seed(0)
+    base, weight = torch.randn(7, 5, requires_grad=True), torch.randn(3, 5, requires_grad=True)
+    made: list[int] = []
+
+    def product() -> torch.Tensor:
+        made.append(1)
+        return base.detach() * 2
+
+    def run(again: bool) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        base.grad = weight.grad = None
+        x = base * 2
+        with made_again(x, product) if again else contextlib.nullcontext():
+            y = nn.functional.linear(x.view(7, 5), weight)
+        with torch.no_grad():
+            x.zero_() if again else None  # whoever had kept it would now be wrong
+        y.square().sum().backward()
+        return base.grad, weight.grad
+
+    plain, other = run(False), run(True)
+    assert made == [1]
+    assert all(torch.equal(a, b) for a, b in zip(plain, other, strict=True) if a is not None and b is not None)

@@ -11,7 +11,7 @@ from ingle.train.activations import Activations
 from ingle.train.checkpoints import TRAINED, load_tensors
 from ingle.train.forward import final_states, lower_states
 from ingle.train.loop import train
-from ingle.train.packing import make_batch
+from ingle.train.packing import ROUND, make_batch
 from ingle.train.settings import TrainReport, TrainSettings, Watch
 from tests.engine.tiny import tiny_config
 from tests.train.tiny_train import HYBRID, corpus_of, documents, some_data, tiny_module, trained_parts
@@ -50,7 +50,9 @@ def test_states_are_those_of_each_document_alone(tmp_path: Path, dtype: torch.dt
     for _ in range(2):
         batch = make_batch(corpus, [3, 0, 1])
         alone = [lower_states(module, torch.from_numpy(corpus.document(i).ids).long(), 2) for i in (3, 0, 1)]
-        assert torch.equal(cache.states(batch), torch.cat(alone))
+        states = cache.states(batch)
+        assert torch.equal(states[: batch.tokens], torch.cat(alone))
+        assert len(states) == len(batch.ids) == ROUND
     assert (cache.hits, cache.misses) == (2, 4)
     with torch.no_grad():
         a, b = final_states(module, batch, 2, cache.states(batch)), final_states(module, batch)
@@ -66,8 +68,8 @@ def test_a_file_is_used_again_unless_model_or_data_differ_or_it_is_damaged(tmp_p
         cache = Activations(tiny_module(config, seed), used, first, 1 << 20, tmp_path)
         states = cache.states(make_batch(used, [0, 1, 2]))
         if not data:
-            expected = lower_states(tiny_module(config, seed), batch.ids, first, batch.bounds)
-            torch.testing.assert_close(states, expected, rtol=1e-4, atol=1e-5)
+            expected = lower_states(tiny_module(config, seed), batch.ids, first, batch.edges)
+            torch.testing.assert_close(states[: batch.tokens], expected[: batch.tokens], rtol=1e-4, atol=1e-5)
         return cache.hits
 
     assert [hits(), hits()] == [0, 3]

@@ -56,7 +56,7 @@ def test_a_run_that_begins_higher_up_is_the_same() -> None:
     with torch.no_grad():
         whole = final_states(module, batch)
         for first in range(4):
-            x = lower_states(module, batch.ids, first, batch.bounds)
+            x = lower_states(module, batch.ids, first, batch.edges)
             torch.testing.assert_close(final_states(module, batch, first, x), whole, rtol=1e-5, atol=1e-6)
 
 

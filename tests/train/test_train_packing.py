@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ingle.core.errors import ConfigError
 from ingle.train.corpus import DataSettings, read_corpus, split
 from ingle.train.encode import Encoder
-from ingle.train.packing import Data, Order, make_batch, plan
+from ingle.train.packing import ROUND, Data, Order, make_batch, plan
 from tests.train.tiny_train import chat_tokenizer, corpus_of, documents, some_data, write_jsonl
 
 SIZES = st.lists(st.integers(1, 50), min_size=1, max_size=60)
@@ -64,8 +64,9 @@ def test_a_batch_by_hand() -> None:
     batch = make_batch(corpus_of([first, second]), [1, 0])
     assert batch.documents == (1, 0)
     assert batch.bounds == (0, 6, 10)
-    assert batch.ids.tolist() == [*second.ids, *first.ids]
-    assert batch.positions.tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2, 3]
+    assert (batch.tokens, batch.edges) == (10, (0, 6, 10, ROUND))
+    assert batch.ids.tolist() == [*second.ids, *first.ids, *[0] * (ROUND - 10)]
+    assert batch.positions.tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2, 3, *range(ROUND - 10)]
     assert batch.rows.tolist() == [2, 3, 4, 7, 8]  # before 3, 4, 5 of the one and 2, 3 of the other
     assert batch.targets.tolist() == [*second.ids[3:], *first.ids[2:]]
     assert batch.owners.tolist() == [0, 0, 0, 1, 1]

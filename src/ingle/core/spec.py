@@ -1,7 +1,7 @@
 """What a model is: `ModelConfig` with one `LayerSpec` a layer. There are no model classes beside this.
 
-A key-value group of a layer is a *retrieval* group (full attention) or a *streaming* group (sinks + sliding window, and later a
-recurrent memory). All-retrieval is a transformer; no retrieval and window 0 is an RNN; everything between is a hybrid.
+A key-value group of a layer is a *retrieval* group (full attention) or a *streaming* group (sinks + sliding window, and a
+recurrent memory of what left it). All-retrieval is a transformer; no retrieval and window 0 is an RNN; everything between is a hybrid.
 """
 
 from dataclasses import dataclass, replace
@@ -47,11 +47,15 @@ class LayerSpec:
     sinks: int = 0
     """Streaming groups: how many of the very first tokens they attend to always (arXiv 2309.17453)."""
     memory: Memory = "none"
-    """Streaming groups: the recurrent memory that receives what leaves the window."""
+    """Streaming groups: the recurrent memory that receives what leaves the window (all but the sinks); see `model.memory`."""
 
     def streaming(self, kv_groups: int) -> tuple[int, ...]:
         """The groups of this layer that are not retrieval groups, ascending."""
         return tuple(g for g in range(kv_groups) if g not in self.retrieval)
+
+    def remembering(self, kv_groups: int) -> tuple[int, ...]:
+        """The streaming groups that have a recurrent memory, ascending: all of them or none."""
+        return self.streaming(kv_groups) if self.memory != "none" else ()
 
 
 @dataclass(frozen=True, slots=True)

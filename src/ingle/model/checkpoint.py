@@ -73,7 +73,7 @@ def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     hidden, mlp = config.hidden_size, config.intermediate_size
     queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config.vocab_size, hidden)}
-    for i in range(len(config.layers)):
+    for i, spec in enumerate(config.layers):
         layer = f"model.layers.{i}"
         shapes[f"{layer}.input_layernorm.weight"] = (hidden,)
         for part, rows in (("q", queries), ("k", keys), ("v", keys)):
@@ -81,6 +81,7 @@ def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         if config.qk_norm:
             shapes |= {f"{layer}.self_attn.{part}_norm.weight": (config.head_dim,) for part in "qk"}
         shapes |= _linear(f"{layer}.self_attn.o_proj", hidden, queries, config.output_bias)
+        shapes |= _memory(f"{layer}.self_attn.memory", config, len(spec.remembering(config.num_kv_heads)))
         shapes[f"{layer}.post_attention_layernorm.weight"] = (hidden,)
         shapes |= _linear(f"{layer}.mlp.gate_proj", mlp, hidden, config.mlp_bias)
         shapes |= _linear(f"{layer}.mlp.up_proj", mlp, hidden, config.mlp_bias)
@@ -99,6 +100,15 @@ def check_finite(checkpoint: Checkpoint, progress: Callable[[int], None] = lambd
             if not all(np.isfinite(rows).all() for rows in tensor.row_chunks()):
                 raise CheckpointError(name, "must hold finite numbers only", "NaN or infinity", "The weights are damaged; pull them again.")
         progress(tensor.raw.nbytes)
+
+
+def _memory(name: str, config: ModelConfig, groups: int) -> dict[str, tuple[int, ...]]:
+    """Of the recurrent memories of a layer, one for each of so many groups, in their order; see `model.memory`."""
+    dim = config.head_dim
+    maps: dict[str, tuple[int, ...]] = {f"{name}.{part}.weight": (groups * dim, dim) for part in ("q_map", "k_map")}
+    for part, rows, columns in (("decay", groups, 2 * dim), ("write", groups, 2 * dim), ("gate", groups * config.queries_per_group, dim)):
+        maps |= _linear(f"{name}.{part}", rows, columns, True)
+    return maps if groups else {}
 
 
 def _linear(name: str, rows: int, columns: int, bias: bool) -> dict[str, tuple[int, ...]]:

@@ -7,7 +7,8 @@ A query at position q sees the key at p if p <= q and, in a streaming group, p >
 their absolute position before they are kept. Group g serves query heads g*R … g*R + R - 1.
 """
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -209,7 +210,11 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., hidden] → the same."""
-        y: Tensor = self.down_proj(_Gated.apply(self.gate_proj(x), self.up_proj(x)))  # type: ignore[no-untyped-call]
+        gate, up = self.gate_proj(x), self.up_proj(x)
+        product = _Gated.apply(gate, up)  # type: ignore[no-untyped-call]
+        gate, up = gate.detach(), up.detach()
+        with made_again(product, lambda: nn.functional.silu(gate) * up):
+            y: Tensor = self.down_proj(product)
         return y
 
 
@@ -333,6 +338,21 @@ class _Gated(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
         (gate, up), [g] = ctx.saved_tensors, grads
         return torch.ops.aten.silu_backward(g * up, gate), nn.functional.silu(gate).mul_(g)
+
+
+@contextlib.contextmanager
+def made_again(tensor: Tensor, make: Callable[[], Tensor]) -> Iterator[None]:
+    """What autograd would keep of this contiguous tensor in the block, it makes again on the way back: less memory, for a walk over it."""
+    place, size = tensor.data_ptr(), tensor.numel()
+
+    def pack(kept: Tensor) -> Tensor | torch.Size:
+        return kept.shape if kept.data_ptr() == place and kept.numel() == size else kept
+
+    def unpack(packed: Tensor | torch.Size) -> Tensor:
+        return packed if isinstance(packed, Tensor) else make().view(packed)
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        yield
 
 
 def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -67,9 +67,10 @@ class Activations:
         return self._kept / max(1, len(self._corpus.bounds) - 1)
 
     def states(self, batch: Batch) -> Tensor:
-        """[T, hidden] of a batch."""
+        """[T, hidden] of a batch; 0 behind its documents."""
         edges = pairwise(batch.bounds)
-        return torch.cat([self._document(number, batch.ids[a:b]) for number, (a, b) in zip(batch.documents, edges, strict=True)])
+        states = [self._document(number, batch.ids[a:b]) for number, (a, b) in zip(batch.documents, edges, strict=True)]
+        return torch.cat([*states, states[0].new_zeros(len(batch.ids) - batch.tokens, states[0].shape[1])])
 
     def _document(self, number: int, ids: Tensor) -> Tensor:
         at = slice(self._corpus.bounds[number], self._corpus.bounds[number + 1])

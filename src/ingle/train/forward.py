@@ -22,7 +22,7 @@ def final_states(module: CausalLM, batch: Batch, first: int = 0, x: Tensor | Non
     `x` [T, hidden]: what goes into layer `first`, if that is known already. `recompute`: each layer keeps its input only and is run
     again on the way back (arXiv 1604.06174): a third more time, a fraction of the memory.
     """
-    packed = Packed(attend_on(batch.ids.device, batch.bounds, batch.rows), batch.rows)
+    packed = Packed(attend_on(batch.ids.device, batch.edges, batch.rows), batch.rows)
     if x is None:
         x = module.model.embed_tokens(batch.ids)
     cos, sin = module.angles(batch.positions, x.dtype)

@@ -25,7 +25,7 @@ from ingle.train.journal import Journal, Line
 from ingle.train.objectives import Answers, Objective
 from ingle.train.optimisers import Trained, check_names
 from ingle.train.packing import Batch, Data, Order, make_batch, plan
-from ingle.train.precision import DTYPES, choose
+from ingle.train.precision import DTYPES, choose, keep_few_programs
 from ingle.train.ranks import Ranks, joined
 from ingle.train.settings import Progress, TrainReport, TrainSettings, Watch, run_digest
 from ingle.train.trouble import Stop, memory_errors, not_finite, peak_bytes, stop_signals
@@ -47,6 +47,7 @@ def train(
     Raises ConfigError for settings, data or a folder that don't fit; TrainError for numbers that ran away or memory that ran out;
     HomeError where the disk refuses. Whatever it raises, the last checkpoint is whole.
     """
+    keep_few_programs()
     check_names(parameters, module)
     if data.corpus.wanted != objective.wanted:
         raise ConfigError("data", f"must be {objective.wanted} to learn {objective.name} from", data.corpus.wanted)

@@ -1,4 +1,6 @@
-"""Batches: documents on end in one row, at most so many tokens, nothing padded.
+"""Batches: documents on end in one row, at most so many tokens; no document is padded.
+
+The row's end is, to a whole number of ROUND: a matrix product of a new size costs PyTorch's library a program and memory of its own.
 
 Which examples go together, and in which order, follows from seed and epoch alone; so a position in the data is (epoch, number of the
 batch), and a run goes on exactly where it was.
@@ -16,6 +18,7 @@ from torch import Tensor
 from ingle.core.errors import ConfigError
 from ingle.train.corpus import Corpus
 
+ROUND = 64  # tokens: rows have few lengths, for at most 63 tokens that nothing is asked of
 _OPEN = 16  # batches that are being filled at the same time: with fewer, more room stays empty; with more, order is less random
 
 
@@ -32,14 +35,14 @@ class Data:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Documents on end in one row. T tokens, A of them predict one that carries the loss."""
+    """Documents on end in one row of T tokens, of which the last may belong to none; A of them predict one that carries the loss."""
 
     documents: tuple[int, ...]
     """Their numbers in the corpus."""
     bounds: tuple[int, ...]
-    """Where each begins in the row, and T."""
+    """Where each begins in the row, and where the last one ends."""
     ids: Tensor
-    """int [T]."""
+    """int [T]; 0 behind the documents."""
     positions: Tensor
     """float32 [T]: each token's place in its document."""
     rows: Tensor
@@ -53,8 +56,13 @@ class Batch:
 
     @property
     def tokens(self) -> int:
-        """T."""
+        """Of all documents."""
         return self.bounds[-1]
+
+    @property
+    def edges(self) -> tuple[int, ...]:
+        """`bounds`, and T if it is larger: what fills the row is a document of its own, which no other sees."""
+        return self.bounds if self.bounds[-1] == len(self.ids) else (*self.bounds, len(self.ids))
 
 
 def plan(sizes: npt.NDArray[np.int64], members: Sequence[int], most: int, seed: int | None, epoch: int = 0) -> list[list[int]]:
@@ -125,10 +133,11 @@ def make_batch(corpus: Corpus, examples: Sequence[int], device: torch.device | N
     parts = [corpus.document(number) for number in numbers]
     lengths = [len(part.ids) for part in parts]
     bounds = np.cumsum([0, *lengths])
-    ids = torch.from_numpy(np.concatenate([part.ids for part in parts]).astype(np.int64))
+    rest = -int(bounds[-1]) % ROUND
+    ids = torch.from_numpy(np.concatenate([*(part.ids for part in parts), np.zeros(rest)]).astype(np.int64))
     learnt = np.flatnonzero(np.concatenate([part.answer for part in parts]))  # never the first of a document
     owners = np.searchsorted(bounds, learnt, "right") - 1
-    positions = np.concatenate([np.arange(length, dtype=np.float32) for length in lengths])
+    positions = np.concatenate([np.arange(length, dtype=np.float32) for length in (*lengths, rest)])
     rows = torch.from_numpy(learnt - 1)
     tensors = (ids, torch.from_numpy(positions), rows, ids[rows + 1], torch.from_numpy(owners))
     labels = torch.from_numpy(corpus.labels[list(examples)].astype(np.int64))

@@ -67,7 +67,7 @@ class Recipe:
     tune: Mapping[str, Any] = field(default_factory=dict)
     """Of `TuneSettings`."""
     rates: Mapping[str, float] = field(default_factory=dict)
-    """Learning rates of methods that are compared on this task (`bench/recipes.py`), where they differ from the method's own."""
+    """Learning rates on this task, by method, where they differ from the method's own; `bench/rates.py` finds them."""
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -90,14 +90,16 @@ class Recipe:
 
         Raises ConfigError for unknown keys and values that can't be used.
         """
-        if method is None or method == self.tune.get("method", TuneSettings().method):
-            return settings_of(self.tune)
+        own = self.tune.get("method", TuneSettings().method)
+        if method is None or method == own:
+            return settings_of(self.tune, self._rate(own))
         train = dict(self.tune.get("train", {}))
         train["optimiser"] = {key: value for key, value in train.get("optimiser", {}).items() if key != "learning_rate"}
-        if method in self.rates:
-            train["optimiser"]["learning_rate"] = self.rates[method]
         others = {key: value for key, value in self.tune.items() if key != "options"}
-        return settings_of({**others, "method": method, "train": train})
+        return settings_of({**others, "method": method, "train": train}, self._rate(method))
+
+    def _rate(self, method: str) -> tuple[str, ...]:
+        return (f"train.optimiser.learning_rate={self.rates[method]}",) if method in self.rates else ()
 
 
 def read_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
