@@ -6,7 +6,7 @@ Taken is the smallest rate whose held-out loss is at most 2 % above the lowest: 
 Held out here is a part of the recipe's own examples (15 %), so nothing that is measured elsewhere has a say. Forgetting (bits per byte
 of general text, after minus before) is shown, and not looked at. What is finished is not done again.
 
-Every method that is compared gets as many rates: its own, three times and ten times smaller, and three times larger.
+Every method gets as many rates: its own default, a fifth and a half of it, and twice as much.
 """
 
 import json
@@ -25,7 +25,7 @@ from tuned import HOME, bench_home, lost_between, markdown, measured, name_of, t
 
 EXAMPLES = """  python bench/rates.py recipes/classify.toml --methods lora,full --out rates.json
 """
-FACTORS = (0.1, 0.3, 1.0, 3.0)
+FACTORS = (0.2, 0.5, 1.0, 2.0)
 HELD_OUT = 0.15
 NEAR = 1.02  # of the lowest loss
 
