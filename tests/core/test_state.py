@@ -12,6 +12,9 @@ from ingle.core.state import BLOCK_TOKENS, PAGE_TOKENS, STEP_TOKENS, State, Stat
 FULL = LayerSpec(retrieval=(0, 1))
 MIXED = LayerSpec(retrieval=(1,), window=40, sinks=4)
 LAYOUT = StateLayout((FULL, MIXED), kv_groups=2, head_dim=24, dtype="float32")
+REMEMBERING = StateLayout(
+    (MIXED, LayerSpec((0,), 8, 3, "gated_delta"), LayerSpec((), 0, 5, "gated_delta"), FULL), kv_groups=2, head_dim=24, dtype="float16"
+)
 TRANSFORMER = StateLayout((FULL, FULL), kv_groups=2, head_dim=24, dtype="float32")
 
 
@@ -22,6 +25,7 @@ def filled(layout: StateLayout, length: int) -> State:
     for page in state.pages:
         page[:] = rng.normal(size=page.shape)
     state.rings[:] = rng.normal(size=state.rings.shape)
+    state.memories[:] = rng.normal(size=state.memories.shape)
     state.length = length
     return state
 
@@ -69,23 +73,70 @@ def test_a_window_can_go_back_only_as_far_as_its_ring_reaches() -> None:
         state.rewind(1)
 
 
+def test_layout_places_every_memory_once() -> None:
+    assert REMEMBERING.memory_places.tolist() == [[-1, -1], [-1, 0], [1, 2], [-1, -1]]
+    assert REMEMBERING.memories_shape == (3, 2, 32, 16)
+    assert REMEMBERING.ring_blocks.tolist() == [[1, 20], [1, 18], [0, 17], [0, 0]]  # without a window a ring holds what a step reads
+    state = State(REMEMBERING)
+    assert state.memories.shape == (3, 2, 32, 16) and not state.memories.any()
+    assert state.nbytes == REMEMBERING.nbytes(0) == sum(size for _, size in state.pieces())
+    assert state.nbytes == state.rings.nbytes + 3 * 32 * 32 * 4
+    assert State(LAYOUT).memories.size == 0
+
+
+def test_a_memory_is_forked() -> None:
+    state = filled(REMEMBERING, 20)
+    before, fork = state.memories.copy(), state.fork()
+    fork.memories[:] = 0
+    np.testing.assert_array_equal(state.memories, before)
+
+
 def test_a_memory_cannot_go_back() -> None:
-    layout = StateLayout((LayerSpec(retrieval=(), window=8, memory="gated_delta"),), 1, 16, "float32")
-    with pytest.raises(CannotRewind):
-        filled(layout, 20).rewind(19)
+    layout = StateLayout((LayerSpec(retrieval=(), window=8, sinks=2, memory="gated_delta"),), 1, 16, "float32")
+    state = filled(layout, 11)  # token 2 has entered
+    assert state.earliest_rewind == 11
+    for length in (1, 10):
+        with pytest.raises(CannotRewind, match="reads the prompt again from the nearest state"):
+            state.rewind(length)
+    state.rewind(11)
+    assert state.memories.any() and state.rings.any()
+    state.rewind(0)
+    assert state.length == 0 and not state.memories.any() and not state.rings.any()
+    state = filled(layout, 10)  # none has
+    assert state.earliest_rewind == 0
+    state.rewind(9)
+    assert state.length == 9 and state.memories.any()
 
 
+@pytest.mark.parametrize("layout", [LAYOUT, REMEMBERING], ids=["windows", "memories"])
 @pytest.mark.parametrize("length", [0, 1, PAGE_TOKENS, 3 * PAGE_TOKENS + 1])
-def test_save_and_load(tmp_path: Path, length: int) -> None:
-    state = filled(LAYOUT, length)
+def test_save_and_load(tmp_path: Path, layout: StateLayout, length: int) -> None:
+    state = filled(layout, length)
     state.save(tmp_path / "s", "digest")
-    loaded = State.load(tmp_path / "s", LAYOUT, "digest")
+    loaded = State.load(tmp_path / "s", layout, "digest")
     assert loaded.length == length
     if length % PAGE_TOKENS:
         state._clear_behind(state.pages[-1])  # which `filled` has filled, too
     for mine, theirs in zip(state.pages, loaded.pages, strict=True):
         np.testing.assert_array_equal(mine, theirs)
     np.testing.assert_array_equal(state.rings, loaded.rings)
+    np.testing.assert_array_equal(state.memories, loaded.memories)
+
+
+def test_memories_that_are_none_are_refused(tmp_path: Path) -> None:
+    path, state = tmp_path / "s", filled(REMEMBERING, 20)
+    good = state.memories
+    for bad in (good[:2], good.astype(np.float64), np.full_like(good, np.inf)):
+        state.save(path, "digest")
+        with np.load(path) as archive:
+            parts = {**archive, "memories": bad}
+        with path.open("wb") as file:
+            np.savez(file, **parts)
+        with pytest.raises(CheckpointError, match="memories"):
+            State.load(path, REMEMBERING, "digest")
+    state.memories[0, 0, 0, 0] = np.nan
+    with pytest.raises(CheckpointError, match="finite"):
+        state.save(path, "digest")
 
 
 def test_damaged_and_foreign_state_files_are_refused(tmp_path: Path) -> None:

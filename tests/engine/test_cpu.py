@@ -105,11 +105,17 @@ def test_logits_depend_on_the_prefix_alone(mixed: tuple[CpuBackend, CpuBackend],
     np.testing.assert_array_equal(batch[-1][0], follow)
 
 
-@pytest.fixture(scope="module")
-def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[CpuBackend, CpuBackend]:
+WINDOWS = (LayerSpec((0, 1)), LayerSpec((1,), window=70, sinks=5), LayerSpec((), window=20, sinks=0))
+MEMORIES = (
+    LayerSpec((0,), window=70, sinks=5, memory="gated_delta"), LayerSpec((), window=9, sinks=0, memory="gated_delta"),
+    LayerSpec((), window=0, sinks=3, memory="gated_delta"), LayerSpec((1,), window=20, sinks=4),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=[WINDOWS, MEMORIES], ids=["windows", "memories"])
+def mixed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[CpuBackend, CpuBackend]:
     """The same int4 hybrid on one thread and on three."""
-    layers = (LayerSpec((0, 1)), LayerSpec((1,), window=70, sinks=5), LayerSpec((), window=20, sinks=0))
-    checkpoint = random_checkpoint(tiny_config(hidden=64, mlp=96, dim=16, layers=layers))
+    checkpoint = random_checkpoint(tiny_config(hidden=64, mlp=96, dim=16, layers=request.param))
     folder = tmp_path_factory.mktemp("mixed")
     return tuple(backend_of(folder, checkpoint, "int4", threads, "float16") for threads in (1, 3))  # type: ignore[return-value]
 

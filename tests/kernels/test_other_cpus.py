@@ -21,11 +21,12 @@ OLDER = {
 def test_kernels_hold_on(cpu: str) -> None:
     if OLDER[cpu] not in features():
         pytest.skip(f"this CPU lacks {OLDER[cpu]}")
-    chosen = "exact or formats or softmax or (kernel_is_its_twin and int) or kernels_are_their_twin or whole_numbers"
+    chosen = "exact or formats or softmax or (kernel_is_its_twin and int) or kernels_are_their_twin or whole_numbers or times_the_window"
     files = [
         "tests/kernels/test_linear.py",
         "tests/kernels/test_adapter_kernels.py",
         "tests/engine/test_cpu.py",
+        "tests/engine/test_cpu_memory.py",
         "tests/engine/test_sampling.py",
     ]
     command = [sys.executable, "-m", "pytest", *files, "-k", chosen, "--hypothesis-seed=1"]

@@ -3,7 +3,8 @@
 Keys and values lie in *blocks* of 16 tokens: keys as [D, 16] (one column a token, so that 16 scores are one vector), values as
 [16, D]. Retrieval groups grow by *pages* of 64 tokens that forks share, since a full page is never written again; streaming
 groups have a fixed *ring* (sinks, then the window plus one step's tokens). Position p of a ring lies in block p // 16, which
-is a sink block if its number is below the number of sink blocks, else ring block (p // 16) mod ring length.
+is a sink block if its number is below the number of sink blocks, else ring block (p // 16) mod ring length. A recurrent memory
+S [V, K] lies in float32 as [V/16, K, 16], so that 16 of its rows can be gone on with by themselves.
 """
 
 import json
@@ -26,7 +27,7 @@ from ingle.core.spec import LayerSpec, ModelConfig
 BLOCK_TOKENS = 16
 PAGE_TOKENS = 64
 STEP_TOKENS = 256  # most tokens of one sequence that one step may append; rings have room for them beside the window
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,11 @@ class StateLayout:
         """[layers, 2]: (sink blocks, ring blocks) of each streaming group of a layer."""
         rows = []
         for layer in self.layers:
-            if len(layer.retrieval) == self.kv_groups or layer.window == 0:
+            if len(layer.retrieval) == self.kv_groups:
                 rows.append((0, 0))
-            else:
-                rows.append((math.ceil(layer.sinks / BLOCK_TOKENS), math.ceil((layer.window + STEP_TOKENS) / BLOCK_TOKENS) + 1))
+                continue
+            sinks = layer.sinks if layer.window else 0  # without a window nobody looks at them
+            rows.append((math.ceil(sinks / BLOCK_TOKENS), math.ceil((layer.window + STEP_TOKENS) / BLOCK_TOKENS) + 1))
         return np.array(rows, np.int64).reshape(len(self.layers), 2)
 
     @cached_property
@@ -97,6 +99,20 @@ class StateLayout:
         streaming = (self.ring_offsets >= 0).sum(axis=1)
         return int((streaming * self.ring_blocks.sum(axis=1)).sum())
 
+    @cached_property
+    def memory_places(self) -> npt.NDArray[np.int64]:
+        """[layers, groups]: number of a group's recurrent memory within a state; −1 where it has none."""
+        places = np.full((len(self.layers), self.kv_groups), -1, np.int64)
+        remembering = [(i, g) for i, layer in enumerate(self.layers) for g in layer.remembering(self.kv_groups)]
+        for number, place in enumerate(remembering):
+            places[place] = number
+        return places
+
+    @cached_property
+    def memories_shape(self) -> tuple[int, int, int, int]:
+        """Of all memories together: how many, then each as [V/16, K, 16], both padded to `width`."""
+        return int((self.memory_places >= 0).sum()), self.width // BLOCK_TOKENS, self.width, BLOCK_TOKENS
+
     def new_page(self) -> npt.NDArray[Any]:
         """[retrieval groups, blocks per page, block elements], zeroed, because masked lanes are multiplied by zero weights."""
         return np.zeros((self.retrieval_groups, PAGE_TOKENS // BLOCK_TOKENS, self.block_elements), self.dtype)
@@ -104,7 +120,8 @@ class StateLayout:
     def nbytes(self, tokens: int) -> int:
         """Bytes of a state of so many tokens that shares nothing."""
         page = self.retrieval_groups * PAGE_TOKENS // BLOCK_TOKENS * self.block_elements
-        return (-(-tokens // PAGE_TOKENS) * page + self.total_ring_blocks * self.block_elements) * np.dtype(self.dtype).itemsize
+        blocks = -(-tokens // PAGE_TOKENS) * page + self.total_ring_blocks * self.block_elements
+        return blocks * np.dtype(self.dtype).itemsize + 4 * math.prod(self.memories_shape)
 
     @cached_property
     def digest(self) -> str:
@@ -122,20 +139,25 @@ class State:
     """Tokens read so far; also the position of the next one."""
     pages: list[npt.NDArray[Any]] = field(default_factory=list)
     rings: npt.NDArray[Any] = field(default_factory=lambda: np.zeros(0))
+    memories: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    """Of the streaming groups that have one, in the order of `StateLayout.memory_places`."""
 
     def __post_init__(self) -> None:
         if self.rings.size == 0:
             self.rings = np.zeros((self.layout.total_ring_blocks, self.layout.block_elements), self.layout.dtype)
+        if self.memories.size == 0:
+            self.memories = np.zeros(self.layout.memories_shape, np.float32)
 
     @property
     def nbytes(self) -> int:
         """Bytes held, pages shared with forks included."""
-        return sum(page.nbytes for page in self.pages) + self.rings.nbytes
+        return sum(page.nbytes for page in self.pages) + self.rings.nbytes + self.memories.nbytes
 
     def pieces(self) -> Iterator[tuple[int, int]]:
         """Identity and bytes of each piece of memory; forks share their full pages."""
         yield from ((id(page), page.nbytes) for page in self.pages)
         yield id(self.rings), self.rings.nbytes
+        yield id(self.memories), self.memories.nbytes
 
     def reserve(self, tokens: int) -> None:
         """Makes room for `tokens` more."""
@@ -146,8 +168,9 @@ class State:
     def append(self, keys: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
         """Remembers n more tokens by keys (turned by RoPE) and values [layers, groups, n, D], as a backend does for tokens that it reads.
 
-        At most STEP_TOKENS at once, as a window may hold no more.
+        At most STEP_TOKENS at once, as a window may hold no more. Not for layouts with memories: keys turned by RoPE don't enter one.
         """
+        assert not self.memories.size, "a memory takes in what a backend reads, and nothing else"
         end, width, dim = self.length + keys.shape[2], self.layout.width, keys.shape[3]
         assert keys.shape[2] <= STEP_TOKENS, "windows have no room for more"
         self.reserve(keys.shape[2])
@@ -178,7 +201,7 @@ class State:
         full = self.length // PAGE_TOKENS
         used = -(-self.length // PAGE_TOKENS)
         pages = self.pages[:full] + [page.copy() for page in self.pages[full:used]]
-        return State(self.layout, self.length, pages, self.rings.copy())
+        return State(self.layout, self.length, pages, self.rings.copy(), self.memories.copy())
 
     def rewind(self, length: int) -> None:
         """Goes back to the first `length` tokens.
@@ -189,13 +212,16 @@ class State:
             raise CannotRewind("length", f"must be between 0 and {self.length}", length)
         earliest = self.earliest_rewind
         if length < earliest and length > 0:
-            raise CannotRewind(
-                "length", f"this state can go back to {earliest} at the earliest", length, "Read the prompt again from a fork."
-            )
+            cure = "Read the prompt again from a fork."
+            if earliest == self.length:
+                cure = "A memory has taken in what came since; the engine reads the prompt again from the nearest state that it kept."
+            raise CannotRewind("length", f"this state can go back to {earliest} at the earliest", length, cure)
         used = -(-length // PAGE_TOKENS)
         del self.pages[used:]
         if length % PAGE_TOKENS and self.pages:
             self.pages[-1] = self.pages[-1].copy()  # a fork may still read what will now be written over
+        if length == 0 and self.memories.size:
+            self.memories[:], self.rings[:] = 0, 0
         self.length = length
 
     @property
@@ -203,7 +229,7 @@ class State:
         """The smallest length above 0 that `rewind` accepts."""
         groups = self.layout.kv_groups
         streaming = [s for s in self.layout.layers if len(s.retrieval) < groups]
-        if any(s.memory != "none" for s in streaming):
+        if any(s.memory != "none" and self.length - s.window > s.sinks for s in streaming):  # one has taken in a token
             return self.length
         # Position p is overwritten by p + ring tokens; one block less is safe whatever the alignment.
         slack = [math.ceil((s.window + STEP_TOKENS) / BLOCK_TOKENS) * BLOCK_TOKENS - s.window for s in streaming]
@@ -211,13 +237,16 @@ class State:
 
     def save(self, path: Path, model_digest: str) -> None:
         """Writes the state, whole or not at all."""
+        if not np.isfinite(self.memories).all():
+            raise CheckpointError(f"{path}: memories", "must hold finite numbers", "NaN or infinity", "The prompt must be read again.")
         header = {"version": _VERSION, "model": model_digest, "layout": self.layout.digest, "length": self.length}
         used = -(-self.length // PAGE_TOKENS)
         pages = np.stack(self.pages[:used]) if used and self.pages else np.zeros(0, self.layout.dtype)
         if pages.size and self.length % PAGE_TOKENS:
             self._clear_behind(pages[-1])
         with atomic_file(path, mode=0o600) as file:  # as private as the text that it has read
-            np.savez(file, header=np.frombuffer(json.dumps(header).encode(), np.uint8), pages=pages, rings=self.rings)
+            about = np.frombuffer(json.dumps(header).encode(), np.uint8)
+            np.savez(file, header=about, pages=pages, rings=self.rings, memories=self.memories)
 
     def _clear_behind(self, page: npt.NDArray[Any]) -> None:
         """Zeroes what a copy of the last page still holds of tokens that were read and gone back from: they are nobody's to keep."""
@@ -234,7 +263,7 @@ class State:
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 header = json.loads(archive["header"].tobytes())
-                pages, rings = archive["pages"], archive["rings"]
+                pages, rings, memories = archive["pages"], archive["rings"], archive["memories"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise CheckpointError(str(path), "must be a whole state file", error, "Delete it; the prompt will be read again.") from error
         for name, mine in (("version", _VERSION), ("model", model_digest), ("layout", layout.digest)):
@@ -242,9 +271,12 @@ class State:
                 raise CheckpointError(
                     f"{path}: {name}", f"must be {mine}", header.get(name), "The state belongs to another model or version."
                 )
-        length = int(header["length"])
-        state = State(layout, length, list(pages) if pages.ndim > 1 else [], rings)
+        length, cure = int(header["length"]), "Delete it; the prompt will be read again."
+        state = State(layout, length, list(pages) if pages.ndim > 1 else [], rings, memories)
         wanted = -(-length // PAGE_TOKENS) if layout.retrieval_groups else 0
         if len(state.pages) != wanted or rings.shape != (layout.total_ring_blocks, layout.block_elements):
-            raise CheckpointError(str(path), f"must hold {wanted} pages", len(state.pages), "Delete it; the prompt will be read again.")
+            raise CheckpointError(str(path), f"must hold {wanted} pages", len(state.pages), cure)
+        if memories.shape != layout.memories_shape or memories.dtype != np.float32 or not np.isfinite(memories).all():
+            shape = f"{layout.memories_shape} finite float32"
+            raise CheckpointError(f"{path}: memories", f"must be {shape}", f"{memories.shape} {memories.dtype}", cure)
         return state

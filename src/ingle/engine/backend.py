@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core.errors import ContextError, RequestError
+from ingle.core.errors import ContextError, KernelError, RequestError
 from ingle.core.spec import ModelConfig
 from ingle.core.state import STEP_TOKENS
 from ingle.engine.adapter import Additions
@@ -54,6 +54,16 @@ class Segment:
     logits: Literal["none", "last", "all"] = "last"
     adapter: Any = None
     """What `Backend.adapter` made, for a sequence that is read with it; its state belongs to it from the beginning."""
+
+
+class NotFinite(KernelError):
+    """A recurrent memory of some segments of a step gave what is no number: their states and their logits are of no use now."""
+
+    def __init__(self, results: list[npt.NDArray[np.float32]], broken: Sequence[int]) -> None:
+        """results: those of the whole step, good for all but the segments numbered in `broken`."""
+        cure = "Run `ingle verify --models`; if all is whole, the model itself (or what was added to it) is broken."
+        super().__init__("recurrent memory", "must give numbers", "NaN or infinity", cure)
+        self.results, self.broken = results, frozenset(broken)
 
 
 class Backend(Protocol):
@@ -103,6 +113,7 @@ class Backend(Protocol):
 
         At most `STEP_TOKENS` tokens a segment. The arrays are valid until the next call.
         Raises ContextError beyond the model's context, RequestError for a token id outside the vocabulary; states are then untouched.
+        NotFinite once a recurrent memory is broken.
         """
         ...
 

@@ -13,8 +13,8 @@ from ingle.core.errors import DeltaError
 from ingle.core.spec import ModelConfig
 from ingle.core.state import BLOCK_TOKENS, STEP_TOKENS, State, StateLayout
 from ingle.engine.adapter import Adapter, Additions, pack_adapter
-from ingle.engine.backend import Backend, Segment, check_segment
-from ingle.engine.memory import StepMemory, up32
+from ingle.engine.backend import Backend, NotFinite, Segment, check_segment
+from ingle.engine.memory import StepMemory, remembering_windows, up32
 from ingle.engine.packing import PackInfo, unreached
 from ingle.engine.team import Team, usable_cores
 from ingle.kernels import layout as at
@@ -31,6 +31,10 @@ _NORMS = {
     at.NORM_1: "input_layernorm.weight", at.NORM_2: "post_attention_layernorm.weight",
     at.NORM_Q: "self_attn.q_norm.weight", at.NORM_K: "self_attn.k_norm.weight",
 }  # fmt: skip
+_MEMORY = {
+    at.QUERY_MAP: "q_map.weight", at.KEY_MAP: "k_map.weight", at.DECAY: "decay.weight", at.DECAY_BIAS: "decay.bias",
+    at.WRITE: "write.weight", at.WRITE_BIAS: "write.bias", at.GATE: "gate.weight", at.GATE_BIAS: "gate.bias",
+}  # fmt: skip
 
 
 class CpuBackend:
@@ -41,6 +45,7 @@ class CpuBackend:
         self.digest = info.digest
         self.layout = StateLayout.of(info.config, cache_dtype)
         self.threads = threads or usable_cores()
+        self._remembers = self.layout.memories_shape[0] > 0
         self._frequencies, self._rope_scale = inverse_frequencies(info.config)
         with (folder / "weights.bin").open("rb") as file:
             self._weights = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
@@ -67,7 +72,13 @@ class CpuBackend:
         return segment
 
     def filled_state(self, keys: Array, values: Array) -> State:
-        """A state that remembers tokens by their keys and values; see `Runner.filled_state`. Raises DeltaError for some too large."""
+        """A state that remembers tokens by their keys and values; see `Runner.filled_state`.
+
+        Raises DeltaError for some too large, and where layers have recurrent memories: these take in keys before RoPE.
+        """
+        if self._remembers:
+            cure = "Tune the weights instead, or put the prefix before the transformer that this model was made of."
+            raise DeltaError("prefix", "can't stand before a model with recurrent memories", "virtual tokens", cure)
         if max(np.abs(keys).max(), np.abs(values).max()) > np.finfo(self.layout.dtype).max:
             raise DeltaError("prefix", f"must hold numbers that {self.layout.dtype} can", "larger ones", "Use the format fp32.")
         state = State(self.layout)
@@ -101,6 +112,9 @@ class CpuBackend:
                 segment.state.length += len(segment.ids)
                 results.append(self._memory.logits[row : row + count, : self.config.vocab_size])
                 row += count
+            broken = np.flatnonzero(self._tables[0][:, at.BROKEN]).tolist()
+            if broken:
+                raise NotFinite(results, broken)
             return results
 
     def adapter(self, additions: Additions, digest: str) -> Adapter:
@@ -131,15 +145,25 @@ class CpuBackend:
             memory.positions[row : row + count] = range(start, start + count)
             memory.wanted[output : output + want] = range(row + count - want, row + count)
             row, output = row + count, output + want
-        angles = memory.positions[:rows, None].astype(np.float32) * self._frequencies
-        np.multiply(np.cos(angles), self._rope_scale, out=memory.cosine[:rows])
-        np.multiply(np.sin(angles), self._rope_scale, out=memory.sine[:rows])
+        self._turn(memory, rows)
         memory.counters[:] = 0
         record = memory.record
         record[at.BATCH], record[at.OUTPUT_COUNT], record[at.TASK_COUNT] = rows, outputs, len(tasks)
+        record[at.SEGMENT_COUNT] = len(segments)
         self._tables = table, tasks  # kept alive for the kernel
         record[at.SEGMENTS], record[at.TASKS] = table.ctypes.data, tasks.ctypes.data
         return wanted
+
+    def _turn(self, memory: StepMemory, rows: int) -> None:
+        """The angles by which RoPE turns each row, and those by which it turned the key that now leaves each window, to turn it back."""
+        positions, scale = memory.positions[:rows], self._rope_scale
+        angles = positions[:, None].astype(np.float32) * self._frequencies
+        np.multiply(np.cos(angles), scale, out=memory.cosine[:rows])
+        np.multiply(np.sin(angles), scale, out=memory.sine[:rows])
+        for i, window in enumerate(memory.windows):
+            angles = (positions[:, None] - window).astype(np.float32) * self._frequencies
+            np.divide(np.cos(angles), scale, out=memory.back_cosine[:rows, i])
+            np.divide(np.sin(angles), -scale, out=memory.back_sine[:rows, i])
 
     def _share_out(self, segments: Sequence[Segment], rows: int) -> tuple[Array, Array, int]:
         """The record of every segment, the attention tasks of the step, and how many partial results they leave."""
@@ -156,7 +180,7 @@ class CpuBackend:
             tiles = -(-count * shared // at.TILE_ROWS)
             each = 1 if tiles * groups >= 4 * self.threads else splits  # few tiles: threads share the keys of each
             adapted = segment.adapter.record.ctypes.data if segment.adapter is not None else 0
-            table[number] = pages.ctypes.data, state.rings.ctypes.data, row, count, parts, each, adapted
+            table[number] = pages.ctypes.data, state.rings.ctypes.data, row, count, parts, each, adapted, state.memories.ctypes.data, 0
             first, end = row * shared, (row + count) * shared
             tasks += [
                 (number, group, tile, min(at.TILE_ROWS, end - tile), part * splits // each, (part + 1) * splits // each, part)
@@ -171,7 +195,7 @@ class CpuBackend:
 def _records(info: PackInfo, layout: StateLayout, base: int, eps: int) -> Array:
     """The model's record, its layers' and its linears', in one array."""
     config, groups = info.config, info.config.num_kv_heads
-    layer_size = at.PLACES + 2 * groups
+    layer_size = at.PLACES + at.PLACE_KINDS * groups
     layers_at = at.MODEL + 2 * at.DESCRIPTOR
     records = np.zeros(layers_at + layer_size * len(config.layers), np.int64)
     address = records.ctypes.data
@@ -201,7 +225,7 @@ def _records(info: PackInfo, layout: StateLayout, base: int, eps: int) -> Array:
         at.MLP_PADDED: up32(config.intermediate_size), at.HEADS: config.num_heads, at.GROUPS: groups, at.DIM: config.head_dim,
         at.WIDTH: layout.width, at.HALF_CACHE: layout.dtype == "float16", at.QUANTISED: quantised, at.EMBEDDING: address + 8 * at.MODEL,
         at.HEAD: address + 8 * (at.MODEL + at.DESCRIPTOR), at.NORM: vector("model.norm.weight"), at.LAYER: address + 8 * layers_at,
-        at.EPS: eps,
+        at.EPS: eps, at.MOST_MEMORIES: (layout.memory_places >= 0).sum(axis=1).max(), at.WINDOWS: len(remembering_windows(layout)),
     }  # fmt: skip
     for field, value in model.items():
         records[field] = value
@@ -213,6 +237,12 @@ def _records(info: PackInfo, layout: StateLayout, base: int, eps: int) -> Array:
             layer[field : field + at.DESCRIPTOR] = linear(f"model.layers.{i}.{name}")
         layer[at.WINDOW], layer[at.SINKS] = spec.window, spec.sinks
         layer[at.SINK_BLOCKS], layer[at.RING_BLOCKS] = layout.ring_blocks[i]
-        layer[at.PLACES : at.PLACES + groups] = layout.page_slots[i]
-        layer[at.PLACES + groups : at.PLACES + 2 * groups] = layout.ring_offsets[i]
+        remembering = spec.remembering(groups)
+        places = layer[at.PLACES :].reshape(at.PLACE_KINDS, groups)
+        places[:3] = layout.page_slots[i], layout.ring_offsets[i], layout.memory_places[i]
+        places[3, : len(remembering)] = remembering
+        if remembering:
+            layer[at.REMEMBERING], layer[at.WINDOW_NUMBER] = len(remembering), remembering_windows(layout).index(spec.window)
+            for field, name in _MEMORY.items():
+                layer[field] = vector(f"model.layers.{i}.self_attn.memory.{name}")
     return records

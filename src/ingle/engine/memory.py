@@ -1,5 +1,6 @@
 """The buffers of one step, as large as the largest step so far, and the record that tells the kernels where they are."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,11 @@ Array = npt.NDArray[Any]
 def up32(n: int) -> int:
     """Rounded up to a multiple of 32."""
     return -(-n // 32) * 32
+
+
+def remembering_windows(layout: StateLayout) -> list[int]:
+    """The different windows of layers with recurrent memories, ascending."""
+    return sorted({spec.window for spec in layout.layers if spec.remembering(layout.kv_groups)})
 
 
 class StepMemory:
@@ -34,11 +40,13 @@ class StepMemory:
         hidden, mlp = up32(config.hidden_size), up32(config.intermediate_size)
         queries, keys = up32(config.num_heads * config.head_dim), up32(config.num_kv_heads * config.head_dim)
         part = at.part_floats(width)
+        memories = int((layout.memory_places >= 0).sum(axis=1).max())
+        self.windows = remembering_windows(layout)
         floats = {
             at.STREAM: rows * hidden, at.QUERIES: rows * queries, at.KEYS: rows * keys, at.VALUES_NEW: rows * keys,
             at.ROTATED: config.num_kv_heads * (rows * shared + at.TILE_ROWS) * width, at.PARTS: parts * part,
             at.GATED: rows * mlp, at.LIFTED: rows * mlp, at.SCRATCH: threads * at.scratch_floats(width),
-            at.INNER: 3 * rows * at.inner_floats(inner),
+            at.INNER: 3 * rows * at.inner_floats(inner), at.FEATURES: rows * memories * at.feature_floats(width, shared),
         }  # fmt: skip
         for field, count in floats.items():
             self.record[field] = self._new(count, np.float32).ctypes.data
@@ -54,13 +62,16 @@ class StepMemory:
                 self.record[field + plane] = self._new(2 * count * columns // 32, dtype).ctypes.data
         self.logits = self._new(outputs * up32(config.vocab_size), np.float32).reshape(outputs, -1)
         self.tokens, self.owners, self.positions = (self._new(rows, np.int64) for _ in range(3))
-        self.cosine, self.sine = (self._new(rows * config.head_dim // 2, np.float32).reshape(rows, -1) for _ in range(2))
+        angles = (rows, config.head_dim // 2)
+        self.cosine, self.sine = (self._new(rows * angles[1], np.float32).reshape(angles) for _ in range(2))
+        back = (rows, len(self.windows), angles[1])
+        self.back_cosine, self.back_sine = (self._new(math.prod(back), np.float32)[: math.prod(back)].reshape(back) for _ in range(2))
         self.wanted = self._new(outputs, np.int64)
         self.counters = self._new(len(config.layers) * at.PHASES + 1, np.int64)
         for field, array in (
             (at.LOGITS, self.logits), (at.TOKENS, self.tokens), (at.SEGMENT_OF, self.owners), (at.POSITIONS, self.positions),
             (at.COSINE, self.cosine), (at.SINE, self.sine), (at.OUTPUTS, self.wanted), (at.COUNTERS, self.counters),
-            (at.BARRIER, barrier),
+            (at.BARRIER, barrier), (at.BACK_COSINE, self.back_cosine), (at.BACK_SINE, self.back_sine),
         ):  # fmt: skip
             self.record[field] = array.ctypes.data
         self.record[at.THREADS], self.record[at.INNER_WIDTH] = threads, at.inner_floats(inner)

@@ -16,6 +16,7 @@ from ingle.core.errors import CheckpointError, ConfigError
 from ingle.core.files import atomic_file, write_atomic
 from ingle.core.spec import ModelConfig
 from ingle.kernels import pack
+from ingle.kernels.jit import MEMORY_KERNELS
 from ingle.kernels.layout import BF16, F32, INT4, INT8, INT8_GROUP
 from ingle.model.checkpoint import Checkpoint, expected_shapes
 from ingle.model.tensor import Tensor
@@ -25,12 +26,16 @@ Format = Literal["auto", "int4", "int8", "bf16", "fp32"]
 was merged into becomes int8, one scale per row."""
 Array = npt.NDArray[Any]
 _VERSION = 1
+_MEMORY = ".self_attn.memory."
+_VECTOR, _HEADS, _MAPS = -1, -2, -3  # kinds beside those of `kernels.layout`
 _ALIGNMENT = 64  # bytes: a cache line, so that no vector of weights straddles two
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one tensor lies in the file: (offset, bytes) of weights, scales and minima. A vector is float32 padded to 32, of kind −1."""
+    """Where one tensor lies in the file: (offset, bytes) of weights, scales and minima. A vector is float32 padded to 32, of kind −1; of a
+    recurrent memory's tensors see `_of_memory`.
+    """
 
     kind: int
     rows: int
@@ -61,7 +66,8 @@ def unreached(info: PackInfo, cache_dtype: str) -> frozenset[str]:
     kinds = {place.kind for place in info.places.values()}
     by_kind = {"linear_fp32": {F32}, "linear_bf16": {BF16}, "linear_int8": {INT8, INT8_GROUP}, "linear_int4": {INT4}}
     other_cache = "attention_f32" if cache_dtype == "float16" else "attention_f16"
-    return frozenset({other_cache, *(name for name, served in by_kind.items() if not served & kinds)})
+    memories = frozenset() if any(spec.remembering(info.config.num_kv_heads) for spec in info.config.layers) else MEMORY_KERNELS
+    return memories | {other_cache, *(name for name, served in by_kind.items() if not served & kinds)}
 
 
 def pack_checkpoint(
@@ -89,7 +95,12 @@ def pack_checkpoint(
             progress(done, len(names))
             tensor = checkpoint.tensor(name)
             if len(tensor.shape) == 1:
-                places[name] = Place(-1, 1, tensor.shape[0], (write(_vector(tensor.to_float32())),))
+                places[name] = Place(_VECTOR, 1, tensor.shape[0], (write(_vector(tensor.to_float32())),))
+                continue
+            if _MEMORY in name:
+                kind, (rows, columns) = _MAPS if "_map" in name else _HEADS, tensor.shape
+                plane = write(_of_memory(kind, tensor.to_float32(), checkpoint.config.head_dim))
+                places[name] = Place(kind, rows, columns, (plane,))
                 continue
             packed = _pack(tensor, "int8" if format_ == "int4" and _is_vocabulary(name) and tensor.kind != "Q8_0" else format_)
             planes = tuple(write(plane) for plane in (packed.weights, packed.scales, packed.minima) if plane.size)
@@ -128,14 +139,38 @@ def unpacked(folder: Path, info: PackInfo) -> Iterator[tuple[str, Array]]:
     for name in expected_shapes(info.config):
         place = info.places[name]
         planes = [np.asarray(data[offset : offset + size]) for offset, size in place.planes]
-        if place.kind < 0:
+        if place.kind == _VECTOR:
             yield name, planes[0].view(np.float32)[: place.columns].copy()
+        elif place.kind in (_HEADS, _MAPS):
+            yield name, _from_memory(place, planes[0].view(np.float32), info.config.head_dim)
         else:
             yield name, pack.unpack(pack.Packed(place.kind, place.rows, place.columns, *planes))
 
 
 def _vector(values: Array) -> Array:
     return np.pad(values.astype(np.float32), (0, -len(values) % 32))
+
+
+def _of_memory(kind: int, matrix: Array, dim: int) -> Array:
+    """A matrix of a recurrent memory in float32, whatever the format, with every head dimension padded to `width`.
+
+    `_HEADS` [N, heads · dim] (decay, write, gate) → [N · heads, width]; `_MAPS` [G · dim, dim] → for each of G maps [width/16, width, 16],
+    as the kernel's S lies (kernels/memory.py).
+    """
+    rest = -dim % 16
+    if kind == _HEADS:
+        return np.pad(matrix.reshape(-1, dim), ((0, 0), (0, rest)))
+    maps = np.pad(matrix.reshape(-1, dim, dim), ((0, 0), (0, rest), (0, rest)))
+    return np.ascontiguousarray(maps.reshape(len(maps), -1, 16, dim + rest).swapaxes(2, 3))
+
+
+def _from_memory(place: Place, plane: Array, dim: int) -> Array:
+    """`_of_memory` undone."""
+    width = dim + -dim % 16
+    if place.kind == _HEADS:
+        return plane.reshape(-1, width)[:, :dim].reshape(place.rows, place.columns)
+    maps = plane.reshape(-1, width // 16, width, 16).swapaxes(2, 3).reshape(-1, width, width)
+    return np.ascontiguousarray(maps[:, :dim, :dim]).reshape(place.rows, place.columns)
 
 
 def _is_vocabulary(name: str) -> bool:

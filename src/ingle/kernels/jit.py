@@ -42,13 +42,18 @@ _LINEARS = ("linear_int4", "linear_int8", "linear_fp32", "linear_bf16")
 _ATTENTIONS = ("attention_f16", "attention_f32")
 ADAPTER_KERNELS = frozenset({"adapter_in", "adapter_out"})
 """Reached only by steps with an adapter."""
+MEMORY_KERNELS = frozenset({"memory_features", "memory_walk", "memory_blend"})
+"""Reached only in layers with recurrent memories."""
 ENTRIES = {
     **{name: Entry("ingle.kernels.linear", 7) for name in _LINEARS},
     **{name: Entry("ingle.kernels.attention", 5) for name in _ATTENTIONS},
     "adapter_in": Entry("ingle.kernels.adapter", 4),
     "adapter_out": Entry("ingle.kernels.adapter", 3),
+    "memory_features": Entry("ingle.kernels.memory", 4),
+    "memory_walk": Entry("ingle.kernels.memory", 4),
+    "memory_blend": Entry("ingle.kernels.memory", 7),
     "softmax_pick": Entry("ingle.kernels.sample", 4),
-    "decoder_step": Entry("ingle.kernels.step", 3, (*_LINEARS, *_ATTENTIONS, *sorted(ADAPTER_KERNELS))),
+    "decoder_step": Entry("ingle.kernels.step", 3, (*_LINEARS, *_ATTENTIONS, *sorted(ADAPTER_KERNELS | MEMORY_KERNELS))),
 }
 
 

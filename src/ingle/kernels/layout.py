@@ -17,15 +17,21 @@ ACTIVATIONS = 5
 and −128 Σx, each [T, 2, K/32]. The second term is what the first one's rounding left over; its scale is 0 where it is not needed."""
 
 LAYERS, HIDDEN, HIDDEN_PADDED, MLP_PADDED, HEADS, GROUPS, DIM, WIDTH, HALF_CACHE, QUANTISED, EMBEDDING, HEAD, NORM, LAYER, EPS = range(15)
-MODEL = 15
+MOST_MEMORIES, WINDOWS = 15, 16
+MODEL = 17
 """int64 of a model: counts and sizes; whether keys and values are float16; whether any linear wants int8 input; the addresses of
-two linears, the last norm, the first layer and the norm's epsilon (float32)."""
+two linears, the last norm, the first layer and the norm's epsilon (float32); the most recurrent memories of any layer, and how many
+different windows layers with memories have."""
 
 NORM_1, NORM_2, NORM_Q, NORM_K, WINDOW, SINKS, SINK_BLOCKS, RING_BLOCKS = range(8)
 LINEAR_Q, LINEAR_K, LINEAR_V, LINEAR_O, LINEAR_GATE, LINEAR_UP, LINEAR_DOWN = (8 + DESCRIPTOR * i for i in range(7))
-PLACES = 8 + DESCRIPTOR * 7
-"""int64 of a layer: addresses of norms (0 = none), how streaming groups look back, seven linears, then per group its slot in
-a page (−1 = streaming) and the first block of its ring. A layer takes PLACES + 2 · groups."""
+REMEMBERING, WINDOW_NUMBER, QUERY_MAP, KEY_MAP, DECAY, DECAY_BIAS, WRITE, WRITE_BIAS, GATE, GATE_BIAS = range(57, 67)
+PLACES = 8 + DESCRIPTOR * 7 + 10
+"""int64 of a layer: addresses of norms (0 = none), how streaming groups look back, seven linears; how many memories there are, which of
+the different windows is the layer's, and where the memories' tensors lie (float32; see memory.py: two maps for each memory, decay and
+write [2, width], gate [queries per group, width]). Then per group its slot in a page (−1 = streaming), the first block of its ring, and
+its memory's number in a state (−1 = none), and per memory its group. A layer takes PLACES + PLACE_KINDS · groups."""
+PLACE_KINDS = 4
 
 ADAPTER_RANK, ADAPTER_COLUMNS, ADAPTER_ROWS, ADAPTER_A, ADAPTER_A_SCALES, ADAPTER_B, ADAPTER_B_SCALES, ADAPTER_BIAS = range(8)
 ADAPTER = 8
@@ -33,10 +39,11 @@ ADAPTER = 8
 and their scales, and of what is added between them before the rectifier (0 = neither that nor a rectifier). An adapter is seven of
 these for each layer, in the order of the layer's linears."""
 
-PAGES, RINGS, FIRST, COUNT, PART, PARTS_EACH, ADAPTED = range(7)
-SEGMENT = 7
+PAGES, RINGS, FIRST, COUNT, PART, PARTS_EACH, ADAPTED, MEMORIES, BROKEN = range(9)
+SEGMENT = 9
 """int64 of one sequence's share of a step: address of its pages' addresses, address of its rings, first row, rows, its first
-partial result of attention, how many of these each of its queries has, and the address of its adapter (0 = none)."""
+partial result of attention, how many of these each of its queries has, the address of its adapter (0 = none), and of its memories;
+and, written by the step, whether one of these gave what is no number."""
 
 TASK_SEGMENT, TASK_GROUP, TASK_ROW, TASK_ROWS, TASK_FROM, TASK_TO, TASK_PART = range(7)
 TASK = 7
@@ -45,13 +52,15 @@ splits of keys it reads, and which of the queries' partial results that makes.""
 
 BATCH, THREADS, TOKENS, SEGMENT_OF, POSITIONS, COSINE, SINE, SEGMENTS, TASKS, TASK_COUNT, OUTPUTS, OUTPUT_COUNT, LOGITS = range(13)
 STREAM, QUERIES, KEYS, VALUES_NEW, ROTATED, PARTS, GATED, LIFTED, SCRATCH, BARRIER, COUNTERS, INNER, INNER_WIDTH = range(13, 26)
-NORMED, ATTENDED, MIXED, FINAL = (26 + ACTIVATIONS * i for i in range(4))
-STEP = 26 + ACTIVATIONS * 4
+SEGMENT_COUNT, FEATURES, BACK_COSINE, BACK_SINE = range(26, 30)
+NORMED, ATTENDED, MIXED, FINAL = (30 + ACTIVATIONS * i for i in range(4))
+STEP = 30 + ACTIVATIONS * 4
 """int64 of one step: rows and threads; per row token, segment, position and angles; segments; attention tasks; which rows want
 logits, and where; then scratch memory, the counters by which threads meet, and what adapters have between A and B: for each row three
-times INNER_WIDTH float32 (see `inner_floats`)."""
+times INNER_WIDTH float32 (see `inner_floats`). For memories: how many segments, features (see memory.py), and per row and different
+window the angles by which the key that leaves it is turned back."""
 
-PHASES = 8
+PHASES = 9
 """Counters of one layer: pieces of work that are shared out."""
 
 TILE_ROWS = 12
@@ -63,6 +72,11 @@ SPLIT_CHUNKS = 2
 def inner_floats(rank: int) -> int:
     """float32 of memory for what an adapter of a rank (padded to 16) has between A and B: float32 [rank], int8 [2, rank], and 16 bytes."""
     return 2 * rank
+
+
+def feature_floats(width: int, shared: int) -> int:
+    """float32 of what a memory is told of one row, and says: see memory.py. `shared`: query heads of a group."""
+    return 2 * (1 + shared) * width + (2 + shared + 15) // 16 * 16
 
 
 def scratch_floats(width: int) -> int:

@@ -71,9 +71,9 @@ def rotate(x: Array, cosine: Array, sine: Array) -> Array:
 
 
 def visible(queries: Array, keys: Array, full: bool, window: int, sinks: int) -> Array:
-    """bool [Q, K]: whether the query at each position looks at the key at each position."""
+    """bool [Q, K]: whether the query at each position looks at the key at each position. Without a window it looks at no sinks either."""
     q, k = queries[:, None], keys[None, :]
-    return (k <= q) & (full | (k > q - window) | (k < sinks))
+    return (k <= q) & (full | ((window > 0) & ((k > q - window) | (k < sinks))))
 
 
 def attention(q: Array, k: Array, v: Array, spec: LayerSpec) -> Array:
@@ -86,8 +86,42 @@ def attention(q: Array, k: Array, v: Array, spec: LayerSpec) -> Array:
         scores = q[:, head] @ k[:, group].T / np.sqrt(dim)
         mask = visible(positions, positions, group in spec.retrieval, spec.window, spec.sinks)
         scores = np.where(mask, scores, -np.inf)
-        weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-        out[:, head] = weights / weights.sum(axis=1, keepdims=True) @ v[:, group]
+        weights = np.exp(scores - scores.max(axis=1, keepdims=True, initial=-1e30))
+        out[:, head] = weights / weights.sum(axis=1, keepdims=True).clip(1e-30) @ v[:, group]
+    return out
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + e^−x)."""
+    return 1 / (1 + np.exp(-x))
+
+
+def unit(x: Array) -> Array:
+    """x [n] / sqrt(Σ x² + 1e-6)."""
+    return x / np.sqrt((x**2).sum() + 1e-6)
+
+
+def memory(window: Array, q: Array, k: Array, v: Array, spec: LayerSpec, weights: Mapping[str, Array]) -> Array:
+    """What the heads of a layer give, [T, heads, dim], once the memories of its streaming groups have had their share (arXiv 2412.06464
+    eq. 10; see memory.py for what is ours).
+
+    window: what they give without; q [T, heads, dim], k and v [T, groups, dim]: before RoPE; weights: `q_map.weight` and so on.
+    """
+    T, heads, dim = q.shape
+    shared = heads // k.shape[1]
+    out = window.copy()
+    for j, group in enumerate(spec.remembering(k.shape[1])):
+        k_map, q_map = (weights[f"{name}.weight"][j * dim : (j + 1) * dim].astype(np.float64) for name in ("k_map", "q_map"))
+        s = np.zeros((dim, dim))
+        for t in range(max(0, spec.window + spec.sinks), T):
+            p = t - spec.window
+            key, both = unit(k_map @ k[p, group]), np.concatenate([k[p, group], v[p, group]])
+            decay, write = (sigmoid(weights[f"{name}.weight"][j] @ both + weights[f"{name}.bias"][j]) for name in ("decay", "write"))
+            s = decay * (s - write * np.outer(s @ key, key)) + write * np.outer(v[p, group], key)
+            for r in range(shared):
+                head, row = group * shared + r, j * shared + r
+                share = sigmoid(weights["gate.weight"][row] @ q[t, head] + weights["gate.bias"][row])
+                out[t, head] = (1 - share) * window[t, head] + share * (s @ unit(q_map @ q[t, head]))
     return out
 
 
@@ -123,10 +157,16 @@ def decoder(
         normed = rms_norm(x, weights[f"{layer}.input_layernorm.weight"], config.norm_eps)
         q, k = (heads(project(normed, f"{layer}.self_attn.{n}_proj"), f"{layer}.self_attn.{n}_norm.weight") for n in "qk")
         v = project(normed, f"{layer}.self_attn.v_proj").reshape(T, -1, dim)
-        q, k = rotate(q, *angles), rotate(k, *angles)
+        turned = rotate(k, *angles)
         if half_cache:
-            k, v = k.astype(np.float32).astype(np.float16).astype(np.float64), v.astype(np.float32).astype(np.float16).astype(np.float64)
-        x = x + project(attention(q, k, v, spec).reshape(T, -1), f"{layer}.self_attn.o_proj")
+            turned, v = (y.astype(np.float32).astype(np.float16).astype(np.float64) for y in (turned, v))
+            length = angles[0] ** 2 + angles[1] ** 2  # 1, but for yarn, which makes keys longer, too
+            k = rotate(turned, angles[0] / length, -angles[1] / length)  # what a memory gets of them
+        mixed = attention(rotate(q, *angles), turned, v, spec)
+        if spec.remembering(k.shape[1]):
+            prefix = f"{layer}.self_attn.memory."
+            mixed = memory(mixed, q, k, v, spec, {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)})
+        x = x + project(mixed.reshape(T, -1), f"{layer}.self_attn.o_proj")
         normed = rms_norm(x, weights[f"{layer}.post_attention_layernorm.weight"], config.norm_eps)
         mixed = silu_product(project(normed, f"{layer}.mlp.gate_proj"), project(normed, f"{layer}.mlp.up_proj"))
         x = x + project(mixed, f"{layer}.mlp.down_proj")

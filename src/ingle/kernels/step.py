@@ -10,6 +10,7 @@ from numba import njit
 from ingle.core.state import BLOCK_TOKENS
 from ingle.kernels import layout as at
 from ingle.kernels.attention import block_address, clear_part, fold
+from ingle.kernels.memory import remembers
 from ingle.kernels.rows import embed, quantise, rms_norm, rotate, silu_product
 from ingle.kernels.simd import f32_at, get, load_f32, set_f32, set_half, splat, store_f16, store_f32
 from ingle.kernels.sync import barrier, external, take
@@ -18,6 +19,8 @@ _linear_int4, _linear_int8 = external("linear_int4", 7), external("linear_int8",
 _linear_fp32, _linear_bf16 = external("linear_fp32", 7), external("linear_bf16", 7)
 _attention_f16, _attention_f32 = external("attention_f16", 5), external("attention_f32", 5)
 _adapter_in, _adapter_out = external("adapter_in", 4), external("adapter_out", 3)
+_memory_features, _memory_walk = external("memory_features", 4), external("memory_walk", 4)
+_memory_blend = external("memory_blend", 7)
 _part_floats, _scratch_floats = njit(at.part_floats), njit(at.scratch_floats)
 
 
@@ -85,19 +88,26 @@ def _normalise(model, weight, source, x, row, adapted):
 
 
 @njit
-def _head(model, source, norm, cosine, sine, factor, out):
-    """One head out of a row of projections: per-head norm (Qwen3), rotary position, times `factor`, padded with zeros."""
+def _head(model, source, norm, cosine, sine, factor, out, keep):
+    """One head out of a row of projections: per-head norm (Qwen3), rotary position, times `factor`, padded with zeros. `keep`: whether
+    `source` is to be the normed head afterwards.
+    """
     dim, width = get(model, at.DIM), get(model, at.WIDTH)
+    length = np.float32(1)
     if norm != 0:
         squares = np.float32(0)
         for i in range(dim):
             squares += f32_at(source + 4 * i) ** 2
-        factor = factor / np.sqrt(squares / np.float32(dim) + f32_at(get(model, at.EPS)))
+        length = np.sqrt(squares / np.float32(dim) + f32_at(get(model, at.EPS)))
+        factor = factor / length
         for i in range(dim):
             set_f32(source + 4 * i, f32_at(source + 4 * i) * f32_at(norm + 4 * i))
     rotate(source, factor, cosine, sine, out, dim)
     for i in range(dim, width):
         set_f32(out + 4 * i, 0.0)
+    if norm != 0 and keep:
+        for i in range(dim):
+            set_f32(source + 4 * i, f32_at(source + 4 * i) / length)
 
 
 @njit
@@ -143,10 +153,10 @@ def _place_row(model, layer, step, row, scratch, adapted):
     for head in range(heads):
         line = head // shared * (rows * shared + at.TILE_ROWS) + row * shared + head % shared
         out = get(step, at.ROTATED) + line * width * 4
-        _head(model, queries + head * dim * 4, get(layer, at.NORM_Q), cosine, sine, factor, out)
+        _head(model, queries + head * dim * 4, get(layer, at.NORM_Q), cosine, sine, factor, out, get(layer, at.REMEMBERING) != 0)
     for group in range(groups):
         block = block_address(model, layer, segment, group, position // BLOCK_TOKENS)
-        _head(model, keys + group * dim * 4, get(layer, at.NORM_K), cosine, sine, np.float32(1), scratch)
+        _head(model, keys + group * dim * 4, get(layer, at.NORM_K), cosine, sine, np.float32(1), scratch, False)
         _cache(model, block, position % BLOCK_TOKENS, scratch, values + group * dim * 4)
 
 
@@ -155,8 +165,11 @@ def _attend(model, layer, step, thread, phase):
     """The attention tasks of one layer, shared out."""
     task = take(get(step, at.COUNTERS), phase, 1)
     while task < get(step, at.TASK_COUNT):
-        arguments = (model, layer, step, get(step, at.TASKS) + 8 * at.TASK * task, thread)
-        if get(model, at.HALF_CACHE) != 0:
+        place = get(step, at.TASKS) + 8 * at.TASK * task
+        arguments = (model, layer, step, place, thread)
+        if get(layer, at.WINDOW) == 0 and get(layer, at.PLACES + get(place, at.TASK_GROUP)) < 0:
+            pass  # a memory alone
+        elif get(model, at.HALF_CACHE) != 0:
             _attention_f16(arguments)
         else:
             _attention_f32(arguments)
@@ -164,22 +177,47 @@ def _attend(model, layer, step, thread, phase):
 
 
 @njit
-def _combine(model, step, row, scratch, adapted):
-    """Joins the parts of a row's attention into activations ATTENDED."""
+def _window(model, step, segment, line, scratch, width):
+    """Joins the parts of one query's attention into scratch, and what they have to be divided by behind it."""
+    each, size, top = get(segment, at.PARTS_EACH), 4 * _part_floats(width), scratch + 4 * width
+    parts = get(step, at.PARTS) + (get(segment, at.PART) + line * each) * size
+    for i in range(each):
+        fold(scratch, top, parts + i * size, parts + i * size + 4 * width, width)
+
+
+@njit
+def _blend(model, layer, step, row, group, head, scratch):
+    """Lets a streaming group's memory have its share in what a head gives; scratch is as `_window` leaves it, or cleared without one."""
+    width, places = get(model, at.WIDTH), at.PLACES + 2 * get(model, at.GROUPS)
+    top = scratch + 4 * width
+    if get(layer, at.WINDOW) > 0:
+        for c in range(0, 4 * width, 64):
+            store_f32(scratch + c, load_f32(scratch + c) / splat(f32_at(top + 4)))
+    number = get(layer, places + group) - get(layer, places + get(layer, places + get(model, at.GROUPS)))
+    if remembers(layer, step, row):
+        _memory_blend((model, layer, step, row, number, head, scratch))
+    set_f32(top + 4, 1.0)
+
+
+@njit
+def _combine(model, layer, step, row, scratch, adapted):
+    """Makes what the heads of a row give into activations ATTENDED."""
     dim, width, groups, heads = get(model, at.DIM), get(model, at.WIDTH), get(model, at.GROUPS), get(model, at.HEADS)
-    shared, size = heads // groups, 4 * _part_floats(width)
+    shared = heads // groups
     segment = get(step, at.SEGMENTS) + 8 * at.SEGMENT * get(get(step, at.SEGMENT_OF), row)
-    each, tokens = get(segment, at.PARTS_EACH), get(segment, at.COUNT)
+    tokens = get(segment, at.COUNT)
     x = step + 8 * at.ATTENDED
     padded = (heads * dim + 31) // 32 * 32
     out = get(x, at.VALUES) + row * padded * 4
     top = scratch + 4 * width
     for head in range(heads):
-        line = (head // shared * tokens + row - get(segment, at.FIRST)) * shared + head % shared
-        parts = get(step, at.PARTS) + (get(segment, at.PART) + line * each) * size
+        group = head // shared
+        line = (group * tokens + row - get(segment, at.FIRST)) * shared + head % shared
         clear_part(scratch, top, width)
-        for i in range(each):
-            fold(scratch, top, parts + i * size, parts + i * size + 4 * width, width)
+        if get(layer, at.WINDOW) > 0 or get(layer, at.PLACES + group) >= 0:
+            _window(model, step, segment, line, scratch, width)
+        if get(layer, at.REMEMBERING) > 0 and get(layer, at.PLACES + 2 * groups + group) >= 0:
+            _blend(model, layer, step, row, group, head % shared, scratch)
         whole = dim // 16 * 16
         for d in range(0, whole, 16):
             store_f32(out + (head * dim + d) * 4, load_f32(scratch + 4 * d) / splat(f32_at(top + 4)))
@@ -225,10 +263,15 @@ def _layer(model, layer, step, thread, index):
     for row in range(thread, rows, threads):
         _place_row(model, layer, step, row, scratch, _adapter(step, row, index))
     _meet(step)
+    if get(layer, at.REMEMBERING) > 0:
+        _memory_features((model, layer, step, thread))
     _attend(model, layer, step, thread, phase + 3)
     _meet(step)
+    if get(layer, at.REMEMBERING) > 0:
+        _memory_walk((model, layer, step, phase + 8))
+        _meet(step)
     for row in range(thread, rows, threads):
-        _combine(model, step, row, scratch, _adapter(step, row, index))
+        _combine(model, layer, step, row, scratch, _adapter(step, row, index))
     _meet(step)
     _linear(layer + 8 * at.LINEAR_O, step + 8 * at.ATTENDED, rows, stream, 1, step, phase + 4)
     _meet(step)
@@ -253,7 +296,7 @@ def decoder_step(model, step, thread):
     """Entry: what thread `thread` does of a step. Arguments: addresses of the model's and the step's records (see layout.py)."""
     rows, threads, stream = get(step, at.BATCH), get(step, at.THREADS), get(step, at.STREAM)
     width, layers = 4 * get(model, at.HIDDEN_PADDED), get(model, at.LAYERS)
-    size = 8 * (at.PLACES + 2 * get(model, at.GROUPS))
+    size = 8 * (at.PLACES + at.PLACE_KINDS * get(model, at.GROUPS))
     for row in range(thread, rows, threads):
         embed(get(model, at.EMBEDDING), get(get(step, at.TOKENS), row), stream + row * width, get(model, at.HIDDEN))
     _meet(step)
