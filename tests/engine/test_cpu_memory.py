@@ -153,6 +153,8 @@ def test_a_broken_memory_is_said_and_takes_nobody_with_it(backend: CpuBackend, t
         step(backend, [(good, 1), (bad, 1)])
     assert error.value.broken == {1}  # type: ignore[attr-defined]
     np.testing.assert_array_equal(error.value.results[0][0], logits)  # type: ignore[attr-defined]
+    after = step(backend, [(expected, 2)])[0].copy()
+    np.testing.assert_array_equal(step(backend, [(good, 2)])[0], after)  # nothing of it is left behind
     with pytest.raises(CheckpointError, match="finite"):
         backend.save_state(bad, tmp_path / "bad.state")
 

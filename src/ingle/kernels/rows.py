@@ -137,7 +137,7 @@ def rotate(source, factor, cosine, sine, out, dim):
 
 @njit
 def embed(linear, token, out, width):
-    """The float32 row `token` of a packed matrix, as the linear kernels see it."""
+    """The float32 row `token` of a packed matrix, as the linear kernels see it, and zeros behind it."""
     kind = get(linear, at.KIND)
     K = get(linear, at.COLUMNS)
     groups = K // 32
@@ -160,3 +160,5 @@ def embed(linear, token, out, width):
         else:
             value = (u8_at(weights + cell) - 128.0) * half_at(scales + 2 * group)
         set_f32(out + 4 * k, value)
+    for k in range(width, K):
+        set_f32(out + 4 * k, 0.0)  # where somebody's NaN may have been added to it
