@@ -7,8 +7,12 @@ from typing import Any
 from ingle.core.errors import CannotRewind
 from ingle.core.message import Chunk, Request
 from ingle.engine.backend import AnyState
+from ingle.engine.checkpoints import WORTH_KEEPING
 from ingle.engine.decoding import Decoding
 from ingle.engine.language_model import LanguageModel
+from ingle.engine.prefix_cache import PrefixCache
+
+_EARLIER_BYTES = 128 << 20
 
 
 @dataclass
@@ -17,17 +21,25 @@ class Session:
 
     state: AnyState
     ids: list[int] = field(default_factory=list)
+    earlier: PrefixCache = field(default_factory=lambda: PrefixCache(_EARLIER_BYTES))
+    """What it can begin from where its state can't go back."""
 
     def resume(self, ids: Sequence[int], new_state: Callable[[], Any]) -> int:
-        """Goes back to the longest common start of what was read and `ids`, one token short at most; returns its length."""
+        """Goes back to the longest start of `ids` that was read and can be gone on from, one token short at most; returns its length."""
         limit = min(len(ids) - 1, len(self.ids))
         common = next((i for i in range(limit) if ids[i] != self.ids[i]), limit)
         try:
             self.state.rewind(common)
         except CannotRewind:
-            self.state, common = new_state(), 0
-        del self.ids[common:]
+            found = self.earlier.find("", "", ids)
+            self.state, common = (found.state, found.length) if found else (new_state(), 0)
+        self.ids = list(ids[:common])
         return common
+
+    def keep(self, ids: Sequence[int]) -> None:
+        """Keeps the state as it is, with `ids` read, unless nearly as much of them is known."""
+        if len(ids) >= WORTH_KEEPING + self.earlier.known("", "", [*ids, 0]):
+            self.earlier.put("", "", ids, self.state.fork())
 
 
 def answer(
@@ -45,15 +57,19 @@ def answer(
     """
     backend = model.backend
     ids = model.encode(request)
-    session = session or Session(backend.new_state())
+    lasting, session = session is not None, session or Session(backend.new_state())
     session.resume(ids[:1] if request.echo else ids, backend.new_state)
     decoding = Decoding(model, request, ids, session.state, model.grammar(request))
+    if lasting and decoding.checkpoints.needed:
+        session.keep(session.ids)  # where the last answer ended
     fresh = decoding.unread
     chunk: Chunk | None = None
     try:
         while chunk is None or chunk.finish is None:
             reading = decoding.reading
             [rows] = backend.forward([decoding.next()])
+            if lasting and reading and decoding.checkpoints.due(decoding.state.length):
+                session.keep(ids[: decoding.state.length])
             chunk = decoding.take(rows)
             if reading:
                 progress(fresh - decoding.prompt_tokens + decoding.state.length, fresh)

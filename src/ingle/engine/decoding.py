@@ -14,6 +14,7 @@ import numpy.typing as npt
 from ingle.core.message import Chunk, Finish, Request, TokenLogprob, Usage
 from ingle.core.state import STEP_TOKENS
 from ingle.engine.backend import AnyState, Segment
+from ingle.engine.checkpoints import Checkpoints, needs_checkpoints
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.sampling import Sampler, log_probabilities
 from ingle.engine.stop import StopStrings
@@ -40,6 +41,9 @@ class Decoding:
         self.model, self.request, self.state = model, request, state
         self.ids = list(ids)
         self.prompt_tokens, self.cached_tokens = len(ids), state.length
+        needed = needs_checkpoints(model.backend.config) and not request.echo
+        self.checkpoints = Checkpoints(state.length, len(ids), needed)
+        """Where its state should be kept while the prompt is read."""
         self.sampler = Sampler(request.sampling, model.backend.config.vocab_size, ids)
         self.written = 0
         """Tokens of the answer so far."""
@@ -67,6 +71,9 @@ class Decoding:
         self._began = self._began or time.perf_counter()
         start, echo = self.state.length, self.request.echo and not self.written
         end = min(start + min(limit, _ECHO_TOKENS if echo else STEP_TOKENS), len(self.ids))
+        checkpoint = self.checkpoints.next
+        if self.reading and checkpoint is not None and checkpoint > start:
+            end = min(end, checkpoint)
         logits: Literal["none", "last", "all"] = "last" if end == len(self.ids) else "none"
         return Segment(self.state, self.ids[start:end], "all" if echo else logits, self.model.adapter)
 

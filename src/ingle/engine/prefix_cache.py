@@ -63,12 +63,7 @@ class PrefixCache:
 
     def find(self, owner: str, model: str, ids: Sequence[int]) -> Found | None:
         """A fork of the state that has read the longest start of `ids`, one token short at the most; None if nothing is known."""
-        prompt = np.asarray(ids[:-1], np.int32)
-        best, length = None, 0
-        for entry in self._of(owner, model):
-            common = _common(entry.ids, prompt)
-            if common > length and (common == len(entry.ids) or common >= entry.state.earliest_rewind):
-                best, length = entry, common
+        best, length = self._best(owner, model, ids)
         if best is None:
             return None
         self._touch(best)
@@ -78,8 +73,7 @@ class PrefixCache:
 
     def known(self, owner: str, model: str, ids: Sequence[int]) -> int:
         """How many tokens `find` would spare."""
-        prompt = np.asarray(ids[:-1], np.int32)
-        return max((_common(entry.ids, prompt) for entry in self._of(owner, model)), default=0)
+        return self._best(owner, model, ids)[1]
 
     def put(self, owner: str, model: str, ids: Sequence[int], state: AnyState, keep: str = "") -> None:
         """Takes over a state that has read `ids`. Entries that it makes superfluous go, then as many as the budget asks for."""
@@ -114,12 +108,26 @@ class PrefixCache:
         asked = {name: value for name, value in wanted.items() if value is not None}
         self._entries = [e for e in self._entries if any(getattr(e, name) != value for name, value in asked.items())]
 
+    def _best(self, owner: str, model: str, ids: Sequence[int]) -> tuple[Entry | None, int]:
+        """The entry that can go back to the longest start of `ids`, and how long that is."""
+        prompt, best, length = np.asarray(ids[:-1], np.int32), None, 0
+        for entry in self._of(owner, model):
+            common = common_length(entry.ids, prompt)
+            if common > length and goes_back(entry.ids, entry.state.earliest_rewind, common):
+                best, length = entry, common
+        return best, length
+
     def _of(self, owner: str, model: str) -> Iterator[Entry]:
         return (entry for entry in self._entries if entry.owner == owner and entry.model == model)
 
     def _touch(self, entry: Entry) -> None:
         self._clock += 1
         entry.used = self._clock
+
+
+def goes_back(ids: Ids, earliest: int, length: int) -> bool:
+    """Whether a state that has read `ids` can go on from `length` of them; `earliest`: its `earliest_rewind`."""
+    return length == len(ids) or length >= earliest
 
 
 def common_length(a: Sequence[int] | Ids, b: Sequence[int] | Ids) -> int:

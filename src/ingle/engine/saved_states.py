@@ -17,7 +17,7 @@ from ingle.core.digest import digest_json
 from ingle.core.errors import CheckpointError, HomeError
 from ingle.core.files import os_errors, write_atomic
 from ingle.engine.backend import Backend
-from ingle.engine.prefix_cache import Entry, Ids, common_length
+from ingle.engine.prefix_cache import Entry, Ids, common_length, goes_back
 
 
 @dataclass(eq=False)
@@ -32,6 +32,8 @@ class Saved:
     used: float
     """When, in seconds since 1970."""
     nbytes: int
+    earliest: int
+    """`earliest_rewind` of the state."""
 
 
 @dataclass
@@ -56,7 +58,7 @@ class SavedStates:
                     path.unlink(missing_ok=True)
 
     def save(self, entry: Entry, backend: Backend) -> bool:
-        """Writes an entry that is kept, unless its newest is there already. False if the disk has no room: then nothing has changed."""
+        """Writes an entry that is kept, unless its newest is there already. False if the disk has no room, or the state is of no use."""
         name = digest_json([entry.owner, entry.keep])[:32]
         before = self._saved.get(name)
         if before is not None and before.model == entry.model and np.array_equal(before.ids, entry.ids):
@@ -65,9 +67,10 @@ class SavedStates:
         self._drop(name)  # first the description: a new state must never pass for the old one
         try:
             backend.save_state(entry.state, path, entry.model)
-            table = {"owner": entry.owner, "model": entry.model, "keep": entry.keep, "ids": entry.ids.tolist()}
+            earliest = entry.state.earliest_rewind
+            table = {"owner": entry.owner, "model": entry.model, "keep": entry.keep, "ids": entry.ids.tolist(), "earliest": earliest}
             write_atomic(path.with_suffix(".json"), json.dumps(table).encode(), mode=0o600)
-        except HomeError:
+        except (HomeError, CheckpointError):
             path.unlink(missing_ok=True)
             return False
         for other, saved in [*self._saved.items()]:  # what the new one can go back to, for instance the turn before
@@ -75,15 +78,16 @@ class SavedStates:
             if mine and entry.state.earliest_rewind <= len(saved.ids) == common_length(saved.ids, entry.ids):
                 self._drop(other)
         stat = path.stat()
-        self._saved[name] = Saved(entry.owner, entry.model, entry.keep, entry.ids, path, stat.st_mtime, stat.st_size)
+        self._saved[name] = Saved(entry.owner, entry.model, entry.keep, entry.ids, path, stat.st_mtime, stat.st_size, earliest)
         self._shrink()
         return True
 
     def find(self, owner: str, model: str, ids: Sequence[int]) -> tuple[int, Saved] | None:
-        """The saved state that has read the longest start of `ids`, and how much of it that is."""
+        """The saved state that can go on from the longest start of `ids`, one token short at the most, and how much of it that is."""
         mine = [saved for saved in self._saved.values() if saved.owner == owner and saved.model == model]
-        found = max(((common_length(saved.ids, ids), saved) for saved in mine), key=lambda pair: pair[0], default=None)
-        return found if found and found[0] else None
+        commons = [(common_length(saved.ids, ids[:-1]), saved) for saved in mine]
+        usable = [(common, saved) for common, saved in commons if common and goes_back(saved.ids, saved.earliest, common)]
+        return max(usable, key=lambda pair: pair[0], default=None)
 
     def load(self, saved: Saved, backend: Backend) -> Any:
         """The state. None, and the files go, if it can't be read any more: the prompt is then read again."""
@@ -118,7 +122,7 @@ def _read(path: Path) -> Saved | None:
     try:
         table = json.loads(path.read_bytes())
         stat = state.stat()
-        ids = np.array(table["ids"], np.int32)
-        return Saved(str(table["owner"]), str(table["model"]), str(table["keep"]), ids, state, stat.st_mtime, stat.st_size)
+        ids, earliest = np.array(table["ids"], np.int32), int(table["earliest"])
+        return Saved(str(table["owner"]), str(table["model"]), str(table["keep"]), ids, state, stat.st_mtime, stat.st_size, earliest)
     except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None

@@ -12,9 +12,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from weakref import WeakValueDictionary
 
+import numpy as np
+import numpy.typing as npt
+
 from ingle.core.errors import Busy, Closing, IngleError, KernelError, RequestError
 from ingle.core.message import Chunk
-from ingle.engine.backend import AnyState, Backend
+from ingle.engine.backend import AnyState, Backend, NotFinite, Segment
 from ingle.engine.decoding import Decoding
 from ingle.engine.fair_queue import FairQueue
 from ingle.engine.job import Capacity, Counts, Job
@@ -223,7 +226,8 @@ class Scheduler:
         if job.request.echo:
             return False
         readers = (r for r in self._running if r.owner == job.owner and r.model is job.model and r.decoding.reading)
-        soon = max((common_length(r.ids, job.ids) for r in readers if not r.request.echo), default=0)
+        commons = ((r.decoding.checkpoints, common_length(r.ids, job.ids)) for r in readers if not r.request.echo)
+        soon = max((checkpoints.within(common) for checkpoints, common in commons), default=0)
         return soon >= WORTH_WAITING + self.cache.known(job.owner, job.model.digest, job.ids)
 
     def _step(self) -> list[Outcome]:
@@ -233,14 +237,18 @@ class Scheduler:
         segments = [job.decoding.next(limit) for job, limit in turn]
         try:
             lowered = [job.model.backend.lower(segment) for job, segment in zip(jobs, segments, strict=True)]
-            results = jobs[0].model.backend.runner.forward(lowered)
+            results, broken = _forward(jobs[0].model.backend.runner, lowered)
         except Exception as error:
             return [self._fail(job, error) for job in jobs]
-        outcomes: list[Outcome] = []
-        for job, was_reading, segment, rows in zip(jobs, reading, segments, results, strict=True):
+        outcomes = [self._fail(jobs[i], error) for i, error in broken.items()]
+        for i, (job, was_reading, segment, rows) in enumerate(zip(jobs, reading, segments, results, strict=True)):
+            if i in broken:
+                continue
             if was_reading:
                 self._served[job.owner] += len(segment.ids)
                 self.counts.read_tokens += len(segment.ids)
+            if was_reading and job.decoding.checkpoints.due(job.decoding.state.length):
+                self._remember(job, job.decoding.state.fork())
             try:
                 chunk = job.decoding.take(rows)
             except Exception as error:
@@ -271,11 +279,11 @@ class Scheduler:
         return turn
 
     def _after(self, job: Job, chunk: Chunk, was_reading: bool) -> None:
-        """Keeps what was read for others: when the prompt is read, and when the answer is written."""
+        """Keeps what was read for others: when the prompt is read, unless a little less is kept, and when the answer is written."""
         if chunk.finish is not None:
             self._answer_s += 0.1 * (time.perf_counter() - job.asked - self._answer_s)
             self._end(job)
-        elif was_reading:
+        elif was_reading and not job.decoding.checkpoints.needed:
             self._remember(job, job.decoding.state.fork())
 
     def _fail(self, job: Job, error: Exception) -> Outcome:
@@ -299,6 +307,14 @@ class Scheduler:
         self.cache.budget_bytes = max(0, self._free_bytes)
         self.cache.put(job.owner, job.model.digest, job.decoding.ids[: state.length], state, job.keep)
         self._cached_bytes = self.cache.nbytes
+
+
+def _forward(runner: Backend, segments: Sequence[Segment]) -> tuple[list[npt.NDArray[np.float32]], dict[int, NotFinite]]:
+    """What comes of a step, and the error of each segment that is broken: it takes nobody with it."""
+    try:
+        return runner.forward(segments), {}
+    except NotFinite as error:
+        return error.results, dict.fromkeys(error.broken, error)
 
 
 def _closing() -> Closing:
