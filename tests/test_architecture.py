@@ -24,7 +24,10 @@ MAX_FUNCTION_LINES = 60
 LONGER_FILES: dict[str, int] = {}
 LONGER_FUNCTIONS: dict[str, int] = {}
 # What serving must never import, wherever in the file the import stands.
-TORCH_ALLOWED = {"model/module.py", "engine/torch_backend.py", "train", "tuning", "hybridize", "compress", "scaling", "explain", "adapt"}
+TORCH_ALLOWED = {
+    "model/module.py", "model/cache.py", "model/memory.py", "model/pieces.py", "engine/torch_backend.py",
+    "train", "tuning", "hybridize", "compress", "scaling", "explain", "adapt",
+}  # fmt: skip
 CORE_ALLOWED = {"numpy", "ingle"}
 FILES = sorted(SOURCE.rglob("*.py"))
 

@@ -21,8 +21,9 @@ from ingle.engine.saved_states import SavedStates
 from ingle.engine.scheduler import Scheduler
 from ingle.engine.scoring import score
 from ingle.engine.torch_backend import TorchBackend
+from ingle.model.cache import Cache
 from ingle.model.checkpoint import Checkpoint
-from ingle.model.module import Cache, load_module
+from ingle.model.module import load_module
 from tests.engine.test_adapter import random_additions
 from tests.engine.test_answer import byte_tokenizer
 from tests.engine.test_scheduler import FREE, chat, submit, whole

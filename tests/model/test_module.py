@@ -16,9 +16,11 @@ from torch import nn
 
 from ingle.core.errors import CannotRewind, CheckpointError, ConfigError, ShapeError
 from ingle.core.spec import LayerSpec, ModelConfig
+from ingle.model.cache import Cache
 from ingle.model.checkpoint import Checkpoint, open_checkpoint
 from ingle.model.export import save_hf
-from ingle.model.module import Cache, CausalLM, load_module, made_again
+from ingle.model.module import CausalLM, load_module
+from ingle.model.pieces import made_again
 from ingle.model.tensor import Tensor
 from ingle.model.tokenizer import open_tokenizer
 from ingle.model.tokenizer_gguf import tokenizer_from_gguf
@@ -206,8 +208,6 @@ def test_other_types_stay_close_and_tied_weights_are_one() -> None:
 
 def test_what_the_module_cannot_do() -> None:
     config = tiny_config("llama")
-    with pytest.raises(ConfigError, match="comes with hybridize"):
-        CausalLM(config.with_layers((LayerSpec((), window=4, memory="gated_delta"),) * 2))
     with pytest.raises(ShapeError, match="at least one token"):
         tiny_module(config)(torch.zeros((1, 0), dtype=torch.long))
 

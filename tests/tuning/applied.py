@@ -8,8 +8,9 @@ import torch
 
 from ingle.core.spec import ModelConfig
 from ingle.engine.changes import MERGED, Change, merged
+from ingle.model.cache import Cache, Held
 from ingle.model.checkpoint import Checkpoint
-from ingle.model.module import Cache, Held, load_module
+from ingle.model.module import load_module
 from ingle.model.tensor import Tensor
 
 

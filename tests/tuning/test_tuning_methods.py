@@ -276,7 +276,7 @@ def test_packed_documents_each_have_their_virtual_tokens(name: str) -> None:
     x = module.model.embed_tokens(ids)
     positions = torch.cat([torch.arange(b - a, dtype=torch.float32) for a, b in pairwise(bounds)])
     for layer in module.model.layers:
-        x = layer(x, *module.angles(positions, x.dtype), Packed(attend_on(ids.device, bounds)))
+        x = layer(x, *module.angles(positions, x.dtype), Packed(attend_on(ids.device, bounds), tuple(bounds)))
     whole = module.model.norm(x)
     for a, b in pairwise(bounds):
         torch.testing.assert_close(whole[a + 3 : b], module.hidden(ids[None, a:b])[0, 3:], rtol=1e-4, atol=1e-5)

@@ -17,10 +17,12 @@ from ingle.core.files import write_atomic
 from ingle.core.spec import ModelConfig
 from ingle.engine.adapter import Additions, check_additions
 from ingle.engine.backend import Backend, Segment, check_segment
-from ingle.model.module import Cache, CausalLM, Held
+from ingle.model.cache import Cache, Held, Remembered
+from ingle.model.module import CausalLM
 
 TorchAdapter = dict[str, tuple[Tensor, Tensor, Tensor | None]]
 _PARTS = ("keys", "values", "positions")
+_MEMORY, _REMEMBERED = "memory", ("state", "keys", "values")
 
 
 class TorchBackend:
@@ -74,8 +76,9 @@ class TorchBackend:
 
     def save_state(self, state: Cache, path: Path, digest: str = "") -> None:
         """Writes a cache; see `Backend.save_state`."""
-        names = {f"{layer}.{int(streaming)}": held for (layer, streaming), held in state.held.items()}
-        tensors = {f"{name}.{part}": getattr(held, part).contiguous() for name, held in names.items() for part in _PARTS}
+        pieces = [(f"{layer}.{int(streaming)}", held, _PARTS) for (layer, streaming), held in state.held.items()]
+        pieces += [(f"{layer}.{_MEMORY}", memory, _REMEMBERED) for layer, memory in state.memories.items()]  # type: ignore[misc]
+        tensors = {f"{name}.{part}": getattr(piece, part).contiguous() for name, piece, parts in pieces for part in parts}
         about = {"model": digest or self.digest, "length": str(state.length), "earliest_rewind": str(state.earliest_rewind)}
         write_atomic(path, save(tensors, about), mode=0o600)
 
@@ -90,9 +93,10 @@ class TorchBackend:
         wanted = digest or self.digest
         if about.get("model") != wanted:
             raise CheckpointError(f"{path}: model", f"must be {wanted}", about.get("model"), "The state belongs to another model.")
-        places = {(int(layer), streaming == "1") for layer, streaming, _ in (name.split(".") for name in tensors)}
-        held = {(i, s): Held(*(tensors[f"{i}.{int(s)}.{part}"] for part in _PARTS)) for i, s in places}
-        return Cache(int(about["length"]), held, int(about["earliest_rewind"]))
+        places = {tuple(name.split(".")[:2]) for name in tensors}
+        held = {(int(i), s == "1"): Held(*(tensors[f"{i}.{s}.{part}"] for part in _PARTS)) for i, s in places if s != _MEMORY}
+        remembered = {int(i): Remembered(*(tensors[f"{i}.{s}.{part}"] for part in _REMEMBERED)) for i, s in places if s == _MEMORY}
+        return Cache(int(about["length"]), held, remembered, int(about["earliest_rewind"]))
 
     @torch.inference_mode()
     def forward(self, segments: Sequence[Segment]) -> list[npt.NDArray[np.float32]]:

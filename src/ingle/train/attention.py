@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 
 from ingle.core.spec import LayerSpec
-from ingle.model.module import Attend, turn, visible
+from ingle.model.cache import visible
+from ingle.model.module import Attend
+from ingle.model.pieces import turn
 
 BLOCK = 64  # queries at a time: larger blocks waste more on the upper triangle and leave the caches
 _LOG2_E = 1 / math.log(2)
@@ -56,7 +58,8 @@ class EachAttention:
             at = positions.to(q.device)
             qs = turn(q[rows].transpose(0, 1), cos[whole][at], sin[whole][at])  # (heads, n, D)
             ks, vs = turn(k[whole].transpose(0, 1), cos[whole], sin[whole]), v[whole].transpose(0, 1)
-            masks = [visible(positions, torch.arange(ks.shape[1]), spec if g in streaming else None) for g in range(groups)]
+            windowed = streaming if spec.window else set()
+            masks = [visible(positions, torch.arange(ks.shape[1]), spec if g in windowed else None) for g in range(groups)]
             mask = torch.stack(masks).repeat_interleave(repeats, 0).to(q.device)
             ks, vs = (t.repeat_interleave(repeats, 0) for t in (ks, vs))
             plain = not some and not streaming
@@ -64,7 +67,10 @@ class EachAttention:
                 qs[None], ks[None], vs[None], attn_mask=None if plain else mask[None], is_causal=plain
             )
             out.append(y[0].transpose(0, 1))
-        return torch.cat(out)
+        seen = torch.cat(out)
+        if spec.window or not streaming:
+            return seen
+        return seen * torch.tensor([g not in streaming for g in range(groups)]).repeat_interleave(repeats).to(q)[:, None]
 
 
 class BlockAttention:
@@ -85,6 +91,10 @@ class BlockAttention:
             qs, ks, vs = (q, k, v) if whole else (q[:, chosen], k[:, chosen], v[:, chosen])
             outs.append(_Blocks.apply(qs, ks, vs, cos, sin, rows, plan))  # type: ignore[no-untyped-call]
             order += chosen
+        if len(order) < groups:  # streaming groups without a window see nothing
+            blind = [group for group in range(groups) if group not in order]
+            outs.append(torch.zeros_like(q[:, blind]))
+            order += blind
         y = outs[0] if len(outs) == 1 else torch.cat(outs, 1)[:, torch.tensor(order).argsort()]
         out: Tensor = y.flatten(1, 2)
         return out
@@ -116,8 +126,8 @@ def _documents(bounds: Sequence[int], wanted: Tensor | None) -> list[tuple[slice
 
 
 def _kinds(spec: LayerSpec, groups: int) -> list[tuple[int, int, list[int]]]:
-    """(window, sinks, groups) of the retrieval groups, whose window is 0, and of the streaming groups."""
-    kinds = [(0, 0, list(spec.retrieval)), (spec.window, spec.sinks, list(spec.streaming(groups)))]
+    """(window, sinks, groups) of the retrieval groups, whose window is 0, and of the streaming groups, if they have a window."""
+    kinds = [(0, 0, list(spec.retrieval)), (spec.window, spec.sinks, list(spec.streaming(groups) if spec.window else ()))]
     return [kind for kind in kinds if kind[2]]
 
 

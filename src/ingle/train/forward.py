@@ -22,7 +22,7 @@ def final_states(module: CausalLM, batch: Batch, first: int = 0, x: Tensor | Non
     `x` [T, hidden]: what goes into layer `first`, if that is known already. `recompute`: each layer keeps its input only and is run
     again on the way back (arXiv 1604.06174): a third more time, a fraction of the memory.
     """
-    packed = Packed(attend_on(batch.ids.device, batch.edges, batch.rows), batch.rows)
+    packed = Packed(attend_on(batch.ids.device, batch.edges, batch.rows), batch.edges, batch.rows)
     if x is None:
         x = module.model.embed_tokens(batch.ids)
     cos, sin = module.angles(batch.positions, x.dtype)
@@ -45,7 +45,7 @@ def lower_states(module: CausalLM, ids: Tensor, layers: int, bounds: Sequence[in
     x: Tensor = module.model.embed_tokens(ids)
     positions = torch.cat([torch.arange(b - a, device=ids.device, dtype=torch.float32) for a, b in pairwise(bounds)])
     cos, sin = module.angles(positions, x.dtype)
-    packed = Packed(attend_on(ids.device, bounds))
+    packed = Packed(attend_on(ids.device, bounds), tuple(bounds))
     for layer in module.model.layers[:layers]:
         x = layer(x, cos, sin, packed)
     return x

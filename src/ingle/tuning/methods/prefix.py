@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ingle.model.module import CausalLM, turn
+from ingle.model.module import CausalLM
+from ingle.model.pieces import turn
 from ingle.tuning.low_rank import plain_linear
 from ingle.tuning.method import Attached, attached, replace_module
 from ingle.tuning.virtual import EMBEDDING, VirtualEmbedding, VirtualSettings, check_virtual, some_tokens

@@ -1,0 +1,120 @@
+"""What a sequence has read, for the PyTorch module: keys and values, and what the recurrent memories hold.
+
+Shapes: B sequences of equal length, T new tokens, K keys, G groups, D head_dim.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from ingle.core.errors import CannotRewind
+from ingle.core.spec import LayerSpec
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """Keys and values of one kind of group in one layer: [B, groups, K, D] each, and the K positions. Never written in place."""
+
+    keys: Tensor
+    values: Tensor
+    positions: Tensor
+
+    def keep(self, wanted: Tensor) -> "Held":
+        """Those at the places where `wanted` (bool [K]) holds."""
+        if wanted.all():
+            return self
+        at = wanted.to(self.keys.device)
+        return Held(self.keys[:, :, at], self.values[:, :, at], self.positions[wanted])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Remembered:
+    """What the memories of one layer hold, and who is next to enter. Never written in place."""
+
+    state: Tensor
+    """float32 [B, G, D, D]: rows are values, columns keys."""
+    keys: Tensor
+    """[B, window, G, D]: of the tokens that have not left the window, before RoPE."""
+    values: Tensor
+    """[B, window, G, D]."""
+
+
+@dataclass(eq=False)
+class Cache:
+    """What a sequence needs to go on: all keys and values of retrieval groups; of streaming groups the sinks, the window before the
+    last call, what that call added, and what their memories hold.
+    """
+
+    length: int = 0
+    """Tokens read so far."""
+    held: dict[tuple[int, bool], Held] = field(default_factory=dict)
+    """By layer and whether the groups are streaming ones."""
+    memories: dict[int, Remembered] = field(default_factory=dict)
+    """By layer."""
+    earliest_rewind: int = 0
+    """The smallest length above 0 that `rewind` accepts."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys, values and memories."""
+        return sum(nbytes for _, nbytes in self.pieces())
+
+    def pieces(self) -> Iterator[tuple[int, int]]:
+        """Identity and bytes of each tensor; forks share them until one of them moves on."""
+        for h in self.held.values():
+            yield from ((id(tensor), tensor.nbytes) for tensor in (h.keys, h.values))
+        for m in self.memories.values():
+            yield from ((id(tensor), tensor.nbytes) for tensor in (m.state, m.keys, m.values))
+
+    def fork(self) -> "Cache":
+        """A cache that goes its own way from here; tensors are shared until one of them moves on."""
+        return replace(self, held=dict(self.held), memories=dict(self.memories))
+
+    def rewind(self, length: int) -> None:
+        """Goes back to the first `length` tokens.
+
+        Raises CannotRewind where a window no longer holds what that would need, or a memory has taken in a token since.
+        """
+        if not 0 <= length <= self.length:
+            raise CannotRewind("length", f"must be between 0 and {self.length}", length)
+        if 0 < length < self.earliest_rewind:
+            cure = "Read the prompt again from a fork."
+            raise CannotRewind("length", f"this cache can go back to {self.earliest_rewind} at the earliest", length, cure)
+        self.held = {place: h.keep(h.positions < length) for place, h in self.held.items()} if length else {}
+        gone = self.length - length
+        if gone:  # then no memory has taken in anything yet
+            self.memories = {i: replace(m, keys=m.keys[:, :-gone], values=m.values[:, :-gone]) for i, m in self.memories.items() if length}
+        self.length, self.earliest_rewind = length, min(self.earliest_rewind, length)
+
+    def extend(self, layer: int, spec: LayerSpec | None, keys: Tensor, values: Tensor) -> Held:
+        """Keys and values [B, groups, T, D] after those before them; `spec` is the layer's if the groups are streaming ones."""
+        place = (layer, spec is not None)
+        new = Held(keys, values, torch.arange(self.length, self.length + keys.shape[2]))
+        before = self.held.get(place)
+        if before is not None and spec is not None:
+            oldest = self.length - spec.window + 1
+            before = before.keep((before.positions >= oldest) | (before.positions < spec.sinks))
+            if oldest > spec.sinks:  # something between the sinks and the window is gone for good
+                self.earliest_rewind = self.length
+        if before is not None:
+            joined = [torch.cat(pair, 2) for pair in ((before.keys, keys), (before.values, values))]
+            new = Held(joined[0], joined[1], torch.cat((before.positions, new.positions)))
+        self.held[place] = new
+        return new
+
+    def remember(self, layer: int, spec: LayerSpec, after: Remembered, steps: int) -> None:
+        """What the memories of a layer hold once `steps` more tokens are read."""
+        self.memories[layer] = after
+        if self.length + steps > spec.window + spec.sinks:  # one has entered
+            self.earliest_rewind = self.length + steps
+
+
+def visible(queries: Tensor, keys: Tensor, spec: LayerSpec | None) -> Tensor:
+    """Which key positions [K] each query position [T] sees: bool [T, K]; `spec` for streaming groups."""
+    q, p = queries[:, None], keys[None]
+    seen = p <= q
+    if spec is not None:
+        seen &= (p > q - spec.window) | (p < spec.sinks)
+    return seen

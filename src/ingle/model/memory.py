@@ -1,0 +1,233 @@
+"""The recurrent memory of streaming groups: what has left the window, kept by the gated delta rule (arXiv 2412.06464).
+
+When the token at position t is read, the token at p = t − window enters the memory, unless it is a sink:
+
+    S ← α S (I − β φ φᵀ) + β v φᵀ,  φ = unit(k_map k),  α = sigmoid(decay·[k; v]),  β = sigmoid(write·[k; v])
+
+and then each query head of the group reads y = S unit(q_map q). What the head gives is (1 − λ) · window + λ · y with λ = sigmoid(gate·q).
+q and k are those before RoPE, so nothing here knows how long ago a token was. So the order is: who leaves the window enters first,
+then the memory is read; between the two, no token is counted twice and none is missed.
+
+Three forms give the same: `naive` (token by token), `chunked` (in parallel over the tokens of a chunk, and over the chunks but for a short
+walk), and the step of the decoder kernel (kernels/memory.py). Differs from the source: what enters is the key that left the window;
+α and β follow from that key and its value, so that nothing else has to be kept of a token while it is in the window.
+
+Shapes: n sequences of L tokens, G groups, R query heads a group, D head_dim.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from ingle.core.spec import LayerSpec, ModelConfig
+from ingle.model.cache import Remembered
+
+CHUNK = 64  # tokens that are computed together
+_EPS = 1e-6
+# Where a memory begins: it keeps almost all, writes half, and is hardly read; so an untrained hybrid is nearly its window.
+KEEP, WRITE, READ = 6.0, 0.0, -3.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Features:
+    """What a memory is told, in float32: one entry a token."""
+
+    queries: Tensor
+    """Unit vectors by which it is read: [..., G, R, D]."""
+    keys: Tensor
+    """Unit vectors under which it writes: [..., G, D]."""
+    values: Tensor
+    """What it writes: [..., G, D]."""
+    decay: Tensor
+    """log α: [..., G]."""
+    write: Tensor
+    """β: [..., G]."""
+
+    def shaped(self, *sizes: int) -> "Features":
+        """The same with other leading sizes."""
+        parts = (self.queries, self.keys, self.values, self.decay, self.write)
+        return Features(*(part.reshape(*sizes, *part.shape[-end:]) for part, end in zip(parts, (3, 2, 2, 1, 1), strict=True)))
+
+
+class Memory(nn.Module):
+    """The memories of one layer's streaming groups. Its linears hold parameters by name; each group has its own rows of them."""
+
+    def __init__(self, config: ModelConfig, groups: int) -> None:
+        super().__init__()
+        dim, self.groups, self.repeats = config.head_dim, groups, config.queries_per_group
+        self.q_map = nn.Linear(dim, groups * dim, bias=False)
+        self.k_map = nn.Linear(dim, groups * dim, bias=False)
+        self.decay = nn.Linear(2 * dim, groups)
+        self.write = nn.Linear(2 * dim, groups)
+        self.gate = nn.Linear(dim, groups * self.repeats)
+
+    @torch.no_grad()
+    def begin(self) -> None:
+        """Values of before training: maps that change nothing, and the same decay, strength and share for every token."""
+        for linear, bias in ((self.decay, KEEP), (self.write, WRITE), (self.gate, READ)):
+            linear.weight.zero_()
+            linear.bias.fill_(bias)
+        identity = torch.eye(self.q_map.in_features)
+        for mapping in (self.q_map, self.k_map):
+            mapping.weight.copy_(identity.repeat(self.groups, 1))
+
+    def features(self, q: Tensor, k: Tensor, v: Tensor, entered: Tensor) -> Features:
+        """q [..., G, R, D] of the tokens that read, k and v [..., G, D] of those that enter then; where not `entered` (bool, as q up to
+        its groups), none does.
+        """
+        q, k, v = q.float(), k.float(), v.float()
+        both = torch.cat((k, v), -1)
+        decay = nn.functional.logsigmoid(_by_group(both, self.decay, self.groups)).squeeze(-1)
+        write = torch.sigmoid(_by_group(both, self.write, self.groups)).squeeze(-1)
+        queries = unit(torch.matmul(q, _weights(self.q_map, self.groups).mT))
+        keys = unit(torch.matmul(k[..., None, :], _weights(self.k_map, self.groups).mT).squeeze(-2))
+        return Features(queries, keys, v, decay * entered[..., None], write * entered[..., None])
+
+    def share(self, q: Tensor) -> Tensor:
+        """λ of each query: q [..., G, R, D] → [..., G, R, 1]."""
+        weight = self.gate.weight.float().view(self.groups, self.repeats, -1)
+        return torch.sigmoid((q.float() * weight).sum(-1, keepdim=True) + self.gate.bias.float().view(self.groups, self.repeats, 1))
+
+    def blend(self, window: Tensor, y: Tensor, q: Tensor, entered: Tensor) -> Tensor:
+        """What heads give: window, y and q [..., G, R, D], `entered` as in `features`: where nothing is in the memory yet, the window."""
+        share = self.share(q) * entered[..., None, None, None]
+        return torch.lerp(window.float(), y, share).to(window.dtype)
+
+    def read(
+        self, window: Tensor, unturned: tuple[Tensor, ...], spec: LayerSpec, before: Remembered | None, start: int
+    ) -> tuple[Tensor, Remembered]:
+        """T more tokens of B sequences of equal length, `start` of them read before. window [B, T, G, R, D]; unturned: q like it, k and v
+        [B, T, G, D] → what heads give, like `window`, and what is remembered then.
+        """
+        q, k, v = unturned
+        if before is not None:
+            k, v = torch.cat((before.keys, k), 1), torch.cat((before.values, v), 1)
+        steps, waiting = q.shape[1], k.shape[1] - q.shape[1]
+        missing = (0, 0, 0, 0, spec.window - waiting, 0)
+        key, value = (nn.functional.pad(t, missing)[:, :steps] for t in (k, v))
+        entered = torch.arange(start - spec.window, start - spec.window + steps, device=q.device) >= spec.sinks
+        told = self.features(q, key, value, entered.expand(len(q), -1))
+        y, state = chunked(told, None if before is None else before.state)
+        first = max(0, k.shape[1] - spec.window)
+        return self.blend(window, y, q, entered), Remembered(state, k[:, first:], v[:, first:])
+
+    def packed(self, window: Tensor, q: Tensor, k: Tensor, v: Tensor, spec: LayerSpec, bounds: Sequence[int]) -> Tensor:
+        """Documents on end in one row: window and q [T, G, R, D], k and v [T, G, D] → [T, G, R, D]. None sees another."""
+        walks, entering, reading = _walks(bounds, spec, q.device)
+        if not len(entering):
+            return window
+        real = entering >= 0
+        at, who = reading.clamp(min=0), entering.clamp(min=0)
+        told = self.features(q[at], k[who], v[who], real)
+        y, _ = _by_chunks(told, walks, None)
+        places = reading[real]
+        blended = self.blend(window[places], y[real], q[places], torch.ones_like(places, dtype=torch.bool))
+        return window.index_copy(0, places, blended)
+
+
+def unit(x: Tensor) -> Tensor:
+    """x / ‖x‖ over the last axis."""
+    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + _EPS)
+
+
+def naive(told: Features, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Token by token: features [n, L, …], S [n, G, D, D] (rows are values, columns keys; None = empty) → y [n, L, G, R, D] and S."""
+    n, length, groups, _, width = told.queries.shape
+    s = told.queries.new_zeros(n, groups, width, width) if state is None else state
+    out = []
+    for t in range(length):
+        key, value, write = told.keys[:, t], told.values[:, t], told.write[:, t, :, None]
+        s = s * told.decay[:, t].exp()[..., None, None]
+        wrong = value - torch.einsum("ngvk,ngk->ngv", s, key)
+        s = s + torch.einsum("ngv,ngk->ngvk", wrong * write, key)
+        out.append(torch.einsum("ngvk,ngrk->ngrv", s, told.queries[:, t]))
+    return torch.stack(out, 1), s
+
+
+def chunked(told: Features, state: Tensor | None = None, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
+    """The same, in chunks (eqs. 8 and 9 and appendix of the source, by a triangular solve). Shapes as `naive`."""
+    n, length = told.queries.shape[:2]
+    size = min(chunk, length)
+    each = -(-length // size)
+    rest = each * size - length
+    if rest:
+        told = Features(*(nn.functional.pad(part, [0, 0] * (part.ndim - 2) + [0, rest]) for part in _parts(told)))
+    walks = [torch.arange(n, device=told.queries.device) * each + i for i in range(each)]
+    y, s = _by_chunks(told.shaped(n * each, size), walks, state)
+    return y.reshape(n, each * size, *y.shape[2:])[:, :length], s
+
+
+def _parts(told: Features) -> tuple[Tensor, ...]:
+    return told.queries, told.keys, told.values, told.decay, told.write
+
+
+def _by_chunks(told: Features, walks: Sequence[Tensor], state: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Features of c chunks [c, C, …] → y [c, C, G, R, D], and S after the last chunks. walks[i]: the numbers of those chunks that are the
+    i-th of their sequence, longest sequence first; `state` [sequences, G, D, D] before their first ones.
+
+    Within a chunk, S_i = γ_i S_0 + Σ_{j ≤ i} (γ_i / γ_j) u_j φ_jᵀ, γ the product of all α so far, and U = T (V − γ Φ S_0ᵀ) with
+    T = (1 + tril(β Γ ⊙ Φ Φᵀ, −1))⁻¹ β, Γ_ij = γ_i / γ_j: so the chunks only wait for each other's S_0.
+    """
+    q, k, v, decay, write = (part.movedim(1, 2) for part in _parts(told))  # (c, G, C, …), queries (c, G, C, R, D)
+    count, groups, size, repeats, width = q.shape
+    logs = decay.cumsum(-1)
+    seen = torch.ones(size, size, dtype=torch.bool, device=q.device).tril()
+    ratio = (logs[..., :, None] - logs[..., None, :]).masked_fill(~seen, -math.inf).exp()  # (c, G, C, C)
+    system = (write[..., None] * ratio * (k @ k.mT)).tril(-1)
+    sides = torch.cat((v, logs.exp()[..., None] * k), -1) * write[..., None]
+    identity = torch.eye(size, device=q.device, dtype=q.dtype)
+    own, carried = torch.linalg.solve_triangular(system + identity, sides, upper=False, unitriangular=True).split(width, -1)
+    flat = q.reshape(count, groups, size * repeats, width)
+    within = (flat @ k.mT).view(count, groups, size, repeats, size) * ratio[..., None, :]
+    last = logs[..., -1:]
+    fading = (last - logs).exp()[..., None] * k  # what of each token is left at the chunk's end
+    turned = logs.exp()[..., None, None] * q
+    s = q.new_zeros(len(walks[0]), groups, width, width) if state is None else state
+    ended, starts, order = [], [], torch.cat(list(walks))
+    updates: list[Tensor] = []
+    for at in walks:
+        if len(at) < len(s):
+            ended.append(s[len(at) :])
+            s = s[: len(at)]
+        new = own[at] - carried[at] @ s.mT  # (·, G, C, D)
+        starts.append(s)
+        updates.append(new)
+        s = s * last[at].exp()[..., None] + new.mT @ fading[at]
+    back = order.argsort()
+    start, update = torch.cat(starts)[back], torch.cat(updates)[back]
+    y = turned.flatten(2, 3) @ start.mT + within.flatten(2, 3) @ update
+    return y.view(count, groups, size, repeats, width).movedim(1, 2), torch.cat([s, *reversed(ended)])
+
+
+def _walks(bounds: Sequence[int], spec: LayerSpec, device: torch.device) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Chunks for documents on end: (as `_by_chunks` wants them, tokens that enter, tokens that read then), both int [c, C], −1 = none."""
+    lengths = [max(0, b - a - spec.window - spec.sinks) for a, b in pairwise(bounds)]
+    longest_first = sorted((i for i, length in enumerate(lengths) if length), key=lambda i: -lengths[i])
+    if not longest_first:
+        return [], torch.zeros(0, CHUNK, dtype=torch.long), torch.zeros(0, CHUNK, dtype=torch.long)
+    size = min(CHUNK, lengths[longest_first[0]])
+    counts = [-(-lengths[i] // size) for i in longest_first]
+    firsts = torch.tensor([0, *counts]).cumsum(0).tolist()
+    entering = torch.full((firsts[-1] * size,), -1)
+    for i, first in zip(longest_first, firsts, strict=False):
+        begin = bounds[i] + spec.sinks
+        entering[first * size : first * size + lengths[i]] = torch.arange(begin, begin + lengths[i])
+    walks = [torch.tensor([first + turn for first, n in zip(firsts, counts, strict=False) if turn < n]) for turn in range(counts[0])]
+    reading = torch.where(entering < 0, -1, entering + spec.window)
+    shape = (-1, size)
+    return [walk.to(device) for walk in walks], entering.view(shape).to(device), reading.view(shape).to(device)
+
+
+def _weights(linear: nn.Linear, groups: int) -> Tensor:
+    """[G, rows of a group, columns], float32."""
+    return linear.weight.float().view(groups, -1, linear.in_features)
+
+
+def _by_group(x: Tensor, linear: nn.Linear, groups: int) -> Tensor:
+    """x [..., G, K] through each group's one row: [..., G, 1]."""
+    weight = linear.weight.float()
+    return (x * weight).sum(-1, keepdim=True) + linear.bias.float()[:, None]

@@ -1,0 +1,162 @@
+"""The recurrent memory: its forms agree, outputs and gradients; what is in the window isn't in the memory, and the other way round."""
+
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingle.core.errors import CannotRewind
+from ingle.core.spec import LayerSpec
+from ingle.model.cache import Cache
+from ingle.model.memory import Features, Memory, chunked, naive, unit
+from ingle.model.module import CausalLM
+from ingle.train.forward import final_states
+from ingle.train.packing import make_batch
+from tests.engine.tiny import tiny_config
+from tests.train.tiny_train import corpus_of, documents, gradients, tiny_module
+
+MIXED = (
+    LayerSpec((0,), window=5, sinks=2, memory="gated_delta"),
+    LayerSpec((0, 1)),
+    LayerSpec((), window=3, sinks=0, memory="gated_delta"),
+)
+RECURRENT = (LayerSpec((), memory="gated_delta"),) * 3
+KINDS = {"mixed": MIXED, "recurrent": RECURRENT, "one window without a memory": (MIXED[0], LayerSpec((1,), window=4, sinks=1), MIXED[2])}
+
+
+def some_features(n: int, length: int, groups: int = 2, repeats: int = 3, width: int = 8, seed: int = 0) -> Features:
+    draw = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=draw, dtype=torch.float64)
+
+    decay = torch.nn.functional.logsigmoid(normal(n, length, groups) + 2)
+    write = torch.sigmoid(normal(n, length, groups))
+    queries, keys = unit(normal(n, length, groups, repeats, width)), unit(normal(n, length, groups, width))
+    return Features(queries, keys, normal(n, length, groups, width), decay, write)
+
+
+def leaves(told: Features) -> Features:
+    return Features(*(getattr(told, field.name).clone().requires_grad_() for field in fields(told)))
+
+
+def module_of(kind: str, seed: int = 0, **changes: object) -> CausalLM:
+    """A module whose memories matter: random maps, and shares far from 0."""
+    module = tiny_module(tiny_config(layers=KINDS[kind], **changes), seed)
+    for part in module.modules():
+        if isinstance(part, Memory):
+            torch.nn.init.normal_(part.gate.bias, 0, 1)
+    return module
+
+
+@settings(deadline=None, max_examples=30)
+@given(length=st.integers(1, 41), chunk=st.integers(1, 17), given_state=st.booleans())
+def test_chunks_are_token_by_token(length: int, chunk: int, given_state: bool) -> None:
+    told = some_features(2, length, seed=length)
+    state = torch.randn(2, 2, 8, 8, dtype=torch.float64) if given_state else None
+    results = []
+    for form in (naive, lambda told, state: chunked(told, state, chunk)):
+        mine = leaves(told)
+        y, s = form(mine, state)
+        (y.square().sum() + s.square().sum()).backward()
+        results.append((y, s, *(getattr(mine, field.name).grad for field in fields(mine))))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
+
+
+def test_the_rule_by_hand() -> None:
+    """Written under a key, read under it: the value, and once written anew at full strength, the new value alone."""
+    key = torch.tensor([[1.0, 0, 0]]).expand(3, 3)[None, :, None]
+    values = torch.tensor([[1.0, 2, 3], [9, 9, 9], [4, 5, 6]])[None, :, None]
+    other = torch.tensor([0, 1.0, 0])
+    keys = torch.where(torch.tensor([False, True, False])[None, :, None, None], other, key)
+    queries = torch.stack((key, key, key), 1)[:, 0][..., None, :]
+    y, _ = naive(Features(queries, keys, values, torch.zeros(1, 3, 1), torch.ones(1, 3, 1)))
+    assert y[0, :, 0, 0].tolist() == [[1, 2, 3], [1, 2, 3], [4, 5, 6]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(deadline=None, max_examples=12)
+@given(data=st.data())
+def test_cut_anywhere_the_cache_gives_the_same(kind: str, data: st.DataObject) -> None:
+    module = module_of(kind)
+    ids = torch.randint(0, 70, (2, 30), generator=torch.Generator().manual_seed(1))
+    cache, outs, at = Cache(), [], 0
+    with torch.no_grad():
+        whole = module(ids)
+        while at < 30:
+            step = data.draw(st.integers(1, 9))
+            outs.append(module(ids[:, at : at + step], cache))
+            at += step
+    torch.testing.assert_close(torch.cat(outs, 1), whole, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_packed_is_each_document_alone(kind: str, recompute: bool) -> None:
+    module = module_of(kind, qk_norm=kind == "mixed")
+    batch = make_batch(corpus_of(documents([7, 2, 90, 19, 11])), [2, 0, 4, 3, 1])
+    results = []
+    for packed in (True, False):
+        module.zero_grad()
+        if packed:
+            y = final_states(module, batch, recompute=recompute)
+        else:
+            alone = [module.hidden(batch.ids[None, a:b])[0] for a, b in zip(batch.bounds, batch.bounds[1:], strict=False)]
+            y = torch.cat(alone)[batch.rows]
+        (module.logits(y) * torch.linspace(-1, 1, y.shape[0])[:, None]).sum().backward()
+        results.append((y.detach(), gradients(module)))
+    torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-4, atol=1e-5)
+    assert results[0][1].keys() == dict(module.named_parameters()).keys()
+    for name, slope in results[0][1].items():
+        torch.testing.assert_close(slope, results[1][1][name], rtol=2e-3, atol=2e-4 * float(slope.abs().max()) + 1e-7, msg=name)
+
+
+def test_bfloat16_computes_the_memory_in_float32() -> None:
+    module = module_of("mixed")
+    batch = make_batch(corpus_of(documents([40, 9])), [0, 1])
+    with torch.no_grad():
+        wide = final_states(module, batch)
+        narrow = final_states(module.to(torch.bfloat16), batch)
+    assert narrow.dtype == torch.bfloat16
+    torch.testing.assert_close(narrow.float(), wide, rtol=0.1, atol=0.1)
+
+
+def test_without_a_share_it_is_the_window_to_the_last_bit() -> None:
+    module = module_of("mixed")
+    plain = tiny_module(tiny_config(layers=tuple(replace(spec, memory="none") for spec in MIXED)))
+    plain.load_state_dict({name: value for name, value in module.state_dict().items() if "memory" not in name})
+    for part in module.modules():
+        if isinstance(part, Memory):
+            torch.nn.init.zeros_(part.gate.weight)
+            torch.nn.init.constant_(part.gate.bias, -1e4)
+    ids = torch.randint(0, 70, (1, 25), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        assert torch.equal(module(ids), plain(ids))
+
+
+def test_a_new_memory_is_hardly_read() -> None:
+    memory = Memory(tiny_config(), 2)
+    memory.begin()
+    q = torch.randn(5, 2, 2, 12)
+    torch.testing.assert_close(memory.share(q), torch.full((5, 2, 2, 1), 0.0474), rtol=1e-2, atol=0)
+
+
+def test_a_memory_does_not_go_back() -> None:
+    module, cache = module_of("mixed"), Cache()
+    with torch.no_grad():
+        module(torch.tensor([[1, 2, 3]]), cache)
+        cache.rewind(2)  # nobody has left a window of 3
+        module(torch.tensor([[5, 6, 7]]), cache)
+        fresh = Cache()
+        module(torch.tensor([[1, 2, 5, 6, 7]]), fresh)
+        fork = cache.fork()
+        torch.testing.assert_close(module(torch.tensor([[9]]), cache), module(torch.tensor([[9]]), fresh), rtol=1e-4, atol=1e-5)
+    with pytest.raises(CannotRewind):
+        cache.rewind(4)
+    assert fork.length == 5
+    cache.rewind(0)
+    with torch.no_grad():
+        torch.testing.assert_close(module(torch.tensor([[1, 2]]), cache), module(torch.tensor([[1, 2]])))
