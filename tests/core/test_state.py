@@ -76,7 +76,7 @@ def test_a_window_can_go_back_only_as_far_as_its_ring_reaches() -> None:
 def test_layout_places_every_memory_once() -> None:
     assert REMEMBERING.memory_places.tolist() == [[-1, -1], [-1, 0], [1, 2], [-1, -1]]
     assert REMEMBERING.memories_shape == (3, 2, 32, 16)
-    assert REMEMBERING.ring_blocks.tolist() == [[1, 20], [1, 18], [0, 17], [0, 0]]  # without a window a ring holds what a step reads
+    assert REMEMBERING.ring_blocks.tolist() == [[1, 12], [1, 10], [0, 9], [0, 0]]  # without a window a ring holds what a step reads
     state = State(REMEMBERING)
     assert state.memories.shape == (3, 2, 32, 16) and not state.memories.any()
     assert state.nbytes == REMEMBERING.nbytes(0) == sum(size for _, size in state.pieces())

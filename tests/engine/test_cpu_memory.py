@@ -128,6 +128,19 @@ def test_forks_and_files_go_on_to_the_last_bit(backend: CpuBackend, tmp_path: Pa
     assert sum(size for _, size in state.pieces()) == state.nbytes <= backend.state_bytes(300)
 
 
+def test_long_segments_are_read_in_runs(backend: CpuBackend) -> None:
+    """Of a layout with small rings: every kind of logits, short and long segments in one call."""
+    prompts = [tokens(backend.config, count, count) for count in (256, 3, 129, 128, 200)]
+    kinds = ("all", "all", "last", "all", "none")
+    states = [backend.new_state() for _ in prompts]
+    segments = [Segment(*parts) for parts in zip(states, prompts, kinds, strict=True)]  # type: ignore[arg-type]
+    for segment, got in zip(segments, backend.forward(segments), strict=True):
+        got, alone = got.copy(), backend.new_state()
+        expected = np.concatenate([step(backend, [(alone, token)])[0][None].copy() for token in segment.ids])
+        np.testing.assert_array_equal(got, {"all": expected, "last": expected[-1:], "none": expected[:0]}[segment.logits])
+        np.testing.assert_array_equal(segment.state.memories, alone.memories)
+
+
 def test_a_memory_goes_back_to_nothing_or_not_at_all(backend: CpuBackend) -> None:
     ids = tokens(backend.config, 100)
     state = read(backend, ids)

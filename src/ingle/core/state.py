@@ -27,6 +27,7 @@ from ingle.core.spec import LayerSpec, ModelConfig
 BLOCK_TOKENS = 16
 PAGE_TOKENS = 64
 STEP_TOKENS = 256  # most tokens of one sequence that one step may append; rings have room for them beside the window
+REMEMBERING_STEP_TOKENS = 128  # the same where rings are no use for going back, since a memory can't: they are most of such a state
 _VERSION = 2
 
 
@@ -57,6 +58,11 @@ class StateLayout:
         return 2 * BLOCK_TOKENS * self.width
 
     @cached_property
+    def step_tokens(self) -> int:
+        """Most tokens of one sequence that may be written before they are read: what rings have room for beside their windows."""
+        return REMEMBERING_STEP_TOKENS if any(s.remembering(self.kv_groups) for s in self.layers) else STEP_TOKENS
+
+    @cached_property
     def page_slots(self) -> npt.NDArray[np.int64]:
         """[layers, groups]: index of a retrieval group within a page; −1 for streaming groups."""
         slots = np.full((len(self.layers), self.kv_groups), -1, np.int64)
@@ -79,7 +85,7 @@ class StateLayout:
                 rows.append((0, 0))
                 continue
             sinks = layer.sinks if layer.window else 0  # without a window nobody looks at them
-            rows.append((math.ceil(sinks / BLOCK_TOKENS), math.ceil((layer.window + STEP_TOKENS) / BLOCK_TOKENS) + 1))
+            rows.append((math.ceil(sinks / BLOCK_TOKENS), math.ceil((layer.window + self.step_tokens) / BLOCK_TOKENS) + 1))
         return np.array(rows, np.int64).reshape(len(self.layers), 2)
 
     @cached_property
@@ -232,7 +238,8 @@ class State:
         if any(s.memory != "none" and self.length - s.window > s.sinks for s in streaming):  # one has taken in a token
             return self.length
         # Position p is overwritten by p + ring tokens; one block less is safe whatever the alignment.
-        slack = [math.ceil((s.window + STEP_TOKENS) / BLOCK_TOKENS) * BLOCK_TOKENS - s.window for s in streaming]
+        step = self.layout.step_tokens
+        slack = [math.ceil((s.window + step) / BLOCK_TOKENS) * BLOCK_TOKENS - s.window for s in streaming]
         return max(0, self.length - min(slack)) if slack else 0
 
     def save(self, path: Path, model_digest: str) -> None:

@@ -3,6 +3,7 @@
 import mmap
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,19 +104,39 @@ class CpuBackend:
         for segment in segments:
             check_segment(self.config, segment)
         with self._lock:
-            for segment in segments:
-                segment.state.reserve(len(segment.ids))
-            wanted = self._prepare(segments)
-            self._team.run(self._kernel, self._records.ctypes.data, self._memory.record.ctypes.data)
-            results, row = [], 0
-            for segment, count in zip(segments, wanted, strict=True):
-                segment.state.length += len(segment.ids)
-                results.append(self._memory.logits[row : row + count, : self.config.vocab_size])
-                row += count
-            broken = np.flatnonzero(self._tables[0][:, at.BROKEN]).tolist()
+            longest = max((len(segment.ids) for segment in segments), default=0)
+            results, broken = self._step(segments) if longest <= self.layout.step_tokens else self._steps(segments, longest)
             if broken:
                 raise NotFinite(results, broken)
             return results
+
+    def _step(self, segments: Sequence[Segment]) -> tuple[list[Array], list[int]]:
+        """One run of the kernel: logits of every segment, and the segments whose memories are broken."""
+        for segment in segments:
+            segment.state.reserve(len(segment.ids))
+        wanted = self._prepare(segments)
+        self._team.run(self._kernel, self._records.ctypes.data, self._memory.record.ctypes.data)
+        results, row = [], 0
+        for segment, count in zip(segments, wanted, strict=True):
+            segment.state.length += len(segment.ids)
+            results.append(self._memory.logits[row : row + count, : self.config.vocab_size])
+            row += count
+        return results, np.flatnonzero(self._tables[0][:, at.BROKEN]).tolist()
+
+    def _steps(self, segments: Sequence[Segment], longest: int) -> tuple[list[Array], list[int]]:
+        """The same of segments longer than rings have room for, in several runs."""
+        size, parts, broken = self.layout.step_tokens, [list[Array]() for _ in segments], set[int]()
+        for start in range(0, longest, size):
+            turn = [i for i, segment in enumerate(segments) if len(segment.ids) > start]
+            cut = []
+            for segment in (segments[i] for i in turn):
+                later = segment.logits == "last" and len(segment.ids) > start + size
+                cut.append(replace(segment, ids=segment.ids[start : start + size], logits="none" if later else segment.logits))
+            results, bad = self._step(cut)
+            broken |= {turn[i] for i in bad}
+            for i, rows in zip(turn, results, strict=True):
+                parts[i].append(rows.copy())  # the next run writes over them
+        return [np.concatenate(rows) for rows in parts], sorted(broken)
 
     def adapter(self, additions: Additions, digest: str) -> Adapter:
         """Additions to linears that segments may name from the next step on. The first one loads two small kernels."""
