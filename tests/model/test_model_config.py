@@ -1,5 +1,6 @@
 """`config.json` becomes a `ModelConfig` and comes back; what cannot be run is named; RoPE is transformers' to the last bit or two."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from tiny_models import hf_table, tiny_config
 
 from ingle.core.errors import CheckpointError, ConfigError
 from ingle.core.spec import LayerSpec, Rope
-from ingle.model.config import config_from_hf, config_to_hf
+from ingle.model.config import config_from_hf, config_to_hf, config_to_own
 from ingle.model.rope import inverse_frequencies, llama3_from_factors
 
 LLAMA3 = {
@@ -145,3 +146,20 @@ def _with_rope(config: Any, rope: Rope) -> Any:
     from dataclasses import replace
 
     return replace(config, rope=rope)
+
+
+def test_any_layers_survive_in_our_own_config_and_nobody_elses_class_takes_them() -> None:
+    layers = (LayerSpec((0,), window=8, sinks=2, memory="gated_delta"), LayerSpec((0, 1)))
+    made = tiny_config("qwen3", tie_word_embeddings=True).with_layers(layers)
+    table = json.loads(json.dumps(config_to_own(made)))
+    assert config_from_hf(table) == made
+    assert (table["architectures"], table["model_type"]) == (["IngleForCausalLM"], "ingle")
+    for damage, message in [
+        ({"family": "llama"}, "family and layers"),
+        ({"family": "mamba", "layers": []}, "family and layers"),
+        ({"family": "qwen3", "layers": [{"retrieval": [0]}]}, "2 entries"),
+        ({"family": "qwen3", "layers": [{"retrieval": [7]}] * 2}, "retrieval"),
+        ({"family": "qwen3", "layers": [{"retrieval": [0], "shift": 3}] * 2}, "shift"),
+    ]:
+        with pytest.raises(CheckpointError, match=message):
+            config_from_hf({**table, "ingle": damage})

@@ -14,7 +14,9 @@ ingle export smollm2+letters --format gguf --type q8_0 --out letters.gguf
 
 def command(
     model: Annotated[str, typer.Argument(metavar="MODEL[+NAME]", help="A kept model, with or without deltas.")],
-    format_: Annotated[str, typer.Option("--format", help="peft: the delta alone; hf: a Hugging Face folder; gguf: for llama.cpp.")],
+    format_: Annotated[
+        str, typer.Option("--format", help="peft: the delta alone; hf: a Hugging Face folder; gguf: for llama.cpp; ingle: hybrids too.")
+    ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where to; for gguf also the name of a file.")],
     kind: Annotated[str | None, typer.Option("--type", help="Of the numbers: f32, f16, and for gguf q8_0.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,

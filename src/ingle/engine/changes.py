@@ -7,6 +7,7 @@
 | ia3 | {linear}.ia3_l [N, 1] or [1, K] | outputs or inputs multiplied (arXiv 2205.05638) |
 | bias | {linear}.bias [N] | added to the bias, which is 0 where there is none (arXiv 2106.10199) |
 | full | {parameter}, its shape | added to the parameter |
+| layers | see engine/hybrid.py | how layers look back, and the memories that this needs |
 | bottleneck | {linear}.adapter_down.weight [r, N], .adapter_down.bias [r], .adapter_up.weight [N, r], .adapter_up.bias [N] |
     y + up(relu(down(y))), y the linear's output (arXiv 1902.00751) |
 | prefix, prompt | prefix.keys, prefix.values [layers, groups, n, D], keys turned by RoPE for positions 0 … n − 1 |
@@ -25,6 +26,7 @@ import numpy.typing as npt
 
 from ingle.core.errors import DeltaError
 from ingle.core.spec import ModelConfig
+from ingle.engine import hybrid
 from ingle.engine.adapter import Addition, linear_shapes
 from ingle.model.checkpoint import Checkpoint, expected_shapes
 from ingle.model.tensor import Tensor
@@ -40,12 +42,13 @@ _PARTS: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }  # fmt: skip
 """Kinds that belong to linears: their parts, and the shapes that each may have, one letter a side: r is any rank."""
-MERGED = ("lora", "dora", "ia3", "bias", "full")
+MERGED = ("lora", "dora", "ia3", "bias", "full", hybrid.KIND)
 """Kinds that can become part of the weights."""
 VIRTUAL = ("prefix", "prompt")
 """Kinds that are tokens before every text."""
 KINDS = (*MERGED, "bottleneck", *VIRTUAL)
 """Every kind."""
+_BY_PARAMETER = ("full", hybrid.KIND)
 _BIASES = {"self_attn.o_proj": "output_bias", "self_attn": "qkv_bias", "mlp": "mlp_bias"}
 """The flag of the config that gives a linear a bias, by the beginning of its name; the first that fits."""
 
@@ -72,7 +75,7 @@ class Merged(Checkpoint):
         """One tensor, float32 if a change touches it. Raises CheckpointError for a name that is not among `names`."""
         touching = [step for step in self.steps if step.touches(name)]
         shape = expected_shapes(self.config).get(name, ())
-        missing = bool(shape) and name not in expected_shapes(self.base.config)  # a bias that the base does without
+        missing = bool(shape) and name not in expected_shapes(self.base.config)  # a bias or a memory that the base does without
         if not touching and not missing:
             return self.base.tensor(name)
         values: Array = np.zeros(shape, np.float32) if missing else self.base.tensor(name).to_float32()
@@ -88,11 +91,11 @@ class _Step:
 
     kind: str
     parts: Mapping[str, Mapping[str, Array]]
-    """By linear, then by part, float32; of `full`, the values by parameter, then the empty name."""
+    """By linear, then by part, float32; of `full` and `layers`, the values by parameter, then the empty name."""
 
     def touches(self, name: str) -> bool:
         """Whether it changes the parameter of that name."""
-        if self.kind == "full":
+        if self.kind in _BY_PARAMETER:
             return name in self.parts
         linear, _, part = name.rpartition(".")
         found = self.parts.get(linear)
@@ -104,7 +107,7 @@ class _Step:
 
     def apply(self, name: str, values: Array) -> Array:
         """What it makes of these values (float32) of a parameter that it touches."""
-        if self.kind == "full":
+        if self.kind in _BY_PARAMETER:  # a memory's parameters are added to nothing
             added: Array = values + self.parts[name][""].astype(np.float32)
             return added
         linear, _, part = name.rpartition(".")
@@ -132,6 +135,10 @@ def merged(checkpoint: Checkpoint, changes: Sequence[Change]) -> Checkpoint:
         if change.kind in KINDS and change.kind not in MERGED:
             rule = f"is of the kind {change.kind}, which can't become part of the weights"
             raise DeltaError(f"delta {change.name}", rule, "", "Serve it with Ingle: there it works beside the weights.")
+        if change.kind == hybrid.KIND:
+            config, memories = hybrid.hybrid_of(change.name, config, change.tensors)
+            steps.append(_Step(change.kind, {name: {"": values} for name, values in memories.items()}))
+            continue
         steps.append(_Step(change.kind, _parameters(config, change) if change.kind == "full" else linears_of(config, change)))
         if change.kind == "bias":
             flags: dict[str, Any] = {_bias_flag(linear): True for linear in steps[-1].parts}

@@ -1,9 +1,14 @@
-"""Hugging Face's `config.json` → `ModelConfig`, and back for export."""
+"""Hugging Face's `config.json` → `ModelConfig`, and back for export.
+
+What Hugging Face has no class for (a hybrid) is written under an architecture of our own, so that no other program takes it for a plain
+transformer and leaves out what it doesn't know: the family's own keys, and `ingle` with the family and how each layer looks back.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
+from ingle.core.config import from_table, to_table
 from ingle.core.errors import CheckpointError, ConfigError
 from ingle.core.spec import LayerSpec, ModelConfig, transformer_layers
 from ingle.model.fields import Fields
@@ -11,11 +16,14 @@ from ingle.model.rope import rope_from_hf, rope_to_hf
 
 Family = Literal["llama", "qwen2", "qwen3"]
 FAMILIES: dict[str, Family] = {"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2", "Qwen3ForCausalLM": "qwen3"}
+OWN = "IngleForCausalLM"
 MAX_LAYERS = 4096  # a damaged file must not make us build a billion layer specs
 
 
 def config_from_hf(table: Mapping[str, Any], where: str = "config.json") -> ModelConfig:
     """The `ModelConfig` of a `config.json`. Raises CheckpointError, naming the key, for all that Ingle cannot run."""
+    if "ingle" in table:
+        return _from_own(table, where)
     fields = Fields(table, where)
     family = _family(fields)
     if fields.text("hidden_act", "silu") != "silu":
@@ -74,6 +82,23 @@ def config_to_hf(config: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
     if config_from_hf(table) != config:
         raise ConfigError("config", f"cannot be written as {architecture}: its biases or norms are not that family's", config)
     return table
+
+
+def config_to_own(config: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
+    """The `config.json` that only Ingle reopens: any layers. Raises ConfigError where biases or norms are not the family's."""
+    full = config.with_layers(transformer_layers(len(config.layers), config.num_kv_heads))
+    own = {"family": config.family, "layers": to_table(config.layers)}
+    return {**config_to_hf(full, dtype), "architectures": [OWN], "model_type": "ingle", "ingle": own}
+
+
+def _from_own(table: Mapping[str, Any], where: str) -> ModelConfig:
+    own = table["ingle"]
+    if not isinstance(own, dict) or own.get("family") not in FAMILIES.values() or not isinstance(own.get("layers"), list):
+        raise CheckpointError(f"{where}: ingle", "must hold family and layers", own, "The file is damaged, or of a newer Ingle.")
+    plain = {key: value for key, value in table.items() if key not in ("ingle", "architectures")}
+    config = config_from_hf({**plain, "model_type": own["family"]}, where)
+    with blame_checkpoint(f"{where}: ingle"):
+        return config.with_layers(tuple(from_table(LayerSpec, layer, f"layers[{i}].") for i, layer in enumerate(own["layers"])))
 
 
 @contextmanager

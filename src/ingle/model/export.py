@@ -12,7 +12,7 @@ from ingle.core.errors import CheckpointError
 from ingle.core.files import atomic_file, write_atomic
 from ingle.core.spec import ModelConfig
 from ingle.model.checkpoint import expected_shapes
-from ingle.model.config import config_to_hf
+from ingle.model.config import config_to_hf, config_to_own
 from ingle.model.tokenizer import TOKENIZER_FILE, Tokenizer
 
 Array = npt.NDArray[Any]
@@ -38,10 +38,13 @@ def save_hf(folder: Path, config: ModelConfig, tensors: Mapping[str, Array], tok
 
 def write_hf(
     folder: Path, config: ModelConfig, tensor: Callable[[str], Array], dtype: Dtype, tokenizer: Tokenizer | None = None,
-    progress: Callable[[int, int], None] = lambda _done, _all: None,
+    progress: Callable[[int, int], None] = lambda _done, _all: None, own: bool = False,
 ) -> None:  # fmt: skip
-    """As `save_hf`, with tensors that are made when they are asked for, one at a time. Raises the same; also if a number is too large."""
-    table = config_to_hf(config, dtype)
+    """As `save_hf`, with tensors that are made when they are asked for, one at a time. Raises the same; also if a number is too large.
+
+    `own`: under Ingle's own architecture, which may be any hybrid.
+    """
+    table = config_to_own(config, dtype) if own else config_to_hf(config, dtype)
     if tokenizer is not None:
         table |= _special_ids(tokenizer)
         _save_tokenizer(folder, tokenizer)

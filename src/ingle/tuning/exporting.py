@@ -28,15 +28,15 @@ from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.home.staging import staging
 from ingle.model.checkpoint import Checkpoint, check_finite, expected_shapes, open_checkpoint
-from ingle.model.config import config_to_hf
+from ingle.model.config import config_to_hf, config_to_own
 from ingle.model.export import Dtype, write_hf
 from ingle.model.export_gguf import check_config, write_gguf
 from ingle.model.export_words import words_of
 from ingle.model.tokenizer import Tokenizer
 from ingle.tuning.kept_model import open_weights
 
-FORMATS = ("peft", "hf", "gguf")
-TYPES: dict[str, tuple[str, ...]] = {"peft": ("f32",), "hf": ("f32", "f16"), "gguf": ("f16", "f32", "q8_0")}
+FORMATS = ("peft", "hf", "gguf", "ingle")
+TYPES: dict[str, tuple[str, ...]] = {"peft": ("f32",), "hf": ("f32", "f16"), "gguf": ("f16", "f32", "q8_0"), "ingle": ("f32", "f16")}
 """By format, how numbers can be written; the first is the usual one."""
 _DTYPES: dict[str, Dtype] = {"f32": "float32", "f16": "float16"}
 Array = npt.NDArray[Any]
@@ -59,7 +59,9 @@ def export(home: Home, kept: Kept, format_: str, out: Path, kind: str, force: bo
     """Writes a kept model, or its last delta, in one of `FORMATS`. Returns the folder or file. Raises what the single ones raise."""
     if format_ == "gguf":
         return export_gguf(home, kept, out, kind, force, progress)
-    return export_hf(home, kept, out, kind, force, progress) if format_ == "hf" else export_peft(home, kept, out, force)
+    if format_ == "peft":
+        return export_peft(home, kept, out, force)
+    return export_hf(home, kept, out, kind, force, progress, own=format_ == "ingle")
 
 
 def export_peft(home: Home, kept: Kept, folder: Path, force: bool = False) -> Path:
@@ -88,16 +90,18 @@ def original_name(base: Base) -> str:
     return (entry.repo or entry.name) if entry is not None else rest
 
 
-def export_hf(home: Home, kept: Kept, folder: Path, kind: str, force: bool = False, progress: Progress = _silent) -> Path:
-    """Writes the model, its deltas merged, as a Hugging Face folder.
+def export_hf(
+    home: Home, kept: Kept, folder: Path, kind: str, force: bool = False, progress: Progress = _silent, own: bool = False
+) -> Path:
+    """Writes the model, its deltas merged, as a Hugging Face folder; with `own` as one that only Ingle opens, hybrids included.
 
     Raises ConfigError for what Hugging Face has no class for and for a folder that is taken (unless `force`), DeltaError for a delta that
     can't be merged, HomeError where the disk refuses.
     """
     checkpoint, tokenizer = _opened(home, kept)
-    config = _for_hf(checkpoint.config)
+    config = _for_hf(checkpoint.config, own)
     with new_folder(folder, force) as building:
-        write_hf(building, config, _tensors(checkpoint, config), _DTYPES[kind], tokenizer, progress)
+        write_hf(building, config, _tensors(checkpoint, config), _DTYPES[kind], tokenizer, progress, own)
     return folder
 
 
@@ -123,9 +127,10 @@ def merge(home: Home, kept: Kept, name: str, kind: str = "f32", progress: Progre
     if not kept.deltas:
         raise ConfigError("model", "must have deltas to be merged", kept.name, f"Name one with a delta: {kept.name}+NAME.")
     checkpoint, tokenizer = _opened(home, kept)
-    config = _for_hf(checkpoint.config)
+    own = any(spec.memory != "none" or spec.sinks for spec in checkpoint.config.layers)
+    config = _for_hf(checkpoint.config, own)
     with staging(home) as folder:
-        write_hf(folder, config, _tensors(checkpoint, config), _DTYPES[kind], tokenizer, progress)
+        write_hf(folder, config, _tensors(checkpoint, config), _DTYPES[kind], tokenizer, progress, own)
         files = tuple(KeptFile(path.name, path.stat().st_size, digest_file(path)) for path in sorted(folder.iterdir()))
         base = describe_base(files, f"merge:{kept.name}", kept.digest, read_base(home, kept.base).licence)
         refuse_taken(home, name, base.digest, replace=False)
@@ -192,16 +197,17 @@ def _tensors(checkpoint: Checkpoint, config: ModelConfig) -> Callable[[str], Arr
     return tensor
 
 
-def _for_hf(config: ModelConfig) -> ModelConfig:
-    """A config that Hugging Face has a class for: Llama's attention has all four biases or none, so missing ones become zeros.
+def _for_hf(config: ModelConfig, own: bool) -> ModelConfig:
+    """A config that Hugging Face has a class for: Llama's attention has all four biases or none, so missing ones become zeros. With
+    `own`, layers may be any.
 
     Raises ConfigError where that isn't enough.
     """
     if config.family != "qwen2" and config.qkv_bias != config.output_bias:
         config = replace(config, qkv_bias=True, output_bias=True)
     try:
-        config_to_hf(config)
+        (config_to_own if own else config_to_hf)(config)
     except ConfigError as error:
-        cure = error.cure or "Serve it with Ingle: it needs no class of another library."
+        cure = error.cure or "Serve it with Ingle, or write it for Ingle alone (--format ingle)."
         raise ConfigError(f"Hugging Face folder: {error.field}", error.rule, "", cure) from error
     return config
