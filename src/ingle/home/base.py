@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ingle.core.config import from_table, to_table
 from ingle.core.digest import canonical_json, digest_file, digest_json
@@ -14,6 +14,8 @@ from ingle.core.files import os_errors, write_atomic
 from ingle.home.place import Home
 
 MANIFEST = "base.json"
+REPORT, CURVES = "report.json", ("loss.csv", "loss.svg")
+"""What a training may leave beside the files that it made; no part of the base, and of its digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +36,9 @@ class Base:
     digest: str
     """Digest of the sorted (file name, SHA-256) pairs: the same files give the same base, wherever they came from."""
     source: str
-    """Where it came from first: `catalogue:NAME`, `hub:ORG/NAME` or `file:PATH`."""
+    """Where it came from first: `catalogue:NAME`, `hub:ORG/NAME`, `file:PATH`, `merge:MODEL`, or `train:NAME` from scratch."""
     revision: str
-    """Commit of the hub or version of the package; empty for local files."""
+    """Commit of the hub, version of the package, or digest of what it was made of; empty for local files."""
     files: tuple[KeptFile, ...]
     """Sorted by name."""
     pulled_at: str
@@ -96,6 +98,20 @@ def read_base(home: Home, digest: str) -> Base:
     return base
 
 
+def base_report(home: Home, digest: str) -> dict[str, Any] | None:
+    """What was measured when it was made here, or None. Raises HomeError if that can't be read."""
+    path = home.base_folder(digest) / REPORT
+    if not path.exists():
+        return None
+    with os_errors(path):
+        data = path.read_bytes()
+    try:
+        table: dict[str, Any] = json.loads(data)
+    except ValueError as error:
+        raise HomeError(str(path), "must be a report", error, "Delete it; the model itself is not touched.") from error
+    return table
+
+
 def list_bases(home: Home) -> list[Base]:
     """Every base with a readable manifest, newest last. A damaged one is found when a model asks for it."""
     found = []
@@ -137,7 +153,7 @@ def verify_base(
             got = _digest_with_progress(path, file, progress)
         if got != file.sha256:
             faults.append(Fault(file.name, "altered", file.sha256, got))
-    known = {file.name for file in base.files} | {MANIFEST}
+    known = {file.name for file in base.files} | {MANIFEST, REPORT, *CURVES}
     added = sorted(path.name for path in folder.iterdir() if path.name not in known)
     return faults + [Fault(name, "added", "nothing", "a file that was not there") for name in added]
 
