@@ -1,0 +1,130 @@
+"""From texts to a base in the home: vocabulary, rows, first values, training, files."""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ingle import __version__
+from ingle.core.config import to_table
+from ingle.core.digest import digest_file
+from ingle.core.errors import ConfigError
+from ingle.core.files import sync_folder, write_atomic
+from ingle.core.spec import ModelConfig
+from ingle.home.base import CURVES, REPORT, Base, KeptFile, describe_base, write_base
+from ingle.home.kept import Kept, adopt, refuse_taken
+from ingle.home.staging import staging
+from ingle.model.checkpoint import check_finite, open_checkpoint
+from ingle.model.config import config_to_hf
+from ingle.model.export import write_hf
+from ingle.model.tokenizer import Tokenizer
+from ingle.scaling import report
+from ingle.scaling.corpus import make_data
+from ingle.scaling.first_values import new_module
+from ingle.scaling.job import Job, interrupted
+from ingle.scaling.shape import config_of, memory_parameters_of, parameters_of
+from ingle.scaling.vocabulary import kept_vocabulary
+from ingle.train.checkpoints import TRAINED, load_tensors
+from ingle.train.loop import train
+from ingle.train.packing import Data
+from ingle.train.settings import TrainReport, Watch
+from ingle.train.trouble import memory_errors
+
+SOURCE = "train:"
+"""How the source of a base begins that was made from scratch; its revision is the key of the run."""
+
+
+def make_base(job: Job) -> tuple[Kept, dict[str, Any]]:
+    """Trains, and keeps what came of it under the job's name; with its report.
+
+    Raises ConfigError, TrainError, HomeError, Interrupted.
+    """
+    settings = job.settings
+    job.watch.bytes("finding words", 0, None)
+    tokenizer = kept_vocabulary(job.folder / "tokenizer", job.texts.train, settings.tokenizer.size)
+    job.check()
+    data = make_data(job.texts, tokenizer, settings.data, lambda done, of: job.watch.pieces("reading texts", done, of))
+    job.check()
+    config = config_of(settings.model, tokenizer.vocab_size)
+    device = settings.device if settings.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    with memory_errors(settings.train.batch_tokens, settings.train.recompute):
+        module = new_module(config, settings.train.seed).to(device)
+    parameters = dict(module.named_parameters())
+    work = job.folder / data.corpus.digest[:16]  # another for another state of the data, or of this program
+    trained = train(module, parameters, data, settings.train, work, Watch(job.watch.train, job.watch.say))
+    if trained.stopped == "interrupted":
+        raise interrupted(f"after step {trained.steps}")
+    told = _told(job, config, data, trained)
+    kept = _keep(job, work, config, tokenizer, told)
+    return kept, {**told, "base": kept.base}
+
+
+def _keep(job: Job, work: Path, config: ModelConfig, tokenizer: Tokenizer, told: Mapping[str, Any]) -> Kept:
+    """The trained values as files of a base, with their report beside them; all of it or nothing."""
+    values = load_tensors(work / TRAINED)
+    with staging(job.home) as folder:
+        write_hf(folder, config, lambda name: values[name].numpy(), "float32", tokenizer, own=_is_own(config))
+        files = tuple(KeptFile(path.name, path.stat().st_size, digest_file(path)) for path in sorted(folder.iterdir()))
+        base = describe_base(files, f"{SOURCE}{job.name}", job.key, "")
+        refuse_taken(job.home, job.name, base.digest, replace=False)
+        check_finite(open_checkpoint(folder))
+        write_report(folder, {**told, "base": base.digest})
+        for name in CURVES:
+            write_atomic(folder / name, (work / name).read_bytes())
+        write_base(folder, base)
+        sync_folder(folder)
+        return adopt(job.home, folder, base, job.name)
+
+
+def write_report(folder: Path, told: Mapping[str, Any]) -> None:
+    """Puts the report beside the files of a base."""
+    write_atomic(folder / REPORT, report.to_json(told), mode=0o600)
+
+
+def made_before(job: Job, bases: list[Base]) -> Base | None:
+    """The base that this very training made, under whatever name."""
+    return next((base for base in bases if base.source.startswith(SOURCE) and base.revision == job.key), None)
+
+
+def _is_own(config: ModelConfig) -> bool:
+    """Whether only Ingle has a class for it."""
+    try:
+        config_to_hf(config)
+    except ConfigError:
+        return True
+    return False
+
+
+def _told(job: Job, config: ModelConfig, data: Data, trained: TrainReport) -> dict[str, Any]:
+    settings, corpus = job.settings, data.corpus
+    before, after = trained.first_held_out, trained.best_held_out if settings.train.patience else trained.held_out
+    return {
+        "version": report.VERSION,
+        "finished": False,
+        "model": job.name,
+        "title": settings.title,
+        "settings": to_table(settings),
+        "seed": settings.train.seed,
+        "run": job.key,
+        "command": job.command,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": f"ingle {__version__}, torch {torch.__version__}, python {platform.python_version()}",
+        "threads": torch.get_num_threads(),
+        "data_digest": corpus.digest,
+        "texts": len(job.texts.train),
+        "held_out_texts": len(job.texts.held_out),
+        "rows": len(data.train),
+        "row_tokens": int(corpus.sizes[list(data.train)].sum()),
+        "vocabulary": config.vocab_size,
+        "mlp": config.intermediate_size,
+        "parameters": parameters_of(config),
+        "memory_parameters": memory_parameters_of(config),
+        "train": asdict(trained),
+        "held_out": {"before": before, "after": after},
+        "served": [],
+        "notes": [],
+    }

@@ -1,0 +1,102 @@
+"""`scratch`: settings in, a kept base out, with a report of what it is worth.
+
+What can be wrong with names, settings and texts is found before anything is computed. Stopped at any moment, the same call goes on where
+it was: training from its last checkpoint, measuring from its last text; and ends with the same bytes.
+"""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ingle.core.digest import digest_json
+from ingle.core.errors import HomeError
+from ingle.core.event import Sink
+from ingle.engine.opening import kept_source, open_model
+from ingle.home.base import CURVES, Base, base_report, list_bases
+from ingle.home.kept import Kept, keep, refuse_taken
+from ingle.home.names import check_name
+from ingle.home.place import Home
+from ingle.scaling import report
+from ingle.scaling.job import Job, ScratchWatch
+from ingle.scaling.judge import judge
+from ingle.scaling.making import SOURCE, made_before, make_base, write_report
+from ingle.scaling.settings import ScratchSettings, course
+from ingle.scaling.shape import config_of
+from ingle.scaling.sources import find_suites, read_texts
+from ingle.train.trouble import stop_signals
+
+VERSION = 1
+"""Changes when the same settings and texts train something else than before."""
+
+
+def _nobody(_: object) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What came of it."""
+
+    kept: Kept
+    report: Mapping[str, Any]
+    """As in `report.json`."""
+    plot: Path
+    """The loss curve."""
+
+
+def scratch(
+    home: Home, name: str, settings: ScratchSettings, watch: ScratchWatch = ScratchWatch(),  # noqa: B008 - frozen
+    command: str = "", sink: Sink = _nobody,
+) -> Made:  # fmt: skip
+    """Trains a model from scratch and keeps it under this name.
+
+    `command`: how it was asked for, for the report. `sink` takes the facts: `train` as soon as the base is kept, `train.judge` when it is
+    measured; both again if the call goes on after that.
+
+    Raises ConfigError for whatever can't be used, what fetching the texts raises, TrainError, HomeError, and Interrupted after Ctrl-C or
+    SIGTERM. After any of them the same call goes on where it was. The name means either the whole model or nothing.
+    """
+    check_name(name)
+    config_of(settings.model, settings.tokenizer.size)
+    suites = find_suites(settings.data.sources, settings.data.held_out)
+    home.create()
+    watch.bytes("reading texts", 0, None)
+    texts = read_texts(home, suites, watch.bytes)
+    key = digest_json([VERSION, course(settings), texts.digest])
+    folder = home.tuning / f"scratch-{key[:24]}"
+    with home.lock(f"train-{key[:16]}", timeout_s=0), stop_signals() as stop:
+        return _run(Job(home, name, settings, texts, watch, command, key, folder, stop), sink)
+
+
+def _run(job: Job, sink: Sink) -> Made:
+    home = job.home
+    ours = made_before(job, list_bases(home))
+    refuse_taken(home, job.name, ours.digest if ours else None, replace=False)
+    kept, told = make_base(job) if ours is None else _named(job, ours)
+    sink(report.trained_event(told))
+    if not told["finished"]:
+        model = open_model(kept_source(home, kept), job.settings.judge.format, job.settings.judge.threads, progress=job.watch.pieces)
+        settings = job.settings
+        judged = judge(home, model, job.texts, settings.data, settings.judge, lambda: job.stop.asked, _named_progress(job))
+        notes = [f"{name}: {note}" for name, outcome in judged.texts.items() for note in outcome.notes]
+        told = {**told, "served": judged.tables(), "notes": notes, "finished": True}
+        write_report(home.base_folder(kept.base), told)
+    if event := report.judged_event(told):
+        sink(event)
+    shutil.rmtree(job.folder, ignore_errors=True)
+    return Made(kept, told, home.base_folder(kept.base) / CURVES[1])
+
+
+def _named(job: Job, base: Base) -> tuple[Kept, dict[str, Any]]:
+    """The base that this training made before, under the job's name, with its report."""
+    told = base_report(job.home, base.digest)
+    if told is None:
+        cure = f"Remove the model ({base.source.removeprefix(SOURCE)}) and train it again."
+        raise HomeError(f"base {base.digest[:12]}", "must have the report of its training beside it", "none", cure)
+    job.watch.say("trained already" + ("" if told["finished"] else "; what is left is to measure it"))
+    return keep(job.home, job.name, base.digest), {**told, "model": job.name}
+
+
+def _named_progress(job: Job) -> Any:
+    return lambda label, done, total: job.watch.pieces(f"measuring {job.name}: {label}", done, total)

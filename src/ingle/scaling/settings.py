@@ -1,0 +1,198 @@
+"""What a training from scratch is told: shape, vocabulary, text, training, and how its result is judged.
+
+[model]                          # a hybrid: every second layer sees everything, the others a window and a memory
+layers = 6
+width = 256
+retrieval = 2
+window = 64
+memory = "gated_delta"
+
+[data]
+sources = ["suite:debian-bits", "letters/"]
+
+[train]
+batch_tokens = 4096
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ingle.core.config import from_table, read_table, to_table
+from ingle.core.errors import ConfigError
+from ingle.core.spec import Memory
+from ingle.train.settings import NO_MATTER, TrainSettings
+
+BASICS: Mapping[str, Any] = {
+    "epochs": 1,
+    "batch_tokens": 4096,
+    "optimiser": {"method": "muon", "learning_rate": 3e-3, "weight_decay": 0.1, "beta2": 0.95},
+}
+"""What [train] is where it says nothing else: tuning's own values are for models that know something already."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeSettings:
+    """The shape of the model."""
+
+    layers: int = 6
+    width: int = 256
+    """Of the residual stream."""
+    heads: int = 4
+    """Query heads of a layer; divides `width`."""
+    kv_heads: int = 2
+    """Key-value groups of a layer; divides `heads`."""
+    mlp: int = 0
+    """Width of the MLP; 0 = 8/3 of `width`, or what `parameters` asks for."""
+    parameters: int = 0
+    """The MLP is made as wide as brings the model nearest to so many parameters; 0 = it follows from the other fields. So two models
+    that look back differently get the same number."""
+    context: int = 2048
+    """Most tokens that it reads; may be more than the rows that it is trained on (`data.row_tokens`)."""
+    retrieval: str | int | tuple[tuple[int, int], ...] = "all"
+    """Who sees everything: `all`, `none`, n (all groups of every n-th layer, the last one included), or a list of [layer, group]."""
+    window: int = 0
+    """Of the other groups: how many of the latest tokens they attend to."""
+    sinks: int = 0
+    """Of the other groups: how many of the first tokens they attend to always."""
+    memory: Memory = "none"
+    """Of the other groups: none, or gated_delta, which keeps what has left the window."""
+    qk_norm: bool = True
+    """Queries and keys are normalised in each head (as Qwen3): larger learning rates stay stable."""
+    tied: bool = True
+    """Embedding and output are one matrix."""
+    rope_theta: float = 10_000.0
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "width", "heads", "kv_heads", "context"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"model.{name}", "must be at least 1", getattr(self, name))
+        for name in ("mlp", "parameters", "window", "sinks"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"model.{name}", "must not be negative", getattr(self, name))
+        if self.width % self.heads or self.width // self.heads % 2:
+            raise ConfigError("model.heads", f"must divide width = {self.width} into heads of even width", self.heads)
+        if self.heads % self.kv_heads:
+            raise ConfigError("model.kv_heads", f"must divide heads = {self.heads}", self.kv_heads)
+        if self.mlp and self.parameters:
+            raise ConfigError("model.mlp, .parameters", "must not both be given", (self.mlp, self.parameters), "Leave one of them out.")
+        if isinstance(self.retrieval, int) and not 1 <= self.retrieval <= self.layers:
+            raise ConfigError("model.retrieval", f"must be 1 to {self.layers}: every n-th layer", self.retrieval)
+        if isinstance(self.retrieval, str) and self.retrieval not in ("all", "none"):
+            raise ConfigError("model.retrieval", "must be all, none, a number, or a list of [layer, group]", self.retrieval)
+        if self.rope_theta <= 0:
+            raise ConfigError("model.rope_theta", "must be above 0", self.rope_theta)
+
+
+@dataclass(frozen=True, slots=True)
+class VocabularySettings:
+    """The words, found in the training text (byte-level BPE): any text can be spelled."""
+
+    size: int = 4096
+    """Tokens, the one between texts and the 256 bytes included."""
+
+    def __post_init__(self) -> None:
+        if self.size < 258:
+            raise ConfigError("tokenizer.size", "must be at least 258: 256 bytes, the end of a text, and a word", self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class TextSettings:
+    """What is learnt from."""
+
+    sources: tuple[str, ...] = ()
+    """Files (.txt, .md, .jsonl or .csv with `text`), folders of them, or the training part of a suite of texts, `suite:NAME`."""
+    held_out: float = 0.05
+    """Of files: share of the texts that is never learnt from, by a hash of each text. Suites have a share of their own."""
+    row_tokens: int = 512
+    """Tokens that see each other in training: texts stand on end in rows of this length, with a token between."""
+    max_tokens: int = 0
+    """Most tokens of text to learn from, chosen by a hash of each text; 0 = all."""
+    pairs: float = 0.0
+    """Of all rows, the share in which key-value pairs are planted, see `scaling.pairs`."""
+    seed: int = 0
+    """Of the planted pairs."""
+
+    def __post_init__(self) -> None:
+        if not self.sources:
+            raise ConfigError("data.sources", "must be named", "nothing", "Give files, folders, or suite:NAME of a suite of texts.")
+        if not 0 < self.held_out < 1:
+            raise ConfigError("data.held_out", "must be above 0 and below 1: what a model is worth is measured there", self.held_out)
+        if not 0 <= self.pairs < 1:
+            raise ConfigError("data.pairs", "must be at least 0 and below 1", self.pairs)
+        if self.row_tokens < 16:
+            raise ConfigError("data.row_tokens", "must be at least 16", self.row_tokens)
+        for name in ("max_tokens", "seed"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"data.{name}", "must not be negative", getattr(self, name))
+
+
+@dataclass(frozen=True, slots=True)
+class ScratchJudge:
+    """How the result is measured, as it is served."""
+
+    items: int = 100
+    """Most held-out texts of each source; 0 = all."""
+    pair_rows: int = 60
+    """Rows of held-out pairs, if pairs were planted."""
+    format: Literal["auto", "int4", "int8", "bf16", "fp32"] = "auto"
+    """How weights are packed for that."""
+    threads: int | None = None
+    """Threads that compute; none = as many as there are usable cores."""
+    seed: int = 0
+    """Draws the resamples of the intervals."""
+
+    def __post_init__(self) -> None:
+        for name in ("items", "seed"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"judge.{name}", "must not be negative", getattr(self, name))
+        if self.pair_rows < 1:
+            raise ConfigError("judge.pair_rows", "must be at least 1", self.pair_rows)
+
+
+@dataclass(frozen=True, slots=True)
+class ScratchSettings:
+    """One training from scratch."""
+
+    data: TextSettings
+    title: str = ""
+    """For people."""
+    model: ShapeSettings = field(default_factory=ShapeSettings)
+    tokenizer: VocabularySettings = field(default_factory=VocabularySettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    """Where it says nothing: `BASICS`. Its seed is that of the first values too."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where it is trained; auto = cuda where it is there."""
+    judge: ScratchJudge = field(default_factory=ScratchJudge)
+
+    def __post_init__(self) -> None:
+        if self.data.row_tokens > self.model.context:
+            raise ConfigError("data.row_tokens", f"must be at most model.context = {self.model.context}", self.data.row_tokens)
+        if self.data.row_tokens > self.train.batch_tokens:
+            raise ConfigError("data.row_tokens", f"must be at most train.batch_tokens = {self.train.batch_tokens}", self.data.row_tokens)
+
+
+def read_settings(path: Path, overrides: Iterable[str] = ()) -> ScratchSettings:
+    """The settings in a TOML file, with `key.sub=value` on top. Raises ConfigError for unknown keys and values that can't be used."""
+    return settings_of(read_table(path, overrides))
+
+
+def settings_of(table: Mapping[str, Any]) -> ScratchSettings:
+    """The same of a plain table."""
+    given = table.get("train", {})
+    if isinstance(given, Mapping):
+        optimiser = given.get("optimiser", {})
+        train = {**BASICS, **given}
+        if isinstance(optimiser, Mapping):
+            train["optimiser"] = {**BASICS["optimiser"], **optimiser}
+        table = {**table, "train": train}
+    return from_table(ScratchSettings, table)
+
+
+def course(settings: ScratchSettings) -> dict[str, Any]:
+    """What the trained tensors depend on, as a table; where the text lies is not part of it, what it says is."""
+    table: dict[str, Any] = to_table(settings)
+    table["train"] = {key: value for key, value in table["train"].items() if key not in NO_MATTER}
+    table["data"] = {key: value for key, value in table["data"].items() if key != "sources"}
+    return {key: value for key, value in table.items() if key not in ("judge", "title")}

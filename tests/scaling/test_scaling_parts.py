@@ -1,0 +1,277 @@
+"""The parts of a training from scratch: settings, shapes, texts, vocabulary, rows, planted pairs, first values."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ingle.core.errors import ConfigError, NotKept
+from ingle.core.spec import LayerSpec
+from ingle.home.place import Home
+from ingle.measure.items import part_of
+from ingle.model.memory import READ
+from ingle.scaling.corpus import make_data
+from ingle.scaling.first_values import new_module
+from ingle.scaling.judge import EDGES, columns, groups
+from ingle.scaling.pairs import Planter, _is_held_out
+from ingle.scaling.settings import BASICS, ScratchSettings, ShapeSettings, TextSettings, course, read_settings, settings_of
+from ingle.scaling.shape import config_of, layers_of, memory_parameters_of, parameters_of
+from ingle.scaling.sources import Texts, find_suites, read_texts
+from ingle.scaling.vocabulary import END, find_vocabulary, kept_vocabulary
+from tests.scaling.place import NAMES, THINGS, table, tiny, write_texts
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": {"layer": 3}}, r"model.layer: is not a known key.*Did you mean layers"),
+        ({"model": {"heads": 5}}, "model.heads: must divide width = 32"),
+        ({"model": {"kv_heads": 3}}, "model.kv_heads: must divide heads = 4"),
+        ({"model": {"retrieval": "some"}}, "must be all, none, a number"),
+        ({"model": {"retrieval": 3}}, "must be 1 to 2"),
+        ({"model": {"retrieval": 0}}, "must be 1 to 2"),
+        ({"model": {"mlp": 8, "parameters": 9}}, "must not both be given"),
+        ({"model": {"window": -1}}, "must not be negative"),
+        ({"model": {"memory": "lstm"}}, "model.memory: must be 'none' or 'gated_delta'"),
+        ({"tokenizer": {"size": 100}}, "at least 258"),
+        ({"data": {"sources": []}}, "data.sources: must be named"),
+        ({"data": {"pairs": 1.0}}, "below 1"),
+        ({"data": {"held_out": 0.0}}, "above 0"),
+        ({"data": {"row_tokens": 129}}, "at most model.context = 128"),
+        ({"train": {"batch_tokens": 32}}, "at most train.batch_tokens = 32"),
+        ({"train": {"optimiser": {"learning_rate": -1.0}}}, "must be above 0"),
+        ({"train": {"optimizer": {}}}, "Did you mean optimiser"),
+        ({"judge": {"pair_rows": 0}}, "at least 1"),
+    ],
+)
+def test_settings_that_can_not_be_used(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        tiny("x", **changes)
+
+
+def test_settings_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text('[data]\nsources = ["suite:xsum-bits"]\n[train]\nepochs = 2\noptimiser = { method = "adamw" }\n')
+    settings = read_settings(path, ("model.retrieval=2", "model.window=4", "title=x"))
+    assert settings.train.epochs == 2
+    assert settings.train.optimiser.method == "adamw"
+    assert settings.train.optimiser.learning_rate == BASICS["optimiser"]["learning_rate"]
+    assert (settings.model.retrieval, settings.title) == (2, "x")
+    with pytest.raises(ConfigError, match="data: is required"):
+        settings_of({})
+    with pytest.raises(ConfigError, match="must be TrainSettings"):
+        settings_of({"data": {"sources": ["x"]}, "train": 3})
+
+
+def test_recipes_can_be_read_and_are_matched() -> None:
+    folder = Path(__file__).parents[2] / "recipes" / "scratch"
+    read = {path.stem: read_settings(path) for path in sorted(folder.glob("*.toml"))}
+    configs = {name: config_of(settings.model, settings.tokenizer.size) for name, settings in read.items()}
+    assert configs["transformer"].is_transformer
+    assert memory_parameters_of(configs["hybrid"]) > 0
+    assert parameters_of(configs["hybrid"]) == pytest.approx(parameters_of(configs["transformer"]), rel=2e-3)
+    assert read["hybrid"].data == read["transformer"].data
+    assert read["hybrid"].train == read["transformer"].train
+
+
+def test_what_the_course_depends_on() -> None:
+    base = course(tiny("x"))
+    assert course(tiny("y")) == base, "where a text lies is nothing to it"
+    assert course(tiny("x", judge={"items": 3}, train={"checkpoint_every": 3})) == base
+    assert course(tiny("x", train={"seed": 1})) != base
+    assert course(tiny("x", model={"window": 3})) != base
+
+
+def test_how_layers_look_back() -> None:
+    def made(retrieval: Any, layers: int = 4, **others: Any) -> tuple[LayerSpec, ...]:
+        return layers_of(ShapeSettings(layers=layers, width=32, retrieval=retrieval, **others))
+
+    whole = LayerSpec((0, 1))
+    rest = LayerSpec((), 8, 2, "gated_delta")
+    told = {"window": 8, "sinks": 2, "memory": "gated_delta"}
+    assert made("all", **told) == (whole,) * 4
+    assert made("none", **told) == (rest,) * 4
+    assert made(2, **told) == (rest, whole, rest, whole)
+    assert made(4, **told) == (rest, rest, rest, whole)
+    assert made(((0, 1), (3, 0), (3, 1)), **told) == (LayerSpec((1,), 8, 2, "gated_delta"), rest, rest, whole)
+    with pytest.raises(ConfigError, match="layers below 4 and groups below 2"):
+        made(((4, 0),))
+    with pytest.raises(ConfigError, match="see nothing"):
+        config_of(ShapeSettings(width=32, retrieval="none"), 300)
+
+
+def test_equal_parameters() -> None:
+    shape = ShapeSettings(layers=3, width=64, parameters=200_000)
+    for retrieval, memory in (("all", "none"), (3, "gated_delta"), ("none", "gated_delta")):
+        config = config_of(ShapeSettings(layers=3, width=64, parameters=200_000, retrieval=retrieval, window=8, memory=memory), 300)
+        assert abs(parameters_of(config) - 200_000) <= 3 * 64 * 3 / 2
+        counted = sum(parameter.numel() for parameter in new_module(config, 0).parameters())
+        assert counted == parameters_of(config)
+    with pytest.raises(ConfigError, match="must be at least"):
+        config_of(ShapeSettings(layers=3, width=64, parameters=10_000), 300)
+    assert config_of(shape, 300) == config_of(shape, 300)
+
+
+def test_first_values() -> None:
+    settings = tiny("x", "hybrid")
+    config = config_of(settings.model, 300)
+    module, again, other = new_module(config, 1), new_module(config, 1), new_module(config, 2)
+    for (name, a), b, c in zip(module.named_parameters(), again.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+        if ".memory." in name or a.ndim == 1:
+            continue
+        assert not torch.equal(a, c)
+        spread = 0.02 / math.sqrt(4) if "o_proj" in name or "down_proj" in name else 0.02
+        assert float(a.detach().std()) == pytest.approx(spread, rel=0.1), name
+    assert torch.all(module.model.norm.weight == 1)
+    memory = module.get_submodule("model.layers.0.self_attn.memory")
+    assert torch.all(memory.gate.bias == READ)
+    assert torch.equal(memory.q_map.weight, torch.eye(8).repeat(2, 1))
+    alone = new_module(config_of(tiny("x", "rnn").model, 300), 1)
+    assert torch.all(alone.get_submodule("model.layers.0.self_attn.memory").gate.bias == -READ), "there is nothing else to read"
+    state = torch.get_rng_state()
+    new_module(config, 1)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_texts_are_split_by_document(home: Home, tmp_path: Path, texts: str) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "a.txt").write_text("A text by itself.", "utf-8")
+    found = read_texts(home, find_suites([texts, str(tmp_path / "more"), texts], 0.2))
+    [suite] = found.suites
+    items = suite.read(home, lambda *_: None)
+    assert len(found.train) + len(found.held_out) == 81
+    assert not set(found.train) & set(found.held_out)
+    assert set(found.held_out) == {item.text for item in items if part_of(item.group, 0.2) == "held_out"}
+    again = read_texts(home, find_suites([str(tmp_path / "more"), texts], 0.2))
+    assert again.digest == found.digest, "in whatever order they are named"
+    assert again.train == found.train
+    fewer = read_texts(home, find_suites([texts], 0.2))
+    assert fewer.digest != found.digest
+
+
+def test_what_is_held_out_somewhere_is_learnt_nowhere(home: Home, texts: str) -> None:
+    from dataclasses import replace
+
+    [suite] = find_suites([texts], 0.2)
+    other = replace(suite, name="other", held_out=0.6)
+    found = read_texts(home, [suite, other])
+    alone = read_texts(home, [other])
+    assert set(found.held_out) == set(alone.held_out)
+    assert set(found.train) == set(alone.train)
+
+
+def test_sources_that_can_not_be_used(home: Home, tmp_path: Path, texts: str) -> None:
+    with pytest.raises(ConfigError, match="is not there"):
+        find_suites([str(tmp_path / "nothing.txt")], 0.1)
+    with pytest.raises(NotKept, match="Did you mean xsum"):
+        find_suites(["suite:xsun"], 0.1)
+    with pytest.raises(ConfigError, match=r"must be a suite of texts.*There are: .*debian-bits"):
+        find_suites(["suite:sst2"], 0.1)
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"prompt": "a", "completion": "b"}\n', "utf-8")
+    with pytest.raises(ConfigError, match="must be a text to learn a language from"):
+        read_texts(home, find_suites([str(pairs)], 0.1))
+    one = tmp_path / "one.txt"
+    one.write_text("Only one.", "utf-8")
+    with pytest.raises(ConfigError, match="must hold texts to"):
+        read_texts(home, find_suites([str(one)], 0.1))
+
+
+def test_a_vocabulary_spells_everything_and_is_found_again(home: Home, texts: str, tmp_path: Path) -> None:
+    found = read_texts(home, find_suites([texts], 0.2))
+    first, second = (find_vocabulary(found.train, 320) for _ in range(2))
+    assert first.fast.to_str() == second.fast.to_str()
+    assert first.vocab_size == 320
+    for text in ("anna buys the apple.", "Ärger\n\t☃ <|endoftext|>", "\0"):
+        ids = first.encode(text)
+        assert b"".join(map(first.token_bytes, ids)) == text.encode()
+        assert first.control[END] not in ids
+    assert first.encode_prompt("a")[0] == first.bos_id == first.control[END]
+    kept = kept_vocabulary(tmp_path / "v", found.train, 320)
+    assert kept.fast.to_str() == kept_vocabulary(tmp_path / "v", ["something else"], 320).fast.to_str() == first.fast.to_str()
+    with pytest.raises(ConfigError, match="that the text has use for"):
+        find_vocabulary(["a b a b"], 400)
+
+
+def test_held_out_words_are_not_in_the_vocabulary() -> None:
+    texts = Texts(("the cat sat. " * 40,), ("zyxwvut zyxwvut zyxwvut. " * 40,), (), "")
+    tokenizer = find_vocabulary(texts.train, 262)
+    assert len(tokenizer.encode("zyxwvut")) == 7
+
+
+def test_rows(home: Home, texts: str) -> None:
+    found = read_texts(home, find_suites([texts], 0.2))
+    tokenizer = find_vocabulary(found.train, 300)
+    told = TextSettings((texts,), row_tokens=48)
+    data = make_data(found, tokenizer, told)
+    sizes = data.corpus.sizes
+    assert all(size == 48 for size in sizes[list(data.train)])
+    stream = np.concatenate([data.corpus.document(i).ids for i in data.train]).tolist()
+    everything = [token for text in found.train for token in tokenizer.encode_prompt(text)]
+    assert stream == everything[: len(stream)]
+    assert len(everything) - len(stream) < 48
+    assert int(data.corpus.answer.sum()) == len(data.corpus.ids) - len(data.corpus)
+    spoken = tokenizer.decode(stream)
+    assert not any(text in spoken for text in found.held_out)
+    watched = [tokenizer.decode(data.corpus.document(i).ids) for i in data.held_out]
+    assert all(text.startswith(seen) for seen, text in zip(watched, found.held_out, strict=False))
+    few = make_data(found, tokenizer, TextSettings((texts,), row_tokens=48, max_tokens=100))
+    assert len(few.train) == 2
+    with pytest.raises(ConfigError, match="must hold a row"):
+        make_data(found, tokenizer, TextSettings((texts,), row_tokens=48, max_tokens=20))
+    assert make_data(found, tokenizer, told).corpus.digest == data.corpus.digest != few.corpus.digest
+
+
+@pytest.fixture(scope="module")
+def planter() -> Planter:
+    words = [f"{a}{b}" for a in NAMES for b in THINGS]
+    texts = [" ".join(words[i:] + words[:i]) for i in range(0, 120, 3)]
+    return Planter(find_vocabulary(texts, 500), texts, 128)
+
+
+def test_planted_pairs(planter: Planter) -> None:
+    assert not set(planter.keys) & set(planter.values)
+    for number in range(60):
+        row = planter.row(str(number), number % 2 == 1)
+        assert row == planter.row(str(number), number % 2 == 1)
+        assert 100 < len(row.ids) <= 128
+        before: dict[int, int] = {}
+        asked = {one.at: one.distance for one in row.asked}
+        for at in range(4, len(row.ids)):
+            if row.ids[at] not in planter.values or row.ids[at - 1] != planter._colon or row.ids[at - 2] not in planter.keys:
+                continue
+            key, value = row.ids[at - 2], row.ids[at]
+            assert _is_held_out(key, value) == (number % 2 == 1)
+            assert ((at - before[key]) if key in before else None) == asked.get(at)
+            if key in before:
+                assert row.ids[before[key]] == value, "a key has one value in a row"
+            before[key] = at
+    rows = [planter.row(str(number), False) for number in range(60)]
+    distances = [one.distance for row in rows for one in row.asked]
+    assert len(distances) > 60
+    assert sum(distance > 64 for distance in distances) > len(distances) / 8
+
+
+def test_pairs_are_counted_by_distance(planter: Planter) -> None:
+    rows = [planter.row(str(number), True) for number in range(20)]
+    hits = [[one.distance <= 64 for one in row.asked] for row in rows]
+    counted = {name: columns(rows, hits, low, high).sum(axis=0).tolist() for name, low, high in groups()}
+    right, all_ = counted["recalled"]
+    assert all_ == sum(len(row.asked) for row in rows)
+    assert sum(count for name, (_, count) in counted.items() if name != "recalled") == all_
+    assert counted["recalled_to_64"] == [right, right]
+    assert counted["recalled_to_128"][0] == 0
+    assert len(counted) == len(EDGES) + 2
+
+
+def test_a_vocabulary_without_words_has_no_pairs() -> None:
+    with pytest.raises(ConfigError, match="needs a vocabulary with 16 words"):
+        Planter(find_vocabulary(["the cat sat. " * 40], 260), ["x"], 64)
+
+
+def test_tables_of_tests_are_settings(tmp_path: Path) -> None:
+    assert isinstance(settings_of(table(write_texts(tmp_path / "t.jsonl"), "rnn")), ScratchSettings)
