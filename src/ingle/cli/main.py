@@ -25,6 +25,7 @@ VERBS = {
     "key": "Add, list and revoke the keys of the server's users.",
     "replay": "Prove an answer: ask the same again.",
     "tune": "Tune a kept model on your examples.",
+    "train": "Train a model from scratch: a transformer, a hybrid, an RNN.",
     "keep": "Give a model with its deltas a name of its own.",
     "merge": "Make a new model of a model and its deltas.",
     "export": "Write a model or a delta for other programs.",

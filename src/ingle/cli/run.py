@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from ingle.cli.generate import Outcome
-    from ingle.core.message import Request
+    from ingle.core.message import Message, Request
     from ingle.engine.language_model import LanguageModel
 
 EXAMPLES = """
@@ -50,7 +50,7 @@ def command(
     from ingle.cli.house import enter, record
     from ingle.cli.settings import read_settings
     from ingle.core.errors import ConfigError
-    from ingle.core.message import Message, Request
+    from ingle.core.message import Request
     from ingle.serve.record import answer_key, new_seed
 
     home = enter()
@@ -64,16 +64,16 @@ def command(
         raise ConfigError("--system", "has no place in plain text", "--raw", "Leave one of them out.")
     kept = choose(home, settings.chat.model)
     text = _read_prompt(prompt)
-    begin = (Message.of("system", settings.chat.system),) if settings.chat.system else ()
+    opened = open_kept(home, kept, settings.chat)
+    messages = () if raw else _messages(opened, text, settings.chat.system, bool(system))
     request = Request(
-        messages=() if raw else (*begin, Message.of("user", text)),
-        prompt=text if raw else None,
+        messages=messages,
+        prompt=None if messages else text,
         max_tokens=settings.chat.max_tokens,
         stop=tuple(stop or ()),
         logprobs=logprobs,
         sampling=settings.sampling.sampling(new_seed()),
     )
-    opened = open_kept(home, kept, settings.chat)
     outcome = generate(opened, request, _silent if as_json else _shower())
     if as_json:
         _print_json(opened, request, outcome)
@@ -82,6 +82,21 @@ def command(
     record(home, event_of(answer_key(home), opened, request, outcome))
     if outcome.finish == "cancelled":
         raise typer.Exit(130)
+
+
+def _messages(model: "LanguageModel", text: str, system: str, asked_for: bool) -> "tuple[Message, ...]":
+    """The conversation; none for a base model, which goes on from plain text. Raises ConfigError if it was `asked_for` a system message."""
+    from ingle.cli.output import note
+    from ingle.core.errors import ConfigError
+    from ingle.core.message import Message
+    from ingle.model.template import has_template
+
+    if has_template(model.tokenizer):
+        return (*((Message.of("system", system),) if system else ()), Message.of("user", text))
+    if asked_for:
+        raise ConfigError("--system", f"has no place in plain text, and {model.name} has no chat template", "", "Leave it out.")
+    note(f"{model.name} has no chat template: it goes on from your text (as with --raw).")
+    return ()
 
 
 def _read_prompt(argument: str | None) -> str:

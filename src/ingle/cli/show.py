@@ -25,7 +25,7 @@ def command(
     """Show what a kept model is made of."""
     from ingle.cli.house import enter
     from ingle.cli.output import print_json, printable, size
-    from ingle.home.base import read_base
+    from ingle.home.base import base_report, read_base
     from ingle.home.kept import get_kept
     from ingle.model.checkpoint import expected_shapes, open_checkpoint
 
@@ -36,12 +36,13 @@ def command(
     parameters = sum(math.prod(shape) for shape in expected_shapes(config).values())
     made = [_delta(home, digest) for digest in kept.deltas]
     packs, served = _served(home, kept)
+    report = base_report(home, kept.base)
     if as_json:
         from ingle.core.config import to_table
 
         about: dict[str, Any] = {"name": kept.name, "deltas": list(kept.deltas), "created_at": kept.created_at, "base": to_table(base)}
         formats = [{"format": pack.format, "bytes": pack.nbytes, "model_digest": pack.digest} for pack in packs]
-        about |= {"parameters": parameters, "config": to_table(config), "packed": formats}
+        about |= {"parameters": parameters, "config": to_table(config), "packed": formats, **({"training": report} if report else {})}
         print_json(about | {"made": made, "served": served} if kept.deltas else about)
         return
     shared = "" if config.num_heads == config.num_kv_heads else f", sharing {config.num_kv_heads} key-value groups"
@@ -59,6 +60,7 @@ def command(
         ("context", f"{config.context_length:,} tokens"),
         *(("file", f"{file.name}, {size(file.size)}, SHA-256 {file.sha256}") for file in base.files),
         ("base", base.digest),
+        *(_training_lines(report) if report else ()),
         *((label, text) for delta in made for label, text in _delta_lines(delta)),
         *([("served", served)] if kept.deltas else []),
         *(("packed", f"{pack.format}, {size(pack.nbytes)}, model digest {pack.digest}") for pack in packs),
@@ -66,6 +68,18 @@ def command(
     ]
     for label, value in lines:
         print(f"{label:<11} {printable(value)}")
+
+
+def _training_lines(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """How a base came about that was trained from scratch."""
+    train, held_out = report["train"], report["held_out"]
+    yield "  made by", f"{report['command'] or 'a program'} (seed {report['seed']}, {report['created_at']})"
+    yield "  data", f"{report['texts']:,} texts, of which {train['tokens']:,} tokens were read (digest {report['data_digest']})"
+    if held_out["after"] is not None:
+        yield "  held out", f"loss {held_out['before']:.4f} before, {held_out['after']:.4f} after, in training"
+    for one in report["served"]:
+        interval = f"({one['low']:.4f} … {one['high']:.4f}, n = {one['n']})"
+        yield "  measured", f"{one['of']}: {one['name'].replace('_', ' ')} {one['value']:.4f} {one['unit']} {interval}"
 
 
 def _served(home: "Home", kept: "Kept") -> "tuple[list[PackInfo], str]":

@@ -14,6 +14,7 @@ from ingle.cli.settings import Settings
 from ingle.core.errors import ContextError, IngleError
 from ingle.core.message import Message, Request
 from ingle.home.place import Home
+from ingle.model.template import has_template
 from ingle.serve.record import Recorder, answer_key, new_seed
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class Talk:
         self.last: Outcome | None = None
         self.recorder = recorder
         self._key = b""
+        self.plain = not has_template(model.tokenizer)
+        """A base model: it goes on from all that was written, by either side."""
 
     def ask(self, text: str) -> Outcome | None:
         """One turn: the question, the answer as it comes, the fact in the ledger. None if it could not be answered.
@@ -63,9 +66,10 @@ class Talk:
         What can't be answered is not kept: the conversation is then as it was before.
         """
         self.conversation.turns.append(Message.of("user", text))
-        request = Request(
-            self.conversation.messages, max_tokens=self.settings.chat.max_tokens, sampling=self.settings.sampling.sampling(new_seed())
-        )
+        said = self.conversation.messages
+        plain = "".join(message.text for message in said) if self.plain else None
+        sampling = self.settings.sampling.sampling(new_seed())
+        request = Request(() if self.plain else said, plain, max_tokens=self.settings.chat.max_tokens, sampling=sampling)
         try:
             outcome = self._answer(request)
         except IngleError as error:
@@ -123,5 +127,7 @@ def banner(talk: Talk) -> None:
     config, settings = talk.model.backend.config, talk.settings.chat
     weights = "weights as in its file" if settings.format == "auto" else settings.format
     note(f"{talk.model.name} · {weights} · context {config.context_length:,} tokens")
+    if talk.plain:
+        note("It has no chat template: it goes on from what you write, and you from what it wrote.")
     note("/help lists what else there is. Ctrl-C stops an answer, Ctrl-D leaves.")
     sys.stderr.flush()

@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -133,28 +133,16 @@ def _by_recipe(path: Path, model: str | None, name: str | None, settings: list[s
 
 def _watch(watch: "Watcher") -> "TuneWatch":
     """The bars, as a run tells them."""
+    from ingle.cli.training import train_progress
     from ingle.tuning.job import TuneWatch
 
-    def trained(at: Any) -> None:
-        held_out = "" if at.held_out is None else f", held out {at.held_out:.3f}"
-        left = f", {at.seconds_left:.0f} s left" if at.seconds_left < 120 else f", {at.seconds_left / 60:.0f} min left"
-        watch.pieces("training", at.step, at.steps, f"loss {at.loss:.3f}{held_out}, {at.tokens_per_s:.0f} tokens/s{left}")
-
-    return TuneWatch(trained, watch.say, watch.pieces, watch.bytes)
+    return TuneWatch(train_progress(watch), watch.say, watch.pieces, watch.bytes)
 
 
 def _recorder(home: "Home") -> "Sink":
-    """Puts facts into the ledger, each once: a run that goes on tells them again."""
-    from ingle.cli.house import open_ledger
-    from ingle.core.event import Event
+    from ingle.cli.training import recorder
 
-    def sink(event: Event) -> None:
-        with open_ledger(home) as ledger:
-            before = next(iter(ledger.read(event.kind, event.subject, 1)), None)
-            if before is None or before.values.get("delta") != event.facts.get("delta"):
-                ledger.append(event)
-
-    return sink
+    return recorder(home, "delta")
 
 
 def _list(as_json: bool) -> None:

@@ -69,6 +69,14 @@ def template_of(tokenizer: Tokenizer) -> str:
     raise TemplateError("chat template", "this model has none", "", "It continues plain text: give a prompt instead of messages.")
 
 
+def has_template(tokenizer: Tokenizer) -> bool:
+    """Whether a conversation can be written for this model; without, it goes on from plain text."""
+    try:
+        return bool(template_of(tokenizer))
+    except TemplateError:
+        return False
+
+
 def _run(source: str, variables: Mapping[str, Any]) -> str:
     from jinja2 import TemplateError as JinjaError
     from jinja2 import TemplateSyntaxError

@@ -1,0 +1,70 @@
+"""`ingle train`."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ingle.scaling.run import Made
+
+EXAMPLES = """
+ingle train recipes/scratch/hybrid.toml --name little
+ingle train mine.toml --name mine --set model.layers=8 --set train.max_steps=500
+ingle train mine.toml --name mine --set 'data.sources=["letters/", "suite:debian-bits"]'
+"""
+
+
+def command(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file: model, tokenizer, data, train, judge.")],
+    name: Annotated[str | None, typer.Option(help="What to call the model.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. model.width=384.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the report to this file too.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Train a model from scratch: a transformer, a hybrid, an RNN.
+
+    What comes of it is a kept model, which goes on from plain text. Interrupted at any moment, the same command goes on.
+    """
+    from ingle.cli.house import enter
+    from ingle.cli.progress import watching
+    from ingle.cli.training import recorder, train_progress
+    from ingle.core.errors import ConfigError
+    from ingle.home.names import check_name
+    from ingle.tuning.catalogue import need_learning
+
+    need_learning()
+    if not name:
+        raise ConfigError("--name", "is needed: what the model is called", "nothing", "For example --name little.")
+    check_name(name)
+    from ingle.scaling.job import ScratchWatch
+    from ingle.scaling.run import scratch
+    from ingle.scaling.settings import read_settings
+
+    settings = read_settings(config, overrides or ())
+    home = enter()
+    said = shlex.join(["ingle", "train", config.name, "--name", name, *(f"--set={one}" for one in overrides or ())])
+    with watching() as watch:
+        told = ScratchWatch(train_progress(watch), watch.say, watch.pieces, watch.bytes)
+        made = scratch(home, name, settings, told, said, recorder(home, "base"))
+    if out is not None:
+        from ingle.core.files import write_atomic
+        from ingle.scaling.report import to_json
+
+        write_atomic(out, to_json(made.report))
+    _show(made, as_json)
+
+
+def _show(made: "Made", as_json: bool) -> None:
+    from ingle.cli.output import note, print_json, print_table
+    from ingle.scaling.report import rows
+
+    if as_json:
+        print_json(dict(made.report))
+        return
+    print_table(("figure", "value", ""), rows(made.report))
+    for text in made.report["notes"]:
+        note(f"{text}.")
+    print(f"Loss curve: {made.plot}")
+    print(f'Go on with it: ingle run "Once" {made.kept.name}')
