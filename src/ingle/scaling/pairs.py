@@ -1,6 +1,6 @@
 """Key-value pairs planted in text: what of the past can a model still say that could not be guessed?
 
-A row is lines of prose, and among them lines `key: value`. A pair stands there up to three times: whoever has read it knows the
+A row is lines of prose, and among them lines `key value`. A pair stands there up to three times: whoever has read it knows the
 value when the key comes again, and nobody else does, for each row draws its own pairs. Between two mentions lie 2 lines to a whole row,
 short distances as often as long ones (evenly by their logarithm). Trained on as text, mixed among other rows; measured by whether the
 likeliest token after the key is the value, by distance. Loss on prose hardly notices whether a model can do this.
@@ -20,7 +20,7 @@ from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.model.tokenizer import Tokenizer
 
-WORDS = 128
+WORDS = 64
 """Keys, and as many values; fewer in a small vocabulary."""
 FEWEST = 8
 HELD_OUT = 0.2
@@ -60,16 +60,16 @@ class Planter:
             raise ConfigError("data.pairs", f"needs a vocabulary with {2 * FEWEST} words", len(words), cure)
         self.keys, self.values = words[: 2 * count : 2], words[1 : 2 * count : 2]
         self._tokenizer, self._texts, self._row_tokens = tokenizer, texts, row_tokens
-        [self._line], [self._colon] = tokenizer.encode("\n"), tokenizer.encode(":")
+        [self._line] = tokenizer.encode("\n")
         assert tokenizer.bos_id is not None, "vocabularies from scratch begin their texts"
         self._begin = tokenizer.bos_id
 
     def row(self, seed: str, held_out: bool) -> Row:
         """The row of this name: at most `row_tokens` tokens, and no value without its whole line."""
         draw = random.Random(seed)
-        count = max(4, self._row_tokens // 6)  # a few more lines than fit
+        count = max(4, self._row_tokens // 4)  # a few more lines than fit
         planned: dict[int, tuple[int, int]] = {}
-        for key in draw.sample(self.keys, min(len(self.keys), max(2, count // 4))):
+        for key in draw.sample(self.keys, min(len(self.keys), max(2, count // 3))):
             value = draw.choice([value for value in self.values if _is_held_out(key, value) == held_out])
             gap = round(2 ** draw.uniform(1, math.log2(count - 1)))
             at = draw.randrange(count - gap)
@@ -80,7 +80,7 @@ class Planter:
         ids, asked, last = [self._begin], list[Asked](), dict[int, int]()
         for number in range(count):
             pair = planned.get(number)
-            line = [self._line, pair[0], self._colon, pair[1]] if pair else [self._line, *self._prose(draw)]
+            line = [self._line, *pair] if pair else [self._line, *self._prose(draw)]
             if len(ids) + len(line) > self._row_tokens:
                 break
             ids += line

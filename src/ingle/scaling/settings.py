@@ -27,6 +27,7 @@ from ingle.train.settings import NO_MATTER, TrainSettings
 BASICS: Mapping[str, Any] = {
     "epochs": 1,
     "batch_tokens": 4096,
+    "evaluate_every": 100,
     "optimiser": {"method": "muon", "learning_rate": 3e-3, "weight_decay": 0.1, "beta2": 0.95},
 }
 """What [train] is where it says nothing else: tuning's own values are for models that know something already."""
