@@ -54,6 +54,19 @@ class Ingle:
         return first - start, time.perf_counter() - first, tokens
 
 
+class KeptModel(Ingle):
+    """A kept model of any home: `peers.py kept HOME THREADS NAME`. Its questions must bring `ids`: vocabularies differ."""
+
+    def __init__(self, home: Path, threads: int, name: str, format_: str = "auto") -> None:
+        from ingle.engine.opening import kept_source, open_model
+        from ingle.home.kept import get_kept
+        from ingle.home.place import Home, find_home
+
+        os.environ.setdefault("INGLE_KERNEL_CACHE", str(find_home().jit))
+        place = Home(home)
+        self.model = open_model(kept_source(place, get_kept(place, name)), format_, threads)
+
+
 class LlamaCpp:
     def __init__(self, gguf: Path, threads: int) -> None:
         from llama_cpp import Llama
@@ -108,7 +121,7 @@ class OpenVino:
         return first, metrics.get_generate_duration().mean / 1000 - first, list(result.tokens[0])
 
 
-PEERS = {"ingle": Ingle, "llama.cpp": LlamaCpp, "openvino": OpenVino}
+PEERS = {"ingle": Ingle, "kept": KeptModel, "llama.cpp": LlamaCpp, "openvino": OpenVino}
 
 
 def main() -> None:

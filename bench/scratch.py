@@ -1,0 +1,270 @@
+"""From scratch: a transformer and a hybrid of equal size, on the same tokens in the same order. What is each worth, and how fast?
+
+    python bench/scratch.py                     three sizes, three seeds
+
+Both have the same number of parameters (the hybrid's MLP is narrower by what its memories take), the same vocabulary, texts, rows, order,
+optimiser and learning rates; only how layers look back differs. With `--same-time` a third side stands beside them: the transformer
+trained on so many more tokens as the hybrid's slower training would have left it time for.
+
+- bits per byte on held-out texts of three sources, paired by document: the hybrid's minus the transformer's, with an interval;
+- recall: values of key-value pairs that no training row held (see `scaling/pairs.py`), in held-out prose, by distance, inside the hybrid's
+  window and beyond it; paired by row. At a size at which the transformer doesn't recall either, recall says nothing, and that is said;
+- decode at 4,096 tokens of context on the CPU backend, each in a process of its own, in turn;
+- seconds of training: on a machine where nothing else runs, or they say nothing.
+
+A model that is in the folder is not trained again, and a text that was measured is not measured again.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness import Engine, Figure, alternate, finish, ratios, show
+from ingle.core.config import to_table
+from ingle.core.errors import IngleError
+from ingle.engine.opening import kept_source, open_model
+from ingle.home.base import base_report
+from ingle.home.kept import get_kept, list_kept
+from ingle.home.place import Home, find_home
+from ingle.measure.bits import TextBits
+from ingle.measure.forgetting import forgetting
+from ingle.measure.intervals import paired_bootstrap
+from ingle.scaling.judge import Judged, columns, groups, held_out_rows, judge, recalled
+from ingle.scaling.pairs import WORDS
+from ingle.scaling.settings import ScratchSettings, settings_of
+from ingle.scaling.shape import config_of, parameters_of
+from ingle.scaling.sources import Texts, find_suites, read_texts
+from servers import CACHE, say, start_bench
+
+EXAMPLES = """  python bench/scratch.py --sizes small --seeds 1 --items 20 --rounds 3      a quick look
+  python bench/scratch.py --same-time
+"""
+SOURCES = ["suite:debian-bits", "suite:xsum-bits", "suite:wiki-bits"]
+WINDOW = 64
+CONTEXT, WRITTEN = 4096, 64
+PAIR_ROWS = 100
+
+
+@dataclass(frozen=True)
+class Size:
+    """One pair of models."""
+
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    parameters: int
+    words: int
+    tokens: int
+    """Of text; pairs come on top."""
+    retrieval: int
+    """Of the hybrid: every n-th layer sees everything."""
+
+
+SIZES = {
+    "small": Size(4, 128, 2, 1, 1_200_000, 2048, 1_000_000, 4),
+    "middle": Size(6, 192, 3, 1, 3_000_000, 4096, 2_500_000, 3),
+    "large": Size(8, 256, 4, 2, 8_000_000, 4096, 5_000_000, 4),
+}
+SIDES = ("transformer", "hybrid")
+
+
+def settings_for(size: Size, side: str, seed: int, tokens: int, items: int) -> ScratchSettings:
+    """What one model is told."""
+    shape: dict[str, Any] = {
+        "layers": size.layers, "width": size.width, "heads": size.heads, "kv_heads": size.kv_heads, "parameters": size.parameters,
+        "context": 2 * CONTEXT,
+    }  # fmt: skip
+    if side == "hybrid":
+        shape |= {"retrieval": size.retrieval, "window": WINDOW, "sinks": 4, "memory": "gated_delta"}
+    table = {
+        "model": shape,
+        "tokenizer": {"size": size.words},
+        "data": {"sources": SOURCES, "row_tokens": 512, "max_tokens": tokens, "pairs": 0.2, "seed": seed},
+        "train": {"batch_tokens": 2048, "seed": seed, "precision": "fp32", "optimiser": {"learning_rate": 5e-3}},
+        "judge": {"items": items, "pair_rows": PAIR_ROWS},
+    }
+    return settings_of(table)
+
+
+def bench_home(folder: Path) -> Home:
+    """A home for these models, which lasts, with the texts that the real one has fetched."""
+    real, home = find_home(), Home(folder.resolve())
+    if real.root == home.root:
+        raise SystemExit(f"{folder} is the real home; give a folder for benchmarks")
+    os.environ.setdefault("INGLE_KERNEL_CACHE", str(real.jit))
+    data, link = real.root / "cache" / "data", home.root / "cache" / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if not link.exists():
+        link.symlink_to(data)
+    return home.create()
+
+
+def trained(home: Home, name: str, settings: ScratchSettings) -> dict[str, Any]:
+    """The report of the model of that name, trained by `ingle train` in a process of its own if it isn't there yet."""
+    if name not in {kept.name for kept in list_kept(home)}:
+        say(f"training {name} …")
+        with tempfile.NamedTemporaryFile("w", suffix=".toml", encoding="utf-8") as file:
+            file.write(_toml(to_table(settings)))
+            file.flush()
+            command = [sys.executable, "-m", "ingle", "train", file.name, "--name", name]
+            done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, env={**os.environ, "INGLE_HOME": str(home.root)})
+        if done.returncode:
+            raise SystemExit(f"training {name} failed")
+    report = base_report(home, get_kept(home, name).base)
+    if report is None or report["settings"] != json.loads(json.dumps(to_table(settings))):
+        raise SystemExit(f"{name} was made with other settings; remove it: INGLE_HOME={home.root} ingle rm {name}")
+    return report
+
+
+def _toml(table: dict[str, Any], prefix: str = "") -> str:
+    """A table of plain values as TOML; JSON writes single values alike."""
+    flat = "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items() if not isinstance(value, dict))
+    nested = ((f"{prefix}{key}", value) for key, value in table.items() if isinstance(value, dict))
+    return flat + "".join(f"[{name}]\n{_toml(value, f'{name}.')}" for name, value in nested)
+
+
+@dataclass(frozen=True)
+class Side:
+    """One trained model, measured."""
+
+    report: dict[str, Any]
+    judged: Judged
+    rows: Sequence[Any]
+    hits: Sequence[Sequence[bool]]
+
+
+def measured(home: Home, name: str, texts: Texts, settings: ScratchSettings) -> Side:
+    """The model on the held-out texts and pairs."""
+    report = trained(home, name, settings)
+    model = open_model(kept_source(home, get_kept(home, name)))
+    rows = held_out_rows(model, texts, settings.data, PAIR_ROWS)
+    return Side(report, judge(home, model, texts, settings.data, settings.judge, lambda: False), rows, recalled(model, rows, lambda: False))
+
+
+def compared(first: Side, second: Side) -> dict[str, Any]:
+    """The second minus the first, with intervals: bits per byte by source (item by item), recall by distance (row by row)."""
+    found: dict[str, Any] = {}
+    for suite in first.judged.texts:
+        sides = [
+            {row["asked"]: TextBits(**{key: row[key] for key in TextBits.__dataclass_fields__}) for row in side.judged.texts[suite].rows}
+            for side in (first, second)
+        ]
+        lost = forgetting(sides[0], sides[1])
+        found[f"{suite}, bits/byte"] = _figure(lost.before, lost.after, lost.change)
+    assert [row.ids for row in first.rows] == [row.ids for row in second.rows], "both are asked the same"
+    for name, low, high in groups():
+        tables = [columns(side.rows, side.hits, low, high) for side in (first, second)]
+        if tables[0][:, 1].sum():
+            shares = [float(table[:, 0].sum() / table[:, 1].sum()) for table in tables]
+            found[name.replace("_", " ")] = _figure(*shares, paired_bootstrap(*tables))
+    return found
+
+
+def _figure(before: float, after: float, change: Any) -> dict[str, float]:
+    return {"first": before, "second": after, "change": change.value, "low": change.interval.low, "high": change.interval.high}
+
+
+def decoded(home: Home, names: Sequence[str], words: int, rounds: int, threads: int) -> dict[str, Figure]:
+    """Tokens/s after CONTEXT tokens, in turn."""
+    engines = {name: Engine("kept", str(home.root), str(threads), name) for name in names}
+    ids = np.random.default_rng(0).integers(300, words, CONTEXT).tolist()
+
+    def speed(name: str) -> float:
+        return (WRITTEN - 1) / float(engines[name].ask(ids=ids, tokens=WRITTEN)["rest_s"])
+
+    try:
+        return alternate(rounds, {name: (lambda name=name: speed(name)) for name in names})
+    finally:
+        for engine in engines.values():
+            engine.close()
+
+
+def of_size(home: Home, texts: Texts, label: str, options: argparse.Namespace) -> dict[str, Any]:
+    """All seeds of one size, and its tables."""
+    size, pairs, longer = SIZES[label], [], []
+    for seed in range(options.seeds):
+        told = {side: settings_for(size, side, seed, size.tokens, options.items) for side in SIDES}
+        numbers = {side: parameters_of(config_of(settings.model, size.words)) for side, settings in told.items()}
+        sides = {side: measured(home, f"{label}-{side}-{seed}", texts, told[side]) for side in SIDES}
+        seconds = {side: one.report["train"]["seconds"] for side, one in sides.items()}
+        pairs.append({"seed": seed, "parameters": numbers, "seconds": seconds, "change": compared(sides["transformer"], sides["hybrid"])})
+        if options.same_time and seconds["hybrid"] > seconds["transformer"]:
+            tokens = round(size.tokens * seconds["hybrid"] / seconds["transformer"])
+            settings = settings_for(size, "transformer", seed, tokens, options.items)
+            other = measured(home, f"{label}-longer-{seed}", texts, settings)
+            longer.append(
+                {"seed": seed, "tokens": tokens, "seconds": other.report["train"]["seconds"], "change": compared(other, sides["hybrid"])}
+            )
+    speeds = decoded(home, [f"{label}-{side}-0" for side in SIDES], size.words, options.rounds, options.threads)
+    transformer, hybrid = speeds.values()
+    tell(label, pairs, "the transformer", options.seeds)
+    if longer:
+        tell(label, longer, "the transformer trained as long", len(longer))
+    quotient = ratios(hybrid, transformer)
+    print(f"decode at {CONTEXT:,} tokens, tokens/s: transformer {transformer}, hybrid {hybrid}, ratio {quotient}")
+    speed = {side: figure.table() for side, figure in zip(SIDES, speeds.values(), strict=True)}
+    return {"pairs": pairs, "same_time": longer, "decode_tokens_per_s": speed, "decode_ratio": quotient.table()}
+
+
+def tell(label: str, pairs: Sequence[dict[str, Any]], against: str, seeds: int) -> None:
+    """A table over seeds: medians with their range, and in how many seeds the interval lies above, around or below zero."""
+    rows: list[list[object]] = [["", against, "hybrid", "difference, median (range)", "intervals below, around, above 0"]]
+    for name in pairs[0]["change"]:
+        each = [pair["change"][name] for pair in pairs if name in pair["change"]]
+        first, second, change = (Figure(tuple(one[key] for one in each)) for key in ("first", "second", "change"))
+        below, above = sum(one["high"] < 0 for one in each), sum(one["low"] > 0 for one in each)
+        row = [name, f"{first.median:.4f}", f"{second.median:.4f}"]
+        rows.append(
+            [
+                *row,
+                f"{change.median:+.4f} ({min(change.values):+.4f} … {max(change.values):+.4f})",
+                f"{below}, {len(each) - below - above}, {above}",
+            ]
+        )
+    show(f"{label}: hybrid against {against}, {seeds} seeds", rows)
+    recall = statistics.median(pair["change"]["recalled"]["first"] for pair in pairs)
+    if recall < 5 / WORDS:
+        print(f"recall says nothing at this size: {against} recalls {recall:.3f}, and {1 / WORDS:.3f} would be chance")
+    seconds = [pair["seconds"] for pair in pairs if isinstance(pair["seconds"], dict)]
+    if seconds:
+        slower = Figure(tuple(one["hybrid"] / one["transformer"] for one in seconds))
+        numbers = pairs[0]["parameters"]
+        print(f"parameters {numbers}; the hybrid's training took {slower} of the transformer's time")
+
+
+def main() -> None:
+    parser = start_bench(__doc__, EXAMPLES)
+    parser.add_argument("--sizes", default=",".join(SIZES))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--items", type=int, default=150, help="held-out texts of each source")
+    parser.add_argument("--rounds", type=int, default=7, help="of decoding")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--same-time", action="store_true", help="also a transformer that is trained for as long as the hybrid")
+    parser.add_argument("--folder", type=Path, default=CACHE.parent / "scratch", help="where models and measurements are kept")
+    options = parser.parse_args()
+    unknown = set(options.sizes.split(",")) - SIZES.keys()
+    if unknown:
+        parser.error(f"--sizes: must be of {', '.join(SIZES)} (got {', '.join(sorted(unknown))})")
+    home = bench_home(options.folder)
+    texts = read_texts(home, find_suites(SOURCES, 0.05))
+    results = {label: of_size(home, texts, label, options) for label in options.sizes.split(",")}
+    finish("scratch", {"texts_digest": texts.digest, "window": WINDOW, "context": CONTEXT, "sizes": results})
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except IngleError as error:
+        raise SystemExit(str(error)) from error
