@@ -215,7 +215,26 @@ def of_size(home: Home, texts: Texts, label: str, options: argparse.Namespace) -
     quotient = ratios(hybrid, transformer)
     print(f"decode at {CONTEXT:,} tokens, tokens/s: transformer {transformer}, hybrid {hybrid}, ratio {quotient}")
     speed = {side: figure.table() for side, figure in zip(SIDES, speeds.values(), strict=True)}
-    return {"pairs": pairs, "same_time": longer, "decode_tokens_per_s": speed, "decode_ratio": quotient.table()}
+    held = {"equal_tokens": claims(pairs, quotient), **({"equal_time": claims(longer, quotient)} if longer else {})}
+    print(f"held: {held}")
+    return {"pairs": pairs, "same_time": longer, "decode_tokens_per_s": speed, "decode_ratio": quotient.table(), "held": held}
+
+
+def claims(pairs: Sequence[dict[str, Any]], quotient: Figure) -> dict[str, bool | None]:
+    """Whether the hybrid does what is claimed of it: no more bits per byte of any source (median of the seeds), recall not below in most
+    seeds (no interval below 0; None where recall says nothing), and faster decoding."""
+    changes: dict[str, list[dict[str, float]]] = {}
+    for pair in pairs:
+        for name, one in pair["change"].items():
+            changes.setdefault(name, []).append(one)
+    bits = all(statistics.median(one["change"] for one in each) <= 0 for name, each in changes.items() if name.endswith("bits/byte"))
+    kept = all(sum(one["high"] >= 0 for one in each) * 2 > len(each) for name, each in changes.items() if name.startswith("recalled"))
+    return {"bits_per_byte": bits, "recall": kept if recalls(pairs) else None, "faster": quotient.median > 1}
+
+
+def recalls(pairs: Sequence[dict[str, Any]]) -> bool:
+    """Whether what the hybrid is compared with recalls clearly more than chance, in the median of the seeds."""
+    return statistics.median(pair["change"]["recalled"]["first"] for pair in pairs) > 5 / WORDS
 
 
 def tell(label: str, pairs: Sequence[dict[str, Any]], against: str, seeds: int) -> None:
@@ -234,9 +253,8 @@ def tell(label: str, pairs: Sequence[dict[str, Any]], against: str, seeds: int) 
             ]
         )
     show(f"{label}: hybrid against {against}, {seeds} seeds", rows)
-    recall = statistics.median(pair["change"]["recalled"]["first"] for pair in pairs)
-    if recall < 5 / WORDS:
-        print(f"recall says nothing at this size: {against} recalls {recall:.3f}, and {1 / WORDS:.3f} would be chance")
+    if not recalls(pairs):
+        print(f"recall says nothing at this size: {against} recalls hardly more than chance would ({1 / WORDS:.3f})")
     seconds = [pair["seconds"] for pair in pairs if isinstance(pair["seconds"], dict)]
     if seconds:
         slower = Figure(tuple(one["hybrid"] / one["transformer"] for one in seconds))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ingle.core.errors import CannotRewind, CheckpointError, ContextError, RequestError
+from ingle.core.errors import CannotRewind, CheckpointError, ContextError, DeltaError, RequestError
 from ingle.core.spec import LayerSpec
 from ingle.core.state import STEP_TOKENS
 from ingle.engine.backend import Backend, Segment, prefill, step
@@ -113,6 +113,12 @@ def test_a_fork_goes_its_own_way(make: Callable[[str], Backend], kind: str) -> N
     again = backend.new_state()
     prefill(backend, tokens(backend.config, 70), again)
     np.testing.assert_allclose(step(backend, [(again, 1)])[0], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("inner", [cpu, pytorch])
+def test_virtual_tokens_cannot_stand_before_memories(inner: Callable[..., Backend], tmp_path: Path) -> None:
+    with pytest.raises(DeltaError, match="before a model with recurrent memories"):
+        prefixed(inner)(tmp_path, random_checkpoint(tiny_config(layers=LAYERS["memories"], context=CONTEXT)))
 
 
 @KINDS

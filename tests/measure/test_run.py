@@ -16,6 +16,7 @@ from ingle.home.place import Home
 from ingle.measure.finished import Finished
 from ingle.measure.gather import Interrupted
 from ingle.measure.items import Exercise, Question, Text, part
+from ingle.measure.recall import plant
 from ingle.measure.run import Options, compare, event_of, load_rows, run_suite, save, to_table
 from ingle.measure.subject import Nats, Subject, Task
 from ingle.measure.suites import SUITES, Suite, check_parts, training_rows
@@ -229,3 +230,21 @@ def test_the_table_holds_together() -> None:
         assert suite.kind != "write" or suite.main == suite.metrics[0]
         assert suite.kind == "bits" or suite.baseline
         assert "{ask}" in suite.stem
+
+
+def test_recall_is_what_was_planted_and_is_told_by_kind(home: Home, tiny: LanguageModel) -> None:
+    items = plant([Text(str(i), str(i), "A sentence is here. " * 60) for i in range(3)], 400, 6)
+    suite = Suite("recall-1k", "", "recall", lambda *_: items, "recall", 1.0, 6)
+    names = [item.fact.answer for item in part(items, "held_out", 1.0)]
+
+    def write(requests: Sequence[Request]) -> Iterator[tuple[int, str]]:
+        for number, request in enumerate(requests):
+            assert isinstance(request.prompt, tuple)
+            yield number, f" {names[number]}." if number else "something else"
+
+    outcome = run_suite(home, suite, replace(subject_of(tiny), write=write, digest="1" * 64), Options())
+    assert (outcome.main.name, outcome.main.value, outcome.main.n) == ("recall", 5 / 6, 6)
+    assert sum(report.n for report in outcome.reports[1:]) == 6
+    assert [row["recall"] for row in outcome.rows] == [False] + [True] * 5
+    with pytest.raises(ConfigError, match="shots"):
+        run_suite(home, suite, subject_of(tiny), Options(shots=1))

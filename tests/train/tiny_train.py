@@ -15,7 +15,8 @@ from ingle.core.spec import LayerSpec, ModelConfig
 from ingle.model.module import CausalLM, load_module
 from ingle.model.template import CHATML
 from ingle.model.tokenizer import Tokenizer, TokenizerFacts, make_facts
-from ingle.train.corpus import Corpus, Wanted, _corpus
+from ingle.train import corpus
+from ingle.train.corpus import Corpus, Wanted
 from ingle.train.encode import Document
 from ingle.train.packing import Data
 from tests.engine.tiny import random_checkpoint, tiny_config
@@ -54,7 +55,7 @@ def corpus_of(parts: Sequence[Document], wanted: Wanted = "answers", labels: Seq
     size = 1 if wanted == "answers" else 2
     groups = [tuple(parts[i : i + size]) for i in range(0, len(parts), size)]
     kinds = labels or [-1] * len(groups)
-    return _corpus(wanted, [(str(i), kind, group) for i, (kind, group) in enumerate(zip(kinds, groups, strict=True))])
+    return corpus.corpus_of(wanted, [(str(i), kind, group) for i, (kind, group) in enumerate(zip(kinds, groups, strict=True))])
 
 
 def some_data(count: int = 24, held_out: int = 4, seed: int = 0) -> Data:

@@ -12,7 +12,7 @@ import torch
 
 from ingle.core.errors import CheckpointError, ConfigError, DeltaError, HomeError
 from ingle.core.spec import LayerSpec, ModelConfig
-from ingle.engine.opening import kept_source, open_model
+from ingle.engine.opening import kept_source, open_model, open_weights
 from ingle.home.base import read_base
 from ingle.home.deltas import put_delta
 from ingle.home.kept import get_kept, list_kept
@@ -26,7 +26,6 @@ from ingle.model.module import load_module
 from ingle.model.tokenizer import Tokenizer, TokenizerFacts, make_facts
 from ingle.model.tokenizer_gguf import tokenizer_from_gguf
 from ingle.tuning.exporting import check_type, export, merge, new_folder
-from ingle.tuning.kept_model import open_weights
 from tests.model.tiny_models import interleave, random_weights, tiny_config
 from tests.model.tiny_tokenizers import TEXTS, byte_level, pieces
 from tests.tuning.place import kept

@@ -205,6 +205,15 @@ def _checkpoint(source: Source) -> Checkpoint:
     return merged(open_checkpoint(source.folder), source.changes(source.merged))
 
 
+def open_weights(home: Home, kept: Kept) -> Checkpoint:
+    """The weights of a kept model, its deltas merged. Raises CheckpointError, and DeltaError for a kind that can't be."""
+    checkpoint = open_checkpoint(home.base_folder(kept.base))
+    if not kept.deltas:
+        return checkpoint
+    deltas = [get_delta(home, digest) for digest in kept.deltas]
+    return merged(checkpoint, [Change(delta.name, delta.kind, delta_tensors(home, delta)) for delta in deltas])
+
+
 def checkpoint_tokenizer(checkpoint: Checkpoint, folder: Path) -> Tokenizer:
     """The tokenizer that came with the weights: inside a GGUF file, or beside the safetensors."""
     if checkpoint.metadata:

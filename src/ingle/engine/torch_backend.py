@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ingle.core.errors import CheckpointError
+from ingle.core.errors import CheckpointError, DeltaError
 from ingle.core.files import write_atomic
 from ingle.core.spec import ModelConfig
 from ingle.engine.adapter import Additions, check_additions
@@ -48,7 +48,12 @@ class TorchBackend:
         return segment
 
     def filled_state(self, keys: npt.NDArray[Any], values: npt.NDArray[Any]) -> Cache:
-        """A cache that remembers tokens by their keys and values; see `Runner.filled_state`."""
+        """A cache that remembers tokens by their keys and values; see `Runner.filled_state`.
+
+        Raises DeltaError for a model with memories.
+        """
+        if any(spec.memory != "none" for spec in self.config.layers):
+            raise DeltaError("prefix", "can't stand before a model with recurrent memories", f"{keys.shape[2]} virtual tokens")
         cache, weight, groups = Cache(), self._module.lm_head.weight, self.config.num_kv_heads
         positions = torch.arange(keys.shape[2])
         for i, spec in enumerate(self.config.layers):

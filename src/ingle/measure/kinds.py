@@ -9,7 +9,7 @@ import numpy as np
 from ingle.core.digest import digest_json
 from ingle.core.message import Message, Request, Sampling
 from ingle.core.report import Report
-from ingle.measure import bits, choice, text_match
+from ingle.measure import bits, choice, recall, text_match
 from ingle.measure.finished import Row
 from ingle.measure.gather import Plan
 from ingle.measure.intervals import Difference, Floats, Interval, bootstrap, paired_bootstrap, ratio, wilson
@@ -152,10 +152,38 @@ def report_write(setting: Setting, rows: Sequence[Row], data_digest: str) -> Fig
     return Figures(tuple(reports), tuple(details), tuple(notes))
 
 
+def plan_recall(setting: Setting) -> list[Plan]:
+    """Texts up to the question, answered greedily."""
+    plans, subject = [], setting.subject
+    for item in setting.items:
+        assert isinstance(item, recall.Planted)
+        ids, answer = recall.assemble(subject.tokenizer, item)
+        request = Request(prompt=tuple(ids), max_tokens=len(answer) + 2, sampling=Sampling(temperature=0.0, seed=0))
+        asked = [item.id, item.fact.said, item.depth, digest_json(item.texts)]
+        plans.append(Plan(item.id, digest_json(["recall", ids, len(answer)]), asked, request=request))
+    return plans
+
+
+def report_recall(setting: Setting, rows: Sequence[Row], data_digest: str) -> Figures:
+    """How many facts were recalled, of all and of each kind."""
+    right = [recall.is_recalled(row["text"], item.fact) for row, item in zip(rows, setting.items, strict=True)]
+    reports = [_Maker(setting, data_digest, len(rows)).share("recall", right)]
+    for kind in recall.KINDS:
+        mine = [hit for hit, item in zip(right, setting.items, strict=True) if item.fact.kind == kind]
+        if mine:
+            reports.append(_Maker(setting, data_digest, len(mine)).share(f"recall_{kind}", mine))
+    details = [
+        {"text": row["text"], "answer": item.fact.answer, "kind": item.fact.kind, "depth": item.depth, "recall": hit}
+        for row, item, hit in zip(rows, setting.items, right, strict=True)
+    ]
+    return Figures(tuple(reports), tuple(details))
+
+
 KINDS: dict[str, tuple[Callable[[Setting], list[Plan]], Callable[[Setting, Sequence[Row], str], Figures]]] = {
     "bits": (plan_bits, report_bits),
     "choice": (plan_choice, report_choice),
     "write": (plan_write, report_write),
+    "recall": (plan_recall, report_recall),
 }
 """How each kind is planned, and what comes of its rows."""
 

@@ -87,7 +87,7 @@ def make_setting(suite: Suite, subject: Subject, items: Sequence[Any], options: 
     """Which items are measured, with which examples. Raises ConfigError."""
     if options.style is not None and suite.kind != "choice":
         raise ConfigError("style", "is only for suites with answers to choose from", suite.name)
-    if options.shots and suite.kind == "bits":
+    if options.shots and suite.kind in ("bits", "recall"):
         raise ConfigError("shots", "are only for suites with questions", suite.name)
     training, measured = (part(items, which, suite.held_out) for which in ("train", "held_out"))
     count = suite.items if options.items is None else options.items

@@ -17,8 +17,9 @@ from ingle.measure import debian, sources
 from ingle.measure.choice import Style, make_prompt
 from ingle.measure.contamination import Contamination, contamination
 from ingle.measure.items import Exercise, Question, Text, part
+from ingle.measure.recall import Planted, plant
 
-AnyItem = Text | Question | Exercise
+AnyItem = Text | Question | Exercise | Planted
 Reader = Callable[[Home, Progress], Sequence[Any]]
 
 
@@ -28,7 +29,7 @@ class Suite:
 
     name: str
     title: str
-    kind: Literal["bits", "choice", "write"]
+    kind: Literal["bits", "choice", "write", "recall"]
     read: Reader
     main: str
     """The figure that stands for the suite."""
@@ -52,6 +53,13 @@ class Suite:
         return self.kind != "bits"
 
 
+def _planted(home: Home, progress: Progress, length: int) -> list[Planted]:
+    """Facts in news that is held out from training. There is no training part: whoever trains plants facts of its own in other news."""
+    return plant(part(sources.xsum_texts(home, progress), "held_out", XSUM_HELD_OUT), length, _FACTS)
+
+
+_FACTS = 360
+XSUM_HELD_OUT = 0.25
 _ROUGE = ("rougeL", "rouge1", "rouge2")
 _CHRF = ("chrf", "exact_match")
 _REVIEW = "Review: {ask}\nSentiment:"
@@ -59,7 +67,7 @@ SUITES = {
     suite.name: suite
     for suite in (
         Suite("wiki-bits", "bits per byte of Wikipedia's English", "bits", sources.wiki_texts, "bits_per_byte", 0.5, 200),
-        Suite("xsum-bits", "bits per byte of BBC news", "bits", sources.xsum_texts, "bits_per_byte", 0.25, 100),
+        Suite("xsum-bits", "bits per byte of BBC news", "bits", sources.xsum_texts, "bits_per_byte", XSUM_HELD_OUT, 100),
         Suite(
             "hellaswag", "which of four endings follows", "choice", sources.hellaswag, "accuracy_per_byte", 0.9, 200, baseline="chance"
         ),
@@ -80,7 +88,7 @@ SUITES = {
             "Package: {ask}\nTopic:", baseline="majority",
         ),
         Suite(
-            "xsum", "one-sentence summaries of BBC news", "write", sources.xsum_exercises, "rougeL", 0.25, 100,
+            "xsum", "one-sentence summaries of BBC news", "write", sources.xsum_exercises, "rougeL", XSUM_HELD_OUT, 100,
             baseline="lead-1", metrics=_ROUGE, max_tokens=64,
         ),
         Suite(
@@ -90,6 +98,13 @@ SUITES = {
         Suite(
             "debian-de", "translation of package descriptions into German", "write", partial(debian.translations, language="de"), "chrf",
             0.1, 100, baseline="copy", metrics=_CHRF, max_tokens=256,
+        ),
+        *(
+            Suite(
+                f"recall-{length // 1024}k", f"facts planted in {length:,} tokens of news", "recall",
+                partial(_planted, length=length), "recall", 1.0, 60,
+            )
+            for length in (1024, 2048, 4096, 8192)
         ),
     )
 }  # fmt: skip
@@ -109,6 +124,8 @@ def words_of(item: AnyItem) -> str:
     """All that would give an item away if it were trained on."""
     if isinstance(item, Text):
         return item.text
+    if isinstance(item, Planted):
+        return item.fact.said
     return f"{item.ask} {item.options[item.gold] if isinstance(item, Question) else item.reference}"
 
 

@@ -83,8 +83,8 @@ class Memory(nn.Module):
         both = torch.cat((k, v), -1)
         decay = nn.functional.logsigmoid(_by_group(both, self.decay, self.groups)).squeeze(-1)
         write = torch.sigmoid(_by_group(both, self.write, self.groups)).squeeze(-1)
-        queries = unit(torch.matmul(q, _weights(self.q_map, self.groups).mT))
-        keys = unit(torch.matmul(k[..., None, :], _weights(self.k_map, self.groups).mT).squeeze(-2))
+        queries = unit(_mapped(q, self.q_map))
+        keys = unit(_mapped(k[..., None, :], self.k_map).squeeze(-2))
         return Features(queries, keys, v, decay * entered[..., None], write * entered[..., None])
 
     def share(self, q: Tensor) -> Tensor:
@@ -122,10 +122,11 @@ class Memory(nn.Module):
             return window
         real = entering >= 0
         at, who = reading.clamp(min=0), entering.clamp(min=0)
-        told = self.features(q[at], k[who], v[who], real)
+        told = self.features(_rows(q, at), _rows(k, who), _rows(v, who), real)
         y, _ = _by_chunks(told, walks, None)
-        places = reading[real]
-        blended = self.blend(window[places], y[real], q[places], torch.ones_like(places, dtype=torch.bool))
+        places, found = reading[real], torch.nonzero(real.flatten())[:, 0]
+        inside = torch.ones_like(places, dtype=torch.bool)
+        blended = self.blend(_rows(window, places), _rows(y.flatten(0, 1), found), _rows(q, places), inside)
         return window.index_copy(0, places, blended)
 
 
@@ -186,19 +187,20 @@ def _by_chunks(told: Features, walks: Sequence[Tensor], state: Tensor | None) ->
     last = logs[..., -1:]
     fading = (last - logs).exp()[..., None] * k  # what of each token is left at the chunk's end
     turned = logs.exp()[..., None, None] * q
-    s = q.new_zeros(len(walks[0]), groups, width, width) if state is None else state
-    ended, starts, order = [], [], torch.cat(list(walks))
-    updates: list[Tensor] = []
-    for at in walks:
-        if len(at) < len(s):
-            ended.append(s[len(at) :])
-            s = s[: len(at)]
-        new = own[at] - carried[at] @ s.mT  # (·, G, C, D)
+    order, lengths = torch.cat(list(walks)), [len(at) for at in walks]
+    s = q.new_zeros(lengths[0], groups, width, width) if state is None else state
+    ended, starts, updates = [], list[Tensor](), list[Tensor]()
+    in_turn = (part.index_select(0, order).split(lengths) for part in (own, carried, fading, last.exp()[..., None]))
+    for mine, theirs, left, kept in zip(*in_turn, strict=True):
+        if len(mine) < len(s):
+            ended.append(s[len(mine) :])
+            s = s[: len(mine)]
+        new = mine - theirs @ s.mT  # (·, G, C, D)
         starts.append(s)
         updates.append(new)
-        s = s * last[at].exp()[..., None] + new.mT @ fading[at]
+        s = s * kept + new.mT @ left
     back = order.argsort()
-    start, update = torch.cat(starts)[back], torch.cat(updates)[back]
+    start, update = (torch.cat(parts).index_select(0, back) for parts in (starts, updates))
     y = turned.flatten(2, 3) @ start.mT + within.flatten(2, 3) @ update
     return y.view(count, groups, size, repeats, width).movedim(1, 2), torch.cat([s, *reversed(ended)])
 
@@ -222,9 +224,17 @@ def _walks(bounds: Sequence[int], spec: LayerSpec, device: torch.device) -> tupl
     return [walk.to(device) for walk in walks], entering.view(shape).to(device), reading.view(shape).to(device)
 
 
-def _weights(linear: nn.Linear, groups: int) -> Tensor:
-    """[G, rows of a group, columns], float32."""
-    return linear.weight.float().view(groups, -1, linear.in_features)
+def _mapped(x: Tensor, linear: nn.Linear) -> Tensor:
+    """x [..., G, R, D] through each group's own matrix: one product for each group, of all its rows."""
+    groups, width = x.shape[-3], x.shape[-1]
+    rows = x.movedim(-3, 0)
+    y = torch.bmm(rows.reshape(groups, -1, width), linear.weight.float().view(groups, width, width).mT)
+    return y.view(rows.shape).movedim(0, -3)
+
+
+def _rows(x: Tensor, at: Tensor) -> Tensor:
+    """x[at] along the first axis, at of any shape; on the way back rows are added up, which indexing does one by one."""
+    return x.index_select(0, at.flatten()).view(*at.shape, *x.shape[1:])
 
 
 def _by_group(x: Tensor, linear: nn.Linear, groups: int) -> Tensor:

@@ -103,11 +103,11 @@ class Attention(nn.Module):
             q, k = self.q_norm(q), self.k_norm(k)
         y = packed.attend(q, k, v, cos, sin, self.spec, some)
         if self.memory is not None:
-            y = self._remember(y, q, k, v, packed, some)
+            y = self.remember(y, q, k, v, packed, some)
         out: Tensor = self.o_proj(y.flatten(1))
         return out
 
-    def _remember(self, y: Tensor, q: Tensor, k: Tensor, v: Tensor, packed: Packed, some: bool) -> Tensor:
+    def remember(self, y: Tensor, q: Tensor, k: Tensor, v: Tensor, packed: Packed, some: bool) -> Tensor:
         """What heads of streaming groups saw in their window, y [N, heads, D], blended with what their memories hold."""
         assert self.memory is not None, "only layers with memories are asked"
         repeats, chosen = self.config.queries_per_group, list(self.spec.streaming(self.config.num_kv_heads))

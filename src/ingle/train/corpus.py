@@ -20,7 +20,8 @@ from ingle.train.examples import Record, Tally, read_records
 Wanted = Literal["answers", "pairs", "labels"]
 _KINDS = {"answers": {"chat", "completion", "text"}, "pairs": {"pair"}, "labels": {"label"}}
 _DOCUMENTS = {"answers": 1, "pairs": 2, "labels": 2}
-_Member = tuple[str, int, tuple[Document, ...]]  # source, label, documents
+Member = tuple[str, int, tuple[Document, ...]]
+"""An example: what it is from, its label (−1 = none), its documents."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,7 +106,7 @@ def read_corpus(
         raise ConfigError("data", "must hold at least one example to learn from", got)
     if wanted == "labels":
         members = _with_strangers(members, encoder.max_tokens)
-    corpus = _corpus(wanted, members)
+    corpus = corpus_of(wanted, members)
     tally.tokens, tally.answer_tokens = len(corpus.ids), int(corpus.answer.sum())
     return corpus, tally
 
@@ -130,7 +131,7 @@ def split(corpus: Corpus, share: float, seed: int = 0) -> tuple[list[int], list[
     return sides
 
 
-def _members(records: Iterable[Record], encoder: Encoder, wanted: Wanted, tally: Tally, skip_bad: bool) -> Iterator[_Member]:
+def _members(records: Iterable[Record], encoder: Encoder, wanted: Wanted, tally: Tally, skip_bad: bool) -> Iterator[Member]:
     """Every example that can be learnt from; the others are counted."""
     for record in records:
         try:
@@ -160,11 +161,11 @@ def _check_kind(record: Record, wanted: Wanted) -> None:
         raise ConfigError(record.where, f"must be of kind {' or '.join(sorted(_KINDS[wanted]))} to learn {wanted} from", record.kind)
 
 
-def _with_strangers(members: Sequence[_Member], most: int) -> list[_Member]:
+def _with_strangers(members: Sequence[Member], most: int) -> list[Member]:
     """Each example with its prompt and the answer of the example before it, cut where that gets too long."""
     if len(members) < 2:
         raise ConfigError("data", "must hold at least 2 examples to learn labels from", len(members))
-    done: list[_Member] = []
+    done: list[Member] = []
     for i, (source, label, (own,)) in enumerate(members):
         [other] = members[i - 1][2]
         first = int(own.answer.argmax())
@@ -175,7 +176,8 @@ def _with_strangers(members: Sequence[_Member], most: int) -> list[_Member]:
     return done
 
 
-def _corpus(wanted: Wanted, members: Sequence[_Member]) -> Corpus:
+def corpus_of(wanted: Wanted, members: Sequence[Member]) -> Corpus:
+    """The corpus of these examples."""
     documents = [document for _, _, group in members for document in group]
     ids = np.concatenate([document.ids for document in documents])
     answer = np.concatenate([document.answer for document in documents])

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -124,7 +125,7 @@ class Run:
         total, terms, tokens = 0.0, 0.0, 0.0
         for examples in self.order.batches(epoch, at):
             batch = make_batch(self.data.corpus, examples, self.device)
-            loss = self.objective(self.module, self._states(batch), batch)
+            loss = self.objective(self.module, partial(self._states, batch), batch)
             loss.total.backward()  # type: ignore[no-untyped-call]
             self.trained.collect()
             total, terms, tokens = total + float(loss.total.detach()), terms + loss.terms, tokens + batch.tokens
@@ -164,7 +165,7 @@ class Run:
         batches = plan(self.data.corpus.sizes, self.data.held_out, self.settings.batch_tokens, None)
         for examples in batches[self.ranks.rank :: self.ranks.world]:
             batch = make_batch(self.data.corpus, examples, self.device)
-            loss = self.objective(self.module, self._states(batch), batch)
+            loss = self.objective(self.module, partial(self._states, batch), batch)
             total, terms = total + float(loss.total), terms + loss.terms
         self.module.train()
         total, terms = self.ranks.sums((total, terms))

@@ -20,6 +20,10 @@ from ingle.train.preference import dpo, drift, kto, orpo
 REFERENCE_FILE = "reference.safetensors"
 
 
+States = Callable[[], Tensor]
+"""Computes [A, hidden] at `batch.rows`, after the final norm."""
+
+
 @dataclass(frozen=True, slots=True)
 class Loss:
     """A sum and what to divide it by."""
@@ -39,8 +43,8 @@ class Objective(Protocol):
         """Which data it learns from."""
         ...
 
-    def __call__(self, module: CausalLM, states: Tensor, batch: Batch) -> Loss:
-        """states [A, hidden] at `batch.rows`, after the final norm."""
+    def __call__(self, module: CausalLM, states: States, batch: Batch) -> Loss:
+        """The loss of a batch. An objective that doesn't ask for the states has them not computed."""
         ...
 
 
@@ -51,9 +55,9 @@ class Answers:
     name: str = "answers"
     wanted: Wanted = "answers"
 
-    def __call__(self, module: CausalLM, states: Tensor, batch: Batch) -> Loss:
+    def __call__(self, module: CausalLM, states: States, batch: Batch) -> Loss:
         """See `Objective`."""
-        return Loss(cross_entropy(states, module.lm_head.weight, batch.targets), len(batch.targets))
+        return Loss(cross_entropy(states(), module.lm_head.weight, batch.targets), len(batch.targets))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +77,14 @@ class Distillation:
         """See `Objective`."""
         return f"distillation of {self.teacher_digest[:16]}, temperature {self.temperature}, data {self.data_share}"
 
-    def __call__(self, module: CausalLM, states: Tensor, batch: Batch) -> Loss:
+    def __call__(self, module: CausalLM, states: States, batch: Batch) -> Loss:
         """See `Objective`."""
-        head, total = module.lm_head.weight, torch.zeros((), device=states.device)
+        head, found = module.lm_head.weight, states()
+        total = torch.zeros((), device=found.device)
         if self.data_share < 1:
-            total = total + (1 - self.data_share) * distillation(states, head, self.teacher(batch), self.temperature)
+            total = total + (1 - self.data_share) * distillation(found, head, self.teacher(batch), self.temperature)
         if self.data_share > 0:
-            total = total + self.data_share * cross_entropy(states, head, batch.targets)
+            total = total + self.data_share * cross_entropy(found, head, batch.targets)
         return Loss(total, len(batch.targets))
 
 
@@ -109,9 +114,9 @@ class Preference:
         """See `Objective`."""
         return "labels" if self.method == "kto" else "pairs"
 
-    def __call__(self, module: CausalLM, states: Tensor, batch: Batch) -> Loss:
+    def __call__(self, module: CausalLM, states: States, batch: Batch) -> Loss:
         """See `Objective`."""
-        sums = answer_log_probabilities(module, states, batch)
+        sums = answer_log_probabilities(module, states(), batch)
         first, second = sums[0::2], sums[1::2]
         if self.reference is None:
             counts = torch.bincount(batch.owners, minlength=len(batch.documents))

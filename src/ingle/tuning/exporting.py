@@ -19,7 +19,7 @@ from ingle.core.digest import digest_file
 from ingle.core.errors import CheckpointError, ConfigError
 from ingle.core.files import os_errors, sync_folder
 from ingle.core.spec import ModelConfig
-from ingle.engine.opening import checkpoint_tokenizer
+from ingle.engine.opening import checkpoint_tokenizer, open_weights
 from ingle.home.base import Base, KeptFile, describe_base, read_base, write_base
 from ingle.home.catalogue import CATALOGUE
 from ingle.home.deltas import delta_tensors, get_delta
@@ -33,7 +33,6 @@ from ingle.model.export import Dtype, write_hf
 from ingle.model.export_gguf import check_config, write_gguf
 from ingle.model.export_words import words_of
 from ingle.model.tokenizer import Tokenizer
-from ingle.tuning.kept_model import open_weights
 
 FORMATS = ("peft", "hf", "gguf", "ingle")
 TYPES: dict[str, tuple[str, ...]] = {"peft": ("f32",), "hf": ("f32", "f16"), "gguf": ("f16", "f32", "q8_0"), "ingle": ("f32", "f16")}

@@ -12,12 +12,12 @@ from ingle.core.delta import Delta
 from ingle.core.digest import digest_file
 from ingle.core.event import Event, Fact
 from ingle.engine.changes import parted
+from ingle.engine.opening import open_weights
 from ingle.home.deltas import get_delta, list_deltas, put_delta, refuse_taken_delta
 from ingle.home.kept import Kept
 from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.model.checkpoint import Checkpoint
-from ingle.tuning.kept_model import open_weights
 from ingle.tuning.peft_files import CONFIG, WEIGHTS, read_peft
 
 

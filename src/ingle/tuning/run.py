@@ -14,7 +14,7 @@ from ingle.core.digest import digest_json
 from ingle.core.errors import PullError
 from ingle.core.event import Sink
 from ingle.core.files import write_atomic
-from ingle.engine.opening import checkpoint_tokenizer
+from ingle.engine.opening import checkpoint_tokenizer, open_weights
 from ingle.home.deltas import delta_report, list_deltas, refuse_taken_delta
 from ingle.home.kept import Kept, get_kept
 from ingle.home.names import check_name
@@ -25,7 +25,6 @@ from ingle.tuning import report, work
 from ingle.tuning.data import bring, find_sources
 from ingle.tuning.job import Job, TuneWatch
 from ingle.tuning.judge import judge
-from ingle.tuning.kept_model import open_weights
 from ingle.tuning.making import keep_curves, make_delta
 from ingle.tuning.method import chosen_layers, find_method
 from ingle.tuning.settings import TuneSettings, plain

@@ -10,7 +10,7 @@ from ingle.tuning.low_rank import LowRankLinear, LowRankSettings, added_backward
 from ingle.tuning.method import Attached
 
 KIND = "dora"
-RATE = 5e-4
+RATE = 3e-4
 Settings = LowRankSettings
 
 

@@ -1,0 +1,106 @@
+"""`ingle hybridize`."""
+
+import json
+import shlex
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ingle.cli.progress import Watcher
+    from ingle.hybridize.run import Hybridized, HybridWatch
+
+EXAMPLES = """
+ingle hybridize smollm2 --state-budget 1/6
+ingle hybridize smollm2 --training-free --name quick
+ingle hybridize smollm2 --window 64 --retrieval 12 --name narrow --set lessons.documents=2000
+ingle measure smollm2+hybrid --suite recall-4k
+"""
+
+
+def command(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A kept model with full attention, with or without deltas.")],
+    name: Annotated[str, typer.Option(help="What to call the delta: MODEL+NAME is the hybrid.")] = "hybrid",
+    state_budget: Annotated[
+        str | None, typer.Option(help="How large a state may be, as a share of the original's at 8,192 tokens, e.g. 1/6.")
+    ] = None,
+    retrieval: Annotated[int | None, typer.Option(help="How many groups keep full attention; by default what the budget allows.")] = None,
+    window: Annotated[int | None, typer.Option(help="Tokens that all other groups attend to.")] = None,
+    training_free: Annotated[
+        bool, typer.Option("--training-free", help="Find the groups and stop there: minutes, and no memories.")
+    ] = False,
+    documents: Annotated[int | None, typer.Option(help="From how many documents memories learn; more takes longer.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the texts and facts, and of their order.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="Settings in a TOML file.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. search.rounds=8.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Make a hybrid of a kept transformer.
+
+    Few groups keep full attention, those that recall needs; all others see a window, and a memory of what has left it.
+    The model stays as it was: what comes of it is a delta of a few MB. Interrupted at any moment, the same command goes on.
+    """
+    from ingle.cli.choose import choose
+    from ingle.cli.house import enter, record
+    from ingle.cli.progress import watching
+    from ingle.core.config import load_config
+    from ingle.tuning.catalogue import need_learning
+
+    need_learning()
+    home = enter()
+    kept = choose(home, model)
+    from ingle.hybridize.run import hybridize
+    from ingle.hybridize.settings import HybridSettings
+
+    given: dict[str, Any] = {
+        "state_budget": None if state_budget is None else _share(state_budget), "retrieval": retrieval, "window": window,
+        "method": "training-free" if training_free else None, "lessons.documents": documents,
+        **dict.fromkeys(("search.seed", "lessons.seed", "mixers.seed", "logits.seed"), seed),
+    }  # fmt: skip
+    settings = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None] + list(overrides or ())
+    told = load_config(HybridSettings, config, settings)
+    said = shlex.join(["ingle", "hybridize", kept.name, "--name", name, *(f"--set={one}" for one in settings)])
+    with watching() as watch:
+        made = hybridize(home, kept, name, told, _watch(watch), said, lambda event: record(home, event))
+    _show(made, as_json)
+
+
+def _share(text: str) -> float:
+    """`1/6` or `0.17`. Raises ConfigError."""
+    from ingle.core.errors import ConfigError
+
+    try:
+        return float(Fraction(text))
+    except (ValueError, ZeroDivisionError) as error:
+        raise ConfigError("--state-budget", "must be a share", text, "For example 1/6, or 0.17.") from error
+
+
+def _watch(watch: "Watcher") -> "HybridWatch":
+    """The bars, as a conversion tells them."""
+    from ingle.hybridize.run import HybridWatch
+
+    def trained(at: Any) -> None:
+        held_out = "" if at.held_out is None else f", held out {at.held_out:.4f}"
+        left = f", {at.seconds_left:.0f} s left" if at.seconds_left < 120 else f", {at.seconds_left / 60:.0f} min left"
+        watch.pieces("teaching memories", at.step, at.steps, f"loss {at.loss:.4f}{held_out}, {at.tokens_per_s:.0f} tokens/s{left}")
+
+    return HybridWatch(watch.pieces, trained, watch.say, watch.bytes)
+
+
+def _show(made: "Hybridized", as_json: bool) -> None:
+    from ingle.cli.output import note, print_json, print_table
+
+    report = made.report
+    if as_json:
+        print_json(dict(report))
+        return
+    rows = [("groups with full attention", f"{report['retrieval']} of {report['groups']}", "")]
+    rows.append((f"state at {report['state_tokens']:,} tokens", f"{report['state_share']:.3f}", "of the original's"))
+    for lesson, told in report["lessons"].items():
+        before, after = told["first_held_out"], told["held_out"]
+        rows.append((f"held-out loss of the {lesson}", f"{after:.4f}", f"{before:.4f} before"))
+    print_table(("figure", "value", ""), rows)
+    note("Which groups they are stands in the report (--json, or `ingle show`).")
+    print(f"Talk with it: ingle chat {made.kept.name}")

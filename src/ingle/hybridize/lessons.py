@@ -1,0 +1,87 @@
+"""What is learnt from: plain texts on end, facts that are planted and asked for, and texts that are said twice.
+
+Facts and copies are what a window alone can't do, so they teach the memory to look back; plain texts teach it to leave the rest alone.
+Everything comes from the training parts of suites.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from itertools import cycle
+
+import numpy as np
+
+from ingle.core.errors import ConfigError
+from ingle.home.fetch import Progress
+from ingle.home.place import Home
+from ingle.measure.items import Text
+from ingle.measure.recall import KINDS, make_fact
+from ingle.measure.suites import find_suite, training_rows
+from ingle.model.tokenizer import Tokenizer
+from ingle.train.corpus import Corpus, corpus_of
+from ingle.train.encode import Document
+
+SUITES = ("xsum-bits", "wiki-bits")
+FACTS = 6
+"""In one document."""
+
+
+def read_texts(home: Home, progress: Progress) -> list[Text]:
+    """The training parts of the suites of texts. Raises what fetching them raises."""
+    return [
+        Text(f"{name} {row['id']}", row["id"], row["text"]) for name in SUITES for row in training_rows(find_suite(name), home, progress)
+    ]
+
+
+def make_lessons(tokenizer: Tokenizer, texts: Sequence[Text], count: int, tokens: int, plain: int, seed: int) -> Corpus:
+    """`count` documents of `tokens` tokens: `plain` texts, one with facts and one that is said twice, in turn. Raises ConfigError."""
+    draw = random.Random(seed)
+    stream = _stream(tokenizer, texts, draw)
+    kinds = cycle((*[_plain] * plain, _facts, _copy))
+    documents = [kind(tokenizer, stream, tokens, draw) for kind, _ in zip(kinds, range(count), strict=False)]
+    return corpus_of("answers", [(str(i), -1, (document,)) for i, document in enumerate(documents)])
+
+
+def _stream(tokenizer: Tokenizer, texts: Sequence[Text], draw: random.Random) -> Iterator[int]:
+    """Tokens of all texts in a drawn order, again and again."""
+    if not any(text.text.strip() for text in texts):
+        raise ConfigError("texts", "must hold something to learn from", f"{len(texts)} texts")
+    while True:
+        for text in draw.sample(texts, len(texts)):
+            yield from tokenizer.encode(f"{text.text}\n\n")
+
+
+def _take(stream: Iterator[int], count: int) -> list[int]:
+    return [token for token, _ in zip(stream, range(count), strict=False)]
+
+
+def _plain(_tokenizer: Tokenizer, stream: Iterator[int], tokens: int, _draw: random.Random) -> Document:
+    """Every token is learnt but the first."""
+    return Document(np.array(_take(stream, tokens), np.int32), np.arange(tokens) > 0)
+
+
+def _facts(tokenizer: Tokenizer, stream: Iterator[int], tokens: int, draw: random.Random) -> Document:
+    """Facts in the first half, asked for in another order behind it, with text between all of them; the answers are learnt."""
+    facts = [make_fact(draw.choice(KINDS), draw) for _ in range(FACTS)]
+    said = [tokenizer.encode(f" {fact.said}") for fact in facts]
+    asked = [tokenizer.encode(f"\n\n{fact.asked}") for fact in facts]
+    answers = [tokenizer.encode(f"\n\n{fact.asked} {fact.answer}")[len(ask) :] for fact, ask in zip(facts, asked, strict=True)]
+    order = draw.sample(range(FACTS), FACTS)
+    pieces = [(part, False) for part in said] + [piece for i in order for piece in ((asked[i], False), (answers[i], True))]
+    room = max(0, tokens - sum(len(part) for part, _ in pieces))
+    gap = room // (2 * FACTS)
+    ids: list[int] = []
+    marks: list[bool] = []
+    for part, marked in pieces:
+        between = [] if marked else _take(stream, gap)
+        ids += [*between, *part]
+        marks += [False] * len(between) + [marked] * len(part)
+    return Document(np.array(ids[:tokens], np.int32), np.array(marks[:tokens]))
+
+
+def _copy(tokenizer: Tokenizer, stream: Iterator[int], tokens: int, draw: random.Random) -> Document:
+    """A piece of text, others, and the piece again, which is learnt but for its beginning."""
+    size = draw.randrange(tokens // 16, tokens // 4)
+    piece, again = _take(stream, size), tokenizer.encode("\n\n")
+    between = _take(stream, tokens - 2 * size - len(again))
+    ids = [*piece, *between, *again, *piece]
+    return Document(np.array(ids, np.int32), np.arange(len(ids)) >= len(ids) - size + min(8, size // 2))

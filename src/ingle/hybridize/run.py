@@ -1,0 +1,218 @@
+"""`hybridize`: a kept transformer in, a delta of the kind `layers` out. Stopped at any moment, the same call goes on where it was.
+
+HOME/tuning/KEY/groups.json      which groups keep full attention, once that is known
+HOME/tuning/KEY/mixers/          the memories' first lesson, as `train` writes it
+HOME/tuning/KEY/logits/          their second
+"""
+
+import json
+import platform
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ingle import __version__
+from ingle.core.config import to_table
+from ingle.core.delta import Delta
+from ingle.core.digest import canonical_json, digest_json
+from ingle.core.event import Event, Sink
+from ingle.core.files import write_atomic
+from ingle.core.spec import LayerSpec
+from ingle.engine.hybrid import KIND, spec_tensors
+from ingle.engine.opening import checkpoint_tokenizer, open_weights
+from ingle.home import fetch
+from ingle.home.deltas import delta_report, list_deltas, put_delta, refuse_taken_delta
+from ingle.home.kept import Kept, get_kept
+from ingle.home.names import check_name
+from ingle.home.place import Home
+from ingle.hybridize.budget import layers_of, retrieval_count, share_of
+from ingle.hybridize.lessons import make_lessons, read_texts
+from ingle.hybridize.search import find_groups, search_corpora
+from ingle.hybridize.settings import HybridSettings
+from ingle.hybridize.teaching import Mixers, OriginalLogits, hybrid_module, memories_of, original_of
+from ingle.measure.gather import Interrupted
+from ingle.measure.items import Text
+from ingle.model.module import CausalLM, load_module
+from ingle.model.tokenizer import Tokenizer
+from ingle.train.loop import train
+from ingle.train.objectives import Distillation, Objective
+from ingle.train.packing import Data
+from ingle.train.precision import DTYPES, choose, keep_few_programs
+from ingle.train.settings import Progress, TrainReport, TrainSettings, Watch
+from ingle.train.trouble import Stop, stop_signals
+
+VERSION = 1
+"""Changes when the same settings make something else than before."""
+GROUPS = "groups.json"
+
+
+def _nobody(*_: object) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class HybridWatch:
+    """Who is told how it goes."""
+
+    pieces: Callable[[str, int, int], None] = _nobody
+    """What is being done, how much of it is done, and of how much."""
+    train: Callable[[Progress], None] = _nobody
+    """After every step of a lesson."""
+    say: Callable[[str], None] = _nobody
+    """Something that the owner should know."""
+    bytes: fetch.Progress = fetch.silent
+    """What is fetched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hybridized:
+    """What came of it."""
+
+    kept: Kept
+    """The model with the delta, `MODEL+NAME`."""
+    delta: Delta
+    report: Mapping[str, Any]
+    """As in `report.json`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    home: Home
+    kept: Kept
+    name: str
+    settings: HybridSettings
+    watch: HybridWatch
+    folder: Path
+    stop: Stop
+    origin: Mapping[str, str]
+
+    def check(self, where: str) -> None:
+        if self.stop.asked:
+            raise Interrupted("hybridize", "was interrupted", where, "What was done is kept: the same command goes on from there.")
+
+
+def hybridize(
+    home: Home, kept: Kept, name: str, settings: HybridSettings, watch: HybridWatch = HybridWatch(),
+    command: str = "", sink: Sink = _nobody,
+) -> Hybridized:  # fmt: skip
+    """Makes a delta called `name` that turns a kept transformer into a hybrid, and keeps it.
+
+    Raises ConfigError for a name, model or budget that can't be used, what opening the model or fetching the texts raises, TrainError,
+    HomeError, and Interrupted after Ctrl-C or SIGTERM; the same call then goes on where it was.
+    """
+    check_name(name)
+    checkpoint = open_weights(home, kept)
+    count = retrieval_count(checkpoint.config, settings)
+    key = digest_json([VERSION, "hybridize", kept.digest, name, to_table(settings)])
+    home.create()
+    place = digest_json([kept.digest, name.lower()])[:16]
+    with home.lock(f"tune-{place}", timeout_s=0), stop_signals() as stop:
+        ours = [delta for delta in list_deltas(home, kept.digest) if delta.name == name and delta.origin.get("run") == key]
+        refuse_taken_delta(home, name, kept.digest, ours[0].digest if ours else "")
+        folder = home.tuning / key[:32]
+        if ours:
+            watch.say(f"{kept.name}+{name} was made by this very command already")
+            shutil.rmtree(folder, ignore_errors=True)
+            return Hybridized(get_kept(home, f"{kept.name}+{name}"), ours[0], delta_report(home, ours[0].digest) or {})
+        versions = f"ingle {__version__}, torch {torch.__version__}, python {platform.python_version()}"
+        origin = {"method": f"hybridize, {settings.method}", "settings": canonical_json(to_table(settings)).decode()}
+        origin |= {"versions": versions, "threads": str(torch.get_num_threads()), "command": command, "run": key}
+        job = _Job(home, kept, name, settings, watch, folder, stop, origin)
+        tokenizer = checkpoint_tokenizer(checkpoint, home.base_folder(kept.base))
+        texts = read_texts(home, watch.bytes)
+        keep_few_programs()
+        watch.pieces("loading weights", 0, 1)
+        original = load_module(checkpoint)
+        delta, report = _make(job, original, tokenizer, texts, count)
+        shutil.rmtree(folder, ignore_errors=True)
+        sink(_event(report, delta))
+        return Hybridized(get_kept(home, f"{kept.name}+{name}"), delta, report)
+
+
+def _make(job: _Job, original: CausalLM, tokenizer: Tokenizer, texts: Sequence[Text], count: int) -> tuple[Delta, dict[str, Any]]:
+    settings, config = job.settings, original.config
+    found = _groups(job, original, tokenizer, texts, count)
+    layers = layers_of(config, [(layer, group) for layer, group in found["kept"]], settings)
+    tokens = min(settings.context, config.context_length)
+    report: dict[str, Any] = {
+        "version": VERSION, "model": f"{job.kept.name}+{job.name}", "base": job.kept.digest, "kind": KIND, "method": settings.method,
+        "settings": to_table(settings), "retrieval": count, "groups": len(config.layers) * config.num_kv_heads, "kept": found["kept"],
+        "effects": found["effects"], "state_tokens": tokens, "state_share": share_of(config, layers, tokens), "lessons": {},
+    }  # fmt: skip
+    tensors = spec_tensors(layers, config.num_kv_heads)
+    if any(spec.remembering(config.num_kv_heads) for spec in layers):
+        hybrid = _taught(job, original, layers, tokenizer, texts, report)
+        tensors |= {name: parameter.detach().float().cpu().numpy() for name, parameter in memories_of(hybrid).items()}
+    return put_delta(job.home, job.name, KIND, job.kept.digest, tensors, job.origin, report), report
+
+
+def _groups(job: _Job, original: CausalLM, tokenizer: Tokenizer, texts: Sequence[Text], count: int) -> dict[str, Any]:
+    """Which groups keep full attention: found now, or by an earlier sitting."""
+    path = job.folder / GROUPS
+    if path.exists():
+        known: dict[str, Any] = json.loads(path.read_bytes())
+        return known
+    precision = DTYPES[choose(job.settings.mixers.precision, original.lm_head.weight.device)]
+    module = original if precision == torch.float32 else _cast(original, precision)
+
+    def tell(done: int, total: int) -> None:
+        job.check("while groups were sought")
+        job.watch.pieces("finding retrieval groups", done, total)
+
+    kept, effects = find_groups(module, search_corpora(tokenizer, texts, job.settings), count, job.settings, tell)
+    found = {"kept": kept, "effects": [[layer, group, effect] for (layer, group), effect in sorted(effects.items())]}
+    job.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_atomic(path, json.dumps(found).encode(), mode=0o600)
+    restored: dict[str, Any] = json.loads(path.read_bytes())
+    return restored
+
+
+def _cast(module: CausalLM, precision: torch.dtype) -> CausalLM:
+    """The module in the type in which it will be taught anyway."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(precision)
+    return module
+
+
+def _taught(
+    job: _Job, original: CausalLM, layers: tuple[LayerSpec, ...], tokenizer: Tokenizer, texts: Sequence[Text], report: dict[str, Any]
+) -> CausalLM:
+    """The hybrid after both lessons; what they came to goes into the report."""
+    told, hybrid = job.settings.lessons, hybrid_module(original, layers)
+    job.watch.pieces("preparing lessons", 0, 1)
+    corpus = make_lessons(tokenizer, texts, told.held_out + told.documents, told.tokens, told.plain, told.seed)
+    data = Data(corpus, range(told.held_out, len(corpus)), range(told.held_out))
+    theirs = original_of(hybrid)
+    distillation = Distillation(OriginalLogits(theirs), job.kept.digest)
+    lessons: list[tuple[str, TrainSettings, Objective]] = [
+        ("mixers", job.settings.mixers, Mixers(theirs)),
+        ("logits", job.settings.logits, distillation),
+    ]
+    for name, settings, objective in lessons:
+        job.check(f"before the lesson {name}")
+        watch = Watch(job.watch.train, job.watch.say)
+        done = train(hybrid, memories_of(hybrid), data, settings, job.folder / name, watch, objective)
+        if done.stopped == "interrupted":
+            raise Interrupted("hybridize", "was interrupted", f"lesson {name}, step {done.steps}", "The same command goes on from there.")
+        _check_learnt(job, name, done)
+        report["lessons"][name] = asdict(done)
+    return hybrid
+
+
+def _check_learnt(job: _Job, name: str, done: TrainReport) -> None:
+    before, after = done.first_held_out, done.best_held_out if job.settings.logits.patience else done.held_out
+    if before is not None and after is not None and after >= before:
+        job.watch.say(f"lesson {name} taught nothing: {before:.4f} before, {after:.4f} after, on what is held out")
+
+
+def _event(report: Mapping[str, Any], delta: Delta) -> Event:
+    lessons = {f"{name}_{side}": told[key] for name, told in report["lessons"].items() for side, key in _SIDES.items()}
+    facts = {"delta": delta.digest, "base": report["base"], "method": report["method"], "retrieval": report["retrieval"]}
+    facts |= {"groups": report["groups"], "state_share": report["state_share"], "state_tokens": report["state_tokens"]}
+    return Event("hybridize", report["model"], facts | {key: value for key, value in lessons.items() if value is not None})
+
+
+_SIDES = {"before": "first_held_out", "after": "held_out"}

@@ -1,0 +1,100 @@
+"""What a conversion is told: how small states must become, which groups keep full attention, and how the memories learn."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ingle.core.errors import ConfigError
+from ingle.core.spec import Memory
+from ingle.train.optimisers import OptimiserSettings
+from ingle.train.schedules import Schedule
+from ingle.train.settings import TrainSettings
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSettings:
+    """How retrieval groups are found; see `hybridize.search`."""
+
+    documents: int = 8
+    """Facts in texts, and as many texts, in each round."""
+    tokens: int = 1024
+    """Of each."""
+    rounds: int = 5
+    """In which groups are given up, the same share in each."""
+    recall_share: float = 0.8
+    """How much a fact that is lost weighs beside a text that is harder to predict, 0 to 1."""
+    seed: int = 0
+    """Draws facts and texts."""
+
+    def __post_init__(self) -> None:
+        for name in ("documents", "rounds"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"search.{name}", "must be at least 1", getattr(self, name))
+        if not 0 <= self.recall_share <= 1:
+            raise ConfigError("search.recall_share", "must be between 0 and 1", self.recall_share)
+
+
+@dataclass(frozen=True, slots=True)
+class LessonSettings:
+    """What memories learn from: documents of three kinds, in turn; see `hybridize.lessons`."""
+
+    tokens: int = 1024
+    """Of each document; a memory learns to look back about as far."""
+    documents: int = 400
+    """Of all kinds together."""
+    held_out: int = 16
+    """Further ones that are never learnt from."""
+    plain: int = 2
+    """Texts for every fact and every copy: news, encyclopaedia and descriptions, on end."""
+    seed: int = 0
+    """Draws what stands where."""
+
+    def __post_init__(self) -> None:
+        for name in ("documents", "held_out", "plain"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"lessons.{name}", "must be at least 1", getattr(self, name))
+
+
+def _mixers() -> TrainSettings:
+    optimiser = OptimiserSettings(learning_rate=3e-3)
+    return TrainSettings(epochs=1, batch_tokens=2048, optimiser=optimiser, schedule=Schedule("cosine", warm_up=0.05))
+
+
+def _logits() -> TrainSettings:
+    optimiser = OptimiserSettings(learning_rate=1e-3)
+    return TrainSettings(epochs=1, batch_tokens=2048, optimiser=optimiser, schedule=Schedule("cosine", warm_up=0.05), evaluate_every=50)
+
+
+@dataclass(frozen=True, slots=True)
+class HybridSettings:
+    """One conversion."""
+
+    state_budget: float = 1 / 6
+    """A state at `context` tokens, as a share of the original's: decides how many groups keep full attention."""
+    retrieval: int | None = None
+    """How many do; None = as many as the budget allows."""
+    context: int = 8192
+    """Tokens at which that is reckoned; at most the model's context."""
+    window: int = 128
+    """Tokens that streaming groups attend to."""
+    sinks: int = 4
+    """First tokens that they attend to always."""
+    memory: Memory = "gated_delta"
+    """What receives what leaves the window."""
+    method: Literal["distil", "training-free"] = "distil"
+    """`training-free` finds the groups and stops there, without memories."""
+    search: SearchSettings = field(default_factory=SearchSettings)
+    """How the groups are found."""
+    lessons: LessonSettings = field(default_factory=LessonSettings)
+    """What memories learn from."""
+    mixers: TrainSettings = field(default_factory=_mixers)
+    """First: each layer's memory learns to give what full attention gave, on the original's own activations."""
+    logits: TrainSettings = field(default_factory=_logits)
+    """Then: all memories together learn to give the original's predictions."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.state_budget <= 1:
+            raise ConfigError("state_budget", "must be above 0 and at most 1", self.state_budget, "For example 1/6.")
+        if self.window < 1 or self.sinks < 0 or self.context < 1:
+            raise ConfigError("window, sinks, context", "must be at least 1, 0 and 1", (self.window, self.sinks, self.context))
+        if self.retrieval is not None and self.retrieval < 0:
+            raise ConfigError("retrieval", "must not be negative", self.retrieval)

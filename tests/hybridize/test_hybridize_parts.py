@@ -1,0 +1,186 @@
+"""What a conversion is made of: the budget, the search by effect, the lessons, and what is taught."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from ingle.core.errors import ConfigError
+from ingle.core.spec import LayerSpec
+from ingle.hybridize.budget import all_groups, layers_of, retrieval_count, share_of
+from ingle.hybridize.lessons import make_lessons
+from ingle.hybridize.search import _sizes, find_groups, loss_of, search_corpora
+from ingle.hybridize.settings import HybridSettings, SearchSettings
+from ingle.hybridize.teaching import Mixers, OriginalLogits, hybrid_module, memories_of, original_of
+from ingle.measure.items import Text
+from ingle.model.memory import Memory
+from ingle.train.forward import final_states
+from ingle.train.losses import cross_entropy
+from ingle.train.packing import make_batch
+from tests.engine.tiny import tiny_config
+from tests.train.tiny_train import chat_tokenizer, corpus_of, documents, tiny_module
+
+SMALL = HybridSettings(window=8, sinks=2, search=SearchSettings(documents=2, tokens=180, rounds=2))
+
+
+def some_batch(length: int = 40) -> object:
+    return make_batch(corpus_of(documents([length, 17])), [0, 1])
+
+
+def test_as_many_groups_as_the_budget_allows() -> None:
+    config = tiny_config(layers=(LayerSpec((0, 1)),) * 4, context=8192)
+    count = retrieval_count(config, SMALL)
+    groups = all_groups(config)
+    assert 0 < count < len(groups)
+    assert share_of(config, layers_of(config, groups[:count], SMALL), 8192) <= 1 / 6
+    assert share_of(config, layers_of(config, groups[: count + 1], SMALL), 8192) > 1 / 6
+    assert retrieval_count(config, HybridSettings(retrieval=3)) == 3
+
+
+def test_budgets_and_models_that_cannot_be() -> None:
+    config = tiny_config(context=300)
+    with pytest.raises(ConfigError, match="can't be met at 300 tokens"):
+        retrieval_count(config, HybridSettings(state_budget=0.01, window=200))
+    with pytest.raises(ConfigError, match="full attention everywhere"):
+        retrieval_count(config.with_layers((LayerSpec((0,), window=4), LayerSpec((0, 1)))), SMALL)
+    with pytest.raises(ConfigError, match="at most 4"):
+        retrieval_count(config, HybridSettings(retrieval=5))
+    with pytest.raises(ConfigError, match="1/6"):
+        HybridSettings(state_budget=0)
+
+
+def test_layers_with_all_their_groups_stay_as_they_are() -> None:
+    config = tiny_config()
+    free = HybridSettings(window=8, sinks=2, method="training-free")
+    assert layers_of(config, [(0, 1), (1, 0), (1, 1)], free) == (LayerSpec((1,), 8, 2), LayerSpec((0, 1)))
+    assert layers_of(config, [(0, 1)], SMALL)[0].memory == "gated_delta"
+
+
+def test_between_full_and_windowed_attention() -> None:
+    module, batch = tiny_module(), some_batch()
+    windowed = tiny_module(tiny_config(layers=(LayerSpec((0,), 8, 2), LayerSpec((), 8, 2))))
+    windowed.load_state_dict(module.state_dict())
+    with torch.no_grad():
+        for shares, other in ((torch.ones(2, 2), module), (torch.tensor([[1.0, 0], [0, 0]]), windowed)):
+            expected = cross_entropy(final_states(other, batch), other.lm_head.weight, batch.targets)
+            torch.testing.assert_close(loss_of(module, batch, shares, SMALL), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_effect_is_the_slope_of_the_loss() -> None:
+    module, batch = tiny_module(), some_batch()
+    shares = torch.full((2, 2), 0.6, requires_grad=True)
+    loss_of(module, batch, shares, SMALL).backward()
+    for place in itertools.product(range(2), range(2)):
+        sides = []
+        for step in (0.02, -0.02):
+            moved = shares.detach().clone()
+            moved[place] += step
+            with torch.no_grad():
+                sides.append(float(loss_of(module, batch, moved, SMALL)))
+        assert float(shares.grad[place]) == pytest.approx((sides[0] - sides[1]) / 0.04, rel=0.05, abs=2e-3)
+
+
+def test_groups_that_do_nothing_are_given_up(texts: list[Text]) -> None:
+    module = tiny_module(tiny_config(vocab=2000))
+    with torch.no_grad():  # what these groups see reaches nobody
+        module.model.layers[0].self_attn.o_proj.weight[:, :24] = 0
+        module.model.layers[1].self_attn.o_proj.weight[:, 24:] = 0
+    tokenizer, told = [], []
+    corpora = search_corpora(chat_tokenizer(), texts, SMALL)
+    kept, effects = find_groups(module, corpora, 2, SMALL, lambda done, of: told.append((done, of)))
+    assert not tokenizer
+    assert kept == [(0, 1), (1, 0)]
+    assert effects[0, 0] == effects[1, 1] == 0
+    assert told[-1] == (len(told), len(told))
+    assert find_groups(module, corpora, 2, SMALL)[0] == kept
+
+
+def test_what_counts_in_the_search(texts: list[Text]) -> None:
+    facts, plain = search_corpora(chat_tokenizer(), texts, SMALL)
+    fast = chat_tokenizer()
+    for number in range(2):
+        document = facts.document(number)
+        said = fast.decode(document.ids.tolist())
+        answer = fast.decode(document.ids[document.answer].tolist())
+        assert len(document.ids) == 180
+        assert said.count(answer) == 2
+        assert said.endswith(answer)
+    assert plain.document(0).answer.tolist() == [False] * 9 + [True] * 171
+
+
+def test_rounds_give_up_the_same_share() -> None:
+    assert _sizes(90, 10, 3) == [43, 21, 10]
+    assert _sizes(4, 4, 3) == []
+    assert _sizes(4, 0, 2)[-1] == 0
+
+
+def test_lessons_of_three_kinds(texts: list[Text]) -> None:
+    tokenizer = chat_tokenizer()
+    corpus = make_lessons(tokenizer, texts, 8, 700, 2, 0)
+    assert corpus.sizes.max() <= 700
+    plain, again, facts, copy = (corpus.document(i) for i in range(4))
+    assert plain.answer.tolist() == again.answer.tolist() == [False] + [True] * 699
+    starts = np.flatnonzero(np.diff(facts.answer.astype(int)) == 1)
+    assert len(starts) == 6
+    said = tokenizer.decode(facts.ids.tolist())
+    for answer in np.split(facts.ids[facts.answer], np.flatnonzero(np.diff(np.flatnonzero(facts.answer)) > 1) + 1):
+        assert said.count(tokenizer.decode(answer.tolist()).strip()) >= 2
+    size = int(copy.answer.sum()) + 8
+    assert copy.ids[-size:].tolist() == copy.ids[:size].tolist()
+    assert corpus.digest == make_lessons(tokenizer, texts, 8, 700, 2, 0).digest != make_lessons(tokenizer, texts, 8, 700, 2, 1).digest
+    with pytest.raises(ConfigError, match="something to learn from"):
+        make_lessons(tokenizer, [], 1, 50, 1, 0)
+
+
+LAYERS = (LayerSpec((0,), 8, 2, "gated_delta"), LayerSpec((0, 1)))
+
+
+def test_original_and_hybrid_are_the_same_parameters() -> None:
+    module = tiny_module()
+    hybrid = hybrid_module(module, LAYERS)
+    assert {*memories_of(hybrid)} == {name for name, _ in hybrid.named_parameters()} - {name for name, _ in module.named_parameters()}
+    assert all(p is dict(hybrid.named_parameters())[name] for name, p in original_of(hybrid).named_parameters())
+    ids = torch.randint(0, 70, (1, 8))
+    with torch.no_grad():
+        torch.testing.assert_close(original_of(hybrid)(ids), module(ids))
+        torch.testing.assert_close(hybrid(ids), module(ids))  # nobody has left the window
+
+
+def test_mixers_learn_on_the_originals_activations() -> None:
+    module, batch = tiny_module(), some_batch(120)
+    hybrid = hybrid_module(module, LAYERS)
+    objective = Mixers(original_of(hybrid))
+
+    def never() -> torch.Tensor:
+        raise AssertionError("the hybrid's own states are not needed")
+
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    optimiser = torch.optim.Adam(memories_of(hybrid).values(), 3e-2)
+    losses = []
+    for _ in range(30):
+        optimiser.zero_grad()
+        loss = objective(hybrid, never, batch)
+        assert loss.terms == 1  # of the two layers one has memories
+        loss.total.backward()
+        optimiser.step()
+        losses.append(float(loss.total))
+    assert losses[-1] < 0.9 * losses[0]
+    assert all(p.grad is None for p in module.parameters())
+
+
+def test_a_mixer_that_misses_nothing_has_no_loss() -> None:
+    hybrid = hybrid_module(tiny_module(), (LayerSpec((0,), 200, 0, "gated_delta"), LayerSpec((0, 1))))
+    assert float(Mixers(original_of(hybrid))(hybrid, lambda: torch.zeros(0), some_batch(120)).total) < 1e-10
+
+
+def test_the_teachers_logits_are_the_originals() -> None:
+    module, batch = tiny_module(), some_batch()
+    hybrid = hybrid_module(module, LAYERS)
+    for part in hybrid.modules():
+        if isinstance(part, Memory):
+            torch.nn.init.normal_(part.gate.bias)
+    with torch.no_grad():
+        expected = module.logits(final_states(module, batch))
+    torch.testing.assert_close(OriginalLogits(original_of(hybrid))(batch)(slice(0, 5)), expected[:5])

@@ -1,0 +1,111 @@
+"""From a kept transformer to a kept hybrid: reported, resumed to the bit, served, and undone."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ingle.core.errors import ConfigError
+from ingle.core.event import Event
+from ingle.engine.backend import prefill
+from ingle.engine.opening import kept_source, open_model, open_weights
+from ingle.home.deltas import delta_report, list_deltas, verify_delta
+from ingle.home.kept import get_kept
+from ingle.home.place import Home
+from ingle.hybridize import run
+from ingle.hybridize.run import HybridWatch, hybridize
+from ingle.hybridize.settings import HybridSettings, LessonSettings, SearchSettings
+from ingle.measure.gather import Interrupted
+from ingle.train.loop import train
+from ingle.train.settings import TrainSettings
+
+SMALL = HybridSettings(
+    retrieval=2,
+    window=8,
+    sinks=2,
+    search=SearchSettings(documents=2, tokens=150, rounds=2),
+    lessons=LessonSettings(tokens=150, documents=8, held_out=4),
+    mixers=TrainSettings(epochs=1, batch_tokens=400, precision="fp32"),
+    logits=TrainSettings(epochs=1, batch_tokens=400, precision="fp32"),
+)
+
+
+def logits(home: Home, name: str) -> np.ndarray:
+    model = open_model(kept_source(home, get_kept(home, name)), "fp32", threads=1)
+    return prefill(model.backend, list(range(3, 60)), model.backend.new_state()).copy()
+
+
+def test_a_transformer_becomes_a_hybrid(some_home: Home) -> None:
+    facts: list[Event] = []
+    before = logits(some_home, "tiny")
+    made = hybridize(some_home, get_kept(some_home, "tiny"), "hybrid", SMALL, command="ingle hybridize tiny", sink=facts.append)
+    assert made.kept == get_kept(some_home, "tiny+hybrid")
+    assert verify_delta(some_home, made.delta.digest) == []
+    report = delta_report(some_home, made.delta.digest)
+    assert report is not None
+    assert (report["retrieval"], len(report["kept"]), set(report["lessons"])) == (2, 2, {"mixers", "logits"})
+    assert 0 < report["state_share"] < 1
+    assert report["lessons"]["mixers"]["held_out"] < report["lessons"]["mixers"]["first_held_out"]
+    layers = open_weights(some_home, made.kept).config.layers
+    assert sum(len(spec.retrieval) for spec in layers) == 2
+    assert any(spec.memory == "gated_delta" for spec in layers)
+    assert [(event.kind, event.facts["delta"]) for event in facts] == [("hybridize", made.delta.digest)]
+    assert not np.array_equal(logits(some_home, "tiny+hybrid"), before)
+    assert np.array_equal(logits(some_home, "tiny"), before)
+    again = hybridize(some_home, get_kept(some_home, "tiny"), "hybrid", SMALL, sink=facts.append)
+    assert (again.delta.digest, len(facts)) == (made.delta.digest, 1)
+    with pytest.raises(ConfigError, match="taken"):
+        hybridize(some_home, get_kept(some_home, "tiny"), "hybrid", replace(SMALL, window=9))
+
+
+def test_stopped_anywhere_it_ends_the_same(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = get_kept(some_home, "tiny")
+    whole = hybridize(some_home, kept, "whole", SMALL).delta
+    stops = iter(("groups", "mixers", "logits"))
+    stop = next(stops)
+
+    def interrupted(*given: object) -> object:
+        folder = given[4]
+        assert isinstance(folder, Path)
+        if folder.name == stop:
+            raise Interrupted("training", "was interrupted", "here")
+        return train(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(run, "train", interrupted)
+    asked = run._Job.check
+    monkeypatch.setattr(run._Job, "check", lambda job, where: _refuse(where) if stop in where else asked(job, where))
+    for stop in ("groups", "mixers", "logits"):  # noqa: B007 - those above look at it
+        with pytest.raises(Interrupted):
+            hybridize(some_home, kept, "cut", SMALL)
+        assert [delta.name for delta in list_deltas(some_home, kept.digest)] == ["whole"]
+    stop = "nothing"
+    cut = hybridize(some_home, kept, "cut", SMALL).delta
+    assert dict(cut.tensors) == dict(whole.tensors)
+
+
+def _refuse(where: str) -> None:
+    raise Interrupted("hybridize", "was interrupted", where)
+
+
+def test_training_free_has_no_memories(some_home: Home) -> None:
+    said: list[str] = []
+    told = replace(SMALL, method="training-free")
+    made = hybridize(some_home, get_kept(some_home, "tiny"), "free", told, HybridWatch(lambda what, *_: said.append(what)))
+    assert {"finding retrieval groups"} <= set(said)
+    assert all(spec.memory == "none" for spec in open_weights(some_home, made.kept).config.layers)
+    assert sorted(made.delta.tensors) == ["layers.memory", "layers.retrieval", "layers.sinks", "layers.window"]
+    assert np.isfinite(logits(some_home, "tiny+free")).all()
+
+
+def test_what_cannot_be_is_said_before_weights_are_loaded(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = get_kept(some_home, "tiny")
+    monkeypatch.setattr(run, "load_module", lambda *_: pytest.fail("weights were loaded"))
+    for settings, message in [
+        (replace(SMALL, retrieval=99), "at most"),
+        (replace(SMALL, retrieval=None, state_budget=1e-4), "can't be met"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            hybridize(some_home, kept, "x", settings)
+    with pytest.raises(ConfigError, match="name"):
+        hybridize(some_home, kept, "no/name", SMALL)
