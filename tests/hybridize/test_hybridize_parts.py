@@ -1,6 +1,7 @@
 """What a conversion is made of: the budget, the search by effect, the lessons, and what is taught."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -81,19 +82,19 @@ def test_the_effect_is_the_slope_of_the_loss() -> None:
         assert float(shares.grad[place]) == pytest.approx((sides[0] - sides[1]) / 0.04, rel=0.05, abs=2e-3)
 
 
-def test_groups_that_do_nothing_are_given_up(texts: list[Text]) -> None:
-    module = tiny_module(tiny_config(vocab=2000))
+def test_groups_without_effect_are_seen_and_the_largest_effects_are_kept(texts: list[Text]) -> None:
+    module = tiny_module(tiny_config(vocab=2000, layers=(LayerSpec((0, 1)),) * 3))
     with torch.no_grad():  # what these groups see reaches nobody
         module.model.layers[0].self_attn.o_proj.weight[:, :24] = 0
         module.model.layers[1].self_attn.o_proj.weight[:, 24:] = 0
-    tokenizer, told = [], []
+    told: list[tuple[int, int]] = []
     corpora = search_corpora(chat_tokenizer(), texts, SMALL)
-    kept, effects = find_groups(module, corpora, 2, SMALL, lambda done, of: told.append((done, of)))
-    assert not tokenizer
-    assert kept == [(0, 1), (1, 0)]
-    assert effects[0, 0] == effects[1, 1] == 0
-    assert told[-1] == (len(told), len(told))
-    assert find_groups(module, corpora, 2, SMALL)[0] == kept
+    once = replace(SMALL, search=replace(SMALL.search, rounds=1))
+    kept, effects = find_groups(module, corpora, 2, once, lambda done, of: told.append((done, of)))
+    assert [place for place, effect in effects.items() if effect == 0] == [(0, 0), (1, 1)]
+    assert kept == sorted(sorted(effects, key=lambda place: -effects[place])[:2])
+    assert told[-1] == (len(told), len(told)) == (4, 4)
+    assert find_groups(module, corpora, 2, once)[0] == kept
 
 
 def test_what_counts_in_the_search(texts: list[Text]) -> None:

@@ -45,7 +45,7 @@ def test_a_transformer_becomes_a_hybrid(some_home: Home) -> None:
     report = delta_report(some_home, made.delta.digest)
     assert report is not None
     assert (report["retrieval"], len(report["kept"]), set(report["lessons"])) == (2, 2, {"mixers", "logits"})
-    assert 0 < report["state_share"] < 1
+    assert report["state_share"] > 0  # of so short a context, a ring is not less than pages
     assert report["lessons"]["mixers"]["held_out"] < report["lessons"]["mixers"]["first_held_out"]
     layers = open_weights(some_home, made.kept).config.layers
     assert sum(len(spec.retrieval) for spec in layers) == 2

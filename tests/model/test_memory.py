@@ -111,7 +111,7 @@ def test_packed_is_each_document_alone(kind: str, recompute: bool) -> None:
     torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-4, atol=1e-5)
     assert results[0][1].keys() == dict(module.named_parameters()).keys()
     for name, slope in results[0][1].items():
-        torch.testing.assert_close(slope, results[1][1][name], rtol=2e-3, atol=2e-4 * float(slope.abs().max()) + 1e-7, msg=name)
+        torch.testing.assert_close(slope, results[1][1][name], rtol=2e-3, atol=2e-4 * float(slope.abs().max()) + 1e-6, msg=name)
 
 
 def test_bfloat16_computes_the_memory_in_float32() -> None:

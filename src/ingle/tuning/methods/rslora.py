@@ -7,7 +7,7 @@ from ingle.tuning.low_rank import LowRankSettings, attach_low_rank, kaiming
 from ingle.tuning.method import Attached
 
 KIND = "lora"
-RATE = 1e-4
+RATE = 3e-4
 
 
 @dataclass(frozen=True, slots=True)
