@@ -1,32 +1,31 @@
 """Key-value pairs planted in text: what of the past can a model still say that could not be guessed?
 
-A row is lines of prose, and among them lines `key value`. Every key has eight values of its own, and each row draws one of them: whoever
-has read the pair knows the value when the key comes again, and for everybody else one of eight is right. A pair stands in a row up to
-four times; between two mentions lie 2 lines to a whole row, short distances as often as long ones (evenly by their logarithm). Trained on
-as text, mixed among other rows; measured by whether the likeliest token after the key is the value, by distance, on rows that nobody has
-trained on. Loss on prose hardly notices whether a model can do this.
+A row is lines of prose, and among them lines `key value`. A pair stands there up to three times: whoever has read it knows the
+value when the key comes again, and nobody else does, for each row draws its own pairs. Between two mentions lie 2 lines to a whole row,
+short distances as often as long ones (evenly by their logarithm). Trained on as text, mixed among other rows; measured by whether the
+likeliest token after the key is the value, by distance. Loss on prose hardly notices whether a model can do this.
 
-Keys and values are words of the vocabulary, one token each. That a key has its own values makes recall a matter of one look back: where
-any word may follow any key, the model must first learn to tell what a word followed, which at this size took more than a million
-tokens without a beginning of success (LOG.md).
+Keys and values are words of the vocabulary, one token each. A fifth of all pairs, by a hash, is never trained on.
 
-Source: multi-query associative recall, arXiv 2312.04927; differs: among prose, at distances that are drawn, values by key.
+Source: multi-query associative recall, arXiv 2312.04927; differs: among prose, and asked at distances that are drawn.
 """
 
 import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
+from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.model.tokenizer import Tokenizer
 
-KEYS = 24
-"""Fewer in a small vocabulary."""
-FEWEST = 4
-CHOICES = 8
-"""Values of a key."""
-MENTIONS = 4
+WORDS = 64
+"""Keys, and as many values; fewer in a small vocabulary."""
+FEWEST = 8
+HELD_OUT = 0.2
+"""Share of all pairs that is never trained on."""
+MENTIONS = 3
 """Of a pair in a row at the most: those that are planned beyond its end are left out."""
 _PROSE = 12  # most tokens of a line of prose
 
@@ -55,25 +54,23 @@ class Planter:
     def __init__(self, tokenizer: Tokenizer, texts: Sequence[str], row_tokens: int) -> None:
         """`texts`: the prose. Raises ConfigError for a vocabulary with too few words."""
         words = _words(tokenizer)
-        count = min(KEYS, len(words) // (1 + CHOICES))
+        count = min(WORDS, len(words) // 2)
         if count < FEWEST:
             cure = "Raise tokenizer.size, or set data.pairs = 0."
-            raise ConfigError("data.pairs", f"needs a vocabulary with {FEWEST * (1 + CHOICES)} words", len(words), cure)
-        random.Random("words").shuffle(words)
-        self.values = {words[i]: tuple(words[count + i * CHOICES :][:CHOICES]) for i in range(count)}
-        """By key."""
+            raise ConfigError("data.pairs", f"needs a vocabulary with {2 * FEWEST} words", len(words), cure)
+        self.keys, self.values = words[: 2 * count : 2], words[1 : 2 * count : 2]
         self._tokenizer, self._texts, self._row_tokens = tokenizer, texts, row_tokens
         [self._line] = tokenizer.encode("\n")
         assert tokenizer.bos_id is not None, "vocabularies from scratch begin their texts"
         self._begin = tokenizer.bos_id
 
-    def row(self, seed: str) -> Row:
+    def row(self, seed: str, held_out: bool) -> Row:
         """The row of this name: at most `row_tokens` tokens, and no value without its whole line."""
         draw = random.Random(seed)
         count = max(4, self._row_tokens // 4)  # a few more lines than fit
         planned: dict[int, tuple[int, int]] = {}
-        for key in draw.sample(sorted(self.values), min(len(self.values), max(2, count // 4))):
-            value = draw.choice(self.values[key])
+        for key in draw.sample(self.keys, min(len(self.keys), max(2, count // 3))):
+            value = draw.choice([value for value in self.values if _is_held_out(key, value) == held_out])
             gap = round(2 ** draw.uniform(1, math.log2(count - 1)))
             at = draw.randrange(count - gap)
             for _ in range(MENTIONS):
@@ -109,3 +106,8 @@ def _words(tokenizer: Tokenizer) -> list[int]:
 
 def _is_word(spelled: bytes) -> bool:
     return len(spelled) >= 4 and spelled[:1] == b" " and spelled[1:].isalpha() and spelled.islower()
+
+
+@cache
+def _is_held_out(key: int, value: int) -> bool:
+    return int(digest_json(["pair", key, value])[:8], 16) / 2**32 < HELD_OUT
