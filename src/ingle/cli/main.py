@@ -26,7 +26,7 @@ VERBS = {
     "replay": "Prove an answer: ask the same again.",
     "tune": "Tune a kept model on your examples.",
     "train": "Train a model from scratch: a transformer, a hybrid, an RNN.",
-    "hybridize": "Make a hybrid of a kept transformer: small states for long texts.",
+    "hybridize": "Make a hybrid of a kept transformer.",
     "keep": "Give a model with its deltas a name of its own.",
     "merge": "Make a new model of a model and its deltas.",
     "export": "Write a model or a delta for other programs.",
