@@ -18,7 +18,7 @@ from ingle.scaling import sources
 from ingle.scaling.corpus import make_data
 from ingle.scaling.first_values import new_module
 from ingle.scaling.judge import EDGES, columns, groups
-from ingle.scaling.pairs import Planter, _is_held_out
+from ingle.scaling.pairs import CHOICES, Planter
 from ingle.scaling.settings import BASICS, ScratchSettings, ShapeSettings, TextSettings, course, read_settings, settings_of
 from ingle.scaling.shape import config_of, layers_of, memory_parameters_of, parameters_of
 from ingle.scaling.sources import Texts, find_suites, read_texts
@@ -253,30 +253,36 @@ def planter() -> Planter:
 
 
 def test_planted_pairs(planter: Planter) -> None:
-    assert not set(planter.keys) & set(planter.values)
+    values = {value for choices in planter.values.values() for value in choices}
+    assert len(values) == CHOICES * len(planter.values), "no value is of two keys"
+    assert not set(planter.values) & values
+    drawn: set[tuple[int, int]] = set()
     for number in range(60):
-        row = planter.row(str(number), number % 2 == 1)
-        assert row == planter.row(str(number), number % 2 == 1)
-        assert 110 < len(row.ids) <= 128
+        row = planter.row(str(number))
+        assert row == planter.row(str(number))
+        assert 100 < len(row.ids) <= 128
         before: dict[int, int] = {}
         asked = {one.at: one.distance for one in row.asked}
         for at in range(3, len(row.ids)):
-            if row.ids[at] not in planter.values or row.ids[at - 1] not in planter.keys or row.ids[at - 2] != planter._line:
+            if row.ids[at] not in values or row.ids[at - 1] not in planter.values or row.ids[at - 2] != planter._line:
                 continue
             key, value = row.ids[at - 1], row.ids[at]
-            assert _is_held_out(key, value) == (number % 2 == 1)
-            assert ((at - before[key]) if key in before else None) == asked.get(at)
+            assert value in planter.values[key]
+            assert ((at - before[key]) if key in before else None) == asked.pop(at, None)
             if key in before:
                 assert row.ids[before[key]] == value, "a key has one value in a row"
             before[key] = at
-    rows = [planter.row(str(number), False) for number in range(60)]
+            drawn.add((key, value))
+        assert not asked
+    assert len(drawn) > 0.8 * len(values), "each row draws its own"
+    rows = [planter.row(str(number)) for number in range(60)]
     distances = [one.distance for row in rows for one in row.asked]
-    assert len(distances) > 60
-    assert sum(distance > 64 for distance in distances) > len(distances) / 8
+    assert len(distances) > 60 * 8
+    assert sum(distance > 32 for distance in distances) > len(distances) / 8
 
 
 def test_pairs_are_counted_by_distance(planter: Planter) -> None:
-    rows = [planter.row(str(number), True) for number in range(20)]
+    rows = [planter.row(str(number)) for number in range(20)]
     hits = [[one.distance <= 64 for one in row.asked] for row in rows]
     counted = {name: columns(rows, hits, low, high).sum(axis=0).tolist() for name, low, high in groups()}
     right, all_ = counted["recalled"]
@@ -288,7 +294,7 @@ def test_pairs_are_counted_by_distance(planter: Planter) -> None:
 
 
 def test_a_vocabulary_without_words_has_no_pairs() -> None:
-    with pytest.raises(ConfigError, match="needs a vocabulary with 16 words"):
+    with pytest.raises(ConfigError, match="needs a vocabulary with 36 words"):
         Planter(find_vocabulary(["the cat sat. " * 40], 260), ["x"], 64)
 
 

@@ -28,7 +28,7 @@ def make_data(texts: Texts, tokenizer: Tokenizer, settings: TextSettings, progre
     if settings.pairs:
         planter = Planter(tokenizer, texts.train, settings.row_tokens)
         count = max(1, round(len(rows) * settings.pairs / (1 - settings.pairs)))
-        rows += [np.array(planter.row(f"{settings.seed} {i}", False).ids, np.int32) for i in range(count)]
+        rows += [np.array(planter.row(f"{settings.seed} {i}").ids, np.int32) for i in range(count)]
     watched = [tokenizer.encode_prompt(text)[: settings.row_tokens] for text in texts.held_out[:WATCHED]]
     held_out = [np.array(ids, np.int32) for ids in watched if len(ids) > 1]
     corpus = _corpus([*rows, *held_out])

@@ -59,9 +59,9 @@ def judge(
 
 
 def held_out_rows(model: LanguageModel, texts: Texts, data: TextSettings, count: int, row_tokens: int = 0) -> list[Row]:
-    """Rows of pairs that are never trained on, in held-out prose; as long as in training, or of another length."""
+    """Rows of pairs that nobody has trained on, in held-out prose; as long as in training, or of another length."""
     planter = Planter(model.tokenizer, texts.held_out, row_tokens or data.row_tokens)
-    return [planter.row(f"held out {i}", True) for i in range(count)]
+    return [planter.row(f"held out {i}") for i in range(count)]
 
 
 def recalled(model: LanguageModel, rows: Sequence[Row], stopped: Callable[[], bool], progress: Progress = silent) -> list[list[bool]]:

@@ -1,33 +1,34 @@
 """Key-value pairs planted in text: what of the past can a model still say that could not be guessed?
 
-A row is lines of prose, and among them lines `key value`. A pair stands there up to three times: whoever has read it knows the
-value when the key comes again, and nobody else does, for each row draws its own pairs. Between two mentions lie 2 lines to a whole row,
-short distances as often as long ones (evenly by their logarithm). Trained on as text, mixed among other rows; measured by whether the
-likeliest token after the key is the value, by distance. Loss on prose hardly notices whether a model can do this.
+A row is lines of prose, and among them lines `key value`. Every key has some values of its own, of which each row draws one: whoever has
+read the pair knows the value when the key comes again, and for everybody else one of them is as likely as another. Between two mentions
+of a pair lie one line to a whole row, short distances as often as long ones (as nearly as the pairs of a row allow). Trained on as text,
+mixed among other rows; measured by whether the likeliest token after the key is the value, by distance, on rows that nobody has trained
+on. Loss on prose hardly notices whether a model can do this.
 
-Keys and values are words of the vocabulary, one token each. A fifth of all pairs, by a hash, is never trained on.
+Keys and values are words of the vocabulary, one token each. That a key has values of its own makes recall a matter of one look back. Where
+any word may follow any key, the model must first learn to tell what a word followed; and single pairs that are never trained on are
+learnt as pairs that don't occur.
 
-Source: multi-query associative recall, arXiv 2312.04927; differs: among prose, and asked at distances that are drawn.
+Source: multi-query associative recall, arXiv 2312.04927; differs: among prose, at distances that are drawn, values by key.
 """
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 
-from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.model.tokenizer import Tokenizer
 
-WORDS = 64
-"""Keys, and as many values; fewer in a small vocabulary."""
-FEWEST = 8
-HELD_OUT = 0.2
-"""Share of all pairs that is never trained on."""
-MENTIONS = 3
-"""Of a pair in a row at the most: those that are planned beyond its end are left out."""
-_PROSE = 12  # most tokens of a line of prose
+KEYS = 12
+"""Fewer in a small vocabulary."""
+FEWEST = 4
+CHOICES = 8
+"""Values of a key."""
+PROSE = 0.4
+"""Share of the lines that are prose."""
+_PROSE_TOKENS = 12  # most tokens of a line of prose
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,48 +55,55 @@ class Planter:
     def __init__(self, tokenizer: Tokenizer, texts: Sequence[str], row_tokens: int) -> None:
         """`texts`: the prose. Raises ConfigError for a vocabulary with too few words."""
         words = _words(tokenizer)
-        count = min(WORDS, len(words) // 2)
+        count = min(KEYS, len(words) // (1 + CHOICES))
         if count < FEWEST:
             cure = "Raise tokenizer.size, or set data.pairs = 0."
-            raise ConfigError("data.pairs", f"needs a vocabulary with {2 * FEWEST} words", len(words), cure)
-        self.keys, self.values = words[: 2 * count : 2], words[1 : 2 * count : 2]
+            raise ConfigError("data.pairs", f"needs a vocabulary with {FEWEST * (1 + CHOICES)} words", len(words), cure)
+        random.Random("words").shuffle(words)
+        self.values = {words[i]: tuple(words[count + i * CHOICES :][:CHOICES]) for i in range(count)}
+        """By key."""
         self._tokenizer, self._texts, self._row_tokens = tokenizer, texts, row_tokens
         [self._line] = tokenizer.encode("\n")
         assert tokenizer.bos_id is not None, "vocabularies from scratch begin their texts"
         self._begin = tokenizer.bos_id
 
-    def row(self, seed: str, held_out: bool) -> Row:
-        """The row of this name: at most `row_tokens` tokens, and no value without its whole line."""
+    def row(self, seed: str) -> Row:
+        """The row of this name: at most `row_tokens` tokens, in whole lines."""
         draw = random.Random(seed)
-        count = max(4, self._row_tokens // 4)  # a few more lines than fit
-        planned: dict[int, tuple[int, int]] = {}
-        for key in draw.sample(self.keys, min(len(self.keys), max(2, count // 3))):
-            value = draw.choice([value for value in self.values if _is_held_out(key, value) == held_out])
-            gap = round(2 ** draw.uniform(1, math.log2(count - 1)))
-            at = draw.randrange(count - gap)
-            for _ in range(MENTIONS):
-                planned.setdefault(at, (key, value))
-                at += gap
-                gap = round(2 ** draw.uniform(1, math.log2(count - 1)))
-        ids, asked, last = [self._begin], list[Asked](), dict[int, int]()
-        for number in range(count):
-            pair = planned.get(number)
-            line = [self._line, *pair] if pair else [self._line, *self._prose(draw)]
+        values = {key: draw.choice(choices) for key, choices in self.values.items()}
+        fresh = draw.sample(sorted(values), len(values))
+        reach = math.log2(self._row_tokens / 5)  # about as many lines as there are
+        ids, asked, number = [self._begin], list[Asked](), 0
+        lines: dict[int, int] = {}  # by key, where it was last mentioned
+        places: dict[int, int] = {}  # likewise, in tokens
+        while True:
+            line, key = [self._line, *self._prose(draw)], None
+            if draw.random() >= PROSE:
+                back = number - 2 ** draw.uniform(0, reach)
+                key = fresh[-1] if fresh and (back < 0 or not lines) else _nearest(lines, back)
+                line = [self._line, key, values[key]]
             if len(ids) + len(line) > self._row_tokens:
-                break
+                return Row(tuple(ids), tuple(asked))
             ids += line
-            if pair:
+            if key is not None:
                 at = len(ids) - 1
-                if pair[0] in last:
-                    asked.append(Asked(at, at - last[pair[0]]))
-                last[pair[0]] = at
-        return Row(tuple(ids), tuple(asked))
+                if key in places:
+                    asked.append(Asked(at, at - places[key]))
+                else:
+                    fresh.remove(key)
+                lines[key], places[key] = number, at
+            number += 1
 
     def _prose(self, draw: random.Random) -> list[int]:
         text = self._texts[draw.randrange(len(self._texts))]
         begin = draw.randrange(max(1, len(text) - 100))
         piece = text[text.find(" ", begin) + 1 :][:100].partition("\n")[0]
-        return self._tokenizer.encode(piece)[: draw.randrange(3, _PROSE)]
+        return self._tokenizer.encode(piece)[: draw.randrange(3, _PROSE_TOKENS)]
+
+
+def _nearest(lines: Mapping[int, int], back: float) -> int:
+    """The key that was last mentioned nearest to that line."""
+    return min(lines, key=lambda key: abs(lines[key] - back))
 
 
 def _words(tokenizer: Tokenizer) -> list[int]:
@@ -106,8 +114,3 @@ def _words(tokenizer: Tokenizer) -> list[int]:
 
 def _is_word(spelled: bytes) -> bool:
     return len(spelled) >= 4 and spelled[:1] == b" " and spelled[1:].isalpha() and spelled.islower()
-
-
-@cache
-def _is_held_out(key: int, value: int) -> bool:
-    return int(digest_json(["pair", key, value])[:8], 16) / 2**32 < HELD_OUT

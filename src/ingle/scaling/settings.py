@@ -136,7 +136,7 @@ class ScratchJudge:
     items: int = 100
     """Most held-out texts of each source; 0 = all."""
     pair_rows: int = 60
-    """Rows of held-out pairs, if pairs were planted."""
+    """Rows of pairs that nobody has trained on, if pairs were planted."""
     format: Literal["auto", "int4", "int8", "bf16", "fp32"] = "auto"
     """How weights are packed for that."""
     threads: int | None = None
