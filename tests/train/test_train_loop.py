@@ -24,7 +24,7 @@ from ingle.train.checkpoints import TRAINED, checkpoints, load_checkpoint, load_
 from ingle.train.corpus import Corpus
 from ingle.train.forward import final_states
 from ingle.train.loop import train
-from ingle.train.objectives import Answers, Distillation, Loss, Preference, reference_log_probabilities
+from ingle.train.objectives import Answers, Distillation, Loss, Preference, States, reference_log_probabilities
 from ingle.train.optimisers import OptimiserSettings
 from ingle.train.packing import Data, Order, make_batch
 from ingle.train.schedules import Schedule
@@ -225,7 +225,7 @@ class Breaks(Answers):
         super().__init__()
         object.__setattr__(self, "calls", [at, what])
 
-    def __call__(self, module: CausalLM, states: torch.Tensor, batch: Any) -> Loss:
+    def __call__(self, module: CausalLM, states: States, batch: Any) -> Loss:
         self.calls[0] -= torch.is_grad_enabled()  # type: ignore[attr-defined]
         loss = super().__call__(module, states, batch)
         return loss if self.calls[0] else Loss(loss.total * self.calls[1](), loss.terms)  # type: ignore[attr-defined]
@@ -248,8 +248,9 @@ def test_numbers_that_run_away_stop_the_run_before_they_do_harm(tmp_path: Path) 
 class Steep(Answers):
     """A finite loss with an infinite slope."""
 
-    def __call__(self, module: CausalLM, states: torch.Tensor, batch: Any) -> Loss:
-        return Loss((states - states.detach()).abs().sum().add(0.0).sqrt() + 1, 1)
+    def __call__(self, module: CausalLM, states: States, batch: Any) -> Loss:
+        found = states()
+        return Loss((found - found.detach()).abs().sum().add(0.0).sqrt() + 1, 1)
 
 
 def test_memory_that_runs_out_names_the_setting_to_lower(tmp_path: Path) -> None:
@@ -365,7 +366,7 @@ def test_a_teacher_is_followed(tmp_path: Path) -> None:
     batch = make_batch(some_data().corpus, [0, 1])
     module = tiny_module(tiny_config(layers=HYBRID))
     mixed = objective(module, lambda: final_states(module, batch), batch).total
-    parts = [Distillation(logits, "", data_share=share)(module, final_states(module, batch), batch).total for share in (0.0, 1.0)]
+    parts = [Distillation(logits, "", data_share=share)(module, partial(final_states, module, batch), batch).total for share in (0.0, 1.0)]
     torch.testing.assert_close(mixed, 0.8 * parts[0] + 0.2 * parts[1])
 
 
