@@ -68,10 +68,10 @@ class KeptModel(Ingle):
 
 
 class LlamaCpp:
-    def __init__(self, gguf: Path, threads: int) -> None:
+    def __init__(self, gguf: Path, threads: int, context: str = "4096") -> None:
         from llama_cpp import Llama
 
-        self.llama = Llama(str(gguf), n_ctx=4096, n_batch=512, n_threads=threads, n_threads_batch=threads, verbose=False)
+        self.llama = Llama(str(gguf), n_ctx=int(context), n_batch=512, n_threads=threads, n_threads_batch=threads, verbose=False)
 
     def about(self) -> dict[str, Any]:
         import llama_cpp

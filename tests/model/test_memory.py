@@ -160,3 +160,16 @@ def test_a_memory_does_not_go_back() -> None:
     cache.rewind(0)
     with torch.no_grad():
         torch.testing.assert_close(module(torch.tensor([[1, 2]]), cache), module(torch.tensor([[1, 2]])))
+
+
+@pytest.mark.parametrize("length", [1, 63, 64, 150])
+def test_chunks_are_hugging_faces(length: int) -> None:
+    from transformers.models.qwen3_next.modeling_qwen3_next import torch_chunk_gated_delta_rule as theirs
+
+    told = some_features(2, length, repeats=1)
+    told = Features(*(getattr(told, field.name).float() for field in fields(told)))
+    y, state = chunked(told)
+    queries = told.queries[:, :, :, 0] * 8**0.5  # it divides by the root of the width itself
+    expected, last = theirs(queries, told.keys, told.values, told.decay, told.write, output_final_state=True)
+    torch.testing.assert_close(y[:, :, :, 0], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(state, last.mT, rtol=1e-4, atol=1e-5)
