@@ -45,9 +45,10 @@ def leaves(told: Features) -> Features:
 def module_of(kind: str, seed: int = 0, **changes: object) -> CausalLM:
     """A module whose memories matter: random maps, and shares far from 0."""
     module = tiny_module(tiny_config(layers=KINDS[kind], **changes), seed)
+    draw = torch.Generator().manual_seed(seed)
     for part in module.modules():
         if isinstance(part, Memory):
-            torch.nn.init.normal_(part.gate.bias, 0, 1)
+            torch.nn.init.normal_(part.gate.bias, 0, 1, generator=draw)
     return module
 
 
