@@ -145,6 +145,24 @@ def test_rewinding_is_never_having_read(make: Callable[[str], Backend], kind: st
     np.testing.assert_allclose(step(backend, [(state, ids[0])])[0], first, atol=1e-4)
 
 
+@KINDS
+def test_what_was_taken_back_was_never_read(make: Callable[[str], Backend], kind: str) -> None:
+    backend = make(kind)
+    ids, others = tokens(backend.config, 260), tokens(backend.config, 16, 5)
+    state, mark = backend.new_state(), None
+    prefill(backend, ids[:200], state)
+    fork = state.fork()
+    for at, right in ((200, 3), (210, 0), (220, 16), (245, 7)):
+        backend.forward([Segment(state, ids[state.length : at])]) if state.length < at else None
+        mark = state.mark(mark)
+        backend.forward([Segment(state, [*ids[at : at + 1 + right], *others[right:]])])
+        state.take_back(at + 1 + right, mark)
+        assert state.length in ((at + 1 + right, at) if kind == "memories" else (at + 1 + right,))
+    for one in (state, fork):
+        prefill(backend, ids[one.length : 255], one)
+    np.testing.assert_allclose(step(backend, [(state, 1)])[0].copy(), step(backend, [(fork, 1)])[0], atol=0 if backend.exact_cuts else 1e-4)
+
+
 def test_what_cannot_be_read_leaves_every_state_alone(make: Callable[[str], Backend]) -> None:
     backend = make("transformer")
     good, full = backend.new_state(), backend.new_state()

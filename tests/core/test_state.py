@@ -68,9 +68,38 @@ def test_a_window_can_go_back_only_as_far_as_its_ring_reaches() -> None:
     with pytest.raises(CannotRewind, match=str(earliest)):
         state.rewind(earliest - 1)
     state.rewind(earliest)
+    assert state.earliest_rewind == earliest  # what was written ahead is still in the ring
+    with pytest.raises(CannotRewind):
+        state.rewind(earliest - 1)
     state.rewind(0)
     with pytest.raises(CannotRewind):
         state.rewind(1)
+
+
+def test_only_pages_that_a_fork_reads_are_copied_when_a_state_goes_back() -> None:
+    state = filled(TRANSFORMER, 2 * PAGE_TOKENS - 1)
+    fork = state.fork()
+    state.length += 1
+    first, second = state.pages
+    state.rewind(2 * PAGE_TOKENS - 3)
+    assert (state.pages[0] is first, state.pages[1] is second) == (True, True)
+    state.rewind(PAGE_TOKENS - 3)
+    assert state.pages[0] is not first and fork.pages[0] is first
+
+
+def test_what_is_taken_back_leaves_memories_as_they_were_marked() -> None:
+    state = filled(REMEMBERING, 100)
+    before = state.memories.copy()
+    mark = state.mark()
+    state.length, state.memories[:] = 109, 5
+    state.take_back(109, mark)
+    assert state.length == 109 and (state.memories == 5).all()
+    state.take_back(104, mark)
+    assert state.length == 100
+    np.testing.assert_array_equal(state.memories, before)
+    state.memories[:] = 3
+    again = state.mark(mark)
+    assert again.length == 100 and again.memories is mark.memories and (again.memories == 3).all()
 
 
 def test_layout_places_every_memory_once() -> None:

@@ -11,7 +11,7 @@ import json
 import math
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -136,6 +136,14 @@ class StateLayout:
         return digest_json([_VERSION, layers, self.kv_groups, self.head_dim, self.dtype])
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Where a state was; see `State.mark`."""
+
+    length: int
+    memories: npt.NDArray[np.float32]
+
+
 @dataclass
 class State:
     """One sequence: how many tokens it has read, and what it remembers of them. Backends write in place; nobody else does."""
@@ -147,6 +155,10 @@ class State:
     rings: npt.NDArray[Any] = field(default_factory=lambda: np.zeros(0))
     memories: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     """Of the streaming groups that have one, in the order of `StateLayout.memory_places`."""
+    furthest: int = 0
+    """Tokens that it had read before it last went back: rings were written so far."""
+    shared_pages: int = 0
+    """How many of its pages a fork may read too."""
 
     def __post_init__(self) -> None:
         if self.rings.size == 0:
@@ -207,7 +219,8 @@ class State:
         full = self.length // PAGE_TOKENS
         used = -(-self.length // PAGE_TOKENS)
         pages = self.pages[:full] + [page.copy() for page in self.pages[full:used]]
-        return State(self.layout, self.length, pages, self.rings.copy(), self.memories.copy())
+        self.shared_pages = max(self.shared_pages, min(full, len(self.pages)))
+        return State(self.layout, self.length, pages, self.rings.copy(), self.memories.copy(), self.furthest, self.shared_pages)
 
     def rewind(self, length: int) -> None:
         """Goes back to the first `length` tokens.
@@ -222,13 +235,38 @@ class State:
             if earliest == self.length:
                 cure = "A memory has taken in what came since; the engine reads the prompt again from the nearest state that it kept."
             raise CannotRewind("length", f"this state can go back to {earliest} at the earliest", length, cure)
-        used = -(-length // PAGE_TOKENS)
-        del self.pages[used:]
-        if length % PAGE_TOKENS and self.pages:
-            self.pages[-1] = self.pages[-1].copy()  # a fork may still read what will now be written over
         if length == 0 and self.memories.size:
             self.memories[:], self.rings[:] = 0, 0
+        self._cut(length)
+
+    def _cut(self, length: int) -> None:
+        """Forgets the keys and values of what was read after `length` tokens."""
+        used = -(-length // PAGE_TOKENS)
+        del self.pages[used:]
+        if length % PAGE_TOKENS and 0 < len(self.pages) <= self.shared_pages:
+            self.pages[-1] = self.pages[-1].copy()  # a fork may still read what will now be written over
+        self.shared_pages = min(self.shared_pages, length // PAGE_TOKENS)
+        self.furthest = max(self.furthest, self.length) if length else 0
         self.length = length
+
+    def mark(self, earlier: Mark | None = None) -> Mark:
+        """Where it is, so that some of what is read next may be taken back. Writes over an `earlier` mark, which is not needed any more."""
+        if earlier is None or not self.memories.size:
+            return Mark(self.length, self.memories.copy())
+        np.copyto(earlier.memories, self.memories)  # half as long as a copy in new memory
+        return replace(earlier, length=self.length)
+
+    def take_back(self, length: int, mark: Mark) -> None:
+        """Goes back to the first `length` tokens, of which some were read since `mark` (in one step, and the only one since).
+
+        Where a memory has taken in a token since, it goes back to the mark itself: `length` says where it is then.
+        """
+        assert mark.length < length <= self.length, "only what was read since the mark is taken back"
+        if length == self.length:
+            return
+        if length < self.earliest_rewind:
+            self.memories[:], length = mark.memories, mark.length
+        self._cut(length)
 
     @property
     def earliest_rewind(self) -> int:
@@ -240,13 +278,14 @@ class State:
         # Position p is overwritten by p + ring tokens; one block less is safe whatever the alignment.
         step = self.layout.step_tokens
         slack = [math.ceil((s.window + step) / BLOCK_TOKENS) * BLOCK_TOKENS - s.window for s in streaming]
-        return max(0, self.length - min(slack)) if slack else 0
+        return max(0, min(self.length, max(self.length, self.furthest) - min(slack))) if slack else 0
 
     def save(self, path: Path, model_digest: str) -> None:
         """Writes the state, whole or not at all."""
         if not np.isfinite(self.memories).all():
             raise CheckpointError(f"{path}: memories", "must hold finite numbers", "NaN or infinity", "The prompt must be read again.")
         header = {"version": _VERSION, "model": model_digest, "layout": self.layout.digest, "length": self.length}
+        header["furthest"] = self.furthest
         used = -(-self.length // PAGE_TOKENS)
         pages = np.stack(self.pages[:used]) if used and self.pages else np.zeros(0, self.layout.dtype)
         if pages.size and self.length % PAGE_TOKENS:
@@ -279,7 +318,7 @@ class State:
                     f"{path}: {name}", f"must be {mine}", header.get(name), "The state belongs to another model or version."
                 )
         length, cure = int(header["length"]), "Delete it; the prompt will be read again."
-        state = State(layout, length, list(pages) if pages.ndim > 1 else [], rings, memories)
+        state = State(layout, length, list(pages) if pages.ndim > 1 else [], rings, memories, int(header.get("furthest", 0)))
         wanted = -(-length // PAGE_TOKENS) if layout.retrieval_groups else 0
         if len(state.pages) != wanted or rings.shape != (layout.total_ring_blocks, layout.block_elements):
             raise CheckpointError(str(path), f"must hold {wanted} pages", len(state.pages), cure)

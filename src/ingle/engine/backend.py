@@ -44,6 +44,16 @@ class AnyState(Protocol):
         """Goes back to the first `length` tokens, or raises CannotRewind."""
         ...
 
+    def mark(self, earlier: Any = None) -> Any:
+        """Where it is, so that some of what the next step reads may be taken back. An `earlier` mark is not needed any more."""
+        ...
+
+    def take_back(self, length: int, mark: Any) -> None:
+        """Goes back to the first `length` tokens, of which the last step since `mark` read some; or to the mark itself, where a memory has
+        taken in a token since: `length` says where it is then.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -77,6 +87,11 @@ class Backend(Protocol):
     @property
     def digest(self) -> str:
         """What the answer depends on beside the request."""
+        ...
+
+    @property
+    def exact_cuts(self) -> bool:
+        """Whether logits are the same, to the last bit, however a sequence is cut into segments."""
         ...
 
     @property

@@ -64,6 +64,11 @@ class CpuBackend:
         return State(self.layout)
 
     @property
+    def exact_cuts(self) -> bool:
+        """Yes: every row is computed by itself, in one order."""
+        return True
+
+    @property
     def runner(self) -> Backend:
         """Itself."""
         return self

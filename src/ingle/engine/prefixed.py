@@ -57,6 +57,14 @@ class PrefixedState:
         else:
             self.inner.rewind(length + self.beginning.length)
 
+    def mark(self, earlier: Any = None) -> Any:
+        """Where it is; see `AnyState.mark`."""
+        return self.inner.mark(earlier)
+
+    def take_back(self, length: int, mark: Any) -> None:
+        """Takes back some of what was read since; see `AnyState.take_back`."""
+        self.inner.take_back(length + self.beginning.length, mark)
+
 
 class Prefixed:
     """A backend with virtual tokens before every text; see `engine.backend.Backend` for the contract."""
@@ -67,6 +75,11 @@ class Prefixed:
         self.virtual_tokens: int = keys.shape[2]
         self.config: ModelConfig = replace(backend.config, context_length=backend.config.context_length - self.virtual_tokens)
         self.digest = digest_json([backend.digest, digest])
+
+    @property
+    def exact_cuts(self) -> bool:
+        """Whether they are the runner's."""
+        return self._inner.exact_cuts
 
     @property
     def runner(self) -> Backend:

@@ -39,6 +39,11 @@ class TorchBackend:
         return Cache()
 
     @property
+    def exact_cuts(self) -> bool:
+        """No: PyTorch chooses other sums for other shapes."""
+        return False
+
+    @property
     def runner(self) -> Backend:
         """Itself."""
         return self
