@@ -192,6 +192,10 @@ class Usage:
     """Of the model that answered: base, deltas and format."""
     seed: int = 0
     """With which the tokens were drawn; the one asked for, or the one that was drawn in its place."""
+    drafted: int = 0
+    """Tokens that were guessed and read beside the last one; see engine/drafting.py."""
+    accepted: int = 0
+    """Of these, how many came true."""
 
 
 @dataclass(frozen=True, slots=True)

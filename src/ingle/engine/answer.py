@@ -1,5 +1,6 @@
 """One answer for one caller: the longest part already read is kept, the rest is read and answered token by token."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,7 @@ from ingle.core.message import Chunk, Request
 from ingle.engine.backend import AnyState
 from ingle.engine.checkpoints import WORTH_KEEPING
 from ingle.engine.decoding import Decoding
+from ingle.engine.drafting import ALONE, Pace
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.prefix_cache import PrefixCache
 
@@ -23,6 +25,8 @@ class Session:
     ids: list[int] = field(default_factory=list)
     earlier: PrefixCache = field(default_factory=lambda: PrefixCache(_EARLIER_BYTES))
     """What it can begin from where its state can't go back."""
+    pace: Pace = field(default_factory=Pace)
+    """What steps take, for drafts."""
 
     def resume(self, ids: Sequence[int], new_state: Callable[[], Any]) -> int:
         """Goes back to the longest start of `ids` that was read and can be gone on from, one token short at most; returns its length."""
@@ -48,18 +52,19 @@ def answer(
     session: Session | None = None,
     stopped: Callable[[], bool] = lambda: False,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
+    drafts: bool = True,
 ) -> Iterator[Chunk]:
     """The answer in pieces; the last one has `finish` and `usage`.
 
-    `session` is read on from and kept up to date, even if the caller stops iterating. `stopped` is asked after every token, `progress`
-    is told how many tokens of the unread prompt are read.
+    `session` is read on from and kept up to date, even if the caller stops iterating. `stopped` is asked after every chunk, `progress`
+    is told how many tokens of the unread prompt are read. Without `drafts` each step writes one token; the tokens are the same.
     Raises ContextError for a prompt that doesn't fit; TemplateError, RequestError for one that can't be encoded.
     """
     backend = model.backend
     ids = model.encode(request)
     lasting, session = session is not None, session or Session(backend.new_state())
     session.resume(ids[:1] if request.echo else ids, backend.new_state)
-    decoding = Decoding(model, request, ids, session.state, model.grammar(request))
+    decoding = Decoding(model, request, ids, session.state, model.grammar(request), pace=session.pace if drafts else None)
     if lasting and decoding.checkpoints.needed:
         session.keep(session.ids)  # where the last answer ended
     fresh = decoding.unread
@@ -67,7 +72,10 @@ def answer(
     try:
         while chunk is None or chunk.finish is None:
             reading = decoding.reading
-            [rows] = backend.forward([decoding.next()])
+            segment, began = decoding.next(), time.perf_counter()
+            [rows] = backend.forward([segment])
+            if not reading:
+                session.pace.saw(ALONE, len(segment.ids) - 1, time.perf_counter() - began)
             if lasting and reading and decoding.checkpoints.due(decoding.state.length):
                 session.keep(ids[: decoding.state.length])
             chunk = decoding.take(rows)

@@ -15,6 +15,7 @@ from ingle.core.message import Chunk, Finish, Request, TokenLogprob, Usage
 from ingle.core.state import STEP_TOKENS
 from ingle.engine.backend import AnyState, Segment
 from ingle.engine.checkpoints import Checkpoints, needs_checkpoints
+from ingle.engine.drafting import ALONE, Company, Drafter, Pace
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.sampling import Sampler, log_probabilities
 from ingle.engine.stop import StopStrings
@@ -31,11 +32,11 @@ class Decoding:
 
     def __init__(
         self, model: LanguageModel, request: Request, ids: list[int], state: AnyState, grammar: "Grammar | None" = None,
-        asked: float | None = None,
+        asked: float | None = None, pace: Pace | None = None,
     ) -> None:  # fmt: skip
         """`state` has read the first `state.length` of `ids`, and fewer than all of them; `grammar` holds the answer to its language.
 
-        `asked`: when, by `time.perf_counter`.
+        `asked`: when, by `time.perf_counter`. `pace`: of the backend's steps; None = without drafts.
         """
         assert state.length < len(ids), "the last token has to be read, for its logits"
         self.model, self.request, self.state = model, request, state
@@ -52,6 +53,10 @@ class Decoding:
         self._stops = StopStrings(request.stop)
         self._most = model.most_tokens(request, len(ids))
         self._grammar = grammar
+        self._drafter = Drafter(pace, needs_checkpoints(model.backend.config)) if pace and model.backend.exact_cuts else None
+        self._draft: list[int] = []
+        """Tokens beyond `ids` that the next logits come with."""
+        self._mark: Any = None
         self._echoed = [TokenLogprob(ids[0], self._name(ids[0]), None)] if request.echo else []
         self._asked = time.perf_counter() if asked is None else asked
         self._began = self._read = 0.0
@@ -66,16 +71,29 @@ class Decoding:
         """Tokens that the next segments have to read."""
         return len(self.ids) - self.state.length
 
-    def next(self, limit: int = STEP_TOKENS) -> Segment:
-        """What the backend is to read next: up to `limit` tokens of the prompt, or the last token of the answer."""
+    def next(self, limit: int = STEP_TOKENS, company: Company = ALONE) -> Segment:
+        """What the backend is to read next: up to `limit` tokens of the prompt, or the end of the answer and perhaps a draft.
+
+        `company`: what else is in the step.
+        """
+        if self.written:
+            return self._next_written(company)
         self._began = self._began or time.perf_counter()
-        start, echo = self.state.length, self.request.echo and not self.written
+        start, echo = self.state.length, self.request.echo
         end = min(start + min(limit, _ECHO_TOKENS if echo else STEP_TOKENS), len(self.ids))
         checkpoint = self.checkpoints.next
         if self.reading and checkpoint is not None and checkpoint > start:
             end = min(end, checkpoint)
         logits: Literal["none", "last", "all"] = "last" if end == len(self.ids) else "none"
         return Segment(self.state, self.ids[start:end], "all" if echo else logits, self.model.adapter)
+
+    def _next_written(self, company: Company) -> Segment:
+        """The last token, and others before it if the state had to go back further than these."""
+        unread = self.ids[self.state.length :]
+        self._draft = self._drafter.draft(self.ids, self._most - self.written - 1, company) if self._drafter else []
+        if self._draft:
+            self._mark = self.state.mark(self._mark)
+        return Segment(self.state, unread + self._draft, "all" if self._draft else "last", self.model.adapter)
 
     def take(self, rows: npt.NDArray[np.float32]) -> Chunk | None:
         """What comes of the logits of the last segment; None while the prompt is being read."""
@@ -87,7 +105,7 @@ class Decoding:
         echoed = self._take_echo()
         if self._most == 0:
             return Chunk("", (), echoed, "length", self.usage())
-        return self._write(rows[-1], echoed)
+        return self._write(rows[len(rows) - 1 - len(self._draft) :], echoed)
 
     def end(self, finish: Finish) -> Chunk:
         """The last chunk of an answer that is ended from outside: what was held back, and what it took."""
@@ -100,21 +118,38 @@ class Decoding:
         began, read = self._began or now, self._read or now
         return Usage(
             self.prompt_tokens, self.cached_tokens, self.written, read - began, now - read, self.state.nbytes, began - self._asked,
-            self.model.digest, self.sampler.seed,
+            self.model.digest, self.sampler.seed, drafted=self._drafter.drafted if self._drafter else 0,
+            accepted=self._drafter.accepted if self._drafter else 0,
         )  # fmt: skip
 
-    def _write(self, logits: npt.NDArray[np.float32], echoed: tuple[TokenLogprob, ...]) -> Chunk:
+    def _write(self, rows: npt.NDArray[np.float32], echoed: tuple[TokenLogprob, ...]) -> Chunk:
+        """What the logits come to: one token, and one more for every token of the draft that it turns out to be."""
+        texts, tokens, logprobs = list[str](), list[int](), [*echoed]
+        finish: Finish | None = None
+        for logits, guess in zip(rows, (*self._draft, None), strict=True):
+            text, finish = self._write_one(logits, tokens, logprobs)
+            texts.append(text)
+            if finish is not None or tokens[-1] != guess:
+                break
+        if self._draft:
+            self.state.take_back(len(self.ids) - (finish is None), self._mark)
+        if self._drafter:
+            self._drafter.took(tokens)
+        self._draft = []
+        return Chunk("".join(texts), tuple(tokens), tuple(logprobs), finish, self.usage() if finish else None)
+
+    def _write_one(self, logits: npt.NDArray[np.float32], tokens: list[int], logprobs: list[TokenLogprob]) -> tuple[str, Finish | None]:
+        """Draws a token, adds it to both lists, and returns what can be shown and whether the answer is at its end."""
         tokenizer, request = self.model.tokenizer, self.request
         token = self.sampler.pick(logits, self._grammar.allow if self._grammar else None)
         if self._grammar:
             self._grammar.take(token)
         self.written += 1
+        tokens.append(token)
         ended = token in tokenizer.eos_ids
         text = "" if ended else self._stops.feed(self._stream.feed(token))
-        logprobs = echoed
         if request.logprobs is not None:
-            [entry] = self._logprobs(logits[None], [token])
-            logprobs = (*echoed, entry)
+            logprobs += self._logprobs(logits[None], [token])
         finish: Finish | None = None
         if ended or self._stops.hit or (self._grammar and self._grammar.finished):
             finish = "stop"
@@ -122,11 +157,9 @@ class Decoding:
             finish = "length"
         if finish is None:
             self.ids.append(token)
-            return Chunk(text, (token,), logprobs)
+            return text, None
         text += self._stops.feed(self._stream.flush()) + self._stops.flush()
-        if self._stops.hit:
-            finish = "stop"
-        return Chunk(text, (token,), logprobs, finish, self.usage())
+        return text, "stop" if self._stops.hit else finish
 
     def _echo(self, rows: npt.NDArray[np.float32]) -> None:
         """Log-probabilities of prompt tokens: row i of a segment tells of the token after its i-th."""

@@ -29,6 +29,8 @@ class Capacity:
     """Prompt tokens of one step while nobody is writing."""
     prefill_tokens_beside: int = 96
     """Prompt tokens of one step beside answers that are being written."""
+    drafts: bool = True
+    """Whether several tokens may be written in a step; see engine/drafting.py."""
 
 
 @dataclass(eq=False)

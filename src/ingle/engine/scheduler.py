@@ -10,7 +10,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from ingle.core.errors import Busy, Closing, IngleError, KernelError, RequestErr
 from ingle.core.message import Chunk
 from ingle.engine.backend import AnyState, Backend, NotFinite, Segment
 from ingle.engine.decoding import Decoding
+from ingle.engine.drafting import Company, Pace
 from ingle.engine.fair_queue import FairQueue
 from ingle.engine.job import Capacity, Counts, Job
 from ingle.engine.prefix_cache import PrefixCache, common_length
@@ -61,6 +62,8 @@ class Scheduler:
         self._last: Backend | None = None
         self._backends: WeakValueDictionary[str, Backend] = WeakValueDictionary()
         """By digest, for states on disk. A model that nobody offers any more is not held."""
+        self._paces: WeakKeyDictionary[Backend, Pace] = WeakKeyDictionary()
+        """By runner: what its steps take, for drafts."""
         self._answer_s = 2.0
         self._cached_bytes = 0
         self._wake = threading.Condition()
@@ -212,7 +215,7 @@ class Scheduler:
         found = None if job.request.echo else self.cache.find(job.owner, job.model.digest, job.ids)
         self.cache.shrink(self._free_bytes - job.needed_bytes)
         state = found.state if found else backend.new_state()
-        job.decoding = Decoding(job.model, job.request, job.ids, state, job.grammar, job.asked)
+        job.decoding = Decoding(job.model, job.request, job.ids, state, job.grammar, job.asked, self._pace(backend.runner))
         self.counts.cached_tokens += job.decoding.cached_tokens
         self._running.append(job)
 
@@ -234,10 +237,14 @@ class Scheduler:
         """One call of one backend, and what came of it."""
         start, turn = time.perf_counter(), self._turn()
         jobs, reading = [job for job, _ in turn], [job.decoding.reading for job, _ in turn]
-        segments = [job.decoding.next(limit) for job, limit in turn]
+        company = Company(reading.count(False), sum(limit for (_, limit), reads in zip(turn, reading, strict=True) if reads))
+        segments = [job.decoding.next(limit, company) for job, limit in turn]
         try:
             lowered = [job.model.backend.lower(segment) for job, segment in zip(jobs, segments, strict=True)]
+            began = time.perf_counter()
             results, broken = _forward(jobs[0].model.backend.runner, lowered)
+            if pace := self._pace(jobs[0].model.backend.runner):
+                pace.saw(company, sum(len(segment.ids) for segment in segments) - len(segments), time.perf_counter() - began)
         except Exception as error:
             return [self._fail(job, error) for job in jobs]
         outcomes = [self._fail(jobs[i], error) for i, error in broken.items()]
@@ -262,6 +269,9 @@ class Scheduler:
         self.counts.rows += sum(len(segment.ids) for segment in segments)
         self.counts.busy_s += time.perf_counter() - start
         return outcomes
+
+    def _pace(self, runner: Backend) -> Pace | None:
+        return self._paces.setdefault(runner, Pace()) if self.capacity.drafts else None
 
     def _turn(self) -> list[tuple[Job, int]]:
         """Who reads how many tokens in this step: all writers of one runner, and readers whose owners have been served least."""
