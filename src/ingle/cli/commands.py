@@ -84,6 +84,8 @@ def stats(talk: Talk, _rest: str) -> None:
     if talk.last and last:
         read = last.prompt_tokens - last.cached_tokens
         lines.append(("last answer", f"{last.completion_tokens} tokens at {talk.last.decode_tokens_per_s:.0f} tokens/s"))
+        if last.drafted:
+            lines.append(("its drafts", f"{last.accepted} of {last.drafted} guessed tokens came true"))
         known = f"{last.cached_tokens} of {last.prompt_tokens} were known from before"
         lines.append(("its prompt", f"{read} tokens read at {talk.last.prefill_tokens_per_s:.0f} tokens/s; {known}"))
     if tally.decode_s:

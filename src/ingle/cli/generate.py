@@ -49,7 +49,9 @@ def event_of(key: bytes, model: "LanguageModel", request: Request, outcome: Outc
     return answer_event(key, model.name, request, outcome.text, outcome.finish, outcome.usage or nothing, outcome.verdicts)
 
 
-def generate(model: "LanguageModel", request: Request, show: Callable[[str], None], session: "Session | None" = None) -> Outcome:
+def generate(
+    model: "LanguageModel", request: Request, show: Callable[[str], None], session: "Session | None" = None, drafts: bool = True
+) -> Outcome:
     """Answers `request`; `show` is given each piece of text. Ctrl-C ends it with finish `cancelled`.
 
     Raises what `engine.answer.answer` raises.
@@ -79,7 +81,7 @@ def generate(model: "LanguageModel", request: Request, show: Callable[[str], Non
         usage: Usage | None = None
         try:
             guarded = wrap(
-                make_guards(limits_of(model)), lambda asked: from_iterator(answer(model, asked, session, interrupt.asked, reading))
+                make_guards(limits_of(model)), lambda asked: from_iterator(answer(model, asked, session, interrupt.asked, reading, drafts))
             )
             for chunk in drive(guarded(request)):
                 words.append(chunk.text)

@@ -74,7 +74,7 @@ def command(
         logprobs=logprobs,
         sampling=settings.sampling.sampling(new_seed()),
     )
-    outcome = generate(opened, request, _silent if as_json else _shower())
+    outcome = generate(opened, request, _silent if as_json else _shower(), drafts=settings.serve.drafts)
     if as_json:
         _print_json(opened, request, outcome)
     elif not outcome.text.endswith("\n"):

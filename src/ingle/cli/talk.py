@@ -99,7 +99,7 @@ class Talk:
         screen = make_screen(self.settings.chat.markdown)
         with silent_keys():
             try:
-                return generate(self.model, request, screen.show, self.session)
+                return generate(self.model, request, screen.show, self.session, self.settings.serve.drafts)
             finally:
                 screen.finish()
 

@@ -15,7 +15,7 @@ from ingle.engine.language_model import LanguageModel
 from ingle.serve.convert import constraint_of, sampling_of, stops_of
 from ingle.serve.document import STREAMED
 from ingle.serve.door import Keyed, asker, service_of
-from ingle.serve.reply import FINISH, account_of, head, usage_of
+from ingle.serve.reply import FINISH, account_of, drafts_of, head, usage_of
 from ingle.serve.schema import CompletionBody
 from ingle.serve.service import Ask, Service
 from ingle.serve.stream import answers, event_stream, while_connected
@@ -129,7 +129,7 @@ class CompletionReply:
         prompt, written = (sum(getattr(usage, name) for usage in usages) for name in ("prompt_tokens", "completion_tokens"))
         cached = sum(usage.cached_tokens for usage in usages)
         table = usage_of(lasts[:1]) | {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
-        return table | {"prompt_tokens_details": {"cached_tokens": cached}}
+        return table | {"prompt_tokens_details": {"cached_tokens": cached}, "completion_tokens_details": drafts_of(usages)}
 
     def _echo(self, request: Request) -> str:
         if not self._body.echo:

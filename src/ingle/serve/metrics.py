@@ -27,6 +27,9 @@ class Metrics:
         self._answers = Counter("ingle_answers", "Answers by what ended them", ["finish"], registry=one)
         self._prompt = Counter("ingle_prompt_tokens", "Tokens of prompts, read or known from before", ["source"], registry=one)
         self._written = Counter("ingle_completion_tokens", "Tokens written", registry=one)
+        self._drafted = Counter(
+            "ingle_drafted_tokens", "Tokens guessed and read ahead, by whether they came true", ["outcome"], registry=one
+        )
         self._queued = Histogram("ingle_queue_seconds", "Waiting for a place", buckets=_SECONDS, registry=one)
         self._first = Histogram("ingle_first_token_seconds", "From the request to its first token", buckets=_SECONDS, registry=one)
         self._token = Histogram(
@@ -48,6 +51,8 @@ class Metrics:
         self._prompt.labels("cached").inc(usage.cached_tokens)
         self._prompt.labels("read").inc(usage.prompt_tokens - usage.cached_tokens)
         self._written.inc(usage.completion_tokens)
+        self._drafted.labels("accepted").inc(usage.accepted)
+        self._drafted.labels("rejected").inc(usage.drafted - usage.accepted)
         self._queued.observe(usage.queued_s)
         self._first.observe(usage.queued_s + usage.prefill_s)
         if usage.completion_tokens > 1:

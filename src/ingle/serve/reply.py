@@ -77,7 +77,15 @@ def usage_of(lasts: Sequence[Chunk]) -> dict[str, Any]:
         "completion_tokens": written,
         "total_tokens": first.prompt_tokens + written,
         "prompt_tokens_details": {"cached_tokens": first.cached_tokens},
+        "completion_tokens_details": drafts_of(usages),
     }
+
+
+def drafts_of(usages: Sequence[Usage]) -> dict[str, int]:
+    """What was guessed and read ahead. Accepted tokens are among those of the answer, rejected ones are not (nobody pays for them)."""
+    accepted = sum(usage.accepted for usage in usages)
+    rejected = sum(usage.drafted for usage in usages) - accepted
+    return {"accepted_prediction_tokens": accepted, "rejected_prediction_tokens": rejected}
 
 
 def account_of(lasts: Sequence[Chunk]) -> dict[str, Any]:

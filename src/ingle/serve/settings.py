@@ -58,6 +58,8 @@ class ServeSettings:
     """Memory for what running answers and earlier prompts have read; none = a sixteenth of this machine's, 256 MB to 2 GB."""
     max_tokens: int = 1024
     """Most tokens of an answer for a request that names no limit: small models repeat themselves for ever now and then."""
+    drafts: bool = True
+    """Whether several tokens may be written in a step where that is faster; the tokens are the same. `run` and `chat` heed it too."""
     deadline_s: float = 600.0
     """Longest that one answer may take, waiting included."""
     grace_s: float = 10.0
@@ -92,7 +94,7 @@ class ServeSettings:
     def capacity(self) -> Capacity:
         """The scheduler's share of these settings."""
         size = self.state_mb or min(2048, max(256, _memory_mb() // 16))
-        return Capacity(self.places, max(1, self.places * 3 // 4), self.queue, max(1, self.queue * 3 // 4), size << 20)
+        return Capacity(self.places, max(1, self.places * 3 // 4), self.queue, max(1, self.queue * 3 // 4), size << 20, drafts=self.drafts)
 
 
 def _memory_mb() -> int:
