@@ -19,8 +19,12 @@ def long_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def kept_home(tmp_path_factory: pytest.TempPathFactory, long_folder: Path) -> Path:
-    """A home that keeps it as "tiny", to be copied: what is done once takes no time later."""
+    """A home that keeps it as "tiny", to be copied: what is done once takes no time later.
+
+    Without drafts: nonsense repeats itself, and sixteen tokens in a step would end what has to last.
+    """
     home = tmp_path_factory.mktemp("kept")
+    (home / "config.toml").write_text("[serve]\ndrafts = false\n")
     ingle(home, "pull", str(long_folder), "--name", "tiny")
     return home
 

@@ -32,8 +32,8 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def house(smollm2_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    # One place and one that may wait: a third question at once is refused.
-    options = settings(max_tokens=40, places=1, queue=1, grace_s=0.2)
+    # One place and one that may wait: a third question at once is refused. Without drafts, so that a long answer lasts.
+    options = settings(max_tokens=40, places=1, queue=1, grace_s=0.2, drafts=False)
     opened = House(tmp_path_factory.mktemp("page") / "home", smollm2_home, options)
     opened.start()
     yield opened
