@@ -152,6 +152,13 @@ def test_save_and_load(tmp_path: Path, layout: StateLayout, length: int) -> None
     np.testing.assert_array_equal(state.memories, loaded.memories)
 
 
+def test_a_saved_window_goes_back_no_further_than_before(tmp_path: Path) -> None:
+    state = filled(LAYOUT, 2000)
+    state.rewind(1900)
+    state.save(tmp_path / "a", "m")
+    assert State.load(tmp_path / "a", LAYOUT, "m").earliest_rewind == state.earliest_rewind > 0
+
+
 def test_memories_that_are_none_are_refused(tmp_path: Path) -> None:
     path, state = tmp_path / "s", filled(REMEMBERING, 20)
     good = state.memories

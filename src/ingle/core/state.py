@@ -285,7 +285,8 @@ class State:
         if not np.isfinite(self.memories).all():
             raise CheckpointError(f"{path}: memories", "must hold finite numbers", "NaN or infinity", "The prompt must be read again.")
         header = {"version": _VERSION, "model": model_digest, "layout": self.layout.digest, "length": self.length}
-        header["furthest"] = self.furthest
+        if self.rings.size and self.furthest > self.length:
+            header["furthest"] = self.furthest  # without rings it means nothing, and would tell of what was gone back from
         used = -(-self.length // PAGE_TOKENS)
         pages = np.stack(self.pages[:used]) if used and self.pages else np.zeros(0, self.layout.dtype)
         if pages.size and self.length % PAGE_TOKENS:
