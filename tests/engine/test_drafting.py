@@ -6,6 +6,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -207,6 +208,18 @@ def test_nothing_is_drafted_before_a_step_was_measured_and_never_for_long_withou
     for _ in range(600):
         pace.saw(ALONE, 0, 1.0)
     assert pace.worth(ALONE, sure)  # and tried again some day
+
+
+def test_a_machine_that_does_something_else_does_not_make_rows_cheap_or_dear() -> None:
+    draw, found = np.random.default_rng(0), []
+    for _ in range(20):
+        pace = Pace()
+        for _ in range(400):
+            held_up = np.exp(np.abs(draw.standard_normal(4)))  # by a factor of two now and then, and of ten rarely
+            for rows, factor in zip((0, 2, 0, 4), held_up, strict=True):
+                pace.saw(ALONE, rows, float(factor) * (1 + 0.3 * rows))
+        found.append([pace.worth(ALONE, [chance]) for chance in (0.15, 0.75)])
+    assert np.mean(found, axis=0).round(1).tolist() == [0.0, 1.0]
 
 
 def test_odds_follow_what_comes_true() -> None:

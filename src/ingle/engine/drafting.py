@@ -9,6 +9,7 @@ Whether it pays is measured, not assumed: what rows cost (`Pace`), and how often
 token that is written, drafted or not, as a guess can be compared with it for nothing.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -28,6 +29,10 @@ _KNOWN = 2
 """Steps without a draft from which one knows what such a step takes."""
 _STALE = 32
 """Steps with drafts after which one without is taken again, to measure it."""
+_HEED, _MOST_OFF = 0.1, 0.7
+"""How much one measurement counts, and the logarithm of the most that it may be off."""
+_LEAST_COST = 0.02
+"""What a row more costs at the least, as a share of a step."""
 _MARGIN = 1.03
 """By how much a draft must promise to be faster: estimates err."""
 
@@ -143,19 +148,16 @@ class Pace:
             return
         plain = self._plain.setdefault(company.writers, _Plain())
         if rows == 0:
-            # A step that was held up by something else tells little: the shortest of the first ones counts, then none more than double.
-            if plain.seen < _KNOWN:
-                plain.seconds = min(seconds, plain.seconds or seconds)
-            else:
-                plain.seconds += 0.15 * (min(seconds, 2 * plain.seconds) - plain.seconds)
+            first = plain.seen < _KNOWN
+            plain.seconds = min(seconds, plain.seconds or seconds) if first else plain.seconds * _nudge(seconds, plain.seconds)
             plain.seen, plain.since = plain.seen + 1, 0
             if self._row_s is not None:  # what was measured badly may be forgotten, or nobody would measure again
                 self._row_s += 0.01 * min(0.0, _FIRST_COST * plain.seconds - self._row_s)
         elif plain.seen >= _KNOWN:
             plain.since += 1
-            known = self._row(plain)
-            each = min(max((seconds - plain.seconds) / rows, known / 4), 2 * known)
-            self._row_s = known + 0.1 * (each - known)
+            row = self._row(plain)
+            expected = plain.seconds + row * rows
+            self._row_s = max(row + expected * (_nudge(seconds, expected) - 1) / rows, _LEAST_COST * plain.seconds)
 
     def worth(self, company: Company, chances: Sequence[float], again: bool = False) -> int:
         """How many of the guessed tokens to draft, for the most tokens per second. `chances`: of each, if those before it came true.
@@ -181,6 +183,15 @@ class Pace:
 
     def _row(self, plain: _Plain) -> float:
         return self._row_s or _FIRST_COST * plain.seconds
+
+
+def _nudge(seconds: float, expected: float) -> float:
+    """By what to multiply what was expected, now that it took so long.
+
+    In logarithms: what else a machine does makes all steps longer by a factor, and that must not look like a cost of rows. A step that was
+    held up for long counts no more than one that took twice as long.
+    """
+    return math.exp(_HEED * max(-_MOST_OFF, min(_MOST_OFF, math.log(max(seconds, 1e-9) / expected))))
 
 
 class Drafter:
