@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt  # what the home is asked most often needs no NumPy
 
 MANIFEST, TENSORS, REPORT = "delta.json", "tensors.safetensors", "report.json"
+LESSON = "lesson"
+"""Stands in the origin of a delta that the learner made for one user (home/lessons.py): no name leads to it, and nobody is offered it."""
 LOCK = "kept"
 """Held while something becomes, or ceases to be, part of what is kept."""
 _DTYPES = {"float32": "F32", "float16": "F16"}  # NumPy's name → safetensors'
@@ -149,7 +151,7 @@ def find_delta(home: Home, model: str, base_digest: str, name: str) -> Delta:
 
     Raises DeltaError if the name is only known on another base, NotKept if it is not known at all.
     """
-    everywhere = list_deltas(home)
+    everywhere = [delta for delta in list_deltas(home) if LESSON not in delta.origin]
     here = [delta for delta in everywhere if delta.base_digest == base_digest]
     for delta in here:
         if delta.name == name:

@@ -17,7 +17,7 @@ from ingle.core.digest import canonical_json
 from ingle.core.errors import ConfigError, DeltaError, HomeError, NotKept
 from ingle.core.files import os_errors, sync_folder, write_atomic
 from ingle.home.base import Base, read_base, verify_base
-from ingle.home.deltas import LOCK, delta_bytes, find_delta, get_delta, stack_digest, tree
+from ingle.home.deltas import LESSON, LOCK, delta_bytes, find_delta, get_delta, stack_digest, tree
 from ingle.home.names import NAME, check_name
 from ingle.home.place import Home
 from ingle.home.staging import discard
@@ -81,6 +81,8 @@ def list_models(home: Home, damaged: Damaged | None = None) -> list[Kept]:
     for kept in list_kept(home, damaged):
         named = {kept.deltas: kept}
         for above, delta in tree(home, kept.base, kept.deltas):
+            if LESSON in delta.origin:
+                continue
             named[above] = _with_delta(named[above[:-1]], delta)
         found += named.values()
     return found
