@@ -1,6 +1,6 @@
 """A candidate: a change to a model that nobody has judged yet. It is kept nowhere; the gate makes a `Delta` of it, or says why not."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ingle.core.delta import Delta
 from ingle.core.digest import digest_bytes, digest_json
 
 
@@ -37,3 +38,7 @@ class Candidate:
             for name, values in self.tensors.items()
         }
         return digest_json({"kind": self.kind, "base": self.base_digest, "tensors": tensors})
+
+
+Admit = Callable[[Candidate], Delta]
+"""What a maker of candidates hands each one to: keeps it as a delta, or raises Refused. Whoever stands above the gate gives it."""
