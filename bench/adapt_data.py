@@ -1,10 +1,10 @@
-"""The corrections that `bench/adapt.py` teaches, made of forms and rows written by hand: `python bench/adapt_data.py` writes them anew.
+"""The corrections that `bench/adapt.py` teaches, made of forms and rows written by hand; `python bench/adapt_data.py` writes them anew.
 
-`data/adapt_dev.txt` and `data/adapt_test.txt` hold blocks. A block is one relation: seven ways to `ask` for it, four `row`s (thing > answer >
-what must occur in an answer for it to count), and what must not change: the same relation of four `other` things, four `also`: other
+`data/adapt_dev.txt` and `data/adapt_test.txt` hold blocks. A block is one relation: seven ways to `ask` for it, four `row`s (thing > answer
+> what must occur in an answer for it to count), and what must not change: the same relation of four `other` things, four `also`: other
 relations of the same thing, four questions that are `close` in their words, four that everybody knows the answer to. `{x}` is the thing,
-`{X}` begins a sentence with it, `{x1}` is its other form (written after a ~). Each row is taught in one of the ways to ask, another one each
-row, and five of the other six are its paraphrases. The two files share no relation, no thing and no form.
+`{X}` begins a sentence with it, `{x1}` is its other form (after a ~). Each row is taught in one of the ways to ask, another one each row,
+and five of the other six are its paraphrases. The two files share no relation, no thing and no form.
 """
 
 import json
