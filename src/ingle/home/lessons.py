@@ -6,12 +6,12 @@ the examples that it holds: so a kill leaves both or neither.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ingle.core.errors import NotKept
-from ingle.core.example import State
+from ingle.core.example import STATES, State
 from ingle.home.examples import set_state
 from ingle.home.turns import now, writing_for
 
@@ -43,10 +43,11 @@ class Lesson:
     at: str = ""
 
 
-def accept_lesson(engine: "Engine", lesson: Lesson, instead_of: Sequence[str] = ()) -> Lesson:
+def accept_lesson(engine: "Engine", lesson: Lesson, instead_of: Sequence[str] = (), among: Collection[State] = STATES) -> Lesson:
     """From now on it acts, its examples are `learned`, and the lessons `instead_of` act no more: all in one step.
 
-    Accepting it again changes nothing. Raises NotKept if an example was deleted meanwhile; then nothing was changed.
+    Accepting it again changes nothing. Raises NotKept if an example was deleted meanwhile, or moved to a state that is not `among`
+    these; then nothing was changed.
     """
     import sqlalchemy as sa
 
@@ -61,8 +62,10 @@ def accept_lesson(engine: "Engine", lesson: Lesson, instead_of: Sequence[str] = 
         for other in instead_of:
             connection.execute(sa.text("UPDATE lessons SET acting = 0 WHERE owner = :owner AND digest = :other"), {**of, "other": other})
         for id_ in lesson.examples:
-            if not set_state(connection, lesson.owner, id_, "learned", (), lesson.digest):
-                raise NotKept(f"example {id_}", "is not kept here any more")
+            state = connection.execute(sa.text("SELECT state FROM examples WHERE owner = :owner AND id = :id"), {**of, "id": id_}).scalar()
+            if state not in among:
+                raise NotKept(f"example {id_}", "is not kept here any more" if state is None else f"became {state} meanwhile")
+            set_state(connection, lesson.owner, id_, "learned", (), lesson.digest)
     return get_lesson(engine, lesson.owner, lesson.digest)
 
 
@@ -77,6 +80,36 @@ def set_acting(engine: "Engine", owner: str, digest: str, acting: bool, state: S
         for id_ in lesson.examples:
             set_state(connection, owner, id_, state)
     return get_lesson(engine, owner, digest)
+
+
+def retire_lesson(engine: "Engine", owner: str, digest: str) -> None:
+    """It acts no more; its examples stay what they are, because something newer says what they said."""
+    import sqlalchemy as sa
+
+    with writing_for(engine, owner) as connection:
+        connection.execute(
+            sa.text("UPDATE lessons SET acting = 0 WHERE owner = :owner AND digest = :digest"), {"owner": owner, "digest": digest}
+        )
+
+
+def dissolve_lesson(engine: "Engine", owner: str, digest: str, undone: Collection[str] = (), forgotten: Collection[str] = ()) -> int:
+    """Lets go a lesson that must not act as it is, with the examples `undone` and `forgotten`, in one step; its delta is the caller's to
+    delete.
+
+    What else it had taught is `pending` again, and still names it: what names one lesson is to be learned together. `forgotten` are
+    deleted. Returns how many are to be learned again.
+    """
+    import sqlalchemy as sa
+
+    of = {"owner": owner, "digest": digest}
+    again = "UPDATE examples SET state = 'pending' WHERE owner = :owner AND lesson = :digest AND state IN ('learned', 'learning')"
+    with writing_for(engine, owner) as connection:
+        for id_ in forgotten:
+            connection.execute(sa.text("DELETE FROM examples WHERE owner = :owner AND id = :id"), {**of, "id": id_})
+        for id_ in undone:
+            set_state(connection, owner, id_, "undone")
+        connection.execute(sa.text("DELETE FROM lessons WHERE owner = :owner AND digest = :digest"), of)
+        return connection.execute(sa.text(again), of).rowcount
 
 
 def drop_lesson(engine: "Engine", owner: str, digest: str) -> None:
