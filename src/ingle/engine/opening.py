@@ -20,7 +20,7 @@ import numpy.typing as npt
 from ingle.core.candidate import Candidate
 from ingle.core.delta import Delta
 from ingle.core.digest import digest_json
-from ingle.core.errors import IngleError
+from ingle.core.errors import DeltaError, IngleError
 from ingle.engine.backend import Backend
 from ingle.engine.changes import VIRTUAL, Change, additions_of, merged, parted, virtual_of
 from ingle.engine.cpu import CpuBackend

@@ -226,7 +226,7 @@ class Scheduler:
         if job.request.echo:
             return False
         readers = (r for r in self._running if r.owner == job.owner and r.model is job.model and r.decoding.reading)
-        commons = ((r.decoding.checkpoints, common_length(r.ids, job.ids)) for r in readers if not r.request.echo)
+        commons = ((r.decoding.checkpoints, common_length(r.ids[: r.lasting], job.ids)) for r in readers if not r.request.echo)
         soon = max((checkpoints.within(common) for checkpoints, common in commons), default=0)
         return soon >= WORTH_WAITING + self.cache.known(job.owner, job.model.digest, job.ids)
 
@@ -304,6 +304,10 @@ class Scheduler:
     def _remember(self, job: Job, state: AnyState) -> None:
         if job.request.echo:
             return
+        if job.lasting is not None and state.length > job.lasting:
+            if not job.lasting or job.lasting < state.earliest_rewind:
+                return
+            state.rewind(job.lasting)
         self.cache.budget_bytes = max(0, self._free_bytes)
         self.cache.put(job.owner, job.model.digest, job.decoding.ids[: state.length], state, job.keep)
         self._cached_bytes = self.cache.nbytes

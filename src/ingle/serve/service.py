@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from ingle.adapt.choosing import Choice, Chooser
 from ingle.core.errors import IngleError, RequestError
 from ingle.core.event import Event
 from ingle.core.message import Chunk, Finish, Message, Request, Usage, Verdict
@@ -20,11 +21,13 @@ from ingle.engine.language_model import LanguageModel
 from ingle.engine.prefix_cache import PrefixCache
 from ingle.engine.saved_states import SavedStates
 from ingle.engine.scheduler import Outcome, Scheduler, post_directly
+from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.home.turns import keep_answer
 from ingle.safety.onion import Next, close, wrap
 from ingle.safety.registry import make_guards
 from ingle.serve.limits import limits_of
+from ingle.serve.logs import log
 from ingle.serve.metrics import Metrics
 from ingle.serve.record import Recorder, answer_event, answer_key, new_seed
 from ingle.serve.replay import parameters
@@ -62,6 +65,8 @@ class Ask:
     """Id of the API key; empty = somebody on this machine without one."""
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     keep: Keep | None = None
+    memory: bool = True
+    """Whether what the asker taught may be placed in the prompt; lessons in the weights act all the same."""
 
     @property
     def label(self) -> str:
@@ -74,9 +79,16 @@ class Run:
     """An answer on its way."""
 
     ask: Ask
-    model: LanguageModel
+    """With the request as it came, and its seed."""
+    choice: Choice
+    """With what is asked in its place, and of whom."""
     words: list[str] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
+
+    @property
+    def model(self) -> LanguageModel:
+        """What answers."""
+        return self.choice.model
 
 
 class Service:
@@ -89,12 +101,14 @@ class Service:
         self._key = b""
         self._scheduler: Scheduler | None = None
         self._database: Engine | None = None
+        self._chooser: Chooser | None = None
 
     async def start(self) -> None:
         """Starts the scheduler's thread; refuses to start without a ledger to write to (LedgerError, HomeError)."""
         loop = asyncio.get_running_loop()
         self._key = await asyncio.to_thread(answer_key, self.home)
         self._database = await asyncio.to_thread(open_rooms, self.home)
+        self._chooser = Chooser(self.home, self._database)
 
         def post(outcomes: Sequence[Outcome]) -> None:
             if outcomes:
@@ -149,12 +163,12 @@ class Service:
         Raises NotKept for an unknown model, RequestError and its kin for what can't be answered, Busy where too much is asked at once,
         HomeError or LedgerError if the fact can't be written: the answer then has no last chunk.
         """
-        model = await self.shelf.get(ask.model)
+        kept, model = await self.shelf.find(ask.model)
         sampling = ask.request.sampling
         request = replace(ask.request, sampling=replace(sampling, seed=new_seed() if sampling.seed is None else sampling.seed))
-        run = Run(replace(ask, request=request), model)
         limits = await asyncio.to_thread(limits_of, model)  # reads the vocabulary the first time
-        guarded = wrap(make_guards(limits), self._engine(run))(request)
+        run = Run(replace(ask, request=request), await asyncio.to_thread(self._choose, ask, model, kept, request))
+        guarded = wrap(make_guards(limits), self._engine(run))(run.choice.request)
         try:
             async for chunk in guarded:
                 run.words.append(chunk.text)
@@ -162,6 +176,14 @@ class Service:
                 yield chunk if chunk.finish is None else await self._last(run, chunk, chunk.finish)
         finally:
             await close(guarded)
+
+    def _choose(self, ask: Ask, model: LanguageModel, kept: Kept, request: Request) -> Choice:
+        """What the asker taught, as far as it acts on this."""
+        assert self._chooser is not None, "start() comes first"
+        choice = self._chooser.choose(ask.asker, model, kept, request, ask.memory)
+        for fault in choice.faults:
+            log("lesson", {"model": model.name, "fault": fault})
+        return choice
 
     def _engine(self, run: Run) -> Next:
         """The innermost layer."""
@@ -171,7 +193,8 @@ class Service:
             inbox: asyncio.Queue[Chunk | IngleError] = asyncio.Queue()
             ask = run.ask
             deadline = time.perf_counter() + self.settings.deadline_s
-            job = Job(run.model, request, ids, inbox.put_nowait, grammar, ask.asker, ask.label, deadline)
+            label = "" if run.choice.lessons else ask.label  # what lessons had a part in is not written to disk: it would outlive them
+            job = Job(run.model, request, ids, inbox.put_nowait, grammar, ask.asker, label, run.choice.lasting, deadline)
             self.scheduler.submit(job)
             finished = False
             try:
@@ -218,7 +241,8 @@ class Service:
 
     def _event(self, run: Run, finish: Finish, usage: Usage) -> Event:
         ask, text = run.ask, "".join(run.words)
-        return answer_event(self._key, run.model.name, ask.request, text, finish, usage, run.verdicts, ask.id, ask.asker)
+        event = answer_event(self._key, run.model.name, ask.request, text, finish, usage, run.verdicts, ask.id, ask.asker)
+        return replace(event, facts={**event.facts, **run.choice.facts})
 
 
 async def _prepare(model: LanguageModel, request: Request) -> tuple[list[int], Grammar | None]:
