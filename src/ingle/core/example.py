@@ -1,7 +1,5 @@
 """What a user taught: a correction, something to remember, or a rating. All that ever moves a model on a user's behalf begins as one."""
 
-import hashlib
-import hmac
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,15 +46,3 @@ class Example:
     """UTC, ISO 8601 with microseconds."""
     seq: int = 0
     """Its place among its owner's examples, from 1: the order in which they came, whatever clocks say."""
-
-
-def mark(id_: str) -> str:
-    """What the ledger calls an example: 16 hex digits. Its id, 96 random bits, is never written there: it is the key of all digests that
-    the ledger has of it, and it goes when the example is forgotten. What is left then fits nothing any more.
-    """
-    return hmac.digest(id_.encode(), b"ingle.example", hashlib.sha256).hex()[:16]
-
-
-def words_digest(id_: str, words: str) -> str:
-    """Digest of an example's words under its id as key, for the ledger: who has both can prove what was taught, until it is forgotten."""
-    return hmac.digest(id_.encode(), words.encode("utf-8", "surrogatepass"), hashlib.sha256).hex()
