@@ -31,6 +31,8 @@ class ChatSettings:
     """Whether lines that were typed are kept in the home, for the next time."""
     markdown: bool = True
     """Whether answers are shown as Markdown."""
+    memory: bool = True
+    """Whether what you taught may be placed in the prompt; lessons in the weights act all the same."""
 
     def __post_init__(self) -> None:
         formats = ("auto", "int4", "int8", "bf16", "fp32")
