@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ingle.core.errors import NotKept
 from ingle.core.example import Example, State
 from ingle.home.database import Migrations, scrub
+from ingle.home.recall_index import TABLES, find_words, index_words, sameness, unindex_words
 from ingle.home.turns import json_text, now, writing_for
 
 if TYPE_CHECKING:
@@ -39,8 +40,20 @@ MIGRATIONS: Migrations = (
             "CREATE TABLE consents (owner TEXT NOT NULL PRIMARY KEY, learn INTEGER NOT NULL)",
         ),
     ),
+    (
+        2,
+        (
+            *TABLES,
+            # By which the same question is known again, and the key of its digests in the ledger, which goes with it.
+            "ALTER TABLE examples ADD COLUMN asked TEXT NOT NULL DEFAULT ''",
+            "ALTER TABLE examples ADD COLUMN secret TEXT NOT NULL DEFAULT ''",
+            "CREATE INDEX examples_asked ON examples (owner, asked)",
+        ),
+    ),
 )
 """The room "examples": (number, statements), oldest first."""
+MEMORY: tuple[State, ...] = ("pending", "learning", "learned", "refused", "kept")
+"""States in which a correction or a fact is remembered: what the weights could not learn is remembered all the same."""
 
 _COLUMNS = (
     "id", "owner", "seq", "model", "kind", "question", "answer", "refused", "before", "rating", "comment", "completion", "learn", "state",
@@ -53,20 +66,62 @@ def add_example(engine: "Engine", example: Example, supersede: Sequence[str] = (
 
     Raises RequestError for text that no database can hold, HomeError.
     """
+    with writing_for(engine, example.owner) as connection:
+        return insert_example(connection, example, supersede)
+
+
+def insert_example(connection: "Connection", example: Example, supersede: Sequence[str] = ()) -> Example:
+    """The same inside of a transaction that writes for its owner."""
     import sqlalchemy as sa
 
-    made = replace(example, id=example.id or f"ex-{secrets.token_hex(12)}", at=example.at or now())
-    with writing_for(engine, made.owner) as connection:
-        last = connection.execute(
-            sa.text("SELECT COALESCE(MAX(seq), 0) FROM examples WHERE owner = :owner"), {"owner": made.owner}
-        ).scalar()
-        made = replace(made, seq=int(last or 0) + 1)
-        names = ", ".join(_COLUMNS)
-        values = ", ".join(f":{name}" for name in _COLUMNS)
-        connection.execute(sa.text(f"INSERT INTO examples ({names}) VALUES ({values})"), _plain(made))
-        for other in supersede:
-            set_state(connection, made.owner, other, "superseded")
+    last = connection.execute(sa.text("SELECT COALESCE(MAX(seq), 0) FROM examples WHERE owner = :owner"), {"owner": example.owner}).scalar()
+    made = replace(example, id=example.id or f"ex-{secrets.token_hex(12)}", at=example.at or now(), seq=int(last or 0) + 1)
+    row = _plain(made) | {"asked": sameness(made.question or made.answer), "secret": secrets.token_hex(32)}
+    names, values = ", ".join(row), ", ".join(f":{name}" for name in row)
+    connection.execute(sa.text(f"INSERT INTO examples ({names}) VALUES ({values})"), row)
+    if made.kind != "rating":
+        index_words(connection, made.owner, made.id, f"{made.question} {made.answer}")
+    for other in supersede:
+        set_state(connection, made.owner, other, "superseded")
     return made
+
+
+def same_asked(connection: "Connection", like: Example) -> tuple[Example, ...]:
+    """What its owner taught its model before that still stands: on the same question, the same fact, or as rating of the same answer."""
+    import sqlalchemy as sa
+
+    which = "owner = :owner AND model = :model AND kind = :kind AND asked = :asked AND id <> :id"
+    values = {"owner": like.owner, "model": like.model, "kind": like.kind, "asked": sameness(like.question or like.answer), "id": like.id}
+    if like.kind == "rating":
+        which, values["completion"], values["answer"] = (
+            f"{which} AND completion = :completion AND answer = :answer",
+            like.completion,
+            like.answer,
+        )
+    query = f"SELECT {', '.join(_COLUMNS)} FROM examples WHERE {which} AND state NOT IN ('superseded', 'undone') ORDER BY seq"
+    return tuple(map(_example, connection.execute(sa.text(query), values)))
+
+
+def search_examples(engine: "Engine", owner: str, words: str, limit: int) -> tuple[Example, ...]:
+    """The owner's corrections and facts that are remembered and share a word with `words`, the best match first; about any model."""
+    order = find_words(engine, owner, words, limit, MEMORY)
+    if not order:
+        return ()
+    names = {f"id{i}": id_ for i, id_ in enumerate(order)}
+    found = _select(engine, f"owner = :owner AND id IN ({', '.join(f':{name}' for name in names)})", {**names, "owner": owner})
+    return tuple(sorted(found, key=lambda example: order.index(example.id)))
+
+
+def example_secret(engine: "Engine", owner: str, id_: str) -> bytes:
+    """The key of this example's digests in the ledger; there is none any more once it was edited or deleted. Raises NotKept."""
+    import sqlalchemy as sa
+
+    query = "SELECT secret FROM examples WHERE owner = :owner AND id = :id"
+    with engine.connect() as connection:
+        secret = connection.execute(sa.text(query), {"owner": owner, "id": id_}).scalar()
+    if secret is None:
+        raise NotKept(f"example {id_[:40]}", "is not kept here")
+    return bytes.fromhex(secret)
 
 
 def get_example(engine: "Engine", owner: str, id_: str) -> Example:
@@ -134,9 +189,15 @@ def rewrite_example(engine: "Engine", owner: str, id_: str, answer: str) -> Exam
 
     kept = get_example(engine, owner, id_)
     state: State = "pending" if kept.learn and kept.kind == "correction" else "kept"
-    statement = "UPDATE examples SET answer = :answer, state = :state, reasons = '[]', lesson = '' WHERE owner = :owner AND id = :id"
+    statement = """
+        UPDATE examples SET answer = :answer, state = :state, reasons = '[]', lesson = '', asked = :asked, secret = :secret
+        WHERE owner = :owner AND id = :id"""
+    row = {"answer": answer, "state": state, "asked": sameness(kept.question or answer), "secret": secrets.token_hex(32)}
     with writing_for(engine, owner) as connection:
-        connection.execute(sa.text(statement), {"answer": answer, "state": state, "owner": owner, "id": id_})
+        connection.execute(sa.text(statement), {**row, "owner": owner, "id": id_})
+        if kept.kind != "rating":
+            unindex_words(connection, owner, id_)
+            index_words(connection, owner, id_, f"{kept.question} {answer}")
     scrub(engine)  # the words that were there
     return get_example(engine, owner, id_)
 
@@ -148,6 +209,7 @@ def drop_example(engine: "Engine", owner: str, id_: str) -> bool:
     with writing_for(engine, owner) as connection:
         if not connection.execute(sa.text("DELETE FROM examples WHERE owner = :owner AND id = :id"), {"owner": owner, "id": id_}).rowcount:
             raise NotKept(f"example {id_[:40]}", "is not kept here")
+        unindex_words(connection, owner, id_)
     return scrub(engine)
 
 
