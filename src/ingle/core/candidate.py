@@ -40,5 +40,6 @@ class Candidate:
         return digest_json({"kind": self.kind, "base": self.base_digest, "tensors": tensors})
 
 
-Admit = Callable[[Candidate], Delta]
-"""What a maker of candidates hands each one to: keeps it as a delta, or raises Refused. Whoever stands above the gate gives it."""
+Admit = Callable[[Candidate, Callable[[], bool]], Delta]
+"""What a maker of candidates hands each one to, with what tells whether somebody wants to stop: it keeps the candidate as a delta, or
+raises Refused. Whoever stands above the gate gives it."""

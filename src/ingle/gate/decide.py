@@ -73,11 +73,11 @@ def judge(trial: Trial, policy: Policy, maker: str) -> tuple[Finding, ...]:
 
 def door(
     home: Home, kept: Kept, maker: str, policy: Policy, force: bool = False, sink: Sink = _nobody,
-    say: Callable[[str], None] = _nobody, progress: Progress = silent, stopped: Callable[[], bool] = never,
+    say: Callable[[str], None] = _nobody, progress: Progress = silent,
 ) -> Admit:  # fmt: skip
     """What a maker of candidates hands each one to: the delta, or Refused with every reason. `say` is told what --force overruled."""
 
-    def enter(candidate: Candidate) -> Delta:
+    def enter(candidate: Candidate, stopped: Callable[[], bool]) -> Delta:
         decision = admit(home, kept, candidate, maker, policy, force=force, sink=sink, stopped=stopped, progress=progress)
         if decision.delta is None:
             cure = "Nothing was kept under that name. The same command with --force admits it all the same, and records that."
