@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ingle.core.errors import NotKept
 from ingle.core.example import STATES, State
 from ingle.home.examples import set_state
+from ingle.home.recall_index import unindex_words
 from ingle.home.turns import now, writing_for
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ def dissolve_lesson(engine: "Engine", owner: str, digest: str, undone: Collectio
     with writing_for(engine, owner) as connection:
         for id_ in forgotten:
             connection.execute(sa.text("DELETE FROM examples WHERE owner = :owner AND id = :id"), {**of, "id": id_})
+            unindex_words(connection, owner, id_)
         for id_ in undone:
             set_state(connection, owner, id_, "undone")
         connection.execute(sa.text("DELETE FROM lessons WHERE owner = :owner AND digest = :digest"), of)
