@@ -93,11 +93,8 @@ def same_asked(connection: "Connection", like: Example) -> tuple[Example, ...]:
     which = "owner = :owner AND model = :model AND kind = :kind AND asked = :asked AND id <> :id"
     values = {"owner": like.owner, "model": like.model, "kind": like.kind, "asked": sameness(like.question or like.answer), "id": like.id}
     if like.kind == "rating":
-        which, values["completion"], values["answer"] = (
-            f"{which} AND completion = :completion AND answer = :answer",
-            like.completion,
-            like.answer,
-        )
+        which += " AND completion = :completion AND answer = :answer"
+        values |= {"completion": like.completion, "answer": like.answer}
     query = f"SELECT {', '.join(_COLUMNS)} FROM examples WHERE {which} AND state NOT IN ('superseded', 'undone') ORDER BY seq"
     return tuple(map(_example, connection.execute(sa.text(query), values)))
 
@@ -159,6 +156,16 @@ def count_examples(engine: "Engine", owner: str) -> dict[str, int]:
     with engine.connect() as connection:
         rows = connection.execute(sa.text("SELECT state, COUNT(*) FROM examples WHERE owner = :owner GROUP BY state"), {"owner": owner})
         return {str(state): int(count) for state, count in rows}
+
+
+def count_since(connection: "Connection", owner: str, since: str, until: str) -> tuple[int, int]:
+    """How many examples the owner has, and how many came after `since` and not after `until`: a clock that was wrong counts for nothing."""
+    import sqlalchemy as sa
+
+    query = """
+        SELECT COUNT(*), COALESCE(SUM(CASE WHEN at > :since AND at <= :until THEN 1 ELSE 0 END), 0) FROM examples WHERE owner = :owner"""
+    every, recent = connection.execute(sa.text(query), {"owner": owner, "since": since, "until": until}).one()
+    return int(every), int(recent)
 
 
 def change_state(
