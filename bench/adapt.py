@@ -209,14 +209,16 @@ def _ours(
         say(f"unchanged in all: {shown(end['unchanged'])}, with memory {shown(end['unchanged_with_memory'])}")
 
 
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
 def _options() -> argparse.Namespace:
     parser = start_bench(__doc__, EXAMPLES)
     parser.add_argument("--part", action="append", choices=PARTS, help="several may be given; by default all")
     parser.add_argument("--data", choices=("dev", "test"), default="test")
     parser.add_argument("--limit", type=int, default=0, help="corrections; 0 = all")
-    parser.add_argument(
-        "--seeds", type=lambda text: [int(part) for part in text.split(",")], default=[0, 1, 2], help="of the order and of lessons: 0,1,2"
-    )
+    parser.add_argument("--seeds", type=_numbers, default=[0, 1, 2], help="of the order and of lessons: 0,1,2")
     parser.add_argument("--no-learn", dest="learn", action="store_false", help="only teach and ask, with --part next")
     parser.add_argument("--documents", type=int, default=60, help="of held-out text, for bits")
     parser.add_argument("--speed-corrections", type=int, default=20)

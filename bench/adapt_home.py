@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ingle.adapt.admit import teach
 
 import ingle
 from adapt_data import Correction, hit
+from ingle.adapt.admit import teach
 from ingle.adapt.choosing import Chooser
 from ingle.adapt.learner import Learned, Learner, School, learn_once
 from ingle.adapt.school import school_of
@@ -118,6 +118,11 @@ class Pupil:
         return Chooser(self.home, self.engine)
 
     @cached_property
+    def ledger(self) -> Ledger:
+        """Takes the facts."""
+        return Ledger(self.engine, self.home.keys)
+
+    @cached_property
     def school(self) -> School:
         """Who teaches and judges; holds the module that learns."""
         return school_of(self.home, self.engine, LessonSettings(seed=self.seed))
@@ -125,11 +130,11 @@ class Pupil:
     def teach(self, question: str, answer: str) -> Example:
         """Takes a correction as every door does; the same one again is the one that is there."""
         known = [one for one in list_examples(self.engine, OWNER) if (one.question, one.answer) == (question, answer)]
-        return known[-1] if known else teach(self.engine, OWNER, self.kept.name, question, answer)
+        return known[-1] if known else teach(self.engine, OWNER, self.kept.name, question, answer, sink=self.ledger.append)
 
     def learner(self) -> Learner:
         """As the worker has it."""
-        return Learner(self.home, self.engine, self.school, Ledger(self.engine, self.home.keys).append)
+        return Learner(self.home, self.engine, self.school, self.ledger.append)
 
     def learn(self) -> Learned:
         """Learns all that is pending."""

@@ -2,9 +2,9 @@
 
 One client chats, another corrects one answer after another (an answer that is kept, then `POST /v1/feedback`). After 0.2 to 25 seconds
 comes SIGKILL, for the server or for its learner. A server is started again over the same home; a learner's server must start another one
-itself. After each kill: every correction that was acknowledged is in the home with its words; none is held by two lessons that act;
-each that is `learned` is held by a lesson that acts, whose delta is whole; no lesson is in the ledger twice; the chain verifies; the model answers.
-At the end the learner gets the time to learn what is left, and then nothing may be pending. Exit code 1 if anything is wrong.
+itself. After each kill: every correction that was acknowledged is in the home with its words; none is held by two lessons that act; each
+that is `learned` is held by a lesson that acts, whose delta is whole; no lesson is in the ledger twice; the chain verifies; the model
+answers. At the end the learner gets the time to learn what is left, and then nothing may be pending. Exit code 1 if anything is wrong.
 """
 
 import contextlib

@@ -18,10 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ingle.adapt.admit import Feedback, take_feedback
-
 from adapt_home import FOLDER, OWNER, Log, Pupil, allow_other_code, bench_home, request_of, share, shown
 from harness import finish, show
+from ingle.adapt.admit import Feedback, take_feedback
 from ingle.core.message import Sampling
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.writing import write
@@ -99,7 +98,9 @@ def rate(pupil: Pupil, form: str, ratings: int) -> tuple[int, int]:
 
 def thumb(pupil: Pupil, question: str, text: str, rating: int) -> None:
     """One rating, as the page gives it where the answer's text is not kept."""
-    take_feedback(pupil.engine, OWNER, Feedback(model=pupil.kept.name, question=question, answer=text, rating=rating))
+    take_feedback(
+        pupil.engine, OWNER, Feedback(rating=rating, question=question, answer=text, model=pupil.kept.name), sink=pupil.ledger.append
+    )
 
 
 def greedy(pupil: Pupil, questions: Sequence[str]) -> list[str]:

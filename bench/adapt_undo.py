@@ -25,7 +25,6 @@ from ingle.engine.backend import Segment
 from ingle.home.deltas import delta_tensors, get_delta
 from ingle.home.lessons import list_lessons
 from ingle.home.place import Home
-from ingle.ledger.chain import Ledger
 from servers import say
 
 SHORTEST = 8
@@ -86,7 +85,7 @@ def _undo_case(home: Home, plan: Sequence[Correction], unrelated: str, together:
     counts = _learned(pupil, example)
     between = logits(pupil, questions)
     if counts:
-        undo(home, pupil.engine, OWNER, example.id, Ledger(pupil.engine, home.keys).append)
+        undo(home, pupil.engine, OWNER, example.id, pupil.ledger.append)
     after = logits(pupil, questions)
     pupil.close()
     acted = _equal(before[:1], between[:1])
@@ -108,7 +107,7 @@ def _erase_case(home: Home, plan: Sequence[Correction], unrelated: str, together
     counts = _learned(pupil, example)
     if together:
         counts = counts and _consolidated(pupil)
-    forget(home, pupil.engine, OWNER, example.id, Ledger(pupil.engine, home.keys).append)
+    forget(home, pupil.engine, OWNER, example.id, pupil.ledger.append)
     pupil.learn()
     questions = [last.question, last.paraphrases[0], unrelated, *(one.question for one in others)]
     same = _equal(logits(pupil, questions), logits(never, questions)) and _tensors(pupil) == _tensors(never)
