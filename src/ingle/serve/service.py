@@ -152,6 +152,11 @@ class Service:
         return self._database
 
     @property
+    def running(self) -> int:
+        """Answers that are being written."""
+        return 0 if self._scheduler is None else self._scheduler.running
+
+    @property
     def scheduler(self) -> Scheduler:
         """Only this class gives it jobs: that is how no answer goes without guards and ledger."""
         assert self._scheduler is not None, "start() comes first"
