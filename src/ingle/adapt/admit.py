@@ -27,6 +27,7 @@ from ingle.home.examples import (
     may_learn,
     rewrite_example,
     same_asked,
+    set_consent,
 )
 from ingle.home.lessons import Lesson, dissolve_lesson, list_lessons
 from ingle.home.place import Home
@@ -174,6 +175,13 @@ def edit(home: Home, engine: "Engine", owner: str, id_: str, answer: str, sink: 
     facts: dict[str, Fact] = {"example": id_, "kind": made.kind, "lessons": len(held), **_digests(engine, made)}
     sink(Event("memory.edit", made.model, facts))
     return made
+
+
+def consent(engine: "Engine", owner: str, learn: bool, sink: Sink = lambda _: None) -> None:
+    """Says whether the weights may learn from what this owner teaches from now on. What they learned stays, until it is undone."""
+    facts: dict[str, Fact] = {"learn": learn}
+    sink(Event("consent", "", facts | ({"key": owner} if owner else {})))
+    set_consent(engine, owner, learn)
 
 
 def learning_view(engine: "Engine", owner: str, limit: int = 100, states: Sequence[State] = ()) -> Learning:

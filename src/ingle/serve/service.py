@@ -52,6 +52,8 @@ class Keep:
     """Of the page; empty = the answer is kept for itself, with all messages before it."""
     parent: str = ""
     """Turn of the conversation that the answer follows."""
+    learn: bool = True
+    """Whether the weights may learn from what is said of it later, unless that says so itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,10 @@ class Service:
     def forget(self, owner: str, label: str) -> None:
         """Lets go the states of a conversation, or an answer, whose text was deleted."""
         self.scheduler.forget(owner, label)
+
+    def record(self, event: Event) -> None:
+        """Adds a fact of another kind, and waits until it would survive a power cut; not for the event loop. Raises what writing raises."""
+        self.recorder.add(event).result()
 
     async def drain(self, grace_s: float | None = None) -> None:
         """Takes nothing on any more, lets running answers finish within the time of grace, and ends the rest. A later call may be in more
@@ -241,6 +247,7 @@ class Service:
         ask, message = run.ask, Message.of("assistant", "".join(run.words))
         took = {name: getattr(usage, name) for name in ("queued_s", "prefill_s", "decode_s")}
         facts = {**event.facts, **took, "model_name": run.model.name, "request": parameters(ask.request, system=bool(keep.conversation))}
+        facts |= {} if keep.learn else {"learn": False}
         history = () if keep.conversation else ask.request.messages
         keep_answer(self.engine, ask.asker, keep.parent, message, ask.id, facts, history, keep.conversation)
 
