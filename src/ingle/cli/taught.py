@@ -34,15 +34,21 @@ class Taught:
         if self._chooser is None:
             if not anything_taught(self._home):
                 return Choice(model, request)
-            from ingle.serve.rooms import open_rooms
-
-            self._engine = open_rooms(self._home)
-            self._chooser = Chooser(self._home, self._engine)
+            self._chooser = Chooser(self._home, self.engine)
         choice = self._chooser.choose(OWNER, model, self._kept, request, self._memory)
         for fault in {*choice.faults} - self._told:
             note(f"A lesson can't act: {fault}")
             self._told.add(fault)
         return choice
+
+    @property
+    def engine(self) -> "Engine":
+        """The home's database, opened when it is first needed. Raises HomeError."""
+        if self._engine is None:
+            from ingle.serve.rooms import open_rooms
+
+            self._engine = open_rooms(self._home)
+        return self._engine
 
     def close(self) -> None:
         """Lets the database go."""

@@ -16,6 +16,7 @@ from ingle.core.example import Example
 from ingle.home.examples import MEMORY, get_example, list_examples, search_examples
 from ingle.home.lessons import Lesson
 from ingle.serve.door import Keyed, asker, service_of
+from ingle.serve.feedback_table import example_table
 from ingle.serve.schema import FeedbackBody, LearningChange, MemoryBody, MemoryChange
 from ingle.serve.service import Service
 
@@ -106,16 +107,6 @@ async def delete_memory(
     left = {"turns_deleted": gone.dropped, "turns_left": [turn.id for turn in gone.turns] if not turns else []}
     account = {"lessons": gone.lessons, "learned_again": gone.again, "scrubbed": gone.scrubbed, **left}
     return {"id": id_, "object": "example", "deleted": True, "ingle": account}
-
-
-def example_table(one: Example) -> dict[str, Any]:
-    """An example, as the API shows it."""
-    return {
-        "id": one.id, "object": "example", "created_at": int(datetime.fromisoformat(one.at).timestamp()), "seq": one.seq,
-        "model": one.model, "kind": one.kind, "question": one.question, "answer": one.answer, "refused": one.refused,
-        "rating": one.rating or None, "comment": one.comment, "completion_id": one.completion or None, "learn": one.learn,
-        "state": one.state, "reasons": list(one.reasons), "lesson": one.lesson or None,
-    }  # fmt: skip
 
 
 def _tables(examples: Sequence[Example]) -> list[dict[str, Any]]:
