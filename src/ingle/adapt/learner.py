@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from ingle.adapt.forget import OWED, pay
-from ingle.adapt.work import NO_MEMORY, RATINGS, Tries, Work, model_of, next_work, put_right, recover
+from ingle.adapt.learn_settings import RATINGS
+from ingle.adapt.work import NO_MEMORY, Tries, Work, model_of, next_work, put_right, recover
 from ingle.core.candidate import Candidate
 from ingle.core.delta import Delta
 from ingle.core.digest import digest_json

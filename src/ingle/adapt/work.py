@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ingle.adapt.learn_settings import RATINGS
 from ingle.core.errors import ConfigError, DeltaError, HomeError, NotKept
 from ingle.core.example import Example
 from ingle.core.files import write_atomic
@@ -24,8 +25,6 @@ from ingle.home.staging import discard
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-RATINGS = 5
-"""New ratings for which a style is learned anew: a single thumb says too little, and the learning takes a minute."""
 NO_MEMORY = "learning it needed more memory than the learner may have; raise learn.memory_mb"
 
 
@@ -113,6 +112,16 @@ def next_work(home: Home, engine: "Engine", tries: Mapping[str, int], ratings: i
         together = [other for other in peers if one.lesson and other.lesson == one.lesson] or [one]
         return Work(one.owner, kept, "answers", tuple(sorted(together, key=lambda other: other.seq)))
     return None
+
+
+def standing(engine: "Engine") -> str:
+    """Changes with every example that comes, goes or moves on, and with every lesson: asked often, so it reads no words."""
+    import sqlalchemy as sa
+
+    with engine.connect() as connection:
+        examples = connection.execute(sa.text("SELECT state, COUNT(*), SUM(seq) FROM examples GROUP BY state ORDER BY state")).all()
+        lessons = connection.execute(sa.text("SELECT COUNT(*), SUM(seq), SUM(acting) FROM lessons")).all()
+    return repr([tuple(row) for row in (*examples, *lessons)])
 
 
 def model_of(home: Home, name: str) -> Kept | None:
