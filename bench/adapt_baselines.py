@@ -5,7 +5,7 @@ prompt memory only   all corrections kept, none learned; asked with memory on, a
 naive LoRA           one LoRA (rank 8, upper third) trained on after each correction, on that one alone, until its loss is below 0.05
 batch fine-tune      one LoRA (rank 8, upper third) trained once at the end, on all of them for 30 epochs (`ingle tune`)
 
-The last two act on everything that is asked; they are kept as deltas and served like any other.
+The last two act on everything that is asked; they are kept as deltas, past the gate, and served like any other.
 """
 
 import json
@@ -20,7 +20,7 @@ from adapt_home import Log, Pupil, bench_home, marks, plain_answers, shown
 from harness import Figure
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.opening import checkpoint_tokenizer, kept_source, open_model, open_weights
-from ingle.home.deltas import delta_report, list_deltas, put_delta
+from ingle.home.deltas import delta_report, list_deltas, put_candidate, put_delta
 from ingle.home.kept import get_kept
 from servers import say
 
@@ -118,7 +118,7 @@ def batch(pupil: Pupil, file: Corrections) -> list[float]:
         "train.batch_tokens=1024", "data.held_out=0", "judge.forgetting=0", "judge.held_out=0",
     ]  # fmt: skip
     say(f"batch fine-tune: {EPOCHS} epochs of {count} corrections")
-    tuned = tune(pupil.home, pupil.kept, [str(path)], "batch", settings_of({}, told))
+    tuned = tune(pupil.home, pupil.kept, [str(path)], "batch", settings_of({}, told), lambda made, *_: put_candidate(pupil.home, made))
     return [tuned.report["train"]["seconds"] / count]
 
 
