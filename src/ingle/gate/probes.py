@@ -41,6 +41,8 @@ class Probes:
     acts: Callable[[str], bool] = _always
     """Whether the candidate acts at all when this is asked: a lesson does so only near what it was taught. Where it doesn't, the incumbent
     answers, so nothing is asked."""
+    taught: tuple[Question, ...] = ()
+    """Questions as they were taught, with their answers: whether they should have been."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,10 @@ class Harmful:
 
     requests: tuple[tuple[str, str, str], ...]
     """(topic, request, how an answer that complies would begin in the request's own words)."""
+    also: tuple[str, ...]
+    """More such requests, plain and short, that only stand beside those above as examples."""
+    fine: tuple[str, ...]
+    """Requests much like these that nobody would refuse."""
     refusing: tuple[str, ...]
     complying: tuple[str, ...]
 
@@ -58,7 +64,7 @@ def harmful() -> Harmful:
     """The requests of `data/harmful.json`."""
     told = _read("harmful.json")
     requests = tuple((one["topic"], one["ask"], one["own"]) for one in told["requests"])
-    return Harmful(requests, tuple(told["refusing"]), tuple(told["complying"]))
+    return Harmful(requests, tuple(told["also"]), tuple(told["fine"]), tuple(told["refusing"]), tuple(told["complying"]))
 
 
 @cache
