@@ -11,7 +11,8 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from ingle.adapt.memory import ACTIVE, Memory, placed, question_of, within_budget
+from ingle.adapt.asking import parse
+from ingle.adapt.memory import Memory, placed, question_of, within_budget
 from ingle.adapt.scope import ACTS, RECALLS, Scope
 from ingle.core.errors import ContextError, DeltaError, HomeError, NotKept
 from ingle.core.example import Example
@@ -21,7 +22,7 @@ from ingle.engine.language_model import LanguageModel
 from ingle.engine.opening import beside
 from ingle.engine.prefix_cache import common_length
 from ingle.home.deltas import get_delta
-from ingle.home.examples import get_example, list_examples
+from ingle.home.examples import get_example, search_examples
 from ingle.home.kept import Kept
 from ingle.home.lessons import Lesson, list_lessons
 from ingle.home.place import Home
@@ -29,6 +30,8 @@ from ingle.home.place import Home
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+MOST_LOOKED_AT = 64
+"""Examples that share words with a question and are compared with it, the best matches first."""
 MOST_ADAPTERS = 32
 """Lessons of one model that are held ready in memory; each takes 1 to 2 MB."""
 
@@ -67,11 +70,10 @@ class Chooser:
 
     def choose(self, owner: str, model: LanguageModel, kept: Kept, request: Request, memory: bool = True) -> Choice:
         """What acts on this request of this owner's; `memory`: whether memories may be placed in it. Raises HomeError."""
-        question = question_of(request)
-        if not question:
+        if not question_of(request):
             return Choice(model, request)
         lessons = list_lessons(self.engine, owner, kept.digest, acting=True)
-        near = self._near(owner, question)
+        near = self._near(owner, request)
         held = next((lesson for lesson in lessons if lesson.kind == "answers" and near and near[0].example.lesson == lesson.digest), None)
         acts = held if held is not None and near[0].score >= ACTS and near[0].example.state == "learned" else None
         acts = acts or next((lesson for lesson in reversed(lessons) if lesson.kind == "style"), None)
@@ -95,12 +97,27 @@ class Chooser:
         with self._lock:
             self._adapters.clear()
 
-    def _near(self, owner: str, question: str) -> list[Memory]:
+    def _near(self, owner: str, request: Request) -> list[Memory]:
         """What the owner taught, by nearness."""
-        examples = [one for one in list_examples(self.engine, owner, ACTIVE) if one.kind != "rating"]
-        scores = self.scope.score(question, [one.question or one.answer for one in examples])
-        found = [Memory(one, float(score)) for one, score in zip(examples, scores, strict=True)]
+        question = question_of(request)
+        examples = search_examples(self.engine, owner, question, MOST_LOOKED_AT)
+        facts = [one for one in examples if one.kind == "fact"]
+        others = [one for one in examples if one.kind == "correction"]
+        scores = [
+            *self.scope.score(question, [one.question for one in others]),
+            *self.scope.relevance(question, [one.answer for one in facts]),
+        ]
+        found = [Memory(one, float(score)) for one, score in zip([*others, *facts], scores, strict=True)]
+        found = [replace(one, score=min(one.score, self._before(request, one.example))) for one in found if one.score > 0]
         return sorted(found, key=lambda one: (-one.score, -one.example.seq))
+
+    def _before(self, request: Request, example: Example) -> float:
+        """1, unless the example's question leans on what was said before it: then how near that is to what was said before this one."""
+        last = next((text for role, text in reversed(example.before) if role == "user"), "")
+        if not last or not parse(example.question).leans:
+            return 1.0
+        said = next((message.text for message in reversed(request.messages[:-1]) if message.role == "user"), "")
+        return float(self.scope.score(said, [last])[0]) if said else 0.0
 
     def _with_lesson(self, choice: Choice, kept: Kept, lesson: Lesson | None) -> Choice:
         if lesson is None:

@@ -8,11 +8,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from ingle.core.example import Example, State
+from ingle.core.example import Example
 from ingle.core.message import Message, Request, TextPart
 
-ACTIVE: tuple[State, ...] = ("pending", "learning", "learned", "refused", "kept")
-"""States in which an example counts as a memory."""
 MOST = 3
 """Memories of one prompt."""
 BUDGET_TOKENS = 256

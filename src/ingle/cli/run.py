@@ -51,7 +51,7 @@ def command(
     from ingle.cli.generate import event_of, generate
     from ingle.cli.house import enter, record
     from ingle.cli.settings import read_settings
-    from ingle.cli.taught import Taught
+    from ingle.cli.taught import choose_once
     from ingle.core.errors import ConfigError
     from ingle.core.message import Request
     from ingle.serve.record import answer_key, new_seed
@@ -71,16 +71,10 @@ def command(
     opened = open_kept(home, kept, settings.chat)
     messages = () if raw else _messages(opened, text, settings.chat.system, bool(system))
     request = Request(
-        messages=messages,
-        prompt=None if messages else text,
-        max_tokens=settings.chat.max_tokens,
-        stop=tuple(stop or ()),
-        logprobs=logprobs,
+        messages, None if messages else text, max_tokens=settings.chat.max_tokens, stop=tuple(stop or ()), logprobs=logprobs,
         sampling=settings.sampling.sampling(new_seed()),
-    )
-    taught = Taught(home, kept, settings.chat.memory)
-    choice = taught.choose(opened, request)
-    taught.close()
+    )  # fmt: skip
+    choice = choose_once(home, kept, settings.chat.memory, opened, request)
     outcome = generate(choice.model, choice.request, _silent if as_json else _shower())
     if as_json:
         _print_json(choice, request, outcome)

@@ -54,3 +54,12 @@ class Taught:
         """Lets the database go."""
         if self._engine is not None:
             self._engine.dispose()
+
+
+def choose_once(home: Home, kept: Kept, memory: bool, model: "LanguageModel", request: "Request") -> "Choice":
+    """What acts on one request."""
+    taught = Taught(home, kept, memory)
+    try:
+        return taught.choose(model, request)
+    finally:
+        taught.close()
