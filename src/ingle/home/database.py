@@ -41,6 +41,7 @@ _CURES = {
     "readonly": "Give yourself write permission, or set INGLE_HOME to a folder of yours.",
     "unable to open": "Give yourself write permission, or set INGLE_HOME to a folder of yours.",
     "disk i/o": "The disk could not be read or written; check it and its free space.",
+    "no such module": "This Python's SQLite has no full-text search (FTS5); use another Python, or PostgreSQL.",
     "connect": "Check that the server runs and that INGLE_DATABASE_URL is right.",
 }
 

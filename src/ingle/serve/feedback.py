@@ -95,7 +95,9 @@ async def change_memory(
     id_: str, body: MemoryChange, service: Service = Depends(service_of), who: str = Depends(asker)  # noqa: B008
 ) -> dict[str, Any]:  # fmt: skip
     """Puts other words in its place; what had learned the old ones is let go, and learned again."""
-    return example_table(await asyncio.to_thread(edit, service.home, service.engine, who, id_, body.answer, service.record))
+    made = await asyncio.to_thread(edit, service.home, service.engine, who, id_, body.answer, service.record)
+    service.let_lessons_go()
+    return example_table(made)
 
 
 @router.delete("/v1/memory/{id_}", tags=["learning"])
@@ -104,6 +106,7 @@ async def delete_memory(
 ) -> dict[str, Any]:  # fmt: skip
     """Forgets an example: its words, and every lesson that learned from it. `turns`: kept messages that hold the words go too."""
     gone = await asyncio.to_thread(forget, service.home, service.engine, who, id_, service.record, turns, service.forget)
+    service.let_lessons_go()
     left = {"turns_deleted": gone.dropped, "turns_left": [turn.id for turn in gone.turns] if not turns else []}
     account = {"lessons": gone.lessons, "learned_again": gone.again, "scrubbed": gone.scrubbed, **left}
     return {"id": id_, "object": "example", "deleted": True, "ingle": account}

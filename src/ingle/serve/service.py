@@ -8,11 +8,12 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ingle.adapt.choosing import Choice, Chooser
-from ingle.core.errors import IngleError, RequestError
+from ingle.core.errors import HomeError, IngleError, RequestError
 from ingle.core.event import Event
 from ingle.core.message import Chunk, Finish, Message, Request, Usage, Verdict
 from ingle.engine.grammar import Grammar
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from ingle.ledger.row import Row
 
+_SWEEP_S = 5.0
 _SHORT_TEXT = 20_000
 """Characters up to which tokenising (2 ms) is not worth a thread of its own."""
 
@@ -104,6 +106,7 @@ class Service:
         self._scheduler: Scheduler | None = None
         self._database: Engine | None = None
         self._chooser: Chooser | None = None
+        self._sweeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Starts the scheduler's thread; refuses to start without a ledger to write to (LedgerError, HomeError)."""
@@ -111,6 +114,7 @@ class Service:
         self._key = await asyncio.to_thread(answer_key, self.home)
         self._database = await asyncio.to_thread(open_rooms, self.home)
         self._chooser = Chooser(self.home, self._database)
+        self._sweeping = asyncio.create_task(self._sweep())
 
         def post(outcomes: Sequence[Outcome]) -> None:
             if outcomes:
@@ -133,6 +137,20 @@ class Service:
         """Lets go the states of a conversation, or an answer, whose text was deleted."""
         self.scheduler.forget(owner, label)
 
+    def let_lessons_go(self) -> None:
+        """Lets go the lessons that are held ready: one of them has gone, and must not stay in memory either."""
+        assert self._chooser is not None, "start() comes first"
+        self._chooser.forget()
+
+    async def _sweep(self) -> None:
+        """Lets go what lapsed lessons have left in memory, also where another process undid or forgot them."""
+        assert self._chooser is not None, "start() comes first"
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            with suppress(HomeError):  # the next time, then
+                for digest in await asyncio.to_thread(self._chooser.lapsed):
+                    self.scheduler.forget_model(digest)
+
     def record(self, event: Event) -> None:
         """Adds a fact of another kind, and waits until it would survive a power cut; not for the event loop. Raises what writing raises."""
         self.recorder.add(event).result()
@@ -147,6 +165,8 @@ class Service:
     async def close(self) -> None:
         """Drains, and waits until all facts are written."""
         await self.drain()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
         await asyncio.to_thread(self.recorder.close)
         if self._database is not None:
             self._database.dispose()
