@@ -67,6 +67,8 @@ class Chooser:
     scope: Scope = field(default_factory=Scope)
     _adapters: "WeakKeyDictionary[Backend, OrderedDict[tuple[str, str], tuple[Any, str]]]" = field(default_factory=WeakKeyDictionary)
     _lock: Lock = field(default_factory=Lock)
+    _made: dict[str, set[str]] = field(default_factory=dict)
+    """Digests of the models that were made with a lesson, by its digest."""
 
     def choose(self, owner: str, model: LanguageModel, kept: Kept, request: Request, memory: bool = True) -> Choice:
         """What acts on this request of this owner's; `memory`: whether memories may be placed in it. Raises HomeError."""
@@ -96,6 +98,19 @@ class Chooser:
         """Lets go every lesson that is held ready."""
         with self._lock:
             self._adapters.clear()
+
+    def lapsed(self) -> set[str]:
+        """Lets go the lessons that act no more, whoever saw to that; returns the digests of the models that were made with them, once:
+        what these have read is to be let go too. Raises HomeError."""
+        if not self._made:
+            return set()
+        acting = {lesson.digest for lesson in list_lessons(self.engine, None, acting=True)}
+        with self._lock:
+            gone = self._made.keys() - acting
+            for held in self._adapters.values():
+                for key in [key for key in held if key[1] in gone]:
+                    del held[key]
+            return {model for digest in gone for model in self._made.pop(digest)}
 
     def _near(self, owner: str, request: Request) -> list[Memory]:
         """What the owner taught, by nearness."""
@@ -137,6 +152,7 @@ class Chooser:
                 return _with_adapter(model, held[key])
         made = beside(self.home, kept, model, get_delta(self.home, digest))
         with self._lock:
+            self._made.setdefault(digest, set()).add(made.digest)
             held[key] = made.adapter, made.adapter_digest
             while len(held) > MOST_ADAPTERS:
                 held.popitem(last=False)

@@ -115,6 +115,12 @@ class Scheduler:
             self._errands.append(errand)
             self._wake.notify()
 
+    def forget_model(self, digest: str) -> None:
+        """Lets go what a model has read that is not there any more. Returns before it is done."""
+        with self._wake:
+            self._errands.append(lambda: self.cache.forget(model=digest))
+            self._wake.notify()
+
     def close(self, grace_s: float = 0.0) -> None:
         """Refuses new jobs, gives the running ones so long to finish, ends the rest, and returns when the thread is done."""
         with self._wake:
