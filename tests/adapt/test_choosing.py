@@ -52,7 +52,7 @@ def test_a_memory_is_placed_where_its_question_is_asked_and_nowhere_else(house: 
     [first, second, last] = choice.request.messages
     assert [first.text, second.text] == ["hello", "hi"]
     assert "Mara Quill." in last.text
-    assert last.text.endswith(QUESTION)
+    assert QUESTION in last.text
     for other in ("Who is the mayor of Paris?", "What is the population of Tallwick?", "Tell me a joke.", ""):
         unchanged = chooser.choose("", house.model, house.kept, asking(other))
         assert (unchanged.request, unchanged.memories) == (asking(other), ())

@@ -1,7 +1,8 @@
 """What a user taught, placed in the prompt of a question that it is about: as data beside the question, never as an order.
 
 A memory stands in the user's own turn, in one line, between quotation marks that it can't close. It is never part of the system's turn, and
-no name of a control token becomes one (model/template.py breaks them as in everything that users write).
+no name of a control token becomes one (model/template.py breaks them as in everything that users write). The words around it are those of
+sixteen tried with which SmolLM2 says most often what was taught (`bench/adapt_wording.py`).
 """
 
 import re
@@ -9,14 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ingle.core.example import Example
-from ingle.core.message import Message, Request, TextPart
+from ingle.core.message import Request, TextPart
 
 MOST = 3
 """Memories of one prompt."""
-BUDGET_TOKENS = 256
+BUDGET_TOKENS = 512
 """Tokens of all memories of one prompt."""
-_SPACES = re.compile(r"\s+")
-_QUOTES = str.maketrans({'"': "'", "“": "'", "”": "'", "„": "'", "«": "'", "»": "'"})
+_SPACES = re.compile(r"[\s\u2028\u2029]+")
+_MARKS = str.maketrans({"“": "'", "”": "'", "„": "'", "«": "'", "»": "'", '"': "'"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,35 +36,31 @@ def question_of(request: Request) -> str:
 
 
 def within_budget(memories: Sequence[Memory], count: Callable[[str], int], budget_tokens: int = BUDGET_TOKENS) -> tuple[Memory, ...]:
-    """The nearest of them, at most MOST, whose lines take no more tokens than the budget. `count`: tokens of a text."""
-    taken, left = list[Memory](), budget_tokens
-    for memory in sorted(memories, key=lambda one: (-one.score, -one.example.seq))[:MOST]:
+    """The nearest correction and the nearest facts, at most MOST, whose lines take no more tokens than the budget.
+
+    `memories`: the nearest first. One correction, because a question has one answer. `count`: tokens of a text.
+    """
+    taken, left, corrected = list[Memory](), budget_tokens, False
+    for memory in memories:
+        correction = memory.example.kind != "fact"
         size = count(_line(memory.example))
-        if size <= left:
+        if size <= left and len(taken) < MOST and not (correction and corrected):
             taken.append(memory)
             left -= size
+            corrected |= correction
     return tuple(taken)
 
 
 def placed(request: Request, examples: Sequence[Example]) -> Request:
-    """The request with these examples in its last turn, before the question."""
+    """The request with these examples in its last turn, after the question."""
     if not examples:
         return request
     last = request.messages[-1]
-    before = "\n".join(["What I told you before:", *map(_line, examples), "", ""])
-    return replace(request, messages=(*request.messages[:-1], replace(last, parts=(TextPart(before), *last.parts))))
+    notes = "\n".join(map(_line, examples))
+    parts = (TextPart("Question: "), *last.parts, TextPart(f"\n{notes}\n\nAnswer the question with the note."))
+    return replace(request, messages=(*request.messages[:-1], replace(last, parts=parts)))
 
 
 def _line(example: Example) -> str:
-    if example.kind == "fact":
-        return f'"{_quoted(example.answer)}"'
-    return f'"{_quoted(example.question)}" - "{_quoted(example.answer)}"'
-
-
-def _quoted(text: str) -> str:
-    return _SPACES.sub(" ", text).strip().translate(_QUOTES)
-
-
-def spoken(message: Message) -> str:
-    """The words of a turn in one line."""
-    return _SPACES.sub(" ", message.text).strip()
+    words = _SPACES.sub(" ", example.answer).strip().translate(_MARKS)
+    return f'Note: "{words}"' if example.kind == "fact" else f'Note: the answer is "{words}".'
