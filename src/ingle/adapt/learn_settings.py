@@ -1,7 +1,8 @@
 """Section `[learn]` of `config.toml`. Imports nothing that learns."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from ingle.adapt.settings import LessonSettings
 from ingle.core.errors import ConfigError
 
 RATINGS = 5
@@ -22,6 +23,8 @@ class LearnSettings:
     """It stays so long when all is learned, its model in memory: the next lesson then begins some seconds sooner."""
     ratings: int = RATINGS
     """New ratings after which a style is learned from all of them."""
+    lesson: LessonSettings = field(default_factory=LessonSettings)
+    """How a correction is taught. Lessons are learned anew with the settings of then: what is forgotten leaves no trace in either case."""
 
     def __post_init__(self) -> None:
         for name, least in (("beside", 0), ("memory_mb", 0), ("idle_s", 0), ("ratings", 1)):

@@ -142,9 +142,10 @@ class Learner:
         return replace(outcome, seconds=time.perf_counter() - began)
 
     def _taught(self, work: Work, keep_old: bool) -> Outcome:
-        began = time.perf_counter()
+        began, taught_s = time.perf_counter(), 0.0
         try:
             candidate = self._salted(work, self.school.teach(work))
+            taught_s = time.perf_counter() - began
             verdict = self.school.judge(work, candidate)
             delta, reasons = verdict.delta if verdict.accepted else None, tuple(verdict.reasons)
         except MemoryError:
@@ -164,7 +165,7 @@ class Learner:
         except NotKept:
             self._sweep(work.owner, delta.digest)
             raise
-        self.sink(accepted_event(lesson, {"seconds": round(seconds, 3), "instead_of": len(replaced)}))
+        self.sink(accepted_event(lesson, {"seconds": round(seconds, 3), "teaching_s": round(taught_s, 3), "instead_of": len(replaced)}))
         for old in replaced:
             if set(old.examples) <= set(work.ids):  # else it comes back if what superseded it is undone
                 drop_lesson(self.engine, work.owner, old.digest)

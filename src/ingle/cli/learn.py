@@ -76,8 +76,9 @@ def _follow(home: "Home", engine: "Engine", settings: "Settings", stay: bool, at
     from ingle.cli.output import note
     from ingle.ledger.chain import Ledger
 
-    signals, sink, school = worker.Signals(), Ledger(engine, home.keys).append, school_of(home, engine)
-    worker.give_way()
+    signals, sink, school = worker.Signals(), Ledger(engine, home.keys).append, school_of(home, engine, settings.learn.lesson)
+    if stay:
+        worker.give_way()
     if attached:
         worker.listen(signals, sys.stdin.buffer)
         return worker.follow(home, engine, school, sink, settings.learn, signals)
@@ -94,7 +95,7 @@ def _together(home: "Home", engine: "Engine", settings: "Settings", model: str) 
     from ingle.ledger.chain import Ledger
 
     with home.lock(LOCK, note), Interrupt() as interrupt:
-        school, watch = school_of(home, engine), Watch(note, interrupt.asked)
+        school, watch = school_of(home, engine, settings.learn.lesson), Watch(note, interrupt.asked)
         learner = Learner(home, engine, school, Ledger(engine, home.keys).append, watch, settings.learn.ratings)
         learner.start()
         return Learned((*learn_once(learner).outcomes, *consolidate(learner, model).outcomes))
