@@ -170,3 +170,16 @@ def test_a_damaged_lesson_is_told_and_the_answer_goes_on(house: House) -> None:
     assert said(choice) == said(Choice(house.model, asking(QUESTION)))
     with pytest.raises(DeltaError):
         get_delta(house.home, digest).check_base("another")
+
+
+def test_what_lapsed_is_let_go_once_whoever_saw_to_it(house: House) -> None:
+    chooser, digests = Chooser(house.home, house.engine), []
+    for seed, question in enumerate((QUESTION, "How tall is Mount Brell?")):
+        digests.append(lesson(house, house.teach(question, "x"), seed=seed))
+        choice = chooser.choose("", house.model, house.kept, asking(question), memory=False)
+        assert choice.lessons == (digests[-1],)
+    assert chooser.lapsed() == set()
+    set_acting(house.engine, "", digests[1], False, "undone")
+    assert chooser.lapsed() == {choice.model.digest}
+    assert chooser.lapsed() == set()
+    assert chooser.choose("", house.model, house.kept, asking(QUESTION), memory=False).lessons == (digests[0],)
