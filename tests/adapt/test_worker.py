@@ -58,7 +58,7 @@ def test_killed_at_any_moment_nothing_is_lost_and_nothing_learned_twice(school_h
     for number in range(3):
         house.teach(f"{QUESTIONS[0]} Number {number}", ANSWERS[0], "" if number % 2 else "key-1")
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.adapt.killed", str(house.home.root), "4", "11"]
+    command = [sys.executable, "-m", "tests.adapt.killed", str(house.home.root), "3", "11"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment, timeout=300)
     assert (done.returncode, done.stdout) == (0, "learned 3\n"), (done.stdout, done.stderr[-2000:])
     assert len(acting(house)) == 3 and not stray(house)

@@ -21,7 +21,7 @@ def learner_beside(service: Service, settings: LearnSettings, overrides: Sequenc
         yield
         return
     options = [part for one in overrides for part in ("--set", one)]
-    command = [sys.executable, "-m", "ingle", "learn", "--attached", *options]
+    command = [sys.executable, "-P", "-m", "ingle", "learn", "--attached", *options]
     supervisor = Supervisor(
         service.home,
         lambda: open_rooms(service.home),
