@@ -37,12 +37,13 @@ def test_what_a_memory_says_stays_a_quotation_in_the_users_turn(house: House, ho
     assert request.messages[:-1] == asking().messages[:-1]
     assert request.messages[-1].role == "user"
     first, note, empty, order = request.messages[-1].text.splitlines()
-    assert (first, empty, order) == (f"Question: {QUESTION}", "", "Answer the question with the note.")
+    assert (first, empty) == (f"Question: {QUESTION}", "")
     begin = 'Note: "' if kind == "fact" else 'Note: the answer is "'
     assert note.startswith(begin)
     inner = note.removeprefix(begin).removesuffix(".").removesuffix('"')
-    assert '"' not in inner
-    assert not set("“”„«»") & set(inner)
+    assert not set('"“”„«»') & set(inner)
+    said = "Answer the question with the note." if kind == "fact" else "Give the answer of the note"
+    assert order in (said, f"{said}.", f'{said}: "{inner}".')
     pieces = render(house.model.tokenizer, request.messages)
     plain = render(house.model.tokenizer, placed(asking(), [taught("Mara", kind)]).messages)
     control = [piece for piece in pieces if isinstance(piece, ControlToken)]

@@ -1,8 +1,8 @@
 """What a user taught, placed in the prompt of a question that it is about: as data beside the question, never as an order.
 
 A memory stands in the user's own turn, in one line, between quotation marks that it can't close. It is never part of the system's turn, and
-no name of a control token becomes one (model/template.py breaks them as in everything that users write). The words around it are those of
-sixteen tried with which SmolLM2 says most often what was taught (`bench/adapt_wording.py`).
+no name of a control token becomes one (model/template.py breaks them as in everything that users write). The words around it are those, of
+more than twenty tried, with which SmolLM2 says most often what was taught (`bench/adapt_wording.py`).
 """
 
 import re
@@ -16,6 +16,8 @@ MOST = 3
 """Memories of one prompt."""
 BUDGET_TOKENS = 512
 """Tokens of all memories of one prompt."""
+_SHORT = 200
+"""Characters of an answer that is said twice."""
 _SPACES = re.compile(r"[\s\u2028\u2029]+")
 _MARKS = str.maketrans({"“": "'", "”": "'", "„": "'", "«": "'", "»": "'", '"': "'"})
 
@@ -57,10 +59,21 @@ def placed(request: Request, examples: Sequence[Example]) -> Request:
         return request
     last = request.messages[-1]
     notes = "\n".join(map(_line, examples))
-    parts = (TextPart("Question: "), *last.parts, TextPart(f"\n{notes}\n\nAnswer the question with the note."))
-    return replace(request, messages=(*request.messages[:-1], replace(last, parts=parts)))
+    after = TextPart(f"\n{notes}\n\n{_order(examples)}")
+    return replace(request, messages=(*request.messages[:-1], replace(last, parts=(TextPart("Question: "), *last.parts, after))))
 
 
 def _line(example: Example) -> str:
-    words = _SPACES.sub(" ", example.answer).strip().translate(_MARKS)
-    return f'Note: "{words}"' if example.kind == "fact" else f'Note: the answer is "{words}".'
+    return f'Note: "{_quoted(example)}"' if example.kind == "fact" else f'Note: the answer is "{_quoted(example)}".'
+
+
+def _order(examples: Sequence[Example]) -> str:
+    """Ours, at the end. A small model follows it better where the answer is in it too."""
+    answer = next((_quoted(example) for example in examples if example.kind != "fact"), None)
+    if answer is None:
+        return "Answer the question with the note."
+    return f'Give the answer of the note: "{answer}".' if len(answer) <= _SHORT else "Give the answer of the note."
+
+
+def _quoted(example: Example) -> str:
+    return _SPACES.sub(" ", example.answer).strip().translate(_MARKS)
