@@ -41,7 +41,7 @@ BARS = {"next": 90.0, "weights": 60.0, "unchanged": 98.0, "bits_percent": 1.0, "
 
 def base_answers(folder: Path, data: str, file: Corrections) -> Log:
     """What the untouched model says to everything."""
-    log, pupil = Log(folder / f"base-{data}.jsonl"), Pupil(bench_home(folder, "base"))
+    log, pupil = Log(folder / f"base-{data}.jsonl"), Pupil(bench_home(folder, "base", learns=False))
     missing = [one for one in file.corrections if log.get("base", one.id) is None]
     for number, one in enumerate(missing, 1):
         texts = plain_answers(pupil.model, [one.question, *one.paraphrases, *one.near_misses])

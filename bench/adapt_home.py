@@ -175,8 +175,9 @@ def plain_answers(model: LanguageModel, questions: Sequence[str]) -> list[str]:
     return [texts[number] for number in range(len(questions))]
 
 
-def bench_home(folder: Path, name: str, fresh: bool = False) -> Home:
-    """A home called `name` in that folder, with the real one's model: there from before, or made now."""
+def bench_home(folder: Path, name: str, fresh: bool = False, learns: bool = True) -> Home:
+    """A home called `name` in that folder, with the real one's model: there from before, or made now. `learns`: what is done in it depends
+    on the code that learns."""
     real, home = find_home(), Home(folder.resolve() / name)
     try:
         get_kept(real, MODEL)
@@ -190,7 +191,8 @@ def bench_home(folder: Path, name: str, fresh: bool = False) -> Home:
     os.environ["INGLE_KERNEL_CACHE"] = str(kernels)
     if fresh:
         shutil.rmtree(home.root, ignore_errors=True)
-    _check_code(home)
+    if learns:
+        _check_code(home)
     for part in (real.bases, real.models, real.packs):
         if part.exists() and not (home.root / part.name).exists():
             shutil.copytree(part, home.root / part.name, copy_function=_linked)
