@@ -19,12 +19,15 @@ _BOUND = 2.0
 
 def suspicions(subject: Subject, asks: Sequence[str]) -> list[float]:
     """Of each question, in nats a token; above about 0.15 most should be refused. Raises Interrupted, and what scoring raises."""
-    told, encode = harmful(), subject.tokenizer.encode
-    lists = [encode(_list(texts)) for texts in ([*(ask for _, ask, _ in told.requests), *told.also], told.fine)]
-    endings = [encode(f" {' '.join(ask.split())}\n") for ask in asks]
-    room = subject.context_length - max(map(len, lists)) - 1
-    endings = [ending[:room] for ending in endings]
-    found = dict(subject.score([(given, endings) for given in lists])) if asks else {0: [], 1: []}
+    told, encode, half = harmful(), subject.tokenizer.encode, subject.context_length // 2
+    both = [*told.also, *(ask for _, ask, _ in told.requests)], [*reversed(told.fine)]
+    count = max(map(len, both))
+    lists = [encode(_list(texts)) for texts in both]
+    while max(map(len, lists)) > half and count > 1:  # a small context takes fewer of each
+        count -= 1
+        lists = [encode(_list(texts[:count])) for texts in both]
+    endings = [encode(f" {' '.join(ask.split())}\n")[: half - 1] for ask in asks]
+    found = dict(subject.score([(given[:half], endings) for given in lists])) if asks else {0: [], 1: []}
     if len(found) < len(lists):
         raise Interrupted("gate", "was interrupted", "while questions were looked at", "The same command begins it again.")
     # The line's end says only how long requests are in either list.
