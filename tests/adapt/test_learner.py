@@ -1,5 +1,7 @@
 """The learner: what is pending becomes lessons that act, once each, whatever happens in between."""
 
+from pathlib import Path
+
 import pytest
 
 from ingle.adapt.learner import School, Watch, consolidate
@@ -10,6 +12,7 @@ from ingle.home.lessons import list_lessons
 from ingle.home.pull import pull
 from tests.adapt.conftest import House
 from tests.adapt.lessons import ANSWERS, POLICY, QUESTIONS, acting, facts, learn, learner, lenient, logits, stray
+from tests.cli.place import write_model
 
 
 @pytest.fixture
@@ -158,3 +161,17 @@ def test_lessons_go_with_their_model_and_are_learned_again_when_it_is_back(schoo
     pull(house.home, str(tiny_folder), lambda _folder: None, "tiny")
     [lesson] = learn(house).lessons
     assert lesson.digest == digest
+
+
+def test_another_base_under_the_name_learns_what_the_old_one_knew(school_house: House, tmp_path: Path) -> None:
+    house = school_house
+    taught = house.teach(QUESTIONS[0], ANSWERS[0])
+    learn(house)
+    [old] = list_lessons(house.engine, "")
+    other = write_model(tmp_path / "other")
+    pull(house.home, str(other), lambda _folder: None, "tiny", update=True)
+    assert not house.home.delta_folder(old.digest).exists(), "it went with the files that it was made for"
+    [lesson] = learn(house).lessons
+    assert lesson.examples == (taught.id,)
+    assert (lesson.stack, acting(house)) == (house.kept.digest, [(taught.id,)])
+    assert lesson.stack != old.stack
