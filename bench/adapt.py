@@ -28,7 +28,9 @@ from adapt_bits import bits_change, held_out
 from adapt_data import Correction, Corrections, hit, read
 from adapt_home import FOLDER, MODEL, Log, Pupil, allow_other_code, bench_home, marks, plain_answers, share, shown
 from harness import Figure, finish, show
+from ingle.adapt.learner import consolidate
 from ingle.home.examples import list_examples
+from ingle.home.lessons import list_lessons
 from servers import say, start_bench
 
 EXAMPLES = """  python bench/adapt.py
@@ -74,10 +76,12 @@ def course(pupil: Pupil, order: Sequence[Correction], log: Log, base: Log, learn
             say(f"{number} of {len(order)} corrections taught")
 
 
-def ask_at_the_end(pupil: Pupil, order: Sequence[Correction], unrelated: Sequence[str], log: Log, base: Log) -> None:
+def ask_at_the_end(
+    pupil: Pupil, order: Sequence[Correction], unrelated: Sequence[str], log: Log, base: Log, what: str = "end"
+) -> None:  # fmt: skip
     """Everything once more, memory off; and what must not change with memory on too."""
     for number, one in enumerate(order, 1):
-        if log.get("end", one.id) is not None:
+        if log.get(what, one.id) is not None:
             continue
         before = _row(base, one.id)
         answers = pupil.answers([one.question, *one.paraphrases, *one.near_misses], memory=False)
@@ -87,16 +91,16 @@ def ask_at_the_end(pupil: Pupil, order: Sequence[Correction], unrelated: Sequenc
         same = [answer.text == old for answer, old in zip(near, before["near"], strict=True)]
         same_with = [answer.text == old for answer, old in zip(with_memory, before["near"], strict=True)]
         acted = [bool(answer.lessons) for answer in answers]
-        log.put("end", one.id, hits=good, same=same, same_with_memory=same_with, acted=acted, texts=[answer.text for answer in answers])
+        log.put(what, one.id, hits=good, same=same, same_with_memory=same_with, acted=acted, texts=[answer.text for answer in answers])
         if number % 10 == 0:
-            say(f"at the end: {number} of {len(order)} corrections asked")
-    if log.get("end", "unrelated") is None:
+            say(f"at the {what}: {number} of {len(order)} corrections asked")
+    if log.get(what, "unrelated") is None:
         old = _row(base, "unrelated")["texts"]
         same, same_with = (
             [answer.text == text for answer, text in zip(pupil.answers(unrelated, memory=memory), old, strict=True)]
             for memory in (False, True)
         )
-        log.put("end", "unrelated", same=same, same_with_memory=same_with)
+        log.put(what, "unrelated", same=same, same_with_memory=same_with)
 
 
 def summary(order: Sequence[Correction], logs: Sequence[Log], base: Log, what: str) -> dict[str, Any]:
@@ -125,6 +129,16 @@ def summary(order: Sequence[Correction], logs: Sequence[Log], base: Log, what: s
         for kind in sorted({one.kind for one in order})
     }
     return result
+
+
+def consolidated(pupil: Pupil) -> dict[str, Any]:
+    """All lessons made into one, if the gate lets it in."""
+    began = time.perf_counter()
+    with pupil.home.lock("learner", timeout_s=0):
+        outcomes = consolidate(pupil.learner()).outcomes
+    lessons = list_lessons(pupil.engine, "", pupil.kept.digest, acting=True)
+    reasons = [reason for outcome in outcomes for reason in outcome.reasons]
+    return {"seconds": time.perf_counter() - began, "lessons": len(lessons), "reasons": reasons}
 
 
 def learned(order: Sequence[Correction], logs: Sequence[Log]) -> dict[str, Any]:
@@ -190,7 +204,13 @@ def _ours(
         if "weights" in parts and learn:
             ask_at_the_end(pupil, order, file.unrelated, log, base)
         if "bits" in parts and learn:
-            bits.append(bits_change(pupil, held_out(pupil.home, options.documents)))
+            if log.get("bits", "all") is None:
+                log.put("bits", "all", **bits_change(pupil, held_out(pupil.home, options.documents)))
+            bits.append(log.rows["bits", "all"])
+        if options.consolidate and learn:
+            if log.get("consolidated", "all") is None:
+                log.put("consolidated", "all", **consolidated(pupil))
+            ask_at_the_end(pupil, order, file.unrelated, log, base, "together")
         logs.append(log)
         pupil.close()
     if learn:
@@ -207,6 +227,10 @@ def _ours(
         table.append(["ours, weights alone", *cells, bits_shown, f"{seconds.get('median', 0):.1f}"])
         table.append(["ours, weights and memory", "", "", shown(end["near_with_memory"]), shown(end["unrelated_with_memory"]), "", ""])
         say(f"unchanged in all: {shown(end['unchanged'])}, with memory {shown(end['unchanged_with_memory'])}")
+    if options.consolidate and learn:
+        end = result["together"] = summary(file.corrections, logs, base, "together")
+        result["consolidated"] = [log.rows["consolidated", "all"] for log in logs]
+        table.append(["ours, consolidated", *(shown(end[key]) for key in ("own", "paraphrases", "near", "unrelated")), "", ""])
 
 
 def _numbers(text: str) -> list[int]:
@@ -220,6 +244,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, default=0, help="corrections; 0 = all")
     parser.add_argument("--seeds", type=_numbers, default=[0, 1, 2], help="of the order and of lessons: 0,1,2")
     parser.add_argument("--no-learn", dest="learn", action="store_false", help="only teach and ask, with --part next")
+    parser.add_argument("--consolidate", action="store_true", help="at the end make one lesson of all, and ask once more")
     parser.add_argument("--documents", type=int, default=60, help="of held-out text, for bits")
     parser.add_argument("--speed-corrections", type=int, default=20)
     parser.add_argument("--cases", type=int, default=20, help="of undo, and as many of erase")

@@ -43,8 +43,8 @@ EXAMPLES = """  python bench/adapt_kill.py
   python bench/adapt_kill.py --kills 5 --seed 7 --most-seconds 10
 """
 BROKEN = (OSError, HTTPException)
-LEARNER_S, SETTLE_S = 120.0, 90.0
-"""Within which a learner must be there again, and must have got one further correction done when nobody kills it."""
+LEARNER_S, SETTLE_S, ORPHAN_S = 120.0, 300.0, 30.0
+"""Within which a learner must be there again; must have got one further correction done when nobody kills it; must end after its server."""
 
 
 @dataclass
@@ -147,6 +147,23 @@ def kill_learner(server: Server, problems: list[str]) -> bool:
     return True
 
 
+def orphans(learners: Sequence[int], problems: list[str]) -> None:
+    """Learners of a server that is gone must go too."""
+    begin = time.perf_counter()
+    while left := [pid for pid in learners if _lives(pid)]:
+        if time.perf_counter() - begin > ORPHAN_S:
+            problems.append(f"{len(left)} learners outlive their server by {ORPHAN_S:.0f} s")
+            return
+        time.sleep(0.1)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def check(home: Home, engine: "Engine", acknowledged: dict[str, Correction], problems: list[str]) -> Counter[str]:
     """What is wrong goes to `problems`. Returns how many examples there are of each state."""
     examples = {one.id: one for one in list_examples(engine, OWNER)}  # first: what is learned in it has its lesson in the next line
@@ -232,8 +249,10 @@ def main() -> None:
             if draw.random() < 0.4:
                 counts["kills of the learner"] += kill_learner(server, problems)
             else:
+                learners = learner_of(server)
                 server.process.send_signal(signal.SIGKILL)
                 counts["kills of the server"] += 1
+                orphans(learners, problems)
                 users.end()
                 server.stop(signal.SIGKILL)
                 server = users = None
