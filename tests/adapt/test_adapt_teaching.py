@@ -31,6 +31,7 @@ SETTINGS = LessonSettings(
     wordings=3,
     contrasts=2,
     contrast_weight=0.05,
+    most_drift=50.0,
     contrast_tokens=4,
     max_steps=60,
     precision="fp32",

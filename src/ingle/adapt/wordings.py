@@ -56,7 +56,7 @@ def parts_of(question: str) -> Parts:
     text = " ".join(question.split()).rstrip("?!. ")
     found = _ASKING.match(text)
     bare = text[found.end() :] if found and len(text) - found.end() > 8 else text
-    bare = bare or text
+    bare = _resolved(bare)
     first = bare.split(" ")[0]
     if first.lower() in _STOP or first.lower().rstrip("'s") in _STOP:
         bare = bare[:1].lower() + bare[1:] if first != "I" else bare
@@ -64,15 +64,34 @@ def parts_of(question: str) -> Parts:
     return Parts(bare, bare[start:stop], (start, stop))
 
 
+def _resolved(text: str) -> str:
+    """`I am writing about x; when did it open` → `when did x open`: the clause that asks, the thing in place of its pronoun."""
+    if not (found := re.match(rf"^(?P<told>.+?)[,;:.!] +(?P<asked>(?:{_WH})\b.+)$", text, re.IGNORECASE)):
+        return text
+    pronoun = re.search(r"\b(?:it|its|that|they|their|them|this|he|she)\b", found["asked"], re.IGNORECASE)
+    if not pronoun or re.match(rf"^(?:{_WH})\b", found["told"], re.IGNORECASE):
+        return text
+    start, stop = _thing(found["told"])
+    thing = found["told"][start:stop]
+    if whole := re.search(rf"\b(?:the|my|our) [\w'-]+ of {re.escape(thing)}", found["told"]):
+        thing = whole.group()
+    owner = "'s" if pronoun.group().lower() in ("its", "their") else ""
+    return f"{found['asked'][: pronoun.start()]}{thing}{owner}{found['asked'][pronoun.end() :]}"
+
+
 def _thing(text: str) -> tuple[int, int]:
     """What a question is about: what stands in quotes, else the longest name, else what follows the last small word."""
     if quoted := re.search(r'["“][^"”]+["”]', text):
         return quoted.span()
     name = r"(?:[A-Z0-9][\w'’&/-]*)"
-    runs = list(re.finditer(rf"(?:(?:the|my|our) )?{name}(?: (?:of |and |& |the )*{name})*(?: [a-z-]+(?=$|,|;|\?))?", text))
+    runs = list(re.finditer(rf"(?:(?:the|my|our) )?{name}(?: (?:of |and |& |the )*{name})*(?: [a-z-]+(?=,|;|\?|$))?", text))
     runs = [run for run in runs if run.group().lower() not in _STOP and not re.match(r"^I(?:'|$| )", run.group())]
     if runs:
-        return max(runs, key=lambda run: len(run.group())).span()
+        start, stop = max(runs, key=lambda run: len(run.group())).span()
+        verb = re.search(r" [a-z-]+$", text[start:stop])
+        if verb and re.search(r"\b(?:did|do|does|was|were) $", text[:start]):  # "when did the Old Mill open"
+            stop -= len(verb.group())
+        return start, stop
     phrases = list(
         re.finditer(r"(?:\b(?:the|my|our|a|an|this) )[\w'-]+(?: (?!(?:is|are|was|were|has|have|does|do|did)\b)[\w'-]+){0,2}", text)
     )

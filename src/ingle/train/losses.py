@@ -27,9 +27,14 @@ def cross_entropy(states: Tensor, head: Tensor, targets: Tensor, chunk: int = CH
     return total
 
 
-def distillation(states: Tensor, head: Tensor, teacher: Teacher, temperature: float = 1.0, chunk: int = CHUNK) -> Tensor:
-    """Sum over rows of τ² · KL(teacher ‖ student), both softened by the temperature τ (arXiv 1503.02531). Shapes as `cross_entropy`."""
-    total: Tensor = _Summed.apply(states, head, _Softened(teacher, temperature), chunk)  # type: ignore[no-untyped-call]
+def distillation(
+    states: Tensor, head: Tensor, teacher: Teacher, temperature: float = 1.0, chunk: int = CHUNK, seen: Tensor | None = None
+) -> Tensor:
+    """Sum over rows of τ² · KL(teacher ‖ student), both softened by the temperature τ (arXiv 1503.02531). Shapes as `cross_entropy`.
+
+    `seen` [A]: is filled with what each row adds.
+    """
+    total: Tensor = _Summed.apply(states, head, _Softened(teacher, temperature, seen), chunk)  # type: ignore[no-untyped-call]
     return total
 
 
@@ -60,8 +65,8 @@ class _Targets:
 class _Softened:
     """Distillation of a chunk."""
 
-    def __init__(self, teacher: Teacher, temperature: float) -> None:
-        self._teacher, self._temperature = teacher, temperature
+    def __init__(self, teacher: Teacher, temperature: float, seen: Tensor | None = None) -> None:
+        self._teacher, self._temperature, self._seen = teacher, temperature, seen
 
     def __call__(self, at: slice, logits: Tensor) -> tuple[Tensor, Tensor]:
         """See `_Targets`."""
@@ -69,7 +74,10 @@ class _Softened:
         ours = (logits / tau).log_softmax(-1)
         theirs = (self._teacher(at).to(logits.dtype) / tau).log_softmax(-1)
         chances = theirs.exp()
-        loss = tau * tau * (chances * (theirs - ours)).sum()
+        losses = tau * tau * (chances * (theirs - ours)).sum(-1)
+        if self._seen is not None:
+            self._seen[at] = losses
+        loss = losses.sum()
         return loss, ours.exp_().sub_(chances).mul_(tau)
 
 
