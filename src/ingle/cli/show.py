@@ -72,11 +72,15 @@ def command(
 
 def _training_lines(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """How a base came about that was trained from scratch."""
+    from ingle.core.energy import reported
+
     train, held_out = report["train"], report["held_out"]
     yield "  made by", f"{report['command'] or 'a program'} (seed {report['seed']}, {report['created_at']})"
     yield "  data", f"{report['texts']:,} texts, of which {train['tokens']:,} tokens were read (digest {report['data_digest']})"
     if held_out["after"] is not None:
         yield "  held out", f"loss {held_out['before']:.4f} before, {held_out['after']:.4f} after, in training"
+    if energy := reported(train):
+        yield "  energy", str(energy)
     for one in report["served"]:
         interval = f"({one['low']:.4f} … {one['high']:.4f}, n = {one['n']})"
         yield "  measured", f"{one['of']}: {one['name'].replace('_', ' ')} {one['value']:.4f} {one['unit']} {interval}"
@@ -108,6 +112,7 @@ def _delta(home: "Home", digest: str) -> dict[str, Any]:
 def _delta_lines(delta: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The same for people."""
     from ingle.cli.output import size
+    from ingle.core.energy import reported, total
 
     origin, report = delta["origin"], delta["report"] or {}
     how = origin.get("method", delta["kind"])
@@ -120,6 +125,9 @@ def _delta_lines(delta: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     held_out = report.get("held_out") or {}
     if held_out.get("before") is not None and held_out.get("after") is not None:
         yield "  held out", f"loss {held_out['before']:.4f} before, {held_out['after']:.4f} after, in training"
+    parts = [report.get("train") or {}, *(report.get("lessons") or {}).values()]
+    if metered := [energy for part in parts if (energy := reported(part))]:
+        yield "  energy", f"{total(metered)}, to train it"
     for figure in report.get("served") or ():
         interval = f"({figure['low']:.4f} … {figure['high']:.4f}, n = {figure['n']})"
         yield "  measured", f"{figure['name'].replace('_', ' ')} {figure['value']:.4f} {figure['unit']} {interval}"

@@ -76,6 +76,12 @@ def energy_in(facts: Mapping[str, Any]) -> Energy | None:
     return Energy(float(joules or 0), float(low or 0), float(high or 0), str(source))
 
 
+def reported(part: Mapping[str, Any]) -> Energy | None:
+    """The energy in (a part of) a report that was written as plain tables; None where it was not metered."""
+    table = part.get("energy")
+    return Energy(**table) if table and table.get("source") else None
+
+
 def amount(joules: float) -> str:
     """Joules for people: 0.42 J, 31 J, 4.2 kJ, 1.3 MJ."""
     for unit in ("J", "kJ", "MJ", "GJ"):
