@@ -25,6 +25,8 @@ def command(
     """Show what a kept model is made of."""
     from ingle.cli.house import enter
     from ingle.cli.output import print_json, printable, size
+    from ingle.energy.label import load as load_label
+    from ingle.energy.label import to_table as label_table
     from ingle.home.base import base_report, read_base
     from ingle.home.kept import get_kept
     from ingle.model.checkpoint import expected_shapes, open_checkpoint
@@ -37,12 +39,14 @@ def command(
     made = [_delta(home, digest) for digest in kept.deltas]
     packs, served = _served(home, kept)
     report = base_report(home, kept.base)
+    label = load_label(home.labels, kept.digest)
     if as_json:
         from ingle.core.config import to_table
 
         about: dict[str, Any] = {"name": kept.name, "deltas": list(kept.deltas), "created_at": kept.created_at, "base": to_table(base)}
         formats = [{"format": pack.format, "bytes": pack.nbytes, "model_digest": pack.digest} for pack in packs]
         about |= {"parameters": parameters, "config": to_table(config), "packed": formats, **({"training": report} if report else {})}
+        about |= {"energy_label": label_table(label)} if label else {}
         print_json(about | {"made": made, "served": served} if kept.deltas else about)
         return
     shared = "" if config.num_heads == config.num_kv_heads else f", sharing {config.num_kv_heads} key-value groups"
@@ -64,6 +68,7 @@ def command(
         *((label, text) for delta in made for label, text in _delta_lines(delta)),
         *([("served", served)] if kept.deltas else []),
         *(("packed", f"{pack.format}, {size(pack.nbytes)}, model digest {pack.digest}") for pack in packs),
+        *([("energy", f"{label.per_thousand} for 1,000 answers ({label.at[:10]}, {label.machine})")] if label else []),
         ("since", f"{kept.created_at} (files pulled {base.pulled_at})"),
     ]
     for label, value in lines:
