@@ -23,8 +23,8 @@ from ingle.energy.prompts import TASKS
 VERSION = 1
 """Changes when prompts or method change: labels of different versions can't be compared."""
 METHOD = (
-    "After one to warm up, each prompt is asked alone (batch of one), nothing of it known from before, greedily, up to the task's limit of tokens. "
-    "Reading, writing and drawing tokens are in it; loading the model, guards and the network are not."
+    "After one to warm up, each prompt is asked alone (batch of one), nothing of it known from before, greedily, up to the task's limit "
+    "of tokens. Reading, writing and drawing tokens are in it; loading the model, guards and the network are not."
 )
 COMPARABLE = (
     "Unit and tasks' kinds are AI Energy Score's (Wh per 1,000 queries, batch of one). Not the same: its prompts are 1,000 for each "

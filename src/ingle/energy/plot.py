@@ -14,6 +14,7 @@ WIDTH, HEIGHT = 720, 360
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 16, 34, 34
 _MOST_NAMES = 8
 """Days that are written under the bars."""
+_WIDEST = 60.0
 _TEXT, _BAR, _WHISKER, _GRID = "#333333", "#fdba74", "#7c2d12", "#dddddd"
 
 
@@ -100,7 +101,8 @@ def _shapes(title: str, lines: Sequence[Line]) -> Iterator[Shape]:
     for i, line in enumerate(lines):
         x, heights = _LEFT + step * (i + 0.5), [down * value / most for value in (line.energy.joules, line.energy.low, line.energy.high)]
         if line.count:
-            yield Box(x - 0.35 * step, floor - heights[0], 0.7 * step, heights[0], _BAR)
+            width = min(0.7 * step, _WIDEST)
+            yield Box(x - width / 2, floor - heights[0], width, heights[0], _BAR)
             yield Box(x - 0.5, floor - heights[2], 1, heights[2] - heights[1], _WHISKER)
         if i % every == 0:
             yield Words(x, floor + 18, line.name, "middle")
