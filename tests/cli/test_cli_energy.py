@@ -28,7 +28,7 @@ def test_an_empty_home_has_used_nothing(tmp_path: Path) -> None:
 def test_run_tells_its_joules_and_the_ledger_adds_them_up(used_home: Path) -> None:
     before = json.loads(ingle(used_home, "energy", "--json").stdout)["total"]
     answer = json.loads(ingle(used_home, "run", "more", "--json", "--max-tokens", "8").stdout)["usage"]["energy"]
-    assert 0 < answer["low"] < answer["joules"] <= answer["high"] and answer["source"]
+    assert 0 <= answer["low"] <= answer["joules"] <= answer["high"] > 0 and answer["source"]
     told = json.loads(ingle(used_home, "energy", "--json", "--region", "de", "--days", "3").stdout)
     assert told["total"]["joules"] - before["joules"] == pytest.approx(answer["joules"], rel=1e-3)
     assert told["total"]["count"] == before["count"] + 1 and told["total"]["unmetered"] == 0
@@ -40,7 +40,8 @@ def test_run_tells_its_joules_and_the_ledger_adds_them_up(used_home: Path) -> No
 def test_people_are_told_that_it_is_an_estimate_and_where_the_co2_is_from(used_home: Path, tmp_path: Path) -> None:
     said = ingle(used_home, "energy", "--region", "FR", "--plot", str(tmp_path / "days.svg"))
     assert "answers" in said.stdout and "tiny" in said.stdout and "CO₂" in said.stdout
-    assert ("worked out, not measured" in said.stderr) == (open_meter().rapl.state != "readable")
+    source = json.loads(ingle(used_home, "energy", "--json").stdout)["total"]["source"]
+    assert ("worked out, not measured" in said.stderr) == ("model" in source)
     assert "Our World in Data" in said.stderr and "2023" in said.stderr
     assert (tmp_path / "days.svg").read_text("utf-8").startswith("<svg")
 
@@ -58,7 +59,7 @@ def test_a_label_is_measured_kept_shown_and_recorded(tmp_path: Path) -> None:
     assert "energy" not in ingle(home, "show", "long").stdout
     told = json.loads(ingle(home, "energy", "--label", "long", "--rounds", "1", "--json").stdout)
     assert [part["task"] for part in told["parts"]] == [task for task, _, _ in TASKS]
-    assert 0 < told["per_thousand"]["low"] < told["per_thousand"]["joules"] < told["per_thousand"]["high"]
+    assert 0 < told["per_thousand"]["low"] <= told["per_thousand"]["joules"] <= told["per_thousand"]["high"]
     assert "AI Energy Score" in told["comparable"] and told["machine"] and told["cores"] >= 1
     assert "for 1,000 answers" in ingle(home, "show", "long").stdout
     assert json.loads(ingle(home, "show", "long", "--json").stdout)["energy_label"] == told

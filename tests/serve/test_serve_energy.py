@@ -15,7 +15,7 @@ FIELDS = {"joules", "low", "high", "source"}
 
 
 def checked(energy: dict[str, Any]) -> dict[str, Any]:
-    assert set(energy) == FIELDS and 0 < energy["low"] <= energy["joules"] <= energy["high"] and energy["source"]
+    assert set(energy) == FIELDS and 0 <= energy["low"] <= energy["joules"] <= energy["high"] > 0 and energy["source"]
     return energy
 
 

@@ -23,8 +23,8 @@ from ingle.energy.model import estimate, memory
 from ingle.energy.nvml import Gpus
 from ingle.energy.rapl import find_rapl
 
-_SHARE_S = 1.0
-"""Seconds over which the share among processes is taken: the system counts in hundredths."""
+_SHARE_S = 0.2
+"""Seconds over which the share among processes is taken at the least: the system counts in hundredths."""
 _ASLEEP_S = 0.25
 """Longer than this and the machine slept."""
 _RESIDENT_S = 1.0
@@ -87,6 +87,12 @@ class Meter:
         return Reading(
             awake, self.clocks.boot_s(), cpu, self._resident_now(awake), self._share, self.rapl.read(), battery, self.gpus.read()
         )
+
+    def begin(self) -> Reading:
+        """This moment, as the beginning of something: who used the CPU before says nothing of who will."""
+        if self._counts:
+            self._since = (self.clocks.awake_s(), self.clocks.cpu_s(), self._busy_s())
+        return self.read()
 
     def between(self, first: Reading, last: Reading) -> Energy:
         """What this process took from one reading to another."""
@@ -165,7 +171,7 @@ class Span:
     def __init__(self, meter: Meter, pace_s: float = 1.0) -> None:
         """`pace_s`: seconds between readings."""
         self._meter, self._pace_s = meter, pace_s
-        self._last = meter.read()
+        self._last = meter.begin()
         self.total = NOTHING
         """As of the last reading."""
 
