@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ingle.cli.conversation import Conversation
+from ingle.cli.opinions import bad, fix, good, remember
 from ingle.cli.output import note, printable, size
 from ingle.cli.screen import make_screen
 from ingle.cli.talk import Talk, expand
@@ -113,6 +114,10 @@ COMMANDS: dict[str, tuple[str, Callable[[Talk, str], None]]] = {
     "undo": ("/undo", undo),
     "regenerate": ("/regenerate", regenerate),
     "clear": ("/clear", clear),
+    "good": ("/good [TEXT]", good),
+    "bad": ("/bad [TEXT]", bad),
+    "fix": ("/fix TEXT", fix),
+    "remember": ("/remember TEXT", remember),
     "stats": ("/stats", stats),
     "quit": ("/quit", quit_),
 }

@@ -45,6 +45,8 @@ class Job:
     owner: str = ""
     keep: str = ""
     """What the answer belongs to that is kept in the home; see `prefix_cache.Entry`."""
+    lasting: int | None = None
+    """Tokens of the prompt that may be remembered, in memory and on disk; states that have read more end with the answer. None = all."""
     deadline: float | None = None
     """By `time.perf_counter`."""
     asked: float = field(default_factory=time.perf_counter)

@@ -119,6 +119,12 @@ class Scheduler:
             self._errands.append(errand)
             self._wake.notify()
 
+    def forget_model(self, digest: str) -> None:
+        """Lets go what a model has read that is not there any more. Returns before it is done."""
+        with self._wake:
+            self._errands.append(lambda: self.cache.forget(model=digest))
+            self._wake.notify()
+
     def close(self, grace_s: float = 0.0) -> None:
         """Refuses new jobs, gives the running ones so long to finish, ends the rest, and returns when the thread is done."""
         with self._wake:
@@ -231,7 +237,7 @@ class Scheduler:
         if job.request.echo:
             return False
         readers = (r for r in self._running if r.owner == job.owner and r.model is job.model and r.decoding.reading)
-        commons = ((r.decoding.checkpoints, common_length(r.ids, job.ids)) for r in readers if not r.request.echo)
+        commons = ((r.decoding.checkpoints, common_length(r.ids[: r.lasting], job.ids)) for r in readers if not r.request.echo)
         soon = max((checkpoints.within(common) for checkpoints, common in commons), default=0)
         return soon >= WORTH_WAITING + self.cache.known(job.owner, job.model.digest, job.ids)
 
@@ -311,6 +317,10 @@ class Scheduler:
     def _remember(self, job: Job, state: AnyState) -> None:
         if job.request.echo:
             return
+        if job.lasting is not None and state.length > job.lasting:
+            if not job.lasting or job.lasting < state.earliest_rewind:
+                return
+            state.rewind(job.lasting)
         self.cache.budget_bytes = max(0, self._free_bytes)
         self.cache.put(job.owner, job.model.digest, job.decoding.ids[: state.length], state, job.keep)
         self._cached_bytes = self.cache.nbytes

@@ -30,6 +30,8 @@ class Thread:
         self._shown: list[tuple[Turn, TurnPart]] = []
         self._end: TurnPart | None = None
         self._ending: Writing | None = None
+        self._ends_at = ""
+        """The turn that the end follows."""
         self._watcher: Callable[[str, Sequence[Stroke]], None] | None = None
         self._earlier = 0
 
@@ -70,7 +72,7 @@ class Thread:
         self._earlier = 0
         self._draw_turns(book, path, same, html)
         if book is not None and open_end:
-            await self._draw_end(self._desk.at(book.key, parent), before)
+            await self._draw_end(self._desk.at(book.key, parent), parent, before)
         else:
             self._drop_end()
 
@@ -119,12 +121,13 @@ class Thread:
             part.hear(event, heard)
         return part
 
-    async def _draw_end(self, writing: Writing | None, before: Sequence[str]) -> None:
+    async def _draw_end(self, writing: Writing | None, parent: str, before: Sequence[str]) -> None:
         values = {"role": "assistant", "beside": [*before, ""], "place": len(before)}
-        if self._end is None or self._ending is not writing or writing is None:
+        # The same end stays the same part: a button that is made anew under a finger is not pressed.
+        if self._end is None or self._ending is not writing or self._ends_at != parent:
             self._drop_end()
             self._end = self._new_part(None)
-            self._ending = writing
+            self._ending, self._ends_at = writing, parent
         end = self._end
         if writing is not None and writing.running:
             if self._watcher is None:

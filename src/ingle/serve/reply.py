@@ -89,13 +89,20 @@ def energy_of(lasts: Sequence[Chunk]) -> dict[str, float | str] | None:
 
 
 def account_of(lasts: Sequence[Chunk]) -> dict[str, Any]:
-    """Where these answers can be found in the ledger, what answered, and how long it took; in Ingle's own field of a response."""
+    """Where these answers can be found in the ledger, what answered, and how long it took; of what was taught, by its ids, what acted on
+    each. In Ingle's own field of a response."""
     events = [chunk.event for chunk in lasts if chunk.event]
     usages = [chunk.usage for chunk in lasts if chunk.usage]
+    acted = {
+        name: [str(event.facts.get(name, "")).split() for event in events]
+        for name in ("memories", "lessons")
+        if any(name in event.facts for event in events)
+    }
     return {
         "events": [event.facts.get("seq") for event in events],
         "model_digest": usages[0].model_digest if usages else None,
         "seeds": [usage.seed for usage in usages],
         "verdicts": [event.facts["verdicts"] for event in events if "verdicts" in event.facts],
         "seconds": [{name: round(getattr(usage, f"{name}_s"), 4) for name in ("queued", "prefill", "decode")} for usage in usages],
+        **acted,
     }

@@ -38,7 +38,9 @@ async def responses(
     """An answer, in the shape of OpenAI's Responses API."""
     model = await service.shelf.get(body.model)
     before = await _before(service, who, body.previous_response_id)
-    ask = Ask(responses_request(body, service, model, before), model.name, who, f"resp_{uuid.uuid4().hex}", Keep() if body.store else None)
+    keep = Keep(learn=body.learn is not False) if body.store else None
+    request = responses_request(body, service, model, before)
+    ask = Ask(request, model.name, who, f"resp_{uuid.uuid4().hex}", keep, memory=body.memory is not False)
     reply = ResponsesReply(ask, model, body)
     chunks = answers(service, [ask])
     if body.stream:

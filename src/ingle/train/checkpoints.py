@@ -98,8 +98,9 @@ def load_checkpoint(folder: Path) -> tuple[State, dict[str, Tensor], dict[str, T
     newest = found[-1]
     try:
         table: Any = json.loads((newest / STATE).read_text("utf-8"))
-        state = from_table(State, table)
-    except (OSError, ValueError, TypeError, ConfigError) as error:
+        # What was never measured stands there as null, which is no value of a table.
+        state = from_table(State, {name: value for name, value in table.items() if value is not None})
+    except (OSError, ValueError, TypeError, AttributeError, ConfigError) as error:
         cure = f"Delete {newest.name} to go on from the one before."
         raise CheckpointError(str(newest / STATE), "must be a run's state", error, cure) from error
     return state, load_tensors(newest / TRAINED), load_tensors(newest / OPTIMISER)

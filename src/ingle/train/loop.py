@@ -56,7 +56,7 @@ def train(
         raise ConfigError("data", f"must be {objective.wanted} to learn {objective.name} from", data.corpus.wanted)
     if settings.patience and not data.held_out:
         raise ConfigError("patience", "needs held-out examples", "none", "Set held_out above 0.")
-    with joined() as ranks, stop_signals() as stop, _determined(), memory_errors(settings.batch_tokens, settings.recompute):
+    with joined() as ranks, stop_signals() as stop, determined(), memory_errors(settings.batch_tokens, settings.recompute):
         run = Run(module, parameters, data, settings, out_folder, watch if ranks.first else Watch(), objective, ranks)
         try:
             return run.to_the_end(stop)
@@ -259,7 +259,7 @@ def gpus_of(device: torch.device) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def _determined() -> Iterator[None]:
+def determined() -> Iterator[None]:
     """PyTorch's own choices among algorithms are fixed, and its random numbers are afterwards where they were."""
     before, filled = torch.are_deterministic_algorithms_enabled(), _FILL.fill_uninitialized_memory
     warned = torch.is_deterministic_algorithms_warn_only_enabled()

@@ -52,7 +52,7 @@ def to_json(report: Mapping[str, Any]) -> bytes:
 def with_judgement(report: Mapping[str, Any], judgement: Judgement) -> dict[str, Any]:
     """The report with what was measured of the model as it is served."""
     notes = [*report["notes"], *judgement.notes]
-    return {**report, "served": [asdict(one) for one in judgement.reports], "notes": notes, "finished": True}
+    return {**report, "served": [asdict(one) for one in judgement.reports], "notes": notes}
 
 
 def figure(report: Mapping[str, Any], name: str) -> dict[str, Any] | None:
