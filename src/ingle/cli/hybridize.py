@@ -98,6 +98,7 @@ def _watch(watch: "Watcher") -> "HybridWatch":
 
 def _show(made: "Hybridized", as_json: bool) -> None:
     from ingle.cli.output import note, print_json, print_table
+    from ingle.core.energy import amount, reported
 
     report = made.report
     if as_json:
@@ -108,6 +109,8 @@ def _show(made: "Hybridized", as_json: bool) -> None:
     for lesson, told in report["lessons"].items():
         before, after = told["first_held_out"], told["held_out"]
         rows.append((f"held-out loss of the {lesson}", f"{after:.4f}", f"{before:.4f} before"))
+        if energy := reported(told):
+            rows.append((f"energy of the {lesson}", amount(energy.joules), str(energy)))
     print_table(("figure", "value", ""), rows)
     note("Which groups they are stands in the report (--json, or `ingle show`).")
     print(f"Talk with it: ingle chat {made.kept.name}")

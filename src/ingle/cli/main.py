@@ -36,6 +36,7 @@ VERBS = {
     "merge": "Make a new model of a model and its deltas.",
     "export": "Write a model or a delta for other programs.",
     "measure": "Measure a kept model, with intervals.",
+    "energy": "Say what this home has used, and what a model takes.",
     "log": "Show the ledger: what happened in this home.",
     "verify": "Prove that the ledger is whole, and on request the models too.",
     "head": "Export the ledger's signed head, to be kept elsewhere.",

@@ -135,6 +135,8 @@ def _print_json(choice: "Choice", request: "Request", outcome: "Outcome") -> Non
 
     model = choice.model
     usage = asdict(outcome.usage) if outcome.usage else {}
+    if outcome.usage and outcome.usage.energy:
+        usage["energy"] = outcome.usage.energy.table()
     speeds = {"prefill_tokens_per_s": round(outcome.prefill_tokens_per_s, 1), "decode_tokens_per_s": round(outcome.decode_tokens_per_s, 1)}
     result: dict[str, object] = {"text": outcome.text, "finish": outcome.finish, "usage": usage | speeds}
     result |= {"model": model.name, "model_digest": model.digest, "seed": request.sampling.seed}

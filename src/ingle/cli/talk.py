@@ -12,6 +12,7 @@ from ingle.cli.output import complain, note
 from ingle.cli.screen import make_screen
 from ingle.cli.settings import Settings
 from ingle.cli.taught import Taught
+from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import ContextError, IngleError
 from ingle.core.message import Message, Request
 from ingle.home.place import Home
@@ -35,6 +36,7 @@ class Tally:
     written_tokens: int = 0
     prefill_s: float = 0.0
     decode_s: float = 0.0
+    energy: Energy = NOTHING
 
     def add(self, outcome: Outcome) -> None:
         """One more."""
@@ -44,6 +46,7 @@ class Tally:
             self.written_tokens += outcome.usage.completion_tokens
             self.prefill_s += outcome.usage.prefill_s
             self.decode_s += outcome.usage.decode_s
+            self.energy = self.energy + (outcome.usage.energy or NOTHING)
 
 
 class Talk:

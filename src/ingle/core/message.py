@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ingle.core.energy import Energy
 from ingle.core.errors import RequestError
 from ingle.core.event import Event
 
@@ -192,6 +193,8 @@ class Usage:
     """Of the model that answered: base, deltas and format."""
     seed: int = 0
     """With which the tokens were drawn; the one asked for, or the one that was drawn in its place."""
+    energy: Energy | None = None
+    """What this answer took, of all that was taken while it was read and written; None where nobody metered it."""
 
 
 @dataclass(frozen=True, slots=True)

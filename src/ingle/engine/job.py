@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import IngleError
 from ingle.core.message import Chunk, Request
 from ingle.engine.decoding import Decoding
@@ -51,6 +52,8 @@ class Job:
     asked: float = field(default_factory=time.perf_counter)
     needed_bytes: int = 0
     cancelled: bool = False
+    energy: Energy = NOTHING
+    """Its share so far; see `metering.StepMeter`."""
     _decoding: Decoding | None = None
 
     @property

@@ -17,10 +17,12 @@ import numpy.typing as npt
 
 from ingle.core.errors import Busy, Closing, IngleError, KernelError, RequestError
 from ingle.core.message import Chunk
+from ingle.energy.meter import Meter, open_meter
 from ingle.engine.backend import AnyState, Backend, NotFinite, Segment
 from ingle.engine.decoding import Decoding
 from ingle.engine.fair_queue import FairQueue
 from ingle.engine.job import Capacity, Counts, Job
+from ingle.engine.metering import StepMeter
 from ingle.engine.prefix_cache import PrefixCache, common_length
 from ingle.engine.saved_states import SavedStates
 
@@ -42,7 +44,7 @@ def post_directly(outcomes: Sequence[Outcome]) -> None:
 class Scheduler:
     """Runs jobs until it is closed. `post` is given what came of a step, on the scheduler's thread.
 
-    When all is quiet, and at the end, the states of what is kept go to `saved`.
+    When all is quiet, and at the end, the states of what is kept go to `saved`. `meter`: of this process, unless another is given.
     """
 
     def __init__(
@@ -51,8 +53,10 @@ class Scheduler:
         cache: PrefixCache,
         post: Callable[[Sequence[Outcome]], None] = post_directly,
         saved: SavedStates | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self.capacity, self.cache, self.saved, self.counts = capacity, cache, saved, Counts()
+        self.energy = StepMeter(open_meter() if meter is None else meter)
         self._post = post
         self._errands: list[Callable[[], None]] = []
         self._queue: FairQueue[Job] = FairQueue(capacity.queue, capacity.queue_per_owner)
@@ -145,13 +149,14 @@ class Scheduler:
                     outcomes.append(self._fail(job, error))
             if self._running:
                 outcomes += self._step()
-            self._post(outcomes)
+            self._post(self.energy.told(outcomes))
         self._save()
 
     def _work(self) -> bool:
         """Waits until there is something to do; False if there is nothing and will be nothing."""
         with self._wake:
             if not self._wanted:
+                self.energy.rest()
                 self._wake.wait(IDLE_S)
             quiet = not self._wanted
         if quiet:
@@ -239,6 +244,7 @@ class Scheduler:
     def _step(self) -> list[Outcome]:
         """One call of one backend, and what came of it."""
         start, turn = time.perf_counter(), self._turn()
+        self.energy.begin()
         jobs, reading = [job for job, _ in turn], [job.decoding.reading for job, _ in turn]
         segments = [job.decoding.next(limit) for job, limit in turn]
         try:
@@ -264,6 +270,7 @@ class Scheduler:
                 outcomes.append((job, chunk))
                 self.counts.written_tokens += len(chunk.tokens)
                 self._after(job, chunk, was_reading)
+        self.energy.share([(job, len(segment.ids)) for job, segment in zip(jobs, segments, strict=True)])
         self.counts.steps += 1
         self.counts.rows += sum(len(segment.ids) for segment in segments)
         self.counts.busy_s += time.perf_counter() - start

@@ -22,6 +22,7 @@ from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
 from ingle.core.delta import Delta
 from ingle.core.digest import canonical_json, digest_json
+from ingle.core.energy import reported, total
 from ingle.core.event import Event, Sink
 from ingle.core.files import write_atomic
 from ingle.core.spec import LayerSpec
@@ -218,6 +219,9 @@ def _event(report: Mapping[str, Any], delta: Delta) -> Event:
     lessons = {f"{name}_{side}": told[key] for name, told in report["lessons"].items() for side, key in _SIDES.items()}
     facts = {"delta": delta.digest, "base": report["base"], "method": report["method"], "retrieval": report["retrieval"]}
     facts |= {"groups": report["groups"], "state_share": report["state_share"], "state_tokens": report["state_tokens"]}
+    metered = [energy for told in report["lessons"].values() if (energy := reported(told))]
+    if metered:
+        facts |= total(metered).facts()
     return Event("hybridize", report["model"], facts | {key: value for key, value in lessons.items() if value is not None})
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ingle.core.energy import amount, energy_in
 from ingle.core.message import Chunk
 
 _ENDS = {
@@ -31,6 +32,7 @@ def line(facts: Mapping[str, Any]) -> str:
         _counted(tokens, "token") if "completion_tokens" in facts else "",
         f"{facts['cached_tokens']:,} of {facts['prompt_tokens']:,} cached" if facts.get("cached_tokens") else "",
         f"first after {_seconds(_first(facts))}" if "prefill_s" in facts else "",
+        _joules(facts),
         f"{facts.get('model_name', '')} {facts.get('model', '')[:8]}".strip(),
         f"event {facts['seq']}" if "seq" in facts else "",
         _ENDS.get(facts.get("finish", ""), "").format(max_tokens=f"{facts.get('max_tokens') or 0:,}"),
@@ -53,6 +55,7 @@ def details(facts: Mapping[str, Any], at: str) -> list[tuple[str, str]]:
         ("Waited", _seconds(facts["queued_s"]) if "queued_s" in facts else ""),
         ("Read in", _seconds(facts["prefill_s"]) if "prefill_s" in facts else ""),
         ("Written in", _seconds(facts["decode_s"]) if "decode_s" in facts else ""),
+        ("Energy", str(energy_in(facts) or "")),
         ("Seed", str(facts.get("seed", ""))),
         ("Sampling", ", ".join(f"{name} {facts[name]:g}" for name in _SAMPLING if facts.get(name) is not None)),
         ("Most tokens", f"{facts['max_tokens']:,}" if facts.get("max_tokens") else ""),
@@ -71,6 +74,11 @@ def _first(facts: Mapping[str, Any]) -> float:
 
 def _prompt(facts: Mapping[str, Any]) -> str:
     return f"{_counted(facts.get('prompt_tokens', 0), 'token')}, {facts.get('cached_tokens', 0):,} of them cached"
+
+
+def _joules(facts: Mapping[str, Any]) -> str:
+    energy = energy_in(facts)
+    return "" if energy is None else amount(energy.joules) if energy.measured else f"≈ {amount(energy.joules)}"
 
 
 def _end(facts: Mapping[str, Any]) -> str:

@@ -94,6 +94,8 @@ def answer_event(
     for field in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"):
         facts[field] = getattr(sampling, field)
     said = "; ".join(f"{verdict.guard}: {verdict.action}" for verdict in dict.fromkeys(verdicts))
+    if usage.energy is not None:
+        facts |= usage.energy.facts()
     optional = {"id": completion, "key": asker, "verdicts": said[:_SHORT]}
     return Event("answer", name, facts | {field: value for field, value in optional.items() if value})
 

@@ -7,6 +7,7 @@ from itertools import count
 from typing import Any
 
 from ingle.core.digest import digest_bytes
+from ingle.core.energy import Energy, total
 from ingle.core.message import Chunk, Finish, TokenLogprob, ToolCall, Usage
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.tool_calls import Style, ToolCallStream
@@ -77,7 +78,14 @@ def usage_of(lasts: Sequence[Chunk]) -> dict[str, Any]:
         "completion_tokens": written,
         "total_tokens": first.prompt_tokens + written,
         "prompt_tokens_details": {"cached_tokens": first.cached_tokens},
+        "energy": energy_of(lasts),
     }
+
+
+def energy_of(lasts: Sequence[Chunk]) -> dict[str, float | str] | None:
+    """What all of them took, in joules; None where nobody metered it."""
+    parts: list[Energy] = [chunk.usage.energy for chunk in lasts if chunk.usage and chunk.usage.energy]
+    return total(parts).table() if parts else None
 
 
 def account_of(lasts: Sequence[Chunk]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from ingle.core.config import from_table
+from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import CheckpointError, ConfigError
 from ingle.core.files import os_errors, sync_folder, write_atomic
 
@@ -57,6 +58,8 @@ class State:
     """Measurements since then."""
     stopped: str = ""
     """Why the run ended; empty while it goes on."""
+    energy: Energy = NOTHING
+    """Taken so far, by all processes; what was lost with a crash is not in it."""
 
 
 def save_checkpoint(folder: Path, state: State, trained: Mapping[str, Tensor], optimiser: Mapping[str, Tensor]) -> Path:
