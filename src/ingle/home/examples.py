@@ -105,7 +105,7 @@ def search_examples(engine: "Engine", owner: str, words: str, limit: int) -> tup
     if not order:
         return ()
     names = {f"id{i}": id_ for i, id_ in enumerate(order)}
-    found = _select(engine, f"owner = :owner AND id IN ({', '.join(f':{name}' for name in names)})", {**names, "owner": owner})
+    found = select_examples(engine, f"owner = :owner AND id IN ({', '.join(f':{name}' for name in names)})", {**names, "owner": owner})
     return tuple(sorted(found, key=lambda example: order.index(example.id)))
 
 
@@ -123,7 +123,7 @@ def example_secret(engine: "Engine", owner: str, id_: str) -> bytes:
 
 def get_example(engine: "Engine", owner: str, id_: str) -> Example:
     """The owner's example with that id. Raises NotKept if there is none."""
-    found = _select(engine, "owner = :owner AND id = :id", {"owner": owner, "id": id_})
+    found = select_examples(engine, "owner = :owner AND id = :id", {"owner": owner, "id": id_})
     if not found:
         raise NotKept(f"example {id_[:40]}", "is not kept here", "", "`ingle memory` lists what is.")
     return found[0]
@@ -146,7 +146,7 @@ def list_examples(
         order = "seq DESC" if newest else "seq"
     if limit is not None:
         order += f" LIMIT {int(limit)}"
-    return _select(engine, " AND ".join(which), values, order)
+    return select_examples(engine, " AND ".join(which), values, order)
 
 
 def count_examples(engine: "Engine", owner: str) -> dict[str, int]:
@@ -246,7 +246,8 @@ def _plain(example: Example) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _select(engine: "Engine", which: str, values: Mapping[str, Any], order: str = "seq") -> tuple[Example, ...]:
+def select_examples(engine: "Engine", which: str, values: Mapping[str, Any], order: str = "seq") -> tuple[Example, ...]:
+    """Those of which a condition in SQL is true; it names the owner. For this room."""
     import sqlalchemy as sa
 
     query = f"SELECT {', '.join(_COLUMNS)} FROM examples WHERE {which} ORDER BY {order}"

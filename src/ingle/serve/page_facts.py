@@ -5,6 +5,7 @@ from typing import Any
 
 from ingle.core.energy import amount, energy_in
 from ingle.core.message import Chunk
+from ingle.serve.page_taught import Taught
 
 _ENDS = {
     "length": "ended at the limit of {max_tokens} tokens",
@@ -36,12 +37,14 @@ def line(facts: Mapping[str, Any]) -> str:
         f"{facts.get('model_name', '')} {facts.get('model', '')[:8]}".strip(),
         f"event {facts['seq']}" if "seq" in facts else "",
         _ENDS.get(facts.get("finish", ""), "").format(max_tokens=f"{facts.get('max_tokens') or 0:,}"),
+        "remembered" if facts.get("memories") else "",
+        "learned" if facts.get("lessons") else "",
     ]
     return " · ".join(part for part in parts if part)
 
 
-def details(facts: Mapping[str, Any], at: str) -> list[tuple[str, str]]:
-    """Everything, as (name, value)."""
+def details(facts: Mapping[str, Any], at: str, taught: Taught = Taught()) -> list[tuple[str, str]]:  # noqa: B008 - frozen
+    """Everything, as (name, value); `taught`: what the facts only name."""
     request: Any = facts.get("request")
     kept = isinstance(request, Mapping)
     rows = [
@@ -50,6 +53,8 @@ def details(facts: Mapping[str, Any], at: str) -> list[tuple[str, str]]:
         ("Ledger", f"event {facts['seq']}" if "seq" in facts else ""),
         ("Replay", f"ingle replay {facts['seq']}" if kept and "seq" in facts and facts.get("finish") != "cancelled" else ""),
         ("Written", at[:19].replace("T", " ") + " UTC" if at else ""),
+        ("Remembered", "\n".join(taught.memories(facts))),
+        ("Learned", "\n".join(taught.learned(facts))),
         ("Prompt", _prompt(facts)),
         ("Answer", f"{_counted(facts.get('completion_tokens', 0), 'token')}, ended by {_end(facts)}"),
         ("Waited", _seconds(facts["queued_s"]) if "queued_s" in facts else ""),
