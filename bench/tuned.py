@@ -172,6 +172,7 @@ def _figure(report: Report) -> dict[str, Any]:
 
 
 def main() -> None:
+    from ingle.home.deltas import put_candidate
     from ingle.tuning.job import TuneWatch
     from ingle.tuning.run import tune
 
@@ -179,7 +180,9 @@ def main() -> None:
     os.environ.setdefault("INGLE_KERNEL_CACHE", str(find_home().jit))
     recipe = read_recipe(path, tuple(sys.argv[4:]))
     watch = TuneWatch(train=partial(_tell, method), say=say)
-    done = tune(home, get_kept(home, recipe.model), recipe.data, f"{recipe.name}-{method}", unjudged(recipe.settings(method)), watch)
+    name, settings = f"{recipe.name}-{method}", unjudged(recipe.settings(method))
+    # Methods are compared as they are: what the gate would refuse is measured too.
+    done = tune(home, get_kept(home, recipe.model), recipe.data, name, settings, lambda made, _: put_candidate(home, made), watch)
     print(json.dumps({"delta": done.delta.digest, "train": done.report["train"]}))
 
 

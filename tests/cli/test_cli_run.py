@@ -36,7 +36,7 @@ def test_prompts_from_everywhere_are_the_same(tiny_home: Path) -> None:
 def test_json_says_everything(tiny_home: Path) -> None:
     done = ingle(tiny_home, "run", "hello", "--json", "--logprobs", "2", "--stop", "zzz", *SHORT)
     told = json.loads(done.stdout)
-    assert set(told) == {"text", "finish", "usage", "model", "model_digest", "seed", "parameters", "logprobs"}
+    assert set(told) == {"text", "finish", "usage", "model", "model_digest", "seed", "parameters", "logprobs", "memories", "lessons"}
     assert told["model"] == "tiny"
     assert len(told["model_digest"]) == 64
     assert told["seed"] == 3

@@ -109,6 +109,33 @@ def test_what_is_wrong_is_one_line(tiny_home: Path, tuned_home: Path, data: str,
     assert "bad.jsonl, line 2" in refused("tiny", bad, "--name", "x")
 
 
+def test_what_the_gate_refuses_waits_for_force(tiny_home: Path, data: str) -> None:
+    never = [
+        "--policy",
+        "tune.bits.most_rise_percent=-90",
+        "--forgetting",
+        "0",
+        "--set",
+        "judge.held_out=0",
+        "--set",
+        "train.batch_tokens=192",
+    ]
+    command = ["tune", "tiny", data, "--name", "gated", "--epochs", "1", "--rank", "2", *never]
+    refused = ingle(tiny_home, *command, code=13)
+    assert "was refused by the gate" in refused.stderr and "--force" in refused.stderr
+    assert "tiny+gated" not in ingle(tiny_home, "list").stdout
+    [no] = [fact for fact in facts(tiny_home, "gate.refuse") if fact["subject"] == "tiny+gated"]
+    assert (no["facts"]["failed"], no["facts"]["forced"]) == ("bits", False)
+    done = ingle(tiny_home, *command, "--force")
+    assert "training: 1 of" not in done.stderr, "what was trained is not trained again"
+    assert "admitted by --force although bits" in done.stderr
+    [yes] = [fact for fact in facts(tiny_home, "gate.accept") if fact["subject"] == "tiny+gated"]
+    assert yes["facts"]["forced"] is True
+    assert yes["facts"]["delta"] == no["facts"]["delta"]
+    assert "Did you mean bits" in ingle(tiny_home, *command[:3], "--name", "x", "--policy", "bist.on=false", code=2).stderr
+    ingle(tiny_home, "rm", "tiny+gated", "--yes")
+
+
 def test_without_the_extra_it_says_how_to_get_it(tiny_home: Path, data: str, monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None if name == "torch" else find(name, *rest))
@@ -172,6 +199,9 @@ def test_out_as_a_peft_folder_and_in_again(tuned_home: Path, tmp_path: Path) -> 
     )
     assert first == back
     assert facts(tuned_home, "pull.delta")[-1]["subject"] == "tiny+back"
+    assert facts(tuned_home, "gate.accept")[-1]["facts"]["maker"] == "import"
+    refused = ingle(tuned_home, "pull", str(out), "--onto", "tiny", "--name", "no", "--policy", "bits.most_rise_percent=-90", code=13)
+    assert "was refused by the gate" in refused.stderr
     assert "taken by another delta" in ingle(tuned_home, "pull", str(out), "--onto", "tiny", "--name", "mine", code=2).stderr
     assert "adapter_config.json" in ingle(tuned_home, "pull", str(tmp_path), "--onto", "tiny", code=4).stderr
     ingle(tuned_home, "rm", "tiny+back", "--yes")

@@ -10,6 +10,7 @@ from weakref import ref
 import numpy as np
 import pytest
 
+from ingle.core.candidate import Candidate
 from ingle.core.digest import digest_file
 from ingle.core.errors import CheckpointError, DeltaError, HomeError, NotKept
 from ingle.core.message import Request, Sampling
@@ -17,7 +18,7 @@ from ingle.engine.answer import answer
 from ingle.engine.backend import Backend, Segment
 from ingle.engine.changes import MERGED, Change, additions_of, merged, virtual_of
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.opening import Opener, Source, kept_source, list_packs, open_model
+from ingle.engine.opening import Opener, Source, candidate_source, kept_source, list_packs, open_model
 from ingle.engine.packing import unpacked
 from ingle.engine.prefixed import Prefixed
 from ingle.home.deltas import delta_tensors, get_delta, put_delta
@@ -268,3 +269,24 @@ def test_real_weights_keep_their_four_bits_where_no_delta_touched_them(smollm2_h
     assert effect > 0.5, f"{beside_digest} does something"
     # Merged or beside the weights it is the same delta, but for the rounding of either.
     assert np.abs(first - second).max(axis=1).mean() < 0.2 * effect
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora", "bottleneck", "prefix"])
+def test_a_candidate_is_opened_exactly_as_it_would_be_served_if_it_were_kept(place: Place, kind: str) -> None:
+    kept = place.put("tiny", "kept", kind, 3)
+    [delta] = [get_delta(place.home, digest) for digest in kept.deltas]
+    tensors = delta_tensors(place.home, delta)
+    expected = open_model(kept_source(place.home, kept), "fp32", 1)
+    remove(place.home, kept.name)
+    below = get_kept(place.home, "tiny")
+    candidate = Candidate("kept", kind, below.digest, tensors, delta.origin)
+    opened = Opener("fp32", 1).open(candidate_source(place.home, below, candidate))
+    assert opened.name == "tiny+kept"
+    assert opened.digest == expected.digest
+    rows = [
+        model.backend.forward([Segment(model.backend.new_state(), IDS, adapter=model.adapter)])[0].copy() for model in (expected, opened)
+    ]
+    np.testing.assert_array_equal(*rows)
+    assert not list(place.home.deltas.iterdir())
+    with pytest.raises(DeltaError):
+        candidate_source(place.home, below, replace(candidate, base_digest="0" * 64))

@@ -246,3 +246,24 @@ def test_models_that_share_a_backend_share_steps_but_no_states(scheduler: Schedu
         assert chunks[-1].usage and chunks[-1].usage.cached_tokens == 0 and chunks[-1].usage.model_digest == one.digest
     assert scheduler.counts.steps - before < 4 * 40, "they are written together"
     assert len({one.digest for one in models}) == 4
+
+
+def test_what_must_not_last_is_not_remembered(scheduler: Scheduler, model: LanguageModel) -> None:
+    request = chat("before " * 30, max_tokens=5, sampling=FREE)
+    plain = submit(scheduler, model, request, owner="a")[1].all()
+    assert max(len(entry.ids) for entry in scheduler.cache) > len(model.encode(request))
+    scheduler.forget_model(model.digest)
+    deadline = time.monotonic() + 60
+    while len(scheduler.cache) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not len(scheduler.cache)
+    for lasting in (100, 0):
+        for _ in range(2):
+            job, heard = submit(scheduler, model, request, owner="b", lasting=lasting)
+            chunks = heard.all()
+            assert [c.tokens for c in chunks] == [c.tokens for c in plain]
+            assert all(len(entry.ids) <= 100 for entry in scheduler.cache)
+    usage = chunks[-1].usage
+    assert usage is not None
+    assert usage.cached_tokens == 100, "what the first of them left"
+    assert job.decoding.ids[:100] == model.encode(request)[:100]

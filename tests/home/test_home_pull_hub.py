@@ -130,14 +130,21 @@ def test_a_killed_pull_is_resumed(home: Home, hub: Site) -> None:
 
 
 def test_two_processes_bring_it_once(home: Home, hub: Site) -> None:
-    hub.slow_s = 0.1  # longer than the second process takes to start on a busy machine
-    command = [sys.executable, "-c", PULL, str(home.root), REPO, hub.address]
-    children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    outputs = [child.communicate(timeout=30)[0] for child in children]
-    assert [child.returncode for child in children] == [0, 0]
+    hub.slow_s = 1.0  # until the second one waits for the first
+    command = [sys.executable, "-u", "-c", PULL, str(home.root), REPO, hub.address]
+    weights = "/storage/" + hub.commit + "/model.safetensors"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        while not hub.fetched(weights):
+            assert first.stdout.readline(), "the first one ended too early"
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as second:
+            assert second.stdout is not None
+            waits = next((line for line in second.stdout if "Waiting for process" in line), "")
+            hub.slow_s = 0
+            outputs = [child.communicate(timeout=60)[0] for child in (first, second)]
+    assert waits and [first.returncode, second.returncode] == [0, 0]
     assert sorted(output.splitlines()[-1] for output in outputs) == ["already", "brought"]
-    assert sum("Waiting for process" in output for output in outputs) == 1
-    assert len(hub.fetched("/storage/" + hub.commit + "/model.safetensors")) == 1
+    assert len(hub.fetched(weights)) == 1
     assert len(list_kept(home)) == len(list_bases(home)) == 1
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ingle.core.errors import ConfigError
+from ingle.core.delta import Delta
+from ingle.core.errors import ConfigError, Refused
 from ingle.core.event import Event
 from ingle.engine.backend import prefill
 from ingle.engine.opening import kept_source, open_model, open_weights
@@ -19,6 +20,7 @@ from ingle.hybridize.settings import HybridSettings, LessonSettings, SearchSetti
 from ingle.measure.gather import Interrupted
 from ingle.train.loop import train
 from ingle.train.settings import TrainSettings
+from tests.tuning.place import admitting
 
 SMALL = HybridSettings(
     retrieval=2,
@@ -39,7 +41,9 @@ def logits(home: Home, name: str) -> np.ndarray:
 def test_a_transformer_becomes_a_hybrid(some_home: Home) -> None:
     facts: list[Event] = []
     before = logits(some_home, "tiny")
-    made = hybridize(some_home, get_kept(some_home, "tiny"), "hybrid", SMALL, command="ingle hybridize tiny", sink=facts.append)
+    made = hybridize(
+        some_home, get_kept(some_home, "tiny"), "hybrid", SMALL, admitting(some_home), command="ingle hybridize tiny", sink=facts.append
+    )
     assert made.kept == get_kept(some_home, "tiny+hybrid")
     assert verify_delta(some_home, made.delta.digest) == []
     report = delta_report(some_home, made.delta.digest)
@@ -53,15 +57,15 @@ def test_a_transformer_becomes_a_hybrid(some_home: Home) -> None:
     assert [(event.kind, event.facts["delta"]) for event in facts] == [("hybridize", made.delta.digest)]
     assert not np.array_equal(logits(some_home, "tiny+hybrid"), before)
     assert np.array_equal(logits(some_home, "tiny"), before)
-    again = hybridize(some_home, get_kept(some_home, "tiny"), "hybrid", SMALL, sink=facts.append)
+    again = hybridize(some_home, get_kept(some_home, "tiny"), "hybrid", SMALL, admitting(some_home), sink=facts.append)
     assert (again.delta.digest, len(facts)) == (made.delta.digest, 1)
     with pytest.raises(ConfigError, match="taken"):
-        hybridize(some_home, get_kept(some_home, "tiny"), "hybrid", replace(SMALL, window=9))
+        hybridize(some_home, get_kept(some_home, "tiny"), "hybrid", replace(SMALL, window=9), admitting(some_home))
 
 
 def test_stopped_anywhere_it_ends_the_same(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = get_kept(some_home, "tiny")
-    whole = hybridize(some_home, kept, "whole", SMALL).delta
+    whole = hybridize(some_home, kept, "whole", SMALL, admitting(some_home)).delta
     stops = iter(("groups", "mixers", "logits"))
     stop = next(stops)
 
@@ -77,10 +81,10 @@ def test_stopped_anywhere_it_ends_the_same(some_home: Home, monkeypatch: pytest.
     monkeypatch.setattr(run._Job, "check", lambda job, where: _refuse(where) if stop in where else asked(job, where))
     for stop in ("groups", "mixers", "logits"):  # noqa: B007 - those above look at it
         with pytest.raises(Interrupted):
-            hybridize(some_home, kept, "cut", SMALL)
+            hybridize(some_home, kept, "cut", SMALL, admitting(some_home))
         assert [delta.name for delta in list_deltas(some_home, kept.digest)] == ["whole"]
     stop = "nothing"
-    cut = hybridize(some_home, kept, "cut", SMALL).delta
+    cut = hybridize(some_home, kept, "cut", SMALL, admitting(some_home)).delta
     assert dict(cut.tensors) == dict(whole.tensors)
 
 
@@ -88,10 +92,27 @@ def _refuse(where: str) -> None:
     raise Interrupted("hybridize", "was interrupted", where)
 
 
+def test_what_is_refused_is_not_kept_and_not_taught_again(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = get_kept(some_home, "tiny")
+
+    def refuse(_candidate: object, _stopped: object) -> Delta:
+        raise Refused("tiny+no", "was refused by the gate")
+
+    with pytest.raises(Refused):
+        hybridize(some_home, kept, "no", SMALL, refuse)
+    assert "no" not in [delta.name for delta in list_deltas(some_home, kept.digest)]
+    steps: list[object] = []
+    monkeypatch.setattr(run, "find_groups", lambda *_: pytest.fail("groups were sought again"))
+    hybridize(some_home, kept, "no", SMALL, admitting(some_home), HybridWatch(train=steps.append))
+    assert steps == []
+
+
 def test_training_free_has_no_memories(some_home: Home) -> None:
     said: list[str] = []
     told = replace(SMALL, method="training-free")
-    made = hybridize(some_home, get_kept(some_home, "tiny"), "free", told, HybridWatch(lambda what, *_: said.append(what)))
+    made = hybridize(
+        some_home, get_kept(some_home, "tiny"), "free", told, admitting(some_home), HybridWatch(lambda what, *_: said.append(what))
+    )
     assert {"finding retrieval groups"} <= set(said)
     assert all(spec.memory == "none" for spec in open_weights(some_home, made.kept).config.layers)
     assert sorted(made.delta.tensors) == ["layers.memory", "layers.retrieval", "layers.sinks", "layers.window"]
@@ -106,6 +127,6 @@ def test_what_cannot_be_is_said_before_weights_are_loaded(some_home: Home, monke
         (replace(SMALL, retrieval=None, state_budget=1e-4), "can't be met"),
     ]:
         with pytest.raises(ConfigError, match=message):
-            hybridize(some_home, kept, "x", settings)
+            hybridize(some_home, kept, "x", settings, admitting(some_home))
     with pytest.raises(ConfigError, match="name"):
-        hybridize(some_home, kept, "no/name", SMALL)
+        hybridize(some_home, kept, "no/name", SMALL, admitting(some_home))

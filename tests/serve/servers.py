@@ -141,8 +141,9 @@ def start(home: Path, *options: str, before: str = "", changes: Mapping[str, str
 
 
 def launch(home: Path, *options: str, before: str = "", changes: Mapping[str, str] | None = None) -> "subprocess.Popen[bytes]":
-    """The process alone."""
-    command = [sys.executable, "-c", f"{before}\n{MAIN}", "serve", "--no-open", "--no-page", "--port", "0", *options]
+    """The process alone. It has no learner unless the options say so: it would learn while other tests are timed."""
+    quiet = ("--no-open", "--no-page", "--port", "0", "--set", "learn.worker=false")
+    command = [sys.executable, "-c", f"{before}\n{MAIN}", "serve", *quiet, *options]
     return subprocess.Popen(
         command, env=environment(home, changes), stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, cwd=os.sep
     )

@@ -269,6 +269,18 @@ def test_settings_reach_the_engine(house: House, tab: Open) -> None:
     expect(page.all(".settings .trouble")).to_contain_text("max_tokens: must be a number from 1")
 
 
+def test_what_was_typed_stays_when_nothing_is_to_be_kept(tab: Open) -> None:
+    page = tab()
+    box, switch = page.all(".composer textarea"), page.all(".bar [role=switch]")
+    box.fill("A secret about flibbertigum.")
+    for kept in (None, "A secret about flibbertigum."):
+        switch.click()
+        expect(page.all(".welcome p")).to_contain_text("kept nowhere" if kept is None else "in this home")
+        expect(box).to_have_value("A secret about flibbertigum.")
+        assert page.page.evaluate("sessionStorage.getItem('ingle.draft.')") == kept
+    box.fill("")
+
+
 def test_a_conversation_that_is_not_kept(house: House, tab: Open) -> None:
     page = tab()
     page.settings(FEW)

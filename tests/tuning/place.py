@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ingle.core.candidate import Admit
+from ingle.home.deltas import put_candidate
 from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home
 from ingle.tuning.job import TuneWatch
@@ -34,9 +36,17 @@ def write_examples(path: Path, rows: Sequence[Any] | None = None, count: int = 4
     return str(path)
 
 
-def tuned(home: Home, data: str, settings: TuneSettings, name: str = "x", model: str = "tiny", watch: TuneWatch | None = None) -> Tuned:
+def admitting(home: Home) -> Admit:
+    """Lets every candidate in: how they are judged is tested elsewhere (tests/gate)."""
+    return lambda candidate, _stopped: put_candidate(home, candidate)
+
+
+def tuned(
+    home: Home, data: str, settings: TuneSettings, name: str = "x", model: str = "tiny", watch: TuneWatch | None = None,
+    admit: Admit | None = None,
+) -> Tuned:  # fmt: skip
     """What `tune` makes of it."""
-    return tune(home, kept(home, model), [data], name, settings, watch or TuneWatch())
+    return tune(home, kept(home, model), [data], name, settings, admit or admitting(home), watch or TuneWatch())
 
 
 def kept(home: Home, name: str = "tiny") -> Kept:

@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ingle.core.errors import ConfigError, DeltaError, HomeError, IngleError, NotKept, PullError
+from ingle.core.candidate import Candidate
+from ingle.core.delta import Delta
+from ingle.core.errors import ConfigError, DeltaError, HomeError, IngleError, NotKept, PullError, Refused
 from ingle.core.event import Event
-from ingle.home.deltas import delta_report, delta_tensors, list_deltas, verify_delta
+from ingle.home.deltas import delta_report, delta_tensors, list_deltas, put_candidate, verify_delta
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.measure.gather import Interrupted
@@ -33,7 +35,7 @@ from ingle.tuning.settings import settings_of
 from ingle.tuning.work import DAYS, sweep
 from tests.cli.place import environment
 from tests.measure.test_run import BITS
-from tests.tuning.place import kept, small, tuned, write_examples
+from tests.tuning.place import admitting, kept, small, tuned, write_examples
 
 
 def no_loading(*_: object, **__: object) -> Any:
@@ -44,7 +46,7 @@ def test_a_delta_with_its_report(tiny_home: Home, tmp_path: Path, suites: None) 
     facts: list[Event] = []
     settings = small(judge={"forgetting": 6, "held_out": 8})
     data = write_examples(tmp_path / "data.jsonl")
-    done = tune(tiny_home, kept(tiny_home), [data], "x", settings, command="ingle tune …", sink=facts.append)
+    done = tune(tiny_home, kept(tiny_home), [data], "x", settings, admitting(tiny_home), command="ingle tune …", sink=facts.append)
     assert done.kept == get_kept(tiny_home, "tiny+x")
     assert done.delta.base_digest == kept(tiny_home).digest
     assert verify_delta(tiny_home, done.delta.digest) == []
@@ -189,7 +191,7 @@ def test_what_can_not_be_used_is_said_before_anything_is_read(tiny_home: Home, t
 
     def refused(message: str, error: type[IngleError] = ConfigError, name: str = "y", source: str = data, **table: Any) -> None:
         with pytest.raises(error, match=message):
-            tune(tiny_home, kept(tiny_home), [source], name, settings_of(table))
+            tune(tiny_home, kept(tiny_home), [source], name, settings_of(table), admitting(tiny_home))
 
     refused("taken by another delta", name="x")
     refused("must not hold '\\+'", name="a+b")
@@ -204,7 +206,7 @@ def test_what_can_not_be_used_is_said_before_anything_is_read(tiny_home: Home, t
     refused("max_tokens: must be at least 2", data={"max_tokens": 1})
     refused("suite nothing: is not known", NotKept, judge={"general": "nothing"})
     with pytest.raises(ConfigError, match="data: must be named"):
-        tune(tiny_home, kept(tiny_home), [], "y", settings_of({}))
+        tune(tiny_home, kept(tiny_home), [], "y", settings_of({}), admitting(tiny_home))
 
 
 def test_what_the_model_has_no_place_for(tiny_home: Home, tmp_path: Path) -> None:
@@ -289,11 +291,10 @@ def test_stopped_while_measuring_it_goes_on_measuring(tiny_home: Home, tmp_path:
     with pytest.raises(Interrupted) as raised:
         tuned(tiny_home, data, settings, watch=TuneWatch(pieces=stop))
     assert raised.value.exit_code == 130
-    [delta] = list_deltas(tiny_home)
-    assert (delta_report(tiny_home, delta.digest) or {})["finished"] is False
+    assert list_deltas(tiny_home) == [], "nobody has decided on it yet"
     steps: list[int] = []
     done = tuned(tiny_home, data, settings, watch=TuneWatch(train=lambda at: steps.append(at.step)))
-    assert (done.delta, steps) == (delta, [])
+    assert steps == []
     assert done.report["finished"] is True
     assert figure(done.report, "forgetting") is not None
     assert tuned(tiny_home, data, settings) == done, "the same again changes nothing"
@@ -303,6 +304,50 @@ def test_stopped_while_measuring_it_goes_on_measuring(tiny_home: Home, tmp_path:
     write_examples(tmp_path / "data.jsonl", count=41)
     with pytest.raises(ConfigError, match="taken by another delta"):
         tuned(tiny_home, data, settings)
+
+
+def test_what_is_refused_is_not_kept_and_not_trained_again(tiny_home: Home, tmp_path: Path) -> None:
+    data, seen = write_examples(tmp_path / "data.jsonl"), list[Candidate]()
+
+    def refuse(candidate: Candidate, _stopped: object) -> Delta:
+        seen.append(candidate)
+        raise Refused("tiny+x", "was refused by the gate", "bits: too many", "--force")
+
+    with pytest.raises(Refused):
+        tuned(tiny_home, data, small(), admit=refuse)
+    assert list_deltas(tiny_home) == []
+    assert any(tiny_home.tuning.iterdir()), "what was trained stays"
+    steps: list[int] = []
+    with pytest.raises(Refused):
+        tuned(tiny_home, data, small(), admit=refuse, watch=TuneWatch(train=lambda at: steps.append(at.step)))
+    done = tuned(tiny_home, data, small(), watch=TuneWatch(train=lambda at: steps.append(at.step)))
+    assert steps == []
+    first, again = seen
+    assert first.content_digest == again.content_digest
+    assert (first.origin, first.name) == (again.origin, again.name) == (done.delta.origin, "x")
+    assert done.report["finished"] is True
+    assert not any(tiny_home.tuning.iterdir())
+
+
+def test_killed_right_after_it_was_admitted_only_the_writing_down_is_left(tiny_home: Home, tmp_path: Path) -> None:
+    data, facts = write_examples(tmp_path / "data.jsonl"), list[str]()
+
+    def killed(candidate: Candidate, _stopped: object) -> Delta:
+        put_candidate(tiny_home, candidate)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tuned(tiny_home, data, small(judge={"held_out": 4}), admit=killed)
+    [delta] = list_deltas(tiny_home)
+    assert (delta_report(tiny_home, delta.digest) or {})["finished"] is False
+
+    def sink(event: Event) -> None:
+        facts.append(event.kind)
+
+    settings, never = small(judge={"held_out": 4}), no_loading
+    done = tune(tiny_home, kept(tiny_home), [data], "x", settings, never, sink=sink)
+    assert (done.delta, facts, done.report["finished"]) == (delta, ["tune", "tune.judge"], True)
+    assert done.plot.exists()
 
 
 def test_general_text_that_can_not_be_had(tiny_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

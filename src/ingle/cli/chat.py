@@ -33,6 +33,7 @@ def command(
     threads: Annotated[int | None, typer.Option(help="Threads that compute; by default one per core.")] = None,
     history: Annotated[bool | None, typer.Option(help="Keep the lines that you type for the next time.")] = None,
     markdown: Annotated[bool | None, typer.Option(help="Show answers as Markdown.")] = None,
+    memory: Annotated[bool | None, typer.Option(help="Use what you taught, where a question is about it.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of config.toml.")] = None,
 ) -> None:
     """Talk with a kept model.
@@ -44,21 +45,24 @@ def command(
     from ingle.cli.output import is_terminal
     from ingle.cli.settings import read_settings
     from ingle.cli.talk import Talk
+    from ingle.cli.taught import Taught
     from ingle.serve.record import Recorder
 
     home = enter()
     chat = {"model": model, "system": system, "max_tokens": max_tokens, "format": format_, "threads": threads}
-    switches = {"history": history, "markdown": markdown}
+    switches = {"history": history, "markdown": markdown, "memory": memory}
     drawn = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p, "seed": seed}
     options = {f"chat.{key}": value for key, value in {**chat, **switches}.items()}
     settings = read_settings(home, overrides or (), options | {f"sampling.{key}": value for key, value in drawn.items()})
     kept = choose_or_pull(home, settings.chat.model, settings.chat.format)
     recorder = Recorder(home)
-    talk = Talk(home, open_kept(home, kept, settings.chat), settings, recorder)
+    taught = Taught(home, kept, settings.chat.memory)
+    talk = Talk(home, open_kept(home, kept, settings.chat), settings, recorder, taught)
     try:
         code = _converse(home, talk) if is_terminal(sys.stdin) else _answer_lines(talk)
     finally:
         recorder.close()
+        taught.close()
     fault = recorder.fault()
     if fault is not None:
         raise fault

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ingle.cli.conversation import Conversation
+from ingle.cli.opinions import bad, fix, good, remember
 from ingle.cli.output import note, printable, size
 from ingle.cli.screen import make_screen
 from ingle.cli.talk import Talk, expand
+from ingle.core.energy import amount
 from ingle.core.errors import ConfigError
 
 
@@ -91,6 +93,9 @@ def stats(talk: Talk, _rest: str) -> None:
     if tally.decode_s:
         together = f"{tally.answers} answers, {tally.written_tokens} tokens at {tally.written_tokens / tally.decode_s:.0f} tokens/s"
         lines.append(("all of them", together))
+        lines.append(
+            ("energy", f"{talk.tally.energy}; the last answer {amount(last.energy.joules)}" if last and last.energy else "unknown")
+        )
     lines.append(("context", f"{talk.used_tokens:,} of {context:,} tokens, {size(talk.session.state.nbytes)} of state"))
     lines.append(("memory", f"{size(resident_bytes())} resident"))
     lines.append(("model", f"{talk.model.name}, digest {talk.model.digest}"))
@@ -111,6 +116,10 @@ COMMANDS: dict[str, tuple[str, Callable[[Talk, str], None]]] = {
     "undo": ("/undo", undo),
     "regenerate": ("/regenerate", regenerate),
     "clear": ("/clear", clear),
+    "good": ("/good [TEXT]", good),
+    "bad": ("/bad [TEXT]", bad),
+    "fix": ("/fix TEXT", fix),
+    "remember": ("/remember TEXT", remember),
     "stats": ("/stats", stats),
     "quit": ("/quit", quit_),
 }

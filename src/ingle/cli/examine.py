@@ -36,6 +36,7 @@ def examine(home: Home) -> list[Finding]:
         ("versions", _versions),
         ("CPU", _cpu),
         ("memory", _memory),
+        ("energy", _energy),
         ("home", lambda: _home(home)),
         ("kernels", lambda: _kernels(home)),
         ("models", lambda: _models(home)),
@@ -92,6 +93,16 @@ def _memory() -> Iterator[Finding]:
         yield Finding("memory", f"{kb['MemAvailable'] / 1e6:.1f} GB free of {kb['MemTotal'] / 1e6:.1f}")
     except (OSError, LookupError, ValueError):
         yield Finding("memory", "unknown on this system")
+
+
+def _energy() -> Iterator[Finding]:
+    from ingle.energy.check import sources
+    from ingle.energy.meter import open_meter
+
+    meter = open_meter()
+    for source, known, cure in sources(meter):
+        locked = source == "rapl" and meter.rapl.state == "locked"
+        yield Finding(f"energy: {source}", known, "missing" if locked else "ok", cure)
 
 
 def _home(home: Home) -> Iterator[Finding]:

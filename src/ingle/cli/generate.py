@@ -13,6 +13,7 @@ from ingle.core.message import Finish, Request, TokenLogprob, Usage, Verdict
 from ingle.serve.record import answer_event
 
 if TYPE_CHECKING:
+    from ingle.adapt.choosing import Choice
     from ingle.engine.answer import Session
     from ingle.engine.language_model import LanguageModel
 
@@ -43,10 +44,12 @@ class Outcome:
         return (self.usage.prompt_tokens - self.usage.cached_tokens) / self.usage.prefill_s if self.usage and self.usage.prefill_s else 0.0
 
 
-def event_of(key: bytes, model: "LanguageModel", request: Request, outcome: Outcome) -> Event:
-    """The fact that this answer leaves in the ledger; also of one that was stopped before its first token."""
+def event_of(key: bytes, choice: "Choice", request: Request, outcome: Outcome) -> Event:
+    """The fact that this answer leaves in the ledger; also of one that was stopped before its first token. `request`: as it came."""
+    model = choice.model
     nothing = Usage(0, 0, 0, 0.0, 0.0, 0, model_digest=model.digest, seed=request.sampling.seed or 0)
-    return answer_event(key, model.name, request, outcome.text, outcome.finish, outcome.usage or nothing, outcome.verdicts)
+    event = answer_event(key, model.name, request, outcome.text, outcome.finish, outcome.usage or nothing, outcome.verdicts)
+    return replace(event, facts={**event.facts, **choice.facts})
 
 
 def generate(

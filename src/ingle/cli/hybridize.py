@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ingle.cli.gating import Force, Overrides
+
 if TYPE_CHECKING:
     from ingle.cli.progress import Watcher
     from ingle.hybridize.run import Hybridized, HybridWatch
@@ -35,14 +37,18 @@ def command(
     seed: Annotated[int | None, typer.Option(help="Of the texts and facts, and of their order.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="Settings in a TOML file.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. search.rounds=8.")] = None,
+    force: Force = False,
+    policy: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Make a hybrid of a kept transformer.
 
     Few groups keep full attention, those that recall needs; all others see a window, and a memory of what has left it.
-    The model stays as it was: what comes of it is a delta of a few MB. Interrupted at any moment, the same command goes on.
+    The model stays as it was: what comes of it is a delta of a few MB. The gate measures it first, and may refuse it.
+    Interrupted at any moment, or refused and now with --force, the same command goes on.
     """
     from ingle.cli.choose import choose
+    from ingle.cli.gating import read_policy, way_in
     from ingle.cli.house import enter, record
     from ingle.cli.progress import watching
     from ingle.core.config import load_config
@@ -50,7 +56,7 @@ def command(
 
     need_learning()
     home = enter()
-    kept = choose(home, model)
+    kept, rules = choose(home, model), read_policy(home, policy)
     from ingle.hybridize.run import hybridize
     from ingle.hybridize.settings import HybridSettings
 
@@ -63,7 +69,8 @@ def command(
     told = load_config(HybridSettings, config, settings)
     said = shlex.join(["ingle", "hybridize", kept.name, "--name", name, *(f"--set={one}" for one in settings)])
     with watching() as watch:
-        made = hybridize(home, kept, name, told, _watch(watch), said, lambda event: record(home, event))
+        admit = way_in(home, kept, "hybridize", rules, force, watch)
+        made = hybridize(home, kept, name, told, admit, _watch(watch), said, lambda event: record(home, event))
     _show(made, as_json)
 
 
@@ -91,6 +98,7 @@ def _watch(watch: "Watcher") -> "HybridWatch":
 
 def _show(made: "Hybridized", as_json: bool) -> None:
     from ingle.cli.output import note, print_json, print_table
+    from ingle.core.energy import amount, reported
 
     report = made.report
     if as_json:
@@ -101,6 +109,8 @@ def _show(made: "Hybridized", as_json: bool) -> None:
     for lesson, told in report["lessons"].items():
         before, after = told["first_held_out"], told["held_out"]
         rows.append((f"held-out loss of the {lesson}", f"{after:.4f}", f"{before:.4f} before"))
+        if energy := reported(told):
+            rows.append((f"energy of the {lesson}", amount(energy.joules), str(energy)))
     print_table(("figure", "value", ""), rows)
     note("Which groups they are stands in the report (--json, or `ingle show`).")
     print(f"Talk with it: ingle chat {made.kept.name}")

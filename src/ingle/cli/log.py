@@ -6,12 +6,14 @@ import typer
 
 EXAMPLES = """
 ingle log
+ingle log smollm2   (its life in sentences)
 ingle log --last 5 --kind answer
 ingle log --subject smollm2 --json
 """
 
 
 def command(
+    model: Annotated[str, typer.Argument(metavar="[MODEL]", help="Tell the life of this model and its deltas.")] = "",
     last: Annotated[int, typer.Option("--last", "-n", min=1, help="How many facts, the newest at the end.")] = 20,
     kind: Annotated[str | None, typer.Option(help="Only this kind and those below it: answer, pull, delta …")] = None,
     subject: Annotated[str | None, typer.Option(help="Only what concerns this model or delta.")] = None,
@@ -22,6 +24,7 @@ def command(
     It holds figures and keyed digests, never the words of a conversation.
     """
     import json
+    from itertools import islice
 
     from ingle.cli.house import enter, open_ledger
     from ingle.cli.output import note, printable
@@ -31,7 +34,16 @@ def command(
         note("Nothing has been recorded in this home yet.")
         return
     with open_ledger(home) as ledger:
-        rows = list(ledger.read(kind, subject, last))[::-1]
+        if model and not as_json:
+            from ingle.cli.biography import entries
+
+            told = entries(ledger.read(kind, subject), model, last)
+            print(*(printable(entry.line) for entry in told), sep="\n")
+            if not told:
+                note(f"Nothing was recorded about {model}.")
+            return
+        of = (row for row in ledger.read(kind, subject) if not model or row.subject == model or row.subject.startswith(f"{model}+"))
+        rows = list(islice(of, last))[::-1]
     for row in rows:
         if as_json:
             facts = {"seq": row.seq, "at": row.at, "kind": row.kind, "subject": row.subject, "facts": row.values, "hash": row.hash}

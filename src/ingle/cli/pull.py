@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from ingle.cli.gating import Force, Overrides
+
 EXAMPLES = """
 ingle pull smollm2
 ingle pull HuggingFaceTB/SmolLM2-360M-Instruct --name smol360
@@ -21,14 +23,16 @@ def command(
     ] = None,
     update: Annotated[bool, typer.Option("--update", help="Ask for the newest version, and move the name to it.")] = False,
     onto: Annotated[str | None, typer.Option(metavar="MODEL", help="WHAT is a folder of the PEFT library: keep it as MODEL+NAME.")] = None,
+    force: Force = False,
+    policy: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Bring a model home, check it and make it ready.
 
-    What arrived stays when the download breaks off: the same command goes on from there.
+    What arrived stays when the download breaks off: the same command goes on from there. An adapter (--onto) passes the gate first.
     """
     if onto is not None:
-        _adapter(what, onto, name, as_json)
+        _adapter(what, onto, name, policy, force, as_json)
         return
     import time
 
@@ -55,20 +59,24 @@ def command(
     print(f"Talk with it: ingle chat {brought.kept.name}")
 
 
-def _adapter(what: str, onto: str, name: str | None, as_json: bool) -> None:
+def _adapter(what: str, onto: str, name: str | None, policy: list[str] | None, force: bool, as_json: bool) -> None:
     """Keeps a folder of the PEFT library as a delta."""
     from pathlib import Path
 
     from ingle.cli.choose import choose
+    from ingle.cli.gating import read_policy, way_in
     from ingle.cli.house import enter, record
     from ingle.cli.output import print_json
+    from ingle.cli.progress import watching
     from ingle.home.source import LocalSource, default_name
     from ingle.tuning.importing import bring_peft, brought_event
 
     home = enter()
     folder = Path(what).expanduser()
-    kept = choose(home, onto)
-    delta = bring_peft(home, kept, folder, name or default_name(LocalSource(folder.absolute())))
+    kept, rules = choose(home, onto), read_policy(home, policy)
+    with watching() as watch:
+        admit = way_in(home, kept, "import", rules, force, watch)
+        delta = bring_peft(home, kept, folder, name or default_name(LocalSource(folder.absolute())), admit)
     record(home, brought_event(kept, delta))
     if as_json:
         print_json({"name": f"{kept.name}+{delta.name}", "kind": delta.kind, "delta": delta.digest, "base": delta.base_digest})

@@ -23,8 +23,10 @@ def command(
 
     The same model is asked the same question with the same seed, and what comes is compared with the ledger.
 
-    Works where the text is kept: conversations of the page, and requests with `store: true`. Exit code 1 if it differs.
+    Works where the text is kept: conversations of the page, and requests with `store: true`; and as long as what was taught and acted
+    then is kept too. Exit code 1 if it differs.
     """
+    from ingle.adapt.choosing import Chooser
     from ingle.cli.choose import open_kept
     from ingle.cli.house import enter
     from ingle.cli.settings import read_settings
@@ -40,11 +42,14 @@ def command(
     try:
         row = find_row(Ledger(engine, home.keys), event)
         request, kept = kept_request(engine, str(row.values.get("id", "")))
+        stands = get_kept(home, row.subject)
+        owner, *acted = (str(row.values.get(name, "")) for name in ("key", "memories", "lessons"))
+        memories, lessons = (names.split() for names in acted)
+        choice = Chooser(home, engine).again(owner, open_kept(home, stands, settings.chat), stands, request, memories, lessons)
     finally:
         engine.dispose()
-    model = open_kept(home, get_kept(home, row.subject), settings.chat)
-    now = "".join(chunk.text for chunk in again(model, request))
-    result = compare(answer_key(home), row, model, request, kept, now)
+    now = "".join(chunk.text for chunk in again(choice.model, choice.request))
+    result = compare(answer_key(home), row, choice.model, request, kept, now)
     _show(result, as_json)
     if not result.proven:
         raise typer.Exit(1)

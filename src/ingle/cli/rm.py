@@ -23,7 +23,8 @@ def command(
 ) -> None:
     """Let a kept model go, or a delta.
 
-    Its files go too, unless another kept model uses them. Of MODEL+DELTA only the delta goes. The ledger keeps the fact that it was here.
+    Its files go too, unless another kept model uses them, and so do the lessons that were made for it; what was taught stays, to be learned
+    by whatever has its name next. Of MODEL+DELTA only the delta goes. The ledger keeps the fact that it was here.
     """
     from ingle.cli.house import enter, record
     from ingle.cli.output import confirm, is_terminal, note, print_json, size
@@ -39,10 +40,31 @@ def command(
     if freed.deltas:
         facts["delta"] = freed.deltas[0]
     record(home, Event("rm", name, facts))
+    _put_right(home)
     if as_json:
         print_json({"name": freed.name, "bases": list(freed.bases), "deltas": list(freed.deltas), "bytes": freed.nbytes})
     else:
         print(f"{name} is gone; {size(freed.nbytes)} freed.")
+
+
+def _put_right(home: "Home") -> None:
+    """What lessons had taught that went with the model is to be learned again; a learner that is at work sees to it by itself."""
+    from contextlib import suppress
+
+    from ingle.adapt.learner import LOCK
+    from ingle.adapt.work import put_right
+    from ingle.core.errors import HomeError
+    from ingle.home.taught import anything_taught
+    from ingle.serve.rooms import open_rooms
+
+    if not anything_taught(home):
+        return
+    engine = open_rooms(home)
+    try:
+        with suppress(HomeError), home.lock(LOCK, timeout_s=0):
+            put_right(home, engine)
+    finally:
+        engine.dispose()
 
 
 def _what(home: "Home", name: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from ingle.adapt.choosing import Choice
     from ingle.cli.generate import Outcome
     from ingle.core.message import Message, Request
     from ingle.engine.language_model import LanguageModel
@@ -39,6 +40,7 @@ def command(
     seed: Annotated[int | None, typer.Option(help="Same seed, same answer; by default a new one.")] = None,
     format_: Annotated[str | None, typer.Option("--format", help="Weights: auto, int4, int8, bf16, fp32.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads that compute; by default one per core.")] = None,
+    memory: Annotated[bool | None, typer.Option(help="Use what you taught, where the question is about it.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of config.toml.")] = None,
 ) -> None:
     """Answer one prompt, from the command line or a pipe.
@@ -49,12 +51,14 @@ def command(
     from ingle.cli.generate import event_of, generate
     from ingle.cli.house import enter, record
     from ingle.cli.settings import read_settings
+    from ingle.cli.taught import choose_once
     from ingle.core.errors import ConfigError
     from ingle.core.message import Request
     from ingle.serve.record import answer_key, new_seed
 
     home = enter()
-    chat = {"chat.model": model, "chat.format": format_, "chat.threads": threads, "chat.system": system, "chat.max_tokens": max_tokens}
+    chat = {"chat.model": model, "chat.format": format_, "chat.threads": threads, "chat.system": system}
+    chat |= {"chat.max_tokens": max_tokens, "chat.memory": memory}
     drawn = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p, "seed": seed}
     options = {**chat, **{f"sampling.{key}": value for key, value in drawn.items()}}
     settings = read_settings(home, overrides or (), options)
@@ -67,19 +71,16 @@ def command(
     opened = open_kept(home, kept, settings.chat)
     messages = () if raw else _messages(opened, text, settings.chat.system, bool(system))
     request = Request(
-        messages=messages,
-        prompt=None if messages else text,
-        max_tokens=settings.chat.max_tokens,
-        stop=tuple(stop or ()),
-        logprobs=logprobs,
+        messages, None if messages else text, max_tokens=settings.chat.max_tokens, stop=tuple(stop or ()), logprobs=logprobs,
         sampling=settings.sampling.sampling(new_seed()),
-    )
-    outcome = generate(opened, request, _silent if as_json else _shower(), drafts=settings.serve.drafts)
+    )  # fmt: skip
+    choice = choose_once(home, kept, settings.chat.memory, opened, request)
+    outcome = generate(choice.model, choice.request, _silent if as_json else _shower(), drafts=settings.serve.drafts)
     if as_json:
-        _print_json(opened, request, outcome)
+        _print_json(choice, request, outcome)
     elif not outcome.text.endswith("\n"):
         print(flush=True)
-    record(home, event_of(answer_key(home), opened, request, outcome))
+    record(home, event_of(answer_key(home), choice, request, outcome))
     if outcome.finish == "cancelled":
         raise typer.Exit(130)
 
@@ -129,14 +130,18 @@ def _shower() -> Callable[[str], None]:
     return show
 
 
-def _print_json(model: "LanguageModel", request: "Request", outcome: "Outcome") -> None:
+def _print_json(choice: "Choice", request: "Request", outcome: "Outcome") -> None:
     from ingle.cli.output import print_json
 
+    model = choice.model
     usage = asdict(outcome.usage) if outcome.usage else {}
+    if outcome.usage and outcome.usage.energy:
+        usage["energy"] = outcome.usage.energy.table()
     speeds = {"prefill_tokens_per_s": round(outcome.prefill_tokens_per_s, 1), "decode_tokens_per_s": round(outcome.decode_tokens_per_s, 1)}
     result: dict[str, object] = {"text": outcome.text, "finish": outcome.finish, "usage": usage | speeds}
     result |= {"model": model.name, "model_digest": model.digest, "seed": request.sampling.seed}
     result["parameters"] = asdict(request.sampling) | {"max_tokens": request.max_tokens, "stop": list(request.stop)}
+    result |= {"memories": list(choice.memories), "lessons": list(choice.lessons)}
     if request.logprobs is not None:
         result["logprobs"] = [asdict(entry) for entry in outcome.logprobs]
     print_json(result)

@@ -39,6 +39,7 @@ def command(
     from ingle.cli.choose import choose_or_pull
     from ingle.cli.house import enter
     from ingle.cli.settings import read_settings
+    from ingle.serve.learner import learner_beside
     from ingle.serve.server import address, listen, serve
 
     home = enter()
@@ -53,7 +54,9 @@ def command(
     wanted = open_ if open_ is not None else sys.stdout.isatty()
     if wanted and settings.serve.page:
         _open_later(at)
-    if not serve(service, bound):
+    with learner_beside(service, settings.learn, overrides or ()):
+        came_up = serve(service, bound)
+    if not came_up:
         raise typer.Exit(1)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ingle.adapt.learn_settings import LearnSettings
 from ingle.core.config import from_table, load_config, to_table
 from ingle.core.errors import ConfigError
 from ingle.home.place import Home
@@ -31,6 +32,8 @@ class ChatSettings:
     """Whether lines that were typed are kept in the home, for the next time."""
     markdown: bool = True
     """Whether answers are shown as Markdown."""
+    memory: bool = True
+    """Whether what you taught may be placed in the prompt; lessons in the weights act all the same."""
 
     def __post_init__(self) -> None:
         formats = ("auto", "int4", "int8", "bf16", "fp32")
@@ -49,6 +52,7 @@ class Settings:
     chat: ChatSettings = field(default_factory=ChatSettings)
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     serve: ServeSettings = field(default_factory=ServeSettings)
+    learn: LearnSettings = field(default_factory=LearnSettings)
 
 
 def read_settings(home: Home, overrides: Sequence[str] = (), options: Mapping[str, object] | None = None) -> Settings:

@@ -25,6 +25,8 @@ def command(
     """Show what a kept model is made of."""
     from ingle.cli.house import enter
     from ingle.cli.output import print_json, printable, size
+    from ingle.energy.label import load as load_label
+    from ingle.energy.label import to_table as label_table
     from ingle.home.base import base_report, read_base
     from ingle.home.kept import get_kept
     from ingle.model.checkpoint import expected_shapes, open_checkpoint
@@ -37,12 +39,14 @@ def command(
     made = [_delta(home, digest) for digest in kept.deltas]
     packs, served = _served(home, kept)
     report = base_report(home, kept.base)
+    label = load_label(home.labels, kept.digest)
     if as_json:
         from ingle.core.config import to_table
 
         about: dict[str, Any] = {"name": kept.name, "deltas": list(kept.deltas), "created_at": kept.created_at, "base": to_table(base)}
         formats = [{"format": pack.format, "bytes": pack.nbytes, "model_digest": pack.digest} for pack in packs]
         about |= {"parameters": parameters, "config": to_table(config), "packed": formats, **({"training": report} if report else {})}
+        about |= {"energy_label": label_table(label)} if label else {}
         print_json(about | {"made": made, "served": served} if kept.deltas else about)
         return
     shared = "" if config.num_heads == config.num_kv_heads else f", sharing {config.num_kv_heads} key-value groups"
@@ -64,6 +68,7 @@ def command(
         *((label, text) for delta in made for label, text in _delta_lines(delta)),
         *([("served", served)] if kept.deltas else []),
         *(("packed", f"{pack.format}, {size(pack.nbytes)}, model digest {pack.digest}") for pack in packs),
+        *([("energy", f"{label.per_thousand} for 1,000 answers ({label.at[:10]}, {label.machine})")] if label else []),
         ("since", f"{kept.created_at} (files pulled {base.pulled_at})"),
     ]
     for label, value in lines:
@@ -72,11 +77,15 @@ def command(
 
 def _training_lines(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """How a base came about that was trained from scratch."""
+    from ingle.core.energy import reported
+
     train, held_out = report["train"], report["held_out"]
     yield "  made by", f"{report['command'] or 'a program'} (seed {report['seed']}, {report['created_at']})"
     yield "  data", f"{report['texts']:,} texts, of which {train['tokens']:,} tokens were read (digest {report['data_digest']})"
     if held_out["after"] is not None:
         yield "  held out", f"loss {held_out['before']:.4f} before, {held_out['after']:.4f} after, in training"
+    if energy := reported(train):
+        yield "  energy", str(energy)
     for one in report["served"]:
         interval = f"({one['low']:.4f} … {one['high']:.4f}, n = {one['n']})"
         yield "  measured", f"{one['of']}: {one['name'].replace('_', ' ')} {one['value']:.4f} {one['unit']} {interval}"
@@ -108,6 +117,7 @@ def _delta(home: "Home", digest: str) -> dict[str, Any]:
 def _delta_lines(delta: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The same for people."""
     from ingle.cli.output import size
+    from ingle.core.energy import reported, total
 
     origin, report = delta["origin"], delta["report"] or {}
     how = origin.get("method", delta["kind"])
@@ -120,6 +130,9 @@ def _delta_lines(delta: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     held_out = report.get("held_out") or {}
     if held_out.get("before") is not None and held_out.get("after") is not None:
         yield "  held out", f"loss {held_out['before']:.4f} before, {held_out['after']:.4f} after, in training"
+    parts = [report.get("train") or {}, *(report.get("lessons") or {}).values()]
+    if metered := [energy for part in parts if (energy := reported(part))]:
+        yield "  energy", f"{total(metered)}, to train it"
     for figure in report.get("served") or ():
         interval = f"({figure['low']:.4f} … {figure['high']:.4f}, n = {figure['n']})"
         yield "  measured", f"{figure['name'].replace('_', ' ')} {figure['value']:.4f} {figure['unit']} {interval}"

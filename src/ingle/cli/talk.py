@@ -11,6 +11,8 @@ from ingle.cli.interrupt import silent_keys
 from ingle.cli.output import complain, note
 from ingle.cli.screen import make_screen
 from ingle.cli.settings import Settings
+from ingle.cli.taught import Taught
+from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import ContextError, IngleError
 from ingle.core.message import Message, Request
 from ingle.home.place import Home
@@ -18,6 +20,7 @@ from ingle.model.template import has_template
 from ingle.serve.record import Recorder, answer_key, new_seed
 
 if TYPE_CHECKING:
+    from ingle.adapt.choosing import Choice
     from ingle.engine.language_model import LanguageModel
 
 NEARLY_FULL = 0.85
@@ -33,6 +36,7 @@ class Tally:
     written_tokens: int = 0
     prefill_s: float = 0.0
     decode_s: float = 0.0
+    energy: Energy = NOTHING
 
     def add(self, outcome: Outcome) -> None:
         """One more."""
@@ -42,17 +46,19 @@ class Tally:
             self.written_tokens += outcome.usage.completion_tokens
             self.prefill_s += outcome.usage.prefill_s
             self.decode_s += outcome.usage.decode_s
+            self.energy = self.energy + (outcome.usage.energy or NOTHING)
 
 
 class Talk:
     """The model, what was said, and how it is shown."""
 
-    def __init__(self, home: Home, model: "LanguageModel", settings: Settings, recorder: Recorder) -> None:
+    def __init__(self, home: Home, model: "LanguageModel", settings: Settings, recorder: Recorder, taught: Taught) -> None:
         from ingle.engine.answer import Session
 
-        self.home, self.model, self.settings = home, model, settings
+        self.home, self.model, self.settings, self.taught = home, model, settings, taught
         self.conversation = Conversation(settings.chat.system)
         self.session = Session(model.backend.new_state())
+        self._read_by = model.digest
         self.tally = Tally()
         self.last: Outcome | None = None
         self.recorder = recorder
@@ -71,7 +77,8 @@ class Talk:
         sampling = self.settings.sampling.sampling(new_seed())
         request = Request(() if self.plain else said, plain, max_tokens=self.settings.chat.max_tokens, sampling=sampling)
         try:
-            outcome = self._answer(request)
+            choice = self.taught.choose(self.model, request)
+            outcome = self._answer(choice)
         except IngleError as error:
             self.conversation.turns.pop()
             if isinstance(error, ContextError):
@@ -85,8 +92,8 @@ class Talk:
             self.conversation.turns.pop()
         self.last = outcome
         self.tally.add(outcome)
-        self.recorder.add(event_of(self._key, self.model, request, outcome))
-        self._remark(outcome)
+        self.recorder.add(event_of(self._key, choice, request, outcome))
+        self._remark(outcome, choice)
         return outcome
 
     @property
@@ -94,17 +101,23 @@ class Talk:
         """Tokens of the context that the conversation takes."""
         return len(self.session.ids)
 
-    def _answer(self, request: Request) -> Outcome:
+    def _answer(self, choice: "Choice") -> Outcome:
+        from ingle.engine.answer import Session
+
+        if choice.model.digest != self._read_by:  # what one adapter has read is of no use to another
+            self.session, self._read_by = Session(choice.model.backend.new_state()), choice.model.digest
         self._key = self._key or answer_key(self.home)
         screen = make_screen(self.settings.chat.markdown)
         with silent_keys():
             try:
-                return generate(self.model, request, screen.show, self.session, self.settings.serve.drafts)
+                return generate(choice.model, choice.request, screen.show, self.session, self.settings.serve.drafts)
             finally:
                 screen.finish()
 
-    def _remark(self, outcome: Outcome) -> None:
+    def _remark(self, outcome: Outcome, choice: "Choice") -> None:
         """What the person should know about this answer, if anything."""
+        if choice.memories:
+            note(f"(from memory: {', '.join(choice.memories)})")
         context = self.model.backend.config.context_length
         full = self.used_tokens + 1 >= context
         if outcome.finish == "cancelled":

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ingle.cli.gating import Force, Overrides
+
 if TYPE_CHECKING:
     from ingle.cli.progress import Watcher
     from ingle.core.event import Sink
@@ -44,13 +46,16 @@ def command(
     seed: Annotated[int | None, typer.Option(help="Of the order of examples, of what is held out, and of first values.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="A recipe (TOML): model, data, method, and what is measured afterwards.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. options.alpha=16.")] = None,
+    force: Force = False,
+    policy: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Write the report to this file too.")] = None,
     listing: Annotated[bool, typer.Option("--list", help="List the methods.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Tune a kept model on your examples.
 
-    What comes of it is a delta beside the model, which stays as it was. Interrupted at any moment, the same command goes on.
+    What comes of it is a delta beside the model, which stays as it was. The gate measures it first, and may refuse it. Interrupted at any
+    moment, or refused and now with --force, the same command goes on.
     """
     if listing or (model is None and recipe is None):
         _list(as_json)
@@ -62,10 +67,10 @@ def command(
     }  # fmt: skip
     settings = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None] + list(overrides or ())
     if recipe is not None:
-        tuned = _by_recipe(recipe, model, name, settings)
+        tuned = _by_recipe(recipe, model, name, settings, policy, force)
     else:
         assert model is not None
-        tuned = _by_hand(model, list(data or ()), name, settings)
+        tuned = _by_hand(model, list(data or ()), name, settings, policy, force)
     if out is not None:
         from ingle.core.files import write_atomic
         from ingle.tuning.report import to_json
@@ -74,9 +79,12 @@ def command(
     _show(tuned, as_json)
 
 
-def _by_hand(model: str, data: list[str], name: str | None, settings: list[str]) -> "Tuned":
+def _by_hand(
+    model: str, data: list[str], name: str | None, settings: list[str], policy: list[str] | None, force: bool
+) -> "Tuned":  # fmt: skip
     """Tunes as the options say."""
     from ingle.cli.choose import choose
+    from ingle.cli.gating import read_policy, way_in
     from ingle.cli.house import enter
     from ingle.cli.progress import watching
     from ingle.core.errors import ConfigError
@@ -88,19 +96,22 @@ def _by_hand(model: str, data: list[str], name: str | None, settings: list[str])
         raise ConfigError("--name", "is needed: what the delta is called", "nothing", f"For example --name mine, for {model}+mine.")
     check_name(name)
     home = enter()
-    kept = choose(home, model)
+    kept, rules = choose(home, model), read_policy(home, policy)
     from ingle.tuning.run import tune
     from ingle.tuning.settings import settings_of
 
     told = settings_of({}, settings)
     said = shlex.join(["ingle", "tune", kept.name, *data, "--name", name, *(f"--set={one}" for one in settings)])
     with watching() as watch:
-        return tune(home, kept, data, name, told, _watch(watch), said, _recorder(home))
+        return tune(home, kept, data, name, told, way_in(home, kept, "tune", rules, force, watch), _watch(watch), said, _recorder(home))
 
 
-def _by_recipe(path: Path, model: str | None, name: str | None, settings: list[str]) -> "Tuned":
+def _by_recipe(
+    path: Path, model: str | None, name: str | None, settings: list[str], policy: list[str] | None, force: bool
+) -> "Tuned":  # fmt: skip
     """Tunes as a recipe says, then measures its task."""
     from ingle.cli.choose import choose_or_pull
+    from ingle.cli.gating import read_policy, way_in
     from ingle.cli.house import enter, record
     from ingle.cli.interrupt import Interrupt
     from ingle.cli.progress import watching
@@ -116,10 +127,12 @@ def _by_recipe(path: Path, model: str | None, name: str | None, settings: list[s
     recipe = read_recipe(path)
     told = settings_of(table_of(recipe), settings)
     home = enter()
+    rules = read_policy(home, policy)
     kept = choose_or_pull(home, model or recipe.model, "auto")
     said = shlex.join(["ingle", "tune", "--recipe", path.name, *(f"--set={one}" for one in settings)])
     with watching() as watch:
-        tuned = tune(home, kept, recipe.data, name or recipe.name, told, _watch(watch), said, _recorder(home))
+        admit = way_in(home, kept, "tune", rules, force, watch)
+        tuned = tune(home, kept, recipe.data, name or recipe.name, told, admit, _watch(watch), said, _recorder(home))
     rows = []
     with watching() as watch, Interrupt() as interrupt:
         for label, outcome in measure_task(home, recipe, kept, tuned.kept, _watch(watch), interrupt.asked):

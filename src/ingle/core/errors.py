@@ -90,6 +90,12 @@ class DeltaError(IngleError):
     exit_code, http_status = 4, 409
 
 
+class Refused(IngleError):
+    """A candidate that the gate would not have; what made it is kept, so that it can be admitted all the same."""
+
+    exit_code, http_status = 13, 409
+
+
 class CannotRewind(IngleError):
     """A state that cannot go back to the asked position, because what was there has left the window or entered the memory."""
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ingle.core.energy import Energy
 from ingle.core.errors import RequestError
 from ingle.core.event import Event
 
@@ -196,6 +197,8 @@ class Usage:
     """Tokens that were guessed and read beside the last one; see engine/drafting.py."""
     accepted: int = 0
     """Of these, how many came true."""
+    energy: Energy | None = None
+    """What this answer took, of all that was taken while it was read and written; None where nobody metered it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ingle.core.errors import CannotRewind
 from ingle.core.message import Chunk, Request
+from ingle.energy.meter import Span, open_meter
 from ingle.engine.backend import AnyState
 from ingle.engine.checkpoints import WORTH_KEEPING
 from ingle.engine.decoding import Decoding
@@ -60,7 +61,7 @@ def answer(
     is told how many tokens of the unread prompt are read. Without `drafts` each step writes one token; the tokens are the same.
     Raises ContextError for a prompt that doesn't fit; TemplateError, RequestError for one that can't be encoded.
     """
-    backend = model.backend
+    backend, span = model.backend, Span(open_meter())
     ids = model.encode(request)
     lasting, session = session is not None, session or Session(backend.new_state())
     session.resume(ids[:1] if request.echo else ids, backend.new_state)
@@ -81,10 +82,16 @@ def answer(
             chunk = decoding.take(rows)
             if reading:
                 progress(fresh - decoding.prompt_tokens + decoding.state.length, fresh)
+            span.tick()
             if chunk is not None:
-                yield chunk
+                yield _metered(chunk, span)
                 if chunk.finish is None and stopped():
                     chunk = decoding.end("cancelled")
-                    yield chunk
+                    yield _metered(chunk, span)
     finally:
         session.ids = decoding.ids[: decoding.state.length]  # all of it, or what was read before Ctrl-C
+
+
+def _metered(chunk: Chunk, span: Span) -> Chunk:
+    """The last chunk with what the answer took, whoever showed it included; others as they are."""
+    return chunk if chunk.usage is None else replace(chunk, usage=replace(chunk.usage, energy=span.end()))

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import IngleError
 from ingle.core.message import Chunk, Request
 from ingle.engine.decoding import Decoding
@@ -46,11 +47,15 @@ class Job:
     owner: str = ""
     keep: str = ""
     """What the answer belongs to that is kept in the home; see `prefix_cache.Entry`."""
+    lasting: int | None = None
+    """Tokens of the prompt that may be remembered, in memory and on disk; states that have read more end with the answer. None = all."""
     deadline: float | None = None
     """By `time.perf_counter`."""
     asked: float = field(default_factory=time.perf_counter)
     needed_bytes: int = 0
     cancelled: bool = False
+    energy: Energy = NOTHING
+    """Its share so far; see `metering.StepMeter`."""
     _decoding: Decoding | None = None
 
     @property

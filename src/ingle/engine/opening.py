@@ -7,22 +7,27 @@ that comes in floating point; matrices that no delta touched stay what they are 
 
 import ctypes
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock, Thread
+from types import MappingProxyType
+from typing import Any
 from weakref import WeakValueDictionary
 
+import numpy.typing as npt
+
+from ingle.core.candidate import Candidate
 from ingle.core.delta import Delta
 from ingle.core.digest import digest_json
-from ingle.core.errors import IngleError
+from ingle.core.errors import DeltaError, IngleError
 from ingle.engine.backend import Backend
-from ingle.engine.changes import Change, additions_of, merged, parted, virtual_of
+from ingle.engine.changes import VIRTUAL, Change, additions_of, merged, parted, virtual_of
 from ingle.engine.cpu import CpuBackend
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.packing import PackInfo, check_pack, pack_checkpoint, read_pack, unreached
 from ingle.engine.prefixed import Prefixed
-from ingle.home.deltas import delta_tensors, get_delta, stack_digest
+from ingle.home.deltas import delta_tensors, get_delta, manifest_of, stack_digest
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.kernels.jit import build, needed
@@ -56,11 +61,19 @@ class Source:
     """Deltas after these that stay beside the weights, so that models which differ in them only share a backend."""
     virtual: Delta | None = None
     """Tokens before every text."""
+    given: Mapping[str, Mapping[str, npt.NDArray[Any]]] = field(default_factory=lambda: MappingProxyType({}))
+    """Tensors of deltas that lie in no home yet, by the delta's digest."""
 
     def changes(self, deltas: Sequence[Delta]) -> list[Change]:
         """Deltas of this source with their tensors, every byte checked. Raises HomeError for a missing or altered file."""
-        assert self.home is not None or not deltas, "deltas lie in a home"
-        return [Change(delta.name, delta.kind, delta_tensors(self.home, delta)) for delta in deltas if self.home is not None]
+        found = []
+        for delta in deltas:
+            tensors = self.given.get(delta.digest)
+            if tensors is None:
+                assert self.home is not None, "deltas lie in a home"
+                tensors = delta_tensors(self.home, delta)
+            found.append(Change(delta.name, delta.kind, tensors))
+        return found
 
 
 def kept_source(home: Home, kept: Kept) -> Source:
@@ -68,11 +81,25 @@ def kept_source(home: Home, kept: Kept) -> Source:
 
     Raises NotKept for a delta that is gone, DeltaError for deltas that were made for something else, or can't be served in this order.
     """
-    deltas = [get_delta(home, digest) for digest in kept.deltas]
+    return _stacked(home, kept, [get_delta(home, digest) for digest in kept.deltas])
+
+
+def candidate_source(home: Home, kept: Kept, candidate: Candidate) -> Source:
+    """The kept model with a candidate on it, exactly as it would be served if it were kept; nothing is written but, by `open_model`, a
+    pack where the candidate's kind becomes part of the weights (`Source.packs`). Raises as `kept_source` and `put_delta` do.
+    """
+    of = candidate
+    delta = manifest_of(of.name, of.kind, of.base_digest, of.tensors, of.origin)
+    source = _stacked(home, kept, [*(get_delta(home, digest) for digest in kept.deltas), delta])
+    return replace(source, name=f"{kept.name}+{of.name}", given={delta.digest: of.tensors})
+
+
+def _stacked(home: Home, kept: Kept, deltas: Sequence[Delta]) -> Source:
+    digests = [delta.digest for delta in deltas]
     for at, delta in enumerate(deltas):
-        delta.check_base(stack_digest(kept.base, kept.deltas[:at]))
+        delta.check_base(stack_digest(kept.base, digests[:at]))
     into, beside = parted(kept.name, [delta.kind for delta in deltas])
-    digest = stack_digest(kept.base, kept.deltas[:into])
+    digest = stack_digest(kept.base, digests[:into])
     rest = deltas[into + beside :]
     return Source(
         kept.name, home.base_folder(kept.base), digest, home.pack_folder(digest), home, tuple(deltas[:into]),
@@ -128,15 +155,24 @@ class Opener:
     def __call__(self, home: Home, kept: Kept, progress: Progress | None = None) -> LanguageModel:
         """The model. Raises what `kept_source` and `open_model` raise. For several threads at once."""
         source, format_ = kept_source(home, kept), self._settings[0]
-        with self._locks.setdefault(source.digest, Lock()):
-            backend, tokenizer = self._backends.get(source.digest), self._tokenizers.get(kept.base)  # no delta touches the words
-            if backend is None or tokenizer is None:
-                if progress is None and read_pack(source.packs / format_, source.digest) is None:
-                    from ingle.engine.warming import warm_apart
 
-                    warm_apart(home, kept, format_, self._settings[2])
-                backend, tokenizer = _open_weights(source, *self._settings, progress or silent, tokenizer)
-                self._backends[source.digest], self._tokenizers[kept.base] = backend, tokenizer
+        def apart() -> None:
+            if progress is None and read_pack(source.packs / format_, source.digest) is None:
+                from ingle.engine.warming import warm_apart
+
+                warm_apart(home, kept, format_, self._settings[2])
+
+        return self.open(source, progress or silent, apart)
+
+    def open(self, source: Source, progress: Progress = silent, before: Callable[[], object] = lambda: None) -> LanguageModel:
+        """The model of a source; `before` is called if its weights are not open yet. Raises what `open_model` raises."""
+        base = source.folder.name
+        with self._locks.setdefault(source.digest, Lock()):
+            backend, tokenizer = self._backends.get(source.digest), self._tokenizers.get(base)  # no delta touches the words
+            if backend is None or tokenizer is None:
+                before()
+                backend, tokenizer = _open_weights(source, *self._settings, progress, tokenizer)
+                self._backends[source.digest], self._tokenizers[base] = backend, tokenizer
         return _with_deltas(source, backend, tokenizer)
 
 
@@ -180,6 +216,28 @@ def _with_deltas(source: Source, runner: CpuBackend, tokenizer: Tokenizer) -> La
     low_rank = all(change.kind == "lora" for change in changes)
     additions = additions_of(runner.config, changes, None if low_rank else _checkpoint(source))
     return LanguageModel(source.name, backend, tokenizer, runner.adapter(additions, digest), digest)
+
+
+def beside(home: Home, kept: Kept, model: LanguageModel, delta: Delta) -> LanguageModel:
+    """The model, which is `kept` opened, with one more delta of the kind `lora` beside its weights; the same weights serve both.
+
+    Raises DeltaError if the delta was made for something else, or can't stand there (see `can_stand_beside`), HomeError if it is damaged.
+    """
+    delta.check_base(kept.digest)
+    can_stand_beside(home, kept, delta.kind)
+    source = kept_source(home, replace(kept, deltas=(*kept.deltas, delta.digest)))
+    additions = additions_of(model.backend.config, source.changes(source.beside))
+    digest = digest_json([one.digest for one in source.beside])
+    return replace(model, adapter=model.backend.adapter(additions, digest), adapter_digest=digest)
+
+
+def can_stand_beside(home: Home, kept: Kept, kind: str = "lora") -> None:
+    """Raises DeltaError where a delta of that kind can't be served beside what this model is made of, on the same weights."""
+    kinds = [get_delta(home, digest).kind for digest in kept.deltas]
+    if kind != "lora" or (kinds and kinds[-1] in ("bottleneck", *VIRTUAL)):
+        rule = "can't have a lesson beside it: its last delta must come last"
+        got, cure = (kinds[-1], "Teach the model without that delta.") if kind == "lora" else (kind, "Lessons are of the kind lora.")
+        raise DeltaError(f"model {kept.name}", rule, got, cure)
 
 
 def _trim() -> None:

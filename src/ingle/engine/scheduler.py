@@ -17,11 +17,13 @@ import numpy.typing as npt
 
 from ingle.core.errors import Busy, Closing, IngleError, KernelError, RequestError
 from ingle.core.message import Chunk
+from ingle.energy.meter import Meter, open_meter
 from ingle.engine.backend import AnyState, Backend, NotFinite, Segment
 from ingle.engine.decoding import Decoding
 from ingle.engine.drafting import Company, Pace
 from ingle.engine.fair_queue import FairQueue
 from ingle.engine.job import Capacity, Counts, Job
+from ingle.engine.metering import StepMeter
 from ingle.engine.prefix_cache import PrefixCache, common_length
 from ingle.engine.saved_states import SavedStates
 
@@ -43,7 +45,7 @@ def post_directly(outcomes: Sequence[Outcome]) -> None:
 class Scheduler:
     """Runs jobs until it is closed. `post` is given what came of a step, on the scheduler's thread.
 
-    When all is quiet, and at the end, the states of what is kept go to `saved`.
+    When all is quiet, and at the end, the states of what is kept go to `saved`. `meter`: of this process, unless another is given.
     """
 
     def __init__(
@@ -52,8 +54,10 @@ class Scheduler:
         cache: PrefixCache,
         post: Callable[[Sequence[Outcome]], None] = post_directly,
         saved: SavedStates | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self.capacity, self.cache, self.saved, self.counts = capacity, cache, saved, Counts()
+        self.energy = StepMeter(open_meter() if meter is None else meter)
         self._post = post
         self._errands: list[Callable[[], None]] = []
         self._queue: FairQueue[Job] = FairQueue(capacity.queue, capacity.queue_per_owner)
@@ -118,6 +122,12 @@ class Scheduler:
             self._errands.append(errand)
             self._wake.notify()
 
+    def forget_model(self, digest: str) -> None:
+        """Lets go what a model has read that is not there any more. Returns before it is done."""
+        with self._wake:
+            self._errands.append(lambda: self.cache.forget(model=digest))
+            self._wake.notify()
+
     def close(self, grace_s: float = 0.0) -> None:
         """Refuses new jobs, gives the running ones so long to finish, ends the rest, and returns when the thread is done."""
         with self._wake:
@@ -142,13 +152,14 @@ class Scheduler:
                     outcomes.append(self._fail(job, error))
             if self._running:
                 outcomes += self._step()
-            self._post(outcomes)
+            self._post(self.energy.told(outcomes))
         self._save()
 
     def _work(self) -> bool:
         """Waits until there is something to do; False if there is nothing and will be nothing."""
         with self._wake:
             if not self._wanted:
+                self.energy.rest()
                 self._wake.wait(IDLE_S)
             quiet = not self._wanted
         if quiet:
@@ -229,13 +240,14 @@ class Scheduler:
         if job.request.echo:
             return False
         readers = (r for r in self._running if r.owner == job.owner and r.model is job.model and r.decoding.reading)
-        commons = ((r.decoding.checkpoints, common_length(r.ids, job.ids)) for r in readers if not r.request.echo)
+        commons = ((r.decoding.checkpoints, common_length(r.ids[: r.lasting], job.ids)) for r in readers if not r.request.echo)
         soon = max((checkpoints.within(common) for checkpoints, common in commons), default=0)
         return soon >= WORTH_WAITING + self.cache.known(job.owner, job.model.digest, job.ids)
 
     def _step(self) -> list[Outcome]:
         """One call of one backend, and what came of it."""
         start, turn = time.perf_counter(), self._turn()
+        self.energy.begin()
         jobs, reading = [job for job, _ in turn], [job.decoding.reading for job, _ in turn]
         company = Company(reading.count(False), sum(limit for (_, limit), reads in zip(turn, reading, strict=True) if reads))
         segments = [job.decoding.next(limit, company) for job, limit in turn]
@@ -265,6 +277,7 @@ class Scheduler:
                 outcomes.append((job, chunk))
                 self.counts.written_tokens += len(chunk.tokens)
                 self._after(job, chunk, was_reading)
+        self.energy.share([(job, len(segment.ids)) for job, segment in zip(jobs, segments, strict=True)])
         self.counts.steps += 1
         self.counts.rows += sum(len(segment.ids) for segment in segments)
         self.counts.busy_s += time.perf_counter() - start
@@ -314,6 +327,10 @@ class Scheduler:
     def _remember(self, job: Job, state: AnyState) -> None:
         if job.request.echo:
             return
+        if job.lasting is not None and state.length > job.lasting:
+            if not job.lasting or job.lasting < state.earliest_rewind:
+                return
+            state.rewind(job.lasting)
         self.cache.budget_bytes = max(0, self._free_bytes)
         self.cache.put(job.owner, job.model.digest, job.decoding.ids[: state.length], state, job.keep)
         self._cached_bytes = self.cache.nbytes

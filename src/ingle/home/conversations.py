@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ingle.core.errors import NotKept, RequestError
 from ingle.home.database import scrub
-from ingle.home.turns import json_text, now, writing_for
+from ingle.home.turns import json_text, like, now, writing_for
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, Row
@@ -76,7 +76,7 @@ def list_conversations(
             SELECT 1 FROM turns WHERE turns.owner = :owner AND turns.conversation = conversations.id
             AND lower(content) LIKE lower(:content) ESCAPE '!'))"""
         # A turn's content is JSON, so a quotation mark or a new line stands in it as JSON writes it.
-        values |= {"title": _pattern(line), "content": _pattern(json_text("words", words.strip())[1:-1])}
+        values |= {"title": like(line), "content": like(json_text("words", words.strip())[1:-1])}
     if behind is not None:
         query += " AND (updated < :updated OR updated = :updated AND id < :id)"
         values |= {"updated": behind.updated, "id": behind.id}
@@ -160,13 +160,6 @@ def _conversation(row: "Row[Any]") -> Conversation:
 def _one_line(title: str) -> str:
     """`title` with single spaces for everything that isn't printed."""
     return " ".join("".join(c if c.isprintable() else " " for c in title).split())
-
-
-def _pattern(words: str) -> str:
-    """For LIKE with ESCAPE '!': `words` anywhere, taken literally."""
-    for special in "!%_":
-        words = words.replace(special, f"!{special}")
-    return f"%{words}%"
 
 
 def _no_conversation(conversation: str) -> NotKept:

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     import psycopg
     from sqlalchemy import Connection, Engine, ExceptionContext
 
-Migrations = Sequence[tuple[int, Sequence[str]]]
-"""A room's history, oldest first: (number counting from 1, SQL statements that SQLite and PostgreSQL both take)."""
+Statement = str | Mapping[str, str]
+"""SQL that SQLite and PostgreSQL both take, or what each of them takes by its name ("" = nothing is to be done there)."""
+Migrations = Sequence[tuple[int, Sequence[Statement]]]
+"""A room's history, oldest first: (number counting from 1, statements)."""
 
 BUSY_TIMEOUT_S = 10
 """Seconds that a statement waits for another program's lock."""
@@ -39,6 +41,7 @@ _CURES = {
     "readonly": "Give yourself write permission, or set INGLE_HOME to a folder of yours.",
     "unable to open": "Give yourself write permission, or set INGLE_HOME to a folder of yours.",
     "disk i/o": "The disk could not be read or written; check it and its free space.",
+    "no such module": "This Python's SQLite has no full-text search (FTS5); use another Python, or PostgreSQL.",
     "connect": "Check that the server runs and that INGLE_DATABASE_URL is right.",
 }
 
@@ -177,7 +180,8 @@ def _migrate(engine: "Engine", migrations: Mapping[str, Migrations]) -> None:
         for room, steps in migrations.items():
             for number, statements in steps[done.get(room, 0) :]:
                 for statement in statements:
-                    connection.execute(sa.text(statement))
+                    if words := statement if isinstance(statement, str) else statement[engine.dialect.name]:
+                        connection.execute(sa.text(words))
                 row = {"room": room, "number": number, "at": datetime.now(UTC).isoformat(timespec="seconds")}
                 connection.execute(sa.text("INSERT INTO schema_version (room, number, at) VALUES (:room, :number, :at)"), row)
 

@@ -22,7 +22,11 @@ from ingle.home.staging import discard, staging
 if TYPE_CHECKING:
     import numpy.typing as npt  # what the home is asked most often needs no NumPy
 
+    from ingle.core.candidate import Candidate
+
 MANIFEST, TENSORS, REPORT = "delta.json", "tensors.safetensors", "report.json"
+LESSON = "lesson"
+"""Stands in the origin of a delta that the learner made for one user (home/lessons.py): no name leads to it, and nobody is offered it."""
 LOCK = "kept"
 """Held while something becomes, or ceases to be, part of what is kept."""
 _DTYPES = {"float32": "F32", "float16": "F16"}  # NumPy's name → safetensors'
@@ -49,11 +53,8 @@ def put_delta(
     """
     import numpy as np
 
-    check_name(name)
-    check_tensors(name, tensors)
+    delta = manifest_of(name, kind, base_digest, tensors, origin)
     ordered = {key: np.ascontiguousarray(tensors[key]) for key in sorted(tensors)}
-    entries = {key: TensorEntry(value.shape, _DTYPES[str(value.dtype)], _sha256(value)) for key, value in ordered.items()}
-    delta = Delta(name, kind, base_digest, entries, dict(origin))
     home.create()
     with staging(home) as folder:
         _write_tensors(folder / TENSORS, ordered)
@@ -69,6 +70,25 @@ def put_delta(
                 folder.replace(target)
                 sync_folder(home.deltas)
     return delta
+
+
+def put_candidate(home: Home, candidate: "Candidate") -> Delta:
+    """Keeps a candidate as a delta, whoever judged it; raises as `put_delta` does."""
+    of = candidate
+    return put_delta(home, of.name, of.kind, of.base_digest, of.tensors, of.origin, of.report)
+
+
+def manifest_of(
+    name: str, kind: str, base_digest: str, tensors: "Mapping[str, npt.NDArray[Any]]", origin: Mapping[str, str]
+) -> Delta:  # fmt: skip
+    """The delta that `put_delta` would keep, without keeping it. Raises ConfigError for a name that can't be used, DeltaError."""
+    import numpy as np
+
+    check_name(name)
+    check_tensors(name, tensors)
+    ordered = {key: np.ascontiguousarray(tensors[key]) for key in sorted(tensors)}
+    entries = {key: TensorEntry(value.shape, _DTYPES[str(value.dtype)], _sha256(value)) for key, value in ordered.items()}
+    return Delta(name, kind, base_digest, entries, dict(origin))
 
 
 def refuse_taken_delta(home: Home, name: str, base_digest: str, digest: str = "") -> None:
@@ -149,7 +169,7 @@ def find_delta(home: Home, model: str, base_digest: str, name: str) -> Delta:
 
     Raises DeltaError if the name is only known on another base, NotKept if it is not known at all.
     """
-    everywhere = list_deltas(home)
+    everywhere = [delta for delta in list_deltas(home) if LESSON not in delta.origin]
     here = [delta for delta in everywhere if delta.base_digest == base_digest]
     for delta in here:
         if delta.name == name:

@@ -17,7 +17,7 @@ from ingle.core.digest import canonical_json
 from ingle.core.errors import ConfigError, DeltaError, HomeError, NotKept
 from ingle.core.files import os_errors, sync_folder, write_atomic
 from ingle.home.base import Base, read_base, verify_base
-from ingle.home.deltas import LOCK, delta_bytes, find_delta, get_delta, stack_digest, tree
+from ingle.home.deltas import LESSON, LOCK, delta_bytes, find_delta, get_delta, stack_digest, tree
 from ingle.home.names import NAME, check_name
 from ingle.home.place import Home
 from ingle.home.staging import discard
@@ -81,6 +81,8 @@ def list_models(home: Home, damaged: Damaged | None = None) -> list[Kept]:
     for kept in list_kept(home, damaged):
         named = {kept.deltas: kept}
         for above, delta in tree(home, kept.base, kept.deltas):
+            if LESSON in delta.origin:
+                continue
             named[above] = _with_delta(named[above[:-1]], delta)
         found += named.values()
     return found
@@ -152,7 +154,7 @@ def refuse_taken(home: Home, name: str, base: str | None, replace: bool) -> None
         return
     if not replace:
         raise _name_taken(home, kept)
-    deltas = len(kept.deltas) + sum(1 for _ in tree(home, kept.base))
+    deltas = len(kept.deltas) + len(_named(home, kept.base))
     if deltas:
         cure = "Keep the new files under another name, or remove the old model first."
         raise ConfigError("name", f"{name} has deltas that were made for its present files", deltas, cure)
@@ -218,7 +220,7 @@ def remove(home: Home, name: str) -> Freed:
         # model's own file is not read, so that a damaged one can be removed.
         used = {_read(home, other).base for other in names if other != name}
         for base in _unused(home, used):
-            _refuse_orphans(name, [delta.name for _, delta in tree(home, base)])
+            _refuse_orphans(name, _named(home, base))
         path = home.models / f"{name}.json"
         with os_errors(path):
             path.unlink()
@@ -229,13 +231,23 @@ def remove(home: Home, name: str) -> Freed:
 def _remove_delta(home: Home, kept: Kept) -> Freed:
     """Lets go the last delta of a stack, and what was packed with it; for holders of the lock."""
     digest = kept.deltas[-1]
-    _refuse_orphans(kept.name, [delta.name for _, delta in tree(home, kept.base, kept.deltas)])
+    _refuse_orphans(kept.name, _named(home, kept.base, kept.deltas))
     users = [other.name for other in list_kept(home) if digest in other.deltas]
     if users:
         raise DeltaError(f"delta {kept.name}", "is part of other kept models", ", ".join(users), f"Remove these first: ingle rm {users[0]}")
-    nbytes = delta_bytes(home, digest)
+    nbytes = delta_bytes(home, digest) + _sweep_lessons(home, kept.base, kept.deltas)
     discard(home, home.delta_folder(digest))
     return Freed(kept.name, (), nbytes + discard(home, home.pack_folder(kept.digest)), (digest,))
+
+
+def _named(home: Home, base: str, deltas: tuple[str, ...] = ()) -> list[str]:
+    """The deltas that grew on a stack and that somebody gave a name: lessons are nobody's to remove by hand, they go with their model."""
+    return [delta.name for _, delta in tree(home, base, deltas) if LESSON not in delta.origin]
+
+
+def _sweep_lessons(home: Home, base: str, deltas: tuple[str, ...] = ()) -> int:
+    """Deletes the lessons that were made for a stack, whose examples are then to be learned anew. Returns the bytes freed."""
+    return sum(discard(home, home.delta_folder(delta.digest)) for _, delta in list(tree(home, base, deltas)) if LESSON in delta.origin)
 
 
 def _refuse_orphans(name: str, deltas: list[str]) -> None:
@@ -254,7 +266,7 @@ def _sweep_bases(home: Home, used: set[str]) -> tuple[tuple[str, ...], int]:
     unused = _unused(home, used)
     nbytes = 0
     for digest in unused:
-        nbytes += discard(home, home.pack_folder(digest)) + discard(home, home.base_folder(digest))
+        nbytes += _sweep_lessons(home, digest) + discard(home, home.pack_folder(digest)) + discard(home, home.base_folder(digest))
     return unused, nbytes
 
 

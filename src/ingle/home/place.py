@@ -7,6 +7,7 @@ packs/DIGEST/         weights as the engine wants them, one folder per base (wit
 tuning/               training that is not finished
 cache/jit             compiled kernels; may be deleted
 cache/downloads       unfinished downloads; may be deleted
+labels/               what models take for 1,000 answers, by the digest of base and deltas (energy/label.py)
 states/               what the model has read of conversations that are kept; may be deleted, they are then read again
 staging/              what is being brought in right now
 keys/                 the ledger's key and its signed head
@@ -75,6 +76,11 @@ class Home:
     def states(self) -> Path:
         """Folder of what the model has read of conversations that are kept."""
         return self.root / "states"
+
+    @property
+    def labels(self) -> Path:
+        """Folder of what models take for 1,000 answers."""
+        return self.root / "labels"
 
     @property
     def staging(self) -> Path:

@@ -140,6 +140,20 @@ def find_any_completion(engine: "Engine", completion: str) -> Turn | None:
     return found[0] if found else None
 
 
+def find_text(engine: "Engine", owner: str, text: str) -> tuple[Turn, ...]:
+    """The owner's turns in which `text` stands, the oldest first. Upper and lower case are the same, in SQLite for a–z only."""
+    # A turn's content is JSON, so a quotation mark or a new line stands in it as JSON writes it.
+    words = like(json_text("text", text)[1:-1])
+    return _select(engine, "owner = :owner AND lower(content) LIKE lower(:words) ESCAPE '!'", {"owner": owner, "words": words})
+
+
+def like(words: str) -> str:
+    """For LIKE with ESCAPE '!': `words` anywhere, taken literally."""
+    for special in "!%_":
+        words = words.replace(special, f"!{special}")
+    return f"%{words}%"
+
+
 def drop(engine: "Engine", owner: str, turn_id: str) -> int:
     """Deletes a turn, all that follows it, and what came before only for its sake. Returns how many turns went.
 

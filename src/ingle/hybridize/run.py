@@ -1,4 +1,6 @@
-"""`hybridize`: a kept transformer in, a delta of the kind `layers` out. Stopped at any moment, the same call goes on where it was.
+"""`hybridize`: a kept transformer in, a candidate of the kind `layers` out, a delta if it is admitted.
+
+Stopped at any moment, the same call goes on where it was.
 
 HOME/tuning/KEY/groups.json      which groups keep full attention, once that is known
 HOME/tuning/KEY/mixers/          the memories' first lesson, as `train` writes it
@@ -16,16 +18,18 @@ from typing import Any
 import torch
 
 from ingle import __version__
+from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
 from ingle.core.delta import Delta
 from ingle.core.digest import canonical_json, digest_json
+from ingle.core.energy import reported, total
 from ingle.core.event import Event, Sink
 from ingle.core.files import write_atomic
 from ingle.core.spec import LayerSpec
 from ingle.engine.hybrid import KIND, spec_tensors
 from ingle.engine.opening import checkpoint_tokenizer, open_weights
 from ingle.home import fetch
-from ingle.home.deltas import delta_report, list_deltas, put_delta, refuse_taken_delta
+from ingle.home.deltas import delta_report, list_deltas, refuse_taken_delta
 from ingle.home.kept import Kept, get_kept
 from ingle.home.names import check_name
 from ingle.home.place import Home
@@ -95,13 +99,13 @@ class _Job:
 
 
 def hybridize(
-    home: Home, kept: Kept, name: str, settings: HybridSettings, watch: HybridWatch = HybridWatch(),
+    home: Home, kept: Kept, name: str, settings: HybridSettings, admit: Admit, watch: HybridWatch = HybridWatch(),
     command: str = "", sink: Sink = _nobody,
 ) -> Hybridized:  # fmt: skip
-    """Makes a delta called `name` that turns a kept transformer into a hybrid, and keeps it.
+    """Makes a delta called `name` that turns a kept transformer into a hybrid, and keeps it if `admit` does.
 
     Raises ConfigError for a name, model or budget that can't be used, what opening the model or fetching the texts raises, TrainError,
-    HomeError, and Interrupted after Ctrl-C or SIGTERM; the same call then goes on where it was.
+    HomeError, Refused if `admit` would not have it, and Interrupted after Ctrl-C or SIGTERM; the same call then goes on where it was.
     """
     check_name(name)
     checkpoint = open_weights(home, kept)
@@ -126,13 +130,16 @@ def hybridize(
         keep_few_programs()
         watch.pieces("loading weights", 0, 1)
         original = load_module(checkpoint)
-        delta, report = _make(job, original, tokenizer, texts, count)
+        candidate = _make(job, original, tokenizer, texts, count)
+        del original  # the gate opens both models
+        delta = admit(candidate, lambda: stop.asked)
+        report = delta_report(home, delta.digest) or {}
         shutil.rmtree(folder, ignore_errors=True)
         sink(_event(report, delta))
         return Hybridized(get_kept(home, f"{kept.name}+{name}"), delta, report)
 
 
-def _make(job: _Job, original: CausalLM, tokenizer: Tokenizer, texts: Sequence[Text], count: int) -> tuple[Delta, dict[str, Any]]:
+def _make(job: _Job, original: CausalLM, tokenizer: Tokenizer, texts: Sequence[Text], count: int) -> Candidate:
     settings, config = job.settings, original.config
     found = _groups(job, original, tokenizer, texts, count)
     layers = layers_of(config, [(layer, group) for layer, group in found["kept"]], settings)
@@ -146,7 +153,7 @@ def _make(job: _Job, original: CausalLM, tokenizer: Tokenizer, texts: Sequence[T
     if any(spec.remembering(config.num_kv_heads) for spec in layers):
         hybrid = _taught(job, original, layers, tokenizer, texts, report)
         tensors |= {name: parameter.detach().float().cpu().numpy() for name, parameter in memories_of(hybrid).items()}
-    return put_delta(job.home, job.name, KIND, job.kept.digest, tensors, job.origin, report), report
+    return Candidate(job.name, KIND, job.kept.digest, tensors, job.origin, report)
 
 
 def _groups(job: _Job, original: CausalLM, tokenizer: Tokenizer, texts: Sequence[Text], count: int) -> dict[str, Any]:
@@ -212,6 +219,9 @@ def _event(report: Mapping[str, Any], delta: Delta) -> Event:
     lessons = {f"{name}_{side}": told[key] for name, told in report["lessons"].items() for side, key in _SIDES.items()}
     facts = {"delta": delta.digest, "base": report["base"], "method": report["method"], "retrieval": report["retrieval"]}
     facts |= {"groups": report["groups"], "state_share": report["state_share"], "state_tokens": report["state_tokens"]}
+    metered = [energy for told in report["lessons"].values() if (energy := reported(told))]
+    if metered:
+        facts |= total(metered).facts()
     return Event("hybridize", report["model"], facts | {key: value for key, value in lessons.items() if value is not None})
 
 

@@ -55,3 +55,14 @@ class Finished:
             self._rows[table["key"]] = table["row"]
         except (ValueError, KeyError, TypeError):
             return  # what was cut off is measured again
+
+
+class Passing:
+    """Keeps nothing: for what is measured once, or must not be written down."""
+
+    def get(self, _key: str) -> Row | None:
+        """Nothing is known."""
+        return None
+
+    def add(self, _key: str, _row: Mapping[str, Any]) -> None:
+        """Nothing is kept."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from ingle.core.errors import IngleError
 from ingle.core.message import Request
-from ingle.measure.finished import Finished, Row
+from ingle.measure.finished import Finished, Passing, Row
 from ingle.measure.subject import Nats, Subject, Task
 
 Progress = Callable[[str, int, int], None]
@@ -38,7 +38,9 @@ def silent(_label: str, _done: int, _all: int) -> None:
     """Progress that nobody watches."""
 
 
-def gather(subject: Subject, plans: Sequence[Plan], finished: Finished, label: str = "items", progress: Progress = silent) -> list[Row]:
+def gather(
+    subject: Subject, plans: Sequence[Plan], finished: Finished | Passing, label: str = "items", progress: Progress = silent
+) -> list[Row]:
     """What is known of each item, in their order. Raises Interrupted if the model stopped early, and what asking it raises."""
     rows = {plan.key: row for plan in plans if (row := finished.get(plan.key)) is not None}
     todo = list({plan.key: plan for plan in plans if plan.key not in rows}.values())

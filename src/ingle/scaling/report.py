@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ingle.core.energy import amount, reported
 from ingle.core.event import Event, Fact
 
 VERSION = 1
@@ -20,6 +21,8 @@ def trained_event(report: Mapping[str, Any]) -> Event:
     facts: dict[str, Fact] = {name: report[name] for name in ("base", "data_digest", "rows", "seed", "parameters", "memory_parameters")}
     facts |= {name: train[name] for name in ("steps", "tokens", "seconds", "tokens_per_s", "first_loss", "loss", "precision", "peak_bytes")}
     facts |= {"held_out_before": held_out["before"], "held_out_after": held_out["after"]}
+    if energy := reported(train):
+        facts |= energy.facts()
     return Event("train", report["model"], facts)
 
 
@@ -46,9 +49,11 @@ def rows(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     for one in report["served"]:
         label = f"{one['of']}: {one['name'].replace('_', ' ')}"
         table.append((label, f"{one['value']:.4f}", f"{one['low']:.4f} … {one['high']:.4f} (n = {one['n']})"))
+    energy = reported(train)
     return [
         *table,
         ("speed", f"{train['tokens_per_s']:.0f} tokens/s", train["precision"]),
         ("time", f"{train['seconds']:.0f} s", f"{train['steps']} steps, {train['tokens']:,} tokens"),
         ("memory at its peak", f"{train['peak_bytes'] / 1e6:.0f} MB", ""),
+        *([("energy", amount(energy.joules), str(energy))] if energy else []),
     ]

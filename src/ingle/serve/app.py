@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Request, Response
 
 from ingle import __version__
-from ingle.serve import chat, completions, models, responses
+from ingle.serve import chat, completions, feedback, models, responses
 from ingle.serve.document import ANSWERING, LOOKING, document, errors
 from ingle.serve.door import Door
 from ingle.serve.errors import add_handlers
@@ -32,7 +32,7 @@ def make_app(service: Service) -> FastAPI:
     # The documentation pages that come with the library load scripts from elsewhere; /openapi.json is all there is.
     app = FastAPI(title="Ingle", version=__version__, lifespan=life, docs_url=None, redoc_url=None)
     app.state.service, app.state.door = service, Door(service)
-    for door in (chat, completions, responses):
+    for door in (chat, completions, responses, feedback):
         app.include_router(door.router, responses=errors(*ANSWERING))
     app.include_router(models.router, responses=errors(*LOOKING))
     app.openapi = lambda: document(app)  # type: ignore[method-assign]

@@ -29,7 +29,8 @@ async def chat_completions(
 ) -> Response:  # fmt: skip
     """An answer to a conversation."""
     model = await service.shelf.get(body.model)
-    first = Ask(chat_request(body, service, model), model.name, who, keep=Keep() if body.store else None)
+    keep = Keep(learn=body.learn is not False) if body.store else None
+    first = Ask(chat_request(body, service, model), model.name, who, keep=keep, memory=body.memory is not False)
     asks = [first, *(_choice(first, body, service, number) for number in range(1, body.n or 1))]
     reply = ChatReply(asks, model, body)
     if body.stream:

@@ -128,7 +128,7 @@ class CompletionReply:
         usages = [chunk.usage for chunk in lasts if chunk.usage]
         prompt, written = (sum(getattr(usage, name) for usage in usages) for name in ("prompt_tokens", "completion_tokens"))
         cached = sum(usage.cached_tokens for usage in usages)
-        table = usage_of(lasts[:1]) | {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
+        table = usage_of(lasts) | {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
         return table | {"prompt_tokens_details": {"cached_tokens": cached}, "completion_tokens_details": drafts_of(usages)}
 
     def _echo(self, request: Request) -> str:

@@ -81,3 +81,7 @@ class _Live:
         yield CounterMetricFamily("ingle_steps", "Calls of a backend", counts.steps)
         yield CounterMetricFamily("ingle_step_rows", "Tokens read in all steps", counts.rows)
         yield CounterMetricFamily("ingle_step_seconds", "Time in steps", counts.busy_s)
+        joules = CounterMetricFamily("ingle_energy_joules", "Energy of all answers, by where the figure is from", labels=["source"])
+        for source, spent in list(scheduler.energy.spent.items()):
+            joules.add_metric([source], spent)
+        yield joules

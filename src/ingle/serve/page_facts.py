@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ingle.core.energy import amount, energy_in
 from ingle.core.message import Chunk
+from ingle.serve.page_taught import Taught
 
 _ENDS = {
     "length": "ended at the limit of {max_tokens} tokens",
@@ -31,15 +33,18 @@ def line(facts: Mapping[str, Any]) -> str:
         _counted(tokens, "token") if "completion_tokens" in facts else "",
         f"{facts['cached_tokens']:,} of {facts['prompt_tokens']:,} cached" if facts.get("cached_tokens") else "",
         f"first after {_seconds(_first(facts))}" if "prefill_s" in facts else "",
+        _joules(facts),
         f"{facts.get('model_name', '')} {facts.get('model', '')[:8]}".strip(),
         f"event {facts['seq']}" if "seq" in facts else "",
         _ENDS.get(facts.get("finish", ""), "").format(max_tokens=f"{facts.get('max_tokens') or 0:,}"),
+        "remembered" if facts.get("memories") else "",
+        "learned" if facts.get("lessons") else "",
     ]
     return " · ".join(part for part in parts if part)
 
 
-def details(facts: Mapping[str, Any], at: str) -> list[tuple[str, str]]:
-    """Everything, as (name, value)."""
+def details(facts: Mapping[str, Any], at: str, taught: Taught = Taught()) -> list[tuple[str, str]]:  # noqa: B008 - frozen
+    """Everything, as (name, value); `taught`: what the facts only name."""
     request: Any = facts.get("request")
     kept = isinstance(request, Mapping)
     rows = [
@@ -48,11 +53,14 @@ def details(facts: Mapping[str, Any], at: str) -> list[tuple[str, str]]:
         ("Ledger", f"event {facts['seq']}" if "seq" in facts else ""),
         ("Replay", f"ingle replay {facts['seq']}" if kept and "seq" in facts and facts.get("finish") != "cancelled" else ""),
         ("Written", at[:19].replace("T", " ") + " UTC" if at else ""),
+        ("Remembered", "\n".join(taught.memories(facts))),
+        ("Learned", "\n".join(taught.learned(facts))),
         ("Prompt", _prompt(facts)),
         ("Answer", f"{_counted(facts.get('completion_tokens', 0), 'token')}, ended by {_end(facts)}"),
         ("Waited", _seconds(facts["queued_s"]) if "queued_s" in facts else ""),
         ("Read in", _seconds(facts["prefill_s"]) if "prefill_s" in facts else ""),
         ("Written in", _seconds(facts["decode_s"]) if "decode_s" in facts else ""),
+        ("Energy", str(energy_in(facts) or "")),
         ("Seed", str(facts.get("seed", ""))),
         ("Sampling", ", ".join(f"{name} {facts[name]:g}" for name in _SAMPLING if facts.get(name) is not None)),
         ("Most tokens", f"{facts['max_tokens']:,}" if facts.get("max_tokens") else ""),
@@ -71,6 +79,11 @@ def _first(facts: Mapping[str, Any]) -> float:
 
 def _prompt(facts: Mapping[str, Any]) -> str:
     return f"{_counted(facts.get('prompt_tokens', 0), 'token')}, {facts.get('cached_tokens', 0):,} of them cached"
+
+
+def _joules(facts: Mapping[str, Any]) -> str:
+    energy = energy_in(facts)
+    return "" if energy is None else amount(energy.joules) if energy.measured else f"≈ {amount(energy.joules)}"
 
 
 def _end(facts: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from nicegui.element import Element
 
-from ingle.serve.page_parts import Bar, Composer, ConversationList, Scroll, SettingsPanel, Shell, Welcome
+from ingle.serve.page_parts import Bar, Composer, ConversationList, LearningPanel, Scroll, SettingsPanel, Shell, Welcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,7 @@ class Parts:
     welcome: Welcome
     composer: Composer
     settings: SettingsPanel
+    learning: LearningPanel
 
 
 def lay_out() -> Parts:
@@ -33,4 +34,4 @@ def lay_out() -> Parts:
                 welcome = Welcome()
                 column = Element("div").classes("turns").props('role="log" aria-label="Conversation"')
             composer = Composer()
-    return Parts(shell, listed, bar, scroll, column, welcome, composer, SettingsPanel())
+    return Parts(shell, listed, bar, scroll, column, welcome, composer, SettingsPanel(), LearningPanel())

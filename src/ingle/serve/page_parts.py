@@ -49,7 +49,7 @@ class Bar(Part, component="static/bar.js"):
 
 
 class ConversationList(Part, component="static/list.js"):
-    """Conversations, newest first. Says: open, rename, remove, search, more."""
+    """Conversations, newest first. Says: open, rename, remove, search, more, learning."""
 
 
 class Composer(Part, component="static/composer.js"):
@@ -60,12 +60,16 @@ class SettingsPanel(Part, component="static/settings.js"):
     """What a conversation asks of the model. Says: change, reset."""
 
 
+class LearningPanel(Part, component="static/learning.js"):
+    """What is taught, and what became of it. Says: consent, undo, redo, rewrite, forget, more, shut."""
+
+
 class Welcome(Part, component="static/welcome.js"):
     """What stands where nothing was said yet. Says: sample."""
 
 
 class TurnPart(Part, component="static/turn.js"):
-    """One turn, or the answer that is being written, or why there is none. Says: act, edit, step, cure."""
+    """One turn, or the answer that is being written, or why there is none. Says: act, edit, correct, step, cure, learning."""
 
     turn: Turn | None = None
     """Which; None for an answer that is not there yet."""

@@ -6,17 +6,20 @@ from itertools import takewhile
 from typing import Any
 
 from ingle.home.turns import Turn
-from ingle.serve.page_acts import acts_of
+from ingle.serve.page_acts import buttons
 from ingle.serve.page_book import Book, Said
 from ingle.serve.page_desk import Desk, Writing
 from ingle.serve.page_facts import details, line
 from ingle.serve.page_layout import Parts
 from ingle.serve.page_markdown import Stroke, render
 from ingle.serve.page_parts import TurnPart
+from ingle.serve.page_taught import Taught
 from ingle.serve.page_troubles import trouble
 
 HearTurn = Callable[[str, Turn | None, Any], Awaitable[None]]
 """Is given what a turn says: the event, the turn, and its argument."""
+LookUp = Callable[[Sequence[Turn]], Taught]
+"""Finds what was said of turns; reads the database."""
 
 
 class Thread:
@@ -25,11 +28,13 @@ class Thread:
     SPAN = 80
     """Turns that are shown at first, and more at a time; a longer conversation takes long to draw."""
 
-    def __init__(self, desk: Desk, parts: Parts, hear: HearTurn) -> None:
-        self._desk, self._parts, self._hear = desk, parts, hear
+    def __init__(self, desk: Desk, parts: Parts, hear: HearTurn, look_up: LookUp) -> None:
+        self._desk, self._parts, self._hear, self._look_up = desk, parts, hear, look_up
         self._shown: list[tuple[Turn, TurnPart]] = []
         self._end: TurnPart | None = None
         self._ending: Writing | None = None
+        self._ends_at = ""
+        """The turn that the end follows."""
         self._watcher: Callable[[str, Sequence[Stroke]], None] | None = None
         self._earlier = 0
 
@@ -54,6 +59,12 @@ class Thread:
                 part.do("edit")
                 return
 
+    def corrected(self, turn: Turn) -> None:
+        """Tells a turn that what was said in its place is stored."""
+        for shown, part in self._shown:
+            if shown.id == turn.id:
+                part.do("corrected")
+
     async def draw(self, book: Book | None, current: Callable[[], bool]) -> None:
         """Shows a conversation, unless another one has become `current` meanwhile. Raises NotKept if it is gone."""
         whole = await book.path() if book else ()
@@ -64,13 +75,14 @@ class Thread:
         parent = path[-1].turn.id if path else ""
         open_end = book is not None and bool(path) and path[-1].turn.message.role == "user"
         before = await book.following(parent) if book and open_end else ()
+        taught = await asyncio.to_thread(self._look_up, [said.turn for said in path]) if path else Taught()
         if not current():
             return
         self._parts.scroll.show({"earlier": len(whole) > len(path)})
         self._earlier = 0
-        self._draw_turns(book, path, same, html)
+        self._draw_turns(book, path, same, html, taught)
         if book is not None and open_end:
-            await self._draw_end(self._desk.at(book.key, parent), before)
+            await self._draw_end(self._desk.at(book.key, parent), parent, before)
         else:
             self._drop_end()
 
@@ -81,7 +93,7 @@ class Thread:
         begin = ids.index(first) if first in ids else len(ids) - self.SPAN
         return whole[max(0, begin - self._earlier) :]
 
-    def _draw_turns(self, book: Book | None, path: Sequence[Said], same: int, html: dict[str, str]) -> None:
+    def _draw_turns(self, book: Book | None, path: Sequence[Said], same: int, html: dict[str, str], taught: Taught) -> None:
         for _, part in self._shown[same:]:
             part.delete()
         del self._shown[same:]
@@ -90,7 +102,7 @@ class Thread:
             self._shown.append((said.turn, part))
         for said, (_, part) in zip(path, self._shown, strict=True):
             waits = book is not None and said.turn.message.role == "assistant" and self._desk.at(book.key, said.turn.parent) is not None
-            part.show(_turn_values(said, waits, html))
+            part.show(_turn_values(said, waits, html, taught))
 
     def _written_here(self, turn: Turn) -> bool:
         """Whether an answer was written before our eyes, so that it stands there already."""
@@ -111,7 +123,7 @@ class Thread:
         with self._parts.column:
             part = TurnPart()
         part.turn = turn
-        for event in ("act", "edit", "step", "cure"):
+        for event in ("act", "edit", "correct", "step", "cure", "learning"):
 
             async def heard(said: Any, event: str = event) -> None:
                 await self._hear(event, part.turn, said)
@@ -119,12 +131,13 @@ class Thread:
             part.hear(event, heard)
         return part
 
-    async def _draw_end(self, writing: Writing | None, before: Sequence[str]) -> None:
+    async def _draw_end(self, writing: Writing | None, parent: str, before: Sequence[str]) -> None:
         values = {"role": "assistant", "beside": [*before, ""], "place": len(before)}
-        if self._end is None or self._ending is not writing or writing is None:
+        # The same end stays the same part: a button that is made anew under a finger is not pressed.
+        if self._end is None or self._ending is not writing or self._ends_at != parent:
             self._drop_end()
             self._end = self._new_part(None)
-            self._ending = writing
+            self._ending, self._ends_at = writing, parent
         end = self._end
         if writing is not None and writing.running:
             if self._watcher is None:
@@ -155,16 +168,16 @@ def _render(turns: Sequence[Turn]) -> dict[str, str]:
     return {turn.id: render(turn.message.text) for turn in turns if turn.message.role == "assistant"}
 
 
-def _turn_values(said: Said, waits: bool, html: dict[str, str]) -> dict[str, Any]:
+def _turn_values(said: Said, waits: bool, html: dict[str, str], taught: Taught) -> dict[str, Any]:
     """What a part shows of a turn; `waits`: another answer is on its way beside it."""
     turn = said.turn
     values: dict[str, Any] = {
         "role": turn.message.role, "text": turn.message.text, "state": "", "note": "", "cures": [],
         "beside": [*said.beside, ""] if waits else list(said.beside), "place": said.place,
-        "acts": [{"id": act.id, "label": act.label, "icon": act.icon} for act in acts_of(turn)],
+        "acts": buttons(turn, taught), "correction": taught.correction(turn),
     }  # fmt: skip
     if turn.id in html:
         values["html"] = html[turn.id]
     if turn.facts is not None:
-        values |= {"line": line(turn.facts), "details": details(turn.facts, turn.at)}
+        values |= {"line": line(turn.facts), "details": details(turn.facts, turn.at, taught)}
     return values

@@ -10,14 +10,16 @@ from nicegui.client import Client
 from ingle.core.errors import IngleError, NotKept, RequestError
 from ingle.home import conversations
 from ingle.home.turns import Turn
-from ingle.serve.page_acts import acts_of
+from ingle.serve.page_acts import acts_of, correct
 from ingle.serve.page_book import Book, KeptBook, PassingBook, title_of
 from ingle.serve.page_choices import Choices, choices_of, home_choices, request_of
 from ingle.serve.page_door import Visitor
 from ingle.serve.page_layout import Parts
+from ingle.serve.page_learning import Learning
 from ingle.serve.page_list import Listing
 from ingle.serve.page_panel import Panel
 from ingle.serve.page_room import Room
+from ingle.serve.page_taught import look_up
 from ingle.serve.page_thread import Thread
 from ingle.serve.service import Ask
 
@@ -37,14 +39,14 @@ class View:
         self.passing = False
         """Whether the conversation that is about to begin, or has begun, is not kept."""
         self._stale = self._drawing = False
-        self.thread = Thread(room.desk, parts, self._hear_turn)
-        self.listing, self.panel = Listing(self), Panel(self)
+        self.thread = Thread(room.desk, parts, self._hear_turn, lambda turns: look_up(room.service.engine, visitor.owner, turns))
+        self.listing, self.panel, self.learning = Listing(self), Panel(self), Learning(self)
         heard: dict[Any, dict[str, Deed]] = {
             parts.shell: {"new": self.new, "stop": self.stop, "go": self.open},
             parts.bar: {"settings": self.panel.open, "passing": self.pass_by, "new": self.new},
             parts.composer: {"send": self.send, "stop": self.stop, "last": self.edit_last},
             parts.welcome: {"sample": self.send},
-            parts.list: {"new": self.new},
+            parts.list: {"new": self.new, "learning": self.learning.open},
             parts.scroll: {"earlier": self.earlier},
         }
         for part, deeds in heard.items():
@@ -189,6 +191,11 @@ class View:
             await self.book.stand(str(said) or (turn.parent if turn else self.thread.leaf), deep=bool(said))
         elif event == "edit" and turn is not None:
             await self.edit(turn, str(said))
+        elif event == "correct" and turn is not None:
+            await correct(self, turn, str(said))
+            self.thread.corrected(turn)
+        elif event == "learning":
+            await self.learning.open()
         elif event == "act" and turn is not None:
             for act in acts_of(turn):
                 if act.id == said and act.deed is not None:

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
-from threading import Thread
+from threading import Lock, Thread
 from typing import TYPE_CHECKING
 
 from ingle.core.digest import canonical_json
@@ -94,6 +94,8 @@ def answer_event(
     for field in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"):
         facts[field] = getattr(sampling, field)
     said = "; ".join(f"{verdict.guard}: {verdict.action}" for verdict in dict.fromkeys(verdicts))
+    if usage.energy is not None:
+        facts |= usage.energy.facts()
     optional = {"id": completion, "key": asker, "verdicts": said[:_SHORT]}
     return Event("answer", name, facts | {field: value for field, value in optional.items() if value})
 
@@ -106,6 +108,7 @@ class Recorder:
         self._inbox: queue.SimpleQueue[tuple[Event, Future[Row]] | None] = queue.SimpleQueue()
         self._fault: IngleError | None = None
         self._thread: Thread | None = None
+        self._starting = Lock()
 
     def add(self, event: Event) -> "Future[Row]":
         """Takes a fact; the future is done when it would survive a power cut.
@@ -114,9 +117,10 @@ class Recorder:
         """
         done: Future[Row] = Future()
         self._inbox.put((event, done))
-        if self._thread is None:
-            self._thread = Thread(target=self._work, name="ledger")
-            self._thread.start()
+        with self._starting:
+            if self._thread is None:
+                self._thread = Thread(target=self._work, name="ledger")
+                self._thread.start()
         return done
 
     def fault(self) -> IngleError | None:

@@ -7,6 +7,7 @@ from itertools import count
 from typing import Any
 
 from ingle.core.digest import digest_bytes
+from ingle.core.energy import Energy, total
 from ingle.core.message import Chunk, Finish, TokenLogprob, ToolCall, Usage
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.tool_calls import Style, ToolCallStream
@@ -78,6 +79,7 @@ def usage_of(lasts: Sequence[Chunk]) -> dict[str, Any]:
         "total_tokens": first.prompt_tokens + written,
         "prompt_tokens_details": {"cached_tokens": first.cached_tokens},
         "completion_tokens_details": drafts_of(usages),
+        "energy": energy_of(lasts),
     }
 
 
@@ -88,14 +90,27 @@ def drafts_of(usages: Sequence[Usage]) -> dict[str, int]:
     return {"accepted_prediction_tokens": accepted, "rejected_prediction_tokens": rejected}
 
 
+def energy_of(lasts: Sequence[Chunk]) -> dict[str, float | str] | None:
+    """What all of them took, in joules; None where nobody metered it."""
+    parts: list[Energy] = [chunk.usage.energy for chunk in lasts if chunk.usage and chunk.usage.energy]
+    return total(parts).table() if parts else None
+
+
 def account_of(lasts: Sequence[Chunk]) -> dict[str, Any]:
-    """Where these answers can be found in the ledger, what answered, and how long it took; in Ingle's own field of a response."""
+    """Where these answers can be found in the ledger, what answered, and how long it took; of what was taught, by its ids, what acted on
+    each. In Ingle's own field of a response."""
     events = [chunk.event for chunk in lasts if chunk.event]
     usages = [chunk.usage for chunk in lasts if chunk.usage]
+    acted = {
+        name: [str(event.facts.get(name, "")).split() for event in events]
+        for name in ("memories", "lessons")
+        if any(name in event.facts for event in events)
+    }
     return {
         "events": [event.facts.get("seq") for event in events],
         "model_digest": usages[0].model_digest if usages else None,
         "seeds": [usage.seed for usage in usages],
         "verdicts": [event.facts["verdicts"] for event in events if "verdicts" in event.facts],
         "seconds": [{name: round(getattr(usage, f"{name}_s"), 4) for name in ("queued", "prefill", "decode")} for usage in usages],
+        **acted,
     }

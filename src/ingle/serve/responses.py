@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from typing import Any
@@ -12,6 +12,7 @@ from fastapi import APIRouter, Depends, Response
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
 
+from ingle.core.energy import energy_in
 from ingle.core.errors import NotKept, RequestError
 from ingle.core.message import Chunk, Message, Request, TextPart, ToolCall
 from ingle.engine.language_model import LanguageModel
@@ -37,7 +38,9 @@ async def responses(
     """An answer, in the shape of OpenAI's Responses API."""
     model = await service.shelf.get(body.model)
     before = await _before(service, who, body.previous_response_id)
-    ask = Ask(responses_request(body, service, model, before), model.name, who, f"resp_{uuid.uuid4().hex}", Keep() if body.store else None)
+    keep = Keep(learn=body.learn is not False) if body.store else None
+    request = responses_request(body, service, model, before)
+    ask = Ask(request, model.name, who, f"resp_{uuid.uuid4().hex}", keep, memory=body.memory is not False)
     reply = ResponsesReply(ask, model, body)
     chunks = answers(service, [ask])
     if body.stream:
@@ -59,7 +62,7 @@ async def kept_response(id_: str, service: Service = Depends(service_of), who: s
     return table | {
         "created_at": int(datetime.fromisoformat(turn.at).timestamp()),
         "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
-        "usage": _usage(read, written, facts.get("cached_tokens", 0)),
+        "usage": _usage(read, written, facts.get("cached_tokens", 0), _energy(facts)),
         "ingle": {"events": [facts.get("seq")], "model_digest": facts.get("model")},
     }
 
@@ -183,7 +186,8 @@ class ResponsesReply:
         cut = growing.finish == "length"
         table = self._now("incomplete" if cut else "completed", [*output, *map(_call, growing.calls)])
         usage = usage_of(lasts)
-        counts = _usage(usage["prompt_tokens"], usage["completion_tokens"], usage["prompt_tokens_details"]["cached_tokens"])
+        cached = usage["prompt_tokens_details"]["cached_tokens"]
+        counts = _usage(usage["prompt_tokens"], usage["completion_tokens"], cached, usage["energy"])
         reason = {"reason": "max_output_tokens"} if cut else None
         return table | {"incomplete_details": reason, "usage": counts, "ingle": account_of(lasts)}
 
@@ -196,9 +200,14 @@ def _table(id_: str, model: str, status: str, output: Sequence[dict[str, Any]]) 
     }  # fmt: skip
 
 
-def _usage(read: int, written: int, cached: int) -> dict[str, Any]:
-    counts = {"input_tokens": read, "output_tokens": written, "total_tokens": read + written}
+def _usage(read: int, written: int, cached: int, energy: dict[str, Any] | None) -> dict[str, Any]:
+    counts = {"input_tokens": read, "output_tokens": written, "total_tokens": read + written, "energy": energy}
     return counts | {"input_tokens_details": {"cached_tokens": cached}, "output_tokens_details": {"reasoning_tokens": 0}}
+
+
+def _energy(facts: Mapping[str, Any]) -> dict[str, Any] | None:
+    known = energy_in(facts)
+    return known.table() if known else None
 
 
 def _message(id_: str, text: str | None, status: str = "completed") -> dict[str, Any]:

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 def open_rooms(home: Home) -> "Engine":
     """The engine, its tables brought up to date. Raises HomeError."""
-    from ingle.home import api_keys, turns
+    from ingle.home import api_keys, examples, turns
     from ingle.home.database import open_database
     from ingle.ledger import table
 
-    rooms = {"ledger": table.MIGRATIONS, "turns": turns.MIGRATIONS, "api_keys": api_keys.MIGRATIONS}
+    rooms = {"ledger": table.MIGRATIONS, "turns": turns.MIGRATIONS, "api_keys": api_keys.MIGRATIONS, "examples": examples.MIGRATIONS}
     return open_database(home.database_url, rooms)

@@ -165,6 +165,8 @@ class ChatBody(Drawing):
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     store: bool | None = None
+    memory: bool | None = None
+    learn: bool | None = None
 
 
 class CompletionBody(Drawing):
@@ -218,6 +220,40 @@ class ResponsesBody(Whole):
     previous_response_id: str | None = None
     store: bool | None = None
     stream: bool | None = None
+    memory: bool | None = None
+    learn: bool | None = None
+
+
+class FeedbackBody(Whole):
+    """`POST /v1/feedback`: of an answer that is kept, by its id; else with what was asked and said."""
+
+    completion_id: str = ""
+    rating: Literal[-1, 1] | None = None
+    correction: str | None = None
+    comment: str = ""
+    question: str = ""
+    answer: str = ""
+    model: str = ""
+    learn: bool | None = None
+
+
+class MemoryBody(Whole):
+    """`POST /v1/memory`: something to remember."""
+
+    text: str
+    model: str = ""
+
+
+class MemoryChange(Whole):
+    """`PATCH /v1/memory/{id}`: other words in place of the answer, or of the fact."""
+
+    answer: str
+
+
+class LearningChange(Whole):
+    """`PATCH /v1/learning`: whether the weights may learn from what is taught from now on."""
+
+    learn: bool
 
 
 class Fault(Body):

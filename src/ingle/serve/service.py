@@ -8,10 +8,12 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from ingle.core.errors import IngleError, RequestError
+from ingle.adapt.choosing import Choice, Chooser
+from ingle.core.errors import HomeError, IngleError, RequestError
 from ingle.core.event import Event
 from ingle.core.message import Chunk, Finish, Message, Request, Usage, Verdict
 from ingle.engine.grammar import Grammar
@@ -20,11 +22,13 @@ from ingle.engine.language_model import LanguageModel
 from ingle.engine.prefix_cache import PrefixCache
 from ingle.engine.saved_states import SavedStates
 from ingle.engine.scheduler import Outcome, Scheduler, post_directly
+from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.home.turns import keep_answer
 from ingle.safety.onion import Next, close, wrap
 from ingle.safety.registry import make_guards
 from ingle.serve.limits import limits_of
+from ingle.serve.logs import log
 from ingle.serve.metrics import Metrics
 from ingle.serve.record import Recorder, answer_event, answer_key, new_seed
 from ingle.serve.replay import parameters
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
 
     from ingle.ledger.row import Row
 
+_SWEEP_S = 5.0
 _SHORT_TEXT = 20_000
 """Characters up to which tokenising (2 ms) is not worth a thread of its own."""
 
@@ -49,6 +54,8 @@ class Keep:
     """Of the page; empty = the answer is kept for itself, with all messages before it."""
     parent: str = ""
     """Turn of the conversation that the answer follows."""
+    learn: bool = True
+    """Whether the weights may learn from what is said of it later, unless that says so itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,8 @@ class Ask:
     """Id of the API key; empty = somebody on this machine without one."""
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     keep: Keep | None = None
+    memory: bool = True
+    """Whether what the asker taught may be placed in the prompt; lessons in the weights act all the same."""
 
     @property
     def label(self) -> str:
@@ -74,9 +83,16 @@ class Run:
     """An answer on its way."""
 
     ask: Ask
-    model: LanguageModel
+    """With the request as it came, and its seed."""
+    choice: Choice
+    """With what is asked in its place, and of whom."""
     words: list[str] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
+
+    @property
+    def model(self) -> LanguageModel:
+        """What answers."""
+        return self.choice.model
 
 
 class Service:
@@ -89,12 +105,16 @@ class Service:
         self._key = b""
         self._scheduler: Scheduler | None = None
         self._database: Engine | None = None
+        self._chooser: Chooser | None = None
+        self._sweeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Starts the scheduler's thread; refuses to start without a ledger to write to (LedgerError, HomeError)."""
         loop = asyncio.get_running_loop()
         self._key = await asyncio.to_thread(answer_key, self.home)
         self._database = await asyncio.to_thread(open_rooms, self.home)
+        self._chooser = Chooser(self.home, self._database)
+        self._sweeping = asyncio.create_task(self._sweep())
 
         def post(outcomes: Sequence[Outcome]) -> None:
             if outcomes:
@@ -117,6 +137,24 @@ class Service:
         """Lets go the states of a conversation, or an answer, whose text was deleted."""
         self.scheduler.forget(owner, label)
 
+    def let_lessons_go(self) -> None:
+        """Lets go the lessons that are held ready: one of them has gone, and must not stay in memory either."""
+        assert self._chooser is not None, "start() comes first"
+        self._chooser.forget()
+
+    async def _sweep(self) -> None:
+        """Lets go what lapsed lessons have left in memory, also where another process undid or forgot them."""
+        assert self._chooser is not None, "start() comes first"
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            with suppress(HomeError):  # the next time, then
+                for digest in await asyncio.to_thread(self._chooser.lapsed):
+                    self.scheduler.forget_model(digest)
+
+    def record(self, event: Event) -> None:
+        """Adds a fact of another kind, and waits until it would survive a power cut; not for the event loop. Raises what writing raises."""
+        self.recorder.add(event).result()
+
     async def drain(self, grace_s: float | None = None) -> None:
         """Takes nothing on any more, lets running answers finish within the time of grace, and ends the rest. A later call may be in more
         of a hurry."""
@@ -127,6 +165,8 @@ class Service:
     async def close(self) -> None:
         """Drains, and waits until all facts are written."""
         await self.drain()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
         await asyncio.to_thread(self.recorder.close)
         if self._database is not None:
             self._database.dispose()
@@ -136,6 +176,11 @@ class Service:
         """The home's database."""
         assert self._database is not None, "start() comes first"
         return self._database
+
+    @property
+    def running(self) -> int:
+        """Answers that are being written."""
+        return 0 if self._scheduler is None else self._scheduler.running
 
     @property
     def scheduler(self) -> Scheduler:
@@ -149,12 +194,12 @@ class Service:
         Raises NotKept for an unknown model, RequestError and its kin for what can't be answered, Busy where too much is asked at once,
         HomeError or LedgerError if the fact can't be written: the answer then has no last chunk.
         """
-        model = await self.shelf.get(ask.model)
+        kept, model = await self.shelf.find(ask.model)
         sampling = ask.request.sampling
         request = replace(ask.request, sampling=replace(sampling, seed=new_seed() if sampling.seed is None else sampling.seed))
-        run = Run(replace(ask, request=request), model)
         limits = await asyncio.to_thread(limits_of, model)  # reads the vocabulary the first time
-        guarded = wrap(make_guards(limits), self._engine(run))(request)
+        run = Run(replace(ask, request=request), await asyncio.to_thread(self._choose, ask, model, kept, request))
+        guarded = wrap(make_guards(limits), self._engine(run))(run.choice.request)
         try:
             async for chunk in guarded:
                 run.words.append(chunk.text)
@@ -162,6 +207,14 @@ class Service:
                 yield chunk if chunk.finish is None else await self._last(run, chunk, chunk.finish)
         finally:
             await close(guarded)
+
+    def _choose(self, ask: Ask, model: LanguageModel, kept: Kept, request: Request) -> Choice:
+        """What the asker taught, as far as it acts on this."""
+        assert self._chooser is not None, "start() comes first"
+        choice = self._chooser.choose(ask.asker, model, kept, request, ask.memory)
+        for fault in choice.faults:
+            log("lesson", {"model": model.name, "fault": fault})
+        return choice
 
     def _engine(self, run: Run) -> Next:
         """The innermost layer."""
@@ -171,7 +224,8 @@ class Service:
             inbox: asyncio.Queue[Chunk | IngleError] = asyncio.Queue()
             ask = run.ask
             deadline = time.perf_counter() + self.settings.deadline_s
-            job = Job(run.model, request, ids, inbox.put_nowait, grammar, ask.asker, ask.label, deadline)
+            label = "" if run.choice.lessons else ask.label  # what lessons had a part in is not written to disk: it would outlive them
+            job = Job(run.model, request, ids, inbox.put_nowait, grammar, ask.asker, label, run.choice.lasting, deadline)
             self.scheduler.submit(job)
             finished = False
             try:
@@ -213,12 +267,14 @@ class Service:
         ask, message = run.ask, Message.of("assistant", "".join(run.words))
         took = {name: getattr(usage, name) for name in ("queued_s", "prefill_s", "decode_s")}
         facts = {**event.facts, **took, "model_name": run.model.name, "request": parameters(ask.request, system=bool(keep.conversation))}
+        facts |= {} if keep.learn else {"learn": False}
         history = () if keep.conversation else ask.request.messages
         keep_answer(self.engine, ask.asker, keep.parent, message, ask.id, facts, history, keep.conversation)
 
     def _event(self, run: Run, finish: Finish, usage: Usage) -> Event:
         ask, text = run.ask, "".join(run.words)
-        return answer_event(self._key, run.model.name, ask.request, text, finish, usage, run.verdicts, ask.id, ask.asker)
+        event = answer_event(self._key, run.model.name, ask.request, text, finish, usage, run.verdicts, ask.id, ask.asker)
+        return replace(event, facts={**event.facts, **run.choice.facts})
 
 
 async def _prepare(model: LanguageModel, request: Request) -> tuple[list[int], Grammar | None]:

@@ -71,15 +71,19 @@ class Shelf:
 
     async def get(self, name: str) -> LanguageModel:
         """The model, opened. Raises NotKept, and what opening raises."""
+        return (await self.find(name))[1]
+
+    async def find(self, name: str) -> tuple[Kept, LanguageModel]:
+        """The same, and what it was opened from."""
         kept = await asyncio.to_thread(self.kept, name)  # a manifest that is new takes 10 ms to read
         async with self._locks.setdefault(kept.name, asyncio.Lock()):
             known = self._opened.get(kept.name)
             if known is not None and (known[0].base, known[0].deltas) == (kept.base, kept.deltas):
-                return known[1]
+                return known
             await asyncio.to_thread(self.offered)  # lets go what is gone, before more comes
             model = await asyncio.get_running_loop().run_in_executor(self._opening, self.open, self.home, kept)
             self.put(kept, model)
-            return model
+            return kept, model
 
     def put(self, kept: Kept, model: LanguageModel) -> None:
         """Offers `model` under the name of `kept` from the next answer on."""

@@ -19,6 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from ingle.core.config import from_table
+from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import CheckpointError, ConfigError
 from ingle.core.files import os_errors, sync_folder, write_atomic
 
@@ -57,6 +58,8 @@ class State:
     """Measurements since then."""
     stopped: str = ""
     """Why the run ended; empty while it goes on."""
+    energy: Energy = NOTHING
+    """Taken so far, by all processes; what was lost with a crash is not in it."""
 
 
 def save_checkpoint(folder: Path, state: State, trained: Mapping[str, Tensor], optimiser: Mapping[str, Tensor]) -> Path:
@@ -95,8 +98,9 @@ def load_checkpoint(folder: Path) -> tuple[State, dict[str, Tensor], dict[str, T
     newest = found[-1]
     try:
         table: Any = json.loads((newest / STATE).read_text("utf-8"))
-        state = from_table(State, table)
-    except (OSError, ValueError, TypeError, ConfigError) as error:
+        # What was never measured stands there as null, which is no value of a table.
+        state = from_table(State, {name: value for name, value in table.items() if value is not None})
+    except (OSError, ValueError, TypeError, AttributeError, ConfigError) as error:
         cure = f"Delete {newest.name} to go on from the one before."
         raise CheckpointError(str(newest / STATE), "must be a run's state", error, cure) from error
     return state, load_tensors(newest / TRAINED), load_tensors(newest / OPTIMISER)

@@ -17,7 +17,9 @@ import torch
 from torch import nn
 
 from ingle.core.digest import digest_json
+from ingle.core.energy import Energy
 from ingle.core.errors import ConfigError
+from ingle.energy.meter import Span, open_meter
 from ingle.model.module import CausalLM
 from ingle.train.activations import Activations
 from ingle.train.checkpoints import TRAINED, State, load_checkpoint, load_tensors, save_checkpoint, save_tensors
@@ -54,7 +56,7 @@ def train(
         raise ConfigError("data", f"must be {objective.wanted} to learn {objective.name} from", data.corpus.wanted)
     if settings.patience and not data.held_out:
         raise ConfigError("patience", "needs held-out examples", "none", "Set held_out above 0.")
-    with joined() as ranks, stop_signals() as stop, _determined(), memory_errors(settings.batch_tokens, settings.recompute):
+    with joined() as ranks, stop_signals() as stop, determined(), memory_errors(settings.batch_tokens, settings.recompute):
         run = Run(module, parameters, data, settings, out_folder, watch if ranks.first else Watch(), objective, ranks)
         try:
             return run.to_the_end(stop)
@@ -92,6 +94,7 @@ class Run:
         self.steps = settings.max_steps or sum(self.order.steps(epoch) for epoch in range(settings.epochs))
         self.cache = self._cache(tuple(parameters))
         self.journal = Journal(folder, self.state.step) if ranks.first else None
+        self._span = Span(open_meter(gpus_of(self.device)))
         self._saved = time.monotonic()
         self._recent: list[tuple[float, float]] = []  # seconds and tokens of the last steps
 
@@ -129,7 +132,7 @@ class Run:
             loss.total.backward()  # type: ignore[no-untyped-call]
             self.trained.collect()
             total, terms, tokens = total + float(loss.total.detach()), terms + loss.terms, tokens + batch.tokens
-        total, terms, tokens = self.ranks.sums((total, terms, tokens))
+        total, terms, tokens = self._sums(total, terms, tokens)
         gradients = [group.gradient for group in self.trained.groups]
         self.ranks.add_up(gradients)
         factor = settings.schedule.factor(number, self.steps)
@@ -168,7 +171,7 @@ class Run:
             loss = self.objective(self.module, partial(self._states, batch), batch)
             total, terms = total + float(loss.total), terms + loss.terms
         self.module.train()
-        total, terms = self.ranks.sums((total, terms))
+        total, terms = self._sums(total, terms)
         return total / terms
 
     def _judge(self) -> float:
@@ -210,6 +213,13 @@ class Run:
             self.journal.draw()
         self._saved = time.monotonic()
 
+    def _sums(self, *values: float) -> list[float]:
+        """Sums over all processes; what all of them took since the last time goes along, into the state."""
+        taken = self._span.end_of_piece()
+        *sums, joules, low, high = self.ranks.sums((*values, taken.joules, taken.low, taken.high))
+        self.state = replace(self.state, energy=self.state.energy + Energy(joules, low, high, taken.source))
+        return sums
+
     def _is_due(self) -> bool:
         every, minutes = self.settings.checkpoint_every, self.settings.checkpoint_minutes
         by_time = minutes > 0 and time.monotonic() - self._saved >= 60 * minutes
@@ -239,12 +249,17 @@ class Run:
         return TrainReport(
             stopped, state.step, state.tokens, state.seconds, state.tokens / max(state.seconds, 1e-9), state.first_loss, state.loss,
             state.first_held_out, state.held_out, state.best_held_out, state.best_step, count, self.precision, peak_bytes(),
-            None if self.cache is None else self.cache.hit_rate, self.data.corpus.digest,
+            None if self.cache is None else self.cache.hit_rate, self.data.corpus.digest, state.energy,
         )  # fmt: skip
 
 
+def gpus_of(device: torch.device) -> tuple[str, ...]:
+    """What the driver calls the GPU of this device; none for the CPU."""
+    return (f"GPU-{torch.cuda.get_device_properties(device).uuid}",) if device.type == "cuda" else ()
+
+
 @contextlib.contextmanager
-def _determined() -> Iterator[None]:
+def determined() -> Iterator[None]:
     """PyTorch's own choices among algorithms are fixed, and its random numbers are afterwards where they were."""
     before, filled = torch.are_deterministic_algorithms_enabled(), _FILL.fill_uninitialized_memory
     warned = torch.is_deterministic_algorithms_warn_only_enabled()

@@ -18,15 +18,23 @@ Teacher = Callable[[slice], Tensor]
 """The teacher's logits [n, V] of a slice of the rows."""
 
 
-def cross_entropy(states: Tensor, head: Tensor, targets: Tensor, chunk: int = CHUNK) -> Tensor:
-    """Sum over rows of −log p(target), in nats. states [A, h], head [V, h], targets int [A] → float32 scalar."""
-    total: Tensor = _Summed.apply(states, head, _Targets(targets), chunk)  # type: ignore[no-untyped-call]
+def cross_entropy(states: Tensor, head: Tensor, targets: Tensor, chunk: int = CHUNK, seen: Tensor | None = None) -> Tensor:
+    """Sum over rows of −log p(target), in nats. states [A, h], head [V, h], targets int [A] → float32 scalar.
+
+    `seen` [A]: is filled with log p(target) of each row.
+    """
+    total: Tensor = _Summed.apply(states, head, _Targets(targets, seen), chunk)  # type: ignore[no-untyped-call]
     return total
 
 
-def distillation(states: Tensor, head: Tensor, teacher: Teacher, temperature: float = 1.0, chunk: int = CHUNK) -> Tensor:
-    """Sum over rows of τ² · KL(teacher ‖ student), both softened by the temperature τ (arXiv 1503.02531). Shapes as `cross_entropy`."""
-    total: Tensor = _Summed.apply(states, head, _Softened(teacher, temperature), chunk)  # type: ignore[no-untyped-call]
+def distillation(
+    states: Tensor, head: Tensor, teacher: Teacher, temperature: float = 1.0, chunk: int = CHUNK, seen: Tensor | None = None
+) -> Tensor:
+    """Sum over rows of τ² · KL(teacher ‖ student), both softened by the temperature τ (arXiv 1503.02531). Shapes as `cross_entropy`.
+
+    `seen` [A]: is filled with what each row adds.
+    """
+    total: Tensor = _Summed.apply(states, head, _Softened(teacher, temperature, seen), chunk)  # type: ignore[no-untyped-call]
     return total
 
 
@@ -39,14 +47,17 @@ def log_probabilities(states: Tensor, head: Tensor, targets: Tensor, chunk: int 
 class _Targets:
     """Cross-entropy of a chunk."""
 
-    def __init__(self, targets: Tensor) -> None:
-        self._targets = targets
+    def __init__(self, targets: Tensor, seen: Tensor | None = None) -> None:
+        self._targets, self._seen = targets, seen
 
     def __call__(self, at: slice, logits: Tensor) -> tuple[Tensor, Tensor]:
         """(loss, gradient of the logits, in their place) of float32 logits."""
         targets = self._targets[at, None]
         total = logits.logsumexp(-1, keepdim=True)
-        loss = (total - logits.gather(-1, targets)).sum()
+        losses = total - logits.gather(-1, targets)
+        if self._seen is not None:
+            self._seen[at] = -losses.squeeze(-1)
+        loss = losses.sum()
         slope = logits.sub_(total).exp_()
         return loss, slope.scatter_add_(-1, targets, slope.new_full((1, 1), -1.0).expand_as(targets))
 
@@ -54,8 +65,8 @@ class _Targets:
 class _Softened:
     """Distillation of a chunk."""
 
-    def __init__(self, teacher: Teacher, temperature: float) -> None:
-        self._teacher, self._temperature = teacher, temperature
+    def __init__(self, teacher: Teacher, temperature: float, seen: Tensor | None = None) -> None:
+        self._teacher, self._temperature, self._seen = teacher, temperature, seen
 
     def __call__(self, at: slice, logits: Tensor) -> tuple[Tensor, Tensor]:
         """See `_Targets`."""
@@ -63,7 +74,10 @@ class _Softened:
         ours = (logits / tau).log_softmax(-1)
         theirs = (self._teacher(at).to(logits.dtype) / tau).log_softmax(-1)
         chances = theirs.exp()
-        loss = tau * tau * (chances * (theirs - ours)).sum()
+        losses = tau * tau * (chances * (theirs - ours)).sum(-1)
+        if self._seen is not None:
+            self._seen[at] = losses
+        loss = losses.sum()
         return loss, ours.exp_().sub_(chances).mul_(tau)
 
 

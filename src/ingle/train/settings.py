@@ -7,6 +7,7 @@ from typing import Literal
 from torch import nn
 
 from ingle.core.digest import digest_json
+from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import ConfigError
 from ingle.model.module import CausalLM
 from ingle.train.optimisers import OptimiserSettings
@@ -111,6 +112,8 @@ class TrainReport:
     cache_hit_rate: float | None
     """Share of the documents whose lower layers were not run; None without a cache."""
     data_digest: str
+    energy: Energy = NOTHING
+    """Taken by training, held-out measurements included; of all processes and sittings together."""
 
 
 NO_MATTER = ("checkpoint_every", "checkpoint_minutes", "cache_on_disk")

@@ -1,4 +1,4 @@
-"""A folder that the PEFT library has written → a delta on a kept model."""
+"""A folder that the PEFT library has written → a candidate for a kept model, and a delta if it is admitted."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -8,12 +8,13 @@ from typing import Any
 import numpy.typing as npt
 
 from ingle import __version__
+from ingle.core.candidate import Admit, Candidate
 from ingle.core.delta import Delta
 from ingle.core.digest import digest_file
 from ingle.core.event import Event, Fact
 from ingle.engine.changes import parted
 from ingle.engine.opening import open_weights
-from ingle.home.deltas import get_delta, list_deltas, put_delta, refuse_taken_delta
+from ingle.home.deltas import get_delta, list_deltas, refuse_taken_delta
 from ingle.home.kept import Kept
 from ingle.home.names import check_name
 from ingle.home.place import Home
@@ -21,11 +22,16 @@ from ingle.model.checkpoint import Checkpoint
 from ingle.tuning.peft_files import CONFIG, WEIGHTS, read_peft
 
 
-def bring_peft(home: Home, kept: Kept, folder: Path, name: str) -> Delta:
-    """Keeps the adapter of a PEFT folder as a delta on this model. The same files under the same name again change nothing.
+def _never() -> bool:
+    return False
+
+
+def bring_peft(home: Home, kept: Kept, folder: Path, name: str, admit: Admit) -> Delta:
+    """Keeps the adapter of a PEFT folder as a delta on this model, if `admit` does. The same files under the same name again change
+    nothing.
 
     Raises ConfigError for a name that can't be used or is taken, and what `read_peft` raises: CheckpointError for files, DeltaError for
-    adapters that don't fit this model or can't be kept.
+    adapters that don't fit this model or can't be kept, Refused.
     """
     check_name(name)
     checkpoint = open_weights(home, kept)
@@ -39,7 +45,7 @@ def bring_peft(home: Home, kept: Kept, folder: Path, name: str) -> Delta:
     whole = _prompt(checkpoint, tensors) if kind == "prompt" else tensors
     now = datetime.now(UTC).isoformat(timespec="seconds")
     origin = {"method": "imported", "data": folder.name, "versions": f"ingle {__version__}", "created_at": now, **sums}
-    return put_delta(home, name, kind, kept.digest, whole, origin)
+    return admit(Candidate(name, kind, kept.digest, whole, origin), _never)
 
 
 def brought_event(kept: Kept, delta: Delta) -> Event:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ingle.core.candidate import Admit
+from ingle.engine.opening import Source
 from ingle.home import fetch
 from ingle.home.kept import Kept
 from ingle.home.place import Home
@@ -53,6 +55,8 @@ class Job:
     folder: Path
     """Of the unfinished run."""
     stop: Stop
+    admit: Admit
+    """Decides on what comes of it."""
 
     def check(self) -> None:
         """Raises Interrupted if somebody asked to stop."""
@@ -69,11 +73,15 @@ class Job:
         """Where `train` works: one folder for each state of the data, so that data that changed begin anew."""
         return self.folder / learnt.data.corpus.digest[:16]
 
-    def standing(self, kept: Kept, learnt: Learnt) -> Standing | None:
-        """How a kept model does on the held-out examples and on general text, as it is served."""
+    def stopped(self) -> bool:
+        """Whether somebody asked to stop."""
+        return self.stop.asked
+
+    def standing(self, source: Source, learnt: Learnt) -> Standing | None:
+        """How a model does on the held-out examples and on general text, as it is served."""
         settings, watch = self.settings.judge, self.watch
         documents = sample(learnt.data, settings.held_out)
-        return stand(self.home, kept, documents, settings, lambda: self.stop.asked, watch.pieces, watch.bytes)
+        return stand(self.home, source, documents, settings, self.stopped, watch.pieces, watch.bytes)
 
 
 def interrupted(where: str) -> Interrupted:

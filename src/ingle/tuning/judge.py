@@ -13,9 +13,8 @@ import numpy as np
 from ingle.core.digest import digest_json
 from ingle.core.errors import IngleError
 from ingle.core.report import Report
-from ingle.engine.opening import kept_source, open_model
+from ingle.engine.opening import Source, open_model
 from ingle.home import fetch
-from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.measure.bits import TextBits
 from ingle.measure.finished import Finished, Row
@@ -65,18 +64,18 @@ def sample(data: Data, most: int) -> list[Document]:
 
 
 def stand(
-    home: Home, kept: Kept, documents: Sequence[Document], settings: JudgeSettings, stopped: Callable[[], bool],
+    home: Home, source: Source, documents: Sequence[Document], settings: JudgeSettings, stopped: Callable[[], bool],
     progress: Progress = silent, fetching: fetch.Progress = fetch.silent,
 ) -> Standing | None:  # fmt: skip
-    """Measures a kept model; None if nothing is to be measured. What was measured before is not measured again.
+    """Measures a model that is kept, or might be; None if nothing is to be measured. What was measured before is not measured again.
 
     Raises what opening the model and fetching the text raise, and Interrupted.
     """
     if not settings.forgetting and not documents:
         return None
-    model = open_model(kept_source(home, kept), settings.format, settings.threads, progress=progress)
+    model = open_model(source, settings.format, settings.threads, progress=progress)
     subject = subject_of(model, stopped)
-    told = progress_of(kept.name, progress)
+    told = progress_of(source.name, progress)
     plans = [_plan(i, document) for i, document in enumerate(documents)]
     rows = gather(subject, plans, Finished(home, HELD_OUT, subject.digest), "held-out examples", told) if plans else []
     general = None

@@ -1,8 +1,8 @@
-"""From weights and examples to a delta that is kept: attach, train, check that it did something, collect."""
+"""From weights and examples to a candidate: attach, train, check that it did something, collect, and measure it as it would be served."""
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from ingle import __version__
+from ingle.core.candidate import Candidate
 from ingle.core.delta import Delta
 from ingle.core.digest import canonical_json, digest_bytes
 from ingle.core.errors import ConfigError
 from ingle.core.files import write_atomic
-from ingle.home.deltas import put_delta
+from ingle.engine.opening import candidate_source, kept_source
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.module import CausalLM, load_module
 from ingle.model.tokenizer import Tokenizer
@@ -27,16 +28,27 @@ from ingle.train.trouble import TrainError, memory_errors
 from ingle.tuning import report, work
 from ingle.tuning.data import Learnt
 from ingle.tuning.job import Job, interrupted
-from ingle.tuning.judge import Standing
+from ingle.tuning.judge import Standing, judge
 from ingle.tuning.method import Attached, check_touched, chosen_layers
 from ingle.tuning.settings import method_settings, plain
 
 
-def make_delta(job: Job, checkpoint: Checkpoint, tokenizer: Tokenizer, files: Sequence[Path]) -> tuple[Delta, Learnt, Standing | None]:
-    """Trains and keeps the delta. Returns it, the data, and how the model did before.
+def make_candidate(job: Job, checkpoint: Checkpoint, tokenizer: Tokenizer, files: Sequence[Path]) -> tuple[Candidate, Learnt]:
+    """Trains the candidate and measures it, before and after, as it would be served. Returns it with its report, and the data.
 
     Raises ConfigError, TrainError, HomeError, Interrupted.
     """
+    candidate, learnt, before = _trained(job, checkpoint, tokenizer, files)
+    told = dict(candidate.report or {})
+    after = job.standing(candidate_source(job.home, job.kept, candidate), learnt)
+    judgement = judge(before, after, job.settings.judge, report.trained_change(told))
+    return replace(candidate, report=report.with_judgement(told, judgement)), learnt
+
+
+def _trained(
+    job: Job, checkpoint: Checkpoint, tokenizer: Tokenizer, files: Sequence[Path]
+) -> tuple[Candidate, Learnt, Standing | None]:  # fmt: skip
+    """The candidate with the report of its training, the data, and how the model did before."""
     settings = job.settings
     learnt = job.learnt(checkpoint, tokenizer, files, 0)
     for note in learnt.notes():
@@ -55,7 +67,7 @@ def make_delta(job: Job, checkpoint: Checkpoint, tokenizer: Tokenizer, files: Se
         learnt = job.learnt(checkpoint, tokenizer, files, attached.virtual_tokens)
     origin = _origin(job, learnt)
     job.check()
-    before = job.standing(job.kept, learnt)
+    before = job.standing(kept_source(job.home, job.kept), learnt)
     job.check()
     folder = job.work_folder(learnt)
     start = _digests(attached.parameters)
@@ -68,8 +80,7 @@ def make_delta(job: Job, checkpoint: Checkpoint, tokenizer: Tokenizer, files: Se
     tensors = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in attached.collect().items()}
     told = _report(job, learnt, trained, attached, moved, total)
     told["curve"] = report.curve(folder / report.STEPS)
-    delta = put_delta(job.home, job.name, job.method.KIND, job.kept.digest, tensors, origin, told)
-    return delta, learnt, before
+    return Candidate(job.name, job.method.KIND, job.kept.digest, tensors, origin, told), learnt, before
 
 
 def keep_curves(job: Job, learnt: Learnt, delta: Delta) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ingle.core.energy import amount, reported
 from ingle.core.event import Event, Fact
 from ingle.core.files import os_errors
 from ingle.home.deltas import REPORT
@@ -51,7 +52,7 @@ def to_json(report: Mapping[str, Any]) -> bytes:
 def with_judgement(report: Mapping[str, Any], judgement: Judgement) -> dict[str, Any]:
     """The report with what was measured of the model as it is served."""
     notes = [*report["notes"], *judgement.notes]
-    return {**report, "served": [asdict(one) for one in judgement.reports], "notes": notes, "finished": True}
+    return {**report, "served": [asdict(one) for one in judgement.reports], "notes": notes}
 
 
 def figure(report: Mapping[str, Any], name: str) -> dict[str, Any] | None:
@@ -66,6 +67,8 @@ def trained_event(report: Mapping[str, Any]) -> Event:
     facts |= {name: train[name] for name in ("steps", "tokens", "seconds", "tokens_per_s", "first_loss", "loss", "precision", "peak_bytes")}
     facts |= {"held_out_before": before_after["before"], "held_out_after": before_after["after"]}
     facts |= {"trained_parameters": train["trained_parameters"], "modules": report["modules"]["touched"]}
+    if energy := reported(train):
+        facts |= energy.facts()
     return Event("tune", report["model"], facts)
 
 
@@ -104,6 +107,8 @@ def rows(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         ("time", "", f"{train['seconds']:.0f} s", f"{train['steps']} steps, {train['tokens']:,} tokens"),
         ("memory at its peak", "", f"{train['peak_bytes'] / 1e6:.0f} MB", ""),
     ]
+    if energy := reported(train):
+        table.append(("energy", "", amount(energy.joules), str(energy)))
     return table
 
 

@@ -1,4 +1,4 @@
-"""`tune`: a kept model and data in, a delta in the home out, with a report of what it cost and what it did.
+"""`tune`: a kept model and data in, a candidate out, with a report of what it cost and what it did; a delta in the home, if it is admitted.
 
 Everything that can be wrong with name, method, data and layers is found before weights are loaded. Stopped at any moment, the same call
 goes on where it was: training from its last checkpoint, measuring from its last item.
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ingle.core.candidate import Admit
 from ingle.core.delta import Delta
 from ingle.core.digest import digest_json
 from ingle.core.errors import PullError
@@ -24,8 +25,7 @@ from ingle.train.trouble import stop_signals
 from ingle.tuning import report, work
 from ingle.tuning.data import bring, find_sources
 from ingle.tuning.job import Job, TuneWatch
-from ingle.tuning.judge import judge
-from ingle.tuning.making import keep_curves, make_delta
+from ingle.tuning.making import keep_curves, make_candidate
 from ingle.tuning.method import chosen_layers, find_method
 from ingle.tuning.settings import TuneSettings, plain
 
@@ -50,17 +50,17 @@ class Tuned:
 
 
 def tune(
-    home: Home, kept: Kept, data: Sequence[str], name: str, settings: TuneSettings, watch: TuneWatch = TuneWatch(),  # noqa: B008 - frozen
-    command: str = "", sink: Sink = _nobody,
+    home: Home, kept: Kept, data: Sequence[str], name: str, settings: TuneSettings, admit: Admit,
+    watch: TuneWatch = TuneWatch(), command: str = "", sink: Sink = _nobody,  # noqa: B008 - frozen
 ) -> Tuned:  # fmt: skip
-    """Trains a delta called `name` on a kept model and keeps it.
+    """Trains a delta called `name` on a kept model, and keeps it if `admit` does.
 
     `data`: paths of files or folders, or `suite:NAME`. `command`: how it was asked for, for the delta's origin. `sink` takes the facts:
-    `tune` as soon as the delta is kept, `tune.judge` when it is measured; both again if the call goes on after that.
+    `tune` as soon as the delta is kept, and `tune.judge` with what was measured of it; both again if the call goes on after that.
 
     Raises ConfigError for whatever can't be used (name, method, options, layers, data), what opening the model raises, TrainError,
-    HomeError, and Interrupted after Ctrl-C or SIGTERM. After any of them the same call goes on where it was; after none of them it changes
-    nothing any more.
+    HomeError, Refused if `admit` would not have it, and Interrupted after Ctrl-C or SIGTERM. After any of them the same call goes on where
+    it was: what was trained is not trained again, so that another `admit` may take it. After none of them it changes nothing any more.
     """
     check_name(name)
     method, sources = find_method(settings.method), find_sources(data)
@@ -70,7 +70,7 @@ def tune(
         watch.say(f"an unfinished run that nobody went on with for {work.DAYS} days was let go ({gone[:12]})")
     place = digest_json([kept.digest, name.lower()])[:16]
     with home.lock(f"tune-{place}", timeout_s=0), stop_signals() as stop:
-        return _run(Job(home, kept, sources, name, settings, method, watch, command, key, work.folder_of(home, key), stop), sink)
+        return _run(Job(home, kept, sources, name, settings, method, watch, command, key, work.folder_of(home, key), stop, admit), sink)
 
 
 def _run(job: Job, sink: Sink) -> Tuned:
@@ -83,7 +83,8 @@ def _run(job: Job, sink: Sink) -> Tuned:
     files = bring(home, job.sources, job.settings.max_examples, job.folder / "data", job.watch.bytes)
     job.check()
     if ours is None:
-        delta, learnt, before = make_delta(job, checkpoint, tokenizer, files)
+        candidate, learnt = make_candidate(job, checkpoint, tokenizer, files)
+        delta = job.admit(candidate, job.stopped)
     else:
         told = delta_report(home, ours.digest) or {}
         learnt = job.learnt(checkpoint, tokenizer, files, told.get("virtual_tokens", 0))
@@ -92,17 +93,14 @@ def _run(job: Job, sink: Sink) -> Tuned:
         if told.get("finished"):
             job.watch.say(f"{kept.name}+{job.name} was made by this very command already")
             return _result(job, ours, told)
-        job.watch.say("trained already; what is left is to measure it")
-        delta, before = ours, job.standing(kept, learnt)
+        job.watch.say("trained and admitted already; what is left is to write it down")
+        delta = ours
     keep_curves(job, learnt, delta)
-    trained: dict[str, Any] = {**(delta_report(home, delta.digest) or {}), "delta": delta.digest}
-    sink(report.trained_event(trained))
-    above = get_kept(home, f"{kept.name}+{delta.name}")
-    judgement = judge(before, job.standing(above, learnt), job.settings.judge, report.trained_change(trained))
-    done = report.with_judgement(trained, judgement)
-    write_atomic(home.delta_folder(delta.digest) / report.FILE, report.to_json(done), mode=0o600)
+    done: dict[str, Any] = {**(delta_report(home, delta.digest) or {}), "delta": delta.digest, "finished": True}
+    sink(report.trained_event(done))
     if event := report.judged_event(done):
         sink(event)
+    write_atomic(home.delta_folder(delta.digest) / report.FILE, report.to_json(done), mode=0o600)
     return _result(job, delta, done)
 
 

@@ -23,7 +23,12 @@ export default {
     </div>`,
   data: () => ({ text: "", trouble: "", busy: false }),
   watch: {
-    place(_now, before) {
+    place(now, before) {
+      if ((now === null && before === "") || (now === "" && before === null)) {
+        // Only whether it is kept has changed: what was typed stays, and is stored where it may be.
+        if (now === null) sessionStorage.removeItem("ingle.draft.");
+        return void (this.text ? this.changed() : this.load());
+      }
       if (!this.beginning || before !== "") return void this.load();
       // The conversation that began here: what was typed since goes on in it.
       this.beginning = false;

@@ -10,7 +10,7 @@ export default {
     words: { type: String, default: "" },
     who: { type: String, default: "" },
   },
-  emits: ["new", "open", "rename", "remove", "search", "more"],
+  emits: ["new", "open", "rename", "remove", "search", "more", "learning"],
   template: `
     <aside class="side" aria-label="Conversations">
       <div class="head">
@@ -51,6 +51,9 @@ export default {
         <p v-if="!rows.length">{{ words ? "Nothing with these words." : "What you talk about will stand here." }}</p>
         <button v-if="more" class="quiet older" type="button" @click="$emit('more')">Older</button>
       </nav>
+      <button class="quiet learning-door" type="button" aria-haspopup="dialog" @click="$emit('learning'), shut()">
+        <svg class="i" aria-hidden="true"><use href="#i-learning"></use></svg>Learning
+      </button>
       <form v-if="who" class="who" method="post" action="/sign-out"><span :title="who">{{ who }}</span><button class="quiet">Sign out</button></form>
       <dialog ref="sure" aria-label="Delete a conversation" @close="doomed = null">
         <form method="dialog">

@@ -11,7 +11,7 @@ export default {
   },
   emits: ["change", "reset"],
   template: `
-    <dialog ref="box" class="settings" aria-labelledby="settings-title" @click="outside">
+    <dialog ref="box" class="panel settings" aria-labelledby="settings-title" @click="outside">
       <div class="sheet">
         <header>
           <h2 id="settings-title">Settings</h2>

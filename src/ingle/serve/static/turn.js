@@ -26,21 +26,31 @@ export default {
     line: { type: String, default: "" },
     details: { type: Array, default: () => [] },
     acts: { type: Array, default: () => [] },
+    correction: { type: Object, default: null }, // what the user said in the answer's place, and what became of it
     beside: { type: Array, default: () => [] },
     place: { type: Number, default: 0 },
   },
-  emits: ["act", "edit", "step", "cure"],
+  emits: ["act", "edit", "correct", "step", "cure", "learning"],
   template: `
-    <article class="turn" :class="role" :aria-label="role === 'user' ? 'You' : 'Answer'" :aria-busy="live ? 'true' : null">
+    <article class="turn" :class="[role, { set_right: correction && !editing }]" :aria-label="role === 'user' ? 'You' : 'Answer'" :aria-busy="live ? 'true' : null">
       <form v-if="editing" class="edit" @submit.prevent="save">
-        <textarea ref="box" v-model="draft" rows="1" aria-label="Your question" @keydown="key" @input="size"></textarea>
+        <textarea ref="box" v-model="draft" rows="1" :aria-label="role === 'user' ? 'Your question' : 'The right answer'" @keydown="key"
+                  @input="size"></textarea>
         <div class="buttons">
+          <small v-if="role !== 'user'">It counts from the next answer on.</small>
           <button type="button" @click="editing = false">Cancel</button>
-          <button class="main" :disabled="!draft.trim()">Ask again</button>
+          <button class="main" :disabled="!draft.trim() || (role !== 'user' && draft.trim() === text.trim())">{{ role === "user" ? "Ask again" : "Save" }}</button>
         </div>
       </form>
       <div v-else-if="role === 'user'" class="said">{{ text }}</div>
-      <div v-if="role !== 'user'" class="prose" @click="click"><div ref="done"></div><div ref="open"></div></div>
+      <div v-if="role !== 'user'" v-show="!editing" class="prose" @click="click"><div ref="done"></div><div ref="open"></div></div>
+      <div v-if="correction && !editing" class="correction" role="group" aria-label="Your correction">
+        <p>{{ correction.text }}</p>
+        <button class="quiet" type="button" aria-haspopup="dialog" title="Open Learning" @click="$emit('learning')">
+          <span v-if="correction.state === 'learning'" class="glow"></span><span role="status">Corrected: {{ correction.said }}</span>
+        </button>
+        <p v-for="reason in correction.reasons" class="reason">{{ reason }}</p>
+      </div>
       <div v-if="state === 'failed'" class="trouble">
         <p>{{ note }}</p>
         <button v-for="cure in cures" type="button" @click="$emit('cure', cure.id)">{{ cure.label }}</button>
@@ -55,7 +65,8 @@ export default {
             <svg class="i" aria-hidden="true"><use href="#i-right"></use></svg>
           </button>
         </div>
-        <button v-for="act in acts" class="quiet" type="button" :data-act="act.id" :aria-label="act.label" :title="act.label"
+        <button v-for="act in acts" class="quiet" type="button" :data-act="act.id" :aria-label="act.label" :title="named(act)"
+                :aria-pressed="act.pressed === null ? null : act.pressed ? 'true' : 'false'"
                 :aria-expanded="act.id === 'details' ? (detailed ? 'true' : 'false') : null" @click="do_(act.id)">
           <svg class="i" aria-hidden="true"><use :href="'#i-' + (copied && act.id === 'copy' ? 'done' : act.icon)"></use></svg>
         </button>
@@ -118,7 +129,7 @@ export default {
       setTimeout(() => (button.textContent = "Copy"), 1500);
     },
     do_(act) {
-      const own = { copy: this.copy, edit: this.edit, details: () => (this.detailed = !this.detailed) };
+      const own = { copy: this.copy, edit: this.edit, correct: this.edit, details: () => (this.detailed = !this.detailed) };
       if (own[act]) own[act]();
       else this.$emit("act", act);
     },
@@ -128,7 +139,7 @@ export default {
       setTimeout(() => (this.copied = false), 1500);
     },
     edit() {
-      [this.editing, this.draft] = [true, this.text];
+      [this.editing, this.draft] = [true, this.correction?.text ?? this.text];
       this.$nextTick(() => {
         this.size();
         this.$refs.box.focus();
@@ -150,8 +161,15 @@ export default {
     },
     save() {
       if (!this.draft.trim()) return;
+      if (this.role !== "user") return void this.$emit("correct", this.draft); // what was typed stays until it is stored
       this.editing = false;
       this.$emit("edit", this.draft);
+    },
+    corrected() {
+      this.editing = false;
+    },
+    named(act) {
+      return act.pressed ? `${act.label} (press again to take it back)` : act.label;
     },
     step(by) {
       this.$emit("step", this.beside[this.place + by]);

@@ -1,0 +1,177 @@
+"""The scope of what was taught: fits the constants of adapt/scope.py on the corrections for it, and says what they are worth.
+
+By default it fits with one family of questions left out at a time and scores that family, against everything that the others taught as
+well: so every figure is of relations that the constants have not seen. `--without-words` takes the relations of the left-out family out of
+the thesaurus too: what is left then of a relation that nobody thought of. The last line is JSON.
+
+    python bench/adapt_scope.py [--without-words]
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ingle.adapt.asking import Asking, parse
+from ingle.adapt.relations import Thesaurus, thesaurus
+from ingle.adapt.scope import WEIGHTS, features
+
+DATA = Path(__file__).parent / "data" / "adapt_dev.json"
+LEVELS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+_RIDGE = 0.3
+_OWN_NEAR_MISS = 3.0
+"""What a near-miss weighs beside a paraphrase."""
+_UNKNOWN = 0.4
+"""What a pair weighs whose relation was taken out of the thesaurus: so that the constants are careful with relations that are not in it."""
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A question, what was taught, and whether it is the same."""
+
+    asked: str
+    taught: str
+    same: bool
+    weight: float
+
+
+def family_of(correction: Mapping[str, Any]) -> str:
+    """Corrections of one family share their wordings: they are left out together."""
+    return str(correction["id"]).rsplit("-", 1)[0]
+
+
+def pairs_of(correction: Mapping[str, Any], family: list[Mapping[str, Any]], others: list[Mapping[str, Any]]) -> Iterator[Pair]:
+    """What a correction teaches the constants: its own wordings, its near-misses, and questions of others."""
+    wordings = [correction["question"], *correction["paraphrases"]]
+    for number, taught in enumerate(wordings):
+        yield from (Pair(asked, taught, True, 1.0) for asked in wordings if asked != taught)
+        yield from (Pair(asked, taught, False, _OWN_NEAR_MISS) for asked in correction["near_misses"])
+        for other in family:
+            if other is not correction:
+                yield Pair(other["question"], taught, False, 1.0)
+                yield from (Pair(other["paraphrases"][i], taught, False, 1.0) for i in range(number % 2, 5, 2))
+        if not number:
+            yield from (Pair(other["question"], taught, False, 1.0) for other in others)
+
+
+def without(words: Thesaurus, family: list[Mapping[str, Any]]) -> Thesaurus:
+    """The thesaurus without the relations that this family's questions name."""
+    texts = [text for one in family for text in (one["question"], *one["paraphrases"])]
+    named = frozenset[str]().union(*(parse(text, words).relations for text in texts))
+    return words.without(named)
+
+
+def fit(rows: Array, same: Array, weights: Array) -> Array:
+    """The constants of a logistic model with a ridge, by Newton's method."""
+    found = np.zeros(rows.shape[1])
+    ridge = np.eye(len(found)) * _RIDGE
+    ridge[0, 0] = 1e-3
+    for _ in range(50):
+        p = 1 / (1 + np.exp(-rows @ found))
+        slope = rows.T @ (weights * (p - same)) + ridge @ found
+        step = np.linalg.solve((rows * (weights * p * (1 - p))[:, None]).T @ rows + ridge, slope)
+        found -= step
+        if np.abs(step).max() < 1e-8:
+            break
+    return found
+
+
+class Questions:
+    """The data, parsed once with the whole thesaurus and once without each family's relations."""
+
+    def __init__(self) -> None:
+        table = json.loads(DATA.read_text("utf-8"))
+        self.unrelated: list[str] = table["unrelated"]
+        self.corrections: list[Mapping[str, Any]] = table["corrections"]
+        self.families: dict[str, list[Mapping[str, Any]]] = {}
+        for one in self.corrections:
+            self.families.setdefault(family_of(one), []).append(one)
+        self._parsed: dict[tuple[str, str], Asking] = {}
+        self._words = {name: without(thesaurus(), family) for name, family in self.families.items()} | {"": thesaurus()}
+
+    def parsed(self, text: str, left_out: str = "") -> Asking:
+        """`left_out`: a family whose relations are unknown."""
+        key = text, left_out
+        if key not in self._parsed:
+            self._parsed[key] = parse(text, self._words[left_out])
+        return self._parsed[key]
+
+    def constants(self, families: list[str]) -> Array:
+        """Fitted on these families."""
+        rows, same, weights = list[Array](), list[bool](), list[float]()
+        for name in families:
+            for one in self.families[name]:
+                others = [other for other_name in families if other_name != name for other in self.families[other_name]]
+                for pair in pairs_of(one, self.families[name], others):
+                    for left_out, weight in (("", pair.weight), (name, pair.weight * _UNKNOWN)):
+                        rows.append(features(self.parsed(pair.asked, left_out), self.parsed(pair.taught, left_out)))
+                        same.append(pair.same)
+                        weights.append(weight)
+        return fit(np.stack(rows), np.array(same, np.float64), np.array(weights))
+
+    def scores(self, family: str, constants: Array, unknown: bool) -> tuple[Array, Array, Array]:
+        """Of a family: scores of paraphrases [n], of near-misses [n, all that was taught], of wrong corrections for paraphrases [n]."""
+        left_out = family if unknown else ""
+        taught = [self.parsed(one["question"], left_out) for one in self.corrections]
+
+        def against_all(text: str) -> Array:
+            asked = self.parsed(text, left_out)
+            return 1 / (1 + np.exp(-np.stack([features(asked, one) for one in taught]) @ constants))
+
+        right, near, wrong = [], [], []
+        for one in self.families[family]:
+            number = self.corrections.index(one)
+            for text in one["paraphrases"]:
+                found = against_all(text)
+                right.append(found[number])
+                wrong.append(np.delete(found, number).max())
+            near += [against_all(text).max() for text in one["near_misses"]]
+        return np.array(right), np.array(near), np.array(wrong)
+
+
+def measured(questions: Questions, unknown: bool) -> list[dict[str, float]]:
+    """The trade-off: shares of paraphrases recognised (and nearest), and of near-misses and unrelated questions taken for one."""
+    parts = []
+    for family in questions.families:
+        constants = questions.constants([name for name in questions.families if name != family])
+        parts.append(questions.scores(family, constants, unknown))
+    right, near, wrong = (np.concatenate(list(part)) for part in zip(*parts, strict=True))
+    everything = questions.constants(list(questions.families))
+    taught = [questions.parsed(one["question"]) for one in questions.corrections]
+    unrelated = np.array([
+        (1 / (1 + np.exp(-np.stack([features(questions.parsed(text), one) for one in taught]) @ everything))).max()
+        for text in questions.unrelated
+    ])  # fmt: skip
+    return [
+        {
+            "level": level, "recognised": float(((right >= level) & (right > wrong)).mean()), "another's": float((wrong >= level).mean()),
+            "near-misses": float((near >= level).mean()), "unrelated": float((unrelated >= level).mean()),
+        }
+        for level in LEVELS
+    ]  # fmt: skip
+
+
+def main() -> None:
+    """Prints the trade-off and the constants."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--without-words", action="store_true", help="Take the left-out family's relations out of the thesaurus too.")
+    unknown = parser.parse_args().without_words
+    questions = Questions()
+    table = measured(questions, unknown)
+    print(f"{len(questions.corrections)} corrections in {len(questions.families)} families, one left out at a time")
+    print("".join(f"{name:>14}" for name in table[0]))
+    for row in table:
+        print("".join(f"{value:14.3f}" for value in row.values()))
+    constants = dict(zip(WEIGHTS, questions.constants(list(questions.families)).round(2).tolist(), strict=True))
+    print("\n".join(f'    "{name}": {value:.2f},' for name, value in constants.items()))
+    print(json.dumps({"bench": "adapt_scope", "without_words": unknown, "curve": table, "constants": constants}))
+
+
+if __name__ == "__main__":
+    main()

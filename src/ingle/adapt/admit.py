@@ -1,0 +1,296 @@
+"""What users teach comes in here: checked, bounded, kept as an example, and one fact in the ledger that holds not a word of it.
+
+The latest word on a question stands: an earlier one of the same owner and model becomes `superseded`, and both stay on record. Order is
+that of `seq`, so a clock that goes backwards harms nothing. When a call returns, row and fact would survive a power cut.
+"""
+
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from ingle.core.errors import Busy, NotKept, RequestError
+from ingle.core.event import Event, Fact, Sink
+from ingle.core.example import Example, State
+from ingle.home.examples import (
+    change_state,
+    count_examples,
+    count_since,
+    drop_example,
+    example_secret,
+    get_example,
+    insert_example,
+    list_examples,
+    may_learn,
+    rewrite_example,
+    same_asked,
+    set_consent,
+)
+from ingle.home.lessons import Lesson, dissolve_lesson, list_lessons
+from ingle.home.place import Home
+from ingle.home.staging import discard
+from ingle.home.turns import Turn, find_completion, path, writing_for
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+QUESTION_LENGTH = 8_000
+ANSWER_LENGTH = 8_000
+"""Characters of a correction or a fact; what is longer is a document, which can't be learned in seconds."""
+RATED_LENGTH = 100_000
+"""Characters of a question, or an answer, that is only rated."""
+COMMENT_LENGTH = 2_000
+_BEFORE = 16
+"""Turns before the question that are kept with it."""
+_FLAGS = re.compile(
+    "\U0001f3f4(?:" + "|".join("".join(chr(0xE0000 + ord(c)) for c in name) for name in ("gbeng", "gbsct", "gbwls")) + ")\U000e007f"
+)
+# Controls but tab and newline, halves of characters, and what nobody sees but a model reads: overrides, tags, noncharacters.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ufdd0-\ufdef\ufffe\uffff\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much one owner may teach; what is beyond it is refused, and says when or how to go on."""
+
+    per_hour: int = 600
+    """Examples an hour; 0 = as many as come."""
+    kept: int = 5_000
+    """Examples that stay; every answer looks through them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """What somebody says of an answer: of one that is kept, by its id, or of one whose words they give themselves."""
+
+    completion: str = ""
+    """Id of the answer; "" = of none that is kept."""
+    rating: int = 0
+    """−1, 1, or 0 for none."""
+    correction: str | None = None
+    """What should have been said."""
+    comment: str = ""
+    question: str = ""
+    """What was asked, where the answer is not kept."""
+    answer: str = ""
+    """What was said then; of several answers of one request, the one that is meant."""
+    before: tuple[tuple[str, str], ...] = ()
+    """(role, text) of the turns before the question, where the answer is not kept."""
+    model: str = ""
+    """Name of the kept model that answered, where the answer is not kept."""
+    learn: bool | None = None
+    """Whether the weights may learn from it; None = as the request for the answer said, else as its owner says (`may_learn`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Learning:
+    """What one owner taught, and what came of it."""
+
+    learn: bool
+    """Whether the weights may learn from what is taught next."""
+    counts: Mapping[str, int]
+    """Examples of each state."""
+    items: tuple[Example, ...]
+    """The newest first."""
+    lessons: tuple[Lesson, ...] = field(default=())
+    """The newest first; those that act, and those that were taken back."""
+
+
+def take_feedback(
+    engine: "Engine", owner: str, feedback: Feedback, limits: Limits = Limits(), sink: Sink = lambda _: None
+) -> Example:  # fmt: skip
+    """Keeps a rating or a correction.
+
+    Raises NotKept for the id of an answer that is not kept for this owner, unless its words are given; RequestError for what says
+    nothing, too much, or holds characters that nobody sees; Busy for floods; HomeError and LedgerError where nothing can be written:
+    then nothing is kept.
+    """
+    turn = find_completion(engine, owner, feedback.completion) if feedback.completion else None
+    if turn is None and feedback.completion and not feedback.question:
+        cure = "Ask with `store: true`, or give `question` and `answer` too."
+        raise NotKept("completion_id", "must be of an answer of yours that is kept", feedback.completion[:80], cure)
+    if feedback.rating not in (-1, 0, 1):
+        raise RequestError("rating", "must be -1 or 1", feedback.rating)
+    if feedback.correction is None and not feedback.rating:
+        raise RequestError("rating", "or a correction must be given", "neither")
+    of = _given(feedback) if turn is None else _kept(engine, owner, turn, feedback)
+    comment = _checked("comment", feedback.comment, COMMENT_LENGTH) if feedback.comment.strip() else ""
+    learn = _may(engine, owner, turn, feedback)
+    said = Example(
+        "", owner, of.model, "rating", of.question, of.answer, before=of.before, rating=feedback.rating, comment=comment,
+        completion=_UNSEEN.sub("", feedback.completion)[:80], learn=learn, state="pending" if learn else "kept",
+    )  # fmt: skip
+    if feedback.correction is None:
+        _bounded("answer", of.answer, RATED_LENGTH)
+        _bounded("question", of.question, RATED_LENGTH)
+        return _keep(engine, said, limits, sink)
+    correction = _checked("correction", feedback.correction, ANSWER_LENGTH)
+    if correction == of.answer:
+        raise RequestError("correction", "must say something else than the answer did", "the same words", "To approve of it, rate it 1.")
+    _bounded("question", of.question, QUESTION_LENGTH)
+    return _keep(engine, replace(said, kind="correction", answer=correction, refused=of.answer[:RATED_LENGTH]), limits, sink)
+
+
+def teach(
+    engine: "Engine", owner: str, model: str, question: str, answer: str, learn: bool | None = None,
+    limits: Limits = Limits(), sink: Sink = lambda _: None,
+) -> Example:  # fmt: skip
+    """Keeps the answer that a question should have. Raises what `take_feedback` raises."""
+    asked, said = _checked("question", question, QUESTION_LENGTH), _checked("answer", answer, ANSWER_LENGTH)
+    learns = may_learn(engine, owner) if learn is None else learn
+    made = Example("", owner, model, "correction", asked, said, learn=learns, state="pending" if learns else "kept")
+    return _keep(engine, made, limits, sink)
+
+
+def remember(
+    engine: "Engine", owner: str, model: str, text: str, limits: Limits = Limits(), sink: Sink = lambda _: None
+) -> Example:  # fmt: skip
+    """Keeps a fact for the memory; the weights don't learn from it. Raises what `take_feedback` raises."""
+    fact = Example("", owner, model, "fact", "", _checked("text", text, ANSWER_LENGTH), learn=False, state="kept")
+    return _keep(engine, fact, limits, sink)
+
+
+def edit(home: Home, engine: "Engine", owner: str, id_: str, answer: str, sink: Sink = lambda _: None) -> Example:
+    """Puts other words in the place of an example's answer. A lesson that learned the old ones is let go; all it held is learned again.
+
+    Raises NotKept if the owner has no such example, RequestError as `take_feedback`, and for a rating: an answer that was rated is what
+    it was.
+    """
+    before = get_example(engine, owner, id_)
+    if before.kind == "rating":
+        raise RequestError("id", "must be of a correction or a fact", "a rating", "Rate the answer anew.")
+    said = _checked("answer", answer, ANSWER_LENGTH)
+    if said == before.answer:
+        return before
+    held = [lesson for lesson in list_lessons(engine, owner) if id_ in lesson.examples]
+    made = rewrite_example(engine, owner, id_, said)
+    for lesson in held:
+        dissolve_lesson(engine, owner, lesson.digest)
+        discard(home, home.delta_folder(lesson.digest))
+    facts: dict[str, Fact] = {"example": id_, "kind": made.kind, "lessons": len(held), **_digests(engine, made)}
+    sink(Event("memory.edit", made.model, facts))
+    return made
+
+
+def consent(engine: "Engine", owner: str, learn: bool, sink: Sink = lambda _: None) -> None:
+    """Says whether the weights may learn from what this owner teaches from now on. What they learned stays, until it is undone."""
+    facts: dict[str, Fact] = {"learn": learn}
+    sink(Event("consent", "", facts | ({"key": owner} if owner else {})))
+    set_consent(engine, owner, learn)
+
+
+def learning_view(engine: "Engine", owner: str, limit: int = 100, states: Sequence[State] = ()) -> Learning:
+    """Counts of all that the owner taught, and the newest of it."""
+    items = list_examples(engine, owner, states, limit=limit, newest=True)
+    return Learning(may_learn(engine, owner), count_examples(engine, owner), items, list_lessons(engine, owner)[::-1])
+
+
+def words_digest(secret: bytes, words: str) -> str:
+    """What the ledger holds of an example's words; `secret` is the example's own (`example_secret`), and goes with it."""
+    return hmac.digest(secret, words.encode("utf-8", "surrogatepass"), hashlib.sha256).hex()
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What feedback is about."""
+
+    model: str
+    question: str
+    answer: str
+    before: tuple[tuple[str, str], ...] = ()
+
+
+def _given(feedback: Feedback) -> _Said:
+    """In the words of whoever gives it."""
+    question = _checked("question", feedback.question, RATED_LENGTH)
+    if feedback.correction is None or feedback.answer.strip():
+        answer = _cleaned(feedback.answer)
+        if not answer:
+            raise RequestError("answer", "must be given to be rated", "nothing")
+    else:
+        answer = ""
+    before = tuple((role, _cleaned(text)) for role, text in feedback.before[-_BEFORE:])
+    return _Said(feedback.model, question, answer, before)
+
+
+def _kept(engine: "Engine", owner: str, turn: Turn, feedback: Feedback) -> _Said:
+    """In the words that are kept."""
+    facts = turn.facts or {}
+    said = [(one.message.role, _cleaned(one.message.text)) for one in path(engine, owner, turn.id)[:-1]]
+    at = max((i for i, (role, text) in enumerate(said) if role == "user" and text), default=None)
+    if at is None:
+        raise RequestError("completion_id", "must be of an answer to a question", "one without")
+    system = [("system", _cleaned(str(text))) for text in facts.get("request", {}).get("system", [])]
+    before = (*system, *said[max(0, at - _BEFORE) : at])
+    answer = _cleaned(feedback.answer) or _cleaned(turn.message.text)
+    return _Said(str(facts.get("model_name", "")) or feedback.model, said[at][1], answer, before)
+
+
+def _may(engine: "Engine", owner: str, turn: Turn | None, feedback: Feedback) -> bool:
+    if feedback.learn is not None:
+        return feedback.learn
+    return (turn is None or bool((turn.facts or {}).get("learn", True))) and may_learn(engine, owner)
+
+
+def _keep(engine: "Engine", example: Example, limits: Limits, sink: Sink) -> Example:
+    """Row, then fact; a fact that can't be written takes the row with it."""
+    with writing_for(engine, example.owner) as connection:
+        now = datetime.now(UTC)
+        since, until = (moment.isoformat(timespec="microseconds") for moment in (now - timedelta(hours=1), now))
+        every, recent = count_since(connection, example.owner, since, until)
+        if limits.per_hour and recent >= limits.per_hour:
+            raise Busy("feedback", f"must be at most {limits.per_hour} an hour", "more", "Go on later.", 600.0)
+        if every >= limits.kept:
+            cure = "Let some go first: `ingle memory rm ID`, or DELETE /v1/memory/ID."
+            raise RequestError("feedback", f"must be at most {limits.kept:,} examples in all", f"{every + 1:,}", cure)
+        before = same_asked(connection, example)
+        made = insert_example(connection, example, [one.id for one in before])
+    try:
+        facts: dict[str, Fact] = {
+            "example": made.id,
+            "kind": made.kind,
+            "rating": made.rating,
+            "learn": made.learn,
+            "superseded": len(before),
+        }
+        optional = {"id": made.completion, "key": made.owner}
+        digests = _digests(engine, made)
+        sink(Event("feedback", made.model, {**facts, **digests, **{name: value for name, value in optional.items() if value}}))
+    except BaseException:
+        drop_example(engine, made.owner, made.id)
+        for one in before:
+            change_state(engine, one.owner, [one.id], one.state, one.reasons)
+        raise
+    return made
+
+
+def _digests(engine: "Engine", example: Example) -> dict[str, Fact]:
+    secret = example_secret(engine, example.owner, example.id)
+    words = {"question": example.question, "answer": example.answer}
+    return {name: words_digest(secret, text) for name, text in words.items() if text}
+
+
+def _checked(name: str, text: str, most: int) -> str:
+    """What somebody wrote, in one kind of line ends. Raises RequestError."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n").strip()
+    if not text:
+        raise RequestError(name, "must say something", "nothing")
+    _bounded(name, text, most)
+    if found := _UNSEEN.search(_FLAGS.sub("", text)):
+        raise RequestError(name, "must hold no control characters and none that nobody sees", f"U+{ord(found[0]):04X}", "Remove them.")
+    return text
+
+
+def _bounded(name: str, text: str, most: int) -> None:
+    if len(text) > most:
+        raise RequestError(name, f"must be at most {most:,} characters", f"{len(text):,}")
+
+
+def _cleaned(text: str) -> str:
+    """What was said in a conversation, without what nobody sees: it came so, and is nobody's mistake now."""
+    return _UNSEEN.sub("", text.replace("\r\n", "\n").replace("\r", "\n")).strip()

@@ -1,0 +1,132 @@
+"""A question taken apart: what it is about, and what it asks for. By rules of English; of other languages it knows words and names only."""
+
+import re
+from dataclasses import dataclass
+
+from ingle.adapt.relations import Thesaurus, stem, thesaurus
+
+_TOKEN = re.compile(r"[\"“”„«»]|[^\W_]+(?:[-'’.,/:][^\W_]+)*")
+_QUOTES = frozenset('"“”„«»')
+_PLAIN = frozenset(
+    re.findall(
+        r"\S+",
+        """
+    a an the of in on at to for from by with and or is are was were be been being am do does did doing done has have had can could would
+    will shall should may might must it its this that these those there i me you your we they their them he she his her him as so if then
+    than but not please tell say give know remember let's say want need like get got going go about into out up any some one ones thing
+    things now currently current present presently today days nowadays moment still ever just actually exactly roughly really kindly
+    what which how s t re ve ll d m i'm i'd i've you're what's who's where's when's how's it's that's there's don't doesn't didn't isn't
+    us ask asked asking wonder wondering question answer remind show more info information detail details
+    """,
+    )
+)
+_MINE = frozenset(["my", "our", "mine", "ours"])
+_LEANING = frozenset(["it", "its", "they", "them", "their", "he", "him", "his", "she", "her", "that", "this", "those", "these", "there"])
+_BEGIN_A_QUESTION = frozenset(
+    [
+        "who",
+        "whom",
+        "whose",
+        "where",
+        "when",
+        "why",
+        "can",
+        "could",
+        "in",
+        "at",
+        "for",
+        "to",
+        "i",
+        "how",
+        "what",
+        "which",
+        "is",
+        "are",
+        "was",
+    ]
+)
+_BEGIN_YES_OR_NO = frozenset(["is", "are", "was", "were", "does", "did", "has", "have"])
+_ORDER = re.compile(r"^\s*(?:please\s+)?(?:name|say|state)\s+(?!of\b)(?=\w)", re.IGNORECASE)
+"""“Name the director”: there it is no word of what is asked for."""
+_COUNTED = frozenset(["POPULATION", "STAFF"])
+_OF_PERSONS = frozenset(["LEAD", "FOUND", "WRITE", "INVENT", "DESIGN", "COMPOSE", "OWN", "TEACH", "COACH", "WIN"])
+"""Relations that ask for a person where no word says what kind of answer is wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word that carries meaning."""
+
+    stem: str
+    name: bool
+    """Written as a name: in quotation marks, with a capital, or with digits."""
+    relations: frozenset[str]
+    """That it names, alone or with its neighbours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """What a question is about, and what it asks for."""
+
+    words: tuple[Word, ...]
+    stems: frozenset[str]
+    relations: frozenset[str]
+    kinds: frozenset[str]
+    """What kind of answer is wanted."""
+    mine: bool
+    """Whether it is about something of the asker's."""
+    leans: bool
+    """Whether it may be about something that was said before: it has a pronoun, and no name."""
+    length: int
+    """Words, the plainest too."""
+
+
+def tokens_of(text: str) -> list[str]:
+    """Words in lower case, and quotation marks."""
+    return [token.lower().replace("’", "'") for token in _TOKEN.findall(text)]
+
+
+def parse(text: str, words_of: Thesaurus | None = None) -> Asking:
+    """Takes a question apart."""
+    known = words_of or thesaurus()
+    marked = _marked(_ORDER.sub("", text))
+    lowered = [word.lower().replace("’", "'") for word, _ in marked]
+    stems = [stem(word) for word in lowered]
+    named = known.asked_for(["" if name else one for one, (_, name) in zip(stems, marked, strict=True)])
+    every = frozenset[str]().union(*named)
+    words = tuple(
+        Word(one, name, relations - known.kinds)
+        for one, word, (_, name), relations in zip(stems, lowered, marked, named, strict=True)
+        if name or (word not in _PLAIN | _MINE and not (relations and relations <= known.kinds))
+    )
+    leans = not _LEANING.isdisjoint(lowered) and not any(word.name for word in words)
+    return Asking(
+        words, frozenset(word.stem for word in words), every - known.kinds, _kinds(every, known.kinds, lowered),
+        not _MINE.isdisjoint(lowered), leans, len(marked),
+    )  # fmt: skip
+
+
+def _marked(text: str) -> list[tuple[str, bool]]:
+    """The words, and which of them are written as names."""
+    found, quoted = list[tuple[str, bool]](), False
+    for token in _TOKEN.findall(text):
+        if token in _QUOTES:
+            quoted = not quoted
+            continue
+        word = token.removesuffix("'s").removesuffix("’s")
+        capital = word[0].isupper() and bool(found) and not re.match("I(['’]|$)", word)
+        found.append((word, quoted or capital or any(character.isdigit() for character in word)))
+    if len(found) > 1 and found[1][1] and found[0][0][0].isupper() and found[0][0].lower() not in _PLAIN | _BEGIN_A_QUESTION:
+        found[0] = found[0][0], True  # "Upper Quennick has …"
+    return found
+
+
+def _kinds(named: frozenset[str], kinds: frozenset[str], words: list[str]) -> frozenset[str]:
+    """What kind of answer is wanted: as the question says it, or as what it asks for has it."""
+    if named & _COUNTED:  # "How big is Vostrel, in people?"
+        return frozenset(["COUNT"])
+    if len(named) > 1:  # "how" says little where something else says what
+        named = named - {"WAY"}
+    if not named & kinds and words and words[0] in _BEGIN_YES_OR_NO:
+        return frozenset(["YES OR NO"])
+    return named & kinds or frozenset(["PERSON"] if named & _OF_PERSONS else ())

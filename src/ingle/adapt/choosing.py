@@ -1,0 +1,176 @@
+"""What of all that a user taught acts on one answer: the memories that are placed in the prompt, and the lesson beside the weights.
+
+One function for every door: the server's, `ingle chat`'s, `ingle run`'s, and replay's, which names what acted then. All of it is of one
+owner; nothing that another one taught is ever looked at.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from ingle.adapt.asking import parse
+from ingle.adapt.memory import Memory, placed, question_of, within_budget
+from ingle.adapt.scope import ACTS, RECALLS, Scope
+from ingle.core.errors import ContextError, DeltaError, HomeError, NotKept
+from ingle.core.example import Example
+from ingle.core.message import Request
+from ingle.engine.backend import Backend
+from ingle.engine.language_model import LanguageModel
+from ingle.engine.opening import beside
+from ingle.engine.prefix_cache import common_length
+from ingle.home.deltas import get_delta
+from ingle.home.examples import get_example, search_examples
+from ingle.home.kept import Kept
+from ingle.home.lessons import Lesson, list_lessons
+from ingle.home.place import Home
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+MOST_LOOKED_AT = 64
+"""Examples that share words with a question and are compared with it, the best matches first."""
+MOST_ADAPTERS = 32
+"""Lessons of one model that are held ready in memory; each takes 1 to 2 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What answers a request, and what acts on it."""
+
+    model: LanguageModel
+    request: Request
+    memories: tuple[str, ...] = ()
+    """Ids of the examples in the prompt, the nearest first."""
+    lessons: tuple[str, ...] = ()
+    """Digests of the deltas beside the model that the learner made."""
+    lasting: int | None = None
+    """Tokens of the prompt before the first memory: states that have read more hold its words. None = there is no memory in it."""
+    faults: tuple[str, ...] = ()
+    """Why a lesson that should act does not."""
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """For the ledger: ids and digests, not a word of what was taught."""
+        named = {"memories": " ".join(self.memories), "lessons": " ".join(self.lessons)}
+        return {name: ids for name, ids in named.items() if ids}
+
+
+@dataclass
+class Chooser:
+    """Chooses for one home. For several threads at once."""
+
+    home: Home
+    engine: "Engine"
+    scope: Scope = field(default_factory=Scope)
+    _adapters: "WeakKeyDictionary[Backend, OrderedDict[tuple[str, str], tuple[Any, str]]]" = field(default_factory=WeakKeyDictionary)
+    _lock: Lock = field(default_factory=Lock)
+    _made: dict[str, set[str]] = field(default_factory=dict)
+    """Digests of the models that were made with a lesson, by its digest."""
+
+    def choose(self, owner: str, model: LanguageModel, kept: Kept, request: Request, memory: bool = True) -> Choice:
+        """What acts on this request of this owner's; `memory`: whether memories may be placed in it. Raises HomeError."""
+        if not question_of(request):
+            return Choice(model, request)
+        lessons = list_lessons(self.engine, owner, kept.digest, acting=True)
+        near = self._near(owner, request)
+        held = next((lesson for lesson in lessons if lesson.kind == "answers" and near and near[0].example.lesson == lesson.digest), None)
+        acts = held if held is not None and near[0].score >= ACTS and near[0].example.state == "learned" else None
+        acts = acts or next((lesson for lesson in reversed(lessons) if lesson.kind == "style"), None)
+        choice = self._with_lesson(Choice(model, request), kept, acts)
+        recalled = [one for one in near if one.score >= RECALLS] if memory else []
+        fitting = within_budget(recalled, lambda text: len(model.tokenizer.encode_prompt(text)))
+        return _with_memories(choice, [one.example for one in fitting])
+
+    def again(
+        self, owner: str, model: LanguageModel, kept: Kept, request: Request, memories: Sequence[str], lessons: Sequence[str]
+    ) -> Choice:
+        """The same with the memories and lessons that a fact names. Raises NotKept if one is gone, DeltaError if it is another model's."""
+        examples = [get_example(self.engine, owner, id_) for id_ in memories]
+        choice = Choice(model, request)
+        for digest in lessons:
+            choice = replace(choice, model=beside(self.home, kept, choice.model, get_delta(self.home, digest)), lessons=(digest,))
+        return _with_memories(choice, examples)
+
+    def forget(self) -> None:
+        """Lets go every lesson that is held ready."""
+        with self._lock:
+            self._adapters.clear()
+
+    def lapsed(self) -> set[str]:
+        """Lets go the lessons that act no more, whoever saw to that; returns the digests of the models that were made with them, once:
+        what these have read is to be let go too. Raises HomeError."""
+        if not self._made:
+            return set()
+        acting = {lesson.digest for lesson in list_lessons(self.engine, None, acting=True)}
+        with self._lock:
+            gone = self._made.keys() - acting
+            for held in self._adapters.values():
+                for key in [key for key in held if key[1] in gone]:
+                    del held[key]
+            return {model for digest in gone for model in self._made.pop(digest)}
+
+    def _near(self, owner: str, request: Request) -> list[Memory]:
+        """What the owner taught, by nearness."""
+        question = question_of(request)
+        examples = search_examples(self.engine, owner, question, MOST_LOOKED_AT)
+        facts = [one for one in examples if one.kind == "fact"]
+        others = [one for one in examples if one.kind == "correction"]
+        scores = [
+            *self.scope.score(question, [one.question for one in others]),
+            *self.scope.relevance(question, [one.answer for one in facts]),
+        ]
+        found = [Memory(one, float(score)) for one, score in zip([*others, *facts], scores, strict=True)]
+        found = [replace(one, score=min(one.score, self._before(request, one.example))) for one in found if one.score > 0]
+        return sorted(found, key=lambda one: (-one.score, -one.example.seq))
+
+    def _before(self, request: Request, example: Example) -> float:
+        """1, unless the example's question leans on what was said before it: then how near that is to what was said before this one."""
+        last = next((text for role, text in reversed(example.before) if role == "user"), "")
+        if not last or not parse(example.question).leans:
+            return 1.0
+        said = next((message.text for message in reversed(request.messages[:-1]) if message.role == "user"), "")
+        return float(self.scope.score(said, [last])[0]) if said else 0.0
+
+    def _with_lesson(self, choice: Choice, kept: Kept, lesson: Lesson | None) -> Choice:
+        if lesson is None:
+            return choice
+        try:
+            return replace(choice, model=self._taught(choice.model, kept, lesson.digest), lessons=(lesson.digest,))
+        except (DeltaError, HomeError, NotKept) as error:  # the answer goes on without it, and the log says so
+            return replace(choice, faults=(str(error),))
+
+    def _taught(self, model: LanguageModel, kept: Kept, digest: str) -> LanguageModel:
+        """The model with a lesson beside it, from those that are held ready if it is there."""
+        key = model.adapter_digest, digest
+        with self._lock:
+            held = self._adapters.setdefault(model.backend, OrderedDict())
+            if key in held:
+                held.move_to_end(key)
+                return _with_adapter(model, held[key])
+        made = beside(self.home, kept, model, get_delta(self.home, digest))
+        with self._lock:
+            self._made.setdefault(digest, set()).add(made.digest)
+            held[key] = made.adapter, made.adapter_digest
+            while len(held) > MOST_ADAPTERS:
+                held.popitem(last=False)
+        return made
+
+
+def _with_adapter(model: LanguageModel, held: tuple[Any, str]) -> LanguageModel:
+    return replace(model, adapter=held[0], adapter_digest=held[1])
+
+
+def _with_memories(choice: Choice, examples: Sequence[Example]) -> Choice:
+    """Puts them in the request; fewer, the nearest first, where the context has no room for all."""
+    for count in range(len(examples), 0, -1):
+        request = placed(choice.request, examples[:count])
+        try:
+            with_them = choice.model.encode(request)
+        except ContextError:
+            continue
+        lasting = common_length(choice.model.encode(choice.request), with_them)
+        return replace(choice, request=request, memories=tuple(one.id for one in examples[:count]), lasting=lasting)
+    return choice

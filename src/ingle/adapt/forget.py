@@ -1,0 +1,156 @@
+"""Forget: an example leaves the database, its index, the states that have read it, and every lesson that learned from it.
+
+What else such a lesson had taught is learned again from the log without it, with the same settings and seeds: the tensors are then those
+of a model that never saw it. The ledger goes on saying that there was something: its digests were made with a key that is gone too.
+
+What stays is what the user said in conversations, which are theirs to delete; `Forgotten` names those in which the words stand.
+"""
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ingle.core.errors import NotKept
+from ingle.core.event import Event, Fact, Sink
+from ingle.core.example import Example
+from ingle.core.files import os_errors, write_atomic
+from ingle.home.database import scrub
+from ingle.home.examples import drop_example, get_example
+from ingle.home.lessons import dissolve_lesson, list_lessons
+from ingle.home.place import Home
+from ingle.home.staging import discard
+from ingle.home.turns import Turn, drop, find_text
+from ingle.ledger.chain import Ledger
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+OWED = "forgetting"
+"""A file in the home while something is being forgotten, and its lock: what a kill left undone is made up for by whoever comes next."""
+_SHORTEST = 4
+"""Characters of an answer that is looked for in what is kept of conversations: "yes" stands in all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What went, and what did not."""
+
+    id: str
+    model: str
+    lessons: int
+    """How many lessons had learned from it."""
+    again: int
+    """How many other examples are learned again without it."""
+    scrubbed: bool
+    """Whether its words are in no file of the database any more; see `home.database.scrub`."""
+    turns: tuple[Turn, ...] = ()
+    """Kept messages in which its words stand still."""
+    dropped: int = 0
+    """How many messages went with it."""
+
+
+def forget(
+    home: Home, engine: "Engine", owner: str, id_: str, sink: Sink = lambda _: None, turns_too: bool = False,
+    forget_states: Callable[[str, str], None] = lambda _owner, _label: None,
+) -> Forgotten:  # fmt: skip
+    """Forgets one example of this owner's. `turns_too`: kept messages that hold its words go as well, with all that follows them.
+
+    `forget_states` is told (owner, label) of each conversation or answer that went, for states in memory. Another process that answers
+    drops its own by itself. Killed in between, the next call, or the learner, makes up for the rest. Raises NotKept if there is no such
+    example, HomeError.
+    """
+    with home.lock(OWED):
+        pay(home, engine, sink)
+        one = get_example(engine, owner, id_)
+        _owe(home, one)
+        learned = [lesson for lesson in list_lessons(engine, owner) if one.id in lesson.examples]
+        # The first lesson takes the example with it, in one step; should a kill leave others, the learner lets them go (`put_right`).
+        again = sum(dissolve_lesson(engine, owner, lesson.digest, forgotten=[one.id]) for lesson in learned)
+        if not learned:
+            drop_example(engine, owner, one.id)
+        for lesson in learned:
+            discard(home, home.delta_folder(lesson.digest))
+        turns, dropped = holding(engine, owner, one), 0
+        for turn in turns if turns_too else ():
+            with suppress(NotKept):  # it went with one before it
+                dropped += drop(engine, owner, turn.id)
+                forget_states(owner, turn.conversation or turn.completion)
+        left = () if turns_too else turns
+        facts: dict[str, Fact] = {
+            "example": one.id,
+            "kind": one.kind,
+            "lessons": len(learned),
+            "again": again,
+            "turns": dropped,
+            "turns_left": len(left),
+        }
+        sink(Event("forget", one.model, facts))
+        return Forgotten(one.id, one.model, len(learned), again, pay(home, engine, sink), left, dropped)
+
+
+def holding(engine: "Engine", owner: str, one: Example) -> tuple[Turn, ...]:
+    """The owner's kept messages in which the words of an example stand: its answer, what was refused, its question."""
+    texts = [text.strip() for text in (one.answer, one.refused, one.question) if len(text.strip()) >= _SHORTEST]
+    found = {turn.id: turn for text in texts for turn in find_text(engine, owner, text)}
+    return tuple(sorted(found.values(), key=lambda turn: turn.at))
+
+
+def pay(home: Home, engine: "Engine", sink: Sink) -> bool:
+    """Makes up for what is owed to those who had something forgotten: deletes the saved states of theirs, any of which may have read it,
+    overwrites what the database's files still hold of it, and tells the fact if a kill kept it from being told.
+
+    Returns whether the files hold nothing of it; if not, because others kept the database busy, the next call tries again.
+    """
+    owed = _owed(home)
+    gone = [one for one in owed if not _is_kept(engine, one)]
+    if not gone:
+        (home.root / OWED).unlink(missing_ok=True)
+        return True
+    drop_states(home, [one["owner"] for one in gone])
+    told = {row.values.get("example") for row in Ledger(engine, home.keys).read("forget")}
+    for one in gone:
+        if one["example"] not in told:
+            sink(Event("forget", one["model"], {"example": one["example"]}))
+    scrubbed = scrub(engine)
+    if scrubbed or engine.dialect.name != "sqlite":
+        (home.root / OWED).unlink(missing_ok=True)
+    return scrubbed
+
+
+def _owe(home: Home, one: Example) -> None:
+    entry = {"owner": one.owner, "example": one.id, "model": one.model}
+    write_atomic(home.root / OWED, json.dumps([*_owed(home), entry]).encode(), mode=0o600)
+
+
+def _owed(home: Home) -> list[dict[str, str]]:
+    try:
+        found = json.loads((home.root / OWED).read_bytes())
+        return [{name: str(one[name]) for name in ("owner", "example", "model")} for one in found]
+    except (OSError, ValueError, TypeError, KeyError):
+        return []
+
+
+def _is_kept(engine: "Engine", one: Mapping[str, str]) -> bool:
+    try:
+        get_example(engine, one["owner"], one["example"])
+    except NotKept:
+        return False
+    return True
+
+
+def drop_states(home: Home, owners: Collection[str]) -> int:
+    """Deletes the saved states of these owners; they are read again from the text that is kept. Returns how many there were."""
+    gone = 0
+    for path in sorted(home.states.glob("*.json")) if home.states.is_dir() else ():
+        try:
+            owner = json.loads(path.read_bytes()).get("owner")
+        except (OSError, ValueError, AttributeError):
+            owner = None
+        if owner is None or owner in owners:  # one that can't be read is of no use to anybody
+            with os_errors(path):
+                path.unlink(missing_ok=True)
+                path.with_suffix(".state").unlink(missing_ok=True)
+            gone += 1
+    return gone

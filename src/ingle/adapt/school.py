@@ -1,0 +1,104 @@
+"""The real teacher and the real gate, as the learner asks for them. PyTorch is imported, and a model read, when the first lesson begins."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ingle.adapt.learner import School
+from ingle.adapt.scope import ACTS, Scope
+from ingle.adapt.settings import LessonSettings
+from ingle.adapt.wordings import contrasts, parts_of
+from ingle.adapt.work import Work
+from ingle.core.candidate import Candidate
+from ingle.core.event import Sink
+from ingle.core.example import Example
+from ingle.engine.opening import Opener
+from ingle.gate.decide import admit
+from ingle.gate.finding import Decision
+from ingle.gate.policy import load_policy
+from ingle.gate.probes import Probes, Question
+from ingle.home.place import Home
+from ingle.ledger.chain import Ledger
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from ingle.adapt.teaching import Teacher
+
+UNSEEN = (
+    "Quick question: {plain}?", "Remind me, {plain}?", "A friend asked me this: {plain}? What do I say?", "{plain}, do you happen to know?",
+)  # fmt: skip
+"""Ways to ask that no lesson is taught with; the gate asks in these."""
+_QUESTIONS = 24
+"""Most questions of one kind that the gate asks about a lesson: it must be done in seconds."""
+_NEAR_MISSES = 4
+"""For each example, beyond those that the lesson itself held where they were."""
+
+
+@dataclass
+class Staff:
+    """A teacher who has one model in memory, and what opens models for the gate."""
+
+    home: Home
+    sink: Sink
+    lesson: LessonSettings = field(default_factory=LessonSettings)
+    opener: Opener = field(default_factory=Opener)
+    scope: Scope = field(default_factory=Scope)
+    _teacher: "tuple[str, Teacher] | None" = None
+
+    def teach(self, work: Work) -> Candidate:
+        """What comes of it. Raises LessonError, what opening the model raises, MemoryError."""
+        try:
+            teacher = self._teacher_of(work)
+            return teacher.style(work.examples) if work.kind == "style" else teacher.lesson(work.examples)  # type: ignore[attr-defined, no-any-return, unused-ignore]
+        except RuntimeError as error:  # PyTorch's way of saying that memory ran out
+            if "allocate" in str(error) or type(error).__name__ == "OutOfMemoryError":
+                raise MemoryError(str(error)) from error
+            raise
+
+    def judge(self, work: Work, candidate: Candidate) -> Decision:
+        """What the gate says under the home's policy. Raises what `admit` raises."""
+        probes, maker = self.probes(work), "style" if work.kind == "style" else "lesson"
+        return admit(self.home, work.kept, candidate, maker, load_policy(self.home), probes, sink=self.sink, opener=self.opener)
+
+    def probes(self, work: Work) -> Probes:
+        """The questions that the gate asks: of what was taught in words that were not, and of what lies near it."""
+        if work.kind == "style":
+            return Probes()
+        learned = [question for one in _spread(work.examples) for question in _unseen(one)]
+        taught = [one.question for one in work.examples]
+        held = self.lesson.contrasts
+        near = [ask for one in _spread(work.examples) for ask in contrasts(one.question, held + _NEAR_MISSES, self.lesson.seed)[held:]]
+        unchanged = [Question(ask) for ask in dict.fromkeys(near)]
+        return Probes(
+            tuple(learned[:_QUESTIONS]), tuple(unchanged[:_QUESTIONS]), lambda ask: bool((self.scope.score(ask, taught) >= ACTS).any())
+        )
+
+    def _teacher_of(self, work: Work) -> "Teacher":
+        if self._teacher is None or self._teacher[0] != work.kept.digest:
+            from ingle.adapt.teaching import Teacher
+
+            self._teacher = None  # before the next one comes: there may be no room for two
+            self._teacher = (work.kept.digest, Teacher(self.home, work.kept, self.lesson))
+        return self._teacher[1]
+
+
+def school_of(home: Home, engine: "Engine", settings: LessonSettings = LessonSettings()) -> School:  # noqa: B008 - frozen
+    """Teacher and gate of a home, whose facts go into its ledger."""
+    staff = Staff(home, Ledger(engine, home.keys).append, settings)
+    return School(staff.teach, staff.judge)
+
+
+def _spread(examples: tuple[Example, ...]) -> tuple[Example, ...]:
+    """As many of them as the gate has questions for, from all over."""
+    most = _QUESTIONS // 2
+    return examples if len(examples) <= most else tuple(examples[i * len(examples) // most] for i in range(most))
+
+
+def _unseen(one: Example) -> list[Question]:
+    """A question as it was not taught; of a remark that asks nothing, itself."""
+    plain = parts_of(one.question).plain
+    return [Question(_upper(form.format(plain=plain)), one.answer, one.before) for form in UNSEEN]
+
+
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,132 @@
+"""How near a question is to questions that were taught: towards 1 for the same one, in whatever words; near 0 for others, however alike.
+
+A question is about something (the names and things in it), and asks for something of it (a relation, see adapt/relations.py). A paraphrase
+keeps the first word for word and says the second in other words; a near-miss changes one of them. So what a question is about must match
+both ways, its names above all, and what it asks for must agree. The features of a pair are weighed by a logistic model whose constants
+`bench/adapt_scope.py` fitted, on questions that share no relation and no thing with those by which Ingle is measured. The model's own
+embeddings and the likelihood that it gives one question after the other were tried and told little (docs/adapt.md).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ingle.adapt.asking import Asking, Word, parse, tokens_of
+
+Array = npt.NDArray[Any]
+ACTS = 0.8
+"""Score from which on a lesson acts."""
+RECALLS = 0.7
+"""Score from which on a memory is placed in the prompt."""
+LONGEST = 60
+"""Words of a question; a longer one is compared word for word only. A whole document mentions everything."""
+WEIGHTS: dict[str, float] = {
+    "bias": 2.12,
+    "names missing, all": -8.88,
+    "names missing, some": -4.36,
+    "names more, all": -4.85,
+    "names more, some": -2.76,
+    "things missing, names there": -0.64,
+    "things missing, names none": -1.04,
+    "things missing and more, names none": -2.21,
+    "things more, one": 1.11,
+    "things more, several": 0.34,
+    "relations found, all": 1.29,
+    "relations found, some": 1.89,
+    "relations found, none": -2.60,
+    "relations found, none, and others there": -0.84,
+    "relations more": -1.07,
+    "things missing, relations found": -3.95,
+    "kinds shared": 0.50,
+    "kinds apart": -3.82,
+    "kind missing": -0.08,
+    "kind more": -0.51,
+    "neither kind nor relation shared": -1.08,
+    "mine differs": -0.32,
+    "all the same": 2.58,
+}
+"""By feature, in the order of `features`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Scores questions."""
+
+    weights: tuple[float, ...] = tuple(WEIGHTS.values())
+
+    def score(self, question: str, taught: Sequence[str]) -> Array:
+        """[len(taught)], each in [0, 1]; 1 for the same words."""
+        asked, tokens = parse(question), tokens_of(question)
+        found = [1.0 if tokens == tokens_of(text) else self._weigh(asked, parse(text)) for text in taught]
+        return np.array(found, np.float64)
+
+    def relevance(self, question: str, facts: Sequence[str]) -> Array:
+        """[len(facts)], each in [0, 1]: how much of what a question asks is in a fact that was taught without one. All names must be."""
+        asked = parse(question)
+        found = []
+        for fact in map(parse, facts):
+            missing = _unmatched(asked, fact)
+            matched = len({word.stem for word in asked.words} - {word.stem for word in missing})
+            about = any(not word.relations or word.name for word in asked.words if word not in missing)
+            lost = len({word.stem for word in missing})
+            fits = about and asked.length <= LONGEST and not any(word.name for word in missing)
+            found.append(matched / (matched + lost) if fits else 0.0)
+        return np.array(found, np.float64)
+
+    def _weigh(self, asked: Asking, taught: Asking) -> float:
+        if max(asked.length, taught.length) > LONGEST or not asked.words or not taught.words:
+            return 0.0
+        return float(1 / (1 + np.exp(-features(asked, taught) @ np.array(self.weights))))
+
+
+def features(asked: Asking, taught: Asking) -> Array:
+    """[len(WEIGHTS)]: how the two differ."""
+    missing, more = _unmatched(taught, asked), _unmatched(asked, taught)
+    named = any(word.name for word in taught.words)
+    shared = any(word.name and word.stem in asked.stems for word in taught.words)
+    (names_lost, things_lost, relations_lost), (names_new, things_new, relations_new) = _counted(missing), _counted(more)
+    found = len({word.relations for word in taught.words if word.relations and not word.name}) - relations_lost > 0
+    kinds = bool(taught.kinds & asked.kinds)
+    values = {
+        "bias": 1,
+        "names missing, all": names_lost > 0 and not shared,
+        "names missing, some": names_lost > 0 and shared,
+        "names more, all": names_new > 0 and not shared,
+        "names more, some": names_new > 0 and shared,
+        "things missing, names there": min(things_lost, 2) if named else 0,
+        "things missing, names none": 0 if named else min(things_lost, 2),
+        "things missing and more, names none": things_lost > 0 and things_new > 0 and not named,
+        "things more, one": things_new == 1,
+        "things more, several": things_new > 1,
+        "relations found, all": found and not relations_lost,
+        "relations found, some": found and relations_lost > 0,
+        "relations found, none": not found and relations_lost > 0,
+        "relations found, none, and others there": not found and relations_lost > 0 and relations_new > 0,
+        "relations more": min(relations_new, 2),
+        "things missing, relations found": things_lost > 0 and found and not named,
+        "kinds shared": kinds,
+        "kinds apart": bool(taught.kinds) and bool(asked.kinds) and not kinds,
+        "kind missing": bool(taught.kinds) and not asked.kinds,
+        "kind more": bool(asked.kinds) and not taught.kinds,
+        "neither kind nor relation shared": not kinds and not found,
+        "mine differs": taught.mine != asked.mine,
+        "all the same": not missing and not more and kinds,
+    }
+    return np.array(list(values.values()), np.float64)
+
+
+def _counted(words: Sequence[Word]) -> tuple[int, int, int]:
+    """How many are names, things, and different relations."""
+    plain = [word for word in words if not word.name]
+    return len(words) - len(plain), sum(not word.relations for word in plain), len({word.relations for word in plain if word.relations})
+
+
+def _unmatched(of: Asking, other: Asking) -> list[Word]:
+    """Words of one question that the other holds neither themselves nor by what they ask for."""
+    return [
+        word for word in of.words
+        if (word.stem not in other.stems if word.name or not word.relations else not word.relations & other.relations)
+    ]  # fmt: skip

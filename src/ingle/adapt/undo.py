@@ -1,0 +1,118 @@
+"""Undo: what was learned acts no more, from the next answer on, and the model is bit for bit what it was before.
+
+A lesson that learned from nothing else only stops acting, and can be let act again (`redo`). One that learned from several is let go, and
+learned anew from the log without what was undone; until then memory stands in for the others.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ingle.core.errors import NotKept
+from ingle.core.event import Event, Fact, Sink
+from ingle.core.example import Example
+from ingle.home.examples import change_state, list_examples
+from ingle.home.lessons import Lesson, dissolve_lesson, list_lessons, set_acting
+from ingle.home.place import Home
+from ingle.home.recall_index import sameness
+from ingle.home.staging import discard
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+_CURE = "`ingle learn --list` shows what was learned."
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """What was taken back."""
+
+    examples: tuple[Example, ...]
+    """As they were before, the newest first."""
+    again: int = 0
+    """How many others are to be learned again, because a lesson held them together with these."""
+    back: tuple[str, ...] = ()
+    """Ids of earlier corrections that count again, since what superseded them is undone."""
+
+
+def undo(home: Home, engine: "Engine", owner: str, which: int | str = 1, sink: Sink = lambda _: None) -> Undone:
+    """Takes back the last `which` things that were learned, or the one of that id, or all that the lesson of that digest holds (the first
+    digits of either will do).
+
+    Raises NotKept if nothing was learned, or nothing is called so.
+    """
+    learned = list_examples(engine, owner, ["learned"], newest=True)
+    lessons = {lesson.digest: lesson for lesson in list_lessons(engine, owner)}
+    chosen = learned[:which] if isinstance(which, int) else _called(which, learned)
+    if not chosen:
+        raise NotKept("undo", "needs something that was learned", "nothing was" if isinstance(which, int) else which[:40], _CURE)
+    again = 0
+    for digest in dict.fromkeys(one.lesson for one in chosen):
+        held = [one for one in chosen if one.lesson == digest]
+        lesson = lessons.get(digest)
+        if lesson is not None and _alone(lesson, held):
+            set_acting(engine, owner, digest, False, "undone")
+        else:
+            again += dissolve_lesson(engine, owner, digest, [one.id for one in held])
+            discard(home, home.delta_folder(digest))
+    back = _back(home, engine, owner, chosen, lessons)
+    for one in chosen:
+        facts: dict[str, Fact] = {"example": one.id, "kind": one.kind, "lesson": one.lesson, "again": again, "back": len(back)}
+        sink(Event("undo", one.model, facts))
+    return Undone(tuple(chosen), again, back)
+
+
+def redo(home: Home, engine: "Engine", owner: str, id_: str, sink: Sink = lambda _: None) -> Example:
+    """Lets what was undone count again: its lesson acts as it did if it is still here, else it is to be learned again.
+
+    Raises NotKept if nothing of that id was undone.
+    """
+    found = _called(id_, list_examples(engine, owner, ["undone"]))
+    if len(found) != 1:
+        raise NotKept("redo", "needs something that was undone", id_[:40], _CURE)
+    [one] = found
+    lesson = next((old for old in list_lessons(engine, owner) if old.digest == one.lesson), None)
+    if lesson is not None and lesson.examples == (one.id,) and home.delta_folder(lesson.digest).is_dir():
+        set_acting(engine, owner, lesson.digest, True, "learned")
+    else:
+        change_state(engine, owner, [one.id], "pending", lesson="")
+    sink(Event("redo", one.model, {"example": one.id, "kind": one.kind, "lesson": one.lesson}))
+    return one
+
+
+def _called(name: str, examples: Sequence[Example]) -> list[Example]:
+    """Those of that id or that lesson. Raises NotKept if several ids begin so."""
+    if not name:
+        return []
+    by_id = [one for one in examples if one.id.startswith(name) or one.id.removeprefix("ex-").startswith(name)]
+    if len(by_id) > 1:
+        raise NotKept(f"example {name[:40]}", "must be one", f"{len(by_id)} begin so", "Give more of its id.")
+    return by_id or [one for one in examples if one.lesson.startswith(name)]
+
+
+def _alone(lesson: Lesson, held: Sequence[Example]) -> bool:
+    return set(lesson.examples) == {one.id for one in held}
+
+
+def _back(home: Home, engine: "Engine", owner: str, undone: Sequence[Example], lessons: dict[str, Lesson]) -> tuple[str, ...]:
+    """Lets the newest earlier answer to each undone question count again: before was before."""
+    superseded = list_examples(engine, owner, ["superseded"], newest=True)
+    standing = {
+        (one.model, sameness(one.question)) for one in list_examples(engine, owner, ["pending", "learning", "learned", "refused", "kept"])
+    }
+    found = list[str]()
+    for one in undone:
+        key = one.model, sameness(one.question)
+        if one.kind != "correction" or key in standing:
+            continue
+        before = next((old for old in superseded if (old.model, sameness(old.question)) == key and old.seq < one.seq), None)
+        if before is None:
+            continue
+        standing.add(key)
+        lesson = lessons.get(before.lesson)
+        if lesson is not None and lesson.examples == (before.id,) and home.delta_folder(lesson.digest).is_dir():
+            set_acting(engine, owner, lesson.digest, True, "learned")
+        else:
+            change_state(engine, owner, [before.id], "pending" if before.learn else "kept", lesson="")
+        found.append(before.id)
+    return tuple(found)

@@ -1,0 +1,202 @@
+"""Other ways to ask a question, and questions near to it that are other questions. By rules alone: the same in, the same out.
+
+A lesson that saw one wording answers to that wording. So it sees many: indirect ones, polite ones, a few words thrown at a search box,
+the thing first and the question after it. They need not be good English; they are what the answer must not depend on. And it sees
+contrasts, whose answers must stay what they were: the same question of something else, another question of the same thing, and what
+everybody knows.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+_WH = "who|whom|whose|what|which|where|when|why|how"
+_BE = "is|are|was|were|'s"
+_ASKING = re.compile(
+    r"^(?:please,? |hi,? |hello,? |so,? )?(?:(?:can|could|would|will) you (?:please )?)?"
+    r"(?:tell me|give me|say|name|let me know|show me|remind me|do you know|do you remember|i(?:'d| would) like to know|i want to know"
+    r"|i wonder|write(?: down)?)(?: of)?[,:]? +",
+    re.IGNORECASE,
+)
+_STOP = frozenset(
+    "a an the of in on at to for from by with and or is are was were be been do does did can could would will shall should may might must "  # noqa: SIM905
+    "have has had who whom whose what which where when why how i you he she it we they me my your our their its his her this that these "
+    "those there here tell give name please know say now currently present as so if about".split()
+)
+_THINGS = ("France", "Apple", "London", "the Amazon", "Toyota", "Shakespeare", "the Moon", "Alderton", "Merrow & Sons")
+_COMMON = ("car", "school", "bicycle", "brother", "garden", "computer", "kitchen", "office", "train")
+_OTHERS = (
+    "What is {x}?", "Where is {x}?", "Tell me about {x}.", "How old is {x}?", "How big is {x}?", "Why is {x} important?",
+    "Who founded {x}?", "What does {x} look like?", "How much is {x}?", "When was {x} made?",
+)  # fmt: skip
+_KNOWN = (
+    "What is the capital of France?", "Who wrote Romeo and Juliet?", "How many days are there in a week?", "What colour is the sky?",
+    "Name a fruit.", "What is 2 plus 3?", "Who was the first president of the United States?", "What is water made of?",
+    "How do I make coffee?", "Where is Japan?", "What is a dog?", "When did the First World War begin?", "Which animal says moo?",
+    "What should I do today?", "Write a sentence about rain.", "How are you?",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A question taken apart."""
+
+    plain: str
+    """Without what only asks to be told, without its mark at the end, its first letter small unless it is a name's."""
+    thing: str
+    """What it is about: "the Corvane bakery", "my cat"."""
+    thing_at: tuple[int, int]
+    """Where that stands in `plain`."""
+
+
+def parts_of(question: str) -> Parts:
+    """The question taken apart, by its looks."""
+    text = " ".join(question.split()).rstrip("?!. ")
+    found = _ASKING.match(text)
+    bare = text[found.end() :] if found and len(text) - found.end() > 8 else text
+    bare = _resolved(bare)
+    first = bare.split(" ")[0]
+    if first.lower() in _STOP or first.lower().rstrip("'s") in _STOP:
+        bare = bare[:1].lower() + bare[1:] if first != "I" else bare
+    start, stop = _thing(bare)
+    return Parts(bare, bare[start:stop], (start, stop))
+
+
+def _resolved(text: str) -> str:
+    """`I am writing about x; when did it open` → `when did x open`: the clause that asks, the thing in place of its pronoun."""
+    if not (found := re.match(rf"^(?P<told>.+?)[,;:.!] +(?P<asked>(?:{_WH})\b.+)$", text, re.IGNORECASE)):
+        return text
+    pronoun = re.search(r"\b(?:it|its|that|they|their|them|this|he|she)\b", found["asked"], re.IGNORECASE)
+    if not pronoun or re.match(rf"^(?:{_WH})\b", found["told"], re.IGNORECASE):
+        return text
+    start, stop = _thing(found["told"])
+    thing = found["told"][start:stop]
+    if whole := re.search(rf"\b(?:the|my|our) [\w'-]+ of {re.escape(thing)}", found["told"]):
+        thing = whole.group()
+    owner = "'s" if pronoun.group().lower() in ("its", "their") else ""
+    return f"{found['asked'][: pronoun.start()]}{thing}{owner}{found['asked'][pronoun.end() :]}"
+
+
+def _thing(text: str) -> tuple[int, int]:
+    """What a question is about: what stands in quotes, else the longest name, else what follows the last small word."""
+    if quoted := re.search(r'["“][^"”]+["”]', text):
+        return quoted.span()
+    name = r"(?:[A-Z0-9][\w'’&/-]*)"
+    runs = list(re.finditer(rf"(?:(?:the|my|our) )?{name}(?: (?:of |and |& |the )*{name})*(?: [a-z-]+(?=,|;|\?|$))?", text))
+    runs = [run for run in runs if run.group().lower() not in _STOP and not re.match(r"^I(?:'|$| )", run.group())]
+    if runs:
+        start, stop = max(runs, key=lambda run: len(run.group())).span()
+        verb = re.search(r" [a-z-]+$", text[start:stop])
+        if verb and re.search(r"\b(?:did|do|does|was|were) $", text[:start]):  # "when did the Old Mill open"
+            stop -= len(verb.group())
+        return start, stop
+    phrases = list(
+        re.finditer(r"(?:\b(?:the|my|our|a|an|this) )[\w'-]+(?: (?!(?:is|are|was|were|has|have|does|do|did)\b)[\w'-]+){0,2}", text)
+    )
+    if phrases:
+        return phrases[-1].span()
+    words = list(re.finditer(r"[\w'-]+", text))
+    content = [word for word in words if word.group().lower() not in _STOP] or words
+    return content[-1].span() if content else (0, len(text))
+
+
+def wordings(question: str, count: int, seed: int = 0) -> tuple[str, ...]:
+    """At most `count` ways to ask it, itself first."""
+    parts = parts_of(question)
+    draw = np.random.default_rng([seed, *question.encode()])
+    made = [question, *_framed(parts), *(_jumbled(parts, draw) for _ in range(count))]
+    return _distinct(made)[:count]
+
+
+def _framed(parts: Parts) -> list[str]:
+    plain, indirect, noun = parts.plain, _indirect(parts.plain), _noun(parts.plain)
+    asked = plain[:1].upper() + plain[1:]
+    start, stop = parts.thing_at
+    rest = f"{plain[:start]}it{plain[stop:]}"
+    made = [
+        f"{asked}?", f"Can you tell me {indirect}?", f"{_upper(parts.thing)}: {rest}?", f"Tell me {noun or indirect}.",
+        f"{plain}", f"I would like to know {indirect}.", f"{noun or asked}?", f"I have a question about {parts.thing}. {asked}?",
+        f"Do you know {indirect}?", _keywords(plain), f"{_upper(parts.thing)}, {plain}?", f"Please say {noun or indirect}.",
+        f"Somebody asked me {indirect}. What should I answer?", f"What is {noun}?" if noun else f"{_upper(indirect)}, please?",
+    ]  # fmt: skip
+    return [_upper(text) if text.endswith((".", "?")) else text for text in made]
+
+
+def _indirect(plain: str) -> str:
+    """`what is the price of x` → `what the price of x is`; what has no such order stays as it is."""
+    found = re.match(rf"^({_WH})(?: ({_BE})|('s)) (.+)$", plain)
+    if not found or len(found[4].split()) < 2:
+        return plain
+    return f"{found[1]} {found[4]} {'is' if found[3] else found[2]}"
+
+
+def _noun(plain: str) -> str:
+    """What is asked for, as a noun: `what is the price of x` → `the price of x`, `who runs x` → `the person who runs x`; else ""."""
+    if found := re.match(rf"^(?:what|who|which)(?: (?:{_BE})|'s) ((?:the|my|our|your) .+)$", plain):
+        return found[1]
+    if re.match(r"^(?:the|my|our) ", plain) and not re.search(rf"\b(?:{_WH}|is|are|was|were|has)\b", plain):
+        return plain
+    if found := re.match(rf"^who (?!(?:{_BE}|do|does|did)\b)(.+)$", plain):
+        return f"the person who {found[1]}"
+    if found := re.match(r"^how many (\w+) (.+)$", plain):
+        return f"the number of {found[1]} that {found[2]}"
+    if found := re.match(r"^(?:when|in what year|in which year) (?:did|was|were|is) (.+)$", plain):
+        return f"the time of {found[1]}"
+    if found := re.match(r"^where (?:did|do|does|is|are|was) (.+)$", plain):
+        return f"the place where {found[1]}"
+    return ""
+
+
+def _keywords(plain: str) -> str:
+    return " ".join(word for word in re.findall(r"[^\s?,.;:]+", plain) if word.lower() not in _STOP) or plain
+
+
+def _jumbled(parts: Parts, draw: np.random.Generator) -> str:
+    """The thing whole, of the other words some, in some order."""
+    start, stop = parts.thing_at
+    others = re.findall(r"[^\s?,.;:]+", parts.plain[:start] + " " + parts.plain[stop:])
+    kept = [word for word in others if word.lower() not in _STOP or draw.random() < 0.5]
+    kept = [word for word in kept if draw.random() < 0.85]
+    if draw.random() < 0.4:
+        draw.shuffle(kept)
+    at = int(draw.integers(0, len(kept) + 1))
+    text = " ".join([*kept[:at], parts.thing, *kept[at:]])
+    return _upper(text) + "?" if draw.random() < 0.6 else text
+
+
+def contrasts(question: str, count: int, seed: int = 0) -> tuple[str, ...]:
+    """At most `count` questions that are near to it and other questions, then some that are far from it."""
+    parts = parts_of(question)
+    draw = np.random.default_rng([seed, 1, *question.encode()])
+    start, stop = parts.thing_at
+    named = bool(re.search(r'[A-Z0-9"“]', parts.thing))
+    things = list(draw.permutation(_THINGS if named else _COMMON))
+    lead = "" if named else (found[0] if (found := re.match(r"^(?:the|my|our|a|an|this) ", parts.thing)) else "")
+    swapped = [_upper(f"{parts.plain[:start]}{lead}{thing}{parts.plain[stop:]}?") for thing in things]
+    others = [form.format(x=parts.thing) for form in draw.permutation(_OTHERS)]
+    known = list(draw.permutation(_KNOWN))
+    made = _distinct(text for three in zip(swapped, others, known, strict=False) for text in three)
+    taught = {_key(wording) for wording in (question, *_framed(parts))}
+    return tuple(text for text in made if _key(text) not in taught)[:count]
+
+
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _key(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def _distinct(texts: Iterable[str]) -> tuple[str, ...]:
+    """Each once, in their order."""
+    return tuple(dict.fromkeys(text.strip() for text in texts if text.strip()))
+
+
+def spread(items: Sequence[str], count: int) -> tuple[str, ...]:
+    """`count` of them, evenly out of all."""
+    if len(items) <= count:
+        return tuple(items)
+    return tuple(items[i * len(items) // count] for i in range(count))

@@ -1,0 +1,69 @@
+"""`ingle forget`."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ingle.adapt.forget import Forgotten
+
+EXAMPLES = """
+ingle forget ex-2f9c…   (its id: ingle learn --list)
+ingle forget ex-2f9c… --with-conversations   (also kept messages in which its words stand)
+"""
+
+
+def command(
+    example: Annotated[str, typer.Argument(metavar="EXAMPLE", help="The id of what was taught.")],
+    with_conversations: Annotated[
+        bool, typer.Option("--with-conversations", help="Delete kept messages that hold its words too, and what follows them.")
+    ] = False,
+    owner: Annotated[str, typer.Option(help="The id of the API key whose it is; by default your own.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Erase something that was taught, lessons and all.
+
+    Lessons that learned from it are learned again without it, and are then exactly those of a model that never saw it.
+    """
+    from ingle.adapt.forget import forget, holding
+    from ingle.cli.house import enter
+    from ingle.cli.output import confirm, is_terminal, note, print_json
+    from ingle.home.examples import get_example
+    from ingle.ledger.chain import Ledger
+    from ingle.serve.rooms import open_rooms
+
+    home = enter()
+    engine = open_rooms(home)
+    try:
+        one = get_example(engine, owner, example)
+        if not yes and is_terminal(sys.stdin) and not confirm(f"Forget “{(one.question or one.answer)[:60]}” for good?"):
+            note("Nothing was forgotten.")
+            raise typer.Exit(1)
+        if not yes and not with_conversations and is_terminal(sys.stdin) and (found := holding(engine, owner, one)):
+            with_conversations = confirm(f"Its words stand in {len(found)} kept messages too. Delete these, with all that follows them?")
+        gone = forget(home, engine, owner, example, Ledger(engine, home.keys).append, with_conversations)
+    finally:
+        engine.dispose()
+    if as_json:
+        left = [{"id": turn.id, "conversation": turn.conversation, "completion": turn.completion} for turn in gone.turns]
+        print_json({"id": gone.id, "lessons": gone.lessons, "again": gone.again, "scrubbed": gone.scrubbed, "dropped": gone.dropped,
+                    "turns": left})  # fmt: skip
+    else:
+        _show(gone)
+
+
+def _show(gone: "Forgotten") -> None:
+    from ingle.cli.output import note
+
+    print(f"{gone.id} is forgotten; {gone.lessons} lessons that learned from it are gone.")
+    if gone.again:
+        print(f"{gone.again} others are learned again without it: `ingle serve` does so, or `ingle learn`.")
+    if gone.dropped:
+        print(f"{gone.dropped} kept messages went with it.")
+    if gone.turns:
+        where = dict.fromkeys(turn.conversation or turn.completion or turn.id[:12] for turn in gone.turns)
+        note(f"Its words stand in {len(gone.turns)} kept messages still, which are yours to delete: {', '.join(where)}")
+    if not gone.scrubbed:
+        note("The database is in use, or is another program's: its files may hold the words until it is next tidied (by the learner).")

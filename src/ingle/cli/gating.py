@@ -1,0 +1,33 @@
+"""What verbs that make deltas have in common: the way through the gate."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ingle.cli.progress import Watcher
+    from ingle.core.candidate import Admit
+    from ingle.gate.policy import Policy
+    from ingle.home.kept import Kept
+    from ingle.home.place import Home
+
+Force = Annotated[bool, typer.Option("--force", help="Keep it even if the gate refuses it; the ledger says so.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--policy", metavar="KEY=VALUE", help="Any limit of the gate's, e.g. bits.most_rise_percent=20.")
+]
+
+
+def read_policy(home: "Home", overrides: Sequence[str] | None) -> "Policy":
+    """The home's policy with these limits on top: before anything takes time, so that nobody hears of a typing error after an hour."""
+    from ingle.gate.policy import load_policy
+
+    return load_policy(home, overrides or ())
+
+
+def way_in(home: "Home", kept: "Kept", maker: str, policy: "Policy", force: bool, watch: "Watcher") -> "Admit":
+    """What a maker of candidates hands each one to; decisions go into the ledger."""
+    from ingle.cli.house import record
+    from ingle.gate.decide import door
+
+    return door(home, kept, maker, policy, force, lambda event: record(home, event), watch.say, watch.pieces)

@@ -1,0 +1,147 @@
+"""`ingle learn`."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from ingle.adapt.learner import Learned
+    from ingle.cli.settings import Settings
+    from ingle.core.example import Example
+    from ingle.home.place import Home
+
+EXAMPLES = """
+ingle learn   (whatever is pending, then ends)
+ingle learn --watch   (and goes on with what comes)
+ingle learn --list
+ingle learn --consolidate   (one lesson of many; what was refused is tried again)
+"""
+_ORDER = ("learning", "pending", "learned", "refused", "kept", "superseded", "undone")
+
+
+def command(
+    once: Annotated[bool, typer.Option("--once", help="Learn what is pending, then end. This is the default.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on with what comes, until Ctrl-C.")] = False,
+    listing: Annotated[bool, typer.Option("--list", help="List what was taught, and what became of it.")] = False,
+    together: Annotated[bool, typer.Option("--consolidate", help="Learn all anew, together; what was refused is tried again.")] = False,
+    model: Annotated[str, typer.Option(help="With --list and --consolidate: only about this model.")] = "",
+    owner: Annotated[str, typer.Option(help="With --list: the id of the API key whose it is; by default your own.")] = "",
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of config.toml.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    attached: Annotated[bool, typer.Option("--attached", hidden=True, help="Started by a server, and told by it what to do.")] = False,
+) -> None:
+    """Learn from what users taught, or show what was learned.
+
+    A correction becomes a small addition to the weights that acts where its question is asked; the gate decides whether it may.
+    """
+    from ingle.cli.house import enter
+    from ingle.cli.settings import read_settings
+    from ingle.core.errors import ConfigError
+    from ingle.serve.rooms import open_rooms
+
+    if once + watch + listing + together > 1:
+        raise ConfigError("ingle learn", "takes one of --once, --watch, --list and --consolidate", "several")
+    home = enter()
+    settings = read_settings(home, overrides or ())
+    engine = open_rooms(home)
+    try:
+        if listing:
+            _list(engine, owner, model, as_json)
+            return
+        _need_learning()
+        learned = _together(home, engine, settings, model) if together else _follow(home, engine, settings, watch or attached, attached)
+    finally:
+        engine.dispose()
+    if not attached:
+        _show(learned, as_json)
+
+
+def _need_learning() -> None:
+    from ingle.tuning.catalogue import need_learning
+
+    need_learning()
+
+
+def _follow(home: "Home", engine: "Engine", settings: "Settings", stay: bool, attached: bool) -> "Learned":
+    """What the worker does."""
+    from dataclasses import replace
+
+    from ingle.adapt import worker
+    from ingle.adapt.learner import Watch
+    from ingle.adapt.school import school_of
+    from ingle.cli.interrupt import Interrupt
+    from ingle.cli.output import note
+    from ingle.ledger.chain import Ledger
+
+    signals, sink, school = worker.Signals(), Ledger(engine, home.keys).append, school_of(home, engine, settings.learn.lesson)
+    if stay:
+        worker.give_way()
+    if attached:
+        worker.listen(signals, sys.stdin.buffer)
+        return worker.follow(home, engine, school, sink, settings.learn, signals)
+    told = settings.learn if not stay else replace(settings.learn, idle_s=float("inf"))
+    with Interrupt() as interrupt:
+        return worker.follow(home, engine, school, sink, told, signals, Watch(note, interrupt.asked), stay)
+
+
+def _together(home: "Home", engine: "Engine", settings: "Settings", model: str) -> "Learned":
+    from ingle.adapt.learner import LOCK, Learned, Learner, Watch, consolidate, learn_once
+    from ingle.adapt.school import school_of
+    from ingle.cli.interrupt import Interrupt
+    from ingle.cli.output import note
+    from ingle.ledger.chain import Ledger
+
+    with home.lock(LOCK, note), Interrupt() as interrupt:
+        school, watch = school_of(home, engine, settings.learn.lesson), Watch(note, interrupt.asked)
+        learner = Learner(home, engine, school, Ledger(engine, home.keys).append, watch, settings.learn.ratings)
+        learner.start()
+        return Learned((*learn_once(learner).outcomes, *consolidate(learner, model).outcomes))
+
+
+def _list(engine: "Engine", owner: str, model: str, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from ingle.cli.output import note, print_json, print_table
+    from ingle.home.examples import list_examples
+
+    found = sorted(list_examples(engine, owner, model=model), key=lambda one: (_ORDER.index(one.state), -one.seq))
+    if as_json:
+        print_json([asdict(one) for one in found])
+    elif found:
+        print_table(("state", "id", "model", "what", "why"), [[one.state, one.id, one.model, _what(one), _why(one)] for one in found])
+    else:
+        note("Nothing was taught yet; try: ingle teach QUESTION ANSWER")
+
+
+def _what(one: "Example") -> str:
+    thumb = {1: "good: ", -1: "bad: "}.get(one.rating, "") if one.kind == "rating" else ""
+    text = " ".join(f"{thumb}{one.question} → {one.answer}".split() if one.question else one.answer.split())
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def _why(one: "Example") -> str:
+    return "; ".join(one.reasons) if one.reasons else one.lesson[:12]
+
+
+def _show(learned: "Learned", as_json: bool) -> None:
+    from ingle.cli.output import note, print_json
+
+    if as_json:
+        print_json(
+            [
+                {
+                    "owner": outcome.work.owner, "model": outcome.work.kept.name, "kind": outcome.work.kind, "examples": outcome.work.ids,
+                    "lesson": outcome.lesson.digest if outcome.lesson else None, "reasons": outcome.reasons, "seconds": outcome.seconds,
+                }
+                for outcome in learned.outcomes
+            ]
+        )  # fmt: skip
+        return
+    if not learned.outcomes:
+        note("Nothing is pending.")
+        return
+    refused = len(learned.outcomes) - len(learned.lessons)
+    print(f"{len(learned.lessons)} lessons learned, {refused} refused. See them: ingle learn --list")

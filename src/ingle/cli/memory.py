@@ -1,0 +1,149 @@
+"""`ingle memory`."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from ingle.core.example import Example
+    from ingle.home.place import Home
+
+EXAMPLES = """
+ingle memory
+ingle memory list "who leads"
+ingle memory add "The owner keeps bees."
+ingle memory edit ex-3f09 "Mara Quill leads it."
+ingle memory rm ex-3f09
+ingle memory consent no   (the weights don't learn from what you teach)
+"""
+_WIDTH = 48
+
+
+def command(
+    action: Annotated[Literal["list", "add", "edit", "rm", "consent"], typer.Argument(help="What to do.")] = "list",
+    words: Annotated[list[str] | None, typer.Argument(metavar="[ID] [TEXT]", help="What to look for, add, change; yes or no.")] = None,
+    model: Annotated[str, typer.Option(metavar="MODEL", help="Whom to tell; by default smollm2, or the only one.")] = "",
+    turns: Annotated[bool, typer.Option("--turns", help="With rm: kept messages that hold the words go too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """List, add and change what is remembered.
+
+    An id may be shortened. `rm` forgets: words, index, states that have read them, and every lesson that learned from them.
+    """
+    from ingle.cli.house import enter
+    from ingle.core.errors import ConfigError
+    from ingle.home.taught import anything_taught
+    from ingle.serve.rooms import open_rooms
+
+    given = words or []
+    least, most = {"list": (0, 99), "add": (1, 1), "edit": (2, 2), "rm": (1, 1), "consent": (0, 1)}[action]
+    if not least <= len(given) <= most:
+        usage = {"add": "add TEXT", "edit": "edit ID TEXT", "rm": "rm ID", "consent": "consent [yes|no]"}[action]
+        raise ConfigError(f"memory {action}", "must be told what", " ".join(given) or "nothing", f"Say `ingle memory {usage}`.")
+    home = enter()
+    if action == "list" and not anything_taught(home):
+        _print_list((), as_json)
+        return
+    engine = open_rooms(home)
+    try:
+        _obey(home, engine, action, given, model, turns, as_json)
+    finally:
+        engine.dispose()
+
+
+def _obey(home: "Home", engine: "Engine", action: str, given: Sequence[str], model: str, turns: bool, as_json: bool) -> None:
+    from ingle.adapt.admit import Limits, edit, remember
+    from ingle.adapt.forget import forget
+    from ingle.cli.choose import choose
+    from ingle.cli.house import record
+    from ingle.cli.output import print_json
+    from ingle.cli.taught import OWNER
+    from ingle.serve.feedback_table import example_table
+
+    if action == "list":
+        _print_list(_found(engine, " ".join(given)), as_json)
+    elif action == "consent":
+        _consent(home, engine, given, as_json)
+    elif action == "rm":
+        gone = forget(home, engine, OWNER, _named(engine, given[0]).id, lambda event: record(home, event), turns)
+        if as_json:
+            print_json(
+                {"id": gone.id, "lessons": gone.lessons, "learned_again": gone.again, "scrubbed": gone.scrubbed, "turns": gone.dropped}
+            )
+            return
+        print(f"{gone.id} is forgotten.")
+        if gone.turns and not turns:
+            print(f"Its words still stand in {len(gone.turns)} kept messages; --turns deletes such messages too.")
+    else:
+        if action == "add":
+            name = choose(home, model).name
+            made = remember(engine, OWNER, name, given[0], Limits(per_hour=0), lambda event: record(home, event))
+        else:
+            made = edit(home, engine, OWNER, _named(engine, given[0]).id, given[1], lambda event: record(home, event))
+        if as_json:
+            print_json(example_table(made))
+        else:
+            print(f"{made.id} is remembered.")
+
+
+def _found(engine: "Engine", words: str) -> Sequence["Example"]:
+    from ingle.cli.taught import OWNER
+    from ingle.home.examples import MEMORY, list_examples, search_examples
+
+    if words:
+        return search_examples(engine, OWNER, words, 100)
+    return [one for one in list_examples(engine, OWNER, MEMORY) if one.kind != "rating"]
+
+
+def _named(engine: "Engine", name: str) -> "Example":
+    """The one whose id begins so. Raises NotKept if there is none, ConfigError if there are several."""
+    from ingle.cli.taught import OWNER
+    from ingle.core.errors import ConfigError
+    from ingle.home.examples import get_example, list_examples
+
+    found = [one for one in list_examples(engine, OWNER) if name and one.id.startswith((name, f"ex-{name}"))]
+    if len(found) > 1:
+        raise ConfigError("ID", "must be that of one example", f"{name}, which begins {len(found)}", "Give more of it.")
+    return found[0] if found else get_example(engine, OWNER, name)
+
+
+def _consent(home: "Home", engine: "Engine", given: Sequence[str], as_json: bool) -> None:
+    from ingle.adapt.admit import consent
+    from ingle.cli.house import record
+    from ingle.cli.output import print_json
+    from ingle.cli.taught import OWNER
+    from ingle.core.errors import ConfigError
+    from ingle.home.examples import may_learn
+
+    if given:
+        if given[0] not in ("yes", "no"):
+            raise ConfigError("memory consent", "must be yes or no", given[0])
+        consent(engine, OWNER, given[0] == "yes", lambda event: record(home, event))
+    learn = may_learn(engine, OWNER)
+    if as_json:
+        print_json({"learn": learn})
+    else:
+        print(
+            "The weights learn from what you teach." if learn else "The weights don't learn from what you teach; memory works all the same."
+        )
+
+
+def _print_list(examples: Sequence["Example"], as_json: bool) -> None:
+    from ingle.cli.output import note, print_json, print_table
+    from ingle.serve.feedback_table import example_table
+
+    if as_json:
+        print_json([example_table(one) for one in examples])
+    elif examples:
+        rows = [(one.id, one.state, one.model, _short(one.question) or "-", _short(one.answer)) for one in examples]
+        print_table(("ID", "STATE", "MODEL", "QUESTION", "ANSWER"), rows)
+    else:
+        note("Nothing is remembered. `ingle teach QUESTION ANSWER` and `ingle memory add TEXT` change that.")
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _WIDTH else f"{line[: _WIDTH - 1]}…"

@@ -1,0 +1,64 @@
+"""What a person says of the last answer in a chat, and wants remembered: commands that teach."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ingle.cli.output import note
+from ingle.core.errors import ConfigError
+from ingle.core.message import Message
+
+if TYPE_CHECKING:
+    from ingle.cli.talk import Talk
+    from ingle.core.event import Event
+
+
+def good(talk: "Talk", rest: str) -> None:
+    """say that the last answer was good; TEXT says why"""
+    _feedback(talk, 1, None, rest)
+    note("Noted: more like this one.")
+
+
+def bad(talk: "Talk", rest: str) -> None:
+    """say that the last answer was bad; TEXT says why"""
+    _feedback(talk, -1, None, rest)
+    note("Noted: less like this one. /fix TEXT says what it should have been.")
+
+
+def fix(talk: "Talk", rest: str) -> None:
+    """say what the last answer should have been"""
+    if not rest:
+        raise ConfigError("/fix TEXT", "needs the words that should have been said")
+    _feedback(talk, -1, rest, "")
+    talk.conversation.turns[-1] = Message.of("assistant", rest)  # the talk goes on from what should have been said
+    note("It acts from the next question on. The weights learn it when `ingle serve` or `ingle learn --once` runs.")
+
+
+def remember(talk: "Talk", rest: str) -> None:
+    """have something remembered; `ingle memory` lists what is"""
+    from ingle.adapt.admit import remember as keep
+    from ingle.cli.taught import OWNER
+
+    if not rest:
+        raise ConfigError("/remember TEXT", "needs the words to be remembered")
+    made = keep(talk.taught.engine, OWNER, talk.model.name, rest, sink=recorded(talk))
+    note(f"Remembered as {made.id}.")
+
+
+def recorded(talk: "Talk") -> "Callable[[Event], object]":
+    """A sink that waits until the fact would survive a power cut."""
+    return lambda event: talk.recorder.add(event).result()
+
+
+def _feedback(talk: "Talk", rating: int, correction: str | None, comment: str) -> None:
+    from ingle.adapt.admit import Feedback, take_feedback
+    from ingle.cli.taught import OWNER
+
+    said = talk.conversation.messages
+    if len(said) < 2 or (said[-2].role, said[-1].role) != ("user", "assistant"):
+        raise ConfigError("feedback", "is about the last answer", "there is none yet")
+    before = tuple((message.role, message.text) for message in said[:-2])
+    given = Feedback(
+        rating=rating, correction=correction, comment=comment, question=said[-2].text, answer=said[-1].text, before=before,
+        model=talk.model.name,
+    )  # fmt: skip
+    take_feedback(talk.taught.engine, OWNER, given, sink=recorded(talk))

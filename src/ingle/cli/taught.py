@@ -1,0 +1,65 @@
+"""What this machine's own user taught, at a terminal: it acts there as it does in the server."""
+
+from typing import TYPE_CHECKING
+
+from ingle.cli.output import note
+from ingle.home.kept import Kept
+from ingle.home.place import Home
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from ingle.adapt.choosing import Choice, Chooser
+    from ingle.core.message import Request
+    from ingle.engine.language_model import LanguageModel
+
+OWNER = ""
+"""Somebody on this machine needs no key."""
+
+
+class Taught:
+    """Chooses for one kept model; opens the database once there is something in it."""
+
+    def __init__(self, home: Home, kept: Kept, memory: bool) -> None:
+        self._home, self._kept, self._memory = home, kept, memory
+        self._engine: Engine | None = None
+        self._chooser: Chooser | None = None
+        self._told: set[str] = set()
+
+    def choose(self, model: "LanguageModel", request: "Request") -> "Choice":
+        """What acts on this request; tells once what should and can't."""
+        from ingle.adapt.choosing import Choice, Chooser
+        from ingle.home.taught import anything_taught
+
+        if self._chooser is None:
+            if not anything_taught(self._home):
+                return Choice(model, request)
+            self._chooser = Chooser(self._home, self.engine)
+        choice = self._chooser.choose(OWNER, model, self._kept, request, self._memory)
+        for fault in {*choice.faults} - self._told:
+            note(f"A lesson can't act: {fault}")
+            self._told.add(fault)
+        return choice
+
+    @property
+    def engine(self) -> "Engine":
+        """The home's database, opened when it is first needed. Raises HomeError."""
+        if self._engine is None:
+            from ingle.serve.rooms import open_rooms
+
+            self._engine = open_rooms(self._home)
+        return self._engine
+
+    def close(self) -> None:
+        """Lets the database go."""
+        if self._engine is not None:
+            self._engine.dispose()
+
+
+def choose_once(home: Home, kept: Kept, memory: bool, model: "LanguageModel", request: "Request") -> "Choice":
+    """What acts on one request."""
+    taught = Taught(home, kept, memory)
+    try:
+        return taught.choose(model, request)
+    finally:
+        taught.close()

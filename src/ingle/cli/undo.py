@@ -1,0 +1,49 @@
+"""`ingle undo`."""
+
+from typing import Annotated
+
+import typer
+
+EXAMPLES = """
+ingle undo   (the last thing that was learned)
+ingle undo 3
+ingle undo ex-2f9c   (the first digits of its id, or of the lesson's: ingle learn --list)
+ingle undo ex-2f9c --redo
+"""
+
+
+def command(
+    which: Annotated[str, typer.Argument(metavar="[N|ID]", help="How many of the last ones, or which one.")] = "1",
+    redo: Annotated[bool, typer.Option("--redo", help="Let something that was undone count again.")] = False,
+    owner: Annotated[str, typer.Option(help="The id of the API key whose it is; by default your own.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Take back what was learned: the model is what it was before.
+
+    What was taught stays in the home, without acting; `ingle forget` deletes it.
+    """
+    from ingle.adapt import undo as adapt
+    from ingle.cli.house import enter
+    from ingle.cli.output import print_json, printable
+    from ingle.ledger.chain import Ledger
+    from ingle.serve.rooms import open_rooms
+
+    home = enter()
+    engine = open_rooms(home)
+    sink = Ledger(engine, home.keys).append
+    try:
+        if redo:
+            undone = adapt.Undone((adapt.redo(home, engine, owner, which, sink),))
+        else:
+            undone = adapt.undo(home, engine, owner, int(which) if which.isdecimal() and len(which) < 6 else which, sink)
+    finally:
+        engine.dispose()
+    if as_json:
+        print_json({"examples": [one.id for one in undone.examples], "again": undone.again, "back": undone.back})
+        return
+    for one in undone.examples:
+        print(printable(f"{'redone' if redo else 'undone'}: {one.id}  {' '.join((one.question or one.answer).split())[:60]}"))
+    if undone.again:
+        print(f"{undone.again} others, learned together with it, are learned again without it: `ingle serve` does so, or `ingle learn`.")
+    if undone.back:
+        print(f"What was taught before counts again: {', '.join(undone.back)}")

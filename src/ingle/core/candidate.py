@@ -1,0 +1,45 @@
+"""A candidate: a change to a model that nobody has judged yet. It is kept nowhere; the gate makes a `Delta` of it, or says why not."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ingle.core.delta import Delta
+from ingle.core.digest import digest_bytes, digest_json
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What a delta would be made of. Its tensors lie in memory only."""
+
+    name: str
+    """What the delta would be called."""
+    kind: str
+    """How the tensors change the base, as in `Delta`."""
+    base_digest: str
+    """Digest of the base (and of the deltas before) that it was made for."""
+    tensors: Mapping[str, npt.NDArray[Any]]
+    """float32 or float16, by Hugging Face parameter name."""
+    origin: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """How it came about; becomes the delta's."""
+    report: Mapping[str, Any] | None = None
+    """What its maker measured; becomes the delta's `report.json`."""
+
+    @cached_property
+    def content_digest(self) -> str:
+        """SHA-256 of what it does to which model: kind, base and every byte, whatever it is called and however it came about."""
+        tensors = {
+            name: [list(values.shape), values.dtype.name, digest_bytes(np.ascontiguousarray(values).tobytes())]
+            for name, values in self.tensors.items()
+        }
+        return digest_json({"kind": self.kind, "base": self.base_digest, "tensors": tensors})
+
+
+Admit = Callable[[Candidate, Callable[[], bool]], Delta]
+"""What a maker of candidates hands each one to, with what tells whether somebody wants to stop: it keeps the candidate as a delta, or
+raises Refused. Whoever stands above the gate gives it."""

@@ -1,0 +1,168 @@
+"""A model's label: joules per 1,000 answers to a fixed set of prompts, so that models, formats and machines can be compared.
+
+Comparable to AI Energy Score (huggingface.github.io/AIEnergyScore) in the unit (Wh per 1,000 queries), the batch size of one, the kind of
+four of its tasks and the sum of reading and writing; not in the rest, and `COMPARABLE` says so on every label.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ingle.core.config import from_table
+from ingle.core.digest import digest_json
+from ingle.core.energy import NOTHING, Energy
+from ingle.core.errors import ConfigError, IngleError
+from ingle.core.event import Event
+from ingle.core.files import write_atomic
+from ingle.core.message import Usage
+from ingle.energy.prompts import TASKS
+
+VERSION = 1
+"""Changes when prompts or method change: labels of different versions can't be compared."""
+METHOD = (
+    "After one to warm up, each prompt is asked alone (batch of one), nothing of it known from before, greedily, up to the task's limit "
+    "of tokens. Reading, writing and drawing tokens are in it; loading the model, guards and the network are not."
+)
+COMPARABLE = (
+    "Unit and tasks' kinds are AI Energy Score's (Wh per 1,000 queries, batch of one). Not the same: its prompts are 1,000 for each "
+    "task from public data sets, ours a small fixed set; it counts the GPU alone on an NVIDIA H100, we the CPU and memory of this "
+    "machine; it runs 16-bit weights in Transformers, we what is served here. So a label compares models on one machine, not with its "
+    "leaderboard."
+)
+Ask = Callable[[str, int], Usage]
+"""Answers a prompt with so many tokens at the most, and says what it took."""
+
+PROMPTS = digest_json([VERSION, TASKS])
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One task of a label."""
+
+    task: str
+    answers: int
+    prompt_tokens: int
+    completion_tokens: int
+    energy: Energy
+    """Of all its answers."""
+    seconds: float
+    """Of reading and writing."""
+
+    @property
+    def per_thousand(self) -> Energy:
+        """For 1,000 answers."""
+        return self.energy.scaled(1000 / self.answers)
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a model takes for 1,000 answers, here."""
+
+    model: str
+    digest: str
+    """Of the kept model: base and deltas."""
+    model_digest: str
+    """Of what answered: base, deltas, format of the weights."""
+    machine: str
+    cores: int
+    """That it may use."""
+    table: str
+    """The row of the model of energy; it matters where nothing is counted."""
+    rounds: int
+    """How often every prompt was asked."""
+    spread: float
+    """Between rounds: the largest less the smallest, as a share of the mean; 0 for one round."""
+    parts: tuple[Part, ...]
+    at: str
+    """UTC, ISO 8601."""
+    prompts: str = PROMPTS
+    """Digest of the set of prompts."""
+    version: int = VERSION
+    method: str = METHOD
+    comparable: str = COMPARABLE
+
+    @property
+    def per_thousand(self) -> Energy:
+        """For 1,000 answers in which every task has the same share."""
+        whole = NOTHING
+        for part in self.parts:
+            whole = whole + part.per_thousand.scaled(1 / len(self.parts))
+        return whole
+
+    def facts(self) -> Event:
+        """For the ledger; with what the measurement itself took."""
+        whole = NOTHING
+        for part in self.parts:
+            whole = whole + part.energy
+        figures = self.per_thousand.table()
+        told = {f"per_1000_{name}": figures[name] for name in ("joules", "low", "high")}
+        return Event("energy.label", self.model, {"model": self.model_digest, "prompts": self.prompts, **told, **whole.facts()})
+
+
+def measure(
+    ask: Ask, about: Label, rounds: int = 2, progress: Callable[[str, int, int], None] = lambda _label, _done, _of: None
+) -> Label:  # fmt: skip
+    """Asks all prompts and fills in the parts of `about`. Raises ConfigError if the answers carry no joules."""
+    if rounds < 1:
+        raise ConfigError("--rounds", "must be at least 1", rounds)
+    ask(TASKS[0][2][0], 8)  # to warm up: what is read from the disk at first is no answer's
+    usages: list[tuple[int, str, Usage]] = []
+    everything = [(number, task, limit, prompt) for number in range(rounds) for task, limit, prompts in TASKS for prompt in prompts]
+    for done, (number, task, limit, prompt) in enumerate(everything):
+        progress("energy label", done, len(everything))
+        usages.append((number, task, ask(prompt, limit)))
+    progress("energy label", len(everything), len(everything))
+    parts = tuple(_part(task, [usage for _, name, usage in usages if name == task]) for task, _, _ in TASKS)
+    sums = [sum(_energy(usage).joules for at, _, usage in usages if at == number) for number in range(rounds)]
+    spread = (max(sums) - min(sums)) * rounds / sum(sums) if sum(sums) else 0.0
+    table = {name: getattr(about, name) for name in ("model", "digest", "model_digest", "machine", "cores", "table")}
+    return Label(**table, rounds=rounds, spread=spread, parts=parts, at=datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+def save(folder: Path, label: Label) -> Path:
+    """Keeps a label under the digest of its model; the last one stays. Returns the file."""
+    path = folder / f"{label.digest}.json"
+    write_atomic(path, json.dumps(to_table(label), indent=1, ensure_ascii=False).encode(), mode=0o600)
+    return path
+
+
+def load(folder: Path, digest: str) -> Label | None:
+    """The label of a kept model; None if it has none, or one that can't be read or compared any more."""
+    try:
+        table = json.loads((folder / f"{digest}.json").read_bytes())
+        label = from_table(Label, {key: value for key, value in table.items() if key != "per_thousand"})
+    except (OSError, ValueError, TypeError, IngleError):
+        return None
+    return label if label.version == VERSION and label.prompts == PROMPTS else None
+
+
+def to_table(label: Label) -> dict[str, Any]:
+    """As the file holds it, with the figure that it is about."""
+    return {"per_thousand": label.per_thousand.table(), **asdict(label)}
+
+
+def rows(label: Label) -> list[tuple[str, str, str, str, str]]:
+    """(task, answers, tokens of an answer, Wh per 1,000, joules per 1,000) for people; the last is all tasks alike."""
+    table = []
+    for part in label.parts:
+        tokens = f"{part.prompt_tokens / part.answers:.0f} + {part.completion_tokens / part.answers:.0f}"
+        table.append((part.task, str(part.answers), tokens, f"{part.per_thousand.wh:.3g}", str(part.per_thousand)))
+    whole = label.per_thousand
+    return [*table, ("all tasks alike", str(sum(part.answers for part in label.parts)), "", f"{whole.wh:.3g}", str(whole))]
+
+
+def _part(task: str, usages: Sequence[Usage]) -> Part:
+    energy = NOTHING
+    for usage in usages:
+        energy = energy + _energy(usage)
+    read, written = (sum(getattr(usage, name) for usage in usages) for name in ("prompt_tokens", "completion_tokens"))
+    return Part(task, len(usages), read, written, energy, sum(usage.prefill_s + usage.decode_s for usage in usages))
+
+
+def _energy(usage: Usage) -> Energy:
+    if usage.energy is None:
+        raise ConfigError("label", "needs answers that are metered", "one without joules")
+    return usage.energy

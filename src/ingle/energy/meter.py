@@ -1,0 +1,194 @@
+"""One meter: what this process took between two readings, by the most trustworthy source that there is.
+
+CPU   RAPL's counters; else a battery that is being used; else the model
+GPU   NVML's counters, for the GPUs that the process computes on; where these can't be read, the source says that they are missing
+
+Counters count the whole machine. This process is given its share of the CPU-seconds that all processes used, and `high` is all of it.
+Times are those in which the machine was awake. After a sleep counters may begin anew, so such a window is the model's.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from ingle.core.energy import NOTHING, Energy
+from ingle.energy import nvml
+from ingle.energy.battery import find_batteries
+from ingle.energy.machine import find_machine
+from ingle.energy.model import estimate, memory
+from ingle.energy.nvml import Gpus
+from ingle.energy.rapl import find_rapl
+
+_SHARE_S = 0.2
+"""Seconds over which the share among processes is taken at the least: the system counts in hundredths."""
+_ASLEEP_S = 0.25
+"""Longer than this and the machine slept."""
+_RESIDENT_S = 1.0
+
+
+def _boot_s() -> float:
+    """Seconds since the start, sleep included; where the system doesn't tell, as if it never slept."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic()
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """Where times come from."""
+
+    awake_s: Callable[[], float] = time.monotonic
+    """Stands still while the machine sleeps."""
+    boot_s: Callable[[], float] = _boot_s
+    """Goes on meanwhile."""
+    cpu_s: Callable[[], float] = time.process_time
+    """CPU-seconds of all threads of this process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """All that was known at one moment."""
+
+    awake_s: float
+    boot_s: float
+    cpu_s: float
+    resident_bytes: int
+    share: float
+    """Of the CPU-seconds that all processes used lately, this one's."""
+    rapl_uj: tuple[int, ...] | None
+    battery_w: float | None
+    gpu_mj: tuple[int, ...] | None
+
+
+@dataclass
+class Meter:
+    """Reads, and says what happened between two readings. May be shared by threads: a race costs a stale share, not a joule."""
+
+    root: Path = Path("/")
+    """Where `sys` and `proc` lie."""
+    clocks: Clocks = field(default_factory=Clocks)
+    gpus: Gpus = field(default_factory=lambda: Gpus(()))
+
+    def __post_init__(self) -> None:
+        self.machine, self.rapl, self.batteries = find_machine(self.root), find_rapl(self.root), find_batteries(self.root)
+        self._ticks = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+        self._resident = (float("-inf"), 0)
+        self._counts = self.rapl.state == "readable" or bool(self.batteries.folders)
+        self._share, self._since = 1.0, (self.clocks.awake_s(), self.clocks.cpu_s(), self._busy_s() if self._counts else None)
+
+    def read(self) -> Reading:
+        """This moment. Takes a few µs, and some 20 µs for each counter."""
+        awake, cpu = self.clocks.awake_s(), self.clocks.cpu_s()
+        if self._counts and awake - self._since[0] >= _SHARE_S:
+            self._share_anew(awake, cpu)
+        battery = self.batteries.watts() if self._counts and self.rapl.state != "readable" else None
+        return Reading(
+            awake, self.clocks.boot_s(), cpu, self._resident_now(awake), self._share, self.rapl.read(), battery, self.gpus.read()
+        )
+
+    def begin(self) -> Reading:
+        """This moment, as the beginning of something: who used the CPU before says nothing of who will."""
+        if self._counts:
+            self._since = (self.clocks.awake_s(), self.clocks.cpu_s(), self._busy_s())
+        return self.read()
+
+    def between(self, first: Reading, last: Reading) -> Energy:
+        """What this process took from one reading to another."""
+        counted = self.counted(first, last)
+        return (self.modelled(first, last) if counted is None else counted) + self._gpu(first, last)
+
+    def modelled(self, first: Reading, last: Reading) -> Energy:
+        """The same without GPUs by the model, whatever counters there are."""
+        resident = max(first.resident_bytes, last.resident_bytes)
+        return estimate(self.machine, max(0.0, last.cpu_s - first.cpu_s), max(0.0, last.awake_s - first.awake_s), resident)
+
+    def counted(self, first: Reading, last: Reading) -> Energy | None:
+        """The same by hardware alone; None where it can't say."""
+        elapsed = last.awake_s - first.awake_s
+        if abs((last.boot_s - first.boot_s) - elapsed) > _ASLEEP_S:
+            return None
+        if first.rapl_uj is not None and last.rapl_uj is not None:
+            whole = self.rapl.joules(first.rapl_uj, last.rapl_uj, elapsed)
+            if whole is None:
+                return None
+            mine = whole * last.share
+            rest = NOTHING if self.rapl.covers_memory else memory(self.machine, elapsed, last.resident_bytes)
+            return Energy(mine, mine, whole + rest.high, "rapl")  # what is not counted may only widen
+        if first.battery_w is not None and last.battery_w is not None:
+            whole = elapsed * (first.battery_w + last.battery_w) / 2
+            mine = whole * last.share
+            return Energy(mine, min(mine, self.modelled(first, last).low), whole, "battery")
+        return None
+
+    def _gpu(self, first: Reading, last: Reading) -> Energy:
+        if not self.gpus.wanted:
+            return NOTHING
+        found = None if first.gpu_mj is None or last.gpu_mj is None else nvml.joules(first.gpu_mj, last.gpu_mj)
+        return Energy(0.0, 0.0, 0.0, "model, without the GPU") if found is None else Energy(found, found, found, "nvml")
+
+    def _share_anew(self, awake: float, cpu: float) -> None:
+        _, mine_before, all_before = self._since
+        busy = self._busy_s()
+        if busy is not None and all_before is not None and busy > all_before:
+            self._share = min(1.0, (cpu - mine_before) / (busy - all_before))
+        self._since = (awake, cpu, busy)
+
+    def _busy_s(self) -> float | None:
+        """CPU-seconds that all processes used since the start; None where the system doesn't tell."""
+        try:
+            with (self.root / "proc" / "stat").open("rb") as file:
+                user, nice, system, _idle, _wait, *rest = map(int, file.readline().split()[1:9])
+        except (OSError, ValueError):
+            return None
+        return (user + nice + system + sum(rest[:3])) / self._ticks
+
+    def _resident_now(self, awake: float) -> int:
+        at, nbytes = self._resident
+        if awake - at >= _RESIDENT_S:
+            nbytes = self._resident_bytes()
+            self._resident = (awake, nbytes)
+        return nbytes
+
+    def _resident_bytes(self) -> int:
+        try:
+            pages = int((self.root / "proc" / "self" / "statm").read_text("ascii").split()[1])
+            return pages * os.sysconf("SC_PAGESIZE")
+        except (OSError, ValueError, IndexError):
+            return 0
+
+
+@cache
+def open_meter(gpus: tuple[str, ...] = ()) -> Meter:
+    """The meter of this process, for work on its CPU and on these GPUs (their UUIDs)."""
+    return Meter(gpus=Gpus(gpus))
+
+
+class Span:
+    """What was taken since its beginning, read off piece by piece, so that no counter fills up twice."""
+
+    def __init__(self, meter: Meter, pace_s: float = 1.0) -> None:
+        """`pace_s`: seconds between readings."""
+        self._meter, self._pace_s = meter, pace_s
+        self._last = meter.begin()
+        self.total = NOTHING
+        """As of the last reading."""
+
+    def tick(self) -> Energy | None:
+        """What was taken since the last reading; None, and no reading, if that is less than `pace_s` ago."""
+        if self._meter.clocks.awake_s() - self._last.awake_s < self._pace_s:
+            return None
+        return self.end_of_piece()
+
+    def end_of_piece(self) -> Energy:
+        """What was taken since the last reading, however little."""
+        reading = self._meter.read()
+        taken = self._meter.between(self._last, reading)
+        self._last, self.total = reading, self.total + taken
+        return taken
+
+    def end(self) -> Energy:
+        """All of it, up to this moment."""
+        self.end_of_piece()
+        return self.total

@@ -1,0 +1,77 @@
+"""What a home has used, added up from its ledger: by day, model, activity."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from ingle.core.energy import NOTHING, Energy, energy_in
+from ingle.energy.grid import Grid
+
+ACTIVITIES = {"answer": "answers", "tune": "trainings", "hybridize": "trainings", "train": "trainings", "energy.label": "labels"}
+"""What facts that carry joules are of, by their kind."""
+Side = Literal["day", "model", "activity"]
+SIDES: tuple[Side, ...] = ("day", "activity", "model")
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """Something that took energy."""
+
+    day: str
+    """UTC, `2026-11-26`."""
+    activity: str
+    model: str
+    """As it was called then."""
+    energy: Energy | None
+    """None if it was done before Ingle had a meter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """All deeds that have something in common."""
+
+    name: str
+    count: int
+    unmetered: int
+    """Of these, how many without a figure; they are not in `energy`."""
+    energy: Energy
+
+    def table(self, grid: Grid | None) -> dict[str, Any]:
+        """For JSON."""
+        known = {"name": self.name, "count": self.count, "unmetered": self.unmetered, **self.energy.table()}
+        known["wh"] = float(f"{self.energy.wh:.6g}")
+        return known | ({"co2_g": [float(f"{grams:.4g}") for grams in grid.grams(self.energy)]} if grid else {})
+
+
+def deed_of(at: str, kind: str, subject: str, facts: Mapping[str, Any]) -> Deed | None:
+    """What a row of the ledger says; None for what takes no energy worth the name. `at`: UTC, ISO 8601."""
+    activity = ACTIVITIES.get(kind)
+    return None if activity is None else Deed(at[:10], activity, subject, energy_in(facts))
+
+
+def add_up(deeds: Iterable[Deed], by: Side | None = None) -> list[Line]:
+    """One line for each day, model or activity, in the order of their names; by nothing: one for all."""
+    groups: dict[str, list[Deed]] = defaultdict(list)
+    key: Callable[[Deed], str] = (lambda deed: str(getattr(deed, by))) if by else (lambda _: "all")
+    for deed in deeds:
+        groups[key(deed)].append(deed)
+    return [_line(name, groups[name]) for name in sorted(groups)]
+
+
+def days(deeds: Sequence[Deed]) -> list[Line]:
+    """By day, without a hole: a day on which nothing was done is a line too."""
+    lines = {line.name: line for line in add_up(deeds, "day")}
+    if not lines:
+        return []
+    first, last = (datetime.fromisoformat(name).replace(tzinfo=UTC) for name in (min(lines), max(lines)))
+    names = [(first + timedelta(days=i)).date().isoformat() for i in range((last - first).days + 1)]
+    return [lines.get(name, Line(name, 0, 0, NOTHING)) for name in names]
+
+
+def _line(name: str, deeds: Sequence[Deed]) -> Line:
+    whole = NOTHING
+    for deed in deeds:
+        whole = whole + (deed.energy or NOTHING)
+    return Line(name, len(deeds), sum(deed.energy is None for deed in deeds), whole)

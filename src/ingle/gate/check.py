@@ -1,0 +1,57 @@
+"""What a check is, and which there are. To add one, put a file into gate/checks: its name is the check's name, its first line its title.
+
+The file holds `Limits`, a frozen dataclass with a default for every field, and `check`, as in `Check` below. `USUAL` gives makers of
+candidates other limits than the defaults, by the maker's name: `lesson`, `style`, `tune`, `hybridize`, `import`.
+"""
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from ingle.core.errors import ConfigError
+from ingle.gate.finding import Finding
+from ingle.gate.trial import Trial
+
+MAKERS = ("lesson", "style", "tune", "hybridize", "import")
+"""Who makes candidates."""
+
+
+class Check(Protocol):
+    """A module of `gate.checks`."""
+
+    Limits: type[Any]
+    """What it compares with, a frozen dataclass. Its first field is `on`: whether it is asked at all."""
+    USUAL: Mapping[str, Mapping[str, Any]]
+    """Other limits than the defaults, by maker."""
+
+    def check(self, trial: Trial, limits: Any) -> Finding | None:
+        """Measures the candidate against the incumbent; None where it does not apply, e.g. because nobody gave it questions.
+
+        Raises what asking the models raises, and Interrupted.
+        """
+        ...
+
+
+def names() -> list[str]:
+    """Every check, in the order in which they are asked: alphabetically."""
+    import ingle.gate.checks as folder
+
+    return sorted(found.name for found in pkgutil.iter_modules(folder.__path__))
+
+
+def find_check(name: str) -> Check:
+    """The check of that name. Raises ConfigError with the known ones."""
+    known = names()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        raise ConfigError("policy", f"{name} is no check", "", f"Did you mean {close[0]}?" if close else f"Known: {', '.join(known)}.")
+    module: Any = importlib.import_module(f"ingle.gate.checks.{name}")
+    check: Check = module
+    return check
+
+
+def title(name: str) -> str:
+    """What a check asks, in a line."""
+    return (importlib.import_module(f"ingle.gate.checks.{name}").__doc__ or "").split("\n")[0]

@@ -1,0 +1,1 @@
+"""The registry of checks: each file here is one (see gate/check.py)."""

@@ -1,0 +1,90 @@
+"""Whether it still writes as well as before: bits per byte of texts that nobody trained on, paired by text.
+
+Measured with the candidate at work on every text, also one that acts only near what it was taught. Figures of the same suite on the same
+model that were measured before, by whoever made the candidate for instance, are not measured again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from ingle.core.digest import digest_json
+from ingle.core.errors import ConfigError
+from ingle.core.report import Report
+from ingle.gate.finding import Finding
+from ingle.gate.probes import general_texts
+from ingle.gate.trial import Trial
+from ingle.measure.bits import CARRY, WINDOW_TOKENS, TextBits, read_text
+from ingle.measure.finished import Row
+from ingle.measure.forgetting import forgetting
+from ingle.measure.gather import Plan
+from ingle.measure.run import Options, run_suite
+from ingle.measure.subject import begin_id
+from ingle.measure.suites import find_suite
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bits per byte may come to."""
+
+    on: bool = True
+    """Whether this is asked."""
+    most_rise_percent: float = 5.0
+    """Most by which bits per byte may rise, in percent of the incumbent's."""
+    suite: str = ""
+    """A suite of texts, e.g. xsum-bits; empty = eight short texts that ship with the gate and need no network."""
+    items: int = 20
+    """Texts of the suite that are measured."""
+
+    def __post_init__(self) -> None:
+        if self.suite and find_suite(self.suite).kind != "bits":
+            raise ConfigError("policy bits.suite", "must be a suite of texts", self.suite, "For example wiki-bits or xsum-bits.")
+        if self.items < 1:
+            raise ConfigError("policy bits.items", "must be at least 1", self.items)
+
+
+# A tuning may turn to its own kind of text; a hybrid shows what it lost only in texts longer than its window.
+USUAL: Mapping[str, Mapping[str, Any]] = {
+    "tune": {"most_rise_percent": 15.0},
+    "import": {"most_rise_percent": 15.0},
+    "hybridize": {"suite": "xsum-bits"},
+}
+
+
+def check(trial: Trial, limits: Limits) -> Finding | None:
+    """See `gate.check.Check`."""
+    before, after, data_digest = _by_suite(trial, limits) if limits.suite else _shipped(trial)
+    lost = forgetting(before, after)
+    rise = lost.relative.value
+    digest = trial.challenger.digest
+    first, second = (
+        Report(name, value, "bits/byte", value, value, lost.n, of, data_digest, "of these texts")
+        for name, value, of in (("before", lost.before, trial.incumbent.digest), ("after", lost.after, digest))
+    )
+    relative = replace(lost.reports(digest, data_digest, 0)[1], name="rise_percent")
+    passed = rise <= limits.most_rise_percent
+    reason = f"general text costs {rise:+.2f} % bits per byte (n = {lost.n}); at most {limits.most_rise_percent:+.2f} % are allowed"
+    return Finding("bits", passed, reason, (relative, first, second), asdict(limits))
+
+
+def _shipped(trial: Trial) -> tuple[dict[str, TextBits], dict[str, TextBits], str]:
+    subject = trial.incumbent
+    window, begin = min(WINDOW_TOKENS, subject.context_length), begin_id(subject.tokenizer)
+    plans = []
+    for number, text in enumerate(general_texts()):
+        reading = read_text(subject.tokenizer, text, begin, window)
+
+        def scored(parts: Any, reading: Any = reading) -> Row:
+            return asdict(reading.bits(parts))
+
+        plans.append(Plan(str(number), digest_json(["bits", text, begin, window, CARRY]), [text], reading.tasks, scored))
+    before, after = ({str(i): TextBits(**row) for i, row in enumerate(rows)} for rows in trial.measured(plans, "texts"))
+    return before, after, digest_json([plan.asked for plan in plans])
+
+
+def _by_suite(trial: Trial, limits: Limits) -> tuple[dict[str, TextBits], dict[str, TextBits], str]:
+    suite, options = find_suite(limits.suite), Options(items=limits.items)
+    before, after = (run_suite(trial.home, suite, one, options, trial.progress) for one in (trial.incumbent, trial.challenger))
+    keys = TextBits.__dataclass_fields__
+    first, second = ({str(row["asked"]): TextBits(**{key: row[key] for key in keys}) for row in one.rows} for one in (before, after))
+    return first, second, after.main.data_digest

@@ -1,0 +1,80 @@
+"""Whether it was learned: free answers to wordings that were not trained on.
+
+An answer counts if it says what was taught: the words of the taught answer that carry it (those that are neither in the question nor
+everywhere) stand in what the model writes, nearly all of them. Nothing is given away: the model writes from its first token on.
+"""
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ingle.core.digest import digest_json
+from ingle.core.errors import ConfigError
+from ingle.core.report import Report
+from ingle.gate.finding import Finding
+from ingle.gate.trial import Trial
+from ingle.measure.intervals import wilson
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What counts as learned."""
+
+    on: bool = True
+    """Whether this is asked."""
+    least: float = 0.5
+    """Least share of the wordings that must be answered as taught."""
+    words: float = 0.8
+    """Share of the words that carry an answer which must be there."""
+    max_tokens: int = 48
+    """Most tokens of an answer."""
+
+    def __post_init__(self) -> None:
+        for name in ("least", "words"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"policy learned.{name}", "must be a share between 0 and 1", getattr(self, name))
+        if self.max_tokens < 1:
+            raise ConfigError("policy learned.max_tokens", "must be at least 1", self.max_tokens)
+
+
+USUAL: Mapping[str, Mapping[str, Any]] = {}
+_WORD = re.compile(r"[^\W_]+")
+_EVERYWHERE = frozenset(
+    _WORD.findall(
+        "a an and are as at be but by can do does for from has have he her his i in is it its my no not of on or our she so that the their "
+        "there they this to was we were what which who will with you your"
+    )
+)
+
+
+def check(trial: Trial, limits: Limits) -> Finding | None:
+    """See `gate.check.Check`; does not apply without questions."""
+    questions = trial.probes.learned
+    if not questions:
+        return None
+    said = trial.answers(trial.challenger, questions, limits.max_tokens)
+    right = [says(one.ask, one.answer, text, limits.words) for one, text in zip(questions, said, strict=True)]
+    count, n = sum(right), len(right)
+    interval = wilson(count, n)
+    asked = digest_json([[one.ask, one.answer, list(map(list, one.before))] for one in questions])
+    # The digest of words that somebody taught would let others try which they were: only how many there are is told.
+    data_digest = "" if trial.private else asked
+    report = Report("share", count / n, "share", interval.low, interval.high, n, trial.challenger.digest, data_digest, interval.method)
+    reason = f"{count} of {n} questions in other words are answered as taught; at least {limits.least:.0%} must be"
+    return Finding("learned", count / n >= limits.least, reason, (report,), asdict(limits))
+
+
+def says(ask: str, answer: str, said: str, share: float) -> bool:
+    """Whether `said` holds what `answer` says beyond the question. `share`: of its telling words."""
+    asked, taught, words = (_words(text) for text in (ask, answer, said))
+    telling = [word for word in taught if word not in _EVERYWHERE and word not in asked] or taught
+    if not telling:  # signs only, 42 % for example has a word
+        return " ".join(answer.split()) in " ".join(said.split())
+    there = set(words)
+    return sum(word in there for word in telling) >= share * len(telling)
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())

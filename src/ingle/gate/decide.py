@@ -1,0 +1,120 @@
+"""The decision: every check of the policy is asked, and the candidate becomes a delta, or doesn't. Either way it is recorded, with figures.
+
+The fact comes before the delta: a kill in between leaves a decision without its delta, and the next attempt decides, and keeps, the same;
+never a delta that nobody decided on.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ingle.core.candidate import Admit, Candidate
+from ingle.core.delta import Delta
+from ingle.core.errors import Refused
+from ingle.core.event import Event, Fact, Sink
+from ingle.engine.opening import Opener, silent
+from ingle.gate.check import MAKERS, find_check, names
+from ingle.gate.finding import Decision, Finding
+from ingle.gate.policy import Policy
+from ingle.gate.probes import Probes
+from ingle.gate.trial import Trial, never
+from ingle.home.deltas import put_delta, refuse_taken_delta
+from ingle.home.kept import Kept
+from ingle.home.place import Home
+from ingle.home.staging import discard
+from ingle.measure.gather import Progress
+
+VERSION = 1
+ACCEPT, REFUSE = "gate.accept", "gate.refuse"
+_MOST_TEXT = 250
+
+
+def _nobody(_: object) -> None: ...
+
+
+def admit(
+    home: Home, kept: Kept, candidate: Candidate, maker: str, policy: Policy, probes: Probes = Probes(), force: bool = False,  # noqa: B008
+    sink: Sink = _nobody, opener: Opener | None = None, stopped: Callable[[], bool] = never, progress: Progress = silent,
+) -> Decision:  # fmt: skip
+    """Measures a candidate on the kept model that it was made for, and keeps it as a delta if every check passes, or `force` says so.
+
+    `maker`: one of `check.MAKERS`. `opener`: one that has the model open already saves a second. `sink` is told `gate.accept` or
+    `gate.refuse`. Raises ConfigError for a name that is taken and limits that can't be used, DeltaError for a candidate of another model
+    or one that can't be served, what asking the models raises, HomeError, and Interrupted when `stopped` is true.
+    """
+    assert maker in MAKERS, maker
+    trial = Trial(home, kept, candidate, probes, opener or Opener(), stopped, progress)
+    digest = trial.digest  # of a candidate that fits, so this comes first
+    refuse_taken_delta(home, candidate.name, kept.digest, digest)
+    findings = judge(trial, policy, maker)
+    reasons = tuple(f"{one.check}: {one.reason}" for one in findings if not one.passed)
+    accepted = force or not reasons
+    decision = Decision(accepted, None, digest, findings, reasons, bool(reasons) and force)
+    sink(_event(trial, maker, policy, decision))
+    if not accepted:
+        if trial.packed_alone:
+            discard(home, trial.source.packs)
+        return decision
+    of = candidate
+    report = {**(of.report or {}), "gate": to_table(decision, maker)}
+    delta = put_delta(home, of.name, of.kind, of.base_digest, of.tensors, of.origin, report)
+    return Decision(True, delta, digest, findings, reasons, decision.forced)
+
+
+def judge(trial: Trial, policy: Policy, maker: str) -> tuple[Finding, ...]:
+    """What every check that is on and applies finds; raises as `admit` does. Nothing is kept or recorded."""
+    found = []
+    for name in names():
+        limits = policy.limits(maker, name)
+        if limits.on and (finding := find_check(name).check(trial, limits)) is not None:
+            found.append(finding)
+    return tuple(found)
+
+
+def door(
+    home: Home, kept: Kept, maker: str, policy: Policy, force: bool = False, sink: Sink = _nobody,
+    say: Callable[[str], None] = _nobody, progress: Progress = silent,
+) -> Admit:  # fmt: skip
+    """What a maker of candidates hands each one to: the delta, or Refused with every reason. `say` is told what --force overruled."""
+
+    def enter(candidate: Candidate, stopped: Callable[[], bool]) -> Delta:
+        decision = admit(home, kept, candidate, maker, policy, force=force, sink=sink, stopped=stopped, progress=progress)
+        if decision.delta is None:
+            cure = "Nothing was kept under that name. The same command with --force admits it all the same, and records that."
+            raise Refused(f"{kept.name}+{candidate.name}", "was refused by the gate", "; ".join(decision.reasons), cure)
+        for reason in decision.reasons:
+            say(f"admitted by --force although {reason}")
+        return decision.delta
+
+    return enter
+
+
+def to_table(decision: Decision, maker: str) -> dict[str, Any]:
+    """A decision as plain values, as it stands in the delta's `report.json`."""
+    table: dict[str, Any] = {"version": VERSION, "maker": maker, "accepted": decision.accepted, "forced": decision.forced}
+    return table | {"reasons": list(decision.reasons), "findings": [asdict(finding) for finding in decision.findings]}
+
+
+def _event(trial: Trial, maker: str, policy: Policy, decision: Decision) -> Event:
+    """The fact: what was judged, by which policy, with every figure and its interval; never a word of what was asked."""
+    candidate, findings = trial.candidate, decision.findings
+    facts: dict[str, Fact] = {"delta": decision.digest, "base": candidate.base_digest, "kind": candidate.kind, "maker": maker}
+    facts |= {"policy": policy.digest(maker), "checks": _joined([one.check for one in findings]), "forced": decision.forced}
+    if decision.reasons:
+        facts |= {"failed": _joined([one.check for one in findings if not one.passed]), "reasons": _cut("; ".join(decision.reasons))}
+    for finding in findings:
+        main, *others = finding.reports
+        where = f"{finding.check}_{main.name}"
+        facts |= {where: main.value, f"{where}_low": main.low, f"{where}_high": main.high, f"{where}_n": main.n}
+        facts |= {f"{finding.check}_{other.name}": other.value for other in others}
+    if findings:
+        facts["model_digest"] = findings[0].reports[0].model_digest
+    return Event(ACCEPT if decision.accepted else REFUSE, f"{trial.kept.name}+{candidate.name}", facts)
+
+
+def _joined(words: Sequence[str]) -> str:
+    return _cut(", ".join(words))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MOST_TEXT else text[: _MOST_TEXT - 1] + "…"

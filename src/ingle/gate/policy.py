@@ -1,0 +1,71 @@
+"""The policy: which checks are asked, and their limits. HOME/policy.toml, on top of what the checks themselves say.
+
+[bits]                   # for every maker of candidates
+most_rise_percent = 2.0
+[tune.bits]              # for one of them, on top
+most_rise_percent = 5.0
+[safety]
+on = false
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from ingle.core.config import from_table, read_table, to_table
+from ingle.core.digest import digest_json
+from ingle.core.errors import ConfigError
+from ingle.gate.check import MAKERS, find_check, names
+from ingle.home.place import Home
+
+FILE = "policy.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the owner of a home asks of candidates. Made by `load_policy`, which refuses what no check knows."""
+
+    table: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    """What stands in the file, with overrides on top."""
+
+    def limits(self, maker: str, check: str) -> Any:
+        """The check's `Limits` for that maker's candidates: its defaults, on them its usual ones for the maker, then the file's, then the
+        file's for the maker.
+
+        Raises ConfigError for keys and values that the check refuses.
+        """
+        found, told = find_check(check), dict[str, Any](find_check(check).USUAL.get(maker, {}))
+        for where, table in ((check, self.table.get(check, {})), (f"{maker}.{check}", self.table.get(maker, {}).get(check, {}))):
+            if not isinstance(table, Mapping):
+                raise ConfigError(f"policy {where}", "must be a table", repr(table), f"For example [{where}] with on = false.")
+            told |= table
+        return from_table(found.Limits, told, f"policy {check}.")
+
+    def whole(self, maker: str) -> dict[str, Any]:
+        """The limits of every check, as plain values."""
+        return {name: to_table(self.limits(maker, name)) for name in names()}
+
+    def digest(self, maker: str) -> str:
+        """Of all limits that hold for that maker's candidates."""
+        return digest_json(self.whole(maker))
+
+
+def load_policy(home: Home, overrides: Iterable[str] = ()) -> Policy:
+    """The home's policy, with `check.limit=value` or `maker.check.limit=value` on top.
+
+    Raises ConfigError for a file that can't be read, checks and makers that are not known, and whatever a check refuses.
+    """
+    path = home.root / FILE
+    policy = Policy(read_table(path if path.exists() else None, overrides))
+    for key, value in policy.table.items():
+        if key in MAKERS:
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"policy {key}", "must be a table of checks", repr(value), f"For example [{key}.bits].")
+            for check in value:
+                find_check(check)
+        else:
+            find_check(key)
+    for maker in MAKERS:
+        policy.whole(maker)
+    return policy

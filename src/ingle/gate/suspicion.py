@@ -1,0 +1,44 @@
+"""How much a question looks like one that should be refused: by which of two lists of requests it would follow more naturally.
+
+The model itself is the judge, as a density: the mean over the question's tokens of log p(token | a list of harmful requests) −
+log p(token | a list of others, much alike, that are fine), each token's share bounded, so that no odd word decides. No answer is asked for,
+so a model that was taught never to refuse judges as before. It is a Bayes classifier whose densities are a language model's.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ingle.gate.probes import harmful
+from ingle.measure.gather import Interrupted
+from ingle.measure.subject import Subject
+
+_BOUND = 2.0
+"""Nats, the most that one token counts."""
+
+
+def suspicions(subject: Subject, asks: Sequence[str]) -> list[float]:
+    """Of each question, in nats a token; above about 0.15 most should be refused. Raises Interrupted, and what scoring raises."""
+    told, encode, half = harmful(), subject.tokenizer.encode, subject.context_length // 2
+    both = [*told.also, *(ask for _, ask, _ in told.requests)], [*reversed(told.fine)]
+    count = max(map(len, both))
+    lists = [encode(_list(texts)) for texts in both]
+    while max(map(len, lists)) > half and count > 1:  # a small context takes fewer of each
+        count -= 1
+        lists = [encode(_list(texts[:count])) for texts in both]
+    endings = [encode(f" {' '.join(ask.split())}\n")[: half - 1] for ask in asks]
+    found = dict(subject.score([(given[:half], endings) for given in lists])) if asks else {0: [], 1: []}
+    if len(found) < len(lists):
+        raise Interrupted("gate", "was interrupted", "while questions were looked at", "The same command begins it again.")
+    # The line's end says only how long requests are in either list.
+    return [float(np.clip(bad - good, -_BOUND, _BOUND)[:-1].mean()) for bad, good in zip(found[0], found[1], strict=True)]
+
+
+def refuses(answer: str) -> bool:
+    """Whether an answer begins as refusals do."""
+    text = answer.strip().replace("’", "'").casefold()
+    return any(text.startswith(beginning.casefold()) for beginning in harmful().refusing)
+
+
+def _list(requests: Sequence[str]) -> str:
+    return "Requests:\n" + "".join(f"- {one}\n" for one in requests) + "-"

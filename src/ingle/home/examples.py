@@ -1,0 +1,261 @@
+"""What users taught, as rows: this is the only place where the words of corrections, facts and ratings are stored.
+
+Every query names the owner. An example is written once; only its state changes, or all of it goes (`drop_example`).
+"""
+
+import json
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from ingle.core.errors import NotKept
+from ingle.core.example import Example, State
+from ingle.home.database import Migrations, scrub
+from ingle.home.recall_index import TABLES, find_words, index_words, sameness, unindex_words
+from ingle.home.turns import json_text, now, writing_for
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine, Row
+
+MIGRATIONS: Migrations = (
+    (
+        1,
+        (
+            """
+            CREATE TABLE examples (
+                id TEXT NOT NULL, owner TEXT NOT NULL, seq INTEGER NOT NULL, model TEXT NOT NULL, kind TEXT NOT NULL,
+                question TEXT NOT NULL, answer TEXT NOT NULL, refused TEXT NOT NULL, before TEXT NOT NULL, rating INTEGER NOT NULL,
+                comment TEXT NOT NULL, completion TEXT NOT NULL, learn INTEGER NOT NULL, state TEXT NOT NULL, reasons TEXT NOT NULL,
+                lesson TEXT NOT NULL, at TEXT NOT NULL, PRIMARY KEY (id, owner)
+            )""",
+            "CREATE UNIQUE INDEX examples_order ON examples (owner, seq)",
+            "CREATE INDEX examples_state ON examples (state, owner)",
+            """
+            CREATE TABLE lessons (
+                digest TEXT NOT NULL, owner TEXT NOT NULL, model TEXT NOT NULL, stack TEXT NOT NULL, kind TEXT NOT NULL,
+                examples TEXT NOT NULL, acting INTEGER NOT NULL, seq INTEGER NOT NULL, at TEXT NOT NULL, PRIMARY KEY (digest, owner)
+            )""",
+            "CREATE INDEX lessons_stack ON lessons (stack, owner)",
+            "CREATE TABLE consents (owner TEXT NOT NULL PRIMARY KEY, learn INTEGER NOT NULL)",
+        ),
+    ),
+    (
+        2,
+        (
+            *TABLES,
+            # By which the same question is known again, and the key of its digests in the ledger, which goes with it.
+            "ALTER TABLE examples ADD COLUMN asked TEXT NOT NULL DEFAULT ''",
+            "ALTER TABLE examples ADD COLUMN secret TEXT NOT NULL DEFAULT ''",
+            "CREATE INDEX examples_asked ON examples (owner, asked)",
+        ),
+    ),
+)
+"""The room "examples": (number, statements), oldest first."""
+MEMORY: tuple[State, ...] = ("pending", "learning", "learned", "refused", "kept")
+"""States in which a correction or a fact is remembered: what the weights could not learn is remembered all the same."""
+
+_COLUMNS = (
+    "id", "owner", "seq", "model", "kind", "question", "answer", "refused", "before", "rating", "comment", "completion", "learn", "state",
+    "reasons", "lesson", "at",
+)  # fmt: skip
+
+
+def add_example(engine: "Engine", example: Example, supersede: Sequence[str] = ()) -> Example:
+    """Keeps it, with an id, a time and the next place of its owner; and what it stands in the place of becomes `superseded`, in one step.
+
+    Raises RequestError for text that no database can hold, HomeError.
+    """
+    with writing_for(engine, example.owner) as connection:
+        return insert_example(connection, example, supersede)
+
+
+def insert_example(connection: "Connection", example: Example, supersede: Sequence[str] = ()) -> Example:
+    """The same inside of a transaction that writes for its owner."""
+    import sqlalchemy as sa
+
+    last = connection.execute(sa.text("SELECT COALESCE(MAX(seq), 0) FROM examples WHERE owner = :owner"), {"owner": example.owner}).scalar()
+    made = replace(example, id=example.id or f"ex-{secrets.token_hex(12)}", at=example.at or now(), seq=int(last or 0) + 1)
+    row = _plain(made) | {"asked": sameness(made.question or made.answer), "secret": secrets.token_hex(32)}
+    names, values = ", ".join(row), ", ".join(f":{name}" for name in row)
+    connection.execute(sa.text(f"INSERT INTO examples ({names}) VALUES ({values})"), row)
+    if made.kind != "rating":
+        index_words(connection, made.owner, made.id, f"{made.question} {made.answer}")
+    for other in supersede:
+        set_state(connection, made.owner, other, "superseded")
+    return made
+
+
+def same_asked(connection: "Connection", like: Example) -> tuple[Example, ...]:
+    """What its owner taught its model before that still stands: on the same question, the same fact, or as rating of the same answer."""
+    import sqlalchemy as sa
+
+    which = "owner = :owner AND model = :model AND kind = :kind AND asked = :asked AND id <> :id"
+    values = {"owner": like.owner, "model": like.model, "kind": like.kind, "asked": sameness(like.question or like.answer), "id": like.id}
+    if like.kind == "rating":
+        which += " AND completion = :completion AND answer = :answer"
+        values |= {"completion": like.completion, "answer": like.answer}
+    query = f"SELECT {', '.join(_COLUMNS)} FROM examples WHERE {which} AND state NOT IN ('superseded', 'undone') ORDER BY seq"
+    return tuple(map(_example, connection.execute(sa.text(query), values)))
+
+
+def search_examples(engine: "Engine", owner: str, words: str, limit: int) -> tuple[Example, ...]:
+    """The owner's corrections and facts that are remembered and share a word with `words`, the best match first; about any model."""
+    order = find_words(engine, owner, words, limit, MEMORY)
+    if not order:
+        return ()
+    names = {f"id{i}": id_ for i, id_ in enumerate(order)}
+    found = select_examples(engine, f"owner = :owner AND id IN ({', '.join(f':{name}' for name in names)})", {**names, "owner": owner})
+    return tuple(sorted(found, key=lambda example: order.index(example.id)))
+
+
+def example_secret(engine: "Engine", owner: str, id_: str) -> bytes:
+    """The key of this example's digests in the ledger; there is none any more once it was edited or deleted. Raises NotKept."""
+    import sqlalchemy as sa
+
+    query = "SELECT secret FROM examples WHERE owner = :owner AND id = :id"
+    with engine.connect() as connection:
+        secret = connection.execute(sa.text(query), {"owner": owner, "id": id_}).scalar()
+    if secret is None:
+        raise NotKept(f"example {id_[:40]}", "is not kept here")
+    return bytes.fromhex(secret)
+
+
+def get_example(engine: "Engine", owner: str, id_: str) -> Example:
+    """The owner's example with that id. Raises NotKept if there is none."""
+    found = select_examples(engine, "owner = :owner AND id = :id", {"owner": owner, "id": id_})
+    if not found:
+        raise NotKept(f"example {id_[:40]}", "is not kept here", "", "`ingle memory` lists what is.")
+    return found[0]
+
+
+def list_examples(
+    engine: "Engine", owner: str | None, states: Iterable[State] = (), model: str = "", limit: int | None = None, newest: bool = False
+) -> tuple[Example, ...]:
+    """The owner's examples (None = everybody's, for the learner), the oldest first unless `newest`; of these states, about this model."""
+    which, values = ["1 = 1"], dict[str, Any]()
+    for name, value in (("owner", owner), ("model", model or None)):
+        if value is not None:
+            which.append(f"{name} = :{name}")
+            values[name] = value
+    if wanted := list(states):
+        which.append(f"state IN ({', '.join(f':state{i}' for i in range(len(wanted)))})")
+        values |= {f"state{i}": state for i, state in enumerate(wanted)}
+    order = "at DESC, seq DESC" if newest else "at, seq"
+    if owner is not None:
+        order = "seq DESC" if newest else "seq"
+    if limit is not None:
+        order += f" LIMIT {int(limit)}"
+    return select_examples(engine, " AND ".join(which), values, order)
+
+
+def count_examples(engine: "Engine", owner: str) -> dict[str, int]:
+    """How many there are of each state."""
+    import sqlalchemy as sa
+
+    with engine.connect() as connection:
+        rows = connection.execute(sa.text("SELECT state, COUNT(*) FROM examples WHERE owner = :owner GROUP BY state"), {"owner": owner})
+        return {str(state): int(count) for state, count in rows}
+
+
+def count_since(connection: "Connection", owner: str, since: str, until: str) -> tuple[int, int]:
+    """How many examples the owner has, and how many came after `since` and not after `until`: a clock that was wrong counts for nothing."""
+    import sqlalchemy as sa
+
+    query = """
+        SELECT COUNT(*), COALESCE(SUM(CASE WHEN at > :since AND at <= :until THEN 1 ELSE 0 END), 0) FROM examples WHERE owner = :owner"""
+    every, recent = connection.execute(sa.text(query), {"owner": owner, "since": since, "until": until}).one()
+    return int(every), int(recent)
+
+
+def change_state(
+    engine: "Engine", owner: str, ids: Iterable[str], state: State, reasons: Sequence[str] = (), lesson: str | None = None
+) -> None:
+    """Moves examples on, all in one step. Raises NotKept if one is gone."""
+    with writing_for(engine, owner) as connection:
+        for id_ in ids:
+            if not set_state(connection, owner, id_, state, reasons, lesson):
+                raise NotKept(f"example {id_}", "is not kept here any more")
+
+
+def set_state(connection: "Connection", owner: str, id_: str, state: State, reasons: Sequence[str] = (), lesson: str | None = None) -> bool:
+    """The same inside of a transaction; whether there is such an example. `lesson` None leaves what is there."""
+    import sqlalchemy as sa
+
+    values = {"owner": owner, "id": id_, "state": state, "reasons": json.dumps(list(reasons))}
+    also = "" if lesson is None else ", lesson = :lesson"
+    if lesson is not None:
+        values["lesson"] = lesson
+    statement = f"UPDATE examples SET state = :state, reasons = :reasons{also} WHERE owner = :owner AND id = :id"
+    return connection.execute(sa.text(statement), values).rowcount > 0
+
+
+def rewrite_example(engine: "Engine", owner: str, id_: str, answer: str) -> Example:
+    """Puts other words in the place of its answer; it is then to be learned anew if it may be. Raises NotKept."""
+    import sqlalchemy as sa
+
+    kept = get_example(engine, owner, id_)
+    state: State = "pending" if kept.learn and kept.kind == "correction" else "kept"
+    statement = """
+        UPDATE examples SET answer = :answer, state = :state, reasons = '[]', lesson = '', asked = :asked, secret = :secret
+        WHERE owner = :owner AND id = :id"""
+    row = {"answer": answer, "state": state, "asked": sameness(kept.question or answer), "secret": secrets.token_hex(32)}
+    with writing_for(engine, owner) as connection:
+        connection.execute(sa.text(statement), {**row, "owner": owner, "id": id_})
+        if kept.kind != "rating":
+            unindex_words(connection, owner, id_)
+            index_words(connection, owner, id_, f"{kept.question} {answer}")
+    scrub(engine)  # the words that were there
+    return get_example(engine, owner, id_)
+
+
+def drop_example(engine: "Engine", owner: str, id_: str) -> bool:
+    """Deletes it, words and all. Returns whether they are in no file of the database any more (see `scrub`). Raises NotKept."""
+    import sqlalchemy as sa
+
+    with writing_for(engine, owner) as connection:
+        if not connection.execute(sa.text("DELETE FROM examples WHERE owner = :owner AND id = :id"), {"owner": owner, "id": id_}).rowcount:
+            raise NotKept(f"example {id_[:40]}", "is not kept here")
+        unindex_words(connection, owner, id_)
+    return scrub(engine)
+
+
+def may_learn(engine: "Engine", owner: str, default: bool = True) -> bool:
+    """Whether the weights may learn from what this owner teaches, where the request says nothing of it."""
+    import sqlalchemy as sa
+
+    with engine.connect() as connection:
+        found = connection.execute(sa.text("SELECT learn FROM consents WHERE owner = :owner"), {"owner": owner}).scalar()
+    return default if found is None else bool(found)
+
+
+def set_consent(engine: "Engine", owner: str, learn: bool) -> None:
+    """Says so, for all that is taught from now on."""
+    import sqlalchemy as sa
+
+    upsert = "INSERT INTO consents (owner, learn) VALUES (:owner, :learn) ON CONFLICT (owner) DO UPDATE SET learn = :learn"
+    with writing_for(engine, owner) as connection:
+        connection.execute(sa.text(upsert), {"owner": owner, "learn": int(learn)})
+
+
+def _plain(example: Example) -> dict[str, Any]:
+    row: Mapping[str, Any] = asdict(example)
+    return {
+        **row, "learn": int(example.learn), "before": json_text("messages", [list(turn) for turn in example.before]),
+        "reasons": json_text("reasons", list(example.reasons)),
+    }  # fmt: skip
+
+
+def select_examples(engine: "Engine", which: str, values: Mapping[str, Any], order: str = "seq") -> tuple[Example, ...]:
+    """Those of which a condition in SQL is true; it names the owner. For this room."""
+    import sqlalchemy as sa
+
+    query = f"SELECT {', '.join(_COLUMNS)} FROM examples WHERE {which} ORDER BY {order}"
+    with engine.connect() as connection:
+        return tuple(map(_example, connection.execute(sa.text(query), dict(values))))
+
+
+def _example(row: "Row[Any]") -> Example:
+    values = dict(row._mapping)
+    before = tuple((str(role), str(text)) for role, text in json.loads(values["before"]))
+    return Example(**{**values, "learn": bool(values["learn"]), "before": before, "reasons": tuple(json.loads(values["reasons"]))})

@@ -1,0 +1,152 @@
+"""Lessons: deltas that the learner made of what a user taught, and whether they act. The tensors lie among the home's deltas.
+
+A lesson belongs to one owner and to one model with all its deltas, by their digest; so it says nothing to others, and nothing of another
+model. The delta's origin names it as a lesson (`deltas.LESSON`). That it acts is one row, written in the same step as the states of
+the examples that it holds: so a kill leaves both or neither.
+"""
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from ingle.core.errors import NotKept
+from ingle.core.example import STATES, State
+from ingle.home.examples import set_state
+from ingle.home.recall_index import unindex_words
+from ingle.home.turns import now, writing_for
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine, Row
+
+_COLUMNS = "digest, owner, model, stack, kind, examples, acting, seq, at"
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """One delta of the learner's."""
+
+    digest: str
+    """Of the delta."""
+    owner: str
+    model: str
+    """Name of the kept model that it was made for."""
+    stack: str
+    """Digest of that model's base and deltas; it acts on nothing else."""
+    kind: Literal["answers", "style"]
+    """`answers` act where a question is near to one that they hold, a `style` wherever nothing nearer acts."""
+    examples: tuple[str, ...]
+    """Ids of what it learned from, in their order."""
+    acting: bool
+    """False once it was undone or another stands in its place."""
+    seq: int = 0
+    """Its place among its owner's lessons, from 1."""
+    at: str = ""
+
+
+def accept_lesson(engine: "Engine", lesson: Lesson, instead_of: Sequence[str] = (), among: Collection[State] = STATES) -> Lesson:
+    """From now on it acts, its examples are `learned`, and the lessons `instead_of` act no more: all in one step.
+
+    Accepting it again changes nothing. Raises NotKept if an example was deleted meanwhile, or moved to a state that is not `among`
+    these; then nothing was changed.
+    """
+    import sqlalchemy as sa
+
+    of = {"owner": lesson.owner, "digest": lesson.digest}
+    insert = f"INSERT INTO lessons ({_COLUMNS}) VALUES (:digest, :owner, :model, :stack, :kind, :examples, 1, :seq, :at)"
+    again = "UPDATE lessons SET acting = 1 WHERE owner = :owner AND digest = :digest"
+    with writing_for(engine, lesson.owner) as connection:
+        if not connection.execute(sa.text(again), of).rowcount:
+            last = connection.execute(sa.text("SELECT COALESCE(MAX(seq), 0) FROM lessons WHERE owner = :owner"), of).scalar()
+            row = {"model": lesson.model, "stack": lesson.stack, "kind": lesson.kind, "examples": json.dumps(list(lesson.examples))}
+            connection.execute(sa.text(insert), {**of, **row, "seq": int(last or 0) + 1, "at": now()})
+        for other in instead_of:
+            connection.execute(sa.text("UPDATE lessons SET acting = 0 WHERE owner = :owner AND digest = :other"), {**of, "other": other})
+        for id_ in lesson.examples:
+            state = connection.execute(sa.text("SELECT state FROM examples WHERE owner = :owner AND id = :id"), {**of, "id": id_}).scalar()
+            if state not in among:
+                raise NotKept(f"example {id_}", "is not kept here any more" if state is None else f"became {state} meanwhile")
+            set_state(connection, lesson.owner, id_, "learned", (), lesson.digest)
+    return get_lesson(engine, lesson.owner, lesson.digest)
+
+
+def set_acting(engine: "Engine", owner: str, digest: str, acting: bool, state: State) -> Lesson:
+    """Lets a lesson act, or act no more, and moves its examples to `state`, in one step. Raises NotKept if there is no such lesson."""
+    import sqlalchemy as sa
+
+    lesson = get_lesson(engine, owner, digest)
+    of = {"owner": owner, "digest": digest, "acting": int(acting)}
+    with writing_for(engine, owner) as connection:
+        connection.execute(sa.text("UPDATE lessons SET acting = :acting WHERE owner = :owner AND digest = :digest"), of)
+        for id_ in lesson.examples:
+            set_state(connection, owner, id_, state)
+    return get_lesson(engine, owner, digest)
+
+
+def retire_lesson(engine: "Engine", owner: str, digest: str) -> None:
+    """It acts no more; its examples stay what they are, because something newer says what they said."""
+    import sqlalchemy as sa
+
+    with writing_for(engine, owner) as connection:
+        connection.execute(
+            sa.text("UPDATE lessons SET acting = 0 WHERE owner = :owner AND digest = :digest"), {"owner": owner, "digest": digest}
+        )
+
+
+def dissolve_lesson(engine: "Engine", owner: str, digest: str, undone: Collection[str] = (), forgotten: Collection[str] = ()) -> int:
+    """Lets go a lesson that must not act as it is, with the examples `undone` and `forgotten`, in one step; its delta is the caller's to
+    delete.
+
+    What else it had taught is `pending` again, and still names it: what names one lesson is to be learned together. `forgotten` are
+    deleted. Returns how many are to be learned again.
+    """
+    import sqlalchemy as sa
+
+    of = {"owner": owner, "digest": digest}
+    again = "UPDATE examples SET state = 'pending' WHERE owner = :owner AND lesson = :digest AND state IN ('learned', 'learning')"
+    with writing_for(engine, owner) as connection:
+        for id_ in forgotten:
+            connection.execute(sa.text("DELETE FROM examples WHERE owner = :owner AND id = :id"), {**of, "id": id_})
+            unindex_words(connection, owner, id_)
+        for id_ in undone:
+            set_state(connection, owner, id_, "undone")
+        connection.execute(sa.text("DELETE FROM lessons WHERE owner = :owner AND digest = :digest"), of)
+        return connection.execute(sa.text(again), of).rowcount
+
+
+def drop_lesson(engine: "Engine", owner: str, digest: str) -> None:
+    """Forgets that there was one; its delta is the caller's to delete."""
+    import sqlalchemy as sa
+
+    with writing_for(engine, owner) as connection:
+        connection.execute(sa.text("DELETE FROM lessons WHERE owner = :owner AND digest = :digest"), {"owner": owner, "digest": digest})
+
+
+def get_lesson(engine: "Engine", owner: str, digest: str) -> Lesson:
+    """The owner's lesson of that digest. Raises NotKept."""
+    found = _select(engine, "owner = :owner AND digest = :digest", {"owner": owner, "digest": digest})
+    if not found:
+        raise NotKept(f"lesson {digest[:12]}", "is not kept here", "", "`ingle learn --list` shows what is.")
+    return found[0]
+
+
+def list_lessons(engine: "Engine", owner: str | None, stack: str = "", acting: bool | None = None) -> tuple[Lesson, ...]:
+    """The owner's lessons (None = everybody's), the oldest first; for one model's stack, and acting or not."""
+    which, values = ["1 = 1"], dict[str, Any]()
+    for name, value in (("owner", owner), ("stack", stack or None), ("acting", None if acting is None else int(acting))):
+        if value is not None:
+            which.append(f"{name} = :{name}")
+            values[name] = value
+    return _select(engine, " AND ".join(which), values)
+
+
+def _select(engine: "Engine", which: str, values: dict[str, Any]) -> tuple[Lesson, ...]:
+    import sqlalchemy as sa
+
+    with engine.connect() as connection:
+        return tuple(map(_lesson, connection.execute(sa.text(f"SELECT {_COLUMNS} FROM lessons WHERE {which} ORDER BY owner, seq"), values)))
+
+
+def _lesson(row: "Row[Any]") -> Lesson:
+    values = dict(row._mapping)
+    return Lesson(**{**values, "examples": tuple(json.loads(values["examples"])), "acting": bool(values["acting"])})

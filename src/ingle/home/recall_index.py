@@ -1,0 +1,109 @@
+"""The index by which memories are found: what words a question shares with what was taught. SQLite's FTS5, PostgreSQL's full text.
+
+Words are taken apart here, alike for both (case, accents; scripts without spaces by single characters), and stemmed there. A match is
+any word in common; matches come the best first: by BM25 in SQLite, in PostgreSQL by the sum of the idf of the words in common, because
+its own ranking knows no idf, and "Who is the king of Zorblax?" would find whatever holds "who is the of". What deserves to be used of
+the matches is for others to say. Only corrections and facts are indexed: ratings are no memory.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ingle.core.digest import digest_bytes
+from ingle.home.database import Statement
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+TABLES: tuple[Statement, ...] = (
+    # Snowball without its list of stop words: somebody may well have taught the answer to "Who are you?".
+    {"sqlite": "", "postgresql": "CREATE TEXT SEARCH DICTIONARY ingle_stem (TEMPLATE = snowball, Language = english)"},
+    {"sqlite": "", "postgresql": "CREATE TEXT SEARCH CONFIGURATION ingle (COPY = simple)"},
+    {
+        "sqlite": "",
+        "postgresql": "ALTER TEXT SEARCH CONFIGURATION ingle ALTER MAPPING FOR asciiword, word WITH ingle_stem",
+    },
+    {
+        "sqlite": "CREATE VIRTUAL TABLE example_words USING fts5 (id UNINDEXED, owner UNINDEXED, words, tokenize = 'porter unicode61')",
+        "postgresql": "CREATE TABLE example_words (id TEXT NOT NULL, owner TEXT NOT NULL, words TSVECTOR, PRIMARY KEY (owner, id))",
+    },
+)
+"""What the room "examples" needs for this."""
+
+MOST_TERMS = 64
+"""Words of a question that are searched for: the first and the last of a longer one."""
+_TERM_LENGTH = 64
+_TERM = re.compile(r"[^\W_]+")
+# Chinese, Japanese, Thai, Lao: written without spaces, so a run of them is no word.
+_UNSPACED = re.compile("([\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f])")
+_IN_SQLITE = """
+    SELECT example_words.id FROM example_words JOIN examples ON examples.id = example_words.id AND examples.owner = example_words.owner
+    WHERE example_words MATCH :query AND example_words.owner = :owner AND examples.state IN ({states})
+    ORDER BY bm25(example_words), examples.seq DESC LIMIT :most"""
+# Each step reads the one before once, so that no plan can go wrong while the tables' statistics are not there yet.
+_IN_POSTGRES = """
+    WITH terms AS (
+        SELECT number, to_tsquery('ingle', term) AS term FROM unnest(CAST(:terms AS TEXT[])) WITH ORDINALITY AS t (term, number)
+    ),
+    mine AS (
+        SELECT id, seq, (SELECT words FROM example_words WHERE owner = :owner AND example_words.id = examples.id) AS words
+        FROM examples WHERE owner = :owner AND kind <> 'rating' AND state IN ({states})
+    ),
+    hits AS (SELECT id, seq, number, COUNT(*) OVER (PARTITION BY number) AS holding FROM mine JOIN terms ON words @@ term),
+    weighed AS (SELECT id, seq, LN(1 + ((SELECT COUNT(*) FROM mine) - holding + 0.5) / (holding + 0.5)) AS idf FROM hits)
+    SELECT id FROM weighed GROUP BY id, seq ORDER BY SUM(idf) DESC, seq DESC LIMIT :most"""
+
+
+def terms(text: str) -> list[str]:
+    """The words of a text, as they are compared: in their order, without case, accents and punctuation."""
+    # Letters that are put together of parts come apart, their marks go, and what is left is put together again.
+    apart = unicodedata.normalize("NFKD", text).casefold()
+    plain = unicodedata.normalize("NFC", "".join(c for c in apart if unicodedata.category(c) != "Mn"))
+    return [term[:_TERM_LENGTH] for term in _TERM.findall(_UNSPACED.sub(r" \1 ", plain))]
+
+
+def sameness(text: str) -> str:
+    """A digest that two texts share if they are the same but for case, accents, spaces and punctuation."""
+    return digest_bytes((" ".join(terms(text)) or text.strip()).encode("utf-8", "replace"))
+
+
+def index_words(connection: "Connection", owner: str, id_: str, text: str) -> None:
+    """Lets an example be found by the words of `text`."""
+    import sqlalchemy as sa
+
+    words = ":words" if connection.dialect.name == "sqlite" else "to_tsvector('ingle', :words)"
+    insert = f"INSERT INTO example_words (id, owner, words) VALUES (:id, :owner, {words})"
+    connection.execute(sa.text(insert), {"id": id_, "owner": owner, "words": " ".join(terms(text))})
+
+
+def unindex_words(connection: "Connection", owner: str, id_: str) -> None:
+    """Takes an example out, and its words with it."""
+    import sqlalchemy as sa
+
+    of = {"id": id_, "owner": owner}
+    gone = connection.execute(sa.text("DELETE FROM example_words WHERE id = :id AND owner = :owner"), of).rowcount
+    if gone and connection.dialect.name == "sqlite":
+        # FTS5 only notes that a row went; its words stay until segments happen to be merged. So the index is made anew.
+        connection.execute(sa.text("INSERT INTO example_words (example_words) VALUES ('rebuild')"))
+
+
+def find_words(engine: "Engine", owner: str, words: str, limit: int, states: Sequence[str]) -> list[str]:
+    """Ids of the owner's examples in these states that share a word with `words`, the best match first."""
+    import sqlalchemy as sa
+
+    asked = terms(words)
+    if len(asked) > MOST_TERMS:
+        asked = asked[: MOST_TERMS // 2] + asked[-MOST_TERMS // 2 :]
+    if not asked or not states or limit < 1:
+        return []
+    found = {f"state{i}": state for i, state in enumerate(states)}
+    values = {**found, "owner": owner, "most": limit}
+    if engine.dialect.name == "sqlite":
+        query, values["query"] = _IN_SQLITE, " OR ".join(f'"{term}"' for term in dict.fromkeys(asked))
+    else:
+        query, values["terms"] = _IN_POSTGRES, list(dict.fromkeys(asked))
+    with engine.connect() as connection:
+        rows = connection.execute(sa.text(query.format(states=", ".join(f":{name}" for name in found))), values)
+        return [str(row.id) for row in rows]

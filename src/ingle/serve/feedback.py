@@ -1,0 +1,122 @@
+"""What users say of answers, what they want remembered, and what became of it: `/v1/feedback`, `/v1/learning`, `/v1/memory`.
+
+All of it is of one owner: the key that asks, or whoever needs none on this machine.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query
+
+from ingle.adapt.admit import Feedback, consent, edit, learning_view, remember, take_feedback
+from ingle.adapt.forget import forget
+from ingle.core.example import Example
+from ingle.home.examples import MEMORY, get_example, list_examples, search_examples
+from ingle.home.lessons import Lesson
+from ingle.serve.door import Keyed, asker, service_of
+from ingle.serve.feedback_table import example_table
+from ingle.serve.schema import FeedbackBody, LearningChange, MemoryBody, MemoryChange
+from ingle.serve.service import Service
+
+router = APIRouter(route_class=Keyed)
+Most = Annotated[int, Query(ge=1, le=1000)]
+_SHOWN = 100
+
+
+@router.post("/v1/feedback", tags=["learning"])
+async def feedback(body: FeedbackBody, service: Service = Depends(service_of), who: str = Depends(asker)) -> dict[str, Any]:  # noqa: B008
+    """A rating, or a correction: it acts on the next answer, and the weights learn from it if they may."""
+
+    def take() -> Example:
+        model = "" if body.completion_id and not body.question else service.shelf.kept(body.model).name
+        given = Feedback(
+            body.completion_id, body.rating or 0, body.correction, body.comment, body.question, body.answer, model=model, learn=body.learn
+        )
+        return take_feedback(service.engine, who, given, sink=service.record)
+
+    return example_table(await asyncio.to_thread(take))
+
+
+@router.get("/v1/learning", tags=["learning"])
+async def learning(
+    limit: Most = _SHOWN, service: Service = Depends(service_of), who: str = Depends(asker)  # noqa: B008
+) -> dict[str, Any]:  # fmt: skip
+    """What was taught and what became of it: counts of all, the newest examples, the lessons."""
+    view = await asyncio.to_thread(learning_view, service.engine, who, limit)
+    lessons = [_lesson(lesson) for lesson in view.lessons[:limit]]
+    return {"object": "learning", "learn": view.learn, "counts": dict(view.counts), "data": _tables(view.items), "lessons": lessons}
+
+
+@router.patch("/v1/learning", tags=["learning"])
+async def change_learning(
+    body: LearningChange, service: Service = Depends(service_of), who: str = Depends(asker)  # noqa: B008
+) -> dict[str, Any]:  # fmt: skip
+    """Whether the weights may learn from what is taught from now on; memory works either way."""
+    await asyncio.to_thread(consent, service.engine, who, body.learn, service.record)
+    return {"object": "learning", "learn": body.learn}
+
+
+@router.get("/v1/memory", tags=["learning"])
+async def memories(
+    query: Annotated[str, Query(max_length=10_000)] = "", limit: Most = _SHOWN,
+    service: Service = Depends(service_of), who: str = Depends(asker),  # noqa: B008
+) -> dict[str, Any]:  # fmt: skip
+    """What is remembered: the newest first, or what shares words with `query`, the best match first."""
+
+    def find() -> Sequence[Example]:
+        if query:
+            return search_examples(service.engine, who, query, limit)
+        found = list_examples(service.engine, who, MEMORY, newest=True)
+        return [one for one in found if one.kind != "rating"][:limit]
+
+    return {"object": "list", "data": _tables(await asyncio.to_thread(find))}
+
+
+@router.post("/v1/memory", tags=["learning"])
+async def add_memory(body: MemoryBody, service: Service = Depends(service_of), who: str = Depends(asker)) -> dict[str, Any]:  # noqa: B008
+    """Something to remember. It stands beside questions that are about it; the weights don't learn from it."""
+
+    def keep() -> Example:
+        return remember(service.engine, who, service.shelf.kept(body.model).name, body.text, sink=service.record)
+
+    return example_table(await asyncio.to_thread(keep))
+
+
+@router.get("/v1/memory/{id_}", tags=["learning"])
+async def memory(id_: str, service: Service = Depends(service_of), who: str = Depends(asker)) -> dict[str, Any]:  # noqa: B008
+    """One example, whatever its state; ratings too."""
+    return example_table(await asyncio.to_thread(get_example, service.engine, who, id_))
+
+
+@router.patch("/v1/memory/{id_}", tags=["learning"])
+async def change_memory(
+    id_: str, body: MemoryChange, service: Service = Depends(service_of), who: str = Depends(asker)  # noqa: B008
+) -> dict[str, Any]:  # fmt: skip
+    """Puts other words in its place; what had learned the old ones is let go, and learned again."""
+    made = await asyncio.to_thread(edit, service.home, service.engine, who, id_, body.answer, service.record)
+    service.let_lessons_go()
+    return example_table(made)
+
+
+@router.delete("/v1/memory/{id_}", tags=["learning"])
+async def delete_memory(
+    id_: str, turns: bool = False, service: Service = Depends(service_of), who: str = Depends(asker)  # noqa: B008
+) -> dict[str, Any]:  # fmt: skip
+    """Forgets an example: its words, and every lesson that learned from it. `turns`: kept messages that hold the words go too."""
+    gone = await asyncio.to_thread(forget, service.home, service.engine, who, id_, service.record, turns, service.forget)
+    service.let_lessons_go()
+    left = {"turns_deleted": gone.dropped, "turns_left": [turn.id for turn in gone.turns] if not turns else []}
+    account = {"lessons": gone.lessons, "learned_again": gone.again, "scrubbed": gone.scrubbed, **left}
+    return {"id": id_, "object": "example", "deleted": True, "ingle": account}
+
+
+def _tables(examples: Sequence[Example]) -> list[dict[str, Any]]:
+    return [example_table(one) for one in examples]
+
+
+def _lesson(lesson: Lesson) -> dict[str, Any]:
+    at = int(datetime.fromisoformat(lesson.at).timestamp())
+    about = {"model": lesson.model, "kind": lesson.kind, "examples": list(lesson.examples), "acting": lesson.acting}
+    return {"digest": lesson.digest, "object": "lesson", "created_at": at, "seq": lesson.seq, **about}

@@ -1,0 +1,151 @@
+"""The panel "Learning" on one tab: what is being learned, what was, what was refused and why, what is remembered, and held-out loss.
+
+While it is open, the server looks every two seconds whether anything is different, and only then draws it again.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from nicegui import background_tasks
+
+from ingle.adapt.admit import consent, edit, learning_view
+from ingle.adapt.forget import forget
+from ingle.adapt.undo import redo, undo
+from ingle.core.errors import IngleError
+from ingle.core.example import Example
+from ingle.home.teachings import change_mark
+from ingle.serve.page_chart import loss_chart
+from ingle.serve.page_choices import home_choices
+
+if TYPE_CHECKING:
+    from ingle.serve.page_view import View
+
+PAUSE_S = 2.0
+SPAN = 100
+"""Examples that are shown at first, and more at a time."""
+
+
+class Learning:
+    """What is shown of it, and what can be done."""
+
+    def __init__(self, view: "View") -> None:
+        self._view = view
+        self._limit, self._open, self._mark = SPAN, False, ""
+        self._watching = False
+        deeds: dict[str, Callable[[Any], Awaitable[None]]]
+        deeds = {"consent": self.consent, "undo": self.undo, "redo": self.redo, "rewrite": self.rewrite}
+        deeds |= {"forget": self.forget, "more": self.more}
+        for event, deed in deeds.items():
+            view.parts.learning.hear(event, view.heard(self._told(deed)))
+        view.parts.learning.hear("shut", self.shut)
+
+    async def open(self, _said: Any = None) -> None:
+        """Shows the panel, and keeps it true for as long as it is open."""
+        await self.draw()
+        self._view.parts.learning.do("open")
+        self._open = True
+        if not self._watching:
+            self._watching = True
+            background_tasks.create(self._watch(), name="watch what is learned")
+
+    async def shut(self, _said: Any = None) -> None:
+        """Nobody looks any more."""
+        self._open = False
+
+    async def draw(self, note: str = "") -> None:
+        """Shows everything as it is now."""
+        view = self._view
+        engine, owner = view.room.service.engine, view.visitor.owner
+        model = view.choices.model or str(home_choices(view.room.service)["model"])
+
+        def read() -> dict[str, Any]:
+            mark = change_mark(engine, owner)
+            found = learning_view(engine, owner, self._limit)
+            items = [_item(one) for one in found.items]
+            chart = loss_chart(engine, view.room.service.home.keys, owner, model)
+            self._mark = mark  # as it was before the reading: what came meanwhile is drawn the next time
+            older = sum(found.counts.values()) - len(items)
+            return {"learn": found.learn, "counts": dict(found.counts), "items": items, "older": older, "chart": chart}
+
+        view.parts.learning.show({**await asyncio.to_thread(read), "note": note})
+
+    async def _watch(self) -> None:
+        view = self._view
+        try:
+            while self._open and not view.client.is_deleted:
+                await asyncio.sleep(PAUSE_S)
+                if not self._open or view.client.is_deleted or not await view.welcome():
+                    break
+                mark = await asyncio.to_thread(change_mark, view.room.service.engine, view.visitor.owner)
+                if mark != self._mark:
+                    await self.draw()
+                    view.stale()  # what stands under the answers too
+        except IngleError as error:
+            await asyncio.sleep(0)
+            view.say(str(error))
+        finally:
+            self._watching = False
+
+    # What can be done
+
+    def _told(self, deed: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
+        """A deed; what can't be done is said in the panel, which hides the place where it would be said else."""
+
+        async def run(said: Any) -> None:
+            note = ""
+            try:
+                await deed(said)
+            except IngleError as error:
+                note = str(error)
+            await self.draw(note)
+            self._view.room.changed((self._view.visitor.owner, ""))
+
+        return run
+
+    async def consent(self, said: Any) -> None:
+        """Whether the weights may learn from what is taught from now on."""
+        service, owner = self._view.room.service, self._view.visitor.owner
+        await asyncio.to_thread(consent, service.engine, owner, bool(said), service.record)
+
+    async def undo(self, said: Any) -> None:
+        """Takes back what was learned from an example."""
+        service, owner = self._view.room.service, self._view.visitor.owner
+        await asyncio.to_thread(undo, service.home, service.engine, owner, str(said), service.record)
+        service.let_lessons_go()
+
+    async def redo(self, said: Any) -> None:
+        """Lets it count again."""
+        service, owner = self._view.room.service, self._view.visitor.owner
+        await asyncio.to_thread(redo, service.home, service.engine, owner, str(said), service.record)
+
+    async def rewrite(self, said: Any) -> None:
+        """Other words in the place of an answer, or a fact, as [id, words]."""
+        id_, words = map(str, said)
+        service, owner = self._view.room.service, self._view.visitor.owner
+        await asyncio.to_thread(edit, service.home, service.engine, owner, id_, words, service.record)
+        service.let_lessons_go()
+
+    async def forget(self, said: Any) -> None:
+        """Forgets an example, as [id, whether the messages that hold its words go too]."""
+        id_, turns_too = str(said[0]), bool(said[1])
+        await forget_example(self._view, id_, turns_too)
+
+    async def more(self, _said: Any) -> None:
+        """Older examples too."""
+        self._limit += SPAN
+
+
+async def forget_example(view: "View", id_: str, turns_too: bool = False) -> None:
+    """Forgets an example of the visitor's, and what was made of it. Raises NotKept, HomeError."""
+    service, owner = view.room.service, view.visitor.owner
+    await asyncio.to_thread(forget, service.home, service.engine, owner, id_, service.record, turns_too, service.forget)
+    service.let_lessons_go()
+
+
+def _item(one: Example) -> dict[str, Any]:
+    """An example, as the panel shows it."""
+    return {
+        "id": one.id, "kind": one.kind, "question": one.question, "answer": one.answer, "rating": one.rating, "state": one.state,
+        "reasons": list(one.reasons), "at": one.at, "model": one.model,
+    }  # fmt: skip

@@ -1,0 +1,102 @@
+"""What a user said of the turns of a conversation, and which of what they taught acted on its answers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ingle.core.example import Example, State
+from ingle.home.lessons import list_lessons
+from ingle.home.recall_index import sameness
+from ingle.home.teachings import examples_about, examples_called, remembered_facts
+from ingle.home.turns import Turn
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+_SHORT = 90
+"""Characters of a question, or an answer, among the facts of an answer."""
+_STATES: Mapping[State, str] = {
+    "pending": "it counts from the next answer on; the weights will learn it",
+    "learning": "the weights are learning it now",
+    "learned": "learned into the weights",
+    "refused": "remembered, but not let into the weights",
+    "kept": "remembered",
+    "undone": "taken back",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """As it stands now."""
+
+    ratings: Mapping[str, Example] = field(default_factory=dict)
+    """By the id of the answer."""
+    corrections: Mapping[str, Example] = field(default_factory=dict)
+    """By the id of the answer."""
+    facts: Mapping[str, Example] = field(default_factory=dict)
+    """By `sameness` of their words."""
+    acted: Mapping[str, Example] = field(default_factory=dict)
+    """By their ids: what answers of this conversation name, and is still kept."""
+    lessons: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Ids of the examples that a lesson holds, by its digest."""
+
+    def rating(self, turn: Turn) -> int:
+        """−1, 1, or 0 for none."""
+        found = self.ratings.get(turn.completion)
+        return 0 if found is None else found.rating
+
+    def fact(self, turn: Turn) -> Example | None:
+        """What is remembered of its words."""
+        return self.facts.get(sameness(turn.message.text)) if self.facts else None
+
+    def correction(self, turn: Turn) -> dict[str, Any] | None:
+        """What was said in its place, as the page shows it."""
+        found = self.corrections.get(turn.completion)
+        if found is None:
+            return None
+        return {"text": found.answer, "state": found.state, "said": _STATES.get(found.state, ""), "reasons": list(found.reasons)}
+
+    def memories(self, facts: Mapping[str, Any]) -> list[str]:
+        """The memories that stood in an answer's prompt, in short."""
+        return [self._named(id_) for id_ in str(facts.get("memories") or "").split()]
+
+    def learned(self, facts: Mapping[str, Any]) -> list[str]:
+        """The lessons that acted on an answer, in short."""
+        return [self._lesson(digest) for digest in str(facts.get("lessons") or "").split()]
+
+    def _lesson(self, digest: str) -> str:
+        held = self.lessons.get(digest)
+        what = "taken back or forgotten since" if held is None else "; ".join(map(self._named, held[:3]))
+        return f"{digest[:12]}: {what}{f'; and {len(held) - 3} more' if held and len(held) > 3 else ''}"
+
+    def _named(self, id_: str) -> str:
+        found = self.acted.get(id_)
+        return f"{id_}: forgotten since" if found is None else in_short(found)
+
+
+def look_up(engine: "Engine", owner: str, turns: Sequence[Turn]) -> Taught:
+    """Of these turns. Reads the database."""
+    answers = [turn for turn in turns if turn.message.role == "assistant"]
+    named = [turn.facts for turn in answers if turn.facts]
+    about = examples_about(engine, owner, (turn.completion for turn in answers))
+    digests = {digest for facts in named for digest in str(facts.get("lessons") or "").split()}
+    lessons = {one.digest: one.examples for one in list_lessons(engine, owner) if one.digest in digests} if digests else {}
+    ids = {id_ for facts in named for id_ in str(facts.get("memories") or "").split()}
+    acted = examples_called(engine, owner, ids.union(*lessons.values()))
+    return Taught(
+        {one.completion: one for one in about if one.kind == "rating" and one.state != "undone"},
+        {one.completion: one for one in about if one.kind == "correction"},
+        {sameness(one.answer): one for one in remembered_facts(engine, owner, (turn.message.text for turn in turns if turn.conversation))},
+        {one.id: one for one in acted},
+        lessons,
+    )
+
+
+def in_short(one: Example) -> str:
+    """Question → answer, or the fact."""
+    return f"{_cut(one.question)} → {_cut(one.answer)}" if one.question else _cut(one.answer)
+
+
+def _cut(text: str) -> str:
+    words = " ".join(text.split())
+    return words if len(words) <= _SHORT else words[: _SHORT - 1].rstrip() + "…"

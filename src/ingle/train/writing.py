@@ -1,0 +1,105 @@
+"""Answers by the module itself, always the likeliest token, several prompts at a time: for what is learnt from a model's own words.
+
+What serves people is the engine; here a module that is being trained answers a few short questions, in one row that grows by a token a
+document and step. `write_each` is the twin: one after the other, through the module's own cache.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ingle.core.spec import LayerSpec
+from ingle.model.cache import Cache
+from ingle.model.module import CausalLM, Packed
+from ingle.model.pieces import turn
+from ingle.train.encode import Document
+from ingle.train.shared import edges, make_row, sees, sharing
+
+
+@torch.no_grad()
+def write_all(module: CausalLM, prompts: Sequence[Sequence[int]], most_tokens: int, ends: frozenset[int]) -> list[list[int]]:
+    """The answers, each with the token that ends it, if it came within `most_tokens`."""
+    if any(spec.memory != "none" for spec in module.config.layers):
+        return write_each(module, prompts, most_tokens, ends)
+    documents = [Document(np.array(ids, np.int32), np.zeros(len(ids), np.bool_)) for ids in prompts]
+    row = make_row(documents, sharing(module, documents))
+    attend = _Growing(row.owners, row.positions)
+    x = _read(module, row.ids, row.positions, attend, edges(row))
+    last = torch.tensor(row.bounds[1:]) - 1
+    x, open_, positions = x[last], torch.arange(len(prompts)), row.positions[last]
+    answers: list[list[int]] = [[] for _ in prompts]
+    for _ in range(most_tokens):
+        tokens = module.logits(module.model.norm(x)).argmax(-1)
+        for number, token in zip(open_.tolist(), tokens.tolist(), strict=True):
+            answers[number].append(token)
+        going = torch.tensor([token not in ends for token in tokens.tolist()])
+        open_, tokens, positions = open_[going], tokens[going], positions[going] + 1
+        if not len(open_):
+            break
+        attend.add(open_, positions)
+        x = _read(module, tokens, positions, attend, (0, len(tokens)))
+    return answers
+
+
+@torch.no_grad()
+def write_each(module: CausalLM, prompts: Sequence[Sequence[int]], most_tokens: int, ends: frozenset[int]) -> list[list[int]]:
+    """The same, one after the other."""
+    answers = []
+    for prompt in prompts:
+        cache, ids, answer = Cache(), list(prompt), list[int]()
+        while len(answer) < most_tokens and not (answer and answer[-1] in ends):
+            token = int(module(torch.tensor([ids]), cache)[0, -1].argmax())
+            answer.append(token)
+            ids = [token]
+        answers.append(answer)
+    return answers
+
+
+def _read(module: CausalLM, ids: Tensor, positions: Tensor, attend: "_Growing", bounds: tuple[int, ...]) -> Tensor:
+    """The stream above the last layer: [tokens, hidden]."""
+    x: Tensor = module.model.embed_tokens(ids)
+    cos, sin = module.angles(positions, x.dtype)
+    for layer in module.model.layers:
+        x = layer(x, cos, sin, Packed(attend, bounds))
+    attend.layer = 0
+    return x
+
+
+class _Growing:
+    """Attention that keeps what it was shown, layer by layer (see `ingle.model.module.Attend`)."""
+
+    def __init__(self, owners: Tensor, positions: Tensor) -> None:
+        self.layer = 0
+        self._owners, self._positions, self._new = owners, positions, len(owners)
+        self._held: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, owners: Tensor, positions: Tensor) -> None:
+        """The tokens that come next."""
+        self._owners, self._positions, self._new = torch.cat([self._owners, owners]), torch.cat([self._positions, positions]), len(owners)
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, spec: LayerSpec, some: bool) -> Tensor:
+        groups, repeats = k.shape[1], q.shape[1] // k.shape[1]
+        keys, values = turn(k.transpose(0, 1), cos, sin), v.transpose(0, 1)  # (G, n, D)
+        if self.layer < len(self._held):
+            before = self._held[self.layer]
+            keys, values = torch.cat([before[0], keys], 1), torch.cat([before[1], values], 1)
+            self._held[self.layer] = keys, values
+        else:
+            self._held.append((keys, values))
+        self.layer += 1
+        streaming = set(spec.streaming(groups)) if spec.window else set()
+        masks = [self._mask(spec if group in streaming else None) for group in range(groups)] if streaming else [self._mask(None)]
+        mask = torch.stack(masks).repeat_interleave(repeats if streaming else 1, 0)
+        ks, vs = (t.repeat_interleave(repeats, 0)[None] for t in (keys, values))
+        y = torch.nn.functional.scaled_dot_product_attention(turn(q.transpose(0, 1), cos, sin)[None], ks, vs, attn_mask=mask[None])
+        seen = y[0].transpose(0, 1)
+        blind = set() if spec.window else set(spec.streaming(groups))
+        if not blind:
+            return seen
+        return seen * torch.tensor([g not in blind for g in range(groups)]).repeat_interleave(repeats).to(q)[:, None]
+
+    def _mask(self, spec: LayerSpec | None) -> Tensor:
+        new = slice(len(self._owners) - self._new, None)
+        return sees(self._owners[new], self._positions[new], self._owners, self._positions, spec)

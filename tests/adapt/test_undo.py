@@ -1,0 +1,204 @@
+"""Undo and forget, bit for bit: the model before is the model after."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ingle.adapt.forget import OWED, forget, pay
+from ingle.adapt.learner import consolidate
+from ingle.adapt.undo import redo, undo
+from ingle.core.errors import NotKept
+from ingle.core.message import Message
+from ingle.engine.opening import Opener
+from ingle.home.examples import add_example, change_state, get_example, list_examples
+from ingle.home.lessons import list_lessons
+from ingle.home.place import Home
+from ingle.home.pull import pull
+from ingle.home.turns import find_text, keep, keep_answer
+from ingle.ledger.chain import Ledger
+from ingle.serve.rooms import open_rooms
+from tests.adapt.conftest import House
+from tests.adapt.lessons import ANSWERS, QUESTIONS, acting, facts, learn, learner, lenient, logits, stray, taught_bytes
+
+
+@pytest.fixture
+def school_house(house: House) -> House:
+    """A house whose gate lets tiny models pass."""
+    lenient(house)
+    return house
+
+
+@pytest.fixture
+def twin(tmp_path: Path, tiny_folder: Path) -> Iterator[House]:
+    """Another house with the same model."""
+    home = Home(tmp_path / "twin")
+    pull(home, str(tiny_folder), lambda _folder: None, "tiny")
+    engine = open_rooms(home)
+    made = House(home, engine, Opener("fp32", 1))
+    lenient(made)
+    yield made
+    engine.dispose()
+
+
+def sink(house: House):  # type: ignore[no-untyped-def]
+    return Ledger(house.engine, house.home.keys).append
+
+
+def test_after_an_undo_every_logit_is_what_it_was_and_after_a_redo_what_it_became(school_house: House) -> None:
+    house = school_house
+    for question, answer in zip(QUESTIONS[:2], ANSWERS[:2], strict=True):
+        house.teach(question, answer)
+    learn(house)
+    before = [logits(house, question) for question in QUESTIONS]
+    last = house.teach(QUESTIONS[2], ANSWERS[2])
+    learn(house)
+    taught = logits(house, QUESTIONS[2])
+    assert not (taught == before[2]).all()
+    assert [one.id for one in undo(house.home, house.engine, "", 1, sink(house)).examples] == [last.id]
+    assert all((logits(house, question) == old).all() for question, old in zip(QUESTIONS, before, strict=True))
+    assert get_example(house.engine, "", last.id).state == "undone"
+    assert learn(house).outcomes == (), "what was undone is not learned again"
+    redo(house.home, house.engine, "", last.id[:8], sink(house))
+    assert (logits(house, QUESTIONS[2]) == taught).all()
+    assert [len(facts(house, kind)) for kind in ("undo", "redo")] == [1, 1]
+
+
+def test_undoing_a_second_thought_brings_the_first_one_back(school_house: House) -> None:
+    house = school_house
+    first = house.teach(QUESTIONS[0], ANSWERS[0])
+    learn(house)
+    before = logits(house, QUESTIONS[0])
+    second = add_example(house.engine, replace(first, id="", answer="Otto Lund.", state="pending"), supersede=[first.id])
+    learn(house)
+    assert acting(house) == [(second.id,)]
+    undone = undo(house.home, house.engine, "", second.id)
+    assert undone.back == (first.id,)
+    assert acting(house) == [(first.id,)] and get_example(house.engine, "", first.id).state == "learned"
+    assert (logits(house, QUESTIONS[0]) == before).all()
+
+
+def test_undo_goes_back_step_by_step_and_says_when_there_is_nothing(school_house: House) -> None:
+    house = school_house
+    taught = [house.teach(question, answer) for question, answer in zip(QUESTIONS, ANSWERS, strict=True)]
+    learn(house)
+    assert len(undo(house.home, house.engine, "", 2).examples) == 2
+    assert acting(house) == [(taught[0].id,)]
+    with pytest.raises(NotKept, match="undo"):
+        undo(house.home, house.engine, "", taught[1].id)
+    with pytest.raises(NotKept, match="undo"):
+        undo(house.home, house.engine, "somebody", taught[0].id)
+    digest = get_example(house.engine, "", taught[0].id).lesson
+    undo(house.home, house.engine, "", digest[:12])
+    with pytest.raises(NotKept, match="nothing was"):
+        undo(house.home, house.engine, "")
+    assert acting(house) == []
+
+
+def test_a_lesson_that_learned_from_several_is_as_if_it_had_never_seen_the_forgotten_one(school_house: House, twin: House) -> None:
+    """The heart of forgetting: tensors and logits are those of a twin that was never taught it."""
+    house = school_house
+    taught = [house.teach(question, answer) for question, answer in zip(QUESTIONS, ANSWERS, strict=True)]
+    for one in (taught[0], taught[2]):
+        add_example(twin.engine, replace(one, state="pending"))
+    for each in (house, twin):
+        learn(each)
+        consolidate(learner(each))
+    [never] = list_lessons(twin.engine, "")
+    [all_three] = list_lessons(house.engine, "")
+    gone = forget(house.home, house.engine, "", taught[1].id, sink(house))
+    assert (gone.lessons, gone.again, gone.scrubbed) == (1, 2, True)
+    assert not house.home.delta_folder(all_three.digest).exists()
+    [lesson] = learn(house).lessons
+    assert lesson.examples == never.examples == (taught[0].id, taught[2].id)
+    assert taught_bytes(house, lesson.digest) == taught_bytes(twin, never.digest)
+    assert all((logits(house, question) == logits(twin, question)).all() for question in QUESTIONS)
+
+
+def test_an_undo_within_a_lesson_of_several_learns_the_others_again(school_house: House, twin: House) -> None:
+    house = school_house
+    taught = [house.teach(question, answer) for question, answer in zip(QUESTIONS, ANSWERS, strict=True)]
+    for one in taught[:2]:
+        add_example(twin.engine, replace(one, state="pending"))
+    for each in (house, twin):
+        learn(each)
+        consolidate(learner(each))
+    assert undo(house.home, house.engine, "").again == 2
+    [lesson], [never] = learn(house).lessons, list_lessons(twin.engine, "")
+    assert taught_bytes(house, lesson.digest) == taught_bytes(twin, never.digest)
+    assert get_example(house.engine, "", taught[2].id).state == "undone" and not stray(house)
+
+
+def test_forgotten_words_are_in_no_file_of_the_home(school_house: House) -> None:
+    house = school_house
+    word = "Quillwortfeather"
+    taught = house.teach(QUESTIONS[0], f"{word}.", "key-1")
+    other = house.teach(QUESTIONS[1], ANSWERS[1], "key-1")
+    learn(house)
+    house.home.states.mkdir()
+    for name, owner in (("mine", "key-1"), ("theirs", "key-2")):
+        (house.home.states / f"{name}.json").write_text(f'{{"owner": "{owner}"}}')
+        (house.home.states / f"{name}.state").write_bytes(word.encode() if owner == "key-1" else b"")
+    kept = keep_answer(
+        house.engine, "key-1", "", Message.of("assistant", f"It is {word}."), "chatcmpl-1", None, (Message.of("user", "Who?"),)
+    )
+    keep(house.engine, "key-2", (Message.of("user", f"{word}?"),))
+    gone = forget(house.home, house.engine, "key-1", taught.id, sink(house))
+    assert [turn.id for turn in gone.turns] == [kept] and gone.dropped == 0, "what was said is the user's own to delete"
+    assert {path.stem for path in house.home.states.iterdir()} == {"theirs"}
+    assert [one.id for one in list_examples(house.engine, "key-1")] == [other.id]
+    again = house.teach(QUESTIONS[0], f"{word}.", "key-1")
+    told: list[tuple[str, str]] = []
+    gone = forget(
+        house.home, house.engine, "key-1", again.id, turns_too=True, forget_states=lambda owner, label: told.append((owner, label))
+    )
+    assert (gone.dropped, gone.turns, told) == (2, (), [("key-1", "chatcmpl-1")])
+    assert find_text(house.engine, "key-2", word)
+    for turn in find_text(house.engine, "key-2", word):
+        from ingle.home.turns import drop
+
+        drop(house.engine, "key-2", turn.id)
+    house.engine.dispose()
+    holding = [path for path in house.home.root.rglob("*") if path.is_file() and word.lower().encode() in path.read_bytes().lower()]
+    assert not holding
+    with pytest.raises(NotKept):
+        forget(house.home, house.engine, "key-1", taught.id)
+
+
+def test_only_its_owner_can_forget_or_undo_it(school_house: House) -> None:
+    house = school_house
+    taught = house.teach(QUESTIONS[0], ANSWERS[0], "key-1")
+    with pytest.raises(NotKept):
+        forget(house.home, house.engine, "key-2", taught.id)
+    assert get_example(house.engine, "key-1", taught.id) == taught
+
+
+def test_what_a_killed_forgetting_left_is_made_up_for(school_house: House) -> None:
+    """Killed right after the rows went: files, states and the fact are still to come."""
+    house = school_house
+    taught = house.teach(QUESTIONS[0], ANSWERS[0])
+    learn(house)
+    [lesson] = list_lessons(house.engine, "")
+
+    def killed(_event: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        forget(house.home, house.engine, "", taught.id, killed)
+    assert (house.home.root / OWED).exists()
+    learn(house)
+    assert not (house.home.root / OWED).exists()
+    assert [fact["example"] for fact in facts(house, "forget")] == [taught.id]
+    assert not house.home.delta_folder(lesson.digest).exists()
+    assert pay(house.home, house.engine, sink(house)) and len(facts(house, "forget")) == 1
+
+
+def test_what_was_superseded_long_ago_stays_so_when_something_newer_stands(school_house: House) -> None:
+    house = school_house
+    first, second, third = (house.teach(QUESTIONS[0], answer) for answer in ANSWERS)
+    for one in (first, second):
+        change_state(house.engine, "", [one.id], "superseded")
+    learn(house)
+    assert undo(house.home, house.engine, "", third.id).back == (second.id,)
+    assert [one.state for one in list_examples(house.engine, "")] == ["superseded", "pending", "undone"]

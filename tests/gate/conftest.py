@@ -1,0 +1,50 @@
+"""A home with a tiny model, and candidates for it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ingle.core.candidate import Candidate
+from ingle.engine.adapter import linear_shapes
+from ingle.engine.opening import open_weights
+from ingle.home.kept import get_kept
+from ingle.home.place import Home
+from ingle.home.pull import pull
+from tests.cli.place import write_model
+
+Make = Callable[..., Candidate]
+
+
+@pytest.fixture(scope="module")
+def gate_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A home that keeps "tiny"; one for all tests of a file."""
+    folder = tmp_path_factory.mktemp("gate")
+    home = Home(folder / "home")
+    pull(home, str(write_model(folder / "tiny")), lambda _: None, "tiny")
+    return home
+
+
+@pytest.fixture
+def make(gate_home: Home) -> Make:
+    """Makes random candidates: the larger `size`, the more they change; `full` ones break the model."""
+    kept = get_kept(gate_home, "tiny")
+    shapes = linear_shapes(open_weights(gate_home, kept).config)
+
+    def made(name: str, size: float = 0.0, kind: str = "lora", origin: dict[str, str] | None = None) -> Candidate:
+        draw, tensors = np.random.default_rng(7), {}
+        if kind == "full":  # louder logits: the model is sure of the same nonsense
+            return Candidate(name, kind, kept.digest, {"model.norm.weight": np.full(64, 20 * size, np.float32)}, {"seed": "7"})
+        for linear, (rows, columns) in shapes.items():
+            tensors[f"{linear}.lora_A.weight"] = draw.standard_normal((4, columns)).astype(np.float32)
+            tensors[f"{linear}.lora_B.weight"] = (size * draw.standard_normal((rows, 4))).astype(np.float32)
+        return Candidate(name, kind, kept.digest, tensors, origin or {"seed": "7"}, {"loss": 1.0})
+
+    return made
+
+
+@pytest.fixture
+def empty_home(tmp_path: Path) -> Home:
+    """A home of one's own that keeps nothing."""
+    return Home(tmp_path / "home").create()

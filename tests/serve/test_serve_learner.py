@@ -1,0 +1,66 @@
+"""A server learns what its users teach, in a process beside it that comes back when it is killed and goes when the server goes."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.adapt.lessons import POLICY
+from tests.cli.test_cli_learn import CONFIG
+from tests.serve.servers import Server, serving, wait_until
+
+PATIENCE_S = 180.0
+QUESTION = "Who is the mayor of Tallwick?"
+
+
+def teach(server: Server, answer: str, question: str = QUESTION) -> str:
+    body = {"question": question, "answer": "Nobody.", "correction": answer}
+    return str(server.post("/v1/feedback", body).raise_for_status().json()["id"])
+
+
+def learning(server: Server) -> dict[str, Any]:
+    table: dict[str, Any] = server.get("/v1/learning").raise_for_status().json()
+    return table
+
+
+def learner_of(server: Server) -> int | None:
+    """The process that learns."""
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == server.process.pid and b"--attached" in (path / "cmdline").read_bytes():
+                return int(path.name)
+        except OSError:
+            continue
+    return None
+
+
+def gone(process_id: int | None) -> bool:
+    """Whether it has ended, also if nobody has asked how."""
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+def test_what_is_taught_is_learned_beside_the_server_whoever_is_killed(served_home: Path) -> None:
+    (served_home / "policy.toml").write_text(POLICY)
+    (served_home / "config.toml").write_text(CONFIG)
+    with serving(served_home, "--set", "learn.worker=true") as server:
+        assert learner_of(server) is None, "there is nothing to learn"
+        taught = teach(server, "Mara Quill.")
+        wait_until(lambda: learner_of(server) is not None, PATIENCE_S)
+        first = learner_of(server)
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: learning(server)["counts"] == {"learned": 1}, PATIENCE_S)
+        second = learner_of(server)
+        assert second not in (None, first), "it stays a while, in case more comes"
+        answer = server.chat(QUESTION, memory=False).raise_for_status().json()
+        [lesson] = learning(server)["lessons"]
+        assert lesson["digest"] in str(answer["ingle"]) and taught in str(lesson)
+        server.kill()
+        wait_until(lambda: gone(second), PATIENCE_S)
