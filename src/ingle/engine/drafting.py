@@ -12,6 +12,7 @@ token that is written, drafted or not, as a guess can be compared with it for no
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 MOST_TOKENS = 16
 """Of one draft: rings have room for so many beyond what they promise to go back; see core/state.py."""
@@ -183,6 +184,18 @@ class Pace:
 
     def _row(self, plain: _Plain) -> float:
         return self._row_s or _FIRST_COST * plain.seconds
+
+
+class Paces:
+    """What the steps of each runner take; of none, where nobody is to draft."""
+
+    def __init__(self, drafts: bool) -> None:
+        self._drafts = drafts
+        self._known: WeakKeyDictionary[object, Pace] = WeakKeyDictionary()
+
+    def of(self, runner: object) -> Pace | None:
+        """The pace of a runner, as long as that lives."""
+        return self._known.setdefault(runner, Pace()) if self._drafts else None
 
 
 def _nudge(seconds: float, expected: float) -> float:

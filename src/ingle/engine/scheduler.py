@@ -10,7 +10,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from ingle.core.message import Chunk
 from ingle.energy.meter import Meter, open_meter
 from ingle.engine.backend import AnyState, Backend, NotFinite, Segment
 from ingle.engine.decoding import Decoding
-from ingle.engine.drafting import Company, Pace
+from ingle.engine.drafting import Company, Paces
 from ingle.engine.fair_queue import FairQueue
 from ingle.engine.job import Capacity, Counts, Job
 from ingle.engine.metering import StepMeter
@@ -49,13 +49,9 @@ class Scheduler:
     """
 
     def __init__(
-        self,
-        capacity: Capacity,
-        cache: PrefixCache,
-        post: Callable[[Sequence[Outcome]], None] = post_directly,
-        saved: SavedStates | None = None,
-        meter: Meter | None = None,
-    ) -> None:
+        self, capacity: Capacity, cache: PrefixCache, post: Callable[[Sequence[Outcome]], None] = post_directly,
+        saved: SavedStates | None = None, meter: Meter | None = None,
+    ) -> None:  # fmt: skip
         self.capacity, self.cache, self.saved, self.counts = capacity, cache, saved, Counts()
         self.energy = StepMeter(open_meter() if meter is None else meter)
         self._post = post
@@ -66,8 +62,7 @@ class Scheduler:
         self._last: Backend | None = None
         self._backends: WeakValueDictionary[str, Backend] = WeakValueDictionary()
         """By digest, for states on disk. A model that nobody offers any more is not held."""
-        self._paces: WeakKeyDictionary[Backend, Pace] = WeakKeyDictionary()
-        """By runner: what its steps take, for drafts."""
+        self._paces = Paces(capacity.drafts)
         self._answer_s = 2.0
         self._cached_bytes = 0
         self._wake = threading.Condition()
@@ -226,7 +221,7 @@ class Scheduler:
         found = None if job.request.echo else self.cache.find(job.owner, job.model.digest, job.ids)
         self.cache.shrink(self._free_bytes - job.needed_bytes)
         state = found.state if found else backend.new_state()
-        job.decoding = Decoding(job.model, job.request, job.ids, state, job.grammar, job.asked, self._pace(backend.runner))
+        job.decoding = Decoding(job.model, job.request, job.ids, state, job.grammar, job.asked, self._paces.of(backend.runner))
         self.counts.cached_tokens += job.decoding.cached_tokens
         self._running.append(job)
 
@@ -255,7 +250,7 @@ class Scheduler:
             lowered = [job.model.backend.lower(segment) for job, segment in zip(jobs, segments, strict=True)]
             began = time.perf_counter()
             results, broken = _forward(jobs[0].model.backend.runner, lowered)
-            if pace := self._pace(jobs[0].model.backend.runner):
+            if pace := self._paces.of(jobs[0].model.backend.runner):
                 pace.saw(company, sum(len(segment.ids) for segment in segments) - len(segments), time.perf_counter() - began)
         except Exception as error:
             return [self._fail(job, error) for job in jobs]
@@ -282,9 +277,6 @@ class Scheduler:
         self.counts.rows += sum(len(segment.ids) for segment in segments)
         self.counts.busy_s += time.perf_counter() - start
         return outcomes
-
-    def _pace(self, runner: Backend) -> Pace | None:
-        return self._paces.setdefault(runner, Pace()) if self.capacity.drafts else None
 
     def _turn(self) -> list[tuple[Job, int]]:
         """Who reads how many tokens in this step: all writers of one runner, and readers whose owners have been served least."""
