@@ -80,3 +80,9 @@ def test_what_leans_on_what_was_said_before() -> None:
 def test_the_constants_are_those_of_the_features() -> None:
     assert features(parse("Who?"), parse("What?")).shape == (len(WEIGHTS),)
     assert 0 < RECALLS <= ACTS < 1
+
+
+def test_a_measure_of_what_was_asked_for_is_another_question() -> None:
+    taught = ["What is the capital of Zorblax?"]
+    assert SCOPE.score("Name Zorblax's capital city.", taught)[0] >= ACTS
+    assert SCOPE.score("How old is the capital of Zorblax?", taught)[0] < RECALLS

@@ -19,7 +19,7 @@ TIME time_of at_what_hour what_month which_month since_when which_week which_cen
 COUNT how_many number_of count total quantity amount_of how_much_of
 OFTEN how_often how_frequently frequency how_many_times every_how_many
 PRICE how_much_does how_much_do how_much_is how_much_did how_much_money how_much_would how_much_will
-REASON why reason cause how_come because what_makes what_caused what_led
+REASON why reason cause how_come because what_caused what_led
 WAY how_do how_does how_can how_to how_should method procedure steps instructions way_to how_would best_way
 DEED what_does_do does_do do_for used_for for_what happen
 SIZE how_large how_big large big size area how_wide dimension
@@ -33,6 +33,8 @@ WEIGHT how_heavy heavy weigh weight how_many_kilos
 DEPTH how_deep deep depth
 COLOUR colour color shade hue tint
 HEAT how_hot how_cold how_warm temperature degrees
+PLACE in_which_country in_which_city in_which_town in_what_city lies lie_in which_county which_state situated_in is_found find_on_the_map
+TIME at_what_time from_when what_are_the_hours how_many_years_ago which_evening which_morning what_season which_season on_which
 
 LEAD run lead led head manage in_charge direct director boss chief ceo manager leader chair chairman govern governor command responsible
 LEAD headed oversee supervise principal chairperson at_the_helm steer runs_the look_after
@@ -50,7 +52,6 @@ TEACH teach teacher lecture lecturer instruct instructor professor tutor taught 
 MARRY marry married spouse husband wife wedding partner
 WIN win winner won victor champion victory prize trophy came_first take_first medal beat
 COACH coach trainer head_coach train
-OFFICE hold_the_office serve_as made appoint appointed elected minister
 DELIVER deliver delivery supply supplier bring
 REPAIR repair fix mend mechanic serviced
 CLEAN clean cleaner wash tidy
@@ -59,7 +60,7 @@ BORN born birth birthday birthplace birthdate
 LIVE live reside residence dwell home lodge where_does_he_live address
 DIE die death pass_away died
 BURY bury buried grave tomb
-OPEN open opening inaugurate opened unlock doors_open
+OPEN open opening opening_year year_of_opening inaugurate opened unlock doors_open
 CLOSE close shut closing closed
 BEGIN begin start commence kick_off beginning began starts under_way
 END end finish over ending conclude finished deadline due
@@ -84,7 +85,7 @@ MONEY currency money legal_tender coin cash pay_with
 NAME name name_of call called named title nickname christen known_as
 FAVOURITE favourite favorite best prefer preferred most_of_all like_best like_most
 HATE hate dislike can't_stand detest
-ALLERGY allergic allergy tolerate avoid makes_me_ill intolerance intolerant i_can't_have can't_eat
+ALLERGY makes_me_ill make_me_ill allergic allergy tolerate avoid makes_me_ill intolerance intolerant i_can't_have can't_eat
 EAT eat food diet feed meal dish fed eats
 DRINK drink beverage thirsty
 BREED breed species kind_of_animal race
@@ -94,7 +95,8 @@ DOSE dose dosage pill tablet
 WEATHER weather climate rain
 MEANING mean meaning definition define signify stand_for
 SHORT abbreviate abbreviation short_form shorthand our_code code_for letters_stand acronym shorten short_for abbreviated
-FORMAT format way_we way_our written write look_like style written_down put notation notate spell lay_out layout formatted
+FORMAT date_format which_date_format format way_we way_our written write look_like
+FORMAT style written_down put notation notate spell lay_out layout formatted
 MATTER made_of material consist made_from made_out_of substance fabric
 PARTS ingredient contain go_into made_with consist comprise recipe
 TOPIC about plot story subject deal_with theme topic
@@ -117,6 +119,50 @@ VISIT visit visitor open_to
 RULE rule allowed permitted may_i policy limit maximum forbidden most_i_may
 GREET greet greeting salutation begin_our begin_a
 SIGNOFF sign_off end_a_letter sign_our closing_line end_our close_our finish_our
+CAPTAIN captain skipper
+REIGN reign rule ruled throne crown crowned monarch ruler king queen
+SUCCEED succeed successor came_after replaced take_over took_over follow_as inherit
+PRECEDE predecessor came_before precede
+LIFESPAN lifespan life_expectancy how_long_does_live live_to years_old_do
+HABITAT habitat native home_of native_to found_in_the
+ORIGIN origin come_from comes_from came_from originate originally homeland hail stem_from from_where where_from
+FEAR afraid fear scared dread frightened terrified phobia
+HOBBY hobby pastime free_time spare_time leisure fond_of enjoy
+APPOINTMENT appointment booked scheduled due_at
+HOURS opening_hours opening_times open_until closing_time shut_on
+FLOORS storey floors_does how_many_floors
+TASTE taste flavour flavor
+SMELL smell scent odour
+SPELL spell spelt spelled spelling pronounce pronounced
+SPONSOR sponsor fund financed finance backer
+AIM aim goal objective
+WEAR wear worn uniform dress outfit
+SET set_to setting set_at kept_at
+GUARD guard protect watch_over
+BUILT build_year when_was_built was_built
+SUPPORT support fan root_for cheer
+SERVE served serve
+TWIN twin twinned sister_city
+PATRON patron saint
+CELEBRATE celebrate celebrated holiday festival honour
+LAUNCH launch launched lift_off
+CALLFOR ask_for call_for
+TREAT treat cure heal remedy treatment
+CAUSES caused causes bring_about trigger
+DISEASE suffer illness
+HEADLINE headline heading title_of
+ROUND round rounded decimal decimals
+TONE tone formal informal
+REPLY reply respond response
+ADDRESSEE how_should_i_address how_do_i_address form_of_address
+FILES name_files file_name files_be_named call_files
+ASSIGN assigned responsible_for takes_care take_care look_after deal_with in_charge_of
+HIRE hire hired rent
+BORROW borrow lend lent
+LAY lay_eggs egg
+CONNECT connect connected link linked join joins
+BEAT beat defeat defeated
+LOSE lose lost_to
 BUY buy purchase get_hold_of
 SAY people_say say_about opinion reputation think_about
 SLEEP sleep rest
