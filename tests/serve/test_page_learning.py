@@ -16,7 +16,7 @@ from ingle.home.place import Home
 from ingle.home.pull import pull
 from ingle.ledger.chain import Ledger
 from tests.serve.browser import WAIT_MS, House, Tab, browser
-from tests.serve.servers import settings, write_long_model
+from tests.serve.servers import settings, wait_until, write_long_model
 
 ASKED, OTHERWISE, RIGHT = "Who bakes it?", "Tell me: who bakes it?", "Bruno"
 LESSON = LessonSettings(
@@ -186,12 +186,12 @@ def test_thumbs_change_and_words_are_remembered_edited_and_forgotten(house: Hous
     remembered = group(tab, "Remembered").filter(has_text="flibbertigum")
     expect(remembered).to_have_count(1)
     tab.page.get_by_role("switch", name="The weights may learn from me").click()
+    wait_until(lambda: [one["learn"] for one in facts(house, "consent")] == [False], WAIT_MS / 1000)
     remembered.get_by_role("button", name="Forget").click()
     assert b"flibbertigum" in house.stored()
     tab.all(".learning dialog .main").click()
     expect(remembered).to_have_count(0)
-    assert b"flibbertigum" not in house.stored()
-    assert [one["learn"] for one in facts(house, "consent")] == [False]
+    wait_until(lambda: b"flibbertigum" not in house.stored(), WAIT_MS / 1000)
     tab.page.keyboard.press("Escape")
     expect(tab.all(".turn.user [data-act=remember]")).to_have_attribute("aria-pressed", "false")
     correct(tab, "Kept out of the weights.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nicegui import background_tasks
 
 from ingle.adapt.admit import consent, edit, learning_view
-from ingle.adapt.forget import forget
+from ingle.adapt.forget import Forgotten, forget
 from ingle.adapt.undo import redo, undo
 from ingle.core.errors import IngleError
 from ingle.core.example import Example
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ingle.serve.page_view import View
 
 PAUSE_S = 2.0
+_COPIES = "Another program is reading the database, so old copies of the words may stay in its file for a while."
 SPAN = 100
 """Examples that are shown at first, and more at a time."""
 
@@ -32,7 +33,7 @@ class Learning:
     def __init__(self, view: "View") -> None:
         self._view = view
         self._limit, self._open, self._mark = SPAN, False, ""
-        self._watching = False
+        self._watching, self._said = False, ""
         deeds: dict[str, Callable[[Any], Awaitable[None]]]
         deeds = {"consent": self.consent, "undo": self.undo, "redo": self.redo, "rewrite": self.rewrite}
         deeds |= {"forget": self.forget, "more": self.more}
@@ -42,6 +43,7 @@ class Learning:
 
     async def open(self, _said: Any = None) -> None:
         """Shows the panel, and keeps it true for as long as it is open."""
+        self._said = ""
         await self.draw()
         self._view.parts.learning.do("open")
         self._open = True
@@ -53,7 +55,7 @@ class Learning:
         """Nobody looks any more."""
         self._open = False
 
-    async def draw(self, note: str = "") -> None:
+    async def draw(self) -> None:
         """Shows everything as it is now."""
         view = self._view
         engine, owner = view.room.service.engine, view.visitor.owner
@@ -68,7 +70,7 @@ class Learning:
             older = sum(found.counts.values()) - len(items)
             return {"learn": found.learn, "counts": dict(found.counts), "items": items, "older": older, "chart": chart}
 
-        view.parts.learning.show({**await asyncio.to_thread(read), "note": note})
+        view.parts.learning.show({**await asyncio.to_thread(read), "note": self._said})
 
     async def _watch(self) -> None:
         view = self._view
@@ -93,12 +95,12 @@ class Learning:
         """A deed; what can't be done is said in the panel, which hides the place where it would be said else."""
 
         async def run(said: Any) -> None:
-            note = ""
+            self._said = ""
             try:
                 await deed(said)
             except IngleError as error:
-                note = str(error)
-            await self.draw(note)
+                self._said = str(error)
+            await self.draw()
             self._view.room.changed((self._view.visitor.owner, ""))
 
         return run
@@ -129,18 +131,26 @@ class Learning:
     async def forget(self, said: Any) -> None:
         """Forgets an example, as [id, whether the messages that hold its words go too]."""
         id_, turns_too = str(said[0]), bool(said[1])
-        await forget_example(self._view, id_, turns_too)
+        self._said = _account(await forget_example(self._view, id_, turns_too))
 
     async def more(self, _said: Any) -> None:
         """Older examples too."""
         self._limit += SPAN
 
 
-async def forget_example(view: "View", id_: str, turns_too: bool = False) -> None:
+async def forget_example(view: "View", id_: str, turns_too: bool = False) -> Forgotten:
     """Forgets an example of the visitor's, and what was made of it. Raises NotKept, HomeError."""
     service, owner = view.room.service, view.visitor.owner
-    await asyncio.to_thread(forget, service.home, service.engine, owner, id_, service.record, turns_too, service.forget)
+    gone = await asyncio.to_thread(forget, service.home, service.engine, owner, id_, service.record, turns_too, service.forget)
     service.let_lessons_go()
+    return gone
+
+
+def _account(gone: Forgotten) -> str:
+    """What did not go."""
+    count = len(gone.turns)
+    left = f"Forgotten. Its words still stand in {count} of your messages, which are yours to delete." if count else ""
+    return " ".join(part for part in (left, "" if gone.scrubbed else _COPIES) if part)
 
 
 def _item(one: Example) -> dict[str, Any]:
