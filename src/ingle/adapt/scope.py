@@ -4,7 +4,7 @@ A question is about something (the names and things in it), and asks for somethi
 keeps the first word for word and says the second in other words; a near-miss changes one of them. So what a question is about must match
 both ways, its names above all, and what it asks for must agree. The features of a pair are weighed by a logistic model whose constants
 `bench/adapt_scope.py` fitted, on questions that share no relation and no thing with those by which Ingle is measured. The model's own
-embeddings and the likelihood that it gives one question after the other were tried and told little (docs/adapt.md).
+embeddings and the likelihood that it gives one question after the other were tried and told little (docs/decisions.md).
 """
 
 from collections.abc import Sequence
