@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from ingle.adapt.learner import School, Watch, consolidate
+from ingle.adapt.undo import undo
 from ingle.adapt.work import NO_MEMORY
-from ingle.home.examples import change_state, count_examples, drop_example, get_example, list_examples, rewrite_example
-from ingle.home.kept import remove
+from ingle.core.example import Example
+from ingle.home.examples import add_example, change_state, count_examples, drop_example, get_example, list_examples, rewrite_example
+from ingle.home.kept import keep, remove
 from ingle.home.lessons import list_lessons
 from ingle.home.pull import pull
 from tests.adapt.conftest import House
@@ -169,9 +171,39 @@ def test_another_base_under_the_name_learns_what_the_old_one_knew(school_house: 
     learn(house)
     [old] = list_lessons(house.engine, "")
     other = write_model(tmp_path / "other")
+    keep(house.home, "same", house.kept.base)
     pull(house.home, str(other), lambda _folder: None, "tiny", update=True)
-    assert not house.home.delta_folder(old.digest).exists(), "it went with the files that it was made for"
     [lesson] = learn(house).lessons
-    assert lesson.examples == (taught.id,)
-    assert (lesson.stack, acting(house)) == (house.kept.digest, [(taught.id,)])
-    assert lesson.stack != old.stack
+    assert (lesson.examples, lesson.stack) == ((taught.id,), house.kept.digest)
+    assert lesson.stack != old.stack and house.home.delta_folder(old.digest).exists(), "another name means the old files still"
+    keep(house.home, "tiny", old.stack, replace=True)
+    assert not house.home.delta_folder(lesson.digest).exists(), "it went with the files that it was made for"
+    learned = len(facts(house, "gate.accept"))
+    [again] = learn(house).lessons
+    assert again == old and len(facts(house, "gate.accept")) == learned, "known already"
+    assert acting(house) == [(taught.id,)]
+
+
+def test_ratings_become_a_style_once_there_are_enough_and_a_newer_one_takes_its_place(school_house: House) -> None:
+    house = school_house
+
+    def rate(number: int) -> str:
+        made = Example("", "", "tiny", "rating", f"Say {number}.", f"It is {number}.", rating=1 if number % 2 else -1)
+        return add_example(house.engine, made).id
+
+    rated = [rate(number) for number in range(2)]
+    one = learner(house)
+    one.ratings = 3
+    assert learn(house, one).outcomes == ()
+    before = logits(house, QUESTIONS[0])
+    rated.append(rate(2))
+    [first] = learn(house, one).lessons
+    assert (first.kind, first.examples) == ("style", tuple(rated))
+    assert not (logits(house, QUESTIONS[0]) == before).all(), "a style acts wherever nothing nearer does"
+    rated += [rate(number) for number in range(3, 6)]
+    [second] = learn(house, one).lessons
+    assert second.examples == tuple(rated) and acting(house) == [tuple(rated)]
+    undo(house.home, house.engine, "", 1)
+    assert (logits(house, QUESTIONS[0]) == before).all()
+    [third] = learn(house, one).lessons
+    assert third.examples == tuple(rated[:-1])

@@ -65,21 +65,27 @@ def test_killed_at_any_moment_nothing_is_lost_and_nothing_learned_twice(school_h
     assert {one.state for one in list_examples(house.engine, None)} == {"learned"}
 
 
-def test_it_learns_what_comes_waits_while_it_is_held_and_ends_when_nothing_comes(school_house: House) -> None:
+def test_it_learns_what_comes_waits_while_it_is_held_and_ends_when_it_is_told_to(school_house: House) -> None:
     house, signals = school_house, Signals(held=True)
     house.teach(QUESTIONS[0], ANSWERS[0])
-    settings, said = LearnSettings(idle_s=1.0), list[str]()
-    thread = threading.Thread(target=follow_with, args=(house, settings, signals, Watch(said.append)))
+    said = list[str]()
+    thread = threading.Thread(target=follow_with, args=(house, LearnSettings(idle_s=600.0), signals, Watch(said.append)))
     thread.start()
     wait_until((house.home.root / "locks" / f"{LOCK}.lock").exists, "it has begun")
     assert not said
     listen(signals, io.BytesIO(GO), lambda: None).join()
     wait_until(lambda: len(acting(house)) == 1, "the first is learned")
     house.teach(QUESTIONS[1], ANSWERS[1])
-    thread.join(PATIENCE_S)
-    assert not thread.is_alive() and len(acting(house)) == 2
+    wait_until(lambda: len(acting(house)) == 2, "the second is learned")
     listen(signals, io.BytesIO(HOLD), lambda: None).join()
     assert signals.held
+    signals.ended = True
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+
+
+def test_it_ends_by_itself_when_nothing_comes(school_house: House) -> None:
+    follow_with(school_house, LearnSettings(idle_s=0.0), Signals(), Watch())
 
 
 def test_there_is_one_learner_in_a_home(school_house: House) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ingle.adapt.settings import LessonSettings
+from ingle.adapt.settings import LessonSettings, StyleSettings
 from ingle.core.errors import ConfigError
 
 RATINGS = 5
@@ -24,7 +24,9 @@ class LearnSettings:
     ratings: int = RATINGS
     """New ratings after which a style is learned from all of them."""
     lesson: LessonSettings = field(default_factory=LessonSettings)
-    """How a correction is taught. Lessons are learned anew with the settings of then: what is forgotten leaves no trace in either case."""
+    """How corrections are taught. Lessons are learned anew with the settings of then: what is forgotten leaves no trace in either case."""
+    style: StyleSettings = field(default_factory=StyleSettings)
+    """How ratings become a style."""
 
     def __post_init__(self) -> None:
         for name, least in (("beside", 0), ("memory_mb", 0), ("idle_s", 0), ("ratings", 1)):

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from ingle.adapt.learner import School
 from ingle.adapt.scope import ACTS, Scope
-from ingle.adapt.settings import LessonSettings
+from ingle.adapt.settings import LessonSettings, StyleSettings
 from ingle.adapt.wordings import contrasts, parts_of
 from ingle.adapt.work import Work
 from ingle.core.candidate import Candidate
@@ -41,6 +41,7 @@ class Staff:
     home: Home
     sink: Sink
     lesson: LessonSettings = field(default_factory=LessonSettings)
+    style: StyleSettings = field(default_factory=StyleSettings)
     opener: Opener = field(default_factory=Opener)
     scope: Scope = field(default_factory=Scope)
     _teacher: "tuple[str, Teacher] | None" = None
@@ -49,7 +50,7 @@ class Staff:
         """What comes of it. Raises LessonError, what opening the model raises, MemoryError."""
         try:
             teacher = self._teacher_of(work)
-            return teacher.style(work.examples) if work.kind == "style" else teacher.lesson(work.examples)  # type: ignore[attr-defined, no-any-return, unused-ignore]
+            return teacher.style(work.examples) if work.kind == "style" else teacher.lesson(work.examples)
         except RuntimeError as error:  # PyTorch's way of saying that memory ran out
             if "allocate" in str(error) or type(error).__name__ == "OutOfMemoryError":
                 raise MemoryError(str(error)) from error
@@ -78,13 +79,15 @@ class Staff:
             from ingle.adapt.teaching import Teacher
 
             self._teacher = None  # before the next one comes: there may be no room for two
-            self._teacher = (work.kept.digest, Teacher(self.home, work.kept, self.lesson))
+            self._teacher = (work.kept.digest, Teacher(self.home, work.kept, self.lesson, self.style))
         return self._teacher[1]
 
 
-def school_of(home: Home, engine: "Engine", settings: LessonSettings = LessonSettings()) -> School:  # noqa: B008 - frozen
+def school_of(
+    home: Home, engine: "Engine", lesson: LessonSettings = LessonSettings(), style: StyleSettings = StyleSettings()  # noqa: B008 - frozen
+) -> School:  # fmt: skip
     """Teacher and gate of a home, whose facts go into its ledger."""
-    staff = Staff(home, Ledger(engine, home.keys).append, settings)
+    staff = Staff(home, Ledger(engine, home.keys).append, lesson, style)
     return School(staff.teach, staff.judge)
 
 

@@ -76,7 +76,11 @@ def _follow(home: "Home", engine: "Engine", settings: "Settings", stay: bool, at
     from ingle.cli.output import note
     from ingle.ledger.chain import Ledger
 
-    signals, sink, school = worker.Signals(), Ledger(engine, home.keys).append, school_of(home, engine, settings.learn.lesson)
+    signals, sink, school = (
+        worker.Signals(),
+        Ledger(engine, home.keys).append,
+        school_of(home, engine, settings.learn.lesson, settings.learn.style),
+    )
     if stay:
         worker.give_way()
     if attached:
@@ -95,7 +99,7 @@ def _together(home: "Home", engine: "Engine", settings: "Settings", model: str) 
     from ingle.ledger.chain import Ledger
 
     with home.lock(LOCK, note), Interrupt() as interrupt:
-        school, watch = school_of(home, engine, settings.learn.lesson), Watch(note, interrupt.asked)
+        school, watch = school_of(home, engine, settings.learn.lesson, settings.learn.style), Watch(note, interrupt.asked)
         learner = Learner(home, engine, school, Ledger(engine, home.keys).append, watch, settings.learn.ratings)
         learner.start()
         return Learned((*learn_once(learner).outcomes, *consolidate(learner, model).outcomes))
