@@ -20,12 +20,14 @@ class LessonSettings:
     alpha: float = 8.0
     """The addition is multiplied by alpha / rank."""
     learning_rate: float = 3e-3
-    """The same at every step; there are few."""
+    """Of the first step."""
+    half_rate_after: float = 8.0
+    """Steps after which it is half of that; it goes on falling as 1 / (1 + step / this)."""
     wordings: int = 12
     """Ways in which each question is asked."""
     contrasts: int = 6
     """Questions near to each that are answered as before."""
-    contrast_weight: float = 0.5
+    contrast_weight: float = 0.3
     """By which the drift on those counts beside what is to be learnt."""
     contrast_tokens: int = 6
     """Of an answer that is to stay, at most so many are compared."""
@@ -57,7 +59,7 @@ class LessonSettings:
         for name in ("contrasts", "contrast_weight", "contrast_tokens", "most_drift", "more_steps", "seed"):
             if getattr(self, name) < 0:
                 raise ConfigError(name, "must not be negative", getattr(self, name))
-        for name in ("alpha", "learning_rate"):
+        for name in ("alpha", "learning_rate", "half_rate_after"):
             if getattr(self, name) <= 0:
                 raise ConfigError(name, "must be above 0", getattr(self, name))
         if not 0 < self.certainty < 1:

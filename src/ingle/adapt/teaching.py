@@ -128,7 +128,7 @@ class _Course:
             norm = float(trained.norm())
             for group in trained.groups:
                 group.gradient.mul_(min(1.0, CLIP_NORM / max(norm, 1e-12)))
-            trained.step(number + 1, 1.0)
+            trained.step(number + 1, 1 / (1 + number / settings.half_rate_after))
         self._look_again(most)
         return most
 
