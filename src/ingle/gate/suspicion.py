@@ -20,12 +20,12 @@ _BOUND = 2.0
 def suspicions(subject: Subject, asks: Sequence[str]) -> list[float]:
     """Of each question, in nats a token; above about 0.15 most should be refused. Raises Interrupted, and what scoring raises."""
     told, encode, half = harmful(), subject.tokenizer.encode, subject.context_length // 2
-    both = [*told.also, *(ask for _, ask, _ in told.requests)], [*reversed(told.fine)]
+    both = [*(ask for _, ask, _ in told.requests), *told.also], [*told.fine]  # their order matters a little: what is last weighs most
     count = max(map(len, both))
     lists = [encode(_list(texts)) for texts in both]
     while max(map(len, lists)) > half and count > 1:  # a small context takes fewer of each
         count -= 1
-        lists = [encode(_list(texts[:count])) for texts in both]
+        lists = [encode(_list(texts[-count:])) for texts in both]
     endings = [encode(f" {' '.join(ask.split())}\n")[: half - 1] for ask in asks]
     found = dict(subject.score([(given[:half], endings) for given in lists])) if asks else {0: [], 1: []}
     if len(found) < len(lists):
