@@ -76,11 +76,17 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_settings_shown_are_known(page: Path) -> None:
+def test_settings_shown_are_known(page: Path, tmp_path: Path) -> None:
     import tomllib
 
     from ingle.cli.settings import Settings
     from ingle.core.config import from_table
+    from ingle.gate.policy import FILE, load_policy
+    from ingle.home.place import Home
 
     for code in re.findall(r"^```toml\n(.*?)^```", page.read_text("utf-8"), re.M | re.S):
-        from_table(Settings, tomllib.loads(code))
+        if page.name == "gate.md":  # its settings are those of policy.toml
+            (tmp_path / FILE).write_text(code, "utf-8")
+            load_policy(Home(tmp_path))
+        else:
+            from_table(Settings, tomllib.loads(code))
