@@ -75,9 +75,9 @@ class LessonSettings:
 class StyleSettings:
     """How ratings become a style: another low-rank addition of the same shape as a lesson's."""
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     """The same at every step."""
-    epochs: int = 6
+    epochs: int = 5
     """How often every rated answer is read."""
     batch_documents: int = 10
     """Rated answers a step."""

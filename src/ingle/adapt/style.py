@@ -5,16 +5,19 @@ stand, few as they are; and each rated answer, as a whole, is moved to its side 
 those that are on the wrong side still and lets go of those far on the right one. Differs from the source: the reference point z is the
 mean move of the rated answers themselves, not of mismatched ones, which would have to be read too.
 
-Of a long answer only the beginning counts: the style shows there, and where a short one ends.
+Where what is liked can be seen, disliked answers whose beginning has it lend that beginning (`adapt.forms`): thumbs up are rare where the
+model hardly ever writes what is liked. Of a long answer only the beginning counts: the style shows there, and where a short one ends.
 """
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ingle.adapt.forms import beginning, common_forms
 from ingle.adapt.pupil import LessonError, Pupil, Read
 from ingle.adapt.settings import StyleSettings
 from ingle.core.example import Example
@@ -42,6 +45,14 @@ def teach_style(pupil: Pupil, settings: StyleSettings, examples: Sequence[Exampl
         tensors = {name: values.astype(np.float16) for name, values in pupil.tensors().items()}
         right = course.right()
     return tensors, {"lesson": "style", "steps": steps, "right": right, "seconds": time.perf_counter() - began}
+
+
+def with_beginnings(examples: Sequence[Example]) -> list[Example]:
+    """The rated answers, and beside them, as liked ones, the beginnings of disliked ones that have the form of the liked (see `forms`)."""
+    texts = {side: [one.answer for one in examples if (one.rating > 0) is side] for side in (True, False)}
+    forms = common_forms(texts[True], texts[False])
+    begun = [(one, beginning(one.answer, forms)) for one in examples if one.rating < 0]
+    return [*examples, *(replace(one, answer=text, rating=1) for one, text in begun if text)]
 
 
 def _cut(document: Document, most: int) -> Document:
