@@ -71,8 +71,9 @@ class Staff:
         near = [ask for one in _spread(work.examples) for ask in contrasts(one.question, held + _NEAR_MISSES, self.lesson.seed)[held:]]
         unchanged = [Question(ask) for ask in dict.fromkeys(near)]
         return Probes(
-            tuple(learned[:_QUESTIONS]), tuple(unchanged[:_QUESTIONS]), lambda ask: bool((self.scope.score(ask, taught) >= ACTS).any())
-        )
+            tuple(learned[:_QUESTIONS]), tuple(unchanged[:_QUESTIONS]), lambda ask: bool((self.scope.score(ask, taught) >= ACTS).any()),
+            taught=tuple(Question(one.question, one.answer, one.before) for one in work.examples),
+        )  # fmt: skip
 
     def _teacher_of(self, work: Work) -> "Teacher":
         if self._teacher is None or self._teacher[0] != work.kept.digest:
