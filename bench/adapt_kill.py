@@ -43,7 +43,7 @@ EXAMPLES = """  python bench/adapt_kill.py
   python bench/adapt_kill.py --kills 5 --seed 7 --most-seconds 10
 """
 BROKEN = (OSError, HTTPException)
-LEARNER_S, SETTLE_S, ORPHAN_S = 120.0, 300.0, 30.0
+LEARNER_S, SETTLE_S, ORPHAN_S = 300.0, 900.0, 30.0
 """Within which a learner must be there again; must have got one further correction done when nobody kills it; must end after its server."""
 
 
