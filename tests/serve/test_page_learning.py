@@ -126,7 +126,7 @@ def test_a_correction_acts_is_learned_undone_and_refused(house: House, tab: Tab)
     expect(group(tab, "Now")).to_have_count(0)
     expect(tab.all(".loss circle.accepted")).to_have_count(1)
     [gate] = facts(house, "gate.accept")
-    expect(tab.page.get_by_role("img", name=f"to {gate['bits_after']:.3f} bits per byte")).to_be_visible()
+    expect(tab.page.get_by_role("img", name=f"the newest with {gate['bits_after']:.3f} bits per byte")).to_be_visible()
     tab.page.keyboard.press("Escape")
     expect(stated(tab)).to_contain_text("learned into the weights")
 

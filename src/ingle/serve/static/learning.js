@@ -47,12 +47,14 @@ export default {
               </g>
               <polyline class="life" :points="plot.line"></polyline>
               <g v-for="dot in plot.dots" :key="dot.key">
+                <line class="stem" :x1="dot.x" :x2="dot.x" :y1="dot.from" :y2="dot.y"></line>
                 <circle :class="dot.state" :cx="dot.x" :cy="dot.y" r="4"><title>{{ dot.said }}</title></circle>
               </g>
               <text class="axis" :x="plot.left" :y="plot.foot">{{ plot.first }}</text>
               <text class="axis end" :x="plot.right" :y="plot.foot">{{ plot.last }}</text>
             </svg>
-            <figcaption><span class="key begin">as it was</span><span class="key accepted">let in</span><span class="key refused">refused</span><span class="key undone">taken back</span></figcaption>
+            <figcaption><span class="key begin">the model</span><span class="key accepted">let in</span><span class="key refused">refused</span><span class="key undone">taken back</span>
+                <small>Each is measured as if it acted on every text. A lesson acts only near what it was taught.</small></figcaption>
           </figure>
           <p v-else class="empty">Nothing has been measured of {{ chart.model }} yet; every lesson adds a point.</p>
         </section>
@@ -115,7 +117,8 @@ export default {
       const { points } = this.chart;
       if (!points.length) return null;
       const begin = points[0].before ?? points[0].bits;
-      const every = [begin, ...points.map((point) => point.bits)];
+      const alone = points.map((point) => point.before ?? begin); // the model itself, without what was measured
+      const every = [...alone, ...points.map((point) => point.bits)];
       const least = begin * 0.01; // else the last digit would look like a disaster
       let [low, high] = [Math.min(...every), Math.max(...every)];
       const room = Math.max(least, (high - low) * 0.12);
@@ -124,19 +127,18 @@ export default {
       const x = (i) => LEFT + 10 + (points.length ? (i * (right - LEFT - 20)) / points.length : 0);
       const y = (bits) => TOP + ((high - bits) * (HIGH - TOP - BOTTOM)) / (high - low);
       const dots = points.map((point, i) => ({
-        key: point.at, state: point.state, x: x(i + 1), y: y(point.bits),
+        key: point.at, state: point.state, x: x(i + 1), y: y(point.bits), from: y(alone[i]),
         said: `${MAKERS[point.maker] ?? point.maker}, ${STATES[point.state]}: ${point.bits.toFixed(4)} bits per byte (${this.signed(point.rise)} %), ${this.when(point.at)}`,
       }));
       const stands = dots.filter((dot) => dot.state === "accepted");
-      const start = { key: "begin", state: "begin", x: x(0), y: y(begin), said: `as it was: ${begin.toFixed(4)} bits per byte` };
       const digits = high - low < 0.05 ? 3 : 2;
       const ticks = [0, 1, 2, 3].map((i) => low + ((i + 0.5) * (high - low)) / 4).map((bits) => ({ y: y(bits), text: bits.toFixed(digits) }));
-      const ends = stands.length ? points[dots.indexOf(stands.at(-1))].bits : begin;
+      const newest = stands.length ? `, the newest with ${points[dots.indexOf(stands.at(-1))].bits.toFixed(3)} bits per byte` : "";
       return {
-        box: `0 0 ${WIDE} ${HIGH}`, left: LEFT, right, foot: HIGH - 6, ticks, dots: [start, ...dots],
-        line: [start, ...stands].map((dot) => `${dot.x},${dot.y}`).join(" "),
+        box: `0 0 ${WIDE} ${HIGH}`, left: LEFT, right, foot: HIGH - 6, ticks, dots,
+        line: [`${x(0)},${y(begin)}`, ...dots.map((dot) => `${dot.x},${dot.from}`)].join(" "),
         first: this.day(points[0].at), last: points.length > 1 ? `${points.length} candidates, ${this.day(points.at(-1).at)}` : "1 candidate",
-        said: `Held-out loss of ${this.chart.model}: from ${begin.toFixed(3)} to ${ends.toFixed(3)} bits per byte; ${points.length} measured, ${stands.length} of them at work.`,
+        said: `Held-out loss of ${this.chart.model}: ${alone.at(-1).toFixed(3)} bits per byte; ${points.length} measured beside it, ${stands.length} of them at work${newest}.`,
       };
     },
   },
