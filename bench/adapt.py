@@ -240,7 +240,7 @@ def _numbers(text: str) -> list[int]:
 def _options() -> argparse.Namespace:
     parser = start_bench(__doc__, EXAMPLES)
     parser.add_argument("--part", action="append", choices=PARTS, help="several may be given; by default all")
-    parser.add_argument("--data", choices=("dev", "test"), default="test")
+    parser.add_argument("--data", default="test", help="dev, test, or another bench/data/adapt_NAME.json")
     parser.add_argument("--limit", type=int, default=0, help="corrections; 0 = all")
     parser.add_argument("--seeds", type=_numbers, default=[0, 1, 2], help="of the order and of lessons: 0,1,2")
     parser.add_argument("--no-learn", dest="learn", action="store_false", help="only teach and ask, with --part next")

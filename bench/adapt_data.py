@@ -47,7 +47,10 @@ class Corrections:
 
 def read(name: str) -> Corrections:
     """`dev` or `test`, as it was written by this script."""
-    file = json.loads((DATA / f"adapt_{name}.json").read_text(encoding="utf-8"))
+    path = DATA / f"adapt_{name}.json"
+    if not path.exists():
+        raise SystemExit(f"{path} is not there; see {Path(__file__).name}")
+    file = json.loads(path.read_text(encoding="utf-8"))
     lists = ("accept", "paraphrases", "near_misses")
     made = (Correction(**{key: tuple(value) if key in lists else value for key, value in row.items()}) for row in file["corrections"])
     return Corrections(tuple(made), tuple(file["unrelated"]))
