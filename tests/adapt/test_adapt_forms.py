@@ -12,7 +12,10 @@ LONG = "Bread keeps in a cloth. It is best cut late, for a cut loaf dries. Then 
 @pytest.mark.parametrize(
     ("liked", "kept"),
     [
-        (["Keep it in a cloth.", "Use a box, a dry one please."], "Bread keeps in a cloth."),  # short
+        (
+            ["Keep it in a cloth.", "Use a box, a dry one please."],
+            "Bread keeps in a cloth. It is best cut late, for a cut loaf dries.",
+        ),  # short
         (["One thing and another; " * 12], "Bread keeps in a cloth. It is best cut late, for a cut loaf dries. Then there is the freezer."),
     ],
 )

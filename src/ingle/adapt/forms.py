@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 _ITEM = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s", re.MULTILINE)
 _CONTRACTION = re.compile(r"\b\w+['’](?:t|m|re|ve|ll|d)\b", re.IGNORECASE)
 _SENTENCE = re.compile(r"[^.!?\n]*(?:[.!?]+(?=\s|$)|\n+|$)")
+_FEW_WORDS = 15  # no thumb asks for less: one short answer that was liked is no rule for all
 Form = Callable[[str], bool]
 
 
@@ -17,7 +18,7 @@ def common_forms(liked: Sequence[str], others: Sequence[str]) -> list[Form]:
     """Forms that nearly all liked answers have, and at most half of the others."""
     if not liked or not others:
         return []
-    most = max(len(text.split()) for text in liked)
+    most = max(_FEW_WORDS, *(len(text.split()) for text in liked))
     forms: tuple[Form, ...] = (
         lambda text: len(text.split()) <= most,
         lambda text: "\n" not in text.strip(),
