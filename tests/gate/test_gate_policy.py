@@ -34,7 +34,7 @@ def test_every_file_is_a_check_and_says_what_each_limit_means() -> None:
 def test_what_is_nearer_wins(empty_home: Home) -> None:
     usual = Policy()
     assert usual.limits("tune", "bits").most_rise_percent == 15.0
-    assert usual.limits("lesson", "bits").most_rise_percent == find_check("bits").Limits().most_rise_percent
+    assert usual.limits("style", "bits").most_rise_percent == find_check("bits").Limits().most_rise_percent
     (empty_home.root / FILE).write_text("[bits]\nmost_rise_percent = 3\n[tune.bits]\nmost_rise_percent = 4.5\n[safety]\non = false\n")
     policy = load_policy(empty_home)
     assert [policy.limits(maker, "bits").most_rise_percent for maker in ("lesson", "tune")] == [3.0, 4.5]
