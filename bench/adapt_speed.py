@@ -1,9 +1,9 @@
 """What learning takes while a client chats, and what the client notices of it.
 
 A server answers one client, which asks one question after another, answers of 96 tokens, while the learner's worker stands by. The client's
-tokens per second are taken alone, then while corrections come in (each when the one before is learned), then alone again. A correction
-goes the way of the page: the answer is kept, and `POST /v1/feedback` names it. Its seconds are from the server's receipt to the row
-that says `learned`; the learner's own, from the ledger, stand beside them.
+tokens per second are taken alone, then while corrections come in (each when the one before is learned), and alone again after every five,
+so that a machine that drifts shows. A correction goes the way of the page: the answer is kept, and `POST /v1/feedback` names it. Its
+seconds are from the server's receipt to the row that says `learned`; the learner's own, from the ledger, stand beside them.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from ingle.ledger.chain import Ledger
 from ingle.serve.rooms import open_rooms
 from servers import Server, say, start_ingle, stopping
 
-ANSWER_TOKENS, ALONE_S, LOOK_S = 96, 40.0, 0.1
+ANSWER_TOKENS, ALONE_S, ALONE_EVERY, LOOK_S = 96, 30.0, 5, 0.1
 DEADLINE_S = 300.0
 OVER: tuple[State, ...] = ("learned", "refused", "kept", "superseded", "undone")
 
@@ -113,6 +113,7 @@ async def _measure(server: Server, home: Any, todo: list[Correction], log: Log) 
     chat, engine = Chat(server), open_rooms(home)
     client = asyncio.create_task(chat.go_on())
     try:
+        seen = _next_fact(Ledger(engine, home.keys), -1, 0.0)[0]
         await _alone(client, chat, log, 0)
         for number, one in enumerate(todo, 1):
             id_ = await asyncio.to_thread(correct, server, one)
@@ -127,7 +128,7 @@ async def _measure(server: Server, home: Any, todo: list[Correction], log: Log) 
                     client.result()
                 state = (await asyncio.to_thread(get_example, engine, OWNER, id_)).state
             ended = time.perf_counter()
-            facts = await asyncio.to_thread(_last_fact, Ledger(engine, home.keys))
+            seen, facts = await asyncio.to_thread(_next_fact, Ledger(engine, home.keys), seen)
             firsts = chat.first_s[sum(first < began for first, _, _ in chat.answers) :]
             log.put(
                 "speed",
@@ -139,7 +140,8 @@ async def _measure(server: Server, home: Any, todo: list[Correction], log: Log) 
                 first_s=firsts,
             )
             say(f"{number} of {len(todo)}: {one.id} {state} after {ended - began:.1f} s; {len(chat.answers)} answers")
-        await _alone(client, chat, log, len(todo))
+            if number % ALONE_EVERY == 0 or number == len(todo):
+                await _alone(client, chat, log, number)
     finally:
         client.cancel()
         await asyncio.gather(client, return_exceptions=True)
@@ -155,8 +157,12 @@ async def _alone(client: "asyncio.Task[None]", chat: Chat, log: Log, after: int)
     log.put("alone", f"{time.time_ns()}", after=after, rates=rates, first_s=chat.first_s[before + 1 :])
 
 
-def _last_fact(ledger: Ledger) -> dict[str, Any]:
-    """Of the last lesson that was let in or refused."""
-    rows = [next(iter(ledger.read(kind=kind)), None) for kind in ("lesson.accept", "lesson.refuse")]
-    found = max((row for row in rows if row is not None), key=lambda row: row.seq, default=None)
-    return {} if found is None else dict(found.values)
+def _next_fact(ledger: Ledger, seen: int, most_s: float = 10.0) -> tuple[int, dict[str, Any]]:
+    """(its number, its values) of the first lesson that was let in or refused after fact number `seen`: it follows the row by a moment."""
+    until = time.perf_counter() + most_s
+    while True:
+        found = [row for kind in ("lesson.accept", "lesson.refuse") for row in ledger.read(kind, last=1) if row.seq > seen]
+        if found or time.perf_counter() >= until:
+            last = max(found, key=lambda row: row.seq, default=None)
+            return (seen, {}) if last is None else (last.seq, dict(last.values))
+        time.sleep(LOOK_S)
