@@ -94,7 +94,7 @@ def test_an_answer_grows_and_leaves_its_fact(house: House, tab: Open) -> None:
         page.page.wait_for_timeout(20)
     assert len(lengths) > 3, "it came at once"
     assert re.search(
-        r"^\d+ tokens/s · 40 tokens · .*first after \d+\.\d\d s · smollm2 [0-9a-f]{8} · event \d+ · ended at the limit of 40 tokens$",
+        r"^\d+ tokens/s · 40 tokens · .*first after \d+\.\d\d s · .*J · smollm2 [0-9a-f]{8} · event \d+ · ended at the limit of 40 tokens$",
         page.line,
     )
     question, answer = house.turns(page.conversation)

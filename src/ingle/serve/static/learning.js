@@ -147,7 +147,9 @@ export default {
   },
   methods: {
     open() {
-      if (!this.$refs.box.open) this.$refs.box.showModal();
+      if (this.$refs.box.open) return;
+      this.$refs.box.showModal();
+      this.$refs.box.scrollTop = 0;
     },
     closed() {
       this.editing = "";
