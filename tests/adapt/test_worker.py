@@ -160,6 +160,20 @@ def test_a_server_has_a_learner_when_there_is_something_to_learn_and_another_whe
     assert supervisor.process_id is None
 
 
+@posix
+def test_a_learner_that_dies_again_and_again_is_waited_for_longer_each_time(school_house: House) -> None:
+    house, said = school_house, list[str]()
+    dies = [sys.executable, "-c", "raise SystemExit(3)"]
+    supervisor = Supervisor(house.home, lambda: open_rooms(house.home), dies, LearnSettings(), lambda: 0, said.append)
+    supervisor.start()
+    try:
+        house.teach(QUESTIONS[0], ANSWERS[0])
+        wait_until(lambda: len(said) >= 2, "two deaths")
+    finally:
+        supervisor.close()
+    assert [line.split(" in ")[1].split(" at ")[0] for line in said[:2]] == ["1 s", "2 s"]
+
+
 def test_settings_that_mean_nothing_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"learn\.beside"):
         LearnSettings(beside=-1)

@@ -95,7 +95,7 @@ class Supervisor:
             self._process = subprocess.Popen(
                 list(self.command), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env={**os.environ, **place}
             )
-            self.starts, self._held = self.starts + 1, False
+            self.starts, self._held, self._began = self.starts + 1, False, time.monotonic()
 
     def _pending(self, engine: "Engine") -> bool:
         """Whether there is anything to learn, or something that a learner was at when it died."""
