@@ -131,7 +131,7 @@ export default {
         said: `${MAKERS[point.maker] ?? point.maker}, ${STATES[point.state]}: ${point.bits.toFixed(4)} bits per byte (${this.signed(point.rise)} %), ${this.when(point.at)}`,
       }));
       const stands = dots.filter((dot) => dot.state === "accepted");
-      const digits = high - low < 0.05 ? 3 : 2;
+      const digits = high - low < 0.08 ? 3 : 2;
       const ticks = [0, 1, 2, 3].map((i) => low + ((i + 0.5) * (high - low)) / 4).map((bits) => ({ y: y(bits), text: bits.toFixed(digits) }));
       const newest = stands.length ? `, the newest with ${points[dots.indexOf(stands.at(-1))].bits.toFixed(3)} bits per byte` : "";
       return {
