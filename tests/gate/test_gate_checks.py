@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ingle.core.message import Request
-from ingle.gate.checks import learned, safety
+from ingle.gate.checks import learned, safety, sense
 from ingle.gate.checks.learned import says
 from ingle.gate.probes import Probes, Question, general_questions, general_texts, harmful
 from ingle.gate.suspicion import refuses, suspicions
@@ -112,3 +112,19 @@ def test_learned_is_measured_by_free_answers(gate_home: Home, make: Make) -> Non
     found = [learned.check(one, limits) for one in (right, wrong)]
     assert [one and one.reports[0].value for one in found] == [1.0, 0.0]
     assert learned.check(trial, limits) is None
+
+
+def test_answers_that_could_stand_under_any_question_make_no_sense(gate_home: Home, make: Make) -> None:
+    kept, limits = get_kept(gate_home, "tiny"), sense.Limits(max_tokens=8)
+    same = sense.check(Trial(gate_home, kept, make("x")), limits)
+    assert same is not None and same.passed and same.reports[0].value > 0 and same.reports[0].n == len(general_questions())
+    trial = Trial(gate_home, kept, make("x"))
+    real = trial.incumbent
+    nice = Subject(
+        "nice", "nice", real.context_length, real.tokenizer, real.score, lambda asked: ((i, "How nice!") for i in range(len(asked)))
+    )
+    trial.__dict__["challenger"] = nice
+    finding = sense.check(trial, limits)
+    assert finding is not None and not finding.passed
+    assert finding.reports[0].value == pytest.approx(0, abs=1e-6), "the same answer to all belongs to none"
+    assert sense.check(Trial(gate_home, kept, make("x"), Probes(acts=lambda _: False)), limits) is None

@@ -1,0 +1,77 @@
+"""Whether its answers still belong to their questions: a style that says the same nice thing to everybody is none.
+
+The candidate answers questions that have nothing to do with what it learned. The incumbent then says how much likelier each of these
+answers is after its own question than after two of the others, in nats a token (pointwise mutual information). However it is worded, an
+answer that could stand under any question has none.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ingle.core.digest import digest_json
+from ingle.core.errors import ConfigError
+from ingle.core.report import Report
+from ingle.gate.finding import Finding
+from ingle.gate.probes import general_questions
+from ingle.gate.trial import Trial
+from ingle.measure.intervals import bootstrap
+from ingle.measure.subject import Task
+
+_OTHERS = 2
+"""Questions that each answer is held against beside its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much of its sense an answer may lose."""
+
+    on: bool = True
+    """Whether this is asked."""
+    least_share: float = 0.5
+    """Least part of what the incumbent's own answers share with their questions."""
+    max_tokens: int = 32
+    """Most tokens of an answer."""
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise ConfigError("policy sense.max_tokens", "must be at least 1", self.max_tokens)
+
+
+# A model that was tuned to one task answers everything in its manner, as it should; a hybrid is held to its texts.
+USUAL: Mapping[str, Mapping[str, Any]] = {"tune": {"on": False}, "import": {"on": False}, "hybridize": {"on": False}}
+
+
+def check(trial: Trial, limits: Limits) -> Finding | None:
+    """See `gate.check.Check`; does not apply to candidates that act near their own questions only."""
+    questions = [question for question in general_questions() if trial.probes.acts(question.ask)]
+    if len(questions) <= _OTHERS:
+        return None
+    model, n = trial.incumbent_model, len(questions)
+    prompts = [model.encode(question.request(limits.max_tokens)) for question in questions]
+    before, after = (
+        _belonging(trial, prompts, trial.answers(subject, questions, limits.max_tokens)) for subject in (trial.incumbent, trial.challenger)
+    )
+    usual, now = float(before.mean()), float(after.mean())
+    spread = bootstrap(np.stack([after, np.ones(n)], axis=1))
+    digest, asked = trial.challenger.digest, digest_json([question.ask for question in questions])
+    report = Report("belonging", now, "nats/token", spread.low, spread.high, n, digest, asked, spread.method, 0)
+    least = limits.least_share * usual
+    reason = (
+        f"its answers to {n} other questions are {now:.2f} nats a token likelier after their own question than after another one "
+        f"({usual:.2f} before; at least {least:.2f} it must be)"
+    )
+    return Finding("sense", now >= least, reason, (report,), asdict(limits))
+
+
+def _belonging(trial: Trial, prompts: Sequence[Sequence[int]], answers: Sequence[str]) -> Any:
+    """float64 [answers]: nats a token by which the incumbent finds each likelier after its own prompt than after two others; 0 for none."""
+    encoded, n = [trial.incumbent_model.tokenizer.encode(answer) for answer in answers], len(prompts)
+    places = [(number, (number + step) % n) for number, ids in enumerate(encoded) if ids for step in range(_OTHERS + 1)]
+    tasks: list[Task] = [(prompts[asked], [encoded[number]]) for number, asked in places]
+    found = np.zeros((n, n))
+    for at, [nats] in trial.incumbent.score(tasks):
+        found[places[at]] = nats.mean()
+    return np.array([row[i] - np.mean([row[(i + step) % n] for step in range(1, _OTHERS + 1)]) for i, row in enumerate(found)])
