@@ -79,7 +79,7 @@ FORMULAS: dict[str, Callable[[Array, Array, dict[str, Array]], tuple[Array, Arra
 
 
 def test_every_kind_that_merges_has_its_formula() -> None:
-    assert {*FORMULAS, "layers"} == set(MERGED)  # test_hybrid.py has that one
+    assert {*FORMULAS, "layers", "quantised"} == set(MERGED)  # test_hybrid.py and tests/compress have these two
     assert set(MERGED) < set(KINDS)
 
 

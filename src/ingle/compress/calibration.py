@@ -1,0 +1,166 @@
+"""What a model sees: texts that the project fetches, read layer by layer, and what comes to each linear on the way.
+
+A layer is judged by its inputs X [T, K] over all texts, and all that is needed of them is H = Xᵀ X / T: the squared error of a changed
+linear, per token, is tr(ΔW H ΔWᵀ). Layers are read in turn, so one layer's inputs come from those before it as they have become: what
+these lost can be made up for (arXiv 2210.17323). A second stream, of the original, says what it was: drift = (X₀ − X)ᵀ X / T, and what is
+missing by now in the residual stream that the linear's output is added to.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ingle.core.errors import ConfigError
+from ingle.home.fetch import Progress
+from ingle.home.fetch import silent as silent_fetch
+from ingle.home.place import Home
+from ingle.measure.items import Text
+from ingle.measure.suites import find_suite, training_rows
+from ingle.model.module import CausalLM, Layer
+from ingle.model.tokenizer import Tokenizer
+
+SUITES = ("xsum-bits", "wiki-bits")
+"""Their training parts are read; what is measured on is never among it."""
+STAGES = (
+    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    ("self_attn.o_proj",),
+    ("mlp.gate_proj", "mlp.up_proj"),
+    ("mlp.down_proj",),
+)
+"""A layer's linears in the order in which they act. Those of one stage have the same input."""
+_ADDED_TO = {"self_attn.o_proj": "input_layernorm", "mlp.down_proj": "post_attention_layernorm"}
+"""Linears whose output goes into the residual stream, and what reads the stream as it was before."""
+Tell = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationSettings:
+    """What a model is shown."""
+
+    documents: int = 64
+    """Rows of text. More make what is fitted to them hold for other texts too, and take longer."""
+    tokens: int = 1024
+    """Of each row."""
+    batch: int = 8
+    """Rows read at once; more need more memory, and nothing else changes."""
+    seed: int = 0
+    """Draws the order of the texts."""
+
+    def __post_init__(self) -> None:
+        for name in ("documents", "tokens", "batch"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"calibration.{name}", "must be at least 1", getattr(self, name))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inputs:
+    """What came to a linear [N, K], over all tokens."""
+
+    tokens: int
+    """How many they were."""
+    hessian: Tensor
+    """float64 [K, K]: H = Xᵀ X / T. The root mean square of each input is the root of its diagonal."""
+    drift: Tensor | None = None
+    """float64 [K, K]: (X₀ − X)ᵀ X / T, X₀ what would come in the original; None without a second stream."""
+    residual: Tensor | None = None
+    """float64 [N, K]: (S₀ − S)ᵀ X / T, S the residual stream that the output is added to; None for other linears."""
+
+
+class Stream:
+    """Hidden states of all rows on their way through the layers, float32 [rows, tokens, hidden]."""
+
+    def __init__(self, module: CausalLM, rows: Tensor, batch: int = 8) -> None:
+        """`rows`: token ids, int64 [rows, tokens]."""
+        self._batch = batch
+        with torch.no_grad():
+            self.states = module.model.embed_tokens(rows)
+            self._angles = module.angles(torch.arange(rows.shape[1], dtype=torch.float32), self.states.dtype)
+
+    def inputs(self, layer: Layer, linears: Sequence[str], beside: "tuple[Stream, Layer] | None" = None) -> dict[str, Inputs]:
+        """What comes to some of a layer's linears, by name (`mlp.down_proj`), from the states as they are.
+
+        `beside`: the original's stream and the same layer of it, for the drift.
+        """
+        shared = {name: next(stage for stage in STAGES if name in stage)[0] for name in linears}
+        first, sums = tuple(dict.fromkeys(shared.values())), dict[tuple[str, str], Tensor]()
+
+        def add(name: str, what: str, product: Tensor) -> None:
+            sums[name, what] = sums[name, what] + product if (name, what) in sums else product.double()
+
+        for at in range(0, len(self.states), self._batch):
+            got = self._caught(layer, first, at, beside is not None)
+            theirs = beside[0]._caught(beside[1], first, at, True) if beside is not None else {}
+            for name in first:
+                x = got[name]
+                add(name, "hessian", x.T @ x)
+                if theirs:
+                    add(name, "drift", (theirs[name] - x).T @ x)
+                if theirs and (added_to := _ADDED_TO.get(name)):
+                    add(name, "residual", (theirs[added_to] - got[added_to]).T @ x)
+        tokens = self.states.shape[0] * self.states.shape[1]
+        scaled = {key: total / tokens for key, total in sums.items()}
+        made = {
+            name: Inputs(tokens, scaled[name, "hessian"], *(scaled.get((name, what)) for what in ("drift", "residual"))) for name in first
+        }
+        return {name: made[leader] for name, leader in shared.items()}
+
+    @torch.no_grad()
+    def advance(self, layer: Layer) -> None:
+        """Moves all states through a layer."""
+        for at in range(0, len(self.states), self._batch):
+            chosen = slice(at, at + self._batch)
+            self.states[chosen] = layer(self.states[chosen], *self._angles, None)
+
+    @torch.no_grad()
+    def _caught(self, layer: Layer, linears: Sequence[str], at: int, residual: bool) -> dict[str, Tensor]:
+        """The inputs [tokens, K] of linears for the rows of one batch, with `residual` those of the norms in `_ADDED_TO` too. Nothing
+        behind the last of them is computed.
+        """
+        wanted = (*linears, *(_ADDED_TO[name] for name in linears if residual and name in _ADDED_TO))
+        caught: dict[str, Tensor] = {}
+
+        def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+            def catch(_module: nn.Module, given: tuple[Tensor, ...]) -> None:
+                caught[name] = given[0].flatten(0, -2)
+                if len(caught) == len(wanted):
+                    raise _Enough
+
+            return catch
+
+        hooks = [layer.get_submodule(name).register_forward_pre_hook(hook(name)) for name in wanted]
+        try:
+            layer(self.states[at : at + self._batch], *self._angles, None)
+        except _Enough:
+            pass
+        finally:
+            for one in hooks:
+                one.remove()
+        return caught
+
+
+class _Enough(Exception):
+    """All that was asked for has been seen."""
+
+
+def read_texts(home: Home, progress: Progress = silent_fetch) -> list[Text]:
+    """The training parts of the suites of texts. Raises what fetching them raises."""
+    return [
+        Text(f"{name} {row['id']}", row["id"], row["text"]) for name in SUITES for row in training_rows(find_suite(name), home, progress)
+    ]
+
+
+def make_rows(tokenizer: Tokenizer, texts: Sequence[Text], settings: CalibrationSettings, context_length: int) -> Tensor:
+    """Token ids int64 [documents, tokens]: the texts on end in a drawn order, cut into rows. Raises ConfigError if they don't suffice."""
+    tokens = min(settings.tokens, context_length)
+    wanted, ids = settings.documents * tokens, list[int]()
+    for text in random.Random(settings.seed).sample(list(texts), len(texts)):
+        if len(ids) >= wanted:
+            break
+        ids += tokenizer.encode(f"{text.text}\n\n")
+    if len(ids) < wanted:
+        cure = f"Ask for fewer: calibration.documents={len(ids) // tokens}." if len(ids) >= tokens else "Give longer texts."
+        raise ConfigError("calibration", f"needs {wanted:,} tokens of text", f"{len(ids):,}", cure)
+    return torch.tensor(ids[:wanted], dtype=torch.int64).view(settings.documents, tokens)

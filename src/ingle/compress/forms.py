@@ -1,0 +1,183 @@
+"""The forms that weights can take, as GGUF's blocks, which the kernels serve without loss and llama.cpp reads.
+
+| form | block of 32 columns | a weight is | bits a weight, as stored |
+|---|---|---|---|
+| int8 | Q8_0: float16 scale, 32 signed bytes | scale · q, −127 … 127 | 8.5 |
+| int4 | Q4_1: float16 scale and minimum, 32 codes | scale · q + minimum, 0 … 15 | 5 |
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ingle.core.errors import ConfigError
+
+GROUP = 32
+"""Columns that share a scale."""
+_LARGEST = 65504.0  # of float16
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How weights are written down."""
+
+    name: str
+    kind: str
+    """GGML's name."""
+    bits: int
+    low: int
+    high: int
+    """The codes are low … high."""
+    has_minimum: bool
+    block_bytes: int
+    """Of `GROUP` columns."""
+
+    @property
+    def stored_bits(self) -> float:
+        """Bits a weight takes, scales and minima included."""
+        return 8 * self.block_bytes / GROUP
+
+
+FORMS = {form.name: form for form in (Form("int8", "Q8_0", 8, -127, 127, False, 34), Form("int4", "Q4_1", 4, 0, 15, True, 20))}
+"""By name."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grid:
+    """What weights can become: per row and group a scale and a minimum, float32 [N, K/32], each a float16's value."""
+
+    form: Form
+    scale: Tensor
+    minimum: Tensor
+
+    def codes(self, weight: Tensor) -> Tensor:
+        """The nearest codes of float32 [N, K], as float32."""
+        groups = grouped(weight)
+        q = ((groups - self.minimum[..., None]) / _divisor(self.scale)[..., None]).round()
+        return q.clamp(self.form.low, self.form.high).flatten(1)
+
+    def values(self, codes: Tensor) -> Tensor:
+        """The weights that codes [N, K] stand for."""
+        return (grouped(codes) * self.scale[..., None] + self.minimum[..., None]).flatten(1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Quantised:
+    """A matrix on a grid."""
+
+    grid: Grid
+    codes: Tensor
+    """float32 [N, K], whole numbers."""
+
+    @property
+    def values(self) -> Tensor:
+        """float32 [N, K], to the bit what is served."""
+        return self.grid.values(self.codes)
+
+    def blocks(self) -> npt.NDArray[np.uint8]:
+        """As GGUF holds it: [N, K/32 · block_bytes]."""
+        codes = grouped(self.codes).to(torch.int16).numpy()
+        planes = [_halves(self.grid.scale)]
+        if self.grid.form.has_minimum:
+            planes.append(_halves(self.grid.minimum))
+        if self.grid.form.bits == 4:  # the first 16 codes are low halves of bytes, the others high ones
+            packed: npt.NDArray[Any] = (codes[..., :16] | codes[..., 16:] << 4).astype(np.uint8)
+        else:
+            packed = codes.astype(np.int8).view(np.uint8)
+        return np.concatenate([*planes, packed], axis=2).reshape(len(codes), -1)
+
+
+def find_form(name: str) -> Form:
+    """The form of that name. Raises ConfigError."""
+    if name not in FORMS:
+        raise ConfigError("form", f"must be one of {', '.join(FORMS)}", name)
+    return FORMS[name]
+
+
+def plain_grid(form: Form, weight: Tensor) -> Grid:
+    """From the smallest to the largest of each group; without a minimum, from −max |w| to max |w|. float32 [N, K], K a multiple of 32."""
+    groups = grouped(weight)
+    if not form.has_minimum:
+        return exact_grid(form, groups.abs().amax(2) / form.high, torch.zeros_like(groups[..., 0]))
+    low = as_half(groups.amin(2))
+    return exact_grid(form, (groups.amax(2) - low) / form.high, low)
+
+
+def exact_grid(form: Form, scale: Tensor, minimum: Tensor) -> Grid:
+    """A grid of the nearest float16."""
+    return Grid(form, as_half(scale), as_half(minimum))
+
+
+def as_half(values: Tensor) -> Tensor:
+    """float32 of the nearest float16, never infinite."""
+    return values.float().clamp(-_LARGEST, _LARGEST).half().float()
+
+
+def fits(shape: tuple[int, ...]) -> bool:
+    """Whether a matrix can be written in blocks: otherwise it stays as it is."""
+    return len(shape) == 2 and shape[1] % GROUP == 0
+
+
+def best_grid(form: Form, weight: Tensor, importance: Tensor | None = None, rounds: int = 3) -> Grid:
+    """The grid with the least squared error, each column weighed by `importance` [K]; every group is cut at several places at both ends.
+
+    After each cut, scale and minimum are fitted to the codes by least squares, `rounds` times (as llama.cpp's `make_qkx2_quants` does).
+    """
+    plain = plain_grid(form, weight)
+    weighed = torch.ones(1, weight.shape[1]) if importance is None else importance.float().clamp(min=1e-12)[None]
+    sums = _Sums(form, grouped(weight), grouped(weighed))
+    best, least = plain, sums.fit(plain)[0]
+    span = plain.scale * (form.high - form.low)
+    for low in _CUTS if form.has_minimum else (0.0,):
+        for high in _CUTS:
+            kept = 1 - low - high if form.has_minimum else 1 - high
+            grid = exact_grid(form, plain.scale * kept, plain.minimum + low * span if form.has_minimum else plain.minimum)
+            for _ in range(rounds + 1):
+                errors, fitted = sums.fit(grid)
+                won = errors < least
+                scale, minimum = torch.where(won, grid.scale, best.scale), torch.where(won, grid.minimum, best.minimum)
+                best, least, grid = Grid(form, scale, minimum), torch.where(won, errors, least), fitted
+    return best
+
+
+_CUTS = (0.0, 0.08, 0.16)
+"""Shares of a group's range that are cut off at one end."""
+
+
+class _Sums:
+    """Groups [N, G, 32] and the weight of each column, [1, G, 32]: what is the same for every grid."""
+
+    def __init__(self, form: Form, groups: Tensor, weighed: Tensor) -> None:
+        self._form, self._groups, self._weighed = form, groups, weighed
+        self._w = groups * weighed
+        self._total, self._w1, self._ww = weighed.sum(2), self._w.sum(2), (self._w * groups).sum(2)
+
+    def fit(self, grid: Grid) -> tuple[Tensor, Grid]:
+        """The squared error of each group, [N, G], with the nearest codes; and the grid that fits these codes best."""
+        q = grouped(grid.codes(self._groups.flatten(1)))
+        qw, weighed_q = (q * self._w).sum(2), q * self._weighed
+        qq, q1, s, m = (weighed_q * q).sum(2), weighed_q.sum(2), grid.scale, grid.minimum
+        errors = self._ww - 2 * (s * qw + m * self._w1) + s * s * qq + 2 * s * m * q1 + m * m * self._total
+        if not self._form.has_minimum:
+            return errors, exact_grid(self._form, qw / _divisor(qq), m)
+        determinant = self._total * qq - q1 * q1
+        sound = determinant > 1e-6 * self._total * qq
+        scale = torch.where(sound, (self._total * qw - q1 * self._w1) / torch.where(sound, determinant, 1), s)
+        return errors, exact_grid(self._form, scale, (self._w1 - scale * q1) / self._total)
+
+
+def grouped(matrix: Tensor) -> Tensor:
+    """[N, K] → [N, K/32, 32]."""
+    return matrix.reshape(len(matrix), -1, GROUP)
+
+
+def _divisor(scale: Tensor) -> Tensor:
+    return torch.where(scale != 0, scale, 1)
+
+
+def _halves(plane: Tensor) -> npt.NDArray[np.uint8]:
+    return plane.half().numpy()[..., None].view(np.uint8)
