@@ -29,7 +29,7 @@ LESSON = "lesson"
 """Stands in the origin of a delta that the learner made for one user (home/lessons.py): no name leads to it, and nobody is offered it."""
 LOCK = "kept"
 """Held while something becomes, or ceases to be, part of what is kept."""
-_DTYPES = {"float32": "F32", "float16": "F16"}  # NumPy's name → safetensors'
+_DTYPES = {"float32": "F32", "float16": "F16", "uint8": "U8"}  # NumPy's name → safetensors'
 _CURE = "Remove the delta, and make it anew."
 
 
@@ -100,14 +100,14 @@ def refuse_taken_delta(home: Home, name: str, base_digest: str, digest: str = ""
 
 
 def check_tensors(name: str, tensors: "Mapping[str, npt.NDArray[Any]]") -> None:
-    """Raises DeltaError for no tensors, numbers that are not finite, or other types than float32 and float16."""
+    """Raises DeltaError for no tensors, numbers that are not finite, or other types than float32, float16 and uint8."""
     import numpy as np
 
     if not tensors:
         raise DeltaError(f"delta {name}", "must hold at least one tensor", "none")
     for key, value in tensors.items():
         if str(value.dtype) not in _DTYPES:
-            raise DeltaError(f"delta {name}, {key}", "must be float32 or float16", value.dtype)
+            raise DeltaError(f"delta {name}, {key}", "must be float32, float16 or uint8", value.dtype)
         if not np.isfinite(value).all():
             raise DeltaError(f"delta {name}, {key}", "must hold finite numbers", "NaN or infinity", "Train with a lower learning rate.")
 
