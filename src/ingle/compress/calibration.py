@@ -1,0 +1,152 @@
+"""What a model sees: texts that the project fetches, read layer by layer, and what comes to each linear on the way.
+
+A layer is judged by its inputs X [T, K] over all texts, and all that is needed of them is H = Xᵀ X / T: the squared error of a changed
+linear, per token, is tr(ΔW H ΔWᵀ). Layers are read in turn, so one layer's inputs come from those before it as they have become: what
+these lost can be made up for (arXiv 2210.17323). A second stream, of the original, says what it was: drift = (X₀ − X)ᵀ X / T.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ingle.core.errors import ConfigError
+from ingle.home.fetch import Progress
+from ingle.home.fetch import silent as silent_fetch
+from ingle.home.place import Home
+from ingle.measure.items import Text
+from ingle.measure.suites import find_suite, training_rows
+from ingle.model.module import CausalLM, Layer
+from ingle.model.tokenizer import Tokenizer
+
+SUITES = ("xsum-bits", "wiki-bits")
+"""Their training parts are read; what is measured on is never among it."""
+STAGES = (
+    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    ("self_attn.o_proj",),
+    ("mlp.gate_proj", "mlp.up_proj"),
+    ("mlp.down_proj",),
+)
+"""A layer's linears in the order in which they act. Those of one stage have the same input."""
+Tell = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationSettings:
+    """What a model is shown."""
+
+    documents: int = 64
+    """Rows of text. More make what is fitted to them hold for other texts too, and take longer."""
+    tokens: int = 1024
+    """Of each row."""
+    batch: int = 8
+    """Rows read at once; more need more memory, and nothing else changes."""
+    seed: int = 0
+    """Draws the order of the texts."""
+
+    def __post_init__(self) -> None:
+        for name in ("documents", "tokens", "batch"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"calibration.{name}", "must be at least 1", getattr(self, name))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inputs:
+    """What came to a linear [N, K], over all tokens."""
+
+    tokens: int
+    """How many they were."""
+    hessian: Tensor
+    """float64 [K, K]: H = Xᵀ X / T. The root mean square of each input is the root of its diagonal."""
+    drift: Tensor | None = None
+    """float64 [K, K]: (X₀ − X)ᵀ X / T, X₀ what would come in the original; None without a second stream."""
+
+
+class Stream:
+    """Hidden states of all rows on their way through the layers, float32 [rows, tokens, hidden]."""
+
+    def __init__(self, module: CausalLM, rows: Tensor, batch: int = 8) -> None:
+        """`rows`: token ids, int64 [rows, tokens]."""
+        self._batch = batch
+        with torch.no_grad():
+            self.states = module.model.embed_tokens(rows)
+            self._angles = module.angles(torch.arange(rows.shape[1], dtype=torch.float32), self.states.dtype)
+
+    def inputs(self, layer: Layer, linears: Sequence[str], beside: "tuple[Stream, Layer] | None" = None) -> dict[str, Inputs]:
+        """What comes to some of a layer's linears, by name (`mlp.down_proj`), from the states as they are.
+
+        `beside`: the original's stream and the same layer of it, for the drift.
+        """
+        shared = {name: next(stage for stage in STAGES if name in stage)[0] for name in linears}
+        first = tuple(dict.fromkeys(shared.values()))
+        sums: dict[str, Tensor] = {}
+        drifts: dict[str, Tensor] = {}
+        for at in range(0, len(self.states), self._batch):
+            got = self._caught(layer, first, at)
+            theirs = beside[0]._caught(beside[1], first, at) if beside is not None else {}
+            for name, x in got.items():
+                product = x.T @ x
+                sums[name] = sums[name] + product if name in sums else product.double()
+                if name in theirs:
+                    product = (theirs[name] - x).T @ x
+                    drifts[name] = drifts[name] + product if name in drifts else product.double()
+        tokens = self.states.shape[0] * self.states.shape[1]
+        made = {name: Inputs(tokens, total / tokens, drifts[name] / tokens if name in drifts else None) for name, total in sums.items()}
+        return {name: made[first] for name, first in shared.items()}
+
+    @torch.no_grad()
+    def advance(self, layer: Layer) -> None:
+        """Moves all states through a layer."""
+        for at in range(0, len(self.states), self._batch):
+            chosen = slice(at, at + self._batch)
+            self.states[chosen] = layer(self.states[chosen], *self._angles, None)
+
+    @torch.no_grad()
+    def _caught(self, layer: Layer, linears: Sequence[str], at: int) -> dict[str, Tensor]:
+        """The inputs [tokens, K] of linears for the rows of one batch. Nothing behind the last of them is computed."""
+        caught: dict[str, Tensor] = {}
+
+        def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+            def catch(_module: nn.Module, given: tuple[Tensor, ...]) -> None:
+                caught[name] = given[0].flatten(0, -2)
+                if len(caught) == len(linears):
+                    raise _Enough
+
+            return catch
+
+        hooks = [layer.get_submodule(name).register_forward_pre_hook(hook(name)) for name in linears]
+        try:
+            layer(self.states[at : at + self._batch], *self._angles, None)
+        except _Enough:
+            pass
+        finally:
+            for one in hooks:
+                one.remove()
+        return caught
+
+
+class _Enough(Exception):
+    """All that was asked for has been seen."""
+
+
+def read_texts(home: Home, progress: Progress = silent_fetch) -> list[Text]:
+    """The training parts of the suites of texts. Raises what fetching them raises."""
+    return [
+        Text(f"{name} {row['id']}", row["id"], row["text"]) for name in SUITES for row in training_rows(find_suite(name), home, progress)
+    ]
+
+
+def make_rows(tokenizer: Tokenizer, texts: Sequence[Text], settings: CalibrationSettings, context_length: int) -> Tensor:
+    """Token ids int64 [documents, tokens]: the texts on end in a drawn order, cut into rows. Raises ConfigError if they don't suffice."""
+    tokens = min(settings.tokens, context_length)
+    wanted, ids = settings.documents * tokens, list[int]()
+    for text in random.Random(settings.seed).sample(list(texts), len(texts)):
+        if len(ids) >= wanted:
+            break
+        ids += tokenizer.encode(f"{text.text}\n\n")
+    if len(ids) < wanted:
+        cure = f"Ask for fewer: calibration.documents={len(ids) // tokens}." if len(ids) >= tokens else "Give longer texts."
+        raise ConfigError("calibration", f"needs {wanted:,} tokens of text", f"{len(ids):,}", cure)
+    return torch.tensor(ids[:wanted], dtype=torch.int64).view(settings.documents, tokens)

@@ -1,0 +1,1 @@
+"""The registry of quantisers: each file here is one (see compress/quantiser.py)."""
