@@ -32,6 +32,7 @@ VERBS = {
     "tune": "Tune a kept model on your examples.",
     "train": "Train a model from scratch: a transformer, a hybrid, an RNN.",
     "hybridize": "Make a hybrid of a kept transformer.",
+    "prune": "Make a kept model smaller by leaving parts of it out.",
     "keep": "Give a model with its deltas a name of its own.",
     "merge": "Make a new model of a model and its deltas.",
     "export": "Write a model or a delta for other programs.",

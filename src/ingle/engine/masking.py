@@ -27,6 +27,15 @@ def pack_mask(mask: Array) -> Array:
     return np.packbits(mask, axis=1)
 
 
+def masks_of(shapes: Mapping[str, tuple[int, int]], tensors: Mapping[str, Array]) -> dict[str, Array]:
+    """bool [N, K] by linear, of a change's tensors that are known to fit."""
+    return {
+        linear: np.unpackbits(tensors[f"{linear}.mask"], axis=1, count=columns).astype(bool)
+        for linear, (_, columns) in shapes.items()
+        if f"{linear}.mask" in tensors
+    }
+
+
 def mask_parts(name: str, shapes: Mapping[str, tuple[int, int]], tensors: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
     """The tensors of a change, checked: by linear, then by part, the mask as bool [N, K]. `shapes`: (N, K) of all linears.
 

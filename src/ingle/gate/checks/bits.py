@@ -43,11 +43,13 @@ class Limits:
             raise ConfigError("policy bits.items", "must be at least 1", self.items)
 
 
-# A tuning may turn to its own kind of text; a hybrid shows what it lost only in texts longer than its window.
+# A tuning may turn to its own kind of text; a hybrid shows what it lost only in texts longer than its window; who prunes says what that
+# may cost (`ingle prune --quality-loss`), and otherwise means to lose something.
 USUAL: Mapping[str, Mapping[str, Any]] = {
     "tune": {"most_rise_percent": 15.0},
     "import": {"most_rise_percent": 15.0},
     "hybridize": {"suite": "xsum-bits"},
+    "prune": {"most_rise_percent": 25.0},
 }
 
 
