@@ -76,7 +76,7 @@ def command(
     said = shlex.join(["ingle", "prune", kept.name, "--name", name, *(f"--set={one}" for one in settings)])
     with watching() as watch:
         admit = way_in(home, kept, "prune", rules, force, watch)
-        made = prune(home, kept, name, told, admit, _watch(watch), said, lambda event: record(home, event))
+        made = prune(home, kept, name, told, admit, watch_of(watch), said, lambda event: record(home, event))
     _show(made, as_json)
 
 
@@ -103,7 +103,7 @@ def _share(text: str) -> float:
         raise ConfigError("--share", "must be a share", text, "For example 1/4, or 0.25.") from error
 
 
-def _watch(watch: "Watcher") -> "PruneWatch":
+def watch_of(watch: "Watcher") -> "PruneWatch":
     """The bars, as a pruning tells them."""
     from ingle.compress.prune import PruneWatch
 
