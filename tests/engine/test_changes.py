@@ -79,7 +79,7 @@ FORMULAS: dict[str, Callable[[Array, Array, dict[str, Array]], tuple[Array, Arra
 
 
 def test_every_kind_that_merges_has_its_formula() -> None:
-    assert {*FORMULAS, "layers", "mask", "shape"} == set(MERGED)  # these have tests of their own
+    assert {*FORMULAS, "layers", "mask", "quantised", "shape"} == set(MERGED)  # these have tests of their own
     assert set(MERGED) < set(KINDS)
 
 

@@ -2,7 +2,8 @@
 
 A layer is judged by its inputs X [T, K] over all texts, and all that is needed of them is H = Xᵀ X / T: the squared error of a changed
 linear, per token, is tr(ΔW H ΔWᵀ). Layers are read in turn, so one layer's inputs come from those before it as they have become: what
-these lost can be made up for (arXiv 2210.17323). A second stream, of the original, says what it was: drift = (X₀ − X)ᵀ X / T.
+these lost can be made up for (arXiv 2210.17323). A second stream, of the original, says what it was: drift = (X₀ − X)ᵀ X / T, and what is
+missing by now in the residual stream that the linear's output is added to.
 """
 
 import random
@@ -30,6 +31,8 @@ STAGES = (
     ("mlp.down_proj",),
 )
 """A layer's linears in the order in which they act. Those of one stage have the same input."""
+_ADDED_TO = {"self_attn.o_proj": "input_layernorm", "mlp.down_proj": "post_attention_layernorm"}
+"""Linears whose output goes into the residual stream, and what reads the stream as it was before."""
 Tell = Callable[[int, int], None]
 
 
@@ -62,6 +65,8 @@ class Inputs:
     """float64 [K, K]: H = Xᵀ X / T. The root mean square of each input is the root of its diagonal."""
     drift: Tensor | None = None
     """float64 [K, K]: (X₀ − X)ᵀ X / T, X₀ what would come in the original; None without a second stream."""
+    residual: Tensor | None = None
+    """float64 [N, K]: (S₀ − S)ᵀ X / T, S the residual stream that the output is added to; None for other linears."""
 
 
 class Stream:
@@ -80,21 +85,27 @@ class Stream:
         `beside`: the original's stream and the same layer of it, for the drift.
         """
         shared = {name: next(stage for stage in STAGES if name in stage)[0] for name in linears}
-        first = tuple(dict.fromkeys(shared.values()))
-        sums: dict[str, Tensor] = {}
-        drifts: dict[str, Tensor] = {}
+        first, sums = tuple(dict.fromkeys(shared.values())), dict[tuple[str, str], Tensor]()
+
+        def add(name: str, what: str, product: Tensor) -> None:
+            sums[name, what] = sums[name, what] + product if (name, what) in sums else product.double()
+
         for at in range(0, len(self.states), self._batch):
-            got = self._caught(layer, first, at)
-            theirs = beside[0]._caught(beside[1], first, at) if beside is not None else {}
-            for name, x in got.items():
-                product = x.T @ x
-                sums[name] = sums[name] + product if name in sums else product.double()
-                if name in theirs:
-                    product = (theirs[name] - x).T @ x
-                    drifts[name] = drifts[name] + product if name in drifts else product.double()
+            got = self._caught(layer, first, at, beside is not None)
+            theirs = beside[0]._caught(beside[1], first, at, True) if beside is not None else {}
+            for name in first:
+                x = got[name]
+                add(name, "hessian", x.T @ x)
+                if theirs:
+                    add(name, "drift", (theirs[name] - x).T @ x)
+                if theirs and (added_to := _ADDED_TO.get(name)):
+                    add(name, "residual", (theirs[added_to] - got[added_to]).T @ x)
         tokens = self.states.shape[0] * self.states.shape[1]
-        made = {name: Inputs(tokens, total / tokens, drifts[name] / tokens if name in drifts else None) for name, total in sums.items()}
-        return {name: made[first] for name, first in shared.items()}
+        scaled = {key: total / tokens for key, total in sums.items()}
+        made = {
+            name: Inputs(tokens, scaled[name, "hessian"], *(scaled.get((name, what)) for what in ("drift", "residual"))) for name in first
+        }
+        return {name: made[leader] for name, leader in shared.items()}
 
     @torch.no_grad()
     def advance(self, layer: Layer) -> None:
@@ -104,19 +115,22 @@ class Stream:
             self.states[chosen] = layer(self.states[chosen], *self._angles, None)
 
     @torch.no_grad()
-    def _caught(self, layer: Layer, linears: Sequence[str], at: int) -> dict[str, Tensor]:
-        """The inputs [tokens, K] of linears for the rows of one batch. Nothing behind the last of them is computed."""
+    def _caught(self, layer: Layer, linears: Sequence[str], at: int, residual: bool) -> dict[str, Tensor]:
+        """The inputs [tokens, K] of linears for the rows of one batch, with `residual` those of the norms in `_ADDED_TO` too. Nothing
+        behind the last of them is computed.
+        """
+        wanted = (*linears, *(_ADDED_TO[name] for name in linears if residual and name in _ADDED_TO))
         caught: dict[str, Tensor] = {}
 
         def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
             def catch(_module: nn.Module, given: tuple[Tensor, ...]) -> None:
                 caught[name] = given[0].flatten(0, -2)
-                if len(caught) == len(linears):
+                if len(caught) == len(wanted):
                     raise _Enough
 
             return catch
 
-        hooks = [layer.get_submodule(name).register_forward_pre_hook(hook(name)) for name in linears]
+        hooks = [layer.get_submodule(name).register_forward_pre_hook(hook(name)) for name in wanted]
         try:
             layer(self.states[at : at + self._batch], *self._angles, None)
         except _Enough:

@@ -68,7 +68,7 @@ def best(points: Sequence[Point], goal: Goal, most_loss_percent: float) -> Point
 
 def rows(points: Sequence[Point], goal: Goal, chosen: Point | None) -> list[tuple[str, ...]]:
     """For people, by cost: recipe, loss, accuracy, joules per token, MB, tokens/s, and what it is."""
-    good, found = front(points, goal), []
+    good, found = front(points, goal), list[tuple[str, ...]]()
     for point in sorted(points, key=lambda one: one.cost(goal)):
         right = point.quality.accuracy
         found.append((
@@ -96,7 +96,7 @@ def _shapes(title: str, points: Sequence[Point], goal: Goal, budget: float, chos
     left, right = min(costs) - 0.02, max(costs) + 0.02
     # What lost far more than is allowed would flatten all that matters: it stands at the upper edge.
     top = min(max(point.loss.percent for point in points), max(4 * budget, 1.0)) * 1.1
-    bottom = min(0.0, min(point.loss.percent for point in points)) - 0.02 * top
+    bottom = min(0.0, *(point.loss.percent for point in points)) - 0.02 * top
 
     def place(cost: float, loss: float) -> tuple[float, float]:
         up = (min(max(loss, bottom), top) - bottom) / (top - bottom)
@@ -123,4 +123,5 @@ def to_table(point: Point) -> dict[str, Any]:
     """Plain values."""
     from ingle.core.config import to_table as plain
 
-    return plain(point) | {"costs": {goal: point.cost(goal) for goal in GOALS}}
+    table: dict[str, Any] = plain(point)
+    return table | {"costs": {goal: point.cost(goal) for goal in GOALS}}

@@ -4,7 +4,7 @@ A recipe is a chain of steps, each of which makes a delta on what the steps befo
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ingle.compress import pruner, quantiser
@@ -101,8 +101,7 @@ def recipes(config: ModelConfig, grid: Grid, calibration: CalibrationSettings, r
     ]
     found = [Recipe((step,)) for step in (*quantised, *pruned)]
     if grid.together and quantised:
-        fewest = replace(quantised[-1].settings, bits=min(grid.bits))  # type: ignore[type-var]
-        found += [Recipe((step, Step(fewest))) for step in pruned]
+        found += [Recipe((step, quantised[-1])) for step in pruned]
     return found
 
 

@@ -25,7 +25,7 @@ from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import from_table, to_table
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
-from ingle.core.event import Event, Sink
+from ingle.core.event import Event, Fact, Sink
 from ingle.core.files import write_atomic
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.opening import kept_source, open_model, open_weights
@@ -40,6 +40,9 @@ from ingle.train.trouble import Stop, stop_signals
 
 VERSION = 1
 """Changes when a recipe's figures mean something else than before."""
+
+
+def _nobody(*_: object) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +101,9 @@ class _Search:
 
 def compress(
     home: Home, kept: Kept, name: str, settings: CompressSettings, admits: Callable[[Kept, str], Admit],
-    watch: PruneWatch = PruneWatch(), seen: Callable[[Sequence[Point], Point | None], object] = lambda *_: None, sink: Sink = lambda _: None,
+    watch: PruneWatch = PruneWatch(), seen: Callable[[Sequence[Point], Point | None], object] = _nobody, sink: Sink = _nobody,  # noqa: B008
 ) -> Found:  # fmt: skip
-    """Tries recipes on a kept model and keeps the best within the budget as a delta called `name` (or two, the second `name`-4bit).
+    """Tries recipes on a kept model and keeps the best within the budget as a delta called `name` (or two, the second `name`-2).
 
     `admits`: for a model and a maker of candidates, what admits these. `seen` is told all points and the chosen one, also if none is.
     Raises ConfigError for a name or budget that can't be used or met, Refused if the gate won't have it, Interrupted, and what making,
@@ -229,7 +232,7 @@ def _text(job: _Search, model: LanguageModel) -> list[int]:
 
 def _event(job: _Search, made: Kept, chosen: Point, tried: int) -> Event:
     settings = job.settings
-    facts = {"base": job.kept.digest, "model": made.digest, "recipe": chosen.recipe, "goal": settings.goal, "tried": tried}
+    facts: dict[str, Fact] = {"base": job.kept.digest, "model": made.digest, "recipe": chosen.recipe, "goal": settings.goal, "tried": tried}
     facts |= {"most_loss_percent": settings.most_loss_percent, "loss_percent": chosen.loss.percent, "texts": chosen.loss.texts}
     facts |= {"joules_ratio": chosen.pace.joules, "speed_ratio": chosen.pace.speed, "mb": chosen.mb, "mb_before": chosen.mb_before}
     return Event("compress", made.name, facts)

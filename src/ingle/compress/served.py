@@ -120,9 +120,8 @@ def quality(
     if settings.task:
         task = run_suite(home, find_suite(settings.task), subject, Options(items=settings.task_items), progress, fetching)
     right = None if task is None else task.main
-    found = Quality(
-        texts.main.value, *((None, None, None) if right is None else (right.value, right.low, right.high)), digest=model.digest
-    )
+    value, low, high = (None, None, None) if right is None else (right.value, right.low, right.high)
+    found = Quality(texts.main.value, value, low, high, model.digest)
     return found, texts.rows
 
 

@@ -24,7 +24,7 @@ class Candidate:
     base_digest: str
     """Digest of the base (and of the deltas before) that it was made for."""
     tensors: Mapping[str, npt.NDArray[Any]]
-    """float32, float16 or uint8, by Hugging Face parameter name."""
+    """float32 or float16, or uint8 for what is packed in bits, by Hugging Face parameter name."""
     origin: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """How it came about; becomes the delta's."""
     report: Mapping[str, Any] | None = None

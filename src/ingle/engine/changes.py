@@ -10,6 +10,7 @@
 | layers | see engine/hybrid.py | how layers look back, and the memories that this needs |
 | mask | see engine/masking.py | weights that are zero, and what the others are instead |
 | shape | see engine/shape.py | fewer layers, channels or groups of heads: a smaller model |
+| quantised | see engine/quantised.py | matrices replaced by blocks of few bits |
 | bottleneck | {linear}.adapter_down.weight [r, N], .adapter_down.bias [r], .adapter_up.weight [N, r], .adapter_up.bias [N] |
     y + up(relu(down(y))), y the linear's output (arXiv 1902.00751) |
 | prefix, prompt | prefix.keys, prefix.values [layers, groups, n, D], keys turned by RoPE for positions 0 … n − 1 |
@@ -20,7 +21,8 @@ into weights, so they come last in a stack.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,7 +30,7 @@ import numpy.typing as npt
 
 from ingle.core.errors import DeltaError
 from ingle.core.spec import ModelConfig
-from ingle.engine import hybrid, masking, shape
+from ingle.engine import hybrid, masking, quantised, shape
 from ingle.engine.adapter import Addition, linear_shapes
 from ingle.model.checkpoint import Checkpoint, expected_shapes
 from ingle.model.tensor import Tensor
@@ -44,7 +46,7 @@ _PARTS: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }  # fmt: skip
 """Kinds that belong to linears: their parts, and the shapes that each may have, one letter a side: r is any rank."""
-MERGED = ("lora", "dora", "ia3", "bias", "full", hybrid.KIND, masking.KIND, shape.KIND)
+MERGED = ("lora", "dora", "ia3", "bias", "full", hybrid.KIND, quantised.KIND, masking.KIND, shape.KIND)
 """Kinds that can become part of the weights."""
 VIRTUAL = ("prefix", "prompt")
 """Kinds that are tokens before every text."""
@@ -63,7 +65,7 @@ class Change:
     """For messages."""
     kind: str
     tensors: Mapping[str, Array]
-    """float32 or float16, by name."""
+    """float32 or float16, of `quantised` and `mask` uint8 too, by name."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -74,8 +76,12 @@ class Merged(Checkpoint):
     steps: tuple["_Step", ...]
 
     def tensor(self, name: str) -> Tensor:
-        """One tensor, float32 if a change touches it. Raises CheckpointError for a name that is not among `names`."""
+        """One tensor, float32 if a change touches it, but blocks where the last that does quantised it. Raises CheckpointError for a name
+        that is not among `names`.
+        """
         touching = [step for step in self.steps if step.touches(name)]
+        if touching and touching[-1].replacing:
+            return touching[-1].replacing[name]
         shape = expected_shapes(self.config).get(name, ())
         missing = bool(shape) and name not in expected_shapes(self.base.config)  # a bias or a memory that the base does without
         if not touching and not missing:
@@ -94,11 +100,15 @@ class _Step:
     kind: str
     parts: Mapping[str, Mapping[str, Array]]
     """By linear, then by part, float32; of `full` and `layers`, the values by parameter, then the empty name."""
+    replacing: Mapping[str, Tensor] = field(default_factory=lambda: MappingProxyType({}))
+    """Of `quantised`: what parameters become, by name."""
 
     def touches(self, name: str) -> bool:
         """Whether it changes the parameter of that name."""
         if self.kind in _BY_PARAMETER:
             return name in self.parts
+        if self.kind == quantised.KIND:
+            return name in self.replacing
         linear, _, part = name.rpartition(".")
         found = self.parts.get(linear)
         if found is None:
@@ -109,6 +119,8 @@ class _Step:
 
     def apply(self, name: str, values: Array) -> Array:
         """What it makes of these values (float32) of a parameter that it touches."""
+        if self.replacing:
+            return self.replacing[name].to_float32()
         if self.kind in _BY_PARAMETER:  # a memory's parameters are added to nothing
             added: Array = values + self.parts[name][""].astype(np.float32)
             return added
@@ -142,6 +154,9 @@ def merged(checkpoint: Checkpoint, changes: Sequence[Change]) -> Checkpoint:
         if change.kind == hybrid.KIND:
             config, memories = hybrid.hybrid_of(change.name, config, change.tensors)
             steps.append(_Step(change.kind, {name: {"": values} for name, values in memories.items()}))
+            continue
+        if change.kind == quantised.KIND:
+            steps.append(_Step(change.kind, {}, quantised.replaced(change.name, config, change.tensors)))
             continue
         if change.kind == shape.KIND:
             checkpoint = shape.reshaped(_stepped(checkpoint, config, steps), change.name, change.tensors)

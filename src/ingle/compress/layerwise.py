@@ -1,0 +1,137 @@
+"""A model, layer by layer: each linear put on its grid from what the layers before, as they have become, hand on.
+
+FOLDER/layer-I.safetensors      what replaces parameters of layer I; written when the layer is done
+"""
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from ingle.compress.calibration import STAGES, Inputs, Stream, Tell
+from ingle.compress.forms import Form
+from ingle.compress.quantiser import Quantiser
+from ingle.compress.solving import error_of
+from ingle.core.files import write_atomic
+from ingle.engine.quantised import stored
+from ingle.model.module import CausalLM, Layer
+
+Array = npt.NDArray[Any]
+
+
+def _silent(_done: int, _all: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Layerwise:
+    """What came of it."""
+
+    tensors: Mapping[str, Array]
+    """By parameter: blocks uint8 [N, bytes] of what was quantised, float32 of what was folded into."""
+    errors: Mapping[str, float] = field(default_factory=dict)
+    """By parameter: squared error of the outputs (without calibration: of the weights) as a share of their square."""
+
+
+def quantise_layers(
+    module: CausalLM, rows: Tensor | None, quantiser: Quantiser, forms: Mapping[str, Form], folder: Path | None = None,
+    tell: Tell = _silent, batch: int = 8,
+) -> Layerwise:  # fmt: skip
+    """Quantises the linears in `forms` (by parameter), the first layer first. `rows`: what is read, as `make_rows` makes it; None for a
+    quantiser that is not calibrated. The module stays as it is. Layers that `folder` holds are not made again.
+
+    `tell` is told layers done, of all; what it raises ends the run, and the same call goes on from there.
+    """
+    stream = other = None
+    if quantiser.calibrated:
+        assert rows is not None, "it is calibrated"
+        stream = Stream(module, rows, batch)
+        other = Stream(module, rows, batch) if quantiser.drift else None
+    tensors, errors, count = dict[str, Array](), dict[str, float](), len(module.model.layers)
+    for index, layer in enumerate(module.model.layers):
+        tell(index, count)
+        assert isinstance(layer, Layer)
+        prefix, ours = f"model.layers.{index}.", copy.deepcopy(layer)
+        chosen = {name.removeprefix(prefix).removesuffix(".weight"): form for name, form in forms.items() if name.startswith(prefix)}
+        kept = _read(folder, index)
+        if kept is None:
+            made, off = _quantise_layer(ours, chosen, quantiser, stream, (other, layer) if other is not None else None)
+            _write(folder, index, made, off)
+        else:
+            made, off = kept
+            _replace(ours, made)
+        tensors |= {f"{prefix}{name}": value for name, value in made.items()}
+        errors |= {f"{prefix}{name}": value for name, value in off.items()}
+        if stream is not None and index + 1 < count:
+            stream.advance(ours)
+        if other is not None and index + 1 < count:
+            other.advance(layer)
+    tell(count, count)
+    return Layerwise(tensors, errors)
+
+
+def _quantise_layer(
+    ours: Layer, forms: Mapping[str, Form], quantiser: Quantiser, stream: Stream | None, beside: tuple[Stream, Layer] | None
+) -> tuple[dict[str, Array], dict[str, float]]:
+    """What replaces this layer's parameters, by their names within it, and the errors. The layer is left as it has become."""
+    made, errors = dict[str, Array](), dict[str, float]()
+    if quantiser.fold is not None and stream is not None and forms:
+        folded = quantiser.fold(ours, stream.inputs(ours, list(forms)), forms)
+        made |= {name: ours.get_parameter(name).detach().numpy().copy() for name in folded}
+    for stage in STAGES:
+        names = [name for name in stage if name in forms]
+        if not names:
+            continue
+        inputs: Mapping[str, Inputs] = stream.inputs(ours, names, beside) if stream is not None else {}
+        for name in names:
+            weight = ours.get_parameter(f"{name}.weight").detach()
+            seen = inputs.get(name)
+            found = quantiser.quantise(weight, seen, forms[name])
+            hessian = torch.eye(weight.shape[1], dtype=torch.float64) if seen is None else seen.hessian
+            whole = error_of(weight, torch.zeros_like(weight), hessian)
+            errors[f"{name}.weight"] = error_of(weight, found.values, hessian) / max(whole, 1e-30)
+            made[f"{name}.weight"] = found.blocks()
+            _set(ours, f"{name}.weight", found.values)
+    return made, errors
+
+
+def _replace(layer: Layer, made: Mapping[str, Array]) -> None:
+    for name, value in made.items():
+        shape = tuple(layer.get_parameter(name).shape)
+        _set(layer, name, torch.from_numpy(stored(name, shape, value).to_float32()))
+
+
+def _set(layer: Layer, name: str, values: Tensor) -> None:
+    owner, _, part = name.rpartition(".")
+    setattr(layer.get_submodule(owner), part, nn.Parameter(values, requires_grad=False))
+
+
+def _path(folder: Path, index: int) -> Path:
+    return folder / f"layer-{index}.safetensors"
+
+
+def _write(folder: Path | None, index: int, made: Mapping[str, Array], errors: Mapping[str, float]) -> None:
+    if folder is None:
+        return
+    from safetensors.numpy import save
+
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_atomic(_path(folder, index), save(dict(made), {"errors": json.dumps(errors)}), mode=0o600)
+
+
+def _read(folder: Path | None, index: int) -> tuple[dict[str, Array], dict[str, float]] | None:
+    """What an earlier sitting made of a layer, if it is whole."""
+    if folder is None or not _path(folder, index).exists():
+        return None
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(_path(folder, index), "np") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["errors"])  # noqa: SIM118
+    except (SafetensorError, OSError):
+        return None

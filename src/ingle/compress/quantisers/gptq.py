@@ -1,0 +1,22 @@
+"""Column by column, each error made up for by the columns still to come (GPTQ).
+
+Source: arXiv 2210.17323; scales with the least error are fixed before, the columns with the largest inputs come first.
+"""
+
+from torch import Tensor
+
+from ingle.compress.calibration import Inputs
+from ingle.compress.forms import Form, Quantised, best_grid
+from ingle.compress.quantiser import Quantiser
+from ingle.compress.solving import damped, gptq
+
+DAMPING = 0.01
+
+
+def _quantise(weight: Tensor, inputs: Inputs | None, form: Form) -> Quantised:
+    assert inputs is not None, "it is calibrated"
+    hessian = damped(inputs, DAMPING)
+    return gptq(weight, hessian, best_grid(form, weight, hessian.diagonal()))
+
+
+QUANTISER = Quantiser(_quantise, calibrated=True)

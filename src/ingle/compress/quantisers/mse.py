@@ -1,0 +1,18 @@
+"""Scales and minima with the least error, each column weighed by how large its inputs are, then rounding.
+
+As llama.cpp does with an importance matrix.
+"""
+
+from torch import Tensor
+
+from ingle.compress.calibration import Inputs
+from ingle.compress.forms import Form, Quantised, best_grid
+from ingle.compress.quantiser import Quantiser
+
+
+def _quantise(weight: Tensor, inputs: Inputs | None, form: Form) -> Quantised:
+    grid = best_grid(form, weight, None if inputs is None else inputs.hessian.diagonal())
+    return Quantised(grid, grid.codes(weight))
+
+
+QUANTISER = Quantiser(_quantise, calibrated=True)

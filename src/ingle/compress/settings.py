@@ -1,0 +1,30 @@
+"""What a quantisation is told."""
+
+from dataclasses import dataclass, field
+
+from ingle.compress.calibration import CalibrationSettings
+from ingle.compress.quantiser import find_quantiser
+from ingle.core.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class QuantiseSettings:
+    """How the linears of a model's layers are written down. Its vocabulary is served in 8 bits whatever is said here."""
+
+    bits: float = 4.0
+    """Of a weight's code, in the mean over the linears of all layers: 4, 8, or between, where the most sensitive get 8. Scales and minima
+    come on top: 1 bit a weight with 4, half a bit with 8."""
+    method: str = "descent"
+    """A file of compress/quantisers."""
+    calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
+    """What the model is shown, where the method wants to see it, or bits are between 4 and 8."""
+    sensitivity_documents: int = 16
+    """Rows by which sensitivity is measured: forward and back."""
+
+    def __post_init__(self) -> None:
+        if not 4 <= self.bits <= 8:
+            cure = "Below 4 bits nothing is served faster: see docs/compress.md." if self.bits < 4 else "8 is as good as exact."
+            raise ConfigError("bits", "must be from 4 to 8", self.bits, cure)
+        find_quantiser(self.method)
+        if self.sensitivity_documents < 1:
+            raise ConfigError("sensitivity_documents", "must be at least 1", self.sensitivity_documents)

@@ -1,0 +1,114 @@
+"""Codes for a matrix by what comes to it: least tr(ΔW H ΔWᵀ), not least ΔW².
+
+Shapes: W [N, K], H [K, K], in float32 but for factorisations.
+"""
+
+import torch
+from torch import Tensor
+
+from ingle.compress.calibration import Inputs
+from ingle.compress.forms import GROUP, Grid, Quantised, as_half
+
+_BLOCK = 128  # columns after which all later ones are brought up to date
+
+
+def damped(inputs: Inputs, damping: float) -> Tensor:
+    """H with `damping` times its mean diagonal added, float64; inputs that are always 0 get a 1 there, so that it has an inverse."""
+    hessian = inputs.hessian.clone()
+    diagonal = hessian.diagonal()
+    dead = diagonal == 0
+    diagonal += damping * diagonal.mean()
+    diagonal[dead] = 1
+    return hessian
+
+
+def corrected(weight: Tensor, inputs: Inputs, damping: float) -> Tensor:
+    """W + (W D + R) H⁻¹: the linear that, of what comes now, makes the most of what it should have given: least ‖W′ X − W X₀ − (S₀ − S)‖².
+
+    Source: arXiv 2504.02692 (GPTAQ), solved in closed form before anything is rounded instead of column by column; ours is that outputs
+    into the residual stream make up for what it lacks, too.
+    """
+    if inputs.drift is None:
+        return weight
+    missing = weight.double() @ inputs.drift
+    if inputs.residual is not None:
+        missing = missing + inputs.residual
+    factor = torch.linalg.cholesky(damped(inputs, damping))
+    return weight + torch.cholesky_solve(missing.T, factor).T.float()
+
+
+def gptq(weight: Tensor, hessian: Tensor, grid: Grid) -> Quantised:
+    """Rounds column by column, the most used first, and lets those that are still to come make up for each error.
+
+    `hessian`: damped, float64. Source: arXiv 2210.17323, Algorithm 1; differs: the grid is fixed before, so that the order is free.
+    """
+    order = hessian.diagonal().argsort(descending=True, stable=True)
+    inverse = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(hessian[order][:, order])), upper=True).float()
+    left = weight.T[order].contiguous()  # [K, N]: a column of W is a row here
+    scale, minimum = (plane.T.repeat_interleave(GROUP, 0)[order] for plane in (grid.scale, grid.minimum))
+    divisor, codes = torch.where(scale != 0, scale, 1), torch.empty_like(left)
+    for start in range(0, len(left), _BLOCK):
+        end = min(start + _BLOCK, len(left))
+        errors = torch.empty_like(left[start:end])
+        for k in range(start, end):
+            codes[k] = ((left[k] - minimum[k]) / divisor[k]).round().clamp(grid.form.low, grid.form.high)
+            error = (left[k] - codes[k] * scale[k] - minimum[k]) / inverse[k, k]
+            left[k:end] -= inverse[k, k:end, None] * error
+            errors[k - start] = error
+        left[end:] -= inverse[start:end, end:].T @ errors
+    back = torch.empty_like(codes)
+    back[order] = codes
+    return Quantised(grid, back.T.contiguous())
+
+
+def descend(weight: Tensor, hessian: Tensor, start: Quantised, sweeps: int) -> Quantised:
+    """Codes, scales and minima in turn, group by group, each as good as it can be while all others stay as they are.
+
+    Never worse than `start`, but for float16. `hessian`: damped.
+    """
+    form, h = start.grid.form, hessian.float()
+    scale, minimum, codes = start.grid.scale.clone(), start.grid.minimum.clone(), start.codes.clone()
+    pull = (weight - start.values) @ h  # [N, K]: half the negative slope
+    for _ in range(sweeps):
+        for g in range(scale.shape[1]):
+            at = slice(g * GROUP, (g + 1) * GROUP)
+            own, local = h[at, at], pull[:, at].clone()
+            before = codes[:, at] * scale[:, g, None] + minimum[:, g, None]
+            q, s, m = codes[:, at].clone(), scale[:, g], minimum[:, g]
+            now, divisor = before.clone(), torch.where(s != 0, s, 1)
+            for k in range(GROUP):
+                wanted = now[:, k] + local[:, k] / own[k, k]
+                q[:, k] = ((wanted - m) / divisor).round().clamp(form.low, form.high)
+                change = q[:, k] * s + m - now[:, k]
+                now[:, k] += change
+                local -= change[:, None] * own[k]
+            s, m = _refitted(q, s, m, local, own, form.has_minimum)
+            now = q * s[:, None] + m[:, None]
+            pull -= (now - before) @ h[at]
+            codes[:, at], scale[:, g], minimum[:, g] = q, s, m
+    return Quantised(Grid(form, scale, minimum), codes)
+
+
+def _refitted(q: Tensor, s: Tensor, m: Tensor, pull: Tensor, own: Tensor, has_minimum: bool) -> tuple[Tensor, Tensor]:
+    """Scale and minimum [N] of one group that are best for its codes q [N, 32]; those that were, where float16 makes others no better."""
+    hq = q @ own
+    qq, slope_s = (hq * q).sum(1), (pull * q).sum(1)
+    if not has_minimum:
+        step_s, step_m = slope_s / torch.where(qq > 0, qq, 1), torch.zeros_like(m)
+    else:
+        q1, ones, slope_m = hq.sum(1), own.sum(), pull.sum(1)
+        determinant = qq * ones - q1 * q1
+        sound = determinant > 1e-6 * qq * ones
+        safe = torch.where(sound, determinant, 1)
+        step_s = torch.where(sound, (ones * slope_s - q1 * slope_m) / safe, 0)
+        step_m = torch.where(sound, (qq * slope_m - q1 * slope_s) / safe, 0)
+    new_s, new_m = as_half(s + step_s), as_half(m + step_m)
+    change = q * (new_s - s)[:, None] + (new_m - m)[:, None]
+    gain = 2 * (pull * change).sum(1) - ((change @ own) * change).sum(1)
+    return torch.where(gain > 0, new_s, s), torch.where(gain > 0, new_m, m)
+
+
+def error_of(weight: Tensor, values: Tensor, hessian: Tensor) -> float:
+    """tr(ΔW H ΔWᵀ): the squared error of the outputs, per token."""
+    change = (weight - values).double()
+    return float(((change @ hessian) * change).sum())
