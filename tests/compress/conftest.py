@@ -1,18 +1,19 @@
-"""Fixtures of the tests of compression."""
+"""A home with a tiny model, and texts that need no network."""
 
 import pytest
 
-from ingle.compress import prune
+from ingle.compress import prune, quantising, search
 from ingle.home.place import Home
 from tests.compress.place import some_texts
-from tests.tuning.conftest import tiny_files, tiny_home
+from tests.tuning.conftest import suites, tiny_files, tiny_home
 
-__all__ = ["tiny_files", "tiny_home"]
+__all__ = ["suites", "tiny_files", "tiny_home"]
 
 
 @pytest.fixture
 def some_home(tiny_home: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
-    """A home with a tiny model, whose texts need no network."""
+    """A home with a tiny model, which is shown texts without meaning."""
     texts = some_texts()
-    monkeypatch.setattr(prune, "read_texts", lambda _home, _progress: texts)
+    for module in (prune, quantising, search):
+        monkeypatch.setattr(module, "read_texts", lambda _home, _progress: texts)
     return tiny_home

@@ -21,6 +21,7 @@ from ingle import __version__
 from ingle.compress.calibration import make_rows, read_texts
 from ingle.compress.cutting import Cutting, cut
 from ingle.compress.prune_settings import PruneSettings, parts_that_stay
+from ingle.compress.pruner import looks
 from ingle.compress.recovery import STEPS, Whole, additions, attach, count_steps, make_data, train_settings
 from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
@@ -132,7 +133,8 @@ def prune(
             shutil.rmtree(job.folder, ignore_errors=True)
             return Pruned(get_kept(home, f"{kept.name}+{name}"), ours[0], delta_report(home, ours[0].digest) or {})
         tokenizer = checkpoint_tokenizer(checkpoint, home.base_folder(kept.base))
-        candidate = make_candidate(job, checkpoint, tokenizer, read_texts(home, watch.bytes))
+        needed = looks(settings.pruner) or settings.recovery.wanted
+        candidate = make_candidate(job, checkpoint, tokenizer, read_texts(home, watch.bytes) if needed else [])
         delta = admit(candidate, lambda: stop.asked)
         report = delta_report(home, delta.digest) or {}
         shutil.rmtree(job.folder, ignore_errors=True)
@@ -146,7 +148,8 @@ def make_candidate(job: Job, checkpoint: Checkpoint, tokenizer: Tokenizer, texts
     keep_few_programs()
     job.watch.pieces("loading weights", 0, 1)
     whole = load_module(checkpoint)
-    rows = make_rows(tokenizer, texts, settings.calibration, config.context_length)
+    no_rows = torch.zeros(0, 0, dtype=torch.int64)
+    rows = make_rows(tokenizer, texts, settings.calibration, config.context_length) if looks(settings.pruner) else no_rows
 
     def tell(done: int, total: int) -> None:
         job.check(f"after {done} of {total} layers")
