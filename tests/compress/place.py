@@ -11,13 +11,10 @@ from ingle.measure.items import Text
 _WORDS = tuple("abcdefghijklmnopqr"[i : i + 4] for i in range(14))
 
 
-def some_texts(count: int = 12, seed: int = 0) -> list[Text]:
-    """Texts without meaning, in sentences."""
-    draw, found = random.Random(seed), []
-    for i in range(count):
-        sentences = [" ".join(draw.choices(_WORDS, k=draw.randrange(4, 12))).capitalize() + "." for _ in range(30)]
-        found.append(Text(str(i), str(i), " ".join(sentences)))
-    return found
+def some_texts() -> list[Text]:
+    """Texts without meaning."""
+    draw = random.Random(0)
+    return [Text(str(i), str(i), " ".join(draw.choices(_WORDS, k=200))) for i in range(12)]
 
 
 def told(structure: str, share: float, method: str = "", recovery: Mapping[str, Any] | None = None) -> PruneSettings:

@@ -119,8 +119,8 @@ def test_a_name_is_taken_once_on_a_base(home: Home, one: Kept) -> None:
     ("bad", "what"),
     [
         ({}, "at least one tensor"),
-        ({"a": np.ones(3)}, "float32 or float16"),
-        ({"a": np.ones(3, np.int32)}, "float32 or float16"),
+        ({"a": np.ones(3)}, "float32, float16 or uint8"),
+        ({"a": np.ones(3, np.int32)}, "float32, float16 or uint8"),
         ({"a": np.array([1, np.nan], np.float32)}, "finite"),
     ],
 )

@@ -9,6 +9,7 @@ EXAMPLES = """
 ingle export smollm2+letters --format peft --out letters-peft
 ingle export smollm2+letters --format hf --out letters-hf
 ingle export smollm2+letters --format gguf --type q8_0 --out letters.gguf
+ingle export mymodel+quantised --format gguf --type q4_1 --out small.gguf
 """
 
 
@@ -18,7 +19,9 @@ def command(
         str, typer.Option("--format", help="peft: the delta alone; hf: a Hugging Face folder; gguf: for llama.cpp; ingle: hybrids too.")
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where to; for gguf also the name of a file.")],
-    kind: Annotated[str | None, typer.Option("--type", help="Of the numbers: f32, f16, and for gguf q8_0.")] = None,
+    kind: Annotated[
+        str | None, typer.Option("--type", help="Of the numbers: f32, f16, and for gguf q8_0, and q4_1: what is quantised, as it is.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:

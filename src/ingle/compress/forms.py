@@ -56,13 +56,13 @@ class Grid:
 
     def codes(self, weight: Tensor) -> Tensor:
         """The nearest codes of float32 [N, K], as float32."""
-        groups = weight.unflatten(1, (-1, GROUP))
+        groups = grouped(weight)
         q = ((groups - self.minimum[..., None]) / _divisor(self.scale)[..., None]).round()
         return q.clamp(self.form.low, self.form.high).flatten(1)
 
     def values(self, codes: Tensor) -> Tensor:
         """The weights that codes [N, K] stand for."""
-        return (codes.unflatten(1, (-1, GROUP)) * self.scale[..., None] + self.minimum[..., None]).flatten(1)
+        return (grouped(codes) * self.scale[..., None] + self.minimum[..., None]).flatten(1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,7 +80,7 @@ class Quantised:
 
     def blocks(self) -> npt.NDArray[np.uint8]:
         """As GGUF holds it: [N, K/32 · block_bytes]."""
-        codes = self.codes.unflatten(1, (-1, GROUP)).to(torch.int16).numpy()
+        codes = grouped(self.codes).to(torch.int16).numpy()
         planes = [_halves(self.grid.scale)]
         if self.grid.form.has_minimum:
             planes.append(_halves(self.grid.minimum))
@@ -100,7 +100,7 @@ def find_form(name: str) -> Form:
 
 def plain_grid(form: Form, weight: Tensor) -> Grid:
     """From the smallest to the largest of each group; without a minimum, from −max |w| to max |w|. float32 [N, K], K a multiple of 32."""
-    groups = weight.unflatten(1, (-1, GROUP))
+    groups = grouped(weight)
     if not form.has_minimum:
         return exact_grid(form, groups.abs().amax(2) / form.high, torch.zeros_like(groups[..., 0]))
     low = as_half(groups.amin(2))
@@ -122,52 +122,57 @@ def fits(shape: tuple[int, ...]) -> bool:
     return len(shape) == 2 and shape[1] % GROUP == 0
 
 
-def best_grid(form: Form, weight: Tensor, importance: Tensor | None = None, rounds: int = 2) -> Grid:
+def best_grid(form: Form, weight: Tensor, importance: Tensor | None = None, rounds: int = 3) -> Grid:
     """The grid with the least squared error, each column weighed by `importance` [K]; every group is cut at several places at both ends.
 
     After each cut, scale and minimum are fitted to the codes by least squares, `rounds` times (as llama.cpp's `make_qkx2_quants` does).
     """
     plain = plain_grid(form, weight)
-    groups = weight.unflatten(1, (-1, GROUP))
-    weighed = torch.ones(weight.shape[1]) if importance is None else importance.float().clamp(min=1e-12)
-    weighed = weighed.view(1, -1, GROUP)
-    best, least = plain, _group_errors(plain, groups, weighed)
-    cuts = (0.0, 0.04, 0.08, 0.12, 0.16, 0.2, 0.25)
+    weighed = torch.ones(1, weight.shape[1]) if importance is None else importance.float().clamp(min=1e-12)[None]
+    sums = _Sums(form, grouped(weight), grouped(weighed))
+    best, least = plain, sums.fit(plain)[0]
     span = plain.scale * (form.high - form.low)
-    for low in cuts if form.has_minimum else (0.0,):
-        for high in cuts:
-            if form.has_minimum:
-                grid = exact_grid(form, plain.scale * (1 - low - high), plain.minimum + low * span)
-            else:
-                grid = exact_grid(form, plain.scale * (1 - high), plain.minimum)
+    for low in _CUTS if form.has_minimum else (0.0,):
+        for high in _CUTS:
+            kept = 1 - low - high if form.has_minimum else 1 - high
+            grid = exact_grid(form, plain.scale * kept, plain.minimum + low * span if form.has_minimum else plain.minimum)
             for _ in range(rounds + 1):
-                best, least = _better(best, least, grid, _group_errors(grid, groups, weighed))
-                grid = _fitted(grid, groups, weighed)
+                errors, fitted = sums.fit(grid)
+                won = errors < least
+                scale, minimum = torch.where(won, grid.scale, best.scale), torch.where(won, grid.minimum, best.minimum)
+                best, least, grid = Grid(form, scale, minimum), torch.where(won, errors, least), fitted
     return best
 
 
-def _group_errors(grid: Grid, groups: Tensor, weighed: Tensor) -> Tensor:
-    error = grid.values(grid.codes(groups.flatten(1))).unflatten(1, (-1, GROUP)) - groups
-    return (error.square() * weighed).sum(2)
+_CUTS = (0.0, 0.08, 0.16)
+"""Shares of a group's range that are cut off at one end."""
 
 
-def _better(best: Grid, least: Tensor, grid: Grid, errors: Tensor) -> tuple[Grid, Tensor]:
-    won = errors < least
-    scale, minimum = torch.where(won, grid.scale, best.scale), torch.where(won, grid.minimum, best.minimum)
-    return Grid(grid.form, scale, minimum), torch.where(won, errors, least)
+class _Sums:
+    """Groups [N, G, 32] and the weight of each column, [1, G, 32]: what is the same for every grid."""
+
+    def __init__(self, form: Form, groups: Tensor, weighed: Tensor) -> None:
+        self._form, self._groups, self._weighed = form, groups, weighed
+        self._w = groups * weighed
+        self._total, self._w1, self._ww = weighed.sum(2), self._w.sum(2), (self._w * groups).sum(2)
+
+    def fit(self, grid: Grid) -> tuple[Tensor, Grid]:
+        """The squared error of each group, [N, G], with the nearest codes; and the grid that fits these codes best."""
+        q = grouped(grid.codes(self._groups.flatten(1)))
+        qw, weighed_q = (q * self._w).sum(2), q * self._weighed
+        qq, q1, s, m = (weighed_q * q).sum(2), weighed_q.sum(2), grid.scale, grid.minimum
+        errors = self._ww - 2 * (s * qw + m * self._w1) + s * s * qq + 2 * s * m * q1 + m * m * self._total
+        if not self._form.has_minimum:
+            return errors, exact_grid(self._form, qw / _divisor(qq), m)
+        determinant = self._total * qq - q1 * q1
+        sound = determinant > 1e-6 * self._total * qq
+        scale = torch.where(sound, (self._total * qw - q1 * self._w1) / torch.where(sound, determinant, 1), s)
+        return errors, exact_grid(self._form, scale, (self._w1 - scale * q1) / self._total)
 
 
-def _fitted(grid: Grid, groups: Tensor, weighed: Tensor) -> Grid:
-    """Scale and minimum by weighed least squares, the codes as they are."""
-    q = grid.codes(groups.flatten(1)).unflatten(1, (-1, GROUP))
-    qq, qw = (weighed * q * q).sum(2), (weighed * q * groups).sum(2)
-    if not grid.form.has_minimum:
-        return exact_grid(grid.form, qw / _divisor(qq), grid.minimum)
-    total, q1, w1 = weighed.sum(2), (weighed * q).sum(2), (weighed * groups).sum(2)
-    determinant = total * qq - q1 * q1
-    sound = determinant > 1e-6 * total * qq
-    scale = torch.where(sound, (total * qw - q1 * w1) / torch.where(sound, determinant, 1), grid.scale)
-    return exact_grid(grid.form, scale, (w1 - scale * q1) / total)
+def grouped(matrix: Tensor) -> Tensor:
+    """[N, K] → [N, K/32, 32]."""
+    return matrix.reshape(len(matrix), -1, GROUP)
 
 
 def _divisor(scale: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ def sensitivities(module: CausalLM, rows: Tensor, forms: Mapping[str, Form], tel
 def _watch(module: CausalLM, name: str, error: Tensor, sums: dict[str, float]) -> "torch.utils.hooks.RemovableHandle":
     def after(_linear: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
         moved = given[0].detach() @ error.T
-        out.register_hook(add(moved))
+        out.register_hook(add(moved))  # type: ignore[no-untyped-call]
 
     def add(moved: Tensor) -> Callable[[Tensor], None]:
         def told(slope: Tensor) -> None:
@@ -65,7 +65,7 @@ def _read_back(module: CausalLM, ids: Tensor, draw: torch.Generator) -> None:
         x = layer(x, cos, sin, None)
     logits = module.logits(module.model.norm(x))[0]
     drawn = torch.multinomial(logits.detach().softmax(-1), 1, generator=draw)[:, 0]
-    nn.functional.cross_entropy(logits, drawn, reduction="sum").backward()
+    nn.functional.cross_entropy(logits, drawn, reduction="sum").backward()  # type: ignore[no-untyped-call]
 
 
 def choose_forms(

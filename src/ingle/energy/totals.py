@@ -10,9 +10,14 @@ from ingle.core.energy import NOTHING, Energy, energy_in
 from ingle.energy.grid import Grid
 
 ACTIVITIES = {
-    "answer": "answers", "tune": "trainings", "hybridize": "trainings", "prune": "trainings", "train": "trainings",
+    "answer": "answers",
+    "tune": "trainings",
+    "hybridize": "trainings",
+    "quantise": "trainings",
+    "prune": "trainings",
+    "train": "trainings",
     "energy.label": "labels",
-}  # fmt: skip
+}
 """What facts that carry joules are of, by their kind."""
 Side = Literal["day", "model", "activity"]
 SIDES: tuple[Side, ...] = ("day", "activity", "model")

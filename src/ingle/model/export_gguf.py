@@ -1,7 +1,8 @@
 """Writing a model as a GGUF file that llama.cpp, and `open_checkpoint`, open: the mirror of `from_gguf`.
 
 GGUF's `llama` files hold the rows of q and k, and their biases, in the order in which llama.cpp's RoPE turns neighbours. Matrices are F32,
-F16 or Q8_0; vectors are always F32, as llama.cpp wants them. Source: llama.cpp's `convert_hf_to_gguf.py` and `llama-model.cpp`.
+F16, Q8_0, or blocks as the model has them; vectors are always F32, as llama.cpp wants them.
+Source: llama.cpp's `convert_hf_to_gguf.py` and `llama-model.cpp`.
 """
 
 import os
@@ -22,10 +23,14 @@ from ingle.model.checkpoint import expected_shapes
 from ingle.model.export import narrowed
 from ingle.model.from_gguf import INNER, OUTER
 from ingle.model.rope import inverse_frequencies, yarn_attention
+from ingle.model.tensor import Tensor
 
 Array = npt.NDArray[Any]
-GGUFKind = Literal["f16", "f32", "q8_0"]
-_FILE_TYPES = {"f32": 0, "f16": 1, "q8_0": 7}  # llama.cpp's llama_ftype
+GGUFKind = Literal["f16", "f32", "q8_0", "q4_1"]
+"""`q4_1`: the linears of layers in Q4_1 and the vocabulary in Q8_0, but what the model has in blocks to the byte."""
+_FILE_TYPES = {"f32": 0, "f16": 1, "q4_1": 3, "q8_0": 7}  # llama.cpp's llama_ftype
+BLOCKS = ("Q4_0", "Q4_1", "Q8_0")
+"""What is written to the byte as the model has it."""
 _PARTS = {theirs: ours for ours, theirs in (OUTER | INNER).items()}
 _BIASES = {"llama": ("qkv_bias", "output_bias", "mlp_bias"), "qwen2": ("qkv_bias",), "qwen3": ()}
 """By architecture, the biases that llama.cpp reads."""
@@ -41,21 +46,22 @@ class _Entry:
     kind: str
     """GGML's name of its type."""
     make: Callable[[], Array]
-    """The numbers, float32 of `shape`."""
+    """The numbers, float32 of `shape`; of what the model has in blocks, these, uint8 [rows, bytes]."""
 
 
 def write_gguf(
     path: Path, config: ModelConfig, tensor: Callable[[str], Array], kind: GGUFKind, words: Mapping[str, Any], name: str,
-    progress: Callable[[int, int], None] = lambda _done, _all: None,
+    progress: Callable[[int, int], None] = lambda _done, _all: None, stored: Callable[[str], Tensor | None] = lambda _name: None,
 ) -> None:  # fmt: skip
     """Writes the file, whole or not at all. `tensor` gives float32 by Hugging Face's name, one at a time; `words` are the tokenizer's keys.
+    `stored`: a tensor as the model has it, which `q4_1` writes as it is if it is in `BLOCKS`.
 
     Raises ConfigError for a model that llama.cpp would run as another, CheckpointError for numbers that don't fit, HomeError.
     """
     import gguf
 
     check_config(config)
-    entries = _entries(config, tensor, kind)
+    entries = _entries(config, tensor, kind, stored)
     with os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
@@ -106,9 +112,11 @@ def gguf_name(name: str) -> str:
     return f"blk.{number}.{_PARTS[part]}.{ending}"
 
 
-def _entries(config: ModelConfig, tensor: Callable[[str], Array], kind: GGUFKind) -> list[_Entry]:
-    def made(name: str) -> Array:
-        values = np.asarray(tensor(name), np.float32)
+def _entries(
+    config: ModelConfig, tensor: Callable[[str], Array], kind: GGUFKind, stored: Callable[[str], Tensor | None]
+) -> list[_Entry]:  # fmt: skip
+    def made(name: str, blocks: Tensor | None) -> Array:
+        values = np.asarray(tensor(name), np.float32) if blocks is None else np.asarray(blocks.raw)
         if config.family == "llama":
             for part, heads in ((".q_proj.", config.num_heads), (".k_proj.", config.num_kv_heads)):
                 if part in name:
@@ -117,14 +125,26 @@ def _entries(config: ModelConfig, tensor: Callable[[str], Array], kind: GGUFKind
 
     entries = []
     for name, shape in expected_shapes(config).items():
-        whole = len(shape) == 2 and (kind != "q8_0" or shape[1] % 32 == 0)
-        theirs = kind.upper() if whole else "F16" if len(shape) == 2 else "F32"
-        entries.append(_Entry(gguf_name(name), shape, theirs, partial(made, name)))
+        blocks = stored(name) if kind == "q4_1" else None
+        blocks = blocks if blocks is not None and blocks.kind in BLOCKS else None
+        theirs = blocks.kind if blocks is not None else _kind_of(name, shape, kind)
+        entries.append(_Entry(gguf_name(name), shape, theirs, partial(made, name, blocks)))
     if config.rope.kind == "llama3":  # llama.cpp reads the divisors, not the rule that they follow
         plain = inverse_frequencies(replace(config, rope=Rope(config.rope.theta)))[0]
         divisors = (plain / inverse_frequencies(config)[0]).astype(np.float32)
         entries.append(_Entry("rope_freqs.weight", divisors.shape, "F32", lambda: divisors))
     return entries
+
+
+def _kind_of(name: str, shape: tuple[int, ...], kind: GGUFKind) -> str:
+    """GGML's name of the type that a tensor gets."""
+    if len(shape) != 2:
+        return "F32"
+    if kind in ("f16", "f32"):
+        return kind.upper()
+    if shape[1] % 32:
+        return "F16"
+    return "Q8_0" if kind == "q8_0" or ".layers." not in name else "Q4_1"
 
 
 def _interleaved(values: Array, heads: int) -> Array:
@@ -138,7 +158,7 @@ def _announce(writer: Any, entry: _Entry) -> None:
     from gguf.quants import quant_shape_to_byte_shape
 
     member = GGMLQuantizationType[entry.kind]
-    if entry.kind == "Q8_0":
+    if entry.kind in BLOCKS:
         shape = quant_shape_to_byte_shape(entry.shape, member)
         writer.add_tensor_info(entry.name, shape, np.dtype(np.uint8), int(np.prod(shape)), raw_dtype=member)
         return
@@ -147,13 +167,16 @@ def _announce(writer: Any, entry: _Entry) -> None:
 
 
 def _packed(entry: _Entry) -> Array:
-    values = narrowed(entry.make(), "float16" if entry.kind == "F16" else "float32", entry.name)
-    if entry.kind != "Q8_0":
+    made = entry.make()
+    if made.dtype == np.uint8:
+        return np.ascontiguousarray(made)
+    values = narrowed(made, "float16" if entry.kind == "F16" else "float32", entry.name)
+    if entry.kind not in BLOCKS:
         return np.ascontiguousarray(values)
     from gguf.constants import GGMLQuantizationType
     from gguf.quants import quantize
 
-    packed: Array = quantize(values, GGMLQuantizationType.Q8_0)
+    packed: Array = quantize(values, GGMLQuantizationType[entry.kind])
     return packed
 
 

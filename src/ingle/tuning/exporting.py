@@ -35,7 +35,12 @@ from ingle.model.export_words import words_of
 from ingle.model.tokenizer import Tokenizer
 
 FORMATS = ("peft", "hf", "gguf", "ingle")
-TYPES: dict[str, tuple[str, ...]] = {"peft": ("f32",), "hf": ("f32", "f16"), "gguf": ("f16", "f32", "q8_0"), "ingle": ("f32", "f16")}
+TYPES: dict[str, tuple[str, ...]] = {
+    "peft": ("f32",),
+    "hf": ("f32", "f16"),
+    "gguf": ("f16", "f32", "q8_0", "q4_1"),
+    "ingle": ("f32", "f16"),
+}
 """By format, how numbers can be written; the first is the usual one."""
 _DTYPES: dict[str, Dtype] = {"f32": "float32", "f16": "float16"}
 Array = npt.NDArray[Any]
@@ -113,7 +118,7 @@ def export_gguf(home: Home, kept: Kept, path: Path, kind: str, force: bool = Fal
     check_config(checkpoint.config)
     words = words_of(tokenizer, checkpoint.config.vocab_size, checkpoint.metadata)
     known: Any = kind
-    write_gguf(target, checkpoint.config, _tensors(checkpoint, checkpoint.config), known, words, kept.name, progress)
+    write_gguf(target, checkpoint.config, _tensors(checkpoint, checkpoint.config), known, words, kept.name, progress, checkpoint.tensor)
     return target
 
 

@@ -29,17 +29,17 @@ def _fold(layer: Layer, inputs: Mapping[str, Inputs], forms: Mapping[str, Form])
     # down_proj first: its scales go into up_proj, whose own must be found for the rows as they will be.
     if {"mlp.down_proj", "mlp.up_proj"} <= set(forms):
         scales = _scales(layer, ["mlp.down_proj"], inputs, forms)
-        layer.mlp.down_proj.weight *= scales
-        layer.mlp.up_proj.weight /= scales[:, None]
+        layer.mlp.down_proj.weight.mul_(scales)
+        layer.mlp.up_proj.weight.div_(scales[:, None])
         if layer.mlp.up_proj.bias is not None:
-            layer.mlp.up_proj.bias /= scales
+            layer.mlp.up_proj.bias.div_(scales)
             changed.append("mlp.up_proj.bias")
     for norm, linears in _AFTER_NORMS.items():
         if set(linears) <= set(forms):
             scales = _scales(layer, linears, inputs, forms)
             for name in linears:
-                layer.get_submodule(name).weight *= scales  # type: ignore[operator]
-            layer.get_submodule(norm).weight /= scales  # type: ignore[operator]
+                layer.get_parameter(f"{name}.weight").mul_(scales)
+            layer.get_parameter(f"{norm}.weight").div_(scales)
             changed.append(f"{norm}.weight")
     return tuple(changed)
 
@@ -54,7 +54,7 @@ def _scales(layer: Layer, linears: Sequence[str], inputs: Mapping[str, Inputs], 
         scales = scales / (scales.max() * scales.min()).sqrt()
         error = 0.0
         for name in linears:
-            weight: Tensor = layer.get_submodule(name).weight  # type: ignore[assignment]
+            weight = layer.get_parameter(f"{name}.weight")
             grid = plain_grid(forms[name], weight * scales)
             error += error_of(weight, grid.values(grid.codes(weight * scales)) / scales, hessian)
         if error < least:

@@ -1,0 +1,82 @@
+"""`ingle quantise`."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ingle.cli.gating import Force, Overrides
+
+if TYPE_CHECKING:
+    from ingle.compress.quantising import QuantisedModel
+
+EXAMPLES = """
+ingle quantise mymodel --bits 4 --name q4
+ingle quantise mymodel --bits 5.5 --method gptq --name mixed
+ingle quantise mymodel --bits 8 --method round --name q8 --json
+"""
+
+
+def command(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A kept model, with or without deltas.")],
+    name: Annotated[str, typer.Option(help="What to call the delta: MODEL+NAME is the quantised model.")] = "quantised",
+    bits: Annotated[float | None, typer.Option(help="4, 8, or between: then the most sensitive linears get 8.")] = None,
+    method: Annotated[str | None, typer.Option(help="round, mse, awq, gptq or descent.")] = None,
+    documents: Annotated[int | None, typer.Option(help="How many rows of 1,024 tokens the model is shown.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the order of the texts.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="Settings in a TOML file.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting.")] = None,
+    force: Force = False,
+    policy: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Put a kept model's layers into fewer bits.
+
+    For models that come in floating point, or that something was merged into: these are served in 8 bits otherwise. The model stays as it
+    was: what comes of it is a delta. The gate measures it first, and may refuse it.
+    Interrupted at any moment, or refused and now with --force, the same command goes on.
+    """
+    from ingle.cli.choose import choose
+    from ingle.cli.gating import read_policy, way_in
+    from ingle.cli.house import enter, record
+    from ingle.cli.progress import watching
+    from ingle.core.config import load_config
+    from ingle.tuning.catalogue import need_learning
+
+    need_learning()
+    home = enter()
+    kept, rules = choose(home, model), read_policy(home, policy)
+    from ingle.compress.quantising import QuantiseWatch, quantise
+    from ingle.compress.settings import QuantiseSettings
+
+    given: dict[str, Any] = {"bits": bits, "method": method, "calibration.documents": documents, "calibration.seed": seed}
+    settings = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None] + list(overrides or ())
+    told = load_config(QuantiseSettings, config, settings)
+    said = shlex.join(["ingle", "quantise", kept.name, "--name", name, *(f"--set={one}" for one in settings)])
+    with watching() as watch:
+        admit = way_in(home, kept, "quantise", rules, force, watch)
+        told_to = QuantiseWatch(watch.pieces, watch.say, watch.bytes)
+        made = quantise(home, kept, name, told, admit, told_to, said, lambda event: record(home, event))
+    _show(made, as_json)
+
+
+def _show(made: "QuantisedModel", as_json: bool) -> None:
+    from ingle.cli.output import print_json, print_table
+    from ingle.core.energy import amount, reported
+
+    report = made.report
+    if as_json:
+        print_json(dict(report))
+        return
+    rows = [("linears", f"{report['linears']}", f"of {report['linears'] + report['untouched']}; the others stay as they are")]
+    rows.append(("bits a weight", f"{report['bits']:.2f}", f"{report['stored_bits']:.2f} with scales"))
+    if len(report["forms"]["int8"]) and len(report["forms"]["int4"]):
+        rows.append(("in 8 bits", f"{len(report['forms']['int8'])}", "the most sensitive"))
+    worst, error = max(report["output_errors"].items(), key=lambda item: item[1])
+    rows.append(("error of the outputs", f"{error:.2e}", f"of their square, in {worst}, the worst kind"))
+    if energy := reported(report):
+        rows.append(("energy", amount(energy.joules), str(energy)))
+    print_table(("figure", "value", ""), rows)
+    print(f"Talk with it: ingle chat {made.kept.name}")

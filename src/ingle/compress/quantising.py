@@ -1,0 +1,251 @@
+"""`quantise`: a kept model in, a candidate of the kind `quantised` out, a delta if it is admitted.
+
+Stopped at any moment, the same call goes on where it was.
+
+HOME/tuning/KEY/sensitivity.json          what each linear costs, once that is known
+HOME/tuning/KEY/layer-I.safetensors       each layer that is done
+"""
+
+import json
+import math
+import platform
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ingle import __version__
+from ingle.compress.calibration import make_rows, read_texts
+from ingle.compress.forms import FORMS, Form, fits
+from ingle.compress.layerwise import quantise_layers
+from ingle.compress.quantiser import find_quantiser
+from ingle.compress.sensitivity import choose_forms, sensitivities
+from ingle.compress.settings import QuantiseSettings
+from ingle.core.candidate import Admit, Candidate
+from ingle.core.config import to_table
+from ingle.core.delta import Delta
+from ingle.core.digest import canonical_json, digest_json
+from ingle.core.energy import reported
+from ingle.core.errors import ConfigError
+from ingle.core.event import Event, Sink
+from ingle.core.files import write_atomic
+from ingle.energy.meter import Span, open_meter
+from ingle.engine.adapter import linear_shapes
+from ingle.engine.opening import checkpoint_tokenizer, open_weights
+from ingle.engine.quantised import KIND
+from ingle.home import fetch
+from ingle.home.deltas import delta_report, list_deltas, refuse_taken_delta
+from ingle.home.kept import Kept, get_kept
+from ingle.home.names import check_name
+from ingle.home.place import Home
+from ingle.measure.gather import Interrupted
+from ingle.model.checkpoint import Checkpoint
+from ingle.model.module import CausalLM, load_module
+from ingle.train.trouble import Stop, stop_signals
+
+VERSION = 1
+"""Changes when the same settings make something else than before."""
+SENSITIVITY = "sensitivity.json"
+_NATIVE = {"Q4_0": 4, "Q4_1": 4, "Q8_0": 8}
+"""Bits of what a file may hold that is served as it is. Rounding it again to as many bits or more could only lose."""
+
+
+def _nobody(*_: object) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class QuantiseWatch:
+    """Who is told how it goes."""
+
+    pieces: Callable[[str, int, int], None] = _nobody
+    """What is being done, how much of it is done, and of how much."""
+    say: Callable[[str], None] = _nobody
+    """Something that the owner should know."""
+    bytes: fetch.Progress = fetch.silent
+    """What is fetched."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuantisedModel:
+    """What came of it."""
+
+    kept: Kept
+    """The model with the delta, `MODEL+NAME`."""
+    delta: Delta
+    report: Mapping[str, Any]
+    """As in `report.json`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    home: Home
+    kept: Kept
+    name: str
+    settings: QuantiseSettings
+    watch: QuantiseWatch
+    folder: Path
+    stop: Stop
+    span: Span
+    origin: Mapping[str, str]
+
+    def tell(self, what: str) -> Callable[[int, int], None]:
+        """Progress of one part, which ends with Interrupted when somebody wants to stop."""
+
+        def told(done: int, of: int) -> None:
+            self.span.tick()
+            self.watch.pieces(what, done, of)
+            if self.stop.asked:
+                cure = "What was done is kept: the same command goes on from there."
+                raise Interrupted("quantise", "was interrupted", f"{what}, {done} of {of}", cure)
+
+        return told
+
+
+def quantise(
+    home: Home, kept: Kept, name: str, settings: QuantiseSettings, admit: Admit, watch: QuantiseWatch = QuantiseWatch(),
+    command: str = "", sink: Sink = _nobody,
+) -> QuantisedModel:  # fmt: skip
+    """Makes a delta called `name` that replaces the linears of a kept model's layers by blocks of few bits, and keeps it if `admit` does.
+
+    Raises ConfigError for a name that can't be used and a model with nothing to quantise, what opening the model or fetching the texts
+    raises, HomeError, Refused if `admit` would not have it, and Interrupted after Ctrl-C or SIGTERM; the same call then goes on.
+    """
+    check_name(name)
+    checkpoint = open_weights(home, kept)
+    plan_of(kept.name, checkpoint, settings.bits)
+    key = digest_json([VERSION, "quantise", kept.digest, name, to_table(settings)])
+    home.create()
+    place = digest_json([kept.digest, name.lower()])[:16]
+    with home.lock(f"tune-{place}", timeout_s=0), stop_signals() as stop:
+        ours = [delta for delta in list_deltas(home, kept.digest) if delta.name == name and delta.origin.get("run") == key]
+        refuse_taken_delta(home, name, kept.digest, ours[0].digest if ours else "")
+        folder = home.tuning / key[:32]
+        if ours:
+            watch.say(f"{kept.name}+{name} was made by this very command already")
+            shutil.rmtree(folder, ignore_errors=True)
+            return QuantisedModel(get_kept(home, f"{kept.name}+{name}"), ours[0], delta_report(home, ours[0].digest) or {})
+        versions = f"ingle {__version__}, torch {torch.__version__}, python {platform.python_version()}"
+        origin = {"method": f"quantise, {settings.method}", "settings": canonical_json(to_table(settings)).decode()}
+        origin |= {"versions": versions, "threads": str(torch.get_num_threads()), "command": command, "run": key}
+        job = _Job(home, kept, name, settings, watch, folder, stop, Span(open_meter()), origin)
+        candidate = _make(job, checkpoint)
+        delta = admit(candidate, lambda: stop.asked)
+        shutil.rmtree(folder, ignore_errors=True)
+        report = delta_report(home, delta.digest) or {}
+        sink(_event(report, delta))
+        return QuantisedModel(get_kept(home, f"{kept.name}+{name}"), delta, report)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is there to quantise."""
+
+    few: Form
+    many: Form
+    sizes: Mapping[str, int]
+    """Weights of each parameter that can get either form."""
+    fixed: tuple[tuple[int, float], ...]
+    """Weights, and bits, of linears that stay as they are: they are in as few bits already, or their columns fill no blocks."""
+
+
+def plan_of(model: str, checkpoint: Checkpoint, bits: float) -> Plan:
+    """Which linears can be put in how many bits. `model` is for messages.
+
+    Raises ConfigError where there are none, or `bits` can't be met.
+    """
+    few, many = (FORMS["int8"],) * 2 if bits == FORMS["int8"].bits else (FORMS["int4"], FORMS["int8"])
+    sizes, fixed = dict[str, int](), []
+    for linear, shape in linear_shapes(checkpoint.config).items():
+        name, count = f"{linear}.weight", math.prod(shape)
+        native = _NATIVE.get(checkpoint.tensor(name).kind)
+        if native is not None and native <= few.bits:
+            fixed.append((count, float(native)))
+        elif not fits(shape):
+            fixed.append((count, 8.0))
+        else:
+            sizes[name] = count
+    if not sizes:
+        cure = "Rounding it again could only lose. A delta that is merged into it would change that." if fixed else ""
+        raise ConfigError(f"model {model}", f"has no linears of more than {few.bits} bits that fill blocks of 32", f"{len(fixed)}", cure)
+    whole = sum(sizes.values()) + sum(count for count, _ in fixed)
+    least = (few.bits * sum(sizes.values()) + sum(count * each for count, each in fixed)) / whole
+    if least > bits + 1e-9:
+        raise ConfigError("bits", f"can't be met by {model}, whose other linears stay as they are", bits, f"The least is {least:.2f}.")
+    return Plan(few, many, sizes, tuple(fixed))
+
+
+def _make(job: _Job, checkpoint: Checkpoint) -> Candidate:
+    settings, plan = job.settings, plan_of(job.kept.name, checkpoint, job.settings.bits)
+    quantiser = find_quantiser(settings.method)
+    mixed = plan.few.bits < settings.bits < plan.many.bits
+    rows = None
+    if mixed or quantiser.calibrated:
+        tokenizer = checkpoint_tokenizer(checkpoint, job.home.base_folder(job.kept.base))
+        rows = make_rows(tokenizer, read_texts(job.home, job.watch.bytes), settings.calibration, checkpoint.config.context_length)
+    job.tell("loading weights")(0, 1)
+    module = load_module(checkpoint)
+    forms: Mapping[str, Form] = dict.fromkeys(plan.sizes, plan.few)
+    costs: dict[str, float] = {}
+    if mixed:
+        assert rows is not None, "they were read"
+        costs = _costs(job, module, rows, forms)
+        forms = choose_forms(costs, plan.sizes, plan.few, plan.many, settings.bits, plan.fixed)
+        forms = {name: form for name, form in forms.items() if checkpoint.tensor(name).kind != form.kind}  # what is there already stays
+    done = quantise_layers(
+        module,
+        rows if quantiser.calibrated else None,
+        quantiser,
+        forms,
+        job.folder,
+        job.tell("quantising layers"),
+        settings.calibration.batch,
+    )
+    report = _report(job, plan, forms, costs, done.errors) | {"calibration_tokens": 0 if rows is None else rows.numel()}
+    return Candidate(job.name, KIND, job.kept.digest, done.tensors, job.origin, report | {"energy": job.span.end().table()})
+
+
+def _costs(job: _Job, module: CausalLM, rows: Tensor, forms: Mapping[str, Form]) -> dict[str, float]:
+    """What each linear costs: measured now, or by an earlier sitting."""
+    path = job.folder / SENSITIVITY
+    if not path.exists():
+        chosen = rows[: job.settings.sensitivity_documents]
+        found = sensitivities(module, chosen, forms, job.tell("measuring sensitivity"), job.settings.calibration.seed)
+        job.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomic(path, json.dumps(found).encode(), mode=0o600)
+    known: dict[str, float] = json.loads(path.read_bytes())
+    return known
+
+
+def _report(
+    job: _Job, plan: Plan, forms: Mapping[str, Form], costs: Mapping[str, float], errors: Mapping[str, float]
+) -> dict[str, Any]:  # fmt: skip
+    weights = sum(plan.sizes.values())
+    whole = weights + sum(count for count, _ in plan.fixed)
+    coded = sum(_form(forms, plan, name).bits * size for name, size in plan.sizes.items()) + sum(count * bits for count, bits in plan.fixed)
+    parts: dict[str, list[float]] = {}
+    for name, error in errors.items():
+        parts.setdefault(name.removesuffix(".weight").rpartition(".")[2], []).append(error)
+    return {
+        "version": VERSION, "model": f"{job.kept.name}+{job.name}", "base": job.kept.digest, "kind": KIND, "method": job.settings.method,
+        "settings": to_table(job.settings), "bits": coded / whole, "linears": len(forms), "untouched": len(plan.fixed), "weights": weights,
+        "stored_bits": sum(_form(forms, plan, name).stored_bits * size for name, size in plan.sizes.items()) / weights,
+        "forms": {form.name: sorted(name for name, one in forms.items() if one == form) for form in FORMS.values()},
+        "output_errors": {part: sum(values) / len(values) for part, values in sorted(parts.items())}, "sensitivity_nats": dict(costs),
+    }  # fmt: skip
+
+
+def _form(forms: Mapping[str, Form], plan: Plan, name: str) -> Form:
+    """What a parameter is in, be it new or what it was in before."""
+    return forms.get(name, plan.many)
+
+
+def _event(report: Mapping[str, Any], delta: Delta) -> Event:
+    facts = {"delta": delta.digest, "base": report["base"], "method": report["method"], "bits": report["bits"]}
+    facts |= {key: report[key] for key in ("stored_bits", "linears", "untouched", "calibration_tokens")}
+    if energy := reported(report):
+        facts |= energy.facts()
+    return Event("quantise", report["model"], facts)

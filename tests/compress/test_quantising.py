@@ -1,0 +1,219 @@
+"""From a kept model to a delta of few bits: served as it was computed, resumed to the bit, judged by the gate, and undone."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ingle.compress import quantising
+from ingle.compress.calibration import CalibrationSettings
+from ingle.compress.forms import FORMS
+from ingle.compress.quantising import QuantiseWatch, quantise
+from ingle.compress.sensitivity import choose_forms
+from ingle.compress.settings import QuantiseSettings
+from ingle.core.errors import ConfigError, DeltaError, Refused
+from ingle.core.event import Event
+from ingle.engine.backend import prefill
+from ingle.engine.changes import Change, merged
+from ingle.engine.opening import kept_source, list_packs, open_model, open_weights
+from ingle.engine.packing import unpacked
+from ingle.gate.decide import door
+from ingle.gate.policy import load_policy
+from ingle.home.deltas import delta_report, list_deltas, put_delta, verify_delta
+from ingle.home.kept import get_kept
+from ingle.home.place import Home
+from ingle.measure.gather import Interrupted
+from ingle.model.checkpoint import open_checkpoint
+from ingle.model.module import load_module
+from ingle.tuning.exporting import check_type, export
+from tests.tuning.place import admitting
+
+SMALL = QuantiseSettings(calibration=CalibrationSettings(documents=6, tokens=96), sensitivity_documents=2)
+IDS = list(range(3, 60))
+
+
+def logits(home: Home, name: str, format_: str = "fp32") -> np.ndarray:
+    model = open_model(kept_source(home, get_kept(home, name)), format_, threads=1)
+    return prefill(model.backend, IDS, model.backend.new_state()).copy()
+
+
+@torch.no_grad()
+def exact(home: Home, name: str) -> np.ndarray:
+    return load_module(open_weights(home, get_kept(home, name)))(torch.tensor([IDS]))[0, -1].numpy()
+
+
+def apart(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+def test_a_model_in_four_bits_is_served_as_blocks_and_undone(some_home: Home) -> None:
+    facts: list[Event] = []
+    before = logits(some_home, "tiny")
+    kept = get_kept(some_home, "tiny")
+    made = quantise(some_home, kept, "q4", SMALL, admitting(some_home), command="ingle quantise tiny", sink=facts.append)
+    assert made.kept == get_kept(some_home, "tiny+q4")
+    assert verify_delta(some_home, made.delta.digest) == []
+    report = delta_report(some_home, made.delta.digest)
+    assert report is not None
+    assert (report["bits"], report["stored_bits"], report["linears"], report["untouched"]) == (4, 5, 14, 0)
+    assert 0 < max(report["output_errors"].values()) < 0.05
+    assert report["energy"]["joules"] > 0
+    assert [(event.kind, event.facts["delta"], event.facts["bits"]) for event in facts] == [("quantise", made.delta.digest, 4)]
+    served = logits(some_home, "tiny+q4", "auto")
+    assert apart(served, exact(some_home, "tiny+q4")) < 0.06  # the vocabulary and what goes in are rounded to 8 bits
+    source, weights = kept_source(some_home, made.kept), open_weights(some_home, made.kept)
+    for name, values in unpacked(source.packs / "auto", next(info for info in list_packs(source) if info.format == "auto")):
+        if weights.tensor(name).kind == "Q4_1":
+            assert np.array_equal(values, weights.tensor(name).to_float32())
+    assert 0.001 < apart(served, before) < 0.3
+    assert apart(logits(some_home, "tiny", "auto"), before) < 0.06
+    sizes = [(kept_source(some_home, one).packs / "auto" / "weights.bin").stat().st_size for one in (made.kept, kept)]
+    assert sizes[0] < sizes[1]
+    assert np.array_equal(logits(some_home, "tiny"), before)
+    again = quantise(some_home, kept, "q4", SMALL, admitting(some_home), sink=facts.append)
+    assert (again.delta.digest, len(facts)) == (made.delta.digest, 1)
+    with pytest.raises(ConfigError, match="taken"):
+        quantise(some_home, kept, "q4", replace(SMALL, method="round"), admitting(some_home))
+    with pytest.raises(ConfigError, match="no linears of more than 4 bits"):
+        quantise(some_home, get_kept(some_home, "tiny+q4"), "again", SMALL, admitting(some_home))
+
+
+@pytest.mark.parametrize("method", ["descent", "awq"])
+def test_stopped_after_any_layer_it_ends_the_same(some_home: Home, method: str) -> None:
+    kept, told = get_kept(some_home, "tiny"), replace(SMALL, method=method, bits=6.0)
+    whole = quantise(some_home, kept, "whole", told, admitting(some_home)).delta
+    for at in (("measuring sensitivity", 1), ("quantising layers", 0), ("quantising layers", 1), ("quantising layers", 2)):
+
+        def stop(what: str, done: int, _of: int, at: tuple[str, int] = at) -> None:
+            if (what, done) == at:
+                raise Interrupted("quantise", "was interrupted", what)
+
+        with pytest.raises(Interrupted):
+            quantise(some_home, kept, "cut", told, admitting(some_home), QuantiseWatch(stop))
+        assert [delta.name for delta in list_deltas(some_home, kept.digest)] == ["whole"]
+    done: list[tuple[str, int]] = []
+    cut = quantise(some_home, kept, "cut", told, admitting(some_home), QuantiseWatch(lambda what, at, _of: done.append((what, at)))).delta
+    assert dict(cut.tensors) == dict(whole.tensors)
+    assert "measuring sensitivity" not in {what for what, _ in done}
+
+
+def test_a_budget_between_gives_the_most_sensitive_eight_bits(some_home: Home) -> None:
+    kept = get_kept(some_home, "tiny")
+    made = quantise(some_home, kept, "mixed", replace(SMALL, bits=5.0), admitting(some_home))
+    report, forms = made.report, made.report["forms"]
+    assert 4.5 < report["bits"] <= 5
+    assert forms["int8"] and forms["int4"]
+    worst = max(report["sensitivity_nats"], key=lambda name: report["sensitivity_nats"][name])
+    least = min(report["sensitivity_nats"], key=lambda name: report["sensitivity_nats"][name])
+    assert report["sensitivity_nats"][least] > 0
+    assert (worst in forms["int8"], least in forms["int4"]) == (True, True)
+    quantise(some_home, kept, "q8", replace(SMALL, bits=8.0, method="round"), admitting(some_home))
+    quantise(some_home, kept, "q4", SMALL, admitting(some_home))
+    reference = exact(some_home, "tiny")
+    off = {name: apart(exact(some_home, f"tiny+{name}"), reference) for name in ("q8", "mixed", "q4")}
+    assert off["q8"] < 0.02 < off["q4"]
+    assert off["q8"] < off["mixed"] < off["q4"]
+
+
+def test_forms_are_chosen_by_nats_per_bit() -> None:
+    few, many = FORMS["int4"], FORMS["int8"]
+    costs, sizes = {"a": 3.0, "b": 4.0, "c": 1.0}, {"a": 100, "b": 400, "c": 500}
+    chosen = choose_forms(costs, sizes, few, many, 4.4)
+    assert {name for name, form in chosen.items() if form == many} == {"a"}
+    assert {name for name, form in choose_forms(costs, sizes, few, many, 6).items() if form == many} == {"a", "b"}
+    assert set(choose_forms(costs, sizes, few, many, 8).values()) == {many}
+    assert set(choose_forms(costs, sizes, few, many, 4.4, [(1000, 8.0)]).values()) == {few}
+
+
+def test_the_gate_measures_it_first(some_home: Home) -> None:
+    kept = get_kept(some_home, "tiny")
+    strict = load_policy(some_home, ["bits.most_rise_percent=-50"])
+    facts: list[Event] = []
+    with pytest.raises(Refused, match="bits per byte"):
+        quantise(some_home, kept, "no", SMALL, door(some_home, kept, "quantise", strict, sink=facts.append))
+    assert [event.kind for event in facts] == ["gate.refuse"]
+    assert list_deltas(some_home, kept.digest) == []
+    made = quantise(some_home, kept, "no", SMALL, door(some_home, kept, "quantise", load_policy(some_home), sink=facts.append))
+    assert made.report["gate"]["accepted"]
+    assert facts[-1].kind == "gate.accept"
+
+
+def test_other_deltas_come_before_and_after(some_home: Home) -> None:
+    kept = get_kept(some_home, "tiny")
+    draw, name = np.random.default_rng(0), "model.layers.1.mlp.down_proj"
+    lora = {f"{name}.lora_A.weight": draw.standard_normal((2, 96)), f"{name}.lora_B.weight": draw.standard_normal((64, 2))}
+    lora = {key: (0.3 * values).astype(np.float32) for key, values in lora.items()}
+    put_delta(some_home, "tuned", "lora", kept.digest, lora, {})
+    quantise(some_home, get_kept(some_home, "tiny+tuned"), "q4", SMALL, admitting(some_home))
+    both = exact(some_home, "tiny+tuned+q4")
+    now, tuned, before = (
+        open_weights(some_home, get_kept(some_home, model)).tensor(f"{name}.weight").to_float32()
+        for model in ("tiny+tuned+q4", "tiny+tuned", "tiny")
+    )
+    assert apart(now, tuned) < 0.15 < apart(now, before)
+    assert apart(logits(some_home, "tiny+tuned+q4", "auto"), both) < 0.06
+    quantised = quantise(some_home, kept, "q4", SMALL, admitting(some_home))
+    put_delta(some_home, "later", "lora", quantised.kept.digest, lora, {})
+    assert apart(logits(some_home, "tiny+q4+later", "auto"), exact(some_home, "tiny+q4+later")) < 0.06
+    merged_weight = open_weights(some_home, get_kept(some_home, "tiny+q4+later")).tensor(f"{name}.weight")
+    below = open_weights(some_home, get_kept(some_home, "tiny+q4")).tensor(f"{name}.weight")
+    assert (merged_weight.kind, below.kind) == ("F32", "Q4_1")
+    added = lora[f"{name}.lora_B.weight"] @ lora[f"{name}.lora_A.weight"]
+    np.testing.assert_allclose(merged_weight.to_float32(), below.to_float32() + added, atol=1e-6)
+
+
+def test_what_cannot_be_is_said_before_weights_are_loaded(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = get_kept(some_home, "tiny")
+    monkeypatch.setattr(quantising, "load_module", lambda *_: pytest.fail("weights were loaded"))
+    for changes, message in [({"bits": 3.0}, "from 4 to 8"), ({"bits": 9.0}, "from 4 to 8"), ({"method": "gtpq"}, "gptq")]:
+        with pytest.raises(ConfigError, match=message):
+            QuantiseSettings(**changes)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="name"):
+        quantise(some_home, kept, "no/name", SMALL, admitting(some_home))
+    with pytest.raises(ConfigError, match="tokens of text"):
+        quantise(some_home, kept, "x", replace(SMALL, calibration=CalibrationSettings(documents=9999)), admitting(some_home))
+
+
+def test_blocks_that_do_not_fit_are_refused(some_home: Home) -> None:
+    checkpoint = open_weights(some_home, get_kept(some_home, "tiny"))
+    name = "model.layers.0.mlp.up_proj.weight"
+    blocks = np.zeros((96, 40), np.uint8)
+    broken = blocks.copy()
+    broken[3, :2] = 0xFF  # a scale that is no number
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"nothing.weight": blocks}, "must name a parameter"),
+        ({name: blocks[:, :-1]}, "must have shape"),
+        ({name: blocks[:-1]}, "must have shape"),
+        ({name: np.zeros((96, 63), np.float32)}, "must have shape"),
+        ({"model.embed_tokens.weight": np.zeros((259, 40), np.uint8)}, "only the linears"),
+        ({"model.norm.weight": np.zeros(64, np.uint8)}, "only the linears"),
+        ({name: broken}, "finite"),
+    ]
+    for tensors, message in wrong:
+        with pytest.raises(DeltaError, match=message):
+            merged(checkpoint, [Change("bad", "quantised", tensors)])
+    assert merged(checkpoint, [Change("good", "quantised", {name: blocks})]).tensor(name).kind == "Q4_1"
+
+
+def test_blocks_go_into_gguf_as_they_are(some_home: Home, tmp_path: Path) -> None:
+    kept = get_kept(some_home, "tiny")
+    made = quantise(some_home, kept, "mixed", replace(SMALL, bits=6.0, method="awq"), admitting(some_home))
+    path = export(some_home, made.kept, "gguf", tmp_path / "x.gguf", check_type("gguf", "q4_1"))
+    ours, theirs = open_weights(some_home, made.kept), open_checkpoint(path)
+    kinds = set()
+    for name in ours.names:
+        a, b = ours.tensor(name), theirs.tensor(name)
+        if a.kind in ("Q4_1", "Q8_0"):
+            assert (a.kind, a.raw.tobytes()) == (b.kind, b.raw.tobytes()), name
+        kinds.add(b.kind)
+        assert apart(b.to_float32(), a.to_float32()) < 0.01, name
+    assert kinds == {"Q4_1", "Q8_0", "F32"}
+    plain = open_checkpoint(export(some_home, kept, "gguf", tmp_path / "plain.gguf", "q4_1"))
+    assert {plain.tensor(name).kind for name in plain.names} == {"Q4_1", "Q8_0", "F32"}
+    llama_cpp = pytest.importorskip("llama_cpp")
+    model = llama_cpp.Llama(str(path), n_ctx=256, logits_all=True, type_k=0, type_v=0, n_threads=1, n_gpu_layers=0, verbose=False)
+    model.eval(IDS)
+    assert apart(np.array(model.scores[len(IDS) - 1]), exact(some_home, made.kept.name)) < 0.03
