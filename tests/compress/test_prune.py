@@ -1,5 +1,6 @@
 """From a kept model to a smaller one: reported, resumed to the byte, served, repaired, and undone."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from ingle.compress.calibration import make_rows
 from ingle.compress.cutting import Cutting, cut, influence
 from ingle.compress.prune import Pruned, PruneWatch, prune
 from ingle.compress.prune_settings import parts_that_stay
+from ingle.compress.recovery import Length
 from ingle.core.errors import ConfigError, DeltaError, Refused
 from ingle.core.event import Event
 from ingle.core.spec import LayerSpec
@@ -128,15 +130,14 @@ def test_recovery_brings_it_nearer_to_the_whole_and_keeps_the_holes(some_home: H
 
 
 def test_minutes_become_steps_that_stay(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    counted: list[int] = []
-    count = verb.count_steps
+    counted: list[Length] = []
+    settle = verb.settle
 
-    def few(*given: object) -> int:
-        steps = count(*given)  # type: ignore[arg-type]
-        counted.append(steps)
-        return min(steps, 3)
+    def few(*given: object) -> Length:
+        counted.append(settle(*given))  # type: ignore[arg-type]
+        return replace(counted[-1], steps=min(counted[-1].steps, 3))
 
-    monkeypatch.setattr(verb, "count_steps", few)
+    monkeypatch.setattr(verb, "settle", few)
 
     def refuse(*_: object) -> None:
         raise Refused("tiny+x", "was refused by the gate")
@@ -147,7 +148,7 @@ def test_minutes_become_steps_that_stay(some_home: Home, monkeypatch: pytest.Mon
             prune(some_home, get_kept(some_home, "tiny"), "x", settings, admit)  # type: ignore[arg-type]
         except Refused:
             assert [kept.name for kept in list_kept(some_home)] == ["tiny"]
-    assert counted[0] >= 1
+    assert counted[0].steps >= 1
     assert counted == [counted[0]] * 2
 
 

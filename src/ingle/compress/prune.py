@@ -22,7 +22,7 @@ from ingle.compress.calibration import make_rows, read_texts
 from ingle.compress.cutting import Cutting, cut
 from ingle.compress.prune_settings import PruneSettings, parts_that_stay
 from ingle.compress.pruner import looks
-from ingle.compress.recovery import STEPS, Whole, additions, attach, count_steps, make_data, train_settings
+from ingle.compress.recovery import LENGTH, Whole, additions, attach, make_data, settle, train_settings
 from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
 from ingle.core.delta import Delta
@@ -191,11 +191,11 @@ def _recovered(
     masks = masking.masks_of(linear_shapes(checkpoint.config), change.tensors) if change.kind == masking.KIND else {}
     parameters = attach(small, masks, settings)
     few = make_data(tokenizer, texts, settings, 1, checkpoint.config.context_length)
-    steps = count_steps(settings, small, whole, parameters, few, folder / STEPS)
-    data = make_data(tokenizer, texts, settings, steps, checkpoint.config.context_length)
+    length = settle(settings, small, whole, parameters, few, folder / LENGTH)
+    data = make_data(tokenizer, texts, settings, length.steps, checkpoint.config.context_length)
     objective = Distillation(Whole(whole), job.kept.digest)
     watch = Watch(job.watch.train, job.watch.say)
-    done = train(small, parameters, data, train_settings(settings, steps, data), folder / "run", watch, objective)
+    done = train(small, parameters, data, train_settings(settings, length, data), folder / "run", watch, objective)
     if done.stopped == "interrupted":
         raise Interrupted("prune", "was interrupted", f"recovery, step {done.steps}", "The same command goes on from there.")
     before, after = done.first_held_out, done.held_out

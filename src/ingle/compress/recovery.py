@@ -4,10 +4,10 @@ one's predictions, on the training parts of the suites of texts. Where weights w
 
 import json
 import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ingle.compress.calibration import CalibrationSettings, make_rows
 from ingle.compress.cutting import LINEARS
 from ingle.compress.prune_settings import RecoverySettings
+from ingle.core.config import from_table
 from ingle.core.errors import ConfigError
 from ingle.core.files import write_atomic
 from ingle.measure.items import Text
@@ -34,7 +35,7 @@ from ingle.train.schedules import Schedule
 from ingle.train.settings import TrainSettings
 
 Array = npt.NDArray[Any]
-STEPS = "steps.json"
+LENGTH = "length.json"
 _TRIES = 3
 """Steps by whose time the number of all is reckoned, after one to warm up."""
 
@@ -74,6 +75,14 @@ class Whole:
         return lambda at: states[at] @ head.T
 
 
+@dataclass(frozen=True, slots=True)
+class Length:
+    """What is settled at the beginning, for a run must not change its course."""
+
+    steps: int
+    precision: Literal["bf16", "fp32"]
+
+
 def attach(module: CausalLM, masks: Mapping[str, Array], settings: RecoverySettings) -> dict[str, nn.Parameter]:
     """Puts a `Repaired` in the place of every linear; `masks`: bool [N, K] by linear. Returns what is to be trained, by name."""
     generator, found = torch.Generator().manual_seed(settings.seed), dict[str, nn.Parameter]()
@@ -111,34 +120,43 @@ def make_data(tokenizer: Tokenizer, texts: Sequence[Text], settings: RecoverySet
     return Data(corpus, range(settings.held_out, len(corpus)), range(settings.held_out))
 
 
-def train_settings(settings: RecoverySettings, steps: int, data: Data) -> TrainSettings:
+def train_settings(settings: RecoverySettings, length: Length, data: Data) -> TrainSettings:
     """A run of so many steps."""
-    each = _each(settings)
+    each, steps = _each(settings), length.steps
     epochs = -(-steps // max(1, len(data.train) // each)) + 1
     optimiser = OptimiserSettings(learning_rate=settings.learning_rate)
     return TrainSettings(
         epochs=epochs, max_steps=steps, batch_tokens=settings.batch_tokens, optimiser=optimiser, seed=settings.seed,
-        schedule=Schedule("cosine", warm_up=0.05), evaluate_every=max(25, steps // 8), checkpoint_minutes=5.0,
+        precision=length.precision, schedule=Schedule("cosine", warm_up=0.05), evaluate_every=max(25, steps // 8), checkpoint_minutes=5.0,
     )  # fmt: skip
 
 
-def count_steps(
+def settle(
     settings: RecoverySettings, module: CausalLM, whole: CausalLM, parameters: Mapping[str, nn.Parameter], data: Data, path: Path
-) -> int:
-    """How many steps the minutes are worth, measured once and kept in `path`, for a run must not change its length.
+) -> Length:
+    """How many steps the minutes are worth, and in which numbers: measured once and kept in `path`.
 
     Casts both modules as training will; what is trained stays as it is.
     """
-    cast(module, parameters)
-    cast(whole, ())
-    if settings.steps is not None:
-        return settings.steps
-    if path.exists():
-        known: int = json.loads(path.read_bytes())["steps"]
-        return known
+    known = from_table(Length, json.loads(path.read_bytes())) if path.exists() else None
+    precision = choose("auto", module.lm_head.weight.device) if known is None else known.precision
+    for one, trained in ((module, parameters), (whole, {})):
+        for name, parameter in one.named_parameters():
+            parameter.requires_grad_(name in trained)
+            if name not in trained:
+                parameter.data = parameter.data.to(DTYPES[precision])
+    if known is None:
+        steps = settings.steps or max(1, round(60 * settings.minutes / _seconds_of_a_step(settings, module, whole, parameters, data)))
+        known = Length(steps, precision)
+        write_atomic(path, json.dumps(asdict(known)).encode(), mode=0o600)
+    return known
+
+
+def _seconds_of_a_step(
+    settings: RecoverySettings, module: CausalLM, whole: CausalLM, parameters: Mapping[str, nn.Parameter], data: Data
+) -> float:
     before, seconds = {name: parameter.data for name, parameter in parameters.items()}, list[float]()
-    objective = Distillation(Whole(whole), "")
-    batch = make_batch(data.corpus, list(data.train[: _each(settings)]))
+    objective, batch = Distillation(Whole(whole), ""), make_batch(data.corpus, list(data.train[: _each(settings)]))
     for parameter in parameters.values():
         parameter.data = parameter.data.to(module.lm_head.weight.dtype)
     for _ in range(1 + _TRIES):
@@ -147,18 +165,7 @@ def count_steps(
         seconds.append(time.perf_counter() - began)
     for name, parameter in parameters.items():
         parameter.grad, parameter.data = None, before[name]
-    steps = max(1, round(60 * settings.minutes / (sum(seconds[1:]) / _TRIES)))
-    write_atomic(path, json.dumps({"steps": steps, "seconds": seconds}).encode(), mode=0o600)
-    return steps
-
-
-def cast(module: CausalLM, trained: Collection[str]) -> None:
-    """Into the type that the machine trains fastest in; nothing but `trained` takes gradients, and that stays float32."""
-    dtype = DTYPES[choose("auto", module.lm_head.weight.device)]
-    for name, parameter in module.named_parameters():
-        parameter.requires_grad_(name in trained)
-        if name not in trained:
-            parameter.data = parameter.data.to(dtype)
+    return sum(seconds[1:]) / _TRIES
 
 
 def _each(settings: RecoverySettings) -> int:
