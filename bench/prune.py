@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=32, help="rows of 512 tokens that pruners look at")
     parser.add_argument("--texts", type=int, default=40)
     parser.add_argument("--questions", type=int, default=100)
+    parser.add_argument("--threads", type=int, help="that serve; by default one per core")
     parser.add_argument("--recover", type=float, default=0.0)
     parser.add_argument("--methods", default="", help="only these, with commas")
     options = parser.parse_args()
@@ -64,7 +65,7 @@ def main() -> None:
     kept, told = get_kept(home, options.model), MeasureSettings(text_items=options.texts, task_items=options.questions)
     calibration = CalibrationSettings(options.documents, 512)
     recovery = RecoverySettings(minutes=options.recover)
-    original = open_model(kept_source(home, kept), options.format)
+    original = open_model(kept_source(home, kept), options.format, options.threads)
     ids = [token for text in read_texts(home)[:4] for token in original.tokenizer.encode(text.text)][: told.tokens + 1]
 
     def tell(what: str, done: int, total: int) -> None:
@@ -75,7 +76,7 @@ def main() -> None:
     table = [HEAD, ["as it is", "", "", "", f"{before.bits_per_byte:.4f}", f"{before.accuracy:.3f}", "", "", "1", "1"]]
     results = []
     for settings in rows_of(options.part, calibration, recovery, options.methods.split(",") if options.methods else []):
-        key = digest_json([kept.digest, to_table(settings), to_table(told), options.format])[:32]
+        key = digest_json([kept.digest, to_table(settings), to_table(told), options.format, options.threads])[:32]
         folder = home.tuning / f"bench-prune-{key}"
         path = home.tuning / "bench-prune" / f"{key}.json"
         if not path.exists():
@@ -89,7 +90,7 @@ def main() -> None:
 
             made = step.make(scratch, kept, "tried", put, PruneWatch(tell, say=lambda text: print(text, file=sys.stderr)))
             source = kept_source(scratch, made)
-            model = open_model(source, options.format)
+            model = open_model(source, options.format, options.threads)
             after, mine = quality(home, model, told, lambda: False, tell, lambda *_: None)
             info = read_pack(source.packs / options.format, source.digest)
             report = reports[0] if reports else {}

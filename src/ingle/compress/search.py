@@ -55,6 +55,8 @@ class CompressSettings:
     """Most by which bits per byte may rise."""
     format: str = "auto"
     """In which models are served and measured."""
+    threads: int | None = None
+    """That compute while they are; None = one per core."""
     grid: Grid = field(default_factory=Grid)
     """What is tried."""
     measure: MeasureSettings = field(default_factory=MeasureSettings)
@@ -210,7 +212,7 @@ def _kept(job: _Search, recipe: Recipe, name: str, admits: Callable[[Kept, str],
 
 
 def _open(job: _Search, home: Home, kept: Kept) -> LanguageModel:
-    return open_model(kept_source(home, kept), job.settings.format, progress=job.watch.pieces)
+    return open_model(kept_source(home, kept), job.settings.format, job.settings.threads, progress=job.watch.pieces)
 
 
 def _mb(job: _Search, home: Home, kept: Kept) -> float:
