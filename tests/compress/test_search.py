@@ -90,8 +90,8 @@ def test_what_is_tried_comes_from_the_registries_the_mildest_first() -> None:
     settings = told(grid={"layers": [2, 1, 9], "channels": [0.2, 0.3, 0.5], "heads": [1], "bits": [4.0, 8.0]})
     made = [str(recipe) for recipe in recipes(config, settings.grid, settings.calibration, settings.recovery)]
     alone = [
-        "8 bits by gptq", "4 bits by gptq", "0.167 of layers by depth", "0.333 of layers by depth", "0.25 of channels by width",
-        "0.5 of channels by width", "0.5 of heads by width",
+        "8 bits by gptq", "4 bits by gptq", "1/6 of layers by depth", "1/3 of layers by depth", "1/4 of channels by width",
+        "1/2 of channels by width", "1/2 of heads by width",
     ]  # fmt: skip
     assert made == [*alone, *(f"{one} + 4 bits by gptq" for one in alone[2:])]
     every = recipes(

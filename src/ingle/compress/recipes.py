@@ -5,6 +5,7 @@ A recipe is a chain of steps, each of which makes a delta on what the steps befo
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from ingle.compress import pruner, quantiser
@@ -41,7 +42,9 @@ class Step:
         """For people: `1/10 of layers by depth`, `4 bits by gptq`."""
         if isinstance(self.settings, PruneSettings):
             recovered = ", recovered" if self.settings.recovery.wanted else ""
-            return f"{self.settings.share:.3g} of {self.settings.structure} by {self.settings.pruner}{recovered}"
+            return (
+                f"{Fraction(self.settings.share).limit_denominator(100)} of {self.settings.structure} by {self.settings.pruner}{recovered}"
+            )
         return f"{self.settings.bits:g} bits by {self.settings.method}"
 
     def make(self, home: Home, kept: Kept, name: str, admit: Admit, watch: PruneWatch) -> Kept:

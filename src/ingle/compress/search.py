@@ -139,7 +139,7 @@ def _measured(job: _Search) -> tuple[list[Point], dict[str, Recipe], list[tuple[
     text = _text(job, original)
     theirs, texts = quality(job.home, original, settings.measure, lambda: job.stop.asked, job.watch.pieces, job.watch.bytes)
     mb = _mb(job, job.home, job.kept)
-    points = [Point("", theirs, Loss(0.0, 0.0, 0.0, len(texts)), pace(original, original, text, settings.measure), mb, mb)]
+    points = [Point("", theirs, Loss(0.0, 0.0, 0.0, len(texts)), pace(original, original, text, settings.measure, job.check), mb, mb)]
     left_out, over, took = list[tuple[str, str]](), dict[str, str](), list[float]()
     for number, recipe in enumerate(todo):
         job.check(f"before recipe {number + 1} of {len(todo)}")
@@ -148,9 +148,9 @@ def _measured(job: _Search) -> tuple[list[Point], dict[str, Recipe], list[tuple[
         if recipe.family in over:
             left_out.append((str(recipe), f"{over[recipe.family]} loses too much already"))
             continue
-        began = time.monotonic()
+        began, known = time.monotonic(), _path(job, recipe).exists()
         found = _try(job, recipe, original, texts, text, mb)
-        took.append(time.monotonic() - began)
+        took += [] if known or isinstance(found, str) else [time.monotonic() - began]
         if isinstance(found, str):
             left_out.append((str(recipe), found))
             continue
@@ -164,7 +164,7 @@ def _try(
     job: _Search, recipe: Recipe, original: LanguageModel, texts: Sequence[Row], text: Sequence[int], mb_before: float
 ) -> Point | str:  # fmt: skip
     """A recipe measured, or why it can't be."""
-    path = job.folder / "results" / f"{digest_json(to_table(recipe))[:32]}.json"
+    path = _path(job, recipe)
     if path.exists():
         known: dict[str, Any] = json.loads(path.read_bytes())
         return str(known["why_not"]) if "why_not" in known else from_table(Point, known["point"])
@@ -178,11 +178,16 @@ def _try(
     mine, rows = quality(job.home, model, settings.measure, lambda: job.stop.asked, job.watch.pieces, job.watch.bytes)
     job.check(f"while {recipe} was measured")
     mb = _mb(job, job.scratch, kept)
-    found = Point(str(recipe), mine, loss_of(texts, rows), pace(model, original, text, settings.measure), mb, mb_before)
+    found = Point(str(recipe), mine, loss_of(texts, rows), pace(model, original, text, settings.measure, job.check), mb, mb_before)
     write_atomic(path, json.dumps({"point": to_table(found)}).encode(), mode=0o600)
     del model
     let_packs_go(job.scratch, kept)
     return found
+
+
+def _path(job: _Search, recipe: Recipe) -> Path:
+    """Where a recipe's figures are kept."""
+    return job.folder / "results" / f"{digest_json(to_table(recipe))[:32]}.json"
 
 
 def _made(job: _Search, steps: Sequence[Step]) -> Kept:

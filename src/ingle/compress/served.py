@@ -131,12 +131,16 @@ def loss_of(before: Sequence[Row], after: Sequence[Row]) -> Loss:
     return Loss(lost.relative.value, lost.relative.interval.low, lost.relative.interval.high, lost.n)
 
 
-def pace(model: LanguageModel, original: LanguageModel, text: Sequence[int], settings: MeasureSettings) -> Pace:
-    """How a model writes after a text (token ids, at least `tokens` + 1), by turns with the original."""
+def pace(
+    model: LanguageModel, original: LanguageModel, text: Sequence[int], settings: MeasureSettings,
+    check: Callable[[str], None] = lambda _where: None,
+) -> Pace:  # fmt: skip
+    """How a model writes after a text (ids, at least `tokens` + 1), by turns with the original; `check`, called before each, may raise."""
     turns: list[tuple[tuple[float, Energy], tuple[float, Energy]]] = []
     for one in (original, model):  # what is read from the disk at first is nobody's
         _turn(one, text, 4)
-    for _ in range(settings.turns):
+    for number in range(settings.turns):
+        check(f"before turn {number + 1} of {settings.turns}")
         turns.append((_turn(original, text, settings.tokens), _turn(model, text, settings.tokens)))
     whole = NOTHING
     for _, (_, energy) in turns:
