@@ -79,7 +79,7 @@ FORMULAS: dict[str, Callable[[Array, Array, dict[str, Array]], tuple[Array, Arra
 
 
 def test_every_kind_that_merges_has_its_formula() -> None:
-    assert {*FORMULAS, "layers", "quantised"} == set(MERGED)  # test_hybrid.py and tests/compress have these two
+    assert {*FORMULAS, "layers", "mask", "quantised", "shape"} == set(MERGED)  # these have tests of their own
     assert set(MERGED) < set(KINDS)
 
 
@@ -265,7 +265,7 @@ A, B = np.ones((2, 48), np.float32), np.ones((48, 2), np.float32)
         ("bottleneck", {}, "can't become part of the weights"),
         ("prefix", {}, "can't become part of the weights"),
         ("prompt", {}, "can't become part of the weights"),
-        ("mask", {}, "must be of a known kind"),
+        ("unheard of", {}, "must be of a known kind"),
     ],
 )
 def test_what_does_not_fit_is_refused(kind: str, tensors: dict[str, Array], what: str) -> None:

@@ -116,6 +116,8 @@ _SENTENCES: Mapping[str, Callable[[str, Facts], str]] = {
     "tune": lambda subject, facts: f"was tuned: {subject} ({facts.get('method')}, {facts.get('examples')} examples)",
     "hybridize": lambda subject, _facts: f"became a hybrid: {subject}",
     "quantise": lambda subject, facts: f"was put into {facts.get('bits'):.2f} bits a weight: {subject} ({facts.get('method')})",
+    "prune": lambda subject, facts: f"was pruned: {subject} ({facts.get('method')}, {facts.get('structure')}, {facts.get('share')})",
+    "compress": lambda subject, facts: f"was compressed: {subject} ({facts.get('recipe')})",
     "keep": lambda subject, facts: f"was kept as {subject}, made of {facts.get('of')}",
     "rm": lambda subject, _facts: f"was let go: {subject}",
 }

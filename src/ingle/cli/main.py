@@ -33,6 +33,8 @@ VERBS = {
     "train": "Train a model from scratch: a transformer, a hybrid, an RNN.",
     "hybridize": "Make a hybrid of a kept transformer.",
     "quantise": "Put a kept model's layers into fewer bits.",
+    "prune": "Make a kept model smaller by leaving parts of it out.",
+    "compress": "Find the cheapest way to serve a model within a loss of quality.",
     "keep": "Give a model with its deltas a name of its own.",
     "merge": "Make a new model of a model and its deltas.",
     "export": "Write a model or a delta for other programs.",

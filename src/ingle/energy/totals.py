@@ -14,6 +14,7 @@ ACTIVITIES = {
     "tune": "trainings",
     "hybridize": "trainings",
     "quantise": "trainings",
+    "prune": "trainings",
     "train": "trainings",
     "energy.label": "labels",
 }

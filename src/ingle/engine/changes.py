@@ -8,6 +8,8 @@
 | bias | {linear}.bias [N] | added to the bias, which is 0 where there is none (arXiv 2106.10199) |
 | full | {parameter}, its shape | added to the parameter |
 | layers | see engine/hybrid.py | how layers look back, and the memories that this needs |
+| mask | see engine/masking.py | weights that are zero, and what the others are instead |
+| shape | see engine/shape.py | fewer layers, channels or groups of heads: a smaller model |
 | quantised | see engine/quantised.py | matrices replaced by blocks of few bits |
 | bottleneck | {linear}.adapter_down.weight [r, N], .adapter_down.bias [r], .adapter_up.weight [N, r], .adapter_up.bias [N] |
     y + up(relu(down(y))), y the linear's output (arXiv 1902.00751) |
@@ -28,7 +30,7 @@ import numpy.typing as npt
 
 from ingle.core.errors import DeltaError
 from ingle.core.spec import ModelConfig
-from ingle.engine import hybrid, quantised
+from ingle.engine import hybrid, masking, quantised, shape
 from ingle.engine.adapter import Addition, linear_shapes
 from ingle.model.checkpoint import Checkpoint, expected_shapes
 from ingle.model.tensor import Tensor
@@ -44,7 +46,7 @@ _PARTS: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }  # fmt: skip
 """Kinds that belong to linears: their parts, and the shapes that each may have, one letter a side: r is any rank."""
-MERGED = ("lora", "dora", "ia3", "bias", "full", hybrid.KIND, quantised.KIND)
+MERGED = ("lora", "dora", "ia3", "bias", "full", hybrid.KIND, quantised.KIND, masking.KIND, shape.KIND)
 """Kinds that can become part of the weights."""
 VIRTUAL = ("prefix", "prompt")
 """Kinds that are tokens before every text."""
@@ -63,7 +65,7 @@ class Change:
     """For messages."""
     kind: str
     tensors: Mapping[str, Array]
-    """float32 or float16, of `quantised` uint8 too, by name."""
+    """float32 or float16, of `quantised` and `mask` uint8 too, by name."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -123,6 +125,8 @@ class _Step:
             added: Array = values + self.parts[name][""].astype(np.float32)
             return added
         linear, _, part = name.rpartition(".")
+        if self.kind == masking.KIND:
+            return masking.masked(values, self.parts[linear])
         parts = {key: value.astype(np.float32) for key, value in self.parts[linear].items()}
         if self.kind in ("lora", "dora"):
             values = values + parts["lora_B.weight"] @ parts["lora_A.weight"]
@@ -142,7 +146,7 @@ def merged(checkpoint: Checkpoint, changes: Sequence[Change]) -> Checkpoint:
     A bias where the base has none sets the config's flag, and all other biases of that flag are 0.
     Raises DeltaError for tensors that name nothing in the model, wrong shapes, numbers that are not finite, and kinds that can't be merged.
     """
-    config, steps = checkpoint.config, []
+    config, steps = checkpoint.config, list[_Step]()
     for change in changes:
         if change.kind in KINDS and change.kind not in MERGED:
             rule = f"is of the kind {change.kind}, which can't become part of the weights"
@@ -154,15 +158,26 @@ def merged(checkpoint: Checkpoint, changes: Sequence[Change]) -> Checkpoint:
         if change.kind == quantised.KIND:
             steps.append(_Step(change.kind, {}, quantised.replaced(change.name, config, change.tensors)))
             continue
-        steps.append(_Step(change.kind, _parameters(config, change) if change.kind == "full" else linears_of(config, change)))
+        if change.kind == shape.KIND:
+            checkpoint = shape.reshaped(_stepped(checkpoint, config, steps), change.name, change.tensors)
+            config, steps = checkpoint.config, []
+            continue
+        steps.append(_Step(change.kind, _parts_of(config, change)))
         if change.kind == "bias":
             flags: dict[str, Any] = {_bias_flag(linear): True for linear in steps[-1].parts}
             config = replace(config, **flags)
-    if not steps:
-        return checkpoint
-    return Merged(
-        config, checkpoint.files, checkpoint.stored, checkpoint.interleaved, checkpoint.metadata, base=checkpoint, steps=tuple(steps)
-    )
+    return _stepped(checkpoint, config, steps)
+
+
+def _stepped(of: Checkpoint, config: ModelConfig, steps: Sequence[_Step]) -> Checkpoint:
+    return Merged(config, of.files, of.stored, of.interleaved, of.metadata, base=of, steps=tuple(steps)) if steps else of
+
+
+def _parts_of(config: ModelConfig, change: Change) -> dict[str, dict[str, Array]]:
+    """See `_Step.parts`; of a mask, bool [N, K]."""
+    if change.kind == masking.KIND:
+        return masking.mask_parts(change.name, linear_shapes(config), change.tensors)
+    return _parameters(config, change) if change.kind == "full" else linears_of(config, change)
 
 
 def parted(name: str, kinds: Sequence[str]) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """What a check is, and which there are. To add one, put a file into gate/checks: its name is the check's name, its first line its title.
 
 The file holds `Limits`, a frozen dataclass with a default for every field, and `check`, as in `Check` below. `USUAL` gives makers of
-candidates other limits than the defaults, by the maker's name: `lesson`, `style`, `tune`, `hybridize`, `quantise`,
+candidates other limits than the defaults, by the maker's name: `lesson`, `style`, `tune`, `hybridize`, `quantise`, `prune`,
 `import`.
 """
 
@@ -15,7 +15,7 @@ from ingle.core.errors import ConfigError
 from ingle.gate.finding import Finding
 from ingle.gate.trial import Trial
 
-MAKERS = ("lesson", "style", "tune", "hybridize", "quantise", "import")
+MAKERS = ("lesson", "style", "tune", "hybridize", "quantise", "prune", "import")
 """Who makes candidates."""
 
 

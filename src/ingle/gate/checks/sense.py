@@ -40,8 +40,8 @@ class Limits:
             raise ConfigError("policy sense.max_tokens", "must be at least 1", self.max_tokens)
 
 
-# A model that was tuned to one task answers everything in its manner, as it should; a hybrid is held to its texts.
-USUAL: Mapping[str, Mapping[str, Any]] = {"tune": {"on": False}, "import": {"on": False}, "hybridize": {"on": False}}
+# A model that was tuned to one task answers everything in its manner, as it should; the others are held to texts.
+USUAL: Mapping[str, Mapping[str, Any]] = {maker: {"on": False} for maker in ("tune", "import", "hybridize", "quantise", "prune")}
 
 
 def check(trial: Trial, limits: Limits) -> Finding | None:

@@ -1,0 +1,139 @@
+"""`ingle compress`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ingle.cli.gating import Force, Overrides
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ingle.compress.front import Point
+    from ingle.compress.search import CompressSettings, Found
+    from ingle.home.kept import Kept
+    from ingle.home.place import Home
+
+EXAMPLES = """
+ingle compress smollm2 --quality-loss 1% --for joules
+ingle compress smollm2 --quality-loss 5% --for speed --recover 30 --name fast --plot front.svg
+ingle compress mymodel --quality-loss 1% --for size --set grid.layers=[1,2]
+"""
+
+
+def command(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A kept model; one of the catalogue is pulled if it is not here.")],
+    quality_loss: Annotated[str, typer.Option(metavar="PERCENT", help="Most by which bits per byte may rise.")] = "1%",
+    goal: Annotated[str, typer.Option("--for", help="What is to become less: joules, size, or (speed) the time for a token.")] = "joules",
+    recover: Annotated[
+        float | None, typer.Option(metavar="MINUTES", help="Let each pruned model learn from the whole one for so long.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="What to call the delta: MODEL+NAME is the compressed model.")] = "compressed",
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw what was found, to a .svg or .png.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="Settings in a TOML file.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. grid.heads=[].")] = None,
+    force: Force = False,
+    policy: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Find the cheapest way to serve a model that costs no more quality than you allow.
+
+    Tries prunings and quantisations, measures each as it is served (bits per byte, right answers, joules per token, MB, tokens per
+    second), shows those that no other beats, and keeps the best within the budget, if the gate admits it.
+    Interrupted at any moment, or with another budget or goal, the same command goes on with what is known.
+    """
+    from ingle.cli.gating import read_policy, way_in
+    from ingle.cli.house import enter, record
+    from ingle.cli.progress import watching
+    from ingle.cli.prune import percent, watch_of
+    from ingle.core.config import load_config
+    from ingle.core.errors import ConfigError
+    from ingle.tuning.catalogue import need_learning
+
+    need_learning()
+    if plot is not None and plot.suffix.lower() not in (".svg", ".png"):
+        raise ConfigError("--plot", "must be a file that ends in .svg or .png", plot.name)
+    from ingle.compress.search import CompressSettings, compress
+
+    allowed = percent("--quality-loss", quality_loss)
+    given: dict[str, Any] = {"goal": goal, "most_loss_percent": allowed, "recovery.minutes": recover}
+    settings = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None] + list(overrides or ())
+    told = load_config(CompressSettings, config, settings)
+    home = enter()
+    texts, items = told.measure.texts, told.measure.text_items
+    limits = [
+        f"{maker}.bits.{key}={value}"
+        for maker in ("prune", "quantise")
+        for key, value in (("most_rise_percent", told.most_loss_percent), ("suite", json.dumps(texts)), ("items", items))
+    ]
+    rules = read_policy(home, [*limits, *(policy or ())])
+    kept = _kept(home, model)
+    shown: list[tuple[Sequence[Point], Point | None]] = []
+    with watching() as watch:
+        found = None
+        try:
+            found = compress(
+                home, kept, name, told, lambda of, maker: way_in(home, of, maker, rules, force, watch), watch_of(watch),
+                lambda points, chosen: shown.append((points, chosen)), lambda event: record(home, event),
+            )  # fmt: skip
+        finally:
+            for points, chosen in shown:
+                _draw(plot, kept.name, points, chosen, told)
+                if found is None and not as_json:
+                    _table(points, chosen, told)
+    assert found is not None, "what went wrong was raised"
+    _show(found, told, as_json)
+
+
+def _kept(home: "Home", model: str) -> "Kept":
+    """The model; pulled if it is one of the catalogue that is not here."""
+    from ingle.cli.bringing import bring
+    from ingle.cli.choose import choose
+    from ingle.cli.progress import watching
+    from ingle.core.errors import NotKept
+    from ingle.home.catalogue import CATALOGUE
+
+    try:
+        return choose(home, model)
+    except NotKept:
+        if model not in CATALOGUE:
+            raise
+    with watching() as watch:
+        return bring(home, model, watch).kept
+
+
+def _draw(plot: Path | None, name: str, points: "Sequence[Point]", chosen: "Point | None", told: "CompressSettings") -> None:
+    from ingle.cli.output import note
+    from ingle.compress.front import draw
+
+    if plot is not None:
+        draw(plot, f"{name}: loss of bits per byte against cost", points, told.goal, told.most_loss_percent, chosen)
+        note(f"Drawn: {plot}")
+
+
+def _table(points: "Sequence[Point]", chosen: "Point | None", told: "CompressSettings") -> None:
+    from ingle.cli.output import print_table
+    from ingle.compress.front import rows
+
+    task = f"right ({told.measure.task})" if told.measure.task else ""
+    print_table(("recipe", f"bits per byte ({told.measure.texts})", task, "J/token", "MB", "tokens/s", ""), rows(points, told.goal, chosen))
+
+
+def _show(found: "Found", told: "CompressSettings", as_json: bool) -> None:
+    from ingle.cli.output import note, print_json
+    from ingle.compress.front import front, to_table
+    from ingle.core.config import to_table as plain
+
+    if as_json:
+        good = [point.recipe for point in front(found.points, told.goal)]
+        table = {"model": found.kept.name, "chosen": to_table(found.chosen), "front": good, "points": list(map(to_table, found.points))}
+        print_json({**table, "left_out": [list(one) for one in found.left_out], "settings": plain(told)})
+        return
+    _table(found.points, found.chosen, told)
+    for recipe, why in found.left_out:
+        note(f"{recipe}: not measured, {why}")
+    source = found.chosen.pace.energy_source
+    note(f"Joules: {source}. Ratios are medians of {told.measure.turns} turns next to the original's; intervals are paired by text.")
+    print(f"Talk with it: ingle chat {found.kept.name}")

@@ -1,0 +1,138 @@
+"""`ingle prune`."""
+
+import json
+import shlex
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ingle.cli.gating import Force, Overrides
+
+if TYPE_CHECKING:
+    from ingle.cli.progress import Watcher
+    from ingle.compress.prune import Pruned, PruneWatch
+
+EXAMPLES = """
+ingle prune smollm2 --structure layers --share 1/5 --recover 60 --name small
+ingle prune smollm2 --structure channels --share 1/4 --name narrow
+ingle prune smollm2 --structure none --share 0.5 --method wanda --name sparse
+ingle measure smollm2+small --suite wiki-bits
+"""
+
+
+def command(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A kept model, with or without deltas.")],
+    structure: Annotated[
+        str | None, typer.Option(help="What goes: layers, channels, heads, 2:4, or none (single weights); by default layers.")
+    ] = None,
+    share: Annotated[str | None, typer.Option(help="How much of it, e.g. 1/5 or 0.2.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Who chooses: magnitude, wanda, sparsegpt, width, depth; by default what costs the least.")
+    ] = None,
+    recover: Annotated[
+        float | None, typer.Option(metavar="MINUTES", help="Let it learn from the whole model for so long; by default not at all.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="What to call the delta: MODEL+NAME is the pruned model.")] = "pruned",
+    quality_loss: Annotated[
+        str | None, typer.Option(metavar="PERCENT", help="Most by which bits per byte may rise, or the gate refuses it; by default 25%.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the texts that are looked at and learnt from.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="Settings in a TOML file.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. recovery.rank=64.")] = None,
+    force: Force = False,
+    policy: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Make a kept model smaller by leaving parts of it out.
+
+    Without layers, channels or heads it also answers faster; single weights that are zero save nothing here, and are for comparison.
+    The model stays as it was: what comes of it is a delta. The gate measures it first, and may refuse it.
+    Interrupted at any moment, or refused and now with --force, the same command goes on.
+    """
+    from ingle.cli.choose import choose
+    from ingle.cli.gating import read_policy, way_in
+    from ingle.cli.house import enter, record
+    from ingle.cli.progress import watching
+    from ingle.core.config import load_config
+    from ingle.tuning.catalogue import need_learning
+
+    need_learning()
+    home = enter()
+    loss = [] if quality_loss is None else [f"prune.bits.most_rise_percent={percent('--quality-loss', quality_loss)}"]
+    kept, rules = choose(home, model), read_policy(home, [*loss, *(policy or ())])
+    from ingle.compress.prune import prune
+    from ingle.compress.prune_settings import PruneSettings
+
+    given: dict[str, Any] = {
+        "structure": structure, "share": None if share is None else _share(share), "method": method, "recovery.minutes": recover,
+        **dict.fromkeys(("calibration.seed", "recovery.seed"), seed),
+    }  # fmt: skip
+    if structure == "2:4" and share is None:
+        given["share"] = 0.5
+    settings = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None] + list(overrides or ())
+    told = load_config(PruneSettings, config, settings)
+    said = shlex.join(["ingle", "prune", kept.name, "--name", name, *(f"--set={one}" for one in settings)])
+    with watching() as watch:
+        admit = way_in(home, kept, "prune", rules, force, watch)
+        made = prune(home, kept, name, told, admit, watch_of(watch), said, lambda event: record(home, event))
+    _show(made, as_json)
+
+
+def percent(option: str, text: str) -> float:
+    """`1%` or `1` → 1.0. Raises ConfigError."""
+    from ingle.core.errors import ConfigError
+
+    try:
+        value = float(text.strip().removesuffix("%"))
+    except ValueError as error:
+        raise ConfigError(option, "must be percent", text, "For example 1%.") from error
+    if not 0 <= value < float("inf"):
+        raise ConfigError(option, "must be 0 or more percent", text, "For example 1%.")
+    return value
+
+
+def _share(text: str) -> float:
+    """`1/6` or `0.17`. Raises ConfigError."""
+    from ingle.core.errors import ConfigError
+
+    try:
+        return float(Fraction(text))
+    except (ValueError, ZeroDivisionError) as error:
+        raise ConfigError("--share", "must be a share", text, "For example 1/4, or 0.25.") from error
+
+
+def watch_of(watch: "Watcher") -> "PruneWatch":
+    """The bars, as a pruning tells them."""
+    from ingle.compress.prune import PruneWatch
+
+    def trained(at: Any) -> None:
+        held_out = "" if at.held_out is None else f", held out {at.held_out:.4f}"
+        left = f", {at.seconds_left:.0f} s left" if at.seconds_left < 120 else f", {at.seconds_left / 60:.0f} min left"
+        watch.pieces("recovering", at.step, at.steps, f"loss {at.loss:.4f}{held_out}, {at.tokens_per_s:.0f} tokens/s{left}")
+
+    return PruneWatch(watch.pieces, trained, watch.say, watch.bytes)
+
+
+def _show(made: "Pruned", as_json: bool) -> None:
+    from ingle.cli.output import note, print_json, print_table
+    from ingle.core.energy import amount, reported
+
+    report = made.report
+    if as_json:
+        print_json(dict(report))
+        return
+    before, after = report["parameters_before"], report["parameters"]
+    rows = [("method", report["method"], f"{report['structure']}, {report['share']:.3g} of them")]
+    rows.append(("parameters", f"{after / 1e6:.1f} M", f"{after / before:.3f} of {before / 1e6:.1f} M"))
+    for finding in report.get("gate", {}).get("findings", ()):
+        rows.append((f"gate: {finding['check']}", "passed" if finding["passed"] else "not passed", finding["reason"]))
+    if told := report.get("recovery"):
+        rows.append(("KL from the whole model", f"{told['held_out']:.4f}", f"{told['first_held_out']:.4f} before the recovery"))
+        if energy := reported(told):
+            rows.append(("energy of the recovery", amount(energy.joules), str(energy)))
+    print_table(("figure", "value", ""), rows)
+    if report["structure"] in ("none", "2:4"):
+        note("Weights that are zero are read and multiplied like others: it is not faster. See docs/prune.md.")
+    print(f"Talk with it: ingle chat {made.kept.name}")

@@ -1,0 +1,215 @@
+"""`prune`: a kept model in, a candidate of the kind `mask` or `shape` out, a delta if it is admitted.
+
+Stopped at any moment, the same call goes on where it was.
+
+HOME/tuning/KEY/layers/      what was decided of each layer
+HOME/tuning/KEY/recovery/    the training that makes up for it, as `train` writes it
+"""
+
+import platform
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ingle import __version__
+from ingle.compress.calibration import make_rows, read_texts
+from ingle.compress.cutting import Cutting, cut
+from ingle.compress.prune_settings import PruneSettings, parts_that_stay
+from ingle.compress.pruner import looks
+from ingle.compress.recovery import LENGTH, Whole, additions, attach, make_data, settle, train_settings
+from ingle.core.candidate import Admit, Candidate
+from ingle.core.config import to_table
+from ingle.core.delta import Delta
+from ingle.core.digest import canonical_json, digest_json
+from ingle.core.energy import reported
+from ingle.core.event import Event, Fact, Sink
+from ingle.engine import masking, shape
+from ingle.engine.adapter import linear_shapes
+from ingle.engine.changes import Change, merged
+from ingle.engine.opening import checkpoint_tokenizer, open_weights
+from ingle.home import fetch
+from ingle.home.deltas import delta_report, list_deltas, refuse_taken_delta
+from ingle.home.kept import Kept, get_kept
+from ingle.home.names import check_name
+from ingle.home.place import Home
+from ingle.measure.gather import Interrupted
+from ingle.measure.items import Text
+from ingle.model.checkpoint import Checkpoint, expected_shapes
+from ingle.model.module import load_module
+from ingle.model.tokenizer import Tokenizer
+from ingle.train.loop import train
+from ingle.train.objectives import Distillation
+from ingle.train.precision import keep_few_programs
+from ingle.train.settings import Progress, Watch
+from ingle.train.trouble import Stop, stop_signals
+
+VERSION = 1
+"""Changes when the same settings make something else than before."""
+Array = npt.NDArray[Any]
+
+
+def _nobody(*_: object) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PruneWatch:
+    """Who is told how it goes."""
+
+    pieces: Callable[[str, int, int], None] = _nobody
+    """What is being done, how much of it is done, and of how much."""
+    train: Callable[[Progress], None] = _nobody
+    """After every step of the recovery."""
+    say: Callable[[str], None] = _nobody
+    """Something that the owner should know."""
+    bytes: fetch.Progress = fetch.silent
+    """What is fetched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What came of it."""
+
+    kept: Kept
+    """The model with the delta, `MODEL+NAME`."""
+    delta: Delta
+    report: Mapping[str, Any]
+    """As in `report.json`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One pruning, on its way to a candidate."""
+
+    home: Home
+    kept: Kept
+    name: str
+    settings: PruneSettings
+    watch: PruneWatch
+    stop: Stop
+    command: str = ""
+
+    @property
+    def key(self) -> str:
+        """Of all that the result follows from."""
+        return digest_json([VERSION, "prune", self.kept.digest, self.name, to_table(self.settings)])
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies as long as it is not finished."""
+        return self.home.tuning / self.key[:32]
+
+    def check(self, where: str) -> None:
+        """Raises Interrupted if somebody wants to stop."""
+        if self.stop.asked:
+            raise Interrupted("prune", "was interrupted", where, "What was done is kept: the same command goes on from there.")
+
+
+def prune(
+    home: Home, kept: Kept, name: str, settings: PruneSettings, admit: Admit, watch: PruneWatch = PruneWatch(),
+    command: str = "", sink: Sink = _nobody,
+) -> Pruned:  # fmt: skip
+    """Makes a delta called `name` that leaves parts of a kept model out, and keeps it if `admit` does.
+
+    Raises ConfigError for a name, model or share that can't be used, what opening the model or fetching the texts raises, TrainError,
+    HomeError, Refused if `admit` would not have it, and Interrupted after Ctrl-C or SIGTERM; the same call then goes on where it was.
+    """
+    check_name(name)
+    checkpoint = open_weights(home, kept)
+    parts_that_stay(checkpoint.config, settings)
+    home.create()
+    place = digest_json([kept.digest, name.lower()])[:16]
+    with home.lock(f"tune-{place}", timeout_s=0), stop_signals() as stop:
+        job = Job(home, kept, name, settings, watch, stop, command)
+        ours = [delta for delta in list_deltas(home, kept.digest) if delta.name == name and delta.origin.get("run") == job.key]
+        refuse_taken_delta(home, name, kept.digest, ours[0].digest if ours else "")
+        if ours:
+            watch.say(f"{kept.name}+{name} was made by this very command already")
+            shutil.rmtree(job.folder, ignore_errors=True)
+            return Pruned(get_kept(home, f"{kept.name}+{name}"), ours[0], delta_report(home, ours[0].digest) or {})
+        tokenizer = checkpoint_tokenizer(checkpoint, home.base_folder(kept.base))
+        needed = looks(settings.pruner) or settings.recovery.wanted
+        candidate = make_candidate(job, checkpoint, tokenizer, read_texts(home, watch.bytes) if needed else [])
+        delta = admit(candidate, lambda: stop.asked)
+        report = delta_report(home, delta.digest) or {}
+        shutil.rmtree(job.folder, ignore_errors=True)
+        sink(_event(report, delta))
+        return Pruned(get_kept(home, f"{kept.name}+{name}"), delta, report)
+
+
+def make_candidate(job: Job, checkpoint: Checkpoint, tokenizer: Tokenizer, texts: Sequence[Text]) -> Candidate:
+    """What the delta would be made of. Raises as `prune` does."""
+    settings, config = job.settings, checkpoint.config
+    keep_few_programs()
+    job.watch.pieces("loading weights", 0, 1)
+    whole = load_module(checkpoint)
+    no_rows = torch.zeros(0, 0, dtype=torch.int64)
+    rows = make_rows(tokenizer, texts, settings.calibration, config.context_length) if looks(settings.pruner) else no_rows
+
+    def tell(done: int, total: int) -> None:
+        job.check(f"after {done} of {total} layers")
+        job.watch.pieces("pruning layers", done, total)
+
+    tensors = cut(Cutting(whole, settings, parts_that_stay(config, settings), rows, job.folder / "layers", tell))
+    kind = masking.KIND if settings.structure in ("none", "2:4") else shape.KIND
+    report: dict[str, Any] = {
+        "version": VERSION, "model": f"{job.kept.name}+{job.name}", "base": job.kept.digest, "kind": kind, "method": settings.pruner,
+        "structure": settings.structure, "share": settings.share, "settings": to_table(settings), "texts": digest_json(rows.tolist()),
+    }  # fmt: skip
+    if settings.recovery.wanted:
+        added, told = _recovered(job, checkpoint, whole, Change(job.name, kind, tensors), tokenizer, texts)
+        tensors, report["recovery"] = tensors | added, told
+    small = merged(checkpoint, [Change(job.name, kind, tensors)])
+    masks = masking.masks_of(linear_shapes(config), tensors) if kind == masking.KIND else {}
+    report |= {"parameters_before": parameters_of(checkpoint), "parameters": parameters_of(small, masks)}
+    versions = f"ingle {__version__}, torch {torch.__version__}, python {platform.python_version()}"
+    origin = {"method": f"prune, {settings.pruner}", "settings": canonical_json(to_table(settings)).decode(), "versions": versions}
+    origin |= {"threads": str(torch.get_num_threads()), "command": job.command, "run": job.key}
+    return Candidate(job.name, kind, job.kept.digest, tensors, origin, report)
+
+
+def parameters_of(checkpoint: Checkpoint, masks: Mapping[str, Array] | None = None) -> int:
+    """Numbers in a model, but for those that masks (bool, by linear) make 0."""
+    gone = sum(int((~mask).sum()) for mask in (masks or {}).values())
+    return sum(int(np.prod(size)) for size in expected_shapes(checkpoint.config).values()) - gone
+
+
+def _recovered(
+    job: Job, checkpoint: Checkpoint, whole: Any, change: Change, tokenizer: Tokenizer, texts: Sequence[Text]
+) -> tuple[dict[str, Array], dict[str, Any]]:
+    """The tensors of what was learnt, and the training's report."""
+    job.check("before the recovery")
+    settings, folder = job.settings.recovery, job.folder / "recovery"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    job.watch.pieces("preparing the recovery", 0, 1)
+    small = load_module(merged(checkpoint, [change]))
+    masks = masking.masks_of(linear_shapes(checkpoint.config), change.tensors) if change.kind == masking.KIND else {}
+    parameters = attach(small, masks, settings)
+    few = make_data(tokenizer, texts, settings, 1, checkpoint.config.context_length)
+    length = settle(settings, small, whole, parameters, few, folder / LENGTH)
+    data = make_data(tokenizer, texts, settings, length.steps, checkpoint.config.context_length)
+    objective = Distillation(Whole(whole), job.kept.digest)
+    watch = Watch(job.watch.train, job.watch.say)
+    done = train(small, parameters, data, train_settings(settings, length, data), folder / "run", watch, objective)
+    if done.stopped == "interrupted":
+        raise Interrupted("prune", "was interrupted", f"recovery, step {done.steps}", "The same command goes on from there.")
+    before, after = done.first_held_out, done.held_out
+    if before is not None and after is not None and after >= before:
+        job.watch.say(f"the recovery taught nothing: {before:.4f} before, {after:.4f} after, on what is held out")
+    return additions(parameters), asdict(done)
+
+
+def _event(report: Mapping[str, Any], delta: Delta) -> Event:
+    facts: dict[str, Fact] = {"delta": delta.digest, **{key: report.get(key) for key in ("base", "method", "structure", "share")}}
+    facts |= {key: report.get(key) for key in ("parameters_before", "parameters")}
+    told = report.get("recovery")
+    if told:
+        facts |= {"recovery_before": told["first_held_out"], "recovery_after": told["held_out"], "recovery_tokens": told["tokens"]}
+        if energy := reported(told):
+            facts |= energy.facts()
+    return Event("prune", report["model"], facts)

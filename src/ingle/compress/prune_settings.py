@@ -1,0 +1,100 @@
+"""What a pruning is told, and how much of a model a share of it is."""
+
+from dataclasses import dataclass, field
+
+from ingle.compress.calibration import CalibrationSettings
+from ingle.compress.pruner import BEST, Structure, find_pruner
+from ingle.core.errors import ConfigError
+from ingle.core.spec import ModelConfig
+
+_NEAR = 0.02
+"""Of a part: a share may be written with so many digits."""
+_LANES = 32
+"""Channels that the kernels multiply together: any other number costs as much as the next multiple."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecoverySettings:
+    """How the smaller model learns to follow the whole one: low-rank additions, KL divergence from its predictions."""
+
+    minutes: float = 0.0
+    """Of training; 0 = none. From them follows, by the speed at the beginning, the number of steps."""
+    steps: int | None = None
+    """Steps, instead of minutes."""
+    rank: int = 32
+    """Of the additions."""
+    learning_rate: float = 1e-3
+    """At its peak."""
+    tokens: int = 512
+    """Of each document."""
+    batch_tokens: int = 2048
+    """Most tokens of a step."""
+    held_out: int = 16
+    """Documents that are never learnt from."""
+    seed: int = 0
+    """Draws texts and initial values."""
+
+    def __post_init__(self) -> None:
+        for name in ("rank", "tokens", "batch_tokens", "held_out"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"recovery.{name}", "must be at least 1", getattr(self, name))
+        if self.minutes < 0 or (self.steps is not None and self.steps < 1):
+            raise ConfigError("recovery.minutes, .steps", "must not be below 0 and 1", (self.minutes, self.steps))
+        if self.batch_tokens < self.tokens:
+            raise ConfigError("recovery.batch_tokens", f"must have room for a document of {self.tokens} tokens", self.batch_tokens)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is to be any."""
+        return self.steps is not None or self.minutes > 0
+
+
+@dataclass(frozen=True, slots=True)
+class PruneSettings:
+    """One pruning."""
+
+    structure: Structure = "layers"
+    """What goes: layers, channels of MLPs, heads (key-value groups), two of every four weights (2:4), or any weights (none)."""
+    share: float = 0.2
+    """How much of it."""
+    method: str = ""
+    """Who chooses: a file in compress/pruners; empty = the one that costs the least (`BEST`)."""
+    calibration: CalibrationSettings = field(default_factory=lambda: CalibrationSettings(documents=32, tokens=512))
+    """The texts that are looked at."""
+    recovery: RecoverySettings = field(default_factory=RecoverySettings)
+    """What is done about the loss."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise ConfigError("share", "must be above 0 and below 1", self.share, "For example 1/4.")
+        if self.structure == "2:4" and self.share != 0.5:
+            raise ConfigError("share", "must be 0.5 for 2:4: two of every four weights go", self.share, "The nearest is 0.5.")
+        find_pruner(self.pruner, self.structure)
+
+    @property
+    def pruner(self) -> str:
+        """Who chooses."""
+        return self.method or BEST[self.structure]
+
+
+def parts_that_stay(config: ModelConfig, settings: PruneSettings) -> int:
+    """How many layers stay, or how many channels or key-value groups in each; 0 where single weights go.
+
+    Raises ConfigError, with the nearest share, for one that leaves no whole number of them, and for groups of a hybrid.
+    """
+    if settings.structure in ("none", "2:4"):
+        return 0
+    if settings.structure == "heads" and not config.is_transformer:
+        raise ConfigError("structure", "heads can go from a model with full attention only", "a hybrid", "Prune the original model.")
+    lanes = _LANES if settings.structure == "channels" and config.intermediate_size % _LANES == 0 else 1
+    all_parts = {"layers": len(config.layers), "channels": config.intermediate_size // lanes, "heads": config.num_kv_heads}
+    of = all_parts[settings.structure]
+    gone = settings.share * of
+    if abs(gone - round(gone)) > _NEAR or not 0 < round(gone) < of:
+        near = sorted({min(max(1, number), of - 1) for number in (int(gone), int(gone) + 1)})
+        what = f"{of} {settings.structure}" if lanes == 1 else f"{of} times {lanes} channels"
+        if of < 2:
+            raise ConfigError("structure", f"must leave at least one of {what}", settings.share, "Choose another structure.")
+        cure = "The nearest: " + " or ".join(f"{number}/{of} = {number / of:.4g}" for number in near) + "."
+        raise ConfigError("share", f"must be a whole number of {what}", f"{settings.share:.4g}, which is {gone:.2f}", cure)
+    return (of - round(gone)) * lanes

@@ -1,0 +1,124 @@
+"""What a search tries: from the registries of pruners and quantisers, the mildest of a family first.
+
+A recipe is a chain of steps, each of which makes a delta on what the steps before it made.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from ingle.compress import pruner, quantiser
+from ingle.compress.calibration import CalibrationSettings
+from ingle.compress.prune import PruneWatch, prune
+from ingle.compress.prune_settings import PruneSettings, RecoverySettings
+from ingle.compress.quantising import QuantiseWatch, quantise
+from ingle.compress.settings import QuantiseSettings
+from ingle.core.candidate import Admit
+from ingle.core.spec import ModelConfig
+from ingle.home.kept import Kept
+from ingle.home.place import Home
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One delta."""
+
+    settings: PruneSettings | QuantiseSettings
+
+    @property
+    def maker(self) -> str:
+        """Who makes it, as the gate calls them."""
+        return "prune" if isinstance(self.settings, PruneSettings) else "quantise"
+
+    @property
+    def family(self) -> str:
+        """What it is more or less of."""
+        if isinstance(self.settings, PruneSettings):
+            return f"{self.settings.structure} by {self.settings.pruner}"
+        return f"bits by {self.settings.method}"
+
+    def __str__(self) -> str:
+        """For people: `1/10 of layers by depth`, `4 bits by gptq`."""
+        if isinstance(self.settings, PruneSettings):
+            recovered = ", recovered" if self.settings.recovery.wanted else ""
+            return (
+                f"{Fraction(self.settings.share).limit_denominator(100)} of {self.settings.structure} by {self.settings.pruner}{recovered}"
+            )
+        return f"{self.settings.bits:g} bits by {self.settings.method}"
+
+    def make(self, home: Home, kept: Kept, name: str, admit: Admit, watch: PruneWatch) -> Kept:
+        """The model with the delta. Raises as `prune` and `quantise` do."""
+        if isinstance(self.settings, PruneSettings):
+            return prune(home, kept, name, self.settings, admit, watch).kept
+        return quantise(home, kept, name, self.settings, admit, QuantiseWatch(watch.pieces, watch.say, watch.bytes)).kept
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A chain of steps."""
+
+    steps: tuple[Step, ...]
+
+    @property
+    def family(self) -> str:
+        """Recipes of one family differ by how much they take away."""
+        return " + ".join(step.family for step in self.steps)
+
+    def __str__(self) -> str:
+        return " + ".join(map(str, self.steps))
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """How much is tried of each kind."""
+
+    bits: tuple[float, ...] = (8.0, 5.5, 4.0)
+    """Of quantisations."""
+    quantisers: tuple[str, ...] = ("gptq",)
+    """Who quantises; empty = all that there are."""
+    layers: tuple[int, ...] = (1, 2, 3, 6)
+    """How many go."""
+    channels: tuple[float, ...] = (1 / 24, 1 / 12, 1 / 6, 1 / 4)
+    """Shares that go, to the nearest that the kernels gain by."""
+    heads: tuple[int, ...] = (1,)
+    """Key-value groups that go."""
+    pruners: tuple[str, ...] = ()
+    """Who prunes; empty = of each structure who costs the least."""
+    together: bool = True
+    """Whether what is pruned is also tried in the fewest bits: a pruning touches matrices, which are then served in 8."""
+
+
+def recipes(config: ModelConfig, grid: Grid, calibration: CalibrationSettings, recovery: RecoverySettings) -> list[Recipe]:
+    """Everything to try on a model of this config. Whether a quantisation applies to its file shows when it is tried."""
+    quantised = [
+        Step(QuantiseSettings(bits=bits, method=method, calibration=calibration))
+        for method in grid.quantisers or quantiser.names()
+        for bits in sorted(grid.bits, reverse=True)
+    ]
+    pruned = [
+        Step(PruneSettings(structure, share, method, calibration, recovery))
+        for structure, shares in _shares(config, grid).items()
+        for method in _methods(structure, grid)
+        for share in shares
+    ]
+    found = [Recipe((step,)) for step in (*quantised, *pruned)]
+    if grid.together and quantised:
+        found += [Recipe((step, quantised[-1])) for step in pruned]
+    return found
+
+
+def _methods(structure: pruner.Structure, grid: Grid) -> Sequence[str]:
+    known = pruner.names(structure)
+    return [name for name in grid.pruners if name in known] or [pruner.BEST[structure]]
+
+
+def _shares(config: ModelConfig, grid: Grid) -> dict[Any, list[float]]:
+    """Shares that leave whole parts, ascending, by structure."""
+    count, groups, lanes = len(config.layers), config.num_kv_heads, 32 if config.intermediate_size % 32 == 0 else 1
+    blocks = config.intermediate_size // lanes
+    found: dict[Any, list[float]] = {"layers": [gone / count for gone in sorted(grid.layers) if gone < count]}
+    chosen = sorted({round(share * blocks) for share in grid.channels})
+    found["channels"] = [gone / blocks for gone in chosen if 0 < gone < blocks]
+    found["heads"] = [gone / groups for gone in sorted(grid.heads) if gone < groups] if config.is_transformer else []
+    return found

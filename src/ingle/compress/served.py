@@ -1,0 +1,169 @@
+"""What a model is like as it is served: what it predicts, how fast it writes, what a token takes, what it weighs. One place measures.
+
+Speed and joules are measured by turns with those of the model that it is made from, token by token after the same text; times on a
+machine drift, so what counts is the median of the ratios of turns next to each other.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from ingle.core.energy import NOTHING, Energy
+from ingle.core.errors import ConfigError
+from ingle.energy.meter import Span, open_meter
+from ingle.engine.backend import Segment, prefill
+from ingle.engine.language_model import LanguageModel
+from ingle.engine.scoring import score
+from ingle.engine.writing import write
+from ingle.home.fetch import Progress as Fetching
+from ingle.home.place import Home
+from ingle.measure.bits import TextBits
+from ingle.measure.finished import Row
+from ingle.measure.forgetting import forgetting
+from ingle.measure.gather import Progress
+from ingle.measure.run import Options, Outcome, run_suite
+from ingle.measure.subject import Subject
+from ingle.measure.suites import find_suite
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureSettings:
+    """With what models are compared."""
+
+    texts: str = "wiki-bits"
+    """The suite of texts: bits per byte."""
+    text_items: int = 40
+    """How many of them."""
+    task: str = "hellaswag"
+    """The suite of questions: accuracy. Empty = none."""
+    task_items: int = 100
+    """How many of them."""
+    tokens: int = 96
+    """That are written in a turn, after as many that are read."""
+    turns: int = 5
+    """By each of the two models."""
+
+    def __post_init__(self) -> None:
+        for name in ("text_items", "task_items", "tokens", "turns"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"measure.{name}", "must be at least 1", getattr(self, name))
+        if find_suite(self.texts).kind != "bits":
+            raise ConfigError("measure.texts", "must be a suite of texts", self.texts, "For example wiki-bits or xsum-bits.")
+        if self.task and find_suite(self.task).kind != "choice":
+            raise ConfigError("measure.task", "must be a suite with answers to choose from", self.task, "For example hellaswag.")
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """What a model predicts."""
+
+    bits_per_byte: float
+    accuracy: float | None
+    """Share of right answers; None without a task."""
+    accuracy_low: float | None
+    accuracy_high: float | None
+    digest: str
+    """Of the model as it answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """By how much bits per byte rose, paired by text, in percent."""
+
+    percent: float
+    low: float
+    high: float
+    texts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How it writes, beside the model that it is made from."""
+
+    tokens_per_s: float
+    """The median turn."""
+    joules_per_token: float
+    """Of all turns."""
+    joules_low: float
+    joules_high: float
+    energy_source: str
+    """Where the joules are from, see `core.energy`."""
+    speed: float
+    """Tokens/s over the original's: the median ratio of turns next to each other."""
+    speed_low: float
+    """The smallest of them."""
+    speed_high: float
+    """The largest."""
+    joules: float
+    """Joules per token over the original's: likewise."""
+
+
+def subject_of(model: LanguageModel, stopped: Callable[[], bool]) -> Subject:
+    """An open model as the functions that measures ask for."""
+    backend = model.backend
+    scorer, writer = partial(score, backend, stopped=stopped, adapter=model.adapter), partial(write, model, stopped=stopped)
+    return Subject(model.name, model.digest, backend.config.context_length, model.tokenizer, scorer, writer)
+
+
+def quality(
+    home: Home, model: LanguageModel, settings: MeasureSettings, stopped: Callable[[], bool], progress: Progress, fetching: Fetching
+) -> tuple[Quality, Sequence[Row]]:
+    """What a model predicts, and what each text cost, for `loss_of`. What was measured before is not measured again.
+
+    Raises what fetching the data and asking the model raise, and Interrupted.
+    """
+    subject = subject_of(model, stopped)
+    texts = run_suite(home, find_suite(settings.texts), subject, Options(items=settings.text_items), progress, fetching)
+    task: Outcome | None = None
+    if settings.task:
+        task = run_suite(home, find_suite(settings.task), subject, Options(items=settings.task_items), progress, fetching)
+    right = None if task is None else task.main
+    value, low, high = (None, None, None) if right is None else (right.value, right.low, right.high)
+    found = Quality(texts.main.value, value, low, high, model.digest)
+    return found, texts.rows
+
+
+def loss_of(before: Sequence[Row], after: Sequence[Row]) -> Loss:
+    """What was lost on the texts that both have read. Raises ConfigError if there is none."""
+    lost = forgetting(_texts(before), _texts(after))
+    return Loss(lost.relative.value, lost.relative.interval.low, lost.relative.interval.high, lost.n)
+
+
+def pace(
+    model: LanguageModel, original: LanguageModel, text: Sequence[int], settings: MeasureSettings,
+    check: Callable[[str], None] = lambda _where: None,
+) -> Pace:  # fmt: skip
+    """How a model writes after a text (ids, at least `tokens` + 1), by turns with the original; `check`, called before each, may raise."""
+    turns: list[tuple[tuple[float, Energy], tuple[float, Energy]]] = []
+    for one in (original, model):  # what is read from the disk at first is nobody's
+        _turn(one, text, 4)
+    for number in range(settings.turns):
+        check(f"before turn {number + 1} of {settings.turns}")
+        turns.append((_turn(original, text, settings.tokens), _turn(model, text, settings.tokens)))
+    whole = NOTHING
+    for _, (_, energy) in turns:
+        whole = whole + energy
+    count = settings.tokens * settings.turns
+    speeds = [theirs[0] / mine[0] for theirs, mine in turns]
+    joules = [mine[1].joules / theirs[1].joules for theirs, mine in turns if theirs[1].joules]
+    return Pace(
+        settings.tokens / statistics.median(mine[0] for _, mine in turns), whole.joules / count, whole.low / count, whole.high / count,
+        whole.source, statistics.median(speeds), min(speeds), max(speeds), statistics.median(joules) if joules else 1.0,
+    )  # fmt: skip
+
+
+def _turn(model: LanguageModel, text: Sequence[int], tokens: int) -> tuple[float, Energy]:
+    """(seconds, joules) of so many tokens, one after the other, behind as many of the text."""
+    state = model.backend.new_state()
+    prefill(model.backend, text[:tokens], state)
+    span, began = Span(open_meter()), time.perf_counter()
+    for at in range(tokens):
+        model.backend.forward([Segment(state, [text[at % len(text)]], "last", adapter=model.adapter)])
+    return time.perf_counter() - began, span.end()
+
+
+def _texts(rows: Sequence[Row]) -> dict[str, TextBits]:
+    keys = TextBits.__dataclass_fields__
+    return {str(row["asked"]): TextBits(**{key: row[key] for key in keys}) for row in rows}

@@ -1,0 +1,186 @@
+"""The kind `shape`: a model with fewer layers, channels of its MLPs or groups of heads. See engine/changes.py for the others.
+
+| tensor | means |
+|---|---|
+| shape.layers [l] | the layers that stay, ascending |
+| shape.channels [l, c] | of each of them, the channels of the MLP that stay, ascending; without it, all |
+| shape.groups [l, g] | of each of them, the key-value groups that stay with their query heads, ascending; without it, all |
+| {parameter} | what stands there instead, by the names and shapes of the smaller model |
+| {linear}.lora_A.weight [r, K], {linear}.lora_B.weight [N, r] | added to it, in the smaller model |
+
+Numbers of layers, channels and groups are whole, in float32. All layers keep as many channels and groups, so that the smaller model is one
+that every backend, and every other program, can run. Rows, and whole blocks of columns, keep the form in which the file has them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ingle.core.errors import DeltaError
+from ingle.core.spec import LayerSpec, ModelConfig
+from ingle.engine.adapter import linear_shapes
+from ingle.engine.masking import check_pair
+from ingle.model.checkpoint import Checkpoint, expected_shapes
+from ingle.model.tensor import Tensor
+
+Array = npt.NDArray[Any]
+KIND = "shape"
+LAYERS, CHANNELS, GROUPS = (f"shape.{part}" for part in ("layers", "channels", "groups"))
+_BLOCKS = {"F32": (1, 4), "F16": (1, 2), "BF16": (1, 2), "Q4_0": (32, 18), "Q4_1": (32, 20), "Q8_0": (32, 34)}
+"""Columns that are stored together, and their bytes."""
+_PAIR = ("lora_A.weight", "lora_B.weight")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Smaller:
+    """What stays of a model."""
+
+    layers: tuple[int, ...]
+    channels: Array | None = None
+    """int [layers, channels]."""
+    groups: Array | None = None
+    """int [layers, groups]."""
+
+    def config(self, config: ModelConfig) -> ModelConfig:
+        """The smaller model's."""
+        specs = tuple(config.layers[i] for i in self.layers)
+        if self.channels is not None:
+            config = replace(config, intermediate_size=self.channels.shape[1])
+        if self.groups is None:
+            return replace(config, layers=specs)
+        count = self.groups.shape[1]
+        specs = (LayerSpec(tuple(range(count))),) * len(specs)  # transformers only; see `smaller_of`
+        return replace(config, layers=specs, num_heads=count * config.queries_per_group, num_kv_heads=count)
+
+    def tensors(self) -> dict[str, Array]:
+        """As a delta has them."""
+        found: dict[str, Array] = {LAYERS: np.array(self.layers, np.float32)}
+        for name, chosen in ((CHANNELS, self.channels), (GROUPS, self.groups)):
+            if chosen is not None:
+                found[name] = chosen.astype(np.float32)
+        return found
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Reshaped(Checkpoint):
+    """A checkpoint of which parts are left out, each tensor when it is asked for."""
+
+    base: Checkpoint
+    smaller: Smaller
+    values: Mapping[str, Array]
+    """By parameter of the smaller model: what stands there instead."""
+    pairs: Mapping[str, tuple[Array, Array]]
+    """By linear of the smaller model: A and B of what is added."""
+
+    def tensor(self, name: str) -> Tensor:
+        """One tensor of the smaller model; as it is stored where only rows or whole blocks went. Raises as the base does."""
+        pair = self.pairs.get(name.removesuffix(".weight"))
+        given = self.values.get(name)
+        if given is None:
+            found = self._cut(name)
+            if pair is None:
+                return found
+            given = found.to_float32()
+        values = given.astype(np.float32)
+        if pair is not None:
+            values = values + pair[1].astype(np.float32) @ pair[0].astype(np.float32)
+        return _plain(name, values)
+
+    def _cut(self, name: str) -> Tensor:
+        parts = name.split(".")
+        if parts[:2] != ["model", "layers"]:
+            return self.base.tensor(name)
+        at, config = int(parts[2]), self.base.config
+        tensor = replace(self.base.tensor(".".join([*parts[:2], str(self.smaller.layers[at]), *parts[3:]])), name=name)
+        linear = ".".join(parts[3:5])
+        if self.smaller.channels is not None and linear in ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"):
+            chosen = self.smaller.channels[at]
+            output = linear == "mlp.down_proj"
+        elif self.smaller.groups is not None and parts[4] in ("q_proj", "k_proj", "v_proj", "o_proj"):
+            width = config.head_dim * (config.queries_per_group if parts[4] in ("q_proj", "o_proj") else 1)
+            chosen = (self.smaller.groups[at][:, None] * width + np.arange(width)).reshape(-1)
+            output = parts[4] == "o_proj"
+        else:
+            return tensor
+        if not output:
+            return rows_of(tensor, chosen)
+        return columns_of(tensor, chosen) if parts[-1] == "weight" else tensor
+
+
+def smaller_of(name: str, config: ModelConfig, tensors: Mapping[str, Array]) -> Smaller:
+    """What these tensors leave of a model of this config. `name` is for messages. Raises DeltaError for what can't be."""
+    where = f"delta {name}"
+    layers = _chosen(f"{where}, {LAYERS}", tensors.get(LAYERS), None, len(config.layers))
+    if layers is None:
+        raise DeltaError(f"{where}, {LAYERS}", "is missing", "", "The delta is incomplete; make it anew.")
+    channels = _chosen(f"{where}, {CHANNELS}", tensors.get(CHANNELS), len(layers), config.intermediate_size)
+    groups = _chosen(f"{where}, {GROUPS}", tensors.get(GROUPS), len(layers), config.num_kv_heads)
+    if groups is not None and not config.is_transformer:
+        raise DeltaError(f"{where}, {GROUPS}", "can be left out of a model with full attention only", "a hybrid", "Do it before.")
+    return Smaller(tuple(layers.tolist()), channels, groups)
+
+
+def reshaped(checkpoint: Checkpoint, name: str, tensors: Mapping[str, Array]) -> Reshaped:
+    """The checkpoint made smaller; nothing is read before it is asked for. Raises DeltaError for tensors that don't fit it."""
+    where, smaller = f"delta {name}", smaller_of(name, checkpoint.config, tensors)
+    config = smaller.config(checkpoint.config)
+    shapes, linears = expected_shapes(config), linear_shapes(config)
+    values, halves = dict[str, Array](), dict[str, dict[str, Array]]()
+    for key, given in tensors.items():
+        if key in (LAYERS, CHANNELS, GROUPS):
+            continue
+        linear, part = next(((key.removesuffix(f".{part}"), part) for part in _PAIR if key.endswith(f".{part}")), ("", ""))
+        if part and linear in linears:
+            halves.setdefault(linear, {})[part] = given
+        elif key not in shapes:
+            raise DeltaError(f"{where}, {key}", f"is no part of a change of kind {KIND}", "", "It names a parameter of the smaller model.")
+        elif given.shape != shapes[key]:
+            raise DeltaError(f"{where}, {key}", f"must have shape {shapes[key]}", given.shape)
+        elif not np.isfinite(given).all():
+            raise DeltaError(f"{where}, {key}", "must hold finite numbers", "NaN or infinity")
+        else:
+            values[key] = given
+    for linear, half in halves.items():
+        check_pair(f"{where}, {linear}", half.get(_PAIR[0]), half.get(_PAIR[1]), linears[linear])
+    pairs = {linear: (half[_PAIR[0]], half[_PAIR[1]]) for linear, half in halves.items()}
+    of = checkpoint
+    return Reshaped(config, of.files, of.stored, of.interleaved, of.metadata, base=checkpoint, smaller=smaller, values=values, pairs=pairs)
+
+
+def rows_of(tensor: Tensor, chosen: Array) -> Tensor:
+    """Rows of a matrix, or numbers of a vector, as they are stored."""
+    raw = np.asarray(tensor.raw).reshape(tensor.shape[0], -1)[chosen]
+    return Tensor(tensor.name, (len(chosen), *tensor.shape[1:]), tensor.kind, raw if len(tensor.shape) == 2 else raw.reshape(-1))
+
+
+def columns_of(tensor: Tensor, chosen: Array) -> Tensor:
+    """Columns of a matrix: as they are stored where whole blocks of them are chosen, else float32."""
+    size, nbytes = _BLOCKS.get(tensor.kind, (0, 0))
+    if size and len(chosen) % size == 0:
+        blocks = chosen.reshape(-1, size)
+        if (blocks[:, 0] % size == 0).all() and (np.diff(blocks, axis=1) == 1).all():
+            raw = np.ascontiguousarray(tensor.raw).reshape(tensor.shape[0], -1, nbytes)[:, blocks[:, 0] // size]
+            return Tensor(tensor.name, (tensor.shape[0], len(chosen)), tensor.kind, raw.reshape(tensor.shape[0], -1))
+    return _plain(tensor.name, tensor.to_float32()[:, chosen])
+
+
+def _plain(name: str, values: Array) -> Tensor:
+    raw = np.ascontiguousarray(values, np.float32).view(np.uint8)
+    return Tensor(name, values.shape, "F32", raw.reshape(len(values), -1) if values.ndim == 2 else raw)
+
+
+def _chosen(where: str, values: Array | None, rows: int | None, of: int) -> Array | None:
+    """Whole numbers below `of`, ascending along the last side, as int64; None where there are none."""
+    if values is None:
+        return None
+    if values.ndim != (1 if rows is None else 2) or rows not in (None, len(values)) or not values.size:
+        rule = "must have a number for each that stays" + ("" if rows is None else f" in each of {rows} layers")
+        raise DeltaError(where, rule, values.shape)
+    numbers = values.astype(np.float64)
+    whole = np.isfinite(numbers).all() and (numbers == np.rint(numbers)).all()
+    if not whole or numbers.min() < 0 or numbers.max() >= of or (np.diff(numbers, axis=-1) <= 0).any():
+        raise DeltaError(where, f"must hold whole numbers below {of}, ascending", "others")
+    return numbers.astype(np.int64)
