@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--part", choices=["sparse", "structured"], default="structured")
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--format", default="int8")
-    parser.add_argument("--documents", type=int, default=32, help="rows of 512 tokens that pruners look at")
+    parser.add_argument("--documents", type=int, default=64, help="rows of 512 tokens that pruners look at")
     parser.add_argument("--texts", type=int, default=40)
     parser.add_argument("--questions", type=int, default=100)
     parser.add_argument("--threads", type=int, help="that serve; by default one per core")

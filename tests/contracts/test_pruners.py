@@ -151,5 +151,11 @@ def test_width_fits_to_what_the_original_gave() -> None:
     assert errors[1] < 0.9 * errors[0]
 
 
+def test_width_fits_nothing_to_too_little_text() -> None:
+    few = inputs_of(correlated())
+    few = Inputs(COLUMNS, few.hessian, few.drift)
+    assert find_pruner("width", "channels")(Block(weight(), few, 1, weight().square().sum(0)), 64).weight is None
+
+
 def test_layers_that_change_little_go() -> None:
     assert find_pruner("depth", "layers")(torch.tensor([0.9, 0.1, 0.3, 0.2, 0.8]), 3).tolist() == [0, 2, 4]

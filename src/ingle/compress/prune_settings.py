@@ -59,7 +59,7 @@ class PruneSettings:
     """How much of it."""
     method: str = ""
     """Who chooses: a file in compress/pruners; empty = the one that costs the least (`BEST`)."""
-    calibration: CalibrationSettings = field(default_factory=lambda: CalibrationSettings(documents=32, tokens=512))
+    calibration: CalibrationSettings = field(default_factory=lambda: CalibrationSettings(documents=64, tokens=512))
     """The texts that are looked at."""
     recovery: RecoverySettings = field(default_factory=RecoverySettings)
     """What is done about the loss."""

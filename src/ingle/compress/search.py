@@ -61,7 +61,7 @@ class CompressSettings:
     """What is tried."""
     measure: MeasureSettings = field(default_factory=MeasureSettings)
     """With what."""
-    calibration: CalibrationSettings = field(default_factory=lambda: CalibrationSettings(documents=32, tokens=512))
+    calibration: CalibrationSettings = field(default_factory=lambda: CalibrationSettings(documents=64, tokens=512))
     """What pruners and quantisers look at."""
     recovery: RecoverySettings = field(default_factory=RecoverySettings)
     """What each pruning may do about its loss."""
@@ -139,7 +139,9 @@ def _measured(job: _Search) -> tuple[list[Point], dict[str, Recipe], list[tuple[
     text = _text(job, original)
     theirs, texts = quality(job.home, original, settings.measure, lambda: job.stop.asked, job.watch.pieces, job.watch.bytes)
     mb = _mb(job, job.home, job.kept)
-    points = [Point("", theirs, Loss(0.0, 0.0, 0.0, len(texts)), pace(original, original, text, settings.measure, job.check), mb, mb)]
+    beside_itself = pace(original, original, text, settings.measure, job.check)
+    itself = replace(beside_itself, speed=1.0, speed_low=1.0, speed_high=1.0, joules=1.0)  # by definition; what else was measured is noise
+    points = [Point("", theirs, Loss(0.0, 0.0, 0.0, len(texts)), itself, mb, mb)]
     left_out, over, took = list[tuple[str, str]](), dict[str, str](), list[float]()
     for number, recipe in enumerate(todo):
         job.check(f"before recipe {number + 1} of {len(todo)}")

@@ -12,6 +12,8 @@ from ingle.compress.pruner import Block, Cut, columns_of
 
 DAMPING = 0.01
 ROUNDS = 32
+ENOUGH = 4
+"""Tokens for each input from which on the matrix is fitted: with 2.7 the fit lost on other texts, with 10.7 it won a fifth."""
 
 
 @torch.no_grad()
@@ -33,6 +35,8 @@ def units(block: Block, count: int) -> Cut:
         w = w[:, k] - w[:, s] @ factor
         inverse = inverse[k][:, k] - inverse[k][:, s] @ factor
         left = left[rest]
+    if block.inputs.tokens < ENOUGH * whole.shape[1]:
+        return Cut(left)
     k = columns_of(left, size)
     target = block.inputs.hessian.double() if block.inputs.drift is None else block.inputs.hessian.double() + block.inputs.drift.double()
     fitted = torch.linalg.solve(h[k][:, k], (whole @ target[:, k] + _pulled(whole[:, k], h, block)).T).T
