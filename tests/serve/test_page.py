@@ -32,8 +32,9 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def house(smollm2_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    # One place and one that may wait: a third question at once is refused. Without drafts, so that a long answer lasts.
-    options = settings(max_tokens=40, places=1, queue=1, grace_s=0.2, drafts=False)
+    # One place and one that may wait: a third question at once is refused. Without drafts, and with a core left for the browser, so that a
+    # long answer lasts until the browser has seen it.
+    options = [*settings(max_tokens=40, places=1, queue=1, grace_s=0.2, drafts=False), "--set", "chat.threads=1"]
     opened = House(tmp_path_factory.mktemp("page") / "home", smollm2_home, options)
     opened.start()
     yield opened

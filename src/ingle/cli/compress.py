@@ -38,7 +38,7 @@ def command(
     policy: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Find the cheapest way to serve a model that costs no more quality than you allow.
+    """Find the cheapest way to serve a model within a loss of quality.
 
     Tries prunings and quantisations, measures each as it is served (bits per byte, right answers, joules per token, MB, tokens per
     second), shows those that no other beats, and keeps the best within the budget, if the gate admits it.
