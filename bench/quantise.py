@@ -107,7 +107,7 @@ class Row:
 
 def made(home: Home, base: Kept, bits: float, method: str, documents: int) -> Kept:
     """The quantised model, made now or before."""
-    name = f"{method}-{bits:g}".replace(".", "_")
+    name = f"{method}-{bits:g}-{documents}".replace(".", "_")
     settings = QuantiseSettings(bits, method, CalibrationSettings(documents))
     last = [""]
 
