@@ -45,7 +45,7 @@ EXAMPLES = """  python bench/quantise.py --home ~/quantise-bench
 """
 COPY = "offgrid"
 BITS_SUITES, CHOICE = ("xsum-bits", "wiki-bits"), "hellaswag"
-ALL = "4:round,4:mse,4:awq,4:gptq,4:descent,5:descent,5.5:descent,8:round"
+ALL = "4:round,4:mse,4:awq,4:gptq,4:descent,5:gptq,5.5:gptq,8:round"
 
 
 def permuted(checkpoint: Checkpoint, seed: int = 0) -> dict[str, np.ndarray]:

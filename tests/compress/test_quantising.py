@@ -69,7 +69,7 @@ def test_a_model_in_four_bits_is_served_as_blocks_and_undone(some_home: Home) ->
     for name, values in unpacked(source.packs / "auto", next(info for info in list_packs(source) if info.format == "auto")):
         if weights.tensor(name).kind == "Q4_1":
             assert np.array_equal(values, weights.tensor(name).to_float32())
-    assert 0.001 < apart(served, before) < 0.3
+    assert 0.001 < apart(served, before) < 0.6
     assert apart(logits(some_home, "tiny", "auto"), before) < 0.06
     sizes = [(kept_source(some_home, one).packs / "auto" / "weights.bin").stat().st_size for one in (made.kept, kept)]
     assert sizes[0] < sizes[1]

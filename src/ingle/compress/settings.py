@@ -14,7 +14,7 @@ class QuantiseSettings:
     bits: float = 4.0
     """Of a weight's code, in the mean over the linears of all layers: 4, 8, or between, where the most sensitive get 8. Scales and minima
     come on top: 1 bit a weight with 4, half a bit with 8."""
-    method: str = "descent"
+    method: str = "gptq"
     """A file of compress/quantisers."""
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
     """What the model is shown, where the method wants to see it, or bits are between 4 and 8."""
