@@ -108,7 +108,7 @@ def taught(home: Home, kept: Kept) -> dict[str, Any]:
 
 
 def _trained(home: Home, kept: Kept, name: str, pairs: Sequence[tuple[str, str]]) -> Candidate:
-    from ingle.tuning.job import TuneWatch
+    from ingle.train.watch import RunWatch
     from ingle.tuning.run import tune
     from ingle.tuning.settings import settings_of
 
@@ -126,7 +126,7 @@ def _trained(home: Home, kept: Kept, name: str, pairs: Sequence[tuple[str, str]]
         raise Refused(name, "is only looked at")
 
     with contextlib.suppress(Refused):
-        tune(home, kept, [str(path)], name.replace(" ", "-"), settings_of(table), catch, TuneWatch())
+        tune(home, kept, [str(path)], name.replace(" ", "-"), settings_of(table), catch, RunWatch())
     return caught[0]
 
 

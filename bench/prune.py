@@ -16,7 +16,6 @@ from dataclasses import replace
 
 from harness import finish, show
 from ingle.compress.calibration import CalibrationSettings, read_texts
-from ingle.compress.prune import PruneWatch
 from ingle.compress.prune_settings import PruneSettings, RecoverySettings
 from ingle.compress.pruner import names
 from ingle.compress.recipes import Step
@@ -30,6 +29,7 @@ from ingle.engine.packing import read_pack
 from ingle.home.deltas import put_candidate
 from ingle.home.kept import get_kept
 from ingle.home.place import find_home
+from ingle.train.watch import RunWatch
 
 HEAD = ["structure", "share", "by", "recovered", "bits per byte", "right", "parameters, M", "MB", "tokens/s, ×", "J/token, ×"]
 
@@ -88,7 +88,7 @@ def main() -> None:
                 reports.append(dict(candidate.report))
                 return put_candidate(scratch, candidate)
 
-            made = step.make(scratch, kept, "tried", put, PruneWatch(tell, say=lambda text: print(text, file=sys.stderr)))
+            made = step.make(scratch, kept, "tried", put, RunWatch(tell, say=lambda text: print(text, file=sys.stderr)))
             source = kept_source(scratch, made)
             model = open_model(source, options.format, options.threads)
             after, mine = quality(home, model, told, lambda: False, tell, lambda *_: None)

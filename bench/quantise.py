@@ -18,7 +18,7 @@ import numpy as np
 
 from harness import Figure, alternate, finish, ratios, show
 from ingle.compress.calibration import CalibrationSettings
-from ingle.compress.quantising import QuantiseWatch, quantise
+from ingle.compress.quantising import quantise
 from ingle.compress.settings import QuantiseSettings
 from ingle.core.spec import ModelConfig
 from ingle.energy.meter import Span, open_meter
@@ -37,6 +37,7 @@ from ingle.measure.run import Options, Outcome, run_suite
 from ingle.measure.suites import find_suite
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.export import write_hf
+from ingle.train.watch import RunWatch
 from ingle.tuning.kept_model import subject_of
 from servers import say, scratch_home, start_bench
 
@@ -117,7 +118,7 @@ def made(home: Home, base: Kept, bits: float, method: str, documents: int) -> Ke
             say(f"{name}: {what}, {done} of {of}")
 
     began = time.monotonic()
-    found = quantise(home, base, name, settings, lambda candidate, _stopped: put_candidate(home, candidate), QuantiseWatch(pieces))
+    found = quantise(home, base, name, settings, lambda candidate, _stopped: put_candidate(home, candidate), RunWatch(pieces))
     say(f"{name}: {time.monotonic() - began:.0f} s")
     return found.kept
 

@@ -173,13 +173,13 @@ def _figure(report: Report) -> dict[str, Any]:
 
 def main() -> None:
     from ingle.home.deltas import put_candidate
-    from ingle.tuning.job import TuneWatch
+    from ingle.train.watch import RunWatch
     from ingle.tuning.run import tune
 
     path, method, home = Path(sys.argv[1]), sys.argv[2], Home(Path(sys.argv[3]))
     os.environ.setdefault("INGLE_KERNEL_CACHE", str(find_home().jit))
     recipe = read_recipe(path, tuple(sys.argv[4:]))
-    watch = TuneWatch(train=partial(_tell, method), say=say)
+    watch = RunWatch(train=partial(_tell, method), say=say)
     name, settings = f"{recipe.name}-{method}", unjudged(recipe.settings(method))
     # Methods are compared as they are: what the gate would refuse is measured too.
     done = tune(home, get_kept(home, recipe.model), recipe.data, name, settings, lambda made, _: put_candidate(home, made), watch)

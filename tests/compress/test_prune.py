@@ -11,7 +11,7 @@ from ingle.compress import cutting
 from ingle.compress import prune as verb
 from ingle.compress.calibration import make_rows
 from ingle.compress.cutting import Cutting, cut, influence
-from ingle.compress.prune import Pruned, PruneWatch, prune
+from ingle.compress.prune import prune
 from ingle.compress.prune_settings import parts_that_stay
 from ingle.compress.recovery import Length
 from ingle.core.errors import ConfigError, DeltaError, Refused
@@ -26,6 +26,7 @@ from ingle.home.place import Home
 from ingle.measure.gather import Interrupted
 from ingle.model.module import load_module
 from ingle.train.loop import train
+from ingle.train.watch import Made, RunWatch
 from tests.compress.place import some_texts, told
 from tests.engine.tiny import random_checkpoint, tiny_config
 from tests.train.tiny_train import chat_tokenizer
@@ -37,7 +38,7 @@ def logits(home: Home, name: str) -> np.ndarray:
     return prefill(model.backend, list(range(3, 60)), model.backend.new_state()).copy()
 
 
-def pruned(home: Home, name: str, structure: str, share: float, method: str = "", model: str = "tiny", **recovery: object) -> Pruned:
+def pruned(home: Home, name: str, structure: str, share: float, method: str = "", model: str = "tiny", **recovery: object) -> Made:
     return prune(home, get_kept(home, model), name, told(structure, share, method, recovery), admitting(home))
 
 
@@ -223,7 +224,7 @@ def test_what_cannot_be_is_said_before_weights_are_loaded(some_home: Home, monke
 def test_what_is_done_is_told(some_home: Home) -> None:
     said: list[tuple[str, int, int]] = []
     steps: list[object] = []
-    watch = PruneWatch(lambda *told: said.append(told), steps.append)
+    watch = RunWatch(lambda *told: said.append(told), steps.append)
     settings = told("none", 0.5, "wanda", {"steps": 2})
     prune(some_home, get_kept(some_home, "tiny"), "w", settings, admitting(some_home), watch)
     assert ("pruning layers", 2, 2) in said

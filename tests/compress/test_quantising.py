@@ -11,7 +11,7 @@ import torch
 from ingle.compress import quantising
 from ingle.compress.calibration import CalibrationSettings
 from ingle.compress.forms import FORMS
-from ingle.compress.quantising import QuantiseWatch, quantise
+from ingle.compress.quantising import quantise
 from ingle.compress.sensitivity import choose_forms
 from ingle.compress.settings import QuantiseSettings
 from ingle.core.errors import ConfigError, DeltaError, Refused
@@ -28,6 +28,7 @@ from ingle.home.place import Home
 from ingle.measure.gather import Interrupted
 from ingle.model.checkpoint import open_checkpoint
 from ingle.model.module import load_module
+from ingle.train.watch import RunWatch
 from ingle.tuning.exporting import check_type, export
 from tests.tuning.place import admitting
 
@@ -93,10 +94,10 @@ def test_stopped_after_any_layer_it_ends_the_same(some_home: Home, method: str) 
                 raise Interrupted("quantise", "was interrupted", what)
 
         with pytest.raises(Interrupted):
-            quantise(some_home, kept, "cut", told, admitting(some_home), QuantiseWatch(stop))
+            quantise(some_home, kept, "cut", told, admitting(some_home), RunWatch(stop))
         assert [delta.name for delta in list_deltas(some_home, kept.digest)] == ["whole"]
     done: list[tuple[str, int]] = []
-    cut = quantise(some_home, kept, "cut", told, admitting(some_home), QuantiseWatch(lambda what, at, _of: done.append((what, at)))).delta
+    cut = quantise(some_home, kept, "cut", told, admitting(some_home), RunWatch(lambda what, at, _of: done.append((what, at)))).delta
     assert dict(cut.tensors) == dict(whole.tensors)
     assert "measuring sensitivity" not in {what for what, _ in done}
 

@@ -9,7 +9,6 @@ import pytest
 
 from ingle.compress import search
 from ingle.compress.front import Point, best, draw, front, rows
-from ingle.compress.prune import PruneWatch
 from ingle.compress.recipes import Grid, Recipe, recipes
 from ingle.compress.search import CompressSettings, Found, compress
 from ingle.compress.served import Loss, Pace, Quality
@@ -24,6 +23,7 @@ from ingle.home.deltas import list_deltas
 from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home
 from ingle.measure.gather import Interrupted
+from ingle.train.watch import RunWatch
 from tests.engine.tiny import tiny_config
 from tests.tuning.place import admitting
 
@@ -111,7 +111,7 @@ def test_the_best_is_kept_and_nothing_else(some_home: Home) -> None:
     facts: list[Event] = []
     seen: list[tuple[Any, Any]] = []
     said: list[str] = []
-    watch = PruneWatch(say=said.append)
+    watch = RunWatch(say=said.append)
     made = found(some_home, told(), watch=watch, seen=lambda *both: seen.append(both), sink=facts.append)
     names = [point.recipe for point in made.points]
     assert names[0] == "" and len(names) + len(made.left_out) == 1 + 7

@@ -15,11 +15,12 @@ from ingle.home.deltas import delta_report, list_deltas, verify_delta
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.hybridize import run
-from ingle.hybridize.run import HybridWatch, hybridize
+from ingle.hybridize.run import hybridize
 from ingle.hybridize.settings import HybridSettings, LessonSettings, SearchSettings
 from ingle.measure.gather import Interrupted
 from ingle.train.loop import train
 from ingle.train.settings import TrainSettings
+from ingle.train.watch import RunWatch
 from tests.tuning.place import admitting
 
 SMALL = HybridSettings(
@@ -103,7 +104,7 @@ def test_what_is_refused_is_not_kept_and_not_taught_again(some_home: Home, monke
     assert "no" not in [delta.name for delta in list_deltas(some_home, kept.digest)]
     steps: list[object] = []
     monkeypatch.setattr(run, "find_groups", lambda *_: pytest.fail("groups were sought again"))
-    hybridize(some_home, kept, "no", SMALL, admitting(some_home), HybridWatch(train=steps.append))
+    hybridize(some_home, kept, "no", SMALL, admitting(some_home), RunWatch(train=steps.append))
     assert steps == []
 
 
@@ -111,7 +112,7 @@ def test_training_free_has_no_memories(some_home: Home) -> None:
     said: list[str] = []
     told = replace(SMALL, method="training-free")
     made = hybridize(
-        some_home, get_kept(some_home, "tiny"), "free", told, admitting(some_home), HybridWatch(lambda what, *_: said.append(what))
+        some_home, get_kept(some_home, "tiny"), "free", told, admitting(some_home), RunWatch(lambda what, *_: said.append(what))
     )
     assert {"finding retrieval groups"} <= set(said)
     assert all(spec.memory == "none" for spec in open_weights(some_home, made.kept).config.layers)

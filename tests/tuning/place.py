@@ -9,7 +9,7 @@ from ingle.core.candidate import Admit
 from ingle.home.deltas import put_candidate
 from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home
-from ingle.tuning.job import TuneWatch
+from ingle.train.watch import RunWatch
 from ingle.tuning.run import Tuned, tune
 from ingle.tuning.settings import TuneSettings, settings_of
 
@@ -42,11 +42,11 @@ def admitting(home: Home) -> Admit:
 
 
 def tuned(
-    home: Home, data: str, settings: TuneSettings, name: str = "x", model: str = "tiny", watch: TuneWatch | None = None,
+    home: Home, data: str, settings: TuneSettings, name: str = "x", model: str = "tiny", watch: RunWatch | None = None,
     admit: Admit | None = None,
 ) -> Tuned:  # fmt: skip
     """What `tune` makes of it."""
-    return tune(home, kept(home, model), [data], name, settings, admit or admitting(home), watch or TuneWatch())
+    return tune(home, kept(home, model), [data], name, settings, admit or admitting(home), watch or RunWatch())
 
 
 def kept(home: Home, name: str = "tiny") -> Kept:

@@ -25,9 +25,9 @@ from ingle.home.place import Home
 from ingle.measure.gather import Interrupted
 from ingle.measure.items import Text
 from ingle.measure.suites import SUITES
+from ingle.train.watch import RunWatch
 from ingle.tuning import making
 from ingle.tuning.data import find_sources
-from ingle.tuning.job import TuneWatch
 from ingle.tuning.method import Attached, check_touched
 from ingle.tuning.report import figure, judged_event, trained_event
 from ingle.tuning.run import tune
@@ -114,7 +114,7 @@ def test_virtual_tokens_have_room(tiny_home: Home, tmp_path: Path, method: str) 
     watch: list[str] = []
     data = str(tmp_path)
     done = tuned(
-        tiny_home, data, small(method, {"tokens": 8}, train={"epochs": 1}, judge={"held_out": 3}), watch=TuneWatch(say=watch.append)
+        tiny_home, data, small(method, {"tokens": 8}, train={"epochs": 1}, judge={"held_out": 3}), watch=RunWatch(say=watch.append)
     )
     assert done.report["virtual_tokens"] == 8
     after = figure(done.report, "held_out_loss")
@@ -177,7 +177,7 @@ def test_bad_lines_can_be_left_out(tiny_home: Home, tmp_path: Path) -> None:
         {"prompt": "x", "completion": "y" * 500},
     ]
     said: list[str] = []
-    done = tuned(tiny_home, write_examples(tmp_path / "data.jsonl", rows), small(data={"skip_bad": True}), watch=TuneWatch(say=said.append))
+    done = tuned(tiny_home, write_examples(tmp_path / "data.jsonl", rows), small(data={"skip_bad": True}), watch=RunWatch(say=said.append))
     assert done.report["tally"]["bad"] == 2
     assert done.report["tally"]["too_long"] == 1
     assert any("2 bad lines" in note for note in said)
@@ -264,7 +264,7 @@ def test_a_full_disk(tiny_home: Home, tmp_path: Path, monkeypatch: pytest.Monkey
             tuned(tiny_home, data, small())
     assert list_deltas(tiny_home) == []
     steps: list[int] = []
-    done = tuned(tiny_home, data, small(), watch=TuneWatch(train=lambda at: steps.append(at.step)))
+    done = tuned(tiny_home, data, small(), watch=RunWatch(train=lambda at: steps.append(at.step)))
     assert steps == [], "trained already: only the keeping was left"
     assert done.report["train"]["stopped"] == "finished"
 
@@ -276,7 +276,7 @@ def test_two_at_once_are_one_too_many(tiny_home: Home, tmp_path: Path) -> None:
         with pytest.raises(HomeError, match="is in use"):
             tuned(tiny_home, data, small(train={"epochs": 9}), "X")
 
-    tuned(tiny_home, data, small(train={"max_steps": 1}), "x", watch=TuneWatch(train=second))
+    tuned(tiny_home, data, small(train={"max_steps": 1}), "x", watch=RunWatch(train=second))
 
 
 def test_stopped_while_measuring_it_goes_on_measuring(tiny_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,11 +289,11 @@ def test_stopped_while_measuring_it_goes_on_measuring(tiny_home: Home, tmp_path:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(Interrupted) as raised:
-        tuned(tiny_home, data, settings, watch=TuneWatch(pieces=stop))
+        tuned(tiny_home, data, settings, watch=RunWatch(pieces=stop))
     assert raised.value.exit_code == 130
     assert list_deltas(tiny_home) == [], "nobody has decided on it yet"
     steps: list[int] = []
-    done = tuned(tiny_home, data, settings, watch=TuneWatch(train=lambda at: steps.append(at.step)))
+    done = tuned(tiny_home, data, settings, watch=RunWatch(train=lambda at: steps.append(at.step)))
     assert steps == []
     assert done.report["finished"] is True
     assert figure(done.report, "forgetting") is not None
@@ -319,8 +319,8 @@ def test_what_is_refused_is_not_kept_and_not_trained_again(tiny_home: Home, tmp_
     assert any(tiny_home.tuning.iterdir()), "what was trained stays"
     steps: list[int] = []
     with pytest.raises(Refused):
-        tuned(tiny_home, data, small(), admit=refuse, watch=TuneWatch(train=lambda at: steps.append(at.step)))
-    done = tuned(tiny_home, data, small(), watch=TuneWatch(train=lambda at: steps.append(at.step)))
+        tuned(tiny_home, data, small(), admit=refuse, watch=RunWatch(train=lambda at: steps.append(at.step)))
+    done = tuned(tiny_home, data, small(), watch=RunWatch(train=lambda at: steps.append(at.step)))
     assert steps == []
     first, again = seen
     assert first.content_digest == again.content_digest
@@ -376,14 +376,14 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from ingle.home.place import Home
-from ingle.tuning.job import TuneWatch
+from ingle.train.watch import RunWatch
 from tests.measure.test_run import BITS
 from tests.tuning.place import small, tuned
 def told(at):
     print(at.step, flush=True)
 settings = small(train={"epochs": 8, "checkpoint_every": 3})
 try:
-    print(tuned(Home(Path(sys.argv[1])), sys.argv[2], settings, watch=TuneWatch(train=told)).delta.digest)
+    print(tuned(Home(Path(sys.argv[1])), sys.argv[2], settings, watch=RunWatch(train=told)).delta.digest)
 except BaseException as error:
     print(type(error).__name__, error, file=sys.stderr)
     sys.exit(getattr(error, "exit_code", 1))

@@ -47,7 +47,7 @@ def command(
     from ingle.cli.gating import read_policy, way_in
     from ingle.cli.house import enter, record
     from ingle.cli.progress import watching
-    from ingle.cli.prune import percent, watch_of
+    from ingle.cli.training import percent, run_watch
     from ingle.core.config import load_config
     from ingle.core.errors import ConfigError
     from ingle.tuning.catalogue import need_learning
@@ -62,20 +62,14 @@ def command(
     settings = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None] + list(overrides or ())
     told = load_config(CompressSettings, config, settings)
     home = enter()
-    texts, items = told.measure.texts, told.measure.text_items
-    limits = [
-        f"{maker}.bits.{key}={value}"
-        for maker in ("prune", "quantise")
-        for key, value in (("most_rise_percent", told.most_loss_percent), ("suite", json.dumps(texts)), ("items", items))
-    ]
-    rules = read_policy(home, [*limits, *(policy or ())])
+    rules = read_policy(home, [*_limits(told), *(policy or ())])
     kept = _kept(home, model)
     shown: list[tuple[Sequence[Point], Point | None]] = []
     with watching() as watch:
         found = None
         try:
             found = compress(
-                home, kept, name, told, lambda of, maker: way_in(home, of, maker, rules, force, watch), watch_of(watch),
+                home, kept, name, told, lambda of, maker: way_in(home, of, maker, rules, force, watch), run_watch(watch, "recovering"),
                 lambda points, chosen: shown.append((points, chosen)), lambda event: record(home, event),
             )  # fmt: skip
         finally:
@@ -85,6 +79,13 @@ def command(
                     _table(points, chosen, told)
     assert found is not None, "what went wrong was raised"
     _show(found, told, as_json)
+
+
+def _limits(told: "CompressSettings") -> list[str]:
+    """What the gate is to allow: the loss that was asked for, on the texts that the search measures with."""
+    texts, items = told.measure.texts, told.measure.text_items
+    keys = {"most_rise_percent": told.most_loss_percent, "suite": json.dumps(texts), "items": items}
+    return [f"{maker}.bits.{key}={value}" for maker in ("prune", "quantise") for key, value in keys.items()]
 
 
 def _kept(home: "Home", model: str) -> "Kept":

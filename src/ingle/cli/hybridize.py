@@ -2,7 +2,6 @@
 
 import json
 import shlex
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,8 +10,7 @@ import typer
 from ingle.cli.gating import Force, Overrides
 
 if TYPE_CHECKING:
-    from ingle.cli.progress import Watcher
-    from ingle.hybridize.run import Hybridized, HybridWatch
+    from ingle.train.watch import Made
 
 EXAMPLES = """
 ingle hybridize smollm2 --state-budget 1/6
@@ -51,6 +49,7 @@ def command(
     from ingle.cli.gating import read_policy, way_in
     from ingle.cli.house import enter, record
     from ingle.cli.progress import watching
+    from ingle.cli.training import run_watch, share_of
     from ingle.core.config import load_config
     from ingle.tuning.catalogue import need_learning
 
@@ -61,8 +60,8 @@ def command(
     from ingle.hybridize.settings import HybridSettings
 
     given: dict[str, Any] = {
-        "state_budget": None if state_budget is None else _share(state_budget), "retrieval": retrieval, "window": window,
-        "method": "training-free" if training_free else None, "lessons.documents": documents,
+        "state_budget": None if state_budget is None else share_of("--state-budget", state_budget, "1/6, or 0.17"),
+        "retrieval": retrieval, "window": window, "method": "training-free" if training_free else None, "lessons.documents": documents,
         **dict.fromkeys(("search.seed", "lessons.seed", "mixers.seed", "logits.seed"), seed),
     }  # fmt: skip
     settings = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None] + list(overrides or ())
@@ -70,33 +69,11 @@ def command(
     said = shlex.join(["ingle", "hybridize", kept.name, "--name", name, *(f"--set={one}" for one in settings)])
     with watching() as watch:
         admit = way_in(home, kept, "hybridize", rules, force, watch)
-        made = hybridize(home, kept, name, told, admit, _watch(watch), said, lambda event: record(home, event))
+        made = hybridize(home, kept, name, told, admit, run_watch(watch, "teaching memories"), said, lambda event: record(home, event))
     _show(made, as_json)
 
 
-def _share(text: str) -> float:
-    """`1/6` or `0.17`. Raises ConfigError."""
-    from ingle.core.errors import ConfigError
-
-    try:
-        return float(Fraction(text))
-    except (ValueError, ZeroDivisionError) as error:
-        raise ConfigError("--state-budget", "must be a share", text, "For example 1/6, or 0.17.") from error
-
-
-def _watch(watch: "Watcher") -> "HybridWatch":
-    """The bars, as a conversion tells them."""
-    from ingle.hybridize.run import HybridWatch
-
-    def trained(at: Any) -> None:
-        held_out = "" if at.held_out is None else f", held out {at.held_out:.4f}"
-        left = f", {at.seconds_left:.0f} s left" if at.seconds_left < 120 else f", {at.seconds_left / 60:.0f} min left"
-        watch.pieces("teaching memories", at.step, at.steps, f"loss {at.loss:.4f}{held_out}, {at.tokens_per_s:.0f} tokens/s{left}")
-
-    return HybridWatch(watch.pieces, trained, watch.say, watch.bytes)
-
-
-def _show(made: "Hybridized", as_json: bool) -> None:
+def _show(made: "Made", as_json: bool) -> None:
     from ingle.cli.output import note, print_json, print_table
     from ingle.core.energy import amount, reported
 

@@ -2,7 +2,6 @@
 
 import json
 import shlex
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,8 +10,7 @@ import typer
 from ingle.cli.gating import Force, Overrides
 
 if TYPE_CHECKING:
-    from ingle.cli.progress import Watcher
-    from ingle.compress.prune import Pruned, PruneWatch
+    from ingle.train.watch import Made
 
 EXAMPLES = """
 ingle prune smollm2 --structure layers --share 1/5 --recover 60 --name small
@@ -55,6 +53,7 @@ def command(
     from ingle.cli.gating import read_policy, way_in
     from ingle.cli.house import enter, record
     from ingle.cli.progress import watching
+    from ingle.cli.training import percent, run_watch, share_of
     from ingle.core.config import load_config
     from ingle.tuning.catalogue import need_learning
 
@@ -66,7 +65,8 @@ def command(
     from ingle.compress.prune_settings import PruneSettings
 
     given: dict[str, Any] = {
-        "structure": structure, "share": None if share is None else _share(share), "method": method, "recovery.minutes": recover,
+        "structure": structure, "share": None if share is None else share_of("--share", share, "1/4, or 0.25"),
+        "method": method, "recovery.minutes": recover,
         **dict.fromkeys(("calibration.seed", "recovery.seed"), seed),
     }  # fmt: skip
     if structure == "2:4" and share is None:
@@ -76,46 +76,11 @@ def command(
     said = shlex.join(["ingle", "prune", kept.name, "--name", name, *(f"--set={one}" for one in settings)])
     with watching() as watch:
         admit = way_in(home, kept, "prune", rules, force, watch)
-        made = prune(home, kept, name, told, admit, watch_of(watch), said, lambda event: record(home, event))
+        made = prune(home, kept, name, told, admit, run_watch(watch, "recovering"), said, lambda event: record(home, event))
     _show(made, as_json)
 
 
-def percent(option: str, text: str) -> float:
-    """`1%` or `1` → 1.0. Raises ConfigError."""
-    from ingle.core.errors import ConfigError
-
-    try:
-        value = float(text.strip().removesuffix("%"))
-    except ValueError as error:
-        raise ConfigError(option, "must be percent", text, "For example 1%.") from error
-    if not 0 <= value < float("inf"):
-        raise ConfigError(option, "must be 0 or more percent", text, "For example 1%.")
-    return value
-
-
-def _share(text: str) -> float:
-    """`1/6` or `0.17`. Raises ConfigError."""
-    from ingle.core.errors import ConfigError
-
-    try:
-        return float(Fraction(text))
-    except (ValueError, ZeroDivisionError) as error:
-        raise ConfigError("--share", "must be a share", text, "For example 1/4, or 0.25.") from error
-
-
-def watch_of(watch: "Watcher") -> "PruneWatch":
-    """The bars, as a pruning tells them."""
-    from ingle.compress.prune import PruneWatch
-
-    def trained(at: Any) -> None:
-        held_out = "" if at.held_out is None else f", held out {at.held_out:.4f}"
-        left = f", {at.seconds_left:.0f} s left" if at.seconds_left < 120 else f", {at.seconds_left / 60:.0f} min left"
-        watch.pieces("recovering", at.step, at.steps, f"loss {at.loss:.4f}{held_out}, {at.tokens_per_s:.0f} tokens/s{left}")
-
-    return PruneWatch(watch.pieces, trained, watch.say, watch.bytes)
-
-
-def _show(made: "Pruned", as_json: bool) -> None:
+def _show(made: "Made", as_json: bool) -> None:
     from ingle.cli.output import note, print_json, print_table
     from ingle.core.energy import amount, reported
 

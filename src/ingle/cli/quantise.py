@@ -10,7 +10,7 @@ import typer
 from ingle.cli.gating import Force, Overrides
 
 if TYPE_CHECKING:
-    from ingle.compress.quantising import QuantisedModel
+    from ingle.train.watch import Made
 
 EXAMPLES = """
 ingle quantise mymodel --bits 4 --name q4
@@ -42,13 +42,14 @@ def command(
     from ingle.cli.gating import read_policy, way_in
     from ingle.cli.house import enter, record
     from ingle.cli.progress import watching
+    from ingle.cli.training import run_watch
     from ingle.core.config import load_config
     from ingle.tuning.catalogue import need_learning
 
     need_learning()
     home = enter()
     kept, rules = choose(home, model), read_policy(home, policy)
-    from ingle.compress.quantising import QuantiseWatch, quantise
+    from ingle.compress.quantising import quantise
     from ingle.compress.settings import QuantiseSettings
 
     given: dict[str, Any] = {"bits": bits, "method": method, "calibration.documents": documents, "calibration.seed": seed}
@@ -57,12 +58,11 @@ def command(
     said = shlex.join(["ingle", "quantise", kept.name, "--name", name, *(f"--set={one}" for one in settings)])
     with watching() as watch:
         admit = way_in(home, kept, "quantise", rules, force, watch)
-        told_to = QuantiseWatch(watch.pieces, watch.say, watch.bytes)
-        made = quantise(home, kept, name, told, admit, told_to, said, lambda event: record(home, event))
+        made = quantise(home, kept, name, told, admit, run_watch(watch), said, lambda event: record(home, event))
     _show(made, as_json)
 
 
-def _show(made: "QuantisedModel", as_json: bool) -> None:
+def _show(made: "Made", as_json: bool) -> None:
     from ingle.cli.output import print_json, print_table
     from ingle.core.energy import amount, reported
 

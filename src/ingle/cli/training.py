@@ -10,17 +10,50 @@ from ingle.home.place import Home
 
 if TYPE_CHECKING:
     from ingle.train.settings import Progress
+    from ingle.train.watch import RunWatch
 
 
-def train_progress(watch: Watcher) -> "Callable[[Progress], None]":
+def run_watch(watch: Watcher, label: str = "training") -> "RunWatch":
+    """The bars, as a run tells them that ends in a delta."""
+    from ingle.train.watch import RunWatch
+
+    return RunWatch(watch.pieces, train_progress(watch, label), watch.say, watch.bytes)
+
+
+def train_progress(watch: Watcher, label: str = "training") -> "Callable[[Progress], None]":
     """The bar, as a training tells it: loss, speed, time left."""
 
     def trained(at: "Progress") -> None:
         held_out = "" if at.held_out is None else f", held out {at.held_out:.3f}"
         left = f", {at.seconds_left:.0f} s left" if at.seconds_left < 120 else f", {at.seconds_left / 60:.0f} min left"
-        watch.pieces("training", at.step, at.steps, f"loss {at.loss:.3f}{held_out}, {at.tokens_per_s:.0f} tokens/s{left}")
+        watch.pieces(label, at.step, at.steps, f"loss {at.loss:.3f}{held_out}, {at.tokens_per_s:.0f} tokens/s{left}")
 
     return trained
+
+
+def share_of(option: str, text: str, example: str) -> float:
+    """`1/6` or `0.17`. Raises ConfigError."""
+    from fractions import Fraction
+
+    from ingle.core.errors import ConfigError
+
+    try:
+        return float(Fraction(text))
+    except (ValueError, ZeroDivisionError) as error:
+        raise ConfigError(option, "must be a share", text, f"For example {example}.") from error
+
+
+def percent(option: str, text: str) -> float:
+    """`1%` or `1` → 1.0. Raises ConfigError."""
+    from ingle.core.errors import ConfigError
+
+    try:
+        value = float(text.strip().removesuffix("%"))
+    except ValueError as error:
+        raise ConfigError(option, "must be percent", text, "For example 1%.") from error
+    if not 0 <= value < float("inf"):
+        raise ConfigError(option, "must be 0 or more percent", text, "For example 1%.")
+    return value
 
 
 def recorder(home: Home, key: str) -> Sink:

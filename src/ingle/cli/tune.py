@@ -11,10 +11,8 @@ import typer
 from ingle.cli.gating import Force, Overrides
 
 if TYPE_CHECKING:
-    from ingle.cli.progress import Watcher
     from ingle.core.event import Sink
     from ingle.home.place import Home
-    from ingle.tuning.job import TuneWatch
     from ingle.tuning.run import Tuned
 
 EXAMPLES = """
@@ -87,6 +85,7 @@ def _by_hand(
     from ingle.cli.gating import read_policy, way_in
     from ingle.cli.house import enter
     from ingle.cli.progress import watching
+    from ingle.cli.training import run_watch
     from ingle.core.errors import ConfigError
     from ingle.home.names import check_name
     from ingle.tuning.catalogue import need_learning
@@ -103,7 +102,7 @@ def _by_hand(
     told = settings_of({}, settings)
     said = shlex.join(["ingle", "tune", kept.name, *data, "--name", name, *(f"--set={one}" for one in settings)])
     with watching() as watch:
-        return tune(home, kept, data, name, told, way_in(home, kept, "tune", rules, force, watch), _watch(watch), said, _recorder(home))
+        return tune(home, kept, data, name, told, way_in(home, kept, "tune", rules, force, watch), run_watch(watch), said, _recorder(home))
 
 
 def _by_recipe(
@@ -115,6 +114,7 @@ def _by_recipe(
     from ingle.cli.house import enter, record
     from ingle.cli.interrupt import Interrupt
     from ingle.cli.progress import watching
+    from ingle.cli.training import run_watch
     from ingle.tuning.catalogue import need_learning
 
     need_learning()
@@ -132,24 +132,16 @@ def _by_recipe(
     said = shlex.join(["ingle", "tune", "--recipe", path.name, *(f"--set={one}" for one in settings)])
     with watching() as watch:
         admit = way_in(home, kept, "tune", rules, force, watch)
-        tuned = tune(home, kept, recipe.data, name or recipe.name, told, admit, _watch(watch), said, _recorder(home))
+        tuned = tune(home, kept, recipe.data, name or recipe.name, told, admit, run_watch(watch), said, _recorder(home))
     rows = []
     with watching() as watch, Interrupt() as interrupt:
-        for label, outcome in measure_task(home, recipe, kept, tuned.kept, _watch(watch), interrupt.asked):
+        for label, outcome in measure_task(home, recipe, kept, tuned.kept, run_watch(watch), interrupt.asked):
             record(home, event_of(outcome))
             rows.append((label, outcome))
     for label, outcome in rows:
         main = outcome.main
         print(f"{outcome.suite}, {main.name}: {main.value:.4f} ({main.low:.4f} … {main.high:.4f}, n = {main.n})  {label}")
     return tuned
-
-
-def _watch(watch: "Watcher") -> "TuneWatch":
-    """The bars, as a run tells them."""
-    from ingle.cli.training import train_progress
-    from ingle.tuning.job import TuneWatch
-
-    return TuneWatch(train_progress(watch), watch.say, watch.pieces, watch.bytes)
 
 
 def _recorder(home: "Home") -> "Sink":

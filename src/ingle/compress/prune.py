@@ -8,7 +8,7 @@ HOME/tuning/KEY/recovery/    the training that makes up for it, as `train` write
 
 import platform
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,6 @@ from ingle.engine import masking, shape
 from ingle.engine.adapter import linear_shapes
 from ingle.engine.changes import Change, merged
 from ingle.engine.opening import checkpoint_tokenizer, open_weights
-from ingle.home import fetch
 from ingle.home.deltas import delta_report, list_deltas, refuse_taken_delta
 from ingle.home.kept import Kept, get_kept
 from ingle.home.names import check_name
@@ -46,8 +45,9 @@ from ingle.model.tokenizer import Tokenizer
 from ingle.train.loop import train
 from ingle.train.objectives import Distillation
 from ingle.train.precision import keep_few_programs
-from ingle.train.settings import Progress, Watch
+from ingle.train.settings import Watch
 from ingle.train.trouble import Stop, stop_signals
+from ingle.train.watch import Made, RunWatch
 
 VERSION = 1
 """Changes when the same settings make something else than before."""
@@ -58,31 +58,6 @@ def _nobody(*_: object) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
-class PruneWatch:
-    """Who is told how it goes."""
-
-    pieces: Callable[[str, int, int], None] = _nobody
-    """What is being done, how much of it is done, and of how much."""
-    train: Callable[[Progress], None] = _nobody
-    """After every step of the recovery."""
-    say: Callable[[str], None] = _nobody
-    """Something that the owner should know."""
-    bytes: fetch.Progress = fetch.silent
-    """What is fetched."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pruned:
-    """What came of it."""
-
-    kept: Kept
-    """The model with the delta, `MODEL+NAME`."""
-    delta: Delta
-    report: Mapping[str, Any]
-    """As in `report.json`."""
-
-
-@dataclass(frozen=True, slots=True)
 class Job:
     """One pruning, on its way to a candidate."""
 
@@ -90,7 +65,7 @@ class Job:
     kept: Kept
     name: str
     settings: PruneSettings
-    watch: PruneWatch
+    watch: RunWatch
     stop: Stop
     command: str = ""
 
@@ -111,9 +86,9 @@ class Job:
 
 
 def prune(
-    home: Home, kept: Kept, name: str, settings: PruneSettings, admit: Admit, watch: PruneWatch = PruneWatch(),
+    home: Home, kept: Kept, name: str, settings: PruneSettings, admit: Admit, watch: RunWatch = RunWatch(),  # noqa: B008 - frozen
     command: str = "", sink: Sink = _nobody,
-) -> Pruned:  # fmt: skip
+) -> Made:  # fmt: skip
     """Makes a delta called `name` that leaves parts of a kept model out, and keeps it if `admit` does.
 
     Raises ConfigError for a name, model or share that can't be used, what opening the model or fetching the texts raises, TrainError,
@@ -131,7 +106,7 @@ def prune(
         if ours:
             watch.say(f"{kept.name}+{name} was made by this very command already")
             shutil.rmtree(job.folder, ignore_errors=True)
-            return Pruned(get_kept(home, f"{kept.name}+{name}"), ours[0], delta_report(home, ours[0].digest) or {})
+            return Made(get_kept(home, f"{kept.name}+{name}"), ours[0], delta_report(home, ours[0].digest) or {})
         tokenizer = checkpoint_tokenizer(checkpoint, home.base_folder(kept.base))
         needed = looks(settings.pruner) or settings.recovery.wanted
         candidate = make_candidate(job, checkpoint, tokenizer, read_texts(home, watch.bytes) if needed else [])
@@ -139,7 +114,7 @@ def prune(
         report = delta_report(home, delta.digest) or {}
         shutil.rmtree(job.folder, ignore_errors=True)
         sink(_event(report, delta))
-        return Pruned(get_kept(home, f"{kept.name}+{name}"), delta, report)
+        return Made(get_kept(home, f"{kept.name}+{name}"), delta, report)
 
 
 def make_candidate(job: Job, checkpoint: Checkpoint, tokenizer: Tokenizer, texts: Sequence[Text]) -> Candidate:

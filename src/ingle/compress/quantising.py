@@ -37,7 +37,6 @@ from ingle.energy.meter import Span, open_meter
 from ingle.engine.adapter import linear_shapes
 from ingle.engine.opening import checkpoint_tokenizer, open_weights
 from ingle.engine.quantised import KIND
-from ingle.home import fetch
 from ingle.home.deltas import delta_report, list_deltas, refuse_taken_delta
 from ingle.home.kept import Kept, get_kept
 from ingle.home.names import check_name
@@ -46,6 +45,7 @@ from ingle.measure.gather import Interrupted
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.module import CausalLM, load_module
 from ingle.train.trouble import Stop, stop_signals
+from ingle.train.watch import Made, RunWatch
 
 VERSION = 1
 """Changes when the same settings make something else than before."""
@@ -58,35 +58,12 @@ def _nobody(*_: object) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
-class QuantiseWatch:
-    """Who is told how it goes."""
-
-    pieces: Callable[[str, int, int], None] = _nobody
-    """What is being done, how much of it is done, and of how much."""
-    say: Callable[[str], None] = _nobody
-    """Something that the owner should know."""
-    bytes: fetch.Progress = fetch.silent
-    """What is fetched."""
-
-
-@dataclass(frozen=True, slots=True)
-class QuantisedModel:
-    """What came of it."""
-
-    kept: Kept
-    """The model with the delta, `MODEL+NAME`."""
-    delta: Delta
-    report: Mapping[str, Any]
-    """As in `report.json`."""
-
-
-@dataclass(frozen=True, slots=True)
 class _Job:
     home: Home
     kept: Kept
     name: str
     settings: QuantiseSettings
-    watch: QuantiseWatch
+    watch: RunWatch
     folder: Path
     stop: Stop
     span: Span
@@ -106,9 +83,9 @@ class _Job:
 
 
 def quantise(
-    home: Home, kept: Kept, name: str, settings: QuantiseSettings, admit: Admit, watch: QuantiseWatch = QuantiseWatch(),
+    home: Home, kept: Kept, name: str, settings: QuantiseSettings, admit: Admit, watch: RunWatch = RunWatch(),  # noqa: B008 - frozen
     command: str = "", sink: Sink = _nobody,
-) -> QuantisedModel:  # fmt: skip
+) -> Made:  # fmt: skip
     """Makes a delta called `name` that replaces the linears of a kept model's layers by blocks of few bits, and keeps it if `admit` does.
 
     Raises ConfigError for a name that can't be used and a model with nothing to quantise, what opening the model or fetching the texts
@@ -127,7 +104,7 @@ def quantise(
         if ours:
             watch.say(f"{kept.name}+{name} was made by this very command already")
             shutil.rmtree(folder, ignore_errors=True)
-            return QuantisedModel(get_kept(home, f"{kept.name}+{name}"), ours[0], delta_report(home, ours[0].digest) or {})
+            return Made(get_kept(home, f"{kept.name}+{name}"), ours[0], delta_report(home, ours[0].digest) or {})
         versions = f"ingle {__version__}, torch {torch.__version__}, python {platform.python_version()}"
         origin = {"method": f"quantise, {settings.method}", "settings": canonical_json(to_table(settings)).decode()}
         origin |= {"versions": versions, "threads": str(torch.get_num_threads()), "command": command, "run": key}
@@ -137,7 +114,7 @@ def quantise(
         shutil.rmtree(folder, ignore_errors=True)
         report = delta_report(home, delta.digest) or {}
         sink(_event(report, delta))
-        return QuantisedModel(get_kept(home, f"{kept.name}+{name}"), delta, report)
+        return Made(get_kept(home, f"{kept.name}+{name}"), delta, report)
 
 
 @dataclass(frozen=True, slots=True)

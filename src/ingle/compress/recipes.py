@@ -10,14 +10,15 @@ from typing import Any
 
 from ingle.compress import pruner, quantiser
 from ingle.compress.calibration import CalibrationSettings
-from ingle.compress.prune import PruneWatch, prune
+from ingle.compress.prune import prune
 from ingle.compress.prune_settings import PruneSettings, RecoverySettings
-from ingle.compress.quantising import QuantiseWatch, quantise
+from ingle.compress.quantising import quantise
 from ingle.compress.settings import QuantiseSettings
 from ingle.core.candidate import Admit
 from ingle.core.spec import ModelConfig
 from ingle.home.kept import Kept
 from ingle.home.place import Home
+from ingle.train.watch import RunWatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +48,11 @@ class Step:
             )
         return f"{self.settings.bits:g} bits by {self.settings.method}"
 
-    def make(self, home: Home, kept: Kept, name: str, admit: Admit, watch: PruneWatch) -> Kept:
+    def make(self, home: Home, kept: Kept, name: str, admit: Admit, watch: RunWatch) -> Kept:
         """The model with the delta. Raises as `prune` and `quantise` do."""
         if isinstance(self.settings, PruneSettings):
             return prune(home, kept, name, self.settings, admit, watch).kept
-        return quantise(home, kept, name, self.settings, admit, QuantiseWatch(watch.pieces, watch.say, watch.bytes)).kept
+        return quantise(home, kept, name, self.settings, admit, watch).kept
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ from typing import Any
 
 from ingle.compress.calibration import CalibrationSettings, read_texts
 from ingle.compress.front import GOALS, Goal, Point, best
-from ingle.compress.prune import PruneWatch
 from ingle.compress.prune_settings import RecoverySettings
 from ingle.compress.recipes import Grid, Recipe, Step, recipes
 from ingle.compress.scratch import Scratch, let_packs_go, scratch_of
@@ -37,6 +36,7 @@ from ingle.home.place import Home
 from ingle.measure.finished import Row
 from ingle.measure.gather import Interrupted
 from ingle.train.trouble import Stop, stop_signals
+from ingle.train.watch import RunWatch
 
 VERSION = 1
 """Changes when a recipe's figures mean something else than before."""
@@ -91,7 +91,7 @@ class _Search:
     home: Home
     kept: Kept
     settings: CompressSettings
-    watch: PruneWatch
+    watch: RunWatch
     stop: Stop
     folder: Path
     scratch: Scratch
@@ -103,7 +103,7 @@ class _Search:
 
 def compress(
     home: Home, kept: Kept, name: str, settings: CompressSettings, admits: Callable[[Kept, str], Admit],
-    watch: PruneWatch = PruneWatch(), seen: Callable[[Sequence[Point], Point | None], object] = _nobody, sink: Sink = _nobody,  # noqa: B008
+    watch: RunWatch = RunWatch(), seen: Callable[[Sequence[Point], Point | None], object] = _nobody, sink: Sink = _nobody,  # noqa: B008
 ) -> Found:  # fmt: skip
     """Tries recipes on a kept model and keeps the best within the budget as a delta called `name` (or two, the second `name`-2).
 

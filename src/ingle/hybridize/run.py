@@ -10,7 +10,7 @@ HOME/tuning/KEY/logits/          their second
 import json
 import platform
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ from ingle.core.files import write_atomic
 from ingle.core.spec import LayerSpec
 from ingle.engine.hybrid import KIND, spec_tensors
 from ingle.engine.opening import checkpoint_tokenizer, open_weights
-from ingle.home import fetch
 from ingle.home.deltas import delta_report, list_deltas, refuse_taken_delta
 from ingle.home.kept import Kept, get_kept
 from ingle.home.names import check_name
@@ -46,8 +45,9 @@ from ingle.train.loop import train
 from ingle.train.objectives import Distillation, Objective
 from ingle.train.packing import Data
 from ingle.train.precision import DTYPES, choose, keep_few_programs
-from ingle.train.settings import Progress, TrainReport, TrainSettings, Watch
+from ingle.train.settings import TrainReport, TrainSettings, Watch
 from ingle.train.trouble import Stop, stop_signals
+from ingle.train.watch import Made, RunWatch
 
 VERSION = 1
 """Changes when the same settings make something else than before."""
@@ -58,37 +58,12 @@ def _nobody(*_: object) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
-class HybridWatch:
-    """Who is told how it goes."""
-
-    pieces: Callable[[str, int, int], None] = _nobody
-    """What is being done, how much of it is done, and of how much."""
-    train: Callable[[Progress], None] = _nobody
-    """After every step of a lesson."""
-    say: Callable[[str], None] = _nobody
-    """Something that the owner should know."""
-    bytes: fetch.Progress = fetch.silent
-    """What is fetched."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hybridized:
-    """What came of it."""
-
-    kept: Kept
-    """The model with the delta, `MODEL+NAME`."""
-    delta: Delta
-    report: Mapping[str, Any]
-    """As in `report.json`."""
-
-
-@dataclass(frozen=True, slots=True)
 class _Job:
     home: Home
     kept: Kept
     name: str
     settings: HybridSettings
-    watch: HybridWatch
+    watch: RunWatch
     folder: Path
     stop: Stop
     origin: Mapping[str, str]
@@ -99,9 +74,9 @@ class _Job:
 
 
 def hybridize(
-    home: Home, kept: Kept, name: str, settings: HybridSettings, admit: Admit, watch: HybridWatch = HybridWatch(),
+    home: Home, kept: Kept, name: str, settings: HybridSettings, admit: Admit, watch: RunWatch = RunWatch(),  # noqa: B008 - frozen
     command: str = "", sink: Sink = _nobody,
-) -> Hybridized:  # fmt: skip
+) -> Made:  # fmt: skip
     """Makes a delta called `name` that turns a kept transformer into a hybrid, and keeps it if `admit` does.
 
     Raises ConfigError for a name, model or budget that can't be used, what opening the model or fetching the texts raises, TrainError,
@@ -120,7 +95,7 @@ def hybridize(
         if ours:
             watch.say(f"{kept.name}+{name} was made by this very command already")
             shutil.rmtree(folder, ignore_errors=True)
-            return Hybridized(get_kept(home, f"{kept.name}+{name}"), ours[0], delta_report(home, ours[0].digest) or {})
+            return Made(get_kept(home, f"{kept.name}+{name}"), ours[0], delta_report(home, ours[0].digest) or {})
         versions = f"ingle {__version__}, torch {torch.__version__}, python {platform.python_version()}"
         origin = {"method": f"hybridize, {settings.method}", "settings": canonical_json(to_table(settings)).decode()}
         origin |= {"versions": versions, "threads": str(torch.get_num_threads()), "command": command, "run": key}
@@ -136,7 +111,7 @@ def hybridize(
         report = delta_report(home, delta.digest) or {}
         shutil.rmtree(folder, ignore_errors=True)
         sink(_event(report, delta))
-        return Hybridized(get_kept(home, f"{kept.name}+{name}"), delta, report)
+        return Made(get_kept(home, f"{kept.name}+{name}"), delta, report)
 
 
 def _make(job: _Job, original: CausalLM, tokenizer: Tokenizer, texts: Sequence[Text], count: int) -> Candidate:

@@ -1,40 +1,22 @@
 """One tuning run as its parts see it, and what they share: reading the data, measuring the model, stopping."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ingle.core.candidate import Admit
 from ingle.engine.opening import Source
-from ingle.home import fetch
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.measure.gather import Interrupted
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.tokenizer import Tokenizer
-from ingle.train.settings import Progress
 from ingle.train.trouble import Stop
+from ingle.train.watch import RunWatch
 from ingle.tuning.data import Learnt, learn_from
 from ingle.tuning.judge import Standing, sample, stand
 from ingle.tuning.method import Method
 from ingle.tuning.settings import TuneSettings
-
-
-def _nobody(*_: object) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class TuneWatch:
-    """Who is told how it goes."""
-
-    train: Callable[[Progress], None] = _nobody
-    """After every step."""
-    say: Callable[[str], None] = _nobody
-    """Something that the owner should know."""
-    pieces: Callable[[str, int, int], None] = _nobody
-    """What is being done, how much of it is done, and of how much."""
-    bytes: fetch.Progress = fetch.silent
-    """The same of what is fetched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +30,7 @@ class Job:
     name: str
     settings: TuneSettings
     method: Method
-    watch: TuneWatch
+    watch: RunWatch
     command: str
     key: str
     """Digest of all that was asked for, but for what the data hold."""

@@ -22,9 +22,10 @@ from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.measure.suites import find_suite
 from ingle.train.trouble import stop_signals
+from ingle.train.watch import RunWatch
 from ingle.tuning import report, work
 from ingle.tuning.data import bring, find_sources
-from ingle.tuning.job import Job, TuneWatch
+from ingle.tuning.job import Job
 from ingle.tuning.making import keep_curves, make_candidate
 from ingle.tuning.method import chosen_layers, find_method
 from ingle.tuning.settings import TuneSettings, plain
@@ -51,7 +52,7 @@ class Tuned:
 
 def tune(
     home: Home, kept: Kept, data: Sequence[str], name: str, settings: TuneSettings, admit: Admit,
-    watch: TuneWatch = TuneWatch(), command: str = "", sink: Sink = _nobody,  # noqa: B008 - frozen
+    watch: RunWatch = RunWatch(), command: str = "", sink: Sink = _nobody,  # noqa: B008 - frozen
 ) -> Tuned:  # fmt: skip
     """Trains a delta called `name` on a kept model, and keeps it if `admit` does.
 

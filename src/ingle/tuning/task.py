@@ -8,7 +8,7 @@ from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.measure.run import Options, Outcome, run_suite
 from ingle.measure.suites import find_suite
-from ingle.tuning.job import TuneWatch
+from ingle.train.watch import RunWatch
 from ingle.tuning.judge import progress_of
 from ingle.tuning.kept_model import subject_of
 from ingle.tuning.recipe import Recipe
@@ -24,7 +24,7 @@ def table_of(recipe: Recipe) -> dict[str, Any]:
 
 
 def measure_task(
-    home: Home, recipe: Recipe, before: Kept, after: Kept, watch: TuneWatch, stopped: Callable[[], bool]
+    home: Home, recipe: Recipe, before: Kept, after: Kept, watch: RunWatch, stopped: Callable[[], bool]
 ) -> Iterator[tuple[str, Outcome]]:
     """(what was measured, how it went) on the recipe's suite: the model before, the same with examples in its prompt, and after.
 
