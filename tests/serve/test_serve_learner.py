@@ -62,5 +62,11 @@ def test_what_is_taught_is_learned_beside_the_server_whoever_is_killed(served_ho
         answer = server.chat(QUESTION, memory=False).raise_for_status().json()
         [lesson] = learning(server)["lessons"]
         assert lesson["digest"] in str(answer["ingle"]) and taught in str(lesson)
+        undone = server.post("/v1/learning/undo", {}).raise_for_status().json()
+        assert [one["id"] for one in undone["data"]] == [taught] and not undone["learned_again"]
+        assert lesson["digest"] not in str(server.chat(QUESTION, memory=False).raise_for_status().json()["ingle"])
+        assert learning(server)["counts"] == {"undone": 1} and not learning(server)["lessons"][0]["acting"]
+        assert server.post("/v1/learning/redo", {"which": taught}).raise_for_status().json()["id"] == taught
+        assert lesson["digest"] in str(server.chat(QUESTION, memory=False).raise_for_status().json()["ingle"])
         server.kill()
         wait_until(lambda: gone(second), PATIENCE_S)

@@ -28,7 +28,7 @@ ANSWERS: dict[str, list[tuple[dict[str, Any], int]]] = {
     "/v1/responses": [({"input": "hi", "max_output_tokens": 3}, 1)],
 }  # fmt: skip
 # Those that answer nothing, but keep what they are told.
-TOLD = {"/v1/feedback", "/v1/memory", "/v1/memory/{id_}", "/v1/learning"}
+TOLD = {"/v1/feedback", "/v1/memory", "/v1/memory/{id_}", "/v1/learning", "/v1/learning/undo", "/v1/learning/redo"}
 QUESTION, ANSWER = "Xylophonquixotry", "zyzzogeton"
 
 

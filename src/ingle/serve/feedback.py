@@ -12,12 +12,13 @@ from fastapi import APIRouter, Depends, Query
 
 from ingle.adapt.admit import Feedback, consent, edit, learning_view, remember, take_feedback
 from ingle.adapt.forget import forget
+from ingle.adapt.undo import redo, undo
 from ingle.core.example import Example
 from ingle.home.examples import MEMORY, get_example, list_examples, search_examples
 from ingle.home.lessons import Lesson
 from ingle.serve.door import Keyed, asker, service_of
 from ingle.serve.feedback_table import example_table
-from ingle.serve.schema import FeedbackBody, LearningChange, MemoryBody, MemoryChange
+from ingle.serve.schema import FeedbackBody, LearningChange, MemoryBody, MemoryChange, RedoBody, UndoBody
 from ingle.serve.service import Service
 
 router = APIRouter(route_class=Keyed)
@@ -56,6 +57,20 @@ async def change_learning(
     """Whether the weights may learn from what is taught from now on; memory works either way."""
     await asyncio.to_thread(consent, service.engine, who, body.learn, service.record)
     return {"object": "learning", "learn": body.learn}
+
+
+@router.post("/v1/learning/undo", tags=["learning"])
+async def take_back(body: UndoBody, service: Service = Depends(service_of), who: str = Depends(asker)) -> dict[str, Any]:  # noqa: B008
+    """Takes back what was learned: from the next answer on the model is what it was before, to the bit."""
+    undone = await asyncio.to_thread(undo, service.home, service.engine, who, body.which, service.record)
+    service.let_lessons_go()
+    return {"object": "learning.undone", "data": _tables(undone.examples), "learned_again": undone.again, "back": list(undone.back)}
+
+
+@router.post("/v1/learning/redo", tags=["learning"])
+async def let_count_again(body: RedoBody, service: Service = Depends(service_of), who: str = Depends(asker)) -> dict[str, Any]:  # noqa: B008
+    """Lets what was undone count again."""
+    return example_table(await asyncio.to_thread(redo, service.home, service.engine, who, body.which, service.record))
 
 
 @router.get("/v1/memory", tags=["learning"])

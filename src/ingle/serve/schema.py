@@ -256,6 +256,18 @@ class LearningChange(Whole):
     learn: bool
 
 
+class UndoBody(Whole):
+    """`POST /v1/learning/undo`: how many of the last things that were learned, or the id of one, or the digest of a lesson."""
+
+    which: Annotated[int, Field(ge=1)] | str = 1
+
+
+class RedoBody(Whole):
+    """`POST /v1/learning/redo`: the id of what was undone."""
+
+    which: str
+
+
 class Fault(Body):
     """What went wrong."""
 
