@@ -3,13 +3,15 @@
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from ingle.adapt import admit
-from ingle.adapt.admit import Feedback, Limits, edit, learning_view, remember, take_feedback, teach, words_digest
+from ingle.adapt.account import make_up, words_digest
+from ingle.adapt.admit import Feedback, Limits, edit, learning_view, remember, take_feedback, teach
 from ingle.core.errors import Busy, IngleError, LedgerError, NotKept, RequestError
 from ingle.core.event import Event
 from ingle.core.message import Message
@@ -19,6 +21,8 @@ from ingle.home.examples import example_secret, get_example, list_examples, sear
 from ingle.home.lessons import Lesson, accept_lesson, list_lessons
 from ingle.home.place import Home
 from ingle.home.turns import keep_answer
+from ingle.ledger import table
+from ingle.ledger.chain import Ledger
 
 SYSTEM, ASKED, SAID = (
     Message.of("system", "Be brief."),
@@ -30,7 +34,7 @@ FACTS: dict[str, Any] = {"model_name": "tiny", "request": {}}
 
 @pytest.fixture
 def engine(database_url: str) -> Iterator[sa.Engine]:
-    opened = open_database(database_url, {"turns": turns.MIGRATIONS, "examples": examples.MIGRATIONS})
+    opened = open_database(database_url, {"ledger": table.MIGRATIONS, "turns": turns.MIGRATIONS, "examples": examples.MIGRATIONS})
     yield opened
     opened.dispose()
 
@@ -183,6 +187,26 @@ def test_a_fact_that_cannot_be_written_leaves_everything_as_it_was(engine: sa.En
     with pytest.raises(LedgerError):
         teach(engine, "", "tiny", "Who?", "Otto", sink=fails)
     assert list_examples(engine, "") == (before,) and [one.answer for one in search_examples(engine, "", "otto mara", 5)] == ["Mara"]
+
+
+def test_a_fact_that_a_kill_kept_from_the_ledger_is_told_later(
+    engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    home = Home(tmp_path / "home")
+    home.create()
+    ledger = Ledger(engine, home.keys)
+    with monkeypatch.context() as earlier:
+        earlier.setattr("ingle.home.examples.now", lambda: "2026-01-01T00:00:00.000000+00:00")
+        teach(engine, "key-1", "tiny", "Who?", "Mara", sink=ledger.append)
+        lost = teach(engine, "key-1", "tiny", "Where?", "Zyzzogeton")  # as if the process had died before it told of it
+    teach(engine, "key-1", "tiny", "When?", "on its way")  # this moment: whoever wrote it may be about to tell
+    assert make_up(home, engine, ledger.append) == 1
+    assert make_up(home, engine, ledger.append) == 0
+    rows = list(ledger.read("feedback"))
+    [told] = [row.values for row in rows if row.values["example"] == lost.id]
+    assert len(rows) == 2 and told["key"] == "key-1"
+    assert told["answer"] == words_digest(example_secret(engine, "key-1", lost.id), "Zyzzogeton")
+    assert "Zyzzogeton" not in str(told)
 
 
 def test_what_is_edited_is_learned_anew_and_its_lesson_goes(engine: sa.Engine, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -4,14 +4,13 @@ The latest word on a question stands: an earlier one of the same owner and model
 that of `seq`, so a clock that goes backwards harms nothing. When a call returns, row and fact would survive a power cut.
 """
 
-import hashlib
-import hmac
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from ingle.adapt.account import digests, feedback_event
 from ingle.core.errors import Busy, NotKept, RequestError
 from ingle.core.event import Event, Fact, Sink
 from ingle.core.example import Example, State
@@ -20,7 +19,6 @@ from ingle.home.examples import (
     count_examples,
     count_since,
     drop_example,
-    example_secret,
     get_example,
     insert_example,
     list_examples,
@@ -172,7 +170,7 @@ def edit(home: Home, engine: "Engine", owner: str, id_: str, answer: str, sink: 
     for lesson in held:
         dissolve_lesson(engine, owner, lesson.digest)
         discard(home, home.delta_folder(lesson.digest))
-    facts: dict[str, Fact] = {"example": id_, "kind": made.kind, "lessons": len(held), **_digests(engine, made)}
+    facts: dict[str, Fact] = {"example": id_, "kind": made.kind, "lessons": len(held), **digests(engine, made)}
     sink(Event("memory.edit", made.model, facts))
     return made
 
@@ -188,11 +186,6 @@ def learning_view(engine: "Engine", owner: str, limit: int = 100, states: Sequen
     """Counts of all that the owner taught, and the newest of it."""
     items = list_examples(engine, owner, states, limit=limit, newest=True)
     return Learning(may_learn(engine, owner), count_examples(engine, owner), items, list_lessons(engine, owner)[::-1])
-
-
-def words_digest(secret: bytes, words: str) -> str:
-    """What the ledger holds of an example's words; `secret` is the example's own (`example_secret`), and goes with it."""
-    return hmac.digest(secret, words.encode("utf-8", "surrogatepass"), hashlib.sha256).hex()
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,28 +244,13 @@ def _keep(engine: "Engine", example: Example, limits: Limits, sink: Sink) -> Exa
         before = same_asked(connection, example)
         made = insert_example(connection, example, [one.id for one in before])
     try:
-        facts: dict[str, Fact] = {
-            "example": made.id,
-            "kind": made.kind,
-            "rating": made.rating,
-            "learn": made.learn,
-            "superseded": len(before),
-        }
-        optional = {"id": made.completion, "key": made.owner}
-        digests = _digests(engine, made)
-        sink(Event("feedback", made.model, {**facts, **digests, **{name: value for name, value in optional.items() if value}}))
+        sink(feedback_event(engine, made, len(before)))
     except BaseException:
         drop_example(engine, made.owner, made.id)
         for one in before:
             change_state(engine, one.owner, [one.id], one.state, one.reasons)
         raise
     return made
-
-
-def _digests(engine: "Engine", example: Example) -> dict[str, Fact]:
-    secret = example_secret(engine, example.owner, example.id)
-    words = {"question": example.question, "answer": example.answer}
-    return {name: words_digest(secret, text) for name, text in words.items() if text}
 
 
 def _checked(name: str, text: str, most: int) -> str:

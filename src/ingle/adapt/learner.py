@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
+from ingle.adapt.account import make_up
 from ingle.adapt.forget import OWED, pay
 from ingle.adapt.learn_settings import RATINGS
 from ingle.adapt.work import NO_MEMORY, Tries, Work, model_of, next_work, put_right, recover
@@ -111,6 +112,7 @@ class Learner:
         put_right(self.home, self.engine)
         with self.home.lock(OWED):
             pay(self.home, self.engine, self.sink)
+        make_up(self.home, self.engine, self.sink)
         told = {row.values.get("lesson") for row in Ledger(self.engine, self.home.keys).read("lesson.accept")}
         for lesson in list_lessons(self.engine, None):
             if lesson.digest not in told:
