@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ingle.core.blocks import BLOCK_TOKENS
 from ingle.core.errors import CannotRewind, CheckpointError
 from ingle.core.spec import LayerSpec
-from ingle.core.state import BLOCK_TOKENS, PAGE_TOKENS, STEP_TOKENS, State, StateLayout
+from ingle.core.state import PAGE_TOKENS, STEP_TOKENS, State, StateLayout
 
 FULL = LayerSpec(retrieval=(0, 1))
 MIXED = LayerSpec(retrieval=(1,), window=40, sinks=4)

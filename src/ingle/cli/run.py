@@ -39,6 +39,7 @@ def command(
     min_p: Annotated[float | None, typer.Option(help="Only tokens at least so likely, as a share of the likeliest.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same answer; by default a new one.")] = None,
     format_: Annotated[str | None, typer.Option("--format", help="Weights: auto, int4, int8, bf16, fp32.")] = None,
+    cache: Annotated[str | None, typer.Option(help="Keys and values: auto, float16, float32, int8.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads that compute; by default one per core.")] = None,
     memory: Annotated[bool | None, typer.Option(help="Use what you taught, where the question is about it.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of config.toml.")] = None,
@@ -57,7 +58,7 @@ def command(
     from ingle.serve.record import answer_key, new_seed
 
     home = enter()
-    chat = {"chat.model": model, "chat.format": format_, "chat.threads": threads, "chat.system": system}
+    chat = {"chat.model": model, "chat.format": format_, "chat.cache": cache, "chat.threads": threads, "chat.system": system}
     chat |= {"chat.max_tokens": max_tokens, "chat.memory": memory}
     drawn = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p, "seed": seed}
     options = {**chat, **{f"sampling.{key}": value for key, value in drawn.items()}}
