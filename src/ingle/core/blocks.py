@@ -22,6 +22,11 @@ def block_elements(width: int, dtype: str) -> int:
     return 2 * BLOCK_TOKENS * width + (4 * BLOCK_TOKENS if dtype == "int8" else 0)
 
 
+def largest(dtype: str) -> float:
+    """The largest number that can be kept."""
+    return float(_LARGEST) * 127 if dtype == "int8" else float(np.finfo(dtype).max)
+
+
 def to_int8(x: Array) -> tuple[Array, Array]:
     """x [..., D] → bytes int8 [..., D] and scales float16 [...]: one for each row, NaN where a number of the row is none."""
     x = np.asarray(x, np.float32)

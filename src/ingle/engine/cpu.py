@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core.blocks import BLOCK_TOKENS, CACHES
+from ingle.core.blocks import BLOCK_TOKENS, CACHES, largest
 from ingle.core.digest import digest_json
 from ingle.core.errors import DeltaError
 from ingle.core.spec import ModelConfig
@@ -87,9 +87,8 @@ class CpuBackend:
         if self._remembers:
             cure = "Tune the weights instead, or put the prefix before the transformer that this model was made of."
             raise DeltaError("prefix", "can't stand before a model with recurrent memories", "virtual tokens", cure)
-        largest = np.finfo("float16").max * 127 if self.layout.dtype == "int8" else np.finfo(self.layout.dtype).max
-        if max(np.abs(keys).max(), np.abs(values).max()) > largest:
-            raise DeltaError("prefix", f"must hold numbers that {self.layout.dtype} can", "larger ones", "Use the format fp32.")
+        if max(np.abs(keys).max(), np.abs(values).max()) > largest(self.layout.dtype):
+            raise DeltaError("prefix", f"must hold numbers that {self.layout.dtype} can", "larger ones", "Set chat.cache to float32.")
         state = State(self.layout)
         for start in range(0, keys.shape[2], STEP_TOKENS):
             state.append(keys[:, :, start : start + STEP_TOKENS], values[:, :, start : start + STEP_TOKENS])
