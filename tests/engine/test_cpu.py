@@ -99,7 +99,7 @@ def test_an_int8_cache_is_its_twin_but_for_flips(tmp_path: Path, layers: tuple[L
 
 @pytest.mark.parametrize("scale", [1e-8, 1, 1e9], ids=["tiny", "usual", "beyond float16"])
 @pytest.mark.parametrize("dim", [12, 64])
-def test_an_int8_cache_holds_what_numpy_would_put_there(tmp_path: Path, scale: float, dim: int) -> None:
+def test_an_int8_cache_holds_exactly_what_numpy_would_put_there(tmp_path: Path, scale: float, dim: int) -> None:
     config = tiny_config(dim=dim, layers=(LayerSpec((0,), window=300, sinks=2),))  # keys of a first layer depend on no cache
     checkpoint = random_checkpoint(config)
     for name in ("k_proj", "v_proj"):

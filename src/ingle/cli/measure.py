@@ -63,8 +63,7 @@ def command(
     for name, path in (("--out", out), ("--against", against)):
         if path is not None and len(suites) > 1:
             raise ConfigError(name, "is for one suite", ", ".join(suite), "Measure them one by one.")
-    options = Options(items, shots, style, seed)  # type: ignore[arg-type]
-    home = enter()
+    home, options = enter(), Options(items, shots, style, seed)  # type: ignore[arg-type]
     chosen = {"chat.model": model, "chat.format": format_, "chat.cache": cache, "chat.threads": threads}
     settings = read_settings(home, overrides or (), chosen)
     opened = open_kept(home, choose(home, settings.chat.model), settings.chat)
