@@ -109,7 +109,7 @@ def check_twin(layers: int, rank: int) -> float:
         rounded = {name.removesuffix(".weight") for name, place in info.places.items() if place.kind >= at.FLOAT_KINDS}
         turned = np.cos(angles) * scale, np.sin(angles) * scale
         seen = unpack_adapter(cut.config, additions)
-        expected = naive.decoder(cut.config, weights, ids, turned, frozenset(rounded), False, seen)
+        expected = naive.decoder(cut.config, weights, ids, turned, frozenset(rounded), "float32", seen)
     apart = float(np.abs(got - expected).max() / np.abs(expected).max())
     if apart > 1e-3:
         raise SystemExit(f"the kernels differ from their twin in NumPy by {apart:.2e} of the largest logit")

@@ -59,7 +59,7 @@ def hugging_face(checkpoint: Checkpoint) -> torch.nn.Module:
 def compare(checkpoint: Checkpoint, ids: list[int], folder: Path) -> tuple[float, bool]:
     """(largest difference of a logit, whether 50 greedy tokens agree)."""
     info = packing.pack_checkpoint(checkpoint, "exact", "fp32", folder)
-    backend, oracle = CpuBackend(folder, info, cache_dtype="float32"), hugging_face(checkpoint)
+    backend, oracle = CpuBackend(folder, info, cache="float32"), hugging_face(checkpoint)
     state, rows = backend.new_state(), []
     for start in range(0, len(ids), 200):
         rows.append(backend.forward([Segment(state, ids[start : start + 200], "all")])[0].copy())

@@ -24,6 +24,7 @@ WRONG = [
     (("run", "   "), 2, "must not be empty"),
     (("run", "hi", "--temperature", "-1"), 2, "temperature: must be between"),
     (("run", "hi", "--format", "int3"), 2, "chat.format: must be one of auto, int4"),
+    (("run", "hi", "--cache", "int4"), 2, "chat.cache: must be one of auto, float16"),
     (("run", "hi", "--threads", "0"), 2, "chat.threads"),
     (("run", "hi", "--max-tokens", "0"), 2, "max_tokens"),
     (("run", "hi", "--logprobs", "2"), 2, "needs --json"),

@@ -52,6 +52,18 @@ def test_json_says_everything(tiny_home: Path) -> None:
     assert again["text"] == told["text"]
 
 
+def test_what_keys_and_values_are_kept_in_is_part_of_the_model_that_answered(tiny_home: Path) -> None:
+    told = {
+        cache: json.loads(ingle(tiny_home, "run", "hello", "--json", "--cache", cache, *SHORT).stdout)
+        for cache in ("auto", "float16", "int8")
+    }
+    digests = {cache: answer["model_digest"] for cache, answer in told.items()}
+    assert digests["auto"] == digests["float16"] != digests["int8"]
+    assert told["int8"]["usage"]["completion_tokens"] == 8
+    by_setting = json.loads(ingle(tiny_home, "run", "hello", "--json", "--set", "chat.cache=int8", *SHORT).stdout)
+    assert (by_setting["model_digest"], by_setting["text"]) == (digests["int8"], told["int8"]["text"])
+
+
 def test_a_seed_that_was_drawn_can_be_given(tiny_home: Path) -> None:
     hot = ("--temperature", "2", "--top-p", "1", "--max-tokens", "12", "--json")
     first = json.loads(ingle(tiny_home, "run", "hello", *hot).stdout)

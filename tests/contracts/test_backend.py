@@ -30,6 +30,10 @@ def cpu(folder: Path, checkpoint: Any) -> Backend:
     return backend_of(folder, checkpoint)
 
 
+def cpu_int8(folder: Path, checkpoint: Any) -> Backend:
+    return backend_of(folder, checkpoint, cache="int8")
+
+
 def pytorch(_folder: Path, checkpoint: Any) -> Backend:
     from ingle.engine.torch_backend import TorchBackend
     from ingle.model.module import load_module
@@ -48,7 +52,13 @@ def prefixed(inner: Callable[[Path, Any], Any]) -> Callable[[Path, Any], Backend
     return made
 
 
-@pytest.fixture(params=[cpu, pytorch, prefixed(cpu), prefixed(pytorch)], ids=["cpu", "torch", "cpu-prefixed", "torch-prefixed"])
+MADE = {
+    "cpu": cpu, "cpu-int8": cpu_int8, "torch": pytorch, "cpu-prefixed": prefixed(cpu), "cpu-int8-prefixed": prefixed(cpu_int8),
+    "torch-prefixed": prefixed(pytorch),
+}  # fmt: skip
+
+
+@pytest.fixture(params=MADE.values(), ids=MADE)
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], Backend]:
     def make(kind: str) -> Backend:
         if kind == "memories" and request.param.__name__ == "made":

@@ -1,13 +1,16 @@
 """State: forks share nothing that is written, rewinding is exact or refused, files are whole or refused."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ingle.core.blocks import BLOCK_TOKENS
 from ingle.core.errors import CannotRewind, CheckpointError
 from ingle.core.spec import LayerSpec
-from ingle.core.state import BLOCK_TOKENS, PAGE_TOKENS, STEP_TOKENS, State, StateLayout
+from ingle.core.state import PAGE_TOKENS, STEP_TOKENS, State, StateLayout
 
 FULL = LayerSpec(retrieval=(0, 1))
 MIXED = LayerSpec(retrieval=(1,), window=40, sinks=4)
@@ -15,6 +18,7 @@ LAYOUT = StateLayout((FULL, MIXED), kv_groups=2, head_dim=24, dtype="float32")
 REMEMBERING = StateLayout(
     (MIXED, LayerSpec((0,), 8, 3, "gated_delta"), LayerSpec((), 0, 5, "gated_delta"), FULL), kv_groups=2, head_dim=24, dtype="float16"
 )
+INT8 = replace(REMEMBERING, dtype="int8")
 TRANSFORMER = StateLayout((FULL, FULL), kv_groups=2, head_dim=24, dtype="float32")
 
 
@@ -23,8 +27,8 @@ def filled(layout: StateLayout, length: int) -> State:
     state.reserve(length)
     rng = np.random.default_rng(length)
     for page in state.pages:
-        page[:] = rng.normal(size=page.shape)
-    state.rings[:] = rng.normal(size=state.rings.shape)
+        page[:] = 9 * rng.normal(size=page.shape)
+    state.rings[:] = 9 * rng.normal(size=state.rings.shape)
     state.memories[:] = rng.normal(size=state.memories.shape)
     state.length = length
     return state
@@ -102,6 +106,16 @@ def test_what_is_taken_back_leaves_memories_as_they_were_marked() -> None:
     assert again.length == 100 and again.memories is mark.memories and (again.memories == 3).all()
 
 
+def test_an_int8_state_is_half_of_float16_but_for_its_scales_and_memories() -> None:
+    for layout in (replace(TRANSFORMER, head_dim=64), replace(LAYOUT, head_dim=64)):
+        half, small = (replace(layout, dtype=dtype) for dtype in ("float16", "int8"))
+        for tokens in (1, 64, 1000):
+            assert small.nbytes(tokens) / half.nbytes(tokens) == 0.515625  # 2 · 64 bytes and two float16 scales
+            state = State(small)
+            state.reserve(tokens)
+            assert state.nbytes == small.nbytes(tokens)
+
+
 def test_layout_places_every_memory_once() -> None:
     assert REMEMBERING.memory_places.tolist() == [[-1, -1], [-1, 0], [1, 2], [-1, -1]]
     assert REMEMBERING.memories_shape == (3, 2, 32, 16)
@@ -137,7 +151,7 @@ def test_a_memory_cannot_go_back() -> None:
     assert state.length == 9 and state.memories.any()
 
 
-@pytest.mark.parametrize("layout", [LAYOUT, REMEMBERING], ids=["windows", "memories"])
+@pytest.mark.parametrize("layout", [LAYOUT, REMEMBERING, INT8], ids=["windows", "memories", "int8"])
 @pytest.mark.parametrize("length", [0, 1, PAGE_TOKENS, 3 * PAGE_TOKENS + 1])
 def test_save_and_load(tmp_path: Path, layout: StateLayout, length: int) -> None:
     state = filled(layout, length)
@@ -173,6 +187,35 @@ def test_memories_that_are_none_are_refused(tmp_path: Path) -> None:
     state.memories[0, 0, 0, 0] = np.nan
     with pytest.raises(CheckpointError, match="finite"):
         state.save(path, "digest")
+
+
+@pytest.mark.parametrize("layout", [TRANSFORMER, replace(TRANSFORMER, dtype="float16"), replace(TRANSFORMER, dtype="int8")])
+def test_what_was_gone_back_from_is_not_saved(tmp_path: Path, layout: StateLayout) -> None:
+    keys, values = np.random.default_rng(0).standard_normal((2, 2, 2, PAGE_TOKENS, 24)).astype(np.float32)
+    short, long = State(layout), State(layout)
+    long.append(keys, values)
+    long.rewind(21)
+    short.append(keys[:, :, :21], values[:, :, :21])
+    for name, state in (("short", short), ("long", long)):
+        state.save(tmp_path / name, "m")
+    mine, other = (State.load(tmp_path / name, layout, "m") for name in ("short", "long"))
+    assert mine.pages[0].any()
+    np.testing.assert_array_equal(mine.pages[0], other.pages[0])
+
+
+def test_a_state_in_another_format_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    filled(TRANSFORMER, 100).save(path, "digest")
+    with pytest.raises(CheckpointError, match=r"cache: must hold keys and values in int8 \(got float32\)\. Set chat\.cache to float32"):
+        State.load(path, replace(TRANSFORMER, dtype="int8"), "another digest, as the cache is part of it")
+    with np.load(path) as archive:  # as files of before int8 are
+        parts = dict(archive)
+    header = {k: v for k, v in json.loads(parts["header"].tobytes()).items() if k != "cache"}
+    with path.open("wb") as file:
+        np.savez(file, **{**parts, "header": np.frombuffer(json.dumps(header).encode(), np.uint8)})
+    assert State.load(path, TRANSFORMER, "digest").length == 100
+    with pytest.raises(CheckpointError, match="layout"):
+        State.load(path, replace(TRANSFORMER, dtype="int8"), "digest")
 
 
 def test_damaged_and_foreign_state_files_are_refused(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_a_step_with_an_adapter_is_its_twin(config: ModelConfig, seed: int, cuts
         for count in cuts:
             rows.append(backend.forward([Segment(state, ids[start : start + count], "all", adapter)])[0].copy())
             start += count
-        expected = twin(config, Path(folder) / "fp32", ids, False, unpack_adapter(config, additions))
+        expected = twin(config, Path(folder) / "fp32", ids, "float32", unpack_adapter(config, additions))
     # Rounding the input to int8 flips where float32 and float64 differ in the last bit; most rows see few flips and agree closely.
     difference = np.abs(np.concatenate(rows) - expected).max(axis=1) / np.abs(expected).max()
     assert np.median(difference) < 4e-3

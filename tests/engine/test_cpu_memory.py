@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ingle.core.blocks import CACHES
 from ingle.core.errors import CannotRewind, CheckpointError, DeltaError, KernelError
 from ingle.core.spec import LayerSpec, ModelConfig, Rope
 from ingle.engine import packing
@@ -16,7 +17,7 @@ from ingle.engine.cpu import CpuBackend
 from ingle.engine.prefixed import Prefixed
 from ingle.kernels.jit import MEMORY_KERNELS
 from tests.engine.test_adapter import random_additions
-from tests.engine.test_cpu import MEMORIES, twin
+from tests.engine.test_cpu import CLOSE, MEMORIES, twin
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
 
 YARN = Rope(kind="yarn", factor=4.0, original_context=64, attention_factor=1.3)
@@ -36,31 +37,32 @@ def configs(draw: st.DrawFn) -> ModelConfig:
     )  # fmt: skip
 
 
-@given(config=configs(), seed=st.integers(0, 10**6), cuts=st.lists(st.integers(1, 90), min_size=1, max_size=5), half=st.booleans())
-@settings(max_examples=40, deadline=None)
-def test_a_step_with_memories_is_its_twin(config: ModelConfig, seed: int, cuts: list[int], half: bool) -> None:
+@given(
+    config=configs(), seed=st.integers(0, 10**6), cuts=st.lists(st.integers(1, 90), min_size=1, max_size=5), cache=st.sampled_from(CACHES)
+)
+@settings(max_examples=60, deadline=None)
+def test_a_step_with_memories_is_its_twin(config: ModelConfig, seed: int, cuts: list[int], cache: str) -> None:
     ids = tokens(config, sum(cuts), seed)
     with TemporaryDirectory() as folder:
-        backend = backend_of(Path(folder), random_checkpoint(config, seed), "fp32", 2, "float16" if half else "float32")
+        backend = backend_of(Path(folder), random_checkpoint(config, seed), "fp32", 2, cache)
         state, rows, start = backend.new_state(), [], 0
         for count in cuts:
             rows.append(backend.forward([Segment(state, ids[start : start + count], "all")])[0].copy())
             start += count
-        expected = twin(config, Path(folder) / "fp32", ids, half)
-    # A float16 cache may round a key the other way where float32 and float64 differ, so it is only close.
-    np.testing.assert_allclose(np.concatenate(rows), expected, atol=3e-2 if half else 3e-4, rtol=1e-3)
+        expected = twin(config, Path(folder) / "fp32", ids, cache)
+    np.testing.assert_allclose(np.concatenate(rows), expected, atol=CLOSE[cache], rtol=1e-3)
 
 
-@pytest.mark.parametrize("half", [False, True])
-def test_many_times_the_window(tmp_path: Path, half: bool) -> None:
+@pytest.mark.parametrize("cache", CACHES)
+def test_many_times_the_window(tmp_path: Path, cache: str) -> None:
     layers = (LayerSpec((0,), 24, 4, "gated_delta"), LayerSpec((), 0, 0, "gated_delta"), LayerSpec((), 5, 0, "gated_delta"))
     config = tiny_config(dim=20, layers=layers, context=3000)
-    backend = backend_of(tmp_path, random_checkpoint(config), "fp32", 2, "float16" if half else "float32")
+    backend = backend_of(tmp_path, random_checkpoint(config), "fp32", 2, cache)
     ids, state = tokens(config, 1500), backend.new_state()
     logits = prefill(backend, ids, state).copy()
-    expected = twin(config, tmp_path / "fp32", [*ids, 7], half)
-    np.testing.assert_allclose(logits, expected[-2], atol=3e-2 if half else 3e-4)
-    np.testing.assert_allclose(step(backend, [(state, 7)])[0], expected[-1], atol=3e-2 if half else 3e-4)
+    expected = twin(config, tmp_path / "fp32", [*ids, 7], cache)
+    np.testing.assert_allclose(logits, expected[-2], atol=CLOSE[cache])
+    np.testing.assert_allclose(step(backend, [(state, 7)])[0], expected[-1], atol=CLOSE[cache])
 
 
 @pytest.mark.parametrize("format_", ["int8", "int4", "bf16", "auto"])
@@ -75,7 +77,7 @@ def test_memories_are_float32_in_every_format(tmp_path: Path, format_: str) -> N
             np.testing.assert_array_equal(values, checkpoint.tensor(name).to_float32())
     ids = tokens(config, 120)
     [got] = backend.forward([Segment(backend.new_state(), ids, "all")])
-    difference = np.abs(got - twin(config, tmp_path / format_, ids, half_cache=False)).max(axis=1)
+    difference = np.abs(got - twin(config, tmp_path / format_, ids, cache="float32")).max(axis=1)
     # Rounding to int8 flips where float32 and float64 differ in the last bit; see test_cpu.
     assert np.median(difference) < (1e-4 if format_ == "bf16" else 4e-2)
     assert difference.max() < (1e-3 if format_ == "bf16" else 0.4)

@@ -18,9 +18,9 @@ from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
 WINDOWED = (LayerSpec((0,), window=24, sinks=3), LayerSpec((0, 1)))
 
 
-@pytest.fixture(scope="module")
-def backend(tmp_path_factory: pytest.TempPathFactory) -> Backend:
-    return backend_of(tmp_path_factory.mktemp("m"), random_checkpoint(tiny_config()))
+@pytest.fixture(scope="module", params=["float32", "int8"])
+def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Backend:
+    return backend_of(tmp_path_factory.mktemp("m"), random_checkpoint(tiny_config()), cache=request.param)
 
 
 def read(backend: Backend, ids: list[int]) -> Any:

@@ -30,6 +30,7 @@ def command(
     min_p: Annotated[float | None, typer.Option(help="Only tokens at least so likely, as a share of the likeliest.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same answers; by default a new one each time.")] = None,
     format_: Annotated[str | None, typer.Option("--format", help="Weights: auto, int4, int8, bf16, fp32.")] = None,
+    cache: Annotated[str | None, typer.Option(help="Keys and values: auto, float16, float32, int8.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads that compute; by default one per core.")] = None,
     history: Annotated[bool | None, typer.Option(help="Keep the lines that you type for the next time.")] = None,
     markdown: Annotated[bool | None, typer.Option(help="Show answers as Markdown.")] = None,
@@ -49,7 +50,7 @@ def command(
     from ingle.serve.record import Recorder
 
     home = enter()
-    chat = {"model": model, "system": system, "max_tokens": max_tokens, "format": format_, "threads": threads}
+    chat = {"model": model, "system": system, "max_tokens": max_tokens, "format": format_, "cache": cache, "threads": threads}
     switches = {"history": history, "markdown": markdown, "memory": memory}
     drawn = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p, "seed": seed}
     options = {f"chat.{key}": value for key, value in {**chat, **switches}.items()}

@@ -59,4 +59,4 @@ def open_kept(home: Home, kept: Kept, settings: ChatSettings) -> "LanguageModel"
     from ingle.engine.opening import kept_source, open_model
 
     with watching() as watch:
-        return open_model(kept_source(home, kept), settings.format, settings.threads, progress=watch.pieces)
+        return open_model(kept_source(home, kept), settings.format, settings.threads, settings.cache, progress=watch.pieces)

@@ -33,6 +33,7 @@ def command(
     out: Annotated[Path | None, typer.Option(help="Write everything to this file too, each item as well; for one suite.")] = None,
     against: Annotated[Path | None, typer.Option(help="A file that --out wrote: say how the model differs, item by item.")] = None,
     format_: Annotated[str | None, typer.Option("--format", help="Weights: auto, int4, int8, bf16, fp32.")] = None,
+    cache: Annotated[str | None, typer.Option(help="Keys and values: auto, float16, float32, int8.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads that compute; by default one per core.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of config.toml.")] = None,
 ) -> None:
@@ -62,9 +63,9 @@ def command(
     for name, path in (("--out", out), ("--against", against)):
         if path is not None and len(suites) > 1:
             raise ConfigError(name, "is for one suite", ", ".join(suite), "Measure them one by one.")
-    options = Options(items, shots, style, seed)  # type: ignore[arg-type]
-    home = enter()
-    settings = read_settings(home, overrides or (), {"chat.model": model, "chat.format": format_, "chat.threads": threads})
+    home, options = enter(), Options(items, shots, style, seed)  # type: ignore[arg-type]
+    chosen = {"chat.model": model, "chat.format": format_, "chat.cache": cache, "chat.threads": threads}
+    settings = read_settings(home, overrides or (), chosen)
     opened = open_kept(home, choose(home, settings.chat.model), settings.chat)
     tables = []
     for one in suites:

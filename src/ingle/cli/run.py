@@ -39,6 +39,7 @@ def command(
     min_p: Annotated[float | None, typer.Option(help="Only tokens at least so likely, as a share of the likeliest.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same answer; by default a new one.")] = None,
     format_: Annotated[str | None, typer.Option("--format", help="Weights: auto, int4, int8, bf16, fp32.")] = None,
+    cache: Annotated[str | None, typer.Option(help="Keys and values: auto, float16, float32, int8.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads that compute; by default one per core.")] = None,
     memory: Annotated[bool | None, typer.Option(help="Use what you taught, where the question is about it.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of config.toml.")] = None,
@@ -57,17 +58,16 @@ def command(
     from ingle.serve.record import answer_key, new_seed
 
     home = enter()
-    chat = {"chat.model": model, "chat.format": format_, "chat.threads": threads, "chat.system": system}
-    chat |= {"chat.max_tokens": max_tokens, "chat.memory": memory}
+    chat = {"model": model, "format": format_, "cache": cache, "threads": threads, "system": system}
+    chat |= {"max_tokens": max_tokens, "memory": memory}
     drawn = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p, "seed": seed}
-    options = {**chat, **{f"sampling.{key}": value for key, value in drawn.items()}}
+    options = {f"{part}.{key}": value for part, given in (("chat", chat), ("sampling", drawn)) for key, value in given.items()}
     settings = read_settings(home, overrides or (), options)
     if logprobs is not None and not as_json:
         raise ConfigError("--logprobs", "needs --json", "", "Add --json.")
     if raw and system:
         raise ConfigError("--system", "has no place in plain text", "--raw", "Leave one of them out.")
-    kept = choose(home, settings.chat.model)
-    text = _read_prompt(prompt)
+    kept, text = choose(home, settings.chat.model), _read_prompt(prompt)
     opened = open_kept(home, kept, settings.chat)
     messages = () if raw else _messages(opened, text, settings.chat.system, bool(system))
     request = Request(

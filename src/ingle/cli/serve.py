@@ -29,6 +29,7 @@ def command(
     page: Annotated[bool | None, typer.Option(help="Serve the page beside the API.")] = None,
     open_: Annotated[bool | None, typer.Option("--open/--no-open", help="Open the page in a browser; by default at a terminal.")] = None,
     format_: Annotated[str | None, typer.Option("--format", help="Weights: auto, int4, int8, bf16, fp32.")] = None,
+    cache: Annotated[str | None, typer.Option(help="Keys and values: auto, float16, float32, int8.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads that compute; by default one per core.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of config.toml.")] = None,
 ) -> None:
@@ -43,7 +44,8 @@ def command(
     from ingle.serve.server import address, listen, serve
 
     home = enter()
-    options = {"chat.format": format_, "chat.threads": threads, "serve.host": host, "serve.port": port, "serve.page": page}
+    options = {"chat.format": format_, "chat.cache": cache, "chat.threads": threads}
+    options |= {"serve.host": host, "serve.port": port, "serve.page": page}
     settings = read_settings(home, overrides or (), options)
     default = choose_or_pull(home, models[0] if models else settings.chat.model, settings.chat.format)
     _check_keys(home, settings)
@@ -70,7 +72,7 @@ def _service(home: "Home", settings: "Settings", default: "Kept", only: tuple[st
 
     for name in only:
         get_kept(home, name)
-    opener = Opener(settings.chat.format, settings.chat.threads)
+    opener = Opener(settings.chat.format, settings.chat.threads, settings.chat.cache)
     shelf = Shelf(home, opener, default.name, only)
     with watching() as watch:
         shelf.put(default, opener(home, default, watch.pieces))

@@ -22,6 +22,8 @@ class ChatSettings:
     """Name of a kept model; empty = smollm2, or the only one that is kept."""
     format: str = "auto"
     """How the weights are packed: auto, int4, int8, bf16, fp32."""
+    cache: str = "auto"
+    """What keys and values of a text are kept in: auto (float16; float32 with the format fp32), float16, float32, int8 (half the bytes)."""
     threads: int | None = None
     """Threads that compute; none = as many as there are usable cores."""
     system: str = ""
@@ -39,6 +41,9 @@ class ChatSettings:
         formats = ("auto", "int4", "int8", "bf16", "fp32")
         if self.format not in formats:
             raise ConfigError("chat.format", f"must be one of {', '.join(formats)}", self.format)
+        caches = ("auto", "float16", "float32", "int8")
+        if self.cache not in caches:
+            raise ConfigError("chat.cache", f"must be one of {', '.join(caches)}", self.cache)
         if self.threads is not None and not 1 <= self.threads <= 1024:
             raise ConfigError("chat.threads", "must be between 1 and 1024", self.threads)
         if self.max_tokens < 1:

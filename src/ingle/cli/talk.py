@@ -139,6 +139,7 @@ def banner(talk: Talk) -> None:
     """Whom one talks to, and how to leave."""
     config, settings = talk.model.backend.config, talk.settings.chat
     weights = "weights as in its file" if settings.format == "auto" else settings.format
+    weights += "" if settings.cache == "auto" else f", keys and values in {settings.cache}"
     note(f"{talk.model.name} · {weights} · context {config.context_length:,} tokens")
     if talk.plain:
         note("It has no chat template: it goes on from what you write, and you from what it wrote.")

@@ -1,10 +1,9 @@
 """`State`: all that one sequence needs to go on. The only mutable word of the house.
 
-Keys and values lie in *blocks* of 16 tokens: keys as [D, 16] (one column a token, so that 16 scores are one vector), values as
-[16, D]. Retrieval groups grow by *pages* of 64 tokens that forks share, since a full page is never written again; streaming
-groups have a fixed *ring* (sinks, then the window plus one step's tokens). Position p of a ring lies in block p // 16, which
-is a sink block if its number is below the number of sink blocks, else ring block (p // 16) mod ring length. A recurrent memory
-S [V, K] lies in float32 as [V/16, K, 16], so that 16 of its rows can be gone on with by themselves.
+Keys and values lie in *blocks* of 16 tokens (core/blocks.py). Retrieval groups grow by *pages* of 64 tokens that forks share, since a
+full page is never written again; streaming groups have a fixed *ring* (sinks, then the window plus one step's tokens). Position p of a
+ring lies in block p // 16, which is a sink block if its number is below the number of sink blocks, else ring block (p // 16) mod ring
+length. A recurrent memory S [V, K] lies in float32 as [V/16, K, 16], so that 16 of its rows can be gone on with by themselves.
 """
 
 import json
@@ -19,12 +18,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ingle.core import blocks
+from ingle.core.blocks import BLOCK_TOKENS
 from ingle.core.digest import digest_json
 from ingle.core.errors import CannotRewind, CheckpointError
 from ingle.core.files import atomic_file
 from ingle.core.spec import LayerSpec, ModelConfig
 
-BLOCK_TOKENS = 16
 PAGE_TOKENS = 64
 STEP_TOKENS = 256  # most tokens of one sequence that one step may append; rings have room for them beside the window
 REMEMBERING_STEP_TOKENS = 128  # the same where rings are no use for going back, since a memory can't: they are most of such a state
@@ -40,7 +40,7 @@ class StateLayout:
     head_dim: int
     """Of the model; rows are padded to `width`."""
     dtype: str
-    """`float16` or `float32`."""
+    """What keys and values are kept in: one of `blocks.CACHES`."""
 
     @staticmethod
     def of(config: ModelConfig, dtype: str = "float16") -> "StateLayout":
@@ -54,8 +54,8 @@ class StateLayout:
 
     @property
     def block_elements(self) -> int:
-        """Numbers in one block: 16 keys and 16 values."""
-        return 2 * BLOCK_TOKENS * self.width
+        """Numbers in one block: 16 keys and 16 values, and what scales they need."""
+        return blocks.block_elements(self.width, self.dtype)
 
     @cached_property
     def step_tokens(self) -> int:
@@ -126,8 +126,8 @@ class StateLayout:
     def nbytes(self, tokens: int) -> int:
         """Bytes of a state of so many tokens that shares nothing."""
         page = self.retrieval_groups * PAGE_TOKENS // BLOCK_TOKENS * self.block_elements
-        blocks = -(-tokens // PAGE_TOKENS) * page + self.total_ring_blocks * self.block_elements
-        return blocks * np.dtype(self.dtype).itemsize + 4 * math.prod(self.memories_shape)
+        elements = -(-tokens // PAGE_TOKENS) * page + self.total_ring_blocks * self.block_elements
+        return elements * np.dtype(self.dtype).itemsize + 4 * math.prod(self.memories_shape)
 
     @cached_property
     def digest(self) -> str:
@@ -189,7 +189,7 @@ class State:
         At most STEP_TOKENS at once, as a window may hold no more. Not for layouts with memories: keys turned by RoPE don't enter one.
         """
         assert not self.memories.size, "a memory takes in what a backend reads, and nothing else"
-        end, width, dim = self.length + keys.shape[2], self.layout.width, keys.shape[3]
+        end = self.length + keys.shape[2]
         assert keys.shape[2] <= STEP_TOKENS, "windows have no room for more"
         self.reserve(keys.shape[2])
         for number in range(self.length // BLOCK_TOKENS, -(-end // BLOCK_TOKENS)):
@@ -197,9 +197,7 @@ class State:
             start, stop = max(first, self.length), min(first + BLOCK_TOKENS, end)
             columns, new = slice(start - first, stop - first), slice(start - self.length, stop - self.length)
             for i, g in np.ndindex(keys.shape[:2]):
-                block = self._block(i, g, number)
-                block[: BLOCK_TOKENS * width].reshape(width, BLOCK_TOKENS)[:dim, columns] = keys[i, g, new].T
-                block[BLOCK_TOKENS * width :].reshape(BLOCK_TOKENS, width)[columns, :dim] = values[i, g, new]
+                blocks.write(self._block(i, g, number), self.layout.width, columns, keys[i, g, new], values[i, g, new])
         self.length = end
 
     def _block(self, layer: int, group: int, number: int) -> npt.NDArray[Any]:
@@ -285,6 +283,7 @@ class State:
         if not np.isfinite(self.memories).all():
             raise CheckpointError(f"{path}: memories", "must hold finite numbers", "NaN or infinity", "The prompt must be read again.")
         header = {"version": _VERSION, "model": model_digest, "layout": self.layout.digest, "length": self.length}
+        header["cache"] = self.layout.dtype
         if self.rings.size and self.furthest > self.length:
             header["furthest"] = self.furthest  # without rings it means nothing, and would tell of what was gone back from
         used = -(-self.length // PAGE_TOKENS)
@@ -300,9 +299,7 @@ class State:
         block, column = divmod(self.length % PAGE_TOKENS, BLOCK_TOKENS)
         page[:, block + (column > 0) :] = 0
         if column:
-            keys, values = np.split(page[:, block], 2, axis=-1)
-            keys.reshape(len(page), -1, BLOCK_TOKENS)[..., column:] = 0
-            values.reshape(len(page), BLOCK_TOKENS, -1)[:, column:] = 0
+            blocks.clear(page[:, block], self.layout.width, column)
 
     @staticmethod
     def load(path: Path, layout: StateLayout, model_digest: str) -> "State":
@@ -313,6 +310,10 @@ class State:
                 pages, rings, memories = archive["pages"], archive["rings"], archive["memories"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise CheckpointError(str(path), "must be a whole state file", error, "Delete it; the prompt will be read again.") from error
+        kept_in = header.get("cache", layout.dtype)  # files of before int8 don't say it, but their layout does
+        if kept_in != layout.dtype:
+            cure = f"Set chat.cache to {kept_in}, or delete it; the prompt will be read again."
+            raise CheckpointError(f"{path}: cache", f"must hold keys and values in {layout.dtype}", str(kept_in), cure)
         for name, mine in (("version", _VERSION), ("model", model_digest), ("layout", layout.digest)):
             if header.get(name) != mine:
                 raise CheckpointError(

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ingle.core.blocks import BLOCK_TOKENS, CACHES, largest
+from ingle.core.digest import digest_json
 from ingle.core.errors import DeltaError
 from ingle.core.spec import ModelConfig
-from ingle.core.state import BLOCK_TOKENS, STEP_TOKENS, State, StateLayout
+from ingle.core.state import STEP_TOKENS, State, StateLayout
 from ingle.engine.adapter import Adapter, Additions, pack_adapter
 from ingle.engine.backend import Backend, NotFinite, Segment, check_segment
 from ingle.engine.memory import StepMemory, remembering_windows, up32
-from ingle.engine.packing import PackInfo, unreached
+from ingle.engine.packing import PackInfo, cache_dtype, unreached
 from ingle.engine.team import Team, usable_cores
 from ingle.kernels import layout as at
 from ingle.kernels.jit import ADAPTER_KERNELS, kernel
@@ -41,10 +43,10 @@ _MEMORY = {
 class CpuBackend:
     """A packed model that can be run; see `engine.backend.Backend` for the contract."""
 
-    def __init__(self, folder: Path, info: PackInfo, threads: int | None = None, cache_dtype: str = "float16") -> None:
+    def __init__(self, folder: Path, info: PackInfo, threads: int | None = None, cache: str = "float16") -> None:
         self.config: ModelConfig = info.config
-        self.digest = info.digest
-        self.layout = StateLayout.of(info.config, cache_dtype)
+        self.digest = info.digest if cache == cache_dtype("auto", info.format) else digest_json([info.digest, cache])
+        self.layout = StateLayout.of(info.config, cache)
         self.threads = threads or usable_cores()
         self._remembers = self.layout.memories_shape[0] > 0
         self._frequencies, self._rope_scale = inverse_frequencies(info.config)
@@ -52,7 +54,7 @@ class CpuBackend:
             self._weights = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
         self._eps = np.array([info.config.norm_eps], np.float32)
         self._records = _records(info, self.layout, self._weights.ctypes.data, self._eps.ctypes.data)
-        self._unreached = unreached(info, cache_dtype)
+        self._unreached = unreached(info, cache)
         self._kernel = kernel("decoder_step", self._unreached | ADAPTER_KERNELS)
         self._inner = 0  # largest rank of all adapters so far
         self._team = Team(self.threads)
@@ -85,8 +87,8 @@ class CpuBackend:
         if self._remembers:
             cure = "Tune the weights instead, or put the prefix before the transformer that this model was made of."
             raise DeltaError("prefix", "can't stand before a model with recurrent memories", "virtual tokens", cure)
-        if max(np.abs(keys).max(), np.abs(values).max()) > np.finfo(self.layout.dtype).max:
-            raise DeltaError("prefix", f"must hold numbers that {self.layout.dtype} can", "larger ones", "Use the format fp32.")
+        if max(np.abs(keys).max(), np.abs(values).max()) > largest(self.layout.dtype):
+            raise DeltaError("prefix", f"must hold numbers that {self.layout.dtype} can", "larger ones", "Set chat.cache to float32.")
         state = State(self.layout)
         for start in range(0, keys.shape[2], STEP_TOKENS):
             state.append(keys[:, :, start : start + STEP_TOKENS], values[:, :, start : start + STEP_TOKENS])
@@ -249,9 +251,10 @@ def _records(info: PackInfo, layout: StateLayout, base: int, eps: int) -> Array:
     model = {
         at.LAYERS: len(config.layers), at.HIDDEN: config.hidden_size, at.HIDDEN_PADDED: up32(config.hidden_size),
         at.MLP_PADDED: up32(config.intermediate_size), at.HEADS: config.num_heads, at.GROUPS: groups, at.DIM: config.head_dim,
-        at.WIDTH: layout.width, at.HALF_CACHE: layout.dtype == "float16", at.QUANTISED: quantised, at.EMBEDDING: address + 8 * at.MODEL,
+        at.WIDTH: layout.width, at.CACHE: CACHES.index(layout.dtype), at.QUANTISED: quantised, at.EMBEDDING: address + 8 * at.MODEL,
         at.HEAD: address + 8 * (at.MODEL + at.DESCRIPTOR), at.NORM: vector("model.norm.weight"), at.LAYER: address + 8 * layers_at,
         at.EPS: eps, at.MOST_MEMORIES: (layout.memory_places >= 0).sum(axis=1).max(), at.WINDOWS: len(remembering_windows(layout)),
+        at.BLOCK_BYTES: layout.block_elements * np.dtype(layout.dtype).itemsize,
     }  # fmt: skip
     for field, value in model.items():
         records[field] = value

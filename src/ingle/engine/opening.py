@@ -25,7 +25,7 @@ from ingle.engine.backend import Backend
 from ingle.engine.changes import VIRTUAL, Change, additions_of, merged, parted, virtual_of
 from ingle.engine.cpu import CpuBackend
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.packing import PackInfo, check_pack, pack_checkpoint, read_pack, unreached
+from ingle.engine.packing import PackInfo, cache_dtype, check_pack, pack_checkpoint, read_pack, unreached
 from ingle.engine.prefixed import Prefixed
 from ingle.home.deltas import delta_tensors, get_delta, manifest_of, stack_digest
 from ingle.home.kept import Kept
@@ -113,30 +113,25 @@ def list_packs(source: Source) -> list[PackInfo]:
     return [info for info in found if info is not None]
 
 
-def warm(source: Source, format_: str = "auto", cache_dtype: str | None = None, progress: Progress = silent) -> PackInfo:
+def warm(source: Source, format_: str = "auto", cache: str = "auto", progress: Progress = silent) -> PackInfo:
     """Packs the weights and compiles the kernels that they need, if that has not been done; what `open_model` would do first.
 
     Raises CheckpointError for files that can't be read, HomeError when the disk is full, KernelError.
     """
     info = _packed(source, format_, progress)
-    skipped = unreached(info, cache_dtype or default_cache(format_))  # those of adapters are not: one may come while others answer
+    skipped = unreached(info, cache_dtype(cache, format_))  # those of adapters are not: one may come while others answer
     kernels = [*needed("decoder_step", skipped), "softmax_pick"]
     build(kernels, lambda done, of: progress("compiling kernels", done, of))
     return info
 
 
-def default_cache(format_: str) -> str:
-    """float16 for keys and values, unless the weights are asked for in float32: then nothing is rounded."""
-    return "float32" if format_ == "fp32" else "float16"
-
-
 def open_model(
-    source: Source, format_: str = "auto", threads: int | None = None, cache_dtype: str | None = None, progress: Progress = silent
+    source: Source, format_: str = "auto", threads: int | None = None, cache: str = "auto", progress: Progress = silent
 ) -> LanguageModel:
     """The model on the CPU backend. Raises like `warm`, CheckpointError if packed weights are not what they were, and HomeError or
     DeltaError for deltas that are damaged or don't fit.
     """
-    return _with_deltas(source, *_open_weights(source, format_, threads, cache_dtype, progress))
+    return _with_deltas(source, *_open_weights(source, format_, threads, cache, progress))
 
 
 class Opener:
@@ -146,8 +141,8 @@ class Opener:
     Where nobody watches, weights are packed by a process of its own (engine/warming.py), so that answers which are being written go on.
     """
 
-    def __init__(self, format_: str = "auto", threads: int | None = None, cache_dtype: str | None = None) -> None:
-        self._settings = format_, threads, cache_dtype
+    def __init__(self, format_: str = "auto", threads: int | None = None, cache: str = "auto") -> None:
+        self._settings = format_, threads, cache
         self._backends: WeakValueDictionary[str, CpuBackend] = WeakValueDictionary()
         self._tokenizers: WeakValueDictionary[str, Tokenizer] = WeakValueDictionary()
         self._locks: dict[str, Lock] = {}
@@ -177,10 +172,10 @@ class Opener:
 
 
 def _open_weights(
-    source: Source, format_: str, threads: int | None, cache_dtype: str | None, progress: Progress, known: Tokenizer | None = None
+    source: Source, format_: str, threads: int | None, cache: str, progress: Progress, known: Tokenizer | None = None
 ) -> tuple[CpuBackend, Tokenizer]:
     """The base with what is merged into it. `known`: its tokenizer; to make one from its file holds all other threads up for 0.1 s."""
-    info = warm(source, format_, cache_dtype, progress)
+    info = warm(source, format_, cache, progress)
     folder = source.packs / format_
     fault: list[IngleError] = []
 
@@ -194,7 +189,7 @@ def _open_weights(
     checking.start()
     try:
         tokenizer = known or open_tokenizer(folder)
-        backend = CpuBackend(folder, info, threads, cache_dtype or default_cache(format_))
+        backend = CpuBackend(folder, info, threads, cache_dtype(cache, format_))
     finally:
         checking.join()
     if fault:

@@ -61,13 +61,21 @@ class PackInfo:
         return digest_json([self.base_digest, self.format, self.sha256])
 
 
-def unreached(info: PackInfo, cache_dtype: str) -> frozenset[str]:
+def cache_dtype(cache: str, format_: str) -> str:
+    """What keys and values are kept in: `auto` is float16, unless the weights are asked for in float32, for then nothing is rounded."""
+    if cache != "auto":
+        return cache
+    return "float32" if format_ == "fp32" else "float16"
+
+
+def unreached(info: PackInfo, cache: str) -> frozenset[str]:
     """The kernels that the decoder step would call for other kinds of weights or another cache."""
     kinds = {place.kind for place in info.places.values()}
     by_kind = {"linear_fp32": {F32}, "linear_bf16": {BF16}, "linear_int8": {INT8, INT8_GROUP}, "linear_int4": {INT4}}
-    other_cache = "attention_f32" if cache_dtype == "float16" else "attention_f16"
+    by_cache = {"float32": "attention_f32", "float16": "attention_f16", "int8": "attention_int8"}
     memories = frozenset() if any(spec.remembering(info.config.num_kv_heads) for spec in info.config.layers) else MEMORY_KERNELS
-    return memories | {other_cache, *(name for name, served in by_kind.items() if not served & kinds)}
+    other_caches = {name for dtype, name in by_cache.items() if dtype != cache}
+    return memories | other_caches | {*(name for name, served in by_kind.items() if not served & kinds)}
 
 
 def pack_checkpoint(

@@ -22,9 +22,9 @@ _NICE = 10
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
-def warm_apart(home: Home, kept: Kept, format_: str, cache_dtype: str | None) -> None:
+def warm_apart(home: Home, kept: Kept, format_: str, cache: str) -> None:
     """What `opening.warm` does for a kept model. Raises what that raises, KernelError if the process fails in another way."""
-    asked = {"home": str(home.root), "kept": to_table(kept), "format": format_, "cache_dtype": cache_dtype}
+    asked = {"home": str(home.root), "kept": to_table(kept), "format": format_, "cache": cache}
     command = [sys.executable, "-m", "ingle.engine.warming"]
     done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=False, env={**os.environ, **_ONE_THREAD})
     if done.returncode:
@@ -44,7 +44,7 @@ def _main() -> None:
     asked = json.load(sys.stdin)
     fault: dict[str, Any] | None = None
     try:
-        warm(kept_source(Home(Path(asked["home"])), from_table(Kept, asked["kept"])), asked["format"], asked["cache_dtype"])
+        warm(kept_source(Home(Path(asked["home"])), from_table(Kept, asked["kept"])), asked["format"], asked["cache"])
     except IngleError as error:
         fault = {"kind": type(error).__name__, "field": error.field, "rule": error.rule, "got": error.got, "cure": error.cure}
     print(json.dumps(fault))

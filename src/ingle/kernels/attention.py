@@ -3,23 +3,24 @@
 Online softmax (arXiv 1805.02867) in chunks of 256 keys, as in FlashAttention (arXiv 2205.14135). A *task* is a tile of up to 12
 rows — tokens × the queries that share the group, so keys are read once for all — against some splits of 512 keys. Splits of one
 tile may go to different threads. Chunks and splits begin at fixed positions and are folded in order, so what a query gets does not
-depend, to the last bit, on what else is in the step or how its work was shared out. A key block is [width, 16]: 16 scores a vector.
+depend, to the last bit, on what else is in the step or how its work was shared out. How a block lies: core/blocks.py.
 """
 
 from numba import njit
 
-from ingle.core.state import BLOCK_TOKENS, PAGE_TOKENS
+from ingle.core.blocks import BLOCK_TOKENS
 from ingle.kernels import layout as at
+from ingle.kernels.cache import block_address, scale_address
 from ingle.kernels.rows import exp
 from ingle.kernels.simd import (
     f32_at,
     fma,
     get,
-    i64_at,
     larger,
     largest,
     load_f16,
     load_f32,
+    load_i8,
     prefetch,
     set_f32,
     set_i64,
@@ -33,22 +34,20 @@ from ingle.kernels.tiles import load_tile, outer, store_tile, zeros_f
 _EVERYTHING = 1 << 60  # a window that reaches back to the start
 NOTHING = -1e30  # maximum before any key was seen: finite, so that exp(−∞ − it) is 0 and not NaN
 _LINE = at.CHUNK_BLOCKS * 64  # bytes from one row of scores to the next
-_PAGE_BLOCKS = PAGE_TOKENS // BLOCK_TOKENS
 _part_floats, _scratch_floats = njit(at.part_floats), njit(at.scratch_floats)
 
 
-@njit
-def block_address(model, layer, segment, group, block):
-    """Where the keys of a block of 16 positions lie; the values follow after 16 · width numbers."""
-    size = 2 * BLOCK_TOKENS * get(model, at.WIDTH) * (2 if get(model, at.HALF_CACHE) else 4)
-    slot = get(layer, at.PLACES + group)
-    if slot >= 0:
-        page = i64_at(get(segment, at.PAGES) + 8 * (block // _PAGE_BLOCKS))
-        return page + (slot * _PAGE_BLOCKS + block % _PAGE_BLOCKS) * size
-    sinks = get(layer, at.SINK_BLOCKS)
-    ring = get(layer, (at.PLACES + get(model, at.GROUPS) + group))
-    place = block if block < sinks else sinks + block % get(layer, at.RING_BLOCKS)
-    return get(segment, at.RINGS) + (ring + place) * size
+def _scaler(element):
+    """What puts one row's scores on the keys' scales (part 0), and its weights on the values' (part 1); nothing, where there are none."""
+
+    @njit
+    def scale(scores, addresses, count, width, part):
+        if element == 1:
+            for j in range(count):
+                place = scores + 64 * j
+                store_f32(place, load_f32(place) * load_f16(scale_address(get(addresses, j), 0, width, part)))
+
+    return scale
 
 
 @njit
@@ -107,8 +106,9 @@ def _short_tile(rows, load, element):
             tile, other = zeros_f(rows), zeros_f(rows)
             for d in range(width):
                 at_d = d * BLOCK_TOKENS * element
-                prefetch(ahead + 2 * at_d)  # over all d: keys and values of the next two blocks
-                prefetch(far + 2 * at_d)
+                if element > 1 or d % 2 == 0:  # once a cache line
+                    prefetch(ahead + 2 * at_d)  # over all d: keys and values of the next two blocks
+                    prefetch(far + 2 * at_d)
                 tile = outer(tile, load(one + at_d), q + 4 * d, 4 * width)
                 other = outer(other, load(two + at_d), q + 4 * d, 4 * width)
             store_tile(tile, scores + 64 * j, _LINE)
@@ -190,6 +190,7 @@ def _save(step, segment, task, shared, rows, width, out, tops):
 def _task(load, element):
     score_4, gather_4 = _short_tile(4, load, element)
     score_12, gather_12 = _tall_tile(12, load, element)
+    scale = _scaler(element)
 
     @njit
     def attend(width, q, rows, addresses, numbers, count, scores, step, row, shared, window, sinks, out, tops):
@@ -200,8 +201,10 @@ def _task(load, element):
             score_12(width, q, addresses, count, scores)
         for r in range(rows):
             line = scores + r * _LINE
+            scale(line, addresses, count, width, 0)
             _mask(line, numbers, count, get(get(step, at.POSITIONS), (row + r) // shared), window, sinks)
             _soften(line, count, tops + 8 * r, out + r * width * 4, width)
+            scale(line, addresses, count, width, 1)
         if rows <= 4:
             gather_4(width, addresses, count, scores, out)
         else:
@@ -242,7 +245,7 @@ def _task(load, element):
     return run
 
 
-_half_task, _single_task = _task(load_f16, 2), _task(load_f32, 4)
+_half_task, _single_task, _byte_task = _task(load_f16, 2), _task(load_f32, 4), _task(load_i8, 1)
 
 
 def attention_f16(model, layer, step, task, thread):
@@ -253,3 +256,8 @@ def attention_f16(model, layer, step, task, thread):
 def attention_f32(model, layer, step, task, thread):
     """Entry: the same over a float32 cache."""
     _single_task(model, layer, step, task, thread)
+
+
+def attention_int8(model, layer, step, task, thread):
+    """Entry: the same over an int8 cache: bytes are widened in registers, and scores and weights scaled once a token."""
+    _byte_task(model, layer, step, task, thread)

@@ -39,7 +39,7 @@ class Entry:
 
 
 _LINEARS = ("linear_int4", "linear_int8", "linear_fp32", "linear_bf16")
-_ATTENTIONS = ("attention_f16", "attention_f32")
+_ATTENTIONS = ("attention_f16", "attention_f32", "attention_int8")
 ADAPTER_KERNELS = frozenset({"adapter_in", "adapter_out"})
 """Reached only by steps with an adapter."""
 MEMORY_KERNELS = frozenset({"memory_features", "memory_walk", "memory_blend"})

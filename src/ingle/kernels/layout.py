@@ -16,12 +16,15 @@ ACTIVATIONS = 5
 """int64 of an input: addresses of x float32 [T, K], of its two int8 terms [T, 2, K], and per term and 32 columns the scale, scale · Σx
 and −128 Σx, each [T, 2, K/32]. The second term is what the first one's rounding left over; its scale is 0 where it is not needed."""
 
-LAYERS, HIDDEN, HIDDEN_PADDED, MLP_PADDED, HEADS, GROUPS, DIM, WIDTH, HALF_CACHE, QUANTISED, EMBEDDING, HEAD, NORM, LAYER, EPS = range(15)
-MOST_MEMORIES, WINDOWS = 15, 16
-MODEL = 17
-"""int64 of a model: counts and sizes; whether keys and values are float16; whether any linear wants int8 input; the addresses of
-two linears, the last norm, the first layer and the norm's epsilon (float32); the most recurrent memories of any layer, and how many
-different windows layers with memories have."""
+LAYERS, HIDDEN, HIDDEN_PADDED, MLP_PADDED, HEADS, GROUPS, DIM, WIDTH, CACHE, QUANTISED, EMBEDDING, HEAD, NORM, LAYER, EPS = range(15)
+MOST_MEMORIES, WINDOWS, BLOCK_BYTES = 15, 16, 17
+MODEL = 18
+"""int64 of a model: counts and sizes; what keys and values are kept in; whether any linear wants int8 input; the addresses of
+two linears, the last norm, the first layer and the norm's epsilon (float32); the most recurrent memories of any layer, how many
+different windows layers with memories have, and the bytes of a block of keys and values."""
+
+CACHE_F32, CACHE_F16, CACHE_INT8 = range(3)
+"""What keys and values are kept in, in the order of `core.blocks.CACHES`."""
 
 NORM_1, NORM_2, NORM_Q, NORM_K, WINDOW, SINKS, SINK_BLOCKS, RING_BLOCKS = range(8)
 LINEAR_Q, LINEAR_K, LINEAR_V, LINEAR_O, LINEAR_GATE, LINEAR_UP, LINEAR_DOWN = (8 + DESCRIPTOR * i for i in range(7))

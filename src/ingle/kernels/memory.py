@@ -11,11 +11,11 @@ Features of a row and group, float32: φ_k [K], v [V], φ_q [R, K], y [R, V], th
 import numpy as np
 from numba import njit
 
-from ingle.core.state import BLOCK_TOKENS
+from ingle.core.blocks import BLOCK_TOKENS
 from ingle.kernels import layout as at
-from ingle.kernels.attention import block_address
+from ingle.kernels.cache import block_address, key_at, value_at
 from ingle.kernels.rows import exp, rotate
-from ingle.kernels.simd import f32_at, fma, get, half_at, load_f32, set_f32, set_i64, splat, store_f32, total
+from ingle.kernels.simd import f32_at, fma, get, load_f32, set_f32, set_i64, splat, store_f32, total
 from ingle.kernels.sync import take
 
 _EPS = np.float32(1e-6)  # added to the squared length of what becomes a unit vector
@@ -81,12 +81,6 @@ def _clear(address, first, width):
 
 
 @njit
-def _number(model, address, place):
-    """A number of the cache."""
-    return half_at(address + 2 * place) if get(model, at.HALF_CACHE) != 0 else f32_at(address + 4 * place)
-
-
-@njit
 def _leaving(model, layer, step, row, group, key, value, scratch):
     """Key before RoPE and value, both [width], of the token that leaves the window of a row."""
     dim, width = get(model, at.DIM), get(model, at.WIDTH)
@@ -94,8 +88,8 @@ def _leaving(model, layer, step, row, group, key, value, scratch):
     position = get(get(step, at.POSITIONS), row) - get(layer, at.WINDOW)
     block, column = block_address(model, layer, segment, group, position // BLOCK_TOKENS), position % BLOCK_TOKENS
     for d in range(dim):
-        set_f32(scratch + 4 * d, _number(model, block, d * BLOCK_TOKENS + column))
-        set_f32(value + 4 * d, _number(model, block, (BLOCK_TOKENS + column) * width + d))
+        set_f32(scratch + 4 * d, key_at(model, block, column, d))
+        set_f32(value + 4 * d, value_at(model, block, column, d))
     angles = (row * get(model, at.WINDOWS) + get(layer, at.WINDOW_NUMBER)) * dim * 2
     rotate(scratch, np.float32(1), get(step, at.BACK_COSINE) + angles, get(step, at.BACK_SINE) + angles, key, dim)
     _clear(key, dim, width)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ingle.core.blocks import to_int8
 from ingle.core.spec import LayerSpec, ModelConfig
 
 Array = Any  # NumPy arrays; the shapes are in the docstrings
@@ -76,6 +77,15 @@ def visible(queries: Array, keys: Array, full: bool, window: int, sinks: int) ->
     return (k <= q) & (full | ((window > 0) & ((k > q - window) | (k < sinks))))
 
 
+def cached(x: Array, cache: str) -> Array:
+    """Keys or values [..., dim] as float64, once they have been kept in `cache`, one of `core.blocks.CACHES`."""
+    x = x.astype(np.float32)
+    if cache == "int8":
+        q, scale = to_int8(x)
+        return q.astype(np.float64) * scale[..., None].astype(np.float64)
+    return x.astype(cache).astype(np.float64)
+
+
 def attention(q: Array, k: Array, v: Array, spec: LayerSpec) -> Array:
     """Attention of one whole sequence: q [T, heads, dim], k and v [T, groups, dim] → [T, heads, dim]; groups look back as `spec` says."""
     T, heads, dim = q.shape
@@ -131,13 +141,13 @@ def decoder(
     ids: Sequence[int],
     angles: tuple[Array, Array],
     integer: frozenset[str],
-    half_cache: bool,
+    cache: str,
     adapter: Mapping[str, tuple[Array, Array, Array | None]] = MappingProxyType({}),
 ) -> Array:
     """Logits float64 [T, vocabulary] of one whole sequence.
 
     weights: by Hugging Face's names; angles: cosine and sine [T, dim/2]; integer: names of linears whose input is rounded to int8;
-    half_cache: keys and values are rounded to float16; adapter: by the name of a linear, A, B and b of what is added to it; its
+    cache: what keys and values are kept in; adapter: by the name of a linear, A, B and b of what is added to it; its
     input is rounded too.
     """
     T, dim = len(ids), config.head_dim
@@ -158,8 +168,8 @@ def decoder(
         q, k = (heads(project(normed, f"{layer}.self_attn.{n}_proj"), f"{layer}.self_attn.{n}_norm.weight") for n in "qk")
         v = project(normed, f"{layer}.self_attn.v_proj").reshape(T, -1, dim)
         turned = rotate(k, *angles)
-        if half_cache:
-            turned, v = (y.astype(np.float32).astype(np.float16).astype(np.float64) for y in (turned, v))
+        if cache != "float32":
+            turned, v = cached(turned, cache), cached(v, cache)
             length = angles[0] ** 2 + angles[1] ** 2  # 1, but for yarn, which makes keys longer, too
             k = rotate(turned, angles[0] / length, -angles[1] / length)  # what a memory gets of them
         mixed = attention(rotate(q, *angles), turned, v, spec)

@@ -79,6 +79,7 @@ f32_at, set_f32 = _memory(F32, types.float32, 4)
 i64_at, set_i64 = _memory(I64, types.int64, 8)
 _, set_i32 = _memory(I32, types.int32, 4)
 u8_at, _ = _memory(I8, types.uint8, 1)
+i8_at, set_i8 = _memory(I8, types.int8, 1)
 
 
 @intrinsic

@@ -7,17 +7,19 @@ runs `decoder_step`; linears and attention are shared out in small pieces, whoev
 import numpy as np
 from numba import njit
 
-from ingle.core.state import BLOCK_TOKENS
+from ingle.core.blocks import BLOCK_TOKENS
 from ingle.kernels import layout as at
-from ingle.kernels.attention import block_address, clear_part, fold
+from ingle.kernels.attention import clear_part, fold
+from ingle.kernels.cache import block_address, put
 from ingle.kernels.memory import remembers
 from ingle.kernels.rows import embed, quantise, rms_norm, rotate, silu_product
-from ingle.kernels.simd import f32_at, get, load_f32, set_f32, set_half, splat, store_f16, store_f32
+from ingle.kernels.simd import f32_at, get, load_f32, set_f32, splat, store_f32
 from ingle.kernels.sync import barrier, external, take
 
 _linear_int4, _linear_int8 = external("linear_int4", 7), external("linear_int8", 7)
 _linear_fp32, _linear_bf16 = external("linear_fp32", 7), external("linear_bf16", 7)
 _attention_f16, _attention_f32 = external("attention_f16", 5), external("attention_f32", 5)
+_attention_int8 = external("attention_int8", 5)
 _adapter_in, _adapter_out = external("adapter_in", 4), external("adapter_out", 3)
 _memory_features, _memory_walk = external("memory_features", 4), external("memory_walk", 4)
 _memory_blend = external("memory_blend", 7)
@@ -111,31 +113,6 @@ def _head(model, source, norm, cosine, sine, factor, out, keep):
 
 
 @njit
-def _store(half, address, place, value):
-    if half:
-        set_half(address + 2 * place, value)
-    else:
-        set_f32(address + 4 * place, value)
-
-
-@njit
-def _cache(model, block, column, key, value):
-    """Puts one token's key [width] and value [dim] of one group into its block."""
-    dim, width, half = get(model, at.DIM), get(model, at.WIDTH), get(model, at.HALF_CACHE) != 0
-    for d in range(dim):
-        _store(half, block, d * BLOCK_TOKENS + column, f32_at(key + 4 * d))
-    row = (BLOCK_TOKENS + column) * width
-    whole = dim // 16 * 16
-    for d in range(0, whole, 16):
-        if half:
-            store_f16(block + 2 * (row + d), load_f32(value + 4 * d))
-        else:
-            store_f32(block + 4 * (row + d), load_f32(value + 4 * d))
-    for d in range(whole, dim):
-        _store(half, block, row + d, f32_at(value + 4 * d))
-
-
-@njit
 def _place_row(model, layer, step, row, scratch, adapted):
     """Rotates a row's queries into their tiles and its keys into the cache, with the values as they are."""
     dim, width, groups, heads = get(model, at.DIM), get(model, at.WIDTH), get(model, at.GROUPS), get(model, at.HEADS)
@@ -157,20 +134,22 @@ def _place_row(model, layer, step, row, scratch, adapted):
     for group in range(groups):
         block = block_address(model, layer, segment, group, position // BLOCK_TOKENS)
         _head(model, keys + group * dim * 4, get(layer, at.NORM_K), cosine, sine, np.float32(1), scratch, False)
-        _cache(model, block, position % BLOCK_TOKENS, scratch, values + group * dim * 4)
+        put(model, block, position % BLOCK_TOKENS, scratch, values + group * dim * 4)
 
 
 @njit
 def _attend(model, layer, step, thread, phase):
     """The attention tasks of one layer, shared out."""
-    task = take(get(step, at.COUNTERS), phase, 1)
+    task, kind = take(get(step, at.COUNTERS), phase, 1), get(model, at.CACHE)
     while task < get(step, at.TASK_COUNT):
         place = get(step, at.TASKS) + 8 * at.TASK * task
         arguments = (model, layer, step, place, thread)
         if get(layer, at.WINDOW) == 0 and get(layer, at.PLACES + get(place, at.TASK_GROUP)) < 0:
             pass  # a memory alone
-        elif get(model, at.HALF_CACHE) != 0:
+        elif kind == at.CACHE_F16:
             _attention_f16(arguments)
+        elif kind == at.CACHE_INT8:
+            _attention_int8(arguments)
         else:
             _attention_f32(arguments)
         task = take(get(step, at.COUNTERS), phase, 1)
