@@ -1,15 +1,16 @@
 """The scope of what was taught: fits the constants of adapt/scope.py on the corrections for it, and says what they are worth.
 
-By default it fits with one family of questions left out at a time and scores that family, against everything that the others taught as
-well: so every figure is of relations that the constants have not seen. `--without-words` takes the relations of the left-out family out of
-the thesaurus too: what is left then of a relation that nobody thought of. The last line is JSON.
+It fits with one family of questions left out at a time and scores that family, against everything that the others taught as well: so every
+figure is of relations that the constants have not seen. The second table takes the relations of the left-out family out of the thesaurus
+too: what is left then of a relation that nobody thought of. `--without-matcher` scores without the trained network. The last line is JSON.
 
-    python bench/adapt_scope.py [--without-words]
+    python bench/adapt_scope.py [--without-matcher]
 """
 
 import argparse
 import json
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.adapt.asking import Asking, parse
+from ingle.adapt.matcher import odds_of
 from ingle.adapt.relations import Thesaurus, thesaurus
-from ingle.adapt.scope import WEIGHTS, features
+from ingle.adapt.scope import RECALLS, SURE, WEIGHTS, features
 
 DATA = Path(__file__).parent / "data" / "adapt_dev.json"
 LEVELS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -85,7 +87,9 @@ def fit(rows: Array, same: Array, weights: Array) -> Array:
 class Questions:
     """The data, parsed once with the whole thesaurus and once without each family's relations."""
 
-    def __init__(self) -> None:
+    def __init__(self, matched: bool) -> None:
+        self._matched = matched
+        self._odds: dict[tuple[str, str], float] = {}
         table = json.loads(DATA.read_text("utf-8"))
         self.unrelated: list[str] = table["unrelated"]
         self.corrections: list[Mapping[str, Any]] = table["corrections"]
@@ -95,12 +99,44 @@ class Questions:
         self._parsed: dict[tuple[str, str], Asking] = {}
         self._words = {name: without(thesaurus(), family) for name, family in self.families.items()} | {"": thesaurus()}
 
+    def read(self) -> None:
+        """The matcher's odds of all pairs that are fitted on, on all cores."""
+        pairs = sorted({
+            (pair.asked, pair.taught)
+            for name, family in self.families.items() for one in family
+            for pair in pairs_of(one, family, [other for other in self.corrections if family_of(other) != name])
+        })  # fmt: skip
+        with ProcessPoolExecutor() as pool:
+            found = pool.map(odds_of, *zip(*pairs, strict=True), chunksize=50)
+            self._odds = {pair: min(SURE, max(-SURE, odds)) for pair, odds in zip(pairs, found, strict=True)}
+
     def parsed(self, text: str, left_out: str = "") -> Asking:
         """`left_out`: a family whose relations are unknown."""
         key = text, left_out
         if key not in self._parsed:
             self._parsed[key] = parse(text, self._words[left_out])
         return self._parsed[key]
+
+    def features(self, asked: str, taught: str, left_out: str = "") -> Array:
+        """[len(WEIGHTS)]: without the matcher's odds."""
+        return features(self.parsed(asked, left_out), self.parsed(taught, left_out))
+
+    def odds(self, asked: str, taught: str) -> float:
+        """Of the matcher, as far as it is heard."""
+        if not self._matched:
+            return 0.0
+        if (asked, taught) not in self._odds:
+            self._odds[asked, taught] = min(SURE, max(-SURE, odds_of(asked, taught)))
+        return self._odds[asked, taught]
+
+    def against_all(self, asked: str, constants: Array, left_out: str = "") -> Array:
+        """Scores [corrections] of a question against all that was taught, as `adapt.scope` has them."""
+        found = np.stack([self.features(asked, one["question"], left_out) for one in self.corrections]) @ constants[:-1]
+        least = np.log(min(LEVELS[0], RECALLS) / (1 - min(LEVELS[0], RECALLS)))
+        for number, one in enumerate(self.corrections):
+            if found[number] + constants[-1] * SURE >= least:
+                found[number] += constants[-1] * self.odds(asked, one["question"])
+        return 1 / (1 + np.exp(-found))
 
     def constants(self, families: list[str]) -> Array:
         """Fitted on these families."""
@@ -110,7 +146,7 @@ class Questions:
                 others = [other for other_name in families if other_name != name for other in self.families[other_name]]
                 for pair in pairs_of(one, self.families[name], others):
                     for left_out, weight in (("", pair.weight), (name, pair.weight * _UNKNOWN)):
-                        rows.append(features(self.parsed(pair.asked, left_out), self.parsed(pair.taught, left_out)))
+                        rows.append(np.append(self.features(pair.asked, pair.taught, left_out), self.odds(pair.asked, pair.taught)))
                         same.append(pair.same)
                         weights.append(weight)
         return fit(np.stack(rows), np.array(same, np.float64), np.array(weights))
@@ -118,20 +154,14 @@ class Questions:
     def scores(self, family: str, constants: Array, unknown: bool) -> tuple[Array, Array, Array]:
         """Of a family: scores of paraphrases [n], of near-misses [n, all that was taught], of wrong corrections for paraphrases [n]."""
         left_out = family if unknown else ""
-        taught = [self.parsed(one["question"], left_out) for one in self.corrections]
-
-        def against_all(text: str) -> Array:
-            asked = self.parsed(text, left_out)
-            return 1 / (1 + np.exp(-np.stack([features(asked, one) for one in taught]) @ constants))
-
         right, near, wrong = [], [], []
         for one in self.families[family]:
             number = self.corrections.index(one)
             for text in one["paraphrases"]:
-                found = against_all(text)
+                found = self.against_all(text, constants, left_out)
                 right.append(found[number])
                 wrong.append(np.delete(found, number).max())
-            near += [against_all(text).max() for text in one["near_misses"]]
+            near += [self.against_all(text, constants, left_out).max() for text in one["near_misses"]]
         return np.array(right), np.array(near), np.array(wrong)
 
 
@@ -143,11 +173,7 @@ def measured(questions: Questions, unknown: bool) -> list[dict[str, float]]:
         parts.append(questions.scores(family, constants, unknown))
     right, near, wrong = (np.concatenate(list(part)) for part in zip(*parts, strict=True))
     everything = questions.constants(list(questions.families))
-    taught = [questions.parsed(one["question"]) for one in questions.corrections]
-    unrelated = np.array([
-        (1 / (1 + np.exp(-np.stack([features(questions.parsed(text), one) for one in taught]) @ everything))).max()
-        for text in questions.unrelated
-    ])  # fmt: skip
+    unrelated = np.array([questions.against_all(text, everything).max() for text in questions.unrelated])
     return [
         {
             "level": level, "recognised": float(((right >= level) & (right > wrong)).mean()), "another's": float((wrong >= level).mean()),
@@ -160,17 +186,21 @@ def measured(questions: Questions, unknown: bool) -> list[dict[str, float]]:
 def main() -> None:
     """Prints the trade-off and the constants."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--without-words", action="store_true", help="Take the left-out family's relations out of the thesaurus too.")
-    unknown = parser.parse_args().without_words
-    questions = Questions()
-    table = measured(questions, unknown)
+    parser.add_argument("--without-matcher", action="store_true", help="Score by the features alone.")
+    matched = not parser.parse_args().without_matcher
+    questions = Questions(matched)
+    if matched:
+        questions.read()
     print(f"{len(questions.corrections)} corrections in {len(questions.families)} families, one left out at a time")
-    print("".join(f"{name:>14}" for name in table[0]))
-    for row in table:
-        print("".join(f"{value:14.3f}" for value in row.values()))
-    constants = dict(zip(WEIGHTS, questions.constants(list(questions.families)).round(2).tolist(), strict=True))
+    curves = {}
+    for unknown, title in ((False, "with all words of the thesaurus"), (True, "without those of the relations that are asked for")):
+        table = curves[title] = measured(questions, unknown)
+        print(f"\n{title}\n" + "".join(f"{name:>14}" for name in table[0]))
+        for row in table:
+            print("".join(f"{value:14.3f}" for value in row.values()))
+    constants = dict(zip([*WEIGHTS, "MATCHED"], questions.constants(list(questions.families)).round(2).tolist(), strict=True))
     print("\n".join(f'    "{name}": {value:.2f},' for name, value in constants.items()))
-    print(json.dumps({"bench": "adapt_scope", "without_words": unknown, "curve": table, "constants": constants}))
+    print(json.dumps({"bench": "adapt_scope", "matcher": matched, "curves": curves, "constants": constants}))
 
 
 if __name__ == "__main__":

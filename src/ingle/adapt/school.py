@@ -30,7 +30,7 @@ UNSEEN = (
 """Ways to ask that no lesson is taught with; the gate asks in these."""
 _QUESTIONS = 24
 """Most questions of one kind that the gate asks about a lesson: it must be done in seconds."""
-_NEAR_MISSES = 4
+_NEAR_MISSES = 10
 """For each example, beyond those that the lesson itself held where they were."""
 
 

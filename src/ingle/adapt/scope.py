@@ -2,12 +2,13 @@
 
 A question is about something (the names and things in it), and asks for something of it (a relation, see adapt/relations.py). A paraphrase
 keeps the first word for word and says the second in other words; a near-miss changes one of them. So what a question is about must match
-both ways, its names above all, and what it asks for must agree. The features of a pair are weighed by a logistic model whose constants
-`bench/adapt_scope.py` fitted, on questions that share no relation and no thing with those by which Ingle is measured. The model's own
+both ways, its names above all, and what it asks for must agree. Of that a small trained network has its own opinion (adapt/matcher.py): it
+knows words that the thesaurus lacks, and is less sure of names than a comparison of letters. All of it is weighed by a logistic model whose
+constants `bench/adapt_scope.py` fitted, on questions that share no thing with those by which Ingle is measured. The served model's own
 embeddings and the likelihood that it gives one question after the other were tried and told little (docs/decisions.md).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.adapt.asking import Asking, Word, parse, tokens_of
+from ingle.adapt.matcher import odds_of
 
 Array = npt.NDArray[Any]
 ACTS = 0.8
@@ -23,32 +25,36 @@ RECALLS = 0.7
 """Score from which on a memory is placed in the prompt."""
 LONGEST = 60
 """Words of a question; a longer one is compared word for word only. A whole document mentions everything."""
+SURE = 6.0
+"""Log odds of the matcher beyond which it isn't heard."""
+MATCHED = 0.78
+"""Weight of the matcher's log odds."""
 WEIGHTS: dict[str, float] = {
-    "bias": 2.08,
-    "names missing, all": -9.30,
-    "names missing, some": -4.43,
-    "names more, all": -4.88,
-    "names more, some": -2.98,
-    "things missing, names there": -0.50,
-    "things missing, names none": -0.89,
-    "things missing and more, names none": -2.33,
-    "things more, one": 1.18,
-    "things more, several": 0.37,
-    "relations found, all": 1.78,
-    "relations found, some": 2.59,
-    "relations found, none": -2.71,
-    "relations found, none, and others there": -0.25,
-    "relations more": -1.27,
-    "things missing, relations found": -4.59,
-    "kinds shared": 0.36,
-    "kinds apart": -2.64,
-    "kinds apart, both telling": -3.01,
-    "kind missing": -0.24,
-    "kind more": -0.52,
+    "bias": 1.32,
+    "names missing, all": -9.12,
+    "names missing, some": -3.95,
+    "names more, all": -3.36,
+    "names more, some": -2.86,
+    "things missing, names there": -0.42,
+    "things missing, names none": -0.81,
+    "things missing and more, names none": -1.75,
+    "things more, one": 1.42,
+    "things more, several": 0.46,
+    "relations found, all": 1.50,
+    "relations found, some": 1.03,
+    "relations found, none": -2.42,
+    "relations found, none, and others there": -0.31,
+    "relations more": -1.14,
+    "things missing, relations found": -3.79,
+    "kinds shared": 1.46,
+    "kinds apart": -0.54,
+    "kinds apart, both telling": -1.75,
+    "kind missing": 0.95,
+    "kind more": -0.00,
     "kind more, of a measure": -3.0,  # by hand: the fit says -1.02, but has seen few of these
-    "neither kind nor relation shared": -1.16,
-    "mine differs": -0.25,
-    "all the same": 2.44,
+    "neither kind nor relation shared": -1.03,
+    "mine differs": -0.39,
+    "all the same": 2.10,
 }
 """By feature, in the order of `features`."""
 _VAGUE = frozenset(["WAY", "DEED", "PRICE", "YES OR NO"])
@@ -60,12 +66,13 @@ _ASKED_BY_WORDS = frozenset(["PERSON", "PLACE", "TIME"])
 class Scope:
     """Scores questions."""
 
-    weights: tuple[float, ...] = tuple(WEIGHTS.values())
+    odds: Callable[[str, str], float] = odds_of
+    """Of two questions: log odds that they ask the same, by what is said in them."""
 
     def score(self, question: str, taught: Sequence[str]) -> Array:
         """[len(taught)], each in [0, 1]; 1 for the same words."""
         asked, tokens = parse(question), tokens_of(question)
-        found = [1.0 if tokens == tokens_of(text) else self._weigh(asked, parse(text)) for text in taught]
+        found = [1.0 if tokens == tokens_of(text) else self._weigh(question, asked, text) for text in taught]
         return np.array(found, np.float64)
 
     def relevance(self, question: str, facts: Sequence[str]) -> Array:
@@ -81,10 +88,18 @@ class Scope:
             found.append(matched / (matched + lost) if fits else 0.0)
         return np.array(found, np.float64)
 
-    def _weigh(self, asked: Asking, taught: Asking) -> float:
+    def _weigh(self, question: str, asked: Asking, text: str) -> float:
+        taught = parse(text)
         if max(asked.length, taught.length) > LONGEST or not asked.words or not taught.words:
             return 0.0
-        return float(1 / (1 + np.exp(-features(asked, taught) @ np.array(self.weights))))
+        found = float(features(asked, taught) @ np.array(tuple(WEIGHTS.values())))
+        if _share(found + MATCHED * SURE) >= RECALLS:  # else it could change nothing, and is not asked
+            found += MATCHED * min(SURE, max(-SURE, self.odds(question, text)))
+        return _share(found)
+
+
+def _share(odds: float) -> float:
+    return float(1 / (1 + np.exp(-odds)))
 
 
 def features(asked: Asking, taught: Asking) -> Array:

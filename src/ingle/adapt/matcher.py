@@ -1,0 +1,141 @@
+"""Whether two questions ask the same of the same thing, as a small network has it that has read thousands of such pairs.
+
+A cross-encoder: both questions go in together, one number comes out. It is BERT's encoder (arXiv 1810.04805, post-norm, learnt positions)
+in the size of MiniLM (arXiv 2002.10957), its states averaged over the tokens, one linear unit on top. `bench/adapt_matcher.py` trained it
+from all-MiniLM-L6-v2, on questions that were written for that, and keeps it beside this file in 8 bits, one scale per row, with the words
+of its vocabulary that English questions need. It is NumPy alone: a pair takes some milliseconds, and few pairs get so far
+(adapt/scope.py). Differs from the source: tanh instead of erf in GELU, which NumPy has; it was trained so.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load_file
+from threadpoolctl import ThreadpoolController
+from tokenizers import Tokenizer, normalizers, pre_tokenizers
+from tokenizers.models import WordPiece
+
+Array = npt.NDArray[Any]
+FOLDER = Path(__file__).parent
+WEIGHTS_FILE, VOCABULARY_FILE = "matcher.safetensors", "matcher_vocabulary.txt"
+HEADS = 12
+LONGEST = 64
+"""Tokens of a question; of a longer one the first are read."""
+_EPSILON = 1e-12
+_SCALE = ".scale"
+_REMEMBERED = 4096
+"""Pairs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Matcher:
+    """A trained cross-encoder. For several threads at once."""
+
+    tokenizer: Tokenizer
+    weights: Mapping[str, Array]
+    """float32, by the names that Hugging Face's `BertModel` has for them, and `head.weight` [1, width], `head.bias` [1]."""
+
+    def score(self, question: str, other: str) -> float:
+        """Log odds that the two ask the same. Each pair is read by itself, so that nothing beside it changes its score."""
+        ids, segments = self.row(question, other)
+        with _pools().limit(limits=1, user_api="blas"):  # beside a decoder, two threads that wait for each other take fifty times as long
+            mean = encode(self.weights, ids, segments).mean(0)
+        return float((self.weights["head.weight"] @ mean + self.weights["head.bias"])[0])
+
+    def row(self, question: str, other: str) -> tuple[Array, Array]:
+        """Tokens and segments, int64 [tokens]: `[CLS] question [SEP] other [SEP]`."""
+        start, end = self.tokenizer.token_to_id("[CLS]"), self.tokenizer.token_to_id("[SEP]")
+        first, second = (self.tokenizer.encode(text).ids[:LONGEST] for text in (question, other))
+        ids = [start, *first, end, *second, end]
+        return np.array(ids), np.repeat([0, 1], [len(first) + 2, len(second) + 1])
+
+
+def encode(weights: Mapping[str, Array], ids: Array, segments: Array) -> Array:
+    """BERT's last states, float32 [tokens, width], of tokens and their segments, int64 [tokens]."""
+    x = weights["embeddings.word_embeddings.weight"][ids] + weights["embeddings.token_type_embeddings.weight"][segments]
+    x = _norm(x + weights["embeddings.position_embeddings.weight"][: len(ids)], weights, "embeddings.LayerNorm")
+    number = 0
+    while (name := f"encoder.layer.{number}") + ".output.dense.weight" in weights:
+        x = _norm(x + _attention(x, weights, f"{name}.attention"), weights, f"{name}.attention.output.LayerNorm")
+        wide = _gelu(_linear(x, weights, f"{name}.intermediate.dense"))
+        x = _norm(x + _linear(wide, weights, f"{name}.output.dense"), weights, f"{name}.output.LayerNorm")
+        number += 1
+    return x
+
+
+def _attention(x: Array, weights: Mapping[str, Array], name: str) -> Array:
+    tokens, width = x.shape
+    q, k, v = (
+        _linear(x, weights, f"{name}.self.{part}").reshape(tokens, HEADS, -1).transpose(1, 0, 2) for part in ("query", "key", "value")
+    )
+    scores = q @ k.transpose(0, 2, 1) / np.float32(np.sqrt(width // HEADS))
+    share = np.exp(scores - scores.max(-1, keepdims=True))
+    mixed = (share / share.sum(-1, keepdims=True)) @ v
+    return _linear(mixed.transpose(1, 0, 2).reshape(tokens, width), weights, f"{name}.output.dense")
+
+
+def _linear(x: Array, weights: Mapping[str, Array], name: str) -> Array:
+    found: Array = x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+    return found
+
+
+def _norm(x: Array, weights: Mapping[str, Array], name: str) -> Array:
+    x = x - x.mean(-1, keepdims=True)
+    unit: Array = x / np.sqrt((x * x).mean(-1, keepdims=True) + np.float32(_EPSILON))
+    return unit * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+
+def _gelu(x: Array) -> Array:
+    bent: Array = 1 + np.tanh(np.float32(np.sqrt(2 / np.pi)) * (x + np.float32(0.044715) * x * x * x))
+    return np.float32(0.5) * x * bent
+
+
+def tokenizer_of(vocabulary: Sequence[str]) -> Tokenizer:
+    """WordPiece over these pieces, in lower case and without accents, as BERT's."""
+    made = Tokenizer(WordPiece({piece: number for number, piece in enumerate(vocabulary)}, unk_token="[UNK]"))
+    made.normalizer = normalizers.BertNormalizer(lowercase=True)
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return made
+
+
+def quantised(weights: Mapping[str, Array]) -> dict[str, Array]:
+    """Every matrix as int8, with one float32 scale per row beside it; vectors as they are."""
+    found = dict[str, Array]()
+    for name, values in weights.items():
+        if values.ndim == 1:
+            found[name] = values.astype(np.float32)
+            continue
+        scale = np.maximum(np.abs(values).max(1, keepdims=True) / 127, 1e-12).astype(np.float32)
+        found[name], found[name + _SCALE] = np.rint(values / scale).astype(np.int8), scale
+    return found
+
+
+def dequantised(stored: Mapping[str, Array]) -> dict[str, Array]:
+    """The weights that `quantised` stored: float32."""
+    return {
+        name: values.astype(np.float32) * stored[name + _SCALE] if name + _SCALE in stored else values
+        for name, values in stored.items() if not name.endswith(_SCALE)
+    }  # fmt: skip
+
+
+@cache
+def _pools() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+@cache
+def matcher() -> Matcher:
+    """The one that is kept beside this file."""
+    pieces = (FOLDER / VOCABULARY_FILE).read_text("utf-8").split("\n")
+    return Matcher(tokenizer_of(pieces), dequantised(load_file(FOLDER / WEIGHTS_FILE)))
+
+
+@lru_cache(_REMEMBERED)
+def odds_of(question: str, other: str) -> float:
+    """What `matcher` says of the two, remembered: a conversation's questions are looked at more than once."""
+    return matcher().score(question, other)
