@@ -87,6 +87,18 @@ class StyleSettings:
     """By which the words of liked answers count beside the sides that all of them are moved to."""
     answer_tokens: int = 80
     """Of an answer, the first so many are read."""
+    rounds: int = 2
+    """How often the model writes answers of its own to learn from; 0 = it learns from the rated ones alone."""
+    own_answers: int = 2
+    """Most answers of its own to each question, in each round: it tries again where one had not what was liked."""
+    own_tokens: int = 80
+    """Most tokens of each."""
+    temperature: float = 0.6
+    """At which they are drawn."""
+    own_epochs: int = 2
+    """How often each is read, in its round and in later ones."""
+    end_weight: float = 3.0
+    """By which the end of an answer counts beside its other tokens."""
     max_tokens: int = 2048
     """Most tokens of a question with its answer and what was said before."""
     seed: int = 0

@@ -1,0 +1,111 @@
+"""The model's own answers, kept where they have what was liked: a user's few thumbs say what to look for, the model writes it itself.
+
+Thumbs are few, and liked ones rare where the model hardly ever writes what is liked. So it answers the rated questions and everyday ones
+by chance, first after two of the liked answers as turns of a conversation, in whose manner it then goes on (context distillation,
+arXiv 2209.15189); an answer that is within the bounds of `adapt.forms` is kept. All words being its own, learning from these moves what
+the bounds are about and little else. In later rounds it is asked as it will be asked, so what it still does wrong is left out and what it
+does right becomes likelier (expert iteration, arXiv 1705.08439). Only where no answer to a question is within is the beginning of one
+taken: beginnings are vaguer than answers that are meant to be short.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ingle.adapt.everyday import EVERYDAY
+from ingle.adapt.forms import Bound, beginning
+from ingle.adapt.pupil import LessonError, Pupil, Turns
+from ingle.adapt.settings import StyleSettings
+from ingle.core.example import Example
+from ingle.train.encode import Document
+from ingle.train.writing import Drawn, write_all
+
+_TOGETHER = 24
+"""Answers written in one row: each looks past the others' words, which takes time too."""
+_SHOWN = 2
+"""Liked answers that stand before a question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """An answer of the model's own, as far as it is to be learned from."""
+
+    before: Turns
+    question: str
+    text: str
+    ends: bool
+    """Whether it ends there."""
+    whole: bool = True
+    """Whether it is all that was written; else it is the beginning of something longer."""
+
+    def document(self, pupil: Pupil, settings: StyleSettings) -> Document | None:
+        """None where it says nothing, or too much."""
+        try:
+            written = pupil.answered(self.before, self.question, self.text, settings.max_tokens)
+        except LessonError:
+            return None
+        stop = len(written.ids)
+        while not self.ends and (not written.answer[stop - 1] or int(written.ids[stop - 1]) in pupil.tokenizer.eos_ids):
+            stop -= 1
+        stop = min(stop, int(np.argmax(written.answer)) + settings.answer_tokens)
+        return Document(written.ids[:stop], written.answer[:stop])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Practice:
+    """One style's: what was rated, and what is to be seen in answers."""
+
+    pupil: Pupil
+    settings: StyleSettings
+    examples: Sequence[Example]
+    bounds: Sequence[Bound]
+
+    def round(self, number: int) -> list[Own]:
+        """Of what the model as it is now writes, and of the disliked answers, one to each question, where any is within the bounds."""
+        asked = [*((one.before, one.question) for one in self.examples), *(((), question) for question in EVERYDAY)]
+        open_, found = list(dict.fromkeys(asked)), list[Own]()
+        for attempt in range(self.settings.own_answers):
+            for at in range(0, len(open_), _TOGETHER):
+                found += self._written(open_[at : at + _TOGETHER], number, [self.settings.seed, number, attempt, at])
+            answered = {(own.before, own.question) for own in found if own.whole}
+            open_ = [place for place in open_ if place not in answered]
+        lent = [within(one.answer, True, self.bounds) for one in self.examples]
+        pairs = zip(self.examples, lent, strict=True)
+        found += [replace(own, before=one.before, question=one.question) for one, own in pairs if one.rating < 0 and own is not None]
+        best: dict[tuple[Turns, str], Own] = {}
+        for own in sorted(found, key=lambda own: not own.whole):
+            best.setdefault((own.before, own.question), own)
+        return list(best.values())
+
+    def _written(self, places: Sequence[tuple[Turns, str]], number: int, seed: Sequence[int]) -> list[Own]:
+        pupil, settings = self.pupil, self.settings
+        shown = self._shown(seed) if number == 0 else ()
+        draw = Drawn(len(places), settings.own_tokens, settings.temperature, seed)
+        prompts = [pupil.prompt((*shown, *before), question) for before, question in places]
+        answers = write_all(pupil.module, prompts, settings.own_tokens, pupil.tokenizer.eos_ids, draw, self._too_much)
+        found = list[Own]()
+        for (before, question), ids in zip(places, answers, strict=True):
+            ended = bool(ids) and ids[-1] in pupil.tokenizer.eos_ids
+            own = within(pupil.tokenizer.decode(ids[:-1] if ended else ids), ended, self.bounds)
+            if own is not None:
+                found.append(replace(own, before=before, question=question))
+        return found
+
+    def _shown(self, seed: Sequence[int]) -> Turns:
+        """Some liked answers that are within the bounds, after their questions."""
+        liked = [one for one in self.examples if one.rating > 0 and all(bound.holds(one.answer) for bound in self.bounds)]
+        chosen = np.random.default_rng([*seed, 1]).permutation(len(liked))[:_SHOWN].tolist()
+        return tuple(turn for i in chosen for turn in (("user", liked[i].question), ("assistant", liked[i].answer.strip())))
+
+    def _too_much(self, ids: Sequence[int]) -> bool:
+        text = self.pupil.tokenizer.decode(ids).rstrip()
+        return not all(bound.holds(text) for bound in self.bounds if bound.most)
+
+
+def within(text: str, ended: bool, bounds: Sequence[Bound]) -> Own | None:
+    """What of an answer is within the bounds, its question left open; None where nothing is. `ended`: whether it is all of the answer."""
+    if all(one.holds(text.rstrip()) for one in bounds if one.most or ended):
+        return Own((), "", text.strip(), ended) if text.strip() else None
+    begun = beginning(text, bounds)
+    return None if begun is None else Own((), "", begun.text, begun.ends, False)
