@@ -17,7 +17,7 @@ from ingle.home.place import Home
 from tests.adapt.test_adapt_teaching import SETTINGS, home  # noqa: F401 - a fixture
 
 SETTING = StyleSettings(own_answers=2, own_tokens=6, rounds=1, own_epochs=1)
-LIKED, OTHER = "I am so. They are. " * 3, "I'm so. They are. " * 3
+LIKED, OTHER = "I am so. They are. " * 3, "I'm so so. They are. " * 3
 BOUNDS = common_bounds([LIKED], [OTHER])
 RATED = [
     Example(
@@ -40,11 +40,14 @@ def test_what_is_within_is_kept_whole_and_of_others_the_beginning() -> None:
     assert within(" ", True, BOUNDS) is None
 
 
-def test_lists_that_are_liked_must_be_there_once_an_answer_has_ended() -> None:
-    bounds = common_bounds(["- One.\n- Two."], ["One. Two."])
-    assert within("One", False, bounds) is not None
+def test_what_is_liked_must_be_there_but_length_only_once_an_answer_has_ended() -> None:
+    bounds = common_bounds(["Well:\n- One."], ["Well:\nOne one."])
     assert within("One. Two.", True, bounds) is None
-    assert within("This:\n- One.", True, bounds) == Own((), "", "This:\n- One.", True)
+    assert within("One. Two.", False, bounds) is None
+    assert within("This:\n- One.", False, bounds) == Own((), "", "This:\n- One.", False)
+    long = common_bounds(["One and two. " * 9], ["One and two. " * 5])
+    assert within("One and two.", True, long) is None
+    assert within("One and two.", False, long) == Own((), "", "One and two.", False)
 
 
 def test_a_round_holds_one_answer_to_each_question_and_is_the_same_each_time(pupil: Pupil) -> None:

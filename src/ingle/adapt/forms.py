@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 _CONTRACTION = re.compile(r"\b(?:\w+['’](?:t|m|re|ve|ll|d)|(?:it|he|she|that|there|here|what|who|where|how|let)['’]s)\b", re.IGNORECASE)
-_MARKED = re.compile(r"^\s*(?:[^\w\s\"'“”‘’(]+|\w{1,3}[.)])\s", re.MULTILINE)
+_MARKED = re.compile(r"^\s*(?:[^\w\s\"'“”‘’(]+|(?:\d{1,3}|[A-Za-z])[.)])\s", re.MULTILINE)
 _SENTENCE = re.compile(r"[^.!?\n]*(?:[.!?]+(?=\s|$)|\n+|$)")
 _END = re.compile(r"[.!?][\"'”’)*]*\s*$")
 _MARK = re.compile(r"[^\w\s]")

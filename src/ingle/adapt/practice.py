@@ -1,10 +1,10 @@
 """The model's own answers, kept where they have what was liked: a user's few thumbs say what to look for, the model writes it itself.
 
 Thumbs are few, and liked ones rare where the model hardly ever writes what is liked. So it answers the rated questions and everyday ones
-by chance, first after two of the liked answers as turns of a conversation, in whose manner it then goes on (context distillation,
-arXiv 2209.15189); an answer that is within the bounds of `adapt.forms` is kept. All words being its own, learning from these moves what
-the bounds are about and little else. In later rounds it is asked as it will be asked, so what it still does wrong is left out and what it
-does right becomes likelier (expert iteration, arXiv 1705.08439). Only where no answer to a question is within is the beginning of one
+by chance, and an answer that is within the bounds of `adapt.forms` is kept. All words being its own, learning from these moves what the
+bounds are about and little else. A second round begins where the first one led (expert iteration, arXiv 1705.08439). Where an answer is
+not within, it tries again after liked answers as turns of a conversation, in whose manner a model goes on (context distillation,
+arXiv 2209.15189): not at once, for a small model takes up what they are about as well. Only where that fails is the beginning of an answer
 taken: beginnings are vaguer than answers that are meant to be short.
 """
 
@@ -67,7 +67,8 @@ class Practice:
         open_, found = list(dict.fromkeys(asked)), list[Own]()
         for attempt in range(self.settings.own_answers):
             for at in range(0, len(open_), _TOGETHER):
-                found += self._written(open_[at : at + _TOGETHER], number, [self.settings.seed, number, attempt, at])
+                some, seed = open_[at : at + _TOGETHER], [self.settings.seed, number, attempt, at]
+                found += self._written(some, self._shown(seed) if attempt else (), seed)
             answered = {(own.before, own.question) for own in found if own.whole}
             open_ = [place for place in open_ if place not in answered]
         lent = [within(one.answer, True, self.bounds) for one in self.examples]
@@ -78,9 +79,8 @@ class Practice:
             best.setdefault((own.before, own.question), own)
         return list(best.values())
 
-    def _written(self, places: Sequence[tuple[Turns, str]], number: int, seed: Sequence[int]) -> list[Own]:
+    def _written(self, places: Sequence[tuple[Turns, str]], shown: Turns, seed: Sequence[int]) -> list[Own]:
         pupil, settings = self.pupil, self.settings
-        shown = self._shown(seed) if number == 0 else ()
         draw = Drawn(len(places), settings.own_tokens, settings.temperature, seed)
         prompts = [pupil.prompt((*shown, *before), question) for before, question in places]
         answers = write_all(pupil.module, prompts, settings.own_tokens, pupil.tokenizer.eos_ids, draw, self._too_much)
@@ -105,7 +105,8 @@ class Practice:
 
 def within(text: str, ended: bool, bounds: Sequence[Bound]) -> Own | None:
     """What of an answer is within the bounds, its question left open; None where nothing is. `ended`: whether it is all of the answer."""
-    if all(one.holds(text.rstrip()) for one in bounds if one.most or ended):
+    told = [one for one in bounds if one.most or ended or one.count.grows == "sign"]  # of what goes on, only its length is open
+    if all(one.holds(text.rstrip()) for one in told):
         return Own((), "", text.strip(), ended) if text.strip() else None
     begun = beginning(text, bounds)
     return None if begun is None else Own((), "", begun.text, begun.ends, False)
