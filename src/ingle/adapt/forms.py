@@ -8,6 +8,7 @@ that are still within. A bound that shuts out little is chance, and is not taken
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 _CONTRACTION = re.compile(r"\b(?:\w+['’](?:t|m|re|ve|ll|d)|(?:it|he|she|that|there|here|what|who|where|how|let)['’]s)\b", re.IGNORECASE)
@@ -112,10 +113,14 @@ def _counts(texts: Sequence[str]) -> list[Count]:
         Count("lines", lambda text: len([line for line in text.split("\n") if line.strip()]), "size"),
         Count("marked lines", lambda text: len(_MARKED.findall(text)), "sign"),
         Count("contractions", lambda text: len(_CONTRACTION.findall(text)), "sign"),
-        *(Count(f"mark {mark}", lambda text, mark=mark: _plain(text).count(mark), "sign") for mark in marks),
+        *(Count(f"mark {mark}", partial(_marks, mark), "sign") for mark in marks),
         Count("numbers", lambda text: len(re.findall(r"\d+", text)), "sign"),
         Count("sentences", lambda text: len(re.findall(r"[.!?](?=\s|$)", text)), "size"),
     ]
+
+
+def _marks(mark: str, text: str) -> int:
+    return _plain(text).count(mark)
 
 
 def _plain(text: str) -> str:
