@@ -75,7 +75,7 @@ class LessonSettings:
 class StyleSettings:
     """How ratings become a style: another low-rank addition of the same shape as a lesson's."""
 
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     """The same at every step."""
     epochs: int = 5
     """How often every rated answer is read."""
