@@ -13,8 +13,8 @@ most of the base's answers have is shown all the same: there is little to learn 
   plain     one paragraph
   lists     a line that begins as an item of a list
 
-Settings were chosen on the questions and draws of `--split dev`, by one-off runs without the gate. One was changed after a look at `test`: the
-rate was halved when the gate had refused "plain" there. (`lists` was looked at too, on draws of `dev`.)
+Settings were chosen on the questions and draws of `--split dev`, by one-off runs without the gate. The rate was halved after a look at
+`test`: the gate had refused "plain" there. (`lists` was looked at too, on draws of `dev`.)
 """
 
 import re
