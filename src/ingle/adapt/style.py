@@ -51,8 +51,8 @@ def teach_style(pupil: Pupil, settings: StyleSettings, examples: Sequence[Exampl
             course.run([], settings.epochs)
         tensors = {name: values.astype(np.float16) for name, values in pupil.tensors().items()}
         right = course.right()
-    seen = {"lesson": "style", "steps": course.steps, "right": right, "bounds": len(bounds), "own": own}
-    return tensors, {**seen, "seconds": time.perf_counter() - began}
+    report: dict[str, float | str] = {"lesson": "style", "steps": course.steps, "right": right, "bounds": len(bounds), "own": own}
+    return tensors, {**report, "seconds": time.perf_counter() - began}
 
 
 def _cut(document: Document, most: int) -> Document:
