@@ -13,8 +13,8 @@ most of the base's answers have is shown all the same: there is little to learn 
   plain     one paragraph
   lists     a line that begins as an item of a list
 
-Settings were chosen on the questions and draws of `--split dev`, by one-off runs without the gate. The rate was halved after a look at
-`test`: the gate had refused "plain" there. (`lists` was looked at too, on draws of `dev`.)
+Settings were chosen on the questions and draws of `--split dev`, by one-off runs that end with the gate's checks. `seen` are the questions
+of earlier code, after a look at which its rate was halved; those of `test` are new. (`lists` was looked at too, on draws of `dev`.)
 """
 
 import re
@@ -62,6 +62,20 @@ RATED = (
     "Why is sleep important?", "How do I take better photographs?", "What is worth reading?",
 )  # fmt: skip
 ASKED = (
+    "How do I bake a simple cake?", "What should I see in Prague?", "How can I learn to sing?", "Why do frogs croak?",
+    "How do I plan a picnic?", "What is a good way to wake up early?", "How do I start a book club?", "What makes a good neighbour?",
+    "How do I care for a wooden table?", "Give me ideas for a long train journey.", "How do I prepare for a storm?",
+    "What is the point of sport?", "How does a mirror work?", "How do I choose a backpack?", "What can I cook with eggs?",
+    "Why do people keep pets?", "How do I write a short story?", "What should I pack for a weekend in the snow?",
+    "How do I get better at drawing maps?", "What are the benefits of swimming?", "How is paper made?", "How do I organise my photographs?",
+    "What is a good gift for a gardener?", "How can I worry less?", "Why do stars twinkle?", "How do I mend a torn shirt?",
+    "What makes a story exciting?", "How do I learn a new alphabet?", "What can I do against mosquitoes?", "How do I lead a meeting?",
+    "What is good about living in a village?", "How do I teach a child to read?", "How do I stay warm in a tent?",
+    "What helps against a headache?", "How do I choose a good book for a friend?", "What should I know about cheese?",
+    "How do I grow strawberries?", "Why is friendship important?", "How do I make a kite?", "What is worth learning at sixty?",
+)  # fmt: skip
+"""Asked once, by the code whose figures are told."""
+SEEN = (
     "How do I make a good soup?", "What should I see in Vienna?", "How can I learn to swim?", "Why do dogs bark?", "How do I plan a trip?",
     "What is a good way to study?", "How do I start a garden?", "What makes a good teacher?", "How do I care for leather shoes?",
     "Give me ideas for a birthday.", "How do I prepare for an exam?", "What is the point of music?", "How does a candle burn?",
@@ -73,6 +87,7 @@ ASKED = (
     "What helps against stress?", "How do I choose a good mattress?", "What should I know about coffee?", "How do I grow herbs?",
     "Why is water important?", "How do I make better videos?", "What is worth seeing in nature?",
 )  # fmt: skip
+"""The test questions of earlier code; settings were changed after a look at them."""
 
 
 DEV = (
@@ -84,7 +99,7 @@ DEV = (
     "Why is the sea salty?", "How do I get rid of ants?", "What is a comet?", "How do I stop biting my nails?",
     "What should I know about wine?",
 )  # fmt: skip
-SPLITS = {"test": (ASKED, 0), "dev": (DEV, 500_000)}
+SPLITS = {"test": (ASKED, 0), "seen": (SEEN, 0), "dev": (DEV, 500_000)}
 """Questions that are asked afterwards, and where the seeds of the rated answers begin."""
 
 
@@ -187,7 +202,12 @@ def main() -> None:
     parser = start_bench(__doc__, EXAMPLES)
     parser.add_argument("--form", action="append", choices=tuple(FORMS), help="several may be given; by default all")
     parser.add_argument("--ratings", type=int, default=20)
-    parser.add_argument("--split", choices=tuple(SPLITS), default="test", help="dev: other questions and draws, to choose settings by")
+    parser.add_argument(
+        "--split",
+        choices=tuple(SPLITS),
+        default="test",
+        help="dev: other questions and draws, to choose settings by; seen: those of earlier code",
+    )
     parser.add_argument("--limit", type=int, default=len(ASKED), help="questions that are asked afterwards")
     parser.add_argument("--home", type=Path, default=FOLDER)
     parser.add_argument("--fresh", action="store_true")

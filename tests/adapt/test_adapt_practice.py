@@ -6,7 +6,7 @@ import pytest
 
 from ingle.adapt.everyday import EVERYDAY
 from ingle.adapt.forms import common_bounds
-from ingle.adapt.practice import Own, Practice, within
+from ingle.adapt.practice import Own, Practice, slip, within
 from ingle.adapt.pupil import Pupil
 from ingle.adapt.settings import StyleSettings
 from ingle.adapt.teaching import Teacher
@@ -52,8 +52,10 @@ def test_what_is_liked_must_be_there_but_length_only_once_an_answer_has_ended() 
 
 def test_a_round_holds_one_answer_to_each_question_and_is_the_same_each_time(pupil: Pupil) -> None:
     practice = Practice(pupil, SETTING, RATED, BOUNDS)
-    found = practice.round(0)
-    assert found == practice.round(0)
+    found, slips = practice.round(0)
+    again = practice.round(0)
+    assert found == again[0]
+    assert [slip.ids.tolist() for slip in slips] == [slip.ids.tolist() for slip in again[1]]
     asked = [own.question for own in found]
     assert len(set(asked)) == len(asked)
     assert set(asked) <= {*EVERYDAY, *(one.question for one in RATED)}
@@ -63,8 +65,40 @@ def test_a_round_holds_one_answer_to_each_question_and_is_the_same_each_time(pup
 
 def test_a_disliked_answer_lends_its_beginning_where_nothing_else_is_within(pupil: Pupil, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ingle.adapt.practice.write_all", lambda _module, prompts, *_rest: [[] for _ in prompts])
-    found = Practice(pupil, SETTING, RATED, BOUNDS).round(0)
+    found, _ = Practice(pupil, SETTING, RATED, BOUNDS).round(0)
     assert [(own.question, own.text, own.ends) for own in found] == [(one.question, "So be it.", False) for one in RATED[::2]]
+
+
+@pytest.mark.parametrize(
+    ("liked", "other", "pieces", "blamed"),
+    [
+        ("It is. It is.", "It is. It's.", ["So", ".", " It", "'s"], range(2, 4)),
+        ("It is. It is.", "It is. It is!", ["Oh", "!"], range(2)),
+        ("One. Two.", "One.\n\nTwo.", ["One", ".", "\n\n", "Two"], range(2, 3)),
+        ("One. Two.\nThree.", "One.\n- Two.\n- Three.", ["One", ":", "\n", "-", " Two"], range(2, 4)),
+        ("One two.", "One two. " * 20, [" one"] * 16, None),
+        ("One. Two.", "One.\n\nTwo.", ["One", ".", " Two"], None),
+    ],
+)
+def test_a_slip_is_where_a_line_or_the_word_began_that_was_too_much(
+    liked: str, other: str, pieces: list[str], blamed: range | None
+) -> None:  # fmt: skip
+    assert slip(pieces, common_bounds([liked], [other])) == blamed
+
+
+def test_what_is_marked_as_a_slip_is_what_broke_the_bounds(pupil: Pupil, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = pupil.tokenizer.encode("So. I'm")
+    monkeypatch.setattr("ingle.adapt.practice.write_all", lambda _module, prompts, *_rest: [list(written) for _ in prompts])
+    _, slips = Practice(pupil, SETTING, RATED, BOUNDS).round(0)
+    assert len(slips) == len(RATED) + len(EVERYDAY)
+    assert {pupil.tokenizer.decode(one.ids[one.answer].tolist()).strip() for one in slips} == {"I'm"}
+
+
+def test_an_answer_that_goes_around_in_circles_is_not_learned_from(pupil: Pupil, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = pupil.tokenizer.encode("They are so. " * 9)
+    monkeypatch.setattr("ingle.adapt.practice.write_all", lambda _module, prompts, *_rest: [list(written) for _ in prompts])
+    found, slips = Practice(pupil, SETTING, [one for one in RATED if one.rating > 0], BOUNDS).round(0)
+    assert (found, slips) == ([], [])
 
 
 def test_only_an_answer_that_ends_is_learned_with_its_end(pupil: Pupil) -> None:

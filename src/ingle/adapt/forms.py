@@ -30,6 +30,8 @@ class Count:
     of: Callable[[str], int]
     grows: Grows
     """`size`: with every sentence. `sign`: only with those that have it."""
+    slips: Literal["line", "word", ""] = "word"
+    """What is to blame where it becomes too much: that a line began, the word, or no single place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +111,13 @@ def _worth(bound: Bound, within: Sequence[str], without: Sequence[str], liked: i
 def _counts(texts: Sequence[str]) -> list[Count]:
     marks = sorted({_plain(mark) for text in texts for mark in _MARK.findall(text)})
     return [
-        Count("words", lambda text: len(text.split()), "size"),
-        Count("lines", lambda text: len([line for line in text.split("\n") if line.strip()]), "size"),
-        Count("marked lines", lambda text: len(_MARKED.findall(text)), "sign"),
+        Count("words", lambda text: len(text.split()), "size", ""),
+        Count("lines", lambda text: len([line for line in text.split("\n") if line.strip()]), "size", "line"),
+        Count("marked lines", lambda text: len(_MARKED.findall(text)), "sign", "line"),
         Count("contractions", lambda text: len(_CONTRACTION.findall(text)), "sign"),
         *(Count(f"mark {mark}", partial(_marks, mark), "sign") for mark in marks),
         Count("numbers", lambda text: len(re.findall(r"\d+", text)), "sign"),
-        Count("sentences", lambda text: len(re.findall(r"[.!?](?=\s|$)", text)), "size"),
+        Count("sentences", lambda text: len(re.findall(r"[.!?](?=\s|$)", text)), "size", ""),
     ]
 
 

@@ -25,6 +25,10 @@ _TOGETHER = 24
 """Answers written in one row: each looks past the others' words, which takes time too."""
 _SHOWN = 2
 """Liked answers that stand before a question."""
+_MARK_TOKENS = 4
+"""Most tokens between the end of a line and the word that shows that another began."""
+_CIRCLES = 0.1
+"""Of its runs of four tokens, an answer may have so many twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +65,17 @@ class Practice:
     examples: Sequence[Example]
     bounds: Sequence[Bound]
 
-    def round(self, number: int) -> list[Own]:
-        """Of what the model as it is now writes, and of the disliked answers, one to each question, where any is within the bounds."""
+    def round(self, number: int) -> tuple[list[Own], list[Document]]:
+        """Of what the model as it is now writes, and of the disliked answers, one to each question, where any is within the bounds;
+        and of the other answers written at the first try, the places where they left the bounds."""
         asked = [*((one.before, one.question) for one in self.examples), *(((), question) for question in EVERYDAY)]
-        open_, found = list(dict.fromkeys(asked)), list[Own]()
+        open_, found, slips = list(dict.fromkeys(asked)), list[Own](), list[Document]()
         for attempt in range(self.settings.own_answers):
             for at in range(0, len(open_), _TOGETHER):
                 some, seed = open_[at : at + _TOGETHER], [self.settings.seed, number, attempt, at]
-                found += self._written(some, self._shown(seed) if attempt else (), seed)
+                kept, left = self._written(some, self._shown(seed) if attempt else (), seed)
+                found += kept
+                slips += [] if attempt else left
             answered = {(own.before, own.question) for own in found if own.whole}
             open_ = [place for place in open_ if place not in answered]
         lent = [within(one.answer, True, self.bounds) for one in self.examples]
@@ -77,20 +84,24 @@ class Practice:
         best: dict[tuple[Turns, str], Own] = {}
         for own in sorted(found, key=lambda own: not own.whole):
             best.setdefault((own.before, own.question), own)
-        return list(best.values())
+        return list(best.values()), slips
 
-    def _written(self, places: Sequence[tuple[Turns, str]], shown: Turns, seed: Sequence[int]) -> list[Own]:
+    def _written(self, places: Sequence[tuple[Turns, str]], shown: Turns, seed: Sequence[int]) -> tuple[list[Own], list[Document]]:
         pupil, settings = self.pupil, self.settings
         draw = Drawn(len(places), settings.own_tokens, settings.temperature, seed)
         prompts = [pupil.prompt((*shown, *before), question) for before, question in places]
         answers = write_all(pupil.module, prompts, settings.own_tokens, pupil.tokenizer.eos_ids, draw, self._too_much)
-        found = list[Own]()
-        for (before, question), ids in zip(places, answers, strict=True):
+        found, slips = list[Own](), list[Document]()
+        for (before, question), prompt, ids in zip(places, prompts, answers, strict=True):
             ended = bool(ids) and ids[-1] in pupil.tokenizer.eos_ids
             own = within(pupil.tokenizer.decode(ids[:-1] if ended else ids), ended, self.bounds)
-            if own is not None:
+            if own is not None and not _repeats(ids):
                 found.append(replace(own, before=before, question=question))
-        return found
+            if blamed := slip([pupil.tokenizer.decode([token]) for token in ids], self.bounds):
+                places_ = np.arange(len(prompt) + len(ids)) - len(prompt)
+                marked = (places_ >= blamed.start) & (places_ < blamed.stop)
+                slips.append(Document(np.array(prompt + ids, np.int32), marked))
+        return found, slips
 
     def _shown(self, seed: Sequence[int]) -> Turns:
         """Some liked answers that are within the bounds, after their questions."""
@@ -110,3 +121,24 @@ def within(text: str, ended: bool, bounds: Sequence[Bound]) -> Own | None:
         return Own((), "", text.strip(), ended) if text.strip() else None
     begun = beginning(text, bounds)
     return None if begun is None else Own((), "", begun.text, begun.ends, False)
+
+
+def slip(pieces: Sequence[str], bounds: Sequence[Bound]) -> range | None:
+    """The tokens by which an answer that its last token took out of the bounds left them; None where no single place is to blame."""
+    text, last = "".join(pieces).rstrip(), len(pieces) - 1
+    blamed = {bound.count.slips for bound in bounds if bound.most and not bound.holds(text)}
+    if "line" in blamed:
+        lines = [at for at in range(max(0, last - _MARK_TOKENS), last) if "\n" in pieces[at]]
+        return range(lines[0], last) if lines else None
+    if "word" not in blamed:
+        return None
+    first = last
+    while first > 0 and not pieces[first][:1].isspace():
+        first -= 1
+    return range(first, last + 1)
+
+
+def _repeats(ids: Sequence[int]) -> bool:
+    """Whether it goes around in circles."""
+    runs = [tuple(ids[at : at + 4]) for at in range(len(ids) - 3)]
+    return len(runs) - len(set(runs)) > _CIRCLES * len(runs)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ingle.adapt.forms import common_bounds
 from ingle.adapt.practice import Practice
+from ingle.adapt.prose import Prose
 from ingle.adapt.pupil import LessonError, Pupil
 from ingle.adapt.settings import StyleSettings
 from ingle.core.example import Example
@@ -27,6 +28,8 @@ from ingle.train.optimisers import OptimiserSettings, Trained
 from ingle.train.preference import kto
 
 CLIP_NORM = 1.0
+_SHRINK, _LEAST_FACTOR = 0.85, 0.3
+_SURE = 0.999  # what is likelier than that was no choice, and stays: ln (1 - p) has no end
 Tensors = dict[str, "np.ndarray[tuple[int, ...], np.dtype[np.float16]]"]
 
 
@@ -44,14 +47,17 @@ def teach_style(pupil: Pupil, settings: StyleSettings, examples: Sequence[Exampl
         course = _Course(pupil, settings, trained, documents, torch.tensor([one.rating > 0 for one in examples]))
         own, practice = 0, Practice(pupil, settings, examples, bounds)
         for number in range(settings.rounds if bounds else 0):
-            found = [document for one in practice.round(number) if (document := one.document(pupil, settings)) is not None]
+            written, slips = practice.round(number)
+            found = [document for one in written if (document := one.document(pupil, settings)) is not None]
             own += len(found)
-            course.run(found, settings.own_epochs)
+            course.run(found, slips, settings.own_epochs)
         if not own:
-            course.run([], settings.epochs)
+            course.run([], [], settings.epochs)
+        drift, shrunk = course.draw_back()
         tensors = {name: values.astype(np.float16) for name, values in pupil.tensors().items()}
         right = course.right()
     report: dict[str, float | str] = {"lesson": "style", "steps": course.steps, "right": right, "bounds": len(bounds), "own": own}
+    report |= {"slips": course.slips, "drift": drift, "shrunk": shrunk}
     return tensors, {**report, "seconds": time.perf_counter() - began}
 
 
@@ -67,13 +73,15 @@ class _Course:
     def __init__(self, pupil: Pupil, settings: StyleSettings, trained: Trained, rated: Sequence[Document], liked: Tensor) -> None:
         self._pupil, self._settings, self._trained, self._rated, self._thumbs = pupil, settings, trained, rated, liked
         self._ends = torch.tensor(sorted(pupil.tokenizer.eos_ids))
-        self._begin([])
+        self._prose = Prose(pupil, settings.prose_tokens, settings.seed)
+        self._begin([], [])
         self._before = self._now()
-        self.steps = 0
+        self.steps, self.slips = 0, 0
 
-    def run(self, own: Sequence[Document], epochs: int) -> None:
-        """Reads everything so often."""
-        self._begin(own)
+    def run(self, own: Sequence[Document], slips: Sequence[Document], epochs: int) -> None:
+        """Reads everything so often. `slips`: documents whose marked tokens are to become less likely."""
+        self._begin(own, slips)
+        self.slips += len(slips)
         for epoch in range(epochs):
             for some in self._batches(epoch):
                 self._loss(some).backward()  # type: ignore[no-untyped-call]
@@ -88,15 +96,23 @@ class _Course:
         """Share of the rated answers that moved to their side."""
         return float(((self._now() > self._before) == self._thumbs).float().mean())
 
-    def _begin(self, own: Sequence[Document]) -> None:
-        self._read = self._pupil.read([*self._rated, *own])
-        self._liked = torch.cat([self._thumbs, torch.ones(len(own), dtype=torch.bool)])
+    def draw_back(self) -> tuple[float, float]:
+        """Shrinks what was learned until ordinary text costs no more than it may: (drift in percent, the factor)."""
+        factor = 1.0
+        while (drift := self._prose.drift()) > self._settings.most_drift and factor > _LEAST_FACTOR:
+            self._pupil.shrink(_SHRINK)
+            factor *= _SHRINK
+        return drift, factor
+
+    def _begin(self, own: Sequence[Document], slips: Sequence[Document]) -> None:
+        self._read = self._pupil.read([*self._rated, *own, *slips])
+        self._liked = torch.cat([self._thumbs, torch.arange(len(own) + len(slips)) < len(own)])
 
     def _batches(self, epoch: int) -> list[list[int]]:
         """Every answer once, rated and own, liked and others mixed evenly."""
         draw, numbers = np.random.default_rng([self._settings.seed, self.steps, epoch]), np.arange(len(self._liked))
         rated, liked = numbers < len(self._rated), self._liked.numpy()
-        sides = [draw.permutation(numbers[side]) for side in (rated & liked, rated & ~liked, ~rated)]
+        sides = [draw.permutation(numbers[(rated == one) & (liked == side)]) for one in (True, False) for side in (True, False)]
         place = np.concatenate([(np.arange(len(side)) + 0.5) / max(1, len(side)) for side in sides])
         order = np.concatenate(sides)[np.argsort(place, kind="stable")].tolist()
         size = self._settings.batch_documents
@@ -116,6 +132,12 @@ class _Course:
         if chosen.any():
             weights = torch.where(torch.isin(targets[chosen], self._ends), self._settings.end_weight, 1.0)
             loss = loss - self._settings.words_weight * (weights * words[chosen]).sum() / weights.sum()
+        slips = ~(liked | rated)[owners]
+        if slips.any():
+            loss = loss - self._settings.slip_weight * torch.log1p(-words[slips].exp().clamp(max=_SURE)).mean()
+        if self._settings.prose_weight:
+            step = self._settings.prose_documents
+            loss = loss + self._settings.prose_weight * self._prose.divergence(range(self.steps * step, (self.steps + 1) * step))
         return loss
 
     def _words(self, some: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
