@@ -59,7 +59,7 @@ def test_a_round_holds_one_answer_to_each_question_and_is_the_same_each_time(pup
     asked = [own.question for own in found]
     assert len(set(asked)) == len(asked)
     assert set(asked) <= {*EVERYDAY, *(one.question for one in RATED)}
-    assert len(asked) > len(EVERYDAY) // 2
+    assert len(asked) > len(EVERYDAY) // 3  # others go around in circles
     assert all(bound.holds(own.text) for own in found for bound in BOUNDS)
 
 
@@ -72,10 +72,10 @@ def test_a_disliked_answer_lends_its_beginning_where_nothing_else_is_within(pupi
 @pytest.mark.parametrize(
     ("liked", "other", "pieces", "blamed"),
     [
-        ("It is. It is.", "It is. It's.", ["So", ".", " It", "'s"], range(2, 4)),
+        ("It is. It is.", "It is. It's so.", ["So", ".", " It", "'s"], range(2, 4)),
         ("It is. It is.", "It is. It is!", ["Oh", "!"], range(2)),
         ("One. Two.", "One.\n\nTwo.", ["One", ".", "\n\n", "Two"], range(2, 3)),
-        ("One. Two.\nThree.", "One.\n- Two.\n- Three.", ["One", ":", "\n", "-", " Two"], range(2, 4)),
+        ("One.\nTwo.", "One.\n- Two.", ["One", ":", "\n", "-", " Two"], range(2, 4)),
         ("One two.", "One two. " * 20, [" one"] * 16, None),
         ("One. Two.", "One.\n\nTwo.", ["One", ".", " Two"], None),
     ],
