@@ -101,6 +101,18 @@ def test_an_answer_that_goes_around_in_circles_is_not_learned_from(pupil: Pupil,
     assert (found, slips) == ([], [])
 
 
+def test_where_length_is_bounded_only_an_answer_that_ended_is_whole_and_an_empty_one_is_a_slip(pupil: Pupil) -> None:
+    short = common_bounds(["One and two."], ["One and two. " * 9])
+    assert within("One and two.", True, short) == Own((), "", "One and two.", True)
+    assert within("One and", False, short) is None
+    written = [Own((), "What?", "One and two.", True), Own((), "Who?", "One", False)]
+    [blank] = Practice(pupil, SETTING, RATED, short).blanks(written)
+    assert blank.ids.tolist()[:-1] == pupil.prompt((), "What?")
+    assert blank.ids[blank.answer].tolist() == [int(blank.ids[-1])]
+    assert int(blank.ids[-1]) in pupil.tokenizer.eos_ids
+    assert Practice(pupil, SETTING, RATED, BOUNDS).blanks(written) == []
+
+
 def test_only_an_answer_that_ends_is_learned_with_its_end(pupil: Pupil) -> None:
     ended, open_ = (Own((), "What?", "So it is.", ends).document(pupil, SETTING) for ends in (True, False))
     assert ended is not None

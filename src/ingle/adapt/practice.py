@@ -5,7 +5,10 @@ by chance, and an answer that is within the bounds of `adapt.forms` is kept. All
 bounds are about and little else. A second round begins where the first one led (expert iteration, arXiv 1705.08439). Where an answer is
 not within, it tries again after liked answers as turns of a conversation, in whose manner a model goes on (context distillation,
 arXiv 2209.15189): not at once, for a small model takes up what they are about as well. Only where that fails is the beginning of an answer
-taken: beginnings are vaguer than answers that are meant to be short.
+taken: beginnings are vaguer than answers that are meant to be short. What goes around in circles is not taken at all.
+
+An answer that left the bounds shows where: the token that began another line, or the word (`slip`). Such places are learned from as well,
+and no other of its tokens (unlikelihood, arXiv 1908.04319).
 """
 
 from collections.abc import Sequence
@@ -86,6 +89,17 @@ class Practice:
             best.setdefault((own.before, own.question), own)
         return list(best.values()), slips
 
+    def blanks(self, written: Sequence[Own]) -> list[Document]:
+        """Where length is bounded, an answer that ends before it began is the shortest: that token after each question, as a slip."""
+        pupil, ends = self.pupil, self.pupil.tokenizer.eos_ids
+        found = list[Document]()
+        for own in written if any(bound.most and not bound.count.slips for bound in self.bounds) else ():
+            document = own.document(pupil, self.settings)
+            if document is not None and own.ends and (end := [int(token) for token in document.ids[document.answer] if int(token) in ends]):
+                ids = np.array([*pupil.prompt(own.before, own.question), end[0]], np.int32)
+                found.append(Document(ids, np.arange(len(ids)) == len(ids) - 1))
+        return found
+
     def _written(self, places: Sequence[tuple[Turns, str]], shown: Turns, seed: Sequence[int]) -> tuple[list[Own], list[Document]]:
         pupil, settings = self.pupil, self.settings
         draw = Drawn(len(places), settings.own_tokens, settings.temperature, seed)
@@ -117,7 +131,8 @@ class Practice:
 def within(text: str, ended: bool, bounds: Sequence[Bound]) -> Own | None:
     """What of an answer is within the bounds, its question left open; None where nothing is. `ended`: whether it is all of the answer."""
     told = [one for one in bounds if one.most or ended or one.count.grows == "sign"]  # of what goes on, only its length is open
-    if all(one.holds(text.rstrip()) for one in told):
+    length = any(one.most and not one.count.slips for one in bounds)
+    if (ended or not length) and all(one.holds(text.rstrip()) for one in told):
         return Own((), "", text.strip(), ended) if text.strip() else None
     begun = beginning(text, bounds)
     return None if begun is None else Own((), "", begun.text, begun.ends, False)

@@ -5,8 +5,11 @@ stand, few as they are; and each rated answer, as a whole, is moved to its side 
 those that are on the wrong side still and lets go of those far on the right one. Differs from the source: the reference point z is the
 mean move of the rated answers themselves, not of mismatched ones, which would have to be read too.
 
-Where what is liked can be seen, disliked answers whose beginning has it lend that beginning (`adapt.forms`): thumbs up are rare where the
-model hardly ever writes what is liked. Of a long answer only the beginning counts: the style shows there, and where a short one ends.
+Where what is liked can be seen, the model practises on answers of its own (`adapt.practice`), and the rated ones move beside them. Of a
+long answer only the beginning counts: the style shows there, and where a short one ends.
+
+Ordinary text is held where it was, by a term in every step, and afterwards the addition is shrunk until text that was held back costs no
+more than it may (`adapt.prose`).
 """
 
 import time
@@ -50,7 +53,7 @@ def teach_style(pupil: Pupil, settings: StyleSettings, examples: Sequence[Exampl
             written, slips = practice.round(number)
             found = [document for one in written if (document := one.document(pupil, settings)) is not None]
             own += len(found)
-            course.run(found, slips, settings.own_epochs)
+            course.run(found, [*slips, *practice.blanks(written)], settings.own_epochs)
         if not own:
             course.run([], [], settings.epochs)
         drift, shrunk = course.draw_back()
