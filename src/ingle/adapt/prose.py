@@ -67,7 +67,7 @@ class Prose:
 def _entropy(states: Tensor, head: Tensor) -> float:
     """Sum over rows, in nats."""
     total = 0.0
-    for part in states.split(CHUNK):
+    for part in torch.split(states, CHUNK):
         logs = (part @ head.T).float().log_softmax(-1)
         total -= float((logs.exp() * logs).sum())
     return total
