@@ -13,8 +13,9 @@ most of the base's answers have is shown all the same: there is little to learn 
   plain     one paragraph
   lists     a line that begins as an item of a list
 
-Settings were chosen on the questions and draws of `--split dev`, by one-off runs that end with `bits` and `sense` of the gate. `seen` are the questions
-of earlier code, after a look at which its rate was halved; those of `test` are new. (`lists` was looked at too, on draws of `dev`.)
+Settings were chosen on the questions and draws of `--split dev`, by one-off runs that end with `bits` and `sense` of the gate. `seen` are
+the questions of earlier code, after a look at which its rate was halved; those of `test` are new. (`lists` was looked at too, on draws of
+`dev`.)
 """
 
 import re
