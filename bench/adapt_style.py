@@ -1,28 +1,37 @@
 """Style from ratings alone: a user rates 20 answers, and new answers must be in the preferred form. Bar: 80 % of them.
 
-For each preference the model answers questions four times each, drawn at temperature 0.9, and the user, who is a script, gives a thumb up
-to one answer in the preferred form and a thumb down to one in another, where the model wrote both; until there are 20 thumbs. No answer
-is ever corrected. The learner makes a style lesson of them. Then come 40 other questions, answered greedily as they are served, before and
-after. A form that most of the base's answers have is shown all the same: there is little to learn then.
+The model answers 40 questions four times each, drawn at temperature 0.9. For each preference the user, who is a script, gives a thumb up
+to one answer in the preferred form and a thumb down to one in another, where the model wrote both; where that gives fewer than 20 thumbs,
+the rest are thumbs down for answers to other questions. No answer is ever corrected. The learner makes a style lesson of them, from thumbs
+alone: it knows none of the forms below. Then come 40 other questions, answered greedily as they are served, before and after. A form that
+most of the base's answers have is shown all the same: there is little to learn then.
 
   short     at most 25 words
+  shorter   the same is counted, but thumbs are relative: up for the shortest of four answers, down for the longest
   formal    no contraction, no exclamation mark
   no-lists  no line that begins as an item of a list
   plain     one paragraph
+  lists     a line that begins as an item of a list
+
+Settings were chosen on the questions and draws of `--split dev`, by one-off runs that end with `bits` and `sense` of the gate. `seen` are
+the questions of earlier code, after a look at which its rate was halved; those of `test` are new. (`lists` was looked at too, on draws of
+`dev`.)
 """
 
 import re
 import sys
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from adapt_home import FOLDER, OWNER, Log, Pupil, allow_other_code, bench_home, request_of, share, shown
 from harness import finish, show
 from ingle.adapt.admit import Feedback, take_feedback
 from ingle.core.message import Sampling
-from ingle.engine.language_model import LanguageModel
 from ingle.engine.writing import write
 from ingle.home.examples import list_examples
 from servers import say, start_bench
@@ -37,6 +46,8 @@ FORMS: dict[str, Callable[[str], bool]] = {
     "formal": lambda text: bool(text.strip()) and "!" not in text and not _CONTRACTION.search(text),
     "no-lists": lambda text: bool(text.strip()) and not _ITEM.search(text),
     "plain": lambda text: bool(text.strip()) and "\n" not in text.strip(),
+    "shorter": lambda text: 0 < len(text.split()) <= 25,
+    "lists": lambda text: bool(_ITEM.search(text)),
 }
 MAX_TOKENS, TRIES, BAR = 160, 4, 80.0
 RATED = (
@@ -52,6 +63,20 @@ RATED = (
     "Why is sleep important?", "How do I take better photographs?", "What is worth reading?",
 )  # fmt: skip
 ASKED = (
+    "How do I bake a simple cake?", "What should I see in Prague?", "How can I learn to sing?", "Why do frogs croak?",
+    "How do I plan a picnic?", "What is a good way to wake up early?", "How do I start a book club?", "What makes a good neighbour?",
+    "How do I care for a wooden table?", "Give me ideas for a long train journey.", "How do I prepare for a storm?",
+    "What is the point of sport?", "How does a mirror work?", "How do I choose a backpack?", "What can I cook with eggs?",
+    "Why do people keep pets?", "How do I write a short story?", "What should I pack for a weekend in the snow?",
+    "How do I get better at drawing maps?", "What are the benefits of swimming?", "How is paper made?", "How do I organise my photographs?",
+    "What is a good gift for a gardener?", "How can I worry less?", "Why do stars twinkle?", "How do I mend a torn shirt?",
+    "What makes a story exciting?", "How do I learn a new alphabet?", "What can I do against mosquitoes?", "How do I lead a meeting?",
+    "What is good about living in a village?", "How do I teach a child to read?", "How do I stay warm in a tent?",
+    "What helps against a headache?", "How do I choose a good book for a friend?", "What should I know about cheese?",
+    "How do I grow strawberries?", "Why is friendship important?", "How do I make a kite?", "What is worth learning at sixty?",
+)  # fmt: skip
+"""Asked once, by the code whose figures are told."""
+SEEN = (
     "How do I make a good soup?", "What should I see in Vienna?", "How can I learn to swim?", "Why do dogs bark?", "How do I plan a trip?",
     "What is a good way to study?", "How do I start a garden?", "What makes a good teacher?", "How do I care for leather shoes?",
     "Give me ideas for a birthday.", "How do I prepare for an exam?", "What is the point of music?", "How does a candle burn?",
@@ -63,37 +88,68 @@ ASKED = (
     "What helps against stress?", "How do I choose a good mattress?", "What should I know about coffee?", "How do I grow herbs?",
     "Why is water important?", "How do I make better videos?", "What is worth seeing in nature?",
 )  # fmt: skip
+"""The test questions of earlier code; settings were changed after a look at them."""
 
 
-def drawn(model: LanguageModel, questions: Sequence[str]) -> list[list[str]]:
-    """TRIES answers to each question."""
-    asked = [
-        replace(request_of(question, MAX_TOKENS), sampling=Sampling(temperature=0.9, seed=1000 * number + i))
-        for number, question in enumerate(questions)
-        for i in range(TRIES)
-    ]
-    texts = dict(write(model, asked))
-    return [[texts[number * TRIES + i] for i in range(TRIES)] for number in range(len(questions))]
+DEV = (
+    "How do I boil an egg?", "What should I see in Madrid?", "How can I learn to dance?", "Why do horses sleep standing up?",
+    "How do I plan a wedding?", "What is a good way to lose weight?", "How do I start a blog?", "What makes a good leader?",
+    "How do I care for a guitar?", "Give me ideas for a school project.", "What is the point of history?",
+    "How does a bicycle stay upright?", "How do I choose a laptop?", "What can I cook with potatoes?", "Why do people collect stamps?",
+    "How do I write a cover letter?", "What are the benefits of yoga?", "How is glass made?", "What is a good gift for a grandmother?",
+    "Why is the sea salty?", "How do I get rid of ants?", "What is a comet?", "How do I stop biting my nails?",
+    "What should I know about wine?",
+)  # fmt: skip
+SPLITS = {"test": (ASKED, 0), "seen": (SEEN, 0), "dev": (DEV, 500_000)}
+"""Questions that are asked afterwards, and where the seeds of the rated answers begin."""
 
 
-def rate(pupil: Pupil, form: str, ratings: int) -> tuple[int, int]:
-    """The user's thumbs. Returns how many were up and down."""
-    known = [one for one in list_examples(pupil.engine, OWNER) if one.kind == "rating"]
-    given = [(one.question, one.rating) for one in known]
-    likes, step = FORMS[form], 10
-    for start in range(0, len(RATED), step):
-        questions = RATED[start : start + step]
-        if len(given) >= ratings:
-            break
-        for question, texts in zip(questions, drawn(pupil.model, questions), strict=True):
-            good, bad = (next((text for text in texts if likes(text) is wanted), None) for wanted in (True, False))
-            if good is None or bad is None:
-                continue
-            for text, rating in ((good, 1), (bad, -1)):
-                if len(given) < ratings and (question, rating) not in given:
-                    thumb(pupil, question, text, rating)
-                    given.append((question, rating))
-    return sum(rating > 0 for _, rating in given), sum(rating < 0 for _, rating in given)
+def thumbs(form: str, draws: Sequence[tuple[str, Sequence[str]]], ratings: int) -> list[tuple[str, str, int]]:
+    """(question, answer, rating): what the user rates of the answers drawn."""
+    likes, given, pairs = FORMS[form], list[tuple[str, str, int]](), list[tuple[str, str, str]]()
+    for question, texts in draws:
+        if form == "shorter":
+            ordered = sorted((text for text in texts if text.strip()), key=lambda text: len(text.split()))
+            pairs.append((question, ordered[0], ordered[-1]))
+            continue
+        good, bad = (next((text for text in texts if likes(text) is wanted), None) for wanted in (True, False))
+        if good is not None and bad is not None:
+            pairs.append((question, good, bad))
+    for question, good, bad in pairs:
+        given += [(question, good, 1), (question, bad, -1)]
+    given, known = given[:ratings], {question for question, _, _ in given}
+    others = [(question, texts[0], -1) for question, texts in draws if question not in known and texts[0].strip() and not likes(texts[0])]
+    return given + others[: ratings - len(given)]
+
+
+@dataclass
+class Base:
+    """What the model writes before anything is learned, the same for every form: written down as it comes."""
+
+    pupil: Pupil
+    log: Log
+
+    def draws(self, split: str) -> list[tuple[str, list[str]]]:
+        """TRIES answers to each question that is rated."""
+        first = SPLITS[split][1]
+        for start in range(0, len(RATED), 10):
+            numbers = [number for number in range(start, start + 10) if self.log.get(f"draws {split}", RATED[number]) is None]
+            asked = [
+                replace(request_of(RATED[number], MAX_TOKENS), sampling=Sampling(temperature=0.9, seed=first + 1000 * number + i))
+                for number in numbers
+                for i in range(TRIES)
+            ]
+            texts = dict(write(self.pupil.model, asked))
+            for place, number in enumerate(numbers):
+                self.log.put(f"draws {split}", RATED[number], texts=[texts[place * TRIES + i] for i in range(TRIES)])
+        return [(question, self.log.rows[f"draws {split}", question]["texts"]) for question in RATED]
+
+    def answers(self, questions: Sequence[str]) -> list[str]:
+        """Greedy, to each."""
+        missing = [question for question in questions if self.log.get("answer", question) is None]
+        for question, text in zip(missing, greedy(self.pupil, missing), strict=True):
+            self.log.put("answer", question, text=text)
+        return [self.log.rows["answer", question]["text"] for question in questions]
 
 
 def thumb(pupil: Pupil, question: str, text: str, rating: int) -> None:
@@ -104,44 +160,55 @@ def thumb(pupil: Pupil, question: str, text: str, rating: int) -> None:
 
 
 def greedy(pupil: Pupil, questions: Sequence[str]) -> list[str]:
-    """As it is served."""
-    found = []
-    for question in questions:
-        choice = pupil.chooser.choose(OWNER, pupil.model, pupil.kept, request_of(question, MAX_TOKENS))
-        found += [text for _, text in write(choice.model, [choice.request])]
-    return found
+    """As they are served, side by side. A style acts on all of them alike."""
+    choices = [pupil.chooser.choose(OWNER, pupil.model, pupil.kept, request_of(question, MAX_TOKENS)) for question in questions]
+    if faults := [fault for choice in choices for fault in choice.faults]:
+        raise SystemExit(f"a style does not act: {faults[0]}")
+    texts = dict(write(choices[0].model, [choice.request for choice in choices])) if choices else {}
+    return [texts[number] for number in range(len(questions))]
 
 
-def measure(folder: Path, form: str, ratings: int, questions: Sequence[str], fresh: bool) -> dict[str, Any]:
+def measure(folder: Path, base: Base, form: str, ratings: int, split: str, limit: int, fresh: bool) -> dict[str, Any]:
     """One preference."""
-    name = f"style-{form}-{ratings}"
-    pupil, log = Pupil(bench_home(folder, name, fresh)), Log(folder / f"{name}-{len(questions)}.jsonl")
+    questions, name = SPLITS[split][0][:limit], f"style-{form}-{ratings}-{split}"
+    pupil, log = Pupil(bench_home(folder, name, fresh)), Log(folder / f"{name}-{limit}.jsonl")
     if fresh:
         log.rows.clear()
-    likes = FORMS[form]
-    if log.get("before", form) is None:
-        texts = greedy(pupil, questions)
-        log.put("before", form, good=[likes(text) for text in texts], texts=texts)
+    likes, before = FORMS[form], base.answers(questions)
     if log.get("after", form) is None:
-        up, down = rate(pupil, form, ratings)
-        say(f"{form}: {up} thumbs up, {down} down")
+        given = thumbs(form, base.draws(split), ratings)
+        known = {(one.question, one.rating) for one in list_examples(pupil.engine, OWNER)}
+        for question, text, rating in given:
+            if (question, rating) not in known:
+                thumb(pupil, question, text, rating)
+        up = sum(rating > 0 for _, _, rating in given)
+        say(f"{form}: {up} thumbs up, {len(given) - up} down")
+        began = time.process_time()
         outcomes = pupil.learn().outcomes
-        states = sorted({one.state for one in list_examples(pupil.engine, OWNER)})
+        cpu_s, states = time.process_time() - began, sorted({one.state for one in list_examples(pupil.engine, OWNER)})
         reasons = [reason for outcome in outcomes for reason in outcome.reasons]
         texts = greedy(pupil, questions)
-        seconds = [outcome.seconds for outcome in outcomes]
-        told = {"up": up, "down": down, "states": states, "reasons": reasons, "seconds": seconds}
-        log.put("after", form, good=[likes(text) for text in texts], texts=texts, **told)
-    before, after = (log.rows[what, form] for what in ("before", "after"))
+        told = {"up": up, "down": len(given) - up, "states": states, "reasons": reasons, "cpu_s": cpu_s}
+        log.put("after", form, texts=texts, seconds=[outcome.seconds for outcome in outcomes], **told)
+    after = log.rows["after", form]
     pupil.close()
-    figures = {what: share([(float(flag), 1.0) for flag in row["good"]]) for what, row in (("before", before), ("after", after))}
-    return {**figures, **{key: after[key] for key in ("up", "down", "states", "reasons", "seconds")}}
+    figures: dict[str, Any] = {}
+    for what, texts in (("before", before), ("after", after["texts"])):
+        figures[what] = share([(float(likes(text)), 1.0) for text in texts])
+        figures[f"words_{what}"] = float(np.median([len(text.split()) for text in texts]))
+    return {**figures, **{key: after[key] for key in ("up", "down", "states", "reasons", "seconds", "cpu_s")}}
 
 
 def main() -> None:
     parser = start_bench(__doc__, EXAMPLES)
     parser.add_argument("--form", action="append", choices=tuple(FORMS), help="several may be given; by default all")
     parser.add_argument("--ratings", type=int, default=20)
+    parser.add_argument(
+        "--split",
+        choices=tuple(SPLITS),
+        default="test",
+        help="dev: other questions and draws, to choose settings by; seen: those of earlier code",
+    )
     parser.add_argument("--limit", type=int, default=len(ASKED), help="questions that are asked afterwards")
     parser.add_argument("--home", type=Path, default=FOLDER)
     parser.add_argument("--fresh", action="store_true")
@@ -149,15 +216,20 @@ def main() -> None:
     options = parser.parse_args()
     if options.any_code:
         allow_other_code(options.home)
+    base = Base(Pupil(bench_home(options.home, "style-base", learns=False)), Log(options.home / "style-base.jsonl"))
     result: dict[str, Any] = {}
-    table: list[list[object]] = [["preferred form, percent (95 %)", "base", "after", "thumbs up, down", "learned in, s", ""]]
+    columns = ["preferred form, percent (95 %)", "base", "after", "thumbs up, down", "learned in, s", "of a core, s", "median words", ""]
+    table: list[list[object]] = [columns]
     for form in options.form or FORMS:
-        one = result[form] = measure(options.home, form, options.ratings, ASKED[: options.limit], options.fresh)
+        one = measure(options.home, base, form, options.ratings, options.split, options.limit, options.fresh)
+        result[form] = one
         seconds = ", ".join(f"{value:.0f}" for value in one["seconds"])
         said = "; ".join(one["reasons"])[:80] or ("" if one["after"]["percent"] >= BAR else "below the bar")
-        table.append([form, shown(one["before"]), shown(one["after"]), f"{one['up']}, {one['down']}", seconds, said])
-    show(f"style from {options.ratings} ratings; bar {BAR:.0f} %", table)
-    finish("adapt_style", {"ratings": options.ratings, "questions": options.limit, "bar": BAR, "forms": result})
+        words = f"{one['words_before']:.0f} → {one['words_after']:.0f}"
+        thumbed = f"{one['up']}, {one['down']}"
+        table.append([form, shown(one["before"]), shown(one["after"]), thumbed, seconds, f"{one['cpu_s']:.0f}", words, said])
+    show(f"style from {options.ratings} ratings, {options.split} questions; bar {BAR:.0f} %", table)
+    finish("adapt_style", {"ratings": options.ratings, "questions": options.limit, "bar": BAR, "split": options.split, "forms": result})
     sys.exit(0)
 
 

@@ -16,7 +16,7 @@ from ingle.train.losses import log_probabilities
 from ingle.train.optimisers import OptimiserSettings
 from tests.adapt.test_adapt_teaching import SETTINGS, home  # noqa: F401 - a fixture
 
-STYLES = StyleSettings(learning_rate=5e-3, epochs=4, batch_documents=4)
+STYLES = StyleSettings(learning_rate=5e-3, epochs=4, batch_documents=4, own_answers=1, own_tokens=8)
 LIKED, OTHER = "Yes.", "Hm, that depends on so much; who can say?"
 
 

@@ -13,7 +13,7 @@ from ingle.train.encode import Document
 from ingle.train.forward import final_states
 from ingle.train.packing import make_batch
 from ingle.train.shared import common_start, final_states_of, lower_states_of, make_row, sharing
-from ingle.train.writing import write_all, write_each
+from ingle.train.writing import Drawn, write_all, write_each
 from tests.engine.tiny import tiny_config, tokens
 from tests.train.tiny_train import HYBRID, corpus_of, tiny_module, trained_parts
 
@@ -87,3 +87,16 @@ def test_answers_written_together_are_those_written_alone(specs: tuple[LayerSpec
     end = alone[1][3]
     ended = write_all(module, prompts, 9, frozenset([end]))
     assert ended == [answer[: answer.index(end) + 1] if end in answer else answer for answer in alone]
+    drawn = [write(module, prompts, 9, frozenset(), Drawn(3, 9, 1.0, [5])) for write in (write_each, write_all)]
+    assert drawn[0] == drawn[1]
+    assert drawn[0] != alone
+    stopped = [write(module, prompts, 9, frozenset(), stop=lambda ids: len(ids) == 4) for write in (write_each, write_all)]
+    assert stopped == [[answer[:4] for answer in alone]] * 2
+
+
+def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
+    chances = torch.tensor([0.5, 0.2, 0.3, 0.0])
+    draw = Drawn(2000, 1, 2.0, [0])
+    tokens = draw((2.0 * chances.log()).expand(2000, -1), range(2000), 0)
+    assert torch.bincount(tokens, minlength=4) / 2000 == pytest.approx(chances.numpy(), abs=0.04)
+    assert tokens[:7].tolist() == draw((2.0 * chances.log()).expand(7, -1), range(7), 0).tolist()

@@ -107,6 +107,16 @@ class Pupil:
             for name, parameter in self._parameters.items():
                 parameter.data = before[name]
 
+    def shrink(self, factor: float) -> None:
+        """The addition times `factor`; only while it learns."""
+        assert self._trained is not None, "asked while it learns"
+        for name, value in self._trained.values().items():
+            if name.endswith("lora_B.weight"):
+                value.mul_(factor)
+        for group in self._trained.groups:
+            if group.computed is not group.master:
+                group.computed.copy_(group.master)
+
     @cached_property
     def first(self) -> int:
         """The first layer that learns."""

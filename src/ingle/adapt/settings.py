@@ -75,7 +75,7 @@ class LessonSettings:
 class StyleSettings:
     """How ratings become a style: another low-rank addition of the same shape as a lesson's."""
 
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     """The same at every step."""
     epochs: int = 5
     """How often every rated answer is read."""
@@ -87,6 +87,28 @@ class StyleSettings:
     """By which the words of liked answers count beside the sides that all of them are moved to."""
     answer_tokens: int = 80
     """Of an answer, the first so many are read."""
+    rounds: int = 1
+    """How often the model writes answers of its own to learn from; 0 = it learns from the rated ones alone."""
+    own_answers: int = 2
+    """Most answers of its own to each question, in each round: it tries again where one had not what was liked."""
+    own_tokens: int = 80
+    """Most tokens of each."""
+    temperature: float = 0.6
+    """At which they are drawn."""
+    own_epochs: int = 2
+    """How often each is read, in its round and in later ones."""
+    end_weight: float = 3.0
+    """By which the end of an answer counts beside its other tokens."""
+    slip_weight: float = 1.0
+    """By which the places count where its own answers left what was liked."""
+    prose_tokens: int = 56
+    """Of ordinary text that it writes itself, to be held by: most of each."""
+    prose_weight: float = 2.0
+    """By which the drift on that counts."""
+    prose_documents: int = 4
+    """Of those texts, so many a step."""
+    most_drift: float = 2.5
+    """Most percent by which the texts held back may cost more in the end; what moved further is drawn back."""
     max_tokens: int = 2048
     """Most tokens of a question with its answer and what was said before."""
     seed: int = 0

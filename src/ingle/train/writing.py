@@ -1,10 +1,10 @@
-"""Answers by the module itself, always the likeliest token, several prompts at a time: for what is learnt from a model's own words.
+"""Answers by the module itself, several prompts at a time: for what is learnt from a model's own words. Greedy, or drawn (`Drawn`).
 
 What serves people is the engine; here a module that is being trained answers a few short questions, in one row that grows by a token a
 document and step. `write_each` is the twin: one after the other, through the module's own cache.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -17,12 +17,46 @@ from ingle.model.pieces import turn
 from ingle.train.encode import Document
 from ingle.train.shared import edges, make_row, sees, sharing
 
+Choice = Callable[[Tensor, Sequence[int], int], Tensor]
+"""(logits [n, V], whose each is, which token of the answer comes next) → that token of each, int [n]."""
+
+
+Stop = Callable[[Sequence[int]], bool]
+"""Whether an answer that is written so far is to go no further."""
+
+
+def never(_answer: Sequence[int]) -> bool:
+    """It goes on to its end."""
+    return False
+
+
+def likeliest(logits: Tensor, _numbers: Sequence[int], _step: int) -> Tensor:
+    """Greedy."""
+    return logits.argmax(-1)
+
+
+class Drawn:
+    """Each answer drawn by numbers of its own, so it is the same whatever is written beside it."""
+
+    def __init__(self, count: int, most_tokens: int, temperature: float, seed: Sequence[int]) -> None:
+        """`count`: answers; `seed`: the same one draws the same."""
+        self._temperature = temperature
+        self._numbers = torch.from_numpy(np.random.default_rng(list(seed)).random((count, most_tokens)))
+
+    def __call__(self, logits: Tensor, numbers: Sequence[int], step: int) -> Tensor:
+        """See `Choice`."""
+        below = (logits.double() / self._temperature).softmax(-1).cumsum(-1)
+        return torch.searchsorted(below, self._numbers[list(numbers), step, None] * below[:, -1:], right=True).squeeze(-1)
+
 
 @torch.no_grad()
-def write_all(module: CausalLM, prompts: Sequence[Sequence[int]], most_tokens: int, ends: frozenset[int]) -> list[list[int]]:
+def write_all(
+    module: CausalLM, prompts: Sequence[Sequence[int]], most_tokens: int, ends: frozenset[int],
+    choose: Choice = likeliest, stop: Stop = never,
+) -> list[list[int]]:  # fmt: skip
     """The answers, each with the token that ends it, if it came within `most_tokens`."""
     if any(spec.memory != "none" for spec in module.config.layers):
-        return write_each(module, prompts, most_tokens, ends)
+        return write_each(module, prompts, most_tokens, ends, choose, stop)
     documents = [Document(np.array(ids, np.int32), np.zeros(len(ids), np.bool_)) for ids in prompts]
     row = make_row(documents, sharing(module, documents))
     attend = _Growing(row.owners, row.positions)
@@ -30,11 +64,12 @@ def write_all(module: CausalLM, prompts: Sequence[Sequence[int]], most_tokens: i
     last = torch.tensor(row.bounds[1:]) - 1
     x, open_, positions = x[last], torch.arange(len(prompts)), row.positions[last]
     answers: list[list[int]] = [[] for _ in prompts]
-    for _ in range(most_tokens):
-        tokens = module.logits(module.model.norm(x)).argmax(-1)
+    for step in range(most_tokens):
+        tokens = choose(module.logits(module.model.norm(x)), open_.tolist(), step)
         for number, token in zip(open_.tolist(), tokens.tolist(), strict=True):
             answers[number].append(token)
-        going = torch.tensor([token not in ends for token in tokens.tolist()])
+        pairs = zip(open_.tolist(), tokens.tolist(), strict=True)
+        going = torch.tensor([token not in ends and not stop(answers[number]) for number, token in pairs])
         open_, tokens, positions = open_[going], tokens[going], positions[going] + 1
         if not len(open_):
             break
@@ -44,13 +79,16 @@ def write_all(module: CausalLM, prompts: Sequence[Sequence[int]], most_tokens: i
 
 
 @torch.no_grad()
-def write_each(module: CausalLM, prompts: Sequence[Sequence[int]], most_tokens: int, ends: frozenset[int]) -> list[list[int]]:
+def write_each(
+    module: CausalLM, prompts: Sequence[Sequence[int]], most_tokens: int, ends: frozenset[int],
+    choose: Choice = likeliest, stop: Stop = never,
+) -> list[list[int]]:  # fmt: skip
     """The same, one after the other."""
     answers = []
-    for prompt in prompts:
+    for number, prompt in enumerate(prompts):
         cache, ids, answer = Cache(), list(prompt), list[int]()
-        while len(answer) < most_tokens and not (answer and answer[-1] in ends):
-            token = int(module(torch.tensor([ids]), cache)[0, -1].argmax())
+        while len(answer) < most_tokens and not (answer and (answer[-1] in ends or stop(answer))):
+            token = int(choose(module(torch.tensor([ids]), cache)[0, -1:], [number], len(answer)))
             answer.append(token)
             ids = [token]
         answers.append(answer)
