@@ -16,9 +16,10 @@ from dataclasses import replace
 
 from harness import finish, show
 from ingle.compress.calibration import CalibrationSettings, read_texts
-from ingle.compress.prune_settings import PruneSettings, RecoverySettings
+from ingle.compress.prune_settings import PruneSettings
 from ingle.compress.pruner import names
 from ingle.compress.recipes import Step
+from ingle.compress.recovery_settings import RecoverySettings
 from ingle.compress.scratch import let_packs_go, scratch_of
 from ingle.compress.served import MeasureSettings, loss_of, pace, quality
 from ingle.core.config import to_table

@@ -21,5 +21,6 @@ def told(structure: str, share: float, method: str = "", recovery: Mapping[str, 
     """Settings for seconds."""
     table: dict[str, Any] = {"structure": structure, "share": share, "method": method}
     table["calibration"] = {"documents": 4, "tokens": 96, "batch": 2}
-    table["recovery"] = {"rank": 4, "tokens": 96, "batch_tokens": 192, "held_out": 4, "learning_rate": 3e-3, **(recovery or {})}
+    table["rank"] = 4
+    table["recovery"] = {"tokens": 96, "batch_tokens": 192, "held_out": 4, "learning_rate": 3e-3, **(recovery or {})}
     return from_table(PruneSettings, table)

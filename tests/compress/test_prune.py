@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ingle.compress import cutting
+from ingle.compress import cutting, recovery
 from ingle.compress import prune as verb
 from ingle.compress.calibration import make_rows
 from ingle.compress.cutting import Cutting, cut, influence
@@ -63,7 +63,7 @@ def test_a_model_with_fewer_parts(some_home: Home, structure: str, share: float,
     again = prune(some_home, get_kept(some_home, "tiny"), "small", settings, admitting(some_home), sink=facts.append)
     assert (again.delta.digest, len(facts)) == (made.delta.digest, 1)
     with pytest.raises(ConfigError, match="taken"):
-        prune(some_home, get_kept(some_home, "tiny"), "small", told(structure, share, "", {"rank": 5}), admitting(some_home))
+        prune(some_home, get_kept(some_home, "tiny"), "small", told(structure, share, "", {"tokens": 80}), admitting(some_home))
 
 
 @pytest.mark.parametrize("structure", ["none", "2:4"])
@@ -132,13 +132,13 @@ def test_recovery_brings_it_nearer_to_the_whole_and_keeps_the_holes(some_home: H
 
 def test_minutes_become_steps_that_stay(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     counted: list[Length] = []
-    settle = verb.settle
+    settle = recovery.settle
 
     def few(*given: object) -> Length:
         counted.append(settle(*given))  # type: ignore[arg-type]
         return replace(counted[-1], steps=min(counted[-1].steps, 3))
 
-    monkeypatch.setattr(verb, "settle", few)
+    monkeypatch.setattr(recovery, "settle", few)
 
     def refuse(*_: object) -> None:
         raise Refused("tiny+x", "was refused by the gate")
@@ -154,8 +154,8 @@ def test_minutes_become_steps_that_stay(some_home: Home, monkeypatch: pytest.Mon
 
 
 def test_stopped_anywhere_it_ends_the_same(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    recovery = {"steps": 4}
-    whole = prune(some_home, get_kept(some_home, "tiny"), "whole", told("channels", 1 / 3, "", recovery), admitting(some_home)).delta
+    steps = {"steps": 4}
+    whole = prune(some_home, get_kept(some_home, "tiny"), "whole", told("channels", 1 / 3, "", steps), admitting(some_home)).delta
     stop = "after 1 of 2 layers"
 
     def check(_job: object, where: str) -> None:
@@ -168,9 +168,9 @@ def test_stopped_anywhere_it_ends_the_same(some_home: Home, monkeypatch: pytest.
         return train(*given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(verb.Job, "check", check)
-    monkeypatch.setattr(verb, "train", interrupted)
+    monkeypatch.setattr(recovery, "train", interrupted)
     for stop in ("after 1 of 2 layers", "before the recovery", "training", "nothing"):
-        settings = told("channels", 1 / 3, "", recovery)
+        settings = told("channels", 1 / 3, "", steps)
         if stop == "nothing":
             cut_ = prune(some_home, get_kept(some_home, "tiny"), "cut", settings, admitting(some_home)).delta
             assert dict(cut_.tensors) == dict(whole.tensors)

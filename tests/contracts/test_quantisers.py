@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ingle.compress.calibration import STAGES, Inputs, Stream
-from ingle.compress.forms import FORMS, Form
+from ingle.compress.forms import FORMS, Form, read_blocks
 from ingle.compress.layerwise import quantise_layers
 from ingle.compress.quantiser import find_quantiser, names, title
 from ingle.compress.solving import error_of
@@ -43,6 +43,8 @@ def test_what_is_made_is_blocks_near_the_weights(method: str, form: Form) -> Non
     blocks = made.blocks()
     assert (blocks.shape, blocks.dtype.name) == ((48, 3 * form.block_bytes), "uint8")
     assert torch.equal(torch.from_numpy(decode(form.kind, blocks)), made.values)
+    back = read_blocks(form, blocks)
+    assert torch.equal(back.codes, made.codes) and torch.equal(back.values, made.values)
     again = quantiser.quantise(weight, inputs if quantiser.calibrated else None, form)
     assert torch.equal(again.values, made.values)
     share = error_of(weight, made.values, inputs.hessian) / error_of(weight, 0 * weight, inputs.hessian)

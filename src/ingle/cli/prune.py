@@ -38,7 +38,7 @@ def command(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of the texts that are looked at and learnt from.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="Settings in a TOML file.")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. recovery.rank=64.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. rank=64.")] = None,
     force: Force = False,
     policy: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ingle.train.watch import Made
 
 EXAMPLES = """
-ingle quantise mymodel --bits 4 --name q4
+ingle quantise mymodel --bits 4 --recover 30 --name q4
 ingle quantise mymodel --bits 5.5 --method gptq --name mixed
 ingle quantise mymodel --bits 8 --method round --name q8 --json
 """
@@ -24,8 +24,11 @@ def command(
     name: Annotated[str, typer.Option(help="What to call the delta: MODEL+NAME is the quantised model.")] = "quantised",
     bits: Annotated[float | None, typer.Option(help="4, 8, or between: then the most sensitive linears get 8.")] = None,
     method: Annotated[str | None, typer.Option(help="round, mse, awq, gptq or descent.")] = None,
+    recover: Annotated[
+        float | None, typer.Option(metavar="MINUTES", help="Train scales and minima to follow the model as it was; by default not at all.")
+    ] = None,
     documents: Annotated[int | None, typer.Option(help="How many rows of 1,024 tokens the model is shown.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the order of the texts.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the texts that are looked at and learnt from.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="Settings in a TOML file.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting.")] = None,
     force: Force = False,
@@ -52,13 +55,16 @@ def command(
     from ingle.compress.quantising import quantise
     from ingle.compress.settings import QuantiseSettings
 
-    given: dict[str, Any] = {"bits": bits, "method": method, "calibration.documents": documents, "calibration.seed": seed}
+    given: dict[str, Any] = {
+        "bits": bits, "method": method, "calibration.documents": documents, "recovery.minutes": recover,
+        **dict.fromkeys(("calibration.seed", "recovery.seed"), seed),
+    }  # fmt: skip
     settings = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None] + list(overrides or ())
     told = load_config(QuantiseSettings, config, settings)
     said = shlex.join(["ingle", "quantise", kept.name, "--name", name, *(f"--set={one}" for one in settings)])
     with watching() as watch:
         admit = way_in(home, kept, "quantise", rules, force, watch)
-        made = quantise(home, kept, name, told, admit, run_watch(watch), said, lambda event: record(home, event))
+        made = quantise(home, kept, name, told, admit, run_watch(watch, "recovering"), said, lambda event: record(home, event))
     _show(made, as_json)
 
 
@@ -76,6 +82,8 @@ def _show(made: "Made", as_json: bool) -> None:
         rows.append(("in 8 bits", f"{len(report['forms']['int8'])}", "the most sensitive"))
     worst, error = max(report["output_errors"].items(), key=lambda item: item[1])
     rows.append(("error of the outputs", f"{error:.2e}", f"of their square, in {worst}, the worst kind"))
+    if told := report.get("recovery"):
+        rows.append(("KL from the model as it was", f"{told['held_out']:.4f}", f"{told['first_held_out']:.4f} before the recovery"))
     if energy := reported(report):
         rows.append(("energy", amount(energy.joules), str(energy)))
     print_table(("figure", "value", ""), rows)

@@ -91,6 +91,18 @@ class Quantised:
         return np.concatenate([*planes, packed], axis=2).reshape(len(codes), -1)
 
 
+def read_blocks(form: Form, blocks: npt.NDArray[np.uint8]) -> Quantised:
+    """What `Quantised.blocks` wrote: [N, K/32 · block_bytes]."""
+    parts = blocks.reshape(len(blocks), -1, form.block_bytes)
+    halves = 2 if form.has_minimum else 1
+    planes = torch.from_numpy(np.ascontiguousarray(parts[..., : 2 * halves]).view(np.float16).astype(np.float32))
+    raw = parts[..., 2 * halves :]
+    codes = np.concatenate([raw & 15, raw >> 4], 2) if form.bits == 4 else np.ascontiguousarray(raw).view(np.int8)
+    minimum = planes[..., 1] if form.has_minimum else torch.zeros_like(planes[..., 0])
+    grid = Grid(form, planes[..., 0].contiguous(), minimum.contiguous())
+    return Quantised(grid, torch.from_numpy(codes.astype(np.float32)).flatten(1))
+
+
 def find_form(name: str) -> Form:
     """The form of that name. Raises ConfigError."""
     if name not in FORMS:

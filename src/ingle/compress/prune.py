@@ -20,9 +20,10 @@ import torch
 from ingle import __version__
 from ingle.compress.calibration import make_rows, read_texts
 from ingle.compress.cutting import Cutting, cut
+from ingle.compress.low_rank import additions, attach
 from ingle.compress.prune_settings import PruneSettings, parts_that_stay
 from ingle.compress.pruner import looks
-from ingle.compress.recovery import LENGTH, Whole, additions, attach, make_data, settle, train_settings
+from ingle.compress.recovery import Recovery
 from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
 from ingle.core.delta import Delta
@@ -40,12 +41,9 @@ from ingle.home.place import Home
 from ingle.measure.gather import Interrupted
 from ingle.measure.items import Text
 from ingle.model.checkpoint import Checkpoint, expected_shapes
-from ingle.model.module import load_module
+from ingle.model.module import CausalLM, load_module
 from ingle.model.tokenizer import Tokenizer
-from ingle.train.loop import train
-from ingle.train.objectives import Distillation
 from ingle.train.precision import keep_few_programs
-from ingle.train.settings import Watch
 from ingle.train.trouble import Stop, stop_signals
 from ingle.train.watch import Made, RunWatch
 
@@ -155,27 +153,16 @@ def parameters_of(checkpoint: Checkpoint, masks: Mapping[str, Array] | None = No
 
 
 def _recovered(
-    job: Job, checkpoint: Checkpoint, whole: Any, change: Change, tokenizer: Tokenizer, texts: Sequence[Text]
+    job: Job, checkpoint: Checkpoint, whole: CausalLM, change: Change, tokenizer: Tokenizer, texts: Sequence[Text]
 ) -> tuple[dict[str, Array], dict[str, Any]]:
     """The tensors of what was learnt, and the training's report."""
     job.check("before the recovery")
-    settings, folder = job.settings.recovery, job.folder / "recovery"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    job.watch.pieces("preparing the recovery", 0, 1)
+    settings = job.settings
     small = load_module(merged(checkpoint, [change]))
     masks = masking.masks_of(linear_shapes(checkpoint.config), change.tensors) if change.kind == masking.KIND else {}
-    parameters = attach(small, masks, settings)
-    few = make_data(tokenizer, texts, settings, 1, checkpoint.config.context_length)
-    length = settle(settings, small, whole, parameters, few, folder / LENGTH)
-    data = make_data(tokenizer, texts, settings, length.steps, checkpoint.config.context_length)
-    objective = Distillation(Whole(whole), job.kept.digest)
-    watch = Watch(job.watch.train, job.watch.say)
-    done = train(small, parameters, data, train_settings(settings, length, data), folder / "run", watch, objective)
-    if done.stopped == "interrupted":
-        raise Interrupted("prune", "was interrupted", f"recovery, step {done.steps}", "The same command goes on from there.")
-    before, after = done.first_held_out, done.held_out
-    if before is not None and after is not None and after >= before:
-        job.watch.say(f"the recovery taught nothing: {before:.4f} before, {after:.4f} after, on what is held out")
+    parameters = attach(small, masks, settings.rank, settings.recovery.seed)
+    folder = job.folder / "recovery"
+    done = Recovery(settings.recovery, whole, job.kept.digest, tokenizer, texts, folder, job.watch).run(small, parameters)
     return additions(parameters), asdict(done)
 
 

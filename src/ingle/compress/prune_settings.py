@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from ingle.compress.calibration import CalibrationSettings
 from ingle.compress.pruner import BEST, Structure, find_pruner
+from ingle.compress.recovery_settings import RecoverySettings
 from ingle.core.errors import ConfigError
 from ingle.core.spec import ModelConfig
 
@@ -11,42 +12,6 @@ _NEAR = 0.02
 """Of a part: a share may be written with so many digits."""
 _LANES = 32
 """Channels that the kernels multiply together: any other number costs as much as the next multiple."""
-
-
-@dataclass(frozen=True, slots=True)
-class RecoverySettings:
-    """How the smaller model learns to follow the whole one: low-rank additions, KL divergence from its predictions."""
-
-    minutes: float = 0.0
-    """Of training; 0 = none. From them follows, by the speed at the beginning, the number of steps."""
-    steps: int | None = None
-    """Steps, instead of minutes."""
-    rank: int = 32
-    """Of the additions."""
-    learning_rate: float = 1e-3
-    """At its peak."""
-    tokens: int = 512
-    """Of each document."""
-    batch_tokens: int = 2048
-    """Most tokens of a step."""
-    held_out: int = 16
-    """Documents that are never learnt from."""
-    seed: int = 0
-    """Draws texts and initial values."""
-
-    def __post_init__(self) -> None:
-        for name in ("rank", "tokens", "batch_tokens", "held_out"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"recovery.{name}", "must be at least 1", getattr(self, name))
-        if self.minutes < 0 or (self.steps is not None and self.steps < 1):
-            raise ConfigError("recovery.minutes, .steps", "must not be below 0 and 1", (self.minutes, self.steps))
-        if self.batch_tokens < self.tokens:
-            raise ConfigError("recovery.batch_tokens", f"must have room for a document of {self.tokens} tokens", self.batch_tokens)
-
-    @property
-    def wanted(self) -> bool:
-        """Whether there is to be any."""
-        return self.steps is not None or self.minutes > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +28,16 @@ class PruneSettings:
     """The texts that are looked at."""
     recovery: RecoverySettings = field(default_factory=RecoverySettings)
     """What is done about the loss."""
+    rank: int = 32
+    """Of the low-rank additions by which it recovers."""
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
             raise ConfigError("share", "must be above 0 and below 1", self.share, "For example 1/4.")
         if self.structure == "2:4" and self.share != 0.5:
             raise ConfigError("share", "must be 0.5 for 2:4: two of every four weights go", self.share, "The nearest is 0.5.")
+        if self.rank < 1:
+            raise ConfigError("rank", "must be at least 1", self.rank)
         find_pruner(self.pruner, self.structure)
 
     @property

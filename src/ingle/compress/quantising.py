@@ -4,6 +4,7 @@ Stopped at any moment, the same call goes on where it was.
 
 HOME/tuning/KEY/sensitivity.json          what each linear costs, once that is known
 HOME/tuning/KEY/layer-I.safetensors       each layer that is done
+HOME/tuning/KEY/recovery/                 the training of their scales and minima
 """
 
 import json
@@ -11,18 +12,21 @@ import math
 import platform
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from ingle import __version__
 from ingle.compress.calibration import make_rows, read_texts
 from ingle.compress.forms import FORMS, Form, fits
+from ingle.compress.grids import attach_grids, settled_blocks
 from ingle.compress.layerwise import quantise_layers
 from ingle.compress.quantiser import find_quantiser
+from ingle.compress.recovery import Recovery
 from ingle.compress.sensitivity import choose_forms, sensitivities
 from ingle.compress.settings import QuantiseSettings
 from ingle.core.candidate import Admit, Candidate
@@ -35,6 +39,7 @@ from ingle.core.event import Event, Sink
 from ingle.core.files import write_atomic
 from ingle.energy.meter import Span, open_meter
 from ingle.engine.adapter import linear_shapes
+from ingle.engine.changes import Change, merged
 from ingle.engine.opening import checkpoint_tokenizer, open_weights
 from ingle.engine.quantised import KIND
 from ingle.home.deltas import delta_report, list_deltas, refuse_taken_delta
@@ -44,9 +49,11 @@ from ingle.home.place import Home
 from ingle.measure.gather import Interrupted
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.module import CausalLM, load_module
+from ingle.train.precision import keep_few_programs
 from ingle.train.trouble import Stop, stop_signals
 from ingle.train.watch import Made, RunWatch
 
+Array = npt.NDArray[Any]
 VERSION = 1
 """Changes when the same settings make something else than before."""
 SENSITIVITY = "sensitivity.json"
@@ -159,10 +166,11 @@ def _make(job: _Job, checkpoint: Checkpoint) -> Candidate:
     settings, plan = job.settings, plan_of(job.kept.name, checkpoint, job.settings.bits)
     quantiser = find_quantiser(settings.method)
     mixed = plan.few.bits < settings.bits < plan.many.bits
+    tokenizer = checkpoint_tokenizer(checkpoint, job.home.base_folder(job.kept.base))
+    texts = read_texts(job.home, job.watch.bytes) if mixed or quantiser.calibrated or settings.recovery.wanted else []
     rows = None
     if mixed or quantiser.calibrated:
-        tokenizer = checkpoint_tokenizer(checkpoint, job.home.base_folder(job.kept.base))
-        rows = make_rows(tokenizer, read_texts(job.home, job.watch.bytes), settings.calibration, checkpoint.config.context_length)
+        rows = make_rows(tokenizer, texts, settings.calibration, checkpoint.config.context_length)
     job.tell("loading weights")(0, 1)
     module = load_module(checkpoint)
     forms: Mapping[str, Form] = dict.fromkeys(plan.sizes, plan.few)
@@ -182,7 +190,21 @@ def _make(job: _Job, checkpoint: Checkpoint) -> Candidate:
         settings.calibration.batch,
     )
     report = _report(job, plan, forms, costs, done.errors) | {"calibration_tokens": 0 if rows is None else rows.numel()}
-    return Candidate(job.name, KIND, job.kept.digest, done.tensors, job.origin, report | {"energy": job.span.end().table()})
+    tensors = done.tensors
+    if settings.recovery.wanted:
+        recovery = Recovery(settings.recovery, module, job.kept.digest, tokenizer, texts, job.folder / "recovery", job.watch)
+        tensors, report["recovery"] = _recovered(recovery, checkpoint, done.tensors, forms)
+    return Candidate(job.name, KIND, job.kept.digest, tensors, job.origin, report | {"energy": job.span.end().table()})
+
+
+def _recovered(
+    recovery: Recovery, checkpoint: Checkpoint, tensors: Mapping[str, Array], forms: Mapping[str, Form]
+) -> tuple[dict[str, Array], dict[str, Any]]:
+    """The tensors with other scales and minima, and the training's report."""
+    keep_few_programs()
+    small = load_module(merged(checkpoint, [Change("", KIND, tensors)]))
+    told = recovery.run(small, attach_grids(small, tensors, forms))
+    return {**tensors, **settled_blocks(small, forms)}, asdict(told)
 
 
 def _costs(job: _Job, module: CausalLM, rows: Tensor, forms: Mapping[str, Form]) -> dict[str, float]:

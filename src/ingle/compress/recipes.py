@@ -11,8 +11,9 @@ from typing import Any
 from ingle.compress import pruner, quantiser
 from ingle.compress.calibration import CalibrationSettings
 from ingle.compress.prune import prune
-from ingle.compress.prune_settings import PruneSettings, RecoverySettings
+from ingle.compress.prune_settings import PruneSettings
 from ingle.compress.quantising import quantise
+from ingle.compress.recovery_settings import RecoverySettings
 from ingle.compress.settings import QuantiseSettings
 from ingle.core.candidate import Admit
 from ingle.core.spec import ModelConfig

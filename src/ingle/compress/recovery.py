@@ -1,5 +1,9 @@
-"""A smaller model learns to follow the whole one: low-rank additions to its linears (LoRA, arXiv 2106.09685), KL divergence from the whole
-one's predictions, on the training parts of the suites of texts. Where weights were cut out, the addition has the same holes.
+"""A changed model learns to follow the one that it was: KL divergence from its predictions, on the training parts of the suites of texts.
+
+What is trained is up to who changed it: low-rank additions where parts were cut out (low_rank.py), scales and minima of blocks (grids.py).
+
+FOLDER/length.json    how many steps, and in which numbers
+FOLDER/run/           the training, as `train` writes it
 """
 
 import json
@@ -7,59 +11,37 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ingle.compress.calibration import CalibrationSettings, make_rows
-from ingle.compress.cutting import LINEARS
-from ingle.compress.prune_settings import RecoverySettings
+from ingle.compress.recovery_settings import RecoverySettings
 from ingle.core.config import from_table
 from ingle.core.errors import ConfigError
 from ingle.core.files import write_atomic
+from ingle.measure.gather import Interrupted
 from ingle.measure.items import Text
 from ingle.model.module import CausalLM
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.corpus import Corpus, corpus_of
 from ingle.train.encode import Document
 from ingle.train.forward import final_states
+from ingle.train.loop import train
 from ingle.train.losses import Teacher
 from ingle.train.objectives import Distillation
 from ingle.train.optimisers import OptimiserSettings
 from ingle.train.packing import Batch, Data, make_batch
 from ingle.train.precision import DTYPES, choose
 from ingle.train.schedules import Schedule
-from ingle.train.settings import TrainSettings
+from ingle.train.settings import TrainReport, TrainSettings, Watch
+from ingle.train.watch import RunWatch
 
-Array = npt.NDArray[Any]
 LENGTH = "length.json"
 _TRIES = 3
 """Steps by whose time the number of all is reckoned, after one to warm up."""
-
-
-class Repaired(nn.Module):
-    """y = ((W + B A) ⊙ mask) x + b. Shapes: x [..., K], W and mask [N, K], A [r, K], B [N, r]."""
-
-    def __init__(self, linear: nn.Linear, mask: Tensor | None, rank: int, generator: torch.Generator) -> None:
-        super().__init__()
-        self.weight, self.bias, self.mask = linear.weight, linear.bias, mask
-        self.lora_A = nn.Linear(linear.in_features, rank, bias=False)
-        self.lora_B = nn.Linear(rank, linear.out_features, bias=False)
-        with torch.no_grad():
-            drawn = torch.rand(self.lora_A.weight.shape, generator=generator) * 2 - 1
-            self.lora_A.weight.copy_(drawn * linear.in_features**-0.5)
-            self.lora_B.weight.zero_()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., K] → [..., N]."""
-        if self.mask is None:
-            added = nn.functional.linear(nn.functional.linear(x, self.lora_A.weight), self.lora_B.weight)
-            return nn.functional.linear(x, self.weight, self.bias) + added
-        whole = (self.weight + self.lora_B.weight @ self.lora_A.weight) * self.mask.to(x.dtype)
-        return nn.functional.linear(x, whole, self.bias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,22 +65,39 @@ class Length:
     precision: Literal["bf16", "fp32"]
 
 
-def attach(module: CausalLM, masks: Mapping[str, Array], settings: RecoverySettings) -> dict[str, nn.Parameter]:
-    """Puts a `Repaired` in the place of every linear; `masks`: bool [N, K] by linear. Returns what is to be trained, by name."""
-    generator, found = torch.Generator().manual_seed(settings.seed), dict[str, nn.Parameter]()
-    layers: Any = module.model.layers
-    for i, layer in enumerate(layers):
-        for part in LINEARS:
-            name, linear = f"model.layers.{i}.{part}", layer.get_submodule(part)
-            most = min(linear.in_features, linear.out_features)
-            if settings.rank > most:
-                raise ConfigError("recovery.rank", f"must be at most {most}, the smaller side of {name}", settings.rank)
-            mask = masks.get(name)
-            new = Repaired(linear, None if mask is None else torch.from_numpy(mask), settings.rank, generator)
-            owner, _, last = part.rpartition(".")
-            setattr(layer.get_submodule(owner), last, new)
-            found |= {f"{name}.{side}.weight": getattr(new, side).weight for side in ("lora_A", "lora_B")}
-    return found
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """Who is followed, by what, and where it lies as long as it is not finished."""
+
+    settings: RecoverySettings
+    whole: CausalLM
+    digest: str
+    """Of the whole model."""
+    tokenizer: Tokenizer
+    texts: Sequence[Text]
+    folder: Path
+    watch: RunWatch
+
+    def run(self, module: CausalLM, parameters: Mapping[str, nn.Parameter]) -> TrainReport:
+        """Trains these parameters of the changed model, in place; on from where it was stopped. Casts both models.
+
+        Raises ConfigError for too little text, TrainError, and Interrupted after Ctrl-C or SIGTERM.
+        """
+        self.watch.pieces("preparing the recovery", 0, 1)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        length = settle(self.settings, module, self.whole, parameters, self._data(1), self.folder / LENGTH)
+        data, objective = self._data(length.steps), Distillation(Whole(self.whole), self.digest)
+        watch = Watch(self.watch.train, self.watch.say)
+        done = train(module, parameters, data, train_settings(self.settings, length, data), self.folder / "run", watch, objective)
+        if done.stopped == "interrupted":
+            raise Interrupted("recovery", "was interrupted", f"step {done.steps}", "The same command goes on from there.")
+        before, after = done.first_held_out, done.held_out
+        if before is not None and after is not None and after >= before:
+            self.watch.say(f"the recovery taught nothing: {before:.4f} before, {after:.4f} after, on what is held out")
+        return done
+
+    def _data(self, steps: int) -> Data:
+        return make_data(self.tokenizer, self.texts, self.settings, steps, self.whole.config.context_length)
 
 
 def make_data(tokenizer: Tokenizer, texts: Sequence[Text], settings: RecoverySettings, steps: int, context: int) -> Data:
@@ -171,8 +170,3 @@ def _seconds_of_a_step(
 def _each(settings: RecoverySettings) -> int:
     """Documents of a step."""
     return max(1, settings.batch_tokens // settings.tokens)
-
-
-def additions(parameters: Mapping[str, nn.Parameter]) -> dict[str, Array]:
-    """The delta's tensors, float32."""
-    return {name: parameter.detach().float().cpu().numpy().copy() for name, parameter in parameters.items()}

@@ -16,8 +16,8 @@ from typing import Any
 
 from ingle.compress.calibration import CalibrationSettings, read_texts
 from ingle.compress.front import GOALS, Goal, Point, best
-from ingle.compress.prune_settings import RecoverySettings
 from ingle.compress.recipes import Grid, Recipe, Step, recipes
+from ingle.compress.recovery_settings import RecoverySettings
 from ingle.compress.scratch import Scratch, let_packs_go, scratch_of
 from ingle.compress.served import Loss, MeasureSettings, loss_of, pace, quality
 from ingle.core.candidate import Admit, Candidate

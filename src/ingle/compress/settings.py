@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from ingle.compress.calibration import CalibrationSettings
 from ingle.compress.quantiser import find_quantiser
+from ingle.compress.recovery_settings import RecoverySettings
 from ingle.core.errors import ConfigError
 
 
@@ -20,6 +21,8 @@ class QuantiseSettings:
     """What the model is shown, where the method wants to see it, or bits are between 4 and 8."""
     sensitivity_documents: int = 16
     """Rows by which sensitivity is measured: forward and back."""
+    recovery: RecoverySettings = field(default_factory=lambda: RecoverySettings(learning_rate=3e-4))
+    """Training of scales and minima when all layers are done."""
 
     def __post_init__(self) -> None:
         if not 4 <= self.bits <= 8:

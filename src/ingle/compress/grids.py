@@ -1,0 +1,89 @@
+"""Scales and minima of blocks, trained end to end while the codes stay (EfficientQAT, arXiv 2407.11062, section 3.3).
+
+Rounding layer by layer sees each linear's own outputs; this sees what the whole model says. What is learnt is a share: scale · (1 + a) and
+minimum + scale · b, so that one learning rate fits all blocks. Differs from the source: minima are trained too, and the model it was is
+followed by its predictions, not the text's next token.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from ingle.compress.forms import FORMS, Form, Quantised, exact_grid, grouped, read_blocks
+from ingle.model.module import CausalLM
+
+Array = npt.NDArray[Any]
+_A, _B = "scale_change", "minimum_change"
+
+
+class Gridded(nn.Module):
+    """y = W x + bias, W = scale · (1 + a) · codes + minimum + scale · b. Shapes: codes [N, K]; scale, minimum, a, b [N, K/32]."""
+
+    def __init__(self, linear: nn.Linear, quantised: Quantised) -> None:
+        super().__init__()
+        self.bias, self.form = linear.bias, quantised.grid.form
+        planes = quantised.grid.scale, quantised.grid.minimum
+        self.codes, self.scale, self.minimum = quantised.codes.to(torch.int8), *planes
+        self.scale_change = nn.Parameter(torch.zeros_like(self.scale))
+        self.minimum_change = nn.Parameter(torch.zeros_like(self.scale)) if self.form.has_minimum else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., K] → [..., N]."""
+        weight: Tensor = _Values.apply(  # type: ignore[no-untyped-call]
+            self.scale_change, self.minimum_change, self.codes, self.scale, self.minimum, x.dtype
+        )
+        return nn.functional.linear(x, weight, self.bias)
+
+    @torch.no_grad()
+    def settled(self) -> Quantised:
+        """With what was learnt, in float16."""
+        scale, minimum = _planes(self.scale_change, self.minimum_change, self.scale, self.minimum)
+        return Quantised(exact_grid(self.form, scale, minimum), self.codes.float())
+
+
+class _Values(torch.autograd.Function):
+    """The weights, computed in float32; of theirs, only the sums over each block are handed back."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor | None, codes: Tensor, scale: Tensor, minimum: Tensor, dtype: torch.dtype) -> Tensor:
+        ctx.codes, ctx.scale, ctx.dtypes = codes, scale, (a.dtype, None if b is None else b.dtype)
+        new_scale, new_minimum = _planes(a, b, scale, minimum)
+        return torch.addcmul(new_minimum[..., None], grouped(codes).float(), new_scale[..., None]).flatten(1).to(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        groups = grouped(slope.float())
+        a = (ctx.scale * (groups * grouped(ctx.codes)).sum(2)).to(ctx.dtypes[0])
+        b = None if ctx.dtypes[1] is None else (ctx.scale * groups.sum(2)).to(ctx.dtypes[1])
+        return a, b, None, None, None, None
+
+
+def _planes(a: Tensor, b: Tensor | None, scale: Tensor, minimum: Tensor) -> tuple[Tensor, Tensor]:
+    return scale * (1 + a.float()), minimum if b is None else minimum + scale * b.float()
+
+
+def attach_grids(module: CausalLM, blocks: Mapping[str, Array], forms: Mapping[str, Form]) -> dict[str, nn.Parameter]:
+    """Puts a `Gridded` in the place of each linear whose parameter is in `forms`. Returns what is to be trained, by name."""
+    found = dict[str, nn.Parameter]()
+    for name, form in forms.items():
+        linear = name.removesuffix(".weight")
+        owner, _, last = linear.rpartition(".")
+        old = module.get_submodule(linear)
+        assert isinstance(old, nn.Linear)
+        new = Gridded(old, read_blocks(FORMS[form.name], blocks[name]))
+        setattr(module.get_submodule(owner), last, new)
+        found |= {f"{linear}.{key}": parameter for key, parameter in new.named_parameters() if key in (_A, _B)}
+    return found
+
+
+def settled_blocks(module: CausalLM, forms: Mapping[str, Form]) -> dict[str, Array]:
+    """The blocks of all of them, by parameter, as `Quantised.blocks` has them."""
+    made = dict[str, Array]()
+    for name in forms:
+        one = module.get_submodule(name.removesuffix(".weight"))
+        assert isinstance(one, Gridded)
+        made[name] = one.settled().blocks()
+    return made

@@ -1,0 +1,101 @@
+"""Scales and minima that are trained: the weights and gradients of the plain formula, and a model that says more of what it said."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ingle.compress import recovery
+from ingle.compress.calibration import CalibrationSettings
+from ingle.compress.forms import FORMS, Form, plain_grid, read_blocks
+from ingle.compress.forms import Quantised as OnGrid
+from ingle.compress.grids import Gridded
+from ingle.compress.quantising import quantise
+from ingle.compress.recovery_settings import RecoverySettings
+from ingle.compress.settings import QuantiseSettings
+from ingle.core.errors import ConfigError
+from ingle.engine.opening import open_weights
+from ingle.home.deltas import delta_tensors, verify_delta
+from ingle.home.kept import get_kept
+from ingle.home.place import Home
+from ingle.measure.gather import Interrupted
+from ingle.train.loop import train
+from tests.tuning.place import admitting
+
+FOLLOW = RecoverySettings(steps=12, learning_rate=3e-3, tokens=96, batch_tokens=192, held_out=4)
+SMALL = QuantiseSettings(method="round", calibration=CalibrationSettings(documents=6, tokens=96), recovery=FOLLOW)
+
+
+def on_grid(form: Form, n: int = 6, k: int = 64) -> OnGrid:
+    weight = torch.randn(n, k, generator=torch.Generator().manual_seed(1))
+    grid = plain_grid(form, weight)
+    return OnGrid(grid, grid.codes(weight))
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=list(FORMS))
+def test_weights_and_gradients_are_those_of_the_plain_formula(form: Form) -> None:
+    given, draw = on_grid(form), torch.Generator().manual_seed(2)
+    one = Gridded(nn.Linear(64, 6), given)
+    parameters = [parameter for name, parameter in one.named_parameters() if name.endswith("change")]
+    assert len(parameters) == 1 + form.has_minimum
+    x = torch.randn(3, 64, generator=draw, requires_grad=True)
+    assert torch.equal(one(x), nn.functional.linear(x, given.values, one.bias))
+    for parameter in parameters:
+        parameter.data = torch.randn(parameter.shape, generator=draw) * 0.1
+    plain = [parameter.detach().clone().requires_grad_() for parameter in parameters]
+    scale, minimum = given.grid.scale * (1 + plain[0]), given.grid.minimum
+    minimum = minimum + given.grid.scale * plain[1] if form.has_minimum else minimum
+    weight = given.codes.view(6, 2, 32) * scale[..., None] + minimum[..., None]
+    y, twin = one(x), nn.functional.linear(x, weight.flatten(1), one.bias)
+    assert torch.allclose(y, twin, atol=1e-5)
+    seen = torch.randn(y.shape, generator=draw)
+    got = torch.autograd.grad((y * seen).sum(), [*parameters, x])
+    for mine, other in zip(got, torch.autograd.grad((twin * seen).sum(), [*plain, x]), strict=True):
+        assert torch.allclose(mine, other, atol=1e-4)
+    assert torch.allclose(one.settled().values, weight.flatten(1).detach(), atol=5e-3)
+    assert torch.equal(read_blocks(form, one.settled().blocks()).values, one.settled().values)
+
+
+def test_a_recovered_model_says_more_of_what_it_said_and_keeps_its_codes(some_home: Home) -> None:
+    kept = get_kept(some_home, "tiny")
+    made = quantise(some_home, kept, "followed", SMALL, admitting(some_home))
+    told = made.report["recovery"]
+    assert told["held_out"] < told["first_held_out"]
+    assert told["trained_parameters"] == sum(2 * size // 32 for size in weights_of(some_home))
+    assert verify_delta(some_home, made.delta.digest) == []
+    bare = quantise(some_home, kept, "bare", replace(SMALL, recovery=RecoverySettings()), admitting(some_home))
+    assert "recovery" not in bare.report
+    ours, theirs = delta_tensors(some_home, made.delta), delta_tensors(some_home, bare.delta)
+    assert ours.keys() == theirs.keys()
+    for name, blocks in ours.items():
+        one, other = read_blocks(FORMS["int4"], blocks), read_blocks(FORMS["int4"], theirs[name])
+        assert torch.equal(one.codes, other.codes), name
+        assert not torch.equal(one.grid.scale, other.grid.scale), name
+
+
+def weights_of(home: Home) -> list[int]:
+    checkpoint = open_weights(home, get_kept(home, "tiny"))
+    return [int(np.prod(checkpoint.tensor(name).shape)) for name in checkpoint.names if "_proj" in name]
+
+
+def test_stopped_in_its_recovery_it_ends_the_same(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, told = get_kept(some_home, "tiny"), replace(SMALL, bits=5.0, sensitivity_documents=2, recovery=replace(FOLLOW, steps=4))
+    whole = quantise(some_home, kept, "whole", told, admitting(some_home)).delta
+
+    def interrupted(*_: object) -> object:
+        raise Interrupted("training", "was interrupted", "here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recovery, "train", interrupted)
+        with pytest.raises(Interrupted):
+            quantise(some_home, kept, "cut", told, admitting(some_home))
+    assert recovery.train is train
+    assert dict(quantise(some_home, kept, "cut", told, admitting(some_home)).delta.tensors) == dict(whole.tensors)
+
+
+def test_what_is_told_wrongly_is_said() -> None:
+    for wrong in ({"minutes": -1.0}, {"steps": 0}, {"tokens": 0}, {"tokens": 600, "batch_tokens": 512}):
+        with pytest.raises(ConfigError, match="recovery"):
+            RecoverySettings(**wrong)  # type: ignore[arg-type]
