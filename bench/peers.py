@@ -1,7 +1,8 @@
 """One engine in one process: `python bench/peers.py NAME GGUF THREADS`, driven by bench/harness.py over standard input and output.
 
 Questions: {"task": "prefill", "tokens": n, "seed": s} → seconds and the next token; {"task": "decode", "tokens": n, "prompt": p, "seed": s}
-→ seconds for n greedy tokens after a prompt of p. Prompts are random token ids, new for each seed, so that no engine can remember one.
+→ seconds for n greedy tokens after a prompt of p. Answers say the joules of all that, too, by Ingle's meter in the engine's own process.
+Prompts are random token ids, new for each seed, so that no engine can remember one.
 """
 
 import json
@@ -126,14 +127,20 @@ PEERS = {"ingle": Ingle, "kept": KeptModel, "llama.cpp": LlamaCpp, "openvino": O
 
 def main() -> None:
     name, gguf, threads = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    from ingle.energy.meter import Span, open_meter
+
+    meter = open_meter()
     peer: Peer = PEERS[name](gguf, threads, *sys.argv[4:])
     print(json.dumps(peer.about()), flush=True)
     for line in sys.stdin:
         question = json.loads(line)
         ids = question.get("ids") or np.random.default_rng(question["seed"]).integers(1000, 40000, question["prompt"]).tolist()
         try:
+            span = Span(meter)
             first, rest, tokens = peer.run(ids, question["tokens"])
-            print(json.dumps({"first_s": first, "rest_s": rest, "tokens": tokens}), flush=True)
+            taken = span.end()
+            told = {"joules": taken.joules, "source": taken.source}
+            print(json.dumps({"first_s": first, "rest_s": rest, "tokens": tokens, "energy": told}), flush=True)
         except Exception as error:
             print(json.dumps({"error": repr(error)}), flush=True)
 

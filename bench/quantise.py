@@ -10,7 +10,7 @@ and joules per token of decoding, all models in turn. What is finished is not do
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ from ingle.tuning.kept_model import subject_of
 from servers import say, scratch_home, start_bench
 
 EXAMPLES = """  python bench/quantise.py --home ~/quantise-bench
-  python bench/quantise.py --home ~/quantise-bench --of 4:descent,5.5:descent --texts 40
+  python bench/quantise.py --home ~/quantise-bench --of 4:gptq,4:gptq:30,5.5:descent --texts 40
 """
 COPY = "offgrid"
 BITS_SUITES, CHOICE = ("xsum-bits", "wiki-bits"), "hellaswag"
@@ -106,10 +106,12 @@ class Row:
     model: LanguageModel
 
 
-def made(home: Home, base: Kept, bits: float, method: str, documents: int) -> Kept:
-    """The quantised model, made now or before."""
-    name = f"{method}-{bits:g}-{documents}".replace(".", "_")
-    settings = QuantiseSettings(bits, method, CalibrationSettings(documents))
+def made(home: Home, base: Kept, of: str, documents: int) -> Kept:
+    """The quantised model of BITS:METHOD or BITS:METHOD:MINUTES, made now or before."""
+    bits, method, minutes = [*of.split(":"), "0"][:3]
+    name = f"{of}-{documents}".replace(".", "_").replace(":", "-")
+    settings = QuantiseSettings(float(bits), method, CalibrationSettings(documents))
+    settings = replace(settings, recovery=replace(settings.recovery, minutes=float(minutes)))
     last = [""]
 
     def pieces(what: str, done: int, of: int) -> None:
@@ -178,7 +180,7 @@ def speeds(rows: list[Row], rounds: int, tokens: int) -> tuple[dict[str, Figure]
 def main() -> None:
     parser = start_bench(__doc__, EXAMPLES)
     parser.add_argument("--home", type=Path, help="where models and measurements are kept; a passing one by default")
-    parser.add_argument("--of", default=ALL, help="BITS:METHOD,…")
+    parser.add_argument("--of", default=ALL, help="BITS:METHOD,… or BITS:METHOD:MINUTES of recovery")
     parser.add_argument("--documents", type=int, default=CalibrationSettings().documents, help="rows of calibration")
     parser.add_argument("--texts", type=int, default=60, help="of XSum, and twice as many of Wikipedia")
     parser.add_argument("--questions", type=int, default=400)
@@ -205,9 +207,8 @@ def run(home: Home, options: Any) -> None:
     reference = measure("float32", base, "fp32")
     rows = [measure("the file's own 4 bits", get_kept(home, "smollm2")), measure("int8, a scale per row", base)]
     for one in options.of.split(","):
-        bits, _, method = one.partition(":")
-        kept = made(home, base, float(bits), method, options.documents)
-        rows.append(measure(f"{method}, {float(bits):g} bits", kept))
+        kept = made(home, base, one, options.documents)
+        rows.append(measure(one, kept))
     speed, joules = speeds(rows, options.rounds, options.tokens) if options.rounds else ({}, {})
     table, result = [["", *BITS_SUITES, "HellaSwag", "MB", "tokens/s", "J/token"]], {}
     for row in [reference, *rows]:

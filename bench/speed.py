@@ -2,8 +2,9 @@
 
     python bench/speed.py [--rounds 9] [--threads 2] [--without openvino]
 
-Decode: 200 greedy tokens after a prompt of 40. Prefill: the first token after a prompt of 512. No speed is reported unless all engines
-go on counting alike (`bench/exact.py` and `bench/quality.py` measure how exact each format is).
+Decode: 200 greedy tokens after a prompt of 40. Prefill: the first token after a prompt of 512. Joules: of 200 greedy tokens after one, by
+the same meter in each engine's process (by CPU-seconds; where there are counters these count what else runs, too). No speed is reported
+unless all engines go on counting alike (`bench/exact.py` and `bench/quality.py` measure how exact each format is).
 """
 
 import argparse
@@ -37,21 +38,31 @@ def main() -> None:
     def prefill(name: str) -> float:
         return 512 / engines[name].ask(prompt=512, tokens=1, seed=1000 + next(seeds))["first_s"]
 
-    result: dict[str, dict[str, Figure]] = {}
-    for task, run in (("decode", decode), ("prefill", prefill)):
+    def joules(name: str) -> float:
+        energy = engines[name].ask(prompt=1, tokens=200, seed=2000 + next(seeds))["energy"]
+        sources.add(energy["source"])
+        return energy["joules"] / 200
+
+    sources, result = set[str](), dict[str, dict[str, Figure]]()
+    tasks = {"decode, tokens/s": decode, "prefill, tokens/s": prefill, "decode, joules/token": joules}
+    for task, run in tasks.items():
         seeds = itertools.count()
         result[task] = alternate(options.rounds, {name: partial(run, name) for name in names})
     rows = [["", *names]]
     for task, figures in result.items():
-        rows.append([f"{task}, tokens/s", *(str(figures[name]) for name in names)])
+        rows.append([task, *(str(figures[name]) for name in names)])
         rows.append(["Ingle ÷ peer", *(str(ratios(figures["ingle"], figures[name])) if name != "ingle" else "" for name in names)])
     show(f"SmolLM2-135M-Instruct Q4_1, {options.threads} threads, median (range) of {options.rounds} alternating runs", rows)
+    print(f"joules by {', '.join(sorted(sources))}")
     figures = {task: {name: figure.table() for name, figure in by.items()} for task, by in result.items()}
     quotients = {task: {name: ratios(by["ingle"], by[name]).table() for name in names[1:]} for task, by in result.items()}
     finish(
         "speed",
-        {"engines": [engine.about for engine in engines.values()], "tokens_per_s": figures, "ratio": quotients, "threads": options.threads},
-    )
+        {
+            "engines": [engine.about for engine in engines.values()], "figures": figures, "ratio": quotients, "threads": options.threads,
+            "joules_by": sorted(sources),
+        },
+    )  # fmt: skip
     for engine in engines.values():
         engine.close()
 
