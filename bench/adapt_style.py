@@ -7,7 +7,8 @@ alone: it knows none of the forms below. Then come 40 other questions, answered 
 most of the base's answers have is shown all the same: there is little to learn then.
 
   short     at most 25 words
-  shorter   the same is counted, but thumbs are relative: up for the shortest of four answers, down for the longest
+  shorter   thumbs are relative: up for the shortest of four answers, down for the longest; counted are answers of fewer words than the
+            untouched model's to the same question (of which it has none by definition; where nothing is learned, half of them at most)
   formal    no contraction, no exclamation mark
   no-lists  no line that begins as an item of a list
   plain     one paragraph
@@ -46,9 +47,9 @@ FORMS: dict[str, Callable[[str], bool]] = {
     "formal": lambda text: bool(text.strip()) and "!" not in text and not _CONTRACTION.search(text),
     "no-lists": lambda text: bool(text.strip()) and not _ITEM.search(text),
     "plain": lambda text: bool(text.strip()) and "\n" not in text.strip(),
-    "shorter": lambda text: 0 < len(text.split()) <= 25,
     "lists": lambda text: bool(_ITEM.search(text)),
 }
+SHORTER = "shorter"
 MAX_TOKENS, TRIES, BAR = 160, 4, 80.0
 RATED = (
     "How do I keep bread fresh?", "What should I see in Lisbon?", "How can I learn to draw?", "Why do cats purr?", "How do I plan a party?",
@@ -104,22 +105,29 @@ SPLITS = {"test": (ASKED, 0), "seen": (SEEN, 0), "dev": (DEV, 500_000)}
 """Questions that are asked afterwards, and where the seeds of the rated answers begin."""
 
 
+def preferred(form: str, text: str, before: str) -> bool:
+    """Whether an answer is in the form; `before`: the untouched model's to the same question."""
+    return 0 < len(text.split()) < len(before.split()) if form == SHORTER else FORMS[form](text)
+
+
 def thumbs(form: str, draws: Sequence[tuple[str, Sequence[str]]], ratings: int) -> list[tuple[str, str, int]]:
     """(question, answer, rating): what the user rates of the answers drawn."""
-    likes, given, pairs = FORMS[form], list[tuple[str, str, int]](), list[tuple[str, str, str]]()
+    given, pairs = list[tuple[str, str, int]](), list[tuple[str, str, str]]()
     for question, texts in draws:
-        if form == "shorter":
+        if form == SHORTER:
             ordered = sorted((text for text in texts if text.strip()), key=lambda text: len(text.split()))
             pairs.append((question, ordered[0], ordered[-1]))
             continue
-        good, bad = (next((text for text in texts if likes(text) is wanted), None) for wanted in (True, False))
+        good, bad = (next((text for text in texts if FORMS[form](text) is wanted), None) for wanted in (True, False))
         if good is not None and bad is not None:
             pairs.append((question, good, bad))
     for question, good, bad in pairs:
         given += [(question, good, 1), (question, bad, -1)]
     given, known = given[:ratings], {question for question, _, _ in given}
-    others = [(question, texts[0], -1) for question, texts in draws if question not in known and texts[0].strip() and not likes(texts[0])]
-    return given + others[: ratings - len(given)]
+    if len(given) == ratings:
+        return given
+    left = [(question, texts[0]) for question, texts in draws if question not in known and texts[0].strip()]
+    return given + [(question, text, -1) for question, text in left if not preferred(form, text, text)][: ratings - len(given)]
 
 
 @dataclass
@@ -174,7 +182,7 @@ def measure(folder: Path, base: Base, form: str, ratings: int, split: str, limit
     pupil, log = Pupil(bench_home(folder, name, fresh)), Log(folder / f"{name}-{limit}.jsonl")
     if fresh:
         log.rows.clear()
-    likes, before = FORMS[form], base.answers(questions)
+    before = base.answers(questions)
     if log.get("after", form) is None:
         given = thumbs(form, base.draws(split), ratings)
         known = {(one.question, one.rating) for one in list_examples(pupil.engine, OWNER)}
@@ -194,14 +202,14 @@ def measure(folder: Path, base: Base, form: str, ratings: int, split: str, limit
     pupil.close()
     figures: dict[str, Any] = {}
     for what, texts in (("before", before), ("after", after["texts"])):
-        figures[what] = share([(float(likes(text)), 1.0) for text in texts])
+        figures[what] = share([(float(preferred(form, text, old)), 1.0) for text, old in zip(texts, before, strict=True)])
         figures[f"words_{what}"] = float(np.median([len(text.split()) for text in texts]))
     return {**figures, **{key: after[key] for key in ("up", "down", "states", "reasons", "seconds", "cpu_s")}}
 
 
 def main() -> None:
     parser = start_bench(__doc__, EXAMPLES)
-    parser.add_argument("--form", action="append", choices=tuple(FORMS), help="several may be given; by default all")
+    parser.add_argument("--form", action="append", choices=(*FORMS, SHORTER), help="several may be given; by default all")
     parser.add_argument("--ratings", type=int, default=20)
     parser.add_argument(
         "--split",
@@ -220,7 +228,7 @@ def main() -> None:
     result: dict[str, Any] = {}
     columns = ["preferred form, percent (95 %)", "base", "after", "thumbs up, down", "learned in, s", "of a core, s", "median words", ""]
     table: list[list[object]] = [columns]
-    for form in options.form or FORMS:
+    for form in options.form or (*FORMS, SHORTER):
         one = measure(options.home, base, form, options.ratings, options.split, options.limit, options.fresh)
         result[form] = one
         seconds = ", ".join(f"{value:.0f}" for value in one["seconds"])
