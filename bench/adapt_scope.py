@@ -21,10 +21,10 @@ import numpy.typing as npt
 from ingle.adapt.asking import Asking, parse
 from ingle.adapt.matcher import odds_of
 from ingle.adapt.relations import Thesaurus, thesaurus
-from ingle.adapt.scope import RECALLS, SURE, WEIGHTS, features
+from ingle.adapt.scope import ACTS, SURE, WEIGHTS, features
 
 DATA = Path(__file__).parent / "data" / "adapt_dev.json"
-LEVELS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+LEVELS = (0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
 _RIDGE = 0.3
 _OWN_NEAR_MISS = 3.0
 """What a near-miss weighs beside a paraphrase."""
@@ -132,7 +132,7 @@ class Questions:
     def against_all(self, asked: str, constants: Array, left_out: str = "") -> Array:
         """Scores [corrections] of a question against all that was taught, as `adapt.scope` has them."""
         found = np.stack([self.features(asked, one["question"], left_out) for one in self.corrections]) @ constants[:-1]
-        least = np.log(min(LEVELS[0], RECALLS) / (1 - min(LEVELS[0], RECALLS)))
+        least = np.log(min(LEVELS[0], ACTS) / (1 - min(LEVELS[0], ACTS)))
         for number, one in enumerate(self.corrections):
             if found[number] + constants[-1] * SURE >= least:
                 found[number] += constants[-1] * self.odds(asked, one["question"])

@@ -3,9 +3,7 @@
 import pytest
 
 from ingle.adapt.asking import parse
-from ingle.adapt.scope import ACTS, LONGEST, RECALLS, WEIGHTS, Scope, features
-
-SCOPE = Scope()
+from ingle.adapt.scope import ACTS, LONGEST, WEIGHTS, features, relevance, score
 
 
 @pytest.mark.parametrize(("taught", "asked"), [
@@ -19,7 +17,7 @@ SCOPE = Scope()
     ("Who is the mayor of Tallwick?", "who is the mayor of tallwick"),
 ])  # fmt: skip
 def test_the_same_question_in_other_words(taught: str, asked: str) -> None:
-    assert SCOPE.score(asked, [taught])[0] >= RECALLS
+    assert score(asked, [taught])[0] >= ACTS
 
 
 @pytest.mark.parametrize(("taught", "asked"), [
@@ -40,36 +38,36 @@ def test_the_same_question_in_other_words(taught: str, asked: str) -> None:
     ("What is my cat called?", "?!"),
 ])  # fmt: skip
 def test_another_question_however_alike(taught: str, asked: str) -> None:
-    assert SCOPE.score(asked, [taught])[0] < RECALLS
+    assert score(asked, [taught])[0] < ACTS
 
 
 def test_the_same_words_are_the_same_question_in_every_language() -> None:
     for text in ("Wer leitet die Bäckerei in Korven?", "誰がパン屋を経営していますか", "x", "What is love?" * 40):
-        assert SCOPE.score(text.upper() if text.isascii() else text, [text])[0] == 1.0
+        assert score(text.upper() if text.isascii() else text, [text])[0] == 1.0
 
 
 def test_a_document_that_mentions_everything_is_no_question() -> None:
     text = "Summarise this: the Corvane bakery is run by a director, who is in charge. " + "It bakes bread. " * LONGEST
-    assert SCOPE.score(text, ["Who runs the Corvane bakery?"])[0] == 0.0
-    assert SCOPE.relevance(text, ["The Corvane bakery is run by Odette Marsh."])[0] == 0.0
+    assert score(text, ["Who runs the Corvane bakery?"])[0] == 0.0
+    assert relevance(text, ["The Corvane bakery is run by Odette Marsh."])[0] == 0.0
 
 
 def test_each_is_scored_for_itself() -> None:
     taught = ["Who runs the Corvane bakery?", "Who runs the Bellwick dairy?", "What is my cat called?"]
     asked = "Who is in charge at the Bellwick dairy?"
-    scores = SCOPE.score(asked, taught)
+    scores = score(asked, taught)
     assert scores.argmax() == 1
-    assert [float(SCOPE.score(asked, [one])[0]) for one in taught] == scores.tolist()
-    assert SCOPE.score(asked, []).shape == (0,)
+    assert [float(score(asked, [one])[0]) for one in taught] == scores.tolist()
+    assert score(asked, []).shape == (0,)
 
 
 def test_facts_are_relevant_where_they_hold_what_is_asked_about() -> None:
     facts = ["My dog is called Rex.", "The office on Elm Street closes at six on Fridays.", "I am vegetarian."]
-    assert SCOPE.relevance("What's the name of my dog?", facts).argmax() == 0
-    assert SCOPE.relevance("What's the name of my dog?", facts)[0] >= RECALLS
-    assert SCOPE.relevance("When does the office on Elm Street close?", facts)[1] >= RECALLS
+    assert relevance("What's the name of my dog?", facts).argmax() == 0
+    assert relevance("What's the name of my dog?", facts)[0] >= ACTS
+    assert relevance("When does the office on Elm Street close?", facts)[1] >= ACTS
     for other in ("What is my cat called?", "When does the office on Oak Street close?", "Tell me a joke.", ""):
-        assert (SCOPE.relevance(other, facts) < RECALLS).all()
+        assert (relevance(other, facts) < ACTS).all()
 
 
 def test_what_leans_on_what_was_said_before() -> None:
@@ -79,10 +77,10 @@ def test_what_leans_on_what_was_said_before() -> None:
 
 def test_the_constants_are_those_of_the_features() -> None:
     assert features(parse("Who?"), parse("What?")).shape == (len(WEIGHTS),)
-    assert 0 < RECALLS <= ACTS < 1
+    assert 0 < ACTS < 1
 
 
 def test_a_measure_of_what_was_asked_for_is_another_question() -> None:
     taught = ["What is the capital of Zorblax?"]
-    assert SCOPE.score("Name Zorblax's capital city.", taught)[0] >= ACTS
-    assert SCOPE.score("How old is the capital of Zorblax?", taught)[0] < RECALLS
+    assert score("Name Zorblax's capital city.", taught)[0] >= ACTS
+    assert score("How old is the capital of Zorblax?", taught)[0] < ACTS

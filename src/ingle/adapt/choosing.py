@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from ingle.adapt.asking import parse
 from ingle.adapt.memory import Memory, placed, question_of, within_budget
-from ingle.adapt.scope import ACTS, RECALLS, Scope
+from ingle.adapt.scope import ACTS, relevance, score
 from ingle.core.errors import ContextError, DeltaError, HomeError, NotKept
 from ingle.core.example import Example
 from ingle.core.message import Request
@@ -64,7 +64,6 @@ class Chooser:
 
     home: Home
     engine: "Engine"
-    scope: Scope = field(default_factory=Scope)
     _adapters: "WeakKeyDictionary[Backend, OrderedDict[tuple[str, str], tuple[Any, str]]]" = field(default_factory=WeakKeyDictionary)
     _lock: Lock = field(default_factory=Lock)
     _made: dict[str, set[str]] = field(default_factory=dict)
@@ -80,7 +79,7 @@ class Chooser:
         acts = held if held is not None and near[0].score >= ACTS and near[0].example.state == "learned" else None
         acts = acts or next((lesson for lesson in reversed(lessons) if lesson.kind == "style"), None)
         choice = self._with_lesson(Choice(model, request), kept, acts)
-        recalled = [one for one in near if one.score >= RECALLS] if memory else []
+        recalled = [one for one in near if one.score >= ACTS] if memory else []
         fitting = within_budget(recalled, lambda text: len(model.tokenizer.encode_prompt(text)))
         return _with_memories(choice, [one.example for one in fitting])
 
@@ -119,8 +118,8 @@ class Chooser:
         facts = [one for one in examples if one.kind == "fact"]
         others = [one for one in examples if one.kind == "correction"]
         scores = [
-            *self.scope.score(question, [one.question for one in others]),
-            *self.scope.relevance(question, [one.answer for one in facts]),
+            *score(question, [one.question for one in others]),
+            *relevance(question, [one.answer for one in facts]),
         ]
         found = [Memory(one, float(score)) for one, score in zip([*others, *facts], scores, strict=True)]
         found = [replace(one, score=min(one.score, self._before(request, one.example))) for one in found if one.score > 0]
@@ -132,7 +131,7 @@ class Chooser:
         if not last or not parse(example.question).leans:
             return 1.0
         said = next((message.text for message in reversed(request.messages[:-1]) if message.role == "user"), "")
-        return float(self.scope.score(said, [last])[0]) if said else 0.0
+        return float(score(said, [last])[0]) if said else 0.0
 
     def _with_lesson(self, choice: Choice, kept: Kept, lesson: Lesson | None) -> Choice:
         if lesson is None:

@@ -1,10 +1,10 @@
 """Whether two questions ask the same of the same thing, as a small network has it that has read thousands of such pairs.
 
 A cross-encoder: both questions go in together, one number comes out. It is BERT's encoder (arXiv 1810.04805, post-norm, learnt positions)
-in the size of MiniLM (arXiv 2002.10957), its states averaged over the tokens, one linear unit on top. `bench/adapt_matcher.py` trained it
-from all-MiniLM-L6-v2, on questions that were written for that, and keeps it beside this file in 8 bits, one scale per row, with the words
-of its vocabulary that English questions need. It is NumPy alone: a pair takes some milliseconds, and few pairs get so far
-(adapt/scope.py). Differs from the source: tanh instead of erf in GELU, which NumPy has; it was trained so.
+in the width of MiniLM (arXiv 2002.10957) and half its depth, its states averaged over the tokens, one linear unit on top. It was trained by
+`bench/adapt_matcher.py` from all-MiniLM-L6-v2, on questions that were written for that and in the four bits that it is kept in beside this
+file, with the words of its vocabulary that English questions need. It is NumPy alone: a pair takes some milliseconds, and few pairs get so
+far (adapt/scope.py). Differs from the source: tanh instead of erf in GELU, which NumPy has; it was trained so.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,10 @@ WEIGHTS_FILE, VOCABULARY_FILE = "matcher.safetensors", "matcher_vocabulary.txt"
 HEADS = 12
 LONGEST = 64
 """Tokens of a question; of a longer one the first are read."""
+GROUP = 128
+"""Numbers of a row that share a scale."""
 _EPSILON = 1e-12
+_SMALLEST = 1e-6  # of scales: float16 has some below, of few digits
 _SCALE = ".scale"
 _REMEMBERED = 4096
 """Pairs."""
@@ -103,24 +106,38 @@ def tokenizer_of(vocabulary: Sequence[str]) -> Tokenizer:
     return made
 
 
+def rounded(values: Array) -> tuple[Array, Array]:
+    """A matrix in whole numbers −7 … 7, int8 [rows, groups, GROUP], and one float16 scale for each group, [rows, groups, 1]."""
+    groups = values.reshape(len(values), -1, GROUP)
+    scale = np.maximum(np.abs(groups).max(-1, keepdims=True) / 7, _SMALLEST).astype(np.float16)
+    return np.clip(np.rint(groups / scale.astype(np.float32)), -7, 7).astype(np.int8), scale
+
+
 def quantised(weights: Mapping[str, Array]) -> dict[str, Array]:
-    """Every matrix as int8, with one float32 scale per row beside it; vectors as they are."""
+    """Every matrix of several rows as `rounded` has it, two numbers a byte, its scales beside it; the rest as it is."""
     found = dict[str, Array]()
     for name, values in weights.items():
-        if values.ndim == 1:
+        if values.ndim == 1 or len(values) == 1:
             found[name] = values.astype(np.float32)
             continue
-        scale = np.maximum(np.abs(values).max(1, keepdims=True) / 127, 1e-12).astype(np.float32)
-        found[name], found[name + _SCALE] = np.rint(values / scale).astype(np.int8), scale
+        codes, scale = rounded(values)
+        flat = (codes.reshape(len(values), -1) + 8).astype(np.uint8)
+        found[name], found[name + _SCALE] = flat[:, ::2] | flat[:, 1::2] << 4, scale
     return found
 
 
 def dequantised(stored: Mapping[str, Array]) -> dict[str, Array]:
     """The weights that `quantised` stored: float32."""
-    return {
-        name: values.astype(np.float32) * stored[name + _SCALE] if name + _SCALE in stored else values
-        for name, values in stored.items() if not name.endswith(_SCALE)
-    }  # fmt: skip
+    found = dict[str, Array]()
+    for name, values in stored.items():
+        if name.endswith(_SCALE):
+            continue
+        if name + _SCALE in stored:
+            codes = np.stack([values & 15, values >> 4], -1).astype(np.float32) - 8
+            scale = stored[name + _SCALE].astype(np.float32)
+            values = (codes.reshape(*scale.shape[:2], GROUP) * scale).reshape(len(values), -1)
+        found[name] = values
+    return found
 
 
 @cache

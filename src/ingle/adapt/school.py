@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ingle.adapt.learner import School
-from ingle.adapt.scope import ACTS, Scope
+from ingle.adapt.scope import ACTS, score
 from ingle.adapt.settings import LessonSettings, StyleSettings
 from ingle.adapt.wordings import contrasts, parts_of
 from ingle.adapt.work import Work
@@ -43,7 +43,6 @@ class Staff:
     lesson: LessonSettings = field(default_factory=LessonSettings)
     style: StyleSettings = field(default_factory=StyleSettings)
     opener: Opener = field(default_factory=Opener)
-    scope: Scope = field(default_factory=Scope)
     _teacher: "tuple[str, Teacher] | None" = None
 
     def teach(self, work: Work) -> Candidate:
@@ -71,7 +70,7 @@ class Staff:
         near = [ask for one in _spread(work.examples) for ask in contrasts(one.question, held + _NEAR_MISSES, self.lesson.seed)[held:]]
         unchanged = [Question(ask) for ask in dict.fromkeys(near)]
         return Probes(
-            tuple(learned[:_QUESTIONS]), tuple(unchanged[:_QUESTIONS]), lambda ask: bool((self.scope.score(ask, taught) >= ACTS).any()),
+            tuple(learned[:_QUESTIONS]), tuple(unchanged[:_QUESTIONS]), lambda ask: bool((score(ask, taught) >= ACTS).any()),
             taught=tuple(Question(one.question, one.answer, one.before) for one in work.examples),
         )  # fmt: skip
 
