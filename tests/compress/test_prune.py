@@ -14,7 +14,7 @@ from ingle.compress.cutting import Cutting, cut, influence
 from ingle.compress.prune import prune
 from ingle.compress.prune_settings import parts_that_stay
 from ingle.compress.recovery import Length
-from ingle.core.errors import ConfigError, DeltaError, Refused
+from ingle.core.errors import ConfigError, DeltaError, Interrupted, Refused
 from ingle.core.event import Event
 from ingle.core.spec import LayerSpec
 from ingle.engine.backend import prefill
@@ -23,8 +23,8 @@ from ingle.engine.opening import kept_source, open_model, open_weights
 from ingle.home.deltas import put_delta, verify_delta
 from ingle.home.kept import get_kept, keep, list_kept
 from ingle.home.place import Home
-from ingle.measure.gather import Interrupted
 from ingle.model.module import load_module
+from ingle.train import to_delta
 from ingle.train.loop import train
 from ingle.train.watch import Made, RunWatch
 from tests.compress.place import some_texts, told
@@ -167,7 +167,7 @@ def test_stopped_anywhere_it_ends_the_same(some_home: Home, monkeypatch: pytest.
             raise Interrupted("training", "was interrupted", "here")
         return train(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(verb.Job, "check", check)
+    monkeypatch.setattr(to_delta.Job, "check", check)
     monkeypatch.setattr(recovery, "train", interrupted)
     for stop in ("after 1 of 2 layers", "before the recovery", "training", "nothing"):
         settings = told("channels", 1 / 3, "", steps)

@@ -14,7 +14,7 @@ from ingle.compress.forms import FORMS
 from ingle.compress.quantising import quantise
 from ingle.compress.sensitivity import choose_forms
 from ingle.compress.settings import QuantiseSettings
-from ingle.core.errors import ConfigError, DeltaError, Refused
+from ingle.core.errors import ConfigError, DeltaError, Interrupted, Refused
 from ingle.core.event import Event
 from ingle.engine.backend import Segment
 from ingle.engine.changes import Change, merged
@@ -25,7 +25,6 @@ from ingle.gate.policy import load_policy
 from ingle.home.deltas import delta_report, list_deltas, put_delta, verify_delta
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
-from ingle.measure.gather import Interrupted
 from ingle.model.checkpoint import open_checkpoint
 from ingle.model.module import load_module
 from ingle.train.watch import RunWatch

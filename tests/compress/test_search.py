@@ -14,7 +14,7 @@ from ingle.compress.search import CompressSettings, Found, compress
 from ingle.compress.served import Loss, Pace, Quality
 from ingle.core.candidate import Admit
 from ingle.core.config import from_table
-from ingle.core.errors import ConfigError, Refused
+from ingle.core.errors import ConfigError, Interrupted, Refused
 from ingle.core.event import Event
 from ingle.core.spec import LayerSpec
 from ingle.engine.backend import prefill
@@ -22,7 +22,6 @@ from ingle.engine.opening import kept_source, open_model, open_weights
 from ingle.home.deltas import list_deltas
 from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home
-from ingle.measure.gather import Interrupted
 from ingle.train.watch import RunWatch
 from tests.engine.tiny import tiny_config
 from tests.tuning.place import admitting

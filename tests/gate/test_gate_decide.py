@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from ingle.core.errors import ConfigError, DeltaError, Refused
+from ingle.core.errors import ConfigError, DeltaError, Interrupted, Refused
 from ingle.core.event import Event
 from ingle.core.message import Request
 from ingle.engine.opening import Opener
@@ -17,7 +17,6 @@ from ingle.home.deltas import LESSON, delta_report, list_deltas, verify_delta
 from ingle.home.kept import get_kept, remove
 from ingle.home.place import Home
 from ingle.ledger.row import facts_text
-from ingle.measure.gather import Interrupted
 from tests.gate.conftest import Make
 
 ASK = Question("who lives in the yellow house?", "nobody but a heron")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ingle.core.delta import Delta
-from ingle.core.errors import ConfigError, Refused
+from ingle.core.errors import ConfigError, Interrupted, Refused
 from ingle.core.event import Event
 from ingle.engine.backend import prefill
 from ingle.engine.opening import kept_source, open_model, open_weights
@@ -17,7 +17,7 @@ from ingle.home.place import Home
 from ingle.hybridize import run
 from ingle.hybridize.run import hybridize
 from ingle.hybridize.settings import HybridSettings, LessonSettings, SearchSettings
-from ingle.measure.gather import Interrupted
+from ingle.train import to_delta
 from ingle.train.loop import train
 from ingle.train.settings import TrainSettings
 from ingle.train.watch import RunWatch
@@ -78,8 +78,8 @@ def test_stopped_anywhere_it_ends_the_same(some_home: Home, monkeypatch: pytest.
         return train(*given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(run, "train", interrupted)
-    asked = run._Job.check
-    monkeypatch.setattr(run._Job, "check", lambda job, where: _refuse(where) if stop in where else asked(job, where))
+    asked = to_delta.Job.check
+    monkeypatch.setattr(to_delta.Job, "check", lambda job, where: _refuse(where) if stop in where else asked(job, where))
     for stop in ("groups", "mixers", "logits"):  # noqa: B007 - those above look at it
         with pytest.raises(Interrupted):
             hybridize(some_home, kept, "cut", SMALL, admitting(some_home))

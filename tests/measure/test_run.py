@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ingle.core.errors import ConfigError, HomeError
+from ingle.core.errors import ConfigError, HomeError, Interrupted
 from ingle.core.message import Request
 from ingle.engine.language_model import LanguageModel
 from ingle.home.place import Home
 from ingle.measure.finished import Finished
-from ingle.measure.gather import Interrupted
 from ingle.measure.items import Exercise, Question, Text, part
 from ingle.measure.recall import plant
 from ingle.measure.run import Options, compare, event_of, load_rows, run_suite, save, to_table

@@ -13,14 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from ingle.core.errors import ConfigError, HomeError
+from ingle.core.errors import ConfigError, HomeError, Interrupted
 from ingle.core.event import Event
 from ingle.engine.backend import prefill
 from ingle.engine.opening import kept_source, open_model
 from ingle.home.base import base_report, read_base, verify_base
 from ingle.home.kept import get_kept, list_kept, remove
 from ingle.home.place import Home
-from ingle.measure.gather import Interrupted
 from ingle.model.checkpoint import open_checkpoint
 from ingle.model.module import load_module
 from ingle.scaling import making, run

@@ -17,12 +17,11 @@ import pytest
 
 from ingle.core.candidate import Candidate
 from ingle.core.delta import Delta
-from ingle.core.errors import ConfigError, DeltaError, HomeError, IngleError, NotKept, PullError, Refused
+from ingle.core.errors import ConfigError, DeltaError, HomeError, IngleError, Interrupted, NotKept, PullError, Refused
 from ingle.core.event import Event
 from ingle.home.deltas import delta_report, delta_tensors, list_deltas, put_candidate, verify_delta
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
-from ingle.measure.gather import Interrupted
 from ingle.measure.items import Text
 from ingle.measure.suites import SUITES
 from ingle.train.watch import RunWatch

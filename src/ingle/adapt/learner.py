@@ -18,7 +18,7 @@ from ingle.adapt.work import NO_MEMORY, Tries, Work, model_of, next_work, put_ri
 from ingle.core.candidate import Candidate
 from ingle.core.delta import Delta
 from ingle.core.digest import digest_json
-from ingle.core.errors import HomeError, IngleError, NotKept
+from ingle.core.errors import HomeError, IngleError, Interrupted, NotKept
 from ingle.core.event import Event, Fact, Sink
 from ingle.core.example import Example
 from ingle.home.examples import change_state, example_secret, get_example, list_examples
@@ -27,7 +27,6 @@ from ingle.home.lessons import Lesson, accept_lesson, drop_lesson, list_lessons
 from ingle.home.place import Home
 from ingle.home.staging import discard
 from ingle.ledger.chain import Ledger
-from ingle.measure.gather import Interrupted
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

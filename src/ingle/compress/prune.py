@@ -6,18 +6,14 @@ HOME/tuning/KEY/layers/      what was decided of each layer
 HOME/tuning/KEY/recovery/    the training that makes up for it, as `train` writes it
 """
 
-import platform
-import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from ingle import __version__
 from ingle.compress.calibration import make_rows, read_texts
 from ingle.compress.cutting import Cutting, cut
 from ingle.compress.low_rank import additions, attach
@@ -27,65 +23,32 @@ from ingle.compress.recovery import Recovery
 from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
 from ingle.core.delta import Delta
-from ingle.core.digest import canonical_json, digest_json
+from ingle.core.digest import digest_json
 from ingle.core.energy import reported
 from ingle.core.event import Event, Fact, Sink
 from ingle.engine import masking, shape
 from ingle.engine.adapter import linear_shapes
 from ingle.engine.changes import Change, merged
 from ingle.engine.opening import checkpoint_tokenizer, open_weights
-from ingle.home.deltas import delta_report, list_deltas, refuse_taken_delta
-from ingle.home.kept import Kept, get_kept
+from ingle.home.kept import Kept
 from ingle.home.names import check_name
 from ingle.home.place import Home
-from ingle.measure.gather import Interrupted
 from ingle.measure.items import Text
 from ingle.model.checkpoint import Checkpoint, expected_shapes
 from ingle.model.module import CausalLM, load_module
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.precision import keep_few_programs
-from ingle.train.trouble import Stop, stop_signals
-from ingle.train.watch import Made, RunWatch
+from ingle.train.to_delta import Job, to_delta
+from ingle.train.watch import Made, RunWatch, nobody
 
 VERSION = 1
 """Changes when the same settings make something else than before."""
 Array = npt.NDArray[Any]
 
 
-def _nobody(*_: object) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One pruning, on its way to a candidate."""
-
-    home: Home
-    kept: Kept
-    name: str
-    settings: PruneSettings
-    watch: RunWatch
-    stop: Stop
-    command: str = ""
-
-    @property
-    def key(self) -> str:
-        """Of all that the result follows from."""
-        return digest_json([VERSION, "prune", self.kept.digest, self.name, to_table(self.settings)])
-
-    @property
-    def folder(self) -> Path:
-        """Where it lies as long as it is not finished."""
-        return self.home.tuning / self.key[:32]
-
-    def check(self, where: str) -> None:
-        """Raises Interrupted if somebody wants to stop."""
-        if self.stop.asked:
-            raise Interrupted("prune", "was interrupted", where, "What was done is kept: the same command goes on from there.")
-
-
 def prune(
     home: Home, kept: Kept, name: str, settings: PruneSettings, admit: Admit, watch: RunWatch = RunWatch(),  # noqa: B008 - frozen
-    command: str = "", sink: Sink = _nobody,
+    command: str = "", sink: Sink = nobody,
 ) -> Made:  # fmt: skip
     """Makes a delta called `name` that leaves parts of a kept model out, and keeps it if `admit` does.
 
@@ -95,27 +58,16 @@ def prune(
     check_name(name)
     checkpoint = open_weights(home, kept)
     parts_that_stay(checkpoint.config, settings)
-    home.create()
-    place = digest_json([kept.digest, name.lower()])[:16]
-    with home.lock(f"tune-{place}", timeout_s=0), stop_signals() as stop:
-        job = Job(home, kept, name, settings, watch, stop, command)
-        ours = [delta for delta in list_deltas(home, kept.digest) if delta.name == name and delta.origin.get("run") == job.key]
-        refuse_taken_delta(home, name, kept.digest, ours[0].digest if ours else "")
-        if ours:
-            watch.say(f"{kept.name}+{name} was made by this very command already")
-            shutil.rmtree(job.folder, ignore_errors=True)
-            return Made(get_kept(home, f"{kept.name}+{name}"), ours[0], delta_report(home, ours[0].digest) or {})
+
+    def make(job: Job[PruneSettings]) -> Candidate:
         tokenizer = checkpoint_tokenizer(checkpoint, home.base_folder(kept.base))
         needed = looks(settings.pruner) or settings.recovery.wanted
-        candidate = make_candidate(job, checkpoint, tokenizer, read_texts(home, watch.bytes) if needed else [])
-        delta = admit(candidate, lambda: stop.asked)
-        report = delta_report(home, delta.digest) or {}
-        shutil.rmtree(job.folder, ignore_errors=True)
-        sink(_event(report, delta))
-        return Made(get_kept(home, f"{kept.name}+{name}"), delta, report)
+        return make_candidate(job, checkpoint, tokenizer, read_texts(home, watch.bytes) if needed else [])
+
+    return to_delta(Job("prune", VERSION, home, kept, name, settings, watch, command), make, admit, _event, sink)
 
 
-def make_candidate(job: Job, checkpoint: Checkpoint, tokenizer: Tokenizer, texts: Sequence[Text]) -> Candidate:
+def make_candidate(job: Job[PruneSettings], checkpoint: Checkpoint, tokenizer: Tokenizer, texts: Sequence[Text]) -> Candidate:
     """What the delta would be made of. Raises as `prune` does."""
     settings, config = job.settings, checkpoint.config
     keep_few_programs()
@@ -131,7 +83,7 @@ def make_candidate(job: Job, checkpoint: Checkpoint, tokenizer: Tokenizer, texts
     tensors = cut(Cutting(whole, settings, parts_that_stay(config, settings), rows, job.folder / "layers", tell))
     kind = masking.KIND if settings.structure in ("none", "2:4") else shape.KIND
     report: dict[str, Any] = {
-        "version": VERSION, "model": f"{job.kept.name}+{job.name}", "base": job.kept.digest, "kind": kind, "method": settings.pruner,
+        "version": VERSION, "model": job.model, "base": job.kept.digest, "kind": kind, "method": settings.pruner,
         "structure": settings.structure, "share": settings.share, "settings": to_table(settings), "texts": digest_json(rows.tolist()),
     }  # fmt: skip
     if settings.recovery.wanted:
@@ -140,10 +92,7 @@ def make_candidate(job: Job, checkpoint: Checkpoint, tokenizer: Tokenizer, texts
     small = merged(checkpoint, [Change(job.name, kind, tensors)])
     masks = masking.masks_of(linear_shapes(config), tensors) if kind == masking.KIND else {}
     report |= {"parameters_before": parameters_of(checkpoint), "parameters": parameters_of(small, masks)}
-    versions = f"ingle {__version__}, torch {torch.__version__}, python {platform.python_version()}"
-    origin = {"method": f"prune, {settings.pruner}", "settings": canonical_json(to_table(settings)).decode(), "versions": versions}
-    origin |= {"threads": str(torch.get_num_threads()), "command": job.command, "run": job.key}
-    return Candidate(job.name, kind, job.kept.digest, tensors, origin, report)
+    return Candidate(job.name, kind, job.kept.digest, tensors, job.origin(settings.pruner), report)
 
 
 def parameters_of(checkpoint: Checkpoint, masks: Mapping[str, Array] | None = None) -> int:
@@ -153,7 +102,7 @@ def parameters_of(checkpoint: Checkpoint, masks: Mapping[str, Array] | None = No
 
 
 def _recovered(
-    job: Job, checkpoint: Checkpoint, whole: CausalLM, change: Change, tokenizer: Tokenizer, texts: Sequence[Text]
+    job: Job[PruneSettings], checkpoint: Checkpoint, whole: CausalLM, change: Change, tokenizer: Tokenizer, texts: Sequence[Text]
 ) -> tuple[dict[str, Array], dict[str, Any]]:
     """The tensors of what was learnt, and the training's report."""
     job.check("before the recovery")

@@ -9,18 +9,13 @@ HOME/tuning/KEY/recovery/                 the training of their scales and minim
 
 import json
 import math
-import platform
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
-from ingle import __version__
 from ingle.compress.calibration import make_rows, read_texts
 from ingle.compress.forms import FORMS, Form, fits
 from ingle.compress.grids import attach_grids, settled_blocks
@@ -32,7 +27,6 @@ from ingle.compress.settings import QuantiseSettings
 from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
 from ingle.core.delta import Delta
-from ingle.core.digest import canonical_json, digest_json
 from ingle.core.energy import reported
 from ingle.core.errors import ConfigError
 from ingle.core.event import Event, Sink
@@ -42,16 +36,14 @@ from ingle.engine.adapter import linear_shapes
 from ingle.engine.changes import Change, merged
 from ingle.engine.opening import checkpoint_tokenizer, open_weights
 from ingle.engine.quantised import KIND
-from ingle.home.deltas import delta_report, list_deltas, refuse_taken_delta
-from ingle.home.kept import Kept, get_kept
+from ingle.home.kept import Kept
 from ingle.home.names import check_name
 from ingle.home.place import Home
-from ingle.measure.gather import Interrupted
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.module import CausalLM, load_module
 from ingle.train.precision import keep_few_programs
-from ingle.train.trouble import Stop, stop_signals
-from ingle.train.watch import Made, RunWatch
+from ingle.train.to_delta import Job, to_delta
+from ingle.train.watch import Made, RunWatch, nobody
 
 Array = npt.NDArray[Any]
 VERSION = 1
@@ -61,37 +53,27 @@ _NATIVE = {"Q4_0": 4, "Q4_1": 4, "Q8_0": 8}
 """Bits of what a file may hold that is served as it is. Rounding it again to as many bits or more could only lose."""
 
 
-def _nobody(*_: object) -> None: ...
-
-
 @dataclass(frozen=True, slots=True)
-class _Job:
-    home: Home
-    kept: Kept
-    name: str
-    settings: QuantiseSettings
-    watch: RunWatch
-    folder: Path
-    stop: Stop
+class _Work:
+    """A job, and what it takes."""
+
+    job: Job[QuantiseSettings]
     span: Span
-    origin: Mapping[str, str]
 
     def tell(self, what: str) -> Callable[[int, int], None]:
         """Progress of one part, which ends with Interrupted when somebody wants to stop."""
 
         def told(done: int, of: int) -> None:
             self.span.tick()
-            self.watch.pieces(what, done, of)
-            if self.stop.asked:
-                cure = "What was done is kept: the same command goes on from there."
-                raise Interrupted("quantise", "was interrupted", f"{what}, {done} of {of}", cure)
+            self.job.watch.pieces(what, done, of)
+            self.job.check(f"{what}, {done} of {of}")
 
         return told
 
 
 def quantise(
     home: Home, kept: Kept, name: str, settings: QuantiseSettings, admit: Admit, watch: RunWatch = RunWatch(),  # noqa: B008 - frozen
-    command: str = "", sink: Sink = _nobody,
+    command: str = "", sink: Sink = nobody,
 ) -> Made:  # fmt: skip
     """Makes a delta called `name` that replaces the linears of a kept model's layers by blocks of few bits, and keeps it if `admit` does.
 
@@ -100,28 +82,12 @@ def quantise(
     """
     check_name(name)
     checkpoint = open_weights(home, kept)
-    plan_of(kept.name, checkpoint, settings.bits)
-    key = digest_json([VERSION, "quantise", kept.digest, name, to_table(settings)])
-    home.create()
-    place = digest_json([kept.digest, name.lower()])[:16]
-    with home.lock(f"tune-{place}", timeout_s=0), stop_signals() as stop:
-        ours = [delta for delta in list_deltas(home, kept.digest) if delta.name == name and delta.origin.get("run") == key]
-        refuse_taken_delta(home, name, kept.digest, ours[0].digest if ours else "")
-        folder = home.tuning / key[:32]
-        if ours:
-            watch.say(f"{kept.name}+{name} was made by this very command already")
-            shutil.rmtree(folder, ignore_errors=True)
-            return Made(get_kept(home, f"{kept.name}+{name}"), ours[0], delta_report(home, ours[0].digest) or {})
-        versions = f"ingle {__version__}, torch {torch.__version__}, python {platform.python_version()}"
-        origin = {"method": f"quantise, {settings.method}", "settings": canonical_json(to_table(settings)).decode()}
-        origin |= {"versions": versions, "threads": str(torch.get_num_threads()), "command": command, "run": key}
-        job = _Job(home, kept, name, settings, watch, folder, stop, Span(open_meter()), origin)
-        candidate = _make(job, checkpoint)
-        delta = admit(candidate, lambda: stop.asked)
-        shutil.rmtree(folder, ignore_errors=True)
-        report = delta_report(home, delta.digest) or {}
-        sink(_event(report, delta))
-        return Made(get_kept(home, f"{kept.name}+{name}"), delta, report)
+    plan = plan_of(kept.name, checkpoint, settings.bits)
+
+    def make(job: Job[QuantiseSettings]) -> Candidate:
+        return _make(_Work(job, Span(open_meter())), checkpoint, plan)
+
+    return to_delta(Job("quantise", VERSION, home, kept, name, settings, watch, command), make, admit, _event, sink)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +128,8 @@ def plan_of(model: str, checkpoint: Checkpoint, bits: float) -> Plan:
     return Plan(few, many, sizes, tuple(fixed))
 
 
-def _make(job: _Job, checkpoint: Checkpoint) -> Candidate:
-    settings, plan = job.settings, plan_of(job.kept.name, checkpoint, job.settings.bits)
+def _make(work: _Work, checkpoint: Checkpoint, plan: Plan) -> Candidate:
+    job, settings = work.job, work.job.settings
     quantiser = find_quantiser(settings.method)
     mixed = plan.few.bits < settings.bits < plan.many.bits
     tokenizer = checkpoint_tokenizer(checkpoint, job.home.base_folder(job.kept.base))
@@ -171,13 +137,13 @@ def _make(job: _Job, checkpoint: Checkpoint) -> Candidate:
     rows = None
     if mixed or quantiser.calibrated:
         rows = make_rows(tokenizer, texts, settings.calibration, checkpoint.config.context_length)
-    job.tell("loading weights")(0, 1)
+    work.tell("loading weights")(0, 1)
     module = load_module(checkpoint)
     forms: Mapping[str, Form] = dict.fromkeys(plan.sizes, plan.few)
     costs: dict[str, float] = {}
     if mixed:
         assert rows is not None, "they were read"
-        costs = _costs(job, module, rows, forms)
+        costs = _costs(work, module, rows, forms)
         forms = choose_forms(costs, plan.sizes, plan.few, plan.many, settings.bits, plan.fixed)
         forms = {name: form for name, form in forms.items() if checkpoint.tensor(name).kind != form.kind}  # what is there already stays
     done = quantise_layers(
@@ -186,7 +152,7 @@ def _make(job: _Job, checkpoint: Checkpoint) -> Candidate:
         quantiser,
         forms,
         job.folder,
-        job.tell("quantising layers"),
+        work.tell("quantising layers"),
         settings.calibration.batch,
     )
     report = _report(job, plan, forms, costs, done.errors) | {"calibration_tokens": 0 if rows is None else rows.numel()}
@@ -194,7 +160,7 @@ def _make(job: _Job, checkpoint: Checkpoint) -> Candidate:
     if settings.recovery.wanted:
         recovery = Recovery(settings.recovery, module, job.kept.digest, tokenizer, texts, job.folder / "recovery", job.watch)
         tensors, report["recovery"] = _recovered(recovery, checkpoint, done.tensors, forms)
-    return Candidate(job.name, KIND, job.kept.digest, tensors, job.origin, report | {"energy": job.span.end().table()})
+    return Candidate(job.name, KIND, job.kept.digest, tensors, job.origin(settings.method), report | {"energy": work.span.end().table()})
 
 
 def _recovered(
@@ -207,12 +173,13 @@ def _recovered(
     return {**tensors, **settled_blocks(small, forms)}, asdict(told)
 
 
-def _costs(job: _Job, module: CausalLM, rows: Tensor, forms: Mapping[str, Form]) -> dict[str, float]:
+def _costs(work: _Work, module: CausalLM, rows: Tensor, forms: Mapping[str, Form]) -> dict[str, float]:
     """What each linear costs: measured now, or by an earlier sitting."""
+    job = work.job
     path = job.folder / SENSITIVITY
     if not path.exists():
         chosen = rows[: job.settings.sensitivity_documents]
-        found = sensitivities(module, chosen, forms, job.tell("measuring sensitivity"), job.settings.calibration.seed)
+        found = sensitivities(module, chosen, forms, work.tell("measuring sensitivity"), job.settings.calibration.seed)
         job.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomic(path, json.dumps(found).encode(), mode=0o600)
     known: dict[str, float] = json.loads(path.read_bytes())
@@ -220,7 +187,7 @@ def _costs(job: _Job, module: CausalLM, rows: Tensor, forms: Mapping[str, Form])
 
 
 def _report(
-    job: _Job, plan: Plan, forms: Mapping[str, Form], costs: Mapping[str, float], errors: Mapping[str, float]
+    job: Job[QuantiseSettings], plan: Plan, forms: Mapping[str, Form], costs: Mapping[str, float], errors: Mapping[str, float]
 ) -> dict[str, Any]:  # fmt: skip
     weights = sum(plan.sizes.values())
     whole = weights + sum(count for count, _ in plan.fixed)
@@ -229,7 +196,7 @@ def _report(
     for name, error in errors.items():
         parts.setdefault(name.removesuffix(".weight").rpartition(".")[2], []).append(error)
     return {
-        "version": VERSION, "model": f"{job.kept.name}+{job.name}", "base": job.kept.digest, "kind": KIND, "method": job.settings.method,
+        "version": VERSION, "model": job.model, "base": job.kept.digest, "kind": KIND, "method": job.settings.method,
         "settings": to_table(job.settings), "bits": coded / whole, "linears": len(forms), "untouched": len(plan.fixed), "weights": weights,
         "stored_bits": sum(_form(forms, plan, name).stored_bits * size for name, size in plan.sizes.items()) / weights,
         "forms": {form.name: sorted(name for name, one in forms.items() if one == form) for form in FORMS.values()},

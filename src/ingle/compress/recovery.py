@@ -20,9 +20,8 @@ from torch import nn
 from ingle.compress.calibration import CalibrationSettings, make_rows
 from ingle.compress.recovery_settings import RecoverySettings
 from ingle.core.config import from_table
-from ingle.core.errors import ConfigError
+from ingle.core.errors import ConfigError, Interrupted
 from ingle.core.files import write_atomic
-from ingle.measure.gather import Interrupted
 from ingle.measure.items import Text
 from ingle.model.module import CausalLM
 from ingle.model.tokenizer import Tokenizer

@@ -23,7 +23,7 @@ from ingle.compress.served import Loss, MeasureSettings, loss_of, pace, quality
 from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import from_table, to_table
 from ingle.core.digest import digest_json
-from ingle.core.errors import ConfigError
+from ingle.core.errors import ConfigError, Interrupted
 from ingle.core.event import Event, Fact, Sink
 from ingle.core.files import write_atomic
 from ingle.engine.language_model import LanguageModel
@@ -34,7 +34,6 @@ from ingle.home.kept import Kept, get_kept
 from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.measure.finished import Row
-from ingle.measure.gather import Interrupted
 from ingle.train.trouble import Stop, stop_signals
 from ingle.train.watch import RunWatch
 

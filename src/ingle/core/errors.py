@@ -128,3 +128,9 @@ class ServeError(IngleError):
     """A server that can't be started as asked: the port is taken, the address needs a key."""
 
     exit_code = 12
+
+
+class Interrupted(IngleError):
+    """Something long that was told to stop; what was finished is kept, and the same call goes on from there."""
+
+    exit_code = 130

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ingle.core.errors import Interrupted
 from ingle.gate.probes import harmful
-from ingle.measure.gather import Interrupted
 from ingle.measure.subject import Subject
 
 _BOUND = 2.0

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from ingle.core.candidate import Candidate
+from ingle.core.errors import Interrupted
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.opening import Opener, Source, candidate_source, kept_source, silent
 from ingle.gate.probes import Probes, Question
@@ -14,7 +15,7 @@ from ingle.home.deltas import LESSON
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.measure.finished import Finished, Passing, Row
-from ingle.measure.gather import Interrupted, Plan, Progress, gather
+from ingle.measure.gather import Plan, Progress, gather
 from ingle.measure.subject import Subject
 from ingle.tuning.kept_model import subject_of
 

@@ -8,28 +8,23 @@ HOME/tuning/KEY/logits/          their second
 """
 
 import json
-import platform
-import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
-from ingle import __version__
 from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
 from ingle.core.delta import Delta
-from ingle.core.digest import canonical_json, digest_json
 from ingle.core.energy import reported, total
+from ingle.core.errors import Interrupted
 from ingle.core.event import Event, Sink
 from ingle.core.files import write_atomic
 from ingle.core.spec import LayerSpec
 from ingle.engine.hybrid import KIND, spec_tensors
 from ingle.engine.opening import checkpoint_tokenizer, open_weights
-from ingle.home.deltas import delta_report, list_deltas, refuse_taken_delta
-from ingle.home.kept import Kept, get_kept
+from ingle.home.kept import Kept
 from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.hybridize.budget import layers_of, retrieval_count, share_of
@@ -37,7 +32,6 @@ from ingle.hybridize.lessons import make_lessons, read_texts
 from ingle.hybridize.search import find_groups, search_corpora
 from ingle.hybridize.settings import HybridSettings
 from ingle.hybridize.teaching import Mixers, OriginalLogits, hybrid_module, memories_of, original_of
-from ingle.measure.gather import Interrupted
 from ingle.measure.items import Text
 from ingle.model.module import CausalLM, load_module
 from ingle.model.tokenizer import Tokenizer
@@ -46,36 +40,17 @@ from ingle.train.objectives import Distillation, Objective
 from ingle.train.packing import Data
 from ingle.train.precision import DTYPES, choose, keep_few_programs
 from ingle.train.settings import TrainReport, TrainSettings, Watch
-from ingle.train.trouble import Stop, stop_signals
-from ingle.train.watch import Made, RunWatch
+from ingle.train.to_delta import Job, to_delta
+from ingle.train.watch import Made, RunWatch, nobody
 
 VERSION = 1
 """Changes when the same settings make something else than before."""
 GROUPS = "groups.json"
 
 
-def _nobody(*_: object) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    home: Home
-    kept: Kept
-    name: str
-    settings: HybridSettings
-    watch: RunWatch
-    folder: Path
-    stop: Stop
-    origin: Mapping[str, str]
-
-    def check(self, where: str) -> None:
-        if self.stop.asked:
-            raise Interrupted("hybridize", "was interrupted", where, "What was done is kept: the same command goes on from there.")
-
-
 def hybridize(
     home: Home, kept: Kept, name: str, settings: HybridSettings, admit: Admit, watch: RunWatch = RunWatch(),  # noqa: B008 - frozen
-    command: str = "", sink: Sink = _nobody,
+    command: str = "", sink: Sink = nobody,
 ) -> Made:  # fmt: skip
     """Makes a delta called `name` that turns a kept transformer into a hybrid, and keeps it if `admit` does.
 
@@ -85,42 +60,24 @@ def hybridize(
     check_name(name)
     checkpoint = open_weights(home, kept)
     count = retrieval_count(checkpoint.config, settings)
-    key = digest_json([VERSION, "hybridize", kept.digest, name, to_table(settings)])
-    home.create()
-    place = digest_json([kept.digest, name.lower()])[:16]
-    with home.lock(f"tune-{place}", timeout_s=0), stop_signals() as stop:
-        ours = [delta for delta in list_deltas(home, kept.digest) if delta.name == name and delta.origin.get("run") == key]
-        refuse_taken_delta(home, name, kept.digest, ours[0].digest if ours else "")
-        folder = home.tuning / key[:32]
-        if ours:
-            watch.say(f"{kept.name}+{name} was made by this very command already")
-            shutil.rmtree(folder, ignore_errors=True)
-            return Made(get_kept(home, f"{kept.name}+{name}"), ours[0], delta_report(home, ours[0].digest) or {})
-        versions = f"ingle {__version__}, torch {torch.__version__}, python {platform.python_version()}"
-        origin = {"method": f"hybridize, {settings.method}", "settings": canonical_json(to_table(settings)).decode()}
-        origin |= {"versions": versions, "threads": str(torch.get_num_threads()), "command": command, "run": key}
-        job = _Job(home, kept, name, settings, watch, folder, stop, origin)
+
+    def make(job: Job[HybridSettings]) -> Candidate:
         tokenizer = checkpoint_tokenizer(checkpoint, home.base_folder(kept.base))
         texts = read_texts(home, watch.bytes)
         keep_few_programs()
         watch.pieces("loading weights", 0, 1)
-        original = load_module(checkpoint)
-        candidate = _make(job, original, tokenizer, texts, count)
-        del original  # the gate opens both models
-        delta = admit(candidate, lambda: stop.asked)
-        report = delta_report(home, delta.digest) or {}
-        shutil.rmtree(folder, ignore_errors=True)
-        sink(_event(report, delta))
-        return Made(get_kept(home, f"{kept.name}+{name}"), delta, report)
+        return _make(job, load_module(checkpoint), tokenizer, texts, count)
+
+    return to_delta(Job("hybridize", VERSION, home, kept, name, settings, watch, command), make, admit, _event, sink)
 
 
-def _make(job: _Job, original: CausalLM, tokenizer: Tokenizer, texts: Sequence[Text], count: int) -> Candidate:
+def _make(job: Job[HybridSettings], original: CausalLM, tokenizer: Tokenizer, texts: Sequence[Text], count: int) -> Candidate:
     settings, config = job.settings, original.config
     found = _groups(job, original, tokenizer, texts, count)
     layers = layers_of(config, [(layer, group) for layer, group in found["kept"]], settings)
     tokens = min(settings.context, config.context_length)
     report: dict[str, Any] = {
-        "version": VERSION, "model": f"{job.kept.name}+{job.name}", "base": job.kept.digest, "kind": KIND, "method": settings.method,
+        "version": VERSION, "model": job.model, "base": job.kept.digest, "kind": KIND, "method": settings.method,
         "settings": to_table(settings), "retrieval": count, "groups": len(config.layers) * config.num_kv_heads, "kept": found["kept"],
         "effects": found["effects"], "state_tokens": tokens, "state_share": share_of(config, layers, tokens), "lessons": {},
     }  # fmt: skip
@@ -128,10 +85,10 @@ def _make(job: _Job, original: CausalLM, tokenizer: Tokenizer, texts: Sequence[T
     if any(spec.remembering(config.num_kv_heads) for spec in layers):
         hybrid = _taught(job, original, layers, tokenizer, texts, report)
         tensors |= {name: parameter.detach().float().cpu().numpy() for name, parameter in memories_of(hybrid).items()}
-    return Candidate(job.name, KIND, job.kept.digest, tensors, job.origin, report)
+    return Candidate(job.name, KIND, job.kept.digest, tensors, job.origin(settings.method), report)
 
 
-def _groups(job: _Job, original: CausalLM, tokenizer: Tokenizer, texts: Sequence[Text], count: int) -> dict[str, Any]:
+def _groups(job: Job[HybridSettings], original: CausalLM, tokenizer: Tokenizer, texts: Sequence[Text], count: int) -> dict[str, Any]:
     """Which groups keep full attention: found now, or by an earlier sitting."""
     path = job.folder / GROUPS
     if path.exists():
@@ -160,8 +117,13 @@ def _cast(module: CausalLM, precision: torch.dtype) -> CausalLM:
 
 
 def _taught(
-    job: _Job, original: CausalLM, layers: tuple[LayerSpec, ...], tokenizer: Tokenizer, texts: Sequence[Text], report: dict[str, Any]
-) -> CausalLM:
+    job: Job[HybridSettings],
+    original: CausalLM,
+    layers: tuple[LayerSpec, ...],
+    tokenizer: Tokenizer,
+    texts: Sequence[Text],
+    report: dict[str, Any],
+) -> CausalLM:  # fmt: skip
     """The hybrid after both lessons; what they came to goes into the report."""
     told, hybrid = job.settings.lessons, hybrid_module(original, layers)
     job.watch.pieces("preparing lessons", 0, 1)
@@ -184,7 +146,7 @@ def _taught(
     return hybrid
 
 
-def _check_learnt(job: _Job, name: str, done: TrainReport) -> None:
+def _check_learnt(job: Job[HybridSettings], name: str, done: TrainReport) -> None:
     before, after = done.first_held_out, done.best_held_out if job.settings.logits.patience else done.held_out
     if before is not None and after is not None and after >= before:
         job.watch.say(f"lesson {name} taught nothing: {before:.4f} before, {after:.4f} after, on what is held out")

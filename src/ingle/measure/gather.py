@@ -4,19 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ingle.core.errors import IngleError
+from ingle.core.errors import Interrupted
 from ingle.core.message import Request
 from ingle.measure.finished import Finished, Passing, Row
 from ingle.measure.subject import Nats, Subject, Task
 
 Progress = Callable[[str, int, int], None]
 """Told what is being measured, how many items are done, and of how many."""
-
-
-class Interrupted(IngleError):
-    """A measurement that was stopped; what was finished is kept."""
-
-    exit_code = 130
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,27 +4,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ingle.core.errors import Interrupted
 from ingle.home import fetch
 from ingle.home.place import Home
-from ingle.measure.gather import Interrupted
 from ingle.scaling.settings import ScratchSettings
 from ingle.scaling.sources import Texts
 from ingle.train.settings import Progress
 from ingle.train.trouble import Stop
-
-
-def _nobody(*_: object) -> None: ...
+from ingle.train.watch import nobody
 
 
 @dataclass(frozen=True, slots=True)
 class ScratchWatch:
     """Who is told how it goes."""
 
-    train: Callable[[Progress], None] = _nobody
+    train: Callable[[Progress], None] = nobody
     """After every step."""
-    say: Callable[[str], None] = _nobody
+    say: Callable[[str], None] = nobody
     """Something that the owner should know."""
-    pieces: Callable[[str, int, int], None] = _nobody
+    pieces: Callable[[str, int, int], None] = nobody
     """What is being done, how much of it is done, and of how much."""
     bytes: fetch.Progress = fetch.silent
     """The same of what is fetched."""

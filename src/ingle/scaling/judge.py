@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ingle.core.digest import digest_json
+from ingle.core.errors import Interrupted
 from ingle.core.report import Report
 from ingle.core.state import STEP_TOKENS
 from ingle.engine.backend import Segment
@@ -15,7 +16,7 @@ from ingle.engine.language_model import LanguageModel
 from ingle.engine.scoring import score
 from ingle.engine.writing import write
 from ingle.home.place import Home
-from ingle.measure.gather import Interrupted, Progress, silent
+from ingle.measure.gather import Progress, silent
 from ingle.measure.intervals import Floats, bootstrap
 from ingle.measure.run import Options, Outcome, run_suite
 from ingle.measure.subject import Subject

@@ -26,12 +26,10 @@ from ingle.scaling.settings import ScratchSettings, course
 from ingle.scaling.shape import config_of
 from ingle.scaling.sources import find_suites, read_texts
 from ingle.train.trouble import stop_signals
+from ingle.train.watch import nobody
 
 VERSION = 1
 """Changes when the same settings and texts train something else than before."""
-
-
-def _nobody(_: object) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,7 @@ class Made:
 
 def scratch(
     home: Home, name: str, settings: ScratchSettings, watch: ScratchWatch = ScratchWatch(),  # noqa: B008 - frozen
-    command: str = "", sink: Sink = _nobody,
+    command: str = "", sink: Sink = nobody,
 ) -> Made:  # fmt: skip
     """Trains a model from scratch and keeps it under this name.
 

@@ -10,18 +10,19 @@ from ingle.home.kept import Kept
 from ingle.train.settings import Progress
 
 
-def _nobody(*_: object) -> None: ...
+def nobody(*_: object) -> None:
+    """Hears nothing of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunWatch:
     """Who is told how it goes."""
 
-    pieces: Callable[[str, int, int], None] = _nobody
+    pieces: Callable[[str, int, int], None] = nobody
     """What is being done, how much of it is done, and of how much."""
-    train: Callable[[Progress], None] = _nobody
+    train: Callable[[Progress], None] = nobody
     """After every step of a training."""
-    say: Callable[[str], None] = _nobody
+    say: Callable[[str], None] = nobody
     """Something that the owner should know."""
     bytes: fetch.Progress = fetch.silent
     """What is fetched."""

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ingle.core.candidate import Admit
+from ingle.core.errors import Interrupted
 from ingle.engine.opening import Source
 from ingle.home.kept import Kept
 from ingle.home.place import Home
-from ingle.measure.gather import Interrupted
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.trouble import Stop

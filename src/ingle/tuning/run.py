@@ -22,7 +22,7 @@ from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.measure.suites import find_suite
 from ingle.train.trouble import stop_signals
-from ingle.train.watch import RunWatch
+from ingle.train.watch import RunWatch, nobody
 from ingle.tuning import report, work
 from ingle.tuning.data import bring, find_sources
 from ingle.tuning.job import Job
@@ -32,9 +32,6 @@ from ingle.tuning.settings import TuneSettings, plain
 
 VERSION = 1
 """Changes when the same settings train something else than before."""
-
-
-def _nobody(_: object) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +49,7 @@ class Tuned:
 
 def tune(
     home: Home, kept: Kept, data: Sequence[str], name: str, settings: TuneSettings, admit: Admit,
-    watch: RunWatch = RunWatch(), command: str = "", sink: Sink = _nobody,  # noqa: B008 - frozen
+    watch: RunWatch = RunWatch(), command: str = "", sink: Sink = nobody,  # noqa: B008 - frozen
 ) -> Tuned:  # fmt: skip
     """Trains a delta called `name` on a kept model, and keeps it if `admit` does.
 
