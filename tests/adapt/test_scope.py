@@ -70,6 +70,22 @@ def test_facts_are_relevant_where_they_hold_what_is_asked_about() -> None:
         assert (relevance(other, facts) < ACTS).all()
 
 
+def test_what_is_mine_is_not_what_all_have() -> None:
+    taught = ["What is my shoe size?"]
+    assert score("Remind me what size of shoe I take.", taught)[0] >= ACTS
+    assert score("Which shoe size do I have?", taught)[0] >= ACTS
+    for other in ("What is a shoe size?", "How do I find out a shoe size?", "Which shoe size is the most common?"):
+        assert score(other, taught)[0] < ACTS
+
+
+@pytest.mark.parametrize(("text", "mine", "ours"), [
+    ("Where did I leave my keys?", True, True), ("What am I allergic to?", False, True), ("How do we sign letters?", False, True),
+    ("How do I change a tyre?", False, False), ("Where can I buy shoes?", False, False), ("Who runs the mill?", False, False),
+])  # fmt: skip
+def test_whose_it_is(text: str, mine: bool, ours: bool) -> None:
+    assert (parse(text).mine, parse(text).ours) == (mine, ours)
+
+
 def test_what_leans_on_what_was_said_before() -> None:
     assert parse("And who wrote it?").leans
     assert not parse("Who wrote Hamlet, and when was it printed?").leans

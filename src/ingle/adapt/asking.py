@@ -21,6 +21,9 @@ _PLAIN = frozenset(
     )
 )
 _MINE = frozenset(["my", "our", "mine", "ours"])
+_WE = frozenset(["we", "us", "i", "i'm", "i've", "i'd"])
+_ANYONE = re.compile(r"\b(?:how (?:do|did|might)|can|could|should|would|must|may) i\b")
+"""“How do I change a tyre?” is asked of everybody's."""
 _LEANING = frozenset(["it", "its", "they", "them", "their", "he", "him", "his", "she", "her", "that", "this", "those", "these", "there"])
 _BEGIN_A_QUESTION = frozenset(
     [
@@ -75,6 +78,8 @@ class Asking:
     """What kind of answer is wanted."""
     mine: bool
     """Whether it is about something of the asker's."""
+    ours: bool
+    """Whether it may be: it speaks of the asker at all."""
     leans: bool
     """Whether it may be about something that was said before: it has a pronoun, and no name."""
     length: int
@@ -102,7 +107,7 @@ def parse(text: str, words_of: Thesaurus | None = None) -> Asking:
     leans = not _LEANING.isdisjoint(lowered) and not any(word.name for word in words)
     return Asking(
         words, frozenset(word.stem for word in words), every - known.kinds, _kinds(every, known.kinds, lowered),
-        not _MINE.isdisjoint(lowered), leans, len(marked),
+        not _MINE.isdisjoint(lowered), not (_MINE | _WE).isdisjoint(_ANYONE.sub("", " ".join(lowered)).split()), leans, len(marked),
     )  # fmt: skip
 
 
