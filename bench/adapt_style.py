@@ -8,7 +8,7 @@ most of the base's answers have is shown all the same: there is little to learn 
 
   short     at most 25 words
   shorter   thumbs are relative: up for the shortest of four answers, down for the longest; counted are answers of fewer words than the
-            untouched model's to the same question (of which it has none by definition; where nothing is learned, half of them at most)
+            untouched model's to the same question (of which that has none by definition)
   formal    no contraction, no exclamation mark
   no-lists  no line that begins as an item of a list
   plain     one paragraph

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ingle.compress.forms import FORMS, Form, Quantised, exact_grid, grouped, read_blocks
+from ingle.compress.forms import Form, Quantised, exact_grid, grouped, read_blocks
 from ingle.model.module import CausalLM
 
 Array = npt.NDArray[Any]
@@ -73,7 +73,7 @@ def attach_grids(module: CausalLM, blocks: Mapping[str, Array], forms: Mapping[s
         owner, _, last = linear.rpartition(".")
         old = module.get_submodule(linear)
         assert isinstance(old, nn.Linear)
-        new = Gridded(old, read_blocks(FORMS[form.name], blocks[name]))
+        new = Gridded(old, read_blocks(form, blocks[name]))
         setattr(module.get_submodule(owner), last, new)
         found |= {f"{linear}.{key}": parameter for key, parameter in new.named_parameters() if key in (_A, _B)}
     return found
