@@ -91,7 +91,7 @@ def test_undo_goes_back_step_by_step_and_says_when_there_is_nothing(school_house
         undo(house.home, house.engine, "somebody", taught[0].id)
     digest = get_example(house.engine, "", taught[0].id).lesson
     undo(house.home, house.engine, "", digest[:12])
-    with pytest.raises(NotKept, match="nothing was"):
+    with pytest.raises(NotKept, match="got nothing"):
         undo(house.home, house.engine, "")
     assert acting(house) == []
 

@@ -1,5 +1,6 @@
 """Section `[learn]` of `config.toml`. Imports nothing that learns."""
 
+import importlib.util
 from dataclasses import dataclass, field
 
 from ingle.adapt.settings import LessonSettings, StyleSettings
@@ -7,6 +8,13 @@ from ingle.core.errors import ConfigError
 
 RATINGS = 5
 """New ratings for which a style is learned anew: a single thumb says too little, and the learning takes a minute."""
+
+INSTALL = "pip install 'ingle[learn]'"
+
+
+def can_learn() -> bool:
+    """Whether what teaches the weights is installed; memories act without it."""
+    return importlib.util.find_spec("torch") is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ def undo(home: Home, engine: "Engine", owner: str, which: int | str = 1, sink: S
     lessons = {lesson.digest: lesson for lesson in list_lessons(engine, owner)}
     chosen = learned[:which] if isinstance(which, int) else _called(which, learned)
     if not chosen:
-        raise NotKept("undo", "needs something that was learned", "nothing was" if isinstance(which, int) else which[:40], _CURE)
+        raise NotKept("undo", "needs something that was learned", "nothing" if isinstance(which, int) else which[:40], _CURE)
     again = 0
     for digest in dict.fromkeys(one.lesson for one in chosen):
         held = [one for one in chosen if one.lesson == digest]

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ingle.cli.output import note
+from ingle.cli.teach import when_learned
 from ingle.core.errors import ConfigError
 from ingle.core.message import Message
 
@@ -30,7 +31,7 @@ def fix(talk: "Talk", rest: str) -> None:
         raise ConfigError("/fix TEXT", "needs the words that should have been said")
     _feedback(talk, -1, rest, "")
     talk.conversation.turns[-1] = Message.of("assistant", rest)  # the talk goes on from what should have been said
-    note("It acts from the next question on. The weights learn it when `ingle serve` or `ingle learn --once` runs.")
+    note(f"It acts from the next question on. {when_learned()}")
 
 
 def remember(talk: "Talk", rest: str) -> None:

@@ -44,4 +44,12 @@ def command(
         print_json(example_table(made))
         return
     print(f"{made.id}: {name} knows it from the next answer on.")
-    print("The weights learn it when `ingle serve` or `ingle learn --once` runs." if made.learn else "The weights don't learn it.")
+    print(when_learned() if made.learn else "The weights don't learn it.")
+
+
+def when_learned() -> str:
+    """What has to be done until the weights have it."""
+    from ingle.adapt.learn_settings import INSTALL, can_learn
+
+    runs = "`ingle serve` or `ingle learn --once` runs"
+    return f"The weights learn it when {runs}." if can_learn() else f"The weights learn it when {runs} with PyTorch: {INSTALL}"

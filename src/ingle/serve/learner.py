@@ -1,11 +1,10 @@
 """The learner beside this server: a process of its own, for as long as the server is there."""
 
-import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from ingle.adapt.learn_settings import LearnSettings
+from ingle.adapt.learn_settings import INSTALL, LearnSettings, can_learn
 from ingle.adapt.supervisor import Supervisor
 from ingle.serve.logs import log
 from ingle.serve.rooms import open_rooms
@@ -14,10 +13,12 @@ from ingle.serve.service import Service
 
 @contextmanager
 def learner_beside(service: Service, settings: LearnSettings, overrides: Sequence[str] = ()) -> Iterator[None]:
-    """Has what users teach learned within the block, unless the settings don't want that, or what learns is not installed: it then stays
-    pending. `overrides`: `--set` options of the server, which hold for its learner too.
+    """Has what users teach learned within the block, unless the settings don't want that, or what learns is not installed, which is
+    logged: it then stays pending. `overrides`: `--set` options of the server, which hold for its learner too.
     """
-    if not settings.worker or importlib.util.find_spec("torch") is None:
+    if settings.worker and not can_learn():
+        log("learner", {"says": f"corrections act as memories only: what teaches the weights is not installed ({INSTALL})"})
+    if not settings.worker or not can_learn():
         yield
         return
     options = [part for one in overrides for part in ("--set", one)]

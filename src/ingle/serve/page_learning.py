@@ -11,6 +11,7 @@ from nicegui import background_tasks
 
 from ingle.adapt.admit import consent, edit, learning_view
 from ingle.adapt.forget import Forgotten, forget
+from ingle.adapt.learn_settings import INSTALL, can_learn
 from ingle.adapt.undo import redo, undo
 from ingle.core.errors import IngleError
 from ingle.core.example import Example
@@ -155,7 +156,8 @@ def _account(gone: Forgotten) -> str:
 
 def _item(one: Example) -> dict[str, Any]:
     """An example, as the panel shows it."""
+    waits = [] if one.state != "pending" or can_learn() else [f"What teaches the weights is not installed: {INSTALL}"]
     return {
         "id": one.id, "kind": one.kind, "question": one.question, "answer": one.answer, "rating": one.rating, "state": one.state,
-        "reasons": list(one.reasons), "at": one.at, "model": one.model,
+        "reasons": [*one.reasons, *waits], "at": one.at, "model": one.model,
     }  # fmt: skip
