@@ -31,6 +31,7 @@ from ingle.engine.backend import Segment, prefill
 from ingle.engine.cpu import CpuBackend
 from ingle.engine.opening import Opener
 from ingle.engine.packing import pack_checkpoint, read_pack, unpacked
+from ingle.engine.team import Cores
 from ingle.home.deltas import put_delta
 from ingle.home.kept import get_kept, remove
 from ingle.home.place import Home
@@ -100,7 +101,7 @@ def check_twin(layers: int, rank: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         info = pack_checkpoint(cut, "twin", "fp32", Path(folder))
         assert read_pack(Path(folder)) is not None
-        backend, additions = CpuBackend(Path(folder), info, 1, "float32"), random_lora(cut.config, rank, 99)
+        backend, additions = CpuBackend(Path(folder), info, Cores(1), "float32"), random_lora(cut.config, rank, 99)
         ids = np.random.default_rng(0).integers(0, cut.config.vocab_size, 24).tolist()
         [got] = backend.forward([Segment(backend.new_state(), ids, "all", backend.adapter(additions, "twin"))])
         frequencies, scale = inverse_frequencies(cut.config)
@@ -118,7 +119,7 @@ def check_twin(layers: int, rank: int) -> float:
 
 def speed(rounds: int, tokens: int, sequences: int, rank: int, threads: int, home: Home) -> dict[str, Any]:
     """Decode tokens/s of a batch, with another adapter for each sequence and without any."""
-    backend = Opener(threads=threads)(home, get_kept(home, "smollm2")).backend.runner
+    backend = Opener(cores=Cores(threads))(home, get_kept(home, "smollm2")).backend.runner
     assert isinstance(backend, CpuBackend)
     adapters = [backend.adapter(random_lora(backend.config, rank, seed), str(seed)) for seed in range(sequences)]
     ids = np.random.default_rng(1).integers(1000, 20000, 64).tolist()

@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 from ingle.core.example import Example
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.opening import Opener
+from ingle.engine.team import Cores
 from ingle.home.examples import add_example
 from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home
@@ -56,5 +57,5 @@ def house(tmp_path: Path, tiny_folder: Path) -> Iterator[House]:
     home = Home(tmp_path / "home")
     pull(home, str(tiny_folder), lambda _folder: None, "tiny")
     engine = open_rooms(home)
-    yield House(home, engine, Opener("fp32", 1))
+    yield House(home, engine, Opener("fp32", Cores(1)))
     engine.dispose()

@@ -12,6 +12,7 @@ from ingle.adapt.undo import redo, undo
 from ingle.core.errors import NotKept
 from ingle.core.message import Message
 from ingle.engine.opening import Opener
+from ingle.engine.team import Cores
 from ingle.home.examples import add_example, change_state, get_example, list_examples
 from ingle.home.lessons import list_lessons
 from ingle.home.place import Home
@@ -36,7 +37,7 @@ def twin(tmp_path: Path, tiny_folder: Path) -> Iterator[House]:
     home = Home(tmp_path / "twin")
     pull(home, str(tiny_folder), lambda _folder: None, "tiny")
     engine = open_rooms(home)
-    made = House(home, engine, Opener("fp32", 1))
+    made = House(home, engine, Opener("fp32", Cores(1)))
     lenient(made)
     yield made
     engine.dispose()

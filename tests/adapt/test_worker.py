@@ -15,9 +15,9 @@ import pytest
 from ingle.adapt.learn_settings import LearnSettings
 from ingle.adapt.learner import LOCK, Watch
 from ingle.adapt.school import school_of
-from ingle.adapt.supervisor import GO, HOLD, Supervisor
+from ingle.adapt.supervisor import BUSY, GO, HOLD, IDLE, Supervisor
 from ingle.adapt.work import NO_MEMORY, Tries
-from ingle.adapt.worker import EXIT_MEMORY, Signals, follow, listen, memory_bytes
+from ingle.adapt.worker import EXIT_MEMORY, Signals, follow, listen, memory_bytes, tell
 from ingle.core.errors import ConfigError, HomeError
 from ingle.home.examples import get_example, list_examples
 from ingle.ledger.chain import Ledger
@@ -126,8 +126,11 @@ follow(home, open_rooms(home), School(teach, None), print, LearnSettings(memory_
 @posix
 def test_a_server_has_a_learner_when_there_is_something_to_learn_and_another_when_that_dies(school_house: House, tmp_path: Path) -> None:
     house = school_house
-    program = "import sys; open(sys.argv[1], 'a').write('began\\n'); [open(sys.argv[1], 'a').write(line) for line in sys.stdin]"
-    told, answers, said = tmp_path / "told", [0], list[str]()
+    program = (
+        "import sys; open(sys.argv[1], 'a').write('began\\n'); print('a word of its own'); print('busy')\n"
+        "for line in sys.stdin: open(sys.argv[1], 'a').write(line); print('idle' if line == 'hold\\n' else 'busy')"
+    )
+    told, answers, said, lent = tmp_path / "told", [0], list[str](), [0]
 
     def lines() -> list[str]:
         return told.read_text().split() if told.exists() else []
@@ -138,6 +141,7 @@ def test_a_server_has_a_learner_when_there_is_something_to_learn_and_another_whe
         [sys.executable, "-u", "-c", program, str(told)],
         LearnSettings(),
         lambda: answers[0],
+        lent.append,
         said.append,
     )
     supervisor.start()
@@ -145,26 +149,29 @@ def test_a_server_has_a_learner_when_there_is_something_to_learn_and_another_whe
         house.teach(QUESTIONS[0], ANSWERS[0])
         wait_until(lambda: lines() == ["began"], "the first learner")
         answers[0] = 2
-        wait_until(lambda: supervisor._held, "it is held")
+        wait_until(lambda: lent[-1] == 1, "a core is lent while it is at a lesson")
+        wait_until(lambda: supervisor._held and lent[-1] == 0, "it is held, and gives the core back")
         answers[0] = 1
-        wait_until(lambda: not supervisor._held, "it goes on beside one answer")
+        wait_until(lambda: not supervisor._held and lent[-1] == 1, "it goes on beside one answer")
         first = supervisor.process_id
         assert first is not None
         os.kill(first, signal.SIGKILL)
         wait_until(lambda: len(lines()) >= 2 and supervisor.process_id not in (None, first), "the second learner")
         assert "ended with code -9" in said[0]
+        assert 0 in lent[4:], "what is dead needs no core"
     finally:
         last = supervisor._process
         supervisor.close()
     assert last is not None and last.returncode == 0, "it ends when its input does"
     assert supervisor.process_id is None
+    assert lent[-1] == 0
 
 
 @posix
 def test_a_learner_that_dies_again_and_again_is_waited_for_longer_each_time(school_house: House) -> None:
     house, said = school_house, list[str]()
     dies = [sys.executable, "-c", "raise SystemExit(3)"]
-    supervisor = Supervisor(house.home, lambda: open_rooms(house.home), dies, LearnSettings(), lambda: 0, said.append)
+    supervisor = Supervisor(house.home, lambda: open_rooms(house.home), dies, LearnSettings(), lambda: 0, lambda _: None, said.append)
     supervisor.start()
     try:
         house.teach(QUESTIONS[0], ANSWERS[0])
@@ -172,6 +179,13 @@ def test_a_learner_that_dies_again_and_again_is_waited_for_longer_each_time(scho
     finally:
         supervisor.close()
     assert [line.split(" in ")[1].split(" at ")[0] for line in said[:2]] == ["1 s", "2 s"]
+
+
+def test_it_tells_when_a_lesson_begins_and_when_it_is_over(school_house: House) -> None:
+    stream = io.BytesIO()
+    school_house.teach(QUESTIONS[0], ANSWERS[0])
+    follow_with(school_house, LearnSettings(idle_s=0.0), Signals(), Watch(trying=tell(stream)))
+    assert stream.getvalue() == BUSY + IDLE
 
 
 def test_settings_that_mean_nothing_are_refused() -> None:

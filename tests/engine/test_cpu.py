@@ -5,6 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,9 +16,10 @@ from ingle.core import blocks
 from ingle.core.blocks import CACHES
 from ingle.core.errors import CheckpointError, ConfigError
 from ingle.core.spec import LayerSpec, ModelConfig, Rope
-from ingle.engine import packing
+from ingle.engine import packing, team
 from ingle.engine.backend import Segment, prefill, step
 from ingle.engine.cpu import CpuBackend
+from ingle.engine.team import Cores
 from ingle.kernels import layout as at
 from ingle.kernels import naive
 from ingle.model.rope import inverse_frequencies
@@ -120,27 +122,40 @@ def test_an_int8_cache_holds_exactly_what_numpy_would_put_there(tmp_path: Path, 
 
 
 @given(
-    cuts=st.lists(st.integers(1, 200), min_size=1, max_size=6), threads=st.integers(1, 3), others=st.lists(st.integers(1, 30), max_size=5)
+    cuts=st.lists(st.tuples(st.integers(1, 200), st.integers(1, 3)), min_size=1, max_size=6),
+    others=st.lists(st.integers(1, 30), max_size=5),
 )
 @settings(max_examples=25, deadline=None)
-def test_logits_depend_on_the_prefix_alone(mixed: tuple[CpuBackend, CpuBackend], cuts: list[int], threads: int, others: list[int]) -> None:
-    """Bit for bit: however the prompt is cut, whoever shares the step, however many threads work."""
+def test_logits_depend_on_the_prefix_alone(mixed: tuple[CpuBackend, CpuBackend], cuts: list[tuple[int, int]], others: list[int]) -> None:
+    """Bit for bit: however the prompt is cut, whoever shares the step, however many threads work, also from one step to the next."""
     alone, shared = mixed
-    ids = tokens(alone.config, sum(cuts))
+    ids = tokens(alone.config, sum(count for count, _ in cuts))
     state = alone.new_state()
     expected = prefill(alone, ids, state).copy()
     follow = step(alone, [(state, 3)])[0].copy()
     mine, strangers = shared.new_state(), [(shared.new_state(), tokens(shared.config, count, count)) for count in others]
     start = 0
-    for count in cuts:
+    for count, threads in cuts:
         segments = [Segment(mine, ids[start : start + count])]
         if start == 0:
             segments += [Segment(stranger, words) for stranger, words in strangers]
-        got = shared.forward(segments)[0][0].copy()
+        shared._cores.lent = 3 - threads
+        with mock.patch.object(team, "usable_cores", lambda: 3):
+            got = shared.forward(segments)[0][0].copy()
         start += count
     np.testing.assert_array_equal(got, expected)
     batch = shared.forward([*(Segment(stranger, [7]) for stranger, _ in strangers), Segment(mine, [3])])
     np.testing.assert_array_equal(batch[-1][0], follow)
+
+
+def test_lent_cores_are_left_alone_and_one_thread_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(team, "usable_cores", lambda: 4)
+    all_, two = Cores(), Cores(2)
+    assert (all_.now, two.now, Cores(9).now) == (4, 2, 9), "as many as asked for, while none is lent"
+    all_.lent = two.lent = 1
+    assert (all_.now, two.now) == (3, 2), "two threads don't need the lent one"
+    all_.lent = two.lent = 4
+    assert (all_.now, two.now) == (1, 1)
 
 
 WINDOWS = (LayerSpec((0, 1)), LayerSpec((1,), window=70, sinks=5), LayerSpec((), window=20, sinks=0))

@@ -21,6 +21,7 @@ from ingle.engine.language_model import LanguageModel
 from ingle.engine.opening import Opener, Source, candidate_source, kept_source, list_packs, open_model
 from ingle.engine.packing import unpacked
 from ingle.engine.prefixed import Prefixed
+from ingle.engine.team import Cores
 from ingle.home.deltas import delta_tensors, get_delta, put_delta
 from ingle.home.kept import Kept, get_kept, remove
 from ingle.home.place import Home
@@ -167,7 +168,7 @@ def test_a_stack_is_what_its_deltas_mean(place: Place, tmp_path: Path, stack: st
 
 def test_every_stack_is_another_model_and_the_base_stays_what_it_was(place: Place) -> None:
     base_files = {path: digest_file(path) for path in place.home.bases.rglob("*") if path.is_file()}
-    opener = Opener("int8", 1)
+    opener = Opener("int8", Cores(1))
     base = opener(place.home, get_kept(place.home, "tiny"))
     before = logits(base)
     names = [place.put("tiny", kind, kind).name for kind in ("lora", "full", "prefix", "bottleneck")]
@@ -189,7 +190,7 @@ def test_every_stack_is_another_model_and_the_base_stays_what_it_was(place: Plac
 def test_models_with_the_same_weights_share_them(place: Place) -> None:
     names = ["tiny", *(place.put("tiny", kind, kind).name for kind in ("lora", "prefix", "bottleneck", "ia3"))]
     names.append(place.put("tiny+ia3", "lora", "lora").name)
-    opener = Opener("int8", 1)
+    opener = Opener("int8", Cores(1))
     with ThreadPoolExecutor(6) as pool:
         models = dict(zip(names, pool.map(lambda name: opener(place.home, get_kept(place.home, name)), names), strict=True))
     runners = {name: model.backend.runner for name, model in models.items()}
@@ -234,7 +235,7 @@ def test_deltas_that_cannot_be_served_say_why(place: Place) -> None:
     with pytest.raises(DeltaError, match="known kind"):
         open_model(kept_source(place.home, get_kept(place.home, "tiny+odd")), "int8", 1)
     with pytest.raises(DeltaError, match="known kind"):  # the same, told by the process that packs
-        Opener("int8", 1)(place.home, get_kept(place.home, "tiny+odd"))
+        Opener("int8", Cores(1))(place.home, get_kept(place.home, "tiny+odd"))
     large = {part: np.full((2, 2, 3, 16), 1e6, np.float32) for part in ("prefix.keys", "prefix.values")}
     put_delta(place.home, "large", "prefix", lora.base, large, {})
     with pytest.raises(DeltaError, match="float16"):
@@ -280,7 +281,7 @@ def test_a_candidate_is_opened_exactly_as_it_would_be_served_if_it_were_kept(pla
     remove(place.home, kept.name)
     below = get_kept(place.home, "tiny")
     candidate = Candidate("kept", kind, below.digest, tensors, delta.origin)
-    opened = Opener("fp32", 1).open(candidate_source(place.home, below, candidate))
+    opened = Opener("fp32", Cores(1)).open(candidate_source(place.home, below, candidate))
     assert opened.name == "tiny+kept"
     assert opened.digest == expected.digest
     rows = [

@@ -7,6 +7,7 @@ import numpy as np
 from ingle.core.spec import LayerSpec, ModelConfig, Rope
 from ingle.engine import packing
 from ingle.engine.cpu import CpuBackend
+from ingle.engine.team import Cores
 from ingle.model.checkpoint import Checkpoint, expected_shapes
 from ingle.model.tensor import Tensor
 
@@ -34,7 +35,7 @@ def random_checkpoint(config: ModelConfig, seed: int = 0) -> Checkpoint:
 def backend_of(folder: Path, checkpoint: Checkpoint, format_: str = "fp32", threads: int = 2, cache: str = "float32") -> CpuBackend:
     info = packing.pack_checkpoint(checkpoint, "base", format_, folder / format_)
     packing.check_pack(folder / format_, info)
-    return CpuBackend(folder / format_, info, threads, cache)
+    return CpuBackend(folder / format_, info, Cores(threads), cache)
 
 
 def tokens(config: ModelConfig, count: int, seed: int = 0) -> list[int]:

@@ -8,6 +8,7 @@ from ingle.adapt import learn_settings
 from ingle.adapt.learn_settings import INSTALL, LearnSettings
 from ingle.cli.teach import when_learned
 from ingle.core.example import Example
+from ingle.engine.team import Cores
 from ingle.serve import learner, page_learning
 
 PENDING = Example("ex-1", "", "tiny", "correction", "Who?", "Nobody.")
@@ -31,11 +32,11 @@ def test_terminal_panel_and_log_say_it(capsys: pytest.CaptureFixture[str]) -> No
     assert INSTALL in when_learned()
     [reason] = page_learning._item(PENDING)["reasons"]
     assert INSTALL in reason
-    with learner.learner_beside(NO_SERVICE, LearnSettings()):
+    with learner.learner_beside(NO_SERVICE, LearnSettings(), Cores(1)):
         assert INSTALL in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("bare")
 def test_who_wants_no_learner_hears_of_none(capsys: pytest.CaptureFixture[str]) -> None:
-    with learner.learner_beside(NO_SERVICE, LearnSettings(worker=False)):
+    with learner.learner_beside(NO_SERVICE, LearnSettings(worker=False), Cores(1)):
         assert capsys.readouterr().err == ""

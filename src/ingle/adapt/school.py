@@ -12,6 +12,7 @@ from ingle.core.candidate import Candidate
 from ingle.core.event import Sink
 from ingle.core.example import Example
 from ingle.engine.opening import Opener
+from ingle.engine.team import Cores
 from ingle.gate.decide import admit
 from ingle.gate.finding import Decision
 from ingle.gate.policy import load_policy
@@ -42,7 +43,8 @@ class Staff:
     sink: Sink
     lesson: LessonSettings = field(default_factory=LessonSettings)
     style: StyleSettings = field(default_factory=StyleSettings)
-    opener: Opener = field(default_factory=Opener)
+    opener: Opener = field(default_factory=lambda: Opener(cores=Cores(1)))
+    """On one thread, as lessons: the core that is lent."""
     _teacher: "tuple[str, Teacher] | None" = None
 
     def teach(self, work: Work) -> Candidate:

@@ -1,5 +1,5 @@
 """Has a learner beside a server: started when something is to be learned, held while many ask, started again when it dies, gone with the
-server.
+server. While a lesson is learned the server lends it a core.
 
 It imports nothing that learns; what the learner needs is in the memory of the learner.
 """
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 HOLD, GO = b"hold\n", b"go\n"
 """What a learner is told."""
+BUSY, IDLE = b"busy\n", b"idle\n"
+"""What it tells: a lesson has begun, is over."""
 _LOOK_S = 0.5
 _LEAST_WAIT_S, _MOST_WAIT_S = 1.0, 60.0
 """Before a learner that died is started again; each death in a row doubles it, unless the learner had lived for a while."""
@@ -43,6 +45,8 @@ class Supervisor:
     settings: LearnSettings
     writing: Callable[[], int]
     """Answers being written now."""
+    lend: Callable[[int], None]
+    """Told how many cores the learner computes on now."""
     say: Callable[[str], None] = lambda _: None
     starts: int = 0
     """Learners that were started."""
@@ -92,10 +96,11 @@ class Supervisor:
             self._tell(self.writing() > self.settings.beside)
         elif time.monotonic() >= self._not_before and self.writing() <= self.settings.beside and self._pending(engine):
             place = {"INGLE_HOME": str(self.home.root), "INGLE_DATABASE_URL": self.home.other_database}
-            self._process = subprocess.Popen(
-                list(self.command), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env={**os.environ, **place}
+            self._process = process = subprocess.Popen(
+                list(self.command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **place}
             )
             self.starts, self._held, self._began = self.starts + 1, False, time.monotonic()
+            threading.Thread(target=self._lend, args=(process,), name="lending", daemon=True).start()
 
     def _pending(self, engine: "Engine") -> bool:
         """Whether there is anything to learn, or something that a learner was at when it died."""
@@ -103,8 +108,19 @@ class Supervisor:
             list_examples(engine, None, ["learning"], limit=1)
         )
 
+    def _lend(self, process: "subprocess.Popen[bytes]") -> None:
+        """Reads what a learner tells, for as long as it is the one that there is."""
+        assert process.stdout is not None
+        with process.stdout:
+            for line in process.stdout:
+                if line in (BUSY, IDLE) and process is self._process:
+                    self.lend(int(line == BUSY))
+        if self._process in (process, None):
+            self.lend(0)
+
     def _reap(self, process: "subprocess.Popen[bytes]") -> None:
         self._process = None
+        self.lend(0)
         if process.stdin is not None:
             with suppress(OSError):
                 process.stdin.close()
@@ -128,6 +144,7 @@ class Supervisor:
 
     def _end(self) -> None:
         process, self._process = self._process, None
+        self.lend(0)
         if process is None:
             return
         if process.stdin is not None:

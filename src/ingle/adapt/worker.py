@@ -1,7 +1,8 @@
 """The learner as a process of its own: it gives way to everything else, keeps to its share of memory, and ends when it is long idle.
 
 `ingle serve` starts one (adapt/supervisor.py) and tells it through its standard input when answers need the machine: `hold`, `go`. When
-that input ends, so does the process, at once: what it was learning is pending again for the next one.
+that input ends, so does the process, at once: what it was learning is pending again for the next one. It tells in turn, on its standard
+output, when a lesson begins and when it is over: `busy`, `idle`.
 """
 
 import os
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from ingle.adapt.learn_settings import LearnSettings
 from ingle.adapt.learner import LOCK, Learned, Learner, Outcome, School, Watch, learn_once
-from ingle.adapt.supervisor import HOLD
+from ingle.adapt.supervisor import BUSY, HOLD, IDLE
 from ingle.adapt.work import standing
 from ingle.core.event import Sink
 from ingle.home.place import Home
@@ -81,10 +82,28 @@ def follow(
 
 
 def give_way() -> None:
-    """Lowers the priority of this process as far as it goes, where there is such a thing."""
+    """Lowers the priority of this thread, and of those that it starts, as far as it goes, where there is such a thing.
+
+    Being nice is not enough on Linux: a nice process that has a core keeps it for some milliseconds when another one wakes up, in which a
+    token would be written.
+    """
     if os.name != "nt":
         with suppress(OSError):
             os.nice(_NICE)
+    if hasattr(os, "SCHED_IDLE"):
+        with suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
+def tell(stream: BinaryIO) -> Callable[[Sequence[str]], None]:
+    """What tells the process that started this one whether a lesson is being learned; see `Watch.trying`."""
+
+    def trying(ids: Sequence[str]) -> None:
+        with suppress(OSError):  # nobody is there any more: found by `listen`
+            stream.write(BUSY if ids else IDLE)
+            stream.flush()
+
+    return trying
 
 
 def listen(signals: Signals, stream: BinaryIO, end: Callable[[], None] = lambda: os._exit(0)) -> threading.Thread:

@@ -85,7 +85,8 @@ def _follow(home: "Home", engine: "Engine", settings: "Settings", stay: bool, at
         worker.give_way()
     if attached:
         worker.listen(signals, sys.stdin.buffer)
-        return worker.follow(home, engine, school, sink, settings.learn, signals)
+        watching = Watch(trying=worker.tell(sys.stdout.buffer))
+        return worker.follow(home, engine, school, sink, settings.learn, signals, watching)
     told = settings.learn if not stay else replace(settings.learn, idle_s=float("inf"))
     with Interrupt() as interrupt:
         return worker.follow(home, engine, school, sink, told, signals, Watch(note, interrupt.asked), stay)

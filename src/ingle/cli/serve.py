@@ -7,6 +7,7 @@ import typer
 
 if TYPE_CHECKING:
     from ingle.cli.settings import Settings
+    from ingle.engine.team import Cores
     from ingle.home.kept import Kept
     from ingle.home.place import Home
     from ingle.serve.service import Service
@@ -40,6 +41,7 @@ def command(
     from ingle.cli.choose import choose_or_pull
     from ingle.cli.house import enter
     from ingle.cli.settings import read_settings
+    from ingle.engine.team import Cores
     from ingle.serve.learner import learner_beside
     from ingle.serve.server import address, listen, serve
 
@@ -50,19 +52,20 @@ def command(
     default = choose_or_pull(home, models[0] if models else settings.chat.model, settings.chat.format)
     _check_keys(home, settings)
     bound = listen(settings.serve)
-    service = _service(home, settings, default, tuple(models or ()))
+    cores = Cores(settings.chat.threads)
+    service = _service(home, settings, default, tuple(models or ()), cores)
     at = address(bound)
     _tell(at, settings)
     wanted = open_ if open_ is not None else sys.stdout.isatty()
     if wanted and settings.serve.page:
         _open_later(at)
-    with learner_beside(service, settings.learn, overrides or ()):
+    with learner_beside(service, settings.learn, cores, overrides or ()):
         came_up = serve(service, bound)
     if not came_up:
         raise typer.Exit(1)
 
 
-def _service(home: "Home", settings: "Settings", default: "Kept", only: tuple[str, ...]) -> "Service":
+def _service(home: "Home", settings: "Settings", default: "Kept", only: tuple[str, ...], cores: "Cores") -> "Service":
     """The service with its default model opened, so that what is wrong with it is told before anything listens."""
     from ingle.cli.progress import watching
     from ingle.engine.opening import Opener
@@ -72,7 +75,7 @@ def _service(home: "Home", settings: "Settings", default: "Kept", only: tuple[st
 
     for name in only:
         get_kept(home, name)
-    opener = Opener(settings.chat.format, settings.chat.threads, settings.chat.cache)
+    opener = Opener(settings.chat.format, cores, settings.chat.cache)
     shelf = Shelf(home, opener, default.name, only)
     with watching() as watch:
         shelf.put(default, opener(home, default, watch.pieces))

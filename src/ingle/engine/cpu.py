@@ -19,7 +19,7 @@ from ingle.engine.adapter import Adapter, Additions, pack_adapter
 from ingle.engine.backend import Backend, NotFinite, Segment, check_segment
 from ingle.engine.memory import StepMemory, remembering_windows, up32
 from ingle.engine.packing import PackInfo, cache_dtype, unreached
-from ingle.engine.team import Team, usable_cores
+from ingle.engine.team import Cores, Team
 from ingle.kernels import layout as at
 from ingle.kernels.jit import ADAPTER_KERNELS, kernel
 from ingle.model.rope import inverse_frequencies
@@ -43,11 +43,11 @@ _MEMORY = {
 class CpuBackend:
     """A packed model that can be run; see `engine.backend.Backend` for the contract."""
 
-    def __init__(self, folder: Path, info: PackInfo, threads: int | None = None, cache: str = "float16") -> None:
+    def __init__(self, folder: Path, info: PackInfo, cores: Cores | None = None, cache: str = "float16") -> None:
         self.config: ModelConfig = info.config
         self.digest = info.digest if cache == cache_dtype("auto", info.format) else digest_json([info.digest, cache])
         self.layout = StateLayout.of(info.config, cache)
-        self.threads = threads or usable_cores()
+        self._cores = cores or Cores()
         self._remembers = self.layout.memories_shape[0] > 0
         self._frequencies, self._rope_scale = inverse_frequencies(info.config)
         with (folder / "weights.bin").open("rb") as file:
@@ -57,7 +57,7 @@ class CpuBackend:
         self._unreached = unreached(info, cache)
         self._kernel = kernel("decoder_step", self._unreached | ADAPTER_KERNELS)
         self._inner = 0  # largest rank of all adapters so far
-        self._team = Team(self.threads)
+        self._team = Team(self._cores.most)
         self._memory = self._new_memory(1, 1, 1, 0)
         self._lock = threading.Lock()
 
@@ -121,8 +121,9 @@ class CpuBackend:
         """One run of the kernel: logits of every segment, and the segments whose memories are broken."""
         for segment in segments:
             segment.state.reserve(len(segment.ids))
-        wanted = self._prepare(segments)
-        self._team.run(self._kernel, self._records.ctypes.data, self._memory.record.ctypes.data)
+        threads = self._cores.now
+        wanted = self._prepare(segments, threads)
+        self._team.run(threads, self._kernel, self._records.ctypes.data, self._memory.record.ctypes.data)
         results, row = [], 0
         for segment, count in zip(segments, wanted, strict=True):
             segment.state.length += len(segment.ids)
@@ -154,14 +155,14 @@ class CpuBackend:
         return made
 
     def _new_memory(self, rows: int, outputs: int, parts: int, inner: int) -> StepMemory:
-        return StepMemory(self.config, self.layout, self.threads, self._team.counter, rows, outputs, parts, inner)
+        return StepMemory(self.config, self.layout, self._cores.most, rows, outputs, parts, inner)
 
-    def _prepare(self, segments: Sequence[Segment]) -> list[int]:
+    def _prepare(self, segments: Sequence[Segment], threads: int) -> list[int]:
         """Fills the step's record and buffers; returns the wanted rows of logits of each segment."""
         counts = [len(segment.ids) for segment in segments]
         wanted = [{"none": 0, "last": 1, "all": count}[segment.logits] for segment, count in zip(segments, counts, strict=True)]
         rows, outputs = sum(counts), sum(wanted)
-        table, tasks, parts = self._share_out(segments, rows)
+        table, tasks, parts = self._share_out(segments, rows, threads)
         if not self._memory.fits(rows, outputs, parts, self._inner):
             sizes = (max(rows, self._memory.rows), max(outputs, self._memory.outputs), max(parts, self._memory.parts))
             self._memory = self._new_memory(*sizes, self._inner)
@@ -177,7 +178,7 @@ class CpuBackend:
         memory.counters[:] = 0
         record = memory.record
         record[at.BATCH], record[at.OUTPUT_COUNT], record[at.TASK_COUNT] = rows, outputs, len(tasks)
-        record[at.SEGMENT_COUNT] = len(segments)
+        record[at.SEGMENT_COUNT], record[at.THREADS], record[at.BARRIER] = len(segments), threads, self._team.meeting(threads)
         self._tables = table, tasks  # kept alive for the kernel
         record[at.SEGMENTS], record[at.TASKS] = table.ctypes.data, tasks.ctypes.data
         return wanted
@@ -193,7 +194,7 @@ class CpuBackend:
             np.divide(np.cos(angles), scale, out=memory.back_cosine[:rows, i])
             np.divide(np.sin(angles), -scale, out=memory.back_sine[:rows, i])
 
-    def _share_out(self, segments: Sequence[Segment], rows: int) -> tuple[Array, Array, int]:
+    def _share_out(self, segments: Sequence[Segment], rows: int, threads: int) -> tuple[Array, Array, int]:
         """The record of every segment, the attention tasks of the step, and how many partial results they leave."""
         shared, groups = self.config.queries_per_group, self.config.num_kv_heads
         table = np.zeros((len(segments), at.SEGMENT), np.int64)
@@ -206,7 +207,7 @@ class CpuBackend:
             self._pages.append(pages)
             splits = -(-(state.length + count) // _SPLIT_TOKENS)
             tiles = -(-count * shared // at.TILE_ROWS)
-            each = 1 if tiles * groups >= 4 * self.threads else splits  # few tiles: threads share the keys of each
+            each = 1 if tiles * groups >= 4 * threads else splits  # few tiles: threads share the keys of each
             adapted = segment.adapter.record.ctypes.data if segment.adapter is not None else 0
             table[number] = pages.ctypes.data, state.rings.ctypes.data, row, count, parts, each, adapted, state.memories.ctypes.data, 0
             first, end = row * shared, (row + count) * shared

@@ -25,14 +25,9 @@ def remembering_windows(layout: StateLayout) -> list[int]:
 
 class StepMemory:
     """float32 and int64 buffers for up to `rows` rows, `outputs` rows of logits, `parts` partial results of attention, and adapters of
-    a rank up to `inner`.
+    a rank up to `inner`, on up to `threads` threads. How many they are, and where they meet, is told with each step."""
 
-    `barrier` is the counter at which threads meet. It outlives these buffers: a thread may still look at it when the step is over.
-    """
-
-    def __init__(
-        self, config: ModelConfig, layout: StateLayout, threads: int, barrier: Array, rows: int, outputs: int, parts: int, inner: int
-    ) -> None:
+    def __init__(self, config: ModelConfig, layout: StateLayout, threads: int, rows: int, outputs: int, parts: int, inner: int) -> None:
         self.rows, self.outputs, self.parts, self.inner = rows, outputs, parts, inner
         self.record = np.zeros(at.STEP, np.int64)
         self._kept: list[Array] = []
@@ -71,10 +66,10 @@ class StepMemory:
         for field, array in (
             (at.LOGITS, self.logits), (at.TOKENS, self.tokens), (at.SEGMENT_OF, self.owners), (at.POSITIONS, self.positions),
             (at.COSINE, self.cosine), (at.SINE, self.sine), (at.OUTPUTS, self.wanted), (at.COUNTERS, self.counters),
-            (at.BARRIER, barrier), (at.BACK_COSINE, self.back_cosine), (at.BACK_SINE, self.back_sine),
+            (at.BACK_COSINE, self.back_cosine), (at.BACK_SINE, self.back_sine),
         ):  # fmt: skip
             self.record[field] = array.ctypes.data
-        self.record[at.THREADS], self.record[at.INNER_WIDTH] = threads, at.inner_floats(inner)
+        self.record[at.INNER_WIDTH] = at.inner_floats(inner)
 
     def fits(self, rows: int, outputs: int, parts: int, inner: int) -> bool:
         """Whether a step of this size needs no new buffers."""

@@ -27,6 +27,7 @@ from ingle.engine.cpu import CpuBackend
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.packing import PackInfo, cache_dtype, check_pack, pack_checkpoint, read_pack, unreached
 from ingle.engine.prefixed import Prefixed
+from ingle.engine.team import Cores
 from ingle.home.deltas import delta_tensors, get_delta, manifest_of, stack_digest
 from ingle.home.kept import Kept
 from ingle.home.place import Home
@@ -131,7 +132,7 @@ def open_model(
     """The model on the CPU backend. Raises like `warm`, CheckpointError if packed weights are not what they were, and HomeError or
     DeltaError for deltas that are damaged or don't fit.
     """
-    return _with_deltas(source, *_open_weights(source, format_, threads, cache, progress))
+    return _with_deltas(source, *_open_weights(source, format_, Cores(threads), cache, progress))
 
 
 class Opener:
@@ -141,8 +142,8 @@ class Opener:
     Where nobody watches, weights are packed by a process of its own (engine/warming.py), so that answers which are being written go on.
     """
 
-    def __init__(self, format_: str = "auto", threads: int | None = None, cache: str = "auto") -> None:
-        self._settings = format_, threads, cache
+    def __init__(self, format_: str = "auto", cores: Cores | None = None, cache: str = "auto") -> None:
+        self._settings = format_, cores or Cores(), cache
         self._backends: WeakValueDictionary[str, CpuBackend] = WeakValueDictionary()
         self._tokenizers: WeakValueDictionary[str, Tokenizer] = WeakValueDictionary()
         self._locks: dict[str, Lock] = {}
@@ -172,7 +173,7 @@ class Opener:
 
 
 def _open_weights(
-    source: Source, format_: str, threads: int | None, cache: str, progress: Progress, known: Tokenizer | None = None
+    source: Source, format_: str, cores: Cores, cache: str, progress: Progress, known: Tokenizer | None = None
 ) -> tuple[CpuBackend, Tokenizer]:
     """The base with what is merged into it. `known`: its tokenizer; to make one from its file holds all other threads up for 0.1 s."""
     info = warm(source, format_, cache, progress)
@@ -189,7 +190,7 @@ def _open_weights(
     checking.start()
     try:
         tokenizer = known or open_tokenizer(folder)
-        backend = CpuBackend(folder, info, threads, cache_dtype(cache, format_))
+        backend = CpuBackend(folder, info, cores, cache_dtype(cache, format_))
     finally:
         checking.join()
     if fault:

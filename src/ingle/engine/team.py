@@ -1,4 +1,4 @@
-"""Threads that run the same kernel together and wait for the next one."""
+"""Threads that run the same kernel together and wait for the next one, and how many of them a step may have."""
 
 import os
 import threading
@@ -17,28 +17,48 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class Team:
-    """`threads` threads, the caller among them. The kernel itself makes them wait for each other before it returns."""
+class Cores:
+    """How many threads the steps of some backends take. While another program is lent cores, steps leave these alone: threads that meet
+    two hundred times a step, one of which waits for its turn, take longer together than fewer that don't wait."""
 
-    def __init__(self, threads: int) -> None:
-        self.threads = threads
-        self.counter = np.zeros(16, np.int64)
-        """Where the threads of a kernel meet (kernels/sync.py); a thread may still look at it when the caller has gone on."""
+    def __init__(self, threads: int | None = None) -> None:
+        """`threads`: the most, by default one for each core that this process may use."""
+        self.most = threads or usable_cores()
+        self.lent = 0
+        """Cores that others compute on now; may be changed at any time, and holds from the next step on."""
+
+    @property
+    def now(self) -> int:
+        """Threads of the next step."""
+        return max(1, min(self.most, usable_cores() - self.lent)) if self.lent else self.most
+
+
+class Team:
+    """Up to `most` threads, the caller among them. The kernel itself makes them wait for each other before it returns."""
+
+    def __init__(self, most: int) -> None:
+        self._meetings = np.zeros((most + 1, 16), np.int64)  # one for each number of threads: each counts in rounds of its own
         self._inboxes: list[SimpleQueue[Job | None]] = []
         weakref.finalize(self, _dismiss, self._inboxes)
 
-    def run(self, kernel: Callable[..., None], *arguments: int) -> None:
-        """Runs kernel(*arguments, thread) on every thread; returns when the caller's own part, which waits for all, is done."""
-        while len(self._inboxes) < self.threads - 1:  # now: they get the priority of who computes, not of who opened the model
+    def meeting(self, threads: int) -> int:
+        """The address at which so many threads of a kernel meet (kernels/sync.py)."""
+        address: int = self._meetings[threads].ctypes.data
+        return address
+
+    def run(self, threads: int, kernel: Callable[..., None], *arguments: int) -> None:
+        """Runs kernel(*arguments, thread) on so many threads; returns when the caller's own part, which waits for all, is done."""
+        while len(self._inboxes) < threads - 1:  # now: they get the priority of who computes, not of who opened the model
             self._inboxes.append(SimpleQueue())
-            work = (self._inboxes[-1], len(self._inboxes), self.counter)
+            work = (self._inboxes[-1], len(self._inboxes), self._meetings)
             threading.Thread(target=_work, args=work, name=f"ingle-{len(self._inboxes)}", daemon=True).start()
-        for inbox in self._inboxes:
+        for inbox in self._inboxes[: threads - 1]:
             inbox.put((kernel, arguments))
         kernel(*arguments, 0)
 
 
-def _work(inbox: "SimpleQueue[Job | None]", number: int, _counter: npt.NDArray[np.int64]) -> None:  # held as long as the thread lives
+def _work(inbox: "SimpleQueue[Job | None]", number: int, _meetings: npt.NDArray[np.int64]) -> None:
+    """`_meetings` is held as long as the thread lives: it may still look at one when the caller has gone on."""
     while job := inbox.get():
         kernel, arguments = job
         kernel(*arguments, number)

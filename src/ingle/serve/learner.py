@@ -6,15 +6,17 @@ from contextlib import contextmanager
 
 from ingle.adapt.learn_settings import INSTALL, LearnSettings, can_learn
 from ingle.adapt.supervisor import Supervisor
+from ingle.engine.team import Cores
 from ingle.serve.logs import log
 from ingle.serve.rooms import open_rooms
 from ingle.serve.service import Service
 
 
 @contextmanager
-def learner_beside(service: Service, settings: LearnSettings, overrides: Sequence[str] = ()) -> Iterator[None]:
+def learner_beside(service: Service, settings: LearnSettings, cores: Cores, overrides: Sequence[str] = ()) -> Iterator[None]:
     """Has what users teach learned within the block, unless the settings don't want that, or what learns is not installed, which is
-    logged: it then stays pending. `overrides`: `--set` options of the server, which hold for its learner too.
+    logged: it then stays pending. `cores`: what the server answers with, of which the learner is lent one while it is at a lesson.
+    `overrides`: `--set` options of the server, which hold for its learner too.
     """
     if settings.worker and not can_learn():
         log("learner", {"says": f"corrections act as memories only: what teaches the weights is not installed ({INSTALL})"})
@@ -23,12 +25,17 @@ def learner_beside(service: Service, settings: LearnSettings, overrides: Sequenc
         return
     options = [part for one in overrides for part in ("--set", one)]
     command = [sys.executable, "-P", "-m", "ingle", "learn", "--attached", *options]
+
+    def lend(count: int) -> None:
+        cores.lent = count
+
     supervisor = Supervisor(
         service.home,
         lambda: open_rooms(service.home),
         command,
         settings,
         lambda: service.running,
+        lend,
         lambda text: log("learner", {"says": text}),
     )
     supervisor.start()
