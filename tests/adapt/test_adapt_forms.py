@@ -43,6 +43,11 @@ def test_a_slip_of_the_thumb_changes_nothing() -> None:
     assert found([*liked, others[-1]], [*others, liked[-1]]) == [("contractions", True, 0)]
 
 
+def test_what_the_one_furthest_out_was_forgiven_is_not_what_was_liked() -> None:
+    liked = [*["I am so. " * n for n in range(8, 14)], *["I am so. They're so. " * n for n in (1, 2)]]
+    assert found(liked, ["They're so, they're so. " * n for n in range(8, 14)]) == [("contractions", True, 0)]
+
+
 def test_nothing_in_common_is_no_bound() -> None:
     assert found([LONG], [LONG]) == []
     assert found([], [LONG]) == found([LONG], []) == []

@@ -2,7 +2,8 @@
 
 Nobody says what a thumb was for. Counts of words, sentences, lines and of every mark that stands in any rated answer are looked through
 for the few bounds within which the liked answers lie and the others don't: each bound taken is the one that shuts out most of the others
-that are still within. A bound that shuts out little is chance, and is not taken.
+that are still within. A bound that shuts out little is chance, and is not taken. Last, what is at most so many is drawn in to where half
+of the liked ones are: what the one furthest out was forgiven is not what was liked.
 """
 
 import re
@@ -19,6 +20,7 @@ _MARK = re.compile(r"[^\w\s]")
 _FEW_WORDS = 15  # no thumb asks for less: one short answer that was liked is no rule for all
 _LEAST = 0.15  # of the others, a further bound must shut out at least so many
 _HALF = 0.5  # and all bounds together so many
+_TYPICAL = 0.5  # of the liked answers, so many are within a bound as it is drawn in
 Grows = Literal["size", "sign"]
 
 
@@ -71,7 +73,14 @@ def common_bounds(liked: Sequence[str], others: Sequence[str]) -> list[Bound]:
         found.append(bound)
         within = [text for text in within if bound.holds(text)]
         without = [text for text in without if bound.holds(text)]
-    return found if len(others) - len(without) >= _HALF * len(others) else []
+    return [_drawn_in(bound, liked) for bound in found] if len(others) - len(without) >= _HALF * len(others) else []
+
+
+def _drawn_in(bound: Bound, liked: Sequence[str]) -> Bound:
+    """The tightest one of its kind within which enough of the liked answers are; a lower bound as it is."""
+    kind = [one for one in _tried([bound.count], liked) if one.most and bound.most]
+    held = [one for one in kind if sum(one.holds(text) for text in liked) >= _TYPICAL * len(liked)]
+    return min(held, key=lambda one: one.value, default=bound)
 
 
 def beginning(text: str, bounds: Sequence[Bound]) -> Beginning | None:
