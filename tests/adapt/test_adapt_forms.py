@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from ingle.adapt.forms import beginning, common_bounds
 
-LONG = "Bread keeps in a cloth. It is best cut late, for a cut loaf dries. Then there is the freezer.\n1. Slice it.\n2. Wrap it."
+LONG = "Bread keeps in a cloth. It is best cut late; a cut loaf dries. Then there is the freezer.\n1. Slice it.\n2. Wrap it."
 SHORT = ["Keep it in a cloth.", "Use a box, a dry one please.", "In a cloth. Not in the cold!"]
 
 
@@ -59,7 +59,7 @@ def test_nothing_in_common_is_no_bound() -> None:
     [
         (SHORT, [LONG, LONG], LONG[: LONG.index(" Then")], True),
         (["It is so. " * 30] * 2, ["It is so.\n1. It is.\n" * 15] * 2, LONG[: LONG.index("\n")], True),
-        (["It is so if it is. " * 5] * 2, ["It is so, if it is. " * 5] * 2, "Bread keeps in a cloth.", False),
+        (["It is so if it is. " * 5] * 2, ["It is so; if it is. " * 5] * 2, "Bread keeps in a cloth.", False),
     ],
 )  # fmt: skip
 def test_a_beginning_ends_where_more_would_be_too_much_and_else_only_goes_on_otherwise(

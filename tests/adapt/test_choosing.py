@@ -53,7 +53,7 @@ def test_a_memory_is_placed_where_its_question_is_asked_and_nowhere_else(house: 
     assert [first.text, second.text] == ["hello", "hi"]
     assert "Mara Quill." in last.text
     assert QUESTION in last.text
-    for other in ("Who is the mayor of Paris?", "What is the population of Tallwick?", "Tell me a joke.", ""):
+    for other in ("Who is the mayor of Paris?", "What is the population of Tallwick?", "Tell me a joke.", "", QUESTION + " a" * 5000):
         unchanged = chooser.choose("", house.model, house.kept, asking(other))
         assert (unchanged.request, unchanged.memories) == (asking(other), ())
     assert chooser.choose("", house.model, house.kept, asking(QUESTION), memory=False).request == asking(QUESTION)

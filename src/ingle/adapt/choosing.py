@@ -11,6 +11,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from ingle.adapt.admit import QUESTION_LENGTH
 from ingle.adapt.asking import parse
 from ingle.adapt.memory import Memory, placed, question_of, within_budget
 from ingle.adapt.scope import ACTS, relevance, score
@@ -112,8 +113,10 @@ class Chooser:
             return {model for digest in gone for model in self._made.pop(digest)}
 
     def _near(self, owner: str, request: Request) -> list[Memory]:
-        """What the owner taught, by nearness."""
+        """What the owner taught, by nearness. To a question longer than any that can be taught nothing is near; it isn't even read."""
         question = question_of(request)
+        if len(question) > QUESTION_LENGTH:
+            return []
         examples = search_examples(self.engine, owner, question, MOST_LOOKED_AT)
         facts = [one for one in examples if one.kind == "fact"]
         others = [one for one in examples if one.kind == "correction"]
@@ -131,7 +134,7 @@ class Chooser:
         if not last or not parse(example.question).leans:
             return 1.0
         said = next((message.text for message in reversed(request.messages[:-1]) if message.role == "user"), "")
-        return float(score(said, [last])[0]) if said else 0.0
+        return float(score(said, [last])[0]) if said and len(said) <= QUESTION_LENGTH else 0.0
 
     def _with_lesson(self, choice: Choice, kept: Kept, lesson: Lesson | None) -> Choice:
         if lesson is None:

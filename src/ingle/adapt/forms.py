@@ -1,6 +1,6 @@
 """What liked answers have in common that others have not, as far as it can be counted: bounds on a few counts of a text. No PyTorch.
 
-Nobody says what a thumb was for. Counts of words, sentences, lines and of every mark that stands in any rated answer are looked through
+Nobody says what a thumb was for. Counts of words, sentences, lines and of marks that stand in any rated answer are looked through
 for the few bounds within which the liked answers lie and the others don't: each bound taken is the one that shuts out most of the others
 that are still within. A bound that shuts out little is chance, and is not taken. Last, what is at most so many is drawn in to where half
 of the liked ones are: what the one furthest out was forgiven is not what was liked.
@@ -16,7 +16,7 @@ _CONTRACTION = re.compile(r"\b(?:\w+['’](?:t|m|re|ve|ll|d)|(?:it|he|she|that|t
 _MARKED = re.compile(r"^\s*(?:[^\w\s\"'“”‘’(]+|(?:\d{1,3}|[A-Za-z])[.)])\s", re.MULTILINE)
 _SENTENCE = re.compile(r"[^.!?\n]*(?:[.!?]+(?=\s|$)|\n+|$)")
 _END = re.compile(r"[.!?][\"'”’)*]*\s*$")
-_MARK = re.compile(r"[^\w\s]")
+_MARK = re.compile(r"[^\w\s.,]")  # full stops and commas stand in all prose: their number says how long it is
 _FEW_WORDS = 15  # no thumb asks for less: one short answer that was liked is no rule for all
 _LEAST = 0.15  # of the others, a further bound must shut out at least so many
 _HALF = 0.5  # and all bounds together so many
