@@ -22,7 +22,7 @@ from ingle.adapt.admit import teach
 from ingle.adapt.choosing import Chooser
 from ingle.adapt.learner import Learned, Learner, School, learn_once
 from ingle.adapt.school import school_of
-from ingle.adapt.settings import LessonSettings
+from ingle.adapt.settings import LessonSettings, StyleSettings
 from ingle.core.digest import digest_file, digest_json
 from ingle.core.errors import IngleError
 from ingle.core.example import Example
@@ -125,7 +125,7 @@ class Pupil:
     @cached_property
     def school(self) -> School:
         """Who teaches and judges; holds the module that learns."""
-        return school_of(self.home, self.engine, LessonSettings(seed=self.seed))
+        return school_of(self.home, self.engine, LessonSettings(seed=self.seed), StyleSettings(seed=self.seed))
 
     def teach(self, question: str, answer: str) -> Example:
         """Takes a correction as every door does; the same one again is the one that is there."""

@@ -3,7 +3,7 @@
 The model answers 40 questions four times each, drawn at temperature 0.9. For each preference the user, who is a script, gives a thumb up
 to one answer in the preferred form and a thumb down to one in another, where the model wrote both; where that gives fewer than 20 thumbs,
 the rest are thumbs down for answers to other questions. No answer is ever corrected. The learner makes a style lesson of them, from thumbs
-alone: it knows none of the forms below. Then come 40 other questions, answered greedily as they are served, before and after. A form that
+alone: it knows none of the forms below. That is done for three draws (`--seeds`). Then come 40 other questions, answered greedily as they are served, before and after. A form that
 most of the base's answers have is shown all the same: there is little to learn then.
 
   short     at most 25 words
@@ -19,6 +19,7 @@ the questions of earlier code, after a look at which its rate was halved; those 
 `dev`.)
 """
 
+import argparse
 import re
 import sys
 import time
@@ -38,7 +39,7 @@ from ingle.home.examples import list_examples
 from servers import say, start_bench
 
 EXAMPLES = """  python bench/adapt_style.py
-  python bench/adapt_style.py --form short --ratings 10 --limit 10
+  python bench/adapt_style.py --form short --ratings 10 --limit 10 --seeds 0
 """
 _CONTRACTION = re.compile(r"\b\w+['’](?:t|m|re|ve|ll|d|s(?= (?:a|an|the|not|been|so|very|important|great|good)\b))\b", re.IGNORECASE)
 _ITEM = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s", re.MULTILINE)
@@ -103,6 +104,8 @@ DEV = (
 )  # fmt: skip
 SPLITS = {"test": (ASKED, 0), "seen": (SEEN, 0), "dev": (DEV, 500_000)}
 """Questions that are asked afterwards, and where the seeds of the rated answers begin."""
+NEXT_DRAWS = 1_000_000
+"""From the seeds of one draw's rated answers to those of the next."""
 
 
 def preferred(form: str, text: str, before: str) -> bool:
@@ -137,11 +140,11 @@ class Base:
     pupil: Pupil
     log: Log
 
-    def draws(self, split: str) -> list[tuple[str, list[str]]]:
+    def draws(self, split: str, seed: int) -> list[tuple[str, list[str]]]:
         """TRIES answers to each question that is rated."""
-        first = SPLITS[split][1]
+        first, what = SPLITS[split][1] + NEXT_DRAWS * seed, f"draws {split}" + (f" {seed}" if seed else "")
         for start in range(0, len(RATED), 10):
-            numbers = [number for number in range(start, start + 10) if self.log.get(f"draws {split}", RATED[number]) is None]
+            numbers = [number for number in range(start, start + 10) if self.log.get(what, RATED[number]) is None]
             asked = [
                 replace(request_of(RATED[number], MAX_TOKENS), sampling=Sampling(temperature=0.9, seed=first + 1000 * number + i))
                 for number in numbers
@@ -149,8 +152,8 @@ class Base:
             ]
             texts = dict(write(self.pupil.model, asked))
             for place, number in enumerate(numbers):
-                self.log.put(f"draws {split}", RATED[number], texts=[texts[place * TRIES + i] for i in range(TRIES)])
-        return [(question, self.log.rows[f"draws {split}", question]["texts"]) for question in RATED]
+                self.log.put(what, RATED[number], texts=[texts[place * TRIES + i] for i in range(TRIES)])
+        return [(question, self.log.rows[what, question]["texts"]) for question in RATED]
 
     def answers(self, questions: Sequence[str]) -> list[str]:
         """Greedy, to each."""
@@ -176,21 +179,21 @@ def greedy(pupil: Pupil, questions: Sequence[str]) -> list[str]:
     return [texts[number] for number in range(len(questions))]
 
 
-def measure(folder: Path, base: Base, form: str, ratings: int, split: str, limit: int, fresh: bool) -> dict[str, Any]:
-    """One preference."""
-    questions, name = SPLITS[split][0][:limit], f"style-{form}-{ratings}-{split}"
-    pupil, log = Pupil(bench_home(folder, name, fresh)), Log(folder / f"{name}-{limit}.jsonl")
-    if fresh:
+def measure(base: Base, form: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """One preference, by the thumbs of one draw; `seed` is the lesson's as well."""
+    folder, questions = options.home, SPLITS[options.split][0][: options.limit]
+    name = f"style-{form}-{options.ratings}-{options.split}" + (f"-{seed}" if seed else "")
+    pupil, log = Pupil(bench_home(folder, name, options.fresh), seed), Log(folder / f"{name}-{options.limit}.jsonl")
+    if options.fresh:
         log.rows.clear()
-    before = base.answers(questions)
     if log.get("after", form) is None:
-        given = thumbs(form, base.draws(split), ratings)
+        given = thumbs(form, base.draws(options.split, seed), options.ratings)
         known = {(one.question, one.rating) for one in list_examples(pupil.engine, OWNER)}
         for question, text, rating in given:
             if (question, rating) not in known:
                 thumb(pupil, question, text, rating)
         up = sum(rating > 0 for _, _, rating in given)
-        say(f"{form}: {up} thumbs up, {len(given) - up} down")
+        say(f"{form}, seed {seed}: {up} thumbs up, {len(given) - up} down")
         began = time.process_time()
         outcomes = pupil.learn().outcomes
         cpu_s, states = time.process_time() - began, sorted({one.state for one in list_examples(pupil.engine, OWNER)})
@@ -198,13 +201,19 @@ def measure(folder: Path, base: Base, form: str, ratings: int, split: str, limit
         texts = greedy(pupil, questions)
         told = {"up": up, "down": len(given) - up, "states": states, "reasons": reasons, "cpu_s": cpu_s}
         log.put("after", form, texts=texts, seconds=[outcome.seconds for outcome in outcomes], **told)
-    after = log.rows["after", form]
     pupil.close()
-    figures: dict[str, Any] = {}
-    for what, texts in (("before", before), ("after", after["texts"])):
-        figures[what] = share([(float(preferred(form, text, old)), 1.0) for text, old in zip(texts, before, strict=True)])
-        figures[f"words_{what}"] = float(np.median([len(text.split()) for text in texts]))
-    return {**figures, **{key: after[key] for key in ("up", "down", "states", "reasons", "seconds", "cpu_s")}}
+    return log.rows["after", form]
+
+
+def figures(form: str, before: Sequence[str], runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the runs of a form come to: a share in percent, its interval by bootstrap over questions, whose runs stay together."""
+    found: dict[str, Any] = {}
+    for what, texts in (("before", [before]), ("after", [run["texts"] for run in runs])):
+        held = [[preferred(form, one, old) for one, old in zip(some, before, strict=True)] for some in texts]
+        found[what] = share([(float(sum(column)), float(len(column))) for column in zip(*held, strict=True)])
+        found[f"by_seed_{what}"] = [100 * sum(row) / len(row) for row in held]
+        found[f"words_{what}"] = float(np.median([len(one.split()) for some in texts for one in some]))
+    return {**found, "runs": [{key: run[key] for key in ("up", "down", "states", "reasons", "seconds", "cpu_s")} for run in runs]}
 
 
 def main() -> None:
@@ -217,6 +226,7 @@ def main() -> None:
         default="test",
         help="dev: other questions and draws, to choose settings by; seen: those of earlier code",
     )
+    parser.add_argument("--seeds", type=lambda text: [int(one) for one in text.split(",")], default=[0, 1, 2], help="0,1,2")
     parser.add_argument("--limit", type=int, default=len(ASKED), help="questions that are asked afterwards")
     parser.add_argument("--home", type=Path, default=FOLDER)
     parser.add_argument("--fresh", action="store_true")
@@ -226,18 +236,24 @@ def main() -> None:
         allow_other_code(options.home)
     base = Base(Pupil(bench_home(options.home, "style-base", learns=False)), Log(options.home / "style-base.jsonl"))
     result: dict[str, Any] = {}
-    columns = ["preferred form, percent (95 %)", "base", "after", "thumbs up, down", "learned in, s", "of a core, s", "median words", ""]
+    columns = ["preferred form, percent (95 %)", "base", "after", "by seed", "thumbs up, down", "of a core, s", "median words", ""]
     table: list[list[object]] = [columns]
+    before = base.answers(SPLITS[options.split][0][: options.limit])
     for form in options.form or (*FORMS, SHORTER):
-        one = measure(options.home, base, form, options.ratings, options.split, options.limit, options.fresh)
-        result[form] = one
-        seconds = ", ".join(f"{value:.0f}" for value in one["seconds"])
-        said = "; ".join(one["reasons"])[:80] or ("" if one["after"]["percent"] >= BAR else "below the bar")
+        result[form] = one = figures(form, before, [measure(base, form, seed, options) for seed in options.seeds])
+        runs = one["runs"]
+        reasons = "; ".join(reason for run in runs for reason in run["reasons"])[:80]
+        said = reasons or ("" if one["after"]["percent"] >= BAR else "below the bar")
         words = f"{one['words_before']:.0f} → {one['words_after']:.0f}"
-        thumbed = f"{one['up']}, {one['down']}"
-        table.append([form, shown(one["before"]), shown(one["after"]), thumbed, seconds, f"{one['cpu_s']:.0f}", words, said])
+        by_seed, thumbed = (
+            ", ".join(f"{value:.0f}" for value in one["by_seed_after"]),
+            "; ".join(f"{run['up']}, {run['down']}" for run in runs),
+        )
+        cpu_s = ", ".join(f"{run['cpu_s']:.0f}" for run in runs)
+        table.append([form, shown(one["before"]), shown(one["after"]), by_seed, thumbed, cpu_s, words, said])
     show(f"style from {options.ratings} ratings, {options.split} questions; bar {BAR:.0f} %", table)
-    finish("adapt_style", {"ratings": options.ratings, "questions": options.limit, "bar": BAR, "split": options.split, "forms": result})
+    told = {"ratings": options.ratings, "questions": options.limit, "bar": BAR, "split": options.split, "seeds": options.seeds}
+    finish("adapt_style", {**told, "forms": result})
     sys.exit(0)
 
 
