@@ -1,6 +1,7 @@
 """Server and learner are killed at random moments while a user corrects and chats; nothing that was acknowledged may be lost.
 
-One client chats, another corrects one answer after another (an answer that is kept, then `POST /v1/feedback`). After 0.2 to 25 seconds
+One client chats, another corrects one answer after another (an answer that is kept, then `POST /v1/feedback`), while no more than four
+wait to be learned, so that kills meet examples in every state. After 0.2 to 25 seconds
 comes SIGKILL, for the server or for its learner. A server is started again over the same home; a learner's server must start another one
 itself. After each kill: every correction that was acknowledged is in the home with its words; none is held by two lessons that act; each
 that is `learned` is held by a lesson that acts, whose delta is whole; no lesson is in the ledger twice; the chain verifies; the model
@@ -16,7 +17,7 @@ import threading
 import time
 import urllib.error
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
@@ -43,6 +44,7 @@ EXAMPLES = """  python bench/adapt_kill.py
   python bench/adapt_kill.py --kills 5 --seed 7 --most-seconds 10
 """
 BROKEN = (OSError, HTTPException)
+MOST_PENDING = 4
 LEARNER_S, SETTLE_S, ORPHAN_S = 300.0, 900.0, 30.0
 """Within which a learner must be there again; must have got one further correction done when nobody kills it; must end after its server."""
 
@@ -56,6 +58,8 @@ class Users:
     draw: random.Random
     acknowledged: dict[str, Correction]
     counts: Counter[str]
+    pending: Callable[[], int]
+    """Corrections that wait to be learned."""
     _over: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
 
@@ -84,6 +88,9 @@ class Users:
 
     def _correct(self) -> None:
         while not self._over.is_set():
+            if self.pending() >= MOST_PENDING:
+                self._over.wait(0.5)
+                continue
             one = next(self.corrections)
             try:
                 self.acknowledged[correct(self.server, one)] = one
@@ -117,6 +124,11 @@ def all_corrections(draw: random.Random) -> Iterator[Correction]:
         draw.shuffle(found)
         yield from found
         rounds += 1
+
+
+def waiting(engine: "Engine") -> list[Example]:
+    """What is to be learned."""
+    return [one for one in list_examples(engine, OWNER, ["pending", "learning"]) if one.learn]
 
 
 def learner_of(server: Server) -> list[int]:
@@ -205,7 +217,7 @@ def serves(server: Server, problems: list[str]) -> None:
 def settle(home: Home, engine: "Engine", server: Server, problems: list[str]) -> list[Example]:
     """Waits until nothing is pending. Returns what still is when nothing has moved for too long."""
     since, last = time.perf_counter(), -1
-    while left := [one for one in list_examples(engine, OWNER, ["pending", "learning"]) if one.learn]:
+    while left := waiting(engine):
         if len(left) != last:
             since, last = time.perf_counter(), len(left)
             say(f"{last} are left to be learned")
@@ -242,7 +254,7 @@ def main() -> None:
                 server = started(start_ingle(home, "--set", "learn.worker=true"))
                 starts.append(time.perf_counter() - began)
                 serves(server, problems)
-                users = Users(server, corrections, random.Random(draw.random()), acknowledged, counts)
+                users = Users(server, corrections, random.Random(draw.random()), acknowledged, counts, lambda: len(waiting(engine)))
                 users.start()
             moments.append(draw.uniform(0.2, options.most_seconds))
             time.sleep(moments[-1])
