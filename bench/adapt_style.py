@@ -3,8 +3,8 @@
 The model answers 40 questions four times each, drawn at temperature 0.9. For each preference the user, who is a script, gives a thumb up
 to one answer in the preferred form and a thumb down to one in another, where the model wrote both; where that gives fewer than 20 thumbs,
 the rest are thumbs down for answers to other questions. No answer is ever corrected. The learner makes a style lesson of them, from thumbs
-alone: it knows none of the forms below. That is done for three draws (`--seeds`). Then come 40 other questions, answered greedily as they are served, before and after. A form that
-most of the base's answers have is shown all the same: there is little to learn then.
+alone: it knows none of the forms below. Then come 40 other questions, answered greedily as they are served, before and after. That is done
+for three draws (`--seeds`). A form that most of the base's answers have is shown all the same: there is little to learn then.
 
   short     at most 25 words
   shorter   thumbs are relative: up for the shortest of four answers, down for the longest; counted are answers of fewer words than the
