@@ -25,11 +25,14 @@ from ingle.gate.policy import load_policy
 from ingle.home.deltas import delta_report, list_deltas, put_delta, verify_delta
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
+from ingle.home.pull import pull
 from ingle.model.checkpoint import open_checkpoint
 from ingle.model.module import load_module
 from ingle.train.watch import RunWatch
 from ingle.tuning.exporting import check_type, export
+from tests.model.tiny_models import random_weights, tiny_config
 from tests.tuning.place import admitting
+from tests.tuning.test_tuning_export import bytes_words, written
 
 SMALL = QuantiseSettings(calibration=CalibrationSettings(documents=6, tokens=96), sensitivity_documents=2)
 IDS = list(range(3, 60))
@@ -218,7 +221,9 @@ def test_blocks_go_into_gguf_as_they_are(some_home: Home, tmp_path: Path) -> Non
 
 def test_llama_cpp_opens_it_and_computes_the_same(some_home: Home, tmp_path: Path) -> None:
     llama_cpp = pytest.importorskip("llama_cpp")
-    made = quantise(some_home, get_kept(some_home, "tiny"), "mixed", replace(SMALL, bits=6.0), admitting(some_home))
+    config = tiny_config("llama", vocab_size=bytes_words().vocab_size)  # with merges: llama.cpp reads no vocabulary of bytes alone
+    pull(some_home, str(written(tmp_path / "words.gguf", config, random_weights(config))), lambda _: None, "words")
+    made = quantise(some_home, get_kept(some_home, "words"), "mixed", replace(SMALL, bits=6.0), admitting(some_home))
     path = export(some_home, made.kept, "gguf", tmp_path / "x.gguf", "q4_1")
     model = llama_cpp.Llama(str(path), n_ctx=256, logits_all=True, type_k=0, type_v=0, n_threads=1, n_gpu_layers=0, verbose=False)
     model.eval(IDS)
