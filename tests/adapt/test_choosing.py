@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ingle.adapt import choosing
+from ingle.adapt.admit import QUESTION_LENGTH
 from ingle.adapt.choosing import Choice, Chooser
 from ingle.core.errors import DeltaError, NotKept
 from ingle.core.example import Example
@@ -53,13 +55,23 @@ def test_a_memory_is_placed_where_its_question_is_asked_and_nowhere_else(house: 
     assert [first.text, second.text] == ["hello", "hi"]
     assert "Mara Quill." in last.text
     assert QUESTION in last.text
-    for other in ("Who is the mayor of Paris?", "What is the population of Tallwick?", "Tell me a joke.", "", QUESTION + " a" * 5000):
+    for other in ("Who is the mayor of Paris?", "What is the population of Tallwick?", "Tell me a joke.", ""):
         unchanged = chooser.choose("", house.model, house.kept, asking(other))
         assert (unchanged.request, unchanged.memories) == (asking(other), ())
     assert chooser.choose("", house.model, house.kept, asking(QUESTION), memory=False).request == asking(QUESTION)
     assert chooser.choose("somebody", house.model, house.kept, asking(QUESTION)).request == asking(QUESTION)
     plain = Request(prompt=QUESTION)
     assert chooser.choose("", house.model, house.kept, plain).request is plain
+
+
+def test_a_question_longer_than_any_that_can_be_taught_is_not_read(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = list[str]()
+    house.teach(QUESTION, "Mara Quill.")
+    monkeypatch.setattr(choosing, "search_examples", lambda _engine, _owner, text, _most: read.append(text) or [])
+    chooser = Chooser(house.home, house.engine)
+    for text in ("a" * QUESTION_LENGTH, "a" * (QUESTION_LENGTH + 1)):
+        chooser.choose("", house.model, house.kept, asking(text))
+    assert [len(text) for text in read] == [QUESTION_LENGTH]
 
 
 def test_states_that_have_read_a_memory_are_told_apart(house: House) -> None:

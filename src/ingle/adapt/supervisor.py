@@ -115,15 +115,20 @@ class Supervisor:
             for line in process.stdout:
                 if line in (BUSY, IDLE) and process is self._process:
                     self.lend(int(line == BUSY))
-        if self._process in (process, None):
+        if self._process in (process, None):  # also if it was let go between two lines above
             self.lend(0)
 
-    def _reap(self, process: "subprocess.Popen[bytes]") -> None:
-        self._process = None
+    def _let_go(self) -> "subprocess.Popen[bytes] | None":
+        """The learner, if there is one, told that nobody needs it."""
+        process, self._process = self._process, None
         self.lend(0)
-        if process.stdin is not None:
+        if process is not None and process.stdin is not None:
             with suppress(OSError):
                 process.stdin.close()
+        return process
+
+    def _reap(self, process: "subprocess.Popen[bytes]") -> None:
+        self._let_go()
         if process.returncode == 0 or time.monotonic() - self._began > _WHILE_S:
             self._wait_s = 0.0
         if process.returncode == 0:
@@ -143,13 +148,9 @@ class Supervisor:
             self._held = hold
 
     def _end(self) -> None:
-        process, self._process = self._process, None
-        self.lend(0)
+        process = self._let_go()
         if process is None:
             return
-        if process.stdin is not None:
-            with suppress(OSError):
-                process.stdin.close()
         try:
             process.wait(_PATIENCE_S)
         except subprocess.TimeoutExpired:
