@@ -1,11 +1,11 @@
 """Server and learner are killed at random moments while a user corrects and chats; nothing that was acknowledged may be lost.
 
 One client chats, another corrects one answer after another (an answer that is kept, then `POST /v1/feedback`), while no more than four
-wait to be learned, so that kills meet examples in every state. After 0.2 to 25 seconds
-comes SIGKILL, for the server or for its learner. A server is started again over the same home; a learner's server must start another one
-itself. After each kill: every correction that was acknowledged is in the home with its words; none is held by two lessons that act; each
-that is `learned` is held by a lesson that acts, whose delta is whole; no lesson is in the ledger twice; the chain verifies; the model
-answers. At the end the learner gets the time to learn what is left, and then nothing may be pending. Exit code 1 if anything is wrong.
+wait to be learned, so that kills meet examples in every state. After 0.2 to 25 seconds comes SIGKILL, for the server or for its learner. A
+server is started again over the same home, and the model must answer; a learner's server must start another one itself. After each kill:
+every correction that was acknowledged is in the home with its words; none is held by two lessons that act; each that is `learned` is held
+by a lesson that acts, whose delta is whole; no lesson is in the ledger twice; the chain verifies. At the end the learner gets the time to
+learn what is left, and then nothing may be pending. Exit code 1 if anything is wrong.
 """
 
 import contextlib
