@@ -11,9 +11,10 @@ from ingle.core.errors import ConfigError
 from ingle.core.spec import LayerSpec
 from ingle.hybridize.budget import all_groups, layers_of, retrieval_count, share_of
 from ingle.hybridize.lessons import make_lessons
-from ingle.hybridize.search import _sizes, find_groups, loss_of, search_corpora
+from ingle.hybridize.search import _sizes, find_groups, loss_of, search_corpora, slope
 from ingle.hybridize.settings import HybridSettings, SearchSettings
 from ingle.hybridize.teaching import Mixers, OriginalLogits, hybrid_module, memories_of, original_of
+from ingle.hybridize.windows import find_windows, share_out
 from ingle.measure.items import Text
 from ingle.model.memory import Memory
 from ingle.train.forward import final_states
@@ -22,7 +23,7 @@ from ingle.train.packing import make_batch
 from tests.engine.tiny import tiny_config
 from tests.train.tiny_train import chat_tokenizer, corpus_of, documents, tiny_module
 
-SMALL = HybridSettings(window=8, sinks=2, search=SearchSettings(documents=2, tokens=180, rounds=2))
+SMALL = HybridSettings(window=8, sinks=2, search=SearchSettings(documents=2, tokens=180, rounds=2, windows=()))
 
 
 def some_batch(length: int = 40) -> object:
@@ -65,21 +66,21 @@ def test_between_full_and_windowed_attention() -> None:
     with torch.no_grad():
         for shares, other in ((torch.ones(2, 2), module), (torch.tensor([[1.0, 0], [0, 0]]), windowed)):
             expected = cross_entropy(final_states(other, batch), other.lm_head.weight, batch.targets)
-            torch.testing.assert_close(loss_of(module, batch, shares, SMALL), expected, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(loss_of(module, batch, shares, 8, 2), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_effect_is_the_slope_of_the_loss() -> None:
     module, batch = tiny_module(), some_batch()
-    shares = torch.full((2, 2), 0.6, requires_grad=True)
-    loss_of(module, batch, shares, SMALL).backward()
+    shares = torch.full((2, 2), 0.6)
+    found = slope(module, batch, shares, 8, 2) * len(batch.targets)
     for place in itertools.product(range(2), range(2)):
         sides = []
         for step in (0.02, -0.02):
-            moved = shares.detach().clone()
+            moved = shares.clone()
             moved[place] += step
             with torch.no_grad():
-                sides.append(float(loss_of(module, batch, moved, SMALL)))
-        assert float(shares.grad[place]) == pytest.approx((sides[0] - sides[1]) / 0.04, rel=0.05, abs=2e-3)
+                sides.append(float(loss_of(module, batch, moved, 8, 2)))
+        assert float(found[place]) == pytest.approx((sides[0] - sides[1]) / 0.04, rel=0.05, abs=2e-3)
 
 
 def test_groups_without_effect_are_seen_and_the_largest_effects_are_kept(texts: list[Text]) -> None:
@@ -116,6 +117,43 @@ def test_rounds_give_up_the_same_share() -> None:
     assert _sizes(4, 0, 2)[-1] == 0
 
 
+def test_windows_are_shared_out_as_well_as_can_be() -> None:
+    draw = np.random.default_rng(0)
+    for _ in range(30):
+        groups = draw.integers(0, 4, 4).tolist()
+        effects = {width: draw.normal(1 / width, 0.01, 4).tolist() for width in (16, 32, 64)}
+        widths = share_out(effects, groups, 32)
+        cost = lambda given, of=groups: sum(count * width for count, width in zip(of, given, strict=True))  # noqa: E731
+        lost = lambda given, by=effects: sum(max(0, by[width][i]) for i, width in enumerate(given))  # noqa: E731
+        every = [given for given in itertools.product(effects, repeat=4) if cost(given) <= 32 * sum(groups)]
+        assert tuple(widths) in every
+        assert lost(widths) == pytest.approx(min(map(lost, every)))
+
+
+def test_what_does_no_harm_gets_the_shortest_window() -> None:
+    effects = {8: [-0.5, 1.0], 16: [0.0, 1.0], 40: [0.0, 0.0]}
+    assert share_out(effects, [1, 1], 32) == [8, 40]
+    assert share_out({}, [1, 1, 1], 32) == [32, 32, 32]
+
+
+def test_effects_of_windows_add_up_to_what_is_lost(texts: list[Text]) -> None:
+    module = tiny_module(tiny_config(vocab=2000))
+    one = search_corpora(chat_tokenizer(), texts, SMALL)[1].document(0)
+    same = corpus_of([one] * 12)  # so that the way from full to windowed attention is walked in twelve steps
+    told: list[tuple[int, int]] = []
+    settings = replace(SMALL, search=replace(SMALL.search, windows=(4,)))
+    widths, effects = find_windows(module, same, [(0, 1)], settings, lambda done, of: told.append((done, of)))
+    assert told[-1] == (24, 24)
+    assert set(effects) == {4, 8}
+    assert set(widths) <= {4, 8}
+    batch, kept = make_batch(same, [0]), torch.tensor([[0.0, 1], [0, 0]])
+    with torch.no_grad():
+        for width, rows in effects.items():
+            rise = loss_of(module, batch, kept, width, 2) - loss_of(module, batch, torch.ones(2, 2), width, 2)
+            assert sum(rows) == pytest.approx(float(rise) / len(batch.targets), rel=0.05, abs=1e-5)
+    assert find_windows(module, same, [(0, 1)], SMALL) == ([8, 8], {})
+
+
 def test_lessons_of_three_kinds(texts: list[Text]) -> None:
     tokenizer = chat_tokenizer()
     corpus = make_lessons(tokenizer, texts, 8, 700, 2, 0)
@@ -123,7 +161,7 @@ def test_lessons_of_three_kinds(texts: list[Text]) -> None:
     plain, again, facts, copy = (corpus.document(i) for i in range(4))
     assert plain.answer.tolist() == again.answer.tolist() == [False] + [True] * 699
     starts = np.flatnonzero(np.diff(facts.answer.astype(int)) == 1)
-    assert len(starts) == 6
+    assert len(starts) == 5  # one for every 128 tokens
     said = tokenizer.decode(facts.ids.tolist())
     for answer in np.split(facts.ids[facts.answer], np.flatnonzero(np.diff(np.flatnonzero(facts.answer)) > 1) + 1):
         assert said.count(tokenizer.decode(answer.tolist()).strip()) >= 2

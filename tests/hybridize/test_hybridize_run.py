@@ -27,10 +27,11 @@ SMALL = HybridSettings(
     retrieval=2,
     window=8,
     sinks=2,
-    search=SearchSettings(documents=2, tokens=150, rounds=2),
-    lessons=LessonSettings(tokens=150, documents=8, held_out=4),
+    search=SearchSettings(documents=2, tokens=150, rounds=2, windows=(4, 16)),
+    lessons=LessonSettings(tokens=150, documents=8, long_tokens=200, long_documents=3, held_out=4),
     mixers=TrainSettings(epochs=1, batch_tokens=400, precision="fp32"),
     logits=TrainSettings(epochs=1, batch_tokens=400, precision="fp32"),
+    longer=TrainSettings(epochs=1, batch_tokens=400, precision="fp32"),
 )
 
 
@@ -49,12 +50,14 @@ def test_a_transformer_becomes_a_hybrid(some_home: Home) -> None:
     assert verify_delta(some_home, made.delta.digest) == []
     report = delta_report(some_home, made.delta.digest)
     assert report is not None
-    assert (report["retrieval"], len(report["kept"]), set(report["lessons"])) == (2, 2, {"mixers", "logits"})
+    assert (report["retrieval"], len(report["kept"]), set(report["lessons"])) == (2, 2, {"mixers", "logits", "longer"})
     assert report["state_share"] > 0  # of so short a context, a ring is not less than pages
     assert report["lessons"]["mixers"]["held_out"] < report["lessons"]["mixers"]["first_held_out"]
     layers = open_weights(some_home, made.kept).config.layers
     assert sum(len(spec.retrieval) for spec in layers) == 2
     assert any(spec.memory == "gated_delta" for spec in layers)
+    assert [spec.window for spec in layers] == report["windows"]
+    assert set(report["windows"]) <= {4, 8, 16}
     assert [(event.kind, event.facts["delta"]) for event in facts] == [("hybridize", made.delta.digest)]
     assert not np.array_equal(logits(some_home, "tiny+hybrid"), before)
     assert np.array_equal(logits(some_home, "tiny"), before)
@@ -67,7 +70,7 @@ def test_a_transformer_becomes_a_hybrid(some_home: Home) -> None:
 def test_stopped_anywhere_it_ends_the_same(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = get_kept(some_home, "tiny")
     whole = hybridize(some_home, kept, "whole", SMALL, admitting(some_home)).delta
-    stops = iter(("groups", "mixers", "logits"))
+    stops = iter(("groups", "windows", "mixers", "logits", "longer"))
     stop = next(stops)
 
     def interrupted(*given: object) -> object:
@@ -80,7 +83,7 @@ def test_stopped_anywhere_it_ends_the_same(some_home: Home, monkeypatch: pytest.
     monkeypatch.setattr(run, "train", interrupted)
     asked = to_delta.Job.check
     monkeypatch.setattr(to_delta.Job, "check", lambda job, where: _refuse(where) if stop in where else asked(job, where))
-    for stop in ("groups", "mixers", "logits"):  # noqa: B007 - those above look at it
+    for stop in ("groups", "windows", "mixers", "logits", "longer"):  # noqa: B007 - those above look at it
         with pytest.raises(Interrupted):
             hybridize(some_home, kept, "cut", SMALL, admitting(some_home))
         assert [delta.name for delta in list_deltas(some_home, kept.digest)] == ["whole"]

@@ -14,15 +14,15 @@ from ingle.core.errors import ConfigError
 from ingle.home.fetch import Progress
 from ingle.home.place import Home
 from ingle.measure.items import Text
-from ingle.measure.recall import KINDS, make_fact
+from ingle.measure.recall import KINDS, Fact, make_fact
 from ingle.measure.suites import find_suite, training_rows
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.corpus import Corpus, corpus_of
 from ingle.train.encode import Document
 
 SUITES = ("xsum-bits", "wiki-bits")
-FACTS = 6
-"""In one document."""
+TOKENS_A_FACT = 128
+"""One document has a fact for every so many of its tokens: of such a document only answers are learnt, and reading it costs the same."""
 
 
 def read_texts(home: Home, progress: Progress) -> list[Text]:
@@ -61,14 +61,14 @@ def _plain(_tokenizer: Tokenizer, stream: Iterator[int], tokens: int, _draw: ran
 
 def _facts(tokenizer: Tokenizer, stream: Iterator[int], tokens: int, draw: random.Random) -> Document:
     """Facts in the first half, asked for in another order behind it, with text between all of them; the answers are learnt."""
-    facts = [make_fact(draw.choice(KINDS), draw) for _ in range(FACTS)]
+    facts = _different_facts(max(1, tokens // TOKENS_A_FACT), draw)
     said = [tokenizer.encode(f" {fact.said}") for fact in facts]
     asked = [tokenizer.encode(f"\n\n{fact.asked}") for fact in facts]
     answers = [tokenizer.encode(f"\n\n{fact.asked} {fact.answer}")[len(ask) :] for fact, ask in zip(facts, asked, strict=True)]
-    order = draw.sample(range(FACTS), FACTS)
+    order = draw.sample(range(len(facts)), len(facts))
     pieces = [(part, False) for part in said] + [piece for i in order for piece in ((asked[i], False), (answers[i], True))]
     room = max(0, tokens - sum(len(part) for part, _ in pieces))
-    gap = room // (2 * FACTS)
+    gap = room // (2 * len(facts))
     ids: list[int] = []
     marks: list[bool] = []
     for part, marked in pieces:
@@ -76,6 +76,15 @@ def _facts(tokenizer: Tokenizer, stream: Iterator[int], tokens: int, draw: rando
         ids += [*between, *part]
         marks += [False] * len(between) + [marked] * len(part)
     return Document(np.array(ids[:tokens], np.int32), np.array(marks[:tokens]))
+
+
+def _different_facts(count: int, draw: random.Random) -> list[Fact]:
+    """Facts of which no two answer the same question."""
+    facts: dict[str, Fact] = {}
+    while len(facts) < count:
+        fact = make_fact(draw.choice(KINDS), draw)
+        facts[fact.asked] = fact
+    return list(facts.values())
 
 
 def _copy(tokenizer: Tokenizer, stream: Iterator[int], tokens: int, draw: random.Random) -> Document:

@@ -2,9 +2,10 @@
 
 Stopped at any moment, the same call goes on where it was.
 
-HOME/tuning/KEY/groups.json      which groups keep full attention, once that is known
+HOME/tuning/KEY/groups.json      which groups keep full attention, and how far the others see, once that is known
 HOME/tuning/KEY/mixers/          the memories' first lesson, as `train` writes it
 HOME/tuning/KEY/logits/          their second
+HOME/tuning/KEY/longer/          their last
 """
 
 import json
@@ -29,9 +30,10 @@ from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.hybridize.budget import layers_of, retrieval_count, share_of
 from ingle.hybridize.lessons import make_lessons, read_texts
-from ingle.hybridize.search import find_groups, search_corpora
+from ingle.hybridize.search import Progress, find_groups, search_corpora
 from ingle.hybridize.settings import HybridSettings
 from ingle.hybridize.teaching import Mixers, OriginalLogits, hybrid_module, memories_of, original_of
+from ingle.hybridize.windows import find_windows
 from ingle.measure.items import Text
 from ingle.model.module import CausalLM, load_module
 from ingle.model.tokenizer import Tokenizer
@@ -43,7 +45,7 @@ from ingle.train.settings import TrainReport, TrainSettings, Watch
 from ingle.train.to_delta import Job, to_delta
 from ingle.train.watch import Made, RunWatch, nobody
 
-VERSION = 1
+VERSION = 2
 """Changes when the same settings make something else than before."""
 GROUPS = "groups.json"
 
@@ -74,12 +76,13 @@ def hybridize(
 def _make(job: Job[HybridSettings], original: CausalLM, tokenizer: Tokenizer, texts: Sequence[Text], count: int) -> Candidate:
     settings, config = job.settings, original.config
     found = _groups(job, original, tokenizer, texts, count)
-    layers = layers_of(config, [(layer, group) for layer, group in found["kept"]], settings)
+    layers = layers_of(config, [(layer, group) for layer, group in found["kept"]], settings, found["windows"])
     tokens = min(settings.context, config.context_length)
     report: dict[str, Any] = {
         "version": VERSION, "model": job.model, "base": job.kept.digest, "kind": KIND, "method": settings.method,
         "settings": to_table(settings), "retrieval": count, "groups": len(config.layers) * config.num_kv_heads, "kept": found["kept"],
-        "effects": found["effects"], "state_tokens": tokens, "state_share": share_of(config, layers, tokens), "lessons": {},
+        "effects": found["effects"], "windows": found["windows"], "window_effects": found["window_effects"], "lessons": {},
+        "state_tokens": tokens, "state_share": share_of(config, layers, tokens),
     }  # fmt: skip
     tensors = spec_tensors(layers, config.num_kv_heads)
     if any(spec.remembering(config.num_kv_heads) for spec in layers):
@@ -89,7 +92,7 @@ def _make(job: Job[HybridSettings], original: CausalLM, tokenizer: Tokenizer, te
 
 
 def _groups(job: Job[HybridSettings], original: CausalLM, tokenizer: Tokenizer, texts: Sequence[Text], count: int) -> dict[str, Any]:
-    """Which groups keep full attention: found now, or by an earlier sitting."""
+    """Which groups keep full attention, and how far the others see: found now, or by an earlier sitting."""
     path = job.folder / GROUPS
     if path.exists():
         known: dict[str, Any] = json.loads(path.read_bytes())
@@ -97,12 +100,20 @@ def _groups(job: Job[HybridSettings], original: CausalLM, tokenizer: Tokenizer, 
     precision = DTYPES[choose(job.settings.mixers.precision, original.lm_head.weight.device)]
     module = original if precision == torch.float32 else _cast(original, precision)
 
-    def tell(done: int, total: int) -> None:
-        job.check("while groups were sought")
-        job.watch.pieces("finding retrieval groups", done, total)
+    def telling(what: str, where: str) -> Progress:
+        def tell(done: int, total: int) -> None:
+            job.check(where)
+            job.watch.pieces(what, done, total)
 
-    kept, effects = find_groups(module, search_corpora(tokenizer, texts, job.settings), count, job.settings, tell)
-    found = {"kept": kept, "effects": [[layer, group, effect] for (layer, group), effect in sorted(effects.items())]}
+        return tell
+
+    corpora = search_corpora(tokenizer, texts, job.settings)
+    kept, effects = find_groups(module, corpora, count, job.settings, telling("finding retrieval groups", "while groups were sought"))
+    widths, window_effects = find_windows(module, corpora[1], kept, job.settings, telling("finding windows", "while windows were sought"))
+    found = {
+        "kept": kept, "effects": [[layer, group, effect] for (layer, group), effect in sorted(effects.items())],
+        "windows": widths, "window_effects": [[width, rows] for width, rows in window_effects.items()],
+    }  # fmt: skip
     job.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_atomic(path, json.dumps(found).encode(), mode=0o600)
     restored: dict[str, Any] = json.loads(path.read_bytes())
@@ -127,27 +138,33 @@ def _taught(
     """The hybrid after both lessons; what they came to goes into the report."""
     told, hybrid = job.settings.lessons, hybrid_module(original, layers)
     job.watch.pieces("preparing lessons", 0, 1)
-    corpus = make_lessons(tokenizer, texts, told.held_out + told.documents, told.tokens, told.plain, told.seed)
-    data = Data(corpus, range(told.held_out, len(corpus)), range(told.held_out))
+
+    def data_of(tokens: int, documents: int, seed: int) -> Data:
+        corpus = make_lessons(tokenizer, texts, told.held_out + documents, tokens, told.plain, seed)
+        return Data(corpus, range(told.held_out, len(corpus)), range(told.held_out))
+
     theirs = original_of(hybrid)
     distillation = Distillation(OriginalLogits(theirs), job.kept.digest)
-    lessons: list[tuple[str, TrainSettings, Objective]] = [
-        ("mixers", job.settings.mixers, Mixers(theirs)),
-        ("logits", job.settings.logits, distillation),
+    data = data_of(told.tokens, told.documents, told.seed)
+    lessons: list[tuple[str, TrainSettings, Objective, Data]] = [
+        ("mixers", job.settings.mixers, Mixers(theirs), data),
+        ("logits", job.settings.logits, distillation, data),
     ]
-    for name, settings, objective in lessons:
+    if told.long_documents:
+        lessons.append(("longer", job.settings.longer, distillation, data_of(told.long_tokens, told.long_documents, told.seed + 1)))
+    for name, settings, objective, data in lessons:
         job.check(f"before the lesson {name}")
         watch = Watch(job.watch.train, job.watch.say)
         done = train(hybrid, memories_of(hybrid), data, settings, job.folder / name, watch, objective)
         if done.stopped == "interrupted":
             raise Interrupted("hybridize", "was interrupted", f"lesson {name}, step {done.steps}", "The same command goes on from there.")
-        _check_learnt(job, name, done)
+        _check_learnt(job, name, done, settings.patience)
         report["lessons"][name] = asdict(done)
     return hybrid
 
 
-def _check_learnt(job: Job[HybridSettings], name: str, done: TrainReport) -> None:
-    before, after = done.first_held_out, done.best_held_out if job.settings.logits.patience else done.held_out
+def _check_learnt(job: Job[HybridSettings], name: str, done: TrainReport, patience: int) -> None:
+    before, after = done.first_held_out, done.best_held_out if patience else done.held_out
     if before is not None and after is not None and after >= before:
         job.watch.say(f"lesson {name} taught nothing: {before:.4f} before, {after:.4f} after, on what is held out")
 

@@ -70,8 +70,8 @@ def find_groups(
         slopes = torch.zeros(len(config.layers), config.num_kv_heads)
         for corpus, weight in zip(corpora, (told.recall_share, 1 - told.recall_share), strict=True):
             for number in range(len(corpus)):
-                slope, terms = _slope(module, make_batch(corpus, [number]), kept, float(draw.uniform(0.1, 1)), settings)
-                slopes += slope * (weight / (terms * len(corpus)))
+                shares = shares_of(config, kept, float(draw.uniform(0.1, 1)))
+                slopes += slope(module, make_batch(corpus, [number]), shares, settings.window, settings.sinks) * (weight / len(corpus))
                 done += 1
                 progress(done, total)
         found = {place: -float(slopes[place]) for place in kept}
@@ -88,20 +88,25 @@ def search_corpora(tokenizer: Tokenizer, texts: Sequence[Text], settings: Hybrid
         asked, answer = assemble(tokenizer, item)
         ids = np.array(asked + answer, np.int32)
         facts.append((item.id, -1, (Document(ids, np.arange(len(ids)) >= len(asked)),)))
-    draw, plain = random.Random(told.seed), []
-    for i in range(told.documents):
+    return corpus_of("answers", facts), plain_corpus(tokenizer, texts, told.documents, told.tokens, settings.window, told.seed)
+
+
+def plain_corpus(tokenizer: Tokenizer, texts: Sequence[Text], count: int, tokens: int, behind: int, seed: int) -> Corpus:
+    """`count` documents of texts on end, of `tokens` tokens each, of which those count that have more than `behind` before them."""
+    draw, plain = random.Random(seed), []
+    for i in range(count):
         text: list[int] = []
-        while len(text) < told.tokens:
+        while len(text) < tokens:
             text += tokenizer.encode(f"{draw.choice(texts).text}\n\n")
-        counted = np.arange(told.tokens) > min(settings.window, told.tokens // 2)
-        plain.append((str(i), -1, (Document(np.array(text[: told.tokens], np.int32), counted),)))
-    return corpus_of("answers", facts), corpus_of("answers", plain)
+        counted = np.arange(tokens) > min(behind, tokens // 2)
+        plain.append((str(i), -1, (Document(np.array(text[:tokens], np.int32), counted),)))
+    return corpus_of("answers", plain)
 
 
-def loss_of(module: CausalLM, batch: Batch, shares: Tensor, settings: HybridSettings) -> Tensor:
+def loss_of(module: CausalLM, batch: Batch, shares: Tensor, window: int, sinks: int) -> Tensor:
     """Nats of all that counts in a batch, with each group between full (1) and windowed attention (0): shares [layers, G]."""
     attend = attend_on(batch.ids.device, batch.edges, batch.rows)
-    streaming = LayerSpec((), settings.window, settings.sinks)
+    streaming = LayerSpec((), window, sinks)
     x = module.model.embed_tokens(batch.ids)
     cos, sin = module.angles(batch.positions, x.dtype)
     for layer, share in zip(module.model.layers, shares, strict=True):
@@ -109,17 +114,18 @@ def loss_of(module: CausalLM, batch: Batch, shares: Tensor, settings: HybridSett
     return cross_entropy(module.model.norm(x), module.lm_head.weight, batch.targets)
 
 
-def _slope(module: CausalLM, batch: Batch, kept: Sequence[Group], at: float, settings: HybridSettings) -> tuple[Tensor, int]:
-    """dL/dm of every group, those that are kept mixed by `at` and the others windowed, and of how many tokens L is."""
-    shares = _shares(module.config, kept, at).requires_grad_()
-    loss = loss_of(module, batch, shares, settings)
+def slope(module: CausalLM, batch: Batch, shares: Tensor, window: int, sinks: int) -> Tensor:
+    """dL/dm of every group at these shares, [layers, G]; L: nats per token that counts."""
+    shares = shares.clone().requires_grad_()
+    loss = loss_of(module, batch, shares, window, sinks) / len(batch.targets)
     loss.backward()  # type: ignore[no-untyped-call]
     assert shares.grad is not None
-    return shares.grad, len(batch.targets)
+    return shares.grad
 
 
-def _shares(config: ModelConfig, kept: Sequence[Group], value: float) -> Tensor:
-    shares = torch.zeros(len(config.layers), config.num_kv_heads)
+def shares_of(config: ModelConfig, kept: Sequence[Group], value: float, others: float = 0.0) -> Tensor:
+    """[layers, G]: of the groups that are kept, and of all others."""
+    shares = torch.full((len(config.layers), config.num_kv_heads), others)
     for place in kept:
         shares[place] = value
     return shares

@@ -1,6 +1,6 @@
 """What a conversion is told: how small states must become, which groups keep full attention, and how the memories learn."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ingle.core.errors import ConfigError
@@ -16,10 +16,12 @@ class SearchSettings:
 
     documents: int = 8
     """Facts in texts, and as many texts, in each round."""
-    tokens: int = 1024
+    tokens: int = 2048
     """Of each."""
     rounds: int = 5
     """In which groups are given up, the same share in each."""
+    windows: tuple[int, ...] = ()
+    """What a layer's window may be, so that they are `window` on average; none = `window` in every layer. See `hybridize.windows`."""
     recall_share: float = 0.8
     """How much a fact that is lost weighs beside a text that is harder to predict, 0 to 1."""
     seed: int = 0
@@ -31,19 +33,25 @@ class SearchSettings:
                 raise ConfigError(f"search.{name}", "must be at least 1", getattr(self, name))
         if not 0 <= self.recall_share <= 1:
             raise ConfigError("search.recall_share", "must be between 0 and 1", self.recall_share)
+        if any(window < 1 for window in self.windows):
+            raise ConfigError("search.windows", "must be at least 1", self.windows)
 
 
 @dataclass(frozen=True, slots=True)
 class LessonSettings:
     """What memories learn from: documents of three kinds, in turn; see `hybridize.lessons`."""
 
-    tokens: int = 1024
+    tokens: int = 2048
     """Of each document; a memory learns to look back about as far."""
-    documents: int = 400
+    documents: int = 160
     """Of all kinds together."""
-    held_out: int = 16
-    """Further ones that are never learnt from."""
-    plain: int = 2
+    long_tokens: int = 4096
+    """Of each document of the last lesson."""
+    long_documents: int = 32
+    """In that lesson; 0 = there is none."""
+    held_out: int = 8
+    """Further ones of each length that are never learnt from."""
+    plain: int = 1
     """Texts for every fact and every copy: news, encyclopaedia and descriptions, on end."""
     seed: int = 0
     """Draws what stands where."""
@@ -52,16 +60,22 @@ class LessonSettings:
         for name in ("documents", "held_out", "plain"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"lessons.{name}", "must be at least 1", getattr(self, name))
+        if self.long_documents < 0:
+            raise ConfigError("lessons.long_documents", "must not be negative", self.long_documents)
 
 
 def _mixers() -> TrainSettings:
-    optimiser = OptimiserSettings(learning_rate=3e-3)
+    optimiser = OptimiserSettings(learning_rate=1e-2)
     return TrainSettings(epochs=1, batch_tokens=2048, optimiser=optimiser, schedule=Schedule("cosine", warm_up=0.05))
 
 
 def _logits() -> TrainSettings:
-    optimiser = OptimiserSettings(learning_rate=1e-3)
+    optimiser = OptimiserSettings(learning_rate=2e-3)
     return TrainSettings(epochs=1, batch_tokens=2048, optimiser=optimiser, schedule=Schedule("cosine", warm_up=0.05), evaluate_every=50)
+
+
+def _longer() -> TrainSettings:
+    return replace(_logits(), batch_tokens=4096, evaluate_every=0, optimiser=OptimiserSettings(learning_rate=1e-3))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +88,8 @@ class HybridSettings:
     """How many do; None = as many as the budget allows."""
     context: int = 8192
     """Tokens at which that is reckoned; at most the model's context."""
-    window: int = 128
-    """Tokens that streaming groups attend to."""
+    window: int = 256
+    """Tokens that streaming groups attend to; on average, where `search.windows` shares them out among the layers."""
     sinks: int = 4
     """First tokens that they attend to always."""
     memory: Memory = "gated_delta"
@@ -90,6 +104,8 @@ class HybridSettings:
     """First: each layer's memory learns to give what full attention gave, on the original's own activations."""
     logits: TrainSettings = field(default_factory=_logits)
     """Then: all memories together learn to give the original's predictions."""
+    longer: TrainSettings = field(default_factory=_longer)
+    """Last: the same on longer documents."""
 
     def __post_init__(self) -> None:
         if not 0 < self.state_budget <= 1:
