@@ -130,8 +130,8 @@ def test_a_folder_with_one_gguf_is_that_gguf(home: Home, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("smolm2", r"Did you mean smollm2\?.*Known names: smollm2"),
-        ("zzz", "Known names: smollm2"),
+        ("smolm2", r"Did you mean smollm2.*Known names: smollm2, smollm2-hybrid"),
+        ("zzz", "Known names: smollm2, smollm2-hybrid"),
         ("", "is not a known model"),
         ("./nowhere", "must exist on this machine"),
         ("missing.gguf", "must exist on this machine"),

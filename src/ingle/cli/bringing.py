@@ -12,6 +12,7 @@ from ingle.home.place import Home
 
 if TYPE_CHECKING:
     from ingle.home.base import Base
+    from ingle.home.catalogue import Shipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,11 @@ def bring(home: Home, what: str, watch: Watcher, name: str | None = None, format
     Each step that was done before is not done again, so this goes on where an earlier attempt was killed. Raises what `pull`
     and `warm` raise.
     """
+    from ingle.home.catalogue import SHIPPED
     from ingle.home.pull import pull
+
+    if what in SHIPPED:
+        return _bring_shipped(home, SHIPPED[what], watch, name, format_)
 
     def check(folder: Path) -> None:
         from ingle.engine.opening import checkpoint_tokenizer
@@ -60,11 +65,29 @@ def bring(home: Home, what: str, watch: Watcher, name: str | None = None, format
     return Brought(pulled.kept, pulled.base, pulled.already, format_, info.nbytes, info.digest)
 
 
+def _bring_shipped(home: Home, shipped: "Shipped", watch: Watcher, name: str | None, format_: str) -> Brought:
+    """Brings the model of the catalogue under its own name, and with the change that comes with Ingle under `name`."""
+    from ingle.engine.opening import kept_source, warm
+    from ingle.home.deltas import adopt_delta
+    from ingle.home.kept import keep, refuse_taken
+
+    chosen = name or shipped.name
+    refuse_taken(home, chosen, shipped.of.digest, replace=False)
+    below = bring(home, shipped.of.name, watch, format_=format_)
+    delta = adopt_delta(home, shipped.folder, shipped.delta)
+    kept = keep(home, chosen, below.base.digest, (delta.digest,))
+    _record(home, kept, below.base)
+    info = warm(kept_source(home, kept), format_, progress=watch.pieces)
+    return Brought(kept, below.base, below.already, format_, info.nbytes, info.digest)
+
+
 def _record(home: Home, kept: Kept, base: "Base") -> None:
     """One fact for a model that came, or got a name; none if the ledger has it already."""
     facts: dict[str, Fact] = {
         "base": base.digest, "source": base.source[-256:], "revision": base.revision, "bytes": base.nbytes, "licence": base.licence,
     }  # fmt: skip
+    if kept.deltas:
+        facts |= {"delta": kept.deltas[-1], "stack": kept.digest}
     with open_ledger(home) as ledger:
         before = next(iter(ledger.read(subject=kept.name, kind="pull", last=1)), None)
         gone = next(iter(ledger.read(subject=kept.name, kind="rm", last=1)), None)

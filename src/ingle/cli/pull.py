@@ -8,6 +8,7 @@ from ingle.cli.gating import Force, Overrides
 
 EXAMPLES = """
 ingle pull smollm2
+ingle pull smollm2-hybrid   (for long texts: smollm2 with a sixth of the memory per conversation; see docs/hybrid.md)
 ingle pull HuggingFaceTB/SmolLM2-360M-Instruct --name smol360
 ingle pull ./my-model.Q4_1.gguf --name mine
 ingle pull smollm2 --format int8   (also make the 8-bit weights ready)

@@ -1,7 +1,12 @@
-"""The models that Ingle knows by name: where their files are, and the digests that they must have."""
+"""The models that Ingle knows by name: where their files are, and the digests that they must have.
+
+Some are a model of the catalogue with a change that comes with Ingle: a delta that was made by the command which its origin records, and
+passed the gate there. `shipped/NAME/` of this package holds its three files as a home keeps them.
+"""
 
 import difflib
 from dataclasses import dataclass
+from pathlib import Path
 
 from ingle.home.base import KeptFile, base_digest
 
@@ -59,6 +64,42 @@ CATALOGUE = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """A model of the catalogue with a delta that comes with Ingle."""
+
+    name: str
+    of: Entry
+    """What it changes."""
+    title: str
+    """For a listing."""
+    delta: str
+    """Digest of the delta."""
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return Path(__file__).parent / "shipped" / self.name
+
+
+SHIPPED = {
+    one.name: one
+    for one in (
+        Shipped(
+            name="smollm2-hybrid",
+            of=CATALOGUE["smollm2"],
+            title="SmolLM2-135M-Instruct as a hybrid: long texts in a sixth of the memory",
+            delta="f1d42788d0cbf46abc77e29b0ea66b0394309e12f63d638084030726b3008a97",
+        ),
+    )
+}
+
+
+def known_names() -> tuple[str, ...]:
+    """All of them."""
+    return (*CATALOGUE, *SHIPPED)
+
+
 def close_names(name: str) -> list[str]:
-    """Names of the catalogue that look like `name`, the closest first."""
-    return difflib.get_close_matches(name.lower(), CATALOGUE, n=3, cutoff=0.5)
+    """Known names that look like `name`, the closest first."""
+    return difflib.get_close_matches(name.lower(), known_names(), n=3, cutoff=0.5)

@@ -72,6 +72,18 @@ def put_delta(
     return delta
 
 
+def adopt_delta(home: Home, folder: Path, digest: str) -> Delta:
+    """Keeps a copy of the delta whose three files lie in a folder, once every byte of it is checked against `digest`.
+
+    Raises HomeError for files that are missing, altered or of another delta, and as `put_delta` does.
+    """
+    delta = _read_manifest(folder / MANIFEST, digest, 0, 0)
+    tensors = _read_tensors(folder / TENSORS)
+    for fault in _faults(delta, tensors):
+        raise HomeError(f"{folder / TENSORS}: {fault}", "must be as it was made", "something else", "Install Ingle anew.")
+    return put_delta(home, delta.name, delta.kind, delta.base_digest, tensors, delta.origin, _read_report(folder))
+
+
 def put_candidate(home: Home, candidate: "Candidate") -> Delta:
     """Keeps a candidate as a delta, whoever judged it; raises as `put_delta` does."""
     of = candidate
@@ -193,8 +205,12 @@ def delta_tensors(home: Home, delta: Delta) -> "dict[str, npt.NDArray[Any]]":
 
 def delta_report(home: Home, digest: str) -> dict[str, Any] | None:
     """What was measured when a delta was made; None if nothing was, or it can't be read."""
+    return _read_report(home.delta_folder(digest))
+
+
+def _read_report(folder: Path) -> dict[str, Any] | None:
     try:
-        report: dict[str, Any] = json.loads((home.delta_folder(digest) / REPORT).read_bytes())
+        report: dict[str, Any] = json.loads((folder / REPORT).read_bytes())
     except (OSError, ValueError):
         return None
     return report

