@@ -198,10 +198,12 @@ def main() -> None:
     parser.add_argument("--lengths", default="1,2,4,8", help="of texts with facts, in thousands of tokens")
     parser.add_argument("--documents", type=int, default=40, help="of 2,048 tokens")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--variants", default="original,hybrid,window,untaught", help="beside which it is measured; the first two always")
     parser.add_argument("--home", type=Path, default=CACHE.parent / "hybrid", help="where variants and finished measurements are kept")
     options = parser.parse_args()
     home, parts = bench_home(options.home), options.part or PARTS
-    kept = variants(home, options.model)
+    asked = {"original", "hybrid", *options.variants.split(",")}
+    kept = {name: one for name, one in variants(home, options.model).items() if name in asked}
     result: dict[str, Any] = {"model": options.model, "digest": kept["hybrid"].digest}
     if "state" in parts:
         result["state"] = state_part(home, kept)
