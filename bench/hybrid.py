@@ -3,8 +3,9 @@
     python bench/hybrid.py --model smollm2+hybrid
     python bench/hybrid.py --part recall --items 60
 
-Beside the hybrid stand two others with the same retrieval groups and window: `window`, without memories, and `untaught`, whose memories
-have the values that they begin with. They are made from the hybrid's own delta, in a home of the benchmark's own.
+Beside the hybrid stand others with the same retrieval groups: `window`, without memories; `even`, the same with their mean as the window of
+all layers; and `untaught`, whose memories have the values that they begin with. They are made from the hybrid's own delta, in a home of
+the benchmark's own.
 
 state    bytes at 8,192 tokens, as a share of the original's keys and values in the same precision
 bits     bits per byte of the second half of 2,048 tokens of held-out news, paired by document
@@ -23,6 +24,7 @@ import numpy as np
 
 from harness import Engine, Figure, alternate, finish, ratios, show
 from ingle.core.errors import IngleError
+from ingle.core.spec import ModelConfig
 from ingle.core.state import StateLayout
 from ingle.engine.backend import prefill, step
 from ingle.engine.hybrid import KIND, spec_tensors
@@ -61,9 +63,11 @@ def variants(home: Home, name: str) -> dict[str, Kept]:
     tensors, base = delta_tensors(real, delta), name.split("+", maxsplit=1)[0]
     config = open_weights(real, kept).config
     plain = tuple(replace(spec, memory="none") if spec.memory != "none" else spec for spec in config.layers)
+    even = tuple(replace(spec, window=mean_window(config)) if spec.window else spec for spec in plain)
     made = {
         "hybrid": tensors,
         "window": spec_tensors(plain, config.num_kv_heads),
+        "even": spec_tensors(even, config.num_kv_heads),
         "untaught": _untaught(tensors, config.head_dim),
     }
     found = {"original": get_kept(home, base)}
@@ -75,6 +79,12 @@ def variants(home: Home, name: str) -> dict[str, Kept]:
             put_delta(home, label, KIND, found["original"].digest, values, {"from": delta.digest})
             found[variant] = get_kept(home, f"{base}+{label}")
     return found
+
+
+def mean_window(config: ModelConfig) -> int:
+    """Of the streaming groups."""
+    windows = [spec.window for spec in config.layers for _ in spec.streaming(config.num_kv_heads)]
+    return round(sum(windows) / len(windows))
 
 
 def _untaught(tensors: dict[str, Any], dim: int) -> dict[str, Any]:
@@ -198,7 +208,9 @@ def main() -> None:
     parser.add_argument("--lengths", default="1,2,4,8", help="of texts with facts, in thousands of tokens")
     parser.add_argument("--documents", type=int, default=40, help="of 2,048 tokens")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--variants", default="original,hybrid,window,untaught", help="beside which it is measured; the first two always")
+    parser.add_argument(
+        "--variants", default="original,hybrid,window,even,untaught", help="beside which it is measured; the first two always"
+    )
     parser.add_argument("--home", type=Path, default=CACHE.parent / "hybrid", help="where variants and finished measurements are kept")
     options = parser.parse_args()
     home, parts = bench_home(options.home), options.part or PARTS

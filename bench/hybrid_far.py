@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 
 from harness import finish, show
-from hybrid import variants
-from ingle.core.spec import ModelConfig
+from hybrid import mean_window, variants
 from ingle.engine.backend import Segment, prefill
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.opening import kept_source, open_model
@@ -86,12 +85,6 @@ def _likeliest(backend: Any, state: Any, ids: Sequence[int]) -> list[int]:
     return [int(token) for token in rows.argmax(1)]
 
 
-def mean_window(config: ModelConfig) -> int:
-    """Of the streaming groups."""
-    windows = [spec.window for spec in config.layers for _ in spec.streaming(config.num_kv_heads)]
-    return round(sum(windows) / len(windows))
-
-
 def main() -> None:
     parser = start_bench(__doc__, EXAMPLES)
     parser.add_argument("--model", default="smollm2+hybrid", help="a hybrid that is kept in the real home")
@@ -101,7 +94,7 @@ def main() -> None:
     parser.add_argument("--home", type=Path, default=CACHE.parent / "hybrid")
     options = parser.parse_args()
     home = bench_home(options.home)
-    kept = {name: one for name, one in variants(home, options.model).items() if name != "untaught"}
+    kept = {name: one for name, one in variants(home, options.model).items() if name in ("original", "hybrid", "window")}
     models = {name: open_model(kept_source(home, one)) for name, one in kept.items()}
     window, tokenizer = mean_window(models["hybrid"].backend.config), models["hybrid"].tokenizer
     texts = [text.text for text in part(xsum_texts(home, lambda *_: None), "held_out", XSUM_HELD_OUT)]
