@@ -15,6 +15,7 @@ from ingle.engine.opening import kept_source, open_model, open_weights
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull
+from tests.cli.place import ingle
 
 
 def said(home: Home, name: str) -> str:
@@ -33,6 +34,7 @@ def test_it_comes_with_its_model(tmp_path: Path, smollm2_gguf: Path) -> None:
     sizes = [StateLayout.of(one).nbytes(8192) for one in (config, open_weights(home, get_kept(home, "smollm2")).config)]
     assert sizes[0] <= sizes[1] / 6
     assert said(home, "smollm2-hybrid") == said(home, "smollm2")  # as long as nothing has left a window
+    assert "hybrid: some heads see a window only" in ingle(home.root, "show", "smollm2-hybrid").stdout
     again = bring(home, "smollm2-hybrid", Lines())
     assert again.already
     assert again.kept == brought.kept

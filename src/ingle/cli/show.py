@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from ingle.core.spec import ModelConfig
     from ingle.engine.packing import PackInfo
     from ingle.home.kept import Kept
     from ingle.home.place import Home
@@ -29,12 +30,12 @@ def command(
     from ingle.energy.label import to_table as label_table
     from ingle.home.base import base_report, read_base
     from ingle.home.kept import get_kept
-    from ingle.model.checkpoint import expected_shapes, open_checkpoint
+    from ingle.model.checkpoint import expected_shapes
 
     home = enter()
     kept = get_kept(home, name)
     base = read_base(home, kept.base)
-    config = open_checkpoint(home.base_folder(base.digest)).config
+    config = _config(home, kept)
     parameters = sum(math.prod(shape) for shape in expected_shapes(config).values())
     made = [_delta(home, digest) for digest in kept.deltas]
     packs, served = _served(home, kept)
@@ -73,6 +74,18 @@ def command(
     ]
     for label, value in lines:
         print(f"{label:<11} {printable(value)}")
+
+
+def _config(home: "Home", kept: "Kept") -> "ModelConfig":
+    """The shape of the model as its deltas make it; the base's, if one of them doesn't fit."""
+    from ingle.core.errors import DeltaError
+    from ingle.engine.opening import open_weights
+    from ingle.model.checkpoint import open_checkpoint
+
+    try:
+        return open_weights(home, kept).config
+    except DeltaError:
+        return open_checkpoint(home.base_folder(kept.base)).config
 
 
 def _training_lines(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
