@@ -23,7 +23,7 @@ from ingle.train.packing import make_batch
 from tests.engine.tiny import tiny_config
 from tests.train.tiny_train import chat_tokenizer, corpus_of, documents, tiny_module
 
-SMALL = HybridSettings(window=8, sinks=2, search=SearchSettings(documents=2, tokens=180, rounds=2, windows=()))
+SMALL = HybridSettings(window=8, sinks=2, search=SearchSettings(documents=2, tokens=180, rounds=2))
 
 
 def some_batch(length: int = 40) -> object:
