@@ -1,6 +1,7 @@
 """What a conversion is made of: the budget, the search by effect, the lessons, and what is taught."""
 
 import itertools
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,10 +12,9 @@ from ingle.core.errors import ConfigError
 from ingle.core.spec import LayerSpec
 from ingle.hybridize.budget import all_groups, layers_of, retrieval_count, share_of
 from ingle.hybridize.lessons import make_lessons
-from ingle.hybridize.search import _sizes, find_groups, loss_of, search_corpora, slope
+from ingle.hybridize.search import _sizes, find_groups, loss_of, slope
 from ingle.hybridize.settings import HybridSettings, SearchSettings
 from ingle.hybridize.teaching import Mixers, OriginalLogits, hybrid_module, memories_of, original_of
-from ingle.hybridize.windows import find_windows, share_out
 from ingle.measure.items import Text
 from ingle.model.memory import Memory
 from ingle.train.forward import final_states
@@ -89,26 +89,23 @@ def test_groups_without_effect_are_seen_and_the_largest_effects_are_kept(texts: 
         module.model.layers[0].self_attn.o_proj.weight[:, :24] = 0
         module.model.layers[1].self_attn.o_proj.weight[:, 24:] = 0
     told: list[tuple[int, int]] = []
-    corpora = search_corpora(chat_tokenizer(), texts, SMALL)
+    corpus = make_lessons(chat_tokenizer(), texts, 2, 180, 0, ("facts",))
     once = replace(SMALL, search=replace(SMALL.search, rounds=1))
-    kept, effects = find_groups(module, corpora, 2, once, lambda done, of: told.append((done, of)))
-    assert [place for place, effect in effects.items() if effect == 0] == [(0, 0), (1, 1)]
-    assert kept == sorted(sorted(effects, key=lambda place: -effects[place])[:2])
-    assert told[-1] == (len(told), len(told)) == (4, 4)
-    assert find_groups(module, corpora, 2, once)[0] == kept
+    [found] = find_groups(module, corpus, 2, once, lambda done, of: told.append((done, of)))
+    assert [place for place, effect in found.effects.items() if effect == 0] == [(0, 0), (1, 1)]
+    assert found.kept == tuple(sorted(sorted(found.effects, key=lambda place: -found.effects[place])[:2]))
+    assert told == [(1, 2), (2, 2)]
+    assert list(find_groups(module, corpus, 2, once)) == [found]
 
 
-def test_what_counts_in_the_search(texts: list[Text]) -> None:
-    facts, plain = search_corpora(chat_tokenizer(), texts, SMALL)
-    fast = chat_tokenizer()
-    for number in range(2):
-        document = facts.document(number)
-        said = fast.decode(document.ids.tolist())
-        answer = fast.decode(document.ids[document.answer].tolist())
-        assert len(document.ids) == 180
-        assert said.count(answer) == 2
-        assert said.endswith(answer)
-    assert plain.document(0).answer.tolist() == [False] * 9 + [True] * 171
+def test_a_search_goes_on_where_it_was(texts: list[Text]) -> None:
+    module = tiny_module(tiny_config(vocab=2000, layers=(LayerSpec((0, 1)),) * 3))
+    corpus = make_lessons(chat_tokenizer(), texts, 2, 180, 0, ("facts",))
+    first, second = find_groups(module, corpus, 2, SMALL)
+    assert (len(first.kept), len(second.kept), second.rounds) == (3, 2, 2)
+    assert set(second.kept) < set(first.kept)
+    assert list(find_groups(module, corpus, 2, SMALL, begun=first)) == [second]
+    assert list(find_groups(module, corpus, 2, SMALL, begun=second)) == []
 
 
 def test_rounds_give_up_the_same_share() -> None:
@@ -117,59 +114,34 @@ def test_rounds_give_up_the_same_share() -> None:
     assert _sizes(4, 0, 2)[-1] == 0
 
 
-def test_windows_are_shared_out_as_well_as_can_be() -> None:
-    draw = np.random.default_rng(0)
-    for _ in range(30):
-        groups = draw.integers(0, 4, 4).tolist()
-        effects = {width: draw.normal(1 / width, 0.01, 4).tolist() for width in (16, 32, 64)}
-        widths = share_out(effects, groups, 32)
-        cost = lambda given, of=groups: sum(count * width for count, width in zip(of, given, strict=True))  # noqa: E731
-        lost = lambda given, by=effects: sum(max(0, by[width][i]) for i, width in enumerate(given))  # noqa: E731
-        every = [given for given in itertools.product(effects, repeat=4) if cost(given) <= 32 * sum(groups)]
-        assert tuple(widths) in every
-        assert lost(widths) == pytest.approx(min(map(lost, every)))
-
-
-def test_what_does_no_harm_gets_the_shortest_window() -> None:
-    effects = {8: [-0.5, 1.0], 16: [0.0, 1.0], 40: [0.0, 0.0]}
-    assert share_out(effects, [1, 1], 32) == [8, 40]
-    assert share_out({}, [1, 1, 1], 32) == [32, 32, 32]
-
-
-def test_effects_of_windows_add_up_to_what_is_lost(texts: list[Text]) -> None:
-    module = tiny_module(tiny_config(vocab=2000))
-    one = search_corpora(chat_tokenizer(), texts, SMALL)[1].document(0)
-    same = corpus_of([one] * 12)  # so that the way from full to windowed attention is walked in twelve steps
-    told: list[tuple[int, int]] = []
-    settings = replace(SMALL, search=replace(SMALL.search, windows=(4,)))
-    widths, effects = find_windows(module, same, [(0, 1)], settings, lambda done, of: told.append((done, of)))
-    assert told[-1] == (24, 24)
-    assert set(effects) == {4, 8}
-    assert set(widths) <= {4, 8}
-    batch, kept = make_batch(same, [0]), torch.tensor([[0.0, 1], [0, 0]])
-    with torch.no_grad():
-        for width, rows in effects.items():
-            rise = loss_of(module, batch, kept, width, 2) - loss_of(module, batch, torch.ones(2, 2), width, 2)
-            assert sum(rows) == pytest.approx(float(rise) / len(batch.targets), rel=0.05, abs=1e-5)
-    assert find_windows(module, same, [(0, 1)], SMALL) == ([8, 8], {})
-
-
 def test_lessons_of_three_kinds(texts: list[Text]) -> None:
     tokenizer = chat_tokenizer()
-    corpus = make_lessons(tokenizer, texts, 8, 700, 2, 0)
+    corpus = make_lessons(tokenizer, texts, 8, 700, 0)
     assert corpus.sizes.max() <= 700
-    plain, again, facts, copy = (corpus.document(i) for i in range(4))
-    assert plain.answer.tolist() == again.answer.tolist() == [False] + [True] * 699
-    starts = np.flatnonzero(np.diff(facts.answer.astype(int)) == 1)
-    assert len(starts) == 5  # one for every 128 tokens
-    said = tokenizer.decode(facts.ids.tolist())
-    for answer in np.split(facts.ids[facts.answer], np.flatnonzero(np.diff(np.flatnonzero(facts.answer)) > 1) + 1):
-        assert said.count(tokenizer.decode(answer.tolist()).strip()) >= 2
+    plain, facts, copy, more = (corpus.document(i) for i in range(4))
+    assert plain.answer.tolist() == [False] + [True] * 699
+    for document in (facts, more):
+        starts = np.flatnonzero(np.diff(document.answer.astype(int)) == 1)
+        assert len(starts) == 5  # one for every 128 tokens
+        said = tokenizer.decode(document.ids.tolist())
+        for answer in np.split(document.ids[document.answer], np.flatnonzero(np.diff(np.flatnonzero(document.answer)) > 1) + 1):
+            assert said.count(tokenizer.decode(answer.tolist()).strip()) >= 2
     size = int(copy.answer.sum()) + 8
     assert copy.ids[-size:].tolist() == copy.ids[:size].tolist()
-    assert corpus.digest == make_lessons(tokenizer, texts, 8, 700, 2, 0).digest != make_lessons(tokenizer, texts, 8, 700, 2, 1).digest
+    assert corpus.digest == make_lessons(tokenizer, texts, 8, 700, 0).digest != make_lessons(tokenizer, texts, 8, 700, 1).digest
     with pytest.raises(ConfigError, match="something to learn from"):
-        make_lessons(tokenizer, [], 1, 50, 1, 0)
+        make_lessons(tokenizer, [], 1, 50, 0)
+
+
+def test_pairs_of_words_are_among_the_facts(texts: list[Text]) -> None:
+    tokenizer = chat_tokenizer()
+    for seed in range(3):
+        said = tokenizer.decode(make_lessons(tokenizer, texts, 1, 4000, seed, ("facts",)).document(0).ids.tolist())
+        keys = re.findall(r"\n\n(\w+) =", said)
+        assert keys
+        for key in keys:
+            value = re.findall(rf"{key} = ?(\w+)\.", said)[0]
+            assert re.search(rf"\n\n{key} = ?{value}", said)
 
 
 LAYERS = (LayerSpec((0,), 8, 2, "gated_delta"), LayerSpec((0, 1)))

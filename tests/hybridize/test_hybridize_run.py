@@ -14,7 +14,7 @@ from ingle.engine.opening import kept_source, open_model, open_weights
 from ingle.home.deltas import delta_report, list_deltas, verify_delta
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
-from ingle.hybridize import run
+from ingle.hybridize import run, search
 from ingle.hybridize.run import hybridize
 from ingle.hybridize.settings import HybridSettings, LessonSettings, SearchSettings
 from ingle.train import to_delta
@@ -27,7 +27,7 @@ SMALL = HybridSettings(
     retrieval=2,
     window=8,
     sinks=2,
-    search=SearchSettings(documents=2, tokens=150, rounds=2, windows=(4, 16)),
+    search=SearchSettings(documents=2, tokens=150, rounds=2),
     lessons=LessonSettings(tokens=150, documents=8, long_tokens=200, long_documents=3, held_out=4),
     mixers=TrainSettings(epochs=1, batch_tokens=400, precision="fp32"),
     logits=TrainSettings(epochs=1, batch_tokens=400, precision="fp32"),
@@ -56,8 +56,7 @@ def test_a_transformer_becomes_a_hybrid(some_home: Home) -> None:
     layers = open_weights(some_home, made.kept).config.layers
     assert sum(len(spec.retrieval) for spec in layers) == 2
     assert any(spec.memory == "gated_delta" for spec in layers)
-    assert [spec.window for spec in layers] == report["windows"]
-    assert set(report["windows"]) <= {4, 8, 16}
+    assert {spec.window for spec in layers} <= {0, 8}
     assert [(event.kind, event.facts["delta"]) for event in facts] == [("hybridize", made.delta.digest)]
     assert not np.array_equal(logits(some_home, "tiny+hybrid"), before)
     assert np.array_equal(logits(some_home, "tiny"), before)
@@ -70,7 +69,7 @@ def test_a_transformer_becomes_a_hybrid(some_home: Home) -> None:
 def test_stopped_anywhere_it_ends_the_same(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = get_kept(some_home, "tiny")
     whole = hybridize(some_home, kept, "whole", SMALL, admitting(some_home)).delta
-    stops = iter(("groups", "windows", "mixers", "logits", "longer"))
+    stops = iter(("groups", "mixers", "logits", "longer"))
     stop = next(stops)
 
     def interrupted(*given: object) -> object:
@@ -83,7 +82,7 @@ def test_stopped_anywhere_it_ends_the_same(some_home: Home, monkeypatch: pytest.
     monkeypatch.setattr(run, "train", interrupted)
     asked = to_delta.Job.check
     monkeypatch.setattr(to_delta.Job, "check", lambda job, where: _refuse(where) if stop in where else asked(job, where))
-    for stop in ("groups", "windows", "mixers", "logits", "longer"):  # noqa: B007 - those above look at it
+    for stop in ("groups", "mixers", "logits", "longer"):  # noqa: B007 - those above look at it
         with pytest.raises(Interrupted):
             hybridize(some_home, kept, "cut", SMALL, admitting(some_home))
         assert [delta.name for delta in list_deltas(some_home, kept.digest)] == ["whole"]
@@ -106,7 +105,7 @@ def test_what_is_refused_is_not_kept_and_not_taught_again(some_home: Home, monke
         hybridize(some_home, kept, "no", SMALL, refuse)
     assert "no" not in [delta.name for delta in list_deltas(some_home, kept.digest)]
     steps: list[object] = []
-    monkeypatch.setattr(run, "find_groups", lambda *_: pytest.fail("groups were sought again"))
+    monkeypatch.setattr(search, "slope", lambda *_: pytest.fail("groups were sought again"))
     hybridize(some_home, kept, "no", SMALL, admitting(some_home), RunWatch(train=steps.append))
     assert steps == []
 

@@ -83,9 +83,7 @@ def _show(made: "Made", as_json: bool) -> None:
         return
     rows = [("groups with full attention", f"{report['retrieval']} of {report['groups']}", "")]
     rows.append((f"state at {report['state_tokens']:,} tokens", f"{report['state_share']:.3f}", "of the original's"))
-    windows = report["windows"]
-    counted = ", ".join(f"{windows.count(width)} × {width}" for width in sorted(set(windows)))
-    rows.append(("windows of the others", counted, "layers × tokens"))
+    rows.append(("window of the others", f"{report['settings']['window']:,}", "tokens"))
     for lesson, told in report["lessons"].items():
         before, after = told["first_held_out"], told["held_out"]
         rows.append((f"held-out loss of the {lesson}", f"{after:.4f}", f"{before:.4f} before"))

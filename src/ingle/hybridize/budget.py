@@ -1,6 +1,6 @@
 """How many groups may keep full attention so that a state stays within its budget."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 from ingle.core.errors import ConfigError
 from ingle.core.spec import LayerSpec, ModelConfig
@@ -16,16 +16,14 @@ def all_groups(config: ModelConfig) -> list[Group]:
     return [(layer, group) for layer in range(len(config.layers)) for group in range(config.num_kv_heads)]
 
 
-def layers_of(
-    config: ModelConfig, kept: Collection[Group], settings: HybridSettings, windows: Sequence[int] | None = None
-) -> tuple[LayerSpec, ...]:
-    """Layers in which these groups keep full attention, and all others stream; `windows` of each layer, None = the settings' in all."""
+def layers_of(config: ModelConfig, kept: Collection[Group], settings: HybridSettings) -> tuple[LayerSpec, ...]:
+    """Layers in which these groups keep full attention, and all others stream."""
     memory = "none" if settings.method == "training-free" else settings.memory
     found = []
-    for i, window in enumerate(windows or (settings.window,) * len(config.layers)):
+    for i in range(len(config.layers)):
         retrieval = tuple(group for layer, group in sorted(kept) if layer == i)
         whole = len(retrieval) == config.num_kv_heads
-        found.append(LayerSpec(retrieval) if whole else LayerSpec(retrieval, window, settings.sinks, memory))
+        found.append(LayerSpec(retrieval) if whole else LayerSpec(retrieval, settings.window, settings.sinks, memory))
     return tuple(found)
 
 

@@ -1,10 +1,11 @@
-"""What is learnt from: plain texts on end, facts that are planted and asked for, and texts that are said twice.
+"""What is learnt from: plain texts on end, facts and pairs of words that are said and asked for, and texts that are said twice.
 
 Facts and copies are what a window alone can't do, so they teach the memory to look back; plain texts teach it to leave the rest alone.
 Everything comes from the training parts of suites.
 """
 
 import random
+import re
 from collections.abc import Iterator, Sequence
 from itertools import cycle
 
@@ -32,12 +33,16 @@ def read_texts(home: Home, progress: Progress) -> list[Text]:
     ]
 
 
-def make_lessons(tokenizer: Tokenizer, texts: Sequence[Text], count: int, tokens: int, plain: int, seed: int) -> Corpus:
-    """`count` documents of `tokens` tokens: `plain` texts, one with facts and one that is said twice, in turn. Raises ConfigError."""
+LESSONS = ("plain", "facts", "copy", "facts")
+"""In turn. Two of four are about facts, for there most is lost: what texts lose is little, with a window of hundreds of tokens."""
+
+
+def make_lessons(tokenizer: Tokenizer, texts: Sequence[Text], count: int, tokens: int, seed: int, kinds: Sequence[str] = LESSONS) -> Corpus:
+    """`count` documents of `tokens` tokens, of these kinds in turn. Raises ConfigError."""
     draw = random.Random(seed)
     stream = _stream(tokenizer, texts, draw)
-    kinds = cycle((*[_plain] * plain, _facts, _copy))
-    documents = [kind(tokenizer, stream, tokens, draw) for kind, _ in zip(kinds, range(count), strict=False)]
+    of = {"plain": _plain, "facts": _facts, "copy": _copy}
+    documents = [of[kind](tokenizer, stream, tokens, draw) for kind, _ in zip(cycle(kinds), range(count), strict=False)]
     return corpus_of("answers", [(str(i), -1, (document,)) for i, document in enumerate(documents)])
 
 
@@ -61,7 +66,8 @@ def _plain(_tokenizer: Tokenizer, stream: Iterator[int], tokens: int, _draw: ran
 
 def _facts(tokenizer: Tokenizer, stream: Iterator[int], tokens: int, draw: random.Random) -> Document:
     """Facts in the first half, asked for in another order behind it, with text between all of them; the answers are learnt."""
-    facts = _different_facts(max(1, tokens // TOKENS_A_FACT), draw)
+    words = re.findall("[A-Za-z]{4,9}", tokenizer.decode(_take(stream, 400)))
+    facts = _different_facts(max(1, tokens // TOKENS_A_FACT), words, draw)
     said = [tokenizer.encode(f" {fact.said}") for fact in facts]
     asked = [tokenizer.encode(f"\n\n{fact.asked}") for fact in facts]
     answers = [tokenizer.encode(f"\n\n{fact.asked} {fact.answer}")[len(ask) :] for fact, ask in zip(facts, asked, strict=True)]
@@ -78,13 +84,20 @@ def _facts(tokenizer: Tokenizer, stream: Iterator[int], tokens: int, draw: rando
     return Document(np.array(ids[:tokens], np.int32), np.array(marks[:tokens]))
 
 
-def _different_facts(count: int, draw: random.Random) -> list[Fact]:
-    """Facts of which no two answer the same question."""
+def _different_facts(count: int, words: Sequence[str], draw: random.Random) -> list[Fact]:
+    """Facts and pairs of which no two answer the same question."""
     facts: dict[str, Fact] = {}
     while len(facts) < count:
-        fact = make_fact(draw.choice(KINDS), draw)
+        kind = draw.choice((*KINDS, "pair") if words else KINDS)
+        fact = make_fact(kind, draw) if kind in KINDS else _pair(words, draw)
         facts[fact.asked] = fact
     return list(facts.values())
+
+
+def _pair(words: Sequence[str], draw: random.Random) -> Fact:
+    """One word stands for another."""
+    key, value = draw.choice(words), draw.choice(words)
+    return Fact("pair", f"{key} = {value}.", f"{key} =", value)
 
 
 def _copy(tokenizer: Tokenizer, stream: Iterator[int], tokens: int, draw: random.Random) -> Document:

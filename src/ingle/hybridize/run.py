@@ -2,7 +2,7 @@
 
 Stopped at any moment, the same call goes on where it was.
 
-HOME/tuning/KEY/groups.json      which groups keep full attention, and how far the others see, once that is known
+HOME/tuning/KEY/groups.json      which groups keep full attention, after each round of the search
 HOME/tuning/KEY/mixers/          the memories' first lesson, as `train` writes it
 HOME/tuning/KEY/logits/          their second
 HOME/tuning/KEY/longer/          their last
@@ -11,6 +11,7 @@ HOME/tuning/KEY/longer/          their last
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,12 +29,11 @@ from ingle.engine.opening import checkpoint_tokenizer, open_weights
 from ingle.home.kept import Kept
 from ingle.home.names import check_name
 from ingle.home.place import Home
-from ingle.hybridize.budget import layers_of, retrieval_count, share_of
+from ingle.hybridize.budget import all_groups, layers_of, retrieval_count, share_of
 from ingle.hybridize.lessons import make_lessons, read_texts
-from ingle.hybridize.search import Progress, find_groups, search_corpora
+from ingle.hybridize.search import Found, find_groups
 from ingle.hybridize.settings import HybridSettings
 from ingle.hybridize.teaching import Mixers, OriginalLogits, hybrid_module, memories_of, original_of
-from ingle.hybridize.windows import find_windows
 from ingle.measure.items import Text
 from ingle.model.module import CausalLM, load_module
 from ingle.model.tokenizer import Tokenizer
@@ -45,7 +45,7 @@ from ingle.train.settings import TrainReport, TrainSettings, Watch
 from ingle.train.to_delta import Job, to_delta
 from ingle.train.watch import Made, RunWatch, nobody
 
-VERSION = 2
+VERSION = 3
 """Changes when the same settings make something else than before."""
 GROUPS = "groups.json"
 
@@ -76,12 +76,12 @@ def hybridize(
 def _make(job: Job[HybridSettings], original: CausalLM, tokenizer: Tokenizer, texts: Sequence[Text], count: int) -> Candidate:
     settings, config = job.settings, original.config
     found = _groups(job, original, tokenizer, texts, count)
-    layers = layers_of(config, [(layer, group) for layer, group in found["kept"]], settings, found["windows"])
+    layers = layers_of(config, [(layer, group) for layer, group in found["kept"]], settings)
     tokens = min(settings.context, config.context_length)
     report: dict[str, Any] = {
         "version": VERSION, "model": job.model, "base": job.kept.digest, "kind": KIND, "method": settings.method,
         "settings": to_table(settings), "retrieval": count, "groups": len(config.layers) * config.num_kv_heads, "kept": found["kept"],
-        "effects": found["effects"], "windows": found["windows"], "window_effects": found["window_effects"], "lessons": {},
+        "effects": found["effects"], "lessons": {},
         "state_tokens": tokens, "state_share": share_of(config, layers, tokens),
     }  # fmt: skip
     tensors = spec_tensors(layers, config.num_kv_heads)
@@ -92,32 +92,33 @@ def _make(job: Job[HybridSettings], original: CausalLM, tokenizer: Tokenizer, te
 
 
 def _groups(job: Job[HybridSettings], original: CausalLM, tokenizer: Tokenizer, texts: Sequence[Text], count: int) -> dict[str, Any]:
-    """Which groups keep full attention, and how far the others see: found now, or by an earlier sitting."""
-    path = job.folder / GROUPS
-    if path.exists():
-        known: dict[str, Any] = json.loads(path.read_bytes())
-        return known
+    """Which groups keep full attention, and what each is worth: found now, or by an earlier sitting."""
+    path, told = job.folder / GROUPS, job.settings.search
     precision = DTYPES[choose(job.settings.mixers.precision, original.lm_head.weight.device)]
     module = original if precision == torch.float32 else _cast(original, precision)
 
-    def telling(what: str, where: str) -> Progress:
-        def tell(done: int, total: int) -> None:
-            job.check(where)
-            job.watch.pieces(what, done, total)
+    def tell(done: int, total: int) -> None:
+        job.check("while groups were sought")
+        job.watch.pieces("finding retrieval groups", done, total)
 
-        return tell
-
-    corpora = search_corpora(tokenizer, texts, job.settings)
-    kept, effects = find_groups(module, corpora, count, job.settings, telling("finding retrieval groups", "while groups were sought"))
-    widths, window_effects = find_windows(module, corpora[1], kept, job.settings, telling("finding windows", "while windows were sought"))
-    found = {
-        "kept": kept, "effects": [[layer, group, effect] for (layer, group), effect in sorted(effects.items())],
-        "windows": widths, "window_effects": [[width, rows] for width, rows in window_effects.items()],
-    }  # fmt: skip
+    corpus = make_lessons(tokenizer, texts, told.documents, told.tokens, told.seed, ("facts",))
     job.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_atomic(path, json.dumps(found).encode(), mode=0o600)
-    restored: dict[str, Any] = json.loads(path.read_bytes())
-    return restored
+    for found in find_groups(module, corpus, count, job.settings, tell, _read(path)):
+        effects = [[layer, group, effect] for (layer, group), effect in sorted(found.effects.items())]
+        write_atomic(path, json.dumps({"rounds": found.rounds, "kept": found.kept, "effects": effects}).encode(), mode=0o600)
+    if not path.exists():  # nobody has to give anything up
+        return {"kept": all_groups(original.config), "effects": []}
+    known: dict[str, Any] = json.loads(path.read_bytes())
+    return known
+
+
+def _read(path: Path) -> Found | None:
+    """What an earlier sitting had found."""
+    if not path.exists():
+        return None
+    known = json.loads(path.read_bytes())
+    kept = tuple((layer, group) for layer, group in known["kept"])
+    return Found(known["rounds"], kept, {(layer, group): effect for layer, group, effect in known["effects"]})
 
 
 def _cast(module: CausalLM, precision: torch.dtype) -> CausalLM:
@@ -140,7 +141,7 @@ def _taught(
     job.watch.pieces("preparing lessons", 0, 1)
 
     def data_of(tokens: int, documents: int, seed: int) -> Data:
-        corpus = make_lessons(tokenizer, texts, told.held_out + documents, tokens, told.plain, seed)
+        corpus = make_lessons(tokenizer, texts, told.held_out + documents, tokens, seed)
         return Data(corpus, range(told.held_out, len(corpus)), range(told.held_out))
 
     theirs = original_of(hybrid)

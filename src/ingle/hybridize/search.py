@@ -1,16 +1,16 @@
-"""Which groups keep full attention: those without which planted facts are lost, and texts become harder to predict.
+"""Which groups keep full attention: those without which facts are lost that were said in a long text.
 
 A group that streams instead of looking at everything changes what its heads give; m between 0 and 1 mixes the two, window + m · (full −
 window), and −dL/dm says to first order by how much the loss L rises if the group gives full attention up. Groups are given up in rounds,
 the cheapest first, and each round measures anew with those gone, for groups stand in for each other. m is drawn anew for each document, so
 that what is averaged over is the whole way from full attention to none (as integrated gradients do it, arXiv 1703.01365).
 
-L: nats per token of planted facts (`measure.recall`) and of texts. By effect, not by where attention goes: much attention is paid to tokens
+L: nats per token of answers about facts, in documents that say many of them (`hybridize.lessons`). What texts lose hangs on the window and
+hardly on which groups these are (LOG.md), so texts are not asked. By effect, not by where attention goes: much attention is paid to tokens
 that hardly matter.
 """
 
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -21,13 +21,9 @@ from torch import Tensor
 from ingle.core.spec import LayerSpec, ModelConfig
 from ingle.hybridize.budget import Group, all_groups
 from ingle.hybridize.settings import HybridSettings
-from ingle.measure.items import Text
-from ingle.measure.recall import assemble, plant
 from ingle.model.module import Attend, CausalLM, Packed
-from ingle.model.tokenizer import Tokenizer
 from ingle.train.attention import attend_on
-from ingle.train.corpus import Corpus, corpus_of
-from ingle.train.encode import Document
+from ingle.train.corpus import Corpus
 from ingle.train.losses import cross_entropy
 from ingle.train.packing import Batch, make_batch
 
@@ -52,55 +48,40 @@ class Mixing:
         return near + share * (full - near)
 
 
-def find_groups(
-    module: CausalLM, corpora: tuple[Corpus, Corpus], count: int, settings: HybridSettings, progress: Progress = lambda _done, _all: None
-) -> tuple[list[Group], dict[Group, float]]:
-    """The `count` groups that keep full attention, and by how much the loss rose to first order when each of the others was given up.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """How far a search has come."""
 
-    `corpora`: facts and texts (see `search_corpora`). Those that are kept are given with their effect in the last round.
+    rounds: int
+    """How many have ended."""
+    kept: tuple[Group, ...]
+    """What keeps full attention after them."""
+    effects: Mapping[Group, float]
+    """Of each group when it was last measured: by how much the loss rises, to first order, if it gives full attention up."""
+
+
+def find_groups(
+    module: CausalLM, corpus: Corpus, count: int, settings: HybridSettings, progress: Progress = lambda _done, _all: None,
+    begun: Found | None = None,
+) -> Iterator[Found]:  # fmt: skip
+    """Searches for the `count` groups that are to keep full attention, and says after each round what it has found; the last is the result.
+
+    `corpus`: documents with facts (`hybridize.lessons`). `begun`: what an earlier search with the same settings had found.
     """
-    config, told = module.config, settings.search
-    kept, effects = all_groups(config), dict[Group, float]()
+    told, sizes = settings.search, _sizes(len(all_groups(module.config)), count, settings.search.rounds)
+    found = begun or Found(0, tuple(all_groups(module.config)), {})
     for parameter in module.parameters():
         parameter.requires_grad_(False)
-    draw, done = np.random.default_rng(told.seed), 0
-    sizes = _sizes(len(kept), count, told.rounds)
-    total = len(sizes) * sum(map(len, corpora))
-    for size in sizes:
-        slopes = torch.zeros(len(config.layers), config.num_kv_heads)
-        for corpus, weight in zip(corpora, (told.recall_share, 1 - told.recall_share), strict=True):
-            for number in range(len(corpus)):
-                shares = shares_of(config, kept, float(draw.uniform(0.1, 1)))
-                slopes += slope(module, make_batch(corpus, [number]), shares, settings.window, settings.sinks) * (weight / len(corpus))
-                done += 1
-                progress(done, total)
-        found = {place: -float(slopes[place]) for place in kept}
-        effects |= found
-        kept = sorted(sorted(kept, key=lambda place: -found[place])[:size])
-    return kept, effects
-
-
-def search_corpora(tokenizer: Tokenizer, texts: Sequence[Text], settings: HybridSettings) -> tuple[Corpus, Corpus]:
-    """Facts planted in texts, whose answers count, and texts of which every token beyond a window counts. Raises ConfigError."""
-    told = settings.search
-    facts = []
-    for item in plant(texts, told.tokens, told.documents, told.seed):
-        asked, answer = assemble(tokenizer, item)
-        ids = np.array(asked + answer, np.int32)
-        facts.append((item.id, -1, (Document(ids, np.arange(len(ids)) >= len(asked)),)))
-    return corpus_of("answers", facts), plain_corpus(tokenizer, texts, told.documents, told.tokens, settings.window, told.seed)
-
-
-def plain_corpus(tokenizer: Tokenizer, texts: Sequence[Text], count: int, tokens: int, behind: int, seed: int) -> Corpus:
-    """`count` documents of texts on end, of `tokens` tokens each, of which those count that have more than `behind` before them."""
-    draw, plain = random.Random(seed), []
-    for i in range(count):
-        text: list[int] = []
-        while len(text) < tokens:
-            text += tokenizer.encode(f"{draw.choice(texts).text}\n\n")
-        counted = np.arange(tokens) > min(behind, tokens // 2)
-        plain.append((str(i), -1, (Document(np.array(text[:tokens], np.int32), counted),)))
-    return corpus_of("answers", plain)
+    for number in range(found.rounds, len(sizes)):
+        draw, slopes = np.random.default_rng([told.seed, number]), torch.zeros(len(module.config.layers), module.config.num_kv_heads)
+        for document in range(len(corpus)):
+            shares = shares_of(module.config, found.kept, float(draw.uniform(0.1, 1)))
+            slopes += slope(module, make_batch(corpus, [document]), shares, settings.window, settings.sinks) / len(corpus)
+            progress(number * len(corpus) + document + 1, len(sizes) * len(corpus))
+        effects = {place: -float(slopes[place]) for place in found.kept}
+        best = sorted(found.kept, key=lambda place: -effects[place])[: sizes[number]]
+        found = Found(number + 1, tuple(sorted(best)), {**found.effects, **effects})
+        yield found
 
 
 def loss_of(module: CausalLM, batch: Batch, shares: Tensor, window: int, sinks: int) -> Tensor:
@@ -123,9 +104,9 @@ def slope(module: CausalLM, batch: Batch, shares: Tensor, window: int, sinks: in
     return shares.grad
 
 
-def shares_of(config: ModelConfig, kept: Sequence[Group], value: float, others: float = 0.0) -> Tensor:
-    """[layers, G]: of the groups that are kept, and of all others."""
-    shares = torch.full((len(config.layers), config.num_kv_heads), others)
+def shares_of(config: ModelConfig, kept: Sequence[Group], value: float) -> Tensor:
+    """[layers, G]: `value` of the groups that are kept, 0 of all others."""
+    shares = torch.zeros(len(config.layers), config.num_kv_heads)
     for place in kept:
         shares[place] = value
     return shares

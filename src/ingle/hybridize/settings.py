@@ -14,16 +14,12 @@ from ingle.train.settings import TrainSettings
 class SearchSettings:
     """How retrieval groups are found; see `hybridize.search`."""
 
-    documents: int = 8
-    """Facts in texts, and as many texts, in each round."""
-    tokens: int = 2048
+    documents: int = 6
+    """With facts, in each round."""
+    tokens: int = 3072
     """Of each."""
-    rounds: int = 5
+    rounds: int = 6
     """In which groups are given up, the same share in each."""
-    windows: tuple[int, ...] = ()
-    """What a layer's window may be, so that they are `window` on average; none = `window` in every layer. See `hybridize.windows`."""
-    recall_share: float = 0.8
-    """How much a fact that is lost weighs beside a text that is harder to predict, 0 to 1."""
     seed: int = 0
     """Draws facts and texts."""
 
@@ -31,33 +27,27 @@ class SearchSettings:
         for name in ("documents", "rounds"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"search.{name}", "must be at least 1", getattr(self, name))
-        if not 0 <= self.recall_share <= 1:
-            raise ConfigError("search.recall_share", "must be between 0 and 1", self.recall_share)
-        if any(window < 1 for window in self.windows):
-            raise ConfigError("search.windows", "must be at least 1", self.windows)
 
 
 @dataclass(frozen=True, slots=True)
 class LessonSettings:
-    """What memories learn from: documents of three kinds, in turn; see `hybridize.lessons`."""
+    """What memories learn from; see `hybridize.lessons`."""
 
     tokens: int = 2048
     """Of each document; a memory learns to look back about as far."""
-    documents: int = 160
+    documents: int = 200
     """Of all kinds together."""
     long_tokens: int = 4096
     """Of each document of the last lesson."""
-    long_documents: int = 32
+    long_documents: int = 40
     """In that lesson; 0 = there is none."""
     held_out: int = 8
     """Further ones of each length that are never learnt from."""
-    plain: int = 1
-    """Texts for every fact and every copy: news, encyclopaedia and descriptions, on end."""
     seed: int = 0
     """Draws what stands where."""
 
     def __post_init__(self) -> None:
-        for name in ("documents", "held_out", "plain"):
+        for name in ("documents", "held_out"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"lessons.{name}", "must be at least 1", getattr(self, name))
         if self.long_documents < 0:
@@ -71,7 +61,7 @@ def _mixers() -> TrainSettings:
 
 def _logits() -> TrainSettings:
     optimiser = OptimiserSettings(learning_rate=2e-3)
-    return TrainSettings(epochs=1, batch_tokens=2048, optimiser=optimiser, schedule=Schedule("cosine", warm_up=0.05), evaluate_every=50)
+    return TrainSettings(epochs=1, batch_tokens=2048, optimiser=optimiser, schedule=Schedule("cosine", warm_up=0.05), evaluate_every=100)
 
 
 def _longer() -> TrainSettings:
@@ -88,8 +78,8 @@ class HybridSettings:
     """How many do; None = as many as the budget allows."""
     context: int = 8192
     """Tokens at which that is reckoned; at most the model's context."""
-    window: int = 256
-    """Tokens that streaming groups attend to; on average, where `search.windows` shares them out among the layers."""
+    window: int = 512
+    """Tokens that streaming groups attend to."""
     sinks: int = 4
     """First tokens that they attend to always."""
     memory: Memory = "gated_delta"
