@@ -3,10 +3,10 @@
     python bench/hybrid_far.py --model smollm2+hybrid
     python bench/hybrid_far.py --contexts 4 --times 2,4
 
-One context is a passage of news, lines `place = word`, and news up to a distance of 2 to 16 times the hybrid's mean window. Then a fork of
+One context is a passage of news, lines `place = word`, and news up to a distance of 2 to 16 times the hybrid's window. Then a fork of
 its state is asked for each line again (its value must be written greedily, letter by letter), and one reads the passage's beginning again
 (share of the next tokens that are its likeliest ones, one by one, the true ones read on). Beside the hybrid stand the original and the
-same windows without memories. Nobody was taught pairs; copies are among what memories learn from, in other news.
+same windows without memories. Pairs and copies are among what memories learn from, of other words and in other news.
 """
 
 import random
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from harness import finish, show
-from hybrid import mean_window, variants
+from hybrid import variants, window_of
 from ingle.engine.backend import Segment, prefill
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.opening import kept_source, open_model
@@ -89,14 +89,14 @@ def main() -> None:
     parser = start_bench(__doc__, EXAMPLES)
     parser.add_argument("--model", default="smollm2+hybrid", help="a hybrid that is kept in the real home")
     parser.add_argument("--contexts", type=int, default=12, help="for each distance")
-    parser.add_argument("--times", default="2,4,8,16", help="distances, in mean windows")
+    parser.add_argument("--times", default="2,4,8,16", help="distances, in windows")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--home", type=Path, default=CACHE.parent / "hybrid")
     options = parser.parse_args()
     home = bench_home(options.home)
     kept = {name: one for name, one in variants(home, options.model).items() if name in ("original", "hybrid", "window")}
     models = {name: open_model(kept_source(home, one)) for name, one in kept.items()}
-    window, tokenizer = mean_window(models["hybrid"].backend.config), models["hybrid"].tokenizer
+    window, tokenizer = window_of(models["hybrid"].backend.config), models["hybrid"].tokenizer
     texts = [text.text for text in part(xsum_texts(home, lambda *_: None), "held_out", XSUM_HELD_OUT)]
     result: dict[str, Any] = {"model": options.model, "window": window, "pairs": {}, "copies": {}}
     rows = {

@@ -9,10 +9,13 @@ from ingle.cli.house import open_ledger
 from ingle.cli.progress import Lines
 from ingle.core.errors import ConfigError
 from ingle.core.message import Request, Sampling
+from ingle.core.spec import LayerSpec
 from ingle.core.state import StateLayout
 from ingle.engine.answer import answer
+from ingle.engine.hybrid import KIND, spec_tensors
 from ingle.engine.opening import kept_source, open_model, open_weights
-from ingle.home.kept import get_kept
+from ingle.home.deltas import put_delta
+from ingle.home.kept import get_kept, keep
 from ingle.home.place import Home
 from ingle.home.pull import pull
 from tests.cli.place import ingle
@@ -49,3 +52,33 @@ def test_a_name_that_means_something_else_is_left_alone(tmp_path: Path, smollm2_
     with pytest.raises(ConfigError, match="smollm2-hybrid is kept already"):
         bring(home, "smollm2-hybrid", Lines())
     assert get_kept(home, "smollm2-hybrid").deltas == ()
+
+
+def test_an_earlier_change_gives_way_when_asked(tmp_path: Path, smollm2_gguf: Path) -> None:
+    home = Home(tmp_path / "home")
+    base = pull(home, str(smollm2_gguf), lambda _folder: None, "smollm2").base
+    config = open_weights(home, get_kept(home, "smollm2")).config
+    layers = (LayerSpec((0,), 128, 4), *config.layers[1:])
+    earlier = put_delta(home, "hybrid-0", KIND, base.digest, spec_tensors(layers, config.num_kv_heads), {})
+    keep(home, "smollm2-hybrid", base.digest, (earlier.digest,))
+    with pytest.raises(ConfigError, match="--update"):
+        bring(home, "smollm2-hybrid", Lines())
+    assert get_kept(home, "smollm2-hybrid").deltas == (earlier.digest,)
+    brought = bring(home, "smollm2-hybrid", Lines(), update=True)
+    assert get_kept(home, "smollm2-hybrid").deltas == brought.kept.deltas != (earlier.digest,)
+    assert get_kept(home, "smollm2+hybrid-0").deltas == (earlier.digest,)  # the earlier one itself stays
+    with open_ledger(home) as ledger:
+        assert [row.values["delta"] for row in ledger.read(subject="smollm2-hybrid", kind="pull")] == list(brought.kept.deltas)
+
+
+def test_what_something_was_made_for_is_not_moved(tmp_path: Path, smollm2_gguf: Path) -> None:
+    home = Home(tmp_path / "home")
+    base = pull(home, str(smollm2_gguf), lambda _folder: None, "smollm2").base
+    config = open_weights(home, get_kept(home, "smollm2")).config
+    plain = spec_tensors(config.layers, config.num_kv_heads)
+    earlier = put_delta(home, "hybrid-0", KIND, base.digest, plain, {})
+    kept = keep(home, "smollm2-hybrid", base.digest, (earlier.digest,))
+    put_delta(home, "letters", KIND, kept.digest, plain, {})
+    with pytest.raises(ConfigError, match="has deltas that were made for what it is now"):
+        bring(home, "smollm2-hybrid", Lines(), update=True)
+    assert get_kept(home, "smollm2-hybrid") == kept

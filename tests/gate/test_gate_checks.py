@@ -1,17 +1,25 @@
 """What single checks say, on models that were made to say it."""
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from ingle.core.errors import ConfigError
 from ingle.core.message import Request
-from ingle.gate.checks import learned, safety, sense
+from ingle.gate.checks import learned, recall, safety, sense
 from ingle.gate.checks.learned import says
+from ingle.gate.policy import Policy
 from ingle.gate.probes import Probes, Question, general_questions, general_texts, harmful
 from ingle.gate.suspicion import refuses, suspicions
 from ingle.gate.trial import Trial
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
+from ingle.measure.items import Text
+from ingle.measure.recall import plant
 from ingle.measure.subject import Nats, Subject
+from ingle.measure.suites import SUITES
 from tests.gate.conftest import Make
 
 
@@ -128,3 +136,47 @@ def test_answers_that_could_stand_under_any_question_make_no_sense(gate_home: Ho
     assert finding is not None and not finding.passed
     assert finding.reports[0].value == pytest.approx(0, abs=1e-6), "the same answer to all belongs to none"
     assert sense.check(Trial(gate_home, kept, make("x"), Probes(acts=lambda _: False)), limits) is None
+
+
+NEWS = "The {} was quiet. Nothing else was known of it. "
+TEXTS = tuple(Text(word, word, NEWS.format(word) * 12) for word in ("mill", "tower"))
+
+
+def _recalling(trial: Trial, share: float) -> Subject:
+    """The incumbent, but it recalls that share of the facts."""
+    real = trial.incumbent
+
+    def write(requests: Sequence[Request]) -> Iterator[tuple[int, str]]:
+        for number, request in enumerate(requests):
+            said = real.tokenizer.decode([token for token in request.prompt if isinstance(token, int)])
+            asked = said.rpartition("\n\n")[2]
+            yield number, said.partition(f"{asked} ")[2].partition(".")[0] if number < share * len(requests) else "nobody knows"
+
+    return Subject("recalling", f"recalling {share}", 512, real.tokenizer, real.score, write)
+
+
+@pytest.mark.parametrize(("share", "passed"), [(1.0, True), (0.75, True), (0.5, False)])
+def test_what_was_far_back_must_be_recalled(
+    gate_home: Home, make: Make, monkeypatch: pytest.MonkeyPatch, share: float, passed: bool
+) -> None:
+    monkeypatch.setitem(SUITES, "recall-2k", replace(SUITES["recall-2k"], read=lambda *_: plant(TEXTS, 240, 12)))
+    trial = Trial(gate_home, get_kept(gate_home, "tiny"), make("x"))
+    challenger = _recalling(trial, share)
+    trial.__dict__.update(incumbent=_recalling(trial, 1.0), challenger=challenger)
+    finding = recall.check(trial, recall.Limits(items=12))
+    assert finding is not None
+    assert finding.passed is passed
+    change, before, after = finding.reports
+    assert (before.value, after.value, change.value, change.n) == (1.0, share, pytest.approx(share - 1), 12)
+    assert finding.reason.startswith(f"of 12 facts far back {12 * share:.0f} are recalled, 12 before")
+
+
+def test_recall_is_asked_of_hybrids_whose_context_is_long_enough(gate_home: Home, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = Policy()
+    assert [policy.limits(maker, "recall").on for maker in ("hybridize", "tune", "lesson")] == [True, False, False]
+    monkeypatch.setitem(SUITES, "recall-2k", replace(SUITES["recall-2k"], read=lambda *_: plant(TEXTS, 100_000, 12)))
+    assert recall.check(Trial(gate_home, get_kept(gate_home, "tiny"), make("x")), recall.Limits()) is None
+    with pytest.raises(ConfigError, match="suite of planted facts"):
+        recall.Limits(suite="xsum-bits")
+    with pytest.raises(ConfigError, match="between 0 and 1"):
+        recall.Limits(least_share=2)

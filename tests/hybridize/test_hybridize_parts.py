@@ -14,11 +14,12 @@ from ingle.hybridize.budget import all_groups, layers_of, retrieval_count, share
 from ingle.hybridize.lessons import make_lessons
 from ingle.hybridize.search import _sizes, find_groups, loss_of, slope
 from ingle.hybridize.settings import HybridSettings, SearchSettings
-from ingle.hybridize.teaching import Mixers, OriginalLogits, hybrid_module, memories_of, original_of
+from ingle.hybridize.teaching import Mixers, hybrid_module, memories_of, original_of
 from ingle.measure.items import Text
 from ingle.model.memory import Memory
 from ingle.train.forward import final_states
 from ingle.train.losses import cross_entropy
+from ingle.train.objectives import Predictions
 from ingle.train.packing import make_batch
 from tests.engine.tiny import tiny_config
 from tests.train.tiny_train import chat_tokenizer, corpus_of, documents, tiny_module
@@ -194,4 +195,4 @@ def test_the_teachers_logits_are_the_originals() -> None:
             torch.nn.init.normal_(part.gate.bias)
     with torch.no_grad():
         expected = module.logits(final_states(module, batch))
-    torch.testing.assert_close(OriginalLogits(original_of(hybrid))(batch)(slice(0, 5)), expected[:5])
+    torch.testing.assert_close(Predictions(original_of(hybrid))(batch)(slice(0, 5)), expected[:5])

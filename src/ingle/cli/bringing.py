@@ -38,7 +38,7 @@ def bring(home: Home, what: str, watch: Watcher, name: str | None = None, format
     from ingle.home.pull import pull
 
     if what in SHIPPED:
-        return _bring_shipped(home, SHIPPED[what], watch, name, format_)
+        return _bring_shipped(home, SHIPPED[what], watch, name, format_, update)
 
     def check(folder: Path) -> None:
         from ingle.engine.opening import checkpoint_tokenizer
@@ -65,17 +65,20 @@ def bring(home: Home, what: str, watch: Watcher, name: str | None = None, format
     return Brought(pulled.kept, pulled.base, pulled.already, format_, info.nbytes, info.digest)
 
 
-def _bring_shipped(home: Home, shipped: "Shipped", watch: Watcher, name: str | None, format_: str) -> Brought:
-    """Brings the model of the catalogue under its own name, and with the change that comes with Ingle under `name`."""
+def _bring_shipped(home: Home, shipped: "Shipped", watch: Watcher, name: str | None, format_: str, update: bool) -> Brought:
+    """Brings the model of the catalogue under its own name, and with the change that comes with Ingle under `name`.
+
+    An earlier version of Ingle may have brought another change: with `update` the name moves to the present one.
+    """
     from ingle.engine.opening import kept_source, warm
     from ingle.home.deltas import adopt_delta
     from ingle.home.kept import keep, refuse_taken
 
     chosen = name or shipped.name
-    refuse_taken(home, chosen, shipped.of.digest, replace=False)
+    refuse_taken(home, chosen, shipped.of.digest, update, (shipped.delta,))
     below = bring(home, shipped.of.name, watch, format_=format_)
     delta = adopt_delta(home, shipped.folder, shipped.delta)
-    kept = keep(home, chosen, below.base.digest, (delta.digest,))
+    kept = keep(home, chosen, below.base.digest, (delta.digest,), replace=update)
     _record(home, kept, below.base)
     info = warm(kept_source(home, kept), format_, progress=watch.pieces)
     return Brought(kept, below.base, below.already, format_, info.nbytes, info.digest)
@@ -91,5 +94,6 @@ def _record(home: Home, kept: Kept, base: "Base") -> None:
     with open_ledger(home) as ledger:
         before = next(iter(ledger.read(subject=kept.name, kind="pull", last=1)), None)
         gone = next(iter(ledger.read(subject=kept.name, kind="rm", last=1)), None)
-        if before is None or before.values.get("base") != base.digest or (gone is not None and gone.seq > before.seq):
+        same = before is not None and all(before.values.get(key) == facts.get(key) for key in ("base", "stack"))
+        if before is None or not same or (gone is not None and gone.seq > before.seq):
             ledger.append(Event("pull", kept.name, facts))

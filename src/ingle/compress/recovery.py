@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from torch import nn
 
 from ingle.compress.calibration import CalibrationSettings, make_rows
@@ -29,10 +28,9 @@ from ingle.train.corpus import Corpus, corpus_of
 from ingle.train.encode import Document
 from ingle.train.forward import final_states
 from ingle.train.loop import train
-from ingle.train.losses import Teacher
-from ingle.train.objectives import Distillation
+from ingle.train.objectives import Distillation, Predictions
 from ingle.train.optimisers import OptimiserSettings
-from ingle.train.packing import Batch, Data, make_batch
+from ingle.train.packing import Data, make_batch
 from ingle.train.precision import DTYPES, choose
 from ingle.train.schedules import Schedule
 from ingle.train.settings import TrainReport, TrainSettings, Watch
@@ -41,19 +39,6 @@ from ingle.train.watch import RunWatch
 LENGTH = "length.json"
 _TRIES = 3
 """Steps by whose time the number of all is reckoned, after one to warm up."""
-
-
-@dataclass(frozen=True, slots=True)
-class Whole:
-    """What the whole model predicts, as `train.objectives.Distillation` wants it."""
-
-    module: CausalLM
-
-    @torch.no_grad()
-    def __call__(self, batch: Batch) -> Teacher:
-        """Of a batch, slice by slice."""
-        states, head = final_states(self.module, batch), self.module.lm_head.weight
-        return lambda at: states[at] @ head.T
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +70,7 @@ class Recovery:
         self.watch.pieces("preparing the recovery", 0, 1)
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         length = settle(self.settings, module, self.whole, parameters, self._data(1), self.folder / LENGTH)
-        data, objective = self._data(length.steps), Distillation(Whole(self.whole), self.digest)
+        data, objective = self._data(length.steps), Distillation(Predictions(self.whole), self.digest)
         watch = Watch(self.watch.train, self.watch.say)
         done = train(module, parameters, data, train_settings(self.settings, length, data), self.folder / "run", watch, objective)
         if done.stopped == "interrupted":
@@ -154,7 +139,7 @@ def _seconds_of_a_step(
     settings: RecoverySettings, module: CausalLM, whole: CausalLM, parameters: Mapping[str, nn.Parameter], data: Data
 ) -> float:
     before, seconds = {name: parameter.data for name, parameter in parameters.items()}, list[float]()
-    objective, batch = Distillation(Whole(whole), ""), make_batch(data.corpus, list(data.train[: _each(settings)]))
+    objective, batch = Distillation(Predictions(whole), ""), make_batch(data.corpus, list(data.train[: _each(settings)]))
     for parameter in parameters.values():
         parameter.data = parameter.data.to(module.lm_head.weight.dtype)
     for _ in range(1 + _TRIES):

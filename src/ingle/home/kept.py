@@ -143,21 +143,23 @@ def adopt(home: Home, folder: Path, base: Base, name: str, replace: bool = False
     return kept
 
 
-def refuse_taken(home: Home, name: str, base: str | None, replace: bool) -> None:
-    """Raises ConfigError if `name` means another base than this already (None = any is another) and may not be moved."""
+def refuse_taken(home: Home, name: str, base: str | None, replace: bool, deltas: tuple[str, ...] | None = None) -> None:
+    """Raises ConfigError if `name` means another base than this already (None = any is another), or other deltas where those are given,
+    and may not be moved: because `replace` is False, or because something was made for what it means.
+    """
     names = _names(home)
     _refuse_twin(name, names)
     if name not in names:
         return
     kept = _read(home, name)
-    if kept.base == base:
+    if kept.base == base and (deltas is None or kept.deltas == deltas):
         return
     if not replace:
-        raise _name_taken(home, kept)
-    deltas = len(kept.deltas) + len(_named(home, kept.base))
-    if deltas:
+        raise _name_taken(home, kept, newer=kept.base == base)
+    grown = [*kept.deltas, *_named(home, kept.base)] if deltas is None else _named(home, kept.base, kept.deltas)
+    if grown:
         cure = "Keep the new files under another name, or remove the old model first."
-        raise ConfigError("name", f"{name} has deltas that were made for its present files", deltas, cure)
+        raise ConfigError("name", f"{name} has deltas that were made for what it is now", len(grown), cure)
 
 
 def _is_sound(home: Home, digest: str) -> bool:
@@ -194,13 +196,15 @@ def _refuse_twin(name: str, names: list[str]) -> None:
         raise ConfigError("name", f"differs from {twins[0]} only in upper and lower case", name, "Choose another name.")
 
 
-def _name_taken(home: Home, kept: Kept) -> ConfigError:
-    """The error for a name that already means something else."""
+def _name_taken(home: Home, kept: Kept, newer: bool = False) -> ConfigError:
+    """The error for a name that already means something else; `newer`: an earlier form of the same."""
     try:
         what = read_base(home, kept.base).source
     except HomeError:
         what = f"base {kept.base[:12]}"
     cure = f"Choose another name, or remove the old one first (`ingle rm {kept.name}`)."
+    if newer:
+        cure = f"Move the name to the present one with --update. {cure}"
     return ConfigError("name", f"{kept.name} is kept already, from another source or with other files", what, cure)
 
 

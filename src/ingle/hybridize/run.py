@@ -33,12 +33,12 @@ from ingle.hybridize.budget import all_groups, layers_of, retrieval_count, share
 from ingle.hybridize.lessons import make_lessons, read_texts
 from ingle.hybridize.search import Found, find_groups
 from ingle.hybridize.settings import HybridSettings
-from ingle.hybridize.teaching import Mixers, OriginalLogits, hybrid_module, memories_of, original_of
+from ingle.hybridize.teaching import Mixers, hybrid_module, memories_of, original_of
 from ingle.measure.items import Text
 from ingle.model.module import CausalLM, load_module
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.loop import train
-from ingle.train.objectives import Distillation, Objective
+from ingle.train.objectives import Distillation, Objective, Predictions
 from ingle.train.packing import Data
 from ingle.train.precision import DTYPES, choose, keep_few_programs
 from ingle.train.settings import TrainReport, TrainSettings, Watch
@@ -145,7 +145,7 @@ def _taught(
         return Data(corpus, range(told.held_out, len(corpus)), range(told.held_out))
 
     theirs = original_of(hybrid)
-    distillation = Distillation(OriginalLogits(theirs), job.kept.digest)
+    distillation = Distillation(Predictions(theirs), job.kept.digest)
     data = data_of(told.tokens, told.documents, told.seed)
     lessons: list[tuple[str, TrainSettings, Objective, Data]] = [
         ("mixers", job.settings.mixers, Mixers(theirs), data),

@@ -16,8 +16,6 @@ from ingle.model.memory import Memory
 from ingle.model.module import Attend, CausalLM, Packed
 from ingle.train.attention import attend_on
 from ingle.train.corpus import Wanted
-from ingle.train.forward import final_states
-from ingle.train.losses import Teacher
 from ingle.train.objectives import Loss, States
 from ingle.train.packing import Batch
 
@@ -83,19 +81,6 @@ class Watching:
             missed = nn.functional.linear((given - full).flatten(1), self.layer.o_proj.weight)[: self.tokens].float()
             self.losses.append(missed.square().sum() / target.square().sum())
         return full
-
-
-@dataclass(frozen=True, slots=True)
-class OriginalLogits:
-    """What the original predicts, as `train.objectives.Distillation` wants it."""
-
-    original: CausalLM
-
-    @torch.no_grad()
-    def __call__(self, batch: Batch) -> Teacher:
-        """Of a batch, slice by slice."""
-        states, head = final_states(self.original, batch), self.original.lm_head.weight
-        return lambda at: states[at] @ head.T
 
 
 def memories_of(module: CausalLM) -> dict[str, nn.Parameter]:

@@ -61,6 +61,19 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
+class Predictions:
+    """What a model predicts, for another that is to follow it (see `Distillation`)."""
+
+    model: CausalLM
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> Teacher:
+        """Its logits at `batch.rows`, slice by slice."""
+        states, head = final_states(self.model, batch), self.model.lm_head.weight
+        return lambda at: states[at] @ head.T
+
+
+@dataclass(frozen=True, slots=True)
 class Distillation:
     """Following a teacher's logits: KL per token, mixed with the cross-entropy of the data."""
 

@@ -1,0 +1,60 @@
+"""Whether it still recalls what was said far back: facts planted in long texts, the same ones asked of both.
+
+The loss of a text hardly shows that a model forgets (`measure.recall`). Asked of hybrids, for whom what is far back lies behind a window.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from ingle.core.errors import ConfigError
+from ingle.gate.finding import Finding
+from ingle.gate.trial import Trial
+from ingle.measure.choice import columns
+from ingle.measure.intervals import paired_bootstrap
+from ingle.measure.run import Options, run_suite
+from ingle.measure.suites import find_suite
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What must be left of recall."""
+
+    on: bool = False
+    """Whether this is asked."""
+    least_share: float = 0.7
+    """Of the facts that the incumbent recalls, as a share."""
+    suite: str = "recall-2k"
+    """A suite of planted facts, recall-1k to recall-8k; not asked of models with a shorter context."""
+    items: int = 18
+    """Facts that are asked for."""
+
+    def __post_init__(self) -> None:
+        if find_suite(self.suite).kind != "recall":
+            raise ConfigError("policy recall.suite", "must be a suite of planted facts", self.suite, "For example recall-2k.")
+        if self.items < 1:
+            raise ConfigError("policy recall.items", "must be at least 1", self.items)
+        if not 0 <= self.least_share <= 1:
+            raise ConfigError("policy recall.least_share", "must be between 0 and 1", self.least_share)
+
+
+USUAL: Mapping[str, Mapping[str, Any]] = {"hybridize": {"on": True}}
+
+
+def check(trial: Trial, limits: Limits) -> Finding | None:
+    """See `gate.check.Check`."""
+    suite = find_suite(limits.suite)
+    longest = max(item.length for item in suite.read(trial.home, lambda *_: None))
+    if trial.incumbent.context_length < longest:
+        return None
+    options = Options(items=limits.items)
+    outcomes = [run_suite(trial.home, suite, one, options, trial.progress) for one in (trial.incumbent, trial.challenger)]
+    before, after = ([bool(row["recall"]) for row in one.rows] for one in outcomes)
+    changed = paired_bootstrap(columns(before), columns(after))
+    first, second = (replace(one.main, name=name) for one, name in zip(outcomes, ("before", "after"), strict=True))
+    change = replace(second, name="change", value=changed.value, low=changed.interval.low, high=changed.interval.high,
+                     interval=changed.interval.method)  # fmt: skip
+    passed = sum(after) >= limits.least_share * sum(before)
+    least = f"at least {limits.least_share:.0%} of those must be"
+    reason = f"of {len(after)} facts far back {sum(after)} are recalled, {sum(before)} before; {least}"
+    return Finding("recall", passed, reason, (change, first, second), asdict(limits))
