@@ -22,8 +22,10 @@ from ingle.core.event import Event
 from ingle.home.deltas import delta_report, delta_tensors, list_deltas, put_candidate, verify_delta
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
+from ingle.home.pull import pull
 from ingle.measure.items import Text
 from ingle.measure.suites import SUITES
+from ingle.train.trouble import TrainError
 from ingle.train.watch import RunWatch
 from ingle.tuning import making
 from ingle.tuning.data import find_sources
@@ -32,7 +34,7 @@ from ingle.tuning.report import figure, judged_event, trained_event
 from ingle.tuning.run import tune
 from ingle.tuning.settings import settings_of
 from ingle.tuning.work import DAYS, sweep
-from tests.cli.place import environment
+from tests.cli.place import environment, write_model
 from tests.measure.test_run import BITS
 from tests.tuning.place import admitting, kept, small, tuned, write_examples
 
@@ -134,6 +136,27 @@ def test_preferences(tiny_home: Home, tmp_path: Path) -> None:
         tuned(tiny_home, data, small("prefix", {"tokens": 4}, objective={"kind": "orpo"}), "y")
 
 
+def test_a_teacher_is_followed(tiny_home: Home, tmp_path: Path) -> None:
+    data = write_examples(tmp_path / "data.jsonl")
+    tuned(tiny_home, data, small(train={"epochs": 4}), "taught")
+    settings = small(objective={"kind": "distil", "teacher": "tiny+taught"}, train={"epochs": 6})
+    done = tuned(tiny_home, data, settings, "follower")
+    held_out = done.report["held_out"]
+    assert 0 < held_out["after"] < 0.5 * held_out["before"], "nats by which it differs from the teacher"
+    assert done.report["settings"]["objective"]["teacher"] == "tiny+taught"
+    with pytest.raises(TrainError, match="must change something"):  # nobody learns from himself
+        tuned(tiny_home, data, small(objective={"kind": "distil", "teacher": "tiny"}, train={"precision": "fp32"}), "itself")
+
+
+def test_a_teacher_must_read_the_same_tokens(tiny_home: Home, tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "other")
+    words = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    (folder / "tokenizer.json").write_text(json.dumps({**words, "normalizer": {"type": "Lowercase"}}), "utf-8")
+    pull(tiny_home, str(folder), lambda _: None, "other")
+    with pytest.raises(ConfigError, match="the same tokens"):
+        tuned(tiny_home, write_examples(tmp_path / "data.jsonl"), small(objective={"kind": "distil", "teacher": "other"}))
+
+
 def test_a_suite_and_a_choice_of_examples(tiny_home: Home, tmp_path: Path, suites: None) -> None:
     settings = small(train={"max_steps": 2})
     done = tuned(tiny_home, "suite:boolq", replace(settings, max_examples=10))
@@ -204,6 +227,10 @@ def test_what_can_not_be_used_is_said_before_anything_is_read(tiny_home: Home, t
     refused("learning_rate: must be above 0", train={"optimiser": {"learning_rate": 0.0}})
     refused("max_tokens: must be at least 2", data={"max_tokens": 1})
     refused("suite nothing: is not known", NotKept, judge={"general": "nothing"})
+    refused("model nobody: is not kept", NotKept, objective={"kind": "distil", "teacher": "nobody"})
+    refused("teacher: is needed for distil", objective={"kind": "distil"})
+    refused("teacher: is needed for distil", objective={"teacher": "tiny"})
+    refused("temperature: must be above 0", objective={"kind": "distil", "teacher": "tiny", "temperature": 0.0})
     with pytest.raises(ConfigError, match="data: must be named"):
         tune(tiny_home, kept(tiny_home), [], "y", settings_of({}), admitting(tiny_home))
 

@@ -20,7 +20,8 @@ ingle tune --list
 ingle tune smollm2 letters.jsonl --name letters
 ingle tune smollm2 letters.jsonl notes/ --method dora --rank 8 --layers upper-third --name mine
 ingle tune smollm2 suite:sst2 --name sentiment --max-examples 500 --set train.patience=2
-ingle tune --recipe recipes/sentiment.toml
+ingle tune smollm2+hybrid suite:xsum-bits --teacher smollm2 --name closer   (a hybrid follows what it was made of)
+ingle tune --recipe recipes/classify.toml
 """
 
 
@@ -42,6 +43,7 @@ def command(
     forgetting: Annotated[int | None, typer.Option(help="General texts on which forgetting is measured; 0 = not at all.")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad lines out, and count them.")] = False,
     seed: Annotated[int | None, typer.Option(help="Of the order of examples, of what is held out, and of first values.")] = None,
+    teacher: Annotated[str | None, typer.Option(metavar="MODEL", help="Follow what this kept model predicts of the data.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="A recipe (TOML): model, data, method, and what is measured afterwards.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. options.alpha=16.")] = None,
     force: Force = False,
@@ -62,6 +64,7 @@ def command(
         "method": method, "options.rank": rank, "options.targets": targets, "layers": layers, "max_examples": max_examples,
         "train.epochs": epochs, "train.optimiser.learning_rate": rate, "train.seed": seed, "data.seed": seed,
         "data.max_tokens": max_tokens, "data.held_out": held_out, "data.skip_bad": skip_bad or None, "judge.forgetting": forgetting,
+        "objective.teacher": teacher, "objective.kind": "distil" if teacher else None,
     }  # fmt: skip
     settings = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None] + list(overrides or ())
     if recipe is not None:

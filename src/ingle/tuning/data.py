@@ -22,7 +22,7 @@ from ingle.tuning.settings import TuneSettings
 from ingle.tuning.virtual import with_virtual
 
 SUITE = "suite:"
-WANTED: dict[str, Wanted] = {"answers": "answers", "dpo": "pairs", "orpo": "pairs", "kto": "labels"}
+WANTED: dict[str, Wanted] = {"answers": "answers", "distil": "answers", "dpo": "pairs", "orpo": "pairs", "kto": "labels"}
 """By objective, which data it learns from."""
 
 

@@ -16,13 +16,15 @@ from ingle.core.delta import Delta
 from ingle.core.digest import canonical_json, digest_bytes
 from ingle.core.errors import ConfigError
 from ingle.core.files import write_atomic
-from ingle.engine.opening import candidate_source, kept_source
+from ingle.engine.opening import candidate_source, checkpoint_tokenizer, kept_source, open_weights
+from ingle.home.kept import get_kept
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.module import CausalLM, load_module
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.checkpoints import TRAINED, load_tensors
 from ingle.train.loop import train
-from ingle.train.objectives import Answers, Objective, Preference, reference_log_probabilities
+from ingle.train.objectives import Answers, Distillation, Objective, Predictions, Preference, reference_log_probabilities
+from ingle.train.precision import DTYPES, choose
 from ingle.train.settings import TrainReport, Watch
 from ingle.train.trouble import TrainError, memory_errors
 from ingle.tuning import report, work
@@ -56,7 +58,7 @@ def _trained(
     job.watch.bytes("loading weights", 0, None)
     with memory_errors(settings.train.batch_tokens, settings.train.recompute):
         module = load_module(checkpoint, device=_device(settings.device))
-        objective = _objective(job, module, learnt)
+        objective = _objective(job, module, tokenizer, learnt)
         layers = chosen_layers(checkpoint.config, settings.layers)
         total = sum(parameter.numel() for parameter in module.parameters())
         attached = job.method.attach(module, layers, method_settings(settings), settings.train.seed)
@@ -106,15 +108,32 @@ def _device(name: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _objective(job: Job, module: CausalLM, learnt: Learnt) -> Objective:
+def _objective(job: Job, module: CausalLM, tokenizer: Tokenizer, learnt: Learnt) -> Objective:
     told, settings = job.settings.objective, job.settings.train
     if told.kind == "answers":
         return Answers()
+    if told.kind == "distil":
+        teacher, digest = _teacher(job, tokenizer, module.lm_head.weight.device)
+        return Distillation(Predictions(teacher), digest, told.temperature, told.data_share)
     reference = None
     if told.kind != "orpo":
         folder = job.work_folder(learnt)
         reference = reference_log_probabilities(module, learnt.data.corpus, settings.batch_tokens, folder)
     return Preference(told.kind, reference, told.beta, told.smoothing)
+
+
+def _teacher(job: Job, tokenizer: Tokenizer, device: torch.device) -> tuple[CausalLM, str]:
+    """The model that is followed, in the numbers of the training, and its digest. Raises ConfigError for one with other tokens."""
+    kept = get_kept(job.home, job.settings.objective.teacher)
+    checkpoint = open_weights(job.home, kept)
+    theirs = checkpoint_tokenizer(checkpoint, job.home.base_folder(kept.base))
+    if theirs.fast.to_str() != tokenizer.fast.to_str():
+        raise ConfigError("objective.teacher", "must split texts into the same tokens", kept.name, "Name a model of the same family.")
+    module = load_module(checkpoint, device=str(device)).eval()
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+        parameter.data = parameter.data.to(DTYPES[choose(job.settings.train.precision, device)])
+    return module, kept.digest
 
 
 def _origin(job: Job, learnt: Learnt) -> dict[str, str]:

@@ -56,13 +56,15 @@ def tune(
     `data`: paths of files or folders, or `suite:NAME`. `command`: how it was asked for, for the delta's origin. `sink` takes the facts:
     `tune` as soon as the delta is kept, and `tune.judge` with what was measured of it; both again if the call goes on after that.
 
-    Raises ConfigError for whatever can't be used (name, method, options, layers, data), what opening the model raises, TrainError,
-    HomeError, Refused if `admit` would not have it, and Interrupted after Ctrl-C or SIGTERM. After any of them the same call goes on where
-    it was: what was trained is not trained again, so that another `admit` may take it. After none of them it changes nothing any more.
+    Raises ConfigError for whatever can't be used (name, method, options, layers, data, teacher), NotKept for a teacher that isn't here,
+    what opening the models raises, TrainError, HomeError, Refused if `admit` would not have it, and Interrupted after Ctrl-C or SIGTERM.
+    After any of them the same call goes on where it was: what was trained is not trained again, so that another `admit` may take it. After
+    none of them it changes nothing any more.
     """
     check_name(name)
     method, sources = find_method(settings.method), find_sources(data)
-    key = digest_json([VERSION, kept.digest, name, plain(settings, course_only=True), sources])
+    teacher = [get_kept(home, settings.objective.teacher).digest] if settings.objective.teacher else []
+    key = digest_json([VERSION, kept.digest, name, plain(settings, course_only=True), sources, *teacher])
     home.create()
     for gone in work.sweep(home):
         watch.say(f"an unfinished run that nobody went on with for {work.DAYS} days was let go ({gone[:12]})")

@@ -16,12 +16,28 @@ from ingle.tuning.method import find_method
 class ObjectiveSettings:
     """What is to become small."""
 
-    kind: Literal["answers", "dpo", "orpo", "kto"] = "answers"
-    """Cross-entropy of the answers; or learning from preferences, whose data are pairs (dpo, orpo) or labels (kto)."""
+    kind: Literal["answers", "distil", "dpo", "orpo", "kto"] = "answers"
+    """Cross-entropy of the answers; what another model predicts there (distil); or learning from preferences, whose data are pairs (dpo,
+    orpo) or labels (kto)."""
+    teacher: str = ""
+    """distil: the kept model that is followed; it must split texts into the same tokens."""
+    temperature: float = 1.0
+    """distil: both are softened by it."""
+    data_share: float = 0.0
+    """distil: how much of the loss is the cross-entropy of the answers all the same, 0 to 1."""
     beta: float = 0.1
     """How closely the model stays with what it was (dpo, kto); λ of orpo."""
     smoothing: float = 0.0
     """dpo: the share of pairs that are thought to be the wrong way round."""
+
+    def __post_init__(self) -> None:
+        if (self.kind == "distil") != bool(self.teacher):
+            cure = 'Give both, e.g. kind = "distil" and teacher = "smollm2", or neither.'
+            raise ConfigError("objective.teacher", "is needed for distil, and for nothing else", repr(self.teacher), cure)
+        if self.temperature <= 0:
+            raise ConfigError("objective.temperature", "must be above 0", self.temperature)
+        if not 0 <= self.data_share <= 1:
+            raise ConfigError("objective.data_share", "must be between 0 and 1", self.data_share)
 
 
 @dataclass(frozen=True, slots=True)
