@@ -89,7 +89,7 @@ SHIPPED = {
             name="smollm2-hybrid",
             of=CATALOGUE["smollm2"],
             title="SmolLM2-135M-Instruct as a hybrid: long texts in a sixth of the memory",
-            delta="f1d42788d0cbf46abc77e29b0ea66b0394309e12f63d638084030726b3008a97",
+            delta="23e772ced56ecc5e7d83e8f79a466440ba573bf47899faec8c15f9d8d4dd7450",
         ),
     )
 }
