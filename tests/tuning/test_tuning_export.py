@@ -133,15 +133,6 @@ def test_words_that_llama_cpp_has_no_name_for_are_refused() -> None:
         words_of(make_facts(fast, bytes_words().facts, "odd"), 800, {})
 
 
-def test_a_vocabulary_of_single_bytes_is_refused() -> None:
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    fast = Tokenizer(models.BPE({letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []))
-    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    with pytest.raises(CheckpointError, match="must have merges"):
-        words_of(make_facts(fast, bytes_words().facts, "single bytes"), 256, {})
-
-
 def test_a_type_that_is_too_narrow_is_an_error(tmp_path: Path) -> None:
     config = tiny_config("llama", vocab_size=bytes_words().vocab_size)
     weights = random_weights(config)

@@ -23,13 +23,12 @@ _TEXTS = (
     "½ ² Ⅷ ٣ e\u0301 \u0301 zero\u200bwidth $100 50% a^b <b>|x|~", "ALLCAPS'S don't DON'T 'tis ''", "",
 )  # fmt: skip
 _CURE = "Write a Hugging Face folder, and convert that with llama.cpp's own script."
-_NO_MERGES = "Write it as a folder of files instead (--format ingle, or hf)."
 
 
 def words_of(tokenizer: Tokenizer, vocab_size: int, metadata: Mapping[str, Any]) -> dict[str, Any]:
     """The `tokenizer.*` keys of a GGUF file: those of `metadata` where the model came from one, else made of the tokenizer.
 
-    Raises CheckpointError for a tokenizer that llama.cpp has no name for, or that has no merges.
+    Raises CheckpointError for a tokenizer that llama.cpp has no name for.
     """
     given = {key: value for key, value in metadata.items() if key.startswith("tokenizer.")}
     if given:
@@ -77,8 +76,6 @@ def _candidates(tokenizer: Tokenizer, table: Mapping[str, Any], tokens: list[str
     """What the metadata say beside the vocabulary, each way that could be right."""
     merges = [merge.split(" ", 1) if isinstance(merge, str) else list(merge) for merge in table["model"]["merges"]]
     if tokenizer.facts.kind == "bytes":
-        if not merges:
-            raise CheckpointError("tokenizer", "must have merges, for llama.cpp opens no vocabulary without", "single bytes", _NO_MERGES)
         told = {"tokenizer.ggml.merges": [" ".join(merge) for merge in merges]}
         yield from ({"tokenizer.ggml.pre": name, **told} for name in PRE_TOKENIZERS)
         return
