@@ -154,7 +154,7 @@ def recall_part(home: Home, models: dict[str, LanguageModel], items: int, length
     kinds = [["", *models]]
     for length, sides in result.items():
         for kind in KINDS:
-            of = [f[f"recall_{kind}"] for f in sides.values()]
+            of = [f[f"recall_{kind}"] for f in sides.values() if f"recall_{kind}" in f]  # few facts are not of every kind
             kinds.append([f"{length}, {kind}s", *(f"{value:.3f} of {n}" for value, _, _, n in of)])
     show("the same by kind", kinds)
     short = [sides for length, sides in result.items() if length != "8k"]

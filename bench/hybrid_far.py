@@ -3,7 +3,7 @@
     python bench/hybrid_far.py --model smollm2+hybrid
     python bench/hybrid_far.py --contexts 4 --times 2,4
 
-One context is a passage of news, lines `place = word`, and news up to a distance of 2 to 16 times the hybrid's window. Then a fork of
+One context is a passage of news, lines `place = word`, and news up to a distance of 1 to 8 times the hybrid's window. Then a fork of
 its state is asked for each line again (its value must be written greedily, letter by letter), and one reads the passage's beginning again
 (share of the next tokens that are its likeliest ones, one by one, the true ones read on). Beside the hybrid stand the original and the
 same windows without memories. Pairs and copies are among what memories learn from, of other words and in other news.
@@ -89,7 +89,7 @@ def main() -> None:
     parser = start_bench(__doc__, EXAMPLES)
     parser.add_argument("--model", default="smollm2+hybrid", help="a hybrid that is kept in the real home")
     parser.add_argument("--contexts", type=int, default=12, help="for each distance")
-    parser.add_argument("--times", default="2,4,8,16", help="distances, in windows")
+    parser.add_argument("--times", default="1,2,4,8", help="distances, in windows; within the context")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--home", type=Path, default=CACHE.parent / "hybrid")
     options = parser.parse_args()

@@ -139,11 +139,12 @@ def test_preferences(tiny_home: Home, tmp_path: Path) -> None:
 def test_a_teacher_is_followed(tiny_home: Home, tmp_path: Path) -> None:
     data = write_examples(tmp_path / "data.jsonl")
     tuned(tiny_home, data, small(train={"epochs": 4}), "taught")
-    settings = small(objective={"kind": "distil", "teacher": "tiny+taught"}, train={"epochs": 6})
+    settings = small(objective={"kind": "distil", "teacher": "tiny+taught"}, train={"epochs": 6}, judge={"held_out": 8})
     done = tuned(tiny_home, data, settings, "follower")
     held_out = done.report["held_out"]
     assert 0 < held_out["after"] < 0.5 * held_out["before"], "nats by which it differs from the teacher"
     assert done.report["settings"]["objective"]["teacher"] == "tiny+taught"
+    assert not any("in training by" in note for note in done.report["notes"]), "KL and cross-entropy are not to be compared"
     with pytest.raises(TrainError, match="must change something"):  # nobody learns from himself
         tuned(tiny_home, data, small(objective={"kind": "distil", "teacher": "tiny"}, train={"precision": "fp32"}), "itself")
 

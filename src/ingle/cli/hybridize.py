@@ -62,7 +62,7 @@ def command(
     given: dict[str, Any] = {
         "state_budget": None if state_budget is None else share_of("--state-budget", state_budget, "1/6, or 0.17"),
         "retrieval": retrieval, "window": window, "method": "training-free" if training_free else None, "lessons.documents": documents,
-        **dict.fromkeys(("search.seed", "lessons.seed", "mixers.seed", "logits.seed"), seed),
+        **dict.fromkeys(("search.seed", "lessons.seed", "mixers.seed", "logits.seed", "longer.seed"), seed),
     }  # fmt: skip
     settings = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None] + list(overrides or ())
     told = load_config(HybridSettings, config, settings)

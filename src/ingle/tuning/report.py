@@ -39,7 +39,11 @@ def held_out_of(trained: TrainReport, patience: int) -> tuple[float | None, floa
 
 
 def trained_change(report: Mapping[str, Any]) -> float | None:
-    """How the held-out loss changed, as training computes it; None if nothing was held out."""
+    """How the held-out loss changed, as training computes it; None if nothing was held out, or its loss is another than what is measured of
+    a model that is served: the cross-entropy of the answers.
+    """
+    if report["settings"]["objective"]["kind"] != "answers":
+        return None
     before, after = (report["held_out"][side] for side in ("before", "after"))
     return None if before is None or after is None else float(after - before)
 

@@ -10,6 +10,7 @@ from typing import Any
 from ingle.core.errors import ConfigError
 from ingle.gate.finding import Finding
 from ingle.gate.trial import Trial
+from ingle.home.fetch import silent
 from ingle.measure.choice import columns
 from ingle.measure.intervals import paired_bootstrap
 from ingle.measure.run import Options, run_suite
@@ -44,7 +45,7 @@ USUAL: Mapping[str, Mapping[str, Any]] = {"hybridize": {"on": True}}
 def check(trial: Trial, limits: Limits) -> Finding | None:
     """See `gate.check.Check`."""
     suite = find_suite(limits.suite)
-    longest = max(item.length for item in suite.read(trial.home, lambda *_: None))
+    longest = max(item.length for item in suite.read(trial.home, silent))
     if trial.incumbent.context_length < longest:
         return None
     options = Options(items=limits.items)
