@@ -31,6 +31,7 @@ def test_it_comes_with_its_model(tmp_path: Path, smollm2_gguf: Path) -> None:
     home = Home(tmp_path / "home")
     pull(home, str(smollm2_gguf), lambda _folder: None, "smollm2")  # the wheel itself is not fetched again
     brought = bring(home, "smollm2-hybrid", Lines())
+    assert not brought.already  # though its base was here
     assert brought.kept == get_kept(home, "smollm2-hybrid")
     assert brought.kept.deltas == get_kept(home, "smollm2+hybrid-2").deltas
     config = open_weights(home, brought.kept).config

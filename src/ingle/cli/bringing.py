@@ -22,7 +22,7 @@ class Brought:
     kept: Kept
     base: "Base"
     already: bool
-    """The files were here before."""
+    """It was here before."""
     format: str
     packed_bytes: int
     model_digest: str
@@ -72,16 +72,17 @@ def _bring_shipped(home: Home, shipped: "Shipped", watch: Watcher, name: str | N
     """
     from ingle.engine.opening import kept_source, warm
     from ingle.home.deltas import adopt_delta
-    from ingle.home.kept import keep, refuse_taken
+    from ingle.home.kept import keep, list_kept, refuse_taken
 
     chosen = name or shipped.name
     refuse_taken(home, chosen, shipped.of.digest, update, (shipped.delta,))
+    already = any((one.name, one.deltas) == (chosen, (shipped.delta,)) for one in list_kept(home, lambda *_: None))
     below = bring(home, shipped.of.name, watch, format_=format_)
     delta = adopt_delta(home, shipped.folder, shipped.delta)
     kept = keep(home, chosen, below.base.digest, (delta.digest,), replace=update)
     _record(home, kept, below.base)
     info = warm(kept_source(home, kept), format_, progress=watch.pieces)
-    return Brought(kept, below.base, below.already, format_, info.nbytes, info.digest)
+    return Brought(kept, below.base, already, format_, info.nbytes, info.digest)
 
 
 def _record(home: Home, kept: Kept, base: "Base") -> None:
