@@ -53,7 +53,7 @@ def test_messages_become_turns_with_their_parts() -> None:
     ("wanted", "grammar", "expected"),
     [
         (None, None, None), ({"type": "text"}, None, None), ({"type": "json_object"}, None, Constraint("json_object")),
-        ({"type": "json_schema", "json_schema": {"schema": {"b": 1, "a": 2}}}, None, Constraint("json_schema", '{"a":2,"b":1}')),
+        ({"type": "json_schema", "json_schema": {"schema": {"b": 1, "a": 2}}}, None, Constraint("json_schema", '{"b":1,"a":2}')),
         ({"type": "regex", "regex": "a+"}, None, Constraint("regex", "a+")),
         ({"type": "lark", "lark": "start: A"}, None, Constraint("lark", "start: A")),
         (None, "start: A", Constraint("lark", "start: A")), ({"type": "text"}, "start: A", Constraint("lark", "start: A")),

@@ -13,6 +13,8 @@ import pytest
 
 from ingle.core.message import Message, Request, Sampling
 from ingle.serve.record import answer_digest, answer_key, request_digest
+from ingle.serve.replay import kept_request
+from ingle.serve.rooms import open_rooms
 from tests.cli.place import ingle
 from tests.serve.servers import Server, events_of, serving
 
@@ -206,12 +208,23 @@ def kept_ids(server: Server) -> dict[str, str]:
     }
 
 
+def kept_tools(server: Server, name: str) -> Any:
+    """The only tool that a kept answer was offered."""
+    engine = open_rooms(server.home)
+    try:
+        [tool] = kept_request(engine, name)[0].tools
+    finally:
+        engine.dispose()
+    return tool
+
+
 def test_a_kept_answer_can_be_proven(served_home: Path) -> None:
     with serving(served_home) as server:
         ids = kept_ids(server)
         for what, name in ids.items():
             result = json.loads(ingle(served_home, "replay", name, "--json").stdout)
             assert result["proven"] and result["kept"] == result["now"], (what, result)
+        assert list(kept_tools(server, ids["responses with a call"])) == ["type", "function"]  # a model reads keys in order
         [number] = [row.seq for row in server.answers() if row.values["id"] == ids["sampled"]]
         said = ingle(served_home, "replay", str(number)).stdout.splitlines()
         assert [line[:3] for line in said] == ["yes"] * 4

@@ -129,3 +129,12 @@ def test_text_is_held_to_a_schema(server: Server) -> None:
     schema: Any = {"type": "json_schema", "name": "d", "schema": shape}
     answer = server.openai().responses.create(model="tiny", input="hello", text={"format": schema}, max_output_tokens=60)
     assert answer.status == "completed" and json.loads(answer.output_text)["a"] in (1, 2)
+
+
+def test_an_answer_has_its_keys_in_the_order_of_the_schema(server: Server) -> None:
+    """Whoever asks for reasons before the verdict wants the model to think first."""
+    names = ["why", "verdict", "a"]
+    shape = {"type": "object", "properties": {name: {"enum": [1, 2]} for name in names}, "required": names, "additionalProperties": False}
+    schema: Any = {"type": "json_schema", "name": "d", "schema": shape}
+    answer = server.openai().responses.create(model="tiny", input="hello", text={"format": schema}, max_output_tokens=90)
+    assert list(json.loads(answer.output_text)) == names

@@ -1,4 +1,4 @@
-"""SHA-256 of bytes, files and plain values; the one canonical JSON that everything signed or compared uses."""
+"""SHA-256 of bytes, files and plain values; JSON as it is kept, and the one canonical JSON that everything signed or compared uses."""
 
 import hashlib
 import json
@@ -10,7 +10,12 @@ _BLOCK_BYTES = 4 << 20
 
 def canonical_json(value: object) -> bytes:
     """Sorted keys, no spaces, UTF-8, no NaN: equal values give equal bytes."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return plain_json(value, sort=True)
+
+
+def plain_json(value: object, sort: bool = False) -> bytes:
+    """No spaces, UTF-8, no NaN; keys in their order, which a model reads too: for what is read back and asked again."""
+    return json.dumps(value, sort_keys=sort, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def digest_bytes(data: bytes | memoryview) -> str:

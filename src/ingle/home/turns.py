@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from ingle.core.digest import canonical_json, digest_bytes
+from ingle.core.digest import digest_bytes, plain_json
 from ingle.core.errors import NotKept, RequestError
 from ingle.core.message import Message, TextPart, ToolCall
 from ingle.home.database import Migrations, scrub, writing
@@ -195,9 +195,9 @@ def now() -> str:
 
 
 def json_text(field: str, value: object) -> str:
-    """Canonical JSON, as text. Raises RequestError for what that can't hold: NaN, halves of characters, objects of Python."""
+    """JSON as text, keys in their order. Raises RequestError for what that can't hold: NaN, halves of characters, objects of Python."""
     try:
-        return canonical_json(value).decode()
+        return plain_json(value).decode()
     except (ValueError, TypeError) as error:
         raise RequestError(field, "must be finite numbers and whole Unicode characters", error) from error
 

@@ -4,7 +4,7 @@ import base64
 import binascii
 from dataclasses import replace
 
-from ingle.core.digest import canonical_json
+from ingle.core.digest import plain_json
 from ingle.core.errors import RequestError
 from ingle.core.message import AudioPart, Constraint, ImagePart, Message, Part, Request, Role, Sampling, TextPart, ToolCall
 from ingle.serve.schema import AudioContent, ChatMessage, Drawing, ImageContent, ResponseFormat, TextContent
@@ -70,7 +70,7 @@ def constraint_of(wanted: ResponseFormat | None, grammar: str | None) -> Constra
         schema = wanted.json_schema.json_schema if wanted.json_schema else None
         if schema is None:
             raise RequestError("response_format.json_schema.schema", "must be given", "nothing")
-        return Constraint("json_schema", canonical_json(schema).decode())
+        return Constraint("json_schema", plain_json(schema).decode())
     source = wanted.lark if wanted.type == "lark" else wanted.regex
     if source is None:
         raise RequestError(f"response_format.{wanted.type}", "must be given", "nothing")
