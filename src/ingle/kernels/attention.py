@@ -33,6 +33,7 @@ from ingle.kernels.tiles import load_tile, outer, store_tile, zeros_f
 
 _EVERYTHING = 1 << 60  # a window that reaches back to the start
 NOTHING = -1e30  # maximum before any key was seen: finite, so that exp(−∞ − it) is 0 and not NaN
+_SPLIT_TOKENS = at.SPLIT_CHUNKS * at.CHUNK_BLOCKS * BLOCK_TOKENS
 _LINE = at.CHUNK_BLOCKS * 64  # bytes from one row of scores to the next
 _part_floats, _scratch_floats = njit(at.part_floats), njit(at.scratch_floats)
 
@@ -132,6 +133,14 @@ def _short_tile(rows, load, element):
 
 
 @njit
+def sees(layer, group, position, split):
+    """Whether a query at a position looks at any key of a split: streaming groups look at the sinks, and at few others."""
+    if get(layer, at.PLACES + group) >= 0:
+        return True
+    return (split == 0 and get(layer, at.SINKS) > 0) or (split + 1) * _SPLIT_TOKENS > position - get(layer, at.WINDOW) + 1
+
+
+@njit
 def _collect(model, layer, segment, group, chunk, end, low, addresses, numbers):
     """The blocks of a chunk that someone in the tile may look at; returns how many."""
     sinks = 0 if get(layer, at.PLACES + group) >= 0 else get(layer, at.SINK_BLOCKS)
@@ -228,10 +237,16 @@ def _task(load, element):
         window, sinks = _EVERYTHING if full else get(layer, at.WINDOW), 0 if full else get(layer, at.SINKS)
         positions = get(step, at.POSITIONS)
         end = get(positions, (row + rows - 1) // shared) // BLOCK_TOKENS + 1
-        low = max(get(positions, row // shared) - window + 1, 0) // BLOCK_TOKENS
-        for r in range(at.TILE_ROWS):
+        start = get(positions, row // shared)
+        low = max(start - window + 1, 0) // BLOCK_TOKENS
+        last = get(task, at.TASK_TO)
+        if last - get(task, at.TASK_FROM) == 1 and not sees(layer, group, start, last - 1):
+            return  # nobody folds it in
+        for r in range(rows):
             clear_part(out + r * width * 4, tops + 8 * r, width)
-        for split in range(get(task, at.TASK_FROM), get(task, at.TASK_TO)):
+        for split in range(get(task, at.TASK_FROM), last):
+            if not sees(layer, group, start, split):
+                continue
             for r in range(at.TILE_ROWS):
                 clear_part(split_out + r * width * 4, split_tops + 8 * r, width)
             for chunk in range(split * at.SPLIT_CHUNKS, (split + 1) * at.SPLIT_CHUNKS):

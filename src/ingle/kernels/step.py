@@ -9,7 +9,7 @@ from numba import njit
 
 from ingle.core.blocks import BLOCK_TOKENS
 from ingle.kernels import layout as at
-from ingle.kernels.attention import clear_part, fold
+from ingle.kernels.attention import clear_part, fold, sees
 from ingle.kernels.cache import block_address, put
 from ingle.kernels.memory import remembers
 from ingle.kernels.rows import embed, quantise, rms_norm, rotate, silu_product
@@ -156,12 +156,14 @@ def _attend(model, layer, step, thread, phase):
 
 
 @njit
-def _window(model, step, segment, line, scratch, width):
+def _window(model, layer, step, segment, row, group, line, scratch, width):
     """Joins the parts of one query's attention into scratch, and what they have to be divided by behind it."""
     each, size, top = get(segment, at.PARTS_EACH), 4 * _part_floats(width), scratch + 4 * width
     parts = get(step, at.PARTS) + (get(segment, at.PART) + line * each) * size
+    position = get(get(step, at.POSITIONS), row)
     for i in range(each):
-        fold(scratch, top, parts + i * size, parts + i * size + 4 * width, width)
+        if each == 1 or sees(layer, group, position, i):
+            fold(scratch, top, parts + i * size, parts + i * size + 4 * width, width)
 
 
 @njit
@@ -194,7 +196,7 @@ def _combine(model, layer, step, row, scratch, adapted):
         line = (group * tokens + row - get(segment, at.FIRST)) * shared + head % shared
         clear_part(scratch, top, width)
         if get(layer, at.WINDOW) > 0 or get(layer, at.PLACES + group) >= 0:
-            _window(model, step, segment, line, scratch, width)
+            _window(model, layer, step, segment, row, group, line, scratch, width)
         if get(layer, at.REMEMBERING) > 0 and get(layer, at.PLACES + 2 * groups + group) >= 0:
             _blend(model, layer, step, row, group, head % shared, scratch)
         whole = dim // 16 * 16
