@@ -116,13 +116,14 @@ def _short_tile(rows, load, element):
             store_tile(other, scores + 64 * min(j + 1, count - 1), _LINE)
 
     @njit
-    def gather(width, addresses, count, scores, out):
+    def gather(width, addresses, count, scores, out, later):
         for c in range(0, width, 32):
             second = c + 16 if c + 16 < width else c
             tile, other = load_tile(rows, out + 4 * c, 4 * width), load_tile(rows, out + 4 * second, 4 * width)
             for j in range(count):
-                values = get(addresses, j) + BLOCK_TOKENS * width * element
+                values, keys = get(addresses, j) + BLOCK_TOKENS * width * element, get(later, j) + 32 * c
                 for key in range(BLOCK_TOKENS):
+                    prefetch(keys + 64 * key)  # over all c: keys of a block of the next chunk
                     row, weights = values + key * width * element, scores + 64 * j + 4 * key
                     tile = outer(tile, load(row + c * element), weights, _LINE)
                     other = outer(other, load(row + second * element), weights, _LINE)
@@ -151,6 +152,16 @@ def _collect(model, layer, segment, group, chunk, end, low, addresses, numbers):
             set_i64(numbers + 8 * count, block)
             count += 1
     return count
+
+
+@njit
+def _later(model, layer, segment, group, chunk, end, addresses, places):
+    """Where as many blocks of the next chunk lie as a chunk has; those of this one if that is the last."""
+    if (chunk + 1) * at.CHUNK_BLOCKS > end:
+        return addresses
+    for i in range(at.CHUNK_BLOCKS):
+        set_i64(places + 8 * i, block_address(model, layer, segment, group, chunk * at.CHUNK_BLOCKS + i))
+    return places
 
 
 @njit
@@ -202,8 +213,8 @@ def _task(load, element):
     scale = _scaler(element)
 
     @njit
-    def attend(width, q, rows, addresses, numbers, count, scores, step, row, shared, window, sinks, out, tops):
-        """One chunk, added to the tile's partial results of this split."""
+    def attend(width, q, rows, addresses, numbers, count, later, scores, step, row, shared, window, sinks, out, tops):
+        """One chunk, added to the tile's partial results of this split. `later`: blocks of the next, to be asked for."""
         if rows <= 4:
             score_4(width, q, addresses, count, scores)
         else:
@@ -215,7 +226,7 @@ def _task(load, element):
             _soften(line, count, tops + 8 * r, out + r * width * 4, width)
             scale(line, addresses, count, width, 1)
         if rows <= 4:
-            gather_4(width, addresses, count, scores, out)
+            gather_4(width, addresses, count, scores, out, later)
         else:
             gather_12(width, addresses, count, scores, out)
 
@@ -252,7 +263,8 @@ def _task(load, element):
             for chunk in range(split * at.SPLIT_CHUNKS, (split + 1) * at.SPLIT_CHUNKS):
                 count = _collect(model, layer, segment, group, chunk, end, low, addresses, numbers)
                 if count > 0:
-                    attend(width, q, rows, addresses, numbers, count, scores, step, row, shared, window, sinks, split_out, split_tops)
+                    later = _later(model, layer, segment, group, chunk + 1, end, addresses, numbers + 8 * at.CHUNK_BLOCKS)
+                    attend(width, q, rows, addresses, numbers, count, later, scores, step, row, shared, window, sinks, split_out, split_tops)
             for r in range(rows):
                 fold(out + r * width * 4, tops + 8 * r, split_out + r * width * 4, split_tops + 8 * r, width)
         _save(step, segment, task, shared, rows, width, out, tops)
