@@ -203,7 +203,7 @@ class CpuBackend:
         self._pages = []
         for number, segment in enumerate(segments):
             state, count = segment.state, len(segment.ids)
-            pages = np.array([page.ctypes.data for page in state.pages], np.int64)
+            pages = np.array(state.page_addresses, np.int64)
             self._pages.append(pages)
             splits = -(-(state.length + count) // _SPLIT_TOKENS)
             tiles = -(-count * shared // at.TILE_ROWS)

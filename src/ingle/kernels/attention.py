@@ -101,15 +101,18 @@ def _short_tile(rows, load, element):
 
     @njit
     def score(width, q, addresses, count, scores):
+        values = BLOCK_TOKENS * width * element
         for j in range(0, count, 2):
             one, two = get(addresses, j), get(addresses, min(j + 1, count - 1))
             ahead, far = get(addresses, min(j + 2, count - 1)), get(addresses, min(j + 3, count - 1))
             tile, other = zeros_f(rows), zeros_f(rows)
             for d in range(width):
                 at_d = d * BLOCK_TOKENS * element
-                if element > 1 or d % 2 == 0:  # once a cache line
-                    prefetch(ahead + 2 * at_d)  # over all d: keys and values of the next two blocks
-                    prefetch(far + 2 * at_d)
+                if d * element % 4 == 0:  # once a cache line: keys of the next two blocks, and values of these
+                    prefetch(ahead + at_d)
+                    prefetch(far + at_d)
+                    prefetch(one + values + at_d)
+                    prefetch(two + values + at_d)
                 tile = outer(tile, load(one + at_d), q + 4 * d, 4 * width)
                 other = outer(other, load(two + at_d), q + 4 * d, 4 * width)
             store_tile(tile, scores + 64 * j, _LINE)
@@ -155,8 +158,11 @@ def _collect(model, layer, segment, group, chunk, end, low, addresses, numbers):
 
 
 @njit
-def _later(model, layer, segment, group, chunk, end, addresses, places):
-    """Where as many blocks of the next chunk lie as a chunk has; those of this one if that is the last."""
+def _later(model, layer, step, segment, group, chunk, end, addresses, places):
+    """Where the blocks lie that this thread will probably look at next, as many as a chunk has; those of this chunk if it is the last."""
+    chunk += 1
+    if chunk % at.SPLIT_CHUNKS == 0:
+        chunk += (get(step, at.THREADS) - 1) * at.SPLIT_CHUNKS  # the splits between are taken by the other threads
     if (chunk + 1) * at.CHUNK_BLOCKS > end:
         return addresses
     for i in range(at.CHUNK_BLOCKS):
@@ -213,8 +219,9 @@ def _task(load, element):
     scale = _scaler(element)
 
     @njit
-    def attend(width, q, rows, addresses, numbers, count, later, scores, step, row, shared, window, sinks, out, tops):
-        """One chunk, added to the tile's partial results of this split. `later`: blocks of the next, to be asked for."""
+    def attend(width, q, rows, keys, scores, step, row, shared, window, sinks, out, tops):
+        """One chunk, added to the tile's partial results of this split. `keys`: its blocks, and those that will be looked at later."""
+        addresses, numbers, count, later = keys
         if rows <= 4:
             score_4(width, q, addresses, count, scores)
         else:
@@ -263,8 +270,9 @@ def _task(load, element):
             for chunk in range(split * at.SPLIT_CHUNKS, (split + 1) * at.SPLIT_CHUNKS):
                 count = _collect(model, layer, segment, group, chunk, end, low, addresses, numbers)
                 if count > 0:
-                    later = _later(model, layer, segment, group, chunk + 1, end, addresses, numbers + 8 * at.CHUNK_BLOCKS)
-                    attend(width, q, rows, addresses, numbers, count, later, scores, step, row, shared, window, sinks, split_out, split_tops)
+                    later = _later(model, layer, step, segment, group, chunk, end, addresses, numbers + 8 * at.CHUNK_BLOCKS)
+                    keys = (addresses, numbers, count, later)
+                    attend(width, q, rows, keys, scores, step, row, shared, window, sinks, split_out, split_tops)
             for r in range(rows):
                 fold(out + r * width * 4, tops + 8 * r, split_out + r * width * 4, split_tops + 8 * r, width)
         _save(step, segment, task, shared, rows, width, out, tops)

@@ -83,7 +83,8 @@ def feature_floats(width: int, shared: int) -> int:
 
 
 def scratch_floats(width: int) -> int:
-    """float32 of scratch memory that one thread's attention needs: scores, outputs and tops of a split and of all, addresses and numbers of blocks."""
+    """float32 of scratch memory that one thread's attention needs: scores, outputs and tops of a split and of all, addresses and numbers of
+    blocks."""
     return TILE_ROWS * (CHUNK_BLOCKS * 16 + 2 * width + 4) + 6 * CHUNK_BLOCKS + 8
 
 
