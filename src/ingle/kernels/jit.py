@@ -21,8 +21,10 @@ from typing import Any
 
 from llvmlite import binding as llvm
 
+from ingle.core.blocks import BLOCK_TOKENS
 from ingle.core.errors import KernelError
 from ingle.core.files import write_atomic
+from ingle.core.state import PAGE_TOKENS
 from ingle.kernels.cpu import dot_instruction, features
 from ingle.kernels.cpu import name as cpu_name
 
@@ -79,7 +81,8 @@ def cache_key() -> str:
     """Distinguishes machine code that is not interchangeable: sources, versions, CPU."""
     sources = sorted(file for file in Path(__file__).parent.glob("*.py") if file.name not in ("naive.py", "pack.py"))
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in sources))
-    parts = (sys.version, llvm.llvm_version_info, platform.machine(), cpu_name(), sorted(features()), dot_instruction())
+    constants = (BLOCK_TOKENS, PAGE_TOKENS)  # compiled into them from elsewhere
+    parts = (constants, sys.version, llvm.llvm_version_info, platform.machine(), cpu_name(), sorted(features()), dot_instruction())
     digest.update(repr(parts).encode())
     return digest.hexdigest()[:16]
 
