@@ -21,6 +21,7 @@ from ingle.train import to_delta
 from ingle.train.loop import train
 from ingle.train.settings import TrainSettings
 from ingle.train.watch import RunWatch
+from tests.cli.place import CONTEXT
 from tests.tuning.place import admitting
 
 SMALL = HybridSettings(
@@ -52,6 +53,7 @@ def test_a_transformer_becomes_a_hybrid(some_home: Home) -> None:
     assert report is not None
     assert (report["retrieval"], len(report["kept"]), set(report["lessons"])) == (2, 2, {"mixers", "logits", "longer"})
     assert report["state_share"] > 0  # of so short a context, a ring is not less than pages
+    assert report["lessons"]["longer"]["tokens"] == 3 * CONTEXT < 3 * SMALL.lessons.long_tokens  # nothing beyond the model's positions
     assert report["lessons"]["mixers"]["held_out"] < report["lessons"]["mixers"]["first_held_out"]
     layers = open_weights(some_home, made.kept).config.layers
     assert sum(len(spec.retrieval) for spec in layers) == 2

@@ -140,7 +140,8 @@ def _delta_lines(delta: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "  data", f"{origin.get('data', '')} (digest {origin.get('data_digest', 'unknown')})".strip()
     if origin.get("command"):
         when = [f"seed {origin['seed']}"] if "seed" in origin else []
-        yield "  made by", f"{origin['command']} ({', '.join([*when, origin.get('created_at', 'date unknown')])})"
+        when += [origin["created_at"]] if "created_at" in origin else []  # not of conversions: the same command gives the same delta
+        yield "  made by", origin["command"] + (f" ({', '.join(when)})" if when else "")
     held_out = report.get("held_out") or {}
     if held_out.get("before") is not None and held_out.get("after") is not None:
         yield "  held out", f"loss {held_out['before']:.4f} before, {held_out['after']:.4f} after, in training"

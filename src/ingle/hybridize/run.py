@@ -101,7 +101,8 @@ def _groups(job: Job[HybridSettings], original: CausalLM, tokenizer: Tokenizer, 
         job.check("while groups were sought")
         job.watch.pieces("finding retrieval groups", done, total)
 
-    corpus = make_lessons(tokenizer, texts, told.documents, told.tokens, told.seed, ("facts",))
+    tokens = min(told.tokens, original.config.context_length)
+    corpus = make_lessons(tokenizer, texts, told.documents, tokens, told.seed, ("facts",))
     job.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for found in find_groups(module, corpus, count, job.settings, tell, _read(path)):
         effects = [[layer, group, effect] for (layer, group), effect in sorted(found.effects.items())]
@@ -141,7 +142,8 @@ def _taught(
     job.watch.pieces("preparing lessons", 0, 1)
 
     def data_of(tokens: int, documents: int, seed: int) -> Data:
-        corpus = make_lessons(tokenizer, texts, told.held_out + documents, tokens, seed)
+        within = min(tokens, original.config.context_length)
+        corpus = make_lessons(tokenizer, texts, told.held_out + documents, within, seed)
         return Data(corpus, range(told.held_out, len(corpus)), range(told.held_out))
 
     theirs = original_of(hybrid)

@@ -53,12 +53,13 @@ class _Targets:
     def __call__(self, at: slice, logits: Tensor) -> tuple[Tensor, Tensor]:
         """(loss, gradient of the logits, in their place) of float32 logits."""
         targets = self._targets[at, None]
-        total = logits.logsumexp(-1, keepdim=True)
-        losses = total - logits.gather(-1, targets)
+        chosen, top = logits.gather(-1, targets), logits.amax(-1, keepdim=True)
+        total = logits.sub_(top).exp_().sum(-1, keepdim=True)  # as logsumexp does, but in place and once for both
+        losses = total.log() + (top - chosen)
         if self._seen is not None:
             self._seen[at] = -losses.squeeze(-1)
         loss = losses.sum()
-        slope = logits.sub_(total).exp_()
+        slope = logits.div_(total)
         return loss, slope.scatter_add_(-1, targets, slope.new_full((1, 1), -1.0).expand_as(targets))
 
 
