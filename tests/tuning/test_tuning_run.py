@@ -388,7 +388,7 @@ def test_general_text_that_can_not_be_had(tiny_home: Home, tmp_path: Path, monke
 
 
 def test_what_was_best_is_kept(tiny_home: Home, tmp_path: Path) -> None:
-    changes = {"epochs": 12, "patience": 2, "optimiser": {"learning_rate": 0.3}, "schedule": {"kind": "constant"}}
+    changes = {"epochs": 12, "patience": 2, "optimiser": {"learning_rate": 1.0}, "schedule": {"kind": "constant"}}
     done = tuned(tiny_home, write_examples(tmp_path / "data.jsonl"), small(train=changes, judge={"held_out": 9}))
     train = done.report["train"]
     assert train["stopped"] == "early"

@@ -253,16 +253,14 @@ def _task(load, element):
 
         full = get(layer, at.PLACES + group) >= 0
         window, sinks = _EVERYTHING if full else get(layer, at.WINDOW), 0 if full else get(layer, at.SINKS)
-        positions = get(step, at.POSITIONS)
-        end = get(positions, (row + rows - 1) // shared) // BLOCK_TOKENS + 1
-        start = get(positions, row // shared)
-        low = max(start - window + 1, 0) // BLOCK_TOKENS
-        last = get(task, at.TASK_TO)
-        if last - get(task, at.TASK_FROM) == 1 and not sees(layer, group, start, last - 1):
+        start, last = get(get(step, at.POSITIONS), row // shared), get(get(step, at.POSITIONS), (row + rows - 1) // shared)
+        low, end = max(start - window + 1, 0) // BLOCK_TOKENS, last // BLOCK_TOKENS + 1
+        first, stop = get(task, at.TASK_FROM), get(task, at.TASK_TO)
+        if stop - first == 1 and not sees(layer, group, start, first):
             return  # nobody folds it in
         for r in range(rows):
             clear_part(out + r * width * 4, tops + 8 * r, width)
-        for split in range(get(task, at.TASK_FROM), last):
+        for split in range(first, stop):
             if not sees(layer, group, start, split):
                 continue
             for r in range(at.TILE_ROWS):
@@ -270,8 +268,8 @@ def _task(load, element):
             for chunk in range(split * at.SPLIT_CHUNKS, (split + 1) * at.SPLIT_CHUNKS):
                 count = _collect(model, layer, segment, group, chunk, end, low, addresses, numbers)
                 if count > 0:
-                    later = _later(model, layer, step, segment, group, chunk, end, addresses, numbers + 8 * at.CHUNK_BLOCKS)
-                    keys = (addresses, numbers, count, later)
+                    spare = numbers + 8 * at.CHUNK_BLOCKS
+                    keys = addresses, numbers, count, _later(model, layer, step, segment, group, chunk, end, addresses, spare)
                     attend(width, q, rows, keys, scores, step, row, shared, window, sinks, split_out, split_tops)
             for r in range(rows):
                 fold(out + r * width * 4, tops + 8 * r, split_out + r * width * 4, split_tops + 8 * r, width)
