@@ -116,6 +116,26 @@ def test_an_int8_state_is_half_of_float16_but_for_its_scales_and_memories() -> N
             assert state.nbytes == small.nbytes(tokens)
 
 
+def test_addresses_are_those_of_the_pages_whatever_came_between() -> None:
+    state = State(TRANSFORMER)
+
+    def right() -> bool:
+        return state.page_addresses == [page.ctypes.data for page in state.pages]
+
+    for length in (60, 200, 300):
+        state.reserve(length - state.length)
+        state.length = length
+        assert right()
+    fork = state.fork()
+    shared = state.pages[1]
+    state.rewind(100)
+    assert state.pages[1] is not shared and right(), "a page that a fork may read was copied"
+    state.reserve(200)
+    assert right() and fork.page_addresses == [page.ctypes.data for page in fork.pages]
+    state.rewind(0)
+    assert right() and not state.pages
+
+
 def test_layout_places_every_memory_once() -> None:
     assert REMEMBERING.memory_places.tolist() == [[-1, -1], [-1, 0], [1, 2], [-1, -1]]
     assert REMEMBERING.memories_shape == (3, 2, 32, 16)

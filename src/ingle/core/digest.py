@@ -10,11 +10,15 @@ _BLOCK_BYTES = 4 << 20
 
 def canonical_json(value: object) -> bytes:
     """Sorted keys, no spaces, UTF-8, no NaN: equal values give equal bytes."""
-    return plain_json(value, sort=True)
+    return _dumps(value, True)
 
 
-def plain_json(value: object, sort: bool = False) -> bytes:
+def plain_json(value: object) -> bytes:
     """No spaces, UTF-8, no NaN; keys in their order, which a model reads too: for what is read back and asked again."""
+    return _dumps(value, False)
+
+
+def _dumps(value: object, sort: bool) -> bytes:
     return json.dumps(value, sort_keys=sort, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 

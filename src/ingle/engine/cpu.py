@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core.blocks import BLOCK_TOKENS, CACHES, largest
+from ingle.core.blocks import CACHES, largest
 from ingle.core.digest import digest_json
 from ingle.core.errors import DeltaError
 from ingle.core.spec import ModelConfig
@@ -25,7 +25,6 @@ from ingle.kernels.jit import ADAPTER_KERNELS, kernel
 from ingle.model.rope import inverse_frequencies
 
 Array = npt.NDArray[Any]
-_SPLIT_TOKENS = at.SPLIT_CHUNKS * at.CHUNK_BLOCKS * BLOCK_TOKENS
 _LINEARS = {
     at.LINEAR_Q: "self_attn.q_proj", at.LINEAR_K: "self_attn.k_proj", at.LINEAR_V: "self_attn.v_proj", at.LINEAR_O: "self_attn.o_proj",
     at.LINEAR_GATE: "mlp.gate_proj", at.LINEAR_UP: "mlp.up_proj", at.LINEAR_DOWN: "mlp.down_proj",
@@ -205,7 +204,7 @@ class CpuBackend:
             state, count = segment.state, len(segment.ids)
             pages = np.array(state.page_addresses, np.int64)
             self._pages.append(pages)
-            splits = -(-(state.length + count) // _SPLIT_TOKENS)
+            splits = -(-(state.length + count) // at.SPLIT_TOKENS)
             tiles = -(-count * shared // at.TILE_ROWS)
             each = 1 if tiles * groups >= 4 * threads else splits  # few tiles: threads share the keys of each
             adapted = segment.adapter.record.ctypes.data if segment.adapter is not None else 0

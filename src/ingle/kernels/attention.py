@@ -33,7 +33,6 @@ from ingle.kernels.tiles import load_tile, outer, store_tile, zeros_f
 
 _EVERYTHING = 1 << 60  # a window that reaches back to the start
 NOTHING = -1e30  # maximum before any key was seen: finite, so that exp(−∞ − it) is 0 and not NaN
-_SPLIT_TOKENS = at.SPLIT_CHUNKS * at.CHUNK_BLOCKS * BLOCK_TOKENS
 _LINE = at.CHUNK_BLOCKS * 64  # bytes from one row of scores to the next
 _part_floats, _scratch_floats = njit(at.part_floats), njit(at.scratch_floats)
 
@@ -126,7 +125,7 @@ def _short_tile(rows, load, element):
             for j in range(count):
                 values, keys = get(addresses, j) + BLOCK_TOKENS * width * element, get(later, j) + 32 * c
                 for key in range(BLOCK_TOKENS):
-                    prefetch(keys + 64 * key)  # over all c: keys of a block of the next chunk
+                    prefetch(keys + 64 * key)  # over all c, in float16: keys of a block of the next chunk
                     row, weights = values + key * width * element, scores + 64 * j + 4 * key
                     tile = outer(tile, load(row + c * element), weights, _LINE)
                     other = outer(other, load(row + second * element), weights, _LINE)
@@ -141,7 +140,7 @@ def sees(layer, group, position, split):
     """Whether a query at a position looks at any key of a split: streaming groups look at the sinks, and at few others."""
     if get(layer, at.PLACES + group) >= 0:
         return True
-    return (split == 0 and get(layer, at.SINKS) > 0) or (split + 1) * _SPLIT_TOKENS > position - get(layer, at.WINDOW) + 1
+    return (split == 0 and get(layer, at.SINKS) > 0) or (split + 1) * at.SPLIT_TOKENS > position - get(layer, at.WINDOW) + 1
 
 
 @njit

@@ -3,6 +3,8 @@
 Kept apart from the kernels, because a warmed cache serves without importing them or Numba.
 """
 
+from ingle.core.blocks import BLOCK_TOKENS
+
 F32, BF16, INT8, INT8_GROUP, INT4 = range(5)
 FLOAT_KINDS = 2
 """Kinds below this one multiply float32 input; the others want int8."""
@@ -69,6 +71,7 @@ PHASES = 9
 TILE_ROWS = 12
 CHUNK_BLOCKS = 16
 SPLIT_CHUNKS = 2
+SPLIT_TOKENS = SPLIT_CHUNKS * CHUNK_BLOCKS * BLOCK_TOKENS
 """Attention works on up to 12 queries × a chunk of 256 keys at a time; 2 chunks make a split, the least that one thread takes."""
 
 

@@ -24,7 +24,7 @@ from ingle.model.pieces import turn
 
 BLOCK = 96
 """Least queries at a time, of a document that has as many: larger blocks waste more on the upper triangle and leave the caches, smaller
-ones are more calls. A document is cut into equal blocks."""
+ones are more calls."""
 _LOG2_E = 1 / math.log(2)
 
 
@@ -107,12 +107,17 @@ class BlockAttention:
             blocks: list[Block] = []
             for whole, rows, positions in _documents(self._bounds, self._wanted):
                 rows, positions = (rows, positions) if some else (whole, torch.arange(whole.stop - whole.start))
-                size = -(-len(positions) // max(1, len(positions) // BLOCK)) or 1
-                for first in range(0, len(positions), size):
-                    queries = slice(rows.start + first, min(rows.start + first + size, rows.stop))
-                    blocks.append(_block(queries, positions[first : first + size], whole.start, window, sinks))
+                for piece in pieces(len(positions)):
+                    queries = slice(rows.start + piece.start, rows.start + piece.stop)
+                    blocks.append(_block(queries, positions[piece], whole.start, window, sinks))
             self._plans[place] = tuple(blocks)
         return self._plans[place]
+
+
+def pieces(queries: int) -> list[slice]:
+    """So many queries in equal pieces."""
+    count = max(1, queries // BLOCK) if queries else 0
+    return [slice(queries * i // count, queries * (i + 1) // count) for i in range(count)]
 
 
 def _documents(bounds: Sequence[int], wanted: Tensor | None) -> list[tuple[slice, slice, Tensor]]:

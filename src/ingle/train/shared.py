@@ -19,7 +19,7 @@ from torch import Tensor
 from ingle.core.spec import LayerSpec
 from ingle.model.cache import visible
 from ingle.model.module import CausalLM, Packed
-from ingle.train.attention import BLOCK, Block, BlockAttention
+from ingle.train.attention import Block, BlockAttention, pieces
 from ingle.train.encode import Document
 from ingle.train.packing import ROUND
 
@@ -95,8 +95,7 @@ class SharedAttention(BlockAttention):
         if place not in self._plans:
             tokens = self._wanted if some and self._wanted is not None else torch.arange(len(self._row.ids))
             spec = LayerSpec((), window, sinks) if window else None
-            firsts = range(0, len(tokens), BLOCK)
-            self._plans[place] = tuple(self._block(slice(at, min(at + BLOCK, len(tokens))), tokens, spec) for at in firsts)
+            self._plans[place] = tuple(self._block(queries, tokens, spec) for queries in pieces(len(tokens)))
         return self._plans[place]
 
     def _block(self, queries: slice, tokens: Tensor, spec: LayerSpec | None) -> Block:
