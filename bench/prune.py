@@ -3,6 +3,7 @@
     python bench/prune.py --part sparse                    # half of all weights, and two of every four
     python bench/prune.py --part structured                # layers, channels, head groups
     python bench/prune.py --part structured --recover 20   # each with so many minutes of recovery
+    python bench/prune.py --part quarter                   # about a quarter of all parameters gone, by layers and by channels
 
 All rows are served in the same format (`--format`, by default int8, so that no row is rounded more than another), measured on the same
 texts and questions, and paced by turns with the original. What is finished is kept in the home: the same command goes on where it was.
@@ -40,6 +41,7 @@ def rows_of(part: str, calibration: CalibrationSettings, recovery: RecoverySetti
     wanted = {
         "sparse": [("none", 0.5), ("2:4", 0.5)],
         "structured": [("layers", 0.1), ("layers", 0.2), ("channels", 0.25), ("heads", 1 / 3)],
+        "quarter": [("layers", 1 / 3), ("channels", 5 / 12)],  # of SmolLM2-135M's 134.5 million
     }
     found = [
         PruneSettings(structure, share, method, calibration)  # type: ignore[arg-type]
@@ -52,7 +54,7 @@ def rows_of(part: str, calibration: CalibrationSettings, recovery: RecoverySetti
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=["sparse", "structured"], default="structured")
+    parser.add_argument("--part", choices=["sparse", "structured", "quarter"], default="structured")
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--format", default="int8")
     parser.add_argument("--documents", type=int, default=64, help="rows of 512 tokens that pruners look at")

@@ -4,8 +4,9 @@ The default model's file is in 4 bits already, and rounding it again gives the f
 channels are permuted, all of which cancels out: the same function, to rounding, but off the file's grid, as weights are that were never
 rounded. (What the original lost when it was made is in both.)
 
-For each: bits per byte (paired with float32, 95 % by bootstrap over documents), right endings of HellaSwag, MB of the pack, tokens/s
-and joules per token of decoding, all models in turn. What is finished is not done again: models and measurements are kept in --home.
+For each: bits per byte (paired with float32, 95 % by bootstrap over documents), the KL divergence from what float32 predicts (which tells
+two models apart with fewer texts than bits per byte do), right endings of HellaSwag, MB of the pack, tokens/s and joules per token of
+decoding, all models in turn. What is finished is not done again: models and measurements are kept in --home.
 """
 
 import time
@@ -22,7 +23,7 @@ from ingle.compress.quantising import quantise
 from ingle.compress.settings import QuantiseSettings
 from ingle.core.spec import ModelConfig
 from ingle.energy.meter import Span, open_meter
-from ingle.engine.backend import prefill, step
+from ingle.engine.backend import Segment, prefill, step
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.opening import checkpoint_tokenizer, kept_source, open_model, open_weights
 from ingle.home.deltas import put_candidate
@@ -32,7 +33,8 @@ from ingle.home.pull import pull
 from ingle.measure.bits import TextBits
 from ingle.measure.choice import Scores, columns
 from ingle.measure.forgetting import forgetting
-from ingle.measure.intervals import paired_bootstrap
+from ingle.measure.intervals import bootstrap, paired_bootstrap
+from ingle.measure.items import part
 from ingle.measure.run import Options, Outcome, run_suite
 from ingle.measure.suites import find_suite
 from ingle.model.checkpoint import Checkpoint
@@ -42,11 +44,13 @@ from ingle.tuning.kept_model import subject_of
 from servers import say, scratch_home, start_bench
 
 EXAMPLES = """  python bench/quantise.py --home ~/quantise-bench
-  python bench/quantise.py --home ~/quantise-bench --of 4:gptq,4:gptq:30,5.5:descent --texts 40
+  python bench/quantise.py --home ~/quantise-bench --of 4:gptq,4:guided:20,4.5:guided --texts 40
 """
 COPY = "offgrid"
 BITS_SUITES, CHOICE = ("xsum-bits", "wiki-bits"), "hellaswag"
-ALL = "4:round,4:mse,4:awq,4:gptq,4:descent,5:gptq,5.5:gptq,8:round"
+READ = 512
+"""Most tokens of a text for the divergence."""
+ALL = "8:round,4:round,4:mse,4:awq,4:gptq,4:guided,4.5:guided,4:guided:20"
 
 
 def permuted(checkpoint: Checkpoint, seed: int = 0) -> dict[str, np.ndarray]:
@@ -156,6 +160,31 @@ def right_change(before: Row, after: Row) -> Any:
     return paired_bootstrap(right(before), right(after))
 
 
+def divergences(home: Home, reference: Row, rows: list[Row], texts: int) -> dict[str, np.ndarray]:
+    """Of each model by text: nats by which its predictions of the first tokens diverge from the reference, and how many they are."""
+    sums: dict[str, list[tuple[float, int]]] = {row.name: [] for row in rows}
+    for suite in map(find_suite, BITS_SUITES):
+        for number, item in enumerate(part(suite.read(home, lambda *_: None), "held_out", suite.held_out)[:texts]):
+            say(f"divergence, {suite.name}: text {number + 1} of {texts}")
+            ids = reference.model.tokenizer.encode(item.text)[:READ]
+            wanted = _log_chances(reference.model, ids)
+            for row in rows:
+                apart = wanted - _log_chances(row.model, ids)
+                sums[row.name].append((float((np.exp(wanted) * apart).sum(dtype=np.float64)), len(ids)))
+    return {name: np.array(values) for name, values in sums.items()}
+
+
+def _log_chances(model: LanguageModel, ids: list[int]) -> np.ndarray:
+    """float32 [tokens, vocabulary]."""
+    state, parts = model.backend.new_state(), []
+    for at in range(0, len(ids), 128):
+        parts.append(model.backend.forward([Segment(state, ids[at : at + 128], "all")])[0].copy())
+    logits = np.concatenate(parts)
+    logits -= logits.max(1, keepdims=True)
+    logits -= np.log(np.exp(logits).sum(1, keepdims=True))
+    return logits
+
+
 def decode(model: LanguageModel, tokens: int, energy: list[float] | None = None) -> float:
     """Tokens/s of writing greedily after a short prompt; joules per token go into `energy`."""
     state = model.backend.new_state()
@@ -184,6 +213,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=CalibrationSettings().documents, help="rows of calibration")
     parser.add_argument("--texts", type=int, default=60, help="of XSum, and twice as many of Wikipedia")
     parser.add_argument("--questions", type=int, default=400)
+    parser.add_argument("--divergence", type=int, default=20, help="texts of each suite for the KL divergence")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--threads", type=int)
@@ -209,8 +239,9 @@ def run(home: Home, options: Any) -> None:
     for one in options.of.split(","):
         kept = made(home, base, one, options.documents)
         rows.append(measure(one, kept))
+    apart = divergences(home, reference, rows, options.divergence) if options.divergence else {}
     speed, joules = speeds(rows, options.rounds, options.tokens) if options.rounds else ({}, {})
-    table, result = [["", *BITS_SUITES, "HellaSwag", "MB", "tokens/s", "J/token"]], {}
+    table, result = [["", *BITS_SUITES, "KL, nats/token", "HellaSwag", "MB", "tokens/s", "J/token"]], {}
     for row in [reference, *rows]:
         line, known = [row.name], dict[str, Any]()
         for suite in BITS_SUITES:
@@ -219,6 +250,11 @@ def run(home: Home, options: Any) -> None:
             known[suite] |= {"low": lost.relative.interval.low, "high": lost.relative.interval.high}
             told = f"{lost.relative.value:+.2f} % ({lost.relative.interval.low:+.2f} – {lost.relative.interval.high:+.2f})"
             line.append(f"{lost.after:.4f}" if row is reference else told)
+        line.append("")
+        if row.name in apart:
+            whole, interval = apart[row.name].sum(0), bootstrap(apart[row.name])
+            known["divergence"] = {"nats": whole[0] / whole[1], "low": interval.low, "high": interval.high, "texts": len(apart[row.name])}
+            line[-1] = f"{whole[0] / whole[1]:.4f} ({interval.low:.4f} – {interval.high:.4f})"
         if options.questions:
             moved = right_change(reference, row)
             value = row.outcomes[CHOICE].main.value

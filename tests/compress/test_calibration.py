@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ingle.compress.calibration import STAGES, CalibrationSettings, Stream, make_rows
+from ingle.compress.sensitivity import guidance
 from ingle.core.errors import ConfigError
 from ingle.measure.items import Text
 from ingle.model.module import load_module
@@ -56,6 +57,48 @@ def test_drift_is_the_way_back_to_the_original() -> None:
     assert found.drift is not None
     torch.testing.assert_close(found.drift, (x0 - x).T @ x / 40, rtol=1e-4, atol=1e-5)
     assert found.drift.abs().max() > 0.01
+
+
+def test_tokens_weigh_what_they_are_given() -> None:
+    module = load_module(random_checkpoint(tiny_config()))
+    layer, stream = module.model.layers[0], Stream(module, ROWS, 2)
+    weights = {name: torch.rand(40, generator=torch.Generator().manual_seed(i)) for i, name in enumerate(LINEARS)}
+    found = stream.inputs(layer, LINEARS, weights=weights)
+    alike = stream.inputs(layer, LINEARS, weights=dict.fromkeys(LINEARS, torch.ones(40)))
+    with torch.no_grad():
+        x = layer.input_layernorm(stream.states).flatten(0, 1).double()
+    for name in ("self_attn.q_proj", "self_attn.v_proj"):
+        torch.testing.assert_close(found[name].hessian, (x.T * weights[name]) @ x / 40, rtol=1e-4, atol=1e-5)
+    for name, plain in stream.inputs(layer, LINEARS).items():
+        torch.testing.assert_close(alike[name].hessian, plain.hessian, rtol=1e-5, atol=1e-6)
+
+
+def test_a_token_weighs_what_an_error_there_costs() -> None:
+    """Against the KL divergence that an error of a linear's outputs at one token makes, by finite differences."""
+    module, ids = load_module(random_checkpoint(tiny_config())), ROWS[:1]
+    names = ["model.layers.0.self_attn.v_proj.weight", "model.layers.1.mlp.up_proj.weight"]
+    sums = {name: torch.zeros(8) for name in names}
+    for seed in range(300):  # by tokens that are drawn: many, so that the draw counts for little
+        for name, weight in guidance(module, ids, names, lambda _done, _of: None, seed).items():
+            sums[name] += weight
+    with torch.no_grad():
+        before = module(ids)[0].double().log_softmax(-1)
+        for name in names:
+            linear, costs = module.get_submodule(name.removesuffix(".weight")), torch.zeros(8, dtype=torch.float64)
+            for token in range(8):
+                for output in range(linear.out_features):
+
+                    def push(_m: object, _x: object, y: torch.Tensor, token: int = token, output: int = output) -> torch.Tensor:
+                        y = y.clone()
+                        y[0, token, output] += 0.03
+                        return y
+
+                    hook = linear.register_forward_hook(push)
+                    after = module(ids)[0].double().log_softmax(-1)
+                    hook.remove()
+                    costs[token] += (before.exp() * (before - after)).sum()
+            assert torch.corrcoef(torch.stack([costs, sums[name].double()]))[0, 1] > 0.95
+            assert costs.max() > 2 * costs.min(), "they must differ for this to say anything"
 
 
 def test_rows_are_drawn_and_too_little_text_is_said() -> None:

@@ -7,8 +7,9 @@ import torch
 
 from ingle.compress.calibration import STAGES, Inputs, Stream
 from ingle.compress.forms import FORMS, Form, read_blocks
-from ingle.compress.layerwise import quantise_layers
+from ingle.compress.layerwise import Shown, quantise_layers
 from ingle.compress.quantiser import find_quantiser, names, title
+from ingle.compress.sensitivity import guidance
 from ingle.compress.solving import error_of
 from ingle.core.errors import ConfigError
 from ingle.model.module import load_module
@@ -99,7 +100,8 @@ def test_a_whole_model(method: str) -> None:
     quantiser, config = find_quantiser(method), tiny_config(hidden=64, mlp=96, dim=16)
     module = load_module(random_checkpoint(config))
     forms = {f"model.layers.{i}.{name}.weight": FORMS["int8"] for i in range(2) for stage in STAGES for name in stage}
-    made = quantise_layers(module, ROWS if quantiser.calibrated else None, quantiser, forms)
+    weights = guidance(module, ROWS, forms, lambda _done, _of: None) if quantiser.guided else None
+    made = quantise_layers(module, Shown(ROWS, weights) if quantiser.calibrated else None, quantiser, forms)
     assert set(forms) <= set(made.tensors)
     assert set(made.errors) == set(forms)
     assert max(made.errors.values()) < 1e-3

@@ -1,13 +1,13 @@
 """What a model sees: texts that the project fetches, read layer by layer, and what comes to each linear on the way.
 
 A layer is judged by its inputs X [T, K] over all texts, and all that is needed of them is H = Xᵀ X / T: the squared error of a changed
-linear, per token, is tr(ΔW H ΔWᵀ). Layers are read in turn, so one layer's inputs come from those before it as they have become: what
-these lost can be made up for (arXiv 2210.17323). A second stream, of the original, says what it was: drift = (X₀ − X)ᵀ X / T, and what is
-missing by now in the residual stream that the linear's output is added to.
+linear, per token, is tr(ΔW H ΔWᵀ). Tokens may weigh unequally: H = Xᵀ diag(w) X / T. Layers are read in turn, so one layer's inputs come
+from those before it as they have become: what these lost can be made up for (arXiv 2210.17323). A second stream, of the original, says
+what it was: drift = (X₀ − X)ᵀ X / T.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,8 +31,8 @@ STAGES = (
     ("mlp.down_proj",),
 )
 """A layer's linears in the order in which they act. Those of one stage have the same input."""
-_ADDED_TO = {"self_attn.o_proj": "input_layernorm", "mlp.down_proj": "post_attention_layernorm"}
-"""Linears whose output goes into the residual stream, and what reads the stream as it was before."""
+_LEADER = {name: stage[0] for stage in STAGES for name in stage}
+"""Whose input a linear shares."""
 Tell = Callable[[int, int], None]
 
 
@@ -57,16 +57,14 @@ class CalibrationSettings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inputs:
-    """What came to a linear [N, K], over all tokens."""
+    """What came to a linear of K columns, over all tokens."""
 
     tokens: int
     """How many they were."""
     hessian: Tensor
-    """float64 [K, K]: H = Xᵀ X / T. The root mean square of each input is the root of its diagonal."""
+    """float64 [K, K]: H = Xᵀ diag(w) X / T. The root mean square of each input is the root of its diagonal."""
     drift: Tensor | None = None
     """float64 [K, K]: (X₀ − X)ᵀ X / T, X₀ what would come in the original; None without a second stream."""
-    residual: Tensor | None = None
-    """float64 [N, K]: (S₀ − S)ᵀ X / T, S the residual stream that the output is added to; None for other linears."""
 
 
 class Stream:
@@ -79,33 +77,30 @@ class Stream:
             self.states = module.model.embed_tokens(rows)
             self._angles = module.angles(torch.arange(rows.shape[1], dtype=torch.float32), self.states.dtype)
 
-    def inputs(self, layer: Layer, linears: Sequence[str], beside: "tuple[Stream, Layer] | None" = None) -> dict[str, Inputs]:
+    def inputs(
+        self, layer: Layer, linears: Sequence[str], beside: "tuple[Stream, Layer] | None" = None,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Inputs]:  # fmt: skip
         """What comes to some of a layer's linears, by name (`mlp.down_proj`), from the states as they are.
 
-        `beside`: the original's stream and the same layer of it, for the drift.
+        `beside`: the original's stream and the same layer of it, for the drift. `weights`: by linear, what each token counts, float32
+        [rows · tokens]; otherwise all count 1.
         """
-        shared = {name: next(stage for stage in STAGES if name in stage)[0] for name in linears}
-        first, sums = tuple(dict.fromkeys(shared.values())), dict[tuple[str, str], Tensor]()
-
-        def add(name: str, what: str, product: Tensor) -> None:
-            sums[name, what] = sums[name, what] + product if (name, what) in sums else product.double()
-
+        key_of = {name: _LEADER[name] if weights is None else name for name in linears}  # one input, and one sum where all weigh alike
+        keys, first = (tuple(dict.fromkeys(names)) for names in (key_of.values(), (_LEADER[name] for name in linears)))
+        sums, each = dict[str, list[Tensor]](), self.states.shape[1]
         for at in range(0, len(self.states), self._batch):
-            got = self._caught(layer, first, at, beside is not None)
-            theirs = beside[0]._caught(beside[1], first, at, True) if beside is not None else {}
-            for name in first:
-                x = got[name]
-                add(name, "hessian", x.T @ x)
-                if theirs:
-                    add(name, "drift", (theirs[name] - x).T @ x)
-                if theirs and (added_to := _ADDED_TO.get(name)):
-                    add(name, "residual", (theirs[added_to] - got[added_to]).T @ x)
-        tokens = self.states.shape[0] * self.states.shape[1]
-        scaled = {key: total / tokens for key, total in sums.items()}
-        made = {
-            name: Inputs(tokens, scaled[name, "hessian"], *(scaled.get((name, what)) for what in ("drift", "residual"))) for name in first
-        }
-        return {name: made[leader] for name, leader in shared.items()}
+            got = self._caught(layer, first, at)
+            theirs = beside[0]._caught(beside[1], first, at) if beside is not None else {}
+            for key in keys:
+                x = got[_LEADER[key]]
+                y = x if weights is None else x * weights[key][at * each : at * each + len(x), None].sqrt()
+                products = [y.T @ y, *([(theirs[key] - x).T @ x] if theirs else [])]
+                before = sums.get(key)
+                sums[key] = [new.double() if before is None else before[i] + new for i, new in enumerate(products)]
+        tokens = self.states.shape[0] * each
+        made = {key: Inputs(tokens, *(total / tokens for total in totals)) for key, totals in sums.items()}
+        return {name: made[key] for name, key in key_of.items()}
 
     @torch.no_grad()
     def advance(self, layer: Layer) -> None:
@@ -115,22 +110,19 @@ class Stream:
             self.states[chosen] = layer(self.states[chosen], *self._angles, None)
 
     @torch.no_grad()
-    def _caught(self, layer: Layer, linears: Sequence[str], at: int, residual: bool) -> dict[str, Tensor]:
-        """The inputs [tokens, K] of linears for the rows of one batch, with `residual` those of the norms in `_ADDED_TO` too. Nothing
-        behind the last of them is computed.
-        """
-        wanted = (*linears, *(_ADDED_TO[name] for name in linears if residual and name in _ADDED_TO))
+    def _caught(self, layer: Layer, linears: Sequence[str], at: int) -> dict[str, Tensor]:
+        """The inputs [tokens, K] of linears for the rows of one batch. Nothing behind the last of them is computed."""
         caught: dict[str, Tensor] = {}
 
         def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
             def catch(_module: nn.Module, given: tuple[Tensor, ...]) -> None:
                 caught[name] = given[0].flatten(0, -2)
-                if len(caught) == len(wanted):
+                if len(caught) == len(linears):
                     raise _Enough
 
             return catch
 
-        hooks = [layer.get_submodule(name).register_forward_pre_hook(hook(name)) for name in wanted]
+        hooks = [layer.get_submodule(name).register_forward_pre_hook(hook(name)) for name in linears]
         try:
             layer(self.states[at : at + self._batch], *self._angles, None)
         except _Enough:

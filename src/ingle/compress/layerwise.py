@@ -28,6 +28,18 @@ Array = npt.NDArray[Any]
 def _silent(_done: int, _all: int) -> None: ...
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Shown:
+    """What a model reads while it is quantised."""
+
+    rows: Tensor
+    """As `make_rows` makes them."""
+    weights: Mapping[str, Tensor] | None = None
+    """By parameter, what each token counts, as `guidance` makes them; None = all alike."""
+    batch: int = 8
+    """Rows read at once."""
+
+
 @dataclass(frozen=True, slots=True)
 class Layerwise:
     """What came of it."""
@@ -39,19 +51,15 @@ class Layerwise:
 
 
 def quantise_layers(
-    module: CausalLM, rows: Tensor | None, quantiser: Quantiser, forms: Mapping[str, Form], folder: Path | None = None,
-    tell: Tell = _silent, batch: int = 8,
+    module: CausalLM, shown: Shown | None, quantiser: Quantiser, forms: Mapping[str, Form], folder: Path | None = None, tell: Tell = _silent
 ) -> Layerwise:  # fmt: skip
-    """Quantises the linears in `forms` (by parameter), the first layer first. `rows`: what is read, as `make_rows` makes it; None for a
-    quantiser that is not calibrated. The module stays as it is. Layers that `folder` holds are not made again.
+    """Quantises the linears in `forms` (by parameter), the first layer first. `shown`: what is read; None for a quantiser that is not
+    calibrated. The module stays as it is. Layers that `folder` holds are not made again.
 
     `tell` is told layers done, of all; what it raises ends the run, and the same call goes on from there.
     """
-    stream = other = None
-    if quantiser.calibrated:
-        assert rows is not None, "it is calibrated"
-        stream = Stream(module, rows, batch)
-        other = Stream(module, rows, batch) if quantiser.drift else None
+    assert shown is not None or not quantiser.calibrated, "it is calibrated"
+    stream = Stream(module, shown.rows, shown.batch) if shown is not None and quantiser.calibrated else None
     tensors, errors, count = dict[str, Array](), dict[str, float](), len(module.model.layers)
     for index, layer in enumerate(module.model.layers):
         tell(index, count)
@@ -60,7 +68,8 @@ def quantise_layers(
         chosen = {name.removeprefix(prefix).removesuffix(".weight"): form for name, form in forms.items() if name.startswith(prefix)}
         kept = _read(folder, index)
         if kept is None:
-            made, off = _quantise_layer(ours, chosen, quantiser, stream, (other, layer) if other is not None else None)
+            weights = None if shown is None or shown.weights is None else {name: shown.weights[f"{prefix}{name}.weight"] for name in chosen}
+            made, off = _quantise_layer(ours, chosen, quantiser, stream, weights)
             _write(folder, index, made, off)
         else:
             made, off = kept
@@ -69,14 +78,12 @@ def quantise_layers(
         errors |= {f"{prefix}{name}": value for name, value in off.items()}
         if stream is not None and index + 1 < count:
             stream.advance(ours)
-        if other is not None and index + 1 < count:
-            other.advance(layer)
     tell(count, count)
     return Layerwise(tensors, errors)
 
 
 def _quantise_layer(
-    ours: Layer, forms: Mapping[str, Form], quantiser: Quantiser, stream: Stream | None, beside: tuple[Stream, Layer] | None
+    ours: Layer, forms: Mapping[str, Form], quantiser: Quantiser, stream: Stream | None, weights: Mapping[str, Tensor] | None
 ) -> tuple[dict[str, Array], dict[str, float]]:
     """What replaces this layer's parameters, by their names within it, and the errors. The layer is left as it has become."""
     made, errors = dict[str, Array](), dict[str, float]()
@@ -87,7 +94,7 @@ def _quantise_layer(
         names = [name for name in stage if name in forms]
         if not names:
             continue
-        inputs: Mapping[str, Inputs] = stream.inputs(ours, names, beside) if stream is not None else {}
+        inputs: Mapping[str, Inputs] = stream.inputs(ours, names, weights=weights) if stream is not None else {}
         for name in names:
             weight = ours.get_parameter(f"{name}.weight").detach()
             seen = inputs.get(name)

@@ -29,8 +29,8 @@ class Quantiser:
     """float32 [N, K], K a multiple of 32, to codes; of inputs None is given unless `calibrated`. Does not change what it is given."""
     calibrated: bool = False
     """Whether it wants to know what comes to the linear."""
-    drift: bool = False
-    """Whether it wants to know what would have come in the original: takes half as long again."""
+    guided: bool = False
+    """Whether tokens are to weigh as much as what the model says hangs on them: takes one reading forward and back more."""
     fold: Fold | None = None
     """What is done to each layer first."""
 

@@ -3,6 +3,7 @@
 Stopped at any moment, the same call goes on where it was.
 
 HOME/tuning/KEY/sensitivity.json          what each linear costs, once that is known
+HOME/tuning/KEY/guidance.safetensors      what each token counts at each linear
 HOME/tuning/KEY/layer-I.safetensors       each layer that is done
 HOME/tuning/KEY/recovery/                 the training of their scales and minima
 """
@@ -14,15 +15,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy.typing as npt
+from safetensors.torch import load, save
 from torch import Tensor
 
 from ingle.compress.calibration import make_rows, read_texts
 from ingle.compress.forms import FORMS, Form, fits
 from ingle.compress.grids import attach_grids, settled_blocks
-from ingle.compress.layerwise import quantise_layers
+from ingle.compress.layerwise import Shown, quantise_layers
 from ingle.compress.quantiser import find_quantiser
 from ingle.compress.recovery import Recovery
-from ingle.compress.sensitivity import choose_forms, sensitivities
+from ingle.compress.sensitivity import choose_forms, guidance, sensitivities
 from ingle.compress.settings import QuantiseSettings
 from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
@@ -49,6 +51,7 @@ Array = npt.NDArray[Any]
 VERSION = 1
 """Changes when the same settings make something else than before."""
 SENSITIVITY = "sensitivity.json"
+GUIDANCE = "guidance.safetensors"
 _NATIVE = {"Q4_0": 4, "Q4_1": 4, "Q8_0": 8}
 """Bits of what a file may hold that is served as it is. Rounding it again to as many bits or more could only lose."""
 
@@ -146,15 +149,11 @@ def _make(work: _Work, checkpoint: Checkpoint, plan: Plan) -> Candidate:
         costs = _costs(work, module, rows, forms)
         forms = choose_forms(costs, plan.sizes, plan.few, plan.many, settings.bits, plan.fixed)
         forms = {name: form for name, form in forms.items() if checkpoint.tensor(name).kind != form.kind}  # what is there already stays
-    done = quantise_layers(
-        module,
-        rows if quantiser.calibrated else None,
-        quantiser,
-        forms,
-        job.folder,
-        work.tell("quantising layers"),
-        settings.calibration.batch,
-    )
+    shown = None
+    if quantiser.calibrated:
+        assert rows is not None, "they were read"
+        shown = Shown(rows, _guidance(work, module, rows, forms) if quantiser.guided else None, settings.calibration.batch)
+    done = quantise_layers(module, shown, quantiser, forms, job.folder, work.tell("quantising layers"))
     report = _report(job, plan, forms, costs, done.errors) | {"calibration_tokens": 0 if rows is None else rows.numel()}
     tensors = done.tensors
     if settings.recovery.wanted:
@@ -184,6 +183,17 @@ def _costs(work: _Work, module: CausalLM, rows: Tensor, forms: Mapping[str, Form
         write_atomic(path, json.dumps(found).encode(), mode=0o600)
     known: dict[str, float] = json.loads(path.read_bytes())
     return known
+
+
+def _guidance(work: _Work, module: CausalLM, rows: Tensor, forms: Mapping[str, Form]) -> dict[str, Tensor]:
+    """What each token counts at each linear: measured now, or by an earlier sitting."""
+    job = work.job
+    path = job.folder / GUIDANCE
+    if not path.exists():
+        found = guidance(module, rows, forms, work.tell("weighing tokens"), job.settings.calibration.seed)
+        job.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomic(path, save(found), mode=0o600)
+    return load(path.read_bytes())
 
 
 def _report(

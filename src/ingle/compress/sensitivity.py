@@ -1,11 +1,12 @@
-"""What it costs to round one linear, before it is done: nats per token, to second order.
+"""What hangs on each linear, and on each token at it: one reading of a few texts, forward and back, tells it of all.
 
 A change ΔW of a linear moves its outputs by ΔW x. How far that moves what the model says, as a divergence of what it gives for the next
 token, is ½ (g · ΔW x)² in the mean, with g the slope of −log p of tokens that the model itself draws: the Fisher information in the
-direction of the rounding error, taken token by token. One reading of a few texts, forward and back, tells it of all linears.
+direction of the rounding error, taken token by token: what it costs to round that linear, before it is done, to second order. Without a ΔW
+yet, the mean of g² over the outputs says what an error at that token counts (arXiv 2505.07004).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from ingle.compress.calibration import Tell
 from ingle.compress.forms import Form, best_grid
 from ingle.model.module import CausalLM
+from ingle.train.precision import choose
 
 
 def sensitivities(module: CausalLM, rows: Tensor, forms: Mapping[str, Form], tell: Tell, seed: int = 0) -> dict[str, float]:
@@ -25,47 +27,67 @@ def sensitivities(module: CausalLM, rows: Tensor, forms: Mapping[str, Form], tel
         weight = module.get_parameter(name).detach()
         grid = best_grid(form, weight, rounds=0)
         errors[name] = grid.values(grid.codes(weight)) - weight
-    sums, draw = dict.fromkeys(forms, 0.0), torch.Generator().manual_seed(seed)
-    hooks = [_watch(module, name, error, sums) for name, error in errors.items()]
-    frozen = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    sums = dict.fromkeys(forms, 0.0)
+
+    def add(name: str, x: Tensor, slope: Tensor) -> None:
+        sums[name] += float((slope * (x @ errors[name].T)).sum(-1).double().square().sum())
+
+    _read_back(module, rows, forms, add, tell, seed)
+    return {name: total / 2 / rows.numel() for name, total in sums.items()}
+
+
+def guidance(module: CausalLM, rows: Tensor, parameters: Collection[str], tell: Tell, seed: int = 0) -> dict[str, Tensor]:
+    """By parameter: what an error of its linear's outputs counts at each token, float32 [rows · tokens], 1 in the mean.
+
+    `rows`: int64 [rows, tokens]; `tell` is told rows done, of all.
+    """
+    found: dict[str, list[Tensor]] = {name: [] for name in parameters}
+    _read_back(module, rows, parameters, lambda name, _x, slope: found[name].append(slope.square().mean(-1).flatten()), tell, seed)
+    weights = {name: torch.cat(parts) for name, parts in found.items()}
+    return {name: weight / weight.mean().clamp(min=1e-30) for name, weight in weights.items()}
+
+
+def _read_back(
+    module: CausalLM, rows: Tensor, parameters: Collection[str], told: Callable[[str, Tensor, Tensor], None], tell: Tell, seed: int
+) -> None:
+    """Rows one by one forward, tokens drawn from what the model gives, and the slopes of −log p of these back to every linear: `told` gets
+    the parameter's name, inputs [1, tokens, K] and slopes at the outputs [1, tokens, N].
+    """
+    half = choose("auto", module.lm_head.weight.device) == "bf16"
+    draw, frozen = torch.Generator().manual_seed(seed), [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+    def watch(name: str) -> "torch.utils.hooks.RemovableHandle":
+        def after(_linear: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
+            x = given[0].detach()
+            out.register_hook(lambda slope: told(name, x.float(), slope.float()))  # type: ignore[no-untyped-call]
+
+        return module.get_submodule(name.removesuffix(".weight")).register_forward_hook(after)
+
+    hooks = [watch(name) for name in parameters]
     for parameter in frozen:
         parameter.requires_grad_(False)
     try:
         for number, row in enumerate(rows):
             tell(number, len(rows))
-            _read_back(module, row[None], draw)
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                x = module.model.embed_tokens(row[None]).requires_grad_()
+                cos, sin = module.angles(torch.arange(len(row), dtype=torch.float32), x.dtype)
+                for layer in module.model.layers:
+                    x = layer(x, cos, sin, None)
+                logits = module.logits(module.model.norm(x))[0]
+            nn.functional.cross_entropy(logits.float(), _drawn(logits.detach().float(), draw), reduction="sum").backward()  # type: ignore[no-untyped-call]
     finally:
         for hook in hooks:
             hook.remove()
         for parameter in frozen:
             parameter.requires_grad_(True)
     tell(len(rows), len(rows))
-    return {name: total / 2 / rows.numel() for name, total in sums.items()}
 
 
-def _watch(module: CausalLM, name: str, error: Tensor, sums: dict[str, float]) -> "torch.utils.hooks.RemovableHandle":
-    def after(_linear: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
-        moved = given[0].detach() @ error.T
-        out.register_hook(add(moved))  # type: ignore[no-untyped-call]
-
-    def add(moved: Tensor) -> Callable[[Tensor], None]:
-        def told(slope: Tensor) -> None:
-            sums[name] += float((slope * moved).sum(-1).double().square().sum())
-
-        return told
-
-    return module.get_submodule(name.removesuffix(".weight")).register_forward_hook(after)
-
-
-def _read_back(module: CausalLM, ids: Tensor, draw: torch.Generator) -> None:
-    """One row forward, tokens drawn from what the model gives, and their slopes back to every linear."""
-    x = module.model.embed_tokens(ids).requires_grad_()
-    cos, sin = module.angles(torch.arange(ids.shape[1], dtype=torch.float32), x.dtype)
-    for layer in module.model.layers:
-        x = layer(x, cos, sin, None)
-    logits = module.logits(module.model.norm(x))[0]
-    drawn = torch.multinomial(logits.detach().softmax(-1), 1, generator=draw)[:, 0]
-    nn.functional.cross_entropy(logits, drawn, reduction="sum").backward()  # type: ignore[no-untyped-call]
+def _drawn(logits: Tensor, draw: torch.Generator) -> Tensor:
+    """A token for each row [T, V], by its probability: int64 [T]. `torch.multinomial` draws a number for each of the vocabulary."""
+    sums = logits.softmax(-1).cumsum(-1)
+    return torch.searchsorted(sums, torch.rand(len(sums), 1, generator=draw) * sums[:, -1:])[:, 0].clamp(max=logits.shape[-1] - 1)
 
 
 def choose_forms(

@@ -22,21 +22,6 @@ def damped(inputs: Inputs, damping: float) -> Tensor:
     return hessian
 
 
-def corrected(weight: Tensor, inputs: Inputs, damping: float) -> Tensor:
-    """W + (W D + R) H⁻¹: the linear that, of what comes now, makes the most of what it should have given: least ‖W′ X − W X₀ − (S₀ − S)‖².
-
-    Source: arXiv 2504.02692 (GPTAQ), solved in closed form before anything is rounded instead of column by column; ours is that outputs
-    into the residual stream make up for what it lacks, too.
-    """
-    if inputs.drift is None:
-        return weight
-    missing = weight.double() @ inputs.drift
-    if inputs.residual is not None:
-        missing = missing + inputs.residual
-    factor = torch.linalg.cholesky(damped(inputs, damping))
-    return weight + torch.cholesky_solve(missing.T, factor).T.float()
-
-
 def gptq(weight: Tensor, hessian: Tensor, grid: Grid) -> Quantised:
     """Rounds column by column, the most used first, and lets those that are still to come make up for each error.
 

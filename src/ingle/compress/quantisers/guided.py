@@ -1,0 +1,25 @@
+"""GPTQ where tokens count by what hangs on them, then codes, scales and minima in turn, each as good as it can be.
+
+A token's error counts by the square of the slope at the linear's outputs there, so what is made small is the change of what the whole
+model says, not of one linear's outputs. Source: arXiv 2505.07004 (GuidedQuant), with one group of outputs; the slopes are those of tokens
+that the model draws itself. Codes one by one: arXiv 2309.01885 (QuantEase); that scales are fitted between is ours.
+"""
+
+from torch import Tensor
+
+from ingle.compress.calibration import Inputs
+from ingle.compress.forms import Form, Quantised, best_grid
+from ingle.compress.quantiser import Quantiser
+from ingle.compress.solving import damped, descend, gptq
+
+DAMPING = 0.01
+SWEEPS = 4
+
+
+def _quantise(weight: Tensor, inputs: Inputs | None, form: Form) -> Quantised:
+    assert inputs is not None, "it is calibrated"
+    hessian = damped(inputs, DAMPING)
+    return descend(weight, hessian, gptq(weight, hessian, best_grid(form, weight, hessian.diagonal())), SWEEPS)
+
+
+QUANTISER = Quantiser(_quantise, calibrated=True, guided=True)
