@@ -8,16 +8,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ingle.core.spec import LayerSpec
-from ingle.train import attention
+from ingle.train import attention, team
 from ingle.train.attention import BlockAttention, EachAttention, attend_on
 
 SPECS = (LayerSpec((0, 1)), LayerSpec((1,), window=5, sinks=2), LayerSpec((), window=7), LayerSpec((), window=1, sinks=3))
 
 
-def inputs(tokens: int, queries: int, seed: int, dtype: torch.dtype = torch.float64) -> tuple[list[Tensor], Tensor, Tensor]:
+def inputs(
+    tokens: int, queries: int, seed: int, dtype: torch.dtype = torch.float64, dim: int = 8
+) -> tuple[list[Tensor], Tensor, Tensor]:  # fmt: skip
     draw = torch.Generator().manual_seed(seed)
-    qkv = [torch.randn(n, heads, 8, generator=draw, dtype=dtype) for n, heads in ((queries, 6), (tokens, 2), (tokens, 2))]
-    angle = torch.rand(tokens, 4, generator=draw, dtype=dtype).repeat(1, 2)
+    qkv = [torch.randn(n, heads, dim, generator=draw, dtype=dtype) for n, heads in ((queries, 6), (tokens, 2), (tokens, 2))]
+    angle = torch.rand(tokens, dim // 2, generator=draw, dtype=dtype).repeat(1, 2)
     return [tensor.requires_grad_() for tensor in qkv], angle.cos(), angle.sin()
 
 
@@ -42,6 +44,43 @@ def test_blocks_are_documents_one_by_one(data: st.DataObject, spec: LayerSpec, s
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
 
 
+@settings(deadline=None, max_examples=60)
+@given(data=st.data(), spec=st.sampled_from(SPECS), some=st.booleans(), threads=st.sampled_from([1, 2, 3]), dim=st.sampled_from([32, 64]))
+def test_kernels_are_their_twin(data: st.DataObject, spec: LayerSpec, some: bool, threads: int, dim: int) -> None:
+    """In float32 against PyTorch's products in float64, with documents of many blocks, and of many runs."""
+    lengths = data.draw(st.lists(st.integers(1, 150) | st.integers(500, 1100), min_size=1, max_size=3))
+    bounds, tokens = tuple(np.cumsum([0, *lengths]).tolist()), sum(lengths)
+    chosen = sorted(data.draw(st.sets(st.integers(0, tokens - 1), min_size=1, max_size=200)))
+    wanted = torch.tensor(chosen) if some else None
+    qkv, cos, sin = inputs(tokens, len(chosen) if some else tokens, tokens, dim=dim)
+    qkv[2].data[::7] = 0.0
+    results, before = [], torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for dtype in (torch.float32, torch.float64):
+            given_ = [tensor.detach().to(dtype).requires_grad_() for tensor in qkv]
+            y = BlockAttention(bounds, wanted)(*given_, cos.to(dtype), sin.to(dtype), spec, some)
+            slope = torch.linspace(-1, 2, y.numel(), dtype=dtype).view_as(y)
+            results.append([tensor.double() for tensor in (y.detach(), *torch.autograd.grad(y, given_, slope))])
+    finally:
+        torch.set_num_threads(before)
+    for mine, theirs in zip(*results, strict=True):
+        assert (mine - theirs).norm() < 3e-6 * (theirs.norm() + slope.norm())  # with one key there is no slope at q but rounding's
+
+
+def test_kernels_give_the_same_bits_again_and_without_openmp(monkeypatch: pytest.MonkeyPatch) -> None:
+    qkv, cos, sin = inputs(300, 300, 5, torch.float32, 64)
+
+    def run() -> list[Tensor]:
+        y = BlockAttention((0, 120, 300))(*qkv, cos, sin, SPECS[1], False)
+        return [y.detach(), *torch.autograd.grad(y, qkv, torch.ones_like(y))]
+
+    first, again = run(), run()
+    monkeypatch.setattr(team, "_openmp", lambda: None)
+    for one, two, three in zip(first, again, run(), strict=True):
+        assert torch.equal(one, two) and torch.equal(one, three)
+
+
 @pytest.mark.parametrize("spec", SPECS)
 def test_some_queries_are_the_same_as_among_all(spec: LayerSpec) -> None:
     wanted = torch.tensor([2, 3, 9, 10, 24])
@@ -52,10 +91,11 @@ def test_some_queries_are_the_same_as_among_all(spec: LayerSpec) -> None:
     torch.testing.assert_close(part, whole[wanted], rtol=1e-12, atol=1e-12)
 
 
-def test_bfloat16_is_as_close_as_pytorchs() -> None:
+@pytest.mark.parametrize("dim", [8, 64])
+def test_bfloat16_is_as_close_as_pytorchs(dim: int) -> None:
     """Against float64 on the same numbers, and with scores as large as trained models have them."""
     bounds, spec = (0, 70, 200), LayerSpec((0, 1))
-    exact, cos, sin = inputs(200, 200, 1)
+    exact, cos, sin = inputs(200, 200, 1, dim=dim)
     with torch.no_grad():
         for tensor in exact[:2]:
             tensor.mul_(4)

@@ -51,7 +51,7 @@ def _scaler(element):
 
 
 @njit
-def _soften(scores, blocks, top, out, width):
+def soften(scores, blocks, top, out, width):
     """Scores of one row to weights e^(s − maximum); what was summed before is rescaled to the new maximum."""
     peak = splat(NOTHING)
     for j in range(0, 64 * blocks, 64):
@@ -229,7 +229,7 @@ def _task(load, element):
             line = scores + r * _LINE
             scale(line, addresses, count, width, 0)
             _mask(line, numbers, count, get(get(step, at.POSITIONS), (row + r) // shared), window, sinks)
-            _soften(line, count, tops + 8 * r, out + r * width * 4, width)
+            soften(line, count, tops + 8 * r, out + r * width * 4, width)
             scale(line, addresses, count, width, 1)
         if rows <= 4:
             gather_4(width, addresses, count, scores, out, later)

@@ -54,6 +54,10 @@ ENTRIES = {
     "memory_features": Entry("ingle.kernels.memory", 4),
     "memory_walk": Entry("ingle.kernels.memory", 4),
     "memory_blend": Entry("ingle.kernels.memory", 7),
+    "packed_forward": Entry("ingle.kernels.packed", 4),
+    "packed_backward": Entry("ingle.kernels.packed", 6),
+    "turn_in": Entry("ingle.kernels.turning", 3),
+    "turn_out": Entry("ingle.kernels.turning", 3),
     "softmax_pick": Entry("ingle.kernels.sample", 4),
     "decoder_step": Entry("ingle.kernels.step", 3, (*_LINEARS, *_ATTENTIONS, *sorted(ADAPTER_KERNELS | MEMORY_KERNELS))),
 }
@@ -172,6 +176,22 @@ def _code(name: str) -> bytes:
     return code
 
 
+def _load(name: str, without: frozenset[str], assembly: str, function: str) -> tuple[llvm.ExecutionEngine, int]:
+    """Loads an entry and all that it calls, beside some assembly; gives the address of a function of either."""
+    parts = needed(name, without)
+    build(parts)
+    _give_symbols()
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(assembly), machine())
+    for part in parts:
+        engine.add_object_file(llvm.ObjectFileRef.from_data(_code(part)))
+    engine.finalize_object()
+    address = engine.get_function_address(function)
+    _forget_compiler()
+    if not address:
+        raise KernelError(f"kernel {name}", "must be in its object file", "nothing", "Delete the kernel cache; it will be compiled again.")
+    return engine, address
+
+
 @cache
 def kernel(name: str, without: frozenset[str] = frozenset()) -> Callable[..., None]:
     """Machine code of an entry, as a callable of int64 arguments that releases the GIL while it runs.
@@ -179,22 +199,12 @@ def kernel(name: str, without: frozenset[str] = frozenset()) -> Callable[..., No
     `without`: entries that it would call but will not reach; they are neither compiled nor loaded, and calling them ends the process.
     Raises KernelError if it can't be compiled or loaded here.
     """
-    parts = needed(name, without)
-    build(parts)
-    _give_symbols()
     stubs = "".join(
         f"define i32 @{callee}(ptr, ptr{', i64' * ENTRIES[callee].arguments}) {{ call void @llvm.trap() unreachable }}\n"
         for callee in ENTRIES[name].calls
         if callee in without
     )
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(f"declare void @llvm.trap()\n{stubs}"), machine())
-    for part in parts:
-        engine.add_object_file(llvm.ObjectFileRef.from_data(_code(part)))
-    engine.finalize_object()
-    address = engine.get_function_address(name)
-    _forget_compiler()
-    if not address:
-        raise KernelError(f"kernel {name}", "must be in its object file", "nothing", "Delete the kernel cache; it will be compiled again.")
+    engine, address = _load(name, without, f"declare void @llvm.trap()\n{stubs}", name)
     # Numba's calling convention: a place for the result, one for an exception, then the arguments; the status is always 0 here.
     native = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *(ctypes.c_int64,) * ENTRIES[name].arguments)(address)
     places = (ctypes.c_void_p * 2)()
@@ -204,3 +214,52 @@ def kernel(name: str, without: frozenset[str] = frozenset()) -> Callable[..., No
         native(result, exception, *values)
 
     return call
+
+
+@cache
+def team_kernel(name: str) -> tuple[int, Any]:
+    """The address of a C function `void (void *data)` by which the threads of a team (OpenMP's) share out calls of an entry, and what
+    must stay alive as long as it may be called.
+
+    data, int64: the addresses of C functions `int ()` that give a thread's number and the size of its team, how many calls, and all their
+    arguments.
+    Raises KernelError as `kernel` does.
+    """
+    count = ENTRIES[name].arguments
+    loads = "".join(
+        f"%p{i} = getelementptr i64, ptr %data, i64 %i{i}\n%a{i} = load i64, ptr %p{i}\n%i{i + 1} = add i64 %i{i}, 1\n"
+        for i in range(count)
+    )
+    given = "".join(f", i64 %a{i}" for i in range(count))
+    assembly = f"""declare i32 @{name}(ptr, ptr{", i64" * count})
+define void @team(ptr %data) {{
+entry:
+  %places = alloca [2 x i64]
+  %exception = getelementptr i64, ptr %places, i64 1
+  %number = load ptr, ptr %data
+  %at1 = getelementptr i64, ptr %data, i64 1
+  %size = load ptr, ptr %at1
+  %at2 = getelementptr i64, ptr %data, i64 2
+  %calls = load i64, ptr %at2
+  %me32 = call i32 %number()
+  %all32 = call i32 %size()
+  %me = sext i32 %me32 to i64
+  %all = sext i32 %all32 to i64
+  br label %test
+test:
+  %row = phi i64 [ %me, %entry ], [ %next, %body ]
+  %more = icmp slt i64 %row, %calls
+  br i1 %more, label %body, label %end
+body:
+  %past = mul i64 %row, {count}
+  %i0 = add i64 %past, 3
+  {loads}
+  %status = call i32 @{name}(ptr %places, ptr %exception{given})
+  %next = add i64 %row, %all
+  br label %test
+end:
+  ret void
+}}
+"""
+    engine, address = _load(name, frozenset(), assembly, "team")
+    return address, engine

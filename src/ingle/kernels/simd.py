@@ -133,6 +133,13 @@ def _from_bf16(b, v):
     return b.bitcast(b.shl(b.zext(v, VI), ir.Constant(VI, [16] * LANES)), VF)
 
 
+def _to_bf16(b, v):
+    """To the nearest, ties to even."""
+    bits, sixteen = b.bitcast(v, VI), ir.Constant(VI, [16] * LANES)
+    odd = b.and_(b.lshr(bits, sixteen), ir.Constant(VI, [1] * LANES))
+    return b.trunc(b.lshr(b.add(b.add(bits, ir.Constant(VI, [0x7FFF] * LANES)), odd), sixteen), ir.VectorType(I16, LANES))
+
+
 load_f32 = _loader(F32, lambda _b, v: v)
 load_f16 = _loader(I16, from_half)
 load_bf16 = _loader(I16, _from_bf16)
@@ -159,6 +166,7 @@ def _storer(source, memory, narrow):
 
 store_f32 = _storer(VECTOR, F32, lambda _b, v: v)
 store_f16 = _storer(VECTOR, I16, to_half)
+store_bf16 = _storer(VECTOR, I16, _to_bf16)
 store_i8 = _storer(INTEGERS, I8, lambda b, v: b.trunc(v, ir.VectorType(I8, LANES)))
 
 

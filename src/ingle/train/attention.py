@@ -1,16 +1,15 @@
 """Attention of documents that are packed into one row: none sees another, and nothing is padded.
 
-Two of them give the same: `attend_each` asks PyTorch for one document after the other (the twin, and the way on a GPU); `attend_blocks`
-is ours for CPUs, on matrix products of all query heads of a group at once. It never holds the scores of twice BLOCK queries, keeps one
-number a query for the way back (FlashAttention-2, arXiv 2307.08691), and takes powers of 2 in place of e, which PyTorch computes three
-times as fast. Measured against `attend_each` on documents of 250 to 700 tokens: 0.65 of its time, forward and backward.
+Three of them give the same. `EachAttention` asks PyTorch for one document after the other: the way on a GPU. `BlockAttention` takes
+blocks of queries of all heads of a group at once, and never holds the scores of twice BLOCK queries; in float32 and bfloat16 by our own
+kernels (`kernel_attention.py`), else, and as their twin, by PyTorch's matrix products. It keeps one or two numbers a query for the way
+back (FlashAttention-2, arXiv 2307.08691). `bench/attention.py` measures all three.
 
 Shapes: T tokens in the row, N queries (T, or those wanted), G groups, R query heads a group, D head_dim.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -21,28 +20,17 @@ from ingle.core.spec import LayerSpec
 from ingle.model.cache import visible
 from ingle.model.module import Attend
 from ingle.model.pieces import turn
+from ingle.train.kernel_attention import Block, KernelBlocks, Plan
 
-BLOCK = 96
-"""Least queries at a time, of a document that has as many: larger blocks waste more on the upper triangle and leave the caches, smaller
-ones are more calls."""
+BLOCK = 32
+"""Least queries at a time, of a document that has as many: larger blocks waste more on the upper triangle, smaller ones read keys more
+often."""
 _LOG2_E = 1 / math.log(2)
 
 
 def attend_on(device: torch.device, bounds: Sequence[int], wanted: Tensor | None = None) -> Attend:
     """The faster one on this device. `bounds`: where each document begins, and T; `wanted`: ascending tokens that will be asked for."""
     return (BlockAttention if device.type == "cpu" else EachAttention)(tuple(bounds), wanted)
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Queries of one document that are computed together."""
-
-    queries: slice
-    """Among the N queries."""
-    keys: tuple[slice, ...]
-    """Among the T tokens: what any of these queries sees, ascending."""
-    hidden: Tensor | None
-    """bool [queries, last columns]: which of the last keys each query must not see; None = it sees all."""
 
 
 class EachAttention:
@@ -80,18 +68,19 @@ class BlockAttention:
 
     def __init__(self, bounds: tuple[int, ...], wanted: Tensor | None = None) -> None:
         self._bounds, self._wanted = bounds, wanted
-        self._plans: dict[tuple[int, int, bool], tuple[Block, ...]] = {}
+        self._plans: dict[tuple[int, int, bool], Plan] = {}
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, spec: LayerSpec, some: bool) -> Tensor:
         """See `ingle.model.module.Attend`."""
         groups, rows = k.shape[1], self._wanted if some else None
         q = q.view(len(q), groups, -1, q.shape[-1])  # (N, G, R, D)
+        way = KernelBlocks if q.dtype in (torch.float32, torch.bfloat16) and q.shape[-1] % 32 == 0 else Blocks
         outs, order = [], []
         for window, sinks, chosen in _kinds(spec, groups):
             plan = self._plan(window, sinks, some)
             whole = len(chosen) == groups
             qs, ks, vs = (q, k, v) if whole else (q[:, chosen], k[:, chosen], v[:, chosen])
-            outs.append(_Blocks.apply(qs, ks, vs, cos, sin, rows, plan))  # type: ignore[no-untyped-call]
+            outs.append(way.apply(qs, ks, vs, cos, sin, rows, plan))  # type: ignore[no-untyped-call]
             order += chosen
         if len(order) < groups:  # streaming groups without a window see nothing
             blind = [group for group in range(groups) if group not in order]
@@ -101,7 +90,7 @@ class BlockAttention:
         out: Tensor = y.flatten(1, 2)
         return out
 
-    def _plan(self, window: int, sinks: int, some: bool) -> tuple[Block, ...]:
+    def _plan(self, window: int, sinks: int, some: bool) -> Plan:
         place = (window, sinks, some)
         if place not in self._plans:
             blocks: list[Block] = []
@@ -110,7 +99,7 @@ class BlockAttention:
                 for piece in pieces(len(positions)):
                     queries = slice(rows.start + piece.start, rows.start + piece.stop)
                     blocks.append(_block(queries, positions[piece], whole.start, window, sinks))
-            self._plans[place] = tuple(blocks)
+            self._plans[place] = Plan(blocks)
         return self._plans[place]
 
 
@@ -152,20 +141,18 @@ def _block(queries: slice, positions: Tensor, start: int, window: int, sinks: in
     return Block(queries, keys, mask[:, None] if mask.any() else None)
 
 
-class _Blocks(torch.autograd.Function):
+class Blocks(torch.autograd.Function):
     """q [N, g, R, D], k and v [T, g, D], unturned → [N, g, R, D]."""
 
     @staticmethod
-    def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, rows: Tensor | None, plan: tuple[Block, ...]
-    ) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, rows: Tensor | None, plan: Plan) -> Tensor:
         cos_q, sin_q = (cos, sin) if rows is None else (cos[rows], sin[rows])
         turned_q = turn(q, cos_q[:, None, None], sin_q[:, None, None]).transpose(0, 1).contiguous()  # (g, N, R, D)
         turned_k = turn(k, cos[:, None], sin[:, None]).transpose(0, 1).contiguous()  # (g, T, D)
         vs = v.transpose(0, 1)
         out, base = torch.empty_like(q), torch.empty(turned_q.shape[:3], dtype=_wide(q.dtype))
         wide_q, wide_k = _wide_pair(turned_q, turned_k)
-        for block in plan:
+        for block in plan.blocks:
             scores = _scores(wide_q, wide_k, block)  # (g, n, R, keys)
             top = scores.amax(-1, keepdim=True)
             total = scores.sub_(top).exp2_().sum(-1, keepdim=True)
@@ -185,7 +172,7 @@ class _Blocks(torch.autograd.Function):
         inner = (g * out).sum(-1, dtype=wide).transpose(0, 1)  # (g, N, R)
         gs = g.transpose(0, 1)
         wide_q, wide_k = _wide_pair(turned_q, turned_k)
-        for block in ctx.plan:
+        for block in ctx.plan.blocks:
             chances = _scores(wide_q, wide_k, block).sub_(base[:, block.queries, :, None]).exp2_()
             shape = chances.shape
             to_y = gs[:, block.queries].flatten(1, 2)

@@ -19,8 +19,9 @@ from torch import Tensor
 from ingle.core.spec import LayerSpec
 from ingle.model.cache import visible
 from ingle.model.module import CausalLM, Packed
-from ingle.train.attention import Block, BlockAttention, pieces
+from ingle.train.attention import BlockAttention, pieces
 from ingle.train.encode import Document
+from ingle.train.kernel_attention import Block, Plan
 from ingle.train.packing import ROUND
 
 START = -1
@@ -90,12 +91,12 @@ class SharedAttention(BlockAttention):
         super().__init__(edges(row), wanted)
         self._row = row
 
-    def _plan(self, window: int, sinks: int, some: bool) -> tuple[Block, ...]:
+    def _plan(self, window: int, sinks: int, some: bool) -> Plan:
         place = (window, sinks, some)
         if place not in self._plans:
             tokens = self._wanted if some and self._wanted is not None else torch.arange(len(self._row.ids))
             spec = LayerSpec((), window, sinks) if window else None
-            self._plans[place] = tuple(self._block(queries, tokens, spec) for queries in pieces(len(tokens)))
+            self._plans[place] = Plan([self._block(queries, tokens, spec) for queries in pieces(len(tokens))])
         return self._plans[place]
 
     def _block(self, queries: slice, tokens: Tensor, spec: LayerSpec | None) -> Block:

@@ -1,0 +1,166 @@
+"""Attention of documents that are packed into one row, forward and back, as training computes it, in float32 (train/kernel_attention.py).
+
+A *task* is a block of queries of one group. Its rows are queries × the heads that share the group, so keys and values are read once for
+all. What a block sees is cut into *runs* of neighbouring tokens, at most RUN of them; a run's scores stay in the cache. Forward: online
+softmax over runs (arXiv 1805.02867). Back: weights are made again from the largest score and the sum, and nothing else is kept
+(FlashAttention-2, arXiv 2307.08691, Algorithm 2). All six products are one function over strides.
+
+Layouts, float32: q, out and their slopes [G, N, R, width]; k, v [G, T, width], and transposed [G, width, line]; sums [G, N, R, 2]; inner
+[G, N, R]. width: D. Blocks are records of int64 (first query, queries, first run, runs); runs (first token, tokens, address
+of a bias or 0, first column of the bias, floats from one query's bias to the next's). Biases are 0, or −∞ where a query must not look,
+columns up to the next 16 included.
+"""
+
+from numba import njit
+
+from ingle.kernels.attention import clear_part, soften
+from ingle.kernels.rows import exp
+from ingle.kernels.simd import f32_at, get, load_f32, set_f32, splat, store_f32
+from ingle.kernels.tiles import load_tile, outer, store_tile, zeros_f
+
+RUN = 512
+"""Most tokens of a run."""
+LINE = 4 * (RUN + 16)
+"""Bytes from one row of scores to the next: no power of two, for those share few places of a cache."""
+FIELDS = (
+    "WIDTH", "REPEATS", "QUERIES", "TOKENS", "TRANSPOSED_LINE", "BLOCKS", "RUNS", "Q", "K", "V", "K_TRANSPOSED", "V_TRANSPOSED", "OUT",
+    "SUMS", "INNER", "TO_OUT", "TO_Q",
+)  # fmt: skip
+"""Of the record that describes a call: sizes, and addresses."""
+(
+    WIDTH, REPEATS, QUERIES, TOKENS, TRANSPOSED_LINE, BLOCKS, RUNS, Q, K, V, K_TRANSPOSED, V_TRANSPOSED, OUT, SUMS, INNER, TO_OUT, TO_Q,
+) = range(len(FIELDS))  # fmt: skip
+
+
+def scratch_floats(rows: int) -> int:
+    """float32 that a thread needs for tasks of so many rows."""
+    return rows * (2 * LINE // 4 + 2)
+
+
+def _product(rows):
+    @njit
+    def product(steps, a, step, row, b, line, out, stride, fresh):
+        tile = zeros_f(rows) if fresh else load_tile(rows, out, stride)
+        for i in range(steps):
+            tile = outer(tile, load_f32(b + i * line), a + i * step, row)
+        store_tile(tile, out, stride)
+
+    return product
+
+
+_p12, _p4, _p2, _p1 = (_product(rows) for rows in (12, 4, 2, 1))
+
+
+@njit
+def _multiply(rows, columns, steps, a, step, row, b, line, out, stride, fresh):
+    """out[r, c] = Σ over i of a[r, i] · b[i, c], added to what is there unless `fresh`; columns go up to the next 16.
+
+    a: its steps and rows lie `step` and `row` bytes apart; b: rows `line` bytes apart; out: rows `stride` bytes apart.
+    """
+    for c in range(0, 4 * columns, 64):
+        r = 0
+        while r + 12 <= rows:
+            _p12(steps, a + r * row, step, row, b + c, line, out + r * stride + c, stride, fresh)
+            r += 12
+        while r + 4 <= rows:
+            _p4(steps, a + r * row, step, row, b + c, line, out + r * stride + c, stride, fresh)
+            r += 4
+        while r + 2 <= rows:
+            _p2(steps, a + r * row, step, row, b + c, line, out + r * stride + c, stride, fresh)
+            r += 2
+        while r < rows:
+            _p1(steps, a + r * row, step, row, b + c, line, out + r * stride + c, stride, fresh)
+            r += 1
+
+
+@njit
+def _row(call, field, block, group, floats):
+    """Where a task's first row lies among values of so many float32 a row."""
+    return get(call, field) + 4 * floats * (group * get(call, QUERIES) + get(block, 0)) * get(call, REPEATS)
+
+
+@njit
+def _key(call, field, run, group):
+    """Where a run's first token lies in k or v."""
+    return get(call, field) + 4 * get(call, WIDTH) * (group * get(call, TOKENS) + get(run, 0))
+
+
+@njit
+def _transposed(call, field, run, group):
+    """Where a run's first token lies in k or v transposed."""
+    return get(call, field) + 4 * (group * get(call, WIDTH) * get(call, TRANSPOSED_LINE) + get(run, 0))
+
+
+@njit
+def _score(call, rows, q, run, group, scores):
+    """Scores of a run, −∞ where a query must not look."""
+    width, repeats, keys = get(call, WIDTH), get(call, REPEATS), get(run, 1)
+    k = _transposed(call, K_TRANSPOSED, run, group)
+    _multiply(rows, keys, width, q, 4, 4 * width, k, 4 * get(call, TRANSPOSED_LINE), scores, LINE, True)
+    if get(run, 2) != 0:
+        first = get(run, 3)
+        for r in range(rows):
+            bias = get(run, 2) + 4 * (r // repeats) * get(run, 4)
+            for c in range(first, keys, 16):
+                place = scores + r * LINE + 4 * c
+                store_f32(place, load_f32(place) + load_f32(bias + 4 * (c - first)))
+
+
+def packed_forward(call, tasks, count, scratch):
+    """Entry: outputs, and of each row the largest score and 1 / the sum of weights. tasks: pairs (block, group)."""
+    width, repeats = get(call, WIDTH), get(call, REPEATS)
+    for task in range(count):
+        block, group = get(call, BLOCKS) + 32 * get(tasks, 2 * task), get(tasks, 2 * task + 1)
+        rows = get(block, 1) * repeats
+        q, out, sums = (_row(call, Q, block, group, width), _row(call, OUT, block, group, width), _row(call, SUMS, block, group, 2))
+        for r in range(rows):
+            clear_part(out + 4 * width * r, sums + 8 * r, width)
+        for i in range(get(block, 3)):
+            run = get(call, RUNS) + 40 * (get(block, 2) + i)
+            keys = get(run, 1)
+            _score(call, rows, q, run, group, scratch)
+            for r in range(rows):
+                soften(scratch + LINE * r, (keys + 15) // 16, sums + 8 * r, out + 4 * width * r, width)
+            _multiply(rows, width, keys, scratch, 4, LINE, _key(call, V, run, group), 4 * width, out, 4 * width, False)
+        for r in range(rows):
+            share = 1 / f32_at(sums + 8 * r + 4)
+            set_f32(sums + 8 * r + 4, share)
+            for c in range(0, 4 * width, 64):
+                place = out + 4 * width * r + c
+                store_f32(place, load_f32(place) * splat(share))
+
+
+@njit
+def _slopes(scores, to_weights, columns, top, share, inner):
+    """One row's scores to weights, and the slopes at its weights to those at its scores."""
+    for c in range(0, 4 * columns, 64):
+        weight = exp(load_f32(scores + c) - splat(top)) * splat(share)
+        store_f32(scores + c, weight)
+        store_f32(to_weights + c, weight * (load_f32(to_weights + c) - splat(inner)))
+
+
+def packed_backward(call, tasks, count, scratch, to_k, to_v):
+    """Entry: slopes at q (written), and at k and v (added to [G, T, width] of this thread's own)."""
+    width, repeats = get(call, WIDTH), get(call, REPEATS)
+    for task in range(count):
+        block, group = get(call, BLOCKS) + 32 * get(tasks, 2 * task), get(tasks, 2 * task + 1)
+        rows = get(block, 1) * repeats
+        q, to_out, to_q = (
+            _row(call, Q, block, group, width),
+            _row(call, TO_OUT, block, group, width),
+            _row(call, TO_Q, block, group, width),
+        )
+        sums, inner, to_weights = _row(call, SUMS, block, group, 2), _row(call, INNER, block, group, 1), scratch + rows * LINE
+        for i in range(get(block, 3)):
+            run = get(call, RUNS) + 40 * (get(block, 2) + i)
+            keys = get(run, 1)
+            own = 4 * width * (group * get(call, TOKENS) + get(run, 0))
+            _score(call, rows, q, run, group, scratch)
+            v = _transposed(call, V_TRANSPOSED, run, group)
+            _multiply(rows, keys, width, to_out, 4, 4 * width, v, 4 * get(call, TRANSPOSED_LINE), to_weights, LINE, True)
+            for r in range(rows):
+                place = sums + 8 * r
+                _slopes(scratch + LINE * r, to_weights + LINE * r, keys, f32_at(place), f32_at(place + 4), f32_at(inner + 4 * r))
+            _multiply(rows, width, keys, to_weights, 4, LINE, _key(call, K, run, group), 4 * width, to_q, 4 * width, i == 0)
+            _multiply(keys, width, rows, to_weights, LINE, 4, q, 4 * width, to_k + own, 4 * width, False)
+            _multiply(keys, width, rows, scratch, LINE, 4, to_out, 4 * width, to_v + own, 4 * width, False)

@@ -1,0 +1,53 @@
+"""Calls of a kernel on PyTorch's own threads.
+
+After each of its operations PyTorch's threads wait for the next one, for some milliseconds without giving up their cores. Threads of
+ours would have to share these with them, and take twice as long; so the kernels run on PyTorch's, through the OpenMP library that it
+brings (libgomp). Where it brings another one, threads of ours are used after all.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ingle.kernels.jit import kernel, team_kernel
+
+
+def run_team(name: str, calls: Sequence[Sequence[int]]) -> None:
+    """Calls an entry with each of these arguments, all at once as far as there are threads.
+
+    Raises KernelError where it can't be compiled.
+    """
+    library = _openmp()
+    if library is None:
+        work, (mine, *others) = kernel(name), calls
+        waiting = [_pool(len(others)).submit(work, *given) for given in others]
+        work(*mine)
+        for one in waiting:
+            one.result()
+        return
+    address, _alive = team_kernel(name)
+    functions = [ctypes.cast(function, ctypes.c_void_p).value for function in (library.omp_get_thread_num, library.omp_get_num_threads)]
+    data = np.array([*functions, len(calls), *(number for given in calls for number in given)], np.int64)
+    library.GOMP_parallel(ctypes.c_void_p(address), ctypes.c_void_p(data.ctypes.data), len(calls), 0)
+
+
+@cache
+def _openmp() -> ctypes.CDLL | None:
+    """The OpenMP library in PyTorch's folder, which PyTorch itself has loaded; None where it is none of GNU's."""
+    for path in sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*")):
+        library = ctypes.CDLL(str(path))
+        if hasattr(library, "GOMP_parallel"):
+            library.GOMP_parallel.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
+            library.GOMP_parallel.restype = None
+            return library
+    return None
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max(1, threads), "kernels")
