@@ -10,6 +10,7 @@ from torch import Tensor
 from ingle.core.spec import LayerSpec
 from ingle.train import attention, team
 from ingle.train.attention import BlockAttention, EachAttention, attend_on
+from ingle.train.kernel_attention import KERNELS
 
 SPECS = (LayerSpec((0, 1)), LayerSpec((1,), window=5, sinks=2), LayerSpec((), window=7), LayerSpec((), window=1, sinks=3))
 
@@ -110,3 +111,14 @@ def test_bfloat16_is_as_close_as_pytorchs(dim: int) -> None:
 def test_a_gpu_gets_pytorchs_own() -> None:
     assert isinstance(attend_on(torch.device("cpu"), (0, 4)), BlockAttention)
     assert isinstance(attend_on(torch.device("cuda"), (0, 4)), EachAttention)
+
+
+def test_kernels_that_were_never_compiled_are_announced(monkeypatch: pytest.MonkeyPatch) -> None:
+    said, built = list[str](), list[list[str]]()
+    monkeypatch.setattr(team, "stored", lambda name: None if name == "turn_in" else b"")
+    monkeypatch.setattr(team, "build", lambda names: built.append(list(names)))
+    team.compile_ahead(KERNELS, said.append)
+    assert built == [["turn_in"]] and "once" in said[0]
+    monkeypatch.setattr(team, "stored", lambda _name: b"")
+    team.compile_ahead(KERNELS, said.append)
+    assert (len(built), len(said)) == (1, 1)

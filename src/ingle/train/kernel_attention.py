@@ -20,6 +20,8 @@ from torch import Tensor
 from ingle.kernels import packed as at
 from ingle.train.team import run_team
 
+KERNELS = ("packed_backward", "packed_forward", "turn_in", "turn_out")
+"""What is called here."""
 Integers = npt.NDArray[np.int64]
 
 

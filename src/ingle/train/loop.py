@@ -25,12 +25,14 @@ from ingle.train.activations import Activations
 from ingle.train.checkpoints import TRAINED, State, load_checkpoint, load_tensors, save_checkpoint, save_tensors
 from ingle.train.forward import final_states, first_trained_layer
 from ingle.train.journal import Journal, Line
+from ingle.train.kernel_attention import KERNELS
 from ingle.train.objectives import Answers, Objective
 from ingle.train.optimisers import Trained, check_names
 from ingle.train.packing import Batch, Data, Order, make_batch, plan
 from ingle.train.precision import DTYPES, choose, keep_few_programs
 from ingle.train.ranks import Ranks, joined
 from ingle.train.settings import Progress, TrainReport, TrainSettings, Watch, run_digest
+from ingle.train.team import compile_ahead
 from ingle.train.trouble import Stop, memory_errors, not_finite, peak_bytes, stop_signals
 
 BEST = "best"
@@ -56,6 +58,8 @@ def train(
         raise ConfigError("data", f"must be {objective.wanted} to learn {objective.name} from", data.corpus.wanted)
     if settings.patience and not data.held_out:
         raise ConfigError("patience", "needs held-out examples", "none", "Set held_out above 0.")
+    if module.lm_head.weight.device.type == "cpu":
+        compile_ahead(KERNELS, watch.say)
     with joined() as ranks, stop_signals() as stop, determined(), memory_errors(settings.batch_tokens, settings.recompute):
         run = Run(module, parameters, data, settings, out_folder, watch if ranks.first else Watch(), objective, ranks)
         try:

@@ -6,7 +6,7 @@ brings (libgomp). Where it brings another one, threads of ours are used after al
 """
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -14,7 +14,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ingle.kernels.jit import kernel, team_kernel
+from ingle.kernels.jit import build, kernel, stored, team_kernel
+
+
+def compile_ahead(names: Sequence[str], say: Callable[[str], object]) -> None:
+    """Compiles the entries that no earlier run has, all at once, and says so: it takes seconds. Raises KernelError."""
+    missing = [name for name in names if stored(name) is None]
+    if missing:
+        say("compiling attention's kernels for this machine, once")
+        build(missing)
 
 
 def run_team(name: str, calls: Sequence[Sequence[int]]) -> None:
