@@ -27,6 +27,7 @@ from ingle.engine.language_model import LanguageModel
 from ingle.engine.opening import Opener
 from ingle.engine.prefix_cache import PrefixCache
 from ingle.engine.scheduler import Scheduler
+from ingle.engine.team import Cores
 from ingle.home.kept import get_kept
 from ingle.home.place import find_home
 from model import documents, smollm2
@@ -144,7 +145,7 @@ def main() -> None:
     given = parser.parse_args()
     smollm2()  # says so if it is not kept
     home = find_home()
-    model = Opener(threads=2)(home, get_kept(home, "smollm2"))
+    model = Opener(cores=Cores(2))(home, get_kept(home, "smollm2"))
     warm = Request((Message.of("user", "Hello"),), max_tokens=8)
     written(model, replace(warm, sampling=Sampling(seed=1)), Pace(), True)
     results: dict[str, dict[str, Any]] = {}
