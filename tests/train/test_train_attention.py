@@ -10,7 +10,7 @@ from torch import Tensor
 from ingle.core.spec import LayerSpec
 from ingle.train import attention, team
 from ingle.train.attention import BlockAttention, EachAttention, attend_on
-from ingle.train.kernel_attention import KERNELS
+from ingle.train.kernel_attention import KERNELS, fits
 
 SPECS = (LayerSpec((0, 1)), LayerSpec((1,), window=5, sinks=2), LayerSpec((), window=7), LayerSpec((), window=1, sinks=3))
 
@@ -111,6 +111,22 @@ def test_bfloat16_is_as_close_as_pytorchs(dim: int) -> None:
 def test_a_gpu_gets_pytorchs_own() -> None:
     assert isinstance(attend_on(torch.device("cpu"), (0, 4)), BlockAttention)
     assert isinstance(attend_on(torch.device("cuda"), (0, 4)), EachAttention)
+
+
+def test_kernels_get_what_they_can_compute_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    for dtype, dim, device, fit in (
+        (torch.float32, 64, "cpu", True), (torch.bfloat16, 32, "cpu", True), (torch.float64, 64, "cpu", False),
+        (torch.float16, 64, "cpu", False), (torch.float32, 80, "cpu", False), (torch.bfloat16, 64, "meta", False),
+    ):  # fmt: skip
+        assert fits(torch.empty(2, dim, dtype=dtype, device=device)) == fit
+    called = list[str]()
+    for name in ("KernelBlocks", "Blocks"):
+        way = getattr(attention, name)
+        monkeypatch.setattr(attention, name, type(name, (), {"apply": lambda *given, n=name, w=way: called.append(n) or w.apply(*given)}))
+    for dtype in (torch.float32, torch.float64):
+        qkv, cos, sin = inputs(40, 40, 3, dtype, 32)
+        BlockAttention((0, 40))(*qkv, cos, sin, SPECS[0], False)
+    assert called == ["KernelBlocks", "Blocks"]
 
 
 def test_kernels_that_were_never_compiled_are_announced(monkeypatch: pytest.MonkeyPatch) -> None:

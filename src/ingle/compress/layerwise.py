@@ -59,7 +59,7 @@ def quantise_layers(
     `tell` is told layers done, of all; what it raises ends the run, and the same call goes on from there.
     """
     assert shown is not None or not quantiser.calibrated, "it is calibrated"
-    stream = Stream(module, shown.rows, shown.batch) if shown is not None and quantiser.calibrated else None
+    stream = Stream(module, shown.rows, shown.batch) if shown is not None else None
     tensors, errors, count = dict[str, Array](), dict[str, float](), len(module.model.layers)
     for index, layer in enumerate(module.model.layers):
         tell(index, count)

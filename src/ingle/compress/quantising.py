@@ -48,7 +48,7 @@ from ingle.train.to_delta import Job, to_delta
 from ingle.train.watch import Made, RunWatch, nobody
 
 Array = npt.NDArray[Any]
-VERSION = 1
+VERSION = 2
 """Changes when the same settings make something else than before."""
 SENSITIVITY = "sensitivity.json"
 GUIDANCE = "guidance.safetensors"

@@ -20,7 +20,7 @@ from ingle.core.spec import LayerSpec
 from ingle.model.cache import visible
 from ingle.model.module import Attend
 from ingle.model.pieces import turn
-from ingle.train.kernel_attention import Block, KernelBlocks, Plan
+from ingle.train.kernel_attention import Block, KernelBlocks, Plan, fits
 
 BLOCK = 32
 """Least queries at a time, of a document that has as many: larger blocks waste more on the upper triangle, smaller ones read keys more
@@ -74,7 +74,7 @@ class BlockAttention:
         """See `ingle.model.module.Attend`."""
         groups, rows = k.shape[1], self._wanted if some else None
         q = q.view(len(q), groups, -1, q.shape[-1])  # (N, G, R, D)
-        way = KernelBlocks if q.dtype in (torch.float32, torch.bfloat16) and q.shape[-1] % 32 == 0 else Blocks
+        way = KernelBlocks if fits(q) else Blocks
         outs, order = [], []
         for window, sinks, chosen in _kinds(spec, groups):
             plan = self._plan(window, sinks, some)

@@ -113,6 +113,11 @@ def _bias(block: Block, column: int, count: int, certain: int) -> npt.NDArray[np
     return bias
 
 
+def fits(q: Tensor) -> bool:
+    """Whether the kernels can compute with queries like these, [..., D]: they are given addresses, which only a CPU can follow."""
+    return q.device.type == "cpu" and q.dtype in (torch.float32, torch.bfloat16) and q.shape[-1] % 32 == 0
+
+
 class KernelBlocks(torch.autograd.Function):
     """q [N, g, R, D], k and v [T, g, D], unturned → [N, g, R, D]; D a multiple of 32.
 

@@ -58,10 +58,11 @@ def train(
         raise ConfigError("data", f"must be {objective.wanted} to learn {objective.name} from", data.corpus.wanted)
     if settings.patience and not data.held_out:
         raise ConfigError("patience", "needs held-out examples", "none", "Set held_out above 0.")
-    if module.lm_head.weight.device.type == "cpu":
-        compile_ahead(KERNELS, watch.say)
     with joined() as ranks, stop_signals() as stop, determined(), memory_errors(settings.batch_tokens, settings.recompute):
-        run = Run(module, parameters, data, settings, out_folder, watch if ranks.first else Watch(), objective, ranks)
+        told = watch if ranks.first else Watch()
+        if module.lm_head.weight.device.type == "cpu":
+            compile_ahead(KERNELS, told.say)
+        run = Run(module, parameters, data, settings, out_folder, told, objective, ranks)
         try:
             return run.to_the_end(stop)
         finally:
