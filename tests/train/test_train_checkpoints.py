@@ -4,7 +4,8 @@ from pathlib import Path
 
 import torch
 
-from ingle.train.checkpoints import State, load_checkpoint, save_checkpoint
+from ingle.train.checkpoints import BEST, TRAINED, State, load_checkpoint, save_checkpoint, sweep_checkpoints
+from ingle.train.journal import Journal
 
 
 def test_state_without_held_out_data_is_read_back(tmp_path: Path) -> None:
@@ -14,3 +15,26 @@ def test_state_without_held_out_data_is_read_back(tmp_path: Path) -> None:
     assert found is not None
     assert found[0] == state
     assert torch.equal(found[1]["a"], torch.ones(2))
+
+
+def test_what_a_killed_run_had_begun_to_write_is_gone_when_it_goes_on(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, State("run", "fp32", step=3), {}, {})
+    (tmp_path / BEST).mkdir()
+    (tmp_path / ".step-00000004.part").mkdir()
+    cut_off = [
+        ".step-00000004.part/state.json",
+        f".{TRAINED}.x1.part",
+        f"{BEST}/.{TRAINED}.x2.part",
+        ".loss.csv.x3.part",
+        ".loss.svg.x4.part",
+    ]
+    for name in (*cut_off, ".somebody-elses.part"):
+        (tmp_path / name).write_bytes(b"half")
+    sweep_checkpoints(tmp_path)
+    Journal(tmp_path, 3)
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert left == [
+        ".somebody-elses.part",
+        "loss.csv",
+        *(f"step-00000003/{name}" for name in ("optimiser.safetensors", "state.json", TRAINED)),
+    ]

@@ -1,6 +1,7 @@
 """Writing files so that a reader sees the old content or the new, never half of either."""
 
 import errno
+import glob
 import os
 import tempfile
 from collections.abc import Iterator
@@ -38,6 +39,13 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Puts `data` in the place of `path`, whole or not at all."""
     with atomic_file(path, mode) as file:
         file.write(data)
+
+
+def sweep_unfinished(path: Path) -> None:
+    """Removes what writers of `path` left beside it when they were killed. Only for who knows that nobody is writing it now."""
+    with os_errors(path):
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+            left.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

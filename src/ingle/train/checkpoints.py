@@ -21,9 +21,10 @@ from torch import Tensor
 from ingle.core.config import from_table
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import CheckpointError, ConfigError
-from ingle.core.files import os_errors, sync_folder, write_atomic
+from ingle.core.files import os_errors, sweep_unfinished, sync_folder, write_atomic
 
 TRAINED, OPTIMISER, STATE = "trained.safetensors", "optimiser.safetensors", "state.json"
+BEST = "best"
 KEPT = 2
 """Checkpoints that stay: the newest, and the one before."""
 
@@ -83,6 +84,14 @@ def save_checkpoint(folder: Path, state: State, trained: Mapping[str, Tensor], o
     for old in checkpoints(folder)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     return final
+
+
+def sweep_checkpoints(folder: Path) -> None:
+    """Removes what a run that was killed had begun to write. Only for who knows that no run is going on in this folder."""
+    for part in folder.glob(".step-*.part"):
+        shutil.rmtree(part, ignore_errors=True)
+    for path in (folder / TRAINED, folder / BEST / TRAINED):
+        sweep_unfinished(path)
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from ingle.core.errors import ConfigError
-from ingle.core.files import os_errors, write_atomic
+from ingle.core.files import os_errors, sweep_unfinished, write_atomic
 from ingle.train.plot import loss_svg
 
 _DRAW_EVERY_S = 60.0
@@ -43,6 +43,8 @@ class Journal:
         """Raises HomeError where the folder can't be written, ConfigError if loss.csv is somebody else's."""
         self._path, self._svg = folder / "loss.csv", folder / "loss.svg"
         self.lines = [line for line in _read(self._path) if line.step <= step]
+        for path in (self._path, self._svg):
+            sweep_unfinished(path)
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(field.name for field in fields(Line))

@@ -22,7 +22,7 @@ from ingle.core.errors import ConfigError
 from ingle.energy.meter import Span, open_meter
 from ingle.model.module import CausalLM
 from ingle.train.activations import Activations
-from ingle.train.checkpoints import TRAINED, State, load_checkpoint, load_tensors, save_checkpoint, save_tensors
+from ingle.train.checkpoints import BEST, TRAINED, State, load_checkpoint, load_tensors, save_checkpoint, save_tensors, sweep_checkpoints
 from ingle.train.forward import final_states, first_trained_layer
 from ingle.train.journal import Journal, Line
 from ingle.train.kernel_attention import KERNELS
@@ -35,7 +35,6 @@ from ingle.train.settings import Progress, TrainReport, TrainSettings, Watch, ru
 from ingle.train.team import compile_ahead
 from ingle.train.trouble import Stop, memory_errors, not_finite, peak_bytes, stop_signals
 
-BEST = "best"
 _FILL: Any = torch.utils.deterministic
 
 
@@ -98,6 +97,8 @@ class Run:
         self.order = Order(data, settings.batch_tokens, settings.accumulate, ranks.rank, ranks.world, settings.seed)
         self.steps = settings.max_steps or sum(self.order.steps(epoch) for epoch in range(settings.epochs))
         self.cache = self._cache(tuple(parameters))
+        if ranks.first:
+            sweep_checkpoints(folder)
         self.journal = Journal(folder, self.state.step) if ranks.first else None
         self._span = Span(open_meter(gpus_of(self.device)))
         self._saved = time.monotonic()
