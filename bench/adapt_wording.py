@@ -9,7 +9,6 @@ an answer counts if it holds what must occur in it. Whether a memory is recalled
 import argparse
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -99,4 +98,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -10,19 +10,20 @@ import argparse
 import json
 import subprocess
 import sys
+from typing import Any
 
 from harness import finish, show
 
 HEAD = ["recipe", "bits per byte", "loss", "right", "J/token, ×", "MB", "tokens/s, ×", ""]
 
 
-def search(options: argparse.Namespace, goal: str) -> dict[str, object]:
+def search(options: argparse.Namespace, goal: str) -> dict[str, Any]:
     """One search: what it printed, or why it found nothing."""
     command = [sys.executable, "-m", "ingle", "compress", options.model, "--quality-loss", options.quality_loss, "--for", goal, "--json"]
     command += ["--name", f"bench-{goal}", *(["--recover", str(options.recover)] if options.recover else []), *options.more]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE if options.quiet else None, text=True, check=False)
     if done.returncode == 0:
-        found: dict[str, object] = json.loads(done.stdout)
+        found: dict[str, Any] = json.loads(done.stdout)
         return found
     if done.returncode == 130:
         raise SystemExit("interrupted; the same command goes on from there")
@@ -38,7 +39,7 @@ def main() -> None:
     parser.add_argument("--quiet", action="store_true")
     parser.add_argument("more", nargs="*", help="further options of `ingle compress`, after --")
     options = parser.parse_args()
-    results = {}
+    results = dict[str, Any]()
     for goal in options.goals.split(","):
         found = results[goal] = search(options, goal)
         rows = [HEAD]

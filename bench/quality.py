@@ -49,12 +49,12 @@ def main() -> None:
     measured: dict[str, np.ndarray] = {}
     for format_ in options.formats.split(","):
         model = open_model(source, format_)
-        rows = []
+        found = []
         for number, text in enumerate(texts):
-            rows.append(bits(model, text))
+            found.append(bits(model, text))
             if number % 20 == 19:
                 print(f"{format_}: {number + 1} of {len(texts)} documents", file=sys.stderr)
-        measured[format_] = np.array(rows)
+        measured[format_] = np.array(found)
     base, *others = measured
     table, result = [["format", "bits/byte", "against float32", "95 % interval"]], {}
     for name, rows in measured.items():

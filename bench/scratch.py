@@ -169,7 +169,7 @@ def compared(first: Side, second: Side) -> dict[str, Any]:
         tables = [columns(side.rows, side.hits, low, high) for side in (first, second)]
         if tables[0][:, 1].sum():
             shares = [float(table[:, 0].sum() / table[:, 1].sum()) for table in tables]
-            found[name.replace("_", " ")] = _figure(*shares, paired_bootstrap(*tables))
+            found[name.replace("_", " ")] = _figure(shares[0], shares[1], paired_bootstrap(*tables))
     return found
 
 

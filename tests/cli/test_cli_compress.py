@@ -16,7 +16,7 @@ from tests.measure.test_run import BITS, CHOICE
 LITTLE = [
     "--set", "calibration.documents=3", "--set", "calibration.tokens=64", "--set", "measure.text_items=3", "--set", "measure.task=boolq",
     "--set", "measure.task_items=4", "--set", "measure.tokens=6", "--set", "measure.turns=2", "--set", "grid.quantisers=['round']",
-    "--set", "grid.bits=[4.0]", "--set", "grid.channels=[0.33]", "--set", "grid.layers=[1]", "--set", "grid.together=false",
+    "--set", "grid.bits=[4.0]", "--set", "grid.channels=[0.33]", "--set", "grid.layers=[1]", "--set", "grid.pruned_bits=0",
 ]  # fmt: skip
 
 

@@ -24,7 +24,7 @@ def test_a_table_a_fact_and_how_to_use_it(tiny_home: Path) -> None:
 
 def test_what_cannot_be_is_one_line(tiny_home: Path) -> None:
     for arguments, message in [
-        (["--bits", "3"], "bits: must be from 4 to 8"),
+        (["--bits", "2"], "bits: must be from 3 to 8"),
         (["--method", "gtpq"], "Did you mean gptq"),
         (["--set", "calibration.nothing=1"], "nothing"),
         (["--documents", "0"], "calibration.documents: must be at least 1"),

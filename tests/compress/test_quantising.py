@@ -123,6 +123,33 @@ def test_a_budget_between_gives_the_most_sensitive_eight_bits(some_home: Home) -
     assert off["q8"] < off["mixed"] < off["q4"]
 
 
+def test_three_bits_are_served_as_they_are_and_of_four_only_the_least_sensitive_go_there(some_home: Home, tmp_path: Path) -> None:
+    kept, reference = get_kept(some_home, "tiny"), exact(some_home, "tiny")
+    made = quantise(some_home, kept, "q3", replace(SMALL, bits=3.0), admitting(some_home))
+    assert (made.report["bits"], made.report["stored_bits"], made.report["linears"]) == (3, 4, 14)
+    assert apart(logits(some_home, "tiny+q3", "auto"), exact(some_home, "tiny+q3")) < 0.06
+    source = kept_source(some_home, made.kept)
+    weights, three = open_weights(some_home, made.kept), 0
+    for name, values in unpacked(source.packs / "auto", next(info for info in list_packs(source) if info.format == "auto")):
+        if weights.tensor(name).kind == "Q3_1":
+            three += 1
+            assert np.array_equal(values, weights.tensor(name).to_float32())
+    assert three == 14
+    four = quantise(some_home, kept, "q4", SMALL, admitting(some_home)).kept
+    lighter = quantise(some_home, four, "lighter", replace(SMALL, bits=3.5), admitting(some_home))
+    kinds = {name: open_weights(some_home, lighter.kept).tensor(name).kind for name in lighter.report["sensitivity_nats"]}
+    assert sorted(name for name, kind in kinds.items() if kind == "Q3_1") == lighter.report["forms"]["int3"]
+    assert lighter.report["forms"]["int4"] == [] and lighter.report["linears"] + lighter.report["untouched"] == 14
+    assert 0 < lighter.report["linears"] < 14 and 3.3 < lighter.report["bits"] <= 3.5
+    off = [apart(exact(some_home, name), reference) for name in ("tiny+q4", "tiny+q4+lighter", "tiny+q3")]
+    assert off[0] < off[1] < off[2]
+    theirs = open_checkpoint(export(some_home, made.kept, "gguf", tmp_path / "q3.gguf", "q4_1"))
+    for name in weights.names:
+        if weights.tensor(name).kind == "Q3_1":
+            assert theirs.tensor(name).kind == "Q4_1"
+            assert np.array_equal(theirs.tensor(name).to_float32(), weights.tensor(name).to_float32())
+
+
 def test_forms_are_chosen_by_nats_per_bit() -> None:
     few, many = FORMS["int4"], FORMS["int8"]
     costs, sizes = {"a": 3.0, "b": 4.0, "c": 1.0}, {"a": 100, "b": 400, "c": 500}
@@ -173,7 +200,7 @@ def test_other_deltas_come_before_and_after(some_home: Home) -> None:
 def test_what_cannot_be_is_said_before_weights_are_loaded(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = get_kept(some_home, "tiny")
     monkeypatch.setattr(quantising, "load_module", lambda *_: pytest.fail("weights were loaded"))
-    for changes, message in [({"bits": 3.0}, "from 4 to 8"), ({"bits": 9.0}, "from 4 to 8"), ({"method": "gtpq"}, "gptq")]:
+    for changes, message in [({"bits": 2.5}, "from 3 to 8"), ({"bits": 9.0}, "from 3 to 8"), ({"method": "gtpq"}, "gptq")]:
         with pytest.raises(ConfigError, match=message):
             QuantiseSettings(**changes)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="name"):

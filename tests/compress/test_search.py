@@ -95,7 +95,7 @@ def test_what_is_tried_comes_from_the_registries_the_mildest_first() -> None:
     assert made == [*alone, *(f"{one} + 4 bits by gptq" for one in alone[2:])]
     every = recipes(
         config,
-        replace(settings.grid, quantisers=(), pruners=("magnitude", "wanda"), together=False),
+        replace(settings.grid, quantisers=(), pruners=("magnitude", "wanda"), pruned_bits=0.0),
         settings.calibration,
         settings.recovery,
     )
@@ -114,6 +114,8 @@ def test_the_best_is_kept_and_nothing_else(some_home: Home) -> None:
     made = found(some_home, told(), watch=watch, seen=lambda *both: seen.append(both), sink=facts.append)
     names = [point.recipe for point in made.points]
     assert names[0] == "" and len(names) + len(made.left_out) == 1 + 7
+    over = {point.recipe for point in made.points if point.loss.percent > 50}
+    assert not any(name.startswith(f"{one} + ") for name in names for one in over), "what loses too much is not gone on from"
     assert seen == [(list(made.points), made.chosen)]
     assert made.chosen.mb == min(one.mb for one in made.points if one.loss.percent <= 50)
     assert made.kept.name.startswith("tiny+small")
@@ -130,7 +132,7 @@ def test_the_best_is_kept_and_nothing_else(some_home: Home) -> None:
 
 @pytest.mark.usefixtures("suites")
 def test_what_is_measured_is_not_measured_again_whatever_the_budget(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    only = told(grid={**TABLE["grid"], "together": False}, most_loss_percent=0.0, goal="speed")
+    only = told(grid={**TABLE["grid"], "pruned_bits": 0.0}, most_loss_percent=0.0, goal="speed")
     tries: list[str] = []
     make = search._made
 
@@ -174,7 +176,7 @@ def test_what_the_gate_refuses_can_be_forced_without_a_new_search(some_home: Hom
 
 @pytest.mark.usefixtures("suites")
 def test_a_model_with_deltas_can_be_compressed(some_home: Home) -> None:
-    first = found(some_home, told(grid={**TABLE["grid"], "bits": [], "together": False, "layers": [], "heads": []}))
+    first = found(some_home, told(grid={**TABLE["grid"], "bits": [], "pruned_bits": 0.0, "layers": [], "heads": []}))
     assert first.kept.name == "tiny+small"
     second = compress(
         some_home, first.kept, "q", told(grid={"bits": [4.0], "quantisers": ["round"], "layers": [], "channels": [], "heads": []}),

@@ -9,7 +9,10 @@ from ingle.kernels import naive
 from ingle.kernels.jit import kernel
 from ingle.kernels.pack import Packed
 
-ENTRY = {at.F32: "linear_fp32", at.BF16: "linear_bf16", at.INT8: "linear_int8", at.INT8_GROUP: "linear_int8", at.INT4: "linear_int4"}
+ENTRY = {
+    at.F32: "linear_fp32", at.BF16: "linear_bf16", at.INT8: "linear_int8", at.INT8_GROUP: "linear_int8", at.INT4: "linear_int4",
+    at.INT3: "linear_int3",
+}  # fmt: skip
 
 
 def run_linear(packed: Packed, x: np.ndarray, bias: np.ndarray | None = None, onto: np.ndarray | None = None) -> np.ndarray:

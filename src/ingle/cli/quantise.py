@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 ingle quantise mymodel --bits 4 --recover 30 --name q4
 ingle quantise mymodel --bits 5.5 --method gptq --name mixed
+ingle quantise smollm2 --bits 3.75 --name lighter   (a quarter of what has 4 bits goes to 3)
 ingle quantise mymodel --bits 8 --method round --name q8 --json
 """
 
@@ -22,7 +23,7 @@ ingle quantise mymodel --bits 8 --method round --name q8 --json
 def command(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A kept model, with or without deltas.")],
     name: Annotated[str, typer.Option(help="What to call the delta: MODEL+NAME is the quantised model.")] = "quantised",
-    bits: Annotated[float | None, typer.Option(help="4, 8, or between: then the most sensitive linears get 8.")] = None,
+    bits: Annotated[float | None, typer.Option(help="3, 4, 8, or between: then the most sensitive linears get more.")] = None,
     method: Annotated[str | None, typer.Option(help="round, mse, awq, gptq or guided.")] = None,
     recover: Annotated[
         float | None, typer.Option(metavar="MINUTES", help="Train scales and minima to follow the model as it was; by default not at all.")
@@ -37,7 +38,8 @@ def command(
 ) -> None:
     """Put a kept model's layers into fewer bits.
 
-    For models that come in floating point, or that something was merged into: these are served in 8 bits otherwise. The model stays as it
+    For models that come in floating point, or that something was merged into: these are served in 8 bits otherwise; and for those in 4 bits
+    that are to become smaller yet. The model stays as it
     was: what comes of it is a delta. The gate measures it first, and may refuse it.
     Interrupted at any moment, or refused and now with --force, the same command goes on.
     """
@@ -78,8 +80,8 @@ def _show(made: "Made", as_json: bool) -> None:
         return
     rows = [("linears", f"{report['linears']}", f"of {report['linears'] + report['untouched']}; the others stay as they are")]
     rows.append(("bits a weight", f"{report['bits']:.2f}", f"{report['stored_bits']:.2f} with scales"))
-    if len(report["forms"]["int8"]) and len(report["forms"]["int4"]):
-        rows.append(("in 8 bits", f"{len(report['forms']['int8'])}", "the most sensitive"))
+    if 0 < sum(1 for names in report["forms"].values() if names) < len(report["forms"]):
+        rows += [(f"in {form.removeprefix('int')} bits", f"{len(names)}", "") for form, names in report["forms"].items() if names]
     worst, error = max(report["output_errors"].items(), key=lambda item: item[1])
     rows.append(("error of the outputs", f"{error:.2e}", f"of their square, in {worst}, the worst kind"))
     if told := report.get("recovery"):

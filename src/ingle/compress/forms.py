@@ -1,11 +1,13 @@
-"""The forms that weights can take, as GGUF's blocks, which the kernels serve without loss and llama.cpp reads.
+"""The forms that weights can take, as blocks that the kernels serve without loss; llama.cpp reads those that GGUF has.
 
 | form | block of 32 columns | a weight is | bits a weight, as stored |
 |---|---|---|---|
 | int8 | Q8_0: float16 scale, 32 signed bytes | scale · q, −127 … 127 | 8.5 |
 | int4 | Q4_1: float16 scale and minimum, 32 codes | scale · q + minimum, 0 … 15 | 5 |
+| int3 | Q3_1, ours: the same with smaller codes | scale · q + minimum, 0 … 7 | 4 |
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ingle.core import three_bits
 from ingle.core.errors import ConfigError
 
 GROUP = 32
@@ -27,7 +30,7 @@ class Form:
 
     name: str
     kind: str
-    """GGML's name."""
+    """GGML's name, or ours."""
     bits: int
     low: int
     high: int
@@ -42,7 +45,14 @@ class Form:
         return 8 * self.block_bytes / GROUP
 
 
-FORMS = {form.name: form for form in (Form("int8", "Q8_0", 8, -127, 127, False, 34), Form("int4", "Q4_1", 4, 0, 15, True, 20))}
+FORMS = {
+    form.name: form
+    for form in (
+        Form("int8", "Q8_0", 8, -127, 127, False, 34),
+        Form("int4", "Q4_1", 4, 0, 15, True, 20),
+        Form("int3", three_bits.KIND, 3, 0, 7, True, three_bits.BLOCK_BYTES),
+    )
+}
 """By name."""
 
 
@@ -84,11 +94,18 @@ class Quantised:
         planes = [_halves(self.grid.scale)]
         if self.grid.form.has_minimum:
             planes.append(_halves(self.grid.minimum))
-        if self.grid.form.bits == 4:  # the first 16 codes are low halves of bytes, the others high ones
-            packed: npt.NDArray[Any] = (codes[..., :16] | codes[..., 16:] << 4).astype(np.uint8)
-        else:
-            packed = codes.astype(np.int8).view(np.uint8)
-        return np.concatenate([*planes, packed], axis=2).reshape(len(codes), -1)
+        return np.concatenate([*planes, _CODES[self.grid.form.bits][0](codes)], axis=2).reshape(len(codes), -1)
+
+
+_CODES: dict[int, tuple[Callable[[npt.NDArray[Any]], npt.NDArray[Any]], Callable[[npt.NDArray[Any]], npt.NDArray[Any]]]] = {
+    3: (three_bits.join, three_bits.split),
+    4: (  # the first 16 codes are low halves of bytes, the others high ones
+        lambda codes: (codes[..., :16] | codes[..., 16:] << 4).astype(np.uint8),
+        lambda raw: np.concatenate([raw & 15, raw >> 4], -1),
+    ),
+    8: (lambda codes: codes.astype(np.int8).view(np.uint8), lambda raw: np.ascontiguousarray(raw).view(np.int8)),
+}
+"""By bits: codes [..., 32] as bytes, and back."""
 
 
 def read_blocks(form: Form, blocks: npt.NDArray[np.uint8]) -> Quantised:
@@ -96,8 +113,7 @@ def read_blocks(form: Form, blocks: npt.NDArray[np.uint8]) -> Quantised:
     parts = blocks.reshape(len(blocks), -1, form.block_bytes)
     halves = 2 if form.has_minimum else 1
     planes = torch.from_numpy(np.ascontiguousarray(parts[..., : 2 * halves]).view(np.float16).astype(np.float32))
-    raw = parts[..., 2 * halves :]
-    codes = np.concatenate([raw & 15, raw >> 4], 2) if form.bits == 4 else np.ascontiguousarray(raw).view(np.int8)
+    codes = _CODES[form.bits][1](parts[..., 2 * halves :])
     minimum = planes[..., 1] if form.has_minimum else torch.zeros_like(planes[..., 0])
     grid = Grid(form, planes[..., 0].contiguous(), minimum.contiguous())
     return Quantised(grid, torch.from_numpy(codes.astype(np.float32)).flatten(1))

@@ -26,6 +26,7 @@ from ingle.compress.quantiser import find_quantiser
 from ingle.compress.recovery import Recovery
 from ingle.compress.sensitivity import choose_forms, guidance, sensitivities
 from ingle.compress.settings import QuantiseSettings
+from ingle.core import three_bits
 from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
 from ingle.core.delta import Delta
@@ -52,7 +53,7 @@ VERSION = 2
 """Changes when the same settings make something else than before."""
 SENSITIVITY = "sensitivity.json"
 GUIDANCE = "guidance.safetensors"
-_NATIVE = {"Q4_0": 4, "Q4_1": 4, "Q8_0": 8}
+_NATIVE = {three_bits.KIND: 3, "Q4_0": 4, "Q4_1": 4, "Q8_0": 8}
 """Bits of what a file may hold that is served as it is. Rounding it again to as many bits or more could only lose."""
 
 
@@ -110,7 +111,8 @@ def plan_of(model: str, checkpoint: Checkpoint, bits: float) -> Plan:
 
     Raises ConfigError where there are none, or `bits` can't be met.
     """
-    few, many = (FORMS["int8"],) * 2 if bits == FORMS["int8"].bits else (FORMS["int4"], FORMS["int8"])
+    few = max((form for form in FORMS.values() if form.bits <= bits), key=lambda form: form.bits)
+    many = min((form for form in FORMS.values() if form.bits >= bits), key=lambda form: form.bits)
     sizes, fixed = dict[str, int](), []
     for linear, shape in linear_shapes(checkpoint.config).items():
         name, count = f"{linear}.weight", math.prod(shape)
@@ -148,7 +150,7 @@ def _make(work: _Work, checkpoint: Checkpoint, plan: Plan) -> Candidate:
         assert rows is not None, "they were read"
         costs = _costs(work, module, rows, forms)
         forms = choose_forms(costs, plan.sizes, plan.few, plan.many, settings.bits, plan.fixed)
-        forms = {name: form for name, form in forms.items() if checkpoint.tensor(name).kind != form.kind}  # what is there already stays
+        forms = {name: form for name, form in forms.items() if _NATIVE.get(checkpoint.tensor(name).kind, 99) > form.bits}
     shown = None
     if quantiser.calibrated:
         assert rows is not None, "they were read"
@@ -207,7 +209,8 @@ def _report(
         parts.setdefault(name.removesuffix(".weight").rpartition(".")[2], []).append(error)
     return {
         "version": VERSION, "model": job.model, "base": job.kept.digest, "kind": KIND, "method": job.settings.method,
-        "settings": to_table(job.settings), "bits": coded / whole, "linears": len(forms), "untouched": len(plan.fixed), "weights": weights,
+        "settings": to_table(job.settings), "bits": coded / whole, "weights": weights,
+        "linears": len(forms), "untouched": len(plan.fixed) + len(plan.sizes) - len(forms),
         "stored_bits": sum(_form(forms, plan, name).stored_bits * size for name, size in plan.sizes.items()) / weights,
         "forms": {form.name: sorted(name for name, one in forms.items() if one == form) for form in FORMS.values()},
         "output_errors": {part: sum(values) / len(values) for part, values in sorted(parts.items())}, "sensitivity_nats": dict(costs),

@@ -75,7 +75,7 @@ class Recipe:
 class Grid:
     """How much is tried of each kind."""
 
-    bits: tuple[float, ...] = (8.0, 5.5, 4.0)
+    bits: tuple[float, ...] = (8.0, 5.5, 4.0, 3.75, 3.5, 3.0)
     """Of quantisations."""
     quantisers: tuple[str, ...] = ("gptq",)
     """Who quantises; empty = all that there are."""
@@ -87,17 +87,18 @@ class Grid:
     """Key-value groups that go."""
     pruners: tuple[str, ...] = ()
     """Who prunes; empty = of each structure who costs the least."""
-    together: bool = True
-    """Whether what is pruned is also tried in the fewest bits: a pruning touches matrices, which are then served in 8."""
+    pruned_bits: float = 4.0
+    """In which what is pruned is also tried: a pruning touches matrices, which are then served in 8. 0 = it is not."""
 
 
 def recipes(config: ModelConfig, grid: Grid, calibration: CalibrationSettings, recovery: RecoverySettings) -> list[Recipe]:
     """Everything to try on a model of this config. Whether a quantisation applies to its file shows when it is tried."""
-    quantised = [
-        Step(QuantiseSettings(bits=bits, method=method, calibration=calibration))
-        for method in grid.quantisers or quantiser.names()
-        for bits in sorted(grid.bits, reverse=True)
-    ]
+    methods = grid.quantisers or quantiser.names()
+
+    def rounded(method: str, bits: float) -> Step:
+        return Step(QuantiseSettings(bits=bits, method=method, calibration=calibration))
+
+    quantised = [rounded(method, bits) for method in methods for bits in sorted(grid.bits, reverse=True)]
     pruned = [
         Step(PruneSettings(structure, share, method, calibration, recovery))
         for structure, shares in _shares(config, grid).items()
@@ -105,8 +106,8 @@ def recipes(config: ModelConfig, grid: Grid, calibration: CalibrationSettings, r
         for share in shares
     ]
     found = [Recipe((step,)) for step in (*quantised, *pruned)]
-    if grid.together and quantised:
-        found += [Recipe((step, quantised[-1])) for step in pruned]
+    if grid.pruned_bits:
+        found += [Recipe((step, rounded(methods[-1], grid.pruned_bits))) for step in pruned]
     return found
 
 

@@ -141,13 +141,15 @@ def _measured(job: _Search) -> tuple[list[Point], dict[str, Recipe], list[tuple[
     beside_itself = pace(original, original, text, settings.measure, job.check)
     itself = replace(beside_itself, speed=1.0, speed_low=1.0, speed_high=1.0, joules=1.0)  # by definition; what else was measured is noise
     points = [Point("", theirs, Loss(0.0, 0.0, 0.0, len(texts)), itself, mb, mb)]
-    left_out, over, took = list[tuple[str, str]](), dict[str, str](), list[float]()
+    left_out, took = list[tuple[str, str]](), list[float]()
+    over, worse = dict[str, str](), dict[str, str]()  # who loses too much: of a family; and of what a recipe is, or goes on from
     for number, recipe in enumerate(todo):
         job.check(f"before recipe {number + 1} of {len(todo)}")
         left = f", about {sum(took) / len(took) * (len(todo) - number) / 60:.0f} min left" if took else ""
         job.watch.say(f"recipe {number + 1} of {len(todo)}: {recipe}{left}")
-        if recipe.family in over:
-            left_out.append((str(recipe), f"{over[recipe.family]} loses too much already"))
+        if too_much := over.get(recipe.family) or worse.get(str(Recipe(recipe.steps[:-1]))):
+            left_out.append((str(recipe), f"{too_much} loses too much already"))
+            worse[str(recipe)] = too_much
             continue
         began, known = time.monotonic(), _path(job, recipe).exists()
         found = _try(job, recipe, original, texts, text, mb)
@@ -157,7 +159,7 @@ def _measured(job: _Search) -> tuple[list[Point], dict[str, Recipe], list[tuple[
             continue
         points.append(found)
         if found.loss.percent > settings.most_loss_percent:
-            over[recipe.family] = str(recipe)
+            over[recipe.family] = worse[str(recipe)] = str(recipe)
     return points, {str(recipe): recipe for recipe in todo}, left_out
 
 

@@ -13,21 +13,21 @@ class QuantiseSettings:
     """How the linears of a model's layers are written down. Its vocabulary is served in 8 bits whatever is said here."""
 
     bits: float = 4.0
-    """Of a weight's code, in the mean over the linears of all layers: 4, 8, or between, where the most sensitive get 8. Scales and minima
-    come on top: 1 bit a weight with 4, half a bit with 8."""
+    """Of a weight's code, in the mean over the linears of all layers: 3, 4, 8, or between, where the most sensitive get the larger of two
+    forms. Scales and minima come on top: 1 bit a weight with 3 and 4, half a bit with 8."""
     method: str = "gptq"
     """A file of compress/quantisers."""
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
-    """What the model is shown, where the method wants to see it, or bits are between 4 and 8."""
+    """What the model is shown, where the method wants to see it, or bits are between two forms."""
     sensitivity_documents: int = 16
     """Rows by which sensitivity is measured: forward and back."""
     recovery: RecoverySettings = field(default_factory=lambda: RecoverySettings(learning_rate=1e-4))
     """Training of scales and minima when all layers are done."""
 
     def __post_init__(self) -> None:
-        if not 4 <= self.bits <= 8:
-            cure = "Below 4 bits nothing is served faster: see docs/compress.md." if self.bits < 4 else "8 is as good as exact."
-            raise ConfigError("bits", "must be from 4 to 8", self.bits, cure)
+        if not 3 <= self.bits <= 8:
+            cure = "Below 3 bits there is no form: see docs/compress.md." if self.bits < 3 else "8 is as good as exact."
+            raise ConfigError("bits", "must be from 3 to 8", self.bits, cure)
         find_quantiser(self.method)
         if self.sensitivity_documents < 1:
             raise ConfigError("sensitivity_documents", "must be at least 1", self.sensitivity_documents)

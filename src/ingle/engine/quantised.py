@@ -1,7 +1,8 @@
-"""The kind `quantised`: matrices replaced by GGUF's blocks, which the kernels multiply as they are. See engine/changes.py for the others.
+"""The kind `quantised`: matrices replaced by blocks, which the kernels multiply as they are. See engine/changes.py for the others.
 
 | tensor | means |
 |---|---|
+| {parameter}, uint8 [N, K/32 · 16] | the matrix [N, K] as Q3_1: float16 scale and minimum, 32 codes of 3 bits (core/three_bits.py) |
 | {parameter}, uint8 [N, K/32 · 20] | the matrix [N, K] as Q4_1: float16 scale and minimum, 32 codes of 4 bits |
 | {parameter}, uint8 [N, K/32 · 34] | the matrix as Q8_0: float16 scale, 32 signed bytes |
 | {parameter}, float32 or float16, its shape | the parameter itself: a norm or a bias that scales were folded into |
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ingle.core import three_bits
 from ingle.core.errors import DeltaError
 from ingle.core.spec import ModelConfig
 from ingle.engine.adapter import linear_shapes
@@ -24,8 +26,8 @@ from ingle.model.tensor import Tensor
 Array = npt.NDArray[Any]
 KIND = "quantised"
 GROUP = 32
-_BYTES = {20: "Q4_1", 34: "Q8_0"}
-"""Of a block, and GGML's name of its type."""
+_BYTES = {three_bits.BLOCK_BYTES: three_bits.KIND, 20: "Q4_1", 34: "Q8_0"}
+"""Of a block, and the name of its type."""
 
 
 def replaced(name: str, config: ModelConfig, tensors: Mapping[str, Array]) -> dict[str, Tensor]:

@@ -29,7 +29,7 @@ from ingle.model.tensor import Tensor
 Array = npt.NDArray[Any]
 KIND = "shape"
 LAYERS, CHANNELS, GROUPS = (f"shape.{part}" for part in ("layers", "channels", "groups"))
-_BLOCKS = {"F32": (1, 4), "F16": (1, 2), "BF16": (1, 2), "Q4_0": (32, 18), "Q4_1": (32, 20), "Q8_0": (32, 34)}
+_BLOCKS = {"F32": (1, 4), "F16": (1, 2), "BF16": (1, 2), "Q3_1": (32, 16), "Q4_0": (32, 18), "Q4_1": (32, 20), "Q8_0": (32, 34)}
 """Columns that are stored together, and their bytes."""
 _PAIR = ("lora_A.weight", "lora_B.weight")
 

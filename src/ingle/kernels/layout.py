@@ -5,7 +5,7 @@ Kept apart from the kernels, because a warmed cache serves without importing the
 
 from ingle.core.blocks import BLOCK_TOKENS
 
-F32, BF16, INT8, INT8_GROUP, INT4 = range(5)
+F32, BF16, INT8, INT8_GROUP, INT4, INT3 = range(6)
 FLOAT_KINDS = 2
 """Kinds below this one multiply float32 input; the others want int8."""
 

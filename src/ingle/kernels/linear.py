@@ -1,4 +1,4 @@
-"""Packed matrix products: y = W x (+ bias) for weights in float32, bfloat16, int8 and int4, many rows of x at once.
+"""Packed matrix products: y = W x (+ bias) for weights in float32, bfloat16, int8, int4 and int3, many rows of x at once.
 
 Weights are packed in *panels* of 16 output rows, so that one vector lane is one output and nothing is ever summed across lanes:
 
@@ -7,6 +7,7 @@ Weights are packed in *panels* of 16 output rows, so that one vector lane is one
     INT8_GROUP  the same                                  one float16 scale per 32 columns (GGUF's Q8_0)
     INT4        [panel, K/32, 4, 16, 4] bytes, two        float16 scale and minimum per 32 columns (GGUF's Q4_1, without loss)
                 groups of four columns to a byte
+    INT3        [panel, K/32, 3, 16, 4] bytes             the same (Q3_1; which bits are which: core/three_bits.py)
 
 K and rows are padded to 32. For the integer kinds x comes as int8 with one scale per 32 columns (`rows.quantise`), so products
 are exact in int32 and the sum is as exact as the rounding of x. Groups of columns with an outlier come in two terms; the second is
@@ -17,7 +18,7 @@ described by a few int64.
 from numba import njit
 
 from ingle.kernels import layout as at
-from ingle.kernels.simd import get, high_nibbles, load_bf16, load_f16, load_f32, load_i32, low_nibbles, splat
+from ingle.kernels.simd import either, field, get, load_bf16, load_f16, load_f32, load_i32, splat
 from ingle.kernels.tiles import (
     added,
     any_bits,
@@ -94,12 +95,38 @@ def _int8_panel(rows):
     return panel
 
 
-def _int4_panel(rows):
+@njit(inline="always")
+def _dot_int4(sums, w, q, stride):
+    """A group's codes, two groups of four columns to a byte, times 32 bytes of each row of the tile."""
+    for j in range(4):
+        pair = load_i32(w + 64 * j)
+        sums = dot_bytes(sums, field(pair, 0, 15), q + 8 * j, stride)
+        sums = dot_bytes(sums, field(pair, 4, 15), q + 8 * j + 4, stride)
+    return sums
+
+
+@njit(inline="always")
+def _dot_int3(sums, w, q, stride):
+    """The same of codes as core/three_bits.py has them."""
+    a, b, c = load_i32(w), load_i32(w + 64), load_i32(w + 128)
+    sums = dot_bytes(sums, field(a, 0, 7), q, stride)
+    sums = dot_bytes(sums, field(a, 3, 7), q + 4, stride)
+    sums = dot_bytes(sums, field(b, 0, 7), q + 8, stride)
+    sums = dot_bytes(sums, field(b, 3, 7), q + 12, stride)
+    sums = dot_bytes(sums, field(c, 0, 7), q + 16, stride)
+    sums = dot_bytes(sums, field(c, 3, 7), q + 20, stride)
+    sums = dot_bytes(sums, either(field(a, 6, 3), field(c, 4, 4)), q + 24, stride)
+    return dot_bytes(sums, either(field(b, 6, 3), field(c, 5, 4)), q + 28, stride)
+
+
+def _codes_panel(rows, dot, bits):
+    """Codes of 3 or 4 bits, with a scale and a minimum for each group."""
+
     @njit
     def panel(linear, index, x, first, out, stride, accumulate):
         K = get(linear, at.COLUMNS)
         groups, line = K // 32, K // 4
-        w = get(linear, at.WEIGHTS) + index * K * 8
+        w = get(linear, at.WEIGHTS) + index * K * 2 * bits
         d = get(linear, at.SCALES) + index * groups * 32
         m = get(linear, at.MINIMA) + index * groups * 32
         tile = zeros_f(rows)
@@ -109,11 +136,7 @@ def _int4_panel(rows):
             total = get(x, at.TOTAL) + (2 * first + term) * groups * 4
             for g in range(groups):
                 if _needed(rows, term, scale + 4 * g, line):
-                    sums = zeros_i(rows)
-                    for j in range(4):
-                        pair = load_i32(w + 256 * g + 64 * j)
-                        sums = dot_bytes(sums, low_nibbles(pair), q + 32 * g + 8 * j, 2 * K)
-                        sums = dot_bytes(sums, high_nibbles(pair), q + 32 * g + 8 * j + 4, 2 * K)
+                    sums = dot(zeros_i(rows), w + 64 * bits * g, q + 32 * g, 2 * K)
                     tile = outer_integers(tile, sums, load_f16(d + 32 * g), scale + 4 * g, line)
                     tile = outer(tile, load_f16(m + 32 * g), total + 4 * g, line)
         _finish(rows, linear, index, tile, out, stride, accumulate)
@@ -144,7 +167,9 @@ def _all_rows(make):
     return run
 
 
-_int4, _int8 = _all_rows(_int4_panel), _all_rows(_int8_panel)
+_int3 = _all_rows(lambda rows: _codes_panel(rows, _dot_int3, 3))
+_int4 = _all_rows(lambda rows: _codes_panel(rows, _dot_int4, 4))
+_int8 = _all_rows(_int8_panel)
 _fp32 = _all_rows(lambda rows: _float_panel(rows, load_f32, 4))
 _bf16 = _all_rows(lambda rows: _float_panel(rows, load_bf16, 2))
 
@@ -156,6 +181,11 @@ def linear_int4(linear, index, x, rows, out, stride, accumulate):
     apart; accumulate: 1 adds to what is there.
     """
     _int4(linear, index, x, rows, out, stride, accumulate)
+
+
+def linear_int3(linear, index, x, rows, out, stride, accumulate):
+    """Entry: the same for INT3."""
+    _int3(linear, index, x, rows, out, stride, accumulate)
 
 
 def linear_int8(linear, index, x, rows, out, stride, accumulate):

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ingle.core import three_bits
 from ingle.core.errors import ShapeError
-from ingle.kernels.layout import BF16, F32, INT4, INT8, INT8_GROUP
+from ingle.kernels.layout import BF16, F32, INT3, INT4, INT8, INT8_GROUP
 
 Array = npt.NDArray[Any]
 
@@ -106,23 +107,43 @@ def pack_int8_groups(q: Array, scale: Array) -> Packed:
     return Packed(INT8_GROUP, *_shape(q), _bytes(_quads(stored)), _bytes(_panels(_group_plane(scale, q.shape))))
 
 
+def pack_int3(matrix: Array) -> Packed:
+    """float [N, K] rounded to 0 … 7 with scale and minimum per 32 columns."""
+    return pack_int3_values(*_rounded(matrix, 7))
+
+
 def pack_int4(matrix: Array) -> Packed:
     """float [N, K] rounded to 0 … 15 with scale and minimum per 32 columns."""
+    return pack_int4_values(*_rounded(matrix, 15))
+
+
+def _rounded(matrix: Array, most: int) -> tuple[Array, Array, Array]:
+    """Codes 0 … `most`, uint8 [N, K], and the float16 scales and minima."""
     N, K = matrix.shape
     groups = _padded(np.asarray(matrix, np.float32), N, _up(K, 32)).reshape(N, -1, 32)
     low = groups.min(axis=2).astype(np.float16)
-    scale = ((groups.max(axis=2) - low) / 15).astype(np.float16)
+    scale = ((groups.max(axis=2) - low) / most).astype(np.float16)
     step = scale.astype(np.float32)
     q = np.rint((groups - low.astype(np.float32)[..., None]) / np.where(step > 0, step, 1)[..., None])
-    return pack_int4_values(np.clip(q, 0, 15).astype(np.uint8).reshape(N, -1)[:, :K], scale, low)
+    return np.clip(q, 0, most).astype(np.uint8).reshape(N, -1)[:, :K], scale, low
 
 
 def pack_int4_values(q: Array, scale: Array, minimum: Array) -> Packed:
     """uint8 [N, K] of 0 … 15 with float16 scale and minimum [N, K/32] (GGUF's Q4_1): w = scale · q + minimum."""
     quads = _quads(_whole(q))
     pairs = quads[:, 0::2] | (quads[:, 1::2] << 4)
-    scales, minima = (_bytes(_panels(_group_plane(plane, q.shape))) for plane in (scale, minimum))
-    return Packed(INT4, *_shape(q), _bytes(pairs), scales, minima)
+    return Packed(INT4, *_shape(q), _bytes(pairs), *_group_planes(q, scale, minimum))
+
+
+def pack_int3_values(q: Array, scale: Array, minimum: Array) -> Packed:
+    """uint8 [N, K] of 0 … 7 with float16 scale and minimum [N, K/32] (our Q3_1): w = scale · q + minimum."""
+    whole = _whole(q)
+    words = three_bits.join(whole.reshape(len(whole) // 16, 16, -1, 32)).reshape(len(whole) // 16, 16, -1, 3, 4)
+    return Packed(INT3, *_shape(q), _bytes(words.transpose(0, 2, 3, 1, 4)), *_group_planes(q, scale, minimum))
+
+
+def _group_planes(q: Array, *planes: Array) -> list[Array]:
+    return [_bytes(_panels(_group_plane(plane, q.shape))) for plane in planes]
 
 
 def _group_plane(plane: Array, shape: tuple[int, ...]) -> Array:
@@ -151,6 +172,9 @@ def _unpack_integers(packed: Packed, N: int, K: int) -> Array:
         groups = data.view(np.float16).astype(np.float32).reshape(N // 16, K // 32, 16).transpose(0, 2, 1).reshape(N, K // 32)
         return np.repeat(groups, 32, axis=1)
 
+    if packed.kind == INT3:
+        words = packed.weights.reshape(N // 16, K // 32, 3, 16, 4).transpose(0, 3, 1, 2, 4)
+        return three_bits.split(words.reshape(N, K // 32, 12)).reshape(N, K) * plane(packed.scales) + plane(packed.minima)
     if packed.kind == INT4:
         pairs = packed.weights.reshape(N // 16, K // 8, 1, 16, 4)
         quads = np.concatenate([pairs & 15, pairs >> 4], axis=2).reshape(N // 16, K // 4, 16, 4)

@@ -282,20 +282,22 @@ def numbers(_typing, v):
     return VECTOR(INTEGERS), lambda _c, b, _s, args: b.sitofp(args[0], VF)
 
 
-@intrinsic
-def low_nibbles(_typing, v):
-    """The lower four bits of each of 64 bytes."""
-    return INTEGERS(INTEGERS), lambda _c, b, _s, args: b.and_(args[0], ir.Constant(VI, [0x0F0F0F0F] * LANES))
-
-
-@intrinsic
-def high_nibbles(_typing, v):
-    """The upper four bits of each of 64 bytes."""
+@intrinsic(prefer_literal=True)
+def field(_typing, v, shift, mask):
+    """(byte >> shift) & mask of each of 64 bytes; shift and mask are written in the kernel."""
+    places, wanted = shift.literal_value, mask.literal_value * 0x01010101
 
     def emit(_context, b, _sig, args):
-        return b.and_(b.lshr(args[0], ir.Constant(VI, [4] * LANES)), ir.Constant(VI, [0x0F0F0F0F] * LANES))
+        moved = b.lshr(args[0], ir.Constant(VI, [places] * LANES)) if places else args[0]
+        return b.and_(moved, ir.Constant(VI, [wanted] * LANES))
 
-    return INTEGERS(INTEGERS), emit
+    return INTEGERS(INTEGERS, shift, mask), emit
+
+
+@intrinsic
+def either(_typing, v, w):
+    """v | w."""
+    return INTEGERS(INTEGERS, INTEGERS), lambda _c, b, _s, args: b.or_(*args)
 
 
 @intrinsic

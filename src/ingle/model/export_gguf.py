@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ingle.core import three_bits
 from ingle.core.errors import ConfigError
 from ingle.core.files import os_errors, sync_folder
 from ingle.core.spec import ModelConfig, Rope
@@ -30,7 +31,7 @@ GGUFKind = Literal["f16", "f32", "q8_0", "q4_1"]
 """`q4_1`: the linears of layers in Q4_1 and the vocabulary in Q8_0, but what the model has in blocks to the byte."""
 _FILE_TYPES = {"f32": 0, "f16": 1, "q4_1": 3, "q8_0": 7}  # llama.cpp's llama_ftype
 BLOCKS = ("Q4_0", "Q4_1", "Q8_0")
-"""What is written to the byte as the model has it."""
+"""What is written to the byte as the model has it; our Q3_1 is written as Q4_1, the same numbers."""
 _PARTS = {theirs: ours for ours, theirs in (OUTER | INNER).items()}
 _BIASES = {"llama": ("qkv_bias", "output_bias", "mlp_bias"), "qwen2": ("qkv_bias",), "qwen3": ()}
 """By architecture, the biases that llama.cpp reads."""
@@ -126,6 +127,8 @@ def _entries(
     entries = []
     for name, shape in expected_shapes(config).items():
         blocks = stored(name) if kind == "q4_1" else None
+        if blocks is not None and blocks.kind == three_bits.KIND:
+            blocks = replace(blocks, kind="Q4_1", raw=three_bits.as_q4_1(blocks.raw))
         blocks = blocks if blocks is not None and blocks.kind in BLOCKS else None
         theirs = blocks.kind if blocks is not None else _kind_of(name, shape, kind)
         entries.append(_Entry(gguf_name(name), shape, theirs, partial(made, name, blocks)))
