@@ -105,22 +105,24 @@ def test_stopped_after_any_layer_it_ends_the_same(some_home: Home, method: str) 
     assert not {"measuring sensitivity", "weighing tokens"} & {what for what, _ in done}
 
 
-def test_a_budget_between_gives_the_most_sensitive_eight_bits(some_home: Home) -> None:
+def test_a_budget_between_gives_the_most_sensitive_most_bits(some_home: Home) -> None:
     kept = get_kept(some_home, "tiny")
     made = quantise(some_home, kept, "mixed", replace(SMALL, bits=5.0), admitting(some_home))
     report, forms = made.report, made.report["forms"]
     assert 4.5 < report["bits"] <= 5
     assert forms["int8"] and forms["int4"]
-    worst = max(report["sensitivity_nats"], key=lambda name: report["sensitivity_nats"][name])
-    least = min(report["sensitivity_nats"], key=lambda name: report["sensitivity_nats"][name])
-    assert report["sensitivity_nats"][least] > 0
-    assert (worst in forms["int8"], least in forms["int4"]) == (True, True)
+    costs = {name: of["int3"] for name, of in report["sensitivity_nats"].items()}
+    assert all(0 < of["int8"] < of["int4"] < of["int3"] for of in report["sensitivity_nats"].values())
+    least = min(costs, key=lambda name: costs[name])
+    assert (max(costs, key=lambda name: costs[name]) in forms["int8"], least in forms["int8"]) == (True, False)
     quantise(some_home, kept, "q8", replace(SMALL, bits=8.0, method="round"), admitting(some_home))
     quantise(some_home, kept, "q4", SMALL, admitting(some_home))
     reference = exact(some_home, "tiny")
     off = {name: apart(exact(some_home, f"tiny+{name}"), reference) for name in ("q8", "mixed", "q4")}
     assert off["q8"] < 0.02 < off["q4"]
     assert off["q8"] < off["mixed"] < off["q4"]
+    two = quantise(some_home, kept, "two", replace(SMALL, bits=5.0, forms=("int8", "int4")), admitting(some_home)).report["forms"]
+    assert two["int4"] and two["int8"] and not two["int3"]
 
 
 def test_three_bits_are_served_as_they_are_and_of_four_only_the_least_sensitive_go_there(some_home: Home, tmp_path: Path) -> None:
@@ -151,13 +153,29 @@ def test_three_bits_are_served_as_they_are_and_of_four_only_the_least_sensitive_
 
 
 def test_forms_are_chosen_by_nats_per_bit() -> None:
-    few, many = FORMS["int4"], FORMS["int8"]
-    costs, sizes = {"a": 3.0, "b": 4.0, "c": 1.0}, {"a": 100, "b": 400, "c": 500}
-    chosen = choose_forms(costs, sizes, few, many, 4.4)
-    assert {name for name, form in chosen.items() if form == many} == {"a"}
-    assert {name for name, form in choose_forms(costs, sizes, few, many, 6).items() if form == many} == {"a", "b"}
-    assert set(choose_forms(costs, sizes, few, many, 8).values()) == {many}
-    assert set(choose_forms(costs, sizes, few, many, 4.4, [(1000, 8.0)]).values()) == {few}
+    three, four, eight = FORMS["int3"], FORMS["int4"], FORMS["int8"]
+    sizes = {"a": 100, "b": 400, "c": 500}
+    costs = {name: {four: cost, eight: 0.0} for name, cost in {"a": 3.0, "b": 4.0, "c": 1.0}.items()}
+    assert {name for name, form in choose_forms(costs, sizes, 4.4).items() if form == eight} == {"a"}
+    assert {name for name, form in choose_forms(costs, sizes, 6).items() if form == eight} == {"a", "b"}
+    assert set(choose_forms(costs, sizes, 8).values()) == {eight}
+    assert set(choose_forms(costs, sizes, 4.4, [(1000, 8.0)]).values()) == {four}
+    of_three = {name: {three: 4 * ways[four], **ways} for name, ways in costs.items()}
+    assert choose_forms(of_three, sizes, 4.0) == {"a": eight, "b": four, "c": three}
+    assert choose_forms({"a": {three: 1.0, four: 0.0, eight: 0.0}}, {"a": 9}, 8.0) == {"a": four}, (
+        "more bits that save nothing are not spent"
+    )
+
+
+def test_the_mean_of_few_and_many_bits_may_be_that_of_one_form(some_home: Home) -> None:
+    told = replace(SMALL, bits=4.0, forms=("int3", "int4", "int8"))
+    made = quantise(some_home, get_kept(some_home, "tiny"), "spread", told, admitting(some_home))
+    assert 3.7 < made.report["bits"] <= 4
+    assert made.report["forms"]["int3"] and made.report["forms"]["int8"]
+    with pytest.raises(ConfigError, match=r"can't be met by tiny in int8.*The least is 8"):
+        quantise(some_home, get_kept(some_home, "tiny"), "no", replace(SMALL, bits=4.0, forms=("int8",)), admitting(some_home))
+    with pytest.raises(ConfigError, match="must be one of int8, int4, int3"):
+        replace(SMALL, forms=("int5",))
 
 
 def test_the_gate_measures_it_first(some_home: Home) -> None:

@@ -23,7 +23,7 @@ ingle quantise mymodel --bits 8 --method round --name q8 --json
 def command(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A kept model, with or without deltas.")],
     name: Annotated[str, typer.Option(help="What to call the delta: MODEL+NAME is the quantised model.")] = "quantised",
-    bits: Annotated[float | None, typer.Option(help="3, 4, 8, or between: then the most sensitive linears get more.")] = None,
+    bits: Annotated[float | None, typer.Option(help="3, 4, 8, or between: then the most sensitive linears get most.")] = None,
     method: Annotated[str | None, typer.Option(help="round, mse, awq, gptq or guided.")] = None,
     recover: Annotated[
         float | None, typer.Option(metavar="MINUTES", help="Train scales and minima to follow the model as it was; by default not at all.")

@@ -11,7 +11,7 @@ HOME/tuning/KEY/recovery/                 the training of their scales and minim
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy.typing as npt
@@ -26,7 +26,6 @@ from ingle.compress.quantiser import find_quantiser
 from ingle.compress.recovery import Recovery
 from ingle.compress.sensitivity import choose_forms, guidance, sensitivities
 from ingle.compress.settings import QuantiseSettings
-from ingle.core import three_bits
 from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
 from ingle.core.delta import Delta
@@ -49,12 +48,12 @@ from ingle.train.to_delta import Job, to_delta
 from ingle.train.watch import Made, RunWatch, nobody
 
 Array = npt.NDArray[Any]
-VERSION = 2
+VERSION = 3
 """Changes when the same settings make something else than before."""
 SENSITIVITY = "sensitivity.json"
 GUIDANCE = "guidance.safetensors"
-_NATIVE = {three_bits.KIND: 3, "Q4_0": 4, "Q4_1": 4, "Q8_0": 8}
-"""Bits of what a file may hold that is served as it is. Rounding it again to as many bits or more could only lose."""
+_NATIVE = {form.kind: form for form in FORMS.values()} | {"Q4_0": replace(FORMS["int4"], name="Q4_0", kind="Q4_0", block_bytes=18)}
+"""What a file may hold that is served as it is. Rounding it again to as many bits or more could only lose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,7 @@ def quantise(
     """
     check_name(name)
     checkpoint = open_weights(home, kept)
-    plan = plan_of(kept.name, checkpoint, settings.bits)
+    plan = plan_of(kept.name, checkpoint, settings.bits, settings.allowed)
 
     def make(job: Job[QuantiseSettings]) -> Candidate:
         return _make(_Work(job, Span(open_meter())), checkpoint, plan)
@@ -98,45 +97,54 @@ def quantise(
 class Plan:
     """What is there to quantise."""
 
-    few: Form
-    many: Form
+    forms: tuple[Form, ...]
+    """That linears may take, the one of fewest bits first."""
     sizes: Mapping[str, int]
-    """Weights of each parameter that can get either form."""
+    """Weights of each parameter that can take the first of them."""
+    native: Mapping[str, Form]
+    """What some of these are in already, as good as exact: they can stay so."""
     fixed: tuple[tuple[int, float], ...]
     """Weights, and bits, of linears that stay as they are: they are in as few bits already, or their columns fill no blocks."""
 
+    def ways(self, name: str) -> tuple[Form, ...]:
+        """What a parameter can be in."""
+        native = self.native.get(name)
+        return self.forms if native is None else (*(form for form in self.forms if form.bits < native.bits), native)
 
-def plan_of(model: str, checkpoint: Checkpoint, bits: float) -> Plan:
+
+def plan_of(model: str, checkpoint: Checkpoint, bits: float, forms: tuple[Form, ...]) -> Plan:
     """Which linears can be put in how many bits. `model` is for messages.
 
     Raises ConfigError where there are none, or `bits` can't be met.
     """
-    few = max((form for form in FORMS.values() if form.bits <= bits), key=lambda form: form.bits)
-    many = min((form for form in FORMS.values() if form.bits >= bits), key=lambda form: form.bits)
-    sizes, fixed = dict[str, int](), []
+    few, sizes, native, fixed = forms[0], dict[str, int](), dict[str, Form](), []
     for linear, shape in linear_shapes(checkpoint.config).items():
         name, count = f"{linear}.weight", math.prod(shape)
-        native = _NATIVE.get(checkpoint.tensor(name).kind)
-        if native is not None and native <= few.bits:
-            fixed.append((count, float(native)))
+        there = _NATIVE.get(checkpoint.tensor(name).kind)
+        if there is not None and there.bits <= few.bits:
+            fixed.append((count, float(there.bits)))
         elif not fits(shape):
             fixed.append((count, 8.0))
         else:
             sizes[name] = count
+            if there is not None:
+                native[name] = there
     if not sizes:
         cure = "Rounding it again could only lose. A delta that is merged into it would change that." if fixed else ""
         raise ConfigError(f"model {model}", f"has no linears of more than {few.bits} bits that fill blocks of 32", f"{len(fixed)}", cure)
     whole = sum(sizes.values()) + sum(count for count, _ in fixed)
     least = (few.bits * sum(sizes.values()) + sum(count * each for count, each in fixed)) / whole
     if least > bits + 1e-9:
-        raise ConfigError("bits", f"can't be met by {model}, whose other linears stay as they are", bits, f"The least is {least:.2f}.")
-    return Plan(few, many, sizes, tuple(fixed))
+        raise ConfigError(
+            "bits", f"can't be met by {model} in {few.name}, if other linears stay as they are", bits, f"The least is {least:.2f}."
+        )
+    return Plan(forms, sizes, native, tuple(fixed))
 
 
 def _make(work: _Work, checkpoint: Checkpoint, plan: Plan) -> Candidate:
     job, settings = work.job, work.job.settings
     quantiser = find_quantiser(settings.method)
-    mixed = plan.few.bits < settings.bits < plan.many.bits
+    mixed = len(plan.forms) > 1
     tokenizer = checkpoint_tokenizer(checkpoint, job.home.base_folder(job.kept.base))
     texts = read_texts(job.home, job.watch.bytes) if mixed or quantiser.calibrated or settings.recovery.wanted else []
     rows = None
@@ -144,19 +152,23 @@ def _make(work: _Work, checkpoint: Checkpoint, plan: Plan) -> Candidate:
         rows = make_rows(tokenizer, texts, settings.calibration, checkpoint.config.context_length)
     work.tell("loading weights")(0, 1)
     module = load_module(checkpoint)
-    forms: Mapping[str, Form] = dict.fromkeys(plan.sizes, plan.few)
-    costs: dict[str, float] = {}
+    chosen: Mapping[str, Form] = dict.fromkeys(plan.sizes, plan.forms[0])
+    costs: dict[str, dict[str, float]] = {}
     if mixed:
         assert rows is not None, "they were read"
-        costs = _costs(work, module, rows, forms)
-        forms = choose_forms(costs, plan.sizes, plan.few, plan.many, settings.bits, plan.fixed)
-        forms = {name: form for name, form in forms.items() if _NATIVE.get(checkpoint.tensor(name).kind, 99) > form.bits}
+        costs = _costs(work, module, rows, plan)
+        ways = {
+            name: {form: 0.0 if form == plan.native.get(name) else costs[name][form.name] for form in plan.ways(name)}
+            for name in plan.sizes
+        }
+        chosen = choose_forms(ways, plan.sizes, settings.bits, plan.fixed)
+    forms = {name: form for name, form in chosen.items() if form != plan.native.get(name)}
     shown = None
     if quantiser.calibrated:
         assert rows is not None, "they were read"
         shown = Shown(rows, _guidance(work, module, rows, forms) if quantiser.guided else None, settings.calibration.batch)
     done = quantise_layers(module, shown, quantiser, forms, job.folder, work.tell("quantising layers"))
-    report = _report(job, plan, forms, costs, done.errors) | {"calibration_tokens": 0 if rows is None else rows.numel()}
+    report = _report(job, plan, chosen, costs, done.errors) | {"calibration_tokens": 0 if rows is None else rows.numel()}
     tensors = done.tensors
     if settings.recovery.wanted:
         recovery = Recovery(settings.recovery, module, job.kept.digest, tokenizer, texts, job.folder / "recovery", job.watch)
@@ -174,16 +186,16 @@ def _recovered(
     return {**tensors, **settled_blocks(small, forms)}, asdict(told)
 
 
-def _costs(work: _Work, module: CausalLM, rows: Tensor, forms: Mapping[str, Form]) -> dict[str, float]:
-    """What each linear costs: measured now, or by an earlier sitting."""
+def _costs(work: _Work, module: CausalLM, rows: Tensor, plan: Plan) -> dict[str, dict[str, float]]:
+    """What each linear costs in each form: measured now, or by an earlier sitting."""
     job = work.job
     path = job.folder / SENSITIVITY
     if not path.exists():
-        chosen = rows[: job.settings.sensitivity_documents]
-        found = sensitivities(module, chosen, forms, work.tell("measuring sensitivity"), job.settings.calibration.seed)
+        some, tell = rows[: job.settings.sensitivity_documents], work.tell("measuring sensitivity")
+        found = sensitivities(module, some, plan.sizes, plan.forms, tell, job.settings.calibration.seed)
         job.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomic(path, json.dumps(found).encode(), mode=0o600)
-    known: dict[str, float] = json.loads(path.read_bytes())
+    known: dict[str, dict[str, float]] = json.loads(path.read_bytes())
     return known
 
 
@@ -199,27 +211,23 @@ def _guidance(work: _Work, module: CausalLM, rows: Tensor, forms: Mapping[str, F
 
 
 def _report(
-    job: Job[QuantiseSettings], plan: Plan, forms: Mapping[str, Form], costs: Mapping[str, float], errors: Mapping[str, float]
+    job: Job[QuantiseSettings], plan: Plan, chosen: Mapping[str, Form], costs: Mapping[str, Mapping[str, float]],
+    errors: Mapping[str, float],
 ) -> dict[str, Any]:  # fmt: skip
     weights = sum(plan.sizes.values())
     whole = weights + sum(count for count, _ in plan.fixed)
-    coded = sum(_form(forms, plan, name).bits * size for name, size in plan.sizes.items()) + sum(count * bits for count, bits in plan.fixed)
+    coded = sum(chosen[name].bits * size for name, size in plan.sizes.items()) + sum(count * bits for count, bits in plan.fixed)
     parts: dict[str, list[float]] = {}
     for name, error in errors.items():
         parts.setdefault(name.removesuffix(".weight").rpartition(".")[2], []).append(error)
     return {
         "version": VERSION, "model": job.model, "base": job.kept.digest, "kind": KIND, "method": job.settings.method,
         "settings": to_table(job.settings), "bits": coded / whole, "weights": weights,
-        "linears": len(forms), "untouched": len(plan.fixed) + len(plan.sizes) - len(forms),
-        "stored_bits": sum(_form(forms, plan, name).stored_bits * size for name, size in plan.sizes.items()) / weights,
-        "forms": {form.name: sorted(name for name, one in forms.items() if one == form) for form in FORMS.values()},
+        "linears": len(errors), "untouched": len(plan.fixed) + len(plan.sizes) - len(errors),
+        "stored_bits": sum(chosen[name].stored_bits * size for name, size in plan.sizes.items()) / weights,
+        "forms": {form.name: sorted(name for name in errors if chosen[name] == form) for form in FORMS.values()},
         "output_errors": {part: sum(values) / len(values) for part, values in sorted(parts.items())}, "sensitivity_nats": dict(costs),
     }  # fmt: skip
-
-
-def _form(forms: Mapping[str, Form], plan: Plan, name: str) -> Form:
-    """What a parameter is in, be it new or what it was in before."""
-    return forms.get(name, plan.many)
 
 
 def _event(report: Mapping[str, Any], delta: Delta) -> Event:

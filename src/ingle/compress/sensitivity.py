@@ -17,23 +17,32 @@ from ingle.model.module import CausalLM
 from ingle.train.precision import choose
 
 
-def sensitivities(module: CausalLM, rows: Tensor, forms: Mapping[str, Form], tell: Tell, seed: int = 0) -> dict[str, float]:
-    """By parameter: nats per token that rounding it alone to its form is expected to cost. `rows`: int64 [rows, tokens].
+def sensitivities(
+    module: CausalLM, rows: Tensor, parameters: Collection[str], forms: Sequence[Form], tell: Tell, seed: int = 0
+) -> dict[str, dict[str, float]]:  # fmt: skip
+    """By parameter and form: nats per token that rounding it alone is expected to cost. `rows`: int64 [rows, tokens].
 
-    `tell` is told rows done, of all. Takes as much memory again as the weights.
+    Measured of the first of `forms`; that of another is in proportion to the weights' squared error. `tell` is told rows done, of all.
+    Takes as much memory again as the weights.
     """
-    errors = dict[str, Tensor]()
-    for name, form in forms.items():
-        weight = module.get_parameter(name).detach()
-        grid = best_grid(form, weight, rounds=0)
-        errors[name] = grid.values(grid.codes(weight)) - weight
-    sums = dict.fromkeys(forms, 0.0)
+    errors, shares = dict[str, Tensor](), dict[str, dict[str, float]]()
+    for name in parameters:
+        off = {form.name: _off(form, module.get_parameter(name).detach()) for form in forms}
+        errors[name] = off[forms[0].name]
+        least = errors[name].square().sum().clamp(min=1e-30)
+        shares[name] = {form: float(error.square().sum() / least) for form, error in off.items()}
+    sums = dict.fromkeys(parameters, 0.0)
 
     def add(name: str, x: Tensor, slope: Tensor) -> None:
         sums[name] += float((slope * (x @ errors[name].T)).sum(-1).double().square().sum())
 
-    _read_back(module, rows, forms, add, tell, seed)
-    return {name: total / 2 / rows.numel() for name, total in sums.items()}
+    _read_back(module, rows, parameters, add, tell, seed)
+    return {name: {form: share * sums[name] / 2 / rows.numel() for form, share in shares[name].items()} for name in parameters}
+
+
+def _off(form: Form, weight: Tensor) -> Tensor:
+    grid = best_grid(form, weight, rounds=0)
+    return grid.values(grid.codes(weight)) - weight
 
 
 def guidance(module: CausalLM, rows: Tensor, parameters: Collection[str], tell: Tell, seed: int = 0) -> dict[str, Tensor]:
@@ -91,17 +100,30 @@ def _drawn(logits: Tensor, draw: torch.Generator) -> Tensor:
 
 
 def choose_forms(
-    costs: Mapping[str, float], sizes: Mapping[str, int], few: Form, many: Form, bits: float, fixed: Sequence[tuple[int, float]] = ()
+    costs: Mapping[str, Mapping[Form, float]], sizes: Mapping[str, int], bits: float, fixed: Sequence[tuple[int, float]] = ()
 ) -> dict[str, Form]:
-    """Gives `many` bits to the parameters where a bit saves most nats, as long as the mean over all weights stays within `bits`.
+    """A form for each parameter, out of those that it has costs in: from the fewest bits up, always where a bit more saves most nats, as
+    long as the mean over all weights stays within `bits`.
 
     `sizes`: weights of each parameter; `fixed`: weights and bits of what is not to choose and counts in the mean.
     """
+    chosen = {name: min(ways, key=lambda form: form.bits) for name, ways in costs.items()}
     whole = sum(sizes.values()) + sum(count for count, _ in fixed)
-    left = bits * whole - few.bits * sum(sizes.values()) - sum(count * each for count, each in fixed)
-    forms = dict.fromkeys(costs, few)
-    for name in sorted(costs, key=lambda name: (-costs[name] / sizes[name], name)):
-        price = (many.bits - few.bits) * sizes[name]
-        if price <= left + 1e-6:
-            forms[name], left = many, left - price
-    return forms
+    left = bits * whole - sum(chosen[name].bits * size for name, size in sizes.items()) - sum(count * each for count, each in fixed)
+
+    def better() -> tuple[float, str, Form] | None:
+        """What saves most a bit, of what there is room for."""
+        found = None
+        for name, ways in costs.items():
+            for form, cost in ways.items():
+                price = (form.bits - chosen[name].bits) * sizes[name]
+                if 0 < price <= left + 1e-6:
+                    saved = (ways[chosen[name]] - cost) / price
+                    found = max(found or (0.0, "", form), (saved, name, form), key=lambda one: one[0])
+        return found if found is not None and found[0] > 0 else None
+
+    while step := better():
+        _, name, form = step
+        left -= (form.bits - chosen[name].bits) * sizes[name]
+        chosen[name] = form
+    return chosen
