@@ -83,6 +83,8 @@ def test_a_model_in_four_bits_is_served_as_blocks_and_undone(some_home: Home) ->
         quantise(some_home, kept, "q4", replace(SMALL, method="round"), admitting(some_home))
     with pytest.raises(ConfigError, match="no linears of more than 4 bits"):
         quantise(some_home, get_kept(some_home, "tiny+q4"), "again", SMALL, admitting(some_home))
+    with pytest.raises(ConfigError, match=r"no linears of more than 5.5 bits"):
+        quantise(some_home, get_kept(some_home, "tiny+q4"), "again", replace(SMALL, bits=5.5), admitting(some_home))
 
 
 @pytest.mark.parametrize("method", ["guided", "awq"])

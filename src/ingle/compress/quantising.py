@@ -129,11 +129,14 @@ def plan_of(model: str, checkpoint: Checkpoint, bits: float, forms: tuple[Form, 
             sizes[name] = count
             if there is not None:
                 native[name] = there
-    if not sizes:
-        cure = "Rounding it again could only lose. A delta that is merged into it would change that." if fixed else ""
-        raise ConfigError(f"model {model}", f"has no linears of more than {few.bits} bits that fill blocks of 32", f"{len(fixed)}", cure)
+    rest = sum(count * each for count, each in fixed)
     whole = sum(sizes.values()) + sum(count for count, _ in fixed)
-    least = (few.bits * sum(sizes.values()) + sum(count * each for count, each in fixed)) / whole
+    now = rest + sum(native[name].bits * size for name, size in sizes.items() if name in native)
+    if not sizes or (len(native) == len(sizes) and now <= bits * whole):
+        cure = "Rounding it again could only lose. A delta that is merged into it would change that." if fixed or native else ""
+        got = f"{len(fixed) + len(native)} of fewer, or of other sizes"
+        raise ConfigError(f"model {model}", f"has no linears of more than {bits:g} bits that fill blocks of 32", got, cure)
+    least = (few.bits * sum(sizes.values()) + rest) / whole
     if least > bits + 1e-9:
         raise ConfigError(
             "bits", f"can't be met by {model} in {few.name}, if other linears stay as they are", bits, f"The least is {least:.2f}."
