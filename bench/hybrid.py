@@ -34,7 +34,9 @@ from ingle.home.deltas import delta_tensors, get_delta, put_delta
 from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home, find_home
 from ingle.measure.bits import TextBits
+from ingle.measure.choice import columns
 from ingle.measure.forgetting import forgetting
+from ingle.measure.intervals import paired_bootstrap
 from ingle.measure.items import part
 from ingle.measure.recall import KINDS
 from ingle.measure.run import Options, run_suite
@@ -138,14 +140,16 @@ def bits_part(home: Home, models: dict[str, LanguageModel], count: int) -> dict[
 
 
 def recall_part(home: Home, models: dict[str, LanguageModel], items: int, lengths: Sequence[str]) -> dict[str, Any]:
-    """Planted facts."""
+    """Planted facts; and what memories add to windows, paired by fact."""
     result: dict[str, dict[str, Any]] = {}
+    hits: dict[str, dict[str, np.ndarray]] = {}
     for length in lengths:
         for name, model in models.items():
             suite = find_suite(f"recall-{length}k")
             outcome = run_suite(home, suite, subject_of(model, lambda: False), Options(items))
             figures = {r.name: [r.value, r.low, r.high, r.n] for r in outcome.reports}
             result.setdefault(f"{length}k", {})[name] = figures
+            hits.setdefault(f"{length}k", {})[name] = columns([bool(row["recall"]) for row in outcome.rows])
             say(f"recall-{length}k, {name}: {figures['recall'][0]:.3f}")
     rows: list[list[object]] = [["", *models]]
     for length, sides in result.items():
@@ -157,9 +161,16 @@ def recall_part(home: Home, models: dict[str, LanguageModel], items: int, length
             of = [f[f"recall_{kind}"] for f in sides.values() if f"recall_{kind}" in f]  # few facts are not of every kind
             kinds.append([f"{length}, {kind}s", *(f"{value:.3f} of {n}" for value, _, _, n in of)])
     show("the same by kind", kinds)
+    added = {}
+    for length, of in hits.items():
+        if "window" in of:
+            more = paired_bootstrap(of["window"], of["hybrid"])
+            added[length] = [more.value, more.interval.low, more.interval.high]
+    gains = [[length, f"{value:+.3f} ({low:+.3f} – {high:+.3f})"] for length, (value, low, high) in added.items()]
+    show("hybrid − no memories, paired (95 %)", [["", "more facts recalled, share"], *gains])
     short = [sides for length, sides in result.items() if length != "8k"]
     held = all(sides["hybrid"]["recall"][0] >= BARS["recall"] * sides["original"]["recall"][0] for sides in short)
-    return {"lengths": result, "held": held}
+    return {"lengths": result, "memories_add": added, "held": held}
 
 
 def decode_part(home: Home, kept: dict[str, Kept], rounds: int) -> dict[str, Any]:
