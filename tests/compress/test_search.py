@@ -78,6 +78,8 @@ def test_a_table_and_a_picture_of_it(tmp_path: Path) -> None:
     picture = (tmp_path / "front.svg").read_text()
     assert picture.count('width="8.0" height="8.0"') == len(POINTS)
     assert "joules per token" in picture and ">mild<" in picture and ">worse<" not in picture
+    draw(tmp_path / "cut.svg", "", [*POINTS, point("far", 40.0, 0.1)], "joules", 1.0, MILD)
+    assert ">far, at +40 %<" in (tmp_path / "cut.svg").read_text()
     draw(tmp_path / "front.png", "a title", POINTS, "size", 1.0, None)
     assert (tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ConfigError, match=r"\.svg or \.png"):

@@ -116,7 +116,8 @@ def _shapes(title: str, points: Sequence[Point], goal: Goal, budget: float, chos
         colour = _CHOSEN if point is chosen else _ON if point in good else _OFF
         yield Box(x - 4, y - 4, 8, 8, colour)
         if point in good or point is chosen:
-            yield Words(min(x + 7, WIDTH - _RIGHT), y - 6, point.recipe or "as it is", "end" if x > _LEFT + 0.7 * across else "start")
+            name = (point.recipe or "as it is") + (f", at {point.loss.percent:+.0f} %" if point.loss.percent > top else "")
+            yield Words(min(x + 7, WIDTH - _RIGHT), y - 6, name, "end" if x > _LEFT + 0.7 * across else "start")
 
 
 def to_table(point: Point) -> dict[str, Any]:

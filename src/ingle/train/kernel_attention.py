@@ -114,8 +114,13 @@ def _bias(block: Block, column: int, count: int, certain: int) -> npt.NDArray[np
 
 
 def fits(q: Tensor) -> bool:
-    """Whether the kernels can compute with queries like these, [..., D]: they are given addresses, which only a CPU can follow."""
-    return q.device.type == "cpu" and q.dtype in (torch.float32, torch.bfloat16) and q.shape[-1] % 32 == 0
+    """Whether the kernels can compute with queries like these, [..., D]."""
+    return q.dtype in (torch.float32, torch.bfloat16) and fits_heads(q.device, q.shape[-1])
+
+
+def fits_heads(device: torch.device, dim: int) -> bool:
+    """Whether they can with heads of this size there: they are given addresses, which only a CPU can follow."""
+    return device.type == "cpu" and dim % 32 == 0
 
 
 class KernelBlocks(torch.autograd.Function):

@@ -25,7 +25,7 @@ from ingle.train.activations import Activations
 from ingle.train.checkpoints import BEST, TRAINED, State, load_checkpoint, load_tensors, save_checkpoint, save_tensors, sweep_checkpoints
 from ingle.train.forward import final_states, first_trained_layer
 from ingle.train.journal import Journal, Line
-from ingle.train.kernel_attention import KERNELS
+from ingle.train.kernel_attention import KERNELS, fits_heads
 from ingle.train.objectives import Answers, Objective
 from ingle.train.optimisers import Trained, check_names
 from ingle.train.packing import Batch, Data, Order, make_batch, plan
@@ -59,7 +59,7 @@ def train(
         raise ConfigError("patience", "needs held-out examples", "none", "Set held_out above 0.")
     with joined() as ranks, stop_signals() as stop, determined(), memory_errors(settings.batch_tokens, settings.recompute):
         told = watch if ranks.first else Watch()
-        if module.lm_head.weight.device.type == "cpu":
+        if fits_heads(module.lm_head.weight.device, module.config.head_dim):
             compile_ahead(KERNELS, told.say)
         run = Run(module, parameters, data, settings, out_folder, told, objective, ranks)
         try:
