@@ -162,9 +162,9 @@ def recall_part(home: Home, models: dict[str, LanguageModel], items: int, length
             kinds.append([f"{length}, {kind}s", *(f"{value:.3f} of {n}" for value, _, _, n in of)])
     show("the same by kind", kinds)
     added = {}
-    for length, of in hits.items():
-        if "window" in of:
-            more = paired_bootstrap(of["window"], of["hybrid"])
+    for length, right in hits.items():
+        if "window" in right:
+            more = paired_bootstrap(right["window"], right["hybrid"])
             added[length] = [more.value, more.interval.low, more.interval.high]
     gains = [[length, f"{value:+.3f} ({low:+.3f} – {high:+.3f})"] for length, (value, low, high) in added.items()]
     show("hybrid − no memories, paired (95 %)", [["", "more facts recalled, share"], *gains])
