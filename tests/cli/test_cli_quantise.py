@@ -12,6 +12,22 @@ def test_a_table_a_fact_and_how_to_use_it(tiny_home: Path) -> None:
     done = ingle(tiny_home, "quantise", "tiny", "--name", "q4", *QUICK)
     table = {line.split("  ")[0]: line for line in done.stdout.splitlines()}
     assert table["linears"].split()[1:4] == ["14", "of", "14;"]
+    assert not any(name.startswith("in ") for name in table), "there is one form only"
+    mixed = ingle(
+        tiny_home,
+        "quantise",
+        "tiny",
+        "--name",
+        "mixed",
+        *QUICK,
+        "--bits",
+        "4.5",
+        "--set",
+        "calibration.documents=4",
+        "--set",
+        "calibration.tokens=96",
+    )
+    assert sum(int(line.split()[3]) for line in mixed.stdout.splitlines() if line.startswith("in ")) == 14
     assert "4.00" in table["bits a weight"] and "5.00 with scales" in table["bits a weight"]
     assert done.stdout.splitlines()[-1] == "Talk with it: ingle chat tiny+q4"
     kinds = [json.loads(line)["kind"] for line in ingle(tiny_home, "log", "--json").stdout.splitlines()]

@@ -133,6 +133,27 @@ def test_the_best_is_kept_and_nothing_else(some_home: Home) -> None:
 
 
 @pytest.mark.usefixtures("suites")
+def test_what_loses_too_much_is_not_gone_on_from(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = {"layers": 9.0, "channels": 1.0, "heads": 9.0}
+    measure = search._try
+
+    def known_loss(job: Any, recipe: Any, *more: Any) -> Any:
+        found = measure(job, recipe, *more)
+        percent = lost.get(str(recipe).split(" ")[2], 0.0) if " of " in str(recipe) else 0.0
+        return found if isinstance(found, str) else replace(found, loss=replace(found.loss, percent=percent))
+
+    monkeypatch.setattr(search, "_try", known_loss)
+    made = found(some_home, told(most_loss_percent=5.0))
+    tried = {point.recipe for point in made.points}
+    left_out = dict(made.left_out)
+    chains = {name for name in {*tried, *left_out} if " + " in name}
+    assert len(chains) == 3
+    assert {name for name in chains if name in tried} == {name for name in chains if " of channels " in name}
+    for name in chains - tried:
+        assert left_out[name] == f"{name.split(' + ')[0]} loses too much already"
+
+
+@pytest.mark.usefixtures("suites")
 def test_what_is_measured_is_not_measured_again_whatever_the_budget(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     only = told(grid={**TABLE["grid"], "pruned_bits": 0.0}, most_loss_percent=0.0, goal="speed")
     tries: list[str] = []

@@ -90,13 +90,14 @@ def test_other_values_a_repair_and_changes_before_and_after() -> None:
     np.testing.assert_allclose(values(twice, "model.layers.0.mlp.up_proj.weight"), first + b @ a + more, rtol=1e-4, atol=1e-4)
 
 
-def test_stored_blocks_stay_as_they_are() -> None:
-    raw = np.random.default_rng(0).integers(0, 256, (6, 4 * 20)).astype(np.uint8)
-    raw.reshape(6, 4, 20)[..., 1::2][..., :2] = 40  # scales and minima that are numbers
-    tensor = Tensor("w", (6, 128), "Q4_1", raw)
+@pytest.mark.parametrize(("kind", "size"), [("Q4_1", 20), ("Q3_1", 16)])
+def test_stored_blocks_stay_as_they_are(kind: str, size: int) -> None:
+    raw = np.random.default_rng(0).integers(0, 256, (6, 4 * size)).astype(np.uint8)
+    raw.reshape(6, 4, size)[..., 1::2][..., :2] = 40  # scales and minima that are numbers
+    tensor = Tensor("w", (6, 128), kind, raw)
     columns = np.concatenate([np.arange(32, 64), np.arange(96, 128)])
     cut = columns_of(rows_of(tensor, np.array([1, 4])), columns)
-    assert (cut.kind, cut.shape) == ("Q4_1", (2, 64))
+    assert (cut.kind, cut.shape) == (kind, (2, 64))
     np.testing.assert_array_equal(cut.to_float32(), tensor.to_float32()[[1, 4]][:, columns])
     loose = columns_of(tensor, columns[1:])
     assert loose.kind == "F32"

@@ -38,9 +38,8 @@ def command(
 ) -> None:
     """Put a kept model's layers into fewer bits.
 
-    For models that come in floating point, or that something was merged into: these are served in 8 bits otherwise; and for those in 4 bits
-    that are to become smaller yet. The model stays as it
-    was: what comes of it is a delta. The gate measures it first, and may refuse it.
+    For models that come in floating point, or that something was merged into, which are served in 8 bits otherwise; and for those in 4 bits
+    that are to become smaller yet. The model stays as it was: what comes of it is a delta. The gate measures it first, and may refuse it.
     Interrupted at any moment, or refused and now with --force, the same command goes on.
     """
     from ingle.cli.choose import choose
@@ -80,8 +79,9 @@ def _show(made: "Made", as_json: bool) -> None:
         return
     rows = [("linears", f"{report['linears']}", f"of {report['linears'] + report['untouched']}; the others stay as they are")]
     rows.append(("bits a weight", f"{report['bits']:.2f}", f"{report['stored_bits']:.2f} with scales"))
-    if 0 < sum(1 for names in report["forms"].values() if names) < len(report["forms"]):
-        rows += [(f"in {form.removeprefix('int')} bits", f"{len(names)}", "") for form, names in report["forms"].items() if names]
+    used = {form: names for form, names in report["forms"].items() if names}
+    if len(used) > 1:
+        rows += [(f"in {form.removeprefix('int')} bits", f"{len(names)}", "") for form, names in used.items()]
     worst, error = max(report["output_errors"].items(), key=lambda item: item[1])
     rows.append(("error of the outputs", f"{error:.2e}", f"of their square, in {worst}, the worst kind"))
     if told := report.get("recovery"):

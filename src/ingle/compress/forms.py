@@ -97,7 +97,8 @@ class Quantised:
         return np.concatenate([*planes, _CODES[self.grid.form.bits][0](codes)], axis=2).reshape(len(codes), -1)
 
 
-_CODES: dict[int, tuple[Callable[[npt.NDArray[Any]], npt.NDArray[Any]], Callable[[npt.NDArray[Any]], npt.NDArray[Any]]]] = {
+_Way = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+_CODES: dict[int, tuple[_Way, _Way]] = {
     3: (three_bits.join, three_bits.split),
     4: (  # the first 16 codes are low halves of bytes, the others high ones
         lambda codes: (codes[..., :16] | codes[..., 16:] << 4).astype(np.uint8),

@@ -142,14 +142,14 @@ def _measured(job: _Search) -> tuple[list[Point], dict[str, Recipe], list[tuple[
     itself = replace(beside_itself, speed=1.0, speed_low=1.0, speed_high=1.0, joules=1.0)  # by definition; what else was measured is noise
     points = [Point("", theirs, Loss(0.0, 0.0, 0.0, len(texts)), itself, mb, mb)]
     left_out, took = list[tuple[str, str]](), list[float]()
-    over, worse = dict[str, str](), dict[str, str]()  # who loses too much: of a family; and of what a recipe is, or goes on from
+    over = dict[str, str]()  # by family and by recipe: who loses too much already, so that whatever takes more away need not be tried
     for number, recipe in enumerate(todo):
         job.check(f"before recipe {number + 1} of {len(todo)}")
         left = f", about {sum(took) / len(took) * (len(todo) - number) / 60:.0f} min left" if took else ""
         job.watch.say(f"recipe {number + 1} of {len(todo)}: {recipe}{left}")
-        if too_much := over.get(recipe.family) or worse.get(str(Recipe(recipe.steps[:-1]))):
+        if too_much := over.get(recipe.family) or over.get(str(Recipe(recipe.steps[:-1]))):
             left_out.append((str(recipe), f"{too_much} loses too much already"))
-            worse[str(recipe)] = too_much
+            over[str(recipe)] = too_much
             continue
         began, known = time.monotonic(), _path(job, recipe).exists()
         found = _try(job, recipe, original, texts, text, mb)
@@ -159,7 +159,7 @@ def _measured(job: _Search) -> tuple[list[Point], dict[str, Recipe], list[tuple[
             continue
         points.append(found)
         if found.loss.percent > settings.most_loss_percent:
-            over[recipe.family] = worse[str(recipe)] = str(recipe)
+            over[recipe.family] = over[str(recipe)] = str(recipe)
     return points, {str(recipe): recipe for recipe in todo}, left_out
 
 

@@ -43,9 +43,9 @@ def codes_of(raw: Array) -> tuple[Array, Array, Array]:
 
 def decode(raw: Array) -> npt.NDArray[np.float32]:
     """Blocks uint8 [N, K/32 · 16] → float32 [N, K]."""
-    codes, scale, minimum = codes_of(raw)
-    wide = (np.repeat(plane.astype(np.float32), GROUP, axis=1) for plane in (scale, minimum))
-    return codes * next(wide) + next(wide)
+    codes, *planes = codes_of(raw)
+    scale, minimum = (np.repeat(plane.astype(np.float32), GROUP, axis=1) for plane in planes)
+    return codes * scale + minimum
 
 
 def as_q4_1(raw: Array) -> Array:
