@@ -21,6 +21,7 @@ import torch
 
 from ingle.core.errors import CheckpointError, ConfigError, HomeError
 from ingle.model.module import CausalLM
+from ingle.train import loop
 from ingle.train.checkpoints import TRAINED, checkpoints, load_checkpoint, load_tensors
 from ingle.train.corpus import Corpus
 from ingle.train.forward import final_states
@@ -172,6 +173,15 @@ def test_told_to_stop_it_saves_and_goes_on_later(tmp_path: Path, number: signal.
     assert report.stopped == "finished"
     run(tmp_path / "b")
     assert (tmp_path / "a" / TRAINED).read_bytes() == (tmp_path / "b" / TRAINED).read_bytes()
+
+
+@pytest.mark.parametrize(("dim", "asked"), [(32, 1), (16, 0)])
+def test_kernels_are_compiled_ahead_only_for_heads_that_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dim: int, asked: int) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(loop, "compile_ahead", lambda *told: calls.append(told))
+    module = tiny_module(tiny_config(dim=dim))
+    train(module, trained_parts(module, *PARTS), some_data(), change(max_steps=1), tmp_path)
+    assert len(calls) == asked
 
 
 def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
