@@ -40,13 +40,16 @@ def test_weights_and_gradients_are_those_of_the_plain_formula(form: Form) -> Non
     parameters = [parameter for name, parameter in one.named_parameters() if name.endswith("change")]
     assert len(parameters) == 1 + form.has_minimum
     x = torch.randn(3, 64, generator=draw, requires_grad=True)
-    assert torch.equal(one(x), nn.functional.linear(x, given.values, one.bias))
+    assert torch.allclose(one(x), nn.functional.linear(x, given.values, one.bias), atol=1e-5)
     for parameter in parameters:
         parameter.data = torch.randn(parameter.shape, generator=draw) * 0.1
     plain = [parameter.detach().clone().requires_grad_() for parameter in parameters]
     scale, minimum = given.grid.scale * (1 + plain[0]), given.grid.minimum
     minimum = minimum + given.grid.scale * plain[1] if form.has_minimum else minimum
-    weight = given.codes.view(6, 2, 32) * scale[..., None] + minimum[..., None]
+    if given.grid.unit is not None:  # whole numbers of a unit, and slopes as if they weren't
+        held = given.grid.nearest(scale, minimum)
+        scale, minimum = scale + (held.scale - scale).detach(), minimum + (held.minimum - minimum).detach()
+    weight = given.codes.view(*scale.shape, -1) * scale[..., None] + minimum[..., None]
     y, twin = one(x), nn.functional.linear(x, weight.flatten(1), one.bias)
     assert torch.allclose(y, twin, atol=1e-5)
     seen = torch.randn(y.shape, generator=draw)
@@ -62,7 +65,7 @@ def test_a_recovered_model_says_more_of_what_it_said_and_keeps_its_codes(some_ho
     made = quantise(some_home, kept, "followed", SMALL, admitting(some_home))
     told = made.report["recovery"]
     assert told["held_out"] < told["first_held_out"]
-    assert told["trained_parameters"] == sum(2 * size // 32 for size in weights_of(some_home))
+    assert told["trained_parameters"] == sum(2 * size // 16 for size in weights_of(some_home))
     assert verify_delta(some_home, made.delta.digest) == []
     bare = quantise(some_home, kept, "bare", replace(SMALL, recovery=RecoverySettings()), admitting(some_home))
     assert "recovery" not in bare.report

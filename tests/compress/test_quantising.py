@@ -29,7 +29,7 @@ from ingle.home.pull import pull
 from ingle.model.checkpoint import open_checkpoint
 from ingle.model.module import load_module
 from ingle.train.watch import RunWatch
-from ingle.tuning.exporting import check_type, export
+from ingle.tuning.exporting import check_type, export, without_place
 from tests.model.tiny_models import random_weights, tiny_config
 from tests.tuning.place import admitting
 from tests.tuning.test_tuning_export import bytes_words, written
@@ -68,10 +68,12 @@ def test_a_model_in_four_bits_is_served_as_blocks_and_undone(some_home: Home) ->
     assert [(event.kind, event.facts["delta"], event.facts["bits"]) for event in facts] == [("quantise", made.delta.digest, 4)]
     served = logits(some_home, "tiny+q4", "auto")
     assert apart(served, exact(some_home, "tiny+q4")) < 0.06  # the vocabulary and what goes in are rounded to 8 bits
-    source, weights = kept_source(some_home, made.kept), open_weights(some_home, made.kept)
+    source, weights, four = kept_source(some_home, made.kept), open_weights(some_home, made.kept), 0
     for name, values in unpacked(source.packs / "auto", next(info for info in list_packs(source) if info.format == "auto")):
-        if weights.tensor(name).kind == "Q4_1":
+        if weights.tensor(name).kind == "Q4_16":
+            four += 1
             assert np.array_equal(values, weights.tensor(name).to_float32())
+    assert four == 14
     assert 0.001 < apart(served, before) < 0.6
     assert apart(logits(some_home, "tiny", "auto"), before) < 0.06
     sizes = [(kept_source(some_home, one).packs / "auto" / "weights.bin").stat().st_size for one in (made.kept, kept)]
@@ -170,13 +172,13 @@ def test_forms_are_chosen_by_nats_per_bit() -> None:
 
 
 def test_the_mean_of_few_and_many_bits_may_be_that_of_one_form(some_home: Home) -> None:
-    told = replace(SMALL, bits=4.0, forms=("int3", "int4", "int8"))
+    told = replace(SMALL, bits=4.0, forms=("int3", "q4_1", "int8"))
     made = quantise(some_home, get_kept(some_home, "tiny"), "spread", told, admitting(some_home))
     assert 3.7 < made.report["bits"] <= 4
     assert made.report["forms"]["int3"] and made.report["forms"]["int8"]
     with pytest.raises(ConfigError, match=r"can't be met by tiny in int8.*The least is 8"):
         quantise(some_home, get_kept(some_home, "tiny"), "no", replace(SMALL, bits=4.0, forms=("int8",)), admitting(some_home))
-    with pytest.raises(ConfigError, match="must be one of int8, int4, int3"):
+    with pytest.raises(ConfigError, match="must be one of int8, int4, q4_1, int3"):
         replace(SMALL, forms=("int5",))
 
 
@@ -212,7 +214,7 @@ def test_other_deltas_come_before_and_after(some_home: Home) -> None:
     assert apart(logits(some_home, "tiny+q4+later", "auto"), exact(some_home, "tiny+q4+later")) < 0.06
     merged_weight = open_weights(some_home, get_kept(some_home, "tiny+q4+later")).tensor(f"{name}.weight")
     below = open_weights(some_home, get_kept(some_home, "tiny+q4")).tensor(f"{name}.weight")
-    assert (merged_weight.kind, below.kind) == ("F32", "Q4_1")
+    assert (merged_weight.kind, below.kind) == ("F32", "Q4_16")
     added = lora[f"{name}.lora_B.weight"] @ lora[f"{name}.lora_A.weight"]
     np.testing.assert_allclose(merged_weight.to_float32(), below.to_float32() + added, atol=1e-6)
 
@@ -235,6 +237,8 @@ def test_blocks_that_do_not_fit_are_refused(some_home: Home) -> None:
     blocks = np.zeros((96, 40), np.uint8)
     broken = blocks.copy()
     broken[3, :2] = 0xFF  # a scale that is no number
+    sixteens = np.zeros((96, 44), np.uint8)
+    sixteens[5, :4] = 0xFF  # a unit that is none
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"nothing.weight": blocks}, "must name a parameter"),
         ({name: blocks[:, :-1]}, "must have shape"),
@@ -243,6 +247,8 @@ def test_blocks_that_do_not_fit_are_refused(some_home: Home) -> None:
         ({"model.embed_tokens.weight": np.zeros((259, 40), np.uint8)}, "only the linears"),
         ({"model.norm.weight": np.zeros(64, np.uint8)}, "only the linears"),
         ({name: broken}, "finite"),
+        ({name: sixteens}, "finite"),
+        ({name: sixteens[:, :-1]}, "must have shape .* as Q4_16"),
     ]
     for tensors, message in wrong:
         with pytest.raises(DeltaError, match=message):
@@ -252,7 +258,8 @@ def test_blocks_that_do_not_fit_are_refused(some_home: Home) -> None:
 
 def test_blocks_go_into_gguf_as_they_are(some_home: Home, tmp_path: Path) -> None:
     kept = get_kept(some_home, "tiny")
-    made = quantise(some_home, kept, "mixed", replace(SMALL, bits=6.0, method="awq"), admitting(some_home))
+    told = replace(SMALL, bits=6.0, method="awq", forms=("q4_1", "int8"))
+    made = quantise(some_home, kept, "mixed", told, admitting(some_home))
     path = export(some_home, made.kept, "gguf", tmp_path / "x.gguf", check_type("gguf", "q4_1"))
     ours, theirs = open_weights(some_home, made.kept), open_checkpoint(path)
     kinds = set()
@@ -263,6 +270,14 @@ def test_blocks_go_into_gguf_as_they_are(some_home: Home, tmp_path: Path) -> Non
         kinds.add(b.kind)
         assert apart(b.to_float32(), a.to_float32()) < 0.01, name
     assert kinds == {"Q4_1", "Q8_0", "F32"}
+    assert without_place(some_home, made.kept, "q4_1") == 0
+    finer = quantise(some_home, kept, "finer", SMALL, admitting(some_home)).kept
+    assert without_place(some_home, finer, "q4_1") == 14 and without_place(some_home, finer, "f16") == 0
+    theirs = open_checkpoint(export(some_home, finer, "gguf", tmp_path / "finer.gguf", "q4_1"))
+    for name in theirs.names:
+        ours_now = open_weights(some_home, finer).tensor(name)
+        assert apart(theirs.tensor(name).to_float32(), ours_now.to_float32()) < 0.01
+        assert theirs.tensor(name).kind == ("Q8_0" if len(ours_now.shape) == 2 else "F32")
     plain = open_checkpoint(export(some_home, kept, "gguf", tmp_path / "plain.gguf", "q4_1"))
     assert {plain.tensor(name).kind for name in plain.names} == {"Q4_1", "Q8_0", "F32"}
 
@@ -271,7 +286,8 @@ def test_llama_cpp_opens_it_and_computes_the_same(some_home: Home, tmp_path: Pat
     llama_cpp = pytest.importorskip("llama_cpp")
     config = tiny_config("llama", vocab_size=bytes_words().vocab_size)  # with merges: llama.cpp reads no vocabulary of bytes alone
     pull(some_home, str(written(tmp_path / "words.gguf", config, random_weights(config))), lambda _: None, "words")
-    made = quantise(some_home, get_kept(some_home, "words"), "mixed", replace(SMALL, bits=6.0), admitting(some_home))
+    told = replace(SMALL, bits=6.0, forms=("q4_1", "int8"))
+    made = quantise(some_home, get_kept(some_home, "words"), "mixed", told, admitting(some_home))
     path = export(some_home, made.kept, "gguf", tmp_path / "x.gguf", "q4_1")
     model = llama_cpp.Llama(str(path), n_ctx=256, logits_all=True, type_k=0, type_v=0, n_threads=1, n_gpu_layers=0, verbose=False)
     model.eval(IDS)

@@ -42,7 +42,7 @@ def test_what_is_made_is_blocks_near_the_weights(method: str, form: Form) -> Non
     assert torch.equal(weight, before)
     assert made.codes.min() >= form.low and made.codes.max() <= form.high
     blocks = made.blocks()
-    assert (blocks.shape, blocks.dtype.name) == ((48, 3 * form.block_bytes), "uint8")
+    assert (blocks.shape, blocks.dtype.name) == ((48, form.row_bytes + 3 * form.block_bytes), "uint8")
     assert torch.equal(torch.from_numpy(decode(form.kind, blocks)), made.values)
     back = read_blocks(form, blocks)
     assert torch.equal(back.codes, made.codes) and torch.equal(back.values, made.values)

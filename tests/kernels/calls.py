@@ -11,7 +11,7 @@ from ingle.kernels.pack import Packed
 
 ENTRY = {
     at.F32: "linear_fp32", at.BF16: "linear_bf16", at.INT8: "linear_int8", at.INT8_GROUP: "linear_int8", at.INT4: "linear_int4",
-    at.INT3: "linear_int3",
+    at.INT3: "linear_int3", at.INT4_16: "linear_int4_16",
 }  # fmt: skip
 
 
@@ -22,7 +22,7 @@ def run_linear(packed: Packed, x: np.ndarray, bias: np.ndarray | None = None, on
     padded[:, : x.shape[1]] = x
     q, scale = naive.quantise(padded)
     counts = q.reshape(len(x), 2, -1, 32).astype(np.int32).sum(axis=3)
-    planes: list[Any] = [padded, q, scale, (scale * counts).astype(np.float32), (-128 * counts).astype(np.int32)]
+    planes: list[Any] = [padded, q, scale, (scale * counts).astype(np.float32), (-128 * counts).astype(np.int32), naive.halves(q)]
     planes = [np.ascontiguousarray(plane) for plane in planes]
     activations = np.array([*(plane.ctypes.data for plane in planes)], np.int64)
     long_bias = np.zeros(N, np.float32)

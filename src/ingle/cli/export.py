@@ -20,7 +20,7 @@ def command(
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where to; for gguf also the name of a file.")],
     kind: Annotated[
-        str | None, typer.Option("--type", help="Of the numbers: f32, f16, and for gguf q8_0, and q4_1: what is quantised, as it is.")
+        str | None, typer.Option("--type", help="Of the numbers: f32, f16, and for gguf q8_0, and q4_1: what is quantised, as it is if GGUF has it.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -30,12 +30,12 @@ def command(
     hf and gguf hold the whole model with its deltas merged; peft holds the last delta, to be loaded on the original model.
     """
     from ingle.cli.house import enter, record
-    from ingle.cli.output import print_json, size
+    from ingle.cli.output import note, print_json, size
     from ingle.cli.progress import watching
     from ingle.core.errors import ConfigError
     from ingle.core.event import Event
     from ingle.home.kept import get_kept
-    from ingle.tuning.exporting import FORMATS, check_type, export
+    from ingle.tuning.exporting import FORMATS, check_type, export, without_place
 
     if format_ not in FORMATS:
         raise ConfigError("--format", f"must be one of {', '.join(FORMATS)}", format_)
@@ -44,6 +44,8 @@ def command(
     kept = get_kept(home, model)
     with watching() as watch:
         path = export(home, kept, format_, out, chosen, force, lambda done, of: watch.pieces("writing", done, of))
+    if eight := without_place(home, kept, chosen):
+        note(f"{eight} matrices are in 4 bits of Ingle's own, which GGUF has not: here they take 8. Made with --set 'forms=[\"q4_1\"]', they fit.")
     files = [path] if path.is_file() else sorted(path.iterdir())
     nbytes = sum(file.stat().st_size for file in files)
     record(home, Event("export", kept.name, {"format": format_, "type": chosen, "stack": kept.digest, "bytes": nbytes}))

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from ingle.cli.generate import Outcome
     from ingle.core.message import Message, Request
     from ingle.engine.language_model import LanguageModel
+    from ingle.home.kept import Kept
+    from ingle.home.place import Home
 
 EXAMPLES = """
 ingle run "Why is the sky blue?"
@@ -48,7 +50,7 @@ def command(
 
     The prompt and what comes through a pipe are put together, with an empty line between them.
     """
-    from ingle.cli.choose import choose, open_kept
+    from ingle.cli.choose import open_kept
     from ingle.cli.generate import event_of, generate
     from ingle.cli.house import enter, record
     from ingle.cli.settings import read_settings
@@ -67,7 +69,7 @@ def command(
         raise ConfigError("--logprobs", "needs --json", "", "Add --json.")
     if raw and system:
         raise ConfigError("--system", "has no place in plain text", "--raw", "Leave one of them out.")
-    kept, text = choose(home, settings.chat.model), _read_prompt(prompt)
+    kept, text = _choose(home, settings.chat.model, prompt), _read_prompt(prompt)
     opened = open_kept(home, kept, settings.chat)
     messages = () if raw else _messages(opened, text, settings.chat.system, bool(system))
     request = Request(
@@ -83,6 +85,20 @@ def command(
     record(home, event_of(answer_key(home), choice, request, outcome))
     if outcome.finish == "cancelled":
         raise typer.Exit(130)
+
+
+def _choose(home: "Home", asked: str, prompt: str | None) -> "Kept":
+    """The model that is meant. Raises what `choose` raises, and ConfigError where it was named in the place of the prompt."""
+    from ingle.cli.choose import choose
+    from ingle.core.errors import ConfigError, NotKept
+    from ingle.home.kept import list_kept
+
+    try:
+        return choose(home, asked)
+    except NotKept:
+        if prompt not in {kept.name for kept in list_kept(home)}:
+            raise
+        raise ConfigError("MODEL", "stands behind the prompt", prompt, f'Turn them round: ingle run "…" {prompt}') from None
 
 
 def _messages(model: "LanguageModel", text: str, system: str, asked_for: bool) -> "tuple[Message, ...]":

@@ -11,7 +11,7 @@ from ingle.kernels import layout as at
 from ingle.kernels import naive, pack
 from ingle.kernels.jit import kernel
 
-ENTRIES = {"fp32": "linear_fp32", "bf16": "linear_bf16", "int8": "linear_int8", "int4": "linear_int4", "int3": "linear_int3"}
+ENTRIES = {"fp32": "linear_fp32", "bf16": "linear_bf16", "int8": "linear_int8", "int4": "linear_int4", "int3": "linear_int3", "int4_16": "linear_int4_16"}
 _TOLERANCE = 1e-5  # of the sum of magnitudes: float32 sums of 640 products
 _WEIGHTS_MB = 64  # more than a core's share of any cache
 
@@ -37,7 +37,7 @@ class _Call:
         rows, columns = packed.padded
         q, scale = naive.quantise(x)
         counts = q.reshape(*scale.shape, 32).astype(np.int32).sum(axis=-1)
-        planes = (x, q, scale, (scale * counts).astype(np.float32), (-128 * counts).astype(np.int32))
+        planes = (x, q, scale, (scale * counts).astype(np.float32), (-128 * counts).astype(np.int32), naive.halves(q))
         self._kept = [np.ascontiguousarray(plane) for plane in planes]
         weights = (packed.weights, packed.scales, packed.minima)
         self._packed = packed
@@ -61,6 +61,7 @@ def check_linears() -> list[Checked]:
     words = (weight.view(np.uint32) >> 16).astype(np.uint16)
     packs = {"fp32": pack.pack_fp32(weight), "bf16": pack.pack_bf16(words)}
     packs |= {"int8": pack.pack_int8(weight), "int4": pack.pack_int4(weight), "int3": pack.pack_int3(weight)}
+    packs["int4_16"] = pack.pack_int4_16(weight)
     results = []
     for name, packed in packs.items():
         call = _Call(packed, x)

@@ -1,7 +1,8 @@
 """Scales and minima of blocks, trained end to end while the codes stay (EfficientQAT, arXiv 2407.11062, section 3.3).
 
 Rounding layer by layer sees each linear's own outputs; this sees what the whole model says. What is learnt is a share: scale · (1 + a) and
-minimum + scale · b, so that one learning rate fits all blocks. Differs from the source: minima are trained too, and the model it was is
+minimum + scale · b, so that one learning rate fits all blocks. Where these are whole numbers of a unit, the model computes with the nearest
+ones, and slopes go straight through. Differs from the source: minima are trained too, and the model it was is
 followed by its predictions, not the text's next token.
 """
 
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ingle.compress.forms import Form, Quantised, exact_grid, grouped, read_blocks
+from ingle.compress.forms import Form, Grid, Quantised, grouped, read_blocks
 from ingle.model.module import CausalLM
 
 Array = npt.NDArray[Any]
@@ -20,49 +21,49 @@ _A, _B = "scale_change", "minimum_change"
 
 
 class Gridded(nn.Module):
-    """y = W x + bias, W = scale · (1 + a) · codes + minimum + scale · b. Shapes: codes [N, K]; scale, minimum, a, b [N, K/32]."""
+    """y = W x + bias, W = scale · (1 + a) · codes + minimum + scale · b. Shapes: codes [N, K]; scale, minimum, a, b [N, groups]."""
 
     def __init__(self, linear: nn.Linear, quantised: Quantised) -> None:
         super().__init__()
-        self.bias, self.form = linear.bias, quantised.grid.form
-        planes = quantised.grid.scale, quantised.grid.minimum
-        self.codes, self.scale, self.minimum = quantised.codes.to(torch.int8), *planes
-        self.scale_change = nn.Parameter(torch.zeros_like(self.scale))
-        self.minimum_change = nn.Parameter(torch.zeros_like(self.scale)) if self.form.has_minimum else None
+        self.bias, self.grid, self.codes = linear.bias, quantised.grid, quantised.codes.to(torch.int8)
+        self.scale_change = nn.Parameter(torch.zeros_like(self.grid.scale))
+        self.minimum_change = nn.Parameter(torch.zeros_like(self.grid.scale)) if self.grid.form.has_minimum else None
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., K] → [..., N]."""
         weight: Tensor = _Values.apply(  # type: ignore[no-untyped-call]
-            self.scale_change, self.minimum_change, self.codes, self.scale, self.minimum, x.dtype
+            self.scale_change, self.minimum_change, self.codes, self.grid, x.dtype
         )
         return nn.functional.linear(x, weight, self.bias)
 
     @torch.no_grad()
     def settled(self) -> Quantised:
-        """With what was learnt, in float16."""
-        scale, minimum = _planes(self.scale_change, self.minimum_change, self.scale, self.minimum)
-        return Quantised(exact_grid(self.form, scale, minimum), self.codes.float())
+        """With what was learnt, in numbers that blocks can hold."""
+        return Quantised(self.grid.nearest(*_planes(self.scale_change, self.minimum_change, self.grid)), self.codes.float())
 
 
 class _Values(torch.autograd.Function):
     """The weights, computed in float32; of theirs, only the sums over each block are handed back."""
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor | None, codes: Tensor, scale: Tensor, minimum: Tensor, dtype: torch.dtype) -> Tensor:
-        ctx.codes, ctx.scale, ctx.dtypes = codes, scale, (a.dtype, None if b is None else b.dtype)
-        new_scale, new_minimum = _planes(a, b, scale, minimum)
-        return torch.addcmul(new_minimum[..., None], grouped(codes).float(), new_scale[..., None]).flatten(1).to(dtype)
+    def forward(ctx: Any, a: Tensor, b: Tensor | None, codes: Tensor, grid: Grid, dtype: torch.dtype) -> Tensor:
+        ctx.codes, ctx.scale, ctx.dtypes = codes, grid.scale, (a.dtype, None if b is None else b.dtype)
+        scale, minimum = _planes(a, b, grid)
+        if grid.unit is not None:
+            new = grid.nearest(scale, minimum)
+            scale, minimum = new.scale, new.minimum
+        return torch.addcmul(minimum[..., None], grouped(codes, scale).float(), scale[..., None]).flatten(1).to(dtype)
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
-        groups = grouped(slope.float())
-        a = (ctx.scale * (groups * grouped(ctx.codes)).sum(2)).to(ctx.dtypes[0])
+        groups = grouped(slope.float(), ctx.scale)
+        a = (ctx.scale * (groups * grouped(ctx.codes, ctx.scale)).sum(2)).to(ctx.dtypes[0])
         b = None if ctx.dtypes[1] is None else (ctx.scale * groups.sum(2)).to(ctx.dtypes[1])
-        return a, b, None, None, None, None
+        return a, b, None, None, None
 
 
-def _planes(a: Tensor, b: Tensor | None, scale: Tensor, minimum: Tensor) -> tuple[Tensor, Tensor]:
-    return scale * (1 + a.float()), minimum if b is None else minimum + scale * b.float()
+def _planes(a: Tensor, b: Tensor | None, grid: Grid) -> tuple[Tensor, Tensor]:
+    return grid.scale * (1 + a.float()), grid.minimum if b is None else grid.minimum + grid.scale * b.float()
 
 
 def attach_grids(module: CausalLM, blocks: Mapping[str, Array], forms: Mapping[str, Form]) -> dict[str, nn.Parameter]:

@@ -48,11 +48,11 @@ from ingle.train.to_delta import Job, to_delta
 from ingle.train.watch import Made, RunWatch, nobody
 
 Array = npt.NDArray[Any]
-VERSION = 3
+VERSION = 4
 """Changes when the same settings make something else than before."""
 SENSITIVITY = "sensitivity.json"
 GUIDANCE = "guidance.safetensors"
-_NATIVE = {form.kind: form for form in FORMS.values()} | {"Q4_0": replace(FORMS["int4"], name="Q4_0", kind="Q4_0", block_bytes=18)}
+_NATIVE = {form.kind: form for form in FORMS.values()} | {"Q4_0": replace(FORMS["q4_1"], name="Q4_0", kind="Q4_0", block_bytes=18)}
 """What a file may hold that is served as it is. Rounding it again to as many bits or more could only lose."""
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from ingle.compress.calibration import CalibrationSettings
-from ingle.compress.forms import FORMS, Form, find_form
+from ingle.compress.forms import FORMS, USUAL, Form, find_form
 from ingle.compress.quantiser import find_quantiser
 from ingle.compress.recovery_settings import RecoverySettings
 from ingle.core.errors import ConfigError
@@ -17,7 +17,8 @@ class QuantiseSettings:
     """Of a weight's code, in the mean over the linears of all layers: 3, 4, 8, or between, where the most sensitive get most. Scales and
     minima come on top: 1 bit a weight with 3 and 4, half a bit with 8."""
     forms: tuple[str, ...] = ()
-    """Which linears may take: int3, int4, int8; empty = the one of these `bits`, or all of them where `bits` lie between."""
+    """Which linears may take: int3, int4, int8, or q4_1, which GGUF has; empty = the one of the first three of these `bits`, or all three
+    where `bits` lie between."""
     method: str = "gptq"
     """A file of compress/quantisers."""
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
@@ -40,5 +41,5 @@ class QuantiseSettings:
     @property
     def allowed(self) -> tuple[Form, ...]:
         """The forms that a linear may take, the one of fewest bits first."""
-        own = [name for name, form in FORMS.items() if form.bits == self.bits]
-        return tuple(sorted((FORMS[name] for name in self.forms or own or FORMS), key=lambda form: form.bits))
+        own = [name for name in USUAL if FORMS[name].bits == self.bits]
+        return tuple(sorted((FORMS[name] for name in self.forms or own or USUAL), key=lambda form: form.bits))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ingle.compress.calibration import Inputs
-from ingle.compress.forms import GROUP, Grid, Quantised, as_half
+from ingle.compress.forms import Grid, Quantised
 
 _BLOCK = 128  # columns after which all later ones are brought up to date
 
@@ -30,7 +30,8 @@ def gptq(weight: Tensor, hessian: Tensor, grid: Grid) -> Quantised:
     order = hessian.diagonal().argsort(descending=True, stable=True)
     inverse = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(hessian[order][:, order])), upper=True).float()
     left = weight.T[order].contiguous()  # [K, N]: a column of W is a row here
-    scale, minimum = (plane.T.repeat_interleave(GROUP, 0)[order] for plane in (grid.scale, grid.minimum))
+    each = weight.shape[1] // grid.scale.shape[1]
+    scale, minimum = (plane.T.repeat_interleave(each, 0)[order] for plane in (grid.scale, grid.minimum))
     divisor, codes = torch.where(scale != 0, scale, 1), torch.empty_like(left)
     for start in range(0, len(left), _BLOCK):
         end = min(start + _BLOCK, len(left))
@@ -49,36 +50,37 @@ def gptq(weight: Tensor, hessian: Tensor, grid: Grid) -> Quantised:
 def descend(weight: Tensor, hessian: Tensor, start: Quantised, sweeps: int) -> Quantised:
     """Codes, scales and minima in turn, group by group, each as good as it can be while all others stay as they are.
 
-    Never worse than `start`, but for float16. `hessian`: damped.
+    Never worse than `start`, but for rounding. `hessian`: damped.
     """
-    form, h = start.grid.form, hessian.float()
-    scale, minimum, codes = start.grid.scale.clone(), start.grid.minimum.clone(), start.codes.clone()
+    grid, form, h = start.grid, start.grid.form, hessian.float()
+    scale, minimum, codes = grid.scale.clone(), grid.minimum.clone(), start.codes.clone()
+    each = weight.shape[1] // scale.shape[1]
     pull = (weight - start.values) @ h  # [N, K]: half the negative slope
     for _ in range(sweeps):
         for g in range(scale.shape[1]):
-            at = slice(g * GROUP, (g + 1) * GROUP)
+            at = slice(g * each, (g + 1) * each)
             own, local = h[at, at], pull[:, at].clone()
             before = codes[:, at] * scale[:, g, None] + minimum[:, g, None]
             q, s, m = codes[:, at].clone(), scale[:, g], minimum[:, g]
             now, divisor = before.clone(), torch.where(s != 0, s, 1)
-            for k in range(GROUP):
+            for k in range(each):
                 wanted = now[:, k] + local[:, k] / own[k, k]
                 q[:, k] = ((wanted - m) / divisor).round().clamp(form.low, form.high)
                 change = q[:, k] * s + m - now[:, k]
                 now[:, k] += change
                 local -= change[:, None] * own[k]
-            s, m = _refitted(q, s, m, local, own, form.has_minimum)
+            s, m = _refitted(grid, q, s, m, local, own)
             now = q * s[:, None] + m[:, None]
             pull -= (now - before) @ h[at]
             codes[:, at], scale[:, g], minimum[:, g] = q, s, m
-    return Quantised(Grid(form, scale, minimum), codes)
+    return Quantised(Grid(form, scale, minimum, grid.unit), codes)
 
 
-def _refitted(q: Tensor, s: Tensor, m: Tensor, pull: Tensor, own: Tensor, has_minimum: bool) -> tuple[Tensor, Tensor]:
-    """Scale and minimum [N] of one group that are best for its codes q [N, 32]; those that were, where float16 makes others no better."""
+def _refitted(grid: Grid, q: Tensor, s: Tensor, m: Tensor, pull: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale and minimum [N] of one group that are best for its codes q [N, columns]; those that were, where rounding makes others no better."""
     hq = q @ own
     qq, slope_s = (hq * q).sum(1), (pull * q).sum(1)
-    if not has_minimum:
+    if not grid.form.has_minimum:
         step_s, step_m = slope_s / torch.where(qq > 0, qq, 1), torch.zeros_like(m)
     else:
         q1, ones, slope_m = hq.sum(1), own.sum(), pull.sum(1)
@@ -87,7 +89,8 @@ def _refitted(q: Tensor, s: Tensor, m: Tensor, pull: Tensor, own: Tensor, has_mi
         safe = torch.where(sound, determinant, 1)
         step_s = torch.where(sound, (ones * slope_s - q1 * slope_m) / safe, 0)
         step_m = torch.where(sound, (qq * slope_m - q1 * slope_s) / safe, 0)
-    new_s, new_m = as_half(s + step_s), as_half(m + step_m)
+    fitted = grid.nearest((s + step_s)[:, None], (m + step_m)[:, None])
+    new_s, new_m = fitted.scale[:, 0], fitted.minimum[:, 0]
     change = q * (new_s - s)[:, None] + (new_m - m)[:, None]
     gain = 2 * (pull * change).sum(1) - ((change @ own) * change).sum(1)
     return torch.where(gain > 0, new_s, s), torch.where(gain > 0, new_m, m)

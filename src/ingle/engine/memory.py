@@ -53,7 +53,7 @@ class StepMemory:
         ):
             self.record[field + at.VALUES] = self._new(count * columns, np.float32).ctypes.data
             self.record[field + at.BYTES] = self._new(2 * count * columns, np.int8).ctypes.data
-            for plane, dtype in ((at.SCALE, np.float32), (at.TOTAL, np.float32), (at.OFFSET, np.int32)):
+            for plane, dtype in ((at.SCALE, np.float32), (at.TOTAL, np.float32), (at.OFFSET, np.int32), (at.HALVES, np.int32)):
                 self.record[field + plane] = self._new(2 * count * columns // 32, dtype).ctypes.data
         self.logits = self._new(outputs * up32(config.vocab_size), np.float32).reshape(outputs, -1)
         self.tokens, self.owners, self.positions = (self._new(rows, np.int64) for _ in range(3))

@@ -3,6 +3,7 @@
 | tensor | means |
 |---|---|
 | {parameter}, uint8 [N, K/32 · 16] | the matrix [N, K] as Q3_1: float16 scale and minimum, 32 codes of 3 bits (core/three_bits.py) |
+| {parameter}, uint8 [N, 4 + K/32 · 20] | the matrix [N, K] as Q4_16: scales and minima for 16 columns, codes of 4 bits (core/sixteens.py) |
 | {parameter}, uint8 [N, K/32 · 20] | the matrix [N, K] as Q4_1: float16 scale and minimum, 32 codes of 4 bits |
 | {parameter}, uint8 [N, K/32 · 34] | the matrix as Q8_0: float16 scale, 32 signed bytes |
 | {parameter}, float32 or float16, its shape | the parameter itself: a norm or a bias that scales were folded into |
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core import three_bits
+from ingle.core import sixteens, three_bits
 from ingle.core.errors import DeltaError
 from ingle.core.spec import ModelConfig
 from ingle.engine.adapter import linear_shapes
@@ -26,8 +27,10 @@ from ingle.model.tensor import Tensor
 Array = npt.NDArray[Any]
 KIND = "quantised"
 GROUP = 32
-_BYTES = {three_bits.BLOCK_BYTES: three_bits.KIND, 20: "Q4_1", 34: "Q8_0"}
-"""Of a block, and the name of its type."""
+_BYTES = {
+    three_bits.KIND: (0, three_bits.BLOCK_BYTES), sixteens.KIND: (sixteens.UNIT_BYTES, sixteens.BLOCK_BYTES), "Q4_1": (0, 20), "Q8_0": (0, 34),
+}  # fmt: skip
+"""By type, of what a row begins with, and of a block."""
 
 
 def replaced(name: str, config: ModelConfig, tensors: Mapping[str, Array]) -> dict[str, Tensor]:
@@ -56,7 +59,8 @@ def stored(name: str, shape: tuple[int, ...], values: Array) -> Tensor:
     if values.dtype != np.uint8:
         raw = np.ascontiguousarray(values, np.float32).view(np.uint8)
         return Tensor(name, shape, "F32", raw.reshape(shape[0], -1) if len(shape) == 2 else raw)
-    allowed = {(shape[0], shape[1] // GROUP * size): kind for size, kind in _BYTES.items()} if shape[1] % GROUP == 0 else {}
+    blocks = shape[1] // GROUP if shape[1] % GROUP == 0 else 0
+    allowed = {(shape[0], head + blocks * size): kind for kind, (head, size) in _BYTES.items() if blocks}
     if values.shape not in allowed:
         text = " or ".join(f"{size} as {kind}" for size, kind in allowed.items()) or f"a multiple of {GROUP} columns"
         raise DeltaError(f"blocks of {name}", f"must have shape {text}", values.shape)

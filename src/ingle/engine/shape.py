@@ -29,8 +29,11 @@ from ingle.model.tensor import Tensor
 Array = npt.NDArray[Any]
 KIND = "shape"
 LAYERS, CHANNELS, GROUPS = (f"shape.{part}" for part in ("layers", "channels", "groups"))
-_BLOCKS = {"F32": (1, 4), "F16": (1, 2), "BF16": (1, 2), "Q3_1": (32, 16), "Q4_0": (32, 18), "Q4_1": (32, 20), "Q8_0": (32, 34)}
-"""Columns that are stored together, and their bytes."""
+_BLOCKS = {
+    "F32": (1, 4, 0), "F16": (1, 2, 0), "BF16": (1, 2, 0),
+    "Q3_1": (32, 16, 0), "Q4_0": (32, 18, 0), "Q4_1": (32, 20, 0), "Q4_16": (32, 20, 4), "Q8_0": (32, 34, 0),
+}  # fmt: skip
+"""Columns that are stored together, their bytes, and those that a row begins with."""
 _PAIR = ("lora_A.weight", "lora_B.weight")
 
 
@@ -158,12 +161,13 @@ def rows_of(tensor: Tensor, chosen: Array) -> Tensor:
 
 def columns_of(tensor: Tensor, chosen: Array) -> Tensor:
     """Columns of a matrix: as they are stored where whole blocks of them are chosen, else float32."""
-    size, nbytes = _BLOCKS.get(tensor.kind, (0, 0))
+    size, nbytes, head = _BLOCKS.get(tensor.kind, (0, 0, 0))
     if size and len(chosen) % size == 0:
         blocks = chosen.reshape(-1, size)
         if (blocks[:, 0] % size == 0).all() and (np.diff(blocks, axis=1) == 1).all():
-            raw = np.ascontiguousarray(tensor.raw).reshape(tensor.shape[0], -1, nbytes)[:, blocks[:, 0] // size]
-            return Tensor(tensor.name, (tensor.shape[0], len(chosen)), tensor.kind, raw.reshape(tensor.shape[0], -1))
+            rows = np.asarray(tensor.raw).reshape(tensor.shape[0], -1)
+            parts = rows[:, head:].reshape(len(rows), -1, nbytes)[:, blocks[:, 0] // size].reshape(len(rows), -1)
+            return Tensor(tensor.name, (len(rows), len(chosen)), tensor.kind, np.concatenate([rows[:, :head], parts], axis=1))
     return _plain(tensor.name, tensor.to_float32()[:, chosen])
 
 

@@ -8,6 +8,8 @@ Weights are packed in *panels* of 16 output rows, so that one vector lane is one
     INT4        [panel, K/32, 4, 16, 4] bytes, two        float16 scale and minimum per 32 columns (GGUF's Q4_1, without loss)
                 groups of four columns to a byte
     INT3        [panel, K/32, 3, 16, 4] bytes             the same (Q3_1; which bits are which: core/three_bits.py)
+    INT4_16     as INT4                                   a byte of scale and of minimum per 16 columns, [panel, K/32, 16, 2]
+                                                          each, scales after the panel's units (Q4_16: core/sixteens.py)
 
 K and rows are padded to 32. For the integer kinds x comes as int8 with one scale per 32 columns (`rows.quantise`), so products
 are exact in int32 and the sum is as exact as the rounding of x. Groups of columns with an outlier come in two terms; the second is
@@ -18,14 +20,17 @@ described by a few int64.
 from numba import njit
 
 from ingle.kernels import layout as at
-from ingle.kernels.simd import either, field, get, load_bf16, load_f16, load_f32, load_i32, splat
+from ingle.kernels.simd import either, field, get, load_bf16, load_f16, load_f32, load_i32, load_pairs, splat
 from ingle.kernels.tiles import (
     added,
     any_bits,
     dot_bytes,
+    dot_pairs,
     load_tile,
     outer,
     outer_integers,
+    paired,
+    raised,
     row_splats_i,
     scaled,
     store_tile,
@@ -96,13 +101,19 @@ def _int8_panel(rows):
 
 
 @njit(inline="always")
-def _dot_int4(sums, w, q, stride):
-    """A group's codes, two groups of four columns to a byte, times 32 bytes of each row of the tile."""
-    for j in range(4):
+def _dot_half(sums, w, q, stride):
+    """Sixteen columns' codes, two groups of four columns to a byte, times 16 bytes of each row of the tile."""
+    for j in range(2):
         pair = load_i32(w + 64 * j)
         sums = dot_bytes(sums, field(pair, 0, 15), q + 8 * j, stride)
         sums = dot_bytes(sums, field(pair, 4, 15), q + 8 * j + 4, stride)
     return sums
+
+
+@njit(inline="always")
+def _dot_int4(sums, w, q, stride):
+    """The same of a group of 32."""
+    return _dot_half(_dot_half(sums, w, q, stride), w + 128, q + 16, stride)
 
 
 @njit(inline="always")
@@ -144,6 +155,33 @@ def _codes_panel(rows, dot, bits):
     return panel
 
 
+def _sixteens_panel(rows):
+    """Codes of 4 bits with a scale and a minimum for each half of a group: both halves' sums in 16 bits, then all in whole numbers."""
+
+    @njit
+    def panel(linear, index, x, first, out, stride, accumulate):
+        K = get(linear, at.COLUMNS)
+        groups, line = K // 32, K // 4
+        w = get(linear, at.WEIGHTS) + index * K * 8
+        units = get(linear, at.SCALES) + index * (64 + groups * 32)
+        m = get(linear, at.MINIMA) + index * groups * 32
+        tile, one = zeros_f(rows), splat(1.0)
+        for term in range(2):
+            q = get(x, at.BYTES) + (2 * first + term) * K
+            scale = get(x, at.SCALE) + (2 * first + term) * groups * 4
+            halves = get(x, at.HALVES) + (2 * first + term) * groups * 4
+            for g in range(groups):
+                if _needed(rows, term, scale + 4 * g, line):
+                    sums = raised(_dot_half(zeros_i(rows), w + 256 * g + 128, q + 32 * g + 16, 2 * K))
+                    sums = paired(_dot_half(sums, w + 256 * g, q + 32 * g, 2 * K))
+                    whole = dot_pairs(zeros_i(rows), load_pairs(units + 64 + 32 * g), sums)
+                    whole = dot_pairs(whole, load_pairs(m + 32 * g), row_splats_i(rows, halves + 4 * g, line))
+                    tile = outer_integers(tile, whole, one, scale + 4 * g, line)
+        _finish(rows, linear, index, scaled(tile, load_f32(units)), out, stride, accumulate)
+
+    return panel
+
+
 def _all_rows(make):
     """One panel against all rows of x, in tiles of 12, 4, 2 and 1 rows."""
     p12, p4, p2, p1 = (make(rows) for rows in TILES)
@@ -169,6 +207,7 @@ def _all_rows(make):
 
 _int3 = _all_rows(lambda rows: _codes_panel(rows, _dot_int3, 3))
 _int4 = _all_rows(lambda rows: _codes_panel(rows, _dot_int4, 4))
+_int4_16 = _all_rows(_sixteens_panel)
 _int8 = _all_rows(_int8_panel)
 _fp32 = _all_rows(lambda rows: _float_panel(rows, load_f32, 4))
 _bf16 = _all_rows(lambda rows: _float_panel(rows, load_bf16, 2))
@@ -181,6 +220,11 @@ def linear_int4(linear, index, x, rows, out, stride, accumulate):
     apart; accumulate: 1 adds to what is there.
     """
     _int4(linear, index, x, rows, out, stride, accumulate)
+
+
+def linear_int4_16(linear, index, x, rows, out, stride, accumulate):
+    """Entry: the same for INT4_16."""
+    _int4_16(linear, index, x, rows, out, stride, accumulate)
 
 
 def linear_int3(linear, index, x, rows, out, stride, accumulate):

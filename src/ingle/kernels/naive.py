@@ -34,6 +34,12 @@ def quantise(x: Array) -> tuple[Array, Array]:
     return np.stack(q, 1).reshape(len(x), 2, -1), np.stack(scales, 1)
 
 
+def halves(q: Array) -> Array:
+    """int8 [..., K] → int32 [..., K/32], each a pair of 16-bit numbers: −16 times the sums of the first and the last 16 of 32."""
+    sums = -16 * q.reshape(*q.shape[:-1], -1, 2, 16).astype(np.int32).sum(axis=-1)
+    return np.ascontiguousarray(sums.astype("<i2")).view("<i4")[..., 0]
+
+
 def rounded(x: Array) -> Array:
     """x as the integer kernels see it: float64 [T, K]."""
     q, scale = quantise(np.pad(x, ((0, 0), (0, -x.shape[1] % 32))))

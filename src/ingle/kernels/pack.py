@@ -1,14 +1,14 @@
 """Weights into panels and back: see linear.py for the layouts."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core import three_bits
+from ingle.core import sixteens, three_bits
 from ingle.core.errors import ShapeError
-from ingle.kernels.layout import BF16, F32, INT3, INT4, INT8, INT8_GROUP
+from ingle.kernels.layout import BF16, F32, INT3, INT4, INT4_16, INT8, INT8_GROUP
 
 Array = npt.NDArray[Any]
 
@@ -117,6 +117,20 @@ def pack_int4(matrix: Array) -> Packed:
     return pack_int4_values(*_rounded(matrix, 15))
 
 
+def pack_int4_16(matrix: Array) -> Packed:
+    """float [N, K] rounded to 0 … 15 with scale and minimum per 16 columns, in whole numbers of a unit per row."""
+    N, K = matrix.shape
+    groups = _padded(np.asarray(matrix, np.float32), N, _up(K, 32)).reshape(N, -1, sixteens.COLUMNS)
+    low = np.minimum(groups.min(axis=2), 0)
+    step = (groups.max(axis=2) - low) / 15
+    unit = np.maximum(step.max(axis=1), -low.min(axis=1) / sixteens.STEP) / 255
+    unit = np.where(unit > 0, unit, 1).astype(np.float32)
+    scale, least = np.rint(step / unit[:, None]), np.rint(-low / (sixteens.STEP * unit[:, None]))
+    of, at = (plane * unit[:, None] for plane in (scale, -sixteens.STEP * least))
+    q = np.rint((groups - at[..., None]) / np.where(of > 0, of, 1)[..., None])
+    return replace(pack_int4_16_values(unit, scale, least, np.clip(q, 0, 15).astype(np.uint8).reshape(N, -1)), columns=K)
+
+
 def _rounded(matrix: Array, most: int) -> tuple[Array, Array, Array]:
     """Codes 0 … `most`, uint8 [N, K], and the float16 scales and minima."""
     N, K = matrix.shape
@@ -130,9 +144,27 @@ def _rounded(matrix: Array, most: int) -> tuple[Array, Array, Array]:
 
 def pack_int4_values(q: Array, scale: Array, minimum: Array) -> Packed:
     """uint8 [N, K] of 0 … 15 with float16 scale and minimum [N, K/32] (GGUF's Q4_1): w = scale · q + minimum."""
+    return Packed(INT4, *_shape(q), _bytes(_nibbles(q)), *_group_planes(q, scale, minimum))
+
+
+def _nibbles(q: Array) -> Array:
+    """Codes [N, K] → [N/16, K/8, 16, 4], two groups of four columns to a byte."""
     quads = _quads(_whole(q))
-    pairs = quads[:, 0::2] | (quads[:, 1::2] << 4)
-    return Packed(INT4, *_shape(q), _bytes(pairs), *_group_planes(q, scale, minimum))
+    return quads[:, 0::2] | (quads[:, 1::2] << 4)
+
+
+def pack_int4_16_values(unit: Array, scale: Array, minimum: Array, q: Array) -> Packed:
+    """uint8 [N, K] of 0 … 15 with units [N], and scales and minima 0 … 255 [N, K/16] (our Q4_16): see core/sixteens.py. K: a multiple of 32."""
+    expected = (len(q), q.shape[1] // sixteens.COLUMNS)
+    if q.shape[1] % 32 or scale.shape != expected or minimum.shape != expected:
+        raise ShapeError("scale", f"must be {expected} for a matrix of {q.shape}, whose columns fill blocks of 32", scale.shape)
+    scales, minima = (
+        _padded(plane.astype(np.uint8), _up(len(q), 32), expected[1]).reshape(-1, 16, expected[1] // 2, 2).transpose(0, 2, 1, 3).reshape(-1, 16 * expected[1])
+        for plane in (scale, minimum)
+    )
+    units = _padded(unit.astype(np.float32)[:, None], _up(len(q), 32), 1).reshape(-1, 16)
+    planes = _bytes(np.concatenate([units.view(np.uint8), scales], axis=1)), _bytes(minima)
+    return Packed(INT4_16, *_shape(q), _bytes(_nibbles(q.astype(np.uint8))), *planes)
 
 
 def pack_int3_values(q: Array, scale: Array, minimum: Array) -> Packed:
@@ -175,11 +207,25 @@ def _unpack_integers(packed: Packed, N: int, K: int) -> Array:
     if packed.kind == INT3:
         words = packed.weights.reshape(N // 16, K // 32, 3, 16, 4).transpose(0, 3, 1, 2, 4)
         return three_bits.split(words.reshape(N, K // 32, 12)).reshape(N, K) * plane(packed.scales) + plane(packed.minima)
-    if packed.kind == INT4:
+    if packed.kind in (INT4, INT4_16):
         pairs = packed.weights.reshape(N // 16, K // 8, 1, 16, 4)
         quads = np.concatenate([pairs & 15, pairs >> 4], axis=2).reshape(N // 16, K // 4, 16, 4)
         q = quads.transpose(0, 2, 1, 3).reshape(N, K).astype(np.float32)
+        if packed.kind == INT4_16:
+            return _unpack_sixteens(packed, q)
         return q * plane(packed.scales) + plane(packed.minima)
     quads = packed.weights.reshape(N // 16, K // 4, 16, 4)
     q = quads.transpose(0, 2, 1, 3).reshape(N, K).astype(np.float32) - 128
     return q * (packed.scales.view(np.float32)[:, None] if packed.kind == INT8 else plane(packed.scales))
+
+
+def _unpack_sixteens(packed: Packed, q: Array) -> Array:
+    N, K = q.shape
+    scales = packed.scales.reshape(N // 16, 64 + K)
+    unit = np.ascontiguousarray(scales[:, :64]).view(np.float32).reshape(N, 1)
+
+    def plane(data: Array, of: Array) -> Array:
+        whole = data.reshape(N // 16, K // 32, 16, 2).transpose(0, 2, 1, 3).reshape(N, K // 16)
+        return np.repeat(of * whole, sixteens.COLUMNS, axis=1)
+
+    return q * plane(scales[:, 64:], unit) + plane(packed.minima, np.float32(-sixteens.STEP) * unit)

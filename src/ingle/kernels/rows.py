@@ -51,7 +51,7 @@ def exp(x):
 
 
 @njit
-def _round_group(low, high, bytes_, scale, sums, offset):
+def _round_group(low, high, bytes_, scale, sums, offset, halves):
     """Rounds 32 numbers to int8 with the scale max |x| / 127; returns what is left over."""
     most = largest(larger(magnitude(low), magnitude(high)))
     step = most / np.float32(127)
@@ -59,10 +59,11 @@ def _round_group(low, high, bytes_, scale, sums, offset):
     a, b = rounded(low * inverse), rounded(high * inverse)
     store_i8(bytes_, a)
     store_i8(bytes_ + 16, b)
-    n = total(numbers(a) + numbers(b))  # exact: 32 whole numbers below 128
+    of_low, of_high = total(numbers(a)), total(numbers(b))  # exact: 16 whole numbers below 128
     set_f32(scale, step)
-    set_f32(sums, step * n)
-    set_i32(offset, np.int32(-128 * n))
+    set_f32(sums, step * (of_low + of_high))
+    set_i32(offset, np.int32(-128 * (of_low + of_high)))
+    set_i32(halves, np.int32((np.int32(-16 * of_low) & 0xFFFF) | (np.int32(-16 * of_high) << 16)))
     return fma(numbers(a), splat(-step), low), fma(numbers(b), splat(-step), high)
 
 
@@ -83,18 +84,19 @@ def quantise(x, row, K):
     bound = OUTLIER * np.sqrt(total(squares) / np.float32(K))
     bytes_ = get(x, at.BYTES) + 2 * row * K
     scale, sums = get(x, at.SCALE) + 8 * row * groups, get(x, at.TOTAL) + 8 * row * groups
-    offset = get(x, at.OFFSET) + 8 * row * groups
+    offset, halves = get(x, at.OFFSET) + 8 * row * groups, get(x, at.HALVES) + 8 * row * groups
     for g in range(groups):
         low, high = load_f32(values + 128 * g), load_f32(values + 128 * g + 64)
-        rest_low, rest_high = _round_group(low, high, bytes_ + 32 * g, scale + 4 * g, sums + 4 * g, offset + 4 * g)
+        rest_low, rest_high = _round_group(low, high, bytes_ + 32 * g, scale + 4 * g, sums + 4 * g, offset + 4 * g, halves + 4 * g)
         second = 4 * (groups + g)
         if f32_at(scale + 4 * g) * np.float32(127) > bound:
-            _round_group(rest_low, rest_high, bytes_ + K + 32 * g, scale + second, sums + second, offset + second)
+            _round_group(rest_low, rest_high, bytes_ + K + 32 * g, scale + second, sums + second, offset + second, halves + second)
         else:
             clear_32(bytes_ + K + 32 * g)
             set_f32(scale + second, 0.0)
             set_f32(sums + second, 0.0)
             set_i32(offset + second, 0)
+            set_i32(halves + second, 0)
 
 
 @njit

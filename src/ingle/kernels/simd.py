@@ -152,6 +152,17 @@ def load_i32(_typing, address):
     return INTEGERS(ADDRESS), lambda _c, b, _s, args: b.load(at_address(b, args[0], VI), align=4)
 
 
+@intrinsic
+def load_pairs(_typing, address):
+    """32 unsigned bytes from memory as 16 pairs of 16-bit numbers."""
+
+    def emit(_context, b, _sig, args):
+        bytes_, words = ir.VectorType(I8, 2 * LANES), ir.VectorType(I16, 2 * LANES)
+        return b.bitcast(b.zext(b.load(at_address(b, args[0], bytes_), align=1), words), VI)
+
+    return INTEGERS(ADDRESS), emit
+
+
 def _storer(source, memory, narrow):
     @intrinsic
     def store(_typing, address, vector):

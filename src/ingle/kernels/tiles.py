@@ -161,6 +161,45 @@ def dot_bytes(_typing, tile, weights, address, stride):
     return tile(tile, INTEGERS, ADDRESS, ADDRESS), emit
 
 
+@intrinsic
+def raised(_typing, tile):
+    """Sums of 16 bits to the upper halves of their lanes, over 2¹⁵ in the lower: room for other sums, which must not borrow from above."""
+
+    def emit(_context, b, _sig, args):
+        places, room = (ir.Constant(VI, [n] * LANES) for n in (16, 1 << 15))
+        return _tile(b, [b.or_(b.shl(row, places), room) for row in _rows(b, args[0], tile)], tile)
+
+    return tile(tile), emit
+
+
+@intrinsic
+def paired(_typing, tile):
+    """What was `raised` and has had other sums added: pairs of 16-bit sums, the later ones below."""
+    room = ir.Constant(VI, [1 << 15] * LANES)
+    return tile(tile), lambda _c, b, _s, args: _tile(b, [b.xor(row, room) for row in _rows(b, args[0], tile)], tile)
+
+
+@intrinsic
+def dot_pairs(_typing, tile, weights, values):
+    """tile[r, lane] + Σ over 2 of weights[lane, j] · values[r, lane, j]: pairs of signed 16-bit numbers. Exact where int32 holds it."""
+    instruction = dot_instruction()
+
+    def emit(_context, b, _sig, args):
+        rows = zip(_rows(b, args[0], tile), _rows(b, args[2], values), strict=True)
+        if instruction == "vnni512":
+            return _tile(b, [call(b, "llvm.x86.avx512.vpdpwssd.512", VI, row, args[1], x) for row, x in rows], tile)
+        return _tile(b, [b.add(row, _pairs(b, args[1], x)) for row, x in rows], tile)
+
+    return tile(tile, INTEGERS, values), emit
+
+
+def _pairs(b, weights, x):
+    """Σ over each pair; LLVM makes it `vpmaddwd` where the CPU has it."""
+    places = ir.Constant(VI, [16] * LANES)
+    (low, high), (x_low, x_high) = ((b.ashr(b.shl(v, places), places), b.ashr(v, places)) for v in (weights, x))
+    return b.add(b.mul(low, x_low), b.mul(high, x_high))
+
+
 def _dot_vnni512(b, accumulator, weights, x):
     return call(b, "llvm.x86.avx512.vpdpbusd.512", VI, accumulator, weights, x)
 

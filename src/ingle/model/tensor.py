@@ -7,10 +7,11 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core import three_bits
+from ingle.core import sixteens, three_bits
 from ingle.core.errors import CheckpointError
 
 PLAIN_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
+_OURS = {sixteens.KIND: sixteens.decode, three_bits.KIND: three_bits.decode}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,7 +23,7 @@ class Tensor:
     shape: tuple[int, ...]
     """(rows, columns) or (n,)."""
     kind: str
-    """GGML's name of the type: `F32`, `F16`, `BF16`, `Q8_0`, `Q4_1`, …; or our own `Q3_1` (core/three_bits.py)."""
+    """GGML's name of the type: `F32`, `F16`, `BF16`, `Q8_0`, `Q4_1`, …; or our own `Q4_16` and `Q3_1` (core/sixteens.py, core/three_bits.py)."""
     raw: npt.NDArray[np.uint8]
     """[rows, bytes per row], or [bytes] for a vector; read-only. Quantised blocks lie along the columns."""
 
@@ -46,8 +47,8 @@ def decode(kind: str, raw: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         return np.ascontiguousarray(raw).view("<f2").astype(np.float32)
     if kind == "BF16":
         return (np.ascontiguousarray(raw).view("<u2").astype(np.uint32) << 16).view(np.float32)
-    if kind == three_bits.KIND:
-        return three_bits.decode(raw)
+    if kind in _OURS:
+        return _OURS[kind](raw)
     from gguf.constants import GGMLQuantizationType
     from gguf.quants import dequantize
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ingle.core import sixteens
 from ingle.core.digest import digest_file
 from ingle.core.errors import CheckpointError, ConfigError
 from ingle.core.files import os_errors, sync_folder
@@ -120,6 +121,12 @@ def export_gguf(home: Home, kept: Kept, path: Path, kind: str, force: bool = Fal
     known: Any = kind
     write_gguf(target, checkpoint.config, _tensors(checkpoint, checkpoint.config), known, words, kept.name, progress, checkpoint.tensor)
     return target
+
+
+def without_place(home: Home, kept: Kept, kind: str) -> int:
+    """How many matrices are in 4 bits of a kind that GGUF has not, where 4 bits are asked for: they are written in 8."""
+    checkpoint = open_weights(home, kept)
+    return sum(checkpoint.tensor(name).kind == sixteens.KIND for name in checkpoint.names) if kind == "q4_1" else 0
 
 
 def merge(home: Home, kept: Kept, name: str, kind: str = "f32", progress: Progress = _silent) -> Kept:
