@@ -19,7 +19,7 @@ import numpy as np
 
 from harness import Figure, alternate, finish, ratios, show
 from ingle.compress.calibration import CalibrationSettings
-from ingle.compress.forms import FORMS
+from ingle.compress.forms import FORMS, USUAL
 from ingle.compress.quantising import quantise
 from ingle.compress.settings import QuantiseSettings
 from ingle.core.spec import ModelConfig
@@ -51,7 +51,7 @@ COPY = "offgrid"
 BITS_SUITES, CHOICE = ("xsum-bits", "wiki-bits"), "hellaswag"
 READ = 512
 """Most tokens of a text for the divergence."""
-ALL = "8:round,4:round,4:mse,4:awq,4:gptq,4:guided,4~:gptq,4~:gptq:20,4.5:gptq,3.5:gptq,3:gptq,3:round"
+ALL = "8:round,4:round,4:mse,4:awq,4:gptq,q4_1:gptq,4:guided,4~:gptq,4~:gptq:20,4.5:gptq,3.5:gptq,3:gptq,3:round"
 
 
 def permuted(checkpoint: Checkpoint, seed: int = 0) -> dict[str, np.ndarray]:
@@ -112,11 +112,12 @@ class Row:
 
 
 def made(home: Home, base: Kept, of: str, documents: int) -> Kept:
-    """The quantised model of BITS:METHOD or BITS:METHOD:MINUTES, made now or before. `4~`: 4 bits in the mean, in all forms."""
+    """The quantised model of BITS:METHOD or BITS:METHOD:MINUTES, made now or before. `4~`: 4 bits in the mean, in all forms; or one's name."""
     bits, method, minutes = [*of.split(":"), "0"][:3]
     name = f"{of}-{documents}".replace(".", "_").replace(":", "-").replace("~", "m")
-    forms = tuple(FORMS) if bits.endswith("~") else ()
-    settings = QuantiseSettings(float(bits.rstrip("~")), forms, method, CalibrationSettings(documents))
+    forms = USUAL if bits.endswith("~") else (bits,) if bits in FORMS else ()
+    wanted = FORMS[bits].bits if bits in FORMS else float(bits.rstrip("~"))
+    settings = QuantiseSettings(wanted, forms, method, CalibrationSettings(documents))
     settings = replace(settings, recovery=replace(settings.recovery, minutes=float(minutes)))
     last = [""]
 
@@ -211,7 +212,9 @@ def speeds(rows: list[Row], rounds: int, tokens: int) -> tuple[dict[str, Figure]
 def main() -> None:
     parser = start_bench(__doc__, EXAMPLES)
     parser.add_argument("--home", type=Path, help="where models and measurements are kept; a passing one by default")
-    parser.add_argument("--of", default=ALL, help="BITS:METHOD,… or BITS:METHOD:MINUTES of recovery; BITS~ = in the mean, of all forms")
+    parser.add_argument(
+        "--of", default=ALL, help="BITS:METHOD,… or BITS:METHOD:MINUTES of recovery; BITS~ = in the mean, of all forms; or q4_1"
+    )
     parser.add_argument("--documents", type=int, default=CalibrationSettings().documents, help="rows of calibration")
     parser.add_argument("--texts", type=int, default=60, help="of XSum, and twice as many of Wikipedia")
     parser.add_argument("--questions", type=int, default=400)

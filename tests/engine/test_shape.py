@@ -90,7 +90,7 @@ def test_other_values_a_repair_and_changes_before_and_after() -> None:
     np.testing.assert_allclose(values(twice, "model.layers.0.mlp.up_proj.weight"), first + b @ a + more, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("kind", "size", "head"), [("Q4_1", 20, 0), ("Q3_1", 16, 0), ("Q4_16", 20, 4)])
+@pytest.mark.parametrize(("kind", "size", "head"), [("Q4_1", 20, 0), ("Q3_16", 16, 4), ("Q4_16", 20, 4)])
 def test_stored_blocks_stay_as_they_are(kind: str, size: int, head: int) -> None:
     raw = np.random.default_rng(0).integers(0, 256, (6, head + 4 * size)).astype(np.uint8)
     raw[:, head:].reshape(6, 4, size)[..., 1::2][..., :2] = 40  # scales and minima that are numbers

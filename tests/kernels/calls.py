@@ -11,7 +11,7 @@ from ingle.kernels.pack import Packed
 
 ENTRY = {
     at.F32: "linear_fp32", at.BF16: "linear_bf16", at.INT8: "linear_int8", at.INT8_GROUP: "linear_int8", at.INT4: "linear_int4",
-    at.INT3: "linear_int3", at.INT4_16: "linear_int4_16",
+    at.INT4_16: "linear_int4_16", at.INT3_16: "linear_int3_16",
 }  # fmt: skip
 
 

@@ -24,9 +24,8 @@ def run(config: ModelConfig, addition: Addition, x: np.ndarray, y: np.ndarray) -
     padded[:, : x.shape[1]] = x
     q, scale = naive.quantise(padded)
     counts = q.reshape(len(x), 2, -1, 32).astype(np.int32).sum(axis=3)
-    planes = [
-        np.ascontiguousarray(plane) for plane in (padded, q, scale, (scale * counts).astype(np.float32), (-128 * counts).astype(np.int32), naive.halves(q))
-    ]
+    planes = [padded, q, scale, (scale * counts).astype(np.float32), (-128 * counts).astype(np.int32), naive.halves(q)]
+    planes = [np.ascontiguousarray(plane) for plane in planes]
     activations = np.array([plane.ctypes.data for plane in planes], np.int64)
     out = np.zeros((len(x), rows), np.float32)
     out[:, : y.shape[1]] = y

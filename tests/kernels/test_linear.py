@@ -24,8 +24,8 @@ PACKERS = {
     "int8": pack.pack_int8,
     "int8_group": int8_groups,
     "int4": pack.pack_int4,
-    "int3": pack.pack_int3,
     "int4_16": pack.pack_int4_16,
+    "int3_16": pack.pack_int3_16,
 }
 
 
@@ -56,20 +56,20 @@ def test_kernel_is_its_twin(
     assert np.abs(got - expected).max() < 2e-6 * size.max()
 
 
-@pytest.mark.parametrize("kind", ["int8", "int8_group", "int4", "int3", "int4_16"])
+@pytest.mark.parametrize("kind", ["int8", "int8_group", "int4", "int4_16", "int3_16"])
 def test_integer_sums_are_exact(kind: str) -> None:
     """With all scales powers of two and no minimum nothing is rounded, so the result must be equal, at the extremes too."""
-    low, high = {"int4": (0, 16), "int4_16": (0, 16), "int3": (0, 8)}.get(kind, (-127, 128))
+    low, high = {"int4": (0, 16), "int4_16": (0, 16), "int3_16": (0, 8)}.get(kind, (-127, 128))
     q = np.random.default_rng(0).integers(low, high, (32, 64))
     q[0] = q.max()
-    step = 255 / 512 if kind == "int4_16" else 0.5
-    scale = np.full((32, 2), 0.5, np.float16)
+    step = 255 / 512 if kind.endswith("_16") else 0.5
+    scale, sixteens = np.full((32, 2), 0.5, np.float16), (np.full(32, 1 / 512), np.full((32, 4), 255), np.zeros((32, 4)))
     packed = {
         "int8": lambda: pack.pack_int8_values(q.astype(np.int8), scale[:, 0]),
         "int8_group": lambda: pack.pack_int8_groups(q.astype(np.int8), scale),
         "int4": lambda: pack.pack_int4_values(q.astype(np.uint8), scale, np.zeros((32, 2))),
-        "int3": lambda: pack.pack_int3_values(q.astype(np.uint8), scale, np.zeros((32, 2))),
-        "int4_16": lambda: pack.pack_int4_16_values(np.full(32, 1 / 512), np.full((32, 4), 255), np.zeros((32, 4)), q.astype(np.uint8)),
+        "int4_16": lambda: pack.pack_sixteens("Q4_16", *sixteens, q),
+        "int3_16": lambda: pack.pack_sixteens("Q3_16", *sixteens, q),
     }[kind]()
     x = np.random.default_rng(1).integers(-127, 128, (13, 64)).astype(np.float32)
     x[:, ::32] = 127  # each group's scale is then exactly 1
@@ -105,8 +105,8 @@ def test_packing_rounds_to_the_nearest(kind: str) -> None:
         "int8": np.abs(w).max() / 127 / 2,
         "int8_group": 5 / 127 / 2,
         "int4": span / 15 / 2,
-        "int3": span / 7 / 2,
         "int4_16": span / 15 * (1 / 2 + 1 / 8),  # scales and minima are rounded to a byte
+        "int3_16": span / 7 * (1 / 2 + 1 / 8),
     }
     assert error.max() <= most[kind] * 1.02
 
@@ -114,7 +114,7 @@ def test_packing_rounds_to_the_nearest(kind: str) -> None:
 def test_zero_and_constant_matrices_survive() -> None:
     for value in (0.0, 3.5):
         w = np.full((16, 32), value, np.float32)
-        for packer in (pack.pack_int8, pack.pack_int4, pack.pack_int3, pack.pack_int4_16, int8_groups):
+        for packer in (pack.pack_int8, pack.pack_int4, pack.pack_int4_16, pack.pack_int3_16, int8_groups):
             np.testing.assert_allclose(pack.unpack(packer(w)), w, rtol=1e-3)
 
 

@@ -20,7 +20,8 @@ def command(
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where to; for gguf also the name of a file.")],
     kind: Annotated[
-        str | None, typer.Option("--type", help="Of the numbers: f32, f16, and for gguf q8_0, and q4_1: what is quantised, as it is if GGUF has it.")
+        str | None,
+        typer.Option("--type", help="Of the numbers: f32, f16, and for gguf q8_0, and q4_1: what is in its forms, as it is."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -45,7 +46,8 @@ def command(
     with watching() as watch:
         path = export(home, kept, format_, out, chosen, force, lambda done, of: watch.pieces("writing", done, of))
     if eight := without_place(home, kept, chosen):
-        note(f"{eight} matrices are in 4 bits of Ingle's own, which GGUF has not: here they take 8. Made with --set 'forms=[\"q4_1\"]', they fit.")
+        made = """`ingle quantise` with --set 'forms=["q4_1"]' makes what fits."""
+        note(f"{eight} matrices are in forms of Ingle's own, which GGUF has not: in the file they take 8 bits. {made}")
     files = [path] if path.is_file() else sorted(path.iterdir())
     nbytes = sum(file.stat().st_size for file in files)
     record(home, Event("export", kept.name, {"format": format_, "type": chosen, "stack": kept.digest, "bytes": nbytes}))

@@ -11,7 +11,7 @@ from ingle.kernels import layout as at
 from ingle.kernels import naive, pack
 from ingle.kernels.jit import kernel
 
-ENTRIES = {"fp32": "linear_fp32", "bf16": "linear_bf16", "int8": "linear_int8", "int4": "linear_int4", "int3": "linear_int3", "int4_16": "linear_int4_16"}
+ENTRIES = {name: f"linear_{name}" for name in ("fp32", "bf16", "int8", "int4", "int4_16", "int3_16")}
 _TOLERANCE = 1e-5  # of the sum of magnitudes: float32 sums of 640 products
 _WEIGHTS_MB = 64  # more than a core's share of any cache
 
@@ -60,8 +60,8 @@ def check_linears() -> list[Checked]:
     weight, x = random.normal(size=(64, 640)).astype(np.float32), random.normal(size=(5, 640)).astype(np.float32)
     words = (weight.view(np.uint32) >> 16).astype(np.uint16)
     packs = {"fp32": pack.pack_fp32(weight), "bf16": pack.pack_bf16(words)}
-    packs |= {"int8": pack.pack_int8(weight), "int4": pack.pack_int4(weight), "int3": pack.pack_int3(weight)}
-    packs["int4_16"] = pack.pack_int4_16(weight)
+    packs |= {"int8": pack.pack_int8(weight), "int4": pack.pack_int4(weight)}
+    packs |= {"int4_16": pack.pack_int4_16(weight), "int3_16": pack.pack_int3_16(weight)}
     results = []
     for name, packed in packs.items():
         call = _Call(packed, x)

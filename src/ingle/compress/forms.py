@@ -3,9 +3,9 @@
 | form | block of 32 columns | a weight is | bits a weight, as stored |
 |---|---|---|---|
 | int8 | Q8_0: float16 scale, 32 signed bytes | scale · q, −127 … 127 | 8.5 |
-| int4 | Q4_16, ours: two scales and minima of a byte, 32 codes | unit · (scale · q − 16 · minimum), 0 … 15 | 5, and 4 bytes a row |
+| int4 | Q4_16, ours: two scales and two minima of a byte, 32 codes | unit · (scale · q − 16 · minimum), 0 … 15 | 5, and 4 bytes a row |
+| int3 | Q3_16, ours: the same with smaller codes | the same, 0 … 7 | 4, and 4 bytes a row |
 | q4_1 | Q4_1: float16 scale and minimum, 32 codes | scale · q + minimum, 0 … 15 | 5 |
-| int3 | Q3_1, ours: the same with smaller codes | scale · q + minimum, 0 … 7 | 4 |
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ingle.core import sixteens, three_bits
+from ingle.core import sixteens
 from ingle.core.errors import ConfigError
 
 GROUP = 32
@@ -56,9 +56,9 @@ FORMS = {
     form.name: form
     for form in (
         Form("int8", "Q8_0", 8, -127, 127, False, 34),
-        Form("int4", sixteens.KIND, 4, 0, 15, True, sixteens.BLOCK_BYTES, sixteens.COLUMNS, sixteens.UNIT_BYTES),
+        Form("int4", "Q4_16", 4, 0, 15, True, 20, sixteens.COLUMNS, sixteens.UNIT_BYTES),
+        Form("int3", "Q3_16", 3, 0, 7, True, 16, sixteens.COLUMNS, sixteens.UNIT_BYTES),
         Form("q4_1", "Q4_1", 4, 0, 15, True, 20),
-        Form("int3", three_bits.KIND, 3, 0, 7, True, three_bits.BLOCK_BYTES),
     )
 }
 """By name."""
@@ -112,9 +112,9 @@ class Quantised:
         """As it is kept, and as GGUF has it if it can: [N, row_bytes + K/32 · block_bytes]."""
         grid = self.grid
         if grid.unit is not None:
-            planes = ((grid.scale / grid.unit).round(), (grid.minimum / (-sixteens.STEP * grid.unit)).round(), self.codes)
-            return sixteens.join(grid.unit[:, 0].numpy(), *(plane.numpy() for plane in planes))
-        codes = self.codes.unflatten(1, (-1, GROUP)).to(torch.int16).numpy()
+            whole = (grid.scale / grid.unit).round(), (grid.minimum / (-sixteens.STEP * grid.unit)).round(), self.codes
+            return sixteens.join(grid.form.kind, grid.unit[:, 0].numpy(), *(part.numpy() for part in whole))
+        codes = self.codes.reshape(len(self.codes), -1, GROUP).to(torch.int16).numpy()
         planes = [_halves(grid.scale)]
         if grid.form.has_minimum:
             planes.append(_halves(grid.minimum))
@@ -123,7 +123,6 @@ class Quantised:
 
 _Way = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 _CODES: dict[int, tuple[_Way, _Way]] = {
-    3: (three_bits.join, three_bits.split),
     4: (  # the first 16 codes are low halves of bytes, the others high ones
         lambda codes: (codes[..., :16] | codes[..., 16:] << 4).astype(np.uint8),
         lambda raw: np.concatenate([raw & 15, raw >> 4], -1),
@@ -136,9 +135,9 @@ _CODES: dict[int, tuple[_Way, _Way]] = {
 def read_blocks(form: Form, blocks: npt.NDArray[np.uint8]) -> Quantised:
     """What `Quantised.blocks` wrote."""
     if form.row_bytes:
-        unit, of, least, codes = (torch.from_numpy(part.astype(np.float32)) for part in sixteens.split(blocks))
+        unit, scale, least, whole = (torch.from_numpy(part.astype(np.float32)) for part in sixteens.split(form.kind, blocks))
         unit = unit[:, None]
-        return Quantised(Grid(form, of * unit, least * (-sixteens.STEP * unit), unit), codes)
+        return Quantised(Grid(form, scale * unit, least * (-sixteens.STEP * unit), unit), whole)
     parts = blocks.reshape(len(blocks), -1, form.block_bytes)
     halves = 2 if form.has_minimum else 1
     planes = torch.from_numpy(np.ascontiguousarray(parts[..., : 2 * halves]).view(np.float16).astype(np.float32))
@@ -157,7 +156,7 @@ def find_form(name: str) -> Form:
 
 def plain_grid(form: Form, weight: Tensor) -> Grid:
     """From the smallest to the largest of each group; without a minimum, from −max |w| to max |w|. float32 [N, K], K a multiple of 32."""
-    groups = weight.unflatten(1, (-1, form.columns))
+    groups = weight.reshape(len(weight), -1, form.columns)
     if not form.has_minimum:
         scale = groups.abs().amax(2) / form.high
         return Grid(form, scale, scale).nearest(scale, torch.zeros_like(scale))
@@ -212,7 +211,7 @@ class _Sums:
     """Weights [N, K] and what each column counts, [1, K]: what is the same for every grid."""
 
     def __init__(self, form: Form, weight: Tensor, weighed: Tensor) -> None:
-        groups, weighed = (matrix.unflatten(1, (-1, form.columns)) for matrix in (weight, weighed))
+        groups, weighed = (matrix.reshape(len(matrix), -1, form.columns) for matrix in (weight, weighed))
         self._form, self._weight, self._weighed = form, weight, weighed
         self._w = groups * weighed
         self._total, self._w1, self._ww = weighed.sum(2), self._w.sum(2), (self._w * groups).sum(2)

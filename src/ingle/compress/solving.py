@@ -77,7 +77,7 @@ def descend(weight: Tensor, hessian: Tensor, start: Quantised, sweeps: int) -> Q
 
 
 def _refitted(grid: Grid, q: Tensor, s: Tensor, m: Tensor, pull: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale and minimum [N] of one group that are best for its codes q [N, columns]; those that were, where rounding makes others no better."""
+    """Scale and minimum [N] of a group that are best for its codes q [N, columns]; those it had, where rounding makes others no better."""
     hq = q @ own
     qq, slope_s = (hq * q).sum(1), (pull * q).sum(1)
     if not grid.form.has_minimum:

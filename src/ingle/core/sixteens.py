@@ -1,9 +1,10 @@
-"""Q4_16: weights in 4 bits with a scale and a minimum, a byte each, for every 16 columns; ours. As large as Q4_1, whose float16 serve 32.
+"""Q4_16 and Q3_16: weights in 4 or 3 bits with a scale and a minimum, a byte each, for every 16 columns; ours.
 
-A row is a float32 `unit`, then for every 32 columns 20 bytes: two scales and two minima, of columns 0 … 15 and 16 … 31, and 16 bytes of
-codes as in Q4_1, column i in the lower half of byte i and column i + 16 in the upper. A weight is
+They take no more room than GGUF's Q4_1, whose scale and minimum are float16 and serve 32. A row is a float32 `unit`, then for every 32
+columns a block: two scales and two minima, of columns 0 … 15 and 16 … 31, and the codes; those of 4 bits as in Q4_1, column i in the lower
+half of byte i and column i + 16 in the upper, those of 3 bits as core/three_bits.py has them. A weight is
 
-    unit · (scale · code − 16 · minimum),    scale and minimum 0 … 255, code 0 … 15
+    unit · (scale · code − 16 · minimum),    scale and minimum 0 … 255, code 0 … 15 or 0 … 7
 
 so that in a product with bytes all but the unit are whole numbers.
 """
@@ -13,34 +14,37 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ingle.core import three_bits
+
 Array = npt.NDArray[Any]
-KIND = "Q4_16"
-COLUMNS, UNIT_BYTES, BLOCK_BYTES = 16, 4, 20
+COLUMNS, UNIT_BYTES = 16, 4
+BLOCK_BYTES = {"Q4_16": 20, "Q3_16": 16}
+"""By kind."""
 STEP = 16
 """Of a minimum."""
 
 
-def join(unit: Array, scale: Array, minimum: Array, codes: Array) -> Array:
-    """float32 [N], whole numbers 0 … 255 [N, K/16] twice, and codes [N, K] → rows, uint8 [N, 4 + K/32 · 20]."""
-    of = codes.astype(np.uint8).reshape(len(codes), -1, 2, COLUMNS)
-    planes = [plane.astype(np.uint8).reshape(len(codes), -1, 2) for plane in (scale, minimum)]
-    blocks = np.concatenate([*planes, of[:, :, 0] | of[:, :, 1] << 4], axis=2).reshape(len(codes), -1)
-    return np.concatenate([np.ascontiguousarray(unit, "<f4").view(np.uint8).reshape(-1, UNIT_BYTES), blocks], axis=1)
+def join(kind: str, unit: Array, scale: Array, minimum: Array, codes: Array) -> Array:
+    """float32 [N], whole numbers 0 … 255 [N, K/16] twice, and codes [N, K] → rows, uint8 [N, 4 + bytes of the blocks]."""
+    of, rows = codes.astype(np.uint8).reshape(len(codes), -1, 2 * COLUMNS), len(codes)
+    packed = of[..., :COLUMNS] | of[..., COLUMNS:] << 4 if kind == "Q4_16" else three_bits.join(of)
+    planes = [plane.astype(np.uint8).reshape(rows, -1, 2) for plane in (scale, minimum)]
+    head = np.ascontiguousarray(unit, "<f4").view(np.uint8).reshape(-1, UNIT_BYTES)
+    return np.concatenate([head, np.concatenate([*planes, packed], axis=2).reshape(rows, -1)], axis=1)
 
 
-def split(raw: Array) -> tuple[Array, Array, Array, Array]:
+def split(kind: str, raw: Array) -> tuple[Array, Array, Array, Array]:
     """What `join` was given: unit float32 [N], scale and minimum uint8 [N, K/16], codes uint8 [N, K]."""
     unit = np.ascontiguousarray(raw[:, :UNIT_BYTES]).view("<f4")[:, 0]
-    blocks = np.ascontiguousarray(raw[:, UNIT_BYTES:]).reshape(len(raw), -1, BLOCK_BYTES)
-    scale, minimum, packed = (blocks[..., a:b] for a, b in ((0, 2), (2, 4), (4, BLOCK_BYTES)))
-    codes = np.concatenate([packed & 15, packed >> 4], axis=2)
+    blocks = np.ascontiguousarray(raw[:, UNIT_BYTES:]).reshape(len(raw), -1, BLOCK_BYTES[kind])
+    scale, minimum, packed = blocks[..., :2], blocks[..., 2:4], blocks[..., 4:]
+    codes = np.concatenate([packed & 15, packed >> 4], axis=2) if kind == "Q4_16" else three_bits.split(packed)
     return unit, scale.reshape(len(raw), -1), minimum.reshape(len(raw), -1), codes.reshape(len(raw), -1)
 
 
-def decode(raw: Array) -> npt.NDArray[np.float32]:
-    """Rows uint8 [N, 4 + K/32 · 20] → float32 [N, K]."""
-    unit, scale, minimum, codes = split(raw)
+def decode(kind: str, raw: Array) -> npt.NDArray[np.float32]:
+    """Rows uint8 [N, 4 + bytes of the blocks] → float32 [N, K]."""
+    unit, scale, minimum, codes = split(kind, raw)
     step = np.float32(-STEP) * unit
-    planes = ((unit[:, None] * scale), (step[:, None] * minimum))
-    of, least = (np.repeat(plane.astype(np.float32), COLUMNS, axis=1) for plane in planes)
+    of, least = (np.repeat(plane.astype(np.float32), COLUMNS, axis=1) for plane in (unit[:, None] * scale, step[:, None] * minimum))
     return codes * of + least

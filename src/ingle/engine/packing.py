@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core import sixteens, three_bits
+from ingle.core import sixteens
 from ingle.core.config import from_table, to_table
 from ingle.core.digest import digest_file, digest_json
 from ingle.core.errors import CheckpointError, ConfigError
@@ -18,15 +18,15 @@ from ingle.core.files import atomic_file, write_atomic
 from ingle.core.spec import ModelConfig
 from ingle.kernels import pack
 from ingle.kernels.jit import MEMORY_KERNELS
-from ingle.kernels.layout import BF16, F32, INT3, INT4, INT4_16, INT8, INT8_GROUP
+from ingle.kernels.layout import BF16, F32, INT3_16, INT4, INT4_16, INT8, INT8_GROUP
 from ingle.model.checkpoint import Checkpoint, expected_shapes
 from ingle.model.tensor import Tensor
 
 Format = Literal["auto", "int4", "int8", "bf16", "fp32"]
-"""`auto` keeps what the file has where a kernel can multiply it without loss (Q3_1, Q4_0, Q4_1, Q4_16, Q8_0), else int8: so a matrix that a delta
-was merged into becomes int8, one scale per row."""
+"""`auto` keeps what the file has where a kernel can multiply it without loss (Q3_16, Q4_0, Q4_1, Q4_16, Q8_0), else int8: so a matrix that
+a delta was merged into becomes int8, one scale per row."""
 Array = npt.NDArray[Any]
-_VERSION = 1
+_VERSION = 2
 _MEMORY = ".self_attn.memory."
 _VECTOR, _HEADS, _MAPS = -1, -2, -3  # kinds beside those of `kernels.layout`
 _ALIGNMENT = 64  # bytes: a cache line, so that no vector of weights straddles two
@@ -73,7 +73,7 @@ def unreached(info: PackInfo, cache: str) -> frozenset[str]:
     """The kernels that the decoder step would call for other kinds of weights or another cache."""
     kinds = {place.kind for place in info.places.values()}
     by_kind = {"linear_fp32": {F32}, "linear_bf16": {BF16}, "linear_int8": {INT8, INT8_GROUP}}
-    by_kind |= {"linear_int4": {INT4}, "linear_int4_16": {INT4_16}, "linear_int3": {INT3}}
+    by_kind |= {"linear_int4": {INT4}, "linear_int4_16": {INT4_16}, "linear_int3_16": {INT3_16}}
     by_cache = {"float32": "attention_f32", "float16": "attention_f16", "int8": "attention_int8"}
     memories = frozenset() if any(spec.remembering(info.config.num_kv_heads) for spec in info.config.layers) else MEMORY_KERNELS
     other_caches = {name for dtype, name in by_cache.items() if dtype != cache}
@@ -227,12 +227,8 @@ def _nibbles(blocks: Array) -> Array:
     return np.concatenate([blocks & 15, blocks >> 4], axis=2).reshape(blocks.shape[0], -1)
 
 
-def _from_q3_1(tensor: Tensor) -> pack.Packed:
-    return pack.pack_int3_values(*three_bits.codes_of(tensor.raw))
-
-
-def _from_q4_16(tensor: Tensor) -> pack.Packed:
-    return pack.pack_int4_16_values(*sixteens.split(tensor.raw))
+def _from_sixteens(kind: str) -> Callable[[Tensor], pack.Packed]:
+    return lambda tensor: pack.pack_sixteens(kind, *sixteens.split(kind, tensor.raw))
 
 
 def _from_q4_1(tensor: Tensor) -> pack.Packed:
@@ -251,7 +247,5 @@ def _from_q8_0(tensor: Tensor) -> pack.Packed:
     return pack.pack_int8_groups(np.ascontiguousarray(blocks[..., 2:]).view(np.int8).reshape(tensor.shape), _halves(blocks, 0))
 
 
-_NATIVE = {
-    three_bits.KIND: _from_q3_1, sixteens.KIND: _from_q4_16, "Q4_1": _from_q4_1, "Q4_0": _from_q4_0, "Q8_0": _from_q8_0,
-}  # fmt: skip
+_NATIVE = {"Q4_1": _from_q4_1, "Q4_0": _from_q4_0, "Q8_0": _from_q8_0} | {kind: _from_sixteens(kind) for kind in sixteens.BLOCK_BYTES}
 """What kernels multiply as it lies in a file."""

@@ -2,8 +2,8 @@
 
 | tensor | means |
 |---|---|
-| {parameter}, uint8 [N, K/32 · 16] | the matrix [N, K] as Q3_1: float16 scale and minimum, 32 codes of 3 bits (core/three_bits.py) |
 | {parameter}, uint8 [N, 4 + K/32 · 20] | the matrix [N, K] as Q4_16: scales and minima for 16 columns, codes of 4 bits (core/sixteens.py) |
+| {parameter}, uint8 [N, 4 + K/32 · 16] | the matrix [N, K] as Q3_16: the same, codes of 3 bits |
 | {parameter}, uint8 [N, K/32 · 20] | the matrix [N, K] as Q4_1: float16 scale and minimum, 32 codes of 4 bits |
 | {parameter}, uint8 [N, K/32 · 34] | the matrix as Q8_0: float16 scale, 32 signed bytes |
 | {parameter}, float32 or float16, its shape | the parameter itself: a norm or a bias that scales were folded into |
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core import sixteens, three_bits
+from ingle.core import sixteens
 from ingle.core.errors import DeltaError
 from ingle.core.spec import ModelConfig
 from ingle.engine.adapter import linear_shapes
@@ -27,9 +27,7 @@ from ingle.model.tensor import Tensor
 Array = npt.NDArray[Any]
 KIND = "quantised"
 GROUP = 32
-_BYTES = {
-    three_bits.KIND: (0, three_bits.BLOCK_BYTES), sixteens.KIND: (sixteens.UNIT_BYTES, sixteens.BLOCK_BYTES), "Q4_1": (0, 20), "Q8_0": (0, 34),
-}  # fmt: skip
+_BYTES = {"Q4_1": (0, 20), "Q8_0": (0, 34)} | {kind: (sixteens.UNIT_BYTES, size) for kind, size in sixteens.BLOCK_BYTES.items()}
 """By type, of what a row begins with, and of a block."""
 
 

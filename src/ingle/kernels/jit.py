@@ -40,7 +40,7 @@ class Entry:
     calls: tuple[str, ...] = ()
 
 
-_LINEARS = ("linear_int3", "linear_int4", "linear_int4_16", "linear_int8", "linear_fp32", "linear_bf16")
+_LINEARS = ("linear_int3_16", "linear_int4", "linear_int4_16", "linear_int8", "linear_fp32", "linear_bf16")
 _ATTENTIONS = ("attention_f16", "attention_f32", "attention_int8")
 ADAPTER_KERNELS = frozenset({"adapter_in", "adapter_out"})
 """Reached only by steps with an adapter."""

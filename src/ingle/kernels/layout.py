@@ -5,7 +5,7 @@ Kept apart from the kernels, because a warmed cache serves without importing the
 
 from ingle.core.blocks import BLOCK_TOKENS
 
-F32, BF16, INT8, INT8_GROUP, INT4, INT3, INT4_16 = range(7)
+F32, BF16, INT8, INT8_GROUP, INT4, INT4_16, INT3_16 = range(7)
 FLOAT_KINDS = 2
 """Kinds below this one multiply float32 input; the others want int8."""
 
@@ -16,7 +16,8 @@ DESCRIPTOR = 7
 VALUES, BYTES, SCALE, TOTAL, OFFSET, HALVES = range(6)
 ACTIVATIONS = 6
 """int64 of an input: addresses of x float32 [T, K], of its two int8 terms [T, 2, K], and per term and 32 columns the scale, scale · Σx,
-−128 Σx, and a pair of 16-bit numbers, −16 Σx of either half, each [T, 2, K/32]. The second term is what the first one's rounding left over; its scale is 0 where it is not needed."""
+−128 Σx, and a pair of 16-bit numbers, −16 Σx of either half, each [T, 2, K/32]. The second term is what the first one's rounding left
+over; its scale is 0 where it is not needed."""
 
 LAYERS, HIDDEN, HIDDEN_PADDED, MLP_PADDED, HEADS, GROUPS, DIM, WIDTH, CACHE, QUANTISED, EMBEDDING, HEAD, NORM, LAYER, EPS = range(15)
 MOST_MEMORIES, WINDOWS, BLOCK_BYTES = 15, 16, 17

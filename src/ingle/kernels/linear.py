@@ -7,9 +7,9 @@ Weights are packed in *panels* of 16 output rows, so that one vector lane is one
     INT8_GROUP  the same                                  one float16 scale per 32 columns (GGUF's Q8_0)
     INT4        [panel, K/32, 4, 16, 4] bytes, two        float16 scale and minimum per 32 columns (GGUF's Q4_1, without loss)
                 groups of four columns to a byte
-    INT3        [panel, K/32, 3, 16, 4] bytes             the same (Q3_1; which bits are which: core/three_bits.py)
-    INT4_16     as INT4                                   a byte of scale and of minimum per 16 columns, [panel, K/32, 16, 2]
-                                                          each, scales after the panel's units (Q4_16: core/sixteens.py)
+    INT4_16     as INT4                                   bytes of scale and minimum per 16 columns, [panel, K/32, 16, 2] each,
+                                                          scales behind the panel's units (Q4_16: core/sixteens.py)
+    INT3_16     [panel, K/32, 3, 16, 4] bytes             the same (Q3_16; which bits are which: core/three_bits.py)
 
 K and rows are padded to 32. For the integer kinds x comes as int8 with one scale per 32 columns (`rows.quantise`), so products
 are exact in int32 and the sum is as exact as the rounding of x. Groups of columns with an outlier come in two terms; the second is
@@ -111,33 +111,37 @@ def _dot_half(sums, w, q, stride):
 
 
 @njit(inline="always")
-def _dot_int4(sums, w, q, stride):
-    """The same of a group of 32."""
-    return _dot_half(_dot_half(sums, w, q, stride), w + 128, q + 16, stride)
+def _dot_later_half(sums, w, q, stride):
+    """The other sixteen of the group that begins at w and q."""
+    return _dot_half(sums, w + 128, q + 16, stride)
 
 
 @njit(inline="always")
-def _dot_int3(sums, w, q, stride):
-    """The same of codes as core/three_bits.py has them."""
-    a, b, c = load_i32(w), load_i32(w + 64), load_i32(w + 128)
+def _dot_half_of_three(sums, w, q, stride):
+    """As `_dot_half`, of codes as core/three_bits.py has them."""
+    a, b = load_i32(w), load_i32(w + 64)
     sums = dot_bytes(sums, field(a, 0, 7), q, stride)
     sums = dot_bytes(sums, field(a, 3, 7), q + 4, stride)
     sums = dot_bytes(sums, field(b, 0, 7), q + 8, stride)
-    sums = dot_bytes(sums, field(b, 3, 7), q + 12, stride)
+    return dot_bytes(sums, field(b, 3, 7), q + 12, stride)
+
+
+@njit(inline="always")
+def _dot_later_half_of_three(sums, w, q, stride):
+    a, b, c = load_i32(w), load_i32(w + 64), load_i32(w + 128)
     sums = dot_bytes(sums, field(c, 0, 7), q + 16, stride)
     sums = dot_bytes(sums, field(c, 3, 7), q + 20, stride)
     sums = dot_bytes(sums, either(field(a, 6, 3), field(c, 4, 4)), q + 24, stride)
     return dot_bytes(sums, either(field(b, 6, 3), field(c, 5, 4)), q + 28, stride)
 
 
-def _codes_panel(rows, dot, bits):
-    """Codes of 3 or 4 bits, with a scale and a minimum for each group."""
+def _int4_panel(rows):
 
     @njit
     def panel(linear, index, x, first, out, stride, accumulate):
         K = get(linear, at.COLUMNS)
         groups, line = K // 32, K // 4
-        w = get(linear, at.WEIGHTS) + index * K * 2 * bits
+        w = get(linear, at.WEIGHTS) + index * K * 8
         d = get(linear, at.SCALES) + index * groups * 32
         m = get(linear, at.MINIMA) + index * groups * 32
         tile = zeros_f(rows)
@@ -147,7 +151,8 @@ def _codes_panel(rows, dot, bits):
             total = get(x, at.TOTAL) + (2 * first + term) * groups * 4
             for g in range(groups):
                 if _needed(rows, term, scale + 4 * g, line):
-                    sums = dot(zeros_i(rows), w + 64 * bits * g, q + 32 * g, 2 * K)
+                    sums = _dot_half(zeros_i(rows), w + 256 * g, q + 32 * g, 2 * K)
+                    sums = _dot_later_half(sums, w + 256 * g, q + 32 * g, 2 * K)
                     tile = outer_integers(tile, sums, load_f16(d + 32 * g), scale + 4 * g, line)
                     tile = outer(tile, load_f16(m + 32 * g), total + 4 * g, line)
         _finish(rows, linear, index, tile, out, stride, accumulate)
@@ -155,14 +160,14 @@ def _codes_panel(rows, dot, bits):
     return panel
 
 
-def _sixteens_panel(rows):
-    """Codes of 4 bits with a scale and a minimum for each half of a group: both halves' sums in 16 bits, then all in whole numbers."""
+def _sixteens_panel(rows, dot_half, dot_later_half, bits):
+    """Codes with a scale and a minimum for each half of a group: the sums of both halves in 16 bits, then all in whole numbers."""
 
     @njit
     def panel(linear, index, x, first, out, stride, accumulate):
         K = get(linear, at.COLUMNS)
         groups, line = K // 32, K // 4
-        w = get(linear, at.WEIGHTS) + index * K * 8
+        w = get(linear, at.WEIGHTS) + index * K * 2 * bits
         units = get(linear, at.SCALES) + index * (64 + groups * 32)
         m = get(linear, at.MINIMA) + index * groups * 32
         tile, one = zeros_f(rows), splat(1.0)
@@ -172,8 +177,8 @@ def _sixteens_panel(rows):
             halves = get(x, at.HALVES) + (2 * first + term) * groups * 4
             for g in range(groups):
                 if _needed(rows, term, scale + 4 * g, line):
-                    sums = raised(_dot_half(zeros_i(rows), w + 256 * g + 128, q + 32 * g + 16, 2 * K))
-                    sums = paired(_dot_half(sums, w + 256 * g, q + 32 * g, 2 * K))
+                    sums = raised(dot_later_half(zeros_i(rows), w + 64 * bits * g, q + 32 * g, 2 * K))
+                    sums = paired(dot_half(sums, w + 64 * bits * g, q + 32 * g, 2 * K))
                     whole = dot_pairs(zeros_i(rows), load_pairs(units + 64 + 32 * g), sums)
                     whole = dot_pairs(whole, load_pairs(m + 32 * g), row_splats_i(rows, halves + 4 * g, line))
                     tile = outer_integers(tile, whole, one, scale + 4 * g, line)
@@ -205,9 +210,9 @@ def _all_rows(make):
     return run
 
 
-_int3 = _all_rows(lambda rows: _codes_panel(rows, _dot_int3, 3))
-_int4 = _all_rows(lambda rows: _codes_panel(rows, _dot_int4, 4))
-_int4_16 = _all_rows(_sixteens_panel)
+_int4 = _all_rows(_int4_panel)
+_int4_16 = _all_rows(lambda rows: _sixteens_panel(rows, _dot_half, _dot_later_half, 4))
+_int3_16 = _all_rows(lambda rows: _sixteens_panel(rows, _dot_half_of_three, _dot_later_half_of_three, 3))
 _int8 = _all_rows(_int8_panel)
 _fp32 = _all_rows(lambda rows: _float_panel(rows, load_f32, 4))
 _bf16 = _all_rows(lambda rows: _float_panel(rows, load_bf16, 2))
@@ -227,9 +232,9 @@ def linear_int4_16(linear, index, x, rows, out, stride, accumulate):
     _int4_16(linear, index, x, rows, out, stride, accumulate)
 
 
-def linear_int3(linear, index, x, rows, out, stride, accumulate):
-    """Entry: the same for INT3."""
-    _int3(linear, index, x, rows, out, stride, accumulate)
+def linear_int3_16(linear, index, x, rows, out, stride, accumulate):
+    """Entry: the same for INT3_16."""
+    _int3_16(linear, index, x, rows, out, stride, accumulate)
 
 
 def linear_int8(linear, index, x, rows, out, stride, accumulate):

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from ingle.core import sixteens, three_bits
 from ingle.core.errors import ShapeError
-from ingle.kernels.layout import BF16, F32, INT3, INT4, INT4_16, INT8, INT8_GROUP
+from ingle.kernels.layout import BF16, F32, INT3_16, INT4, INT4_16, INT8, INT8_GROUP
 
 Array = npt.NDArray[Any]
 
@@ -107,11 +107,6 @@ def pack_int8_groups(q: Array, scale: Array) -> Packed:
     return Packed(INT8_GROUP, *_shape(q), _bytes(_quads(stored)), _bytes(_panels(_group_plane(scale, q.shape))))
 
 
-def pack_int3(matrix: Array) -> Packed:
-    """float [N, K] rounded to 0 … 7 with scale and minimum per 32 columns."""
-    return pack_int3_values(*_rounded(matrix, 7))
-
-
 def pack_int4(matrix: Array) -> Packed:
     """float [N, K] rounded to 0 … 15 with scale and minimum per 32 columns."""
     return pack_int4_values(*_rounded(matrix, 15))
@@ -119,16 +114,25 @@ def pack_int4(matrix: Array) -> Packed:
 
 def pack_int4_16(matrix: Array) -> Packed:
     """float [N, K] rounded to 0 … 15 with scale and minimum per 16 columns, in whole numbers of a unit per row."""
+    return _rounded_sixteens("Q4_16", matrix, 15)
+
+
+def pack_int3_16(matrix: Array) -> Packed:
+    """The same to 0 … 7."""
+    return _rounded_sixteens("Q3_16", matrix, 7)
+
+
+def _rounded_sixteens(kind: str, matrix: Array, most: int) -> Packed:
     N, K = matrix.shape
     groups = _padded(np.asarray(matrix, np.float32), N, _up(K, 32)).reshape(N, -1, sixteens.COLUMNS)
     low = np.minimum(groups.min(axis=2), 0)
-    step = (groups.max(axis=2) - low) / 15
+    step = (groups.max(axis=2) - low) / most
     unit = np.maximum(step.max(axis=1), -low.min(axis=1) / sixteens.STEP) / 255
     unit = np.where(unit > 0, unit, 1).astype(np.float32)
     scale, least = np.rint(step / unit[:, None]), np.rint(-low / (sixteens.STEP * unit[:, None]))
     of, at = (plane * unit[:, None] for plane in (scale, -sixteens.STEP * least))
     q = np.rint((groups - at[..., None]) / np.where(of > 0, of, 1)[..., None])
-    return replace(pack_int4_16_values(unit, scale, least, np.clip(q, 0, 15).astype(np.uint8).reshape(N, -1)), columns=K)
+    return replace(pack_sixteens(kind, unit, scale, least, np.clip(q, 0, most).reshape(N, -1)), columns=K)
 
 
 def _rounded(matrix: Array, most: int) -> tuple[Array, Array, Array]:
@@ -150,28 +154,32 @@ def pack_int4_values(q: Array, scale: Array, minimum: Array) -> Packed:
 def _nibbles(q: Array) -> Array:
     """Codes [N, K] → [N/16, K/8, 16, 4], two groups of four columns to a byte."""
     quads = _quads(_whole(q))
-    return quads[:, 0::2] | (quads[:, 1::2] << 4)
+    made: Array = quads[:, 0::2] | (quads[:, 1::2] << 4)
+    return made
 
 
-def pack_int4_16_values(unit: Array, scale: Array, minimum: Array, q: Array) -> Packed:
-    """uint8 [N, K] of 0 … 15 with units [N], and scales and minima 0 … 255 [N, K/16] (our Q4_16): see core/sixteens.py. K: a multiple of 32."""
+def pack_sixteens(kind: str, unit: Array, scale: Array, minimum: Array, q: Array) -> Packed:
+    """Codes [N, K] with units [N], and scales and minima 0 … 255 [N, K/16]: see core/sixteens.py. K: a multiple of 32."""
     expected = (len(q), q.shape[1] // sixteens.COLUMNS)
     if q.shape[1] % 32 or scale.shape != expected or minimum.shape != expected:
         raise ShapeError("scale", f"must be {expected} for a matrix of {q.shape}, whose columns fill blocks of 32", scale.shape)
+    rows = _up(len(q), 32)
     scales, minima = (
-        _padded(plane.astype(np.uint8), _up(len(q), 32), expected[1]).reshape(-1, 16, expected[1] // 2, 2).transpose(0, 2, 1, 3).reshape(-1, 16 * expected[1])
+        _padded(plane.astype(np.uint8), rows, expected[1]).reshape(rows // 16, 16, -1, 2).transpose(0, 2, 1, 3).reshape(rows // 16, -1)
         for plane in (scale, minimum)
     )
-    units = _padded(unit.astype(np.float32)[:, None], _up(len(q), 32), 1).reshape(-1, 16)
-    planes = _bytes(np.concatenate([units.view(np.uint8), scales], axis=1)), _bytes(minima)
-    return Packed(INT4_16, *_shape(q), _bytes(_nibbles(q.astype(np.uint8))), *planes)
+    units = _padded(unit.astype(np.float32)[:, None], rows, 1).reshape(-1, 16).view(np.uint8)
+    codes = q.astype(np.uint8)
+    weights, number = (_nibbles(codes), INT4_16) if kind == "Q4_16" else (_words(codes), INT3_16)
+    return Packed(number, *_shape(q), _bytes(weights), _bytes(np.concatenate([units, scales], axis=1)), _bytes(minima))
 
 
-def pack_int3_values(q: Array, scale: Array, minimum: Array) -> Packed:
-    """uint8 [N, K] of 0 … 7 with float16 scale and minimum [N, K/32] (our Q3_1): w = scale · q + minimum."""
+def _words(q: Array) -> Array:
+    """Codes of three bits [N, K] → [N/16, K/32, 3, 16, 4]."""
     whole = _whole(q)
     words = three_bits.join(whole.reshape(len(whole) // 16, 16, -1, 32)).reshape(len(whole) // 16, 16, -1, 3, 4)
-    return Packed(INT3, *_shape(q), _bytes(words.transpose(0, 2, 3, 1, 4)), *_group_planes(q, scale, minimum))
+    made: Array = words.transpose(0, 2, 3, 1, 4)
+    return made
 
 
 def _group_planes(q: Array, *planes: Array) -> list[Array]:
@@ -204,9 +212,9 @@ def _unpack_integers(packed: Packed, N: int, K: int) -> Array:
         groups = data.view(np.float16).astype(np.float32).reshape(N // 16, K // 32, 16).transpose(0, 2, 1).reshape(N, K // 32)
         return np.repeat(groups, 32, axis=1)
 
-    if packed.kind == INT3:
+    if packed.kind == INT3_16:
         words = packed.weights.reshape(N // 16, K // 32, 3, 16, 4).transpose(0, 3, 1, 2, 4)
-        return three_bits.split(words.reshape(N, K // 32, 12)).reshape(N, K) * plane(packed.scales) + plane(packed.minima)
+        return _unpack_sixteens(packed, three_bits.split(words.reshape(N, K // 32, 12)).reshape(N, K))
     if packed.kind in (INT4, INT4_16):
         pairs = packed.weights.reshape(N // 16, K // 8, 1, 16, 4)
         quads = np.concatenate([pairs & 15, pairs >> 4], axis=2).reshape(N // 16, K // 4, 16, 4)

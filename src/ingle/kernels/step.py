@@ -16,8 +16,8 @@ from ingle.kernels.rows import embed, quantise, rms_norm, rotate, silu_product
 from ingle.kernels.simd import f32_at, get, load_f32, set_f32, splat, store_f32
 from ingle.kernels.sync import barrier, external, take
 
-_linear_int3, _linear_int4, _linear_int8 = external("linear_int3", 7), external("linear_int4", 7), external("linear_int8", 7)
-_linear_int4_16 = external("linear_int4_16", 7)
+_linear_int4, _linear_int8 = external("linear_int4", 7), external("linear_int8", 7)
+_linear_int4_16, _linear_int3_16 = external("linear_int4_16", 7), external("linear_int3_16", 7)
 _linear_fp32, _linear_bf16 = external("linear_fp32", 7), external("linear_bf16", 7)
 _attention_f16, _attention_f32 = external("attention_f16", 5), external("attention_f32", 5)
 _attention_int8 = external("attention_int8", 5)
@@ -42,8 +42,8 @@ def _linear(linear, x, rows, out, accumulate, step, phase):
                 _linear_int4(arguments)
             elif kind == at.INT4_16:
                 _linear_int4_16(arguments)
-            elif kind == at.INT3:
-                _linear_int3(arguments)
+            elif kind == at.INT3_16:
+                _linear_int3_16(arguments)
             elif kind == at.F32:
                 _linear_fp32(arguments)
             elif kind == at.BF16:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core import sixteens, three_bits
+from ingle.core import sixteens
 from ingle.core.errors import ConfigError
 from ingle.core.files import os_errors, sync_folder
 from ingle.core.spec import ModelConfig, Rope
@@ -31,8 +31,8 @@ GGUFKind = Literal["f16", "f32", "q8_0", "q4_1"]
 """`q4_1`: the linears of layers in Q4_1 and the vocabulary in Q8_0, but what the model has in blocks to the byte."""
 _FILE_TYPES = {"f32": 0, "f16": 1, "q4_1": 3, "q8_0": 7}  # llama.cpp's llama_ftype
 BLOCKS = ("Q4_0", "Q4_1", "Q8_0")
-"""What is written to the byte as the model has it. Our Q3_1 is written as Q4_1, the same numbers; our Q4_16 fits nothing of GGUF's and
-becomes Q8_0, lest it be rounded to 4 bits once more."""
+"""What is written to the byte as the model has it. Our own forms fit nothing of GGUF's and become Q8_0, lest they be rounded to few bits
+once more."""
 _PARTS = {theirs: ours for ours, theirs in (OUTER | INNER).items()}
 _BIASES = {"llama": ("qkv_bias", "output_bias", "mlp_bias"), "qwen2": ("qkv_bias",), "qwen3": ()}
 """By architecture, the biases that llama.cpp reads."""
@@ -129,10 +129,8 @@ def _entries(
     for name, shape in expected_shapes(config).items():
         blocks = stored(name) if kind == "q4_1" else None
         has = blocks.kind if blocks is not None else ""
-        if blocks is not None and has == three_bits.KIND:
-            blocks = replace(blocks, kind="Q4_1", raw=three_bits.as_q4_1(blocks.raw))
         blocks = blocks if blocks is not None and blocks.kind in BLOCKS else None
-        theirs = blocks.kind if blocks is not None else _kind_of(name, shape, "q8_0" if has == sixteens.KIND else kind)
+        theirs = blocks.kind if blocks is not None else _kind_of(name, shape, "q8_0" if has in sixteens.BLOCK_BYTES else kind)
         entries.append(_Entry(gguf_name(name), shape, theirs, partial(made, name, blocks)))
     if config.rope.kind == "llama3":  # llama.cpp reads the divisors, not the rule that they follow
         plain = inverse_frequencies(replace(config, rope=Rope(config.rope.theta)))[0]

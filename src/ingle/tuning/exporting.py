@@ -124,9 +124,9 @@ def export_gguf(home: Home, kept: Kept, path: Path, kind: str, force: bool = Fal
 
 
 def without_place(home: Home, kept: Kept, kind: str) -> int:
-    """How many matrices are in 4 bits of a kind that GGUF has not, where 4 bits are asked for: they are written in 8."""
+    """How many matrices are in forms that GGUF has not, where 4 bits are asked for: they are written in 8."""
     checkpoint = open_weights(home, kept)
-    return sum(checkpoint.tensor(name).kind == sixteens.KIND for name in checkpoint.names) if kind == "q4_1" else 0
+    return sum(checkpoint.tensor(name).kind in sixteens.BLOCK_BYTES for name in checkpoint.names) if kind == "q4_1" else 0
 
 
 def merge(home: Home, kept: Kept, name: str, kind: str = "f32", progress: Progress = _silent) -> Kept:
