@@ -112,7 +112,7 @@ class Row:
 
 
 def made(home: Home, base: Kept, of: str, documents: int) -> Kept:
-    """The quantised model of BITS:METHOD or BITS:METHOD:MINUTES, made now or before. `4~`: 4 bits in the mean, in all forms; or one's name."""
+    """The quantised model of BITS:METHOD or BITS:METHOD:MINUTES, made now or before. `4~`: in the mean, in all forms; or one's name."""
     bits, method, minutes = [*of.split(":"), "0"][:3]
     name = f"{of}-{documents}".replace(".", "_").replace(":", "-").replace("~", "m")
     forms = USUAL if bits.endswith("~") else (bits,) if bits in FORMS else ()
