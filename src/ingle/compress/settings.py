@@ -25,7 +25,7 @@ class QuantiseSettings:
     """What the model is shown, where the method wants to see it, or there is a choice of forms."""
     sensitivity_documents: int = 16
     """Rows by which sensitivity is measured: forward and back."""
-    recovery: RecoverySettings = field(default_factory=lambda: RecoverySettings(learning_rate=1e-4))
+    recovery: RecoverySettings = field(default_factory=lambda: RecoverySettings(learning_rate=3e-4))
     """Training of scales and minima when all layers are done."""
 
     def __post_init__(self) -> None:
