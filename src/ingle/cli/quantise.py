@@ -16,6 +16,7 @@ EXAMPLES = """
 ingle quantise mymodel --bits 4 --recover 30 --name q4
 ingle quantise mymodel --bits 5.5 --method gptq --name mixed
 ingle quantise smollm2 --bits 3.75 --name lighter   (a quarter of what has 4 bits goes to 3)
+ingle quantise mymodel --set 'forms=["q4_1"]' --name g4   (4 bits as GGUF has them, to be exported)
 ingle quantise mymodel --bits 8 --method round --name q8 --json
 """
 
@@ -81,7 +82,7 @@ def _show(made: "Made", as_json: bool) -> None:
     rows.append(("bits a weight", f"{report['bits']:.2f}", f"{report['stored_bits']:.2f} with scales"))
     used = {form: names for form, names in report["forms"].items() if names}
     if len(used) > 1:
-        rows += [(f"in {form.removeprefix('int')} bits", f"{len(names)}", "") for form, names in used.items()]
+        rows += [(f"in {form[3:]} bits" if form.startswith("int") else f"in {form}", f"{len(names)}", "") for form, names in used.items()]
     worst, error = max(report["output_errors"].items(), key=lambda item: item[1])
     rows.append(("error of the outputs", f"{error:.2e}", f"of their square, in {worst}, the worst kind"))
     if told := report.get("recovery"):

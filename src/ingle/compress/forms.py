@@ -56,8 +56,8 @@ FORMS = {
     form.name: form
     for form in (
         Form("int8", "Q8_0", 8, -127, 127, False, 34),
-        Form("int4", "Q4_16", 4, 0, 15, True, 20, sixteens.COLUMNS, sixteens.UNIT_BYTES),
-        Form("int3", "Q3_16", 3, 0, 7, True, 16, sixteens.COLUMNS, sixteens.UNIT_BYTES),
+        Form("int4", "Q4_16", 4, 0, 15, True, sixteens.BLOCK_BYTES["Q4_16"], sixteens.COLUMNS, sixteens.UNIT_BYTES),
+        Form("int3", "Q3_16", 3, 0, 7, True, sixteens.BLOCK_BYTES["Q3_16"], sixteens.COLUMNS, sixteens.UNIT_BYTES),
         Form("q4_1", "Q4_1", 4, 0, 15, True, 20),
     )
 }

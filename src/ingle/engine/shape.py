@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ingle.core import sixteens
 from ingle.core.errors import DeltaError
 from ingle.core.spec import LayerSpec, ModelConfig
 from ingle.engine.adapter import linear_shapes
@@ -31,8 +32,8 @@ KIND = "shape"
 LAYERS, CHANNELS, GROUPS = (f"shape.{part}" for part in ("layers", "channels", "groups"))
 _BLOCKS = {
     "F32": (1, 4, 0), "F16": (1, 2, 0), "BF16": (1, 2, 0),
-    "Q4_0": (32, 18, 0), "Q4_1": (32, 20, 0), "Q8_0": (32, 34, 0), "Q4_16": (32, 20, 4), "Q3_16": (32, 16, 4),
-}  # fmt: skip
+    "Q4_0": (32, 18, 0), "Q4_1": (32, 20, 0), "Q8_0": (32, 34, 0),
+} | {kind: (32, size, sixteens.UNIT_BYTES) for kind, size in sixteens.BLOCK_BYTES.items()}  # fmt: skip
 """Columns that are stored together, their bytes, and those that a row begins with."""
 _PAIR = ("lora_A.weight", "lora_B.weight")
 

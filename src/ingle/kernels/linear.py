@@ -136,6 +136,7 @@ def _dot_later_half_of_three(sums, w, q, stride):
 
 
 def _int4_panel(rows):
+    """Codes of 4 bits, with a scale and a minimum for each group."""
 
     @njit
     def panel(linear, index, x, first, out, stride, accumulate):
