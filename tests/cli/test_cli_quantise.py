@@ -28,6 +28,9 @@ def test_a_table_a_fact_and_how_to_use_it(tiny_home: Path) -> None:
         "calibration.tokens=96",
     )
     assert sum(int(line.split()[3]) for line in mixed.stdout.splitlines() if line.startswith("in ")) == 14
+    asked = ["--bits", "5", "--set", 'forms=["q4_1","int8"]', "--set", "calibration.documents=4", "--set", "calibration.tokens=96"]
+    named = ingle(tiny_home, "quantise", "tiny", "--name", "named", *QUICK, *asked).stdout.splitlines()
+    assert {line.split("  ")[0] for line in named if line.startswith("in ")} == {"in q4_1", "in 8 bits"}
     assert "4.00" in table["bits a weight"] and "5.00 with scales" in table["bits a weight"]
     assert done.stdout.splitlines()[-1] == "Talk with it: ingle chat tiny+q4"
     kinds = [json.loads(line)["kind"] for line in ingle(tiny_home, "log", "--json").stdout.splitlines()]
