@@ -1,7 +1,7 @@
 """What a conversion is made of: the budget, the search by effect, the lessons, and what is taught."""
 
 import itertools
-import re
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -11,11 +11,12 @@ import torch
 from ingle.core.errors import ConfigError
 from ingle.core.spec import LayerSpec
 from ingle.hybridize.budget import all_groups, layers_of, retrieval_count, share_of
-from ingle.hybridize.lessons import make_lessons
+from ingle.hybridize.lessons import _different_facts, make_lessons
 from ingle.hybridize.search import _sizes, find_groups, loss_of, slope
 from ingle.hybridize.settings import HybridSettings, SearchSettings
 from ingle.hybridize.teaching import Mixers, hybrid_module, memories_of, original_of
 from ingle.measure.items import Text
+from ingle.measure.recall import KINDS, make_fact
 from ingle.model.memory import Memory
 from ingle.train.forward import final_states
 from ingle.train.losses import cross_entropy
@@ -134,15 +135,17 @@ def test_lessons_of_three_kinds(texts: list[Text]) -> None:
         make_lessons(tokenizer, [], 1, 50, 0)
 
 
-def test_pairs_of_words_are_among_the_facts(texts: list[Text]) -> None:
-    tokenizer = chat_tokenizer()
-    for seed in range(3):
-        said = tokenizer.decode(make_lessons(tokenizer, texts, 1, 4000, seed, ("facts",)).document(0).ids.tolist())
-        keys = re.findall(r"\n\n(\w+) =", said)
-        assert keys
-        for key in keys:
-            value = re.findall(rf"{key} = ?(\w+)\.", said)[0]
-            assert re.search(rf"\n\n{key} = ?{value}", said)
+NEWS = "The council of Leeds said on Friday that seven schools would close. Parents were angry."
+
+
+def test_facts_of_lessons_are_none_that_a_suite_asks_for() -> None:
+    draw = random.Random(0)
+    facts = _different_facts(60, NEWS.split(), draw)
+    assert {fact.kind for fact in facts} == {"number", "name", "words", "word"}
+    assert len({fact.asked for fact in facts}) == 60
+    assert all(fact.said == f"{fact.asked} {fact.answer}." and fact.answer for fact in facts)
+    beginnings = {make_fact(kind, draw).asked.split(" of ")[0].split(" under ")[0] for kind in KINDS for _ in range(40)}
+    assert not [fact for fact in facts for beginning in beginnings if fact.said.startswith(beginning)]
 
 
 LAYERS = (LayerSpec((0,), 8, 2, "gated_delta"), LayerSpec((0, 1)))

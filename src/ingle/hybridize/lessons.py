@@ -1,7 +1,8 @@
-"""What is learnt from: plain texts on end, facts and pairs of words that are said and asked for, and texts that are said twice.
+"""What is learnt from: plain texts on end, facts that are said and asked for, and texts that are said twice.
 
 Facts and copies are what a window alone can't do, so they teach the memory to look back; plain texts teach it to leave the rest alone.
-Everything comes from the training parts of suites.
+Everything comes from the training parts of suites. Facts are made of words of these texts, in forms of their own: none that a suite of
+planted facts asks for is ever taught.
 """
 
 import random
@@ -15,7 +16,7 @@ from ingle.core.errors import ConfigError
 from ingle.home.fetch import Progress
 from ingle.home.place import Home
 from ingle.measure.items import Text
-from ingle.measure.recall import KINDS, Fact, make_fact
+from ingle.measure.recall import Fact
 from ingle.measure.suites import find_suite, training_rows
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.corpus import Corpus, corpus_of
@@ -66,8 +67,7 @@ def _plain(_tokenizer: Tokenizer, stream: Iterator[int], tokens: int, _draw: ran
 
 def _facts(tokenizer: Tokenizer, stream: Iterator[int], tokens: int, draw: random.Random) -> Document:
     """Facts in the first half, asked for in another order behind it, with text between all of them; the answers are learnt."""
-    words = re.findall("[A-Za-z]{4,9}", tokenizer.decode(_take(stream, 400)))
-    facts = _different_facts(max(1, tokens // TOKENS_A_FACT), words, draw)
+    facts = _different_facts(max(1, tokens // TOKENS_A_FACT), tokenizer.decode(_take(stream, 600)).split(), draw)
     said = [tokenizer.encode(f" {fact.said}") for fact in facts]
     asked = [tokenizer.encode(f"\n\n{fact.asked}") for fact in facts]
     answers = [tokenizer.encode(f"\n\n{fact.asked} {fact.answer}")[len(ask) :] for fact, ask in zip(facts, asked, strict=True)]
@@ -84,20 +84,43 @@ def _facts(tokenizer: Tokenizer, stream: Iterator[int], tokens: int, draw: rando
     return Document(np.array(ids[:tokens], np.int32), np.array(marks[:tokens]))
 
 
-def _different_facts(count: int, words: Sequence[str], draw: random.Random) -> list[Fact]:
-    """Facts and pairs of which no two answer the same question."""
-    facts: dict[str, Fact] = {}
-    while len(facts) < count:
-        kind = draw.choice((*KINDS, "pair") if words else KINDS)
-        fact = make_fact(kind, draw) if kind in KINDS else _pair(words, draw)
-        facts[fact.asked] = fact
-    return list(facts.values())
+_FORMS = (
+    ("number", "The {word} of {title} has the number"),
+    ("number", "Whoever wants to reach {title} {title} dials"),
+    ("number", "In grams, the {word} from {title} weighs"),
+    ("name", "The {word} near {title} was sold to"),
+    ("name", "First to see the {word} was"),
+    ("words", "On the back of the {word} from {title} was written:"),
+    ("words", "What {title} {title} answered was this:"),
+    ("words", "The last line of the {word} reads:"),
+    ("word", "{word} ="),
+    ("word", "The password for the {word} is"),
+)
+"""Kinds of answers, and what is said before them."""
 
 
-def _pair(words: Sequence[str], draw: random.Random) -> Fact:
-    """One word stands for another."""
-    key, value = draw.choice(words), draw.choice(words)
-    return Fact("pair", f"{key} = {value}.", f"{key} =", value)
+def _different_facts(count: int, text: Sequence[str], draw: random.Random) -> list[Fact]:
+    """Facts in the words of a text, of which no two answer the same question: as many, or fewer where the text has few words."""
+    drawn = (_fact(text, draw) for _ in range(20 * count))
+    return list({fact.asked: fact for fact in drawn}.values())[:count]
+
+
+def _fact(text: Sequence[str], draw: random.Random) -> Fact:
+    words = [word for word in text if re.fullmatch("[A-Za-z]{4,9}", word)] or ["word"]
+
+    def title() -> str:
+        return draw.choice(words).title()
+
+    kind, form = draw.choice(_FORMS)
+    asked = re.sub(r"\{(\w+)\}", lambda blank: title() if blank[1] == "title" else draw.choice(words).lower(), form)
+    size, start = draw.randrange(4, 9), draw.randrange(len(text) or 1)
+    answers = {
+        "number": str(draw.randrange(100, 1_000_000)),
+        "name": f"{title()} {title()}",
+        "words": " ".join(text[start : start + size]) or "nothing",
+        "word": draw.choice(words),
+    }
+    return Fact(kind, f"{asked} {answers[kind]}.", asked, answers[kind])
 
 
 def _copy(tokenizer: Tokenizer, stream: Iterator[int], tokens: int, draw: random.Random) -> Document:

@@ -10,7 +10,7 @@ HOME/tuning/KEY/longer/          their last
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ from ingle.train.settings import TrainReport, TrainSettings, Watch
 from ingle.train.to_delta import Job, to_delta
 from ingle.train.watch import Made, RunWatch, nobody
 
-VERSION = 3
+VERSION = 4
 """Changes when the same settings make something else than before."""
 GROUPS = "groups.json"
 
@@ -148,13 +148,14 @@ def _taught(
 
     theirs = original_of(hybrid)
     distillation = Distillation(Predictions(theirs), job.kept.digest)
+    longer = replace(distillation, data_share=told.data_share)
     data = data_of(told.tokens, told.documents, told.seed)
     lessons: list[tuple[str, TrainSettings, Objective, Data]] = [
         ("mixers", job.settings.mixers, Mixers(theirs), data),
         ("logits", job.settings.logits, distillation, data),
     ]
     if told.long_documents:
-        lessons.append(("longer", job.settings.longer, distillation, data_of(told.long_tokens, told.long_documents, told.seed + 1)))
+        lessons.append(("longer", job.settings.longer, longer, data_of(told.long_tokens, told.long_documents, told.seed + 1)))
     for name, settings, objective, data in lessons:
         job.check(f"before the lesson {name}")
         watch = Watch(job.watch.train, job.watch.say)

@@ -41,6 +41,8 @@ class LessonSettings:
     """Of each document of the last lesson."""
     long_documents: int = 40
     """In that lesson; 0 = there is none."""
+    data_share: float = 0.5
+    """Of that lesson's loss: what the documents say. The rest: the original's predictions, which are unsure themselves in long texts."""
     held_out: int = 8
     """Further ones of each length that are never learnt from."""
     seed: int = 0
@@ -52,6 +54,8 @@ class LessonSettings:
                 raise ConfigError(f"lessons.{name}", "must be at least 1", getattr(self, name))
         if self.long_documents < 0:
             raise ConfigError("lessons.long_documents", "must not be negative", self.long_documents)
+        if not 0 <= self.data_share <= 1:
+            raise ConfigError("lessons.data_share", "must be between 0 and 1", self.data_share)
 
 
 def _mixers() -> TrainSettings:
@@ -95,7 +99,7 @@ class HybridSettings:
     logits: TrainSettings = field(default_factory=_logits)
     """Then: all memories together learn to give the original's predictions."""
     longer: TrainSettings = field(default_factory=_longer)
-    """Last: the same on longer documents."""
+    """Last: on longer documents, from these predictions and from the documents themselves."""
 
     def __post_init__(self) -> None:
         if not 0 < self.state_budget <= 1:
