@@ -4,8 +4,8 @@
 
 Each recipe's own method is trained twice by the recipe's settings, on the original and on the hybrid, each in a process of its own, from
 the same examples in the same order. Measured are the recipe's suite on items that are never learnt from, before and after, and what was
-forgotten of general text. What is no longer than the window a hybrid reads like its original, to the last
-bit: on short documents nothing is asked of its memories.
+forgotten of general text. What is no longer than its window a hybrid reads as its original does: of short documents its memories are
+asked nothing.
 
 Bar: what the hybrid has learnt is within the interval of the original, or better. What is finished is not done again.
 """
@@ -19,6 +19,7 @@ from hybrid import variants, window_of
 from ingle.core.errors import IngleError
 from ingle.engine.opening import open_weights
 from ingle.home.kept import get_kept
+from ingle.home.place import Home
 from ingle.measure.suites import find_suite
 from ingle.tuning.recipe import read_recipe
 from servers import CACHE, start_bench
@@ -29,9 +30,8 @@ EXAMPLES = """  python bench/hybrid_recipes.py --model smollm2+hybrid --recipe r
 RECIPES = sorted((ROOT.parent / "recipes").glob("*.toml"))
 
 
-def of_recipe(path: Path, names: dict[str, str], folder: Path) -> dict[str, Any]:
+def of_recipe(home: Home, path: Path, names: dict[str, str]) -> dict[str, Any]:
     """One recipe, on each side."""
-    home = bench_home(folder)
     rows: list[list[object]] = [["", "before (95 %)", "after (95 %)", "forgetting, bits/byte (95 %)", "trained for, s"]]
     sides: dict[str, Result] = {}
     for side, name in names.items():
@@ -58,7 +58,7 @@ def main() -> None:
     home = bench_home(options.home)
     kept = variants(home, options.model)
     names = {side: kept[side].name for side in ("original", "hybrid")}
-    tables = [of_recipe(path, names, options.home) for path in options.recipe or RECIPES]
+    tables = [of_recipe(home, path, names) for path in options.recipe or RECIPES]
     finish("hybrid_recipes", {"model": options.model, "window": window_of(open_weights(home, kept["hybrid"]).config), "recipes": tables})
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,9 +12,9 @@ import torch
 from ingle.core.errors import ConfigError
 from ingle.core.spec import LayerSpec
 from ingle.hybridize.budget import all_groups, layers_of, retrieval_count, share_of
-from ingle.hybridize.lessons import _different_facts, make_lessons
+from ingle.hybridize.lessons import _FORMS, _different_facts, make_lessons
 from ingle.hybridize.search import _sizes, find_groups, loss_of, slope
-from ingle.hybridize.settings import HybridSettings, SearchSettings
+from ingle.hybridize.settings import HybridSettings, LessonSettings, SearchSettings
 from ingle.hybridize.teaching import Mixers, hybrid_module, memories_of, original_of
 from ingle.measure.items import Text
 from ingle.measure.recall import KINDS, make_fact
@@ -52,6 +53,8 @@ def test_budgets_and_models_that_cannot_be() -> None:
         retrieval_count(config, HybridSettings(retrieval=5))
     with pytest.raises(ConfigError, match="1/6"):
         HybridSettings(state_budget=0)
+    with pytest.raises(ConfigError, match=r"data_share.*between 0 and 1"):
+        LessonSettings(data_share=1.5)
 
 
 def test_layers_with_all_their_groups_stay_as_they_are() -> None:
@@ -135,6 +138,17 @@ def test_lessons_of_three_kinds(texts: list[Text]) -> None:
         make_lessons(tokenizer, [], 1, 50, 0)
 
 
+def test_pairs_of_words_are_among_the_facts(texts: list[Text]) -> None:
+    tokenizer = chat_tokenizer()
+    for seed in range(3):
+        said = tokenizer.decode(make_lessons(tokenizer, texts, 1, 4000, seed, ("facts",)).document(0).ids.tolist())
+        keys = re.findall(r"\n\n(\w+) =", said)
+        assert keys
+        for key in keys:
+            value = re.findall(rf"{key} = ?(\w+)\.", said)[0]
+            assert re.search(rf"\n\n{key} = ?{value}", said)
+
+
 NEWS = "The council of Leeds said on Friday that seven schools would close. Parents were angry."
 
 
@@ -145,6 +159,7 @@ def test_facts_of_lessons_are_none_that_a_suite_asks_for() -> None:
     assert len({fact.asked for fact in facts}) == 60
     assert all(fact.said == f"{fact.asked} {fact.answer}." and fact.answer for fact in facts)
     beginnings = {make_fact(kind, draw).asked.split(" of ")[0].split(" under ")[0] for kind in KINDS for _ in range(40)}
+    assert len(_different_facts(60, [], draw)) == len({form for _, form in _FORMS})  # a text without words has one fact for each form
     assert not [fact for fact in facts for beginning in beginnings if fact.said.startswith(beginning)]
 
 

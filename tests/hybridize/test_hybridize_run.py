@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from ingle.hybridize.run import hybridize
 from ingle.hybridize.settings import HybridSettings, LessonSettings, SearchSettings
 from ingle.train import to_delta
 from ingle.train.loop import train
-from ingle.train.settings import TrainSettings
+from ingle.train.settings import TrainReport, TrainSettings
 from ingle.train.watch import RunWatch
 from tests.cli.place import CONTEXT
 from tests.tuning.place import admitting
@@ -91,6 +92,19 @@ def test_stopped_anywhere_it_ends_the_same(some_home: Home, monkeypatch: pytest.
     stop = "nothing"
     cut = hybridize(some_home, kept, "cut", SMALL, admitting(some_home)).delta
     assert dict(cut.tensors) == dict(whole.tensors)
+
+
+def test_only_the_last_lesson_follows_what_documents_say(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, str] = {}
+
+    def noted(*given: Any) -> TrainReport:
+        told[given[4].name] = given[6].name
+        return train(*given)
+
+    monkeypatch.setattr(run, "train", noted)
+    settings = replace(SMALL, lessons=replace(SMALL.lessons, data_share=0.25))
+    hybridize(some_home, get_kept(some_home, "tiny"), "told", settings, admitting(some_home))
+    assert told["logits"].endswith("data 0.0") and told["longer"].endswith("data 0.25")
 
 
 def _refuse(where: str) -> None:

@@ -101,12 +101,15 @@ _FORMS = (
 
 def _different_facts(count: int, text: Sequence[str], draw: random.Random) -> list[Fact]:
     """Facts in the words of a text, of which no two answer the same question: as many, or fewer where the text has few words."""
-    drawn = (_fact(text, draw) for _ in range(20 * count))
-    return list({fact.asked: fact for fact in drawn}.values())[:count]
-
-
-def _fact(text: Sequence[str], draw: random.Random) -> Fact:
     words = [word for word in text if re.fullmatch("[A-Za-z]{4,9}", word)] or ["word"]
+    drawn, facts = (_fact(text, words, draw) for _ in range(20 * count)), dict[str, Fact]()
+    while len(facts) < count and (fact := next(drawn, None)):
+        facts.setdefault(fact.asked, fact)
+    return list(facts.values())
+
+
+def _fact(text: Sequence[str], words: Sequence[str], draw: random.Random) -> Fact:
+    """One of `_FORMS`: single words out of `words`, running ones out of `text`."""
 
     def title() -> str:
         return draw.choice(words).title()
