@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from harness import Engine, Figure, alternate, finish, ratios, show
-from ingle.core.config import to_table
+from ingle.core.config import from_table, to_table
 from ingle.core.errors import IngleError
 from ingle.engine.opening import kept_source, open_model
 from ingle.home.base import base_report
@@ -42,7 +42,7 @@ from ingle.measure.forgetting import forgetting
 from ingle.measure.intervals import paired_bootstrap
 from ingle.scaling.judge import Judged, columns, groups, held_out_rows, judge, recalled
 from ingle.scaling.pairs import CHOICES
-from ingle.scaling.settings import ScratchSettings, settings_of
+from ingle.scaling.settings import ScratchSettings
 from ingle.scaling.shape import config_of, parameters_of
 from ingle.scaling.sources import Texts, find_suites, read_texts
 from servers import CACHE, say, start_bench
@@ -95,7 +95,7 @@ def settings_for(size: Size, side: str, seed: int, tokens: int, items: int) -> S
         "train": {"batch_tokens": 2048, "seed": seed, "precision": "fp32"},
         "judge": {"items": items, "pair_rows": PAIR_ROWS},
     }
-    return settings_of(table)
+    return from_table(ScratchSettings, table)
 
 
 def bench_home(folder: Path) -> Home:

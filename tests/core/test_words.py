@@ -50,6 +50,7 @@ def test_impossible_configs_are_refused(changes: dict[str, object], field: str) 
 @dataclass(frozen=True)
 class Inner:
     rate: float = 0.5
+    count: int = 3
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Outer:
     inner: Inner = Inner()
     where: Path | None = None
     pair: tuple[int, ...] = ()
+    other: Inner | None = Inner(0.1, 7)
 
 
 def test_settings_from_toml_and_overrides(tmp_path: Path) -> None:
@@ -65,6 +67,11 @@ def test_settings_from_toml_and_overrides(tmp_path: Path) -> None:
     path.write_text('name = "a"\npair = [1, 2]\n[inner]\nrate = 1\n')
     assert load_config(Outer, path) == Outer("a", Inner(1.0), None, (1, 2))
     assert load_config(Outer, path, ["inner.rate=2.5", "name=b", "where=x/y"]) == Outer("b", Inner(2.5), Path("x/y"), (1, 2))
+
+
+def test_where_a_table_says_nothing_the_default_of_its_field_holds() -> None:
+    assert load_config(Outer, None, ["name=a", "other.rate=2.5"]).other == Inner(2.5, 7)
+    assert load_config(Outer, None, ["name=a", "inner.rate=2.5"]).inner == Inner(2.5, 3)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from ingle.core.config import load_config
 from ingle.core.errors import ConfigError
 from ingle.core.spec import LayerSpec
 from ingle.hybridize.budget import all_groups, layers_of, retrieval_count, share_of
@@ -55,6 +56,11 @@ def test_budgets_and_models_that_cannot_be() -> None:
         HybridSettings(state_budget=0)
     with pytest.raises(ConfigError, match=r"data_share.*between 0 and 1"):
         LessonSettings(data_share=1.5)
+
+
+def test_one_setting_of_a_lesson_leaves_its_others_as_they_were() -> None:
+    told, usual = load_config(HybridSettings, None, ["mixers.seed=1"]), HybridSettings()
+    assert told == replace(usual, mixers=replace(usual.mixers, seed=1))
 
 
 def test_layers_with_all_their_groups_stay_as_they_are() -> None:

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ingle.core.config import from_table
 from ingle.core.spec import ModelConfig
-from ingle.scaling.settings import ScratchSettings, settings_of
+from ingle.scaling.settings import ScratchSettings
 
 NAMES = ("anna", "bert", "clara", "david", "emma", "fritz", "greta", "henry", "ida", "jonas")
 THINGS = ("apple", "bread", "candle", "drum", "eggs", "flower", "garden", "hammer", "island", "jacket", "kettle", "ladder")
@@ -37,7 +38,7 @@ def write_texts(path: Path, count: int = 80) -> str:
 
 def tiny(source: str, kind: str = "transformer", **changes: Mapping[str, Any]) -> ScratchSettings:
     """Settings for seconds; `changes` are added to the tables of that name."""
-    return settings_of(table(source, kind, **changes))
+    return from_table(ScratchSettings, table(source, kind, **changes))
 
 
 def table(source: str, kind: str = "transformer", **changes: Mapping[str, Any]) -> dict[str, Any]:

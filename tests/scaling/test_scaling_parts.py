@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from ingle.core.config import from_table, load_config
 from ingle.core.errors import ConfigError, NotKept
 from ingle.core.spec import LayerSpec
 from ingle.home.place import Home
@@ -19,7 +20,7 @@ from ingle.scaling.corpus import make_data
 from ingle.scaling.first_values import new_module
 from ingle.scaling.judge import EDGES, columns, groups
 from ingle.scaling.pairs import CHOICES, Planter
-from ingle.scaling.settings import BASICS, ScratchSettings, ShapeSettings, TextSettings, course, read_settings, settings_of
+from ingle.scaling.settings import ScratchSettings, ShapeSettings, TextSettings, course
 from ingle.scaling.shape import config_of, layers_of, memory_parameters_of, parameters_of
 from ingle.scaling.sources import Texts, find_suites, read_texts
 from ingle.scaling.vocabulary import END, find_vocabulary, kept_vocabulary
@@ -57,20 +58,20 @@ def test_settings_that_can_not_be_used(changes: dict[str, Any], message: str) ->
 def test_settings_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "a.toml"
     path.write_text('[data]\nsources = ["suite:xsum-bits"]\n[train]\nepochs = 2\noptimiser = { method = "adamw" }\n')
-    settings = read_settings(path, ("model.retrieval=2", "model.window=4", "title=x"))
+    settings = load_config(ScratchSettings, path, ("model.retrieval=2", "model.window=4", "title=x"))
     assert settings.train.epochs == 2
     assert settings.train.optimiser.method == "adamw"
-    assert settings.train.optimiser.learning_rate == BASICS["optimiser"]["learning_rate"]
+    assert settings.train.optimiser.learning_rate == 3e-3
     assert (settings.model.retrieval, settings.title) == (2, "x")
     with pytest.raises(ConfigError, match="data: is required"):
-        settings_of({})
+        from_table(ScratchSettings, {})
     with pytest.raises(ConfigError, match="must be TrainSettings"):
-        settings_of({"data": {"sources": ["x"]}, "train": 3})
+        from_table(ScratchSettings, {"data": {"sources": ["x"]}, "train": 3})
 
 
 def test_recipes_can_be_read_and_are_matched() -> None:
     folder = Path(__file__).parents[2] / "recipes" / "scratch"
-    read = {path.stem: read_settings(path) for path in sorted(folder.glob("*.toml"))}
+    read = {path.stem: load_config(ScratchSettings, path) for path in sorted(folder.glob("*.toml"))}
     configs = {name: config_of(settings.model, settings.tokenizer.size) for name, settings in read.items()}
     assert configs["transformer"].is_transformer
     assert memory_parameters_of(configs["hybrid"]) > 0
@@ -299,4 +300,4 @@ def test_a_vocabulary_without_words_has_no_pairs() -> None:
 
 
 def test_tables_of_tests_are_settings(tmp_path: Path) -> None:
-    assert isinstance(settings_of(table(write_texts(tmp_path / "t.jsonl"), "rnn")), ScratchSettings)
+    assert isinstance(from_table(ScratchSettings, table(write_texts(tmp_path / "t.jsonl"), "rnn")), ScratchSettings)

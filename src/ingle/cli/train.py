@@ -30,6 +30,7 @@ def command(
     from ingle.cli.house import enter
     from ingle.cli.progress import watching
     from ingle.cli.training import recorder, train_progress
+    from ingle.core.config import load_config
     from ingle.core.errors import ConfigError
     from ingle.home.names import check_name
     from ingle.tuning.catalogue import need_learning
@@ -40,9 +41,9 @@ def command(
     check_name(name)
     from ingle.scaling.job import ScratchWatch
     from ingle.scaling.run import scratch
-    from ingle.scaling.settings import read_settings
+    from ingle.scaling.settings import ScratchSettings
 
-    settings = read_settings(config, overrides or ())
+    settings = load_config(ScratchSettings, config, overrides or ())
     home = enter()
     said = shlex.join(["ingle", "train", config.name, "--name", name, *(f"--set={one}" for one in overrides or ())])
     with watching() as watch:

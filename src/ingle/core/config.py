@@ -36,8 +36,11 @@ def with_overrides(table: Mapping[str, Any], overrides: Iterable[str]) -> dict[s
     return changed
 
 
-def from_table(cls: type[T], table: Mapping[str, Any], where: str = "") -> T:
-    """A dataclass from a plain table, by field name and type, nested dataclasses and tuples included."""
+def from_table(cls: type[T], table: Mapping[str, Any], where: str = "", default: T | None = None) -> T:
+    """A dataclass from a plain table, by field name and type, nested dataclasses and tuples included.
+
+    Where the table says nothing, `default` holds: for a nested dataclass that is the default of its field, not that of its class.
+    """
     assert dataclasses.is_dataclass(cls), f"{cls} is not a dataclass"
     hints = typing.get_type_hints(cls)
     known = {f.name: f for f in dataclasses.fields(cls) if f.init}
@@ -46,11 +49,16 @@ def from_table(cls: type[T], table: Mapping[str, Any], where: str = "") -> T:
             close = difflib.get_close_matches(key, known, n=1)
             cure = f"Did you mean {close[0]}?" if close else f"Known keys: {', '.join(sorted(known)) or 'none'}."
             raise ConfigError(where + key, "is not a known key", "", cure)
-    for name, spec in known.items():
-        required = spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING
-        if required and name not in table:
+    defaults = {name: _default(spec) if default is None else getattr(default, name) for name, spec in known.items()}
+    for name, value in defaults.items():
+        if value is dataclasses.MISSING and name not in table:
             raise ConfigError(where + name, "is required", "nothing")
-    return cls(**{key: _convert(hints[key], value, where + key) for key, value in table.items()})
+    given = {key: _convert(hints[key], value, where + key, defaults[key]) for key, value in table.items()}
+    return cls(**{name: value for name, value in (defaults | given).items() if value is not dataclasses.MISSING})
+
+
+def _default(spec: "dataclasses.Field[Any]") -> Any:
+    return spec.default if spec.default_factory is dataclasses.MISSING else spec.default_factory()
 
 
 def to_table(value: object) -> Any:
@@ -90,10 +98,10 @@ def _set(table: dict[str, Any], override: str) -> None:
     table[last] = value
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
+def _convert(hint: Any, value: Any, where: str, default: Any = None) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-        return from_table(hint, value, where + ".")  # type: ignore[arg-type]
+        return from_table(hint, value, where + ".", default if isinstance(default, hint) else None)  # type: ignore[arg-type]
     if origin is typing.Literal and value in args:
         return value
     if origin in (typing.Union, types.UnionType):
@@ -101,7 +109,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             if option is type(None):
                 continue
             try:
-                return _convert(option, value, where)
+                return _convert(option, value, where, default)
             except ConfigError:
                 continue
     if origin is tuple and isinstance(value, list | tuple):

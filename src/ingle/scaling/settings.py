@@ -14,23 +14,14 @@ sources = ["suite:debian-bits", "letters/"]
 batch_tokens = 4096
 """
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
-from ingle.core.config import from_table, read_table, to_table
+from ingle.core.config import to_table
 from ingle.core.errors import ConfigError
 from ingle.core.spec import Memory
+from ingle.train.optimisers import OptimiserSettings
 from ingle.train.settings import NO_MATTER, TrainSettings
-
-BASICS: Mapping[str, Any] = {
-    "epochs": 1,
-    "batch_tokens": 4096,
-    "evaluate_every": 100,
-    "optimiser": {"method": "muon", "learning_rate": 3e-3, "weight_decay": 0.1, "beta2": 0.95},
-}
-"""What [train] is where it says nothing else: tuning's own values are for models that know something already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +143,12 @@ class ScratchJudge:
             raise ConfigError("judge.pair_rows", "must be at least 1", self.pair_rows)
 
 
+def _train() -> TrainSettings:
+    """Tuning's own values are for models that know something already."""
+    optimiser = OptimiserSettings("muon", learning_rate=3e-3, weight_decay=0.1, beta2=0.95)
+    return TrainSettings(epochs=1, batch_tokens=4096, evaluate_every=100, optimiser=optimiser)
+
+
 @dataclass(frozen=True, slots=True)
 class ScratchSettings:
     """One training from scratch."""
@@ -161,8 +158,8 @@ class ScratchSettings:
     """For people."""
     model: ShapeSettings = field(default_factory=ShapeSettings)
     tokenizer: VocabularySettings = field(default_factory=VocabularySettings)
-    train: TrainSettings = field(default_factory=TrainSettings)
-    """Where it says nothing: `BASICS`. Its seed is that of the first values too."""
+    train: TrainSettings = field(default_factory=_train)
+    """Its seed is that of the first values too."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where it is trained; auto = cuda where it is there."""
     judge: ScratchJudge = field(default_factory=ScratchJudge)
@@ -172,23 +169,6 @@ class ScratchSettings:
             raise ConfigError("data.row_tokens", f"must be at most model.context = {self.model.context}", self.data.row_tokens)
         if self.data.row_tokens > self.train.batch_tokens:
             raise ConfigError("data.row_tokens", f"must be at most train.batch_tokens = {self.train.batch_tokens}", self.data.row_tokens)
-
-
-def read_settings(path: Path, overrides: Iterable[str] = ()) -> ScratchSettings:
-    """The settings in a TOML file, with `key.sub=value` on top. Raises ConfigError for unknown keys and values that can't be used."""
-    return settings_of(read_table(path, overrides))
-
-
-def settings_of(table: Mapping[str, Any]) -> ScratchSettings:
-    """The same of a plain table."""
-    given = table.get("train", {})
-    if isinstance(given, Mapping):
-        optimiser = given.get("optimiser", {})
-        train = {**BASICS, **given}
-        if isinstance(optimiser, Mapping):
-            train["optimiser"] = {**BASICS["optimiser"], **optimiser}
-        table = {**table, "train": train}
-    return from_table(ScratchSettings, table)
 
 
 def course(settings: ScratchSettings) -> dict[str, Any]:
