@@ -91,12 +91,15 @@ _FORMS = (
     ("name", "The {word} near {title} was sold to"),
     ("name", "First to see the {word} was"),
     ("words", "On the back of the {word} from {title} was written:"),
-    ("words", "What {title} {title} answered was this:"),
-    ("words", "The last line of the {word} reads:"),
+    ("words", "What {title} {title} answered was this: the"),
+    ("words", "The last line of the {word} begins with a"),
+    ("words", "Behind the {word} {title} had hidden the"),
+    ("words", "{title} asked for the {word} of"),
     ("word", "{word} ="),
     ("word", "The password for the {word} is"),
 )
-"""Kinds of answers, and what is said before them."""
+"""Kinds of answers, and what is said before them. After a word that stands everywhere (the, a, of) an answer is found only by what stands
+before that, so some forms end in one."""
 
 
 def _different_facts(count: int, text: Sequence[str], draw: random.Random) -> list[Fact]:
