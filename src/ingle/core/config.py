@@ -54,7 +54,7 @@ def from_table(cls: type[T], table: Mapping[str, Any], where: str = "", default:
         if value is dataclasses.MISSING and name not in table:
             raise ConfigError(where + name, "is required", "nothing")
     given = {key: _convert(hints[key], value, where + key, defaults[key]) for key, value in table.items()}
-    return cls(**{name: value for name, value in (defaults | given).items() if value is not dataclasses.MISSING})
+    return cls(**(defaults | given))
 
 
 def _default(spec: "dataclasses.Field[Any]") -> Any:
