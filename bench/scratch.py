@@ -11,9 +11,11 @@ trained on so many more tokens as the hybrid's slower training would have left i
   the hybrid's window and beyond it; paired by row. At a size at which the transformer doesn't recall either, recall says nothing, and
   that is said;
 - decode at 4,096 tokens of context on the CPU backend, each in a process of its own, in turn;
-- seconds of training: on a machine where nothing else runs, or they say nothing.
+- seconds of training, of a few steps of each side in turn: the trainings themselves may run beside others.
 
-A model that is in the folder is not trained again, and a text that was measured is not measured again.
+A model that is in the folder is not trained again, a text that was measured is not measured again, and neither are the steps. So
+trainings can be spread over days and processes (`--only` trains some of them and stops there); decode is measured each time, and wants a
+machine where nothing else runs.
 """
 
 import argparse
@@ -24,7 +26,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,7 @@ import numpy as np
 from harness import Engine, Figure, alternate, finish, ratios, show
 from ingle.core.config import from_table, to_table
 from ingle.core.errors import IngleError
+from ingle.core.files import write_atomic
 from ingle.engine.opening import kept_source, open_model
 from ingle.home.base import base_report
 from ingle.home.kept import get_kept, list_kept
@@ -40,20 +44,31 @@ from ingle.home.place import Home, find_home
 from ingle.measure.bits import TextBits
 from ingle.measure.forgetting import forgetting
 from ingle.measure.intervals import paired_bootstrap
+from ingle.scaling.corpus import make_data
+from ingle.scaling.first_values import new_module
 from ingle.scaling.judge import Judged, columns, groups, held_out_rows, judge, recalled
 from ingle.scaling.pairs import CHOICES
 from ingle.scaling.settings import ScratchSettings
 from ingle.scaling.shape import config_of, parameters_of
 from ingle.scaling.sources import Texts, find_suites, read_texts
+from ingle.scaling.vocabulary import kept_vocabulary
+from ingle.train.loop import train
 from servers import CACHE, say, start_bench
 
 EXAMPLES = """  python bench/scratch.py --sizes small --seeds 1 --items 20 --rounds 3      a quick look
   python bench/scratch.py --same-time
+  python bench/scratch.py --same-time --only small-hybrid      train these alone, for a later run
 """
 SOURCES = ["suite:debian-bits", "suite:xsum-bits", "suite:wiki-bits"]
 WINDOW = 64
 CONTEXT, WRITTEN = 4096, 64
 PAIR_ROWS = 100
+PAIRS = 0.3
+"""Share of the rows. Recall is learnt all at once, after some two million tokens (LOG.md)."""
+TEXT = 3_000_000
+"""Tokens of text; pairs come on top."""
+ROW, BATCH = 512, 2048
+STEPS, STEP_ROUNDS = 30, 5
 
 
 @dataclass(frozen=True)
@@ -66,16 +81,14 @@ class Size:
     kv_heads: int
     parameters: int
     words: int
-    tokens: int
-    """Of text; pairs come on top."""
     retrieval: int
     """Of the hybrid: every n-th layer sees everything."""
 
 
 SIZES = {
-    "small": Size(4, 128, 2, 1, 1_200_000, 2048, 1_000_000, 4),
-    "middle": Size(6, 192, 3, 1, 3_000_000, 4096, 2_500_000, 3),
-    "large": Size(8, 256, 4, 2, 8_000_000, 4096, 5_000_000, 4),
+    "small": Size(3, 128, 2, 1, 600_000, 2048, 3),
+    "middle": Size(4, 128, 2, 1, 1_200_000, 2048, 4),
+    "large": Size(6, 192, 3, 1, 2_400_000, 2048, 3),
 }
 SIDES = ("transformer", "hybrid")
 
@@ -91,8 +104,8 @@ def settings_for(size: Size, side: str, seed: int, tokens: int, items: int) -> S
     table = {
         "model": shape,
         "tokenizer": {"size": size.words},
-        "data": {"sources": SOURCES, "row_tokens": 512, "max_tokens": tokens, "pairs": 0.2, "seed": seed},
-        "train": {"batch_tokens": 2048, "seed": seed, "precision": "fp32"},
+        "data": {"sources": SOURCES, "row_tokens": ROW, "max_tokens": tokens, "pairs": PAIRS, "seed": seed},
+        "train": {"batch_tokens": BATCH, "seed": seed, "precision": "fp32"},
         "judge": {"items": items, "pair_rows": PAIR_ROWS},
     }
     return from_table(ScratchSettings, table)
@@ -192,33 +205,67 @@ def decoded(home: Home, names: Sequence[str], words: int, rounds: int, threads: 
             engine.close()
 
 
+def step_seconds(home: Home, texts: Texts, label: str) -> dict[str, Figure]:
+    """Seconds of STEPS training steps of each side, in turn; measured once for a folder, for how long the third side is trained follows."""
+    kept = home.root / f"{label}-steps.json"
+    if not kept.exists():
+        size = SIZES[label]
+        tokenizer = kept_vocabulary(home.root / f"words-{size.words}", texts.train, size.words)
+        told = {side: settings_for(size, side, 0, 4 * STEPS * BATCH, 1) for side in SIDES}
+        data = replace(make_data(texts, tokenizer, told["hybrid"].data), held_out=range(0))
+
+        def seconds(settings: ScratchSettings) -> float:
+            module = new_module(config_of(settings.model, tokenizer.vocab_size), 0)
+            with tempfile.TemporaryDirectory() as folder:
+                short = replace(settings.train, max_steps=STEPS)
+                return train(module, dict(module.named_parameters()), data, short, Path(folder)).seconds
+
+        say(f"{label}: {STEPS} steps of each side, {STEP_ROUNDS} times …")
+        found = alternate(STEP_ROUNDS, {side: partial(seconds, settings) for side, settings in told.items()})
+        write_atomic(kept, json.dumps({side: figure.values for side, figure in found.items()}).encode())
+    return {side: Figure(tuple(values)) for side, values in json.loads(kept.read_bytes()).items()}
+
+
+def told_for(home: Home, texts: Texts, label: str, seed: int, options: argparse.Namespace) -> dict[str, ScratchSettings]:
+    """What the models of one size and seed are told, by name of their side."""
+    size = SIZES[label]
+    told = {side: settings_for(size, side, seed, TEXT, options.items) for side in SIDES}
+    if options.same_time:
+        transformer, hybrid = step_seconds(home, texts, label).values()
+        told["longer"] = settings_for(size, "transformer", seed, round(TEXT * ratios(hybrid, transformer).median), options.items)
+    return told
+
+
 def of_size(home: Home, texts: Texts, label: str, options: argparse.Namespace) -> dict[str, Any]:
     """All seeds of one size, and its tables."""
-    size, pairs, longer = SIZES[label], [], []
+    size, found = SIZES[label], dict[str, list[dict[str, Any]]]()
     for seed in range(options.seeds):
-        told = {side: settings_for(size, side, seed, size.tokens, options.items) for side in SIDES}
-        numbers = {side: parameters_of(config_of(settings.model, size.words)) for side, settings in told.items()}
-        sides = {side: measured(home, f"{label}-{side}-{seed}", texts, told[side]) for side in SIDES}
-        seconds = {side: one.report["train"]["seconds"] for side, one in sides.items()}
-        pairs.append({"seed": seed, "parameters": numbers, "seconds": seconds, "change": compared(sides["transformer"], sides["hybrid"])})
-        if options.same_time and seconds["hybrid"] > seconds["transformer"]:
-            tokens = round(size.tokens * seconds["hybrid"] / seconds["transformer"])
-            settings = settings_for(size, "transformer", seed, tokens, options.items)
-            other = measured(home, f"{label}-longer-{seed}", texts, settings)
-            longer.append(
-                {"seed": seed, "tokens": tokens, "seconds": other.report["train"]["seconds"], "change": compared(other, sides["hybrid"])}
-            )
+        told = told_for(home, texts, label, seed, options)
+        sides = {side: measured(home, f"{label}-{side}-{seed}", texts, settings) for side, settings in told.items()}
+        for side in sides.keys() - {"hybrid"}:
+            text = told[side].data.max_tokens
+            found.setdefault(side, []).append({"seed": seed, "text": text, "change": compared(sides[side], sides["hybrid"])})
     speeds = decoded(home, [f"{label}-{side}-0" for side in SIDES], size.words, options.rounds, options.threads)
     transformer, hybrid = speeds.values()
-    tell(label, pairs, "the transformer", options.seeds)
-    if longer:
-        tell(label, longer, "the transformer trained as long", len(longer))
+    for side, pairs in sorted(found.items(), reverse=True):
+        against = "the transformer" if side == "transformer" else f"the transformer trained as long ({pairs[0]['text']:,} tokens of text)"
+        tell(label, pairs, against, options.seeds)
     quotient = ratios(hybrid, transformer)
+    print(f"parameters { ({side: parameters_of(config_of(told[side].model, size.words)) for side in SIDES}) }")
     print(f"decode at {CONTEXT:,} tokens, tokens/s: transformer {transformer}, hybrid {hybrid}, ratio {quotient}")
-    speed = {side: figure.table() for side, figure in zip(SIDES, speeds.values(), strict=True)}
-    held = {"equal_tokens": claims(pairs, quotient), **({"equal_time": claims(longer, quotient)} if longer else {})}
+    held = {side: claims(pairs, quotient) for side, pairs in found.items()}
+    result = {
+        "against": found,
+        "decode_tokens_per_s": {side: one.table() for side, one in speeds.items()},
+        "decode_ratio": quotient.table(),
+    }
+    if options.same_time:
+        times = step_seconds(home, texts, label)
+        slower = ratios(times["hybrid"], times["transformer"])
+        print(f"{STEPS} training steps, seconds: transformer {times['transformer']}, hybrid {times['hybrid']}, ratio {slower}")
+        result["training_ratio"] = slower.table()
     print(f"held: {held}")
-    return {"pairs": pairs, "same_time": longer, "decode_tokens_per_s": speed, "decode_ratio": quotient.table(), "held": held}
+    return {**result, "held": held}
 
 
 def claims(pairs: Sequence[dict[str, Any]], quotient: Figure) -> dict[str, bool | None]:
@@ -256,11 +303,6 @@ def tell(label: str, pairs: Sequence[dict[str, Any]], against: str, seeds: int) 
     show(f"{label}: hybrid against {against}, {seeds} seeds", rows)
     if not recalls(pairs):
         print(f"recall says nothing at this size: {against} recalls hardly more than chance would ({1 / CHOICES:.3f})")
-    seconds = [pair["seconds"] for pair in pairs if isinstance(pair["seconds"], dict)]
-    if seconds:
-        slower = Figure(tuple(one["hybrid"] / one["transformer"] for one in seconds))
-        numbers = pairs[0]["parameters"]
-        print(f"parameters {numbers}; the hybrid's training took {slower} of the transformer's time")
 
 
 def main() -> None:
@@ -271,6 +313,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="of decoding")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--same-time", action="store_true", help="also a transformer that is trained for as long as the hybrid")
+    parser.add_argument("--only", default="", help="names of models, SIZE-SIDE-SEED or their beginnings: train these and stop there")
     parser.add_argument("--folder", type=Path, default=CACHE.parent / "scratch", help="where models and measurements are kept")
     options = parser.parse_args()
     unknown = set(options.sizes.split(",")) - SIZES.keys()
@@ -278,6 +321,13 @@ def main() -> None:
         parser.error(f"--sizes: must be of {', '.join(SIZES)} (got {', '.join(sorted(unknown))})")
     home = bench_home(options.folder)
     texts = read_texts(home, find_suites(SOURCES, 0.05))
+    if options.only:
+        for label in options.sizes.split(","):
+            for seed in range(options.seeds):
+                for side, settings in told_for(home, texts, label, seed, options).items():
+                    if f"{label}-{side}-{seed}".startswith(tuple(options.only.split(","))):
+                        trained(home, f"{label}-{side}-{seed}", settings)
+        return
     results = {label: of_size(home, texts, label, options) for label in options.sizes.split(",")}
     finish("scratch", {"texts_digest": texts.digest, "window": WINDOW, "context": CONTEXT, "sizes": results})
 
