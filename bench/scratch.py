@@ -65,8 +65,6 @@ CONTEXT, WRITTEN = 4096, 64
 PAIR_ROWS = 100
 PAIRS = 0.3
 """Share of the rows. Recall is learnt all at once, after some two million tokens (LOG.md)."""
-TEXT = 3_000_000
-"""Tokens of text; pairs come on top."""
 ROW, BATCH = 512, 2048
 STEPS, STEP_ROUNDS = 30, 5
 
@@ -81,14 +79,16 @@ class Size:
     kv_heads: int
     parameters: int
     words: int
+    text: int
+    """Tokens; pairs come on top."""
     retrieval: int
     """Of the hybrid: every n-th layer sees everything."""
 
 
 SIZES = {
-    "small": Size(3, 128, 2, 1, 600_000, 2048, 3),
-    "middle": Size(4, 128, 2, 1, 1_200_000, 2048, 4),
-    "large": Size(6, 192, 3, 1, 2_400_000, 2048, 3),
+    "small": Size(3, 128, 2, 1, 600_000, 2048, 4_500_000, 3),
+    "middle": Size(4, 128, 2, 1, 1_200_000, 2048, 3_000_000, 4),
+    "large": Size(6, 192, 3, 1, 2_400_000, 2048, 3_000_000, 3),
 }
 SIDES = ("transformer", "hybrid")
 
@@ -229,10 +229,10 @@ def step_seconds(home: Home, texts: Texts, label: str) -> dict[str, Figure]:
 def told_for(home: Home, texts: Texts, label: str, seed: int, options: argparse.Namespace) -> dict[str, ScratchSettings]:
     """What the models of one size and seed are told, by name of their side."""
     size = SIZES[label]
-    told = {side: settings_for(size, side, seed, TEXT, options.items) for side in SIDES}
+    told = {side: settings_for(size, side, seed, size.text, options.items) for side in SIDES}
     if options.same_time:
         transformer, hybrid = step_seconds(home, texts, label).values()
-        told["longer"] = settings_for(size, "transformer", seed, round(TEXT * ratios(hybrid, transformer).median), options.items)
+        told["longer"] = settings_for(size, "transformer", seed, round(size.text * ratios(hybrid, transformer).median), options.items)
     return told
 
 
