@@ -14,7 +14,7 @@ from ingle.train.settings import TrainSettings
 class SearchSettings:
     """How retrieval groups are found; see `hybridize.search`."""
 
-    documents: int = 6
+    documents: int = 10
     """With facts, in each round."""
     tokens: int = 3072
     """Of each."""
@@ -82,7 +82,7 @@ class HybridSettings:
     """How many do; None = as many as the budget allows."""
     context: int = 8192
     """Tokens at which that is reckoned; at most the model's context."""
-    window: int = 512
+    window: int = 448
     """Tokens that streaming groups attend to."""
     sinks: int = 4
     """First tokens that they attend to always."""
