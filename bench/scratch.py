@@ -35,11 +35,12 @@ import numpy as np
 
 from harness import Engine, Figure, alternate, finish, ratios, show
 from ingle.core.config import from_table, to_table
+from ingle.core.digest import digest_json
 from ingle.core.errors import IngleError
 from ingle.core.files import write_atomic
 from ingle.engine.opening import kept_source, open_model
 from ingle.home.base import base_report
-from ingle.home.kept import get_kept, list_kept
+from ingle.home.kept import Kept, get_kept, list_kept
 from ingle.home.place import Home, find_home
 from ingle.measure.bits import TextBits
 from ingle.measure.forgetting import forgetting
@@ -48,16 +49,16 @@ from ingle.scaling.corpus import make_data
 from ingle.scaling.first_values import new_module
 from ingle.scaling.judge import Judged, columns, groups, held_out_rows, judge, recalled
 from ingle.scaling.pairs import CHOICES
-from ingle.scaling.settings import ScratchSettings
+from ingle.scaling.settings import ScratchSettings, course
 from ingle.scaling.shape import config_of, parameters_of
 from ingle.scaling.sources import Texts, find_suites, read_texts
-from ingle.scaling.vocabulary import kept_vocabulary
+from ingle.scaling.vocabulary import find_vocabulary
 from ingle.train.loop import train
 from servers import CACHE, say, start_bench
 
 EXAMPLES = """  python bench/scratch.py --sizes small --seeds 1 --items 20 --rounds 3      a quick look
   python bench/scratch.py --same-time
-  python bench/scratch.py --same-time --only small-hybrid      train these alone, for a later run
+  python bench/scratch.py --only small-hybrid,small-transformer-0     train these alone, for a later run
 """
 SOURCES = ["suite:debian-bits", "suite:xsum-bits", "suite:wiki-bits"]
 WINDOW = 64
@@ -91,6 +92,8 @@ SIZES = {
     "large": Size(6, 192, 3, 1, 2_400_000, 2048, 3_000_000, 3),
 }
 SIDES = ("transformer", "hybrid")
+AS_LONG = "as-long"
+"""The third side."""
 
 
 def settings_for(size: Size, side: str, seed: int, tokens: int, items: int) -> ScratchSettings:
@@ -125,8 +128,8 @@ def bench_home(folder: Path) -> Home:
     return home.create()
 
 
-def trained(home: Home, name: str, settings: ScratchSettings) -> dict[str, Any]:
-    """The report of the model of that name, trained by `ingle train` in a process of its own if it isn't there yet."""
+def trained(home: Home, name: str, settings: ScratchSettings) -> Kept:
+    """The model of that name, trained by `ingle train` in a process of its own if it isn't there yet."""
     if name not in {kept.name for kept in list_kept(home)}:
         say(f"training {name} …")
         with tempfile.NamedTemporaryFile("w", suffix=".toml", encoding="utf-8") as file:
@@ -136,10 +139,11 @@ def trained(home: Home, name: str, settings: ScratchSettings) -> dict[str, Any]:
             done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, env={**os.environ, "INGLE_HOME": str(home.root)})
         if done.returncode:
             raise SystemExit(f"training {name} failed")
-    report = base_report(home, get_kept(home, name).base)
+    kept = get_kept(home, name)
+    report = base_report(home, kept.base)
     if report is None or report["settings"] != json.loads(json.dumps(to_table(settings))):
         raise SystemExit(f"{name} was made with other settings; remove it: INGLE_HOME={home.root} ingle rm {name}")
-    return report
+    return kept
 
 
 def _toml(table: dict[str, Any], prefix: str = "") -> str:
@@ -153,7 +157,6 @@ def _toml(table: dict[str, Any], prefix: str = "") -> str:
 class Side:
     """One trained model, measured."""
 
-    report: dict[str, Any]
     judged: Judged
     rows: Sequence[Any]
     hits: Sequence[Sequence[bool]]
@@ -161,10 +164,9 @@ class Side:
 
 def measured(home: Home, name: str, texts: Texts, settings: ScratchSettings) -> Side:
     """The model on the held-out texts and pairs."""
-    report = trained(home, name, settings)
-    model = open_model(kept_source(home, get_kept(home, name)))
+    model = open_model(kept_source(home, trained(home, name, settings)))
     rows = held_out_rows(model, texts, settings.data, PAIR_ROWS)
-    return Side(report, judge(home, model, texts, settings.data, settings.judge, lambda: False), rows, recalled(model, rows, lambda: False))
+    return Side(judge(home, model, texts, settings.data, settings.judge, lambda: False), rows, recalled(model, rows, lambda: False))
 
 
 def compared(first: Side, second: Side) -> dict[str, Any]:
@@ -206,12 +208,14 @@ def decoded(home: Home, names: Sequence[str], words: int, rounds: int, threads: 
 
 
 def step_seconds(home: Home, texts: Texts, label: str) -> dict[str, Figure]:
-    """Seconds of STEPS training steps of each side, in turn; measured once for a folder, for how long the third side is trained follows."""
-    kept = home.root / f"{label}-steps.json"
+    """Seconds of STEPS training steps of each side, in turn. Measured once for these settings and kept: how much text the third side is
+    trained on follows from it."""
+    size = SIZES[label]
+    told = {side: settings_for(size, side, 0, 4 * STEPS * BATCH, 1) for side in SIDES}
+    key = digest_json([STEPS, texts.digest, *(course(settings) for settings in told.values())])
+    kept = home.root / f"{label}-steps-{key[:8]}.json"
     if not kept.exists():
-        size = SIZES[label]
-        tokenizer = kept_vocabulary(home.root / f"words-{size.words}", texts.train, size.words)
-        told = {side: settings_for(size, side, 0, 4 * STEPS * BATCH, 1) for side in SIDES}
+        tokenizer = find_vocabulary(texts.train, size.words)
         data = replace(make_data(texts, tokenizer, told["hybrid"].data), held_out=range(0))
 
         def seconds(settings: ScratchSettings) -> float:
@@ -232,26 +236,27 @@ def told_for(home: Home, texts: Texts, label: str, seed: int, options: argparse.
     told = {side: settings_for(size, side, seed, size.text, options.items) for side in SIDES}
     if options.same_time:
         transformer, hybrid = step_seconds(home, texts, label).values()
-        told["longer"] = settings_for(size, "transformer", seed, round(size.text * ratios(hybrid, transformer).median), options.items)
+        told[AS_LONG] = settings_for(size, "transformer", seed, round(size.text * ratios(hybrid, transformer).median), options.items)
     return told
 
 
 def of_size(home: Home, texts: Texts, label: str, options: argparse.Namespace) -> dict[str, Any]:
     """All seeds of one size, and its tables."""
-    size, found = SIZES[label], dict[str, list[dict[str, Any]]]()
+    found = dict[str, list[dict[str, Any]]]()
     for seed in range(options.seeds):
         told = told_for(home, texts, label, seed, options)
         sides = {side: measured(home, f"{label}-{side}-{seed}", texts, settings) for side, settings in told.items()}
-        for side in sides.keys() - {"hybrid"}:
+        for side in (side for side in sides if side != "hybrid"):
             text = told[side].data.max_tokens
             found.setdefault(side, []).append({"seed": seed, "text": text, "change": compared(sides[side], sides["hybrid"])})
-    speeds = decoded(home, [f"{label}-{side}-0" for side in SIDES], size.words, options.rounds, options.threads)
+    words, models = SIZES[label].words, {side: told[side].model for side in SIDES}
+    speeds = decoded(home, [f"{label}-{side}-0" for side in SIDES], words, options.rounds, options.threads)
     transformer, hybrid = speeds.values()
-    for side, pairs in sorted(found.items(), reverse=True):
-        against = "the transformer" if side == "transformer" else f"the transformer trained as long ({pairs[0]['text']:,} tokens of text)"
+    for side, pairs in found.items():
+        against = "the transformer" if side != AS_LONG else f"the transformer trained as long ({pairs[0]['text']:,} tokens of text)"
         tell(label, pairs, against, options.seeds)
     quotient = ratios(hybrid, transformer)
-    print(f"parameters { ({side: parameters_of(config_of(told[side].model, size.words)) for side in SIDES}) }")
+    print("parameters:", ", ".join(f"{side} {parameters_of(config_of(model, words)):,}" for side, model in models.items()))
     print(f"decode at {CONTEXT:,} tokens, tokens/s: transformer {transformer}, hybrid {hybrid}, ratio {quotient}")
     held = {side: claims(pairs, quotient) for side, pairs in found.items()}
     result = {
@@ -322,11 +327,17 @@ def main() -> None:
     home = bench_home(options.folder)
     texts = read_texts(home, find_suites(SOURCES, 0.05))
     if options.only:
-        for label in options.sizes.split(","):
-            for seed in range(options.seeds):
-                for side, settings in told_for(home, texts, label, seed, options).items():
-                    if f"{label}-{side}-{seed}".startswith(tuple(options.only.split(","))):
-                        trained(home, f"{label}-{side}-{seed}", settings)
+        wanted = {
+            f"{label}-{side}-{seed}": settings
+            for label in options.sizes.split(",")
+            for seed in range(options.seeds)
+            for side, settings in told_for(home, texts, label, seed, options).items()
+            if f"{label}-{side}-{seed}".startswith(tuple(options.only.split(",")))
+        }
+        if not wanted:
+            parser.error(f"--only: must begin the name of a model, such as small-hybrid-0 (got {options.only})")
+        for name, settings in wanted.items():
+            trained(home, name, settings)
         return
     results = {label: of_size(home, texts, label, options) for label in options.sizes.split(",")}
     finish("scratch", {"texts_digest": texts.digest, "window": WINDOW, "context": CONTEXT, "sizes": results})
