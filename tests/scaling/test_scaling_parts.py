@@ -246,6 +246,16 @@ def test_rows(home: Home, texts: str) -> None:
     assert make_data(found, tokenizer, told).corpus.digest == data.corpus.digest != few.corpus.digest
 
 
+def test_the_recipes_are_twins() -> None:
+    folder = Path(__file__).parents[2] / "recipes" / "scratch"
+    transformer, hybrid = (load_config(ScratchSettings, folder / f"{side}.toml") for side in ("transformer", "hybrid"))
+    assert (transformer.data, transformer.tokenizer, transformer.train) == (hybrid.data, hybrid.tokenizer, hybrid.train)
+    first, second = (config_of(one.model, one.tokenizer.size) for one in (transformer, hybrid))
+    assert parameters_of(first) == pytest.approx(parameters_of(second), rel=1e-3)
+    assert not memory_parameters_of(first)
+    assert memory_parameters_of(second)
+
+
 @pytest.fixture(scope="module")
 def planter() -> Planter:
     words = [f"{a}{b}" for a in NAMES for b in THINGS]
