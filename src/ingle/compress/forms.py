@@ -19,9 +19,8 @@ from torch import Tensor
 
 from ingle.core import sixteens
 from ingle.core.errors import ConfigError
+from ingle.engine.quantised import GROUP
 
-GROUP = 32
-"""Columns of a block."""
 _HEADROOM = 251 / 255
 """Of a row's largest scale: what is trained can still grow."""
 _LARGEST = 65504.0  # of float16

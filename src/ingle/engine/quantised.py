@@ -27,6 +27,7 @@ from ingle.model.tensor import Tensor
 Array = npt.NDArray[Any]
 KIND = "quantised"
 GROUP = 32
+"""Columns of a block."""
 _BYTES = {"Q4_1": (0, 20), "Q8_0": (0, 34)} | {kind: (sixteens.UNIT_BYTES, size) for kind, size in sixteens.BLOCK_BYTES.items()}
 """By type, of what a row begins with, and of a block."""
 

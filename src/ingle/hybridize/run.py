@@ -137,7 +137,7 @@ def _taught(
     texts: Sequence[Text],
     report: dict[str, Any],
 ) -> CausalLM:  # fmt: skip
-    """The hybrid after both lessons; what they came to goes into the report."""
+    """The hybrid after its lessons; what they came to goes into the report."""
     told, hybrid = job.settings.lessons, hybrid_module(original, layers)
     job.watch.pieces("preparing lessons", 0, 1)
 

@@ -22,4 +22,4 @@ def need_learning() -> None:
     """Raises ConfigError if the extra that trains is not installed."""
     if importlib.util.find_spec("torch") is None:
         cure = "Install it: pip install 'ingle[learn]'. Serving what was tuned elsewhere needs none of it."
-        raise ConfigError("PyTorch", "is needed to tune a model", "it is not installed", cure)
+        raise ConfigError("PyTorch", "is needed to train and to convert models", "it is not installed", cure)
