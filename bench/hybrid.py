@@ -7,7 +7,8 @@ Beside the hybrid stand others with the same retrieval groups and window: `windo
 the values that they begin with. They are made from the hybrid's own delta, in a home of the benchmark's own.
 
 state    bytes at 8,192 tokens, as a share of the original's keys and values in the same precision
-bits     bits per byte of the second half of 2,048 tokens of held-out news, paired by document
+bits     bits per byte of the second half of 2,048 tokens (or --tokens) of held-out news, paired by document; how much of what windows
+         lose the memories give back
 recall   facts planted in 1,024 to 8,192 tokens (suites recall-1k … recall-8k)
 decode   tokens/s after 8,064 tokens, beside llama.cpp with the original
 growth   the time of a token after 16,000 tokens over that after 1,000
@@ -37,7 +38,7 @@ from ingle.home.place import Home, find_home
 from ingle.measure.bits import TextBits
 from ingle.measure.choice import columns
 from ingle.measure.forgetting import forgetting
-from ingle.measure.intervals import paired_bootstrap
+from ingle.measure.intervals import bootstrap, paired_bootstrap, ratio
 from ingle.measure.items import part
 from ingle.measure.recall import KINDS
 from ingle.measure.run import Options, run_suite
@@ -52,7 +53,6 @@ EXAMPLES = """  python bench/hybrid.py --model smollm2+hybrid
   python bench/hybrid.py --part recall --items 30 --lengths 1,2
 """
 PARTS = ("state", "bits", "recall", "decode", "growth")
-CONTEXT, HALF = 2048, 1024
 BARS = {"state": 1 / 6, "bits_percent": 0.3, "recall": 0.95, "decode": 3.0, "growth": 1.3}
 
 
@@ -117,30 +117,38 @@ def state_part(home: Home, kept: dict[str, Kept]) -> dict[str, Any]:
     return {"share": shares, "held": shares[8192] <= BARS["state"]}
 
 
-def bits_part(home: Home, models: dict[str, LanguageModel], count: int) -> dict[str, Any]:
-    """Bits per byte of second halves, each model against the original."""
+def bits_part(home: Home, models: dict[str, LanguageModel], count: int, context: int) -> dict[str, Any]:
+    """Bits per byte of second halves, each model against the original; and the share of the windows' loss that memories give back."""
+    half = context // 2
     texts = part(xsum_texts(home, lambda *_: None), "held_out", XSUM_HELD_OUT)
     tokenizer = models["original"].tokenizer
     stream = [token for text in texts for token in tokenizer.encode(f"{text.text}\n\n")]
-    documents = [stream[i : i + CONTEXT] for i in range(0, len(stream) - CONTEXT, CONTEXT)][:count]
+    documents = [stream[i : i + context] for i in range(0, len(stream) - context, context)][:count]
     sides: dict[str, dict[str, TextBits]] = {}
     for name, model in models.items():
         found: dict[str, TextBits] = {}
-        for number, [values] in score(model.backend, [(ids[:HALF], (ids[HALF:],)) for ids in documents]):
-            second = documents[number][HALF:]
+        for number, [values] in score(model.backend, [(ids[:half], (ids[half:],)) for ids in documents]):
+            second = documents[number][half:]
             nbytes = sum(len(tokenizer.token_bytes(token)) for token in second)
             found[str(number)] = TextBits(float(-values.sum() / np.log(2)), nbytes, len(second), True)
         sides[name] = found
         say(f"bits: {name} done")
     rows: list[list[object]] = [["", "bits/byte", "more than the original, % (95 %)"]]
-    result = {}
+    sides_found = {}
     for name, side in sides.items():
         lost = forgetting(sides["original"], side)
         low, high = lost.relative.interval.low, lost.relative.interval.high
         rows.append([name, f"{lost.after:.4f}", f"{lost.relative.value:+.3f} ({low:+.3f} – {high:+.3f})"])
-        result[name] = {"bits_per_byte": lost.after, "percent": lost.relative.value, "low": low, "high": high, "n": lost.n}
-    show(f"second half of {CONTEXT:,} tokens, {len(documents)} documents", rows)
-    return {"models": result, "held": result["hybrid"]["percent"] <= BARS["bits_percent"]}
+        sides_found[name] = {"bits_per_byte": lost.after, "percent": lost.relative.value, "low": low, "high": high, "n": lost.n}
+    show(f"second half of {context:,} tokens, {len(documents)} documents", rows)
+    result: dict[str, Any] = {"models": sides_found, "tokens": context, "held": sides_found["hybrid"]["percent"] <= BARS["bits_percent"]}
+    if "window" in sides:
+        bits = {name: np.array([one.bits for one in sides[name].values()]) for name in ("original", "hybrid", "window")}
+        gap = np.stack([bits["window"] - bits["hybrid"], bits["window"] - bits["original"]], axis=1)
+        closed, interval = float(ratio(gap.sum(axis=0))), bootstrap(gap)
+        print(f"of what windows alone lose, memories give back {closed:.3f} ({interval.low:.3f} – {interval.high:.3f})")
+        result["closed"] = [closed, interval.low, interval.high]
+    return result
 
 
 def recall_part(home: Home, models: dict[str, LanguageModel], items: int, lengths: Sequence[str]) -> dict[str, Any]:
@@ -231,7 +239,8 @@ def main() -> None:
     parser.add_argument("--part", action="append", choices=PARTS, help="one or several; by default all")
     parser.add_argument("--items", type=int, default=60, help="facts for each length")
     parser.add_argument("--lengths", default="1,2,4,8", help="of texts with facts, in thousands of tokens")
-    parser.add_argument("--documents", type=int, default=40, help="of 2,048 tokens")
+    parser.add_argument("--documents", type=int, default=40, help="of --tokens tokens")
+    parser.add_argument("--tokens", type=int, default=2048, help="of each document, for bits per byte")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--variants", default="original,hybrid,window,untaught", help="beside which it is measured; the first two always")
     parser.add_argument("--home", type=Path, default=CACHE.parent / "hybrid", help="where variants and finished measurements are kept")
@@ -245,7 +254,7 @@ def main() -> None:
     if "bits" in parts or "recall" in parts:
         models = {name: open_model(kept_source(home, one)) for name, one in kept.items()}
         if "bits" in parts:
-            result["bits"] = bits_part(home, models, options.documents)
+            result["bits"] = bits_part(home, models, options.documents, options.tokens)
         if "recall" in parts:
             result["recall"] = recall_part(home, models, options.items, options.lengths.split(","))
     if "decode" in parts:

@@ -56,6 +56,8 @@ def test_budgets_and_models_that_cannot_be() -> None:
         HybridSettings(state_budget=0)
     with pytest.raises(ConfigError, match=r"data_share.*between 0 and 1"):
         LessonSettings(data_share=1.5)
+    with pytest.raises(ConfigError, match="must name at least one"):
+        LessonSettings(kinds=())
 
 
 def test_one_setting_of_a_lesson_leaves_its_others_as_they_were() -> None:
@@ -126,8 +128,8 @@ def test_rounds_give_up_the_same_share() -> None:
 
 
 def test_lessons_of_three_kinds(texts: list[Text]) -> None:
-    tokenizer = chat_tokenizer()
-    corpus = make_lessons(tokenizer, texts, 8, 700, 0)
+    tokenizer, kinds = chat_tokenizer(), LessonSettings().kinds
+    corpus = make_lessons(tokenizer, texts, 8, 700, 0, kinds)
     assert corpus.sizes.max() <= 700
     plain, facts, copy, more = (corpus.document(i) for i in range(4))
     assert plain.answer.tolist() == [False] + [True] * 699
@@ -139,9 +141,10 @@ def test_lessons_of_three_kinds(texts: list[Text]) -> None:
             assert said.count(tokenizer.decode(answer.tolist()).strip()) >= 2
     size = int(copy.answer.sum()) + 8
     assert copy.ids[-size:].tolist() == copy.ids[:size].tolist()
-    assert corpus.digest == make_lessons(tokenizer, texts, 8, 700, 0).digest != make_lessons(tokenizer, texts, 8, 700, 1).digest
+    again, other = (make_lessons(tokenizer, texts, 8, 700, seed, kinds) for seed in (0, 1))
+    assert corpus.digest == again.digest != other.digest
     with pytest.raises(ConfigError, match="something to learn from"):
-        make_lessons(tokenizer, [], 1, 50, 0)
+        make_lessons(tokenizer, [], 1, 50, 0, kinds)
 
 
 def test_pairs_of_words_are_among_the_facts(texts: list[Text]) -> None:

@@ -7,7 +7,7 @@ planted facts asks for is ever taught.
 
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from ingle.core.errors import ConfigError
 from ingle.home.fetch import Progress
 from ingle.home.place import Home
+from ingle.hybridize.settings import Lesson
 from ingle.measure.items import Text
 from ingle.measure.recall import Fact
 from ingle.measure.suites import find_suite, training_rows
@@ -34,16 +35,11 @@ def read_texts(home: Home, progress: Progress) -> list[Text]:
     ]
 
 
-LESSONS = ("plain", "facts", "copy", "facts")
-"""In turn. Two of four are about facts, for there most is lost: what texts lose is little, with a window of hundreds of tokens."""
-
-
-def make_lessons(tokenizer: Tokenizer, texts: Sequence[Text], count: int, tokens: int, seed: int, kinds: Sequence[str] = LESSONS) -> Corpus:
+def make_lessons(tokenizer: Tokenizer, texts: Sequence[Text], count: int, tokens: int, seed: int, kinds: Sequence[Lesson]) -> Corpus:
     """`count` documents of `tokens` tokens, of these kinds in turn. Raises ConfigError."""
     draw = random.Random(seed)
     stream = _stream(tokenizer, texts, draw)
-    of = {"plain": _plain, "facts": _facts, "copy": _copy}
-    documents = [of[kind](tokenizer, stream, tokens, draw) for kind, _ in zip(cycle(kinds), range(count), strict=False)]
+    documents = [_MAKERS[kind](tokenizer, stream, tokens, draw) for kind, _ in zip(cycle(kinds), range(count), strict=False)]
     return corpus_of("answers", [(str(i), -1, (document,)) for i, document in enumerate(documents)])
 
 
@@ -136,3 +132,7 @@ def _copy(tokenizer: Tokenizer, stream: Iterator[int], tokens: int, draw: random
     between = _take(stream, tokens - 2 * size - len(again))
     ids = [*piece, *between, *again, *piece]
     return Document(np.array(ids, np.int32), np.arange(len(ids)) >= len(ids) - size + min(8, size // 2))
+
+
+_MAKERS: dict[Lesson, Callable[[Tokenizer, Iterator[int], int, random.Random], Document]]
+_MAKERS = {"plain": _plain, "facts": _facts, "copy": _copy}

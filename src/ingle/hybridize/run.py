@@ -143,7 +143,7 @@ def _taught(
 
     def data_of(tokens: int, documents: int, seed: int) -> Data:
         within = min(tokens, original.config.context_length)
-        corpus = make_lessons(tokenizer, texts, told.held_out + documents, within, seed)
+        corpus = make_lessons(tokenizer, texts, told.held_out + documents, within, seed, told.kinds)
         return Data(corpus, range(told.held_out, len(corpus)), range(told.held_out))
 
     theirs = original_of(hybrid)

@@ -29,10 +29,16 @@ class SearchSettings:
                 raise ConfigError(f"search.{name}", "must be at least 1", getattr(self, name))
 
 
+Lesson = Literal["plain", "facts", "copy"]
+
+
 @dataclass(frozen=True, slots=True)
 class LessonSettings:
     """What memories learn from; see `hybridize.lessons`."""
 
+    kinds: tuple[Lesson, ...] = ("plain", "facts", "copy", "facts")
+    """Of documents, in turn. Two of four are about facts, for there most is lost: what texts lose is little with a window of hundreds of
+    tokens. With a small window it is much, and plain texts alone teach to give it back."""
     tokens: int = 2048
     """Of each document; a memory learns to look back about as far."""
     documents: int = 200
@@ -49,6 +55,8 @@ class LessonSettings:
     """Draws what stands where."""
 
     def __post_init__(self) -> None:
+        if not self.kinds:
+            raise ConfigError("lessons.kinds", "must name at least one", "none", 'For example ["plain", "facts"].')
         for name in ("documents", "held_out"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"lessons.{name}", "must be at least 1", getattr(self, name))
