@@ -5,6 +5,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Barrier
 from weakref import ref
 
 import numpy as np
@@ -14,6 +15,7 @@ from ingle.core.candidate import Candidate
 from ingle.core.digest import digest_file
 from ingle.core.errors import CheckpointError, DeltaError, HomeError, NotKept
 from ingle.core.message import Request, Sampling
+from ingle.engine import opening
 from ingle.engine.answer import answer
 from ingle.engine.backend import Backend, Segment
 from ingle.engine.changes import MERGED, Change, additions_of, merged, virtual_of
@@ -29,6 +31,7 @@ from ingle.home.pull import pull
 from ingle.kernels.layout import INT8
 from ingle.model.checkpoint import Checkpoint, expected_shapes, open_checkpoint
 from ingle.model.export import save_hf
+from ingle.model.tokenizer import Tokenizer, open_tokenizer
 from tests.engine.test_answer import byte_tokenizer
 from tests.engine.test_changes import DOWN, OUT, K, Q, random_change
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
@@ -187,7 +190,14 @@ def test_every_stack_is_another_model_and_the_base_stays_what_it_was(place: Plac
     assert [path.name for path in place.home.packs.iterdir()] == [get_kept(place.home, "tiny").base], "what was packed with deltas is gone"
 
 
-def test_models_with_the_same_weights_share_them(place: Place) -> None:
+def test_models_with_the_same_weights_share_them(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = Barrier(2)  # the weights of tiny and of tiny+ia3 are opened at the same time
+
+    def opened(folder: Path) -> Tokenizer:
+        both.wait(60)
+        return open_tokenizer(folder)
+
+    monkeypatch.setattr(opening, "open_tokenizer", opened)
     names = ["tiny", *(place.put("tiny", kind, kind).name for kind in ("lora", "prefix", "bottleneck", "ia3"))]
     names.append(place.put("tiny+ia3", "lora", "lora").name)
     opener = Opener("int8", Cores(1))
@@ -197,7 +207,7 @@ def test_models_with_the_same_weights_share_them(place: Place) -> None:
     base, merged_too = runners["tiny"], runners["tiny+ia3"]
     assert runners == {name: merged_too if "ia3" in name else base for name in names}
     assert base is not merged_too
-    assert models["tiny"].tokenizer is models["tiny+lora"].tokenizer
+    assert len({id(model.tokenizer) for model in models.values()}) == 1
     watched = ref(base)
     del base, runners, models["tiny"], models["tiny+prefix"], models["tiny+bottleneck"]
     gc.collect()

@@ -147,6 +147,7 @@ class Opener:
         self._backends: WeakValueDictionary[str, CpuBackend] = WeakValueDictionary()
         self._tokenizers: WeakValueDictionary[str, Tokenizer] = WeakValueDictionary()
         self._locks: dict[str, Lock] = {}
+        self._words = Lock()
 
     def __call__(self, home: Home, kept: Kept, progress: Progress | None = None) -> LanguageModel:
         """The model. Raises what `kept_source` and `open_model` raise. For several threads at once."""
@@ -168,7 +169,9 @@ class Opener:
             if backend is None or tokenizer is None:
                 before()
                 backend, tokenizer = _open_weights(source, *self._settings, progress, tokenizer)
-                self._backends[source.digest], self._tokenizers[base] = backend, tokenizer
+                self._backends[source.digest] = backend
+                with self._words:  # other weights of this base may have been opened meanwhile: the first tokenizer serves all
+                    tokenizer = self._tokenizers.setdefault(base, tokenizer)
         return _with_deltas(source, backend, tokenizer)
 
 

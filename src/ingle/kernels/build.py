@@ -40,9 +40,10 @@ def compile_entry(name: str) -> bytes:
     for variable in module.global_variables:
         if not variable.is_declaration:
             variable.linkage = llvm.Linkage.internal
-    builder = llvm.create_pass_builder(machine(), llvm.create_pipeline_tuning_options(speed_level=3))
+    target = machine()
+    builder = llvm.create_pass_builder(target, llvm.create_pipeline_tuning_options(speed_level=3))
     builder.getModulePassManager().run(module, builder)
-    return bytes(machine().emit_object(module))
+    return bytes(target.emit_object(module))
 
 
 if __name__ == "__main__":

@@ -15,9 +15,10 @@ import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, TypeVar, TypeVarTuple
 
 from llvmlite import binding as llvm
 
@@ -29,6 +30,8 @@ from ingle.kernels.cpu import dot_instruction, features
 from ingle.kernels.cpu import name as cpu_name
 
 _MAGIC = b"ingle-kernel-1\n"
+Asked = TypeVarTuple("Asked")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,8 @@ def needed(name: str, without: frozenset[str] = frozenset()) -> list[str]:
     return [callee for callee in ENTRIES[name].calls if callee not in without] + [name]
 
 
-@cache
 def machine() -> llvm.TargetMachine:
-    """LLVM's description of this CPU."""
+    """LLVM's description of this CPU: a new one, for an engine ends the one that it was given."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     target = llvm.Target.from_default_triple()
@@ -176,29 +178,53 @@ def _code(name: str) -> bytes:
     return code
 
 
+_LLVM = Lock()
+"""Its context is one for all threads."""
+
+
 def _load(name: str, without: frozenset[str], assembly: str, function: str) -> tuple[llvm.ExecutionEngine, int]:
     """Loads an entry and all that it calls, beside some assembly; gives the address of a function of either."""
     parts = needed(name, without)
     build(parts)
-    _give_symbols()
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(assembly), machine())
-    for part in parts:
-        engine.add_object_file(llvm.ObjectFileRef.from_data(_code(part)))
-    engine.finalize_object()
-    address = engine.get_function_address(function)
-    _forget_compiler()
+    with _LLVM:
+        _give_symbols()
+        engine = llvm.create_mcjit_compiler(llvm.parse_assembly(assembly), machine())
+        for part in parts:
+            engine.add_object_file(llvm.ObjectFileRef.from_data(_code(part)))
+        engine.finalize_object()
+        address = engine.get_function_address(function)
+        _forget_compiler()
     if not address:
         raise KernelError(f"kernel {name}", "must be in its object file", "nothing", "Delete the kernel cache; it will be compiled again.")
     return engine, address
 
 
-@cache
+def _once(make: Callable[[*Asked], Made]) -> Callable[[*Asked], Made]:
+    """`functools.cache` for threads: whoever asks while another makes the same waits, so that it is made once."""
+    made, locks = dict[Any, Made](), dict[Any, Lock]()
+
+    @wraps(make)
+    def get(*asked: *Asked) -> Made:
+        if asked not in made:
+            with locks.setdefault(asked, Lock()):
+                if asked not in made:
+                    made[asked] = make(*asked)
+        return made[asked]
+
+    return get
+
+
 def kernel(name: str, without: frozenset[str] = frozenset()) -> Callable[..., None]:
     """Machine code of an entry, as a callable of int64 arguments that releases the GIL while it runs.
 
     `without`: entries that it would call but will not reach; they are neither compiled nor loaded, and calling them ends the process.
     Raises KernelError if it can't be compiled or loaded here.
     """
+    return _kernel(name, without)
+
+
+@_once
+def _kernel(name: str, without: frozenset[str]) -> Callable[..., None]:
     stubs = "".join(
         f"define i32 @{callee}(ptr, ptr{', i64' * ENTRIES[callee].arguments}) {{ call void @llvm.trap() unreachable }}\n"
         for callee in ENTRIES[name].calls
@@ -216,7 +242,7 @@ def kernel(name: str, without: frozenset[str] = frozenset()) -> Callable[..., No
     return call
 
 
-@cache
+@_once
 def team_kernel(name: str) -> tuple[int, Any]:
     """The address of a C function `void (void *data)` by which the threads of a team (OpenMP's) share out calls of an entry, and what
     must stay alive as long as it may be called.

@@ -1,0 +1,36 @@
+"""Compiled kernels in several threads: loaded once, and what is let go takes nothing with it."""
+
+import gc
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+from ingle.kernels import jit
+
+
+def test_threads_that_ask_at_once_get_the_same_kernel() -> None:
+    start, made = Barrier(4), list[int]()
+
+    @jit._once
+    def make(number: int) -> object:
+        made.append(number)
+        return object()
+
+    def ask(number: int) -> object:
+        start.wait(30)
+        return make(number)
+
+    with ThreadPoolExecutor(4) as pool:
+        first, second, other, again = pool.map(ask, [1, 1, 2, 1])
+    assert first is second is again is not other
+    assert sorted(made) == [1, 2]
+
+
+def test_an_engine_that_ends_leaves_the_others_whole() -> None:
+    engines = [jit._load("softmax_pick", frozenset(), "", "softmax_pick")[0] for _ in range(3)]
+    kept = jit.kernel("softmax_pick")
+    del engines
+    gc.collect()
+    another, address = jit._load("softmax_pick", frozenset(), "", "softmax_pick")
+    assert address
+    assert jit.kernel("softmax_pick") is kept
+    del another
