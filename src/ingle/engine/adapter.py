@@ -129,7 +129,8 @@ def unpack_adapter(config: ModelConfig, additions: Additions) -> dict[str, tuple
     """A, B and the bias of every linear as the kernels see them, float64: the twin of the packing."""
 
     def seen(matrix: Array) -> Array:
-        scale = np.abs(matrix.astype(np.float32)).max(axis=1, keepdims=True) / 127
+        matrix = matrix.astype(np.float32)  # before it is rounded, as there: ties fall elsewhere in float64
+        scale = np.abs(matrix).max(axis=1, keepdims=True) / 127
         kept: Array = np.rint(matrix / np.where(scale > 0, scale, 1)) * scale
         return kept.astype(np.float64)
 
