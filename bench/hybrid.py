@@ -134,14 +134,14 @@ def bits_part(home: Home, models: dict[str, LanguageModel], count: int, context:
         sides[name] = found
         say(f"bits: {name} done")
     rows: list[list[object]] = [["", "bits/byte", "more than the original, % (95 %)"]]
-    sides_found = {}
+    found_of = {}
     for name, side in sides.items():
         lost = forgetting(sides["original"], side)
         low, high = lost.relative.interval.low, lost.relative.interval.high
         rows.append([name, f"{lost.after:.4f}", f"{lost.relative.value:+.3f} ({low:+.3f} – {high:+.3f})"])
-        sides_found[name] = {"bits_per_byte": lost.after, "percent": lost.relative.value, "low": low, "high": high, "n": lost.n}
+        found_of[name] = {"bits_per_byte": lost.after, "percent": lost.relative.value, "low": low, "high": high, "n": lost.n}
     show(f"second half of {context:,} tokens, {len(documents)} documents", rows)
-    result: dict[str, Any] = {"models": sides_found, "tokens": context, "held": sides_found["hybrid"]["percent"] <= BARS["bits_percent"]}
+    result: dict[str, Any] = {"models": found_of, "tokens": context, "held": found_of["hybrid"]["percent"] <= BARS["bits_percent"]}
     if "window" in sides:
         bits = {name: np.array([one.bits for one in sides[name].values()]) for name in ("original", "hybrid", "window")}
         gap = np.stack([bits["window"] - bits["hybrid"], bits["window"] - bits["original"]], axis=1)

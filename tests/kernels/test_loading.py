@@ -1,6 +1,7 @@
 """Compiled kernels in several threads: loaded once, and what is let go takes nothing with it."""
 
 import gc
+import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -13,6 +14,7 @@ def test_threads_that_ask_at_once_get_the_same_kernel() -> None:
     @jit._once
     def make(number: int) -> object:
         made.append(number)
+        time.sleep(0.1)  # the others ask meanwhile
         return object()
 
     def ask(number: int) -> object:

@@ -38,7 +38,7 @@ class LessonSettings:
 
     kinds: tuple[Lesson, ...] = ("plain", "facts", "copy", "facts")
     """Of documents, in turn. Two of four are about facts, for there most is lost: what texts lose is little with a window of hundreds of
-    tokens. With a small window it is much, and plain texts alone teach to give it back."""
+    tokens. With a small window it is much."""
     tokens: int = 2048
     """Of each document; a memory learns to look back about as far."""
     documents: int = 200

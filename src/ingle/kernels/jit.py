@@ -30,8 +30,10 @@ from ingle.kernels.cpu import dot_instruction, features
 from ingle.kernels.cpu import name as cpu_name
 
 _MAGIC = b"ingle-kernel-1\n"
-Asked = TypeVarTuple("Asked")
-Made = TypeVar("Made")
+_Asked = TypeVarTuple("_Asked")
+_Made = TypeVar("_Made")
+_LLVM = Lock()
+"""LLVM's context is one for all threads."""
 
 
 @dataclass(frozen=True)
@@ -178,10 +180,6 @@ def _code(name: str) -> bytes:
     return code
 
 
-_LLVM = Lock()
-"""Its context is one for all threads."""
-
-
 def _load(name: str, without: frozenset[str], assembly: str, function: str) -> tuple[llvm.ExecutionEngine, int]:
     """Loads an entry and all that it calls, beside some assembly; gives the address of a function of either."""
     parts = needed(name, without)
@@ -199,12 +197,12 @@ def _load(name: str, without: frozenset[str], assembly: str, function: str) -> t
     return engine, address
 
 
-def _once(make: Callable[[*Asked], Made]) -> Callable[[*Asked], Made]:
+def _once(make: Callable[[*_Asked], _Made]) -> Callable[[*_Asked], _Made]:
     """`functools.cache` for threads: whoever asks while another makes the same waits, so that it is made once."""
-    made, locks = dict[Any, Made](), dict[Any, Lock]()
+    made, locks = dict[Any, _Made](), dict[Any, Lock]()
 
     @wraps(make)
-    def get(*asked: *Asked) -> Made:
+    def get(*asked: *_Asked) -> _Made:
         if asked not in made:
             with locks.setdefault(asked, Lock()):
                 if asked not in made:
