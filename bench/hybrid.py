@@ -2,13 +2,14 @@
 
     python bench/hybrid.py --model smollm2+hybrid
     python bench/hybrid.py --part recall --items 60
+    python bench/hybrid.py --part bits --texts debian-bits      texts of a kind that no lesson had
 
 Beside the hybrid stand others with the same retrieval groups and window: `window`, without memories, and `untaught`, whose memories have
 the values that they begin with. They are made from the hybrid's own delta, in a home of the benchmark's own.
 
 state    bytes at 8,192 tokens, as a share of the original's keys and values in the same precision
-bits     bits per byte of the second half of 2,048 tokens (or --tokens) of held-out news, paired by document; how much of what windows
-         lose the memories give back
+bits     bits per byte of the second half of 2,048 tokens (or --tokens) of held-out news (or --texts), paired by document; how much of
+         what windows lose the memories give back
 recall   facts planted in 1,024 to 8,192 tokens (suites recall-1k … recall-8k)
 decode   tokens/s after 8,064 tokens, beside llama.cpp with the original
 growth   the time of a token after 16,000 tokens over that after 1,000
@@ -33,6 +34,7 @@ from ingle.engine.language_model import LanguageModel
 from ingle.engine.opening import kept_source, open_model, open_weights
 from ingle.engine.scoring import score
 from ingle.home.deltas import delta_tensors, get_delta, put_delta
+from ingle.home.fetch import silent
 from ingle.home.kept import Kept, get_kept, list_kept
 from ingle.home.place import Home, find_home
 from ingle.measure.bits import TextBits
@@ -42,8 +44,8 @@ from ingle.measure.intervals import bootstrap, paired_bootstrap, ratio
 from ingle.measure.items import part
 from ingle.measure.recall import KINDS
 from ingle.measure.run import Options, run_suite
-from ingle.measure.sources import xsum_texts
-from ingle.measure.suites import XSUM_HELD_OUT, find_suite
+from ingle.measure.suites import find_suite
+from ingle.scaling.sources import find_suites
 from ingle.tuning.kept_model import subject_of
 from model import smollm2
 from servers import CACHE, say, start_bench
@@ -117,10 +119,11 @@ def state_part(home: Home, kept: dict[str, Kept]) -> dict[str, Any]:
     return {"share": shares, "held": shares[8192] <= BARS["state"]}
 
 
-def bits_part(home: Home, models: dict[str, LanguageModel], count: int, context: int) -> dict[str, Any]:
+def bits_part(home: Home, models: dict[str, LanguageModel], count: int, context: int, source: str) -> dict[str, Any]:
     """Bits per byte of second halves, each model against the original; and the share of the windows' loss that memories give back."""
     half = context // 2
-    texts = part(xsum_texts(home, lambda *_: None), "held_out", XSUM_HELD_OUT)
+    [suite] = find_suites([f"suite:{source}"], 0.0)
+    texts = part(suite.read(home, silent), "held_out", suite.held_out)
     tokenizer = models["original"].tokenizer
     stream = [token for text in texts for token in tokenizer.encode(f"{text.text}\n\n")]
     documents = [stream[i : i + context] for i in range(0, len(stream) - context, context)][:count]
@@ -140,8 +143,9 @@ def bits_part(home: Home, models: dict[str, LanguageModel], count: int, context:
         low, high = lost.relative.interval.low, lost.relative.interval.high
         rows.append([name, f"{lost.after:.4f}", f"{lost.relative.value:+.3f} ({low:+.3f} – {high:+.3f})"])
         found_of[name] = {"bits_per_byte": lost.after, "percent": lost.relative.value, "low": low, "high": high, "n": lost.n}
-    show(f"second half of {context:,} tokens, {len(documents)} documents", rows)
-    result: dict[str, Any] = {"models": found_of, "tokens": context, "held": found_of["hybrid"]["percent"] <= BARS["bits_percent"]}
+    show(f"{source}: second half of {context:,} tokens, {len(documents)} documents", rows)
+    held = found_of["hybrid"]["percent"] <= BARS["bits_percent"]
+    result: dict[str, Any] = {"models": found_of, "tokens": context, "texts": source, "held": held}
     if "window" in sides:
         bits = {name: np.array([one.bits for one in sides[name].values()]) for name in ("original", "hybrid", "window")}
         gap = np.stack([bits["window"] - bits["hybrid"], bits["window"] - bits["original"]], axis=1)
@@ -241,6 +245,7 @@ def main() -> None:
     parser.add_argument("--lengths", default="1,2,4,8", help="of texts with facts, in thousands of tokens")
     parser.add_argument("--documents", type=int, default=40, help="of --tokens tokens")
     parser.add_argument("--tokens", type=int, default=2048, help="of each document, for bits per byte")
+    parser.add_argument("--texts", default="xsum-bits", help="a suite of texts: xsum-bits, wiki-bits, debian-bits")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--variants", default="original,hybrid,window,untaught", help="beside which it is measured; the first two always")
     parser.add_argument("--home", type=Path, default=CACHE.parent / "hybrid", help="where variants and finished measurements are kept")
@@ -254,7 +259,7 @@ def main() -> None:
     if "bits" in parts or "recall" in parts:
         models = {name: open_model(kept_source(home, one)) for name, one in kept.items()}
         if "bits" in parts:
-            result["bits"] = bits_part(home, models, options.documents, options.tokens)
+            result["bits"] = bits_part(home, models, options.documents, options.tokens, options.texts)
         if "recall" in parts:
             result["recall"] = recall_part(home, models, options.items, options.lengths.split(","))
     if "decode" in parts:
