@@ -89,7 +89,7 @@ SHIPPED = {
             name="smollm2-hybrid",
             of=CATALOGUE["smollm2"],
             title="SmolLM2-135M-Instruct as a hybrid: long texts in a sixth of the memory",
-            delta="23e772ced56ecc5e7d83e8f79a466440ba573bf47899faec8c15f9d8d4dd7450",
+            delta="c1a2a4297d6d55bf62d5fbe1b77b0e0e27318b14f984c30ec72df9ad8a733d8e",
         ),
     )
 }
