@@ -4,6 +4,7 @@ It lies where INGLE_TEST_HOME says, else in the user's cache folder. Both variab
 """
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ def _test_home() -> Path:
     return Path(caches) / "ingle-tests"
 
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what is begun in the background inherits that Ctrl-C means nothing
 os.environ["INGLE_HOME"] = str(_test_home())
 os.environ.pop("INGLE_DATABASE_URL", None)
 os.environ.setdefault("INGLE_KERNEL_CACHE", str(_test_home() / "cache" / "jit"))
