@@ -108,7 +108,7 @@ def settings_for(size: Size, side: str, seed: int, tokens: int, items: int) -> S
         "model": shape,
         "tokenizer": {"size": size.words},
         "data": {"sources": SOURCES, "row_tokens": ROW, "max_tokens": tokens, "pairs": PAIRS, "seed": seed},
-        "train": {"batch_tokens": BATCH, "seed": seed, "precision": "fp32"},
+        "train": {"batch_tokens": BATCH, "seed": seed, "precision": "bf16"},
         "judge": {"items": items, "pair_rows": PAIR_ROWS},
     }
     return from_table(ScratchSettings, table)

@@ -4,7 +4,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -230,11 +229,17 @@ def test_rows(home: Home, texts: str) -> None:
     data = make_data(found, tokenizer, told)
     sizes = data.corpus.sizes
     assert all(size == 48 for size in sizes[list(data.train)])
-    stream = np.concatenate([data.corpus.document(i).ids for i in data.train]).tolist()
+    rows = [data.corpus.document(i) for i in data.train]
+    begin = tokenizer.bos_id
+    assert all(row.ids[0] == begin for row in rows), "as a model that is served reads"
+    begins = [bool(row.answer[1]) for row in rows]
+    assert True in begins
+    assert False in begins
+    stream = [token for row, whole in zip(rows, begins, strict=True) for token in row.ids[0 if whole else 1 :].tolist()]
     everything = [token for text in found.train for token in tokenizer.encode_prompt(text)]
     assert stream == everything[: len(stream)]
     assert len(everything) - len(stream) < 48
-    assert int(data.corpus.answer.sum()) == len(data.corpus.ids) - len(data.corpus)
+    assert int(data.corpus.answer.sum()) == len(data.corpus.ids) - len(data.corpus) - begins.count(False)
     spoken = tokenizer.decode(stream)
     assert not any(text in spoken for text in found.held_out)
     watched = [tokenizer.decode(data.corpus.document(i).ids) for i in data.held_out]

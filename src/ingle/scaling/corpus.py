@@ -1,9 +1,12 @@
 """Texts → rows of tokens. Texts stand on end, each after the token that ends the one before, and are cut into rows of one length.
 
 So nothing is padded and nothing is lost, and a text goes on after another as it does in a long context. Rows of planted pairs are whole.
+
+A model that is served reads the token that begins a text first, so every row begins with it. What follows it there is learnt only where a
+text does begin: a row that goes on in the middle of a text, or has pairs, says nothing about how texts begin.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -22,7 +25,9 @@ WATCHED = 48
 
 def make_data(texts: Texts, tokenizer: Tokenizer, settings: TextSettings, progress: Callable[[int, int], None] = lambda *_: None) -> Data:
     """What is learnt from, and a few held-out texts to watch, one a row. Raises ConfigError where there is not a row of text."""
-    rows = _cut(_stream(texts.train, tokenizer, settings.max_tokens, progress), settings.row_tokens)
+    assert tokenizer.bos_id is not None, "vocabularies from scratch begin their texts"
+    stream = _stream(texts.train, tokenizer, settings.max_tokens, progress)
+    rows, whole = _cut(stream, settings.row_tokens, tokenizer.bos_id)
     if not rows:
         raise ConfigError("data.sources", f"must hold a row of {settings.row_tokens} tokens at least", "less", "Lower data.row_tokens.")
     if settings.pairs:
@@ -31,7 +36,8 @@ def make_data(texts: Texts, tokenizer: Tokenizer, settings: TextSettings, progre
         rows += [np.array(planter.row(f"{settings.seed} {i}").ids, np.int32) for i in range(count)]
     watched = [tokenizer.encode_prompt(text)[: settings.row_tokens] for text in texts.held_out[:WATCHED]]
     held_out = [np.array(ids, np.int32) for ids in watched if len(ids) > 1]
-    corpus = _corpus([*rows, *held_out])
+    told = [*whole, *[False] * (len(rows) - len(whole)), *[True] * len(held_out)]
+    corpus = _corpus([*rows, *held_out], told)
     return Data(corpus, range(len(rows)), range(len(rows), len(corpus)))
 
 
@@ -51,17 +57,26 @@ def _stream(texts: Sequence[str], tokenizer: Tokenizer, most: int, progress: Cal
     return whole[: most or None]
 
 
-def _cut(stream: np.ndarray, size: int) -> list[np.ndarray]:
-    """Whole rows; what is left at the end, less than a row, is left out."""
-    return list(stream[: len(stream) // size * size].reshape(-1, size))
+def _cut(stream: np.ndarray, size: int, begin: int) -> tuple[list[np.ndarray], list[bool]]:
+    """Whole rows, and which of them a text begins; what is left at the end, less than a row, is left out."""
+    rows, whole, at = list[np.ndarray](), list[bool](), 0
+    while True:
+        begins = at < len(stream) and bool(stream[at] == begin)
+        piece = stream[at : at + size - (not begins)]
+        row = piece if begins else np.concatenate(([begin], piece)).astype(stream.dtype)
+        if len(row) < size:
+            return rows, whole
+        rows.append(row)
+        whole.append(begins)
+        at += len(piece)
 
 
-def _corpus(rows: Iterable[np.ndarray]) -> Corpus:
-    held = list(rows)
-    ids = np.concatenate(held)
-    bounds = np.cumsum([0, *map(len, held)], dtype=np.int64)
+def _corpus(rows: Sequence[np.ndarray], whole: Sequence[bool]) -> Corpus:
+    ids = np.concatenate(rows)
+    bounds = np.cumsum([0, *map(len, rows)], dtype=np.int64)
     answer = np.ones(len(ids), np.bool_)
     answer[bounds[:-1]] = False  # nothing predicts a row's first token
-    digest = digest_json([digest_bytes(ids.tobytes()), bounds.tolist()])
-    labels = np.full(len(held), -1, np.int8)
-    return Corpus("answers", ids, answer, bounds, labels, tuple(map(str, range(len(held)))), digest)
+    answer[bounds[:-1][~np.array(whole)] + 1] = False
+    digest = digest_json([digest_bytes(ids.tobytes()), digest_bytes(answer.tobytes()), bounds.tolist()])
+    labels = np.full(len(rows), -1, np.int8)
+    return Corpus("answers", ids, answer, bounds, labels, tuple(map(str, range(len(rows)))), digest)
