@@ -61,6 +61,8 @@ ENTRIES = {
     "memory_blend": Entry("ingle.kernels.memory", 7),
     "packed_forward": Entry("ingle.kernels.packed", 4),
     "packed_backward": Entry("ingle.kernels.packed", 6),
+    "memory_forward": Entry("ingle.kernels.packed_memory", 4),
+    "memory_backward": Entry("ingle.kernels.packed_memory_back", 4),
     "turn_in": Entry("ingle.kernels.turning", 3),
     "turn_out": Entry("ingle.kernels.turning", 3),
     "softmax_pick": Entry("ingle.kernels.sample", 4),

@@ -52,7 +52,7 @@ _p12, _p4, _p2, _p1 = (_product(rows) for rows in (12, 4, 2, 1))
 
 
 @njit
-def _multiply(rows, columns, steps, a, step, row, b, line, out, stride, fresh):
+def multiply(rows, columns, steps, a, step, row, b, line, out, stride, fresh):
     """out[r, c] = Σ over i of a[r, i] · b[i, c], added to what is there unless `fresh`; columns go up to the next 16.
 
     a: its steps and rows lie `step` and `row` bytes apart; b: rows `line` bytes apart; out: rows `stride` bytes apart.
@@ -96,7 +96,7 @@ def _score(call, rows, q, run, group, scores):
     """Scores of a run, −∞ where a query must not look."""
     width, repeats, keys = get(call, WIDTH), get(call, REPEATS), get(run, 1)
     k = _transposed(call, K_TRANSPOSED, run, group)
-    _multiply(rows, keys, width, q, 4, 4 * width, k, 4 * get(call, TRANSPOSED_LINE), scores, LINE, True)
+    multiply(rows, keys, width, q, 4, 4 * width, k, 4 * get(call, TRANSPOSED_LINE), scores, LINE, True)
     if get(run, 2) != 0:
         first = get(run, 3)
         for r in range(rows):
@@ -121,7 +121,7 @@ def packed_forward(call, tasks, count, scratch):
             _score(call, rows, q, run, group, scratch)
             for r in range(rows):
                 soften(scratch + LINE * r, (keys + 15) // 16, sums + 8 * r, out + 4 * width * r, width)
-            _multiply(rows, width, keys, scratch, 4, LINE, _key(call, V, run, group), 4 * width, out, 4 * width, False)
+            multiply(rows, width, keys, scratch, 4, LINE, _key(call, V, run, group), 4 * width, out, 4 * width, False)
         for r in range(rows):
             share = 1 / f32_at(sums + 8 * r + 4)
             set_f32(sums + 8 * r + 4, share)
@@ -157,10 +157,10 @@ def packed_backward(call, tasks, count, scratch, to_k, to_v):
             own = 4 * width * (group * get(call, TOKENS) + get(run, 0))
             _score(call, rows, q, run, group, scratch)
             v = _transposed(call, V_TRANSPOSED, run, group)
-            _multiply(rows, keys, width, to_out, 4, 4 * width, v, 4 * get(call, TRANSPOSED_LINE), to_weights, LINE, True)
+            multiply(rows, keys, width, to_out, 4, 4 * width, v, 4 * get(call, TRANSPOSED_LINE), to_weights, LINE, True)
             for r in range(rows):
                 place = sums + 8 * r
                 _slopes(scratch + LINE * r, to_weights + LINE * r, keys, f32_at(place), f32_at(place + 4), f32_at(inner + 4 * r))
-            _multiply(rows, width, keys, to_weights, 4, LINE, _key(call, K, run, group), 4 * width, to_q, 4 * width, i == 0)
-            _multiply(keys, width, rows, to_weights, LINE, 4, q, 4 * width, to_k + own, 4 * width, False)
-            _multiply(keys, width, rows, scratch, LINE, 4, to_out, 4 * width, to_v + own, 4 * width, False)
+            multiply(rows, width, keys, to_weights, 4, LINE, _key(call, K, run, group), 4 * width, to_q, 4 * width, i == 0)
+            multiply(keys, width, rows, to_weights, LINE, 4, q, 4 * width, to_k + own, 4 * width, False)
+            multiply(keys, width, rows, scratch, LINE, 4, to_out, 4 * width, to_v + own, 4 * width, False)

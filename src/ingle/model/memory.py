@@ -16,7 +16,7 @@ Shapes: n sequences of L tokens, G groups, R query heads a group, D head_dim.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -51,6 +51,10 @@ class Features:
         """The same with other leading sizes."""
         parts = (self.queries, self.keys, self.values, self.decay, self.write)
         return Features(*(part.reshape(*sizes, *part.shape[-end:]) for part, end in zip(parts, (3, 2, 2, 1, 1), strict=True)))
+
+
+Walk = Callable[[Features, Sequence[int]], Tensor]
+"""What memories give of documents on end, from no memory on, as `walk_documents`."""
 
 
 class Memory(nn.Module):
@@ -115,19 +119,17 @@ class Memory(nn.Module):
         first = max(0, k.shape[1] - spec.window)
         return self.blend(window, y, q, entered), Remembered(state, k[:, first:], v[:, first:])
 
-    def packed(self, window: Tensor, q: Tensor, k: Tensor, v: Tensor, spec: LayerSpec, bounds: Sequence[int]) -> Tensor:
+    def packed(
+        self, window: Tensor, q: Tensor, k: Tensor, v: Tensor, spec: LayerSpec, bounds: Sequence[int], walk: "Walk"
+    ) -> Tensor:  # fmt: skip
         """Documents on end in one row: window and q [T, G, R, D], k and v [T, G, D] → [T, G, R, D]. None sees another."""
-        walks, entering, reading = _walks(bounds, spec, q.device)
+        entering, edges = _entering(bounds, spec, q.device)
         if not len(entering):
             return window
-        real = entering >= 0
-        at, who = reading.clamp(min=0), entering.clamp(min=0)
-        told = self.features(_rows(q, at), _rows(k, who), _rows(v, who), real)
-        y, _ = _by_chunks(told, walks, None)
-        places, found = reading[real], torch.nonzero(real.flatten())[:, 0]
-        inside = torch.ones_like(places, dtype=torch.bool)
-        blended = self.blend(_rows(window, places), _rows(y.flatten(0, 1), found), _rows(q, places), inside)
-        return window.index_copy(0, places, blended)
+        reading = entering + spec.window
+        asked, inside = _rows(q, reading), torch.ones_like(entering, dtype=torch.bool)
+        y = walk(self.features(asked, _rows(k, entering), _rows(v, entering), inside), edges)
+        return window.index_copy(0, reading, self.blend(_rows(window, reading), y, asked, inside))
 
 
 def unit(x: Tensor) -> Tensor:
@@ -205,23 +207,32 @@ def _by_chunks(told: Features, walks: Sequence[Tensor], state: Tensor | None) ->
     return y.view(count, groups, size, repeats, width).movedim(1, 2), torch.cat([s, *reversed(ended)])
 
 
-def _walks(bounds: Sequence[int], spec: LayerSpec, device: torch.device) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Chunks for documents on end: (as `_by_chunks` wants them, tokens that enter, tokens that read then), both int [c, C], −1 = none."""
-    lengths = [max(0, b - a - spec.window - spec.sinks) for a, b in pairwise(bounds)]
-    longest_first = sorted((i for i, length in enumerate(lengths) if length), key=lambda i: -lengths[i])
-    if not longest_first:
-        return [], torch.zeros(0, CHUNK, dtype=torch.long), torch.zeros(0, CHUNK, dtype=torch.long)
-    size = min(CHUNK, lengths[longest_first[0]])
+def walk_documents(told: Features, edges: Sequence[int]) -> Tensor:
+    """Features of documents on end [N, …], where each begins, and N → y [N, G, R, D]. None is told of another."""
+    lengths = [stop - start for start, stop in pairwise(edges)]
+    longest_first = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    size = min(CHUNK, max(lengths))
     counts = [-(-lengths[i] // size) for i in longest_first]
     firsts = torch.tensor([0, *counts]).cumsum(0).tolist()
-    entering = torch.full((firsts[-1] * size,), -1)
+    places = torch.full((firsts[-1] * size,), -1)
     for i, first in zip(longest_first, firsts, strict=False):
-        begin = bounds[i] + spec.sinks
-        entering[first * size : first * size + lengths[i]] = torch.arange(begin, begin + lengths[i])
-    walks = [torch.tensor([first + turn for first, n in zip(firsts, counts, strict=False) if turn < n]) for turn in range(counts[0])]
-    reading = torch.where(entering < 0, -1, entering + spec.window)
-    shape = (-1, size)
-    return [walk.to(device) for walk in walks], entering.view(shape).to(device), reading.view(shape).to(device)
+        places[first * size : first * size + lengths[i]] = torch.arange(edges[i], edges[i + 1])
+    turns = [[first + turn for first, n in zip(firsts, counts, strict=False) if turn < n] for turn in range(counts[0])]
+    device, filled = told.keys.device, torch.nonzero(places >= 0)[:, 0]
+    back = filled[places[filled].argsort()].to(device)
+    at, real = places.clamp(min=0).to(device), (places >= 0).to(device)[:, None]
+    queries, keys, values, decay, write = (_rows(part, at) for part in _parts(told))
+    padded = Features(queries, keys, values, decay * real, write * real).shaped(-1, size)
+    y, _ = _by_chunks(padded, [torch.tensor(turn, device=device) for turn in turns], None)
+    return _rows(y.flatten(0, 1), back)
+
+
+def _entering(bounds: Sequence[int], spec: LayerSpec, device: torch.device) -> tuple[Tensor, list[int]]:
+    """The tokens that enter, int [N], and where among them each document begins that has any, and N."""
+    spans = [(start + spec.sinks, stop - spec.window) for start, stop in pairwise(bounds)]
+    kept = [torch.arange(first, last, device=device) for first, last in spans if first < last]
+    edges = [0, *torch.tensor([len(some) for some in kept]).cumsum(0).tolist()] if kept else [0]
+    return torch.cat(kept) if kept else torch.zeros(0, dtype=torch.long, device=device), edges
 
 
 def _mapped(x: Tensor, linear: nn.Linear) -> Tensor:

@@ -18,7 +18,7 @@ from ingle.core.errors import ShapeError
 from ingle.core.spec import LayerSpec, ModelConfig
 from ingle.model.cache import Cache, Held, visible
 from ingle.model.checkpoint import Checkpoint
-from ingle.model.memory import Memory
+from ingle.model.memory import Memory, Walk, walk_documents
 from ingle.model.pieces import Gated, RMSNorm, made_again, turn
 from ingle.model.rope import inverse_frequencies
 
@@ -44,6 +44,8 @@ class Packed:
     """Where that is, and T."""
     wanted: Tensor | None = None
     """int [N]: the tokens whose states the last layer is to give; None = all. It computes keys and values only for the others."""
+    walk: Walk = walk_documents
+    """How memories read."""
 
 
 class Attention(nn.Module):
@@ -116,7 +118,7 @@ class Attention(nn.Module):
         rows = packed.wanted if some else None
         if rows is not None:
             window, asked = (t.new_zeros(len(k), *t.shape[1:]).index_copy(0, rows, t) for t in (window, asked))
-        blended = self.memory.packed(window, asked, k[:, chosen], v[:, chosen], self.spec, packed.bounds)
+        blended = self.memory.packed(window, asked, k[:, chosen], v[:, chosen], self.spec, packed.bounds, packed.walk)
         return y.index_copy(1, heads, (blended if rows is None else blended[rows]).flatten(1, 2))
 
     def _kinds(self) -> Iterator[tuple[LayerSpec | None, list[int]]]:

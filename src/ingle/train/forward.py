@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ingle.model.module import CausalLM, Packed
 from ingle.train.attention import attend_on
+from ingle.train.kernel_memory import walk_memories
 from ingle.train.packing import Batch
 
 
@@ -22,7 +23,7 @@ def final_states(module: CausalLM, batch: Batch, first: int = 0, x: Tensor | Non
     `x` [T, hidden]: what goes into layer `first`, if that is known already. `recompute`: each layer keeps its input only and is run
     again on the way back (arXiv 1604.06174): a third more time, a fraction of the memory.
     """
-    packed = Packed(attend_on(batch.ids.device, batch.edges, batch.rows), batch.edges, batch.rows)
+    packed = Packed(attend_on(batch.ids.device, batch.edges, batch.rows), batch.edges, batch.rows, walk_memories)
     if x is None:
         x = module.model.embed_tokens(batch.ids)
     cos, sin = module.angles(batch.positions, x.dtype)
@@ -45,7 +46,7 @@ def lower_states(module: CausalLM, ids: Tensor, layers: int, bounds: Sequence[in
     x: Tensor = module.model.embed_tokens(ids)
     positions = torch.cat([torch.arange(b - a, device=ids.device, dtype=torch.float32) for a, b in pairwise(bounds)])
     cos, sin = module.angles(positions, x.dtype)
-    packed = Packed(attend_on(ids.device, bounds), tuple(bounds))
+    packed = Packed(attend_on(ids.device, bounds), tuple(bounds), walk=walk_memories)
     for layer in module.model.layers[:layers]:
         x = layer(x, cos, sin, packed)
     return x

@@ -59,14 +59,7 @@ class Plan:
             costs = [
                 (block.queries.stop - block.queries.start) * sum(keys.stop - keys.start for keys in block.keys) for block in self.blocks
             ]
-            dealt: list[list[tuple[int, int]]] = [[] for _ in range(threads)]
-            loads = [0] * threads
-            for number in sorted(range(len(costs)), key=lambda i: -costs[i]):
-                for group in range(groups):
-                    least = loads.index(min(loads))
-                    dealt[least].append((number, group))
-                    loads[least] += costs[number]
-            self._tasks[key] = [np.array(sorted(some, key=lambda task: (task[1], task[0])), np.int64).reshape(-1, 2) for some in dealt]
+            self._tasks[key] = deal(costs, groups, threads)
         return self._tasks[key]
 
     @property
@@ -96,6 +89,18 @@ class Plan:
         self._records, self._runs = np.array(records, np.int64), np.array(runs, np.int64)
         places = self._runs[:, 2]
         self._runs[:, 2] = np.where(places < 0, 0, self._biases.ctypes.data + 4 * places)
+
+
+def deal(costs: Sequence[int], groups: int, threads: int) -> list[Integers]:
+    """Pairs (number, group) for each thread, such that all have about as much to do; a group's one after the other."""
+    dealt: list[list[tuple[int, int]]] = [[] for _ in range(threads)]
+    loads = [0] * threads
+    for number in sorted(range(len(costs)), key=lambda i: -costs[i]):
+        for group in range(groups):
+            least = loads.index(min(loads))
+            dealt[least].append((number, group))
+            loads[least] += costs[number]
+    return [np.array(sorted(some, key=lambda task: (task[1], task[0])), np.int64).reshape(-1, 2) for some in dealt]
 
 
 def _bias(block: Block, column: int, count: int, certain: int) -> npt.NDArray[np.float32] | None:
@@ -136,7 +141,7 @@ class KernelBlocks(torch.autograd.Function):
         out, sums = torch.empty_like(call.tensors["Q"]), torch.empty(*call.tensors["Q"].shape[:3], 2)
         call.run("packed_forward", {"OUT": out, "SUMS": sums})
         given = torch.empty(q.shape, dtype=q.dtype)
-        _turn("turn_out", given, out)
+        turn_rows("turn_out", given, out)
         ctx.save_for_backward(q, k, v, given, sums, cos, sin, rows)
         ctx.plan = plan
         return given
@@ -147,13 +152,13 @@ class KernelBlocks(torch.autograd.Function):
         call = _Call(q, k, v, cos, sin, rows, ctx.plan)
         inner = (g * out).sum(-1, dtype=torch.float32).transpose(0, 1).contiguous()
         to_out, wide_q = (torch.empty_like(call.tensors["Q"]) for _ in range(2))
-        _turn("turn_in", g, to_out)
+        turn_rows("turn_in", g, to_out)
         wide_k, wide_v = call.run("packed_backward", {"SUMS": sums, "INNER": inner, "TO_OUT": to_out, "TO_Q": wide_q})
         to_q, to_k, to_v = (torch.empty(t.shape, dtype=t.dtype) for t in (q, k, v))
         cos_q, sin_q, cos_k, sin_k = call.angles
-        _turn("turn_out", to_q, wide_q, (cos_q, -sin_q))
-        _turn("turn_out", to_k[:, :, None], wide_k, (cos_k, -sin_k))
-        _turn("turn_out", to_v[:, :, None], wide_v)
+        turn_rows("turn_out", to_q, wide_q, (cos_q, -sin_q))
+        turn_rows("turn_out", to_k[:, :, None], wide_k, (cos_k, -sin_k))
+        turn_rows("turn_out", to_v[:, :, None], wide_v)
         return to_q, to_k, to_v, None, None, None, None
 
 
@@ -166,9 +171,9 @@ class _Call:
         self.angles = cos_q, sin_q, cos * dim**-0.5, sin * dim**-0.5
         wide_q = torch.empty(q.shape[1], len(q), *q.shape[2:])
         wide_k, wide_v = (torch.empty(k.shape[1], len(k), dim) for _ in range(2))
-        _turn("turn_in", q, wide_q, self.angles[:2])
-        _turn("turn_in", k[:, :, None], wide_k, self.angles[2:])
-        _turn("turn_in", v[:, :, None], wide_v)
+        turn_rows("turn_in", q, wide_q, self.angles[:2])
+        turn_rows("turn_in", k[:, :, None], wide_k, self.angles[2:])
+        turn_rows("turn_in", v[:, :, None], wide_v)
         self.tensors = {"Q": wide_q, "K": wide_k, "V": wide_v, "K_TRANSPOSED": _transposed(wide_k), "V_TRANSPOSED": _transposed(wide_v)}
 
     def run(self, name: str, more: dict[str, Tensor]) -> Tensor:
@@ -194,8 +199,9 @@ class _Call:
         return slopes
 
 
-def _turn(name: str, outside: Tensor, inside: Tensor, angles: tuple[Tensor, Tensor] | None = None) -> None:
-    """Between [n, g, R, D] of any dtype here and float32 [g, n, R, D], or as many parts of it [parts, g, n, D] that are summed."""
+def turn_rows(name: str, outside: Tensor, inside: Tensor, angles: tuple[Tensor, Tensor] | None = None) -> None:
+    """By `turn_in` or `turn_out`: between [n, g, R, D] of any dtype here and float32 [g, n, R, D], or as many parts of it
+    [parts, g, n, D] that are summed."""
     rows, groups, repeats, dim = outside.shape
     if outside.stride()[1:] != (repeats * dim, dim, 1):
         assert name == "turn_in", "what is written is contiguous"

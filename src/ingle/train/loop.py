@@ -20,12 +20,14 @@ from ingle.core.digest import digest_json
 from ingle.core.energy import Energy
 from ingle.core.errors import ConfigError
 from ingle.energy.meter import Span, open_meter
+from ingle.model.memory import Memory
 from ingle.model.module import CausalLM
 from ingle.train.activations import Activations
 from ingle.train.checkpoints import BEST, TRAINED, State, load_checkpoint, load_tensors, save_checkpoint, save_tensors, sweep_checkpoints
 from ingle.train.forward import final_states, first_trained_layer
 from ingle.train.journal import Journal, Line
 from ingle.train.kernel_attention import KERNELS, fits_heads
+from ingle.train.kernel_memory import KERNELS as MEMORY_KERNELS
 from ingle.train.objectives import Answers, Objective
 from ingle.train.optimisers import Trained, check_names
 from ingle.train.packing import Batch, Data, Order, make_batch, plan
@@ -60,7 +62,8 @@ def train(
     with joined() as ranks, stop_signals() as stop, determined(), memory_errors(settings.batch_tokens, settings.recompute):
         told = watch if ranks.first else Watch()
         if fits_heads(module.lm_head.weight.device, module.config.head_dim):
-            compile_ahead(KERNELS, told.say)
+            remembers = any(isinstance(part, Memory) for part in module.modules())
+            compile_ahead((*KERNELS, *(MEMORY_KERNELS if remembers else ())), told.say)
         run = Run(module, parameters, data, settings, out_folder, told, objective, ranks)
         try:
             return run.to_the_end(stop)
