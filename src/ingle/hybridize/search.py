@@ -24,7 +24,7 @@ from ingle.hybridize.settings import HybridSettings
 from ingle.model.module import Attend, CausalLM, Packed
 from ingle.train.attention import attend_on
 from ingle.train.corpus import Corpus
-from ingle.train.kernel_memory import walk_memories
+from ingle.train.kernel_memory import read_packed
 from ingle.train.losses import cross_entropy
 from ingle.train.packing import Batch, make_batch
 
@@ -92,7 +92,7 @@ def loss_of(module: CausalLM, batch: Batch, shares: Tensor, window: int, sinks: 
     x = module.model.embed_tokens(batch.ids)
     cos, sin = module.angles(batch.positions, x.dtype)
     for layer, share in zip(module.model.layers, shares, strict=True):
-        x = layer(x, cos, sin, Packed(Mixing(attend, share, streaming), batch.edges, batch.rows, walk_memories))
+        x = layer(x, cos, sin, Packed(Mixing(attend, share, streaming), batch.edges, batch.rows, read_packed))
     return cross_entropy(module.model.norm(x), module.lm_head.weight, batch.targets)
 
 

@@ -16,7 +16,7 @@ from ingle.model.memory import Memory
 from ingle.model.module import Attend, CausalLM, Packed
 from ingle.train.attention import attend_on
 from ingle.train.corpus import Wanted
-from ingle.train.kernel_memory import walk_memories
+from ingle.train.kernel_memory import read_packed
 from ingle.train.objectives import Loss, States
 from ingle.train.packing import Batch
 
@@ -56,7 +56,7 @@ class Mixers:
             layers: Any = module.model.layers
             for theirs, mine in zip(self._layers, layers, strict=True):
                 watch = attend if mine.self_attn.memory is None else Watching(attend, mine.self_attn, batch.edges, batch.tokens, losses)
-                x = theirs(x, cos, sin, Packed(watch, batch.edges, walk=walk_memories))
+                x = theirs(x, cos, sin, Packed(watch, batch.edges, read=read_packed))
         return Loss(torch.stack(losses).sum(), len(losses))
 
 
@@ -78,7 +78,7 @@ class Watching:
         window = self.inner(q, k, v, cos, sin, self.layer.spec, some)
         target = nn.functional.linear(full.flatten(1), self.layer.o_proj.weight)[: self.tokens].float()
         with torch.enable_grad():
-            given = self.layer.remember(window, q, k, v, Packed(self.inner, self.bounds, walk=walk_memories), some)
+            given = self.layer.remember(window, q, k, v, Packed(self.inner, self.bounds, read=read_packed), some)
             missed = nn.functional.linear((given - full).flatten(1), self.layer.o_proj.weight)[: self.tokens].float()
             self.losses.append(missed.square().sum() / target.square().sum())
         return full

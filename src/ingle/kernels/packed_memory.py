@@ -1,94 +1,54 @@
 """Memories of documents that are packed into one row, forward and back, as training computes them, in float32 (train/kernel_memory.py).
 
 The gated delta rule S ← α S (I − β φ φᵀ) + β v φᵀ, y = S φ_q, in chunks of CHUNK tokens (arXiv 2412.06464 eqs. 8 and 9 and appendix),
-as model/memory.py has it in PyTorch. A *task* is one document of one group: a thread walks through its chunks, there and back, and all
-that a chunk needs stays in the cache. With γ_i the product of all α of the chunk up to i, Γ_ij = γ_i / γ_j, and S the state before it:
+as model/memory.py has it in PyTorch. A *task* is one document of one group: a thread walks through its chunks, there and back
+(packed_memory_back.py), from the model's rows to the model's rows (memory_rows.py), and all that a chunk needs stays in the cache. With γ_i
+the product of all α of the chunk up to i, Γ_ij = γ_i / γ_j, and S the state before it:
 
     (I − N) X = [β V, −β γ Φ],  N = −tril(β Γ ∘ Φ Φᵀ, −1);  U = X_v + X_k Sᵀ;
     y = γ Φ_q Sᵀ + (Φ_q Φᵀ ∘ Γ) U;  Sᵀ ← γ_C Sᵀ + (Γ_C Φ)ᵀ U
 
-Forward keeps Sᵀ before each chunk and X; back, all else is made again. The triangular systems are solved BLOCK rows at a time.
-
-Layouts, float32: queries, y and their slopes [G, N, R, D]; keys, values and theirs [G, N, D]; log α and β and theirs [G, N]; states
-[G, chunks, D, D]; X [G, N, 2 D]. A document is a record of int64: first token, tokens, number of its first chunk.
+Forward keeps Sᵀ before each chunk, X, y, and the unit vectors; back, all else is made again. The triangular systems are solved BLOCK rows
+at a time. Layouts: memory_layout.py.
 """
 
 from numba import njit
 
+from ingle.kernels.memory_layout import (
+    BLOCK,
+    CHUNK,
+    DECAY,
+    DIM,
+    DOCUMENTS,
+    FADE,
+    FADED,
+    GAMMA,
+    KEYS_T,
+    LINE,
+    LOGS,
+    PAIRS,
+    RATIO,
+    REPEATS,
+    SCORES,
+    SOLVED,
+    SYSTEM,
+    UPDATE,
+    WRITE,
+    K,
+    Q,
+    V,
+    Y,
+    add_scaled,
+    row_at,
+    scale,
+    state_at,
+    transpose,
+    up,
+)
+from ingle.kernels.memory_rows import give, take_keys, take_queries
 from ingle.kernels.packed import multiply
 from ingle.kernels.rows import exp
-from ingle.kernels.simd import f32_at, fma, get, load_f32, set_f32, splat, store_f32, total
-
-CHUNK, BLOCK = 64, 16
-LINE = 4 * (CHUNK + 16)
-"""Bytes from one row of a matrix of CHUNK columns to the next: no power of two, for those share few places of a cache."""
-FIELDS = (
-    "DIM", "REPEATS", "TOKENS", "CHUNKS", "DOCUMENTS", "Q", "K", "V", "DECAY", "WRITE", "Y", "STATES", "SOLVED", "TO_Y", "TO_Q", "TO_K",
-    "TO_V", "TO_DECAY", "TO_WRITE",
-)  # fmt: skip
-"""Of the record that describes a call: sizes, and addresses. Behind them, where each of ROOMS begins in a thread's scratch, in bytes."""
-(
-    DIM, REPEATS, TOKENS, CHUNKS, DOCUMENTS, Q, K, V, DECAY, WRITE, Y, STATES, SOLVED, TO_Y, TO_Q, TO_K, TO_V, TO_DECAY, TO_WRITE,
-) = range(len(FIELDS))  # fmt: skip
-ROOMS = (
-    "LOGS", "GAMMA", "FADE", "TO_LOGS", "TO_BETA", "RATIO", "SYSTEM", "PAIRS", "TO_PAIRS", "KEYS_T", "FADED", "UPDATE", "TO_UPDATE",
-    "UPDATE_T", "SOLVED_T", "TO_SOLVED", "SCORES", "TO_SCORES", "FADED_Q", "STATE_T", "TO_STATE", "TO_STATE_T",
-)  # fmt: skip
-(
-    LOGS, GAMMA, FADE, TO_LOGS, TO_BETA, RATIO, SYSTEM, PAIRS, TO_PAIRS, KEYS_T, FADED, UPDATE, TO_UPDATE, UPDATE_T, SOLVED_T, TO_SOLVED,
-    SCORES, TO_SCORES, FADED_Q, STATE_T, TO_STATE, TO_STATE_T,
-) = range(len(FIELDS), len(FIELDS) + len(ROOMS))  # fmt: skip
-
-
-def rooms(dim: int, repeats: int) -> list[int]:
-    """float32 of each room."""
-    row, square, line = CHUNK, CHUNK * LINE // 4, LINE // 4
-    return [
-        *[row] * 5, *[square] * 4, dim * line, *[row * dim] * 3, dim * line, 2 * dim * line, 2 * row * dim,
-        *[BLOCK * repeats * line] * 2, BLOCK * repeats * dim, *[dim * dim] * 3,
-    ]  # fmt: skip
-
-
-@njit
-def _up(count):
-    """The next multiple of 16."""
-    return (count + 15) // 16 * 16
-
-
-@njit
-def row_at(call, field, group, row, floats):
-    """Where a row of so many float32 lies in [G, N, …]."""
-    return get(call, field) + 4 * floats * (group * get(call, TOKENS) + row)
-
-
-@njit
-def scale(source, factor, target, floats):
-    for c in range(0, 4 * floats, 64):
-        store_f32(target + c, load_f32(source + c) * splat(factor))
-
-
-@njit
-def add_scaled(source, factor, target, floats):
-    for c in range(0, 4 * floats, 64):
-        store_f32(target + c, fma(load_f32(source + c), splat(factor), load_f32(target + c)))
-
-
-@njit
-def dot(a, b, floats):
-    sums = splat(0.0)
-    for c in range(0, 4 * floats, 64):
-        sums = fma(load_f32(a + c), load_f32(b + c), sums)
-    return total(sums)
-
-
-@njit
-def transpose(source, stride, rows, columns, target, line):
-    """target[c, r] = source[r, c]; zeros up to the next 16 rows."""
-    for c in range(columns):
-        for r in range(rows):
-            set_f32(target + c * line + 4 * r, f32_at(source + r * stride + 4 * c))
-        for r in range(rows, _up(rows)):
-            set_f32(target + c * line + 4 * r, 0.0)
+from ingle.kernels.simd import f32_at, get, load_f32, set_f32, splat, store_f32
 
 
 @njit
@@ -100,9 +60,9 @@ def make_fading(call, room, group, first, count):
     for i in range(count):
         so_far = so_far + f32_at(decay + 4 * i)
         set_f32(logs + 4 * i, so_far)
-    for i in range(count, _up(count)):
+    for i in range(count, up(count)):
         set_f32(logs + 4 * i, so_far)
-    for c in range(0, 4 * _up(count), 64):
+    for c in range(0, 4 * up(count), 64):
         store_f32(gamma + c, exp(load_f32(logs + c)))
         store_f32(fade + c, exp(splat(so_far) - load_f32(logs + c)))
     for i in range(count):
@@ -161,7 +121,7 @@ def make_update(call, room, group, first, count, state):
 
 
 @njit
-def _give(call, room, group, first, count, state):
+def _read(call, room, group, first, count, state):
     """y of a chunk, BLOCK tokens at a time."""
     dim, repeats, scores = get(call, DIM), get(call, REPEATS), room + get(call, SCORES)
     for b in range(0, count, BLOCK):
@@ -178,26 +138,25 @@ def _give(call, room, group, first, count, state):
         multiply(rows, dim, min(columns, count), scores, 4, LINE, room + get(call, UPDATE), 4 * dim, y, 4 * dim, False)
 
 
-@njit
-def state_at(call, group, chunk):
-    return get(call, STATES) + 4 * get(call, DIM) * get(call, DIM) * (group * get(call, CHUNKS) + chunk)
-
-
 def memory_forward(call, tasks, count, room):
-    """Entry: y, states and X. tasks: pairs (document, group)."""
+    """Entry: what heads give, where memories are read, and what the way back needs. tasks: pairs (document, group)."""
     dim = get(call, DIM)
     for task in range(count):
-        document, group = get(call, DOCUMENTS) + 24 * get(tasks, 2 * task), get(tasks, 2 * task + 1)
+        document, group = get(call, DOCUMENTS) + 32 * get(tasks, 2 * task), get(tasks, 2 * task + 1)
         length, chunk = get(document, 1), get(document, 2)
         for c in range(0, 4 * dim * dim, 64):
             store_f32(state_at(call, group, chunk) + c, splat(0.0))
         for start in range(0, length, CHUNK):
-            first, tokens, state = get(document, 0) + start, min(CHUNK, length - start), state_at(call, group, chunk)
+            first, tokens, token = get(document, 0) + start, min(CHUNK, length - start), get(document, 3) + start
+            state = state_at(call, group, chunk)
+            take_keys(call, room, group, first, tokens, token)
+            take_queries(call, room, group, first, tokens, token)
             make_fading(call, room, group, first, tokens)
             make_system(call, room, group, first, tokens)
             _solve(call, room, group, first, tokens)
             make_update(call, room, group, first, tokens, state)
-            _give(call, room, group, first, tokens, state)
+            _read(call, room, group, first, tokens, state)
+            give(call, group, first, tokens, token)
             if start + CHUNK < length:
                 following = state + 4 * dim * dim
                 scale(state, f32_at(room + get(call, GAMMA) + 4 * (tokens - 1)), following, dim * dim)

@@ -1,13 +1,13 @@
-"""The way back of kernels/packed_memory.py: what each piece of a chunk says of what it was made of, from the last chunk to the first."""
+"""The way back of packed_memory.py: what each piece of a chunk says of what it was made of, from the last chunk to the first."""
 
 from numba import njit
 
-from ingle.kernels.packed import multiply
-from ingle.kernels.packed_memory import (
+from ingle.kernels.memory_layout import (
     BLOCK,
     CHUNK,
     DIM,
     DOCUMENTS,
+    ELEMENT,
     FADE,
     FADED,
     FADED_Q,
@@ -28,12 +28,12 @@ from ingle.kernels.packed_memory import (
     TO_LOGS,
     TO_PAIRS,
     TO_Q,
+    TO_RAW_V,
     TO_SCORES,
     TO_SOLVED,
     TO_STATE,
     TO_STATE_T,
     TO_UPDATE,
-    TO_V,
     TO_WRITE,
     TO_Y,
     UPDATE,
@@ -42,40 +42,38 @@ from ingle.kernels.packed_memory import (
     K,
     Q,
     V,
+    add,
     add_scaled,
     dot,
-    make_fading,
-    make_system,
-    make_update,
+    outside,
     row_at,
     scale,
     state_at,
+    store,
     transpose,
-)  # fmt: skip
+)
+from ingle.kernels.memory_rows import back_from_given, back_to_keys, back_to_queries
+from ingle.kernels.packed import multiply
+from ingle.kernels.packed_memory import make_fading, make_system, make_update
 from ingle.kernels.simd import f32_at, fma, get, load_f32, set_f32, splat, store_f32, total
-
-
-@njit
-def _add(address, x):
-    set_f32(address, f32_at(address) + x)
 
 
 @njit
 def _back_from_state(call, room, group, first, count, state):
     """What the state after the chunk says of U, Φ and γ; then it is the state before the chunk that the slopes are at."""
     dim, to_state, to_logs, fade = get(call, DIM), room + get(call, TO_STATE), room + get(call, TO_LOGS), room + get(call, FADE)
-    u, to_u, to_k = room + get(call, UPDATE), room + get(call, TO_UPDATE), row_at(call, TO_K, group, first, dim)
+    u, to_u, to_k = room + get(call, UPDATE), room + get(call, TO_UPDATE), room + get(call, TO_K)
     last = to_logs + 4 * (count - 1)
     transpose(to_state, 4 * dim, dim, dim, room + get(call, TO_STATE_T), 4 * dim)
     multiply(count, dim, dim, room + get(call, FADED), 4, 4 * dim, to_state, 4 * dim, to_u, 4 * dim, True)
     multiply(count, dim, dim, u, 4, 4 * dim, room + get(call, TO_STATE_T), 4 * dim, to_k, 4 * dim, True)
     for i in range(count):
         of_fade = dot(to_u + 4 * dim * i, u + 4 * dim * i, dim)
-        _add(to_logs + 4 * i, -of_fade)
-        _add(last, of_fade)
+        add(to_logs + 4 * i, -of_fade)
+        add(last, of_fade)
         scale(to_k + 4 * dim * i, f32_at(fade + 4 * i), to_k + 4 * dim * i, dim)
     kept = f32_at(room + get(call, GAMMA) + 4 * (count - 1))
-    _add(last, kept * dot(state, to_state, dim * dim))
+    add(last, kept * dot(state, to_state, dim * dim))
     scale(to_state, kept, to_state, dim * dim)
 
 
@@ -90,21 +88,21 @@ def _back_from_row(room, call, scores, to_scores, i, columns):
         store_f32(to_scores + c, slope * ratio)
         store_f32(to_logs + c, load_f32(to_logs + c) - weight * slope)
         sums = fma(weight, slope, sums)
-    _add(to_logs + 4 * i, total(sums))
+    add(to_logs + 4 * i, total(sums))
 
 
 @njit
-def _back_from_given(call, room, group, first, count, state):
+def _back_from_y(call, room, group, first, count):
     """What y says of Φ_q, Φ, U, γ and the state before the chunk."""
     dim, repeats, line = get(call, DIM), get(call, REPEATS), 4 * get(call, DIM)
     scores, to_scores, faded, gamma = (
         room + get(call, SCORES), room + get(call, TO_SCORES), room + get(call, FADED_Q), room + get(call, GAMMA),
     )  # fmt: skip
-    k, to_k = row_at(call, K, group, first, dim), row_at(call, TO_K, group, first, dim)
+    k, to_k = row_at(call, K, group, first, dim), room + get(call, TO_K)
     for b in range(0, count, BLOCK):
         tokens, columns, steps = min(BLOCK, count - b), b + BLOCK, min(b + BLOCK, count)
         rows, q = tokens * repeats, row_at(call, Q, group, first + b, repeats * dim)
-        to_y, to_q = row_at(call, TO_Y, group, first + b, repeats * dim), row_at(call, TO_Q, group, first + b, repeats * dim)
+        to_y, to_q = room + get(call, TO_Y) + line * repeats * b, room + get(call, TO_Q) + line * repeats * b
         multiply(rows, columns, dim, q, 4, line, room + get(call, KEYS_T), LINE, scores, LINE, True)
         multiply(rows, columns, dim, to_y, 4, line, room + get(call, UPDATE_T), LINE, to_scores, LINE, True)
         multiply(rows, dim, dim, to_y, 4, line, room + get(call, STATE_T), line, to_q, line, True)
@@ -113,7 +111,7 @@ def _back_from_given(call, room, group, first, count, state):
             _back_from_row(room, call, scores + r * LINE, to_scores + r * LINE, i, columns)
             scale(to_q + line * r, f32_at(gamma + 4 * i), to_q + line * r, dim)
             scale(q + line * r, f32_at(gamma + 4 * i), faded + line * r, dim)
-            _add(room + get(call, TO_LOGS) + 4 * i, dot(q + line * r, to_q + line * r, dim))
+            add(room + get(call, TO_LOGS) + 4 * i, dot(q + line * r, to_q + line * r, dim))
         multiply(rows, dim, steps, to_scores, 4, LINE, k, line, to_q, line, False)
         multiply(steps, dim, rows, to_scores, LINE, 4, q, line, to_k, line, False)
         multiply(steps, dim, rows, scores, LINE, 4, to_y, line, room + get(call, TO_UPDATE), line, False)
@@ -149,7 +147,7 @@ def _back_from_update(call, room, group, first, count):
 def _back_from_system(call, room, group, first, count):
     """What N says of Φ, β and γ."""
     dim, line = get(call, DIM), 4 * get(call, DIM)
-    k, to_k, write = row_at(call, K, group, first, dim), row_at(call, TO_K, group, first, dim), row_at(call, WRITE, group, first, 1)
+    k, to_k, write = row_at(call, K, group, first, dim), room + get(call, TO_K), row_at(call, WRITE, group, first, 1)
     to_pairs, to_logs = room + get(call, TO_PAIRS), room + get(call, TO_LOGS)
     transpose(row_at(call, SOLVED, group, first, 2 * dim), 2 * line, count, 2 * dim, room + get(call, SOLVED_T), LINE)
     for b in range(0, count, BLOCK):
@@ -167,45 +165,43 @@ def _back_from_system(call, room, group, first, count):
                 store_f32(to_pairs + place, slope * load_f32(room + get(call, RATIO) + place) * splat(strength))
             set_f32(to_pairs + i * LINE + 4 * i, 0.0)
             whole = total(sums)
-            _add(to_logs + 4 * i, strength * whole)
-            _add(room + get(call, TO_BETA) + 4 * i, -whole)
+            add(to_logs + 4 * i, strength * whole)
+            add(room + get(call, TO_BETA) + 4 * i, -whole)
         multiply(rows, dim, steps, mine, 4, LINE, k, line, to_k + line * b, line, False)
         multiply(steps, dim, rows, mine, LINE, 4, k + line * b, line, to_k, line, False)
 
 
 @njit
-def _back_from_sides(call, room, group, first, count):
-    """What [β V, −β γ Φ] says, and with it the slopes at β and log α are whole."""
+def _back_from_sides(call, room, group, first, count, token):
+    """What [β V, −β γ Φ] says: slopes at v, and with it the slopes at β and log α are whole."""
     dim, line = get(call, DIM), 4 * get(call, DIM)
     k, v, write = row_at(call, K, group, first, dim), row_at(call, V, group, first, dim), row_at(call, WRITE, group, first, 1)
-    to_k, to_v, to_decay = (
-        row_at(call, TO_K, group, first, dim),
-        row_at(call, TO_V, group, first, dim),
-        row_at(call, TO_DECAY, group, first, 1),
-    )
+    to_k, to_decay, element = room + get(call, TO_K), row_at(call, TO_DECAY, group, first, 1), get(call, ELEMENT)
     later = f32_at(write) - f32_at(write)
     for i in range(count - 1, -1, -1):
         y, strength, gamma = room + get(call, TO_SOLVED) + 2 * line * i, f32_at(write + 4 * i), f32_at(room + get(call, GAMMA) + 4 * i)
         of_key = gamma * dot(y + line, k + line * i, dim)
         of_write = f32_at(room + get(call, TO_BETA) + 4 * i) + dot(y, v + line * i, dim) - of_key
         set_f32(row_at(call, TO_WRITE, group, first, 1) + 4 * i, of_write)
-        scale(y, strength, to_v + line * i, dim)
+        for c in range(0, dim, 16):
+            store(element, outside(call, TO_RAW_V, group, token + i, 1) + element * c, load_f32(y + 4 * c) * splat(strength))
         add_scaled(y + line, -strength * gamma, to_k + line * i, dim)
         later = later + f32_at(room + get(call, TO_LOGS) + 4 * i) - strength * of_key
         set_f32(to_decay + 4 * i, later)
 
 
 def memory_backward(call, tasks, count, room):
-    """Entry: slopes at queries, keys, values, log α and β. tasks: pairs (document, group)."""
+    """Entry: slopes at all that came in. tasks: pairs (document, group). What no memory touches is left as it is."""
     dim = get(call, DIM)
     for task in range(count):
-        document, group = get(call, DOCUMENTS) + 24 * get(tasks, 2 * task), get(tasks, 2 * task + 1)
+        number, group = get(tasks, 2 * task), get(tasks, 2 * task + 1)
+        document = get(call, DOCUMENTS) + 32 * number
         length = get(document, 1)
         for c in range(0, 4 * dim * dim, 64):
             store_f32(room + get(call, TO_STATE) + c, splat(0.0))
-        for number in range((length - 1) // CHUNK, -1, -1):
-            first, tokens = get(document, 0) + number * CHUNK, min(CHUNK, length - number * CHUNK)
-            state = state_at(call, group, get(document, 2) + number)
+        for chunk in range((length - 1) // CHUNK, -1, -1):
+            first, tokens, token = get(document, 0) + chunk * CHUNK, min(CHUNK, length - chunk * CHUNK), get(document, 3) + chunk * CHUNK
+            state = state_at(call, group, get(document, 2) + chunk)
             for c in range(0, 4 * CHUNK, 64):
                 store_f32(room + get(call, TO_LOGS) + c, splat(0.0))
                 store_f32(room + get(call, TO_BETA) + c, splat(0.0))
@@ -214,8 +210,11 @@ def memory_backward(call, tasks, count, room):
             make_update(call, room, group, first, tokens, state)
             transpose(room + get(call, UPDATE), 4 * dim, tokens, dim, room + get(call, UPDATE_T), LINE)
             transpose(state, 4 * dim, dim, dim, room + get(call, STATE_T), 4 * dim)
+            back_from_given(call, room, group, first, tokens, token)
             _back_from_state(call, room, group, first, tokens, state)
-            _back_from_given(call, room, group, first, tokens, state)
+            _back_from_y(call, room, group, first, tokens)
             _back_from_update(call, room, group, first, tokens)
             _back_from_system(call, room, group, first, tokens)
-            _back_from_sides(call, room, group, first, tokens)
+            _back_from_sides(call, room, group, first, tokens, token)
+            back_to_queries(call, room, number, group, first, tokens, token)
+            back_to_keys(call, room, number, group, first, tokens, token)

@@ -16,9 +16,9 @@ Shapes: n sequences of L tokens, G groups, R query heads a group, D head_dim.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -53,8 +53,26 @@ class Features:
         return Features(*(part.reshape(*sizes, *part.shape[-end:]) for part, end in zip(parts, (3, 2, 2, 1, 1), strict=True)))
 
 
-Walk = Callable[[Features, Sequence[int]], Tensor]
-"""What memories give of documents on end, from no memory on, as `walk_documents`."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Entering:
+    """The tokens of packed documents that enter memories, in order."""
+
+    tokens: Tensor
+    """int [N]: where in the row. What is read when one enters is read `window` tokens on."""
+    lengths: tuple[int, ...]
+    """How many of each document that has any."""
+
+    @classmethod
+    def among(cls, bounds: Sequence[int], spec: LayerSpec, device: torch.device) -> "Entering":
+        """Of documents that begin there: what leaves the window, but for the sinks."""
+        spans = [(start + spec.sinks, stop - spec.window) for start, stop in pairwise(bounds)]
+        kept = [torch.arange(first, stop, device=device) for first, stop in spans if first < stop]
+        return cls(torch.cat(kept) if kept else torch.zeros(0, dtype=torch.long, device=device), tuple(map(len, kept)))
+
+    @property
+    def edges(self) -> tuple[int, ...]:
+        """Where among the N tokens each of these documents begins, and N."""
+        return (0, *accumulate(self.lengths))
 
 
 class Memory(nn.Module):
@@ -84,12 +102,16 @@ class Memory(nn.Module):
         its groups), none does.
         """
         q, k, v = q.float(), k.float(), v.float()
-        both = torch.cat((k, v), -1)
-        decay = nn.functional.logsigmoid(_by_group(both, self.decay, self.groups)).squeeze(-1)
-        write = torch.sigmoid(_by_group(both, self.write, self.groups)).squeeze(-1)
+        decay, write = self.strengths(k, v)
         queries = unit(_mapped(q, self.q_map))
         keys = unit(_mapped(k[..., None, :], self.k_map).squeeze(-2))
         return Features(queries, keys, v, decay * entered[..., None], write * entered[..., None])
+
+    def strengths(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """log α and β of tokens that enter, float32: k and v [..., G, D] → [..., G]."""
+        both = torch.cat((k, v), -1)
+        decay, write = (_by_group(both, linear, self.groups).squeeze(-1) for linear in (self.decay, self.write))
+        return nn.functional.logsigmoid(decay), torch.sigmoid(write)
 
     def share(self, q: Tensor) -> Tensor:
         """λ of each query: q [..., G, R, D] → [..., G, R, 1]."""
@@ -119,17 +141,20 @@ class Memory(nn.Module):
         first = max(0, k.shape[1] - spec.window)
         return self.blend(window, y, q, entered), Remembered(state, k[:, first:], v[:, first:])
 
-    def packed(
-        self, window: Tensor, q: Tensor, k: Tensor, v: Tensor, spec: LayerSpec, bounds: Sequence[int], walk: "Walk"
-    ) -> Tensor:  # fmt: skip
+    def packed(self, window: Tensor, q: Tensor, k: Tensor, v: Tensor, spec: LayerSpec, bounds: Sequence[int]) -> Tensor:
         """Documents on end in one row: window and q [T, G, R, D], k and v [T, G, D] → [T, G, R, D]. None sees another."""
-        entering, edges = _entering(bounds, spec, q.device)
-        if not len(entering):
+        entering = Entering.among(bounds, spec, q.device)
+        if not len(entering.tokens):
             return window
-        reading = entering + spec.window
-        asked, inside = _rows(q, reading), torch.ones_like(entering, dtype=torch.bool)
-        y = walk(self.features(asked, _rows(k, entering), _rows(v, entering), inside), edges)
-        return window.index_copy(0, reading, self.blend(_rows(window, reading), y, asked, inside))
+        walks, places = _walks(entering.lengths)
+        real, at = (places >= 0).to(q.device), entering.tokens[places.clamp(min=0).to(q.device)]
+        told = self.features(_rows(q, at + spec.window), _rows(k, at), _rows(v, at), real)
+        y, _ = _by_chunks(told, [walk.to(q.device) for walk in walks], None)
+        found = torch.nonzero(real.flatten())[:, 0]
+        reading = at.flatten()[found] + spec.window
+        inside = torch.ones_like(reading, dtype=torch.bool)
+        blended = self.blend(_rows(window, reading), _rows(y.flatten(0, 1), found), _rows(q, reading), inside)
+        return window.index_copy(0, reading, blended)
 
 
 def unit(x: Tensor) -> Tensor:
@@ -207,32 +232,18 @@ def _by_chunks(told: Features, walks: Sequence[Tensor], state: Tensor | None) ->
     return y.view(count, groups, size, repeats, width).movedim(1, 2), torch.cat([s, *reversed(ended)])
 
 
-def walk_documents(told: Features, edges: Sequence[int]) -> Tensor:
-    """Features of documents on end [N, …], where each begins, and N → y [N, G, R, D]. None is told of another."""
-    lengths = [stop - start for start, stop in pairwise(edges)]
+def _walks(lengths: Sequence[int]) -> tuple[list[Tensor], Tensor]:
+    """Chunks for documents on end, of so many tokens: (as `_by_chunks` wants them, which token is where [c, C], −1 = none)."""
     longest_first = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     size = min(CHUNK, max(lengths))
     counts = [-(-lengths[i] // size) for i in longest_first]
     firsts = torch.tensor([0, *counts]).cumsum(0).tolist()
+    begins = torch.tensor([0, *lengths]).cumsum(0).tolist()
     places = torch.full((firsts[-1] * size,), -1)
     for i, first in zip(longest_first, firsts, strict=False):
-        places[first * size : first * size + lengths[i]] = torch.arange(edges[i], edges[i + 1])
-    turns = [[first + turn for first, n in zip(firsts, counts, strict=False) if turn < n] for turn in range(counts[0])]
-    device, filled = told.keys.device, torch.nonzero(places >= 0)[:, 0]
-    back = filled[places[filled].argsort()].to(device)
-    at, real = places.clamp(min=0).to(device), (places >= 0).to(device)[:, None]
-    queries, keys, values, decay, write = (_rows(part, at) for part in _parts(told))
-    padded = Features(queries, keys, values, decay * real, write * real).shaped(-1, size)
-    y, _ = _by_chunks(padded, [torch.tensor(turn, device=device) for turn in turns], None)
-    return _rows(y.flatten(0, 1), back)
-
-
-def _entering(bounds: Sequence[int], spec: LayerSpec, device: torch.device) -> tuple[Tensor, list[int]]:
-    """The tokens that enter, int [N], and where among them each document begins that has any, and N."""
-    spans = [(start + spec.sinks, stop - spec.window) for start, stop in pairwise(bounds)]
-    kept = [torch.arange(first, last, device=device) for first, last in spans if first < last]
-    edges = [0, *torch.tensor([len(some) for some in kept]).cumsum(0).tolist()] if kept else [0]
-    return torch.cat(kept) if kept else torch.zeros(0, dtype=torch.long, device=device), edges
+        places[first * size : first * size + lengths[i]] = torch.arange(begins[i], begins[i + 1])
+    walks = [torch.tensor([first + turn for first, n in zip(firsts, counts, strict=False) if turn < n]) for turn in range(counts[0])]
+    return walks, places.view(-1, size)
 
 
 def _mapped(x: Tensor, linear: nn.Linear) -> Tensor:

@@ -7,7 +7,7 @@ A query at position q sees the key at p if p <= q and, in a streaming group, p >
 their absolute position before they are kept. Group g serves query heads g*R … g*R + R - 1.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from ingle.core.errors import ShapeError
 from ingle.core.spec import LayerSpec, ModelConfig
 from ingle.model.cache import Cache, Held, visible
 from ingle.model.checkpoint import Checkpoint
-from ingle.model.memory import Memory, Walk, walk_documents
+from ingle.model.memory import Memory
 from ingle.model.pieces import Gated, RMSNorm, made_again, turn
 from ingle.model.rope import inverse_frequencies
 
@@ -34,6 +34,10 @@ class Attend(Protocol):
         ...
 
 
+Read = Callable[[Memory, Tensor, Tensor, Tensor, Tensor, LayerSpec, Sequence[int]], Tensor]
+"""`Memory.packed`, or what gives the same."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Packed:
     """Documents on end in one row; none sees another."""
@@ -44,8 +48,8 @@ class Packed:
     """Where that is, and T."""
     wanted: Tensor | None = None
     """int [N]: the tokens whose states the last layer is to give; None = all. It computes keys and values only for the others."""
-    walk: Walk = walk_documents
-    """How memories read."""
+    read: Read = Memory.packed
+    """What memories do with it."""
 
 
 class Attention(nn.Module):
@@ -112,14 +116,18 @@ class Attention(nn.Module):
     def remember(self, y: Tensor, q: Tensor, k: Tensor, v: Tensor, packed: Packed, some: bool) -> Tensor:
         """What heads of streaming groups saw in their window, y [N, heads, D], blended with what their memories hold."""
         assert self.memory is not None, "only layers with memories are asked"
-        repeats, chosen = self.config.queries_per_group, list(self.spec.streaming(self.config.num_kv_heads))
-        heads = torch.tensor([group * repeats + i for group in chosen for i in range(repeats)], device=y.device)
-        window, asked = (t[:, heads].view(len(t), -1, repeats, t.shape[-1]) for t in (y, q))
+        groups, repeats, chosen = self.config.num_kv_heads, self.config.queries_per_group, self.spec.streaming(self.config.num_kv_heads)
+        whole, at = len(chosen) == groups, torch.tensor(chosen, device=y.device)
+        window, asked = (t.view(len(t), groups, repeats, -1) for t in (y, q))
+        if not whole:
+            window, asked, k, v = (t.index_select(1, at) for t in (window, asked, k, v))
         rows = packed.wanted if some else None
         if rows is not None:
             window, asked = (t.new_zeros(len(k), *t.shape[1:]).index_copy(0, rows, t) for t in (window, asked))
-        blended = self.memory.packed(window, asked, k[:, chosen], v[:, chosen], self.spec, packed.bounds, packed.walk)
-        return y.index_copy(1, heads, (blended if rows is None else blended[rows]).flatten(1, 2))
+        blended = packed.read(self.memory, window, asked, k, v, self.spec, packed.bounds)
+        if rows is not None:
+            blended = blended.index_select(0, rows)
+        return (blended if whole else y.view(len(y), groups, repeats, -1).index_copy(1, at, blended)).flatten(1, 2)
 
     def _kinds(self) -> Iterator[tuple[LayerSpec | None, list[int]]]:
         """Retrieval groups (without a spec), then streaming groups (with it)."""

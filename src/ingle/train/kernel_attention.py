@@ -141,7 +141,7 @@ class KernelBlocks(torch.autograd.Function):
         out, sums = torch.empty_like(call.tensors["Q"]), torch.empty(*call.tensors["Q"].shape[:3], 2)
         call.run("packed_forward", {"OUT": out, "SUMS": sums})
         given = torch.empty(q.shape, dtype=q.dtype)
-        turn_rows("turn_out", given, out)
+        _turn("turn_out", given, out)
         ctx.save_for_backward(q, k, v, given, sums, cos, sin, rows)
         ctx.plan = plan
         return given
@@ -152,13 +152,13 @@ class KernelBlocks(torch.autograd.Function):
         call = _Call(q, k, v, cos, sin, rows, ctx.plan)
         inner = (g * out).sum(-1, dtype=torch.float32).transpose(0, 1).contiguous()
         to_out, wide_q = (torch.empty_like(call.tensors["Q"]) for _ in range(2))
-        turn_rows("turn_in", g, to_out)
+        _turn("turn_in", g, to_out)
         wide_k, wide_v = call.run("packed_backward", {"SUMS": sums, "INNER": inner, "TO_OUT": to_out, "TO_Q": wide_q})
         to_q, to_k, to_v = (torch.empty(t.shape, dtype=t.dtype) for t in (q, k, v))
         cos_q, sin_q, cos_k, sin_k = call.angles
-        turn_rows("turn_out", to_q, wide_q, (cos_q, -sin_q))
-        turn_rows("turn_out", to_k[:, :, None], wide_k, (cos_k, -sin_k))
-        turn_rows("turn_out", to_v[:, :, None], wide_v)
+        _turn("turn_out", to_q, wide_q, (cos_q, -sin_q))
+        _turn("turn_out", to_k[:, :, None], wide_k, (cos_k, -sin_k))
+        _turn("turn_out", to_v[:, :, None], wide_v)
         return to_q, to_k, to_v, None, None, None, None
 
 
@@ -171,9 +171,9 @@ class _Call:
         self.angles = cos_q, sin_q, cos * dim**-0.5, sin * dim**-0.5
         wide_q = torch.empty(q.shape[1], len(q), *q.shape[2:])
         wide_k, wide_v = (torch.empty(k.shape[1], len(k), dim) for _ in range(2))
-        turn_rows("turn_in", q, wide_q, self.angles[:2])
-        turn_rows("turn_in", k[:, :, None], wide_k, self.angles[2:])
-        turn_rows("turn_in", v[:, :, None], wide_v)
+        _turn("turn_in", q, wide_q, self.angles[:2])
+        _turn("turn_in", k[:, :, None], wide_k, self.angles[2:])
+        _turn("turn_in", v[:, :, None], wide_v)
         self.tensors = {"Q": wide_q, "K": wide_k, "V": wide_v, "K_TRANSPOSED": _transposed(wide_k), "V_TRANSPOSED": _transposed(wide_v)}
 
     def run(self, name: str, more: dict[str, Tensor]) -> Tensor:
@@ -199,7 +199,7 @@ class _Call:
         return slopes
 
 
-def turn_rows(name: str, outside: Tensor, inside: Tensor, angles: tuple[Tensor, Tensor] | None = None) -> None:
+def _turn(name: str, outside: Tensor, inside: Tensor, angles: tuple[Tensor, Tensor] | None = None) -> None:
     """By `turn_in` or `turn_out`: between [n, g, R, D] of any dtype here and float32 [g, n, R, D], or as many parts of it
     [parts, g, n, D] that are summed."""
     rows, groups, repeats, dim = outside.shape

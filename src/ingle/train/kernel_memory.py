@@ -1,108 +1,114 @@
-"""Recurrent memories of packed documents by our own kernels (kernels/packed_memory.py), on CPUs; their twin is `ingle.model.memory`.
+"""Recurrent memories of packed documents by our own kernels (kernels/packed_memory.py), on CPUs, for float32 and bfloat16: everything
+between is float32. Their twin is `Memory.packed`.
 
 A document and a group are one task, dealt out to as many threads as PyTorch uses; each is computed by one thread from beginning to end,
-so any number of threads gives the same bits.
+and slopes at parameters are summed document by document, so any number of threads gives the same bits.
 
-Shapes: N tokens that enter, of all documents on end; G groups, R query heads a group, D head_dim.
+Shapes: T tokens in the row, N that enter, of all documents; G groups, R query heads a group, D head_dim.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ingle.kernels import packed_memory as at
-from ingle.model.memory import Features, walk_documents
-from ingle.train.kernel_attention import deal, fits_heads, turn_rows
+from ingle.core.spec import LayerSpec
+from ingle.kernels import memory_layout as at
+from ingle.model.memory import Entering, Memory
+from ingle.train.kernel_attention import deal, fits
 from ingle.train.team import run_team
 
 KERNELS = ("memory_backward", "memory_forward")
 """What is called here, beside attention's."""
+_OUTSIDE = {"RAW_Q", "RAW_K", "RAW_V", "SEEN", "GIVEN", "TO_GIVEN", "TO_RAW_Q", "TO_RAW_K", "TO_RAW_V", "TO_SEEN"}
+"""Fields that hold numbers as the model has them."""
 
 
-def walk_memories(told: Features, edges: Sequence[int]) -> Tensor:
-    """`walk_documents`, by the faster way on this device."""
-    if told.keys.dtype != torch.float32 or not fits_heads(told.keys.device, told.keys.shape[-1]):
-        return walk_documents(told, edges)
-    y: Tensor = KernelMemory.apply(told.queries, told.keys, told.values, told.decay, told.write, tuple(edges))  # type: ignore[no-untyped-call]
-    return y
+def read_packed(memory: Memory, window: Tensor, q: Tensor, k: Tensor, v: Tensor, spec: LayerSpec, bounds: Sequence[int]) -> Tensor:
+    """`Memory.packed`, by the faster way on this device."""
+    entering = Entering.among(bounds, spec, q.device)
+    if not fits(q) or not len(entering.tokens):
+        return memory.packed(window, q, k, v, spec, bounds)
+    decay, write = (part.index_select(0, entering.tokens) for part in memory.strengths(k.float(), v.float()))
+    given: Tensor = KernelMemory.apply(
+        window, q, k, v, decay, write, memory.q_map.weight, memory.k_map.weight, memory.gate.weight, memory.gate.bias, entering, spec.window
+    )  # type: ignore[no-untyped-call]
+    return given
 
 
 class KernelMemory(torch.autograd.Function):
-    """queries [N, G, R, D], keys and values [N, G, D], log α and β [N, G], float32, where each document begins, and N → [N, G, R, D]."""
+    """window and q [T, G, R, D], k and v [T, G, D]; log α and β [N, G]; maps [G · D, D], gates [G · R, D] and [G · R] → [T, G, R, D]."""
 
     @staticmethod
     def forward(
-        ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, decay: Tensor, write: Tensor, edges: tuple[int, ...]
+        ctx: Any, window: Tensor, q: Tensor, k: Tensor, v: Tensor, decay: Tensor, write: Tensor, q_map: Tensor, k_map: Tensor, gate: Tensor,
+        bias: Tensor, entering: Entering, width: int,
     ) -> Tensor:  # fmt: skip
-        call = _Call(queries, keys, values, decay, write, edges)
-        inside = torch.empty_like(call.tensors["Q"])
-        call.run("memory_forward", {"Y": inside})
-        ctx.call, ctx.shapes = call, (queries.shape, keys.shape)
-        return _out(inside, queries.shape)
+        call = _Call(entering, q, width)
+        told = call.told(window, q, k, v, decay, write, q_map, k_map, gate, bias)
+        given = window.clone(memory_format=torch.contiguous_format)
+        call.run("memory_forward", {**told, "GIVEN": given})
+        ctx.call, ctx.names = call, tuple(told)
+        ctx.save_for_backward(*told.values(), q_map, k_map, gate, bias)
+        return given
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        call, (of_queries, of_keys) = ctx.call, ctx.shapes
-        slopes = {f"TO_{name}": torch.empty_like(call.tensors[name]) for name in ("Q", "K", "V", "DECAY", "WRITE")}
-        call.run("memory_backward", {"TO_Y": _in(grads[0]), **slopes})
-        to_q, to_k, to_v = (_out(slopes[f"TO_{name}"], shape) for name, shape in (("Q", of_queries), ("K", of_keys), ("V", of_keys)))
-        return to_q, to_k, to_v, slopes["TO_DECAY"].T, slopes["TO_WRITE"].T, None
+        saved, g = ctx.saved_tensors, grads[0].contiguous()
+        told, parameters = dict(zip(ctx.names, saved, strict=False)), saved[len(ctx.names) :]
+        slopes = {"TO_SEEN": g.clone(), **{f"TO_{name}": torch.zeros_like(told[name]) for name in ("RAW_Q", "RAW_K", "RAW_V")}}
+        slopes |= {f"TO_{name}": torch.empty_like(told[name]) for name in ("DECAY", "WRITE")}
+        sums = [torch.zeros(len(ctx.call.documents), *parameter.shape) for parameter in parameters]
+        names = ("TO_MAP_Q", "TO_MAP_K", "TO_GATE", "TO_GATE_BIAS")
+        ctx.call.run("memory_backward", {**told, **slopes, **dict(zip(names, sums, strict=True)), "TO_GIVEN": g})
+        *rows, to_decay, to_write = slopes.values()
+        whole = (each.sum(0).to(parameter.dtype) for each, parameter in zip(sums, parameters, strict=True))
+        return *rows, to_decay.T, to_write.T, *whole, None, None
 
 
 class _Call:
-    """What the kernels are told, in their layout, and what the way back needs."""
+    """What the kernels are told of a row of documents: what each thread does, sizes, and how much scratch it takes."""
 
-    def __init__(
-        self, queries: Tensor, keys: Tensor, values: Tensor, decay: Tensor, write: Tensor, edges: tuple[int, ...]
-    ) -> None:  # fmt: skip
-        tokens, groups, self._repeats, self._dim = queries.shape
-        lengths = [stop - start for start, stop in pairwise(edges)]
-        counts = [-(-length // at.CHUNK) for length in lengths]
-        firsts = np.cumsum([0, *counts])
-        self._documents = np.array([(edge, length, first) for edge, length, first in zip(edges, lengths, firsts, strict=False)], np.int64)
-        self._tasks, self._chunks = deal(lengths, groups, torch.get_num_threads()), int(firsts[-1])
-        self.tensors = {
-            "Q": _in(queries), "K": _in(keys), "V": _in(values), "DECAY": decay.T.contiguous(), "WRITE": write.T.contiguous(),
-            "STATES": torch.empty(groups, self._chunks, self._dim, self._dim), "SOLVED": torch.empty(groups, tokens, 2 * self._dim),
+    def __init__(self, entering: Entering, q: Tensor, width: int) -> None:
+        (_, self._groups, self._repeats, self._dim), lengths = q.shape, entering.lengths
+        chunks = np.cumsum([0, *(-(-length // at.CHUNK) for length in lengths)])
+        rows = zip(entering.edges, lengths, chunks, entering.tokens[list(entering.edges[:-1])].tolist(), strict=False)
+        self.documents, self._tasks = np.array(list(rows), np.int64), deal(lengths, self._groups, torch.get_num_threads())
+        self._tokens, self._chunks, self._outside = len(entering.tokens), int(chunks[-1]), q.dtype
+        self._rooms = at.rooms(self._dim, self._repeats)
+        self._record = np.zeros(len(at.FIELDS) + len(self._rooms), np.int64)
+        sizes = {
+            at.DIM: self._dim, at.GROUPS: self._groups, at.REPEATS: self._repeats, at.TOKENS: self._tokens, at.CHUNKS: self._chunks,
+            at.WINDOW: width, at.ELEMENT: q.element_size(), at.DOCUMENTS: self.documents.ctypes.data,
         }  # fmt: skip
+        self._record[list(sizes)] = list(sizes.values())
+        self._record[len(at.FIELDS) :] = 4 * np.cumsum([0, *self._rooms[:-1]])
 
-    def run(self, name: str, more: dict[str, Tensor]) -> None:
+    def told(
+        self, window: Tensor, q: Tensor, k: Tensor, v: Tensor, decay: Tensor, write: Tensor, q_map: Tensor, k_map: Tensor, gate: Tensor,
+        bias: Tensor,
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """All that comes in, and room for what the way back needs, by field."""
+        groups, tokens, repeats, dim = self._groups, self._tokens, self._repeats, self._dim
+        raw = {"RAW_Q": q, "RAW_K": k, "RAW_V": v, "SEEN": window, "DECAY": decay.T, "WRITE": write.T}
+        maps = {name: mapping.float().view(groups, dim, dim) for name, mapping in (("MAP_Q", q_map), ("MAP_K", k_map))}
+        turned = {f"{name}_T": mapping.mT for name, mapping in maps.items()}
+        given = {**raw, **maps, **turned, "GATE": gate.float(), "GATE_BIAS": bias.float()}
+        shapes: dict[str, tuple[int, ...]] = {
+            "Q": (tokens, repeats, dim), "K": (tokens, dim), "V": (tokens, dim), "SCALE_Q": (tokens, repeats), "SCALE_K": (tokens,),
+            "SHARE": (tokens, repeats), "Y": (tokens, repeats, dim), "STATES": (self._chunks, dim, dim), "SOLVED": (tokens, 2 * dim),
+        }  # fmt: skip
+        rooms = {name: torch.empty(groups, *shape) for name, shape in shapes.items()}
+        return {name: tensor.contiguous() for name, tensor in given.items()} | rooms
+
+    def run(self, name: str, tensors: dict[str, Tensor]) -> None:
         """Runs a kernel on all tasks."""
-        rooms = at.rooms(self._dim, self._repeats)
-        record = np.zeros(len(at.FIELDS) + len(rooms), np.int64)
-        record[[at.DIM, at.REPEATS, at.TOKENS, at.CHUNKS]] = self._dim, self._repeats, self.tensors["K"].shape[1], self._chunks
-        record[at.DOCUMENTS] = self._documents.ctypes.data
-        record[len(at.FIELDS) :] = 4 * np.cumsum([0, *rooms[:-1]])
-        for field, tensor in (self.tensors | more).items():
-            assert tensor.is_contiguous() and tensor.dtype == torch.float32, field
+        record = self._record.copy()
+        for field, tensor in tensors.items():
+            assert tensor.is_contiguous() and tensor.dtype == (self._outside if field in _OUTSIDE else torch.float32), field
             record[at.FIELDS.index(field)] = tensor.data_ptr()
-        scratch = torch.empty(len(self._tasks), sum(rooms))
-        run_team(
-            name,
-            [
-                [record.ctypes.data, some.ctypes.data, len(some), room.data_ptr()]
-                for some, room in zip(self._tasks, scratch, strict=True)
-            ],
-        )  # fmt: skip
-
-
-def _in(x: Tensor) -> Tensor:
-    """[N, G, …, D] → [G, N, …, D], contiguous."""
-    wide = torch.empty(x.shape[1], len(x), *x.shape[2:])
-    turn_rows("turn_in", _by_heads(x), _by_heads(wide))
-    return wide
-
-
-def _out(inside: Tensor, shape: torch.Size) -> Tensor:
-    """[G, N, …, D] → [N, G, …, D]."""
-    made = torch.empty(shape)
-    turn_rows("turn_out", _by_heads(made), inside)
-    return made
-
-
-def _by_heads(x: Tensor) -> Tensor:
-    return x if x.ndim == 4 else x[:, :, None]
+        scratch = torch.empty(len(self._tasks), sum(self._rooms))
+        threads = zip(self._tasks, scratch, strict=True)
+        run_team(name, [[record.ctypes.data, some.ctypes.data, len(some), room.data_ptr()] for some, room in threads])

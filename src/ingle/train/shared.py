@@ -22,7 +22,7 @@ from ingle.model.module import CausalLM, Packed
 from ingle.train.attention import BlockAttention, pieces
 from ingle.train.encode import Document
 from ingle.train.kernel_attention import Block, Plan
-from ingle.train.kernel_memory import walk_memories
+from ingle.train.kernel_memory import read_packed
 from ingle.train.packing import ROUND
 
 START = -1
@@ -127,7 +127,7 @@ def lower_states_of(module: CausalLM, row: Row, layers: int) -> Tensor:
     """What goes into layer number `layers`: [T, hidden]."""
     x: Tensor = module.model.embed_tokens(row.ids)
     cos, sin = module.angles(row.positions, x.dtype)
-    packed = Packed(SharedAttention(row), edges(row), walk=walk_memories)
+    packed = Packed(SharedAttention(row), edges(row), read=read_packed)
     for layer in module.model.layers[:layers]:
         x = layer(x, cos, sin, packed)
     return x
@@ -136,7 +136,7 @@ def lower_states_of(module: CausalLM, row: Row, layers: int) -> Tensor:
 def final_states_of(module: CausalLM, row: Row, first: int, x: Tensor) -> Tensor:
     """States after the final norm at `row.rows`: [A, hidden], from what goes into layer `first`, x [T, hidden]."""
     cos, sin = module.angles(row.positions, x.dtype)
-    packed = Packed(SharedAttention(row, row.rows), edges(row), row.rows, walk_memories)
+    packed = Packed(SharedAttention(row, row.rows), edges(row), row.rows, read_packed)
     for layer in module.model.layers[first:]:
         x = layer(x, cos, sin, packed)
     if first == len(module.model.layers):

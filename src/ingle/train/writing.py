@@ -15,7 +15,7 @@ from ingle.model.cache import Cache
 from ingle.model.module import CausalLM, Packed
 from ingle.model.pieces import turn
 from ingle.train.encode import Document
-from ingle.train.kernel_memory import walk_memories
+from ingle.train.kernel_memory import read_packed
 from ingle.train.shared import edges, make_row, sees, sharing
 
 Choice = Callable[[Tensor, Sequence[int], int], Tensor]
@@ -101,7 +101,7 @@ def _read(module: CausalLM, ids: Tensor, positions: Tensor, attend: "_Growing", 
     x: Tensor = module.model.embed_tokens(ids)
     cos, sin = module.angles(positions, x.dtype)
     for layer in module.model.layers:
-        x = layer(x, cos, sin, Packed(attend, bounds, walk=walk_memories))
+        x = layer(x, cos, sin, Packed(attend, bounds, read=read_packed))
     attend.layer = 0
     return x
 

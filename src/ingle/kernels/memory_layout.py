@@ -1,0 +1,129 @@
+"""What the kernels of training's memories are told, their scratch, and rows of numbers (packed_memory.py says what is computed).
+
+Layouts, float32: queries, y and their slopes [G, N, R, D]; keys, values and theirs [G, N, D]; log α, β and theirs, and 1 / ‖·‖ of keys
+[G, N]; shares, and 1 / ‖·‖ of queries [G, N, R]; states [G, chunks, D, D]; X [G, N, 2 D]; maps [G, D, D], also transposed; gates [G, R, D]
+and [G, R]; slopes at maps and gates the same for each document. As the model has them, of ELEMENT bytes a number: q, what the window saw,
+what is given and their slopes [T, G, R, D]; k, v and theirs [T, G, D]. A document is a record of int64: its first of the N tokens, how
+many, number of its first chunk, and the first of the T tokens that enters.
+"""
+
+from numba import njit
+
+from ingle.kernels.simd import f32_at, fma, get, load_bf16, load_f32, set_f32, splat, store_bf16, store_f32, total
+
+CHUNK, BLOCK = 64, 16
+LINE = 4 * (CHUNK + 16)
+"""Bytes from one row of a matrix of CHUNK columns to the next: no power of two, for those share few places of a cache."""
+FIELDS = (
+    "DIM", "GROUPS", "REPEATS", "TOKENS", "CHUNKS", "WINDOW", "ELEMENT", "DOCUMENTS", "RAW_Q", "RAW_K", "RAW_V", "SEEN", "MAP_Q", "MAP_K",
+    "MAP_Q_T", "MAP_K_T", "GATE", "GATE_BIAS", "DECAY", "WRITE", "GIVEN", "Q", "K", "V", "SCALE_Q", "SCALE_K", "SHARE", "Y", "STATES",
+    "SOLVED", "TO_GIVEN", "TO_RAW_Q", "TO_RAW_K", "TO_RAW_V", "TO_SEEN", "TO_MAP_Q", "TO_MAP_K", "TO_GATE", "TO_GATE_BIAS", "TO_DECAY",
+    "TO_WRITE",
+)  # fmt: skip
+"""Of the record that describes a call: sizes, and addresses. Behind them, where each of ROOMS begins in a thread's scratch, in bytes."""
+(
+    DIM, GROUPS, REPEATS, TOKENS, CHUNKS, WINDOW, ELEMENT, DOCUMENTS, RAW_Q, RAW_K, RAW_V, SEEN, MAP_Q, MAP_K, MAP_Q_T, MAP_K_T, GATE,
+    GATE_BIAS, DECAY, WRITE, GIVEN, Q, K, V, SCALE_Q, SCALE_K, SHARE, Y, STATES, SOLVED, TO_GIVEN, TO_RAW_Q, TO_RAW_K, TO_RAW_V, TO_SEEN,
+    TO_MAP_Q, TO_MAP_K, TO_GATE, TO_GATE_BIAS, TO_DECAY, TO_WRITE,
+) = range(len(FIELDS))  # fmt: skip
+ROOMS = (
+    "LOGS", "GAMMA", "FADE", "TO_LOGS", "TO_BETA", "RATIO", "SYSTEM", "PAIRS", "TO_PAIRS", "KEYS_T", "FADED", "UPDATE", "TO_UPDATE", "TO_K",
+    "UPDATE_T", "SOLVED_T", "TO_SOLVED", "SCORES", "TO_SCORES", "FADED_Q", "RAW", "TO_Y", "TO_Q", "TO_SHARE", "STATE_T", "TO_STATE",
+    "TO_STATE_T",
+)  # fmt: skip
+(
+    LOGS, GAMMA, FADE, TO_LOGS, TO_BETA, RATIO, SYSTEM, PAIRS, TO_PAIRS, KEYS_T, FADED, UPDATE, TO_UPDATE, TO_K, UPDATE_T, SOLVED_T,
+    TO_SOLVED, SCORES, TO_SCORES, FADED_Q, RAW, TO_Y, TO_Q, TO_SHARE, STATE_T, TO_STATE, TO_STATE_T,
+) = range(len(FIELDS), len(FIELDS) + len(ROOMS))  # fmt: skip
+
+
+def rooms(dim: int, repeats: int) -> list[int]:
+    """float32 of each room."""
+    row, square, line = CHUNK, CHUNK * LINE // 4, LINE // 4
+    return [
+        *[row] * 5, *[square] * 4, dim * line, *[row * dim] * 4, dim * line, 2 * dim * line, 2 * row * dim,
+        *[BLOCK * repeats * line] * 2, *[BLOCK * repeats * dim] * 2, *[row * repeats * dim] * 2, row * repeats, *[dim * dim] * 3,
+    ]  # fmt: skip
+
+
+@njit
+def load(element, address):
+    return load_bf16(address) if element == 2 else load_f32(address)
+
+
+@njit
+def store(element, address, vector):
+    if element == 2:
+        store_bf16(address, vector)
+    else:
+        store_f32(address, vector)
+
+
+@njit
+def outside(call, field, group, token, repeats):
+    """Where a token's rows of one group lie in [T, G, repeats, D]."""
+    return get(call, field) + get(call, ELEMENT) * get(call, DIM) * repeats * (token * get(call, GROUPS) + group)
+
+
+@njit
+def weights(call, field, group, floats):
+    """Where a group's numbers lie in [G, …]."""
+    return get(call, field) + 4 * floats * group
+
+
+@njit
+def to_weights(call, field, document, group, floats):
+    """Where a document's slopes at a group's numbers lie in [documents, G, …]."""
+    return get(call, field) + 4 * floats * (document * get(call, GROUPS) + group)
+
+
+@njit
+def up(count):
+    """The next multiple of 16."""
+    return (count + 15) // 16 * 16
+
+
+@njit
+def row_at(call, field, group, row, floats):
+    """Where a row of so many float32 lies in [G, N, …]."""
+    return get(call, field) + 4 * floats * (group * get(call, TOKENS) + row)
+
+
+@njit
+def scale(source, factor, target, floats):
+    for c in range(0, 4 * floats, 64):
+        store_f32(target + c, load_f32(source + c) * splat(factor))
+
+
+@njit
+def add_scaled(source, factor, target, floats):
+    for c in range(0, 4 * floats, 64):
+        store_f32(target + c, fma(load_f32(source + c), splat(factor), load_f32(target + c)))
+
+
+@njit
+def dot(a, b, floats):
+    sums = splat(0.0)
+    for c in range(0, 4 * floats, 64):
+        sums = fma(load_f32(a + c), load_f32(b + c), sums)
+    return total(sums)
+
+
+@njit
+def transpose(source, stride, rows, columns, target, line):
+    """target[c, r] = source[r, c]; zeros up to the next 16 rows."""
+    for c in range(columns):
+        for r in range(rows):
+            set_f32(target + c * line + 4 * r, f32_at(source + r * stride + 4 * c))
+        for r in range(rows, up(rows)):
+            set_f32(target + c * line + 4 * r, 0.0)
+
+
+@njit
+def add(address, x):
+    set_f32(address, f32_at(address) + x)
+
+
+@njit
+def state_at(call, group, chunk):
+    return get(call, STATES) + 4 * get(call, DIM) * get(call, DIM) * (group * get(call, CHUNKS) + chunk)
