@@ -17,6 +17,7 @@ from ingle.kernels.cache import block_address, key_at, value_at
 from ingle.kernels.rows import exp, rotate
 from ingle.kernels.simd import f32_at, fma, get, load_f32, set_f32, set_i64, splat, store_f32, total
 from ingle.kernels.sync import take
+from ingle.kernels.vectors import dot
 
 _EPS = np.float32(1e-6)  # added to the squared length of what becomes a unit vector
 _feature_floats, _scratch_floats = njit(at.feature_floats), njit(at.scratch_floats)
@@ -67,14 +68,6 @@ def _unit(mapping, x, out, width):
 
 
 @njit
-def _dot(a, b, width):
-    sums = splat(0.0)
-    for c in range(0, 4 * width, 64):
-        sums = fma(load_f32(a + c), load_f32(b + c), sums)
-    return total(sums)
-
-
-@njit
 def _clear(address, first, width):
     for d in range(first, width):
         set_f32(address + 4 * d, 0.0)
@@ -107,8 +100,8 @@ def _find(model, layer, step, row, number, scratch):
     _leaving(model, layer, step, row, group, x, value, scratch + 4 * width)
     _unit(get(layer, at.KEY_MAP) + matrix, x, out, width)
     decay, write = get(layer, at.DECAY) + 2 * line * number, get(layer, at.WRITE) + 2 * line * number
-    keep = _dot(decay, x, width) + _dot(decay + line, value, width) + f32_at(get(layer, at.DECAY_BIAS) + 4 * number)
-    strength = _dot(write, x, width) + _dot(write + line, value, width) + f32_at(get(layer, at.WRITE_BIAS) + 4 * number)
+    keep = dot(decay, x, width) + dot(decay + line, value, width) + f32_at(get(layer, at.DECAY_BIAS) + 4 * number)
+    strength = dot(write, x, width) + dot(write + line, value, width) + f32_at(get(layer, at.WRITE_BIAS) + 4 * number)
     set_f32(numbers, keep)
     set_f32(numbers + 4, strength)
     queries = get(step, at.QUERIES) + 4 * (row * get(layer + 8 * at.LINEAR_Q, at.ROWS) + group * shared * dim)
@@ -118,7 +111,7 @@ def _find(model, layer, step, row, number, scratch):
             set_f32(x + 4 * d, f32_at(queries + 4 * (head * dim + d)))
         _unit(get(layer, at.QUERY_MAP) + matrix, x, out + (2 + head) * line, width)
         gate = number * shared + head
-        share = _dot(get(layer, at.GATE) + gate * line, x, width) + f32_at(get(layer, at.GATE_BIAS) + 4 * gate)
+        share = dot(get(layer, at.GATE) + gate * line, x, width) + f32_at(get(layer, at.GATE_BIAS) + 4 * gate)
         set_f32(numbers + 4 * (2 + head), share)
     one, zero = splat(1.0), splat(0.0)
     for i in range(0, 4 * (2 + shared), 64):

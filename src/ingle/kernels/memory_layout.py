@@ -9,7 +9,7 @@ many, number of its first chunk, and the first of the T tokens that enters.
 
 from numba import njit
 
-from ingle.kernels.simd import f32_at, fma, get, load_bf16, load_f32, set_f32, splat, store_bf16, store_f32, total
+from ingle.kernels.simd import get
 
 CHUNK, BLOCK = 64, 16
 LINE = 4 * (CHUNK + 16)
@@ -47,19 +47,6 @@ def rooms(dim: int, repeats: int) -> list[int]:
 
 
 @njit
-def load(element, address):
-    return load_bf16(address) if element == 2 else load_f32(address)
-
-
-@njit
-def store(element, address, vector):
-    if element == 2:
-        store_bf16(address, vector)
-    else:
-        store_f32(address, vector)
-
-
-@njit
 def outside(call, field, group, token, repeats):
     """Where a token's rows of one group lie in [T, G, repeats, D]."""
     return get(call, field) + get(call, ELEMENT) * get(call, DIM) * repeats * (token * get(call, GROUPS) + group)
@@ -78,50 +65,9 @@ def to_weights(call, field, document, group, floats):
 
 
 @njit
-def up(count):
-    """The next multiple of 16."""
-    return (count + 15) // 16 * 16
-
-
-@njit
 def row_at(call, field, group, row, floats):
     """Where a row of so many float32 lies in [G, N, …]."""
     return get(call, field) + 4 * floats * (group * get(call, TOKENS) + row)
-
-
-@njit
-def scale(source, factor, target, floats):
-    for c in range(0, 4 * floats, 64):
-        store_f32(target + c, load_f32(source + c) * splat(factor))
-
-
-@njit
-def add_scaled(source, factor, target, floats):
-    for c in range(0, 4 * floats, 64):
-        store_f32(target + c, fma(load_f32(source + c), splat(factor), load_f32(target + c)))
-
-
-@njit
-def dot(a, b, floats):
-    sums = splat(0.0)
-    for c in range(0, 4 * floats, 64):
-        sums = fma(load_f32(a + c), load_f32(b + c), sums)
-    return total(sums)
-
-
-@njit
-def transpose(source, stride, rows, columns, target, line):
-    """target[c, r] = source[r, c]; zeros up to the next 16 rows."""
-    for c in range(columns):
-        for r in range(rows):
-            set_f32(target + c * line + 4 * r, f32_at(source + r * stride + 4 * c))
-        for r in range(rows, up(rows)):
-            set_f32(target + c * line + 4 * r, 0.0)
-
-
-@njit
-def add(address, x):
-    set_f32(address, f32_at(address) + x)
 
 
 @njit

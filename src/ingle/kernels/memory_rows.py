@@ -47,20 +47,15 @@ from ingle.kernels.memory_layout import (
     Q,
     V,
     Y,
-    add,
-    add_scaled,
-    dot,
-    load,
     outside,
     row_at,
-    scale,
-    store,
     to_weights,
     weights,
 )
 from ingle.kernels.packed import multiply
 from ingle.kernels.rows import exp
 from ingle.kernels.simd import f32_at, fma, get, load_f32, set_f32, splat, store_f32, total
+from ingle.kernels.vectors import add, add_scaled, dot, load, scale, store
 
 _EPS = np.float32(1e-6)  # added to the squared length of what becomes a unit vector
 

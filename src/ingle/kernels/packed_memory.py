@@ -38,17 +38,14 @@ from ingle.kernels.memory_layout import (
     Q,
     V,
     Y,
-    add_scaled,
     row_at,
-    scale,
     state_at,
-    transpose,
-    up,
 )
 from ingle.kernels.memory_rows import give, take_keys, take_queries
 from ingle.kernels.packed import multiply
 from ingle.kernels.rows import exp
 from ingle.kernels.simd import f32_at, get, load_f32, set_f32, splat, store_f32
+from ingle.kernels.vectors import add_scaled, scale, transpose, up
 
 
 @njit

@@ -42,20 +42,15 @@ from ingle.kernels.memory_layout import (
     K,
     Q,
     V,
-    add,
-    add_scaled,
-    dot,
     outside,
     row_at,
-    scale,
     state_at,
-    store,
-    transpose,
 )
 from ingle.kernels.memory_rows import back_from_given, back_to_keys, back_to_queries
 from ingle.kernels.packed import multiply
 from ingle.kernels.packed_memory import make_fading, make_system, make_update
 from ingle.kernels.simd import f32_at, fma, get, load_f32, set_f32, splat, store_f32, total
+from ingle.kernels.vectors import add, add_scaled, dot, scale, store, transpose
 
 
 @njit

@@ -6,24 +6,12 @@ PyTorch's [n, G · R, D], float32 or bfloat16, has rows STEP bytes apart; ours i
 
 from numba import njit
 
-from ingle.kernels.simd import fma, get, load_bf16, load_f32, splat, store_bf16, store_f32
+from ingle.kernels.simd import fma, get, load_f32, splat, store_f32
+from ingle.kernels.vectors import load, store
 
 FIELDS = ("OUTSIDE", "STEP", "ELEMENT", "ROWS", "GROUPS", "REPEATS", "DIM", "COS", "SIN", "INSIDE", "PARTS", "PART_STEP")
 """Of the record that describes a call: addresses, bytes, counts. COS 0: nothing is turned."""
 OUTSIDE, STEP, ELEMENT, ROWS, GROUPS, REPEATS, DIM, COS, SIN, INSIDE, PARTS, PART_STEP = range(len(FIELDS))
-
-
-@njit
-def _load(element, address):
-    return load_bf16(address) if element == 2 else load_f32(address)
-
-
-@njit
-def _store(element, address, vector):
-    if element == 2:
-        store_bf16(address, vector)
-    else:
-        store_f32(address, vector)
 
 
 @njit
@@ -62,7 +50,7 @@ def turn_in(call, start, stop):
             for repeat in range(get(call, REPEATS)):
                 source, target = _outside(call, row, group, repeat), _inside(call, row, group, repeat)
                 for i in range(0, half, 16):
-                    first, second = _load(element, source + i * element), _load(element, source + (half + i) * element)
+                    first, second = load(element, source + i * element), load(element, source + (half + i) * element)
                     if get(call, COS) != 0:
                         at = 4 * (row * dim + i)
                         first, second = _turned(first, second, get(call, COS) + at, get(call, SIN) + at, half)
@@ -83,5 +71,5 @@ def turn_out(call, start, stop):
                     if get(call, COS) != 0:
                         at = 4 * (row * dim + i)
                         first, second = _turned(first, second, get(call, COS) + at, get(call, SIN) + at, half)
-                    _store(element, target + i * element, first)
-                    _store(element, target + (half + i) * element, second)
+                    store(element, target + i * element, first)
+                    store(element, target + (half + i) * element, second)
