@@ -1,4 +1,4 @@
-"""What the kernels of training's memories are told, their scratch, and rows of numbers (packed_memory.py says what is computed).
+"""What the kernels of training's memories are told, their scratch, and where their rows lie (packed_memory.py says what is computed).
 
 Layouts, float32: queries, y and their slopes [G, N, R, D]; keys, values and theirs [G, N, D]; log α, β and theirs, and 1 / ‖·‖ of keys
 [G, N]; shares, and 1 / ‖·‖ of queries [G, N, R]; states [G, chunks, D, D]; X [G, N, 2 D]; maps [G, D, D], also transposed; gates [G, R, D]
