@@ -29,6 +29,7 @@ def test_kernels_hold_on(cpu: str) -> None:
         "tests/engine/test_cpu_memory.py",
         "tests/engine/test_sampling.py",
         "tests/train/test_train_attention.py",
+        "tests/train/test_train_memory.py",
     ]
     command = [sys.executable, "-m", "pytest", *files, "-k", chosen, "--hypothesis-seed=1"]
     result = subprocess.run(command, env={**os.environ, "INGLE_CPU": cpu}, capture_output=True, text=True, timeout=600, check=False)
