@@ -21,7 +21,7 @@ def compile_ahead(names: Sequence[str], say: Callable[[str], object]) -> None:
     """Compiles the entries that no earlier run has, all at once, and says so: it takes seconds. Raises KernelError."""
     missing = [name for name in names if stored(name) is None]
     if missing:
-        say("compiling attention's kernels for this machine, once")
+        say("compiling training's kernels for this machine, once")
         build(missing)
 
 
