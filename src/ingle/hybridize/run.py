@@ -45,7 +45,7 @@ from ingle.train.settings import TrainReport, TrainSettings, Watch
 from ingle.train.to_delta import Job, to_delta
 from ingle.train.watch import Made, RunWatch, nobody
 
-VERSION = 5
+VERSION = 6
 """Changes when the same settings make something else than before."""
 GROUPS = "groups.json"
 
