@@ -17,7 +17,7 @@ from ingle.kernels.cache import block_address, key_at, value_at
 from ingle.kernels.rows import exp, rotate
 from ingle.kernels.simd import f32_at, fma, get, load_f32, set_f32, set_i64, splat, store_f32, total
 from ingle.kernels.sync import take
-from ingle.kernels.vectors import dot
+from ingle.kernels.vectors import dot, scale
 
 _EPS = np.float32(1e-6)  # added to the squared length of what becomes a unit vector
 _feature_floats, _scratch_floats = njit(at.feature_floats), njit(at.scratch_floats)
@@ -62,9 +62,7 @@ def _unit(mapping, x, out, width):
         y = _product(mapping + 4 * c * width, x, width)
         squares = fma(y, y, squares)
         store_f32(out + 4 * c, y)
-    factor = splat(np.float32(1) / np.sqrt(total(squares) + _EPS))
-    for c in range(0, 4 * width, 64):
-        store_f32(out + c, load_f32(out + c) * factor)
+    scale(out, np.float32(1) / np.sqrt(total(squares) + _EPS), out, width)
 
 
 @njit

@@ -17,6 +17,7 @@ from ingle.kernels.attention import clear_part, soften
 from ingle.kernels.rows import exp
 from ingle.kernels.simd import f32_at, get, load_f32, set_f32, splat, store_f32
 from ingle.kernels.tiles import load_tile, outer, store_tile, zeros_f
+from ingle.kernels.vectors import scale
 
 RUN = 512
 """Most tokens of a run."""
@@ -125,9 +126,7 @@ def packed_forward(call, tasks, count, scratch):
         for r in range(rows):
             share = 1 / f32_at(sums + 8 * r + 4)
             set_f32(sums + 8 * r + 4, share)
-            for c in range(0, 4 * width, 64):
-                place = out + 4 * width * r + c
-                store_f32(place, load_f32(place) * splat(share))
+            scale(out + 4 * width * r, share, out + 4 * width * r, width)
 
 
 @njit

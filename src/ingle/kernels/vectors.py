@@ -45,6 +45,7 @@ def dot(a, b, floats):
 
 @njit
 def add(address, x):
+    """Adds to one float32."""
     set_f32(address, f32_at(address) + x)
 
 

@@ -146,7 +146,7 @@ class Memory(nn.Module):
         entering = Entering.among(bounds, spec, q.device)
         if not len(entering.tokens):
             return window
-        walks, places = _walks(entering.lengths)
+        walks, places = _walks(entering)
         real, at = (places >= 0).to(q.device), entering.tokens[places.clamp(min=0).to(q.device)]
         told = self.features(_rows(q, at + spec.window), _rows(k, at), _rows(v, at), real)
         y, _ = _by_chunks(told, [walk.to(q.device) for walk in walks], None)
@@ -232,16 +232,16 @@ def _by_chunks(told: Features, walks: Sequence[Tensor], state: Tensor | None) ->
     return y.view(count, groups, size, repeats, width).movedim(1, 2), torch.cat([s, *reversed(ended)])
 
 
-def _walks(lengths: Sequence[int]) -> tuple[list[Tensor], Tensor]:
-    """Chunks for documents on end, of so many tokens: (as `_by_chunks` wants them, which token is where [c, C], −1 = none)."""
+def _walks(entering: Entering) -> tuple[list[Tensor], Tensor]:
+    """Their chunks: (as `_by_chunks` wants them, which of the N tokens is where [c, C], −1 = none)."""
+    lengths, edges = entering.lengths, entering.edges
     longest_first = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     size = min(CHUNK, max(lengths))
     counts = [-(-lengths[i] // size) for i in longest_first]
     firsts = torch.tensor([0, *counts]).cumsum(0).tolist()
-    begins = torch.tensor([0, *lengths]).cumsum(0).tolist()
     places = torch.full((firsts[-1] * size,), -1)
     for i, first in zip(longest_first, firsts, strict=False):
-        places[first * size : first * size + lengths[i]] = torch.arange(begins[i], begins[i + 1])
+        places[first * size : first * size + lengths[i]] = torch.arange(edges[i], edges[i + 1])
     walks = [torch.tensor([first + turn for first, n in zip(firsts, counts, strict=False) if turn < n]) for turn in range(counts[0])]
     return walks, places.view(-1, size)
 

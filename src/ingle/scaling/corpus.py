@@ -27,7 +27,7 @@ def make_data(texts: Texts, tokenizer: Tokenizer, settings: TextSettings, progre
     """What is learnt from, and a few held-out texts to watch, one a row. Raises ConfigError where there is not a row of text."""
     assert tokenizer.bos_id is not None, "vocabularies from scratch begin their texts"
     stream = _stream(texts.train, tokenizer, settings.max_tokens, progress)
-    rows, whole = _cut(stream, settings.row_tokens, tokenizer.bos_id)
+    rows, begun = _cut(stream, settings.row_tokens, tokenizer.bos_id)
     if not rows:
         raise ConfigError("data.sources", f"must hold a row of {settings.row_tokens} tokens at least", "less", "Lower data.row_tokens.")
     if settings.pairs:
@@ -36,8 +36,8 @@ def make_data(texts: Texts, tokenizer: Tokenizer, settings: TextSettings, progre
         rows += [np.array(planter.row(f"{settings.seed} {i}").ids, np.int32) for i in range(count)]
     watched = [tokenizer.encode_prompt(text)[: settings.row_tokens] for text in texts.held_out[:WATCHED]]
     held_out = [np.array(ids, np.int32) for ids in watched if len(ids) > 1]
-    told = [*whole, *[False] * (len(rows) - len(whole)), *[True] * len(held_out)]
-    corpus = _corpus([*rows, *held_out], told)
+    begun += [False] * (len(rows) - len(begun)) + [True] * len(held_out)
+    corpus = _corpus([*rows, *held_out], begun)
     return Data(corpus, range(len(rows)), range(len(rows), len(corpus)))
 
 
@@ -59,24 +59,25 @@ def _stream(texts: Sequence[str], tokenizer: Tokenizer, most: int, progress: Cal
 
 def _cut(stream: np.ndarray, size: int, begin: int) -> tuple[list[np.ndarray], list[bool]]:
     """Whole rows, and which of them a text begins; what is left at the end, less than a row, is left out."""
-    rows, whole, at = list[np.ndarray](), list[bool](), 0
+    rows, begun, at = list[np.ndarray](), list[bool](), 0
     while True:
         begins = at < len(stream) and bool(stream[at] == begin)
         piece = stream[at : at + size - (not begins)]
         row = piece if begins else np.concatenate(([begin], piece)).astype(stream.dtype)
         if len(row) < size:
-            return rows, whole
+            return rows, begun
         rows.append(row)
-        whole.append(begins)
+        begun.append(begins)
         at += len(piece)
 
 
-def _corpus(rows: Sequence[np.ndarray], whole: Sequence[bool]) -> Corpus:
+def _corpus(rows: Sequence[np.ndarray], begun: Sequence[bool]) -> Corpus:
+    """Rows, and which of them a text begins."""
     ids = np.concatenate(rows)
     bounds = np.cumsum([0, *map(len, rows)], dtype=np.int64)
     answer = np.ones(len(ids), np.bool_)
     answer[bounds[:-1]] = False  # nothing predicts a row's first token
-    answer[bounds[:-1][~np.array(whole)] + 1] = False
+    answer[bounds[:-1][~np.array(begun)] + 1] = False
     digest = digest_json([digest_bytes(ids.tobytes()), digest_bytes(answer.tobytes()), bounds.tolist()])
     labels = np.full(len(rows), -1, np.int8)
     return Corpus("answers", ids, answer, bounds, labels, tuple(map(str, range(len(rows)))), digest)
