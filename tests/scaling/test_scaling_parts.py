@@ -268,6 +268,19 @@ def planter() -> Planter:
     return Planter(find_vocabulary(texts, 500), ["1 2 3 4 5 6 7 8 9 " * 9], 128)
 
 
+def test_rows_of_pairs_begin_as_others_do_and_say_nothing_of_how_texts_begin() -> None:
+    words = [f"{a}{b}" for a in NAMES for b in THINGS]
+    texts = tuple(" ".join(words[i:] + words[:i]) for i in range(0, 120, 3))
+    tokenizer = find_vocabulary(texts, 500)
+    data = make_data(Texts(texts, texts[:2], (), "these"), tokenizer, TextSettings(("these",), row_tokens=128, pairs=0.5))
+    rows = [data.corpus.document(i) for i in data.train]
+    planted = rows[len(rows) // 2 :]
+    assert len(planted) > 5
+    assert all(row.ids[0] == tokenizer.bos_id for row in rows)
+    assert all(row.answer[:2].tolist() == [False, False] and row.answer[2:].all() for row in planted)
+    assert all(row.ids[1:2].tolist() == tokenizer.encode("\n") for row in planted)
+
+
 def test_planted_pairs(planter: Planter) -> None:
     values = {value for choices in planter.values.values() for value in choices}
     assert len(values) == CHOICES * len(planter.values), "no value is of two keys"

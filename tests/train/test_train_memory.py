@@ -43,7 +43,7 @@ def found(form: Form, memory: Memory, told: list[Tensor], bounds: list[int]) -> 
     leaves = [tensor.clone().requires_grad_() for tensor in told]
     y = form(memory, *leaves, SPEC, bounds)
     slope = torch.linspace(-1, 2, y.numel()).view_as(y).to(y.dtype)
-    return [tensor.double() for tensor in (y.detach(), *torch.autograd.grad(y, [*leaves, *memory.parameters()], slope, allow_unused=True))]
+    return [tensor.double() for tensor in (y.detach(), *torch.autograd.grad(y, [*leaves, *memory.parameters()], slope))]
 
 
 def alone(memory: Memory, window: Tensor, q: Tensor, k: Tensor, v: Tensor, spec: LayerSpec, bounds: list[int]) -> Tensor:
