@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from harness import Engine, Figure, alternate, finish, ratios, show
 from ingle.core.config import from_table, to_table
@@ -54,6 +55,7 @@ from ingle.scaling.shape import config_of, parameters_of
 from ingle.scaling.sources import Texts, find_suites, read_texts
 from ingle.scaling.vocabulary import find_vocabulary
 from ingle.train.loop import train
+from ingle.train.precision import choose
 from servers import CACHE, say, start_bench
 
 EXAMPLES = """  python bench/scratch.py --sizes small --seeds 1 --items 20 --rounds 3      a quick look
@@ -96,7 +98,7 @@ AS_LONG = "as-long"
 """The third side."""
 
 
-def settings_for(size: Size, side: str, seed: int, tokens: int, items: int) -> ScratchSettings:
+def settings_for(size: Size, side: str, seed: int, tokens: int, options: argparse.Namespace) -> ScratchSettings:
     """What one model is told."""
     shape: dict[str, Any] = {
         "layers": size.layers, "width": size.width, "heads": size.heads, "kv_heads": size.kv_heads, "parameters": size.parameters,
@@ -108,8 +110,8 @@ def settings_for(size: Size, side: str, seed: int, tokens: int, items: int) -> S
         "model": shape,
         "tokenizer": {"size": size.words},
         "data": {"sources": SOURCES, "row_tokens": ROW, "max_tokens": tokens, "pairs": PAIRS, "seed": seed},
-        "train": {"batch_tokens": BATCH, "seed": seed, "precision": "bf16"},
-        "judge": {"items": items, "pair_rows": PAIR_ROWS},
+        "train": {"batch_tokens": BATCH, "seed": seed, "precision": options.precision},
+        "judge": {"items": options.items, "pair_rows": PAIR_ROWS},
     }
     return from_table(ScratchSettings, table)
 
@@ -207,11 +209,11 @@ def decoded(home: Home, names: Sequence[str], words: int, rounds: int, threads: 
             engine.close()
 
 
-def step_seconds(home: Home, texts: Texts, label: str) -> dict[str, Figure]:
+def step_seconds(home: Home, texts: Texts, label: str, options: argparse.Namespace) -> dict[str, Figure]:
     """Seconds of STEPS training steps of each side, in turn. Measured once for these settings and kept: how much text the third side is
     trained on follows from it."""
     size = SIZES[label]
-    told = {side: settings_for(size, side, 0, 4 * STEPS * BATCH, 1) for side in SIDES}
+    told = {side: settings_for(size, side, 0, 4 * STEPS * BATCH, options) for side in SIDES}
     key = digest_json([STEPS, texts.digest, *(course(settings) for settings in told.values())])
     kept = home.root / f"{label}-steps-{key[:8]}.json"
     if not kept.exists():
@@ -233,10 +235,10 @@ def step_seconds(home: Home, texts: Texts, label: str) -> dict[str, Figure]:
 def told_for(home: Home, texts: Texts, label: str, seed: int, options: argparse.Namespace) -> dict[str, ScratchSettings]:
     """What the models of one size and seed are told, by name of their side."""
     size = SIZES[label]
-    told = {side: settings_for(size, side, seed, size.text, options.items) for side in SIDES}
+    told = {side: settings_for(size, side, seed, size.text, options) for side in SIDES}
     if options.same_time:
-        transformer, hybrid = step_seconds(home, texts, label).values()
-        told[AS_LONG] = settings_for(size, "transformer", seed, round(size.text * ratios(hybrid, transformer).median), options.items)
+        transformer, hybrid = step_seconds(home, texts, label, options).values()
+        told[AS_LONG] = settings_for(size, "transformer", seed, round(size.text * ratios(hybrid, transformer).median), options)
     return told
 
 
@@ -265,7 +267,7 @@ def of_size(home: Home, texts: Texts, label: str, options: argparse.Namespace) -
         "decode_ratio": quotient.table(),
     }
     if options.same_time:
-        times = step_seconds(home, texts, label)
+        times = step_seconds(home, texts, label, options)
         slower = ratios(times["hybrid"], times["transformer"])
         print(f"{STEPS} training steps, seconds: transformer {times['transformer']}, hybrid {times['hybrid']}, ratio {slower}")
         result["training_ratio"] = slower.table()
@@ -317,6 +319,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=150, help="held-out texts of each source")
     parser.add_argument("--rounds", type=int, default=7, help="of decoding")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--precision", choices=("bf16", "fp32"), help="of training (default: what this machine is faster at)")
     parser.add_argument("--same-time", action="store_true", help="also a transformer that is trained for as long as the hybrid")
     parser.add_argument("--only", default="", help="names of models, SIZE-SIDE-SEED or their beginnings: train these and stop there")
     parser.add_argument("--folder", type=Path, default=CACHE.parent / "scratch", help="where models and measurements are kept")
@@ -324,6 +327,7 @@ def main() -> None:
     unknown = set(options.sizes.split(",")) - SIZES.keys()
     if unknown:
         parser.error(f"--sizes: must be of {', '.join(SIZES)} (got {', '.join(sorted(unknown))})")
+    options.precision = choose(options.precision or "auto", torch.device("cpu"))
     home = bench_home(options.folder)
     texts = read_texts(home, find_suites(SOURCES, 0.05))
     if options.only:
@@ -340,7 +344,8 @@ def main() -> None:
             trained(home, name, settings)
         return
     results = {label: of_size(home, texts, label, options) for label in options.sizes.split(",")}
-    finish("scratch", {"texts_digest": texts.digest, "window": WINDOW, "context": CONTEXT, "sizes": results})
+    told = {"window": WINDOW, "context": CONTEXT, "precision": options.precision}
+    finish("scratch", {"texts_digest": texts.digest, **told, "sizes": results})
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import torch
 
 from ingle.core.errors import CheckpointError, ConfigError, HomeError
 from ingle.model.module import CausalLM
-from ingle.train import loop
+from ingle.train import loop, precision
 from ingle.train.checkpoints import TRAINED, checkpoints, load_checkpoint, load_tensors
 from ingle.train.corpus import Corpus
 from ingle.train.forward import final_states
@@ -207,6 +207,19 @@ def test_another_run_in_the_same_folder_is_refused(tmp_path: Path, other: Callab
     settings, data, parts = other()
     with pytest.raises(ConfigError, match="holds another run"):
         run(tmp_path, dataclasses.replace(settings, max_steps=2), data, parts)
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds", "told"), [("bf16", 7.0, True), ("bf16", 0.5, False), ("fp32", 0.5, False), ("auto", 7.0, False)]
+)
+def test_bf16_on_a_machine_that_is_slow_with_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: Any, seconds: float, told: bool
+) -> None:
+    monkeypatch.setattr(precision, "_seconds", lambda dtype, _: seconds if dtype == torch.bfloat16 else 1.0)
+    said: list[str] = []
+    report, _ = run(tmp_path, change(max_steps=1, precision=asked), watch=Watch(say=said.append))
+    assert report.precision == ("bf16" if asked == "bf16" else "fp32")
+    assert any("in bf16 7 times as slowly" in text for text in said) == told
 
 
 def test_held_out_loss_that_only_grows_ends_the_run_with_the_best(tmp_path: Path) -> None:

@@ -31,12 +31,14 @@ from ingle.train.kernel_memory import KERNELS as MEMORY_KERNELS
 from ingle.train.objectives import Answers, Objective
 from ingle.train.optimisers import Trained, check_names
 from ingle.train.packing import Batch, Data, Order, make_batch, plan
-from ingle.train.precision import DTYPES, choose, keep_few_programs
+from ingle.train.precision import DTYPES, choose, keep_few_programs, slowness
 from ingle.train.ranks import Ranks, joined
 from ingle.train.settings import Progress, TrainReport, TrainSettings, Watch, run_digest
 from ingle.train.team import compile_ahead
 from ingle.train.trouble import Stop, memory_errors, not_finite, peak_bytes, stop_signals
 
+SLOW = 2.0
+"""A format that takes so many times as long as the other is told of."""
 _FILL: Any = torch.utils.deterministic
 
 
@@ -89,6 +91,8 @@ class Run:
             raise ConfigError(str(folder), "holds another run, by its model, data, parameters or settings", kept[0].run[:12], cure)
         name = kept[0].precision if kept else choose(settings.precision, self.device) if ranks.first else ""
         self.precision: Literal["bf16", "fp32"] = "bf16" if ranks.any(name == "bf16") else "fp32"
+        if settings.precision == "bf16" and (slow := slowness("bf16", self.device)) > SLOW:
+            watch.say(f"this machine computes in bf16 {slow:.0f} times as slowly as in fp32: precision = auto or fp32 is faster here")
         self.state = kept[0] if kept else State(digest, self.precision)
         self.trained = Trained(parameters, settings.optimiser, DTYPES[self.precision])
         for name, parameter in module.named_parameters():

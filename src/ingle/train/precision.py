@@ -31,6 +31,11 @@ def choose(precision: Precision, device: torch.device) -> Literal["bf16", "fp32"
     return "bf16" if seconds["bf16"] * 4 / 3 < seconds["fp32"] else "fp32"
 
 
+def slowness(name: Literal["bf16", "fp32"], device: torch.device) -> float:
+    """How many times as long as in the faster of the two formats a product takes in this one."""
+    return _seconds(DTYPES[name], str(device)) / min(_seconds(dtype, str(device)) for dtype in DTYPES.values())
+
+
 @cache
 def _seconds(dtype: torch.dtype, device: str) -> float:
     """Of a product of 512 tokens with a matrix of 576 × 1,536; the fastest of several, so that others on the machine disturb less."""
