@@ -72,6 +72,7 @@ def test_integer_sums_are_exact(kind: str) -> None:
         "int3_16": lambda: pack.pack_sixteens("Q3_16", *sixteens, q),
     }[kind]()
     x = np.random.default_rng(1).integers(-127, 128, (13, 64)).astype(np.float32)
+    x[0], x[1] = 127, -127  # with the largest codes: sums of 16 bits must hold it
     x[:, ::32] = 127  # each group's scale is then exactly 1
     np.testing.assert_array_equal(run_linear(packed, x), (x @ (q.T * step)).astype(np.float32))
 

@@ -79,7 +79,7 @@ def _cpu() -> Iterator[Finding]:
     if about["vectors"] == "baseline":
         cure = "Everything runs, slower; a CPU from 2013 on (Haswell, Zen) has AVX2."
         yield Finding("kernel path", "neither AVX2 nor NEON", "slow", cure)
-    elif about["byte dot product"] == "portable":
+    elif about["byte dot product"] in ("portable", "maddubs"):
         cure = "Everything runs, prompts are read slower; CPUs with VNNI (x86) or I8MM (Arm) have one."
         yield Finding("kernel path", f"{about['vectors']}, without an instruction for dot products of bytes", "slow", cure)
     else:

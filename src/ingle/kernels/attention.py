@@ -11,6 +11,7 @@ from numba import njit
 from ingle.core.blocks import BLOCK_TOKENS
 from ingle.kernels import layout as at
 from ingle.kernels.cache import block_address, scale_address
+from ingle.kernels.cpu import tile_rows
 from ingle.kernels.rows import exp
 from ingle.kernels.simd import (
     f32_at,
@@ -71,26 +72,29 @@ def soften(scores, blocks, top, out, width):
 
 
 def _tall_tile(rows, load, element):
-    """Scores and weighted values of a tile of so many queries that their sums keep the CPU busy one block or column at a time."""
+    """Scores and weighted values of many queries, so many at a time that their sums keep the CPU busy one block or column at a time."""
 
     @njit
-    def score(width, q, addresses, count, scores):
-        for j in range(count):
-            keys = get(addresses, j)
-            tile = zeros_f(rows)
-            for d in range(width):
-                tile = outer(tile, load(keys + d * BLOCK_TOKENS * element), q + 4 * d, 4 * width)
-            store_tile(tile, scores + 64 * j, _LINE)
-
-    @njit
-    def gather(width, addresses, count, scores, out):
-        for c in range(0, width, 16):
-            tile = load_tile(rows, out + 4 * c, 4 * width)
+    def score(width, q, queries, addresses, count, scores):
+        for first in range(0, queries, rows):
             for j in range(count):
-                values = get(addresses, j) + (BLOCK_TOKENS * width + c) * element
-                for key in range(BLOCK_TOKENS):
-                    tile = outer(tile, load(values + key * width * element), scores + 64 * j + 4 * key, _LINE)
-            store_tile(tile, out + 4 * c, 4 * width)
+                keys = get(addresses, j)
+                tile = zeros_f(rows)
+                for d in range(width):
+                    tile = outer(tile, load(keys + d * BLOCK_TOKENS * element), q + 4 * (first * width + d), 4 * width)
+                store_tile(tile, scores + first * _LINE + 64 * j, _LINE)
+
+    @njit
+    def gather(width, queries, addresses, count, scores, out):
+        for first in range(0, queries, rows):
+            weights, sums = scores + first * _LINE, out + 4 * first * width
+            for c in range(0, width, 16):
+                tile = load_tile(rows, sums + 4 * c, 4 * width)
+                for j in range(count):
+                    values = get(addresses, j) + (BLOCK_TOKENS * width + c) * element
+                    for key in range(BLOCK_TOKENS):
+                        tile = outer(tile, load(values + key * width * element), weights + 64 * j + 4 * key, _LINE)
+                store_tile(tile, sums + 4 * c, 4 * width)
 
     return score, gather
 
@@ -214,7 +218,7 @@ def _save(step, segment, task, shared, rows, width, out, tops):
 
 def _task(load, element):
     score_4, gather_4 = _short_tile(4, load, element)
-    score_12, gather_12 = _tall_tile(12, load, element)
+    score_many, gather_many = _tall_tile(tile_rows()[0], load, element)
     scale = _scaler(element)
 
     @njit
@@ -224,7 +228,7 @@ def _task(load, element):
         if rows <= 4:
             score_4(width, q, addresses, count, scores)
         else:
-            score_12(width, q, addresses, count, scores)
+            score_many(width, q, rows, addresses, count, scores)
         for r in range(rows):
             line = scores + r * _LINE
             scale(line, addresses, count, width, 0)
@@ -234,7 +238,7 @@ def _task(load, element):
         if rows <= 4:
             gather_4(width, addresses, count, scores, out, later)
         else:
-            gather_12(width, addresses, count, scores, out)
+            gather_many(width, rows, addresses, count, scores, out)
 
     @njit
     def run(model, layer, step, task, thread):

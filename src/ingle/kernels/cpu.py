@@ -45,13 +45,22 @@ def features() -> frozenset[str]:
 
 @cache
 def dot_instruction() -> str:
-    """How four byte products are summed: `vnni512`, `vnni256`, `usdot` or `portable`."""
+    """How four byte products are summed: `vnni512`, `vnni256`, `usdot`, `maddubs` (codes below 16 only) or `portable`."""
     has = features()
     if {"avx512vnni", "avx512bw"} <= has:
         return "vnni512"
     if "avxvnni" in has or {"avx512vnni", "avx512vl"} <= has:
         return "vnni256"
-    return "usdot" if "i8mm" in has and _is_arm() else "portable"
+    if "i8mm" in has and _is_arm():
+        return "usdot"
+    return "maddubs" if "avx2" in has else "portable"
+
+
+@cache
+def tile_rows() -> tuple[int, int]:
+    """Rows of a register tile in matrix products, of 16 float32 and of 16 int32 beside a tile of float32: what leaves room for what is
+    multiplied. Of the 32 registers of AVX-512 a row takes one, of the 16 of AVX2 two, of the 32 of NEON four."""
+    return (12, 12) if "avx512f" in features() else (6, 4)
 
 
 @cache

@@ -20,11 +20,13 @@ described by a few int64.
 from numba import njit
 
 from ingle.kernels import layout as at
+from ingle.kernels.cpu import dot_instruction, tile_rows
 from ingle.kernels.simd import either, field, get, load_bf16, load_f16, load_f32, load_i32, load_pairs, splat
 from ingle.kernels.tiles import (
     added,
     any_bits,
     dot_bytes,
+    dot_codes,
     dot_pairs,
     load_tile,
     outer,
@@ -35,11 +37,15 @@ from ingle.kernels.tiles import (
     scaled,
     store_tile,
     summed,
+    whole_sums,
     zeros_f,
     zeros_i,
 )
 
-TILES = (12, 4, 2, 1)  # rows of x that one tile holds; 12 fill 24 of the 32 registers of AVX-512
+FLOATS, INTEGERS = tile_rows()
+"""Rows of x that one tile holds, where there are so many."""
+_ONTO = dot_instruction() != "maddubs"
+"""Whether codes can be summed onto what is there already."""
 
 
 @njit(inline="always")
@@ -105,8 +111,8 @@ def _dot_half(sums, w, q, stride):
     """Sixteen columns' codes, two groups of four columns to a byte, times 16 bytes of each row of the tile."""
     for j in range(2):
         pair = load_i32(w + 64 * j)
-        sums = dot_bytes(sums, field(pair, 0, 15), q + 8 * j, stride)
-        sums = dot_bytes(sums, field(pair, 4, 15), q + 8 * j + 4, stride)
+        sums = dot_codes(sums, field(pair, 0, 15), q + 8 * j, stride)
+        sums = dot_codes(sums, field(pair, 4, 15), q + 8 * j + 4, stride)
     return sums
 
 
@@ -120,19 +126,19 @@ def _dot_later_half(sums, w, q, stride):
 def _dot_half_of_three(sums, w, q, stride):
     """As `_dot_half`, of codes as core/three_bits.py has them."""
     a, b = load_i32(w), load_i32(w + 64)
-    sums = dot_bytes(sums, field(a, 0, 7), q, stride)
-    sums = dot_bytes(sums, field(a, 3, 7), q + 4, stride)
-    sums = dot_bytes(sums, field(b, 0, 7), q + 8, stride)
-    return dot_bytes(sums, field(b, 3, 7), q + 12, stride)
+    sums = dot_codes(sums, field(a, 0, 7), q, stride)
+    sums = dot_codes(sums, field(a, 3, 7), q + 4, stride)
+    sums = dot_codes(sums, field(b, 0, 7), q + 8, stride)
+    return dot_codes(sums, field(b, 3, 7), q + 12, stride)
 
 
 @njit(inline="always")
 def _dot_later_half_of_three(sums, w, q, stride):
     a, b, c = load_i32(w), load_i32(w + 64), load_i32(w + 128)
-    sums = dot_bytes(sums, field(c, 0, 7), q + 16, stride)
-    sums = dot_bytes(sums, field(c, 3, 7), q + 20, stride)
-    sums = dot_bytes(sums, either(field(a, 6, 3), field(c, 4, 4)), q + 24, stride)
-    return dot_bytes(sums, either(field(b, 6, 3), field(c, 5, 4)), q + 28, stride)
+    sums = dot_codes(sums, field(c, 0, 7), q + 16, stride)
+    sums = dot_codes(sums, field(c, 3, 7), q + 20, stride)
+    sums = dot_codes(sums, either(field(a, 6, 3), field(c, 4, 4)), q + 24, stride)
+    return dot_codes(sums, either(field(b, 6, 3), field(c, 5, 4)), q + 28, stride)
 
 
 def _int4_panel(rows):
@@ -154,7 +160,7 @@ def _int4_panel(rows):
                 if _needed(rows, term, scale + 4 * g, line):
                     sums = _dot_half(zeros_i(rows), w + 256 * g, q + 32 * g, 2 * K)
                     sums = _dot_later_half(sums, w + 256 * g, q + 32 * g, 2 * K)
-                    tile = outer_integers(tile, sums, load_f16(d + 32 * g), scale + 4 * g, line)
+                    tile = outer_integers(tile, whole_sums(sums), load_f16(d + 32 * g), scale + 4 * g, line)
                     tile = outer(tile, load_f16(m + 32 * g), total + 4 * g, line)
         _finish(rows, linear, index, tile, out, stride, accumulate)
 
@@ -178,8 +184,12 @@ def _sixteens_panel(rows, dot_half, dot_later_half, bits):
             halves = get(x, at.HALVES) + (2 * first + term) * groups * 4
             for g in range(groups):
                 if _needed(rows, term, scale + 4 * g, line):
-                    sums = raised(dot_later_half(zeros_i(rows), w + 64 * bits * g, q + 32 * g, 2 * K))
-                    sums = paired(dot_half(sums, w + 64 * bits * g, q + 32 * g, 2 * K))
+                    sums = raised(whole_sums(dot_later_half(zeros_i(rows), w + 64 * bits * g, q + 32 * g, 2 * K)))
+                    if _ONTO:
+                        sums = dot_half(sums, w + 64 * bits * g, q + 32 * g, 2 * K)
+                    else:
+                        sums = summed(sums, whole_sums(dot_half(zeros_i(rows), w + 64 * bits * g, q + 32 * g, 2 * K)))
+                    sums = paired(sums)
                     whole = dot_pairs(zeros_i(rows), load_pairs(units + 64 + 32 * g), sums)
                     whole = dot_pairs(whole, load_pairs(m + 32 * g), row_splats_i(rows, halves + 4 * g, line))
                     tile = outer_integers(tile, whole, one, scale + 4 * g, line)
@@ -188,16 +198,16 @@ def _sixteens_panel(rows, dot_half, dot_later_half, bits):
     return panel
 
 
-def _all_rows(make):
-    """One panel against all rows of x, in tiles of 12, 4, 2 and 1 rows."""
-    p12, p4, p2, p1 = (make(rows) for rows in TILES)
+def _all_rows(most, make):
+    """One panel against all rows of x, in tiles of `most`, 4, 2 and 1 rows."""
+    large, p4, p2, p1 = (make(rows) for rows in (most, 4, 2, 1))
 
     @njit
     def run(linear, index, x, rows, out, stride, accumulate):
         t = 0
-        while t + 12 <= rows:
-            p12(linear, index, x, t, out + t * stride, stride, accumulate)
-            t += 12
+        while t + most <= rows:
+            large(linear, index, x, t, out + t * stride, stride, accumulate)
+            t += most
         while t + 4 <= rows:
             p4(linear, index, x, t, out + t * stride, stride, accumulate)
             t += 4
@@ -211,12 +221,12 @@ def _all_rows(make):
     return run
 
 
-_int4 = _all_rows(_int4_panel)
-_int4_16 = _all_rows(lambda rows: _sixteens_panel(rows, _dot_half, _dot_later_half, 4))
-_int3_16 = _all_rows(lambda rows: _sixteens_panel(rows, _dot_half_of_three, _dot_later_half_of_three, 3))
-_int8 = _all_rows(_int8_panel)
-_fp32 = _all_rows(lambda rows: _float_panel(rows, load_f32, 4))
-_bf16 = _all_rows(lambda rows: _float_panel(rows, load_bf16, 2))
+_int4 = _all_rows(INTEGERS, _int4_panel)
+_int4_16 = _all_rows(INTEGERS, lambda rows: _sixteens_panel(rows, _dot_half, _dot_later_half, 4))
+_int3_16 = _all_rows(INTEGERS, lambda rows: _sixteens_panel(rows, _dot_half_of_three, _dot_later_half_of_three, 3))
+_int8 = _all_rows(INTEGERS, _int8_panel)
+_fp32 = _all_rows(FLOATS, lambda rows: _float_panel(rows, load_f32, 4))
+_bf16 = _all_rows(FLOATS, lambda rows: _float_panel(rows, load_bf16, 2))
 
 
 def linear_int4(linear, index, x, rows, out, stride, accumulate):

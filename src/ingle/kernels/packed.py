@@ -14,6 +14,7 @@ columns up to the next 16 included.
 from numba import njit
 
 from ingle.kernels.attention import clear_part, soften
+from ingle.kernels.cpu import tile_rows
 from ingle.kernels.rows import exp
 from ingle.kernels.simd import f32_at, get, load_f32, set_f32, splat, store_f32
 from ingle.kernels.tiles import load_tile, outer, store_tile, zeros_f
@@ -49,7 +50,8 @@ def _product(rows):
     return product
 
 
-_p12, _p4, _p2, _p1 = (_product(rows) for rows in (12, 4, 2, 1))
+_MOST, _ = tile_rows()
+_large, _p4, _p2, _p1 = (_product(rows) for rows in (_MOST, 4, 2, 1))
 
 
 @njit
@@ -60,9 +62,9 @@ def multiply(rows, columns, steps, a, step, row, b, line, out, stride, fresh):
     """
     for c in range(0, 4 * columns, 64):
         r = 0
-        while r + 12 <= rows:
-            _p12(steps, a + r * row, step, row, b + c, line, out + r * stride + c, stride, fresh)
-            r += 12
+        while r + _MOST <= rows:
+            _large(steps, a + r * row, step, row, b + c, line, out + r * stride + c, stride, fresh)
+            r += _MOST
         while r + 4 <= rows:
             _p4(steps, a + r * row, step, row, b + c, line, out + r * stride + c, stride, fresh)
             r += 4

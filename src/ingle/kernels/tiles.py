@@ -4,7 +4,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from ingle.kernels.cpu import dot_instruction
+from ingle.kernels.cpu import dot_instruction, features
 from ingle.kernels.simd import (
     ADDRESS,
     F32,
@@ -114,9 +114,10 @@ def added(_typing, tile, vector):
 @intrinsic
 def summed(_typing, tile, other):
     """tile[r] + other[r]."""
+    add = "fadd" if tile.kind == "f" else "add"
 
     def emit(_context, b, _sig, args):
-        return _tile(b, [b.fadd(x, y) for x, y in zip(_rows(b, args[0], tile), _rows(b, args[1], tile), strict=True)], tile)
+        return _tile(b, [getattr(b, add)(x, y) for x, y in zip(_rows(b, args[0], tile), _rows(b, args[1], tile), strict=True)], tile)
 
     return tile(tile, tile), emit
 
@@ -152,13 +153,34 @@ def dot_bytes(_typing, tile, weights, address, stride):
 
     Exact in int32 on every CPU: VNNI (`vpdpbusd`) and Arm (`usdot`) where there, else 16-bit products summed in pairs.
     """
-    multiply = {"vnni512": _dot_vnni512, "vnni256": _dot_vnni256, "usdot": _dot_usdot, "portable": _dot_portable}[dot_instruction()]
+    return tile(tile, INTEGERS, ADDRESS, ADDRESS), _by_rows(tile, _DOTS.get(dot_instruction(), _dot_portable))
 
+
+def _by_rows(tile, multiply):
     def emit(_context, b, _sig, args):
         scalars = _row_splats(b, args[2], args[3], tile, I32)
         return _tile(b, [multiply(b, row, args[1], x) for row, x in zip(_rows(b, args[0], tile), scalars, strict=True)], tile)
 
-    return tile(tile, INTEGERS, ADDRESS, ADDRESS), emit
+    return emit
+
+
+@intrinsic
+def dot_codes(_typing, tile, weights, address, stride):
+    """As `dot_bytes`, for weights below 16, and not more than eight times before `whole_sums`.
+
+    `vpmaddubsw` leaves pairs of 16-bit sums in each lane: 8 · 2 · 15 · 128 is less than 2¹⁵.
+    """
+    own = _dot_maddubs if dot_instruction() == "maddubs" else _DOTS.get(dot_instruction(), _dot_portable)
+    return tile(tile, INTEGERS, ADDRESS, ADDRESS), _by_rows(tile, own)
+
+
+@intrinsic
+def whole_sums(_typing, tile):
+    """What `dot_codes` has summed, as int32."""
+    if dot_instruction() != "maddubs":
+        return tile(tile), lambda _c, _b, _s, args: args[0]
+    ones = ir.Constant(VI, [0x10001] * LANES)
+    return tile(tile), lambda _c, b, _s, args: _tile(b, [_madd(b, row, ones) for row in _rows(b, args[0], tile)], tile)
 
 
 @intrinsic
@@ -183,18 +205,19 @@ def paired(_typing, tile):
 def dot_pairs(_typing, tile, weights, values):
     """tile[r, lane] + Σ over 2 of weights[lane, j] · values[r, lane, j]: pairs of signed 16-bit numbers. Exact where int32 holds it."""
     instruction = dot_instruction()
+    multiply = _madd if "avx2" in features() else _pairs
 
     def emit(_context, b, _sig, args):
         rows = zip(_rows(b, args[0], tile), _rows(b, args[2], values), strict=True)
         if instruction == "vnni512":
             return _tile(b, [call(b, "llvm.x86.avx512.vpdpwssd.512", VI, row, args[1], x) for row, x in rows], tile)
-        return _tile(b, [b.add(row, _pairs(b, args[1], x)) for row, x in rows], tile)
+        return _tile(b, [b.add(row, multiply(b, args[1], x)) for row, x in rows], tile)
 
     return tile(tile, INTEGERS, values), emit
 
 
 def _pairs(b, weights, x):
-    """Σ over each pair; LLVM makes it `vpmaddwd` where the CPU has it."""
+    """Σ over each pair, where there is no instruction for it."""
     places = ir.Constant(VI, [16] * LANES)
     (low, high), (x_low, x_high) = ((b.ashr(b.shl(v, places), places), b.ashr(v, places)) for v in (weights, x))
     return b.add(b.mul(low, x_low), b.mul(high, x_high))
@@ -204,12 +227,13 @@ def _dot_vnni512(b, accumulator, weights, x):
     return call(b, "llvm.x86.avx512.vpdpbusd.512", VI, accumulator, weights, x)
 
 
-def _by_parts(b, accumulator, weights, x, lanes, multiply):
+def _by_parts(b, vectors, lanes, multiply):
+    """What `multiply` makes of the vectors, so many of their lanes at a time."""
     undefined = ir.Constant(VI, ir.Undefined)
     parts = []
     for start in range(0, LANES, lanes):
         pick = ir.Constant(ir.VectorType(I32, lanes), [I32(start + i) for i in range(lanes)])
-        parts.append(multiply(*(b.shuffle_vector(v, undefined, pick) for v in (accumulator, weights, x))))
+        parts.append(multiply(*(b.shuffle_vector(v, undefined, pick) for v in vectors)))
     while len(parts) > 1:
         width = parts[0].type.count * 2
         join = ir.Constant(ir.VectorType(I32, width), [I32(i) for i in range(width)])
@@ -219,7 +243,7 @@ def _by_parts(b, accumulator, weights, x, lanes, multiply):
 
 def _dot_vnni256(b, accumulator, weights, x):
     half = ir.VectorType(I32, 8)
-    return _by_parts(b, accumulator, weights, x, 8, lambda a, w, v: call(b, "llvm.x86.avx512.vpdpbusd.256", half, a, w, v))
+    return _by_parts(b, (accumulator, weights, x), 8, lambda a, w, v: call(b, "llvm.x86.avx512.vpdpbusd.256", half, a, w, v))
 
 
 def _dot_usdot(b, accumulator, weights, x):
@@ -228,7 +252,25 @@ def _dot_usdot(b, accumulator, weights, x):
     def multiply(a, w, v):
         return call(b, "llvm.aarch64.neon.usdot.v4i32.v16i8", quarter, a, b.bitcast(w, bytes16), b.bitcast(v, bytes16))
 
-    return _by_parts(b, accumulator, weights, x, 4, multiply)
+    return _by_parts(b, (accumulator, weights, x), 4, multiply)
+
+
+def _words(b, narrow, wide, vectors, source, result):
+    """An instruction that makes 16-bit numbers or sums of them, in the width that the CPU has: its names, and element types."""
+    lanes, name = (LANES, f"llvm.x86.avx512.{wide}.512") if "avx512bw" in features() else (LANES // 2, f"llvm.x86.avx2.{narrow}")
+    whole, source, result = (ir.VectorType(ty, 32 * lanes // ty.width) for ty in (I32, source, result))
+    return _by_parts(b, vectors, lanes, lambda *v: b.bitcast(call(b, name, result, *(b.bitcast(one, source) for one in v)), whole))
+
+
+def _madd(b, weights, x):
+    """Σ over each pair of signed 16-bit numbers."""
+    return _words(b, "pmadd.wd", "pmaddw.d", (weights, x), I16, I32)
+
+
+def _dot_maddubs(b, accumulator, weights, x):
+    words = ir.VectorType(I16, 2 * LANES)
+    sums = _words(b, "pmadd.ub.sw", "pmaddubs.w", (weights, x), I8, I16)
+    return b.bitcast(b.add(b.bitcast(accumulator, words), b.bitcast(sums, words)), VI)
 
 
 def _dot_portable(b, accumulator, weights, x):
@@ -249,3 +291,6 @@ def _dot_portable(b, accumulator, weights, x):
         )
         accumulator = b.add(accumulator, b.add(even, odd))
     return accumulator
+
+
+_DOTS = {"vnni512": _dot_vnni512, "vnni256": _dot_vnni256, "usdot": _dot_usdot}
