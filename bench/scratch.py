@@ -50,7 +50,7 @@ from ingle.scaling.corpus import make_data
 from ingle.scaling.first_values import new_module
 from ingle.scaling.judge import Judged, columns, groups, held_out_rows, judge, recalled
 from ingle.scaling.pairs import CHOICES
-from ingle.scaling.settings import ScratchSettings, course
+from ingle.scaling.settings import ScratchSettings, TextSettings, course
 from ingle.scaling.shape import config_of, parameters_of
 from ingle.scaling.sources import Texts, find_suites, read_texts
 from ingle.scaling.vocabulary import find_vocabulary
@@ -69,6 +69,7 @@ PAIR_ROWS = 100
 PAIRS = 0.3
 """Share of the rows. Recall is learnt all at once, after some two million tokens (LOG.md)."""
 ROW, BATCH = 512, 2048
+RATE = ScratchSettings(TextSettings(("none",))).train.optimiser.learning_rate
 STEPS, STEP_ROUNDS = 30, 5
 
 
@@ -110,7 +111,7 @@ def settings_for(size: Size, side: str, seed: int, tokens: int, options: argpars
         "model": shape,
         "tokenizer": {"size": size.words},
         "data": {"sources": SOURCES, "row_tokens": ROW, "max_tokens": tokens, "pairs": PAIRS, "seed": seed},
-        "train": {"batch_tokens": BATCH, "seed": seed, "precision": options.precision},
+        "train": {"batch_tokens": BATCH, "seed": seed, "precision": options.precision, "optimiser": {"learning_rate": options.rate}},
         "judge": {"items": options.items, "pair_rows": PAIR_ROWS},
     }
     return from_table(ScratchSettings, table)
@@ -320,6 +321,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="of decoding")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--precision", choices=("bf16", "fp32"), help="of training (default: what this machine is faster at)")
+    parser.add_argument("--rate", type=float, default=RATE, help="learning rate at its peak (default: that of `ingle train`)")
     parser.add_argument("--same-time", action="store_true", help="also a transformer that is trained for as long as the hybrid")
     parser.add_argument("--only", default="", help="names of models, SIZE-SIDE-SEED or their beginnings: train these and stop there")
     parser.add_argument("--folder", type=Path, default=CACHE.parent / "scratch", help="where models and measurements are kept")
@@ -344,7 +346,7 @@ def main() -> None:
             trained(home, name, settings)
         return
     results = {label: of_size(home, texts, label, options) for label in options.sizes.split(",")}
-    told = {"window": WINDOW, "context": CONTEXT, "precision": options.precision}
+    told = {"window": WINDOW, "context": CONTEXT, "precision": options.precision, "rate": options.rate}
     finish("scratch", {"texts_digest": texts.digest, **told, "sizes": results})
 
 
