@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ingle.core.errors import HomeError
+from ingle.train import loop
 from ingle.train.activations import Activations
 from ingle.train.checkpoints import TRAINED, load_tensors
 from ingle.train.forward import final_states, lower_states
@@ -17,6 +18,12 @@ from tests.engine.tiny import tiny_config
 from tests.train.tiny_train import HYBRID, corpus_of, documents, some_data, tiny_module, trained_parts
 
 SETTINGS = TrainSettings(epochs=3, batch_tokens=64, precision="bf16", cache_mb=1, checkpoint_minutes=0)
+
+
+@pytest.fixture(autouse=True)
+def any_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is told that bfloat16 is slow here."""
+    monkeypatch.setattr(loop, "slowness", lambda *_: 1.0)
 
 
 def run(folder: Path, settings: TrainSettings = SETTINGS, parts: tuple[str, ...] = ("layers.2.",)) -> tuple[TrainReport, list[str]]:
