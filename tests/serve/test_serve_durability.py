@@ -106,11 +106,11 @@ def test_killed_at_any_moment_it_loses_nothing_that_was_told(served_home: Path) 
 
 
 def test_told_to_stop_it_lets_short_answers_finish_and_ends_long_ones_cleanly(served_home: Path) -> None:
-    server = start(served_home, *settings(grace_s=0.8))
+    server = start(served_home, *settings(grace_s=1.5))
     with ThreadPoolExecutor(8) as pool:
         long = [pool.submit(server.post, "/v1/chat/completions", LONG | {"stream": True, "seed": seed}) for seed in range(2)]
         whole = pool.submit(server.post, "/v1/chat/completions", LONG)
-        short = pool.submit(server.chat, stream=True, max_tokens=150)
+        short = pool.submit(server.chat, stream=True, max_tokens=80)
         wait_until(lambda: server.health()["running"] >= (3 if short.done() else 4))  # all four have come in
         server.process.send_signal(signal.SIGTERM)
         time.sleep(0.2)
