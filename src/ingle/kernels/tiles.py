@@ -153,7 +153,7 @@ def dot_bytes(_typing, tile, weights, address, stride):
 
     Exact in int32 on every CPU: VNNI (`vpdpbusd`) and Arm (`usdot`) where there, else 16-bit products summed in pairs.
     """
-    return tile(tile, INTEGERS, ADDRESS, ADDRESS), _by_rows(tile, _DOTS.get(dot_instruction(), _dot_portable))
+    return tile(tile, INTEGERS, ADDRESS, ADDRESS), _by_rows(tile, _DOTS[dot_instruction()])
 
 
 def _by_rows(tile, multiply):
@@ -170,7 +170,7 @@ def dot_codes(_typing, tile, weights, address, stride):
 
     `vpmaddubsw` leaves pairs of 16-bit sums in each lane: 8 · 2 · 15 · 128 is less than 2¹⁵.
     """
-    own = _dot_maddubs if dot_instruction() == "maddubs" else _DOTS.get(dot_instruction(), _dot_portable)
+    own = _dot_maddubs if dot_instruction() == "maddubs" else _DOTS[dot_instruction()]
     return tile(tile, INTEGERS, ADDRESS, ADDRESS), _by_rows(tile, own)
 
 
@@ -293,4 +293,7 @@ def _dot_portable(b, accumulator, weights, x):
     return accumulator
 
 
-_DOTS = {"vnni512": _dot_vnni512, "vnni256": _dot_vnni256, "usdot": _dot_usdot}
+_DOTS = {
+    "vnni512": _dot_vnni512, "vnni256": _dot_vnni256, "usdot": _dot_usdot, "maddubs": _dot_portable, "portable": _dot_portable,
+}  # fmt: skip
+"""Bytes of any size; `maddubs` holds codes below 16 only."""
