@@ -124,8 +124,7 @@ def test_all_models_of_a_runner_share_steps_but_no_states(models: list[LanguageM
             before = scheduler.counts.steps
             heard = [submit(scheduler, model, request)[1] for model in models]
             texts = set()
-            for model, mine in zip(models, heard, strict=True):
-                chunks = mine.all()
+            for model, chunks in zip(models, [mine.all() for mine in heard], strict=True):
                 assert [c.tokens for c in chunks] == [c.tokens for c in answer(model, request)]
                 usage = chunks[-1].usage
                 assert usage and usage.model_digest == model.digest

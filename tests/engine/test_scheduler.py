@@ -64,8 +64,9 @@ def test_answers_in_a_batch_are_those_that_come_alone(scheduler: Scheduler, mode
         chat(f"question {i} " * (1 + 7 * i), max_tokens=5 + 9 * i, sampling=Sampling(temperature=2.0, seed=i)) for i in range(12)
     ]  # fmt: skip
     heard = [submit(scheduler, model, request, owner=f"user {i % 3}")[1] for i, request in enumerate(requests)]
-    for request, mine in zip(requests, heard, strict=True):
-        chunks, alone = mine.all(), list(answer(model, request))
+    answers = [mine.all() for mine in heard]
+    for request, chunks in zip(requests, answers, strict=True):
+        alone = list(answer(model, request))
         assert [c.tokens for c in chunks] == [c.tokens for c in alone]
         assert whole(chunks) == whole(alone)
         assert chunks[-1].finish == alone[-1].finish
@@ -240,8 +241,7 @@ def test_models_that_share_a_backend_share_steps_but_no_states(scheduler: Schedu
     models = [model, *adapted]
     before = scheduler.counts.steps
     heard = [submit(scheduler, one, request)[1] for one in models]
-    for one, mine in zip(models, heard, strict=True):
-        chunks = mine.all()
+    for one, chunks in zip(models, [mine.all() for mine in heard], strict=True):
         assert [c.tokens for c in chunks] == [c.tokens for c in answer(one, request)]
         assert chunks[-1].usage and chunks[-1].usage.cached_tokens == 0 and chunks[-1].usage.model_digest == one.digest
     assert scheduler.counts.steps - before < 4 * 40, "they are written together"

@@ -126,7 +126,8 @@ class Backend(Protocol):
     def forward(self, segments: Sequence[Segment]) -> list[npt.NDArray[np.float32]]:
         """Reads the tokens of every segment into its state; returns logits [wanted rows, vocabulary] for each.
 
-        At most `STEP_TOKENS` tokens a segment. The arrays are valid until the next call.
+        At most `STEP_TOKENS` tokens a segment. The arrays are valid until the next call, whichever thread makes it: where several ask,
+        all go through one scheduler.
         Raises ContextError beyond the model's context, RequestError for a token id outside the vocabulary; states are then untouched.
         NotFinite once a recurrent memory is broken.
         """
