@@ -3,8 +3,13 @@
 import gc
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
 from threading import Barrier
 
+import pytest
+
+from ingle.core.errors import KernelError
 from ingle.kernels import jit
 
 
@@ -36,3 +41,14 @@ def test_an_engine_that_ends_leaves_the_others_whole() -> None:
     assert address
     assert jit.kernel("softmax_pick") is kept
     del another
+
+
+@pytest.mark.parametrize("upgraded,cure", [(False, "Is that folder writable"), (True, "run the same command again")])
+def test_a_kernel_that_was_not_kept_says_why(upgraded: bool, cure: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other sources than this process began with, as an upgrade leaves, are kept under another key by the process that compiles them."""
+    keys = iter(["now", "then"] if upgraded else ["now", "now"])
+    monkeypatch.setattr(jit, "cache_key", cache(lambda: next(keys)))
+    monkeypatch.setattr(jit, "cache_folder", lambda: tmp_path)
+    jit.cache_key()
+    with pytest.raises(KernelError, match=cure):
+        jit._code("softmax_pick")

@@ -178,7 +178,9 @@ def _forget_compiler() -> None:
 def _code(name: str) -> bytes:
     code = stored(name)
     if code is None:
-        raise KernelError(f"kernel {name}", "must be readable after it was compiled", cache_folder(), "Is that folder writable?")
+        changed = cache_key.__wrapped__() != cache_key()  # what compiled it has read other sources than this process
+        cure = "Ingle was changed while this ran: run the same command again." if changed else "Is that folder writable?"
+        raise KernelError(f"kernel {name}", "must be readable after it was compiled", cache_folder(), cure)
     return code
 
 
