@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ingle.core.config import from_table, load_config, to_table
+from ingle.core.config import assignments, from_table, load_config, to_table
 from ingle.core.delta import Delta, TensorEntry
 from ingle.core.errors import ConfigError, DeltaError, HomeError, IngleError, RequestError
 from ingle.core.files import atomic_file, write_atomic
@@ -67,6 +67,8 @@ def test_settings_from_toml_and_overrides(tmp_path: Path) -> None:
     path.write_text('name = "a"\npair = [1, 2]\n[inner]\nrate = 1\n')
     assert load_config(Outer, path) == Outer("a", Inner(1.0), None, (1, 2))
     assert load_config(Outer, path, ["inner.rate=2.5", "name=b", "where=x/y"]) == Outer("b", Inner(2.5), Path("x/y"), (1, 2))
+    options = assignments({"name": 'a "b"', "inner.rate": 0.5, "where": None}, ["inner.rate=2.5"])
+    assert load_config(Outer, path, options) == Outer('a "b"', Inner(2.5), None, (1, 2)), "the later one holds"
 
 
 def test_where_a_table_says_nothing_the_default_of_its_field_holds() -> None:

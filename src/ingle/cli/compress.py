@@ -48,7 +48,7 @@ def command(
     from ingle.cli.house import enter, record
     from ingle.cli.progress import watching
     from ingle.cli.training import percent, run_watch
-    from ingle.core.config import load_config
+    from ingle.core.config import assignments, load_config
     from ingle.core.errors import ConfigError
     from ingle.tuning.catalogue import need_learning
 
@@ -59,7 +59,7 @@ def command(
 
     allowed = percent("--quality-loss", quality_loss)
     given: dict[str, Any] = {"goal": goal, "most_loss_percent": allowed, "recovery.minutes": recover}
-    settings = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None] + list(overrides or ())
+    settings = assignments(given, overrides)
     told = load_config(CompressSettings, config, settings)
     home = enter()
     rules = read_policy(home, [*_limits(told), *(policy or ())])

@@ -1,6 +1,5 @@
 """`ingle hybridize`."""
 
-import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -50,7 +49,7 @@ def command(
     from ingle.cli.house import enter, record
     from ingle.cli.progress import watching
     from ingle.cli.training import run_watch, share_of
-    from ingle.core.config import load_config
+    from ingle.core.config import assignments, load_config
     from ingle.tuning.catalogue import need_learning
 
     need_learning()
@@ -64,7 +63,7 @@ def command(
         "retrieval": retrieval, "window": window, "method": "training-free" if training_free else None, "lessons.documents": documents,
         **dict.fromkeys(("search.seed", "lessons.seed", "mixers.seed", "logits.seed", "longer.seed"), seed),
     }  # fmt: skip
-    settings = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None] + list(overrides or ())
+    settings = assignments(given, overrides)
     told = load_config(HybridSettings, config, settings)
     said = shlex.join(["ingle", "hybridize", kept.name, "--name", name, *(f"--set={one}" for one in settings)])
     with watching() as watch:

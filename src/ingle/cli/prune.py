@@ -1,6 +1,5 @@
 """`ingle prune`."""
 
-import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -54,7 +53,7 @@ def command(
     from ingle.cli.house import enter, record
     from ingle.cli.progress import watching
     from ingle.cli.training import percent, run_watch, share_of
-    from ingle.core.config import load_config
+    from ingle.core.config import assignments, load_config
     from ingle.tuning.catalogue import need_learning
 
     need_learning()
@@ -71,7 +70,7 @@ def command(
     }  # fmt: skip
     if structure == "2:4" and share is None:
         given["share"] = 0.5
-    settings = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None] + list(overrides or ())
+    settings = assignments(given, overrides)
     told = load_config(PruneSettings, config, settings)
     said = shlex.join(["ingle", "prune", kept.name, "--name", name, *(f"--set={one}" for one in settings)])
     with watching() as watch:

@@ -1,6 +1,5 @@
 """`ingle quantise`."""
 
-import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -48,7 +47,7 @@ def command(
     from ingle.cli.house import enter, record
     from ingle.cli.progress import watching
     from ingle.cli.training import run_watch
-    from ingle.core.config import load_config
+    from ingle.core.config import assignments, load_config
     from ingle.tuning.catalogue import need_learning
 
     need_learning()
@@ -61,7 +60,7 @@ def command(
         "bits": bits, "method": method, "calibration.documents": documents, "recovery.minutes": recover,
         **dict.fromkeys(("calibration.seed", "recovery.seed"), seed),
     }  # fmt: skip
-    settings = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None] + list(overrides or ())
+    settings = assignments(given, overrides)
     told = load_config(QuantiseSettings, config, settings)
     said = shlex.join(["ingle", "quantise", kept.name, "--name", name, *(f"--set={one}" for one in settings)])
     with watching() as watch:

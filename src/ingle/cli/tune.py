@@ -1,6 +1,5 @@
 """`ingle tune`."""
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -60,13 +59,15 @@ def command(
     if listing or (model is None and recipe is None):
         _list(as_json)
         return
+    from ingle.core.config import assignments
+
     given = {
         "method": method, "options.rank": rank, "options.targets": targets, "layers": layers, "max_examples": max_examples,
         "train.epochs": epochs, "train.optimiser.learning_rate": rate, "train.seed": seed, "data.seed": seed,
         "data.max_tokens": max_tokens, "data.held_out": held_out, "data.skip_bad": skip_bad or None, "judge.forgetting": forgetting,
         "objective.teacher": teacher, "objective.kind": "distil" if teacher else None,
     }  # fmt: skip
-    settings = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None] + list(overrides or ())
+    settings = assignments(given, overrides)
     if recipe is not None:
         tuned = _by_recipe(recipe, model, name, settings, policy, force)
     else:

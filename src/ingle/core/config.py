@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import difflib
+import json
 import tomllib
 import types
 import typing
@@ -34,6 +35,11 @@ def with_overrides(table: Mapping[str, Any], overrides: Iterable[str]) -> dict[s
     for override in overrides:
         _set(changed, override)
     return changed
+
+
+def assignments(given: Mapping[str, Any], overrides: Iterable[str] | None) -> list[str]:
+    """Overrides that say what a command's own options do (None = not given), and after them those of `--set`."""
+    return [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None] + list(overrides or ())
 
 
 def from_table(cls: type[T], table: Mapping[str, Any], where: str = "", default: T | None = None) -> T:
