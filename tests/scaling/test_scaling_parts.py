@@ -60,7 +60,7 @@ def test_settings_from_a_file(tmp_path: Path) -> None:
     settings = load_config(ScratchSettings, path, ("model.retrieval=2", "model.window=4", "title=x"))
     assert settings.train.epochs == 2
     assert settings.train.optimiser.method == "adamw"
-    assert settings.train.optimiser.learning_rate == 3e-3
+    assert settings.train.optimiser.learning_rate == 9e-3
     assert (settings.model.retrieval, settings.title) == (2, "x")
     with pytest.raises(ConfigError, match="data: is required"):
         from_table(ScratchSettings, {})
