@@ -6,7 +6,8 @@ Both have the same number of parameters (the hybrid's MLP is narrower by what it
 optimiser and learning rates; only how layers look back differs. With `--same-time` a third side stands beside them: the transformer
 trained on so many more tokens as the hybrid's slower training would have left it time for.
 
-- bits per byte on held-out texts of three sources, paired by document: the hybrid's minus the transformer's, with an interval;
+- bits per byte on held-out texts of three sources, paired by document: the hybrid's minus the transformer's, with an interval; also of
+  those that are as long as the rows of training at most, and of longer ones;
 - recall: values of key-value pairs (see `scaling/pairs.py`) in rows that nobody has trained on, among held-out prose, by distance, inside
   the hybrid's window and beyond it; paired by row. At a size at which the transformer doesn't recall either, recall says nothing, and
   that is said;
@@ -20,6 +21,7 @@ machine where nothing else runs.
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -70,6 +72,10 @@ PAIRS = 0.3
 """Share of the rows. Recall is learnt all at once, after some two million tokens (LOG.md)."""
 ROW, BATCH = 512, 2048
 RATE = ScratchSettings(TextSettings(("none",))).train.optimiser.learning_rate
+LENGTHS = (("bits/byte", 0, math.inf), (f"texts of up to {ROW} tokens", 0, ROW), ("longer texts", ROW + 1, math.inf))
+"""All texts; those that are no longer than the rows of training; and those that end at positions which full attention has never seen."""
+FEWEST = 20
+"""Texts for which such a part is told."""
 STEPS, STEP_ROUNDS = 30, 5
 
 
@@ -180,8 +186,11 @@ def compared(first: Side, second: Side) -> dict[str, Any]:
             {row["asked"]: TextBits(**{key: row[key] for key in TextBits.__dataclass_fields__}) for row in side.judged.texts[suite].rows}
             for side in (first, second)
         ]
-        lost = forgetting(sides[0], sides[1])
-        found[f"{suite}, bits/byte"] = _figure(lost.before, lost.after, lost.change)
+        for name, shortest, longest in LENGTHS:
+            asked = [key for key, text in sides[0].items() if shortest <= text.tokens <= longest]
+            if name == "bits/byte" or FEWEST <= len(asked) < len(sides[0]):
+                lost = forgetting(*({key: texts[key] for key in asked} for texts in sides))
+                found[f"{suite}, {name}"] = _figure(lost.before, lost.after, lost.change)
     assert [row.ids for row in first.rows] == [row.ids for row in second.rows], "both are asked the same"
     for name, low, high in groups():
         tables = [columns(side.rows, side.hits, low, high) for side in (first, second)]
