@@ -44,8 +44,7 @@ from ingle.measure.intervals import bootstrap, paired_bootstrap, ratio
 from ingle.measure.items import part
 from ingle.measure.recall import KINDS
 from ingle.measure.run import Options, run_suite
-from ingle.measure.suites import find_suite
-from ingle.scaling.sources import find_suites
+from ingle.measure.suites import find_suite, find_texts
 from ingle.tuning.kept_model import subject_of
 from model import smollm2
 from servers import CACHE, say, start_bench
@@ -122,7 +121,7 @@ def state_part(home: Home, kept: dict[str, Kept]) -> dict[str, Any]:
 def bits_part(home: Home, models: dict[str, LanguageModel], count: int, context: int, source: str) -> dict[str, Any]:
     """Bits per byte of second halves, each model against the original; and the share of the windows' loss that memories give back."""
     half = context // 2
-    [suite] = find_suites([f"suite:{source}"], 0.0)
+    suite = find_texts(source)
     texts = part(suite.read(home, silent), "held_out", suite.held_out)
     tokenizer = models["original"].tokenizer
     stream = [token for text in texts for token in tokenizer.encode(f"{text.text}\n\n")]

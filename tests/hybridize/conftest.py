@@ -7,7 +7,6 @@ import pytest
 
 from ingle.home.place import Home
 from ingle.hybridize import run
-from ingle.measure.items import Text
 from tests.tuning.conftest import tiny_files, tiny_home
 
 __all__ = ["tiny_files", "tiny_home"]
@@ -15,17 +14,17 @@ _WORDS = tuple("abcdefghijklmnopqr"[i : i + 4] for i in range(14))
 
 
 @pytest.fixture(scope="session")
-def texts() -> list[Text]:
-    """Texts without meaning, in sentences."""
+def texts() -> list[list[str]]:
+    """Texts without meaning, in sentences, of one source."""
     draw, found = random.Random(0), []
-    for i in range(12):
+    for _ in range(12):
         sentences = [" ".join(draw.choices(_WORDS, k=draw.randrange(4, 12))).capitalize() + "." for _ in range(30)]
-        found.append(Text(str(i), str(i), " ".join(sentences)))
-    return found
+        found.append(" ".join(sentences))
+    return [found]
 
 
 @pytest.fixture
-def some_home(tiny_home: Home, texts: list[Text], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Home:
+def some_home(tiny_home: Home, texts: list[list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Home:
     """A home with a tiny model, whose lessons need no network."""
-    monkeypatch.setattr(run, "read_texts", lambda _home, _progress: texts)
+    monkeypatch.setattr(run, "read_texts", lambda _home, _suites, _progress: texts)
     return tiny_home

@@ -12,13 +12,16 @@ import torch
 from ingle.core.config import load_config
 from ingle.core.errors import ConfigError
 from ingle.core.spec import LayerSpec
+from ingle.home.fetch import silent
+from ingle.home.place import Home
 from ingle.hybridize.budget import all_groups, layers_of, retrieval_count, share_of
-from ingle.hybridize.lessons import _FORMS, _different_facts, make_lessons
+from ingle.hybridize.lessons import _FORMS, _different_facts, make_lessons, read_texts
 from ingle.hybridize.search import _sizes, find_groups, loss_of, slope
 from ingle.hybridize.settings import HybridSettings, LessonSettings, SearchSettings
 from ingle.hybridize.teaching import Mixers, hybrid_module, memories_of, original_of
-from ingle.measure.items import Text
+from ingle.measure.items import Text, part
 from ingle.measure.recall import KINDS, make_fact
+from ingle.measure.suites import SUITES
 from ingle.model.memory import Memory
 from ingle.train.forward import final_states
 from ingle.train.losses import cross_entropy
@@ -96,7 +99,7 @@ def test_the_effect_is_the_slope_of_the_loss() -> None:
         assert float(found[place]) == pytest.approx((sides[0] - sides[1]) / 0.04, rel=0.05, abs=2e-3)
 
 
-def test_groups_without_effect_are_seen_and_the_largest_effects_are_kept(texts: list[Text]) -> None:
+def test_groups_without_effect_are_seen_and_the_largest_effects_are_kept(texts: list[list[str]]) -> None:
     module = tiny_module(tiny_config(vocab=2000, layers=(LayerSpec((0, 1)),) * 3))
     with torch.no_grad():  # what these groups see reaches nobody
         module.model.layers[0].self_attn.o_proj.weight[:, :24] = 0
@@ -111,7 +114,7 @@ def test_groups_without_effect_are_seen_and_the_largest_effects_are_kept(texts: 
     assert list(find_groups(module, corpus, 2, once)) == [found]
 
 
-def test_a_search_goes_on_where_it_was(texts: list[Text]) -> None:
+def test_a_search_goes_on_where_it_was(texts: list[list[str]]) -> None:
     module = tiny_module(tiny_config(vocab=2000, layers=(LayerSpec((0, 1)),) * 3))
     corpus = make_lessons(chat_tokenizer(), texts, 2, 180, 0, ("facts",))
     first, second = find_groups(module, corpus, 2, SMALL)
@@ -127,7 +130,7 @@ def test_rounds_give_up_the_same_share() -> None:
     assert _sizes(4, 0, 2)[-1] == 0
 
 
-def test_lessons_of_three_kinds(texts: list[Text]) -> None:
+def test_lessons_of_three_kinds(texts: list[list[str]]) -> None:
     tokenizer, kinds = chat_tokenizer(), LessonSettings().kinds
     corpus = make_lessons(tokenizer, texts, 8, 700, 0, kinds)
     assert corpus.sizes.max() <= 700
@@ -143,11 +146,33 @@ def test_lessons_of_three_kinds(texts: list[Text]) -> None:
     assert copy.ids[-size:].tolist() == copy.ids[:size].tolist()
     again, other = (make_lessons(tokenizer, texts, 8, 700, seed, kinds) for seed in (0, 1))
     assert corpus.digest == again.digest != other.digest
-    with pytest.raises(ConfigError, match="something to learn from"):
-        make_lessons(tokenizer, [], 1, 50, 0, kinds)
+    for nothing in ([], [["", " "]], [*texts, []]):
+        with pytest.raises(ConfigError, match="something to learn from"):
+            make_lessons(tokenizer, nothing, 1, 50, 0, kinds)
 
 
-def test_pairs_of_words_are_among_the_facts(texts: list[Text]) -> None:
+def test_documents_hold_as_much_of_one_source_as_of_another() -> None:
+    tokenizer, sources = chat_tokenizer(), [["mmmm " * 90, "mm"], [f"zzzz {i}" for i in range(2000)], ["w w w"]]
+    said = tokenizer.decode(make_lessons(tokenizer, sources, 1, 6000, 0, ("plain",)).document(0).ids.tolist())
+    sizes = [len(tokenizer.encode("".join(re.findall(rf"{letter}[^mzw]*", said)))) for letter in "mzw"]
+    assert max(sizes) < 1.2 * min(sizes)
+
+
+def test_lessons_are_made_of_suites_of_texts(tiny_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = [Text(str(i), str(i), f"text {i}") for i in range(40)]
+    for name in LessonSettings().suites:
+        monkeypatch.setitem(SUITES, name, replace(SUITES[name], read=lambda *_: items))
+    news, wiki = read_texts(tiny_home, LessonSettings().suites, silent)
+    held_out = {item.text for item in part(items, "held_out", SUITES["xsum-bits"].held_out)}
+    assert set(news) == {item.text for item in items} - held_out
+    assert 0 < len(wiki) < len(news)
+    with pytest.raises(ConfigError, match=r"sst2: must be a suite of texts.*wiki-bits"):
+        read_texts(tiny_home, ("sst2",), silent)
+    with pytest.raises(ConfigError, match="must name at least one"):
+        LessonSettings(suites=())
+
+
+def test_pairs_of_words_are_among_the_facts(texts: list[list[str]]) -> None:
     tokenizer = chat_tokenizer()
     for seed in range(3):
         said = tokenizer.decode(make_lessons(tokenizer, texts, 1, 4000, seed, ("facts",)).document(0).ids.tolist())
@@ -217,9 +242,9 @@ def test_a_mixer_that_misses_nothing_has_no_loss() -> None:
 def test_the_teachers_logits_are_the_originals() -> None:
     module, batch = tiny_module(), some_batch()
     hybrid = hybrid_module(module, LAYERS)
-    for part in hybrid.modules():
-        if isinstance(part, Memory):
-            torch.nn.init.normal_(part.gate.bias)
+    for piece in hybrid.modules():
+        if isinstance(piece, Memory):
+            torch.nn.init.normal_(piece.gate.bias)
     with torch.no_grad():
         expected = module.logits(final_states(module, batch))
     torch.testing.assert_close(Predictions(original_of(hybrid))(batch)(slice(0, 5)), expected[:5])

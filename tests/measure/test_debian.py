@@ -10,7 +10,8 @@ import pytest
 
 from ingle.home.fetch import silent
 from ingle.home.place import Home
-from ingle.measure.debian import parse, topics, translations
+from ingle.measure import debian
+from ingle.measure.debian import Description, parse, topics, translations
 
 BLURB = "Cats is a suite of small programs that sleep in the sun for most of the day, and wake at night."
 BLURB_DE = "Cats ist eine Sammlung kleiner Programme, die den größten Teil des Tages in der Sonne schlafen."
@@ -86,3 +87,20 @@ def test_topics(filled: Home) -> None:
 def test_a_description_in_parts() -> None:
     assert parse("short\nA line\nand another.\n.\n * one\n * two\n.\nEnd.") == ("short", ("A line and another.", " * one\n * two", "End."))
     assert parse("alone") == ("alone", ())
+
+
+def test_paragraphs_of_debian_stand_there_once(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared, long = (
+        "Short and shared.",
+        "A paragraph that is long enough to say that two packages belong together, whatever their names are.",
+    )
+    found = {
+        "a": Description("one", "first", ("Its own.", long, shared)),
+        "b": Description("two", "second", (long,)),
+        "c": Description("three", "third", (shared, "Another.")),
+        "d": Description("four", "fourth", (long, "More.")),
+    }
+    monkeypatch.setattr(debian, "read_descriptions", lambda *_: found)
+    texts = debian.texts(home, lambda *_: None)
+    assert [text.text for text in texts] == [f"first\n\nIts own.\n\n{long}\n\n{shared}", "third\n\nAnother.", "fourth\n\nMore."]
+    assert texts[0].group == texts[2].group != texts[1].group

@@ -11,10 +11,8 @@ from ingle.core.config import from_table, load_config
 from ingle.core.errors import ConfigError, NotKept
 from ingle.core.spec import LayerSpec
 from ingle.home.place import Home
-from ingle.measure.debian import Description
 from ingle.measure.items import part_of
 from ingle.model.memory import READ
-from ingle.scaling import sources
 from ingle.scaling.corpus import make_data
 from ingle.scaling.first_values import new_module
 from ingle.scaling.judge import EDGES, columns, groups
@@ -164,23 +162,6 @@ def test_what_is_held_out_somewhere_is_learnt_nowhere(home: Home, texts: str) ->
     alone = read_texts(home, [other])
     assert set(found.held_out) == set(alone.held_out)
     assert set(found.train) == set(alone.train)
-
-
-def test_paragraphs_of_debian_stand_there_once(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    shared, long = (
-        "Short and shared.",
-        "A paragraph that is long enough to say that two packages belong together, whatever their names are.",
-    )
-    found = {
-        "a": Description("one", "first", ("Its own.", long, shared)),
-        "b": Description("two", "second", (long,)),
-        "c": Description("three", "third", (shared, "Another.")),
-        "d": Description("four", "fourth", (long, "More.")),
-    }
-    monkeypatch.setattr(sources, "read_descriptions", lambda *_: found)
-    texts = sources.debian_texts(home, lambda *_: None)
-    assert [text.text for text in texts] == [f"first\n\nIts own.\n\n{long}\n\n{shared}", "third\n\nAnother.", "fourth\n\nMore."]
-    assert texts[0].group == texts[2].group != texts[1].group
 
 
 def test_sources_that_can_not_be_used(home: Home, tmp_path: Path, texts: str) -> None:

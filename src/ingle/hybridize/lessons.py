@@ -16,40 +16,48 @@ from ingle.core.errors import ConfigError
 from ingle.home.fetch import Progress
 from ingle.home.place import Home
 from ingle.hybridize.settings import Lesson
-from ingle.measure.items import Text
 from ingle.measure.recall import Fact
-from ingle.measure.suites import find_suite, training_rows
+from ingle.measure.suites import find_texts, training_rows
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.corpus import Corpus, corpus_of
 from ingle.train.encode import Document
 
-SUITES = ("xsum-bits", "wiki-bits")
+Texts = Sequence[Sequence[str]]
+"""Of each source."""
 TOKENS_A_FACT = 128
 """One document has a fact for every so many of its tokens: of such a document only answers are learnt, and reading it costs the same."""
 
 
-def read_texts(home: Home, progress: Progress) -> list[Text]:
-    """The training parts of the suites of texts. Raises what fetching them raises."""
-    return [
-        Text(f"{name} {row['id']}", row["id"], row["text"]) for name in SUITES for row in training_rows(find_suite(name), home, progress)
-    ]
+def read_texts(home: Home, suites: Sequence[str], progress: Progress) -> Texts:
+    """The training parts of these suites of texts. Raises ConfigError and NotKept for others, and what fetching them raises."""
+    found = [find_texts(name) for name in suites]
+    return [[row["text"] for row in training_rows(suite, home, progress)] for suite in found]
 
 
-def make_lessons(tokenizer: Tokenizer, texts: Sequence[Text], count: int, tokens: int, seed: int, kinds: Sequence[Lesson]) -> Corpus:
-    """`count` documents of `tokens` tokens, of these kinds in turn. Raises ConfigError."""
+def make_lessons(tokenizer: Tokenizer, texts: Texts, count: int, tokens: int, seed: int, kinds: Sequence[Lesson]) -> Corpus:
+    """`count` documents of `tokens` tokens, of these kinds in turn, out of all sources alike. Raises ConfigError."""
     draw = random.Random(seed)
     stream = _stream(tokenizer, texts, draw)
     documents = [_MAKERS[kind](tokenizer, stream, tokens, draw) for kind, _ in zip(cycle(kinds), range(count), strict=False)]
     return corpus_of("answers", [(str(i), -1, (document,)) for i, document in enumerate(documents)])
 
 
-def _stream(tokenizer: Tokenizer, texts: Sequence[Text], draw: random.Random) -> Iterator[int]:
-    """Tokens of all texts in a drawn order, again and again."""
-    if not any(text.text.strip() for text in texts):
-        raise ConfigError("texts", "must hold something to learn from", f"{len(texts)} texts")
+def _stream(tokenizer: Tokenizer, texts: Texts, draw: random.Random) -> Iterator[int]:
+    """Tokens of all sources, as many of one as of another: the next text is always of the source that has given least."""
+    if not all(any(text.strip() for text in source) for source in texts) or not texts:
+        raise ConfigError("texts", "must hold something to learn from, each source of them", [len(source) for source in texts])
+    shuffled, given = [_shuffled(source, draw) for source in texts], [0] * len(texts)
     while True:
-        for text in draw.sample(texts, len(texts)):
-            yield from tokenizer.encode(f"{text.text}\n\n")
+        least = given.index(min(given))
+        ids = tokenizer.encode(f"{next(shuffled[least])}\n\n")
+        given[least] += len(ids)
+        yield from ids
+
+
+def _shuffled(source: Sequence[str], draw: random.Random) -> Iterator[str]:
+    """All texts in a drawn order, again and again."""
+    while True:
+        yield from draw.sample(source, len(source))
 
 
 def _take(stream: Iterator[int], count: int) -> list[int]:

@@ -9,7 +9,7 @@ HOME/tuning/KEY/longer/          their last
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,10 @@ from ingle.home.kept import Kept
 from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.hybridize.budget import all_groups, layers_of, retrieval_count, share_of
-from ingle.hybridize.lessons import make_lessons, read_texts
+from ingle.hybridize.lessons import Texts, make_lessons, read_texts
 from ingle.hybridize.search import Found, find_groups
 from ingle.hybridize.settings import HybridSettings
 from ingle.hybridize.teaching import Mixers, hybrid_module, memories_of, original_of
-from ingle.measure.items import Text
 from ingle.model.module import CausalLM, load_module
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.loop import train
@@ -45,7 +44,7 @@ from ingle.train.settings import TrainReport, TrainSettings, Watch
 from ingle.train.to_delta import Job, to_delta
 from ingle.train.watch import Made, RunWatch, nobody
 
-VERSION = 6
+VERSION = 7
 """Changes when the same settings make something else than before."""
 GROUPS = "groups.json"
 
@@ -65,7 +64,7 @@ def hybridize(
 
     def make(job: Job[HybridSettings]) -> Candidate:
         tokenizer = checkpoint_tokenizer(checkpoint, home.base_folder(kept.base))
-        texts = read_texts(home, watch.bytes)
+        texts = read_texts(home, settings.lessons.suites, watch.bytes)
         keep_few_programs()
         watch.pieces("loading weights", 0, 1)
         return _make(job, load_module(checkpoint), tokenizer, texts, count)
@@ -73,7 +72,7 @@ def hybridize(
     return to_delta(Job("hybridize", VERSION, home, kept, name, settings, watch, command), make, admit, _event, sink)
 
 
-def _make(job: Job[HybridSettings], original: CausalLM, tokenizer: Tokenizer, texts: Sequence[Text], count: int) -> Candidate:
+def _make(job: Job[HybridSettings], original: CausalLM, tokenizer: Tokenizer, texts: Texts, count: int) -> Candidate:
     settings, config = job.settings, original.config
     found = _groups(job, original, tokenizer, texts, count)
     layers = layers_of(config, [(layer, group) for layer, group in found["kept"]], settings)
@@ -91,7 +90,7 @@ def _make(job: Job[HybridSettings], original: CausalLM, tokenizer: Tokenizer, te
     return Candidate(job.name, KIND, job.kept.digest, tensors, job.origin(settings.method), report)
 
 
-def _groups(job: Job[HybridSettings], original: CausalLM, tokenizer: Tokenizer, texts: Sequence[Text], count: int) -> dict[str, Any]:
+def _groups(job: Job[HybridSettings], original: CausalLM, tokenizer: Tokenizer, texts: Texts, count: int) -> dict[str, Any]:
     """Which groups keep full attention, and what each is worth: found now, or by an earlier sitting."""
     path, told = job.folder / GROUPS, job.settings.search
     precision = DTYPES[choose(job.settings.mixers.precision, original.lm_head.weight.device)]
@@ -134,7 +133,7 @@ def _taught(
     original: CausalLM,
     layers: tuple[LayerSpec, ...],
     tokenizer: Tokenizer,
-    texts: Sequence[Text],
+    texts: Texts,
     report: dict[str, Any],
 ) -> CausalLM:  # fmt: skip
     """The hybrid after its lessons; what they came to goes into the report."""

@@ -36,6 +36,9 @@ Lesson = Literal["plain", "facts", "copy"]
 class LessonSettings:
     """What memories learn from; see `hybridize.lessons`."""
 
+    suites: tuple[str, ...] = ("xsum-bits", "wiki-bits")
+    """Whose training parts documents are made of, as much of one as of another; groups are sought in them too. `debian-bits` stands only
+    where apt has Debian's package lists."""
     kinds: tuple[Lesson, ...] = ("plain", "facts", "copy", "facts")
     """Of documents, in turn. Two of four are about facts, for there most is lost: what texts lose is little with a window of hundreds of
     tokens. With a small window it is much."""
@@ -55,8 +58,9 @@ class LessonSettings:
     """Draws what stands where."""
 
     def __post_init__(self) -> None:
-        if not self.kinds:
-            raise ConfigError("lessons.kinds", "must name at least one", "none", 'For example ["plain", "facts"].')
+        for name, example in (("suites", "wiki-bits"), ("kinds", "plain")):
+            if not getattr(self, name):
+                raise ConfigError(f"lessons.{name}", "must name at least one", "none", f'For example ["{example}"].')
         for name in ("documents", "held_out"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"lessons.{name}", "must be at least 1", getattr(self, name))

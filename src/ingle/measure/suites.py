@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from ingle.core.errors import NotKept
+from ingle.core.errors import ConfigError, NotKept
 from ingle.home.fetch import Progress, silent
 from ingle.home.place import Home
 from ingle.measure import debian, sources
@@ -68,6 +68,7 @@ SUITES = {
     for suite in (
         Suite("wiki-bits", "bits per byte of Wikipedia's English", "bits", sources.wiki_texts, "bits_per_byte", 0.5, 200),
         Suite("xsum-bits", "bits per byte of BBC news", "bits", sources.xsum_texts, "bits_per_byte", XSUM_HELD_OUT, 100),
+        Suite("debian-bits", "bits per byte of package descriptions", "bits", debian.texts, "bits_per_byte", 0.05, 200),
         Suite(
             "hellaswag", "which of four endings follows", "choice", sources.hellaswag, "accuracy_per_byte", 0.9, 200, baseline="chance"
         ),
@@ -118,6 +119,15 @@ def find_suite(name: str) -> Suite:
         cure = f"Did you mean {close[0]}?" if close else f"Known: {', '.join(SUITES)}."
         raise NotKept(f"suite {name}", "is not known", "", cure)
     return SUITES[name]
+
+
+def find_texts(name: str) -> Suite:
+    """The suite of texts of that name. Raises NotKept for an unknown one, ConfigError for a suite of something else."""
+    suite = find_suite(name)
+    if suite.kind != "bits":
+        known = ", ".join(one.name for one in SUITES.values() if one.kind == "bits")
+        raise ConfigError(name, "must be a suite of texts", suite.title, f"There are: {known}.")
+    return suite
 
 
 def words_of(item: AnyItem) -> str:

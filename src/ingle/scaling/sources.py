@@ -11,9 +11,8 @@ from ingle.core.digest import digest_bytes, digest_json
 from ingle.core.errors import ConfigError
 from ingle.home import fetch
 from ingle.home.place import Home
-from ingle.measure.debian import SHORTEST, read_descriptions
-from ingle.measure.items import Groups, Text, part
-from ingle.measure.suites import SUITES, Suite, find_suite
+from ingle.measure.items import Text, part
+from ingle.measure.suites import Suite, find_texts
 from ingle.train.examples import Tally, read_records
 
 SUITE = "suite:"
@@ -33,38 +32,12 @@ class Texts:
     """Of both parts."""
 
 
-def debian_texts(home: Home, progress: fetch.Progress) -> list[Text]:
-    """Debian's English package descriptions: 55,000 texts, 19 MB; every paragraph stands there once, where it comes first.
-
-    Packages that share a paragraph of 80 characters or more are one document. Licence: as free as the packages.
-    """
-    found, groups, seen = read_descriptions(home, "en", progress), Groups(), set[str]()
-    for digest, description in found.items():
-        groups.add(digest, (text for text in description.paragraphs if len(text) >= SHORTEST))
-    made = []
-    for digest, description in found.items():
-        new = [text for text in description.paragraphs if text not in seen]
-        seen.update(new)
-        if new:
-            made.append(Text(f"debian/{digest}", groups.of(digest), "\n\n".join([description.short, *new])))
-    return made
-
-
-OWN = {"debian-bits": Suite("debian-bits", "bits per byte of package descriptions", "bits", debian_texts, "bits_per_byte", 0.05, 200)}
-"""Texts that are large enough to learn a language from, beside the suites that only measure."""
-
-
 def find_suites(sources: Sequence[str], held_out: float) -> list[Suite]:
     """The sources as suites. Raises ConfigError for a path that isn't there or a suite of something else, NotKept for an unknown one."""
     found, files = [], list[Path]()
     for source in dict.fromkeys(sources):
         if source.startswith(SUITE):
-            name = source.removeprefix(SUITE)
-            suite = OWN[name] if name in OWN and name not in SUITES else find_suite(name)
-            if suite.kind != "bits":
-                known = ", ".join(one.name for one in {**SUITES, **OWN}.values() if one.kind == "bits")
-                raise ConfigError(source, "must be a suite of texts", suite.title, f"There are: {known}.")
-            found.append(suite)
+            found.append(find_texts(source.removeprefix(SUITE)))
         else:
             path = Path(source).expanduser().absolute()
             if not path.exists():
