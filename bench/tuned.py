@@ -78,13 +78,13 @@ def name_of(method: str) -> str:
 
 
 def bench_home(folder: Path) -> Home:
-    """A home for these benchmarks, which lasts: the real one's `smollm2` and what was fetched, deltas of its own, nobody's ledger."""
+    """A home for these benchmarks, which lasts: the real one's models and what was fetched, whatever is made from them, nobody's ledger."""
     smollm2()  # says what to do if it is not kept, and names the compiled kernels
     real, home = find_home(), Home(folder.resolve())
     if real.root == home.root:
         raise SystemExit(f"{folder} is the real home; give a folder for benchmarks")
     home.root.mkdir(parents=True, exist_ok=True)
-    for part in (real.bases, real.models):
+    for part in (real.bases, real.deltas, real.models):
         shutil.copytree(part, home.root / part.name, dirs_exist_ok=True)
     data, link = real.root / "cache" / "data", home.root / "cache" / "data"
     data.mkdir(parents=True, exist_ok=True)
