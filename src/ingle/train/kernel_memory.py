@@ -24,6 +24,8 @@ KERNELS = ("memory_backward", "memory_forward")
 """What is called here, beside attention's."""
 _OUTSIDE = {"RAW_Q", "RAW_K", "RAW_V", "SEEN", "GIVEN", "TO_GIVEN", "TO_RAW_Q", "TO_RAW_K", "TO_RAW_V", "TO_SEEN"}
 """Fields that hold numbers as the model has them."""
+_ROWS, _STRENGTHS = ("SEEN", "RAW_Q", "RAW_K", "RAW_V"), ("DECAY", "WRITE")
+_PARAMETERS = ("MAP_Q", "MAP_K", "GATE", "GATE_BIAS")
 
 
 def read_packed(memory: Memory, window: Tensor, q: Tensor, k: Tensor, v: Tensor, spec: LayerSpec, bounds: Sequence[int]) -> Tensor:
@@ -32,40 +34,37 @@ def read_packed(memory: Memory, window: Tensor, q: Tensor, k: Tensor, v: Tensor,
     if not fits(q) or not len(entering.tokens):
         return memory.packed(window, q, k, v, spec, bounds)
     decay, write = (part.index_select(0, entering.tokens) for part in memory.strengths(k.float(), v.float()))
-    given: Tensor = KernelMemory.apply(
-        window, q, k, v, decay, write, memory.q_map.weight, memory.k_map.weight, memory.gate.weight, memory.gate.bias, entering, spec.window
-    )  # type: ignore[no-untyped-call]
+    parameters = memory.q_map.weight, memory.k_map.weight, memory.gate.weight, memory.gate.bias
+    given: Tensor = KernelMemory.apply(entering, spec.window, window, q, k, v, decay, write, *parameters)  # type: ignore[no-untyped-call]
     return given
 
 
 class KernelMemory(torch.autograd.Function):
-    """window and q [T, G, R, D], k and v [T, G, D]; log α and β [N, G]; maps [G · D, D], gates [G · R, D] and [G · R] → [T, G, R, D]."""
+    """What enters, the window's width, then by row: what the window gave and q [T, G, R, D], k and v [T, G, D]; log α and β [N, G]; maps
+    [G · D, D], gates [G · R, D] and [G · R] → [T, G, R, D]."""
 
     @staticmethod
-    def forward(
-        ctx: Any, window: Tensor, q: Tensor, k: Tensor, v: Tensor, decay: Tensor, write: Tensor, q_map: Tensor, k_map: Tensor, gate: Tensor,
-        bias: Tensor, entering: Entering, width: int,
-    ) -> Tensor:  # fmt: skip
-        call = _Call(entering, q, width)
-        told = call.told(window, q, k, v, decay, write, q_map, k_map, gate, bias)
-        given = window.clone(memory_format=torch.contiguous_format)
-        call.run("memory_forward", {**told, "GIVEN": given})
+    def forward(ctx: Any, entering: Entering, width: int, *tensors: Tensor) -> Tensor:
+        given = dict(zip(_ROWS + _STRENGTHS + _PARAMETERS, tensors, strict=True))
+        call = _Call(entering, given["RAW_Q"], width)
+        told, read = call.told(given), given["SEEN"].clone(memory_format=torch.contiguous_format)
+        call.run("memory_forward", {**told, "GIVEN": read})
         ctx.call, ctx.names = call, tuple(told)
-        ctx.save_for_backward(*told.values(), q_map, k_map, gate, bias)
-        return given
+        ctx.save_for_backward(*told.values(), *(given[name] for name in _PARAMETERS))
+        return read
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         saved, g = ctx.saved_tensors, grads[0].contiguous()
         told, parameters = dict(zip(ctx.names, saved, strict=False)), saved[len(ctx.names) :]
-        slopes = {"TO_SEEN": g.clone(), **{f"TO_{name}": torch.zeros_like(told[name]) for name in ("RAW_Q", "RAW_K", "RAW_V")}}
-        slopes |= {f"TO_{name}": torch.empty_like(told[name]) for name in ("DECAY", "WRITE")}
-        sums = [torch.zeros(len(ctx.call.documents), *parameter.shape) for parameter in parameters]
-        names = ("TO_MAP_Q", "TO_MAP_K", "TO_GATE", "TO_GATE_BIAS")
-        ctx.call.run("memory_backward", {**told, **slopes, **dict(zip(names, sums, strict=True)), "TO_GIVEN": g})
+        slopes = {"TO_SEEN": g.clone(), **{f"TO_{name}": torch.zeros_like(told[name]) for name in _ROWS[1:]}}
+        slopes |= {f"TO_{name}": torch.empty_like(told[name]) for name in _STRENGTHS}
+        count = len(ctx.call.documents)
+        sums = {f"TO_{name}": torch.zeros(count, *one.shape) for name, one in zip(_PARAMETERS, parameters, strict=True)}
+        ctx.call.run("memory_backward", {**told, **slopes, **sums, "TO_GIVEN": g})
         *rows, to_decay, to_write = slopes.values()
-        whole = (each.sum(0).to(parameter.dtype) for each, parameter in zip(sums, parameters, strict=True))
-        return *rows, to_decay.T, to_write.T, *whole, None, None
+        whole = (each.sum(0).to(one.dtype) for each, one in zip(sums.values(), parameters, strict=True))
+        return None, None, *rows, to_decay.T, to_write.T, *whole
 
 
 class _Call:
@@ -86,22 +85,18 @@ class _Call:
         self._record[list(sizes)] = list(sizes.values())
         self._record[len(at.FIELDS) :] = 4 * np.cumsum([0, *self._rooms[:-1]])
 
-    def told(
-        self, window: Tensor, q: Tensor, k: Tensor, v: Tensor, decay: Tensor, write: Tensor, q_map: Tensor, k_map: Tensor, gate: Tensor,
-        bias: Tensor,
-    ) -> dict[str, Tensor]:  # fmt: skip
-        """All that comes in, and room for what the way back needs, by field."""
+    def told(self, given: dict[str, Tensor]) -> dict[str, Tensor]:
+        """All that comes in as kernels want it, and room for what the way back needs, by field."""
         groups, tokens, repeats, dim = self._groups, self._tokens, self._repeats, self._dim
-        raw = {"RAW_Q": q, "RAW_K": k, "RAW_V": v, "SEEN": window, "DECAY": decay.T, "WRITE": write.T}
-        maps = {name: mapping.float().view(groups, dim, dim) for name, mapping in (("MAP_Q", q_map), ("MAP_K", k_map))}
-        turned = {f"{name}_T": mapping.mT for name, mapping in maps.items()}
-        given = {**raw, **maps, **turned, "GATE": gate.float(), "GATE_BIAS": bias.float()}
+        maps = {name: given[name].float().view(groups, dim, dim) for name in ("MAP_Q", "MAP_K")}
+        turned = {f"{name}_T": mapping.mT for name, mapping in maps.items()} | {name: given[name].T for name in _STRENGTHS}
+        found = {**given, **maps, **turned, **{name: given[name].float() for name in ("GATE", "GATE_BIAS")}}
         shapes: dict[str, tuple[int, ...]] = {
             "Q": (tokens, repeats, dim), "K": (tokens, dim), "V": (tokens, dim), "SCALE_Q": (tokens, repeats), "SCALE_K": (tokens,),
             "SHARE": (tokens, repeats), "Y": (tokens, repeats, dim), "STATES": (self._chunks, dim, dim), "SOLVED": (tokens, 2 * dim),
         }  # fmt: skip
         rooms = {name: torch.empty(groups, *shape) for name, shape in shapes.items()}
-        return {name: tensor.contiguous() for name, tensor in given.items()} | rooms
+        return {name: tensor.contiguous() for name, tensor in found.items()} | rooms
 
     def run(self, name: str, tensors: dict[str, Tensor]) -> None:
         """Runs a kernel on all tasks."""
