@@ -110,7 +110,7 @@ def state_part(home: Home, kept: dict[str, Kept]) -> dict[str, Any]:
     layouts = {name: StateLayout.of(open_weights(home, one).config) for name, one in kept.items()}
     rows: list[list[object]] = [["tokens", *layouts, "hybrid ÷ original"]]
     shares = {}
-    for tokens in (1024, 2048, 4096, 8192):
+    for tokens in (128, 512, 1024, 2048, 4096, 8192):
         sizes = {name: layout.nbytes(tokens) for name, layout in layouts.items()}
         shares[tokens] = sizes["hybrid"] / sizes["original"]
         rows.append([f"{tokens:,}", *(f"{size / 1e6:.1f} MB" for size in sizes.values()), f"{shares[tokens]:.3f}"])

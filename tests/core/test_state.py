@@ -1,6 +1,7 @@
 """State: forks share nothing that is written, rewinding is exact or refused, files are whole or refused."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,20 +29,22 @@ def filled(layout: StateLayout, length: int) -> State:
     rng = np.random.default_rng(length)
     for page in state.pages:
         page[:] = 9 * rng.normal(size=page.shape)
-    state.rings[:] = 9 * rng.normal(size=state.rings.shape)
-    state.memories[:] = rng.normal(size=state.memories.shape)
     state.length = length
+    state.written[:] = 9 * rng.normal(size=state.written.shape)
+    state.memories[:] = rng.normal(size=state.memories.shape)
     return state
 
 
 def test_layout_places_every_group_once() -> None:
     assert LAYOUT.width == 32
     assert LAYOUT.page_slots.tolist() == [[0, 1], [-1, 2]]
-    assert LAYOUT.ring_offsets.tolist() == [[-1, -1], [0, -1]]
+    assert LAYOUT.ring_slots.tolist() == [[-1, -1], [0, -1]]
+    assert REMEMBERING.ring_slots.tolist() == [[0, -1], [-1, 1], [2, 3], [-1, -1]]
     sinks, ring = LAYOUT.ring_blocks[1]
     assert sinks == 1
     assert ring * BLOCK_TOKENS >= 40 + STEP_TOKENS
-    assert LAYOUT.total_ring_blocks == sinks + ring
+    assert LAYOUT.rings_shape == (sinks + ring, 1, 2 * BLOCK_TOKENS * 32)
+    assert TRANSFORMER.rings_shape[:2] == (0, 0)
 
 
 def test_fork_shares_full_pages_and_copies_the_rest() -> None:
@@ -53,6 +56,22 @@ def test_fork_shares_full_pages_and_copies_the_rest() -> None:
     fork.rings[:] = 0
     np.testing.assert_array_equal(state.pages[1], before[0])
     np.testing.assert_array_equal(state.rings, before[1])
+    np.testing.assert_array_equal(state.fork().written, state.written)
+
+
+def test_rings_are_held_copied_and_saved_as_far_as_they_were_written(tmp_path: Path) -> None:
+    block = 4 * math.prod(LAYOUT.rings_shape[1:])
+    for length, written in ((0, 0), (1, 1), (16, 1), (17, 2), (320, 20), (336, 21), (9000, 21)):
+        state = filled(LAYOUT, length)
+        assert dict(state.pieces())[id(state.rings)] == written * block
+        fork = state.fork()
+        assert (fork.rings[:written] == state.rings[:written]).all() and not fork.rings[written:].any()
+        state.save(tmp_path / str(length), "m")
+        with np.load(tmp_path / str(length)) as archive:
+            assert len(archive["rings"]) == written
+    state = filled(LAYOUT, 40)
+    state.rewind(20)  # what was gone back from is overwritten in turn, and held until then
+    assert len(state.written) == len(state.fork().written) == 3
 
 
 def test_rewound_state_does_not_write_into_a_fork() -> None:
@@ -113,6 +132,7 @@ def test_an_int8_state_is_half_of_float16_but_for_its_scales_and_memories() -> N
             assert small.nbytes(tokens) / half.nbytes(tokens) == 0.515625  # 2 · 64 bytes and two float16 scales
             state = State(small)
             state.reserve(tokens)
+            state.length = tokens
             assert state.nbytes == small.nbytes(tokens)
 
 
@@ -143,7 +163,7 @@ def test_layout_places_every_memory_once() -> None:
     state = State(REMEMBERING)
     assert state.memories.shape == (3, 2, 32, 16) and not state.memories.any()
     assert state.nbytes == REMEMBERING.nbytes(0) == sum(size for _, size in state.pieces())
-    assert state.nbytes == state.rings.nbytes + 3 * 32 * 32 * 4
+    assert state.nbytes == 3 * 32 * 32 * 4
     assert State(LAYOUT).memories.size == 0
 
 
@@ -182,7 +202,7 @@ def test_save_and_load(tmp_path: Path, layout: StateLayout, length: int) -> None
         state._clear_behind(state.pages[-1])  # which `filled` has filled, too
     for mine, theirs in zip(state.pages, loaded.pages, strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    np.testing.assert_array_equal(state.rings, loaded.rings)
+    np.testing.assert_array_equal(state.written, loaded.written)
     np.testing.assert_array_equal(state.memories, loaded.memories)
 
 

@@ -1,15 +1,16 @@
 """`State`: all that one sequence needs to go on. The only mutable word of the house.
 
 Keys and values lie in *blocks* of 16 tokens (core/blocks.py). Retrieval groups grow by *pages* of 64 tokens that forks share, since a
-full page is never written again; streaming groups have a fixed *ring* (sinks, then the window plus one step's tokens). Position p of a
-ring lies in block p // 16, which is a sink block if its number is below the number of sink blocks, else ring block (p // 16) mod ring
-length. A recurrent memory S [V, K] lies in float32 as [V/16, K, 16], so that 16 of its rows can be gone on with by themselves.
+full page is never written again; streaming groups have a *ring* (sinks, then the window plus one step's tokens), whose blocks after the
+sinks are used in a circle. Block b of all rings lies together, before block b + 1, so what has been written so far is in front: that alone
+is held, copied and saved. A recurrent memory S [V, K] lies in float32 as [V/16, K, 16], so that 16 of its rows can be gone on with by
+themselves.
 """
 
 import json
 import math
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +29,7 @@ from ingle.core.spec import LayerSpec, ModelConfig
 PAGE_TOKENS = 64
 STEP_TOKENS = 256  # most tokens of one sequence that one step may append; rings have room for them beside the window
 REMEMBERING_STEP_TOKENS = 128  # the same where rings are no use for going back, since a memory can't: they are most of such a state
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,14 @@ class StateLayout:
     @cached_property
     def page_slots(self) -> npt.NDArray[np.int64]:
         """[layers, groups]: index of a retrieval group within a page; −1 for streaming groups."""
-        slots = np.full((len(self.layers), self.kv_groups), -1, np.int64)
-        places = [(i, g) for i, layer in enumerate(self.layers) for g in layer.retrieval]
-        for slot, place in enumerate(places):
-            slots[place] = slot
-        return slots
+        return self._numbered([layer.retrieval for layer in self.layers])
+
+    def _numbered(self, chosen: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
+        """[layers, groups]: how many of the chosen groups come before each; −1 for those that are not chosen."""
+        numbers = np.full((len(self.layers), self.kv_groups), -1, np.int64)
+        for number, place in enumerate((i, g) for i, groups in enumerate(chosen) for g in groups):
+            numbers[place] = number
+        return numbers
 
     @cached_property
     def retrieval_groups(self) -> int:
@@ -89,30 +93,23 @@ class StateLayout:
         return np.array(rows, np.int64).reshape(len(self.layers), 2)
 
     @cached_property
-    def ring_offsets(self) -> npt.NDArray[np.int64]:
-        """[layers, groups]: first block of a streaming group within the rings; −1 for retrieval groups."""
-        offsets = np.full((len(self.layers), self.kv_groups), -1, np.int64)
-        at = 0
-        for i, layer in enumerate(self.layers):
-            for g in layer.streaming(self.kv_groups):
-                offsets[i, g] = at
-                at += int(self.ring_blocks[i].sum())
-        return offsets
+    def ring_slots(self) -> npt.NDArray[np.int64]:
+        """[layers, groups]: index of a streaming group within each block of the rings; −1 for retrieval groups."""
+        return self._numbered([layer.streaming(self.kv_groups) for layer in self.layers])
 
     @cached_property
-    def total_ring_blocks(self) -> int:
-        """Blocks of all rings together."""
-        streaming = (self.ring_offsets >= 0).sum(axis=1)
-        return int((streaming * self.ring_blocks.sum(axis=1)).sum())
+    def rings_shape(self) -> tuple[int, int, int]:
+        """Of all rings together: blocks of the longest one, streaming groups, numbers in a block."""
+        return int(self.ring_blocks.sum(axis=1).max(initial=0)), int((self.ring_slots >= 0).sum()), self.block_elements
+
+    def written_blocks(self, tokens: int) -> int:
+        """How many blocks of the rings so many tokens have come to."""
+        return min(-(-tokens // BLOCK_TOKENS), self.rings_shape[0])
 
     @cached_property
     def memory_places(self) -> npt.NDArray[np.int64]:
         """[layers, groups]: number of a group's recurrent memory within a state; −1 where it has none."""
-        places = np.full((len(self.layers), self.kv_groups), -1, np.int64)
-        remembering = [(i, g) for i, layer in enumerate(self.layers) for g in layer.remembering(self.kv_groups)]
-        for number, place in enumerate(remembering):
-            places[place] = number
-        return places
+        return self._numbered([layer.remembering(self.kv_groups) for layer in self.layers])
 
     @cached_property
     def memories_shape(self) -> tuple[int, int, int, int]:
@@ -126,7 +123,7 @@ class StateLayout:
     def nbytes(self, tokens: int) -> int:
         """Bytes of a state of so many tokens that shares nothing."""
         page = self.retrieval_groups * PAGE_TOKENS // BLOCK_TOKENS * self.block_elements
-        elements = -(-tokens // PAGE_TOKENS) * page + self.total_ring_blocks * self.block_elements
+        elements = -(-tokens // PAGE_TOKENS) * page + self.written_blocks(tokens) * math.prod(self.rings_shape[1:])
         return elements * np.dtype(self.dtype).itemsize + 4 * math.prod(self.memories_shape)
 
     @cached_property
@@ -163,19 +160,24 @@ class State:
 
     def __post_init__(self) -> None:
         if self.rings.size == 0:
-            self.rings = np.zeros((self.layout.total_ring_blocks, self.layout.block_elements), self.layout.dtype)
+            self.rings = np.zeros(self.layout.rings_shape, self.layout.dtype)  # takes no memory before it is written to
         if self.memories.size == 0:
             self.memories = np.zeros(self.layout.memories_shape, np.float32)
 
     @property
     def nbytes(self) -> int:
         """Bytes held, pages shared with forks included."""
-        return sum(page.nbytes for page in self.pages) + self.rings.nbytes + self.memories.nbytes
+        return sum(nbytes for _, nbytes in self.pieces())
+
+    @property
+    def written(self) -> npt.NDArray[Any]:
+        """The blocks of the rings that have been written to."""
+        return self.rings[: self.layout.written_blocks(max(self.length, self.furthest))]
 
     def pieces(self) -> Iterator[tuple[int, int]]:
         """Identity and bytes of each piece of memory; forks share their full pages."""
         yield from ((id(page), page.nbytes) for page in self.pages)
-        yield id(self.rings), self.rings.nbytes
+        yield id(self.rings), self.written.nbytes
         yield id(self.memories), self.memories.nbytes
 
     def reserve(self, tokens: int) -> None:
@@ -216,7 +218,7 @@ class State:
             block = self.pages[number // each][slot, number % each]
             return block
         sinks, ring = (int(count) for count in self.layout.ring_blocks[layer])
-        block = self.rings[int(self.layout.ring_offsets[layer, group]) + (number if number < sinks else sinks + number % ring)]
+        block = self.rings[number if number < sinks else sinks + (number - sinks) % ring, int(self.layout.ring_slots[layer, group])]
         return block
 
     def fork(self) -> "State":
@@ -225,7 +227,8 @@ class State:
         used = -(-self.length // PAGE_TOKENS)
         pages = self.pages[:full] + [page.copy() for page in self.pages[full:used]]
         self.shared_pages = max(self.shared_pages, min(full, len(self.pages)))
-        return State(self.layout, self.length, pages, self.rings.copy(), self.memories.copy(), self.furthest, self.shared_pages)
+        rings = _in_front(self.written, self.layout)
+        return State(self.layout, self.length, pages, rings, self.memories.copy(), self.furthest, self.shared_pages)
 
     def rewind(self, length: int) -> None:
         """Goes back to the first `length` tokens.
@@ -241,7 +244,7 @@ class State:
                 cure = "A memory has taken in what came since; the engine reads the prompt again from the nearest state that it kept."
             raise CannotRewind("length", f"this state can go back to {earliest} at the earliest", length, cure)
         if length == 0 and self.memories.size:
-            self.memories[:], self.rings[:] = 0, 0
+            self.memories[:], self.written[:] = 0, 0
         self._cut(length)
 
     def _cut(self, length: int) -> None:
@@ -299,7 +302,7 @@ class State:
             self._clear_behind(pages[-1])
         with atomic_file(path, mode=0o600) as file:  # as private as the text that it has read
             about = np.frombuffer(json.dumps(header).encode(), np.uint8)
-            np.savez(file, header=about, pages=pages, rings=self.rings, memories=self.memories)
+            np.savez(file, header=about, pages=pages, rings=self.written, memories=self.memories)
 
     def _clear_behind(self, page: npt.NDArray[Any]) -> None:
         """Zeroes what a copy of the last page still holds of tokens that were read and gone back from: they are nobody's to keep."""
@@ -326,12 +329,19 @@ class State:
                 raise CheckpointError(
                     f"{path}: {name}", f"must be {mine}", header.get(name), "The state belongs to another model or version."
                 )
-        length, cure = int(header["length"]), "Delete it; the prompt will be read again."
-        state = State(layout, length, list(pages) if pages.ndim > 1 else [], rings, memories, int(header.get("furthest", 0)))
+        length, furthest, cure = int(header["length"]), int(header.get("furthest", 0)), "Delete it; the prompt will be read again."
         wanted = -(-length // PAGE_TOKENS) if layout.retrieval_groups else 0
-        if len(state.pages) != wanted or rings.shape != (layout.total_ring_blocks, layout.block_elements):
-            raise CheckpointError(str(path), f"must hold {wanted} pages", len(state.pages), cure)
+        blocks_wanted = layout.written_blocks(max(length, furthest))
+        if len(pages) != wanted or rings.shape != (blocks_wanted, *layout.rings_shape[1:]):
+            raise CheckpointError(str(path), f"must hold {wanted} pages and {blocks_wanted} blocks", (len(pages), len(rings)), cure)
         if memories.shape != layout.memories_shape or memories.dtype != np.float32 or not np.isfinite(memories).all():
             shape = f"{layout.memories_shape} finite float32"
             raise CheckpointError(f"{path}: memories", f"must be {shape}", f"{memories.shape} {memories.dtype}", cure)
-        return state
+        return State(layout, length, list(pages), _in_front(rings, layout), memories, furthest)
+
+
+def _in_front(written: npt.NDArray[Any], layout: StateLayout) -> npt.NDArray[Any]:
+    """Rings of which so many blocks have been written to."""
+    rings = np.zeros(layout.rings_shape, layout.dtype)
+    rings[: len(written)] = written
+    return rings

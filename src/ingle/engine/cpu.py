@@ -254,7 +254,7 @@ def _records(info: PackInfo, layout: StateLayout, base: int, eps: int) -> Array:
         at.WIDTH: layout.width, at.CACHE: CACHES.index(layout.dtype), at.QUANTISED: quantised, at.EMBEDDING: address + 8 * at.MODEL,
         at.HEAD: address + 8 * (at.MODEL + at.DESCRIPTOR), at.NORM: vector("model.norm.weight"), at.LAYER: address + 8 * layers_at,
         at.EPS: eps, at.MOST_MEMORIES: (layout.memory_places >= 0).sum(axis=1).max(), at.WINDOWS: len(remembering_windows(layout)),
-        at.BLOCK_BYTES: layout.block_elements * np.dtype(layout.dtype).itemsize,
+        at.BLOCK_BYTES: layout.block_elements * np.dtype(layout.dtype).itemsize, at.STREAMING: layout.rings_shape[1],
     }  # fmt: skip
     for field, value in model.items():
         records[field] = value
@@ -268,7 +268,7 @@ def _records(info: PackInfo, layout: StateLayout, base: int, eps: int) -> Array:
         layer[at.SINK_BLOCKS], layer[at.RING_BLOCKS] = layout.ring_blocks[i]
         remembering = spec.remembering(groups)
         places = layer[at.PLACES :].reshape(at.PLACE_KINDS, groups)
-        places[:3] = layout.page_slots[i], layout.ring_offsets[i], layout.memory_places[i]
+        places[:3] = layout.page_slots[i], layout.ring_slots[i], layout.memory_places[i]
         places[3, : len(remembering)] = remembering
         if remembering:
             layer[at.REMEMBERING], layer[at.WINDOW_NUMBER] = len(remembering), remembering_windows(layout).index(spec.window)

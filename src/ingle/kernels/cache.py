@@ -43,8 +43,8 @@ def block_address(model, layer, segment, group, block):
         return page + (slot * _PAGE_BLOCKS + block % _PAGE_BLOCKS) * size
     sinks = get(layer, at.SINK_BLOCKS)
     ring = get(layer, (at.PLACES + get(model, at.GROUPS) + group))
-    place = block if block < sinks else sinks + block % get(layer, at.RING_BLOCKS)
-    return get(segment, at.RINGS) + (ring + place) * size
+    place = block if block < sinks else sinks + (block - sinks) % get(layer, at.RING_BLOCKS)
+    return get(segment, at.RINGS) + (place * get(model, at.STREAMING) + ring) * size
 
 
 @njit

@@ -20,11 +20,11 @@ ACTIVATIONS = 6
 over; its scale is 0 where it is not needed."""
 
 LAYERS, HIDDEN, HIDDEN_PADDED, MLP_PADDED, HEADS, GROUPS, DIM, WIDTH, CACHE, QUANTISED, EMBEDDING, HEAD, NORM, LAYER, EPS = range(15)
-MOST_MEMORIES, WINDOWS, BLOCK_BYTES = 15, 16, 17
-MODEL = 18
+MOST_MEMORIES, WINDOWS, BLOCK_BYTES, STREAMING = range(15, 19)
+MODEL = 19
 """int64 of a model: counts and sizes; what keys and values are kept in; whether any linear wants int8 input; the addresses of
 two linears, the last norm, the first layer and the norm's epsilon (float32); the most recurrent memories of any layer, how many
-different windows layers with memories have, and the bytes of a block of keys and values."""
+different windows layers with memories have, the bytes of a block of keys and values, and how many streaming groups there are."""
 
 CACHE_F32, CACHE_F16, CACHE_INT8 = range(3)
 """What keys and values are kept in, in the order of `core.blocks.CACHES`."""
@@ -35,8 +35,8 @@ REMEMBERING, WINDOW_NUMBER, QUERY_MAP, KEY_MAP, DECAY, DECAY_BIAS, WRITE, WRITE_
 PLACES = 8 + DESCRIPTOR * 7 + 10
 """int64 of a layer: addresses of norms (0 = none), how streaming groups look back, seven linears; how many memories there are, which of
 the different windows is the layer's, and where the memories' tensors lie (float32; see memory.py: two maps for each memory, decay and
-write [2, width], gate [queries per group, width]). Then per group its slot in a page (−1 = streaming), the first block of its ring, and
-its memory's number in a state (−1 = none), and per memory its group. A layer takes PLACES + PLACE_KINDS · groups."""
+write [2, width], gate [queries per group, width]). Then per group its slot in a page (−1 = streaming), its slot in a block of the rings,
+and its memory's number in a state (−1 = none), and per memory its group. A layer takes PLACES + PLACE_KINDS · groups."""
 PLACE_KINDS = 4
 
 ADAPTER_RANK, ADAPTER_COLUMNS, ADAPTER_ROWS, ADAPTER_A, ADAPTER_A_SCALES, ADAPTER_B, ADAPTER_B_SCALES, ADAPTER_BIAS = range(8)
