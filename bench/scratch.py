@@ -44,7 +44,7 @@ from ingle.core.files import write_atomic
 from ingle.engine.opening import kept_source, open_model
 from ingle.home.base import base_report
 from ingle.home.kept import Kept, get_kept, list_kept
-from ingle.home.place import Home, find_home
+from ingle.home.place import Home
 from ingle.measure.bits import TextBits
 from ingle.measure.forgetting import forgetting
 from ingle.measure.intervals import paired_bootstrap
@@ -58,7 +58,7 @@ from ingle.scaling.sources import Texts, find_suites, read_texts
 from ingle.scaling.vocabulary import find_vocabulary
 from ingle.train.loop import train
 from ingle.train.precision import choose
-from servers import CACHE, say, start_bench
+from servers import CACHE, own_home, say, start_bench
 
 EXAMPLES = """  python bench/scratch.py --sizes small --seeds 1 --items 20 --rounds 3      a quick look
   python bench/scratch.py --same-time
@@ -121,20 +121,6 @@ def settings_for(size: Size, side: str, seed: int, tokens: int, options: argpars
         "judge": {"items": options.items, "pair_rows": PAIR_ROWS},
     }
     return from_table(ScratchSettings, table)
-
-
-def bench_home(folder: Path) -> Home:
-    """A home for these models, which lasts, with the texts that the real one has fetched."""
-    real, home = find_home(), Home(folder.resolve())
-    if real.root == home.root:
-        raise SystemExit(f"{folder} is the real home; give a folder for benchmarks")
-    os.environ.setdefault("INGLE_KERNEL_CACHE", str(real.jit))
-    data, link = real.root / "cache" / "data", home.root / "cache" / "data"
-    data.mkdir(parents=True, exist_ok=True)
-    link.parent.mkdir(parents=True, exist_ok=True)
-    if not link.exists():
-        link.symlink_to(data)
-    return home.create()
 
 
 def trained(home: Home, name: str, settings: ScratchSettings) -> Kept:
@@ -339,7 +325,7 @@ def main() -> None:
     if unknown:
         parser.error(f"--sizes: must be of {', '.join(SIZES)} (got {', '.join(sorted(unknown))})")
     options.precision = choose(options.precision or "auto", torch.device("cpu"))
-    home = bench_home(options.folder)
+    home = own_home(options.folder)
     texts = read_texts(home, find_suites(SOURCES, 0.05))
     if options.only:
         wanted = {

@@ -59,6 +59,20 @@ def ingle_command() -> str:
     return str(Path(sys.executable).parent / "ingle")
 
 
+def own_home(folder: Path) -> Home:
+    """A home for benchmarks, which lasts: the texts and compiled kernels of the real one, and nothing else of it."""
+    real, home = find_home(), Home(folder.resolve())
+    if real.root == home.root:
+        raise SystemExit(f"{folder} is the real home; give a folder for benchmarks")
+    os.environ.setdefault("INGLE_KERNEL_CACHE", str(real.jit))
+    data, link = real.root / "cache" / "data", home.root / "cache" / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if not link.exists():
+        link.symlink_to(data)
+    return home.create()
+
+
 @contextlib.contextmanager
 def scratch_home() -> Iterator[Home]:
     """A home for one run, with the real home's `smollm2` in it: no benchmark writes into anybody's ledger."""

@@ -32,7 +32,7 @@ from ingle.tuning.kept_model import subject_of
 from ingle.tuning.recipe import Measured, Recipe, read_recipe
 from ingle.tuning.settings import TuneSettings, plain
 from model import smollm2
-from servers import CACHE, say
+from servers import CACHE, own_home, say
 
 HOME = CACHE.parent / "tuning"
 _PAPER = {"lora": "LoRA", "houlsby": "bottleneck adapter (Houlsby)", "ia3": "IA³", "dora": "DoRA", "full": "full fine-tune"}
@@ -79,19 +79,11 @@ def name_of(method: str) -> str:
 
 def bench_home(folder: Path) -> Home:
     """A home for these benchmarks, which lasts: the real one's models and what was fetched, whatever is made from them, nobody's ledger."""
-    smollm2()  # says what to do if it is not kept, and names the compiled kernels
-    real, home = find_home(), Home(folder.resolve())
-    if real.root == home.root:
-        raise SystemExit(f"{folder} is the real home; give a folder for benchmarks")
-    home.root.mkdir(parents=True, exist_ok=True)
+    smollm2()  # says what to do if it is not kept
+    real, home = find_home(), own_home(folder)
     for part in (real.bases, real.deltas, real.models):
         shutil.copytree(part, home.root / part.name, dirs_exist_ok=True)
-    data, link = real.root / "cache" / "data", home.root / "cache" / "data"
-    data.mkdir(parents=True, exist_ok=True)
-    link.parent.mkdir(parents=True, exist_ok=True)
-    if not link.exists():
-        link.symlink_to(data)
-    return home.create()
+    return home
 
 
 def check_contamination(recipe: Recipe, home: Home) -> dict[str, Any]:
