@@ -2,7 +2,7 @@
 
     python bench/hybrid.py --model smollm2+hybrid
     python bench/hybrid.py --part recall --items 60
-    python bench/hybrid.py --part bits --texts debian-bits      texts of a kind that no lesson had
+    python bench/hybrid.py --part bits --texts debian-bits      texts of a kind that no lesson has by default
 
 Beside the hybrid stand others with the same retrieval groups and window: `window`, without memories, and `untaught`, whose memories have
 the values that they begin with. They are made from the hybrid's own delta, in a home of the benchmark's own.

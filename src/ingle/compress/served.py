@@ -25,7 +25,7 @@ from ingle.measure.forgetting import forgetting
 from ingle.measure.gather import Progress
 from ingle.measure.run import Options, Outcome, run_suite
 from ingle.measure.subject import Subject
-from ingle.measure.suites import find_suite
+from ingle.measure.suites import find_suite, find_texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,7 @@ class MeasureSettings:
         for name in ("text_items", "task_items", "tokens", "turns"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"measure.{name}", "must be at least 1", getattr(self, name))
-        if find_suite(self.texts).kind != "bits":
-            raise ConfigError("measure.texts", "must be a suite of texts", self.texts, "For example wiki-bits or xsum-bits.")
+        find_texts(self.texts, "measure.texts")
         if self.task and find_suite(self.task).kind != "choice":
             raise ConfigError("measure.task", "must be a suite with answers to choose from", self.task, "For example hellaswag.")
 

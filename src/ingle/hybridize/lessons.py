@@ -22,19 +22,19 @@ from ingle.model.tokenizer import Tokenizer
 from ingle.train.corpus import Corpus, corpus_of
 from ingle.train.encode import Document
 
-Texts = Sequence[Sequence[str]]
-"""Of each source."""
+Sources = Sequence[Sequence[str]]
+"""The texts of each."""
 TOKENS_A_FACT = 128
 """One document has a fact for every so many of its tokens: of such a document only answers are learnt, and reading it costs the same."""
 
 
-def read_texts(home: Home, suites: Sequence[str], progress: Progress) -> Texts:
+def read_texts(home: Home, suites: Sequence[str], progress: Progress) -> Sources:
     """The training parts of these suites of texts. Raises ConfigError and NotKept for others, and what fetching them raises."""
-    found = [find_texts(name) for name in suites]
+    found = [find_texts(name, "lessons.suites") for name in suites]
     return [[row["text"] for row in training_rows(suite, home, progress)] for suite in found]
 
 
-def make_lessons(tokenizer: Tokenizer, texts: Texts, count: int, tokens: int, seed: int, kinds: Sequence[Lesson]) -> Corpus:
+def make_lessons(tokenizer: Tokenizer, texts: Sources, count: int, tokens: int, seed: int, kinds: Sequence[Lesson]) -> Corpus:
     """`count` documents of `tokens` tokens, of these kinds in turn, out of all sources alike. Raises ConfigError."""
     draw = random.Random(seed)
     stream = _stream(tokenizer, texts, draw)
@@ -42,7 +42,7 @@ def make_lessons(tokenizer: Tokenizer, texts: Texts, count: int, tokens: int, se
     return corpus_of("answers", [(str(i), -1, (document,)) for i, document in enumerate(documents)])
 
 
-def _stream(tokenizer: Tokenizer, texts: Texts, draw: random.Random) -> Iterator[int]:
+def _stream(tokenizer: Tokenizer, texts: Sources, draw: random.Random) -> Iterator[int]:
     """Tokens of all sources, as many of one as of another: the next text is always of the source that has given least."""
     if not all(any(text.strip() for text in source) for source in texts) or not texts:
         raise ConfigError("texts", "must hold something to learn from, each source of them", [len(source) for source in texts])

@@ -30,7 +30,7 @@ from ingle.home.kept import Kept
 from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.hybridize.budget import all_groups, layers_of, retrieval_count, share_of
-from ingle.hybridize.lessons import Texts, make_lessons, read_texts
+from ingle.hybridize.lessons import Sources, make_lessons, read_texts
 from ingle.hybridize.search import Found, find_groups
 from ingle.hybridize.settings import HybridSettings
 from ingle.hybridize.teaching import Mixers, hybrid_module, memories_of, original_of
@@ -72,7 +72,7 @@ def hybridize(
     return to_delta(Job("hybridize", VERSION, home, kept, name, settings, watch, command), make, admit, _event, sink)
 
 
-def _make(job: Job[HybridSettings], original: CausalLM, tokenizer: Tokenizer, texts: Texts, count: int) -> Candidate:
+def _make(job: Job[HybridSettings], original: CausalLM, tokenizer: Tokenizer, texts: Sources, count: int) -> Candidate:
     settings, config = job.settings, original.config
     found = _groups(job, original, tokenizer, texts, count)
     layers = layers_of(config, [(layer, group) for layer, group in found["kept"]], settings)
@@ -90,7 +90,7 @@ def _make(job: Job[HybridSettings], original: CausalLM, tokenizer: Tokenizer, te
     return Candidate(job.name, KIND, job.kept.digest, tensors, job.origin(settings.method), report)
 
 
-def _groups(job: Job[HybridSettings], original: CausalLM, tokenizer: Tokenizer, texts: Texts, count: int) -> dict[str, Any]:
+def _groups(job: Job[HybridSettings], original: CausalLM, tokenizer: Tokenizer, texts: Sources, count: int) -> dict[str, Any]:
     """Which groups keep full attention, and what each is worth: found now, or by an earlier sitting."""
     path, told = job.folder / GROUPS, job.settings.search
     precision = DTYPES[choose(job.settings.mixers.precision, original.lm_head.weight.device)]
@@ -133,7 +133,7 @@ def _taught(
     original: CausalLM,
     layers: tuple[LayerSpec, ...],
     tokenizer: Tokenizer,
-    texts: Texts,
+    texts: Sources,
     report: dict[str, Any],
 ) -> CausalLM:  # fmt: skip
     """The hybrid after its lessons; what they came to goes into the report."""

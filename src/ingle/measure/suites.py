@@ -121,12 +121,12 @@ def find_suite(name: str) -> Suite:
     return SUITES[name]
 
 
-def find_texts(name: str) -> Suite:
-    """The suite of texts of that name. Raises NotKept for an unknown one, ConfigError for a suite of something else."""
+def find_texts(name: str, field: str = "") -> Suite:
+    """The suite of texts that a field names. Raises NotKept for an unknown one, ConfigError for a suite of something else."""
     suite = find_suite(name)
     if suite.kind != "bits":
         known = ", ".join(one.name for one in SUITES.values() if one.kind == "bits")
-        raise ConfigError(name, "must be a suite of texts", suite.title, f"There are: {known}.")
+        raise ConfigError(field or name, "must be a suite of texts", f"{name}: {suite.title}", f"There are: {known}.")
     return suite
 
 

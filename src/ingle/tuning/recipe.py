@@ -26,7 +26,7 @@ from typing import Any
 from ingle.core.config import load_config
 from ingle.core.errors import ConfigError
 from ingle.home.names import check_name
-from ingle.measure.suites import find_suite
+from ingle.measure.suites import find_suite, find_texts
 from ingle.tuning.data import SUITE
 from ingle.tuning.method import find_method
 from ingle.tuning.settings import TuneSettings, settings_of
@@ -72,8 +72,7 @@ class Recipe:
     def __post_init__(self) -> None:
         check_name(self.name)
         find_suite(self.suite)
-        if find_suite(self.forgetting.suite).kind != "bits":
-            raise ConfigError("forgetting.suite", "must be one of bits per byte", self.forgetting.suite, "For example wiki-bits.")
+        find_texts(self.forgetting.suite, "forgetting.suite")
         for name, rate in self.rates.items():
             find_method(name)
             if type(rate) not in (int, float) or rate <= 0:

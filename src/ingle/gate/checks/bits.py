@@ -20,7 +20,7 @@ from ingle.measure.forgetting import forgetting
 from ingle.measure.gather import Plan
 from ingle.measure.run import Options, run_suite
 from ingle.measure.subject import begin_id
-from ingle.measure.suites import find_suite
+from ingle.measure.suites import find_texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ class Limits:
     """Texts of the suite that are measured."""
 
     def __post_init__(self) -> None:
-        if self.suite and find_suite(self.suite).kind != "bits":
-            raise ConfigError("policy bits.suite", "must be a suite of texts", self.suite, "For example wiki-bits or xsum-bits.")
+        if self.suite:
+            find_texts(self.suite, "policy bits.suite")
         if self.items < 1:
             raise ConfigError("policy bits.items", "must be at least 1", self.items)
 
@@ -87,7 +87,7 @@ def _shipped(trial: Trial) -> tuple[dict[str, TextBits], dict[str, TextBits], st
 
 
 def _by_suite(trial: Trial, limits: Limits) -> tuple[dict[str, TextBits], dict[str, TextBits], str]:
-    suite, options = find_suite(limits.suite), Options(items=limits.items)
+    suite, options = find_texts(limits.suite), Options(items=limits.items)
     before, after = (run_suite(trial.home, suite, one, options, trial.progress) for one in (trial.incumbent, trial.challenger))
     keys = TextBits.__dataclass_fields__
     first, second = ({str(row["asked"]): TextBits(**{key: row[key] for key in keys}) for row in one.rows} for one in (before, after))
