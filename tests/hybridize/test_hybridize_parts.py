@@ -16,7 +16,7 @@ from ingle.home.fetch import silent
 from ingle.home.place import Home
 from ingle.hybridize.budget import all_groups, layers_of, retrieval_count, share_of
 from ingle.hybridize.lessons import _FORMS, _different_facts, make_lessons, read_texts
-from ingle.hybridize.search import _sizes, find_groups, loss_of, slope
+from ingle.hybridize.search import Found, _sizes, find_groups, loss_of, slope
 from ingle.hybridize.settings import HybridSettings, LessonSettings, SearchSettings
 from ingle.hybridize.teaching import Mixers, hybrid_module, memories_of, original_of
 from ingle.measure.items import Text, part
@@ -31,6 +31,8 @@ from tests.engine.tiny import tiny_config
 from tests.train.tiny_train import chat_tokenizer, corpus_of, documents, tiny_module
 
 SMALL = HybridSettings(window=8, sinks=2, search=SearchSettings(documents=2, tokens=180, rounds=2))
+ALL = Found(0, tuple(itertools.product(range(3), range(2))), {})
+"""Before any search of three layers."""
 
 
 def some_batch(length: int = 40) -> object:
@@ -107,21 +109,21 @@ def test_groups_without_effect_are_seen_and_the_largest_effects_are_kept(texts: 
     told: list[tuple[int, int]] = []
     corpus = make_lessons(chat_tokenizer(), texts, 2, 180, 0, ("facts",))
     once = replace(SMALL, search=replace(SMALL.search, rounds=1))
-    [found] = find_groups(module, corpus, 2, once, lambda done, of: told.append((done, of)))
+    [found] = find_groups(module, corpus, 2, once, ALL, lambda done, of: told.append((done, of)))
     assert [place for place, effect in found.effects.items() if effect == 0] == [(0, 0), (1, 1)]
     assert found.kept == tuple(sorted(sorted(found.effects, key=lambda place: -found.effects[place])[:2]))
     assert told == [(1, 2), (2, 2)]
-    assert list(find_groups(module, corpus, 2, once)) == [found]
+    assert list(find_groups(module, corpus, 2, once, ALL)) == [found]
 
 
 def test_a_search_goes_on_where_it_was(texts: list[list[str]]) -> None:
     module = tiny_module(tiny_config(vocab=2000, layers=(LayerSpec((0, 1)),) * 3))
     corpus = make_lessons(chat_tokenizer(), texts, 2, 180, 0, ("facts",))
-    first, second = find_groups(module, corpus, 2, SMALL)
+    first, second = find_groups(module, corpus, 2, SMALL, ALL)
     assert (len(first.kept), len(second.kept), second.rounds) == (3, 2, 2)
     assert set(second.kept) < set(first.kept)
-    assert list(find_groups(module, corpus, 2, SMALL, begun=first)) == [second]
-    assert list(find_groups(module, corpus, 2, SMALL, begun=second)) == []
+    assert list(find_groups(module, corpus, 2, SMALL, first)) == [second]
+    assert list(find_groups(module, corpus, 2, SMALL, second)) == []
 
 
 def test_rounds_give_up_the_same_share() -> None:
@@ -229,7 +231,7 @@ def test_mixers_learn_on_the_originals_activations() -> None:
         assert loss.terms == 1  # of the two layers one has memories
         loss.total.backward()
         optimiser.step()
-        losses.append(float(loss.total))
+        losses.append(float(loss.total.detach()))
     assert losses[-1] < 0.9 * losses[0]
     assert all(p.grad is None for p in module.parameters())
 

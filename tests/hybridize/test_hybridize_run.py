@@ -1,5 +1,6 @@
 """From a kept transformer to a kept hybrid: reported, resumed to the bit, served, and undone."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,7 @@ def test_a_transformer_becomes_a_hybrid(some_home: Home) -> None:
 def test_stopped_anywhere_it_ends_the_same(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = get_kept(some_home, "tiny")
     whole = hybridize(some_home, kept, "whole", SMALL, admitting(some_home)).delta
+    shutil.rmtree(some_home.root / "cache" / "groups")
     stops = iter(("groups", "mixers", "logits", "longer"))
     stop = next(stops)
 
@@ -90,6 +92,8 @@ def test_stopped_anywhere_it_ends_the_same(some_home: Home, monkeypatch: pytest.
             hybridize(some_home, kept, "cut", SMALL, admitting(some_home))
         assert [delta.name for delta in list_deltas(some_home, kept.digest)] == ["whole"]
     stop = "nothing"
+    [found] = (some_home.root / "cache" / "groups").iterdir()
+    found.write_bytes(found.read_bytes()[:-9])  # by a disk that lost its end
     cut = hybridize(some_home, kept, "cut", SMALL, admitting(some_home)).delta
     assert dict(cut.tensors) == dict(whole.tensors)
 
@@ -126,7 +130,7 @@ def test_what_is_refused_is_not_kept_and_not_taught_again(some_home: Home, monke
     assert steps == []
 
 
-def test_training_free_has_no_memories(some_home: Home) -> None:
+def test_training_free_has_no_memories_and_its_groups_are_sought_once(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     told = replace(SMALL, method="training-free")
     made = hybridize(
@@ -136,6 +140,13 @@ def test_training_free_has_no_memories(some_home: Home) -> None:
     assert all(spec.memory == "none" for spec in open_weights(some_home, made.kept).config.layers)
     assert sorted(made.delta.tensors) == ["layers.memory", "layers.retrieval", "layers.sinks", "layers.window"]
     assert np.isfinite(logits(some_home, "tiny+free")).all()
+    wide = hybridize(some_home, get_kept(some_home, "tiny"), "wide", replace(told, window=9), admitting(some_home))
+    monkeypatch.setattr(search, "slope", lambda *_: pytest.fail("groups were sought again"))
+    taught = hybridize(some_home, get_kept(some_home, "tiny"), "taught", SMALL, admitting(some_home))
+    assert np.array_equal(taught.delta.tensors["layers.retrieval"], made.delta.tensors["layers.retrieval"])
+    with pytest.raises(pytest.fail.Exception, match="again"):
+        hybridize(some_home, get_kept(some_home, "tiny"), "few", replace(told, retrieval=1), admitting(some_home))
+    assert set(delta_report(some_home, wide.delta.digest) or {}) >= {"effects"}
 
 
 def test_what_cannot_be_is_said_before_weights_are_loaded(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

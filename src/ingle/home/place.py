@@ -7,6 +7,7 @@ packs/DIGEST/         weights as the engine wants them, one folder per base (wit
 tuning/               training that is not finished
 cache/jit             compiled kernels; may be deleted
 cache/downloads       unfinished downloads; may be deleted
+cache/groups          which groups conversions to hybrids found; may be deleted, they are then sought again
 labels/               what models take for 1,000 answers, by the digest of base and deltas (energy/label.py)
 states/               what the model has read of conversations that are kept; may be deleted, they are then read again
 staging/              what is being brought in right now

@@ -2,7 +2,7 @@
 
 Stopped at any moment, the same call goes on where it was.
 
-HOME/tuning/KEY/groups.json      which groups keep full attention, after each round of the search
+HOME/cache/groups/KEY.json       which groups keep full attention, after each round of a search; stays, for other lessons need no other
 HOME/tuning/KEY/mixers/          the memories' first lesson, as `train` writes it
 HOME/tuning/KEY/logits/          their second
 HOME/tuning/KEY/longer/          their last
@@ -19,6 +19,7 @@ import torch
 from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
 from ingle.core.delta import Delta
+from ingle.core.digest import digest_json
 from ingle.core.energy import reported, total
 from ingle.core.errors import Interrupted
 from ingle.core.event import Event, Sink
@@ -46,7 +47,6 @@ from ingle.train.watch import Made, RunWatch, nobody
 
 VERSION = 7
 """Changes when the same settings make something else than before."""
-GROUPS = "groups.json"
 
 
 def hybridize(
@@ -75,14 +75,13 @@ def hybridize(
 def _make(job: Job[HybridSettings], original: CausalLM, tokenizer: Tokenizer, texts: Sources, count: int) -> Candidate:
     settings, config = job.settings, original.config
     found = _groups(job, original, tokenizer, texts, count)
-    layers = layers_of(config, [(layer, group) for layer, group in found["kept"]], settings)
+    layers = layers_of(config, found.kept, settings)
     tokens = min(settings.context, config.context_length)
     report: dict[str, Any] = {
         "version": VERSION, "model": job.model, "base": job.kept.digest, "kind": KIND, "method": settings.method,
-        "settings": to_table(settings), "retrieval": count, "groups": len(config.layers) * config.num_kv_heads, "kept": found["kept"],
-        "effects": found["effects"], "lessons": {},
+        "settings": to_table(settings), "retrieval": count, "groups": len(config.layers) * config.num_kv_heads, "lessons": {},
         "state_tokens": tokens, "state_share": share_of(config, layers, tokens),
-    }  # fmt: skip
+    } | _told(found)  # fmt: skip
     tensors = spec_tensors(layers, config.num_kv_heads)
     if any(spec.remembering(config.num_kv_heads) for spec in layers):
         hybrid = _taught(job, original, layers, tokenizer, texts, report)
@@ -90,9 +89,9 @@ def _make(job: Job[HybridSettings], original: CausalLM, tokenizer: Tokenizer, te
     return Candidate(job.name, KIND, job.kept.digest, tensors, job.origin(settings.method), report)
 
 
-def _groups(job: Job[HybridSettings], original: CausalLM, tokenizer: Tokenizer, texts: Sources, count: int) -> dict[str, Any]:
-    """Which groups keep full attention, and what each is worth: found now, or by an earlier sitting."""
-    path, told = job.folder / GROUPS, job.settings.search
+def _groups(job: Job[HybridSettings], original: CausalLM, tokenizer: Tokenizer, texts: Sources, count: int) -> Found:
+    """Which groups keep full attention, and what each is worth: found now, or by an earlier search like it."""
+    told, config = job.settings.search, original.config
     precision = DTYPES[choose(job.settings.mixers.precision, original.lm_head.weight.device)]
     module = original if precision == torch.float32 else _cast(original, precision)
 
@@ -100,25 +99,30 @@ def _groups(job: Job[HybridSettings], original: CausalLM, tokenizer: Tokenizer, 
         job.check("while groups were sought")
         job.watch.pieces("finding retrieval groups", done, total)
 
-    tokens = min(told.tokens, original.config.context_length)
-    corpus = make_lessons(tokenizer, texts, told.documents, tokens, told.seed, ("facts",))
-    job.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for found in find_groups(module, corpus, count, job.settings, tell, _read(path)):
-        effects = [[layer, group, effect] for (layer, group), effect in sorted(found.effects.items())]
-        write_atomic(path, json.dumps({"rounds": found.rounds, "kept": found.kept, "effects": effects}).encode(), mode=0o600)
-    if not path.exists():  # nobody has to give anything up
-        return {"kept": all_groups(original.config), "effects": []}
-    known: dict[str, Any] = json.loads(path.read_bytes())
-    return known
+    corpus = make_lessons(tokenizer, texts, told.documents, min(told.tokens, config.context_length), told.seed, ("facts",))
+    # Under all that the result follows from, and not in the job's own folder: with other lessons it is the same.
+    asked = [VERSION, job.kept.digest, corpus.digest, count, job.settings.window, job.settings.sinks, to_table(told), str(precision)]
+    path = job.home.root / "cache" / "groups" / f"{digest_json(asked)[:32]}.json"
+    found = begun = _read(path) or Found(0, tuple(all_groups(config)), {})
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for found in find_groups(module, corpus, count, job.settings, begun, tell):
+        write_atomic(path, json.dumps({"rounds": found.rounds} | _told(found)).encode(), mode=0o600)
+    return found
+
+
+def _told(found: Found) -> dict[str, Any]:
+    """As a report and a file say it."""
+    return {"kept": found.kept, "effects": [[layer, group, effect] for (layer, group), effect in sorted(found.effects.items())]}
 
 
 def _read(path: Path) -> Found | None:
-    """What an earlier sitting had found."""
-    if not path.exists():
+    """What an earlier search had found; None = nothing, or nothing that can be read."""
+    try:
+        known = json.loads(path.read_bytes())
+        kept = tuple((layer, group) for layer, group in known["kept"])
+        return Found(known["rounds"], kept, {(layer, group): effect for layer, group, effect in known["effects"]})
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    known = json.loads(path.read_bytes())
-    kept = tuple((layer, group) for layer, group in known["kept"])
-    return Found(known["rounds"], kept, {(layer, group): effect for layer, group, effect in known["effects"]})
 
 
 def _cast(module: CausalLM, precision: torch.dtype) -> CausalLM:

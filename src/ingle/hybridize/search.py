@@ -62,15 +62,14 @@ class Found:
 
 
 def find_groups(
-    module: CausalLM, corpus: Corpus, count: int, settings: HybridSettings, progress: Progress = lambda _done, _all: None,
-    begun: Found | None = None,
-) -> Iterator[Found]:  # fmt: skip
+    module: CausalLM, corpus: Corpus, count: int, settings: HybridSettings, begun: Found, progress: Progress = lambda _done, _all: None
+) -> Iterator[Found]:
     """Searches for the `count` groups that are to keep full attention, and says after each round what it has found; the last is the result.
 
-    `corpus`: documents with facts (`hybridize.lessons`). `begun`: what an earlier search with the same settings had found.
+    `corpus`: documents with facts (`hybridize.lessons`). `begun`: what is known before, at least which groups there are.
     """
     told, sizes = settings.search, _sizes(len(all_groups(module.config)), count, settings.search.rounds)
-    found = begun or Found(0, tuple(all_groups(module.config)), {})
+    found = begun
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     for number in range(found.rounds, len(sizes)):
