@@ -13,8 +13,9 @@ run: $(VENV)/.stamp-run
 	$(BIN)/ingle pull smollm2
 	@exec $(BIN)/ingle serve
 
+# Two processes, a file to each in turn: most tests keep one core busy.
 test: $(VENV)/.stamp-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.stamp-test
 	$(BIN)/ruff check

@@ -1,4 +1,5 @@
-"""One home for all tests that need a real model, never the user's own: the model is pulled once and kernels are compiled once.
+"""One home for all tests that need a real model, never the user's own: the model is pulled once and kernels are compiled once, whichever
+process of the tests needs them first. What is said and recorded is each process's own.
 
 It lies where INGLE_TEST_HOME says, else in the user's cache folder. Both variables are set before any test imports a kernel.
 """
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ingle.home.place import Home, find_home
+from tests.homes import lent
 
 pytest_plugins = ["tests.databases"]
 
@@ -22,13 +24,15 @@ def _test_home() -> Path:
 
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what is begun in the background inherits that Ctrl-C means nothing
+if "PYTEST_XDIST_WORKER" in os.environ:  # another process has the other core: OpenMP's threads would wait for each other, spinning
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["INGLE_HOME"] = str(_test_home())
 os.environ.pop("INGLE_DATABASE_URL", None)
 os.environ.setdefault("INGLE_KERNEL_CACHE", str(_test_home() / "cache" / "jit"))
 
 
 @pytest.fixture(scope="session")
-def smollm2_home() -> Home:
+def smollm2_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     """A home that keeps smollm2, ready to answer. Tests may read it and talk with it, and must leave what is kept as it is."""
     from ingle.cli.bringing import bring
     from ingle.cli.progress import Lines
@@ -42,7 +46,7 @@ def smollm2_home() -> Home:
         raise
     except PullError as error:
         pytest.skip(f"smollm2 is not kept in {home.root}, and can't be pulled: {error}")
-    return home
+    return lent(home, tmp_path_factory.mktemp("smollm2") / "home")
 
 
 @pytest.fixture(scope="session")

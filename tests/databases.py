@@ -1,7 +1,8 @@
 """The databases that storage is tested on: SQLite, and a real PostgreSQL.
 
-PostgreSQL is the database that INGLE_TEST_POSTGRES names (it is emptied for every test), else a cluster of our own, started from
-the server programs that this machine has. Without either, tests that need it are skipped; with INGLE_TEST_NEEDS_POSTGRES they fail.
+PostgreSQL is the database that INGLE_TEST_POSTGRES names (it is emptied for every test; of several processes of tests each makes one
+of its own beside it), else a cluster of our own, started from the server programs that this machine has. Without either, tests that
+need it are skipped; with INGLE_TEST_NEEDS_POSTGRES they fail.
 """
 
 import os
@@ -30,7 +31,8 @@ _FOLDERS = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/
 def postgres_server() -> Iterator[str]:
     """URL of a database in PostgreSQL that may be emptied."""
     if given := os.environ.get("INGLE_TEST_POSTGRES"):
-        yield given
+        with _beside(given, os.environ.get("PYTEST_XDIST_WORKER")) as url:
+            yield url
         return
     programs = _programs()
     if os.name == "nt" or programs is None:
@@ -62,6 +64,26 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'facts.db'}"
     url: str = request.getfixturevalue("postgres_url")
     return url
+
+
+@contextmanager
+def _beside(given: str, process: str | None) -> Iterator[str]:
+    """A database of this process's own on the server of `given`, gone afterwards; with one process only that database itself."""
+    if process is None:
+        yield given
+        return
+    import psycopg
+    from psycopg.sql import SQL, Identifier
+    from sqlalchemy import make_url
+
+    url = make_url(given)
+    name = f"{url.database or 'ingle'}_{process}"
+    with psycopg.connect(given, autocommit=True) as connection:
+        gone = SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(Identifier(name))
+        connection.execute(gone)
+        connection.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
+        yield url.set(database=name).render_as_string(hide_password=False)
+        connection.execute(gone)
 
 
 @contextmanager

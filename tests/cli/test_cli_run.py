@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 from ingle.core.message import Message, Request, Sampling
@@ -133,11 +132,12 @@ def test_ctrl_c_ends_an_answer_and_is_recorded(smollm2_home: Home) -> None:
     ) as process:  # fmt: skip
         assert process.stdout is not None
         assert process.stderr is not None
-        first = os.read(process.stdout.fileno(), 10)
-        time.sleep(0.1)
+        text = b""
+        while len(text) <= 10 and (more := os.read(process.stdout.fileno(), 10)):
+            text += more
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
-        text = first + process.stdout.read()
+        text += process.stdout.read()
         assert process.stderr.read() == b""
     assert 10 < len(text) < 2000
     assert text.endswith(b"\n")

@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from ingle.home.place import Home
 from ingle.home.turns import Turn
+from tests.homes import lent
 from tests.serve.servers import Server, start
 
 ARGUMENTS = (
@@ -27,15 +28,10 @@ class House:
     """A home with the model of another one, but with words, facts and keys of its own; and its server, which comes and goes."""
 
     def __init__(self, root: Path, kept: Home, options: Sequence[str] = ()) -> None:
-        self.home = Home(root).create()
+        self.home = lent(kept, root)
         self.elsewhere = root / "elsewhere"
         """The server's working directory."""
         self.elsewhere.mkdir()
-        for folder in (self.home.bases, self.home.packs):
-            folder.rmdir()
-            folder.symlink_to(kept.root / folder.name, target_is_directory=True)
-        for model in kept.models.glob("*.json"):
-            shutil.copy(model, self.home.models)
         self._options, self._port, self._logs = tuple(options), 0, [""]
         self._server: Server | None = None
 

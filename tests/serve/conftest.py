@@ -8,6 +8,7 @@ import pytest
 
 from ingle.home.place import Home
 from tests.cli.place import ingle
+from tests.homes import lent
 from tests.serve.servers import Server, serving, write_long_model
 
 
@@ -45,12 +46,7 @@ def served_home(tmp_path: Path, kept_home: Path) -> Path:
 @pytest.fixture(scope="session")
 def smollm2_server(tmp_path_factory: pytest.TempPathFactory, smollm2_home: Home) -> Iterator[Server]:
     """A server whose answers are words. What is kept is the tests' own home's, what is recorded is not."""
-    root = tmp_path_factory.mktemp("words") / "home"
-    root.mkdir()
-    for name in ("bases", "packs"):
-        (root / name).symlink_to(smollm2_home.root / name)
-    shutil.copytree(smollm2_home.models, root / "models")
-    with serving(root) as running:
+    with serving(lent(smollm2_home, tmp_path_factory.mktemp("words") / "home").root) as running:
         yield running
 
 

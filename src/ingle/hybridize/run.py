@@ -159,8 +159,9 @@ def _taught(
     ]
     if told.long_documents:
         lessons.append(("longer", job.settings.longer, longer, data_of(told.long_tokens, told.long_documents, told.seed + 1)))
-    for name, settings, objective, data in lessons:
+    for number, (name, settings, objective, data) in enumerate(lessons, 1):
         job.check(f"before the lesson {name}")
+        job.watch.say(f"lesson {number} of {len(lessons)}, {name}: {_TAUGHT[name]}")
         watch = Watch(job.watch.train, job.watch.say)
         done = train(hybrid, memories_of(hybrid), data, settings, job.folder / name, watch, objective)
         if done.stopped == "interrupted":
@@ -168,6 +169,13 @@ def _taught(
         _check_learnt(job, name, done, settings.patience)
         report["lessons"][name] = asdict(done)
     return hybrid
+
+
+_TAUGHT = {
+    "mixers": "each layer's memory gives what full attention gave",
+    "logits": "all together give the original's predictions",
+    "longer": "the same on longer documents, and what they say",
+}
 
 
 def _check_learnt(job: Job[HybridSettings], name: str, done: TrainReport, patience: int) -> None:
