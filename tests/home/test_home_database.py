@@ -119,7 +119,7 @@ def test_a_lock_in_postgresql_that_stays_is_said(postgres_url: str, monkeypatch:
 
 def test_a_postgresql_that_is_not_there_or_not_installed(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(HomeError, match=r"does not exist.*INGLE_DATABASE_URL"):
-        open_database(postgres_url.replace("/postgres?", "/nowhere?"))
+        open_database(sa.make_url(postgres_url).set(database="nowhere").render_as_string(hide_password=False))
     for url in ("postgresql://user:secret@127.0.0.1:9/x", "postgres://user:secret@127.0.0.1:9/x"):
         with pytest.raises(HomeError, match=r"Check that the server runs and that INGLE_DATABASE_URL") as error:
             open_database(url)
