@@ -24,7 +24,7 @@ from tests.cli.place import environment, write_model
 if TYPE_CHECKING:
     import openai
 
-CONTEXT = 8192
+CONTEXT = 32768
 """Of the tiny model here: long enough that an answer can be interrupted."""
 BEGIN_S = 60.0
 """Longest that a server may take to come up, on a busy machine."""

@@ -273,6 +273,28 @@ def test_settings_reach_the_engine(house: House, tab: Open) -> None:
     expect(page.all(".settings .trouble")).to_contain_text("max_tokens: must be a number from 1")
 
 
+def test_what_is_being_typed_outlasts_news_of_another_setting(house: House, tab: Open) -> None:
+    page = tab()
+    page.all(".bar button[aria-haspopup=dialog]").click()
+    panel = page.all(".settings")
+    seed, back = panel.get_by_label("Seed"), panel.get_by_text("Back to this home's settings")
+    expect(seed).to_be_visible()
+    seed.press_sequentially("12")
+    slider = panel.get_by_label("Temperature", exact=False)
+    slider.evaluate("one => { one.value = 1.5; one.dispatchEvent(new Event('change')); }")
+    expect(back).to_be_visible()  # the server has answered, and drawn the panel
+    expect(seed).to_have_value("12")
+    seed.press_sequentially("345")
+    page.page.keyboard.press("Escape")
+    page.ask("Tell me about the moon.")
+    facts = house.turns(page.conversation)[-1].facts
+    assert facts is not None and (facts["seed"], facts["temperature"]) == (12345, 1.5)
+    page.all(".bar button[aria-haspopup=dialog]").click()
+    back.click()
+    expect(back).to_be_hidden()
+    expect(seed).to_have_value("")
+
+
 def test_what_was_typed_stays_when_nothing_is_to_be_kept(tab: Open) -> None:
     page = tab()
     box, switch = page.all(".composer textarea"), page.all(".bar [role=switch]")

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.serve.servers import Server, error_of, memory, serving, settings
+from tests.serve.servers import CONTEXT, Server, error_of, memory, serving, settings
 
 ASKED: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 3, "seed": 1}
 DEEP = 100_000
@@ -101,7 +101,8 @@ OTHER_DOORS: list[tuple[str, dict[str, Any], int, str]] = [
     *(("completions", {"prompt": value}, 400, field) for value, field in (
         ("", "prompt"), ([], "prompt"), ([[]], "prompt"), (["a", ""], "prompt"), ([-1], "prompt[0]"), ([259], "prompt[0]"),
         ([10**30], "prompt[0]"),
-        ([[1], [10**9]], "prompt[1]"), (5, "prompt"), (None, "prompt"), (["a"] * 129, "prompt"), (HALF, "prompt"), ("x" * 9000, "prompt"),
+        ([[1], [10**9]], "prompt[1]"), (5, "prompt"), (None, "prompt"), (["a"] * 129, "prompt"), (HALF, "prompt"),
+        ("x" * 2 * CONTEXT, "prompt"),
     )),
     ("completions", {}, 400, "prompt"), ("completions", {"prompt": "a", "max_tokens": -1}, 400, "max_tokens"),
     ("completions", {"prompt": "a", "logprobs": 21}, 400, "logprobs"), ("completions", {"prompt": "a", "logprobs": True}, 400, "logprobs"),

@@ -10,7 +10,7 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from tests.serve.servers import Server
+from tests.serve.servers import CONTEXT, Server
 
 HI: Any = [{"role": "user", "content": "Write something."}]
 WARM: dict[str, Any] = {"temperature": 1.5, "max_tokens": 24}
@@ -240,7 +240,7 @@ def test_errors_are_the_classes_that_programs_catch(server: Server) -> None:
             client.chat.completions.create(**{"model": "tiny", "messages": HI, field: value})  # type: ignore[call-overload]
         assert (bad.value.param, bad.value.type) == (field, "invalid_request_error")
     with pytest.raises(openai.BadRequestError, match="context") as long:
-        client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "x" * 9000}])
+        client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "x" * 2 * CONTEXT}])
     assert long.value.code == "ContextError"
     with pytest.raises(openai.AuthenticationError):
         server.openai("ingle-wrong").chat.completions.create(model="tiny", messages=HI)

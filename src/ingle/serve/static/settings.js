@@ -28,28 +28,30 @@ export default {
             </select>
           </label>
           <label>System prompt
-            <textarea rows="4" maxlength="20000" :value="chosen.system" placeholder="What the model is told before everything else"
-                      @change="set('system', $event.target.value)"></textarea>
+            <textarea rows="4" maxlength="20000" :value="shown('system')" placeholder="What the model is told before everything else"
+                      @input="type('system', $event.target.value)" @change="set('system', $event.target.value)"></textarea>
           </label>
           <label class="range"><span>Temperature <b>{{ now('temperature') }}</b></span>
-            <input type="range" min="0" max="2" step="0.05" :value="now('temperature')" @change="set('temperature', +$event.target.value)">
+            <input type="range" min="0" max="2" step="0.05" :value="now('temperature')"
+                   @input="type('temperature', +$event.target.value)" @change="set('temperature', +$event.target.value)">
             <small>0 says the likeliest every time; more is more varied.</small>
           </label>
           <label class="range"><span>Top p <b>{{ now('top_p') }}</b></span>
-            <input type="range" min="0.05" max="1" step="0.05" :value="now('top_p')" @change="set('top_p', +$event.target.value)">
+            <input type="range" min="0.05" max="1" step="0.05" :value="now('top_p')"
+                   @input="type('top_p', +$event.target.value)" @change="set('top_p', +$event.target.value)">
             <small>Leaves out what is unlikely: 0.9 keeps the likeliest nine tenths.</small>
           </label>
           <div class="two">
             <label>Most tokens
-              <input type="number" min="1" step="1" :value="chosen.max_tokens" :placeholder="home.max_tokens"
-                     @change="set('max_tokens', number($event))">
+              <input type="number" min="1" step="1" :value="shown('max_tokens')" :placeholder="home.max_tokens"
+                     @input="type('max_tokens', $event.target.value)" @change="set('max_tokens', number($event))">
             </label>
             <label>Seed
-              <input type="number" min="0" step="1" :value="chosen.seed" :placeholder="home.seed ?? 'new each time'"
-                     @change="set('seed', number($event))">
+              <input type="number" min="0" step="1" :value="shown('seed')" :placeholder="home.seed ?? 'new each time'"
+                     @input="type('seed', $event.target.value)" @change="set('seed', number($event))">
             </label>
           </div>
-          <button v-if="changed" type="button" class="quiet" @click="$emit('reset')">Back to this home's settings</button>
+          <button v-if="changed" type="button" class="quiet" @click="reset">Back to this home's settings</button>
         </section>
         <section>
           <h3>This browser</h3>
@@ -59,7 +61,8 @@ export default {
         </section>
       </div>
     </dialog>`,
-  data: () => ({ theme: localStorage.getItem("ingle.theme") || "system" }),
+  // typed: by name, what a field holds that has not been answered yet. News of other fields must not wipe it out.
+  data: () => ({ theme: localStorage.getItem("ingle.theme") || "system", typed: {} }),
   computed: {
     changed() {
       return Object.values(this.chosen).some((value) => value !== null && value !== "");
@@ -69,24 +72,44 @@ export default {
       return !asked || this.models.includes(asked) ? this.models : [asked, ...this.models];
     },
   },
+  watch: {
+    chosen() {
+      for (const name of this.sent) delete this.typed[name];
+      this.sent.clear();
+    },
+  },
   created() {
     this.themes = THEMES;
+    this.sent = new Set();
   },
   methods: {
     open() {
+      this.typed = {};
       this.$refs.box.showModal();
     },
     outside(event) {
       if (event.target === this.$refs.box) this.$refs.box.close();
     },
+    shown(name) {
+      return this.typed[name] ?? this.chosen[name];
+    },
     now(name) {
-      return this.chosen[name] ?? this.home[name];
+      return this.shown(name) ?? this.home[name];
     },
     number(event) {
       return event.target.value === "" ? null : +event.target.value;
     },
+    type(name, value) {
+      this.sent.delete(name);
+      this.typed[name] = value;
+    },
     set(name, value) {
+      this.sent.add(name);
       this.$emit("change", [name, value]);
+    },
+    reset() {
+      this.typed = {};
+      this.$emit("reset");
     },
     paint(name) {
       this.theme = name;
