@@ -10,7 +10,7 @@ HOME/tuning/KEY/longer/          their last
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -153,29 +153,35 @@ def _taught(
     distillation = Distillation(Predictions(theirs), job.kept.digest)
     longer = replace(distillation, data_share=told.data_share)
     data = data_of(told.tokens, told.documents, told.seed)
-    lessons: list[tuple[str, TrainSettings, Objective, Data]] = [
-        ("mixers", job.settings.mixers, Mixers(theirs), data),
-        ("logits", job.settings.logits, distillation, data),
+    lessons = [
+        _Lesson("mixers", "each layer's memory gives what full attention gave", job.settings.mixers, Mixers(theirs), data),
+        _Lesson("logits", "all together give the original's predictions", job.settings.logits, distillation, data),
     ]
     if told.long_documents:
-        lessons.append(("longer", job.settings.longer, longer, data_of(told.long_tokens, told.long_documents, told.seed + 1)))
-    for number, (name, settings, objective, data) in enumerate(lessons, 1):
-        job.check(f"before the lesson {name}")
-        job.watch.say(f"lesson {number} of {len(lessons)}, {name}: {_TAUGHT[name]}")
+        data = data_of(told.long_tokens, told.long_documents, told.seed + 1)
+        lessons.append(_Lesson("longer", "the same on longer documents, and what they say", job.settings.longer, longer, data))
+    for number, lesson in enumerate(lessons, 1):
+        job.check(f"before the lesson {lesson.name}")
+        job.watch.say(f"lesson {number} of {len(lessons)}, {lesson.name}: {lesson.taught}")
         watch = Watch(job.watch.train, job.watch.say)
-        done = train(hybrid, memories_of(hybrid), data, settings, job.folder / name, watch, objective)
+        done = train(hybrid, memories_of(hybrid), lesson.data, lesson.settings, job.folder / lesson.name, watch, lesson.objective)
         if done.stopped == "interrupted":
-            raise Interrupted("hybridize", "was interrupted", f"lesson {name}, step {done.steps}", "The same command goes on from there.")
-        _check_learnt(job, name, done, settings.patience)
-        report["lessons"][name] = asdict(done)
+            got, cure = f"lesson {lesson.name}, step {done.steps}", "The same command goes on from there."
+            raise Interrupted("hybridize", "was interrupted", got, cure)
+        _check_learnt(job, lesson.name, done, lesson.settings.patience)
+        report["lessons"][lesson.name] = asdict(done)
     return hybrid
 
 
-_TAUGHT = {
-    "mixers": "each layer's memory gives what full attention gave",
-    "logits": "all together give the original's predictions",
-    "longer": "the same on longer documents, and what they say",
-}
+@dataclass(frozen=True, slots=True)
+class _Lesson:
+    name: str
+    """Its folder's, and what a report and the ledger call it."""
+    taught: str
+    """What memories learn, in a line."""
+    settings: TrainSettings
+    objective: Objective
+    data: Data
 
 
 def _check_learnt(job: Job[HybridSettings], name: str, done: TrainReport, patience: int) -> None:
