@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from ingle.adapt.pupil import LessonError
 from ingle.adapt.settings import StyleSettings
 from ingle.adapt.teaching import Teacher
+from ingle.adapt.work import LessonError
 from ingle.core.example import Example
 from ingle.home.kept import get_kept
 from ingle.home.place import Home

@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from ingle.adapt.pupil import LessonError
 from ingle.adapt.settings import LessonSettings
 from ingle.adapt.teaching import Teacher
 from ingle.adapt.wordings import wordings
+from ingle.adapt.work import LessonError
 from ingle.core.candidate import Candidate
 from ingle.core.errors import ConfigError
 from ingle.core.example import Example

@@ -14,7 +14,7 @@ from ingle.core.message import Message, Request, Sampling
 from ingle.engine.answer import answer
 from ingle.engine.changes import additions_of
 from ingle.home.deltas import LESSON, delta_tensors, get_delta, put_delta
-from ingle.home.examples import change_state, drop_example
+from ingle.home.examples import add_example, change_state, drop_example
 from ingle.home.kept import Kept, get_kept
 from ingle.home.lessons import Lesson, accept_lesson, set_acting
 from tests.adapt.conftest import House
@@ -113,6 +113,17 @@ def test_a_newer_correction_keeps_an_older_lesson_from_acting(house: House) -> N
     assert choice.memories[0] == new.id
     change_state(house.engine, "", [old.id], "superseded")
     assert Chooser(house.home, house.engine).choose("", house.model, house.kept, asking(QUESTION)).memories == (new.id,)
+
+
+def test_what_another_model_was_taught_on_the_same_question_keeps_no_lesson_from_acting(house: House) -> None:
+    own = house.teach(QUESTION, "Mara Quill.")
+    digest = lesson(house, own)
+    other = add_example(house.engine, replace(own, id="", model="another", answer="Joss Arden.", lesson=""))
+    chooser = Chooser(house.home, house.engine)
+    choice = chooser.choose("", house.model, house.kept, asking(QUESTION))
+    assert (choice.lessons, choice.memories[0]) == ((digest,), own.id)
+    there = chooser.choose("", house.model, replace(house.kept, name="another"), asking(QUESTION), memory=True)
+    assert there.memories[0] == other.id, "there it is the other way round"
 
 
 def test_a_style_acts_wherever_nothing_nearer_does(house: House) -> None:

@@ -105,6 +105,28 @@ def test_what_changes_while_it_is_learned_is_not_learned_as_it_was(school_house:
     assert not stray(house)
 
 
+def test_a_refusal_is_only_of_what_was_being_learned(house: House) -> None:
+    """What was corrected or edited meanwhile is not the gate's to speak of."""
+    lenient(house, POLICY.replace("least = 0.0", "least = 1.0"))
+    corrected, changed = (house.teach(question, answer) for question, answer in zip(QUESTIONS[:2], ANSWERS[:2], strict=True))
+    real = learner(house).school
+    moves = {
+        corrected.id: lambda: change_state(house.engine, "", [corrected.id], "superseded"),
+        changed.id: lambda: rewrite_example(house.engine, "", changed.id, "Otto Lund."),
+    }
+    asked = list[str]()
+
+    def judge(work, candidate):  # type: ignore[no-untyped-def]
+        asked.append(work.examples[0].answer)
+        verdict = real.judge(work, candidate)
+        moves.pop(work.examples[0].id, lambda: None)()
+        return verdict
+
+    learn(house, learner(house, School(real.teach, judge)))
+    assert asked == [ANSWERS[0], ANSWERS[1], "Otto Lund."]
+    assert [(one.id, one.state) for one in list_examples(house.engine, "")] == [(corrected.id, "superseded"), (changed.id, "refused")]
+
+
 def test_an_edited_or_deleted_memory_takes_its_lesson_with_it(school_house: House) -> None:
     house = school_house
     edited, deleted = (house.teach(question, answer) for question, answer in zip(QUESTIONS[:2], ANSWERS[:2], strict=True))
@@ -207,3 +229,21 @@ def test_ratings_become_a_style_once_there_are_enough_and_a_newer_one_takes_its_
     assert (logits(house, QUESTIONS[0]) == before).all()
     [third] = learn(house, one).lessons
     assert third.examples == tuple(rated[:-1])
+
+
+def test_one_rated_answer_that_cannot_be_read_is_refused_without_the_others(school_house: House) -> None:
+    house = school_house
+
+    def rate(number: int, question: str = "Say something.", answer: str = "It is.") -> str:
+        made = Example("", "", "tiny", "rating", f"{number}: {question}", answer, rating=1 if number % 2 else -1)
+        return add_example(house.engine, made).id
+
+    rated, long = [rate(number) for number in range(3)], rate(3, "Read this. " * 1000)
+    rated.append(rate(4, answer="It goes on. " * 1000))
+    one = learner(house)
+    one.ratings = 4
+    refused, learned = learn(house, one).outcomes
+    assert refused.lesson is None and "tokens together" in refused.reasons[0]
+    assert learned.lesson is not None and learned.lesson.examples == tuple(rated)
+    assert get_example(house.engine, "", long).state == "refused"
+    assert count_examples(house.engine, "") == {"learned": 4, "refused": 1}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ingle.adapt.forget import OWED, forget, pay
+from ingle.adapt.forget import OWED, forget, holding, pay
 from ingle.adapt.learner import consolidate
 from ingle.adapt.undo import redo, undo
 from ingle.core.errors import NotKept
@@ -165,6 +165,18 @@ def test_forgotten_words_are_in_no_file_of_the_home(school_house: House) -> None
     assert not holding
     with pytest.raises(NotKept):
         forget(house.home, house.engine, "key-1", taught.id)
+
+
+def test_long_words_are_forgotten_with_the_messages_that_hold_them(school_house: House) -> None:
+    """More than SQLite looks for with LIKE."""
+    house = school_house
+    pasted = 'A "line" of 100 % with _ in it.\n' * 3000
+    taught = house.teach(pasted, "It says nothing.", kind="rating")
+    keep(house.engine, "", (Message.of("user", f"Read this: {pasted.upper()}"),))
+    keep(house.engine, "", (Message.of("user", "Read that."),))
+    assert len(holding(house.engine, "", taught)) == 1
+    gone = forget(house.home, house.engine, "", taught.id, turns_too=True)
+    assert (gone.dropped, holding(house.engine, "", taught)) == (1, ())
 
 
 def test_only_its_owner_can_forget_or_undo_it(school_house: House) -> None:

@@ -75,7 +75,7 @@ class Chooser:
         if not question_of(request):
             return Choice(model, request)
         lessons = list_lessons(self.engine, owner, kept.digest, acting=True)
-        near = self._near(owner, request)
+        near = self._near(owner, request, kept.name)
         held = next((lesson for lesson in lessons if lesson.kind == "answers" and near and near[0].example.lesson == lesson.digest), None)
         acts = held if held is not None and near[0].score >= ACTS and near[0].example.state == "learned" else None
         acts = acts or next((lesson for lesson in reversed(lessons) if lesson.kind == "style"), None)
@@ -112,8 +112,11 @@ class Chooser:
                     del held[key]
             return {model for digest in gone for model in self._made.pop(digest)}
 
-    def _near(self, owner: str, request: Request) -> list[Memory]:
-        """What the owner taught, by nearness. To a question longer than any that can be taught nothing is near; it isn't even read."""
+    def _near(self, owner: str, request: Request, model: str) -> list[Memory]:
+        """What the owner taught, by nearness; of what is as near, what was taught `model` first, then what is newer.
+
+        To a question longer than any that can be taught nothing is near; it isn't even read.
+        """
         question = question_of(request)
         if len(question) > QUESTION_LENGTH:
             return []
@@ -126,7 +129,7 @@ class Chooser:
         ]
         found = [Memory(one, float(score)) for one, score in zip([*others, *facts], scores, strict=True)]
         found = [replace(one, score=min(one.score, self._before(request, one.example))) for one in found if one.score > 0]
-        return sorted(found, key=lambda one: (-one.score, -one.example.seq))
+        return sorted(found, key=lambda one: (-one.score, one.example.model != model, -one.example.seq))
 
     def _before(self, request: Request, example: Example) -> float:
         """1, unless the example's question leans on what was said before it: then how near that is to what was said before this one."""

@@ -65,6 +65,7 @@ def forget(
         pay(home, engine, sink)
         one = get_example(engine, owner, id_)
         _owe(home, one)
+        turns, dropped = holding(engine, owner, one), 0
         learned = [lesson for lesson in list_lessons(engine, owner) if one.id in lesson.examples]
         # The first lesson takes the example with it, in one step; should a kill leave others, the learner lets them go (`put_right`).
         again = sum(dissolve_lesson(engine, owner, lesson.digest, forgotten=[one.id]) for lesson in learned)
@@ -72,7 +73,6 @@ def forget(
             drop_example(engine, owner, one.id)
         for lesson in learned:
             discard(home, home.delta_folder(lesson.digest))
-        turns, dropped = holding(engine, owner, one), 0
         for turn in turns if turns_too else ():
             with suppress(NotKept):  # it went with one before it
                 dropped += drop(engine, owner, turn.id)

@@ -7,21 +7,21 @@ kept already is simply found. A delta that no lesson names is swept.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from ingle.adapt.account import make_up
 from ingle.adapt.forget import OWED, pay
 from ingle.adapt.learn_settings import RATINGS
-from ingle.adapt.work import NO_MEMORY, Tries, Work, model_of, next_work, put_right, recover
+from ingle.adapt.work import NO_MEMORY, LessonError, Tries, Work, model_of, next_work, put_right, recover
 from ingle.core.candidate import Candidate
 from ingle.core.delta import Delta
 from ingle.core.digest import digest_json
 from ingle.core.errors import HomeError, IngleError, Interrupted, NotKept
 from ingle.core.event import Event, Fact, Sink
 from ingle.core.example import Example
-from ingle.home.examples import change_state, example_secret, get_example, list_examples
+from ingle.home.examples import change_state, end_learning, example_secret, list_examples
 from ingle.home.kept import Kept
 from ingle.home.lessons import Lesson, accept_lesson, drop_lesson, list_lessons
 from ingle.home.place import Home
@@ -153,7 +153,7 @@ class Learner:
             lesson = accept_lesson(self.engine, known, (), ("learning", "learned"))
             self.sink(accepted_event(lesson, {"again": True}))
             return Outcome(work, lesson)
-        began, taught_s = time.perf_counter(), 0.0
+        began, taught_s, to_blame = time.perf_counter(), 0.0, frozenset[str]()
         try:
             candidate = self._salted(work, self.school.teach(work))
             taught_s = time.perf_counter() - began
@@ -164,10 +164,10 @@ class Learner:
         except (HomeError, Interrupted):
             raise  # a full disk is nobody's fault but the home's
         except IngleError as error:
-            delta, reasons = None, (str(error),)
+            delta, reasons, to_blame = None, (str(error),), error.to_blame if isinstance(error, LessonError) else to_blame
         seconds = time.perf_counter() - began
         if delta is None:
-            self._refuse(work, reasons, keep_old, seconds)
+            self._refuse(work, reasons, to_blame, keep_old, seconds)
             return Outcome(work, None, reasons)
         lesson = Lesson(delta.digest, work.owner, work.kept.name, work.kept.digest, work.kind, work.ids, True)
         replaced = self._replaced(work, delta.digest)
@@ -190,13 +190,15 @@ class Learner:
         keys = [example_secret(self.engine, work.owner, id_).hex() for id_ in work.ids]
         return replace(candidate, origin={**candidate.origin, "salt": digest_json(["ingle.lesson", *keys])})
 
-    def _refuse(self, work: Work, reasons: tuple[str, ...], keep_old: bool, seconds: float) -> None:
+    def _refuse(self, work: Work, reasons: tuple[str, ...], to_blame: Collection[str], keep_old: bool, seconds: float) -> None:
+        """`to_blame`: the only ones, if any of them is new; the others are then tried again without them."""
         if not keep_old:
             if work.kind == "answers" and len(work.examples) > 1:
-                for one in work.examples:  # each by itself, then: one of them may spoil it for the others
-                    change_state(self.engine, work.owner, [one.id], "pending", lesson="")
+                # Each by itself, then: one of them may spoil it for the others.
+                end_learning(self.engine, work.owner, work.ids, "pending", lesson="")
             else:
-                change_state(self.engine, work.owner, work.new, "refused", reasons)
+                blamed = [id_ for id_ in work.new if id_ in to_blame]
+                end_learning(self.engine, work.owner, blamed or work.new, "refused", reasons)
         facts: dict[str, Fact] = {"kind": work.kind, "examples": len(work.examples), "seconds": round(seconds, 3)}
         if len(work.examples) == 1:
             facts["example"] = work.examples[0].id
@@ -220,14 +222,9 @@ class Learner:
 
     def _back_to_pending(self, work: Work) -> None:
         """Nothing stays `learning` when nobody learns it."""
-        for id_ in work.new:
-            try:
-                if get_example(self.engine, work.owner, id_).state == "learning":
-                    retried = next((one for one in work.retried if one.id == id_), None)
-                    state, reasons = ("pending", ()) if retried is None else (retried.state, retried.reasons)
-                    change_state(self.engine, work.owner, [id_], state, reasons)
-            except NotKept:
-                continue  # deleted meanwhile
+        for one in work.retried:
+            end_learning(self.engine, work.owner, [one.id], one.state, one.reasons)
+        end_learning(self.engine, work.owner, work.new, "pending")
 
 
 def learn_once(learner: Learner) -> Learned:

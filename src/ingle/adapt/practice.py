@@ -18,8 +18,9 @@ import numpy as np
 
 from ingle.adapt.everyday import EVERYDAY
 from ingle.adapt.forms import Bound, beginning
-from ingle.adapt.pupil import LessonError, Pupil, Turns
+from ingle.adapt.pupil import Pupil, Turns
 from ingle.adapt.settings import StyleSettings
+from ingle.adapt.work import LessonError
 from ingle.core.example import Example
 from ingle.train.encode import Document
 from ingle.train.writing import Drawn, write_all

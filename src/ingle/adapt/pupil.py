@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ingle.core.errors import IngleError
+from ingle.adapt.work import LessonError
 from ingle.engine.opening import checkpoint_tokenizer, open_weights
 from ingle.home.kept import Kept
 from ingle.home.place import Home
@@ -35,12 +35,6 @@ from ingle.tuning.method import check_touched, chosen_layers
 _ROW_TOKENS = 2048  # most tokens whose lower layers are run at once
 Turns = tuple[tuple[str, str], ...]
 """(role, text), the first one first."""
-
-
-class LessonError(IngleError):
-    """Examples of which no lesson can be made."""
-
-    exit_code, http_status = 14, 422
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,13 +121,17 @@ class Pupil:
         """[V, hidden]."""
         return self.module.lm_head.weight
 
-    def answered(self, before: Turns, question: str, answer: str, max_tokens: int) -> Document:
-        """A question and its answer as one document. Raises LessonError where that is too long, or the answer says nothing."""
+    def answered(self, before: Turns, question: str, answer: str, max_tokens: int, answer_tokens: int | None = None) -> Document:
+        """A question and its answer, of which `answer_tokens` count (None = all), as one document. Raises LessonError where that is too
+        long, or the answer says nothing, and TemplateError."""
         encoder = Encoder(self.tokenizer, max_tokens)
         record = Record("the example", "completion", self._prompt(before, question))
         document = encoder.answered(record, answer)
         if not document.answer.any():
             raise LessonError("answer", "must say something", repr(answer[:40]))
+        if answer_tokens is not None:
+            stop = int(np.argmax(document.answer)) + answer_tokens
+            document = Document(document.ids[:stop], document.answer[:stop])
         if encoder.fits(document, record.where) is None:
             cure = "Shorten the answer, or teach it as something to remember."
             raise LessonError("question and answer", f"must have at most {max_tokens} tokens together", len(document.ids), cure)

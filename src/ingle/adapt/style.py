@@ -14,6 +14,7 @@ more than it may (`adapt.prose`).
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -22,8 +23,10 @@ from torch import Tensor
 from ingle.adapt.forms import common_bounds
 from ingle.adapt.practice import Practice
 from ingle.adapt.prose import Prose
-from ingle.adapt.pupil import LessonError, Pupil
+from ingle.adapt.pupil import Pupil
 from ingle.adapt.settings import StyleSettings
+from ingle.adapt.work import LessonError
+from ingle.core.errors import IngleError, TemplateError
 from ingle.core.example import Example
 from ingle.train.encode import Document
 from ingle.train.losses import log_probabilities
@@ -41,9 +44,7 @@ def teach_style(pupil: Pupil, settings: StyleSettings, examples: Sequence[Exampl
     began = time.perf_counter()
     if not examples or any(example.rating == 0 or not example.answer.strip() for example in examples):
         raise LessonError("examples", "must be answers with a thumb up or down each", f"{len(examples)}", "Rate some answers first.")
-    documents = [
-        _cut(pupil.answered(one.before, one.question, one.answer, settings.max_tokens), settings.answer_tokens) for one in examples
-    ]
+    examples, documents = _readable(pupil, settings, examples)
     bounds = common_bounds(*([one.answer for one in examples if (one.rating > 0) is side] for side in (True, False)))
     optimiser = OptimiserSettings(learning_rate=settings.learning_rate, beta2=0.99)
     with pupil.learning(settings.seed, optimiser) as trained:
@@ -64,10 +65,26 @@ def teach_style(pupil: Pupil, settings: StyleSettings, examples: Sequence[Exampl
     return tensors, {**report, "seconds": time.perf_counter() - began}
 
 
-def _cut(document: Document, most: int) -> Document:
-    """Its answer's first `most` tokens."""
-    stop = int(np.argmax(document.answer)) + most
-    return Document(document.ids[:stop], document.answer[:stop])
+def _readable(pupil: Pupil, settings: StyleSettings, examples: Sequence[Example]) -> tuple[list[Example], list[Document]]:
+    """Examples as they can be read: without what was said before, where there is no room for it. Raises LessonError, naming those that are
+    too long even so."""
+
+    def read(one: Example) -> tuple[Example, Document]:
+        return one, pupil.answered(one.before, one.question, one.answer, settings.max_tokens, settings.answer_tokens)
+
+    found, unread = list[tuple[Example, Document]](), dict[str, IngleError]()
+    for one in examples:
+        try:
+            try:
+                found.append(read(one))
+            except LessonError:
+                found.append(read(replace(one, before=())))
+        except (LessonError, TemplateError) as error:
+            unread[one.id] = error
+    if unread:
+        first = next(iter(unread.values()))
+        raise LessonError(first.field, first.rule, first.got, first.cure, unread)
+    return [one for one, _ in found], [document for _, document in found]
 
 
 class _Course:

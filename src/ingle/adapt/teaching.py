@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ingle.adapt.pupil import LessonError, Pupil, Read
+from ingle.adapt.pupil import Pupil, Read
 from ingle.adapt.settings import LessonSettings, StyleSettings
 from ingle.adapt.style import teach_style
 from ingle.adapt.wordings import contrasts, wordings
+from ingle.adapt.work import LessonError
 from ingle.core.candidate import Candidate
 from ingle.core.digest import digest_json
 from ingle.core.example import Example

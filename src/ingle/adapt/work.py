@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ingle.adapt.learn_settings import RATINGS
-from ingle.core.errors import ConfigError, DeltaError, HomeError, NotKept
+from ingle.core.errors import ConfigError, DeltaError, HomeError, IngleError, NotKept
 from ingle.core.example import Example
 from ingle.core.files import write_atomic
 from ingle.home.deltas import LESSON, list_deltas
-from ingle.home.examples import change_state, list_examples
+from ingle.home.examples import change_state, end_learning, list_examples
 from ingle.home.kept import Kept, get_kept
 from ingle.home.lessons import Lesson, dissolve_lesson, list_lessons, retire_lesson
 from ingle.home.place import Home
@@ -26,6 +26,17 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 NO_MEMORY = "learning it needed more memory than the learner may have; raise learn.memory_mb"
+
+
+class LessonError(IngleError):
+    """Examples of which no lesson can be made."""
+
+    exit_code, http_status = 14, 422
+
+    def __init__(self, field: str, rule: str, got: object = "", cure: str = "", to_blame: Iterable[str] = ()) -> None:
+        super().__init__(field, rule, got, cure)
+        self.to_blame = frozenset(to_blame)
+        """Ids of the examples without which one can be made; none = it is not about single ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +149,9 @@ def recover(engine: "Engine", tries: Tries) -> int:
     left = list_examples(engine, None, ["learning"])
     for one in left:
         if one.id in tries.memory:
-            change_state(engine, one.owner, [one.id], "refused", [NO_MEMORY])
+            end_learning(engine, one.owner, [one.id], "refused", [NO_MEMORY])
         else:
-            change_state(engine, one.owner, [one.id], "pending")
+            end_learning(engine, one.owner, [one.id], "pending")
     if tries.memory:
         gone, tries.memory = tries.memory, []
         tries.end(gone)

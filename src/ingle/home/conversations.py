@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ingle.core.errors import NotKept, RequestError
 from ingle.home.database import scrub
-from ingle.home.turns import json_text, like, now, writing_for
+from ingle.home.turns import holds, json_text, now, writing_for
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, Row
@@ -72,11 +72,11 @@ def list_conversations(
     if len(words) > MAX_WORDS:
         raise RequestError("words", f"must be at most {MAX_WORDS} characters to search for", len(words))
     if line := _one_line(words):
-        query += """ AND (lower(title) LIKE lower(:title) ESCAPE '!' OR EXISTS (
+        query += f""" AND ({holds(engine, "title", "title")} OR EXISTS (
             SELECT 1 FROM turns WHERE turns.owner = :owner AND turns.conversation = conversations.id
-            AND lower(content) LIKE lower(:content) ESCAPE '!'))"""
+            AND {holds(engine, "content", "content")}))"""
         # A turn's content is JSON, so a quotation mark or a new line stands in it as JSON writes it.
-        values |= {"title": like(line), "content": like(json_text("words", words.strip())[1:-1])}
+        values |= {"title": line, "content": json_text("words", words.strip())[1:-1]}
     if behind is not None:
         query += " AND (updated < :updated OR updated = :updated AND id < :id)"
         values |= {"updated": behind.updated, "id": behind.id}

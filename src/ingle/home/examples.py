@@ -178,6 +178,19 @@ def change_state(
                 raise NotKept(f"example {id_}", "is not kept here any more")
 
 
+def end_learning(
+    engine: "Engine", owner: str, ids: Iterable[str], state: State, reasons: Sequence[str] = (), lesson: str | None = None
+) -> None:
+    """Moves on those that are `learning` still: what was deleted, or became something else meanwhile, stays as it is."""
+    import sqlalchemy as sa
+
+    query = "SELECT state FROM examples WHERE owner = :owner AND id = :id"
+    with writing_for(engine, owner) as connection:
+        for id_ in ids:
+            if connection.execute(sa.text(query), {"owner": owner, "id": id_}).scalar() == "learning":
+                set_state(connection, owner, id_, state, reasons, lesson)
+
+
 def set_state(connection: "Connection", owner: str, id_: str, state: State, reasons: Sequence[str] = (), lesson: str | None = None) -> bool:
     """The same inside of a transaction; whether there is such an example. `lesson` None leaves what is there."""
     import sqlalchemy as sa
