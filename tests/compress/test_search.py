@@ -179,7 +179,7 @@ def test_what_is_measured_is_not_measured_again_whatever_the_budget(some_home: H
 
 
 @pytest.mark.usefixtures("suites")
-def test_what_the_gate_refuses_can_be_forced_without_a_new_search(some_home: Home) -> None:
+def test_what_the_gate_refuses_can_be_forced_without_a_new_search(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, str]] = []
 
     def refusing(kept: Kept, maker: str) -> Admit:
@@ -194,6 +194,16 @@ def test_what_the_gate_refuses_can_be_forced_without_a_new_search(some_home: Hom
         compress(some_home, get_kept(some_home, "tiny"), "small", told(), refusing)
     assert asked[0][0] == "tiny"
     assert list_deltas(some_home) == []
+
+    def refusing_above(kept: Kept, maker: str) -> Admit:
+        return refusing(kept, maker) if kept.deltas else admitting(some_home)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(search, "best", lambda points, *_: next(point for point in points if " + " in point.recipe))
+        with pytest.raises(Refused):
+            compress(some_home, get_kept(some_home, "tiny"), "small", told(), refusing_above)
+    assert asked[-1][0] == "tiny+small", "the first step was let in"
+    assert list_deltas(some_home) == [], "and goes with the second"
     assert open_weights(some_home, found(some_home, told()).kept)
 
 

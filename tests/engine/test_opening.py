@@ -2,10 +2,12 @@
 
 import gc
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 from weakref import ref
 
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 
 from ingle.core.candidate import Candidate
 from ingle.core.digest import digest_file
-from ingle.core.errors import CheckpointError, DeltaError, HomeError, NotKept
+from ingle.core.errors import CheckpointError, DeltaError, HomeError, IngleError, NotKept
 from ingle.core.message import Request, Sampling
 from ingle.engine import opening
 from ingle.engine.answer import answer
@@ -24,10 +26,12 @@ from ingle.engine.opening import Opener, Source, candidate_source, kept_source, 
 from ingle.engine.packing import unpacked
 from ingle.engine.prefixed import Prefixed
 from ingle.engine.team import Cores
+from ingle.engine.warming import warm_apart
 from ingle.home.deltas import delta_tensors, get_delta, put_delta
 from ingle.home.kept import Kept, get_kept, remove
 from ingle.home.place import Home
 from ingle.home.pull import pull
+from ingle.kernels import jit
 from ingle.kernels.layout import INT8
 from ingle.model.checkpoint import Checkpoint, expected_shapes, open_checkpoint
 from ingle.model.export import save_hf
@@ -88,6 +92,49 @@ def test_a_pack_that_was_never_finished_is_made_again(source: Source) -> None:
     (source.packs / "int4" / "pack.json").unlink()
     (source.packs / "int4" / "weights.bin").write_bytes(b"half")
     assert words(source, "int4") == expected
+
+
+def test_what_a_killed_packing_left_goes_with_the_next(source: Source) -> None:
+    folder = source.packs / "int4"
+    folder.mkdir(parents=True)
+    (folder / ".weights.bin.abcd.part").write_bytes(b"half" * 1000)
+    open_model(source, "int4", 1)
+    assert not list(folder.glob(".*.part"))
+
+
+def test_two_that_pack_the_same_model_pack_it_once(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed, real, start = list[str](), opening.pack_checkpoint, Barrier(2)
+
+    def pack(*asked: Any) -> Any:
+        packed.append(asked[2])
+        return real(*asked)
+
+    def open_one(_: int) -> str:
+        start.wait(30)
+        return open_model(source, "int4", 1).backend.digest
+
+    monkeypatch.setattr(opening, "pack_checkpoint", pack)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(open_one, range(2))
+    assert first == second and packed == ["int4"]
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        lambda home, kept: warm_apart(home, kept, "fp32", "auto"),
+        lambda _home, _kept: jit._build_one("no_such_kernel"),
+    ],
+)
+def test_no_file_of_the_folder_where_one_stands_is_run(
+    begin: Callable[[Home, Kept], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("json", "queue", "random"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'w'); raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(IngleError):
+        begin(Home(tmp_path / "home"), Kept("x", "0" * 64, (), ""))
+    assert not (tmp_path / "ran").exists()
 
 
 @dataclass

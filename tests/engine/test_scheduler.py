@@ -1,9 +1,13 @@
 """Continuous batching: what comes out is what came alone, whoever else is there; places, memory and time are shared as promised."""
 
+import errno
+import gc
+import json
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -15,6 +19,7 @@ from ingle.engine.answer import answer
 from ingle.engine.job import Capacity, Job
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.prefix_cache import PrefixCache
+from ingle.engine.saved_states import SavedStates
 from ingle.engine.scheduler import Scheduler
 from tests.engine.test_answer import byte_tokenizer, chat, whole
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config
@@ -267,3 +272,80 @@ def test_what_must_not_last_is_not_remembered(scheduler: Scheduler, model: Langu
     assert usage is not None
     assert usage.cached_tokens == 100, "what the first of them left"
     assert job.decoding.ids[:100] == model.encode(request)[:100]
+
+
+def test_what_is_forgotten_while_it_is_read_stays_forgotten(
+    scheduler: Scheduler, model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Job(model, chat("a secret " * 150, max_tokens=5), model.encode(chat("a secret " * 150)), lambda _: None, owner="ann", keep="talk")
+    step, steps = scheduler._step, list[int]()
+
+    def interrupted() -> list[Any]:
+        steps.append(1)
+        if len(steps) == 1:  # as if the conversation were deleted in the midst of it
+            scheduler.cancel(job)
+            scheduler.forget("ann", "talk")
+        return step()
+
+    monkeypatch.setattr(scheduler, "_step", interrupted)
+    scheduler.submit(job)
+    submit(scheduler, model, chat("another", max_tokens=3, sampling=FREE), owner="bob")[1].all()
+    assert steps and [entry.keep for entry in scheduler.cache if entry.owner == "ann"] == []
+
+
+def test_a_model_that_went_keeps_no_other_state_from_being_saved(tmp_path: Path) -> None:
+    saved = SavedStates(tmp_path / "states", 1 << 30)
+    saved.open()
+    scheduler = Scheduler(Capacity(), PrefixCache(1 << 30), saved=saved)
+    config = tiny_config(vocab=260, context=2000)
+    models = [
+        LanguageModel(f"tiny-{i}", backend_of(tmp_path / f"m{i}", random_checkpoint(config, i)), byte_tokenizer(), None, str(i))
+        for i in range(2)
+    ]
+    for i, one in enumerate(models):
+        submit(scheduler, one, chat("what was said " * 20, max_tokens=3), keep=f"talk-{i}")[1].all()
+    del one
+    models.pop(0)
+    gc.collect()
+    scheduler.close()
+    assert [path.suffix for path in sorted((tmp_path / "states").iterdir())] == [".json", ".state"]
+    assert json.loads(next((tmp_path / "states").glob("*.json")).read_bytes())["keep"] == "talk-1"
+
+
+def test_a_disk_that_fails_while_states_are_saved_stops_no_answers(
+    tmp_path: Path, model: LanguageModel, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tried = threading.Event()
+
+    class Broken(SavedStates):
+        def save(self, entry: Any, backend: Any) -> bool:
+            tried.set()
+            raise OSError(errno.EROFS, "Read-only file system")
+
+        def forget(self, owner: str, keep: str | None = None) -> None:
+            raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("ingle.engine.scheduler.IDLE_S", 0.05)
+    scheduler = Scheduler(Capacity(), PrefixCache(1 << 30), saved=Broken(tmp_path, 1 << 30))
+    submit(scheduler, model, chat("hi", max_tokens=2), keep="talk")[1].all()
+    assert tried.wait(20)
+    scheduler.forget("", "talk")
+    assert submit(scheduler, model, chat("still there?", max_tokens=2))[1].all()[-1].finish
+    assert scheduler.alive and "Read-only file system" in capfd.readouterr().err
+    scheduler.close()
+    assert not scheduler.alive
+
+
+def test_a_state_that_somebody_deletes_as_it_is_saved_is_not_saved(
+    tmp_path: Path, model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = SavedStates(tmp_path / "states", 1 << 30)
+    saved.open()
+    scheduler = Scheduler(Capacity(), PrefixCache(1 << 30))
+    submit(scheduler, model, chat("hi", max_tokens=2), keep="talk")[1].all()
+    scheduler.close()
+    [entry] = [entry for entry in scheduler.cache if entry.keep]
+    monkeypatch.setattr("ingle.engine.saved_states.write_atomic", lambda path, *_, **__: path.with_suffix(".state").unlink())
+    assert saved.save(entry, model.backend) is False
+    monkeypatch.undo()
+    assert saved.save(entry, model.backend) is True

@@ -1,6 +1,7 @@
 """Deltas are whole or not there, belong to one base, have one name each on it, and go only when nothing needs them."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from ingle.home.deltas import (
     stack_digest,
     verify_delta,
 )  # fmt: skip
-from ingle.home.kept import Kept, get_kept, keep, list_models, remove
+from ingle.home.kept import Kept, get_kept, keep, list_models, remove, sweep_packs
 from ingle.home.place import Home
 from ingle.home.pull import pull
 
@@ -208,3 +209,45 @@ def test_what_is_needed_is_not_let_go(home: Home, one: Kept) -> None:
     remove(home, "one+x")
     assert list(home.deltas.iterdir()) == []
     assert remove(home, "one").bases == (one.base,)
+
+
+def test_a_delta_is_on_the_disk_before_it_counts(home: Home, one: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed, fsync = list[int](), os.fsync
+
+    def noted(handle: int) -> None:
+        flushed.append(os.fstat(handle).st_ino)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    folder = home.delta_folder(put(home, "x", one.base).digest)
+    tensors, manifest = (flushed.index((folder / name).stat().st_ino) for name in (TENSORS, MANIFEST))
+    assert tensors < manifest
+
+
+def test_the_last_name_takes_the_deltas_that_it_stands_for_along(home: Home, one: Kept) -> None:
+    x = put(home, "x", one.base)
+    two = keep(home, "two", one.base, [x.digest])
+    home.pack_folder(two.digest).mkdir(parents=True)
+    remove(home, "one")
+    y = put(home, "y", two.digest, 1)
+    with pytest.raises(DeltaError, match=r"made for \(got y\).*ingle rm two\+y"):
+        remove(home, "two")
+    remove(home, "two+y")
+    assert [delta.digest for delta in list_deltas(home)] == [x.digest] and y.digest != x.digest
+    freed = remove(home, "two")
+    assert freed.bases == (one.base,) and freed.nbytes > 0
+    assert list(home.deltas.iterdir()) == list(home.packs.iterdir()) == list(home.bases.iterdir()) == []
+
+
+def test_old_packs_of_nothing_that_is_kept_are_swept(home: Home, one: Kept) -> None:
+    x = put(home, "x", one.base)
+    owned = [home.pack_folder(digest) for digest in (one.base, stack_digest(one.base, [x.digest]))]
+    old, new = home.pack_folder("0" * 64), home.pack_folder("1" * 64)
+    for folder in (*owned, old, new):
+        folder.mkdir(parents=True)
+        (folder / "weights.bin").write_bytes(b"x")
+        for path in (folder / "weights.bin", folder) if folder != new else ():
+            os.utime(path, (1e9, 1e9))
+    assert sweep_packs(home) == [old.name]
+    assert sorted(home.packs.iterdir()) == sorted([*owned, new])
+    assert sweep_packs(home) == []

@@ -146,6 +146,20 @@ def test_an_address_that_others_reach_needs_a_key(served_home: Path, host: str) 
         assert server.get("/v1/models", {**bearer(key), "Origin": "https://evil.example"}).status_code == 403
 
 
+def test_a_name_for_others_needs_a_key_on_loopback_too(served_home: Path) -> None:
+    """Behind a proxy everybody comes from this machine."""
+    named = settings(hosts=["Ingle.lan"])
+    process = launch(served_home, *named)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 12 and "needs a key" in err.decode()
+    key = add(served_home, "laptop")
+    with serving(served_home, *named) as server:
+        for host in ("ingle.lan", "INGLE.lan", "127.0.0.1"):
+            assert server.chat(headers={"Host": host}).status_code == 401
+            assert server.chat(headers={**bearer(key), "Host": host}).status_code == 200
+        assert server.get("/health", {"Host": "ingle.lan.evil.example"}).status_code == 403
+
+
 def test_a_key_that_is_revoked_last_leaves_the_server_shut(served_home: Path) -> None:
     add(served_home, "one")
     ingle(served_home, "key", "revoke", "one")

@@ -250,6 +250,10 @@ def test_nothing_is_replaced_unasked_and_nothing_half_is_left(with_deltas: Home,
                 export(with_deltas, one, format_, target, "f32", force=True)
     assert (out / "mine.txt").read_text() == gguf.read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "home") == ["out", "x.gguf"]
+    with pytest.raises(ConfigError, match=r"earlier export.*mine\.txt"):
+        export(with_deltas, one, "peft", out, "f32", force=True)
+    (out / "mine.txt").rename(out / "adapter_config.json")
+    (out / "model-00001-of-00002.safetensors").write_text("an earlier export's")
     export(with_deltas, one, "peft", out, "f32", force=True)
     export(with_deltas, one, "gguf", gguf, "f32", force=True)
     assert sorted(path.name for path in out.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]

@@ -53,13 +53,12 @@ class Forgotten:
 
 def forget(
     home: Home, engine: "Engine", owner: str, id_: str, sink: Sink = lambda _: None, turns_too: bool = False,
-    forget_states: Callable[[str, str], None] = lambda _owner, _label: None,
+    forget_states: Callable[[str], None] = lambda _owner: None,
 ) -> Forgotten:  # fmt: skip
     """Forgets one example of this owner's. `turns_too`: kept messages that hold its words go as well, with all that follows them.
 
-    `forget_states` is told (owner, label) of each conversation or answer that went, for states in memory. Another process that answers
-    drops its own by itself. Killed in between, the next call, or the learner, makes up for the rest. Raises NotKept if there is no such
-    example, HomeError.
+    `forget_states` is told the owner if messages went, for states in memory. Another process that answers drops its own by itself.
+    Killed in between, the next call, or the learner, makes up for the rest. Raises NotKept if there is no such example, HomeError.
     """
     with home.lock(OWED):
         pay(home, engine, sink)
@@ -76,7 +75,8 @@ def forget(
         for turn in turns if turns_too else ():
             with suppress(NotKept):  # it went with one before it
                 dropped += drop(engine, owner, turn.id)
-                forget_states(owner, turn.conversation or turn.completion)
+        if dropped:
+            forget_states(owner)
         left = () if turns_too else turns
         facts: dict[str, Fact] = {
             "example": one.id,

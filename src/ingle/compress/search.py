@@ -23,14 +23,14 @@ from ingle.compress.served import Loss, MeasureSettings, loss_of, pace, quality
 from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import from_table, to_table
 from ingle.core.digest import digest_json
-from ingle.core.errors import ConfigError, Interrupted
+from ingle.core.errors import ConfigError, Interrupted, Refused
 from ingle.core.event import Event, Fact, Sink
 from ingle.core.files import write_atomic
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.opening import kept_source, open_model, open_weights
 from ingle.engine.packing import read_pack
-from ingle.home.deltas import delta_report, delta_tensors, get_delta, put_candidate
-from ingle.home.kept import Kept, get_kept
+from ingle.home.deltas import delta_report, delta_tensors, get_delta, list_deltas, put_candidate
+from ingle.home.kept import Kept, get_kept, remove
 from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.measure.finished import Row
@@ -206,16 +206,23 @@ def _made(job: _Search, steps: Sequence[Step]) -> Kept:
 
 
 def _kept(job: _Search, recipe: Recipe, name: str, admits: Callable[[Kept, str], Admit]) -> Kept:
-    """The chosen recipe's deltas under their own names, through the gate, one after the other."""
-    tried, kept = _made(job, recipe.steps), job.kept
+    """The chosen recipe's deltas under their own names, through the gate, one after the other: all of them, or none that is new."""
+    tried, kept, new = _made(job, recipe.steps), job.kept, list[str]()
     for number, step in enumerate(recipe.steps):
         delta = get_delta(job.scratch, tried.deltas[len(job.kept.deltas) + number])
         called = name if not number else f"{name}-{number + 1}"
         report = {**(delta_report(job.scratch, delta.digest) or {}), "model": f"{kept.name}+{called}", "base": kept.digest}
         origin = {**delta.origin, "recipe": str(recipe)}
         candidate = Candidate(called, delta.kind, kept.digest, delta_tensors(job.scratch, delta), origin, report)
-        admits(kept, step.maker)(candidate, lambda: job.stop.asked)
+        known = any(one.name == called for one in list_deltas(job.home, kept.digest))
+        try:
+            admits(kept, step.maker)(candidate, lambda: job.stop.asked)
+        except Refused:
+            for below in reversed(new):
+                remove(job.home, below)
+            raise
         kept = get_kept(job.home, f"{kept.name}+{called}")
+        new += [] if known else [kept.name]
     return kept
 
 

@@ -48,6 +48,12 @@ def sweep_unfinished(path: Path) -> None:
             left.unlink(missing_ok=True)
 
 
+def sync_file(path: Path) -> None:
+    """Makes what somebody else wrote into `path` survive a power cut."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Makes a rename in `folder` survive a power cut, where the system can."""
     if os.name == "nt":  # Windows can't open a folder; NTFS journals the rename itself

@@ -21,6 +21,8 @@ from ingle.core.candidate import Candidate
 from ingle.core.delta import Delta
 from ingle.core.digest import digest_json
 from ingle.core.errors import DeltaError, IngleError
+from ingle.core.files import sweep_unfinished
+from ingle.core.lock import file_lock
 from ingle.engine.backend import Backend
 from ingle.engine.changes import VIRTUAL, Change, additions_of, merged, parted, virtual_of
 from ingle.engine.cpu import CpuBackend
@@ -247,14 +249,17 @@ def _trim() -> None:
 
 def _packed(source: Source, format_: str, progress: Progress) -> PackInfo:
     folder = source.packs / format_
-    info = read_pack(folder, source.digest)
-    if info is None:
+    if (info := read_pack(folder, source.digest)) is not None:
+        return info
+    with file_lock(folder / "packing.lock", lambda _who: progress("waiting for another process that packs weights", 0, 1)):
+        if (info := read_pack(folder, source.digest)) is not None:
+            return info
+        sweep_unfinished(folder / "weights.bin")
         checkpoint = _checkpoint(source)
         tokenizer = checkpoint_tokenizer(checkpoint, source.folder)
         tokenizer.check_fits(checkpoint.config)
         tokenizer.save(folder)
-        info = pack_checkpoint(checkpoint, source.digest, format_, folder, lambda done, of: progress("packing weights", done, of))
-    return info
+        return pack_checkpoint(checkpoint, source.digest, format_, folder, lambda done, of: progress("packing weights", done, of))
 
 
 def _checkpoint(source: Source) -> Checkpoint:

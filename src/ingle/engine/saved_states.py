@@ -7,6 +7,7 @@ unfinished. A state is as telling as the text that it has read: only what the us
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,25 +60,26 @@ class SavedStates:
 
     def save(self, entry: Entry, backend: Backend) -> bool:
         """Writes an entry that is kept, unless its newest is there already. False if the disk has no room, or the state is of no use."""
-        name = digest_json([entry.owner, entry.keep])[:32]
+        name = _name(entry.owner, entry.keep)
         before = self._saved.get(name)
         if before is not None and before.model == entry.model and np.array_equal(before.ids, entry.ids):
             return True
         path = self.folder / f"{name}.state"
-        self._drop(name)  # first the description: a new state must never pass for the old one
         try:
+            self._drop(name)  # first the description: a new state must never pass for the old one
             backend.save_state(entry.state, path, entry.model)
             earliest = entry.state.earliest_rewind
             table = {"owner": entry.owner, "model": entry.model, "keep": entry.keep, "ids": entry.ids.tolist(), "earliest": earliest}
             write_atomic(path.with_suffix(".json"), json.dumps(table).encode(), mode=0o600)
-        except (HomeError, CheckpointError):
-            path.unlink(missing_ok=True)
+            stat = path.stat()
+        except (HomeError, CheckpointError, OSError):  # no room, or somebody else has just deleted it
+            with suppress(OSError):
+                self._drop(name)
             return False
         for other, saved in [*self._saved.items()]:  # what the new one can go back to, for instance the turn before
             mine = (saved.owner, saved.model) == (entry.owner, entry.model)
             if mine and entry.state.earliest_rewind <= len(saved.ids) == common_length(saved.ids, entry.ids):
                 self._drop(other)
-        stat = path.stat()
         self._saved[name] = Saved(entry.owner, entry.model, entry.keep, entry.ids, path, stat.st_mtime, stat.st_size, earliest)
         self._shrink()
         return True
@@ -101,9 +103,11 @@ class SavedStates:
         os.utime(saved.path)
         return state
 
-    def forget(self, owner: str, keep: str) -> None:
-        """Deletes what belongs to something that is not kept any more."""
-        self._drop(digest_json([owner, keep])[:32])
+    def forget(self, owner: str, keep: str | None = None) -> None:
+        """Deletes what belongs to something that is not kept any more; None = all of this owner's."""
+        theirs = [name for name, saved in self._saved.items() if saved.owner == owner]
+        for name in theirs if keep is None else [_name(owner, keep)]:
+            self._drop(name)
 
     def _drop(self, name: str) -> None:
         self._saved.pop(name, None)
@@ -114,6 +118,10 @@ class SavedStates:
         by_age = sorted(self._saved, key=lambda name: self._saved[name].used)
         while by_age and sum(saved.nbytes for saved in self._saved.values()) > self.budget_bytes:
             self._drop(by_age.pop(0))
+
+
+def _name(owner: str, keep: str) -> str:
+    return digest_json([owner, keep])[:32]
 
 
 def _read(path: Path) -> Saved | None:

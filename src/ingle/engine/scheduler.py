@@ -71,6 +71,11 @@ class Scheduler:
         self._thread.start()
 
     @property
+    def alive(self) -> bool:
+        """Whether anybody would be answered: not once it is closed."""
+        return self._thread.is_alive()
+
+    @property
     def running(self) -> int:
         """Answers being written or read for."""
         return len(self._running)
@@ -105,8 +110,9 @@ class Scheduler:
             job.cancelled = True
             self._wake.notify()
 
-    def forget(self, owner: str, keep: str) -> None:
-        """Lets go what belongs to something that is not kept any more, in memory and on disk. Returns before it is done."""
+    def forget(self, owner: str, keep: str | None = None) -> None:
+        """Lets go what belongs to something that is not kept any more (None = all of this owner's), in memory and on disk. Returns before
+        it is done."""
 
         def errand() -> None:
             self.cache.forget(owner=owner, keep=keep)
@@ -133,9 +139,9 @@ class Scheduler:
     def _run(self) -> None:
         while self._work():
             with self._wake:
+                outcomes = self._leave()  # first: what ends keeps its state, which an errand may be there to let go
                 while self._errands:
-                    self._errands.pop()()
-                outcomes = self._leave()
+                    _spared(self._errands.pop())
             while True:
                 with self._wake:
                     job = self._next()
@@ -148,7 +154,7 @@ class Scheduler:
             if self._running:
                 outcomes += self._step()
             self._post(self.energy.told(outcomes))
-        self._save()
+        _spared(self._save)
 
     def _work(self) -> bool:
         """Waits until there is something to do; False if there is nothing and will be nothing."""
@@ -158,7 +164,7 @@ class Scheduler:
                 self._wake.wait(IDLE_S)
             quiet = not self._wanted
         if quiet:
-            self._save()
+            _spared(self._save)
         with self._wake:
             while not self._wanted:
                 self._wake.wait()
@@ -173,9 +179,10 @@ class Scheduler:
         newest = {(entry.owner, entry.keep): entry for entry in sorted(self.cache, key=lambda entry: entry.used) if entry.keep}
         for entry in newest.values():
             backend = self._backends.get(entry.model)
-            if self.saved is None or backend is None or (self._wanted and self._closing is None):
+            if self.saved is None or (self._wanted and self._closing is None):
                 return
-            self.saved.save(entry, backend)
+            if backend is not None:  # else its model is offered no more
+                self.saved.save(entry, backend)
 
     def _load(self, job: Job) -> None:
         """Brings back a state from disk if it has read more of the prompt than any in memory."""
@@ -334,6 +341,14 @@ def _forward(runner: Backend, segments: Sequence[Segment]) -> tuple[list[npt.NDA
         return runner.forward(segments), {}
     except NotFinite as error:
         return error.results, dict.fromkeys(error.broken, error)
+
+
+def _spared(work: Callable[[], None]) -> None:
+    """Does what no answer depends on: its fault is told on standard error, and the answers go on."""
+    try:
+        work()
+    except Exception:
+        traceback.print_exc()
 
 
 def _closing() -> Closing:

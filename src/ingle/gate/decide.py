@@ -19,7 +19,7 @@ from ingle.gate.policy import Policy
 from ingle.gate.probes import Probes
 from ingle.gate.trial import Trial, never
 from ingle.home.deltas import put_delta, refuse_taken_delta
-from ingle.home.kept import Kept
+from ingle.home.kept import Kept, sweep_packs
 from ingle.home.place import Home
 from ingle.home.staging import discard
 from ingle.measure.gather import Progress
@@ -43,6 +43,7 @@ def admit(
     or one that can't be served, what asking the models raises, HomeError, and Interrupted when `stopped` is true.
     """
     assert maker in MAKERS, maker
+    sweep_packs(home)
     trial = Trial(home, kept, candidate, probes, opener or Opener(), stopped, progress)
     digest = trial.digest  # of a candidate that fits, so this comes first
     refuse_taken_delta(home, candidate.name, kept.digest, digest)

@@ -14,7 +14,7 @@ from ingle.core.config import from_table, to_table
 from ingle.core.delta import Delta, TensorEntry
 from ingle.core.digest import canonical_json, digest_bytes, digest_json
 from ingle.core.errors import ConfigError, DeltaError, HomeError, NotKept
-from ingle.core.files import os_errors, sync_folder, write_atomic
+from ingle.core.files import os_errors, sync_file, sync_folder, write_atomic
 from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.home.staging import discard, staging
@@ -251,6 +251,7 @@ def _write_tensors(path: Path, tensors: "Mapping[str, npt.NDArray[Any]]") -> Non
         with os_errors(path):
             save_file(dict(tensors), path, {"format": "pt"})
             path.chmod(0o600)
+            sync_file(path)
     except SafetensorError as error:
         cure = "Is the disk full? Free some space and try again; nothing already kept was touched."
         raise HomeError(str(path), "must be writable", error, cure) from error

@@ -6,7 +6,8 @@ Listing them reads small files and imports no database.
 import difflib
 import json
 import os
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -223,13 +224,22 @@ def remove(home: Home, name: str) -> Freed:
         # Reads the others before anything is dropped: an unreadable one might use a base that would look unused. The
         # model's own file is not read, so that a damaged one can be removed.
         used = {_read(home, other).base for other in names if other != name}
+        own = _own_stack(home, name)
         for base in _unused(home, used):
-            _refuse_orphans(name, _named(home, base))
+            _refuse_orphans(name, [delta.name for delta in _grown(home, base) if delta.digest not in own])
         path = home.models / f"{name}.json"
         with os_errors(path):
             path.unlink()
-        bases, nbytes = _sweep_bases(home, used)
+        bases, nbytes = _sweep_bases(home, used, own)
     return Freed(name, bases, nbytes)
+
+
+def _own_stack(home: Home, name: str) -> tuple[str, ...]:
+    """The deltas that a name stands for; none if its file is damaged."""
+    try:
+        return _read(home, name).deltas
+    except HomeError:
+        return ()
 
 
 def _remove_delta(home: Home, kept: Kept) -> Freed:
@@ -244,9 +254,13 @@ def _remove_delta(home: Home, kept: Kept) -> Freed:
     return Freed(kept.name, (), nbytes + discard(home, home.pack_folder(kept.digest)), (digest,))
 
 
-def _named(home: Home, base: str, deltas: tuple[str, ...] = ()) -> list[str]:
+def _grown(home: Home, base: str, deltas: tuple[str, ...] = ()) -> list[Delta]:
     """The deltas that grew on a stack and that somebody gave a name: lessons are nobody's to remove by hand, they go with their model."""
-    return [delta.name for _, delta in tree(home, base, deltas) if LESSON not in delta.origin]
+    return [delta for _, delta in tree(home, base, deltas) if LESSON not in delta.origin]
+
+
+def _named(home: Home, base: str, deltas: tuple[str, ...] = ()) -> list[str]:
+    return [delta.name for delta in _grown(home, base, deltas)]
 
 
 def _sweep_lessons(home: Home, base: str, deltas: tuple[str, ...] = ()) -> int:
@@ -265,13 +279,36 @@ def _sweep_unused(home: Home) -> None:
     _sweep_bases(home, {_read(home, name).base for name in _names(home)})
 
 
-def _sweep_bases(home: Home, used: set[str]) -> tuple[tuple[str, ...], int]:
-    """Deletes the bases that are not in `used`, and their packs; for holders of the lock. Returns (digests, bytes freed)."""
+def _sweep_bases(home: Home, used: set[str], own: Collection[str] = ()) -> tuple[tuple[str, ...], int]:
+    """Deletes the bases that are not in `used`, their packs, their lessons, and the deltas of a name that goes (`own`); for holders of the
+    lock. Returns (digests, bytes freed)."""
     unused = _unused(home, used)
     nbytes = 0
     for digest in unused:
-        nbytes += _sweep_lessons(home, digest) + discard(home, home.pack_folder(digest)) + discard(home, home.base_folder(digest))
+        for stack, delta in list(tree(home, digest)):
+            if delta.digest in own or LESSON in delta.origin:
+                nbytes += discard(home, home.pack_folder(stack_digest(digest, stack))) + discard(home, home.delta_folder(delta.digest))
+        nbytes += discard(home, home.pack_folder(digest)) + discard(home, home.base_folder(digest))
     return unused, nbytes
+
+
+def sweep_packs(home: Home, days: float = 7) -> list[str]:
+    """Deletes packs of nothing that is kept (candidates whose trial was killed) once nobody has written to them for so long. Returns their
+    digests."""
+    old = [path for path in sorted(home.packs.iterdir()) if _age(path) > days * 86400] if home.packs.is_dir() else []
+    if not old:
+        return []
+    bases = [path.name for path in home.bases.iterdir()]
+    known = {*bases, *(stack_digest(base, stack) for base in bases for stack, _ in tree(home, base))}
+    unknown = [path for path in old if path.name not in known]
+    for path in unknown:
+        discard(home, path)
+    return [path.name for path in unknown]
+
+
+def _age(folder: Path) -> float:
+    """Seconds since anything in it was written."""
+    return time.time() - max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
 
 
 def _unused(home: Home, used: set[str]) -> tuple[str, ...]:

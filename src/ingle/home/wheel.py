@@ -91,7 +91,7 @@ def pip_command() -> list[str]:
     Raises PullError if there is neither.
     """
     if importlib.util.find_spec("pip"):
-        return [sys.executable, "-m", "pip"]
+        return [sys.executable, "-P", "-m", "pip"]
     found = importlib.util.find_spec("ensurepip")
     places = [Path(p) / "_bundled" for p in (found.submodule_search_locations or ())] if found else []
     if shared := sysconfig.get_config_var("WHEEL_PKG_DIR"):

@@ -147,7 +147,7 @@ def build(names: Iterable[str] = tuple(ENTRIES), progress: Callable[[int, int], 
 
 
 def _build_one(name: str) -> None:
-    command = [sys.executable, "-m", "ingle.kernels.build", name]
+    command = [sys.executable, "-P", "-m", "ingle.kernels.build", name]
     result = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
     if result.returncode:
         got = result.stderr.strip().splitlines()[-1:] or [f"exit code {result.returncode}"]

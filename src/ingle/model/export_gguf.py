@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from ingle.core import sixteens
 from ingle.core.errors import ConfigError
-from ingle.core.files import os_errors, sync_folder
+from ingle.core.files import os_errors, sync_file, sync_folder
 from ingle.core.spec import ModelConfig, Rope
 from ingle.model.checkpoint import expected_shapes
 from ingle.model.export import narrowed
@@ -81,8 +81,7 @@ def write_gguf(
                 progress(done, len(entries))
                 writer.write_tensor_data(_packed(entry))
             writer.close()
-            with Path(temporary).open("rb+") as file:
-                os.fsync(file.fileno())
+            sync_file(Path(temporary))
             Path(temporary).chmod(0o644)
             Path(temporary).replace(path)
             sync_folder(path.parent)

@@ -73,8 +73,8 @@ class Front:
 
     def _refusal(self, headers: Headers) -> tuple[int, str] | None:
         host = headers.get("host", "")
-        name = _host_name(host)
-        names = {*LOOPBACK, *self._settings.hosts, self._settings.host}
+        name = _host_name(host).lower()
+        names = {*LOOPBACK, self._settings.host, *map(str.lower, self._settings.hosts)}
         # Behind 0.0.0.0 we can't know our names; there a key is needed, which no foreign page has.
         if name not in names and not (self._settings.exposed and not self._settings.hosts):
             return 403, f"Host: must be a name of this server (got {name[:80]}). Add it to serve.hosts if it is one."

@@ -29,11 +29,12 @@ async def model(name: str, service: Service = Depends(service_of), _who: str = D
 
 
 @router.get("/health", tags=["operation"])
-async def health(service: Service = Depends(service_of)) -> dict[str, Any]:  # noqa: B008
-    """Whether the server answers, how busy it is, and how many kept models it can't offer because their files are damaged."""
+async def health(response: Response, service: Service = Depends(service_of)) -> dict[str, Any]:  # noqa: B008
+    """Whether the server answers (else 503), how busy it is, and how many kept models it can't offer because their files are damaged."""
     scheduler = service.scheduler
+    response.status_code, status = (200, "ok") if scheduler.alive else (503, "stopped")
     busy = {"running": scheduler.running, "queued": scheduler.queued}
-    return {"status": "ok", "version": __version__, **busy, "damaged_models": await asyncio.to_thread(service.shelf.damaged)}
+    return {"status": status, "version": __version__, **busy, "damaged_models": await asyncio.to_thread(service.shelf.damaged)}
 
 
 @router.get("/metrics", tags=["operation"], response_class=Response, responses={200: {"content": {"text/plain": {}}}})

@@ -133,8 +133,8 @@ class Service:
         capacity = self.settings.capacity()
         return max(1, min(capacity.places_per_owner, capacity.queue_per_owner))
 
-    def forget(self, owner: str, label: str) -> None:
-        """Lets go the states of a conversation, or an answer, whose text was deleted."""
+    def forget(self, owner: str, label: str | None = None) -> None:
+        """Lets go the states of a conversation, or an answer, whose text was deleted; all of this owner's where that may be several."""
         self.scheduler.forget(owner, label)
 
     def let_lessons_go(self) -> None:

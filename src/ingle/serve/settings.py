@@ -45,7 +45,7 @@ class ServeSettings:
     require_key: bool = False
     """Whether a key is needed on loopback too."""
     hosts: tuple[str, ...] = ()
-    """Names by which clients may call this server, beside its address; other Host headers are refused."""
+    """Names by which clients may call this server, beside its address; other Host headers are refused. With one, a key is needed."""
     requests_per_minute: int = 600
     """Of one key, unless the key has a figure of its own; 0 = as many as it likes. Without keys nobody is counted."""
     body_bytes: int = 8 << 20
@@ -88,8 +88,8 @@ class ServeSettings:
 
     @property
     def needs_key(self) -> bool:
-        """Whether every request must carry a key."""
-        return self.exposed or self.require_key
+        """Whether every request must carry a key: a name of our own is how others reach a server on loopback, through a proxy."""
+        return self.exposed or self.require_key or bool(self.hosts)
 
     def capacity(self) -> Capacity:
         """The scheduler's share of these settings."""

@@ -3,7 +3,6 @@
 What is written takes its name when it is whole: a full disk or a kill leaves what was there before.
 """
 
-import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ import numpy.typing as npt
 from ingle.core import sixteens
 from ingle.core.digest import digest_file
 from ingle.core.errors import CheckpointError, ConfigError
-from ingle.core.files import os_errors, sync_folder
+from ingle.core.files import os_errors, sync_file, sync_folder
 from ingle.core.spec import ModelConfig
 from ingle.engine.opening import checkpoint_tokenizer, open_weights
 from ingle.home.base import Base, KeptFile, describe_base, read_base, write_base
@@ -155,7 +154,8 @@ def merge(home: Home, kept: Kept, name: str, kind: str = "f32", progress: Progre
 def new_folder(target: Path, force: bool = False) -> Iterator[Path]:
     """A folder to build in that takes the name `target` when the block ends without an error, and is gone otherwise.
 
-    Raises ConfigError if there is something already, unless it is an empty folder or `force`; HomeError where the disk refuses.
+    Raises ConfigError if there is something already, unless it is an empty folder or `force`, and even then where it holds what would not
+    come back; HomeError where the disk refuses.
     """
     target = target.absolute()
     occupied = target.exists() and (not target.is_dir() or any(target.iterdir()))
@@ -169,9 +169,10 @@ def new_folder(target: Path, force: bool = False) -> Iterator[Path]:
         yield building
         with os_errors(target):
             for path in building.iterdir():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
+                sync_file(path)
             sync_folder(building)
+            if occupied:
+                _check_replaceable(target, building)
             if target.exists():
                 target.rename(old)
             building.rename(target)
@@ -184,6 +185,15 @@ def new_folder(target: Path, force: bool = False) -> Iterator[Path]:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+
+
+def _check_replaceable(target: Path, building: Path) -> None:
+    """Raises ConfigError if `target` holds what an export does not write: `--force` is for an older one, not for whatever lies there."""
+    others = {path.name for path in target.iterdir() if not path.name.endswith(".safetensors")} if target.is_dir() else set[str]()
+    if foreign := sorted(others - {path.name for path in building.iterdir()}):
+        more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+        rule = "must hold nothing but an earlier export to be replaced"
+        raise ConfigError("--out", rule, f"{target / foreign[0]}{more}", "Choose another folder, or move these away.")
 
 
 def _taken(path: Path) -> ConfigError:

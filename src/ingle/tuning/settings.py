@@ -1,7 +1,7 @@
 """What a tuning run is told: method, layers, data, training, and how its result is judged."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -38,6 +38,16 @@ class ObjectiveSettings:
             raise ConfigError("objective.temperature", "must be above 0", self.temperature)
         if not 0 <= self.data_share <= 1:
             raise ConfigError("objective.data_share", "must be between 0 and 1", self.data_share)
+        if not 0 <= self.smoothing < 0.5:
+            raise ConfigError("objective.smoothing", "must be at least 0 and below 0.5, where pairs say nothing any more", self.smoothing)
+        for one in fields(self):
+            only = _READ_BY.get(one.name, self.kind)
+            if only != self.kind and getattr(self, one.name) != one.default:
+                raise ConfigError(f"objective.{one.name}", f"is read by {only} alone", f"kind {self.kind}", "Leave it out.")
+
+
+_READ_BY = {"temperature": "distil", "data_share": "distil", "smoothing": "dpo"}
+"""Settings that only one kind of objective reads."""
 
 
 @dataclass(frozen=True, slots=True)
