@@ -6,15 +6,25 @@ import stat
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pexpect
 import pytest
 
+from ingle.adapt.choosing import Choice
+from ingle.cli.commands import regenerate
 from ingle.cli.conversation import Conversation
-from ingle.core.errors import ConfigError
-from ingle.core.message import Message
+from ingle.cli.generate import Outcome
+from ingle.cli.settings import Settings
+from ingle.cli.talk import Talk
+from ingle.core.errors import ConfigError, HomeError
+from ingle.core.message import Message, Request
+from ingle.engine.language_model import LanguageModel
+from ingle.engine.opening import kept_source, open_model
+from ingle.home.kept import get_kept
 from ingle.home.place import Home
+from ingle.serve.record import Recorder
 from tests.cli.place import COMMAND, CONTEXT, environment, ingle
 
 PROMPT = "› "
@@ -82,7 +92,8 @@ def test_a_conversation_with_every_command(chat: Chat, tmp_path: Path) -> None:
     assert "Taken back: again" in chat.say("/undo")
     assert saved(chat, tmp_path / "talk.json") == first[:2]
     chat.say("/regenerate")
-    assert saved(chat, tmp_path / "talk.json")[0] == first[0]
+    again = saved(chat, tmp_path / "talk.json")
+    assert again[0] == first[0] and again[1] != first[1], "with another seed, though --seed says one"
     assert "Set" in chat.say("/system Be kind.")
     assert "Be kind." in chat.say("/system")
     assert saved(chat, tmp_path / "talk.json")[0] == {"role": "system", "content": "Be kind."}
@@ -227,3 +238,27 @@ def test_saved_conversations_are_checked(tmp_path: Path) -> None:
             Conversation.load(path)
     path.write_text('[{"role": "user", "content": "x"}]')
     assert Conversation.load(path).turns == [Message.of("user", "x")]
+
+
+@pytest.mark.parametrize("stops", [KeyboardInterrupt(), HomeError("database", "is away"), None])
+def test_what_is_not_answered_leaves_the_talk_as_it_was(
+    tiny_home: Path, monkeypatch: pytest.MonkeyPatch, stops: BaseException | None
+) -> None:
+    home = Home(tiny_home)
+    kept, settings = get_kept(home, "tiny"), Settings()
+
+    class Choosing:
+        def choose(self, model: LanguageModel, request: Request) -> Choice:
+            if stops is not None:
+                raise stops
+            return Choice(model, request)
+
+    with closing(Recorder(home)) as recorder:
+        talk = Talk(home, open_model(kept_source(home, kept), threads=1), settings, recorder, Choosing())  # type: ignore[arg-type]
+        monkeypatch.setattr("ingle.cli.talk.generate", lambda *_: Outcome("", "cancelled", None))  # Ctrl-C before the first word
+        said = [Message.of("user", "one"), Message.of("assistant", "two")]
+        for move in (lambda: talk.ask("three"), lambda: regenerate(talk, "")):
+            talk.conversation.turns = list(said)
+            with suppress(KeyboardInterrupt):
+                move()
+            assert talk.conversation.turns == said

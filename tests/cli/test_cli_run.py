@@ -8,6 +8,8 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from ingle.core.message import Message, Request, Sampling
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
@@ -113,6 +115,17 @@ def test_each_answer_is_a_fact_without_its_words(own_home: Home) -> None:
     assert fact["request"] != request_digest(bytes(32), asked)
     assert fact["answer"] == hmac.digest(key, told["text"].encode(), hashlib.sha256).hex()
     assert b"secret" not in own_home.database_file.read_bytes()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes there say it otherwise")
+def test_an_answer_whose_reader_left_is_a_fact_too(own_home: Home) -> None:
+    command = [*COMMAND, "run", "hi", "--max-tokens", "100", "--seed", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(own_home.root)) as process:
+        assert process.stdout is not None and process.stdout.read(1)
+        process.stdout.close()
+        process.wait(60)
+    [fact] = facts(own_home.root)
+    assert fact["finish"] == "cancelled" and 0 < int(fact["completion_tokens"]) < 100
 
 
 def test_an_exposed_key_is_refused_after_the_answer(own_home: Home) -> None:

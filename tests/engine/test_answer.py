@@ -18,6 +18,7 @@ from ingle.engine.language_model import LanguageModel
 from ingle.engine.stop import StopStrings
 from ingle.model.tokenizer import Tokenizer, TokenizerFacts
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config
+from tests.model.tiny_tokenizers import pieces
 
 TEMPLATE = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 CONTROLS = ["<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
@@ -170,3 +171,17 @@ def test_plain_prompts_and_what_cannot_be_asked(model: LanguageModel) -> None:
     bare = LanguageModel("tiny", model.backend, byte_tokenizer(template=None))
     with pytest.raises(TemplateError, match="has none"):
         list(answer(bare, chat("hello")))
+
+
+def test_log_probabilities_name_tokens_as_they_stand_in_a_text(tmp_path: Path) -> None:
+    """Where a text loses its first space (SentencePiece), a token in it doesn't."""
+    words = Tokenizer(pieces(), TokenizerFacts("pieces", (2,), bos_id=1, add_bos=True, space_prefix=True, unknown_id=0))
+    model = LanguageModel("pieces", backend_of(tmp_path / "m", random_checkpoint(tiny_config(vocab=words.vocab_size))), words)
+    drawn = Sampling(temperature=2.0, seed=5, logit_bias=((1, -100.0), (2, -100.0)))
+    request = Request(prompt="the ship and the sea", max_tokens=30, logprobs=2, sampling=drawn)
+    chunks = list(answer(model, request))
+    entries = [entry for chunk in chunks for entry in chunk.logprobs]
+    assert any(entry.text.startswith(" ") for entry in entries)
+    assert b"".join(words.token_bytes(entry.token) for entry in entries).decode("utf-8", "replace") == whole(chunks)
+    for entry in entries:
+        assert entry.text == words.token_bytes(entry.token).decode("utf-8", "replace")

@@ -199,6 +199,14 @@ def test_of_two_that_want_one_port_at_the_same_time_one_gets_it(served_home: Pat
             process.communicate(timeout=30)
 
 
+def test_a_key_that_others_can_read_is_said_in_one_line_before_anything_listens(served_home: Path) -> None:
+    ingle(served_home, "run", "hi", "--max-tokens", "1")
+    (served_home / "keys" / "answers.key").chmod(0o644)
+    process = launch(served_home)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (7, b"") and len(err.decode().splitlines()) == 1 and "chmod 600" in err.decode()
+
+
 @pytest.mark.parametrize(
     ("options", "code"),
     [

@@ -16,7 +16,7 @@ from ingle.serve.record import answer_digest, answer_key, request_digest
 from ingle.serve.replay import kept_request
 from ingle.serve.rooms import open_rooms
 from tests.cli.place import ingle
-from tests.serve.servers import Server, events_of, serving
+from tests.serve.servers import Server, events_of, serving, wait_until
 
 SERVE = Path(__file__).parent.parent.parent / "src" / "ingle" / "serve"
 # Every POST route of the API: what to send to get how many answers, or None where it answers nothing. A new route must be added here.
@@ -66,6 +66,28 @@ def test_what_is_refused_leaves_none(server: Server) -> None:
     for changes in ({"temperature": -1}, {"model": "other"}, {"grammar": "("}, {"messages": []}):
         assert server.chat(**changes).status_code in (400, 404)
     assert len(server.answers()) == before
+
+
+def test_an_answer_that_fails_on_the_way_leaves_one_fact(served_home: Path) -> None:
+    """Its words were read by then."""
+    breaking = """
+import ingle.engine.decoding as decoding
+from ingle.core.errors import KernelError
+take = decoding.Decoding.take
+def broken(self, rows):
+    if self.request.max_tokens == 77 and self.written >= 9:
+        raise KernelError("engine", "broke")
+    return take(self, rows)
+decoding.Decoding.take = broken
+"""
+    with serving(served_home, before=breaking) as server:
+        told = server.chat(max_tokens=77, stream=True, seed=1, temperature=2.0, logit_bias={"2": -100}).text
+        assert '"content"' in told and "broke" in told
+        wait_until(lambda: bool(server.answers()))
+        [row] = server.answers()
+        assert (row.values["finish"], row.values["completion_tokens"]) == ("cancelled", 9)
+        assert server.chat().status_code == 200
+        assert len(server.answers()) == 2
 
 
 def calls_in(path: Path) -> list[tuple[str, int]]:

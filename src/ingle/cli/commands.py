@@ -67,8 +67,13 @@ def regenerate(talk: Talk, _rest: str) -> None:
     question = talk.conversation.undo()
     if question is None:
         note("There is no question to answer again.")
-    elif talk.ask(question) is None:
-        talk.conversation.turns = before
+    else:
+        try:
+            talk.ask(question, again=True)
+        finally:
+            if len(talk.conversation.turns) < len(before):  # there is no other answer: the one before stays
+                talk.conversation.turns = before
+                note("(the answer before it stays)")
 
 
 def clear(talk: Talk, _rest: str) -> None:

@@ -32,6 +32,8 @@ class Outcome:
     logprobs: tuple[TokenLogprob, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     """What the guards said."""
+    fault: OSError | None = None
+    """Why the end of it was shown to nobody."""
 
     @property
     def decode_tokens_per_s(self) -> float:
@@ -55,7 +57,7 @@ def event_of(key: bytes, choice: "Choice", request: Request, outcome: Outcome) -
 def generate(
     model: "LanguageModel", request: Request, show: Callable[[str], None], session: "Session | None" = None, drafts: bool = True
 ) -> Outcome:
-    """Answers `request`; `show` is given each piece of text. Ctrl-C ends it with finish `cancelled`.
+    """Answers `request`; `show` is given each piece of text. Ctrl-C ends it with finish `cancelled`, and so does `show` by an OSError.
 
     Raises what `engine.answer.answer` raises.
     """
@@ -82,6 +84,7 @@ def generate(
 
         finish: Finish = "cancelled"
         usage: Usage | None = None
+        fault: OSError | None = None
         try:
             guarded = wrap(
                 make_guards(limits_of(model)), lambda asked: from_iterator(answer(model, asked, session, interrupt.asked, reading, drafts))
@@ -90,13 +93,17 @@ def generate(
                 words.append(chunk.text)
                 verdicts += chunk.verdicts
                 logprobs += chunk.logprobs
-                if chunk.text:
-                    show(chunk.text)
+                try:
+                    if chunk.text and fault is None:
+                        show(chunk.text)
+                except OSError as error:  # a pipe that was closed, a disk that is full
+                    fault = error
+                    interrupt.ask()
                 finish, usage = chunk.finish or finish, chunk.usage or usage
         except Stopped:
             if told:
                 print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-    return Outcome("".join(words), finish, usage, tuple(logprobs), tuple(verdicts))
+    return Outcome("".join(words), finish, usage, tuple(logprobs), tuple(verdicts), fault)
 
 
 def with_seed(request: Request, seed: int) -> Request:

@@ -39,6 +39,10 @@ class Interrupt:
         """Whether Ctrl-C came."""
         return self._count > 0
 
+    def ask(self) -> None:
+        """As if it had come."""
+        self._count = max(1, self._count)
+
     def _note(self, _signal: int, _frame: FrameType | None) -> None:
         self._count += 1
         if self._count >= _PATIENCE:

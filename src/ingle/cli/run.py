@@ -78,11 +78,15 @@ def command(
     )  # fmt: skip
     choice = choose_once(home, kept, settings.chat.memory, opened, request)
     outcome = generate(choice.model, choice.request, _silent if as_json else _shower(), drafts=settings.serve.drafts)
+    try:
+        record(home, event_of(answer_key(home), choice, request, outcome))
+    finally:
+        if not as_json and outcome.fault is None and not outcome.text.endswith("\n"):
+            print(flush=True)
+    if outcome.fault is not None:
+        raise outcome.fault
     if as_json:
         _print_json(choice, request, outcome)
-    elif not outcome.text.endswith("\n"):
-        print(flush=True)
-    record(home, event_of(answer_key(home), choice, request, outcome))
     if outcome.finish == "cancelled":
         raise typer.Exit(130)
 

@@ -50,7 +50,7 @@ def command(
     options |= {"serve.host": host, "serve.port": port, "serve.page": page}
     settings = read_settings(home, overrides or (), options)
     default = choose_or_pull(home, models[0] if models else settings.chat.model, settings.chat.format)
-    _check_keys(home, settings)
+    _check_home(home, settings)
     bound = listen(settings.serve)
     cores = Cores(settings.chat.threads)
     service = _service(home, settings, default, tuple(models or ()), cores)
@@ -82,17 +82,18 @@ def _service(home: "Home", settings: "Settings", default: "Kept", only: tuple[st
     return Service(home, settings.serve, settings.sampling, shelf)
 
 
-def _check_keys(home: "Home", settings: "Settings") -> None:
-    """Raises ServeError if the address needs keys and there are none."""
+def _check_home(home: "Home", settings: "Settings") -> None:
+    """Raises ServeError if the address needs keys and there are none; HomeError and LedgerError for a database or key that can't be used,
+    which the server would only find out when it listens."""
     from ingle.core.errors import ServeError
     from ingle.home.api_keys import any_keys
+    from ingle.serve.record import answer_key
     from ingle.serve.rooms import open_rooms
 
-    if not settings.serve.needs_key:
-        return
+    answer_key(home)
     engine = open_rooms(home)
     try:
-        if not any_keys(engine):
+        if settings.serve.needs_key and not any_keys(engine):
             raise ServeError(settings.serve.host, "needs a key, since others can reach it", "no key", "Make one: ingle key add NAME")
     finally:
         engine.dispose()

@@ -1,7 +1,7 @@
 """A conversation with a model at a terminal: one turn after the other, until the person leaves."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,21 +66,26 @@ class Talk:
         self.plain = not has_template(model.tokenizer)
         """A base model: it goes on from all that was written, by either side."""
 
-    def ask(self, text: str) -> Outcome | None:
+    def ask(self, text: str, again: bool = False) -> Outcome | None:
         """One turn: the question, the answer as it comes, the fact in the ledger. None if it could not be answered.
 
-        What can't be answered is not kept: the conversation is then as it was before.
+        What can't be answered is not kept: the conversation is then as it was before. `again`: with a new seed, whatever the settings say.
         """
+        before = list(self.conversation.turns)
         self.conversation.turns.append(Message.of("user", text))
         said = self.conversation.messages
         plain = "".join(message.text for message in said) if self.plain else None
-        sampling = self.settings.sampling.sampling(new_seed())
+        seed = new_seed()
+        sampling = self.settings.sampling.sampling(seed)
+        sampling = replace(sampling, seed=seed) if again else sampling
         request = Request(() if self.plain else said, plain, max_tokens=self.settings.chat.max_tokens, sampling=sampling)
         try:
             choice = self.taught.choose(self.model, request)
             outcome = self._answer(choice)
-        except IngleError as error:
-            self.conversation.turns.pop()
+        except BaseException as error:
+            self.conversation.turns = before
+            if not isinstance(error, IngleError):  # Ctrl-C before the first word, or for the third time
+                raise
             if isinstance(error, ContextError):
                 cure = "Forget the last question with /undo, or begin anew with /clear."
                 error = ContextError(error.field, error.rule, error.got, cure)
@@ -93,6 +98,8 @@ class Talk:
         self.last = outcome
         self.tally.add(outcome)
         self.recorder.add(event_of(self._key, choice, request, outcome))
+        if outcome.fault is not None:
+            raise outcome.fault
         self._remark(outcome, choice)
         return outcome
 

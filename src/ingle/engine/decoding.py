@@ -184,4 +184,5 @@ class Decoding:
         return TokenLogprob(token, self._name(token), float(values[token]), tuple((i, self._name(i), float(values[i])) for i in ranked))
 
     def _name(self, token: int) -> str:
-        return self.model.tokenizer.decode([token], skip_special=False)
+        """As it stands within a text: with the space that one loses at its start."""
+        return self.model.tokenizer.token_bytes(token).decode("utf-8", "replace")

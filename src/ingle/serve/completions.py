@@ -147,6 +147,14 @@ class CompletionReply:
         return {
             "tokens": [entry.text for entry in entries],
             "token_logprobs": [entry.logprob for entry in entries],
-            "top_logprobs": [None if entry.logprob is None else {text: value for _, text, value in entry.top} for entry in entries],
+            "top_logprobs": [None if entry.logprob is None else _by_text(entry) for entry in entries],
             "text_offset": offsets,
         }
+
+
+def _by_text(entry: TokenLogprob) -> dict[str, float]:
+    """The likeliest tokens; of several that read the same, parts of characters for one, the likeliest."""
+    found = dict[str, float]()
+    for _, text, value in entry.top:
+        found.setdefault(text, value)
+    return found

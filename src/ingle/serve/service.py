@@ -233,6 +233,8 @@ class Service:
                     outcome = await inbox.get()
                     if isinstance(outcome, IngleError):
                         finished = True
+                        if run.words:  # they were said
+                            self._left(run, Chunk("", finish="cancelled", usage=job.decoding.usage()))
                         raise outcome
                     finished = outcome.finish is not None
                     yield outcome
