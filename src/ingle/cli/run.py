@@ -51,13 +51,13 @@ def command(
     The prompt and what comes through a pipe are put together, with an empty line between them.
     """
     from ingle.cli.choose import open_kept
-    from ingle.cli.generate import event_of, generate
-    from ingle.cli.house import enter, record
+    from ingle.cli.generate import generate
+    from ingle.cli.house import enter
     from ingle.cli.settings import read_settings
     from ingle.cli.taught import choose_once
     from ingle.core.errors import ConfigError
     from ingle.core.message import Request
-    from ingle.serve.record import answer_key, new_seed
+    from ingle.serve.record import new_seed
 
     home = enter()
     chat = {"model": model, "format": format_, "cache": cache, "threads": threads, "system": system}
@@ -78,6 +78,15 @@ def command(
     )  # fmt: skip
     choice = choose_once(home, kept, settings.chat.memory, opened, request)
     outcome = generate(choice.model, choice.request, _silent if as_json else _shower(), drafts=settings.serve.drafts)
+    _finish(home, choice, request, outcome, as_json)
+
+
+def _finish(home: "Home", choice: "Choice", request: "Request", outcome: "Outcome", as_json: bool) -> None:
+    """The fact in the ledger, whoever still reads; then what is left to be shown, and the exit code."""
+    from ingle.cli.generate import event_of
+    from ingle.cli.house import record
+    from ingle.serve.record import answer_key
+
     try:
         record(home, event_of(answer_key(home), choice, request, outcome))
     finally:

@@ -153,6 +153,14 @@ def check_segment(config: ModelConfig, segment: Segment) -> None:
         raise RequestError("ids", f"must be between 0 and {config.vocab_size - 1}", f"{min(segment.ids)} … {max(segment.ids)}")
 
 
+def forward_whole(runner: Backend, segments: Sequence[Segment]) -> tuple[list[npt.NDArray[np.float32]], dict[int, NotFinite]]:
+    """What comes of a step, and the error of each segment that is broken: it takes nobody with it. Raises what else `forward` raises."""
+    try:
+        return runner.forward(segments), {}
+    except NotFinite as error:
+        return error.results, dict.fromkeys(error.broken, error)
+
+
 def prefill(
     backend: Backend, ids: Sequence[int], state: Any, progress: Callable[[int, int], None] = lambda _done, _all: None
 ) -> npt.NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """What the scheduler is asked to do, how much of it at once, and what it has done."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ingle.core.energy import NOTHING, Energy
@@ -87,3 +87,12 @@ class Counts:
     written_tokens: int = 0
     busy_s: float = 0.0
     """Seconds in steps."""
+
+
+Outcome = tuple[Job, Chunk | IngleError]
+
+
+def post_directly(outcomes: Sequence[Outcome]) -> None:
+    """Delivers where it came about: on the scheduler's own thread."""
+    for job, outcome in outcomes:
+        job.deliver(outcome)

@@ -91,6 +91,14 @@ class SavedStates:
         usable = [(common, saved) for common, saved in commons if common and goes_back(saved.ids, saved.earliest, common)]
         return max(usable, key=lambda pair: pair[0], default=None)
 
+    def bring(self, owner: str, model: str, ids: Sequence[int], worth: int, backend: Backend) -> tuple[Saved, Any] | None:
+        """What `find` finds, with its state, if that has read `worth` tokens of `ids` or more and can be loaded."""
+        found = self.find(owner, model, ids)
+        if found is None or found[0] < worth:
+            return None
+        state = self.load(found[1], backend)
+        return None if state is None else (found[1], state)
+
     def load(self, saved: Saved, backend: Backend) -> Any:
         """The state. None, and the files go, if it can't be read any more: the prompt is then read again."""
         try:

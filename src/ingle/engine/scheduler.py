@@ -12,17 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from weakref import WeakValueDictionary
 
-import numpy as np
-import numpy.typing as npt
-
 from ingle.core.errors import Busy, Closing, IngleError, KernelError, RequestError
 from ingle.core.message import Chunk
 from ingle.energy.meter import Meter, open_meter
-from ingle.engine.backend import AnyState, Backend, NotFinite, Segment
+from ingle.engine.backend import AnyState, Backend, forward_whole
 from ingle.engine.decoding import Decoding
 from ingle.engine.drafting import Company, Paces
 from ingle.engine.fair_queue import FairQueue
-from ingle.engine.job import Capacity, Counts, Job
+from ingle.engine.job import Capacity, Counts, Job, Outcome, post_directly
 from ingle.engine.metering import StepMeter
 from ingle.engine.prefix_cache import PrefixCache, common_length
 from ingle.engine.saved_states import SavedStates
@@ -31,15 +28,6 @@ WORTH_WAITING = 64
 """Tokens of a common start for which an answer waits until another one has read them."""
 IDLE_S = 1.0
 """Quiet time after which states are saved."""
-
-
-Outcome = tuple[Job, Chunk | IngleError]
-
-
-def post_directly(outcomes: Sequence[Outcome]) -> None:
-    """Delivers on the scheduler's own thread."""
-    for job, outcome in outcomes:
-        job.deliver(outcome)
 
 
 class Scheduler:
@@ -188,14 +176,12 @@ class Scheduler:
         """Brings back a state from disk if it has read more of the prompt than any in memory."""
         backend = job.model.backend
         self._backends[job.model.digest] = backend
-        found = self.saved.find(job.owner, job.model.digest, job.ids) if self.saved is not None else None
-        if self.saved is None or found is None or job.request.echo:
+        if self.saved is None or job.request.echo:
             return
-        length, saved = found
-        if length >= WORTH_WAITING + self.cache.known(job.owner, job.model.digest, job.ids):
-            state = self.saved.load(saved, backend)
-            if state is not None:
-                self.cache.put(saved.owner, saved.model, saved.ids.tolist(), state, saved.keep)
+        worth = WORTH_WAITING + self.cache.known(job.owner, job.model.digest, job.ids)
+        if brought := self.saved.bring(job.owner, job.model.digest, job.ids, worth, backend):
+            saved, state = brought
+            self.cache.put(saved.owner, saved.model, saved.ids.tolist(), state, saved.keep)
 
     def _leave(self) -> list[Outcome]:
         """Ends what was cancelled or is late, and everything when the time to close has come."""
@@ -256,7 +242,7 @@ class Scheduler:
         try:
             lowered = [job.model.backend.lower(segment) for job, segment in zip(jobs, segments, strict=True)]
             began = time.perf_counter()
-            results, broken = _forward(jobs[0].model.backend.runner, lowered)
+            results, broken = forward_whole(jobs[0].model.backend.runner, lowered)
             if pace := self._paces.of(jobs[0].model.backend.runner):
                 pace.saw(company, sum(len(segment.ids) for segment in segments) - len(segments), time.perf_counter() - began)
         except Exception as error:
@@ -333,14 +319,6 @@ class Scheduler:
         self.cache.budget_bytes = max(0, self._free_bytes)
         self.cache.put(job.owner, job.model.digest, job.decoding.ids[: state.length], state, job.keep)
         self._cached_bytes = self.cache.nbytes
-
-
-def _forward(runner: Backend, segments: Sequence[Segment]) -> tuple[list[npt.NDArray[np.float32]], dict[int, NotFinite]]:
-    """What comes of a step, and the error of each segment that is broken: it takes nobody with it."""
-    try:
-        return runner.forward(segments), {}
-    except NotFinite as error:
-        return error.results, dict.fromkeys(error.broken, error)
 
 
 def _spared(work: Callable[[], None]) -> None:

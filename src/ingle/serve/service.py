@@ -17,11 +17,11 @@ from ingle.core.errors import HomeError, IngleError, RequestError
 from ingle.core.event import Event
 from ingle.core.message import Chunk, Finish, Message, Request, Usage, Verdict
 from ingle.engine.grammar import Grammar
-from ingle.engine.job import Job
+from ingle.engine.job import Job, Outcome, post_directly
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.prefix_cache import PrefixCache
 from ingle.engine.saved_states import SavedStates
-from ingle.engine.scheduler import Outcome, Scheduler, post_directly
+from ingle.engine.scheduler import Scheduler
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.home.turns import keep_answer
