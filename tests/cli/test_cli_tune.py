@@ -156,6 +156,8 @@ def test_a_recipe_from_its_first_line_to_its_last_figure(tiny_home: Path, tmp_pa
     assert all("n = 6" in line for line in rows)
     measured = [fact["subject"] for fact in facts(tiny_home, "measure")[-3:]]
     assert measured == ["tiny", "tiny", "tiny+numbers"]
+    again = json.loads(ingle(tiny_home, "tune", "--recipe", str(recipe), "--set", "train.max_steps=2", "--json").stdout)
+    assert [(one["what"], one["suite"], one["n"]) for one in again["task"]] == [(row.split("  ")[-1], "boolq", 6) for row in rows]
     assert "is not a known key" in ingle(tiny_home, "tune", "--recipe", str(recipe), "--set", "x=1", code=2).stderr
 
 

@@ -9,7 +9,7 @@ EXAMPLES = """
 ingle export smollm2+letters --format peft --out letters-peft
 ingle export smollm2+letters --format hf --out letters-hf
 ingle export smollm2+letters --format gguf --type q8_0 --out letters.gguf
-ingle export mymodel+quantised --format gguf --type q4_1 --out small.gguf
+ingle export mymodel+g4 --format gguf --type q4_1 --out small.gguf   (made by ingle quantise mymodel --set 'forms=["q4_1"]' --name g4)
 """
 
 
@@ -21,9 +21,9 @@ def command(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where to; for gguf also the name of a file.")],
     kind: Annotated[
         str | None,
-        typer.Option("--type", help="Of the numbers: f32, f16, and for gguf q8_0, and q4_1: what is in its forms, as it is."),
+        typer.Option("--type", help="Of the numbers: f32, f16; for gguf also q8_0, and q4_1: such blocks as they are, all else q8_0."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Write a model or a delta for other programs.

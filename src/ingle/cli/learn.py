@@ -149,4 +149,4 @@ def _show(learned: "Learned", as_json: bool) -> None:
         note("Nothing is pending.")
         return
     refused = len(learned.outcomes) - len(learned.lessons)
-    print(f"{len(learned.lessons)} lessons learned, {refused} refused. See them: ingle learn --list")
+    print(f"{len(learned.lessons)} learned, {refused} refused. See them: ingle learn --list")

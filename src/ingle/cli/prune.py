@@ -44,7 +44,7 @@ def command(
 ) -> None:
     """Make a kept model smaller by leaving parts of it out.
 
-    Without layers, channels or heads it also answers faster; single weights that are zero save nothing here, and are for comparison.
+    With fewer layers, channels or heads it is faster too; single weights that become zero save nothing here, and are for comparison.
     The model stays as it was: what comes of it is a delta. The gate measures it first, and may refuse it.
     Interrupted at any moment, or refused and now with --force, the same command goes on.
     """

@@ -17,7 +17,13 @@ ingle pull ./letters-peft --onto smollm2 --name letters   (an adapter of the PEF
 
 
 def command(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="A known name, a hub repository (org/name), a folder, or a .gguf file.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="WHAT",
+            help="A known name, a hub repository (org/name[/file.gguf][@revision]), a folder, or a .gguf file.",
+        ),
+    ],
     name: Annotated[str | None, typer.Option(help="What to call it here; by default its own name.")] = None,
     format_: Annotated[
         str | None, typer.Option("--format", help="Weights to make ready: auto (as in the file), int4, int8, bf16, fp32.")

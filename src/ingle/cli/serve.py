@@ -16,7 +16,7 @@ EXAMPLES = """
 ingle serve
 ingle serve smollm2 --port 8080 --no-open
 ingle serve smollm2+terse   (a model with a delta)
-ingle key add laptop && ingle serve --host 0.0.0.0   (every request from elsewhere then needs that key)
+ingle key add laptop && ingle serve --host 0.0.0.0   (every request then needs that key, from this machine too)
 curl http://127.0.0.1:4645/v1/chat/completions -H 'Content-Type: application/json' -d '{"messages": [{"role": "user", "content": "Hi"}]}'
 """
 

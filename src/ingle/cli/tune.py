@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -122,6 +123,7 @@ def _by_recipe(
     from ingle.tuning.catalogue import need_learning
 
     need_learning()
+    from ingle.core.config import to_table
     from ingle.measure.run import event_of
     from ingle.tuning.recipe import read_recipe
     from ingle.tuning.run import tune
@@ -137,15 +139,12 @@ def _by_recipe(
     with watching() as watch:
         admit = way_in(home, kept, "tune", rules, force, watch)
         tuned = tune(home, kept, recipe.data, name or recipe.name, told, admit, run_watch(watch), said, _recorder(home))
-    rows = []
+    task = []
     with watching() as watch, Interrupt() as interrupt:
         for label, outcome in measure_task(home, recipe, kept, tuned.kept, run_watch(watch), interrupt.asked):
             record(home, event_of(outcome))
-            rows.append((label, outcome))
-    for label, outcome in rows:
-        main = outcome.main
-        print(f"{outcome.suite}, {main.name}: {main.value:.4f} ({main.low:.4f} … {main.high:.4f}, n = {main.n})  {label}")
-    return tuned
+            task.append({"what": label, "suite": outcome.suite} | to_table(outcome.main))
+    return replace(tuned, report={**tuned.report, "task": task})
 
 
 def _recorder(home: "Home") -> "Sink":
@@ -171,6 +170,9 @@ def _show(tuned: "Tuned", as_json: bool) -> None:
     if as_json:
         print_json(dict(tuned.report))
         return
+    for told in tuned.report.get("task", ()):
+        figure = f"{told['value']:.4f} ({told['low']:.4f} … {told['high']:.4f}, n = {told['n']})"
+        print(f"{told['suite']}, {told['name']}: {figure}  {told['what']}")
     print_table(("figure", "before", "after", "interval of the change"), rows(tuned.report))
     for text in tuned.report["notes"]:
         note(f"{text}.")

@@ -3,13 +3,13 @@
 const GROUPS = [
   { states: ["learning", "pending"], name: "Now", empty: "Nothing is waiting to be learned." },
   { states: ["learned"], name: "Learned", empty: "Nothing has been learned into the weights yet." },
-  { states: ["refused"], name: "Refused", hint: "The gate did not let these into the weights. They are remembered all the same." },
+  { states: ["refused"], name: "Refused", hint: "The gate did not let these into the weights. Corrections are remembered all the same." },
   { states: ["kept"], name: "Remembered", hint: "Found again where a question is about them." },
   { states: ["undone"], name: "Taken back" },
   { states: ["superseded"], name: "Replaced by something later" },
 ];
 const NOW = { pending: "waiting", learning: "being learned", rating: "waiting for more ratings" };
-const MAKERS = { lesson: "a lesson", style: "a style", tune: "a tuning", hybridize: "a hybrid", import: "an import" };
+const MAKERS = { lesson: "a lesson", style: "a style", tune: "a tuning", hybridize: "a hybrid", quantise: "fewer bits", prune: "a pruning", import: "an import" };
 const STATES = { accepted: "let in", refused: "refused", undone: "taken back since" };
 const [WIDE, HIGH, LEFT, TOP, BOTTOM] = [352, 176, 44, 22, 34]; // of the chart, in pixels
 

@@ -58,7 +58,7 @@ export default {
       <dialog ref="sure" aria-label="Delete a conversation" @close="doomed = null">
         <form method="dialog">
           <h2>Delete this conversation?</h2>
-          <p>“{{ doomed?.title }}” is taken out of this home, with every word, and can't be brought back.</p>
+          <p>“{{ doomed?.title }}” is taken out of this home and can't be brought back. What you rated, corrected or had remembered in it stays: it stands under Learning, and can be forgotten there.</p>
           <div class="buttons"><button value="">Keep it</button><button class="main" value="yes" @click="$emit('remove', doomed.id)">Delete</button></div>
         </form>
       </dialog>
