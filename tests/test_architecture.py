@@ -22,6 +22,8 @@ REGISTRIES = ("tuning/methods/", "gate/checks/", "compress/quantisers/", "compre
 MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 60
 LONGER_FILES: dict[str, int] = {}
+PASSED_ON = {"model/template_sandbox.py:call", "model/template_sandbox.py:counted"}
+"""Functions that hand on whatever a template says, as Jinja's own do."""
 LONGER_FUNCTIONS: dict[str, int] = {}
 # What serving must never import, wherever in the file the import stands.
 TORCH_ALLOWED = {
@@ -101,5 +103,6 @@ def test_sizes(path: Path) -> None:
             size = code_lines(lines[node.lineno - 1 : node.end_lineno])
             allowed = LONGER_FUNCTIONS.get(f"{name}:{node.name}", MAX_FUNCTION_LINES)
             assert size < allowed, f"{name}:{node.lineno} {node.name} has {size} code lines"
-            assert node.args.kwarg is None, f"{name}:{node.lineno} {node.name} takes **{node.args.kwarg.arg}: name the arguments"
+            named = node.args.kwarg is None or f"{name}:{node.name}" in PASSED_ON
+            assert named, f"{name}:{node.lineno} {node.name} takes any keywords: name the arguments"
     assert path.name != "utils.py", f"{name}: say what it is for"

@@ -34,6 +34,8 @@ class Site:
     cut_after: int | None = None
     """Bytes after which every answer of a file breaks off."""
     honours_ranges: bool = True
+    sized: bool = True
+    """Whether answers say how long they are."""
     status: int | None = None
     """Answers every file with this."""
     slow_s: float = 0.0
@@ -121,7 +123,8 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.send_response(200)
         body = data[start:stop]
-        self.send_header("Content-Length", str(len(body)))
+        if site.sized:
+            self.send_header("Content-Length", str(len(body)))
         self.send_header("Accept-Ranges", "bytes" if site.honours_ranges else "none")
         self.send_header("Content-Type", "text/html" if self.path.startswith("/simple") else "application/octet-stream")
         self.end_headers()

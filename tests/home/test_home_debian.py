@@ -55,6 +55,12 @@ def test_it_is_fetched_once_and_read(home: Home, site: Site, mirror: Mirror) -> 
     assert list(home.downloads.iterdir()) == []
 
 
+def test_the_rest_of_another_release_is_not_gone_on_with(home: Home, mirror: Mirror) -> None:
+    home.create()
+    (home.downloads / "InRelease.part").write_bytes(b"of another day")
+    assert descriptions(home, "Translation-en", mirrors=(mirror,))[0].exists()
+
+
 def test_what_was_altered_or_lost_comes_again(home: Home, mirror: Mirror) -> None:
     path, sha256 = descriptions(home, "Translation-en", mirrors=(mirror,))
     path.write_bytes(b"something else")

@@ -10,7 +10,7 @@ from site_servers import REPO, Site
 
 from ingle.core.errors import CheckpointError, HomeError, PullError
 from ingle.home.base import list_bases, verify_base
-from ingle.home.fetch import WrongBytes
+from ingle.home.fetch import Remote, WrongBytes, fetch
 from ingle.home.kept import list_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull
@@ -172,8 +172,9 @@ def test_a_partial_file_of_garbage_does_not_get_through(home: Home, hub: Site, m
 
 
 def test_a_failed_check_keeps_the_download_for_the_next_attempt(home: Home, hub: Site) -> None:
-    def check(_folder: Path) -> None:
-        raise CheckpointError("architecture", "is unknown")
+    def check(folder: Path) -> None:
+        if (folder / "model.safetensors").exists():
+            raise CheckpointError("weights", "must be finite")
 
     with pytest.raises(CheckpointError):
         pull(home, REPO, check, endpoint=hub.address)
@@ -181,6 +182,29 @@ def test_a_failed_check_keeps_the_download_for_the_next_attempt(home: Home, hub:
     hub.requests.clear()
     pull(home, REPO, nothing, endpoint=hub.address)
     assert not any("/storage/" in path for path, _ in hub.requests)
+
+
+def test_what_is_refused_by_its_small_files_costs_no_weights(home: Home, hub: Site) -> None:
+    def check(folder: Path) -> None:
+        assert {path.name for path in folder.iterdir()} == {"config.json", "tokenizer.json"}
+        raise CheckpointError("architecture", "is unknown")
+
+    with pytest.raises(CheckpointError):
+        pull(home, REPO, check, endpoint=hub.address)
+    assert not hub.fetched("model.safetensors")
+
+
+def test_a_file_that_does_not_end_is_given_up(hub: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither of a known size nor of an unknown one."""
+    monkeypatch.setattr("ingle.home.fetch.MAX_UNSIZED", 1000)
+    hub.paths["/endless"], hub.sized = b"x" * (4 << 20), False
+    for size in (2000, None):
+        with pytest.raises(WrongBytes, match=f"at most {size or 1000} bytes"):
+            fetch(Remote("endless", f"{hub.address}/endless", size), tmp_path / "endless")
+        assert list(tmp_path.iterdir()) == []
+    hub.paths["/right"] = b"x" * 900
+    for size in (900, None):
+        fetch(Remote("right", f"{hub.address}/right", size), tmp_path / f"right-{size}")
 
 
 def test_a_sharded_repository_and_its_missing_shard(home: Home, hub: Site) -> None:

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from ingle.core.errors import RequestError, TemplateError
 from ingle.core.message import ImagePart, Message, TextPart, ToolCall
+from ingle.model import template_sandbox
 from ingle.model.checkpoint import open_checkpoint
 from ingle.model.template import CHATML, encode_chat, render
 from ingle.model.tokenizer import ControlToken, Tokenizer, TokenizerFacts, make_facts
@@ -288,6 +289,9 @@ def test_models_without_a_template() -> None:
         encode_chat(tokenizer_from_gguf(metadata), CHATS["one"])
 
 
+GROWING = "{% set ns = namespace(x='aaaaaaaa') %}"
+
+
 @pytest.mark.parametrize(
     ("template", "message"),
     [
@@ -312,6 +316,20 @@ def test_models_without_a_template() -> None:
         ("{% for i in range(9999) %}{{ 'x' * 9999 }}{% endfor %}", "characters of output"),
         ("{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}", "steps"),
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "fails on these messages"),
+        ("{{ ('a' * 8000)|replace('a', 'b' * 8000) }}", "must stay within a string"),
+        ("{{ ('a' * 8000).replace('a', 'b' * 8000) }}", "must stay within a string"),
+        ("{{ range(8000)|join('b' * 8000) }}", "must stay within a string"),
+        ("{{ ('b' * 8000).join(range(8000)|map('string')) }}", "must stay within a string"),
+        ("{{ 'a\nb'|indent(60000000) }}", "must stay within a string"),
+        ("{{ {'a': 1}|tojson(indent=60000000) }}", "an indent of at most"),
+        ("{{ 'x'.translate({120: 'b' * 8000}) }}", "unsafe|access"),
+        ("{{ [1]|batch(60000000, 'x')|first|length }}", "batch"),
+        (f"{GROWING}{{% for i in range(60) %}}{{% set ns.x = ns.x ~ ns.x %}}{{% endfor %}}", "must stay within a string"),
+        (f"{GROWING}{{% for i in range(60) %}}{{% set ns.x = ns.x + ns.x %}}{{% endfor %}}", "on the way"),
+        ("{% set s = 'ab' * 4000000 %}{{ ([s] * 10000)|map('upper')|map('length')|sum }}", "on the way"),
+        ("{% set s = 'a ' * 4000000 %}{{ s.split()|length }}", "on the way"),
+        ("{% break %}", "must be valid Jinja"),
+        ("{% for a in 'a' %}" * 25 + "{% endfor %}" * 25, "must be valid Jinja"),
     ],
 )
 def test_templates_that_fail_hang_or_reach_out(template: str, message: str) -> None:
@@ -321,12 +339,31 @@ def test_templates_that_fail_hang_or_reach_out(template: str, message: str) -> N
     assert time.perf_counter() - start < 10
 
 
+def test_a_template_that_takes_too_long_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template_sandbox, "MAX_SECONDS", 0.05)
+    slow = "{% for i in range(9999) %}{% for j in range(9999) %}{{ ('ab' * 9999)|upper|length }}{% endfor %}{% endfor %}"
+    with pytest.raises(TemplateError, match="seconds"):
+        encode_chat(tokenizer_with(slow), CHATS["one"])
+
+
+def test_a_control_token_of_one_character_is_not_typed_either() -> None:
+    template = "§{% for m in messages %}{{ m.content }}{{ m|tojson(ensure_ascii=true) }}§{% endfor %}"
+    tokenizer = tokenizer_with(template, ["§", "7", "<s>", "</s>"])
+    said = "§ 7 §7§"
+    written = render(tokenizer, [{"role": "user", "content": said}])
+    assert written[0] == written[-1] == ControlToken("§")
+    assert all(isinstance(piece, str) for piece in written[1:-1])
+    assert "".join(str(piece) for piece in written[1:-1]) == said + json.dumps({"role": "user", "content": said})
+
+
 def test_what_real_templates_use_is_there() -> None:
     template = (
+        "{{ 'a' ~ 1 ~ none }}{{ 'b' + 'c' }}{{ ['d', 'e']|join('-') }}{{ 'f'.replace('f', 'g') }}{{ '-'.join(['h', 'i']) }}"
+        "{{ 'j\nk'|indent(2) }}{{ 'l'|replace('l', 'm', 1) }}{{ {'n': [1]}|tojson(indent=2) }}"
         "{{ strftime_now('%Y')|length }}{% for i in range(3) %}{% if i == 1 %}{% continue %}{% endif %}"
         "{{ i }}{% endfor %}{{ 2 * 3 }}{{ 'a' * 2 }}"
     )
-    assert render(tokenizer_with(template), CHATS["one"]) == ("4026aa",)
+    assert render(tokenizer_with(template), CHATS["one"]) == ('a1Nonebcd-egh-ij\n  km{\n  "n": [\n    1\n  ]\n}4026aa',)
 
 
 def test_messages_that_are_not_text() -> None:

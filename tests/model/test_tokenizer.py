@@ -1,6 +1,7 @@
 """Tokenizers give the ids of transformers and of llama.cpp, whole characters, and never a control token for text that people typed."""
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_models import tiny_config
 from tiny_tokenizers import CONTROL, TEXTS, byte_level, gguf_metadata, pieces, write_vocabulary
+from tokenizers import Regex, models, pre_tokenizers
 from tokenizers import Tokenizer as FastTokenizer
-from tokenizers import models, pre_tokenizers
 
 from ingle.core.errors import CheckpointError, RequestError
 from ingle.model.checkpoint import open_checkpoint
 from ingle.model.gguf_header import read_gguf
-from ingle.model.tokenizer import ControlToken, Tokenizer, open_tokenizer
+from ingle.model.tokenizer import ControlToken, Tokenizer, TokenizerFacts, open_tokenizer, read_fast
 from ingle.model.tokenizer_gguf import tokenizer_from_gguf
 
 ANY_TEXT = (
@@ -247,6 +248,26 @@ def test_other_kinds_and_damaged_files_are_refused(tmp_path: Path) -> None:
     facts.write_text(facts.read_text().replace('"kind": "bytes"', '"kind": "runes"'))
     with pytest.raises(CheckpointError, match="kind"):
         open_tokenizer(tmp_path)
+
+
+def test_a_panic_of_the_library_is_an_error_like_others(tmp_path: Path) -> None:
+    fast = FastTokenizer.from_str(byte_level().to_str())
+    fast.pre_tokenizer = pre_tokenizers.Split(Regex("(x+x+)+y"), "isolated")
+    tokenizer = Tokenizer(fast, TokenizerFacts("bytes", (0,)))
+    assert tokenizer.encode("short")
+    with pytest.raises(RequestError, match="can't be read by this model's tokenizer"):
+        tokenizer.encode("x" * 60)
+    table = json.loads(byte_level().to_str())
+    table["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(table))
+    with pytest.raises(CheckpointError, match="tokenizers library reads"):
+        read_fast(tmp_path / "tokenizer.json")
+
+
+def test_a_token_far_beyond_the_others_has_no_row_either() -> None:
+    tokenizer = Tokenizer(FastTokenizer(models.BPE({"a": 1_000_000, "b": 1}, [])), TokenizerFacts("bytes", (1,)))
+    with pytest.raises(CheckpointError, match=r"2 rows.*1000001"):
+        tokenizer.check_fits(replace(tiny_config("llama"), vocab_size=2))
 
 
 def test_what_does_not_fit_is_said_with_both_numbers() -> None:

@@ -302,6 +302,15 @@ def test_bad_folders(what: str, tmp_path: Path, saved: Callable[[str], Path]) ->
         read_peft(tmp_path, tiny_config("llama"))
 
 
+@pytest.mark.parametrize("pattern", ["(.+)+!", "((a*)b)+x", ".*" * 9 + "q_proj", "q" * 3000])
+def test_patterns_that_could_take_for_ever(pattern: str, saved: Callable[[str], Path], tmp_path: Path) -> None:
+    table = json.loads((saved("lora") / CONFIG).read_text()) | {"target_modules": pattern}
+    (tmp_path / CONFIG).write_text(json.dumps(table))
+    (tmp_path / WEIGHTS).write_bytes((saved("lora") / WEIGHTS).read_bytes())
+    with pytest.raises(DeltaError, match="repetitions, none within another"):
+        read_peft(tmp_path, tiny_config("llama"))
+
+
 def test_another_model(saved: Callable[[str], Path]) -> None:
     with pytest.raises(DeltaError, match="must hold all 42"):
         read_peft(saved("lora"), tiny_config("llama", num_hidden_layers=3))

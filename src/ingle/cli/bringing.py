@@ -9,6 +9,7 @@ from ingle.cli.progress import Watcher
 from ingle.core.event import Event, Fact
 from ingle.home.kept import Kept
 from ingle.home.place import Home
+from ingle.ledger.row import MAX_TEXT
 
 if TYPE_CHECKING:
     from ingle.home.base import Base
@@ -43,7 +44,13 @@ def bring(home: Home, what: str, watch: Watcher, name: str | None = None, format
     def check(folder: Path) -> None:
         from ingle.engine.opening import checkpoint_tokenizer
         from ingle.model.checkpoint import check_finite, open_checkpoint
+        from ingle.model.config import config_from_hf
+        from ingle.model.fields import read_json
+        from ingle.model.tokenizer import open_tokenizer
 
+        if not any(path.suffix.lower() in (".safetensors", ".gguf") for path in folder.iterdir()):
+            open_tokenizer(folder).check_fits(config_from_hf(read_json(folder / "config.json")))
+            return
         checkpoint = open_checkpoint(folder)
         checkpoint_tokenizer(checkpoint, folder).check_fits(checkpoint.config)
         total = sum(checkpoint.stored[tensor].raw.nbytes for tensor in checkpoint.names)
@@ -87,9 +94,9 @@ def _bring_shipped(home: Home, shipped: "Shipped", watch: Watcher, name: str | N
 
 def _record(home: Home, kept: Kept, base: "Base") -> None:
     """One fact for a model that came, or got a name; none if the ledger has it already."""
-    facts: dict[str, Fact] = {
-        "base": base.digest, "source": base.source[-256:], "revision": base.revision, "bytes": base.nbytes, "licence": base.licence,
-    }  # fmt: skip
+    said = {"source": base.source[-MAX_TEXT:], "revision": base.revision[:MAX_TEXT], "licence": base.licence[:MAX_TEXT]}
+    printed = {name: "".join(c if c.isprintable() else "?" for c in text) for name, text in said.items()}
+    facts: dict[str, Fact] = {"base": base.digest, "bytes": base.nbytes, **printed}
     if kept.deltas:
         facts |= {"delta": kept.deltas[-1], "stack": kept.digest}
     with open_ledger(home) as ledger:

@@ -51,7 +51,8 @@ class LayerSpec:
 
     def streaming(self, kv_groups: int) -> tuple[int, ...]:
         """The groups of this layer that are not retrieval groups, ascending."""
-        return tuple(g for g in range(kv_groups) if g not in self.retrieval)
+        with_all = set(self.retrieval)
+        return tuple(g for g in range(kv_groups) if g not in with_all)
 
     def remembering(self, kv_groups: int) -> tuple[int, ...]:
         """The streaming groups that have a recurrent memory, ascending: all of them or none."""
@@ -105,7 +106,8 @@ class ModelConfig:
             raise ConfigError("head_dim", "must be even, because RoPE turns pairs", self.head_dim)
         if not self.layers:
             raise ConfigError("layers", "must hold at least one LayerSpec", "none")
-        for i, layer in enumerate(self.layers):
+        first = {layer: i for i, layer in reversed([*enumerate(self.layers)])}
+        for layer, i in first.items():
             _check_layer(layer, i, self.num_kv_heads)
 
     @property

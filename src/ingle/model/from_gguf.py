@@ -80,7 +80,7 @@ def config_from_gguf(gguf: GGUF) -> ModelConfig:
     vocab_size = names["token_embd.weight"].shape[0]
     tokens = gguf.metadata.get("tokenizer.ggml.tokens", ())
     if not isinstance(tokens, list | tuple) or len(tokens) > vocab_size:
-        got = f"{len(tokens)} tokens"
+        got = f"{len(tokens)} tokens" if isinstance(tokens, list | tuple) else type(tokens).__name__
         raise CheckpointError(f"{where}: tokenizer.ggml.tokens", f"must be at most the embedding's {vocab_size} rows", got)
     with blame_checkpoint(where):
         return ModelConfig(

@@ -47,16 +47,21 @@ def render(
     given = [[_table(message) for message in messages], list(tools) if tools else None, dict(variables or {})]
     try:
         marker = _unused_character([source, *tokenizer.control, *_strings(given)])
-        turns, tools_given, extra = (_broken(value, tokenizer.control, marker) for value in given)
+        codes = _codes(tokenizer.control, [source, marker, *tokenizer.control, *_strings(given)])
+        turns, tools_given, extra = (_broken(value, tokenizer.control, marker, codes) for value in given)
     except RecursionError as error:
         raise RequestError("messages", "must not be nested this deeply", "hundreds of tables within tables") from error
     names = {"messages": turns, "tools": tools_given, "documents": None, "add_generation_prompt": add_generation_prompt}
     text = _run(source, {**_specials(tokenizer), **extra, **names})
-    escaped = json.dumps(marker)[1:-1]  # what `tojson(ensure_ascii=true)` makes of it
-    pieces = (
-        piece if isinstance(piece, ControlToken) else piece.replace(marker, "").replace(escaped, "")
-        for piece in tokenizer.split_control(text)
-    )
+    stand_for = {marker: "", **{code: name for name, code in codes.items()}}
+
+    def typed(piece: str) -> str:
+        for stand_in, meant in stand_for.items():
+            escaped, meant_escaped = json.dumps(stand_in)[1:-1], json.dumps(meant)[1:-1]  # what `tojson(ensure_ascii=true)` makes of them
+            piece = piece.replace(stand_in, meant).replace(escaped, meant_escaped)
+        return piece
+
+    pieces = (piece if isinstance(piece, ControlToken) else typed(piece) for piece in tokenizer.split_control(text))
     return tuple(piece for piece in pieces if piece != "")
 
 
@@ -89,6 +94,8 @@ def _run(source: str, variables: Mapping[str, Any]) -> str:
         raise TemplateError(_place(line_of(error)), f"must stay within {error}") from error
     except TemplateSyntaxError as error:
         raise TemplateError(_place(error.lineno), "must be valid Jinja", error.message) from error
+    except SyntaxError as error:  # of the Python that Jinja makes of it: too many loops within loops, a break outside of one
+        raise TemplateError("chat template", "must be valid Jinja", error.msg) from error
     except JinjaError as error:
         rule = "refuses these messages or tries what a template must not"
         raise TemplateError(_place(line_of(error)), rule, error.message) from error
@@ -152,16 +159,28 @@ def _unused_character(texts: list[str]) -> str:
     raise RequestError("messages", "must leave one private-use character free", "all 6,399 of them")
 
 
-def _broken(value: Any, names: Mapping[str, int], marker: str) -> Any:
-    """Plain tables, lists and values, their strings broken by the marker. Raises RequestError for anything else."""
+def _codes(names: Mapping[str, int], texts: list[str]) -> dict[str, str]:
+    """What stands for typed names of one character, which can't be broken: a private-use character for each that is in no text."""
+    codes = dict[str, str]()
+    for name in names:
+        if len(name) == 1:
+            codes[name] = _unused_character([*texts, *codes.values()])
+    return codes
+
+
+def _broken(value: Any, names: Mapping[str, int], marker: str, codes: Mapping[str, str]) -> Any:
+    """Plain tables, lists and values, their strings broken by the marker, or coded. Raises RequestError for anything else."""
     if isinstance(value, str):
-        return _break(str(value), names, marker)
+        text = str(value)
+        for name, code in codes.items():
+            text = text.replace(name, code)
+        return _break(text, names, marker)
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, Mapping):
-        return {_broken(key, names, marker): _broken(item, names, marker) for key, item in value.items()}
+        return {_broken(key, names, marker, codes): _broken(item, names, marker, codes) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_broken(item, names, marker) for item in value]
+        return [_broken(item, names, marker, codes) for item in value]
     raise RequestError("messages", "must hold strings, numbers, lists and tables", type(value).__name__)
 
 

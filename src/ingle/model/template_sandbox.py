@@ -1,16 +1,17 @@
 """The Jinja environment in which chat templates run: what transformers offers them, without what could harm or hang the house.
 
 A template comes with the weights, from whoever made them. Beyond Jinja's own sandbox (no underscore attributes, nothing mutable), steps,
-output and ranges are limited, and so is what could make one huge string in one step. What remains: some twenty doublings of a string,
-written out one after the other, still cost memory.
+time, output and ranges are limited; so is what could make one huge string in one step, and what all strings and lists on the way come to.
 """
 
 import json
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, wraps
+from threading import local
 from types import FrameType
 from typing import Any
 
@@ -20,6 +21,7 @@ from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.visitor import NodeTransformer
 
 MAX_STEPS = 500_000
 """Template lines run in one rendering; a thousand messages take some 30,000."""
@@ -27,8 +29,16 @@ MAX_CHARACTERS = 8_000_000
 """Of output, and of any repeated string."""
 MAX_RANGE = 10_000
 """Length of a range; the longest conversations have fewer messages."""
+MAX_SPENT = 128_000_000
+"""Characters of all that filters, methods, sums and joins make in one rendering; an entry of a list counts as 64."""
+MAX_SECONDS = 5.0
+"""Of one rendering; a thousand messages take some hundredths."""
+_MAX_INDENT = 16
 _FILENAME = "<template>"  # what Jinja calls a template that has no file
-_PADDING = {"center", "ljust", "rjust", "zfill", "expandtabs"}
+_PADDING = {"center", "ljust", "rjust", "zfill", "expandtabs", "translate"}
+_NEVER_USED = ("center", "format", "batch", "slice", "wordwrap", "urlize", "xmlattr", "pprint", "random")
+_now_rendering = local()
+"""`spent`, of the rendering in this thread."""
 
 
 class TooMuch(Exception):
@@ -38,10 +48,24 @@ class TooMuch(Exception):
 class ChatSandbox(ImmutableSandboxedEnvironment):
     """Jinja's immutable sandbox with limits on single steps."""
 
-    intercepted_binops = frozenset({"*", "**", "%"})
+    intercepted_binops = frozenset({"+", "*", "**", "%"})
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        """With every `~` as a filter, for it can't be intercepted."""
+        tree: nodes.Template = _Joins().visit(super()._parse(source, name, filename))
+        return tree
+
+    def call(self, context: Any, obj: Any, *args: Any, **kwargs: Any) -> Any:
+        """What Jinja allows, with methods of strings within bounds."""
+        owner, bound = getattr(obj, "__self__", None), _BOUNDS.get(getattr(obj, "__name__", ""))
+        if isinstance(owner, str) and bound is not None:
+            args = bound(owner, *args)
+        return _spend(super().call(context, obj, *args, **kwargs))
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """Multiplication within bounds; no powers, no %-formatting of strings."""
+        """Sums and products within bounds; no powers, no %-formatting of strings."""
+        if operator == "+":
+            return _spend(super().call_binop(context, operator, left, right))
         if operator == "**" or (operator == "%" and isinstance(left, str)):
             raise SecurityError(f"the operator {operator} is not available in chat templates")
         if operator == "*":
@@ -75,10 +99,14 @@ class _GenerationTag(Extension):
 def compile_template(source: str) -> jinja2.Template:
     """The template, ready to render. Raises jinja2.TemplateSyntaxError."""
     sandbox = ChatSandbox(trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, "jinja2.ext.loopcontrols"])
-    for name in ("center", "format"):
+    for name in _NEVER_USED:
         del sandbox.filters[name]
     del sandbox.globals["lipsum"]
-    sandbox.filters["tojson"] = _to_json
+    plain = {name: sandbox.filters[name] for name in ("join", "indent", "replace")}
+    sandbox.filters |= {"tojson": _to_json, "replace": _replace, "join": _join_with(plain["join"]), "indent": _indent_with(plain["indent"])}
+    for name, function in sandbox.filters.items():
+        sandbox.filters[name] = _counted(function)
+    sandbox.filters[_CONCAT] = _concat
     sandbox.globals |= {"raise_exception": _raise, "strftime_now": _now, "range": _range}
     return sandbox.from_string(source)
 
@@ -86,6 +114,7 @@ def compile_template(source: str) -> jinja2.Template:
 def run(template: jinja2.Template, variables: dict[str, Any]) -> str:
     """The rendered text. Raises TooMuch, and whatever Jinja and the template raise."""
     parts, size = [], 0
+    _now_rendering.spent = 0
     with _limited_steps():
         for part in template.generate(variables):
             size += len(part)
@@ -108,11 +137,14 @@ def line_of(error: BaseException) -> int | None:
 
 @contextmanager
 def _limited_steps() -> Iterator[None]:
-    """Counts the lines that templates run in this thread, and stops them at MAX_STEPS; loops and macros alike."""
-    steps = 0
+    """Counts the lines that templates run in this thread, and stops them at MAX_STEPS; loops and macros alike. The clock is looked at with
+    each line, and with each function that one calls."""
+    steps, end = 0, time.monotonic() + MAX_SECONDS
 
     def count(frame: FrameType, event: str, argument: object) -> Any:
         nonlocal steps
+        if time.monotonic() > end:
+            raise TooMuch(f"{MAX_SECONDS:.0f} seconds")
         if frame.f_code.co_filename != _FILENAME:
             return None
         steps += 1
@@ -147,4 +179,89 @@ def _to_json(
     value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: tuple[str, str] | None = None, sort_keys: bool = False
 ) -> str:
     """JSON without the HTML escapes of Jinja's own filter, as transformers does."""
+    if isinstance(indent, str) or (indent is not None and indent > _MAX_INDENT):
+        raise TooMuch(f"an indent of at most {_MAX_INDENT}")
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+_CONCAT = "ingle_concat"
+
+
+class _Joins(NodeTransformer):
+    """`a ~ b` → `[a, b] | ingle_concat`."""
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802 - Jinja's name for it
+        self.generic_visit(node)
+        return nodes.Filter(nodes.List(node.nodes, lineno=node.lineno), _CONCAT, [], [], None, None, lineno=node.lineno)
+
+
+def _concat(parts: list[Any]) -> Any:
+    texts = [str(part) for part in parts]
+    _check_size(sum(map(len, texts)))
+    return _spend("".join(texts))
+
+
+def _check_size(characters: int) -> None:
+    if characters > MAX_CHARACTERS:
+        raise TooMuch(f"a string of at most {MAX_CHARACTERS} characters")
+
+
+def _spend(value: Any) -> Any:
+    """The value, counted."""
+    size = len(value) if isinstance(value, str) else 64 * len(value) if isinstance(value, list | tuple) else 0
+    if size:
+        _now_rendering.spent = getattr(_now_rendering, "spent", 0) + size
+        if _now_rendering.spent > MAX_SPENT:
+            raise TooMuch(f"{MAX_SPENT} characters on the way")
+    return value
+
+
+def _counted(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        return _spend(function(*args, **kwargs))
+
+    return counted
+
+
+def _bound_replace(text: str, old: Any = "", new: Any = "", count: Any = -1) -> tuple[Any, ...]:
+    times = text.count(str(old))
+    if isinstance(count, int) and count >= 0:
+        times = min(times, count)
+    _check_size(len(text) + times * len(str(new)))
+    return (old, new, count)
+
+
+def _bound_join(text: str, parts: Any = ()) -> tuple[Any, ...]:
+    parts = list(parts)
+    _check_size(sum(len(part) for part in parts if isinstance(part, str)) + len(text) * len(parts))
+    return (parts,)
+
+
+_BOUNDS: dict[str, Callable[..., tuple[Any, ...]]] = {"replace": _bound_replace, "join": _bound_join}
+
+
+def _replace(text: Any, old: Any, new: Any, count: int | None = None) -> Any:
+    """Jinja's filter, within bounds."""
+    text = str(text)
+    return text.replace(*map(str, _bound_replace(text, old, new)[:2]), -1 if count is None else count)
+
+
+def _join_with(join: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(join)
+    def bounded(context: Any, value: Any, d: Any = "", attribute: Any = None) -> Any:
+        value = list(value)
+        _check_size(sum(len(part) for part in value if isinstance(part, str)) + len(str(d)) * len(value))
+        return join(context, value, d, attribute)
+
+    return bounded
+
+
+def _indent_with(indent: Callable[..., str]) -> Callable[..., str]:
+    @wraps(indent)
+    def bounded(text: Any, width: Any = 4, first: bool = False, blank: bool = False) -> str:
+        wide, lines = len(width) if isinstance(width, str) else int(width), str(text).count("\n") + 1
+        _check_size(len(str(text)) + wide * lines)
+        return indent(text, width, first, blank)
+
+    return bounded

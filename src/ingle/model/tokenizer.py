@@ -70,7 +70,7 @@ class Tokenizer:
     @cached_property
     def vocab_size(self) -> int:
         """The largest token id, plus one."""
-        return max(self.fast.get_vocab_size(with_added_tokens=True), *(i + 1 for i in self.fast.get_added_tokens_decoder()), 1)
+        return max(self.fast.get_vocab(with_added_tokens=True).values(), default=0) + 1
 
     @property
     def bos_id(self) -> int | None:
@@ -175,6 +175,10 @@ class Tokenizer:
             ids: list[int] = fast.encode(text, add_special_tokens=False).ids
         except (TypeError, UnicodeEncodeError) as error:
             raise RequestError("text", "must be valid Unicode", "a lone surrogate", "Decode your input as UTF-8.") from error
+        except BaseException as error:
+            if not is_panic(error):
+                raise
+            raise RequestError("text", "can't be read by this model's tokenizer", str(error)[:200], "Ask in other words.") from error
         return ids if self._forbidden.isdisjoint(ids) else [i for i in ids if i not in self._forbidden]
 
 
@@ -229,8 +233,15 @@ def read_fast(path: Path) -> FastTokenizer:
         raise CheckpointError(str(path), "is needed, but is not there", "", "A SentencePiece .model alone is not read; convert it.")
     try:
         return FastTokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception for whatever it can't parse
+    except BaseException as error:  # the library raises bare Exception for whatever it can't parse
+        if not (isinstance(error, Exception) or is_panic(error)):
+            raise
         raise CheckpointError(str(path), "must be a tokenizer that the tokenizers library reads", error, "Pull the model again.") from error
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether a library written in Rust gave up: that is no Exception, so that nobody takes it for one."""
+    return type(error).__name__ == "PanicException"
 
 
 def make_facts(fast: FastTokenizer, facts: TokenizerFacts, where: str) -> Tokenizer:

@@ -12,9 +12,10 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from ingle.core.errors import CheckpointError
 from ingle.model.fields import Fields
-from ingle.model.tokenizer import Tokenizer, TokenizerFacts, make_facts
+from ingle.model.tokenizer import Tokenizer, TokenizerFacts, is_panic, make_facts
 
 _UNKNOWN, _CONTROL, _USER = 2, 3, 4  # llama.cpp's llama_token_type; 1 is a normal token, 5 an unused one, 6 a byte
+_LONGEST_PIECE = 1024
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -63,7 +64,9 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any], where: str = "GGUF") -> Tok
         fast.add_tokens([_added(t, False) for t, kind in zip(tokens, kinds, strict=True) if kind == _USER and t])
     except CheckpointError:
         raise
-    except Exception as error:  # the library raises bare Exception, e.g. for a merge of tokens that are not there
+    except BaseException as error:  # the library raises bare Exception, e.g. for a merge of tokens that are not there
+        if not (isinstance(error, Exception) or is_panic(error)):
+            raise
         raise CheckpointError(f"{where}: tokenizer.ggml", "must be a consistent vocabulary", error) from error
     facts = TokenizerFacts(
         kind="bytes" if model == "gpt2" else "pieces",
@@ -135,7 +138,9 @@ def _pieces(fields: Fields, tokens: list[str], kinds: list[int], prefix: bool) -
 
 def _merges_from_scores(normal: dict[str, float], ids: dict[str, int]) -> list[tuple[str, str]]:
     """Every way to make a piece out of two others, best score first; ties by the ids of the halves, as transformers does."""
-    ways = []
+    ways, longest = [], max(map(len, normal), default=0)
+    if longest > _LONGEST_PIECE:
+        raise CheckpointError("tokenizer.ggml.tokens", f"must have at most {_LONGEST_PIECE} characters each", longest)
     for piece, score in normal.items():
         halves = [(piece[:at], piece[at:]) for at in range(1, len(piece)) if piece[:at] in normal and piece[at:] in normal]
         ways += [(-score, ids[piece], ids[left], ids[right], left, right) for left, right in halves]

@@ -67,7 +67,7 @@ def _ends(folder: Path, fast: FastTokenizer, settings: Fields) -> tuple[int, ...
     for name in ("generation_config.json", "config.json"):
         value = _optional(folder / name).table.get("eos_token_id")
         items = value if isinstance(value, list) else [value]
-        if any(item is not None and (isinstance(item, bool) or not isinstance(item, int) or item < 0) for item in items):
+        if any(item is not None and (isinstance(item, bool) or not isinstance(item, int) or not 0 <= item < 2**32) for item in items):
             raise CheckpointError(f"{folder / name}: eos_token_id", "must be a token id or a list of them", repr(value)[:80])
         ends += [item for item in items if item is not None and fast.id_to_token(item) is not None]
     return tuple(dict.fromkeys(end for end in ends if end is not None))

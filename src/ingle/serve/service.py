@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from ingle.ledger.row import Row
 
 _SWEEP_S = 5.0
-_SHORT_TEXT = 20_000
-"""Characters up to which tokenising (2 ms) is not worth a thread of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +278,7 @@ class Service:
 
 
 async def _prepare(model: LanguageModel, request: Request) -> tuple[list[int], Grammar | None]:
-    """The prompt's ids, and the language of the answer; in a thread of its own where that takes longer than a moment."""
+    """The prompt's ids, and the language of the answer; in a thread of its own, for templates come with models and may take their time."""
 
     size = model.backend.config.vocab_size
     if any(token >= size for token, _ in request.sampling.logit_bias):
@@ -289,5 +287,4 @@ async def _prepare(model: LanguageModel, request: Request) -> tuple[list[int], G
     def prepare() -> tuple[list[int], Grammar | None]:
         return model.encode(request), model.grammar(request)
 
-    length = len(request.prompt) if request.prompt is not None else sum(len(message.text) for message in request.messages)
-    return await asyncio.to_thread(prepare) if length > _SHORT_TEXT or request.constraint or request.tools else prepare()
+    return await asyncio.to_thread(prepare)
