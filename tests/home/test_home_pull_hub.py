@@ -1,5 +1,6 @@
 """Pulling from a hub (a small one, on this machine): pinned by commit, resumed after a kill, and every refusal in words."""
 
+import os
 import subprocess
 import sys
 import time
@@ -182,6 +183,17 @@ def test_a_failed_check_keeps_the_download_for_the_next_attempt(home: Home, hub:
     hub.requests.clear()
     pull(home, REPO, nothing, endpoint=hub.address)
     assert not any("/storage/" in path for path, _ in hub.requests)
+
+
+def test_downloads_that_nobody_went_on_with_are_swept(home: Home, hub: Site) -> None:
+    home.create()
+    for name in ("old", "new"):
+        (home.downloads / name).mkdir()
+        (home.downloads / name / "model.safetensors.part").write_bytes(b"half")
+    for path in (home.downloads / "old" / "model.safetensors.part", home.downloads / "old"):
+        os.utime(path, (1e9, 1e9))
+    pull(home, REPO, nothing, endpoint=hub.address)
+    assert [path.name for path in home.downloads.iterdir()] == ["new"]
 
 
 def test_what_is_refused_by_its_small_files_costs_no_weights(home: Home, hub: Site) -> None:

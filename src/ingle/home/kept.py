@@ -6,7 +6,6 @@ Listing them reads small files and imports no database.
 import difflib
 import json
 import os
-import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +20,7 @@ from ingle.home.base import Base, read_base, verify_base
 from ingle.home.deltas import LESSON, LOCK, delta_bytes, find_delta, get_delta, stack_digest, tree
 from ingle.home.names import NAME, check_name
 from ingle.home.place import Home
-from ingle.home.staging import discard
+from ingle.home.staging import discard, idle_days
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +294,7 @@ def _sweep_bases(home: Home, used: set[str], own: Collection[str] = ()) -> tuple
 def sweep_packs(home: Home, days: float = 7) -> list[str]:
     """Deletes packs of nothing that is kept (candidates whose trial was killed) once nobody has written to them for so long. Returns their
     digests."""
-    old = [path for path in sorted(home.packs.iterdir()) if _age(path) > days * 86400] if home.packs.is_dir() else []
+    old = [path for path in sorted(home.packs.iterdir()) if idle_days(path) > days] if home.packs.is_dir() else []
     if not old:
         return []
     bases = [path.name for path in home.bases.iterdir()]
@@ -304,11 +303,6 @@ def sweep_packs(home: Home, days: float = 7) -> list[str]:
     for path in unknown:
         discard(home, path)
     return [path.name for path in unknown]
-
-
-def _age(folder: Path) -> float:
-    """Seconds since anything in it was written."""
-    return time.time() - max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
 
 
 def _unused(home: Home, used: set[str]) -> tuple[str, ...]:

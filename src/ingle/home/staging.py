@@ -3,6 +3,7 @@
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,6 +55,20 @@ def discard(home: Home, folder: Path) -> int:
     with staging(home) as trash, os_errors(folder):
         folder.replace(trash / folder.name)
     return nbytes
+
+
+def sweep_downloads(home: Home, days: float = 30) -> list[str]:
+    """Deletes what was begun to be fetched and nobody went on with for so long. Returns the names."""
+    old = [path for path in sorted(home.downloads.iterdir()) if idle_days(path) > days] if home.downloads.is_dir() else []
+    for path in old:
+        with os_errors(path):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    return [path.name for path in old]
+
+
+def idle_days(path: Path) -> float:
+    """Days since a file, or anything in a folder, was written."""
+    return (time.time() - max(part.stat().st_mtime for part in (path, *path.rglob("*")))) / 86400
 
 
 def _lock_file(home: Home, name: str) -> Path:

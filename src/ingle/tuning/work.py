@@ -8,13 +8,13 @@ HOME/tuning/KEY/DIGEST/        what `train` writes: checkpoints, loss.csv, loss.
 import contextlib
 import json
 import shutil
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from ingle.core.errors import HomeError
 from ingle.core.files import os_errors, write_atomic
 from ingle.home.place import Home
+from ingle.home.staging import idle_days
 
 FILE = "run.json"
 DAYS = 30
@@ -56,8 +56,7 @@ def sweep(home: Home, days: float = DAYS) -> list[str]:
     swept = []
     for folder in sorted(home.tuning.iterdir()) if home.tuning.is_dir() else ():
         with contextlib.suppress(OSError):  # somebody is at work in it
-            newest = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
-            if time.time() - newest > days * 86400:
+            if idle_days(folder) > days:
                 clean(folder)
                 swept.append(folder.name)
     return swept
