@@ -171,9 +171,8 @@ def new_folder(target: Path, force: bool = False) -> Iterator[Path]:
             for path in building.iterdir():
                 sync_file(path)
             sync_folder(building)
-            if occupied:
-                _check_replaceable(target, building)
             if target.exists():
+                _check_replaceable(target, building)
                 target.rename(old)
             building.rename(target)
             sync_folder(target.parent)
