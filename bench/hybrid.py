@@ -184,9 +184,17 @@ def recall_part(home: Home, models: dict[str, LanguageModel], items: int, length
     gains = [[length, f"{value:+.3f} ({low:+.3f} – {high:+.3f})"] for length, (value, low, high) in added.items()]
     if gains:
         show("hybrid − no memories, paired (95 %)", [["", "more facts recalled, share"], *gains])
-    short = [sides for length, sides in result.items() if length != "8k"]
-    held = all(sides["hybrid"]["recall"][0] >= BARS["recall"] * sides["original"]["recall"][0] for sides in short)
-    return {"lengths": result, "memories_add": added, "held": held}
+    kept = {}
+    for length, right in hits.items():
+        pairs = np.concatenate([right["hybrid"], right["original"]], axis=1)[:, [0, 2]]
+        share, interval = float(ratio(pairs.sum(axis=0))), bootstrap(pairs)
+        kept[length] = [share, interval.low, interval.high]
+    shares = [[length, f"{share:.3f} ({low:.3f} – {high:.3f})"] for length, (share, low, high) in kept.items()]
+    show("hybrid ÷ original, paired (95 %)", [["", "facts recalled, ratio"], *shares])
+    short = [share for length, share in kept.items() if length != "8k"]
+    bar = BARS["recall"]
+    verdict = {"held": all(share[0] >= bar for share in short), "shown": all(share[1] >= bar for share in short)}
+    return {"lengths": result, "memories_add": added, "of_original": kept, **verdict}
 
 
 def decode_part(home: Home, kept: dict[str, Kept], rounds: int) -> dict[str, Any]:

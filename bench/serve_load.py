@@ -26,9 +26,9 @@ DRAWING = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05}
 PROMPT_WORDS = 26
 
 
-def body(stream: int, turn: int, tokens: int) -> dict[str, Any]:
-    """The request of one stream in one turn; all differ, so no server can have read its words before."""
-    seed = 1000 * turn + stream
+def body(streams: int, stream: int, turn: int, tokens: int) -> dict[str, Any]:
+    """The request of one of so many streams in one turn; all differ, so no server can have read its words before."""
+    seed = 1_000_000 * streams + 1000 * turn + stream
     question = f"{words(PROMPT_WORDS, seed)}: make a story of these words."
     asked = {"messages": [{"role": "user", "content": question}], "max_tokens": tokens, "seed": seed, "logit_bias": NO_END}
     return {**asked, **DRAWING, "stream": True, "stream_options": {"include_usage": True}}
@@ -37,7 +37,7 @@ def body(stream: int, turn: int, tokens: int) -> dict[str, Any]:
 async def run(server: Server, streams: int, turn: int, tokens: int) -> tuple[float, list[Reply]]:
     """Tokens per second of all streams together, and what each was told."""
     began = time.perf_counter()
-    replies = await asyncio.gather(*(ask(server, body(i, turn, tokens)) for i in range(streams)))
+    replies = await asyncio.gather(*(ask(server, body(streams, i, turn, tokens)) for i in range(streams)))
     took = max(reply.ended for reply in replies) - began
     written = [(reply.last("usage") or {}).get("completion_tokens", 0) for reply in replies]
     if any(reply.status != 200 for reply in replies) or set(written) != {tokens}:

@@ -183,7 +183,11 @@ def test_a_conversation_stands_where_it_was_last_added_to(engine: sa.Engine) -> 
     one = keep_answer(engine, "a", hello, HI, "c1", {}, conversation=talk.id)
     two = keep_answer(engine, "a", hello, HI, "c2", {}, conversation=talk.id)
     kept = get_conversation(engine, "a", talk.id)
-    assert kept.leaf == two and kept.updated > talk.updated and kept.created == talk.created
+    assert kept.leaf == one and kept.updated > talk.updated and kept.created == talk.created
+    move_leaf(engine, "a", talk.id, hello)
+    three = keep_answer(engine, "a", hello, HI, "c3", {}, conversation=talk.id)
+    assert get_conversation(engine, "a", talk.id).leaf == three, "there it stood when it was asked"
+    assert drop(engine, "a", three) == 1
     assert {turn.conversation for turn in path(engine, "a", two)} == {talk.id}
     assert [turn.id for turn in children(engine, "a", hello)] == [one, two]
     edited = keep(engine, "a", (Message.of("user", "Hello!"),), "", talk.id)

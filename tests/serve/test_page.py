@@ -188,6 +188,79 @@ def test_loading_again_loses_nothing(house: House, tab: Open) -> None:
     assert second.all(".prose").inner_html() == tab(f"/c/{second.conversation}").all(".prose").inner_html()
 
 
+def test_who_reads_another_version_is_left_there(tab: Open) -> None:
+    page = tab()
+    page.settings(FEW)
+    page.ask("Name a fruit.")
+    first = page.all(".turn.assistant .prose").inner_text()
+    page.settings({"Most tokens": "700"})
+    page.act("again")
+    page.page.wait_for_function("document.querySelector('.turn.assistant .prose')?.innerText.length > 10")
+    page.all(".beside button").first.focus()
+    page.page.keyboard.press("Enter")
+    expect(page.all(".turn.assistant .beside span")).to_have_text("1/2")
+    expect(page.all(".beside button").last).to_be_focused()  # the other one: there is none before the first
+    page.all(".turn.user [data-act=edit]").click()
+    words = page.all(".turn.user textarea")
+    words.fill("Name a tree.")
+    words.press("Enter")
+    expect(page.all(".turn.user")).to_contain_text("Name a tree.", timeout=WAIT_MS)  # nothing is being written on this branch
+    page.all(".turn.assistant .line").filter(has_text="tokens").wait_for()
+    page.all(".turn.user .beside button").first.click()
+    expect(page.all(".turn.assistant .prose").first).not_to_be_empty()
+    assert first
+
+
+def test_a_question_that_has_to_wait_keeps_its_words(tab: Open) -> None:
+    page = tab()
+    page.settings({"Most tokens": "900"})
+    page.send("Tell me about rain, at length.")
+    page.page.wait_for_function("document.querySelector('.turn.assistant .prose')?.innerText.length > 10")
+    page.all(".turn.user [data-act=edit]").click()
+    words = page.all(".turn.user textarea")
+    words.fill("Tell me about snow.")
+    words.press("Enter")
+    expect(page.all(".note")).to_contain_text("an answer is being written")
+    expect(words).to_have_value("Tell me about snow.")
+    page.all("[aria-label=Stop]").click()
+    page.all(".turn.assistant .line").filter(has_text="stopped").wait_for()
+    page.settings(FEW)
+    words.press("Enter")
+    expect(page.all(".turn.user")).to_contain_text("snow")
+    expect(words).to_have_count(0)
+    page.answer()
+
+
+def test_what_is_half_typed_outlasts_a_sample_and_a_search_that_is_too_long(tab: Open) -> None:
+    page = tab()
+    page.settings(FEW)
+    page.box.fill("half a question")
+    page.all(".welcome button").first.click()
+    page.answer()
+    expect(page.box).to_have_value("half a question")
+    page.all(".search input").evaluate("(box) => { box.value = 'x'.repeat(3000); box.dispatchEvent(new Event('input')) }")
+    expect(page.all(".side li")).to_have_count(0)
+    page.box.fill("")
+    page.ask("Still there?")
+    page.all(".search input").fill("")
+    expect(page.all(".side li").first).to_be_visible()
+
+
+def test_settings_are_those_of_the_conversation_in_every_tab(house: House, tab: Open) -> None:
+    one = tab()
+    one.settings(FEW)
+    one.ask("One, please.")
+    other = tab(f"/c/{one.conversation}")
+    one.settings({"System prompt": "You are a gardener."})
+    other.settings({"Temperature": "0.5"})
+    other.ask("Two, please.")
+    facts = house.turns(other.conversation)[-1].facts
+    assert facts is not None and (facts["request"]["system"], facts["temperature"]) == (["You are a gardener."], 0.5)
+    one.ask("Three, please.")
+    facts = house.turns(one.conversation)[-1].facts
+    assert facts is not None and (facts["request"]["system"], facts["temperature"]) == (["You are a gardener."], 0.5)
+
+
 def test_two_tabs_of_one_conversation(tab: Open) -> None:
     one = tab()
     one.settings(FEW)
@@ -322,8 +395,20 @@ def test_a_conversation_that_is_not_kept(house: House, tab: Open) -> None:
     assert page.page.url == house.url + "/"
     assert b"flibbertigum" not in house.stored()
     assert not page.all(".side li").filter(has_text="flibbertigum").count()
+    page.page.evaluate("document.activeElement.blur()")
+    page.page.keyboard.press("n")
+    expect(page.all(".note")).to_contain_text("no key ends it")
+    expect(page.all(".turn")).to_have_count(4)
+    page.box.fill("half a secret")
     page.page.reload()
-    expect(page.ready().all(".welcome")).to_be_visible()
+    expect(page.ready().all(".welcome")).to_contain_text("kept nowhere")
+    expect(page.all(".note")).to_contain_text("is gone")
+    page.ask("Once more.")
+    page.box.fill("half a secret")
+    page.all(".side .new").click()
+    expect(page.all(".welcome")).to_contain_text("in this home")
+    expect(page.box).to_have_value("")
+    assert page.page.evaluate("Object.keys(sessionStorage).filter((name) => name.startsWith('ingle.'))") == []
 
 
 WIDE = f"""Words.
@@ -681,7 +766,7 @@ def test_one_signs_in_and_is_alone(locked: tuple[House, dict[str, str]], chromiu
         tab.ready()
         expect(tab.all(".who")).to_contain_text(name)
     [cookie] = [cookie for cookie in contexts["anna"].cookies() if cookie["name"] == "ingle_sign_in"]
-    assert cookie["httpOnly"] and cookie["sameSite"] == "Strict"
+    assert cookie["httpOnly"] and cookie["sameSite"] == "Strict" and cookie["expires"] > time.time() + 29 * 86400
     assert keys["anna"] not in cookie["value"]
     files = [path for path in house.home.root.rglob("*") if path.is_file() and path.stat().st_size < 10**7]
     assert not any(keys["anna"].encode() in path.read_bytes() for path in files)
@@ -698,10 +783,8 @@ def test_one_signs_in_and_is_alone(locked: tuple[House, dict[str, str]], chromiu
     other = Tab(contexts["anna"].new_page(), house.url).open(f"/c/{anna.conversation}")
     assert other.all(".turn").count() == 2
     anna.all(".who button").click()
-    anna.page.wait_for_url("**/sign-in")
-    other.box.fill("Still here?")
-    other.box.press("Enter")
-    other.page.wait_for_url("**/sign-in**")
+    anna.page.wait_for_url("**/sign-in**")
+    other.page.wait_for_url("**/sign-in**")  # by itself
     contexts["anna"].add_cookies([{"name": cookie["name"], "value": cookie["value"], "url": house.url}])
     other.page.goto(house.url)
     assert "/sign-in" in other.page.url, "a sign-in that was ended opens nothing"

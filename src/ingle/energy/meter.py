@@ -74,13 +74,14 @@ class Meter:
     def __post_init__(self) -> None:
         self.machine, self.rapl, self.batteries = find_machine(self.root), find_rapl(self.root), find_batteries(self.root)
         self._ticks = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
-        self._resident = (float("-inf"), 0)
+        self._resident, self._read_at = (float("-inf"), 0), float("-inf")
         self._counts = self.rapl.state == "readable" or bool(self.batteries.folders)
         self._share, self._since = 1.0, (self.clocks.awake_s(), self.clocks.cpu_s(), self._busy_s() if self._counts else None)
 
     def read(self) -> Reading:
         """This moment. Takes a few µs, and some 20 µs for each counter."""
         awake, cpu = self.clocks.awake_s(), self.clocks.cpu_s()
+        self._read_at = awake
         if self._counts and awake - self._since[0] >= _SHARE_S:
             self._share_anew(awake, cpu)
         battery = self.batteries.watts() if self._counts and self.rapl.state != "readable" else None
@@ -89,8 +90,8 @@ class Meter:
         )
 
     def begin(self) -> Reading:
-        """This moment, as the beginning of something: who used the CPU before says nothing of who will."""
-        if self._counts:
+        """This moment, as the beginning of something: who used the CPU before says nothing of who will, unless it was just now."""
+        if self._counts and self.clocks.awake_s() - self._read_at >= _SHARE_S:
             self._since = (self.clocks.awake_s(), self.clocks.cpu_s(), self._busy_s())
         return self.read()
 
@@ -115,7 +116,8 @@ class Meter:
                 return None
             mine = whole * last.share
             rest = NOTHING if self.rapl.covers_memory else memory(self.machine, elapsed, last.resident_bytes)
-            return Energy(mine, mine, whole + rest.high, "rapl")  # what is not counted may only widen
+            least = min(mine, self.modelled(first, last).low)  # whoever shares by CPU-seconds shares what runs anyway, too
+            return Energy(mine, least, whole + rest.high, "rapl")  # what is not counted may only widen
         if first.battery_w is not None and last.battery_w is not None:
             whole = elapsed * (first.battery_w + last.battery_w) / 2
             mine = whole * last.share

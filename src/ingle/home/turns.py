@@ -111,7 +111,7 @@ def keep_answer(
     last = rows[-1]["id"] if rows else parent
     [answer] = _rows(owner, conversation, last, (message,), completion)
     answer["facts"] = None if facts is None else json_text("facts", dict(facts))
-    return _store(engine, owner, conversation, parent, [*rows, answer])
+    return _store(engine, owner, conversation, parent, [*rows, answer], stays=True)
 
 
 def path(engine: "Engine", owner: str, turn_id: str) -> tuple[Turn, ...]:
@@ -212,19 +212,21 @@ def _rows(owner: str, conversation: str, parent: str, messages: Sequence[Message
     return rows
 
 
-def _store(engine: "Engine", owner: str, conversation: str, parent: str, rows: list[dict[str, Any]]) -> str:
+def _store(engine: "Engine", owner: str, conversation: str, parent: str, rows: list[dict[str, Any]], stays: bool = False) -> str:
+    """`stays`: the conversation goes on to these rows only from `parent`; whoever has gone to another branch meanwhile is left there."""
     import sqlalchemy as sa
 
     if not rows:
         return parent
     known = sa.text("SELECT 1 FROM turns WHERE owner = :owner AND id = :id AND COALESCE(conversation, '') = :conversation")
-    moved = sa.text("UPDATE conversations SET leaf = :leaf, updated = :at WHERE owner = :owner AND id = :id")
+    goes = "CASE WHEN COALESCE(leaf, '') = :parent THEN :leaf ELSE leaf END" if stays else ":leaf"
+    moved = sa.text(f"UPDATE conversations SET leaf = {goes}, updated = :at WHERE owner = :owner AND id = :id")
     leaf, at = rows[-1]["id"], rows[-1]["at"]
     with writing_for(engine, owner) as connection:
         if parent and not connection.execute(known, {"owner": owner, "id": parent, "conversation": conversation}).first():
             raise _no_turn(parent)
         if conversation:
-            of = {"owner": owner, "id": conversation, "leaf": leaf, "at": at}
+            of = {"owner": owner, "id": conversation, "leaf": leaf, "at": at} | ({"parent": parent} if stays else {})
             if not connection.execute(moved, of).rowcount:
                 raise NotKept(f"conversation {conversation[:40]}", "is not kept here")
         connection.execute(sa.text(_INSERT), rows)

@@ -109,7 +109,7 @@ class Cache:
             oldest = self.length - spec.window + 1
             before = before.keep((before.positions >= oldest) | (before.positions < spec.sinks))
             if oldest > spec.sinks:  # something between the sinks and the window is gone for good
-                self.earliest_rewind = self.length
+                self.earliest_rewind = max(self.earliest_rewind, self.length)  # a layer before it may have moved on
         if before is not None:
             joined = [torch.cat(pair, 2) for pair in ((before.keys, keys), (before.values, values))]
             new = Held(joined[0], joined[1], torch.cat((before.positions, new.positions)))

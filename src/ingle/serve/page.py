@@ -62,7 +62,7 @@ def add_page(app: FastAPI, service: Service) -> None:
     from ingle.serve.page_view import View  # noqa: F401 - now, and not while the first visitor waits
 
     room = Room(service)
-    app.include_router(sign_in_routes(room.door))
+    app.include_router(sign_in_routes(room.door, room.ended))
     _add_pages()
     core.app.user_middleware.clear()
     core.app.middleware_stack = None  # or a second application of this process could not be made
@@ -135,5 +135,6 @@ async def _build(client: "Client", request: Request, conversation: str) -> Respo
         view.say("This conversation is not kept here.")
     await view.draw()
     room.views.add(view)
+    view.stale()  # an answer that ended while it was drawn told those that were there
     client.on_delete(view.close)
     return None

@@ -65,7 +65,7 @@ class Book(Protocol):
         """What the service is told about keeping the answer behind `parent`."""
 
     async def answered(self, parent: str, text: str, completion: str, facts: Mapping[str, Any]) -> None:
-        """Adds an answer that the service did not keep, and stands there."""
+        """Adds an answer that the service did not keep, and stands there unless somebody has gone to another branch."""
 
 
 class KeptBook:
@@ -152,7 +152,7 @@ class PassingBook:
         return None
 
     async def answered(self, parent: str, text: str, completion: str, facts: Mapping[str, Any]) -> None:
-        self._add(Message.of("assistant", text), parent, completion, facts)
+        self._add(Message.of("assistant", text), parent, completion, facts, moves=self._leaf == parent)
 
     def _climb(self, at: str) -> list[Turn]:
         up = []
@@ -161,10 +161,12 @@ class PassingBook:
             at = up[-1].parent
         return up[::-1]
 
-    def _add(self, message: Message, parent: str, completion: str = "", facts: Mapping[str, Any] | None = None) -> str:
+    def _add(
+        self, message: Message, parent: str, completion: str = "", facts: Mapping[str, Any] | None = None, moves: bool = True
+    ) -> str:  # fmt: skip
         name = str(next(self._number))
         self._turns[name] = Turn(name, self._owner, "", parent, message, completion, facts, turns.now())
-        self._leaf = name
+        self._leaf = name if moves else self._leaf
         return name
 
 

@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
@@ -83,8 +84,8 @@ class PageDoor:
         return hmac.digest(self._secret, said.encode(), hashlib.sha256).hex()
 
 
-def sign_in_routes(door: PageDoor) -> APIRouter:
-    """The sign-in: a plain form that works without any script."""
+def sign_in_routes(door: PageDoor, ended: Callable[[str], None]) -> APIRouter:
+    """The sign-in: a plain form that works without any script. `ended` is told of each sign-in that ends."""
     router = APIRouter(include_in_schema=False)
 
     @router.get("/sign-in")
@@ -101,12 +102,14 @@ def sign_in_routes(door: PageDoor) -> APIRouter:
         if cookie is None:
             return _form(goal, "This key is unknown here, or was revoked.", 401)
         response = RedirectResponse(_local(goal), 303)
-        response.set_cookie(COOKIE, cookie, httponly=True, samesite="strict", secure=request.url.scheme == "https")
+        response.set_cookie(COOKIE, cookie, max_age=LIFE_S, httponly=True, samesite="strict", secure=request.url.scheme == "https")
         return response
 
     @router.post("/sign-out")
     async def leave(request: Request) -> Response:
-        await asyncio.to_thread(door.sign_out, request.cookies.get(COOKIE, ""))
+        cookie = request.cookies.get(COOKIE, "")
+        await asyncio.to_thread(door.sign_out, cookie)
+        ended(cookie)
         response = RedirectResponse("/sign-in", 303)
         response.delete_cookie(COOKIE, httponly=True, samesite="strict")
         return response

@@ -128,6 +128,7 @@ class Learning:
         service, owner = self._view.room.service, self._view.visitor.owner
         await asyncio.to_thread(edit, service.home, service.engine, owner, id_, words, service.record)
         service.let_lessons_go()
+        self._view.parts.learning.do("rewritten")
 
     async def forget(self, said: Any) -> None:
         """Forgets an example, as [id, whether the messages that hold its words go too]."""

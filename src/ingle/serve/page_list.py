@@ -57,7 +57,7 @@ class Listing:
 
     async def search(self, said: Any) -> None:
         """Only conversations with these words."""
-        self._words, self._limit = str(said or ""), PAGE
+        self._words, self._limit = str(said or "")[: conversations.MAX_WORDS], PAGE
 
     async def more(self, _said: Any) -> None:
         """Older conversations too."""

@@ -53,4 +53,8 @@ class Panel:
         if view.place:
             engine, owner = view.room.service.engine, view.visitor.owner
             await asyncio.to_thread(conversations.change_settings, engine, owner, view.place, choices.kept)
+        for other in view.room.beside(view):
+            other.choices = choices
+            await other.panel.draw()
+            other.stale()
         await self.draw()

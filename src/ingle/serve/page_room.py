@@ -27,6 +27,17 @@ class Room:
             if view.visitor.owner == key[0]:
                 view.stale()
 
+    def beside(self, view: "View") -> list["View"]:
+        """The other tabs that show the same kept conversation."""
+        shown = (view.visitor.owner, view.place)
+        return [other for other in self.views if other is not view and view.place and (other.visitor.owner, other.place) == shown]
+
+    def ended(self, sign_in: str) -> None:
+        """Sends every tab of a sign-in that has ended to the door."""
+        for view in list(self.views):
+            if view.visitor.sign_in == sign_in:
+                view.stale()
+
     async def close(self) -> None:
         """Waits for answers that are being written; the service ends them."""
         await self.service.drain()

@@ -59,11 +59,11 @@ class Thread:
                 part.do("edit")
                 return
 
-    def corrected(self, turn: Turn) -> None:
+    def stored(self, turn: Turn) -> None:
         """Tells a turn that what was said in its place is stored."""
         for shown, part in self._shown:
             if shown.id == turn.id:
-                part.do("corrected")
+                part.do("stored")
 
     async def draw(self, book: Book | None, current: Callable[[], bool]) -> None:
         """Shows a conversation, unless another one has become `current` meanwhile. Raises NotKept if it is gone."""

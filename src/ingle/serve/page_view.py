@@ -7,7 +7,7 @@ from typing import Any
 from nicegui import background_tasks
 from nicegui.client import Client
 
-from ingle.core.errors import IngleError, NotKept, RequestError
+from ingle.core.errors import Busy, IngleError, NotKept, RequestError
 from ingle.home import conversations
 from ingle.home.turns import Turn
 from ingle.serve.page_acts import acts_of, correct
@@ -44,7 +44,7 @@ class View:
         heard: dict[Any, dict[str, Deed]] = {
             parts.shell: {"new": self.new, "stop": self.stop, "go": self.open},
             parts.bar: {"settings": self.panel.open, "passing": self.pass_by, "new": self.new},
-            parts.composer: {"send": self.send, "stop": self.stop, "last": self.edit_last},
+            parts.composer: {"send": self.send, "stop": self.stop, "last": self.edit_last, "lost": self.lost},
             parts.welcome: {"sample": self.send},
             parts.list: {"new": self.new, "learning": self.learning.open},
             parts.scroll: {"earlier": self.earlier},
@@ -93,7 +93,8 @@ class View:
         title = self.title if begun and not self.passing else ""
         model = self.choices.model or home_choices(self.room.service)["model"]
         self.parts.bar.show({"title": title, "model": model, "passing": self.passing, "begun": begun})
-        self.parts.composer.show({"writing": self.thread.writing is not None, "place": None if self.passing else self.place})
+        place = None if self.passing else self.place
+        self.parts.composer.show({"writing": self.thread.writing is not None, "place": place, "begun": begun})
         self.parts.shell.show({"path": f"/c/{self.place}" if self.place else "/", "title": title})
         self.parts.welcome.show({"shown": not begun, "passing": self.passing})
 
@@ -131,43 +132,51 @@ class View:
 
     async def send(self, said: Any) -> None:
         """What was typed: it is stored before anything else happens, and only then leaves the composer."""
-        text = said.strip() if isinstance(said, str) else ""
+        text = _checked(said)
         if not text or self.thread.writing is not None:
             return
-        if len(text) > MOST_TEXT:
-            raise RequestError("message", f"must have at most {MOST_TEXT:,} characters", f"{len(text):,}", "Send it in parts.")
-        book = self.book or await self._begin(text)
-        turn = await book.ask(text, self.thread.leaf if self.book is book else "")
-        self.book = book
-        self.parts.composer.do("taken")
+        before, choices = self.book, self.choices  # whoever goes elsewhere while it is stored is neither brought back nor mixed up
+        book = before or await self._begin(text)
+        turn = await book.ask(text, self.thread.leaf if before is book else "")
+        if self.book is before:
+            self.book = book
+        self.parts.composer.do("taken", said)
         self.parts.scroll.do("end")
-        await self.answer(book, turn)
+        await self.answer(book, turn, choices)
 
     async def _begin(self, text: str) -> Book:
         if self.passing:
             return PassingBook(self.visitor.owner)
         engine, owner = self.room.service.engine, self.visitor.owner
         made = await asyncio.to_thread(conversations.create_conversation, engine, owner, title_of(text), self.choices.kept)
-        self.title = made.title
+        if self.book is None:
+            self.title = made.title
         return KeptBook(engine, owner, made.id)
 
-    async def answer(self, book: Book, parent: str) -> None:
+    async def answer(self, book: Book, parent: str, choices: Choices) -> None:
         """Lets the model answer what was said up to a turn."""
-        request = request_of(self.room.service, self.choices, await book.said(parent))
-        ask = Ask(request, self.choices.model or "", self.visitor.owner, keep=book.keep(parent))
+        request = request_of(self.room.service, choices, await book.said(parent))
+        ask = Ask(request, choices.model or "", self.visitor.owner, keep=book.keep(parent))
         self.room.desk.begin(ask, book, parent)
 
     async def again(self, parent: str) -> None:
         """Another answer to a question, beside those that it has."""
-        if self.book is not None and self.thread.writing is None:
-            await self.book.stand(parent, deep=False)
-            await self.answer(self.book, parent)
+        book, choices = self.book, self.choices
+        if book is not None and self.thread.writing is None:
+            await book.stand(parent, deep=False)
+            await self.answer(book, parent, choices)
 
     async def edit(self, turn: Turn, text: str) -> None:
-        """Another question in the place of one, beside it."""
-        if self.book is not None and text.strip() and self.thread.writing is None:
-            await self.answer(self.book, await self.book.ask(text.strip(), turn.parent))
-            self.parts.scroll.do("end")
+        """Another question in the place of one, beside it. Raises Busy while an answer is being written."""
+        book, choices, asked = self.book, self.choices, _checked(text)
+        if book is None or not asked:
+            return
+        if self.thread.writing is not None:
+            raise Busy("question", "has to wait: an answer is being written", "", "Stop it first, or let it end.")
+        parent = await book.ask(asked, turn.parent)
+        self.thread.stored(turn)
+        await self.answer(book, parent, choices)
+        self.parts.scroll.do("end")
 
     async def stop(self, _said: Any) -> None:
         """Ends the answer that is being written here."""
@@ -193,7 +202,7 @@ class View:
             await self.edit(turn, str(said))
         elif event == "correct" and turn is not None:
             await correct(self, turn, str(said))
-            self.thread.corrected(turn)
+            self.thread.stored(turn)
         elif event == "learning":
             await self.learning.open()
         elif event == "act" and turn is not None:
@@ -214,9 +223,18 @@ class View:
         self.say(note)
         self.stale()
 
-    async def new(self, _said: Any) -> None:
-        """A new conversation."""
+    async def new(self, said: Any) -> None:
+        """A new conversation. "key" = by a key, which is not to end one that is not kept."""
+        if said == "key" and self.passing and self.book is not None:
+            self.say("This conversation is not kept, so no key ends it: “New conversation” does.")
+            return
         await self.leave()
+
+    async def lost(self, _said: Any) -> None:
+        """The page was loaded anew while it showed a conversation that is not kept."""
+        if self.book is None:
+            self.passing = True
+            self.say("The conversation that was not kept is gone. This one is not kept either.")
 
     async def open(self, said: Any) -> None:
         """Another conversation; "" = a new one."""
@@ -237,9 +255,18 @@ class View:
 
     async def _forget_passing(self) -> None:
         if self.passing and self.book is not None:
+            self.parts.composer.do("drop")
             await self.room.desk.forget(self.book.key)
 
     async def close(self) -> None:
         """The tab is gone."""
         self.room.views.discard(self)
         await self._forget_passing()
+
+
+def _checked(said: Any) -> str:
+    """What a browser sent as a message. Raises RequestError for too much of it."""
+    text = said.strip() if isinstance(said, str) else ""
+    if len(text) > MOST_TEXT:
+        raise RequestError("message", f"must have at most {MOST_TEXT:,} characters", f"{len(text):,}", "Send it in parts.")
+    return text

@@ -1,17 +1,20 @@
 // Where one writes. What was typed stays here until the server has stored it, and is found again after the page was loaded anew.
 
+const PASSING = "ingle.passing"; // there while this tab shows a conversation that is not kept
+
 export default {
   props: {
     writing: Boolean,
     note: { type: String, default: "" },
     place: { type: String, default: null }, // of the draft; null = it is stored nowhere
+    begun: Boolean,
   },
-  emits: ["send", "stop", "last"],
+  emits: ["send", "stop", "last", "lost"],
   template: `
     <div class="composer">
       <p class="note" role="status" aria-live="polite">{{ trouble || note }}</p>
       <form @submit.prevent="send" @click.self="focus">
-        <textarea ref="box" v-model="text" rows="1" aria-label="Your message" placeholder="Ask, or tell …" enterkeyhint="send"
+        <textarea ref="box" v-model="text" rows="1" aria-label="Your message" dir="auto" placeholder="Ask, or tell …" enterkeyhint="send"
                   autocomplete="off" @keydown="key" @input="changed"></textarea>
         <button v-if="writing" class="round" type="button" aria-label="Stop" title="Stop (Esc)" @click="$emit('stop')">
           <svg class="i" aria-hidden="true"><use href="#i-stop"></use></svg>
@@ -23,7 +26,9 @@ export default {
     </div>`,
   data: () => ({ text: "", trouble: "", busy: false }),
   watch: {
+    begun: "mark",
     place(now, before) {
+      this.mark();
       if ((now === null && before === "") || (now === "" && before === null)) {
         // Only whether it is kept has changed: what was typed stays, and is stored where it may be.
         if (now === null) sessionStorage.removeItem("ingle.draft.");
@@ -38,6 +43,8 @@ export default {
   },
   mounted() {
     this.load();
+    // The page was loaded anew in the midst of a conversation that is not kept.
+    if (sessionStorage.getItem(PASSING)) this.$emit("lost");
     if (matchMedia("(pointer: fine)").matches) this.focus();
   },
   methods: {
@@ -62,8 +69,12 @@ export default {
       box.style.height = "auto";
       box.style.height = box.scrollHeight + 2 + "px";
     },
+    mark() {
+      if (this.place === null && this.begun) sessionStorage.setItem(PASSING, "1");
+      else if (this.place !== null) sessionStorage.removeItem(PASSING);
+    },
     key(event) {
-      if (event.isComposing) return;
+      if (event.isComposing || event.keyCode === 229) return; // Safari ends the composition before it says which key did
       const touch = matchMedia("(pointer: coarse)").matches;
       if (event.key === "Enter" && !event.shiftKey && !touch) {
         event.preventDefault();
@@ -83,12 +94,19 @@ export default {
       this.$emit("send", this.text);
       setTimeout(() => (this.busy = false), 10000);
     },
-    taken() {
-      if (this.from !== null) sessionStorage.removeItem(`ingle.draft.${this.from}`);
-      this.beginning = this.from === "" && this.place === "";
-      this.text = this.text.startsWith(this.sent) ? this.text.slice(this.sent.length) : "";
-      this.busy = false;
+    taken(text) {
+      if (this.sent === text) {
+        if (this.from !== null) sessionStorage.removeItem(`ingle.draft.${this.from}`);
+        this.beginning = this.from === "" && this.place === "";
+        this.text = this.text.startsWith(text) ? this.text.slice(text.length) : "";
+      } else {
+        this.beginning = this.place === ""; // a sample: what was half typed stays
+      }
+      [this.busy, this.sent] = [false, undefined];
       this.$nextTick(this.changed);
+    },
+    drop() {
+      this.text = "";
     },
     refused() {
       this.busy = false;

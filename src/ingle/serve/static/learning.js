@@ -171,8 +171,10 @@ export default {
     },
     save(row) {
       if (!this.words.trim()) return;
+      this.$emit("rewrite", [row.id, this.words]); // they stay until they are stored
+    },
+    rewritten() {
       this.editing = "";
-      this.$emit("rewrite", [row.id, this.words]);
     },
     ask(row) {
       [this.doomed, this.also] = [row, false];

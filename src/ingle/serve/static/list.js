@@ -24,7 +24,7 @@ export default {
       </button>
       <label class="search">
         <svg class="i" aria-hidden="true"><use href="#i-search"></use></svg>
-        <input type="search" v-model="sought" placeholder="Search" aria-label="Search conversations" @input="search" @keydown.esc.stop="clear">
+        <input type="search" v-model="sought" placeholder="Search" aria-label="Search conversations" maxlength="1000" @input="search" @keydown.esc.stop="clear">
       </label>
       <nav aria-label="Conversations">
         <template v-for="group in groups" :key="group.name">
@@ -54,7 +54,7 @@ export default {
       <button class="quiet learning-door" type="button" aria-haspopup="dialog" @click="$emit('learning'), shut()">
         <svg class="i" aria-hidden="true"><use href="#i-learning"></use></svg>Learning
       </button>
-      <form v-if="who" class="who" method="post" action="/sign-out"><span :title="who">{{ who }}</span><button class="quiet">Sign out</button></form>
+      <form v-if="who" class="who" method="post" action="/sign-out" @submit="forget"><span :title="who">{{ who }}</span><button class="quiet">Sign out</button></form>
       <dialog ref="sure" aria-label="Delete a conversation" @close="doomed = null">
         <form method="dialog">
           <h2>Delete this conversation?</h2>
@@ -77,6 +77,10 @@ export default {
     },
   },
   methods: {
+    forget() {
+      // What was typed is not for whoever signs in next.
+      for (const name of Object.keys(sessionStorage)) if (name.startsWith("ingle.")) sessionStorage.removeItem(name);
+    },
     shut() {
       document.body.classList.remove("drawer");
     },

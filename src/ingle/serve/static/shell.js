@@ -1,5 +1,6 @@
 // The whole tab: its address and title, keys that work everywhere, light and dark, and whether the server is there.
 
+const mac = /Mac|iPhone|iPad/.test(navigator.platform); // there Ctrl K deletes to the end of the line
 const typing = (target) => target.closest?.("input, textarea, select, [contenteditable]");
 
 export default {
@@ -24,12 +25,12 @@ export default {
   },
   methods: {
     key(event) {
-      if (document.querySelector("dialog[open]")) return;
-      const command = event.ctrlKey || event.metaKey;
+      if (document.querySelector("dialog[open]") || event.isComposing || event.keyCode === 229) return;
+      const command = mac ? event.metaKey : event.ctrlKey;
       const fresh = command ? event.key === "k" : event.key === "n" && !event.altKey && !typing(event.target);
       if (fresh) {
         event.preventDefault();
-        this.$emit("new");
+        this.$emit("new", "key");
       } else if (event.key === "Escape" && !event.defaultPrevented) {
         if (document.body.classList.contains("drawer")) document.body.classList.remove("drawer");
         else this.$emit("stop");

@@ -15,6 +15,8 @@ async function copy(text) {
   }
 }
 
+let stepped = null; // which way one went from a version to the next, for a moment
+
 export default {
   props: {
     role: { type: String, default: "assistant" },
@@ -34,7 +36,7 @@ export default {
   template: `
     <article class="turn" :class="[role, { set_right: correction && !editing }]" :aria-label="role === 'user' ? 'You' : 'Answer'" :aria-busy="live ? 'true' : null">
       <form v-if="editing" class="edit" @submit.prevent="save">
-        <textarea ref="box" v-model="draft" rows="1" :aria-label="role === 'user' ? 'Your question' : 'The right answer'" @keydown="key"
+        <textarea ref="box" v-model="draft" rows="1" dir="auto" :aria-label="role === 'user' ? 'Your question' : 'The right answer'" @keydown="key"
                   @input="size"></textarea>
         <div class="buttons">
           <small v-if="role !== 'user'">It counts from the next answer on.</small>
@@ -42,10 +44,10 @@ export default {
           <button class="main" :disabled="!draft.trim() || (role !== 'user' && draft.trim() === text.trim())">{{ role === "user" ? "Ask again" : "Save" }}</button>
         </div>
       </form>
-      <div v-else-if="role === 'user'" class="said">{{ text }}</div>
+      <div v-else-if="role === 'user'" class="said" dir="auto">{{ text }}</div>
       <div v-if="role !== 'user'" v-show="!editing" class="prose" @click="click"><div ref="done"></div><div ref="open"></div></div>
       <div v-if="correction && !editing" class="correction" role="group" aria-label="Your correction">
-        <p>{{ correction.text }}</p>
+        <p dir="auto">{{ correction.text }}</p>
         <button class="quiet" type="button" aria-haspopup="dialog" title="Open Learning" @click="$emit('learning')">
           <span v-if="correction.state === 'learning'" class="glow"></span><span role="status">Corrected: {{ correction.said }}</span>
         </button>
@@ -92,6 +94,7 @@ export default {
   mounted() {
     this.rest = ""; // HTML of the block that is being written
     this.whole();
+    if (stepped && this.beside.length > 1 && Date.now() < stepped.until) this.$nextTick(this.refocus);
   },
   methods: {
     whole() {
@@ -146,7 +149,7 @@ export default {
       });
     },
     key(event) {
-      if (event.isComposing) return;
+      if (event.isComposing || event.keyCode === 229) return;
       if (event.key === "Escape") {
         event.preventDefault();
         this.editing = false;
@@ -161,17 +164,24 @@ export default {
     },
     save() {
       if (!this.draft.trim()) return;
-      if (this.role !== "user") return void this.$emit("correct", this.draft); // what was typed stays until it is stored
-      this.editing = false;
-      this.$emit("edit", this.draft);
+      this.$emit(this.role === "user" ? "edit" : "correct", this.draft); // what was typed stays until it is stored
     },
-    corrected() {
+    stored() {
       this.editing = false;
+    },
+    refocus() {
+      // This is what stands in the place of a turn whose button was pressed.
+      if (!stepped) return;
+      const [back, on] = this.$el.querySelectorAll(".beside button");
+      const button = stepped.by < 0 ? back : on;
+      (button.disabled ? (button === back ? on : back) : button).focus({ preventScroll: true });
+      stepped = null;
     },
     named(act) {
       return act.pressed ? `${act.label} (press again to take it back)` : act.label;
     },
     step(by) {
+      stepped = { by, until: Date.now() + 5000 };
       this.$emit("step", this.beside[this.place + by]);
     },
   },

@@ -14,7 +14,7 @@ export default {
       <svg class="mark" aria-hidden="true"><use href="#i-hearth"></use></svg>
       <h1>What shall we talk about?</h1>
       <p v-if="passing">This conversation is kept nowhere. It is gone when you leave it or close the tab.</p>
-      <p v-else>The model runs on the machine that serves this page. What you write stays there, in its home.</p>
+      <p v-else>The model runs on the machine that serves this page, and what you write stays there, in this home.</p>
       <ul>
         <li v-for="sample in samples"><button type="button" @click="$emit('sample', sample)">{{ sample }}</button></li>
       </ul>
