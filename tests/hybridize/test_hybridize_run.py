@@ -67,6 +67,9 @@ def test_a_transformer_becomes_a_hybrid(some_home: Home) -> None:
     assert np.array_equal(logits(some_home, "tiny"), before)
     again = hybridize(some_home, get_kept(some_home, "tiny"), "hybrid", SMALL, admitting(some_home), sink=facts.append)
     assert (again.delta.digest, len(facts)) == (made.delta.digest, 1)
+    (some_home.tuning / made.delta.origin["run"][:32]).mkdir()  # as a kill leaves it, after the delta and before its fact
+    hybridize(some_home, get_kept(some_home, "tiny"), "hybrid", SMALL, admitting(some_home), sink=facts.append)
+    assert facts == [facts[0], facts[0]] and not list(some_home.tuning.iterdir())
     with pytest.raises(ConfigError, match="taken"):
         hybridize(some_home, get_kept(some_home, "tiny"), "hybrid", replace(SMALL, window=9), admitting(some_home))
 

@@ -91,7 +91,7 @@ def to_delta(
             job.watch.say(f"{job.model} was made by this very command already")
         delta = ours[0] if ours else admit(make(job), lambda: stop.asked)
         report = delta_report(home, delta.digest) or {}
-        shutil.rmtree(job.folder, ignore_errors=True)
-        if not ours:
+        if not ours or job.folder.exists():  # else a kill came between the delta and the fact
             sink(event(report, delta))
+        shutil.rmtree(job.folder, ignore_errors=True)
         return Made(get_kept(home, job.model), delta, report)
