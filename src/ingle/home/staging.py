@@ -67,8 +67,11 @@ def sweep_downloads(home: Home, days: float = 30) -> list[str]:
 
 
 def idle_days(path: Path) -> float:
-    """Days since a file, or anything in a folder, was written."""
-    return (time.time() - max(part.stat().st_mtime for part in (path, *path.rglob("*")))) / 86400
+    """Days since a file, or anything in a folder, was written; 0 while somebody takes it away."""
+    try:
+        return (time.time() - max(part.stat().st_mtime for part in (path, *path.rglob("*")))) / 86400
+    except OSError:
+        return 0.0
 
 
 def _lock_file(home: Home, name: str) -> Path:

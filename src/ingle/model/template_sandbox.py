@@ -29,7 +29,7 @@ MAX_CHARACTERS = 8_000_000
 """Of output, and of any repeated string."""
 MAX_RANGE = 10_000
 """Length of a range; the longest conversations have fewer messages."""
-MAX_SPENT = 128_000_000
+MAX_SPENT = 256_000_000
 """Characters of all that filters, methods, sums and joins make in one rendering; an entry of a list counts as 64."""
 MAX_SECONDS = 5.0
 """Of one rendering; a thousand messages take some hundredths."""
@@ -102,8 +102,8 @@ def compile_template(source: str) -> jinja2.Template:
     for name in _NEVER_USED:
         del sandbox.filters[name]
     del sandbox.globals["lipsum"]
-    plain = {name: sandbox.filters[name] for name in ("join", "indent", "replace")}
-    sandbox.filters |= {"tojson": _to_json, "replace": _replace, "join": _join_with(plain["join"]), "indent": _indent_with(plain["indent"])}
+    join, indent = _join_with(sandbox.filters["join"]), _indent_with(sandbox.filters["indent"])
+    sandbox.filters |= {"tojson": _to_json, "replace": _replace, "join": join, "indent": indent}
     for name, function in sandbox.filters.items():
         sandbox.filters[name] = _counted(function)
     sandbox.filters[_CONCAT] = _concat

@@ -44,7 +44,8 @@ export default {
   mounted() {
     this.load();
     // The page was loaded anew in the midst of a conversation that is not kept.
-    if (sessionStorage.getItem(PASSING)) this.$emit("lost");
+    if (sessionStorage.getItem(PASSING) && this.place === "") this.$emit("lost");
+    else this.mark();
     if (matchMedia("(pointer: fine)").matches) this.focus();
   },
   methods: {
