@@ -29,7 +29,7 @@ MAX_CHARACTERS = 8_000_000
 """Of output, and of any repeated string."""
 MAX_RANGE = 10_000
 """Length of a range; the longest conversations have fewer messages."""
-MAX_SPENT = 256_000_000
+MAX_SPENT = 192_000_000
 """Characters of all that filters, methods, sums and joins make in one rendering; an entry of a list counts as 64."""
 MAX_SECONDS = 5.0
 """Of one rendering; a thousand messages take some hundredths."""
