@@ -114,7 +114,7 @@ class Thread:
         if part is None or not self._written_here(turn):
             self._drop_end()
             return None
-        self._unwatch()
+        self._watcher = None  # but it is told on: the turn is stored before the last words are shown
         self._end = self._ending = None
         part.turn = turn
         return part
