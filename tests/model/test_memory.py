@@ -174,3 +174,16 @@ def test_chunks_are_hugging_faces(length: int) -> None:
     expected, last = theirs(queries, told.keys, told.values, told.decay, told.write, output_final_state=True)
     torch.testing.assert_close(y[:, :, :, 0], expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(state, last.mT, rtol=1e-4, atol=1e-5)
+
+
+def test_a_layer_with_windows_alone_behind_one_with_memories_does_not_let_it_go_back() -> None:
+    both = LayerSpec((), 5, 2, "gated_delta"), LayerSpec((), 7, 1)
+    torch.manual_seed(0)
+    model = CausalLM(tiny_config(layers=both)).eval()
+    ids, cache = torch.randint(0, 50, (1, 50)), Cache()
+    with torch.no_grad():
+        model(ids[:, :30], cache)
+        model(ids[:, 30:], cache)
+        assert cache.length == cache.earliest_rewind == 50
+    with pytest.raises(CannotRewind):
+        cache.rewind(35)
