@@ -7,12 +7,13 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent
+LLAMA = ("llama.cpp", "llama.cpp flash")  # without flash attention, as its Python binding comes, and with it: either may be faster
 
 
 def machine() -> dict[str, Any]:
@@ -81,6 +82,11 @@ class Figure:
 def ratios(mine: Figure, theirs: Figure) -> Figure:
     """Pair by pair, so that a drift of the machine's speed falls out."""
     return Figure(tuple(a / b for a, b in zip(mine.values, theirs.values, strict=True)))
+
+
+def over_best(mine: Figure, others: Iterable[Figure]) -> Figure:
+    """Mine over the others' fastest, by their medians."""
+    return ratios(mine, max(others, key=lambda figure: figure.median))
 
 
 def alternate(rounds: int, runs: dict[str, Callable[[], float]]) -> dict[str, Figure]:

@@ -9,6 +9,8 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -69,15 +71,16 @@ class KeptModel(Ingle):
 
 
 class LlamaCpp:
-    def __init__(self, gguf: Path, threads: int, context: str = "4096") -> None:
+    def __init__(self, gguf: Path, threads: int, context: str = "4096", flash: bool = False) -> None:
         from llama_cpp import Llama
 
-        self.llama = Llama(str(gguf), n_ctx=int(context), n_batch=512, n_threads=threads, n_threads_batch=threads, verbose=False)
+        both: dict[str, Any] = {"n_threads": threads, "n_threads_batch": threads, "flash_attn": flash}
+        self.llama, self.flash = Llama(str(gguf), n_ctx=int(context), n_batch=512, verbose=False, **both), flash
 
     def about(self) -> dict[str, Any]:
         import llama_cpp
 
-        return {"engine": "llama.cpp", "version": f"llama-cpp-python {llama_cpp.__version__}"}
+        return {"engine": "llama.cpp", "version": f"llama-cpp-python {llama_cpp.__version__}", "flash_attention": self.flash}
 
     def run(self, ids: list[int], count: int) -> tuple[float, float, list[int]]:
         import llama_cpp
@@ -122,7 +125,9 @@ class OpenVino:
         return first, metrics.get_generate_duration().mean / 1000 - first, list(result.tokens[0])
 
 
-PEERS = {"ingle": Ingle, "kept": KeptModel, "llama.cpp": LlamaCpp, "openvino": OpenVino}
+PEERS: dict[str, Callable[..., Peer]] = {
+    "ingle": Ingle, "kept": KeptModel, "llama.cpp": LlamaCpp, "llama.cpp flash": partial(LlamaCpp, flash=True), "openvino": OpenVino,
+}  # fmt: skip
 
 
 def main() -> None:
@@ -130,7 +135,7 @@ def main() -> None:
     from ingle.energy.meter import Span, open_meter
 
     meter = open_meter()
-    peer: Peer = PEERS[name](gguf, threads, *sys.argv[4:])
+    peer = PEERS[name](gguf, threads, *sys.argv[4:])
     print(json.dumps(peer.about()), flush=True)
     for line in sys.stdin:
         question = json.loads(line)

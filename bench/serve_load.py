@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 from client import NO_END, Reply, ask, words
-from harness import Figure, finish, ratios, show
+from harness import Figure, finish, over_best, show
 from servers import Server, say, scratch_home, start_bench, start_ingle, start_llama, stopping
 
 EXAMPLES = """  python bench/serve_load.py
@@ -83,8 +83,7 @@ def main() -> None:
 
 def best(count: int, names: list[str], speeds: dict[Any, Figure]) -> Figure:
     """Ours over the faster of the others, pair by pair."""
-    other = max(names[1:], key=lambda name: speeds[count, name].median)
-    return ratios(speeds[count, "ingle"], speeds[count, other])
+    return over_best(speeds[count, "ingle"], [speeds[count, name] for name in names[1:]])
 
 
 def report(streams: list[int], names: list[str], speeds: dict[Any, Figure], delays: dict[Any, Figure]) -> None:

@@ -1,4 +1,4 @@
-"""Decode and prefill on the same file with the same threads: Ingle, llama.cpp and OpenVINO GenAI, in turn.
+"""Decode and prefill on the same file with the same threads: Ingle, llama.cpp (with flash attention, too) and OpenVINO GenAI, in turn.
 
     python bench/speed.py [--rounds 9] [--threads 2] [--without openvino]
 
@@ -11,7 +11,7 @@ import argparse
 import itertools
 from functools import partial
 
-from harness import Engine, Figure, alternate, finish, ratios, show
+from harness import LLAMA, Engine, Figure, alternate, finish, ratios, show
 from ingle.engine.opening import checkpoint_tokenizer
 from ingle.model.checkpoint import open_checkpoint
 from model import smollm2
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--without", action="append", default=[])
     options = parser.parse_args()
-    names = [name for name in ("ingle", "llama.cpp", "openvino") if name not in options.without]
+    names = [name for name in ("ingle", *LLAMA, "openvino") if name not in options.without]
     engines = {name: Engine(name, str(smollm2()), str(options.threads)) for name in names}
     checkpoint = open_checkpoint(smollm2())
     ids = checkpoint_tokenizer(checkpoint, smollm2().parent).encode(", ".join(map(str, range(1, 31))) + ",")
