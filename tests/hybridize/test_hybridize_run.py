@@ -13,7 +13,7 @@ from ingle.core.errors import ConfigError, Interrupted, Refused
 from ingle.core.event import Event
 from ingle.engine.backend import prefill
 from ingle.engine.opening import kept_source, open_model, open_weights
-from ingle.home.deltas import delta_report, list_deltas, verify_delta
+from ingle.home.deltas import delta_report, delta_tensors, list_deltas, verify_delta
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.hybridize import run, search
@@ -158,8 +158,41 @@ def test_what_cannot_be_is_said_before_weights_are_loaded(some_home: Home, monke
     for settings, message in [
         (replace(SMALL, retrieval=99), "at most"),
         (replace(SMALL, retrieval=None, state_budget=1e-4), "can't be met"),
+        (replace(SMALL, window=200), r"search.tokens: must be above window \+ sinks = 202"),
+        (replace(SMALL, window=148, search=SearchSettings(tokens=160)), "lessons.tokens: must be above"),
     ]:
         with pytest.raises(ConfigError, match=message):
             hybridize(some_home, kept, "x", settings, admitting(some_home))
+    for make, message in [
+        (lambda: SearchSettings(tokens=-5), "search.tokens: must be at least 128"),
+        (lambda: LessonSettings(tokens=3), "lessons.tokens: must be at least 128"),
+        (lambda: LessonSettings(long_tokens=2), "lessons.long_tokens: must be at least"),
+        (lambda: replace(SMALL, lessons=replace(SMALL.lessons, tokens=4096)), "mixers.batch_tokens: must have room"),
+        (lambda: replace(SMALL, lessons=replace(SMALL.lessons, long_tokens=4096)), "longer.batch_tokens: must have room"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            make()
     with pytest.raises(ConfigError, match="name"):
         hybridize(some_home, kept, "no/name", SMALL, admitting(some_home))
+
+
+def test_what_was_learnt_in_bfloat16_is_kept_in_float32(some_home: Home) -> None:
+    rounded = replace(SMALL, **{name: replace(getattr(SMALL, name), precision="bf16") for name in ("mixers", "logits", "longer")})
+    made = hybridize(some_home, get_kept(some_home, "tiny"), "hybrid", rounded, admitting(some_home))
+    tensors = delta_tensors(some_home, made.delta)
+    learnt = [value for name, value in tensors.items() if value.dtype == np.float32 and "map" in name]
+    assert learnt and all((value.view(np.uint32) & 0xFFFF).any() for value in learnt), "not the values that were computed with"
+
+
+def test_the_precision_of_a_search_stays_that_of_the_first_sitting(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    auto = replace(SMALL, mixers=replace(SMALL.mixers, precision="auto"))
+    asked: list[str] = []
+    monkeypatch.setattr(run, "choose", lambda *_: asked.append("") or ("fp32", "bf16")[len(asked) - 1])
+    monkeypatch.setattr(run, "train", lambda *_: pytest.fail("it was taught"))
+    found: list[object] = []
+    search_groups = run.find_groups
+    monkeypatch.setattr(run, "find_groups", lambda module, *rest: found.append(module.lm_head.weight.dtype) or search_groups(module, *rest))
+    for _ in range(2):
+        with pytest.raises(pytest.fail.Exception):
+            hybridize(some_home, get_kept(some_home, "tiny"), "x", auto, admitting(some_home))
+    assert len(asked) == 1 and len(set(found)) == 1

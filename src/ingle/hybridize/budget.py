@@ -56,3 +56,15 @@ def retrieval_count(config: ModelConfig, settings: HybridSettings) -> int:
         cure = f"Without any full attention it is {share(0):.3f}; lower the window, or raise the budget."
         raise ConfigError("state_budget", f"can't be met at {tokens} tokens", f"{settings.state_budget:.4f}", cure)
     return max(fitting)
+
+
+def check_windows(config: ModelConfig, settings: HybridSettings) -> None:
+    """Raises ConfigError where nothing would leave a window, so that groups are worth nothing and memories learn nothing."""
+    near, lessons = settings.window + settings.sinks, settings.lessons
+    lengths = {"search.tokens": settings.search.tokens}
+    if settings.method == "distil" and settings.memory != "none":
+        lengths |= {"lessons.tokens": lessons.tokens} | ({"lessons.long_tokens": lessons.long_tokens} if lessons.long_documents else {})
+    for name, asked in lengths.items():
+        if (length := min(asked, config.context_length)) <= near:
+            rule = f"must be above window + sinks = {near}, or nothing ever leaves a window"
+            raise ConfigError(name, rule, length, "Lower the window (--window), or make documents longer.")

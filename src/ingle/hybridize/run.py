@@ -3,6 +3,7 @@
 Stopped at any moment, the same call goes on where it was.
 
 HOME/cache/groups/KEY.json       which groups keep full attention, after each round of a search; stays, for other lessons need no other
+HOME/tuning/KEY/precision        in which groups are sought
 HOME/tuning/KEY/mixers/          the memories' first lesson, as `train` writes it
 HOME/tuning/KEY/logits/          their second
 HOME/tuning/KEY/longer/          their last
@@ -30,13 +31,15 @@ from ingle.engine.opening import checkpoint_tokenizer, open_weights
 from ingle.home.kept import Kept
 from ingle.home.names import check_name
 from ingle.home.place import Home
-from ingle.hybridize.budget import all_groups, layers_of, retrieval_count, share_of
+from ingle.hybridize.budget import all_groups, check_windows, layers_of, retrieval_count, share_of
 from ingle.hybridize.lessons import Sources, make_lessons, read_texts
+from ingle.hybridize.search import VERSION as SEARCH
 from ingle.hybridize.search import Found, find_groups
 from ingle.hybridize.settings import HybridSettings
 from ingle.hybridize.teaching import Mixers, hybrid_module, memories_of, original_of
 from ingle.model.module import CausalLM, load_module
 from ingle.model.tokenizer import Tokenizer
+from ingle.train.checkpoints import put_back
 from ingle.train.loop import train
 from ingle.train.objectives import Distillation, Objective, Predictions
 from ingle.train.packing import Data
@@ -45,7 +48,7 @@ from ingle.train.settings import TrainReport, TrainSettings, Watch
 from ingle.train.to_delta import Job, to_delta
 from ingle.train.watch import Made, RunWatch, nobody
 
-VERSION = 7
+VERSION = 8
 """Changes when the same settings make something else than before."""
 
 
@@ -55,12 +58,14 @@ def hybridize(
 ) -> Made:  # fmt: skip
     """Makes a delta called `name` that turns a kept transformer into a hybrid, and keeps it if `admit` does.
 
-    Raises ConfigError for a name, model or budget that can't be used, what opening the model or fetching the texts raises, TrainError,
-    HomeError, Refused if `admit` would not have it, and Interrupted after Ctrl-C or SIGTERM; the same call then goes on where it was.
+    Raises ConfigError for a name, model, budget or window that can't be used, what opening the model or fetching the texts raises,
+    TrainError, HomeError, Refused if `admit` would not have it, and Interrupted after Ctrl-C or SIGTERM; the same call then goes on where
+    it was.
     """
     check_name(name)
     checkpoint = open_weights(home, kept)
     count = retrieval_count(checkpoint.config, settings)
+    check_windows(checkpoint.config, settings)
 
     def make(job: Job[HybridSettings]) -> Candidate:
         tokenizer = checkpoint_tokenizer(checkpoint, home.base_folder(kept.base))
@@ -92,7 +97,7 @@ def _make(job: Job[HybridSettings], original: CausalLM, tokenizer: Tokenizer, te
 def _groups(job: Job[HybridSettings], original: CausalLM, tokenizer: Tokenizer, texts: Sources, count: int) -> Found:
     """Which groups keep full attention, and what each is worth: found now, or by an earlier search like it."""
     told, config = job.settings.search, original.config
-    precision = DTYPES[choose(job.settings.mixers.precision, original.lm_head.weight.device)]
+    precision = DTYPES[_precision(job, original)]
     module = original if precision == torch.float32 else _cast(original, precision)
 
     def tell(done: int, total: int) -> None:
@@ -101,13 +106,22 @@ def _groups(job: Job[HybridSettings], original: CausalLM, tokenizer: Tokenizer, 
 
     corpus = make_lessons(tokenizer, texts, told.documents, min(told.tokens, config.context_length), told.seed, ("facts",))
     # Under all that the result follows from, and not in the job's own folder: with other lessons it is the same.
-    asked = [VERSION, job.kept.digest, corpus.digest, count, job.settings.window, job.settings.sinks, to_table(told), str(precision)]
+    asked = [SEARCH, job.kept.digest, corpus.digest, count, job.settings.window, job.settings.sinks, to_table(told), str(precision)]
     path = job.home.root / "cache" / "groups" / f"{digest_json(asked)[:32]}.json"
     found = begun = _read(path) or Found(0, tuple(all_groups(config)), {})
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     for found in find_groups(module, corpus, count, job.settings, begun, tell):
         write_atomic(path, json.dumps({"rounds": found.rounds} | _told(found)).encode(), mode=0o600)
     return found
+
+
+def _precision(job: Job[HybridSettings], original: CausalLM) -> str:
+    """In which groups are sought: as an earlier sitting chose, for timed again it might be the other."""
+    path = job.folder / "precision"
+    if not path.exists():
+        job.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomic(path, choose(job.settings.mixers.precision, original.lm_head.weight.device).encode(), mode=0o600)
+    return path.read_text("ascii")
 
 
 def _told(found: Found) -> dict[str, Any]:
@@ -158,7 +172,7 @@ def _taught(
         _Lesson("logits", "all together give the original's predictions", job.settings.logits, distillation, data),
     ]
     if told.long_documents:
-        data = data_of(told.long_tokens, told.long_documents, told.seed + 1)
+        data = data_of(told.long_tokens, told.long_documents, told.seed + _APART)
         lessons.append(_Lesson("longer", "the same on longer documents, and what they say", job.settings.longer, longer, data))
     for number, lesson in enumerate(lessons, 1):
         job.check(f"before the lesson {lesson.name}")
@@ -168,7 +182,10 @@ def _taught(
         if done.stopped == "interrupted":
             got, cure = f"lesson {lesson.name}, step {done.steps}", "The same command goes on from there."
             raise Interrupted("hybridize", "was interrupted", got, cure)
-        _check_learnt(job, lesson.name, done, lesson.settings.patience)
+        put_back(memories_of(hybrid), job.folder / lesson.name)
+        if lesson.settings.patience:  # the best parameters are those that were kept
+            done = replace(done, held_out=done.best_held_out)
+        _check_learnt(job, lesson.name, done)
         report["lessons"][lesson.name] = asdict(done)
     return hybrid
 
@@ -184,8 +201,8 @@ class _Lesson:
     data: Data
 
 
-def _check_learnt(job: Job[HybridSettings], name: str, done: TrainReport, patience: int) -> None:
-    before, after = done.first_held_out, done.best_held_out if patience else done.held_out
+def _check_learnt(job: Job[HybridSettings], name: str, done: TrainReport) -> None:
+    before, after = done.first_held_out, done.held_out
     if before is not None and after is not None and after >= before:
         job.watch.say(f"lesson {name} taught nothing: {before:.4f} before, {after:.4f} after, on what is held out")
 
@@ -200,4 +217,6 @@ def _event(report: Mapping[str, Any], delta: Delta) -> Event:
     return Event("hybridize", report["model"], facts | {key: value for key, value in lessons.items() if value is not None})
 
 
+_APART = 1_000_000
+"""Between the seeds of short and long documents, so that no seed's long ones stand in the order of another's short ones."""
 _SIDES = {"before": "first_held_out", "after": "held_out"}

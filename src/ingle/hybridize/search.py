@@ -29,6 +29,8 @@ from ingle.train.losses import cross_entropy
 from ingle.train.packing import Batch, make_batch
 
 Progress = Callable[[int, int], None]
+VERSION = 7
+"""Changes when the same settings find other groups than before."""
 
 
 @dataclass(frozen=True, slots=True)

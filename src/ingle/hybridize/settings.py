@@ -9,6 +9,9 @@ from ingle.train.optimisers import OptimiserSettings
 from ingle.train.schedules import Schedule
 from ingle.train.settings import TrainSettings
 
+LEAST_TOKENS = 128
+"""Of a document: there is room for a fact in it."""
+
 
 @dataclass(frozen=True, slots=True)
 class SearchSettings:
@@ -27,6 +30,8 @@ class SearchSettings:
         for name in ("documents", "rounds"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"search.{name}", "must be at least 1", getattr(self, name))
+        if self.tokens < LEAST_TOKENS:
+            raise ConfigError("search.tokens", f"must be at least {LEAST_TOKENS}", self.tokens)
 
 
 Lesson = Literal["plain", "facts", "copy"]
@@ -64,6 +69,9 @@ class LessonSettings:
         for name in ("documents", "held_out"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"lessons.{name}", "must be at least 1", getattr(self, name))
+        for name in ("tokens", "long_tokens"):
+            if getattr(self, name) < LEAST_TOKENS:
+                raise ConfigError(f"lessons.{name}", f"must be at least {LEAST_TOKENS}", getattr(self, name))
         if self.long_documents < 0:
             raise ConfigError("lessons.long_documents", "must not be negative", self.long_documents)
         if not 0 <= self.data_share <= 1:
@@ -118,5 +126,15 @@ class HybridSettings:
             raise ConfigError("state_budget", "must be above 0 and at most 1", self.state_budget, "For example 1/6.")
         if self.window < 1 or self.sinks < 0 or self.context < 1:
             raise ConfigError("window, sinks, context", "must be at least 1, 0 and 1", (self.window, self.sinks, self.context))
+        if self.method == "distil":
+            self._check_batches()
         if self.retrieval is not None and self.retrieval < 0:
             raise ConfigError("retrieval", "must not be negative", self.retrieval)
+
+    def _check_batches(self) -> None:
+        long = self.lessons.long_tokens if self.lessons.long_documents else 0
+        for name, tokens in (("mixers", self.lessons.tokens), ("logits", self.lessons.tokens), ("longer", long)):
+            room = getattr(self, name).batch_tokens
+            if tokens > room:
+                which = "lessons.long_tokens" if name == "longer" else "lessons.tokens"
+                raise ConfigError(f"{name}.batch_tokens", f"must have room for a document, {which} = {tokens}", room)

@@ -12,11 +12,12 @@ Random numbers need no state: every step draws from a seed made of the run's see
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ingle.core.config import from_table
 from ingle.core.energy import NOTHING, Energy
@@ -76,14 +77,21 @@ def save_checkpoint(folder: Path, state: State, trained: Mapping[str, Tensor], o
         write_atomic(temporary / STATE, json.dumps(asdict(state), indent=1).encode())
         with os_errors(final):
             if final.exists():  # written just before a crash, or again at the same step: what is new is as good
-                shutil.rmtree(final)
+                _remove(final)
             temporary.rename(final)
             sync_folder(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     for old in checkpoints(folder)[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+        with suppress(OSError):
+            _remove(old)
     return final
+
+
+def _remove(checkpoint: Path) -> None:
+    """What makes it one goes first: half of it is none."""
+    (checkpoint / STATE).unlink(missing_ok=True)
+    shutil.rmtree(checkpoint)
 
 
 def sweep_checkpoints(folder: Path) -> None:
@@ -133,3 +141,11 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         cure = f"Delete {path.parent.name} to go on from the checkpoint before."
         raise CheckpointError(str(path), "must be a whole safetensors file", error, cure) from error
     return tensors
+
+
+def put_back(parameters: Mapping[str, nn.Parameter], folder: Path) -> None:
+    """What a run in this folder came to, in float32, into the module: while it was trained it may have held it rounded."""
+    values = load_tensors(folder / TRAINED)
+    for name, parameter in parameters.items():
+        parameter.grad = None
+        parameter.data = values[name].to(parameter.device)

@@ -142,7 +142,8 @@ class Run:
         for examples in self.order.batches(epoch, at):
             batch = make_batch(self.data.corpus, examples, self.device)
             loss = self.objective(self.module, partial(self._states, batch), batch)
-            loss.total.backward()  # type: ignore[no-untyped-call]
+            if loss.total.requires_grad:  # else nothing that is trained had a part in it
+                loss.total.backward()  # type: ignore[no-untyped-call]
             self.trained.collect()
             total, terms, tokens = total + float(loss.total.detach()), terms + loss.terms, tokens + batch.tokens
         total, terms, tokens = self._sums(total, terms, tokens)

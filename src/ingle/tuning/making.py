@@ -21,7 +21,7 @@ from ingle.home.kept import get_kept
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.module import CausalLM, load_module
 from ingle.model.tokenizer import Tokenizer
-from ingle.train.checkpoints import TRAINED, load_tensors
+from ingle.train.checkpoints import put_back
 from ingle.train.loop import train
 from ingle.train.objectives import Answers, Distillation, Objective, Predictions, Preference, reference_log_probabilities
 from ingle.train.precision import DTYPES, choose
@@ -77,7 +77,7 @@ def _trained(
     trained = train(module, attached.parameters, data, settings.train, folder, Watch(job.watch.train, job.watch.say), objective)
     if trained.stopped == "interrupted":
         raise interrupted(f"after step {trained.steps}")
-    _put_back(attached.parameters, load_tensors(folder / TRAINED))
+    put_back(attached.parameters, folder)
     moved = check_moved(attached, start)
     tensors = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in attached.collect().items()}
     told = _report(job, learnt, trained, attached, moved, total)
@@ -161,13 +161,6 @@ def _origin(job: Job, learnt: Learnt) -> dict[str, str]:
 
 def _digests(parameters: Mapping[str, nn.Parameter]) -> dict[str, str]:
     return {name: digest_bytes(parameter.detach().float().cpu().numpy().tobytes()) for name, parameter in parameters.items()}
-
-
-def _put_back(parameters: Mapping[str, nn.Parameter], values: Mapping[str, torch.Tensor]) -> None:
-    """The float32 values into the module: while it was trained it may have held them rounded."""
-    for name, parameter in parameters.items():
-        parameter.grad = None
-        parameter.data = values[name].to(parameter.device)
 
 
 def _report(job: Job, learnt: Learnt, trained: TrainReport, attached: Attached, moved: int, total: int) -> dict[str, Any]:
