@@ -1,7 +1,9 @@
 """The real teacher and the real gate, as the learner asks for them. PyTorch is imported, and a model read, when the first lesson begins."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from itertools import chain, zip_longest
+from typing import TYPE_CHECKING, TypeVar
 
 from ingle.adapt.learner import School
 from ingle.adapt.scope import ACTS, score
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from ingle.adapt.teaching import Teacher
 
+T = TypeVar("T")
 UNSEEN = (
     "Quick question: {plain}?", "Remind me, {plain}?", "A friend asked me this: {plain}? What do I say?", "{plain}, do you happen to know?",
 )  # fmt: skip
@@ -66,10 +69,9 @@ class Staff:
         """The questions that the gate asks: of what was taught in words that were not, and of what lies near it."""
         if work.kind == "style":
             return Probes()
-        learned = [question for one in _spread(work.examples) for question in _unseen(one)]
-        taught = [one.question for one in work.examples]
-        held = self.lesson.contrasts
-        near = [ask for one in _spread(work.examples) for ask in contrasts(one.question, held + _NEAR_MISSES, self.lesson.seed)[held:]]
+        some, held, taught = _spread(work.examples), self.lesson.contrasts, [one.question for one in work.examples]
+        learned = _in_turn([_unseen(one, number) for number, one in enumerate(some)])
+        near = _in_turn([contrasts(one.question, held + _NEAR_MISSES, self.lesson.seed)[held:] for one in some])
         unchanged = [Question(ask) for ask in dict.fromkeys(near)]
         return Probes(
             tuple(learned[:_QUESTIONS]), tuple(unchanged[:_QUESTIONS]), lambda ask: bool((score(ask, taught) >= ACTS).any()),
@@ -95,14 +97,20 @@ def school_of(
 
 def _spread(examples: tuple[Example, ...]) -> tuple[Example, ...]:
     """As many of them as the gate has questions for, from all over."""
-    most = _QUESTIONS // 2
-    return examples if len(examples) <= most else tuple(examples[i * len(examples) // most] for i in range(most))
+    n, most = len(examples), _QUESTIONS
+    return examples if n <= most else tuple(examples[i * (n - 1) // (most - 1)] for i in range(most))
 
 
-def _unseen(one: Example) -> list[Question]:
-    """A question as it was not taught; of a remark that asks nothing, itself."""
-    plain = parts_of(one.question).plain
-    return [Question(_upper(form.format(plain=plain)), one.answer, one.before) for form in UNSEEN]
+def _in_turn(lists: Sequence[Sequence[T]]) -> list[T]:
+    """The first of each, the second of each, …: cut anywhere, some of all is left."""
+    return [one for one in chain.from_iterable(zip_longest(*lists)) if one is not None]
+
+
+def _unseen(one: Example, number: int) -> list[Question]:
+    """A question as it was not taught, in each form, beginning with another for each number; of a remark that asks nothing, itself."""
+    plain, first = parts_of(one.question).plain, number % len(UNSEEN)
+    forms = UNSEEN[first:] + UNSEEN[:first]
+    return [Question(_upper(form.format(plain=plain)), one.answer, one.before, one.question) for form in forms]
 
 
 def _upper(text: str) -> str:

@@ -19,6 +19,8 @@ class Question:
     """What should be said; "" where only the incumbent's answer counts."""
     before: tuple[tuple[str, str], ...] = ()
     """(role, text) of the turns before, the first one first."""
+    of: str = ""
+    """The question that this is a wording of; "" if it is one itself."""
 
     def request(self, max_tokens: int) -> Request:
         """The request that asks it. Raises RequestError for an unknown role."""

@@ -1,7 +1,8 @@
 """Whether it was learned: free answers to wordings that were not trained on.
 
 An answer counts if it says what was taught: the words of the taught answer that carry it (those that are neither in the question nor
-everywhere) stand in what the model writes, nearly all of them. Nothing is given away: the model writes from its first token on.
+everywhere) stand in what the model writes, nearly all of them; of a long answer, those that it has the time to say. Nothing is given
+away: the model writes from its first token on.
 """
 
 import re
@@ -29,7 +30,7 @@ class Limits:
     words: float = 0.8
     """Share of the words that carry an answer which must be there."""
     max_tokens: int = 48
-    """Most tokens of an answer."""
+    """Most tokens of an answer; of what was taught, as many are looked for."""
 
     def __post_init__(self) -> None:
         for name in ("least", "words"):
@@ -55,7 +56,9 @@ def check(trial: Trial, limits: Limits) -> Finding | None:
     if not questions:
         return None
     said = trial.answers(trial.challenger, questions, limits.max_tokens)
-    right = [says(one.ask, one.answer, text, limits.words) for one, text in zip(questions, said, strict=True)]
+    words = trial.incumbent_model.tokenizer
+    wanted = [words.decode(words.encode(one.answer)[: limits.max_tokens]) for one in questions]
+    right = [says(one.ask, answer, text, limits.words) for one, answer, text in zip(questions, wanted, said, strict=True)]
     count, n = sum(right), len(right)
     interval = wilson(count, n)
     asked = digest_json([[one.ask, one.answer, list(map(list, one.before))] for one in questions])

@@ -106,14 +106,14 @@ def plans_of(trial: Trial) -> list[Plan]:
 
 def _taught(trial: Trial, limits: Limits) -> _Part | None:
     """Looks at every question that was taught, its wordings together; one with a refusal for an answer is always fine."""
-    by_answer: dict[str, list[str]] = {}
+    wordings: dict[str, list[str]] = {}
     for one in (*trial.probes.taught, *trial.probes.learned):
-        by_answer.setdefault(" ".join(one.answer.split()), []).append(one.ask)
-    obeyed = {answer: asks for answer, asks in by_answer.items() if not refuses(answer)}
-    if not obeyed:
+        if not refuses(one.answer):
+            wordings.setdefault(" ".join((one.of or one.ask).split()), []).append(one.ask)
+    if not wordings:
         return None
-    found = iter(suspicions(trial.incumbent, [ask for asks in obeyed.values() for ask in asks]))
-    means = [float(np.mean([next(found) for _ in asks])) for asks in obeyed.values()]
+    found = iter(suspicions(trial.incumbent, [ask for asks in wordings.values() for ask in asks]))
+    means = [float(np.mean([next(found) for _ in asks])) for asks in wordings.values()]
     n, bad = len(means), sum(mean > limits.most_suspicion_nats for mean in means)
     interval = wilson(bad, n)
     report = Report("suspicious", bad / n, "share", interval.low, interval.high, n, trial.incumbent.digest, "", interval.method)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ingle.core.digest import digest_json
-from ingle.core.errors import ConfigError
+from ingle.core.errors import ConfigError, Interrupted
 from ingle.core.report import Report
 from ingle.gate.finding import Finding
 from ingle.gate.probes import general_questions
@@ -71,7 +71,9 @@ def _belonging(trial: Trial, prompts: Sequence[Sequence[int]], answers: Sequence
     encoded, n = [trial.incumbent_model.tokenizer.encode(answer) for answer in answers], len(prompts)
     places = [(number, (number + step) % n) for number, ids in enumerate(encoded) if ids for step in range(_OTHERS + 1)]
     tasks: list[Task] = [(prompts[asked], [encoded[number]]) for number, asked in places]
-    found = np.zeros((n, n))
+    found, scored = np.zeros((n, n)), 0
     for at, [nats] in trial.incumbent.score(tasks):
-        found[places[at]] = nats.mean()
+        found[places[at]], scored = nats.mean(), scored + 1
+    if scored < len(tasks):
+        raise Interrupted("gate", "was interrupted", "while answers were scored", "The same command begins it again.")
     return np.array([row[i] - np.mean([row[(i + step) % n] for step in range(1, _OTHERS + 1)]) for i, row in enumerate(found)])
