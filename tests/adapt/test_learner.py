@@ -5,10 +5,20 @@ from pathlib import Path
 import pytest
 
 from ingle.adapt.learner import School, Watch, consolidate
+from ingle.adapt.school import Staff
 from ingle.adapt.undo import undo
-from ingle.adapt.work import NO_MEMORY
+from ingle.adapt.work import NO_MEMORY, Work
 from ingle.core.example import Example
-from ingle.home.examples import add_example, change_state, count_examples, drop_example, get_example, list_examples, rewrite_example
+from ingle.home.examples import (
+    add_example,
+    change_state,
+    count_examples,
+    drop_example,
+    get_example,
+    list_examples,
+    new_secret,
+    rewrite_example,
+)
 from ingle.home.kept import keep, remove
 from ingle.home.lessons import list_lessons
 from ingle.home.pull import pull
@@ -90,7 +100,7 @@ def test_what_changes_while_it_is_learned_is_not_learned_as_it_was(school_house:
     real = learner(house).school
     moves = {
         gone.id: lambda: drop_example(house.engine, "", gone.id),
-        changed.id: lambda: rewrite_example(house.engine, "", changed.id, "Otto Lund."),
+        changed.id: lambda: rewrite_example(house.engine, "", changed.id, "Otto Lund.", new_secret()),
         late.id: lambda: change_state(house.engine, "", [late.id], "superseded"),
     }
 
@@ -112,7 +122,7 @@ def test_a_refusal_is_only_of_what_was_being_learned(house: House) -> None:
     real = learner(house).school
     moves = {
         corrected.id: lambda: change_state(house.engine, "", [corrected.id], "superseded"),
-        changed.id: lambda: rewrite_example(house.engine, "", changed.id, "Otto Lund."),
+        changed.id: lambda: rewrite_example(house.engine, "", changed.id, "Otto Lund.", new_secret()),
     }
     asked = list[str]()
 
@@ -132,7 +142,7 @@ def test_an_edited_or_deleted_memory_takes_its_lesson_with_it(school_house: Hous
     edited, deleted = (house.teach(question, answer) for question, answer in zip(QUESTIONS[:2], ANSWERS[:2], strict=True))
     learn(house)
     old = {lesson.digest for lesson in list_lessons(house.engine, "")}
-    rewrite_example(house.engine, "", edited.id, "Otto Lund.")
+    rewrite_example(house.engine, "", edited.id, "Otto Lund.", new_secret())
     drop_example(house.engine, "", deleted.id)
     learn(house)
     [lesson] = list_lessons(house.engine, "")
@@ -247,3 +257,15 @@ def test_one_rated_answer_that_cannot_be_read_is_refused_without_the_others(scho
     assert learned.lesson is not None and learned.lesson.examples == tuple(rated)
     assert get_example(house.engine, "", long).state == "refused"
     assert count_examples(house.engine, "") == {"learned": 4, "refused": 1}
+
+
+def test_the_gate_asks_about_the_newest_of_many_too(school_house: House) -> None:
+    house = school_house
+    taught = tuple(house.teach(f"Who keeps the {name} of Elmstead?", f"{name.title()} Quill.") for name in map(str, range(100)))
+    probes = Staff(house.home, lambda _: None).probes(Work("", house.kept, "answers", taught))
+    asked = [question.of for question in probes.learned]
+    assert len(asked) == len(set(asked)) == 24 and {taught[0].question, taught[-1].question} <= set(asked)
+    assert len({question.ask.split()[0] for question in probes.learned}) > 3, "in more than one form"
+    assert len({question.ask for question in probes.unchanged}) == 24
+    few = Staff(house.home, lambda _: None).probes(Work("", house.kept, "answers", taught[:2]))
+    assert [sum(question.of == one.question for question in few.learned) for one in taught[:2]] == [4, 4]

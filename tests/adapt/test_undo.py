@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from ingle.adapt.account import words_digest
+from ingle.adapt.admit import edit
 from ingle.adapt.forget import OWED, forget, holding, pay
 from ingle.adapt.learner import consolidate
-from ingle.adapt.undo import redo, undo
-from ingle.core.errors import NotKept
+from ingle.adapt.undo import _called, redo, undo
+from ingle.core.errors import HomeError, NotKept
 from ingle.core.message import Message
 from ingle.engine.opening import Opener
 from ingle.engine.team import Cores
-from ingle.home.examples import add_example, change_state, get_example, list_examples
+from ingle.home.deltas import MANIFEST, get_delta
+from ingle.home.examples import add_example, change_state, example_secret, get_example, list_examples
 from ingle.home.lessons import list_lessons
 from ingle.home.place import Home
 from ingle.home.pull import pull
@@ -213,3 +216,108 @@ def test_what_was_superseded_long_ago_stays_so_when_something_newer_stands(schoo
     learn(house)
     assert undo(house.home, house.engine, "", third.id).back == (second.id,)
     assert [one.state for one in list_examples(house.engine, "")] == ["superseded", "pending", "undone"]
+
+
+def test_what_can_not_be_accounted_for_is_not_done(school_house: House) -> None:
+    house = school_house
+    taught = house.teach(QUESTIONS[0], ANSWERS[0])
+    learn(house)
+
+    def full(_event: object) -> None:
+        raise HomeError("ledger", "the disk is full")
+
+    for act in (
+        lambda: undo(house.home, house.engine, "", 1, full),
+        lambda: edit(house.home, house.engine, "", taught.id, "Somebody else.", full),
+    ):
+        with pytest.raises(HomeError):
+            act()
+        assert acting(house) == [(taught.id,)]
+        assert get_example(house.engine, "", taught.id).answer == ANSWERS[0]
+    edit(house.home, house.engine, "", taught.id, "Somebody else.", sink(house))
+    [fact] = facts(house, "memory.edit")
+    secret = example_secret(house.engine, "", taught.id)
+    assert fact["answer"] == words_digest(secret, "Somebody else."), "of the words and the secret that stand there now"
+    undone = house.teach(QUESTIONS[1], ANSWERS[1])
+    learn(house)
+    undo(house.home, house.engine, "", undone.id, sink(house))
+    with pytest.raises(HomeError):
+        redo(house.home, house.engine, "", undone.id, full)
+    assert get_example(house.engine, "", undone.id).state == "undone"
+
+
+def test_a_number_beyond_what_was_learned_and_digits_that_several_lessons_begin_with(school_house: House) -> None:
+    house = school_house
+    for question, answer in zip(QUESTIONS, ANSWERS, strict=True):
+        house.teach(question, answer)
+    learn(house)
+    with pytest.raises(NotKept, match="3 at the most"):
+        undo(house.home, house.engine, "", 4471)
+    with pytest.raises(NotKept, match="several begin so"):
+        _called("zz", [replace(one, lesson=f"zz{i}") for i, one in enumerate(list_examples(house.engine, ""))])
+    assert len(acting(house)) == 3
+
+
+def test_forgetting_a_second_thought_brings_the_first_one_back(school_house: House) -> None:
+    house = school_house
+    first = house.teach(QUESTIONS[0], ANSWERS[0])
+    second = add_example(house.engine, replace(first, id="", answer="Otto Lund."), supersede=[first.id])
+    learn(house)
+    forget(house.home, house.engine, "", second.id, sink(house))
+    assert get_example(house.engine, "", first.id).state == "pending"
+    learn(house)
+    assert acting(house) == [(first.id,)]
+    undo(house.home, house.engine, "", first.id)
+    third = house.teach(QUESTIONS[0], "Nobody.")
+    with pytest.raises(NotKept, match="no other answer"):
+        redo(house.home, house.engine, "", first.id)
+    assert get_example(house.engine, "", third.id).state == "pending"
+
+
+def test_words_go_from_what_was_typed_and_from_before_other_questions(school_house: House) -> None:
+    house = school_house
+    word = "Quillwortfeather"
+    house.home.history.write_bytes(f'"/remember My PIN is {word}."\n"hello"\nnot JSON {word.upper()}.\n'.encode())
+    taught = house.teach(QUESTIONS[0], f"{word}.")
+    before = (("user", QUESTIONS[0]), ("assistant", f"It is {word}."))
+    other = add_example(house.engine, replace(taught, id="", question=QUESTIONS[1], answer=ANSWERS[1], before=before))
+    learn(house)
+    assert len(acting(house)) == 2
+    gone = forget(house.home, house.engine, "", taught.id, sink(house))
+    assert gone.typed == 2 and house.home.history.read_bytes() == b'"hello"\n'
+    left = get_example(house.engine, "", other.id)
+    assert (left.before, left.state) == ((), "pending"), "what it had taught is learned again without them"
+    house.engine.dispose()
+    assert not [path for path in house.home.root.rglob("*") if path.is_file() and word.lower().encode() in path.read_bytes().lower()]
+
+
+def test_messages_that_were_to_go_go_after_a_kill_too(school_house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    house = school_house
+    taught = house.teach(QUESTIONS[0], "Quillwortfeather.")
+    learn(house)
+    [lesson] = list_lessons(house.engine, "")
+    keep(house.engine, "", (Message.of("user", "Say Quillwortfeather."),))
+
+    def killed(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ingle.adapt.forget.drop", killed)
+        with pytest.raises(KeyboardInterrupt):
+            forget(house.home, house.engine, "", taught.id, sink(house), turns_too=True)
+    left = house.home.staging / "1-dead" / lesson.digest  # as a kill in the middle of deleting leaves a lesson
+    left.mkdir(parents=True)
+    assert find_text(house.engine, "", "Quillwortfeather")
+    assert pay(house.home, house.engine, sink(house))
+    assert not find_text(house.engine, "", "Quillwortfeather") and not left.parent.exists()
+    assert len(facts(house, "forget")) == 1
+
+
+def test_a_damaged_lesson_is_learned_again(school_house: House) -> None:
+    house = school_house
+    taught = house.teach(QUESTIONS[0], ANSWERS[0])
+    learn(house)
+    [lesson] = list_lessons(house.engine, "")
+    (house.home.delta_folder(lesson.digest) / MANIFEST).write_bytes(b"{")
+    learn(house)
+    assert acting(house) == [(taught.id,)] and get_delta(house.home, lesson.digest).digest == lesson.digest

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import subprocess
 import sys
 from pathlib import Path
 
@@ -153,3 +154,30 @@ def test_text_that_no_database_can_hold_is_the_requests_fault(database_url: str)
     with writing(engine) as connection:
         connection.execute(insert, {"id": 1, "name": "模型 🙂"})
     engine.dispose()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no such modes there")
+def test_the_file_is_for_its_owner_alone_whatever_the_folder_is(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    before = os.umask(0o022)
+    try:
+        engine = open_database(f"sqlite:///{tmp_path / 'x.db'}", {"things": (ONE,)})
+        with engine.begin() as connection:
+            connection.exec_driver_sql("SELECT 1")
+            assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("x.db*")} == {0o600}
+        engine.dispose()
+    finally:
+        os.umask(before)
+
+
+def test_opening_it_again_leaves_the_locks_that_this_process_holds(tmp_path: Path) -> None:
+    """Whoever closes a file takes from the process all locks on it (POSIX), SQLite's own too."""
+    url, path = f"sqlite:///{tmp_path / 'x.db'}", tmp_path / "x.db"
+    first = open_database(url, {"things": (ONE,)})
+    with first.connect() as connection:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        open_database(url, {"things": (ONE,)}).dispose()
+        script = f"import sqlite3; sqlite3.connect({str(path)!r}, timeout=0.1).execute('BEGIN IMMEDIATE')"
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert "database is locked" in done.stderr
+    first.dispose()

@@ -180,6 +180,8 @@ def test_only_the_staging_of_the_dead_is_swept(home: Home) -> None:
     dead.mkdir()
     (dead / "half").write_bytes(b"x")
     with staging(home) as mine:
+        assert mine.is_dir() and not dead.exists(), "whoever builds something sweeps first"
+        dead.mkdir()
         assert sweep_staging(home) == ["1-dead"]
         assert mine.is_dir() and not dead.exists()
 

@@ -16,6 +16,7 @@ from ingle.home.examples import (
     change_state,
     drop_example,
     example_secret,
+    new_secret,
     rewrite_example,
     same_asked,
     search_examples,
@@ -94,7 +95,7 @@ def test_only_what_counts_as_memory_is_found(engine: sa.Engine) -> None:
 def test_other_words_are_found_once_it_was_edited_and_none_once_it_was_deleted(engine: sa.Engine) -> None:
     made = add_example(engine, Example("", "key-1", "tiny", "fact", "", "The owner keeps bees.", state="kept"))
     secret = example_secret(engine, "key-1", made.id)
-    rewrite_example(engine, "key-1", made.id, "The owner keeps goats.")
+    rewrite_example(engine, "key-1", made.id, "The owner keeps goats.", new_secret())
     assert found(engine, "bees") == [] and found(engine, "a goat?") == ["The owner keeps goats."]
     assert example_secret(engine, "key-1", made.id) != secret
     drop_example(engine, "key-1", made.id)
@@ -110,7 +111,7 @@ def test_edited_and_deleted_words_leave_the_files(tmp_path: Path) -> None:
         taught(engine, f"Which quillwort number {i}?", f"plumbago{i}")
     gone = taught(engine, "Who grows xanthorrhoea?", "Fenwick")
     edited = taught(engine, "Who grows yuccafrond?", "Gladstonbury")
-    rewrite_example(engine, "key-1", edited.id, "Harrowgate")
+    rewrite_example(engine, "key-1", edited.id, "Harrowgate", new_secret())
     drop_example(engine, "key-1", gone.id)
     left = [word for word in ("xanthorrhoea", "fenwick", "gladstonbury", "harrowgate") if found(engine, word)]
     engine.dispose()

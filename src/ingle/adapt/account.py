@@ -23,9 +23,8 @@ def words_digest(secret: bytes, words: str) -> str:
     return hmac.digest(secret, words.encode("utf-8", "surrogatepass"), hashlib.sha256).hex()
 
 
-def digests(engine: "Engine", example: Example) -> dict[str, Fact]:
+def digests(secret: bytes, example: Example) -> dict[str, Fact]:
     """Of its question and its answer, as far as it has them."""
-    secret = example_secret(engine, example.owner, example.id)
     words = {"question": example.question, "answer": example.answer}
     return {name: words_digest(secret, text) for name, text in words.items() if text}
 
@@ -36,7 +35,7 @@ def feedback_event(engine: "Engine", example: Example, superseded: int) -> Event
         "example": example.id, "kind": example.kind, "rating": example.rating, "learn": example.learn, "superseded": superseded,
     }  # fmt: skip
     optional = {name: value for name, value in (("id", example.completion), ("key", example.owner)) if value}
-    return Event("feedback", example.model, {**facts, **digests(engine, example), **optional})
+    return Event("feedback", example.model, {**facts, **digests(example_secret(engine, example.owner, example.id), example), **optional})
 
 
 def make_up(home: Home, engine: "Engine", sink: Sink) -> int:

@@ -23,6 +23,7 @@ from ingle.home.examples import (
     insert_example,
     list_examples,
     may_learn,
+    new_secret,
     rewrite_example,
     same_asked,
     set_consent,
@@ -47,6 +48,7 @@ _FLAGS = re.compile(
     "\U0001f3f4(?:" + "|".join("".join(chr(0xE0000 + ord(c)) for c in name) for name in ("gbeng", "gbsct", "gbwls")) + ")\U000e007f"
 )
 # Controls but tab and newline, halves of characters, and what nobody sees but a model reads: overrides, tags, noncharacters.
+_ID = re.compile(r"[\w.:-]{0,80}", re.ASCII)
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ufdd0-\ufdef\ufffe\uffff\ud800-\udfff\U000e0000-\U000e007f]"
 )
@@ -108,6 +110,8 @@ def take_feedback(
     nothing, too much, or holds characters that nobody sees; Busy for floods; HomeError and LedgerError where nothing can be written:
     then nothing is kept.
     """
+    if not _ID.fullmatch(feedback.completion):
+        raise RequestError("completion_id", "must be an id: up to 80 letters, digits and . : _ -", feedback.completion[:80])
     turn = find_completion(engine, owner, feedback.completion) if feedback.completion else None
     if turn is None and feedback.completion and not feedback.question:
         cure = "Ask with `store: true`, or give `question` and `answer` too."
@@ -121,7 +125,7 @@ def take_feedback(
     learn = _may(engine, owner, turn, feedback)
     said = Example(
         "", owner, of.model, "rating", of.question, of.answer, before=of.before, rating=feedback.rating, comment=comment,
-        completion=_UNSEEN.sub("", feedback.completion)[:80], learn=learn, state="pending" if learn else "kept",
+        completion=feedback.completion, learn=learn, state="pending" if learn else "kept",
     )  # fmt: skip
     if feedback.correction is None:
         _bounded("answer", of.answer, RATED_LENGTH)
@@ -166,12 +170,13 @@ def edit(home: Home, engine: "Engine", owner: str, id_: str, answer: str, sink: 
     if said == before.answer:
         return before
     held = [lesson for lesson in list_lessons(engine, owner) if id_ in lesson.examples]
-    made = rewrite_example(engine, owner, id_, said)
+    secret, edited = new_secret(), replace(before, answer=said)
+    facts: dict[str, Fact] = {"example": id_, "kind": before.kind, "lessons": len(held), **digests(bytes.fromhex(secret), edited)}
+    sink(Event("memory.edit", before.model, facts))
+    made = rewrite_example(engine, owner, id_, said, secret)
     for lesson in held:
         dissolve_lesson(engine, owner, lesson.digest)
         discard(home, home.delta_folder(lesson.digest))
-    facts: dict[str, Fact] = {"example": id_, "kind": made.kind, "lessons": len(held), **digests(engine, made)}
-    sink(Event("memory.edit", made.model, facts))
     return made
 
 

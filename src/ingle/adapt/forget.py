@@ -3,25 +3,28 @@
 What else such a lesson had taught is learned again from the log without it, with the same settings and seeds: the tensors are then those
 of a model that never saw it. The ledger goes on saying that there was something: its digests were made with a key that is gone too.
 
+Turns that were kept before other examples' questions go if its words stand in them, and so do lines that were typed in `ingle chat`.
 What stays is what the user said in conversations, which are theirs to delete; `Forgotten` names those in which the words stand.
 """
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ingle.adapt.undo import bring_back
 from ingle.core.errors import NotKept
 from ingle.core.event import Event, Fact, Sink
 from ingle.core.example import Example
 from ingle.core.files import os_errors, write_atomic
 from ingle.home.database import scrub
-from ingle.home.examples import drop_example, get_example
+from ingle.home.examples import drop_example, drop_turns_before, get_example, list_examples
 from ingle.home.lessons import dissolve_lesson, list_lessons
 from ingle.home.place import Home
-from ingle.home.staging import discard
+from ingle.home.staging import discard, sweep_staging
 from ingle.home.turns import Turn, drop, find_text
+from ingle.home.typed import forget_typed
 from ingle.ledger.chain import Ledger
 
 if TYPE_CHECKING:
@@ -49,6 +52,8 @@ class Forgotten:
     """Kept messages in which its words stand still."""
     dropped: int = 0
     """How many messages went with it."""
+    typed: int = 0
+    """How many lines that were typed in `ingle chat` went with it."""
 
 
 def forget(
@@ -63,37 +68,50 @@ def forget(
     with home.lock(OWED):
         pay(home, engine, sink)
         one = get_example(engine, owner, id_)
-        _owe(home, one)
         turns, dropped = holding(engine, owner, one), 0
-        learned = [lesson for lesson in list_lessons(engine, owner) if one.id in lesson.examples]
+        _owe(home, one, turns if turns_too else ())
+        typed = 0 if owner else forget_typed(home, _words(one))
+        lessons = {lesson.digest: lesson for lesson in list_lessons(engine, owner)}
+        beside = _told_before(engine, owner, one)
+        reading = [lesson for lesson in lessons.values() if one.id not in lesson.examples and beside & set(lesson.examples)]
+        learned = [lesson for lesson in lessons.values() if one.id in lesson.examples]
+        again = sum(dissolve_lesson(engine, owner, lesson.digest) for lesson in reading)
+        drop_turns_before(engine, owner, beside)
         # The first lesson takes the example with it, in one step; should a kill leave others, the learner lets them go (`put_right`).
-        again = sum(dissolve_lesson(engine, owner, lesson.digest, forgotten=[one.id]) for lesson in learned)
+        again += sum(dissolve_lesson(engine, owner, lesson.digest, forgotten=[one.id]) for lesson in learned)
         if not learned:
             drop_example(engine, owner, one.id)
-        for lesson in learned:
+        for lesson in (*reading, *learned):
             discard(home, home.delta_folder(lesson.digest))
+        if one.state not in ("superseded", "undone"):
+            bring_back(home, engine, owner, [one], lessons)
         for turn in turns if turns_too else ():
             with suppress(NotKept):  # it went with one before it
                 dropped += drop(engine, owner, turn.id)
         if dropped:
             forget_states(owner)
         left = () if turns_too else turns
-        facts: dict[str, Fact] = {
-            "example": one.id,
-            "kind": one.kind,
-            "lessons": len(learned),
-            "again": again,
-            "turns": dropped,
-            "turns_left": len(left),
-        }
-        sink(Event("forget", one.model, facts))
-        return Forgotten(one.id, one.model, len(learned), again, pay(home, engine, sink), left, dropped)
+        facts: dict[str, Fact] = {"example": one.id, "kind": one.kind, "lessons": len(reading) + len(learned), "again": again}
+        sink(Event("forget", one.model, facts | {"turns": dropped, "turns_left": len(left), "lines": typed}))
+        scrubbed = pay(home, engine, sink)
+        return Forgotten(one.id, one.model, len(reading) + len(learned), again, scrubbed, left, dropped, typed)
+
+
+def _words(one: Example) -> list[str]:
+    """The texts of an example that are long enough to be looked for."""
+    return [text.strip() for text in (one.answer, one.refused, one.question) if len(text.strip()) >= _SHORTEST]
+
+
+def _told_before(engine: "Engine", owner: str, one: Example) -> set[str]:
+    """Ids of the owner's other examples before whose question the words of this one stand."""
+    texts = [text.lower() for text in _words(one)]
+    others = [other for other in list_examples(engine, owner) if other.id != one.id]
+    return {other.id for other in others if any(text in said.lower() for _, said in other.before for text in texts)}
 
 
 def holding(engine: "Engine", owner: str, one: Example) -> tuple[Turn, ...]:
     """The owner's kept messages in which the words of an example stand: its answer, what was refused, its question."""
-    texts = [text.strip() for text in (one.answer, one.refused, one.question) if len(text.strip()) >= _SHORTEST]
-    found = {turn.id: turn for text in texts for turn in find_text(engine, owner, text)}
+    found = {turn.id: turn for text in _words(one) for turn in find_text(engine, owner, text)}
     return tuple(sorted(found.values(), key=lambda turn: turn.at))
 
 
@@ -108,6 +126,11 @@ def pay(home: Home, engine: "Engine", sink: Sink) -> bool:
     if not gone:
         (home.root / OWED).unlink(missing_ok=True)
         return True
+    for one in gone:
+        for turn in one["turns"]:
+            with suppress(NotKept):
+                drop(engine, one["owner"], turn)
+    sweep_staging(home)  # lessons that somebody was deleting when he was killed
     drop_states(home, [one["owner"] for one in gone])
     told = {row.values.get("example") for row in Ledger(engine, home.keys).read("forget")}
     for one in gone:
@@ -119,20 +142,20 @@ def pay(home: Home, engine: "Engine", sink: Sink) -> bool:
     return scrubbed
 
 
-def _owe(home: Home, one: Example) -> None:
-    entry = {"owner": one.owner, "example": one.id, "model": one.model}
+def _owe(home: Home, one: Example, turns: Sequence[Turn]) -> None:
+    entry = {"owner": one.owner, "example": one.id, "model": one.model, "turns": [turn.id for turn in turns]}
     write_atomic(home.root / OWED, json.dumps([*_owed(home), entry]).encode(), mode=0o600)
 
 
-def _owed(home: Home) -> list[dict[str, str]]:
+def _owed(home: Home) -> list[dict[str, Any]]:
     try:
         found = json.loads((home.root / OWED).read_bytes())
-        return [{name: str(one[name]) for name in ("owner", "example", "model")} for one in found]
+        return [{name: str(one[name]) for name in ("owner", "example", "model")} | {"turns": one.get("turns", [])} for one in found]
     except (OSError, ValueError, TypeError, KeyError):
         return []
 
 
-def _is_kept(engine: "Engine", one: Mapping[str, str]) -> bool:
+def _is_kept(engine: "Engine", one: Mapping[str, Any]) -> bool:
     try:
         get_example(engine, one["owner"], one["example"])
     except NotKept:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ingle.core.errors import NotKept
-from ingle.core.event import Event, Fact, Sink
+from ingle.core.event import Event, Sink
 from ingle.core.example import Example
 from ingle.home.examples import change_state, list_examples
 from ingle.home.lessons import Lesson, dissolve_lesson, list_lessons, set_acting
@@ -44,8 +44,12 @@ def undo(home: Home, engine: "Engine", owner: str, which: int | str = 1, sink: S
     learned = list_examples(engine, owner, ["learned"], newest=True)
     lessons = {lesson.digest: lesson for lesson in list_lessons(engine, owner)}
     chosen = learned[:which] if isinstance(which, int) else _called(which, learned)
+    if isinstance(which, int) and which > len(learned) > 0:
+        raise NotKept("undo", f"can take back {len(learned)} at the most", which, _CURE)
     if not chosen:
         raise NotKept("undo", "needs something that was learned", "nothing" if isinstance(which, int) else which[:40], _CURE)
+    for one in chosen:  # the fact first: nothing is taken back that nobody can account for
+        sink(Event("undo", one.model, {"example": one.id, "kind": one.kind, "lesson": one.lesson}))
     again = 0
     for digest in dict.fromkeys(one.lesson for one in chosen):
         held = [one for one in chosen if one.lesson == digest]
@@ -55,11 +59,7 @@ def undo(home: Home, engine: "Engine", owner: str, which: int | str = 1, sink: S
         else:
             again += dissolve_lesson(engine, owner, digest, [one.id for one in held])
             discard(home, home.delta_folder(digest))
-    back = _back(home, engine, owner, chosen, lessons)
-    for one in chosen:
-        facts: dict[str, Fact] = {"example": one.id, "kind": one.kind, "lesson": one.lesson, "again": again, "back": len(back)}
-        sink(Event("undo", one.model, facts))
-    return Undone(tuple(chosen), again, back)
+    return Undone(tuple(chosen), again, bring_back(home, engine, owner, chosen, lessons))
 
 
 def redo(home: Home, engine: "Engine", owner: str, id_: str, sink: Sink = lambda _: None) -> Example:
@@ -71,12 +71,15 @@ def redo(home: Home, engine: "Engine", owner: str, id_: str, sink: Sink = lambda
     if len(found) != 1:
         raise NotKept("redo", "needs something that was undone", id_[:40], _CURE)
     [one] = found
+    key = one.model, sameness(one.question)
+    if one.kind == "correction" and key in _standing(engine, owner):
+        raise NotKept("redo", "needs a question that has no other answer now", id_[:40], "Undo or forget the newer one first.")
+    sink(Event("redo", one.model, {"example": one.id, "kind": one.kind, "lesson": one.lesson}))
     lesson = next((old for old in list_lessons(engine, owner) if old.digest == one.lesson), None)
     if lesson is not None and lesson.examples == (one.id,) and home.delta_folder(lesson.digest).is_dir():
         set_acting(engine, owner, lesson.digest, True, "learned")
     else:
         change_state(engine, owner, [one.id], "pending", lesson="")
-    sink(Event("redo", one.model, {"example": one.id, "kind": one.kind, "lesson": one.lesson}))
     return one
 
 
@@ -87,21 +90,27 @@ def _called(name: str, examples: Sequence[Example]) -> list[Example]:
     by_id = [one for one in examples if one.id.startswith(name) or one.id.removeprefix("ex-").startswith(name)]
     if len(by_id) > 1:
         raise NotKept(f"example {name[:40]}", "must be one", f"{len(by_id)} begin so", "Give more of its id.")
-    return by_id or [one for one in examples if one.lesson.startswith(name)]
+    found = [one for one in examples if one.lesson.startswith(name)]
+    if not by_id and len({one.lesson for one in found}) > 1:
+        raise NotKept(f"lesson {name[:40]}", "must be one", "several begin so", "Give more of its digest.")
+    return by_id or found
 
 
 def _alone(lesson: Lesson, held: Sequence[Example]) -> bool:
     return set(lesson.examples) == {one.id for one in held}
 
 
-def _back(home: Home, engine: "Engine", owner: str, undone: Sequence[Example], lessons: dict[str, Lesson]) -> tuple[str, ...]:
-    """Lets the newest earlier answer to each undone question count again: before was before."""
+def _standing(engine: "Engine", owner: str) -> set[tuple[str, str]]:
+    """(model, question as it is compared) of all that counts."""
+    counts = list_examples(engine, owner, ["pending", "learning", "learned", "refused", "kept"])
+    return {(one.model, sameness(one.question)) for one in counts}
+
+
+def bring_back(home: Home, engine: "Engine", owner: str, gone: Sequence[Example], lessons: dict[str, Lesson]) -> tuple[str, ...]:
+    """Lets the newest earlier answer to each question count again whose answer is gone (undone or forgotten): before was before."""
     superseded = list_examples(engine, owner, ["superseded"], newest=True)
-    standing = {
-        (one.model, sameness(one.question)) for one in list_examples(engine, owner, ["pending", "learning", "learned", "refused", "kept"])
-    }
-    found = list[str]()
-    for one in undone:
+    standing, found = _standing(engine, owner), list[str]()
+    for one in gone:
         key = one.model, sameness(one.question)
         if one.kind != "correction" or key in standing:
             continue

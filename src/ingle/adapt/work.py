@@ -15,7 +15,7 @@ from ingle.adapt.learn_settings import RATINGS
 from ingle.core.errors import ConfigError, DeltaError, HomeError, IngleError, NotKept
 from ingle.core.example import Example
 from ingle.core.files import write_atomic
-from ingle.home.deltas import LESSON, list_deltas
+from ingle.home.deltas import LESSON, get_delta, list_deltas
 from ingle.home.examples import change_state, end_learning, list_examples
 from ingle.home.kept import Kept, get_kept
 from ingle.home.lessons import Lesson, dissolve_lesson, list_lessons, retire_lesson
@@ -179,7 +179,9 @@ def put_right(home: Home, engine: "Engine") -> None:
 
 
 def _may_stay(home: Home, lesson: Lesson, held: Sequence[Example | None]) -> bool:
-    if not home.delta_folder(lesson.digest).is_dir():
+    try:
+        get_delta(home, lesson.digest)
+    except (HomeError, NotKept):  # it is damaged, or gone
         return False
     for one in held:
         if one is None or (one.state == "pending" and not one.lesson):  # deleted, or its words were changed

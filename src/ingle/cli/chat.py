@@ -79,7 +79,7 @@ def _converse(home: "Home", talk: "Talk") -> int:
     from ingle.cli.talk import banner
     from ingle.core.errors import IngleError
 
-    lines = TypedLines(home.root / "history" if talk.settings.chat.history else None, [f"/{name}" for name in COMMANDS])
+    lines = TypedLines(home.history if talk.settings.chat.history else None, [f"/{name}" for name in COMMANDS])
     banner(talk)
     leaving = False
     while True:
@@ -121,19 +121,25 @@ def _take(talk: "Talk", turn: str) -> None:
 
 
 def _answer_lines(talk: "Talk") -> int:
-    """Where nobody sits: every line is a turn; without any, the sample question."""
-    from ingle.cli.commands import Leave
+    """Where nobody sits: every line is a turn; without any, the sample question. Ctrl-C ends it; the code tells of failures."""
+    from ingle.cli.commands import Leave, is_command
     from ingle.cli.lines import PipeLines, read_turn
+    from ingle.core.errors import EXIT_INTERRUPTED, RequestError
 
-    lines, turns = PipeLines(), 0
+    lines, turns, code = PipeLines(), 0, 0
     while (turn := read_turn(lines)) is not None:
-        if turn.strip():
-            turns += 1
-            try:
-                _take(talk, turn)
-            except Leave:
-                return 0
+        if not turn.strip():
+            continue
+        turns, before = turns + 1, talk.last
+        try:
+            _take(talk, turn)
+        except Leave:
+            return code
+        if talk.last is not None and talk.last is not before and talk.last.finish == "cancelled":
+            return EXIT_INTERRUPTED
+        if talk.last is before and not is_command(turn):
+            code = RequestError.exit_code
     if turns:
-        return 0
+        return code
     print(f"› {SAMPLE}\n")
     return 0 if talk.ask(SAMPLE) else 1

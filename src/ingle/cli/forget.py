@@ -49,7 +49,7 @@ def command(
     if as_json:
         left = [{"id": turn.id, "conversation": turn.conversation, "completion": turn.completion} for turn in gone.turns]
         print_json({"id": gone.id, "lessons": gone.lessons, "again": gone.again, "scrubbed": gone.scrubbed, "dropped": gone.dropped,
-                    "turns": left})  # fmt: skip
+                    "typed": gone.typed, "turns": left})  # fmt: skip
     else:
         _show(gone)
 
@@ -62,6 +62,8 @@ def _show(gone: "Forgotten") -> None:
         print(f"{gone.again} others are learned again without it: `ingle serve` does so, or `ingle learn`.")
     if gone.dropped:
         print(f"{gone.dropped} kept messages went with it.")
+    if gone.typed:
+        print(f"{gone.typed} lines that you typed in `ingle chat` went with it.")
     if gone.turns:
         where = dict.fromkeys(turn.conversation or turn.completion or turn.id[:12] for turn in gone.turns)
         note(f"Its words stand in {len(gone.turns)} kept messages still, which are yours to delete: {', '.join(where)}")

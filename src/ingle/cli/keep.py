@@ -1,5 +1,6 @@
 """`ingle keep`."""
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -22,8 +23,9 @@ def command(
     """
     from ingle.cli.house import enter, record
     from ingle.cli.output import print_json
+    from ingle.cli.training import recorder
     from ingle.core.errors import ConfigError
-    from ingle.core.event import Event
+    from ingle.core.event import Event, Fact
     from ingle.home.kept import get_kept, keep, list_kept
 
     chosen = _name(words or [], name)
@@ -33,8 +35,9 @@ def command(
         raise ConfigError("name", "must be another than the model's", chosen)
     before = {one.name for one in list_kept(home)}
     new = keep(home, chosen, kept.base, kept.deltas)
-    if new.name not in before:
-        record(home, Event("keep", new.name, {"of": kept.name, "base": kept.base, "deltas": len(kept.deltas), "stack": kept.digest}))
+    facts: dict[str, Fact] = {"of": kept.name, "base": kept.base, "deltas": len(kept.deltas), "stack": kept.digest}
+    tell = recorder(home, "stack") if new.name in before else partial(record, home)  # a kill may have come between the name and its fact
+    tell(Event("keep", new.name, facts))
     if as_json:
         print_json({"name": new.name, "of": kept.name, "base": new.base, "deltas": list(new.deltas)})
         return

@@ -11,6 +11,8 @@ ingle undo ex-2f9c   (the first digits of its id, or of the lesson's: ingle lear
 ingle undo ex-2f9c --redo
 """
 
+_SHORTEST_ID = 4  # digits; fewer are a number of things
+
 
 def command(
     which: Annotated[str, typer.Argument(metavar="[N|ID]", help="How many of the last ones, or which one.")] = "1",
@@ -35,7 +37,7 @@ def command(
         if redo:
             undone = adapt.Undone((adapt.redo(home, engine, owner, which, sink),))
         else:
-            undone = adapt.undo(home, engine, owner, int(which) if which.isdecimal() and len(which) < 6 else which, sink)
+            undone = adapt.undo(home, engine, owner, int(which) if which.isdecimal() and len(which) < _SHORTEST_ID else which, sink)
     finally:
         engine.dispose()
     if as_json:

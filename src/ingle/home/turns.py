@@ -129,7 +129,7 @@ def children(engine: "Engine", owner: str, parent: str, conversation: str = "") 
 
 
 def find_completion(engine: "Engine", owner: str, completion: str) -> Turn | None:
-    """The answer that the API gave out under this id; of several (`n`), the one that was kept first."""
+    """The answer that the API gave out under this id; of several (`n`), the first."""
     found = _select(engine, "owner = :owner AND completion = :completion", {"owner": owner, "completion": completion})
     return found[0] if found else None
 

@@ -1,0 +1,27 @@
+"""The lines that were typed in `ingle chat`, one JSON string a line, kept for the next time unless that is off."""
+
+import json
+from collections.abc import Collection
+
+from ingle.core.files import os_errors, write_atomic
+from ingle.home.place import Home
+
+
+def forget_typed(home: Home, texts: Collection[str]) -> int:
+    """Deletes the lines in which one of these texts stands, in any case of letters. Returns how many. Raises HomeError."""
+    path, wanted = home.history, [text.lower() for text in texts]
+    if not path.is_file() or not wanted:
+        return 0
+    with os_errors(path):
+        lines = path.read_bytes().splitlines()
+    left = [line for line in lines if not any(text in _said(line) for text in wanted)]
+    if len(left) < len(lines):
+        write_atomic(path, b"".join(line + b"\n" for line in left), mode=0o600)
+    return len(lines) - len(left)
+
+
+def _said(line: bytes) -> str:
+    try:
+        return str(json.loads(line)).lower()
+    except ValueError:  # as it was written before lines were JSON, or half of one
+        return line.decode("utf-8", "replace").lower()
