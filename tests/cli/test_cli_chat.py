@@ -1,8 +1,12 @@
 """`ingle chat` at a terminal (a pseudo one) and without."""
 
+import io
 import json
+import os
 import re
+import signal
 import stat
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -16,6 +20,7 @@ from ingle.adapt.choosing import Choice
 from ingle.cli.commands import regenerate
 from ingle.cli.conversation import Conversation
 from ingle.cli.generate import Outcome
+from ingle.cli.lines import TypedLines
 from ingle.cli.settings import Settings
 from ingle.cli.talk import Talk
 from ingle.core.errors import ConfigError, HomeError
@@ -128,7 +133,7 @@ def test_several_lines_and_slashes(chat: Chat, tmp_path: Path) -> None:
 def test_a_full_context_is_said_and_the_talk_goes_on(chat: Chat) -> None:
     assert "context is" in chat.say("x" * (CONTEXT - 40))
     told = chat.say("more of it, and more")
-    assert f"within the context of {CONTEXT} tokens" in told.replace("\n", " ")
+    assert f"within the maximum context length of {CONTEXT} tokens" in told.replace("\n", " ")
     assert "/undo" in told
     assert "Taken back: xxx" in chat.say("/undo")
     assert "cut at" in chat.say("short")
@@ -219,6 +224,29 @@ def test_without_a_terminal(smollm2_home: Home, tiny_home: Path) -> None:
     assert "\x1b" not in told
     two = ingle(tiny_home, "chat", "--max-tokens", "3", given=b"hello\n\nagain\n/stats\n")
     assert "2 answers, 6 tokens" in two.stderr
+    assert "context" in ingle(tiny_home, "chat", "--max-tokens", "3", given=b"hi\n" + b"x" * 40_000 + b"\nhi\n", code=2).stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is another thing there")
+def test_ctrl_c_ends_a_pipe_of_questions(smollm2_home: Home) -> None:
+    command = [*COMMAND, "chat", "--max-tokens", "2000", "--seed", "1"]
+    with subprocess.Popen(command, env=environment(smollm2_home.root), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(b"Tell me a long story.\nAnother.\nAnd another.\n")
+        process.stdin.close()
+        assert process.stdout.read(20)
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        assert process.wait(30) == 130
+
+
+def test_no_marks_for_a_line_editor_where_the_output_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda sign: shown.append(sign) or "said")
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), "utf-8"))
+    lines = TypedLines(None, [])
+    assert lines(False) == "said"
+    assert shown == ["› "]
 
 
 def test_saved_conversations_are_checked(tmp_path: Path) -> None:

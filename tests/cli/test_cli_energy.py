@@ -65,7 +65,8 @@ def test_a_label_is_measured_kept_shown_and_recorded(tmp_path: Path) -> None:
     assert json.loads(ingle(home, "show", "long", "--json").stdout)["energy_label"] == told
     [fact] = [json.loads(line) for line in ingle(home, "log", "--json", "--kind", "energy.label").stdout.splitlines()]
     assert fact["facts"]["per_1000_joules"] == told["per_thousand"]["joules"] and fact["facts"]["joules"] > 0
-    said = ingle(home, "energy", "--label", "long", "--rounds", "1")
+    said = ingle(home, "energy", "--label", "long", "--rounds", "1", "--threads", "1")
+    assert json.loads(ingle(home, "show", "long", "--json").stdout)["energy_label"]["cores"] == 1
     assert "all tasks alike" in said.stdout and "not with its leaderboard" in said.stderr
 
 

@@ -33,7 +33,7 @@ WRONG = [
     (("run", "hi", "--set", "chat.modell=x"), 2, "Did you mean model"),
     (("run", "hi", "--set", "chat"), 2, "key.sub=value"),
     (("run", "hi", "--set", "chat.threads=many"), 2, "chat.threads: must be int"),
-    (("run", "word " * CONTEXT), 2, f"within the context of {CONTEXT} tokens"),
+    (("run", "word " * CONTEXT), 2, f"within the maximum context length of {CONTEXT} tokens"),
     (("verify", "--head", "./nowhere"), 6, "No such file"),
     (("verify", "--accept-loss"), 7, "has lost nothing"),
 ]
@@ -128,6 +128,14 @@ def test_a_reader_that_leaves_is_no_news(tiny_home: Path) -> None:
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def test_help_whose_reader_leaves_is_no_news(tiny_home: Path) -> None:
+    with subprocess.Popen([*COMMAND, "--help"], env=environment(tiny_home), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 141

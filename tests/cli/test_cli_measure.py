@@ -63,6 +63,16 @@ def test_before_and_after(tiny_home: Path, tmp_path: Path) -> None:
     assert told["model_digest"] != json.loads(before.read_text("utf-8"))["model_digest"]
 
 
+def test_a_file_may_be_compared_with_and_written_to(tiny_home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "file.json"
+    ingle(tiny_home, "measure", "--suite", "wiki-bits", "--format", "fp32", "--out", str(file))
+    before = json.loads(file.read_text("utf-8"))["model_digest"]
+    ingle(tiny_home, "measure", "--suite", "wiki-bits", "--format", "int8", "--out", str(file), "--against", str(file))
+    now = json.loads(file.read_text("utf-8"))
+    assert now["model_digest"] != before
+    assert next(report for report in now["reports"] if report["name"] == "forgetting")["value"] != 0
+
+
 def test_what_can_not_be_measured(tiny_home: Path, tmp_path: Path) -> None:
     assert "Did you mean boolq" in ingle(tiny_home, "measure", "--suite", "bolq", code=3).stderr
     assert "texts or letters" in ingle(tiny_home, "measure", "--suite", "boolq", "--style", "numbers", code=2).stderr

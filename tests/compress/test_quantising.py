@@ -1,5 +1,6 @@
 """From a kept model to a delta of few bits: served as it was computed, resumed to the bit, judged by the gate, and undone."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import torch
 from ingle.compress import quantising
 from ingle.compress.calibration import CalibrationSettings
 from ingle.compress.forms import FORMS
-from ingle.compress.quantising import quantise
+from ingle.compress.quantising import ENERGY, quantise
 from ingle.compress.sensitivity import choose_forms
 from ingle.compress.settings import QuantiseSettings
+from ingle.core.delta import Delta
 from ingle.core.errors import ConfigError, DeltaError, Interrupted, Refused
 from ingle.core.event import Event
 from ingle.engine.backend import Segment
@@ -89,10 +91,17 @@ def test_a_model_in_four_bits_is_served_as_blocks_and_undone(some_home: Home) ->
         quantise(some_home, get_kept(some_home, "tiny+q4"), "again", replace(SMALL, bits=5.5), admitting(some_home))
 
 
+def joules(home: Home, delta: Delta) -> float:
+    report = delta_report(home, delta.digest)
+    assert report is not None
+    return float(report["energy"]["joules"])
+
+
 @pytest.mark.parametrize("method", ["guided", "awq"])
 def test_stopped_after_any_layer_it_ends_the_same(some_home: Home, method: str) -> None:
     kept, told = get_kept(some_home, "tiny"), replace(SMALL, method=method, bits=6.0)
     whole = quantise(some_home, kept, "whole", told, admitting(some_home)).delta
+    interrupted: list[float] = []
     guided = [("weighing tokens", 1), ("weighing tokens", 6)] if method == "guided" else []
     for at in (("measuring sensitivity", 1), *guided, ("quantising layers", 0), ("quantising layers", 1), ("quantising layers", 2)):
 
@@ -102,10 +111,14 @@ def test_stopped_after_any_layer_it_ends_the_same(some_home: Home, method: str) 
 
         with pytest.raises(Interrupted):
             quantise(some_home, kept, "cut", told, admitting(some_home), RunWatch(stop))
+        [at_work] = some_home.tuning.glob(f"*/{ENERGY}")
+        interrupted.append(json.loads(at_work.read_bytes())["joules"])
         assert [delta.name for delta in list_deltas(some_home, kept.digest)] == ["whole"]
+    assert interrupted == sorted(interrupted)
     done: list[tuple[str, int]] = []
     cut = quantise(some_home, kept, "cut", told, admitting(some_home), RunWatch(lambda what, at, _of: done.append((what, at)))).delta
     assert dict(cut.tensors) == dict(whole.tensors)
+    assert interrupted and joules(some_home, cut) > interrupted[-1] > 0, "what earlier sittings took counts"
     assert not {"measuring sensitivity", "weighing tokens"} & {what for what, _ in done}
 
 

@@ -65,6 +65,8 @@ def test_the_cheapest_within_the_budget() -> None:
     assert best(POINTS, "size", 100) is MORE
     with pytest.raises(ConfigError, match=r"nearest is mild: \+0.80 % at 0.90 times.*--quality-loss 0.80%"):
         best(POINTS, "joules", 0.5)
+    with pytest.raises(ConfigError, match=r"--quality-loss 0.81%"):
+        best([ORIGINAL, point("mild", 0.8012, 0.9, 90)], "joules", 0.5)
     with pytest.raises(ConfigError, match=r"nothing that was tried costs less.*no comes to 1.20"):
         best([ORIGINAL, USELESS], "joules", 5)
     with pytest.raises(ConfigError, match="none was tried"):
@@ -227,3 +229,23 @@ def test_bad_settings() -> None:
         told(measure={"texts": "boolq"})
     with pytest.raises(ConfigError, match="answers to choose from"):
         told(measure={"task": "wiki-bits"})
+
+
+@pytest.mark.usefixtures("suites")
+def test_a_name_that_is_taken_is_said_first_and_any_failure_takes_all_steps_back(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails_above(kept: Kept, maker: str) -> Admit:
+        def fail(*_: object) -> Any:
+            raise KeyboardInterrupt
+
+        return fail if kept.deltas else admitting(some_home)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(search, "best", lambda points, *_: next(point for point in points if " + " in point.recipe))
+        with pytest.raises(KeyboardInterrupt):
+            compress(some_home, get_kept(some_home, "tiny"), "small", told(), fails_above)
+    assert list_deltas(some_home) == []
+    made = found(some_home, told())
+    assert found(some_home, told()).kept == made.kept, "the same again is the same"
+    monkeypatch.setattr(search, "_measured", lambda _: pytest.fail("it was searched"))
+    with pytest.raises(ConfigError, match="taken"):
+        found(some_home, told(most_loss_percent=49.0))

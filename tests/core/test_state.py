@@ -274,3 +274,21 @@ def test_damaged_and_foreign_state_files_are_refused(tmp_path: Path) -> None:
     path.write_bytes(flipped)
     with pytest.raises(CheckpointError, match="whole"):
         State.load(path, LAYOUT, "digest")
+
+
+@pytest.mark.parametrize("layout", [TRANSFORMER, LAYOUT])
+def test_no_damage_to_a_header_is_anything_but_an_error_or_nothing(tmp_path: Path, layout: StateLayout) -> None:
+    path = tmp_path / "s"
+    filled(layout, 20).save(path, "digest")
+    whole, state = path.read_bytes(), State.load(path, layout, "digest")
+    found = [whole.find(mark, start) for mark in (b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06") for start in range(0, len(whole), 4096)]
+    for begin in sorted({at for at in found if at >= 0}):
+        for at in range(begin, min(begin + 250, len(whole))):
+            flipped = bytearray(whole)
+            flipped[at] ^= 1 << at % 8
+            path.write_bytes(flipped)
+            try:
+                again = State.load(path, layout, "digest")
+            except CheckpointError:
+                continue
+            assert all(np.array_equal(a, b) for a, b in zip(again.pages, state.pages, strict=True)), at

@@ -245,3 +245,11 @@ def test_a_guess_is_judged_without_being_drafted() -> None:
         ids.append(token)
     assert (drafter.drafted, drafter.accepted) == (0, 0)
     assert pace.odds.chance(16) > Pace().odds.chance(16)
+
+
+def test_drafts_that_fail_again_and_again_leave_no_more_unread_than_a_state_can_take_back(tmp_path: Path) -> None:
+    model = model_of(tmp_path, "memories")
+    request = chat(TEXT, max_tokens=400, sampling=Sampling(temperature=1.0, seed=4, logit_bias=((256, -100.0), (257, -100.0))))
+    assert told(list(answer(model, request, Session(model.backend.new_state(), pace=Eager())))) == told(
+        list(answer(model, request, drafts=False))
+    )

@@ -133,7 +133,8 @@ def test_an_edited_exported_head_and_a_file_that_is_none(place: Place, tmp_path:
     exported.write_bytes(exported.read_bytes().replace(b'"seq":2', b'"seq":1'))
     assert "edited" in problem(place, exported)
     other = tmp_path / "other"
-    for content in (b"", b"[]", b'{"seq": "1", "hash": "", "fingerprint": "", "signature": ""}', b"\xff"):
+    surrogate = b'{"seq": 1, "hash": "\\ud800", "fingerprint": "", "signature": ""}'
+    for content in (b"", b"[]", b'{"seq": "1", "hash": "", "fingerprint": "", "signature": ""}', b"\xff", surrogate):
         other.write_bytes(content)
         with pytest.raises(LedgerError, match="must be an exported head"):
             load_head(other)

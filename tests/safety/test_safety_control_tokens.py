@@ -98,5 +98,5 @@ def test_no_token_of_smollm2_is_longer_than_the_limit_that_is_told(smollm2_gguf:
     assert len(text) <= len(tokenizer.encode(text)) * limits.longest_token_bytes
     too_long = " " * (8192 * limits.longest_token_bytes) + "x"
     assert len(tokenizer.encode(too_long)) > 8192
-    with pytest.raises(RequestError, match="context of 8,192"):
+    with pytest.raises(RequestError, match="context length of 8,192"):
         passed(make_guards(limits), user(too_long))

@@ -102,7 +102,7 @@ def test_what_fits_no_context_however_it_is_tokenised() -> None:
         (Request(prompt="x" * 81), "prompt"),
         (Request(prompt=(5,) * 11), "prompt"),
     ):
-        with pytest.raises(ContextError, match="context of 10 tokens") as caught:
+        with pytest.raises(ContextError, match="context length of 10 tokens") as caught:
             check_size(request, small)
         assert caught.value.field == field
 

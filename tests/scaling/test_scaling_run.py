@@ -73,6 +73,11 @@ def test_the_same_again_is_the_same_and_costs_nothing(home: Home, texts: str, mo
     assert read_base(home, named.kept.base).source == "train:a"
     with pytest.raises(ConfigError, match="a is kept already"):
         scratch(home, "a", tiny(texts, "hybrid", train={"seed": 1}))
+    facts: list[Event] = []
+    judged = scratch(home, "a", tiny(texts, "hybrid", judge={"items": 3}), sink=facts.append)
+    assert judged.kept == first.kept and {one["n"] for one in judged.report["served"] if one["name"] == "bits_per_byte"} == {3}
+    assert [event.kind for event in facts] == ["train", "train.judge"]
+    assert base_report(home, first.kept.base) == {**judged.report, "model": "a"}
     with pytest.raises(ConfigError, match="must not hold '\\+'"):
         scratch(home, "a+b", tiny(texts))
     remove(home, "b")

@@ -252,7 +252,7 @@ def test_ten_megabytes_of_one_token_are_refused_before_anybody_reads_them(served
         ids = server.post("/v1/completions", {"prompt": [65] * 2_000_000}, timeout=60)
         assert ids.status_code == 400 and error_of(ids)["param"] == "prompt"
         ids = server.post("/v1/completions", {"prompt": [65] * 1_000_000}, timeout=60)
-        assert ids.status_code == 400 and error_of(ids)["code"] == "ContextError"
+        assert ids.status_code == 400 and error_of(ids)["code"] == "context_length_exceeded"
         many = server.chat(messages=[{"role": "user", "content": "a" * (1 << 20)}] * 10)
         assert many.status_code == 400 and error_of(many)["param"] == "messages"
         assert time.monotonic() - began < 30

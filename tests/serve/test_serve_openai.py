@@ -241,6 +241,6 @@ def test_errors_are_the_classes_that_programs_catch(server: Server) -> None:
         assert (bad.value.param, bad.value.type) == (field, "invalid_request_error")
     with pytest.raises(openai.BadRequestError, match="context") as long:
         client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "x" * 2 * CONTEXT}])
-    assert long.value.code == "ContextError"
+    assert long.value.code == "context_length_exceeded"
     with pytest.raises(openai.AuthenticationError):
         server.openai("ingle-wrong").chat.completions.create(model="tiny", messages=HI)

@@ -54,6 +54,7 @@ TEXTS = st.one_of(
     st.text("abc <>{}\n", max_size=30),
     st.lists(st.sampled_from([CALL % "sky", CALL % "sea", "Let me look.\n", "\n", "<tool_call>", "{", "well"]), max_size=4).map("".join),
 )
+RESPONSE_TOOLS = [{"type": "function", "name": "look", "parameters": {"type": "object"}}]
 TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
 
 
@@ -88,7 +89,7 @@ def test_what_is_streamed_is_what_comes_whole(
 @settings(max_examples=150, deadline=None)
 @given(TEXTS, st.lists(st.integers(0, 120), max_size=12))
 def test_events_of_a_response_add_up_to_it(model: LanguageModel, text: str, cuts: list[int]) -> None:
-    body = ResponsesBody.model_validate({"input": "hi", "tools": [{"type": "function", "name": "look", "parameters": {"type": "object"}}]})
+    body = ResponsesBody.model_validate({"input": "hi", "tools": RESPONSE_TOOLS})
     ask = Ask(Request(prompt="x"), "tiny", id="resp_1")
     whole = json.loads(bytes(asyncio.run(ResponsesReply(ask, model, body).whole(numbered([pieces_of(text, cuts)]))).body))
     events = asyncio.run(listed(ResponsesReply(ask, model, body).events(numbered([pieces_of(text, cuts)]))))
@@ -112,3 +113,26 @@ def test_the_calls_of_an_answer_have_the_same_ids_whenever_it_is_read() -> None:
     text = CALL % "sky" + CALL % "sea"
     assert ids("resp_1", text) == ids("resp_1", *text) and len(set(ids("resp_1", text))) == 2
     assert not set(ids("resp_1", text)) & set(ids("resp_2", text))
+
+
+def test_one_call_at_a_time_where_the_request_says_so(model: LanguageModel) -> None:
+    text = CALL % "sky" + "\n" + CALL % "sea"
+    for parallel, count in ((None, 2), (True, 2), (False, 1)):
+        wishes: dict[str, Any] = {"messages": USER, "tools": TOOLS, "parallel_tool_calls": parallel}
+        asks = [Ask(Request(prompt="x"), "tiny", id="chatcmpl-1")]
+        response = asyncio.run(ChatReply(asks, model, ChatBody.model_validate(wishes)).whole(numbered([pieces_of(text, [9, 50, 80])])))
+        assert len(json.loads(bytes(response.body))["choices"][0]["message"]["tool_calls"]) == count
+        body = ResponsesBody.model_validate({"input": "hi", "tools": RESPONSE_TOOLS, "parallel_tool_calls": parallel})
+        reply = ResponsesReply(Ask(Request(prompt="x"), "tiny", id="resp_1"), model, body)
+        told = json.loads(bytes(asyncio.run(reply.whole(numbered([pieces_of(text, [9, 50, 80])]))).body))
+        assert [item["type"] for item in told["output"]] == ["function_call"] * count
+        assert (told["parallel_tool_calls"], told["tool_choice"]) == (parallel is not False, "auto")
+
+
+def test_the_token_that_ends_an_answer_is_none_of_its_log_probabilities(model: LanguageModel) -> None:
+    end = next(iter(model.tokenizer.eos_ids))
+    chunks = [Chunk("a", (1,), (TokenLogprob(1, "a", -0.5),)), Chunk("", (end,), (TokenLogprob(end, "<end>", -0.1),), "stop", USAGE)]
+    body = ChatBody.model_validate({"messages": USER, "logprobs": True})
+    response = asyncio.run(ChatReply([Ask(Request(prompt="x"), "tiny", id="c")], model, body).whole(numbered([chunks])))
+    entries = json.loads(bytes(response.body))["choices"][0]["logprobs"]["content"]
+    assert [entry["token"] for entry in entries] == ["a"]

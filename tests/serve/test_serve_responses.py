@@ -6,6 +6,8 @@ from typing import Any
 import openai
 import pytest
 
+from ingle.home.turns import find_text
+from ingle.serve.rooms import open_rooms
 from tests.serve.servers import Server
 from tests.serve.test_serve_tools import WEATHER
 
@@ -138,3 +140,16 @@ def test_an_answer_has_its_keys_in_the_order_of_the_schema(server: Server) -> No
     schema: Any = {"type": "json_schema", "name": "d", "schema": shape}
     answer = server.openai().responses.create(model="tiny", input="hello", text={"format": schema}, max_output_tokens=90)
     assert list(json.loads(answer.output_text)) == names
+
+
+def test_all_choices_of_a_chat_are_deleted_with_it(server: Server) -> None:
+    kept = server.chat("please keep all of these", store=True, n=3).json()["id"]
+    client = server.openai()
+    assert client.responses.retrieve(f"{kept}-2").output_text
+    client.responses.delete(kept)
+    for name in (kept, f"{kept}-1", f"{kept}-2"):
+        with pytest.raises(openai.NotFoundError):
+            client.responses.retrieve(name)
+    engine = open_rooms(server.home)
+    assert not find_text(engine, "", "please keep all of these")
+    engine.dispose()

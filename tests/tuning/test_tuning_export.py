@@ -252,7 +252,12 @@ def test_nothing_is_replaced_unasked_and_nothing_half_is_left(with_deltas: Home,
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "home") == ["out", "x.gguf"]
     with pytest.raises(ConfigError, match=r"earlier export.*mine\.txt"):
         export(with_deltas, one, "peft", out, "f32", force=True)
-    (out / "mine.txt").rename(out / "adapter_config.json")
+    (out / "mine.txt").rename(out / "alice-lora.safetensors")
+    with pytest.raises(ConfigError, match=r"alice-lora\.safetensors"):
+        export(with_deltas, one, "peft", out, "f32", force=True)
+    with pytest.raises(ConfigError, match="is a file"):
+        export(with_deltas, one, "peft", gguf, "f32", force=True)
+    (out / "alice-lora.safetensors").rename(out / "adapter_config.json")
     (out / "model-00001-of-00002.safetensors").write_text("an earlier export's")
     export(with_deltas, one, "peft", out, "f32", force=True)
     export(with_deltas, one, "gguf", gguf, "f32", force=True)

@@ -143,7 +143,8 @@ def _label(home: "Home", name: str, rounds: int, options: dict[str, Any], overri
         return last.usage
 
     machine = open_meter().machine
-    about = label.Label(kept.name, kept.digest, model.digest, machine.name, usable_cores(), machine.cpu.name, rounds, 0.0, (), "")
+    cores = settings.chat.threads or usable_cores()
+    about = label.Label(kept.name, kept.digest, model.digest, machine.name, cores, machine.cpu.name, rounds, 0.0, (), "")
     with watching() as watch:
         made = label.measure(ask, about, rounds, watch.pieces)
     label.save(home.labels, made)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ingle.cli.output import is_terminal, note
+from ingle.cli.output import colourful, is_terminal, note
 from ingle.core.errors import RequestError
 from ingle.core.files import os_errors, write_atomic
 
@@ -90,9 +90,8 @@ class TypedLines:
             sign = ". " if continues else "> "
         try:
             # The marks tell the line editor what takes no room on the screen.
-            return input(
-                f"\x01\x1b[1;36m\x02{sign}\x01\x1b[0m\x02" if self._line_editor is not None and not os.environ.get("NO_COLOR") else sign
-            )
+            edited = self._line_editor is not None and colourful(sys.stdout)
+            return input(f"\x01\x1b[1;36m\x02{sign}\x01\x1b[0m\x02" if edited else sign)
         except EOFError:
             return None
         except UnicodeDecodeError as error:

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from ingle import __version__
 from ingle.cli.output import complain, printable
-from ingle.core.errors import HomeError, IngleError
+from ingle.core.errors import EXIT_INTERRUPTED, HomeError, IngleError
 
 VERBS = {
     "serve": "Answer through the page and OpenAI's API.",
@@ -47,7 +47,7 @@ VERBS = {
 }
 """One module each. The listing reads this table, so that `ingle --help` imports none of them."""
 
-EXIT_BUG, EXIT_INTERRUPTED, EXIT_PIPE_CLOSED = 70, 130, 141
+EXIT_BUG, EXIT_PIPE_CLOSED = 70, 141
 
 
 class PipeClosed(Exception):
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verb = next((word for word in arguments or sys.argv[1:] if word in VERBS), "")
         print(f"ingle: {printable(error.format_message())} See `{' '.join(['ingle', verb]).strip()} --help`.", file=sys.stderr)
         return 2
-    except PipeClosed:
+    except (PipeClosed, SystemExit):  # the second is how the library that prints help says the same; nobody else raises it
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes once more when it ends, and would complain
         return EXIT_PIPE_CLOSED
     except (KeyboardInterrupt, typer.Abort):

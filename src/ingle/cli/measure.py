@@ -49,7 +49,6 @@ def command(
     from ingle.cli.output import print_json
     from ingle.cli.progress import watching
     from ingle.cli.settings import read_settings
-    from ingle.core.errors import ConfigError
     from ingle.measure.run import Options, compare, event_of, run_suite, save, to_table
     from ingle.measure.suites import find_suite
     from ingle.tuning.kept_model import subject_of
@@ -58,11 +57,7 @@ def command(
         _list(as_json)
         return
     suites = [find_suite(name) for name in dict.fromkeys(suite)]
-    if style not in (None, "texts", "letters"):
-        raise ConfigError("--style", "must be texts or letters", style)
-    for name, path in (("--out", out), ("--against", against)):
-        if path is not None and len(suites) > 1:
-            raise ConfigError(name, "is for one suite", ", ".join(suite), "Measure them one by one.")
+    _check(suite, style, out, against)
     home, options = enter(), Options(items, shots, style, seed)  # type: ignore[arg-type]
     chosen = {"chat.model": model, "chat.format": format_, "chat.cache": cache, "chat.threads": threads}
     settings = read_settings(home, overrides or (), chosen)
@@ -73,15 +68,29 @@ def command(
             subject = subject_of(opened, interrupt.asked)
             outcome = run_suite(home, one, subject, options, _Clock(watch).pieces, watch.bytes)
         record(home, event_of(outcome))
-        if out is not None:
-            save(outcome, out)
         if against is not None:
             outcome = compare(outcome, against)
+        if out is not None:
+            save(outcome, out)
         tables.append(to_table(outcome))
         if not as_json:
             _show(outcome)
     if as_json:
         print_json(tables[0] if len(tables) == 1 else tables)
+
+
+def _check(suite: list[str], style: str | None, out: Path | None, against: Path | None) -> None:
+    """What can't be used, or compared with, is said before hours of measuring."""
+    from ingle.core.errors import ConfigError
+    from ingle.measure.run import load_rows
+
+    if style not in (None, "texts", "letters"):
+        raise ConfigError("--style", "must be texts or letters", style)
+    for name, path in (("--out", out), ("--against", against)):
+        if path is not None and len(set(suite)) > 1:
+            raise ConfigError(name, "is for one suite", ", ".join(suite), "Measure them one by one.")
+    if against is not None:
+        load_rows(against)
 
 
 class _Clock:

@@ -52,7 +52,7 @@ def command(
         return
     shared = "" if config.num_heads == config.num_kv_heads else f", sharing {config.num_kv_heads} key-value groups"
     tied = ", embedding and output are one matrix" if config.tie_embeddings else ""
-    kind = "transformer: every head sees the whole context" if config.is_transformer else "hybrid: some heads see a window only"
+    kind = "transformer: every head sees the whole context" if config.is_transformer else "hybrid: some heads see less, and may remember"
     lines = [
         ("name", kept.name),
         ("source", f"{base.source} {base.revision}".strip()),
@@ -145,6 +145,11 @@ def _delta_lines(delta: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     held_out = report.get("held_out") or {}
     if held_out.get("before") is not None and held_out.get("after") is not None:
         yield "  held out", f"loss {held_out['before']:.4f} before, {held_out['after']:.4f} after, in training"
+    if "retrieval" in report:
+        seen = ", ".join(f"{layer}.{group}" for layer, group in report["kept"])
+        share = f"a state at {report['state_tokens']:,} tokens is {report['state_share']:.3f} of the original's"
+        yield "  groups", f"{report['retrieval']} of {report['groups']} see everything (layer.group): {seen or 'none'}"
+        yield "  others", f"see {report['settings']['window']:,} tokens; {share}"
     parts = [report.get("train") or {}, *(report.get("lessons") or {}).values()]
     if metered := [energy for part in parts if (energy := reported(part))]:
         yield "  energy", f"{total(metered)}, to train it"

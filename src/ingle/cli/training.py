@@ -56,13 +56,13 @@ def percent(option: str, text: str) -> float:
     return value
 
 
-def recorder(home: Home, key: str) -> Sink:
-    """Puts facts into the ledger, each once: a run that goes on tells them again. `key`: the fact that says what came of a run."""
+def recorder(home: Home, *keys: str) -> Sink:
+    """Puts facts into the ledger, each once: a run that goes on tells them again. `keys`: the facts that say what came of a run."""
 
     def sink(event: Event) -> None:
         with open_ledger(home) as ledger:
             before = next(iter(ledger.read(event.kind, event.subject, 1)), None)
-            if before is None or before.values.get(key) != event.facts.get(key):
+            if before is None or any(before.values.get(key) != event.facts.get(key) for key in keys):
                 ledger.append(event)
 
     return sink

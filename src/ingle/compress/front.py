@@ -1,5 +1,6 @@
 """What came of a search: which models nobody beats in everything, which is the best within a budget, and a picture of them."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ def best(points: Sequence[Point], goal: Goal, most_loss_percent: float) -> Point
         raise ConfigError("--quality-loss", f"can't buy {where}: nothing that was tried costs less", got, "Keep the model as it is.")
     near = min(gaining, key=lambda one: one.loss.percent)
     got = f"the nearest is {near.recipe}: {near.loss.percent:+.2f} % at {near.cost(goal):.2f} times the original's"
-    cure = f"Allow it: --quality-loss {near.loss.percent:.2f}%; or give it time to recover: --recover 30."
+    cure = f"Allow it: --quality-loss {math.ceil(100 * near.loss.percent) / 100:.2f}%; or give it time to recover: --recover 30."
     raise ConfigError("--quality-loss", f"can't buy {where}", got, cure)
 
 

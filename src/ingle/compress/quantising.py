@@ -5,12 +5,14 @@ Stopped at any moment, the same call goes on where it was.
 HOME/tuning/KEY/sensitivity.json          what each linear costs, once that is known
 HOME/tuning/KEY/guidance.safetensors      what each token counts at each linear
 HOME/tuning/KEY/layer-I.safetensors       each layer that is done
+HOME/tuning/KEY/energy.json               what sittings took that were interrupted
 HOME/tuning/KEY/recovery/                 the training of their scales and minima
 """
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -29,8 +31,8 @@ from ingle.compress.settings import QuantiseSettings
 from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
 from ingle.core.delta import Delta
-from ingle.core.energy import reported
-from ingle.core.errors import ConfigError
+from ingle.core.energy import NOTHING, Energy, reported
+from ingle.core.errors import ConfigError, HomeError
 from ingle.core.event import Event, Sink
 from ingle.core.files import write_atomic
 from ingle.energy.meter import Span, open_meter
@@ -41,8 +43,10 @@ from ingle.engine.quantised import KIND
 from ingle.home.kept import Kept
 from ingle.home.names import check_name
 from ingle.home.place import Home
+from ingle.measure.items import Text
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.module import CausalLM, load_module
+from ingle.model.tokenizer import Tokenizer
 from ingle.train.precision import keep_few_programs
 from ingle.train.to_delta import Job, to_delta
 from ingle.train.watch import Made, RunWatch, nobody
@@ -52,6 +56,7 @@ VERSION = 4
 """Changes when the same settings make something else than before."""
 SENSITIVITY = "sensitivity.json"
 GUIDANCE = "guidance.safetensors"
+ENERGY = "energy.json"
 _NATIVE = {form.kind: form for form in FORMS.values()} | {"Q4_0": replace(FORMS["q4_1"], name="Q4_0", kind="Q4_0", block_bytes=18)}
 """What a file may hold that is served as it is. Rounding it again to as many bits or more could only lose."""
 
@@ -72,6 +77,14 @@ class _Work:
             self.job.check(f"{what}, {done} of {of}")
 
         return told
+
+    def end(self) -> Energy:
+        """What was taken by this sitting and those before it that were interrupted; the next will count it, too."""
+        path = self.job.folder / ENERGY
+        whole = self.span.end() + (Energy(**json.loads(path.read_bytes())) if path.exists() else NOTHING)
+        with suppress(HomeError):  # a full disk: what went wrong before is told, not this
+            write_atomic(path, json.dumps(whole.table()).encode(), mode=0o600)
+        return whole
 
 
 def quantise(
@@ -138,13 +151,39 @@ def plan_of(model: str, checkpoint: Checkpoint, bits: float, forms: tuple[Form, 
         raise ConfigError(f"model {model}", f"has no linears of more than {bits:g} bits that fill blocks of 32", got, cure)
     least = (few.bits * sum(sizes.values()) + rest) / whole
     if least > bits + 1e-9:
-        raise ConfigError(
-            "bits", f"can't be met by {model} in {few.name}, if other linears stay as they are", bits, f"The least is {least:.2f}."
-        )
+        cure = f"The least is {math.ceil(100 * least - 1e-6) / 100:.2f}."
+        raise ConfigError("bits", f"can't be met by {model} in {few.name}, if other linears stay as they are", bits, cure)
     return Plan(forms, sizes, native, tuple(fixed))
 
 
+@dataclass(frozen=True, slots=True)
+class _Blocks:
+    """What comes of it before scales and minima recover."""
+
+    module: CausalLM
+    tokenizer: Tokenizer
+    texts: Sequence[Text]
+    forms: Mapping[str, Form]
+    tensors: Mapping[str, Array]
+    report: dict[str, Any]
+
+
 def _make(work: _Work, checkpoint: Checkpoint, plan: Plan) -> Candidate:
+    job, settings = work.job, work.job.settings
+    try:
+        made = _blocks(work, checkpoint, plan)
+    finally:
+        energy = work.end()  # a recovery has its own meter
+    tensors, report = made.tensors, made.report
+    if settings.recovery.wanted:
+        folder = job.folder / "recovery"
+        recovery = Recovery(settings.recovery, made.module, job.kept.digest, made.tokenizer, made.texts, folder, job.watch)
+        tensors, report["recovery"] = _recovered(recovery, checkpoint, tensors, made.forms)
+        energy += reported(report["recovery"]) or NOTHING
+    return Candidate(job.name, KIND, job.kept.digest, tensors, job.origin(settings.method), report | {"energy": energy.table()})
+
+
+def _blocks(work: _Work, checkpoint: Checkpoint, plan: Plan) -> _Blocks:
     job, settings = work.job, work.job.settings
     quantiser = find_quantiser(settings.method)
     mixed = len(plan.forms) > 1
@@ -172,11 +211,7 @@ def _make(work: _Work, checkpoint: Checkpoint, plan: Plan) -> Candidate:
         shown = Shown(rows, _guidance(work, module, rows, forms) if quantiser.guided else None, settings.calibration.batch)
     done = quantise_layers(module, shown, quantiser, forms, job.folder, work.tell("quantising layers"))
     report = _report(job, plan, chosen, costs, done.errors) | {"calibration_tokens": 0 if rows is None else rows.numel()}
-    tensors = done.tensors
-    if settings.recovery.wanted:
-        recovery = Recovery(settings.recovery, module, job.kept.digest, tokenizer, texts, job.folder / "recovery", job.watch)
-        tensors, report["recovery"] = _recovered(recovery, checkpoint, done.tensors, forms)
-    return Candidate(job.name, KIND, job.kept.digest, tensors, job.origin(settings.method), report | {"energy": work.span.end().table()})
+    return _Blocks(module, tokenizer, texts, forms, done.tensors, report)
 
 
 def _recovered(

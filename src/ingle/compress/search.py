@@ -16,6 +16,8 @@ from typing import Any
 
 from ingle.compress.calibration import CalibrationSettings, read_texts
 from ingle.compress.front import GOALS, Goal, Point, best
+from ingle.compress.prune import VERSION as PRUNED
+from ingle.compress.quantising import VERSION as QUANTISED
 from ingle.compress.recipes import Grid, Recipe, Step, recipes
 from ingle.compress.recovery_settings import RecoverySettings
 from ingle.compress.scratch import Scratch, let_packs_go, scratch_of
@@ -23,13 +25,13 @@ from ingle.compress.served import Loss, MeasureSettings, loss_of, pace, quality
 from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import from_table, to_table
 from ingle.core.digest import digest_json
-from ingle.core.errors import ConfigError, Interrupted, Refused
+from ingle.core.errors import ConfigError, Interrupted
 from ingle.core.event import Event, Fact, Sink
 from ingle.core.files import write_atomic
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.opening import kept_source, open_model, open_weights
 from ingle.engine.packing import read_pack
-from ingle.home.deltas import delta_report, delta_tensors, get_delta, list_deltas, put_candidate
+from ingle.home.deltas import delta_report, delta_tensors, get_delta, list_deltas, put_candidate, refuse_taken_delta
 from ingle.home.kept import Kept, get_kept, remove
 from ingle.home.names import check_name
 from ingle.home.place import Home
@@ -99,6 +101,11 @@ class _Search:
         if self.stop.asked:
             raise Interrupted("compress", "was interrupted", where, "What was measured is kept: the same command goes on from there.")
 
+    @property
+    def asked(self) -> str:
+        """Whose delta it is that comes of this: of these recipes, with this goal and budget."""
+        return digest_json([self.folder.name, self.settings.goal, self.settings.most_loss_percent])[:32]
+
 
 def compress(
     home: Home, kept: Kept, name: str, settings: CompressSettings, admits: Callable[[Kept, str], Admit],
@@ -107,15 +114,17 @@ def compress(
     """Tries recipes on a kept model and keeps the best within the budget as a delta called `name` (or two, the second `name`-2).
 
     `admits`: for a model and a maker of candidates, what admits these. `seen` is told all points and the chosen one, also if none is.
-    Raises ConfigError for a name or budget that can't be used or met, Refused if the gate won't have it, Interrupted, and what making,
-    opening and measuring models raises; the same call then goes on where it was.
+    Raises ConfigError for a name that can't be used or is taken, or a budget that can't be met, Refused if the gate won't have it,
+    Interrupted, and what making, opening and measuring models raises; the same call then goes on where it was.
     """
     check_name(name)
     known = to_table(replace(settings, goal="joules", most_loss_percent=0.0))
-    folder = home.tuning / digest_json([VERSION, "compress", kept.digest, known])[:32]
+    folder = home.tuning / digest_json([VERSION, QUANTISED, PRUNED, "compress", kept.digest, known])[:32]
     home.create()
     with home.lock(f"compress-{folder.name}", timeout_s=0), stop_signals() as stop:
         job = _Search(home, kept, settings, watch, stop, folder, scratch_of(home, kept, folder))
+        mine = (one.digest for one in list_deltas(home, kept.digest) if one.name == name and one.origin.get("search") == job.asked)
+        refuse_taken_delta(home, name, kept.digest, next(mine, ""))
         points, by_recipe, left_out = _measured(job)
         try:
             chosen = best(points, settings.goal, settings.most_loss_percent)
@@ -212,12 +221,12 @@ def _kept(job: _Search, recipe: Recipe, name: str, admits: Callable[[Kept, str],
         delta = get_delta(job.scratch, tried.deltas[len(job.kept.deltas) + number])
         called = name if not number else f"{name}-{number + 1}"
         report = {**(delta_report(job.scratch, delta.digest) or {}), "model": f"{kept.name}+{called}", "base": kept.digest}
-        origin = {**delta.origin, "recipe": str(recipe)}
+        origin = {**delta.origin, "recipe": str(recipe), "search": job.asked}
         candidate = Candidate(called, delta.kind, kept.digest, delta_tensors(job.scratch, delta), origin, report)
         known = any(one.name == called for one in list_deltas(job.home, kept.digest))
         try:
             admits(kept, step.maker)(candidate, lambda: job.stop.asked)
-        except Refused:
+        except BaseException:
             for below in reversed(new):
                 remove(job.home, below)
             raise

@@ -4,6 +4,9 @@ An error says four things: the *field* at fault, the *rule* that it breaks, what
 renders it in one place (exit code), the server in another (HTTP status); rooms only raise.
 """
 
+EXIT_INTERRUPTED = 130
+"""Exit code of what Ctrl-C stopped, as shells have it."""
+
 
 class IngleError(Exception):
     """A failure with a field, a rule, what came instead, and what to do about it."""

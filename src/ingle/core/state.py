@@ -9,7 +9,6 @@ themselves.
 
 import json
 import math
-import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -318,7 +317,7 @@ class State:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 header = json.loads(archive["header"].tobytes())
                 pages, rings, memories = archive["pages"], archive["rings"], archive["memories"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except Exception as error:  # NumPy and zipfile have many words for damage
             raise CheckpointError(str(path), "must be a whole state file", error, "Delete it; the prompt will be read again.") from error
         kept_in = header.get("cache", layout.dtype)  # files of before int8 don't say it, but their layout does
         if kept_in != layout.dtype:
@@ -334,6 +333,9 @@ class State:
         blocks_wanted = layout.written_blocks(max(length, furthest))
         if len(pages) != wanted or rings.shape != (blocks_wanted, *layout.rings_shape[1:]):
             raise CheckpointError(str(path), f"must hold {wanted} pages and {blocks_wanted} blocks", (len(pages), len(rings)), cure)
+        for name, part, like in (("pages", pages, layout.new_page().shape), ("rings", rings, layout.rings_shape[1:])):
+            if len(part) and (part.shape[1:], part.dtype) != (like, layout.dtype):
+                raise CheckpointError(f"{path}: {name}", f"must be {like} {layout.dtype}", f"{part.shape[1:]} {part.dtype}", cure)
         if memories.shape != layout.memories_shape or memories.dtype != np.float32 or not np.isfinite(memories).all():
             shape = f"{layout.memories_shape} finite float32"
             raise CheckpointError(f"{path}: memories", f"must be {shape}", f"{memories.shape} {memories.dtype}", cure)

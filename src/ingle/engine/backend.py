@@ -129,7 +129,7 @@ class Backend(Protocol):
         At most `STEP_TOKENS` tokens a segment. The arrays are valid until the next call, whichever thread makes it: where several ask,
         all go through one scheduler.
         Raises ContextError beyond the model's context, RequestError for a token id outside the vocabulary; states are then untouched.
-        NotFinite once a recurrent memory is broken.
+        NotFinite once a recurrent memory is broken (the CPU backend).
         """
         ...
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.core.message import Chunk, Finish, Request, TokenLogprob, Usage
-from ingle.core.state import STEP_TOKENS
+from ingle.core.state import REMEMBERING_STEP_TOKENS, STEP_TOKENS
 from ingle.engine.backend import AnyState, Segment
 from ingle.engine.checkpoints import Checkpoints, needs_checkpoints
 from ingle.engine.drafting import ALONE, Company, Drafter, Pace
@@ -90,7 +90,9 @@ class Decoding:
     def _next_written(self, company: Company) -> Segment:
         """The last token, and others before it if the state had to go back further than these."""
         unread = self.ids[self.state.length :]
-        self._draft = self._drafter.draft(self.ids, self._most - self.written - 1, company) if self._drafter else []
+        # What is taken back is read again with what is tried next, and rings hold so much of it.
+        room = min(self._most - self.written - 1, REMEMBERING_STEP_TOKENS - len(unread))
+        self._draft = self._drafter.draft(self.ids, max(0, room), company) if self._drafter else []
         if self._draft:
             self._mark = self.state.mark(self._mark)
         return Segment(self.state, unread + self._draft, "all" if self._draft else "last", self.model.adapter)

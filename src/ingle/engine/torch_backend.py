@@ -1,4 +1,4 @@
-"""The PyTorch backend: any device, any float type. It serves on a GPU, and is the CPU backend's oracle. Needs the extra `learn`."""
+"""The PyTorch backend: the CPU backend's oracle, on any device, in any float type. Nothing serves with it yet. Needs the extra `learn`."""
 
 from collections.abc import Sequence
 from functools import partial

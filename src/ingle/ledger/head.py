@@ -120,4 +120,4 @@ def _parse(data: bytes) -> Head | None:
     except (ValueError, KeyError, TypeError):
         return None
     texts = (head.hash, head.fingerprint, head.signature)
-    return head if type(head.seq) is int and all(type(text) is str for text in texts) else None
+    return head if type(head.seq) is int and all(type(text) is str and text.isascii() for text in texts) else None

@@ -54,7 +54,7 @@ def _check_texts(request: Request, limits: Limits) -> None:
         got = f"{len(request.prompt):,} tokens"
     else:
         return
-    raise ContextError(field, f"must fit into the context of {context:,} tokens", got, "Shorten it, or begin anew.")
+    raise ContextError(field, f"must fit into the maximum context length of {context:,} tokens", got, "Shorten it, or begin anew.")
 
 
 def _check_tools(tools: tuple[Mapping[str, Any], ...], limit: int) -> None:

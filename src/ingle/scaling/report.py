@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ingle.core.digest import digest_json
 from ingle.core.energy import amount, reported
 from ingle.core.event import Event, Fact
 
@@ -28,7 +29,7 @@ def trained_event(report: Mapping[str, Any]) -> Event:
 
 def judged_event(report: Mapping[str, Any]) -> Event | None:
     """The fact of how the model is served; None if nothing was measured."""
-    facts: dict[str, Fact] = {"base": report["base"]}
+    facts: dict[str, Fact] = {"base": report["base"], "judged": digest_json(report["settings"]["judge"])[:16]}
     for one in report["served"]:
         if one["name"] in ("bits_per_byte", "recalled"):
             name = one["name"] if one["of"] == "planted pairs" else f"{one['of']}_{one['name']}"

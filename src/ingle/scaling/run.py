@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ingle.core.config import to_table
 from ingle.core.digest import digest_json
 from ingle.core.errors import HomeError
 from ingle.core.event import Sink
@@ -73,12 +74,14 @@ def _run(job: Job, sink: Sink) -> Made:
     refuse_taken(home, job.name, ours.digest if ours else None, replace=False)
     kept, told = make_base(job) if ours is None else _named(job, ours)
     sink(report.trained_event(told))
-    if not told["finished"]:
+    wanted = to_table(job.settings)
+    if not told["finished"] or told["settings"]["judge"] != wanted["judge"]:
         model = open_model(kept_source(home, kept), job.settings.judge.format, job.settings.judge.threads, progress=job.watch.pieces)
         settings = job.settings
         judged = judge(home, model, job.texts, settings.data, settings.judge, lambda: job.stop.asked, _named_progress(job))
         notes = [f"{name}: {note}" for name, outcome in judged.texts.items() for note in outcome.notes]
-        told = {**told, "served": judged.tables(), "notes": notes, "finished": True}
+        told = {**told, "settings": {**told["settings"], "judge": wanted["judge"]}}
+        told |= {"served": judged.tables(), "notes": notes, "finished": True}
         write_report(home.base_folder(kept.base), told)
     if event := report.judged_event(told):
         sink(event)

@@ -73,8 +73,8 @@ class ShapeSettings:
             raise ConfigError("model.retrieval", f"must be 1 to {self.layers}: every n-th layer", self.retrieval)
         if isinstance(self.retrieval, str) and self.retrieval not in ("all", "none"):
             raise ConfigError("model.retrieval", "must be all, none, a number, or a list of [layer, group]", self.retrieval)
-        if self.rope_theta <= 0:
-            raise ConfigError("model.rope_theta", "must be above 0", self.rope_theta)
+        if not 1 < self.rope_theta < 1e15:
+            raise ConfigError("model.rope_theta", "must be above 1, and below 1e15", self.rope_theta)
 
 
 @dataclass(frozen=True, slots=True)

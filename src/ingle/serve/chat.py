@@ -15,7 +15,7 @@ from ingle.engine.tools import check_tools, style_of, tool_constraint
 from ingle.serve.convert import constraint_of, message_of, sampling_of, stops_of
 from ingle.serve.document import STREAMED
 from ingle.serve.door import Keyed, asker, service_of
-from ingle.serve.reply import Growing, account_of, calls_in, head, usage_of
+from ingle.serve.reply import Growing, account_of, calls_in, choice_id, head, most_calls, usage_of
 from ingle.serve.schema import ChatBody, ToolChoice
 from ingle.serve.service import Ask, Keep, Service
 from ingle.serve.stream import answers, event_stream, while_connected
@@ -64,7 +64,7 @@ class ChatReply:
         self._chunk_head = self._head | {"object": "chat.completion.chunk"}
         self._model, self._body = model, body
         style = style_of(model.tokenizer) if body.tools and body.tool_choice != "none" else None
-        self._growing = [Growing(calls_in(style, ask.id) if style else None) for ask in asks]
+        self._growing = [Growing(calls_in(style, ask.id) if style else None, most_calls(body)) for ask in asks]
         self._asked_usage = bool(body.stream_options and body.stream_options.include_usage)
 
     async def whole(self, chunks: AsyncGenerator[tuple[int, Chunk], None]) -> Response:
@@ -113,7 +113,8 @@ class ChatReply:
     def _logprobs(self, entries: Sequence[TokenLogprob]) -> dict[str, Any] | None:
         if not self._body.logprobs:
             return None
-        return {"content": [self._logprob(entry) for entry in entries], "refusal": None}
+        ends = self._model.tokenizer.eos_ids  # its text is none of the answer's
+        return {"content": [self._logprob(entry) for entry in entries if entry.token not in ends], "refusal": None}
 
     def _logprob(self, entry: TokenLogprob) -> dict[str, Any]:
         def table(token: int, text: str, value: float | None) -> dict[str, Any]:
@@ -129,4 +130,4 @@ def _call(call: ToolCall) -> dict[str, Any]:
 def _choice(first: Ask, body: ChatBody, service: Service, number: int) -> Ask:
     """The same question once more, drawn with another seed."""
     request = replace(first.request, sampling=sampling_of(body, service.sampling, number))
-    return replace(first, request=request, id=f"{first.id}-{number}")
+    return replace(first, request=request, id=choice_id(first.id, number))

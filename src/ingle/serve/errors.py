@@ -9,12 +9,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from ingle.core.errors import Busy, HomeError, IngleError, NotKept
+from ingle.core.errors import Busy, ContextError, HomeError, IngleError, NotKept
 
 _TYPES = {
     401: "authentication_error", 403: "permission_error", 404: "not_found_error", 409: "conflict_error", 429: "rate_limit_error",
     503: "unavailable_error",
 }  # fmt: skip
+_CODES: dict[type[IngleError], str] = {ContextError: "context_length_exceeded"}
+"""Codes that clients look for, of errors that OpenAI has too."""
 
 
 def error_body(message: str, status: int, param: str | None = None, code: str | None = None) -> dict[str, Any]:
@@ -35,7 +37,8 @@ def status_of(error: IngleError) -> int:
 
 def body_of(error: IngleError) -> dict[str, Any]:
     """What a client is told of one of our errors."""
-    code = "model_not_found" if isinstance(error, NotKept) and error.field == "model" else type(error).__name__
+    known = "model_not_found" if isinstance(error, NotKept) and error.field == "model" else _CODES.get(type(error))
+    code = known or type(error).__name__
     return error_body(str(error), status_of(error), error.field, code)
 
 
@@ -86,9 +89,12 @@ def _where(error: Mapping[str, Any], body: Any) -> list[int | str]:
     return found
 
 
-async def _http(_request: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    message = str(error.detail) if error.detail else HTTPStatus(error.status_code).phrase
+    phrase = HTTPStatus(error.status_code).phrase
+    message = str(error.detail) if error.detail else phrase
+    if error.status_code in (404, 405) and message == phrase:
+        message = f"{request.method} {request.url.path[:80]}: must be something that this server does. /openapi.json lists it all."
     if message == "There was an error parsing the body":  # FastAPI's words for whatever its JSON reader gives up on
         message = "body: must be JSON in UTF-8, nested less than some hundred deep, with numbers of less than 4,300 digits."
     return JSONResponse(error_body(message, error.status_code), error.status_code, error.headers)

@@ -7,17 +7,20 @@ is still good is looked up for each page and each action, so a revoked key is ou
 import asyncio
 import hashlib
 import hmac
+import json
 import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from ingle.core.files import write_atomic
 from ingle.home.api_keys import check_key, list_keys
 from ingle.serve.page_static import static_text, static_url
 from ingle.serve.record import answer_key
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 COOKIE = "ingle_sign_in"
+ENDED = "signed-out"
+"""A file in the folder of keys, and its lock: sign-ins that were ended before their time."""
 LIFE_S = 30 * 86400
 """Longest that a sign-in is good for."""
 
@@ -49,7 +54,8 @@ class PageDoor:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._secret = b""
-        self._ended: set[str] = set()
+        self._ended = _read_ended(service.home.keys / ENDED)
+        """What ended sign-ins said. Kept over a restart: somebody may have copied the cookie."""
 
     async def visitor(self, cookie: str) -> Visitor | None:
         """Who comes with this cookie; None if they have to sign in first."""
@@ -68,11 +74,15 @@ class PageDoor:
     def sign_out(self, cookie: str) -> None:
         """Ends a sign-in in every tab. Reads the database."""
         if self._check(cookie):
-            self._ended.add(cookie)
+            self._ended.add(cookie.rpartition(".")[0])
+            path = self._service.home.keys / ENDED
+            with self._service.home.lock(ENDED):
+                ended = sorted(self._ended | _read_ended(path))
+                write_atomic(path, json.dumps(ended).encode(), mode=0o600)
 
     def _check(self, cookie: str) -> Visitor | None:
         said, _, mac = cookie.rpartition(".")
-        if cookie in self._ended or not hmac.compare_digest(mac.encode(), self._mac(said).encode()):
+        if said in self._ended or not hmac.compare_digest(mac.encode(), self._mac(said).encode()):
             return None
         owner, _, until = said.split(".")
         name = _good_key(self._service.engine, owner) if int(until) > time.time() else None
@@ -82,6 +92,15 @@ class PageDoor:
         if not self._secret:
             self._secret = hmac.digest(answer_key(self._service.home), b"ingle.page sign-in", hashlib.sha256)
         return hmac.digest(self._secret, said.encode(), hashlib.sha256).hex()
+
+
+def _read_ended(path: Path) -> set[str]:
+    """Those whose time has not come to an end by itself. Raises nothing: a file that can't be read says nothing."""
+    try:
+        found = [str(said) for said in json.loads(path.read_bytes())]
+        return {said for said in found if int(said.rpartition(".")[2]) > time.time()}
+    except (OSError, ValueError, TypeError):
+        return set()
 
 
 def sign_in_routes(door: PageDoor, ended: Callable[[str], None]) -> APIRouter:

@@ -38,7 +38,7 @@ class View:
         self.title = ""
         self.passing = False
         """Whether the conversation that is about to begin, or has begun, is not kept."""
-        self._stale = self._drawing = False
+        self._stale = self._drawing = self._sending = False
         self.thread = Thread(room.desk, parts, self._hear_turn, lambda turns: look_up(room.service.engine, visitor.owner, turns))
         self.listing, self.panel, self.learning = Listing(self), Panel(self), Learning(self)
         heard: dict[Any, dict[str, Deed]] = {
@@ -133,8 +133,15 @@ class View:
     async def send(self, said: Any) -> None:
         """What was typed: it is stored before anything else happens, and only then leaves the composer."""
         text = _checked(said)
-        if not text or self.thread.writing is not None:
+        if not text or self._sending or self.thread.writing is not None:
             return
+        self._sending = True  # until it is stored: a second click finds the answer being written
+        try:
+            await self._send(said, text)
+        finally:
+            self._sending = False
+
+    async def _send(self, said: Any, text: str) -> None:
         before, choices = self.book, self.choices  # whoever goes elsewhere while it is stored is neither brought back nor mixed up
         book = before or await self._begin(text)
         turn = await book.ask(text, self.thread.leaf if before is book else "")

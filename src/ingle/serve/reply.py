@@ -11,6 +11,7 @@ from ingle.core.energy import Energy, total
 from ingle.core.message import Chunk, Finish, TokenLogprob, ToolCall, Usage
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.tool_calls import Style, ToolCallStream
+from ingle.serve.schema import ChatBody, ResponsesBody
 
 FINISH: Mapping[Finish, str] = {
     "stop": "stop",
@@ -34,6 +35,8 @@ class Growing:
 
     calls_in: ToolCallStream | None
     """Reads calls out of the words; None where no tools were offered."""
+    most_calls: int | None = None
+    """Further ones are left out; None = all are told."""
     text: list[str] = field(default_factory=list)
     calls: list[ToolCall] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
@@ -45,6 +48,8 @@ class Growing:
         if self.calls_in is not None:
             pieces = [*self.calls_in.feed(chunk.text), *(self.calls_in.flush() if chunk.finish else ())]
         calls = [piece for piece in pieces if isinstance(piece, ToolCall)]
+        if self.most_calls is not None:
+            calls = calls[: max(0, self.most_calls - len(self.calls))]
         text = "".join(piece for piece in pieces if isinstance(piece, str))
         if (calls or self.calls) and not text.strip():
             text = ""  # what stands between calls
@@ -60,6 +65,16 @@ class Growing:
         if self.last is None or self.last.finish is None:
             return None
         return "tool_calls" if self.calls and self.last.finish == "stop" else FINISH[self.last.finish]
+
+
+def choice_id(first: str, number: int) -> str:
+    """Under which a further answer to a request is kept; `first`: the id that the client is told."""
+    return f"{first}-{number}"
+
+
+def most_calls(body: ChatBody | ResponsesBody) -> int | None:
+    """How many calls an answer may hold by what the request says."""
+    return 1 if body.parallel_tool_calls is False else None
 
 
 def head(id_: str, kind: str, model: LanguageModel) -> dict[str, Any]:

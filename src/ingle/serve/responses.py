@@ -21,8 +21,8 @@ from ingle.home.turns import Turn, drop, find_completion, path
 from ingle.serve.convert import constraint_of, sampling_of
 from ingle.serve.document import STREAMED
 from ingle.serve.door import Keyed, asker, service_of
-from ingle.serve.reply import FINISH, Growing, account_of, calls_in, usage_of
-from ingle.serve.schema import Drawing, JsonSchema, ResponseFormat, ResponsesBody, ResponsesItem
+from ingle.serve.reply import FINISH, Growing, account_of, calls_in, choice_id, most_calls, usage_of
+from ingle.serve.schema import MOST_CHOICES, Drawing, JsonSchema, ResponseFormat, ResponsesBody, ResponsesItem
 from ingle.serve.service import Ask, Keep, Service
 from ingle.serve.stream import answers, event_stream, while_connected
 
@@ -69,12 +69,14 @@ async def kept_response(id_: str, service: Service = Depends(service_of), who: s
 
 @router.delete("/v1/responses/{id_}", tags=["answers"])
 async def delete_response(id_: str, service: Service = Depends(service_of), who: str = Depends(asker)) -> dict[str, Any]:  # noqa: B008
-    """Deletes the text of an answer that was kept, and of what was asked, unless another one hangs on it."""
-    turn = await asyncio.to_thread(find_completion, service.engine, who, id_)
-    if turn is None:
+    """Deletes the text of an answer that was kept, of all its choices (`n`), and of what was asked, unless another one hangs on it."""
+    if await asyncio.to_thread(find_completion, service.engine, who, id_) is None:
         raise _unknown(id_)
-    await asyncio.to_thread(drop, service.engine, who, turn.id)
-    service.forget(who, turn.conversation or id_)
+    for name in (id_, *(choice_id(id_, number) for number in range(1, MOST_CHOICES))):  # no client is told the others' ids
+        turn = await asyncio.to_thread(find_completion, service.engine, who, name)
+        if turn is not None:
+            await asyncio.to_thread(drop, service.engine, who, turn.id)
+            service.forget(who, turn.conversation or name)
     return {"id": id_, "object": "response", "deleted": True}
 
 
@@ -82,7 +84,7 @@ def responses_request(body: ResponsesBody, service: Service, model: LanguageMode
     """What the engine is asked. Raises RequestError for what a body says wrongly."""
     tools = _tools(body.tools or []) if body.tool_choice != "none" else ()
     check_tools(tools)
-    must_call = tool_constraint(style_of(model.tokenizer), tools, body.tool_choice or "auto")
+    must_call = tool_constraint(style_of(model.tokenizer), tools, body.tool_choice or "auto", body.parallel_tool_calls is not False)
     format_ = body.text.format if body.text else None
     wanted = ResponseFormat(type=format_.type, json_schema=JsonSchema(schema=format_.json_schema)) if format_ else None
     instructions = (Message.of("system", body.instructions),) if body.instructions else ()
@@ -105,7 +107,7 @@ class ResponsesReply:
     def __init__(self, ask: Ask, model: LanguageModel, body: ResponsesBody) -> None:
         self._ask, self._model, self._body = ask, model, body
         offered = body.tools and body.tool_choice != "none"
-        self._growing = Growing(calls_in(style_of(model.tokenizer), ask.id) if offered else None)
+        self._growing = Growing(calls_in(style_of(model.tokenizer), ask.id) if offered else None, most_calls(body))
         self._item = f"msg_{ask.id}"
         self._number = 0
 
@@ -176,8 +178,9 @@ class ResponsesReply:
         table = _table(self._ask.id, self._model.name, status, output)
         request = self._ask.request
         table |= {"temperature": request.sampling.temperature, "top_p": request.sampling.top_p, "max_output_tokens": request.max_tokens}
-        asked = {"instructions": self._body.instructions, "previous_response_id": self._body.previous_response_id}
-        return table | asked | {"tools": self._body.tools or [], "store": bool(self._body.store)}
+        asked: dict[str, Any] = {"instructions": self._body.instructions, "previous_response_id": self._body.previous_response_id}
+        asked |= {"tools": self._body.tools or [], "tool_choice": self._body.tool_choice or "auto", "store": bool(self._body.store)}
+        return table | asked | {"parallel_tool_calls": self._body.parallel_tool_calls is not False}
 
     def _done(self) -> dict[str, Any]:
         growing, lasts = self._growing, [self._growing.last] if self._growing.last else []

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, mo
 from ingle.core.errors import RequestError
 
 T = TypeVar("T")
+MOST_CHOICES = 16
+"""Most answers to one request (`n`)."""
 # One error is enough, and lists end somewhere: a report on each of a million wrong items takes minutes and gigabytes.
 Turns = Annotated[list[T], Field(fail_fast=True, max_length=1024)]
 Few = Annotated[list[T], Field(fail_fast=True, max_length=128)]
@@ -146,7 +148,7 @@ class Drawing(Whole):
     logit_bias: Annotated[dict[str, float], Field(max_length=1024)] | None = None
     seed: int | None = None
     stop: str | Few[str] | None = None
-    n: int | None = Field(None, ge=1, le=16)
+    n: int | None = Field(None, ge=1, le=MOST_CHOICES)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
@@ -217,6 +219,7 @@ class ResponsesBody(Whole):
     text: ResponsesText | None = None
     tools: Few[dict[str, Any]] | None = None
     tool_choice: Literal["none", "auto", "required"] | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
     previous_response_id: str | None = None
     store: bool | None = None
     stream: bool | None = None

@@ -3,6 +3,7 @@
 What is written takes its name when it is whole: a full disk or a kill leaves what was there before.
 """
 
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -150,6 +151,10 @@ def merge(home: Home, kept: Kept, name: str, kind: str = "f32", progress: Progre
         return adopt(home, folder, base, name)
 
 
+_OURS = re.compile(r"(adapter_)?model(-\d{5}-of-\d{5})?\.safetensors")
+"""Weights that an earlier export may have written under other names than this one."""
+
+
 @contextmanager
 def new_folder(target: Path, force: bool = False) -> Iterator[Path]:
     """A folder to build in that takes the name `target` when the block ends without an error, and is gone otherwise.
@@ -188,7 +193,9 @@ def new_folder(target: Path, force: bool = False) -> Iterator[Path]:
 
 def _check_replaceable(target: Path, building: Path) -> None:
     """Raises ConfigError if `target` holds what an export does not write: `--force` is for an older one, not for whatever lies there."""
-    others = {path.name for path in target.iterdir() if not path.name.endswith(".safetensors")} if target.is_dir() else set[str]()
+    if not target.is_dir():
+        raise ConfigError("--out", "must be a folder", f"{target}, which is a file", "Choose another name.")
+    others = {path.name for path in target.iterdir() if not _OURS.fullmatch(path.name)}
     if foreign := sorted(others - {path.name for path in building.iterdir()}):
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         rule = "must hold nothing but an earlier export to be replaced"

@@ -214,15 +214,15 @@ def _matches(settings: Fields, key: str, linear: str) -> bool:
     return any(linear == name or linear.endswith(f".{name}") for name in settings.texts(key) or ())
 
 
-_LONGEST_PATTERN, _MOST_REPEATED = 2000, 8
+_LONGEST_PATTERN, _MOST_REPEATED = 2000, 4
 _REPEATED = re.compile(r"[*+}]")
-_NESTED = re.compile(r"[*+}][^(]*\)[*+{]")
+_NESTED = re.compile(r"\)[*+{]")
 
 
 def _match(pattern: str, name: str, where: str) -> re.Match[str] | None:
     """Of the whole name. Raises DeltaError for what is no pattern, or one that could take for ever."""
     if len(pattern) > _LONGEST_PATTERN or _NESTED.search(pattern) or len(_REPEATED.findall(pattern)) > _MOST_REPEATED:
-        rule = f"must be at most {_LONGEST_PATTERN} characters with {_MOST_REPEATED} repetitions, none within another"
+        rule = f"must be at most {_LONGEST_PATTERN} characters with {_MOST_REPEATED} repetitions, none of a group"
         raise DeltaError(where, rule, pattern[:80], "Name the targets one by one.")
     try:
         return re.fullmatch(pattern, name)

@@ -14,7 +14,7 @@ export default {
     <div class="composer">
       <p class="note" role="status" aria-live="polite">{{ trouble || note }}</p>
       <form @submit.prevent="send" @click.self="focus">
-        <textarea ref="box" v-model="text" rows="1" aria-label="Your message" dir="auto" placeholder="Ask, or tell …" enterkeyhint="send"
+        <textarea ref="box" v-model="text" rows="1" aria-label="Your message" dir="auto" placeholder="Ask, or tell …" enterkeyhint="enter"
                   autocomplete="off" @keydown="key" @input="changed"></textarea>
         <button v-if="writing" class="round" type="button" aria-label="Stop" title="Stop (Esc)" @click="$emit('stop')">
           <svg class="i" aria-hidden="true"><use href="#i-stop"></use></svg>
