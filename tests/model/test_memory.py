@@ -123,6 +123,10 @@ def test_bfloat16_computes_the_memory_in_float32() -> None:
         narrow = final_states(module.to(torch.bfloat16), batch)
     assert narrow.dtype == torch.bfloat16
     torch.testing.assert_close(narrow.float(), wide, rtol=0.1, atol=0.1)
+    cache = Cache()
+    with torch.no_grad():
+        module(torch.arange(3, 60)[None] % 70, cache)
+    assert cache.memories and {kept.state.dtype for kept in cache.memories.values()} == {torch.float32}
 
 
 def test_without_a_share_it_is_the_window_to_the_last_bit() -> None:

@@ -1,6 +1,7 @@
 """Memories by our own kernels are PyTorch's, forward and back, for any cut into documents, any heads, and what comes in bfloat16."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import accumulate, pairwise
 
 import pytest
@@ -38,10 +39,10 @@ def rows(tokens: int, groups: int, repeats: int, dim: int, seed: int = 0) -> lis
     return [torch.randn(shape, generator=draw) for shape in shapes]
 
 
-def found(form: Form, memory: Memory, told: list[Tensor], bounds: list[int]) -> list[Tensor]:
+def found(form: Form, memory: Memory, told: list[Tensor], bounds: list[int], spec: LayerSpec = SPEC) -> list[Tensor]:
     """Outputs and gradients, as float64."""
     leaves = [tensor.clone().requires_grad_() for tensor in told]
-    y = form(memory, *leaves, SPEC, bounds)
+    y = form(memory, *leaves, spec, bounds)
     slope = torch.linspace(-1, 2, y.numel()).view_as(y).to(y.dtype)
     return [tensor.double() for tensor in (y.detach(), *torch.autograd.grad(y, [*leaves, *memory.parameters()], slope))]
 
@@ -57,15 +58,18 @@ def alone(memory: Memory, window: Tensor, q: Tensor, k: Tensor, v: Tensor, spec:
     lengths=st.lists(st.integers(1, 80) | st.sampled_from([23, 71, 135, 200]), min_size=1, max_size=4),
     groups=st.sampled_from([1, 2, 3]), repeats=st.sampled_from([1, 2, 3]), dim=st.sampled_from([32, 64]),
     keep=st.sampled_from([-8.0, 0.0, 6.0]), threads=st.sampled_from([1, 2, 3]),
+    near=st.sampled_from([(5, 2), (0, 0), (0, 3), (1, 0), (64, 0), (5, 70)]),
 )  # fmt: skip
-def test_kernels_are_their_twins(lengths: list[int], groups: int, repeats: int, dim: int, keep: float, threads: int) -> None:
+def test_kernels_are_their_twins(
+    lengths: list[int], groups: int, repeats: int, dim: int, keep: float, threads: int, near: tuple[int, int]
+) -> None:
     """In float32, against PyTorch's chunks of the same; also where next to nothing is kept."""
-    lengths = [*lengths, 9]
+    lengths, spec = [*lengths, 80], replace(SPEC, window=near[0], sinks=near[1])
     bounds, before = [0, *accumulate(lengths)], torch.get_num_threads()
     memory, told = a_memory(groups, repeats, dim, keep), rows(bounds[-1], groups, repeats, dim, bounds[-1])
     torch.set_num_threads(threads)
     try:
-        mine, theirs, slow = (found(form, memory, told, bounds) for form in (read_packed, Memory.packed, alone))
+        mine, theirs, slow = (found(form, memory, told, bounds, spec) for form in (read_packed, Memory.packed, alone))
     finally:
         torch.set_num_threads(before)
     for one, two, three in zip(mine, theirs, slow, strict=True):
