@@ -34,11 +34,11 @@ def strict(tmp_path_factory: pytest.TempPathFactory, kept_home: Path) -> Iterato
 @contextmanager
 def another(server: Server) -> Iterator[None]:
     """Another client's answer during the block: it must come whole, and be the one that comes when nobody disturbs."""
-    calm = server.chat("A calm question.", max_tokens=600, seed=7).json()["choices"][0]["message"]["content"]
+    calm = server.chat("A calm question.", max_tokens=1500, seed=7).json()["choices"][0]["message"]["content"]
     said: list[str] = []
 
     def ask() -> None:
-        body = LONG | {"messages": [{"role": "user", "content": "A calm question."}], "max_tokens": 600, "seed": 7}
+        body = LONG | {"messages": [{"role": "user", "content": "A calm question."}], "max_tokens": 1500, "seed": 7}
         with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body, timeout=60) as response:
             lines = [line.removeprefix("data: ") for line in response.iter_lines() if line.startswith("data: {")]
         said.append("".join(choice["delta"].get("content", "") for line in lines for choice in json.loads(line)["choices"]))
