@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from playwright.sync_api import Browser, BrowserContext, expect
 
 from ingle.core.message import Message
+from ingle.home.conversations import list_conversations
 from ingle.home.place import Home
 from tests.serve.browser import WAIT_MS, House, Tab, browser
 from tests.serve.servers import settings, wait_until
@@ -245,6 +246,18 @@ def test_what_is_half_typed_outlasts_a_sample_and_a_search_that_is_too_long(tab:
     page.ask("Still there?")
     page.all(".search input").fill("")
     expect(page.all(".side li").first).to_be_visible()
+
+
+def test_a_sample_that_is_clicked_twice_is_asked_once(house: House, tab: Open) -> None:
+    def count() -> int:
+        with house.database() as engine:
+            return len(list_conversations(engine, "", limit=500))
+
+    page, before = tab(), count()
+    page.settings(FEW)
+    page.all(".welcome button").first.evaluate("(button) => { button.click(); button.click() }")
+    page.answer()
+    assert count() == before + 1
 
 
 def test_settings_are_those_of_the_conversation_in_every_tab(house: House, tab: Open) -> None:
