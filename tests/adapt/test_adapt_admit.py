@@ -102,6 +102,9 @@ def test_the_words_may_be_given_where_the_answer_is_not_kept(engine: sa.Engine) 
         ({"correction": "\U000e0041 hidden"}, "correction"),
         ({"correction": "\u202egnirts"}, "correction"),
         ({"rating": 1, "comment": "x" * 2_001}, "comment"),
+        ({"rating": 1, "completion": "My PIN is 4711", "question": "Q?", "answer": "A."}, "completion_id"),  # it would stand in the ledger
+        ({"rating": 1, "completion": "a\tb", "question": "Q?", "answer": "A."}, "completion_id"),
+        ({"rating": 1, "completion": "x" * 81, "question": "Q?", "answer": "A."}, "completion_id"),
     ],
 )
 def test_what_says_nothing_too_much_or_hides_something_is_refused(engine: sa.Engine, changes: dict[str, Any], field: str) -> None:

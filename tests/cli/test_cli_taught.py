@@ -44,6 +44,15 @@ def told(home: Home, *options: str) -> dict[str, object]:
     return table
 
 
+def test_what_is_taught_in_a_database_elsewhere_is_seen(tmp_path: Path) -> None:
+    elsewhere = Home(tmp_path / "home", f"sqlite:///{tmp_path / 'elsewhere.db'}")
+    made = open_rooms(elsewhere)
+    assert not anything_taught(elsewhere)
+    add_example(made, Example("", "", "tiny", "correction", QUESTION, ANSWER))
+    made.dispose()
+    assert anything_taught(elsewhere)
+
+
 def test_run_uses_a_memory_and_says_so(home: Home, engine: Engine) -> None:
     before = told(home)
     assert not anything_taught(home)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from ingle.core.message import Chunk, Constraint, Request, Sampling
 from ingle.core.spec import LayerSpec
+from ingle.engine import drafting
 from ingle.engine.answer import Session, answer
 from ingle.engine.drafting import ALONE, MOST_TOKENS, Company, Drafter, Lookup, Odds, Pace, copied
 from ingle.engine.job import Capacity, Job
@@ -247,9 +248,22 @@ def test_a_guess_is_judged_without_being_drafted() -> None:
     assert pace.odds.chance(16) > Pace().odds.chance(16)
 
 
-def test_drafts_that_fail_again_and_again_leave_no_more_unread_than_a_state_can_take_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("right", [1, 4])
+def test_drafts_that_fail_again_and_again_leave_no_more_unread_than_a_state_can_take_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, right: int
+) -> None:
+    """Each draft begins as the answer goes on, and ends wrongly: what came true is read again with the next one, and the next."""
     model = model_of(tmp_path, "memories")
-    request = chat(TEXT, max_tokens=400, sampling=Sampling(temperature=1.0, seed=4, logit_bias=((256, -100.0), (257, -100.0))))
-    assert told(list(answer(model, request, Session(model.backend.new_state(), pace=Eager())))) == told(
-        list(answer(model, request, drafts=False))
-    )
+    request = chat(TEXT, max_tokens=400, sampling=Sampling(logit_bias=((256, -100.0), (257, -100.0))))
+    plain = list(answer(model, request, drafts=False))
+    written = [*model.encode(request), *(token for chunk in plain for token in chunk.tokens)]
+
+    def half_right(ids: Sequence[int], _start: int, most: int) -> list[int]:
+        true = written[len(ids) : len(ids) + right + 1]
+        return [*true[:-1], (true[-1] + 1) % 250][:most] if true else []
+
+    monkeypatch.setattr(drafting, "copied", half_right)
+    monkeypatch.setattr(drafting.Lookup, "find", lambda *_: (0, 8))
+    chunks = list(answer(model, request, Session(model.backend.new_state(), pace=Eager())))
+    assert told(chunks) == told(plain)
+    assert chunks[-1].usage and chunks[-1].usage.accepted > 100

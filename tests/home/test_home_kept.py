@@ -16,7 +16,7 @@ from ingle.home.kept import Kept, adopt, get_kept, keep, list_kept, remove
 from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.home.pull import pull
-from ingle.home.staging import staging, sweep_staging
+from ingle.home.staging import discard, staging, sweep_staging
 
 
 def nothing(folder: Path) -> None: ...
@@ -172,6 +172,22 @@ def test_staging_is_empty_again_after_an_error(home: Home) -> None:
     with pytest.raises(KeyboardInterrupt), staging(home) as folder:
         (folder / "half").write_bytes(b"x")
         raise KeyboardInterrupt
+    assert list(home.staging.iterdir()) == []
+
+
+def test_of_two_who_discard_one_folder_one_frees_it(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = home.deltas / "d"
+    folder.mkdir(parents=True)
+    (folder / "tensors").write_bytes(b"12345")
+    rename, freed = Path.replace, list[int]()
+
+    def other_first(path: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "replace", rename)
+        freed.append(discard(home, path))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "replace", other_first)
+    assert [discard(home, folder), *freed] == [0, 5]
     assert list(home.staging.iterdir()) == []
 
 

@@ -35,6 +35,7 @@ from tests.scaling.place import NAMES, THINGS, table, tiny, write_texts
         ({"model": {"retrieval": 0}}, "must be 1 to 2"),
         ({"model": {"mlp": 8, "parameters": 9}}, "must not both be given"),
         ({"model": {"window": -1}}, "must not be negative"),
+        ({"model": {"rope_theta": 0.5}}, "model.rope_theta: must be above 1"),
         ({"model": {"memory": "lstm"}}, "model.memory: must be 'none' or 'gated_delta'"),
         ({"tokenizer": {"size": 100}}, "at least 258"),
         ({"data": {"sources": []}}, "data.sources: must be named"),

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from ingle.train.checkpoints import BEST, TRAINED, State, load_checkpoint, save_checkpoint, sweep_checkpoints
@@ -38,3 +39,19 @@ def test_what_a_killed_run_had_begun_to_write_is_gone_when_it_goes_on(tmp_path: 
         "loss.csv",
         *(f"step-00000003/{name}" for name in ("optimiser.safetensors", "state.json", TRAINED)),
     ]
+
+
+def test_half_a_checkpoint_that_was_being_removed_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in (3, 4):
+        save_checkpoint(tmp_path, State("run", "fp32", step=step), {"a": torch.full((2,), step)}, {})
+
+    def killed(folder: Path, **_: object) -> None:
+        if not folder.name.startswith("."):
+            (folder / TRAINED).unlink()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("ingle.train.checkpoints.shutil.rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(tmp_path, State("run", "fp32", step=4), {"a": torch.ones(2)}, {})
+    found = load_checkpoint(tmp_path)
+    assert found is not None and found[0].step == 3
