@@ -2,7 +2,7 @@
 
 Stopped at any moment, the same call goes on where it was.
 
-HOME/cache/groups/KEY.json       which groups keep full attention, after each round of a search; stays, for other lessons need no other
+HOME/cache/groups/KEY.json       which groups keep full attention, after each step of a search; stays, for other lessons need no other
 HOME/tuning/KEY/precision        in which groups are sought
 HOME/tuning/KEY/mixers/          the memories' first lesson, as `train` writes it
 HOME/tuning/KEY/logits/          their second
@@ -48,7 +48,7 @@ from ingle.train.settings import TrainReport, TrainSettings, Watch
 from ingle.train.to_delta import Job, to_delta
 from ingle.train.watch import Made, RunWatch, nobody
 
-VERSION = 8
+VERSION = 9
 """Changes when the same settings make something else than before."""
 
 
@@ -111,7 +111,8 @@ def _groups(job: Job[HybridSettings], original: CausalLM, tokenizer: Tokenizer, 
     found = begun = _read(path) or Found(0, tuple(all_groups(config)), {})
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     for found in find_groups(module, corpus, count, job.settings, begun, tell):
-        write_atomic(path, json.dumps({"rounds": found.rounds} | _told(found)).encode(), mode=0o600)
+        stood = {"rounds": found.rounds, "loss": found.loss, "tried": found.tried}
+        write_atomic(path, json.dumps(stood | _told(found)).encode(), mode=0o600)
     return found
 
 
@@ -133,8 +134,9 @@ def _read(path: Path) -> Found | None:
     """What an earlier search had found; None = nothing, or nothing that can be read."""
     try:
         known = json.loads(path.read_bytes())
-        kept = tuple((layer, group) for layer, group in known["kept"])
-        return Found(known["rounds"], kept, {(layer, group): effect for layer, group, effect in known["effects"]})
+        kept, *tried = (tuple((layer, group) for layer, group in places) for places in (known["kept"], *known["tried"]))
+        effects = {(layer, group): effect for layer, group, effect in known["effects"]}
+        return Found(known["rounds"], kept, effects, known["loss"], tuple(tried))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 

@@ -5,13 +5,18 @@ window), and −dL/dm says to first order by how much the loss L rises if the gr
 the cheapest first, and each round measures anew with those gone, for groups stand in for each other. m is drawn anew for each document, so
 that what is averaged over is the whole way from full attention to none (as integrated gradients do it, arXiv 1703.01365).
 
+What is left after these rounds is not yet the best set: a group that was given up early may be worth more beside those that stayed. So
+groups are exchanged then, the one that is worth least for the one that is missed most, and the loss itself decides (floating search:
+Pudil et al. 1994, Pattern Recognition Letters 15(11)).
+
 L: nats per token of answers about facts, in documents that say many of them (`hybridize.lessons`). What texts lose hangs on the window and
 hardly on which groups these are (LOG.md), so texts are not asked. By effect, not by where attention goes: much attention is paid to tokens
 that hardly matter.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -29,8 +34,11 @@ from ingle.train.losses import cross_entropy
 from ingle.train.packing import Batch, make_batch
 
 Progress = Callable[[int, int], None]
-VERSION = 7
+VERSION = 8
 """Changes when the same settings find other groups than before."""
+_DEARER = 3
+"""Times a group's effect is what an exchange must promise: to give a group up costs two to three times what its slope says, for the loss
+bends upwards there, and another brings only half to nine tenths of its slope (measured, LOG.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +69,10 @@ class Found:
     """What keeps full attention after them."""
     effects: Mapping[Group, float]
     """Of each group when it was last measured: by how much the loss rises, to first order, if it gives full attention up."""
+    loss: float = math.inf
+    """Nats per token that counts, with those that are kept; known once groups are exchanged."""
+    tried: tuple[tuple[Group, ...], ...] = ()
+    """The sets whose loss is known, the first of them what the rounds had left."""
 
 
 def find_groups(
@@ -70,20 +82,45 @@ def find_groups(
 
     `corpus`: documents with facts (`hybridize.lessons`). `begun`: what is known before, at least which groups there are.
     """
-    told, sizes = settings.search, _sizes(len(all_groups(module.config)), count, settings.search.rounds)
+    told, groups, every = settings.search, all_groups(module.config), len(corpus)
+    sizes = _sizes(len(groups), count, told.rounds)
+    tries = 1 + told.exchanges if told.exchanges and 0 < count < len(groups) else 0
     found = begun
     for parameter in module.parameters():
         parameter.requires_grad_(False)
+
+    def measure(step: int, kept: Sequence[Group], values: Iterable[float]) -> tuple[float, Mapping[Group, float]]:
+        """The mean loss of all documents, and every group's effect, with those that are kept at these values, one for each document."""
+        loss, slopes = 0.0, torch.zeros(len(module.config.layers), module.config.num_kv_heads)
+        for document, value in zip(range(every), values, strict=True):
+            shares = shares_of(module.config, kept, value)
+            one, slope = loss_and_slope(module, make_batch(corpus, [document]), shares, settings.window, settings.sinks)
+            loss, slopes = loss + one / every, slopes + slope / every
+            progress(step * every + document + 1, (len(sizes) + tries) * every)
+        return loss, {place: -float(slopes[place]) for place in groups}
+
     for number in range(found.rounds, len(sizes)):
-        draw, slopes = np.random.default_rng([told.seed, number]), torch.zeros(len(module.config.layers), module.config.num_kv_heads)
-        for document in range(len(corpus)):
-            shares = shares_of(module.config, found.kept, float(draw.uniform(0.1, 1)))
-            slopes += slope(module, make_batch(corpus, [document]), shares, settings.window, settings.sinks) / len(corpus)
-            progress(number * len(corpus) + document + 1, len(sizes) * len(corpus))
-        effects = {place: -float(slopes[place]) for place in found.kept}
+        _, effects = measure(number, found.kept, np.random.default_rng([told.seed, number]).uniform(0.1, 1, every))
+        effects = {**found.effects, **{place: effects[place] for place in found.kept}}
         best = sorted(found.kept, key=lambda place: -effects[place])[: sizes[number]]
-        found = Found(number + 1, tuple(sorted(best)), {**found.effects, **effects})
+        found = Found(number + 1, tuple(sorted(best)), effects)
         yield found
+    while len(found.tried) < tries and (kept := exchanged(found) if found.tried else found.kept):
+        loss, effects = measure(len(sizes) + len(found.tried), kept, [1.0] * every)
+        tried = (*found.tried, kept)
+        found = replace(found, kept=kept, loss=loss, effects=effects, tried=tried) if loss < found.loss else replace(found, tried=tried)
+        yield found
+
+
+def exchanged(found: Found) -> tuple[Group, ...] | None:
+    """The set with the most promising exchange of one group for another that has not been tried; None = none promises anything."""
+    others = [place for place in found.effects if place not in found.kept]
+    gains = {(old, new): found.effects[new] - _DEARER * found.effects[old] for old in found.kept for new in others}
+    for old, new in sorted((pair for pair in gains if gains[pair] > 0), key=lambda pair: -gains[pair]):
+        kept = tuple(sorted({*found.kept, new} - {old}))
+        if kept not in found.tried:
+            return kept
+    return None
 
 
 def loss_of(module: CausalLM, batch: Batch, shares: Tensor, window: int, sinks: int) -> Tensor:
@@ -97,13 +134,13 @@ def loss_of(module: CausalLM, batch: Batch, shares: Tensor, window: int, sinks: 
     return cross_entropy(module.model.norm(x), module.lm_head.weight, batch.targets)
 
 
-def slope(module: CausalLM, batch: Batch, shares: Tensor, window: int, sinks: int) -> Tensor:
-    """dL/dm of every group at these shares, [layers, G]; L: nats per token that counts."""
+def loss_and_slope(module: CausalLM, batch: Batch, shares: Tensor, window: int, sinks: int) -> tuple[float, Tensor]:
+    """L, in nats per token that counts, and dL/dm of every group at these shares, [layers, G]."""
     shares = shares.clone().requires_grad_()
     loss = loss_of(module, batch, shares, window, sinks) / len(batch.targets)
     loss.backward()  # type: ignore[no-untyped-call]
     assert shares.grad is not None
-    return shares.grad
+    return float(loss.detach()), shares.grad
 
 
 def shares_of(config: ModelConfig, kept: Sequence[Group], value: float) -> Tensor:

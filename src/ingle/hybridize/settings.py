@@ -23,6 +23,8 @@ class SearchSettings:
     """Of each."""
     rounds: int = 6
     """In which groups are given up, the same share in each."""
+    exchanges: int = 6
+    """Of one group for another, tried after these rounds, as long as any promises a lower loss; 0 = none."""
     seed: int = 0
     """Draws facts and texts."""
 
@@ -30,6 +32,8 @@ class SearchSettings:
         for name in ("documents", "rounds"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"search.{name}", "must be at least 1", getattr(self, name))
+        if self.exchanges < 0:
+            raise ConfigError("search.exchanges", "must not be negative", self.exchanges)
         if self.tokens < LEAST_TOKENS:
             raise ConfigError("search.tokens", f"must be at least {LEAST_TOKENS}", self.tokens)
 
