@@ -3,6 +3,7 @@
 import itertools
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,9 +15,9 @@ from ingle.core.errors import ConfigError
 from ingle.core.spec import LayerSpec
 from ingle.home.fetch import silent
 from ingle.home.place import Home
-from ingle.hybridize.budget import all_groups, layers_of, retrieval_count, share_of
+from ingle.hybridize.budget import Group, all_groups, layers_of, retrieval_count, share_of
 from ingle.hybridize.lessons import _FORMS, _different_facts, make_lessons, read_texts
-from ingle.hybridize.search import Found, _sizes, find_groups, loss_of, slope
+from ingle.hybridize.search import Found, _sizes, exchanged, find_groups, loss_and_slope, loss_of, shares_of
 from ingle.hybridize.settings import HybridSettings, LessonSettings, SearchSettings
 from ingle.hybridize.teaching import Mixers, hybrid_module, memories_of, original_of
 from ingle.measure.items import Text, part
@@ -90,7 +91,10 @@ def test_between_full_and_windowed_attention() -> None:
 def test_the_effect_is_the_slope_of_the_loss() -> None:
     module, batch = tiny_module(), some_batch()
     shares = torch.full((2, 2), 0.6)
-    found = slope(module, batch, shares, 8, 2) * len(batch.targets)
+    loss, found = loss_and_slope(module, batch, shares, 8, 2)
+    with torch.no_grad():
+        assert loss * len(batch.targets) == pytest.approx(float(loss_of(module, batch, shares, 8, 2)), rel=1e-5)
+    found = found * len(batch.targets)
     for place in itertools.product(range(2), range(2)):
         sides = []
         for step in (0.02, -0.02):
@@ -108,7 +112,7 @@ def test_groups_without_effect_are_seen_and_the_largest_effects_are_kept(texts: 
         module.model.layers[1].self_attn.o_proj.weight[:, 24:] = 0
     told: list[tuple[int, int]] = []
     corpus = make_lessons(chat_tokenizer(), texts, 2, 180, 0, ("facts",))
-    once = replace(SMALL, search=replace(SMALL.search, rounds=1))
+    once = replace(SMALL, search=replace(SMALL.search, rounds=1, exchanges=0))
     [found] = find_groups(module, corpus, 2, once, ALL, lambda done, of: told.append((done, of)))
     assert [place for place, effect in found.effects.items() if effect == 0] == [(0, 0), (1, 1)]
     assert found.kept == tuple(sorted(sorted(found.effects, key=lambda place: -found.effects[place])[:2]))
@@ -119,11 +123,44 @@ def test_groups_without_effect_are_seen_and_the_largest_effects_are_kept(texts: 
 def test_a_search_goes_on_where_it_was(texts: list[list[str]]) -> None:
     module = tiny_module(tiny_config(vocab=2000, layers=(LayerSpec((0, 1)),) * 3))
     corpus = make_lessons(chat_tokenizer(), texts, 2, 180, 0, ("facts",))
-    first, second = find_groups(module, corpus, 2, SMALL, ALL)
+    first, second, last = found = list(find_groups(module, corpus, 2, SMALL, ALL))
     assert (len(first.kept), len(second.kept), second.rounds) == (3, 2, 2)
     assert set(second.kept) < set(first.kept)
-    assert list(find_groups(module, corpus, 2, SMALL, first)) == [second]
-    assert list(find_groups(module, corpus, 2, SMALL, second)) == []
+    assert last.tried == (second.kept,)  # here no exchange promises anything
+    for number, begun in enumerate(found, 1):
+        assert list(find_groups(module, corpus, 2, SMALL, begun)) == found[number:]
+
+
+def test_groups_are_exchanged_while_the_loss_falls(texts: list[list[str]]) -> None:
+    module = tiny_module(tiny_config(vocab=2000, layers=(LayerSpec((0, 1)),) * 3))
+    corpus = make_lessons(chat_tokenizer(), texts, 2, 180, 0, ("facts",))
+
+    def loss(kept: Sequence[Group]) -> float:
+        batches = [make_batch(corpus, [i]) for i in range(2)]
+        with torch.no_grad():
+            return sum(float(loss_of(module, batch, shares_of(module.config, kept, 1), 8, 2)) / len(batch.targets) for batch in batches) / 2
+
+    pairs = list(itertools.combinations(ALL.kept, 2))
+    worst = max(pairs, key=loss)
+    often = replace(SMALL, search=replace(SMALL.search, exchanges=20))
+    for step in (found := list(find_groups(module, corpus, 2, often, Found(2, worst, {})))):
+        assert step.loss == pytest.approx(min(map(loss, step.tried)), rel=1e-5) and step.loss == pytest.approx(loss(step.kept), rel=1e-5)
+    assert found[0].tried == (worst,) and len(set(found[-1].tried)) == len(found) > 2
+    assert loss(found[-1].kept) < loss(worst) - 0.5 * (loss(worst) - min(map(loss, pairs)))
+    for number, begun in enumerate(found, 1):
+        assert list(find_groups(module, corpus, 2, often, begun)) == found[number:]
+    fewer = replace(often, search=replace(often.search, exchanges=2))
+    assert list(find_groups(module, corpus, 2, fewer, Found(2, worst, {}))) == found[:3]
+    assert list(find_groups(module, corpus, 6, often, ALL)) == []
+
+
+def test_what_is_exchanged_promises_more_than_it_costs() -> None:
+    a, b, c, d = (0, 0), (0, 1), (1, 0), (1, 1)
+    found = Found(1, (a, b), {a: 1.0, b: 0.1, c: 0.5, d: 0.4}, 2.0, ((a, b),))
+    assert exchanged(found) == (a, c)
+    assert exchanged(replace(found, tried=((a, b), (a, c)))) == (a, d)
+    assert exchanged(replace(found, tried=((a, b), (a, c), (a, d)))) is None
+    assert exchanged(replace(found, effects={a: 1.0, b: 0.2, c: 0.5, d: 0.4})) is None
 
 
 def test_rounds_give_up_the_same_share() -> None:

@@ -129,7 +129,7 @@ def test_what_is_refused_is_not_kept_and_not_taught_again(some_home: Home, monke
         hybridize(some_home, kept, "no", SMALL, refuse)
     assert "no" not in [delta.name for delta in list_deltas(some_home, kept.digest)]
     steps: list[object] = []
-    monkeypatch.setattr(search, "slope", lambda *_: pytest.fail("groups were sought again"))
+    monkeypatch.setattr(search, "loss_and_slope", lambda *_: pytest.fail("groups were sought again"))
     hybridize(some_home, kept, "no", SMALL, admitting(some_home), RunWatch(train=steps.append))
     assert steps == []
 
@@ -144,7 +144,7 @@ def test_training_free_has_no_memories_and_its_groups_are_sought_once(some_home:
     assert all(spec.memory == "none" for spec in open_weights(some_home, made.kept).config.layers)
     assert sorted(made.delta.tensors) == ["layers.memory", "layers.retrieval", "layers.sinks", "layers.window"]
     assert np.isfinite(logits(some_home, "tiny+free")).all()
-    monkeypatch.setattr(search, "slope", lambda *_: pytest.fail("groups were sought again"))
+    monkeypatch.setattr(search, "loss_and_slope", lambda *_: pytest.fail("groups were sought again"))
     taught = hybridize(some_home, get_kept(some_home, "tiny"), "taught", SMALL, admitting(some_home))
     assert np.array_equal(taught.delta.tensors["layers.retrieval"], made.delta.tensors["layers.retrieval"])
     for other in (replace(told, retrieval=1), replace(told, window=9), replace(told, search=replace(told.search, seed=1))):
@@ -164,6 +164,7 @@ def test_what_cannot_be_is_said_before_weights_are_loaded(some_home: Home, monke
         with pytest.raises(ConfigError, match=message):
             hybridize(some_home, kept, "x", settings, admitting(some_home))
     for make, message in [
+        (lambda: SearchSettings(exchanges=-1), "search.exchanges: must not be negative"),
         (lambda: SearchSettings(tokens=-5), "search.tokens: must be at least 128"),
         (lambda: LessonSettings(tokens=3), "lessons.tokens: must be at least 128"),
         (lambda: LessonSettings(long_tokens=2), "lessons.long_tokens: must be at least"),
