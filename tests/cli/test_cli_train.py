@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,22 @@ def test_again_nothing_is_done_and_nothing_told_twice(trained: tuple[Path, str, 
     assert "texts: bits per byte" in shown
     assert json.loads(ingle(home, "show", "little", "--json").stdout)["training"] == report
     assert "is as it was kept" in ingle(home, "verify", "--models").stdout
+
+
+def test_what_is_judged_or_made_anew_is_told_anew(trained: tuple[Path, str, str], config: str, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(trained[0], home)
+
+    def facts() -> list[dict[str, Any]]:
+        told = [json.loads(line) for line in ingle(home, "log", "--json").stdout.splitlines()]
+        return [fact for fact in told if fact["kind"].startswith(("train", "rm"))]
+
+    before = facts()
+    ingle(home, "train", config, "--name", "little", "--set", "judge.items=3")
+    assert [fact["kind"] for fact in facts()] == [*(fact["kind"] for fact in before), "train.judge"]
+    ingle(home, "rm", "little", "--yes")
+    ingle(home, "train", config, "--name", "little")
+    assert [fact["kind"] for fact in facts()][-3:] == ["rm", "train", "train.judge"]
 
 
 def test_a_base_model_goes_on_from_plain_text(trained: tuple[Path, str, str]) -> None:

@@ -5,6 +5,7 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from ingle.core.spec import LayerSpec
 from ingle.home.fetch import silent
 from ingle.home.place import Home
 from ingle.hybridize.budget import Group, all_groups, layers_of, retrieval_count, share_of
-from ingle.hybridize.lessons import _FORMS, _different_facts, make_lessons, read_texts
+from ingle.hybridize.lessons import _FORMS, _different_facts, make_lessons, read_texts, set_aside
 from ingle.hybridize.search import Found, _sizes, exchanged, find_groups, loss_and_slope, loss_of, shares_of
 from ingle.hybridize.settings import HybridSettings, LessonSettings, SearchSettings
 from ingle.hybridize.teaching import Mixers, hybrid_module, memories_of, original_of
@@ -111,7 +112,7 @@ def test_groups_without_effect_are_seen_and_the_largest_effects_are_kept(texts: 
         module.model.layers[0].self_attn.o_proj.weight[:, :24] = 0
         module.model.layers[1].self_attn.o_proj.weight[:, 24:] = 0
     told: list[tuple[int, int]] = []
-    corpus = make_lessons(chat_tokenizer(), texts, 2, 180, 0, ("facts",))
+    corpus = make_lessons(chat_tokenizer(), [(texts, 2)], 180, 0, ("facts",))
     once = replace(SMALL, search=replace(SMALL.search, rounds=1, exchanges=0))
     [found] = find_groups(module, corpus, 2, once, ALL, lambda done, of: told.append((done, of)))
     assert [place for place, effect in found.effects.items() if effect == 0] == [(0, 0), (1, 1)]
@@ -122,7 +123,7 @@ def test_groups_without_effect_are_seen_and_the_largest_effects_are_kept(texts: 
 
 def test_a_search_goes_on_where_it_was(texts: list[list[str]]) -> None:
     module = tiny_module(tiny_config(vocab=2000, layers=(LayerSpec((0, 1)),) * 3))
-    corpus = make_lessons(chat_tokenizer(), texts, 2, 180, 0, ("facts",))
+    corpus = make_lessons(chat_tokenizer(), [(texts, 2)], 180, 0, ("facts",))
     first, second, last = found = list(find_groups(module, corpus, 2, SMALL, ALL))
     assert (len(first.kept), len(second.kept), second.rounds) == (3, 2, 2)
     assert set(second.kept) < set(first.kept)
@@ -133,7 +134,7 @@ def test_a_search_goes_on_where_it_was(texts: list[list[str]]) -> None:
 
 def test_groups_are_exchanged_while_the_loss_falls(texts: list[list[str]]) -> None:
     module = tiny_module(tiny_config(vocab=2000, layers=(LayerSpec((0, 1)),) * 3))
-    corpus = make_lessons(chat_tokenizer(), texts, 2, 180, 0, ("facts",))
+    corpus = make_lessons(chat_tokenizer(), [(texts, 2)], 180, 0, ("facts",))
 
     def loss(kept: Sequence[Group]) -> float:
         batches = [make_batch(corpus, [i]) for i in range(2)]
@@ -171,7 +172,7 @@ def test_rounds_give_up_the_same_share() -> None:
 
 def test_lessons_of_three_kinds(texts: list[list[str]]) -> None:
     tokenizer, kinds = chat_tokenizer(), LessonSettings().kinds
-    corpus = make_lessons(tokenizer, texts, 8, 700, 0, kinds)
+    corpus = make_lessons(tokenizer, [(texts, 8)], 700, 0, kinds)
     assert corpus.sizes.max() <= 700
     plain, facts, copy, more = (corpus.document(i) for i in range(4))
     assert plain.answer.tolist() == [False] + [True] * 699
@@ -183,16 +184,36 @@ def test_lessons_of_three_kinds(texts: list[list[str]]) -> None:
             assert said.count(tokenizer.decode(answer.tolist()).strip()) >= 2
     size = int(copy.answer.sum()) + 8
     assert copy.ids[-size:].tolist() == copy.ids[:size].tolist()
-    again, other = (make_lessons(tokenizer, texts, 8, 700, seed, kinds) for seed in (0, 1))
+    again, other = (make_lessons(tokenizer, [(texts, 8)], 700, seed, kinds) for seed in (0, 1))
     assert corpus.digest == again.digest != other.digest
     for nothing in ([], [["", " "]], [*texts, []]):
         with pytest.raises(ConfigError, match="something to learn from"):
-            make_lessons(tokenizer, nothing, 1, 50, 0, kinds)
+            make_lessons(tokenizer, [(nothing, 1)], 50, 0, kinds)
+
+
+def test_what_is_held_out_is_in_no_document_that_is_learnt(texts: list[list[str]]) -> None:
+    tokenizer, sources = chat_tokenizer(), [*texts, ["alone"], [" ", " ".join(texts[0][0].split()[::-1])]]
+    learnt, aside = set_aside(sources)
+    assert all(texts == [text for text in source if text in texts] for source, texts in zip(sources, learnt, strict=True))
+    assert all(learnt) and sum(map(len, aside)) < sum(map(len, learnt)) and not {*chain(*aside)} & {*chain(*learnt)}
+    assert set_aside([source[::-1] for source in sources])[1] == [source[::-1] for source in aside]
+    corpus = make_lessons(tokenizer, [(aside, 2), (learnt, 20)], 400, 0, ("plain", "copy"))
+    grams = [{tuple(ids[i : i + 40]) for i in range(len(ids) - 40)} for ids in (corpus.document(i).ids.tolist() for i in range(22))]
+    assert not set().union(*grams[:2]) & set().union(*grams[2:])
+
+
+def test_documents_begin_as_prompts_do(texts: list[list[str]]) -> None:
+    tokenizer = chat_tokenizer()
+    tokenizer = replace(tokenizer, facts=replace(tokenizer.facts, bos_id=1, add_bos=True))
+    corpus = make_lessons(tokenizer, [(texts, 3)], 300, 0, ("plain", "facts", "copy"))
+    for document in (corpus.document(i) for i in range(3)):
+        assert document.ids[0] == 1 and 1 not in document.ids[1:].tolist() and not document.answer[:2].any()
+    assert corpus.sizes.max() == 300
 
 
 def test_documents_hold_as_much_of_one_source_as_of_another() -> None:
     tokenizer, sources = chat_tokenizer(), [["mmmm " * 90, "mm"], [f"zzzz {i}" for i in range(2000)], ["w w w"]]
-    said = tokenizer.decode(make_lessons(tokenizer, sources, 1, 6000, 0, ("plain",)).document(0).ids.tolist())
+    said = tokenizer.decode(make_lessons(tokenizer, [(sources, 1)], 6000, 0, ("plain",)).document(0).ids.tolist())
     sizes = [len(tokenizer.encode("".join(re.findall(rf"{letter}[^mzw]*", said)))) for letter in "mzw"]
     assert max(sizes) < 1.2 * min(sizes)
 
@@ -214,7 +235,7 @@ def test_lessons_are_made_of_suites_of_texts(tiny_home: Home, monkeypatch: pytes
 def test_pairs_of_words_are_among_the_facts(texts: list[list[str]]) -> None:
     tokenizer = chat_tokenizer()
     for seed in range(3):
-        said = tokenizer.decode(make_lessons(tokenizer, texts, 1, 4000, seed, ("facts",)).document(0).ids.tolist())
+        said = tokenizer.decode(make_lessons(tokenizer, [(texts, 1)], 4000, seed, ("facts",)).document(0).ids.tolist())
         keys = re.findall(r"\n\n(\w+) =", said)
         assert keys
         for key in keys:

@@ -1,6 +1,8 @@
 """From a kept transformer to a kept hybrid: reported, resumed to the bit, served, and undone."""
 
+import os
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,11 @@ from ingle.home.place import Home
 from ingle.hybridize import run, search
 from ingle.hybridize.run import hybridize
 from ingle.hybridize.settings import HybridSettings, LessonSettings, SearchSettings
-from ingle.train import to_delta
+from ingle.train import loop, to_delta
+from ingle.train.checkpoints import save_tensors
 from ingle.train.loop import train
 from ingle.train.settings import TrainReport, TrainSettings
+from ingle.train.trouble import TrainError
 from ingle.train.watch import RunWatch
 from tests.cli.place import CONTEXT
 from tests.tuning.place import admitting
@@ -84,7 +88,7 @@ def test_stopped_anywhere_it_ends_the_same(some_home: Home, monkeypatch: pytest.
     def interrupted(*given: object) -> object:
         folder = given[4]
         assert isinstance(folder, Path)
-        if folder.name == stop:
+        if folder.name.partition("-")[0] == stop:
             raise Interrupted("training", "was interrupted", "here")
         return train(*given)  # type: ignore[arg-type]
 
@@ -102,11 +106,46 @@ def test_stopped_anywhere_it_ends_the_same(some_home: Home, monkeypatch: pytest.
     assert dict(cut.tensors) == dict(whole.tensors)
 
 
+def test_texts_that_have_become_others_begin_their_lessons_anew(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, read = get_kept(some_home, "tiny"), run.read_texts
+    asked = to_delta.Job.check
+    monkeypatch.setattr(to_delta.Job, "check", lambda job, where: _refuse(where) if "longer" in where else asked(job, where))
+    with pytest.raises(Interrupted):
+        hybridize(some_home, kept, "old", SMALL, admitting(some_home))
+    monkeypatch.setattr(to_delta.Job, "check", asked)
+    monkeypatch.setattr(run, "read_texts", lambda *given: [[f"{text} More." for text in source] for source in read(*given)])
+    gone_on = hybridize(some_home, kept, "old", SMALL, admitting(some_home)).delta
+    anew = hybridize(some_home, kept, "new", SMALL, admitting(some_home)).delta
+    assert dict(gone_on.tensors) == dict(anew.tensors)
+
+
+def test_a_signal_after_a_lessons_last_step_is_heard(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(*given: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        save_tensors(*given)
+
+    kept = get_kept(some_home, "tiny")
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(loop, "save_tensors", told)
+        hybridize(some_home, kept, "cut", SMALL, admitting(some_home))
+    assert list_deltas(some_home, kept.digest) == []
+    hybridize(some_home, kept, "cut", SMALL, admitting(some_home))
+
+
+def test_what_a_search_has_no_memory_for_is_said(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> object:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+
+    monkeypatch.setattr(search, "loss_and_slope", full)
+    with pytest.raises(TrainError, match=r"memory: was not enough.*search.tokens \(now \d+\)"):
+        hybridize(some_home, get_kept(some_home, "tiny"), "full", SMALL, admitting(some_home))
+
+
 def test_only_the_last_lesson_follows_what_documents_say(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     told: dict[str, str] = {}
 
     def noted(*given: Any) -> TrainReport:
-        told[given[4].name] = given[6].name
+        told[given[4].name.partition("-")[0]] = given[6].name
         return train(*given)
 
     monkeypatch.setattr(run, "train", noted)

@@ -35,6 +35,9 @@ from tests.scaling.place import NAMES, THINGS, table, tiny, write_texts
         ({"model": {"retrieval": 0}}, "must be 1 to 2"),
         ({"model": {"mlp": 8, "parameters": 9}}, "must not both be given"),
         ({"model": {"window": -1}}, "must not be negative"),
+        ({"model": {"window": 8}}, "here all do .got retrieval all"),
+        ({"model": {"retrieval": 1, "memory": "gated_delta"}}, "here all do"),
+        ({"model": {"retrieval": 2, "window": 47, "sinks": 1, "memory": "gated_delta"}}, "data.row_tokens: must be above .* = 48"),
         ({"model": {"rope_theta": 0.5}}, "model.rope_theta: must be above 1"),
         ({"model": {"memory": "lstm"}}, "model.memory: must be 'none' or 'gated_delta'"),
         ({"tokenizer": {"size": 100}}, "at least 258"),
@@ -44,6 +47,10 @@ from tests.scaling.place import NAMES, THINGS, table, tiny, write_texts
         ({"data": {"row_tokens": 129}}, "at most model.context = 128"),
         ({"train": {"batch_tokens": 32}}, "at most train.batch_tokens = 32"),
         ({"train": {"optimiser": {"learning_rate": -1.0}}}, "must be above 0"),
+        ({"train": {"optimiser": {"eps": 0.0}}}, "eps: must be above 0"),
+        ({"train": {"optimiser": {"clip_norm": math.nan}}}, "clip_norm: must be float .got nan"),
+        ({"train": {"seed": 2**63}}, "seed: must be at least 0 and below"),
+        ({"train": {"seed": -1}}, "seed: must be at least 0 and below"),
         ({"train": {"optimizer": {}}}, "Did you mean optimiser"),
         ({"judge": {"pair_rows": 0}}, "at least 1"),
     ],
@@ -83,7 +90,7 @@ def test_what_the_course_depends_on() -> None:
     assert course(tiny("y")) == base, "where a text lies is nothing to it"
     assert course(tiny("x", judge={"items": 3}, train={"checkpoint_every": 3})) == base
     assert course(tiny("x", train={"seed": 1})) != base
-    assert course(tiny("x", model={"window": 3})) != base
+    assert course(tiny("x", model={"mlp": 64})) != base
 
 
 def test_how_layers_look_back() -> None:
@@ -93,13 +100,15 @@ def test_how_layers_look_back() -> None:
     whole = LayerSpec((0, 1))
     rest = LayerSpec((), 8, 2, "gated_delta")
     told = {"window": 8, "sinks": 2, "memory": "gated_delta"}
-    assert made("all", **told) == (whole,) * 4
+    assert made("all") == (whole,) * 4
     assert made("none", **told) == (rest,) * 4
     assert made(2, **told) == (rest, whole, rest, whole)
     assert made(4, **told) == (rest, rest, rest, whole)
     assert made(((0, 1), (3, 0), (3, 1)), **told) == (LayerSpec((1,), 8, 2, "gated_delta"), rest, rest, whole)
     with pytest.raises(ConfigError, match="layers below 4 and groups below 2"):
         made(((4, 0),))
+    with pytest.raises(ConfigError, match="sinks: must be 0 without a window"):
+        config_of(ShapeSettings(width=32, retrieval="none", sinks=4, memory="gated_delta"), 300)
     with pytest.raises(ConfigError, match="see nothing"):
         config_of(ShapeSettings(width=32, retrieval="none"), 300)
 
@@ -107,7 +116,8 @@ def test_how_layers_look_back() -> None:
 def test_equal_parameters() -> None:
     shape = ShapeSettings(layers=3, width=64, parameters=200_000)
     for retrieval, memory in (("all", "none"), (3, "gated_delta"), ("none", "gated_delta")):
-        config = config_of(ShapeSettings(layers=3, width=64, parameters=200_000, retrieval=retrieval, window=8, memory=memory), 300)
+        near: dict[str, int] = {} if retrieval == "all" else {"window": 8}
+        config = config_of(ShapeSettings(layers=3, width=64, parameters=200_000, retrieval=retrieval, memory=memory, **near), 300)
         assert abs(parameters_of(config) - 200_000) <= 3 * 64 * 3 / 2
         counted = sum(parameter.numel() for parameter in new_module(config, 0).parameters())
         assert counted == parameters_of(config)

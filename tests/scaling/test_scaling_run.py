@@ -26,6 +26,7 @@ from ingle.scaling import making, run
 from ingle.scaling.job import ScratchWatch
 from ingle.scaling.run import scratch
 from ingle.train.checkpoints import checkpoints
+from ingle.train.journal import Journal
 from ingle.train.settings import Progress
 from tests.scaling.place import KINDS, tiny, write_texts
 
@@ -83,6 +84,29 @@ def test_the_same_again_is_the_same_and_costs_nothing(home: Home, texts: str, mo
     remove(home, "b")
     remove(home, "a")
     assert not home.base_folder(first.kept.base).exists()
+
+
+def test_another_training_may_come_out_the_same(home: Home, texts: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = scratch(home, "a", tiny(texts))
+    other = tiny(texts, train={"evaluate_every": 3})
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "judge", lambda *_: (_ for _ in ()).throw(Interrupted("measurement", "was interrupted")))
+        with pytest.raises(Interrupted):
+            scratch(home, "b", other)
+    monkeypatch.setattr(making, "train", None)  # nothing is trained again
+    second = scratch(home, "b", other)
+    assert second.kept.base == first.kept.base and second.report["finished"] and second.report["settings"]["train"]["evaluate_every"] == 3
+    assert scratch(home, "a", tiny(texts)).kept == first.kept
+
+
+def test_what_a_kill_took_before_the_curve_was_drawn_is_drawn(home: Home, texts: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(_journal: Journal) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Journal, "draw", killed)
+        scratch(home, "x", tiny(texts))
+    assert scratch(home, "x", tiny(texts)).plot.exists()
 
 
 def test_planted_pairs_are_measured(home: Home, tmp_path: Path) -> None:

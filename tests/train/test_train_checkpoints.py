@@ -1,11 +1,13 @@
 """Checkpoints are read back as they were written."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from ingle.train.checkpoints import BEST, TRAINED, State, load_checkpoint, save_checkpoint, sweep_checkpoints
+from ingle.train.checkpoints import BEST, TRAINED, State, checkpoints, load_checkpoint, save_checkpoint, sweep_checkpoints
 from ingle.train.journal import Journal
 
 
@@ -52,6 +54,29 @@ def test_half_a_checkpoint_that_was_being_removed_is_none(tmp_path: Path, monkey
 
     monkeypatch.setattr("ingle.train.checkpoints.shutil.rmtree", killed)
     with pytest.raises(KeyboardInterrupt):
-        save_checkpoint(tmp_path, State("run", "fp32", step=4), {"a": torch.ones(2)}, {})
+        save_checkpoint(tmp_path, State("run", "fp32", step=5), {"a": torch.ones(2)}, {})
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000004", "step-00000005"]
+    monkeypatch.undo()
+    for whole in checkpoints(tmp_path):
+        shutil.rmtree(whole)
+    save_checkpoint(tmp_path, State("run", "fp32", step=3), {"a": torch.zeros(2)}, {})  # over what is left of it
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000003"]
+
+
+def test_a_step_that_is_saved_again_is_never_without_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = State("run", "fp32", step=4)
+    save_checkpoint(tmp_path, state, {"a": torch.ones(2)}, {})
+
+    def died(*_: object) -> None:
+        assert load_checkpoint(tmp_path) is not None
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ingle.train.checkpoints.write_atomic", died)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(tmp_path, replace(state, stopped="finished"), {"a": torch.ones(2)}, {})
     found = load_checkpoint(tmp_path)
-    assert found is not None and found[0].step == 3
+    assert found is not None and found[0] == state
+    monkeypatch.undo()
+    save_checkpoint(tmp_path, replace(state, stopped="finished"), {"a": torch.ones(2)}, {})
+    found = load_checkpoint(tmp_path)
+    assert found is not None and found[0].stopped == "finished" and torch.equal(found[1]["a"], torch.ones(2))

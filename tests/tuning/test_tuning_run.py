@@ -234,6 +234,9 @@ def test_what_can_not_be_used_is_said_before_anything_is_read(tiny_home: Home, t
     refused("temperature: must be above 0", objective={"kind": "distil", "teacher": "tiny", "temperature": 0.0})
     refused("temperature: is read by distil alone", objective={"kind": "dpo", "temperature": 2.0})
     refused("smoothing: is read by dpo alone", objective={"kind": "kto", "smoothing": 0.1})
+    refused("beta: must be above 0", objective={"kind": "dpo", "beta": -0.1})
+    refused("beta: is read by dpo, orpo, kto alone", objective={"beta": 0.2})
+    refused("device: must be 'auto' or 'cpu' or 'cuda'", device="gpu")
     refused("smoothing: must be at least 0 and below 0.5", objective={"kind": "dpo", "smoothing": 0.5})
     with pytest.raises(ConfigError, match="data: must be named"):
         tune(tiny_home, kept(tiny_home), [], "y", settings_of({}), admitting(tiny_home))

@@ -48,7 +48,7 @@ def command(
     said = shlex.join(["ingle", "train", config.name, "--name", name, *(f"--set={one}" for one in overrides or ())])
     with watching() as watch:
         told = ScratchWatch(train_progress(watch), watch.say, watch.pieces, watch.bytes)
-        made = scratch(home, name, settings, told, said, recorder(home, "base"))
+        made = scratch(home, name, settings, told, said, recorder(home, "base", "judged"))
     if out is not None:
         from ingle.core.files import write_atomic
         from ingle.scaling.report import to_json

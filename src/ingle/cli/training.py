@@ -57,12 +57,15 @@ def percent(option: str, text: str) -> float:
 
 
 def recorder(home: Home, *keys: str) -> Sink:
-    """Puts facts into the ledger, each once: a run that goes on tells them again. `keys`: the facts that say what came of a run."""
+    """Puts facts into the ledger, each once: a run that goes on tells them again. `keys`: the facts that say what came of a run.
+
+    What was let go since and made again is told again.
+    """
 
     def sink(event: Event) -> None:
         with open_ledger(home) as ledger:
-            before = next(iter(ledger.read(event.kind, event.subject, 1)), None)
-            if before is None or any(before.values.get(key) != event.facts.get(key) for key in keys):
+            before = next((row for row in ledger.read(subject=event.subject) if row.kind in (event.kind, "rm")), None)
+            if before is None or before.kind == "rm" or any(before.values.get(key) != event.facts.get(key) for key in keys):
                 ledger.append(event)
 
     return sink

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import difflib
 import json
+import math
 import tomllib
 import types
 import typing
@@ -65,6 +66,12 @@ def from_table(cls: type[T], table: Mapping[str, Any], where: str = "", default:
 
 def _default(spec: "dataclasses.Field[Any]") -> Any:
     return spec.default if spec.default_factory is dataclasses.MISSING else spec.default_factory()
+
+
+def check_seed(field: str, seed: int) -> None:
+    """Raises ConfigError for what random generators don't take."""
+    if not 0 <= seed < 2**63:
+        raise ConfigError(field, "must be at least 0 and below 2⁶³", seed)
 
 
 def to_table(value: object) -> Any:
@@ -131,7 +138,7 @@ def _convert(hint: Any, value: Any, where: str, default: Any = None) -> Any:
             return float(value)
         if hint is Path and isinstance(value, str):
             return Path(value)
-        if type(value) is hint:
+        if type(value) is hint and not (isinstance(value, float) and not math.isfinite(value)):
             return value
     expected = " or ".join(map(repr, args)) if origin is typing.Literal else getattr(hint, "__name__", None) or str(hint)
     raise ConfigError(where, f"must be {expected}", repr(value))

@@ -135,6 +135,9 @@ def _check_layer(layer: LayerSpec, index: int, kv_groups: int) -> None:
         raise ConfigError(f"{where}.window, .sinks", "must not be negative", (layer.window, layer.sinks))
     if layer.streaming(kv_groups) and layer.window == 0 and layer.memory == "none":
         raise ConfigError(f"{where}.window", "must be at least 1 where a streaming group has no memory: it would see nothing", 0)
+    if layer.streaming(kv_groups) and layer.window == 0 and layer.sinks:
+        cure = "Give them a window, or no sinks."
+        raise ConfigError(f"{where}.sinks", "must be 0 without a window: no group sees them, and no memory keeps them", layer.sinks, cure)
     if layer.memory not in ("none", "gated_delta"):
         raise ConfigError(f"{where}.memory", "must be 'none' or 'gated_delta'", layer.memory)
 

@@ -12,6 +12,7 @@ from itertools import cycle
 
 import numpy as np
 
+from ingle.core.digest import digest_bytes
 from ingle.core.errors import ConfigError
 from ingle.home.fetch import Progress
 from ingle.home.place import Home
@@ -34,11 +35,29 @@ def read_texts(home: Home, suites: Sequence[str], progress: Progress) -> Sources
     return [[row["text"] for row in training_rows(suite, home, progress)] for suite in found]
 
 
-def make_lessons(tokenizer: Tokenizer, texts: Sources, count: int, tokens: int, seed: int, kinds: Sequence[Lesson]) -> Corpus:
-    """`count` documents of `tokens` tokens, of these kinds in turn, out of all sources alike. Raises ConfigError."""
+def set_aside(texts: Sources) -> tuple[Sources, Sources]:
+    """What is learnt from, and what never is: a twentieth of each source's texts, by their hashes. A source of one text is learnt."""
+    learnt, held_out = [], []
+    for source in texts:
+        ordered = sorted(set(source), key=lambda text: digest_bytes(text.encode()))
+        aside = set(ordered[: -(-len(ordered) // 20)]) if len(ordered) > 1 else set()
+        learnt.append([text for text in source if text not in aside])
+        held_out.append([text for text in source if text in aside])
+    return learnt, [source for source in held_out if any(text.strip() for text in source)]
+
+
+def make_lessons(tokenizer: Tokenizer, parts: Sequence[tuple[Sources, int]], tokens: int, seed: int, kinds: Sequence[Lesson]) -> Corpus:
+    """Documents of `tokens` tokens: of each part so many, of these kinds in turn, out of all its sources alike. Raises ConfigError.
+
+    They begin as the model's prompts do, with the token that begins a text where there is one.
+    """
     draw = random.Random(seed)
-    stream = _stream(tokenizer, texts, draw)
-    documents = [_MAKERS[kind](tokenizer, stream, tokens, draw) for kind, _ in zip(cycle(kinds), range(count), strict=False)]
+    begin = np.array(tokenizer.encode_prompt("")[:1], np.int32)
+    documents = []
+    for texts, count in parts:
+        stream = _stream(tokenizer, texts, draw)
+        made = [_MAKERS[kind](tokenizer, stream, tokens - len(begin), draw) for kind, _ in zip(cycle(kinds), range(count), strict=False)]
+        documents += [Document(np.append(begin, one.ids), np.append(begin < 0, one.answer)) for one in made]
     return corpus_of("answers", [(str(i), -1, (document,)) for i, document in enumerate(documents)])
 
 

@@ -4,9 +4,9 @@ Stopped at any moment, the same call goes on where it was.
 
 HOME/cache/groups/KEY.json       which groups keep full attention, after each step of a search; stays, for other lessons need no other
 HOME/tuning/KEY/precision        in which groups are sought
-HOME/tuning/KEY/mixers/          the memories' first lesson, as `train` writes it
-HOME/tuning/KEY/logits/          their second
-HOME/tuning/KEY/longer/          their last
+HOME/tuning/KEY/mixers-DATA/     the memories' first lesson, as `train` writes it, for these documents
+HOME/tuning/KEY/logits-DATA/     their second
+HOME/tuning/KEY/longer-DATA/     their last
 """
 
 import json
@@ -32,7 +32,7 @@ from ingle.home.kept import Kept
 from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.hybridize.budget import all_groups, check_windows, layers_of, retrieval_count, share_of
-from ingle.hybridize.lessons import Sources, make_lessons, read_texts
+from ingle.hybridize.lessons import Sources, make_lessons, read_texts, set_aside
 from ingle.hybridize.search import VERSION as SEARCH
 from ingle.hybridize.search import Found, find_groups
 from ingle.hybridize.settings import HybridSettings
@@ -46,9 +46,10 @@ from ingle.train.packing import Data
 from ingle.train.precision import DTYPES, choose, keep_few_programs
 from ingle.train.settings import TrainReport, TrainSettings, Watch
 from ingle.train.to_delta import Job, to_delta
+from ingle.train.trouble import memory_errors
 from ingle.train.watch import Made, RunWatch, nobody
 
-VERSION = 9
+VERSION = 10
 """Changes when the same settings make something else than before."""
 
 
@@ -72,7 +73,8 @@ def hybridize(
         texts = read_texts(home, settings.lessons.suites, watch.bytes)
         keep_few_programs()
         watch.pieces("loading weights", 0, 1)
-        return _make(job, load_module(checkpoint), tokenizer, texts, count)
+        with memory_errors(f"Lower search.tokens (now {settings.search.tokens}), or close other programs."):
+            return _make(job, load_module(checkpoint), tokenizer, texts, count)
 
     return to_delta(Job("hybridize", VERSION, home, kept, name, settings, watch, command), make, admit, _event, sink)
 
@@ -104,7 +106,7 @@ def _groups(job: Job[HybridSettings], original: CausalLM, tokenizer: Tokenizer, 
         job.check("while groups were sought")
         job.watch.pieces("finding retrieval groups", done, total)
 
-    corpus = make_lessons(tokenizer, texts, told.documents, min(told.tokens, config.context_length), told.seed, ("facts",))
+    corpus = make_lessons(tokenizer, [(texts, told.documents)], min(told.tokens, config.context_length), told.seed, ("facts",))
     # Under all that the result follows from, and not in the job's own folder: with other lessons it is the same.
     asked = [SEARCH, job.kept.digest, corpus.digest, count, job.settings.window, job.settings.sinks, to_table(told), str(precision)]
     path = job.home.root / "cache" / "groups" / f"{digest_json(asked)[:32]}.json"
@@ -158,11 +160,12 @@ def _taught(
 ) -> CausalLM:  # fmt: skip
     """The hybrid after its lessons; what they came to goes into the report."""
     told, hybrid = job.settings.lessons, hybrid_module(original, layers)
+    learnt, aside = set_aside(texts)
     job.watch.pieces("preparing lessons", 0, 1)
 
     def data_of(tokens: int, documents: int, seed: int) -> Data:
         within = min(tokens, original.config.context_length)
-        corpus = make_lessons(tokenizer, texts, told.held_out + documents, within, seed, told.kinds)
+        corpus = make_lessons(tokenizer, [(aside, told.held_out), (learnt, documents)], within, seed, told.kinds)
         return Data(corpus, range(told.held_out, len(corpus)), range(told.held_out))
 
     theirs = original_of(hybrid)
@@ -180,11 +183,12 @@ def _taught(
         job.check(f"before the lesson {lesson.name}")
         job.watch.say(f"lesson {number} of {len(lessons)}, {lesson.name}: {lesson.taught}")
         watch = Watch(job.watch.train, job.watch.say)
-        done = train(hybrid, memories_of(hybrid), lesson.data, lesson.settings, job.folder / lesson.name, watch, lesson.objective)
+        folder = job.folder / f"{lesson.name}-{lesson.data.corpus.digest[:16]}"  # another where the texts have become others
+        done = train(hybrid, memories_of(hybrid), lesson.data, lesson.settings, folder, watch, lesson.objective)
         if done.stopped == "interrupted":
             got, cure = f"lesson {lesson.name}, step {done.steps}", "The same command goes on from there."
             raise Interrupted("hybridize", "was interrupted", got, cure)
-        put_back(memories_of(hybrid), job.folder / lesson.name)
+        put_back(memories_of(hybrid), folder)
         if lesson.settings.patience:  # the best parameters are those that were kept
             done = replace(done, held_out=done.best_held_out)
         _check_learnt(job, lesson.name, done)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from ingle.core.config import check_seed
 from ingle.core.errors import ConfigError
 from ingle.core.spec import Memory
 from ingle.train.optimisers import OptimiserSettings
@@ -32,6 +33,7 @@ class SearchSettings:
         for name in ("documents", "rounds"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"search.{name}", "must be at least 1", getattr(self, name))
+        check_seed("search.seed", self.seed)
         if self.exchanges < 0:
             raise ConfigError("search.exchanges", "must not be negative", self.exchanges)
         if self.tokens < LEAST_TOKENS:
@@ -73,6 +75,7 @@ class LessonSettings:
         for name in ("documents", "held_out"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"lessons.{name}", "must be at least 1", getattr(self, name))
+        check_seed("lessons.seed", self.seed)
         for name in ("tokens", "long_tokens"):
             if getattr(self, name) < LEAST_TOKENS:
                 raise ConfigError(f"lessons.{name}", f"must be at least {LEAST_TOKENS}", getattr(self, name))

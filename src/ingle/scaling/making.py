@@ -15,7 +15,7 @@ from ingle.core.digest import digest_file
 from ingle.core.errors import ConfigError
 from ingle.core.files import sync_folder, write_atomic
 from ingle.core.spec import ModelConfig
-from ingle.home.base import CURVES, REPORT, Base, KeptFile, describe_base, write_base
+from ingle.home.base import CURVES, REPORT, Base, KeptFile, base_report, describe_base, write_base
 from ingle.home.kept import Kept, adopt, refuse_taken
 from ingle.home.staging import staging
 from ingle.model.checkpoint import check_finite, open_checkpoint
@@ -31,8 +31,9 @@ from ingle.scaling.vocabulary import kept_vocabulary
 from ingle.train.checkpoints import TRAINED, load_tensors
 from ingle.train.loop import train
 from ingle.train.packing import Data
+from ingle.train.precision import device_of
 from ingle.train.settings import TrainReport, Watch
-from ingle.train.trouble import memory_errors
+from ingle.train.trouble import memory_errors, smaller_batches
 
 SOURCE = "train:"
 """How the source of a base begins that was made from scratch; its revision is the key of the run."""
@@ -50,9 +51,8 @@ def make_base(job: Job) -> tuple[Kept, dict[str, Any]]:
     data = make_data(job.texts, tokenizer, settings.data, lambda done, of: job.watch.pieces("reading texts", done, of))
     job.check()
     config = config_of(settings.model, tokenizer.vocab_size)
-    device = settings.device if settings.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    with memory_errors(settings.train.batch_tokens, settings.train.recompute):
-        module = new_module(config, settings.train.seed).to(device)
+    with memory_errors(smaller_batches(settings.train.batch_tokens, settings.train.recompute)):
+        module = new_module(config, settings.train.seed).to(device_of(settings.device))
     parameters = dict(module.named_parameters())
     work = job.folder / data.corpus.digest[:16]  # another for another state of the data, or of this program
     trained = train(module, parameters, data, settings.train, work, Watch(job.watch.train, job.watch.say))
@@ -77,7 +77,10 @@ def _keep(job: Job, work: Path, config: ModelConfig, tokenizer: Tokenizer, told:
             write_atomic(folder / name, (work / name).read_bytes())
         write_base(folder, base)
         sync_folder(folder)
-        return adopt(job.home, folder, base, job.name)
+        kept = adopt(job.home, folder, base, job.name)
+    if (base_report(job.home, base.digest) or {}).get("run") != job.key:  # the same bytes as those of another training, kept already
+        write_report(job.home.base_folder(base.digest), {**told, "base": base.digest})
+    return kept
 
 
 def write_report(folder: Path, told: Mapping[str, Any]) -> None:
@@ -86,8 +89,9 @@ def write_report(folder: Path, told: Mapping[str, Any]) -> None:
 
 
 def made_before(job: Job, bases: list[Base]) -> Base | None:
-    """The base that this very training made, under whatever name."""
-    return next((base for base in bases if base.source.startswith(SOURCE) and base.revision == job.key), None)
+    """The base that this very training made, under whatever name, or another one that came out the same."""
+    made = [base for base in bases if base.source.startswith(SOURCE)]
+    return next((base for base in made if job.key in (base.revision, (base_report(job.home, base.digest) or {}).get("run"))), None)
 
 
 def _is_own(config: ModelConfig) -> bool:

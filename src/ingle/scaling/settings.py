@@ -21,6 +21,7 @@ from ingle.core.config import to_table
 from ingle.core.errors import ConfigError
 from ingle.core.spec import Memory
 from ingle.train.optimisers import OptimiserSettings
+from ingle.train.precision import Device
 from ingle.train.settings import NO_MATTER, TrainSettings
 
 
@@ -73,6 +74,10 @@ class ShapeSettings:
             raise ConfigError("model.retrieval", f"must be 1 to {self.layers}: every n-th layer", self.retrieval)
         if isinstance(self.retrieval, str) and self.retrieval not in ("all", "none"):
             raise ConfigError("model.retrieval", "must be all, none, a number, or a list of [layer, group]", self.retrieval)
+        if self.retrieval in ("all", 1) and (self.window or self.sinks or self.memory != "none"):
+            cure = 'Set retrieval to "none", a number above 1, or a list of groups; all others then look back so.'
+            rule = "are of groups that don't see everything, and here all do"
+            raise ConfigError("model.window, .sinks, .memory", rule, f"retrieval {self.retrieval}", cure)
         if not 1 < self.rope_theta < 1e15:
             raise ConfigError("model.rope_theta", "must be above 1, and below 1e15", self.rope_theta)
 
@@ -160,13 +165,16 @@ class ScratchSettings:
     tokenizer: VocabularySettings = field(default_factory=VocabularySettings)
     train: TrainSettings = field(default_factory=_train)
     """Its seed is that of the first values too."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     """Where it is trained; auto = cuda where it is there."""
     judge: ScratchJudge = field(default_factory=ScratchJudge)
 
     def __post_init__(self) -> None:
         if self.data.row_tokens > self.model.context:
             raise ConfigError("data.row_tokens", f"must be at most model.context = {self.model.context}", self.data.row_tokens)
+        if self.model.memory != "none" and (near := self.model.window + self.model.sinks) >= self.data.row_tokens:
+            rule = f"must be above model.window + model.sinks = {near}, or nothing ever leaves a window and memories learn nothing"
+            raise ConfigError("data.row_tokens", rule, self.data.row_tokens)
         if self.data.row_tokens > self.train.batch_tokens:
             raise ConfigError("data.row_tokens", f"must be at most train.batch_tokens = {self.train.batch_tokens}", self.data.row_tokens)
 

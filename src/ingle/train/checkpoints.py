@@ -65,19 +65,26 @@ class State:
 
 
 def save_checkpoint(folder: Path, state: State, trained: Mapping[str, Tensor], optimiser: Mapping[str, Tensor]) -> Path:
-    """Writes a checkpoint and removes old ones. Raises HomeError where the disk refuses; the checkpoints before are then whole."""
+    """Writes a checkpoint and removes old ones. Raises HomeError where the disk refuses; the checkpoints before are then whole.
+
+    Where this step has one already only its state is written: the tensors follow from run and step, and what there is stays whole.
+    """
     final = folder / f"step-{state.step:08d}"
     temporary = folder / f".{final.name}.part"
+    told = json.dumps(asdict(state), indent=1).encode()
+    if (final / STATE).exists():
+        write_atomic(final / STATE, told)
+        return final
     try:
         with os_errors(final):
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
         save_tensors(temporary / TRAINED, trained)
         save_tensors(temporary / OPTIMISER, optimiser)
-        write_atomic(temporary / STATE, json.dumps(asdict(state), indent=1).encode())
+        write_atomic(temporary / STATE, told)
         with os_errors(final):
-            if final.exists():  # written just before a crash, or again at the same step: what is new is as good
-                _remove(final)
+            if final.exists():  # without a state: half removed
+                shutil.rmtree(final)
             temporary.rename(final)
             sync_folder(folder)
     finally:

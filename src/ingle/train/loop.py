@@ -35,7 +35,7 @@ from ingle.train.precision import DTYPES, choose, keep_few_programs, slowness
 from ingle.train.ranks import Ranks, joined
 from ingle.train.settings import Progress, TrainReport, TrainSettings, Watch, run_digest
 from ingle.train.team import compile_ahead
-from ingle.train.trouble import Stop, memory_errors, not_finite, peak_bytes, stop_signals
+from ingle.train.trouble import Stop, memory_errors, not_finite, peak_bytes, smaller_batches, stop_signals
 
 SLOW = 2.0
 """A format that takes so many times as long as the other is told of."""
@@ -61,7 +61,8 @@ def train(
         raise ConfigError("data", f"must be {objective.wanted} to learn {objective.name} from", data.corpus.wanted)
     if settings.patience and not data.held_out:
         raise ConfigError("patience", "needs held-out examples", "none", "Set held_out above 0.")
-    with joined() as ranks, stop_signals() as stop, determined(), memory_errors(settings.batch_tokens, settings.recompute):
+    cure = smaller_batches(settings.batch_tokens, settings.recompute)
+    with joined() as ranks, stop_signals() as stop, determined(), memory_errors(cure):
         told = watch if ranks.first else Watch()
         if fits_heads(module.lm_head.weight.device, module.config.head_dim):
             remembers = any(isinstance(part, Memory) for part in module.modules())
@@ -215,6 +216,8 @@ class Run:
             self.trained.load(load_tensors(self.folder / BEST / TRAINED), {})
         if self.ranks.first:
             save_tensors(self.folder / TRAINED, self.trained.values())
+        if self.journal is not None:
+            self.journal.draw()  # a kill may have come between the last checkpoint and its curve
         if self.cache is not None and self.cache.hits == 0 and self.cache.misses:
             self.watch.say("the cache of lower layers was never hit: it pays from the second epoch on, or on held-out data measured twice")
         return self._report(stopped)

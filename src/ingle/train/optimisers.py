@@ -66,7 +66,9 @@ class OptimiserSettings:
         for name in ("beta1", "beta2", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(name, "must be at least 0 and below 1", getattr(self, name))
-        for name in ("weight_decay", "clip_norm", "eps"):
+        if not self.eps > 0:
+            raise ConfigError("eps", "must be above 0, or a parameter without a gradient is divided by 0", self.eps)
+        for name in ("weight_decay", "clip_norm"):
             if getattr(self, name) < 0:
                 raise ConfigError(name, "must not be negative", getattr(self, name))
 

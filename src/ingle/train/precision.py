@@ -7,7 +7,10 @@ from typing import Literal
 
 import torch
 
+from ingle.core.errors import ConfigError
+
 Precision = Literal["auto", "bf16", "fp32"]
+Device = Literal["auto", "cpu", "cuda"]
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -29,6 +32,14 @@ def choose(precision: Precision, device: torch.device) -> Literal["bf16", "fp32"
         return precision
     seconds = {name: _seconds(dtype, str(device)) for name, dtype in DTYPES.items()}
     return "bf16" if seconds["bf16"] * 4 / 3 < seconds["fp32"] else "fp32"
+
+
+def device_of(name: Device) -> str:
+    """`auto`: cuda where it is there. Raises ConfigError for a device that isn't."""
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise ConfigError("device", "must be there: PyTorch sees no GPU", name, "Set device = auto or cpu.")
+    return "cuda" if there and name != "cpu" else "cpu"
 
 
 def slowness(name: Literal["bf16", "fp32"], device: torch.device) -> float:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from torch import nn
 
+from ingle.core.config import check_seed
 from ingle.core.digest import digest_json
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import ConfigError
@@ -55,9 +56,10 @@ class TrainSettings:
         for name in ("epochs", "batch_tokens", "accumulate"):
             if getattr(self, name) < 1:
                 raise ConfigError(name, "must be at least 1", getattr(self, name))
-        for name in ("cache_mb", "evaluate_every", "patience", "checkpoint_every", "checkpoint_minutes", "seed"):
+        for name in ("cache_mb", "evaluate_every", "patience", "checkpoint_every", "checkpoint_minutes"):
             if getattr(self, name) < 0:
                 raise ConfigError(name, "must not be negative", getattr(self, name))
+        check_seed("seed", self.seed)
         if self.max_steps is not None and self.max_steps < 1:
             raise ConfigError("max_steps", "must be at least 1", self.max_steps)
 

@@ -26,7 +26,10 @@ class Stop:
 
 @contextmanager
 def stop_signals() -> Iterator[Stop]:
-    """The first Ctrl-C (or SIGTERM) asks to stop after this step, with a checkpoint; the second one stops at once."""
+    """The first Ctrl-C (or SIGTERM) asks to stop after this step, with a checkpoint; the second one stops at once.
+
+    One within another: the outer one is asked too, for the inner one may have looked for the last time.
+    """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -38,16 +41,24 @@ def stop_signals() -> Iterator[Stop]:
         stop.asked = True
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    _open.append(stop)
     try:
         yield stop
     finally:
+        _open.pop()
         for number, handler in before.items():
             signal.signal(number, handler)
+        if stop.asked and _open:
+            _open[-1].asked = True
+
+
+_open: list[Stop] = []
+"""Of the main thread, the outermost first."""
 
 
 @contextmanager
-def memory_errors(batch_tokens: int, recompute: bool) -> Iterator[None]:
-    """Turns PyTorch's ways of saying that memory ran out into one, with the setting to lower."""
+def memory_errors(cure: str) -> Iterator[None]:
+    """Turns PyTorch's ways of saying that memory ran out into one; `cure`: which setting to lower."""
     import torch
 
     try:
@@ -56,10 +67,13 @@ def memory_errors(batch_tokens: int, recompute: bool) -> Iterator[None]:
         text = str(error)
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate" not in text:
             raise
-        cure = f"Lower batch_tokens (now {batch_tokens}), and raise accumulate by as much for the same steps."
-        if not recompute:
-            cure += " Setting recompute = true takes a fraction of the memory and a third more time."
-        raise TrainError("memory", "was not enough for a batch", text.partition("\n")[0][:120], cure) from error
+        raise TrainError("memory", "was not enough", text.partition("\n")[0][:120], cure) from error
+
+
+def smaller_batches(batch_tokens: int, recompute: bool) -> str:
+    """What to do where there is no memory for a batch."""
+    cure = f"Lower batch_tokens (now {batch_tokens}), and raise accumulate by as much for the same steps."
+    return cure if recompute else f"{cure} Setting recompute = true takes a fraction of the memory and a third more time."
 
 
 def not_finite(what: str, step: int, rate: float, bf16: bool) -> TrainError:

@@ -24,9 +24,9 @@ from ingle.model.tokenizer import Tokenizer
 from ingle.train.checkpoints import put_back
 from ingle.train.loop import train
 from ingle.train.objectives import Answers, Distillation, Objective, Predictions, Preference, reference_log_probabilities
-from ingle.train.precision import DTYPES, choose
+from ingle.train.precision import DTYPES, choose, device_of
 from ingle.train.settings import TrainReport, Watch
-from ingle.train.trouble import TrainError, memory_errors
+from ingle.train.trouble import TrainError, memory_errors, smaller_batches
 from ingle.tuning import report, work
 from ingle.tuning.data import Learnt
 from ingle.tuning.job import Job, interrupted
@@ -56,8 +56,8 @@ def _trained(
     for note in learnt.notes():
         job.watch.say(note)
     job.watch.bytes("loading weights", 0, None)
-    with memory_errors(settings.train.batch_tokens, settings.train.recompute):
-        module = load_module(checkpoint, device=_device(settings.device))
+    with memory_errors(smaller_batches(settings.train.batch_tokens, settings.train.recompute)):
+        module = load_module(checkpoint, device=device_of(settings.device))
         objective = _objective(job, module, tokenizer, learnt)
         layers = chosen_layers(checkpoint.config, settings.layers)
         total = sum(parameter.numel() for parameter in module.parameters())
@@ -100,12 +100,6 @@ def check_moved(attached: Attached, start: Mapping[str, str]) -> int:
     if not moved:
         raise TrainError("training", "must change something", "nothing", "Raise the learning rate, or the number of steps.")
     return parts
-
-
-def _device(name: str) -> str:
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _objective(job: Job, module: CausalLM, tokenizer: Tokenizer, learnt: Learnt) -> Objective:

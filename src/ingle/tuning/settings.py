@@ -1,5 +1,6 @@
 """What a tuning run is told: method, layers, data, training, and how its result is judged."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
@@ -8,6 +9,7 @@ from typing import Any, Literal
 from ingle.core.config import from_table, to_table, with_overrides
 from ingle.core.errors import ConfigError
 from ingle.train.corpus import DataSettings
+from ingle.train.precision import Device
 from ingle.train.settings import NO_MATTER, TrainSettings
 from ingle.tuning.method import find_method
 
@@ -34,20 +36,22 @@ class ObjectiveSettings:
         if (self.kind == "distil") != bool(self.teacher):
             cure = 'Give both, e.g. kind = "distil" and teacher = "smollm2", or neither.'
             raise ConfigError("objective.teacher", "is needed for distil, and for nothing else", repr(self.teacher), cure)
-        if self.temperature <= 0:
+        if not 0 < self.beta < math.inf:
+            raise ConfigError("objective.beta", "must be above 0, or what was rejected is learnt", self.beta)
+        if not 0 < self.temperature < math.inf:
             raise ConfigError("objective.temperature", "must be above 0", self.temperature)
         if not 0 <= self.data_share <= 1:
             raise ConfigError("objective.data_share", "must be between 0 and 1", self.data_share)
         if not 0 <= self.smoothing < 0.5:
             raise ConfigError("objective.smoothing", "must be at least 0 and below 0.5, where pairs say nothing any more", self.smoothing)
         for one in fields(self):
-            only = _READ_BY.get(one.name, self.kind)
-            if only != self.kind and getattr(self, one.name) != one.default:
-                raise ConfigError(f"objective.{one.name}", f"is read by {only} alone", f"kind {self.kind}", "Leave it out.")
+            readers = _READ_BY.get(one.name, (self.kind,))
+            if self.kind not in readers and getattr(self, one.name) != one.default:
+                raise ConfigError(f"objective.{one.name}", f"is read by {', '.join(readers)} alone", f"kind {self.kind}", "Leave it out.")
 
 
-_READ_BY = {"temperature": "distil", "data_share": "distil", "smoothing": "dpo"}
-"""Settings that only one kind of objective reads."""
+_READ_BY = {"temperature": ("distil",), "data_share": ("distil",), "smoothing": ("dpo",), "beta": ("dpo", "orpo", "kto")}
+"""Settings that not every kind of objective reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,7 @@ class TuneSettings:
     """How files become examples."""
     train: TrainSettings = field(default_factory=TrainSettings)
     """The run itself."""
-    device: str = "auto"
+    device: Device = "auto"
     """Where it is trained: auto (cuda where it is there), cpu, cuda."""
     objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
     """What is to become small."""
