@@ -27,7 +27,7 @@ import numpy as np
 from harness import LLAMA, Engine, Figure, alternate, finish, over_best, ratios, show
 from ingle.core.errors import IngleError
 from ingle.core.spec import ModelConfig
-from ingle.core.state import StateLayout
+from ingle.core.state_layout import StateLayout
 from ingle.engine.backend import prefill, step
 from ingle.engine.hybrid import KIND, spec_tensors
 from ingle.engine.language_model import LanguageModel

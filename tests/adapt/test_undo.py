@@ -14,6 +14,7 @@ from ingle.adapt.undo import _called, redo, undo
 from ingle.core.errors import HomeError, NotKept
 from ingle.core.message import Message
 from ingle.engine.opening import Opener
+from ingle.engine.saved_states import FORGOTTEN
 from ingle.engine.team import Cores
 from ingle.home.deltas import MANIFEST, get_delta
 from ingle.home.examples import add_example, change_state, example_secret, get_example, list_examples
@@ -150,7 +151,7 @@ def test_forgotten_words_are_in_no_file_of_the_home(school_house: House) -> None
     keep(house.engine, "key-2", (Message.of("user", f"{word}?"),))
     gone = forget(house.home, house.engine, "key-1", taught.id, sink(house))
     assert [turn.id for turn in gone.turns] == [kept] and gone.dropped == 0, "what was said is the user's own to delete"
-    assert {path.stem for path in house.home.states.iterdir()} == {"theirs"}
+    assert {path.name for path in house.home.states.iterdir() if path.suffix != FORGOTTEN} == {"theirs.json", "theirs.state"}
     assert [one.id for one in list_examples(house.engine, "key-1")] == [other.id]
     again = house.teach(QUESTIONS[0], f"{word}.", "key-1")
     told: list[str] = []

@@ -10,7 +10,7 @@ import pytest
 
 from ingle.core.errors import CannotRewind, CheckpointError, ContextError, DeltaError, RequestError
 from ingle.core.spec import LayerSpec
-from ingle.core.state import STEP_TOKENS
+from ingle.core.state_layout import STEP_TOKENS
 from ingle.engine.backend import Backend, Segment, prefill, step
 from ingle.engine.prefixed import Prefixed
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens

@@ -8,16 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ingle.core import blocks
 from ingle.core.blocks import BLOCK_TOKENS
 from ingle.core.errors import CannotRewind, CheckpointError
 from ingle.core.spec import LayerSpec
-from ingle.core.state import PAGE_TOKENS, STEP_TOKENS, State, StateLayout
+from ingle.core.state import State
+from ingle.core.state_layout import PAGE_TOKENS, STEP_TOKENS, StateLayout
 
 FULL = LayerSpec(retrieval=(0, 1))
 MIXED = LayerSpec(retrieval=(1,), window=40, sinks=4)
 LAYOUT = StateLayout((FULL, MIXED), kv_groups=2, head_dim=24, dtype="float32")
 REMEMBERING = StateLayout(
-    (MIXED, LayerSpec((0,), 8, 3, "gated_delta"), LayerSpec((), 0, 5, "gated_delta"), FULL), kv_groups=2, head_dim=24, dtype="float16"
+    (MIXED, LayerSpec((0,), 8, 3, "gated_delta"), LayerSpec((), 0, 0, "gated_delta"), FULL), kv_groups=2, head_dim=24, dtype="float16"
 )
 INT8 = replace(REMEMBERING, dtype="int8")
 TRANSFORMER = StateLayout((FULL, FULL), kv_groups=2, head_dim=24, dtype="float32")
@@ -241,6 +243,31 @@ def test_what_was_gone_back_from_is_not_saved(tmp_path: Path, layout: StateLayou
     mine, other = (State.load(tmp_path / name, layout, "m") for name in ("short", "long"))
     assert mine.pages[0].any()
     np.testing.assert_array_equal(mine.pages[0], other.pages[0])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+@pytest.mark.parametrize(("read", "left"), [(64, 21), (400, 390), (700, 672), (64, 0)])
+def test_nor_do_windows_save_what_was_gone_back_from(tmp_path: Path, read: int, left: int, dtype: str) -> None:
+    layout = replace(LAYOUT, dtype=dtype)
+    keys, values = np.random.default_rng(0).standard_normal((2, 2, 2, read, 24)).astype(np.float32)
+    state, other, again = (State(layout) for _ in range(3))
+    for one, end in ((state, read), (other, read), (again, left)):
+        for start in range(0, end, 200):
+            one.append(keys[:, :, start : min(start + 200, end)], values[:, :, start : min(start + 200, end)])
+    state.rewind(left)
+    if left == 0:
+        state.append(keys[:, :, :3], values[:, :, :3])
+        again.append(keys[:, :, :3], values[:, :, :3])
+    state.save(tmp_path / "state", "m")
+    found, [streaming] = State.load(tmp_path / "state", layout, "m"), np.argwhere(layout.ring_slots >= 0)
+    held = {i: blocks.parts(found._block(*streaming, i // BLOCK_TOKENS), layout.width) for i in range(read)}
+    for i in range(max(left, 3), read):
+        where, column = held[i], i % BLOCK_TOKENS
+        assert not where[0][:, column].any() and not where[1][column].any() and (where[2] is None or not where[2][:, column].any())
+    for i in (*range(3), *range(max(0, left - 40), left)):  # sinks and window
+        theirs, column = blocks.parts(again._block(*streaming, i // BLOCK_TOKENS), layout.width), i % BLOCK_TOKENS
+        assert (held[i][0][:, column] == theirs[0][:, column]).all() and held[i][0][:, column].any()
+        assert (held[i][1][column] == theirs[1][column]).all()
 
 
 def test_a_state_in_another_format_is_refused(tmp_path: Path) -> None:

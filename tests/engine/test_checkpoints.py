@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -172,6 +173,24 @@ def test_a_session_goes_back_to_what_it_kept(model: LanguageModel) -> None:
     assert asked(long(first[:1200] + "?" + first[1200:])) == 1024
     assert asked(long(first[:300])) == 0
     assert session.earlier.nbytes <= session.earlier.budget_bytes
+
+
+def test_a_session_that_was_broken_off_within_a_step_reads_again(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, forward = Session(model.backend.new_state()), type(model.backend).forward
+    list(answer(model, long(text(60, 7)), session))
+
+    def interrupted(*given: Any) -> Any:
+        forward(*given)
+        for segment in given[1]:
+            segment.state.length -= len(segment.ids)  # as where Python is interrupted before it is written down
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(type(model.backend), "forward", interrupted)
+        list(answer(model, long(text(60, 7), "", text(90, 8)), session))
+    assert session.ids == [] and session.state.length == 0
+    asked = long(text(60, 7), "", text(90, 9))
+    assert [c.tokens for c in answer(model, asked, session)] == [c.tokens for c in answer(model, asked)]
 
 
 def test_an_answer_without_a_session_keeps_nothing(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,7 +161,7 @@ def test_lent_cores_are_left_alone_and_one_thread_stays(monkeypatch: pytest.Monk
 WINDOWS = (LayerSpec((0, 1)), LayerSpec((1,), window=70, sinks=5), LayerSpec((), window=20, sinks=0))
 MEMORIES = (
     LayerSpec((0,), window=70, sinks=5, memory="gated_delta"), LayerSpec((), window=9, sinks=0, memory="gated_delta"),
-    LayerSpec((), window=0, sinks=3, memory="gated_delta"), LayerSpec((1,), window=20, sinks=4),
+    LayerSpec((), window=0, memory="gated_delta"), LayerSpec((1,), window=20, sinks=4),
 )  # fmt: skip
 
 
@@ -191,6 +191,14 @@ def test_long_contexts_split_between_threads_exactly(tmp_path: Path, cache: str)
     np.testing.assert_array_equal(*steps)
     expected = twin(config, tmp_path / "fp32", [*ids, 1], cache)[-2:]
     np.testing.assert_allclose(np.stack([results[0], steps[0]]), expected, atol=5e-4 if cache == "float32" else CLOSE[cache])
+
+
+@pytest.mark.parametrize("sinks", [512, 513, 600])
+def test_many_sinks_are_seen_from_everywhere(tmp_path: Path, sinks: int) -> None:
+    config = tiny_config(layers=(LayerSpec((), window=100, sinks=sinks),))
+    backend, ids = backend_of(tmp_path, random_checkpoint(config)), tokens(config, 1200)
+    found = prefill(backend, ids, backend.new_state())
+    np.testing.assert_allclose(found, twin(config, tmp_path / "fp32", ids, "float32")[-1], atol=5e-4)
 
 
 def test_a_damaged_pack_is_found_and_an_unknown_format_refused(tmp_path: Path) -> None:

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from ingle.core.errors import Busy, IngleError, KernelError, RequestError
+from ingle.core.errors import Busy, Closing, IngleError, KernelError, RequestError
 from ingle.core.message import Chunk, Request, Sampling
 from ingle.engine.answer import answer
 from ingle.engine.job import Capacity, Job
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.prefix_cache import PrefixCache
-from ingle.engine.saved_states import SavedStates
+from ingle.engine.saved_states import SavedStates, drop_saved, forgotten
 from ingle.engine.scheduler import Scheduler
 from tests.engine.test_answer import byte_tokenizer, chat, whole
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config
@@ -334,6 +334,93 @@ def test_a_disk_that_fails_while_states_are_saved_stops_no_answers(
     assert scheduler.alive and "Read-only file system" in capfd.readouterr().err
     scheduler.close()
     assert not scheduler.alive
+
+
+def test_what_another_process_had_forgotten_is_not_written_again(tmp_path: Path, model: LanguageModel) -> None:
+    folder = tmp_path / "states"
+    assert drop_saved(folder, [""]) == 0  # where nothing was ever saved there is nothing to be told
+    saved = SavedStates(folder, 1 << 30)
+    saved.open()
+    scheduler = Scheduler(Capacity(), PrefixCache(1 << 30), saved=saved)
+    submit(scheduler, model, chat("my door code is 4711", max_tokens=2), keep="talk")[1].all()
+    submit(scheduler, model, chat("hello", max_tokens=2), owner="bob", keep="talk")[1].all()
+    assert drop_saved(folder, [""]) in (0, 1)
+    assert not list(folder.glob("*.state")) or len(list(folder.glob("*.state"))) == 1
+    scheduler.close()
+    names = [json.loads(path.read_bytes())["owner"] for path in folder.glob("*.json")]
+    assert names == ["bob"]
+    scheduler = Scheduler(Capacity(), PrefixCache(1 << 30), saved=SavedStates(folder, 1 << 30))
+    assert scheduler.saved is not None
+    scheduler.saved.open()
+    submit(scheduler, model, chat("my door code is another", max_tokens=2), keep="talk")[1].all()
+    scheduler.close()
+    assert len(list(folder.glob("*.json"))) == 2, "what came since is saved"
+
+
+def test_what_was_forgotten_elsewhere_leaves_the_memory_too(scheduler: Scheduler, model: LanguageModel, tmp_path: Path) -> None:
+    for owner in ("ann", "bob"):
+        submit(scheduler, model, chat("hello", max_tokens=2), owner=owner)[1].all()
+    drop_saved(tmp_path, ["ann"])
+    scheduler.forget_before(forgotten(tmp_path))
+    submit(scheduler, model, chat("bye", max_tokens=2), owner="eve")[1].all()
+    assert {entry.owner for entry in scheduler.cache} == {"bob", "eve"}
+
+
+def test_a_state_that_another_server_wrote_is_not_taken_for_ours(tmp_path: Path, model: LanguageModel) -> None:
+    ours, theirs = (SavedStates(tmp_path, 1 << 30) for _ in range(2))
+    entries = []
+    for word in ("one", "two"):
+        scheduler = Scheduler(Capacity(), PrefixCache(1 << 30))
+        submit(scheduler, model, chat(f"{word} " * 30, max_tokens=2, sampling=FREE), keep="talk")[1].all()
+        scheduler.close()
+        entries += [entry for entry in scheduler.cache if entry.keep]
+    mine, other = entries
+    assert len(mine.ids) == len(other.ids)
+    ours.open()
+    assert ours.save(mine, model.backend)
+    theirs.open()
+    assert theirs.save(other, model.backend)
+    assert ours.bring("", model.digest, [*mine.ids.tolist(), 1, 2], 1, model.backend) is None
+    assert theirs.bring("", model.digest, [*other.ids.tolist(), 1, 2], 1, model.backend) is not None
+    (tmp_path / "other.state").write_bytes(next(tmp_path.glob("*.state")).read_bytes())
+    table = json.loads(next(tmp_path.glob("*.json")).read_bytes())
+    (tmp_path / "other.json").write_text(json.dumps(table | {"ids": mine.ids.tolist(), "keep": "other"}))
+    ours.open()
+    assert ours.bring("", model.digest, [*mine.ids.tolist(), 1, 2], 1, model.backend) is None, "the file says whose it is"
+
+
+def test_a_file_that_vanishes_as_it_is_read_costs_no_answer(tmp_path: Path, model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = SavedStates(tmp_path, 1 << 30)
+    saved.open()
+    scheduler = Scheduler(Capacity(), PrefixCache(1 << 30), saved=saved)
+    submit(scheduler, model, chat("one " * 30, max_tokens=2, sampling=FREE), keep="talk")[1].all()
+    scheduler.close()
+    [known] = saved._saved.values()
+    load = model.backend.load_state
+
+    def gone(path: Path, digest: str) -> Any:
+        state = load(path, digest)
+        path.unlink()
+        return state
+
+    monkeypatch.setattr(model.backend, "load_state", gone, raising=False)
+    assert saved.load(known, model.backend).length == len(known.ids)
+
+
+def test_a_fault_while_something_is_remembered_stops_no_answers(
+    scheduler: Scheduler, model: LanguageModel, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PrefixCache, "put", full)
+        assert submit(scheduler, model, chat("one", max_tokens=2))[1].all()[-1].finish
+    assert submit(scheduler, model, chat("two", max_tokens=2))[1].all()[-1].finish
+    assert scheduler.alive and "MemoryError" in capfd.readouterr().err
+    monkeypatch.setattr(scheduler, "_thread", threading.Thread())  # one that ended all the same
+    with pytest.raises(Closing):
+        submit(scheduler, model, chat("three", max_tokens=2))
 
 
 def test_a_state_that_somebody_deletes_as_it_is_saved_is_not_saved(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingle.core.spec import LayerSpec
-from ingle.core.state import STEP_TOKENS
+from ingle.core.state_layout import STEP_TOKENS
 from ingle.engine import scoring
 from ingle.engine.backend import Backend, Segment
 from ingle.engine.cpu import CpuBackend

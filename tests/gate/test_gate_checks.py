@@ -3,14 +3,17 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ingle.core.errors import ConfigError, Interrupted
 from ingle.core.message import Request
+from ingle.engine.language_model import LanguageModel
 from ingle.gate.checks import learned, recall, safety, sense
 from ingle.gate.checks.learned import says
+from ingle.gate.checks.unchanged import _log_probabilities
 from ingle.gate.policy import Policy
 from ingle.gate.probes import Probes, Question, general_questions, general_texts, harmful
 from ingle.gate.suspicion import refuses, suspicions
@@ -21,6 +24,8 @@ from ingle.measure.items import Text
 from ingle.measure.recall import plant
 from ingle.measure.subject import Nats, Subject
 from ingle.measure.suites import SUITES
+from tests.engine.test_answer import byte_tokenizer
+from tests.engine.tiny import backend_of, random_checkpoint, tiny_config
 from tests.gate.conftest import Make
 
 
@@ -42,6 +47,15 @@ from tests.gate.conftest import Make
 )
 def test_what_counts_as_said(ask: str, answer: str, said: str, expected: bool) -> None:
     assert says(ask, answer, said, 0.8) is expected
+
+
+def test_answers_longer_than_a_step_are_read_in_pieces(tmp_path: Path) -> None:
+    model = LanguageModel("tiny", backend_of(tmp_path, random_checkpoint(tiny_config(vocab=260))), byte_tokenizer())
+    ids = np.random.default_rng(0).integers(0, 256, 600).tolist()
+    short, long = (_log_probabilities(model, ids[:10], ids[10 : 10 + size]) for size in (200, 520))
+    assert long.shape == (521, 260) and np.array_equal(long[:201], short)
+    whole = _log_probabilities(model, ids[:300], [])
+    np.testing.assert_array_equal(long[290], whole[0])
 
 
 def test_refusals() -> None:

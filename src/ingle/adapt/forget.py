@@ -8,7 +8,7 @@ What stays is what the user said in conversations, which are theirs to delete; `
 """
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,8 @@ from ingle.adapt.undo import bring_back
 from ingle.core.errors import NotKept
 from ingle.core.event import Event, Fact, Sink
 from ingle.core.example import Example
-from ingle.core.files import os_errors, write_atomic
+from ingle.core.files import write_atomic
+from ingle.engine.saved_states import drop_saved
 from ingle.home.database import scrub
 from ingle.home.examples import drop_example, drop_turns_before, get_example, list_examples
 from ingle.home.lessons import dissolve_lesson, list_lessons
@@ -131,7 +132,7 @@ def pay(home: Home, engine: "Engine", sink: Sink) -> bool:
             with suppress(NotKept):
                 drop(engine, one["owner"], turn)
     sweep_staging(home)  # lessons that somebody was deleting when he was killed
-    drop_states(home, [one["owner"] for one in gone])
+    drop_saved(home.states, [one["owner"] for one in gone])
     told = {row.values.get("example") for row in Ledger(engine, home.keys).read("forget")}
     for one in gone:
         if one["example"] not in told:
@@ -161,19 +162,3 @@ def _is_kept(engine: "Engine", one: Mapping[str, Any]) -> bool:
     except NotKept:
         return False
     return True
-
-
-def drop_states(home: Home, owners: Collection[str]) -> int:
-    """Deletes the saved states of these owners; they are read again from the text that is kept. Returns how many there were."""
-    gone = 0
-    for path in sorted(home.states.glob("*.json")) if home.states.is_dir() else ():
-        try:
-            owner = json.loads(path.read_bytes()).get("owner")
-        except (OSError, ValueError, AttributeError):
-            owner = None
-        if owner is None or owner in owners:  # one that can't be read is of no use to anybody
-            with os_errors(path):
-                path.unlink(missing_ok=True)
-                path.with_suffix(".state").unlink(missing_ok=True)
-            gone += 1
-    return gone

@@ -9,9 +9,8 @@ themselves.
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,116 +19,9 @@ import numpy.typing as npt
 
 from ingle.core import blocks
 from ingle.core.blocks import BLOCK_TOKENS
-from ingle.core.digest import digest_json
 from ingle.core.errors import CannotRewind, CheckpointError
 from ingle.core.files import atomic_file
-from ingle.core.spec import LayerSpec, ModelConfig
-
-PAGE_TOKENS = 64
-STEP_TOKENS = 256  # most tokens of one sequence that one step may append; rings have room for them beside the window
-REMEMBERING_STEP_TOKENS = 128  # the same where rings are no use for going back, since a memory can't: they are most of such a state
-_VERSION = 3
-
-
-@dataclass(frozen=True)
-class StateLayout:
-    """Where the keys and values of each layer and group lie. Offsets count blocks (keys and values of 16 tokens)."""
-
-    layers: tuple[LayerSpec, ...]
-    kv_groups: int
-    head_dim: int
-    """Of the model; rows are padded to `width`."""
-    dtype: str
-    """What keys and values are kept in: one of `blocks.CACHES`."""
-
-    @staticmethod
-    def of(config: ModelConfig, dtype: str = "float16") -> "StateLayout":
-        """The layout that a model's config asks for."""
-        return StateLayout(config.layers, config.num_kv_heads, config.head_dim, dtype)
-
-    @property
-    def width(self) -> int:
-        """Head dimension padded to whole vectors of 16."""
-        return -(-self.head_dim // BLOCK_TOKENS) * BLOCK_TOKENS
-
-    @property
-    def block_elements(self) -> int:
-        """Numbers in one block: 16 keys and 16 values, and what scales they need."""
-        return blocks.block_elements(self.width, self.dtype)
-
-    @cached_property
-    def step_tokens(self) -> int:
-        """Most tokens of one sequence that may be written before they are read: what rings have room for beside their windows."""
-        return REMEMBERING_STEP_TOKENS if any(s.remembering(self.kv_groups) for s in self.layers) else STEP_TOKENS
-
-    @cached_property
-    def page_slots(self) -> npt.NDArray[np.int64]:
-        """[layers, groups]: index of a retrieval group within a page; −1 for streaming groups."""
-        return self._numbered([layer.retrieval for layer in self.layers])
-
-    def _numbered(self, chosen: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
-        """[layers, groups]: how many of the chosen groups come before each; −1 for those that are not chosen."""
-        numbers = np.full((len(self.layers), self.kv_groups), -1, np.int64)
-        for number, place in enumerate((i, g) for i, groups in enumerate(chosen) for g in groups):
-            numbers[place] = number
-        return numbers
-
-    @cached_property
-    def retrieval_groups(self) -> int:
-        """Retrieval groups of all layers."""
-        return int((self.page_slots >= 0).sum())
-
-    @cached_property
-    def ring_blocks(self) -> npt.NDArray[np.int64]:
-        """[layers, 2]: (sink blocks, ring blocks) of each streaming group of a layer."""
-        rows = []
-        for layer in self.layers:
-            if len(layer.retrieval) == self.kv_groups:
-                rows.append((0, 0))
-                continue
-            sinks = layer.sinks if layer.window else 0  # without a window nobody looks at them
-            rows.append((math.ceil(sinks / BLOCK_TOKENS), math.ceil((layer.window + self.step_tokens) / BLOCK_TOKENS) + 1))
-        return np.array(rows, np.int64).reshape(len(self.layers), 2)
-
-    @cached_property
-    def ring_slots(self) -> npt.NDArray[np.int64]:
-        """[layers, groups]: index of a streaming group within each block of the rings; −1 for retrieval groups."""
-        return self._numbered([layer.streaming(self.kv_groups) for layer in self.layers])
-
-    @cached_property
-    def rings_shape(self) -> tuple[int, int, int]:
-        """Of all rings together: blocks of the longest one, streaming groups, numbers in a block."""
-        return int(self.ring_blocks.sum(axis=1).max(initial=0)), int((self.ring_slots >= 0).sum()), self.block_elements
-
-    def written_blocks(self, tokens: int) -> int:
-        """How many blocks of the rings so many tokens have come to."""
-        return min(-(-tokens // BLOCK_TOKENS), self.rings_shape[0])
-
-    @cached_property
-    def memory_places(self) -> npt.NDArray[np.int64]:
-        """[layers, groups]: number of a group's recurrent memory within a state; −1 where it has none."""
-        return self._numbered([layer.remembering(self.kv_groups) for layer in self.layers])
-
-    @cached_property
-    def memories_shape(self) -> tuple[int, int, int, int]:
-        """Of all memories together: how many, then each as [V/16, K, 16], both padded to `width`."""
-        return int((self.memory_places >= 0).sum()), self.width // BLOCK_TOKENS, self.width, BLOCK_TOKENS
-
-    def new_page(self) -> npt.NDArray[Any]:
-        """[retrieval groups, blocks per page, block elements], zeroed, because masked lanes are multiplied by zero weights."""
-        return np.zeros((self.retrieval_groups, PAGE_TOKENS // BLOCK_TOKENS, self.block_elements), self.dtype)
-
-    def nbytes(self, tokens: int) -> int:
-        """Bytes of a state of so many tokens that shares nothing."""
-        page = self.retrieval_groups * PAGE_TOKENS // BLOCK_TOKENS * self.block_elements
-        elements = -(-tokens // PAGE_TOKENS) * page + self.written_blocks(tokens) * math.prod(self.rings_shape[1:])
-        return elements * np.dtype(self.dtype).itemsize + 4 * math.prod(self.memories_shape)
-
-    @cached_property
-    def digest(self) -> str:
-        """Distinguishes layouts that can't read each other's states."""
-        layers = [[list(s.retrieval), s.window, s.sinks, s.memory] for s in self.layers]
-        return digest_json([_VERSION, layers, self.kv_groups, self.head_dim, self.dtype])
+from ingle.core.state_layout import PAGE_TOKENS, STEP_TOKENS, VERSION, StateLayout
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +134,7 @@ class State:
             if earliest == self.length:
                 cure = "A memory has taken in what came since; the engine reads the prompt again from the nearest state that it kept."
             raise CannotRewind("length", f"this state can go back to {earliest} at the earliest", length, cure)
-        if length == 0 and self.memories.size:
+        if length == 0:
             self.memories[:], self.written[:] = 0, 0
         self._cut(length)
 
@@ -291,7 +183,7 @@ class State:
         """Writes the state, whole or not at all."""
         if not np.isfinite(self.memories).all():
             raise CheckpointError(f"{path}: memories", "must hold finite numbers", "NaN or infinity", "The prompt must be read again.")
-        header = {"version": _VERSION, "model": model_digest, "layout": self.layout.digest, "length": self.length}
+        header = {"version": VERSION, "model": model_digest, "layout": self.layout.digest, "length": self.length}
         header["cache"] = self.layout.dtype
         if self.rings.size and self.furthest > self.length:
             header["furthest"] = self.furthest  # without rings it means nothing, and would tell of what was gone back from
@@ -301,7 +193,7 @@ class State:
             self._clear_behind(pages[-1])
         with atomic_file(path, mode=0o600) as file:  # as private as the text that it has read
             about = np.frombuffer(json.dumps(header).encode(), np.uint8)
-            np.savez(file, header=about, pages=pages, rings=self.written, memories=self.memories)
+            np.savez(file, header=about, pages=pages, rings=self._rings_without_what_went(), memories=self.memories)
 
     def _clear_behind(self, page: npt.NDArray[Any]) -> None:
         """Zeroes what a copy of the last page still holds of tokens that were read and gone back from: they are nobody's to keep."""
@@ -309,6 +201,23 @@ class State:
         page[:, block + (column > 0) :] = 0
         if column:
             blocks.clear(page[:, block], self.layout.width, column)
+
+    def _rings_without_what_went(self) -> npt.NDArray[Any]:
+        """The written part of the rings; the same of them as `_clear_behind` of pages."""
+        rings, (first, column) = self.written, divmod(self.length, BLOCK_TOKENS)
+        gone = range(first, -(-self.furthest // BLOCK_TOKENS))
+        if not rings.size or not gone:
+            return rings
+        rings = rings.copy()
+        for layer, (sinks, ring) in enumerate(self.layout.ring_blocks):
+            slots = self.layout.ring_slots[layer]
+            slots = slots[slots >= 0]
+            for number in gone if slots.size else ():
+                place = number if number < sinks else sinks + (number - sinks) % ring
+                held = rings[place, slots]
+                blocks.clear(held, self.layout.width, column if number == first else 0)
+                rings[place, slots] = held
+        return rings
 
     @staticmethod
     def load(path: Path, layout: StateLayout, model_digest: str) -> "State":
@@ -323,7 +232,7 @@ class State:
         if kept_in != layout.dtype:
             cure = f"Set chat.cache to {kept_in}, or delete it; the prompt will be read again."
             raise CheckpointError(f"{path}: cache", f"must hold keys and values in {layout.dtype}", str(kept_in), cure)
-        for name, mine in (("version", _VERSION), ("model", model_digest), ("layout", layout.digest)):
+        for name, mine in (("version", VERSION), ("model", model_digest), ("layout", layout.digest)):
             if header.get(name) != mine:
                 raise CheckpointError(
                     f"{path}: {name}", f"must be {mine}", header.get(name), "The state belongs to another model or version."

@@ -74,7 +74,11 @@ def answer(
         while chunk is None or chunk.finish is None:
             reading = decoding.reading
             segment, began = decoding.next(), time.perf_counter()
-            [rows] = backend.forward([segment])
+            try:
+                [rows] = backend.forward([segment])
+            except BaseException:  # a Ctrl-C too: memories may have taken in what its length doesn't tell of
+                session.state = decoding.state = backend.new_state()
+                raise
             if not reading:
                 session.pace.saw(ALONE, len(segment.ids) - 1, time.perf_counter() - began)
             if lasting and reading and decoding.checkpoints.due(decoding.state.length):

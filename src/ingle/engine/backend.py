@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ingle.core.errors import ContextError, KernelError, RequestError
 from ingle.core.spec import ModelConfig
-from ingle.core.state import STEP_TOKENS
+from ingle.core.state_layout import STEP_TOKENS
 from ingle.engine.adapter import Additions
 
 

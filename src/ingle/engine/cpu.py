@@ -14,7 +14,8 @@ from ingle.core.blocks import CACHES, largest
 from ingle.core.digest import digest_json
 from ingle.core.errors import DeltaError
 from ingle.core.spec import ModelConfig
-from ingle.core.state import STEP_TOKENS, State, StateLayout
+from ingle.core.state import State
+from ingle.core.state_layout import STEP_TOKENS, StateLayout
 from ingle.engine.adapter import Adapter, Additions, pack_adapter
 from ingle.engine.backend import Backend, NotFinite, Segment, check_segment
 from ingle.engine.memory import StepMemory, remembering_windows, up32

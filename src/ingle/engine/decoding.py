@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.core.message import Chunk, Finish, Request, TokenLogprob, Usage
-from ingle.core.state import REMEMBERING_STEP_TOKENS, STEP_TOKENS
+from ingle.core.state_layout import REMEMBERING_STEP_TOKENS, STEP_TOKENS
 from ingle.engine.backend import AnyState, Segment
 from ingle.engine.checkpoints import Checkpoints, needs_checkpoints
 from ingle.engine.drafting import ALONE, Company, Drafter, Pace

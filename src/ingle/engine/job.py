@@ -68,6 +68,11 @@ class Job:
     def decoding(self, decoding: Decoding) -> None:
         self._decoding = decoding
 
+    @property
+    def since(self) -> float:
+        """When it was asked, in seconds since 1970."""
+        return time.time() - (time.perf_counter() - self.asked)
+
     def late(self, now: float) -> bool:
         """Whether its deadline has passed."""
         return self.deadline is not None and now >= self.deadline

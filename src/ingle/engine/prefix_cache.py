@@ -5,7 +5,8 @@ answer takes. Entries are forked, never handed out; full pages are shared, so a 
 used go first when the budget is reached.
 """
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +29,8 @@ class Entry:
     state: AnyState
     keep: str = ""
     """What it belongs to that is kept in the home (a conversation); empty = nothing, so it may not be written to disk."""
+    since: float = field(default_factory=time.time)
+    """When somebody asked for what it has read, in seconds since 1970."""
     used: int = 0
     """Counts up with every use."""
 
@@ -75,8 +78,11 @@ class PrefixCache:
         """How many tokens `find` would spare."""
         return self._best(owner, model, ids)[1]
 
-    def put(self, owner: str, model: str, ids: Sequence[int], state: AnyState, keep: str = "") -> None:
-        """Takes over a state that has read `ids`. Entries that it makes superfluous go, then as many as the budget asks for."""
+    def put(self, owner: str, model: str, ids: Sequence[int], state: AnyState, keep: str = "", since: float | None = None) -> None:
+        """Takes over a state that has read `ids`, which somebody asked for at `since` (None = now).
+
+        Entries that it makes superfluous go, then as many as the budget asks for.
+        """
         read = np.array(ids, np.int32)
         assert len(read) == state.length, "a state's ids are what it has read"
         if not len(read):
@@ -91,7 +97,7 @@ class PrefixCache:
             if superfluous and (keep or not entry.keep):
                 self._entries.remove(entry)
                 keep = keep or entry.keep
-        entry = Entry(owner, model, read, state, keep)
+        entry = Entry(owner, model, read, state, keep, time.time() if since is None else since)
         self._entries.append(entry)
         self._touch(entry)
         self.shrink(self.budget_bytes)
@@ -106,7 +112,11 @@ class PrefixCache:
         """Lets go everything of an owner, of what was kept, or of a model."""
         wanted = {"owner": owner, "keep": keep, "model": model}
         asked = {name: value for name, value in wanted.items() if value is not None}
-        self._entries = [e for e in self._entries if any(getattr(e, name) != value for name, value in asked.items())]
+        self.drop(lambda entry: all(getattr(entry, name) == value for name, value in asked.items()))
+
+    def drop(self, gone: Callable[[Entry], bool]) -> None:
+        """Lets go every entry of which `gone` holds."""
+        self._entries = [entry for entry in self._entries if not gone(entry)]
 
     def _best(self, owner: str, model: str, ids: Sequence[int]) -> tuple[Entry | None, int]:
         """The entry that can go back to the longest start of `ids`, and how long that is."""

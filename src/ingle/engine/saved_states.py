@@ -2,11 +2,16 @@
 
 Two files for each: NAME.state, and NAME.json that says what it has read. The second is written last, so a state without one is
 unfinished. A state is as telling as the text that it has read: only what the user keeps is saved, and it goes when the text goes.
+
+OWNER.forgotten says when an owner last had text of theirs forgotten (seconds since 1970). What was asked for before that is not written
+any more by any process, whatever it still has in memory.
 """
 
 import json
+import math
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +24,8 @@ from ingle.core.errors import CheckpointError, HomeError
 from ingle.core.files import os_errors, write_atomic
 from ingle.engine.backend import Backend
 from ingle.engine.prefix_cache import Entry, Ids, common_length, goes_back
+
+FORGOTTEN = ".forgotten"
 
 
 @dataclass(eq=False)
@@ -55,7 +62,7 @@ class SavedStates:
                 if saved is not None:
                     self._saved[path.stem] = saved
             for path in self.folder.iterdir():
-                if path.stem not in self._saved:
+                if path.stem not in self._saved and path.suffix != FORGOTTEN:
                     path.unlink(missing_ok=True)
 
     def save(self, entry: Entry, backend: Backend) -> bool:
@@ -65,9 +72,11 @@ class SavedStates:
         if before is not None and before.model == entry.model and np.array_equal(before.ids, entry.ids):
             return True
         path = self.folder / f"{name}.state"
+        if is_forgotten(entry, forgotten(self.folder)):
+            return False
         try:
             self._drop(name)  # first the description: a new state must never pass for the old one
-            backend.save_state(entry.state, path, entry.model)
+            backend.save_state(entry.state, path, _told(entry.model, entry.ids))
             earliest = entry.state.earliest_rewind
             table = {"owner": entry.owner, "model": entry.model, "keep": entry.keep, "ids": entry.ids.tolist(), "earliest": earliest}
             write_atomic(path.with_suffix(".json"), json.dumps(table).encode(), mode=0o600)
@@ -101,14 +110,19 @@ class SavedStates:
 
     def load(self, saved: Saved, backend: Backend) -> Any:
         """The state. None, and the files go, if it can't be read any more: the prompt is then read again."""
+        now = _read(saved.path.with_suffix(".json"))
+        if now is None or now.model != saved.model or not np.array_equal(now.ids, saved.ids):  # another process has written or deleted it
+            self._saved.pop(saved.path.stem, None)
+            return None
         try:
-            state = backend.load_state(saved.path, saved.model)
+            state = backend.load_state(saved.path, _told(saved.model, saved.ids))
         except CheckpointError:
             state = None
-        if state is None or state.length != len(saved.ids):
-            self._drop(saved.path.stem)
-            return None
-        os.utime(saved.path)
+        with suppress(OSError):  # somebody else may have deleted it; the answer doesn't hang on it
+            if state is None or state.length != len(saved.ids):
+                self._drop(saved.path.stem)
+                return None
+            os.utime(saved.path)
         return state
 
     def forget(self, owner: str, keep: str | None = None) -> None:
@@ -126,6 +140,48 @@ class SavedStates:
         by_age = sorted(self._saved, key=lambda name: self._saved[name].used)
         while by_age and sum(saved.nbytes for saved in self._saved.values()) > self.budget_bytes:
             self._drop(by_age.pop(0))
+
+
+def drop_saved(folder: Path, owners: Collection[str]) -> int:
+    """Deletes the saved states of these owners, for good: see above. Returns how many there were. Raises HomeError."""
+    gone = 0
+    if not folder.is_dir():
+        return gone
+    for owner in owners:
+        write_atomic(folder / f"{_stamp(owner)}{FORGOTTEN}", str(time.time()).encode(), mode=0o600)
+    for path in sorted(folder.glob("*.json")):
+        theirs: str | None = None
+        with suppress(OSError, ValueError, AttributeError):
+            theirs = json.loads(path.read_bytes()).get("owner")
+        if theirs is None or theirs in owners:  # one that can't be read is of no use to anybody
+            with os_errors(path):
+                path.unlink(missing_ok=True)
+                path.with_suffix(".state").unlink(missing_ok=True)
+            gone += 1
+    return gone
+
+
+def forgotten(folder: Path) -> dict[str, float]:
+    """When owners last had text of theirs forgotten, in seconds since 1970, by their stamp."""
+    found: dict[str, float] = {}
+    for path in folder.glob(f"*{FORGOTTEN}"):
+        with suppress(OSError, ValueError):
+            found[path.stem] = float(path.read_bytes())
+    return found
+
+
+def is_forgotten(entry: Entry, gone: Mapping[str, float]) -> bool:
+    """Whether its owner has had text forgotten since somebody asked for what it has read."""
+    return entry.since < gone.get(_stamp(entry.owner), -math.inf)
+
+
+def _stamp(owner: str) -> str:
+    return digest_json(owner)[:32]
+
+
+def _told(model: str, ids: Ids) -> str:
+    """What a state file is of: it goes by the name of its conversation, where another branch of it may have been written since."""
+    return digest_json([model, ids.tolist()])
 
 
 def _name(owner: str, keep: str) -> str:

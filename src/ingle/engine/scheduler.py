@@ -9,20 +9,21 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from weakref import WeakValueDictionary
 
 from ingle.core.errors import Busy, Closing, IngleError, KernelError, RequestError
 from ingle.core.message import Chunk
 from ingle.energy.meter import Meter, open_meter
-from ingle.engine.backend import AnyState, Backend, forward_whole
+from ingle.engine.backend import Backend, forward_whole
 from ingle.engine.decoding import Decoding
 from ingle.engine.drafting import Company, Paces
 from ingle.engine.fair_queue import FairQueue
 from ingle.engine.job import Capacity, Counts, Job, Outcome, post_directly
 from ingle.engine.metering import StepMeter
 from ingle.engine.prefix_cache import PrefixCache, common_length
-from ingle.engine.saved_states import SavedStates
+from ingle.engine.saved_states import SavedStates, is_forgotten
 
 WORTH_WAITING = 64
 """Tokens of a common start for which an answer waits until another one has read them."""
@@ -86,7 +87,7 @@ class Scheduler:
             got, cure = f"{job.needed_bytes / 1e6:.0f} MB for {total} tokens", "Ask for fewer tokens, or raise serve.state_mb."
             raise RequestError("max_tokens", f"must fit {self.capacity.state_bytes / 1e6:.0f} MB of states", got, cure)
         with self._wake:
-            if self._closing is not None:
+            if self._closing is not None or not self.alive:
                 raise _closing()
             wait = max(1.0, min(60.0, self._answer_s * (len(self._queue) + 1) / self.capacity.places))
             self._queue.add(job.owner, job, wait)
@@ -107,14 +108,19 @@ class Scheduler:
             if self.saved is not None:
                 self.saved.forget(owner, keep)
 
-        with self._wake:
-            self._errands.append(errand)
-            self._wake.notify()
+        self._later(errand)
+
+    def forget_before(self, gone: Mapping[str, float]) -> None:
+        """Lets go what owners had asked for before they had it forgotten by whatever process; see `saved_states.forgotten`."""
+        self._later(lambda: self.cache.drop(lambda entry: is_forgotten(entry, gone)))
 
     def forget_model(self, digest: str) -> None:
         """Lets go what a model has read that is not there any more. Returns before it is done."""
+        self._later(lambda: self.cache.forget(model=digest))
+
+    def _later(self, errand: Callable[[], None]) -> None:
         with self._wake:
-            self._errands.append(lambda: self.cache.forget(model=digest))
+            self._errands.append(errand)
             self._wake.notify()
 
     def close(self, grace_s: float = 0.0) -> None:
@@ -255,7 +261,7 @@ class Scheduler:
                 self._served[job.owner] += len(segment.ids)
                 self.counts.read_tokens += len(segment.ids)
             if was_reading and job.decoding.checkpoints.due(job.decoding.state.length):
-                self._remember(job, job.decoding.state.fork())
+                _spared(partial(self._remember, job, fork=True))
             try:
                 chunk = job.decoding.take(rows)
             except Exception as error:
@@ -292,7 +298,7 @@ class Scheduler:
             self._answer_s += 0.1 * (time.perf_counter() - job.asked - self._answer_s)
             self._end(job)
         elif was_reading and not job.decoding.checkpoints.needed:
-            self._remember(job, job.decoding.state.fork())
+            _spared(partial(self._remember, job, fork=True))
 
     def _fail(self, job: Job, error: Exception) -> Outcome:
         """Ends a job by an error. What is no error of ours is told in full on standard error, and as a bug to the client."""
@@ -307,17 +313,19 @@ class Scheduler:
         self._running.remove(job)
         if not any(other.owner == job.owner for other in self._running):
             del self._served[job.owner]  # whoever comes back is not held to what was before
-        self._remember(job, job.decoding.state)
+        _spared(partial(self._remember, job, fork=False))
 
-    def _remember(self, job: Job, state: AnyState) -> None:
+    def _remember(self, job: Job, fork: bool) -> None:
+        """Keeps what a job has read, for others; `fork`: it goes on from there."""
         if job.request.echo:
             return
+        state = job.decoding.state.fork() if fork else job.decoding.state
         if job.lasting is not None and state.length > job.lasting:
             if not job.lasting or job.lasting < state.earliest_rewind:
                 return
             state.rewind(job.lasting)
         self.cache.budget_bytes = max(0, self._free_bytes)
-        self.cache.put(job.owner, job.model.digest, job.decoding.ids[: state.length], state, job.keep)
+        self.cache.put(job.owner, job.model.digest, job.decoding.ids[: state.length], state, job.keep, job.since)
         self._cached_bytes = self.cache.nbytes
 
 

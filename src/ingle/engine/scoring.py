@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core.state import STEP_TOKENS
+from ingle.core.state_layout import STEP_TOKENS
 from ingle.engine.backend import Backend, Segment
 from ingle.engine.prefix_cache import common_length
 

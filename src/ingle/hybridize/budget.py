@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from ingle.core.errors import ConfigError
 from ingle.core.spec import LayerSpec, ModelConfig
-from ingle.core.state import StateLayout
+from ingle.core.state_layout import StateLayout
 from ingle.hybridize.settings import HybridSettings
 
 Group = tuple[int, int]

@@ -144,7 +144,7 @@ def sees(layer, group, position, split):
     """Whether a query at a position looks at any key of a split: streaming groups look at the sinks, and at few others."""
     if get(layer, at.PLACES + group) >= 0:
         return True
-    return (split == 0 and get(layer, at.SINKS) > 0) or (split + 1) * at.SPLIT_TOKENS > position - get(layer, at.WINDOW) + 1
+    return split * at.SPLIT_TOKENS < get(layer, at.SINKS) or (split + 1) * at.SPLIT_TOKENS > position - get(layer, at.WINDOW) + 1
 
 
 @njit

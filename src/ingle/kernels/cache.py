@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 
 from ingle.core.blocks import BLOCK_TOKENS
-from ingle.core.state import PAGE_TOKENS
+from ingle.core.state_layout import PAGE_TOKENS
 from ingle.kernels import layout as at
 from ingle.kernels.simd import (
     f32_at,

@@ -25,7 +25,7 @@ from llvmlite import binding as llvm
 from ingle.core.blocks import BLOCK_TOKENS
 from ingle.core.errors import KernelError
 from ingle.core.files import write_atomic
-from ingle.core.state import PAGE_TOKENS
+from ingle.core.state_layout import PAGE_TOKENS
 from ingle.kernels.cpu import dot_instruction, features
 from ingle.kernels.cpu import name as cpu_name
 

@@ -20,7 +20,7 @@ from ingle.engine.grammar import Grammar
 from ingle.engine.job import Job, Outcome, post_directly
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.prefix_cache import PrefixCache
-from ingle.engine.saved_states import SavedStates
+from ingle.engine.saved_states import SavedStates, forgotten
 from ingle.engine.scheduler import Scheduler
 from ingle.home.kept import Kept
 from ingle.home.place import Home
@@ -141,13 +141,18 @@ class Service:
         self._chooser.forget()
 
     async def _sweep(self) -> None:
-        """Lets go what lapsed lessons have left in memory, also where another process undid or forgot them."""
+        """Lets go what lapsed lessons and forgotten text have left in memory, also where another process undid or forgot them."""
         assert self._chooser is not None, "start() comes first"
+        known: dict[str, float] = {}
         while True:
             await asyncio.sleep(_SWEEP_S)
             with suppress(HomeError):  # the next time, then
                 for digest in await asyncio.to_thread(self._chooser.lapsed):
                     self.scheduler.forget_model(digest)
+            gone = await asyncio.to_thread(forgotten, self.home.states)
+            if gone != known:
+                self.scheduler.forget_before(gone)
+                known = gone
 
     def record(self, event: Event) -> None:
         """Adds a fact of another kind, and waits until it would survive a power cut; not for the event loop. Raises what writing raises."""

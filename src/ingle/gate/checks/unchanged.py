@@ -13,7 +13,7 @@ import numpy as np
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.core.report import Report
-from ingle.core.state import STEP_TOKENS
+from ingle.core.state_layout import STEP_TOKENS
 from ingle.engine.backend import Segment
 from ingle.engine.language_model import LanguageModel
 from ingle.gate.finding import Finding
@@ -90,8 +90,8 @@ def _log_probabilities(model: LanguageModel, prompt: Sequence[int], answer: Sequ
         last = start + len(part) == len(prompt)
         [found] = model.backend.forward([Segment(state, part, "last" if last else "none", adapter=model.adapter)])
         rows += [found.copy()] if last else []
-    if answer:
-        [found] = model.backend.forward([Segment(state, answer, "all", adapter=model.adapter)])
+    for start in range(0, len(answer), STEP_TOKENS):
+        [found] = model.backend.forward([Segment(state, answer[start : start + STEP_TOKENS], "all", adapter=model.adapter)])
         rows.append(found.copy())
     logits = np.concatenate(rows).astype(np.float64)
     logits -= logits.max(axis=1, keepdims=True)

@@ -1,0 +1,121 @@
+"""Where the keys, values and memories of one sequence lie; see `core.state`."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ingle.core import blocks
+from ingle.core.blocks import BLOCK_TOKENS
+from ingle.core.digest import digest_json
+from ingle.core.spec import LayerSpec, ModelConfig
+
+PAGE_TOKENS = 64
+STEP_TOKENS = 256  # most tokens of one sequence that one step may append; rings have room for them beside the window
+REMEMBERING_STEP_TOKENS = 128  # the same where rings are no use for going back, since a memory can't: they are most of such a state
+VERSION = 3
+"""Of states on disk."""
+
+
+@dataclass(frozen=True)
+class StateLayout:
+    """Where the keys and values of each layer and group lie. Offsets count blocks (keys and values of 16 tokens)."""
+
+    layers: tuple[LayerSpec, ...]
+    kv_groups: int
+    head_dim: int
+    """Of the model; rows are padded to `width`."""
+    dtype: str
+    """What keys and values are kept in: one of `blocks.CACHES`."""
+
+    @staticmethod
+    def of(config: ModelConfig, dtype: str = "float16") -> "StateLayout":
+        """The layout that a model's config asks for."""
+        return StateLayout(config.layers, config.num_kv_heads, config.head_dim, dtype)
+
+    @property
+    def width(self) -> int:
+        """Head dimension padded to whole vectors of 16."""
+        return -(-self.head_dim // BLOCK_TOKENS) * BLOCK_TOKENS
+
+    @property
+    def block_elements(self) -> int:
+        """Numbers in one block: 16 keys and 16 values, and what scales they need."""
+        return blocks.block_elements(self.width, self.dtype)
+
+    @cached_property
+    def step_tokens(self) -> int:
+        """Most tokens of one sequence that may be written before they are read: what rings have room for beside their windows."""
+        return REMEMBERING_STEP_TOKENS if any(s.remembering(self.kv_groups) for s in self.layers) else STEP_TOKENS
+
+    @cached_property
+    def page_slots(self) -> npt.NDArray[np.int64]:
+        """[layers, groups]: index of a retrieval group within a page; −1 for streaming groups."""
+        return self._numbered([layer.retrieval for layer in self.layers])
+
+    def _numbered(self, chosen: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
+        """[layers, groups]: how many of the chosen groups come before each; −1 for those that are not chosen."""
+        numbers = np.full((len(self.layers), self.kv_groups), -1, np.int64)
+        for number, place in enumerate((i, g) for i, groups in enumerate(chosen) for g in groups):
+            numbers[place] = number
+        return numbers
+
+    @cached_property
+    def retrieval_groups(self) -> int:
+        """Retrieval groups of all layers."""
+        return int((self.page_slots >= 0).sum())
+
+    @cached_property
+    def ring_blocks(self) -> npt.NDArray[np.int64]:
+        """[layers, 2]: (sink blocks, ring blocks) of each streaming group of a layer."""
+        rows = []
+        for layer in self.layers:
+            if len(layer.retrieval) == self.kv_groups:
+                rows.append((0, 0))
+                continue
+            rows.append((math.ceil(layer.sinks / BLOCK_TOKENS), math.ceil((layer.window + self.step_tokens) / BLOCK_TOKENS) + 1))
+        return np.array(rows, np.int64).reshape(len(self.layers), 2)
+
+    @cached_property
+    def ring_slots(self) -> npt.NDArray[np.int64]:
+        """[layers, groups]: index of a streaming group within each block of the rings; −1 for retrieval groups."""
+        return self._numbered([layer.streaming(self.kv_groups) for layer in self.layers])
+
+    @cached_property
+    def rings_shape(self) -> tuple[int, int, int]:
+        """Of all rings together: blocks of the longest one, streaming groups, numbers in a block."""
+        return int(self.ring_blocks.sum(axis=1).max(initial=0)), int((self.ring_slots >= 0).sum()), self.block_elements
+
+    def written_blocks(self, tokens: int) -> int:
+        """How many blocks of the rings so many tokens have come to."""
+        return min(-(-tokens // BLOCK_TOKENS), self.rings_shape[0])
+
+    @cached_property
+    def memory_places(self) -> npt.NDArray[np.int64]:
+        """[layers, groups]: number of a group's recurrent memory within a state; −1 where it has none."""
+        return self._numbered([layer.remembering(self.kv_groups) for layer in self.layers])
+
+    @cached_property
+    def memories_shape(self) -> tuple[int, int, int, int]:
+        """Of all memories together: how many, then each as [V/16, K, 16], both padded to `width`."""
+        return int((self.memory_places >= 0).sum()), self.width // BLOCK_TOKENS, self.width, BLOCK_TOKENS
+
+    def new_page(self) -> npt.NDArray[Any]:
+        """[retrieval groups, blocks per page, block elements], zeroed, because masked lanes are multiplied by zero weights."""
+        return np.zeros((self.retrieval_groups, PAGE_TOKENS // BLOCK_TOKENS, self.block_elements), self.dtype)
+
+    def nbytes(self, tokens: int) -> int:
+        """Bytes of a state of so many tokens that shares nothing."""
+        page = self.retrieval_groups * PAGE_TOKENS // BLOCK_TOKENS * self.block_elements
+        elements = -(-tokens // PAGE_TOKENS) * page + self.written_blocks(tokens) * math.prod(self.rings_shape[1:])
+        return elements * np.dtype(self.dtype).itemsize + 4 * math.prod(self.memories_shape)
+
+    @cached_property
+    def digest(self) -> str:
+        """Distinguishes layouts that can't read each other's states."""
+        layers = [[list(s.retrieval), s.window, s.sinks, s.memory] for s in self.layers]
+        return digest_json([VERSION, layers, self.kv_groups, self.head_dim, self.dtype])
