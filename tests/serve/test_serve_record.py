@@ -1,5 +1,6 @@
 """What guards know of a model, and facts that are written behind the conversation's back."""
 
+import asyncio
 import gc
 import weakref
 from concurrent.futures import Future
@@ -9,12 +10,18 @@ from typing import Any
 import pytest
 
 from ingle.core.event import Event
+from ingle.engine.backend import prefill
 from ingle.engine.language_model import LanguageModel
+from ingle.engine.saved_states import drop_saved
 from ingle.home.place import Home
 from ingle.ledger.chain import Ledger
+from ingle.serve import service
 from ingle.serve.limits import limits_of
 from ingle.serve.record import Recorder
 from ingle.serve.rooms import open_rooms
+from ingle.serve.service import Service
+from ingle.serve.settings import SamplingSettings, ServeSettings
+from ingle.serve.shelf import Shelf
 from tests.engine.test_answer import byte_tokenizer
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config
 
@@ -51,6 +58,30 @@ def test_facts_are_written_in_order_whoever_still_waits_for_them(tmp_path: Path)
         assert ledger.verify().problem is None
     finally:
         engine.dispose()
+
+
+def test_what_another_process_forgot_leaves_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = LanguageModel("tiny", backend_of(tmp_path, random_checkpoint(tiny_config(vocab=260))), byte_tokenizer())
+    home = Home(tmp_path / "home").create()
+    serving = Service(home, ServeSettings(), SamplingSettings(), Shelf(home, lambda *_: made, "tiny"))
+    monkeypatch.setattr(service, "_SWEEP_S", 0.01)
+
+    async def serve() -> set[str]:
+        await serving.start()
+        for owner in ("ann", "bob"):
+            state = made.backend.new_state()
+            prefill(made.backend, [1, 2, 3], state)
+            serving.scheduler.cache.put(owner, made.digest, [1, 2, 3], state)
+        drop_saved(home.states, ["ann"])
+        for _ in range(1000):
+            left = {entry.owner for entry in serving.scheduler.cache}
+            if len(left) == 1:
+                break
+            await asyncio.sleep(0.01)
+        await serving.close()
+        return left
+
+    assert asyncio.run(serve()) == {"bob"}
 
 
 def test_a_fact_that_cant_be_written_stops_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
