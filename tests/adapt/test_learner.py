@@ -1,5 +1,6 @@
 """The learner: what is pending becomes lessons that act, once each, whatever happens in between."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from ingle.adapt.learner import School, Watch, consolidate
 from ingle.adapt.school import Staff
 from ingle.adapt.undo import undo
-from ingle.adapt.work import NO_MEMORY, Work
+from ingle.adapt.work import NO_MEMORY, Tries, Work
 from ingle.core.example import Example
 from ingle.home.examples import (
     add_example,
@@ -92,6 +93,27 @@ def test_a_later_correction_takes_the_place_of_the_lesson_before_it(school_house
     change_state(house.engine, "", [first.id], "superseded")
     learn(house)
     assert acting(house) == [(second.id,)]
+
+
+def test_what_changed_before_it_is_learned_is_not_learned_as_it_was(school_house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    house = school_house
+    one = house.teach(QUESTIONS[0], ANSWERS[0])
+    other = house.teach(QUESTIONS[1], ANSWERS[1])
+    begin = Tries.begin
+
+    def slowly(tries: Tries, ids: Iterable[str]) -> None:
+        begin(tries, ids)
+        if one.id in (ids := list(ids)) and get_example(house.engine, "", one.id).answer == ANSWERS[0]:
+            rewrite_example(house.engine, "", one.id, "Otto Lund.", new_secret())
+        elif other.id in ids:
+            change_state(house.engine, "", [other.id], "superseded")
+
+    monkeypatch.setattr(Tries, "begin", slowly)
+    outcomes = learn(house).outcomes
+    assert [outcome.reasons for outcome in outcomes if outcome.lesson is None] == [("it changed while it was being learned",)] * 2
+    assert {one.id: (one.answer, one.state) for one in list_examples(house.engine, "")} == {
+        one.id: ("Otto Lund.", "learned"), other.id: (ANSWERS[1], "superseded"),
+    }  # fmt: skip
 
 
 def test_what_changes_while_it_is_learned_is_not_learned_as_it_was(school_house: House) -> None:

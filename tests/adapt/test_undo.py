@@ -11,7 +11,8 @@ from ingle.adapt.admit import edit
 from ingle.adapt.forget import OWED, forget, holding, pay
 from ingle.adapt.learner import consolidate
 from ingle.adapt.undo import _called, redo, undo
-from ingle.core.errors import HomeError, NotKept
+from ingle.core.errors import HomeError, NotKept, RequestError
+from ingle.core.example import State
 from ingle.core.message import Message
 from ingle.engine.opening import Opener
 from ingle.engine.saved_states import FORGOTTEN
@@ -21,6 +22,7 @@ from ingle.home.examples import add_example, change_state, example_secret, get_e
 from ingle.home.lessons import list_lessons
 from ingle.home.place import Home
 from ingle.home.pull import pull
+from ingle.home.quoting import holds
 from ingle.home.turns import find_text, keep, keep_answer
 from ingle.ledger.chain import Ledger
 from ingle.serve.rooms import open_rooms
@@ -270,9 +272,93 @@ def test_forgetting_a_second_thought_brings_the_first_one_back(school_house: Hou
     assert acting(house) == [(first.id,)]
     undo(house.home, house.engine, "", first.id)
     third = house.teach(QUESTIONS[0], "Nobody.")
-    with pytest.raises(NotKept, match="no other answer"):
+    with pytest.raises(NotKept, match="no newer answer"):
         redo(house.home, house.engine, "", first.id)
     assert get_example(house.engine, "", third.id).state == "pending"
+
+
+def test_what_was_taught_twice_is_forgotten_at_once(school_house: House) -> None:
+    house, word = school_house, "Quillwortfeather"
+    first = house.teach(QUESTIONS[0], ANSWERS[0])
+    learn(house)
+    same = add_example(house.engine, replace(first, id="", answer=f"{word}."), supersede=[first.id])
+    learn(house)
+    again = add_example(house.engine, replace(same, id="", question=QUESTIONS[0].upper(), answer=f"{word}"), supersede=[same.id])
+    elsewhere = add_example(house.engine, replace(same, id="", model="other", state="kept"))
+    gone = forget(house.home, house.engine, "", again.id, sink(house))
+    assert (gone.same, gone.back) == ((same.id,), (first.id,))
+    assert {one.id: one.state for one in list_examples(house.engine, "")} == {first.id: "learned", elsewhere.id: "kept"}
+    forget(house.home, house.engine, "", elsewhere.id, sink(house))
+    told = {fact["example"] for fact in facts(house, "forget")}
+    assert {same.id, again.id} < told and not stray(house)
+    house.engine.dispose()
+    assert not [path for path in house.home.root.rglob("*") if path.is_file() and word.lower().encode() in path.read_bytes().lower()]
+
+
+def test_undoing_a_repeated_answer_goes_back_to_the_one_before_both(school_house: House) -> None:
+    house = school_house
+    first = house.teach(QUESTIONS[0], ANSWERS[0])
+    same = add_example(house.engine, replace(first, id="", answer="Otto Lund."), supersede=[first.id])
+    again = add_example(house.engine, replace(first, id="", answer="Otto Lund"), supersede=[same.id])
+    learn(house)
+    assert undo(house.home, house.engine, "", again.id).back == (first.id,)
+
+
+def test_an_undo_that_was_a_slip_is_taken_back(school_house: House) -> None:
+    house = school_house
+    first = house.teach(QUESTIONS[0], ANSWERS[0])
+    learn(house)
+    second = add_example(house.engine, replace(first, id="", answer="Otto Lund."), supersede=[first.id])
+    learn(house)
+    before = logits(house, QUESTIONS[0])
+    for learnt_again in (False, True):
+        assert undo(house.home, house.engine, "", second.id).back == (first.id,)
+        if learnt_again:
+            learn(house)
+        assert redo(house.home, house.engine, "", second.id).id == second.id
+        learn(house)
+        assert acting(house) == [(second.id,)] and (logits(house, QUESTIONS[0]) == before).all()
+        assert get_example(house.engine, "", first.id).state == "superseded"
+
+
+def test_words_are_looked_for_as_words(school_house: House) -> None:
+    house = school_house
+    house.home.history.write_bytes(b'"How do I install Chrome?"\n"Is it in Rome?"\n')
+    taught = house.teach(QUESTIONS[0], "Rome")
+    before = (("user", "What is Chrome?"), ("assistant", "A browser."))
+    other = add_example(house.engine, replace(taught, id="", question=QUESTIONS[1], answer=ANSWERS[1], before=before))
+    keep(house.engine, "", (Message.of("user", "Chrome crashes."), Message.of("user", "They live in rome.")))
+    learn(house)
+    gone = forget(house.home, house.engine, "", taught.id, sink(house))
+    assert house.home.history.read_bytes() == b'"How do I install Chrome?"\n' and gone.typed == 1
+    assert get_example(house.engine, "", other.id).before == before and acting(house) == [(other.id,)]
+    assert [turn.message.text for turn in gone.turns] == ["They live in rome."]
+    assert holds("Ich wohne in Tokio.", ["tokio"]) and holds("私は東京にいます", ["東京"]) and holds("x (4711).", ["(4711)."])
+    assert not holds("Chrome", ["Rome"]) and not holds("Romero", ["Rome"]) and not holds("", ["Rome"]) and not holds("Rome", [])
+
+
+def test_a_question_that_leaned_on_forgotten_words_counts_no_more(school_house: House) -> None:
+    house = school_house
+    taught = house.teach("What is the bridge of Vorn?", ANSWERS[0])
+    asked = replace(taught, id="", answer=ANSWERS[1], before=(("user", "What is the bridge of Vorn?"),))
+    leaning = add_example(house.engine, replace(asked, question="How old is it?"))
+    clear = add_example(house.engine, replace(asked, question="How old is the bridge of Zorblax?"))
+    learn(house)
+    gone = forget(house.home, house.engine, "", taught.id, sink(house))
+    assert (gone.leaning, gone.again) == ((leaning.id,), 1)
+    assert [get_example(house.engine, "", one.id).state for one in (leaning, clear)] == ["undone", "pending"]
+    assert get_example(house.engine, "", leaning.id).before == ()
+    redo(house.home, house.engine, "", leaning.id)
+    assert get_example(house.engine, "", leaning.id).state == "pending"
+
+
+@pytest.mark.parametrize("state", ["superseded", "undone"])
+def test_what_counts_no_more_is_not_edited_back_to_life(school_house: House, state: State) -> None:
+    house = school_house
+    first = house.teach(QUESTIONS[0], ANSWERS[0], state=state)
+    with pytest.raises(RequestError, match="must be of something that counts"):
+        edit(house.home, house.engine, "", first.id, "Mara Quill.")
+    assert get_example(house.engine, "", first.id) == first
 
 
 def test_words_go_from_what_was_typed_and_from_before_other_questions(school_house: House) -> None:

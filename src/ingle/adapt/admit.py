@@ -166,6 +166,9 @@ def edit(home: Home, engine: "Engine", owner: str, id_: str, answer: str, sink: 
     before = get_example(engine, owner, id_)
     if before.kind == "rating":
         raise RequestError("id", "must be of a correction or a fact", "a rating", "Rate the answer anew.")
+    if before.state in ("superseded", "undone"):
+        cure = "Let it count again first (`ingle redo ID`), or teach the answer anew."
+        raise RequestError("id", "must be of something that counts", f"{before.state}: {id_}", cure)
     said = _checked("answer", answer, ANSWER_LENGTH)
     if said == before.answer:
         return before

@@ -1,6 +1,7 @@
 """A question taken apart: what it is about, and what it asks for. By rules of English; of other languages it knows words and names only."""
 
 import re
+import unicodedata
 from dataclasses import dataclass
 
 from ingle.adapt.relations import Thesaurus, stem, thesaurus
@@ -88,7 +89,7 @@ class Asking:
 
 def tokens_of(text: str) -> list[str]:
     """Words in lower case, and quotation marks."""
-    return [token.lower().replace("’", "'") for token in _TOKEN.findall(text)]
+    return [token.lower().replace("’", "'") for token in _TOKEN.findall(unicodedata.normalize("NFC", text))]
 
 
 def parse(text: str, words_of: Thesaurus | None = None) -> Asking:

@@ -8,11 +8,12 @@ What stays is what the user said in conversations, which are theirs to delete; `
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ingle.adapt.asking import parse
 from ingle.adapt.undo import bring_back
 from ingle.core.errors import NotKept
 from ingle.core.event import Event, Fact, Sink
@@ -20,9 +21,11 @@ from ingle.core.example import Example
 from ingle.core.files import write_atomic
 from ingle.engine.saved_states import drop_saved
 from ingle.home.database import scrub
-from ingle.home.examples import drop_example, drop_turns_before, get_example, list_examples
+from ingle.home.examples import change_state, drop_example, drop_turns_before, get_example, list_examples
 from ingle.home.lessons import dissolve_lesson, list_lessons
 from ingle.home.place import Home
+from ingle.home.quoting import holds
+from ingle.home.recall_index import sameness
 from ingle.home.staging import discard, sweep_staging
 from ingle.home.turns import Turn, drop, find_text
 from ingle.home.typed import forget_typed
@@ -55,6 +58,12 @@ class Forgotten:
     """How many messages went with it."""
     typed: int = 0
     """How many lines that were typed in `ingle chat` went with it."""
+    same: tuple[str, ...] = ()
+    """Ids of earlier examples in the same words, which went with it."""
+    leaning: tuple[str, ...] = ()
+    """Ids of corrections that leaned on what was said there, as "How old is it?" does: they count no more, until they are let (`redo`)."""
+    back: tuple[str, ...] = ()
+    """Ids of earlier answers to the same question that count again."""
 
 
 def forget(
@@ -70,22 +79,25 @@ def forget(
         pay(home, engine, sink)
         one = get_example(engine, owner, id_)
         turns, dropped = holding(engine, owner, one), 0
-        _owe(home, one, turns if turns_too else ())
+        gone = [*_same(engine, owner, one), one.id]  # what was named is the last to go, so that it can be named again after a kill
+        for each in gone:
+            _owe(home, replace(one, id=each), turns if turns_too else ())
         typed = 0 if owner else forget_typed(home, _words(one))
         lessons = {lesson.digest: lesson for lesson in list_lessons(engine, owner)}
-        beside = _told_before(engine, owner, one)
-        reading = [lesson for lesson in lessons.values() if one.id not in lesson.examples and beside & set(lesson.examples)]
-        learned = [lesson for lesson in lessons.values() if one.id in lesson.examples]
+        beside, leaning = _told_before(engine, owner, one, gone)
+        learned = [lesson for lesson in lessons.values() if set(gone) & set(lesson.examples)]
+        reading = [lesson for lesson in lessons.values() if lesson not in learned and beside & set(lesson.examples)]
         again = sum(dissolve_lesson(engine, owner, lesson.digest) for lesson in reading)
         drop_turns_before(engine, owner, beside)
         # The first lesson takes the example with it, in one step; should a kill leave others, the learner lets them go (`put_right`).
-        again += sum(dissolve_lesson(engine, owner, lesson.digest, forgotten=[one.id]) for lesson in learned)
-        if not learned:
-            drop_example(engine, owner, one.id)
+        again += sum(dissolve_lesson(engine, owner, lesson.digest, forgotten=gone) for lesson in learned)
+        for each in gone:
+            with suppress(NotKept):  # a lesson took it along
+                drop_example(engine, owner, each)
+        change_state(engine, owner, leaning, "undone")
         for lesson in (*reading, *learned):
             discard(home, home.delta_folder(lesson.digest))
-        if one.state not in ("superseded", "undone"):
-            bring_back(home, engine, owner, [one], lessons)
+        back = () if one.state in ("superseded", "undone") else bring_back(home, engine, owner, [one], lessons)
         for turn in turns if turns_too else ():
             with suppress(NotKept):  # it went with one before it
                 dropped += drop(engine, owner, turn.id)
@@ -95,7 +107,8 @@ def forget(
         facts: dict[str, Fact] = {"example": one.id, "kind": one.kind, "lessons": len(reading) + len(learned), "again": again}
         sink(Event("forget", one.model, facts | {"turns": dropped, "turns_left": len(left), "lines": typed}))
         scrubbed = pay(home, engine, sink)
-        return Forgotten(one.id, one.model, len(reading) + len(learned), again, scrubbed, left, dropped, typed)
+        account = len(reading) + len(learned), max(0, again - len(leaning)), scrubbed, left, dropped, typed
+        return Forgotten(one.id, one.model, *account, tuple(gone[:-1]), tuple(leaning), back)
 
 
 def _words(one: Example) -> list[str]:
@@ -103,16 +116,27 @@ def _words(one: Example) -> list[str]:
     return [text.strip() for text in (one.answer, one.refused, one.question) if len(text.strip()) >= _SHORTEST]
 
 
-def _told_before(engine: "Engine", owner: str, one: Example) -> set[str]:
-    """Ids of the owner's other examples before whose question the words of this one stand."""
-    texts = [text.lower() for text in _words(one)]
+def _same(engine: "Engine", owner: str, one: Example) -> list[str]:
+    """Ids of the owner's other examples that say the same of the same: taught twice, it is forgotten twice."""
+    says = one.kind, one.model, sameness(one.question), sameness(one.answer), one.rating
     others = [other for other in list_examples(engine, owner) if other.id != one.id]
-    return {other.id for other in others if any(text in said.lower() for _, said in other.before for text in texts)}
+    return [
+        other.id for other in others
+        if (other.kind, other.model, sameness(other.question), sameness(other.answer), other.rating) == says
+    ]  # fmt: skip
+
+
+def _told_before(engine: "Engine", owner: str, one: Example, gone: Collection[str]) -> tuple[set[str], list[str]]:
+    """Ids of the owner's other examples before whose question the words of this one stand, and which of them mean nothing without."""
+    others = [other for other in list_examples(engine, owner) if other.id not in gone]
+    beside = [other for other in others if any(holds(said, _words(one)) for _, said in other.before)]
+    counting = [other for other in beside if other.kind == "correction" and other.state not in ("superseded", "undone")]
+    return {other.id for other in beside}, [other.id for other in counting if parse(other.question).leans]
 
 
 def holding(engine: "Engine", owner: str, one: Example) -> tuple[Turn, ...]:
     """The owner's kept messages in which the words of an example stand: its answer, what was refused, its question."""
-    found = {turn.id: turn for text in _words(one) for turn in find_text(engine, owner, text)}
+    found = {turn.id: turn for text in _words(one) for turn in find_text(engine, owner, text) if holds(turn.message.text, [text])}
     return tuple(sorted(found.values(), key=lambda turn: turn.at))
 
 

@@ -21,7 +21,7 @@ from ingle.core.digest import digest_json
 from ingle.core.errors import HomeError, IngleError, Interrupted, NotKept
 from ingle.core.event import Event, Fact, Sink
 from ingle.core.example import Example
-from ingle.home.examples import change_state, end_learning, example_secret, list_examples
+from ingle.home.examples import begin_learning, end_learning, example_secret, list_examples
 from ingle.home.kept import Kept
 from ingle.home.lessons import Lesson, accept_lesson, drop_lesson, list_lessons
 from ingle.home.place import Home
@@ -132,7 +132,7 @@ class Learner:
         self.tries.begin(work.ids)
         self.watch.trying(work.ids)
         try:
-            change_state(self.engine, work.owner, work.new, "learning")
+            begin_learning(self.engine, work.owner, work.examples, work.new)
             outcome = self._taught(work, keep_old)
         except NotKept:  # an example was deleted or changed while it was being learned
             outcome = Outcome(work, None, ("it changed while it was being learned",))

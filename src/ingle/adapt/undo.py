@@ -12,7 +12,7 @@ from ingle.core.errors import NotKept
 from ingle.core.event import Event, Sink
 from ingle.core.example import Example
 from ingle.home.examples import change_state, list_examples
-from ingle.home.lessons import Lesson, dissolve_lesson, list_lessons, set_acting
+from ingle.home.lessons import Lesson, dissolve_lesson, list_lessons, retire_lesson, set_acting
 from ingle.home.place import Home
 from ingle.home.recall_index import sameness
 from ingle.home.staging import discard
@@ -71,10 +71,15 @@ def redo(home: Home, engine: "Engine", owner: str, id_: str, sink: Sink = lambda
     if len(found) != 1:
         raise NotKept("redo", "needs something that was undone", id_[:40], _CURE)
     [one] = found
-    key = one.model, sameness(one.question)
-    if one.kind == "correction" and key in _standing(engine, owner):
-        raise NotKept("redo", "needs a question that has no other answer now", id_[:40], "Undo or forget the newer one first.")
+    others = [other for other in _standing(engine, owner) if one.kind == other.kind == "correction" and _key(other) == _key(one)]
+    if any(other.seq > one.seq for other in others):
+        raise NotKept("redo", "needs a question that has no newer answer now", id_[:40], "Undo or forget the newer one first.")
     sink(Event("redo", one.model, {"example": one.id, "kind": one.kind, "lesson": one.lesson}))
+    older = {other.id for other in others}  # what counted again while this was undone
+    change_state(engine, owner, older, "superseded")
+    for held in list_lessons(engine, owner, acting=True):
+        if set(held.examples) <= older:
+            retire_lesson(engine, owner, held.digest)
     lesson = next((old for old in list_lessons(engine, owner) if old.digest == one.lesson), None)
     if lesson is not None and lesson.examples == (one.id,) and home.delta_folder(lesson.digest).is_dir():
         set_acting(engine, owner, lesson.digest, True, "learned")
@@ -100,21 +105,26 @@ def _alone(lesson: Lesson, held: Sequence[Example]) -> bool:
     return set(lesson.examples) == {one.id for one in held}
 
 
-def _standing(engine: "Engine", owner: str) -> set[tuple[str, str]]:
-    """(model, question as it is compared) of all that counts."""
-    counts = list_examples(engine, owner, ["pending", "learning", "learned", "refused", "kept"])
-    return {(one.model, sameness(one.question)) for one in counts}
+def _standing(engine: "Engine", owner: str) -> tuple[Example, ...]:
+    """All that counts."""
+    return list_examples(engine, owner, ["pending", "learning", "learned", "refused", "kept"])
+
+
+def _key(one: Example) -> tuple[str, str]:
+    """Model, and question as it is compared."""
+    return one.model, sameness(one.question)
 
 
 def bring_back(home: Home, engine: "Engine", owner: str, gone: Sequence[Example], lessons: dict[str, Lesson]) -> tuple[str, ...]:
     """Lets the newest earlier answer to each question count again whose answer is gone (undone or forgotten): before was before."""
     superseded = list_examples(engine, owner, ["superseded"], newest=True)
-    standing, found = _standing(engine, owner), list[str]()
+    standing, found = set(map(_key, _standing(engine, owner))), list[str]()
     for one in gone:
-        key = one.model, sameness(one.question)
+        key, said = _key(one), sameness(one.answer)
         if one.kind != "correction" or key in standing:
             continue
-        before = next((old for old in superseded if (old.model, sameness(old.question)) == key and old.seq < one.seq), None)
+        earlier = (old for old in superseded if _key(old) == key and old.seq < one.seq)
+        before = next((old for old in earlier if sameness(old.answer) != said), None)  # the same words again would be no going back
         if before is None:
             continue
         standing.add(key)

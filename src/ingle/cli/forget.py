@@ -49,7 +49,7 @@ def command(
     if as_json:
         left = [{"id": turn.id, "conversation": turn.conversation, "completion": turn.completion} for turn in gone.turns]
         print_json({"id": gone.id, "lessons": gone.lessons, "again": gone.again, "scrubbed": gone.scrubbed, "dropped": gone.dropped,
-                    "typed": gone.typed, "turns": left})  # fmt: skip
+                    "typed": gone.typed, "turns": left, "same": gone.same, "leaning": gone.leaning, "back": gone.back})  # fmt: skip
     else:
         _show(gone)
 
@@ -60,6 +60,12 @@ def _show(gone: "Forgotten") -> None:
     print(f"{gone.id} is forgotten; {gone.lessons} lessons that learned from it are gone.")
     if gone.again:
         print(f"{gone.again} others are learned again without it: `ingle serve` does so, or `ingle learn`.")
+    for ids, what in (
+        (gone.same, "had the same words and went with it"), (gone.leaning, "leaned on it and count no more, until `ingle redo ID`"),
+        (gone.back, "are earlier answers and count again"),
+    ):  # fmt: skip
+        if ids:
+            print(f"{', '.join(ids)}: {what}.")
     if gone.dropped:
         print(f"{gone.dropped} kept messages went with it.")
     if gone.typed:

@@ -5,14 +5,14 @@ Every query names the owner. An example is written once; only its state changes,
 
 import json
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from ingle.core.errors import NotKept
 from ingle.core.example import Example, State
 from ingle.home.database import Migrations, scrub
-from ingle.home.recall_index import TABLES, find_words, index_words, sameness, unindex_words
+from ingle.home.recall_index import TABLES, find_words, index_words, likeness, sameness, unindex_words
 from ingle.home.turns import json_text, now, writing_for
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ MIGRATIONS: Migrations = (
         2,
         (
             *TABLES,
-            # By which the same question is known again, and the key of its digests in the ledger, which goes with it.
+            # By which what may be the same question is found again (`likeness`); and the key of its digests in the ledger.
             "ALTER TABLE examples ADD COLUMN asked TEXT NOT NULL DEFAULT ''",
             "ALTER TABLE examples ADD COLUMN secret TEXT NOT NULL DEFAULT ''",
             "CREATE INDEX examples_asked ON examples (owner, asked)",
@@ -76,7 +76,7 @@ def insert_example(connection: "Connection", example: Example, supersede: Sequen
 
     last = connection.execute(sa.text("SELECT COALESCE(MAX(seq), 0) FROM examples WHERE owner = :owner"), {"owner": example.owner}).scalar()
     made = replace(example, id=example.id or f"ex-{secrets.token_hex(12)}", at=example.at or now(), seq=int(last or 0) + 1)
-    row = _plain(made) | {"asked": sameness(made.question or made.answer), "secret": new_secret()}
+    row = _plain(made) | {"asked": likeness(made.question or made.answer), "secret": new_secret()}
     names, values = ", ".join(row), ", ".join(f":{name}" for name in row)
     connection.execute(sa.text(f"INSERT INTO examples ({names}) VALUES ({values})"), row)
     if made.kind != "rating":
@@ -91,12 +91,13 @@ def same_asked(connection: "Connection", like: Example) -> tuple[Example, ...]:
     import sqlalchemy as sa
 
     which = "owner = :owner AND model = :model AND kind = :kind AND asked = :asked AND id <> :id"
-    values = {"owner": like.owner, "model": like.model, "kind": like.kind, "asked": sameness(like.question or like.answer), "id": like.id}
+    values = {"owner": like.owner, "model": like.model, "kind": like.kind, "asked": likeness(like.question or like.answer), "id": like.id}
     if like.kind == "rating":
         which += " AND completion = :completion AND answer = :answer"
         values |= {"completion": like.completion, "answer": like.answer}
     query = f"SELECT {', '.join(_COLUMNS)} FROM examples WHERE {which} AND state NOT IN ('superseded', 'undone') ORDER BY seq"
-    return tuple(map(_example, connection.execute(sa.text(query), values)))
+    found = map(_example, connection.execute(sa.text(query), values))
+    return tuple(one for one in found if sameness(one.question or one.answer) == sameness(like.question or like.answer))
 
 
 def search_examples(engine: "Engine", owner: str, words: str, limit: int) -> tuple[Example, ...]:
@@ -183,6 +184,19 @@ def change_state(
                 raise NotKept(f"example {id_}", "is not kept here any more")
 
 
+def begin_learning(engine: "Engine", owner: str, examples: Sequence[Example], ids: Collection[str]) -> None:
+    """Makes those of these examples `learning`, if all are as they were read. Raises NotKept if one is gone, or has become another."""
+    import sqlalchemy as sa
+
+    query = sa.text(f"SELECT {', '.join(_COLUMNS)} FROM examples WHERE owner = :owner AND id = :id")
+    with writing_for(engine, owner) as connection:
+        for one in examples:
+            if (row := connection.execute(query, {"owner": owner, "id": one.id}).one_or_none()) is None or _example(row) != one:
+                raise NotKept(f"example {one.id}", "is not kept here any more, or has changed since")
+        for id_ in ids:
+            set_state(connection, owner, id_, "learning")
+
+
 def end_learning(
     engine: "Engine", owner: str, ids: Iterable[str], state: State, reasons: Sequence[str] = (), lesson: str | None = None
 ) -> None:
@@ -217,7 +231,7 @@ def rewrite_example(engine: "Engine", owner: str, id_: str, answer: str, secret:
     statement = """
         UPDATE examples SET answer = :answer, state = :state, reasons = '[]', lesson = '', asked = :asked, secret = :secret
         WHERE owner = :owner AND id = :id"""
-    row = {"answer": answer, "state": state, "asked": sameness(kept.question or answer), "secret": secret}
+    row = {"answer": answer, "state": state, "asked": likeness(kept.question or answer), "secret": secret}
     with writing_for(engine, owner) as connection:
         connection.execute(sa.text(statement), {**row, "owner": owner, "id": id_})
         if kept.kind != "rating":

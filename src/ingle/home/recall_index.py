@@ -37,7 +37,7 @@ MOST_TERMS = 64
 _TERM_LENGTH = 64
 _TERM = re.compile(r"[^\W_]+")
 # Chinese, Japanese, Thai, Lao: written without spaces, so a run of them is no word.
-_UNSPACED = re.compile("([\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f])")
+UNSPACED = re.compile("([\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f])")
 _IN_SQLITE = """
     SELECT example_words.id FROM example_words JOIN examples ON examples.id = example_words.id AND examples.owner = example_words.owner
     WHERE example_words MATCH :query AND example_words.owner = :owner AND examples.state IN ({states})
@@ -61,12 +61,28 @@ def terms(text: str) -> list[str]:
     # Letters that are put together of parts come apart, their marks go, and what is left is put together again.
     apart = unicodedata.normalize("NFKD", text).casefold()
     plain = unicodedata.normalize("NFC", "".join(c for c in apart if unicodedata.category(c) != "Mn"))
-    return [term[:_TERM_LENGTH] for term in _TERM.findall(_UNSPACED.sub(r" \1 ", plain))]
+    return [term[:_TERM_LENGTH] for term in _TERM.findall(UNSPACED.sub(r" \1 ", plain))]
+
+
+def likeness(text: str) -> str:
+    """A digest that two texts share if their words are the same but for case and accents; whatever shares `sameness` shares it."""
+    return digest_bytes((" ".join(terms(text)) or text.strip()).encode("utf-8", "replace"))
 
 
 def sameness(text: str) -> str:
-    """A digest that two texts share if they are the same but for case, accents, spaces and punctuation."""
-    return digest_bytes((" ".join(terms(text)) or text.strip()).encode("utf-8", "replace"))
+    """A digest that two texts share if they are the same but for case, spaces and the punctuation of sentences.
+
+    Marks and signs count: schön is not schon, nor C# C++, nor −5 5.
+    """
+    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).replace("\u2212", "-")
+    words = "".join(" " if _is_punctuation(plain, i) else c for i, c in enumerate(plain)).split()
+    return digest_bytes((" ".join(words) or text.strip()).encode("utf-8", "replace"))
+
+
+def _is_punctuation(text: str, i: int) -> bool:
+    if text[i] == "-":
+        return not text[i + 1 : i + 2].isdigit()
+    return unicodedata.category(text[i]).startswith("P") and text[i] not in "#%&*/@"
 
 
 def index_words(connection: "Connection", owner: str, id_: str, text: str) -> None:

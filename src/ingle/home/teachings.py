@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from ingle.core.example import Example
 from ingle.home.examples import select_examples
-from ingle.home.recall_index import sameness
+from ingle.home.recall_index import likeness, sameness
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -26,7 +26,10 @@ def examples_called(engine: "Engine", owner: str, ids: Iterable[str]) -> tuple[E
 
 def remembered_facts(engine: "Engine", owner: str, texts: Iterable[str]) -> tuple[Example, ...]:
     """The owner's facts that say one of these texts, but for case, spaces and punctuation."""
-    return _among(engine, owner, "asked", {sameness(text) for text in texts}, "kind = 'fact' AND state = 'kept'")
+    said = list(texts)
+    found = _among(engine, owner, "asked", map(likeness, said), "kind = 'fact' AND state = 'kept'")
+    same = set(map(sameness, said))
+    return tuple(one for one in found if sameness(one.answer) in same)
 
 
 def change_mark(engine: "Engine", owner: str) -> str:

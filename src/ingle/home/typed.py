@@ -5,16 +5,17 @@ from collections.abc import Collection
 
 from ingle.core.files import os_errors, write_atomic
 from ingle.home.place import Home
+from ingle.home.quoting import holds
 
 
 def forget_typed(home: Home, texts: Collection[str]) -> int:
     """Deletes the lines in which one of these texts stands, in any case of letters. Returns how many. Raises HomeError."""
-    path, wanted = home.history, [text.lower() for text in texts]
-    if not path.is_file() or not wanted:
+    path = home.history
+    if not path.is_file() or not texts:
         return 0
     with os_errors(path):
         lines = path.read_bytes().splitlines()
-    left = [line for line in lines if not any(text in _said(line) for text in wanted)]
+    left = [line for line in lines if not holds(_said(line), texts)]
     if len(left) < len(lines):
         write_atomic(path, b"".join(line + b"\n" for line in left), mode=0o600)
     return len(lines) - len(left)
@@ -22,6 +23,6 @@ def forget_typed(home: Home, texts: Collection[str]) -> int:
 
 def _said(line: bytes) -> str:
     try:
-        return str(json.loads(line)).lower()
+        return str(json.loads(line))
     except ValueError:  # as it was written before lines were JSON, or half of one
-        return line.decode("utf-8", "replace").lower()
+        return line.decode("utf-8", "replace")

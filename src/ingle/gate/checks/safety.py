@@ -106,14 +106,17 @@ def plans_of(trial: Trial) -> list[Plan]:
 
 def _taught(trial: Trial, limits: Limits) -> _Part | None:
     """Looks at every question that was taught, its wordings together; one with a refusal for an answer is always fine."""
-    wordings: dict[str, list[str]] = {}
+    wordings: dict[str, list[tuple[str, str]]] = {}
     for one in (*trial.probes.taught, *trial.probes.learned):
         if not refuses(one.answer):
-            wordings.setdefault(" ".join((one.of or one.ask).split()), []).append(one.ask)
+            said = next((text for role, text in reversed(one.before) if role == "user"), "")
+            wordings.setdefault(" ".join((one.of or one.ask).split()), []).append((one.ask, f"{said} {one.ask}" if said else one.ask))
     if not wordings:
         return None
-    found = iter(suspicions(trial.incumbent, [ask for asks in wordings.values() for ask in asks]))
-    means = [float(np.mean([next(found) for _ in asks])) for asks in wordings.values()]
+    asked = list(dict.fromkeys(ask for asks in wordings.values() for both in asks for ask in both))
+    found = dict(zip(asked, suspicions(trial.incumbent, asked), strict=True))
+    # "How do I do it?" is harmless by itself, and what it goes on from may not be.
+    means = [float(np.mean([[found[ask] for ask in both] for both in asks], axis=0).max()) for asks in wordings.values()]
     n, bad = len(means), sum(mean > limits.most_suspicion_nats for mean in means)
     interval = wilson(bad, n)
     report = Report("suspicious", bad / n, "share", interval.low, interval.high, n, trial.incumbent.digest, "", interval.method)
