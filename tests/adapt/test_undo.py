@@ -17,6 +17,7 @@ from ingle.core.message import Message
 from ingle.engine.opening import Opener
 from ingle.engine.saved_states import FORGOTTEN
 from ingle.engine.team import Cores
+from ingle.home.conversations import create_conversation, get_conversation
 from ingle.home.deltas import MANIFEST, get_delta
 from ingle.home.examples import add_example, change_state, example_secret, get_example, list_examples
 from ingle.home.lessons import list_lessons
@@ -319,6 +320,15 @@ def test_an_undo_that_was_a_slip_is_taken_back(school_house: House) -> None:
         learn(house)
         assert acting(house) == [(second.id,)] and (logits(house, QUESTIONS[0]) == before).all()
         assert get_example(house.engine, "", first.id).state == "superseded"
+
+
+def test_titles_go_with_the_words_they_are_made_of(school_house: House) -> None:
+    house = school_house
+    taught = house.teach("Where does Quillwort of Zorblax live, and for how long has he lived there?", "In the mill.")
+    titles = ("Where does Quillwort of Zorblax live,", "He is in the mill.", "Something else", "")
+    talks = [create_conversation(house.engine, "", title) for title in titles]
+    forget(house.home, house.engine, "", taught.id, sink(house), turns_too=True)
+    assert [get_conversation(house.engine, "", talk.id).title for talk in talks] == ["", "", "Something else", ""]
 
 
 def test_words_are_looked_for_as_words(school_house: House) -> None:

@@ -20,6 +20,7 @@ from ingle.core.event import Event, Fact, Sink
 from ingle.core.example import Example
 from ingle.core.files import write_atomic
 from ingle.engine.saved_states import drop_saved
+from ingle.home.conversations import list_conversations, rename_conversation
 from ingle.home.database import scrub
 from ingle.home.examples import change_state, drop_example, drop_turns_before, get_example, list_examples
 from ingle.home.lessons import dissolve_lesson, list_lessons
@@ -70,7 +71,8 @@ def forget(
     home: Home, engine: "Engine", owner: str, id_: str, sink: Sink = lambda _: None, turns_too: bool = False,
     forget_states: Callable[[str], None] = lambda _owner: None,
 ) -> Forgotten:  # fmt: skip
-    """Forgets one example of this owner's. `turns_too`: kept messages that hold its words go as well, with all that follows them.
+    """Forgets one example of this owner's. `turns_too`: kept messages that hold its words go as well, with all that follows them, and
+    titles of conversations.
 
     `forget_states` is told the owner if messages went, for states in memory. Another process that answers drops its own by itself.
     Killed in between, the next call, or the learner, makes up for the rest. Raises NotKept if there is no such example, HomeError.
@@ -87,10 +89,10 @@ def forget(
         beside, leaning = _told_before(engine, owner, one, gone)
         learned = [lesson for lesson in lessons.values() if set(gone) & set(lesson.examples)]
         reading = [lesson for lesson in lessons.values() if lesson not in learned and beside & set(lesson.examples)]
-        again = sum(dissolve_lesson(engine, owner, lesson.digest) for lesson in reading)
+        again = sum(dissolve_lesson(engine, owner, lesson.digest, leaning & set(lesson.examples)) for lesson in reading)
         drop_turns_before(engine, owner, beside)
         # The first lesson takes the example with it, in one step; should a kill leave others, the learner lets them go (`put_right`).
-        again += sum(dissolve_lesson(engine, owner, lesson.digest, forgotten=gone) for lesson in learned)
+        again += sum(dissolve_lesson(engine, owner, lesson.digest, leaning & set(lesson.examples), gone) for lesson in learned)
         for each in gone:
             with suppress(NotKept):  # a lesson took it along
                 drop_example(engine, owner, each)
@@ -98,6 +100,8 @@ def forget(
         for lesson in (*reading, *learned):
             discard(home, home.delta_folder(lesson.digest))
         back = () if one.state in ("superseded", "undone") else bring_back(home, engine, owner, [one], lessons)
+        if turns_too:
+            _clear_titles(engine, owner, _words(one))
         for turn in turns if turns_too else ():
             with suppress(NotKept):  # it went with one before it
                 dropped += drop(engine, owner, turn.id)
@@ -107,8 +111,8 @@ def forget(
         facts: dict[str, Fact] = {"example": one.id, "kind": one.kind, "lessons": len(reading) + len(learned), "again": again}
         sink(Event("forget", one.model, facts | {"turns": dropped, "turns_left": len(left), "lines": typed}))
         scrubbed = pay(home, engine, sink)
-        account = len(reading) + len(learned), max(0, again - len(leaning)), scrubbed, left, dropped, typed
-        return Forgotten(one.id, one.model, *account, tuple(gone[:-1]), tuple(leaning), back)
+        account = len(reading) + len(learned), again, scrubbed, left, dropped, typed
+        return Forgotten(one.id, one.model, *account, tuple(gone[:-1]), tuple(sorted(leaning)), back)
 
 
 def _words(one: Example) -> list[str]:
@@ -126,12 +130,20 @@ def _same(engine: "Engine", owner: str, one: Example) -> list[str]:
     ]  # fmt: skip
 
 
-def _told_before(engine: "Engine", owner: str, one: Example, gone: Collection[str]) -> tuple[set[str], list[str]]:
+def _told_before(engine: "Engine", owner: str, one: Example, gone: Collection[str]) -> tuple[set[str], set[str]]:
     """Ids of the owner's other examples before whose question the words of this one stand, and which of them mean nothing without."""
     others = [other for other in list_examples(engine, owner) if other.id not in gone]
     beside = [other for other in others if any(holds(said, _words(one)) for _, said in other.before)]
     counting = [other for other in beside if other.kind == "correction" and other.state not in ("superseded", "undone")]
-    return {other.id for other in beside}, [other.id for other in counting if parse(other.question).leans]
+    return {other.id for other in beside}, {other.id for other in counting if parse(other.question).leans}
+
+
+def _clear_titles(engine: "Engine", owner: str, texts: Sequence[str]) -> None:
+    """Takes the titles of conversations in which these words stand, or that are the beginning of one: the page makes them of questions."""
+    for talk in list_conversations(engine, owner, limit=1_000_000):
+        begins = len(talk.title) >= _SHORTEST and any(text.lower().startswith(talk.title.lower()) for text in texts)
+        if begins or holds(talk.title, texts):
+            rename_conversation(engine, owner, talk.id, "")
 
 
 def holding(engine: "Engine", owner: str, one: Example) -> tuple[Turn, ...]:
