@@ -19,7 +19,7 @@ LAYERS = {
     "transformer": (LayerSpec((0, 1)),) * 2,
     "hybrid": (LayerSpec((0,), window=24, sinks=3), LayerSpec((0, 1)), LayerSpec((), window=9, sinks=1)),
     "memories": (
-        LayerSpec((0,), 24, 3, "gated_delta"), LayerSpec((0, 1)), LayerSpec((), 9, 0, "gated_delta"), LayerSpec((1,), 0, 2, "gated_delta"),
+        LayerSpec((0,), 24, 3, "gated_delta"), LayerSpec((0, 1)), LayerSpec((), 9, 0, "gated_delta"), LayerSpec((1,), 0, 0, "gated_delta"),
     ),
 }  # fmt: skip
 CONTEXT = 600

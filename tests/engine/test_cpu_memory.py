@@ -1,5 +1,6 @@
 """Recurrent memories in the compiled step, against their NumPy twin; and states that can't go back."""
 
+import itertools
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,8 +28,8 @@ YARN = Rope(kind="yarn", factor=4.0, original_context=64, attention_factor=1.3)
 def configs(draw: st.DrawFn) -> ModelConfig:
     groups, shared, dim = draw(st.integers(1, 3)), draw(st.sampled_from([1, 2, 3, 7])), draw(st.sampled_from([2, 6, 12, 16, 40, 64]))
     subsets = st.lists(st.integers(0, groups - 1), unique=True, max_size=groups).map(sorted)
-    windows, sinks = st.sampled_from([0, 1, 7, 16, 24, 40]), st.sampled_from([0, 1, 4, 20])
-    layers = tuple(LayerSpec(tuple(draw(subsets)), draw(windows), draw(sinks), "gated_delta") for _ in range(draw(st.integers(1, 3))))
+    near = st.sampled_from([(0, 0), *itertools.product([1, 7, 16, 24, 40], [0, 1, 4, 20])])  # window and sinks
+    layers = tuple(LayerSpec(tuple(draw(subsets)), *draw(near), "gated_delta") for _ in range(draw(st.integers(1, 3))))
     if draw(st.booleans()):
         layers = (*layers, LayerSpec(tuple(draw(subsets)), 13, 2))
     return tiny_config(
