@@ -161,7 +161,7 @@ def test_lent_cores_are_left_alone_and_one_thread_stays(monkeypatch: pytest.Monk
 WINDOWS = (LayerSpec((0, 1)), LayerSpec((1,), window=70, sinks=5), LayerSpec((), window=20, sinks=0))
 MEMORIES = (
     LayerSpec((0,), window=70, sinks=5, memory="gated_delta"), LayerSpec((), window=9, sinks=0, memory="gated_delta"),
-    LayerSpec((), window=0, memory="gated_delta"), LayerSpec((1,), window=20, sinks=4),
+    LayerSpec((), window=1, sinks=2, memory="gated_delta"), LayerSpec((1,), window=20, sinks=4),
 )  # fmt: skip
 
 

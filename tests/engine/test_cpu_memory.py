@@ -154,7 +154,7 @@ def test_a_memory_goes_back_to_nothing_or_not_at_all(backend: CpuBackend) -> Non
     state.rewind(100)
     state.rewind(0)
     np.testing.assert_array_equal(prefill(backend, ids, state), prefill(backend, ids, backend.new_state()))
-    before = read(backend, ids[:3])  # the first layer without a window takes in its fourth token
+    before = read(backend, ids[:3])  # the layer with the smallest window takes in the fourth token
     assert before.earliest_rewind == 0
     before.rewind(1)
     np.testing.assert_array_equal(prefill(backend, ids[1:], before), prefill(backend, ids, backend.new_state()))
