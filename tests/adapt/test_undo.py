@@ -317,6 +317,7 @@ def test_an_undo_that_was_a_slip_is_taken_back(school_house: House) -> None:
         if learnt_again:
             learn(house)
         assert redo(house.home, house.engine, "", second.id).id == second.id
+        assert acting(house) == [(second.id,)]
         learn(house)
         assert acting(house) == [(second.id,)] and (logits(house, QUESTIONS[0]) == before).all()
         assert get_example(house.engine, "", first.id).state == "superseded"

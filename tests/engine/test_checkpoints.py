@@ -177,7 +177,8 @@ def test_a_session_goes_back_to_what_it_kept(model: LanguageModel) -> None:
 
 def test_a_session_that_was_broken_off_within_a_step_reads_again(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     session, forward = Session(model.backend.new_state()), type(model.backend).forward
-    list(answer(model, long(text(60, 7)), session))
+    turns = (text(60, 7), whole(list(answer(model, long(text(60, 7)), session))))
+    assert session.state.length > 60
 
     def interrupted(*given: Any) -> Any:
         forward(*given)
@@ -187,9 +188,9 @@ def test_a_session_that_was_broken_off_within_a_step_reads_again(model: Language
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(type(model.backend), "forward", interrupted)
-        list(answer(model, long(text(60, 7), "", text(90, 8)), session))
+        list(answer(model, long(*turns, text(90, 8)), session))
     assert session.ids == [] and session.state.length == 0
-    asked = long(text(60, 7), "", text(90, 9))
+    asked = long(*turns, text(90, 8) + "?")
     assert [c.tokens for c in answer(model, asked, session)] == [c.tokens for c in answer(model, asked)]
 
 

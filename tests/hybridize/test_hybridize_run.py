@@ -19,6 +19,7 @@ from ingle.home.deltas import delta_report, delta_tensors, list_deltas, verify_d
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.hybridize import run, search
+from ingle.hybridize.lessons import make_lessons
 from ingle.hybridize.run import hybridize
 from ingle.hybridize.settings import HybridSettings, LessonSettings, SearchSettings
 from ingle.train import loop, to_delta
@@ -117,6 +118,21 @@ def test_texts_that_have_become_others_begin_their_lessons_anew(some_home: Home,
     gone_on = hybridize(some_home, kept, "old", SMALL, admitting(some_home)).delta
     anew = hybridize(some_home, kept, "new", SMALL, admitting(some_home)).delta
     assert dict(gone_on.tensors) == dict(anew.tensors)
+
+
+def test_lessons_hold_out_what_they_never_read(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[set[str], set[str]]] = []
+
+    def noted(tokenizer: Any, parts: Any, *others: Any) -> Any:
+        if len(parts) == 2:
+            (aside, _), (learnt, _) = parts
+            made.append(({text for source in aside for text in source}, {text for source in learnt for text in source}))
+        return make_lessons(tokenizer, parts, *others)
+
+    monkeypatch.setattr(run, "make_lessons", noted)
+    hybridize(some_home, get_kept(some_home, "tiny"), "noted", SMALL, admitting(some_home))
+    assert len(made) == 2 and made[0] == made[1]
+    assert all(made[0]) and not made[0][0] & made[0][1]
 
 
 def test_a_signal_after_a_lessons_last_step_is_heard(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

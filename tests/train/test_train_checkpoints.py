@@ -77,6 +77,7 @@ def test_a_step_that_is_saved_again_is_never_without_a_checkpoint(tmp_path: Path
     found = load_checkpoint(tmp_path)
     assert found is not None and found[0] == state
     monkeypatch.undo()
+    monkeypatch.setattr("ingle.train.checkpoints.shutil.rmtree", lambda *_, **__: pytest.fail("nothing is taken away"))
     save_checkpoint(tmp_path, replace(state, stopped="finished"), {"a": torch.ones(2)}, {})
     found = load_checkpoint(tmp_path)
     assert found is not None and found[0].stopped == "finished" and torch.equal(found[1]["a"], torch.ones(2))
