@@ -89,14 +89,14 @@ def forget(
         beside, leaning = _told_before(engine, owner, one, gone)
         learned = [lesson for lesson in lessons.values() if set(gone) & set(lesson.examples)]
         reading = [lesson for lesson in lessons.values() if lesson not in learned and beside & set(lesson.examples)]
-        again = sum(dissolve_lesson(engine, owner, lesson.digest, leaning & set(lesson.examples)) for lesson in reading)
+        change_state(engine, owner, leaning, "undone")  # first: without what they lean on they must not act for a moment, nor after a kill
+        again = sum(dissolve_lesson(engine, owner, lesson.digest) for lesson in reading)
         drop_turns_before(engine, owner, beside)
         # The first lesson takes the example with it, in one step; should a kill leave others, the learner lets them go (`put_right`).
-        again += sum(dissolve_lesson(engine, owner, lesson.digest, leaning & set(lesson.examples), gone) for lesson in learned)
+        again += sum(dissolve_lesson(engine, owner, lesson.digest, forgotten=gone) for lesson in learned)
         for each in gone:
             with suppress(NotKept):  # a lesson took it along
                 drop_example(engine, owner, each)
-        change_state(engine, owner, leaning, "undone")
         for lesson in (*reading, *learned):
             discard(home, home.delta_folder(lesson.digest))
         back = () if one.state in ("superseded", "undone") else bring_back(home, engine, owner, [one], lessons)

@@ -138,7 +138,7 @@ def _convert(hint: Any, value: Any, where: str, default: Any = None) -> Any:
             return float(value)
         if hint is Path and isinstance(value, str):
             return Path(value)
-        if type(value) is hint and not (isinstance(value, float) and not math.isfinite(value)):
+        if type(value) is hint and (not isinstance(value, float) or math.isfinite(value)):
             return value
     expected = " or ".join(map(repr, args)) if origin is typing.Literal else getattr(hint, "__name__", None) or str(hint)
     raise ConfigError(where, f"must be {expected}", repr(value))

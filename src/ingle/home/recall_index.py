@@ -65,7 +65,7 @@ def terms(text: str) -> list[str]:
 
 
 def likeness(text: str) -> str:
-    """A digest that two texts share if their words are the same but for case and accents; whatever shares `sameness` shares it."""
+    """A digest that two texts share if their words are the same but for case and accents: words that share `sameness` share it."""
     return digest_bytes((" ".join(terms(text)) or text.strip()).encode("utf-8", "replace"))
 
 

@@ -149,7 +149,7 @@ async def forget_example(view: "View", id_: str, turns_too: bool = False) -> For
 
 
 def _account(gone: Forgotten) -> str:
-    """What did not go."""
+    """What did not go, and what counts again or no more."""
     count = len(gone.turns)
     left = f"Forgotten. Its words still stand in {count} of your messages, which are yours to delete." if count else ""
     back = "An earlier answer to its question counts again." if gone.back else ""
