@@ -61,11 +61,11 @@ def _show(gone: "Forgotten") -> None:
     if gone.again:
         print(f"{gone.again} others are learned again without it: `ingle serve` does so, or `ingle learn`.")
     for ids, what in (
-        (gone.same, "had the same words and went with it"), (gone.leaning, "leaned on it and count no more, until `ingle redo ID`"),
-        (gone.back, "are earlier answers and count again"),
+        (gone.same, "In the same words, and gone with it"), (gone.leaning, "Leaning on it, so counting no more until `ingle redo ID`"),
+        (gone.back, "Earlier, and counting again"),
     ):  # fmt: skip
         if ids:
-            print(f"{', '.join(ids)}: {what}.")
+            print(f"{what}: {', '.join(ids)}")
     if gone.dropped:
         print(f"{gone.dropped} kept messages went with it.")
     if gone.typed:
