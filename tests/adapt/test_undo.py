@@ -13,7 +13,7 @@ from ingle.adapt.learner import consolidate
 from ingle.adapt.undo import _called, redo, undo
 from ingle.core.errors import HomeError, NotKept, RequestError
 from ingle.core.example import State
-from ingle.core.message import Message
+from ingle.core.message import Message, ToolCall
 from ingle.engine.opening import Opener
 from ingle.engine.saved_states import FORGOTTEN
 from ingle.engine.team import Cores
@@ -160,8 +160,8 @@ def test_forgotten_words_are_in_no_file_of_the_home(school_house: House) -> None
     told: list[str] = []
     gone = forget(house.home, house.engine, "key-1", again.id, turns_too=True, forget_states=told.append)
     assert (gone.dropped, gone.turns, told) == (2, (), ["key-1"])
-    assert find_text(house.engine, "key-2", word)
-    for turn in find_text(house.engine, "key-2", word):
+    assert find_text(house.engine, "key-2", [word])
+    for turn in find_text(house.engine, "key-2", [word]):
         from ingle.home.turns import drop
 
         drop(house.engine, "key-2", turn.id)
@@ -182,6 +182,24 @@ def test_long_words_are_forgotten_with_the_messages_that_hold_them(school_house:
     assert len(holding(house.engine, "", taught)) == 1
     gone = forget(house.home, house.engine, "", taught.id, turns_too=True)
     assert (gone.dropped, holding(house.engine, "", taught)) == (1, ())
+
+
+def test_words_are_found_in_whatever_was_kept_with_them(school_house: House) -> None:
+    """Other line ends, what nobody sees, what a tool was called with, the system prompt of an answer, that of a conversation."""
+    house = school_house
+    taught = house.teach("Quillwort\nfeather", "It says nothing.", kind="rating")
+    said = [Message.of("user", text) for text in ("A quillwort\r\nfeather.", "Quill\ufeffwort\nfeather", "Quillwort\nfeathers")]
+    kept = [keep(house.engine, "", (one,)) for one in said]
+    called = Message("assistant", (), (ToolCall("call-1", "look", "Quillwort\nfeather"),))
+    kept.append(keep(house.engine, "", (called,)))
+    told = {"request": {"system": ["You know of a quillwort\nfeather."]}}
+    kept.append(keep_answer(house.engine, "", "", Message.of("assistant", "Yes."), "chatcmpl-7", told))
+    talk = create_conversation(house.engine, "", settings={"system": "Quillwort\r\nfeather!"})
+    create_conversation(house.engine, "", settings={"system": "Something else."})
+    create_conversation(house.engine, "key-2", settings={"system": "Quillwort\nfeather"})
+    gone = forget(house.home, house.engine, "", taught.id)
+    assert {turn.id for turn in gone.turns} == {*kept} - {kept[2]}
+    assert gone.prompts == (talk.id,)
 
 
 def test_only_its_owner_can_forget_or_undo_it(school_house: House) -> None:
@@ -405,9 +423,9 @@ def test_messages_that_were_to_go_go_after_a_kill_too(school_house: House, monke
             forget(house.home, house.engine, "", taught.id, sink(house), turns_too=True)
     left = house.home.staging / "1-dead" / lesson.digest  # as a kill in the middle of deleting leaves a lesson
     left.mkdir(parents=True)
-    assert find_text(house.engine, "", "Quillwortfeather")
+    assert find_text(house.engine, "", ["Quillwortfeather"])
     assert pay(house.home, house.engine, sink(house))
-    assert not find_text(house.engine, "", "Quillwortfeather") and not left.parent.exists()
+    assert not find_text(house.engine, "", ["Quillwortfeather"]) and not left.parent.exists()
     assert len(facts(house, "forget")) == 1
 
 

@@ -71,5 +71,5 @@ def test_text_is_found_in_turns_as_it_was_written(engine: "Engine") -> None:
     kept = keep(engine, "", (Message.of("user", said),))
     keep(engine, "key-1", (Message.of("user", said),))
     for words in ('"100%_sure!"', '!"\nAnd', "quillwort", said):
-        assert [turn.id for turn in find_text(engine, "", words)] == [kept]
-    assert not find_text(engine, "", "100_sure") and not find_text(engine, "", '","')
+        assert [turn.id for turn in find_text(engine, "", [words])] == [kept]
+    assert not find_text(engine, "", ["100_sure", '","', "Quill"])

@@ -151,5 +151,5 @@ def test_all_choices_of_a_chat_are_deleted_with_it(server: Server) -> None:
         with pytest.raises(openai.NotFoundError):
             client.responses.retrieve(name)
     engine = open_rooms(server.home)
-    assert not find_text(engine, "", "please keep all of these")
+    assert not find_text(engine, "", ["please keep all of these"])
     engine.dispose()

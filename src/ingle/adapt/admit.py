@@ -30,6 +30,7 @@ from ingle.home.examples import (
 )
 from ingle.home.lessons import Lesson, dissolve_lesson, list_lessons
 from ingle.home.place import Home
+from ingle.home.quoting import UNSEEN, cleaned, with_line_feeds
 from ingle.home.staging import discard
 from ingle.home.turns import Turn, find_completion, path, writing_for
 
@@ -47,11 +48,7 @@ _BEFORE = 16
 _FLAGS = re.compile(
     "\U0001f3f4(?:" + "|".join("".join(chr(0xE0000 + ord(c)) for c in name) for name in ("gbeng", "gbsct", "gbwls")) + ")\U000e007f"
 )
-# Controls but tab and newline, halves of characters, and what nobody sees but a model reads: overrides, tags, noncharacters.
 _ID = re.compile(r"[\w.:-]{0,80}", re.ASCII)
-_UNSEEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ufdd0-\ufdef\ufffe\uffff\ud800-\udfff\U000e0000-\U000e007f]"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,25 +207,25 @@ def _given(feedback: Feedback) -> _Said:
     """In the words of whoever gives it."""
     question = _checked("question", feedback.question, RATED_LENGTH)
     if feedback.correction is None or feedback.answer.strip():
-        answer = _cleaned(feedback.answer)
+        answer = cleaned(feedback.answer)
         if not answer:
             raise RequestError("answer", "must be given to be rated", "nothing")
     else:
         answer = ""
-    before = tuple((role, _cleaned(text)) for role, text in feedback.before[-_BEFORE:])
+    before = tuple((role, cleaned(text)) for role, text in feedback.before[-_BEFORE:])
     return _Said(feedback.model, question, answer, before)
 
 
 def _kept(engine: "Engine", owner: str, turn: Turn, feedback: Feedback) -> _Said:
     """In the words that are kept."""
     facts = turn.facts or {}
-    said = [(one.message.role, _cleaned(one.message.text)) for one in path(engine, owner, turn.id)[:-1]]
+    said = [(one.message.role, cleaned(one.message.text)) for one in path(engine, owner, turn.id)[:-1]]
     at = max((i for i, (role, text) in enumerate(said) if role == "user" and text), default=None)
     if at is None:
         raise RequestError("completion_id", "must be of an answer to a question", "one without")
-    system = [("system", _cleaned(str(text))) for text in facts.get("request", {}).get("system", [])]
+    system = [("system", cleaned(str(text))) for text in facts.get("request", {}).get("system", [])]
     before = (*system, *said[max(0, at - _BEFORE) : at])
-    answer = _cleaned(feedback.answer) or _cleaned(turn.message.text)
+    answer = cleaned(feedback.answer) or cleaned(turn.message.text)
     return _Said(str(facts.get("model_name", "")) or feedback.model, said[at][1], answer, before)
 
 
@@ -263,11 +260,11 @@ def _keep(engine: "Engine", example: Example, limits: Limits, sink: Sink) -> Exa
 
 def _checked(name: str, text: str, most: int) -> str:
     """What somebody wrote, in one kind of line ends. Raises RequestError."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n").strip()
+    text = with_line_feeds(text).strip()
     if not text:
         raise RequestError(name, "must say something", "nothing")
     _bounded(name, text, most)
-    if found := _UNSEEN.search(_FLAGS.sub("", text)):
+    if found := UNSEEN.search(_FLAGS.sub("", text)):
         raise RequestError(name, "must hold no control characters and none that nobody sees", f"U+{ord(found[0]):04X}", "Remove them.")
     return text
 
@@ -275,8 +272,3 @@ def _checked(name: str, text: str, most: int) -> str:
 def _bounded(name: str, text: str, most: int) -> None:
     if len(text) > most:
         raise RequestError(name, f"must be at most {most:,} characters", f"{len(text):,}")
-
-
-def _cleaned(text: str) -> str:
-    """What was said in a conversation, without what nobody sees: it came so, and is nobody's mistake now."""
-    return _UNSEEN.sub("", text.replace("\r\n", "\n").replace("\r", "\n")).strip()

@@ -4,7 +4,8 @@ What else such a lesson had taught is learned again from the log without it, wit
 of a model that never saw it. The ledger goes on saying that there was something: its digests were made with a key that is gone too.
 
 Turns that were kept before other examples' questions go if its words stand in them, and so do lines that were typed in `ingle chat`.
-What stays is what the user said in conversations, which are theirs to delete; `Forgotten` names those in which the words stand.
+What stays is what the user said in conversations and wrote into their system prompts, which are theirs to change; `Forgotten` names
+those in which the words stand.
 """
 
 import json
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 OWED = "forgetting"
 """A file in the home while something is being forgotten, and its lock: what a kill left undone is made up for by whoever comes next."""
+_ALL = 1_000_000
+"""Conversations."""
 _SHORTEST = 4
 """Characters of an answer that is looked for in what is kept of conversations: "yes" stands in all of them."""
 
@@ -65,6 +68,8 @@ class Forgotten:
     """Ids of corrections that leaned on what was said there, as "How old is it?" does: they count no more, until they are let (`redo`)."""
     back: tuple[str, ...] = ()
     """Ids of earlier answers to the same question that count again."""
+    prompts: tuple[str, ...] = ()
+    """Ids of conversations in whose system prompt its words stand still."""
 
 
 def forget(
@@ -112,7 +117,7 @@ def forget(
         sink(Event("forget", one.model, facts | {"turns": dropped, "turns_left": len(left), "lines": typed}))
         scrubbed = pay(home, engine, sink)
         account = len(reading) + len(learned), again, scrubbed, left, dropped, typed
-        return Forgotten(one.id, one.model, *account, tuple(gone[:-1]), tuple(sorted(leaning)), back)
+        return Forgotten(one.id, one.model, *account, tuple(gone[:-1]), tuple(sorted(leaning)), back, _prompts(engine, owner, _words(one)))
 
 
 def _words(one: Example) -> list[str]:
@@ -140,16 +145,20 @@ def _told_before(engine: "Engine", owner: str, one: Example, gone: Collection[st
 
 def _clear_titles(engine: "Engine", owner: str, texts: Sequence[str]) -> None:
     """Takes the titles of conversations in which these words stand, or that are the beginning of one: the page makes them of questions."""
-    for talk in list_conversations(engine, owner, limit=1_000_000):
+    for talk in list_conversations(engine, owner, limit=_ALL):
         begins = len(talk.title) >= _SHORTEST and any(text.lower().startswith(talk.title.lower()) for text in texts)
         if begins or holds(talk.title, texts):
             rename_conversation(engine, owner, talk.id, "")
 
 
+def _prompts(engine: "Engine", owner: str, texts: Sequence[str]) -> tuple[str, ...]:
+    talks = list_conversations(engine, owner, limit=_ALL)
+    return tuple(talk.id for talk in talks if holds(str(talk.settings.get("system", "")), texts))
+
+
 def holding(engine: "Engine", owner: str, one: Example) -> tuple[Turn, ...]:
-    """The owner's kept messages in which the words of an example stand: its answer, what was refused, its question."""
-    found = {turn.id: turn for text in _words(one) for turn in find_text(engine, owner, text) if holds(turn.message.text, [text])}
-    return tuple(sorted(found.values(), key=lambda turn: turn.at))
+    """The owner's kept messages with which the words of an example are kept: its answer, what was refused, its question."""
+    return find_text(engine, owner, words) if (words := _words(one)) else ()
 
 
 def pay(home: Home, engine: "Engine", sink: Sink) -> bool:

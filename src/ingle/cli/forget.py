@@ -49,7 +49,8 @@ def command(
     if as_json:
         left = [{"id": turn.id, "conversation": turn.conversation, "completion": turn.completion} for turn in gone.turns]
         print_json({"id": gone.id, "lessons": gone.lessons, "again": gone.again, "scrubbed": gone.scrubbed, "dropped": gone.dropped,
-                    "typed": gone.typed, "turns": left, "same": gone.same, "leaning": gone.leaning, "back": gone.back})  # fmt: skip
+                    "typed": gone.typed, "turns": left, "same": gone.same, "leaning": gone.leaning, "back": gone.back,
+                    "system_prompts": gone.prompts})  # fmt: skip
     else:
         _show(gone)
 
@@ -73,5 +74,7 @@ def _show(gone: "Forgotten") -> None:
     if gone.turns:
         where = dict.fromkeys(turn.conversation or turn.completion or turn.id[:12] for turn in gone.turns)
         note(f"Its words stand in {len(gone.turns)} kept messages still, which are yours to delete: {', '.join(where)}")
+    if gone.prompts:
+        note(f"Its words stand in the system prompt of {', '.join(gone.prompts)}, which is yours to change.")
     if not gone.scrubbed:
         note("The database is in use, or is another program's: its files may hold the words until it is next tidied (by the learner).")

@@ -77,6 +77,8 @@ def _obey(home: "Home", engine: "Engine", action: str, given: Sequence[str], mod
         print(f"{gone.id} is forgotten.")
         if gone.turns and not turns:
             print(f"Its words still stand in {len(gone.turns)} kept messages; --turns deletes such messages too.")
+        if gone.prompts:
+            print(f"Its words still stand in the system prompt of {', '.join(gone.prompts)}, which is yours to change.")
     else:
         if action == "add":
             name = choose(home, model).name

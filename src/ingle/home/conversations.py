@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ingle.core.errors import NotKept, RequestError
 from ingle.home.database import scrub
-from ingle.home.turns import holds, json_text, now, writing_for
+from ingle.home.turns import json_text, now, writing_for
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, Row
@@ -72,9 +72,9 @@ def list_conversations(
     if len(words) > MAX_WORDS:
         raise RequestError("words", f"must be at most {MAX_WORDS} characters to search for", len(words))
     if line := _one_line(words):
-        query += f""" AND ({holds(engine, "title", "title")} OR EXISTS (
+        query += f""" AND ({_holds(engine, "title", "title")} OR EXISTS (
             SELECT 1 FROM turns WHERE turns.owner = :owner AND turns.conversation = conversations.id
-            AND {holds(engine, "content", "content")}))"""
+            AND {_holds(engine, "content", "content")}))"""
         # A turn's content is JSON, so a quotation mark or a new line stands in it as JSON writes it.
         values |= {"title": line, "content": json_text("words", words.strip())[1:-1]}
     if behind is not None:
@@ -128,6 +128,12 @@ def delete_conversation(engine: "Engine", owner: str, conversation: str) -> bool
         if not connection.execute(statement, {"owner": owner, "id": conversation}).rowcount:
             raise _no_conversation(conversation)
     return scrub(engine)
+
+
+def _holds(engine: "Engine", column: str, value: str) -> str:
+    """In SQL: the text of `column` holds that of the bound `value`, as it stands. Not by LIKE, which SQLite refuses beyond 50,000 bytes."""
+    place = "strpos" if engine.dialect.name == "postgresql" else "instr"
+    return f"{place}(lower({column}), lower(:{value})) > 0"
 
 
 def _change(engine: "Engine", owner: str, conversation: str, change: str, value: str) -> Conversation:

@@ -1,15 +1,30 @@
-"""Whether somebody's words stand in a text: as whole words, so that Rome does not stand in Chrome."""
+"""Whether somebody's words stand in a text: as whole words, so that Rome does not stand in Chrome, whatever its line ends."""
 
 import re
 from collections.abc import Collection
 
 from ingle.home.recall_index import UNSPACED
 
+# Controls but tab and newline, halves of characters, and what nobody sees but a model reads: overrides, tags, noncharacters.
+UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ufdd0-\ufdef\ufffe\uffff\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
+def with_line_feeds(text: str) -> str:
+    """Its lines, ended by line feeds alone."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def cleaned(text: str) -> str:
+    """What was said, without what nobody sees: it came so, and is nobody's mistake."""
+    return UNSEEN.sub("", with_line_feeds(text)).strip()
+
 
 def holds(said: str, texts: Collection[str]) -> bool:
     """Whether one of these texts stands in `said`, in any case of letters. In scripts without spaces anywhere, else between other words."""
-    lowered = said.lower()
-    return any(re.search(_pattern(text.lower()), lowered) for text in texts)
+    lowered = cleaned(said).lower()
+    return any(re.search(_pattern(cleaned(text).lower()), lowered) for text in texts)
 
 
 def _pattern(text: str) -> str:

@@ -9,7 +9,7 @@ Every query names the owner, and so do the foreign keys: nothing can hang on a t
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +20,7 @@ from ingle.core.digest import digest_bytes, plain_json
 from ingle.core.errors import NotKept, RequestError
 from ingle.core.message import Message, TextPart, ToolCall
 from ingle.home.database import Migrations, scrub, writing
+from ingle.home.quoting import holds
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, Row
@@ -62,6 +63,8 @@ _PATH = """
     SELECT turns.*, (SELECT COUNT(*) FROM turns AS child WHERE child.owner = :owner AND child.parent = up_id) AS children,
         (SELECT COUNT(*) FROM conversations WHERE owner = :owner AND leaf = up_id) AS leaves
     FROM up JOIN turns ON turns.id = up_id WHERE turns.owner = :owner ORDER BY depth"""
+_AT_ONCE = 500
+"""Rows that are in memory while all are looked through."""
 _BELOW = """(
     WITH RECURSIVE below (below_id) AS (
         SELECT id FROM turns WHERE owner = :owner AND id = :id
@@ -140,17 +143,20 @@ def find_any_completion(engine: "Engine", completion: str) -> Turn | None:
     return found[0] if found else None
 
 
-def find_text(engine: "Engine", owner: str, text: str) -> tuple[Turn, ...]:
-    """The owner's turns in which `text` stands, the oldest first. Upper and lower case are the same, in SQLite for a–z only."""
-    # A turn's content is JSON, so a quotation mark or a new line stands in it as JSON writes it.
-    words = json_text("text", text)[1:-1]
-    return _select(engine, f"owner = :owner AND {holds(engine, 'content', 'words')}", {"owner": owner, "words": words})
+def find_text(engine: "Engine", owner: str, texts: Collection[str]) -> tuple[Turn, ...]:
+    """The owner's turns in which one of these texts stands (see `home.quoting`), the oldest first: in what was said, in what a tool was
+    called with, or in the system prompt that an answer was given to."""
+    import sqlalchemy as sa
+
+    every = sa.text("SELECT * FROM turns WHERE owner = :owner ORDER BY at, id")
+    with engine.connect().execution_options(yield_per=_AT_ONCE) as connection:
+        turns = map(_turn, connection.execute(every, {"owner": owner}))
+        return tuple(turn for turn in turns if any(holds(said, texts) for said in _words(turn)))
 
 
-def holds(engine: "Engine", column: str, value: str) -> str:
-    """In SQL: the text of `column` holds that of the bound `value`, as it stands. Not by LIKE, which SQLite refuses beyond 50,000 bytes."""
-    place = "strpos" if engine.dialect.name == "postgresql" else "instr"
-    return f"{place}(lower({column}), lower(:{value})) > 0"
+def _words(turn: Turn) -> tuple[str, ...]:
+    system = (turn.facts or {}).get("request", {}).get("system") or ()
+    return turn.message.text, *(call.arguments for call in turn.message.tool_calls), *map(str, system)
 
 
 def drop(engine: "Engine", owner: str, turn_id: str) -> int:

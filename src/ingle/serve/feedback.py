@@ -124,7 +124,7 @@ async def delete_memory(
     service.let_lessons_go()
     left = {"turns_deleted": gone.dropped, "turns_left": [turn.id for turn in gone.turns] if not turns else []}
     account = {"lessons": gone.lessons, "learned_again": gone.again, "scrubbed": gone.scrubbed, **left}
-    account |= {"same": gone.same, "leaning": gone.leaning, "back": gone.back}
+    account |= {"same": gone.same, "leaning": gone.leaning, "back": gone.back, "system_prompts": gone.prompts}
     return {"id": id_, "object": "example", "deleted": True, "ingle": account}
 
 
