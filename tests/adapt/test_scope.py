@@ -15,6 +15,7 @@ from ingle.adapt.scope import ACTS, LONGEST, WEIGHTS, features, relevance, score
     ("What is my cat called?", "What's the name of my cat?"),
     ("Where do I keep my spare keys?", "Where did I put my spare keys?"),
     ("Who is the mayor of Tallwick?", "who is the mayor of tallwick"),
+    ("What is C++?", "what is **c++**"), ("What is 5+3?", "What is 5 + 3?"),
 ])  # fmt: skip
 def test_the_same_question_in_other_words(taught: str, asked: str) -> None:
     assert score(asked, [taught])[0] >= ACTS
@@ -33,6 +34,8 @@ def test_the_same_question_in_other_words(taught: str, asked: str) -> None:
     ("What was agreed in room 12?", "What was agreed in room 13?"),
     ("Who is the CEO of Zorblax?", "Who is the CEO of Apple?"),
     ("Who is the CEO of Zorblax?", "What is a CEO?"),
+    ("What is C++?", "What is C#?"), ("What is C++?", "What is C?"),
+    ("What is 3 + 4?", "How much is 3 * 4?"), ("What is 5-3?", "What is 5+3?"),
     ("What is my cat called?", ""),
     ("", "What is my cat called?"),
     ("What is my cat called?", "?!"),

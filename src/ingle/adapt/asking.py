@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from ingle.adapt.relations import Thesaurus, stem, thesaurus
 
-_TOKEN = re.compile(r"[\"“”„«»]|[^\W_]+(?:[-'’.,/:][^\W_]+)*")
+_SIGN = r"[+*/^=<>×÷]{1,3}"
+_TOKEN = re.compile(rf"[\"“”„«»]|[^\W_]+(?:[-'’.,/:][^\W_]+)*(?:[+#]+(?!\w))?|(?<=\w){_SIGN}(?=\w)|(?<=\w ){_SIGN}(?= \w)")
+"""Quotation marks, words (C++ and C# are two), and signs between operands: 3 + 4 is not 3 * 4."""
 _QUOTES = frozenset('"“”„«»')
 _PLAIN = frozenset(
     re.findall(
@@ -63,7 +65,7 @@ class Word:
 
     stem: str
     name: bool
-    """Written as a name: in quotation marks, with a capital, or with digits."""
+    """Written as a name: in quotation marks, with a capital, with digits or as a sign."""
     relations: frozenset[str]
     """That it names, alone or with its neighbours."""
 
@@ -88,7 +90,7 @@ class Asking:
 
 
 def tokens_of(text: str) -> list[str]:
-    """Words in lower case, and quotation marks."""
+    """Words in lower case, quotation marks, and signs between words."""
     return [token.lower().replace("’", "'") for token in _TOKEN.findall(unicodedata.normalize("NFC", text))]
 
 
@@ -121,7 +123,8 @@ def _marked(text: str) -> list[tuple[str, bool]]:
             continue
         word = token.removesuffix("'s").removesuffix("’s")
         capital = word[0].isupper() and bool(found) and not re.match("I(['’]|$)", word)
-        found.append((word, quoted or capital or any(character.isdigit() for character in word)))
+        exact = any(character.isdigit() for character in word) or not any(character.isalnum() for character in word)
+        found.append((word, quoted or capital or exact))
     if len(found) > 1 and found[1][1] and found[0][0][0].isupper() and found[0][0].lower() not in _PLAIN | _BEGIN_A_QUESTION:
         found[0] = found[0][0], True  # "Upper Quennick has …"
     return found
