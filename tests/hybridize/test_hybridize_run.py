@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,13 @@ from ingle.home.deltas import delta_report, delta_tensors, list_deltas, verify_d
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.hybridize import run, search
-from ingle.hybridize.lessons import make_lessons
+from ingle.hybridize.lessons import Sources, make_lessons
 from ingle.hybridize.run import hybridize
-from ingle.hybridize.settings import HybridSettings, LessonSettings, SearchSettings
+from ingle.hybridize.settings import HybridSettings, Lesson, LessonSettings, SearchSettings
+from ingle.model.tokenizer import Tokenizer
 from ingle.train import loop, to_delta
 from ingle.train.checkpoints import save_tensors
+from ingle.train.corpus import Corpus
 from ingle.train.loop import train
 from ingle.train.settings import TrainReport, TrainSettings
 from ingle.train.trouble import TrainError
@@ -207,6 +210,19 @@ def test_training_free_has_no_memories_and_its_groups_are_sought_once(some_home:
             hybridize(some_home, get_kept(some_home, "tiny"), "other", other, admitting(some_home))
 
 
+def test_the_last_lesson_has_kinds_of_its_own(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, tuple[str, ...]]] = []
+
+    def told(tokenizer: Tokenizer, parts: Sequence[tuple[Sources, int]], tokens: int, seed: int, kinds: Sequence[Lesson]) -> Corpus:
+        asked.append((parts[-1][1], tuple(kinds)))
+        return make_lessons(tokenizer, parts, tokens, seed, kinds)
+
+    monkeypatch.setattr(run, "make_lessons", told)
+    lessons = replace(SMALL.lessons, kinds=("plain", "copy"), long_kinds=("copy", "facts"))
+    hybridize(some_home, get_kept(some_home, "tiny"), "hybrid", replace(SMALL, lessons=lessons), admitting(some_home))
+    assert asked == [(2, ("facts",)), (8, ("plain", "copy")), (3, ("copy", "facts"))]
+
+
 def test_what_cannot_be_is_said_before_weights_are_loaded(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = get_kept(some_home, "tiny")
     monkeypatch.setattr(run, "load_module", lambda *_: pytest.fail("weights were loaded"))
@@ -223,6 +239,7 @@ def test_what_cannot_be_is_said_before_weights_are_loaded(some_home: Home, monke
         (lambda: SearchSettings(tokens=-5), "search.tokens: must be at least 128"),
         (lambda: LessonSettings(tokens=3), "lessons.tokens: must be at least 128"),
         (lambda: LessonSettings(long_tokens=2), "lessons.long_tokens: must be at least"),
+        (lambda: LessonSettings(long_kinds=()), "lessons.long_kinds: must name at least one"),
         (lambda: replace(SMALL, lessons=replace(SMALL.lessons, tokens=4096)), "mixers.batch_tokens: must have room"),
         (lambda: replace(SMALL, lessons=replace(SMALL.lessons, long_tokens=4096)), "longer.batch_tokens: must have room"),
     ]:

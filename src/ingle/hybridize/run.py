@@ -10,7 +10,7 @@ HOME/tuning/KEY/longer-DATA/     their last
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from ingle.hybridize.budget import all_groups, check_windows, layers_of, retriev
 from ingle.hybridize.lessons import Sources, make_lessons, read_texts, set_aside
 from ingle.hybridize.search import VERSION as SEARCH
 from ingle.hybridize.search import Found, find_groups
-from ingle.hybridize.settings import HybridSettings
+from ingle.hybridize.settings import HybridSettings, Lesson
 from ingle.hybridize.teaching import Mixers, hybrid_module, memories_of, original_of
 from ingle.model.module import CausalLM, load_module
 from ingle.model.tokenizer import Tokenizer
@@ -49,7 +49,7 @@ from ingle.train.to_delta import Job, to_delta
 from ingle.train.trouble import memory_errors
 from ingle.train.watch import Made, RunWatch, nobody
 
-VERSION = 10
+VERSION = 11
 """Changes when the same settings make something else than before."""
 
 
@@ -163,21 +163,21 @@ def _taught(
     learnt, aside = set_aside(texts)
     job.watch.pieces("preparing lessons", 0, 1)
 
-    def data_of(tokens: int, documents: int, seed: int) -> Data:
+    def data_of(tokens: int, documents: int, kinds: Sequence[Lesson], seed: int) -> Data:
         within = min(tokens, original.config.context_length)
-        corpus = make_lessons(tokenizer, [(aside, told.held_out), (learnt, documents)], within, seed, told.kinds)
+        corpus = make_lessons(tokenizer, [(aside, told.held_out), (learnt, documents)], within, seed, kinds)
         return Data(corpus, range(told.held_out, len(corpus)), range(told.held_out))
 
     theirs = original_of(hybrid)
     distillation = Distillation(Predictions(theirs), job.kept.digest)
     longer = replace(distillation, data_share=told.data_share)
-    data = data_of(told.tokens, told.documents, told.seed)
+    data = data_of(told.tokens, told.documents, told.kinds, told.seed)
     lessons = [
         _Lesson("mixers", "each layer's memory gives what full attention gave", job.settings.mixers, Mixers(theirs), data),
         _Lesson("logits", "all together give the original's predictions", job.settings.logits, distillation, data),
     ]
     if told.long_documents:
-        data = data_of(told.long_tokens, told.long_documents, told.seed + _APART)
+        data = data_of(told.long_tokens, told.long_documents, told.long_kinds, told.seed + _APART)
         lessons.append(_Lesson("longer", "the same on longer documents, and what they say", job.settings.longer, longer, data))
     for number, lesson in enumerate(lessons, 1):
         job.check(f"before the lesson {lesson.name}")
