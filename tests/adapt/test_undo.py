@@ -364,6 +364,7 @@ def test_words_are_looked_for_as_words(school_house: House) -> None:
     assert [turn.message.text for turn in gone.turns] == ["They live in rome."]
     assert holds("Ich wohne in Tokio.", ["tokio"]) and holds("私は東京にいます", ["東京"]) and holds("x (4711).", ["(4711)."])
     assert not holds("Chrome", ["Rome"]) and not holds("Romero", ["Rome"]) and not holds("", ["Rome"]) and not holds("Rome", [])
+    assert holds("Ro\ufeffme,\r\nItaly", ["rome,\nitaly"]) and not holds("Rome", ["", "\ufeff"])
 
 
 def test_a_question_that_leaned_on_forgotten_words_counts_no_more(school_house: House) -> None:

@@ -22,14 +22,16 @@ def cleaned(text: str) -> str:
 
 
 def holds(said: str, texts: Collection[str]) -> bool:
-    """Whether one of these texts stands in `said`, in any case of letters. In scripts without spaces anywhere, else between other words."""
+    """Whether one of these texts stands in `said`, in any case of letters. In scripts without spaces anywhere, else between other words.
+
+    A text of which nothing is seen stands nowhere.
+    """
     lowered = cleaned(said).lower()
-    return any(re.search(_pattern(cleaned(text).lower()), lowered) for text in texts)
+    return any(re.search(_pattern(text.lower()), lowered) for text in map(cleaned, texts) if text)
 
 
 def _pattern(text: str) -> str:
-    begins, ends = (_is_spaced(text[0]), _is_spaced(text[-1])) if text else (False, False)
-    return ("(?<!\\w)" if begins else "") + re.escape(text) + ("(?!\\w)" if ends else "")
+    return ("(?<!\\w)" if _is_spaced(text[0]) else "") + re.escape(text) + ("(?!\\w)" if _is_spaced(text[-1]) else "")
 
 
 def _is_spaced(character: str) -> bool:
