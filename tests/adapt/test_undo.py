@@ -23,7 +23,7 @@ from ingle.home.examples import add_example, change_state, example_secret, get_e
 from ingle.home.lessons import list_lessons
 from ingle.home.place import Home
 from ingle.home.pull import pull
-from ingle.home.quoting import holds
+from ingle.home.quoting import seeker
 from ingle.home.turns import find_text, keep, keep_answer
 from ingle.ledger.chain import Ledger
 from ingle.serve.rooms import open_rooms
@@ -362,6 +362,10 @@ def test_words_are_looked_for_as_words(school_house: House) -> None:
     assert house.home.history.read_bytes() == b'"How do I install Chrome?"\n' and gone.typed == 1
     assert get_example(house.engine, "", other.id).before == before and acting(house) == [(other.id,)]
     assert [turn.message.text for turn in gone.turns] == ["They live in rome."]
+
+    def holds(said: str, texts: list[str]) -> bool:
+        return seeker(texts)(said)
+
     assert holds("Ich wohne in Tokio.", ["tokio"]) and holds("私は東京にいます", ["東京"]) and holds("x (4711).", ["(4711)."])
     assert not holds("Chrome", ["Rome"]) and not holds("Romero", ["Rome"]) and not holds("", ["Rome"]) and not holds("Rome", [])
     assert holds("Ro\ufeffme,\r\nItaly", ["rome,\nitaly"]) and not holds("Rome", ["", "\ufeff"])

@@ -26,7 +26,7 @@ from ingle.home.database import scrub
 from ingle.home.examples import change_state, drop_example, drop_turns_before, get_example, list_examples
 from ingle.home.lessons import dissolve_lesson, list_lessons
 from ingle.home.place import Home
-from ingle.home.quoting import holds
+from ingle.home.quoting import seeker
 from ingle.home.recall_index import sameness
 from ingle.home.staging import discard, sweep_staging
 from ingle.home.turns import Turn, drop, find_text
@@ -137,23 +137,24 @@ def _same(engine: "Engine", owner: str, one: Example) -> list[str]:
 
 def _told_before(engine: "Engine", owner: str, one: Example, gone: Collection[str]) -> tuple[set[str], set[str]]:
     """Ids of the owner's other examples before whose question the words of this one stand, and which of them mean nothing without."""
-    others = [other for other in list_examples(engine, owner) if other.id not in gone]
-    beside = [other for other in others if any(holds(said, _words(one)) for _, said in other.before)]
+    others, is_there = [other for other in list_examples(engine, owner) if other.id not in gone], seeker(_words(one))
+    beside = [other for other in others if any(is_there(said) for _, said in other.before)]
     counting = [other for other in beside if other.kind == "correction" and other.state not in ("superseded", "undone")]
     return {other.id for other in beside}, {other.id for other in counting if parse(other.question).leans}
 
 
 def _clear_titles(engine: "Engine", owner: str, texts: Sequence[str]) -> None:
     """Takes the titles of conversations in which these words stand, or that are the beginning of one: the page makes them of questions."""
+    is_there = seeker(texts)
     for talk in list_conversations(engine, owner, limit=_ALL):
         begins = len(talk.title) >= _SHORTEST and any(text.lower().startswith(talk.title.lower()) for text in texts)
-        if begins or holds(talk.title, texts):
+        if begins or is_there(talk.title):
             rename_conversation(engine, owner, talk.id, "")
 
 
 def _prompts(engine: "Engine", owner: str, texts: Sequence[str]) -> tuple[str, ...]:
-    talks = list_conversations(engine, owner, limit=_ALL)
-    return tuple(talk.id for talk in talks if holds(str(talk.settings.get("system", "")), texts))
+    talks, is_there = list_conversations(engine, owner, limit=_ALL), seeker(texts)
+    return tuple(talk.id for talk in talks if is_there(str(talk.settings.get("system", ""))))
 
 
 def holding(engine: "Engine", owner: str, one: Example) -> tuple[Turn, ...]:

@@ -1,7 +1,7 @@
 """Whether somebody's words stand in a text: as whole words, so that Rome does not stand in Chrome, whatever its line ends."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from ingle.home.recall_index import UNSPACED
 
@@ -21,13 +21,17 @@ def cleaned(text: str) -> str:
     return UNSEEN.sub("", with_line_feeds(text)).strip()
 
 
-def holds(said: str, texts: Collection[str]) -> bool:
-    """Whether one of these texts stands in `said`, in any case of letters. In scripts without spaces anywhere, else between other words.
-
-    A text of which nothing is seen stands nowhere.
+def seeker(texts: Collection[str]) -> Callable[[str], bool]:
+    """What says of all that was said whether one of these texts stands in it, in any case of letters. In scripts without spaces anywhere,
+    else between other words; a text of which nothing is seen stands nowhere.
     """
-    lowered = cleaned(said).lower()
-    return any(re.search(_pattern(text.lower()), lowered) for text in map(cleaned, texts) if text)
+    patterns = [re.compile(_pattern(text.lower())) for text in map(cleaned, texts) if text]
+
+    def stands_in(said: str) -> bool:
+        lowered = cleaned(said).lower()
+        return any(pattern.search(lowered) for pattern in patterns)
+
+    return stands_in
 
 
 def _pattern(text: str) -> str:

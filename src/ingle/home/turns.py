@@ -20,7 +20,7 @@ from ingle.core.digest import digest_bytes, plain_json
 from ingle.core.errors import NotKept, RequestError
 from ingle.core.message import Message, TextPart, ToolCall
 from ingle.home.database import Migrations, scrub, writing
-from ingle.home.quoting import holds
+from ingle.home.quoting import seeker
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, Row
@@ -148,10 +148,10 @@ def find_text(engine: "Engine", owner: str, texts: Collection[str]) -> tuple[Tur
     called with, or in the system prompt that an answer was given to."""
     import sqlalchemy as sa
 
-    every = sa.text("SELECT * FROM turns WHERE owner = :owner ORDER BY at, id")
+    every, is_there = sa.text("SELECT * FROM turns WHERE owner = :owner ORDER BY at, id"), seeker(texts)
     with engine.connect().execution_options(yield_per=_AT_ONCE) as connection:
         turns = map(_turn, connection.execute(every, {"owner": owner}))
-        return tuple(turn for turn in turns if any(holds(said, texts) for said in _words(turn)))
+        return tuple(turn for turn in turns if any(map(is_there, _words(turn))))
 
 
 def _words(turn: Turn) -> tuple[str, ...]:

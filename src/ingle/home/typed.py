@@ -5,7 +5,7 @@ from collections.abc import Collection
 
 from ingle.core.files import os_errors, write_atomic
 from ingle.home.place import Home
-from ingle.home.quoting import holds
+from ingle.home.quoting import seeker
 
 
 def forget_typed(home: Home, texts: Collection[str]) -> int:
@@ -15,7 +15,8 @@ def forget_typed(home: Home, texts: Collection[str]) -> int:
         return 0
     with os_errors(path):
         lines = path.read_bytes().splitlines()
-    left = [line for line in lines if not holds(_said(line), texts)]
+    is_there = seeker(texts)
+    left = [line for line in lines if not is_there(_said(line))]
     if len(left) < len(lines):
         write_atomic(path, b"".join(line + b"\n" for line in left), mode=0o600)
     return len(lines) - len(left)
