@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,14 @@ import pytest
 from playwright.sync_api import Browser, Locator, expect
 from safetensors.numpy import load_file, save_file
 
+from ingle.adapt.forget import Forgotten
 from ingle.adapt.learner import Learned, Learner, learn_once
 from ingle.adapt.school import school_of
 from ingle.adapt.settings import LessonSettings
 from ingle.home.place import Home
 from ingle.home.pull import pull
 from ingle.ledger.chain import Ledger
+from ingle.serve.page_learning import _account
 from tests.serve.browser import WAIT_MS, House, Tab, browser
 from tests.serve.servers import settings, wait_until, write_long_model
 
@@ -204,6 +207,13 @@ def test_thumbs_change_and_words_are_remembered_edited_and_forgotten(house: Hous
     expect(tab.all(".turn.user [data-act=remember]")).to_have_attribute("aria-pressed", "false")
     correct(tab, "Kept out of the weights.")
     expect(stated(tab)).to_have_text("Corrected: remembered")
+
+
+def test_the_panel_says_where_forgotten_words_still_stand() -> None:
+    gone = Forgotten("ex-1", "tiny", 0, 0, scrubbed=True)
+    assert _account(gone) == ""
+    said = "Forgotten. Its words still stand in the system prompt of 1 of your conversations, which are yours to delete."
+    assert _account(replace(gone, prompts=("conv-1",))) == said
 
 
 def test_nothing_is_taught_where_nothing_is_kept(house: House, tab: Tab) -> None:

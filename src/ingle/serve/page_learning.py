@@ -150,12 +150,12 @@ async def forget_example(view: "View", id_: str, turns_too: bool = False) -> For
 
 def _account(gone: Forgotten) -> str:
     """What did not go, and what counts again or no more."""
-    count = len(gone.turns)
-    left = f"Forgotten. Its words still stand in {count} of your messages, which are yours to delete." if count else ""
-    prompts = f"Its words still stand in the system prompt of {len(gone.prompts)} of your conversations." if gone.prompts else ""
+    found = ((len(gone.turns), "{} of your messages"), (len(gone.prompts), "the system prompt of {} of your conversations"))
+    where = " and in ".join(text.format(count) for count, text in found if count)
+    left = f"Forgotten. Its words still stand in {where}, which are yours to delete." if where else ""
     back = "An earlier answer to its question counts again." if gone.back else ""
     leaning = f"{len(gone.leaning)} that leaned on it count no more." if gone.leaning else ""
-    return " ".join(part for part in (left, prompts, back, leaning, "" if gone.scrubbed else _COPIES) if part)
+    return " ".join(part for part in (left, back, leaning, "" if gone.scrubbed else _COPIES) if part)
 
 
 def _item(one: Example) -> dict[str, Any]:
