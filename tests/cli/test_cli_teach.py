@@ -6,6 +6,11 @@ from typing import Any
 
 import pytest
 
+from ingle.core.message import Message
+from ingle.home.conversations import create_conversation
+from ingle.home.place import Home
+from ingle.home.turns import keep
+from ingle.serve.rooms import open_rooms
 from tests.cli.place import ingle
 
 
@@ -75,6 +80,23 @@ def test_an_id_that_several_share_is_none(tiny_home: Path) -> None:
     for i in range(2):
         ingle(tiny_home, "memory", "add", f"Fact number {i}")
     assert "Give more of it" in ingle(tiny_home, "memory", "rm", "ex-", code=2).stderr
+
+
+def test_where_forgotten_words_still_stand_is_said_by_title(tiny_home: Path) -> None:
+    engine = open_rooms(Home(tiny_home))
+    talk = create_conversation(engine, "", "Of hedges", {"system": "Quillwort feather."})
+    keep(engine, "", (Message.of("user", "Quillwort feather. So I said."),), conversation=talk.id)
+    nameless = create_conversation(engine, "", "", {"system": "Quillwort feather."})
+    engine.dispose()
+    for forgetting in (("memory", "rm"), ("forget", "--yes")):
+        id_ = json.loads(ingle(tiny_home, "memory", "add", "Quillwort feather.", "--json").stdout)["id"]
+        said = " ".join(ingle(tiny_home, *forgetting, id_).stderr.split())
+        assert f"in 1 kept messages still, which are yours to delete: “Of hedges” ({talk.id})" in said
+        assert nameless.id in said and f"({nameless.id})" not in said
+        id_ = json.loads(ingle(tiny_home, "memory", "add", "Quillwort feather.", "--json").stdout)["id"]
+        gone = json.loads(ingle(tiny_home, *forgetting, id_, "--json").stdout)
+        assert (gone["id"], [turn["conversation"] for turn in gone["turns_left"]]) == (id_, [talk.id])
+        assert sorted(gone["system_prompts"]) == sorted([talk.id, nameless.id])
 
 
 def test_what_is_said_of_an_answer_in_a_chat(tiny_home: Path) -> None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
     from ingle.adapt.forget import Forgotten
 
 EXAMPLES = """
@@ -29,7 +31,7 @@ def command(
     """
     from ingle.adapt.forget import forget, holding
     from ingle.cli.house import enter
-    from ingle.cli.output import confirm, is_terminal, note, print_json
+    from ingle.cli.output import confirm, is_terminal, note
     from ingle.home.examples import get_example
     from ingle.ledger.chain import Ledger
     from ingle.serve.rooms import open_rooms
@@ -44,20 +46,19 @@ def command(
         if not yes and not with_conversations and is_terminal(sys.stdin) and (found := holding(engine, owner, one)):
             with_conversations = confirm(f"Its words stand in {len(found)} kept messages too. Delete these, with all that follows them?")
         gone = forget(home, engine, owner, example, Ledger(engine, home.keys).append, with_conversations)
+        show_forgotten(engine, owner, gone, as_json)
     finally:
         engine.dispose()
+
+
+def show_forgotten(engine: "Engine", owner: str, gone: "Forgotten", as_json: bool) -> None:
+    """Says what went, and what is left for its owner to delete."""
+    from ingle.cli.output import note, print_json
+    from ingle.serve.feedback_table import forgotten_table
+
     if as_json:
-        left = [{"id": turn.id, "conversation": turn.conversation, "completion": turn.completion} for turn in gone.turns]
-        print_json({"id": gone.id, "lessons": gone.lessons, "again": gone.again, "scrubbed": gone.scrubbed, "dropped": gone.dropped,
-                    "typed": gone.typed, "turns": left, "same": gone.same, "leaning": gone.leaning, "back": gone.back,
-                    "system_prompts": gone.prompts})  # fmt: skip
-    else:
-        _show(gone)
-
-
-def _show(gone: "Forgotten") -> None:
-    from ingle.cli.output import note
-
+        print_json({"id": gone.id} | forgotten_table(gone))
+        return
     print(f"{gone.id} is forgotten; {gone.lessons} lessons that learned from it are gone.")
     if gone.again:
         print(f"{gone.again} others are learned again without it: `ingle serve` does so, or `ingle learn`.")
@@ -72,9 +73,22 @@ def _show(gone: "Forgotten") -> None:
     if gone.typed:
         print(f"{gone.typed} lines that you typed in `ingle chat` went with it.")
     if gone.turns:
-        where = dict.fromkeys(turn.conversation or turn.completion or turn.id[:12] for turn in gone.turns)
+        where = dict.fromkeys(_called(engine, owner, turn.conversation) or turn.completion or turn.id[:12] for turn in gone.turns)
         note(f"Its words stand in {len(gone.turns)} kept messages still, which are yours to delete: {', '.join(where)}")
     if gone.prompts:
-        note(f"Its words stand in the system prompt of {', '.join(gone.prompts)}, which is yours to change.")
+        where = dict.fromkeys(_called(engine, owner, prompt) for prompt in gone.prompts)
+        note(f"Its words stand in the system prompt of {', '.join(where)}, which is yours to change.")
     if not gone.scrubbed:
         note("The database is in use, or is another program's: its files may hold the words until it is next tidied (by the learner).")
+
+
+def _called(engine: "Engine", owner: str, conversation: str) -> str:
+    """A conversation by its title and id; by its id alone if it has no title, or is gone by now."""
+    from ingle.core.errors import NotKept
+    from ingle.home.conversations import get_conversation
+
+    try:
+        title = get_conversation(engine, owner, conversation).title
+    except NotKept:
+        return conversation
+    return f"“{title}” ({conversation})" if title else conversation

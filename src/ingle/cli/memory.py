@@ -58,6 +58,7 @@ def _obey(home: "Home", engine: "Engine", action: str, given: Sequence[str], mod
     from ingle.adapt.admit import Limits, edit, remember
     from ingle.adapt.forget import forget
     from ingle.cli.choose import choose
+    from ingle.cli.forget import show_forgotten
     from ingle.cli.house import record
     from ingle.cli.output import print_json
     from ingle.cli.taught import OWNER
@@ -69,16 +70,7 @@ def _obey(home: "Home", engine: "Engine", action: str, given: Sequence[str], mod
         _consent(home, engine, given, as_json)
     elif action == "rm":
         gone = forget(home, engine, OWNER, _named(engine, given[0]).id, lambda event: record(home, event), turns)
-        if as_json:
-            print_json(
-                {"id": gone.id, "lessons": gone.lessons, "learned_again": gone.again, "scrubbed": gone.scrubbed, "turns": gone.dropped}
-            )
-            return
-        print(f"{gone.id} is forgotten.")
-        if gone.turns and not turns:
-            print(f"Its words still stand in {len(gone.turns)} kept messages; --turns deletes such messages too.")
-        if gone.prompts:
-            print(f"Its words still stand in the system prompt of {', '.join(gone.prompts)}, which is yours to change.")
+        show_forgotten(engine, OWNER, gone, as_json)
     else:
         if action == "add":
             name = choose(home, model).name

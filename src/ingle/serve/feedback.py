@@ -17,7 +17,7 @@ from ingle.core.example import Example
 from ingle.home.examples import MEMORY, get_example, list_examples, search_examples
 from ingle.home.lessons import Lesson
 from ingle.serve.door import Keyed, asker, service_of
-from ingle.serve.feedback_table import example_table
+from ingle.serve.feedback_table import example_table, forgotten_table
 from ingle.serve.schema import FeedbackBody, LearningChange, MemoryBody, MemoryChange, RedoBody, UndoBody
 from ingle.serve.service import Service
 
@@ -122,10 +122,7 @@ async def delete_memory(
     """Forgets an example: its words, and every lesson that learned from it. `turns`: kept messages that hold the words go too."""
     gone = await asyncio.to_thread(forget, service.home, service.engine, who, id_, service.record, turns, service.forget)
     service.let_lessons_go()
-    left = {"turns_deleted": gone.dropped, "turns_left": [turn.id for turn in gone.turns] if not turns else []}
-    account = {"lessons": gone.lessons, "learned_again": gone.again, "scrubbed": gone.scrubbed, **left}
-    account |= {"same": gone.same, "leaning": gone.leaning, "back": gone.back, "system_prompts": gone.prompts}
-    return {"id": id_, "object": "example", "deleted": True, "ingle": account}
+    return {"id": id_, "object": "example", "deleted": True, "ingle": forgotten_table(gone)}
 
 
 def _tables(examples: Sequence[Example]) -> list[dict[str, Any]]:
