@@ -196,7 +196,7 @@ def test_what_is_needed_is_not_let_go(home: Home, one: Kept) -> None:
     assert remove(home, "one").bases == (), "two uses the base"
     keep(home, "one", one.base)
     remove(home, "two")
-    with pytest.raises(DeltaError, match=r"model one: is what other deltas were made for \(got x, y\)"):
+    with pytest.raises(DeltaError, match=r"model one: is what other deltas were made for \(got x, y\).*ingle rm one\+x\+y"):
         remove(home, "one")
     assert get_kept(home, "one+x+y").deltas == two.deltas
     packed = home.pack_folder(two.digest)
@@ -206,7 +206,15 @@ def test_what_is_needed_is_not_let_go(home: Home, one: Kept) -> None:
     assert freed.deltas == (y.digest,)
     assert freed.nbytes > 500
     assert not packed.exists()
-    remove(home, "one+x")
+    keep(home, "two", one.base, [x.digest])
+    z = put(home, "z", one.base)
+    remove(home, "one")
+    with pytest.raises(DeltaError, match=r"model two: is what other deltas were made for \(got z\).*pull the model"):
+        remove(home, "two")
+    keep(home, "one", one.base)
+    remove(home, "two")
+    for name, delta in (("one+x", x), ("one+z", z)):
+        assert remove(home, name).deltas == (delta.digest,)
     assert list(home.deltas.iterdir()) == []
     assert remove(home, "one").bases == (one.base,)
 

@@ -225,7 +225,7 @@ def remove(home: Home, name: str) -> Freed:
         used = {_read(home, other).base for other in names if other != name}
         own = _own_stack(home, name)
         for base in _unused(home, used):
-            _refuse_orphans(name, [delta.name for delta in _grown(home, base) if delta.digest not in own])
+            _refuse_orphans(name, own, [one for one in _grown(home, base) if one[1].digest not in own])
         path = home.models / f"{name}.json"
         with os_errors(path):
             path.unlink()
@@ -244,7 +244,7 @@ def _own_stack(home: Home, name: str) -> tuple[str, ...]:
 def _remove_delta(home: Home, kept: Kept) -> Freed:
     """Lets go the last delta of a stack, and what was packed with it; for holders of the lock."""
     digest = kept.deltas[-1]
-    _refuse_orphans(kept.name, _named(home, kept.base, kept.deltas))
+    _refuse_orphans(kept.name, kept.deltas, _grown(home, kept.base, kept.deltas))
     users = [other.name for other in list_kept(home) if digest in other.deltas]
     if users:
         raise DeltaError(f"delta {kept.name}", "is part of other kept models", ", ".join(users), f"Remove these first: ingle rm {users[0]}")
@@ -253,13 +253,14 @@ def _remove_delta(home: Home, kept: Kept) -> Freed:
     return Freed(kept.name, (), nbytes + discard(home, home.pack_folder(kept.digest)), (digest,))
 
 
-def _grown(home: Home, base: str, deltas: tuple[str, ...] = ()) -> list[Delta]:
-    """The deltas that grew on a stack and that somebody gave a name: lessons are nobody's to remove by hand, they go with their model."""
-    return [delta for _, delta in tree(home, base, deltas) if LESSON not in delta.origin]
+def _grown(home: Home, base: str, deltas: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Delta]]:
+    """The deltas that grew on a stack and that somebody gave a name, each with its own whole stack: lessons are nobody's to remove by hand,
+    they go with their model."""
+    return [one for one in tree(home, base, deltas) if LESSON not in one[1].origin]
 
 
 def _named(home: Home, base: str, deltas: tuple[str, ...] = ()) -> list[str]:
-    return [delta.name for delta in _grown(home, base, deltas)]
+    return [delta.name for _, delta in _grown(home, base, deltas)]
 
 
 def _sweep_lessons(home: Home, base: str, deltas: tuple[str, ...] = ()) -> int:
@@ -267,11 +268,16 @@ def _sweep_lessons(home: Home, base: str, deltas: tuple[str, ...] = ()) -> int:
     return sum(discard(home, home.delta_folder(delta.digest)) for _, delta in list(tree(home, base, deltas)) if LESSON in delta.origin)
 
 
-def _refuse_orphans(name: str, deltas: list[str]) -> None:
-    """Raises DeltaError if these deltas would have nothing left that they can be applied to."""
-    if deltas:
-        cure = f"Remove them first, the newest first: ingle rm {name}+{deltas[-1]}"
-        raise DeltaError(f"model {name}", "is what other deltas were made for", ", ".join(deltas), cure)
+def _refuse_orphans(name: str, own: tuple[str, ...], grown: list[tuple[tuple[str, ...], Delta]]) -> None:
+    """Raises DeltaError if these deltas would have nothing left that they can be applied to. `own`: the stack that the name stands for."""
+    if not grown:
+        return
+    called, stack = {delta.digest: delta.name for _, delta in grown}, grown[-1][0]
+    cure = "They are beside what it stands for: pull the model that they were made for again, and remove them there."
+    if stack[: len(own)] == own:
+        whole = "+".join([name, *(called.get(digest, digest[:12]) for digest in stack[len(own) :])])
+        cure = f"Remove them first, the newest first: ingle rm {whole}"
+    raise DeltaError(f"model {name}", "is what other deltas were made for", ", ".join(called.values()), cure)
 
 
 def _sweep_unused(home: Home) -> None:
