@@ -89,7 +89,7 @@ SHIPPED = {
             name="smollm2-hybrid",
             of=CATALOGUE["smollm2"],
             title="SmolLM2-135M-Instruct as a hybrid: long texts in a sixth of the memory",
-            delta="c1a2a4297d6d55bf62d5fbe1b77b0e0e27318b14f984c30ec72df9ad8a733d8e",
+            delta="c28a7368c9fd672f3656554f9abbb8156d7acc6558d977fd1a9d611e89122d8d",
         ),
     )
 }
