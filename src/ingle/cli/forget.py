@@ -59,7 +59,8 @@ def show_forgotten(engine: "Engine", owner: str, gone: "Forgotten", as_json: boo
     if as_json:
         print_json({"id": gone.id} | forgotten_table(gone))
         return
-    print(f"{gone.id} is forgotten; {gone.lessons} lessons that learned from it are gone.")
+    lessons = f"; {gone.lessons} lessons that learned from it are gone" if gone.lessons else ""
+    print(f"{gone.id} is forgotten{lessons}.")
     if gone.again:
         print(f"{gone.again} others are learned again without it: `ingle serve` does so, or `ingle learn`.")
     for ids, what in (
