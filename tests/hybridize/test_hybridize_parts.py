@@ -171,7 +171,7 @@ def test_rounds_give_up_the_same_share() -> None:
 
 
 def test_lessons_of_three_kinds(texts: list[list[str]]) -> None:
-    tokenizer, kinds = chat_tokenizer(), LessonSettings().kinds
+    tokenizer, kinds = chat_tokenizer(), ("plain", "facts", "copy", "facts")
     corpus = make_lessons(tokenizer, [(texts, 8)], 700, 0, kinds)
     assert corpus.sizes.max() <= 700
     plain, facts, copy, more = (corpus.document(i) for i in range(4))

@@ -34,12 +34,14 @@ from ingle.train.watch import RunWatch
 from tests.cli.place import CONTEXT
 from tests.tuning.place import admitting
 
+KINDS: tuple[Lesson, ...] = ("plain", "facts", "copy", "facts")
+"""All but talks, which have a test file of their own."""
 SMALL = HybridSettings(
     retrieval=2,
     window=8,
     sinks=2,
     search=SearchSettings(documents=2, tokens=150, rounds=2),
-    lessons=LessonSettings(tokens=150, documents=8, long_tokens=200, long_documents=3, held_out=4),
+    lessons=LessonSettings(kinds=KINDS, tokens=150, documents=8, long_kinds=KINDS, long_tokens=200, long_documents=3, held_out=4),
     mixers=TrainSettings(epochs=1, batch_tokens=400, precision="fp32"),
     logits=TrainSettings(epochs=1, batch_tokens=400, precision="fp32"),
     longer=TrainSettings(epochs=1, batch_tokens=400, precision="fp32"),
@@ -213,9 +215,11 @@ def test_training_free_has_no_memories_and_its_groups_are_sought_once(some_home:
 def test_the_last_lesson_has_kinds_of_its_own(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, tuple[str, ...]]] = []
 
-    def told(tokenizer: Tokenizer, parts: Sequence[tuple[Sources, int]], tokens: int, seed: int, kinds: Sequence[Lesson]) -> Corpus:
+    def told(
+        tokenizer: Tokenizer, parts: Sequence[tuple[Sources, int]], tokens: int, seed: int, kinds: Sequence[Lesson], *rest: Any
+    ) -> Corpus:
         asked.append((parts[-1][1], tuple(kinds)))
-        return make_lessons(tokenizer, parts, tokens, seed, kinds)
+        return make_lessons(tokenizer, parts, tokens, seed, kinds, *rest)
 
     monkeypatch.setattr(run, "make_lessons", told)
     lessons = replace(SMALL.lessons, kinds=("plain", "copy"), long_kinds=("copy", "facts"))

@@ -1,11 +1,11 @@
 """How many groups may keep full attention so that a state stays within its budget."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from ingle.core.errors import ConfigError
 from ingle.core.spec import LayerSpec, ModelConfig
 from ingle.core.state_layout import StateLayout
-from ingle.hybridize.settings import HybridSettings
+from ingle.hybridize.settings import LEAST_TALK, HybridSettings, Lesson
 
 Group = tuple[int, int]
 """Layer and key-value group."""
@@ -58,13 +58,21 @@ def retrieval_count(config: ModelConfig, settings: HybridSettings) -> int:
     return max(fitting)
 
 
-def check_windows(config: ModelConfig, settings: HybridSettings) -> None:
-    """Raises ConfigError where nothing would leave a window, so that groups are worth nothing and memories learn nothing."""
-    near, lessons = settings.window + settings.sinks, settings.lessons
-    lengths = {"search.tokens": settings.search.tokens}
+def check_lengths(config: ModelConfig, settings: HybridSettings) -> None:
+    """Raises ConfigError where nothing would leave a window, so that groups are worth nothing and memories learn nothing, and where a
+    talk has no room.
+    """
+    near, told = settings.window + settings.sinks, settings.lessons
+    lengths: dict[str, tuple[int, Sequence[Lesson]]] = {"search.tokens": (settings.search.tokens, ())}
     if settings.method == "distil" and settings.memory != "none":
-        lengths |= {"lessons.tokens": lessons.tokens} | ({"lessons.long_tokens": lessons.long_tokens} if lessons.long_documents else {})
-    for name, asked in lengths.items():
-        if (length := min(asked, config.context_length)) <= near:
+        lengths["lessons.tokens"] = told.tokens, told.kinds
+        if told.long_documents:
+            lengths["lessons.long_tokens"] = told.long_tokens, told.long_kinds
+    for name, (asked, kinds) in lengths.items():
+        length = min(asked, config.context_length)
+        if length <= near:
             rule = f"must be above window + sinks = {near}, or nothing ever leaves a window"
             raise ConfigError(name, rule, length, "Lower the window (--window), or make documents longer.")
+        if "asked" in kinds and length < LEAST_TALK:
+            cure = "Leave asked out of the lessons' kinds, or make documents longer."
+            raise ConfigError(name, f"must be at least {LEAST_TALK} for talks (asked), and the model's context too", length, cure)

@@ -2,6 +2,7 @@
 
 Stopped at any moment, the same call goes on where it was.
 
+HOME/cache/measure/talks-…       what the model answered for lessons; stays too
 HOME/cache/groups/KEY.json       which groups keep full attention, after each step of a search; stays, for other lessons need no other
 HOME/tuning/KEY/precision        in which groups are sought
 HOME/tuning/KEY/mixers-DATA/     the memories' first lesson, as `train` writes it, for these documents
@@ -31,11 +32,12 @@ from ingle.engine.opening import checkpoint_tokenizer, open_weights
 from ingle.home.kept import Kept
 from ingle.home.names import check_name
 from ingle.home.place import Home
-from ingle.hybridize.budget import all_groups, check_windows, layers_of, retrieval_count, share_of
+from ingle.hybridize.budget import all_groups, check_lengths, layers_of, retrieval_count, share_of
 from ingle.hybridize.lessons import Sources, make_lessons, read_texts, set_aside
 from ingle.hybridize.search import VERSION as SEARCH
 from ingle.hybridize.search import Found, find_groups
 from ingle.hybridize.settings import HybridSettings, Lesson
+from ingle.hybridize.talks import answers_of
 from ingle.hybridize.teaching import Mixers, hybrid_module, memories_of, original_of
 from ingle.model.module import CausalLM, load_module
 from ingle.model.tokenizer import Tokenizer
@@ -49,7 +51,7 @@ from ingle.train.to_delta import Job, to_delta
 from ingle.train.trouble import memory_errors
 from ingle.train.watch import Made, RunWatch, nobody
 
-VERSION = 11
+VERSION = 12
 """Changes when the same settings make something else than before."""
 
 
@@ -66,7 +68,7 @@ def hybridize(
     check_name(name)
     checkpoint = open_weights(home, kept)
     count = retrieval_count(checkpoint.config, settings)
-    check_windows(checkpoint.config, settings)
+    check_lengths(checkpoint.config, settings)
 
     def make(job: Job[HybridSettings]) -> Candidate:
         tokenizer = checkpoint_tokenizer(checkpoint, home.base_folder(kept.base))
@@ -159,26 +161,8 @@ def _taught(
     report: dict[str, Any],
 ) -> CausalLM:  # fmt: skip
     """The hybrid after its lessons; what they came to goes into the report."""
-    told, hybrid = job.settings.lessons, hybrid_module(original, layers)
-    learnt, aside = set_aside(texts)
-    job.watch.pieces("preparing lessons", 0, 1)
-
-    def data_of(tokens: int, documents: int, kinds: Sequence[Lesson], seed: int) -> Data:
-        within = min(tokens, original.config.context_length)
-        corpus = make_lessons(tokenizer, [(aside, told.held_out), (learnt, documents)], within, seed, kinds)
-        return Data(corpus, range(told.held_out, len(corpus)), range(told.held_out))
-
-    theirs = original_of(hybrid)
-    distillation = Distillation(Predictions(theirs), job.kept.digest)
-    longer = replace(distillation, data_share=told.data_share)
-    data = data_of(told.tokens, told.documents, told.kinds, told.seed)
-    lessons = [
-        _Lesson("mixers", "each layer's memory gives what full attention gave", job.settings.mixers, Mixers(theirs), data),
-        _Lesson("logits", "all together give the original's predictions", job.settings.logits, distillation, data),
-    ]
-    if told.long_documents:
-        data = data_of(told.long_tokens, told.long_documents, told.long_kinds, told.seed + _APART)
-        lessons.append(_Lesson("longer", "the same on longer documents, and what they say", job.settings.longer, longer, data))
+    hybrid = hybrid_module(original, layers)
+    lessons = _lessons(job, original_of(hybrid), tokenizer, texts)
     for number, lesson in enumerate(lessons, 1):
         job.check(f"before the lesson {lesson.name}")
         job.watch.say(f"lesson {number} of {len(lessons)}, {lesson.name}: {lesson.taught}")
@@ -205,6 +189,34 @@ class _Lesson:
     settings: TrainSettings
     objective: Objective
     data: Data
+
+
+def _lessons(job: Job[HybridSettings], theirs: CausalLM, tokenizer: Tokenizer, texts: Sources) -> list[_Lesson]:
+    """All of them, with what they are about; what the model itself says in them is asked for here."""
+    told, ask = job.settings.lessons, answers_of(job.home, job.kept, job.watch.bytes)
+    learnt, aside = set_aside(texts)
+
+    def tell(done: int, of: int) -> None:
+        job.check("while lessons were prepared")
+        job.watch.pieces("preparing lessons", done, of)
+
+    def data_of(tokens: int, documents: int, kinds: Sequence[Lesson], seed: int) -> Data:
+        tell(0, told.held_out + documents)
+        within = min(tokens, theirs.config.context_length)
+        corpus = make_lessons(tokenizer, [(aside, told.held_out), (learnt, documents)], within, seed, kinds, ask, tell)
+        return Data(corpus, range(told.held_out, len(corpus)), range(told.held_out))
+
+    distillation = Distillation(Predictions(theirs), job.kept.digest)
+    longer = replace(distillation, data_share=told.data_share)
+    data = data_of(told.tokens, told.documents, told.kinds, told.seed)
+    lessons = [
+        _Lesson("mixers", "each layer's memory gives what full attention gave", job.settings.mixers, Mixers(theirs), data),
+        _Lesson("logits", "all together give the original's predictions", job.settings.logits, distillation, data),
+    ]
+    if told.long_documents:
+        data = data_of(told.long_tokens, told.long_documents, told.long_kinds, told.seed + _APART)
+        lessons.append(_Lesson("longer", "the same on longer documents, and what they say", job.settings.longer, longer, data))
+    return lessons
 
 
 def _check_learnt(job: Job[HybridSettings], name: str, done: TrainReport) -> None:

@@ -12,6 +12,8 @@ from ingle.train.settings import TrainSettings
 
 LEAST_TOKENS = 128
 """Of a document: there is room for a fact in it."""
+LEAST_TALK = 512
+"""Of one that is a talk: there is room for a text, requests and answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class SearchSettings:
             raise ConfigError("search.tokens", f"must be at least {LEAST_TOKENS}", self.tokens)
 
 
-Lesson = Literal["plain", "facts", "copy"]
+Lesson = Literal["plain", "facts", "copy", "asked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +52,19 @@ class LessonSettings:
     suites: tuple[str, ...] = ("xsum-bits", "wiki-bits")
     """Whose training parts documents are made of, as much of one as of another; groups are sought in them too. `debian-bits` stands only
     where apt has Debian's package lists."""
-    kinds: tuple[Lesson, ...] = ("plain", "facts", "copy", "facts")
-    """Of documents, in turn. Two of four are about facts, for there most is lost: what texts lose is little with a window of hundreds of
+    kinds: tuple[Lesson, ...] = ("plain", "facts", "copy", "facts", "asked")
+    """Of documents, in turn. Two of five are about facts, for there most is lost: what texts lose is little with a window of hundreds of
     tokens. With a small window it is much."""
     tokens: int = 2048
     """Of each document; a memory learns to look back about as far."""
-    documents: int = 200
+    documents: int = 250
     """Of all kinds together."""
     long_tokens: int = 4096
     """Of each document of the last lesson."""
-    long_documents: int = 120
-    """In that lesson; 0 = there is none. Recall far back is learnt here: 40 of them left it to chance, 0.91 to 1.01 of the original's."""
-    long_kinds: tuple[Lesson, ...] = ("plain", "facts", "facts", "facts")
+    long_documents: int = 180
+    """In that lesson; 0 = there is none. Recall far back is learnt here, of facts in half of them: 40 documents left it to chance, 0.91 to
+    1.01 of the original's."""
+    long_kinds: tuple[Lesson, ...] = ("plain", "facts", "asked", "facts", "facts", "asked")
     """Of documents of that lesson, in turn. Of facts alone texts would suffer."""
     data_share: float = 0.5
     """Of that lesson's loss: what the documents say. The rest: the original's predictions, which are unsure themselves in long texts."""
@@ -111,10 +114,11 @@ class HybridSettings:
     """How many do; None = as many as the budget allows."""
     context: int = 8192
     """Tokens at which that is reckoned; at most the model's context."""
-    window: int = 512
+    window: int = 480
     """Tokens that streaming groups attend to."""
-    sinks: int = 4
-    """First tokens that they attend to always."""
+    sinks: int = 96
+    """First tokens that they attend to always. Four keep attention from breaking down (arXiv 2309.17453); a conversation's first hundred
+    say what is wanted, and where these left the window, answers about long texts went astray (LOG.md)."""
     memory: Memory = "gated_delta"
     """What receives what leaves the window."""
     method: Literal["distil", "training-free"] = "distil"
