@@ -5,10 +5,12 @@
 
 The suite `xsum`'s own request, for held-out articles whose message is longer than the hybrid's window, answered greedily by the original,
 the hybrid, and the same windows without memories. ROUGE-L says how near an answer is to the reference; how many of its runs of four words
-it had said before, how far it goes round in circles. Both are paired by article with the original's. What is finished is not done again.
+it had said before, how far it goes round in circles; and the loss on the original's answer, how far it is from saying the same. All are
+paired by article with the original's. Answers that are finished are not given again.
 """
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,14 @@ import numpy.typing as npt
 from harness import finish, show
 from hybrid import variants, window_of
 from ingle.core.errors import IngleError
+from ingle.core.message import Message, Request
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.opening import kept_source, open_model, open_weights
+from ingle.home.fetch import silent
 from ingle.home.place import Home
 from ingle.measure.choice import columns
 from ingle.measure.intervals import paired_bootstrap
+from ingle.measure.items import Exercise
 from ingle.measure.run import Options, run_suite
 from ingle.measure.suites import Suite, find_suite
 from ingle.model.tokenizer import Tokenizer
@@ -35,7 +40,7 @@ EXAMPLES = """  python bench/hybrid_write.py --model smollm2+hybrid --items 20
 """
 Values = npt.NDArray[np.float64]
 SIDES = ("original", "hybrid", "window")
-FIGURES = {"rougeL": "ROUGE-L", "again": "runs of four words said before"}
+FIGURES = {"rougeL": "ROUGE-L", "again": "runs of four words said before", "nats": "nats a token of the original's answer"}
 _RUN = 4
 
 
@@ -46,6 +51,11 @@ def longer_than(window: int, tokenizer: Tokenizer) -> Suite:
     return replace(suite, max_tokens=100, read=lambda *where: [one for one in read(*where) if len(tokenizer.encode(one.ask)) > window])
 
 
+def exercises(suite: Suite, home: Home) -> list[Exercise]:
+    """What the suite asks for."""
+    return [item for item in suite.read(home, silent) if isinstance(item, Exercise)]
+
+
 def said_again(text: str) -> float:
     """Share of a text's runs of four words that stood there before."""
     words = text.split()
@@ -53,10 +63,24 @@ def said_again(text: str) -> float:
     return 1 - len(set(runs)) / len(runs) if runs else 0.0
 
 
-def measured(home: Home, suite: Suite, model: LanguageModel, items: int) -> dict[str, Values]:
-    """Each figure of each answer."""
-    rows = run_suite(home, suite, subject_of(model, lambda: False), Options(items)).rows
-    return {"rougeL": np.array([row["rougeL"] for row in rows]), "again": np.array([said_again(row["text"]) for row in rows])}
+def measured(
+    home: Home, suite: Suite, model: LanguageModel, items: int, answers: Sequence[str] = ()
+) -> tuple[list[str], dict[str, Values]]:
+    """What it answers, and each figure of each answer; `answers`: the original's, its own where there are none."""
+    subject = subject_of(model, lambda: False)
+    rows = run_suite(home, suite, subject, Options(items)).rows
+    written, asked = [row["text"] for row in rows], {item.id: item.ask for item in exercises(suite, home)}
+    tasks = []
+    for row, answer in zip(rows, answers or written, strict=True):
+        given = model.encode(Request(messages=(Message.of("user", asked[row["id"]]),)))
+        tasks.append((given, [model.tokenizer.encode(answer)]))
+    found = {number: -float(ending.mean()) for number, [ending] in subject.score(tasks)}
+    figures = {
+        "rougeL": [row["rougeL"] for row in rows],
+        "again": [said_again(text) for text in written],
+        "nats": [found[i] for i in sorted(found)],
+    }
+    return written, {name: np.array(values) for name, values in figures.items()}
 
 
 def compared(before: Values, after: Values) -> dict[str, float]:
@@ -76,8 +100,10 @@ def main() -> None:
     models = {side: open_model(kept_source(home, kept[side])) for side in SIDES}
     window = window_of(open_weights(home, kept["hybrid"]).config)
     suite, found = longer_than(window, models["original"].tokenizer), {}
+    answers: list[str] = []
     for side, model in models.items():
-        found[side] = measured(home, suite, model, options.items)
+        written, found[side] = measured(home, suite, model, options.items, answers)
+        answers = answers or written
         say(f"{side}: written")
     n = len(found["original"]["again"])
     rows: list[list[object]] = [["", *FIGURES.values()]]
