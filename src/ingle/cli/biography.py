@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ingle.core.event import Fact
+from ingle.core.words import counted
 
 if TYPE_CHECKING:
     from ingle.ledger.row import Row
@@ -69,19 +70,25 @@ def _learned(_subject: str, facts: Facts) -> str:
 
 def _what(facts: Facts) -> str:
     if facts.get("kind") == "style":
-        return f"a style from {facts.get('examples')} ratings"
+        return f"a style from {_some(facts, 'examples', 'rating')}"
     return f"a correction ({facts['example']})" if "example" in facts else f"{facts.get('examples')} corrections together"
 
 
+def _some(facts: Facts, key: str, noun: str) -> str:
+    """How many; empty where there are none, or nobody counted."""
+    number = facts.get(key)
+    return counted(number, noun) if isinstance(number, int) and number else ""
+
+
 def _undone(_subject: str, facts: Facts) -> str:
-    more = f"; {facts['again']} others are learned again without it" if facts.get("again") else ""
+    more = f"; to be learned again without it: {others}" if (others := _some(facts, "again", "other")) else ""
     more += "; what was taught before counts again" if facts.get("back") else ""
     return f"took back what it had learned ({facts.get('example')}){more}"
 
 
 def _forgotten(_subject: str, facts: Facts) -> str:
-    more = f", with {facts['lessons']} lessons that knew it" if facts.get("lessons") else ""
-    more += f"; {facts['again']} others are learned again without it" if facts.get("again") else ""
+    more = f", with {lessons} that knew it" if (lessons := _some(facts, "lessons", "lesson")) else ""
+    more += f"; to be learned again without it: {others}" if (others := _some(facts, "again", "other")) else ""
     return f"forgot something for good ({facts.get('example')}){more}"
 
 
@@ -103,7 +110,7 @@ def _gate(subject: str, facts: Facts) -> str:
 
 _SENTENCES: Mapping[str, Callable[[str, Facts], str]] = {
     "pull": lambda subject, facts: f"came here: {subject}",
-    "answer": lambda _subject, facts: f"gave an answer of {facts.get('completion_tokens')} tokens",
+    "answer": lambda _subject, facts: f"gave an answer of {_some(facts, 'completion_tokens', 'token') or 'no tokens'}",
     "feedback": _fed,
     "memory.edit": lambda _subject, facts: f"was given other words for what it had been told ({facts.get('example')})",
     "lesson.accept": _learned,

@@ -12,6 +12,7 @@ from ingle.cli.screen import make_screen
 from ingle.cli.talk import Talk, expand
 from ingle.core.energy import amount
 from ingle.core.errors import ConfigError
+from ingle.core.words import counted
 
 
 class Leave(Exception):
@@ -40,14 +41,14 @@ def save(talk: Talk, rest: str) -> None:
     """write the conversation to a file"""
     path = _path(rest, "/save FILE")
     talk.conversation.save(path, talk.model.name)
-    note(f"{len(talk.conversation.turns)} messages are in {path}.")
+    note(f"{counted(len(talk.conversation.turns), 'message')} in {path}.")
 
 
 def load(talk: Talk, rest: str) -> None:
     """go on from a saved conversation"""
     loaded = Conversation.load(_path(rest, "/load FILE"))
     talk.conversation = loaded
-    note(f"{len(loaded.turns)} messages loaded" + ("; the last one:" if loaded.turns else "."))
+    note(f"{counted(len(loaded.turns), 'message')} loaded" + ("; the last one:" if loaded.turns else "."))
     if loaded.turns:
         _show(talk, loaded.turns[-1].text)
 
@@ -90,13 +91,14 @@ def stats(talk: Talk, _rest: str) -> None:
     lines = []
     if talk.last and last:
         read = last.prompt_tokens - last.cached_tokens
-        lines.append(("last answer", f"{last.completion_tokens} tokens at {talk.last.decode_tokens_per_s:.0f} tokens/s"))
+        lines.append(("last answer", f"{counted(last.completion_tokens, 'token')} at {talk.last.decode_tokens_per_s:.0f} tokens/s"))
         if last.drafted:
             lines.append(("its drafts", f"{last.accepted} of {last.drafted} guessed tokens came true"))
         known = f"{last.cached_tokens} of {last.prompt_tokens} were known from before"
-        lines.append(("its prompt", f"{read} tokens read at {talk.last.prefill_tokens_per_s:.0f} tokens/s; {known}"))
+        lines.append(("its prompt", f"{counted(read, 'token')} read at {talk.last.prefill_tokens_per_s:.0f} tokens/s; {known}"))
     if tally.decode_s:
-        together = f"{tally.answers} answers, {tally.written_tokens} tokens at {tally.written_tokens / tally.decode_s:.0f} tokens/s"
+        written = f"{counted(tally.written_tokens, 'token')} at {tally.written_tokens / tally.decode_s:.0f} tokens/s"
+        together = f"{counted(tally.answers, 'answer')}, {written}"
         lines.append(("all of them", together))
         lines.append(
             ("energy", f"{talk.tally.energy}; the last answer {amount(last.energy.joules)}" if last and last.energy else "unknown")

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ingle.core.words import counted
+
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
@@ -44,7 +46,8 @@ def command(
             note("Nothing was forgotten.")
             raise typer.Exit(1)
         if not yes and not with_conversations and is_terminal(sys.stdin) and (found := holding(engine, owner, one)):
-            with_conversations = confirm(f"Its words stand in {len(found)} kept messages too. Delete these, with all that follows them?")
+            stands = f"Its words stand in {counted(len(found), 'kept message')} too."
+            with_conversations = confirm(f"{stands} Delete what holds them, with all that follows?")
         gone = forget(home, engine, owner, example, Ledger(engine, home.keys).append, with_conversations)
         show_forgotten(engine, owner, gone, as_json)
     finally:
@@ -59,10 +62,10 @@ def show_forgotten(engine: "Engine", owner: str, gone: "Forgotten", as_json: boo
     if as_json:
         print_json({"id": gone.id} | forgotten_table(gone))
         return
-    lessons = f"; {gone.lessons} lessons that learned from it are gone" if gone.lessons else ""
+    lessons = f", and with it {counted(gone.lessons, 'lesson')} that learned from it" if gone.lessons else ""
     print(f"{gone.id} is forgotten{lessons}.")
     if gone.again:
-        print(f"{gone.again} others are learned again without it: `ingle serve` does so, or `ingle learn`.")
+        print(f"To be learned again without it: {counted(gone.again, 'other')}. `ingle serve` does so, or `ingle learn`.")
     for ids, what in (
         (gone.same, "In the same words, and gone with it"), (gone.leaning, "Leaning on it, so counting no more until `ingle redo ID`"),
         (gone.back, "Earlier, and counting again"),
@@ -70,12 +73,12 @@ def show_forgotten(engine: "Engine", owner: str, gone: "Forgotten", as_json: boo
         if ids:
             print(f"{what}: {', '.join(ids)}")
     if gone.dropped:
-        print(f"{gone.dropped} kept messages went with it.")
+        print(f"{counted(gone.dropped, 'kept message')} went with it.")
     if gone.typed:
-        print(f"{gone.typed} lines that you typed in `ingle chat` went with it.")
+        print(f"{counted(gone.typed, 'line')} that you typed in `ingle chat` went with it.")
     if gone.turns:
         where = dict.fromkeys(_called(engine, owner, turn.conversation) or turn.completion or turn.id[:12] for turn in gone.turns)
-        note(f"Its words stand in {len(gone.turns)} kept messages still, which are yours to delete: {', '.join(where)}")
+        note(f"Its words stand in {counted(len(gone.turns), 'kept message')} still, yours to delete: {', '.join(where)}")
     if gone.prompts:
         where = dict.fromkeys(_called(engine, owner, prompt) for prompt in gone.prompts)
         note(f"Its words stand in the system prompt of {', '.join(where)}, which is yours to change.")

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from ingle.core.words import counted
+
 EXAMPLES = """
 ingle undo   (the last thing that was learned)
 ingle undo 3
@@ -46,6 +48,7 @@ def command(
     for one in undone.examples:
         print(printable(f"{'redone' if redo else 'undone'}: {one.id}  {' '.join((one.question or one.answer).split())[:60]}"))
     if undone.again:
-        print(f"{undone.again} others, learned together with it, are learned again without it: `ingle serve` does so, or `ingle learn`.")
+        others = counted(undone.again, "other")
+        print(f"Learned together with it, and to be learned again without: {others}. `ingle serve` does so, or `ingle learn`.")
     if undone.back:
         print(f"What was taught before counts again: {', '.join(undone.back)}")

@@ -5,6 +5,7 @@ from typing import Any
 
 from ingle.core.energy import amount, energy_in
 from ingle.core.message import Chunk
+from ingle.core.words import counted
 from ingle.serve.page_taught import Taught
 
 _ENDS = {
@@ -30,7 +31,7 @@ def line(facts: Mapping[str, Any]) -> str:
     tokens, decode_s = facts.get("completion_tokens", 0), facts.get("decode_s", 0.0)
     parts = [
         f"{tokens / decode_s:.0f} tokens/s" if tokens and decode_s else "",
-        _counted(tokens, "token") if "completion_tokens" in facts else "",
+        counted(tokens, "token") if "completion_tokens" in facts else "",
         f"{facts['cached_tokens']:,} of {facts['prompt_tokens']:,} cached" if facts.get("cached_tokens") else "",
         f"first after {_seconds(_first(facts))}" if "prefill_s" in facts else "",
         _joules(facts),
@@ -56,7 +57,7 @@ def details(facts: Mapping[str, Any], at: str, taught: Taught = Taught()) -> lis
         ("Remembered", "\n".join(taught.memories(facts))),
         ("Learned", "\n".join(taught.learned(facts))),
         ("Prompt", _prompt(facts)),
-        ("Answer", f"{_counted(facts.get('completion_tokens', 0), 'token')}, ended by {_end(facts)}"),
+        ("Answer", f"{counted(facts.get('completion_tokens', 0), 'token')}, ended by {_end(facts)}"),
         ("Waited", _seconds(facts["queued_s"]) if "queued_s" in facts else ""),
         ("Read in", _seconds(facts["prefill_s"]) if "prefill_s" in facts else ""),
         ("Written in", _seconds(facts["decode_s"]) if "decode_s" in facts else ""),
@@ -78,7 +79,7 @@ def _first(facts: Mapping[str, Any]) -> float:
 
 
 def _prompt(facts: Mapping[str, Any]) -> str:
-    return f"{_counted(facts.get('prompt_tokens', 0), 'token')}, {facts.get('cached_tokens', 0):,} of them cached"
+    return f"{counted(facts.get('prompt_tokens', 0), 'token')}, {facts.get('cached_tokens', 0):,} of them cached"
 
 
 def _joules(facts: Mapping[str, Any]) -> str:
@@ -88,10 +89,6 @@ def _joules(facts: Mapping[str, Any]) -> str:
 
 def _end(facts: Mapping[str, Any]) -> str:
     return _ENDED_BY.get(facts.get("finish", ""), "a guard")
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _seconds(seconds: float) -> str:
