@@ -39,7 +39,9 @@ def test_it_comes_with_its_model(tmp_path: Path, smollm2_gguf: Path) -> None:
     assert sizes[0] <= sizes[1] / 6
     assert said(home, "smollm2-hybrid") == said(home, "smollm2")  # as long as nothing has left a window
     shown = ingle(home.root, "show", "smollm2-hybrid").stdout
-    assert "hybrid: some heads see less" in shown and "7 of 90 see everything" in shown and "see 512 tokens" in shown
+    assert (
+        "hybrid: some heads see less" in shown and "7 of 90 see everything" in shown and "see the first 4 and the last 512 tokens" in shown
+    )
     again = bring(home, "smollm2-hybrid", Lines())
     assert again.already
     assert again.kept == brought.kept

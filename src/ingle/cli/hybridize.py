@@ -40,7 +40,7 @@ def command(
 ) -> None:
     """Make a hybrid of a kept transformer.
 
-    Few groups keep full attention, those that recall needs; all others see a window, and a memory of what has left it.
+    Few groups keep full attention, those that recall needs; all others see the first tokens, a window, and a memory of the rest.
     The model stays as it was: what comes of it is a delta of a few MB. The gate measures it first, and may refuse it.
     Interrupted at any moment, or refused and now with --force, the same command goes on.
     """
@@ -82,7 +82,8 @@ def _show(made: "Made", as_json: bool) -> None:
         return
     rows = [("groups with full attention", f"{report['retrieval']} of {report['groups']}", "")]
     rows.append((f"state at {report['state_tokens']:,} tokens", f"{report['state_share']:.3f}", "of the original's"))
-    rows.append(("window of the others", f"{report['settings']['window']:,}", "tokens"))
+    asked = report["settings"]
+    rows.append(("window of the others", f"{asked['window']:,}", f"tokens, and the first {asked['sinks']:,}"))
     for lesson, told in report["lessons"].items():
         before, after = told["first_held_out"], told["held_out"]
         rows.append((f"held-out loss of the {lesson}", f"{after:.4f}", f"{before:.4f} before"))

@@ -149,7 +149,8 @@ def _delta_lines(delta: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         seen = ", ".join(f"{layer}.{group}" for layer, group in report["kept"])
         share = f"a state at {report['state_tokens']:,} tokens is {report['state_share']:.3f} of the original's"
         yield "  groups", f"{report['retrieval']} of {report['groups']} see everything (layer.group): {seen or 'none'}"
-        yield "  others", f"see {report['settings']['window']:,} tokens; {share}"
+        told = report["settings"]
+        yield "  others", f"see the first {told['sinks']:,} and the last {told['window']:,} tokens; {share}"
     parts = [report.get("train") or {}, *(report.get("lessons") or {}).values()]
     if metered := [energy for part in parts if (energy := reported(part))]:
         yield "  energy", f"{total(metered)}, to train it"
