@@ -70,7 +70,7 @@ def _learned(_subject: str, facts: Facts) -> str:
 
 def _what(facts: Facts) -> str:
     if facts.get("kind") == "style":
-        return f"a style from {_some(facts, 'examples', 'rating')}"
+        return f"a style from {_some(facts, 'examples', 'rating') or 'ratings'}"
     return f"a correction ({facts['example']})" if "example" in facts else f"{facts.get('examples')} corrections together"
 
 

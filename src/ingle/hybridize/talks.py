@@ -65,12 +65,12 @@ def make_talk(tokenizer: Tokenizer, ask: Ask, text: str, tokens: int, draw: rand
     A model without a chat template is asked one thing, in plain text.
     """
     chat = has_template(tokenizer)
-    requests = [draw.choice(FIRST).replace("{text}", text), *draw.sample(NEXT, _TURNS - 1)]
-    seeds = [draw.randrange(2**31) for _ in requests]  # all are drawn here: what comes behind this talk hangs on no answer
+    first, *others = draw.choice(FIRST).replace("{text}", text), *draw.sample(NEXT, _TURNS - 1)
+    seeds = [draw.randrange(2**31) for _ in range(_TURNS)]  # all are drawn here: what comes behind this talk hangs on no answer
     said: list[Message] = []
     ended = True
-    for request, seed in zip(requests if chat else requests[:1], seeds, strict=False):
-        said.append(Message.of("user", request if chat else f"{request}\n\n"))
+    for request, seed in zip([first, *others] if chat else [f"{first}\n\n"], seeds, strict=False):
+        said.append(Message.of("user", request))
         asked = Request(messages=tuple(said)) if chat else Request(prompt=said[0].text)
         answered, ended = ask(replace(asked, max_tokens=_answer_tokens(tokens), sampling=Sampling(temperature=_TEMPERATURE, seed=seed)))
         said.append(Message.of("assistant", answered))
