@@ -86,9 +86,9 @@ def variants(home: Home, name: str) -> dict[str, Kept]:
     return found
 
 
-def window_of(config: ModelConfig) -> int:
-    """Of the streaming groups: the same in all layers."""
-    return max(spec.window for spec in config.layers)
+def sight_of(config: ModelConfig) -> tuple[int, int]:
+    """How many first tokens streaming groups see, and how many last ones: the same in all layers that have any."""
+    return max((spec.sinks, spec.window) for spec in config.layers)
 
 
 def _untaught(tensors: dict[str, Any], dim: int) -> dict[str, Any]:

@@ -3,8 +3,9 @@
     python bench/hybrid_far.py --model smollm2+hybrid
     python bench/hybrid_far.py --contexts 4 --times 2,4
 
-One context is a passage of news, lines `place = word`, and news up to a distance of 1 to 8 times the hybrid's window. Then a fork of
-its state is asked for each line again (its value must be written greedily, letter by letter), and one reads the passage's beginning again
+One context is as much news as a hybrid always sees (its first tokens), a passage of news, lines `place = word`, and news up to a distance
+of 1 to 8 times its window. Then a fork of its state is asked for each line again (its value must be written greedily, letter by letter),
+and one reads the passage's beginning again
 (share of the next tokens that are its likeliest ones, one by one, the true ones read on). Beside the hybrid stand the original and the
 same windows without memories. Pairs and copies are among what memories learn from, of other words and in other news.
 """
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from harness import finish, show
-from hybrid import variants, window_of
+from hybrid import sight_of, variants
 from ingle.engine.backend import Segment, prefill
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.opening import kept_source, open_model
@@ -48,19 +49,19 @@ class Context:
     """Each: the tokens of the question, and of the answer."""
 
 
-def contexts(tokenizer: Tokenizer, texts: Sequence[str], count: int, distance: int, seed: int) -> Iterator[Context]:
-    """The same for the same texts and seed."""
+def contexts(tokenizer: Tokenizer, texts: Sequence[str], count: int, ahead: int, distance: int, seed: int) -> Iterator[Context]:
+    """The same for the same texts and seed: `ahead` tokens before the passage, `distance` behind the pairs."""
     draw = random.Random(f"{seed} {distance}")
     for _ in range(count):
         stream = [token for text in draw.sample(texts, 40) for token in tokenizer.encode(f"{text}\n\n")]
-        passage, between = stream[:PASSAGE], stream[PASSAGE : PASSAGE + distance]
+        first, passage, between = stream[:ahead], stream[ahead : ahead + PASSAGE], stream[ahead + PASSAGE : ahead + PASSAGE + distance]
         pairs = list(zip(draw.sample(PLACES, LINES), draw.sample(WORDS, LINES), strict=True))
         said = tokenizer.encode("\n\n" + "".join(f"{place} = {word}\n" for place, word in pairs) + "\n")
         asked = []
         for place, word in pairs:
             question = tokenizer.encode(f"\n\n{place} =")
             asked.append((question, tokenizer.encode(f"\n\n{place} = {word}")[len(question) :]))
-        yield Context([*passage, *said, *between], passage, tuple(asked))
+        yield Context([*first, *passage, *said, *between], passage, tuple(asked))
 
 
 def answered(model: LanguageModel, context: Context) -> tuple[int, int]:
@@ -96,15 +97,15 @@ def main() -> None:
     home = bench_home(options.home)
     kept = {name: one for name, one in variants(home, options.model).items() if name in ("original", "hybrid", "window")}
     models = {name: open_model(kept_source(home, one)) for name, one in kept.items()}
-    window, tokenizer = window_of(models["hybrid"].backend.config), models["hybrid"].tokenizer
+    (sinks, window), tokenizer = sight_of(models["hybrid"].backend.config), models["hybrid"].tokenizer
     texts = [text.text for text in part(xsum_texts(home, lambda *_: None), "held_out", XSUM_HELD_OUT)]
-    result: dict[str, Any] = {"model": options.model, "window": window, "pairs": {}, "copies": {}}
+    result: dict[str, Any] = {"model": options.model, "sinks": sinks, "window": window, "pairs": {}, "copies": {}}
     rows = {
         "pairs": [["distance", *models, "hybrid − window (95 %)", "p"]],
         "copies": [["distance", *models, "hybrid − window (95 %)", "p"]],
     }
     for times in map(int, options.times.split(",")):
-        asked = list(contexts(tokenizer, texts, options.contexts, times * window, options.seed))
+        asked = list(contexts(tokenizer, texts, options.contexts, sinks, times * window, options.seed))
         found = {name: np.array([answered(model, context) for context in asked], float) for name, model in models.items()}
         for column, (what, of) in enumerate((("pairs", LINES), ("copies", PASSAGE - BEGINNING))):
             sides = {name: np.stack([values[:, column], np.full(len(asked), of)], 1) for name, values in found.items()}

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import ROOT, finish, show
-from hybrid import variants, window_of
+from hybrid import sight_of, variants
 from ingle.core.errors import IngleError
 from ingle.engine.opening import open_weights
 from ingle.home.kept import get_kept
@@ -59,7 +59,7 @@ def main() -> None:
     kept = variants(home, options.model)
     names = {side: kept[side].name for side in ("original", "hybrid")}
     tables = [of_recipe(home, path, names) for path in options.recipe or RECIPES]
-    finish("hybrid_recipes", {"model": options.model, "window": window_of(open_weights(home, kept["hybrid"]).config), "recipes": tables})
+    finish("hybrid_recipes", {"model": options.model, "window": sight_of(open_weights(home, kept["hybrid"]).config)[1], "recipes": tables})
 
 
 if __name__ == "__main__":

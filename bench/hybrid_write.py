@@ -1,16 +1,16 @@
-"""What a hybrid writes about a text that is longer than its window, with nothing learnt for it: summaries, beside its original's.
+"""What a hybrid writes about a text that is longer than what it sees at once, untuned: summaries, beside its original's.
 
     python bench/hybrid_write.py --model smollm2-hybrid
     python bench/hybrid_write.py --model smollm2+hybrid --items 20
 
-The suite `xsum`'s own request, for held-out articles whose message is longer than the hybrid's window, answered greedily by the original,
-the hybrid, and the same windows without memories. ROUGE-L says how near an answer is to the reference; how many of its runs of four words
-it had said before, how far it goes round in circles; and the loss on the original's answer, how far it is from saying the same. All are
-paired by article with the original's. Answers that are finished are not given again.
+The suite `xsum`'s own request, for held-out articles whose message is longer than the hybrid's first tokens and window together, answered
+greedily by the original, the hybrid, and the same windows without memories. ROUGE-L says how near an answer is to the reference; how many
+of its runs of four words it had said before, how far it goes round in circles; and the loss on the original's answer, how far it is from
+saying the same. All are paired by article with the original's. Answers that are finished are not given again.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness import finish, show
-from hybrid import variants, window_of
+from hybrid import sight_of, variants
 from ingle.core.errors import IngleError
 from ingle.core.message import Message, Request
 from ingle.engine.language_model import LanguageModel
@@ -44,16 +44,13 @@ FIGURES = {"rougeL": "ROUGE-L", "again": "runs of four words said before", "nats
 _RUN = 4
 
 
-def longer_than(window: int, tokenizer: Tokenizer) -> Suite:
-    """The suite of summaries, of articles whose message alone has more tokens than the window; answers may go on for longer."""
+def longer_than(seen: int, home: Home, tokenizer: Tokenizer) -> tuple[Suite, dict[str, str]]:
+    """The suite of summaries, of articles whose message alone has more tokens than these, and their messages by the item's id;
+    answers may go on for longer.
+    """
     suite = find_suite("xsum")
-    read = suite.read
-    return replace(suite, max_tokens=100, read=lambda *where: [one for one in read(*where) if len(tokenizer.encode(one.ask)) > window])
-
-
-def exercises(suite: Suite, home: Home) -> list[Exercise]:
-    """What the suite asks for."""
-    return [item for item in suite.read(home, silent) if isinstance(item, Exercise)]
+    long = [one for one in suite.read(home, silent) if isinstance(one, Exercise) and len(tokenizer.encode(one.ask)) > seen]
+    return replace(suite, max_tokens=100, read=lambda *_: long), {one.id: one.ask for one in long}
 
 
 def said_again(text: str) -> float:
@@ -64,16 +61,17 @@ def said_again(text: str) -> float:
 
 
 def measured(
-    home: Home, suite: Suite, model: LanguageModel, items: int, answers: Sequence[str] = ()
+    home: Home, suite: Suite, asked: Mapping[str, str], model: LanguageModel, items: int, answers: Sequence[str] = ()
 ) -> tuple[list[str], dict[str, Values]]:
-    """What it answers, and each figure of each answer; `answers`: the original's, its own where there are none."""
+    """What it answers, and each figure of each answer; `answers`: the original's, its own where there are none. An empty one of these has
+    no loss.
+    """
     subject = subject_of(model, lambda: False)
     rows = run_suite(home, suite, subject, Options(items)).rows
-    written, asked = [row["text"] for row in rows], {item.id: item.ask for item in exercises(suite, home)}
-    tasks = []
+    written, tasks = [row["text"] for row in rows], []
     for row, answer in zip(rows, answers or written, strict=True):
-        given = model.encode(Request(messages=(Message.of("user", asked[row["id"]]),)))
-        tasks.append((given, [model.tokenizer.encode(answer)]))
+        if ending := model.tokenizer.encode(answer):
+            tasks.append((model.encode(Request(messages=(Message.of("user", asked[row["id"]]),))), [ending]))
     found = {number: -float(ending.mean()) for number, [ending] in subject.score(tasks)}
     figures = {
         "rougeL": [row["rougeL"] for row in rows],
@@ -98,11 +96,12 @@ def main() -> None:
     home = bench_home(options.home)
     kept = variants(home, options.model)
     models = {side: open_model(kept_source(home, kept[side])) for side in SIDES}
-    window = window_of(open_weights(home, kept["hybrid"]).config)
-    suite, found = longer_than(window, models["original"].tokenizer), {}
+    seen = sum(sight_of(open_weights(home, kept["hybrid"]).config))
+    suite, asked = longer_than(seen, home, models["original"].tokenizer)
+    found: dict[str, dict[str, Values]] = {}
     answers: list[str] = []
     for side, model in models.items():
-        written, found[side] = measured(home, suite, model, options.items, answers)
+        written, found[side] = measured(home, suite, asked, model, options.items, answers)
         answers = answers or written
         say(f"{side}: written")
     n = len(found["original"]["again"])
@@ -111,8 +110,8 @@ def main() -> None:
     for side, figures in found.items():
         result[side] = {name: compared(found["original"][name], figures[name]) for name in FIGURES}
         rows.append([side, *(f"{f['value']:.4f}, {f['change']:+.4f} ({f['low']:+.4f} – {f['high']:+.4f})" for f in result[side].values())])
-    show(f"summaries of {n} articles of more than {window} tokens; and more than the original's, paired (95 %)", rows)
-    finish("hybrid_write", {"model": options.model, "window": window, "n": n, "sides": result})
+    show(f"summaries of {n} articles of more than {seen} tokens; and more than the original's, paired (95 %)", rows)
+    finish("hybrid_write", {"model": options.model, "seen": seen, "n": n, "sides": result})
 
 
 if __name__ == "__main__":
