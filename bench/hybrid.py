@@ -45,6 +45,7 @@ from ingle.measure.items import part
 from ingle.measure.recall import KINDS
 from ingle.measure.run import Options, run_suite
 from ingle.measure.suites import find_suite, find_texts
+from ingle.model.tokenizer import Tokenizer
 from ingle.tuning.kept_model import subject_of
 from model import smollm2
 from servers import CACHE, say, start_bench
@@ -105,6 +106,14 @@ def _untaught(tensors: dict[str, Any], dim: int) -> dict[str, Any]:
     return found
 
 
+def passages(home: Home, tokenizer: Tokenizer, source: str, context: int) -> list[list[int]]:
+    """Held-out texts of a suite on end, cut to so many tokens each."""
+    suite = find_texts(source)
+    texts = part(suite.read(home, silent), "held_out", suite.held_out)
+    stream = [token for text in texts for token in tokenizer.encode(f"{text.text}\n\n")]
+    return [stream[i : i + context] for i in range(0, len(stream) - context, context)]
+
+
 def state_part(home: Home, kept: dict[str, Kept]) -> dict[str, Any]:
     """Bytes of states."""
     layouts = {name: StateLayout.of(open_weights(home, one).config) for name, one in kept.items()}
@@ -120,12 +129,8 @@ def state_part(home: Home, kept: dict[str, Kept]) -> dict[str, Any]:
 
 def bits_part(home: Home, models: dict[str, LanguageModel], count: int, context: int, source: str) -> dict[str, Any]:
     """Bits per byte of second halves, each model against the original; and the share of the windows' loss that memories give back."""
-    half = context // 2
-    suite = find_texts(source)
-    texts = part(suite.read(home, silent), "held_out", suite.held_out)
-    tokenizer = models["original"].tokenizer
-    stream = [token for text in texts for token in tokenizer.encode(f"{text.text}\n\n")]
-    documents = [stream[i : i + context] for i in range(0, len(stream) - context, context)][:count]
+    half, tokenizer = context // 2, models["original"].tokenizer
+    documents = passages(home, tokenizer, source, context)[:count]
     sides: dict[str, dict[str, TextBits]] = {}
     for name, model in models.items():
         found: dict[str, TextBits] = {}

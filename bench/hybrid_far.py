@@ -5,9 +5,9 @@
 
 One context is as much news as a hybrid always sees (its first tokens), a passage of news, lines `place = word`, and news up to a distance
 of 1 to 8 times its window. Then a fork of its state is asked for each line again (its value must be written greedily, letter by letter),
-and one reads the passage's beginning again
-(share of the next tokens that are its likeliest ones, one by one, the true ones read on). Beside the hybrid stand the original and the
-same windows without memories. Pairs and copies are among what memories learn from, of other words and in other news.
+and one reads the passage's beginning again (share of the next tokens that are its likeliest ones, one by one, the true ones read on).
+Beside the hybrid stand the original and the same windows without memories. Pairs and copies are among what memories learn from, of other
+words and in other news.
 """
 
 import random

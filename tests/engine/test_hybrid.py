@@ -8,6 +8,7 @@ import pytest
 
 from ingle.core.errors import DeltaError
 from ingle.core.spec import LayerSpec
+from ingle.engine.backend import prefill
 from ingle.engine.changes import Array, Change, merged
 from ingle.engine.hybrid import spec_tensors
 from ingle.model.checkpoint import expected_shapes
@@ -28,10 +29,25 @@ def test_a_transformer_becomes_a_hybrid() -> None:
     base, change = random_checkpoint(tiny_config()), hybrid_change()
     made = merged(base, [change])
     assert made.config == base.config.with_layers(LAYERS)
-    assert sum("memory" in name for name in made.names) == 8
+    assert sum("memory" in name for name in made.names) == 9
     for name in made.names:
         expected = change.tensors[name] if "memory" in name else values(base, name)
         np.testing.assert_array_equal(values(made, name), expected)
+
+
+def test_a_hybrid_of_before_there_were_ages_has_ages_of_0(tmp_path: Path) -> None:
+    """As a delta, and as a folder of its own; so it answers as it did."""
+    base, change = random_checkpoint(tiny_config()), hybrid_change()
+    name = "model.layers.0.self_attn.memory.age"
+    older = Change("hybrid", "layers", {key: tensor for key, tensor in change.tensors.items() if key != name})
+    nothing = Change("hybrid", "layers", {**change.tensors, name: np.zeros_like(change.tensors[name])})
+    made, expected = merged(base, [older]), merged(base, [nothing])
+    assert made.names == expected.names and not values(made, name).any()
+    backends = [backend_of(tmp_path / part, one) for part, one in (("delta", made), ("same", expected))]
+    ids = tokens(made.config, 60)
+    one, other = (prefill(backend, ids, backend.new_state()) for backend in backends)
+    np.testing.assert_array_equal(one, other)
+    assert (prefill(backend_of(tmp_path / "aged", merged(base, [change])), ids, backends[0].new_state()) != one).any()
 
 
 def test_a_later_change_may_touch_a_memory_and_the_linears_of_a_hybrid() -> None:
@@ -46,7 +62,6 @@ def test_a_later_change_may_touch_a_memory_and_the_linears_of_a_hybrid() -> None
 def test_it_is_served_as_pytorch_computes_it(tmp_path: Path) -> None:
     import torch
 
-    from ingle.engine.backend import prefill
     from ingle.model.module import load_module
 
     made = merged(random_checkpoint(tiny_config()), [hybrid_change()])

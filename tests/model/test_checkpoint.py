@@ -14,8 +14,9 @@ from safetensors.numpy import save_file
 from tiny_models import gguf_name, hf_table, random_weights, tiny_config, write_gguf
 
 from ingle.core.errors import CheckpointError
-from ingle.core.spec import Rope
+from ingle.core.spec import LayerSpec, Rope
 from ingle.model.checkpoint import check_finite, expected_shapes, open_checkpoint
+from ingle.model.config import config_to_own
 from ingle.model.rope import inverse_frequencies
 from ingle.model.tensor import Tensor, check_kind
 
@@ -57,6 +58,19 @@ def test_safetensors_come_out_as_they_went_in(tmp_path: Path, shards: int, chang
         assert tensor.raw.base is not None, "copied instead of mapped"
         np.testing.assert_array_equal(tensor.to_float32(), weight)
     check_finite(checkpoint)
+
+
+def test_a_hybrid_of_before_there_were_ages_has_ages_of_0(tmp_path: Path) -> None:
+    full = tiny_config("llama")
+    config = full.with_layers((LayerSpec((), 5, 2, "gated_delta"), *full.layers[1:]))
+    weights = random_weights(config)
+    [name] = [name for name in weights if name.endswith(".age")]
+    age = weights.pop(name)
+    checkpoint = open_checkpoint(write_folder(tmp_path / "older", config_to_own(config, "float32"), weights))
+    assert name in checkpoint.names and not checkpoint.tensor(name).to_float32().any()
+    check_finite(checkpoint)
+    newer = open_checkpoint(write_folder(tmp_path / "newer", config_to_own(config, "float32"), {**weights, name: age}))
+    np.testing.assert_array_equal(newer.tensor(name).to_float32(), age)
 
 
 def test_bfloat16_and_float16_are_read_exactly(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The recurrent memory: its forms agree, outputs and gradients; what is in the window isn't in the memory, and the other way round."""
 
+import math
 from dataclasses import fields, replace
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from ingle.core.errors import CannotRewind
 from ingle.core.spec import LayerSpec
 from ingle.model.cache import Cache
-from ingle.model.memory import Features, Memory, chunked, naive, unit
+from ingle.model.memory import Features, Memory, chunked, log_held, naive, unit
 from ingle.model.module import CausalLM
 from ingle.train.forward import final_states
 from ingle.train.packing import make_batch
@@ -146,7 +147,20 @@ def test_a_new_memory_is_hardly_read() -> None:
     memory = Memory(tiny_config(), 2)
     memory.begin()
     q = torch.randn(5, 2, 2, 12)
-    torch.testing.assert_close(memory.share(q), torch.full((5, 2, 2, 1), 0.0474), rtol=1e-2, atol=0)
+    torch.testing.assert_close(memory.share(q, torch.zeros(5)), torch.full((5, 2, 2, 1), 0.0474), rtol=1e-2, atol=0)
+
+
+def test_a_memory_of_few_tokens_is_read_as_little_as_it_holds() -> None:
+    """By age = 1 its odds are in proportion to its share of the tokens; by 0, as before there were ages, all the same; never before any."""
+    memory, count = Memory(tiny_config(), 1), torch.tensor([0, 1, 10, 90])
+    memory.begin()
+    held = log_held(count, 90)
+    torch.testing.assert_close(held.exp(), torch.tensor([0, 1 / 91, 0.1, 0.5]))
+    shares = memory.share(torch.randn(4, 1, 2, 12), held)[:, 0, 0, 0]
+    torch.testing.assert_close(shares / (1 - shares), torch.tensor([0, 1 / 91, 0.1, 0.5]) * math.exp(-3))
+    torch.nn.init.zeros_(memory.age)
+    assert memory.share(torch.randn(4, 1, 2, 12), held)[:, 0, 0, 0].tolist() == pytest.approx([0, 0.0474, 0.0474, 0.0474], rel=1e-2)
+    assert log_held(count, 0).tolist() == [-math.inf, 0, 0, 0], "where nothing else is read, all is in it"
 
 
 def test_a_memory_does_not_go_back() -> None:

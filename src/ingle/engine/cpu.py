@@ -18,7 +18,7 @@ from ingle.core.state import State
 from ingle.core.state_layout import STEP_TOKENS, StateLayout
 from ingle.engine.adapter import Adapter, Additions, pack_adapter
 from ingle.engine.backend import Backend, NotFinite, Segment, check_segment
-from ingle.engine.memory import StepMemory, remembering_windows, up32
+from ingle.engine.memory import StepMemory, remembering, up32
 from ingle.engine.packing import PackInfo, cache_dtype, unreached
 from ingle.engine.team import Cores, Team
 from ingle.kernels import layout as at
@@ -37,6 +37,7 @@ _NORMS = {
 _MEMORY = {
     at.QUERY_MAP: "q_map.weight", at.KEY_MAP: "k_map.weight", at.DECAY: "decay.weight", at.DECAY_BIAS: "decay.bias",
     at.WRITE: "write.weight", at.WRITE_BIAS: "write.bias", at.GATE: "gate.weight", at.GATE_BIAS: "gate.bias",
+    at.AGE: "age",
 }  # fmt: skip
 
 
@@ -184,12 +185,16 @@ class CpuBackend:
         return wanted
 
     def _turn(self, memory: StepMemory, rows: int) -> None:
-        """The angles by which RoPE turns each row, and those by which it turned the key that now leaves each window, to turn it back."""
+        """The angles by which RoPE turns each row, those by which it turned the key that now leaves each window, to turn it back, and the
+        share of all tokens that have left it by then.
+        """
         positions, scale = memory.positions[:rows], self._rope_scale
         angles = positions[:, None].astype(np.float32) * self._frequencies
         np.multiply(np.cos(angles), scale, out=memory.cosine[:rows])
         np.multiply(np.sin(angles), scale, out=memory.sine[:rows])
-        for i, window in enumerate(memory.windows):
+        for i, (window, sinks) in enumerate(memory.windows):
+            count = np.maximum(positions + (1 - window - sinks), 1)  # read only where at least one has
+            np.log(count / (count + window), out=memory.held[:rows, i], casting="same_kind")
             angles = (positions[:, None] - window).astype(np.float32) * self._frequencies
             np.divide(np.cos(angles), scale, out=memory.back_cosine[:rows, i])
             np.divide(np.sin(angles), -scale, out=memory.back_sine[:rows, i])
@@ -254,7 +259,7 @@ def _records(info: PackInfo, layout: StateLayout, base: int, eps: int) -> Array:
         at.MLP_PADDED: up32(config.intermediate_size), at.HEADS: config.num_heads, at.GROUPS: groups, at.DIM: config.head_dim,
         at.WIDTH: layout.width, at.CACHE: CACHES.index(layout.dtype), at.QUANTISED: quantised, at.EMBEDDING: address + 8 * at.MODEL,
         at.HEAD: address + 8 * (at.MODEL + at.DESCRIPTOR), at.NORM: vector("model.norm.weight"), at.LAYER: address + 8 * layers_at,
-        at.EPS: eps, at.MOST_MEMORIES: (layout.memory_places >= 0).sum(axis=1).max(), at.WINDOWS: len(remembering_windows(layout)),
+        at.EPS: eps, at.MOST_MEMORIES: (layout.memory_places >= 0).sum(axis=1).max(), at.WINDOWS: len(remembering(layout)),
         at.BLOCK_BYTES: layout.block_elements * np.dtype(layout.dtype).itemsize, at.STREAMING: layout.rings_shape[1],
     }  # fmt: skip
     for field, value in model.items():
@@ -267,12 +272,12 @@ def _records(info: PackInfo, layout: StateLayout, base: int, eps: int) -> Array:
             layer[field : field + at.DESCRIPTOR] = linear(f"model.layers.{i}.{name}")
         layer[at.WINDOW], layer[at.SINKS] = spec.window, spec.sinks
         layer[at.SINK_BLOCKS], layer[at.RING_BLOCKS] = layout.ring_blocks[i]
-        remembering = spec.remembering(groups)
+        memories = spec.remembering(groups)
         places = layer[at.PLACES :].reshape(at.PLACE_KINDS, groups)
         places[:3] = layout.page_slots[i], layout.ring_slots[i], layout.memory_places[i]
-        places[3, : len(remembering)] = remembering
-        if remembering:
-            layer[at.REMEMBERING], layer[at.WINDOW_NUMBER] = len(remembering), remembering_windows(layout).index(spec.window)
+        places[3, : len(memories)] = memories
+        if memories:
+            layer[at.REMEMBERING], layer[at.WINDOW_NUMBER] = len(memories), remembering(layout).index((spec.window, spec.sinks))
             for field, name in _MEMORY.items():
                 layer[field] = vector(f"model.layers.{i}.self_attn.memory.{name}")
     return records

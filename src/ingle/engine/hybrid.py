@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ingle.core.errors import ConfigError, DeltaError
 from ingle.core.spec import LayerSpec, ModelConfig
-from ingle.model.checkpoint import expected_shapes
+from ingle.model.checkpoint import AGE, expected_shapes
 
 Array = npt.NDArray[Any]
 KIND = "layers"
@@ -64,6 +64,8 @@ def hybrid_of(name: str, config: ModelConfig, tensors: Mapping[str, Array]) -> t
         raise DeltaError(f"{where}, {error.field}", error.rule, error.got) from error
     wanted = {key: size for key, size in expected_shapes(hybrid).items() if key not in expected_shapes(config)}
     for key, size in wanted.items():
+        if key.endswith(AGE) and key not in tensors:
+            continue
         if key not in tensors or tensors[key].shape != size:
             raise DeltaError(f"{where}, {key}", f"must have shape {size}", tensors[key].shape if key in tensors else "nothing")
         if not np.isfinite(tensors[key]).all():
@@ -71,7 +73,7 @@ def hybrid_of(name: str, config: ModelConfig, tensors: Mapping[str, Array]) -> t
     strangers = [key for key in tensors if key not in wanted and not key.startswith("layers.")]
     if strangers:
         raise DeltaError(f"{where}, {strangers[0]}", "is no part of a change of kind layers", "")
-    return hybrid, {key: tensors[key] for key in wanted}
+    return hybrid, {key: tensors[key] for key in wanted if key in tensors}
 
 
 def _whole(where: str, part: str, tensors: Mapping[str, Array], shape: tuple[int, ...]) -> Array:

@@ -18,9 +18,9 @@ def up32(n: int) -> int:
     return -(-n // 32) * 32
 
 
-def remembering_windows(layout: StateLayout) -> list[int]:
-    """The different windows of layers with recurrent memories, ascending."""
-    return sorted({spec.window for spec in layout.layers if spec.remembering(layout.kv_groups)})
+def remembering(layout: StateLayout) -> list[tuple[int, int]]:
+    """The different windows, with their sinks, of layers with recurrent memories, ascending."""
+    return sorted({(spec.window, spec.sinks) for spec in layout.layers if spec.remembering(layout.kv_groups)})
 
 
 class StepMemory:
@@ -36,7 +36,7 @@ class StepMemory:
         queries, keys = up32(config.num_heads * config.head_dim), up32(config.num_kv_heads * config.head_dim)
         part = at.part_floats(width)
         memories = int((layout.memory_places >= 0).sum(axis=1).max())
-        self.windows = remembering_windows(layout)
+        self.windows = remembering(layout)
         floats = {
             at.STREAM: rows * hidden, at.QUERIES: rows * queries, at.KEYS: rows * keys, at.VALUES_NEW: rows * keys,
             at.ROTATED: config.num_kv_heads * (rows * shared + at.TILE_ROWS) * width, at.PARTS: parts * part,
@@ -61,12 +61,13 @@ class StepMemory:
         self.cosine, self.sine = (self._new(rows * angles[1], np.float32).reshape(angles) for _ in range(2))
         back = (rows, len(self.windows), angles[1])
         self.back_cosine, self.back_sine = (self._new(math.prod(back), np.float32)[: math.prod(back)].reshape(back) for _ in range(2))
+        self.held = self._new(math.prod(back[:2]), np.float32)[: math.prod(back[:2])].reshape(back[:2])
         self.wanted = self._new(outputs, np.int64)
         self.counters = self._new(len(config.layers) * at.PHASES + 1, np.int64)
         for field, array in (
             (at.LOGITS, self.logits), (at.TOKENS, self.tokens), (at.SEGMENT_OF, self.owners), (at.POSITIONS, self.positions),
             (at.COSINE, self.cosine), (at.SINE, self.sine), (at.OUTPUTS, self.wanted), (at.COUNTERS, self.counters),
-            (at.BACK_COSINE, self.back_cosine), (at.BACK_SINE, self.back_sine),
+            (at.BACK_COSINE, self.back_cosine), (at.BACK_SINE, self.back_sine), (at.HELD, self.held),
         ):  # fmt: skip
             self.record[field] = array.ctypes.data
         self.record[at.INNER_WIDTH] = at.inner_floats(inner)

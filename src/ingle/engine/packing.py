@@ -26,7 +26,7 @@ Format = Literal["auto", "int4", "int8", "bf16", "fp32"]
 """`auto` keeps what the file has where a kernel can multiply it without loss (Q3_16, Q4_0, Q4_1, Q4_16, Q8_0), else int8: so a matrix that
 a delta was merged into becomes int8, one scale per row."""
 Array = npt.NDArray[Any]
-_VERSION = 2
+_VERSION = 3
 _MEMORY = ".self_attn.memory."
 _VECTOR, _HEADS, _MAPS = -1, -2, -3  # kinds beside those of `kernels.layout`
 _ALIGNMENT = 64  # bytes: a cache line, so that no vector of weights straddles two

@@ -51,7 +51,7 @@ from ingle.train.to_delta import Job, to_delta
 from ingle.train.trouble import memory_errors
 from ingle.train.watch import Made, RunWatch, nobody
 
-VERSION = 12
+VERSION = 13
 """Changes when the same settings make something else than before."""
 
 

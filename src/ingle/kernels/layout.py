@@ -24,19 +24,21 @@ MOST_MEMORIES, WINDOWS, BLOCK_BYTES, STREAMING = range(15, 19)
 MODEL = 19
 """int64 of a model: counts and sizes; what keys and values are kept in; whether any linear wants int8 input; the addresses of
 two linears, the last norm, the first layer and the norm's epsilon (float32); the most recurrent memories of any layer, how many
-different windows layers with memories have, the bytes of a block of keys and values, and how many streaming groups there are."""
+different windows (with their sinks) layers with memories have, the bytes of a block of keys and values, and how many streaming groups
+there are."""
 
 CACHE_F32, CACHE_F16, CACHE_INT8 = range(3)
 """What keys and values are kept in, in the order of `core.blocks.CACHES`."""
 
 NORM_1, NORM_2, NORM_Q, NORM_K, WINDOW, SINKS, SINK_BLOCKS, RING_BLOCKS = range(8)
 LINEAR_Q, LINEAR_K, LINEAR_V, LINEAR_O, LINEAR_GATE, LINEAR_UP, LINEAR_DOWN = (8 + DESCRIPTOR * i for i in range(7))
-REMEMBERING, WINDOW_NUMBER, QUERY_MAP, KEY_MAP, DECAY, DECAY_BIAS, WRITE, WRITE_BIAS, GATE, GATE_BIAS = range(57, 67)
-PLACES = 8 + DESCRIPTOR * 7 + 10
+REMEMBERING, WINDOW_NUMBER, QUERY_MAP, KEY_MAP, DECAY, DECAY_BIAS, WRITE, WRITE_BIAS, GATE, GATE_BIAS, AGE = range(57, 68)
+PLACES = 8 + DESCRIPTOR * 7 + 11
 """int64 of a layer: addresses of norms (0 = none), how streaming groups look back, seven linears; how many memories there are, which of
 the different windows is the layer's, and where the memories' tensors lie (float32; see memory.py: two maps for each memory, decay and
-write [2, width], gate [queries per group, width]). Then per group its slot in a page (−1 = streaming), its slot in a block of the rings,
-and its memory's number in a state (−1 = none), and per memory its group. A layer takes PLACES + PLACE_KINDS · groups."""
+write [2, width], gate [queries per group, width], age [queries per group]). Then per group its slot in a page (−1 = streaming), its slot
+in a block of the rings, and its memory's number in a state (−1 = none), and per memory its group. A layer takes PLACES + PLACE_KINDS ·
+groups."""
 PLACE_KINDS = 4
 
 ADAPTER_RANK, ADAPTER_COLUMNS, ADAPTER_ROWS, ADAPTER_A, ADAPTER_A_SCALES, ADAPTER_B, ADAPTER_B_SCALES, ADAPTER_BIAS = range(8)
@@ -58,13 +60,13 @@ splits of keys it reads, and which of the queries' partial results that makes.""
 
 BATCH, THREADS, TOKENS, SEGMENT_OF, POSITIONS, COSINE, SINE, SEGMENTS, TASKS, TASK_COUNT, OUTPUTS, OUTPUT_COUNT, LOGITS = range(13)
 STREAM, QUERIES, KEYS, VALUES_NEW, ROTATED, PARTS, GATED, LIFTED, SCRATCH, BARRIER, COUNTERS, INNER, INNER_WIDTH = range(13, 26)
-SEGMENT_COUNT, FEATURES, BACK_COSINE, BACK_SINE = range(26, 30)
-NORMED, ATTENDED, MIXED, FINAL = (30 + ACTIVATIONS * i for i in range(4))
-STEP = 30 + ACTIVATIONS * 4
+SEGMENT_COUNT, FEATURES, BACK_COSINE, BACK_SINE, HELD = range(26, 31)
+NORMED, ATTENDED, MIXED, FINAL = (31 + ACTIVATIONS * i for i in range(4))
+STEP = 31 + ACTIVATIONS * 4
 """int64 of one step: rows and threads; per row token, segment, position and angles; segments; attention tasks; which rows want
 logits, and where; then scratch memory, the counters by which threads meet, and what adapters have between A and B: for each row three
 times INNER_WIDTH float32 (see `inner_floats`). For memories: how many segments, features (see memory.py), and per row and different
-window the angles by which the key that leaves it is turned back."""
+window the angles by which the key that leaves it is turned back, and log(n / (n + window)) for n tokens that have left it."""
 
 PHASES = 9
 """Counters of one layer: pieces of work that are shared out."""

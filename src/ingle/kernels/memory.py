@@ -2,7 +2,8 @@
 
 When the token at position t is read, the one at p = t − window leaves the window and enters: its key, turned back from RoPE, and its value
 are read from the ring. First every (row, group) finds its *features*: φ of the key, α, β, and for each query head φ of the query and the
-share λ that the memory has in what the head gives. Then 16 rows of S at a time, by themselves, walk through a segment's tokens.
+share λ that the memory has in what the head gives, by the query and by how many tokens have entered (model/memory.py). Then 16 rows of S
+at a time, by themselves, walk through a segment's tokens.
 
 Features of a row and group, float32: φ_k [K], v [V], φ_q [R, K], y [R, V], then α, β and λ [R], padded to 16; K and V are padded to
 `width`. A map lies as S does, [out/16, in, 16]. Differs from the source: what enters is the key that left the window.
@@ -102,6 +103,7 @@ def _find(model, layer, step, row, number, scratch):
     strength = dot(write, x, width) + dot(write + line, value, width) + f32_at(get(layer, at.WRITE_BIAS) + 4 * number)
     set_f32(numbers, keep)
     set_f32(numbers + 4, strength)
+    held = f32_at(get(step, at.HELD) + 4 * (row * get(model, at.WINDOWS) + get(layer, at.WINDOW_NUMBER)))
     queries = get(step, at.QUERIES) + 4 * (row * get(layer + 8 * at.LINEAR_Q, at.ROWS) + group * shared * dim)
     _clear(x, dim, width)
     for head in range(shared):
@@ -110,7 +112,7 @@ def _find(model, layer, step, row, number, scratch):
         _unit(get(layer, at.QUERY_MAP) + matrix, x, out + (2 + head) * line, width)
         gate = number * shared + head
         share = dot(get(layer, at.GATE) + gate * line, x, width) + f32_at(get(layer, at.GATE_BIAS) + 4 * gate)
-        set_f32(numbers + 4 * (2 + head), share)
+        set_f32(numbers + 4 * (2 + head), share + f32_at(get(layer, at.AGE) + 4 * gate) * held)
     one, zero = splat(1.0), splat(0.0)
     for i in range(0, 4 * (2 + shared), 64):
         store_f32(numbers + i, one / (one + exp(zero - load_f32(numbers + i))))

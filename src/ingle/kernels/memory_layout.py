@@ -2,9 +2,10 @@
 
 Layouts, float32: queries, y and their slopes [G, N, R, D]; keys, values and theirs [G, N, D]; log α, β and theirs, and 1 / ‖·‖ of keys
 [G, N]; shares, and 1 / ‖·‖ of queries [G, N, R]; states [G, chunks, D, D]; X [G, N, 2 D]; maps [G, D, D], also transposed; gates [G, R, D]
-and [G, R]; slopes at maps and gates the same for each document. As the model has them, of ELEMENT bytes a number: q, what the window saw,
-what is given and their slopes [T, G, R, D]; k, v and theirs [T, G, D]. A document is a record of int64: its first of the N tokens, how
-many, number of its first chunk, and the first of the T tokens that enters.
+and [G, R], ages [G, R], and what these are multiplied by (`model.memory.log_held`) [N]; slopes at maps, gates and ages the same for each
+document. As the model has them, of ELEMENT bytes a number: q, what the window saw, what is given and their slopes [T, G, R, D]; k, v and
+theirs [T, G, D]. A document is a record of int64: its first of the N tokens, how many, number of its first chunk, and the first of the T
+tokens that enters.
 """
 
 from numba import njit
@@ -16,15 +17,15 @@ LINE = 4 * (CHUNK + 16)
 """Bytes from one row of a matrix of CHUNK columns to the next: no power of two, for those share few places of a cache."""
 FIELDS = (
     "DIM", "GROUPS", "REPEATS", "TOKENS", "CHUNKS", "WINDOW", "ELEMENT", "DOCUMENTS", "RAW_Q", "RAW_K", "RAW_V", "SEEN", "MAP_Q", "MAP_K",
-    "MAP_Q_T", "MAP_K_T", "GATE", "GATE_BIAS", "DECAY", "WRITE", "GIVEN", "Q", "K", "V", "SCALE_Q", "SCALE_K", "SHARE", "Y", "STATES",
-    "SOLVED", "TO_GIVEN", "TO_RAW_Q", "TO_RAW_K", "TO_RAW_V", "TO_SEEN", "TO_MAP_Q", "TO_MAP_K", "TO_GATE", "TO_GATE_BIAS", "TO_DECAY",
-    "TO_WRITE",
+    "MAP_Q_T", "MAP_K_T", "GATE", "GATE_BIAS", "AGE", "HELD", "DECAY", "WRITE", "GIVEN", "Q", "K", "V", "SCALE_Q", "SCALE_K", "SHARE", "Y",
+    "STATES", "SOLVED", "TO_GIVEN", "TO_RAW_Q", "TO_RAW_K", "TO_RAW_V", "TO_SEEN", "TO_MAP_Q", "TO_MAP_K", "TO_GATE", "TO_GATE_BIAS",
+    "TO_AGE", "TO_DECAY", "TO_WRITE",
 )  # fmt: skip
 """Of the record that describes a call: sizes, and addresses. Behind them, where each of ROOMS begins in a thread's scratch, in bytes."""
 (
     DIM, GROUPS, REPEATS, TOKENS, CHUNKS, WINDOW, ELEMENT, DOCUMENTS, RAW_Q, RAW_K, RAW_V, SEEN, MAP_Q, MAP_K, MAP_Q_T, MAP_K_T, GATE,
-    GATE_BIAS, DECAY, WRITE, GIVEN, Q, K, V, SCALE_Q, SCALE_K, SHARE, Y, STATES, SOLVED, TO_GIVEN, TO_RAW_Q, TO_RAW_K, TO_RAW_V, TO_SEEN,
-    TO_MAP_Q, TO_MAP_K, TO_GATE, TO_GATE_BIAS, TO_DECAY, TO_WRITE,
+    GATE_BIAS, AGE, HELD, DECAY, WRITE, GIVEN, Q, K, V, SCALE_Q, SCALE_K, SHARE, Y, STATES, SOLVED, TO_GIVEN, TO_RAW_Q, TO_RAW_K, TO_RAW_V,
+    TO_SEEN, TO_MAP_Q, TO_MAP_K, TO_GATE, TO_GATE_BIAS, TO_AGE, TO_DECAY, TO_WRITE,
 ) = range(len(FIELDS))  # fmt: skip
 ROOMS = (
     "LOGS", "GAMMA", "FADE", "TO_LOGS", "TO_BETA", "RATIO", "SYSTEM", "PAIRS", "TO_PAIRS", "KEYS_T", "FADED", "UPDATE", "TO_UPDATE", "TO_K",

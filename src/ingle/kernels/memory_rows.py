@@ -1,6 +1,6 @@
 """Between a model's rows and training's memories (packed_memory.py): unit vectors of mapped queries and keys, and what heads give.
 
-    φ_k = unit(k_map k),  φ_q = unit(q_map q),  λ = sigmoid(gate · q),  given = (1 − λ) · seen + λ · y
+    φ_k = unit(k_map k),  φ_q = unit(q_map q),  λ = sigmoid(gate · q + age · held),  given = (1 − λ) · seen + λ · y
 
 and the same back. `first` counts the tokens that enter, of all documents; `token` is where that token lies in the row. The one that reads
 then lies WINDOW behind it.
@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 
 from ingle.kernels.memory_layout import (
+    AGE,
     BLOCK,
     DIM,
     ELEMENT,
@@ -17,6 +18,7 @@ from ingle.kernels.memory_layout import (
     GATE,
     GATE_BIAS,
     GIVEN,
+    HELD,
     MAP_K,
     MAP_K_T,
     MAP_Q,
@@ -30,6 +32,7 @@ from ingle.kernels.memory_layout import (
     SCALE_Q,
     SEEN,
     SHARE,
+    TO_AGE,
     TO_GATE,
     TO_GATE_BIAS,
     TO_GIVEN,
@@ -107,6 +110,7 @@ def take_queries(call, room, group, first, count, token):
     """φ_q and λ of the tokens that read."""
     dim, repeats, raw = get(call, DIM), get(call, REPEATS), room + get(call, RAW)
     gate, bias = weights(call, GATE, group, repeats * dim), weights(call, GATE_BIAS, group, repeats)
+    age = weights(call, AGE, group, repeats)
     for b in range(0, count, BLOCK):
         rows, q = min(BLOCK, count - b) * repeats, row_at(call, Q, group, first + b, repeats * dim)
         scales, shares = row_at(call, SCALE_Q, group, first + b, repeats), row_at(call, SHARE, group, first + b, repeats)
@@ -116,7 +120,13 @@ def take_queries(call, room, group, first, count, token):
             _unit(q + 4 * dim * r, scales + 4 * r, dim)
             head = r % repeats
             logit = dot(raw + 4 * dim * r, gate + 4 * dim * head, dim) + f32_at(bias + 4 * head)
-            set_f32(shares + 4 * r, _sigmoid(logit))
+            set_f32(shares + 4 * r, _sigmoid(logit + f32_at(age + 4 * head) * _held(call, first + b + r // repeats)))
+
+
+@njit
+def _held(call, token):
+    """log of the share of all tokens that memories hold, once this one of the N has entered."""
+    return f32_at(get(call, HELD) + 4 * token)
 
 
 @njit
@@ -188,6 +198,7 @@ def back_to_queries(call, room, document, group, first, count, token):
             add_scaled(gate + line * head, of_gate, made + line * r, dim)
             add_scaled(raw + line * r, of_gate, to_gate + line * head, dim)
             add(to_weights(call, TO_GATE_BIAS, document, group, repeats) + 4 * head, of_gate)
+            add(to_weights(call, TO_AGE, document, group, repeats) + 4 * head, of_gate * _held(call, first + b + r // repeats))
         for i in range(tokens):
             _narrow(
                 call, made + line * repeats * i, outside(call, TO_RAW_Q, group, token + get(call, WINDOW) + b + i, repeats), repeats * dim

@@ -136,7 +136,8 @@ def memory(window: Array, q: Array, k: Array, v: Array, spec: LayerSpec, weights
             s = decay * (s - write * np.outer(s @ key, key)) + write * np.outer(v[p, group], key)
             for r in range(shared):
                 head, row = group * shared + r, j * shared + r
-                share = sigmoid(weights["gate.weight"][row] @ q[t, head] + weights["gate.bias"][row])
+                aged = weights["age"][row] * np.log((p - spec.sinks + 1) / (t - spec.sinks + 1))
+                share = sigmoid(weights["gate.weight"][row] @ q[t, head] + weights["gate.bias"][row] + aged)
                 out[t, head] = (1 - share) * window[t, head] + share * (s @ unit(q_map @ q[t, head]))
     return out
 

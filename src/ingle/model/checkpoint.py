@@ -1,7 +1,7 @@
 """`open_checkpoint`: a folder or file of weights, checked as a whole before a single weight is used."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -13,6 +13,8 @@ from ingle.core.spec import ModelConfig
 from ingle.model.tensor import Tensor, check_kind
 
 _IGNORED_ENDINGS = (".rotary_emb.inv_freq",)  # old Llama checkpoints carry what follows from the config
+AGE = ".age"
+"""How names end of what memories are told since 2026-11-29 of how much they hold: where it is missing, it is 0."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,7 +110,7 @@ def _memory(name: str, config: ModelConfig, groups: int) -> dict[str, tuple[int,
     maps: dict[str, tuple[int, ...]] = {f"{name}.{part}.weight": (groups * dim, dim) for part in ("q_map", "k_map")}
     for part, rows, columns in (("decay", groups, 2 * dim), ("write", groups, 2 * dim), ("gate", groups * config.queries_per_group, dim)):
         maps |= _linear(f"{name}.{part}", rows, columns, True)
-    return maps if groups else {}
+    return maps | {name + AGE: (groups * config.queries_per_group,)} if groups else {}
 
 
 def _linear(name: str, rows: int, columns: int, bias: bool) -> dict[str, tuple[int, ...]]:
@@ -120,6 +122,8 @@ def _checked(checkpoint: Checkpoint) -> Checkpoint:
     """The same checkpoint, if it holds exactly what its config asks for."""
     where, stored = str(checkpoint.files[0].parent), checkpoint.stored
     expected = expected_shapes(checkpoint.config)
+    older = {name: shape for name, shape in expected.items() if name.endswith(AGE) and name not in stored}
+    stored = {**stored, **{name: Tensor(name, shape, "F32", np.zeros(4 * shape[0], np.uint8)) for name, shape in older.items()}}
     for name, shape in expected.items():
         if name not in stored:
             raise CheckpointError(f"{where}: {name}", "is missing", "", "The checkpoint is incomplete; pull it again.")
@@ -131,7 +135,7 @@ def _checked(checkpoint: Checkpoint) -> Checkpoint:
         if not name.endswith(_IGNORED_ENDINGS):
             cure = "This model has parts that Ingle would leave out; it cannot be run."
             raise CheckpointError(f"{where}: {name}", "is not a tensor of a model with this config", stored[name].shape, cure)
-    return checkpoint
+    return replace(checkpoint, stored=stored) if older else checkpoint
 
 
 def _rows_to_halves(tensor: Tensor, heads: int) -> Tensor:

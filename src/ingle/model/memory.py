@@ -4,9 +4,14 @@ When the token at position t is read, the token at p = t − window enters the m
 
     S ← α S (I − β φ φᵀ) + β v φᵀ,  φ = unit(k_map k),  α = sigmoid(decay·[k; v]),  β = sigmoid(write·[k; v])
 
-and then each query head of the group reads y = S unit(q_map q). What the head gives is (1 − λ) · window + λ · y with λ = sigmoid(gate·q).
-q and k are those before RoPE, so nothing here knows how long ago a token was. So the order is: who leaves the window enters first,
-then the memory is read; between the two, no token is counted twice and none is missed.
+and then each query head of the group reads y = S unit(q_map q). What the head gives is (1 − λ) · window + λ · y with
+
+    λ = sigmoid(gate·q + age · log(n / (n + window))),
+
+n the tokens that have entered. By age = 1 a memory weighs as much as its share of the tokens, as attention alike to all would have it;
+without it a memory of a few tokens, whose y is near 0, would thin out what the window gave. q and k are those before RoPE, so nothing
+here knows how long ago a token was. The order is: who leaves the window enters first, then the memory is read; between the two, no token
+is counted twice and none is missed.
 
 Three forms give the same: `naive` (token by token), `chunked` (in parallel over the tokens of a chunk, and over the chunks but for a short
 walk), and the step of the decoder kernel (kernels/memory.py). Differs from the source: what enters is the key that left the window;
@@ -74,6 +79,11 @@ class Entering:
         """Where among the N tokens each of these documents begins, and N."""
         return (0, *accumulate(self.lengths))
 
+    def held(self, window: int) -> Tensor:
+        """`log_held` once each of the N tokens has entered: float32 [N]."""
+        device = self.tokens.device
+        return log_held(torch.cat([torch.arange(1, length + 1, device=device) for length in self.lengths]), window)
+
 
 class Memory(nn.Module):
     """The memories of one layer's streaming groups. Its linears hold parameters by name; each group has its own rows of them."""
@@ -86,10 +96,14 @@ class Memory(nn.Module):
         self.decay = nn.Linear(2 * dim, groups)
         self.write = nn.Linear(2 * dim, groups)
         self.gate = nn.Linear(dim, groups * self.repeats)
+        self.age = nn.Parameter(torch.zeros(groups * self.repeats))
 
     @torch.no_grad()
     def begin(self) -> None:
-        """Values of before training: maps that change nothing, and the same decay, strength and share for every token."""
+        """Values of before training: maps that change nothing, the same decay and strength for every token, and a share that grows with
+        the share of the tokens that a memory holds.
+        """
+        self.age.fill_(1.0)
         for linear, bias in ((self.decay, KEEP), (self.write, WRITE), (self.gate, READ)):
             linear.weight.zero_()
             linear.bias.fill_(bias)
@@ -113,15 +127,16 @@ class Memory(nn.Module):
         decay, write = (_by_group(both, linear, self.groups).squeeze(-1) for linear in (self.decay, self.write))
         return nn.functional.logsigmoid(decay), torch.sigmoid(write)
 
-    def share(self, q: Tensor) -> Tensor:
-        """λ of each query: q [..., G, R, D] → [..., G, R, 1]."""
-        weight = self.gate.weight.float().view(self.groups, self.repeats, -1)
-        return torch.sigmoid((q.float() * weight).sum(-1, keepdim=True) + self.gate.bias.float().view(self.groups, self.repeats, 1))
+    def share(self, q: Tensor, held: Tensor) -> Tensor:
+        """λ of each query: q [..., G, R, D], and `log_held` at its token [...] → [..., G, R, 1]; 0 where nothing has entered."""
+        weight, bias, age = (t.float().view(self.groups, self.repeats, -1) for t in (self.gate.weight, self.gate.bias, self.age))
+        there = torch.isfinite(held)[..., None, None, None]
+        aged = age * held[..., None, None, None].masked_fill(~there, 0.0)
+        return torch.sigmoid((q.float() * weight).sum(-1, keepdim=True) + bias + aged) * there
 
-    def blend(self, window: Tensor, y: Tensor, q: Tensor, entered: Tensor) -> Tensor:
-        """What heads give: window, y and q [..., G, R, D], `entered` as in `features`: where nothing is in the memory yet, the window."""
-        share = self.share(q) * entered[..., None, None, None]
-        return torch.lerp(window.float(), y, share).to(window.dtype)
+    def blend(self, window: Tensor, y: Tensor, q: Tensor, held: Tensor) -> Tensor:
+        """What heads give: window, y and q [..., G, R, D], `held` as in `share`: where nothing is in the memory yet, the window."""
+        return torch.lerp(window.float(), y, self.share(q, held)).to(window.dtype)
 
     def read(
         self, window: Tensor, unturned: tuple[Tensor, ...], spec: LayerSpec, before: Remembered | None, start: int
@@ -135,11 +150,11 @@ class Memory(nn.Module):
         steps, waiting = q.shape[1], k.shape[1] - q.shape[1]
         missing = (0, 0, 0, 0, spec.window - waiting, 0)
         key, value = (nn.functional.pad(t, missing)[:, :steps] for t in (k, v))
-        entered = torch.arange(start - spec.window, start - spec.window + steps, device=q.device) >= spec.sinks
-        told = self.features(q, key, value, entered.expand(len(q), -1))
+        count = torch.arange(1, steps + 1, device=q.device) + (start - spec.window - spec.sinks)
+        told = self.features(q, key, value, (count > 0).expand(len(q), -1))
         y, state = chunked(told, None if before is None else before.state)
         first = max(0, k.shape[1] - spec.window)
-        return self.blend(window, y, q, entered), Remembered(state, k[:, first:], v[:, first:])
+        return self.blend(window, y, q, log_held(count, spec.window)), Remembered(state, k[:, first:], v[:, first:])
 
     def packed(self, window: Tensor, q: Tensor, k: Tensor, v: Tensor, spec: LayerSpec, bounds: Sequence[int]) -> Tensor:
         """Documents on end in one row: window and q [T, G, R, D], k and v [T, G, D] → [T, G, R, D]. None sees another."""
@@ -152,9 +167,15 @@ class Memory(nn.Module):
         y, _ = _by_chunks(told, [walk.to(q.device) for walk in walks], None)
         found = torch.nonzero(real.flatten())[:, 0]
         reading = at.flatten()[found] + spec.window
-        inside = torch.ones_like(reading, dtype=torch.bool)
-        blended = self.blend(_rows(window, reading), _rows(y.flatten(0, 1), found), _rows(q, reading), inside)
+        held = entering.held(spec.window).index_select(0, places.to(q.device).flatten()[found])
+        blended = self.blend(_rows(window, reading), _rows(y.flatten(0, 1), found), _rows(q, reading), held)
         return window.index_copy(0, reading, blended)
+
+
+def log_held(count: Tensor, window: int) -> Tensor:
+    """log(n / (n + window)), float32, for n tokens that have entered (int, any shape); −infinity where none has."""
+    n = count.clamp(min=0).float()
+    return torch.log(n / (n + window).clamp(min=1.0))
 
 
 def unit(x: Tensor) -> Tensor:

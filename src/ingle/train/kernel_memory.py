@@ -25,7 +25,7 @@ KERNELS = ("memory_backward", "memory_forward")
 _OUTSIDE = {"RAW_Q", "RAW_K", "RAW_V", "SEEN", "GIVEN", "TO_GIVEN", "TO_RAW_Q", "TO_RAW_K", "TO_RAW_V", "TO_SEEN"}
 """Fields that hold numbers as the model has them."""
 _ROWS, _STRENGTHS = ("SEEN", "RAW_Q", "RAW_K", "RAW_V"), ("DECAY", "WRITE")
-_PARAMETERS = ("MAP_Q", "MAP_K", "GATE", "GATE_BIAS")
+_PARAMETERS = ("MAP_Q", "MAP_K", "GATE", "GATE_BIAS", "AGE")
 
 
 def read_packed(memory: Memory, window: Tensor, q: Tensor, k: Tensor, v: Tensor, spec: LayerSpec, bounds: Sequence[int]) -> Tensor:
@@ -34,14 +34,14 @@ def read_packed(memory: Memory, window: Tensor, q: Tensor, k: Tensor, v: Tensor,
     if not fits(q) or not len(entering.tokens):
         return memory.packed(window, q, k, v, spec, bounds)
     decay, write = (part.index_select(0, entering.tokens) for part in memory.strengths(k.float(), v.float()))
-    parameters = memory.q_map.weight, memory.k_map.weight, memory.gate.weight, memory.gate.bias
+    parameters = memory.q_map.weight, memory.k_map.weight, memory.gate.weight, memory.gate.bias, memory.age
     given: Tensor = KernelMemory.apply(entering, spec.window, window, q, k, v, decay, write, *parameters)  # type: ignore[no-untyped-call]
     return given
 
 
 class KernelMemory(torch.autograd.Function):
     """What enters, the window's width, then by row: what the window gave and q [T, G, R, D], k and v [T, G, D]; log α and β [N, G]; maps
-    [G · D, D], gates [G · R, D] and [G · R] → [T, G, R, D]."""
+    [G · D, D], gates [G · R, D] and [G · R], ages [G · R] → [T, G, R, D]."""
 
     @staticmethod
     def forward(ctx: Any, entering: Entering, width: int, *tensors: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ class _Call:
         chunks = np.cumsum([0, *(-(-length // at.CHUNK) for length in lengths)])
         rows = zip(entering.edges, lengths, chunks, entering.tokens[list(entering.edges[:-1])].tolist(), strict=False)
         self.documents, self._tasks = np.array(list(rows), np.int64), deal(lengths, self._groups, torch.get_num_threads())
-        self._tokens, self._chunks, self._outside = len(entering.tokens), int(chunks[-1]), q.dtype
+        self._tokens, self._chunks, self._outside, self._held = len(entering.tokens), int(chunks[-1]), q.dtype, entering.held(width)
         self._rooms = at.rooms(self._dim, self._repeats)
         self._record = np.zeros(len(at.FIELDS) + len(self._rooms), np.int64)
         sizes = {
@@ -90,7 +90,8 @@ class _Call:
         groups, tokens, repeats, dim = self._groups, self._tokens, self._repeats, self._dim
         maps = {name: given[name].float().view(groups, dim, dim) for name in ("MAP_Q", "MAP_K")}
         turned = {f"{name}_T": mapping.mT for name, mapping in maps.items()} | {name: given[name].T for name in _STRENGTHS}
-        found = {**given, **maps, **turned, **{name: given[name].float() for name in ("GATE", "GATE_BIAS")}}
+        found = {**given, **maps, **turned, **{name: given[name].float() for name in _PARAMETERS[2:]}}
+        found["HELD"] = self._held
         shapes: dict[str, tuple[int, ...]] = {
             "Q": (tokens, repeats, dim), "K": (tokens, dim), "V": (tokens, dim), "SCALE_Q": (tokens, repeats), "SCALE_K": (tokens,),
             "SHARE": (tokens, repeats), "Y": (tokens, repeats, dim), "STATES": (self._chunks, dim, dim), "SOLVED": (tokens, 2 * dim),
