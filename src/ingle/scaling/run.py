@@ -29,7 +29,7 @@ from ingle.scaling.sources import find_suites, read_texts
 from ingle.train.trouble import stop_signals
 from ingle.train.watch import nobody
 
-VERSION = 2
+VERSION = 3
 """Changes when the same settings and texts train something else than before."""
 
 
