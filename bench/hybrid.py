@@ -45,6 +45,7 @@ from ingle.measure.items import part
 from ingle.measure.recall import KINDS
 from ingle.measure.run import Options, run_suite
 from ingle.measure.suites import find_suite, find_texts
+from ingle.model.checkpoint import AGE
 from ingle.model.tokenizer import Tokenizer
 from ingle.tuning.kept_model import subject_of
 from model import smollm2
@@ -100,6 +101,8 @@ def _untaught(tensors: dict[str, Any], dim: int) -> dict[str, Any]:
     for name, values in tensors.items():
         if name.endswith("_map.weight"):
             found[name] = np.tile(np.eye(dim, dtype=np.float32), (len(values) // dim, 1))
+        elif name.endswith(AGE):
+            found[name] = np.ones_like(values)
         elif ".memory." in name:
             bias = {"decay": KEEP, "write": WRITE, "gate": READ}[name.split(".")[-2]]
             found[name] = np.full_like(values, bias) if name.endswith(".bias") else np.zeros_like(values)

@@ -36,8 +36,8 @@ _STEP = 256
 def predictions(model: LanguageModel, ids: list[int]) -> Floats:
     """log p of every next token, float32 [T, vocabulary]."""
     state = model.backend.new_state()
-    steps = [model.backend.forward([Segment(state, ids[i : i + _STEP], "all")])[0] for i in range(0, len(ids), _STEP)]
-    rows = np.concatenate(steps).astype(np.float32)
+    segments = (Segment(state, ids[i : i + _STEP], "all") for i in range(0, len(ids), _STEP))
+    rows = np.concatenate([np.array(model.backend.forward([one])[0], np.float32) for one in segments])  # valid until the next step only
     rows -= rows.max(1, keepdims=True)
     rows -= np.log(np.exp(rows).sum(1, keepdims=True))
     return rows
