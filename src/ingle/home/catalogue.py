@@ -89,7 +89,7 @@ SHIPPED = {
             name="smollm2-hybrid",
             of=CATALOGUE["smollm2"],
             title="SmolLM2-135M-Instruct as a hybrid: long texts in a sixth of the memory",
-            delta="c28a7368c9fd672f3656554f9abbb8156d7acc6558d977fd1a9d611e89122d8d",
+            delta="594ae6c74299e6e68b5e62b3511769dec1686e7bdda9962bdb158a6ce3ae05c3",
         ),
     )
 }
