@@ -45,7 +45,6 @@ from ingle.measure.items import part
 from ingle.measure.recall import KINDS
 from ingle.measure.run import Options, run_suite
 from ingle.measure.suites import find_suite, find_texts
-from ingle.model.checkpoint import AGE
 from ingle.model.tokenizer import Tokenizer
 from ingle.tuning.kept_model import subject_of
 from model import smollm2
@@ -75,7 +74,7 @@ def variants(home: Home, name: str) -> dict[str, Kept]:
     made = {
         "hybrid": tensors,
         "window": spec_tensors(plain, config.num_kv_heads),
-        "untaught": _untaught(tensors, config.head_dim),
+        "untaught": _untaught(tensors, config),
     }
     found = {"original": get_kept(home, original.name)}
     for variant, values in made.items():
@@ -93,19 +92,16 @@ def sight_of(config: ModelConfig) -> tuple[int, int]:
     return max((spec.sinks, spec.window) for spec in config.layers)
 
 
-def _untaught(tensors: dict[str, Any], dim: int) -> dict[str, Any]:
-    """The values that memories begin with (`Memory.begin`)."""
-    from ingle.model.memory import KEEP, READ, WRITE
+def _untaught(tensors: dict[str, Any], config: ModelConfig) -> dict[str, Any]:
+    """The same with memories that have learnt nothing."""
+    from ingle.model.memory import Memory
 
     found = dict(tensors)
-    for name, values in tensors.items():
-        if name.endswith("_map.weight"):
-            found[name] = np.tile(np.eye(dim, dtype=np.float32), (len(values) // dim, 1))
-        elif name.endswith(AGE):
-            found[name] = np.ones_like(values)
-        elif ".memory." in name:
-            bias = {"decay": KEEP, "write": WRITE, "gate": READ}[name.split(".")[-2]]
-            found[name] = np.full_like(values, bias) if name.endswith(".bias") else np.zeros_like(values)
+    for i, spec in enumerate(config.layers):
+        if groups := len(spec.remembering(config.num_kv_heads)):
+            memory = Memory(config, groups)
+            memory.begin()
+            found |= {f"model.layers.{i}.self_attn.memory.{name}": values.numpy() for name, values in memory.state_dict().items()}
     return found
 
 

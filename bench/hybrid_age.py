@@ -91,7 +91,8 @@ def main() -> None:
         change = paired_bootstrap(window, hybrid)
         alone, mine = (float(values[:, 0].sum() / values[:, 1].sum()) for values in (window, hybrid))
         low, high = change.interval.low, change.interval.high
-        rows.append([f"{first:,} – {last:,}", f"{alone:.4f}", f"{mine:.4f}", f"{change.value:+.4f} ({low:+.4f} – {high:+.4f})"])
+        span = f"{first:,} – {min(last, options.tokens - seen):,}"
+        rows.append([span, f"{alone:.4f}", f"{mine:.4f}", f"{change.value:+.4f} ({low:+.4f} – {high:+.4f})"])
         result.append({"from": first, "window": alone, "hybrid": mine, "change": change.value, "low": low, "high": high})
     show(f"{options.texts}: nats a token from the original's predictions, {len(documents)} documents", rows)
     held = result[0]["low"] <= 0
