@@ -14,7 +14,7 @@ from ingle.model.tensor import Tensor, check_kind
 
 _IGNORED_ENDINGS = (".rotary_emb.inv_freq",)  # old Llama checkpoints carry what follows from the config
 AGE = ".age"
-"""How names end of what memories are told since 2026-11-29 of how much they hold: where it is missing, it is 0."""
+"""How names end of what memories make of how much they hold. Hybrids from before there was any lack it, which is 0."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
