@@ -6,10 +6,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from ingle.core.config import load_config
 from ingle.core.errors import ConfigError
@@ -18,7 +20,7 @@ from ingle.home.fetch import silent
 from ingle.home.place import Home
 from ingle.hybridize.budget import Group, all_groups, layers_of, retrieval_count, share_of
 from ingle.hybridize.lessons import _FORMS, _different_facts, make_lessons, read_texts, set_aside
-from ingle.hybridize.search import Found, _sizes, exchanged, find_groups, loss_and_slope, loss_of, shares_of
+from ingle.hybridize.search import Found, Mixing, _sizes, exchanged, find_groups, loss_and_slope, loss_of, shares_of
 from ingle.hybridize.settings import HybridSettings, LessonSettings, SearchSettings
 from ingle.hybridize.teaching import Mixers, hybrid_module, memories_of, original_of
 from ingle.measure.items import Text, part
@@ -35,6 +37,8 @@ from tests.train.tiny_train import chat_tokenizer, corpus_of, documents, tiny_mo
 SMALL = HybridSettings(window=8, sinks=2, search=SearchSettings(documents=2, tokens=180, rounds=2))
 ALL = Found(0, tuple(itertools.product(range(3), range(2))), {})
 """Before any search of three layers."""
+NEAR, PLACES = LayerSpec((), 8, 2), tuple(itertools.product(range(2), range(2)))
+"""Of two layers."""
 
 
 def some_batch(length: int = 40) -> object:
@@ -86,24 +90,43 @@ def test_between_full_and_windowed_attention() -> None:
     with torch.no_grad():
         for shares, other in ((torch.ones(2, 2), module), (torch.tensor([[1.0, 0], [0, 0]]), windowed)):
             expected = cross_entropy(final_states(other, batch), other.lm_head.weight, batch.targets)
-            torch.testing.assert_close(loss_of(module, batch, shares, 8, 2), expected, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(loss_of(module, batch, shares, NEAR), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_effect_is_the_slope_of_the_loss() -> None:
     module, batch = tiny_module(), some_batch()
     shares = torch.full((2, 2), 0.6)
-    loss, found = loss_and_slope(module, batch, shares, 8, 2)
+    loss, found = loss_and_slope(module, batch, shares, NEAR, PLACES)
     with torch.no_grad():
-        assert loss * len(batch.targets) == pytest.approx(float(loss_of(module, batch, shares, 8, 2)), rel=1e-5)
+        assert loss * len(batch.targets) == pytest.approx(float(loss_of(module, batch, shares, NEAR)), rel=1e-5)
     found = found * len(batch.targets)
-    for place in itertools.product(range(2), range(2)):
+    for place in PLACES:
         sides = []
         for step in (0.02, -0.02):
             moved = shares.clone()
             moved[place] += step
             with torch.no_grad():
-                sides.append(float(loss_of(module, batch, moved, 8, 2)))
+                sides.append(float(loss_of(module, batch, moved, NEAR)))
         assert float(found[place]) == pytest.approx((sides[0] - sides[1]) / 0.04, rel=0.05, abs=2e-3)
+
+
+@pytest.mark.parametrize("shares", [[[0.0, 0], [0, 0]], [[1, 1], [1, 1]], [[1, 0], [0, 1]], [[0.3, 1], [0, 0.3]], [[0, 0], [0.7, 0]]])
+@pytest.mark.parametrize("asked", [[(1, 1)], PLACES])
+def test_slopes_are_those_of_a_mixture_that_computes_all(shares: list[list[float]], asked: list[Group]) -> None:
+    module, batch, told = tiny_module(), some_batch(), torch.tensor(shares, dtype=torch.float)
+    asked = [*{*asked, *((layer, group) for layer, group in PLACES if shares[layer][group])}]
+
+    def all_of_it(mixing: Mixing, q: Tensor, k: Tensor, *rest: Any) -> Tensor:
+        full, near = (mixing.inner(q, k, *rest[:3], spec, rest[-1]) for spec in (LayerSpec((0, 1)), NEAR))
+        return near + mixing.share.repeat_interleave(q.shape[1] // 2)[:, None] * (full - near)
+
+    loss, found = loss_and_slope(module, batch, told, NEAR, asked)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Mixing, "__call__", all_of_it)
+        expected, slopes = loss_and_slope(module, batch, told, NEAR, asked)
+    assert loss == pytest.approx(expected, rel=1e-6)
+    for place in asked:
+        assert float(found[place]) == pytest.approx(float(slopes[place]), rel=1e-4, abs=1e-7) and found[place] != 0
 
 
 def test_groups_without_effect_are_seen_and_the_largest_effects_are_kept(texts: list[list[str]]) -> None:
@@ -139,7 +162,7 @@ def test_groups_are_exchanged_while_the_loss_falls(texts: list[list[str]]) -> No
     def loss(kept: Sequence[Group]) -> float:
         batches = [make_batch(corpus, [i]) for i in range(2)]
         with torch.no_grad():
-            return sum(float(loss_of(module, batch, shares_of(module.config, kept, 1), 8, 2)) / len(batch.targets) for batch in batches) / 2
+            return sum(float(loss_of(module, batch, shares_of(module.config, kept, 1), NEAR)) / len(batch.targets) for batch in batches) / 2
 
     pairs = list(itertools.combinations(ALL.kept, 2))
     worst = max(pairs, key=loss)

@@ -15,8 +15,9 @@ that hardly matter.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -43,20 +44,32 @@ bends upwards there, and another brings only half to nine tenths of its slope (m
 
 @dataclass(frozen=True, slots=True)
 class Mixing:
-    """Attention between full and windowed."""
+    """Attention between full and windowed. What would count for nothing is not computed, and has no way back."""
 
     inner: Attend
     share: Tensor
     """[G]: 1 = full attention, 0 = window and sinks."""
     streaming: LayerSpec
+    asked: frozenset[int]
+    """Groups whose share has a slope where it is 0, too."""
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, spec: LayerSpec, some: bool) -> Tensor:
         """See `ingle.model.module.Attend`."""
-        groups, repeats = k.shape[1], q.shape[1] // k.shape[1]
-        full = self.inner(q, k, v, cos, sin, LayerSpec(tuple(range(groups))), some)
-        near = self.inner(q, k, v, cos, sin, self.streaming, some)
-        share = self.share.repeat_interleave(repeats)[:, None].to(q.dtype)
-        return near + share * (full - near)
+        q, slopes = q.view(len(q), k.shape[1], -1, q.shape[-1]), torch.is_grad_enabled()
+        outs, alike = list[Tensor](), dict[tuple[float, bool], list[int]]()
+        for group, share in enumerate(self.share.tolist()):
+            alike.setdefault((share, group in self.asked), []).append(group)
+        for (share, asked), chosen in alike.items():
+            see = partial(self.inner, q[:, chosen].flatten(1, 2), k[:, chosen], v[:, chosen], cos, sin, some=some)
+            with torch.set_grad_enabled(slopes and share != 1):
+                out = see(spec=self.streaming)
+            if asked or share != 0:
+                with torch.set_grad_enabled(slopes and share != 0):
+                    full = see(spec=LayerSpec(tuple(range(len(chosen)))))
+                out = out + self.share[chosen].repeat_interleave(q.shape[2])[:, None].to(q.dtype) * (full - out)
+            outs.append(out.view(len(out), len(chosen), *q.shape[2:]))
+        order = torch.tensor([group for chosen in alike.values() for group in chosen])
+        return torch.cat(outs, 1)[:, order.argsort()].flatten(1, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,24 +102,26 @@ def find_groups(
     for parameter in module.parameters():
         parameter.requires_grad_(False)
 
-    def measure(step: int, kept: Sequence[Group], values: Iterable[float]) -> tuple[float, Mapping[Group, float]]:
-        """The mean loss of all documents, and every group's effect, with those that are kept at these values, one for each document."""
+    streaming = LayerSpec((), settings.window, settings.sinks)
+
+    def measure(step: int, kept: Sequence[Group], values: Iterable[float], asked: Sequence[Group]) -> tuple[float, Mapping[Group, float]]:
+        """The mean loss of all documents, and the effects of those asked for, with those kept at these values, one for each document."""
         loss, slopes = 0.0, torch.zeros(len(module.config.layers), module.config.num_kv_heads)
         for document, value in zip(range(every), values, strict=True):
             shares = shares_of(module.config, kept, value)
-            one, slope = loss_and_slope(module, make_batch(corpus, [document]), shares, settings.window, settings.sinks)
+            one, slope = loss_and_slope(module, make_batch(corpus, [document]), shares, streaming, asked)
             loss, slopes = loss + one / every, slopes + slope / every
             progress(step * every + document + 1, (len(sizes) + tries) * every)
-        return loss, {place: -float(slopes[place]) for place in groups}
+        return loss, {place: -float(slopes[place]) for place in asked}
 
     for number in range(found.rounds, len(sizes)):
-        _, effects = measure(number, found.kept, np.random.default_rng([told.seed, number]).uniform(0.1, 1, every))
-        effects = {**found.effects, **{place: effects[place] for place in found.kept}}
+        _, effects = measure(number, found.kept, np.random.default_rng([told.seed, number]).uniform(0.1, 1, every), found.kept)
+        effects = {**found.effects, **effects}
         best = sorted(found.kept, key=lambda place: -effects[place])[: sizes[number]]
         found = Found(number + 1, tuple(sorted(best)), effects)
         yield found
     while len(found.tried) < tries and (kept := exchanged(found) if found.tried else found.kept):
-        loss, effects = measure(len(sizes) + len(found.tried), kept, [1.0] * every)
+        loss, effects = measure(len(sizes) + len(found.tried), kept, [1.0] * every, groups)
         tried = (*found.tried, kept)
         found = replace(found, kept=kept, loss=loss, effects=effects, tried=tried) if loss < found.loss else replace(found, tried=tried)
         yield found
@@ -123,21 +138,24 @@ def exchanged(found: Found) -> tuple[Group, ...] | None:
     return None
 
 
-def loss_of(module: CausalLM, batch: Batch, shares: Tensor, window: int, sinks: int) -> Tensor:
-    """Nats of all that counts in a batch, with each group between full (1) and windowed attention (0): shares [layers, G]."""
+def loss_of(module: CausalLM, batch: Batch, shares: Tensor, streaming: LayerSpec, asked: Collection[Group] = ()) -> Tensor:
+    """Nats of all that counts in a batch, with each group between full (1) and windowed attention (0): shares [layers, G].
+
+    With a slope at every share that isn't 0, and at those of the groups `asked`.
+    """
     attend = attend_on(batch.ids.device, batch.edges, batch.rows)
-    streaming = LayerSpec((), window, sinks)
     x = module.model.embed_tokens(batch.ids)
     cos, sin = module.angles(batch.positions, x.dtype)
-    for layer, share in zip(module.model.layers, shares, strict=True):
-        x = layer(x, cos, sin, Packed(Mixing(attend, share, streaming), batch.edges, batch.rows, read_packed))
+    for index, (layer, share) in enumerate(zip(module.model.layers, shares, strict=True)):
+        mixing = Mixing(attend, share, streaming, frozenset(group for other, group in asked if other == index))
+        x = layer(x, cos, sin, Packed(mixing, batch.edges, batch.rows, read_packed))
     return cross_entropy(module.model.norm(x), module.lm_head.weight, batch.targets)
 
 
-def loss_and_slope(module: CausalLM, batch: Batch, shares: Tensor, window: int, sinks: int) -> tuple[float, Tensor]:
-    """L, in nats per token that counts, and dL/dm of every group at these shares, [layers, G]."""
+def loss_and_slope(module: CausalLM, batch: Batch, shares: Tensor, streaming: LayerSpec, asked: Collection[Group]) -> tuple[float, Tensor]:
+    """L, in nats per token that counts, and dL/dm of the groups asked for at these shares, [layers, G]."""
     shares = shares.clone().requires_grad_()
-    loss = loss_of(module, batch, shares, window, sinks) / len(batch.targets)
+    loss = loss_of(module, batch, shares, streaming, asked) / len(batch.targets)
     loss.backward()  # type: ignore[no-untyped-call]
     assert shares.grad is not None
     return float(loss.detach()), shares.grad
