@@ -1,6 +1,7 @@
 """`ingle quantise`, as people use it."""
 
 import json
+import shlex
 from pathlib import Path
 
 from tests.cli.place import ingle
@@ -39,6 +40,17 @@ def test_a_table_a_fact_and_how_to_use_it(tiny_home: Path) -> None:
     assert ingle(tiny_home, "run", "hello", "tiny+q4", "--max-tokens", "4").stdout
     again = json.loads(ingle(tiny_home, "quantise", "tiny", "--name", "q4", *QUICK, "--json").stdout)
     assert (again["bits"], again["method"], again["gate"]["accepted"]) == (4, "round", True)
+
+
+def test_the_command_that_a_delta_tells_needs_no_file(tiny_home: Path, tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text('method = "mse"\n[calibration]\ndocuments = 4\n')
+    ingle(tiny_home, "quantise", "tiny", "--name", "filed", *QUICK, "--config", str(path))
+    [said] = [
+        line.split("  ")[-1].strip() for line in ingle(tiny_home, "show", "tiny+filed").stdout.splitlines() if "ingle quantise" in line
+    ]
+    told = ['--set=method="round"', "--set=calibration.documents=4"]  # what the command line says holds
+    assert shlex.split(said) == ["ingle", "quantise", "tiny", "--name", "filed", *told]
 
 
 def test_what_cannot_be_is_one_line(tiny_home: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ingle.core.config import assignments, from_table, load_config, to_table
+from ingle.core.config import assignments, from_table, load_config, overrides_of, read_table, to_table
 from ingle.core.delta import Delta, TensorEntry
 from ingle.core.errors import ConfigError, DeltaError, HomeError, IngleError, RequestError
 from ingle.core.files import atomic_file, write_atomic
@@ -69,6 +69,9 @@ def test_settings_from_toml_and_overrides(tmp_path: Path) -> None:
     assert load_config(Outer, path, ["inner.rate=2.5", "name=b", "where=x/y"]) == Outer("b", Inner(2.5), Path("x/y"), (1, 2))
     options = assignments({"name": 'a "b"', "inner.rate": 0.5, "where": None}, ["inner.rate=2.5"])
     assert load_config(Outer, path, options) == Outer('a "b"', Inner(2.5), None, (1, 2)), "the later one holds"
+    said = overrides_of(read_table(path, options))
+    assert said == ['name="a \\"b\\""', "pair=[1, 2]", "inner.rate=2.5"], "what a command says of itself needs no file"
+    assert load_config(Outer, None, said) == load_config(Outer, path, options)
 
 
 def test_where_a_table_says_nothing_the_default_of_its_field_holds() -> None:

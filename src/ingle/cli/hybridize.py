@@ -1,6 +1,5 @@
 """`ingle hybridize`."""
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,8 +47,7 @@ def command(
     from ingle.cli.gating import read_policy, way_in
     from ingle.cli.house import enter, record
     from ingle.cli.progress import watching
-    from ingle.cli.training import run_watch, share_of
-    from ingle.core.config import assignments, load_config
+    from ingle.cli.training import run_watch, settle, share_of
     from ingle.tuning.catalogue import need_learning
 
     need_learning()
@@ -63,9 +61,7 @@ def command(
         "retrieval": retrieval, "window": window, "method": "training-free" if training_free else None, "lessons.documents": documents,
         **dict.fromkeys(("search.seed", "lessons.seed", "mixers.seed", "logits.seed", "longer.seed"), seed),
     }  # fmt: skip
-    settings = assignments(given, overrides)
-    told = load_config(HybridSettings, config, settings)
-    said = shlex.join(["ingle", "hybridize", kept.name, "--name", name, *(f"--set={one}" for one in settings)])
+    told, said = settle(HybridSettings, ["ingle", "hybridize", kept.name, "--name", name], config, given, overrides)
     with watching() as watch:
         admit = way_in(home, kept, "hybridize", rules, force, watch)
         made = hybridize(home, kept, name, told, admit, run_watch(watch, "teaching memories"), said, lambda event: record(home, event))

@@ -1,6 +1,5 @@
 """`ingle prune`."""
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,8 +51,7 @@ def command(
     from ingle.cli.gating import read_policy, way_in
     from ingle.cli.house import enter, record
     from ingle.cli.progress import watching
-    from ingle.cli.training import percent, run_watch, share_of
-    from ingle.core.config import assignments, load_config
+    from ingle.cli.training import percent, run_watch, settle, share_of
     from ingle.tuning.catalogue import need_learning
 
     need_learning()
@@ -70,9 +68,7 @@ def command(
     }  # fmt: skip
     if structure == "2:4" and share is None:
         given["share"] = 0.5
-    settings = assignments(given, overrides)
-    told = load_config(PruneSettings, config, settings)
-    said = shlex.join(["ingle", "prune", kept.name, "--name", name, *(f"--set={one}" for one in settings)])
+    told, said = settle(PruneSettings, ["ingle", "prune", kept.name, "--name", name], config, given, overrides)
     with watching() as watch:
         admit = way_in(home, kept, "prune", rules, force, watch)
         made = prune(home, kept, name, told, admit, run_watch(watch, "recovering"), said, lambda event: record(home, event))

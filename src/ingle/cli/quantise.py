@@ -1,6 +1,5 @@
 """`ingle quantise`."""
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,8 +45,7 @@ def command(
     from ingle.cli.gating import read_policy, way_in
     from ingle.cli.house import enter, record
     from ingle.cli.progress import watching
-    from ingle.cli.training import run_watch
-    from ingle.core.config import assignments, load_config
+    from ingle.cli.training import run_watch, settle
     from ingle.tuning.catalogue import need_learning
 
     need_learning()
@@ -60,9 +58,7 @@ def command(
         "bits": bits, "method": method, "calibration.documents": documents, "recovery.minutes": recover,
         **dict.fromkeys(("calibration.seed", "recovery.seed"), seed),
     }  # fmt: skip
-    settings = assignments(given, overrides)
-    told = load_config(QuantiseSettings, config, settings)
-    said = shlex.join(["ingle", "quantise", kept.name, "--name", name, *(f"--set={one}" for one in settings)])
+    told, said = settle(QuantiseSettings, ["ingle", "quantise", kept.name, "--name", name], config, given, overrides)
     with watching() as watch:
         admit = way_in(home, kept, "quantise", rules, force, watch)
         made = quantise(home, kept, name, told, admit, run_watch(watch, "recovering"), said, lambda event: record(home, event))

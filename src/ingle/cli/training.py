@@ -1,7 +1,9 @@
-"""What verbs that train have in common: the bar of a training, and facts that are told once."""
+"""What verbs that train have in common: their settings, the bar of a training, and facts that are told once."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ingle.cli.house import open_ledger
 from ingle.cli.progress import Watcher
@@ -11,6 +13,21 @@ from ingle.home.place import Home
 if TYPE_CHECKING:
     from ingle.train.settings import Progress
     from ingle.train.watch import RunWatch
+
+T = TypeVar("T")
+
+
+def settle(
+    cls: type[T], begun: Sequence[str], config: Path | None, given: Mapping[str, Any], overrides: Sequence[str] | None
+) -> tuple[T, str]:  # fmt: skip
+    """A verb's settings, by its file, its own options and `--set`; and the command that gives them again, whatever becomes of the file.
+
+    `begun`: the command's first words. Raises ConfigError.
+    """
+    from ingle.core.config import assignments, from_table, overrides_of, read_table
+
+    table = read_table(config, assignments(given, overrides))
+    return from_table(cls, table), shlex.join([*begun, *(f"--set={one}" for one in overrides_of(table))])
 
 
 def run_watch(watch: Watcher, label: str = "training") -> "RunWatch":

@@ -43,6 +43,14 @@ def assignments(given: Mapping[str, Any], overrides: Iterable[str] | None) -> li
     return [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None] + list(overrides or ())
 
 
+def overrides_of(table: Mapping[str, Any], where: str = "") -> list[str]:
+    """The overrides that make this plain table out of nothing, a `key.sub=value` for each value."""
+    found = list[str]()
+    for key, value in table.items():
+        found += overrides_of(value, f"{where}{key}.") if isinstance(value, Mapping) else [f"{where}{key}={json.dumps(value)}"]
+    return found
+
+
 def from_table(cls: type[T], table: Mapping[str, Any], where: str = "", default: T | None = None) -> T:
     """A dataclass from a plain table, by field name and type, nested dataclasses and tuples included.
 
