@@ -30,9 +30,10 @@ async def model(name: str, service: Service = Depends(service_of), _who: str = D
 
 @router.get("/health", tags=["operation"])
 async def health(response: Response, service: Service = Depends(service_of)) -> dict[str, Any]:  # noqa: B008
-    """Whether the server answers (else 503), how busy it is, and how many kept models it can't offer because their files are damaged."""
+    """Whether the server answers and has its home (else 503), how busy it is, and how many kept models are damaged and not offered."""
     scheduler = service.scheduler
-    response.status_code, status = (200, "ok") if scheduler.alive else (503, "stopped")
+    status = "stopped" if not scheduler.alive else "ok" if service.shelf.there else "no home"
+    response.status_code = 200 if status == "ok" else 503
     busy = {"running": scheduler.running, "queued": scheduler.queued}
     return {"status": status, "version": __version__, **busy, "damaged_models": await asyncio.to_thread(service.shelf.damaged)}
 

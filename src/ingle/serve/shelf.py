@@ -41,11 +41,19 @@ class Shelf:
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
     _opening: Executor = field(default_factory=lambda: ThreadPoolExecutor(4, "opening", _give_way))
 
+    @property
+    def there(self) -> bool:
+        """Whether the home is: nobody has deleted or moved it under the server."""
+        return self.home.root.is_dir()
+
     def offered(self) -> list[Kept]:
         """What may be asked for, the default first. What was opened and is not kept any more is let go with the last of its answers.
 
-        A damaged file takes nothing but its own model away; it is told in the log, once. Raises HomeError if the home can't be read.
+        A damaged file takes nothing but its own model away; it is told in the log, once. Raises HomeError if the home can't be read, or is
+        gone: one that is not there holds no models, and it is not they that are to be looked for.
         """
+        if not self.there:
+            raise HomeError(f"home {self.home.root}", "must be there", "nothing", "Bring it back, or end this server.")
         faults: dict[str, str] = {}
         found = [kept for kept in list_models(self.home, lambda name, error: faults.update({name: str(error)})) if self._offers(kept.name)]
         for name in faults.keys() - self.faults.keys():
