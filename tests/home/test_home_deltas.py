@@ -23,7 +23,7 @@ from ingle.home.deltas import (
     stack_digest,
     verify_delta,
 )  # fmt: skip
-from ingle.home.kept import Kept, get_kept, keep, list_models, remove, sweep_packs
+from ingle.home.kept import Freed, Kept, get_kept, keep, list_models, remove, sweep_packs
 from ingle.home.place import Home
 from ingle.home.pull import pull
 
@@ -183,6 +183,25 @@ def test_a_full_disk_is_said(one: Kept, small_disk: Path) -> None:
         put_delta(home, "big", "full", one.base, {"a": np.ones(1 << 20, np.float32)}, {})
     assert list(home.deltas.iterdir()) == []
     put(home, "small", one.base)
+
+
+def test_what_goes_is_told_before_it_does(home: Home, one: Kept) -> None:
+    x = put(home, "x", one.base)
+    keep(home, "two", one.base, [x.digest])
+    remove(home, "one")
+    keep(home, "one", one.base)
+    told: list[Freed] = []
+
+    def full(freed: Freed) -> None:
+        told.append(freed)
+        raise HomeError("ledger", "is full")
+
+    for name, bases, deltas in (("two", (), ()), ("one+x", (), (x.digest,)), ("one", (one.base,), ())):
+        with pytest.raises(HomeError, match="is full"):
+            remove(home, name, full)
+        assert get_kept(home, name).base == one.base and home.base_folder(one.base).is_dir()
+        assert remove(home, name) == told[-1] and (told[-1].bases, told[-1].deltas) == (bases, deltas)
+        assert bool(told[-1].nbytes) == bool(bases or deltas)
 
 
 def test_what_is_needed_is_not_let_go(home: Home, one: Kept) -> None:

@@ -17,10 +17,10 @@ from ingle.core.digest import canonical_json
 from ingle.core.errors import ConfigError, DeltaError, HomeError, NotKept
 from ingle.core.files import os_errors, sync_folder, write_atomic
 from ingle.home.base import Base, read_base, verify_base
-from ingle.home.deltas import LESSON, LOCK, delta_bytes, find_delta, get_delta, stack_digest, tree
+from ingle.home.deltas import LESSON, LOCK, find_delta, get_delta, stack_digest, tree
 from ingle.home.names import NAME, check_name
 from ingle.home.place import Home
-from ingle.home.staging import discard, idle_days
+from ingle.home.staging import bytes_in, discard, idle_days
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +43,15 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Freed:
-    """What `remove` took away."""
+    """What `remove` takes away."""
 
     name: str
     bases: tuple[str, ...]
     """Digests of bases that no name used any more."""
     nbytes: int
-    """Bytes on disk given back."""
+    """Bytes on disk that come back."""
     deltas: tuple[str, ...] = ()
-    """Digests of deltas that are gone."""
+    """Digests of deltas that go."""
 
 
 Damaged = Callable[[str, HomeError], None]
@@ -208,29 +208,35 @@ def _name_taken(home: Home, kept: Kept, newer: bool = False) -> ConfigError:
     return ConfigError("name", f"{kept.name} is kept already, from another source or with other files", what, cure)
 
 
-def remove(home: Home, name: str) -> Freed:
+def remove(home: Home, name: str, tell: Callable[[Freed], None] = lambda _freed: None) -> Freed:
     """Drops a name, then every base (with its packed weights) that no name uses any more; of `MODEL+DELTA`, the delta.
 
-    Raises NotKept if there is no such name, DeltaError if deltas would be left without what they were made for, HomeError if files
-    can't be deleted.
+    `tell` hears what goes before anything does; if it raises, all stays. Raises NotKept if there is no such name, DeltaError if deltas
+    would be left without what they were made for, HomeError if files can't be deleted.
     """
+    bases, deltas, path = tuple[str, ...](), tuple[str, ...](), home.models / f"{name}.json"
     with home.lock(LOCK):
         if "+" in name:
-            return _remove_delta(home, get_kept(home, name))
-        names = _names(home)
-        if name not in names:
-            raise _not_kept(home, name, names)
-        # Reads the others before anything is dropped: an unreadable one might use a base that would look unused. The
-        # model's own file is not read, so that a damaged one can be removed.
-        used = {_read(home, other).base for other in names if other != name}
-        own = _own_stack(home, name)
-        for base in _unused(home, used):
-            _refuse_orphans(name, own, [one for one in _grown(home, base) if one[1].digest not in own])
-        path = home.models / f"{name}.json"
+            kept = get_kept(home, name)
+            folders, deltas = _folders_of_delta(home, kept), kept.deltas[-1:]
+        else:
+            names = _names(home)
+            if name not in names:
+                raise _not_kept(home, name, names)
+            # Reads the others before anything is dropped: an unreadable one might use a base that would look unused. The
+            # model's own file is not read, so that a damaged one can be removed.
+            bases = _unused(home, {_read(home, other).base for other in names if other != name})
+            own = _own_stack(home, name)
+            for base in bases:
+                _refuse_orphans(name, own, [one for one in _grown(home, base) if one[1].digest not in own])
+            folders = _folders_of_bases(home, bases, own)
+        freed = Freed(name, bases, sum(map(bytes_in, folders)), deltas)
+        tell(freed)
         with os_errors(path):
-            path.unlink()
-        bases, nbytes = _sweep_bases(home, used, own)
-    return Freed(name, bases, nbytes)
+            path.unlink(missing_ok=bool(deltas))
+        for folder in folders:
+            discard(home, folder)
+    return freed
 
 
 def _own_stack(home: Home, name: str) -> tuple[str, ...]:
@@ -241,16 +247,16 @@ def _own_stack(home: Home, name: str) -> tuple[str, ...]:
         return ()
 
 
-def _remove_delta(home: Home, kept: Kept) -> Freed:
-    """Lets go the last delta of a stack, and what was packed with it; for holders of the lock."""
+def _folders_of_delta(home: Home, kept: Kept) -> list[Path]:
+    """The folders that go with the last delta of a stack: its own, its lessons', and what was packed with it."""
     digest = kept.deltas[-1]
     _refuse_orphans(kept.name, kept.deltas, _grown(home, kept.base, kept.deltas))
     users = [other.name for other in list_kept(home) if digest in other.deltas]
     if users:
         raise DeltaError(f"delta {kept.name}", "is part of other kept models", ", ".join(users), f"Remove these first: ingle rm {users[0]}")
-    nbytes = delta_bytes(home, digest) + _sweep_lessons(home, kept.base, kept.deltas)
-    discard(home, home.delta_folder(digest))
-    return Freed(kept.name, (), nbytes + discard(home, home.pack_folder(kept.digest)), (digest,))
+    # Lessons go with their model, and their examples are then to be learned anew.
+    lessons = [delta.digest for _, delta in tree(home, kept.base, kept.deltas) if LESSON in delta.origin]
+    return [*(home.delta_folder(one) for one in (*lessons, digest)), home.pack_folder(kept.digest)]
 
 
 def _grown(home: Home, base: str, deltas: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Delta]]:
@@ -261,11 +267,6 @@ def _grown(home: Home, base: str, deltas: tuple[str, ...] = ()) -> list[tuple[tu
 
 def _named(home: Home, base: str, deltas: tuple[str, ...] = ()) -> list[str]:
     return [delta.name for _, delta in _grown(home, base, deltas)]
-
-
-def _sweep_lessons(home: Home, base: str, deltas: tuple[str, ...] = ()) -> int:
-    """Deletes the lessons that were made for a stack, whose examples are then to be learned anew. Returns the bytes freed."""
-    return sum(discard(home, home.delta_folder(delta.digest)) for _, delta in list(tree(home, base, deltas)) if LESSON in delta.origin)
 
 
 def _refuse_orphans(name: str, own: tuple[str, ...], grown: list[tuple[tuple[str, ...], Delta]]) -> None:
@@ -281,20 +282,19 @@ def _refuse_orphans(name: str, own: tuple[str, ...], grown: list[tuple[tuple[str
 
 
 def _sweep_unused(home: Home) -> None:
-    _sweep_bases(home, {_read(home, name).base for name in _names(home)})
+    for folder in _folders_of_bases(home, _unused(home, {_read(home, name).base for name in _names(home)})):
+        discard(home, folder)
 
 
-def _sweep_bases(home: Home, used: set[str], own: Collection[str] = ()) -> tuple[tuple[str, ...], int]:
-    """Deletes the bases that are not in `used`, their packs, their lessons, and the deltas of a name that goes (`own`); for holders of the
-    lock. Returns (digests, bytes freed)."""
-    unused = _unused(home, used)
-    nbytes = 0
-    for digest in unused:
-        for stack, delta in list(tree(home, digest)):
+def _folders_of_bases(home: Home, bases: Iterable[str], own: Collection[str] = ()) -> list[Path]:
+    """The folders that go with these bases: their own, their packs, their lessons, and the deltas of a name that goes (`own`)."""
+    folders = list[Path]()
+    for digest in bases:
+        for stack, delta in tree(home, digest):
             if delta.digest in own or LESSON in delta.origin:
-                nbytes += discard(home, home.pack_folder(stack_digest(digest, stack))) + discard(home, home.delta_folder(delta.digest))
-        nbytes += discard(home, home.pack_folder(digest)) + discard(home, home.base_folder(digest))
-    return unused, nbytes
+                folders += [home.pack_folder(stack_digest(digest, stack)), home.delta_folder(delta.digest)]
+        folders += [home.pack_folder(digest), home.base_folder(digest)]
+    return folders
 
 
 def sweep_packs(home: Home, days: float = 7) -> list[str]:

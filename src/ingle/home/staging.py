@@ -57,7 +57,13 @@ def discard(home: Home, folder: Path) -> int:
             folder.replace(trash / folder.name)
         except FileNotFoundError:  # somebody else has just taken it away
             return 0
-        return sum(path.stat().st_size for path in trash.rglob("*") if path.is_file())
+        return bytes_in(trash)
+
+
+def bytes_in(folder: Path) -> int:
+    """Of all files in a folder; 0 if there is none."""
+    with os_errors(folder):
+        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def sweep_downloads(home: Home, days: float = 30) -> list[str]:
