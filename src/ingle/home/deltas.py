@@ -17,7 +17,7 @@ from ingle.core.errors import ConfigError, DeltaError, HomeError, NotKept
 from ingle.core.files import os_errors, sync_file, sync_folder, write_atomic
 from ingle.home.names import check_name
 from ingle.home.place import Home
-from ingle.home.staging import discard, staging
+from ingle.home.staging import bytes_in, discard, staging
 
 if TYPE_CHECKING:
     import numpy.typing as npt  # what the home is asked most often needs no NumPy
@@ -221,7 +221,7 @@ def _read_report(folder: Path) -> dict[str, Any] | None:
 
 def delta_bytes(home: Home, digest: str) -> int:
     """Bytes of a delta's files."""
-    return sum(path.stat().st_size for path in home.delta_folder(digest).glob("*"))
+    return bytes_in(home.delta_folder(digest))
 
 
 def verify_delta(home: Home, digest: str) -> list[str]:

@@ -232,8 +232,9 @@ def remove(home: Home, name: str, tell: Callable[[Freed], None] = lambda _freed:
             folders = _folders_of_bases(home, bases, own)
         freed = Freed(name, bases, sum(map(bytes_in, folders)), deltas)
         tell(freed)
-        with os_errors(path):
-            path.unlink(missing_ok=bool(deltas))
+        if not deltas:  # they have no file beside their folder
+            with os_errors(path):
+                path.unlink()
         for folder in folders:
             discard(home, folder)
     return freed
