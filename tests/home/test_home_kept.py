@@ -175,19 +175,21 @@ def test_staging_is_empty_again_after_an_error(home: Home) -> None:
     assert list(home.staging.iterdir()) == []
 
 
-def test_of_two_who_discard_one_folder_one_frees_it(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_may_discard_one_folder_at_once(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = home.deltas / "d"
     folder.mkdir(parents=True)
     (folder / "tensors").write_bytes(b"12345")
-    rename, freed = Path.replace, list[int]()
+    rename, others = Path.replace, list[Path]()
 
     def other_first(path: Path, target: Path) -> Path:
         monkeypatch.setattr(Path, "replace", rename)
-        freed.append(discard(home, path))
+        discard(home, path)
+        others.append(path)
         return rename(path, target)
 
     monkeypatch.setattr(Path, "replace", other_first)
-    assert [discard(home, folder), *freed] == [0, 5]
+    discard(home, folder)
+    assert others == [folder] and not folder.exists()
     assert list(home.staging.iterdir()) == []
 
 

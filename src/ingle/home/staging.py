@@ -5,7 +5,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ingle.core.errors import HomeError
@@ -48,16 +48,12 @@ def sweep_staging(home: Home) -> list[str]:
     return swept
 
 
-def discard(home: Home, folder: Path) -> int:
-    """Deletes a folder: first out of sight by a rename, so that nobody finds half of it. Returns the bytes freed."""
+def discard(home: Home, folder: Path) -> None:
+    """Deletes a folder, if there is one: first out of sight by a rename, so that nobody finds half of it."""
     if not folder.is_dir():
-        return 0
-    with staging(home) as trash, os_errors(folder):
-        try:
-            folder.replace(trash / folder.name)
-        except FileNotFoundError:  # somebody else has just taken it away
-            return 0
-        return bytes_in(trash)
+        return
+    with staging(home) as trash, os_errors(folder), suppress(FileNotFoundError):  # somebody else has just taken it away
+        folder.replace(trash / folder.name)
 
 
 def bytes_in(folder: Path) -> int:
