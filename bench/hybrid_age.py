@@ -4,8 +4,8 @@
     python bench/hybrid_age.py --model smollm2+hybrid --documents 8 --texts wiki-bits
 
 The divergence of each prediction, KL(original ‖ hybrid), in nats a token, over held-out texts; beside it that of the same windows without
-memories, which a hybrid must not be further off than at any age. Where nothing has left the windows yet, both are the original, and
-nothing is counted.
+memories. At no age must the hybrid's be significantly larger. Where nothing has left the windows yet, both are the original, and nothing
+is counted.
 """
 
 from collections.abc import Mapping, Sequence
