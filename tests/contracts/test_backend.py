@@ -11,8 +11,12 @@ import pytest
 from ingle.core.errors import CannotRewind, CheckpointError, ContextError, DeltaError, RequestError
 from ingle.core.spec import LayerSpec
 from ingle.core.state_layout import STEP_TOKENS
+from ingle.core.vectors import NO_VECTORS, vector_id
 from ingle.engine.backend import Backend, Segment, prefill, step
+from ingle.engine.cpu import CpuBackend
 from ingle.engine.prefixed import Prefixed
+from ingle.kernels.layout import EMBEDDING
+from ingle.kernels.rows import embed
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
 
 LAYERS = {
@@ -238,6 +242,58 @@ def test_a_step_is_the_same_through_the_runner(make: Callable[[str], Backend]) -
     [got] = backend.runner.forward([backend.lower(Segment(state, ids, "all"))])
     np.testing.assert_array_equal(got, expected)
     assert state.length == 30
+
+
+def embedded(backend: Backend, token: int) -> np.ndarray[Any, Any]:
+    """The row of a model's own embedding, as the backend reads it."""
+    runner: Any = backend.runner
+    if not isinstance(runner, CpuBackend):
+        row: np.ndarray[Any, Any] = runner._module.model.embed_tokens.weight[token].detach().numpy()
+        return row
+    row = np.zeros(-(-backend.config.hidden_size // 32) * 32, np.float32)
+    embed(int(runner._records[EMBEDDING]), token, row.ctypes.data, backend.config.hidden_size)
+    return row[: backend.config.hidden_size]
+
+
+@KINDS
+def test_a_vector_that_is_a_word_s_row_is_that_word(make: Callable[[str], Backend], kind: str) -> None:
+    backend = make(kind)
+    ids, size = tokens(backend.config, 300), backend.config.vocab_size
+    places = [0, 1, 5, 6, 7, 40, 130, 299]
+    seen = [vector_id(size, "an encoder", "a picture", i) if i in places else id_ for i, id_ in enumerate(ids)]
+    vectors = {seen[i]: embedded(backend, ids[i]) for i in places}
+    state, state_with = backend.new_state(), backend.new_state()
+    for start in range(0, 300, 100):
+        [expected] = backend.forward([Segment(state, ids[start : start + 100], "all")])
+        expected = expected.copy()
+        [got] = backend.forward([Segment(state_with, seen[start : start + 100], "all", vectors=vectors)])
+        np.testing.assert_array_equal(got, expected)
+    # What comes after reads the same, wherever the state went meanwhile.
+    np.testing.assert_array_equal(step(backend, [(state_with.fork(), 3)])[0].copy(), step(backend, [(state, 3)])[0])
+
+
+def test_sequences_with_and_without_vectors_share_a_step(make: Callable[[str], Backend]) -> None:
+    backend = make("transformer")
+    size, draw = backend.config.vocab_size, np.random.default_rng(3)
+    one, two = ({size + i: draw.standard_normal(backend.config.hidden_size).astype(np.float32) for i in range(2)} for _ in range(2))
+    prompts = [([1, size, size + 1, 4], one), ([5, 6, 7], NO_VECTORS), ([size + 1, 2, size], two)]
+    segments = [Segment(backend.new_state(), ids, vectors=vectors) for ids, vectors in prompts]
+    together = [rows[-1].copy() for rows in backend.forward(segments)]
+    for (ids, vectors), got in zip(prompts, together, strict=True):
+        [rows] = backend.forward([Segment(backend.new_state(), ids, vectors=vectors)])
+        np.testing.assert_allclose(rows[-1], got, atol=1e-5)
+
+
+def test_vectors_that_cannot_be_read_are_refused(make: Callable[[str], Backend]) -> None:
+    backend = make("transformer")
+    size, good = backend.config.vocab_size, np.ones(backend.config.hidden_size, np.float32)
+    for row in (good[:-1], good.astype(np.float64), np.full_like(good, np.nan), np.full_like(good, np.inf)):
+        state = backend.new_state()
+        with pytest.raises(RequestError):
+            backend.forward([Segment(state, [1, size], vectors={size: row})])
+        assert state.length == 0
+    with pytest.raises(RequestError):
+        backend.forward([Segment(backend.new_state(), [size + 1], vectors={size: good})])
 
 
 def test_a_state_of_another_model_is_refused(make: Callable[[str], Backend], tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from ingle.core import blocks
 from ingle.core.blocks import CACHES
 from ingle.core.errors import CheckpointError, ConfigError
 from ingle.core.spec import LayerSpec, ModelConfig, Rope
+from ingle.core.vectors import NO_VECTORS, Vectors
 from ingle.engine import packing, team
 from ingle.engine.backend import Segment, prefill, step
 from ingle.engine.cpu import CpuBackend
@@ -26,7 +27,10 @@ from ingle.model.rope import inverse_frequencies
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
 
 
-def twin(config: ModelConfig, folder: Path, ids: list[int], cache: str, adapter: Mapping[str, Any] = MappingProxyType({})) -> np.ndarray:
+def twin(
+    config: ModelConfig, folder: Path, ids: list[int], cache: str, adapter: Mapping[str, Any] = MappingProxyType({}),
+    vectors: Vectors = NO_VECTORS,
+) -> np.ndarray:  # fmt: skip
     """What the packed weights in a folder compute, by NumPy."""
     info = packing.read_pack(folder)
     assert info is not None
@@ -34,7 +38,8 @@ def twin(config: ModelConfig, folder: Path, ids: list[int], cache: str, adapter:
     integer = {name.removesuffix(".weight") for name, place in info.places.items() if place.kind >= at.FLOAT_KINDS}
     frequencies, scale = inverse_frequencies(config)
     angles = np.arange(len(ids), dtype=np.float32)[:, None] * frequencies
-    return naive.decoder(config, weights, ids, (np.cos(angles) * scale, np.sin(angles) * scale), frozenset(integer), cache, adapter)
+    turns = np.cos(angles) * scale, np.sin(angles) * scale
+    return naive.decoder(config, weights, ids, turns, frozenset(integer), cache, adapter, vectors)
 
 
 @st.composite

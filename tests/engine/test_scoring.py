@@ -1,5 +1,6 @@
 """Log-probabilities of endings: the same as reading each task alone, however tasks share, branch, and are cut into steps."""
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingle.core.spec import LayerSpec
+from ingle.core.state import State
 from ingle.core.state_layout import STEP_TOKENS
 from ingle.engine import scoring
 from ingle.engine.backend import Backend, Segment
@@ -22,6 +24,7 @@ from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
 LAYERS = {
     "transformer": (LayerSpec((0, 1)),) * 2,
     "hybrid": (LayerSpec((0,), window=24, sinks=3), LayerSpec((0, 1)), LayerSpec((), window=9, sinks=1)),
+    "memories": (LayerSpec((0,), 24, 3, "gated_delta"), LayerSpec((0, 1)), LayerSpec((), 9, 0, "gated_delta")),
 }
 
 
@@ -64,8 +67,10 @@ def check(backend: Backend, tasks: Sequence[Task], adapter: Any = None) -> None:
     found = dict(score(backend, tasks, adapter=adapter))
     assert sorted(found) == list(range(len(tasks)))
     for number, task in enumerate(tasks):
-        for got, expected in zip(found[number], alone(backend, task, adapter), strict=True):
+        for i, (got, expected) in enumerate(zip(found[number], alone(backend, task, adapter), strict=True)):
             np.testing.assert_allclose(got, expected, atol=2e-5)
+            [(_, [plain])] = score(backend, [(task[0], [task[1][i]])], adapter=adapter)
+            np.testing.assert_array_equal(got, plain)  # sharing changes no bit
 
 
 IDS = st.integers(0, 69)
@@ -107,6 +112,43 @@ def test_what_is_shared_is_read_once(backend: CpuBackend) -> None:
     list(score(counting, tasks))  # type: ignore[arg-type]
     # The shared start; then of each task its own two tokens, and its endings but for their last tokens.
     assert counting.read == 200 + 10 * (2 + 2 + 0 + 1)
+
+
+def test_a_sentence_left_out_at_a_time_reads_every_start_once(backend: CpuBackend) -> None:
+    sentences, counting = [tokens(backend.config, 20, seed) for seed in range(6)], Counting(backend)
+    variants = [[t for j, sentence in enumerate(sentences) if j != i for t in sentence] for i in range(7)]
+    tasks: list[Task] = [(variant, ([1, 2, 3],)) for variant in variants]
+    check(backend, tasks)
+    list(score(counting, tasks))  # type: ignore[arg-type]
+    # All of them but for the last sentence, which is a start of the whole; and of every other what comes after the sentence that it lacks.
+    assert counting.read == 120 + sum(20 * (5 - i) for i in range(5)) + 7 * 2
+
+
+def test_few_states_are_held_however_many_tasks_wait(backend: CpuBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids, forks, most = tokens(backend.config, 400), list[weakref.ref[State]](), 0
+    fork = State.fork
+
+    def forked(state: State) -> State:
+        nonlocal most
+        made = fork(state)
+        forks.append(weakref.ref(made))
+        most = max(most, sum(held() is not None for held in forks))
+        return made
+
+    monkeypatch.setattr(State, "fork", forked)
+    assert len(list(score(backend, [([*ids[:50], i, *ids[i : i + 100]], ([1, 2],)) for i in range(60)]))) == 60
+    assert len(forks) >= 59
+    assert most <= 16
+
+
+def test_vectors_are_read_in_the_place_of_words(backend: CpuBackend) -> None:
+    vectors = {1000 + i: np.random.default_rng(i).standard_normal(backend.config.hidden_size).astype(np.float32) for i in range(3)}
+    tasks: list[Task] = [([1, 2, 1000, 1001, 5], ([7, 8],)), ([1, 2, 1000, 1002, 5], ([7, 8],))]
+    found = dict(score(backend, tasks, vectors=vectors))
+    for number, task in enumerate(tasks):
+        [(_, [plain])] = score(backend, [task], vectors=vectors)
+        np.testing.assert_array_equal(found[number][0], plain)
+    assert np.abs(found[0][0] - found[1][0]).max() > 1e-3
 
 
 def test_it_stops_between_two_steps(backend: CpuBackend) -> None:

@@ -166,7 +166,7 @@ class TokenLogprob:
     token: int
     text: str
     logprob: float | None
-    """None for the very first token of an echoed prompt, which nothing predicts."""
+    """None for what nothing predicts: the very first token of an echoed prompt, and what is no word."""
     top: tuple[tuple[int, str, float], ...] = ()
     """Alternatives, likeliest first: (token id, text, log-probability)."""
 

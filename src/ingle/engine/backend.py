@@ -1,7 +1,7 @@
 """What runs a model: states, and one call that reads tokens into any number of them at once."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ingle.core.errors import ContextError, KernelError, RequestError
 from ingle.core.spec import ModelConfig
 from ingle.core.state_layout import STEP_TOKENS
+from ingle.core.vectors import NO_VECTORS, Vectors
 from ingle.engine.adapter import Additions
 
 
@@ -64,6 +65,8 @@ class Segment:
     logits: Literal["none", "last", "all"] = "last"
     adapter: Any = None
     """What `Backend.adapter` made, for a sequence that is read with it; its state belongs to it from the beginning."""
+    vectors: Vectors = field(default_factory=lambda: NO_VECTORS)
+    """What its ids beyond the vocabulary stand for; others may be in there, too."""
 
 
 class NotFinite(KernelError):
@@ -128,7 +131,8 @@ class Backend(Protocol):
 
         At most `STEP_TOKENS` tokens a segment. The arrays are valid until the next call, whichever thread makes it: where several ask,
         all go through one scheduler.
-        Raises ContextError beyond the model's context, RequestError for a token id outside the vocabulary; states are then untouched.
+        Raises ContextError beyond the model's context, RequestError for an id that is neither a token nor has a vector; states are then
+        untouched.
         NotFinite once a recurrent memory is broken (the CPU backend).
         """
         ...
@@ -150,7 +154,19 @@ def check_segment(config: ModelConfig, segment: Segment) -> None:
     if length + count > config.context_length:
         raise ContextError("prompt", f"must fit the model's context of {config.context_length} tokens", length + count)
     if min(segment.ids) < 0 or max(segment.ids) >= config.vocab_size:
-        raise RequestError("ids", f"must be between 0 and {config.vocab_size - 1}", f"{min(segment.ids)} … {max(segment.ids)}")
+        for id_ in segment.ids:
+            _check_id(config, segment.vectors, id_)
+
+
+def _check_id(config: ModelConfig, vectors: Vectors, id_: int) -> None:
+    if 0 <= id_ < config.vocab_size:
+        return
+    if id_ not in vectors:
+        raise RequestError("ids", f"must be between 0 and {config.vocab_size - 1}, or stand for a vector that is given", id_)
+    row = vectors[id_]
+    if row.shape != (config.hidden_size,) or row.dtype != np.float32 or not np.isfinite(row).all():
+        got = f"{list(row.shape)} {row.dtype}" if row.shape != (config.hidden_size,) or row.dtype != np.float32 else "NaN or infinity"
+        raise RequestError("vectors", f"must be finite float32 [{config.hidden_size}]", got)
 
 
 def forward_whole(runner: Backend, segments: Sequence[Segment]) -> tuple[list[npt.NDArray[np.float32]], dict[int, NotFinite]]:

@@ -16,6 +16,7 @@ from ingle.core.errors import DeltaError
 from ingle.core.spec import ModelConfig
 from ingle.core.state import State
 from ingle.core.state_layout import STEP_TOKENS, StateLayout
+from ingle.core.vectors import Vectors
 from ingle.engine.adapter import Adapter, Additions, pack_adapter
 from ingle.engine.backend import Backend, NotFinite, Segment, check_segment
 from ingle.engine.memory import StepMemory, remembering, up32
@@ -26,6 +27,7 @@ from ingle.kernels.jit import ADAPTER_KERNELS, kernel
 from ingle.model.rope import inverse_frequencies
 
 Array = npt.NDArray[Any]
+_NONE_GIVEN = np.zeros((1, 1), np.float32)
 _LINEARS = {
     at.LINEAR_Q: "self_attn.q_proj", at.LINEAR_K: "self_attn.k_proj", at.LINEAR_V: "self_attn.v_proj", at.LINEAR_O: "self_attn.o_proj",
     at.LINEAR_GATE: "mlp.gate_proj", at.LINEAR_UP: "mlp.up_proj", at.LINEAR_DOWN: "mlp.down_proj",
@@ -167,10 +169,12 @@ class CpuBackend:
         if not self._memory.fits(rows, outputs, parts, self._inner):
             sizes = (max(rows, self._memory.rows), max(outputs, self._memory.outputs), max(parts, self._memory.parts))
             self._memory = self._new_memory(*sizes, self._inner)
-        memory, row, output = self._memory, 0, 0
+        memory, row, output, given = self._memory, 0, 0, list[Array]()
         for number, (segment, count, want) in enumerate(zip(segments, counts, wanted, strict=True)):
             start = segment.state.length
             memory.tokens[row : row + count] = segment.ids
+            if segment.vectors:
+                given += _numbered(memory.tokens[row : row + count], self.config.vocab_size, segment.vectors, len(given))
             memory.owners[row : row + count] = number
             memory.positions[row : row + count] = range(start, start + count)
             memory.wanted[output : output + want] = range(row + count - want, row + count)
@@ -180,8 +184,9 @@ class CpuBackend:
         record = memory.record
         record[at.BATCH], record[at.OUTPUT_COUNT], record[at.TASK_COUNT] = rows, outputs, len(tasks)
         record[at.SEGMENT_COUNT], record[at.THREADS], record[at.BARRIER] = len(segments), threads, self._team.meeting(threads)
-        self._tables = table, tasks  # kept alive for the kernel
-        record[at.SEGMENTS], record[at.TASKS] = table.ctypes.data, tasks.ctypes.data
+        vectors = np.stack(given) if given else _NONE_GIVEN
+        self._tables = table, tasks, vectors  # kept alive for the kernel
+        record[at.SEGMENTS], record[at.TASKS], record[at.VECTORS] = table.ctypes.data, tasks.ctypes.data, vectors.ctypes.data
         return wanted
 
     def _turn(self, memory: StepMemory, rows: int) -> None:
@@ -224,6 +229,14 @@ class CpuBackend:
             ]
             row, parts = row + count, parts + count * shared * groups * each
         return table, np.array(tasks, np.int64), parts
+
+
+def _numbered(tokens: Array, vocab_size: int, vectors: Vectors, first: int) -> list[Array]:
+    """The vectors of the ids beyond the vocabulary in tokens int64 [n], in order; the ids become −1 − `first`, and so on downwards."""
+    beyond = np.flatnonzero(tokens >= vocab_size)
+    rows = [vectors[int(id_)] for id_ in tokens[beyond]]
+    tokens[beyond] = -1 - first - np.arange(len(rows))
+    return rows
 
 
 def _records(info: PackInfo, layout: StateLayout, base: int, eps: int) -> Array:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ingle.core.message import Chunk, Finish, Request, TokenLogprob, Usage
 from ingle.core.state_layout import REMEMBERING_STEP_TOKENS, STEP_TOKENS
+from ingle.core.vectors import NO_VECTORS, Vectors
 from ingle.engine.backend import AnyState, Segment
 from ingle.engine.checkpoints import Checkpoints, needs_checkpoints
 from ingle.engine.drafting import ALONE, Company, Drafter, Pace
@@ -32,15 +33,17 @@ class Decoding:
 
     def __init__(
         self, model: LanguageModel, request: Request, ids: list[int], state: AnyState, grammar: "Grammar | None" = None,
-        asked: float | None = None, pace: Pace | None = None,
+        asked: float | None = None, pace: Pace | None = None, vectors: Vectors = NO_VECTORS,
     ) -> None:  # fmt: skip
         """`state` has read the first `state.length` of `ids`, and fewer than all of them; `grammar` holds the answer to its language.
 
-        `asked`: when, by `time.perf_counter`. `pace`: of the backend's steps; None = without drafts.
+        `asked`: when, by `time.perf_counter`. `pace`: of the backend's steps; None = without drafts. `vectors`: of ids beyond the
+        vocabulary.
         """
         assert state.length < len(ids), "the last token has to be read, for its logits"
         self.model, self.request, self.state = model, request, state
         self.ids = list(ids)
+        self._vectors = vectors
         self.prompt_tokens, self.cached_tokens = len(ids), state.length
         needed = needs_checkpoints(model.backend.config) and not request.echo
         self.checkpoints = Checkpoints(state.length, len(ids), needed)
@@ -85,7 +88,7 @@ class Decoding:
         if self.reading and checkpoint is not None and checkpoint > start:
             end = min(end, checkpoint)
         logits: Literal["none", "last", "all"] = "last" if end == len(self.ids) else "none"
-        return Segment(self.state, self.ids[start:end], "all" if echo else logits, self.model.adapter)
+        return Segment(self.state, self.ids[start:end], "all" if echo else logits, self.model.adapter, self._vectors)
 
     def _next_written(self, company: Company) -> Segment:
         """The last token, and others before it if the state had to go back further than these."""
@@ -95,7 +98,7 @@ class Decoding:
         self._draft = self._drafter.draft(self.ids, max(0, room), company) if self._drafter else []
         if self._draft:
             self._mark = self.state.mark(self._mark)
-        return Segment(self.state, unread + self._draft, "all" if self._draft else "last", self.model.adapter)
+        return Segment(self.state, unread + self._draft, "all" if self._draft else "last", self.model.adapter, self._vectors)
 
     def take(self, rows: npt.NDArray[np.float32]) -> Chunk | None:
         """What comes of the logits of the last segment; None while the prompt is being read."""
@@ -183,7 +186,9 @@ class Decoding:
 
     def _entry(self, values: npt.NDArray[np.float64], token: int, best: Any) -> TokenLogprob:
         ranked = sorted((int(i) for i in best), key=lambda i: (-values[i], i))
-        return TokenLogprob(token, self._name(token), float(values[token]), tuple((i, self._name(i), float(values[i])) for i in ranked))
+        top = tuple((i, self._name(i), float(values[i])) for i in ranked)
+        predicted = float(values[token]) if token < len(values) else None  # nothing predicts a part of a picture or a sound
+        return TokenLogprob(token, self._name(token), predicted, top)
 
     def _name(self, token: int) -> str:
         """As it stands within a text: with the space that one loses at its start."""

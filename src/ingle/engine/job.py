@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import IngleError
 from ingle.core.message import Chunk, Request
+from ingle.core.vectors import NO_VECTORS, Vectors
 from ingle.engine.decoding import Decoding
 from ingle.engine.grammar import Grammar
 from ingle.engine.language_model import LanguageModel
@@ -52,6 +53,8 @@ class Job:
     deadline: float | None = None
     """By `time.perf_counter`."""
     asked: float = field(default_factory=time.perf_counter)
+    vectors: Vectors = field(default_factory=lambda: NO_VECTORS)
+    """What ids beyond the vocabulary stand for."""
     needed_bytes: int = 0
     cancelled: bool = False
     energy: Energy = NOTHING

@@ -26,7 +26,7 @@ class Sampler:
         self.sampling = sampling
         self.seed = secrets.randbits(62) if sampling.seed is None else sampling.seed
         self._random = np.random.Generator(np.random.PCG64(self.seed))
-        self._seen = set(prompt)
+        self._seen = {token for token in prompt if token < vocab_size}
         self._counts: Counter[int] = Counter()
         self._logits = np.full(-(-vocab_size // 16) * 16, -np.inf, np.float32)
         self._vocab_size = vocab_size

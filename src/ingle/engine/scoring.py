@@ -1,7 +1,8 @@
-"""Log-probabilities of given endings, of many tasks at once. What all tasks begin with, and what is given to several endings, is read once.
+"""Log-probabilities of given endings, of many tasks at once. All that they ask for is one trie: what several begin with is read once.
 
-Segments are read side by side without padding, so neither the order nor the lengths of tasks cost anything; and no result depends on
-what is read beside it.
+Sequences are sorted, so those that share a start stand together. A *lane* reads one edge of the trie; where an edge ends, each branch goes
+on from a fork. Lanes are read side by side without padding, so neither the order nor the lengths of tasks cost anything; and no result
+depends on what is read beside it, so on a backend with exact cuts it is the one of each sequence read by itself, to the bit.
 """
 
 from collections import deque
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.core.state_layout import STEP_TOKENS
+from ingle.core.vectors import NO_VECTORS, Vectors
 from ingle.engine.backend import Backend, Segment
 from ingle.engine.prefix_cache import common_length
 
@@ -21,129 +23,172 @@ Task = tuple[Sequence[int], Sequence[Sequence[int]]]
 Nats = npt.NDArray[np.float64]
 _LOGIT_BYTES = 48 << 20
 """Room for the logits of one step: each row has a float32 per word of the vocabulary."""
-_WORTH_SHARING = 16
-"""Tokens that all tasks begin with, from which on it pays to read them apart."""
+_WORTH_SHARING = 8
+"""Tokens of different tasks from which on it pays to read them apart and fork."""
 
 
 def _never() -> bool:
     return False
 
 
-@dataclass(eq=False)
-class _Lane:
-    """One state and what it has to read: what is given (`ending` is None), or an ending but for its last token, which predicts nothing."""
+@dataclass(frozen=True, slots=True)
+class _Path:
+    """One ending after what is given."""
 
     task: int
-    ending: int | None
-    state: Any
-    ids: Sequence[int]
-    done: int = 0
+    ending: int
+    ids: list[int]
+    """All of them. The last one is not read: it predicts nothing."""
+    given: int
+    """How many of them are given."""
+
+    @property
+    def read(self) -> list[int]:
+        """What has to be read."""
+        return self.ids[:-1]
 
 
 @dataclass(eq=False)
-class _Known:
-    """What is known of one task."""
+class _Fork:
+    """A state from which several branches go on."""
 
-    parts: list[list[Nats]]
-    """Log-probabilities in the order of tokens, for each ending."""
-    unread: int
-    """Lanes that are still being read."""
+    state: Any
+    branches: int
+
+    def take(self) -> Any:
+        """A state for one of them; the last one gets the state itself."""
+        self.branches -= 1
+        return self.state.fork() if self.branches else self.state
+
+
+@dataclass(eq=False)
+class _Lane:
+    """An edge of the trie that is being read: what `paths` share, up to `end`. Its state says how far it is."""
+
+    paths: Sequence[_Path]
+    state: Any
+    end: int
+    wanted: int
+    """The first token whose logits are asked for; all that come after it are, too."""
+
+    @property
+    def left(self) -> int:
+        """Tokens to read."""
+        return self.end - int(self.state.length)
+
+    def most(self, tokens: int, rows: int) -> int:
+        """How many to read next, with room for so many tokens and rows of logits."""
+        start = int(self.state.length)
+        if start >= self.wanted:
+            return min(self.left, tokens, rows)
+        count = min(self.wanted + 1 - start, self.left, tokens)
+        return count if rows or start + count <= self.wanted else count - 1
+
+    def rows(self, count: int) -> int:
+        """How many rows of logits the next `count` tokens come with."""
+        start = int(self.state.length)
+        return max(0, start + count - max(start, self.wanted))
+
+    def segment(self, count: int, adapter: Any, vectors: Vectors) -> Segment:
+        """The next `count` tokens."""
+        start: int = self.state.length
+        kind: Any = "all" if start >= self.wanted else "last" if start + count > self.wanted else "none"
+        return Segment(self.state, self.paths[0].ids[start : start + count], kind, adapter, vectors)
 
 
 def score(
-    backend: Backend, tasks: Sequence[Task], stopped: Callable[[], bool] = _never, adapter: Any = None
+    backend: Backend, tasks: Sequence[Task], stopped: Callable[[], bool] = _never, adapter: Any = None, vectors: Vectors = NO_VECTORS
 ) -> Iterator[tuple[int, list[Nats]]]:
     """The number of each task with its endings' log-probabilities, token by token, in nats, as they get ready.
 
-    `stopped` is asked before every step; when it is true, nothing more comes. `adapter`: see `Segment.adapter`.
+    `stopped` is asked before every step; when it is true, nothing more comes. `adapter`, `vectors`: see `Segment`.
     Raises ContextError or RequestError for tokens that can't be read, ValueError for a task without tokens.
     """
     if any(not given or not endings or any(not ending for ending in endings) for given, endings in tasks):
         raise ValueError("a task needs given tokens, and endings of one token at least")
-    start, length = _shared(backend, [given for given, _ in tasks], adapter)
-    waiting, lanes, known = deque(range(len(tasks))), deque[_Lane](), dict[int, _Known]()
+    paths = [_Path(i, j, [*given, *ending], len(given)) for i, (given, endings) in enumerate(tasks) for j, ending in enumerate(endings)]
+    paths.sort(key=lambda path: path.read)
+    found = [[np.empty(len(ending)) for ending in endings] for _, endings in tasks]
+    unread = [len(endings) for _, endings in tasks]
+    lanes, waiting = deque[_Lane](), [(paths, _Fork(backend.new_state(), 1))] if paths else []
     most_rows = max(1, _LOGIT_BYTES // (4 * backend.config.vocab_size))
-    while waiting or lanes:
-        if stopped():
-            return
-        while waiting and sum(len(lane.ids) - lane.done for lane in lanes) < STEP_TOKENS:
-            number = waiting.popleft()
-            given, endings = tasks[number]
-            known[number] = _Known([[] for _ in endings], unread=1)
-            lanes.append(_Lane(number, None, start.fork(), given, length))
+    while (waiting or lanes) and not stopped():
+        while waiting and sum(lane.left for lane in lanes) < STEP_TOKENS:
+            _open(waiting, lanes)
         turn = _turn(lanes, most_rows)
-        segments = [
-            Segment(lane.state, lane.ids[lane.done : lane.done + count], _wanted(lane, count), adapter=adapter) for lane, count in turn
-        ]
+        starts = [int(lane.state.length) for lane, _ in turn]
         ready = []
-        for (lane, count), rows in zip(turn, backend.forward(segments), strict=True):
-            lane.done += count
-            mine = known[lane.task]
-            _take(lane, count, rows, tasks[lane.task][1], mine, lanes)
-            if lane.done == len(lane.ids):
+        for (lane, _), start, rows in zip(
+            turn, starts, backend.forward([lane.segment(count, adapter, vectors) for lane, count in turn]), strict=True
+        ):
+            _take(lane, max(start, lane.wanted), rows, found)
+            if not lane.left:
                 lanes.remove(lane)
-                mine.unread -= 1
-                if not mine.unread:
-                    ready.append((lane.task, [np.concatenate(parts) for parts in known.pop(lane.task).parts]))
-        yield from ready  # not earlier: whoever takes them may run the backend, and the rows are gone
+                ready += _close(lane, unread, waiting)
+        for task in ready:  # not earlier: whoever takes them may run the backend, and the rows are gone
+            yield task, found[task]
+            found[task] = []
 
 
-def _shared(backend: Backend, given: Sequence[Sequence[int]], adapter: Any) -> tuple[Any, int]:
-    """A state that has read what all tasks begin with, but at least one token less than any; and how much that is."""
-    state = backend.new_state()
-    length = min((min(common_length(given[0], other), len(other) - 1) for other in given), default=0)
-    if len(given) < 2 or length < _WORTH_SHARING:
-        return state, 0
-    for at in range(0, length, STEP_TOKENS):
-        backend.forward([Segment(state, given[0][at : min(at + STEP_TOKENS, length)], "none", adapter=adapter)])
-    return state, length
+def _open(waiting: list[tuple[list[_Path], _Fork]], lanes: deque[_Lane]) -> None:
+    """Begins to read what waits, the last come first, so that few states are held; or parts it, where there is too little to share."""
+    paths, fork = waiting.pop()
+    start = int(fork.state.length)
+    end = common_length(paths[0].read, paths[-1].read)
+    if end - start < (_WORTH_SHARING if paths[0].task != paths[-1].task else 1) and len(paths[-1].read) > end:
+        parts = _parted(paths, end)
+        fork.branches += len(parts) - 1
+        waiting += [(part, fork) for part in parts]
+    else:
+        wanted = min(path.given for path in paths) - 1
+        lanes.append(_Lane(paths, fork.take(), end, max(wanted, start)))
 
 
-def _turn(lanes: deque[_Lane], most_rows: int) -> list[tuple[_Lane, int]]:
+def _parted(paths: Sequence[_Path], at: int) -> list[list[_Path]]:
+    """Sorted paths by what they read at place `at`, those that end there first; a group of its own for each."""
+    groups: dict[int, list[_Path]] = {}
+    for path in paths:
+        groups.setdefault(path.ids[at] if len(path.ids) - 1 > at else -1, []).append(path)
+    return list(groups.values())
+
+
+def _turn(lanes: Sequence[_Lane] | deque[_Lane], rows: int) -> list[tuple[_Lane, int]]:
     """Who reads how many tokens in this step, the first come first."""
-    turn, tokens, rows = [], STEP_TOKENS, most_rows
+    turn, tokens = [], STEP_TOKENS
     for lane in lanes:
-        most = min(tokens, rows) if lane.ending is not None else tokens if rows else 0
-        count = min(len(lane.ids) - lane.done, most)
-        if count:
+        count = lane.most(tokens, rows)
+        if count > 0:
             turn.append((lane, count))
             tokens -= count
-            rows -= count if lane.ending is not None else 1
+            rows -= lane.rows(count)
     return turn
 
 
-def _wanted(lane: _Lane, count: int) -> Any:
-    if lane.ending is not None:
-        return "all"
-    return "last" if lane.done + count == len(lane.ids) else "none"
-
-
-def _take(
-    lane: _Lane, count: int, rows: npt.NDArray[np.float32], endings: Sequence[Sequence[int]], mine: _Known, lanes: deque[_Lane]
-) -> None:
-    """What comes of the logits of `count` more tokens."""
-    if lane.ending is not None:
-        mine.parts[lane.ending].append(_log_probabilities(rows, endings[lane.ending][lane.done - count + 1 : lane.done + 1]))
+def _take(lane: _Lane, first: int, rows: npt.NDArray[np.float32], found: list[list[Nats]]) -> None:
+    """Puts down what the logits after the tokens from place `first` on say of each path's next ones."""
+    if not len(rows):
         return
-    if lane.done < len(lane.ids):
-        return
-    # What is given has been read: it predicts every ending's first token, and every longer ending goes on from it.
-    firsts = _log_probabilities(rows, [[ending[0] for ending in endings]])
-    longer = [number for number, ending in enumerate(endings) if len(ending) > 1]
-    for number in range(len(endings)):
-        mine.parts[number].append(firsts[0, number : number + 1])
-    for number in reversed(longer):
-        state = lane.state if number == longer[-1] else lane.state.fork()
-        lanes.appendleft(_Lane(lane.task, number, state, endings[number][:-1]))
-    mine.unread += len(longer)
-
-
-def _log_probabilities(rows: npt.NDArray[np.float32], tokens: Any) -> Nats:
-    """Of tokens [n] or [n, m] after logits [n, vocabulary]; exponentials in float32, their sum and the rest in float64."""
-    chosen = np.asarray(tokens)
     peak = rows.max(axis=1)
     mass = np.exp(rows - peak[:, None]).sum(axis=1, dtype=np.float64)
     tops = peak + np.log(mass)
-    index = chosen.reshape(len(rows), -1)
-    values: Nats = np.take_along_axis(rows, index, axis=1).astype(np.float64) - tops[:, None]
-    return values.reshape(chosen.shape)
+    for path in lane.paths:
+        start = max(first, path.given - 1)
+        following = path.ids[start + 1 : first + len(rows) + 1]
+        places = np.arange(start - first, start - first + len(following))
+        values = rows[places, following].astype(np.float64) - tops[places]
+        found[path.task][path.ending][start - path.given + 1 :][: len(values)] = values
+
+
+def _close(lane: _Lane, unread: list[int], waiting: list[tuple[list[_Path], _Fork]]) -> list[int]:
+    """Sends the branches on from the end of an edge; returns the tasks of which nothing is left to read."""
+    *_, longest = lane.paths
+    parts = _parted(lane.paths, lane.end) if len(longest.read) > lane.end else [[*lane.paths]]
+    ready = []
+    if len(parts[0][0].read) == lane.end:
+        for path in parts.pop(0):
+            unread[path.task] -= 1
+            if not unread[path.task]:
+                ready.append(path.task)
+    fork = _Fork(lane.state, len(parts))
+    waiting += [(part, fork) for part in parts]
+    return ready

@@ -128,7 +128,7 @@ class TorchBackend:
 
     def _read(self, segment: Segment) -> npt.NDArray[np.float32]:
         ids = torch.tensor([list(segment.ids)], device=self._device)
-        hidden = self._module.hidden(ids, segment.state)[0]
+        hidden = self._module.hidden(ids, segment.state, segment.vectors)[0]
         wanted = hidden[{"none": len(hidden), "last": len(hidden) - 1, "all": 0}[segment.logits] :]
         logits: npt.NDArray[np.float32] = self._module.logits(wanted).float().cpu().numpy()
         return logits

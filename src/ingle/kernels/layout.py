@@ -60,13 +60,14 @@ splits of keys it reads, and which of the queries' partial results that makes.""
 
 BATCH, THREADS, TOKENS, SEGMENT_OF, POSITIONS, COSINE, SINE, SEGMENTS, TASKS, TASK_COUNT, OUTPUTS, OUTPUT_COUNT, LOGITS = range(13)
 STREAM, QUERIES, KEYS, VALUES_NEW, ROTATED, PARTS, GATED, LIFTED, SCRATCH, BARRIER, COUNTERS, INNER, INNER_WIDTH = range(13, 26)
-SEGMENT_COUNT, FEATURES, BACK_COSINE, BACK_SINE, HELD = range(26, 31)
-NORMED, ATTENDED, MIXED, FINAL = (31 + ACTIVATIONS * i for i in range(4))
-STEP = 31 + ACTIVATIONS * 4
+SEGMENT_COUNT, FEATURES, BACK_COSINE, BACK_SINE, HELD, VECTORS = range(26, 32)
+NORMED, ATTENDED, MIXED, FINAL = (32 + ACTIVATIONS * i for i in range(4))
+STEP = 32 + ACTIVATIONS * 4
 """int64 of one step: rows and threads; per row token, segment, position and angles; segments; attention tasks; which rows want
 logits, and where; then scratch memory, the counters by which threads meet, and what adapters have between A and B: for each row three
 times INNER_WIDTH float32 (see `inner_floats`). For memories: how many segments, features (see memory.py), and per row and different
-window the angles by which the key that leaves it is turned back, and log(n / (n + window)) for n tokens that have left it."""
+window the angles by which the key that leaves it is turned back, and log(n / (n + window)) for n tokens that have left it. VECTORS:
+float32 [n, HIDDEN], of which row −1 − t stands in the place of a token t below 0."""
 
 PHASES = 9
 """Counters of one layer: pieces of work that are shared out."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from ingle.core.blocks import to_int8
 from ingle.core.spec import LayerSpec, ModelConfig
+from ingle.core.vectors import NO_VECTORS, Vectors
 
 Array = Any  # NumPy arrays; the shapes are in the docstrings
 
@@ -150,12 +151,13 @@ def decoder(
     integer: frozenset[str],
     cache: str,
     adapter: Mapping[str, tuple[Array, Array, Array | None]] = MappingProxyType({}),
+    vectors: Vectors = NO_VECTORS,
 ) -> Array:
     """Logits float64 [T, vocabulary] of one whole sequence.
 
     weights: by Hugging Face's names; angles: cosine and sine [T, dim/2]; integer: names of linears whose input is rounded to int8;
     cache: what keys and values are kept in; adapter: by the name of a linear, A, B and b of what is added to it; its
-    input is rounded too.
+    input is rounded too; vectors: of ids beyond the vocabulary.
     """
     T, dim = len(ids), config.head_dim
 
@@ -168,7 +170,8 @@ def decoder(
         x = x.reshape(T, -1, dim)
         return rms_norm(x, weights[norm], config.norm_eps) if norm in weights else x
 
-    x = weights["model.embed_tokens.weight"][list(ids)].astype(np.float64)
+    table = weights["model.embed_tokens.weight"]
+    x = np.stack([vectors[id_] if id_ in vectors else table[id_] for id_ in ids]).astype(np.float64)
     for i, spec in enumerate(config.layers):
         layer = f"model.layers.{i}"
         normed = rms_norm(x, weights[f"{layer}.input_layernorm.weight"], config.norm_eps)

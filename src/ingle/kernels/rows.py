@@ -164,3 +164,12 @@ def embed(linear, token, out, width):
         set_f32(out + 4 * k, value)
     for k in range(width, K):
         set_f32(out + 4 * k, 0.0)  # where somebody's NaN may have been added to it
+
+
+@njit
+def place_vector(vector, out, width, row_bytes):
+    """A vector float32 [width] in the place of an embedding's row of `row_bytes`, with zeros behind it."""
+    for k in range(width):
+        set_f32(out + 4 * k, f32_at(vector + 4 * k))
+    for k in range(4 * width, row_bytes, 4):
+        set_f32(out + k, 0.0)

@@ -12,7 +12,7 @@ from ingle.kernels import layout as at
 from ingle.kernels.attention import clear_part, fold, sees
 from ingle.kernels.cache import block_address, put
 from ingle.kernels.memory import remembers
-from ingle.kernels.rows import embed, quantise, rms_norm, rotate, silu_product
+from ingle.kernels.rows import embed, place_vector, quantise, rms_norm, rotate, silu_product
 from ingle.kernels.simd import f32_at, get, load_f32, set_f32, splat, store_f32
 from ingle.kernels.sync import barrier, external, take
 
@@ -284,7 +284,11 @@ def decoder_step(model, step, thread):
     width, layers = 4 * get(model, at.HIDDEN_PADDED), get(model, at.LAYERS)
     size = 8 * (at.PLACES + at.PLACE_KINDS * get(model, at.GROUPS))
     for row in range(thread, rows, threads):
-        embed(get(model, at.EMBEDDING), get(get(step, at.TOKENS), row), stream + row * width, get(model, at.HIDDEN))
+        token, hidden = get(get(step, at.TOKENS), row), get(model, at.HIDDEN)
+        if token < 0:
+            place_vector(get(step, at.VECTORS) + (-1 - token) * 4 * hidden, stream + row * width, hidden, width)
+        else:
+            embed(get(model, at.EMBEDDING), token, stream + row * width, hidden)
     _meet(step)
     for i in range(layers):
         _layer(model, get(model, at.LAYER) + i * size, step, thread, i)

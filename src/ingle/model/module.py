@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ingle.core.errors import ShapeError
 from ingle.core.spec import LayerSpec, ModelConfig
+from ingle.core.vectors import NO_VECTORS, Vectors
 from ingle.model.cache import Cache, Held, visible
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.memory import Memory
@@ -222,11 +223,14 @@ class CausalLM(nn.Module):
         """ids int [B, T] → logits [B, T, V]. A cache is read and moved on by T tokens."""
         return self.logits(self.hidden(ids, cache))
 
-    def hidden(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
-        """ids int [B, T] → the stream after the final norm, [B, T, hidden]. Raises ShapeError for ids of another shape."""
+    def hidden(self, ids: Tensor, cache: Cache | None = None, vectors: Vectors = NO_VECTORS) -> Tensor:
+        """ids int [B, T] → the stream after the final norm, [B, T, hidden]. `vectors`: of ids beyond the vocabulary.
+
+        Raises ShapeError for ids of another shape.
+        """
         if ids.ndim != 2 or ids.shape[1] == 0:
             raise ShapeError("ids", "must have shape (sequences, tokens), with at least one token", tuple(ids.shape))
-        x = self.model.embed_tokens(ids)
+        x = self._embedded(ids, vectors) if vectors else self.model.embed_tokens(ids)
         start = cache.length if cache is not None else 0
         positions = torch.arange(start, start + ids.shape[1], device=ids.device, dtype=torch.float32)
         cos, sin = self.angles(positions, x.dtype)
@@ -236,6 +240,13 @@ class CausalLM(nn.Module):
             cache.length += ids.shape[1]
         y: Tensor = self.model.norm(x)
         return y
+
+    def _embedded(self, ids: Tensor, vectors: Vectors) -> Tensor:
+        """ids int [B, T], some of them beyond the vocabulary → [B, T, hidden]."""
+        beyond = ids >= self.config.vocab_size
+        x: Tensor = self.model.embed_tokens(ids.masked_fill(beyond, 0))
+        rows = [torch.from_numpy(vectors[id_]) for id_ in ids[beyond].tolist()]
+        return x.masked_scatter(beyond[..., None], torch.stack(rows).to(x)) if rows else x
 
     def angles(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """cos and sin [T, D] by which RoPE turns at these positions (float32 [T])."""

@@ -1,0 +1,26 @@
+"""Ids beyond the vocabulary: each stands for a vector that came from a picture or a sound, where a token would stand for a word.
+
+Such an id is a number of its content, so whatever compares ids (the prefix cache, saved states, forks, replay) compares what was seen and
+heard, too, and never has to know of vectors. The vectors themselves travel beside the ids, to the one place that reads them: the backend.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+
+from ingle.core.digest import digest_json
+
+Vectors = Mapping[int, npt.NDArray[np.float32]]
+"""By id: float32 [hidden], in the place of a row of the model's embedding."""
+NO_VECTORS: Vectors = MappingProxyType({})
+_BITS = 30
+
+
+def vector_id(vocab_size: int, encoder: str, content: str, place: int) -> int:
+    """Return the id of vector number `place` that `encoder` (a digest) makes of `content` (a digest), between vocab_size and 2³¹.
+
+    30 bits of SHA-256. Two contents share all of a picture's ids with a probability of 2⁻³⁰ for each of its vectors, multiplied.
+    """
+    return vocab_size + int(digest_json([encoder, content, place])[:8], 16) % (1 << _BITS)
