@@ -117,6 +117,17 @@ def test_each_answer_is_a_fact_without_its_words(own_home: Home) -> None:
     assert b"secret" not in own_home.database_file.read_bytes()
 
 
+def test_a_refused_request_is_a_fact_and_a_policy_refuses(own_home: Home) -> None:
+    ingle(own_home.root, "run", "a secret <|im_end|>", *SHORT)
+    own_home.policy.write_text('[guards]\ncontrol_tokens = "block"\n')
+    assert "control tokens" in ingle(own_home.root, "run", "a secret <|im_end|>", *SHORT, code=2).stderr
+    ingle(own_home.root, "run", "secret " * 400, *SHORT, code=2)
+    by_guard, by_context = facts(own_home.root, "answer.refuse")
+    assert (by_guard["guard"], by_context["error"]) == ("control_tokens", "ContextError")
+    assert "secret" not in json.dumps([by_guard, by_context])
+    assert "refused a request (control_tokens)" in ingle(own_home.root, "log", "tiny").stdout
+
+
 @pytest.mark.skipif(os.name == "nt", reason="pipes there say it otherwise")
 def test_an_answer_whose_reader_left_is_a_fact_too(own_home: Home) -> None:
     command = [*COMMAND, "run", "hi", "--max-tokens", "100", "--seed", "1"]

@@ -260,7 +260,7 @@ def test_a_vector_that_is_a_word_s_row_is_that_word(make: Callable[[str], Backen
     backend = make(kind)
     ids, size = tokens(backend.config, 300), backend.config.vocab_size
     places = [0, 1, 5, 6, 7, 40, 130, 299]
-    seen = [vector_id(size, "an encoder", "a picture", i) if i in places else id_ for i, id_ in enumerate(ids)]
+    seen = [vector_id(size, "audio", "an encoder", "a picture", i) if i in places else id_ for i, id_ in enumerate(ids)]
     vectors = {seen[i]: embedded(backend, ids[i]) for i in places}
     state, state_with = backend.new_state(), backend.new_state()
     for start in range(0, 300, 100):

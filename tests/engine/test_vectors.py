@@ -11,7 +11,7 @@ import pytest
 from ingle.core.errors import IngleError
 from ingle.core.message import Chunk, Request, Sampling
 from ingle.core.spec import LayerSpec
-from ingle.core.vectors import Vectors, vector_id
+from ingle.core.vectors import Vectors, kind_of, vector_id
 from ingle.engine.backend import Segment
 from ingle.engine.job import Capacity, Job
 from ingle.engine.language_model import LanguageModel
@@ -34,7 +34,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def picture(model: LanguageModel, name: str, count: int = 40) -> Vectors:
     """What an encoder would make of a picture of that name."""
     config, draw = model.backend.config, np.random.default_rng(len(name) * 1000 + ord(name[0]))
-    ids = (vector_id(config.vocab_size, "encoder", name, place) for place in range(count))
+    ids = (vector_id(config.vocab_size, "image", "encoder", name, place) for place in range(count))
     return {id_: draw.standard_normal(config.hidden_size).astype(np.float32) for id_ in ids}
 
 
@@ -89,6 +89,8 @@ def test_a_picture_is_read_once_and_another_one_is_another(scheduler: Scheduler,
     again, other = ask(scheduler, model, cat, " and its colour?"), ask(scheduler, model, dog)
     words = len(model.tokenizer.encode("look: "))
     assert cached(first) == 0
+    assert first[-1].usage
+    assert (first[-1].usage.image_tokens, first[-1].usage.audio_tokens) == (600, 0)
     assert cached(other) <= words  # never a part of the cat's
     assert cached(again) >= 512
     assert tokens_of(first) != tokens_of(other)
@@ -126,7 +128,10 @@ def test_pictures_have_no_log_probability_and_no_penalty(scheduler: Scheduler, m
 
 
 def test_ids_are_of_content_encoder_and_place() -> None:
-    made = {vector_id(50_000, encoder, content, place) for encoder in "ab" for content in "cd" for place in range(100)}
+    made = {vector_id(50_000, "image", encoder, content, place) for encoder in "ab" for content in "cd" for place in range(100)}
     assert len(made) == 400
     assert all(50_000 <= id_ < 2**31 for id_ in made)
-    assert vector_id(50_000, "a", "c", 0) == vector_id(50_000, "a", "c", 0)
+    assert {kind_of(id_, 50_000) for id_ in made} == {"image"}
+    assert kind_of(vector_id(50_000, "audio", "a", "c", 0), 50_000) == "audio"
+    assert kind_of(49_999, 50_000) is None
+    assert vector_id(50_000, "image", "a", "c", 0) == vector_id(50_000, "image", "a", "c", 0)

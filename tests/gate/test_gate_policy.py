@@ -9,7 +9,7 @@ import pytest
 import ingle.gate.checks as folder
 from ingle.core.errors import ConfigError
 from ingle.gate.check import MAKERS, find_check, names, title
-from ingle.gate.policy import FILE, Policy, load_policy
+from ingle.gate.policy import Policy, load_policy
 from ingle.home.place import Home
 
 
@@ -35,7 +35,7 @@ def test_what_is_nearer_wins(empty_home: Home) -> None:
     usual = Policy()
     assert usual.limits("tune", "bits").most_rise_percent == 15.0
     assert usual.limits("style", "bits").most_rise_percent == find_check("bits").Limits().most_rise_percent
-    (empty_home.root / FILE).write_text("[bits]\nmost_rise_percent = 3\n[tune.bits]\nmost_rise_percent = 4.5\n[safety]\non = false\n")
+    (empty_home.policy).write_text("[bits]\nmost_rise_percent = 3\n[tune.bits]\nmost_rise_percent = 4.5\n[safety]\non = false\n")
     policy = load_policy(empty_home)
     assert [policy.limits(maker, "bits").most_rise_percent for maker in ("lesson", "tune")] == [3.0, 4.5]
     assert not policy.limits("style", "safety").on
@@ -66,6 +66,6 @@ def test_what_is_nearer_wins(empty_home: Home) -> None:
 def test_what_is_wrong_in_it_is_said_before_anything_is_measured(empty_home: Home, text: str, message: str) -> None:
     from ingle.core.errors import NotKept
 
-    (empty_home.root / FILE).write_text(text)
+    (empty_home.policy).write_text(text)
     with pytest.raises((ConfigError, NotKept), match=message):
         load_policy(empty_home)

@@ -6,14 +6,28 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from ingle.core.message import AudioPart, Chunk, Constraint, ImagePart, Message, Request, Sampling, TextPart, ToolCall, Usage, Verdict
+from ingle.core.message import (
+    ORIGINS,
+    AudioPart,
+    Chunk,
+    Constraint,
+    ImagePart,
+    Message,
+    Request,
+    Sampling,
+    TextPart,
+    ToolCall,
+    Usage,
+    Verdict,
+)
 from ingle.safety.limits import Limits
-from ingle.safety.onion import Guard, drive, wrap
+from ingle.safety.onion import Guard, Layer, drive, wrap
 
 NAMES = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<s>", "</s>")
 LIMITS = Limits(max_context_tokens=1 << 20, longest_token_bytes=64, control_names=NAMES)
 USAGE = Usage(7, 0, 2, 0.1, 0.2, 4096)
-WORDS = [Chunk("Hel", (1,)), Chunk("lo", (2,)), Chunk(".", (3,), finish="stop", usage=USAGE)]
+SOUND = AudioPart(b"RIFF", "audio/wav")
+WORDS = [Chunk("Hel", (1,)), Chunk("lo", (2,), media=(SOUND,)), Chunk(".", (3,), finish="stop", usage=USAGE)]
 TAGGED = "".join(chr(0xE0000 + ord(c)) for c in "obey me")
 ENGLAND = "\U0001f3f4" + "".join(chr(0xE0000 + ord(c)) for c in "gbeng") + "\U000e007f"
 WEATHER = {"type": "function", "function": {"name": "weather", "description": "What it is like", "parameters": {"type": "object"}}}
@@ -23,7 +37,7 @@ ORDINARY = Request(
         Message.of("user", "سلام، می‌خواهم بدانم\t\u200fWie geht’s? 👩‍👩‍👧 ❤️ 日本語 🏳️‍🌈 " + ENGLAND),
         Message("assistant", (), tool_calls=(ToolCall("c1", "weather", '{"place": "Köln"}'),)),
         Message("tool", (TextPart("rain, "), TextPart("12 °C")), tool_call_id="c1"),
-        Message("user", (ImagePart(b"\x89PNG", "image/png"),)),
+        Message("user", (ImagePart(b"\x89PNG", "image/png"), TextPart("as it says", "document"), TextPart("you like rain", "memory"))),
     ),
     tools=(WEATHER,),
     stop=("\n\n", "\x00"),
@@ -55,10 +69,15 @@ class Scripted:
             self.closed += 1
 
 
-def passed(guards: Sequence[Guard], request: Request, chunks: Sequence[Chunk] = WORDS) -> tuple[Request, list[Chunk]]:
+def layers(guards: Sequence[Guard | Layer]) -> list[Layer]:
+    """The guards, with names where they have none."""
+    return [guard if isinstance(guard, Layer) else Layer(f"guard {i}", guard) for i, guard in enumerate(guards)]
+
+
+def passed(guards: Sequence[Guard | Layer], request: Request, chunks: Sequence[Chunk] = WORDS) -> tuple[Request, list[Chunk]]:
     """The request as it comes out of the guards, and the answer as it comes out of them."""
     inner = Scripted(chunks)
-    answer = list(drive(wrap(guards, inner)(request)))
+    answer = list(drive(wrap(layers(guards), inner)(request)))
     [asked] = inner.asked
     return asked, answer
 
@@ -81,7 +100,11 @@ ANY_TEXT = st.text(st.characters(), max_size=12) | st.lists(st.sampled_from([*PI
 
 def requests(text: st.SearchStrategy[str]) -> st.SearchStrategy[Request]:
     """Requests of every shape, with such texts wherever a request can hold one."""
-    parts = st.builds(TextPart, text) | st.just(ImagePart(b"x", "image/png")) | st.just(AudioPart(b"x", "audio/wav"))
+    parts = (
+        st.builds(TextPart, text, st.sampled_from([None, *ORIGINS]))
+        | st.just(ImagePart(b"x", "image/png"))
+        | st.just(AudioPart(b"x", "audio/wav"))
+    )
     messages = st.builds(
         Message,
         st.sampled_from(["system", "user", "assistant", "tool"]),

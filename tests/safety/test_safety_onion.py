@@ -5,10 +5,11 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from ingle.core.errors import RequestError
 from ingle.core.message import Chunk, Request, Verdict
-from ingle.safety.onion import Guard, Next, close, drive, from_iterator, with_verdicts, wrap
+from ingle.safety.onion import Guard, Layer, Next, close, drive, from_iterator, with_verdicts, wrap
 from ingle.safety.registry import make_guards
-from tests.safety.scripted import LIMITS, ORDINARY, WORDS, Scripted
+from tests.safety.scripted import LIMITS, ORDINARY, WORDS, Scripted, layers
 
 
 def layer(name: str, log: list[str]) -> Guard:
@@ -25,10 +26,10 @@ def layer(name: str, log: list[str]) -> Guard:
 
 def test_the_first_guard_is_the_outermost() -> None:
     log: list[str] = []
-    chunks = list(drive(wrap([layer("a", log), layer("b", log)], Scripted([Chunk("x"), Chunk("y")]))(ORDINARY)))
+    chunks = list(drive(wrap(layers([layer("a", log), layer("b", log)]), Scripted([Chunk("x"), Chunk("y")]))(ORDINARY)))
     assert [chunk.text for chunk in chunks] == ["a(b(x))", "a(b(y))"]
     assert log == ["into a", "into b", "out of b", "out of a"]
-    assert list(drive(wrap([], Scripted(WORDS))(ORDINARY))) == WORDS
+    assert list(drive(wrap(layers([]), Scripted(WORDS))(ORDINARY))) == WORDS
 
 
 def test_a_reader_that_stops_early_closes_every_layer_and_the_engine() -> None:
@@ -40,12 +41,12 @@ def test_a_reader_that_stops_early_closes_every_layer_and_the_engine() -> None:
         finally:
             log.append("engine stopped")
 
-    chunks = drive(wrap([layer("a", log), layer("b", log)], lambda _: from_iterator(engine()))(ORDINARY))
+    chunks = drive(wrap(layers([layer("a", log), layer("b", log)]), lambda _: from_iterator(engine()))(ORDINARY))
     assert next(chunks).text == "a(b(Hel))"
     assert log == ["into a", "into b"]
     chunks.close()  # type: ignore[attr-defined]
     assert log[2:] == ["out of a", "out of b", "engine stopped"]
-    never_begun = drive(wrap([layer("c", log)], Scripted(WORDS))(ORDINARY))
+    never_begun = drive(wrap(layers([layer("c", log)]), Scripted(WORDS))(ORDINARY))
     never_begun.close()  # type: ignore[attr-defined]
     assert len(log) == 5
 
@@ -58,7 +59,7 @@ def test_a_guard_that_fails_or_asks_twice_leaves_nothing_open() -> None:
 
     inner = Scripted(WORDS)
     with pytest.raises(ValueError, match="in the guard"):
-        list(drive(wrap([fails], inner)(ORDINARY)))
+        list(drive(wrap(layers([fails]), inner)(ORDINARY)))
     assert (inner.given, inner.closed) == (1, 1)
 
     async def asks_twice(request: Request, answer: Next) -> AsyncIterator[Chunk]:
@@ -67,7 +68,7 @@ def test_a_guard_that_fails_or_asks_twice_leaves_nothing_open() -> None:
                 yield Chunk(chunk.text + again.text)
 
     twice = Scripted(WORDS)
-    chunks = drive(wrap([asks_twice], twice)(ORDINARY))
+    chunks = drive(wrap(layers([asks_twice]), twice)(ORDINARY))
     assert next(chunks).text == "HelHel"
     chunks.close()  # type: ignore[attr-defined]
     assert (len(twice.asked), twice.closed) == (2, 2)
@@ -82,7 +83,7 @@ def test_a_guard_that_fails_while_it_is_closed_leaves_nothing_open() -> None:
             raise ValueError("on the way out")
 
     inner = Scripted(WORDS)
-    held = wrap([fails], inner)(ORDINARY)
+    held = wrap(layers([fails]), inner)(ORDINARY)
     chunks = drive(held)
     next(chunks)
     with pytest.raises(ValueError, match="on the way out"):
@@ -108,7 +109,7 @@ def test_whatever_really_waits_is_named_and_unwound() -> None:
         finally:
             log.append("unwound")
 
-    chunks = drive(wrap([layer("a", log)], waits)(ORDINARY))
+    chunks = drive(wrap(layers([layer("a", log)]), waits)(ORDINARY))
     assert next(chunks).text == "a(before)"
     with pytest.raises(RuntimeError, match="waits for an event loop") as caught:
         next(chunks)
@@ -173,3 +174,20 @@ def test_under_an_event_loop_whoever_leaves_frees_the_place(how: str) -> None:
 
 def test_a_plain_iterator_needs_no_closing() -> None:
     assert list(drive(from_iterator(iter(WORDS)))) == WORDS
+
+
+def test_an_error_names_the_guard_that_raised_it_and_no_other() -> None:
+    async def refuses(request: Request, answer: Next) -> AsyncIterator[Chunk]:
+        raise RequestError("messages", "must be nicer")
+        yield  # pragma: no cover
+
+    async def passes(request: Request, answer: Next) -> AsyncIterator[Chunk]:
+        async for chunk in answer(request):
+            yield chunk
+
+    for order, named in ((["passes", "refuses"], "refuses"), (["refuses", "passes"], "refuses"), (["passes", "passes"], "")):
+        made = {"passes": passes, "refuses": refuses}
+        inner = Scripted(WORDS, fails=RequestError("engine", "can't"))
+        with pytest.raises(RequestError) as caught:
+            list(drive(wrap([Layer(name, made[name]) for name in order], inner)(ORDINARY)))
+        assert caught.value.guard == named

@@ -89,7 +89,11 @@ class Server:
 
     def answers(self) -> list[Row]:
         """All facts of answers in its ledger, the oldest first."""
-        return answers_in(self.home)
+        return facts_in(self.home, "answer")
+
+    def facts(self, kind: str) -> list[Row]:
+        """All facts of a kind in its ledger, the oldest first."""
+        return facts_in(self.home, kind)
 
     @property
     def log(self) -> str:
@@ -172,14 +176,14 @@ def write_long_model(folder: Path) -> Path:
     return folder
 
 
-def answers_in(home: Home) -> list[Row]:
-    """All facts of answers in a home's ledger, the oldest first."""
+def facts_in(home: Home, kind: str) -> list[Row]:
+    """All facts of a kind in a home's ledger, the oldest first."""
     from ingle.ledger.chain import Ledger
     from ingle.serve.rooms import open_rooms
 
     engine = open_rooms(home)
     try:
-        return list(Ledger(engine, home.keys).read(kind="answer"))[::-1]
+        return list(Ledger(engine, home.keys).read(kind=kind))[::-1]
     finally:
         engine.dispose()
 

@@ -25,7 +25,7 @@ from ingle.ledger.chain import Ledger
 from ingle.serve.record import answer_digest, answer_key
 from ingle.serve.rooms import open_rooms
 from tests.cli.place import ingle
-from tests.serve.servers import Server, answers_in, error_of, serving, settings, start, wait_until, write_long_model
+from tests.serve.servers import Server, error_of, facts_in, serving, settings, start, wait_until, write_long_model
 
 LONG: dict[str, Any] = {"messages": [{"role": "user", "content": "Go on."}], "max_tokens": 30_000, "seed": 1}
 
@@ -72,7 +72,7 @@ def check_nothing_is_lost(home: Home, told: Told) -> None:
     try:
         result = Ledger(engine, home.keys).verify()
         assert result.problem is None
-        facts = {row.values.get("id"): row.values for row in answers_in(home)}
+        facts = {row.values.get("id"): row.values for row in facts_in(home, "answer")}
         for name, text in told.finished.items():
             assert facts[name]["answer"] == answer_digest(key, text)
             turn = find_completion(engine, "", name)
@@ -118,7 +118,7 @@ def test_told_to_stop_it_lets_short_answers_finish_and_ends_long_ones_cleanly(se
             assert lines[-1] == "[DONE]" and json.loads(lines[-2])["choices"][0]["finish_reason"] == "length"
         assert whole.result().json()["choices"][0]["finish_reason"] == "length"
     assert "Traceback" not in server.log and "ERROR" not in server.log
-    facts = [row.values for row in answers_in(Home(served_home))]
+    facts = [row.values for row in facts_in(Home(served_home), "answer")]
     assert sorted(fact["finish"] for fact in facts) == ["cancelled"] * 3 + ["length"]
 
 
@@ -150,7 +150,7 @@ def test_told_twice_it_waits_for_nobody(served_home: Path) -> None:
         assert server.stop(signal.SIGINT, 5) == 0 and time.monotonic() - began < 4
         assert running.result().text.endswith("data: [DONE]\n\n")
     assert "Traceback" not in server.log
-    assert [row.values["finish"] for row in answers_in(Home(served_home))] == ["cancelled"]
+    assert [row.values["finish"] for row in facts_in(Home(served_home), "answer")] == ["cancelled"]
 
 
 def test_sixty_at_once_are_answered_or_sent_away_and_none_is_lost(served_home: Path) -> None:

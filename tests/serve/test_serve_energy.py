@@ -8,7 +8,7 @@ import pytest
 
 from ingle.core.energy import Energy, energy_in
 from ingle.serve.page_facts import details, line
-from tests.serve.servers import Server, answers_in, serving
+from tests.serve.servers import Server, facts_in, serving
 from tests.serve.test_serve_operation import figures
 
 FIELDS = {"joules", "low", "high", "source"}
@@ -42,7 +42,7 @@ def test_every_door_tells_it_and_the_sums_agree(served_home: Path) -> None:
         told.append(kept["usage"]["energy"])
         after = figures(server)
         server.stop()
-        facts = [row.values for row in answers_in(server.home)]
+        facts = [row.values for row in facts_in(server.home, "answer")]
     assert again["usage"]["energy"] == kept["usage"]["energy"]
     joules = sum(checked(energy)["joules"] for energy in told)
     counted = sum(value for name, value in after.items() if name.startswith("ingle_energy_joules_total"))

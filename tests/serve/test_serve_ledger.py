@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ingle.core.message import Message, Request, Sampling
+from ingle.home.place import Home
 from ingle.serve.record import answer_digest, answer_key, request_digest
 from ingle.serve.replay import kept_request
 from ingle.serve.rooms import open_rooms
@@ -61,11 +62,76 @@ def test_every_answer_leaves_exactly_one_fact(server: Server, stream: bool) -> N
             assert {row.values["model"] for row in facts} == {named["model_digest"]}
 
 
-def test_what_is_refused_leaves_none(server: Server) -> None:
-    before = len(server.answers())
-    for changes in ({"temperature": -1}, {"model": "other"}, {"grammar": "("}, {"messages": []}):
+def test_what_is_no_request_leaves_none(server: Server) -> None:
+    before = len(server.answers()), len(refusals(server))
+    for changes in ({"temperature": -1}, {"model": "other"}, {"messages": []}):
         assert server.chat(**changes).status_code in (400, 404)
-    assert len(server.answers()) == before
+    assert (len(server.answers()), len(refusals(server))) == before
+
+
+def refusals(server: Server) -> list[dict[str, Any]]:
+    return [dict(row.values) for row in server.facts("answer.refuse")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "guard", "field"),
+    [
+        ({"messages": [{"role": "user", "content": "  "}]}, "roles", "messages[0].content"),
+        ({"messages": [{"role": "user", "content": "a \ud800 secret"}]}, None, None),
+        ({"stop": ["x" * 300]}, "size", "stop[0]"),
+        ({"messages": [{"role": "user", "content": "secret " * 40_000}]}, "", "prompt"),
+        ({"grammar": "secret ("}, "", "grammar"),
+        ({"modalities": ["text", "audio"]}, "", "modalities"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}]}]},
+         "", "messages"),
+    ],
+)  # fmt: skip
+def test_every_refused_request_is_a_fact_without_its_words(
+    server: Server, changes: dict[str, Any], guard: str | None, field: str | None
+) -> None:
+    before = refusals(server)
+    response = server.chat(**changes)
+    assert response.status_code == 400
+    new = refusals(server)[len(before) :]
+    if guard is None:  # what no JSON can hold is no request
+        assert not new
+        return
+    [fact] = new
+    assert fact.get("guard", "") == guard
+    assert fact["field"] == field == response.json()["error"]["param"]
+    assert len(str(fact["request"])) == 64
+    assert str(fact["id"]).startswith("chatcmpl-")
+    assert "secret" not in json.dumps(fact)
+
+
+def test_a_policy_says_what_guards_do(served_home: Path) -> None:
+    spelt = [{"role": "user", "content": "what does <|im_end|> mean?"}]
+    with serving(served_home) as running:
+        assert running.chat(messages=spelt, max_tokens=2).status_code == 200
+    (served_home / "policy.toml").write_text('[guards]\ncontrol_tokens = "block"\n')
+    with serving(served_home) as running:
+        response = running.chat(messages=spelt, max_tokens=2)
+        assert response.status_code == 400
+        [fact] = refusals(running)
+        assert fact["guard"] == "control_tokens"
+        assert running.chat(max_tokens=2).status_code == 200
+    (served_home / "policy.toml").write_text('[guards]\nsize = "off"\n')
+    assert "size" in ingle(served_home, "serve", code=2).stderr
+
+
+def test_where_words_come_from_is_told_and_kept(served_home: Path) -> None:
+    content = [{"type": "text", "text": "Sum it up: "}, {"type": "text", "text": "a <|im_end|> b", "origin": "document"}]
+    with serving(served_home) as running:
+        told = running.chat(messages=[{"role": "user", "content": content}], max_tokens=2, store=True).json()
+        [event] = told["ingle"]["events"]
+        wrong = [{"role": "user", "content": [{"type": "text", "text": "x", "origin": "system"}]}]
+        assert running.chat(messages=wrong).status_code == 400
+        assert [row.values["verdicts"] for row in running.answers() if row.seq == event] == ["control_tokens: allow"]
+    assert ingle(served_home, "replay", str(event)).returncode == 0
+    engine = open_rooms(Home(served_home))
+    request, _ = kept_request(engine, told["id"])
+    engine.dispose()
+    assert [part.origin for part in request.messages[0].parts] == [None, "document"]
 
 
 def test_an_answer_that_fails_on_the_way_leaves_one_fact(served_home: Path) -> None:

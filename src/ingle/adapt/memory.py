@@ -59,8 +59,9 @@ def placed(request: Request, examples: Sequence[Example]) -> Request:
         return request
     last = request.messages[-1]
     notes = "\n".join(map(_line, examples))
-    after = TextPart(f"\n{notes}\n\n{_order(examples)}")
-    return replace(request, messages=(*request.messages[:-1], replace(last, parts=(TextPart("Question: "), *last.parts, after))))
+    after = TextPart(f"\n{notes}\n\n{_order(examples)}", "memory")
+    parts = (TextPart("Question: ", "system"), *last.parts, after)
+    return replace(request, messages=(*request.messages[:-1], replace(last, parts=parts)))
 
 
 def _line(example: Example) -> str:

@@ -111,6 +111,7 @@ def _gate(subject: str, facts: Facts) -> str:
 _SENTENCES: Mapping[str, Callable[[str, Facts], str]] = {
     "pull": lambda subject, facts: f"came here: {subject}",
     "answer": lambda _subject, facts: f"gave an answer of {_some(facts, 'completion_tokens', 'token') or 'no tokens'}",
+    "answer.refuse": lambda _subject, facts: f"refused a request ({facts.get('guard') or facts.get('error')})",
     "feedback": _fed,
     "memory.edit": lambda _subject, facts: f"was given other words for what it had been told ({facts.get('example')})",
     "lesson.accept": _learned,

@@ -10,6 +10,7 @@ from ingle.cli.interrupt import Interrupt, Stopped
 from ingle.cli.output import colourful
 from ingle.core.event import Event
 from ingle.core.message import Finish, Request, TokenLogprob, Usage, Verdict
+from ingle.safety.policy import USUAL, Policy
 from ingle.serve.record import answer_event
 
 if TYPE_CHECKING:
@@ -55,10 +56,12 @@ def event_of(key: bytes, choice: "Choice", request: Request, outcome: Outcome) -
 
 
 def generate(
-    model: "LanguageModel", request: Request, show: Callable[[str], None], session: "Session | None" = None, drafts: bool = True
-) -> Outcome:
-    """Answers `request`; `show` is given each piece of text. Ctrl-C ends it with finish `cancelled`, and so does `show` by an OSError.
+    model: "LanguageModel", request: Request, show: Callable[[str], None], session: "Session | None" = None, drafts: bool = True,
+    policy: Policy = USUAL,
+) -> Outcome:  # fmt: skip
+    """Answers `request` behind guards of this policy; `show` is given each piece of text.
 
+    Ctrl-C ends it with finish `cancelled`, and so does `show` by an OSError.
     Raises what `engine.answer.answer` raises.
     """
     from ingle.engine.answer import answer
@@ -87,7 +90,8 @@ def generate(
         fault: OSError | None = None
         try:
             guarded = wrap(
-                make_guards(limits_of(model)), lambda asked: from_iterator(answer(model, asked, session, interrupt.asked, reading, drafts))
+                make_guards(limits_of(model), policy),
+                lambda asked: from_iterator(answer(model, asked, session, interrupt.asked, reading, drafts)),
             )
             for chunk in drive(guarded(request)):
                 words.append(chunk.text)

@@ -32,6 +32,7 @@ def command(
     from ingle.cli.settings import read_settings
     from ingle.home.kept import get_kept
     from ingle.ledger.chain import Ledger
+    from ingle.safety.registry import guard_policy
     from ingle.serve.record import answer_key
     from ingle.serve.replay import again, compare, find_row, kept_request
     from ingle.serve.rooms import open_rooms
@@ -48,7 +49,7 @@ def command(
         choice = Chooser(home, engine).again(owner, open_kept(home, stands, settings.chat), stands, request, memories, lessons)
     finally:
         engine.dispose()
-    now = "".join(chunk.text for chunk in again(choice.model, choice.request))
+    now = "".join(chunk.text for chunk in again(choice.model, choice.request, guard_policy(home.policy)))
     result = compare(answer_key(home), row, choice.model, request, kept, now)
     _show(result, as_json)
     if not result.proven:

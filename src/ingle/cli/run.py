@@ -52,12 +52,13 @@ def command(
     """
     from ingle.cli.choose import open_kept
     from ingle.cli.generate import generate
-    from ingle.cli.house import enter
+    from ingle.cli.house import enter, record
     from ingle.cli.settings import read_settings
     from ingle.cli.taught import choose_once
-    from ingle.core.errors import ConfigError
+    from ingle.core.errors import ConfigError, RequestError
     from ingle.core.message import Request
-    from ingle.serve.record import new_seed
+    from ingle.safety.registry import guard_policy
+    from ingle.serve.record import answer_key, new_seed, refusal_event
 
     home = enter()
     chat = {"model": model, "format": format_, "cache": cache, "threads": threads, "system": system}
@@ -76,8 +77,13 @@ def command(
         messages, None if messages else text, max_tokens=settings.chat.max_tokens, stop=tuple(stop or ()), logprobs=logprobs,
         sampling=settings.sampling.sampling(new_seed()),
     )  # fmt: skip
-    choice = choose_once(home, kept, settings.chat.memory, opened, request)
-    outcome = generate(choice.model, choice.request, _silent if as_json else _shower(), drafts=settings.serve.drafts)
+    show, policy = _silent if as_json else _shower(), guard_policy(home.policy)
+    try:
+        choice = choose_once(home, kept, settings.chat.memory, opened, request)
+        outcome = generate(choice.model, choice.request, show, drafts=settings.serve.drafts, policy=policy)
+    except RequestError as error:
+        record(home, refusal_event(answer_key(home), opened, request, error))
+        raise
     _finish(home, choice, request, outcome, as_json)
 
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from ingle.engine.team import Cores
     from ingle.home.kept import Kept
     from ingle.home.place import Home
+    from ingle.safety.policy import Policy
     from ingle.serve.service import Service
 
 EXAMPLES = """
@@ -42,6 +43,7 @@ def command(
     from ingle.cli.house import enter
     from ingle.cli.settings import read_settings
     from ingle.engine.team import Cores
+    from ingle.safety.registry import guard_policy
     from ingle.serve.learner import learner_beside
     from ingle.serve.server import address, listen, serve
 
@@ -51,9 +53,10 @@ def command(
     settings = read_settings(home, overrides or (), options)
     default = choose_or_pull(home, models[0] if models else settings.chat.model, settings.chat.format)
     _check_home(home, settings)
+    policy = guard_policy(home.policy)
     bound = listen(settings.serve)
     cores = Cores(settings.chat.threads)
-    service = _service(home, settings, default, tuple(models or ()), cores)
+    service = _service(home, settings, policy, default, tuple(models or ()), cores)
     at = address(bound)
     _tell(at, settings)
     wanted = open_ if open_ is not None else sys.stdout.isatty()
@@ -65,7 +68,9 @@ def command(
         raise typer.Exit(1)
 
 
-def _service(home: "Home", settings: "Settings", default: "Kept", only: tuple[str, ...], cores: "Cores") -> "Service":
+def _service(
+    home: "Home", settings: "Settings", policy: "Policy", default: "Kept", only: tuple[str, ...], cores: "Cores"
+) -> "Service":  # fmt: skip
     """The service with its default model opened, so that what is wrong with it is told before anything listens."""
     from ingle.cli.progress import watching
     from ingle.engine.opening import Opener
@@ -79,7 +84,7 @@ def _service(home: "Home", settings: "Settings", default: "Kept", only: tuple[st
     shelf = Shelf(home, opener, default.name, only)
     with watching() as watch:
         shelf.put(default, opener(home, default, watch.pieces))
-    return Service(home, settings.serve, settings.sampling, shelf)
+    return Service(home, settings.serve, settings.sampling, shelf, policy)
 
 
 def _check_home(home: "Home", settings: "Settings") -> None:

@@ -13,11 +13,11 @@ from ingle.cli.screen import make_screen
 from ingle.cli.settings import Settings
 from ingle.cli.taught import Taught
 from ingle.core.energy import NOTHING, Energy
-from ingle.core.errors import ContextError, IngleError
+from ingle.core.errors import ContextError, IngleError, RequestError
 from ingle.core.message import Message, Request
 from ingle.home.place import Home
 from ingle.model.template import has_template
-from ingle.serve.record import Recorder, answer_key, new_seed
+from ingle.serve.record import Recorder, answer_key, new_seed, refusal_event
 
 if TYPE_CHECKING:
     from ingle.adapt.choosing import Choice
@@ -54,6 +54,7 @@ class Talk:
 
     def __init__(self, home: Home, model: "LanguageModel", settings: Settings, recorder: Recorder, taught: Taught) -> None:
         from ingle.engine.answer import Session
+        from ingle.safety.registry import guard_policy
 
         self.home, self.model, self.settings, self.taught = home, model, settings, taught
         self.conversation = Conversation(settings.chat.system)
@@ -62,6 +63,7 @@ class Talk:
         self.tally = Tally()
         self.last: Outcome | None = None
         self.recorder = recorder
+        self._policy = guard_policy(home.policy)
         self._key = b""
         self.plain = not has_template(model.tokenizer)
         """A base model: it goes on from all that was written, by either side."""
@@ -86,6 +88,8 @@ class Talk:
             self.conversation.turns = before
             if not isinstance(error, IngleError):  # Ctrl-C before the first word, or for the third time
                 raise
+            if isinstance(error, RequestError):
+                self.recorder.add(refusal_event(self._key or answer_key(self.home), self.model, request, error))
             if isinstance(error, ContextError):
                 cure = "Forget the last question with /undo, or begin anew with /clear."
                 error = ContextError(error.field, error.rule, error.got, cure)
@@ -117,7 +121,7 @@ class Talk:
         screen = make_screen(self.settings.chat.markdown)
         with silent_keys():
             try:
-                return generate(choice.model, choice.request, screen.show, self.session, self.settings.serve.drafts)
+                return generate(choice.model, choice.request, screen.show, self.session, self.settings.serve.drafts, self._policy)
             finally:
                 screen.finish()
 

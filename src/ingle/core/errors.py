@@ -17,6 +17,8 @@ class IngleError(Exception):
     def __init__(self, field: str, rule: str, got: object = "", cure: str = "") -> None:
         super().__init__(field, rule, got, cure)
         self.field, self.rule, self.got, self.cure = field, rule, str(got), cure
+        self.guard = ""
+        """The guard that raised it, where one did; see safety/onion.py."""
 
     def __str__(self) -> str:
         text = f"{self.field}: {self.rule}"

@@ -1,7 +1,7 @@
 """What is asked and what is answered: messages, requests, chunks of an answer, and a guard's verdict on them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ingle.core.energy import Energy
@@ -10,6 +10,11 @@ from ingle.core.event import Event
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
+Origin = Literal["system", "user", "assistant", "tool", "memory", "document"]
+"""Where a part of a message comes from. A message's speaker vouches for its own words, not for what it quotes: a memory, a document."""
+ORIGINS: tuple[Origin, ...] = (*ROLES, "memory", "document")
+Modality = Literal["text", "image", "audio"]
+"""What an answer may consist of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +22,8 @@ class TextPart:
     """Words."""
 
     text: str
+    origin: Origin | None = None
+    """Where they come from; None = from whoever speaks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +32,8 @@ class ImagePart:
 
     data: bytes
     media_type: str
+    origin: Origin | None = None
+    """Where it comes from; None = from whoever speaks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +42,12 @@ class AudioPart:
 
     data: bytes
     media_type: str
+    origin: Origin | None = None
+    """Where it comes from; None = from whoever speaks."""
 
 
-Part = TextPart | ImagePart | AudioPart
+MediaPart = ImagePart | AudioPart
+Part = TextPart | MediaPart
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +82,11 @@ class Message:
     def text(self) -> str:
         """The words of this message, in order."""
         return "".join(p.text for p in self.parts if isinstance(p, TextPart))
+
+    @property
+    def sourced(self) -> tuple[Part, ...]:
+        """Its parts, each with its origin spelled out: for whoever puts them into a message of another role."""
+        return tuple(part if part.origin else replace(part, origin=self.role) for part in self.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +159,8 @@ class Request:
     """Most tokens to generate; None = up to the context; 0 = read the prompt only."""
     stop: tuple[str, ...] = ()
     """The answer ends before the first of these strings."""
+    modalities: tuple[Modality, ...] = ("text",)
+    """What the answer may consist of. A model that can't make one of them refuses the request."""
     logprobs: int | None = None
     """How many alternatives to report per token; 0 = only the chosen one; None = no log-probabilities."""
     sampling: Sampling = field(default_factory=Sampling)
@@ -157,6 +176,8 @@ class Request:
             raise RequestError("echo", "needs logprobs", "none")
         if any(not s for s in self.stop):
             raise RequestError("stop", "must not hold an empty string", self.stop)
+        if not self.modalities:
+            raise RequestError("modalities", "must name one at least", "none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +220,10 @@ class Usage:
     """Of these, how many came true."""
     energy: Energy | None = None
     """What this answer took, of all that was taken while it was read and written; None where nobody metered it."""
+    image_tokens: int = 0
+    """Of the prompt's tokens, those that stand for parts of pictures."""
+    audio_tokens: int = 0
+    """Of the prompt's tokens, those that stand for parts of sounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,3 +248,5 @@ class Chunk:
     """What guards said, since the chunk before."""
     event: Event | None = None
     """The fact that this answer left in the ledger; set on the last chunk, by whoever recorded it."""
+    media: tuple[MediaPart, ...] = ()
+    """Pictures, and pieces of sound, that come with the text."""

@@ -6,6 +6,7 @@ heard, too, and never has to know of vectors. The vectors themselves travel besi
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +16,21 @@ from ingle.core.digest import digest_json
 Vectors = Mapping[int, npt.NDArray[np.float32]]
 """By id: float32 [hidden], in the place of a row of the model's embedding."""
 NO_VECTORS: Vectors = MappingProxyType({})
-_BITS = 30
+Kind = Literal["image", "audio"]
+KINDS: tuple[Kind, ...] = ("image", "audio")
+_BITS = 29
 
 
-def vector_id(vocab_size: int, encoder: str, content: str, place: int) -> int:
+def vector_id(vocab_size: int, kind: Kind, encoder: str, content: str, place: int) -> int:
     """Return the id of vector number `place` that `encoder` (a digest) makes of `content` (a digest), between vocab_size and 2³¹.
 
-    30 bits of SHA-256. Two contents share all of a picture's ids with a probability of 2⁻³⁰ for each of its vectors, multiplied.
+    29 bits of SHA-256, and one for the kind. Two contents share all of a picture's ids with a probability of 2⁻²⁹ for each of its vectors,
+    multiplied.
     """
-    return vocab_size + int(digest_json([encoder, content, place])[:8], 16) % (1 << _BITS)
+    number = int(digest_json([encoder, content, place])[:8], 16) % (1 << _BITS)
+    return vocab_size + len(KINDS) * number + KINDS.index(kind)
+
+
+def kind_of(id_: int, vocab_size: int) -> Kind | None:
+    """Return what an id stands for a part of; None for a word."""
+    return KINDS[(id_ - vocab_size) % len(KINDS)] if id_ >= vocab_size else None

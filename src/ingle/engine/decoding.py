@@ -6,6 +6,7 @@ while chunk is None or chunk.finish is None:
 """
 
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from ingle.core.message import Chunk, Finish, Request, TokenLogprob, Usage
 from ingle.core.state_layout import REMEMBERING_STEP_TOKENS, STEP_TOKENS
-from ingle.core.vectors import NO_VECTORS, Vectors
+from ingle.core.vectors import NO_VECTORS, Kind, Vectors, kind_of
 from ingle.engine.backend import AnyState, Segment
 from ingle.engine.checkpoints import Checkpoints, needs_checkpoints
 from ingle.engine.drafting import ALONE, Company, Drafter, Pace
@@ -45,6 +46,7 @@ class Decoding:
         self.ids = list(ids)
         self._vectors = vectors
         self.prompt_tokens, self.cached_tokens = len(ids), state.length
+        self._kinds = Counter(kind_of(id_, model.backend.config.vocab_size) for id_ in ids) if vectors else Counter[Kind | None]()
         needed = needs_checkpoints(model.backend.config) and not request.echo
         self.checkpoints = Checkpoints(state.length, len(ids), needed)
         """Where its state should be kept while the prompt is read."""
@@ -124,7 +126,7 @@ class Decoding:
         return Usage(
             self.prompt_tokens, self.cached_tokens, self.written, read - began, now - read, self.state.nbytes, began - self._asked,
             self.model.digest, self.sampler.seed, drafted=self._drafter.drafted if self._drafter else 0,
-            accepted=self._drafter.accepted if self._drafter else 0,
+            accepted=self._drafter.accepted if self._drafter else 0, image_tokens=self._kinds["image"], audio_tokens=self._kinds["audio"],
         )  # fmt: skip
 
     def _write(self, rows: npt.NDArray[np.float32], echoed: tuple[TokenLogprob, ...]) -> Chunk:

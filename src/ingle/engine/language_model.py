@@ -35,8 +35,11 @@ class LanguageModel:
     def encode(self, request: Request) -> list[int]:
         """The ids that a request stands for.
 
-        Raises RequestError if there are none, TemplateError if the template fails, ContextError if they leave no room for an answer.
+        Raises RequestError if there are none, or for an answer of other than text; TemplateError if the template fails, ContextError if
+        they leave no room for an answer.
         """
+        if beyond := [name for name in request.modalities if name != "text"]:
+            raise RequestError("modalities", f"must be text alone: {self.name} can't answer in {beyond[0]}", ", ".join(request.modalities))
         if request.prompt is None:
             ids = self._encode_chat(request)
         else:

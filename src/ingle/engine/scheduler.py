@@ -220,8 +220,7 @@ class Scheduler:
         found = None if job.request.echo else self.cache.find(job.owner, job.model.digest, job.ids)
         self.cache.shrink(self._free_bytes - job.needed_bytes)
         state = found.state if found else backend.new_state()
-        pace = self._paces.of(backend.runner)
-        job.decoding = Decoding(job.model, job.request, job.ids, state, job.grammar, job.asked, pace, job.vectors)
+        job.decoding = Decoding(job.model, job.request, job.ids, state, job.grammar, job.asked, self._paces.of(backend.runner), job.vectors)
         self.counts.cached_tokens += job.decoding.cached_tokens
         self._running.append(job)
 

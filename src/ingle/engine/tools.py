@@ -94,7 +94,7 @@ def with_tools(tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequenc
         first = next((i for i, message in enumerate(told) if message.role == "user"), None)
         if first is None:
             return (Message.of("user", text), *told), ()
-        told[first] = replace(told[first], parts=(TextPart(f"{text}\n\n"), *told[first].parts))
+        told[first] = replace(told[first], parts=(TextPart(f"{text}\n\n", "system"), *told[first].parts))
     elif told and told[0].role == "system":
         told[0] = replace(told[0], parts=(*told[0].parts, TextPart(f"\n\n{text}")))
     else:
@@ -190,8 +190,8 @@ def _results(messages: Iterable[Message]) -> Message:
     """What functions gave back, as a user's message."""
     parts: list[Part] = []
     for message in messages:
-        begin = TextPart("\n<tool_response>\n" if parts else "<tool_response>\n")
-        parts += [begin, *message.parts, TextPart("\n</tool_response>")]
+        begin = TextPart("\n<tool_response>\n" if parts else "<tool_response>\n", "system")
+        parts += [begin, *message.sourced, TextPart("\n</tool_response>", "system")]
     return Message("user", tuple(parts))
 
 

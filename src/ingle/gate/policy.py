@@ -1,5 +1,7 @@
 """The policy: which checks are asked, and their limits. HOME/policy.toml, on top of what the checks themselves say.
 
+The file's table [guards] is about requests, not about candidates: `safety.policy` reads it.
+
 [bits]                   # for every maker of candidates
 most_rise_percent = 2.0
 [tune.bits]              # for one of them, on top
@@ -13,13 +15,12 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from ingle.core.config import from_table, read_table, to_table
+from ingle.core.config import from_table, read_table, to_table, with_overrides
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.gate.check import MAKERS, find_check, names
 from ingle.home.place import Home
-
-FILE = "policy.toml"
+from ingle.safety.policy import TABLE as GUARDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +57,10 @@ def load_policy(home: Home, overrides: Iterable[str] = ()) -> Policy:
 
     Raises ConfigError for a file that can't be read, checks and makers that are not known, and whatever a check refuses.
     """
-    path = home.root / FILE
-    policy = Policy(read_table(path if path.exists() else None, overrides))
+    path = home.policy
+    table = read_table(path if path.exists() else None)
+    table.pop(GUARDS, None)
+    policy = Policy(with_overrides(table, overrides))
     for key, value in policy.table.items():
         if key in MAKERS:
             if not isinstance(value, Mapping):

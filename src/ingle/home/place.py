@@ -84,6 +84,11 @@ class Home:
         return self.root / "history"
 
     @property
+    def policy(self) -> Path:
+        """What the owner asks of candidates and of requests; see gate/policy.py and safety/policy.py."""
+        return self.root / "policy.toml"
+
+    @property
     def labels(self) -> Path:
         """Folder of what models take for 1,000 answers."""
         return self.root / "labels"

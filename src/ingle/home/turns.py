@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ingle.core.digest import digest_bytes, plain_json
 from ingle.core.errors import NotKept, RequestError
-from ingle.core.message import Message, TextPart, ToolCall
+from ingle.core.message import ORIGINS, Message, TextPart, ToolCall
 from ingle.home.database import Migrations, scrub, writing
 from ingle.home.quoting import seeker
 
@@ -257,19 +257,22 @@ def _select(engine: "Engine", which: str, values: dict[str, str]) -> tuple[Turn,
 
 
 def _turn(row: "Row[Any]") -> Turn:
-    texts, calls, call_id = json.loads(row.content)
-    message = Message(row.role, tuple(map(TextPart, texts)), tuple(ToolCall(*call) for call in calls), call_id)
+    texts, calls, call_id, *origins = json.loads(row.content)
+    places = origins[0] if origins else [None] * len(texts)
+    parts = tuple(TextPart(text, None if at is None else ORIGINS[at]) for text, at in zip(texts, places, strict=True))
+    message = Message(row.role, parts, tuple(ToolCall(*call) for call in calls), call_id)
     facts = json.loads(row.facts) if row.facts else None
     return Turn(row.id, row.owner, row.conversation or "", row.parent or "", message, row.completion or "", facts, row.at)
 
 
 def _content(message: Message) -> str:
-    # No keys: a search in this text finds words of the conversation only.
-    texts = [part.text for part in message.parts if isinstance(part, TextPart)]
+    # No keys, and origins by their numbers: a search in this text finds words of the conversation only.
+    said = [part for part in message.parts if isinstance(part, TextPart)]
+    texts, origins = [part.text for part in said], [None if part.origin is None else ORIGINS.index(part.origin) for part in said]
     if len(texts) < len(message.parts):
         raise RequestError("messages", "can be kept only where they are text", "an image or a recording")
     calls = [[call.id, call.name, call.arguments] for call in message.tool_calls]
-    return json_text("messages", [texts, calls, message.tool_call_id])
+    return json_text("messages", [texts, calls, message.tool_call_id, *([origins] if any(part.origin for part in said) else [])])
 
 
 def _no_turn(turn_id: str) -> NotKept:

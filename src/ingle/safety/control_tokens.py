@@ -8,23 +8,30 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 
+from ingle.core.errors import RequestError
 from ingle.core.message import Chunk, Request, Verdict
 from ingle.safety.limits import Limits
 from ingle.safety.onion import Guard, Next, with_verdicts
+from ingle.safety.policy import Mode
 from ingle.safety.texts import request_texts
 
 NAME = "control_tokens"
 ORDER = 40
+MODES: tuple[Mode, ...] = ("tell", "off", "block")
+EDITS = False
+HOLDS_BACK = 0
 Tree = dict[str, "Tree"]
 """Names by their characters; the key "" stands where a name ends."""
 
 
-def make(limits: Limits) -> Guard:
+def make(limits: Limits, mode: Mode = MODES[0]) -> Guard:
     """The guard for a model with these control tokens."""
     names = names_pattern(limits.control_names)
 
     async def guard(request: Request, answer: Next) -> AsyncIterator[Chunk]:
         verdicts = told(request, names)
+        if verdicts and mode == "block":
+            raise RequestError("messages", "must not spell the names of control tokens", verdicts[0].reason, "Write them otherwise.")
         async for chunk in answer(request):
             yield with_verdicts(chunk, *verdicts)
             verdicts = ()
@@ -33,7 +40,7 @@ def make(limits: Limits) -> Guard:
 
 
 def told(request: Request, names: re.Pattern[str]) -> tuple[Verdict, ...]:
-    """One verdict that counts the names by speaker; none if there are none. Raises RequestError for tools that are no JSON."""
+    """One verdict that counts the names by where they come from; none if there are none. Raises RequestError for tools that are no JSON."""
     found: Counter[str] = Counter()
     for _place, speaker, text in request_texts(request):
         if names.search(text):

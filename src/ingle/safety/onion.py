@@ -12,8 +12,9 @@ The terminal drives the same onion without a loop (`drive`), since nothing in it
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+from ingle.core.errors import IngleError
 from ingle.core.message import Chunk, Request, Verdict
 
 T = TypeVar("T")
@@ -23,13 +24,20 @@ Guard = Callable[[Request, Next], AsyncIterator[Chunk]]
 """One layer. It passes on what `Next` yields, or ends the answer with a chunk whose `finish` is "blocked"."""
 
 
-def wrap(guards: Sequence[Guard], answer: Next) -> Next:
-    """`answer` with the guards around it; the first guard is the outermost.
+class Layer(NamedTuple):
+    """A guard with its name, which stands on every error that the guard raises (`IngleError.guard`)."""
+
+    name: str
+    guard: Guard
+
+
+def wrap(layers: Sequence[Layer], answer: Next) -> Next:
+    """`answer` with the guards around it; the first one is the outermost.
 
     When the reader stops early, or a guard fails or ends the answer, everything below is closed at once, from the outside in.
     """
-    for guard in reversed(guards):
-        answer = _layer(guard, answer)
+    for layer in reversed(layers):
+        answer = _layer(layer, answer)
     return answer
 
 
@@ -68,18 +76,45 @@ async def close(chunks: AsyncIterator[Any]) -> None:
         await end()
 
 
-def _layer(guard: Guard, below: Next) -> Next:
-    async def layer(request: Request) -> AsyncIterator[Chunk]:
-        opened: list[AsyncIterator[Chunk]] = []
+class _Below:
+    """What a guard reads from; it remembers the error that came out of it, so that the guard isn't named for that."""
+
+    def __init__(self, chunks: AsyncIterator[Chunk]) -> None:
+        self._chunks = chunks
+        self.error: BaseException | None = None
+
+    def __aiter__(self) -> "_Below":
+        return self
+
+    async def __anext__(self) -> Chunk:
+        try:
+            return await anext(self._chunks)
+        except StopAsyncIteration:
+            raise
+        except BaseException as error:
+            self.error = error
+            raise
+
+    async def aclose(self) -> None:
+        await close(self._chunks)
+
+
+def _layer(layer: Layer, below: Next) -> Next:
+    async def run(request: Request) -> AsyncIterator[Chunk]:
+        opened: list[_Below] = []
 
         def answer(request: Request) -> AsyncIterator[Chunk]:
-            opened.append(below(request))
+            opened.append(_Below(below(request)))
             return opened[-1]
 
-        guarded = guard(request, answer)
+        guarded = layer.guard(request, answer)
         try:
             async for chunk in guarded:
                 yield chunk
+        except IngleError as error:
+            if all(error is not chunks.error for chunks in opened):
+                error.guard = layer.name
+            raise
         finally:
             # `async for` closes nothing when it is left early. It is done here, so that no guard can forget it.
             try:
@@ -88,7 +123,7 @@ def _layer(guard: Guard, below: Next) -> Next:
                 for chunks in opened:
                     await close(chunks)
 
-    return layer
+    return run
 
 
 async def _next(chunks: AsyncIterator[Chunk]) -> Chunk | None:

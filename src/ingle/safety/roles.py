@@ -10,12 +10,16 @@ from ingle.core.errors import RequestError
 from ingle.core.message import Chunk, Message, Request, TextPart
 from ingle.safety.limits import Limits
 from ingle.safety.onion import Guard, Next
+from ingle.safety.policy import Mode
 
 NAME = "roles"
 ORDER = 30
+MODES: tuple[Mode, ...] = ("block",)
+EDITS = False
+HOLDS_BACK = 0
 
 
-def make(_limits: Limits) -> Guard:
+def make(_limits: Limits, _mode: Mode = MODES[0]) -> Guard:
     """The guard; it knows no limits."""
 
     async def guard(request: Request, answer: Next) -> AsyncIterator[Chunk]:

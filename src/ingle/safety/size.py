@@ -10,13 +10,17 @@ from ingle.core.errors import ContextError, RequestError
 from ingle.core.message import Chunk, Request
 from ingle.safety.limits import Limits
 from ingle.safety.onion import Guard, Next
+from ingle.safety.policy import Mode
 from ingle.safety.texts import message_texts, nodes, utf8_bytes
 
 NAME = "size"
 ORDER = 10
+MODES: tuple[Mode, ...] = ("block",)
+EDITS = False
+HOLDS_BACK = 0
 
 
-def make(limits: Limits) -> Guard:
+def make(limits: Limits, _mode: Mode = MODES[0]) -> Guard:
     """The guard under these limits."""
 
     async def guard(request: Request, answer: Next) -> AsyncIterator[Chunk]:

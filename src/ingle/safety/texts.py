@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import groupby
 from typing import Any, Literal
 
 from ingle.core.errors import RequestError
-from ingle.core.message import Message, Part, Request, Role, TextPart, ToolCall
+from ingle.core.message import Message, Origin, Part, Request, TextPart, ToolCall
 
-Speaker = Role | Literal["prompt", "tools"]
+Speaker = Origin | Literal["prompt", "tools"]
 """Whose text it is. Names and ids of calls are nobody's words: they belong to the tools."""
 Edit = Callable[[str, Speaker, str], str]
 """(text, speaker, place) → the text in its stead."""
@@ -26,22 +27,35 @@ def message_texts(request: Request) -> Iterator[tuple[str, Speaker, str]]:
         yield "prompt", "prompt", request.prompt
     for i, message in enumerate(request.messages):
         yield f"messages[{i}].content", message.role, message.text
-        for j, call in enumerate(message.tool_calls):
-            place = f"messages[{i}].tool_calls[{j}]"
-            yield f"{place}.id", "tools", call.id
-            yield f"{place}.name", "tools", call.name
-            yield f"{place}.arguments", message.role, call.arguments
-        yield f"messages[{i}].tool_call_id", "tools", message.tool_call_id
+        yield from _call_texts(message, f"messages[{i}]")
 
 
 def request_texts(request: Request) -> Iterator[tuple[str, Speaker, str]]:
-    """The texts of the messages, then all strings of the tools, keys too. Raises RequestError like `nodes`."""
-    yield from message_texts(request)
+    """(place, origin, text) of the prompt, of the messages, and of all strings of the tools, keys too. Raises RequestError like `nodes`.
+
+    What a message says is told apart by where it comes from; neighbouring parts of one origin are one text.
+    """
+    if isinstance(request.prompt, str):
+        yield "prompt", "prompt", request.prompt
+    for i, message in enumerate(request.messages):
+        said = [part for part in message.sourced if isinstance(part, TextPart)]
+        for origin, run in groupby(said, lambda part: part.origin):
+            yield f"messages[{i}].content", origin or message.role, "".join(part.text for part in run)
+        yield from _call_texts(message, f"messages[{i}]")
     for i, tool in enumerate(request.tools):
         place = f"tools[{i}]"
         for node in nodes(tool, place):
             if isinstance(node, str):
                 yield place, "tools", node
+
+
+def _call_texts(message: Message, at: str) -> Iterator[tuple[str, Speaker, str]]:
+    for j, call in enumerate(message.tool_calls):
+        place = f"{at}.tool_calls[{j}]"
+        yield f"{place}.id", "tools", call.id
+        yield f"{place}.name", "tools", call.name
+        yield f"{place}.arguments", message.role, call.arguments
+    yield f"{at}.tool_call_id", "tools", message.tool_call_id
 
 
 def nodes(table: object, place: str) -> Iterator[object]:
@@ -76,7 +90,7 @@ def with_texts(request: Request, edit: Edit) -> Request:
 
 def _message(message: Message, place: str, edit: Edit) -> Message:
     def part(given: Part) -> Part:
-        return TextPart(edit(given.text, message.role, f"{place}.content")) if isinstance(given, TextPart) else given
+        return replace(given, text=edit(given.text, message.role, f"{place}.content")) if isinstance(given, TextPart) else given
 
     parts = tuple(map(part, message.parts))
     calls = tuple(

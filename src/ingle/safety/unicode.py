@@ -23,10 +23,14 @@ from ingle.core.errors import RequestError
 from ingle.core.message import Chunk, Request, Verdict
 from ingle.safety.limits import Limits
 from ingle.safety.onion import Guard, Next, with_verdicts
+from ingle.safety.policy import Mode
 from ingle.safety.texts import Speaker, request_texts, with_texts
 
 NAME = "unicode"
 ORDER = 20
+MODES: tuple[Mode, ...] = ("edit", "block")
+EDITS = True
+HOLDS_BACK = 0
 
 _CONTROLS = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"
 _OVERRIDES = "\u202a-\u202e\u2066-\u2069"
@@ -65,14 +69,20 @@ _INVALID = re.compile(f"[{_SURROGATES}]")
 _ANY_HIGH = re.compile(f"[{_HIGH}]")
 
 
-def make(_limits: Limits) -> Guard:
+def make(_limits: Limits, mode: Mode = MODES[0]) -> Guard:
     """The guard; it knows no limits."""
 
     async def guard(request: Request, answer: Next) -> AsyncIterator[Chunk]:
         request, verdicts = visible_request(request)
+        if verdicts and mode == "block":
+            raise RequestError("messages", "must hold no characters that nobody sees", _found(verdicts[0]), "Take them out.")
         said = Said()
         async for chunk in answer(request):
             text, removed = said.feed(chunk.text)
+            if removed and mode == "block":
+                reason = _found(_verdict([("answer", removed)]))
+                yield Chunk("", finish="blocked", usage=chunk.usage, verdicts=(Verdict("block", reason, NAME),))
+                return
             if removed:
                 chunk, verdicts = replace(chunk, text=text), (*verdicts, _verdict([("answer", removed)]))
             yield with_verdicts(chunk, *verdicts)
@@ -154,6 +164,11 @@ def _verdict(found: list[tuple[str, str]]) -> Verdict:
     names = ["U+E0000–E007F" if 0xE0000 <= code <= 0xE007F else f"U+{code:04X}" for code in codes]
     places = _listed([place for place, _removed in found])
     return Verdict("edit", f"removed {count} unseen character{'s' * (count > 1)} ({_listed(names)}) from {places}", NAME)
+
+
+def _found(removed: Verdict) -> str:
+    """The reason of such a verdict, where nothing was removed after all."""
+    return removed.reason.removeprefix("removed ")
 
 
 def _listed(names: list[str]) -> str:

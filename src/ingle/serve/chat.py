@@ -51,6 +51,7 @@ def chat_request(body: ChatBody, service: Service, model: LanguageModel) -> Requ
         constraint=must_call or constraint,
         max_tokens=body.max_completion_tokens or body.max_tokens or service.settings.max_tokens,
         stop=stops_of(body),
+        modalities=tuple(body.modalities or ("text",)),
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         sampling=sampling_of(body, service.sampling),
     )

@@ -3,11 +3,12 @@
 import base64
 import binascii
 from dataclasses import replace
+from typing import Any, get_args
 
 from ingle.core.digest import plain_json
 from ingle.core.errors import RequestError
 from ingle.core.message import AudioPart, Constraint, ImagePart, Message, Part, Request, Role, Sampling, TextPart, ToolCall
-from ingle.serve.schema import AudioContent, ChatMessage, Drawing, ImageContent, ResponseFormat, TextContent
+from ingle.serve.schema import AudioContent, ChatMessage, Drawing, ImageContent, Origin, ResponseFormat, TextContent
 from ingle.serve.settings import SamplingSettings
 
 _ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
@@ -46,14 +47,23 @@ def message_of(body: ChatMessage, at: str) -> Message:
 def part_of(content: TextContent | ImageContent | AudioContent, at: str) -> Part:
     """One part of a turn. Images and recordings come inside the request: Ingle fetches nothing from elsewhere."""
     if isinstance(content, TextContent):
-        return TextPart(content.text)
+        return TextPart(content.text, content.origin)
     if isinstance(content, AudioContent):
-        return AudioPart(_decoded(content.input_audio.data, f"{at}.input_audio.data"), f"audio/{content.input_audio.format}")
+        sound = _decoded(content.input_audio.data, f"{at}.input_audio.data")
+        return AudioPart(sound, f"audio/{content.input_audio.format}", content.origin)
     where = f"{at}.image_url.url"
     head, comma, data = content.image_url.url.partition(",")
     if not comma or not head.startswith("data:image/") or not head.endswith(";base64"):
         raise RequestError(where, "must be a data: URL of an image in base64", head[:40], "Put the image into the request.")
-    return ImagePart(_decoded(data, where), head.removeprefix("data:").removesuffix(";base64"))
+    return ImagePart(_decoded(data, where), head.removeprefix("data:").removesuffix(";base64"), content.origin)
+
+
+def origin_of(said: Any, at: str) -> Origin | None:
+    """Where a client says that a part's words come from; None = from the speaker. Raises RequestError for what no client can say."""
+    if said is not None and said not in get_args(Origin):
+        raise RequestError(at, f"must be one of {', '.join(get_args(Origin))}", str(said)[:40], "Leave it out for the speaker's own words.")
+    origin: Origin | None = said
+    return origin
 
 
 def constraint_of(wanted: ResponseFormat | None, grammar: str | None) -> Constraint | None:

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import os
 import queue
+import re
 import secrets
 import stat
 import sys
@@ -16,9 +17,9 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
 from threading import Lock, Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ingle.core.digest import canonical_json
+from ingle.core.digest import canonical_json, digest_bytes
 from ingle.core.errors import IngleError, LedgerError
 from ingle.core.event import Event, Fact
 from ingle.core.files import os_errors, write_atomic
@@ -26,11 +27,17 @@ from ingle.core.message import Finish, Request, Usage, Verdict
 from ingle.home.place import Home
 
 if TYPE_CHECKING:
+    from ingle.engine.language_model import LanguageModel
     from ingle.ledger.row import Row
 
 KEY = "answers.key"
+REFUSED = "answer.refuse"
+_FIELD = re.compile(r"[A-Za-z0-9_.\[\]]{1,80}")
+"""Names of what can be wrong with a request. Anything else may hold words of it."""
 _SEED_BITS = 53
 """Whole numbers up to this many bits survive every JSON reader."""
+_ALWAYS: tuple[tuple[str, Any], ...] = (("origin", None), ("modalities", ("text",)))
+"""Fields that requests did not have before, as they were then: digests of such requests stay as they are in ledgers."""
 _SHORT = 200
 """Characters of what guards said; a fact is short."""
 
@@ -64,9 +71,15 @@ def answer_key(home: Home) -> bytes:
 
 def request_digest(key: bytes, request: Request) -> str:
     """Keyed digest of everything that was asked, the seed aside, which the fact names."""
-    table = asdict(request)
+    table = asdict(request, dict_factory=_said)
     del table["sampling"]["seed"]
     return hmac.digest(key, canonical_json(table), hashlib.sha256).hex()
+
+
+def _said(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """A value's fields as they are digested: bytes by their digest, and nothing that was always so before there was a field for it."""
+    told = (pair for pair in pairs if pair not in _ALWAYS)
+    return {name: digest_bytes(value) if isinstance(value, bytes) else value for name, value in told}
 
 
 def answer_digest(key: bytes, text: str) -> str:
@@ -98,6 +111,16 @@ def answer_event(
         facts |= usage.energy.facts()
     optional = {"id": completion, "key": asker, "verdicts": said[:_SHORT]}
     return Event("answer", name, facts | {field: value for field, value in optional.items() if value})
+
+
+def refusal_event(
+    key: bytes, model: "LanguageModel", request: Request, error: IngleError, completion: str = "", asker: str = ""
+) -> Event:  # fmt: skip
+    """The fact of a request that was refused: by which guard, if it was one, and for what of the request; never a word of it."""
+    facts: dict[str, Fact] = {"model": model.digest, "error": type(error).__name__, "request": request_digest(key, request)}
+    field = error.field if _FIELD.fullmatch(error.field) else ""
+    optional = {"guard": error.guard, "field": field, "id": completion, "key": asker}
+    return Event(REFUSED, model.name, facts | {name: value for name, value in optional.items() if value})
 
 
 class Recorder:

@@ -10,6 +10,7 @@ from ingle.core.message import Chunk, Message, Request
 from ingle.engine.answer import answer
 from ingle.engine.language_model import LanguageModel
 from ingle.safety.onion import drive, from_iterator, wrap
+from ingle.safety.policy import USUAL, Policy
 from ingle.safety.registry import make_guards
 from ingle.serve.limits import limits_of
 from ingle.serve.record import answer_digest, request_digest
@@ -83,9 +84,9 @@ def kept_request(engine: "Engine", completion: str) -> tuple[Request, str]:
     return replace(request, prompt=None, messages=tuple(said)), turn.message.text
 
 
-def again(model: LanguageModel, request: Request) -> Iterator[Chunk]:
-    """The answer as the server would give it now: behind the same guards."""
-    return drive(wrap(make_guards(limits_of(model)), lambda asked: from_iterator(answer(model, asked)))(request))
+def again(model: LanguageModel, request: Request, policy: Policy = USUAL) -> Iterator[Chunk]:
+    """The answer as the server would give it now: behind the same guards, under this policy of theirs."""
+    return drive(wrap(make_guards(limits_of(model), policy), lambda asked: from_iterator(answer(model, asked)))(request))
 
 
 def compare(key: bytes, row: "Row", model: LanguageModel, request: Request, kept: str, now: str) -> Replay:

@@ -92,7 +92,11 @@ def usage_of(lasts: Sequence[Chunk]) -> dict[str, Any]:
         "prompt_tokens": first.prompt_tokens,
         "completion_tokens": written,
         "total_tokens": first.prompt_tokens + written,
-        "prompt_tokens_details": {"cached_tokens": first.cached_tokens},
+        "prompt_tokens_details": {
+            "cached_tokens": first.cached_tokens,
+            "image_tokens": first.image_tokens,
+            "audio_tokens": first.audio_tokens,
+        },
         "completion_tokens_details": drafts_of(usages),
         "energy": energy_of(lasts),
     }

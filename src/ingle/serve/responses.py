@@ -18,7 +18,7 @@ from ingle.core.message import Chunk, Message, Request, TextPart, ToolCall
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.tools import check_tools, style_of, tool_constraint
 from ingle.home.turns import Turn, drop, find_completion, path
-from ingle.serve.convert import constraint_of, sampling_of
+from ingle.serve.convert import constraint_of, origin_of, sampling_of
 from ingle.serve.document import STREAMED
 from ingle.serve.door import Keyed, asker, service_of
 from ingle.serve.reply import FINISH, Growing, account_of, calls_in, choice_id, most_calls, usage_of
@@ -265,7 +265,7 @@ def _item(item: ResponsesItem, at: str) -> Message:
         if part.get("type") not in ("input_text", "output_text", "text") or not isinstance(part.get("text"), str):
             rule = "must be text: this door takes no images, files or recordings yet"
             raise RequestError(f"{at}.content[{i}]", rule, str(part.get("type"))[:40])
-        texts.append(TextPart(part["text"]))
+        texts.append(TextPart(part["text"], origin_of(part.get("origin"), f"{at}.content[{i}].origin")))
     return Message(role, tuple(texts))
 
 

@@ -6,8 +6,11 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 
 from ingle.core.errors import RequestError
+from ingle.core.message import Modality
 
 T = TypeVar("T")
+Origin = Literal["memory", "document", "tool"]
+"""What a client may say of a part: that its words are quoted. What the speaker says needs no word."""
 MOST_CHOICES = 16
 """Most answers to one request (`n`)."""
 # One error is enough, and lists end somewhere: a report on each of a million wrong items takes minutes and gigabytes.
@@ -43,6 +46,7 @@ class TextContent(Body):
 
     type: Literal["text", "input_text", "output_text"]
     text: str
+    origin: Origin | None = None
 
 
 class ImageUrl(Body):
@@ -56,6 +60,7 @@ class ImageContent(Body):
 
     type: Literal["image_url"]
     image_url: ImageUrl
+    origin: Origin | None = None
 
 
 class InputAudio(Body):
@@ -70,6 +75,7 @@ class AudioContent(Body):
 
     type: Literal["input_audio"]
     input_audio: InputAudio
+    origin: Origin | None = None
 
 
 Content = Annotated[TextContent | ImageContent | AudioContent, Field(discriminator="type")]
@@ -159,6 +165,7 @@ class ChatBody(Drawing):
     messages: Turns[ChatMessage] = Field(min_length=1)
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
+    modalities: Few[Modality] | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
     response_format: ResponseFormat | None = None

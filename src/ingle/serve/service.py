@@ -8,7 +8,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -26,11 +26,12 @@ from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.home.turns import keep_answer
 from ingle.safety.onion import Next, close, wrap
+from ingle.safety.policy import USUAL, Policy
 from ingle.safety.registry import make_guards
 from ingle.serve.limits import limits_of
 from ingle.serve.logs import log
 from ingle.serve.metrics import Metrics
-from ingle.serve.record import Recorder, answer_event, answer_key, new_seed
+from ingle.serve.record import Recorder, answer_event, answer_key, new_seed, refusal_event
 from ingle.serve.replay import parameters
 from ingle.serve.rooms import open_rooms
 from ingle.serve.settings import SamplingSettings, ServeSettings
@@ -96,9 +97,13 @@ class Run:
 class Service:
     """One per server. `start` and `close` belong to the event loop on which it serves."""
 
-    def __init__(self, home: Home, settings: ServeSettings, sampling: SamplingSettings, shelf: Shelf) -> None:
+    def __init__(
+        self, home: Home, settings: ServeSettings, sampling: SamplingSettings, shelf: Shelf, policy: Policy = USUAL
+    ) -> None:  # fmt: skip
+        """policy: what the guards are to do; see safety/policy.py."""
         self.home, self.settings, self.sampling, self.shelf = home, settings, sampling, shelf
         self.metrics = Metrics()
+        self._policy = policy
         self.recorder = Recorder(home)
         self._key = b""
         self._scheduler: Scheduler | None = None
@@ -192,7 +197,7 @@ class Service:
         return self._scheduler
 
     async def answer(self, ask: Ask) -> AsyncGenerator[Chunk, None]:
-        """The chunks of an answer; the last one carries `finish`, `usage` and the `event` of the ledger.
+        """The chunks of an answer; the last one carries `finish`, `usage` and the `event` of the ledger. A refusal is a fact, too.
 
         Raises NotKept for an unknown model, RequestError and its kin for what can't be answered, Busy where too much is asked at once,
         HomeError or LedgerError if the fact can't be written: the answer then has no last chunk.
@@ -200,9 +205,19 @@ class Service:
         kept, model = await self.shelf.find(ask.model)
         sampling = ask.request.sampling
         request = replace(ask.request, sampling=replace(sampling, seed=new_seed() if sampling.seed is None else sampling.seed))
-        limits = await asyncio.to_thread(limits_of, model)  # reads the vocabulary the first time
-        run = Run(replace(ask, request=request), await asyncio.to_thread(self._choose, ask, model, kept, request))
-        guarded = wrap(make_guards(limits), self._engine(run))(run.choice.request)
+        try:
+            run = Run(replace(ask, request=request), await asyncio.to_thread(self._choose, ask, model, kept, request))
+            async with aclosing(self._guarded(run)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        except RequestError as error:
+            event = refusal_event(self._key, model, request, error, ask.id, ask.asker)
+            await asyncio.wrap_future(self.recorder.add(event))
+            raise
+
+    async def _guarded(self, run: Run) -> AsyncGenerator[Chunk, None]:
+        limits = await asyncio.to_thread(limits_of, run.model)  # reads the vocabulary the first time
+        guarded = wrap(make_guards(limits, self._policy), self._engine(run))(run.choice.request)
         try:
             async for chunk in guarded:
                 run.words.append(chunk.text)
