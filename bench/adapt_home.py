@@ -20,9 +20,6 @@ import ingle
 from adapt_data import Correction, hit
 from ingle.adapt.admit import teach
 from ingle.adapt.choosing import Chooser
-from ingle.adapt.learner import Learned, Learner, School, learn_once
-from ingle.adapt.school import school_of
-from ingle.adapt.settings import LessonSettings, StyleSettings
 from ingle.core.digest import digest_file, digest_json
 from ingle.core.errors import IngleError
 from ingle.core.example import Example
@@ -33,6 +30,9 @@ from ingle.engine.writing import write
 from ingle.home.examples import list_examples
 from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home, find_home
+from ingle.learn.learner import Learned, Learner, School, learn_once
+from ingle.learn.lesson_settings import LessonSettings, StyleSettings
+from ingle.learn.lesson_trainer import school_of
 from ingle.ledger.chain import Ledger
 from ingle.measure.intervals import bootstrap
 from ingle.serve.rooms import open_rooms

@@ -11,11 +11,11 @@ from playwright.sync_api import Browser, Locator, expect
 from safetensors.numpy import load_file, save_file
 
 from ingle.adapt.forget import Forgotten
-from ingle.adapt.learner import Learned, Learner, learn_once
-from ingle.adapt.school import school_of
-from ingle.adapt.settings import LessonSettings
 from ingle.home.place import Home
 from ingle.home.pull import pull
+from ingle.learn.learner import Learned, Learner, learn_once
+from ingle.learn.lesson_settings import LessonSettings
+from ingle.learn.lesson_trainer import school_of
 from ingle.ledger.chain import Ledger
 from ingle.serve.page_learning import _account
 from tests.serve.browser import WAIT_MS, House, Tab, browser

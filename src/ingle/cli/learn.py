@@ -8,10 +8,10 @@ import typer
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from ingle.adapt.learner import Learned
     from ingle.cli.settings import Settings
     from ingle.core.example import Example
     from ingle.home.place import Home
+    from ingle.learn.learner import Learned
 
 EXAMPLES = """
 ingle learn   (whatever is pending, then ends)
@@ -69,11 +69,11 @@ def _follow(home: "Home", engine: "Engine", settings: "Settings", stay: bool, at
     """What the worker does."""
     from dataclasses import replace
 
-    from ingle.adapt import worker
-    from ingle.adapt.learner import Watch
-    from ingle.adapt.school import school_of
     from ingle.cli.interrupt import Interrupt
     from ingle.cli.output import note
+    from ingle.learn import worker
+    from ingle.learn.learner import Watch
+    from ingle.learn.lesson_trainer import school_of
     from ingle.ledger.chain import Ledger
 
     signals, sink, school = (
@@ -93,10 +93,10 @@ def _follow(home: "Home", engine: "Engine", settings: "Settings", stay: bool, at
 
 
 def _together(home: "Home", engine: "Engine", settings: "Settings", model: str) -> "Learned":
-    from ingle.adapt.learner import LOCK, Learned, Learner, Watch, consolidate, learn_once
-    from ingle.adapt.school import school_of
     from ingle.cli.interrupt import Interrupt
     from ingle.cli.output import note
+    from ingle.learn.learner import LOCK, Learned, Learner, Watch, consolidate, learn_once
+    from ingle.learn.lesson_trainer import school_of
     from ingle.ledger.chain import Ledger
 
     with home.lock(LOCK, note), Interrupt() as interrupt:

@@ -11,11 +11,11 @@ from nicegui import background_tasks
 
 from ingle.adapt.admit import consent, edit, learning_view
 from ingle.adapt.forget import Forgotten, forget
-from ingle.adapt.learn_settings import INSTALL, can_learn
 from ingle.adapt.undo import redo, undo
 from ingle.core.errors import IngleError
 from ingle.core.example import Example
 from ingle.home.teachings import change_mark
+from ingle.learn.settings import INSTALL, can_learn
 from ingle.serve.page_chart import loss_chart
 from ingle.serve.page_choices import home_choices
 

@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from ingle.adapt.prose import BEGINNINGS, Prose
-from ingle.adapt.pupil import Pupil
-from ingle.adapt.settings import StyleSettings
-from ingle.adapt.teaching import Teacher
 from ingle.gate.probes import general_texts
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
+from ingle.learn.lesson_settings import StyleSettings
+from ingle.learn.prose import BEGINNINGS, Prose
+from ingle.learn.teaching import Teacher
+from ingle.learn.trainable_model import Pupil
 from ingle.train.encode import Document
 from ingle.train.optimisers import OptimiserSettings
-from tests.adapt.test_adapt_practice import RATED
-from tests.adapt.test_adapt_teaching import SETTINGS, home  # noqa: F401 - a fixture
+from tests.learn.test_learn_practice import RATED
+from tests.learn.test_learn_teaching import SETTINGS, home  # noqa: F401 - a fixture
 
 STYLES = StyleSettings(learning_rate=2e-2, rounds=0, epochs=3, prose_tokens=8, prose_weight=0.0, most_drift=1e9)
 

@@ -7,10 +7,6 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from ingle.adapt.settings import LessonSettings
-from ingle.adapt.teaching import Teacher
-from ingle.adapt.wordings import wordings
-from ingle.adapt.work import LessonError
 from ingle.core.candidate import Candidate
 from ingle.core.errors import ConfigError
 from ingle.core.example import Example
@@ -22,6 +18,10 @@ from ingle.engine.writing import write
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull
+from ingle.learn.lesson_settings import LessonSettings
+from ingle.learn.teaching import Teacher
+from ingle.learn.wordings import wordings
+from ingle.learn.work import LessonError
 from tests.cli.place import write_model
 
 SETTINGS = LessonSettings(

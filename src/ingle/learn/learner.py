@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from ingle.adapt.account import make_up
 from ingle.adapt.forget import OWED, pay
-from ingle.adapt.learn_settings import RATINGS
-from ingle.adapt.work import NO_MEMORY, LessonError, Tries, Work, model_of, next_work, put_right, recover
 from ingle.core.candidate import Candidate
 from ingle.core.delta import Delta
 from ingle.core.digest import digest_json
@@ -26,6 +24,8 @@ from ingle.home.kept import Kept
 from ingle.home.lessons import Lesson, accept_lesson, drop_lesson, list_lessons
 from ingle.home.place import Home
 from ingle.home.staging import discard
+from ingle.learn.settings import RATINGS
+from ingle.learn.work import NO_MEMORY, LessonError, Tries, Work, model_of, next_work, put_right, recover
 from ingle.ledger.chain import Ledger
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Verdict(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class School:
-    """Who teaches and who judges: the real ones are in adapt/school.py, and load nothing before the first lesson."""
+    """Who teaches and who judges: the real ones are in learn/lesson_trainer.py, and load nothing before the first lesson."""
 
     teach: Callable[[Work], Candidate]
     judge: Callable[[Work, Candidate], Verdict]

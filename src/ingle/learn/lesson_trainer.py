@@ -5,11 +5,7 @@ from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, TypeVar
 
-from ingle.adapt.learner import School
 from ingle.adapt.scope import ACTS, score
-from ingle.adapt.settings import LessonSettings, StyleSettings
-from ingle.adapt.wordings import contrasts, parts_of
-from ingle.adapt.work import Work
 from ingle.core.candidate import Candidate
 from ingle.core.event import Sink
 from ingle.core.example import Example
@@ -20,12 +16,16 @@ from ingle.gate.finding import Decision
 from ingle.gate.policy import load_policy
 from ingle.gate.probes import Probes, Question
 from ingle.home.place import Home
+from ingle.learn.learner import School
+from ingle.learn.lesson_settings import LessonSettings, StyleSettings
+from ingle.learn.wordings import contrasts, parts_of
+from ingle.learn.work import Work
 from ingle.ledger.chain import Ledger
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from ingle.adapt.teaching import Teacher
+    from ingle.learn.teaching import Teacher
 
 T = TypeVar("T")
 UNSEEN = (
@@ -80,7 +80,7 @@ class Staff:
 
     def _teacher_of(self, work: Work) -> "Teacher":
         if self._teacher is None or self._teacher[0] != work.kept.digest:
-            from ingle.adapt.teaching import Teacher
+            from ingle.learn.teaching import Teacher
 
             self._teacher = None  # before the next one comes: there may be no room for two
             self._teacher = (work.kept.digest, Teacher(self.home, work.kept, self.lesson, self.style))

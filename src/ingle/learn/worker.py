@@ -1,6 +1,6 @@
 """The learner as a process of its own: it gives way to everything else, keeps to its share of memory, and ends when it is long idle.
 
-`ingle serve` starts one (adapt/supervisor.py) and tells it through its standard input when answers need the machine: `hold`, `go`. When
+`ingle serve` starts one (learn/supervisor.py) and tells it through its standard input when answers need the machine: `hold`, `go`. When
 that input ends, so does the process, at once: what it was learning is pending again for the next one. It tells in turn, on its standard
 output, when a lesson begins and when it is over: `busy`, `idle`.
 """
@@ -15,12 +15,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from ingle.adapt.learn_settings import LearnSettings
-from ingle.adapt.learner import LOCK, Learned, Learner, Outcome, School, Watch, learn_once
-from ingle.adapt.supervisor import BUSY, HOLD, IDLE
-from ingle.adapt.work import standing
 from ingle.core.event import Sink
 from ingle.home.place import Home
+from ingle.learn.learner import LOCK, Learned, Learner, Outcome, School, Watch, learn_once
+from ingle.learn.settings import LearnSettings
+from ingle.learn.supervisor import BUSY, HOLD, IDLE
+from ingle.learn.work import standing
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

@@ -4,17 +4,17 @@ from dataclasses import replace
 
 import pytest
 
-from ingle.adapt.everyday import EVERYDAY
-from ingle.adapt.forms import common_bounds
-from ingle.adapt.practice import Own, Practice, slip, within
-from ingle.adapt.pupil import Pupil
-from ingle.adapt.settings import StyleSettings
-from ingle.adapt.teaching import Teacher
 from ingle.core.example import Example
 from ingle.gate.probes import general_questions
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
-from tests.adapt.test_adapt_teaching import SETTINGS, home  # noqa: F401 - a fixture
+from ingle.learn.everyday import EVERYDAY
+from ingle.learn.lesson_settings import StyleSettings
+from ingle.learn.practice import Own, Practice, slip, within
+from ingle.learn.style_bounds import common_bounds
+from ingle.learn.teaching import Teacher
+from ingle.learn.trainable_model import Pupil
+from tests.learn.test_learn_teaching import SETTINGS, home  # noqa: F401 - a fixture
 
 SETTING = StyleSettings(own_answers=2, own_tokens=6, rounds=1, own_epochs=1)
 LIKED, OTHER = "I am so. They are. " * 3, "I'm so so. They are. " * 3
@@ -64,7 +64,7 @@ def test_a_round_holds_one_answer_to_each_question_and_is_the_same_each_time(pup
 
 
 def test_a_disliked_answer_lends_its_beginning_where_nothing_else_is_within(pupil: Pupil, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingle.adapt.practice.write_all", lambda _module, prompts, *_rest: [[] for _ in prompts])
+    monkeypatch.setattr("ingle.learn.practice.write_all", lambda _module, prompts, *_rest: [[] for _ in prompts])
     found, _ = Practice(pupil, SETTING, RATED, BOUNDS).round(0)
     assert [(own.question, own.text, own.ends) for own in found] == [(one.question, "So be it.", False) for one in RATED[::2]]
 
@@ -88,7 +88,7 @@ def test_a_slip_is_where_a_line_or_the_word_began_that_was_too_much(
 
 def test_what_is_marked_as_a_slip_is_what_broke_the_bounds(pupil: Pupil, monkeypatch: pytest.MonkeyPatch) -> None:
     written = pupil.tokenizer.encode("So. I'm")
-    monkeypatch.setattr("ingle.adapt.practice.write_all", lambda _module, prompts, *_rest: [list(written) for _ in prompts])
+    monkeypatch.setattr("ingle.learn.practice.write_all", lambda _module, prompts, *_rest: [list(written) for _ in prompts])
     _, slips = Practice(pupil, SETTING, RATED, BOUNDS).round(0)
     assert len(slips) == len(RATED) + len(EVERYDAY)
     assert {pupil.tokenizer.decode(one.ids[one.answer].tolist()).strip() for one in slips} == {"I'm"}
@@ -96,7 +96,7 @@ def test_what_is_marked_as_a_slip_is_what_broke_the_bounds(pupil: Pupil, monkeyp
 
 def test_an_answer_that_goes_around_in_circles_is_not_learned_from(pupil: Pupil, monkeypatch: pytest.MonkeyPatch) -> None:
     written = pupil.tokenizer.encode("They are so. " * 9)
-    monkeypatch.setattr("ingle.adapt.practice.write_all", lambda _module, prompts, *_rest: [list(written) for _ in prompts])
+    monkeypatch.setattr("ingle.learn.practice.write_all", lambda _module, prompts, *_rest: [list(written) for _ in prompts])
     found, slips = Practice(pupil, SETTING, [one for one in RATED if one.rating > 0], BOUNDS).round(0)
     assert (found, slips) == ([], [])
 

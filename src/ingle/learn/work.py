@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ingle.adapt.learn_settings import RATINGS
 from ingle.core.errors import ConfigError, DeltaError, HomeError, IngleError, NotKept
 from ingle.core.example import Example
 from ingle.core.files import write_atomic
@@ -21,6 +20,7 @@ from ingle.home.kept import Kept, get_kept
 from ingle.home.lessons import Lesson, dissolve_lesson, list_lessons, retire_lesson
 from ingle.home.place import Home
 from ingle.home.staging import discard
+from ingle.learn.settings import RATINGS
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

@@ -15,10 +15,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ingle.adapt.work import LessonError
 from ingle.engine.opening import checkpoint_tokenizer, open_weights
 from ingle.home.kept import Kept
 from ingle.home.place import Home
+from ingle.learn.work import LessonError
 from ingle.model.module import load_module
 from ingle.model.template import encode_chat, has_template
 from ingle.model.tokenizer import Tokenizer

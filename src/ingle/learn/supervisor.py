@@ -13,11 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ingle.adapt.learn_settings import LearnSettings
-from ingle.adapt.work import next_work
 from ingle.core.errors import IngleError
 from ingle.home.examples import list_examples
 from ingle.home.place import Home
+from ingle.learn.settings import LearnSettings
+from ingle.learn.work import next_work
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -41,7 +41,7 @@ class Supervisor:
     home: Home
     open_database: Callable[[], "Engine"]
     command: Sequence[str]
-    """Starts a learner; see adapt/worker.py for what it reads and how it ends."""
+    """Starts a learner; see learn/worker.py for what it reads and how it ends."""
     settings: LearnSettings
     writing: Callable[[], int]
     """Answers being written now."""

@@ -5,10 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ingle.adapt.learner import School, Watch, consolidate
-from ingle.adapt.school import Staff
 from ingle.adapt.undo import undo
-from ingle.adapt.work import NO_MEMORY, Tries, Work
 from ingle.core.example import Example
 from ingle.home.examples import (
     add_example,
@@ -23,9 +20,12 @@ from ingle.home.examples import (
 from ingle.home.kept import keep, remove
 from ingle.home.lessons import list_lessons
 from ingle.home.pull import pull
+from ingle.learn.learner import School, Watch, consolidate
+from ingle.learn.lesson_trainer import Staff
+from ingle.learn.work import NO_MEMORY, Tries, Work
 from tests.adapt.conftest import House
-from tests.adapt.lessons import ANSWERS, POLICY, QUESTIONS, acting, facts, learn, learner, lenient, logits, stray
 from tests.cli.place import write_model
+from tests.learn.lessons import ANSWERS, POLICY, QUESTIONS, acting, facts, learn, learner, lenient, logits, stray
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ingle.adapt.pupil import Pupil, Read
+from ingle.learn.trainable_model import Pupil, Read
 from ingle.train.encode import Document
 from ingle.train.losses import CHUNK, distillation
 from ingle.train.writing import Drawn, write_all

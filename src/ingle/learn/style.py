@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ingle.adapt.forms import common_bounds
-from ingle.adapt.practice import Practice
-from ingle.adapt.prose import Prose
-from ingle.adapt.pupil import Pupil
-from ingle.adapt.settings import StyleSettings
-from ingle.adapt.work import LessonError
 from ingle.core.errors import IngleError, TemplateError
 from ingle.core.example import Example
+from ingle.learn.lesson_settings import StyleSettings
+from ingle.learn.practice import Practice
+from ingle.learn.prose import Prose
+from ingle.learn.style_bounds import common_bounds
+from ingle.learn.trainable_model import Pupil
+from ingle.learn.work import LessonError
 from ingle.train.encode import Document
 from ingle.train.losses import log_probabilities
 from ingle.train.optimisers import OptimiserSettings, Trained

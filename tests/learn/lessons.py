@@ -7,13 +7,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ingle.adapt.choosing import Chooser
-from ingle.adapt.learner import Learned, Learner, School, Watch, learn_once
-from ingle.adapt.school import school_of
-from ingle.adapt.settings import LessonSettings
 from ingle.core.message import Message, Request
 from ingle.engine.backend import Segment
 from ingle.home.deltas import LESSON, delta_tensors, get_delta, list_deltas
 from ingle.home.lessons import list_lessons
+from ingle.learn.learner import Learned, Learner, School, Watch, learn_once
+from ingle.learn.lesson_settings import LessonSettings
+from ingle.learn.lesson_trainer import school_of
 from ingle.ledger.chain import Ledger
 from tests.adapt.conftest import House
 

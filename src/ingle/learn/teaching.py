@@ -17,17 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ingle.adapt.pupil import Pupil, Read
-from ingle.adapt.settings import LessonSettings, StyleSettings
-from ingle.adapt.style import teach_style
-from ingle.adapt.wordings import contrasts, wordings
-from ingle.adapt.work import LessonError
 from ingle.core.candidate import Candidate
 from ingle.core.digest import digest_json
 from ingle.core.example import Example
 from ingle.home.deltas import LESSON
 from ingle.home.kept import Kept
 from ingle.home.place import Home
+from ingle.learn.lesson_settings import LessonSettings, StyleSettings
+from ingle.learn.style import teach_style
+from ingle.learn.trainable_model import Pupil, Read
+from ingle.learn.wordings import contrasts, wordings
+from ingle.learn.work import LessonError
 from ingle.train.encode import Document
 from ingle.train.losses import cross_entropy, distillation
 from ingle.train.optimisers import OptimiserSettings, Trained

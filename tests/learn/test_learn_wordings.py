@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ingle.adapt.wordings import contrasts, parts_of, wordings
+from ingle.learn.wordings import contrasts, parts_of, wordings
 
 
 @pytest.mark.parametrize(

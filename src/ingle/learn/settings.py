@@ -3,8 +3,8 @@
 import importlib.util
 from dataclasses import dataclass, field
 
-from ingle.adapt.settings import LessonSettings, StyleSettings
 from ingle.core.errors import ConfigError
+from ingle.learn.lesson_settings import LessonSettings, StyleSettings
 
 RATINGS = 5
 """New ratings for which a style is learned anew: a single thumb says too little, and the learning takes a minute."""

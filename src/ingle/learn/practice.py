@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ingle.adapt.everyday import EVERYDAY
-from ingle.adapt.forms import Bound, beginning
-from ingle.adapt.pupil import Pupil, Turns
-from ingle.adapt.settings import StyleSettings
-from ingle.adapt.work import LessonError
 from ingle.core.example import Example
+from ingle.learn.everyday import EVERYDAY
+from ingle.learn.lesson_settings import StyleSettings
+from ingle.learn.style_bounds import Bound, beginning
+from ingle.learn.trainable_model import Pupil, Turns
+from ingle.learn.work import LessonError
 from ingle.train.encode import Document
 from ingle.train.writing import Drawn, write_all
 

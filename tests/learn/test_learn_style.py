@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from ingle.adapt.settings import StyleSettings
-from ingle.adapt.teaching import Teacher
-from ingle.adapt.work import LessonError
 from ingle.core.example import Example
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
+from ingle.learn.lesson_settings import StyleSettings
+from ingle.learn.teaching import Teacher
+from ingle.learn.work import LessonError
 from ingle.train.losses import log_probabilities
 from ingle.train.optimisers import OptimiserSettings
-from tests.adapt.test_adapt_teaching import SETTINGS, home  # noqa: F401 - a fixture
+from tests.learn.test_learn_teaching import SETTINGS, home  # noqa: F401 - a fixture
 
 STYLES = StyleSettings(learning_rate=5e-3, epochs=4, batch_documents=4, own_answers=1, own_tokens=8)
 LIKED, OTHER = "Yes.", "Hm, that depends on so much; who can say?"

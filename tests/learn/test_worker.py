@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from ingle.adapt.learn_settings import LearnSettings
-from ingle.adapt.learner import LOCK, Watch
-from ingle.adapt.school import school_of
-from ingle.adapt.supervisor import BUSY, GO, HOLD, IDLE, Supervisor
-from ingle.adapt.work import NO_MEMORY, Tries
-from ingle.adapt.worker import EXIT_MEMORY, Signals, follow, listen, memory_bytes, tell
 from ingle.core.errors import ConfigError, HomeError
 from ingle.home.examples import get_example, list_examples
+from ingle.learn.learner import LOCK, Watch
+from ingle.learn.lesson_trainer import school_of
+from ingle.learn.settings import LearnSettings
+from ingle.learn.supervisor import BUSY, GO, HOLD, IDLE, Supervisor
+from ingle.learn.work import NO_MEMORY, Tries
+from ingle.learn.worker import EXIT_MEMORY, Signals, follow, listen, memory_bytes, tell
 from ingle.ledger.chain import Ledger
 from ingle.serve.rooms import open_rooms
 from tests.adapt.conftest import House
-from tests.adapt.lessons import ANSWERS, QUESTIONS, SMALL, acting, learn, lenient, stray
+from tests.learn.lessons import ANSWERS, QUESTIONS, SMALL, acting, learn, lenient, stray
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 120.0
@@ -58,7 +58,7 @@ def test_killed_at_any_moment_nothing_is_lost_and_nothing_learned_twice(school_h
     for number in range(3):
         house.teach(f"{QUESTIONS[0]} Number {number}", ANSWERS[0], "" if number % 2 else "key-1")
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.adapt.killed", str(house.home.root), "3", "11"]
+    command = [sys.executable, "-m", "tests.learn.killed", str(house.home.root), "3", "11"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment, timeout=300)
     assert (done.returncode, done.stdout) == (0, "learned 3\n"), (done.stdout, done.stderr[-2000:])
     assert len(acting(house)) == 3 and not stray(house)
@@ -100,9 +100,9 @@ def test_a_learner_that_grows_too_large_ends_and_what_it_was_at_is_refused(schoo
     program = f"""
 import sys, time
 from pathlib import Path
-from ingle.adapt.learn_settings import LearnSettings
-from ingle.adapt.learner import School
-from ingle.adapt.worker import Signals, follow
+from ingle.learn.settings import LearnSettings
+from ingle.learn.learner import School
+from ingle.learn.worker import Signals, follow
 from ingle.home.place import Home
 from ingle.serve.rooms import open_rooms
 
