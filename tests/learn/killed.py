@@ -20,7 +20,7 @@ from ingle.home.examples import list_examples
 from ingle.home.lessons import list_lessons
 from ingle.home.place import Home
 from ingle.learn import lesson_trainer, teaching  # noqa: F401 - the same
-from ingle.learn.learner import LOCK, Learner, School, learn_once
+from ingle.learn.learner import LOCK, Learner, Trainer, learn_once
 from ingle.ledger.chain import Ledger
 from ingle.serve.rooms import open_rooms
 from tests.learn.lessons import SMALL
@@ -34,7 +34,7 @@ def die() -> None:
 def learn(home: Home, moment: str) -> None:
     """In the child: learns all, or dies at a moment: "gate" between the delta and its lesson, "fact" between the lesson and its fact."""
     engine = open_rooms(home)
-    ledger, real = Ledger(engine, home.keys), lesson_trainer.school_of(home, engine, SMALL)
+    ledger, real = Ledger(engine, home.keys), lesson_trainer.trainer_of(home, engine, SMALL)
 
     def sink(event: Event) -> None:
         if moment == "fact" and event.kind == "lesson.accept":
@@ -48,7 +48,7 @@ def learn(home: Home, moment: str) -> None:
         return verdict
 
     with home.lock(LOCK):
-        learner = Learner(home, engine, School(real.teach, judge), sink)
+        learner = Learner(home, engine, Trainer(real.teach, judge), sink)
         learner.start()
         learn_once(learner)
 

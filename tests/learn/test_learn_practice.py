@@ -13,7 +13,7 @@ from ingle.learn.lesson_settings import StyleSettings
 from ingle.learn.practice import Own, Practice, slip, within
 from ingle.learn.style_bounds import common_bounds
 from ingle.learn.teaching import Teacher
-from ingle.learn.trainable_model import Pupil
+from ingle.learn.trainable_model import TrainableModel
 from tests.learn.test_learn_teaching import SETTINGS, home  # noqa: F401 - a fixture
 
 SETTING = StyleSettings(own_answers=2, own_tokens=6, rounds=1, own_epochs=1)
@@ -28,8 +28,8 @@ RATED = [
 
 
 @pytest.fixture(scope="module")
-def pupil(home: Home) -> Pupil:  # noqa: F811
-    return Teacher(home, get_kept(home, "tiny"), SETTINGS, SETTING).pupil
+def model(home: Home) -> TrainableModel:  # noqa: F811
+    return Teacher(home, get_kept(home, "tiny"), SETTINGS, SETTING).model
 
 
 def test_what_is_within_is_kept_whole_and_of_others_the_beginning() -> None:
@@ -50,8 +50,8 @@ def test_what_is_liked_must_be_there_but_length_only_once_an_answer_has_ended() 
     assert within("One and two.", False, long) == Own((), "", "One and two.", False)
 
 
-def test_a_round_holds_one_answer_to_each_question_and_is_the_same_each_time(pupil: Pupil) -> None:
-    practice = Practice(pupil, SETTING, RATED, BOUNDS)
+def test_a_round_holds_one_answer_to_each_question_and_is_the_same_each_time(model: TrainableModel) -> None:
+    practice = Practice(model, SETTING, RATED, BOUNDS)
     found, slips = practice.round(0)
     again = practice.round(0)
     assert found == again[0]
@@ -63,9 +63,9 @@ def test_a_round_holds_one_answer_to_each_question_and_is_the_same_each_time(pup
     assert all(bound.holds(own.text) for own in found for bound in BOUNDS)
 
 
-def test_a_disliked_answer_lends_its_beginning_where_nothing_else_is_within(pupil: Pupil, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disliked_answer_lends_its_beginning_where_nothing_else_is_within(model: TrainableModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ingle.learn.practice.write_all", lambda _module, prompts, *_rest: [[] for _ in prompts])
-    found, _ = Practice(pupil, SETTING, RATED, BOUNDS).round(0)
+    found, _ = Practice(model, SETTING, RATED, BOUNDS).round(0)
     assert [(own.question, own.text, own.ends) for own in found] == [(one.question, "So be it.", False) for one in RATED[::2]]
 
 
@@ -86,41 +86,41 @@ def test_a_slip_is_where_a_line_or_the_word_began_that_was_too_much(
     assert slip(pieces, common_bounds([liked], [other])) == blamed
 
 
-def test_what_is_marked_as_a_slip_is_what_broke_the_bounds(pupil: Pupil, monkeypatch: pytest.MonkeyPatch) -> None:
-    written = pupil.tokenizer.encode("So. I'm")
+def test_what_is_marked_as_a_slip_is_what_broke_the_bounds(model: TrainableModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = model.tokenizer.encode("So. I'm")
     monkeypatch.setattr("ingle.learn.practice.write_all", lambda _module, prompts, *_rest: [list(written) for _ in prompts])
-    _, slips = Practice(pupil, SETTING, RATED, BOUNDS).round(0)
+    _, slips = Practice(model, SETTING, RATED, BOUNDS).round(0)
     assert len(slips) == len(RATED) + len(EVERYDAY)
-    assert {pupil.tokenizer.decode(one.ids[one.answer].tolist()).strip() for one in slips} == {"I'm"}
+    assert {model.tokenizer.decode(one.ids[one.answer].tolist()).strip() for one in slips} == {"I'm"}
 
 
-def test_an_answer_that_goes_around_in_circles_is_not_learned_from(pupil: Pupil, monkeypatch: pytest.MonkeyPatch) -> None:
-    written = pupil.tokenizer.encode("They are so. " * 9)
+def test_an_answer_that_goes_around_in_circles_is_not_learned_from(model: TrainableModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = model.tokenizer.encode("They are so. " * 9)
     monkeypatch.setattr("ingle.learn.practice.write_all", lambda _module, prompts, *_rest: [list(written) for _ in prompts])
-    found, slips = Practice(pupil, SETTING, [one for one in RATED if one.rating > 0], BOUNDS).round(0)
+    found, slips = Practice(model, SETTING, [one for one in RATED if one.rating > 0], BOUNDS).round(0)
     assert (found, slips) == ([], [])
 
 
-def test_where_length_is_bounded_only_an_answer_that_ended_is_whole_and_an_empty_one_is_a_slip(pupil: Pupil) -> None:
+def test_where_length_is_bounded_only_an_answer_that_ended_is_whole_and_an_empty_one_is_a_slip(model: TrainableModel) -> None:
     short = common_bounds(["One and two."], ["One and two. " * 9])
     assert within("One and two.", True, short) == Own((), "", "One and two.", True)
     assert within("One and", False, short) is None
     written = [Own((), "What?", "One and two.", True), Own((), "Who?", "One", False)]
-    [blank] = Practice(pupil, SETTING, RATED, short).blanks(written)
-    assert blank.ids.tolist()[:-1] == pupil.prompt((), "What?")
+    [blank] = Practice(model, SETTING, RATED, short).blanks(written)
+    assert blank.ids.tolist()[:-1] == model.prompt((), "What?")
     assert blank.ids[blank.answer].tolist() == [int(blank.ids[-1])]
-    assert int(blank.ids[-1]) in pupil.tokenizer.eos_ids
-    assert Practice(pupil, SETTING, RATED, BOUNDS).blanks(written) == []
+    assert int(blank.ids[-1]) in model.tokenizer.eos_ids
+    assert Practice(model, SETTING, RATED, BOUNDS).blanks(written) == []
 
 
-def test_only_an_answer_that_ends_is_learned_with_its_end(pupil: Pupil) -> None:
-    ended, open_ = (Own((), "What?", "So it is.", ends).document(pupil, SETTING) for ends in (True, False))
+def test_only_an_answer_that_ends_is_learned_with_its_end(model: TrainableModel) -> None:
+    ended, open_ = (Own((), "What?", "So it is.", ends).document(model, SETTING) for ends in (True, False))
     assert ended is not None
     assert open_ is not None
     assert ended.ids.tolist()[: len(open_.ids)] == open_.ids.tolist()
-    assert int(open_.ids[-1]) not in pupil.tokenizer.eos_ids
-    assert any(int(token) in pupil.tokenizer.eos_ids for token in ended.ids[len(open_.ids) :])
-    assert Own((), "What?", "", True).document(pupil, SETTING) is None
+    assert int(open_.ids[-1]) not in model.tokenizer.eos_ids
+    assert any(int(token) in model.tokenizer.eos_ids for token in ended.ids[len(open_.ids) :])
+    assert Own((), "What?", "", True).document(model, SETTING) is None
 
 
 def test_without_rounds_a_style_learns_from_the_rated_ones_alone(home: Home) -> None:  # noqa: F811

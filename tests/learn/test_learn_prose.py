@@ -13,7 +13,7 @@ from ingle.home.place import Home
 from ingle.learn.lesson_settings import StyleSettings
 from ingle.learn.prose import BEGINNINGS, Prose
 from ingle.learn.teaching import Teacher
-from ingle.learn.trainable_model import Pupil
+from ingle.learn.trainable_model import TrainableModel
 from ingle.train.encode import Document
 from ingle.train.optimisers import OptimiserSettings
 from tests.learn.test_learn_practice import RATED
@@ -23,35 +23,35 @@ STYLES = StyleSettings(learning_rate=2e-2, rounds=0, epochs=3, prose_tokens=8, p
 
 
 @pytest.fixture
-def pupil(home: Home) -> Iterator[Pupil]:  # noqa: F811
-    pupil = Teacher(home, get_kept(home, "tiny"), SETTINGS, STYLES).pupil
-    with pupil.learning(0, OptimiserSettings()):
-        yield pupil
+def model(home: Home) -> Iterator[TrainableModel]:  # noqa: F811
+    model = Teacher(home, get_kept(home, "tiny"), SETTINGS, STYLES).model
+    with model.learning(0, OptimiserSettings()):
+        yield model
 
 
-def naive(pupil: Pupil, documents: list[Document]) -> torch.Tensor:
+def naive(model: TrainableModel, documents: list[Document]) -> torch.Tensor:
     """Log-probabilities of all tokens, where an own one comes next: one text after the other through the whole module."""
     found = []
     with torch.no_grad():
         for document in documents:
-            logits = pupil.module(torch.from_numpy(document.ids.astype(np.int64))[None])[0]
+            logits = model.module(torch.from_numpy(document.ids.astype(np.int64))[None])[0]
             found.append(logits[torch.from_numpy(np.flatnonzero(document.answer) - 1)].float().log_softmax(-1))
     return torch.cat(found)
 
 
-def move(pupil: Pupil) -> None:
-    assert pupil._trained is not None
-    for value in pupil._trained.values().values():
+def move(model: TrainableModel) -> None:
+    assert model._trained is not None
+    for value in model._trained.values().values():
         value.add_(torch.randn(value.shape, generator=torch.Generator().manual_seed(7)) * 0.05)
-    pupil.shrink(1.0)
+    model.shrink(1.0)
 
 
-def test_drift_and_divergence_are_what_a_naive_reading_finds(pupil: Pupil) -> None:
-    prose = Prose(pupil, 8, 0)
-    before = naive(pupil, prose._back), naive(pupil, prose._held[:2])
+def test_drift_and_divergence_are_what_a_naive_reading_finds(model: TrainableModel) -> None:
+    prose = Prose(model, 8, 0)
+    before = naive(model, prose._back), naive(model, prose._held[:2])
     assert prose.drift() == pytest.approx(0, abs=1e-4)
-    move(pupil)
-    after = naive(pupil, prose._back), naive(pupil, prose._held[:2])
+    move(model)
+    after = naive(model, prose._back), naive(model, prose._held[:2])
     moved, held = ((old.exp() * (old - new)).sum(-1) for old, new in zip(before, after, strict=True))
     entropy = -(before[0].exp() * before[0]).sum(-1)
     assert float(moved.sum()) > 0.01
@@ -61,8 +61,8 @@ def test_drift_and_divergence_are_what_a_naive_reading_finds(pupil: Pupil) -> No
     assert float(prose.divergence([half, half + 1]).detach()) == float(prose.divergence([0, 1]).detach())
 
 
-def test_what_is_learned_from_only_holds_and_what_is_held_back_only_measures(pupil: Pupil) -> None:
-    prose = Prose(pupil, 8, 0)
+def test_what_is_learned_from_only_holds_and_what_is_held_back_only_measures(model: TrainableModel) -> None:
+    prose = Prose(model, 8, 0)
     held, back = ({tuple(one.ids.tolist()) for one in some} for some in (prose._held, prose._back))
     assert held
     assert len(held) == len(back)
@@ -70,13 +70,13 @@ def test_what_is_learned_from_only_holds_and_what_is_held_back_only_measures(pup
     assert not any(text.startswith(begin) for text in general_texts() for begin in BEGINNINGS)
 
 
-def test_a_shrunk_addition_moves_less(pupil: Pupil) -> None:
-    prose = Prose(pupil, 8, 0)
-    move(pupil)
-    tensors, far = pupil.tensors(), prose.drift()
-    pupil.shrink(0.5)
+def test_a_shrunk_addition_moves_less(model: TrainableModel) -> None:
+    prose = Prose(model, 8, 0)
+    move(model)
+    tensors, far = model.tensors(), prose.drift()
+    model.shrink(0.5)
     assert 0 < prose.drift() < far
-    for name, value in pupil.tensors().items():
+    for name, value in model.tensors().items():
         assert np.allclose(value, tensors[name] * (0.5 if "lora_B" in name else 1.0)), name
 
 

@@ -35,15 +35,15 @@ def teacher(home: Home) -> Teacher:  # noqa: F811
 
 def likely(teacher: Teacher, tensors: "dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float16]]] | None") -> list[float]:
     """Log-probability of an answer of either form to a question that nobody rated, with the tensors of a style."""
-    pupil = teacher.pupil
-    with pupil.learning(0, OptimiserSettings()) as trained, torch.no_grad():
+    model = teacher.model
+    with model.learning(0, OptimiserSettings()) as trained, torch.no_grad():
         for name, value in trained.values().items():
             if tensors is not None:
                 part = torch.from_numpy(tensors[name].astype(np.float32))
                 value.copy_(part / (SETTINGS.alpha / SETTINGS.rank) if "lora_B" in name else part)
-        read = pupil.read([pupil.answered((), "What now?", answer, 200) for answer in (LIKED, OTHER)])
+        read = model.read([model.answered((), "What now?", answer, 200) for answer in (LIKED, OTHER)])
         row, x = read.row([0, 1])
-        words = log_probabilities(pupil.states(row, x), pupil.head, row.targets)
+        words = log_probabilities(model.states(row, x), model.head, row.targets)
         return [float(words[row.learnt == i].sum()) for i in range(2)]
 
 

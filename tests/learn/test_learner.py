@@ -20,8 +20,8 @@ from ingle.home.examples import (
 from ingle.home.kept import keep, remove
 from ingle.home.lessons import list_lessons
 from ingle.home.pull import pull
-from ingle.learn.learner import School, Watch, consolidate
-from ingle.learn.lesson_trainer import Staff
+from ingle.learn.learner import Trainer, Watch, consolidate
+from ingle.learn.lesson_trainer import LessonTrainer
 from ingle.learn.work import NO_MEMORY, Tries, Work
 from tests.adapt.conftest import House
 from tests.cli.place import write_model
@@ -119,7 +119,7 @@ def test_what_changed_before_it_is_learned_is_not_learned_as_it_was(school_house
 def test_what_changes_while_it_is_learned_is_not_learned_as_it_was(school_house: House) -> None:
     house = school_house
     gone, changed, late = (house.teach(question, answer) for question, answer in zip(QUESTIONS, ANSWERS, strict=True))
-    real = learner(house).school
+    real = learner(house).trainer
     moves = {
         gone.id: lambda: drop_example(house.engine, "", gone.id),
         changed.id: lambda: rewrite_example(house.engine, "", changed.id, "Otto Lund.", new_secret()),
@@ -131,7 +131,7 @@ def test_what_changes_while_it_is_learned_is_not_learned_as_it_was(school_house:
         moves.pop(work.examples[0].id, lambda: None)()
         return verdict
 
-    learn(house, learner(house, School(real.teach, judge)))
+    learn(house, learner(house, Trainer(real.teach, judge)))
     assert acting(house) == [(changed.id,)]
     assert [(one.id, one.state) for one in list_examples(house.engine, "")] == [(changed.id, "learned"), (late.id, "superseded")]
     assert not stray(house)
@@ -141,7 +141,7 @@ def test_a_refusal_is_only_of_what_was_being_learned(house: House) -> None:
     """What was corrected or edited meanwhile is not the gate's to speak of."""
     lenient(house, POLICY.replace("least = 0.0", "least = 1.0"))
     corrected, changed = (house.teach(question, answer) for question, answer in zip(QUESTIONS[:2], ANSWERS[:2], strict=True))
-    real = learner(house).school
+    real = learner(house).trainer
     moves = {
         corrected.id: lambda: change_state(house.engine, "", [corrected.id], "superseded"),
         changed.id: lambda: rewrite_example(house.engine, "", changed.id, "Otto Lund.", new_secret()),
@@ -154,7 +154,7 @@ def test_a_refusal_is_only_of_what_was_being_learned(house: House) -> None:
         moves.pop(work.examples[0].id, lambda: None)()
         return verdict
 
-    learn(house, learner(house, School(real.teach, judge)))
+    learn(house, learner(house, Trainer(real.teach, judge)))
     assert asked == [ANSWERS[0], ANSWERS[1], "Otto Lund."]
     assert [(one.id, one.state) for one in list_examples(house.engine, "")] == [(corrected.id, "superseded"), (changed.id, "refused")]
 
@@ -175,14 +175,14 @@ def test_an_edited_or_deleted_memory_takes_its_lesson_with_it(school_house: Hous
 def test_too_little_memory_refuses_one_and_learns_the_next(school_house: House) -> None:
     house = school_house
     large, small = (house.teach(question, answer) for question, answer in zip(QUESTIONS[:2], ANSWERS[:2], strict=True))
-    real = learner(house).school
+    real = learner(house).trainer
 
     def teach(work):  # type: ignore[no-untyped-def]
         if work.examples[0].id == large.id:
             raise MemoryError
         return real.teach(work)
 
-    learn(house, learner(house, School(teach, real.judge)))
+    learn(house, learner(house, Trainer(teach, real.judge)))
     assert get_example(house.engine, "", large.id).reasons == (NO_MEMORY,)
     assert acting(house) == [(small.id,)]
 
@@ -190,7 +190,7 @@ def test_too_little_memory_refuses_one_and_learns_the_next(school_house: House) 
 def test_a_fault_leaves_it_pending_and_lets_others_go_first_the_next_time(school_house: House) -> None:
     house = school_house
     poison, good = (house.teach(question, answer) for question, answer in zip(QUESTIONS[:2], ANSWERS[:2], strict=True))
-    real = learner(house).school
+    real = learner(house).trainer
 
     def teach(work):  # type: ignore[no-untyped-def]
         if work.examples[0].id == poison.id:
@@ -199,7 +199,7 @@ def test_a_fault_leaves_it_pending_and_lets_others_go_first_the_next_time(school
 
     for states in (["pending", "pending"], ["pending", "learned"]):
         with pytest.raises(ZeroDivisionError):
-            learn(house, learner(house, School(teach, real.judge)))
+            learn(house, learner(house, Trainer(teach, real.judge)))
         assert [one.state for one in list_examples(house.engine, "")] == states
     learn(house)
     assert acting(house) == [(good.id,), (poison.id,)]
@@ -284,10 +284,10 @@ def test_one_rated_answer_that_cannot_be_read_is_refused_without_the_others(scho
 def test_the_gate_asks_about_the_newest_of_many_too(school_house: House) -> None:
     house = school_house
     taught = tuple(house.teach(f"Who keeps the {name} of Elmstead?", f"{name.title()} Quill.") for name in map(str, range(100)))
-    probes = Staff(house.home, lambda _: None).probes(Work("", house.kept, "answers", taught))
+    probes = LessonTrainer(house.home, lambda _: None).probes(Work("", house.kept, "answers", taught))
     asked = [question.of for question in probes.learned]
     assert len(asked) == len(set(asked)) == 24 and {taught[0].question, taught[-1].question} <= set(asked)
     assert len({question.ask.split()[0] for question in probes.learned}) > 3, "in more than one form"
     assert len({question.ask for question in probes.unchanged}) == 24
-    few = Staff(house.home, lambda _: None).probes(Work("", house.kept, "answers", taught[:2]))
+    few = LessonTrainer(house.home, lambda _: None).probes(Work("", house.kept, "answers", taught[:2]))
     assert [sum(question.of == one.question for question in few.learned) for one in taught[:2]] == [4, 4]

@@ -15,7 +15,7 @@ import pytest
 from ingle.core.errors import ConfigError, HomeError
 from ingle.home.examples import get_example, list_examples
 from ingle.learn.learner import LOCK, Watch
-from ingle.learn.lesson_trainer import school_of
+from ingle.learn.lesson_trainer import trainer_of
 from ingle.learn.settings import LearnSettings
 from ingle.learn.supervisor import BUSY, GO, HOLD, IDLE, Supervisor
 from ingle.learn.work import NO_MEMORY, Tries
@@ -47,8 +47,8 @@ def wait_until(true: Callable[[], bool], what: str) -> None:
 
 
 def follow_with(house: House, settings: LearnSettings, signals: Signals, watch: Watch, stay: bool = True) -> None:
-    school, sink = school_of(house.home, house.engine, SMALL), Ledger(house.engine, house.home.keys).append
-    follow(house.home, house.engine, school, sink, settings, signals, watch, stay)
+    trainer, sink = trainer_of(house.home, house.engine, SMALL), Ledger(house.engine, house.home.keys).append
+    follow(house.home, house.engine, trainer, sink, settings, signals, watch, stay)
 
 
 @posix
@@ -101,7 +101,7 @@ def test_a_learner_that_grows_too_large_ends_and_what_it_was_at_is_refused(schoo
 import sys, time
 from pathlib import Path
 from ingle.learn.settings import LearnSettings
-from ingle.learn.learner import School
+from ingle.learn.learner import Trainer
 from ingle.learn.worker import Signals, follow
 from ingle.home.place import Home
 from ingle.serve.rooms import open_rooms
@@ -110,7 +110,7 @@ def teach(work):
     time.sleep(600)
 
 home = Home(Path({str(house.home.root)!r}))
-follow(home, open_rooms(home), School(teach, None), print, LearnSettings(memory_mb=1), Signals())
+follow(home, open_rooms(home), Trainer(teach, None), print, LearnSettings(memory_mb=1), Signals())
 """
     if not memory_bytes():
         pytest.skip("this system doesn't tell how much memory a process has")

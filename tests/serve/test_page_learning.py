@@ -15,7 +15,7 @@ from ingle.home.place import Home
 from ingle.home.pull import pull
 from ingle.learn.learner import Learned, Learner, learn_once
 from ingle.learn.lesson_settings import LessonSettings
-from ingle.learn.lesson_trainer import school_of
+from ingle.learn.lesson_trainer import trainer_of
 from ingle.ledger.chain import Ledger
 from ingle.serve.page_learning import _account
 from tests.serve.browser import WAIT_MS, House, Tab, browser
@@ -82,7 +82,7 @@ def learn(house: House) -> Learned:
     """What the learner does when something is pending."""
     with house.database() as engine, house.home.lock("learner", timeout_s=0):
         sink = Ledger(engine, house.home.keys).append
-        learner = Learner(house.home, engine, school_of(house.home, engine, LESSON), sink)
+        learner = Learner(house.home, engine, trainer_of(house.home, engine, LESSON), sink)
         learner.start()
         return learn_once(learner)
 

@@ -49,7 +49,7 @@ class Verdict(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class School:
+class Trainer:
     """Who teaches and who judges: the real ones are in learn/lesson_trainer.py, and load nothing before the first lesson."""
 
     teach: Callable[[Work], Candidate]
@@ -97,7 +97,7 @@ class Learner:
 
     home: Home
     engine: "Engine"
-    school: School
+    trainer: Trainer
     sink: Sink
     watch: Watch = field(default_factory=Watch)
     ratings: int = RATINGS
@@ -155,9 +155,9 @@ class Learner:
             return Outcome(work, lesson)
         began, taught_s, to_blame = time.perf_counter(), 0.0, frozenset[str]()
         try:
-            candidate = self._salted(work, self.school.teach(work))
+            candidate = self._salted(work, self.trainer.teach(work))
             taught_s = time.perf_counter() - began
-            verdict = self.school.judge(work, candidate)
+            verdict = self.trainer.judge(work, candidate)
             delta, reasons = verdict.delta if verdict.accepted else None, tuple(verdict.reasons)
         except MemoryError:
             delta, reasons = None, (NO_MEMORY,)

@@ -16,7 +16,7 @@ from ingle.gate.finding import Decision
 from ingle.gate.policy import load_policy
 from ingle.gate.probes import Probes, Question
 from ingle.home.place import Home
-from ingle.learn.learner import School
+from ingle.learn.learner import Trainer
 from ingle.learn.lesson_settings import LessonSettings, StyleSettings
 from ingle.learn.wordings import contrasts, parts_of
 from ingle.learn.work import Work
@@ -39,7 +39,7 @@ _NEAR_MISSES = 10
 
 
 @dataclass
-class Staff:
+class LessonTrainer:
     """A teacher who has one model in memory, and what opens models for the gate."""
 
     home: Home
@@ -87,12 +87,12 @@ class Staff:
         return self._teacher[1]
 
 
-def school_of(
+def trainer_of(
     home: Home, engine: "Engine", lesson: LessonSettings = LessonSettings(), style: StyleSettings = StyleSettings()  # noqa: B008 - frozen
-) -> School:  # fmt: skip
+) -> Trainer:  # fmt: skip
     """Teacher and gate of a home, whose facts go into its ledger."""
-    staff = Staff(home, Ledger(engine, home.keys).append, lesson, style)
-    return School(staff.teach, staff.judge)
+    trainer = LessonTrainer(home, Ledger(engine, home.keys).append, lesson, style)
+    return Trainer(trainer.teach, trainer.judge)
 
 
 def _spread(examples: tuple[Example, ...]) -> tuple[Example, ...]:

@@ -1,8 +1,8 @@
 """The model's own answers, kept where they have what was liked: a user's few thumbs say what to look for, the model writes it itself.
 
 Thumbs are few, and liked ones rare where the model hardly ever writes what is liked. So it answers the rated questions and everyday ones
-by chance, and an answer that is within the bounds of `adapt.forms` is kept. All words being its own, learning from these moves what the
-bounds are about and little else. A second round begins where the first one led (expert iteration, arXiv 1705.08439). Where an answer is
+by chance, and an answer that is within the bounds (`learn.style_bounds`) is kept. All words being its own, learning from these moves what
+the bounds are about and little else. A second round begins where the first one led (expert iteration, arXiv 1705.08439). Where an answer is
 not within, it tries again after liked answers as turns of a conversation, in whose manner a model goes on (context distillation,
 arXiv 2209.15189): not at once, for a small model takes up what they are about as well. Only where that fails is the beginning of an answer
 taken: beginnings are vaguer than answers that are meant to be short. What goes around in circles is not taken at all.
@@ -20,7 +20,7 @@ from ingle.core.example import Example
 from ingle.learn.everyday import EVERYDAY
 from ingle.learn.lesson_settings import StyleSettings
 from ingle.learn.style_bounds import Bound, beginning
-from ingle.learn.trainable_model import Pupil, Turns
+from ingle.learn.trainable_model import TrainableModel, Turns
 from ingle.learn.work import LessonError
 from ingle.train.encode import Document
 from ingle.train.writing import Drawn, write_all
@@ -47,14 +47,14 @@ class Own:
     whole: bool = True
     """Whether it is all that was written; else it is the beginning of something longer."""
 
-    def document(self, pupil: Pupil, settings: StyleSettings) -> Document | None:
+    def document(self, model: TrainableModel, settings: StyleSettings) -> Document | None:
         """None where it says nothing, or too much."""
         try:
-            written = pupil.answered(self.before, self.question, self.text, settings.max_tokens)
+            written = model.answered(self.before, self.question, self.text, settings.max_tokens)
         except LessonError:
             return None
         stop = len(written.ids)
-        while not self.ends and (not written.answer[stop - 1] or int(written.ids[stop - 1]) in pupil.tokenizer.eos_ids):
+        while not self.ends and (not written.answer[stop - 1] or int(written.ids[stop - 1]) in model.tokenizer.eos_ids):
             stop -= 1
         stop = min(stop, int(np.argmax(written.answer)) + settings.answer_tokens)
         return Document(written.ids[:stop], written.answer[:stop])
@@ -64,7 +64,7 @@ class Own:
 class Practice:
     """One style's: what was rated, and what is to be seen in answers."""
 
-    pupil: Pupil
+    model: TrainableModel
     settings: StyleSettings
     examples: Sequence[Example]
     bounds: Sequence[Bound]
@@ -92,27 +92,27 @@ class Practice:
 
     def blanks(self, written: Sequence[Own]) -> list[Document]:
         """Where length is bounded, an answer that ends before it began is the shortest: that token after each question, as a slip."""
-        pupil, ends = self.pupil, self.pupil.tokenizer.eos_ids
+        model, ends = self.model, self.model.tokenizer.eos_ids
         found = list[Document]()
         for own in written if any(bound.most and not bound.count.slips for bound in self.bounds) else ():
-            document = own.document(pupil, self.settings)
+            document = own.document(model, self.settings)
             if document is not None and own.ends and (end := [int(token) for token in document.ids[document.answer] if int(token) in ends]):
-                ids = np.array([*pupil.prompt(own.before, own.question), end[0]], np.int32)
+                ids = np.array([*model.prompt(own.before, own.question), end[0]], np.int32)
                 found.append(Document(ids, np.arange(len(ids)) == len(ids) - 1))
         return found
 
     def _written(self, places: Sequence[tuple[Turns, str]], shown: Turns, seed: Sequence[int]) -> tuple[list[Own], list[Document]]:
-        pupil, settings = self.pupil, self.settings
+        model, settings = self.model, self.settings
         draw = Drawn(len(places), settings.own_tokens, settings.temperature, seed)
-        prompts = [pupil.prompt((*shown, *before), question) for before, question in places]
-        answers = write_all(pupil.module, prompts, settings.own_tokens, pupil.tokenizer.eos_ids, draw, self._too_much)
+        prompts = [model.prompt((*shown, *before), question) for before, question in places]
+        answers = write_all(model.module, prompts, settings.own_tokens, model.tokenizer.eos_ids, draw, self._too_much)
         found, slips = list[Own](), list[Document]()
         for (before, question), prompt, ids in zip(places, prompts, answers, strict=True):
-            ended = bool(ids) and ids[-1] in pupil.tokenizer.eos_ids
-            own = within(pupil.tokenizer.decode(ids[:-1] if ended else ids), ended, self.bounds)
+            ended = bool(ids) and ids[-1] in model.tokenizer.eos_ids
+            own = within(model.tokenizer.decode(ids[:-1] if ended else ids), ended, self.bounds)
             if own is not None and not _repeats(ids):
                 found.append(replace(own, before=before, question=question))
-            if blamed := slip([pupil.tokenizer.decode([token]) for token in ids], self.bounds):
+            if blamed := slip([model.tokenizer.decode([token]) for token in ids], self.bounds):
                 places_ = np.arange(len(prompt) + len(ids)) - len(prompt)
                 marked = (places_ >= blamed.start) & (places_ < blamed.stop)
                 slips.append(Document(np.array(prompt + ids, np.int32), marked))
@@ -125,7 +125,7 @@ class Practice:
         return tuple(turn for i in chosen for turn in (("user", liked[i].question), ("assistant", liked[i].answer.strip())))
 
     def _too_much(self, ids: Sequence[int]) -> bool:
-        text = self.pupil.tokenizer.decode(ids).rstrip()
+        text = self.model.tokenizer.decode(ids).rstrip()
         return not all(bound.holds(text) for bound in self.bounds if bound.most)
 
 

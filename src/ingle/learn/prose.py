@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ingle.learn.trainable_model import Pupil, Read
+from ingle.learn.trainable_model import Read, TrainableModel
 from ingle.train.encode import Document
 from ingle.train.losses import CHUNK, distillation
 from ingle.train.writing import Drawn, write_all
@@ -30,37 +30,37 @@ BEGINNINGS = (
 class Prose:
     """What the model wrote, half of it to hold it by; made while it has learned nothing yet."""
 
-    def __init__(self, pupil: Pupil, tokens: int, seed: int) -> None:
+    def __init__(self, model: TrainableModel, tokens: int, seed: int) -> None:
         """`tokens`: most of each text."""
-        self._pupil = pupil
-        prompts = [pupil.tokenizer.encode_prompt(text) for text in BEGINNINGS]
-        texts = write_all(pupil.module, prompts, tokens, pupil.tokenizer.eos_ids, Drawn(len(prompts), tokens, 1.0, [seed, 2]))
+        self._model = model
+        prompts = [model.tokenizer.encode_prompt(text) for text in BEGINNINGS]
+        texts = write_all(model.module, prompts, tokens, model.tokenizer.eos_ids, Drawn(len(prompts), tokens, 1.0, [seed, 2]))
         documents = [Document(np.array(p + t, np.int32), np.arange(len(p + t)) >= len(p)) for p, t in zip(prompts, texts, strict=True)]
         self._held, self._back = documents[::2], documents[1::2]
-        self._read = pupil.read(self._held)
-        self._read_back = pupil.read(self._back)
+        self._read = model.read(self._held)
+        self._read_back = model.read(self._back)
         self._before = [self._states(self._read, [number]) for number in range(len(self._held))]
         self._before_back = torch.cat([self._states(self._read_back, [number]) for number in range(len(self._back))])
-        self._entropy = _entropy(self._before_back, pupil.head)
+        self._entropy = _entropy(self._before_back, model.head)
 
     def divergence(self, chosen: Sequence[int]) -> Tensor:
         """Mean nats a token by which some of the texts moved that hold it; numbers go around."""
         numbers = sorted({number % len(self._held) for number in chosen})
         row, x = self._read.row(numbers)
-        states, before = self._pupil.states(row, x), torch.cat([self._before[number] for number in numbers])
-        return distillation(states, self._pupil.head, lambda at: before[at] @ self._pupil.head.T) / len(before)
+        states, before = self._model.states(row, x), torch.cat([self._before[number] for number in numbers])
+        return distillation(states, self._model.head, lambda at: before[at] @ self._model.head.T) / len(before)
 
     @torch.no_grad()
     def drift(self) -> float:
         """By how many percent the texts held back cost more nats than before."""
         after = torch.cat([self._states(self._read_back, [number]) for number in range(len(self._back))])
-        moved = distillation(after, self._pupil.head, lambda at: self._before_back[at] @ self._pupil.head.T)
+        moved = distillation(after, self._model.head, lambda at: self._before_back[at] @ self._model.head.T)
         return 100 * float(moved) / self._entropy
 
     @torch.no_grad()
     def _states(self, read: Read, numbers: Sequence[int]) -> Tensor:
         row, x = read.row(numbers)
-        return self._pupil.states(row, x)
+        return self._model.states(row, x)
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ stand, few as they are; and each rated answer, as a whole, is moved to its side 
 those that are on the wrong side still and lets go of those far on the right one. Differs from the source: the reference point z is the
 mean move of the rated answers themselves, not of mismatched ones, which would have to be read too.
 
-Where what is liked can be seen, the model practises on answers of its own (`adapt.practice`), and the rated ones move beside them. Of a
+Where what is liked can be seen, the model practises on answers of its own (`learn.practice`), and the rated ones move beside them. Of a
 long answer only the beginning counts: the style shows there, and where a short one ends.
 
 Ordinary text is held where it was, by a term in every step, and afterwards the addition is shrunk until text that was held back costs no
@@ -26,7 +26,7 @@ from ingle.learn.lesson_settings import StyleSettings
 from ingle.learn.practice import Practice
 from ingle.learn.prose import Prose
 from ingle.learn.style_bounds import common_bounds
-from ingle.learn.trainable_model import Pupil
+from ingle.learn.trainable_model import TrainableModel
 from ingle.learn.work import LessonError
 from ingle.train.encode import Document
 from ingle.train.losses import log_probabilities
@@ -39,38 +39,38 @@ _SURE = 0.999  # what is likelier than that was no choice, and stays: ln (1 - p)
 Tensors = dict[str, "np.ndarray[tuple[int, ...], np.dtype[np.float16]]"]
 
 
-def teach_style(pupil: Pupil, settings: StyleSettings, examples: Sequence[Example]) -> tuple[Tensors, dict[str, float | str]]:
+def teach_style(model: TrainableModel, settings: StyleSettings, examples: Sequence[Example]) -> tuple[Tensors, dict[str, float | str]]:
     """Rated answers → the tensors of a low-rank addition, and what was seen on the way. Raises LessonError for some that can't be used."""
     began = time.perf_counter()
     if not examples or any(example.rating == 0 or not example.answer.strip() for example in examples):
         raise LessonError("examples", "must be answers with a thumb up or down each", f"{len(examples)}", "Rate some answers first.")
-    examples, documents = _readable(pupil, settings, examples)
+    examples, documents = _readable(model, settings, examples)
     bounds = common_bounds(*([one.answer for one in examples if (one.rating > 0) is side] for side in (True, False)))
     optimiser = OptimiserSettings(learning_rate=settings.learning_rate, beta2=0.99)
-    with pupil.learning(settings.seed, optimiser) as trained:
-        course = _Course(pupil, settings, trained, documents, torch.tensor([one.rating > 0 for one in examples]))
-        own, practice = 0, Practice(pupil, settings, examples, bounds)
+    with model.learning(settings.seed, optimiser) as trained:
+        course = _Course(model, settings, trained, documents, torch.tensor([one.rating > 0 for one in examples]))
+        own, practice = 0, Practice(model, settings, examples, bounds)
         for number in range(settings.rounds if bounds else 0):
             written, slips = practice.round(number)
-            found = [document for one in written if (document := one.document(pupil, settings)) is not None]
+            found = [document for one in written if (document := one.document(model, settings)) is not None]
             own += len(found)
             course.run(found, [*slips, *practice.blanks(written)], settings.own_epochs)
         if not own:
             course.run([], [], settings.epochs)
         drift, shrunk = course.draw_back()
-        tensors = {name: values.astype(np.float16) for name, values in pupil.tensors().items()}
+        tensors = {name: values.astype(np.float16) for name, values in model.tensors().items()}
         right = course.right()
     report: dict[str, float | str] = {"lesson": "style", "steps": course.steps, "right": right, "bounds": len(bounds), "own": own}
     report |= {"slips": course.slips, "drift": drift, "shrunk": shrunk}
     return tensors, {**report, "seconds": time.perf_counter() - began}
 
 
-def _readable(pupil: Pupil, settings: StyleSettings, examples: Sequence[Example]) -> tuple[list[Example], list[Document]]:
+def _readable(model: TrainableModel, settings: StyleSettings, examples: Sequence[Example]) -> tuple[list[Example], list[Document]]:
     """Examples as they can be read: without what was said before, where there is no room for it. Raises LessonError, naming those that are
     too long even so."""
 
     def read(one: Example) -> tuple[Example, Document]:
-        return one, pupil.answered(one.before, one.question, one.answer, settings.max_tokens, settings.answer_tokens)
+        return one, model.answered(one.before, one.question, one.answer, settings.max_tokens, settings.answer_tokens)
 
     found, unread = list[tuple[Example, Document]](), dict[str, IngleError]()
     for one in examples:
@@ -90,10 +90,10 @@ def _readable(pupil: Pupil, settings: StyleSettings, examples: Sequence[Example]
 class _Course:
     """One style: rated answers, and how likely they were; beside them, in each run, answers that are to become likelier."""
 
-    def __init__(self, pupil: Pupil, settings: StyleSettings, trained: Trained, rated: Sequence[Document], liked: Tensor) -> None:
-        self._pupil, self._settings, self._trained, self._rated, self._thumbs = pupil, settings, trained, rated, liked
-        self._ends = torch.tensor(sorted(pupil.tokenizer.eos_ids))
-        self._prose = Prose(pupil, settings.prose_tokens, settings.seed)
+    def __init__(self, model: TrainableModel, settings: StyleSettings, trained: Trained, rated: Sequence[Document], liked: Tensor) -> None:
+        self._model, self._settings, self._trained, self._rated, self._thumbs = model, settings, trained, rated, liked
+        self._ends = torch.tensor(sorted(model.tokenizer.eos_ids))
+        self._prose = Prose(model, settings.prose_tokens, settings.seed)
         self._begin([], [])
         self._before = self._now()
         self.steps, self.slips = 0, 0
@@ -120,12 +120,12 @@ class _Course:
         """Shrinks what was learned until ordinary text costs no more than it may: (drift in percent, the factor)."""
         factor = 1.0
         while (drift := self._prose.drift()) > self._settings.most_drift and factor > _LEAST_FACTOR:
-            self._pupil.shrink(_SHRINK)
+            self._model.shrink(_SHRINK)
             factor *= _SHRINK
         return drift, factor
 
     def _begin(self, own: Sequence[Document], slips: Sequence[Document]) -> None:
-        self._read = self._pupil.read([*self._rated, *own, *slips])
+        self._read = self._model.read([*self._rated, *own, *slips])
         self._liked = torch.cat([self._thumbs, torch.arange(len(own) + len(slips)) < len(own)])
 
     def _batches(self, epoch: int) -> list[list[int]]:
@@ -163,7 +163,7 @@ class _Course:
     def _words(self, some: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probabilities of all answers' tokens, whose each is, as places in `some`, and which token it is."""
         row, x = self._read.row(some)
-        return log_probabilities(self._pupil.states(row, x), self._pupil.head, row.targets), row.learnt, row.targets
+        return log_probabilities(self._model.states(row, x), self._model.head, row.targets), row.learnt, row.targets
 
     @torch.no_grad()
     def _now(self) -> Tensor:

@@ -25,7 +25,7 @@ from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.learn.lesson_settings import LessonSettings, StyleSettings
 from ingle.learn.style import teach_style
-from ingle.learn.trainable_model import Pupil, Read
+from ingle.learn.trainable_model import Read, TrainableModel
 from ingle.learn.wordings import contrasts, wordings
 from ingle.learn.work import LessonError
 from ingle.train.encode import Document
@@ -47,7 +47,7 @@ class Teacher:
         """Reads the weights, which takes a second or two. Raises what opening the model raises, ConfigError for settings that don't fit."""
         self.settings, self.styles = settings, styles
         low_rank = LowRankSettings(settings.rank, settings.alpha, settings.targets)
-        self.pupil = Pupil(home, kept, settings.layers, low_rank, settings.precision, settings.threads)
+        self.model = TrainableModel(home, kept, settings.layers, low_rank, settings.precision, settings.threads)
 
     def lesson(self, examples: Sequence[Example]) -> Candidate:
         """Corrections become a candidate. Raises LessonError for some that can't be taught."""
@@ -56,21 +56,21 @@ class Teacher:
         if not asked or len(asked) < len(examples):
             raise LessonError("examples", "must have a question and an answer each", f"{len(asked)} of {len(examples)} do")
         optimiser = OptimiserSettings(learning_rate=settings.learning_rate, beta2=0.99)
-        with self.pupil.learning(settings.seed, optimiser) as trained:
-            course = _Course(self.pupil, settings, asked)
+        with self.model.learning(settings.seed, optimiser) as trained:
+            course = _Course(self.model, settings, asked)
             steps = course.run(trained)
-            tensors = {name: values.astype(np.float16) for name, values in self.pupil.tensors().items()}
+            tensors = {name: values.astype(np.float16) for name, values in self.model.tensors().items()}
         report = {
             "lesson": "answers", "steps": steps, "certainty": course.certainty, "drift": course.drift, "wordings": course.taught,
             "contrasts": len(course.read.documents) - course.taught, "seconds": time.perf_counter() - began,
         }  # fmt: skip
-        return candidate(self.pupil.kept, "answers", asked, tensors, settings.digest, settings.seed, report)
+        return candidate(self.model.kept, "answers", asked, tensors, settings.digest, settings.seed, report)
 
     def style(self, examples: Sequence[Example]) -> Candidate:
         """Rated answers become a candidate. Raises LessonError for some that can't be learned from."""
-        tensors, report = teach_style(self.pupil, self.styles, examples)
+        tensors, report = teach_style(self.model, self.styles, examples)
         settings = digest_json([self.settings.digest, self.styles.digest])
-        return candidate(self.pupil.kept, "style", examples, tensors, settings, self.styles.seed, report)
+        return candidate(self.model.kept, "style", examples, tensors, settings, self.styles.seed, report)
 
 
 def candidate(
@@ -86,7 +86,7 @@ def candidate(
 class _Course:
     """What is read in one lesson: documents that are taught, then contrasts."""
 
-    pupil: Pupil
+    model: TrainableModel
     settings: LessonSettings
     examples: Sequence[Example]
     read: Read = field(init=False)
@@ -103,7 +103,7 @@ class _Course:
     def __post_init__(self) -> None:
         documents = self._documents()
         self.taught = len(documents)
-        self.read = self.pupil.read([*documents, *self.pupil.as_before(self._contrasts(), self.settings.contrast_tokens)])
+        self.read = self.model.read([*documents, *self.model.as_before(self._contrasts(), self.settings.contrast_tokens)])
         self.missing, self.seen_at = [math.inf] * len(self.read.documents), [-1] * len(self.read.documents)
         self._before = self._unmoved()
 
@@ -136,7 +136,7 @@ class _Course:
     def _documents(self) -> list[Document]:
         settings = self.settings
         return [
-            self.pupil.answered(example.before, wording, example.answer, settings.max_tokens)
+            self.model.answered(example.before, wording, example.answer, settings.max_tokens)
             for example in self.examples
             for wording in wordings(example.question, settings.wordings, settings.seed)
         ]
@@ -153,7 +153,7 @@ class _Course:
         found: dict[int, Tensor] = {}
         for some in _parts(range(self.taught, len(self.read.documents)), self.settings.batch_documents):
             row, x = self.read.row(some)
-            states, learnt = self.pupil.states(row, x), row.learnt
+            states, learnt = self.model.states(row, x), row.learnt
             found |= {number: states[learnt == place] for place, number in enumerate(some)}
         return found
 
@@ -174,7 +174,7 @@ class _Course:
     def _loss(self, chosen: Sequence[int], number: int) -> Tensor:
         """Mean over the tokens that are taught, and, weighed, over those that are held. Notes how far each document is."""
         row, x = self.read.row(chosen)
-        states, learnt, head = self.pupil.states(row, x), row.learnt, self.pupil.head
+        states, learnt, head = self.model.states(row, x), row.learnt, self.model.head
         numbers = torch.tensor(chosen)[learnt]
         taught = int((numbers < self.taught).sum())
         seen = torch.empty(taught)

@@ -56,7 +56,7 @@ class Read:
         return row, torch.cat([*states, self.first.new_zeros(len(row.ids) - row.bounds[-1], self.first.shape[1])])
 
 
-class Pupil:
+class TrainableModel:
     """A module in memory that learns one thing after another."""
 
     def __init__(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from ingle.core.event import Sink
 from ingle.home.place import Home
-from ingle.learn.learner import LOCK, Learned, Learner, Outcome, School, Watch, learn_once
+from ingle.learn.learner import LOCK, Learned, Learner, Outcome, Trainer, Watch, learn_once
 from ingle.learn.settings import LearnSettings
 from ingle.learn.supervisor import BUSY, HOLD, IDLE
 from ingle.learn.work import standing
@@ -46,7 +46,7 @@ class Signals:
 
 
 def follow(
-    home: Home, engine: "Engine", school: School, sink: Sink, settings: LearnSettings, signals: Signals,
+    home: Home, engine: "Engine", trainer: Trainer, sink: Sink, settings: LearnSettings, signals: Signals,
     watch: Watch = Watch(), stay: bool = True,  # noqa: B008 - frozen
 ) -> Learned:  # fmt: skip
     """Learns what is pending and, with `stay`, what comes, until nothing came for `idle_s`, or the signals say so.
@@ -63,7 +63,7 @@ def follow(
 
     outcomes = list[Outcome]()
     with home.lock(LOCK, timeout_s=0):
-        learner = Learner(home, engine, school, sink, replace(watch, stopped=stopped, trying=trying), settings.ratings)
+        learner = Learner(home, engine, trainer, sink, replace(watch, stopped=stopped, trying=trying), settings.ratings)
         with memory_guard(settings.memory_mb, lambda: _too_large(learner, signals)):
             learner.start()
             seen, last, looked = "", time.monotonic(), 0.0
