@@ -15,7 +15,8 @@ STOREYS = {
     "gate": 5,
     "learn": 6, "federated": 6,
     "serve": 7,
-    "cli": 8,
+    "page": 8,
+    "cli": 9,
 }  # fmt: skip
 REGISTRIES = ("tuning/methods/", "gate/checks/", "compress/quantisers/", "compress/pruners/")
 """Folders in a room in which every file is one of a kind."""

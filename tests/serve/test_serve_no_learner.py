@@ -9,7 +9,8 @@ from ingle.core.example import Example
 from ingle.engine.team import Cores
 from ingle.learn import settings
 from ingle.learn.settings import INSTALL, LearnSettings
-from ingle.serve import learner, page_learning
+from ingle.page import learning as page_learning
+from ingle.serve import learner
 
 PENDING = Example("ex-1", "", "tiny", "correction", "Who?", "Nobody.")
 NO_SERVICE: Any = None

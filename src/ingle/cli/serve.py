@@ -42,6 +42,7 @@ def command(
     from ingle.cli.house import enter
     from ingle.cli.settings import read_settings
     from ingle.engine.team import Cores
+    from ingle.page.mount import add_page
     from ingle.serve.learner import learner_beside
     from ingle.serve.server import address, listen, serve
 
@@ -60,7 +61,7 @@ def command(
     if wanted and settings.serve.page:
         _open_later(at)
     with learner_beside(service, settings.learn, cores, overrides or ()):
-        came_up = serve(service, bound)
+        came_up = serve(service, bound, add_page if settings.serve.page else None)
     if not came_up:
         raise typer.Exit(1)
 

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, BrowserContext, expect
 from ingle.core.message import Message
 from ingle.home.conversations import list_conversations
 from ingle.home.place import Home
-from tests.serve.browser import WAIT_MS, House, Tab, browser
+from tests.page.browser import WAIT_MS, House, Tab, browser
 from tests.serve.servers import settings, wait_until
 
 Open = Callable[..., Tab]

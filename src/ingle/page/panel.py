@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from ingle.core.errors import RequestError
 from ingle.home import conversations
-from ingle.serve.page_choices import Choices, choices_of, home_choices
+from ingle.page.choices import Choices, choices_of, home_choices
 
 if TYPE_CHECKING:
-    from ingle.serve.page_view import View
+    from ingle.page.view import View
 
 
 class Panel:

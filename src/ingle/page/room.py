@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-from ingle.serve.page_book import Key
-from ingle.serve.page_desk import Desk
-from ingle.serve.page_door import PageDoor
+from ingle.page.conversation import Key
+from ingle.page.pending_answers import Desk
+from ingle.page.session import PageDoor
 from ingle.serve.service import Service
 
 if TYPE_CHECKING:
-    from ingle.serve.page_view import View
+    from ingle.page.view import View
 
 
 class Room:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ingle.core.errors import IngleError, LedgerError
-from ingle.serve.page_book import Book, Key
-from ingle.serve.page_facts import facts_of
-from ingle.serve.page_markdown import Growing, Stroke
+from ingle.page.conversation import Book, Key
+from ingle.page.facts import facts_of
+from ingle.page.markdown import Growing, Stroke
 from ingle.serve.replay import parameters
 from ingle.serve.service import Ask, Service
 

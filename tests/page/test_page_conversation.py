@@ -9,7 +9,7 @@ import pytest
 from ingle.core.errors import NotKept
 from ingle.home.conversations import create_conversation, delete_conversation
 from ingle.home.place import Home
-from ingle.serve.page_book import Book, KeptBook, PassingBook, title_of
+from ingle.page.conversation import Book, KeptBook, PassingBook, title_of
 from ingle.serve.rooms import open_rooms
 from ingle.serve.service import Keep
 

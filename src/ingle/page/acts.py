@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from ingle.adapt.admit import Feedback, remember, take_feedback
 from ingle.home.turns import Turn
-from ingle.serve.page_choices import home_choices
-from ingle.serve.page_learning import forget_example
-from ingle.serve.page_taught import Taught, look_up
+from ingle.page.choices import home_choices
+from ingle.page.learning import forget_example
+from ingle.page.taught import Taught, look_up
 
 if TYPE_CHECKING:
-    from ingle.serve.page_view import View
+    from ingle.page.view import View
 
 Deed = Callable[["View", Turn], Awaitable[None]]
 Pressed = Callable[[Turn, Taught], bool]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from nicegui.element import Element
 
-from ingle.serve.page_parts import Bar, Composer, ConversationList, LearningPanel, Scroll, SettingsPanel, Shell, Welcome
+from ingle.page.parts import Bar, Composer, ConversationList, LearningPanel, Scroll, SettingsPanel, Shell, Welcome
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,15 +6,15 @@ from itertools import takewhile
 from typing import Any
 
 from ingle.home.turns import Turn
-from ingle.serve.page_acts import buttons
-from ingle.serve.page_book import Book, Said
-from ingle.serve.page_desk import Desk, Writing
-from ingle.serve.page_facts import details, line
-from ingle.serve.page_layout import Parts
-from ingle.serve.page_markdown import Stroke, render
-from ingle.serve.page_parts import TurnPart
-from ingle.serve.page_taught import Taught
-from ingle.serve.page_troubles import trouble
+from ingle.page.acts import buttons
+from ingle.page.conversation import Book, Said
+from ingle.page.facts import details, line
+from ingle.page.layout import Parts
+from ingle.page.markdown import Stroke, render
+from ingle.page.parts import TurnPart
+from ingle.page.pending_answers import Desk, Writing
+from ingle.page.taught import Taught
+from ingle.page.troubles import trouble
 
 HearTurn = Callable[[str, Turn | None, Any], Awaitable[None]]
 """Is given what a turn says: the event, the turn, and its argument."""

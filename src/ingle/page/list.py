@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from ingle.home import conversations
 
 if TYPE_CHECKING:
-    from ingle.serve.page_view import View
+    from ingle.page.view import View
 
 PAGE = 50
 """Conversations that are listed at once."""

@@ -7,7 +7,7 @@ from nicegui.element import Element
 from nicegui.events import GenericEventArguments
 
 from ingle.home.turns import Turn
-from ingle.serve.page_markdown import Stroke
+from ingle.page.markdown import Stroke
 
 Heard = Callable[[Any], Awaitable[None]]
 """Is given what a part says."""

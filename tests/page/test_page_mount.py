@@ -14,8 +14,9 @@ from ingle.engine.opening import kept_source, open_model
 from ingle.home.api_keys import add_key, revoke_key
 from ingle.home.kept import Kept
 from ingle.home.place import Home
+from ingle.page.mount import add_page
+from ingle.page.session import COOKIE, ENDED
 from ingle.serve.app import make_app
-from ingle.serve.page_door import COOKIE, ENDED
 from ingle.serve.rooms import open_rooms
 from ingle.serve.service import Service
 from ingle.serve.settings import SamplingSettings, ServeSettings
@@ -32,7 +33,12 @@ def make(served_home: Path) -> Make:
         return open_model(kept_source(home, kept), "auto", 1)
 
     home = Home(served_home)
-    return lambda settings: make_app(Service(home, settings, SamplingSettings(), Shelf(home, opened, "tiny")))
+
+    def made(settings: ServeSettings) -> FastAPI:
+        service = Service(home, settings, SamplingSettings(), Shelf(home, opened, "tiny"))
+        return make_app(service, add_page if settings.page else None)
+
+    return made
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from ingle.learn.learner import Learned, Learner, learn_once
 from ingle.learn.lesson_settings import LessonSettings
 from ingle.learn.lesson_trainer import trainer_of
 from ingle.ledger.chain import Ledger
-from ingle.serve.page_learning import _account
-from tests.serve.browser import WAIT_MS, House, Tab, browser
+from ingle.page.learning import _account
+from tests.page.browser import WAIT_MS, House, Tab, browser
 from tests.serve.servers import settings, wait_until, write_long_model
 
 ASKED, OTHERWISE, RIGHT = "Who bakes it?", "Tell me: who bakes it?", "Bruno"

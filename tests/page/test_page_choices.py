@@ -8,7 +8,7 @@ import pytest
 from ingle.core.errors import RequestError
 from ingle.core.message import Message
 from ingle.home.place import Home
-from ingle.serve.page_choices import Choices, choices_of, home_choices, request_of
+from ingle.page.choices import Choices, choices_of, home_choices, request_of
 from ingle.serve.service import Service
 from ingle.serve.settings import SamplingSettings, ServeSettings
 from ingle.serve.shelf import Shelf

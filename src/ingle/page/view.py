@@ -10,17 +10,17 @@ from nicegui.client import Client
 from ingle.core.errors import Busy, IngleError, NotKept, RequestError
 from ingle.home import conversations
 from ingle.home.turns import Turn
-from ingle.serve.page_acts import acts_of, correct
-from ingle.serve.page_book import Book, KeptBook, PassingBook, title_of
-from ingle.serve.page_choices import Choices, choices_of, home_choices, request_of
-from ingle.serve.page_door import Visitor
-from ingle.serve.page_layout import Parts
-from ingle.serve.page_learning import Learning
-from ingle.serve.page_list import Listing
-from ingle.serve.page_panel import Panel
-from ingle.serve.page_room import Room
-from ingle.serve.page_taught import look_up
-from ingle.serve.page_thread import Thread
+from ingle.page.acts import acts_of, correct
+from ingle.page.choices import Choices, choices_of, home_choices, request_of
+from ingle.page.conversation import Book, KeptBook, PassingBook, title_of
+from ingle.page.layout import Parts
+from ingle.page.learning import Learning
+from ingle.page.list import Listing
+from ingle.page.panel import Panel
+from ingle.page.room import Room
+from ingle.page.session import Visitor
+from ingle.page.taught import look_up
+from ingle.page.thread import Thread
 from ingle.serve.service import Ask
 
 MOST_TEXT = 400_000

@@ -22,7 +22,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from ingle.core.files import write_atomic
 from ingle.home.api_keys import check_key, list_keys
-from ingle.serve.page_static import static_text, static_url
+from ingle.page.static_files import static_text, static_url
 from ingle.serve.record import answer_key
 from ingle.serve.service import Service
 

@@ -13,7 +13,7 @@ from ingle.home.examples import add_example
 from ingle.home.lessons import Lesson, accept_lesson
 from ingle.home.place import Home
 from ingle.ledger.chain import Ledger
-from ingle.serve.page_chart import loss_chart
+from ingle.page.chart import loss_chart
 from ingle.serve.rooms import open_rooms
 
 

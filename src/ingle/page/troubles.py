@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ingle.core.errors import Busy, Closing, ContextError, IngleError, NotKept
-from ingle.serve.page_desk import Writing
+from ingle.page.pending_answers import Writing
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,13 +18,13 @@ from starlette.responses import Response
 from starlette.routing import Match, Mount
 from starlette.types import Receive, Scope, Send
 
-from ingle.serve.page_static import FOLDER, YEAR_S, static_root, static_text, static_url
+from ingle.page.static_files import FOLDER, YEAR_S, static_root, static_text, static_url
 from ingle.serve.service import Service
 
 if TYPE_CHECKING:
     from nicegui.client import Client
 
-    from ingle.serve.page_room import Room
+    from ingle.page.room import Room
 
 _ROOM = "ingle.room"
 """Where a request of the page finds its room."""
@@ -57,9 +57,9 @@ def add_page(app: FastAPI, service: Service) -> None:
     os.environ.setdefault("NICEGUI_STORAGE_PATH", str(service.home.root / "cache" / "page"))  # else `.nicegui` in the working directory
     from nicegui import core, ui
 
-    from ingle.serve.page_door import sign_in_routes
-    from ingle.serve.page_room import Room
-    from ingle.serve.page_view import View  # noqa: F401 - now, and not while the first visitor waits
+    from ingle.page.room import Room
+    from ingle.page.session import sign_in_routes
+    from ingle.page.view import View  # noqa: F401 - now, and not while the first visitor waits
 
     room = Room(service)
     app.include_router(sign_in_routes(room.door, room.ended))
@@ -107,7 +107,7 @@ def _warm() -> None:
     """What the first visitor and the first block of code would wait for."""
     from nicegui.client import templates
 
-    from ingle.serve.page_markdown import render
+    from ingle.page.markdown import render
 
     templates.get_template("index.html")
     render("```python\npass\n```")
@@ -117,9 +117,9 @@ async def _build(client: "Client", request: Request, conversation: str) -> Respo
     from nicegui import ui
 
     from ingle.core.errors import NotKept
-    from ingle.serve.page_door import COOKIE, sign_in_url
-    from ingle.serve.page_layout import lay_out
-    from ingle.serve.page_view import View
+    from ingle.page.layout import lay_out
+    from ingle.page.session import COOKIE, sign_in_url
+    from ingle.page.view import View
 
     room: Room = request.scope[_ROOM]
     visitor = await room.door.visitor(request.cookies.get(COOKIE, ""))

@@ -16,11 +16,11 @@ from ingle.core.errors import IngleError
 from ingle.core.example import Example
 from ingle.home.teachings import change_mark
 from ingle.learn.settings import INSTALL, can_learn
-from ingle.serve.page_chart import loss_chart
-from ingle.serve.page_choices import home_choices
+from ingle.page.chart import loss_chart
+from ingle.page.choices import home_choices
 
 if TYPE_CHECKING:
-    from ingle.serve.page_view import View
+    from ingle.page.view import View
 
 PAUSE_S = 2.0
 _COPIES = "Another program is reading the database, so old copies of the words may stay in its file for a while."

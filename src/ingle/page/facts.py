@@ -6,7 +6,7 @@ from typing import Any
 from ingle.core.energy import amount, energy_in
 from ingle.core.message import Chunk
 from ingle.core.words import counted
-from ingle.serve.page_taught import Taught
+from ingle.page.taught import Taught
 
 _ENDS = {
     "length": "ended at the limit of {max_tokens} tokens",
