@@ -39,7 +39,7 @@ class Said:
         return self.beside.index(self.turn.id)
 
 
-class Book(Protocol):
+class Conversation(Protocol):
     """A conversation."""
 
     @property
@@ -68,7 +68,7 @@ class Book(Protocol):
         """Adds an answer that the service did not keep, and stands there unless somebody has gone to another branch."""
 
 
-class KeptBook:
+class StoredConversation:
     """A conversation in the home."""
 
     def __init__(self, engine: "Engine", owner: str, conversation: str) -> None:
@@ -116,7 +116,7 @@ class KeptBook:
         return tuple(child.id for child in turns.children(self._engine, self._owner, turn, self._id))
 
 
-class PassingBook:
+class TemporaryConversation:
     """A conversation that nobody keeps."""
 
     def __init__(self, owner: str) -> None:

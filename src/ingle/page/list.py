@@ -28,7 +28,7 @@ class Listing:
         view, room = self._view, self._view.room
         owner, limit = view.visitor.owner, self._limit
         listed = await asyncio.to_thread(conversations.list_conversations, room.service.engine, owner, self._words, None, limit + 1)
-        busy = room.desk.busy(owner)
+        busy = room.pending.busy(owner)
         rows = [{"id": kept.id, "title": kept.title, "at": kept.updated, "busy": kept.id in busy} for kept in listed[:limit]]
         values = {"rows": rows, "more": len(listed) > limit, "current": view.place, "words": self._words, "who": view.visitor.name}
         view.parts.list.show(values)
@@ -46,7 +46,7 @@ class Listing:
         """Deletes a conversation, with everything that was made of its words."""
         view, room, conversation = self._view, self._view.room, str(said)
         owner = view.visitor.owner
-        await room.desk.forget((owner, conversation))
+        await room.pending.forget((owner, conversation))
         gone = await asyncio.to_thread(conversations.delete_conversation, room.service.engine, owner, conversation)
         room.service.forget(owner, conversation)
         if view.place == conversation:

@@ -62,7 +62,7 @@ def add_page(app: FastAPI, service: Service) -> None:
     from ingle.page.view import View  # noqa: F401 - now, and not while the first visitor waits
 
     room = Room(service)
-    app.include_router(sign_in_routes(room.door, room.ended))
+    app.include_router(sign_in_routes(room.sessions, room.ended))
     _add_pages()
     core.app.user_middleware.clear()
     core.app.middleware_stack = None  # or a second application of this process could not be made
@@ -122,7 +122,7 @@ async def _build(client: "Client", request: Request, conversation: str) -> Respo
     from ingle.page.view import View
 
     room: Room = request.scope[_ROOM]
-    visitor = await room.door.visitor(request.cookies.get(COOKIE, ""))
+    visitor = await room.sessions.visitor(request.cookies.get(COOKIE, ""))
     if visitor is None:
         return RedirectResponse(sign_in_url(request.url.path), 303)
     ui.add_head_html(f'<link rel="stylesheet" href="{static_url("page.css")}">{static_text("head.html")}')

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ingle.core.errors import IngleError, LedgerError
-from ingle.page.conversation import Book, Key
+from ingle.page.conversation import Conversation, Key
 from ingle.page.facts import facts_of
 from ingle.page.markdown import Growing, Stroke
 from ingle.serve.replay import parameters
@@ -35,11 +35,11 @@ Watcher = Callable[[str, Sequence[Stroke]], None]
 
 
 @dataclass(eq=False)
-class Writing:
+class PendingAnswer:
     """An answer on its way, or one that failed."""
 
     ask: Ask
-    book: Book
+    conversation: Conversation
     parent: str
     """The turn that it follows."""
     stage: str = "opening"
@@ -84,111 +84,111 @@ class Writing:
             watcher(self.stage, strokes)
 
 
-class Desk:
+class PendingAnswers:
     """All answers of the page that are being written."""
 
     def __init__(self, service: Service, changed: Callable[[Key], None]) -> None:
         """`changed` is called when an answer began or ended in a conversation."""
         self._service, self._changed = service, changed
-        self._writings: dict[tuple[Key, str], Writing] = {}
+        self._pending: dict[tuple[Key, str], PendingAnswer] = {}
 
-    def begin(self, ask: Ask, book: Book, parent: str) -> None:
+    def begin(self, ask: Ask, conversation: Conversation, parent: str) -> None:
         """Begins an answer behind a turn, unless one is being written there."""
-        known = self.at(book.key, parent)
+        known = self.at(conversation.key, parent)
         if known is not None and known.running:
             return
-        writing = self._writings[book.key, parent] = Writing(ask, book, parent)
-        writing.task = asyncio.create_task(self._run(writing), name="answer of the page")
-        self._changed(book.key)
+        pending = self._pending[conversation.key, parent] = PendingAnswer(ask, conversation, parent)
+        pending.task = asyncio.create_task(self._run(pending), name="answer of the page")
+        self._changed(conversation.key)
 
-    def at(self, key: Key, parent: str) -> Writing | None:
+    def at(self, key: Key, parent: str) -> PendingAnswer | None:
         """What is being written, or failed, behind a turn."""
-        return self._writings.get((key, parent))
+        return self._pending.get((key, parent))
 
     def busy(self, owner: str) -> set[str]:
         """The owner's conversations in which something is being written."""
-        return {key[1] for (key, _), writing in self._writings.items() if key[0] == owner and writing.running}
+        return {key[1] for (key, _), pending in self._pending.items() if key[0] == owner and pending.running}
 
-    def stop(self, writing: Writing) -> None:
+    def stop(self, pending: PendingAnswer) -> None:
         """Ends an answer; what was written of it stays."""
-        if writing.running and not writing.stopped and writing.task is not None:
-            writing.stopped = True
-            writing.task.cancel()
+        if pending.running and not pending.stopped and pending.task is not None:
+            pending.stopped = True
+            pending.task.cancel()
 
     async def forget(self, key: Key) -> None:
         """Ends everything in a conversation, for good."""
-        for place in [place for place in self._writings if place[0] == key]:
-            writing = self._writings[place]
-            self.stop(writing)
-            if writing.task is not None:
-                await asyncio.wait([writing.task])
-            self._writings.pop(place, None)
+        for place in [place for place in self._pending if place[0] == key]:
+            pending = self._pending[place]
+            self.stop(pending)
+            if pending.task is not None:
+                await asyncio.wait([pending.task])
+            self._pending.pop(place, None)
 
     async def close(self) -> None:
         """Waits for what the service is ending."""
-        tasks = [writing.task for writing in self._writings.values() if writing.task is not None]
+        tasks = [pending.task for pending in self._pending.values() if pending.task is not None]
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=self._service.settings.grace_s)
             for task in late:
                 task.cancel()
 
-    async def _run(self, writing: Writing) -> None:
-        painter = asyncio.create_task(self._paint(writing))
+    async def _run(self, pending: PendingAnswer) -> None:
+        painter = asyncio.create_task(self._paint(pending))
         try:
-            await self._write(writing)
+            await self._write(pending)
         except asyncio.CancelledError:
-            if not writing.stopped:
+            if not pending.stopped:
                 raise
-            await self._keep_stopped(writing)
+            await self._keep_stopped(pending)
         except IngleError as error:
-            writing.error = error
+            pending.error = error
         except Exception as error:
             traceback.print_exception(error, file=sys.stderr)
-            writing.error = error
+            pending.error = error
         finally:
-            writing.ended.set()
-            writing.more.set()
+            pending.ended.set()
+            pending.more.set()
             await asyncio.wait([painter])
-            self._over(writing)
+            self._over(pending)
 
-    async def _write(self, writing: Writing) -> None:
-        ask, service = writing.ask, self._service
+    async def _write(self, pending: PendingAnswer) -> None:
+        ask, service = pending.ask, self._service
         await service.shelf.get(ask.model)
-        writing.stage = "reading"
-        writing.tell()
+        pending.stage = "reading"
+        pending.tell()
         async with aclosing(service.answer(ask)) as chunks:
             async for chunk in chunks:
-                writing.words.append(chunk.text)
-                writing.more.set()
+                pending.words.append(chunk.text)
+                pending.more.set()
                 if chunk.finish is not None and ask.keep is None:
                     facts = {**facts_of(chunk), "request": parameters(ask.request, system=True)}
-                    await writing.book.answered(writing.parent, writing.text, ask.id, facts)
+                    await pending.conversation.answered(pending.parent, pending.text, ask.id, facts)
 
-    async def _paint(self, writing: Writing) -> None:
+    async def _paint(self, pending: PendingAnswer) -> None:
         """Shows what has come, at most every PAUSE_S, as long as somebody looks."""
-        while not writing.ended.is_set():
-            await writing.more.wait()
-            writing.more.clear()
-            if writing.watchers:
-                async with writing.lock:
-                    if strokes := await asyncio.to_thread(_grow, writing):
-                        writing.tell(strokes)
-            pause = max(PAUSE_S, writing.cost_s / _SHARE)
+        while not pending.ended.is_set():
+            await pending.more.wait()
+            pending.more.clear()
+            if pending.watchers:
+                async with pending.lock:
+                    if strokes := await asyncio.to_thread(_grow, pending):
+                        pending.tell(strokes)
+            pause = max(PAUSE_S, pending.cost_s / _SHARE)
             with suppress(TimeoutError):
-                await asyncio.wait_for(writing.ended.wait(), pause)
-        async with writing.lock:
-            writing.tell(await asyncio.to_thread(lambda: [*_grow(writing), *writing.growing.finish()]))
+                await asyncio.wait_for(pending.ended.wait(), pause)
+        async with pending.lock:
+            pending.tell(await asyncio.to_thread(lambda: [*_grow(pending), *pending.growing.finish()]))
 
-    async def _keep_stopped(self, writing: Writing) -> None:
+    async def _keep_stopped(self, pending: PendingAnswer) -> None:
         """Keeps what was written of an answer that was stopped. Its fact is on its way to the ledger by now."""
-        if not writing.text.strip():
+        if not pending.text.strip():
             return
-        ask = writing.ask
+        ask = pending.ask
         try:
             facts = {**await self._fact(ask), "request": parameters(ask.request, system=True)}
-            await writing.book.answered(writing.parent, writing.text, ask.id, facts)
+            await pending.conversation.answered(pending.parent, pending.text, ask.id, facts)
         except IngleError as error:
-            writing.error = error
+            pending.error = error
 
     async def _fact(self, ask: Ask) -> dict[str, Any]:
         """The fact of an answer. Raises LedgerError if there is none."""
@@ -207,22 +207,22 @@ class Desk:
             await asyncio.sleep(0.05)
         return dict(facts)
 
-    def _over(self, writing: Writing) -> None:
-        writing.over = True
-        if writing.error is None and (not writing.stopped or writing.text.strip()):
-            self._writings.pop((writing.book.key, writing.parent), None)
-        failed = [place for place, known in self._writings.items() if not known.running]
+    def _over(self, pending: PendingAnswer) -> None:
+        pending.over = True
+        if pending.error is None and (not pending.stopped or pending.text.strip()):
+            self._pending.pop((pending.conversation.key, pending.parent), None)
+        failed = [place for place, known in self._pending.items() if not known.running]
         for place in failed[:-_MOST_FAILED]:
-            del self._writings[place]
-        self._changed(writing.book.key)
+            del self._pending[place]
+        self._changed(pending.conversation.key)
 
 
-def _grow(writing: Writing) -> list[Stroke]:
-    text, writing.shown = "".join(writing.words[writing.shown :]), len(writing.words)
+def _grow(pending: PendingAnswer) -> list[Stroke]:
+    text, pending.shown = "".join(pending.words[pending.shown :]), len(pending.words)
     if not text:
         return []
-    writing.stage = "writing"
+    pending.stage = "writing"
     began = time.thread_time()
-    strokes = writing.growing.take(text)
-    writing.cost_s = time.thread_time() - began
+    strokes = pending.growing.take(text)
+    pending.cost_s = time.thread_time() - began
     return strokes

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 from ingle.page.conversation import Key
-from ingle.page.pending_answers import Desk
-from ingle.page.session import PageDoor
+from ingle.page.pending_answers import PendingAnswers
+from ingle.page.session import Sessions
 from ingle.serve.service import Service
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ class Room:
 
     def __init__(self, service: Service) -> None:
         self.service = service
-        self.door = PageDoor(service)
-        self.desk = Desk(service, self.changed)
+        self.sessions = Sessions(service)
+        self.pending = PendingAnswers(service, self.changed)
         self.views: set[View] = set()
         """Open tabs."""
 
@@ -33,7 +33,7 @@ class Room:
         return [other for other in self.views if other is not view and view.place and (other.visitor.owner, other.place) == shown]
 
     def ended(self, sign_in: str) -> None:
-        """Sends every tab of a sign-in that has ended to the door."""
+        """Sends every tab of a sign-in that has ended to the sign-in form."""
         for view in list(self.views):
             if view.visitor.sign_in == sign_in:
                 view.stale()
@@ -41,4 +41,4 @@ class Room:
     async def close(self) -> None:
         """Waits for answers that are being written; the service ends them."""
         await self.service.drain()
-        await self.desk.close()
+        await self.pending.close()

@@ -48,7 +48,7 @@ class Visitor:
     """The cookie."""
 
 
-class PageDoor:
+class Sessions:
     """Lets people in."""
 
     def __init__(self, service: Service) -> None:
@@ -103,13 +103,13 @@ def _read_ended(path: Path) -> set[str]:
         return set()
 
 
-def sign_in_routes(door: PageDoor, ended: Callable[[str], None]) -> APIRouter:
+def sign_in_routes(sessions: Sessions, ended: Callable[[str], None]) -> APIRouter:
     """The sign-in: a plain form that works without any script. `ended` is told of each sign-in that ends."""
     router = APIRouter(include_in_schema=False)
 
     @router.get("/sign-in")
     async def show(request: Request) -> Response:
-        if await door.visitor(request.cookies.get(COOKIE, "")):
+        if await sessions.visitor(request.cookies.get(COOKIE, "")):
             return RedirectResponse(_local(request.query_params.get("next", "")), 303)
         return _form(request.query_params.get("next", ""))
 
@@ -117,7 +117,7 @@ def sign_in_routes(door: PageDoor, ended: Callable[[str], None]) -> APIRouter:
     async def enter(request: Request) -> Response:
         sent = parse_qs((await request.body()).decode("utf-8", "replace"))
         goal = sent.get("next", [""])[0]
-        cookie = await asyncio.to_thread(door.sign_in, sent.get("key", [""])[0])
+        cookie = await asyncio.to_thread(sessions.sign_in, sent.get("key", [""])[0])
         if cookie is None:
             return _form(goal, "This key is unknown here, or was revoked.", 401)
         response = RedirectResponse(_local(goal), 303)
@@ -127,7 +127,7 @@ def sign_in_routes(door: PageDoor, ended: Callable[[str], None]) -> APIRouter:
     @router.post("/sign-out")
     async def leave(request: Request) -> Response:
         cookie = request.cookies.get(COOKIE, "")
-        await asyncio.to_thread(door.sign_out, cookie)
+        await asyncio.to_thread(sessions.sign_out, cookie)
         ended(cookie)
         response = RedirectResponse("/sign-in", 303)
         response.delete_cookie(COOKIE, httponly=True, samesite="strict")

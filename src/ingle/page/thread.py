@@ -7,12 +7,12 @@ from typing import Any
 
 from ingle.home.turns import Turn
 from ingle.page.acts import buttons
-from ingle.page.conversation import Book, Said
+from ingle.page.conversation import Conversation, Said
 from ingle.page.facts import details, line
 from ingle.page.layout import Parts
 from ingle.page.markdown import Stroke, render
 from ingle.page.parts import TurnPart
-from ingle.page.pending_answers import Desk, Writing
+from ingle.page.pending_answers import PendingAnswer, PendingAnswers
 from ingle.page.taught import Taught
 from ingle.page.troubles import trouble
 
@@ -28,11 +28,11 @@ class Thread:
     SPAN = 80
     """Turns that are shown at first, and more at a time; a longer conversation takes long to draw."""
 
-    def __init__(self, desk: Desk, parts: Parts, hear: HearTurn, look_up: LookUp) -> None:
-        self._desk, self._parts, self._hear, self._look_up = desk, parts, hear, look_up
+    def __init__(self, pending: PendingAnswers, parts: Parts, hear: HearTurn, look_up: LookUp) -> None:
+        self._pending, self._parts, self._hear, self._look_up = pending, parts, hear, look_up
         self._shown: list[tuple[Turn, TurnPart]] = []
         self._end: TurnPart | None = None
-        self._ending: Writing | None = None
+        self._ending: PendingAnswer | None = None
         self._ends_at = ""
         """The turn that the end follows."""
         self._watcher: Callable[[str, Sequence[Stroke]], None] | None = None
@@ -44,7 +44,7 @@ class Thread:
         return self._shown[-1][0].id if self._shown else ""
 
     @property
-    def writing(self) -> Writing | None:
+    def pending(self) -> PendingAnswer | None:
         """The answer that is being written at the end."""
         return self._ending if self._ending is not None and self._ending.running else None
 
@@ -65,24 +65,24 @@ class Thread:
             if shown.id == turn.id:
                 part.do("stored")
 
-    async def draw(self, book: Book | None, current: Callable[[], bool]) -> None:
+    async def draw(self, conversation: Conversation | None, current: Callable[[], bool]) -> None:
         """Shows a conversation, unless another one has become `current` meanwhile. Raises NotKept if it is gone."""
-        whole = await book.path() if book else ()
+        whole = await conversation.path() if conversation else ()
         path = self._window(whole)
         same = sum(1 for _ in takewhile(lambda pair: pair[0][0].id == pair[1].turn.id, zip(self._shown, path, strict=False)))
         fresh = [said.turn for said in path[same:]]
         html = await asyncio.to_thread(_render, fresh[1:] if fresh and self._written_here(fresh[0]) else fresh)
         parent = path[-1].turn.id if path else ""
-        open_end = book is not None and bool(path) and path[-1].turn.message.role == "user"
-        before = await book.following(parent) if book and open_end else ()
+        open_end = conversation is not None and bool(path) and path[-1].turn.message.role == "user"
+        before = await conversation.following(parent) if conversation and open_end else ()
         taught = await asyncio.to_thread(self._look_up, [said.turn for said in path]) if path else Taught()
         if not current():
             return
         self._parts.scroll.show({"earlier": len(whole) > len(path)})
         self._earlier = 0
-        self._draw_turns(book, path, same, html, taught)
-        if book is not None and open_end:
-            await self._draw_end(self._desk.at(book.key, parent), parent, before)
+        self._draw_turns(conversation, path, same, html, taught)
+        if open_end:
+            await self._draw_end(self._pending_at(conversation, parent), parent, before)
         else:
             self._drop_end()
 
@@ -93,7 +93,7 @@ class Thread:
         begin = ids.index(first) if first in ids else len(ids) - self.SPAN
         return whole[max(0, begin - self._earlier) :]
 
-    def _draw_turns(self, book: Book | None, path: Sequence[Said], same: int, html: dict[str, str], taught: Taught) -> None:
+    def _draw_turns(self, conversation: Conversation | None, path: Sequence[Said], same: int, html: dict[str, str], taught: Taught) -> None:
         for _, part in self._shown[same:]:
             part.delete()
         del self._shown[same:]
@@ -101,8 +101,11 @@ class Thread:
             part = self._adopted(said.turn) or self._new_part(said.turn)
             self._shown.append((said.turn, part))
         for said, (_, part) in zip(path, self._shown, strict=True):
-            waits = book is not None and said.turn.message.role == "assistant" and self._desk.at(book.key, said.turn.parent) is not None
+            waits = said.turn.message.role == "assistant" and self._pending_at(conversation, said.turn.parent) is not None
             part.show(_turn_values(said, waits, html, taught))
+
+    def _pending_at(self, conversation: Conversation | None, parent: str) -> PendingAnswer | None:
+        return None if conversation is None else self._pending.at(conversation.key, parent)
 
     def _written_here(self, turn: Turn) -> bool:
         """Whether an answer was written before our eyes, so that it stands there already."""
@@ -131,23 +134,23 @@ class Thread:
             part.hear(event, heard)
         return part
 
-    async def _draw_end(self, writing: Writing | None, parent: str, before: Sequence[str]) -> None:
+    async def _draw_end(self, pending: PendingAnswer | None, parent: str, before: Sequence[str]) -> None:
         values = {"role": "assistant", "beside": [*before, ""], "place": len(before)}
         # The same end stays the same part: a button that is made anew under a finger is not pressed.
-        if self._end is None or self._ending is not writing or self._ends_at != parent:
+        if self._end is None or self._ending is not pending or self._ends_at != parent:
             self._drop_end()
             self._end = self._new_part(None)
-            self._ending, self._ends_at = writing, parent
+            self._ending, self._ends_at = pending, parent
         end = self._end
-        if writing is not None and writing.running:
+        if pending is not None and pending.running:
             if self._watcher is None:
-                async with writing.lock:
-                    end.show({**values, "state": writing.stage, "html": writing.growing.complete})
-                    end.grow(writing.stage, [writing.growing.open])
+                async with pending.lock:
+                    end.show({**values, "state": pending.stage, "html": pending.growing.complete})
+                    end.grow(pending.stage, [pending.growing.open])
                     self._watcher = end.grow
-                    writing.watch(end.grow)
+                    pending.watch(end.grow)
         else:
-            note, cures = trouble(writing)
+            note, cures = trouble(pending)
             self._unwatch()
             end.show({**values, "state": "failed", "note": note, "cures": [{"id": cure.act, "label": cure.label} for cure in cures]})
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ingle.core.errors import Busy, Closing, ContextError, IngleError, NotKept
-from ingle.page.pending_answers import Writing
+from ingle.page.pending_answers import PendingAnswer
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +30,13 @@ _TABLE: Sequence[tuple[type[Exception], str, tuple[Cure, ...]]] = (
 """The first that fits counts."""
 
 
-def trouble(writing: Writing | None) -> tuple[str, Sequence[Cure]]:
+def trouble(pending: PendingAnswer | None) -> tuple[str, Sequence[Cure]]:
     """What is said of a question without an answer; None = nobody knows why (the server was stopped in the middle)."""
-    if writing is None:
+    if pending is None:
         return "This question has no answer yet.", (_AGAIN,)
-    if writing.error is None:
+    if pending.error is None:
         return "Stopped before the answer began.", (_AGAIN,)
     for kind, said, cures in _TABLE:
-        if isinstance(writing.error, kind):
-            return (said if isinstance(writing.error, Closing) else f"{said} {writing.error}"), cures
+        if isinstance(pending.error, kind):
+            return (said if isinstance(pending.error, Closing) else f"{said} {pending.error}"), cures
     return "This is a bug of Ingle; the server's log has more.", (_AGAIN,)

@@ -12,7 +12,7 @@ from ingle.home import conversations
 from ingle.home.turns import Turn
 from ingle.page.acts import acts_of, correct
 from ingle.page.choices import Choices, choices_of, home_choices, request_of
-from ingle.page.conversation import Book, KeptBook, PassingBook, title_of
+from ingle.page.conversation import Conversation, StoredConversation, TemporaryConversation, title_of
 from ingle.page.layout import Parts
 from ingle.page.learning import Learning
 from ingle.page.list import Listing
@@ -33,13 +33,13 @@ class View:
 
     def __init__(self, room: Room, visitor: Visitor, client: Client, parts: Parts) -> None:
         self.room, self.visitor, self.client, self.parts = room, visitor, client, parts
-        self.book: Book | None = None
+        self.conversation: Conversation | None = None
         self.choices = Choices()
         self.title = ""
-        self.passing = False
+        self.temporary = False
         """Whether the conversation that is about to begin, or has begun, is not kept."""
         self._stale = self._drawing = self._sending = False
-        self.thread = Thread(room.desk, parts, self._hear_turn, lambda turns: look_up(room.service.engine, visitor.owner, turns))
+        self.thread = Thread(room.pending, parts, self._hear_turn, lambda turns: look_up(room.service.engine, visitor.owner, turns))
         self.listing, self.panel, self.learning = Listing(self), Panel(self), Learning(self)
         heard: dict[Any, dict[str, Deed]] = {
             parts.shell: {"new": self.new, "stop": self.stop, "go": self.open},
@@ -58,7 +58,7 @@ class View:
     @property
     def place(self) -> str:
         """Id of the conversation in the home; "" for a new one, or one that is not kept."""
-        return "" if self.book is None or self.passing else self.book.key[1]
+        return "" if self.conversation is None or self.temporary else self.conversation.key[1]
 
     def stale(self) -> None:
         """Draws everything again, soon; once, however often it is asked for."""
@@ -81,28 +81,28 @@ class View:
     async def draw(self) -> None:
         """Shows everything as it is now."""
         await self.listing.draw()
-        book = self.book
+        conversation = self.conversation
         try:
-            await self.thread.draw(book, lambda: self.book is book)
+            await self.thread.draw(conversation, lambda: self.conversation is conversation)
         except NotKept:
             await self.leave("This conversation is not kept any more.")
         self._draw_frame()
 
     def _draw_frame(self) -> None:
-        begun = self.book is not None
-        title = self.title if begun and not self.passing else ""
+        begun = self.conversation is not None
+        title = self.title if begun and not self.temporary else ""
         model = self.choices.model or home_choices(self.room.service)["model"]
-        self.parts.bar.show({"title": title, "model": model, "passing": self.passing, "begun": begun})
-        place = None if self.passing else self.place
-        self.parts.composer.show({"writing": self.thread.writing is not None, "place": place, "begun": begun})
+        self.parts.bar.show({"title": title, "model": model, "passing": self.temporary, "begun": begun})
+        place = None if self.temporary else self.place
+        self.parts.composer.show({"writing": self.thread.pending is not None, "place": place, "begun": begun})
         self.parts.shell.show({"path": f"/c/{self.place}" if self.place else "/", "title": title})
-        self.parts.welcome.show({"shown": not begun, "passing": self.passing})
+        self.parts.welcome.show({"shown": not begun, "passing": self.temporary})
 
     # Who may do something
 
     async def welcome(self) -> bool:
-        """Whether the user's key is still good; if not, the tab goes to the door."""
-        if await self.room.door.visitor(self.visitor.sign_in) is not None:
+        """Whether the user's key is still good; if not, the tab goes to the sign-in form."""
+        if await self.room.sessions.visitor(self.visitor.sign_in) is not None:
             return True
         self.room.views.discard(self)
         self.parts.shell.do("leave")
@@ -133,7 +133,7 @@ class View:
     async def send(self, said: Any) -> None:
         """What was typed: it is stored before anything else happens, and only then leaves the composer."""
         text = _checked(said)
-        if not text or self._sending or self.thread.writing is not None:
+        if not text or self._sending or self.thread.pending is not None:
             return
         self._sending = True  # until it is stored: a second click finds the answer being written
         try:
@@ -142,53 +142,53 @@ class View:
             self._sending = False
 
     async def _send(self, said: Any, text: str) -> None:
-        before, choices = self.book, self.choices  # whoever goes elsewhere while it is stored is neither brought back nor mixed up
-        book = before or await self._begin(text)
-        turn = await book.ask(text, self.thread.leaf if before is book else "")
-        if self.book is before:
-            self.book = book
+        before, choices = self.conversation, self.choices  # whoever goes elsewhere while it is stored is neither brought back nor mixed up
+        conversation = before or await self._begin(text)
+        turn = await conversation.ask(text, self.thread.leaf if before is conversation else "")
+        if self.conversation is before:
+            self.conversation = conversation
         self.parts.composer.do("taken", said)
         self.parts.scroll.do("end")
-        await self.answer(book, turn, choices)
+        await self.answer(conversation, turn, choices)
 
-    async def _begin(self, text: str) -> Book:
-        if self.passing:
-            return PassingBook(self.visitor.owner)
+    async def _begin(self, text: str) -> Conversation:
+        if self.temporary:
+            return TemporaryConversation(self.visitor.owner)
         engine, owner = self.room.service.engine, self.visitor.owner
         made = await asyncio.to_thread(conversations.create_conversation, engine, owner, title_of(text), self.choices.kept)
-        if self.book is None:
+        if self.conversation is None:
             self.title = made.title
-        return KeptBook(engine, owner, made.id)
+        return StoredConversation(engine, owner, made.id)
 
-    async def answer(self, book: Book, parent: str, choices: Choices) -> None:
+    async def answer(self, conversation: Conversation, parent: str, choices: Choices) -> None:
         """Lets the model answer what was said up to a turn."""
-        request = request_of(self.room.service, choices, await book.said(parent))
-        ask = Ask(request, choices.model or "", self.visitor.owner, keep=book.keep(parent))
-        self.room.desk.begin(ask, book, parent)
+        request = request_of(self.room.service, choices, await conversation.said(parent))
+        ask = Ask(request, choices.model or "", self.visitor.owner, keep=conversation.keep(parent))
+        self.room.pending.begin(ask, conversation, parent)
 
     async def again(self, parent: str) -> None:
         """Another answer to a question, beside those that it has."""
-        book, choices = self.book, self.choices
-        if book is not None and self.thread.writing is None:
-            await book.stand(parent, deep=False)
-            await self.answer(book, parent, choices)
+        conversation, choices = self.conversation, self.choices
+        if conversation is not None and self.thread.pending is None:
+            await conversation.stand(parent, deep=False)
+            await self.answer(conversation, parent, choices)
 
     async def edit(self, turn: Turn, text: str) -> None:
         """Another question in the place of one, beside it. Raises Busy while an answer is being written."""
-        book, choices, asked = self.book, self.choices, _checked(text)
-        if book is None or not asked:
+        conversation, choices, asked = self.conversation, self.choices, _checked(text)
+        if conversation is None or not asked:
             return
-        if self.thread.writing is not None:
+        if self.thread.pending is not None:
             raise Busy("question", "has to wait: an answer is being written", "", "Stop it first, or let it end.")
-        parent = await book.ask(asked, turn.parent)
+        parent = await conversation.ask(asked, turn.parent)
         self.thread.stored(turn)
-        await self.answer(book, parent, choices)
+        await self.answer(conversation, parent, choices)
         self.parts.scroll.do("end")
 
     async def stop(self, _said: Any) -> None:
         """Ends the answer that is being written here."""
-        if self.thread.writing is not None:
-            self.room.desk.stop(self.thread.writing)
+        if self.thread.pending is not None:
+            self.room.pending.stop(self.thread.pending)
 
     async def edit_last(self, _said: Any) -> None:
         """Lets the user edit the last question."""
@@ -202,9 +202,9 @@ class View:
         await self.heard(lambda _: self._turn_deed(event, turn, said))(said)
 
     async def _turn_deed(self, event: str, turn: Turn | None, said: Any) -> None:
-        if event == "step" and self.book is not None:
+        if event == "step" and self.conversation is not None:
             # "" = where another answer is being written.
-            await self.book.stand(str(said) or (turn.parent if turn else self.thread.leaf), deep=bool(said))
+            await self.conversation.stand(str(said) or (turn.parent if turn else self.thread.leaf), deep=bool(said))
         elif event == "edit" and turn is not None:
             await self.edit(turn, str(said))
         elif event == "correct" and turn is not None:
@@ -224,23 +224,23 @@ class View:
 
     async def leave(self, note: str = "") -> None:
         """Goes to a new conversation."""
-        await self._forget_passing()
-        self.book, self.title, self.passing, self.choices = None, "", False, Choices()
+        await self._forget_temporary()
+        self.conversation, self.title, self.temporary, self.choices = None, "", False, Choices()
         self.parts.composer.do("focus")
         self.say(note)
         self.stale()
 
     async def new(self, said: Any) -> None:
         """A new conversation. "key" = by a key, which is not to end one that is not kept."""
-        if said == "key" and self.passing and self.book is not None:
+        if said == "key" and self.temporary and self.conversation is not None:
             self.say("This conversation is not kept, so no key ends it: “New conversation” does.")
             return
         await self.leave()
 
     async def lost(self, _said: Any) -> None:
         """The page was loaded anew while it showed a conversation that is not kept."""
-        if self.book is None:
-            self.passing = True
+        if self.conversation is None:
+            self.temporary = True
             self.say("The conversation that was not kept is gone. This one is not kept either.")
 
     async def open(self, said: Any) -> None:
@@ -250,25 +250,25 @@ class View:
         elif said != self.place:
             engine, owner = self.room.service.engine, self.visitor.owner
             kept = await asyncio.to_thread(conversations.get_conversation, engine, owner, str(said))
-            await self._forget_passing()
-            self.book, self.title, self.passing = KeptBook(engine, owner, kept.id), kept.title, False
+            await self._forget_temporary()
+            self.conversation, self.title, self.temporary = StoredConversation(engine, owner, kept.id), kept.title, False
             self.choices = choices_of(kept.settings)
             self.parts.scroll.do("end")
 
     async def pass_by(self, said: Any) -> None:
         """Whether the conversation that is about to begin is not kept."""
-        if self.book is None:
-            self.passing = bool(said)
+        if self.conversation is None:
+            self.temporary = bool(said)
 
-    async def _forget_passing(self) -> None:
-        if self.passing and self.book is not None:
+    async def _forget_temporary(self) -> None:
+        if self.temporary and self.conversation is not None:
             self.parts.composer.do("drop")
-            await self.room.desk.forget(self.book.key)
+            await self.room.pending.forget(self.conversation.key)
 
     async def close(self) -> None:
         """The tab is gone."""
         self.room.views.discard(self)
-        await self._forget_passing()
+        await self._forget_temporary()
 
 
 def _checked(said: Any) -> str:
