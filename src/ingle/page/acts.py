@@ -3,18 +3,16 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ingle.adapt.admit import Feedback, remember, take_feedback
 from ingle.home.turns import Turn
 from ingle.page.choices import home_choices
 from ingle.page.learning import forget_example
+from ingle.page.tab import Tab
 from ingle.page.taught import Taught, look_up
 
-if TYPE_CHECKING:
-    from ingle.page.view import View
-
-Deed = Callable[["View", Turn], Awaitable[None]]
+TurnDeed = Callable[[Tab, Turn], Awaitable[None]]
 Pressed = Callable[[Turn, Taught], bool]
 
 
@@ -26,7 +24,7 @@ class Act:
     label: str
     icon: str
     """One of `static/icons.svg`."""
-    deed: Deed | None = None
+    deed: TurnDeed | None = None
     """None = the browser does it (`static/turn.js`)."""
     fits: Callable[[Turn], bool] = lambda _: True
     """Whether a turn has this button."""
@@ -43,56 +41,56 @@ def _answered(turn: Turn) -> bool:
     return _kept(turn) and bool(turn.completion) and bool(turn.message.text.strip())
 
 
-async def _again(view: "View", turn: Turn) -> None:
-    await view.again(turn.parent)
+async def _again(tab: Tab, turn: Turn) -> None:
+    await tab.again(turn.parent)
 
 
-async def _good(view: "View", turn: Turn) -> None:
-    await _rate(view, turn, 1)
+async def _good(tab: Tab, turn: Turn) -> None:
+    await _rate(tab, turn, 1)
 
 
-async def _bad(view: "View", turn: Turn) -> None:
-    await _rate(view, turn, -1)
+async def _bad(tab: Tab, turn: Turn) -> None:
+    await _rate(tab, turn, -1)
 
 
-async def _rate(view: "View", turn: Turn, rating: int) -> None:
+async def _rate(tab: Tab, turn: Turn, rating: int) -> None:
     """Rates an answer; the same rating once more takes it back."""
-    service, owner = view.room.service, view.visitor.owner
-    before = (await _taught(view, turn)).ratings.get(turn.completion)
+    service, owner = tab.service, tab.owner
+    before = (await _taught(tab, turn)).ratings.get(turn.completion)
     if before is not None and before.rating == rating:
-        await forget_example(view, before.id)
+        await forget_example(tab, before.id)
     else:
-        said = Feedback(turn.completion, rating, model=_model(view))
+        said = Feedback(turn.completion, rating, model=_model(tab))
         await asyncio.to_thread(take_feedback, service.engine, owner, said, sink=service.record)
-    view.room.changed((owner, turn.conversation))
+    tab.changed(turn.conversation)
 
 
-async def _remember(view: "View", turn: Turn) -> None:
+async def _remember(tab: Tab, turn: Turn) -> None:
     """Remembers the words of a turn as a fact; once more forgets them again."""
-    service, owner = view.room.service, view.visitor.owner
-    before = (await _taught(view, turn)).fact(turn)
+    service, owner = tab.service, tab.owner
+    before = (await _taught(tab, turn)).fact(turn)
     if before is not None:
-        await forget_example(view, before.id)
+        await forget_example(tab, before.id)
     else:
-        model = str((turn.facts or {}).get("model_name") or "") or _model(view)
+        model = str((turn.facts or {}).get("model_name") or "") or _model(tab)
         await asyncio.to_thread(remember, service.engine, owner, model, turn.message.text, sink=service.record)
-    view.room.changed((owner, turn.conversation))
+    tab.changed(turn.conversation)
 
 
-async def correct(view: "View", turn: Turn, text: str) -> None:
+async def correct(tab: Tab, turn: Turn, text: str) -> None:
     """What should have been said in the place of an answer. Raises what `take_feedback` raises."""
-    service, owner = view.room.service, view.visitor.owner
-    said = Feedback(turn.completion, correction=text, model=_model(view))
+    service, owner = tab.service, tab.owner
+    said = Feedback(turn.completion, correction=text, model=_model(tab))
     await asyncio.to_thread(take_feedback, service.engine, owner, said, sink=service.record)
-    view.room.changed((owner, turn.conversation))
+    tab.changed(turn.conversation)
 
 
-async def _taught(view: "View", turn: Turn) -> Taught:
-    return await asyncio.to_thread(look_up, view.room.service.engine, view.visitor.owner, [turn])
+async def _taught(tab: Tab, turn: Turn) -> Taught:
+    return await asyncio.to_thread(look_up, tab.service.engine, tab.owner, [turn])
 
 
-def _model(view: "View") -> str:
-    return view.choices.model or str(home_choices(view.room.service)["model"])
+def _model(tab: Tab) -> str:
+    return tab.choices.model or str(home_choices(tab.service)["model"])
 
 
 ANSWER_ACTS: Sequence[Act] = (

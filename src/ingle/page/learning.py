@@ -4,8 +4,8 @@ While it is open, the server looks every two seconds whether anything is differe
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from nicegui import background_tasks
 
@@ -18,9 +18,8 @@ from ingle.home.teachings import change_mark
 from ingle.learn.settings import INSTALL, can_learn
 from ingle.page.chart import loss_chart
 from ingle.page.choices import home_choices
-
-if TYPE_CHECKING:
-    from ingle.page.view import View
+from ingle.page.parts import LearningPanel
+from ingle.page.tab import Deed, Tab
 
 PAUSE_S = 2.0
 _COPIES = "Another program is reading the database, so old copies of the words may stay in its file for a while."
@@ -31,22 +30,20 @@ SPAN = 100
 class Learning:
     """What is shown of it, and what can be done."""
 
-    def __init__(self, view: "View") -> None:
-        self._view = view
+    def __init__(self, tab: Tab, part: LearningPanel) -> None:
+        self._tab, self._part = tab, part
         self._limit, self._open, self._mark = SPAN, False, ""
         self._watching, self._said = False, ""
-        deeds: dict[str, Callable[[Any], Awaitable[None]]]
-        deeds = {"consent": self.consent, "undo": self.undo, "redo": self.redo, "rewrite": self.rewrite}
+        deeds: dict[str, Deed] = {"consent": self.consent, "undo": self.undo, "redo": self.redo, "rewrite": self.rewrite}
         deeds |= {"forget": self.forget, "more": self.more}
-        for event, deed in deeds.items():
-            view.parts.learning.hear(event, view.heard(self._told(deed)))
-        view.parts.learning.hear("shut", self.shut)
+        self.deeds: Mapping[str, Deed] = {event: self._told(deed) for event, deed in deeds.items()}
+        part.hear("shut", self.shut)
 
     async def open(self, _said: Any = None) -> None:
         """Shows the panel, and keeps it true for as long as it is open."""
         self._said = ""
         await self.draw()
-        self._view.parts.learning.do("open")
+        self._part.do("open")
         self._open = True
         if not self._watching:
             self._watching = True
@@ -58,41 +55,41 @@ class Learning:
 
     async def draw(self) -> None:
         """Shows everything as it is now."""
-        view = self._view
-        engine, owner = view.room.service.engine, view.visitor.owner
-        model = view.choices.model or str(home_choices(view.room.service)["model"])
+        tab = self._tab
+        engine, owner = tab.service.engine, tab.owner
+        model = tab.choices.model or str(home_choices(tab.service)["model"])
 
         def read() -> dict[str, Any]:
             mark = change_mark(engine, owner)
             found = learning_view(engine, owner, self._limit)
             items = [_item(one) for one in found.items]
-            chart = loss_chart(engine, view.room.service.home.keys, owner, model)
+            chart = loss_chart(engine, tab.service.home.keys, owner, model)
             self._mark = mark  # as it was before the reading: what came meanwhile is drawn the next time
             older = sum(found.counts.values()) - len(items)
             return {"learn": found.learn, "counts": dict(found.counts), "items": items, "older": older, "chart": chart}
 
-        view.parts.learning.show({**await asyncio.to_thread(read), "note": self._said})
+        self._part.show({**await asyncio.to_thread(read), "note": self._said})
 
     async def _watch(self) -> None:
-        view = self._view
+        tab = self._tab
         try:
-            while self._open and not view.client.is_deleted:
+            while self._open:
                 await asyncio.sleep(PAUSE_S)
-                if not self._open or view.client.is_deleted or not await view.welcome():
+                if not self._open or not await tab.is_watched():
                     break
-                mark = await asyncio.to_thread(change_mark, view.room.service.engine, view.visitor.owner)
+                mark = await asyncio.to_thread(change_mark, tab.service.engine, tab.owner)
                 if mark != self._mark:
                     await self.draw()
-                    view.stale()  # what stands under the answers too
+                    tab.stale()  # what stands under the answers too
         except IngleError as error:
             await asyncio.sleep(0)
-            view.say(str(error))
+            tab.say(str(error))
         finally:
             self._watching = False
 
     # What can be done
 
-    def _told(self, deed: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
+    def _told(self, deed: Deed) -> Deed:
         """A deed; what can't be done is said in the panel, which hides the place where it would be said else."""
 
         async def run(said: Any) -> None:
@@ -102,47 +99,47 @@ class Learning:
             except IngleError as error:
                 self._said = str(error)
             await self.draw()
-            self._view.room.changed((self._view.visitor.owner, ""))
+            self._tab.changed()
 
         return run
 
     async def consent(self, said: Any) -> None:
         """Whether the weights may learn from what is taught from now on."""
-        service, owner = self._view.room.service, self._view.visitor.owner
+        service, owner = self._tab.service, self._tab.owner
         await asyncio.to_thread(consent, service.engine, owner, bool(said), service.record)
 
     async def undo(self, said: Any) -> None:
         """Takes back what was learned from an example."""
-        service, owner = self._view.room.service, self._view.visitor.owner
+        service, owner = self._tab.service, self._tab.owner
         await asyncio.to_thread(undo, service.home, service.engine, owner, str(said), service.record)
         service.let_lessons_go()
 
     async def redo(self, said: Any) -> None:
         """Lets it count again."""
-        service, owner = self._view.room.service, self._view.visitor.owner
+        service, owner = self._tab.service, self._tab.owner
         await asyncio.to_thread(redo, service.home, service.engine, owner, str(said), service.record)
 
     async def rewrite(self, said: Any) -> None:
         """Other words in the place of an answer, or a fact, as [id, words]."""
         id_, words = map(str, said)
-        service, owner = self._view.room.service, self._view.visitor.owner
+        service, owner = self._tab.service, self._tab.owner
         await asyncio.to_thread(edit, service.home, service.engine, owner, id_, words, service.record)
         service.let_lessons_go()
-        self._view.parts.learning.do("rewritten")
+        self._part.do("rewritten")
 
     async def forget(self, said: Any) -> None:
         """Forgets an example, as [id, whether the messages that hold its words go too]."""
         id_, turns_too = str(said[0]), bool(said[1])
-        self._said = _account(await forget_example(self._view, id_, turns_too))
+        self._said = _account(await forget_example(self._tab, id_, turns_too))
 
     async def more(self, _said: Any) -> None:
         """Older examples too."""
         self._limit += SPAN
 
 
-async def forget_example(view: "View", id_: str, turns_too: bool = False) -> Forgotten:
+async def forget_example(tab: Tab, id_: str, turns_too: bool = False) -> Forgotten:
     """Forgets an example of the visitor's, and what was made of it. Raises NotKept, HomeError."""
-    service, owner = view.room.service, view.visitor.owner
+    service, owner = tab.service, tab.owner
     gone = await asyncio.to_thread(forget, service.home, service.engine, owner, id_, service.record, turns_too, service.forget)
     service.let_lessons_go()
     return gone

@@ -1,12 +1,13 @@
 """The conversations at the side of one tab."""
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from ingle.home import conversations
-
-if TYPE_CHECKING:
-    from ingle.page.view import View
+from ingle.page.parts import ConversationList
+from ingle.page.pending_answers import PendingAnswers
+from ingle.page.tab import Deed, Tab
 
 PAGE = 50
 """Conversations that are listed at once."""
@@ -16,44 +17,45 @@ _COPIES = "Deleted. Another program is reading the database, so old copies of th
 class Listing:
     """What is listed, and what can be done with it."""
 
-    def __init__(self, view: "View") -> None:
-        self._view = view
+    def __init__(self, tab: Tab, part: ConversationList, pending: PendingAnswers, visitor: str) -> None:
+        """`visitor`: the name of whoever looks at the tab."""
+        self._tab, self._part, self._pending, self._visitor = tab, part, pending, visitor
         self._words, self._limit = "", PAGE
-        deeds = {"open": view.open, "rename": self.rename, "remove": self.remove, "search": self.search, "more": self.more}
-        for event, deed in deeds.items():
-            view.parts.list.hear(event, view.heard(deed))
+        self.deeds: Mapping[str, Deed]
+        self.deeds = {"rename": self.rename, "remove": self.remove, "search": self.search, "more": self.more}
 
-    async def draw(self) -> None:
-        """Shows the newest conversations, or those with the words that are searched for."""
-        view, room = self._view, self._view.room
-        owner, limit = view.visitor.owner, self._limit
-        listed = await asyncio.to_thread(conversations.list_conversations, room.service.engine, owner, self._words, None, limit + 1)
-        busy = room.pending.busy(owner)
+    async def draw(self) -> str | None:
+        """Shows the newest conversations, or those with the words that are searched for.
+
+        Returns the title of the conversation that the tab shows, if it is one of them.
+        """
+        tab, limit = self._tab, self._limit
+        listed = await asyncio.to_thread(conversations.list_conversations, tab.service.engine, tab.owner, self._words, None, limit + 1)
+        busy = self._pending.busy(tab.owner)
         rows = [{"id": kept.id, "title": kept.title, "at": kept.updated, "busy": kept.id in busy} for kept in listed[:limit]]
-        values = {"rows": rows, "more": len(listed) > limit, "current": view.place, "words": self._words, "who": view.visitor.name}
-        view.parts.list.show(values)
-        view.title = next((kept.title for kept in listed if kept.id == view.place), view.title)
+        values = {"rows": rows, "more": len(listed) > limit, "current": tab.place, "words": self._words, "who": self._visitor}
+        self._part.show(values)
+        return next((kept.title for kept in listed if kept.id == tab.place), None)
 
     async def rename(self, said: Any) -> None:
         """Another title."""
         conversation, title = map(str, said)
-        owner = self._view.visitor.owner
+        tab = self._tab
         if title.strip():
-            await asyncio.to_thread(conversations.rename_conversation, self._view.room.service.engine, owner, conversation, title)
-            self._view.room.changed((owner, conversation))
+            await asyncio.to_thread(conversations.rename_conversation, tab.service.engine, tab.owner, conversation, title)
+            tab.changed(conversation)
 
     async def remove(self, said: Any) -> None:
         """Deletes a conversation, with everything that was made of its words."""
-        view, room, conversation = self._view, self._view.room, str(said)
-        owner = view.visitor.owner
-        await room.pending.forget((owner, conversation))
-        gone = await asyncio.to_thread(conversations.delete_conversation, room.service.engine, owner, conversation)
-        room.service.forget(owner, conversation)
-        if view.place == conversation:
-            await view.leave()
+        tab, conversation = self._tab, str(said)
+        await self._pending.forget((tab.owner, conversation))
+        gone = await asyncio.to_thread(conversations.delete_conversation, tab.service.engine, tab.owner, conversation)
+        tab.service.forget(tab.owner, conversation)
+        if tab.place == conversation:
+            await tab.leave()
         if not gone:
-            view.say(_COPIES)
-        room.changed((owner, conversation))
+            tab.say(_COPIES)
+        tab.changed(conversation)
 
     async def search(self, said: Any) -> None:
         """Only conversations with these words."""

@@ -1,7 +1,7 @@
 """One open tab: what it shows, and what its user does."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from typing import Any
 
 from nicegui import background_tasks
@@ -19,17 +19,17 @@ from ingle.page.list import Listing
 from ingle.page.panel import Panel
 from ingle.page.room import Room
 from ingle.page.session import Visitor
+from ingle.page.tab import Deed
 from ingle.page.taught import look_up
 from ingle.page.thread import Thread
-from ingle.serve.service import Ask
+from ingle.serve.service import Ask, Service
 
 MOST_TEXT = 400_000
 """Characters of one message that a browser may send."""
-Deed = Callable[[Any], Awaitable[None]]
 
 
 class View:
-    """One open tab."""
+    """One open tab; its panels know it as `Tab`."""
 
     def __init__(self, room: Room, visitor: Visitor, client: Client, parts: Parts) -> None:
         self.room, self.visitor, self.client, self.parts = room, visitor, client, parts
@@ -40,25 +40,59 @@ class View:
         """Whether the conversation that is about to begin, or has begun, is not kept."""
         self._stale = self._drawing = self._sending = False
         self.thread = Thread(room.pending, parts, self._hear_turn, lambda turns: look_up(room.service.engine, visitor.owner, turns))
-        self.listing, self.panel, self.learning = Listing(self), Panel(self), Learning(self)
-        heard: dict[Any, dict[str, Deed]] = {
+        self.listing = Listing(self, parts.list, room.pending, visitor.name)
+        self.panel, self.learning = Panel(self, parts.settings), Learning(self, parts.learning)
+        heard: dict[Any, Mapping[str, Deed]] = {
             parts.shell: {"new": self.new, "stop": self.stop, "go": self.open},
             parts.bar: {"settings": self.panel.open, "passing": self.pass_by, "new": self.new},
             parts.composer: {"send": self.send, "stop": self.stop, "last": self.edit_last, "lost": self.lost},
             parts.welcome: {"sample": self.send},
-            parts.list: {"new": self.new, "learning": self.learning.open},
+            parts.list: {"new": self.new, "learning": self.learning.open, "open": self.open, **self.listing.deeds},
+            parts.settings: self.panel.deeds,
+            parts.learning: self.learning.deeds,
             parts.scroll: {"earlier": self.earlier},
         }
         for part, deeds in heard.items():
             for event, deed in deeds.items():
                 part.hear(event, self.heard(deed))
 
-    # What is drawn
+    # What its panels know
+
+    @property
+    def owner(self) -> str:
+        """Id of the visitor's key; "" for somebody on this machine who needs none."""
+        return self.visitor.owner
+
+    @property
+    def service(self) -> Service:
+        """The one service of the application."""
+        return self.room.service
 
     @property
     def place(self) -> str:
         """Id of the conversation in the home; "" for a new one, or one that is not kept."""
         return "" if self.conversation is None or self.temporary else self.conversation.key[1]
+
+    async def choose(self, choices: Choices) -> None:
+        """Takes over settings of the conversation, and keeps them with it; other tabs that show it take them over too."""
+        self.choices = choices
+        if self.place:
+            await asyncio.to_thread(conversations.change_settings, self.service.engine, self.owner, self.place, choices.kept)
+        for other in self.room.beside(self):
+            other.choices = choices
+            await other.panel.draw()
+            other.stale()
+        await self.panel.draw()
+
+    async def is_watched(self) -> bool:
+        """Whether the tab is open still, and its visitor may see it."""
+        return not self.client.is_deleted and await self.welcome()
+
+    def changed(self, conversation: str = "") -> None:
+        """Lets every tab of this owner draw what is different now."""
+        self.room.changed((self.owner, conversation))
+
+    # What is drawn
 
     def stale(self) -> None:
         """Draws everything again, soon; once, however often it is asked for."""
@@ -80,7 +114,8 @@ class View:
 
     async def draw(self) -> None:
         """Shows everything as it is now."""
-        await self.listing.draw()
+        title = await self.listing.draw()
+        self.title = self.title if title is None else title
         conversation = self.conversation
         try:
             await self.thread.draw(conversation, lambda: self.conversation is conversation)
@@ -91,7 +126,7 @@ class View:
     def _draw_frame(self) -> None:
         begun = self.conversation is not None
         title = self.title if begun and not self.temporary else ""
-        model = self.choices.model or home_choices(self.room.service)["model"]
+        model = self.choices.model or home_choices(self.service)["model"]
         self.parts.bar.show({"title": title, "model": model, "passing": self.temporary, "begun": begun})
         place = None if self.temporary else self.place
         self.parts.composer.show({"writing": self.thread.pending is not None, "place": place, "begun": begun})
@@ -153,8 +188,8 @@ class View:
 
     async def _begin(self, text: str) -> Conversation:
         if self.temporary:
-            return TemporaryConversation(self.visitor.owner)
-        engine, owner = self.room.service.engine, self.visitor.owner
+            return TemporaryConversation(self.owner)
+        engine, owner = self.service.engine, self.owner
         made = await asyncio.to_thread(conversations.create_conversation, engine, owner, title_of(text), self.choices.kept)
         if self.conversation is None:
             self.title = made.title
@@ -162,8 +197,8 @@ class View:
 
     async def answer(self, conversation: Conversation, parent: str, choices: Choices) -> None:
         """Lets the model answer what was said up to a turn."""
-        request = request_of(self.room.service, choices, await conversation.said(parent))
-        ask = Ask(request, choices.model or "", self.visitor.owner, keep=conversation.keep(parent))
+        request = request_of(self.service, choices, await conversation.said(parent))
+        ask = Ask(request, choices.model or "", self.owner, keep=conversation.keep(parent))
         self.room.pending.begin(ask, conversation, parent)
 
     async def again(self, parent: str) -> None:
@@ -248,7 +283,7 @@ class View:
         if not said:
             await self.leave()
         elif said != self.place:
-            engine, owner = self.room.service.engine, self.visitor.owner
+            engine, owner = self.service.engine, self.owner
             kept = await asyncio.to_thread(conversations.get_conversation, engine, owner, str(said))
             await self._forget_temporary()
             self.conversation, self.title, self.temporary = StoredConversation(engine, owner, kept.id), kept.title, False
