@@ -21,7 +21,7 @@ from ingle.core.example import Example
 from ingle.core.message import Chunk, Message, Request, Sampling
 from ingle.engine.job import Capacity, Job
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.opening import kept_source, open_model
+from ingle.engine.loading import kept_source, open_model
 from ingle.engine.prefix_cache import PrefixCache
 from ingle.engine.scheduler import Scheduler
 from ingle.home.kept import get_kept

@@ -21,7 +21,7 @@ from harness import Figure, alternate, finish, ratios, show
 from ingle.core.errors import IngleError
 from ingle.engine.backend import prefill, step
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.opening import kept_source, open_model
+from ingle.engine.loading import kept_source, open_model
 from ingle.engine.scoring import score
 from ingle.home.kept import get_kept
 from ingle.home.place import Home

@@ -24,7 +24,7 @@ from ingle.energy.meter import Meter, open_meter
 from ingle.energy.model import estimate
 from ingle.engine.job import Capacity, Job
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.opening import kept_source, open_model
+from ingle.engine.loading import kept_source, open_model
 from ingle.engine.prefix_cache import PrefixCache
 from ingle.engine.scheduler import Scheduler
 from ingle.home.kept import get_kept

@@ -26,7 +26,7 @@ from ingle.compress.served import MeasureSettings, loss_of, pace, quality
 from ingle.core.config import to_table
 from ingle.core.digest import digest_json
 from ingle.core.files import write_atomic
-from ingle.engine.opening import kept_source, open_model
+from ingle.engine.loading import kept_source, open_model
 from ingle.engine.packing import read_pack
 from ingle.home.deltas import put_candidate
 from ingle.home.kept import get_kept

@@ -13,7 +13,7 @@ from ingle.adapt.undo import _called, redo, undo
 from ingle.core.errors import HomeError, NotKept, RequestError
 from ingle.core.example import State
 from ingle.core.message import Message, ToolCall
-from ingle.engine.opening import Opener
+from ingle.engine.loading import Opener
 from ingle.engine.saved_states import FORGOTTEN
 from ingle.engine.team import Cores
 from ingle.home.conversations import create_conversation, get_conversation

@@ -20,7 +20,7 @@ from ingle.core.errors import ConfigError, DeltaError, Interrupted, Refused
 from ingle.core.event import Event
 from ingle.engine.backend import Segment
 from ingle.engine.changes import Change, merged
-from ingle.engine.opening import kept_source, list_packs, open_model, open_weights
+from ingle.engine.loading import kept_source, list_packs, open_model, open_weights
 from ingle.engine.packing import unpacked
 from ingle.gate.decide import door
 from ingle.gate.policy import load_policy

@@ -69,7 +69,7 @@ def command(
 def _service(home: "Home", settings: "Settings", default: "Kept", only: tuple[str, ...], cores: "Cores") -> "Service":
     """The service with its default model opened, so that what is wrong with it is told before anything listens."""
     from ingle.cli.progress import watching
-    from ingle.engine.opening import Opener
+    from ingle.engine.loading import Opener
     from ingle.home.kept import get_kept
     from ingle.serve.service import Service
     from ingle.serve.shelf import Shelf

@@ -9,7 +9,7 @@ from ingle.adapt.scope import ACTS, score
 from ingle.core.candidate import Candidate
 from ingle.core.event import Sink
 from ingle.core.example import Example
-from ingle.engine.opening import Opener
+from ingle.engine.loading import Opener
 from ingle.engine.team import Cores
 from ingle.gate.decide import admit
 from ingle.gate.finding import Decision

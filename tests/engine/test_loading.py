@@ -17,16 +17,16 @@ from ingle.core.candidate import Candidate
 from ingle.core.digest import digest_file
 from ingle.core.errors import CheckpointError, DeltaError, HomeError, IngleError, NotKept
 from ingle.core.message import Request, Sampling
-from ingle.engine import opening
+from ingle.engine import loading
 from ingle.engine.answer import answer
 from ingle.engine.backend import Backend, Segment
 from ingle.engine.changes import MERGED, Change, additions_of, merged, virtual_of
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.opening import Opener, Source, candidate_source, kept_source, list_packs, open_model
+from ingle.engine.loading import Opener, Source, candidate_source, kept_source, list_packs, open_model
 from ingle.engine.packing import unpacked
+from ingle.engine.packing_worker import warm_apart
 from ingle.engine.prefixed import Prefixed
 from ingle.engine.team import Cores
-from ingle.engine.warming import warm_apart
 from ingle.home.deltas import delta_tensors, get_delta, put_delta
 from ingle.home.kept import Kept, get_kept, remove
 from ingle.home.place import Home
@@ -103,7 +103,7 @@ def test_what_a_killed_packing_left_goes_with_the_next(source: Source) -> None:
 
 
 def test_two_that_pack_the_same_model_pack_it_once(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    packed, real, start = list[str](), opening.pack_checkpoint, Barrier(2)
+    packed, real, start = list[str](), loading.pack_checkpoint, Barrier(2)
 
     def pack(*asked: Any) -> Any:
         packed.append(asked[2])
@@ -113,7 +113,7 @@ def test_two_that_pack_the_same_model_pack_it_once(source: Source, monkeypatch: 
         start.wait(30)
         return open_model(source, "int4", 1).backend.digest
 
-    monkeypatch.setattr(opening, "pack_checkpoint", pack)
+    monkeypatch.setattr(loading, "pack_checkpoint", pack)
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(open_one, range(2))
     assert first == second and packed == ["int4"]
@@ -244,7 +244,7 @@ def test_models_with_the_same_weights_share_them(place: Place, monkeypatch: pyte
         both.wait(60)
         return open_tokenizer(folder)
 
-    monkeypatch.setattr(opening, "open_tokenizer", opened)
+    monkeypatch.setattr(loading, "open_tokenizer", opened)
     names = ["tiny", *(place.put("tiny", kind, kind).name for kind in ("lora", "prefix", "bottleneck", "ia3"))]
     names.append(place.put("tiny+ia3", "lora", "lora").name)
     opener = Opener("int8", Cores(1))

@@ -141,7 +141,7 @@ class Opener:
     """Opens kept models in one format. Those with the same weights share one backend: the weights lie in memory once, and requests
     for any of these models go into one batch. A backend is let go when no model uses it any more.
 
-    Where nobody watches, weights are packed by a process of its own (engine/warming.py), so that answers which are being written go on.
+    Where nobody watches, weights are packed by a process of its own (engine/packing_worker.py), so that answers being written go on.
     """
 
     def __init__(self, format_: str = "auto", cores: Cores | None = None, cache: str = "auto") -> None:
@@ -157,7 +157,7 @@ class Opener:
 
         def apart() -> None:
             if progress is None and read_pack(source.packs / format_, source.digest) is None:
-                from ingle.engine.warming import warm_apart
+                from ingle.engine.packing_worker import warm_apart
 
                 warm_apart(home, kept, format_, self._settings[2])
 

@@ -23,9 +23,9 @@ _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 def warm_apart(home: Home, kept: Kept, format_: str, cache: str) -> None:
-    """What `opening.warm` does for a kept model. Raises what that raises, KernelError if the process fails in another way."""
+    """What `loading.warm` does for a kept model. Raises what that raises, KernelError if the process fails in another way."""
     asked = {"home": str(home.root), "kept": to_table(kept), "format": format_, "cache": cache}
-    command = [sys.executable, "-P", "-m", "ingle.engine.warming"]
+    command = [sys.executable, "-P", "-m", "ingle.engine.packing_worker"]
     done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=False, env={**os.environ, **_ONE_THREAD})
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
@@ -37,7 +37,7 @@ def warm_apart(home: Home, kept: Kept, format_: str, cache: str) -> None:
 
 
 def _main() -> None:
-    from ingle.engine.opening import kept_source, warm
+    from ingle.engine.loading import kept_source, warm
 
     if os.name == "posix":
         os.nice(_NICE)
