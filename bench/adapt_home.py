@@ -25,7 +25,8 @@ from ingle.core.errors import IngleError
 from ingle.core.example import Example
 from ingle.core.message import Message, Request
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.loading import kept_source, open_model
+from ingle.engine.loading import open_model
+from ingle.engine.source import kept_source
 from ingle.engine.writing import write
 from ingle.home.examples import list_examples
 from ingle.home.kept import Kept, get_kept

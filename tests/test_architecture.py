@@ -146,6 +146,13 @@ def test_what_a_server_loads_holds_no_torch() -> None:
             assert not (found := way(graph, name, torch)), f"PyTorch is loaded: {' → '.join(found)}"
 
 
+def test_no_files_import_each_other_in_a_circle() -> None:
+    graph = arrows(lazy=True)
+    assert sum(map(len, graph.values())) > len(graph), "nothing is found at all"
+    for name in graph:
+        assert not (found := way(graph, name, {name})), f"a circle: {' → '.join(found)}"
+
+
 @pytest.mark.parametrize("path", FILES, ids=relative)
 def test_sizes(path: Path) -> None:
     name = relative(path)

@@ -13,7 +13,8 @@ from ingle.core.example import Example
 from ingle.core.message import Message, Request, Sampling
 from ingle.engine.changes import Change, additions_of
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.loading import kept_source, open_model
+from ingle.engine.loading import open_model
+from ingle.engine.source import kept_source
 from ingle.engine.writing import write
 from ingle.home.kept import get_kept
 from ingle.home.place import Home

@@ -10,7 +10,8 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from ingle.engine.loading import kept_source, open_model
+from ingle.engine.loading import open_model
+from ingle.engine.source import kept_source
 from ingle.home.api_keys import add_key, revoke_key
 from ingle.home.kept import Kept
 from ingle.home.place import Home

@@ -14,6 +14,7 @@ from typing import Any
 from ingle.core import errors
 from ingle.core.config import from_table, to_table
 from ingle.core.errors import IngleError, KernelError
+from ingle.engine.source import kept_source, warm
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 
@@ -23,7 +24,7 @@ _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 def warm_apart(home: Home, kept: Kept, format_: str, cache: str) -> None:
-    """What `loading.warm` does for a kept model. Raises what that raises, KernelError if the process fails in another way."""
+    """What `source.warm` does for a kept model. Raises what that raises, KernelError if the process fails in another way."""
     asked = {"home": str(home.root), "kept": to_table(kept), "format": format_, "cache": cache}
     command = [sys.executable, "-P", "-m", "ingle.engine.packing_worker"]
     done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=False, env={**os.environ, **_ONE_THREAD})
@@ -37,8 +38,6 @@ def warm_apart(home: Home, kept: Kept, format_: str, cache: str) -> None:
 
 
 def _main() -> None:
-    from ingle.engine.loading import kept_source, warm
-
     if os.name == "posix":
         os.nice(_NICE)
     asked = json.load(sys.stdin)
