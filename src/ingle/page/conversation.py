@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ingle.core.errors import NotKept
 from ingle.core.message import Message
 from ingle.home import conversations, turns
+from ingle.home.database import now
 from ingle.home.turns import Turn
 from ingle.serve.service import Keep
 
@@ -165,7 +166,7 @@ class TemporaryConversation:
         self, message: Message, parent: str, completion: str = "", facts: Mapping[str, Any] | None = None, moves: bool = True
     ) -> str:  # fmt: skip
         name = str(next(self._number))
-        self._turns[name] = Turn(name, self._owner, "", parent, message, completion, facts, turns.now())
+        self._turns[name] = Turn(name, self._owner, "", parent, message, completion, facts, now())
         self._leaf = name if moves else self._leaf
         return name
 
