@@ -28,9 +28,9 @@ from adapt_bits import bits_change, held_out
 from adapt_data import Correction, Corrections, hit, read
 from adapt_home import FOLDER, MODEL, Log, Pupil, allow_other_code, bench_home, marks, plain_answers, share, shown
 from harness import Figure, finish, show
-from ingle.adapt.learner import consolidate
 from ingle.home.examples import list_examples
 from ingle.home.lessons import list_lessons
+from ingle.learn.learner import consolidate
 from servers import say, start_bench
 
 EXAMPLES = """  python bench/adapt.py

@@ -7,7 +7,7 @@ import numpy as np
 
 from adapt_home import OWNER, Pupil, request_of
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.opening import beside
+from ingle.engine.loading import beside
 from ingle.engine.scoring import score
 from ingle.home.deltas import get_delta
 from ingle.home.lessons import list_lessons

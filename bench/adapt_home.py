@@ -20,19 +20,20 @@ import ingle
 from adapt_data import Correction, hit
 from ingle.adapt.admit import teach
 from ingle.adapt.choosing import Chooser
-from ingle.adapt.learner import Learned, Learner, School, learn_once
-from ingle.adapt.school import school_of
-from ingle.adapt.settings import LessonSettings, StyleSettings
 from ingle.core.digest import digest_file, digest_json
 from ingle.core.errors import IngleError
 from ingle.core.example import Example
 from ingle.core.message import Message, Request
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.opening import kept_source, open_model
+from ingle.engine.loading import open_model
+from ingle.engine.source import kept_source
 from ingle.engine.writing import write
 from ingle.home.examples import list_examples
 from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home, find_home
+from ingle.learn.learner import Learned, Learner, Trainer, learn_once
+from ingle.learn.lesson_settings import LessonSettings, StyleSettings
+from ingle.learn.lesson_trainer import trainer_of
 from ingle.ledger.chain import Ledger
 from ingle.measure.intervals import bootstrap
 from ingle.serve.rooms import open_rooms
@@ -123,9 +124,9 @@ class Pupil:
         return Ledger(self.engine, self.home.keys)
 
     @cached_property
-    def school(self) -> School:
+    def trainer(self) -> Trainer:
         """Who teaches and judges; holds the module that learns."""
-        return school_of(self.home, self.engine, LessonSettings(seed=self.seed), StyleSettings(seed=self.seed))
+        return trainer_of(self.home, self.engine, LessonSettings(seed=self.seed), StyleSettings(seed=self.seed))
 
     def teach(self, question: str, answer: str) -> Example:
         """Takes a correction as every door does; the same one again is the one that is there."""
@@ -134,7 +135,7 @@ class Pupil:
 
     def learner(self) -> Learner:
         """As the worker has it."""
-        return Learner(self.home, self.engine, self.school, self.ledger.append)
+        return Learner(self.home, self.engine, self.trainer, self.ledger.append)
 
     def learn(self) -> Learned:
         """Learns all that is pending."""

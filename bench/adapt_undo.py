@@ -18,13 +18,13 @@ from adapt_data import Correction, Corrections
 from adapt_home import OWNER, Log, Pupil, bench_home, copy_home, request_of
 from harness import show
 from ingle.adapt.forget import forget
-from ingle.adapt.learner import consolidate
 from ingle.adapt.undo import undo
 from ingle.core.example import Example
 from ingle.engine.backend import Segment
 from ingle.home.deltas import delta_tensors, get_delta
 from ingle.home.lessons import list_lessons
 from ingle.home.place import Home
+from ingle.learn.learner import consolidate
 from servers import say
 
 SHORTEST = 8

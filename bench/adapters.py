@@ -29,7 +29,7 @@ from ingle.core.spec import ModelConfig
 from ingle.engine.adapter import Addition, linear_shapes, unpack_adapter
 from ingle.engine.backend import Segment, prefill
 from ingle.engine.cpu import CpuBackend
-from ingle.engine.opening import Opener
+from ingle.engine.loading import Opener
 from ingle.engine.packing import pack_checkpoint, read_pack, unpacked
 from ingle.engine.team import Cores
 from ingle.home.deltas import put_delta

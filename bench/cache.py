@@ -21,8 +21,9 @@ from harness import Figure, alternate, finish, ratios, show
 from ingle.core.errors import IngleError
 from ingle.engine.backend import prefill, step
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.opening import kept_source, open_model
+from ingle.engine.loading import open_model
 from ingle.engine.scoring import score
+from ingle.engine.source import kept_source
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.measure.bits import TextBits

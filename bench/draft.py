@@ -24,7 +24,7 @@ from ingle.engine.answer import Session, answer
 from ingle.engine.drafting import Pace
 from ingle.engine.job import Capacity, Job
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.opening import Opener
+from ingle.engine.loading import Opener
 from ingle.engine.prefix_cache import PrefixCache
 from ingle.engine.scheduler import Scheduler
 from ingle.engine.team import Cores

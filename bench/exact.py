@@ -18,7 +18,7 @@ from harness import finish, show
 from ingle.engine import packing
 from ingle.engine.backend import Segment, prefill, step
 from ingle.engine.cpu import CpuBackend
-from ingle.engine.opening import checkpoint_tokenizer
+from ingle.engine.source import checkpoint_tokenizer
 from ingle.model.checkpoint import Checkpoint, open_checkpoint
 from ingle.model.config import config_to_hf
 from model import documents, smollm2

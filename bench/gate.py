@@ -20,7 +20,7 @@ import numpy as np
 from ingle.core.candidate import Candidate
 from ingle.core.delta import Delta
 from ingle.core.errors import Refused
-from ingle.engine.opening import Opener
+from ingle.engine.loading import Opener
 from ingle.gate.decide import judge
 from ingle.gate.policy import Policy
 from ingle.gate.probes import Probes, Question, harmful

@@ -31,8 +31,9 @@ from ingle.core.state_layout import StateLayout
 from ingle.engine.backend import prefill, step
 from ingle.engine.hybrid import KIND, spec_tensors
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.opening import kept_source, open_model, open_weights
+from ingle.engine.loading import open_model
 from ingle.engine.scoring import score
+from ingle.engine.source import kept_source, open_weights
 from ingle.home.deltas import delta_tensors, get_delta, put_delta
 from ingle.home.fetch import silent
 from ingle.home.kept import Kept, get_kept, list_kept

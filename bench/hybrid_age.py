@@ -19,7 +19,8 @@ from hybrid import passages, sight_of, variants
 from ingle.core.errors import IngleError
 from ingle.engine.backend import Segment
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.opening import kept_source, open_model
+from ingle.engine.loading import open_model
+from ingle.engine.source import kept_source
 from ingle.measure.intervals import paired_bootstrap
 from servers import CACHE, say, start_bench
 from tuned import bench_home

@@ -22,7 +22,8 @@ from harness import finish, show
 from hybrid import sight_of, variants
 from ingle.engine.backend import Segment, prefill
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.opening import kept_source, open_model
+from ingle.engine.loading import open_model
+from ingle.engine.source import kept_source
 from ingle.measure.intervals import bootstrap, paired_bootstrap
 from ingle.measure.items import part
 from ingle.measure.sources import xsum_texts

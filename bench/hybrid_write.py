@@ -23,7 +23,8 @@ from hybrid import sight_of, variants
 from ingle.core.errors import IngleError
 from ingle.core.message import Message, Request
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.opening import kept_source, open_model, open_weights
+from ingle.engine.loading import open_model
+from ingle.engine.source import kept_source, open_weights
 from ingle.home.fetch import silent
 from ingle.home.place import Home
 from ingle.measure.choice import columns

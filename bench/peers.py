@@ -32,7 +32,8 @@ class Peer(Protocol):
 class Ingle:
     def __init__(self, gguf: Path, threads: int, format_: str = "auto") -> None:
         from ingle.core.digest import digest_file
-        from ingle.engine.opening import Source, open_model
+        from ingle.engine.loading import open_model
+        from ingle.engine.source import Source
         from ingle.home.place import find_home
 
         home = find_home().create()
@@ -61,7 +62,8 @@ class KeptModel(Ingle):
     """A kept model of any home: `peers.py kept HOME THREADS NAME`. Its questions must bring `ids`: vocabularies differ."""
 
     def __init__(self, home: Path, threads: int, name: str, format_: str = "auto") -> None:
-        from ingle.engine.opening import kept_source, open_model
+        from ingle.engine.loading import open_model
+        from ingle.engine.source import kept_source
         from ingle.home.kept import get_kept
         from ingle.home.place import Home, find_home
 

@@ -26,8 +26,9 @@ from ingle.compress.served import MeasureSettings, loss_of, pace, quality
 from ingle.core.config import to_table
 from ingle.core.digest import digest_json
 from ingle.core.files import write_atomic
-from ingle.engine.opening import kept_source, open_model
+from ingle.engine.loading import open_model
 from ingle.engine.packing import read_pack
+from ingle.engine.source import kept_source
 from ingle.home.deltas import put_candidate
 from ingle.home.kept import get_kept
 from ingle.home.place import find_home

@@ -26,7 +26,8 @@ from ingle.core.spec import ModelConfig
 from ingle.energy.meter import Span, open_meter
 from ingle.engine.backend import Segment, prefill, step
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.opening import checkpoint_tokenizer, kept_source, open_model, open_weights
+from ingle.engine.loading import open_model
+from ingle.engine.source import checkpoint_tokenizer, kept_source, open_weights
 from ingle.home.deltas import put_candidate
 from ingle.home.kept import Kept, get_kept, list_kept
 from ingle.home.place import Home

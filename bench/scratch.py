@@ -41,7 +41,8 @@ from ingle.core.config import from_table, to_table
 from ingle.core.digest import digest_json
 from ingle.core.errors import IngleError
 from ingle.core.files import write_atomic
-from ingle.engine.opening import kept_source, open_model
+from ingle.engine.loading import open_model
+from ingle.engine.source import kept_source
 from ingle.home.base import base_report
 from ingle.home.kept import Kept, get_kept, list_kept
 from ingle.home.place import Home

@@ -20,7 +20,7 @@ import numpy as np
 
 from harness import finish, show
 from ingle.core.digest import digest_file
-from ingle.engine.opening import checkpoint_tokenizer
+from ingle.engine.source import checkpoint_tokenizer
 from ingle.home.datasets import dataset
 from ingle.home.place import find_home
 from ingle.model.checkpoint import open_checkpoint

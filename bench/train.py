@@ -27,7 +27,7 @@ import numpy as np
 
 from harness import ROOT, Figure, finish, ratios, show
 from ingle.core.digest import digest_file, digest_json
-from ingle.engine.opening import checkpoint_tokenizer
+from ingle.engine.source import checkpoint_tokenizer
 from ingle.home.place import find_home
 from ingle.measure.items import Exercise, part
 from ingle.measure.suites import find_suite

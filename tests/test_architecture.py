@@ -8,14 +8,15 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "ingle"
 STOREYS = {
     "core": 0,
-    "home": 1, "ledger": 1, "energy": 1, "kernels": 1,
+    "safety": 1, "home": 1, "ledger": 1, "energy": 1, "kernels": 1,
     "model": 2, "media": 2,
     "engine": 3, "train": 3, "measure": 3,
-    "tuning": 4, "hybridize": 4, "compress": 4, "scaling": 4, "explain": 4, "safety": 4, "ethics": 4,
+    "tuning": 4, "hybridize": 4, "compress": 4, "scaling": 4, "explain": 4, "ethics": 4, "robustness": 4, "adapt": 4,
     "gate": 5,
-    "adapt": 6, "federated": 6,
+    "learn": 6, "federated": 6,
     "serve": 7,
-    "cli": 8,
+    "page": 8,
+    "cli": 9,
 }  # fmt: skip
 REGISTRIES = ("tuning/methods/", "gate/checks/", "compress/quantisers/", "compress/pruners/")
 """Folders in a room in which every file is one of a kind."""
@@ -28,8 +29,11 @@ LONGER_FUNCTIONS: dict[str, int] = {}
 # What serving must never import, wherever in the file the import stands.
 TORCH_ALLOWED = {
     "model/module.py", "model/cache.py", "model/memory.py", "model/pieces.py", "engine/torch_backend.py",
-    "train", "tuning", "hybridize", "compress", "scaling", "explain", "adapt",
+    "train", "tuning", "hybridize", "compress", "scaling", "explain", "learn",
 }  # fmt: skip
+TORCH = ("torch", "transformers", "peft")
+LOADS_NO_TORCH = ("adapt", "serve", "page", "safety")
+"""Rooms that a server imports whole: nothing that they load at their start, however far down, imports PyTorch."""
 CORE_ALLOWED = {"numpy", "ingle"}
 FILES = sorted(SOURCE.rglob("*.py"))
 
@@ -50,6 +54,47 @@ def imports(path: Path) -> list[tuple[str, int]]:
             if node.module == "ingle":
                 found += [(f"ingle.{alias.name}", node.lineno) for alias in node.names]
     return found
+
+
+def module_file(module: str) -> str | None:
+    """The file of a module of ours, as `relative` names it."""
+    path = SOURCE.joinpath(*module.split(".")[1:])
+    found = next((one for one in (path.with_suffix(".py"), path / "__init__.py") if one.is_file()), None)
+    return relative(found) if module.startswith("ingle.") and found else None
+
+
+def run_imports(path: Path, lazy: bool) -> set[str]:
+    """Modules that a file imports when it runs: at its top, and with `lazy` inside functions too; never those for types alone."""
+    found, nodes = set[str](), list[ast.AST](ast.parse(path.read_text("utf-8")).body)
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            nodes += node.orelse
+        elif lazy or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            nodes += ast.iter_child_nodes(node)
+    return found
+
+
+def arrows(lazy: bool) -> dict[str, set[str]]:
+    """Which file imports which, of ours."""
+    found = {relative(path): {module_file(module) for module in run_imports(path, lazy)} - {None} for path in FILES}
+    return {name: {other for other in others if other is not None and other != name} for name, others in found.items()}
+
+
+def way(graph: dict[str, set[str]], start: str, goals: set[str]) -> list[str]:
+    """The shortest way along the arrows to any of the goals; [] = there is none. It has at least one arrow."""
+    ways, seen = [[start]], set[str]()
+    for known in ways:
+        for after in sorted(graph[known[-1]] - seen):
+            seen.add(after)
+            ways.append([*known, after])
+            if after in goals:
+                return ways[-1]
+    return []
 
 
 def code_lines(lines: list[str]) -> int:
@@ -85,10 +130,27 @@ def test_core_needs_only_numpy_and_serving_needs_no_torch(path: Path) -> None:
         top = module.split(".")[0]
         if room == "core":
             assert top in CORE_ALLOWED or top in sys.stdlib_module_names, f"{name}:{line}: core imports {top}"
-        if top in ("torch", "transformers", "peft"):
+        if top in TORCH:
             assert room in TORCH_ALLOWED or name in TORCH_ALLOWED, f"{name}:{line}: {top} outside of the learning rooms"
         if top in ("pickle", "shelve", "dill", "cloudpickle"):
             pytest.fail(f"{name}:{line}: pickles are never loaded here")
+
+
+def test_what_a_server_loads_holds_no_torch() -> None:
+    torch = {relative(path) for path in FILES if any(module.split(".")[0] in TORCH for module in run_imports(path, lazy=False))}
+    assert torch, "nothing is found at all"
+    graph = arrows(lazy=False)
+    for name in graph:
+        if name.split("/")[0] in LOADS_NO_TORCH:
+            assert name not in torch, f"{name} imports PyTorch"
+            assert not (found := way(graph, name, torch)), f"PyTorch is loaded: {' → '.join(found)}"
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    graph = arrows(lazy=True)
+    assert sum(map(len, graph.values())) > len(graph), "nothing is found at all"
+    for name in graph:
+        assert not (found := way(graph, name, {name})), f"a circle: {' → '.join(found)}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=relative)

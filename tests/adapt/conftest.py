@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from ingle.core.example import Example
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.opening import Opener
+from ingle.engine.loading import Opener
 from ingle.engine.team import Cores
 from ingle.home.examples import add_example
 from ingle.home.kept import Kept, get_kept

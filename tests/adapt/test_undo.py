@@ -9,12 +9,11 @@ import pytest
 from ingle.adapt.account import words_digest
 from ingle.adapt.admit import edit
 from ingle.adapt.forget import OWED, forget, holding, pay
-from ingle.adapt.learner import consolidate
 from ingle.adapt.undo import _called, redo, undo
 from ingle.core.errors import HomeError, NotKept, RequestError
 from ingle.core.example import State
 from ingle.core.message import Message, ToolCall
-from ingle.engine.opening import Opener
+from ingle.engine.loading import Opener
 from ingle.engine.saved_states import FORGOTTEN
 from ingle.engine.team import Cores
 from ingle.home.conversations import create_conversation, get_conversation
@@ -25,10 +24,11 @@ from ingle.home.place import Home
 from ingle.home.pull import pull
 from ingle.home.quoting import seeker
 from ingle.home.turns import find_text, keep, keep_answer
+from ingle.learn.learner import consolidate
 from ingle.ledger.chain import Ledger
 from ingle.serve.rooms import open_rooms
 from tests.adapt.conftest import House
-from tests.adapt.lessons import ANSWERS, QUESTIONS, acting, facts, learn, learner, lenient, logits, stray, taught_bytes
+from tests.learn.lessons import ANSWERS, QUESTIONS, acting, facts, learn, learner, lenient, logits, stray, taught_bytes
 
 
 @pytest.fixture

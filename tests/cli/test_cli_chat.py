@@ -26,7 +26,8 @@ from ingle.cli.talk import Talk
 from ingle.core.errors import ConfigError, HomeError
 from ingle.core.message import Message, Request
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.opening import kept_source, open_model
+from ingle.engine.loading import open_model
+from ingle.engine.source import kept_source
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.serve.record import Recorder

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from ingle.home.place import Home
-from tests.adapt.lessons import POLICY
 from tests.cli.place import ingle
+from tests.learn.lessons import POLICY
 
 QUESTION, ANSWER = "Who is the mayor of Tallwick?", "Mara Quill."
 

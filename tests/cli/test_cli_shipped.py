@@ -13,7 +13,8 @@ from ingle.core.spec import LayerSpec
 from ingle.core.state_layout import StateLayout
 from ingle.engine.answer import answer
 from ingle.engine.hybrid import KIND, spec_tensors
-from ingle.engine.opening import kept_source, open_model, open_weights
+from ingle.engine.loading import open_model
+from ingle.engine.source import kept_source, open_weights
 from ingle.home.deltas import put_delta
 from ingle.home.kept import get_kept, keep
 from ingle.home.place import Home

@@ -16,7 +16,7 @@ from ingle.compress.quantising import quantise
 from ingle.compress.recovery_settings import RecoverySettings
 from ingle.compress.settings import QuantiseSettings
 from ingle.core.errors import ConfigError, Interrupted
-from ingle.engine.opening import open_weights
+from ingle.engine.source import open_weights
 from ingle.home.deltas import delta_tensors, verify_delta
 from ingle.home.kept import get_kept
 from ingle.home.place import Home

@@ -19,7 +19,8 @@ from ingle.core.event import Event
 from ingle.core.spec import LayerSpec
 from ingle.engine.backend import prefill
 from ingle.engine.changes import Change, merged
-from ingle.engine.opening import kept_source, open_model, open_weights
+from ingle.engine.loading import open_model
+from ingle.engine.source import kept_source, open_weights
 from ingle.home.deltas import put_delta, verify_delta
 from ingle.home.kept import get_kept, keep, list_kept
 from ingle.home.place import Home

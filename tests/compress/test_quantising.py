@@ -20,8 +20,9 @@ from ingle.core.errors import ConfigError, DeltaError, Interrupted, Refused
 from ingle.core.event import Event
 from ingle.engine.backend import Segment
 from ingle.engine.changes import Change, merged
-from ingle.engine.opening import kept_source, list_packs, open_model, open_weights
+from ingle.engine.loading import open_model
 from ingle.engine.packing import unpacked
+from ingle.engine.source import kept_source, list_packs, open_weights
 from ingle.gate.decide import door
 from ingle.gate.policy import load_policy
 from ingle.home.deltas import delta_report, list_deltas, put_delta, verify_delta

@@ -18,7 +18,8 @@ from ingle.core.errors import ConfigError, Interrupted, Refused
 from ingle.core.event import Event
 from ingle.core.spec import LayerSpec
 from ingle.engine.backend import prefill
-from ingle.engine.opening import kept_source, open_model, open_weights
+from ingle.engine.loading import open_model
+from ingle.engine.source import kept_source, open_weights
 from ingle.home.deltas import list_deltas
 from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home

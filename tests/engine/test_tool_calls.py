@@ -18,8 +18,9 @@ from ingle.core.errors import RequestError
 from ingle.core.message import ImagePart, Message, Sampling, TextPart, ToolCall
 from ingle.engine.grammar import Grammar, grammar_of
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.opening import kept_source, open_model
+from ingle.engine.loading import open_model
 from ingle.engine.sampling import Sampler
+from ingle.engine.source import kept_source
 from ingle.engine.tool_calls import Piece, Style, ToolCallStream
 from ingle.engine.tools import MOST_CALLS, check_tools, style_of, tool_constraint, with_tools
 from ingle.home.kept import get_kept

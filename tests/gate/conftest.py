@@ -8,7 +8,7 @@ import pytest
 
 from ingle.core.candidate import Candidate
 from ingle.engine.adapter import linear_shapes
-from ingle.engine.opening import open_weights
+from ingle.engine.source import open_weights
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull

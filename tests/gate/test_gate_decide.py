@@ -8,7 +8,7 @@ import pytest
 from ingle.core.errors import ConfigError, DeltaError, Interrupted, Refused
 from ingle.core.event import Event
 from ingle.core.message import Request
-from ingle.engine.opening import Opener
+from ingle.engine.loading import Opener
 from ingle.gate.check import names
 from ingle.gate.decide import ACCEPT, REFUSE, admit, door
 from ingle.gate.policy import Policy
@@ -151,6 +151,6 @@ def test_an_open_model_is_not_opened_again(gate_home: Home, make: Make, monkeypa
     kept, opener = get_kept(gate_home, "tiny"), Opener()
     model = opener(gate_home, kept)
     assert model.encode(Request(prompt="a"))
-    monkeypatch.setattr("ingle.engine.opening._open_weights", lambda *_: pytest.fail("opened again"))
+    monkeypatch.setattr("ingle.engine.loading._open_weights", lambda *_: pytest.fail("opened again"))
     assert admit(gate_home, kept, make("shared"), "tune", Policy(), opener=opener).accepted
     remove(gate_home, "tiny+shared")

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from ingle.core.errors import NotKept
 from ingle.core.example import STATES, Example
 from ingle.home import examples, turns
-from ingle.home.database import open_database
+from ingle.home.database import open_database, writing_for
 from ingle.home.examples import (
     MEMORY,
     add_example,
@@ -23,7 +23,6 @@ from ingle.home.examples import (
     search_examples,
 )  # fmt: skip
 from ingle.home.recall_index import likeness, sameness, terms
-from ingle.home.turns import writing_for
 
 FACTS = ("Who leads Zorblax?", "Mara Quill"), ("What colour is the door?", "Green"), ("Who is the king of the hill?", "Nobody is")
 

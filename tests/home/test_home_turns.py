@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from ingle.core.errors import HomeError, NotKept, RequestError
 from ingle.core.message import AudioPart, ImagePart, Message, TextPart, ToolCall
 from ingle.home.conversations import create_conversation, delete_conversation, get_conversation, move_leaf
-from ingle.home.database import open_database, scrub
-from ingle.home.turns import MIGRATIONS, Turn, children, drop, find_any_completion, find_completion, keep, keep_answer, path, writing_for
+from ingle.home.database import open_database, scrub, writing_for
+from ingle.home.turns import MIGRATIONS, Turn, children, drop, find_any_completion, find_completion, keep, keep_answer, path
 
 SYSTEM, HELLO, HI = Message.of("system", "Be brief."), Message.of("user", "Hello"), Message.of("assistant", "Hi!")
 

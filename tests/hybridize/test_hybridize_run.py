@@ -15,7 +15,8 @@ from ingle.core.delta import Delta
 from ingle.core.errors import ConfigError, Interrupted, Refused
 from ingle.core.event import Event
 from ingle.engine.backend import prefill
-from ingle.engine.opening import kept_source, open_model, open_weights
+from ingle.engine.loading import open_model
+from ingle.engine.source import kept_source, open_weights
 from ingle.home.deltas import delta_report, delta_tensors, list_deltas, verify_delta
 from ingle.home.kept import get_kept
 from ingle.home.place import Home

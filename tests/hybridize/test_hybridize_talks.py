@@ -11,9 +11,10 @@ import pytest
 
 from ingle.core.errors import ConfigError, Interrupted
 from ingle.core.message import Request, Sampling
-from ingle.engine import opening
+from ingle.engine import loading
 from ingle.engine.answer import answer
-from ingle.engine.opening import kept_source, open_model
+from ingle.engine.loading import open_model
+from ingle.engine.source import kept_source
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull
@@ -166,8 +167,8 @@ def test_a_conversion_stopped_while_it_asks_goes_on(talking_home: Home, monkeypa
         patch.setattr(to_delta.Job, "check", stop_soon)
         hybridize(talking_home, kept, "cut", SMALL, admitting(talking_home))
     opened: list[object] = []
-    open_weights = opening._open_weights
-    monkeypatch.setattr(opening, "_open_weights", lambda *given: opened.append(given) or open_weights(*given))
+    open_weights = loading._open_weights
+    monkeypatch.setattr(loading, "_open_weights", lambda *given: opened.append(given) or open_weights(*given))
     cut = hybridize(talking_home, kept, "cut", SMALL, admitting(talking_home), RunWatch(lambda *piece: said.append(piece)))
     assert len(opened) == 1  # for the answers that were still to come
     assert [piece for piece in said if piece[0] == "preparing lessons"] == [("preparing lessons", i, 3) for i in (0, 1, 2, 3)] * 2

@@ -9,8 +9,9 @@ import numpy as np
 
 from ingle.core.message import Request
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.opening import Source, open_model
+from ingle.engine.loading import open_model
 from ingle.engine.scoring import score
+from ingle.engine.source import Source
 from ingle.engine.writing import write
 from ingle.measure.subject import Nats, Subject, Task
 from tests.cli.place import write_model

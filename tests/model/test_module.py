@@ -22,8 +22,8 @@ from ingle.model.export import save_hf
 from ingle.model.module import CausalLM, load_module
 from ingle.model.pieces import made_again
 from ingle.model.tensor import Tensor
-from ingle.model.tokenizer import open_tokenizer
 from ingle.model.tokenizer_gguf import tokenizer_from_gguf
+from ingle.model.tokenizer_hf import open_tokenizer
 
 LLAMA3 = {
     "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64,

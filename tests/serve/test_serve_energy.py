@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ingle.core.energy import Energy, energy_in
-from ingle.serve.page_facts import details, line
+from ingle.page.facts import details, line
 from tests.serve.servers import Server, facts_in, serving
 from tests.serve.test_serve_operation import figures
 

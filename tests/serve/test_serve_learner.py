@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.adapt.lessons import POLICY
 from tests.cli.test_cli_learn import CONFIG
+from tests.learn.lessons import POLICY
 from tests.serve.servers import Server, serving, wait_until
 
 PATIENCE_S = 180.0

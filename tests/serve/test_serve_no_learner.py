@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 
-from ingle.adapt import learn_settings
-from ingle.adapt.learn_settings import INSTALL, LearnSettings
 from ingle.cli.teach import when_learned
 from ingle.core.example import Example
 from ingle.engine.team import Cores
-from ingle.serve import learner, page_learning
+from ingle.learn import settings
+from ingle.learn.settings import INSTALL, LearnSettings
+from ingle.page import learning as page_learning
+from ingle.serve import learner
 
 PENDING = Example("ex-1", "", "tiny", "correction", "Who?", "Nobody.")
 NO_SERVICE: Any = None
@@ -18,7 +19,7 @@ NO_SERVICE: Any = None
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """An environment without PyTorch."""
-    for module in (learn_settings, learner, page_learning):
+    for module in (settings, learner, page_learning):
         monkeypatch.setattr(module, "can_learn", lambda: False)
 
 

@@ -12,7 +12,8 @@ import torch
 
 from ingle.core.errors import CheckpointError, ConfigError, DeltaError, HomeError
 from ingle.core.spec import LayerSpec, ModelConfig
-from ingle.engine.opening import kept_source, open_model, open_weights
+from ingle.engine.loading import open_model
+from ingle.engine.source import kept_source, open_weights
 from ingle.home.base import read_base
 from ingle.home.deltas import put_delta
 from ingle.home.kept import get_kept, list_kept

@@ -14,6 +14,7 @@ from ingle.adapt.account import digests, feedback_event
 from ingle.core.errors import Busy, NotKept, RequestError
 from ingle.core.event import Event, Fact, Sink
 from ingle.core.example import Example, State
+from ingle.home.database import writing_for
 from ingle.home.examples import (
     change_state,
     count_examples,
@@ -32,7 +33,7 @@ from ingle.home.lessons import Lesson, dissolve_lesson, list_lessons
 from ingle.home.place import Home
 from ingle.home.quoting import UNSEEN, cleaned, with_line_feeds
 from ingle.home.staging import discard
-from ingle.home.turns import Turn, find_completion, path, writing_for
+from ingle.home.turns import Turn, find_completion, path
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

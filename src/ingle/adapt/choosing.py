@@ -20,7 +20,7 @@ from ingle.core.example import Example
 from ingle.core.message import Request
 from ingle.engine.backend import Backend
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.opening import beside
+from ingle.engine.loading import beside
 from ingle.engine.prefix_cache import common_length
 from ingle.home.deltas import get_delta
 from ingle.home.examples import get_example, search_examples

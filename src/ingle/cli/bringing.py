@@ -42,11 +42,11 @@ def bring(home: Home, what: str, watch: Watcher, name: str | None = None, format
         return _bring_shipped(home, SHIPPED[what], watch, name, format_, update)
 
     def check(folder: Path) -> None:
-        from ingle.engine.opening import checkpoint_tokenizer
+        from ingle.engine.source import checkpoint_tokenizer
         from ingle.model.checkpoint import check_finite, open_checkpoint
         from ingle.model.config import config_from_hf
         from ingle.model.fields import read_json
-        from ingle.model.tokenizer import open_tokenizer
+        from ingle.model.tokenizer_hf import open_tokenizer
 
         if not any(path.suffix.lower() in (".safetensors", ".gguf") for path in folder.iterdir()):
             open_tokenizer(folder).check_fits(config_from_hf(read_json(folder / "config.json")))
@@ -66,7 +66,7 @@ def bring(home: Home, what: str, watch: Watcher, name: str | None = None, format
     pulled = pull(home, what, check, name, watch.bytes, watch.say, update)
     # Recorded before it is made ready: from here on the model is kept, whatever happens next.
     _record(home, pulled.kept, pulled.base)
-    from ingle.engine.opening import kept_source, warm
+    from ingle.engine.source import kept_source, warm
 
     info = warm(kept_source(home, pulled.kept), format_, progress=watch.pieces)
     return Brought(pulled.kept, pulled.base, pulled.already, format_, info.nbytes, info.digest)
@@ -77,7 +77,7 @@ def _bring_shipped(home: Home, shipped: "Shipped", watch: Watcher, name: str | N
 
     An earlier version of Ingle may have brought another change: with `update` the name moves to the present one.
     """
-    from ingle.engine.opening import kept_source, warm
+    from ingle.engine.source import kept_source, warm
     from ingle.home.deltas import adopt_delta
     from ingle.home.kept import keep, list_kept, refuse_taken
 

@@ -57,7 +57,8 @@ def choose_or_pull(home: Home, asked: str, format_: str) -> Kept:
 
 def open_kept(home: Home, kept: Kept, settings: ChatSettings) -> "LanguageModel":
     """The model, ready to answer; shows how far it is if kernels or weights have to be made ready first."""
-    from ingle.engine.opening import kept_source, open_model
+    from ingle.engine.loading import open_model
+    from ingle.engine.source import kept_source
 
     with watching() as watch:
         return open_model(kept_source(home, kept), settings.format, settings.threads, settings.cache, progress=watch.pieces)

@@ -8,10 +8,10 @@ import typer
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from ingle.adapt.learner import Learned
     from ingle.cli.settings import Settings
     from ingle.core.example import Example
     from ingle.home.place import Home
+    from ingle.learn.learner import Learned
 
 EXAMPLES = """
 ingle learn   (whatever is pending, then ends)
@@ -69,39 +69,39 @@ def _follow(home: "Home", engine: "Engine", settings: "Settings", stay: bool, at
     """What the worker does."""
     from dataclasses import replace
 
-    from ingle.adapt import worker
-    from ingle.adapt.learner import Watch
-    from ingle.adapt.school import school_of
     from ingle.cli.interrupt import Interrupt
     from ingle.cli.output import note
+    from ingle.learn import worker
+    from ingle.learn.learner import Watch
+    from ingle.learn.lesson_trainer import trainer_of
     from ingle.ledger.chain import Ledger
 
-    signals, sink, school = (
+    signals, sink, trainer = (
         worker.Signals(),
         Ledger(engine, home.keys).append,
-        school_of(home, engine, settings.learn.lesson, settings.learn.style),
+        trainer_of(home, engine, settings.learn.lesson, settings.learn.style),
     )
     if stay:
         worker.give_way()
     if attached:
         worker.listen(signals, sys.stdin.buffer)
         watching = Watch(trying=worker.tell(sys.stdout.buffer))
-        return worker.follow(home, engine, school, sink, settings.learn, signals, watching)
+        return worker.follow(home, engine, trainer, sink, settings.learn, signals, watching)
     told = settings.learn if not stay else replace(settings.learn, idle_s=float("inf"))
     with Interrupt() as interrupt:
-        return worker.follow(home, engine, school, sink, told, signals, Watch(note, interrupt.asked), stay)
+        return worker.follow(home, engine, trainer, sink, told, signals, Watch(note, interrupt.asked), stay)
 
 
 def _together(home: "Home", engine: "Engine", settings: "Settings", model: str) -> "Learned":
-    from ingle.adapt.learner import LOCK, Learned, Learner, Watch, consolidate, learn_once
-    from ingle.adapt.school import school_of
     from ingle.cli.interrupt import Interrupt
     from ingle.cli.output import note
+    from ingle.learn.learner import LOCK, Learned, Learner, Watch, consolidate, learn_once
+    from ingle.learn.lesson_trainer import trainer_of
     from ingle.ledger.chain import Ledger
 
     with home.lock(LOCK, note), Interrupt() as interrupt:
-        school, watch = school_of(home, engine, settings.learn.lesson, settings.learn.style), Watch(note, interrupt.asked)
-        learner = Learner(home, engine, school, Ledger(engine, home.keys).append, watch, settings.learn.ratings)
+        trainer, watch = trainer_of(home, engine, settings.learn.lesson, settings.learn.style), Watch(note, interrupt.asked)
+        learner = Learner(home, engine, trainer, Ledger(engine, home.keys).append, watch, settings.learn.ratings)
         learner.start()
         return Learned((*learn_once(learner).outcomes, *consolidate(learner, model).outcomes))
 

@@ -56,10 +56,10 @@ def _put_right(home: "Home") -> None:
     """What lessons had taught that went with the model is to be learned again; a learner that is at work sees to it by itself."""
     from contextlib import suppress
 
-    from ingle.adapt.learner import LOCK
-    from ingle.adapt.work import put_right
     from ingle.core.errors import HomeError
     from ingle.home.taught import anything_taught
+    from ingle.learn.learner import LOCK
+    from ingle.learn.work import put_right
     from ingle.serve.rooms import open_rooms
 
     if not anything_taught(home):

@@ -43,6 +43,7 @@ def command(
     from ingle.cli.house import enter
     from ingle.cli.settings import read_settings
     from ingle.engine.team import Cores
+    from ingle.page.mount import add_page
     from ingle.safety.registry import guard_policy
     from ingle.serve.learner import learner_beside
     from ingle.serve.server import address, listen, serve
@@ -63,7 +64,7 @@ def command(
     if wanted and settings.serve.page:
         _open_later(at)
     with learner_beside(service, settings.learn, cores, overrides or ()):
-        came_up = serve(service, bound)
+        came_up = serve(service, bound, add_page if settings.serve.page else None)
     if not came_up:
         raise typer.Exit(1)
 
@@ -73,7 +74,7 @@ def _service(
 ) -> "Service":  # fmt: skip
     """The service with its default model opened, so that what is wrong with it is told before anything listens."""
     from ingle.cli.progress import watching
-    from ingle.engine.opening import Opener
+    from ingle.engine.loading import Opener
     from ingle.home.kept import get_kept
     from ingle.serve.service import Service
     from ingle.serve.shelf import Shelf

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ingle.adapt.learn_settings import LearnSettings
 from ingle.core.config import from_table, load_config, to_table
 from ingle.core.errors import ConfigError
 from ingle.home.place import Home
+from ingle.learn.settings import LearnSettings
 from ingle.serve.settings import SamplingSettings, ServeSettings
 
 FILE = "config.toml"

@@ -79,7 +79,7 @@ def command(
 def _config(home: "Home", kept: "Kept") -> "ModelConfig":
     """The shape of the model as its deltas make it; the base's, if one of them doesn't fit."""
     from ingle.core.errors import DeltaError
-    from ingle.engine.opening import open_weights
+    from ingle.engine.source import open_weights
     from ingle.model.checkpoint import open_checkpoint
 
     try:
@@ -107,7 +107,7 @@ def _training_lines(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _served(home: "Home", kept: "Kept") -> "tuple[list[PackInfo], str]":
     """What is packed for it, and how its deltas are served."""
     from ingle.core.errors import DeltaError
-    from ingle.engine.opening import kept_source, list_packs
+    from ingle.engine.source import kept_source, list_packs
 
     try:
         source = kept_source(home, kept)

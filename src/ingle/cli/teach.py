@@ -49,7 +49,7 @@ def command(
 
 def when_learned() -> str:
     """What has to be done until the weights have it."""
-    from ingle.adapt.learn_settings import INSTALL, can_learn
+    from ingle.learn.settings import INSTALL, can_learn
 
     runs = "`ingle serve` or `ingle learn --once` runs"
     return f"The weights learn it when {runs}." if can_learn() else f"The weights learn it when {runs} with PyTorch: {INSTALL}"

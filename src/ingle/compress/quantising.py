@@ -38,8 +38,8 @@ from ingle.core.files import write_atomic
 from ingle.energy.meter import Span, open_meter
 from ingle.engine.adapter import linear_shapes
 from ingle.engine.changes import Change, merged
-from ingle.engine.opening import checkpoint_tokenizer, open_weights
 from ingle.engine.quantised import KIND
+from ingle.engine.source import checkpoint_tokenizer, open_weights
 from ingle.home.kept import Kept
 from ingle.home.names import check_name
 from ingle.home.place import Home

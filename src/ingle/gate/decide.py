@@ -12,7 +12,8 @@ from ingle.core.candidate import Admit, Candidate
 from ingle.core.delta import Delta
 from ingle.core.errors import Refused
 from ingle.core.event import Event, Fact, Sink
-from ingle.engine.opening import Opener, silent
+from ingle.engine.loading import Opener
+from ingle.engine.source import silent
 from ingle.gate.check import MAKERS, find_check, names
 from ingle.gate.finding import Decision, Finding
 from ingle.gate.policy import Policy

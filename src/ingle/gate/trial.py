@@ -9,7 +9,8 @@ from functools import cached_property
 from ingle.core.candidate import Candidate
 from ingle.core.errors import Interrupted
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.opening import Opener, Source, candidate_source, kept_source, silent
+from ingle.engine.loading import Opener
+from ingle.engine.source import Source, candidate_source, kept_source, silent
 from ingle.gate.probes import Probes, Question
 from ingle.home.deltas import LESSON
 from ingle.home.kept import Kept

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import ConfigError, NotKept
-from ingle.home.database import Migrations, writing
-from ingle.home.turns import now
+from ingle.home.database import Migrations, now, writing
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine, Row

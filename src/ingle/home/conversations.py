@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ingle.core.errors import NotKept, RequestError
-from ingle.home.database import scrub
-from ingle.home.turns import json_text, now, writing_for
+from ingle.home.database import json_text, now, scrub, writing_for
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, Row

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ingle.core.digest import digest_bytes, plain_json
 from ingle.core.errors import HomeError, RequestError
 from ingle.core.files import os_errors
 
@@ -95,6 +96,31 @@ def writing(engine: "Engine") -> Iterator["Connection"]:
         if engine.dialect.name == "sqlite":
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         yield connection
+
+
+@contextmanager
+def writing_for(engine: "Engine", owner: str) -> Iterator["Connection"]:
+    """One transaction that writes, while nobody else writes for this owner: a turn can't go while another is hung on it."""
+    import sqlalchemy as sa
+
+    with writing(engine) as connection:
+        if engine.dialect.name == "postgresql":
+            number = int(digest_bytes(f"ingle.owner {owner}".encode(errors="replace"))[:15], 16)
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
+        yield connection
+
+
+def now() -> str:
+    """UTC, ISO 8601 with microseconds."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def json_text(field: str, value: object) -> str:
+    """JSON as text, keys in their order. Raises RequestError for what that can't hold: NaN, halves of characters, objects of Python."""
+    try:
+        return plain_json(value).decode()
+    except (ValueError, TypeError) as error:
+        raise RequestError(field, "must be finite numbers and whole Unicode characters", error) from error
 
 
 def scrub(engine: "Engine") -> bool:

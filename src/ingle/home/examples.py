@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ingle.core.errors import NotKept
 from ingle.core.example import Example, State
-from ingle.home.database import Migrations, scrub
+from ingle.home.database import Migrations, json_text, now, scrub, writing_for
 from ingle.home.recall_index import TABLES, find_words, index_words, likeness, sameness, unindex_words
-from ingle.home.turns import json_text, now, writing_for
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, Row

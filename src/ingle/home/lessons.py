@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ingle.core.errors import NotKept
 from ingle.core.example import STATES, State
+from ingle.home.database import now, writing_for
 from ingle.home.examples import set_state
 from ingle.home.recall_index import unindex_words
-from ingle.home.turns import now, writing_for
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine, Row

@@ -9,17 +9,15 @@ Every query names the owner, and so do the foreign keys: nothing can hang on a t
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from ingle.core.digest import digest_bytes, plain_json
+from ingle.core.digest import digest_bytes
 from ingle.core.errors import NotKept, RequestError
 from ingle.core.message import ORIGINS, Message, TextPart, ToolCall
-from ingle.home.database import Migrations, scrub, writing
+from ingle.home.database import Migrations, json_text, now, scrub, writing_for
 from ingle.home.quoting import seeker
 
 if TYPE_CHECKING:
@@ -180,31 +178,6 @@ def drop(engine: "Engine", owner: str, turn_id: str) -> int:
         count = connection.execute(sa.text(f"DELETE FROM turns WHERE owner = :owner AND id IN {_BELOW}"), {**of, "id": top}).rowcount
     scrub(engine)
     return count
-
-
-@contextmanager
-def writing_for(engine: "Engine", owner: str) -> Iterator["Connection"]:
-    """One transaction that writes, while nobody else writes for this owner: a turn can't go while another is hung on it."""
-    import sqlalchemy as sa
-
-    with writing(engine) as connection:
-        if engine.dialect.name == "postgresql":
-            number = int(digest_bytes(f"ingle.owner {owner}".encode(errors="replace"))[:15], 16)
-            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
-        yield connection
-
-
-def now() -> str:
-    """UTC, ISO 8601 with microseconds."""
-    return datetime.now(UTC).isoformat(timespec="microseconds")
-
-
-def json_text(field: str, value: object) -> str:
-    """JSON as text, keys in their order. Raises RequestError for what that can't hold: NaN, halves of characters, objects of Python."""
-    try:
-        return plain_json(value).decode()
-    except (ValueError, TypeError) as error:
-        raise RequestError(field, "must be finite numbers and whole Unicode characters", error) from error
 
 
 def _rows(owner: str, conversation: str, parent: str, messages: Sequence[Message], completion: str = "") -> list[dict[str, Any]]:

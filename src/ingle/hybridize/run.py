@@ -28,7 +28,7 @@ from ingle.core.event import Event, Sink
 from ingle.core.files import write_atomic
 from ingle.core.spec import LayerSpec
 from ingle.engine.hybrid import KIND, spec_tensors
-from ingle.engine.opening import checkpoint_tokenizer, open_weights
+from ingle.engine.source import checkpoint_tokenizer, open_weights
 from ingle.home.kept import Kept
 from ingle.home.names import check_name
 from ingle.home.place import Home

@@ -15,7 +15,8 @@ from ingle.core.digest import digest_json
 from ingle.core.message import Message, Request, Sampling
 from ingle.engine.answer import Session, answer
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.opening import kept_source, open_model
+from ingle.engine.loading import open_model
+from ingle.engine.source import kept_source
 from ingle.home.fetch import Progress, silent
 from ingle.home.kept import Kept
 from ingle.home.place import Home

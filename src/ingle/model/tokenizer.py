@@ -15,11 +15,10 @@ from typing import Any, Literal
 
 from tokenizers import Tokenizer as FastTokenizer
 
-from ingle.core.config import from_table, to_table
-from ingle.core.errors import CheckpointError, ConfigError, RequestError
+from ingle.core.config import to_table
+from ingle.core.errors import CheckpointError, RequestError
 from ingle.core.files import write_atomic
 from ingle.core.spec import ModelConfig
-from ingle.model.fields import read_json
 
 TOKENIZER_FILE = "tokenizer.json"
 FACTS_FILE = "tokenizer_facts.json"
@@ -211,20 +210,6 @@ class TokenStream:
             self._strip = False
             return text.removeprefix(" ")
         return text
-
-
-def open_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer that `Tokenizer.save` wrote, or that of a Hugging Face folder. Raises CheckpointError."""
-    if not (folder / FACTS_FILE).exists():
-        from ingle.model.tokenizer_hf import tokenizer_from_folder
-
-        return tokenizer_from_folder(folder)
-    table = read_json(folder / FACTS_FILE)
-    try:
-        facts = from_table(TokenizerFacts, table)
-    except ConfigError as error:
-        raise CheckpointError(f"{folder / FACTS_FILE}: {error.field}", error.rule, error.got, "Pull the model again.") from error
-    return Tokenizer(read_fast(folder / TOKENIZER_FILE), facts)
 
 
 def read_fast(path: Path) -> FastTokenizer:

@@ -6,9 +6,22 @@ from typing import Any, Literal
 
 from tokenizers import Tokenizer as FastTokenizer
 
-from ingle.core.errors import CheckpointError
+from ingle.core.config import from_table
+from ingle.core.errors import CheckpointError, ConfigError
 from ingle.model.fields import Fields, read_json
-from ingle.model.tokenizer import TOKENIZER_FILE, Tokenizer, TokenizerFacts, make_facts, read_fast
+from ingle.model.tokenizer import FACTS_FILE, TOKENIZER_FILE, Tokenizer, TokenizerFacts, make_facts, read_fast
+
+
+def open_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer that `Tokenizer.save` wrote, or that of a Hugging Face folder. Raises CheckpointError."""
+    if not (folder / FACTS_FILE).exists():
+        return tokenizer_from_folder(folder)
+    table = read_json(folder / FACTS_FILE)
+    try:
+        facts = from_table(TokenizerFacts, table)
+    except ConfigError as error:
+        raise CheckpointError(f"{folder / FACTS_FILE}: {error.field}", error.rule, error.got, "Pull the model again.") from error
+    return Tokenizer(read_fast(folder / TOKENIZER_FILE), facts)
 
 
 def tokenizer_from_folder(folder: Path) -> Tokenizer:

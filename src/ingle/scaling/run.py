@@ -14,7 +14,8 @@ from ingle.core.config import to_table
 from ingle.core.digest import digest_json
 from ingle.core.errors import HomeError
 from ingle.core.event import Sink
-from ingle.engine.opening import kept_source, open_model
+from ingle.engine.loading import open_model
+from ingle.engine.source import kept_source
 from ingle.home.base import CURVES, Base, base_report, list_bases
 from ingle.home.kept import Kept, keep, refuse_taken
 from ingle.home.names import check_name

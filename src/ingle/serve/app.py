@@ -1,7 +1,7 @@
 """The application: the doors, around one service."""
 
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
@@ -15,9 +15,12 @@ from ingle.serve.front import Front
 from ingle.serve.service import Service
 from ingle.serve.stream import ClientGone
 
+Mount = Callable[[FastAPI, Service], None]
+"""Adds something to an application behind the API's routes: the page."""
 
-def make_app(service: Service) -> FastAPI:
-    """The API, and the page if the settings want it. The service is started and closed with the application."""
+
+def make_app(service: Service, mount: Mount | None = None) -> FastAPI:
+    """The API, and what `mount` adds. The service is started and closed with the application."""
 
     @asynccontextmanager
     async def life(_app: FastAPI) -> AsyncIterator[None]:
@@ -38,10 +41,8 @@ def make_app(service: Service) -> FastAPI:
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
     add_handlers(app)
     app.add_exception_handler(ClientGone, _gone)
-    if service.settings.page:
-        from ingle.serve.page import add_page
-
-        add_page(app, service)
+    if mount is not None:
+        mount(app, service)
     app.add_middleware(Front, settings=service.settings, count=service.metrics.request)
     return app
 

@@ -4,9 +4,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from ingle.adapt.learn_settings import INSTALL, LearnSettings, can_learn
-from ingle.adapt.supervisor import Supervisor
 from ingle.engine.team import Cores
+from ingle.learn.settings import INSTALL, LearnSettings, can_learn
+from ingle.learn.supervisor import Supervisor
 from ingle.serve.logs import log
 from ingle.serve.rooms import open_rooms
 from ingle.serve.service import Service

@@ -12,7 +12,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ingle.core.errors import ServeError
-from ingle.serve.app import make_app
+from ingle.serve.app import Mount, make_app
 from ingle.serve.service import Service
 from ingle.serve.settings import ServeSettings
 
@@ -56,10 +56,10 @@ def address(bound: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def serve(service: Service, bound: socket.socket) -> bool:
-    """Serves until SIGINT or SIGTERM. Returns whether it had come up. Closes the socket."""
+def serve(service: Service, bound: socket.socket, mount: Mount | None = None) -> bool:
+    """Serves the API, and what `mount` adds, until SIGINT or SIGTERM. Returns whether it had come up. Closes the socket."""
     config = uvicorn.Config(
-        make_app(service), http=Patient, log_config=None, access_log=False, server_header=False, backlog=_BACKLOG, lifespan="on",
+        make_app(service, mount), http=Patient, log_config=None, access_log=False, server_header=False, backlog=_BACKLOG, lifespan="on",
         timeout_graceful_shutdown=int(service.settings.grace_s) + 5, timeout_keep_alive=75,
     )  # fmt: skip
     server = Server(config, service)

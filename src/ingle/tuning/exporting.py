@@ -20,7 +20,7 @@ from ingle.core.digest import digest_file
 from ingle.core.errors import CheckpointError, ConfigError
 from ingle.core.files import os_errors, sync_file, sync_folder
 from ingle.core.spec import ModelConfig
-from ingle.engine.opening import checkpoint_tokenizer, open_weights
+from ingle.engine.source import checkpoint_tokenizer, open_weights
 from ingle.home.base import Base, KeptFile, describe_base, read_base, write_base
 from ingle.home.catalogue import CATALOGUE
 from ingle.home.deltas import delta_tensors, get_delta

@@ -13,7 +13,7 @@ from ingle.core.delta import Delta
 from ingle.core.digest import digest_file
 from ingle.core.event import Event, Fact
 from ingle.engine.changes import parted
-from ingle.engine.opening import open_weights
+from ingle.engine.source import open_weights
 from ingle.home.deltas import get_delta, list_deltas, refuse_taken_delta
 from ingle.home.kept import Kept
 from ingle.home.names import check_name

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ingle.core.candidate import Admit
 from ingle.core.errors import Interrupted
-from ingle.engine.opening import Source
+from ingle.engine.source import Source
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.model.checkpoint import Checkpoint

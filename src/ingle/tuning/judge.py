@@ -13,7 +13,8 @@ import numpy as np
 from ingle.core.digest import digest_json
 from ingle.core.errors import IngleError
 from ingle.core.report import Report
-from ingle.engine.opening import Source, open_model
+from ingle.engine.loading import open_model
+from ingle.engine.source import Source
 from ingle.home import fetch
 from ingle.home.place import Home
 from ingle.measure.bits import TextBits

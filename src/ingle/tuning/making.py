@@ -16,7 +16,7 @@ from ingle.core.delta import Delta
 from ingle.core.digest import canonical_json, digest_bytes
 from ingle.core.errors import ConfigError
 from ingle.core.files import write_atomic
-from ingle.engine.opening import candidate_source, checkpoint_tokenizer, kept_source, open_weights
+from ingle.engine.source import candidate_source, checkpoint_tokenizer, kept_source, open_weights
 from ingle.home.kept import get_kept
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.module import CausalLM, load_module

@@ -15,7 +15,7 @@ from ingle.core.digest import digest_json
 from ingle.core.errors import PullError
 from ingle.core.event import Sink
 from ingle.core.files import write_atomic
-from ingle.engine.opening import checkpoint_tokenizer, open_weights
+from ingle.engine.source import checkpoint_tokenizer, open_weights
 from ingle.home.deltas import delta_report, list_deltas, refuse_taken_delta
 from ingle.home.kept import Kept, get_kept
 from ingle.home.names import check_name

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ingle.engine.opening import kept_source, open_model
+from ingle.engine.loading import open_model
+from ingle.engine.source import kept_source
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.measure.run import Options, Outcome, run_suite

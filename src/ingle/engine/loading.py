@@ -1,0 +1,143 @@
+"""A kept model made ready to answer: packed if it is not yet, checked, mapped, with its tokenizer and its deltas."""
+
+import ctypes
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from threading import Lock, Thread
+from weakref import WeakValueDictionary
+
+from ingle.core.delta import Delta
+from ingle.core.digest import digest_json
+from ingle.core.errors import DeltaError, IngleError
+from ingle.engine.backend import Backend
+from ingle.engine.changes import VIRTUAL, additions_of, virtual_of
+from ingle.engine.cpu import CpuBackend
+from ingle.engine.language_model import LanguageModel
+from ingle.engine.packing import cache_dtype, check_pack, read_pack
+from ingle.engine.packing_worker import warm_apart
+from ingle.engine.prefixed import Prefixed
+from ingle.engine.source import Progress, Source, kept_source, merged_checkpoint, silent, warm
+from ingle.engine.team import Cores
+from ingle.home.deltas import get_delta
+from ingle.home.kept import Kept
+from ingle.home.place import Home
+from ingle.model.tokenizer import Tokenizer
+from ingle.model.tokenizer_hf import open_tokenizer
+
+
+def open_model(
+    source: Source, format_: str = "auto", threads: int | None = None, cache: str = "auto", progress: Progress = silent
+) -> LanguageModel:
+    """The model on the CPU backend. Raises like `warm`, CheckpointError if packed weights are not what they were, and HomeError or
+    DeltaError for deltas that are damaged or don't fit.
+    """
+    return _with_deltas(source, *_open_weights(source, format_, Cores(threads), cache, progress))
+
+
+class Opener:
+    """Opens kept models in one format. Those with the same weights share one backend: the weights lie in memory once, and requests
+    for any of these models go into one batch. A backend is let go when no model uses it any more.
+
+    Where nobody watches, weights are packed by a process of its own (engine/packing_worker.py), so that answers being written go on.
+    """
+
+    def __init__(self, format_: str = "auto", cores: Cores | None = None, cache: str = "auto") -> None:
+        self._settings = format_, cores or Cores(), cache
+        self._backends: WeakValueDictionary[str, CpuBackend] = WeakValueDictionary()
+        self._tokenizers: WeakValueDictionary[str, Tokenizer] = WeakValueDictionary()
+        self._locks: dict[str, Lock] = {}
+        self._words = Lock()
+
+    def __call__(self, home: Home, kept: Kept, progress: Progress | None = None) -> LanguageModel:
+        """The model. Raises what `kept_source` and `open_model` raise. For several threads at once."""
+        source, format_ = kept_source(home, kept), self._settings[0]
+
+        def apart() -> None:
+            if progress is None and read_pack(source.packs / format_, source.digest) is None:
+                warm_apart(home, kept, format_, self._settings[2])
+
+        return self.open(source, progress or silent, apart)
+
+    def open(self, source: Source, progress: Progress = silent, before: Callable[[], object] = lambda: None) -> LanguageModel:
+        """The model of a source; `before` is called if its weights are not open yet. Raises what `open_model` raises."""
+        base = source.folder.name
+        with self._locks.setdefault(source.digest, Lock()):
+            backend, tokenizer = self._backends.get(source.digest), self._tokenizers.get(base)  # no delta touches the words
+            if backend is None or tokenizer is None:
+                before()
+                backend, tokenizer = _open_weights(source, *self._settings, progress, tokenizer)
+                self._backends[source.digest] = backend
+                with self._words:  # other weights of this base may have been opened meanwhile: the first tokenizer serves all
+                    tokenizer = self._tokenizers.setdefault(base, tokenizer)
+        return _with_deltas(source, backend, tokenizer)
+
+
+def _open_weights(
+    source: Source, format_: str, cores: Cores, cache: str, progress: Progress, known: Tokenizer | None = None
+) -> tuple[CpuBackend, Tokenizer]:
+    """The base with what is merged into it. `known`: its tokenizer; to make one from its file holds all other threads up for 0.1 s."""
+    info = warm(source, format_, cache, progress)
+    folder = source.packs / format_
+    fault: list[IngleError] = []
+
+    def check() -> None:  # hashing 100 MB takes as long as reading the vocabulary: both at once
+        try:
+            check_pack(folder, info)
+        except IngleError as error:
+            fault.append(error)
+
+    checking = Thread(target=check)
+    checking.start()
+    try:
+        tokenizer = known or open_tokenizer(folder)
+        backend = CpuBackend(folder, info, cores, cache_dtype(cache, format_))
+    finally:
+        checking.join()
+    if fault:
+        raise fault[0]
+    _trim()
+    return backend, tokenizer
+
+
+def _with_deltas(source: Source, runner: CpuBackend, tokenizer: Tokenizer) -> LanguageModel:
+    """The model whose weights `runner` has, with what stays beside them."""
+    backend: Backend = runner
+    if source.virtual is not None:
+        [change] = source.changes([source.virtual])
+        backend = Prefixed(runner, *virtual_of(runner.config, change), source.virtual.digest)
+    if not source.beside:
+        return LanguageModel(source.name, backend, tokenizer)
+    changes, digest = source.changes(source.beside), digest_json([delta.digest for delta in source.beside])
+    # A low-rank addition is the same whatever it is added to; others are computed from the weights, which takes a moment to open.
+    low_rank = all(change.kind == "lora" for change in changes)
+    additions = additions_of(runner.config, changes, None if low_rank else merged_checkpoint(source))
+    return LanguageModel(source.name, backend, tokenizer, runner.adapter(additions, digest), digest)
+
+
+def beside(home: Home, kept: Kept, model: LanguageModel, delta: Delta) -> LanguageModel:
+    """The model, which is `kept` opened, with one more delta of the kind `lora` beside its weights; the same weights serve both.
+
+    Raises DeltaError if the delta was made for something else, or can't stand there (see `can_stand_beside`), HomeError if it is damaged.
+    """
+    delta.check_base(kept.digest)
+    can_stand_beside(home, kept, delta.kind)
+    source = kept_source(home, replace(kept, deltas=(*kept.deltas, delta.digest)))
+    additions = additions_of(model.backend.config, source.changes(source.beside))
+    digest = digest_json([one.digest for one in source.beside])
+    return replace(model, adapter=model.backend.adapter(additions, digest), adapter_digest=digest)
+
+
+def can_stand_beside(home: Home, kept: Kept, kind: str = "lora") -> None:
+    """Raises DeltaError where a delta of that kind can't be served beside what this model is made of, on the same weights."""
+    kinds = [get_delta(home, digest).kind for digest in kept.deltas]
+    if kind != "lora" or (kinds and kinds[-1] in ("bottleneck", *VIRTUAL)):
+        rule = "can't have a lesson beside it: its last delta must come last"
+        got, cure = (kinds[-1], "Teach the model without that delta.") if kind == "lora" else (kind, "Lessons are of the kind lora.")
+        raise DeltaError(f"model {kept.name}", rule, got, cure)
+
+
+def _trim() -> None:
+    """Gives the memory that reading the vocabulary took for a moment (13 MB) back to the system, where the C library can (glibc)."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None:
+        trim(0)

@@ -1,0 +1,295 @@
+"""The learner: pending examples, oldest first, become lessons that the gate let in. Killed at any moment, it loses nothing and learns
+nothing twice.
+
+pending → learning → (teacher → candidate → gate → delta in the home) → learned, by one transaction that also lets the lesson act; or
+refused, with reasons. What was `learning` when the process died is pending again; the same examples make the same delta, so one that was
+kept already is simply found. A delta that no lesson names is swept.
+"""
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
+
+from ingle.adapt.account import make_up
+from ingle.adapt.forget import OWED, pay
+from ingle.core.candidate import Candidate
+from ingle.core.delta import Delta
+from ingle.core.digest import digest_json
+from ingle.core.errors import HomeError, IngleError, Interrupted, NotKept
+from ingle.core.event import Event, Fact, Sink
+from ingle.core.example import Example
+from ingle.home.examples import begin_learning, end_learning, example_secret, list_examples
+from ingle.home.kept import Kept
+from ingle.home.lessons import Lesson, accept_lesson, drop_lesson, list_lessons
+from ingle.home.place import Home
+from ingle.home.staging import discard
+from ingle.learn.settings import RATINGS
+from ingle.learn.work import NO_MEMORY, LessonError, Tries, Work, model_of, next_work, put_right, recover
+from ingle.ledger.chain import Ledger
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+LOCK = "learner"
+"""One learner per home."""
+TOGETHER = 100
+"""Most examples of one lesson."""
+
+
+class Verdict(Protocol):
+    """What the gate says."""
+
+    @property
+    def accepted(self) -> bool: ...
+    @property
+    def delta(self) -> Delta | None: ...
+    @property
+    def reasons(self) -> Sequence[str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Trainer:
+    """Who teaches and who judges: the real ones are in learn/lesson_trainer.py, and load nothing before the first lesson."""
+
+    teach: Callable[[Work], Candidate]
+    judge: Callable[[Work, Candidate], Verdict]
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What the learner tells, and what it asks."""
+
+    say: Callable[[str], None] = lambda _: None
+    """Told what was learned and what was not; holds a user's words never."""
+    stopped: Callable[[], bool] = lambda: False
+    """Asked between two lessons."""
+    trying: Callable[[Sequence[str]], None] = lambda _: None
+    """Told the ids of what is being learned now; none when it is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one piece of work."""
+
+    work: Work
+    lesson: Lesson | None
+    """None = it was refused, or what it is about changed meanwhile."""
+    reasons: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What one call came to, in its order."""
+
+    outcomes: tuple[Outcome, ...] = ()
+
+    @property
+    def lessons(self) -> tuple[Lesson, ...]:
+        """Those that act now."""
+        return tuple(outcome.lesson for outcome in self.outcomes if outcome.lesson is not None)
+
+
+@dataclass
+class Learner:
+    """One per process, under the learner's lock (`learning`)."""
+
+    home: Home
+    engine: "Engine"
+    trainer: Trainer
+    sink: Sink
+    watch: Watch = field(default_factory=Watch)
+    ratings: int = RATINGS
+
+    def __post_init__(self) -> None:
+        self.tries = Tries.of(self.home)
+
+    def start(self) -> None:
+        """Puts right what an earlier one left behind when it died, the facts that it could not tell any more included."""
+        recover(self.engine, self.tries)
+        put_right(self.home, self.engine)
+        with self.home.lock(OWED):
+            pay(self.home, self.engine, self.sink)
+        make_up(self.home, self.engine, self.sink)
+        told = {row.values.get("lesson") for row in Ledger(self.engine, self.home.keys).read("lesson.accept")}
+        for lesson in list_lessons(self.engine, None):
+            if lesson.digest not in told:
+                self.sink(accepted_event(lesson, {}))
+
+    def step(self) -> Outcome | None:
+        """Learns the next piece of work; None = there is nothing to learn."""
+        put_right(self.home, self.engine)
+        work = next_work(self.home, self.engine, self.tries.counts, self.ratings)
+        return None if work is None else self.learn(work)
+
+    def learn(self, work: Work, keep_old: bool = False) -> Outcome:
+        """Teaches, judges, and lets in. `keep_old`: a refusal leaves everything as it was (consolidation).
+
+        Raises what keeps all else from being learned too: HomeError, LedgerError. The examples are then pending again.
+        """
+        began = time.perf_counter()
+        self.tries.begin(work.ids)
+        self.watch.trying(work.ids)
+        try:
+            begin_learning(self.engine, work.owner, work.examples, work.new)
+            outcome = self._taught(work, keep_old)
+        except NotKept:  # an example was deleted or changed while it was being learned
+            outcome = Outcome(work, None, ("it changed while it was being learned",))
+        finally:
+            self._back_to_pending(work)
+            self.watch.trying(())
+        self.tries.end(work.ids)
+        return replace(outcome, seconds=time.perf_counter() - began)
+
+    def _known(self, work: Work) -> Lesson | None:
+        """The lesson that was made of these very examples for this very model, if it is here still: its model was away for a while."""
+        lessons = list_lessons(self.engine, work.owner, work.kept.digest)
+        same = [one for one in lessons if (one.kind, one.examples) == (work.kind, work.ids)]
+        return next((one for one in same if self.home.delta_folder(one.digest).is_dir()), None)
+
+    def _taught(self, work: Work, keep_old: bool) -> Outcome:
+        if (known := self._known(work)) is not None:
+            lesson = accept_lesson(self.engine, known, (), ("learning", "learned"))
+            self.sink(accepted_event(lesson, {"again": True}))
+            return Outcome(work, lesson)
+        began, taught_s, to_blame = time.perf_counter(), 0.0, frozenset[str]()
+        try:
+            candidate = self._salted(work, self.trainer.teach(work))
+            taught_s = time.perf_counter() - began
+            verdict = self.trainer.judge(work, candidate)
+            delta, reasons = verdict.delta if verdict.accepted else None, tuple(verdict.reasons)
+        except MemoryError:
+            delta, reasons = None, (NO_MEMORY,)
+        except (HomeError, Interrupted):
+            raise  # a full disk is nobody's fault but the home's
+        except IngleError as error:
+            delta, reasons, to_blame = None, (str(error),), error.to_blame if isinstance(error, LessonError) else to_blame
+        seconds = time.perf_counter() - began
+        if delta is None:
+            self._refuse(work, reasons, to_blame, keep_old, seconds)
+            return Outcome(work, None, reasons)
+        lesson = Lesson(delta.digest, work.owner, work.kept.name, work.kept.digest, work.kind, work.ids, True)
+        replaced = self._replaced(work, delta.digest)
+        try:
+            lesson = accept_lesson(self.engine, lesson, [one.digest for one in replaced], ("learning", "learned"))
+        except NotKept:
+            self._sweep(work.owner, delta.digest)
+            raise
+        self.sink(accepted_event(lesson, {"seconds": round(seconds, 3), "teaching_s": round(taught_s, 3), "instead_of": len(replaced)}))
+        for old in replaced:
+            if set(old.examples) <= set(work.ids):  # else it comes back if what superseded it is undone
+                drop_lesson(self.engine, work.owner, old.digest)
+                discard(self.home, self.home.delta_folder(old.digest))
+        self.watch.say(f"learned {_what(work)} for {work.kept.name} in {seconds:.1f} s")
+        return Outcome(work, lesson)
+
+    def _salted(self, work: Work, candidate: Candidate) -> Candidate:
+        """With the keys of its examples in what its digest is made of. The ledger names lessons by that digest, and whoever has the ledger
+        could otherwise guess at forgotten words, learn the guess, and compare; once the keys are gone nothing leads to it any more."""
+        keys = [example_secret(self.engine, work.owner, id_).hex() for id_ in work.ids]
+        return replace(candidate, origin={**candidate.origin, "salt": digest_json(["ingle.lesson", *keys])})
+
+    def _refuse(self, work: Work, reasons: tuple[str, ...], to_blame: Collection[str], keep_old: bool, seconds: float) -> None:
+        """`to_blame`: the only ones, if any of them is new; the others are then tried again without them."""
+        if not keep_old:
+            if work.kind == "answers" and len(work.examples) > 1:
+                # Each by itself, then: one of them may spoil it for the others.
+                end_learning(self.engine, work.owner, work.ids, "pending", lesson="")
+            else:
+                blamed = [id_ for id_ in work.new if id_ in to_blame]
+                end_learning(self.engine, work.owner, blamed or work.new, "refused", reasons)
+        facts: dict[str, Fact] = {"kind": work.kind, "examples": len(work.examples), "seconds": round(seconds, 3)}
+        if len(work.examples) == 1:
+            facts["example"] = work.examples[0].id
+        self.sink(Event("lesson.refuse", work.kept.name, facts))
+        self.watch.say(f"refused {_what(work)} for {work.kept.name}: {'; '.join(reasons)}")
+
+    def _replaced(self, work: Work, digest: str) -> list[Lesson]:
+        """Acting lessons for this model of which nothing is left but what the new one holds, and what is superseded."""
+        now = {one.id: one for one in list_examples(self.engine, work.owner)}
+
+        def elsewhere(id_: str, old: Lesson) -> bool:
+            return id_ not in work.ids and id_ in now and now[id_].state == "learned" and now[id_].lesson == old.digest
+
+        acting = list_lessons(self.engine, work.owner, work.kept.digest, acting=True)
+        same = [one for one in acting if one.kind == work.kind and one.digest != digest]
+        return [one for one in same if not any(elsewhere(id_, one) for id_ in one.examples)]
+
+    def _sweep(self, owner: str, digest: str) -> None:
+        if all(lesson.digest != digest for lesson in list_lessons(self.engine, owner)):
+            discard(self.home, self.home.delta_folder(digest))
+
+    def _back_to_pending(self, work: Work) -> None:
+        """Nothing stays `learning` when nobody learns it."""
+        for one in work.retried:
+            end_learning(self.engine, work.owner, [one.id], one.state, one.reasons)
+        end_learning(self.engine, work.owner, work.new, "pending")
+
+
+def learn_once(learner: Learner) -> Learned:
+    """Learns until nothing is pending that can be learned now, or the watch says stop. Under the learner's lock; see `Learner.learn`."""
+    outcomes = list[Outcome]()
+    while not learner.watch.stopped():
+        outcome = learner.step()
+        if outcome is None:
+            break
+        outcomes.append(outcome)
+    return Learned(tuple(outcomes))
+
+
+def consolidate(learner: Learner, model: str = "", most: int = TOGETHER) -> Learned:
+    """Makes one lesson of many, by learning anew from the log all that each user taught about each model; what was refused is tried again.
+
+    A lesson holds `most` examples at the most. If the gate refuses, the many stay as they are; then those that had been refused are left
+    out, and it is tried once more. Under the learner's lock.
+    """
+    put_right(learner.home, learner.engine)
+    groups: dict[tuple[str, str], list[Example]] = {}
+    for one in list_examples(learner.engine, None, ["learned", "refused"], model):
+        if one.kind == "correction" and one.learn:
+            groups.setdefault((one.owner, one.model), []).append(one)
+    outcomes = list[Outcome]()
+    for (owner, name), examples in groups.items():
+        kept = model_of(learner.home, name)
+        for at in range(0, len(examples) if kept is not None else 0, most):
+            if learner.watch.stopped():
+                break
+            assert kept is not None
+            outcomes += _together(learner, owner, kept, examples[at : at + most])
+    return Learned(tuple(outcomes))
+
+
+def _together(learner: Learner, owner: str, kept: Kept, examples: Sequence[Example]) -> list[Outcome]:
+    refused = tuple(one for one in examples if one.state == "refused")
+    attempts = [(tuple(examples), refused)]
+    if refused:
+        attempts.append((tuple(one for one in examples if one.state == "learned"), ()))
+    outcomes = list[Outcome]()
+    for held, again in attempts:
+        if not again and len({one.lesson for one in held}) < 2:
+            continue  # one lesson holds them already
+        outcomes.append(learner.learn(Work(owner, kept, "answers", held, again), keep_old=True))
+        if outcomes[-1].lesson is not None:
+            break
+    return outcomes
+
+
+def accepted_event(lesson: Lesson, figures: Mapping[str, Fact]) -> Event:
+    """The fact that a lesson acts."""
+    facts: dict[str, Fact] = {
+        "lesson": lesson.digest,
+        "kind": lesson.kind,
+        "examples": len(lesson.examples),
+        "stack": lesson.stack,
+        **figures,
+    }
+    if len(lesson.examples) == 1:
+        facts["example"] = lesson.examples[0]
+    return Event("lesson.accept", lesson.model, facts)
+
+
+def _what(work: Work) -> str:
+    if work.kind == "style":
+        return f"a style from {len(work.examples)} ratings"
+    return "a correction" if len(work.examples) == 1 else f"{len(work.examples)} corrections together"

@@ -1,0 +1,117 @@
+"""The real teacher and the real gate, as the learner asks for them. PyTorch is imported, and a model read, when the first lesson begins."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import chain, zip_longest
+from typing import TYPE_CHECKING, TypeVar
+
+from ingle.adapt.scope import ACTS, score
+from ingle.core.candidate import Candidate
+from ingle.core.event import Sink
+from ingle.core.example import Example
+from ingle.engine.loading import Opener
+from ingle.engine.team import Cores
+from ingle.gate.decide import admit
+from ingle.gate.finding import Decision
+from ingle.gate.policy import load_policy
+from ingle.gate.probes import Probes, Question
+from ingle.home.place import Home
+from ingle.learn.learner import Trainer
+from ingle.learn.lesson_settings import LessonSettings, StyleSettings
+from ingle.learn.wordings import contrasts, parts_of
+from ingle.learn.work import Work
+from ingle.ledger.chain import Ledger
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from ingle.learn.teaching import Teacher
+
+T = TypeVar("T")
+UNSEEN = (
+    "Quick question: {plain}?", "Remind me, {plain}?", "A friend asked me this: {plain}? What do I say?", "{plain}, do you happen to know?",
+)  # fmt: skip
+"""Ways to ask that no lesson is taught with; the gate asks in these."""
+_QUESTIONS = 24
+"""Most questions of one kind that the gate asks about a lesson: it must be done in seconds."""
+_NEAR_MISSES = 10
+"""For each example, beyond those that the lesson itself held where they were."""
+
+
+@dataclass
+class LessonTrainer:
+    """A teacher who has one model in memory, and what opens models for the gate."""
+
+    home: Home
+    sink: Sink
+    lesson: LessonSettings = field(default_factory=LessonSettings)
+    style: StyleSettings = field(default_factory=StyleSettings)
+    opener: Opener = field(default_factory=lambda: Opener(cores=Cores(1)))
+    """On one thread, as lessons: the core that is lent."""
+    _teacher: "tuple[str, Teacher] | None" = None
+
+    def teach(self, work: Work) -> Candidate:
+        """What comes of it. Raises LessonError, what opening the model raises, MemoryError."""
+        try:
+            teacher = self._teacher_of(work)
+            return teacher.style(work.examples) if work.kind == "style" else teacher.lesson(work.examples)
+        except RuntimeError as error:  # PyTorch's way of saying that memory ran out
+            if "allocate" in str(error) or type(error).__name__ == "OutOfMemoryError":
+                raise MemoryError(str(error)) from error
+            raise
+
+    def judge(self, work: Work, candidate: Candidate) -> Decision:
+        """What the gate says under the home's policy. Raises what `admit` raises."""
+        probes, maker = self.probes(work), "style" if work.kind == "style" else "lesson"
+        return admit(self.home, work.kept, candidate, maker, load_policy(self.home), probes, sink=self.sink, opener=self.opener)
+
+    def probes(self, work: Work) -> Probes:
+        """The questions that the gate asks: of what was taught in words that were not, and of what lies near it."""
+        if work.kind == "style":
+            return Probes()
+        some, held, taught = _spread(work.examples), self.lesson.contrasts, [one.question for one in work.examples]
+        learned = _in_turn([_unseen(one, number) for number, one in enumerate(some)])
+        near = _in_turn([contrasts(one.question, held + _NEAR_MISSES, self.lesson.seed)[held:] for one in some])
+        unchanged = [Question(ask) for ask in dict.fromkeys(near)]
+        return Probes(
+            tuple(learned[:_QUESTIONS]), tuple(unchanged[:_QUESTIONS]), lambda ask: bool((score(ask, taught) >= ACTS).any()),
+            taught=tuple(Question(one.question, one.answer, one.before) for one in work.examples),
+        )  # fmt: skip
+
+    def _teacher_of(self, work: Work) -> "Teacher":
+        if self._teacher is None or self._teacher[0] != work.kept.digest:
+            from ingle.learn.teaching import Teacher
+
+            self._teacher = None  # before the next one comes: there may be no room for two
+            self._teacher = (work.kept.digest, Teacher(self.home, work.kept, self.lesson, self.style))
+        return self._teacher[1]
+
+
+def trainer_of(
+    home: Home, engine: "Engine", lesson: LessonSettings = LessonSettings(), style: StyleSettings = StyleSettings()  # noqa: B008 - frozen
+) -> Trainer:  # fmt: skip
+    """Teacher and gate of a home, whose facts go into its ledger."""
+    trainer = LessonTrainer(home, Ledger(engine, home.keys).append, lesson, style)
+    return Trainer(trainer.teach, trainer.judge)
+
+
+def _spread(examples: tuple[Example, ...]) -> tuple[Example, ...]:
+    """As many of them as the gate has questions for, from all over."""
+    n, most = len(examples), _QUESTIONS
+    return examples if n <= most else tuple(examples[i * (n - 1) // (most - 1)] for i in range(most))
+
+
+def _in_turn(lists: Sequence[Sequence[T]]) -> list[T]:
+    """The first of each, the second of each, …: cut anywhere, some of all is left."""
+    return [one for one in chain.from_iterable(zip_longest(*lists)) if one is not None]
+
+
+def _unseen(one: Example, number: int) -> list[Question]:
+    """A question as it was not taught, in each form, beginning with another for each number; of a remark that asks nothing, itself."""
+    plain, first = parts_of(one.question).plain, number % len(UNSEEN)
+    forms = UNSEEN[first:] + UNSEEN[:first]
+    return [Question(_upper(form.format(plain=plain)), one.answer, one.before, one.question) for form in forms]
+
+
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]

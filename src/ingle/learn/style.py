@@ -1,0 +1,177 @@
+"""A style from thumbs alone: answers that were liked become likelier, the others less likely, near the model as it is.
+
+Nobody says what was liked about them: shorter, no lists, more formal. Two forces find it. The words of liked answers are learned as they
+stand, few as they are; and each rated answer, as a whole, is moved to its side of where the model was (KTO, arXiv 2402.01306), which weighs
+those that are on the wrong side still and lets go of those far on the right one. Differs from the source: the reference point z is the
+mean move of the rated answers themselves, not of mismatched ones, which would have to be read too.
+
+Where what is liked can be seen, the model practises on answers of its own (`learn.practice`), and the rated ones move beside them. Of a
+long answer only the beginning counts: the style shows there, and where a short one ends.
+
+Ordinary text is held where it was, by a term in every step, and afterwards the addition is shrunk until text that was held back costs no
+more than it may (`adapt.prose`).
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ingle.core.errors import IngleError, TemplateError
+from ingle.core.example import Example
+from ingle.learn.lesson_settings import StyleSettings
+from ingle.learn.practice import Practice
+from ingle.learn.prose import Prose
+from ingle.learn.style_bounds import common_bounds
+from ingle.learn.trainable_model import TrainableModel
+from ingle.learn.work import LessonError
+from ingle.train.encode import Document
+from ingle.train.losses import log_probabilities
+from ingle.train.optimisers import OptimiserSettings, Trained
+from ingle.train.preference import kto
+
+CLIP_NORM = 1.0
+_SHRINK, _LEAST_FACTOR = 0.85, 0.3
+_SURE = 0.999  # what is likelier than that was no choice, and stays: ln (1 - p) has no end
+Tensors = dict[str, "np.ndarray[tuple[int, ...], np.dtype[np.float16]]"]
+
+
+def teach_style(model: TrainableModel, settings: StyleSettings, examples: Sequence[Example]) -> tuple[Tensors, dict[str, float | str]]:
+    """Rated answers → the tensors of a low-rank addition, and what was seen on the way. Raises LessonError for some that can't be used."""
+    began = time.perf_counter()
+    if not examples or any(example.rating == 0 or not example.answer.strip() for example in examples):
+        raise LessonError("examples", "must be answers with a thumb up or down each", f"{len(examples)}", "Rate some answers first.")
+    examples, documents = _readable(model, settings, examples)
+    bounds = common_bounds(*([one.answer for one in examples if (one.rating > 0) is side] for side in (True, False)))
+    optimiser = OptimiserSettings(learning_rate=settings.learning_rate, beta2=0.99)
+    with model.learning(settings.seed, optimiser) as trained:
+        course = _Course(model, settings, trained, documents, torch.tensor([one.rating > 0 for one in examples]))
+        own, practice = 0, Practice(model, settings, examples, bounds)
+        for number in range(settings.rounds if bounds else 0):
+            written, slips = practice.round(number)
+            found = [document for one in written if (document := one.document(model, settings)) is not None]
+            own += len(found)
+            course.run(found, [*slips, *practice.blanks(written)], settings.own_epochs)
+        if not own:
+            course.run([], [], settings.epochs)
+        drift, shrunk = course.draw_back()
+        tensors = {name: values.astype(np.float16) for name, values in model.tensors().items()}
+        right = course.right()
+    report: dict[str, float | str] = {"lesson": "style", "steps": course.steps, "right": right, "bounds": len(bounds), "own": own}
+    report |= {"slips": course.slips, "drift": drift, "shrunk": shrunk}
+    return tensors, {**report, "seconds": time.perf_counter() - began}
+
+
+def _readable(model: TrainableModel, settings: StyleSettings, examples: Sequence[Example]) -> tuple[list[Example], list[Document]]:
+    """Examples as they can be read: without what was said before, where there is no room for it. Raises LessonError, naming those that are
+    too long even so."""
+
+    def read(one: Example) -> tuple[Example, Document]:
+        return one, model.answered(one.before, one.question, one.answer, settings.max_tokens, settings.answer_tokens)
+
+    found, unread = list[tuple[Example, Document]](), dict[str, IngleError]()
+    for one in examples:
+        try:
+            try:
+                found.append(read(one))
+            except LessonError:
+                found.append(read(replace(one, before=())))
+        except (LessonError, TemplateError) as error:
+            unread[one.id] = error
+    if unread:
+        first = next(iter(unread.values()))
+        raise LessonError(first.field, first.rule, first.got, first.cure, unread)
+    return [one for one, _ in found], [document for _, document in found]
+
+
+class _Course:
+    """One style: rated answers, and how likely they were; beside them, in each run, answers that are to become likelier."""
+
+    def __init__(self, model: TrainableModel, settings: StyleSettings, trained: Trained, rated: Sequence[Document], liked: Tensor) -> None:
+        self._model, self._settings, self._trained, self._rated, self._thumbs = model, settings, trained, rated, liked
+        self._ends = torch.tensor(sorted(model.tokenizer.eos_ids))
+        self._prose = Prose(model, settings.prose_tokens, settings.seed)
+        self._begin([], [])
+        self._before = self._now()
+        self.steps, self.slips = 0, 0
+
+    def run(self, own: Sequence[Document], slips: Sequence[Document], epochs: int) -> None:
+        """Reads everything so often. `slips`: documents whose marked tokens are to become less likely."""
+        self._begin(own, slips)
+        self.slips += len(slips)
+        for epoch in range(epochs):
+            for some in self._batches(epoch):
+                self._loss(some).backward()  # type: ignore[no-untyped-call]
+                self._trained.collect()
+                norm = float(self._trained.norm())
+                for group in self._trained.groups:
+                    group.gradient.mul_(min(1.0, CLIP_NORM / max(norm, 1e-12)))
+                self.steps += 1
+                self._trained.step(self.steps, 1.0)
+
+    def right(self) -> float:
+        """Share of the rated answers that moved to their side."""
+        return float(((self._now() > self._before) == self._thumbs).float().mean())
+
+    def draw_back(self) -> tuple[float, float]:
+        """Shrinks what was learned until ordinary text costs no more than it may: (drift in percent, the factor)."""
+        factor = 1.0
+        while (drift := self._prose.drift()) > self._settings.most_drift and factor > _LEAST_FACTOR:
+            self._model.shrink(_SHRINK)
+            factor *= _SHRINK
+        return drift, factor
+
+    def _begin(self, own: Sequence[Document], slips: Sequence[Document]) -> None:
+        self._read = self._model.read([*self._rated, *own, *slips])
+        self._liked = torch.cat([self._thumbs, torch.arange(len(own) + len(slips)) < len(own)])
+
+    def _batches(self, epoch: int) -> list[list[int]]:
+        """Every answer once, rated and own, liked and others mixed evenly."""
+        draw, numbers = np.random.default_rng([self._settings.seed, self.steps, epoch]), np.arange(len(self._liked))
+        rated, liked = numbers < len(self._rated), self._liked.numpy()
+        sides = [draw.permutation(numbers[(rated == one) & (liked == side)]) for one in (True, False) for side in (True, False)]
+        place = np.concatenate([(np.arange(len(side)) + 0.5) / max(1, len(side)) for side in sides])
+        order = np.concatenate(sides)[np.argsort(place, kind="stable")].tolist()
+        size = self._settings.batch_documents
+        return [sorted(order[at : at + size]) for at in range(0, len(order), size)]
+
+    def _loss(self, some: Sequence[int]) -> Tensor:
+        words, owners, targets = self._words(some)
+        numbers = torch.tensor(some)
+        rated, liked = numbers < len(self._rated), self._liked[some]
+        loss = words.new_zeros(())
+        if rated.any():
+            whole = words.new_zeros(len(some)).index_add(0, owners, words)[rated]
+            before = self._before[numbers[rated]]
+            moved = (whole - before).detach().mean().clamp(min=0)
+            loss = kto(whole, before, moved, liked[rated], self._settings.beta) / int(rated.sum())
+        chosen = liked[owners]
+        if chosen.any():
+            weights = torch.where(torch.isin(targets[chosen], self._ends), self._settings.end_weight, 1.0)
+            loss = loss - self._settings.words_weight * (weights * words[chosen]).sum() / weights.sum()
+        slips = ~(liked | rated)[owners]
+        if slips.any():
+            loss = loss - self._settings.slip_weight * torch.log1p(-words[slips].exp().clamp(max=_SURE)).mean()
+        if self._settings.prose_weight:
+            step = self._settings.prose_documents
+            loss = loss + self._settings.prose_weight * self._prose.divergence(range(self.steps * step, (self.steps + 1) * step))
+        return loss
+
+    def _words(self, some: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probabilities of all answers' tokens, whose each is, as places in `some`, and which token it is."""
+        row, x = self._read.row(some)
+        return log_probabilities(self._model.states(row, x), self._model.head, row.targets), row.learnt, row.targets
+
+    @torch.no_grad()
+    def _now(self) -> Tensor:
+        """Log-probability of each rated answer: float32 [rated]."""
+        count = len(self._rated)
+        found = torch.empty(count)
+        for at in range(0, count, self._settings.batch_documents):
+            some = list(range(at, min(at + self._settings.batch_documents, count)))
+            words, owners, _ = self._words(some)
+            found[some] = words.new_zeros(len(some)).index_add(0, owners, words)
+        return found

@@ -1,0 +1,158 @@
+"""Has a learner beside a server: started when something is to be learned, held while many ask, started again when it dies, gone with the
+server. While a lesson is learned the server lends it a core.
+
+It imports nothing that learns; what the learner needs is in the memory of the learner.
+"""
+
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ingle.core.errors import IngleError
+from ingle.home.examples import list_examples
+from ingle.home.place import Home
+from ingle.learn.settings import LearnSettings
+from ingle.learn.work import next_work
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+HOLD, GO = b"hold\n", b"go\n"
+"""What a learner is told."""
+BUSY, IDLE = b"busy\n", b"idle\n"
+"""What it tells: a lesson has begun, is over."""
+_LOOK_S = 0.5
+_LEAST_WAIT_S, _MOST_WAIT_S = 1.0, 60.0
+"""Before a learner that died is started again; each death in a row doubles it, unless the learner had lived for a while."""
+_WHILE_S = 20.0
+_PATIENCE_S = 5.0
+"""That a learner has to end before it is killed."""
+
+
+@dataclass
+class Supervisor:
+    """A thread beside a server. `close` ends it and the learner."""
+
+    home: Home
+    open_database: Callable[[], "Engine"]
+    command: Sequence[str]
+    """Starts a learner; see learn/worker.py for what it reads and how it ends."""
+    settings: LearnSettings
+    writing: Callable[[], int]
+    """Answers being written now."""
+    lend: Callable[[int], None]
+    """Told how many cores the learner computes on now."""
+    say: Callable[[str], None] = lambda _: None
+    starts: int = 0
+    """Learners that were started."""
+    _process: "subprocess.Popen[bytes] | None" = None
+    _held: bool = False
+    _began: float = 0.0
+    _wait_s: float = 0.0
+    _not_before: float = 0.0
+    _over: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begins to look."""
+        self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the learner; what it was learning is pending for the next one."""
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._end()
+
+    @property
+    def process_id(self) -> int | None:
+        """Of the learner, while there is one."""
+        process = self._process
+        return process.pid if process is not None and process.poll() is None else None
+
+    def _run(self) -> None:
+        engine: Engine | None = None
+        while not self._over.wait(_LOOK_S):
+            try:
+                engine = engine or self.open_database()
+                self._look(engine)
+            except (IngleError, OSError) as error:  # a busy database, no more processes: it may pass
+                self.say(str(error))
+                self._back_off()
+        if engine is not None:
+            engine.dispose()
+
+    def _look(self, engine: "Engine") -> None:
+        process = self._process
+        if process is not None and process.poll() is not None:
+            self._reap(process)
+        if self._process is not None:
+            self._tell(self.writing() > self.settings.beside)
+        elif time.monotonic() >= self._not_before and self.writing() <= self.settings.beside and self._pending(engine):
+            place = {"INGLE_HOME": str(self.home.root), "INGLE_DATABASE_URL": self.home.other_database}
+            self._process = process = subprocess.Popen(
+                list(self.command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **place}
+            )
+            self.starts, self._held, self._began = self.starts + 1, False, time.monotonic()
+            threading.Thread(target=self._lend, args=(process,), name="lending", daemon=True).start()
+
+    def _pending(self, engine: "Engine") -> bool:
+        """Whether there is anything to learn, or something that a learner was at when it died."""
+        return next_work(self.home, engine, {}, self.settings.ratings) is not None or bool(
+            list_examples(engine, None, ["learning"], limit=1)
+        )
+
+    def _lend(self, process: "subprocess.Popen[bytes]") -> None:
+        """Reads what a learner tells, for as long as it is the one that there is."""
+        assert process.stdout is not None
+        with process.stdout:
+            for line in process.stdout:
+                if line in (BUSY, IDLE) and process is self._process:
+                    self.lend(int(line == BUSY))
+        if self._process in (process, None):  # also if it was let go between two lines above
+            self.lend(0)
+
+    def _let_go(self) -> "subprocess.Popen[bytes] | None":
+        """The learner, if there is one, told that nobody needs it."""
+        process, self._process = self._process, None
+        self.lend(0)
+        if process is not None and process.stdin is not None:
+            with suppress(OSError):
+                process.stdin.close()
+        return process
+
+    def _reap(self, process: "subprocess.Popen[bytes]") -> None:
+        self._let_go()
+        if process.returncode == 0 or time.monotonic() - self._began > _WHILE_S:
+            self._wait_s = 0.0
+        if process.returncode == 0:
+            return
+        self._back_off()
+        self.say(f"the learner ended with code {process.returncode}; it is started again in {self._wait_s:.0f} s at the earliest")
+
+    def _back_off(self) -> None:
+        self._wait_s = min(_MOST_WAIT_S, max(_LEAST_WAIT_S, 2 * self._wait_s))
+        self._not_before = time.monotonic() + self._wait_s
+
+    def _tell(self, hold: bool) -> None:
+        if hold != self._held and self._process is not None and self._process.stdin is not None:
+            with suppress(OSError):  # it has just ended: found at the next look
+                self._process.stdin.write(HOLD if hold else GO)
+                self._process.stdin.flush()
+            self._held = hold
+
+    def _end(self) -> None:
+        process = self._let_go()
+        if process is None:
+            return
+        try:
+            process.wait(_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

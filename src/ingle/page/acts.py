@@ -1,0 +1,122 @@
+"""What can be done with a turn: the buttons under it. A later capability adds an entry here, and with it its button."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ingle.adapt.admit import Feedback, remember, take_feedback
+from ingle.home.turns import Turn
+from ingle.page.choices import home_choices
+from ingle.page.learning import forget_example
+from ingle.page.tab import Tab
+from ingle.page.taught import Taught, look_up
+
+TurnDeed = Callable[[Tab, Turn], Awaitable[None]]
+Pressed = Callable[[Turn, Taught], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """One button."""
+
+    id: str
+    label: str
+    icon: str
+    """One of `static/icons.svg`."""
+    deed: TurnDeed | None = None
+    """None = the browser does it (`static/turn.js`)."""
+    fits: Callable[[Turn], bool] = lambda _: True
+    """Whether a turn has this button."""
+    pressed: Pressed | None = None
+    """Whether it stands pressed; None = it is no such button."""
+
+
+def _kept(turn: Turn) -> bool:
+    """Whether its words are kept: of others nothing is to be taught, for that would keep them."""
+    return bool(turn.conversation)
+
+
+def _answered(turn: Turn) -> bool:
+    return _kept(turn) and bool(turn.completion) and bool(turn.message.text.strip())
+
+
+async def _again(tab: Tab, turn: Turn) -> None:
+    await tab.again(turn.parent)
+
+
+async def _good(tab: Tab, turn: Turn) -> None:
+    await _rate(tab, turn, 1)
+
+
+async def _bad(tab: Tab, turn: Turn) -> None:
+    await _rate(tab, turn, -1)
+
+
+async def _rate(tab: Tab, turn: Turn, rating: int) -> None:
+    """Rates an answer; the same rating once more takes it back."""
+    service, owner = tab.service, tab.owner
+    before = (await _taught(tab, turn)).ratings.get(turn.completion)
+    if before is not None and before.rating == rating:
+        await forget_example(tab, before.id)
+    else:
+        said = Feedback(turn.completion, rating, model=_model(tab))
+        await asyncio.to_thread(take_feedback, service.engine, owner, said, sink=service.record)
+    tab.changed(turn.conversation)
+
+
+async def _remember(tab: Tab, turn: Turn) -> None:
+    """Remembers the words of a turn as a fact; once more forgets them again."""
+    service, owner = tab.service, tab.owner
+    before = (await _taught(tab, turn)).fact(turn)
+    if before is not None:
+        await forget_example(tab, before.id)
+    else:
+        model = str((turn.facts or {}).get("model_name") or "") or _model(tab)
+        await asyncio.to_thread(remember, service.engine, owner, model, turn.message.text, sink=service.record)
+    tab.changed(turn.conversation)
+
+
+async def correct(tab: Tab, turn: Turn, text: str) -> None:
+    """What should have been said in the place of an answer. Raises what `take_feedback` raises."""
+    service, owner = tab.service, tab.owner
+    said = Feedback(turn.completion, correction=text, model=_model(tab))
+    await asyncio.to_thread(take_feedback, service.engine, owner, said, sink=service.record)
+    tab.changed(turn.conversation)
+
+
+async def _taught(tab: Tab, turn: Turn) -> Taught:
+    return await asyncio.to_thread(look_up, tab.service.engine, tab.owner, [turn])
+
+
+def _model(tab: Tab) -> str:
+    return tab.choices.model or str(home_choices(tab.service)["model"])
+
+
+ANSWER_ACTS: Sequence[Act] = (
+    Act("copy", "Copy the answer", "copy"),
+    Act("again", "Answer again", "again", _again),
+    Act("good", "A good answer", "good", _good, _answered, lambda turn, taught: taught.rating(turn) > 0),
+    Act("bad", "A bad answer", "bad", _bad, _answered, lambda turn, taught: taught.rating(turn) < 0),
+    Act("correct", "Edit this answer", "pencil", fits=_answered),
+    Act("remember", "Remember this", "remember", _remember, _answered, lambda turn, taught: taught.fact(turn) is not None),
+    Act("details", "All about this answer", "info", fits=lambda turn: bool(turn.facts)),
+)
+QUESTION_ACTS: Sequence[Act] = (
+    Act("copy", "Copy", "copy"),
+    Act("edit", "Edit and ask again", "pencil"),
+    Act("remember", "Remember this", "remember", _remember, _kept, lambda turn, taught: taught.fact(turn) is not None),
+)
+
+
+def acts_of(turn: Turn) -> Sequence[Act]:
+    """The buttons of a turn."""
+    return [act for act in (QUESTION_ACTS if turn.message.role == "user" else ANSWER_ACTS) if act.fits(turn)]
+
+
+def buttons(turn: Turn, taught: Taught) -> list[dict[str, Any]]:
+    """The same, as the browser shows them."""
+    return [
+        {"id": act.id, "label": act.label, "icon": act.icon, "pressed": None if act.pressed is None else act.pressed(turn, taught)}
+        for act in acts_of(turn)
+    ]

@@ -1,0 +1,180 @@
+"""What was said in a conversation, as the page shows it: one branch of the tree, and at each turn those beside it.
+
+A conversation is kept in the home, or, where the user wants that, only in memory for as long as it is open.
+"""
+
+import asyncio
+import itertools
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ingle.core.errors import NotKept
+from ingle.core.message import Message
+from ingle.home import conversations, turns
+from ingle.home.database import now
+from ingle.home.turns import Turn
+from ingle.serve.service import Keep
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+Key = tuple[str, str]
+"""Owner and conversation."""
+_TITLE = 48
+"""Characters of a title that was made from a question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A turn of the branch that is shown."""
+
+    turn: Turn
+    beside: tuple[str, ...]
+    """Ids of the turns that follow the same one, this one included, the oldest first."""
+
+    @property
+    def place(self) -> int:
+        """Which of those beside it this is, from 0."""
+        return self.beside.index(self.turn.id)
+
+
+class Conversation(Protocol):
+    """A conversation."""
+
+    @property
+    def key(self) -> Key:
+        """Tells it from all others."""
+
+    async def path(self) -> Sequence[Said]:
+        """The branch at which it stands. Raises NotKept if the conversation is gone."""
+
+    async def said(self, turn: str) -> Sequence[Message]:
+        """What was said up to a turn."""
+
+    async def ask(self, text: str, parent: str) -> str:
+        """Adds what the user said behind `parent`, and stands there. Returns the turn's id."""
+
+    async def stand(self, turn: str, deep: bool = True) -> None:
+        """Goes to a turn ("" = before the first); `deep`: and on to the end of the newest branch behind it."""
+
+    async def following(self, turn: str) -> Sequence[str]:
+        """Ids of the turns behind a turn, the oldest first."""
+
+    def keep(self, parent: str) -> Keep | None:
+        """What the service is told about keeping the answer behind `parent`."""
+
+    async def answered(self, parent: str, text: str, completion: str, facts: Mapping[str, Any]) -> None:
+        """Adds an answer that the service did not keep, and stands there unless somebody has gone to another branch."""
+
+
+class StoredConversation:
+    """A conversation in the home."""
+
+    def __init__(self, engine: "Engine", owner: str, conversation: str) -> None:
+        self._engine, self._owner, self._id = engine, owner, conversation
+
+    @property
+    def key(self) -> Key:
+        return self._owner, self._id
+
+    async def path(self) -> Sequence[Said]:
+        def read() -> Sequence[Said]:
+            leaf = conversations.get_conversation(self._engine, self._owner, self._id).leaf
+            return [Said(turn, self._behind(turn.parent)) for turn in turns.path(self._engine, self._owner, leaf)]
+
+        return await asyncio.to_thread(read)
+
+    async def said(self, turn: str) -> Sequence[Message]:
+        path = await asyncio.to_thread(turns.path, self._engine, self._owner, turn)
+        return [step.message for step in path]
+
+    async def ask(self, text: str, parent: str) -> str:
+        said = (Message.of("user", text),)
+        return await asyncio.to_thread(turns.keep, self._engine, self._owner, said, parent, self._id)
+
+    async def stand(self, turn: str, deep: bool = True) -> None:
+        def move() -> None:
+            at = turn
+            while deep and (behind := self._behind(at)):
+                at = behind[-1]
+            conversations.move_leaf(self._engine, self._owner, self._id, at)
+
+        await asyncio.to_thread(move)
+
+    async def following(self, turn: str) -> Sequence[str]:
+        return await asyncio.to_thread(self._behind, turn)
+
+    def keep(self, parent: str) -> Keep | None:
+        return Keep(self._id, parent)
+
+    async def answered(self, parent: str, text: str, completion: str, facts: Mapping[str, Any]) -> None:
+        said = Message.of("assistant", text)
+        await asyncio.to_thread(turns.keep_answer, self._engine, self._owner, parent, said, completion, facts, (), self._id)
+
+    def _behind(self, turn: str) -> tuple[str, ...]:
+        return tuple(child.id for child in turns.children(self._engine, self._owner, turn, self._id))
+
+
+class TemporaryConversation:
+    """A conversation that nobody keeps."""
+
+    def __init__(self, owner: str) -> None:
+        self._owner, self._leaf = owner, ""
+        self._name = f"passing-{secrets.token_hex(12)}"
+        self._turns: dict[str, Turn] = {}
+        self._number = itertools.count(1)
+
+    @property
+    def key(self) -> Key:
+        return self._owner, self._name
+
+    async def path(self) -> Sequence[Said]:
+        return [Said(turn, tuple(await self.following(turn.parent))) for turn in self._climb(self._leaf)]
+
+    async def said(self, turn: str) -> Sequence[Message]:
+        return [step.message for step in self._climb(turn)]
+
+    async def ask(self, text: str, parent: str) -> str:
+        return self._add(Message.of("user", text), parent)
+
+    async def stand(self, turn: str, deep: bool = True) -> None:
+        if turn and turn not in self._turns:
+            raise NotKept(f"turn {turn[:12]}", "is not part of this conversation")
+        self._leaf = turn
+        while deep and (behind := await self.following(self._leaf)):
+            self._leaf = behind[-1]
+
+    async def following(self, turn: str) -> Sequence[str]:
+        return [child.id for child in self._turns.values() if child.parent == turn]
+
+    def keep(self, parent: str) -> Keep | None:
+        return None
+
+    async def answered(self, parent: str, text: str, completion: str, facts: Mapping[str, Any]) -> None:
+        self._add(Message.of("assistant", text), parent, completion, facts, moves=self._leaf == parent)
+
+    def _climb(self, at: str) -> list[Turn]:
+        up = []
+        while at:
+            up.append(self._turns[at])
+            at = up[-1].parent
+        return up[::-1]
+
+    def _add(
+        self, message: Message, parent: str, completion: str = "", facts: Mapping[str, Any] | None = None, moves: bool = True
+    ) -> str:  # fmt: skip
+        name = str(next(self._number))
+        self._turns[name] = Turn(name, self._owner, "", parent, message, completion, facts, now())
+        self._leaf = name if moves else self._leaf
+        return name
+
+
+def title_of(text: str) -> str:
+    """The first words of a question."""
+    words = " ".join(text.split())
+    if len(words) <= _TITLE:
+        return words
+    cut = words[: _TITLE + 1].rpartition(" ")[0] or words[:_TITLE]
+    return cut.rstrip(" ,;:.–-") + " …"

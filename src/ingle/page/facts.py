@@ -1,0 +1,95 @@
+"""What stands under an answer: one quiet line, and everything behind it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ingle.core.energy import amount, energy_in
+from ingle.core.message import Chunk
+from ingle.core.words import counted
+from ingle.page.taught import Taught
+
+_ENDS = {
+    "length": "ended at the limit of {max_tokens} tokens",
+    "cancelled": "stopped",
+    "deadline": "ran out of time",
+    "blocked": "ended by a guard",
+}
+"""What is said of an answer that did not end by itself."""
+_ENDED_BY = {"stop": "itself", "length": "the limit of tokens", "cancelled": "you", "deadline": "the deadline"}
+_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
+
+
+def facts_of(chunk: Chunk) -> dict[str, Any]:
+    """The facts of an answer that just ended, as the home keeps them with its words."""
+    assert chunk.usage is not None and chunk.event is not None
+    took = {name: getattr(chunk.usage, name) for name in ("queued_s", "prefill_s", "decode_s")}
+    return {**chunk.event.facts, **took, "model_name": chunk.event.subject}
+
+
+def line(facts: Mapping[str, Any]) -> str:
+    """The quiet line."""
+    tokens, decode_s = facts.get("completion_tokens", 0), facts.get("decode_s", 0.0)
+    parts = [
+        f"{tokens / decode_s:.0f} tokens/s" if tokens and decode_s else "",
+        counted(tokens, "token") if "completion_tokens" in facts else "",
+        f"{facts['cached_tokens']:,} of {facts['prompt_tokens']:,} cached" if facts.get("cached_tokens") else "",
+        f"first after {_seconds(_first(facts))}" if "prefill_s" in facts else "",
+        _joules(facts),
+        f"{facts.get('model_name', '')} {facts.get('model', '')[:8]}".strip(),
+        f"event {facts['seq']}" if "seq" in facts else "",
+        _ENDS.get(facts.get("finish", ""), "").format(max_tokens=f"{facts.get('max_tokens') or 0:,}"),
+        "remembered" if facts.get("memories") else "",
+        "learned" if facts.get("lessons") else "",
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def details(facts: Mapping[str, Any], at: str, taught: Taught = Taught()) -> list[tuple[str, str]]:  # noqa: B008 - frozen
+    """Everything, as (name, value); `taught`: what the facts only name."""
+    request: Any = facts.get("request")
+    kept = isinstance(request, Mapping)
+    rows = [
+        ("Model", facts.get("model_name", "")),
+        ("Model digest", facts.get("model", "")),
+        ("Ledger", f"event {facts['seq']}" if "seq" in facts else ""),
+        ("Replay", f"ingle replay {facts['seq']}" if kept and "seq" in facts and facts.get("finish") != "cancelled" else ""),
+        ("Written", at[:19].replace("T", " ") + " UTC" if at else ""),
+        ("Remembered", "\n".join(taught.memories(facts))),
+        ("Learned", "\n".join(taught.learned(facts))),
+        ("Prompt", _prompt(facts)),
+        ("Answer", f"{counted(facts.get('completion_tokens', 0), 'token')}, ended by {_end(facts)}"),
+        ("Waited", _seconds(facts["queued_s"]) if "queued_s" in facts else ""),
+        ("Read in", _seconds(facts["prefill_s"]) if "prefill_s" in facts else ""),
+        ("Written in", _seconds(facts["decode_s"]) if "decode_s" in facts else ""),
+        ("Energy", str(energy_in(facts) or "")),
+        ("Seed", str(facts.get("seed", ""))),
+        ("Sampling", ", ".join(f"{name} {facts[name]:g}" for name in _SAMPLING if facts.get(name) is not None)),
+        ("Most tokens", f"{facts['max_tokens']:,}" if facts.get("max_tokens") else ""),
+        ("System prompt", "\n".join(request.get("system") or ()) if kept else ""),
+        ("Guards", facts.get("verdicts") or "let everything pass"),
+        ("Answer's digest", facts.get("answer", "")),
+        ("Id", facts.get("id", "")),
+    ]
+    return [(name, value) for name, value in rows if value]
+
+
+def _first(facts: Mapping[str, Any]) -> float:
+    """Seconds from asking to the first token."""
+    return float(facts.get("queued_s", 0.0)) + float(facts["prefill_s"])
+
+
+def _prompt(facts: Mapping[str, Any]) -> str:
+    return f"{counted(facts.get('prompt_tokens', 0), 'token')}, {facts.get('cached_tokens', 0):,} of them cached"
+
+
+def _joules(facts: Mapping[str, Any]) -> str:
+    energy = energy_in(facts)
+    return "" if energy is None else amount(energy.joules) if energy.measured else f"≈ {amount(energy.joules)}"
+
+
+def _end(facts: Mapping[str, Any]) -> str:
+    return _ENDED_BY.get(facts.get("finish", ""), "a guard")
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"

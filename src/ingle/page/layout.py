@@ -1,0 +1,37 @@
+"""Where the parts of the page stand."""
+
+from dataclasses import dataclass
+
+from nicegui.element import Element
+
+from ingle.page.parts import Bar, Composer, ConversationList, LearningPanel, Scroll, SettingsPanel, Shell, Welcome
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Of one tab."""
+
+    shell: Shell
+    list: ConversationList
+    bar: Bar
+    scroll: Scroll
+    column: Element
+    """Takes the turns."""
+    welcome: Welcome
+    composer: Composer
+    settings: SettingsPanel
+    learning: LearningPanel
+
+
+def lay_out() -> Parts:
+    """Makes the parts, in the page that is being built."""
+    shell = Shell()
+    with Element("div").classes("house"):
+        listed = ConversationList()
+        with Element("main").classes("room"):
+            bar = Bar()
+            with Scroll() as scroll:
+                welcome = Welcome()
+                column = Element("div").classes("turns").props('role="log" aria-label="Conversation"')
+            composer = Composer()
+    return Parts(shell, listed, bar, scroll, column, welcome, composer, SettingsPanel(), LearningPanel())

@@ -1,0 +1,140 @@
+"""The page: NiceGUI in the same application, on the same service as the API. It never calls its own HTTP API.
+
+Its library is imported here and nowhere else, when an application wants the page. It keeps nothing on disk: what is stored of a
+conversation lies in the home's database alone.
+"""
+
+import asyncio
+import gc
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import RedirectResponse
+from starlette.responses import Response
+from starlette.routing import Match, Mount
+from starlette.types import Receive, Scope, Send
+
+from ingle.page.static_files import FOLDER, YEAR_S, static_root, static_text, static_url
+from ingle.serve.service import Service
+
+if TYPE_CHECKING:
+    from nicegui.client import Client
+
+    from ingle.page.room import Room
+
+_ROOM = "ingle.room"
+"""Where a request of the page finds its room."""
+_PATHS = ("/c/", "/_nicegui/", "/_nicegui_ws/", "/page/")
+RECONNECT_S = 30.0
+"""How long a tab may be out of reach (a sleeping phone) without having to be loaded again."""
+
+
+class PageMount(Mount):
+    """The page's own paths only: an unknown path is the API's to refuse, in the API's words."""
+
+    def __init__(self, app: Any, room: "Room") -> None:
+        super().__init__("", app)
+        self._room = room
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether a path is the page's."""
+        path = scope.get("path", "")
+        own = path in ("/", "/favicon.ico") or path.startswith((*_PATHS, static_root()))
+        return super().matches(scope) if own else (Match.NONE, {})
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Tells the page which room it belongs to: its library has only one application in a process, we may have several."""
+        scope[_ROOM] = self._room
+        await super().handle(scope, receive, send)
+
+
+def add_page(app: FastAPI, service: Service) -> None:
+    """Adds the page to an application, behind all other routes."""
+    os.environ.setdefault("NICEGUI_STORAGE_PATH", str(service.home.root / "cache" / "page"))  # else `.nicegui` in the working directory
+    from nicegui import core, ui
+
+    from ingle.page.room import Room
+    from ingle.page.session import sign_in_routes
+    from ingle.page.view import View  # noqa: F401 - now, and not while the first visitor waits
+
+    room = Room(service)
+    app.include_router(sign_in_routes(room.sessions, room.ended))
+    _add_pages()
+    core.app.user_middleware.clear()
+    core.app.middleware_stack = None  # or a second application of this process could not be made
+    ui.run_with(
+        app, title="Ingle", favicon=FOLDER / "icon.svg", dark=None, language="en-GB", binding_refresh_interval=None,
+        reconnect_timeout=RECONNECT_S, gzip_middleware_factory=None, tailwind=False, show_welcome_message=False,
+    )  # fmt: skip
+    app.router.routes[-1] = PageMount(core.app, room)
+    started = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[Any]:
+        async with started(app) as state:
+            await asyncio.to_thread(_warm)
+            gc.freeze()  # what lives as long as the server is not worth looking through: that takes 150 ms each time, and all wait
+            try:
+                yield state
+            finally:
+                await room.close()
+
+    app.router.lifespan_context = life
+
+
+@cache
+def _add_pages() -> None:
+    """Once in a process."""
+    from nicegui import core, ui
+
+    core.app.add_static_files(static_root(), FOLDER, max_cache_age=YEAR_S)
+    core.app.config.quasar_config["brand"] = {"primary": "#b4481f"}
+
+    @ui.page("/")
+    async def new(client: "Client", request: Request) -> Response | None:
+        return await _build(client, request, "")
+
+    @ui.page("/c/{conversation}")
+    async def kept(client: "Client", request: Request, conversation: str) -> Response | None:
+        return await _build(client, request, conversation)
+
+
+def _warm() -> None:
+    """What the first visitor and the first block of code would wait for."""
+    from nicegui.client import templates
+
+    from ingle.page.markdown import render
+
+    templates.get_template("index.html")
+    render("```python\npass\n```")
+
+
+async def _build(client: "Client", request: Request, conversation: str) -> Response | None:
+    from nicegui import ui
+
+    from ingle.core.errors import NotKept
+    from ingle.page.layout import lay_out
+    from ingle.page.session import COOKIE, sign_in_url
+    from ingle.page.view import View
+
+    room: Room = request.scope[_ROOM]
+    visitor = await room.sessions.visitor(request.cookies.get(COOKIE, ""))
+    if visitor is None:
+        return RedirectResponse(sign_in_url(request.url.path), 303)
+    ui.add_head_html(f'<link rel="stylesheet" href="{static_url("page.css")}">{static_text("head.html")}')
+    ui.add_body_html(static_text("icons.svg"))
+    view = View(room, visitor, client, lay_out())
+    try:
+        if conversation:
+            await view.open(conversation)
+    except NotKept:
+        view.say("This conversation is not kept here.")
+    await view.draw()
+    room.views.add(view)
+    view.stale()  # an answer that ended while it was drawn told those that were there
+    client.on_delete(view.close)
+    return None

@@ -1,0 +1,44 @@
+"""The settings of the conversation on one tab."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from ingle.core.errors import RequestError
+from ingle.page.choices import Choices, choices_of, home_choices
+from ingle.page.parts import SettingsPanel
+from ingle.page.tab import Deed, Tab
+
+
+class Panel:
+    """What can be chosen, and what is."""
+
+    def __init__(self, tab: Tab, part: SettingsPanel) -> None:
+        self._tab, self._part = tab, part
+        self.deeds: Mapping[str, Deed] = {"change": self.change, "reset": self.reset}
+
+    async def open(self, _said: Any = None) -> None:
+        """Shows the panel."""
+        await self.draw()
+        self._part.do("open")
+
+    async def draw(self, note: str = "") -> None:
+        """Shows what is chosen now."""
+        service = self._tab.service
+        names = list(await asyncio.to_thread(service.shelf.names))
+        self._part.show({"models": names, "home": home_choices(service), "chosen": asdict(self._tab.choices), "note": note})
+
+    async def change(self, said: Any) -> None:
+        """Another choice, as [its name, what is chosen]. Only one at a time, so that two quick ones can't undo each other."""
+        name, value = said
+        try:
+            choices = choices_of({**asdict(self._tab.choices), name: value})
+        except RequestError as error:
+            await self.draw(str(error))
+        else:
+            await self._tab.choose(choices)
+
+    async def reset(self, _said: Any) -> None:
+        """Everything as the home has it."""
+        await self._tab.choose(Choices())

@@ -1,0 +1,44 @@
+"""What all views of the page share: the service, who may come in, what is being written, and who has to be told."""
+
+from typing import TYPE_CHECKING
+
+from ingle.page.conversation import Key
+from ingle.page.pending_answers import PendingAnswers
+from ingle.page.session import Sessions
+from ingle.serve.service import Service
+
+if TYPE_CHECKING:
+    from ingle.page.view import View
+
+
+class Room:
+    """One per application."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.sessions = Sessions(service)
+        self.pending = PendingAnswers(service, self.changed)
+        self.views: set[View] = set()
+        """Open tabs."""
+
+    def changed(self, key: Key) -> None:
+        """Lets every tab of a conversation's owner draw what is different now."""
+        for view in list(self.views):
+            if view.visitor.owner == key[0]:
+                view.stale()
+
+    def beside(self, view: "View") -> list["View"]:
+        """The other tabs that show the same kept conversation."""
+        shown = (view.visitor.owner, view.place)
+        return [other for other in self.views if other is not view and view.place and (other.visitor.owner, other.place) == shown]
+
+    def ended(self, sign_in: str) -> None:
+        """Sends every tab of a sign-in that has ended to the sign-in form."""
+        for view in list(self.views):
+            if view.visitor.sign_in == sign_in:
+                view.stale()
+
+    async def close(self) -> None:
+        """Waits for answers that are being written; the service ends them."""
+        await self.service.drain()
+        await self.pending.close()

@@ -1,0 +1,158 @@
+"""Who looks at the page: somebody on this machine, or the user of a key, who signed in with it.
+
+A sign-in is a cookie that this home signed: the key's id, a number of its own and when it ends, never the key itself. That the key
+is still good is looked up for each page and each action, so a revoked key is out at once.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import json
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, quote
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from ingle.core.files import write_atomic
+from ingle.home.api_keys import check_key, list_keys
+from ingle.page.static_files import static_text, static_url
+from ingle.serve.record import answer_key
+from ingle.serve.service import Service
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+COOKIE = "ingle_sign_in"
+ENDED = "signed-out"
+"""A file in the folder of keys, and its lock: sign-ins that were ended before their time."""
+LIFE_S = 30 * 86400
+"""Longest that a sign-in is good for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Whoever looks at one page."""
+
+    owner: str
+    """Id of the key; "" for somebody on this machine who needs none."""
+    name: str = ""
+    """Of the key."""
+    sign_in: str = ""
+    """The cookie."""
+
+
+class Sessions:
+    """Lets people in."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._secret = b""
+        self._ended = _read_ended(service.home.keys / ENDED)
+        """What ended sign-ins said. Kept over a restart: somebody may have copied the cookie."""
+
+    async def visitor(self, cookie: str) -> Visitor | None:
+        """Who comes with this cookie; None if they have to sign in first."""
+        if not self._service.settings.needs_key:
+            return Visitor("")
+        return await asyncio.to_thread(self._check, cookie)
+
+    def sign_in(self, secret: str) -> str | None:
+        """A cookie for the user of a key; None if the key is not good. Reads the database."""
+        key = check_key(self._service.engine, secret.strip())
+        if key is None:
+            return None
+        said = f"{key.id}.{secrets.token_hex(12)}.{int(time.time()) + LIFE_S}"
+        return f"{said}.{self._mac(said)}"
+
+    def sign_out(self, cookie: str) -> None:
+        """Ends a sign-in in every tab. Reads the database."""
+        if self._check(cookie):
+            self._ended.add(cookie.rpartition(".")[0])
+            path = self._service.home.keys / ENDED
+            with self._service.home.lock(ENDED):
+                ended = sorted(self._ended | _read_ended(path))
+                write_atomic(path, json.dumps(ended).encode(), mode=0o600)
+
+    def _check(self, cookie: str) -> Visitor | None:
+        said, _, mac = cookie.rpartition(".")
+        if said in self._ended or not hmac.compare_digest(mac.encode(), self._mac(said).encode()):
+            return None
+        owner, _, until = said.split(".")
+        name = _good_key(self._service.engine, owner) if int(until) > time.time() else None
+        return None if name is None else Visitor(owner, name, cookie)
+
+    def _mac(self, said: str) -> str:
+        if not self._secret:
+            self._secret = hmac.digest(answer_key(self._service.home), b"ingle.page sign-in", hashlib.sha256)
+        return hmac.digest(self._secret, said.encode(), hashlib.sha256).hex()
+
+
+def _read_ended(path: Path) -> set[str]:
+    """Those whose time has not come to an end by itself. Raises nothing: a file that can't be read says nothing."""
+    try:
+        found = [str(said) for said in json.loads(path.read_bytes())]
+        return {said for said in found if int(said.rpartition(".")[2]) > time.time()}
+    except (OSError, ValueError, TypeError):
+        return set()
+
+
+def sign_in_routes(sessions: Sessions, ended: Callable[[str], None]) -> APIRouter:
+    """The sign-in: a plain form that works without any script. `ended` is told of each sign-in that ends."""
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/sign-in")
+    async def show(request: Request) -> Response:
+        if await sessions.visitor(request.cookies.get(COOKIE, "")):
+            return RedirectResponse(_local(request.query_params.get("next", "")), 303)
+        return _form(request.query_params.get("next", ""))
+
+    @router.post("/sign-in")
+    async def enter(request: Request) -> Response:
+        sent = parse_qs((await request.body()).decode("utf-8", "replace"))
+        goal = sent.get("next", [""])[0]
+        cookie = await asyncio.to_thread(sessions.sign_in, sent.get("key", [""])[0])
+        if cookie is None:
+            return _form(goal, "This key is unknown here, or was revoked.", 401)
+        response = RedirectResponse(_local(goal), 303)
+        response.set_cookie(COOKIE, cookie, max_age=LIFE_S, httponly=True, samesite="strict", secure=request.url.scheme == "https")
+        return response
+
+    @router.post("/sign-out")
+    async def leave(request: Request) -> Response:
+        cookie = request.cookies.get(COOKIE, "")
+        await asyncio.to_thread(sessions.sign_out, cookie)
+        ended(cookie)
+        response = RedirectResponse("/sign-in", 303)
+        response.delete_cookie(COOKIE, httponly=True, samesite="strict")
+        return response
+
+    return router
+
+
+def sign_in_url(path: str) -> str:
+    """Where to sign in, and to come back from."""
+    return f"/sign-in?next={quote(path)}"
+
+
+def _form(goal: str, trouble: str = "", status: int = 200) -> Response:
+    page = static_text("sign_in.html")
+    values = {"css": static_url("page.css"), "icon": static_url("icon.svg"), "next": _local(goal), "trouble": trouble}
+    for name, value in values.items():
+        page = page.replace(f"{{{{{name}}}}}", escape(value))
+    return HTMLResponse(page, status, {"Cache-Control": "no-store"})
+
+
+def _local(goal: str) -> str:
+    """A path of this page, whatever somebody put into the address."""
+    return goal if goal.startswith("/c/") and "\\" not in goal and goal.isprintable() else "/"
+
+
+def _good_key(engine: "Engine", owner: str) -> str | None:
+    return next((key.name for key in list_keys(engine) if key.id == owner and key.revoked is None), None)

@@ -1,0 +1,80 @@
+"""A conversation that is kept and one that is not are the same to whoever talks."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ingle.core.errors import NotKept
+from ingle.home.conversations import create_conversation, delete_conversation
+from ingle.home.place import Home
+from ingle.page.conversation import Conversation, StoredConversation, TemporaryConversation, title_of
+from ingle.serve.rooms import open_rooms
+from ingle.serve.service import Keep
+
+
+@pytest.fixture(params=["kept", "passing"])
+def conversation(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Conversation]:
+    engine = open_rooms(Home(tmp_path))
+    kept = StoredConversation(engine, "anna", create_conversation(engine, "anna").id)
+    yield kept if request.param == "kept" else TemporaryConversation("anna")
+    engine.dispose()
+
+
+def shown(conversation: Conversation) -> list[tuple[str, int, int]]:
+    """Of each turn its words, its place and the number of those beside it."""
+    return [(said.turn.message.text, said.place, len(said.beside)) for said in asyncio.run(conversation.path())]  # type: ignore[arg-type]
+
+
+def test_branches(conversation: Conversation) -> None:
+    async def talk() -> tuple[str, str]:
+        one = await conversation.ask("one", "")
+        await conversation.answered(one, "a", "c1", {"seed": 1})
+        await conversation.stand(one, deep=False)
+        assert [said.turn.message.text for said in await conversation.path()] == ["one"]
+        await conversation.answered(one, "b", "c2", {"seed": 2})
+        first, second = await conversation.following(one)
+        two = await conversation.ask("two", second)
+        await conversation.answered(two, "c", "c3", {})
+        return one, first
+
+    one, first = asyncio.run(talk())
+    assert shown(conversation) == [("one", 0, 1), ("b", 1, 2), ("two", 0, 1), ("c", 0, 1)]
+    asyncio.run(conversation.stand(first))
+    assert shown(conversation) == [("one", 0, 1), ("a", 0, 2)]
+    asyncio.run(conversation.stand(one))
+    assert shown(conversation) == [("one", 0, 1), ("b", 1, 2), ("two", 0, 1), ("c", 0, 1)], "on to the end of the newest branch"
+    asyncio.run(conversation.ask("another", ""))
+    assert shown(conversation) == [("another", 1, 2)]
+    assert [message.text for message in asyncio.run(conversation.said(first))] == ["one", "a"]
+    with pytest.raises(NotKept):
+        asyncio.run(conversation.stand("nowhere"))
+
+
+def test_what_the_service_keeps(conversation: Conversation) -> None:
+    assert conversation.key[0] == "anna"
+    assert conversation.keep("turn") == (None if isinstance(conversation, TemporaryConversation) else Keep(conversation.key[1], "turn"))
+
+
+def test_a_conversation_that_was_deleted(tmp_path: Path) -> None:
+    engine = open_rooms(Home(tmp_path))
+    made = create_conversation(engine, "")
+    delete_conversation(engine, "", made.id)
+    with pytest.raises(NotKept):
+        asyncio.run(StoredConversation(engine, "", made.id).path())
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("Why does bread rise?", "Why does bread rise?"),
+        ("  Two\n\nlines ", "Two lines"),
+        ("Write a Python function that counts the words of a text.", "Write a Python function that counts the words of …"),
+        ("x" * 100, "x" * 48 + " …"),
+        ("Tell me this: " + "word " * 30, "Tell me this: word word word word word word word …"),
+    ],
+)
+def test_a_title_is_made_of_the_first_words(text: str, title: str) -> None:
+    assert title_of(text) == title

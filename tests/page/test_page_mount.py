@@ -1,0 +1,123 @@
+"""The page beside the API in one application, and several applications in one process."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from ingle.engine.loading import open_model
+from ingle.engine.source import kept_source
+from ingle.home.api_keys import add_key, revoke_key
+from ingle.home.kept import Kept
+from ingle.home.place import Home
+from ingle.page.mount import add_page
+from ingle.page.session import COOKIE, ENDED
+from ingle.serve.app import make_app
+from ingle.serve.rooms import open_rooms
+from ingle.serve.service import Service
+from ingle.serve.settings import SamplingSettings, ServeSettings
+from ingle.serve.shelf import Shelf
+
+Make = Callable[[ServeSettings], FastAPI]
+
+
+@pytest.fixture
+def make(served_home: Path) -> Make:
+    """Applications in one home."""
+
+    def opened(home: Home, kept: Kept):  # type: ignore[no-untyped-def]
+        return open_model(kept_source(home, kept), "auto", 1)
+
+    home = Home(served_home)
+
+    def made(settings: ServeSettings) -> FastAPI:
+        service = Service(home, settings, SamplingSettings(), Shelf(home, opened, "tiny"))
+        return make_app(service, add_page if settings.page else None)
+
+    return made
+
+
+@pytest.fixture
+def locked(make: Make) -> Iterator[TestClient]:
+    with TestClient(make(ServeSettings(require_key=True)), base_url="http://127.0.0.1") as client:
+        yield client
+
+
+def test_two_applications_keep_to_themselves(make: Make) -> None:
+    async def look() -> None:
+        async with AsyncExitStack() as stack:
+
+            async def opened(settings: ServeSettings) -> httpx.AsyncClient:
+                app = make(settings)
+                await stack.enter_async_context(app.router.lifespan_context(app))
+                client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
+                return await stack.enter_async_context(client)
+
+            free, closed = await opened(ServeSettings()), await opened(ServeSettings(require_key=True))
+            without = await opened(ServeSettings(page=False))
+            for _ in range(2):
+                assert "nicegui-composer" in (await free.get("/")).text
+                assert (await closed.get("/")).headers["location"] == "/sign-in?next=/"
+            assert (await without.get("/")).status_code == 404
+            for client in (free, closed):
+                assert (await client.get("/health")).status_code == 200
+                assert list((await client.get("/v1/unknown")).json()) == ["error"]
+                assert (await client.get("/v1/chat/completions")).json()["error"]["message"].startswith("GET /v1/chat/completions: ")
+            with_page, api = [(await client.get("/openapi.json")).json()["paths"] for client in (free, without)]
+            assert set(with_page) == set(api)
+
+    asyncio.run(look())
+
+
+def test_a_cookie_is_good_for_one_key_as_long_as_the_key_is(locked: TestClient, served_home: Path) -> None:
+    engine = open_rooms(Home(served_home))
+    _, secret = add_key(engine, "anna")
+    for wrong in ("", "ingle-" + "x" * 43, secret[:-1], "x" * 10_000):
+        assert locked.post("/sign-in", data={"key": wrong}).status_code == 401
+    answer = locked.post("/sign-in", data={"key": secret, "next": "//elsewhere.example/"}, follow_redirects=False)
+    assert answer.headers["location"] == "/"
+    cookie = locked.cookies[COOKIE]
+    assert secret not in cookie
+    assert locked.get("/", follow_redirects=False).status_code == 200
+    key, number, until, mac = cookie.split(".")
+    forged = ("", "...", f"{key}.{number}.{int(until) + 1}.{mac}", f"key-000000000000.{number}.{until}.{mac}", cookie[:-1] + "x", "é")
+    for value in forged:
+        locked.cookies.clear()
+        answer = locked.get("/", headers={"Cookie": f"{COOKIE}={value}".encode()}, follow_redirects=False)
+        assert answer.status_code == 303, value
+    revoke_key(engine, "anna")
+    engine.dispose()
+    assert locked.get("/", headers={"Cookie": f"{COOKIE}={cookie}"}, follow_redirects=False).status_code == 303
+
+
+def test_who_signed_out_is_out_after_a_restart_too(make: Make, served_home: Path) -> None:
+    engine = open_rooms(Home(served_home))
+    _, secret = add_key(engine, "clara")
+    engine.dispose()
+    settings = ServeSettings(require_key=True)
+    with TestClient(make(settings), base_url="http://127.0.0.1") as client:
+        client.post("/sign-in", data={"key": secret})
+        other = TestClient(client.app, base_url="http://127.0.0.1")
+        other.post("/sign-in", data={"key": secret})
+        stays, goes = other.cookies[COOKIE], client.cookies[COOKIE]
+        client.post("/sign-out")
+    with TestClient(make(settings), base_url="http://127.0.0.1") as client:
+        for cookie, status in ((goes, 303), (stays, 200)):
+            assert client.get("/", headers={"Cookie": f"{COOKIE}={cookie}"}, follow_redirects=False).status_code == status
+    assert goes.rpartition(".")[2] not in (Home(served_home).keys / ENDED).read_text()
+
+
+def test_signing_in_leads_nowhere_else(locked: TestClient, served_home: Path) -> None:
+    engine = open_rooms(Home(served_home))
+    _, secret = add_key(engine, "bert")
+    engine.dispose()
+    goals = {"/c/conv-1": "/c/conv-1", "https://elsewhere.example/": "/", "/c/\\elsewhere": "/", "/c/\r\nX: y": "/", "": "/"}
+    for goal, place in goals.items():
+        answer = locked.post("/sign-in", data={"key": secret, "next": goal}, follow_redirects=False)
+        assert (answer.status_code, answer.headers["location"]) == (303, place)
+    assert "<script>alert" not in locked.get("/sign-in?next=<script>alert(1)</script>").text
