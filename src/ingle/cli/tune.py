@@ -13,7 +13,7 @@ from ingle.cli.gating import Force, Overrides
 if TYPE_CHECKING:
     from ingle.core.event import Sink
     from ingle.home.place import Home
-    from ingle.tuning.run import Tuned
+    from ingle.train.making import MadeDelta
 
 EXAMPLES = """
 ingle tune --list
@@ -76,7 +76,7 @@ def command(
         tuned = _by_hand(model, list(data or ()), name, settings, policy, force)
     if out is not None:
         from ingle.core.files import write_atomic
-        from ingle.tuning.report import to_json
+        from ingle.train.making import to_json
 
         write_atomic(out, to_json(tuned.report))
     _show(tuned, as_json)
@@ -84,7 +84,7 @@ def command(
 
 def _by_hand(
     model: str, data: list[str], name: str | None, settings: list[str], policy: list[str] | None, force: bool
-) -> "Tuned":  # fmt: skip
+) -> "MadeDelta":  # fmt: skip
     """Tunes as the options say."""
     from ingle.cli.choose import choose
     from ingle.cli.gating import read_policy, way_in
@@ -112,7 +112,7 @@ def _by_hand(
 
 def _by_recipe(
     path: Path, model: str | None, name: str | None, settings: list[str], policy: list[str] | None, force: bool
-) -> "Tuned":  # fmt: skip
+) -> "MadeDelta":  # fmt: skip
     """Tunes as a recipe says, then measures its task."""
     from ingle.cli.choose import choose_or_pull
     from ingle.cli.gating import read_policy, way_in
@@ -163,7 +163,7 @@ def _list(as_json: bool) -> None:
         print_table(("method", "what it is"), list(titles().items()))
 
 
-def _show(tuned: "Tuned", as_json: bool) -> None:
+def _show(tuned: "MadeDelta", as_json: bool) -> None:
     from ingle.cli.output import note, print_json, print_table
     from ingle.tuning.report import rows
 
