@@ -16,7 +16,6 @@ import torch
 
 from ingle.compress.calibration import make_rows, read_texts
 from ingle.compress.cutting import Cutting, cut
-from ingle.compress.low_rank import additions, attach
 from ingle.compress.prune_settings import PruneSettings, parts_that_stay
 from ingle.compress.pruner import looks
 from ingle.compress.recovery import Recovery
@@ -36,6 +35,7 @@ from ingle.measure.items import Text
 from ingle.model.checkpoint import Checkpoint, expected_shapes
 from ingle.model.module import CausalLM, load_module
 from ingle.model.tokenizer import Tokenizer
+from ingle.train.low_rank import added_parameters, all_tensors, put_low_rank
 from ingle.train.making import DeltaJob, MadeDelta, RunWatch, Steps, delta_job, make_delta, nobody
 from ingle.train.precision import keep_few_programs
 
@@ -107,10 +107,13 @@ def _recovered(
     settings = job.settings
     small = load_module(merged(checkpoint, [change]))
     masks = masking.masks_of(linear_shapes(checkpoint.config), change.tensors) if change.kind == masking.KIND else {}
-    parameters = attach(small, masks, settings.rank, settings.recovery.seed)
+    linears = put_low_rank(small, linear_shapes(small.config), settings.rank, 1.0, settings.recovery.seed)
+    for name, mask in masks.items():
+        linears[name].mask = torch.from_numpy(mask)
+    parameters = added_parameters(linears)
     folder = job.folder / "recovery"
     done = Recovery(settings.recovery, whole, job.kept.digest, tokenizer, texts, folder, job.watch).run(small, parameters)
-    return additions(parameters), asdict(done)
+    return {name: tensor.numpy() for name, tensor in all_tensors(linears).items()}, asdict(done)
 
 
 def _events(report: Mapping[str, Any], delta: Delta) -> list[Event]:

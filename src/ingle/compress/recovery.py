@@ -1,6 +1,7 @@
 """A changed model learns to follow the one that it was: KL divergence from its predictions, on the training parts of the suites of texts.
 
-What is trained is up to who changed it: low-rank additions where parts were cut out (low_rank.py), scales and minima of blocks (grids.py).
+Whoever changed it says what is trained: low-rank additions where parts were cut out (train/low_rank.py), scales and minima of blocks
+(grids.py).
 
 FOLDER/length.json    how many steps, and in which numbers
 FOLDER/run/           the training, as `train` writes it

@@ -7,7 +7,8 @@ from ingle.core.maker import Maker
 
 
 def _quantised(subject: str, facts: Mapping[str, Fact]) -> str:
-    return f"was put into {facts.get('bits'):.2f} bits a weight: {subject} ({facts.get('method')})"
+    bits = facts.get("bits")
+    return f"was put into {f'{bits:.2f}' if isinstance(bits, float) else 'fewer'} bits a weight: {subject} ({facts.get('method')})"
 
 
 MAKER = Maker(noun="fewer bits", sentences={"quantise": _quantised})
