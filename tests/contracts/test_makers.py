@@ -121,14 +121,7 @@ def soften(home: Home, name: str, size: float, ledger: Ledger, watch: RunWatch |
         return Candidate(name, "lora", kept.digest, tensors, {"run": job.key}, {"by": size})
 
     def events(report: Mapping[str, Any], delta: Delta) -> list[Event]:
-        facts = {
-            "delta": delta.digest,
-            "by": report["by"],
-            "joules": 12.0,
-            "joules_low": 5.0,
-            "joules_high": 30.0,
-            "energy_source": "model",
-        }
+        facts = {"delta": delta.digest, "by": report["by"], **Energy(12.0, 5.0, 30.0, "model").facts()}
         return [Event("soften", f"{kept.name}+{delta.name}", facts)]
 
     job = delta_job("soften", 1, home, kept, name, {"size": size}, watch or RunWatch())
