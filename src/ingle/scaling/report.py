@@ -5,6 +5,7 @@ from typing import Any
 
 from ingle.core.digest import digest_json
 from ingle.core.event import Event, Fact
+from ingle.core.report import shown_interval
 from ingle.train.report import cost_rows, figure_facts, training_facts
 
 VERSION = 1
@@ -37,5 +38,5 @@ def rows(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         table.append(("loss, held out", f"{held_out['after']:.4f}", f"{held_out['before']:.4f} before"))
     for one in report["served"]:
         label = f"{one['of']}: {one['name'].replace('_', ' ')}"
-        table.append((label, f"{one['value']:.4f}", f"{one['low']:.4f} … {one['high']:.4f} (n = {one['n']})"))
+        table.append((label, f"{one['value']:.4f}", shown_interval(one)))
     return [*table, *cost_rows(train)]

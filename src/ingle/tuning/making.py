@@ -23,33 +23,44 @@ from ingle.train.making import provenance
 from ingle.train.objectives import Answers, Distillation, Objective, Predictions, Preference, reference_log_probabilities
 from ingle.train.precision import DTYPES, choose, device_of
 from ingle.train.report import held_out_of
-from ingle.train.settings import TrainReport, Watch
+from ingle.train.settings import TrainReport, TrainSettings, Watch
 from ingle.train.trouble import TrainError, memory_errors, smaller_batches
 from ingle.tuning import report
+from ingle.tuning.course import course_of
+from ingle.tuning.course import told as told_course
 from ingle.tuning.data import Learnt
 from ingle.tuning.job import Begun, TuneJob
-from ingle.tuning.judge import Standing, judge
+from ingle.tuning.judge import Standing, judge, sample
 from ingle.tuning.method import Attached, check_touched, chosen_layers
 from ingle.tuning.origin import read_origin, write_origin
+from ingle.tuning.samples import Sample, samples
 from ingle.tuning.settings import method_settings, plain
 
 
-def make_candidate(job: TuneJob, begun: Begun) -> Candidate:
+def make_candidate(job: TuneJob, begun: Begun, learnt: Learnt) -> Candidate:
     """Trains the candidate and measures it, before and after, as it would be served. Returns it with its report.
 
     Raises ConfigError, TrainError, HomeError, Interrupted.
     """
-    candidate, learnt, before = _trained(job, begun)
+    candidate, learnt, before = _trained(job, begun, learnt)
     told = dict(candidate.report or {})
     after = job.standing(candidate_source(job.home, job.kept, candidate), learnt)
     judgement = judge(before, after, job.settings.judge, report.trained_change(told))
-    return replace(candidate, report=report.with_judgement(told, judgement))
+    said = _samples(job, begun.tokenizer, learnt, before, after)
+    return replace(candidate, report=report.with_judgement(told, judgement, said))
 
 
-def _trained(job: TuneJob, begun: Begun) -> tuple[Candidate, Learnt, Standing | None]:
+def _samples(job: TuneJob, tokenizer: Tokenizer, learnt: Learnt, before: Standing | None, after: Standing | None) -> list[Sample]:
+    """Held-out examples with what the model answers before and after."""
+    if before is None or after is None or not before.answers:
+        return []
+    documents = sample(learnt.data, job.settings.judge.held_out)[: len(before.answers)]
+    return samples(tokenizer, documents, before.answers, after.answers, job.settings.judge.sample_tokens)
+
+
+def _trained(job: TuneJob, begun: Begun, learnt: Learnt) -> tuple[Candidate, Learnt, Standing | None]:
     """The candidate with the report of its training, the data, and how the model did before."""
     settings, checkpoint, tokenizer = job.settings, begun.checkpoint, begun.tokenizer
-    learnt = job.learnt(begun, 0)
     for note in learnt.notes():
         job.watch.say(note)
     job.watch.bytes("loading weights", 0, None)
@@ -66,18 +77,21 @@ def _trained(job: TuneJob, begun: Begun) -> tuple[Candidate, Learnt, Standing | 
         learnt = job.learnt(begun, attached.virtual_tokens)
     origin = _origin(job, learnt)
     job.check()
+    data = learnt.with_virtual(attached.virtual_tokens, checkpoint.config.vocab_size)
+    course = course_of(settings.train, settings.small, data)
+    if longer := told_course(settings.train, course, len(learnt.data.train)):
+        job.watch.say(longer)
     before = job.standing(kept_source(job.home, job.kept), learnt)
     job.check()
     folder = job.work_folder(learnt.data.corpus.digest)
     start = _digests(attached.parameters)
-    data = learnt.with_virtual(attached.virtual_tokens, checkpoint.config.vocab_size)
-    trained = train(module, attached.parameters, data, settings.train, folder, Watch(job.watch.train, job.watch.say), objective)
+    trained = train(module, attached.parameters, data, course, folder, Watch(job.watch.train, job.watch.say), objective)
     if trained.stopped == "interrupted":
         raise job.interrupted(f"after step {trained.steps}")
     put_back(attached.parameters, folder)
     moved = check_moved(attached, start)
     tensors = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in attached.collect().items()}
-    told = _report(job, learnt, trained, attached, moved, total)
+    told = _report(job, learnt, course, trained, attached, moved, total)
     told["curve"] = report.curve(folder / CURVES[0])
     return Candidate(job.name, job.method.KIND, job.kept.digest, tensors, origin, told), learnt, before
 
@@ -145,8 +159,10 @@ def _digests(parameters: Mapping[str, nn.Parameter]) -> dict[str, str]:
     return {name: digest_bytes(parameter.detach().float().cpu().numpy().tobytes()) for name, parameter in parameters.items()}
 
 
-def _report(job: TuneJob, learnt: Learnt, trained: TrainReport, attached: Attached, moved: int, total: int) -> dict[str, Any]:
-    before, after = held_out_of(trained, job.settings.train.patience)
+def _report(
+    job: TuneJob, learnt: Learnt, course: TrainSettings, trained: TrainReport, attached: Attached, moved: int, total: int
+) -> dict[str, Any]:  # fmt: skip
+    before, after = held_out_of(trained, course.patience)
     notes = learnt.notes()
     if moved < len(attached.touched):
         notes.append(f"{len(attached.touched) - moved} of {len(attached.touched)} parts have not moved at all")
@@ -159,7 +175,7 @@ def _report(job: TuneJob, learnt: Learnt, trained: TrainReport, attached: Attach
         "base": job.kept.digest,
         "method": job.settings.method,
         "kind": job.method.KIND,
-        "settings": plain(job.settings),
+        "settings": plain(replace(job.settings, train=course)),
         "seed": job.settings.train.seed,
         "sources": list(job.sources),
         "data_digest": learnt.data.corpus.digest,
@@ -173,4 +189,6 @@ def _report(job: TuneJob, learnt: Learnt, trained: TrainReport, attached: Attach
         "virtual_tokens": attached.virtual_tokens,
         "notes": notes,
         "served": [],
+        "learned": None,
+        "samples": [],
     }

@@ -2,15 +2,17 @@
 
 import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ingle.core.event import Event, Fact
 from ingle.core.files import os_errors
+from ingle.core.report import shown_interval
 from ingle.train.report import cost_rows, figure_facts, training_facts
 from ingle.tuning.judge import Judgement
+from ingle.tuning.samples import Sample
 
 VERSION = 1
 POINTS = 400
@@ -39,10 +41,10 @@ def trained_change(report: Mapping[str, Any]) -> float | None:
     return None if before is None or after is None else float(after - before)
 
 
-def with_judgement(report: Mapping[str, Any], judgement: Judgement) -> dict[str, Any]:
-    """The report with what was measured of the model as it is served."""
-    notes = [*report["notes"], *judgement.notes]
-    return {**report, "served": [asdict(one) for one in judgement.reports], "notes": notes}
+def with_judgement(report: Mapping[str, Any], judgement: Judgement, samples: Sequence[Sample] = ()) -> dict[str, Any]:
+    """The report with what was measured of the model as it is served, and what it answers."""
+    notes, told = [*report["notes"], *judgement.notes], [asdict(one) for one in samples]
+    return {**report, "served": [asdict(one) for one in judgement.reports], "learned": judgement.learned, "samples": told, "notes": notes}
 
 
 def figure(report: Mapping[str, Any], name: str) -> dict[str, Any] | None:
@@ -82,8 +84,9 @@ def rows(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         figures = [figure(report, name) for name in names]
         if None not in figures:
             first, second, change = (one for one in figures if one)
-            interval = f"{change['value']:+.4f} ({change['low']:+.4f} … {change['high']:+.4f})"
-            table.append((f"{label} (n = {change['n']})", _number(first["value"]), _number(second["value"]), interval))
+            table.append(
+                (label, _number(first["value"]), _number(second["value"]), f"{change['value']:+.4f} ({shown_interval(change, '+.4f')})")
+            )
     share = 100 * train["trained_parameters"] / report["model_parameters"]
     return [
         *table,

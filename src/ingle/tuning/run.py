@@ -57,8 +57,10 @@ def tune(
 
 
 def _make(job: TuneJob) -> Candidate:
+    begun = job.begin()
+    learnt = job.learnt(begun, 0)  # before anything is fetched: a bad line should be heard of at once
     _need_general(job)
-    return make_candidate(job, job.begin())
+    return make_candidate(job, begun, learnt)
 
 
 def _still(job: TuneJob, delta: Delta) -> bool:
