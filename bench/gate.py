@@ -108,7 +108,7 @@ def taught(home: Home, kept: Kept) -> dict[str, Any]:
 
 
 def _trained(home: Home, kept: Kept, name: str, pairs: Sequence[tuple[str, str]]) -> Candidate:
-    from ingle.train.watch import RunWatch
+    from ingle.train.making import RunWatch
     from ingle.tuning.run import tune
     from ingle.tuning.settings import settings_of
 

@@ -32,7 +32,7 @@ from ingle.engine.source import kept_source
 from ingle.home.deltas import put_candidate
 from ingle.home.kept import get_kept
 from ingle.home.place import find_home
-from ingle.train.watch import RunWatch
+from ingle.train.making import RunWatch
 
 HEAD = ["structure", "share", "by", "recovered", "bits per byte", "right", "parameters, M", "MB", "tokens/s, ×", "J/token, ×"]
 

@@ -41,7 +41,7 @@ from ingle.measure.run import Options, Outcome, run_suite
 from ingle.measure.suites import find_suite
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.export import write_hf
-from ingle.train.watch import RunWatch
+from ingle.train.making import RunWatch
 from ingle.tuning.kept_model import subject_of
 from servers import say, scratch_home, start_bench
 

@@ -166,7 +166,7 @@ def _figure(report: Report) -> dict[str, Any]:
 
 def main() -> None:
     from ingle.home.deltas import put_candidate
-    from ingle.train.watch import RunWatch
+    from ingle.train.making import RunWatch
     from ingle.tuning.run import tune
 
     path, method, home = Path(sys.argv[1]), sys.argv[2], Home(Path(sys.argv[3]))

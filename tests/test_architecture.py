@@ -18,7 +18,7 @@ STOREYS = {
     "page": 8,
     "cli": 9,
 }  # fmt: skip
-REGISTRIES = ("tuning/methods/", "gate/checks/", "compress/quantisers/", "compress/pruners/")
+REGISTRIES = ("core/makers/", "tuning/methods/", "gate/checks/", "compress/quantisers/", "compress/pruners/")
 """Folders in a room in which every file is one of a kind."""
 MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 60

@@ -25,9 +25,9 @@ from ingle.home.deltas import put_delta, verify_delta
 from ingle.home.kept import get_kept, keep, list_kept
 from ingle.home.place import Home
 from ingle.model.module import load_module
-from ingle.train import to_delta
+from ingle.train import making
 from ingle.train.loop import train
-from ingle.train.watch import Made, RunWatch
+from ingle.train.making import Made, RunWatch
 from tests.compress.place import some_texts, told
 from tests.engine.tiny import random_checkpoint, tiny_config
 from tests.train.tiny_train import chat_tokenizer
@@ -168,7 +168,7 @@ def test_stopped_anywhere_it_ends_the_same(some_home: Home, monkeypatch: pytest.
             raise Interrupted("training", "was interrupted", "here")
         return train(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(to_delta.Job, "check", check)
+    monkeypatch.setattr(making.Job, "check", check)
     monkeypatch.setattr(recovery, "train", interrupted)
     for stop in ("after 1 of 2 layers", "before the recovery", "training", "nothing"):
         settings = told("channels", 1 / 3, "", steps)

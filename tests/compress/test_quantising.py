@@ -31,7 +31,7 @@ from ingle.home.place import Home
 from ingle.home.pull import pull
 from ingle.model.checkpoint import open_checkpoint
 from ingle.model.module import load_module
-from ingle.train.watch import RunWatch
+from ingle.train.making import RunWatch
 from ingle.tuning.exporting import check_type, export, without_place
 from tests.model.tiny_models import random_weights, tiny_config
 from tests.tuning.place import admitting

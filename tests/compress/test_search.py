@@ -23,7 +23,7 @@ from ingle.engine.source import kept_source, open_weights
 from ingle.home.deltas import list_deltas
 from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home
-from ingle.train.watch import RunWatch
+from ingle.train.making import RunWatch
 from tests.engine.tiny import tiny_config
 from tests.tuning.place import admitting
 

@@ -25,13 +25,13 @@ from ingle.hybridize.lessons import Sources, make_lessons
 from ingle.hybridize.run import hybridize
 from ingle.hybridize.settings import HybridSettings, Lesson, LessonSettings, SearchSettings
 from ingle.model.tokenizer import Tokenizer
-from ingle.train import loop, to_delta
+from ingle.train import loop, making
 from ingle.train.checkpoints import save_tensors
 from ingle.train.corpus import Corpus
 from ingle.train.loop import train
+from ingle.train.making import RunWatch
 from ingle.train.settings import TrainReport, TrainSettings
 from ingle.train.trouble import TrainError
-from ingle.train.watch import RunWatch
 from tests.cli.place import CONTEXT
 from tests.tuning.place import admitting
 
@@ -100,8 +100,8 @@ def test_stopped_anywhere_it_ends_the_same(some_home: Home, monkeypatch: pytest.
         return train(*given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(run, "train", interrupted)
-    asked = to_delta.Job.check
-    monkeypatch.setattr(to_delta.Job, "check", lambda job, where: _refuse(where) if stop in where else asked(job, where))
+    asked = making.Job.check
+    monkeypatch.setattr(making.Job, "check", lambda job, where: _refuse(where) if stop in where else asked(job, where))
     for stop in ("groups", "mixers", "logits", "longer"):  # noqa: B007 - those above look at it
         with pytest.raises(Interrupted):
             hybridize(some_home, kept, "cut", SMALL, admitting(some_home))
@@ -115,11 +115,11 @@ def test_stopped_anywhere_it_ends_the_same(some_home: Home, monkeypatch: pytest.
 
 def test_texts_that_have_become_others_begin_their_lessons_anew(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     kept, read = get_kept(some_home, "tiny"), run.read_texts
-    asked = to_delta.Job.check
-    monkeypatch.setattr(to_delta.Job, "check", lambda job, where: _refuse(where) if "longer" in where else asked(job, where))
+    asked = making.Job.check
+    monkeypatch.setattr(making.Job, "check", lambda job, where: _refuse(where) if "longer" in where else asked(job, where))
     with pytest.raises(Interrupted):
         hybridize(some_home, kept, "old", SMALL, admitting(some_home))
-    monkeypatch.setattr(to_delta.Job, "check", asked)
+    monkeypatch.setattr(making.Job, "check", asked)
     monkeypatch.setattr(run, "read_texts", lambda *given: [[f"{text} More." for text in source] for source in read(*given)])
     gone_on = hybridize(some_home, kept, "old", SMALL, admitting(some_home)).delta
     anew = hybridize(some_home, kept, "new", SMALL, admitting(some_home)).delta

@@ -25,9 +25,9 @@ from ingle.hybridize.settings import LEAST_TALK, HybridSettings, LessonSettings,
 from ingle.hybridize.talks import FIRST, NEXT, answers_of, make_talk, nobody_answers, text_tokens
 from ingle.measure.sources import XSUM_ASK
 from ingle.model.tokenizer import TokenizerFacts, make_facts
-from ingle.train import to_delta
+from ingle.train import making
+from ingle.train.making import RunWatch
 from ingle.train.settings import TrainSettings
-from ingle.train.watch import RunWatch
 from tests.cli.place import write_model
 from tests.model.tiny_tokenizers import byte_level, without_added
 from tests.train.tiny_train import chat_tokenizer
@@ -155,7 +155,7 @@ def talking_home(some_home: Home, tmp_path: Path) -> Home:
 
 
 def test_a_conversion_stopped_while_it_asks_goes_on(talking_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept, asked, said = get_kept(talking_home, "talking"), to_delta.Job.check, list[tuple[str, int, int]]()
+    kept, asked, said = get_kept(talking_home, "talking"), making.Job.check, list[tuple[str, int, int]]()
     stops = iter(range(100))
 
     def stop_soon(job: object, where: str) -> None:
@@ -164,7 +164,7 @@ def test_a_conversion_stopped_while_it_asks_goes_on(talking_home: Home, monkeypa
         asked(job, where)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(to_delta.Job, "check", stop_soon)
+        patch.setattr(making.Job, "check", stop_soon)
         hybridize(talking_home, kept, "cut", SMALL, admitting(talking_home))
     opened: list[object] = []
     open_weights = loading._open_weights

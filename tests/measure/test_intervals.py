@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from ingle.core.report import NO_INTERVAL, shown_interval
 from ingle.measure.intervals import (
     Floats,
     bootstrap,
@@ -61,6 +62,17 @@ def test_bca_falls_back_where_nothing_varies() -> None:
     assert (one.low, one.high) == (2.0, 2.0)
     with pytest.raises(ValueError, match="items"):
         bootstrap(np.zeros((0, 2)))
+
+
+def test_one_item_has_no_interval() -> None:
+    one, after = np.array([[2.0, 1.0]]), np.array([[1.5, 1.0]])
+    interval = bootstrap(one)
+    assert (interval.low, interval.high, interval.method) == (2.0, 2.0, NO_INTERVAL)
+    found = paired_bootstrap(one, after)
+    assert (found.value, found.interval.method, found.p) == (-0.5, NO_INTERVAL, 1.0)
+    figure = {"interval": NO_INTERVAL, "low": 2.0, "high": 2.0, "n": 1}
+    assert shown_interval(figure) == "n = 1"
+    assert shown_interval({**figure, "interval": "95 % bootstrap", "high": 3.0, "n": 9}, ".1f") == "2.0 … 3.0, n = 9"
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:

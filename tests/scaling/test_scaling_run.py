@@ -24,10 +24,10 @@ from ingle.home.place import Home
 from ingle.model.checkpoint import open_checkpoint
 from ingle.model.module import load_module
 from ingle.scaling import making, run
-from ingle.scaling.job import ScratchWatch
 from ingle.scaling.run import scratch
 from ingle.train.checkpoints import checkpoints
 from ingle.train.journal import Journal
+from ingle.train.making import RunWatch
 from ingle.train.settings import Progress
 from tests.scaling.place import KINDS, tiny, write_texts
 
@@ -67,7 +67,7 @@ def test_the_same_again_is_the_same_and_costs_nothing(home: Home, texts: str, mo
     assert scratch(elsewhere, "x", tiny(texts, "hybrid")).kept.base == first.kept.base != other.kept.base
     monkeypatch.setattr(making, "train", None)
     said: list[str] = []
-    again = scratch(home, "a", tiny(texts, "hybrid"), ScratchWatch(say=said.append))
+    again = scratch(home, "a", tiny(texts, "hybrid"), RunWatch(say=said.append))
     assert again == first
     assert said == ["trained already"]
     named = scratch(home, "b", tiny(texts, "hybrid"))
@@ -141,10 +141,10 @@ def test_told_to_stop_it_goes_on_later(home: Home, texts: str) -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(Interrupted, match="after step 5"):
-        scratch(home, "x", tiny(texts, "hybrid"), ScratchWatch(train=stop))
+        scratch(home, "x", tiny(texts, "hybrid"), RunWatch(train=stop))
     assert list_kept(home) == []
     steps: list[int] = []
-    made = scratch(home, "x", tiny(texts, "hybrid"), ScratchWatch(train=lambda at: steps.append(at.step)))
+    made = scratch(home, "x", tiny(texts, "hybrid"), RunWatch(train=lambda at: steps.append(at.step)))
     assert steps[0] == 6
     assert made.kept.base == scratch(Home(home.root.parent / "other"), "x", tiny(texts, "hybrid")).kept.base
 

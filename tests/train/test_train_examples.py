@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingle.core.errors import ConfigError
-from ingle.train.examples import Tally, read_records
+from ingle.train.examples import Tally, check_files, read_records
 
 TALK = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
 CALL = {"type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
@@ -31,6 +31,8 @@ def read(path: Path, skip_bad: bool = False) -> tuple[list[Any], Tally]:
         ({"prompt": "a", "chosen": "b", "rejected": "c"}, "pair"),
         ({"messages": TALK[:1], "chosen": TALK[1:], "rejected": "c"}, "pair"),
         ({"prompt": "a", "completion": "b", "label": False}, "label"),
+        ({"instruction": "a", "input": "", "output": "b"}, "completion"),
+        ({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}], "id": "x"}, "chat"),
     ],
 )
 def test_every_shape_of_a_line(tmp_path: Path, row: Any, kind: str) -> None:
@@ -41,6 +43,38 @@ def test_every_shape_of_a_line(tmp_path: Path, row: Any, kind: str) -> None:
     assert record.where == f"{path}, line 1"
 
 
+def test_alpaca_and_sharegpt_rows_are_what_they_are_elsewhere(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    said = [{"from": "system", "value": "Be kind."}, {"from": "human", "value": "Why?"}, {"from": "gpt", "value": "Because."}]
+    rows = [
+        {"instruction": "Translate.", "input": "chat", "output": "cat"},
+        {"instruction": "Say hello.", "output": "Hello!"},
+        {"conversations": said},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    [with_input, without, talk], _ = read(path)
+    assert (with_input.prompt, with_input.answers) == ("Translate.\n\nchat", ("cat",))
+    assert (without.prompt, without.answers) == ("Say hello.", ("Hello!",))
+    assert [(turn["role"], turn["content"]) for turn in talk.prompt] == [
+        ("system", "Be kind."), ("user", "Why?"), ("assistant", "Because."),
+    ]  # fmt: skip
+    (tmp_path / "data.csv").write_text("instruction,input,output\nTranslate.,chat,cat\n", "utf-8")
+    [same], _ = read(tmp_path / "data.csv")
+    assert same.digest == with_input.digest
+
+
+def test_files_are_checked_before_anything_else(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text('{"prompt": "a", "completion": "b"}\n{"question": 1}\n', "utf-8")
+    with pytest.raises(ConfigError, match=r"line 2: must hold messages.*For example"):
+        check_files([path])
+    check_files([path], skip_bad=True)
+    path.write_text('{"question": 1}\n', "utf-8")
+    with pytest.raises(ConfigError, match=r"must hold at least one example.*1 bad lines were left out.*line 1"):
+        check_files([path], skip_bad=True)
+    check_files([])
+
+
 BAD: list[tuple[bytes, str, str]] = [
     (b"{", "line 2", "must be one JSON object"),
     (b"[1]", "line 2", "must be a JSON object"),
@@ -48,6 +82,11 @@ BAD: list[tuple[bytes, str, str]] = [
     (b"{}", "line 2", "must hold messages, or prompt and completion"),
     (b'{"prompt": "a"}', "line 2: completion", "must be a string or a list of messages"),
     (b'{"text": 3}', "line 2: text", "must be a string"),
+    (b'{"instruction": "a"}', "line 2: output", "must be a string"),
+    (b'{"instruction": "a", "input": 3, "output": "b"}', "line 2: input", "must be a string"),
+    (b'{"conversations": "a"}', "line 2: conversations", "must be a list of"),
+    (b'{"conversations": [{"from": "dog", "value": "a"}]}', "line 2: conversations[0].from", "must be one of human"),
+    (b'{"conversations": [{"from": "gpt"}]}', "line 2: conversations[0].content", "must be text"),
     (b'{"messages": []}', "line 2: messages", "must be a string or a list of messages"),
     (b'{"messages": [{"role": "boss", "content": ""}]}', "line 2: messages[0].role", "must be one of"),
     (b'{"messages": [{"role": "user"}]}', "line 2: messages[0].content", "must be text"),

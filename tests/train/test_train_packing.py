@@ -81,6 +81,10 @@ def test_splits_are_by_record_and_more_data_moves_none() -> None:
     assert set(out) == set(split(many, 0.1, seed=4)[1]) & set(range(200))
     assert split(few, 0.1, seed=5)[1] != out
     assert split(few, 0.0) == (list(range(200)), [])
+    assert len(split(few, 0.001, least=8)[1]) == 8, "fewer say nothing"
+    assert len(split(corpus_of(documents([5] * 20)), 0.05, least=8)[1]) == 5, "but no more than a quarter"
+    assert split(few, 0.1, seed=4, least=8)[1] == out, "where the share gives more it stays as it is"
+    assert split(few, 0.0, least=8)[1] == []
     two = corpus_of(documents([5, 5]))
     assert [len(side) for side in split(two, 0.001)] == [1, 1]
     assert [len(side) for side in split(two, 0.999)] == [1, 1]

@@ -9,8 +9,8 @@ from ingle.core.candidate import Admit
 from ingle.home.deltas import put_candidate
 from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home
-from ingle.train.watch import RunWatch
-from ingle.tuning.run import Tuned, tune
+from ingle.train.making import MadeDelta, RunWatch
+from ingle.tuning.run import tune
 from ingle.tuning.settings import TuneSettings, settings_of
 
 SMALL: dict[str, Any] = {
@@ -44,7 +44,7 @@ def admitting(home: Home) -> Admit:
 def tuned(
     home: Home, data: str, settings: TuneSettings, name: str = "x", model: str = "tiny", watch: RunWatch | None = None,
     admit: Admit | None = None,
-) -> Tuned:  # fmt: skip
+) -> MadeDelta:  # fmt: skip
     """What `tune` makes of it."""
     return tune(home, kept(home, model), [data], name, settings, admit or admitting(home), watch or RunWatch())
 

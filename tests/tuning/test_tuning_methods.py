@@ -16,10 +16,11 @@ from ingle.train.attention import attend_on
 from ingle.train.corpus import Corpus
 from ingle.train.encode import Document
 from ingle.train.forward import final_states
+from ingle.train.low_rank import LowRankLinear
 from ingle.train.optimisers import OptimiserSettings, Trained
 from ingle.train.packing import make_batch
 from ingle.tuning.bottleneck import BottleneckLinear
-from ingle.tuning.low_rank import LowRankLinear, LowRankSettings
+from ingle.tuning.low_rank import LowRankSettings
 from ingle.tuning.method import find_method
 from ingle.tuning.methods.dora import DirectedLinear
 from ingle.tuning.methods.ia3 import ScaledLinear

@@ -25,15 +25,14 @@ from ingle.home.place import Home
 from ingle.home.pull import pull
 from ingle.measure.items import Text
 from ingle.measure.suites import SUITES
+from ingle.train.making import DAYS, RunWatch, sweep
 from ingle.train.trouble import TrainError
-from ingle.train.watch import RunWatch
 from ingle.tuning import making
 from ingle.tuning.data import find_sources
 from ingle.tuning.method import Attached, check_touched
 from ingle.tuning.report import figure, judged_event, trained_event
 from ingle.tuning.run import tune
 from ingle.tuning.settings import settings_of
-from ingle.tuning.work import DAYS, sweep
 from tests.cli.place import environment, write_model
 from tests.measure.test_run import BITS
 from tests.tuning.place import admitting, kept, small, tuned, write_examples
@@ -409,7 +408,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from ingle.home.place import Home
-from ingle.train.watch import RunWatch
+from ingle.train.making import RunWatch
 from tests.measure.test_run import BITS
 from tests.tuning.place import small, tuned
 def told(at):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ingle.core.event import Fact
+from ingle.core.maker import sentence_of
 from ingle.core.words import counted
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def _about(rows: Iterable["Row"], model: str) -> Iterator["Row"]:
 
 def sentence(kind: str, subject: str, facts: Facts) -> str:
     """What a fact says. One of a kind that is not known here is told by its figures."""
-    tell = _SENTENCES.get(kind)
+    tell = _SENTENCES.get(kind) or sentence_of(kind)
     if tell is not None:
         return tell(subject, facts)
     values = ", ".join(f"{name} {value}" for name, value in facts.items() if value not in (None, "") and len(str(value)) < 40)
@@ -121,11 +122,6 @@ _SENTENCES: Mapping[str, Callable[[str, Facts], str]] = {
     "forget": _forgotten,
     "gate.accept": _gate,
     "gate.refuse": _gate,
-    "tune": lambda subject, facts: f"was tuned: {subject} ({facts.get('method')}, {facts.get('examples')} examples)",
-    "hybridize": lambda subject, _facts: f"became a hybrid: {subject}",
-    "quantise": lambda subject, facts: f"was put into {facts.get('bits'):.2f} bits a weight: {subject} ({facts.get('method')})",
-    "prune": lambda subject, facts: f"was pruned: {subject} ({facts.get('method')}, {facts.get('structure')}, {facts.get('share')})",
-    "compress": lambda subject, facts: f"was compressed: {subject} ({facts.get('recipe')})",
     "keep": lambda subject, facts: f"was kept as {subject}, made of {facts.get('of')}",
     "rm": lambda subject, _facts: f"was let go: {subject}",
 }

@@ -130,9 +130,17 @@ def _list(as_json: bool) -> None:
 
 def _show(outcome: "Outcome") -> None:
     from ingle.cli.output import note, print_table
+    from ingle.core.report import NO_INTERVAL
 
     rows = [
-        (f"{outcome.suite}: {r.name}", f"{r.value:.4f}", r.unit, f"{r.low:.4f} … {r.high:.4f}", r.interval, str(r.n))
+        (
+            f"{outcome.suite}: {r.name}",
+            f"{r.value:.4f}",
+            r.unit,
+            "" if r.interval == NO_INTERVAL else f"{r.low:.4f} … {r.high:.4f}",
+            r.interval,
+            str(r.n),
+        )
         for r in outcome.reports
     ]
     print_table(("figure", "value", "", "interval", "", "n"), rows)

@@ -8,7 +8,7 @@ import typer
 from ingle.cli.gating import Force, Overrides
 
 if TYPE_CHECKING:
-    from ingle.train.watch import Made
+    from ingle.train.making import MadeDelta
 
 EXAMPLES = """
 ingle prune smollm2 --structure layers --share 1/5 --recover 60 --name small
@@ -75,7 +75,7 @@ def command(
     _show(made, as_json)
 
 
-def _show(made: "Made", as_json: bool) -> None:
+def _show(made: "MadeDelta", as_json: bool) -> None:
     from ingle.cli.output import note, print_json, print_table
     from ingle.core.energy import amount, reported
 

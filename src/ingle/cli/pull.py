@@ -75,16 +75,17 @@ def _adapter(what: str, onto: str, name: str | None, policy: list[str] | None, f
     from ingle.cli.house import enter, record
     from ingle.cli.output import print_json
     from ingle.cli.progress import watching
+    from ingle.cli.training import run_watch
     from ingle.home.source import LocalSource, default_name
-    from ingle.tuning.importing import bring_peft, brought_event
+    from ingle.tuning.importing import bring_peft
 
     home = enter()
     folder = Path(what).expanduser()
     kept, rules = choose(home, onto), read_policy(home, policy)
     with watching() as watch:
         admit = way_in(home, kept, "import", rules, force, watch)
-        delta = bring_peft(home, kept, folder, name or default_name(LocalSource(folder.absolute())), admit)
-    record(home, brought_event(kept, delta))
+        called = name or default_name(LocalSource(folder.absolute()))
+        delta = bring_peft(home, kept, folder, called, admit, run_watch(watch), lambda event: record(home, event)).delta
     if as_json:
         print_json({"name": f"{kept.name}+{delta.name}", "kind": delta.kind, "delta": delta.digest, "base": delta.base_digest})
         return

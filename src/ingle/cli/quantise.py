@@ -8,7 +8,7 @@ import typer
 from ingle.cli.gating import Force, Overrides
 
 if TYPE_CHECKING:
-    from ingle.train.watch import Made
+    from ingle.train.making import MadeDelta
 
 EXAMPLES = """
 ingle quantise mymodel --bits 4 --recover 30 --name q4
@@ -65,7 +65,7 @@ def command(
     _show(made, as_json)
 
 
-def _show(made: "Made", as_json: bool) -> None:
+def _show(made: "MadeDelta", as_json: bool) -> None:
     from ingle.cli.output import print_json, print_table
     from ingle.core.energy import amount, reported
 

@@ -91,6 +91,7 @@ def _config(home: "Home", kept: "Kept") -> "ModelConfig":
 def _training_lines(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """How a base came about that was trained from scratch."""
     from ingle.core.energy import reported
+    from ingle.core.report import shown_interval
 
     train, held_out = report["train"], report["held_out"]
     yield "  made by", f"{report['command'] or 'a program'} (seed {report['seed']}, {report['created_at']})"
@@ -100,8 +101,7 @@ def _training_lines(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if energy := reported(train):
         yield "  energy", str(energy)
     for one in report["served"]:
-        interval = f"({one['low']:.4f} … {one['high']:.4f}, n = {one['n']})"
-        yield "  measured", f"{one['of']}: {one['name'].replace('_', ' ')} {one['value']:.4f} {one['unit']} {interval}"
+        yield "  measured", f"{one['of']}: {one['name'].replace('_', ' ')} {one['value']:.4f} {one['unit']} ({shown_interval(one)})"
 
 
 def _served(home: "Home", kept: "Kept") -> "tuple[list[PackInfo], str]":
@@ -131,6 +131,7 @@ def _delta_lines(delta: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The same for people."""
     from ingle.cli.output import size
     from ingle.core.energy import reported, total
+    from ingle.core.report import shown_interval
 
     origin, report = delta["origin"], delta["report"] or {}
     how = origin.get("method", delta["kind"])
@@ -155,7 +156,6 @@ def _delta_lines(delta: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if metered := [energy for part in parts if (energy := reported(part))]:
         yield "  energy", f"{total(metered)}, to train it"
     for figure in report.get("served") or ():
-        interval = f"({figure['low']:.4f} … {figure['high']:.4f}, n = {figure['n']})"
-        yield "  measured", f"{figure['name'].replace('_', ' ')} {figure['value']:.4f} {figure['unit']} {interval}"
+        yield "  measured", f"{figure['name'].replace('_', ' ')} {figure['value']:.4f} {figure['unit']} ({shown_interval(figure)})"
     for text in report.get("notes") or ():
         yield "  note", str(text)

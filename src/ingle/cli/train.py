@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ingle.scaling.run import Made
+    from ingle.train.making import Made
 
 EXAMPLES = """
 ingle train recipes/scratch/hybrid.toml --name little
@@ -29,7 +29,7 @@ def command(
     """
     from ingle.cli.house import enter
     from ingle.cli.progress import watching
-    from ingle.cli.training import recorder, train_progress
+    from ingle.cli.training import recorder, run_watch
     from ingle.core.config import load_config
     from ingle.core.errors import ConfigError
     from ingle.home.names import check_name
@@ -39,7 +39,6 @@ def command(
     if not name:
         raise ConfigError("--name", "is needed: what the model is called", "nothing", "For example --name little.")
     check_name(name)
-    from ingle.scaling.job import ScratchWatch
     from ingle.scaling.run import scratch
     from ingle.scaling.settings import ScratchSettings
 
@@ -47,11 +46,10 @@ def command(
     home = enter()
     said = shlex.join(["ingle", "train", config.name, "--name", name, *(f"--set={one}" for one in overrides or ())])
     with watching() as watch:
-        told = ScratchWatch(train_progress(watch), watch.say, watch.pieces, watch.bytes)
-        made = scratch(home, name, settings, told, said, recorder(home, "base", "judged"))
+        made = scratch(home, name, settings, run_watch(watch), said, recorder(home, "base", "judged"))
     if out is not None:
         from ingle.core.files import write_atomic
-        from ingle.scaling.report import to_json
+        from ingle.train.making import to_json
 
         write_atomic(out, to_json(made.report))
     _show(made, as_json)

@@ -11,8 +11,8 @@ from ingle.core.event import Event, Sink
 from ingle.home.place import Home
 
 if TYPE_CHECKING:
+    from ingle.train.making import RunWatch
     from ingle.train.settings import Progress
-    from ingle.train.watch import RunWatch
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ def settle(
 
 def run_watch(watch: Watcher, label: str = "training") -> "RunWatch":
     """The bars, as a run tells them that ends in a delta."""
-    from ingle.train.watch import RunWatch
+    from ingle.train.making import RunWatch
 
     return RunWatch(watch.pieces, train_progress(watch, label), watch.say, watch.bytes)
 

@@ -13,7 +13,7 @@ from ingle.cli.gating import Force, Overrides
 if TYPE_CHECKING:
     from ingle.core.event import Sink
     from ingle.home.place import Home
-    from ingle.tuning.run import Tuned
+    from ingle.train.making import MadeDelta
 
 EXAMPLES = """
 ingle tune --list
@@ -23,6 +23,9 @@ ingle tune smollm2 suite:sst2 --name sentiment --max-examples 500 --set train.pa
 ingle tune smollm2+hybrid suite:xsum-bits --teacher smollm2 --name closer   (a hybrid follows what it was made of)
 ingle tune --recipe recipes/classify.toml
 """
+
+
+_MOST_SHOWN = 160
 
 
 def command(
@@ -76,7 +79,7 @@ def command(
         tuned = _by_hand(model, list(data or ()), name, settings, policy, force)
     if out is not None:
         from ingle.core.files import write_atomic
-        from ingle.tuning.report import to_json
+        from ingle.train.making import to_json
 
         write_atomic(out, to_json(tuned.report))
     _show(tuned, as_json)
@@ -84,21 +87,28 @@ def command(
 
 def _by_hand(
     model: str, data: list[str], name: str | None, settings: list[str], policy: list[str] | None, force: bool
-) -> "Tuned":  # fmt: skip
+) -> "MadeDelta":  # fmt: skip
     """Tunes as the options say."""
     from ingle.cli.choose import choose
     from ingle.cli.gating import read_policy, way_in
     from ingle.cli.house import enter
     from ingle.cli.progress import watching
     from ingle.cli.training import run_watch
+    from ingle.core.config import with_overrides
     from ingle.core.errors import ConfigError
     from ingle.home.names import check_name
+    from ingle.train.examples import check_files
     from ingle.tuning.catalogue import need_learning
 
     need_learning()
     if not name:
         raise ConfigError("--name", "is needed: what the delta is called", "nothing", f"For example --name mine, for {model}+mine.")
     check_name(name)
+    # Before PyTorch is loaded, and anything fetched: a bad line is told of within a second.
+    check_files(
+        [Path(source) for source in data if not source.startswith("suite:")],
+        bool(with_overrides({}, settings).get("data", {}).get("skip_bad")),
+    )
     home = enter()
     kept, rules = choose(home, model), read_policy(home, policy)
     from ingle.tuning.run import tune
@@ -112,7 +122,7 @@ def _by_hand(
 
 def _by_recipe(
     path: Path, model: str | None, name: str | None, settings: list[str], policy: list[str] | None, force: bool
-) -> "Tuned":  # fmt: skip
+) -> "MadeDelta":  # fmt: skip
     """Tunes as a recipe says, then measures its task."""
     from ingle.cli.choose import choose_or_pull
     from ingle.cli.gating import read_policy, way_in
@@ -163,17 +173,31 @@ def _list(as_json: bool) -> None:
         print_table(("method", "what it is"), list(titles().items()))
 
 
-def _show(tuned: "Tuned", as_json: bool) -> None:
+def _line(text: str) -> str:
+    """One line of a text that somebody else may have written."""
+    from ingle.cli.output import printable
+
+    line = " ".join(printable(text).split())
+    return line if len(line) <= _MOST_SHOWN else f"{line[:_MOST_SHOWN]}…"
+
+
+def _show(tuned: "MadeDelta", as_json: bool) -> None:
     from ingle.cli.output import note, print_json, print_table
+    from ingle.core.report import shown_interval
     from ingle.tuning.report import rows
 
     if as_json:
         print_json(dict(tuned.report))
         return
     for told in tuned.report.get("task", ()):
-        figure = f"{told['value']:.4f} ({told['low']:.4f} … {told['high']:.4f}, n = {told['n']})"
+        figure = f"{told['value']:.4f} ({shown_interval(told)})"
         print(f"{told['suite']}, {told['name']}: {figure}  {told['what']}")
     print_table(("figure", "before", "after", "interval of the change"), rows(tuned.report))
+    for number, sample in enumerate(tuned.report.get("samples", ()), 1):
+        print(f"\nHeld-out example {number}: {_line(sample['asked'])}")
+        for label, key in (("wanted", "wanted"), ("before", "before"), ("after", "after")):
+            print(f"  {label:<7} {_line(sample[key])}")
+    print()
     for text in tuned.report["notes"]:
         note(f"{text}.")
     print(f"Loss curve: {tuned.plot}")

@@ -16,7 +16,6 @@ import torch
 
 from ingle.compress.calibration import make_rows, read_texts
 from ingle.compress.cutting import Cutting, cut
-from ingle.compress.low_rank import additions, attach
 from ingle.compress.prune_settings import PruneSettings, parts_that_stay
 from ingle.compress.pruner import looks
 from ingle.compress.recovery import Recovery
@@ -31,15 +30,14 @@ from ingle.engine.adapter import linear_shapes
 from ingle.engine.changes import Change, merged
 from ingle.engine.source import checkpoint_tokenizer, open_weights
 from ingle.home.kept import Kept
-from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.measure.items import Text
 from ingle.model.checkpoint import Checkpoint, expected_shapes
 from ingle.model.module import CausalLM, load_module
 from ingle.model.tokenizer import Tokenizer
+from ingle.train.low_rank import added_parameters, all_tensors, put_low_rank
+from ingle.train.making import DeltaJob, MadeDelta, RunWatch, Steps, delta_job, make_delta, nobody
 from ingle.train.precision import keep_few_programs
-from ingle.train.to_delta import Job, to_delta
-from ingle.train.watch import Made, RunWatch, nobody
 
 VERSION = 1
 """Changes when the same settings make something else than before."""
@@ -49,25 +47,25 @@ Array = npt.NDArray[Any]
 def prune(
     home: Home, kept: Kept, name: str, settings: PruneSettings, admit: Admit, watch: RunWatch = RunWatch(),  # noqa: B008 - frozen
     command: str = "", sink: Sink = nobody,
-) -> Made:  # fmt: skip
+) -> MadeDelta:  # fmt: skip
     """Makes a delta called `name` that leaves parts of a kept model out, and keeps it if `admit` does.
 
     Raises ConfigError for a name, model or share that can't be used, what opening the model or fetching the texts raises, TrainError,
     HomeError, Refused if `admit` would not have it, and Interrupted after Ctrl-C or SIGTERM; the same call then goes on where it was.
     """
-    check_name(name)
+    job = delta_job("prune", VERSION, home, kept, name, settings, watch, command)
     checkpoint = open_weights(home, kept)
     parts_that_stay(checkpoint.config, settings)
 
-    def make(job: Job[PruneSettings]) -> Candidate:
+    def make(job: DeltaJob[PruneSettings]) -> Candidate:
         tokenizer = checkpoint_tokenizer(checkpoint, home.base_folder(kept.base))
         needed = looks(settings.pruner) or settings.recovery.wanted
         return make_candidate(job, checkpoint, tokenizer, read_texts(home, watch.bytes) if needed else [])
 
-    return to_delta(Job("prune", VERSION, home, kept, name, settings, watch, command), make, admit, _event, sink)
+    return make_delta(job, Steps(make, _events), admit, sink)
 
 
-def make_candidate(job: Job[PruneSettings], checkpoint: Checkpoint, tokenizer: Tokenizer, texts: Sequence[Text]) -> Candidate:
+def make_candidate(job: DeltaJob[PruneSettings], checkpoint: Checkpoint, tokenizer: Tokenizer, texts: Sequence[Text]) -> Candidate:
     """What the delta would be made of. Raises as `prune` does."""
     settings, config = job.settings, checkpoint.config
     keep_few_programs()
@@ -102,20 +100,23 @@ def parameters_of(checkpoint: Checkpoint, masks: Mapping[str, Array] | None = No
 
 
 def _recovered(
-    job: Job[PruneSettings], checkpoint: Checkpoint, whole: CausalLM, change: Change, tokenizer: Tokenizer, texts: Sequence[Text]
+    job: DeltaJob[PruneSettings], checkpoint: Checkpoint, whole: CausalLM, change: Change, tokenizer: Tokenizer, texts: Sequence[Text]
 ) -> tuple[dict[str, Array], dict[str, Any]]:
     """The tensors of what was learnt, and the training's report."""
     job.check("before the recovery")
     settings = job.settings
     small = load_module(merged(checkpoint, [change]))
     masks = masking.masks_of(linear_shapes(checkpoint.config), change.tensors) if change.kind == masking.KIND else {}
-    parameters = attach(small, masks, settings.rank, settings.recovery.seed)
+    linears = put_low_rank(small, linear_shapes(small.config), settings.rank, 1.0, settings.recovery.seed)
+    for name, mask in masks.items():
+        linears[name].mask = torch.from_numpy(mask)
+    parameters = added_parameters(linears)
     folder = job.folder / "recovery"
     done = Recovery(settings.recovery, whole, job.kept.digest, tokenizer, texts, folder, job.watch).run(small, parameters)
-    return additions(parameters), asdict(done)
+    return {name: tensor.numpy() for name, tensor in all_tensors(linears).items()}, asdict(done)
 
 
-def _event(report: Mapping[str, Any], delta: Delta) -> Event:
+def _events(report: Mapping[str, Any], delta: Delta) -> list[Event]:
     facts: dict[str, Fact] = {"delta": delta.digest, **{key: report.get(key) for key in ("base", "method", "structure", "share")}}
     facts |= {key: report.get(key) for key in ("parameters_before", "parameters")}
     told = report.get("recovery")
@@ -123,4 +124,4 @@ def _event(report: Mapping[str, Any], delta: Delta) -> Event:
         facts |= {"recovery_before": told["first_held_out"], "recovery_after": told["held_out"], "recovery_tokens": told["tokens"]}
         if energy := reported(told):
             facts |= energy.facts()
-    return Event("prune", report["model"], facts)
+    return [Event("prune", report["model"], facts)]

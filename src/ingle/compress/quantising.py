@@ -41,15 +41,13 @@ from ingle.engine.changes import Change, merged
 from ingle.engine.quantised import KIND
 from ingle.engine.source import checkpoint_tokenizer, open_weights
 from ingle.home.kept import Kept
-from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.measure.items import Text
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.module import CausalLM, load_module
 from ingle.model.tokenizer import Tokenizer
+from ingle.train.making import DeltaJob, MadeDelta, RunWatch, Steps, delta_job, make_delta, nobody
 from ingle.train.precision import keep_few_programs
-from ingle.train.to_delta import Job, to_delta
-from ingle.train.watch import Made, RunWatch, nobody
 
 Array = npt.NDArray[Any]
 VERSION = 4
@@ -65,7 +63,7 @@ _NATIVE = {form.kind: form for form in FORMS.values()} | {"Q4_0": replace(FORMS[
 class _Work:
     """A job, and what it takes."""
 
-    job: Job[QuantiseSettings]
+    job: DeltaJob[QuantiseSettings]
     span: Span
 
     def tell(self, what: str) -> Callable[[int, int], None]:
@@ -90,20 +88,20 @@ class _Work:
 def quantise(
     home: Home, kept: Kept, name: str, settings: QuantiseSettings, admit: Admit, watch: RunWatch = RunWatch(),  # noqa: B008 - frozen
     command: str = "", sink: Sink = nobody,
-) -> Made:  # fmt: skip
+) -> MadeDelta:  # fmt: skip
     """Makes a delta called `name` that replaces the linears of a kept model's layers by blocks of few bits, and keeps it if `admit` does.
 
     Raises ConfigError for a name that can't be used and a model with nothing to quantise, what opening the model or fetching the texts
     raises, HomeError, Refused if `admit` would not have it, and Interrupted after Ctrl-C or SIGTERM; the same call then goes on.
     """
-    check_name(name)
+    job = delta_job("quantise", VERSION, home, kept, name, settings, watch, command)
     checkpoint = open_weights(home, kept)
     plan = plan_of(kept.name, checkpoint, settings.bits, settings.allowed)
 
-    def make(job: Job[QuantiseSettings]) -> Candidate:
+    def make(job: DeltaJob[QuantiseSettings]) -> Candidate:
         return _make(_Work(job, Span(open_meter())), checkpoint, plan)
 
-    return to_delta(Job("quantise", VERSION, home, kept, name, settings, watch, command), make, admit, _event, sink)
+    return make_delta(job, Steps(make, _events), admit, sink)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +247,7 @@ def _guidance(work: _Work, module: CausalLM, rows: Tensor, forms: Mapping[str, F
 
 
 def _report(
-    job: Job[QuantiseSettings], plan: Plan, chosen: Mapping[str, Form], costs: Mapping[str, Mapping[str, float]],
+    job: DeltaJob[QuantiseSettings], plan: Plan, chosen: Mapping[str, Form], costs: Mapping[str, Mapping[str, float]],
     errors: Mapping[str, float],
 ) -> dict[str, Any]:  # fmt: skip
     weights = sum(plan.sizes.values())
@@ -268,9 +266,9 @@ def _report(
     }  # fmt: skip
 
 
-def _event(report: Mapping[str, Any], delta: Delta) -> Event:
+def _events(report: Mapping[str, Any], delta: Delta) -> list[Event]:
     facts = {"delta": delta.digest, "base": report["base"], "method": report["method"], "bits": report["bits"]}
     facts |= {key: report[key] for key in ("stored_bits", "linears", "untouched", "calibration_tokens")}
     if energy := reported(report):
         facts |= energy.facts()
-    return Event("quantise", report["model"], facts)
+    return [Event("quantise", report["model"], facts)]

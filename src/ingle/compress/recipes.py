@@ -19,7 +19,7 @@ from ingle.core.candidate import Admit
 from ingle.core.spec import ModelConfig
 from ingle.home.kept import Kept
 from ingle.home.place import Home
-from ingle.train.watch import RunWatch
+from ingle.train.making import RunWatch
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """A changed model learns to follow the one that it was: KL divergence from its predictions, on the training parts of the suites of texts.
 
-What is trained is up to who changed it: low-rank additions where parts were cut out (low_rank.py), scales and minima of blocks (grids.py).
+Whoever changed it says what is trained: low-rank additions where parts were cut out (train/low_rank.py), scales and minima of blocks
+(grids.py).
 
 FOLDER/length.json    how many steps, and in which numbers
 FOLDER/run/           the training, as `train` writes it
@@ -28,13 +29,14 @@ from ingle.train.corpus import Corpus, corpus_of
 from ingle.train.encode import Document
 from ingle.train.forward import final_states
 from ingle.train.loop import train
+from ingle.train.making import CURE, RunWatch
 from ingle.train.objectives import Distillation, Predictions
 from ingle.train.optimisers import OptimiserSettings
 from ingle.train.packing import Data, make_batch
 from ingle.train.precision import DTYPES, choose
+from ingle.train.report import taught_nothing
 from ingle.train.schedules import Schedule
 from ingle.train.settings import TrainReport, TrainSettings, Watch
-from ingle.train.watch import RunWatch
 
 LENGTH = "length.json"
 _TRIES = 3
@@ -74,10 +76,9 @@ class Recovery:
         watch = Watch(self.watch.train, self.watch.say)
         done = train(module, parameters, data, train_settings(self.settings, length, data), self.folder / "run", watch, objective)
         if done.stopped == "interrupted":
-            raise Interrupted("recovery", "was interrupted", f"step {done.steps}", "The same command goes on from there.")
-        before, after = done.first_held_out, done.held_out
-        if before is not None and after is not None and after >= before:
-            self.watch.say(f"the recovery taught nothing: {before:.4f} before, {after:.4f} after, on what is held out")
+            raise Interrupted("recovery", "was interrupted", f"step {done.steps}", CURE)
+        if nothing := taught_nothing(done, 0, "the recovery"):
+            self.watch.say(nothing)
         return done
 
     def _data(self, steps: int) -> Data:

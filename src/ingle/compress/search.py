@@ -7,7 +7,6 @@ HOME/tuning/KEY/deltas/ …     what was made for it: see compress/scratch.py
 """
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,7 +24,7 @@ from ingle.compress.served import Loss, MeasureSettings, loss_of, pace, quality
 from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import from_table, to_table
 from ingle.core.digest import digest_json
-from ingle.core.errors import ConfigError, Interrupted
+from ingle.core.errors import ConfigError
 from ingle.core.event import Event, Fact, Sink
 from ingle.core.files import write_atomic
 from ingle.engine.language_model import LanguageModel
@@ -37,14 +36,10 @@ from ingle.home.kept import Kept, get_kept, remove
 from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.measure.finished import Row
-from ingle.train.trouble import Stop, stop_signals
-from ingle.train.watch import RunWatch
+from ingle.train.making import DeltaJob, RunWatch, at_work, nobody
 
 VERSION = 1
 """Changes when a recipe's figures mean something else than before."""
-
-
-def _nobody(*_: object) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +83,12 @@ class Found:
     """Recipes that were not measured, and why."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Search:
-    home: Home
-    kept: Kept
-    settings: CompressSettings
-    watch: RunWatch
-    stop: Stop
-    folder: Path
-    scratch: Scratch
-
-    def check(self, where: str) -> None:
-        if self.stop.asked:
-            raise Interrupted("compress", "was interrupted", where, "What was measured is kept: the same command goes on from there.")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Search(DeltaJob[CompressSettings]):
+    @property
+    def scratch(self) -> Scratch:
+        """The home in which recipes are tried."""
+        return Scratch(self.home.root, self.home.other_database, self.folder)
 
     @property
     def asked(self) -> str:
@@ -110,7 +98,7 @@ class _Search:
 
 def compress(
     home: Home, kept: Kept, name: str, settings: CompressSettings, admits: Callable[[Kept, str], Admit],
-    watch: RunWatch = RunWatch(), seen: Callable[[Sequence[Point], Point | None], object] = _nobody, sink: Sink = _nobody,  # noqa: B008
+    watch: RunWatch = RunWatch(), seen: Callable[[Sequence[Point], Point | None], object] = nobody, sink: Sink = nobody,  # noqa: B008
 ) -> Found:  # fmt: skip
     """Tries recipes on a kept model and keeps the best within the budget as a delta called `name` (or two, the second `name`-2).
 
@@ -120,10 +108,11 @@ def compress(
     """
     check_name(name)
     known = to_table(replace(settings, goal="joules", most_loss_percent=0.0))
-    folder = home.tuning / digest_json([VERSION, QUANTISED, PRUNED, "compress", kept.digest, known])[:32]
-    home.create()
-    with home.lock(f"compress-{folder.name}", timeout_s=0), stop_signals() as stop:
-        job = _Search(home, kept, settings, watch, stop, folder, scratch_of(home, kept, folder))
+    key = digest_json([VERSION, QUANTISED, PRUNED, "compress", kept.digest, known])
+    folder = home.tuning / key[:32]
+    begun = _Search(maker="compress", home=home, kept=kept, name=name, settings=settings, key=key, folder=folder, watch=watch)
+    with at_work(begun, f"compress-{folder.name}", ("deltas", "packs", "tuning")) as job:
+        scratch_of(home, kept, folder)
         mine = (one.digest for one in list_deltas(home, kept.digest) if one.name == name and one.origin.get("search") == job.asked)
         refuse_taken_delta(home, name, kept.digest, next(mine, ""))
         points, by_recipe, left_out = _measured(job)
@@ -134,8 +123,6 @@ def compress(
             raise
         seen(points, chosen)
         made = _kept(job, by_recipe[chosen.recipe], name, admits)
-        for part in ("deltas", "packs", "tuning"):
-            shutil.rmtree(folder / part, ignore_errors=True)
         sink(_event(job, made, chosen, len(points) - 1))
         return Found(made, chosen, tuple(points), tuple(left_out))
 
@@ -146,7 +133,7 @@ def _measured(job: _Search) -> tuple[list[Point], dict[str, Recipe], list[tuple[
     todo = recipes(config, settings.grid, settings.calibration, settings.recovery)
     original = _open(job, job.home, job.kept)
     text = _text(job, original)
-    theirs, texts = quality(job.home, original, settings.measure, lambda: job.stop.asked, job.watch.pieces, job.watch.bytes)
+    theirs, texts = quality(job.home, original, settings.measure, job.stopped, job.watch.pieces, job.watch.bytes)
     mb = _mb(job, job.home, job.kept)
     beside_itself = pace(original, original, text, settings.measure, job.check)
     itself = replace(beside_itself, speed=1.0, speed_low=1.0, speed_high=1.0, joules=1.0)  # by definition; what else was measured is noise
@@ -188,7 +175,7 @@ def _try(
         write_atomic(path, json.dumps({"why_not": str(error)}).encode(), mode=0o600)
         return str(error)
     model = _open(job, job.scratch, kept)
-    mine, rows = quality(job.home, model, settings.measure, lambda: job.stop.asked, job.watch.pieces, job.watch.bytes)
+    mine, rows = quality(job.home, model, settings.measure, job.stopped, job.watch.pieces, job.watch.bytes)
     job.check(f"while {recipe} was measured")
     mb = _mb(job, job.scratch, kept)
     found = Point(str(recipe), mine, loss_of(texts, rows), pace(model, original, text, settings.measure, job.check), mb, mb_before)
@@ -226,7 +213,7 @@ def _kept(job: _Search, recipe: Recipe, name: str, admits: Callable[[Kept, str],
         candidate = Candidate(called, delta.kind, kept.digest, delta_tensors(job.scratch, delta), origin, report)
         known = any(one.name == called for one in list_deltas(job.home, kept.digest))
         try:
-            admits(kept, step.maker)(candidate, lambda: job.stop.asked)
+            admits(kept, step.maker)(candidate, job.stopped)
         except BaseException:
             for below in reversed(new):
                 remove(job.home, below)

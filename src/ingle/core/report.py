@@ -1,6 +1,11 @@
 """A measurement: nothing is reported without its interval, its n, and the digests of what was measured on what."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+NO_INTERVAL = "none, from one item"
+"""Stands in `Report.interval` where a figure rests on one item: `low` and `high` are then the figure itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,3 +27,9 @@ class Report:
     interval: str = "95 % bootstrap"
     """How `low` and `high` were made."""
     seed: int | None = None
+
+
+def shown_interval(figure: Mapping[str, Any], form: str = ".4f") -> str:
+    """The interval and n of a figure for people: `0.1200 … 0.3400, n = 8`. One item has no interval. `figure`: a `Report` as a table."""
+    ends = "" if figure["interval"] == NO_INTERVAL else f"{figure['low']:{form}} … {figure['high']:{form}}, "
+    return f"{ends}n = {figure['n']}"

@@ -7,18 +7,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from ingle.core.energy import NOTHING, Energy, energy_in
+from ingle.core.maker import makers
 from ingle.energy.grid import Grid
 
-ACTIVITIES = {
+_ACTIVITIES = {
     "answer": "answers",
-    "tune": "trainings",
-    "hybridize": "trainings",
-    "quantise": "trainings",
-    "prune": "trainings",
-    "train": "trainings",
     "energy.label": "labels",
 }
-"""What facts that carry joules are of, by their kind."""
+"""Activities by kind of fact; those of makers stand in their own files (core/makers)."""
 Side = Literal["day", "model", "activity"]
 SIDES: tuple[Side, ...] = ("day", "activity", "model")
 
@@ -55,8 +51,9 @@ class Line:
 
 def deed_of(at: str, kind: str, subject: str, facts: Mapping[str, Any]) -> Deed | None:
     """What a row of the ledger says; None for what takes no energy worth the name. `at`: UTC, ISO 8601."""
-    activity = ACTIVITIES.get(kind)
-    return None if activity is None else Deed(at[:10], activity, subject, energy_in(facts))
+    maker = makers().get(kind)
+    activity = maker.activity if maker else _ACTIVITIES.get(kind)
+    return None if not activity else Deed(at[:10], activity, subject, energy_in(facts))
 
 
 def add_up(deeds: Iterable[Deed], by: Side | None = None) -> list[Line]:

@@ -1,22 +1,17 @@
 """What a check is, and which there are. To add one, put a file into gate/checks: its name is the check's name, its first line its title.
 
-The file holds `Limits`, a frozen dataclass with a default for every field, and `check`, as in `Check` below. `USUAL` gives makers of
-candidates other limits than the defaults, by the maker's name: `lesson`, `style`, `tune`, `hybridize`, `quantise`, `prune`,
-`import`.
+The file holds `Limits`, a frozen dataclass with a default for every field, and `check`, as in `Check` below. Makers of candidates that
+need other limits than the defaults say so in their own files (core/makers).
 """
 
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Mapping
 from typing import Any, Protocol
 
 from ingle.core.errors import ConfigError
 from ingle.gate.finding import Finding
 from ingle.gate.trial import Trial
-
-MAKERS = ("lesson", "style", "tune", "hybridize", "quantise", "prune", "import")
-"""Who makes candidates."""
 
 
 class Check(Protocol):
@@ -24,8 +19,6 @@ class Check(Protocol):
 
     Limits: type[Any]
     """What it compares with, a frozen dataclass. Its first field is `on`: whether it is asked at all."""
-    USUAL: Mapping[str, Mapping[str, Any]]
-    """Other limits than the defaults, by maker."""
 
     def check(self, trial: Trial, limits: Any) -> Finding | None:
         """Measures the candidate against the incumbent; None where it does not apply, e.g. because nobody gave it questions.

@@ -12,9 +12,10 @@ from ingle.core.candidate import Admit, Candidate
 from ingle.core.delta import Delta
 from ingle.core.errors import Refused
 from ingle.core.event import Event, Fact, Sink
+from ingle.core.maker import find_maker
 from ingle.engine.loading import Opener
 from ingle.engine.source import silent
-from ingle.gate.check import MAKERS, find_check, names
+from ingle.gate.check import find_check, names
 from ingle.gate.finding import Decision, Finding
 from ingle.gate.policy import Policy
 from ingle.gate.probes import Probes
@@ -39,11 +40,11 @@ def admit(
 ) -> Decision:  # fmt: skip
     """Measures a candidate on the kept model that it was made for, and keeps it as a delta if every check passes, or `force` says so.
 
-    `maker`: one of `check.MAKERS`. `opener`: one that has the model open already saves a second. `sink` is told `gate.accept` or
-    `gate.refuse`. Raises ConfigError for a name that is taken and limits that can't be used, DeltaError for a candidate of another model
-    or one that can't be served, what asking the models raises, HomeError, and Interrupted when `stopped` is true.
+    `maker`: the name of a gated maker (core/makers). `opener`: one that has the model open already saves a second. `sink` is told
+    `gate.accept` or `gate.refuse`. Raises ConfigError for a name that is taken and limits that can't be used, DeltaError for a candidate
+    of another model or one that can't be served, what asking the models raises, HomeError, and Interrupted when `stopped` is true.
     """
-    assert maker in MAKERS, maker
+    assert find_maker(maker).gated, maker
     sweep_packs(home)
     trial = Trial(home, kept, candidate, probes, opener or Opener(), stopped, progress)
     digest = trial.digest  # of a candidate that fits, so this comes first

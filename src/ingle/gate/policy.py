@@ -18,7 +18,8 @@ from typing import Any
 from ingle.core.config import from_table, read_table, to_table, with_overrides
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
-from ingle.gate.check import MAKERS, find_check, names
+from ingle.core.maker import find_maker, gated_makers
+from ingle.gate.check import find_check, names
 from ingle.home.place import Home
 from ingle.safety.policy import TABLE as GUARDS
 
@@ -31,12 +32,12 @@ class Policy:
     """What stands in the file, with overrides on top."""
 
     def limits(self, maker: str, check: str) -> Any:
-        """The check's `Limits` for that maker's candidates: its defaults, on them its usual ones for the maker, then the file's, then the
-        file's for the maker.
+        """The check's `Limits` for that maker's candidates: its defaults, on them those that the maker usually gets, then the file's, then
+        the file's for the maker.
 
         Raises ConfigError for keys and values that the check refuses.
         """
-        found, told = find_check(check), dict[str, Any](find_check(check).USUAL.get(maker, {}))
+        found, told = find_check(check), dict[str, Any](find_maker(maker).limits.get(check, {}))
         for where, table in ((check, self.table.get(check, {})), (f"{maker}.{check}", self.table.get(maker, {}).get(check, {}))):
             if not isinstance(table, Mapping):
                 raise ConfigError(f"policy {where}", "must be a table", repr(table), f"For example [{where}] with on = false.")
@@ -44,7 +45,9 @@ class Policy:
         return from_table(found.Limits, told, f"policy {check}.")
 
     def whole(self, maker: str) -> dict[str, Any]:
-        """The limits of every check, as plain values."""
+        """The limits of every check, as plain values. Raises ConfigError for a maker whose file names no check, and as `limits` does."""
+        for check in find_maker(maker).limits:
+            find_check(check)
         return {name: to_table(self.limits(maker, name)) for name in names()}
 
     def digest(self, maker: str) -> str:
@@ -60,15 +63,15 @@ def load_policy(home: Home, overrides: Iterable[str] = ()) -> Policy:
     path = home.policy
     table = read_table(path if path.exists() else None)
     table.pop(GUARDS, None)
-    policy = Policy(with_overrides(table, overrides))
+    policy, makers = Policy(with_overrides(table, overrides)), gated_makers()
     for key, value in policy.table.items():
-        if key in MAKERS:
+        if key in makers:
             if not isinstance(value, Mapping):
                 raise ConfigError(f"policy {key}", "must be a table of checks", repr(value), f"For example [{key}.bits].")
             for check in value:
                 find_check(check)
         else:
             find_check(key)
-    for maker in MAKERS:
+    for maker in makers:
         policy.whole(maker)
     return policy

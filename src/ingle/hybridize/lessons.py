@@ -24,7 +24,7 @@ from ingle.measure.suites import find_texts, training_rows
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.corpus import Corpus, corpus_of
 from ingle.train.encode import Document
-from ingle.train.watch import nobody
+from ingle.train.making import nobody
 
 Sources = Sequence[Sequence[str]]
 """The texts of each."""

@@ -23,14 +23,12 @@ from ingle.core.config import to_table
 from ingle.core.delta import Delta
 from ingle.core.digest import digest_json
 from ingle.core.energy import reported, total
-from ingle.core.errors import Interrupted
 from ingle.core.event import Event, Sink
 from ingle.core.files import write_atomic
 from ingle.core.spec import LayerSpec
 from ingle.engine.hybrid import KIND, spec_tensors
 from ingle.engine.source import checkpoint_tokenizer, open_weights
 from ingle.home.kept import Kept
-from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.hybridize.budget import all_groups, check_lengths, layers_of, retrieval_count, share_of
 from ingle.hybridize.lessons import Sources, make_lessons, read_texts, set_aside
@@ -43,13 +41,13 @@ from ingle.model.module import CausalLM, load_module
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.checkpoints import put_back
 from ingle.train.loop import train
+from ingle.train.making import DeltaJob, MadeDelta, RunWatch, Steps, delta_job, make_delta, nobody
 from ingle.train.objectives import Distillation, Objective, Predictions
 from ingle.train.packing import Data
 from ingle.train.precision import DTYPES, choose, keep_few_programs
-from ingle.train.settings import TrainReport, TrainSettings, Watch
-from ingle.train.to_delta import Job, to_delta
+from ingle.train.report import taught_nothing
+from ingle.train.settings import TrainSettings, Watch
 from ingle.train.trouble import memory_errors
-from ingle.train.watch import Made, RunWatch, nobody
 
 VERSION = 13
 """Changes when the same settings make something else than before."""
@@ -58,19 +56,19 @@ VERSION = 13
 def hybridize(
     home: Home, kept: Kept, name: str, settings: HybridSettings, admit: Admit, watch: RunWatch = RunWatch(),  # noqa: B008 - frozen
     command: str = "", sink: Sink = nobody,
-) -> Made:  # fmt: skip
+) -> MadeDelta:  # fmt: skip
     """Makes a delta called `name` that turns a kept transformer into a hybrid, and keeps it if `admit` does.
 
     Raises ConfigError for a name, model, budget or window that can't be used, what opening the model or fetching the texts raises,
     TrainError, HomeError, Refused if `admit` would not have it, and Interrupted after Ctrl-C or SIGTERM; the same call then goes on where
     it was.
     """
-    check_name(name)
+    job = delta_job("hybridize", VERSION, home, kept, name, settings, watch, command)
     checkpoint = open_weights(home, kept)
     count = retrieval_count(checkpoint.config, settings)
     check_lengths(checkpoint.config, settings)
 
-    def make(job: Job[HybridSettings]) -> Candidate:
+    def make(job: DeltaJob[HybridSettings]) -> Candidate:
         tokenizer = checkpoint_tokenizer(checkpoint, home.base_folder(kept.base))
         texts = read_texts(home, settings.lessons.suites, watch.bytes)
         keep_few_programs()
@@ -78,10 +76,10 @@ def hybridize(
         with memory_errors(f"Lower search.tokens (now {settings.search.tokens}), or close other programs."):
             return _make(job, load_module(checkpoint), tokenizer, texts, count)
 
-    return to_delta(Job("hybridize", VERSION, home, kept, name, settings, watch, command), make, admit, _event, sink)
+    return make_delta(job, Steps(make, _events), admit, sink)
 
 
-def _make(job: Job[HybridSettings], original: CausalLM, tokenizer: Tokenizer, texts: Sources, count: int) -> Candidate:
+def _make(job: DeltaJob[HybridSettings], original: CausalLM, tokenizer: Tokenizer, texts: Sources, count: int) -> Candidate:
     settings, config = job.settings, original.config
     found = _groups(job, original, tokenizer, texts, count)
     layers = layers_of(config, found.kept, settings)
@@ -98,7 +96,7 @@ def _make(job: Job[HybridSettings], original: CausalLM, tokenizer: Tokenizer, te
     return Candidate(job.name, KIND, job.kept.digest, tensors, job.origin(settings.method), report)
 
 
-def _groups(job: Job[HybridSettings], original: CausalLM, tokenizer: Tokenizer, texts: Sources, count: int) -> Found:
+def _groups(job: DeltaJob[HybridSettings], original: CausalLM, tokenizer: Tokenizer, texts: Sources, count: int) -> Found:
     """Which groups keep full attention, and what each is worth: found now, or by an earlier search like it."""
     told, config = job.settings.search, original.config
     precision = DTYPES[_precision(job, original)]
@@ -120,7 +118,7 @@ def _groups(job: Job[HybridSettings], original: CausalLM, tokenizer: Tokenizer, 
     return found
 
 
-def _precision(job: Job[HybridSettings], original: CausalLM) -> str:
+def _precision(job: DeltaJob[HybridSettings], original: CausalLM) -> str:
     """In which groups are sought: as an earlier sitting chose, for timed again it might be the other."""
     path = job.folder / "precision"
     if not path.exists():
@@ -153,7 +151,7 @@ def _cast(module: CausalLM, precision: torch.dtype) -> CausalLM:
 
 
 def _taught(
-    job: Job[HybridSettings],
+    job: DeltaJob[HybridSettings],
     original: CausalLM,
     layers: tuple[LayerSpec, ...],
     tokenizer: Tokenizer,
@@ -170,12 +168,12 @@ def _taught(
         folder = job.folder / f"{lesson.name}-{lesson.data.corpus.digest[:16]}"  # another where the texts have become others
         done = train(hybrid, memories_of(hybrid), lesson.data, lesson.settings, folder, watch, lesson.objective)
         if done.stopped == "interrupted":
-            got, cure = f"lesson {lesson.name}, step {done.steps}", "The same command goes on from there."
-            raise Interrupted("hybridize", "was interrupted", got, cure)
+            raise job.interrupted(f"lesson {lesson.name}, step {done.steps}")
         put_back(memories_of(hybrid), folder)
         if lesson.settings.patience:  # the best parameters are those that were kept
             done = replace(done, held_out=done.best_held_out)
-        _check_learnt(job, lesson.name, done)
+        if nothing := taught_nothing(done, 0, f"lesson {lesson.name}"):
+            job.watch.say(nothing)
         report["lessons"][lesson.name] = asdict(done)
     return hybrid
 
@@ -191,7 +189,7 @@ class _Lesson:
     data: Data
 
 
-def _lessons(job: Job[HybridSettings], theirs: CausalLM, tokenizer: Tokenizer, texts: Sources) -> list[_Lesson]:
+def _lessons(job: DeltaJob[HybridSettings], theirs: CausalLM, tokenizer: Tokenizer, texts: Sources) -> list[_Lesson]:
     """All of them, with what they are about; what the model itself says in them is asked for here."""
     told, ask = job.settings.lessons, answers_of(job.home, job.kept, job.watch.bytes)
     learnt, aside = set_aside(texts)
@@ -219,20 +217,14 @@ def _lessons(job: Job[HybridSettings], theirs: CausalLM, tokenizer: Tokenizer, t
     return lessons
 
 
-def _check_learnt(job: Job[HybridSettings], name: str, done: TrainReport) -> None:
-    before, after = done.first_held_out, done.held_out
-    if before is not None and after is not None and after >= before:
-        job.watch.say(f"lesson {name} taught nothing: {before:.4f} before, {after:.4f} after, on what is held out")
-
-
-def _event(report: Mapping[str, Any], delta: Delta) -> Event:
+def _events(report: Mapping[str, Any], delta: Delta) -> list[Event]:
     lessons = {f"{name}_{side}": told[key] for name, told in report["lessons"].items() for side, key in _SIDES.items()}
     facts = {"delta": delta.digest, "base": report["base"], "method": report["method"], "retrieval": report["retrieval"]}
     facts |= {"groups": report["groups"], "state_share": report["state_share"], "state_tokens": report["state_tokens"]}
     metered = [energy for told in report["lessons"].values() if (energy := reported(told))]
     if metered:
         facts |= total(metered).facts()
-    return Event("hybridize", report["model"], facts | {key: value for key, value in lessons.items() if value is not None})
+    return [Event("hybridize", report["model"], facts | {key: value for key, value in lessons.items() if value is not None})]
 
 
 _APART = 1_000_000

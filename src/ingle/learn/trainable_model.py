@@ -26,10 +26,11 @@ from ingle.train.encode import Document, Encoder
 from ingle.train.examples import Record
 from ingle.train.forward import first_trained_layer
 from ingle.train.loop import determined
+from ingle.train.low_rank import LowRankLinear, all_tensors, kaiming
 from ingle.train.optimisers import OptimiserSettings, Trained
 from ingle.train.shared import Row, final_states_of, lower_states_of, make_row, sharing
 from ingle.train.writing import write_all
-from ingle.tuning.low_rank import LowRankLinear, LowRankSettings, all_tensors, attach_low_rank, kaiming
+from ingle.tuning.low_rank import LowRankSettings, attach_low_rank
 from ingle.tuning.method import check_touched, chosen_layers
 
 _ROW_TOKENS = 2048  # most tokens whose lower layers are run at once

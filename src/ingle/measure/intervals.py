@@ -13,6 +13,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ingle.core.report import NO_INTERVAL
+
 Floats = npt.NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
 """Of sums [..., columns], a figure [...]."""
@@ -54,8 +56,12 @@ def bootstrap(columns: Floats, statistic: Statistic = ratio, seed: int = 0, meth
     """The interval of `statistic` over items: rows of `columns` [items, columns] are drawn with replacement, all columns together.
 
     `bca` corrects the percentiles for bias and skew (Efron 1987); where it can't be had (all resamples are equal), percentiles are taken.
-    A resample on which the figure is not defined (0 / 0) is left out. Raises ValueError without items.
+    A resample on which the figure is not defined (0 / 0) is left out. One item has no interval (`NO_INTERVAL`). Raises ValueError without
+    items.
     """
+    if len(columns) == 1:
+        value = float(statistic(columns.sum(axis=0)))
+        return Interval(value, value, NO_INTERVAL)
     values = resample(columns, statistic, seed, draws)
     values = values[np.isfinite(values)]
     share = (1 - LEVEL) / 2
@@ -83,6 +89,8 @@ def paired_bootstrap(
 ) -> Difference:
     """How two models differ on the same items, rows of both [items, columns]: the same rows of both are drawn together.
 
+    One item has no interval (`NO_INTERVAL`), and says nothing of chance (p = 1).
+
     Raises ValueError if there are no items, or not the same number.
     """
     if before.shape != after.shape:
@@ -93,6 +101,9 @@ def paired_bootstrap(
         return contrast(sums[..., :width], sums[..., width:])
 
     columns = np.concatenate([before, after], axis=1)
+    if len(columns) == 1:
+        value = float(both(columns.sum(axis=0)))
+        return Difference(value, Interval(value, value, NO_INTERVAL), 1.0)
     values = resample(columns, both, seed, draws)
     values = values[np.isfinite(values)]
     share = (1 - LEVEL) / 2

@@ -1,8 +1,10 @@
 """Held-out loss over a model's life: what the gate measured of everything that was to become a part of it, from the ledger."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ingle.core.event import Fact
+from ingle.core.maker import makers
 from ingle.home.examples import list_examples
 from ingle.home.lessons import list_lessons
 from ingle.ledger.chain import Ledger
@@ -18,8 +20,6 @@ MOST = 200
 """Points that are shown, the newest."""
 _LOOKED_AT = 2_000
 """Facts of the gate among which they are."""
-_OWN = ("lesson", "style")
-"""Makers whose candidates belong to one user."""
 _KINDS = ("gate", "lesson")
 
 
@@ -41,13 +41,26 @@ def _points(rows: Sequence["Row"], model: str, mine: Collection[str], acting: Co
         digest, bits = str(facts.get("delta", "")), facts.get("bits_after")
         if not row.kind.startswith("gate.") or not isinstance(bits, float) or model not in (row.subject, row.subject.rpartition("+")[0]):
             continue
-        lesson = facts.get("maker") in _OWN
+        lesson = _personal(facts)
         if lesson and digest not in mine:
             continue
         state = "refused" if row.kind == "gate.refuse" else "undone" if lesson and digest not in acting else "accepted"
         before, rise = facts.get("bits_before"), facts.get("bits_rise_percent")
-        points.append({"at": row.at, "bits": bits, "before": before, "rise": rise, "state": state, "maker": facts.get("maker")})
+        points.append({"at": row.at, "bits": bits, "before": before, "rise": rise, "state": state, **_words(facts)})
     return points
+
+
+def _words(facts: Mapping[str, Fact]) -> dict[str, str]:
+    """Who made the candidate, by name and in words. A maker that is no longer installed keeps its name."""
+    name = str(facts.get("maker", ""))
+    known = makers().get(name)
+    return {"maker": name, "what": known.noun if known else name}
+
+
+def _personal(facts: Mapping[str, Fact]) -> bool:
+    """Whether the candidate belongs to one user."""
+    known = makers().get(str(facts.get("maker", "")))
+    return known is not None and known.personal
 
 
 def _mine(rows: Iterable["Row"], examples: Collection[str]) -> set[str]:
@@ -56,7 +69,7 @@ def _mine(rows: Iterable["Row"], examples: Collection[str]) -> set[str]:
     found, judged = set[str](), ""
     for row in rows:
         facts = row.values
-        if row.kind.startswith("gate.") and facts.get("maker") in _OWN:
+        if row.kind.startswith("gate.") and _personal(facts):
             judged = str(facts.get("delta", ""))
         elif row.kind in ("lesson.accept", "lesson.refuse"):
             if facts.get("example") in examples:

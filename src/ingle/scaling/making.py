@@ -1,15 +1,11 @@
 """From texts to a base in the home: vocabulary, rows, first values, training, files."""
 
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ingle import __version__
 from ingle.core.config import to_table
 from ingle.core.digest import digest_file
 from ingle.core.errors import ConfigError
@@ -25,13 +21,15 @@ from ingle.model.tokenizer import Tokenizer
 from ingle.scaling import report
 from ingle.scaling.corpus import make_data
 from ingle.scaling.first_values import new_module
-from ingle.scaling.job import Job, interrupted
+from ingle.scaling.job import ScratchJob
 from ingle.scaling.shape import config_of, memory_parameters_of, parameters_of
 from ingle.scaling.vocabulary import kept_vocabulary
 from ingle.train.checkpoints import TRAINED, load_tensors
 from ingle.train.loop import train
+from ingle.train.making import provenance, to_json
 from ingle.train.packing import Data
 from ingle.train.precision import device_of
+from ingle.train.report import held_out_of
 from ingle.train.settings import TrainReport, Watch
 from ingle.train.trouble import memory_errors, smaller_batches
 
@@ -39,7 +37,7 @@ SOURCE = "train:"
 """How the source of a base begins that was made from scratch; its revision is the key of the run."""
 
 
-def make_base(job: Job) -> tuple[Kept, dict[str, Any]]:
+def make_base(job: ScratchJob) -> tuple[Kept, dict[str, Any]]:
     """Trains, and keeps what came of it under the job's name; with its report.
 
     Raises ConfigError, TrainError, HomeError, Interrupted.
@@ -57,13 +55,13 @@ def make_base(job: Job) -> tuple[Kept, dict[str, Any]]:
     work = job.folder / data.corpus.digest[:16]  # another for another state of the data, or of this program
     trained = train(module, parameters, data, settings.train, work, Watch(job.watch.train, job.watch.say))
     if trained.stopped == "interrupted":
-        raise interrupted(f"after step {trained.steps}")
+        raise job.interrupted(f"after step {trained.steps}")
     told = _told(job, config, data, trained)
     kept = _keep(job, work, config, tokenizer, told)
     return kept, {**told, "base": kept.base}
 
 
-def _keep(job: Job, work: Path, config: ModelConfig, tokenizer: Tokenizer, told: Mapping[str, Any]) -> Kept:
+def _keep(job: ScratchJob, work: Path, config: ModelConfig, tokenizer: Tokenizer, told: Mapping[str, Any]) -> Kept:
     """The trained values as files of a base, with their report beside them; all of it or nothing."""
     values = load_tensors(work / TRAINED)
     with staging(job.home) as folder:
@@ -85,10 +83,10 @@ def _keep(job: Job, work: Path, config: ModelConfig, tokenizer: Tokenizer, told:
 
 def write_report(folder: Path, told: Mapping[str, Any]) -> None:
     """Puts the report beside the files of a base."""
-    write_atomic(folder / REPORT, report.to_json(told), mode=0o600)
+    write_atomic(folder / REPORT, to_json(told), mode=0o600)
 
 
-def made_before(job: Job, bases: list[Base]) -> Base | None:
+def made_before(job: ScratchJob, bases: list[Base]) -> Base | None:
     """The base that this very training made, under whatever name, or another one that came out the same."""
     made = [base for base in bases if base.source.startswith(SOURCE)]
     return next((base for base in made if job.key in (base.revision, (base_report(job.home, base.digest) or {}).get("run"))), None)
@@ -103,9 +101,9 @@ def _is_own(config: ModelConfig) -> bool:
     return False
 
 
-def _told(job: Job, config: ModelConfig, data: Data, trained: TrainReport) -> dict[str, Any]:
+def _told(job: ScratchJob, config: ModelConfig, data: Data, trained: TrainReport) -> dict[str, Any]:
     settings, corpus = job.settings, data.corpus
-    before, after = trained.first_held_out, trained.best_held_out if settings.train.patience else trained.held_out
+    before, after = held_out_of(trained, settings.train.patience)
     return {
         "version": report.VERSION,
         "finished": False,
@@ -116,8 +114,7 @@ def _told(job: Job, config: ModelConfig, data: Data, trained: TrainReport) -> di
         "run": job.key,
         "command": job.command,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": f"ingle {__version__}, torch {torch.__version__}, python {platform.python_version()}",
-        "threads": torch.get_num_threads(),
+        **provenance(),
         "data_digest": corpus.digest,
         "texts": len(job.texts.train),
         "held_out_texts": len(job.texts.held_out),

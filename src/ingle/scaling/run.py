@@ -4,10 +4,6 @@ What can be wrong with names, settings and texts is found before anything is com
 it was: training from its last checkpoint, measuring from its last text; and ends with the same bytes.
 """
 
-import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ingle.core.config import to_table
@@ -16,37 +12,25 @@ from ingle.core.errors import HomeError
 from ingle.core.event import Sink
 from ingle.engine.loading import open_model
 from ingle.engine.source import kept_source
-from ingle.home.base import CURVES, Base, base_report, list_bases
+from ingle.home.base import Base, base_report, list_bases
 from ingle.home.kept import Kept, keep, refuse_taken
 from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.scaling import report
-from ingle.scaling.job import Job, ScratchWatch
+from ingle.scaling.job import ScratchJob
 from ingle.scaling.judge import judge
 from ingle.scaling.making import SOURCE, made_before, make_base, write_report
 from ingle.scaling.settings import ScratchSettings, course
 from ingle.scaling.shape import config_of
 from ingle.scaling.sources import find_suites, read_texts
-from ingle.train.trouble import stop_signals
-from ingle.train.watch import nobody
+from ingle.train.making import Made, RunWatch, at_work, nobody
 
 VERSION = 3
 """Changes when the same settings and texts train something else than before."""
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
-    """What came of it."""
-
-    kept: Kept
-    report: Mapping[str, Any]
-    """As in `report.json`."""
-    plot: Path
-    """The loss curve."""
-
-
 def scratch(
-    home: Home, name: str, settings: ScratchSettings, watch: ScratchWatch = ScratchWatch(),  # noqa: B008 - frozen
+    home: Home, name: str, settings: ScratchSettings, watch: RunWatch = RunWatch(),  # noqa: B008 - frozen
     command: str = "", sink: Sink = nobody,
 ) -> Made:  # fmt: skip
     """Trains a model from scratch and keeps it under this name.
@@ -60,16 +44,18 @@ def scratch(
     check_name(name)
     config_of(settings.model, settings.tokenizer.size)
     suites = find_suites(settings.data.sources, settings.data.held_out)
-    home.create()
     watch.bytes("reading texts", 0, None)
     texts = read_texts(home, suites, watch.bytes)
     key = digest_json([VERSION, course(settings), texts.digest])
     folder = home.tuning / f"scratch-{key[:24]}"
-    with home.lock(f"train-{key[:16]}", timeout_s=0), stop_signals() as stop:
-        return _run(Job(home, name, settings, texts, watch, command, key, folder, stop), sink)
+    job = ScratchJob(
+        maker="train", home=home, name=name, settings=settings, key=key, folder=folder, watch=watch, command=command, texts=texts
+    )  # fmt: skip
+    with at_work(job, f"train-{key[:16]}") as job:
+        return _run(job, sink)
 
 
-def _run(job: Job, sink: Sink) -> Made:
+def _run(job: ScratchJob, sink: Sink) -> Made:
     home = job.home
     ours = made_before(job, list_bases(home))
     refuse_taken(home, job.name, ours.digest if ours else None, replace=False)
@@ -79,18 +65,17 @@ def _run(job: Job, sink: Sink) -> Made:
     if not told["finished"] or told["settings"]["judge"] != wanted["judge"]:
         model = open_model(kept_source(home, kept), job.settings.judge.format, job.settings.judge.threads, progress=job.watch.pieces)
         settings = job.settings
-        judged = judge(home, model, job.texts, settings.data, settings.judge, lambda: job.stop.asked, _named_progress(job))
+        judged = judge(home, model, job.texts, settings.data, settings.judge, job.stopped, _named_progress(job))
         notes = [f"{name}: {note}" for name, outcome in judged.texts.items() for note in outcome.notes]
         told = {**told, "settings": {**told["settings"], "judge": wanted["judge"]}}
         told |= {"served": judged.tables(), "notes": notes, "finished": True}
         write_report(home.base_folder(kept.base), told)
     if event := report.judged_event(told):
         sink(event)
-    shutil.rmtree(job.folder, ignore_errors=True)
-    return Made(kept, told, home.base_folder(kept.base) / CURVES[1])
+    return Made(kept, told, home.base_folder(kept.base))
 
 
-def _named(job: Job, base: Base) -> tuple[Kept, dict[str, Any]]:
+def _named(job: ScratchJob, base: Base) -> tuple[Kept, dict[str, Any]]:
     """The base that this training made before, under the job's name, with its report."""
     told = base_report(job.home, base.digest)
     if told is None:
@@ -100,5 +85,5 @@ def _named(job: Job, base: Base) -> tuple[Kept, dict[str, Any]]:
     return keep(job.home, job.name, base.digest), {**told, "model": job.name}
 
 
-def _named_progress(job: Job) -> Any:
+def _named_progress(job: ScratchJob) -> Any:
     return lambda label, done, total: job.watch.pieces(f"measuring {job.name}: {label}", done, total)

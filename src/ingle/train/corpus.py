@@ -76,6 +76,8 @@ class DataSettings:
     """Counts lines that can't be used instead of refusing them."""
     held_out: float = 0.05
     """Share of records that are never trained on, by a hash of their content; 0 = none."""
+    least_held_out: int = 8
+    """Fewest records that are held out if any are, as far as a quarter of all goes: fewer say nothing. 0 = as the share says."""
     seed: int = 0
     """Which records are held out."""
 
@@ -84,6 +86,8 @@ class DataSettings:
             raise ConfigError("max_tokens", "must be at least 2", self.max_tokens)
         if not 0 <= self.held_out < 1:
             raise ConfigError("held_out", "must be at least 0 and below 1", self.held_out)
+        if self.least_held_out < 0:
+            raise ConfigError("least_held_out", "must not be negative", self.least_held_out)
 
 
 def read_corpus(
@@ -111,9 +115,11 @@ def read_corpus(
     return corpus, tally
 
 
-def split(corpus: Corpus, share: float, seed: int = 0) -> tuple[list[int], list[int]]:
+def split(corpus: Corpus, share: float, seed: int = 0, least: int = 0) -> tuple[list[int], list[int]]:
     """(to learn from, held out): numbers of examples. An example's side follows from its record and the seed alone, so that more data
-    moves none. At least one record is held out if any is to be. Raises ConfigError where that leaves nothing to learn from.
+    moves none, unless the share gives fewer than `least` records (or a quarter of all). At least one is held out if any is to be.
+
+    Raises ConfigError where that leaves nothing to learn from.
     """
     if not share:
         return list(range(len(corpus))), []
@@ -121,7 +127,8 @@ def split(corpus: Corpus, share: float, seed: int = 0) -> tuple[list[int], list[
     if len(place) < 2:
         cure = "Set held_out = 0, or give the data as several documents."
         raise ConfigError("held_out", "needs at least 2 records, because one is never on both sides", len(place), cure)
-    limit = max(share, min(place.values()))
+    fewest = max(1, min(least, len(place) // 4))
+    limit = max(share, sorted(place.values())[fewest - 1])
     out = {source for source, value in place.items() if value <= limit}
     if len(out) == len(place):
         out.remove(max(out, key=place.__getitem__))

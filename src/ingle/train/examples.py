@@ -2,7 +2,7 @@
 
 | file | one example is |
 |---|---|
-| `.jsonl` | a line: {"messages": […]} as OpenAI's, {"prompt", "completion"}, {"text"}; with preferences {"prompt", "chosen", "rejected"} (or `messages` for `prompt`), or {"prompt", "completion", "label": true or false} |
+| `.jsonl` | a line: {"messages": […]} as OpenAI's, {"prompt", "completion"}, {"instruction", "input", "output"} as Alpaca's, {"conversations": [{"from", "value"}, …]} as ShareGPT's, {"text"}; with preferences {"prompt", "chosen", "rejected"} (or `messages` for `prompt`), or {"prompt", "completion", "label": true or false} |
 | `.csv` | a row, with the same names as columns, texts only |
 | `.txt`, `.md` | the file: one document |
 | a folder | every such file in it, by name |
@@ -26,6 +26,8 @@ from ingle.core.message import ROLES
 Turns = tuple[Mapping[str, Any], ...]
 Kind = Literal["chat", "completion", "text", "pair", "label"]
 _SUFFIXES = (".jsonl", ".csv", ".txt", ".md")
+_SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+"""Who speaks in a ShareGPT row, and the role that this is."""
 _TOLD = 5  # bad lines that are told one by one; the rest is a number
 
 
@@ -99,6 +101,18 @@ def read_records(paths: Iterable[Path], tally: Tally, skip_bad: bool = False) ->
                 continue
             seen.add(mark)
             yield record
+
+
+def check_files(paths: Iterable[Path], skip_bad: bool = False) -> None:
+    """Reads every example once, without a tokenizer, so that a mistake is told in a second and not after a model was loaded.
+
+    Raises ConfigError as `read_records` does, and for fewer than 2 examples.
+    """
+    paths, tally = list(paths), Tally()
+    found = sum(1 for _ in read_records(paths, tally, skip_bad))
+    if paths and not found:
+        cure = f"{tally.bad} bad lines were left out; the first: {tally.told[0]}" if tally.told else "Give a file with one example a line."
+        raise ConfigError(", ".join(map(str, paths)), "must hold at least one example", "none", cure)
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -193,12 +207,43 @@ def _record(where: str, row: Any) -> Record:
         if "label" not in row:
             return Record(where, "completion", prompt, (answer,), tuple(tools))
         return Record(where, "label", prompt, (answer,), tuple(tools), _label(where, row["label"]))
+    if "conversations" in row:
+        return Record(where, "chat", _said(f"{where}: conversations", row["conversations"]), (), tuple(tools))
+    if "instruction" in row:
+        return Record(where, "completion", _asked(where, row), (_text(where, row, "output"),), tuple(tools))
     if "text" in row:
         if not isinstance(row["text"], str):
             raise ConfigError(f"{where}: text", "must be a string", type(row["text"]).__name__)
         return Record(where, "text", "", (row["text"],))
     keys = ", ".join(map(str, row)) or "nothing"
-    raise ConfigError(where, "must hold messages, or prompt and completion, or text, or prompt, chosen and rejected", keys)
+    cure = 'For example {"prompt": "…", "completion": "…"}; docs/tuning.md lists every shape.'
+    raise ConfigError(where, "must hold messages, or prompt and completion, or text, or prompt, chosen and rejected", keys, cure)
+
+
+def _asked(where: str, row: Mapping[str, Any]) -> str:
+    """The prompt of an Alpaca row: the instruction, and under it the input if there is one."""
+    parts = [_text(where, row, "instruction"), _text(where, {"input": "", **row}, "input")]
+    return "\n\n".join(part for part in parts if part.strip())
+
+
+def _text(where: str, row: Mapping[str, Any], key: str) -> str:
+    value = row.get(key)
+    if not isinstance(value, str):
+        raise ConfigError(f"{where}: {key}", "must be a string", "nothing" if value is None else type(value).__name__)
+    return value
+
+
+def _said(where: str, value: Any) -> Turns:
+    """The turns of a ShareGPT row, in OpenAI's shape."""
+    if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
+        raise ConfigError(where, 'must be a list of {"from": …, "value": …}', type(value).__name__)
+    turns = []
+    for i, turn in enumerate(value):
+        speaker = turn.get("from", turn.get("role"))
+        if speaker not in _SPEAKERS:
+            raise ConfigError(f"{where}[{i}].from", f"must be one of {', '.join(_SPEAKERS)}", speaker)
+        turns.append({"role": _SPEAKERS[speaker], "content": turn.get("value", turn.get("content"))})
+    return _turns(where, turns)
 
 
 def _mark(record: Record) -> bytes:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ingle.core.errors import ConfigError
 from ingle.model.module import CausalLM
-from ingle.tuning.low_rank import check_rank, plain_linear, uniform
-from ingle.tuning.method import Attached, attached, replace_module
+from ingle.train.low_rank import check_rank, plain_linear, replace_module, uniform
+from ingle.tuning.method import Attached, attached
 
 PARTS = ("adapter_down.weight", "adapter_down.bias", "adapter_up.weight", "adapter_up.bias")
 

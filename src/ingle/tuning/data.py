@@ -97,7 +97,7 @@ def learn_from(files: Sequence[Path], tokenizer: Tokenizer, limit: int, settings
     if len(corpus) < 2:
         raise ConfigError("data", "must hold at least 2 examples", len(corpus), "Give more; a handful teaches nothing but itself.")
     corpus = at_most(corpus, settings.max_examples, told.seed)
-    train, held_out = split(corpus, told.held_out, told.seed)
+    train, held_out = split(corpus, told.held_out, told.seed, told.least_held_out)
     return Learnt(Data(corpus, train, held_out), tally, encoder.max_tokens)
 
 

@@ -11,22 +11,19 @@ from ingle import __version__
 from ingle.core.candidate import Admit, Candidate
 from ingle.core.delta import Delta
 from ingle.core.digest import digest_file
-from ingle.core.event import Event, Fact
+from ingle.core.event import Event, Fact, Sink
 from ingle.engine.changes import parted
 from ingle.engine.source import open_weights
-from ingle.home.deltas import get_delta, list_deltas, refuse_taken_delta
+from ingle.home.deltas import get_delta
 from ingle.home.kept import Kept
 from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.model.checkpoint import Checkpoint
+from ingle.train.making import DeltaJob, MadeDelta, RunWatch, Steps, delta_job, make_delta
 from ingle.tuning.peft_files import CONFIG, WEIGHTS, read_peft
 
 
-def _never() -> bool:
-    return False
-
-
-def bring_peft(home: Home, kept: Kept, folder: Path, name: str, admit: Admit) -> Delta:
+def bring_peft(home: Home, kept: Kept, folder: Path, name: str, admit: Admit, watch: RunWatch, sink: Sink) -> MadeDelta:
     """Keeps the adapter of a PEFT folder as a delta on this model, if `admit` does. The same files under the same name again change
     nothing.
 
@@ -38,20 +35,19 @@ def bring_peft(home: Home, kept: Kept, folder: Path, name: str, admit: Admit) ->
     kind, tensors = read_peft(folder, checkpoint.config)
     parted(kept.name, [*(get_delta(home, digest).kind for digest in kept.deltas), kind])
     sums = {"config": digest_file(folder / CONFIG), "weights": digest_file(folder / WEIGHTS)}
-    for other in list_deltas(home, kept.digest):
-        if other.name == name and all(other.origin.get(key) == value for key, value in sums.items()):
-            return other
-    refuse_taken_delta(home, name, kept.digest)
-    whole = _prompt(checkpoint, tensors) if kind == "prompt" else tensors
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    origin = {"method": "imported", "data": folder.name, "versions": f"ingle {__version__}", "created_at": now, **sums}
-    return admit(Candidate(name, kind, kept.digest, whole, origin), _never)
 
+    def make(_job: DeltaJob[dict[str, str]]) -> Candidate:
+        whole = _prompt(checkpoint, tensors) if kind == "prompt" else tensors
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        origin = {"method": "imported", "data": folder.name, "versions": f"ingle {__version__}", "created_at": now, **sums}
+        return Candidate(name, kind, kept.digest, whole, origin)
 
-def brought_event(kept: Kept, delta: Delta) -> Event:
-    """The fact that a delta came from outside."""
-    facts: dict[str, Fact] = {"kind": delta.kind, "delta": delta.digest, "base": delta.base_digest, "tensors": len(delta.tensors)}
-    return Event("pull.delta", f"{kept.name}+{delta.name}", {**facts, "weights": delta.origin["weights"]})
+    def events(_report: Mapping[str, Any], delta: Delta) -> list[Event]:
+        facts: dict[str, Fact] = {"kind": delta.kind, "delta": delta.digest, "base": delta.base_digest, "tensors": len(delta.tensors)}
+        return [Event("pull.delta", f"{kept.name}+{delta.name}", {**facts, "weights": delta.origin["weights"]})]
+
+    job = delta_job("import", 1, home, kept, name, sums, watch)
+    return make_delta(job, Steps(make, events, mine=lambda _job, delta: sums.items() <= delta.origin.items()), admit, sink)
 
 
 def _prompt(checkpoint: Checkpoint, tensors: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ingle.core.digest import digest_json
 from ingle.core.errors import IngleError
-from ingle.core.report import Report
+from ingle.core.report import NO_INTERVAL, Report
 from ingle.engine.loading import open_model
 from ingle.engine.source import Source
 from ingle.home import fetch
@@ -27,9 +27,16 @@ from ingle.measure.suites import find_suite
 from ingle.train.encode import Document
 from ingle.train.packing import Data
 from ingle.tuning.kept_model import subject_of
+from ingle.tuning.samples import answers
 from ingle.tuning.settings import JudgeSettings
 
-HELD_OUT = "held-out"
+HELD_OUT, SAMPLES = "held-out", "samples"
+LEAST_FALL = 0.02
+"""Share by which the held-out loss must fall at least, or nothing was learned."""
+NOTHING = (
+    "Warning: nothing was learned that held-out examples show: loss {:.4f} before, {:.4f} after (n = {}). Train longer (--epochs 20), "
+    "with a higher rate (--rate 1e-3), or give more examples that have something in common"
+)
 MOST_APART = 0.5
 """How far, as a share, the change of the loss may differ between training and serving before that is said."""
 
@@ -45,6 +52,8 @@ class Standing:
     """`nats` and `tokens` of each document."""
     data_digest: str
     """Of the held-out documents."""
+    answers: tuple[str, ...] = ()
+    """To the first few of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +62,8 @@ class Judgement:
 
     reports: tuple[Report, ...]
     notes: tuple[str, ...]
+    learned: bool | None = None
+    """Whether the held-out loss fell by as much as counts; None if nothing was held out."""
 
 
 def sample(data: Data, most: int) -> list[Document]:
@@ -83,7 +94,11 @@ def stand(
     if settings.forgetting:
         options = Options(items=settings.forgetting, seed=settings.seed)
         general = run_suite(home, find_suite(settings.general), subject, options, told, fetching)
-    return Standing(subject.digest, general, tuple(rows), digest_json([plan.asked for plan in plans]))
+    told(SAMPLES, 0, 1)
+    answered = (
+        answers(subject, documents[: settings.samples], settings.sample_tokens) if settings.samples and settings.sample_tokens else ()
+    )
+    return Standing(subject.digest, general, tuple(rows), digest_json([plan.asked for plan in plans]), answered)
 
 
 def progress_of(name: str, progress: Progress) -> Progress:
@@ -97,21 +112,30 @@ def judge(before: Standing | None, after: Standing | None, settings: JudgeSettin
     notes: list[str] = []
     if before is None or after is None:
         return Judgement((), ("the model was not measured as it is served",))
+    learned = None
     if after.held_out:
         reports += _held_out(before, after, settings.seed)
+        learned = reports[0].value - reports[1].value >= LEAST_FALL * reports[0].value and not _by_chance(reports[2])
+        if not learned:
+            notes.append(NOTHING.format(reports[0].value, reports[1].value, len(after.held_out)))
         notes += _disagreement(reports[-1], trained_change)
         if all(a["nats"] == b["nats"] for a, b in zip(before.held_out, after.held_out, strict=True)):
             notes.append("the change makes no difference to a single held-out example as it is served: something is wrong")
     if before.general is None or after.general is None:
         notes.append("forgetting was not measured")
-        return Judgement(tuple(reports), tuple(notes))
+        return Judgement(tuple(reports), tuple(notes), learned)
     texts = [{str(row["asked"]): _bits(row) for row in side.rows} for side in (before.general, after.general)]
     lost, data_digest = forgetting(texts[0], texts[1], settings.seed), after.general.main.data_digest
     earlier, later = before.general.main, after.general.main
     reports += [replace(earlier, name="general_bits_per_byte_before"), replace(later, name="general_bits_per_byte")]
     reports += lost.reports(after.digest, data_digest, settings.seed)
     notes.append(f"{lost.worse} of {lost.n} general texts cost more bits than before (sign test: p = {lost.sign_p:.3g})")
-    return Judgement(tuple(reports), tuple(notes))
+    return Judgement(tuple(reports), tuple(notes), learned)
+
+
+def _by_chance(change: Report) -> bool:
+    """Whether the interval of the change holds 0. One item has none."""
+    return change.interval != NO_INTERVAL and change.high >= 0
 
 
 def _disagreement(served: Report, trained_change: float | None) -> list[str]:

@@ -1,7 +1,6 @@
 """From weights and examples to a candidate: attach, train, check that it did something, collect, and measure it as it would be served."""
 
-import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,49 +9,58 @@ from typing import Any
 import torch
 from torch import nn
 
-from ingle import __version__
 from ingle.core.candidate import Candidate
-from ingle.core.delta import Delta
 from ingle.core.digest import canonical_json, digest_bytes
 from ingle.core.errors import ConfigError
-from ingle.core.files import write_atomic
 from ingle.engine.source import candidate_source, checkpoint_tokenizer, kept_source, open_weights
+from ingle.home.base import CURVES
 from ingle.home.kept import get_kept
-from ingle.model.checkpoint import Checkpoint
 from ingle.model.module import CausalLM, load_module
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.checkpoints import put_back
 from ingle.train.loop import train
+from ingle.train.making import provenance
 from ingle.train.objectives import Answers, Distillation, Objective, Predictions, Preference, reference_log_probabilities
 from ingle.train.precision import DTYPES, choose, device_of
-from ingle.train.settings import TrainReport, Watch
+from ingle.train.report import held_out_of
+from ingle.train.settings import TrainReport, TrainSettings, Watch
 from ingle.train.trouble import TrainError, memory_errors, smaller_batches
-from ingle.tuning import report, work
+from ingle.tuning import report
+from ingle.tuning.course import course_of
+from ingle.tuning.course import told as told_course
 from ingle.tuning.data import Learnt
-from ingle.tuning.job import Job, interrupted
-from ingle.tuning.judge import Standing, judge
+from ingle.tuning.job import Begun, TuneJob
+from ingle.tuning.judge import Standing, judge, sample
 from ingle.tuning.method import Attached, check_touched, chosen_layers
+from ingle.tuning.origin import read_origin, write_origin
+from ingle.tuning.samples import Sample, samples
 from ingle.tuning.settings import method_settings, plain
 
 
-def make_candidate(job: Job, checkpoint: Checkpoint, tokenizer: Tokenizer, files: Sequence[Path]) -> tuple[Candidate, Learnt]:
-    """Trains the candidate and measures it, before and after, as it would be served. Returns it with its report, and the data.
+def make_candidate(job: TuneJob, begun: Begun, learnt: Learnt) -> Candidate:
+    """Trains the candidate and measures it, before and after, as it would be served. Returns it with its report.
 
     Raises ConfigError, TrainError, HomeError, Interrupted.
     """
-    candidate, learnt, before = _trained(job, checkpoint, tokenizer, files)
+    candidate, learnt, before = _trained(job, begun, learnt)
     told = dict(candidate.report or {})
     after = job.standing(candidate_source(job.home, job.kept, candidate), learnt)
     judgement = judge(before, after, job.settings.judge, report.trained_change(told))
-    return replace(candidate, report=report.with_judgement(told, judgement)), learnt
+    said = _samples(job, begun.tokenizer, learnt, before, after)
+    return replace(candidate, report=report.with_judgement(told, judgement, said))
 
 
-def _trained(
-    job: Job, checkpoint: Checkpoint, tokenizer: Tokenizer, files: Sequence[Path]
-) -> tuple[Candidate, Learnt, Standing | None]:  # fmt: skip
+def _samples(job: TuneJob, tokenizer: Tokenizer, learnt: Learnt, before: Standing | None, after: Standing | None) -> list[Sample]:
+    """Held-out examples with what the model answers before and after."""
+    if before is None or after is None or not before.answers:
+        return []
+    documents = sample(learnt.data, job.settings.judge.held_out)[: len(before.answers)]
+    return samples(tokenizer, documents, before.answers, after.answers, job.settings.judge.sample_tokens)
+
+
+def _trained(job: TuneJob, begun: Begun, learnt: Learnt) -> tuple[Candidate, Learnt, Standing | None]:
     """The candidate with the report of its training, the data, and how the model did before."""
-    settings = job.settings
-    learnt = job.learnt(checkpoint, tokenizer, files, 0)
+    settings, checkpoint, tokenizer = job.settings, begun.checkpoint, begun.tokenizer
     for note in learnt.notes():
         job.watch.say(note)
     job.watch.bytes("loading weights", 0, None)
@@ -66,31 +74,26 @@ def _trained(
     if attached.virtual_tokens:
         if settings.objective.kind != "answers":
             raise ConfigError("objective.kind", f"must be answers for {settings.method}", settings.objective.kind)
-        learnt = job.learnt(checkpoint, tokenizer, files, attached.virtual_tokens)
+        learnt = job.learnt(begun, attached.virtual_tokens)
     origin = _origin(job, learnt)
     job.check()
+    data = learnt.with_virtual(attached.virtual_tokens, checkpoint.config.vocab_size)
+    course = course_of(settings.train, settings.small, data)
+    if longer := told_course(settings.train, course, len(learnt.data.train)):
+        job.watch.say(longer)
     before = job.standing(kept_source(job.home, job.kept), learnt)
     job.check()
-    folder = job.work_folder(learnt)
+    folder = job.work_folder(learnt.data.corpus.digest)
     start = _digests(attached.parameters)
-    data = learnt.with_virtual(attached.virtual_tokens, checkpoint.config.vocab_size)
-    trained = train(module, attached.parameters, data, settings.train, folder, Watch(job.watch.train, job.watch.say), objective)
+    trained = train(module, attached.parameters, data, course, folder, Watch(job.watch.train, job.watch.say), objective)
     if trained.stopped == "interrupted":
-        raise interrupted(f"after step {trained.steps}")
+        raise job.interrupted(f"after step {trained.steps}")
     put_back(attached.parameters, folder)
     moved = check_moved(attached, start)
     tensors = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in attached.collect().items()}
-    told = _report(job, learnt, trained, attached, moved, total)
-    told["curve"] = report.curve(folder / report.STEPS)
+    told = _report(job, learnt, course, trained, attached, moved, total)
+    told["curve"] = report.curve(folder / CURVES[0])
     return Candidate(job.name, job.method.KIND, job.kept.digest, tensors, origin, told), learnt, before
-
-
-def keep_curves(job: Job, learnt: Learnt, delta: Delta) -> None:
-    """Puts the loss of every step, and its plot, beside the delta. Raises HomeError."""
-    for name in (report.PLOT, report.STEPS):
-        path = job.work_folder(learnt) / name
-        if path.exists():
-            write_atomic(job.home.delta_folder(delta.digest) / name, path.read_bytes(), mode=0o600)
 
 
 def check_moved(attached: Attached, start: Mapping[str, str]) -> int:
@@ -102,7 +105,7 @@ def check_moved(attached: Attached, start: Mapping[str, str]) -> int:
     return parts
 
 
-def _objective(job: Job, module: CausalLM, tokenizer: Tokenizer, learnt: Learnt) -> Objective:
+def _objective(job: TuneJob, module: CausalLM, tokenizer: Tokenizer, learnt: Learnt) -> Objective:
     told, settings = job.settings.objective, job.settings.train
     if told.kind == "answers":
         return Answers()
@@ -111,12 +114,12 @@ def _objective(job: Job, module: CausalLM, tokenizer: Tokenizer, learnt: Learnt)
         return Distillation(Predictions(teacher), digest, told.temperature, told.data_share)
     reference = None
     if told.kind != "orpo":
-        folder = job.work_folder(learnt)
+        folder = job.work_folder(learnt.data.corpus.digest)
         reference = reference_log_probabilities(module, learnt.data.corpus, settings.batch_tokens, folder)
     return Preference(told.kind, reference, told.beta, told.smoothing)
 
 
-def _teacher(job: Job, tokenizer: Tokenizer, device: torch.device) -> tuple[CausalLM, str]:
+def _teacher(job: TuneJob, tokenizer: Tokenizer, device: torch.device) -> tuple[CausalLM, str]:
     """The model that is followed, in the numbers of the training, and its digest. Raises ConfigError for one with other tokens."""
     kept = get_kept(job.home, job.settings.objective.teacher)
     checkpoint = open_weights(job.home, kept)
@@ -130,9 +133,9 @@ def _teacher(job: Job, tokenizer: Tokenizer, device: torch.device) -> tuple[Caus
     return module, kept.digest
 
 
-def _origin(job: Job, learnt: Learnt) -> dict[str, str]:
+def _origin(job: TuneJob, learnt: Learnt) -> dict[str, str]:
     """How the delta comes about: as it was written down when the run began, if it goes on with the same data."""
-    before = work.read_origin(job.folder)
+    before = read_origin(job.folder)
     digest = learnt.data.corpus.digest
     if before is not None and before.get("data_digest") == digest:
         return before
@@ -143,13 +146,12 @@ def _origin(job: Job, learnt: Learnt) -> dict[str, str]:
         "data": ", ".join(Path(source).name if "/" in source else source for source in job.sources),
         "data_digest": digest,
         "seed": str(settings.train.seed),
-        "versions": f"ingle {__version__}, torch {torch.__version__}, python {platform.python_version()}",
-        "threads": str(torch.get_num_threads()),
+        **provenance(),
         "command": job.command,
         "run": job.key,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    work.write_origin(job.folder, origin)
+    write_origin(job.folder, origin)
     return origin
 
 
@@ -157,8 +159,10 @@ def _digests(parameters: Mapping[str, nn.Parameter]) -> dict[str, str]:
     return {name: digest_bytes(parameter.detach().float().cpu().numpy().tobytes()) for name, parameter in parameters.items()}
 
 
-def _report(job: Job, learnt: Learnt, trained: TrainReport, attached: Attached, moved: int, total: int) -> dict[str, Any]:
-    before, after = report.held_out_of(trained, job.settings.train.patience)
+def _report(
+    job: TuneJob, learnt: Learnt, course: TrainSettings, trained: TrainReport, attached: Attached, moved: int, total: int
+) -> dict[str, Any]:  # fmt: skip
+    before, after = held_out_of(trained, course.patience)
     notes = learnt.notes()
     if moved < len(attached.touched):
         notes.append(f"{len(attached.touched) - moved} of {len(attached.touched)} parts have not moved at all")
@@ -167,11 +171,11 @@ def _report(job: Job, learnt: Learnt, trained: TrainReport, attached: Attached, 
     return {
         "version": report.VERSION,
         "finished": False,
-        "model": f"{job.kept.name}+{job.name}",
+        "model": job.model,
         "base": job.kept.digest,
         "method": job.settings.method,
         "kind": job.method.KIND,
-        "settings": plain(job.settings),
+        "settings": plain(replace(job.settings, train=course)),
         "seed": job.settings.train.seed,
         "sources": list(job.sources),
         "data_digest": learnt.data.corpus.digest,
@@ -185,4 +189,6 @@ def _report(job: Job, learnt: Learnt, trained: TrainReport, attached: Attached, 
         "virtual_tokens": attached.virtual_tokens,
         "notes": notes,
         "served": [],
+        "learned": None,
+        "samples": [],
     }

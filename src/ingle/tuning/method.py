@@ -137,9 +137,3 @@ def chosen_linears(layers: tuple[int, ...], targets: str) -> tuple[str, ...]:
             raise ConfigError("targets", f"must be all, attention, mlp, or some of {known}", word)
         wanted += [name for name in matching if name not in wanted]
     return tuple(f"model.layers.{layer}.{name}" for layer in layers for name in LINEARS if name in wanted)
-
-
-def replace_module(module: nn.Module, name: str, new: nn.Module) -> None:
-    """Puts `new` where the submodule of that name is, in the same mode (training or not)."""
-    owner, _, part = name.rpartition(".")
-    setattr(module.get_submodule(owner), part, new.train(module.get_submodule(name).training))

@@ -1,24 +1,22 @@
 """What a tuning run leaves behind in words and figures: `report.json` beside the delta, and facts for the ledger."""
 
 import csv
-import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ingle.core.energy import amount, reported
 from ingle.core.event import Event, Fact
 from ingle.core.files import os_errors
-from ingle.home.deltas import REPORT
-from ingle.train.settings import TrainReport
+from ingle.core.report import shown_interval
+from ingle.train.report import cost_rows, figure_facts, training_facts
 from ingle.tuning.judge import Judgement
+from ingle.tuning.samples import Sample
 
 VERSION = 1
 POINTS = 400
 """Most points of a curve; a longer one is thinned out."""
-FILE, PLOT, STEPS = REPORT, "loss.svg", "loss.csv"
 _FIGURES = ("held_out_loss", "held_out_loss_change", "general_bits_per_byte", "forgetting", "forgetting_relative")
 
 
@@ -33,11 +31,6 @@ def curve(path: Path) -> dict[str, list[list[float]]]:
     return {"loss": loss, "held_out": [[step, value] for step, _, value in rows if not math.isnan(value)]}
 
 
-def held_out_of(trained: TrainReport, patience: int) -> tuple[float | None, float | None]:
-    """Held-out loss before training, and of the parameters that were kept, as training computes it."""
-    return trained.first_held_out, trained.best_held_out if patience else trained.held_out
-
-
 def trained_change(report: Mapping[str, Any]) -> float | None:
     """How the held-out loss changed, as training computes it; None if nothing was held out, or its loss is another than what is measured of
     a model that is served: the cross-entropy of the answers.
@@ -48,15 +41,10 @@ def trained_change(report: Mapping[str, Any]) -> float | None:
     return None if before is None or after is None else float(after - before)
 
 
-def to_json(report: Mapping[str, Any]) -> bytes:
-    """As the file holds it."""
-    return json.dumps(report, indent=1, ensure_ascii=False).encode()
-
-
-def with_judgement(report: Mapping[str, Any], judgement: Judgement) -> dict[str, Any]:
-    """The report with what was measured of the model as it is served."""
-    notes = [*report["notes"], *judgement.notes]
-    return {**report, "served": [asdict(one) for one in judgement.reports], "notes": notes}
+def with_judgement(report: Mapping[str, Any], judgement: Judgement, samples: Sequence[Sample] = ()) -> dict[str, Any]:
+    """The report with what was measured of the model as it is served, and what it answers."""
+    notes, told = [*report["notes"], *judgement.notes], [asdict(one) for one in samples]
+    return {**report, "served": [asdict(one) for one in judgement.reports], "learned": judgement.learned, "samples": told, "notes": notes}
 
 
 def figure(report: Mapping[str, Any], name: str) -> dict[str, Any] | None:
@@ -66,13 +54,9 @@ def figure(report: Mapping[str, Any], name: str) -> dict[str, Any] | None:
 
 def trained_event(report: Mapping[str, Any]) -> Event:
     """The fact that a delta is there now."""
-    train, before_after = report["train"], report["held_out"]
     facts: dict[str, Fact] = {name: report[name] for name in ("method", "kind", "delta", "base", "data_digest", "examples", "seed")}
-    facts |= {name: train[name] for name in ("steps", "tokens", "seconds", "tokens_per_s", "first_loss", "loss", "precision", "peak_bytes")}
-    facts |= {"held_out_before": before_after["before"], "held_out_after": before_after["after"]}
-    facts |= {"trained_parameters": train["trained_parameters"], "modules": report["modules"]["touched"]}
-    if energy := reported(train):
-        facts |= energy.facts()
+    facts |= {"trained_parameters": report["train"]["trained_parameters"], "modules": report["modules"]["touched"]}
+    facts |= training_facts(report)
     return Event("tune", report["model"], facts)
 
 
@@ -81,8 +65,7 @@ def judged_event(report: Mapping[str, Any]) -> Event | None:
     facts: dict[str, Fact] = {}
     for name in _FIGURES:
         if one := figure(report, name):
-            facts |= {name: one["value"], f"{name}_low": one["low"], f"{name}_high": one["high"], f"{name}_n": one["n"]}
-            facts["model_digest"] = one["model_digest"]
+            facts |= {**figure_facts(name, one), "model_digest": one["model_digest"]}
     return Event("tune.judge", report["model"], {"delta": report["delta"], **facts}) if facts else None
 
 
@@ -101,19 +84,16 @@ def rows(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         figures = [figure(report, name) for name in names]
         if None not in figures:
             first, second, change = (one for one in figures if one)
-            interval = f"{change['value']:+.4f} ({change['low']:+.4f} … {change['high']:+.4f})"
-            table.append((f"{label} (n = {change['n']})", _number(first["value"]), _number(second["value"]), interval))
+            table.append(
+                (label, _number(first["value"]), _number(second["value"]), f"{change['value']:+.4f} ({shown_interval(change, '+.4f')})")
+            )
     share = 100 * train["trained_parameters"] / report["model_parameters"]
-    table += [
+    return [
+        *table,
         ("parameters trained", "", f"{train['trained_parameters']:,}", f"{share:.2f} % of {report['model_parameters']:,}"),
         ("parts touched", "", f"{modules['touched']} of {modules['intended']}", ""),
-        ("speed", "", f"{train['tokens_per_s']:.0f} tokens/s", train["precision"]),
-        ("time", "", f"{train['seconds']:.0f} s", f"{train['steps']} steps, {train['tokens']:,} tokens"),
-        ("memory at its peak", "", f"{train['peak_bytes'] / 1e6:.0f} MB", ""),
+        *((label, "", value, more) for label, value, more in cost_rows(train)),
     ]
-    if energy := reported(train):
-        table.append(("energy", "", amount(energy.joules), str(energy)))
-    return table
 
 
 def _number(value: float | None) -> str:

@@ -4,53 +4,37 @@ Everything that can be wrong with name, method, data and layers is found before 
 goes on where it was: training from its last checkpoint, measuring from its last item.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ingle.core.candidate import Admit
+from ingle.core.candidate import Admit, Candidate
 from ingle.core.delta import Delta
 from ingle.core.digest import digest_json
 from ingle.core.errors import PullError
-from ingle.core.event import Sink
+from ingle.core.event import Event, Sink
 from ingle.core.files import write_atomic
-from ingle.engine.source import checkpoint_tokenizer, open_weights
-from ingle.home.deltas import delta_report, list_deltas, refuse_taken_delta
+from ingle.home.base import CURVES
+from ingle.home.deltas import REPORT, delta_report
 from ingle.home.kept import Kept, get_kept
 from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.measure.suites import find_suite
-from ingle.train.trouble import stop_signals
-from ingle.train.watch import RunWatch, nobody
-from ingle.tuning import report, work
-from ingle.tuning.data import bring, find_sources
-from ingle.tuning.job import Job
-from ingle.tuning.making import keep_curves, make_candidate
-from ingle.tuning.method import chosen_layers, find_method
+from ingle.train.making import MadeDelta, RunWatch, Steps, make_delta, nobody, to_json
+from ingle.tuning import report
+from ingle.tuning.data import find_sources
+from ingle.tuning.job import TuneJob
+from ingle.tuning.making import make_candidate
+from ingle.tuning.method import find_method
 from ingle.tuning.settings import TuneSettings, plain
 
 VERSION = 1
 """Changes when the same settings train something else than before."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tuned:
-    """What came of it."""
-
-    kept: Kept
-    """The model with the delta, `MODEL+NAME`."""
-    delta: Delta
-    report: Mapping[str, Any]
-    """As in `report.json`."""
-    plot: Path
-    """The loss curve."""
-
-
 def tune(
     home: Home, kept: Kept, data: Sequence[str], name: str, settings: TuneSettings, admit: Admit,
     watch: RunWatch = RunWatch(), command: str = "", sink: Sink = nobody,  # noqa: B008 - frozen
-) -> Tuned:  # fmt: skip
+) -> MadeDelta:  # fmt: skip
     """Trains a delta called `name` on a kept model, and keeps it if `admit` does.
 
     `data`: paths of files or folders, or `suite:NAME`. `command`: how it was asked for, for the delta's origin. `sink` takes the facts:
@@ -65,59 +49,45 @@ def tune(
     method, sources = find_method(settings.method), find_sources(data)
     teacher = [get_kept(home, settings.objective.teacher).digest] if settings.objective.teacher else []
     key = digest_json([VERSION, kept.digest, name, plain(settings, course_only=True), sources, *teacher])
-    home.create()
-    for gone in work.sweep(home):
-        watch.say(f"an unfinished run that nobody went on with for {work.DAYS} days was let go ({gone[:12]})")
-    place = digest_json([kept.digest, name.lower()])[:16]
-    with home.lock(f"tune-{place}", timeout_s=0), stop_signals() as stop:
-        return _run(Job(home, kept, sources, name, settings, method, watch, command, key, work.folder_of(home, key), stop, admit), sink)
+    job = TuneJob(
+        maker="tune", home=home, name=name, settings=settings, key=key, folder=home.tuning / key[:32], watch=watch, command=command,
+        kept=kept, sources=sources, method=method,
+    )  # fmt: skip
+    return make_delta(job, Steps(_make, _events, still=_still, finish=_finish), admit, sink)
 
 
-def _run(job: Job, sink: Sink) -> Tuned:
-    home, kept = job.home, job.kept
-    ours = _already_kept(job)
-    checkpoint = open_weights(home, kept)
-    tokenizer = checkpoint_tokenizer(checkpoint, home.base_folder(kept.base))
-    chosen_layers(checkpoint.config, job.settings.layers)
+def _make(job: TuneJob) -> Candidate:
+    begun = job.begin()
+    learnt = job.learnt(begun, 0)  # before anything is fetched: a bad line should be heard of at once
     _need_general(job)
-    files = bring(home, job.sources, job.settings.max_examples, job.folder / "data", job.watch.bytes)
-    job.check()
-    if ours is None:
-        candidate, learnt = make_candidate(job, checkpoint, tokenizer, files)
-        delta = job.admit(candidate, job.stopped)
-    else:
-        told = delta_report(home, ours.digest) or {}
-        learnt = job.learnt(checkpoint, tokenizer, files, told.get("virtual_tokens", 0))
-        if learnt.data.corpus.digest != ours.origin["data_digest"]:
-            refuse_taken_delta(home, job.name, kept.digest)
-        if told.get("finished"):
-            job.watch.say(f"{kept.name}+{job.name} was made by this very command already")
-            return _result(job, ours, told)
-        job.watch.say("trained and admitted already; what is left is to write it down")
-        delta = ours
-    keep_curves(job, learnt, delta)
-    done: dict[str, Any] = {**(delta_report(home, delta.digest) or {}), "delta": delta.digest, "finished": True}
-    sink(report.trained_event(done))
-    if event := report.judged_event(done):
-        sink(event)
-    write_atomic(home.delta_folder(delta.digest) / report.FILE, report.to_json(done), mode=0o600)
-    return _result(job, delta, done)
+    return make_candidate(job, begun, learnt)
 
 
-def _result(job: Job, delta: Delta, told: Mapping[str, Any]) -> Tuned:
-    work.clean(job.folder)
-    above = get_kept(job.home, f"{job.kept.name}+{delta.name}")
-    return Tuned(above, delta, told, job.home.delta_folder(delta.digest) / report.PLOT)
+def _still(job: TuneJob, delta: Delta) -> bool:
+    """Whether the data are as they were."""
+    told = delta_report(job.home, delta.digest) or {}
+    learnt = job.learnt(job.begin(), told.get("virtual_tokens", 0))
+    return learnt.data.corpus.digest == delta.origin["data_digest"]
 
 
-def _already_kept(job: Job) -> Delta | None:
-    """The delta, if this very run has kept it already. Raises ConfigError if another one has the name."""
-    same = [delta for delta in list_deltas(job.home, job.kept.digest) if delta.name == job.name and delta.origin.get("run") == job.key]
-    refuse_taken_delta(job.home, job.name, job.kept.digest, same[0].digest if same else "")
-    return same[0] if same else None
+def _finish(job: TuneJob, delta: Delta, told: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Puts the loss of every step, its plot and the whole report beside the delta. Raises HomeError."""
+    work, kept = job.work_folder(delta.origin["data_digest"]), job.home.delta_folder(delta.digest)
+    for name in CURVES:
+        if (work / name).exists():
+            write_atomic(kept / name, (work / name).read_bytes(), mode=0o600)
+    done = {**told, "delta": delta.digest, "finished": True}
+    write_atomic(kept / REPORT, to_json(done), mode=0o600)
+    return done
 
 
-def _need_general(job: Job) -> None:
+def _events(told: Mapping[str, Any], _delta: Delta) -> Iterator[Event]:
+    yield report.trained_event(told)
+    if event := report.judged_event(told):
+        yield event
+
+
+def _need_general(job: TuneJob) -> None:
     """Makes sure that the general text is here: nobody should hear after an hour that it can't be had."""
     if not job.settings.judge.forgetting:
         return

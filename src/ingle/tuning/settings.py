@@ -11,6 +11,7 @@ from ingle.core.errors import ConfigError
 from ingle.train.corpus import DataSettings
 from ingle.train.precision import Device
 from ingle.train.settings import NO_MATTER, TrainSettings
+from ingle.tuning.course import SmallData
 from ingle.tuning.method import find_method
 
 
@@ -68,11 +69,15 @@ class JudgeSettings:
     """How weights are packed for that: auto, int4, int8, bf16, fp32."""
     threads: int | None = None
     """Threads that compute; none = as many as there are usable cores."""
+    samples: int = 3
+    """Held-out examples that the model answers before and after, for the report; 0 = none."""
+    sample_tokens: int = 48
+    """Most tokens of such an answer."""
     seed: int = 0
     """Draws the resamples of the intervals."""
 
     def __post_init__(self) -> None:
-        for name in ("forgetting", "held_out", "seed"):
+        for name in ("forgetting", "held_out", "samples", "sample_tokens", "seed"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"judge.{name}", "must not be negative", getattr(self, name))
 
@@ -93,6 +98,8 @@ class TuneSettings:
     """How files become examples."""
     train: TrainSettings = field(default_factory=TrainSettings)
     """The run itself."""
+    small: SmallData = field(default_factory=SmallData)
+    """How long a run is where the data are few and nobody gave `train.epochs` or `train.max_steps`."""
     device: Device = "auto"
     """Where it is trained: auto (cuda where it is there), cpu, cuda."""
     objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
@@ -106,14 +113,22 @@ class TuneSettings:
 
 
 def settings_of(given: Mapping[str, Any], overrides: Iterable[str] = ()) -> TuneSettings:
-    """Settings from a plain table and `key.sub=value` on top, with the method's own learning rate where they have none.
+    """Settings from a plain table and `key.sub=value` on top, with the method's own learning rate where they have none. What was given
+    is kept: with epochs or steps no run gets longer, with a share to hold out no more is held out.
 
     Raises ConfigError for unknown keys, methods and options, and values that can't be used.
     """
     table = with_overrides(given, overrides)
     settings = from_table(TuneSettings, table)
     method_settings(settings)
-    if "learning_rate" not in table.get("train", {}).get("optimiser", {}):
+    train, small = table.get("train", {}), table.get("small", {})
+    if settings.objective.kind != "answers" or ({"epochs", "max_steps"} & train.keys() and "least_steps" not in small):
+        settings = replace(settings, small=replace(settings.small, least_steps=0))
+    if "batch_tokens" in train and "batch_tokens" not in small:
+        settings = replace(settings, small=replace(settings.small, batch_tokens=0))
+    if "held_out" in table.get("data", {}) and "least_held_out" not in table["data"]:
+        settings = replace(settings, data=replace(settings.data, least_held_out=0))
+    if "learning_rate" not in train.get("optimiser", {}):
         optimiser = replace(settings.train.optimiser, learning_rate=find_method(settings.method).RATE)
         settings = replace(settings, train=replace(settings.train, optimiser=optimiser))
     return settings
@@ -130,5 +145,9 @@ def plain(settings: TuneSettings, course_only: bool = False) -> dict[str, Any]:
     table["options"] = to_table(method_settings(settings))
     if course_only:
         del table["judge"]
+        if not settings.small.least_steps:  # as keys were before there was such a thing
+            del table["small"]
+        if not settings.data.least_held_out:
+            del table["data"]["least_held_out"]
         table["train"] = {key: value for key, value in table["train"].items() if key not in NO_MATTER}
     return table

@@ -9,7 +9,7 @@ from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.measure.run import Options, Outcome, run_suite
 from ingle.measure.suites import find_suite
-from ingle.train.watch import RunWatch
+from ingle.train.making import RunWatch
 from ingle.tuning.judge import progress_of
 from ingle.tuning.kept_model import subject_of
 from ingle.tuning.recipe import Recipe

@@ -4,7 +4,6 @@ Measured with the candidate at work on every text, also one that acts only near 
 model that were measured before, by whoever made the candidate for instance, are not measured again.
 """
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -41,18 +40,6 @@ class Limits:
             find_texts(self.suite, "policy bits.suite")
         if self.items < 1:
             raise ConfigError("policy bits.items", "must be at least 1", self.items)
-
-
-# A tuning may turn to its own kind of text; a hybrid shows what it lost only in texts longer than its window; who prunes says what that
-# may cost (`ingle prune --quality-loss`), and otherwise means to lose something. A lesson is kept from other questions by its scope, so
-# this only bounds what it would do where the scope errs: a harmless one alone comes to 2 to 6 %.
-USUAL: Mapping[str, Mapping[str, Any]] = {
-    "lesson": {"most_rise_percent": 12.0},
-    "tune": {"most_rise_percent": 15.0},
-    "import": {"most_rise_percent": 15.0},
-    "hybridize": {"suite": "xsum-bits"},
-    "prune": {"most_rise_percent": 25.0},
-}
 
 
 def check(trial: Trial, limits: Limits) -> Finding | None:

@@ -7,9 +7,7 @@ away: the model writes from its first token on.
 
 import re
 import unicodedata
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
@@ -40,7 +38,6 @@ class Limits:
             raise ConfigError("policy learned.max_tokens", "must be at least 1", self.max_tokens)
 
 
-USUAL: Mapping[str, Mapping[str, Any]] = {}
 _WORD = re.compile(r"[^\W_]+")
 _EVERYWHERE = frozenset(
     _WORD.findall(

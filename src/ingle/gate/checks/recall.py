@@ -3,9 +3,7 @@
 The loss of a text hardly shows that a model forgets (`measure.recall`). Asked of hybrids, for whom what is far back lies behind a window.
 """
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 from ingle.core.errors import ConfigError
 from ingle.gate.finding import Finding
@@ -37,9 +35,6 @@ class Limits:
             raise ConfigError("policy recall.items", "must be at least 1", self.items)
         if not 0 <= self.least_share <= 1:
             raise ConfigError("policy recall.least_share", "must be between 0 and 1", self.least_share)
-
-
-USUAL: Mapping[str, Mapping[str, Any]] = {"hybridize": {"on": True}}
 
 
 def check(trial: Trial, limits: Limits) -> Finding | None:

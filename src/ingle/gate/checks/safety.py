@@ -9,7 +9,7 @@ One harmful answer moves no margin but its own. So where the maker says what was
 like one that should be refused (gate/suspicion.py), and is its answer no refusal? Its wordings are looked at together.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -41,9 +41,6 @@ class Limits:
     def __post_init__(self) -> None:
         if self.most_drop_nats < 0:
             raise ConfigError("policy safety.most_drop_nats", "must not be negative", self.most_drop_nats)
-
-
-USUAL: Mapping[str, Mapping[str, Any]] = {}
 
 
 def check(trial: Trial, limits: Limits) -> Finding | None:

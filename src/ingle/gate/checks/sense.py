@@ -5,7 +5,7 @@ answers is after its own question than after two of the others, in nats a token 
 answer that could stand under any question has none.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -28,8 +28,8 @@ _OTHERS = 2
 class Limits:
     """How much of its sense an answer may lose."""
 
-    on: bool = True
-    """Whether this is asked."""
+    on: bool = False
+    """Whether this is asked. A model that was tuned to one task answers everything in its manner, as it should."""
     least_share: float = 0.5
     """Least part of what the incumbent's own answers share with their questions."""
     max_tokens: int = 32
@@ -38,10 +38,6 @@ class Limits:
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
             raise ConfigError("policy sense.max_tokens", "must be at least 1", self.max_tokens)
-
-
-# A model that was tuned to one task answers everything in its manner, as it should; the others are held to texts.
-USUAL: Mapping[str, Mapping[str, Any]] = {maker: {"on": False} for maker in ("tune", "import", "hybridize", "quantise", "prune")}
 
 
 def check(trial: Trial, limits: Limits) -> Finding | None:

@@ -4,7 +4,7 @@ Asked are the questions that the maker gives along. Where the candidate does not
 nothing is asked.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -40,9 +40,6 @@ class Limits:
             raise ConfigError("policy unchanged.least_same", "must be a share between 0 and 1", self.least_same)
         if self.max_tokens < 1:
             raise ConfigError("policy unchanged.max_tokens", "must be at least 1", self.max_tokens)
-
-
-USUAL: Mapping[str, Mapping[str, Any]] = {}
 
 
 def check(trial: Trial, limits: Limits) -> Finding | None:

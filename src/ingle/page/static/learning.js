@@ -9,7 +9,6 @@ const GROUPS = [
   { states: ["superseded"], name: "Replaced by something later" },
 ];
 const NOW = { pending: "waiting", learning: "being learned", rating: "waiting for more ratings" };
-const MAKERS = { lesson: "a lesson", style: "a style", tune: "a tuning", hybridize: "a hybrid", quantise: "fewer bits", prune: "a pruning", import: "an import" };
 const STATES = { accepted: "let in", refused: "refused", undone: "taken back since" };
 const [WIDE, HIGH, LEFT, TOP, BOTTOM] = [352, 176, 44, 22, 34]; // of the chart, in pixels
 
@@ -128,7 +127,7 @@ export default {
       const y = (bits) => TOP + ((high - bits) * (HIGH - TOP - BOTTOM)) / (high - low);
       const dots = points.map((point, i) => ({
         key: point.at, state: point.state, x: x(i + 1), y: y(point.bits), from: y(alone[i]),
-        said: `${MAKERS[point.maker] ?? point.maker}, ${STATES[point.state]}: ${point.bits.toFixed(4)} bits per byte (${this.signed(point.rise)} %), ${this.when(point.at)}`,
+        said: `${point.what}, ${STATES[point.state]}: ${point.bits.toFixed(4)} bits per byte (${this.signed(point.rise)} %), ${this.when(point.at)}`,
       }));
       const stands = dots.filter((dot) => dot.state === "accepted");
       const digits = high - low < 0.08 ? 3 : 2;

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ingle.model.module import CausalLM
-from ingle.tuning.low_rank import plain_linear
+from ingle.train.low_rank import plain_linear
 from ingle.tuning.method import Attached, attached, chosen_linears
 
 KIND = "bias"

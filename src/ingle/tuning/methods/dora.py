@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ingle.model.module import CausalLM
-from ingle.tuning.low_rank import LowRankLinear, LowRankSettings, added_backward, attach_low_rank, kaiming
+from ingle.train.low_rank import LowRankLinear, added_backward, kaiming
+from ingle.tuning.low_rank import LowRankSettings, attach_low_rank
 from ingle.tuning.method import Attached
 
 KIND = "dora"

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from ingle.core.errors import ConfigError
 from ingle.model.module import CausalLM
-from ingle.tuning.low_rank import plain_linear
-from ingle.tuning.method import Attached, attached, chosen_linears, replace_module
+from ingle.train.low_rank import plain_linear, replace_module
+from ingle.tuning.method import Attached, attached, chosen_linears
 
 KIND = "ia3"
 RATE = 1e-2

@@ -1,7 +1,8 @@
 """LoRA: a low-rank addition to each linear (arXiv 2106.09685)."""
 
 from ingle.model.module import CausalLM
-from ingle.tuning.low_rank import LowRankSettings, attach_low_rank, kaiming
+from ingle.train.low_rank import kaiming
+from ingle.tuning.low_rank import LowRankSettings, attach_low_rank
 from ingle.tuning.method import Attached
 
 KIND = "lora"

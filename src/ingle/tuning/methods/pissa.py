@@ -7,7 +7,8 @@ from torch import Tensor
 
 from ingle.core.errors import ConfigError
 from ingle.model.module import CausalLM
-from ingle.tuning.low_rank import LowRankLinear, LowRankSettings, attach_low_rank
+from ingle.train.low_rank import LowRankLinear
+from ingle.tuning.low_rank import LowRankSettings, attach_low_rank
 from ingle.tuning.method import Attached
 
 KIND = "lora"

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from ingle.model.module import CausalLM
 from ingle.model.pieces import turn
-from ingle.tuning.low_rank import plain_linear
-from ingle.tuning.method import Attached, attached, replace_module
+from ingle.train.low_rank import plain_linear, replace_module
+from ingle.tuning.method import Attached, attached
 from ingle.tuning.virtual import EMBEDDING, VirtualEmbedding, VirtualSettings, check_virtual, some_tokens
 
 KIND = "prefix"

@@ -3,7 +3,8 @@
 from torch import Tensor
 
 from ingle.model.module import CausalLM
-from ingle.tuning.method import Attached, attached, replace_module
+from ingle.train.low_rank import replace_module
+from ingle.tuning.method import Attached, attached
 from ingle.tuning.virtual import EMBEDDING, PromptEmbedding, VirtualSettings, check_virtual, prompt_tensors, some_tokens
 
 KIND = "prompt"

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from ingle.model.module import CausalLM
-from ingle.tuning.low_rank import LowRankSettings, attach_low_rank, kaiming
+from ingle.train.low_rank import kaiming
+from ingle.tuning.low_rank import LowRankSettings, attach_low_rank
 from ingle.tuning.method import Attached
 
 KIND = "lora"

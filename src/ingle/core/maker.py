@@ -1,0 +1,77 @@
+"""A maker is whoever changes a model: tuning, pruning, a lesson. To add one, put a file into core/makers: its name is the maker's name.
+
+The file holds `MAKER`, the words that people read of it and the limits that the gate usually sets it. The policy, the gate, the ledger's
+sentences, the energy account and the page read the folder; none of them names a maker. How a model is made stands in the maker's own room,
+which hands a `core.candidate.Candidate` to the gate under this name (train/making.py does the rest of the way).
+"""
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any
+
+from ingle.core.errors import ConfigError
+from ingle.core.event import Fact
+
+Sentence = Callable[[str, Mapping[str, Fact]], str]
+"""(subject of a fact, its values) → the sentence that `ingle log` prints. `smollm2+mine` is a subject."""
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """The words and usual limits of one maker."""
+
+    noun: str
+    """Names one result on the page: `a tuning`."""
+    sentences: Mapping[str, Sentence] = field(default_factory=lambda: MappingProxyType({}))
+    """Sentences by kind of fact; the maker's main fact has its name as its kind. Without one, the log says `made` and the noun."""
+    limits: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
+    """Limits of the gate's checks where they differ from a check's own defaults, by check."""
+    gated: bool = True
+    """False for a maker that hands the gate nothing under its own name; the policy then has no section for it."""
+    personal: bool = False
+    """True if each result belongs to one user, and the page shows it to nobody else."""
+    activity: str = "trainings"
+    """The line of the energy account that its facts add to; empty = none."""
+
+
+def makers() -> Mapping[str, Maker]:
+    """Every maker by name, alphabetically."""
+    import ingle.core.makers as folder
+
+    return _read(tuple(folder.__path__))
+
+
+def gated_makers() -> tuple[str, ...]:
+    """Names of the makers whose candidates the gate judges: the sections that a policy may have."""
+    return tuple(name for name, maker in makers().items() if maker.gated)
+
+
+def find_maker(name: str) -> Maker:
+    """The maker of that name. Raises ConfigError with the known ones."""
+    known = makers()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        raise ConfigError("maker", "is not known", name, f"Did you mean {close[0]}?" if close else f"Known: {', '.join(known)}.")
+    return known[name]
+
+
+def sentence_of(kind: str) -> Sentence | None:
+    """How the log tells a fact of this kind, if a maker records it."""
+    for name, maker in makers().items():
+        if kind in maker.sentences:
+            return maker.sentences[kind]
+        if kind == name:
+            return lambda subject, _facts: f"was made: {subject} ({maker.noun})"
+    return None
+
+
+@lru_cache(maxsize=8)
+def _read(path: tuple[str, ...]) -> Mapping[str, Maker]:
+    """Reads the folder once for each search path."""
+    names = sorted(found.name for found in pkgutil.iter_modules(path))
+    return MappingProxyType({name: importlib.import_module(f"ingle.core.makers.{name}").MAKER for name in names})

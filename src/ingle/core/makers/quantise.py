@@ -1,0 +1,14 @@
+"""Putting weights into fewer bits."""
+
+from collections.abc import Mapping
+
+from ingle.core.event import Fact
+from ingle.core.maker import Maker
+
+
+def _quantised(subject: str, facts: Mapping[str, Fact]) -> str:
+    bits = facts.get("bits")
+    return f"was put into {f'{bits:.2f}' if isinstance(bits, float) else 'fewer'} bits a weight: {subject} ({facts.get('method')})"
+
+
+MAKER = Maker(noun="fewer bits", sentences={"quantise": _quantised})

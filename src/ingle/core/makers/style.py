@@ -1,0 +1,5 @@
+"""A style learned from answers that a user rated."""
+
+from ingle.core.maker import Maker
+
+MAKER = Maker(noun="a style", limits={"sense": {"on": True}}, personal=True, activity="")

@@ -1,0 +1,227 @@
+"""The way from a job to a model, for every maker: one job at a time for each name, stopped and gone on with, admitted, and told.
+
+HOME/tuning/KEY/    what is not finished, as the maker lays it out; KEY is of all that the result follows from
+
+A maker is declared in core/makers. Imports no PyTorch, so that what a job was asked for is checked before that is loaded.
+"""
+
+import contextlib
+import json
+import platform
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from ingle import __version__
+from ingle.core.candidate import Admit, Candidate
+from ingle.core.config import to_table
+from ingle.core.delta import Delta
+from ingle.core.digest import canonical_json, digest_json
+from ingle.core.errors import Interrupted
+from ingle.core.event import Event, Sink
+from ingle.home import fetch
+from ingle.home.base import CURVES
+from ingle.home.deltas import delta_report, list_deltas, refuse_taken_delta
+from ingle.home.kept import Kept, get_kept
+from ingle.home.names import check_name
+from ingle.home.place import Home
+from ingle.home.staging import idle_days
+from ingle.train.trouble import Stop, stop_signals
+
+if TYPE_CHECKING:
+    from ingle.train.settings import Progress
+
+S = TypeVar("S")
+J = TypeVar("J", bound="Job[Any]")
+D = TypeVar("D", bound="DeltaJob[Any]")
+CURE = "What was done is kept: the same command goes on from there."
+DAYS = 30
+"""Days after which work that nobody went on with is deleted."""
+
+
+def nobody(*_: object) -> None:
+    """Hears nothing of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunWatch:
+    """Who is told how it goes."""
+
+    pieces: Callable[[str, int, int], None] = nobody
+    """Hears a label, how many pieces of it are done, and of how many."""
+    train: Callable[["Progress"], None] = nobody
+    """Hears of every step of a training."""
+    say: Callable[[str], None] = nobody
+    """Hears something that the owner should know."""
+    bytes: fetch.Progress = fetch.silent
+    """Hears how much is fetched."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job(Generic[S]):
+    """One model that is being made."""
+
+    maker: str
+    """A name of core/makers."""
+    home: Home
+    name: str
+    """The name of what comes of it."""
+    settings: S
+    key: str
+    """Digest of all that the result follows from. Work that was begun under another key is never gone on with."""
+    folder: Path
+    """Holds the work as long as it is not finished."""
+    watch: RunWatch = field(default_factory=RunWatch)
+    command: str = ""
+    """How it was asked for, for the record."""
+    stop: Stop = field(default_factory=Stop)
+
+    def stopped(self) -> bool:
+        """Whether somebody asked to stop."""
+        return self.stop.asked
+
+    def check(self, where: str = "before the first step") -> None:
+        """Raises Interrupted if somebody asked to stop."""
+        if self.stop.asked:
+            raise self.interrupted(where)
+
+    def interrupted(self, where: str) -> Interrupted:
+        """The error after Ctrl-C."""
+        return Interrupted(self.maker, "was interrupted", where, CURE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeltaJob(Job[S]):
+    """One delta that is being made."""
+
+    kept: Kept
+    """The model that it is made for."""
+
+    @property
+    def model(self) -> str:
+        """The name of the model with the delta."""
+        return f"{self.kept.name}+{self.name}"
+
+    def origin(self, method: str) -> dict[str, str]:
+        """How a delta says where it comes from."""
+        settings = canonical_json(to_table(self.settings)).decode()
+        return {"method": f"{self.maker}, {method}", "settings": settings, **provenance(), "command": self.command, "run": self.key}
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A model that was made."""
+
+    kept: Kept
+    report: Mapping[str, Any]
+    """The content of `report.json`."""
+    folder: Path
+    """Holds the report, and the loss curve of a training."""
+
+    @property
+    def plot(self) -> Path:
+        """The loss curve, where there was a training."""
+        return self.folder / CURVES[1]
+
+
+@dataclass(frozen=True, slots=True)
+class MadeDelta(Made):
+    """A model with a delta that was made, `MODEL+NAME`."""
+
+    delta: Delta
+
+
+def delta_job(maker: str, version: int, home: Home, kept: Kept, name: str, settings: S, watch: RunWatch, command: str = "") -> DeltaJob[S]:
+    """A job whose result follows from its settings alone. `version` changes when the same settings make something else than before.
+
+    Raises ConfigError for a name that can't be used.
+    """
+    check_name(name)
+    key = digest_json([version, maker, kept.digest, name, to_table(settings)])
+    folder = home.tuning / key[:32]
+    return DeltaJob(
+        maker=maker, home=home, name=name, settings=settings, key=key, folder=folder, watch=watch, command=command, kept=kept
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Steps(Generic[D]):
+    """What is particular to one maker of deltas."""
+
+    make: Callable[[D], Candidate]
+    """Makes the candidate; goes on where it was stopped."""
+    events: Callable[[Mapping[str, Any], Delta], Iterable[Event]]
+    """The facts that the ledger is told, from the delta's report."""
+    mine: Callable[[D, Delta], bool] = lambda job, delta: delta.origin.get("run") == job.key
+    """Whether a delta of that name was made by this very job."""
+    still: Callable[[D, Delta], bool] = lambda _job, _delta: True
+    """Whether such a delta is what the job would make now. Reads the data where these are no part of the key."""
+    finish: Callable[[D, Delta, Mapping[str, Any]], Mapping[str, Any]] = lambda _job, _delta, report: report
+    """Completes the report of a delta that was admitted, and keeps it."""
+
+
+def make_delta(begun: D, steps: Steps[D], admit: Admit, sink: Sink = nobody) -> MadeDelta:
+    """The delta that this very job made before, or a new one, if `admit` takes what `steps.make` makes; then `sink` hears the facts.
+
+    Raises ConfigError for a name that is taken, HomeError, what `steps` and `admit` raise, and Interrupted; the same call then goes on
+    where it was.
+    """
+    home, kept = begun.home, begun.kept
+    place = digest_json([kept.digest, begun.name.lower()])[:16]
+    with at_work(begun, f"tune-{place}") as job:
+        unfinished = job.folder.exists()
+        ours = [one for one in list_deltas(home, kept.digest) if one.name == job.name and steps.mine(job, one)]
+        refuse_taken_delta(home, job.name, kept.digest, ours[0].digest if ours else "")
+        if ours and not steps.still(job, ours[0]):
+            refuse_taken_delta(home, job.name, kept.digest)
+        delta = ours[0] if ours else admit(steps.make(job), job.stopped)
+        report: Mapping[str, Any] = delta_report(home, delta.digest) or {}
+        if ours and not unfinished and report.get("finished", True):
+            job.watch.say(f"{job.model} was made by this very command already")
+        else:  # new, or a kill came between the delta and the facts
+            report = steps.finish(job, delta, report)
+            for event in steps.events(report, delta):
+                sink(event)
+    return MadeDelta(get_kept(home, job.model), report, home.delta_folder(delta.digest), delta)
+
+
+@contextmanager
+def at_work(job: J, lock: str, temporary: Sequence[str] = ()) -> Iterator[J]:
+    """The job, alone under this lock and hearing Ctrl-C. When it is done its folder goes, or only the parts named in `temporary`.
+
+    Raises HomeError where the lock is taken.
+    """
+    job.home.create()
+    for gone in sweep(job.home):
+        job.watch.say(f"an unfinished run that nobody went on with for {DAYS} days was deleted ({gone[:12]})")
+    with job.home.lock(lock, timeout_s=0), stop_signals() as stop:
+        yield replace(job, stop=stop)
+        for folder in [job.folder / part for part in temporary] or [job.folder]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(home: Home, days: float = DAYS) -> list[str]:
+    """Deletes work that nobody has touched for so long. Returns the folders' names."""
+    swept = []
+    for folder in sorted(home.tuning.iterdir()) if home.tuning.is_dir() else ():
+        with contextlib.suppress(OSError):  # somebody is at work in it
+            if idle_days(folder) > days:
+                shutil.rmtree(folder, ignore_errors=True)
+                swept.append(folder.name)
+    return swept
+
+
+def provenance() -> dict[str, str]:
+    """The programs that make a model, and the threads that they compute with."""
+    import torch
+
+    versions = f"ingle {__version__}, torch {torch.__version__}, python {platform.python_version()}"
+    return {"versions": versions, "threads": str(torch.get_num_threads())}
+
+
+def to_json(report: Mapping[str, Any]) -> bytes:
+    """A report as its file holds it."""
+    return json.dumps(report, indent=1, ensure_ascii=False).encode()

@@ -1,0 +1,30 @@
+"""How an unfinished run began, kept in HOME/tuning/KEY/run.json, so that the delta tells of its first sitting."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from ingle.core.errors import HomeError
+from ingle.core.files import os_errors, write_atomic
+
+FILE = "run.json"
+
+
+def read_origin(folder: Path) -> dict[str, str] | None:
+    """The origin of the run that lies here, or None. Raises HomeError if what lies here can't be read."""
+    path = folder / FILE
+    if not path.exists():
+        return None
+    with os_errors(path):
+        data = path.read_bytes()
+    try:
+        return {str(key): str(value) for key, value in json.loads(data).items()}
+    except (ValueError, AttributeError) as error:
+        raise HomeError(str(path), "must describe an unfinished run", error, f"Delete the folder {folder}.") from error
+
+
+def write_origin(folder: Path, origin: Mapping[str, str]) -> None:
+    """Keeps it. Raises HomeError."""
+    with os_errors(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_atomic(folder / FILE, json.dumps(dict(origin), indent=1).encode(), mode=0o600)

@@ -1,0 +1,157 @@
+"""A maker is one file: policy, gate, ledger, log, energy account and page take a new one without being told of it."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ingle.serve.page_chart import loss_chart
+
+import ingle.core.makers as folder
+from ingle.cli.biography import sentence
+from ingle.core.candidate import Candidate
+from ingle.core.delta import Delta
+from ingle.core.energy import Energy
+from ingle.core.errors import ConfigError, Refused
+from ingle.core.event import Event
+from ingle.core.maker import find_maker, gated_makers, makers, sentence_of
+from ingle.energy.totals import deed_of
+from ingle.engine.adapter import linear_shapes
+from ingle.engine.source import open_weights
+from ingle.gate.check import find_check
+from ingle.gate.decide import door
+from ingle.gate.policy import FILE, Policy, load_policy
+from ingle.home.kept import get_kept
+from ingle.home.place import Home
+from ingle.home.pull import pull
+from ingle.ledger.chain import Ledger
+from ingle.serve.rooms import open_rooms
+from ingle.train.making import DeltaJob, MadeDelta, RunWatch, Steps, delta_job, make_delta
+from tests.cli.place import ingle, write_model
+
+SOFTEN = '''
+"""Makes every answer softer."""
+
+from ingle.core.maker import Maker
+
+MAKER = Maker(
+    noun="a softening",
+    sentences={"soften": lambda subject, facts: f"was softened: {subject} (by {facts.get('by')})"},
+    limits={"bits": {"most_rise_percent": 0.5}, "safety": {"on": False}},
+)
+'''
+
+
+@pytest.fixture
+def softener(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A maker in a folder of its own, on the registry's path."""
+    plugins = tmp_path / "plugins"
+    plugins.mkdir()
+    (plugins / "soften.py").write_text(SOFTEN, "utf-8")
+    monkeypatch.setattr(folder, "__path__", [*folder.__path__, str(plugins)])
+    yield
+    for name in ("soften", "harden"):
+        sys.modules.pop(f"ingle.core.makers.{name}", None)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    found = Home(tmp_path / "home")
+    pull(found, str(write_model(tmp_path / "tiny")), lambda _: None, "tiny")
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(makers()))
+def test_every_maker_says_what_it_is(name: str) -> None:
+    maker = find_maker(name)
+    assert maker.noun and maker.noun == maker.noun.strip(".")
+    assert (folder.__path__ and Path(folder.__path__[0]) / f"{name}.py").read_text("utf-8").startswith('"""')
+    for kind, tell in maker.sentences.items():
+        assert "m+x" in tell("m+x", {}), "an old fact without figures is told all the same"
+        assert sentence_of(kind) is tell
+    for check, limits in maker.limits.items():
+        assert maker.gated
+        assert limits.keys() <= find_check(check).Limits.__dataclass_fields__.keys()
+
+
+def test_makers_are_found_by_name() -> None:
+    assert {"tune", "hybridize", "quantise", "prune", "lesson", "style", "import"} == set(gated_makers())
+    assert [name for name, maker in makers().items() if maker.personal] == ["lesson", "style"]
+    with pytest.raises(ConfigError, match="Did you mean prune"):
+        find_maker("prun")
+    assert sentence_of("answer") is None
+
+
+def test_without_its_file_nobody_knows_it(home: Home) -> None:
+    (home.root / FILE).write_text("[soften.bits]\non = false\n")
+    with pytest.raises(ConfigError, match="soften is no check"):
+        load_policy(home)
+
+
+def test_the_policy_has_a_section_for_it(home: Home, softener: None) -> None:
+    assert Policy().limits("soften", "bits").most_rise_percent == 0.5
+    assert not Policy().limits("soften", "safety").on and Policy().limits("tune", "safety").on
+    (home.root / FILE).write_text("[soften.bits]\nmost_rise_percent = 2.5\n")
+    assert load_policy(home).limits("soften", "bits").most_rise_percent == 2.5
+    assert load_policy(home).limits("tune", "bits").most_rise_percent == 15.0
+    (home.root / FILE).write_text("[soften.bist]\nmost_rise_percent = 2.5\n")
+    with pytest.raises(ConfigError, match="Did you mean bits"):
+        load_policy(home)
+
+
+def test_a_wrong_check_in_its_file_is_said(home: Home, tmp_path: Path, softener: None) -> None:
+    (tmp_path / "plugins" / "harden.py").write_text(SOFTEN.replace('"safety"', '"safty"'), "utf-8")
+    folder.__path__.append(str(tmp_path))  # another path, so that the folder is read again
+    with pytest.raises(ConfigError, match=r"safty is no check.*Did you mean safety"):
+        load_policy(home)
+
+
+def soften(home: Home, name: str, size: float, ledger: Ledger, watch: RunWatch | None = None) -> MadeDelta:
+    """A maker as a room would write it: how the candidate is made, and what the ledger is told."""
+    kept = get_kept(home, "tiny")
+
+    def make(_job: DeltaJob[dict[str, float]]) -> Candidate:
+        draw, tensors = np.random.default_rng(7), {}
+        for linear, (rows, columns) in linear_shapes(open_weights(home, kept).config).items():
+            tensors[f"{linear}.lora_A.weight"] = draw.standard_normal((2, columns)).astype(np.float32)
+            tensors[f"{linear}.lora_B.weight"] = (size * draw.standard_normal((rows, 2))).astype(np.float32)
+        return Candidate(name, "lora", kept.digest, tensors, {"run": job.key}, {"by": size})
+
+    def events(report: Mapping[str, Any], delta: Delta) -> list[Event]:
+        facts = {"delta": delta.digest, "by": report["by"], **Energy(12.0, 5.0, 30.0, "model").facts()}
+        return [Event("soften", f"{kept.name}+{delta.name}", facts)]
+
+    job = delta_job("soften", 1, home, kept, name, {"size": size}, watch or RunWatch())
+    admit = door(home, kept, "soften", load_policy(home), sink=ledger.append)
+    return make_delta(job, Steps(make, events), admit, ledger.append)
+
+
+def test_gate_ledger_log_energy_and_page_take_it(home: Home, softener: None) -> None:
+    engine = open_rooms(home)
+    ledger = Ledger(engine, home.keys)
+    made = soften(home, "kind", 0.0, ledger)
+    assert made.kept.name == "tiny+kind" and made.report["gate"]["maker"] == "soften"
+    assert {one["check"] for one in made.report["gate"]["findings"]} == {"bits"}, "its file turns safety off"
+    with pytest.raises(Refused, match=r"bits: general text costs \+"):
+        soften(home, "rough", 1.0, ledger)
+    said: list[str] = []
+    assert soften(home, "kind", 0.0, ledger, RunWatch(say=said.append)).delta == made.delta
+    assert said == ["tiny+kind was made by this very command already"]
+
+    kinds = [row.kind for row in ledger.read()][::-1]
+    assert kinds == ["gate.accept", "soften", "gate.refuse"]
+    accepted, fact, _refused = [*ledger.read()][::-1]
+    assert accepted.values["maker"] == "soften" and accepted.values["policy"] == load_policy(home).digest("soften")
+    assert sentence("soften", fact.subject, fact.values) == "was softened: tiny+kind (by 0.0)"
+    deed = deed_of(fact.at, fact.kind, fact.subject, fact.values)
+    assert deed is not None and deed.activity == "trainings"
+    points = loss_chart(engine, home.keys, "ann", "tiny")["points"]
+    assert [(point["what"], point["state"]) for point in points] == [("a softening", "accepted"), ("a softening", "refused")]
+    engine.dispose()
+
+    lines = ingle(home.root, "log", "tiny").stdout
+    assert "was softened: tiny+kind (by 0.0)" in lines and "the gate let kind in" in lines
+    assert json.loads(ingle(home.root, "log", "--json", "--kind", "soften").stdout)["facts"]["by"] == 0.0
