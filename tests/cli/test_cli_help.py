@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from ingle import __version__
 from ingle.cli.main import VERBS
@@ -42,6 +43,22 @@ def test_verb_has_the_help_that_is_listed_and_examples(verb: str, tmp_path: Path
     module = importlib.import_module(f"ingle.cli.{verb}")
     assert module.command.__doc__.splitlines()[0] == VERBS[verb]
     assert f"ingle {verb}" in module.EXAMPLES
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb_shows_every_word(verb: str, tmp_path: Path) -> None:
+    module = importlib.import_module(f"ingle.cli.{verb}")
+    said = " ".join(ingle(tmp_path, verb, "--help", changes={"COLUMNS": "500"}).stdout.replace("│", " ").split())
+    app = typer.Typer(add_completion=False)
+    app.command()(module.command)
+    for parameter in typer.main.get_command(app).params:
+        if getattr(parameter, "hidden", False):
+            continue
+        assert parameter.help, f"{parameter.name} says nothing"
+        assert " ".join(parameter.help.split()) in said
+    for line in (VERBS[verb], *module.EXAMPLES.strip().splitlines()):
+        assert " ".join(line.split()) in said
+    assert not any(tmp_path.iterdir()), "help touches no home"
 
 
 def test_help_of_a_verb_shows_its_examples(tmp_path: Path) -> None:

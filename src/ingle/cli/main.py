@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,6 +48,7 @@ VERBS = {
 }
 """One module each. The listing reads this table, so that `ingle --help` imports none of them."""
 
+_MARKUP = re.compile(r"\[(?=[a-z#/@][^\[]*\])")
 EXIT_BUG, EXIT_PIPE_CLOSED = 70, 141
 
 
@@ -144,12 +146,19 @@ def _ingle(
 
 def _command(name: str, function: Any, examples: str) -> Any:
     app = typer.Typer(rich_markup_mode="rich", add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
-    lines = ["[bold]Examples[/bold]", *(f"  {line}" for line in examples.strip().splitlines())]
+    lines = ["[bold]Examples[/bold]", *(f"  {_plain(line)}" for line in examples.strip().splitlines())]
     epilog = "\n".join(lines) if examples else None
     app.command(name, help=VERBS[name] if function is _nothing else None, epilog=epilog)(function)
-    command = typer.main.get_command(app)
-    command.name = name
+    command: Any = typer.main.get_command(app)
+    command.name, command.help = name, _plain(command.help)
+    for parameter in command.params:
+        parameter.help = _plain(parameter.help)
     return command
+
+
+def _plain(text: str | None) -> str:
+    """Text that the library which prints help shows as it stands, brackets included."""
+    return _MARKUP.sub(r"\\[", text or "")
 
 
 def _nothing() -> None: ...
