@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from ingle import __version__
-from ingle.cli.main import VERBS
+from ingle.cli.main import GROUPS, VERBS
 from tests.cli.place import COMMAND, environment, ingle
 
 
@@ -65,6 +65,20 @@ def test_help_of_a_verb_shows_its_examples(tmp_path: Path) -> None:
     said = ingle(tmp_path, "run", "--help").stdout
     assert 'ingle run "Why is the sky blue?"' in said
     assert "--logprobs" in said
+
+
+def test_help_has_the_verbs_in_groups(tmp_path: Path) -> None:
+    said = ingle(tmp_path, "--help").stdout
+    at = [said.index(f"─ {group} ─") for group in GROUPS]
+    assert at == sorted(at)
+    assert said.index("─ Teach ─") < said.index("│ forget ") < said.index("─ Change a model ─") < said.index("│ tune ")
+
+
+@pytest.mark.parametrize(("typed", "verb"), [("quantize", "quantise"), ("hybridise", "hybridize")])
+def test_both_spellings_are_understood(typed: str, verb: str, tmp_path: Path) -> None:
+    said = [ingle(tmp_path, name, "--help").stdout.partition("[OPTIONS]")[2] for name in (typed, verb)]
+    assert said[0] == said[1]
+    assert f"ingle {typed} --help" in ingle(tmp_path, typed, code=2).stderr
 
 
 def test_version_and_nothing_at_all(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from ingle.core.errors import IngleError
+from ingle.core.words import counted
 from ingle.home.place import Home
 
 State = Literal["ok", "slow", "missing", "broken"]
@@ -30,30 +31,26 @@ class Finding:
     cure: str = ""
 
 
-def examine(home: Home) -> list[Finding]:
-    """Everything, in the order of the listing."""
+def examine(home: Home) -> Iterator[Finding]:
+    """Everything, each finding as soon as it is known. Kernels come last: they may have to be compiled, which takes a minute."""
     parts: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
         ("versions", _versions),
         ("CPU", _cpu),
         ("memory", _memory),
         ("energy", _energy),
         ("home", lambda: _home(home)),
-        ("kernels", lambda: _kernels(home)),
         ("models", lambda: _models(home)),
         ("ledger", lambda: _ledger(home)),
         ("extras", _extras),
+        ("kernels", lambda: _kernels(home)),
     )
-    findings: list[Finding] = []
     for name, look in parts:
         try:
-            findings += look()
+            yield from look()
         except IngleError as error:
-            findings.append(
-                Finding(name, f"{error.field}: {error.rule}" + (f" (got {error.got})" if error.got else ""), "broken", error.cure)
-            )
+            yield Finding(name, f"{error.field}: {error.rule}" + (f" (got {error.got})" if error.got else ""), "broken", error.cure)
         except Exception as error:  # a report with a hole in it is better than none
-            findings.append(Finding(name, f"{type(error).__name__}: {error}", "broken", "Please report it."))
-    return findings
+            yield Finding(name, f"{type(error).__name__}: {error}", "broken", "Please report it.")
 
 
 def _versions() -> Iterator[Finding]:
@@ -173,7 +170,7 @@ def _ledger(home: Home) -> Iterator[Finding]:
     if result.problem:
         yield Finding("ledger", result.problem.what, "broken", "ingle verify says more.")
     else:
-        yield Finding("ledger", f"whole, {result.count} facts")
+        yield Finding("ledger", f"whole, {counted(result.count, 'fact')}")
 
 
 def _extras() -> Iterator[Finding]:
