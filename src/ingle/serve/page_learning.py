@@ -4,14 +4,14 @@ While it is open, the server looks every two seconds whether anything is differe
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from nicegui import background_tasks
 
 from ingle.adapt.admit import consent, edit, learning_view
 from ingle.adapt.forget import Forgotten, forget
-from ingle.adapt.learn_settings import INSTALL, can_learn
+from ingle.adapt.learn_settings import why_not
 from ingle.adapt.undo import redo, undo
 from ingle.core.errors import IngleError
 from ingle.core.example import Example
@@ -71,7 +71,8 @@ class Learning:
             older = sum(found.counts.values()) - len(items)
             return {"learn": found.learn, "counts": dict(found.counts), "items": items, "older": older, "chart": chart}
 
-        view.parts.learning.show({**await asyncio.to_thread(read), "note": self._said})
+        shown = await asyncio.to_thread(read)
+        view.parts.learning.show({**shown, "note": self._said or _waits(shown["counts"])})
 
     async def _watch(self) -> None:
         view = self._view
@@ -158,10 +159,14 @@ def _account(gone: Forgotten) -> str:
     return " ".join(part for part in (left, back, leaning, "" if gone.scrubbed else _COPIES) if part)
 
 
+def _waits(counts: Mapping[str, int]) -> str:
+    """Why nothing comes of what is pending, once for all of it."""
+    return why_not() if counts.get("pending") else ""
+
+
 def _item(one: Example) -> dict[str, Any]:
     """An example, as the panel shows it."""
-    waits = [] if one.state != "pending" or can_learn() else [f"What teaches the weights is not installed: {INSTALL}"]
     return {
         "id": one.id, "kind": one.kind, "question": one.question, "answer": one.answer, "rating": one.rating, "state": one.state,
-        "reasons": [*one.reasons, *waits], "at": one.at, "model": one.model,
+        "reasons": list(one.reasons), "at": one.at, "model": one.model,
     }  # fmt: skip
