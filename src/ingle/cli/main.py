@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 from typer.core import TyperGroup
@@ -14,6 +14,15 @@ from typer.core import TyperGroup
 from ingle import __version__
 from ingle.cli.output import complain, printable
 from ingle.core.errors import EXIT_INTERRUPTED, HomeError, IngleError
+
+try:
+    from typer import TyperException
+except ImportError:  # a Typer before 0.29 raises those of Click, and joins the lines of an epilogue
+    from click import ClickException as TyperException  # type: ignore[assignment, unused-ignore]
+
+    _NEXT_LINE = "\n\n"
+else:
+    _NEXT_LINE = "\n"
 
 GROUPS = {
     "Talk": {
@@ -119,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except IngleError as error:
         complain(error)
         return _with_traceback(error, error.exit_code)
-    except typer.TyperException as error:
+    except TyperException as error:
         verb = next((word for word in arguments or sys.argv[1:] if word in VERBS or word in _SPELLINGS), "")
         print(f"ingle: {printable(error.format_message())} See `{' '.join(['ingle', verb]).strip()} --help`.", file=sys.stderr)
         return 2
@@ -161,13 +170,15 @@ def _ingle(
 def _command(name: str, function: Any, examples: str) -> Any:
     app = typer.Typer(rich_markup_mode="rich", add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
     lines = ["[bold]Examples[/bold]", *(f"  {_plain(line)}" for line in examples.strip().splitlines())]
-    epilog = "\n".join(lines) if examples else None
+    epilog = _NEXT_LINE.join(lines) if examples else None
     group = next(group for group, verbs in GROUPS.items() if name in verbs)
     app.command(name, help=VERBS[name] if function is _nothing else None, epilog=epilog, rich_help_panel=group)(function)
     command: Any = typer.main.get_command(app)
     command.name, command.help = name, _plain(command.help)
+    hints = get_type_hints(function, include_extras=True)
     for parameter in command.params:
-        parameter.help = _plain(parameter.help)
+        if parameter.name in hints:  # of these a Typer before 0.29 with a Click of today loses the words
+            parameter.help = _plain(hints[parameter.name].__metadata__[0].help)
     return command
 
 
