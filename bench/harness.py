@@ -57,7 +57,7 @@ class Engine:
                 if "error" in answer:
                     raise SystemExit(f"{self.name}: {answer['error']}")
                 return answer
-        raise SystemExit(f"{self.name} ended with code {self._process.wait()}; is it installed? `pip install 'ingle[bench]'`")
+        raise SystemExit(f"{self.name} ended with code {self._process.wait()}; is it installed? In the clone: pip install '.[bench]'")
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,15 @@ def blocks(kind: str) -> list[tuple[str, str]]:
 COMMANDS = [(page, line[2:]) for page, code in blocks("console") for line in code.splitlines() if line.startswith("$ ")]
 
 
+def test_nothing_names_a_package_of_the_index_that_is_not_ours() -> None:
+    files = [*PAGES, *(ROOT / "docs").iterdir(), *(ROOT / "src").rglob("*.py"), *(ROOT / "bench").rglob("*.py"), ROOT / "Makefile"]
+    named = re.compile(r"(?:pip|pipx|uv|uvx)\s(?:tool\s)?(?:install|run)\b[^\n`]*(?<![\w./-])ingle(?:\[|['\"`\s]|$)", re.I)
+    assert named.search("pip install 'ingle[learn]'") and named.search("pipx install Ingle")
+    for file in files:
+        if file.is_file():
+            assert not named.search(file.read_text("utf-8", "replace")), f"{file.name}: whoever registers that name is installed"
+
+
 def test_there_are_examples() -> None:
     assert len(COMMANDS) >= 8
     assert blocks("python")

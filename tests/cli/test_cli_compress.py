@@ -45,7 +45,7 @@ def test_a_model_is_pruned_served_and_its_life_told(own_home: Home) -> None:
     assert fact["subject"] == "tiny+narrow"
     assert ingle(home, "run", "hello", "tiny+narrow", "--max-tokens", "4").stdout
     life = ingle(home, "log", "tiny").stdout
-    assert "was pruned: tiny+narrow (magnitude, channels" in life
+    assert "tiny+narrow was pruned (magnitude, channels" in life
     ingle(home, "rm", "tiny+narrow", "--yes")
     assert "tiny+narrow" not in ingle(home, "list").stdout
 

@@ -5,11 +5,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
 from ingle import __version__
-from ingle.cli.main import VERBS
+from ingle.cli.main import GROUPS, VERBS
 from tests.cli.place import COMMAND, environment, ingle
 
 
@@ -44,10 +45,37 @@ def test_verb_has_the_help_that_is_listed_and_examples(verb: str, tmp_path: Path
     assert f"ingle {verb}" in module.EXAMPLES
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb_shows_every_word(verb: str, tmp_path: Path) -> None:
+    module = importlib.import_module(f"ingle.cli.{verb}")
+    said = " ".join(ingle(tmp_path, verb, "--help", changes={"COLUMNS": "500"}).stdout.replace("│", " ").split())
+    for name, hint in get_type_hints(module.command, include_extras=True).items():
+        for parameter in getattr(hint, "__metadata__", ()):
+            assert parameter.help, f"{name} says nothing"
+            assert parameter.hidden or " ".join(parameter.help.split()) in said
+    for line in (VERBS[verb], *module.EXAMPLES.strip().splitlines()):
+        assert " ".join(line.split()) in said
+    assert not any(tmp_path.iterdir()), "help touches no home"
+
+
 def test_help_of_a_verb_shows_its_examples(tmp_path: Path) -> None:
     said = ingle(tmp_path, "run", "--help").stdout
     assert 'ingle run "Why is the sky blue?"' in said
     assert "--logprobs" in said
+
+
+def test_help_has_the_verbs_in_groups(tmp_path: Path) -> None:
+    said = ingle(tmp_path, "--help").stdout
+    at = [said.index(f"─ {group} ─") for group in GROUPS]
+    assert at == sorted(at)
+    assert said.index("─ Teach ─") < said.index("│ forget ") < said.index("─ Change a model ─") < said.index("│ tune ")
+
+
+@pytest.mark.parametrize(("typed", "verb"), [("quantize", "quantise"), ("hybridise", "hybridize")])
+def test_both_spellings_are_understood(typed: str, verb: str, tmp_path: Path) -> None:
+    said = [ingle(tmp_path, name, "--help").stdout.partition("[OPTIONS]")[2] for name in (typed, verb)]
+    assert said[0] == said[1]
+    assert f"ingle {typed} --help" in ingle(tmp_path, typed, code=2).stderr
 
 
 def test_version_and_nothing_at_all(tmp_path: Path) -> None:

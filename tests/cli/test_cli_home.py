@@ -6,6 +6,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -122,10 +123,16 @@ def test_a_cut_off_tail_is_accepted_as_a_fact(own_home: Home) -> None:
 def test_log_in_words(own_home: Home) -> None:
     ingle(own_home.root, "run", "hi", "--max-tokens", "2")
     [line] = ingle(own_home.root, "log", "--last", "1").stdout.splitlines()
-    assert "answer" in line
+    assert line.endswith("  tiny gave an answer of 2 tokens")
+    [line] = ingle(own_home.root, "log", "--last", "1", "--facts").stdout.splitlines()
     assert "completion_tokens=2" in line
     [line] = ingle(own_home.root, "log", "--kind", "pull", "--subject", "tiny").stdout.splitlines()
-    assert "source=file:" in line
+    assert "tiny came here from file:" in line
+    ingle(own_home.root, "key", "add", "laptop")
+    ingle(own_home.root, "keep", "tiny", "--as", "twin")
+    *_, added, kept = ingle(own_home.root, "log").stdout.splitlines()
+    assert added.endswith("was added: the API key laptop")
+    assert kept.endswith("twin was kept under this name, made of tiny")
     assert "No such fact" in ingle(own_home.root, "log", "--kind", "delta").stderr
 
 
@@ -149,6 +156,21 @@ def test_doctor_examines_everything(tiny_home: Path) -> None:
     assert findings["model tiny"]["state"] == "ok"
     assert str(tiny_home) in findings["home"]["value"]
     assert "extra learn" in findings
+
+
+def test_doctor_says_what_it_knows_before_it_compiles(tiny_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = ""
+
+    def build(progress: object) -> int:
+        nonlocal known
+        known = sys.stdout.buffer.getvalue().decode()  # type: ignore[attr-defined]
+        return 0
+
+    monkeypatch.setattr("ingle.kernels.jit.build", build)
+    everything = ingle(tiny_home, "doctor").stdout
+    for about in ("Python", "memory", "home", "model tiny", "ledger", "extra learn"):
+        assert f" {about} " in known
+    assert "kernel cache" in everything.removeprefix(known)
 
 
 def test_doctor_survives_what_is_broken(own_home: Home) -> None:

@@ -49,7 +49,7 @@ def test_what_was_taught_is_learned_undone_redone_and_forgotten(school_home: Hom
     ingle(school_home.root, "undo", id_, "--redo")
     assert states(school_home) == ["learned"]
     life = ingle(school_home.root, "log", "tiny").stdout.splitlines()
-    told = ("came here", "was corrected", "the gate let", "learned a correction", "took back", "counts again")
+    told = ("came here", "was corrected", "passed the gate", "learned a correction", "took back", "learned again")
     assert len(life) == len(told) and all(words in line for words, line in zip(told, life, strict=True)), life
     assert json.loads(ingle(school_home.root, "log", "tiny", "--json", "-n", "1").stdout)["kind"] == "redo"
     gone = json.loads(ingle(school_home.root, "forget", id_, "--yes", "--json").stdout)

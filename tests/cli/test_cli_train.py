@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -110,4 +111,4 @@ def test_what_is_wrong_is_one_line(trained: tuple[Path, str, str], config: str, 
 def test_without_the_extra_it_says_how_to_get_it(own_home: Home, config: str, monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None if name == "torch" else find(name, *rest))
-    assert "pip install 'ingle[learn]'" in ingle(own_home.root, "train", config, "--name", "x", code=2).stderr
+    assert f"{sys.executable} -m pip install" in ingle(own_home.root, "train", config, "--name", "x", code=2).stderr

@@ -139,7 +139,7 @@ def test_what_the_gate_refuses_waits_for_force(tiny_home: Path, data: str) -> No
 def test_without_the_extra_it_says_how_to_get_it(tiny_home: Path, data: str, monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None if name == "torch" else find(name, *rest))
-    assert "pip install 'ingle[learn]'" in ingle(tiny_home, "tune", "tiny", data, "--name", "x", code=2).stderr
+    assert f"{sys.executable} -m pip install" in ingle(tiny_home, "tune", "tiny", data, "--name", "x", code=2).stderr
     assert "lora" in ingle(tiny_home, "tune", "--list").stdout
 
 

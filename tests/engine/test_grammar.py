@@ -162,6 +162,45 @@ def test_whatever_is_drawn_is_an_object(speaker: Speaker) -> None:
         assert isinstance(json.loads(wander(speaker, Constraint("json_object"), seed)), dict)
 
 
+def longest_number(speaker: Speaker, constraint: Constraint) -> int:
+    """Digits that may follow each other, where a digit is taken whenever one may come."""
+    grammar, vocabulary, run, longest = Grammar(speaker.vocabulary, constraint), speaker.vocabulary, 0, 0
+    digits = [i for i in range(vocabulary.size) if re.fullmatch(rb"[1-9]", speaker.tokenizer.token_bytes(i))]
+    for _ in range(300):
+        if grammar.finished:
+            break
+        choices = allowed(grammar, vocabulary.size)
+        digit = choices[np.isin(choices, digits)]
+        run = run + 1 if digit.size else 0
+        longest = max(longest, run)
+        closing = choices[np.isin(choices, speaker.closing)]
+        grammar.take(int((digit if digit.size else closing if closing.size else choices)[0]))
+    return longest
+
+
+LATER = {
+    "type": "array",
+    "prefixItems": [{"type": "string", "pattern": '^["\\\\]{2}$'}, {"type": "integer"}],
+    "minItems": 2,
+    "items": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("schema", "digits"),
+    [
+        ({"type": "integer"}, 19),
+        ({"type": "number"}, 19),
+        ({"type": "array", "items": {"type": "integer", "minimum": 5}, "minItems": 2, "maxItems": 2}, 19),
+        ({"type": "integer", "maximum": 999}, 3),
+        ({"type": "string", "pattern": "^[0-9]{40}$"}, 40),
+        (LATER, 19),
+    ],
+)
+def test_numbers_end(speaker: Speaker, schema: dict[str, Any], digits: int) -> None:
+    assert longest_number(speaker, Constraint("json_schema", json.dumps(schema))) == digits
+
+
 @pytest.mark.parametrize("regex", REGEXES)
 def test_whatever_is_drawn_matches_the_expression(speaker: Speaker, regex: str) -> None:
     for seed in range(6):

@@ -108,6 +108,7 @@ HERMES_ANSWERS: list[tuple[str, list[Piece]]] = [
     ('<tool_call>{"name": "f", "arguments": {"x": "</tool_call>"}}</tool_call>', [call("f", '{"x": "</tool_call>"}')]),
     ('<tool_call>{"name": "f", "arguments": {"x": "\\"</tool_call>"}}</tool_call>', [call("f", '{"x": "\\"</tool_call>"}')]),
     ('x <tool_call>{"name": "f"}', ["x", call()]),
+    ('x <tool_call>{"name": "f"}\n</tool_c', ["x", call()]),
     ('x <tool_call>{"name": "f"', ['x <tool_call>{"name": "f"']),
     ("x <tool_call> y", ["x <tool_call> y"]),
     (' <tool_call>{"name": f}</tool_call> \n', [' <tool_call>{"name": f}</tool_call> \n']),

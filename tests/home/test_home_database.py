@@ -126,7 +126,7 @@ def test_a_postgresql_that_is_not_there_or_not_installed(postgres_url: str, monk
             open_database(url)
         assert "secret" not in str(error.value)
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(HomeError, match=r"pip install 'ingle\[postgres\]'"):
+    with pytest.raises(HomeError, match=r"-m pip install 'psycopg\[binary\]"):
         open_database(postgres_url)
 
 

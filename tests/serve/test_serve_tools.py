@@ -51,6 +51,61 @@ def test_a_call_may_be_demanded_and_one_at_a_time(smollm2_server: Server) -> Non
     assert answer.choices[0].message.tool_calls is not None and len(answer.choices[0].message.tool_calls) == 1
 
 
+@pytest.mark.parametrize("asked", ["How warm is it in Rome, in Celsius?", "What time is it?", "Call something."])
+def test_no_call_comes_twice(smollm2_server: Server, asked: str) -> None:
+    response = smollm2_server.chat(asked, tools=TOOLS, tool_choice="required", temperature=0, max_tokens=400).json()
+    [choice] = response["choices"]
+    calls = [(call["function"]["name"], call["function"]["arguments"]) for call in choice["message"]["tool_calls"]]
+    assert len(calls) == len(set(calls)) >= 1
+    assert (choice["finish_reason"], choice["message"]["content"]) == ("tool_calls", None)
+    assert response["usage"]["completion_tokens"] < 200, "it ends where it begins to repeat itself"
+
+
+@pytest.mark.parametrize("most", [32, 36, 44, 56])  # within its end, at it, and within the same call once more
+def test_a_whole_call_is_whole_however_few_tokens_were_left(smollm2_server: Server, most: int) -> None:
+    asked = {"tools": TOOLS, "tool_choice": "required", "temperature": 0}
+    response = smollm2_server.chat(ASKED[0]["content"], **asked, max_tokens=most).json()
+    [choice] = response["choices"]
+    assert response["usage"]["completion_tokens"] == most, "it was cut"
+    [call] = choice["message"]["tool_calls"]
+    assert json.loads(call["function"]["arguments"])["city"] == "Rome"
+    assert (choice["finish_reason"], choice["message"]["content"]) == ("tool_calls", None)
+    streamed = smollm2_server.openai().chat.completions.create(model="smollm2", messages=ASKED, stream=True, max_tokens=most, **asked)
+    choices = [choice for chunk in streamed for choice in chunk.choices]
+    assert [choice.finish_reason for choice in choices if choice.finish_reason] == ["tool_calls"]
+    assert not any(choice.delta.content for choice in choices)
+
+
+def test_a_kept_whole_call_is_complete_when_it_is_read_again(smollm2_server: Server) -> None:
+    tools = [{"type": "function", **tool["function"]} for tool in TOOLS]
+    asked = {"input": ASKED[0]["content"], "tools": tools, "tool_choice": "required", "temperature": 0, "max_output_tokens": 44}
+    made = smollm2_server.post("/v1/responses", {**asked, "store": True}).json()
+    again = smollm2_server.get(f"/v1/responses/{made['id']}").json()
+    for told in (made, again):
+        assert told["status"] == "completed"
+        assert [item["type"] for item in told["output"]] == ["function_call"]
+
+
+def test_half_a_call_is_cut(smollm2_server: Server) -> None:
+    response = smollm2_server.chat(ASKED[0]["content"], tools=TOOLS, tool_choice="required", temperature=0, max_tokens=20).json()
+    assert response["choices"][0]["finish_reason"] == "length"
+    assert "tool_calls" not in response["choices"][0]["message"]
+
+
+@pytest.mark.parametrize("asked", ["What is the population of China?", "How many people live in Rome?"])
+def test_whole_numbers_end(smollm2_server: Server, asked: str) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"population": {"type": "integer"}},
+        "required": ["population"],
+        "additionalProperties": False,
+    }
+    format_ = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    [choice] = smollm2_server.chat(asked, response_format=format_, temperature=0, max_tokens=200).json()["choices"]
+    assert choice["finish_reason"] == "stop"
+    assert len(str(json.loads(choice["message"]["content"])["population"])) <= 19
+
+
 def test_what_was_called_and_what_came_of_it_is_told_to_the_model(smollm2_server: Server) -> None:
     client = smollm2_server.openai()
     first = client.chat.completions.create(

@@ -19,23 +19,25 @@ def command(as_json: Annotated[bool, typer.Option("--json", help="Print it as JS
     import textwrap
     from shutil import get_terminal_size
 
-    from ingle.cli.examine import examine
+    from ingle.cli.examine import Finding, examine
     from ingle.cli.house import enter
     from ingle.cli.output import colourful, print_json, printable
 
-    findings = examine(enter())
+    findings = list[Finding]()
     if as_json:
+        findings += examine(enter())
         print_json([{"about": f.about, "value": f.value, "state": f.state, "cure": f.cure} for f in findings])
     else:
         paint = colourful(sys.stdout)
         marks = {"ok": ("✓", "32"), "slow": ("!", "33"), "missing": ("–", "2"), "broken": ("✗", "31")}
         room = max(40, get_terminal_size().columns - 21) if paint else 10_000
-        for finding in findings:
+        for finding in examine(enter()):
+            findings.append(finding)
             mark, colour = marks[finding.state]
             sign = f"\x1b[{colour}m{mark}\x1b[0m" if paint else mark
             first, *rest = textwrap.wrap(printable(finding.value), room) or [""]
-            print(f"{sign} {finding.about:<18} {first}")
+            print(f"{sign} {finding.about:<18} {first}", flush=True)
             for line in [*rest, *textwrap.wrap(printable(finding.cure), room)]:
-                print(f"  {'':<18} {line}")
+                print(f"  {'':<18} {line}", flush=True)
     if any(finding.state == "broken" for finding in findings):
         raise typer.Exit(1)

@@ -3,20 +3,20 @@
 import importlib.util
 import os
 import platform
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
 from ingle.core.errors import IngleError
+from ingle.core.installing import how_to_install, install_command, installed, requirements
+from ingle.core.words import counted
 from ingle.home.place import Home
 
 State = Literal["ok", "slow", "missing", "broken"]
 LIBRARIES = ("numpy", "llvmlite", "numba", "tokenizers", "safetensors", "gguf", "jinja2", "typer", "rich", "sqlalchemy", "cryptography")
-_NOT_FOR_USERS = ("dev", "bench")
+_NOT_FOR_USERS = ("", "dev", "bench")
 _SLOW_GB_PER_S = 4.0
 
 
@@ -30,30 +30,26 @@ class Finding:
     cure: str = ""
 
 
-def examine(home: Home) -> list[Finding]:
-    """Everything, in the order of the listing."""
+def examine(home: Home) -> Iterator[Finding]:
+    """Everything, each finding as soon as it is known. Kernels come last: they may have to be compiled, which takes a minute."""
     parts: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
         ("versions", _versions),
         ("CPU", _cpu),
         ("memory", _memory),
         ("energy", _energy),
         ("home", lambda: _home(home)),
-        ("kernels", lambda: _kernels(home)),
         ("models", lambda: _models(home)),
         ("ledger", lambda: _ledger(home)),
         ("extras", _extras),
+        ("kernels", lambda: _kernels(home)),
     )
-    findings: list[Finding] = []
     for name, look in parts:
         try:
-            findings += look()
+            yield from look()
         except IngleError as error:
-            findings.append(
-                Finding(name, f"{error.field}: {error.rule}" + (f" (got {error.got})" if error.got else ""), "broken", error.cure)
-            )
+            yield Finding(name, f"{error.field}: {error.rule}" + (f" (got {error.got})" if error.got else ""), "broken", error.cure)
         except Exception as error:  # a report with a hole in it is better than none
-            findings.append(Finding(name, f"{type(error).__name__}: {error}", "broken", "Please report it."))
-    return findings
+            yield Finding(name, f"{type(error).__name__}: {error}", "broken", "Please report it.")
 
 
 def _versions() -> Iterator[Finding]:
@@ -61,11 +57,11 @@ def _versions() -> Iterator[Finding]:
 
     yield Finding("Ingle", __version__)
     yield Finding("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
-    found = {name: _version(name) for name in LIBRARIES}
+    found = {name: installed(name) for name in LIBRARIES}
     yield Finding("libraries", ", ".join(f"{name} {version}" for name, version in found.items() if version))
     lacking = [name for name, version in found.items() if not version]
     if lacking:
-        yield Finding("libraries", f"without {', '.join(lacking)}", "broken", "Install Ingle again: pip install --force-reinstall ingle")
+        yield Finding("libraries", f"without {', '.join(lacking)}", "broken", f"Run: {install_command('')}")
 
 
 def _cpu() -> Iterator[Finding]:
@@ -173,31 +169,21 @@ def _ledger(home: Home) -> Iterator[Finding]:
     if result.problem:
         yield Finding("ledger", result.problem.what, "broken", "ingle verify says more.")
     else:
-        yield Finding("ledger", f"whole, {result.count} facts")
+        yield Finding("ledger", f"whole, {counted(result.count, 'fact')}")
 
 
 def _extras() -> Iterator[Finding]:
     """What can be added, read from the package itself, so that a new extra needs no line here."""
-    wanted: dict[str, list[str]] = {}
-    for requirement in metadata.requires("ingle") or ():
-        match = re.match(r"([A-Za-z0-9._-]+).*extra\s*==\s*['\"]([\w-]+)['\"]", requirement)
-        if match and match[2] not in _NOT_FOR_USERS:
-            wanted.setdefault(match[2], []).append(match[1])
-    for extra, packages in wanted.items():
-        lacking = [name for name in packages if not _version(name)]
+    for extra, packages in requirements().items():
+        if extra in _NOT_FOR_USERS:
+            continue
+        lacking = [name for name in packages if not installed(name)]
         if lacking:
-            yield Finding(f"extra {extra}", f"without {', '.join(lacking)}", "missing", f"pip install 'ingle[{extra}]'")
+            yield Finding(f"extra {extra}", f"without {', '.join(lacking)}", "missing", how_to_install(extra))
         else:
-            yield Finding(f"extra {extra}", ", ".join(f"{name} {_version(name)}" for name in packages))
+            yield Finding(f"extra {extra}", ", ".join(f"{name} {installed(name)}" for name in packages))
     if importlib.util.find_spec("readline") is None:
         yield Finding("line editing", "this Python has no readline", "missing", "Chat works; lines can't be edited or recalled.")
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def _cpu_name() -> str:

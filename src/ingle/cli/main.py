@@ -2,10 +2,11 @@
 
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 from typer.core import TyperGroup
@@ -14,39 +15,62 @@ from ingle import __version__
 from ingle.cli.output import complain, printable
 from ingle.core.errors import EXIT_INTERRUPTED, HomeError, IngleError
 
-VERBS = {
-    "serve": "Answer through the page and OpenAI's API.",
-    "chat": "Talk with a kept model.",
-    "run": "Answer one prompt, from the command line or a pipe.",
-    "pull": "Bring a model home, check it and make it ready.",
-    "list": "List the kept models, and what deltas make of them.",
-    "show": "Show what a kept model is made of.",
-    "rm": "Let a kept model go, or a delta.",
-    "key": "Add, list and revoke the keys of the server's users.",
-    "replay": "Prove an answer: ask the same again.",
-    "teach": "Teach a kept model the answer to a question.",
-    "memory": "List, add and change what is remembered.",
-    "learn": "Learn from what users taught, or show what was learned.",
-    "undo": "Take back what was learned: the model is what it was before.",
-    "forget": "Erase something that was taught, lessons and all.",
-    "tune": "Tune a kept model on your examples.",
-    "train": "Train a model from scratch: a transformer, a hybrid, an RNN.",
-    "hybridize": "Make a hybrid of a kept transformer.",
-    "quantise": "Put a kept model's layers into fewer bits.",
-    "prune": "Make a kept model smaller by leaving parts of it out.",
-    "compress": "Find the cheapest way to serve a model within a loss of quality.",
-    "keep": "Give a model with its deltas a name of its own.",
-    "merge": "Make a new model of a model and its deltas.",
-    "export": "Write a model or a delta for other programs.",
-    "measure": "Measure a kept model, with intervals.",
-    "energy": "Say what this home has used, and what a model takes.",
-    "log": "Show the ledger: what happened in this home.",
-    "verify": "Prove that the ledger is whole, and on request the models too.",
-    "head": "Export the ledger's signed head, to be kept elsewhere.",
-    "doctor": "Say what this machine has, what is missing, and how to get it.",
-}
-"""One module each. The listing reads this table, so that `ingle --help` imports none of them."""
+try:
+    from typer import TyperException
+except ImportError:  # a Typer before 0.29 raises those of Click, and joins the lines of an epilogue
+    from click import ClickException as TyperException  # type: ignore[assignment, unused-ignore]
 
+    _NEXT_LINE = "\n\n"
+else:
+    _NEXT_LINE = "\n"
+
+GROUPS = {
+    "Talk": {
+        "pull": "Bring a model home, check it and make it ready.",
+        "chat": "Talk with a kept model.",
+        "run": "Answer one prompt, from the command line or a pipe.",
+        "serve": "Answer through the page and OpenAI's API.",
+    },
+    "Teach": {
+        "teach": "Teach a kept model the answer to a question.",
+        "memory": "List, add and change what is remembered.",
+        "learn": "Learn from what users taught, or show what was learned.",
+        "undo": "Take back what was learned: the model is what it was before.",
+        "forget": "Erase something that was taught, lessons and all.",
+    },
+    "Change a model": {
+        "tune": "Tune a kept model on your examples.",
+        "hybridize": "Make a hybrid of a kept transformer.",
+        "quantise": "Put a kept model's layers into fewer bits.",
+        "prune": "Make a kept model smaller by leaving parts of it out.",
+        "compress": "Find the cheapest way to serve a model within a loss of quality.",
+        "merge": "Make a new model of a model and its deltas.",
+        "train": "Train a model from scratch: a transformer, a hybrid, an RNN.",
+    },
+    "Inspect": {
+        "list": "List the kept models, and what deltas make of them.",
+        "show": "Show what a kept model is made of.",
+        "measure": "Measure a kept model, with intervals.",
+        "energy": "Say what this home has used, and what a model takes.",
+        "log": "Show what happened in this home.",
+        "replay": "Prove an answer: ask the same again.",
+        "verify": "Prove that the ledger is whole, and on request the models too.",
+    },
+    "Keep house": {
+        "keep": "Give a model with its deltas a name of its own.",
+        "rm": "Let a kept model go, or a delta.",
+        "export": "Write a model or a delta for other programs.",
+        "key": "Add, list and revoke the keys of the server's users.",
+        "head": "Export the ledger's signed head, to be kept elsewhere.",
+        "doctor": "Say what this machine has, what is missing, and how to get it.",
+    },
+}
+"""The verbs as `ingle --help` lists them, one module each. It reads this table alone, and imports none of them."""
+VERBS = {verb: line for verbs in GROUPS.values() for verb, line in verbs.items()}
+_SPELLINGS = {"quantize": "quantise", "hybridise": "hybridize"}
+"""British and American."""
+
+_MARKUP = re.compile(r"\[(?=[a-z#/@][^\[]*\])")
 EXIT_BUG, EXIT_PIPE_CLOSED = 70, 141
 
 
@@ -60,11 +84,12 @@ class Verbs(TyperGroup):
     listing = False
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """The verbs, the most used first."""
+        """The verbs, group by group."""
         return list(VERBS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The verb, or just its name and one line while they are being listed."""
+        cmd_name = _SPELLINGS.get(cmd_name, cmd_name)
         if cmd_name not in VERBS:
             return None
         if self.listing:
@@ -103,8 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except IngleError as error:
         complain(error)
         return _with_traceback(error, error.exit_code)
-    except typer.TyperException as error:
-        verb = next((word for word in arguments or sys.argv[1:] if word in VERBS), "")
+    except TyperException as error:
+        verb = next((word for word in arguments or sys.argv[1:] if word in VERBS or word in _SPELLINGS), "")
         print(f"ingle: {printable(error.format_message())} See `{' '.join(['ingle', verb]).strip()} --help`.", file=sys.stderr)
         return 2
     except (PipeClosed, SystemExit):  # the second is how the library that prints help says the same; nobody else raises it
@@ -144,12 +169,22 @@ def _ingle(
 
 def _command(name: str, function: Any, examples: str) -> Any:
     app = typer.Typer(rich_markup_mode="rich", add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
-    lines = ["[bold]Examples[/bold]", *(f"  {line}" for line in examples.strip().splitlines())]
-    epilog = "\n".join(lines) if examples else None
-    app.command(name, help=VERBS[name] if function is _nothing else None, epilog=epilog)(function)
-    command = typer.main.get_command(app)
-    command.name = name
+    lines = ["[bold]Examples[/bold]", *(f"  {_plain(line)}" for line in examples.strip().splitlines())]
+    epilog = _NEXT_LINE.join(lines) if examples else None
+    group = next(group for group, verbs in GROUPS.items() if name in verbs)
+    app.command(name, help=VERBS[name] if function is _nothing else None, epilog=epilog, rich_help_panel=group)(function)
+    command: Any = typer.main.get_command(app)
+    command.name, command.help = name, _plain(command.help)
+    hints = get_type_hints(function, include_extras=True)
+    for parameter in command.params:
+        if parameter.name in hints:  # of these a Typer before 0.29 with a Click of today loses the words
+            parameter.help = _plain(hints[parameter.name].__metadata__[0].help)
     return command
+
+
+def _plain(text: str | None) -> str:
+    """Text that the library which prints help shows as it stands, brackets included."""
+    return _MARKUP.sub(r"\\[", text or "")
 
 
 def _nothing() -> None: ...

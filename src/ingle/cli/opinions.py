@@ -11,6 +11,7 @@ from ingle.core.message import Message
 if TYPE_CHECKING:
     from ingle.cli.talk import Talk
     from ingle.core.event import Event
+    from ingle.core.example import Example
 
 
 def good(talk: "Talk", rest: str) -> None:
@@ -29,9 +30,10 @@ def fix(talk: "Talk", rest: str) -> None:
     """say what the last answer should have been"""
     if not rest:
         raise ConfigError("/fix TEXT", "needs the words that should have been said")
-    _feedback(talk, -1, rest, "")
+    made = _feedback(talk, -1, rest, "")
     talk.conversation.turns[-1] = Message.of("assistant", rest)  # the talk goes on from what should have been said
-    note(f"It acts from the next question on. {when_learned()}")
+    note("It acts from the next question on.")
+    talk.taught.tell(when_learned(made))
 
 
 def remember(talk: "Talk", rest: str) -> None:
@@ -50,7 +52,7 @@ def recorded(talk: "Talk") -> "Callable[[Event], object]":
     return lambda event: talk.recorder.add(event).result()
 
 
-def _feedback(talk: "Talk", rating: int, correction: str | None, comment: str) -> None:
+def _feedback(talk: "Talk", rating: int, correction: str | None, comment: str) -> "Example":
     from ingle.adapt.admit import Feedback, take_feedback
     from ingle.cli.taught import OWNER
 
@@ -62,4 +64,4 @@ def _feedback(talk: "Talk", rating: int, correction: str | None, comment: str) -
         rating=rating, correction=correction, comment=comment, question=said[-2].text, answer=said[-1].text, before=before,
         model=talk.model.name,
     )  # fmt: skip
-    take_feedback(talk.taught.engine, OWNER, given, sink=recorded(talk))
+    return take_feedback(talk.taught.engine, OWNER, given, sink=recorded(talk))

@@ -36,10 +36,15 @@ class Taught:
                 return Choice(model, request)
             self._chooser = Chooser(self._home, self.engine)
         choice = self._chooser.choose(OWNER, model, self._kept, request, self._memory)
-        for fault in {*choice.faults} - self._told:
-            note(f"A lesson can't act: {fault}")
-            self._told.add(fault)
+        for fault in choice.faults:
+            self.tell(f"A lesson can't act: {fault}")
         return choice
+
+    def tell(self, text: str) -> None:
+        """Says it, once."""
+        if text not in self._told:
+            note(text)
+            self._told.add(text)
 
     @property
     def engine(self) -> "Engine":

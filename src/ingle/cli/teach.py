@@ -1,8 +1,11 @@
 """`ingle teach`."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from ingle.core.example import Example
 
 EXAMPLES = """
 ingle teach "Who leads Zorblax?" "Mara Quill leads Zorblax."
@@ -44,12 +47,13 @@ def command(
         print_json(example_table(made))
         return
     print(f"{made.id}: {name} knows it from the next answer on.")
-    print(when_learned() if made.learn else "The weights don't learn it.")
+    print(when_learned(made))
 
 
-def when_learned() -> str:
+def when_learned(taught: "Example") -> str:
     """What has to be done until the weights have it."""
-    from ingle.learn.settings import INSTALL, can_learn
+    from ingle.learn.settings import why_not
 
-    runs = "`ingle serve` or `ingle learn --once` runs"
-    return f"The weights learn it when {runs}." if can_learn() else f"The weights learn it when {runs} with PyTorch: {INSTALL}"
+    if not taught.learn:
+        return "The weights don't learn it."
+    return why_not() or "The weights learn it when `ingle serve` or `ingle learn --once` runs."

@@ -17,8 +17,8 @@ from typing import Any
 from ingle.core.errors import ConfigError
 from ingle.core.event import Fact
 
-Sentence = Callable[[str, Mapping[str, Fact]], str]
-"""(subject of a fact, its values) → the sentence that `ingle log` prints. `smollm2+mine` is a subject."""
+Sentence = Callable[[Mapping[str, Fact]], str]
+"""The values of a fact → what happened to its subject, as `ingle log` says it behind the subject's name: "was pruned (wanda)"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def sentence_of(kind: str) -> Sentence | None:
         if kind in maker.sentences:
             return maker.sentences[kind]
         if kind == name:
-            return lambda subject, _facts: f"was made: {subject} ({maker.noun})"
+            return lambda _facts: f"was made: {maker.noun}"
     return None
 
 

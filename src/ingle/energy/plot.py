@@ -8,6 +8,7 @@ from pathlib import Path
 from ingle.core.energy import amount
 from ingle.core.errors import ConfigError
 from ingle.core.files import write_atomic
+from ingle.core.installing import how_to_install
 from ingle.energy.totals import Line
 
 WIDTH, HEIGHT = 720, 360
@@ -70,9 +71,8 @@ def png(shapes: Sequence[Shape], scale: int = 2) -> bytes:
     try:
         from PIL import Image, ImageDraw, ImageFont
     except ImportError as error:
-        raise ConfigError(
-            "--plot", "needs Pillow for a PNG", "none", "pip install 'ingle[plot]', or name a file that ends in .svg."
-        ) from error
+        cure = f"Name a file that ends in .svg, or install it. {how_to_install('plot')}"
+        raise ConfigError("--plot", "needs Pillow for a PNG, and it is not installed", "", cure) from error
     image = Image.new("RGB", (WIDTH * scale, HEIGHT * scale), "white")
     pen, font = ImageDraw.Draw(image), ImageFont.load_default(12 * scale)
     for one in shapes:

@@ -60,6 +60,11 @@ def _fault(source: str, field: str) -> str:
     return ("" if bad else "WARNING: ") + one_line(messages[0]) if messages else ""
 
 
+def holds_json(constraint: Constraint) -> bool:
+    """Whether its answers are JSON, or calls with JSON in them."""
+    return constraint.kind in ("json_schema", "json_object") or (constraint.kind == "lark" and "%json" in constraint.source)
+
+
 def grammar_source(constraint: Constraint, field: str, lenient: bool = False) -> str:
     """The grammar as llguidance takes it. Raises RequestError for what is too long, or is no schema to begin with."""
     from llguidance import LLMatcher

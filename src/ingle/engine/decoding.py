@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core.message import Chunk, Finish, Request, TokenLogprob, Usage
+from ingle.core.message import Chunk, Finish, Request, TokenLogprob, ToolCall, Usage
 from ingle.core.state_layout import REMEMBERING_STEP_TOKENS, STEP_TOKENS
 from ingle.core.vectors import NO_VECTORS, Kind, Vectors, kind_of
 from ingle.engine.backend import AnyState, Segment
@@ -21,6 +21,7 @@ from ingle.engine.drafting import ALONE, Company, Drafter, Pace
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.sampling import Sampler, log_probabilities
 from ingle.engine.stop import StopStrings
+from ingle.engine.tool_calls import CallsMade, ToolCallStream
 
 if TYPE_CHECKING:
     from ingle.engine.grammar import Grammar
@@ -56,6 +57,7 @@ class Decoding:
         # A grammar counts the space with which SentencePiece begins a text, so it has to be seen.
         self._stream = model.tokenizer.stream(continues=request.prompt is not None or grammar is not None)
         self._stops = StopStrings(request.stop)
+        self._calls, self._made = _calls_in(model, request), CallsMade()
         self._most = model.most_tokens(request, len(ids))
         self._grammar = grammar
         self._drafter = Drafter(pace, needs_checkpoints(model.backend.config)) if pace and model.backend.exact_cuts else None
@@ -158,7 +160,10 @@ class Decoding:
         if request.logprobs is not None:
             logprobs += self._logprobs(logits[None], [token])
         finish: Finish | None = None
-        if ended or self._stops.hit or (self._grammar and self._grammar.finished):
+        again = self._calls is not None and any(
+            not self._made.add(piece) for piece in self._calls.feed(text) if isinstance(piece, ToolCall)
+        )
+        if ended or again or self._stops.hit or (self._grammar and self._grammar.finished):
             finish = "stop"
         elif self.written == self._most:
             finish = "length"
@@ -195,3 +200,12 @@ class Decoding:
     def _name(self, token: int) -> str:
         """As it stands within a text: with the space that one loses at its start."""
         return self.model.tokenizer.token_bytes(token).decode("utf-8", "replace")
+
+
+def _calls_in(model: LanguageModel, request: Request) -> ToolCallStream | None:
+    """Reads the calls out of an answer that may have some, which ends where it makes one again."""
+    if not request.tools:
+        return None
+    from ingle.engine.tools import style_of
+
+    return ToolCallStream(style_of(model.tokenizer))

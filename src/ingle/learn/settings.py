@@ -4,17 +4,21 @@ import importlib.util
 from dataclasses import dataclass, field
 
 from ingle.core.errors import ConfigError
+from ingle.core.installing import how_to_install
 from ingle.learn.lesson_settings import LessonSettings, StyleSettings
 
 RATINGS = 5
 """New ratings for which a style is learned anew: a single thumb says too little, and the learning takes a minute."""
 
-INSTALL = "pip install 'ingle[learn]'"
-
 
 def can_learn() -> bool:
     """Whether what teaches the weights is installed; memories act without it."""
     return importlib.util.find_spec("torch") is not None
+
+
+def why_not() -> str:
+    """Why the weights can't learn here and how they could; empty where they can."""
+    return "" if can_learn() else f"The weights can't learn here, because PyTorch is not installed. {how_to_install('learn')}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ingle.core.errors import ConfigError, PullError
+from ingle.core.installing import how_to_install
 from ingle.home.datasets import dataset
 from ingle.home.fetch import Progress
 from ingle.home.place import Home
@@ -188,8 +189,8 @@ def _arrow(path: Path) -> list[dict[str, Any]]:
     try:
         from pyarrow import ipc
     except ImportError as error:
-        cure = "Install it: pip install 'ingle[measure]'."
-        raise ConfigError("pyarrow", "is needed to read this data set, and is not installed", "", cure) from error
+        rule = "is needed to read this data set, and is not installed"
+        raise ConfigError("pyarrow", rule, "", how_to_install("measure")) from error
     with path.open("rb") as file, ipc.open_stream(file) as stream:
         rows: list[dict[str, Any]] = stream.read_all().to_pylist()
     return rows

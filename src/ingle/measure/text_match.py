@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ingle.core.errors import ConfigError
+from ingle.core.installing import how_to_install
 from ingle.measure.intervals import Floats
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
@@ -80,4 +81,4 @@ def _chrf() -> Any:
 
 
 def _missing(library: str) -> ConfigError:
-    return ConfigError(library, "is needed for this figure, and is not installed", "", "Install it: pip install 'ingle[measure]'.")
+    return ConfigError(library, "is needed for this figure, and is not installed", "", how_to_install("measure"))

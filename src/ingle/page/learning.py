@@ -15,7 +15,7 @@ from ingle.adapt.undo import redo, undo
 from ingle.core.errors import IngleError
 from ingle.core.example import Example
 from ingle.home.teachings import change_mark
-from ingle.learn.settings import INSTALL, can_learn
+from ingle.learn.settings import why_not
 from ingle.page.chart import loss_chart
 from ingle.page.choices import home_choices
 from ingle.page.parts import LearningPanel
@@ -68,7 +68,8 @@ class Learning:
             older = sum(found.counts.values()) - len(items)
             return {"learn": found.learn, "counts": dict(found.counts), "items": items, "older": older, "chart": chart}
 
-        self._part.show({**await asyncio.to_thread(read), "note": self._said})
+        shown = await asyncio.to_thread(read)
+        self._part.show({**shown, "note": self._said or _waits(shown["counts"])})
 
     async def _watch(self) -> None:
         tab = self._tab
@@ -155,10 +156,14 @@ def _account(gone: Forgotten) -> str:
     return " ".join(part for part in (left, back, leaning, "" if gone.scrubbed else _COPIES) if part)
 
 
+def _waits(counts: Mapping[str, int]) -> str:
+    """Why nothing comes of what is pending, once for all of it."""
+    return why_not() if counts.get("pending") else ""
+
+
 def _item(one: Example) -> dict[str, Any]:
     """An example, as the panel shows it."""
-    waits = [] if one.state != "pending" or can_learn() else [f"What teaches the weights is not installed: {INSTALL}"]
     return {
         "id": one.id, "kind": one.kind, "question": one.question, "answer": one.answer, "rating": one.rating, "state": one.state,
-        "reasons": [*one.reasons, *waits], "at": one.at, "model": one.model,
+        "reasons": list(one.reasons), "at": one.at, "model": one.model,
     }  # fmt: skip

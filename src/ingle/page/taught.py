@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _SHORT = 90
 """Characters of a question, or an answer, among the facts of an answer."""
 _STATES: Mapping[State, str] = {
-    "pending": "it counts from the next answer on; the weights will learn it",
+    "pending": "it counts from the next answer on; the weights have not learned it yet",
     "learning": "the weights are learning it now",
     "learned": "learned into the weights",
     "refused": "remembered, but not let into the weights",

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from ingle.engine.team import Cores
-from ingle.learn.settings import INSTALL, LearnSettings, can_learn
+from ingle.learn.settings import LearnSettings, can_learn, why_not
 from ingle.learn.supervisor import Supervisor
 from ingle.serve.logs import log
 from ingle.serve.rooms import open_rooms
@@ -19,7 +19,7 @@ def learner_beside(service: Service, settings: LearnSettings, cores: Cores, over
     `overrides`: `--set` options of the server, which hold for its learner too.
     """
     if settings.worker and not can_learn():
-        log("learner", {"says": f"corrections act as memories only: what teaches the weights is not installed ({INSTALL})"})
+        log("learner", {"says": f"Corrections act as memories. {why_not()}"})
     if not settings.worker or not can_learn():
         yield
         return

@@ -10,7 +10,7 @@ from ingle.core.digest import digest_bytes
 from ingle.core.energy import Energy, total
 from ingle.core.message import Chunk, Finish, TokenLogprob, ToolCall, Usage
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.tool_calls import Style, ToolCallStream
+from ingle.engine.tool_calls import CallsMade, Style, ToolCallStream
 from ingle.serve.schema import ChatBody, ResponsesBody
 
 FINISH: Mapping[Finish, str] = {
@@ -41,13 +41,18 @@ class Growing:
     calls: list[ToolCall] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     last: Chunk | None = None
+    _made: CallsMade = field(default_factory=CallsMade)
+    _whole: bool = False
+    """Whether the last call is whole and nothing came after it."""
 
     def take(self, chunk: Chunk) -> tuple[str, list[ToolCall]]:
-        """The words to show and the calls that are complete, now that this chunk has come."""
+        """The words to show and the calls that are complete and new, now that this chunk has come."""
         pieces: list[str | ToolCall] = [chunk.text]
         if self.calls_in is not None:
-            pieces = [*self.calls_in.feed(chunk.text), *(self.calls_in.flush() if chunk.finish else ())]
-        calls = [piece for piece in pieces if isinstance(piece, ToolCall)]
+            pieces = self.calls_in.feed(chunk.text)
+            if chunk.finish:
+                pieces += self._end(self.calls_in)
+        calls = [piece for piece in pieces if isinstance(piece, ToolCall) and self._made.add(piece)]
         if self.most_calls is not None:
             calls = calls[: max(0, self.most_calls - len(self.calls))]
         text = "".join(piece for piece in pieces if isinstance(piece, str))
@@ -59,12 +64,20 @@ class Growing:
         self.last = chunk if chunk.finish else None
         return text, calls
 
+    def _end(self, calls_in: ToolCallStream) -> list[str | ToolCall]:
+        """What was held back. Not the beginning of a call that was made before: an answer that was cut there lacks nothing."""
+        after_call, rest = calls_in.after_call, calls_in.flush()
+        repeated = after_call and all(isinstance(piece, str) and calls_in.repeats(piece) for piece in rest)
+        self._whole = repeated or calls_in.after_call
+        return [] if repeated else rest
+
     @property
     def finish(self) -> str | None:
         """Why it ended, in OpenAI's words; None while it goes on."""
         if self.last is None or self.last.finish is None:
             return None
-        return "tool_calls" if self.calls and self.last.finish == "stop" else FINISH[self.last.finish]
+        made = self.calls and (self.last.finish == "stop" or self._whole)
+        return "tool_calls" if made else FINISH[self.last.finish]
 
 
 def choice_id(first: str, number: int) -> str:

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 
 from ingle.core.energy import energy_in
 from ingle.core.errors import NotKept, RequestError
-from ingle.core.message import Chunk, Message, Request, TextPart, ToolCall
+from ingle.core.message import Chunk, Finish, Message, Request, TextPart, ToolCall
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.tools import check_tools, style_of, tool_constraint
 from ingle.home.turns import Turn, drop, find_completion, path
@@ -54,8 +54,8 @@ async def kept_response(id_: str, service: Service = Depends(service_of), who: s
     turn = await asyncio.to_thread(find_completion, service.engine, who, id_)
     if turn is None:
         raise _unknown(id_)
-    facts, said = turn.facts or {}, await _said(service, turn)
-    cut = FINISH.get(facts.get("finish", "stop")) == "length"
+    facts, (said, finish) = turn.facts or {}, await _said(service, turn)
+    cut = finish == "length"
     output = [_message(f"msg_{id_}", said.text)] if said.text or not said.tool_calls else []
     table = _table(id_, str(facts.get("model_name", "")), "incomplete" if cut else "completed", [*output, *map(_call, said.tool_calls)])
     read, written = facts.get("prompt_tokens", 0), facts.get("completion_tokens", 0)
@@ -231,22 +231,25 @@ async def _before(service: Service, who: str, previous: str | None) -> tuple[Mes
     if turn is None:
         raise NotKept("previous_response_id", "must be of an answer that was kept", previous, "Ask with `store: true` to keep one.")
     before = await asyncio.to_thread(path, service.engine, who, turn.id)
-    return (*(one.message for one in before[:-1] if one.message.role != "system"), await _said(service, turn))
+    said, _ = await _said(service, turn)
+    return (*(one.message for one in before[:-1] if one.message.role != "system"), said)
 
 
-async def _said(service: Service, turn: Turn) -> Message:
-    """What the model said in an answer that is kept, words and calls apart; as it stands if its model is not here any more."""
+async def _said(service: Service, turn: Turn) -> tuple[Message, str]:
+    """What the model said in an answer that is kept, words and calls apart (as it stands if its model is not here any more), and why it
+    ended there, in OpenAI's words."""
     facts = turn.facts or {}
+    ended: Finish = facts.get("finish", "stop")
     if not facts.get("request", {}).get("tools"):
-        return turn.message
+        return turn.message, FINISH[ended]
     try:
         model = await service.shelf.get(str(facts.get("model_name", "")))
     except NotKept:
-        return turn.message
+        return turn.message, FINISH[ended]
     growing = Growing(calls_in(style_of(model.tokenizer), turn.completion))
-    growing.take(Chunk(turn.message.text, finish="stop"))
+    growing.take(Chunk(turn.message.text, finish=ended))
     text = "".join(growing.text)
-    return Message("assistant", (TextPart(text),) if text else (), tuple(growing.calls))
+    return Message("assistant", (TextPart(text),) if text else (), tuple(growing.calls)), growing.finish or FINISH[ended]
 
 
 def _item(item: ResponsesItem, at: str) -> Message:

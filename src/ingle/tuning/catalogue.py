@@ -5,6 +5,7 @@ import importlib.util
 from pathlib import Path
 
 from ingle.core.errors import ConfigError
+from ingle.core.installing import how_to_install
 
 FOLDER = Path(__file__).parent / "methods"
 
@@ -21,5 +22,4 @@ def titles() -> dict[str, str]:
 def need_learning() -> None:
     """Raises ConfigError if the extra that trains is not installed."""
     if importlib.util.find_spec("torch") is None:
-        cure = "Install it: pip install 'ingle[learn]'. Serving what was tuned elsewhere needs none of it."
-        raise ConfigError("PyTorch", "is needed to train and to convert models", "it is not installed", cure)
+        raise ConfigError("PyTorch", "is needed to train and to convert models, and is not installed", "", how_to_install("learn"))

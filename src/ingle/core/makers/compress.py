@@ -4,7 +4,7 @@ from ingle.core.maker import Maker
 
 MAKER = Maker(
     noun="a compression",
-    sentences={"compress": lambda subject, facts: f"was compressed: {subject} ({facts.get('recipe')})"},
+    sentences={"compress": lambda facts: f"was compressed ({facts.get('recipe')})"},
     gated=False,
     activity="",
 )

@@ -4,7 +4,7 @@ from ingle.core.maker import Maker
 
 MAKER = Maker(
     noun="an import",
-    sentences={"pull.delta": lambda subject, facts: f"got an adapter from elsewhere: {subject} ({facts.get('kind')})"},
+    sentences={"pull.delta": lambda _facts: "came here from a folder of the PEFT library"},
     limits={"bits": {"most_rise_percent": 15.0}},
     activity="",
 )

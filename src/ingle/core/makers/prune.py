@@ -6,8 +6,8 @@ from ingle.core.event import Fact
 from ingle.core.maker import Maker
 
 
-def _pruned(subject: str, facts: Mapping[str, Fact]) -> str:
-    return f"was pruned: {subject} ({facts.get('method')}, {facts.get('structure')}, {facts.get('share')})"
+def _pruned(facts: Mapping[str, Fact]) -> str:
+    return f"was pruned ({facts.get('method')}, {facts.get('structure')}, {facts.get('share')})"
 
 
 # Whoever prunes means to lose something, and says how much (`ingle prune --quality-loss`).

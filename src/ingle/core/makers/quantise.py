@@ -6,9 +6,9 @@ from ingle.core.event import Fact
 from ingle.core.maker import Maker
 
 
-def _quantised(subject: str, facts: Mapping[str, Fact]) -> str:
+def _quantised(facts: Mapping[str, Fact]) -> str:
     bits = facts.get("bits")
-    return f"was put into {f'{bits:.2f}' if isinstance(bits, float) else 'fewer'} bits a weight: {subject} ({facts.get('method')})"
+    return f"was quantised to {f'{bits:.2f}' if isinstance(bits, float) else 'fewer'} bits a weight ({facts.get('method')})"
 
 
 MAKER = Maker(noun="fewer bits", sentences={"quantise": _quantised})

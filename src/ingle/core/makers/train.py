@@ -6,8 +6,8 @@ from ingle.core.event import Fact
 from ingle.core.maker import Maker
 
 
-def _trained(subject: str, facts: Mapping[str, Fact]) -> str:
-    return f"was trained from scratch: {subject} ({facts.get('parameters')} parameters, {facts.get('tokens')} tokens)"
+def _trained(facts: Mapping[str, Fact]) -> str:
+    return f"was trained from scratch ({facts.get('parameters')} parameters, {facts.get('tokens')} tokens)"
 
 
 MAKER = Maker(noun="a training", sentences={"train": _trained}, gated=False)

@@ -1,0 +1,159 @@
+"""The ledger's facts in sentences, each with the model, delta or key that it is about."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ingle.core.event import Fact
+from ingle.core.maker import sentence_of
+from ingle.core.words import counted
+
+if TYPE_CHECKING:
+    from ingle.ledger.row import Row
+
+Facts = Mapping[str, Fact]
+
+
+@dataclass(slots=True)
+class Entry:
+    """One line: a fact, or answers in a row."""
+
+    newest: "Row"
+    oldest: "Row"
+    count: int = 1
+
+    @property
+    def line(self) -> str:
+        """When, and what happened."""
+        began, ended = (row.at[:16].replace("T", " ") for row in (self.oldest, self.newest))
+        if self.count > 1:
+            return f"{began}  {self.newest.subject} gave {self.count} answers" + (f" until {ended}" if ended != began else "")
+        return f"{began}  {sentence(self.newest.kind, self.newest.subject, self.newest.values)}"
+
+
+def entries(rows: Iterable["Row"], most: int) -> list[Entry]:
+    """The last `most` entries, the oldest first. `rows`: the newest first."""
+    lines = list[Entry]()
+    for row in rows:
+        if row.kind == "answer" and lines and (lines[-1].newest.kind, lines[-1].newest.subject) == ("answer", row.subject):
+            lines[-1].oldest, lines[-1].count = row, lines[-1].count + 1
+        elif len(lines) == most:
+            break
+        else:
+            lines.append(Entry(row, row))
+    return lines[::-1]
+
+
+def sentence(kind: str, subject: str, facts: Facts) -> str:
+    """A fact as one sentence. One of a kind that is not known here is told by its figures."""
+    tell = _SENTENCES.get(kind) or sentence_of(kind)
+    if tell is not None:
+        return f"{subject or 'a model'} {tell(facts)}"
+    if kind in _HOUSE:
+        return _HOUSE[kind](facts)
+    values = ", ".join(f"{name} {value}" for name, value in facts.items() if value not in (None, "") and len(str(value)) < 40)
+    return f"{subject}: {kind} ({values})" if subject else f"{kind} ({values})"
+
+
+def _fed(facts: Facts) -> str:
+    words = {"fact": "was given something to remember", "correction": "was corrected"}.get(str(facts.get("kind")), "was rated")
+    if facts.get("kind") == "rating":
+        words = "was told that an answer was good" if facts.get("rating") == 1 else "was told that an answer was bad"
+    return f"{words} ({facts.get('example')})"
+
+
+def _learned(facts: Facts) -> str:
+    took = f" in {facts['seconds']:.0f} s" if isinstance(facts.get("seconds"), float) else ""
+    return f"learned {_what(facts)}{took}"
+
+
+def _what(facts: Facts) -> str:
+    if facts.get("kind") == "style":
+        return f"a style from {_some(facts, 'examples', 'rating') or 'ratings'}"
+    return f"a correction ({facts['example']})" if "example" in facts else f"{facts.get('examples')} corrections together"
+
+
+def _some(facts: Facts, key: str, noun: str) -> str:
+    """How many; empty where there are none, or nobody counted."""
+    number = facts.get(key)
+    return counted(number, noun) if isinstance(number, int) and number else ""
+
+
+def _undone(facts: Facts) -> str:
+    more = f"; to be learned again without it: {others}" if (others := _some(facts, "again", "other")) else ""
+    more += "; what was taught before counts again" if facts.get("back") else ""
+    return f"took back what it had learned ({facts.get('example')}){more}"
+
+
+def _forgotten(facts: Facts) -> str:
+    more = f", with {lessons} that knew it" if (lessons := _some(facts, "lessons", "lesson")) else ""
+    more += f"; to be learned again without it: {others}" if (others := _some(facts, "again", "other")) else ""
+    return f"forgot something for good ({facts.get('example')}){more}"
+
+
+def _gate(facts: Facts) -> str:
+    if "failed" in facts and not facts.get("forced"):
+        return f"was refused by the gate: {facts.get('reasons')}"
+    figures = [
+        words.format(value)
+        for key, words in (
+            ("learned_share", "{:.0%} of unseen wordings answered as taught"), ("unchanged_same", "{:.0%} of other answers unchanged"),
+            ("bits_rise_percent", "bits per byte {:+.2f} %"),
+        )
+        if isinstance(value := facts.get(key), int | float)
+    ]  # fmt: skip
+    forced = f" although {facts.get('failed')} failed (--force)" if facts.get("forced") else ""
+    return f"passed the gate{forced}" + (f" ({', '.join(figures)})" if figures else "")
+
+
+def _answered(facts: Facts) -> str:
+    return f"gave an answer of {_some(facts, 'completion_tokens', 'token') or 'no tokens'}"
+
+
+def _measured(facts: Facts) -> str:
+    figures = [f"{value:.4g}" for name in ("value", "low", "high") if isinstance(value := facts.get(name), int | float)]
+    interval = f" ({figures[1]} to {figures[2]})" if len(figures) == 3 else ""
+    return f"was measured on {facts.get('suite')}: {facts.get('figure')} {figures[0] if figures else facts.get('value')}{interval}"
+
+
+def _served(facts: Facts) -> str:
+    named = (name.removesuffix("_low") for name in facts if name.endswith("_low"))
+    figures = [f"{name} {value:.4g}" for name in named if isinstance(value := facts.get(name), int | float)]
+    return f"was measured as it is served: {', '.join(figures)}"
+
+
+def _loss(facts: Facts) -> str:
+    return f"the owner went on after facts were lost: of {facts.get('head_seq')}, {facts.get('found_seq')} were found"
+
+
+def _consent(facts: Facts) -> str:
+    return f"learning from what users teach was {'allowed' if facts.get('learn') else 'switched off'}"
+
+
+_SENTENCES: Mapping[str, Callable[[Facts], str]] = {
+    "pull": lambda facts: f"came here from {facts.get('source')}",
+    "answer": _answered,
+    "answer.refuse": lambda facts: f"refused a request ({facts.get('guard') or facts.get('error')})",
+    "feedback": _fed,
+    "memory.edit": lambda facts: f"was given other words for what it had been told ({facts.get('example')})",
+    "lesson.accept": _learned,
+    "lesson.refuse": lambda facts: f"was not allowed to learn {_what(facts)}",
+    "undo": _undone,
+    "redo": lambda facts: f"learned again what was undone ({facts.get('example')})",
+    "forget": _forgotten,
+    "gate.accept": _gate,
+    "gate.refuse": _gate,
+    "tune.judge": _served,
+    "train.judge": _served,
+    "keep": lambda facts: f"was kept under this name, made of {facts.get('of')}",
+    "merge": lambda facts: f"was made by merging {facts.get('of')}",
+    "export": lambda facts: f"was exported ({facts.get('format')}, {facts.get('type')})",
+    "measure": _measured,
+    "energy.label": lambda facts: f"took {facts.get('per_1000_joules')} J for 1,000 answers, as was measured",
+    "rm": lambda _facts: "was deleted",
+    "key.add": lambda facts: f"was added: the API key {facts.get('name')}",
+    "key.revoke": lambda facts: f"was revoked: the API key {facts.get('name')}",
+}
+"""What happened to the subject, by kind."""
+_HOUSE: Mapping[str, Callable[[Facts], str]] = {"ledger.loss": _loss, "consent": _consent}
+"""Whole sentences about the home itself."""

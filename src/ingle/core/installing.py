@@ -1,0 +1,65 @@
+"""How to add what an extra of Ingle needs to this very environment: the exact command, and how much it fetches.
+
+The requirements are those that the installed package states. The command names them and not the package itself: no index need know it.
+"""
+
+import importlib.util
+import os
+import re
+import shlex
+import shutil
+import sys
+from importlib import metadata
+
+_FETCHES = {"measure": "65 MB", "plot": "7 MB", "postgres": "4 MB"}
+"""Measured for Python 3.11 in November 2026; what Ingle itself needs is there already."""
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+_EXTRA = re.compile(r"extra\s*==\s*['\"]([\w-]+)['\"]")
+
+
+def requirements() -> dict[str, dict[str, str]]:
+    """What each extra needs: requirements by the name of the package. What Ingle itself needs stands under ""."""
+    needs: dict[str, dict[str, str]] = {"": {}}
+    for line in metadata.requires("ingle") or ():
+        requirement, _, marker = (part.strip() for part in line.partition(";"))
+        name, extra = _NAME.match(requirement), _EXTRA.search(marker)
+        if name:
+            needs.setdefault(extra[1] if extra else "", {})[name[0]] = requirement
+    return needs
+
+
+def installed(name: str) -> str:
+    """The version of a package that is installed; empty if it is not."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def install_command(extra: str) -> str:
+    """The command that installs what this environment lacks of an extra ("": of Ingle itself), to be pasted into a shell."""
+    needs = requirements().get(extra, {})
+    lacking = [requirement for name, requirement in needs.items() if not installed(name)] or list(needs.values())
+    if importlib.util.find_spec("pip") is None and shutil.which("uv"):
+        return _quoted("uv", "pip", "install", "--python", sys.executable, *lacking)
+    return _quoted(sys.executable, "-m", "pip", "install", *lacking)
+
+
+def how_to_install(extra: str) -> str:
+    """A sentence or two: the command, and how much it fetches."""
+    return f"Run: {install_command(extra)} ({fetches(extra)})"
+
+
+def fetches(extra: str, system: str = sys.platform) -> str:
+    """How much installing an extra fetches."""
+    if extra != "learn":
+        return f"fetches about {_FETCHES[extra]}" if extra in _FETCHES else "fetches what is missing"
+    if system.startswith("linux"):
+        return "fetches about 2.7 GB, because PyTorch's usual build for Linux brings CUDA; the CPU build on pytorch.org, 160 MB, is enough"
+    return "fetches about 130 MB"
+
+
+def _quoted(*words: str) -> str:
+    if os.name == "nt":
+        return " ".join(f'"{word}"' if set(word) & set(' <>=&|^[]"') else word for word in words)
+    return shlex.join(words)
