@@ -153,5 +153,5 @@ def test_gate_ledger_log_energy_and_page_take_it(home: Home, softener: None) -> 
     engine.dispose()
 
     lines = ingle(home.root, "log", "tiny").stdout
-    assert "was softened: tiny+kind (by 0.0)" in lines and "the gate let kind in" in lines
+    assert "tiny+kind was softened (by 0.0)" in lines and "tiny+kind passed the gate" in lines
     assert json.loads(ingle(home.root, "log", "--json", "--kind", "soften").stdout)["facts"]["by"] == 0.0
