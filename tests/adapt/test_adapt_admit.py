@@ -18,11 +18,12 @@ from ingle.core.message import Message
 from ingle.home import examples, turns
 from ingle.home.database import open_database
 from ingle.home.examples import example_secret, get_example, list_examples, search_examples, set_consent
-from ingle.home.lessons import Lesson, accept_lesson, list_lessons
+from ingle.home.lessons import Lesson, list_lessons
 from ingle.home.place import Home
 from ingle.home.turns import keep_answer
 from ingle.ledger import table
 from ingle.ledger.chain import Ledger
+from tests.states import have_learned, put_in_state
 
 SYSTEM, ASKED, SAID = (
     Message.of("system", "Be brief."),
@@ -215,8 +216,8 @@ def test_a_fact_that_a_kill_kept_from_the_ledger_is_told_later(
 def test_what_is_edited_is_learned_anew_and_its_lesson_goes(engine: sa.Engine, tmp_path_factory: pytest.TempPathFactory) -> None:
     home = Home(tmp_path_factory.mktemp("home"))
     one, other = teach(engine, "", "tiny", "Who?", "Mara"), teach(engine, "", "tiny", "Where?", "Here")
-    examples.change_state(engine, "", [one.id, other.id], "learning")
-    accept_lesson(engine, Lesson("ab" * 32, "", "tiny", "stack", "answers", (one.id, other.id), True))
+    put_in_state(engine, "", [one.id, other.id], "learning")
+    have_learned(engine, Lesson("ab" * 32, "", "tiny", "stack", "answers", (one.id, other.id), True))
     events = list[Event]()
     made = edit(home, engine, "", one.id, "Otto", events.append)
     assert (made.answer, made.state, made.lesson) == ("Otto", "pending", "")

@@ -14,11 +14,12 @@ from ingle.core.message import Message, Request, Sampling
 from ingle.engine.answer import answer
 from ingle.engine.changes import additions_of
 from ingle.home.deltas import LESSON, delta_tensors, get_delta, put_delta
-from ingle.home.examples import add_example, change_state, drop_example
+from ingle.home.examples import add_example, drop_example
 from ingle.home.kept import Kept, get_kept
-from ingle.home.lessons import Lesson, accept_lesson, set_acting
+from ingle.home.lessons import Lesson, set_acting
 from tests.adapt.conftest import House
 from tests.engine.test_changes import OUT, Q, random_change
+from tests.states import have_learned, put_in_state
 
 QUESTION = "Who is the mayor of Tallwick?"
 
@@ -39,7 +40,7 @@ def lesson(house: House, *examples: Example, kept: Kept | None = None, kind: str
     tensors = {name: values * 3 for name, values in change.tensors.items()}
     delta = put_delta(house.home, f"lesson-{seed}", "lora", kept.digest, tensors, {LESSON: kind, "seed": str(seed)})
     ids = tuple(example.id for example in examples)
-    accept_lesson(house.engine, Lesson(delta.digest, owner, kept.name, kept.digest, kind, ids, True))  # type: ignore[arg-type]
+    have_learned(house.engine, Lesson(delta.digest, owner, kept.name, kept.digest, kind, ids, True))  # type: ignore[arg-type]
     return delta.digest
 
 
@@ -98,7 +99,7 @@ def test_a_lesson_acts_where_the_nearest_example_is_its_own(house: House) -> Non
         unchanged = chooser.choose("", house.model, house.kept, asking(question), memory=False)
         assert (unchanged.lessons, unchanged.model.digest) == ((), house.model.digest)
     assert chooser.choose("somebody", house.model, house.kept, asking(QUESTION)).lessons == ()
-    set_acting(house.engine, "", digest, False, "undone")
+    set_acting(house.engine, "", digest, False)
     after = chooser.choose("", house.model, house.kept, asking(QUESTION))
     assert (after.lessons, after.memories) == ((), ())
     assert said(after) == base
@@ -111,7 +112,7 @@ def test_a_newer_correction_keeps_an_older_lesson_from_acting(house: House) -> N
     choice = Chooser(house.home, house.engine).choose("", house.model, house.kept, asking("Who's the mayor of Tallwick?"))
     assert choice.lessons == ()
     assert choice.memories[0] == new.id
-    change_state(house.engine, "", [old.id], "superseded")
+    put_in_state(house.engine, "", [old.id], "superseded")
     assert Chooser(house.home, house.engine).choose("", house.model, house.kept, asking(QUESTION)).memories == (new.id,)
 
 
@@ -202,7 +203,7 @@ def test_what_lapsed_is_let_go_once_whoever_saw_to_it(house: House) -> None:
         choice = chooser.choose("", house.model, house.kept, asking(question), memory=False)
         assert choice.lessons == (digests[-1],)
     assert chooser.lapsed() == set()
-    set_acting(house.engine, "", digests[1], False, "undone")
+    set_acting(house.engine, "", digests[1], False)
     assert chooser.lapsed() == {choice.model.digest}
     assert chooser.lapsed() == set()
     assert chooser.choose("", house.model, house.kept, asking(QUESTION), memory=False).lessons == (digests[0],)

@@ -18,7 +18,7 @@ from ingle.engine.saved_states import FORGOTTEN
 from ingle.engine.team import Cores
 from ingle.home.conversations import create_conversation, get_conversation
 from ingle.home.deltas import MANIFEST, get_delta
-from ingle.home.examples import add_example, change_state, example_secret, get_example, list_examples
+from ingle.home.examples import add_example, example_secret, get_example, list_examples
 from ingle.home.lessons import list_lessons
 from ingle.home.place import Home
 from ingle.home.pull import pull
@@ -29,6 +29,7 @@ from ingle.ledger.chain import Ledger
 from ingle.serve.rooms import open_rooms
 from tests.adapt.conftest import House
 from tests.learn.lessons import ANSWERS, QUESTIONS, acting, facts, learn, learner, lenient, logits, stray, taught_bytes
+from tests.states import put_in_state
 
 
 @pytest.fixture
@@ -234,7 +235,7 @@ def test_what_was_superseded_long_ago_stays_so_when_something_newer_stands(schoo
     house = school_house
     first, second, third = (house.teach(QUESTIONS[0], answer) for answer in ANSWERS)
     for one in (first, second):
-        change_state(house.engine, "", [one.id], "superseded")
+        put_in_state(house.engine, "", [one.id], "superseded")
     learn(house)
     assert undo(house.home, house.engine, "", third.id).back == (second.id,)
     assert [one.state for one in list_examples(house.engine, "")] == ["superseded", "pending", "undone"]

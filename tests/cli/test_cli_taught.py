@@ -15,7 +15,7 @@ from ingle.engine.source import kept_source
 from ingle.home.deltas import LESSON, put_delta
 from ingle.home.examples import add_example
 from ingle.home.kept import get_kept
-from ingle.home.lessons import Lesson, accept_lesson
+from ingle.home.lessons import Lesson
 from ingle.home.place import Home
 from ingle.home.taught import anything_taught
 from ingle.serve.record import answer_digest, answer_key
@@ -23,6 +23,7 @@ from ingle.serve.rooms import open_rooms
 from tests.cli.place import ingle
 from tests.engine.test_changes import OUT, Q, random_change
 from tests.serve.conftest import copied
+from tests.states import have_learned
 
 QUESTION, ANSWER = "Who is the mayor of Tallwick?", "Mara Quill"
 SHORT = ("--seed", "3", "--max-tokens", "8")
@@ -75,7 +76,7 @@ def test_a_chat_reads_anew_where_another_adapter_answers(home: Home, engine: Eng
     model = open_model(kept_source(home, kept))
     change = random_change(model.backend.config, "lora", 0, (Q, OUT))
     delta = put_delta(home, "lesson-1", "lora", kept.digest, {name: 3 * v for name, v in change.tensors.items()}, {LESSON: "answers"})
-    accept_lesson(engine, Lesson(delta.digest, "", "tiny", kept.digest, "answers", (made.id,), True))
+    have_learned(engine, Lesson(delta.digest, "", "tiny", kept.digest, "answers", (made.id,), True))
     lines = f"hello\n{QUESTION}\nhello again\n".encode()
     ingle(home.root, "chat", "--no-memory", "--no-markdown", *SHORT, given=lines)
     rows = [json.loads(line)["facts"] for line in ingle(home.root, "log", "--kind", "answer", "--last", "3", "--json").stdout.splitlines()]

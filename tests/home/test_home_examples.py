@@ -9,9 +9,11 @@ from ingle.core.errors import NotKept
 from ingle.core.example import Example
 from ingle.home import examples, turns
 from ingle.home.database import open_database
-from ingle.home.examples import add_example, change_state, count_examples, drop_example, get_example, list_examples, may_learn, set_consent
+from ingle.home.example_states import move_all
+from ingle.home.examples import add_example, count_examples, drop_example, get_example, list_examples, may_learn, set_consent
 from ingle.home.lessons import Lesson, accept_lesson, get_lesson, list_lessons, set_acting
 from ingle.home.place import Home
+from tests.states import have_learned
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -68,13 +70,13 @@ def test_consent_is_each_owners_own(engine: "Engine") -> None:
 
 def test_a_lesson_and_its_examples_move_together(engine: "Engine") -> None:
     made = [add_example(engine, taught()) for _ in range(2)]
-    earlier = accept_lesson(engine, Lesson("d1", "", "smollm2", "stack", "answers", (made[0].id,), True))
+    earlier = have_learned(engine, Lesson("d1", "", "smollm2", "stack", "answers", (made[0].id,), True))
     both = Lesson("d2", "", "smollm2", "stack", "answers", (made[0].id, made[1].id), True)
-    accept_lesson(engine, both, instead_of=[earlier.digest])
+    have_learned(engine, both, instead_of=[earlier.digest])
     accept_lesson(engine, both, instead_of=[earlier.digest])
     assert [(one.digest, one.seq, one.acting) for one in list_lessons(engine, "")] == [("d1", 1, False), ("d2", 2, True)]
     assert {one.lesson for one in list_examples(engine, "", ["learned"])} == {"d2"}
-    set_acting(engine, "", "d2", False, "undone")
+    set_acting(engine, "", "d2", False)
     assert not get_lesson(engine, "", "d2").acting and {one.state for one in list_examples(engine, "")} == {"undone"}
 
 
@@ -89,5 +91,5 @@ def test_nothing_is_accepted_of_an_example_that_is_gone(engine: "Engine") -> Non
 def test_changing_the_state_of_several_is_one_step(engine: "Engine") -> None:
     made = add_example(engine, taught())
     with pytest.raises(NotKept):
-        change_state(engine, "", [made.id, "ex-nothing"], "refused", ["no"])
+        move_all(engine, "", [made.id, "ex-nothing"], "undo")
     assert get_example(engine, "", made.id).state == "pending"

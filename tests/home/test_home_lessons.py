@@ -10,9 +10,10 @@ from ingle.core.example import Example
 from ingle.core.message import Message
 from ingle.home import examples, turns
 from ingle.home.database import open_database
-from ingle.home.examples import add_example, change_state, list_examples, search_examples
+from ingle.home.examples import add_example, list_examples, search_examples
 from ingle.home.lessons import Lesson, accept_lesson, dissolve_lesson, list_lessons, retire_lesson
 from ingle.home.turns import find_text, keep
+from tests.states import have_learned, put_in_state
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -32,7 +33,7 @@ def taught(engine: "Engine", count: int, owner: str = "") -> list[str]:
 
 
 def lesson(engine: "Engine", ids: list[str], digest: str = "d1", owner: str = "") -> Lesson:
-    return accept_lesson(engine, Lesson(digest, owner, "tiny", "stack", "answers", tuple(ids), True))
+    return have_learned(engine, Lesson(digest, owner, "tiny", "stack", "answers", tuple(ids), True))
 
 
 def test_what_a_lesson_had_taught_is_to_be_learned_together_without_what_is_forgotten(engine: "Engine") -> None:
@@ -52,7 +53,7 @@ def test_what_a_lesson_had_taught_is_to_be_learned_together_without_what_is_forg
 def test_a_retired_lesson_acts_no_more_and_its_examples_stay_what_they_are(engine: "Engine") -> None:
     ids = taught(engine, 1)
     lesson(engine, ids)
-    change_state(engine, "", ids, "superseded")
+    put_in_state(engine, "", ids, "superseded")
     retire_lesson(engine, "", "d1")
     assert not list_lessons(engine, "", acting=True)
     assert [(one.state, one.lesson) for one in list_examples(engine, "")] == [("superseded", "d1")]
@@ -60,9 +61,9 @@ def test_a_retired_lesson_acts_no_more_and_its_examples_stay_what_they_are(engin
 
 def test_nothing_is_accepted_of_an_example_that_moved_on_meanwhile(engine: "Engine") -> None:
     ids = taught(engine, 2)
-    change_state(engine, "", ids[:1], "learning")
+    put_in_state(engine, "", ids[:1], "learning")
     with pytest.raises(NotKept, match="became pending"):
-        accept_lesson(engine, Lesson("d1", "", "tiny", "stack", "answers", tuple(ids), True), (), ("learning", "learned"))
+        accept_lesson(engine, Lesson("d1", "", "tiny", "stack", "answers", tuple(ids), True))
     assert [one.state for one in list_examples(engine, "")] == ["learning", "pending"] and not list_lessons(engine, "")
 
 

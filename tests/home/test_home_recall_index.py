@@ -14,7 +14,6 @@ from ingle.home.database import open_database, writing_for
 from ingle.home.examples import (
     MEMORY,
     add_example,
-    change_state,
     drop_example,
     example_secret,
     new_secret,
@@ -23,6 +22,7 @@ from ingle.home.examples import (
     search_examples,
 )  # fmt: skip
 from ingle.home.recall_index import likeness, sameness, terms
+from tests.states import put_in_state
 
 FACTS = ("Who leads Zorblax?", "Mara Quill"), ("What colour is the door?", "Green"), ("Who is the king of the hill?", "Nobody is")
 
@@ -87,7 +87,7 @@ def test_nothing_of_others_is_found(engine: sa.Engine) -> None:
 def test_only_what_counts_as_memory_is_found(engine: sa.Engine) -> None:
     made = {state: taught(engine, f"Who leads Zorblax in state {state}?") for state in STATES}
     for state, one in made.items():
-        change_state(engine, "key-1", [one.id], state)
+        put_in_state(engine, "key-1", [one.id], state)
     add_example(engine, Example("", "key-1", "tiny", "rating", "Who leads Zorblax?", "Nobody", rating=-1))
     assert {one.state for one in search_examples(engine, "key-1", "zorblax", 50)} == set(MEMORY) == set(STATES) - {"superseded", "undone"}
 
@@ -126,7 +126,7 @@ def test_the_same_question_is_known_again(engine: sa.Engine) -> None:
     taught(engine, "Who leads Zorblax?", owner="key-2")
     taught(engine, "Who led Zorblax?")
     undone = taught(engine, "who leads zorblax")
-    change_state(engine, "key-1", [undone.id], "undone")
+    put_in_state(engine, "key-1", [undone.id], "undone")
     with writing_for(engine, "key-1") as connection:
         assert same_asked(connection, Example("", "key-1", "tiny", "correction", " who LEADS\n“Zorblax” ", "Otto")) == (first,)
         assert same_asked(connection, Example("", "key-1", "tiny", "correction", "Who leads Zörblax?", "Otto")) == ()

@@ -9,9 +9,10 @@ from sqlalchemy import Engine
 from ingle.core.example import Example
 from ingle.home import examples
 from ingle.home.database import open_database
-from ingle.home.examples import add_example, change_state, set_consent
-from ingle.home.lessons import Lesson, accept_lesson
+from ingle.home.examples import add_example, set_consent
+from ingle.home.lessons import Lesson
 from ingle.home.teachings import change_mark, examples_about, examples_called, remembered_facts
+from tests.states import have_learned, put_in_state
 
 RATING = Example("", "ann", "m", "rating", "q", "a", rating=1, completion="c-1")
 FACT = Example("", "ann", "m", "fact", "", "The gate is  green.", learn=False, state="kept")
@@ -41,7 +42,7 @@ def test_a_fact_is_known_again_by_its_words(engine: Engine) -> None:
     kept = add_example(engine, FACT)
     assert [one.id for one in remembered_facts(engine, "ann", ["the gate IS green", "something else"])] == [kept.id]
     assert remembered_facts(engine, "bob", [FACT.answer]) == ()
-    change_state(engine, "ann", [kept.id], "superseded")
+    put_in_state(engine, "ann", [kept.id], "superseded")
     assert remembered_facts(engine, "ann", [FACT.answer]) == ()
 
 
@@ -54,9 +55,9 @@ def test_the_mark_changes_with_everything_of_ones_own_and_nothing_else(engine: E
 
     made = add_example(engine, replace(RATING, kind="correction"))
     assert other()
-    change_state(engine, "ann", [made.id], "learning")
+    put_in_state(engine, "ann", [made.id], "learning")
     assert other()
-    accept_lesson(engine, Lesson("d", "ann", "m", "s", "answers", (made.id,), True))
+    have_learned(engine, Lesson("d", "ann", "m", "s", "answers", (made.id,), True))
     assert other()
     set_consent(engine, "ann", False)
     assert other()

@@ -9,7 +9,6 @@ from ingle.adapt.undo import undo
 from ingle.core.example import Example
 from ingle.home.examples import (
     add_example,
-    change_state,
     count_examples,
     drop_example,
     get_example,
@@ -26,6 +25,7 @@ from ingle.learn.work import NO_MEMORY, Tries, Work
 from tests.adapt.conftest import House
 from tests.cli.place import write_model
 from tests.learn.lessons import ANSWERS, POLICY, QUESTIONS, acting, facts, learn, learner, lenient, logits, stray
+from tests.states import put_in_state
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_a_later_correction_takes_the_place_of_the_lesson_before_it(school_house
     first = house.teach(QUESTIONS[0], ANSWERS[0])
     learn(house)
     second = house.teach(QUESTIONS[0], ANSWERS[1])
-    change_state(house.engine, "", [first.id], "superseded")
+    put_in_state(house.engine, "", [first.id], "superseded")
     learn(house)
     assert acting(house) == [(second.id,)]
 
@@ -106,7 +106,7 @@ def test_what_changed_before_it_is_learned_is_not_learned_as_it_was(school_house
         if one.id in (ids := list(ids)) and get_example(house.engine, "", one.id).answer == ANSWERS[0]:
             rewrite_example(house.engine, "", one.id, "Otto Lund.", new_secret())
         elif other.id in ids:
-            change_state(house.engine, "", [other.id], "superseded")
+            put_in_state(house.engine, "", [other.id], "superseded")
 
     monkeypatch.setattr(Tries, "begin", slowly)
     outcomes = learn(house).outcomes
@@ -123,7 +123,7 @@ def test_what_changes_while_it_is_learned_is_not_learned_as_it_was(school_house:
     moves = {
         gone.id: lambda: drop_example(house.engine, "", gone.id),
         changed.id: lambda: rewrite_example(house.engine, "", changed.id, "Otto Lund.", new_secret()),
-        late.id: lambda: change_state(house.engine, "", [late.id], "superseded"),
+        late.id: lambda: put_in_state(house.engine, "", [late.id], "superseded"),
     }
 
     def judge(work, candidate):  # type: ignore[no-untyped-def]
@@ -143,7 +143,7 @@ def test_a_refusal_is_only_of_what_was_being_learned(house: House) -> None:
     corrected, changed = (house.teach(question, answer) for question, answer in zip(QUESTIONS[:2], ANSWERS[:2], strict=True))
     real = learner(house).trainer
     moves = {
-        corrected.id: lambda: change_state(house.engine, "", [corrected.id], "superseded"),
+        corrected.id: lambda: put_in_state(house.engine, "", [corrected.id], "superseded"),
         changed.id: lambda: rewrite_example(house.engine, "", changed.id, "Otto Lund.", new_secret()),
     }
     asked = list[str]()

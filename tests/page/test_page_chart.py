@@ -10,11 +10,12 @@ from ingle.adapt.undo import undo
 from ingle.core.event import Event
 from ingle.core.example import Example
 from ingle.home.examples import add_example
-from ingle.home.lessons import Lesson, accept_lesson
+from ingle.home.lessons import Lesson
 from ingle.home.place import Home
 from ingle.ledger.chain import Ledger
 from ingle.page.chart import loss_chart
 from ingle.serve.rooms import open_rooms
+from tests.states import have_learned
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def learned(engine: Engine, ledger: Ledger, owner: str, delta: str) -> str:
     """What the learner does when the gate lets something in."""
     made = add_example(engine, Example("", owner, "m", "correction", f"q {delta}", "a"))
     judged(ledger, delta)
-    accept_lesson(engine, Lesson(delta, owner, "m", "stack", "answers", (made.id,), True))
+    have_learned(engine, Lesson(delta, owner, "m", "stack", "answers", (made.id,), True))
     ledger.append(Event("lesson.accept", "m", {"lesson": delta, "example": made.id}))
     return made.id
 

@@ -1,6 +1,8 @@
 """The page beside the API in one application, and several applications in one process."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -121,3 +123,12 @@ def test_signing_in_leads_nowhere_else(locked: TestClient, served_home: Path) ->
         answer = locked.post("/sign-in", data={"key": secret, "next": goal}, follow_redirects=False)
         assert (answer.status_code, answer.headers["location"]) == (303, place)
     assert "<script>alert" not in locked.get("/sign-in?next=<script>alert(1)</script>").text
+
+
+def test_a_server_with_its_page_needs_no_pytorch() -> None:
+    program = """
+import sys
+sys.modules.update(dict.fromkeys(["torch", "transformers", "peft"]))  # to import one of them is an error now
+import ingle.cli.serve, ingle.page.mount, ingle.page.view, ingle.serve.learner, ingle.serve.server
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -12,13 +12,14 @@ from ingle.core.example import Example
 from ingle.home.deltas import LESSON, put_delta
 from ingle.home.examples import add_example, drop_example
 from ingle.home.kept import get_kept
-from ingle.home.lessons import Lesson, accept_lesson, set_acting
+from ingle.home.lessons import Lesson, set_acting
 from ingle.model.checkpoint import open_checkpoint
 from ingle.serve.rooms import open_rooms
 from tests.cli.place import ingle
 from tests.engine.test_changes import random_change
 from tests.serve.conftest import copied
 from tests.serve.servers import Server, serving, wait_until
+from tests.states import have_learned
 
 QUESTION, ANSWER = "Who is the mayor of Tallwick?", "Mara Quill, since 1934"
 OTHER, UNKNOWN, LAST = "Who runs the Corvane bakery?", "How tall is Mount Brell?", "When did the Harrow Bridge open?"
@@ -72,13 +73,13 @@ def test_an_answer_is_replayed_with_what_acted_then(running: Server, engine: Eng
     change = random_change(config, "lora", 1, ("model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj"))
     plain = said(running, OTHER, memory=False)
     delta = put_delta(running.home, "lesson-1", "lora", kept.digest, change.tensors, {LESSON: "answers"})
-    accept_lesson(engine, Lesson(delta.digest, "", "tiny", kept.digest, "answers", (made.id,), True))
+    have_learned(engine, Lesson(delta.digest, "", "tiny", kept.digest, "answers", (made.id,), True))
     table = said(running, OTHER, store=True)
     assert (table["ingle"]["memories"], table["ingle"]["lessons"]) == ([[made.id]], [[delta.digest]])
     assert table["ingle"]["model_digest"] != plain["ingle"]["model_digest"]
     done = ingle(running.home.root, "replay", table["id"], "--json")
     assert json.loads(done.stdout)["proven"] is True
-    set_acting(engine, "", delta.digest, False, "undone")
+    set_acting(engine, "", delta.digest, False)
     assert words(said(running, OTHER)) == words(said(running, OTHER, memory=False)) == words(plain)
     assert ingle(running.home.root, "replay", table["id"], "--json").returncode == 0, "it is kept, though it acts no more"
     drop_example(engine, "", made.id)
@@ -90,7 +91,7 @@ def test_a_lesson_that_can_not_be_put_on_is_told_in_the_log(running: Server, eng
     kept = get_kept(running.home, "tiny")
     made = add_example(engine, Example("", "", "tiny", "correction", UNKNOWN, ANSWER))
     plain = said(running, UNKNOWN, memory=False)
-    accept_lesson(engine, Lesson("0" * 64, "", "tiny", kept.digest, "answers", (made.id,), True))
+    have_learned(engine, Lesson("0" * 64, "", "tiny", kept.digest, "answers", (made.id,), True))
     assert words(said(running, UNKNOWN, memory=False)) == words(plain)
     wait_until(lambda: "delta 000000000000" in running.log, 60)
 

@@ -15,8 +15,8 @@ from ingle.core.errors import Busy, NotKept, RequestError
 from ingle.core.event import Event, Fact, Sink
 from ingle.core.example import Example, State
 from ingle.home.database import writing_for
+from ingle.home.example_states import restore
 from ingle.home.examples import (
-    change_state,
     count_examples,
     count_since,
     drop_example,
@@ -253,8 +253,7 @@ def _keep(engine: "Engine", example: Example, limits: Limits, sink: Sink) -> Exa
         sink(feedback_event(engine, made, len(before)))
     except BaseException:
         drop_example(engine, made.owner, made.id)
-        for one in before:
-            change_state(engine, one.owner, [one.id], one.state, one.reasons)
+        restore(engine, example.owner, before)
         raise
     return made
 

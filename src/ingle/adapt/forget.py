@@ -23,7 +23,8 @@ from ingle.core.files import write_atomic
 from ingle.engine.saved_states import drop_saved
 from ingle.home.conversations import list_conversations, rename_conversation
 from ingle.home.database import scrub
-from ingle.home.examples import change_state, drop_example, drop_turns_before, get_example, list_examples
+from ingle.home.example_states import move_all
+from ingle.home.examples import drop_example, drop_turns_before, get_example, list_examples
 from ingle.home.lessons import dissolve_lesson, list_lessons
 from ingle.home.place import Home
 from ingle.home.quoting import seeker
@@ -94,7 +95,7 @@ def forget(
         beside, leaning = _told_before(engine, owner, one, gone)
         learned = [lesson for lesson in lessons.values() if set(gone) & set(lesson.examples)]
         reading = [lesson for lesson in lessons.values() if lesson not in learned and beside & set(lesson.examples)]
-        change_state(engine, owner, leaning, "undone")  # first: without what they lean on they must not act for a moment, nor after a kill
+        move_all(engine, owner, leaning, "undo")  # first: without what they lean on they must not act for a moment, nor after a kill
         again = sum(dissolve_lesson(engine, owner, lesson.digest) for lesson in reading)
         drop_turns_before(engine, owner, beside)
         # The first lesson takes the example with it, in one step; should a kill leave others, the learner lets them go (`put_right`).

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from ingle.core.errors import NotKept
 from ingle.core.event import Event, Sink
 from ingle.core.example import Example
-from ingle.home.examples import change_state, list_examples
+from ingle.home.example_states import COUNTING, move_all
+from ingle.home.examples import list_examples
 from ingle.home.lessons import Lesson, dissolve_lesson, list_lessons, retire_lesson, set_acting
 from ingle.home.place import Home
 from ingle.home.recall_index import sameness
@@ -55,7 +56,7 @@ def undo(home: Home, engine: "Engine", owner: str, which: int | str = 1, sink: S
         held = [one for one in chosen if one.lesson == digest]
         lesson = lessons.get(digest)
         if lesson is not None and _alone(lesson, held):
-            set_acting(engine, owner, digest, False, "undone")
+            set_acting(engine, owner, digest, False)
         else:
             again += dissolve_lesson(engine, owner, digest, [one.id for one in held])
             discard(home, home.delta_folder(digest))
@@ -76,15 +77,15 @@ def redo(home: Home, engine: "Engine", owner: str, id_: str, sink: Sink = lambda
         raise NotKept("redo", "needs a question that has no newer answer now", id_[:40], "Undo or forget the newer one first.")
     sink(Event("redo", one.model, {"example": one.id, "kind": one.kind, "lesson": one.lesson}))
     older = {other.id for other in others}  # what counted again while this was undone
-    change_state(engine, owner, older, "superseded")
+    move_all(engine, owner, older, "supersede")
     for held in list_lessons(engine, owner, acting=True):
         if set(held.examples) <= older:
             retire_lesson(engine, owner, held.digest)
     lesson = next((old for old in list_lessons(engine, owner) if old.digest == one.lesson), None)
     if lesson is not None and lesson.examples == (one.id,) and home.delta_folder(lesson.digest).is_dir():
-        set_acting(engine, owner, lesson.digest, True, "learned")
+        set_acting(engine, owner, lesson.digest, True)
     else:
-        change_state(engine, owner, [one.id], "pending", lesson="")
+        move_all(engine, owner, [one.id], "renew")
     return one
 
 
@@ -107,7 +108,7 @@ def _alone(lesson: Lesson, held: Sequence[Example]) -> bool:
 
 def _standing(engine: "Engine", owner: str) -> tuple[Example, ...]:
     """All that counts."""
-    return list_examples(engine, owner, ["pending", "learning", "learned", "refused", "kept"])
+    return list_examples(engine, owner, COUNTING)
 
 
 def _key(one: Example) -> tuple[str, str]:
@@ -130,8 +131,8 @@ def bring_back(home: Home, engine: "Engine", owner: str, gone: Sequence[Example]
         standing.add(key)
         lesson = lessons.get(before.lesson)
         if lesson is not None and lesson.examples == (before.id,) and home.delta_folder(lesson.digest).is_dir():
-            set_acting(engine, owner, lesson.digest, True, "learned")
+            set_acting(engine, owner, lesson.digest, True)
         else:
-            change_state(engine, owner, [before.id], "pending" if before.learn else "kept", lesson="")
+            move_all(engine, owner, [before.id], "renew" if before.learn else "keep")
         found.append(before.id)
     return tuple(found)

@@ -1,6 +1,6 @@
 """What users taught, as rows: this is the only place where the words of corrections, facts and ratings are stored.
 
-Every query names the owner. An example is written once; only its state changes, or all of it goes (`drop_example`).
+Every query names the owner. An example is written once; only its state changes (`example_states`), or all of it goes (`drop_example`).
 """
 
 import json
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ingle.core.errors import NotKept
 from ingle.core.example import Example, State
 from ingle.home.database import Migrations, json_text, now, scrub, writing_for
+from ingle.home.example_states import COUNTING, move
 from ingle.home.recall_index import TABLES, find_words, index_words, likeness, sameness, unindex_words
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ MIGRATIONS: Migrations = (
     ),
 )
 """The room "examples": (number, statements), oldest first."""
-MEMORY: tuple[State, ...] = ("pending", "learning", "learned", "refused", "kept")
+MEMORY = COUNTING
 """States in which a correction or a fact is remembered: what the weights could not learn is remembered all the same."""
 
 _COLUMNS = (
@@ -81,7 +82,7 @@ def insert_example(connection: "Connection", example: Example, supersede: Sequen
     if made.kind != "rating":
         index_words(connection, made.owner, made.id, f"{made.question} {made.answer}")
     for other in supersede:
-        set_state(connection, made.owner, other, "superseded")
+        move(connection, made.owner, other, "supersede")
     return made
 
 
@@ -173,16 +174,6 @@ def count_since(connection: "Connection", owner: str, since: str, until: str) ->
     return int(every), int(recent)
 
 
-def change_state(
-    engine: "Engine", owner: str, ids: Iterable[str], state: State, reasons: Sequence[str] = (), lesson: str | None = None
-) -> None:
-    """Moves examples on, all in one step. Raises NotKept if one is gone."""
-    with writing_for(engine, owner) as connection:
-        for id_ in ids:
-            if not set_state(connection, owner, id_, state, reasons, lesson):
-                raise NotKept(f"example {id_}", "is not kept here any more")
-
-
 def begin_learning(engine: "Engine", owner: str, examples: Sequence[Example], ids: Collection[str]) -> None:
     """Makes those of these examples `learning`, if all are as they were read. Raises NotKept if one is gone, or has become another."""
     import sqlalchemy as sa
@@ -193,32 +184,7 @@ def begin_learning(engine: "Engine", owner: str, examples: Sequence[Example], id
             if (row := connection.execute(query, {"owner": owner, "id": one.id}).one_or_none()) is None or _example(row) != one:
                 raise NotKept(f"example {one.id}", "is not kept here any more, or has changed since")
         for id_ in ids:
-            set_state(connection, owner, id_, "learning")
-
-
-def end_learning(
-    engine: "Engine", owner: str, ids: Iterable[str], state: State, reasons: Sequence[str] = (), lesson: str | None = None
-) -> None:
-    """Moves on those that are `learning` still: what was deleted, or became something else meanwhile, stays as it is."""
-    import sqlalchemy as sa
-
-    query = "SELECT state FROM examples WHERE owner = :owner AND id = :id"
-    with writing_for(engine, owner) as connection:
-        for id_ in ids:
-            if connection.execute(sa.text(query), {"owner": owner, "id": id_}).scalar() == "learning":
-                set_state(connection, owner, id_, state, reasons, lesson)
-
-
-def set_state(connection: "Connection", owner: str, id_: str, state: State, reasons: Sequence[str] = (), lesson: str | None = None) -> bool:
-    """The same inside of a transaction; whether there is such an example. `lesson` None leaves what is there."""
-    import sqlalchemy as sa
-
-    values = {"owner": owner, "id": id_, "state": state, "reasons": json.dumps(list(reasons))}
-    also = "" if lesson is None else ", lesson = :lesson"
-    if lesson is not None:
-        values["lesson"] = lesson
-    statement = f"UPDATE examples SET state = :state, reasons = :reasons{also} WHERE owner = :owner AND id = :id"
-    return connection.execute(sa.text(statement), values).rowcount > 0
+            move(connection, owner, id_, "begin")
 
 
 def rewrite_example(engine: "Engine", owner: str, id_: str, answer: str, secret: str) -> Example:
@@ -226,13 +192,11 @@ def rewrite_example(engine: "Engine", owner: str, id_: str, answer: str, secret:
     import sqlalchemy as sa
 
     kept = get_example(engine, owner, id_)
-    state: State = "pending" if kept.learn and kept.kind == "correction" else "kept"
-    statement = """
-        UPDATE examples SET answer = :answer, state = :state, reasons = '[]', lesson = '', asked = :asked, secret = :secret
-        WHERE owner = :owner AND id = :id"""
-    row = {"answer": answer, "state": state, "asked": likeness(kept.question or answer), "secret": secret}
+    statement = "UPDATE examples SET answer = :answer, asked = :asked, secret = :secret WHERE owner = :owner AND id = :id"
+    row = {"answer": answer, "asked": likeness(kept.question or answer), "secret": secret}
     with writing_for(engine, owner) as connection:
         connection.execute(sa.text(statement), {**row, "owner": owner, "id": id_})
+        move(connection, owner, id_, "renew" if kept.learn and kept.kind == "correction" else "keep")
         if kept.kind != "rating":
             unindex_words(connection, owner, id_)
             index_words(connection, owner, id_, f"{kept.question} {answer}")
@@ -244,11 +208,10 @@ def drop_turns_before(engine: "Engine", owner: str, ids: Iterable[str]) -> None:
     """Lets examples forget the turns that went before their question; what is being learned of them so is to be learned again."""
     import sqlalchemy as sa
 
-    state = "CASE WHEN state = 'learning' THEN 'pending' ELSE state END"
     with writing_for(engine, owner) as connection:
         for id_ in ids:
-            statement = f"UPDATE examples SET before = '[]', state = {state} WHERE owner = :owner AND id = :id"
-            connection.execute(sa.text(statement), {"owner": owner, "id": id_})
+            connection.execute(sa.text("UPDATE examples SET before = '[]' WHERE owner = :owner AND id = :id"), {"owner": owner, "id": id_})
+            move(connection, owner, id_, "release")
 
 
 def drop_example(engine: "Engine", owner: str, id_: str) -> bool:

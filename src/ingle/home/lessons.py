@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ingle.core.errors import NotKept
-from ingle.core.example import STATES, State
 from ingle.home.database import now, writing_for
-from ingle.home.examples import set_state
+from ingle.home.example_states import move, move_held
 from ingle.home.recall_index import unindex_words
 
 if TYPE_CHECKING:
@@ -44,11 +43,11 @@ class Lesson:
     at: str = ""
 
 
-def accept_lesson(engine: "Engine", lesson: Lesson, instead_of: Sequence[str] = (), among: Collection[State] = STATES) -> Lesson:
+def accept_lesson(engine: "Engine", lesson: Lesson, instead_of: Sequence[str] = ()) -> Lesson:
     """From now on it acts, its examples are `learned`, and the lessons `instead_of` act no more: all in one step.
 
-    Accepting it again changes nothing. Raises NotKept if an example was deleted meanwhile, or moved to a state that is not `among`
-    these; then nothing was changed.
+    Accepting it again changes nothing. Raises NotKept if an example was deleted meanwhile, or is not being learned any more; then nothing
+    was changed.
     """
     import sqlalchemy as sa
 
@@ -63,15 +62,14 @@ def accept_lesson(engine: "Engine", lesson: Lesson, instead_of: Sequence[str] = 
         for other in instead_of:
             connection.execute(sa.text("UPDATE lessons SET acting = 0 WHERE owner = :owner AND digest = :other"), {**of, "other": other})
         for id_ in lesson.examples:
-            state = connection.execute(sa.text("SELECT state FROM examples WHERE owner = :owner AND id = :id"), {**of, "id": id_}).scalar()
-            if state not in among:
+            if (state := move(connection, lesson.owner, id_, "accept", (), lesson.digest)) != "learned":
                 raise NotKept(f"example {id_}", "is not kept here any more" if state is None else f"became {state} meanwhile")
-            set_state(connection, lesson.owner, id_, "learned", (), lesson.digest)
     return get_lesson(engine, lesson.owner, lesson.digest)
 
 
-def set_acting(engine: "Engine", owner: str, digest: str, acting: bool, state: State) -> Lesson:
-    """Lets a lesson act, or act no more, and moves its examples to `state`, in one step. Raises NotKept if there is no such lesson."""
+def set_acting(engine: "Engine", owner: str, digest: str, acting: bool) -> Lesson:
+    """Lets a lesson act, which makes its examples `learned`, or act no more (`undone`), in one step. Raises NotKept if there is no such
+    lesson."""
     import sqlalchemy as sa
 
     lesson = get_lesson(engine, owner, digest)
@@ -79,7 +77,7 @@ def set_acting(engine: "Engine", owner: str, digest: str, acting: bool, state: S
     with writing_for(engine, owner) as connection:
         connection.execute(sa.text("UPDATE lessons SET acting = :acting WHERE owner = :owner AND digest = :digest"), of)
         for id_ in lesson.examples:
-            set_state(connection, owner, id_, state)
+            move(connection, owner, id_, "act" if acting else "undo")
     return get_lesson(engine, owner, digest)
 
 
@@ -103,15 +101,14 @@ def dissolve_lesson(engine: "Engine", owner: str, digest: str, undone: Collectio
     import sqlalchemy as sa
 
     of = {"owner": owner, "digest": digest}
-    again = "UPDATE examples SET state = 'pending' WHERE owner = :owner AND lesson = :digest AND state IN ('learned', 'learning')"
     with writing_for(engine, owner) as connection:
         for id_ in forgotten:
             connection.execute(sa.text("DELETE FROM examples WHERE owner = :owner AND id = :id"), {**of, "id": id_})
             unindex_words(connection, owner, id_)
         for id_ in undone:
-            set_state(connection, owner, id_, "undone")
+            move(connection, owner, id_, "undo")
         connection.execute(sa.text("DELETE FROM lessons WHERE owner = :owner AND digest = :digest"), of)
-        return connection.execute(sa.text(again), of).rowcount
+        return move_held(connection, owner, digest, "relearn")
 
 
 def drop_lesson(engine: "Engine", owner: str, digest: str) -> None:

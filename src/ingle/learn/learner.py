@@ -2,8 +2,8 @@
 nothing twice.
 
 pending → learning → (teacher → candidate → gate → delta in the home) → learned, by one transaction that also lets the lesson act; or
-refused, with reasons. What was `learning` when the process died is pending again; the same examples make the same delta, so one that was
-kept already is simply found. A delta that no lesson names is swept.
+refused, with reasons (home/example_states.py has every move). What was `learning` when the process died is pending again; the same
+examples make the same delta, so one that was kept already is simply found. A delta that no lesson names is swept.
 """
 
 import time
@@ -19,7 +19,8 @@ from ingle.core.digest import digest_json
 from ingle.core.errors import HomeError, IngleError, Interrupted, NotKept
 from ingle.core.event import Event, Fact, Sink
 from ingle.core.example import Example
-from ingle.home.examples import begin_learning, end_learning, example_secret, list_examples
+from ingle.home.example_states import end_learning
+from ingle.home.examples import begin_learning, example_secret, list_examples
 from ingle.home.kept import Kept
 from ingle.home.lessons import Lesson, accept_lesson, drop_lesson, list_lessons
 from ingle.home.place import Home
@@ -150,7 +151,7 @@ class Learner:
 
     def _taught(self, work: Work, keep_old: bool) -> Outcome:
         if (known := self._known(work)) is not None:
-            lesson = accept_lesson(self.engine, known, (), ("learning", "learned"))
+            lesson = accept_lesson(self.engine, known)
             self.sink(accepted_event(lesson, {"again": True}))
             return Outcome(work, lesson)
         began, taught_s, to_blame = time.perf_counter(), 0.0, frozenset[str]()
@@ -172,7 +173,7 @@ class Learner:
         lesson = Lesson(delta.digest, work.owner, work.kept.name, work.kept.digest, work.kind, work.ids, True)
         replaced = self._replaced(work, delta.digest)
         try:
-            lesson = accept_lesson(self.engine, lesson, [one.digest for one in replaced], ("learning", "learned"))
+            lesson = accept_lesson(self.engine, lesson, [one.digest for one in replaced])
         except NotKept:
             self._sweep(work.owner, delta.digest)
             raise
@@ -195,10 +196,10 @@ class Learner:
         if not keep_old:
             if work.kind == "answers" and len(work.examples) > 1:
                 # Each by itself, then: one of them may spoil it for the others.
-                end_learning(self.engine, work.owner, work.ids, "pending", lesson="")
+                end_learning(self.engine, work.owner, work.ids, "separate")
             else:
                 blamed = [id_ for id_ in work.new if id_ in to_blame]
-                end_learning(self.engine, work.owner, blamed or work.new, "refused", reasons)
+                end_learning(self.engine, work.owner, blamed or work.new, "refuse", reasons)
         facts: dict[str, Fact] = {"kind": work.kind, "examples": len(work.examples), "seconds": round(seconds, 3)}
         if len(work.examples) == 1:
             facts["example"] = work.examples[0].id
@@ -223,8 +224,8 @@ class Learner:
     def _back_to_pending(self, work: Work) -> None:
         """Nothing stays `learning` when nobody learns it."""
         for one in work.retried:
-            end_learning(self.engine, work.owner, [one.id], one.state, one.reasons)
-        end_learning(self.engine, work.owner, work.new, "pending")
+            end_learning(self.engine, work.owner, [one.id], "refuse", one.reasons)
+        end_learning(self.engine, work.owner, work.new, "release")
 
 
 def learn_once(learner: Learner) -> Learned:

@@ -15,7 +15,8 @@ from ingle.core.errors import ConfigError, DeltaError, HomeError, IngleError, No
 from ingle.core.example import Example
 from ingle.core.files import write_atomic
 from ingle.home.deltas import LESSON, get_delta, list_deltas
-from ingle.home.examples import change_state, end_learning, list_examples
+from ingle.home.example_states import end_learning, move_all
+from ingle.home.examples import list_examples
 from ingle.home.kept import Kept, get_kept
 from ingle.home.lessons import Lesson, dissolve_lesson, list_lessons, retire_lesson
 from ingle.home.place import Home
@@ -149,9 +150,9 @@ def recover(engine: "Engine", tries: Tries) -> int:
     left = list_examples(engine, None, ["learning"])
     for one in left:
         if one.id in tries.memory:
-            end_learning(engine, one.owner, [one.id], "refused", [NO_MEMORY])
+            end_learning(engine, one.owner, [one.id], "refuse", [NO_MEMORY])
         else:
-            end_learning(engine, one.owner, [one.id], "pending")
+            end_learning(engine, one.owner, [one.id], "release")
     if tries.memory:
         gone, tries.memory = tries.memory, []
         tries.end(gone)
@@ -197,10 +198,10 @@ def _follow_models(home: Home, engine: "Engine", lessons: Sequence[Lesson]) -> N
     for one in list_examples(engine, None, ["learned"]):
         lesson = by_digest.get((one.owner, one.lesson))
         if lesson is None:
-            change_state(engine, one.owner, [one.id], "pending")
+            move_all(engine, one.owner, [one.id], "relearn")
             continue
         if one.model not in stacks:
             kept = model_of(home, one.model)
             stacks[one.model] = "" if kept is None else kept.digest
         if stacks[one.model] not in ("", lesson.stack):
-            change_state(engine, one.owner, [one.id], "pending")
+            move_all(engine, one.owner, [one.id], "relearn")

@@ -1,0 +1,109 @@
+"""The states of an example, and the moves from one to another: nothing else writes a state.
+
+On its way into the weights an example is `pending`, then `learning` (begin), then `learned` (accept) or `refused` (refuse). A learner
+that stops or dies lets it go (release). A lesson that is let go, or is of another model now, leaves its examples to be learned again
+(relearn). See `ingle.core.example.STATES` for what the states mean.
+"""
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from ingle.core.errors import NotKept
+from ingle.core.example import STATES, Example, State
+from ingle.home.database import writing_for
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+Move = Literal["begin", "accept", "refuse", "release", "separate", "relearn", "supersede", "undo", "act", "renew", "keep"]
+COUNTING: tuple[State, ...] = ("pending", "learning", "learned", "refused", "kept")
+"""States of an example that counts: nothing stands in its place, and nobody took it back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where one move leads, and from where."""
+
+    before: tuple[State, ...]
+    after: State
+    leaves_lesson: bool = False
+    """Whether the example no longer names the lesson that held it, and so is learned by itself."""
+
+
+MOVES: Mapping[Move, Step] = {
+    "begin": Step(("pending", "refused"), "learning"),
+    "accept": Step(("learning", "learned"), "learned"),
+    "refuse": Step(("learning",), "refused"),
+    "release": Step(("learning",), "pending"),
+    "separate": Step(("learning",), "pending", leaves_lesson=True),
+    "relearn": Step(("learning", "learned"), "pending"),
+    "supersede": Step(COUNTING, "superseded"),
+    "undo": Step(COUNTING, "undone"),
+    "act": Step(STATES, "learned"),
+    "renew": Step(STATES, "pending", leaves_lesson=True),
+    "keep": Step(STATES, "kept", leaves_lesson=True),
+}
+"""`separate`: a lesson of several was refused, so each is learned by itself. `act`: the lesson that holds it acts again. `renew` and
+`keep`: its words are other ones, or it counts again and no lesson holds it; the weights are to learn it, or not."""
+
+
+def move(
+    connection: "Connection", owner: str, id_: str, what: Move, reasons: Sequence[str] = (), lesson: str | None = None
+) -> State | None:
+    """Makes a move in a transaction, if it leads on from the state that the example has; `lesson` is the digest of what holds it then.
+
+    Returns the state that it has afterwards; None = there is no such example.
+    """
+    import sqlalchemy as sa
+
+    step, of = MOVES[what], {"owner": owner, "id": id_}
+    lesson = "" if step.leaves_lesson else lesson
+    values = of | {"state": step.after, "reasons": json.dumps(list(reasons))} | ({} if lesson is None else {"lesson": lesson})
+    also = "" if lesson is None else ", lesson = :lesson"
+    statement = f"UPDATE examples SET state = :state, reasons = :reasons{also} WHERE owner = :owner AND id = :id AND state IN {_in(step)}"
+    if connection.execute(sa.text(statement), values).rowcount:
+        return step.after
+    return connection.execute(sa.text("SELECT state FROM examples WHERE owner = :owner AND id = :id"), of).scalar()
+
+
+def move_all(engine: "Engine", owner: str, ids: Iterable[str], what: Move) -> None:
+    """Makes the same move with several, in one step. One that is in another state stays as it is. Raises NotKept if one is gone."""
+    with writing_for(engine, owner) as connection:
+        for id_ in ids:
+            if move(connection, owner, id_, what) is None:
+                raise NotKept(f"example {id_}", "is not kept here any more")
+
+
+def move_held(connection: "Connection", owner: str, lesson: str, what: Move) -> int:
+    """Makes a move with all examples that name a lesson, as far as it leads on from their states. Returns how many there were."""
+    import sqlalchemy as sa
+
+    step = MOVES[what]
+    statement = f"UPDATE examples SET state = :state WHERE owner = :owner AND lesson = :lesson AND state IN {_in(step)}"
+    return connection.execute(sa.text(statement), {"owner": owner, "lesson": lesson, "state": step.after}).rowcount
+
+
+def end_learning(
+    engine: "Engine", owner: str, ids: Iterable[str], what: Literal["refuse", "release", "separate"], reasons: Sequence[str] = ()
+) -> None:
+    """Moves on what is `learning` still; what was deleted, or became something else meanwhile, stays as it is."""
+    with writing_for(engine, owner) as connection:
+        for id_ in ids:
+            move(connection, owner, id_, what, reasons)
+
+
+def restore(engine: "Engine", owner: str, examples: Collection[Example]) -> None:
+    """Makes what was just superseded the same as before, since what was to stand in its place does not."""
+    import sqlalchemy as sa
+
+    statement = "UPDATE examples SET state = :state, reasons = :reasons WHERE owner = :owner AND id = :id AND state = 'superseded'"
+    with writing_for(engine, owner) as connection:
+        for one in examples:
+            values = {"state": one.state, "reasons": json.dumps(list(one.reasons)), "owner": owner, "id": one.id}
+            connection.execute(sa.text(statement), values)
+
+
+def _in(step: Step) -> str:
+    return "(" + ", ".join(f"'{state}'" for state in step.before) + ")"
