@@ -1,3 +1,18 @@
 """Ingle: a language model that you keep at home."""
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ingle.library import Answer, Model, load
+
 __version__ = "0.1.0"
+__all__ = ["Answer", "Model", "__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Find `load`, `Model` and `Answer` when they are first asked for: every room imports this package, and few need them."""
+    if name in ("Answer", "Model", "load"):
+        import ingle.library
+
+        return getattr(ingle.library, name)
+    raise AttributeError(f"module 'ingle' has no attribute {name!r}")

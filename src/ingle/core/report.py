@@ -31,5 +31,5 @@ class Report:
 
 def shown_interval(figure: Mapping[str, Any], form: str = ".4f") -> str:
     """The interval and n of a figure for people: `0.1200 … 0.3400, n = 8`. One item has no interval. `figure`: a `Report` as a table."""
-    ends = "" if figure["interval"] == NO_INTERVAL else f"{figure['low']:{form}} … {figure['high']:{form}}, "
+    ends = "" if figure.get("interval") == NO_INTERVAL else f"{figure['low']:{form}} … {figure['high']:{form}}, "
     return f"{ends}n = {figure['n']}"

@@ -10,7 +10,7 @@ A guard is an asynchronous generator function, because the server has one event 
 The terminal drives the same onion without a loop (`drive`), since nothing in it really waits there.
 """
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -46,7 +46,7 @@ def with_verdicts(chunk: Chunk, *verdicts: Verdict) -> Chunk:
     return replace(chunk, verdicts=chunk.verdicts + verdicts) if verdicts else chunk
 
 
-def drive(chunks: AsyncIterator[Chunk]) -> Iterator[Chunk]:
+def drive(chunks: AsyncIterator[Chunk]) -> Generator[Chunk, None, None]:
     """The same chunks without an event loop. Closing it closes `chunks`.
 
     Raises RuntimeError, at the very place, if something in there waits for an event loop.
