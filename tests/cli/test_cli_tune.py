@@ -238,6 +238,20 @@ print(*sys.modules, file=sys.stderr)
     ingle(tuned_home, "rm", "tiny+p", "--yes")
 
 
+def test_a_bad_line_is_told_before_pytorch_is_loaded(tuned_home: Path, tmp_path: Path) -> None:
+    program = """
+import sys
+from ingle.cli.main import main
+code = main(["tune", "tiny", sys.argv[1], "--name", "bad"])
+print(code, *sys.modules, file=sys.stdout)
+"""
+    bad = write_examples(tmp_path / "bad.jsonl", [{"prompt": "a", "completion": "b"}, {"question": "c"}])
+    done = subprocess.run([sys.executable, "-c", program, bad], capture_output=True, text=True, check=True, env=environment(tuned_home))
+    code, *modules = done.stdout.split()
+    assert code == "2" and "bad.jsonl, line 2" in done.stderr
+    assert not set(modules) & {"torch", "numba"}
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is another thing there")
 def test_ctrl_c_says_that_the_same_command_goes_on(own_home: Home, data: str) -> None:
     settings = ["--epochs", "20", "--forgetting", "0", "--set", "train.batch_tokens=192", "--set", "judge.held_out=0"]

@@ -12,7 +12,7 @@ from ingle.train.settings import TrainSettings
 class SmallData:
     """What is done where the epochs come to too few steps. Only for what nobody set: `settings.settings_of` turns the rest off."""
 
-    least_steps: int = 60
+    least_steps: int = 48
     """Steps that a run has at least; 0 = as many as its epochs give."""
     batch_tokens: int = 512
     """Tokens of a batch then, but as many as the longest example has; 0 = as `train.batch_tokens` says."""
