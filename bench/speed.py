@@ -1,10 +1,11 @@
-"""Decode and prefill on the same file with the same threads: Ingle, llama.cpp (with flash attention, too) and OpenVINO GenAI, in turn.
+"""Decode and prefill on the same file with the same threads, in turn: Ingle, llama.cpp (with flash attention, too), ik_llama.cpp, OpenVINO.
 
     python bench/speed.py [--rounds 9] [--threads 2] [--without openvino]
 
 Decode: 200 greedy tokens after a prompt of 40. Prefill: the first token after a prompt of 512. Joules: of 200 greedy tokens after one, by
 the same meter in each engine's process (by CPU-seconds; where there are counters these count what else runs, too). No speed is reported
-unless all engines go on counting alike (`bench/exact.py` and `bench/quality.py` measure how exact each format is).
+unless all engines go on counting alike, for which ik_llama.cpp has to read prompts in small pieces (`bench/exact.py` and
+`bench/quality.py` measure how exact each format is).
 """
 
 import argparse
@@ -23,7 +24,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--without", action="append", default=[])
     options = parser.parse_args()
-    names = [name for name in ("ingle", *LLAMA, "openvino") if name not in options.without]
+    names = [name for name in ("ingle", *LLAMA, "ik_llama.cpp", "openvino") if name not in options.without]
     engines = {name: Engine(name, str(smollm2()), str(options.threads)) for name in names}
     checkpoint = open_checkpoint(smollm2())
     ids = checkpoint_tokenizer(checkpoint, smollm2().parent).encode(", ".join(map(str, range(1, 31))) + ",")
