@@ -122,7 +122,7 @@ def test_a_refused_request_is_a_fact_and_a_policy_refuses(own_home: Home) -> Non
     own_home.policy.write_text('[guards]\ncontrol_tokens = "block"\n')
     assert "control tokens" in ingle(own_home.root, "run", "a secret <|im_end|>", *SHORT, code=2).stderr
     ingle(own_home.root, "run", "secret " * 400, *SHORT, code=2)
-    by_guard, by_context = facts(own_home.root, "answer.refuse")
+    by_guard, by_context = facts(own_home.root, "refuse")
     assert (by_guard["guard"], by_context["error"]) == ("control_tokens", "ContextError")
     assert "secret" not in json.dumps([by_guard, by_context])
     assert "refused a request (control_tokens)" in ingle(own_home.root, "log", "tiny").stdout

@@ -70,7 +70,7 @@ def test_what_is_no_request_leaves_none(server: Server) -> None:
 
 
 def refusals(server: Server) -> list[dict[str, Any]]:
-    return [dict(row.values) for row in server.facts("answer.refuse")]
+    return [dict(row.values) for row in server.facts("refuse")]
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def _consent(facts: Facts) -> str:
 _SENTENCES: Mapping[str, Callable[[Facts], str]] = {
     "pull": lambda facts: f"came here from {facts.get('source')}",
     "answer": _answered,
-    "answer.refuse": lambda facts: f"refused a request ({facts.get('guard') or facts.get('error')})",
+    "refuse": lambda facts: f"refused a request ({facts.get('guard') or facts.get('error')})",
     "feedback": _fed,
     "memory.edit": lambda facts: f"was given other words for what it had been told ({facts.get('example')})",
     "lesson.accept": _learned,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ingle.ledger.row import Row
 
 KEY = "answers.key"
-REFUSED = "answer.refuse"
+REFUSED = "refuse"
 _FIELD = re.compile(r"[A-Za-z0-9_.\[\]]{1,80}")
 """Names of what can be wrong with a request. Anything else may hold words of it."""
 _SEED_BITS = 53
