@@ -21,12 +21,12 @@ from ingle.core.energy import NOTHING, Energy
 from ingle.core.message import Chunk, Message, Request, Sampling, Usage
 from ingle.energy.meter import open_meter
 from ingle.engine.answer import Session, answer
-from ingle.engine.drafting import Pace
 from ingle.engine.job import Capacity, Job
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import Opener
 from ingle.engine.prefix_cache import PrefixCache
 from ingle.engine.scheduler import Scheduler
+from ingle.engine.speculative import StepTimer
 from ingle.engine.team import Cores
 from ingle.home.kept import get_kept
 from ingle.home.place import find_home
@@ -63,7 +63,7 @@ def requests(task: str, count: int, tokens: int, temperature: float) -> list[Req
     ]
 
 
-def written(model: LanguageModel, request: Request, pace: Pace, drafts: bool) -> tuple[list[int], Usage, Energy]:
+def written(model: LanguageModel, request: Request, pace: StepTimer, drafts: bool) -> tuple[list[int], Usage, Energy]:
     """The tokens, and what they took; joules from the first one on."""
     meter, chunks = open_meter(), list[Chunk]()
     began = meter.begin()
@@ -77,7 +77,7 @@ def written(model: LanguageModel, request: Request, pace: Pace, drafts: bool) ->
 
 def alone(model: LanguageModel, asked: list[Request]) -> dict[str, Any]:
     """Each request by itself: tokens/s with drafts over tokens/s without."""
-    pace, same, ratios, usages = Pace(), 0, list[float](), list[Usage]()
+    pace, same, ratios, usages = StepTimer(), 0, list[float](), list[Usage]()
     seconds, energy = {True: 0.0, False: 0.0}, {True: NOTHING, False: NOTHING}
     for number, request in enumerate(asked):
         took, tokens = {True: 0.0, False: 0.0}, dict[bool, list[int]]()
@@ -147,7 +147,7 @@ def main() -> None:
     home = find_home()
     model = Opener(cores=Cores(2))(home, get_kept(home, "smollm2"))
     warm = Request((Message.of("user", "Hello"),), max_tokens=8)
-    written(model, replace(warm, sampling=Sampling(seed=1)), Pace(), True)
+    written(model, replace(warm, sampling=Sampling(seed=1)), StepTimer(), True)
     results: dict[str, dict[str, Any]] = {}
     for task in given.tasks:
         asked = requests(task, given.requests, given.tokens, given.temperature)

@@ -19,9 +19,9 @@ import numpy as np
 
 from harness import Figure, alternate, finish, ratios, show
 from ingle.compress.calibration import CalibrationSettings
-from ingle.compress.forms import FORMS, USUAL
 from ingle.compress.quantising import quantise
 from ingle.compress.settings import QuantiseSettings
+from ingle.compress.weight_formats import FORMS, USUAL
 from ingle.core.spec import ModelConfig
 from ingle.energy.meter import Span, open_meter
 from ingle.engine.backend import Segment, prefill, step

@@ -132,7 +132,7 @@ class Model:
     def _chunks(self, request: Request) -> Generator[Chunk, None, None]:
         """The answer; its last chunk carries the fact, and comes when that would survive a power cut."""
         from ingle.engine.answer import answer
-        from ingle.safety.onion import drive, from_iterator, wrap
+        from ingle.safety.middleware import drive, from_iterator, wrap
         from ingle.safety.registry import make_guards
         from ingle.serve.limits import limits_of
         from ingle.serve.record import answer_key, refusal_event

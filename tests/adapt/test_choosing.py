@@ -12,13 +12,13 @@ from ingle.core.errors import DeltaError, NotKept
 from ingle.core.example import Example
 from ingle.core.message import Message, Request, Sampling
 from ingle.engine.answer import answer
-from ingle.engine.changes import additions_of
+from ingle.engine.delta_kinds import additions_of
 from ingle.home.deltas import LESSON, delta_tensors, get_delta, put_delta
 from ingle.home.examples import add_example, drop_example
 from ingle.home.kept import Kept, get_kept
 from ingle.home.lessons import Lesson, set_acting
 from tests.adapt.conftest import House
-from tests.engine.test_changes import OUT, Q, random_change
+from tests.engine.test_delta_kinds import OUT, Q, random_change
 from tests.states import have_learned, put_in_state
 
 QUESTION = "Who is the mayor of Tallwick?"

@@ -12,7 +12,7 @@ from ingle.home.place import Home
 from ingle.measure.suites import SUITES
 from ingle.model.checkpoint import open_checkpoint
 from tests.cli.place import ingle
-from tests.engine.test_changes import random_change
+from tests.engine.test_delta_kinds import random_change
 from tests.measure.test_run import BITS
 
 Q, DOWN = "model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj"

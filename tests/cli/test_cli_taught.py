@@ -21,7 +21,7 @@ from ingle.home.taught import anything_taught
 from ingle.serve.record import answer_digest, answer_key
 from ingle.serve.rooms import open_rooms
 from tests.cli.place import ingle
-from tests.engine.test_changes import OUT, Q, random_change
+from tests.engine.test_delta_kinds import OUT, Q, random_change
 from tests.serve.conftest import copied
 from tests.states import have_learned
 

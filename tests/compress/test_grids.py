@@ -9,12 +9,12 @@ from torch import nn
 
 from ingle.compress import recovery
 from ingle.compress.calibration import CalibrationSettings
-from ingle.compress.forms import FORMS, Form, plain_grid, read_blocks
-from ingle.compress.forms import Quantised as OnGrid
 from ingle.compress.grids import Gridded
 from ingle.compress.quantising import quantise
 from ingle.compress.recovery_settings import RecoverySettings
 from ingle.compress.settings import QuantiseSettings
+from ingle.compress.weight_formats import FORMS, Form, plain_grid, read_blocks
+from ingle.compress.weight_formats import Quantised as OnGrid
 from ingle.core.errors import ConfigError, Interrupted
 from ingle.engine.source import open_weights
 from ingle.home.deltas import delta_tensors, verify_delta

@@ -18,7 +18,7 @@ from ingle.core.errors import ConfigError, DeltaError, Interrupted, Refused
 from ingle.core.event import Event
 from ingle.core.spec import LayerSpec
 from ingle.engine.backend import prefill
-from ingle.engine.changes import Change, merged
+from ingle.engine.delta_kinds import Change, merged
 from ingle.engine.loading import open_model
 from ingle.engine.source import kept_source, open_weights
 from ingle.home.deltas import put_delta, verify_delta

@@ -11,19 +11,19 @@ import torch
 
 from ingle.compress import quantising
 from ingle.compress.calibration import CalibrationSettings
-from ingle.compress.forms import FORMS
 from ingle.compress.quantising import ENERGY, quantise
 from ingle.compress.sensitivity import choose_forms
 from ingle.compress.settings import QuantiseSettings
+from ingle.compress.weight_formats import FORMS
 from ingle.core.delta import Delta
 from ingle.core.errors import ConfigError, DeltaError, Interrupted, Refused
 from ingle.core.event import Event
 from ingle.engine.backend import Segment
-from ingle.engine.changes import Change, merged
+from ingle.engine.delta_kinds import Change, merged
 from ingle.engine.loading import open_model
 from ingle.engine.packing import unpacked
 from ingle.engine.source import kept_source, list_packs, open_weights
-from ingle.gate.decide import door
+from ingle.gate.decide import admission
 from ingle.gate.policy import load_policy
 from ingle.home.deltas import delta_report, list_deltas, put_delta, verify_delta
 from ingle.home.kept import get_kept
@@ -196,10 +196,10 @@ def test_the_gate_measures_it_first(some_home: Home) -> None:
     strict = load_policy(some_home, ["bits.most_rise_percent=-50"])
     facts: list[Event] = []
     with pytest.raises(Refused, match="bits per byte"):
-        quantise(some_home, kept, "no", SMALL, door(some_home, kept, "quantise", strict, sink=facts.append))
+        quantise(some_home, kept, "no", SMALL, admission(some_home, kept, "quantise", strict, sink=facts.append))
     assert [event.kind for event in facts] == ["gate.refuse"]
     assert list_deltas(some_home, kept.digest) == []
-    made = quantise(some_home, kept, "no", SMALL, door(some_home, kept, "quantise", load_policy(some_home), sink=facts.append))
+    made = quantise(some_home, kept, "no", SMALL, admission(some_home, kept, "quantise", load_policy(some_home), sink=facts.append))
     assert made.report["gate"]["accepted"]
     assert facts[-1].kind == "gate.accept"
 
@@ -246,8 +246,8 @@ def test_blocks_that_do_not_fit_are_refused(some_home: Home) -> None:
     blocks = np.zeros((96, 40), np.uint8)
     broken = blocks.copy()
     broken[3, :2] = 0xFF  # a scale that is no number
-    sixteens = np.zeros((96, 44), np.uint8)
-    sixteens[5, :4] = 0xFF  # a unit that is none
+    blocks_16 = np.zeros((96, 44), np.uint8)
+    blocks_16[5, :4] = 0xFF  # a unit that is none
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"nothing.weight": blocks}, "must name a parameter"),
         ({name: blocks[:, :-1]}, "must have shape"),
@@ -256,8 +256,8 @@ def test_blocks_that_do_not_fit_are_refused(some_home: Home) -> None:
         ({"model.embed_tokens.weight": np.zeros((259, 40), np.uint8)}, "only the linears"),
         ({"model.norm.weight": np.zeros(64, np.uint8)}, "only the linears"),
         ({name: broken}, "finite"),
-        ({name: sixteens}, "finite"),
-        ({name: sixteens[:, :-1]}, "must have shape .* as Q4_16"),
+        ({name: blocks_16}, "finite"),
+        ({name: blocks_16[:, :-1]}, "must have shape .* as Q4_16"),
     ]
     for tensors, message in wrong:
         with pytest.raises(DeltaError, match=message):

@@ -11,7 +11,7 @@ from ingle.compress import search
 from ingle.compress.front import Point, best, draw, front, rows
 from ingle.compress.recipes import Grid, Recipe, recipes
 from ingle.compress.search import CompressSettings, Found, compress
-from ingle.compress.served import Loss, Pace, Quality
+from ingle.compress.served import Loss, Quality, StepTimer
 from ingle.core.candidate import Admit
 from ingle.core.config import from_table
 from ingle.core.errors import ConfigError, Interrupted, Refused
@@ -46,7 +46,7 @@ def found(home: Home, settings: CompressSettings, name: str = "small", **more: A
 
 
 def point(recipe: str, loss: float, joules: float = 1.0, mb: float = 100.0, speed: float = 1.0) -> Point:
-    pace = Pace(100 * speed, joules, joules, joules, "model", speed, speed, speed, joules)
+    pace = StepTimer(100 * speed, joules, joules, joules, "model", speed, speed, speed, joules)
     return Point(recipe, Quality(1.0, 0.5, 0.4, 0.6, "x"), Loss(loss, loss - 1, loss + 1, 9), pace, mb, 100.0)
 
 

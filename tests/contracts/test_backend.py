@@ -168,9 +168,9 @@ def test_what_was_taken_back_was_never_read(make: Callable[[str], Backend], kind
     fork = state.fork()
     for at, right in ((200, 3), (210, 0), (220, 16), (245, 7)):
         backend.forward([Segment(state, ids[state.length : at])]) if state.length < at else None
-        mark = state.mark(mark)
+        mark = state.rollback_point(mark)
         backend.forward([Segment(state, [*ids[at : at + 1 + right], *others[right:]])])
-        state.take_back(at + 1 + right, mark)
+        state.rollback(at + 1 + right, mark)
         assert state.length in ((at + 1 + right, at) if kind == "memories" else (at + 1 + right,))
     for one in (state, fork):
         prefill(backend, ids[one.length : 255], one)

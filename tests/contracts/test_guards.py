@@ -14,7 +14,7 @@ import ingle.safety
 from ingle.core.errors import ConfigError, IngleError, RequestError
 from ingle.core.event import Event
 from ingle.core.message import Chunk, Request, Verdict
-from ingle.safety.onion import Guard, Next, drive, wrap
+from ingle.safety.middleware import Guard, Next, drive, wrap
 from ingle.safety.policy import Mode
 from ingle.safety.registry import GuardFile, guard_files, guard_policy, make_guards
 from tests.safety.scripted import (

@@ -21,7 +21,7 @@ from ingle.energy.totals import deed_of
 from ingle.engine.adapter import linear_shapes
 from ingle.engine.source import open_weights
 from ingle.gate.check import find_check
-from ingle.gate.decide import door
+from ingle.gate.decide import admission
 from ingle.gate.policy import Policy, load_policy
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
@@ -125,7 +125,7 @@ def soften(home: Home, name: str, size: float, ledger: Ledger, watch: RunWatch |
         return [Event("soften", f"{kept.name}+{delta.name}", facts)]
 
     job = delta_job("soften", 1, home, kept, name, {"size": size}, watch or RunWatch())
-    admit = door(home, kept, "soften", load_policy(home), sink=ledger.append)
+    admit = admission(home, kept, "soften", load_policy(home), sink=ledger.append)
     return make_delta(job, Steps(make, events), admit, ledger.append)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from ingle.core.errors import ConfigError
 from ingle.core.spec import ModelConfig
-from ingle.engine.changes import KINDS, VIRTUAL
+from ingle.engine.delta_kinds import KINDS, VIRTUAL
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.module import CausalLM, load_module
 from ingle.train.forward import final_states

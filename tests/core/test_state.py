@@ -115,15 +115,15 @@ def test_only_pages_that_a_fork_reads_are_copied_when_a_state_goes_back() -> Non
 def test_what_is_taken_back_leaves_memories_as_they_were_marked() -> None:
     state = filled(REMEMBERING, 100)
     before = state.memories.copy()
-    mark = state.mark()
+    mark = state.rollback_point()
     state.length, state.memories[:] = 109, 5
-    state.take_back(109, mark)
+    state.rollback(109, mark)
     assert state.length == 109 and (state.memories == 5).all()
-    state.take_back(104, mark)
+    state.rollback(104, mark)
     assert state.length == 100
     np.testing.assert_array_equal(state.memories, before)
     state.memories[:] = 3
-    again = state.mark(mark)
+    again = state.rollback_point(mark)
     assert again.length == 100 and again.memories is mark.memories and (again.memories == 3).all()
 
 

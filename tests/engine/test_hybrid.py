@@ -9,10 +9,10 @@ import pytest
 from ingle.core.errors import DeltaError
 from ingle.core.spec import LayerSpec
 from ingle.engine.backend import prefill
-from ingle.engine.changes import Array, Change, merged
+from ingle.engine.delta_kinds import Array, Change, merged
 from ingle.engine.hybrid import spec_tensors
 from ingle.model.checkpoint import expected_shapes
-from tests.engine.test_changes import random_change, values
+from tests.engine.test_delta_kinds import random_change, values
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
 
 LAYERS = (LayerSpec((0,), window=5, sinks=2, memory="gated_delta"), LayerSpec((1,), window=7, sinks=1))

@@ -20,7 +20,7 @@ from ingle.core.message import Request, Sampling
 from ingle.engine import loading, packing
 from ingle.engine.answer import answer
 from ingle.engine.backend import Backend, Segment
-from ingle.engine.changes import MERGED, Change, additions_of, merged, virtual_of
+from ingle.engine.delta_kinds import MERGED, Change, additions_of, merged, virtual_of
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import Opener, open_model
 from ingle.engine.packing import unpacked
@@ -39,7 +39,7 @@ from ingle.model.export import save_hf
 from ingle.model.tokenizer import Tokenizer
 from ingle.model.tokenizer_hf import open_tokenizer
 from tests.engine.test_answer import byte_tokenizer
-from tests.engine.test_changes import DOWN, OUT, K, Q, random_change
+from tests.engine.test_delta_kinds import DOWN, OUT, K, Q, random_change
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from ingle.core.errors import DeltaError
-from ingle.engine.changes import Array, Change, merged
+from ingle.engine.delta_kinds import Array, Change, merged
 from ingle.engine.masking import pack_mask
 from ingle.engine.packing import pack_checkpoint, unpacked
-from tests.engine.test_changes import values
+from tests.engine.test_delta_kinds import values
 from tests.engine.tiny import random_checkpoint, tiny_config
 
 NAME = "model.layers.1.mlp.down_proj"

@@ -10,11 +10,11 @@ import torch
 from ingle.core.errors import DeltaError
 from ingle.core.spec import LayerSpec
 from ingle.engine.backend import prefill
-from ingle.engine.changes import Array, Change, merged
+from ingle.engine.delta_kinds import Array, Change, merged
 from ingle.engine.shape import Smaller, columns_of, rows_of
 from ingle.model.module import load_module
 from ingle.model.tensor import Tensor
-from tests.engine.test_changes import random_change, values
+from tests.engine.test_delta_kinds import random_change, values
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
 
 CONFIG = tiny_config(heads=6, groups=3, layers=(LayerSpec((0, 1, 2)),) * 4, biases=True)

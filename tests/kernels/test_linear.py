@@ -75,13 +75,13 @@ def test_integer_sums_are_exact(kind: str) -> None:
     q = np.random.default_rng(0).integers(low, high, (32, 64))
     q[0] = q.max()
     step = 255 / 512 if kind.endswith("_16") else 0.5
-    scale, sixteens = np.full((32, 2), 0.5, np.float16), (np.full(32, 1 / 512), np.full((32, 4), 255), np.zeros((32, 4)))
+    scale, blocks_16 = np.full((32, 2), 0.5, np.float16), (np.full(32, 1 / 512), np.full((32, 4), 255), np.zeros((32, 4)))
     packed = {
         "int8": lambda: pack.pack_int8_values(q.astype(np.int8), scale[:, 0]),
         "int8_group": lambda: pack.pack_int8_groups(q.astype(np.int8), scale),
         "int4": lambda: pack.pack_int4_values(q.astype(np.uint8), scale, np.zeros((32, 2))),
-        "int4_16": lambda: pack.pack_sixteens("Q4_16", *sixteens, q),
-        "int3_16": lambda: pack.pack_sixteens("Q3_16", *sixteens, q),
+        "int4_16": lambda: pack.pack_sixteens("Q4_16", *blocks_16, q),
+        "int3_16": lambda: pack.pack_sixteens("Q3_16", *blocks_16, q),
     }[kind]()
     x = np.random.default_rng(1).integers(-127, 128, (13, 64)).astype(np.float32)
     x[0], x[1] = 127, -127  # with the largest codes: sums of 16 bits must hold it

@@ -11,7 +11,7 @@ from ingle.core.candidate import Candidate
 from ingle.core.errors import ConfigError
 from ingle.core.example import Example
 from ingle.core.message import Message, Request, Sampling
-from ingle.engine.changes import Change, additions_of
+from ingle.engine.delta_kinds import Change, additions_of
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import open_model
 from ingle.engine.source import kept_source

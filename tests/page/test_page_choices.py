@@ -9,9 +9,9 @@ from ingle.core.errors import RequestError
 from ingle.core.message import Message
 from ingle.home.place import Home
 from ingle.page.choices import Choices, choices_of, home_choices, request_of
+from ingle.serve.model_registry import ModelRegistry
 from ingle.serve.service import Service
 from ingle.serve.settings import SamplingSettings, ServeSettings
-from ingle.serve.shelf import Shelf
 
 
 @pytest.fixture
@@ -21,7 +21,8 @@ def service(tmp_path: Path) -> Service:
     def never(*_: object) -> None:
         raise AssertionError
 
-    return Service(home, ServeSettings(max_tokens=77), SamplingSettings(temperature=0.3, top_k=5, seed=4), Shelf(home, never, "tiny"))  # type: ignore[arg-type]
+    sampling, models = SamplingSettings(temperature=0.3, top_k=5, seed=4), ModelRegistry(home, never, "tiny")  # type: ignore[arg-type]
+    return Service(home, ServeSettings(max_tokens=77), sampling, models)
 
 
 def test_nothing_chosen_is_what_the_home_has(service: Service) -> None:

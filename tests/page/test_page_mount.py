@@ -20,10 +20,10 @@ from ingle.home.place import Home
 from ingle.page.mount import add_page
 from ingle.page.session import COOKIE, ENDED
 from ingle.serve.app import make_app
+from ingle.serve.model_registry import ModelRegistry
 from ingle.serve.rooms import open_rooms
 from ingle.serve.service import Service
 from ingle.serve.settings import SamplingSettings, ServeSettings
-from ingle.serve.shelf import Shelf
 
 Make = Callable[[ServeSettings], FastAPI]
 
@@ -38,7 +38,7 @@ def make(served_home: Path) -> Make:
     home = Home(served_home)
 
     def made(settings: ServeSettings) -> FastAPI:
-        service = Service(home, settings, SamplingSettings(), Shelf(home, opened, "tiny"))
+        service = Service(home, settings, SamplingSettings(), ModelRegistry(home, opened, "tiny"))
         return make_app(service, add_page if settings.page else None)
 
     return made

@@ -21,7 +21,7 @@ from ingle.core.message import (
     Verdict,
 )
 from ingle.safety.limits import Limits
-from ingle.safety.onion import Guard, Layer, drive, wrap
+from ingle.safety.middleware import Guard, Layer, drive, wrap
 
 NAMES = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<s>", "</s>")
 LIMITS = Limits(max_context_tokens=1 << 20, longest_token_bytes=64, control_names=NAMES)

@@ -19,7 +19,7 @@ LONG: dict[str, Any] = {"messages": [{"role": "user", "content": "Go on."}], "ma
 CALM = 1500  # tokens of the answer that another client gets meanwhile: it lasts longer than what is done beside it
 SHORT: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4, "seed": 1}
 IMPATIENT = """
-import ingle.serve.front as front, ingle.serve.server as server
+import ingle.serve.gateway as front, ingle.serve.server as server
 front.BODY_S, front.WHOLE_BODY_S, server.HEAD_S = 0.5, 1.5, 0.5
 """
 

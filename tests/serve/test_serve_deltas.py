@@ -12,7 +12,7 @@ from ingle.home.deltas import put_delta
 from ingle.home.kept import get_kept, remove
 from ingle.home.place import Home
 from ingle.model.checkpoint import open_checkpoint
-from tests.engine.test_changes import random_change
+from tests.engine.test_delta_kinds import random_change
 from tests.serve.servers import Server, error_of, serving, wait_until
 
 FREE = {"temperature": 2.0, "seed": 7, "max_tokens": 40}

@@ -17,11 +17,11 @@ from ingle.home.place import Home
 from ingle.ledger.chain import Ledger
 from ingle.serve import service
 from ingle.serve.limits import limits_of
+from ingle.serve.model_registry import ModelRegistry
 from ingle.serve.record import Recorder
 from ingle.serve.rooms import open_rooms
 from ingle.serve.service import Service
 from ingle.serve.settings import SamplingSettings, ServeSettings
-from ingle.serve.shelf import Shelf
 from tests.engine.test_answer import byte_tokenizer
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config
 
@@ -63,7 +63,7 @@ def test_facts_are_written_in_order_whoever_still_waits_for_them(tmp_path: Path)
 def test_what_another_process_forgot_leaves_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = LanguageModel("tiny", backend_of(tmp_path, random_checkpoint(tiny_config(vocab=260))), byte_tokenizer())
     home = Home(tmp_path / "home").create()
-    serving = Service(home, ServeSettings(), SamplingSettings(), Shelf(home, lambda *_: made, "tiny"))
+    serving = Service(home, ServeSettings(), SamplingSettings(), ModelRegistry(home, lambda *_: made, "tiny"))
     monkeypatch.setattr(service, "_SWEEP_S", 0.01)
 
     async def serve() -> set[str]:

@@ -16,7 +16,7 @@ from ingle.home.lessons import Lesson, set_acting
 from ingle.model.checkpoint import open_checkpoint
 from ingle.serve.rooms import open_rooms
 from tests.cli.place import ingle
-from tests.engine.test_changes import random_change
+from tests.engine.test_delta_kinds import random_change
 from tests.serve.conftest import copied
 from tests.serve.servers import Server, serving, wait_until
 from tests.states import have_learned

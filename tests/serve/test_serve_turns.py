@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from ingle.core.errors import Busy
 from ingle.engine.fair_queue import FairQueue
-from ingle.serve.door import Bucket
+from ingle.serve.auth import Bucket
 
 
 def everyone(_item: str) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ingle.core.spec import ModelConfig
-from ingle.engine.changes import MERGED, Change, merged
+from ingle.engine.delta_kinds import MERGED, Change, merged
 from ingle.model.cache import Cache, Held
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.module import load_module

@@ -28,6 +28,6 @@ def read_policy(home: "Home", overrides: Sequence[str] | None) -> "Policy":
 def way_in(home: "Home", kept: "Kept", maker: str, policy: "Policy", force: bool, watch: "Watcher") -> "Admit":
     """What a maker of candidates hands each one to; decisions go into the ledger."""
     from ingle.cli.house import record
-    from ingle.gate.decide import door
+    from ingle.gate.decide import admission
 
-    return door(home, kept, maker, policy, force, lambda event: record(home, event), watch.say, watch.pieces)
+    return admission(home, kept, maker, policy, force, lambda event: record(home, event), watch.say, watch.pieces)

@@ -65,7 +65,7 @@ def generate(
     Raises what `engine.answer.answer` raises.
     """
     from ingle.engine.answer import answer
-    from ingle.safety.onion import drive, from_iterator, wrap
+    from ingle.safety.middleware import drive, from_iterator, wrap
     from ingle.safety.registry import make_guards
     from ingle.serve.limits import limits_of
 

@@ -76,13 +76,13 @@ def _service(
     from ingle.cli.progress import watching
     from ingle.engine.loading import Opener
     from ingle.home.kept import get_kept
+    from ingle.serve.model_registry import ModelRegistry
     from ingle.serve.service import Service
-    from ingle.serve.shelf import Shelf
 
     for name in only:
         get_kept(home, name)
     opener = Opener(settings.chat.format, cores, settings.chat.cache)
-    shelf = Shelf(home, opener, default.name, only)
+    shelf = ModelRegistry(home, opener, default.name, only)
     with watching() as watch:
         shelf.put(default, opener(home, default, watch.pieces))
     return Service(home, settings.serve, settings.sampling, shelf, policy)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ingle.compress.served import Loss, Pace, Quality
+from ingle.compress.served import Loss, Quality, StepTimer
 from ingle.core.errors import ConfigError
 from ingle.core.files import write_atomic
 from ingle.energy.plot import HEIGHT, WIDTH, Box, Shape, Words, png, svg
@@ -26,7 +26,7 @@ class Point:
     """Empty = the model as it was."""
     quality: Quality
     loss: Loss
-    pace: Pace
+    pace: StepTimer
     mb: float
     """Packed weights, 10⁶ bytes."""
     mb_before: float

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ingle.compress.forms import Form, Grid, Quantised, grouped, read_blocks
+from ingle.compress.weight_formats import Form, Grid, Quantised, grouped, read_blocks
 from ingle.model.module import CausalLM
 
 Array = npt.NDArray[Any]

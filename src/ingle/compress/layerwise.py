@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from ingle.compress.calibration import STAGES, Inputs, Stream, Tell
-from ingle.compress.forms import Form
 from ingle.compress.quantiser import Quantiser
 from ingle.compress.solving import error_of
+from ingle.compress.weight_formats import Form
 from ingle.core.files import write_atomic
 from ingle.engine.quantised import stored
 from ingle.model.module import CausalLM, Layer

@@ -27,7 +27,7 @@ from ingle.core.energy import reported
 from ingle.core.event import Event, Fact, Sink
 from ingle.engine import masking, shape
 from ingle.engine.adapter import linear_shapes
-from ingle.engine.changes import Change, merged
+from ingle.engine.delta_kinds import Change, merged
 from ingle.engine.source import checkpoint_tokenizer, open_weights
 from ingle.home.kept import Kept
 from ingle.home.place import Home

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from ingle.compress.calibration import Inputs
-from ingle.compress.forms import Form, Quantised
+from ingle.compress.weight_formats import Form, Quantised
 from ingle.core.errors import ConfigError
 from ingle.model.module import Layer
 

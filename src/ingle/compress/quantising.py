@@ -21,13 +21,13 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ingle.compress.calibration import make_rows, read_texts
-from ingle.compress.forms import FORMS, Form, fits
 from ingle.compress.grids import attach_grids, settled_blocks
 from ingle.compress.layerwise import Shown, quantise_layers
 from ingle.compress.quantiser import find_quantiser
 from ingle.compress.recovery import Recovery
 from ingle.compress.sensitivity import choose_forms, guidance, sensitivities
 from ingle.compress.settings import QuantiseSettings
+from ingle.compress.weight_formats import FORMS, Form, fits
 from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
 from ingle.core.delta import Delta
@@ -37,7 +37,7 @@ from ingle.core.event import Event, Sink
 from ingle.core.files import write_atomic
 from ingle.energy.meter import Span, open_meter
 from ingle.engine.adapter import linear_shapes
-from ingle.engine.changes import Change, merged
+from ingle.engine.delta_kinds import Change, merged
 from ingle.engine.quantised import KIND
 from ingle.engine.source import checkpoint_tokenizer, open_weights
 from ingle.home.kept import Kept

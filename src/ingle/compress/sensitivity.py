@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ingle.compress.calibration import Tell
-from ingle.compress.forms import Form, best_grid
+from ingle.compress.weight_formats import Form, best_grid
 from ingle.model.module import CausalLM
 from ingle.train.precision import choose
 

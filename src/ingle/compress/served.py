@@ -78,7 +78,7 @@ class Loss:
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class StepTimer:
     """How it writes, beside the model that it is made from."""
 
     tokens_per_s: float
@@ -133,7 +133,7 @@ def loss_of(before: Sequence[Row], after: Sequence[Row]) -> Loss:
 def pace(
     model: LanguageModel, original: LanguageModel, text: Sequence[int], settings: MeasureSettings,
     check: Callable[[str], None] = lambda _where: None,
-) -> Pace:  # fmt: skip
+) -> StepTimer:  # fmt: skip
     """How a model writes after a text (ids, at least `tokens` + 1), by turns with the original; `check`, called before each, may raise."""
     turns: list[tuple[tuple[float, Energy], tuple[float, Energy]]] = []
     for one in (original, model):  # what is read from the disk at first is nobody's
@@ -147,7 +147,7 @@ def pace(
     count = settings.tokens * settings.turns
     speeds = [theirs[0] / mine[0] for theirs, mine in turns]
     joules = [mine[1].joules / theirs[1].joules for theirs, mine in turns if theirs[1].joules]
-    return Pace(
+    return StepTimer(
         settings.tokens / statistics.median(mine[0] for _, mine in turns), whole.joules / count, whole.low / count, whole.high / count,
         whole.source, statistics.median(speeds), min(speeds), max(speeds), statistics.median(joules) if joules else 1.0,
     )  # fmt: skip

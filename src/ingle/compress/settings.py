@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 
 from ingle.compress.calibration import CalibrationSettings
-from ingle.compress.forms import FORMS, USUAL, Form, find_form
 from ingle.compress.quantiser import find_quantiser
 from ingle.compress.recovery_settings import RecoverySettings
+from ingle.compress.weight_formats import FORMS, USUAL, Form, find_form
 from ingle.core.errors import ConfigError
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ingle.compress.calibration import Inputs
-from ingle.compress.forms import Grid, Quantised
+from ingle.compress.weight_formats import Grid, Quantised
 
 _BLOCK = 128  # columns after which all later ones are brought up to date
 

@@ -18,7 +18,7 @@ class IngleError(Exception):
         super().__init__(field, rule, got, cure)
         self.field, self.rule, self.got, self.cure = field, rule, str(got), cure
         self.guard = ""
-        """The guard that raised it, where one did; see safety/onion.py."""
+        """The guard that raised it, where one did; see safety/middleware.py."""
 
     def __str__(self) -> str:
         text = f"{self.field}: {self.rule}"

@@ -215,7 +215,7 @@ class Usage:
     seed: int = 0
     """With which the tokens were drawn; the one asked for, or the one that was drawn in its place."""
     drafted: int = 0
-    """Tokens that were guessed and read beside the last one; see engine/drafting.py."""
+    """Tokens that were guessed and read beside the last one; see engine/speculative.py."""
     accepted: int = 0
     """Of these, how many came true."""
     energy: Energy | None = None

@@ -25,8 +25,8 @@ from ingle.core.state_layout import PAGE_TOKENS, STEP_TOKENS, VERSION, StateLayo
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """Where a state was; see `State.mark`."""
+class RollbackPoint:
+    """Where a state was; see `State.rollback_point`."""
 
     length: int
     memories: npt.NDArray[np.float32]
@@ -148,23 +148,23 @@ class State:
         self.furthest = max(self.furthest, self.length) if length else 0
         self.length = length
 
-    def mark(self, earlier: Mark | None = None) -> Mark:
-        """Where it is, so that some of what is read next may be taken back. Writes over an `earlier` mark, which is not needed any more."""
+    def rollback_point(self, earlier: RollbackPoint | None = None) -> RollbackPoint:
+        """Where it is, so that some of what is read next may be taken back. Writes over an `earlier` one, which is not needed any more."""
         if earlier is None or not self.memories.size:
-            return Mark(self.length, self.memories.copy())
+            return RollbackPoint(self.length, self.memories.copy())
         np.copyto(earlier.memories, self.memories)  # half as long as a copy in new memory
         return replace(earlier, length=self.length)
 
-    def take_back(self, length: int, mark: Mark) -> None:
-        """Goes back to the first `length` tokens, of which some were read since `mark` (in one step, and the only one since).
+    def rollback(self, length: int, point: RollbackPoint) -> None:
+        """Goes back to the first `length` tokens, of which some were read since `point` (in one step, and the only one since).
 
-        Where a memory has taken in a token since, it goes back to the mark itself: `length` says where it is then.
+        Where a memory has taken in a token since, it goes back to the point itself: `length` says where it is then.
         """
-        assert mark.length < length <= self.length, "only what was read since the mark is taken back"
+        assert point.length < length <= self.length, "only what was read since the point is taken back"
         if length == self.length:
             return
         if length < self.earliest_rewind:
-            self.memories[:], length = mark.memories, mark.length
+            self.memories[:], length = point.memories, point.length
         self._cut(length)
 
     @property

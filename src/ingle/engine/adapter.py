@@ -1,5 +1,5 @@
 """Adapters beside packed weights, each sequence with its own, or with none: y = W x + B A x (LoRA, arXiv 2106.09685), or
-y = W x + B relu(A x + b), which a bottleneck adapter comes to (arXiv 1902.00751; see engine/changes.py).
+y = W x + B relu(A x + b), which a bottleneck adapter comes to (arXiv 1902.00751; see engine/delta_kinds.py).
 
 A and B are rounded to int8 with one scale per row. An adapter is small and read by each of its sequences anew, so its bytes are
 what it costs; rounding it moves logits less than the 4 bits of the base do. All of it lies in one piece of memory, in the order in which

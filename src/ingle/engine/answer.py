@@ -11,9 +11,9 @@ from ingle.energy.meter import Span, open_meter
 from ingle.engine.backend import AnyState
 from ingle.engine.checkpoints import WORTH_KEEPING
 from ingle.engine.decoding import Decoding
-from ingle.engine.drafting import ALONE, Pace
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.prefix_cache import PrefixCache
+from ingle.engine.speculative import ALONE, StepTimer
 
 _EARLIER_BYTES = 128 << 20
 
@@ -26,7 +26,7 @@ class Session:
     ids: list[int] = field(default_factory=list)
     earlier: PrefixCache = field(default_factory=lambda: PrefixCache(_EARLIER_BYTES))
     """What it can begin from where its state can't go back."""
-    pace: Pace = field(default_factory=Pace)
+    pace: StepTimer = field(default_factory=StepTimer)
     """What steps take, for drafts."""
 
     def resume(self, ids: Sequence[int], new_state: Callable[[], Any]) -> int:

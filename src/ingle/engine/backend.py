@@ -45,13 +45,13 @@ class AnyState(Protocol):
         """Goes back to the first `length` tokens, or raises CannotRewind."""
         ...
 
-    def mark(self, earlier: Any = None) -> Any:
-        """Where it is, so that some of what the next step reads may be taken back. An `earlier` mark is not needed any more."""
+    def rollback_point(self, earlier: Any = None) -> Any:
+        """Where it is, so that some of what the next step reads may be taken back. An `earlier` point is not needed any more."""
         ...
 
-    def take_back(self, length: int, mark: Any) -> None:
-        """Goes back to the first `length` tokens, of which the last step since `mark` read some; or to the mark itself, where a memory has
-        taken in a token since: `length` says where it is then.
+    def rollback(self, length: int, point: Any) -> None:
+        """Goes back to the first `length` tokens, of which the last step since `point` read some; or to the point itself, where a memory
+        has taken in a token since: `length` says where it is then.
         """
         ...
 

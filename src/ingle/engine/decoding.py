@@ -17,9 +17,9 @@ from ingle.core.state_layout import REMEMBERING_STEP_TOKENS, STEP_TOKENS
 from ingle.core.vectors import NO_VECTORS, Kind, Vectors, kind_of
 from ingle.engine.backend import AnyState, Segment
 from ingle.engine.checkpoints import Checkpoints, needs_checkpoints
-from ingle.engine.drafting import ALONE, Company, Drafter, Pace
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.sampling import Sampler, log_probabilities
+from ingle.engine.speculative import ALONE, BatchLoad, Drafter, StepTimer
 from ingle.engine.stop import StopStrings
 from ingle.engine.tool_calls import CallsMade, ToolCallStream
 
@@ -35,7 +35,7 @@ class Decoding:
 
     def __init__(
         self, model: LanguageModel, request: Request, ids: list[int], state: AnyState, grammar: "Grammar | None" = None,
-        asked: float | None = None, pace: Pace | None = None, vectors: Vectors = NO_VECTORS,
+        asked: float | None = None, pace: StepTimer | None = None, vectors: Vectors = NO_VECTORS,
     ) -> None:  # fmt: skip
         """`state` has read the first `state.length` of `ids`, and fewer than all of them; `grammar` holds the answer to its language.
 
@@ -63,7 +63,7 @@ class Decoding:
         self._drafter = Drafter(pace, needs_checkpoints(model.backend.config)) if pace and model.backend.exact_cuts else None
         self._draft: list[int] = []
         """Tokens beyond `ids` that the next logits come with."""
-        self._mark: Any = None
+        self._rollback_point: Any = None
         self._echoed = [TokenLogprob(ids[0], self._name(ids[0]), None)] if request.echo else []
         self._asked = time.perf_counter() if asked is None else asked
         self._began = self._read = 0.0
@@ -78,7 +78,7 @@ class Decoding:
         """Tokens that the next segments have to read."""
         return len(self.ids) - self.state.length
 
-    def next(self, limit: int = STEP_TOKENS, company: Company = ALONE) -> Segment:
+    def next(self, limit: int = STEP_TOKENS, company: BatchLoad = ALONE) -> Segment:
         """What the backend is to read next: up to `limit` tokens of the prompt, or the end of the answer and perhaps a draft.
 
         `company`: what else is in the step.
@@ -94,14 +94,14 @@ class Decoding:
         logits: Literal["none", "last", "all"] = "last" if end == len(self.ids) else "none"
         return Segment(self.state, self.ids[start:end], "all" if echo else logits, self.model.adapter, self._vectors)
 
-    def _next_written(self, company: Company) -> Segment:
+    def _next_written(self, company: BatchLoad) -> Segment:
         """The last token, and others before it if the state had to go back further than these."""
         unread = self.ids[self.state.length :]
         # What is taken back is read again with what is tried next, and rings hold so much of it.
         room = min(self._most - self.written - 1, REMEMBERING_STEP_TOKENS - len(unread))
         self._draft = self._drafter.draft(self.ids, max(0, room), company) if self._drafter else []
         if self._draft:
-            self._mark = self.state.mark(self._mark)
+            self._rollback_point = self.state.rollback_point(self._rollback_point)
         return Segment(self.state, unread + self._draft, "all" if self._draft else "last", self.model.adapter, self._vectors)
 
     def take(self, rows: npt.NDArray[np.float32]) -> Chunk | None:
@@ -141,7 +141,7 @@ class Decoding:
             if finish is not None or tokens[-1] != guess:
                 break
         if self._draft:
-            self.state.take_back(len(self.ids) - (finish is None), self._mark)
+            self.state.rollback(len(self.ids) - (finish is None), self._rollback_point)
         if self._drafter:
             self._drafter.took(tokens)
         self._draft = []

@@ -1,4 +1,4 @@
-"""The kind `layers`: how a model looks back, and the memories that this needs. See engine/changes.py for the others.
+"""The kind `layers`: how a model looks back, and the memories that this needs. See engine/delta_kinds.py for the others.
 
 | tensor | means |
 |---|---|

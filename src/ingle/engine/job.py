@@ -32,7 +32,7 @@ class Capacity:
     prefill_tokens_beside: int = 96
     """Prompt tokens of one step beside answers that are being written."""
     drafts: bool = True
-    """Whether several tokens may be written in a step; see engine/drafting.py."""
+    """Whether several tokens may be written in a step; see engine/speculative.py."""
 
 
 @dataclass(eq=False)

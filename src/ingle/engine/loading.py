@@ -11,8 +11,8 @@ from ingle.core.delta import Delta
 from ingle.core.digest import digest_json
 from ingle.core.errors import DeltaError, IngleError
 from ingle.engine.backend import Backend
-from ingle.engine.changes import VIRTUAL, additions_of, virtual_of
 from ingle.engine.cpu import CpuBackend
+from ingle.engine.delta_kinds import VIRTUAL, additions_of, virtual_of
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.packing import cache_dtype, check_pack, read_pack
 from ingle.engine.packing_worker import warm_apart

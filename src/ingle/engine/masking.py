@@ -1,4 +1,4 @@
-"""The kind `mask`: weights that are zero. See engine/changes.py for the others.
+"""The kind `mask`: weights that are zero. See engine/delta_kinds.py for the others.
 
 | tensor | means |
 |---|---|

@@ -10,13 +10,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core import sixteens
 from ingle.core.config import from_table, to_table
 from ingle.core.digest import digest_file, digest_json
 from ingle.core.errors import CheckpointError, ConfigError
 from ingle.core.files import atomic_file, write_atomic
 from ingle.core.spec import ModelConfig
-from ingle.kernels import pack
+from ingle.kernels import blocks_16, pack
 from ingle.kernels.jit import MEMORY_KERNELS
 from ingle.kernels.layout import BF16, F32, INT3_16, INT4, INT4_16, INT8, INT8_GROUP
 from ingle.model.checkpoint import Checkpoint, expected_shapes
@@ -228,7 +227,7 @@ def _nibbles(blocks: Array) -> Array:
 
 
 def _from_sixteens(kind: str) -> Callable[[Tensor], pack.Packed]:
-    return lambda tensor: pack.pack_sixteens(kind, *sixteens.split(kind, tensor.raw))
+    return lambda tensor: pack.pack_sixteens(kind, *blocks_16.split(kind, tensor.raw))
 
 
 def _from_q4_1(tensor: Tensor) -> pack.Packed:
@@ -247,5 +246,5 @@ def _from_q8_0(tensor: Tensor) -> pack.Packed:
     return pack.pack_int8_groups(np.ascontiguousarray(blocks[..., 2:]).view(np.int8).reshape(tensor.shape), _halves(blocks, 0))
 
 
-_NATIVE = {"Q4_1": _from_q4_1, "Q4_0": _from_q4_0, "Q8_0": _from_q8_0} | {kind: _from_sixteens(kind) for kind in sixteens.BLOCK_BYTES}
+_NATIVE = {"Q4_1": _from_q4_1, "Q4_0": _from_q4_0, "Q8_0": _from_q8_0} | {kind: _from_sixteens(kind) for kind in blocks_16.BLOCK_BYTES}
 """What kernels multiply as it lies in a file."""

@@ -57,13 +57,13 @@ class PrefixedState:
         else:
             self.inner.rewind(length + self.beginning.length)
 
-    def mark(self, earlier: Any = None) -> Any:
-        """Where it is; see `AnyState.mark`."""
-        return self.inner.mark(earlier)
+    def rollback_point(self, earlier: Any = None) -> Any:
+        """Where it is; see `AnyState.rollback_point`."""
+        return self.inner.rollback_point(earlier)
 
-    def take_back(self, length: int, mark: Any) -> None:
-        """Takes back some of what was read since; see `AnyState.take_back`."""
-        self.inner.take_back(length + self.beginning.length, mark)
+    def rollback(self, length: int, point: Any) -> None:
+        """Takes back some of what was read since; see `AnyState.rollback`."""
+        self.inner.rollback(length + self.beginning.length, point)
 
 
 class Prefixed:

@@ -1,8 +1,8 @@
-"""The kind `quantised`: matrices replaced by blocks, which the kernels multiply as they are. See engine/changes.py for the others.
+"""The kind `quantised`: matrices replaced by blocks, which the kernels multiply as they are. See engine/delta_kinds.py for the others.
 
 | tensor | means |
 |---|---|
-| {parameter}, uint8 [N, 4 + K/32 · 20] | the matrix [N, K] as Q4_16: scales and minima for 16 columns, codes of 4 bits (core/sixteens.py) |
+| {parameter}, uint8 [N, 4 + K/32 · 20] | the matrix [N, K] as Q4_16: scales and minima for 16 columns, 4-bit codes (kernels/blocks_16.py) |
 | {parameter}, uint8 [N, 4 + K/32 · 16] | the matrix [N, K] as Q3_16: the same, codes of 3 bits |
 | {parameter}, uint8 [N, K/32 · 20] | the matrix [N, K] as Q4_1: float16 scale and minimum, 32 codes of 4 bits |
 | {parameter}, uint8 [N, K/32 · 34] | the matrix as Q8_0: float16 scale, 32 signed bytes |
@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core import sixteens
 from ingle.core.errors import DeltaError
 from ingle.core.spec import ModelConfig
 from ingle.engine.adapter import linear_shapes
+from ingle.kernels import blocks_16
 from ingle.model.checkpoint import expected_shapes
 from ingle.model.tensor import Tensor
 
@@ -28,7 +28,7 @@ Array = npt.NDArray[Any]
 KIND = "quantised"
 GROUP = 32
 """Columns of a block."""
-_BYTES = {"Q4_1": (0, 20), "Q8_0": (0, 34)} | {kind: (sixteens.UNIT_BYTES, size) for kind, size in sixteens.BLOCK_BYTES.items()}
+_BYTES = {"Q4_1": (0, 20), "Q8_0": (0, 34)} | {kind: (blocks_16.UNIT_BYTES, size) for kind, size in blocks_16.BLOCK_BYTES.items()}
 """By type, of what a row begins with, and of a block."""
 
 

@@ -18,12 +18,12 @@ from ingle.core.message import Chunk
 from ingle.energy.meter import Meter, open_meter
 from ingle.engine.backend import Backend, forward_whole
 from ingle.engine.decoding import Decoding
-from ingle.engine.drafting import Company, Paces
 from ingle.engine.fair_queue import FairQueue
 from ingle.engine.job import Capacity, Counts, Job, Outcome, post_directly
 from ingle.engine.metering import StepMeter
 from ingle.engine.prefix_cache import PrefixCache, common_length
 from ingle.engine.saved_states import SavedStates, is_forgotten
+from ingle.engine.speculative import BatchLoad, StepTimers
 
 WORTH_WAITING = 64
 """Tokens of a common start for which an answer waits until another one has read them."""
@@ -51,7 +51,7 @@ class Scheduler:
         self._last: Backend | None = None
         self._backends: WeakValueDictionary[str, Backend] = WeakValueDictionary()
         """By digest, for states on disk. A model that nobody offers any more is not held."""
-        self._paces = Paces(capacity.drafts)
+        self._paces = StepTimers(capacity.drafts)
         self._answer_s = 2.0
         self._cached_bytes = 0
         self._wake = threading.Condition()
@@ -243,7 +243,7 @@ class Scheduler:
         start, turn = time.perf_counter(), self._turn()
         self.energy.begin()
         jobs, reading = [job for job, _ in turn], [job.decoding.reading for job, _ in turn]
-        company = Company(reading.count(False), sum(limit for (_, limit), reads in zip(turn, reading, strict=True) if reads))
+        company = BatchLoad(reading.count(False), sum(limit for (_, limit), reads in zip(turn, reading, strict=True) if reads))
         segments = [job.decoding.next(limit, company) for job, limit in turn]
         try:
             lowered = [job.model.backend.lower(segment) for job, segment in zip(jobs, segments, strict=True)]

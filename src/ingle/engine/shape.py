@@ -1,4 +1,4 @@
-"""The kind `shape`: a model with fewer layers, channels of its MLPs or groups of heads. See engine/changes.py for the others.
+"""The kind `shape`: a model with fewer layers, channels of its MLPs or groups of heads. See engine/delta_kinds.py for the others.
 
 | tensor | means |
 |---|---|
@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core import sixteens
 from ingle.core.errors import DeltaError
 from ingle.core.spec import LayerSpec, ModelConfig
 from ingle.engine.adapter import linear_shapes
 from ingle.engine.masking import check_pair
+from ingle.kernels import blocks_16
 from ingle.model.checkpoint import Checkpoint, expected_shapes
 from ingle.model.tensor import Tensor
 
@@ -33,7 +33,7 @@ LAYERS, CHANNELS, GROUPS = (f"shape.{part}" for part in ("layers", "channels", "
 _BLOCKS = {
     "F32": (1, 4, 0), "F16": (1, 2, 0), "BF16": (1, 2, 0),
     "Q4_0": (32, 18, 0), "Q4_1": (32, 20, 0), "Q8_0": (32, 34, 0),
-} | {kind: (32, size, sixteens.UNIT_BYTES) for kind, size in sixteens.BLOCK_BYTES.items()}  # fmt: skip
+} | {kind: (32, size, blocks_16.UNIT_BYTES) for kind, size in blocks_16.BLOCK_BYTES.items()}  # fmt: skip
 """Columns that are stored together, their bytes, and those that a row begins with."""
 _PAIR = ("lora_A.weight", "lora_B.weight")
 

@@ -17,7 +17,7 @@ from ingle.core.candidate import Candidate
 from ingle.core.delta import Delta
 from ingle.core.files import sweep_unfinished
 from ingle.core.lock import file_lock
-from ingle.engine.changes import Change, merged, parted
+from ingle.engine.delta_kinds import Change, merged, parted
 from ingle.engine.packing import PackInfo, cache_dtype, pack_checkpoint, read_pack, unreached
 from ingle.home.deltas import delta_tensors, get_delta, manifest_of, stack_digest
 from ingle.home.kept import Kept
@@ -37,7 +37,7 @@ def silent(_what: str, _done: int, _all: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a kept model's files lie, where derived ones may be put, and what its deltas come to (see engine/changes.py)."""
+    """Where a kept model's files lie, where derived ones may be put, and what its deltas come to (see engine/delta_kinds.py)."""
 
     name: str
     folder: Path

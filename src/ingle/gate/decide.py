@@ -74,7 +74,7 @@ def judge(trial: Trial, policy: Policy, maker: str) -> tuple[Finding, ...]:
     return tuple(found)
 
 
-def door(
+def admission(
     home: Home, kept: Kept, maker: str, policy: Policy, force: bool = False, sink: Sink = _nobody,
     say: Callable[[str], None] = _nobody, progress: Progress = silent,
 ) -> Admit:  # fmt: skip

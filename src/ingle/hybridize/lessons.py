@@ -17,8 +17,8 @@ from ingle.core.digest import digest_bytes
 from ingle.core.errors import ConfigError
 from ingle.home.fetch import Progress
 from ingle.home.place import Home
+from ingle.hybridize.dialogues import Ask, make_talk, nobody_answers, text_tokens
 from ingle.hybridize.settings import Lesson
-from ingle.hybridize.talks import Ask, make_talk, nobody_answers, text_tokens
 from ingle.measure.recall import Fact
 from ingle.measure.suites import find_texts, training_rows
 from ingle.model.tokenizer import Tokenizer

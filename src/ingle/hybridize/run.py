@@ -31,11 +31,11 @@ from ingle.engine.source import checkpoint_tokenizer, open_weights
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.hybridize.budget import all_groups, check_lengths, layers_of, retrieval_count, share_of
+from ingle.hybridize.dialogues import answers_of
 from ingle.hybridize.lessons import Sources, make_lessons, read_texts, set_aside
 from ingle.hybridize.search import VERSION as SEARCH
 from ingle.hybridize.search import Found, find_groups
 from ingle.hybridize.settings import HybridSettings, Lesson
-from ingle.hybridize.talks import answers_of
 from ingle.hybridize.teaching import Mixers, hybrid_module, memories_of, original_of
 from ingle.model.module import CausalLM, load_module
 from ingle.model.tokenizer import Tokenizer

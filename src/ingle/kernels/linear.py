@@ -8,8 +8,8 @@ Weights are packed in *panels* of 16 output rows, so that one vector lane is one
     INT4        [panel, K/32, 4, 16, 4] bytes, two        float16 scale and minimum per 32 columns (GGUF's Q4_1, without loss)
                 groups of four columns to a byte
     INT4_16     as INT4                                   bytes of scale and minimum per 16 columns, [panel, K/32, 16, 2] each,
-                                                          scales behind the panel's units (Q4_16: core/sixteens.py)
-    INT3_16     [panel, K/32, 3, 16, 4] bytes             the same (Q3_16; which bits are which: core/three_bits.py)
+                                                          scales behind the panel's units (Q4_16: kernels/blocks_16.py)
+    INT3_16     [panel, K/32, 3, 16, 4] bytes             the same (Q3_16; which bits are which: kernels/three_bits.py)
 
 K and rows are padded to 32. For the integer kinds x comes as int8 with one scale per 32 columns (`rows.quantise`), so products
 are exact in int32 and the sum is as exact as the rounding of x. Groups of columns with an outlier come in two terms; the second is
@@ -124,7 +124,7 @@ def _dot_later_half(sums, w, q, stride):
 
 @njit(inline="always")
 def _dot_half_of_three(sums, w, q, stride):
-    """As `_dot_half`, of codes as core/three_bits.py has them."""
+    """As `_dot_half`, of codes as kernels/three_bits.py has them."""
     a, b = load_i32(w), load_i32(w + 64)
     sums = dot_codes(sums, field(a, 0, 7), q, stride)
     sums = dot_codes(sums, field(a, 3, 7), q + 4, stride)

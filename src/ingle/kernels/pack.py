@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core import sixteens, three_bits
 from ingle.core.errors import ShapeError
+from ingle.kernels import blocks_16, three_bits
 from ingle.kernels.layout import BF16, F32, INT3_16, INT4, INT4_16, INT8, INT8_GROUP
 
 Array = npt.NDArray[Any]
@@ -124,13 +124,13 @@ def pack_int3_16(matrix: Array) -> Packed:
 
 def _rounded_sixteens(kind: str, matrix: Array, most: int) -> Packed:
     N, K = matrix.shape
-    groups = _padded(np.asarray(matrix, np.float32), N, _up(K, 32)).reshape(N, -1, sixteens.COLUMNS)
+    groups = _padded(np.asarray(matrix, np.float32), N, _up(K, 32)).reshape(N, -1, blocks_16.COLUMNS)
     low = np.minimum(groups.min(axis=2), 0)
     step = (groups.max(axis=2) - low) / most
-    unit = np.maximum(step.max(axis=1), -low.min(axis=1) / sixteens.STEP) / 255
+    unit = np.maximum(step.max(axis=1), -low.min(axis=1) / blocks_16.STEP) / 255
     unit = np.where(unit > 0, unit, 1).astype(np.float32)
-    scale, least = np.rint(step / unit[:, None]), np.rint(-low / (sixteens.STEP * unit[:, None]))
-    of, at = (plane * unit[:, None] for plane in (scale, -sixteens.STEP * least))
+    scale, least = np.rint(step / unit[:, None]), np.rint(-low / (blocks_16.STEP * unit[:, None]))
+    of, at = (plane * unit[:, None] for plane in (scale, -blocks_16.STEP * least))
     q = np.rint((groups - at[..., None]) / np.where(of > 0, of, 1)[..., None])
     return replace(pack_sixteens(kind, unit, scale, least, np.clip(q, 0, most).reshape(N, -1)), columns=K)
 
@@ -159,8 +159,8 @@ def _nibbles(q: Array) -> Array:
 
 
 def pack_sixteens(kind: str, unit: Array, scale: Array, minimum: Array, q: Array) -> Packed:
-    """Codes [N, K] with units [N], and scales and minima 0 … 255 [N, K/16]: see core/sixteens.py. K: a multiple of 32."""
-    expected = (len(q), q.shape[1] // sixteens.COLUMNS)
+    """Codes [N, K] with units [N], and scales and minima 0 … 255 [N, K/16]: see kernels/blocks_16.py. K: a multiple of 32."""
+    expected = (len(q), q.shape[1] // blocks_16.COLUMNS)
     if q.shape[1] % 32 or scale.shape != expected or minimum.shape != expected:
         raise ShapeError("scale", f"must be {expected} for a matrix of {q.shape}, whose columns fill blocks of 32", scale.shape)
     rows = _up(len(q), 32)
@@ -234,6 +234,6 @@ def _unpack_sixteens(packed: Packed, q: Array) -> Array:
 
     def plane(data: Array, of: Array) -> Array:
         whole = data.reshape(N // 16, K // 32, 16, 2).transpose(0, 2, 1, 3).reshape(N, K // 16)
-        return np.repeat(of * whole, sixteens.COLUMNS, axis=1)
+        return np.repeat(of * whole, blocks_16.COLUMNS, axis=1)
 
-    return q * plane(scales[:, 64:], unit) + plane(packed.minima, np.float32(-sixteens.STEP) * unit)
+    return q * plane(scales[:, 64:], unit) + plane(packed.minima, np.float32(-blocks_16.STEP) * unit)

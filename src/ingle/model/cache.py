@@ -88,17 +88,17 @@ class Cache:
             self.memories = {i: replace(m, keys=m.keys[:, :-gone], values=m.values[:, :-gone]) for i, m in self.memories.items() if length}
         self.length, self.earliest_rewind = length, min(self.earliest_rewind, length)
 
-    def mark(self, _earlier: "Cache | None" = None) -> "Cache":
+    def rollback_point(self, _earlier: "Cache | None" = None) -> "Cache":
         """Where it is, so that some of what is read next may be taken back: a fork, as that is free."""
         return self.fork()
 
-    def take_back(self, length: int, mark: "Cache") -> None:
-        """Goes back to the first `length` tokens, of which some were read since `mark`; where that can't be, to the mark itself."""
+    def rollback(self, length: int, point: "Cache") -> None:
+        """Goes back to the first `length` tokens, of which some were read since `point`; where that can't be, to the mark itself."""
         if length >= self.earliest_rewind:
             self.rewind(length)
         else:
-            self.length, self.earliest_rewind = mark.length, mark.earliest_rewind
-            self.held, self.memories = dict(mark.held), dict(mark.memories)
+            self.length, self.earliest_rewind = point.length, point.earliest_rewind
+            self.held, self.memories = dict(point.held), dict(point.memories)
 
     def extend(self, layer: int, spec: LayerSpec | None, keys: Tensor, values: Tensor) -> Held:
         """Keys and values [B, groups, T, D] after those before them; `spec` is the layer's if the groups are streaming ones."""

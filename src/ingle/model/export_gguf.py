@@ -16,10 +16,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core import sixteens
 from ingle.core.errors import ConfigError
 from ingle.core.files import os_errors, sync_file, sync_folder
 from ingle.core.spec import ModelConfig, Rope
+from ingle.kernels import blocks_16
 from ingle.model.checkpoint import expected_shapes
 from ingle.model.export import narrowed
 from ingle.model.from_gguf import INNER, OUTER
@@ -129,7 +129,7 @@ def _entries(
         blocks = stored(name) if kind == "q4_1" else None
         has = blocks.kind if blocks is not None else ""
         blocks = blocks if blocks is not None and blocks.kind in BLOCKS else None
-        theirs = blocks.kind if blocks is not None else _kind_of(name, shape, "q8_0" if has in sixteens.BLOCK_BYTES else kind)
+        theirs = blocks.kind if blocks is not None else _kind_of(name, shape, "q8_0" if has in blocks_16.BLOCK_BYTES else kind)
         entries.append(_Entry(gguf_name(name), shape, theirs, partial(made, name, blocks)))
     if config.rope.kind == "llama3":  # llama.cpp reads the divisors, not the rule that they follow
         plain = inverse_frequencies(replace(config, rope=Rope(config.rope.theta)))[0]

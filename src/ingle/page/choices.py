@@ -48,7 +48,7 @@ def home_choices(service: Service) -> dict[str, Any]:
     """What the home has, for whoever has chosen nothing."""
     sampling = service.sampling
     return {
-        "model": service.shelf.default, "system": "", "temperature": sampling.temperature, "top_p": sampling.top_p,
+        "model": service.models.default, "system": "", "temperature": sampling.temperature, "top_p": sampling.top_p,
         "max_tokens": service.settings.max_tokens, "seed": sampling.seed,
     }  # fmt: skip
 

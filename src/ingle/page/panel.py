@@ -26,7 +26,7 @@ class Panel:
     async def draw(self, note: str = "") -> None:
         """Shows what is chosen now."""
         service = self._tab.service
-        names = list(await asyncio.to_thread(service.shelf.names))
+        names = list(await asyncio.to_thread(service.models.names))
         self._part.show({"models": names, "home": home_choices(service), "chosen": asdict(self._tab.choices), "note": note})
 
     async def change(self, said: Any) -> None:

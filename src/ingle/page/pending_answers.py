@@ -153,7 +153,7 @@ class PendingAnswers:
 
     async def _write(self, pending: PendingAnswer) -> None:
         ask, service = pending.ask, self._service
-        await service.shelf.get(ask.model)
+        await service.models.get(ask.model)
         pending.stage = "reading"
         pending.tell()
         async with aclosing(service.answer(ask)) as chunks:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterable
 from ingle.core.errors import RequestError
 from ingle.core.message import Chunk, Request, Verdict
 from ingle.safety.limits import Limits
-from ingle.safety.onion import Guard, Next, with_verdicts
+from ingle.safety.middleware import Guard, Next, with_verdicts
 from ingle.safety.policy import Mode
 from ingle.safety.texts import request_texts
 

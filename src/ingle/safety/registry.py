@@ -10,7 +10,7 @@ from typing import Any
 import ingle.safety
 from ingle.core.config import read_table
 from ingle.safety.limits import Limits
-from ingle.safety.onion import Guard, Layer
+from ingle.safety.middleware import Guard, Layer
 from ingle.safety.policy import TABLE, USUAL, Mode, Policy, mode_of, read_policy
 
 

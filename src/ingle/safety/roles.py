@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from ingle.core.errors import RequestError
 from ingle.core.message import Chunk, Message, Request, TextPart
 from ingle.safety.limits import Limits
-from ingle.safety.onion import Guard, Next
+from ingle.safety.middleware import Guard, Next
 from ingle.safety.policy import Mode
 
 NAME = "roles"

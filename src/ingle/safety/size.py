@@ -9,7 +9,7 @@ from typing import Any
 from ingle.core.errors import ContextError, RequestError
 from ingle.core.message import Chunk, Request
 from ingle.safety.limits import Limits
-from ingle.safety.onion import Guard, Next
+from ingle.safety.middleware import Guard, Next
 from ingle.safety.policy import Mode
 from ingle.safety.texts import message_texts, nodes, utf8_bytes
 

@@ -8,10 +8,10 @@ from fastapi import FastAPI, Request, Response
 
 from ingle import __version__
 from ingle.serve import chat, completions, feedback, models, responses
+from ingle.serve.auth import KeyAuth
 from ingle.serve.document import ANSWERING, LOOKING, document, errors
-from ingle.serve.door import Door
 from ingle.serve.errors import add_handlers
-from ingle.serve.front import Front
+from ingle.serve.gateway import Gateway
 from ingle.serve.service import Service
 from ingle.serve.stream import ClientGone
 
@@ -34,7 +34,7 @@ def make_app(service: Service, mount: Mount | None = None) -> FastAPI:
 
     # The documentation pages that come with the library load scripts from elsewhere; /openapi.json is all there is.
     app = FastAPI(title="Ingle", version=__version__, lifespan=life, docs_url=None, redoc_url=None)
-    app.state.service, app.state.door = service, Door(service)
+    app.state.service, app.state.auth = service, KeyAuth(service)
     for door in (chat, completions, responses, feedback):
         app.include_router(door.router, responses=errors(*ANSWERING))
     app.include_router(models.router, responses=errors(*LOOKING))
@@ -43,7 +43,7 @@ def make_app(service: Service, mount: Mount | None = None) -> FastAPI:
     app.add_exception_handler(ClientGone, _gone)
     if mount is not None:
         mount(app, service)
-    app.add_middleware(Front, settings=service.settings, count=service.metrics.request)
+    app.add_middleware(Gateway, settings=service.settings, count=service.metrics.request)
     return app
 
 

@@ -12,9 +12,9 @@ from fastapi.responses import JSONResponse
 from ingle.core.message import Chunk, Request, TokenLogprob, ToolCall
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.tools import check_tools, style_of, tool_constraint
+from ingle.serve.auth import Keyed, asker, service_of
 from ingle.serve.convert import constraint_of, message_of, sampling_of, stops_of
 from ingle.serve.document import STREAMED
-from ingle.serve.door import Keyed, asker, service_of
 from ingle.serve.reply import Growing, account_of, calls_in, choice_id, head, most_calls, usage_of
 from ingle.serve.schema import ChatBody, ToolChoice
 from ingle.serve.service import Ask, Keep, Service
@@ -28,7 +28,7 @@ async def chat_completions(
     body: ChatBody, http: HttpRequest, service: Service = Depends(service_of), who: str = Depends(asker)  # noqa: B008 - FastAPI's way
 ) -> Response:  # fmt: skip
     """An answer to a conversation."""
-    model = await service.shelf.get(body.model)
+    model = await service.models.get(body.model)
     keep = Keep(learn=body.learn is not False) if body.store else None
     first = Ask(chat_request(body, service, model), model.name, who, keep=keep, memory=body.memory is not False)
     asks = [first, *(_choice(first, body, service, number) for number in range(1, body.n or 1))]

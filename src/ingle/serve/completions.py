@@ -12,9 +12,9 @@ from fastapi.responses import JSONResponse
 from ingle.core.errors import RequestError
 from ingle.core.message import Chunk, Request, TokenLogprob
 from ingle.engine.language_model import LanguageModel
+from ingle.serve.auth import Keyed, asker, service_of
 from ingle.serve.convert import constraint_of, sampling_of, stops_of
 from ingle.serve.document import STREAMED
-from ingle.serve.door import Keyed, asker, service_of
 from ingle.serve.reply import FINISH, account_of, drafts_of, head, usage_of
 from ingle.serve.schema import CompletionBody
 from ingle.serve.service import Ask, Service
@@ -29,7 +29,7 @@ async def completions(
     body: CompletionBody, http: HttpRequest, service: Service = Depends(service_of), who: str = Depends(asker)  # noqa: B008 - FastAPI's way
 ) -> Response:  # fmt: skip
     """Goes on from plain text."""
-    model = await service.shelf.get(body.model)
+    model = await service.models.get(body.model)
     prompts = prompts_of(body, model)
     count = body.n or 1
     if len(prompts) * count > _MOST_PROMPTS:

@@ -16,7 +16,7 @@ from ingle.adapt.undo import redo, undo
 from ingle.core.example import Example
 from ingle.home.examples import MEMORY, get_example, list_examples, search_examples
 from ingle.home.lessons import Lesson
-from ingle.serve.door import Keyed, asker, service_of
+from ingle.serve.auth import Keyed, asker, service_of
 from ingle.serve.feedback_table import example_table, forgotten_table
 from ingle.serve.schema import FeedbackBody, LearningChange, MemoryBody, MemoryChange, RedoBody, UndoBody
 from ingle.serve.service import Service
@@ -31,7 +31,7 @@ async def feedback(body: FeedbackBody, service: Service = Depends(service_of), w
     """A rating, or a correction: it acts on the next answer, and the weights learn from it if they may."""
 
     def take() -> Example:
-        model = "" if body.completion_id and not body.question else service.shelf.kept(body.model).name
+        model = "" if body.completion_id and not body.question else service.models.kept(body.model).name
         given = Feedback(
             body.completion_id, body.rating or 0, body.correction, body.comment, body.question, body.answer, model=model, learn=body.learn
         )
@@ -60,7 +60,7 @@ async def change_learning(
 
 
 @router.post("/v1/learning/undo", tags=["learning"])
-async def take_back(body: UndoBody, service: Service = Depends(service_of), who: str = Depends(asker)) -> dict[str, Any]:  # noqa: B008
+async def rollback(body: UndoBody, service: Service = Depends(service_of), who: str = Depends(asker)) -> dict[str, Any]:  # noqa: B008
     """Takes back what was learned: from the next answer on the model is what it was before, to the bit."""
     undone = await asyncio.to_thread(undo, service.home, service.engine, who, body.which, service.record)
     service.let_lessons_go()
@@ -94,7 +94,7 @@ async def add_memory(body: MemoryBody, service: Service = Depends(service_of), w
     """Something to remember. It stands beside questions that are about it; the weights don't learn from it."""
 
     def keep() -> Example:
-        return remember(service.engine, who, service.shelf.kept(body.model).name, body.text, sink=service.record)
+        return remember(service.engine, who, service.models.kept(body.model).name, body.text, sink=service.record)
 
     return example_table(await asyncio.to_thread(keep))
 

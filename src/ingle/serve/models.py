@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Response
 from ingle import __version__
 from ingle.core.digest import digest_json
 from ingle.home.kept import Kept
-from ingle.serve.door import asker, service_of
+from ingle.serve.auth import asker, service_of
 from ingle.serve.metrics import CONTENT_TYPE
 from ingle.serve.service import Service
 
@@ -19,23 +19,23 @@ router = APIRouter()
 @router.get("/v1/models", tags=["models"])
 async def models(service: Service = Depends(service_of), _who: str = Depends(asker)) -> dict[str, Any]:  # noqa: B008 - FastAPI's way
     """The models that may be asked, the default first."""
-    return {"object": "list", "data": [_model(kept) for kept in await asyncio.to_thread(service.shelf.offered)]}
+    return {"object": "list", "data": [_model(kept) for kept in await asyncio.to_thread(service.models.offered)]}
 
 
 @router.get("/v1/models/{name:path}", tags=["models"])
 async def model(name: str, service: Service = Depends(service_of), _who: str = Depends(asker)) -> dict[str, Any]:  # noqa: B008
     """One of them."""
-    return _model(await asyncio.to_thread(service.shelf.kept, name))
+    return _model(await asyncio.to_thread(service.models.kept, name))
 
 
 @router.get("/health", tags=["operation"])
 async def health(response: Response, service: Service = Depends(service_of)) -> dict[str, Any]:  # noqa: B008
     """Whether the server answers and has its home (else 503), how busy it is, and how many kept models are damaged and not offered."""
     scheduler = service.scheduler
-    status = "stopped" if not scheduler.alive else "ok" if service.shelf.there else "no home"
+    status = "stopped" if not scheduler.alive else "ok" if service.models.there else "no home"
     response.status_code = 200 if status == "ok" else 503
     busy = {"running": scheduler.running, "queued": scheduler.queued}
-    return {"status": status, "version": __version__, **busy, "damaged_models": await asyncio.to_thread(service.shelf.damaged)}
+    return {"status": status, "version": __version__, **busy, "damaged_models": await asyncio.to_thread(service.models.damaged)}
 
 
 @router.get("/metrics", tags=["operation"], response_class=Response, responses={200: {"content": {"text/plain": {}}}})

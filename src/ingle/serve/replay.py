@@ -9,7 +9,7 @@ from ingle.core.errors import ConfigError, LedgerError, NotKept
 from ingle.core.message import Chunk, Message, Request
 from ingle.engine.answer import answer
 from ingle.engine.language_model import LanguageModel
-from ingle.safety.onion import drive, from_iterator, wrap
+from ingle.safety.middleware import drive, from_iterator, wrap
 from ingle.safety.policy import USUAL, Policy
 from ingle.safety.registry import make_guards
 from ingle.serve.limits import limits_of

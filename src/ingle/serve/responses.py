@@ -18,9 +18,9 @@ from ingle.core.message import Chunk, Finish, Message, Request, TextPart, ToolCa
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.tools import check_tools, style_of, tool_constraint
 from ingle.home.turns import Turn, drop, find_completion, path
+from ingle.serve.auth import Keyed, asker, service_of
 from ingle.serve.convert import constraint_of, origin_of, sampling_of
 from ingle.serve.document import STREAMED
-from ingle.serve.door import Keyed, asker, service_of
 from ingle.serve.reply import FINISH, Growing, account_of, calls_in, choice_id, most_calls, usage_of
 from ingle.serve.schema import MOST_CHOICES, Drawing, JsonSchema, ResponseFormat, ResponsesBody, ResponsesItem
 from ingle.serve.service import Ask, Keep, Service
@@ -36,7 +36,7 @@ async def responses(
     body: ResponsesBody, http: HttpRequest, service: Service = Depends(service_of), who: str = Depends(asker)  # noqa: B008 - FastAPI's way
 ) -> Response:  # fmt: skip
     """An answer, in the shape of OpenAI's Responses API."""
-    model = await service.shelf.get(body.model)
+    model = await service.models.get(body.model)
     before = await _before(service, who, body.previous_response_id)
     keep = Keep(learn=body.learn is not False) if body.store else None
     request = responses_request(body, service, model, before)
@@ -243,7 +243,7 @@ async def _said(service: Service, turn: Turn) -> tuple[Message, str]:
     if not facts.get("request", {}).get("tools"):
         return turn.message, FINISH[ended]
     try:
-        model = await service.shelf.get(str(facts.get("model_name", "")))
+        model = await service.models.get(str(facts.get("model_name", "")))
     except NotKept:
         return turn.message, FINISH[ended]
     growing = Growing(calls_in(style_of(model.tokenizer), turn.completion))

@@ -137,7 +137,7 @@ class Patient(HttpToolsProtocol):
         self._wait()
 
     def on_headers_complete(self) -> None:
-        """The head is whole; bodies have a limit of their own (serve/front.py)."""
+        """The head is whole; bodies have a limit of their own (serve/gateway.py)."""
         self._stop()
         super().on_headers_complete()
 

@@ -25,17 +25,17 @@ from ingle.engine.scheduler import Scheduler
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.home.turns import keep_answer
-from ingle.safety.onion import Next, close, wrap
+from ingle.safety.middleware import Next, close, wrap
 from ingle.safety.policy import USUAL, Policy
 from ingle.safety.registry import make_guards
 from ingle.serve.limits import limits_of
 from ingle.serve.logs import log
 from ingle.serve.metrics import Metrics
+from ingle.serve.model_registry import ModelRegistry
 from ingle.serve.record import Recorder, answer_event, answer_key, new_seed, refusal_event
 from ingle.serve.replay import parameters
 from ingle.serve.rooms import open_rooms
 from ingle.serve.settings import SamplingSettings, ServeSettings
-from ingle.serve.shelf import Shelf
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -98,10 +98,10 @@ class Service:
     """One per server. `start` and `close` belong to the event loop on which it serves."""
 
     def __init__(
-        self, home: Home, settings: ServeSettings, sampling: SamplingSettings, shelf: Shelf, policy: Policy = USUAL
+        self, home: Home, settings: ServeSettings, sampling: SamplingSettings, shelf: ModelRegistry, policy: Policy = USUAL
     ) -> None:  # fmt: skip
         """policy: what the guards are to do; see safety/policy.py."""
-        self.home, self.settings, self.sampling, self.shelf = home, settings, sampling, shelf
+        self.home, self.settings, self.sampling, self.models = home, settings, sampling, shelf
         self.metrics = Metrics()
         self._policy = policy
         self.recorder = Recorder(home)
@@ -202,7 +202,7 @@ class Service:
         Raises NotKept for an unknown model, RequestError and its kin for what can't be answered, Busy where too much is asked at once,
         HomeError or LedgerError if the fact can't be written: the answer then has no last chunk.
         """
-        kept, model = await self.shelf.find(ask.model)
+        kept, model = await self.models.find(ask.model)
         sampling = ask.request.sampling
         request = replace(ask.request, sampling=replace(sampling, seed=new_seed() if sampling.seed is None else sampling.seed))
         try:

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from ingle.core.errors import IngleError
 from ingle.core.message import Chunk
-from ingle.safety.onion import close
+from ingle.safety.middleware import close
 from ingle.serve.errors import body_of
 from ingle.serve.service import Ask, Service
 

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core import sixteens
 from ingle.core.digest import digest_file
 from ingle.core.errors import CheckpointError, ConfigError
 from ingle.core.files import os_errors, sync_file, sync_folder
@@ -28,6 +27,7 @@ from ingle.home.kept import Kept, adopt, refuse_taken
 from ingle.home.names import check_name
 from ingle.home.place import Home
 from ingle.home.staging import staging
+from ingle.kernels import blocks_16
 from ingle.model.checkpoint import Checkpoint, check_finite, expected_shapes, open_checkpoint
 from ingle.model.config import config_to_hf, config_to_own
 from ingle.model.export import Dtype, write_hf
@@ -126,7 +126,7 @@ def export_gguf(home: Home, kept: Kept, path: Path, kind: str, force: bool = Fal
 def without_place(home: Home, kept: Kept, kind: str) -> int:
     """How many matrices are in forms that GGUF has not, where 4 bits are asked for: they are written in 8."""
     checkpoint = open_weights(home, kept)
-    return sum(checkpoint.tensor(name).kind in sixteens.BLOCK_BYTES for name in checkpoint.names) if kind == "q4_1" else 0
+    return sum(checkpoint.tensor(name).kind in blocks_16.BLOCK_BYTES for name in checkpoint.names) if kind == "q4_1" else 0
 
 
 def merge(home: Home, kept: Kept, name: str, kind: str = "f32", progress: Progress = _silent) -> Kept:

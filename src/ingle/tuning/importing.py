@@ -12,7 +12,7 @@ from ingle.core.candidate import Admit, Candidate
 from ingle.core.delta import Delta
 from ingle.core.digest import digest_file
 from ingle.core.event import Event, Fact, Sink
-from ingle.engine.changes import parted
+from ingle.engine.delta_kinds import parted
 from ingle.engine.source import open_weights
 from ingle.home.deltas import get_delta
 from ingle.home.kept import Kept

@@ -20,7 +20,7 @@ from ingle.core.errors import CheckpointError, ConfigError, DeltaError
 from ingle.core.files import write_atomic
 from ingle.core.spec import ModelConfig
 from ingle.engine.adapter import linear_shapes
-from ingle.engine.changes import Change, linears_of, virtual_of
+from ingle.engine.delta_kinds import Change, linears_of, virtual_of
 from ingle.model.fields import Fields, read_json
 from ingle.model.from_safetensors import read_safetensors
 

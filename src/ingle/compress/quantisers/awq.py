@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ingle.compress.calibration import Inputs
-from ingle.compress.forms import Form, Quantised, best_grid, plain_grid
 from ingle.compress.quantiser import Quantiser
 from ingle.compress.solving import error_of
+from ingle.compress.weight_formats import Form, Quantised, best_grid, plain_grid
 from ingle.model.module import Layer
 
 POWERS = tuple(i / 10 for i in range(11))

@@ -6,9 +6,9 @@ Source: arXiv 2210.17323; scales with the least error are fixed before, the colu
 from torch import Tensor
 
 from ingle.compress.calibration import Inputs
-from ingle.compress.forms import Form, Quantised, best_grid
 from ingle.compress.quantiser import Quantiser
 from ingle.compress.solving import damped, gptq
+from ingle.compress.weight_formats import Form, Quantised, best_grid
 
 DAMPING = 0.01
 

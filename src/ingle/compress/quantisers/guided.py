@@ -8,9 +8,9 @@ that the model draws itself. Codes one by one: arXiv 2309.01885 (QuantEase); tha
 from torch import Tensor
 
 from ingle.compress.calibration import Inputs
-from ingle.compress.forms import Form, Quantised, best_grid
 from ingle.compress.quantiser import Quantiser
 from ingle.compress.solving import damped, descend, gptq
+from ingle.compress.weight_formats import Form, Quantised, best_grid
 
 DAMPING = 0.01
 SWEEPS = 4

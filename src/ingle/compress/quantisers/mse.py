@@ -6,8 +6,8 @@ As llama.cpp does with an importance matrix.
 from torch import Tensor
 
 from ingle.compress.calibration import Inputs
-from ingle.compress.forms import Form, Quantised, best_grid
 from ingle.compress.quantiser import Quantiser
+from ingle.compress.weight_formats import Form, Quantised, best_grid
 
 
 def _quantise(weight: Tensor, inputs: Inputs | None, form: Form) -> Quantised:

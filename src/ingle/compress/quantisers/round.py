@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from ingle.compress.calibration import Inputs
-from ingle.compress.forms import Form, Quantised, plain_grid
 from ingle.compress.quantiser import Quantiser
+from ingle.compress.weight_formats import Form, Quantised, plain_grid
 
 
 def _quantise(weight: Tensor, _inputs: Inputs | None, form: Form) -> Quantised:

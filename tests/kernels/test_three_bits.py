@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingle.core import three_bits
+from ingle.kernels import three_bits
 
 
 @given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 4))

@@ -7,7 +7,7 @@ import pytest
 
 from ingle.core.errors import RequestError
 from ingle.core.message import Chunk, Request, Verdict
-from ingle.safety.onion import Guard, Layer, Next, close, drive, from_iterator, with_verdicts, wrap
+from ingle.safety.middleware import Guard, Layer, Next, close, drive, from_iterator, with_verdicts, wrap
 from ingle.safety.registry import make_guards
 from tests.safety.scripted import LIMITS, ORDINARY, WORDS, Scripted, layers
 

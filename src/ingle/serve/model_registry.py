@@ -25,7 +25,7 @@ Opener = Callable[[Home, Kept], LanguageModel]
 
 
 @dataclass
-class Shelf:
+class ModelRegistry:
     """Models by name. Answers that are being written keep the model that they began with, so a swap falls between two answers."""
 
     home: Home

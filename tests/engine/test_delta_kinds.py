@@ -9,7 +9,7 @@ import pytest
 from ingle.core.errors import CheckpointError, DeltaError
 from ingle.core.spec import ModelConfig
 from ingle.engine.adapter import linear_shapes
-from ingle.engine.changes import KINDS, MERGED, Array, Change, additions_of, merged, parted, virtual_of
+from ingle.engine.delta_kinds import KINDS, MERGED, Array, Change, additions_of, merged, parted, virtual_of
 from ingle.engine.packing import pack_checkpoint, unpacked
 from ingle.kernels import naive
 from ingle.model.checkpoint import Checkpoint, expected_shapes

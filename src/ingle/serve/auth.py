@@ -34,7 +34,7 @@ class Bucket:
         return (1 - self.level) * 60 / self.per_minute
 
 
-class Door:
+class KeyAuth:
     """Knows the keys, and how often each has asked."""
 
     def __init__(self, service: Service) -> None:
@@ -71,9 +71,9 @@ class Door:
 
 
 async def asker(request: Request) -> str:
-    """The id of the key that came with a request; see `Door.who`. Each request is looked at, and counted, once."""
+    """The id of the key that came with a request; see `KeyAuth.who`. Each request is looked at, and counted, once."""
     if _ASKER not in request.scope:
-        door: Door = request.app.state.door
+        door: KeyAuth = request.app.state.auth
         request.scope[_ASKER] = await door.who(request.headers.get("Authorization", ""))
     who: str = request.scope[_ASKER]
     return who

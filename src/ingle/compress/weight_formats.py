@@ -17,9 +17,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ingle.core import sixteens
 from ingle.core.errors import ConfigError
 from ingle.engine.quantised import GROUP
+from ingle.kernels import blocks_16
 
 _HEADROOM = 251 / 255
 """Of a row's largest scale: what is trained can still grow."""
@@ -55,8 +55,8 @@ FORMS = {
     form.name: form
     for form in (
         Form("int8", "Q8_0", 8, -127, 127, False, 34),
-        Form("int4", "Q4_16", 4, 0, 15, True, sixteens.BLOCK_BYTES["Q4_16"], sixteens.COLUMNS, sixteens.UNIT_BYTES),
-        Form("int3", "Q3_16", 3, 0, 7, True, sixteens.BLOCK_BYTES["Q3_16"], sixteens.COLUMNS, sixteens.UNIT_BYTES),
+        Form("int4", "Q4_16", 4, 0, 15, True, blocks_16.BLOCK_BYTES["Q4_16"], blocks_16.COLUMNS, blocks_16.UNIT_BYTES),
+        Form("int3", "Q3_16", 3, 0, 7, True, blocks_16.BLOCK_BYTES["Q3_16"], blocks_16.COLUMNS, blocks_16.UNIT_BYTES),
         Form("q4_1", "Q4_1", 4, 0, 15, True, 20),
     )
 }
@@ -79,7 +79,7 @@ class Grid:
         """The grid nearest to these planes, [N, any], with this one's units."""
         if self.unit is None:
             return Grid(self.form, as_half(scale), as_half(minimum))
-        step = -sixteens.STEP * self.unit
+        step = -blocks_16.STEP * self.unit
         scale, minimum = ((plane / of).round().clamp(0, 255) * of for plane, of in ((scale, self.unit), (minimum, step)))
         return Grid(self.form, scale, minimum, self.unit)
 
@@ -111,8 +111,8 @@ class Quantised:
         """As it is kept, and as GGUF has it if it can: [N, row_bytes + K/32 · block_bytes]."""
         grid = self.grid
         if grid.unit is not None:
-            whole = (grid.scale / grid.unit).round(), (grid.minimum / (-sixteens.STEP * grid.unit)).round(), self.codes
-            return sixteens.join(grid.form.kind, grid.unit[:, 0].numpy(), *(part.numpy() for part in whole))
+            whole = (grid.scale / grid.unit).round(), (grid.minimum / (-blocks_16.STEP * grid.unit)).round(), self.codes
+            return blocks_16.join(grid.form.kind, grid.unit[:, 0].numpy(), *(part.numpy() for part in whole))
         codes = self.codes.reshape(len(self.codes), -1, GROUP).to(torch.int16).numpy()
         planes = [_halves(grid.scale)]
         if grid.form.has_minimum:
@@ -134,9 +134,9 @@ _CODES: dict[int, tuple[_Way, _Way]] = {
 def read_blocks(form: Form, blocks: npt.NDArray[np.uint8]) -> Quantised:
     """What `Quantised.blocks` wrote."""
     if form.row_bytes:
-        unit, scale, least, whole = (torch.from_numpy(part.astype(np.float32)) for part in sixteens.split(form.kind, blocks))
+        unit, scale, least, whole = (torch.from_numpy(part.astype(np.float32)) for part in blocks_16.split(form.kind, blocks))
         unit = unit[:, None]
-        return Quantised(Grid(form, scale * unit, least * (-sixteens.STEP * unit), unit), whole)
+        return Quantised(Grid(form, scale * unit, least * (-blocks_16.STEP * unit), unit), whole)
     parts = blocks.reshape(len(blocks), -1, form.block_bytes)
     halves = 2 if form.has_minimum else 1
     planes = torch.from_numpy(np.ascontiguousarray(parts[..., : 2 * halves]).view(np.float16).astype(np.float32))
@@ -166,7 +166,7 @@ def plain_grid(form: Form, weight: Tensor) -> Grid:
         return Grid(form, scale, low).nearest(scale, low)
     low = low.clamp(max=0)
     scale = (groups.amax(2) - low) / form.high
-    unit = torch.maximum(scale.amax(1, keepdim=True) / (255 * _HEADROOM), low.amin(1, keepdim=True) / (-255 * sixteens.STEP))
+    unit = torch.maximum(scale.amax(1, keepdim=True) / (255 * _HEADROOM), low.amin(1, keepdim=True) / (-255 * blocks_16.STEP))
     return Grid(form, scale, low, torch.where(unit > 0, unit, 1)).nearest(scale, low)
 
 

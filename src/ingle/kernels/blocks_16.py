@@ -2,7 +2,7 @@
 
 They take no more room than GGUF's Q4_1, whose scale and minimum are float16 and serve 32. A row is a float32 `unit`, then for every 32
 columns a block: two scales and two minima, of columns 0 … 15 and 16 … 31, and the codes; those of 4 bits as in Q4_1, column i in the lower
-half of byte i and column i + 16 in the upper, those of 3 bits as core/three_bits.py has them. A weight is
+half of byte i and column i + 16 in the upper, those of 3 bits as kernels/three_bits.py has them. A weight is
 
     unit · (scale · code − 16 · minimum),    scale and minimum 0 … 255, code 0 … 15 or 0 … 7
 
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core import three_bits
+from ingle.kernels import three_bits
 
 Array = npt.NDArray[Any]
 COLUMNS, UNIT_BYTES = 16, 4

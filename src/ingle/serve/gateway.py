@@ -51,7 +51,7 @@ class TooSlow(HTTPException):
         super().__init__(408, f"body: must come without pauses of more than {BODY_S:.0f} s, and within {WHOLE_BODY_S:.0f} s.", _CLOSE)
 
 
-class Front:
+class Gateway:
     """Pure ASGI, around everything else."""
 
     def __init__(self, app: ASGIApp, settings: ServeSettings, count: Callable[[str, int], None]) -> None:

@@ -5,8 +5,8 @@ same words stood there, in the prompt or in the answer so far (prompt lookup; sp
 2211.17192). It changes speed and nothing else: each position is drawn from its own logits with its own random number, as without drafts,
 since this engine's logits are the same to the last bit however a sequence is cut. The draft only says how far that can be done at once.
 
-Whether it pays is measured, not assumed: what rows cost (`Pace`), and how often such guesses come true (`Odds`), which is known of every
-token that is written, drafted or not, as a guess can be compared with it for nothing.
+Whether it pays is measured, not assumed: what rows cost (`StepTimer`), and how often such guesses come true (`AcceptanceRate`). That is
+known of every token that is written, drafted or not, as a guess can be compared with it for nothing.
 """
 
 import math
@@ -83,10 +83,10 @@ def copied(ids: Sequence[int], start: int, tokens: int) -> list[int]:
     return [ids[start + at % period] for at in range(tokens)]
 
 
-class Odds:
+class AcceptanceRate:
     """How often a guess came true, by how many tokens before it matched; lately more than long ago."""
 
-    def __init__(self, keep: float, general: "Odds | None" = None, weight: float = 4.0) -> None:
+    def __init__(self, keep: float, general: "AcceptanceRate | None" = None, weight: float = 4.0) -> None:
         """keep: what one more observation leaves of those before. `general`: what is believed as much as `weight` observations."""
         self._keep, self._general, self._weight = keep, general, weight
         self._seen = [[0.0, 0.0] for _ in _APART]
@@ -111,7 +111,7 @@ def _place(matched: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Company:
+class BatchLoad:
     """Who is in a step beside a draft."""
 
     writers: int = 1
@@ -120,7 +120,7 @@ class Company:
     """Tokens of prompts that are read."""
 
 
-ALONE = Company()
+ALONE = BatchLoad()
 
 
 @dataclass
@@ -134,16 +134,16 @@ class _Plain:
 
 
 @dataclass
-class Pace:
+class StepTimer:
     """What the steps of one backend take, as measured, and how often guesses come true there. Not for several threads at once."""
 
-    odds: Odds = field(default_factory=lambda: Odds(0.995, weight=20.0))
+    odds: AcceptanceRate = field(default_factory=lambda: AcceptanceRate(0.995, weight=20.0))
     _plain: dict[int, _Plain] = field(default_factory=dict)
     """By the number of answers."""
     _row_s: float | None = None
     """What a row more takes."""
 
-    def saw(self, company: Company, rows: int, seconds: float) -> None:
+    def saw(self, company: BatchLoad, rows: int, seconds: float) -> None:
         """One more step: `rows` more than one for each writer."""
         if company.reading:
             return
@@ -160,7 +160,7 @@ class Pace:
             expected = plain.seconds + row * rows
             self._row_s = max(row + expected * (_nudge(seconds, expected) - 1) / rows, _LEAST_COST * plain.seconds)
 
-    def worth(self, company: Company, chances: Sequence[float], again: bool = False) -> int:
+    def worth(self, company: BatchLoad, chances: Sequence[float], again: bool = False) -> int:
         """How many of the guessed tokens to draft, for the most tokens per second. `chances`: of each, if those before it came true.
 
         `again`: tokens that came true are read again if one after them does not.
@@ -186,16 +186,16 @@ class Pace:
         return self._row_s or _FIRST_COST * plain.seconds
 
 
-class Paces:
+class StepTimers:
     """What the steps of each runner take; of none, where nobody is to draft."""
 
     def __init__(self, drafts: bool) -> None:
         self._drafts = drafts
-        self._known: WeakKeyDictionary[object, Pace] = WeakKeyDictionary()
+        self._known: WeakKeyDictionary[object, StepTimer] = WeakKeyDictionary()
 
-    def of(self, runner: object) -> Pace | None:
+    def of(self, runner: object) -> StepTimer | None:
         """The pace of a runner, as long as that lives."""
-        return self._known.setdefault(runner, Pace()) if self._drafts else None
+        return self._known.setdefault(runner, StepTimer()) if self._drafts else None
 
 
 def _nudge(seconds: float, expected: float) -> float:
@@ -210,16 +210,16 @@ def _nudge(seconds: float, expected: float) -> float:
 class Drafter:
     """The drafts of one answer."""
 
-    def __init__(self, pace: Pace, again: bool) -> None:
-        """again: whether the state can't go back within a draft; see `Pace.worth`."""
+    def __init__(self, pace: StepTimer, again: bool) -> None:
+        """again: whether the state can't go back within a draft; see `StepTimer.worth`."""
         self._pace, self._again = pace, again
-        self._lookup, self._odds = Lookup(), Odds(0.9, pace.odds)
+        self._lookup, self._odds = Lookup(), AcceptanceRate(0.9, pace.odds)
         self._guess: list[int] = []
         self._matched = self._tokens = 0
         self.drafted = self.accepted = 0
         """Tokens so far."""
 
-    def draft(self, ids: Sequence[int], most: int, company: Company) -> list[int]:
+    def draft(self, ids: Sequence[int], most: int, company: BatchLoad) -> list[int]:
         """Up to `most` tokens that may follow `ids`."""
         start, self._matched = self._lookup.find(ids)
         self._guess = copied(ids, start, min(most, MOST_TOKENS)) if self._matched else []

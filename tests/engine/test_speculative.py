@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from ingle.core.message import Chunk, Constraint, Request, Sampling
 from ingle.core.spec import LayerSpec
-from ingle.engine import drafting
+from ingle.engine import speculative
 from ingle.engine.answer import Session, answer
-from ingle.engine.drafting import ALONE, MOST_TOKENS, Company, Drafter, Lookup, Odds, Pace, copied
 from ingle.engine.job import Capacity, Job
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.prefix_cache import PrefixCache
 from ingle.engine.scheduler import Scheduler
+from ingle.engine.speculative import ALONE, MOST_TOKENS, AcceptanceRate, BatchLoad, Drafter, Lookup, StepTimer, copied
 from tests.engine.test_answer import byte_tokenizer, chat, whole
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config
 
@@ -32,10 +32,10 @@ KINDS = {
 TEXT = "the fire is lit and the fire is warm, and the fire is kept. " * 3
 
 
-class Eager(Pace):
+class Eager(StepTimer):
     """As if rows cost nothing: every guess is drafted."""
 
-    def worth(self, company: Company, chances: Sequence[float], again: bool = False) -> int:
+    def worth(self, company: BatchLoad, chances: Sequence[float], again: bool = False) -> int:
         return len(chances)
 
 
@@ -102,7 +102,7 @@ def test_stop_strings_end_it_at_the_same_place(model: LanguageModel) -> None:
 
 
 def test_answers_in_a_batch_are_those_without_drafts(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Pace, "worth", Eager.worth)
+    monkeypatch.setattr(StepTimer, "worth", Eager.worth)
     scheduler, inbox = Scheduler(Capacity(), PrefixCache(1 << 28)), dict[str, SimpleQueue[object]]()
     for name, request in REQUESTS.items():
         inbox[name] = SimpleQueue()
@@ -122,7 +122,7 @@ def test_answers_in_a_batch_are_those_without_drafts(model: LanguageModel, monke
 
 
 def test_none_are_made_where_they_are_switched_off(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Pace, "worth", Eager.worth)
+    monkeypatch.setattr(StepTimer, "worth", Eager.worth)
     scheduler, inbox = Scheduler(Capacity(drafts=False), PrefixCache(1 << 28)), SimpleQueue[object]()
     scheduler.submit(Job(model, REQUESTS["greedy"], model.encode(REQUESTS["greedy"]), inbox.put))
     while True:
@@ -146,7 +146,7 @@ def test_random_models(seed: int, kind: str, warmth: float, words: str) -> None:
         model = model_of(Path(folder), kind, seed)
         request = Request(prompt=words * 9, max_tokens=60, logprobs=0, sampling=Sampling(temperature=warmth, seed=seed))
         alone = told(list(answer(model, request, drafts=False)))
-        for pace in (Eager(), Pace()):
+        for pace in (Eager(), StepTimer()):
             assert told(list(answer(model, request, Session(model.backend.new_state(), pace=pace)))) == alone
 
 
@@ -164,8 +164,8 @@ def test_a_lookup_finds_the_last_of_the_longest_matches(ids: list[int], cut: int
         assert draft == (ids[start:] * 10)[:10]
 
 
-def measured(plain_s: float, row_s: float, writers: int = 1) -> Pace:
-    pace, company = Pace(), Company(writers)
+def measured(plain_s: float, row_s: float, writers: int = 1) -> StepTimer:
+    pace, company = StepTimer(), BatchLoad(writers)
     for _ in range(2):
         pace.saw(company, 0, plain_s)
     for _ in range(400):
@@ -176,7 +176,7 @@ def measured(plain_s: float, row_s: float, writers: int = 1) -> Pace:
 
 @pytest.mark.parametrize("writers,again", list(product((1, 8), (False, True))))
 def test_drafts_are_as_long_as_pays(writers: int, again: bool) -> None:
-    company, sure = Company(writers), [0.99] * MOST_TOKENS
+    company, sure = BatchLoad(writers), [0.99] * MOST_TOKENS
     cheap, dear = measured(1.0, 0.05, writers), measured(1.0, 0.9, writers)
     assert cheap.worth(company, sure, again) > 4
     assert cheap.worth(company, [0.01] * 8, again) == 0
@@ -185,14 +185,14 @@ def test_drafts_are_as_long_as_pays(writers: int, again: bool) -> None:
     assert lengths == sorted(lengths)
     assert cheap.worth(company, sure, True) <= cheap.worth(company, sure, False)
     # Beside a prompt that takes most of the step anyway, a row more costs next to nothing.
-    assert cheap.worth(Company(writers, 4000), [0.1], again) >= cheap.worth(company, [0.1], again)
+    assert cheap.worth(BatchLoad(writers, 4000), [0.1], again) >= cheap.worth(company, [0.1], again)
 
 
 def test_nothing_is_drafted_before_a_step_was_measured_and_never_for_long_without_measuring_again() -> None:
-    pace, sure = Pace(), [0.99] * 8
+    pace, sure = StepTimer(), [0.99] * 8
     assert pace.worth(ALONE, sure) == 0
     pace.saw(ALONE, 0, 1.0)
-    pace.saw(Company(1, 96), 0, 50.0)  # a step with a prompt tells nothing of one without
+    pace.saw(BatchLoad(1, 96), 0, 50.0)  # a step with a prompt tells nothing of one without
     pace.saw(ALONE, 0, 1.0)
     steps = 0
     while pace.worth(ALONE, sure):
@@ -202,7 +202,7 @@ def test_nothing_is_drafted_before_a_step_was_measured_and_never_for_long_withou
     assert steps
     pace.saw(ALONE, 0, 1.0)
     assert pace.worth(ALONE, sure)
-    assert pace.worth(Company(3), sure) == 0
+    assert pace.worth(BatchLoad(3), sure) == 0
     for _ in range(30):
         pace.saw(ALONE, 1, 9.0)
     pace.saw(ALONE, 0, 1.0)
@@ -215,7 +215,7 @@ def test_nothing_is_drafted_before_a_step_was_measured_and_never_for_long_withou
 def test_a_machine_that_does_something_else_does_not_make_rows_cheap_or_dear() -> None:
     draw, found = np.random.default_rng(0), []
     for _ in range(20):
-        pace = Pace()
+        pace = StepTimer()
         for _ in range(400):
             held_up = np.exp(np.abs(draw.standard_normal(4)))  # by a factor of two now and then, and of ten rarely
             for rows, factor in zip((0, 2, 0, 4), held_up, strict=True):
@@ -225,20 +225,20 @@ def test_a_machine_that_does_something_else_does_not_make_rows_cheap_or_dear() -
 
 
 def test_odds_follow_what_comes_true() -> None:
-    general = Odds(0.995)
-    mine = Odds(0.9, general)
+    general = AcceptanceRate(0.995)
+    mine = AcceptanceRate(0.9, general)
     before = mine.chance(2)
     for _ in range(20):
         mine.saw(2, True)
     assert mine.chance(2) > 0.9 > before
-    assert Odds(0.9, general).chance(2) > before  # others begin with what was seen here
+    assert AcceptanceRate(0.9, general).chance(2) > before  # others begin with what was seen here
     for _ in range(20):
         mine.saw(2, False)
     assert mine.chance(2) < 0.4
 
 
 def test_a_guess_is_judged_without_being_drafted() -> None:
-    pace = Pace()
+    pace = StepTimer()
     drafter, ids = Drafter(pace, False), [1, 2, 3]
     for _ in range(30):
         assert drafter.draft(ids, 8, ALONE) == []
@@ -246,7 +246,7 @@ def test_a_guess_is_judged_without_being_drafted() -> None:
         drafter.took([token])
         ids.append(token)
     assert (drafter.drafted, drafter.accepted) == (0, 0)
-    assert pace.odds.chance(16) > Pace().odds.chance(16)
+    assert pace.odds.chance(16) > StepTimer().odds.chance(16)
 
 
 @pytest.mark.parametrize("right", [1, 4])
@@ -263,8 +263,8 @@ def test_drafts_that_fail_again_and_again_leave_no_more_unread_than_a_state_can_
         true = written[len(ids) : len(ids) + right + 1]
         return [*true[:-1], (true[-1] + 1) % 250][:most] if true else []
 
-    monkeypatch.setattr(drafting, "copied", half_right)
-    monkeypatch.setattr(drafting.Lookup, "find", lambda *_: (0, 8))
+    monkeypatch.setattr(speculative, "copied", half_right)
+    monkeypatch.setattr(speculative.Lookup, "find", lambda *_: (0, 8))
     chunks = list(answer(model, request, Session(model.backend.new_state(), pace=Eager())))
     assert told(chunks) == told(plain)
     assert chunks[-1].usage and chunks[-1].usage.accepted > 100
