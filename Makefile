@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
-.PHONY: run test check clean
+.PHONY: run test quick check clean
 
 # A pull that is done already says so at once.
 run: $(VENV)/.stamp-run
@@ -16,6 +16,10 @@ run: $(VENV)/.stamp-run
 # Two processes, a file to each in turn: most tests keep one core busy.
 test: $(VENV)/.stamp-test
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# Style, types, and the tests that need no model that answers in words: before every commit.
+quick: check
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/test_architecture.py tests/core tests/kernels tests/safety tests/ledger tests/home tests/energy tests/contracts
 
 check: $(VENV)/.stamp-test
 	$(BIN)/ruff check
