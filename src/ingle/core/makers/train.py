@@ -10,4 +10,8 @@ def _trained(subject: str, facts: Mapping[str, Fact]) -> str:
     return f"was trained from scratch: {subject} ({facts.get('parameters')} parameters, {facts.get('tokens')} tokens)"
 
 
-MAKER = Maker(noun="a training", sentences={"train": _trained, "train.judge": lambda subject, _facts: f"was measured: {subject}"}, gated=False)
+def _judged(subject: str, _facts: Mapping[str, Fact]) -> str:
+    return f"was measured: {subject}"
+
+
+MAKER = Maker(noun="a training", sentences={"train": _trained, "train.judge": _judged}, gated=False)
