@@ -179,7 +179,7 @@ class View:
         if book is None or not asked:
             return
         if self.thread.writing is not None:
-            raise Busy("question", "has to wait: an answer is being written", "", "Stop it first, or let it end.")
+            raise Busy("question", "An answer is being written", "", "Stop it first, or let it end.")
         parent = await book.ask(asked, turn.parent)
         self.thread.stored(turn)
         await self.answer(book, parent, choices)
