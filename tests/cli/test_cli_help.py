@@ -80,7 +80,7 @@ def test_both_spellings_are_understood(typed: str, verb: str, tmp_path: Path) ->
 
 def test_version_and_nothing_at_all(tmp_path: Path) -> None:
     assert ingle(tmp_path, "--version").stdout == f"ingle {__version__}\n"
-    assert "Talk with a kept model." in ingle(tmp_path).stdout
+    assert "Chat with a model in the terminal." in ingle(tmp_path).stdout
 
 
 def test_an_answer_begins_without_database_and_rich(tiny_home: Path) -> None:

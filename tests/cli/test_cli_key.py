@@ -58,11 +58,11 @@ def test_a_home_without_keys(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("add",), 2, "Say `ingle key add NAME`"),
-        (("revoke",), 2, "Say `ingle key revoke NAME`"),
-        (("list", "laptop"), 2, "Say `ingle key list`"),
+        (("add",), 2, "Say which key to add. For example: ingle key add laptop"),
+        (("revoke",), 2, "Say which key to revoke"),
+        (("list", "laptop"), 2, "Listing keys takes no name"),
         (("lend", "laptop"), 2, "'add', 'list', 'revoke'"),
-        (("list", "--requests-per-minute", "3"), 2, "to a new key only"),
+        (("list", "--requests-per-minute", "3"), 2, "Only a new key"),
         (("add", "x", "--requests-per-minute", "0"), 2, "between 1 and 1000000"),
         (("add", "two\nlines"), 2, "printable characters"),
         (("revoke", "laptop"), 3, "Good keys: none"),

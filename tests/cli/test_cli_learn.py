@@ -45,7 +45,7 @@ def test_what_was_taught_is_learned_undone_redone_and_forgotten(school_home: Hom
     [id_] = learned["examples"]
     assert id_ in ingle(school_home.root, "undo").stdout
     assert states(school_home) == ["undone"]
-    assert "something that was learned" in ingle(school_home.root, "undo", code=3).stderr
+    assert "There is nothing to undo" in ingle(school_home.root, "undo", code=3).stderr
     ingle(school_home.root, "undo", id_, "--redo")
     assert states(school_home) == ["learned"]
     life = ingle(school_home.root, "log", "tiny").stdout.splitlines()
@@ -69,4 +69,4 @@ def test_a_model_goes_with_its_lessons_and_what_was_taught_stays(school_home: Ho
 
 
 def test_one_thing_at_a_time(school_home: Home) -> None:
-    assert "takes one of" in ingle(school_home.root, "learn", "--list", "--watch", code=2).stderr
+    assert "Use only one of" in ingle(school_home.root, "learn", "--list", "--watch", code=2).stderr

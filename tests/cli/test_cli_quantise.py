@@ -55,10 +55,10 @@ def test_the_command_that_a_delta_tells_needs_no_file(tiny_home: Path, tmp_path:
 
 def test_what_cannot_be_is_one_line(tiny_home: Path) -> None:
     for arguments, message in [
-        (["--bits", "2"], "bits: must be from 3 to 8"),
+        (["--bits", "2"], "bits must be from 3 to 8"),
         (["--method", "gtpq"], "Did you mean gptq"),
         (["--set", "calibration.nothing=1"], "nothing"),
-        (["--documents", "0"], "calibration.documents: must be at least 1"),
+        (["--documents", "0"], "calibration.documents must be at least 1"),
     ]:
         told = ingle(tiny_home, "quantise", "tiny", "--name", "x", *arguments, code=2).stderr
         assert message in told

@@ -54,7 +54,7 @@ def test_it_comes_with_its_model(tmp_path: Path, smollm2_gguf: Path) -> None:
 def test_a_name_that_means_something_else_is_left_alone(tmp_path: Path, smollm2_gguf: Path) -> None:
     home = Home(tmp_path / "home")
     pull(home, str(smollm2_gguf), lambda _folder: None, "smollm2-hybrid")
-    with pytest.raises(ConfigError, match="smollm2-hybrid is kept already"):
+    with pytest.raises(ConfigError, match="The name smollm2-hybrid is taken"):
         bring(home, "smollm2-hybrid", Lines())
     assert get_kept(home, "smollm2-hybrid").deltas == ()
 

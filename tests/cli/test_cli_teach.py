@@ -62,11 +62,11 @@ def test_consent(tiny_home: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("teach", "Who?", " "), 2, "answer: must say something"),
+        (("teach", "Who?", " "), 2, "answer must say something"),
         (("teach", "Who?", "x" * 9000), 2, "must be at most 8,000 characters"),
         (("teach", "Who?", "a\x1b[2J"), 2, "U+001B"),
         (("teach", "Who?", "Me", "--model", "other"), 3, "other"),
-        (("memory", "rm", "ex-none"), 3, "example ex-none: is not kept here"),
+        (("memory", "rm", "ex-none"), 3, "example ex-none is not kept here"),
         (("memory", "rm", ""), 3, "is not kept here"),
         (("memory", "edit", "ex-none"), 2, "memory edit ID TEXT"),
         (("memory", "consent", "maybe"), 2, "must be yes or no"),
@@ -113,6 +113,9 @@ def test_what_is_said_of_an_answer_in_a_chat(tiny_home: Path) -> None:
     assert [message["content"] for message in said][:3] == ["Be kind.", "hello there", "Good day to you."]
 
 
-@pytest.mark.parametrize(("line", "words"), [("/good", "there is none yet"), ("/fix", "needs the words"), ("/remember", "needs the words")])
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [("/good", "There is no answer yet"), ("/fix", "Say what the answer should have been"), ("/remember", "Say what to remember")],
+)
 def test_nothing_can_be_said_of_no_answer(tiny_home: Path, line: str, words: str) -> None:
     assert words in ingle(tiny_home, "chat", given=line.encode(), code=2).stderr

@@ -101,11 +101,11 @@ def test_what_is_wrong_is_one_line(trained: tuple[Path, str, str], config: str, 
     def refused(*arguments: str) -> str:
         return ingle(home, "train", *arguments, code=2).stderr.splitlines()[-1]
 
-    assert "--name: is needed" in refused(config)
+    assert "--name is needed" in refused(config)
     assert "must be readable" in refused(str(tmp_path / "none.toml"), "--name", "x")
     assert "Did you mean width" in refused(config, "--name", "x", "--set", "model.widht=3")
     assert "little is kept already" in refused(config, "--name", "little", "--set", "train.seed=5")
-    assert "model.heads: must divide" in refused(config, "--name", "x", "--set", "model.heads=3")
+    assert "model.heads must divide" in refused(config, "--name", "x", "--set", "model.heads=3")
 
 
 def test_without_the_extra_it_says_how_to_get_it(own_home: Home, config: str, monkeypatch: pytest.MonkeyPatch) -> None:

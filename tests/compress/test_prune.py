@@ -199,7 +199,7 @@ def test_one_on_another_and_what_was_made_for_the_whole_is_refused(some_home: Ho
 @pytest.mark.parametrize(
     ("structure", "share", "message"),
     [
-        ("layers", 0.3, r"whole number of 2 layers \(got 0.3, which is 0.60\). The nearest: 1/2 = 0.5"),
+        ("layers", 0.3, r"whole number of 2 layers: 0.3, which is 0.60. The nearest: 1/2 = 0.5"),
         ("heads", 0.25, "The nearest: 1/2 = 0.5"),
         ("channels", 0.5, r"3 times 32 channels.*The nearest: 1/3 = 0.3333 or 2/3 = 0.6667"),
     ],

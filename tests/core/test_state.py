@@ -273,7 +273,7 @@ def test_nor_do_windows_save_what_was_gone_back_from(tmp_path: Path, read: int, 
 def test_a_state_in_another_format_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "s"
     filled(TRANSFORMER, 100).save(path, "digest")
-    with pytest.raises(CheckpointError, match=r"cache: must hold keys and values in int8 \(got float32\)\. Set chat\.cache to float32"):
+    with pytest.raises(CheckpointError, match=r"cache must hold keys and values in int8, not float32\. Set chat\.cache to float32"):
         State.load(path, replace(TRANSFORMER, dtype="int8"), "another digest, as the cache is part of it")
     with np.load(path) as archive:  # as files of before int8 are
         parts = dict(archive)

@@ -115,9 +115,9 @@ def test_impossible_sampling_is_refused(bad: dict[str, object]) -> None:
 def test_requests() -> None:
     message = Message.of("user", "hello")
     assert message.text == "hello"
-    with pytest.raises(RequestError, match="exactly one"):
+    with pytest.raises(RequestError, match="either messages or a prompt"):
         Request()
-    with pytest.raises(RequestError, match="exactly one"):
+    with pytest.raises(RequestError, match="either messages or a prompt"):
         Request(messages=(message,), prompt="x")
     with pytest.raises(RequestError, match="stop"):
         Request(prompt="x", stop=("",))
@@ -133,8 +133,19 @@ def test_a_delta_knows_its_base() -> None:
         delta.check_base("c" * 64)
 
 
-def test_an_error_says_four_things() -> None:
-    assert str(IngleError("field", "rule", "got", "Cure.")) == "field: rule (got got). Cure."
+def test_errors_read_as_sentences() -> None:
+    said = [
+        (IngleError("temperature", "must be between 0 and 2", 900), "temperature must be between 0 and 2, not 900"),
+        (IngleError("--name", "must be given", "nothing", "For example --name mine."), "--name must be given. For example --name mine."),
+        (IngleError("config.toml", "must be valid TOML", "Expected '='"), "config.toml must be valid TOML: Expected '='"),
+        (IngleError("key", "must hold 64 hex digits", "63 characters"), "key must hold 64 hex digits, not 63 characters"),
+        (IngleError("model x", "is not kept", "", "Kept here: y."), "model x is not kept. Kept here: y."),
+        (IngleError("delta x", "is part of other models", "a, b"), "delta x is part of other models (a, b)"),
+        (IngleError("serve.port", "Port 80 is in use", "", "Choose another."), "Port 80 is in use. Choose another."),
+    ]
+    for error, words in said:
+        assert str(error) == words
+    assert said[-1][0].field == "serve.port", "programs are told of the field all the same"
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:

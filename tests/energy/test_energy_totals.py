@@ -79,6 +79,6 @@ def test_a_png_is_the_same_picture(tmp_path: Path) -> None:
 
 def test_without_pillow_the_cure_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "PIL", None)
-    with pytest.raises(ConfigError, match=r"ingle\[plot\]"):
+    with pytest.raises(ConfigError, match=r"-m pip install 'pillow"):
         draw(tmp_path / "e.png", "x", [])
     assert not (tmp_path / "e.png").exists()

@@ -228,7 +228,7 @@ def test_virtual_tokens_fit_the_model() -> None:
     made = virtual_of(config, Change("p", "prefix", {"prefix.keys": keys, "prefix.values": keys * 2}))
     np.testing.assert_array_equal(made[1], keys * 2)
     bad: list[tuple[dict[str, Array], str]] = [
-        ({"prefix.keys": keys}, "prefix.values: is missing"),
+        ({"prefix.keys": keys}, "prefix.values is missing"),
         ({"prefix.keys": keys, "prefix.values": more}, "as many keys as values"),
         ({"prefix.keys": keys[:1], "prefix.values": keys}, r"must have shape \(2, 2, tokens, 12\)"),
         ({"prefix.keys": keys[0], "prefix.values": keys}, "must have shape"),
@@ -249,13 +249,13 @@ A, B = np.ones((2, 48), np.float32), np.ones((48, 2), np.float32)
     [
         ("lora", {"lm_head.lora_A.weight": A, "lm_head.lora_B.weight": B}, "no part of a change of kind lora"),
         ("lora", {f"{Q}.lora_A.weight": A, f"{Q}.lora_B.weight": B, f"{Q}.lora_C": B}, "no part of a change"),
-        ("lora", {f"{Q}.lora_A.weight": A}, "lora_B.weight: is missing"),
+        ("lora", {f"{Q}.lora_A.weight": A}, "lora_B.weight is missing"),
         ("lora", {f"{Q}.lora_A.weight": A[:, 1:], f"{Q}.lora_B.weight": B}, r"must have shape \(2, 48\)"),
         ("lora", {f"{Q}.lora_A.weight": A, f"{Q}.lora_B.weight": B[:, :1]}, r"must have shape \(48, 2\)"),
         ("lora", {f"{Q}.lora_A.weight": A[:0], f"{Q}.lora_B.weight": B[:, :0]}, "must have shape"),
         ("lora", {f"{Q}.lora_A.weight": A[0], f"{Q}.lora_B.weight": B}, r"must have shape \(rank, 48\)"),
         ("lora", {f"{Q}.lora_A.weight": A * np.nan, f"{Q}.lora_B.weight": B}, "finite"),
-        ("dora", {f"{Q}.lora_A.weight": A, f"{Q}.lora_B.weight": B}, "lora_magnitude_vector: is missing"),
+        ("dora", {f"{Q}.lora_A.weight": A, f"{Q}.lora_B.weight": B}, "lora_magnitude_vector is missing"),
         ("ia3", {f"{Q}.ia3_l": A}, r"must have shape \(48, 1\) or \(1, 48\)"),
         ("bias", {f"{Q}.bias": A[0, 1:]}, r"must have shape \(48,\)"),
         ("bias", {"model.layers.7.self_attn.q_proj.bias": A[0]}, "no part of a change"),

@@ -245,7 +245,7 @@ def test_an_answer_ends_where_the_language_says(vocabulary: Vocabulary) -> None:
     a, b, end, other_end = tokenizer.encode("a")[0], tokenizer.encode("b")[0], 2, 0
     grammar = Grammar(vocabulary, Constraint("regex", "a+b?"))
     assert not {end, other_end} & set(allowed(grammar, vocabulary.size))
-    with pytest.raises(RequestError, match=r"grammar: allows no such token here \(got 2\)"):
+    with pytest.raises(RequestError, match=r"grammar allows no such token here \(2\)"):
         grammar.take(end)
     grammar.take(a)
     assert {a, b, end, other_end} <= set(allowed(grammar, vocabulary.size))
@@ -328,7 +328,7 @@ def test_what_is_no_language_or_cannot_be_enforced(vocabulary: Vocabulary, kind:
     assert caught.value.field == ("response_format" if kind == "json_schema" else "grammar")
     assert len(str(caught.value)) < 400
     assert "\n" not in str(caught.value)
-    with pytest.raises(RequestError, match=r"tools\[3\]: "):
+    with pytest.raises(RequestError, match=r"tools\[3\] (must|can)"):
         Grammar(vocabulary, Constraint(kind, source), "tools[3]")
 
 
@@ -340,7 +340,7 @@ def test_a_check_without_a_model(vocabulary: Vocabulary) -> None:
     check_constraint(Constraint("json_schema", json.dumps(SCHEMAS["tree"])))
     check_constraint(Constraint("json_schema", having(type="array", uniqueItems=True)), lenient=True)
     check_constraint(Constraint("json_schema", having(type="object", minProperties=2)), lenient=True)
-    with pytest.raises(RequestError, match=r"x: .*Invalid type"):
+    with pytest.raises(RequestError, match=r"x must .*Invalid type"):
         check_constraint(Constraint("json_schema", '{"type": "sting"}'), "x", lenient=True)
 
 

@@ -82,7 +82,7 @@ def changed(**tensors: Array) -> Callable[[], Change]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (changed(layers__window=np.zeros(0, np.float32)), "layers.window: must have shape"),
+        (changed(layers__window=np.zeros(0, np.float32)), "layers.window must have shape"),
         (changed(layers__window=np.float32([5.5, 7])), "whole numbers"),
         (changed(layers__window=np.float32([np.nan, 7])), "whole numbers"),
         (changed(layers__sinks=np.float32([-1, 7])), "whole numbers"),

@@ -49,10 +49,10 @@ def test_other_values_and_a_repair_stand_only_where_the_mask_says(tmp_path: Path
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"mask": np.zeros(0, np.uint8)}, "mask: must be uint8"),
+        ({"mask": np.zeros(0, np.uint8)}, "mask must be uint8"),
         ({"mask": np.zeros((48, 12), np.uint8)}, "must be uint8 of shape"),
         ({"mask": np.zeros((48, 11), np.float32)}, "must be uint8"),
-        ({"kept": np.zeros(3, np.float16)}, "kept: must have shape"),
+        ({"kept": np.zeros(3, np.float16)}, "kept must have shape"),
         ({"kept": np.full(int(some_mask().sum()), np.nan, np.float32)}, "finite"),
         ({"lora_A__weight": np.zeros((2, 83), np.float32)}, "both"),
         ({"lora_A__weight": np.zeros((2, 83), np.float32), "lora_B__weight": np.zeros((48, 3), np.float32)}, "of shape"),

@@ -116,7 +116,7 @@ def changed(**more: Array) -> Callable[[], Change]:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (without("shape.layers"), "shape.layers: is missing"),
+        (without("shape.layers"), "shape.layers is missing"),
         (changed(shape__layers=np.float32([0, 0, 1])), "ascending"),
         (changed(shape__layers=np.float32([0, 1, 4])), "below 4"),
         (changed(shape__layers=np.float32([0, 1.5, 2])), "whole"),

@@ -268,23 +268,23 @@ def test_nothing_typed_becomes_a_control_token(template: str, typed: str) -> Non
 
 
 REFUSED: list[tuple[Any, str]] = [
-    ("f", r"tools\[0\]: must be a table"),
-    ({"type": "retrieval"}, r"tools\[0\]: must be a table"),
-    ({"type": "function", "function": "f"}, r"tools\[0\]: must be a table"),
-    (function(""), r"tools\[0\].function.name: must be 1 to 64"),
+    ("f", r"tools\[0\] must be a table"),
+    ({"type": "retrieval"}, r"tools\[0\] must be a table"),
+    ({"type": "function", "function": "f"}, r"tools\[0\] must be a table"),
+    (function(""), r"tools\[0\].function.name must be 1 to 64"),
     (function("a b"), "1 to 64"),
     (function("a\n"), "1 to 64"),
     (function("x" * 65), "1 to 64"),
     (function(3), "1 to 64"),
-    (function(description=3), "description: must be a text"),
-    (function(parameters="x"), r"tools\[0\].function.parameters: must be a JSON schema"),
+    (function(description=3), "description must be a text"),
+    (function(parameters="x"), r"tools\[0\].function.parameters must be a JSON schema"),
     (function(parameters={"type": "string"}), "must be a JSON schema of"),
     (function(parameters={"properties": {}}), "must be a JSON schema of"),
     (function(parameters={"type": "object", "properties": 3}), "properties must be an object"),
     (function(parameters={"type": "object", "properties": {"a": {"type": "sting"}}}), "Invalid type: sting"),
     (function(parameters={"type": "object", "properties": {"a": {"$ref": "#/$defs/b"}}}), "does not exist"),
     (function(parameters={"type": "object", "properties": {"a": {"enum": ["x" * 70_000]}}}), "at most 65,536 bytes"),
-    (function(parameters={"type": "object", "x": object()}), "parameters: must be a JSON schema"),
+    (function(parameters={"type": "object", "x": object()}), "parameters must be a JSON schema"),
 ]
 
 
@@ -298,9 +298,9 @@ def test_what_is_no_tool(tool: Any, message: str) -> None:
 def test_tools_in_order() -> None:
     check_tools([*TOOLS, function(description=None, parameters=None), function("g", parameters={})])
     check_tools([function(f"f{i}") for i in range(128)])
-    with pytest.raises(RequestError, match="tools: must be at most 128"):
+    with pytest.raises(RequestError, match="tools must be at most 128"):
         check_tools([function(f"f{i}") for i in range(129)])
-    with pytest.raises(RequestError, match=r"tools\[1\].function.name: must be another"):
+    with pytest.raises(RequestError, match=r"tools\[1\].function.name must be another"):
         check_tools([function(), function()])
 
 
@@ -309,7 +309,7 @@ def test_what_cannot_be_enforced_matters_where_it_is() -> None:
     check_tools([function("g"), unique])
     assert tool_constraint("hermes", [function("g"), unique], "auto") is None
     assert tool_constraint("hermes", [function("g"), unique], {"type": "function", "function": {"name": "g"}}) is not None
-    with pytest.raises(RequestError, match=r"tools\[1\].function.parameters: .*uniqueItems"):
+    with pytest.raises(RequestError, match=r"tools\[1\].function.parameters must .*uniqueItems"):
         tool_constraint("hermes", [function("g"), unique], "required")
 
 
@@ -318,7 +318,7 @@ def test_choices() -> None:
     for choice, message in [
         ("always", 'must be "none", "auto", "required" or a function'),
         ({"type": "function"}, "must name one of get_weather, set_timer, now"),
-        ({"type": "function", "function": {"name": "g"}}, r"must name one of get_weather, set_timer, now \(got 'g'\)"),
+        ({"type": "function", "function": {"name": "g"}}, r"must name one of get_weather, set_timer, now, not 'g'"),
         ({"type": "retrieval", "function": {"name": "now"}}, "must be"),
         ({"type": "function", "function": "now"}, "must be"),
         (3, "must be"),

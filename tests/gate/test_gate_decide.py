@@ -73,7 +73,7 @@ def test_what_breaks_the_model_is_refused_and_leaves_nothing(gate_home: Home, ma
 def test_force_keeps_it_and_says_so(gate_home: Home, make: Make) -> None:
     facts, said = list[Event](), list[str]()
     kept, candidate = get_kept(gate_home, "tiny"), make("forced", 1.0, "full")
-    with pytest.raises(Refused, match=r"tiny\+forced: was refused by the gate.*bits.*--force") as raised:
+    with pytest.raises(Refused, match=r"tiny\+forced was refused by the gate.*bits.*--force") as raised:
         door(gate_home, kept, "tune", Policy(), sink=facts.append)(candidate, never)
     assert (raised.value.exit_code, raised.value.http_status) == (13, 409)
     delta = door(gate_home, kept, "tune", Policy(), True, facts.append, said.append)(candidate, never)

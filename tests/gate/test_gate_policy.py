@@ -48,12 +48,12 @@ def test_what_is_nearer_wins(empty_home: Home) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[bist]\n", "bist is no check.*Did you mean bits"),
-        ("[tune.safty]\n", "safty is no check.*Did you mean safety"),
-        ("[bits]\nmost_rise = 1\n", r"policy bits.most_rise: is not a known key.*Did you mean most_rise_percent"),
+        ("[bist]\n", "There is no check bist.*Did you mean bits"),
+        ("[tune.safty]\n", "There is no check safty.*Did you mean safety"),
+        ("[bits]\nmost_rise = 1\n", r"policy bits.most_rise is not a known key.*Did you mean most_rise_percent"),
         ("[lesson.bits]\nmost_rise_percent = 'x'\n", "must be float"),
-        ("bits = 3\n", "policy bits: must be a table"),
-        ("tune = true\n", "policy tune: must be a table of checks"),
+        ("bits = 3\n", "policy bits must be a table"),
+        ("tune = true\n", "policy tune must be a table of checks"),
         ("[learned]\nleast = 2.0\n", "must be a share"),
         ("[bits]\nsuite = 'boolq'\n", "must be a suite of texts"),
         ("[bits]\nsuite = 'nothing'\n", "is not known"),

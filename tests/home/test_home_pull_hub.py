@@ -151,7 +151,7 @@ def test_two_processes_bring_it_once(home: Home, hub: Site) -> None:
 
 def test_wrong_bytes_are_deleted_and_both_digests_said(home: Home, hub: Site) -> None:
     hub.claimed["model.safetensors"] = "0" * 64
-    with pytest.raises(WrongBytes, match=r"SHA-256 0{64} \(got [0-9a-f]{64}\).*deleted"):
+    with pytest.raises(WrongBytes, match=r"SHA-256 0{64}, not [0-9a-f]{64}.*deleted"):
         pull(home, REPO, nothing, endpoint=hub.address)
     assert not list(home.downloads.rglob("model.safetensors*"))
     assert list_bases(home) == []
@@ -243,7 +243,7 @@ def test_a_repository_of_gguf_files_says_which(home: Home, hub: Site) -> None:
 
 @pytest.mark.parametrize(
     ("what", "message"),
-    [("someone/unknown", "must be a repository of the hub"), (f"{REPO}@nowhere", r"must have this revision \(got nowhere\)")],
+    [("someone/unknown", "The hub has no repository someone/unknown"), (f"{REPO}@nowhere", "has no revision nowhere")],
 )
 def test_what_the_hub_does_not_have(home: Home, hub: Site, what: str, message: str) -> None:
     with pytest.raises(PullError, match=message):
@@ -259,7 +259,7 @@ def test_a_storage_that_refuses(home: Home, hub: Site, status: int, message: str
 
 def test_no_network(home: Home) -> None:
     began = time.monotonic()
-    with pytest.raises(PullError, match=r"hub must answer.*Check the network"):
+    with pytest.raises(PullError, match=r"hub did not answer.*Check the network"):
         pull(home, REPO, nothing, endpoint="http://127.0.0.1:9")
     assert time.monotonic() - began < 20
 

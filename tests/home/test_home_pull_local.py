@@ -76,7 +76,7 @@ def test_a_later_edit_of_the_source_does_not_reach_the_home(home: Home, tmp_path
     with source.open("r+b") as file:
         file.write(b"two")
     assert verify_base(home, first.base.digest) == []
-    with pytest.raises(ConfigError, match="m is kept already"):
+    with pytest.raises(ConfigError, match="The name m is taken"):
         pull(home, str(source), nothing)
     assert pull(home, str(source), nothing, name="other").kept.base != first.kept.base
     assert pull(home, str(source), nothing, update=True).already  # the same bytes came in as `other`
@@ -133,8 +133,8 @@ def test_a_folder_with_one_gguf_is_that_gguf(home: Home, tmp_path: Path) -> None
         ("smolm2", r"Did you mean smollm2.*Known names: smollm2, smollm2-hybrid"),
         ("zzz", "Known names: smollm2, smollm2-hybrid"),
         ("", "is not a known model"),
-        ("./nowhere", "must exist on this machine"),
-        ("missing.gguf", "must exist on this machine"),
+        ("./nowhere", "There is no file or folder"),
+        ("missing.gguf", "There is no file or folder"),
         ("a/b/c", "is not a known model"),
     ],
 )

@@ -126,7 +126,7 @@ def test_another_text_is_taken_where_there_is_nothing_to_say(texts: list[list[st
     given = iter([("", True), (" ", True), ("Now.", True), ("Then.", True), ("", True)])
     corpus = make_lessons(chat_tokenizer(), [(texts, 1)], 600, 0, ("asked",), lambda _: next(given))
     assert corpus.document(0).answer.any()
-    with pytest.raises(ConfigError, match=r"asked needs a model that answers.*Leave asked out"):
+    with pytest.raises(ConfigError, match=r"asked. needs a model that answers.*Leave asked out"):
         make_lessons(chat_tokenizer(), [(texts, 1)], 600, 0, ("asked",))
 
 
@@ -178,5 +178,5 @@ def test_a_conversion_stopped_while_it_asks_goes_on(talking_home: Home, monkeypa
 
 def test_talks_need_room(some_home: Home) -> None:
     kept = get_kept(some_home, "tiny")
-    with pytest.raises(ConfigError, match=rf"lessons.tokens: must be at least {LEAST_TALK} for talks .asked., and the model's context too"):
+    with pytest.raises(ConfigError, match=rf"lessons.tokens must be at least {LEAST_TALK} for talks .asked., and the model's context too"):
         hybridize(some_home, kept, "x", SMALL, admitting(some_home))

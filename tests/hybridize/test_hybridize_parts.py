@@ -249,7 +249,7 @@ def test_lessons_are_made_of_suites_of_texts(tiny_home: Home, monkeypatch: pytes
     held_out = {item.text for item in part(items, "held_out", SUITES["xsum-bits"].held_out)}
     assert set(news) == {item.text for item in items} - held_out
     assert 0 < len(wiki) < len(news)
-    with pytest.raises(ConfigError, match=r"lessons.suites: must be a suite of texts.*sst2.*wiki-bits"):
+    with pytest.raises(ConfigError, match=r"lessons.suites must be a suite of texts.*sst2.*wiki-bits"):
         read_texts(tiny_home, ("sst2",), silent)
     with pytest.raises(ConfigError, match="must name at least one"):
         LessonSettings(suites=())

@@ -159,7 +159,7 @@ def test_what_a_search_has_no_memory_for_is_said(some_home: Home, monkeypatch: p
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
 
     monkeypatch.setattr(search, "loss_and_slope", full)
-    with pytest.raises(TrainError, match=r"memory: was not enough.*search.tokens \(now \d+\)"):
+    with pytest.raises(TrainError, match=r"memory was not enough.*search.tokens \(now \d+\)"):
         hybridize(some_home, get_kept(some_home, "tiny"), "full", SMALL, admitting(some_home))
 
 
@@ -234,19 +234,19 @@ def test_what_cannot_be_is_said_before_weights_are_loaded(some_home: Home, monke
     for settings, message in [
         (replace(SMALL, retrieval=99), "at most"),
         (replace(SMALL, retrieval=None, state_budget=1e-4), "can't be met"),
-        (replace(SMALL, window=200), r"search.tokens: must be above window \+ sinks = 202"),
-        (replace(SMALL, window=148, search=SearchSettings(tokens=160)), "lessons.tokens: must be above"),
+        (replace(SMALL, window=200), r"search.tokens must be above window \+ sinks = 202"),
+        (replace(SMALL, window=148, search=SearchSettings(tokens=160)), "lessons.tokens must be above"),
     ]:
         with pytest.raises(ConfigError, match=message):
             hybridize(some_home, kept, "x", settings, admitting(some_home))
     for make, message in [
-        (lambda: SearchSettings(exchanges=-1), "search.exchanges: must not be negative"),
-        (lambda: SearchSettings(tokens=-5), "search.tokens: must be at least 128"),
-        (lambda: LessonSettings(tokens=3), "lessons.tokens: must be at least 128"),
-        (lambda: LessonSettings(long_tokens=2), "lessons.long_tokens: must be at least"),
-        (lambda: LessonSettings(long_kinds=()), "lessons.long_kinds: must name at least one"),
-        (lambda: replace(SMALL, lessons=replace(SMALL.lessons, tokens=4096)), "mixers.batch_tokens: must have room"),
-        (lambda: replace(SMALL, lessons=replace(SMALL.lessons, long_tokens=4096)), "longer.batch_tokens: must have room"),
+        (lambda: SearchSettings(exchanges=-1), "search.exchanges must not be negative"),
+        (lambda: SearchSettings(tokens=-5), "search.tokens must be at least 128"),
+        (lambda: LessonSettings(tokens=3), "lessons.tokens must be at least 128"),
+        (lambda: LessonSettings(long_tokens=2), "lessons.long_tokens must be at least"),
+        (lambda: LessonSettings(long_kinds=()), "lessons.long_kinds must name at least one"),
+        (lambda: replace(SMALL, lessons=replace(SMALL.lessons, tokens=4096)), "mixers.batch_tokens must have room"),
+        (lambda: replace(SMALL, lessons=replace(SMALL.lessons, long_tokens=4096)), "longer.batch_tokens must have room"),
     ]:
         with pytest.raises(ConfigError, match=message):
             make()

@@ -162,13 +162,13 @@ def test_missing_tensor_wrong_shape_and_leftovers(tmp_path: Path) -> None:
     folder, weights = tiny_folder(tmp_path)
     table = hf_table("llama")
     lost = {name: w for name, w in weights.items() if name != "model.layers.1.mlp.up_proj.weight"}
-    with pytest.raises(CheckpointError, match=r"model\.layers\.1\.mlp\.up_proj\.weight: is missing"):
+    with pytest.raises(CheckpointError, match=r"model\.layers\.1\.mlp\.up_proj\.weight is missing"):
         open_checkpoint(write_folder(folder, table, lost))
     turned = {**weights, "model.norm.weight": np.zeros(63, np.float32)}
-    with pytest.raises(CheckpointError, match=r"model\.norm\.weight: must have shape \(64,\).*got \(63,\)"):
+    with pytest.raises(CheckpointError, match=r"model\.norm\.weight must have shape \(64,\), as the config says, not \(63,\)"):
         open_checkpoint(write_folder(folder, table, turned))
     more = {**weights, "model.layers.0.self_attn.q_norm.weight": np.zeros(16, np.float32)}
-    with pytest.raises(CheckpointError, match=r"q_norm\.weight: is not a tensor of a model with this config"):
+    with pytest.raises(CheckpointError, match=r"q_norm\.weight is not a tensor of a model with this config"):
         open_checkpoint(write_folder(folder, table, more))
     old = {**weights, "model.layers.0.self_attn.rotary_emb.inv_freq": np.zeros(8, np.float32)}
     assert open_checkpoint(write_folder(folder, table, old)).names == tuple(expected_shapes(tiny_config("llama")))
@@ -200,7 +200,7 @@ def test_an_index_cannot_point_outside_or_lie(tmp_path: Path) -> None:
 def test_folders_without_weights_say_what_is_needed(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is not there"):
         open_checkpoint(tmp_path / "nowhere")
-    with pytest.raises(CheckpointError, match=r"config\.json: is needed"):
+    with pytest.raises(CheckpointError, match=r"config\.json is needed"):
         open_checkpoint(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(hf_table("llama")))
     (tmp_path / "pytorch_model.bin").write_bytes(b"x")
@@ -220,7 +220,7 @@ def test_weights_that_are_no_numbers_are_found(tmp_path: Path, value: float, kin
     with np.errstate(all="ignore"):
         checkpoint = open_checkpoint(write_gguf(tmp_path / "m.gguf", config, weights, kind))
     seen: list[int] = []
-    with pytest.raises(CheckpointError, match=r"layers\.1\.mlp\.down_proj\.weight: must hold finite"):
+    with pytest.raises(CheckpointError, match=r"layers\.1\.mlp\.down_proj\.weight must hold finite"):
         check_finite(checkpoint, seen.append)
     assert len(seen) == list(checkpoint.names).index("model.layers.1.mlp.down_proj.weight")
 
@@ -235,7 +235,7 @@ def test_gguf_of_unknown_parts(tmp_path: Path) -> None:
 
     attempt("ffn_gate_exps", lambda w: w.add_tensor("blk.0.ffn_gate_exps.weight", np.zeros((2, 32), np.float32)))
     attempt("expert_count", lambda w: w.add_expert_count(8))
-    attempt("96 rows.*got 97 tokens", lambda w: w.add_token_list([f"t{i}" for i in range(97)]))
+    attempt("96 rows.*not 97 tokens", lambda w: w.add_token_list([f"t{i}" for i in range(97)]))
     attempt("split.count.*llama-gguf-split", lambda w: w.add_uint16("split.count", 3))
     attempt("rope.dimension_count", lambda w: w.add_rope_dimension_count(8))
     attempt("two dimensions", lambda w: w.add_tensor("blk.0.x.weight", np.zeros((2, 2, 32), np.float32)))
@@ -256,7 +256,7 @@ def test_every_kind_that_the_library_decodes_is_open_to_us_and_others_are_named(
         raw = draw.integers(0, 255, (3, 512 // block * size), np.uint8)
         with np.errstate(all="ignore"):
             np.testing.assert_array_equal(Tensor("t", (3, 512), kind, raw).to_float32(), gguf.quants.dequantize(raw, member))
-    with pytest.raises(CheckpointError, match=r"cannot be decoded \(got I32\).*Known: F32, F16, BF16, .*Q4_K"):
+    with pytest.raises(CheckpointError, match=r"cannot be decoded \(I32\).*Known: F32, F16, BF16, .*Q4_K"):
         check_kind("I32", "t")
 
 

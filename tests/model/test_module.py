@@ -243,7 +243,7 @@ def test_transformers_reopens_what_is_exported(tmp_path: Path, family: str, chan
 def test_what_does_not_fit_is_not_exported(tmp_path: Path) -> None:
     config = tiny_config("llama")
     weights = random_weights(config)
-    with pytest.raises(CheckpointError, match=r"model\.norm\.weight: must have shape \(64,\)"):
+    with pytest.raises(CheckpointError, match=r"model\.norm\.weight must have shape \(64,\)"):
         save_hf(tmp_path, config, {**weights, "model.norm.weight": np.zeros(3, np.float32)})
     with pytest.raises(CheckpointError, match="must all be float32 or all float16"):
         save_hf(tmp_path, config, {**weights, "model.norm.weight": np.zeros(64, np.float16)})

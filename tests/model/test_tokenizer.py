@@ -198,14 +198,14 @@ def test_ends_come_from_every_file_that_names_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tokenizer.ggml.tokens": None}, "tokens: is needed"),
+        ({"tokenizer.ggml.tokens": None}, "tokens is needed"),
         ({"tokenizer.ggml.tokens": [1]}, "list of strings"),
         ({"tokenizer.ggml.model": "bert"}, "Known: gpt2, llama"),
         ({"tokenizer.ggml.pre": "martian"}, "not a pre-tokenizer.*Known: .*smollm"),
         ({"tokenizer.ggml.merges": ["nospace"]}, "pairs"),
         ({"tokenizer.ggml.merges": ["zzz qqq"]}, "consistent vocabulary"),
-        ({"tokenizer.ggml.eos_token_id": 10**6}, "eos_token_id: must be below"),
-        ({"tokenizer.ggml.token_type": np.zeros(3, np.int32)}, "token_type: must have"),
+        ({"tokenizer.ggml.eos_token_id": 10**6}, "eos_token_id must be below"),
+        ({"tokenizer.ggml.token_type": np.zeros(3, np.int32)}, "token_type must have"),
     ],
 )
 def test_damaged_vocabularies_are_named(changes: dict[str, Any], message: str) -> None:
@@ -236,7 +236,7 @@ def test_a_damaged_vocabulary_is_an_error_or_harmless(tmp_path: Path, data: st.D
 
 
 def test_other_kinds_and_damaged_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"tokenizer\.json: is needed"):
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json is needed"):
         open_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(CheckpointError, match="tokenizers library"):

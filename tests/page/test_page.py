@@ -222,7 +222,7 @@ def test_a_question_that_has_to_wait_keeps_its_words(tab: Open) -> None:
     words = page.all(".turn.user textarea")
     words.fill("Tell me about snow.")
     words.press("Enter")
-    expect(page.all(".note")).to_contain_text("an answer is being written")
+    expect(page.all(".note")).to_contain_text("An answer is being written")
     expect(words).to_have_value("Tell me about snow.")
     page.all("[aria-label=Stop]").click()
     page.all(".turn.assistant .line").filter(has_text="stopped").wait_for()
@@ -357,7 +357,7 @@ def test_settings_reach_the_engine(house: House, tab: Open) -> None:
     page.all(".bar button[aria-haspopup=dialog]").click()
     page.all(".settings").get_by_label("Most tokens").fill("-3")
     page.all(".settings").get_by_label("Most tokens").dispatch_event("change")
-    expect(page.all(".settings .trouble")).to_contain_text("max_tokens: must be a number from 1")
+    expect(page.all(".settings .trouble")).to_contain_text("max_tokens must be a number from 1")
 
 
 def test_what_is_being_typed_outlasts_news_of_another_setting(house: House, tab: Open) -> None:

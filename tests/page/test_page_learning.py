@@ -182,7 +182,7 @@ def test_thumbs_change_and_words_are_remembered_edited_and_forgotten(house: Hous
     tab.act("correct")
     tab.page.get_by_label("The right answer").fill("a\u202eb")
     tab.page.get_by_role("button", name="Save").click()
-    expect(tab.all(".note")).to_contain_text("correction: must hold no control characters")
+    expect(tab.all(".note")).to_contain_text("correction must hold no control characters")
     expect(tab.page.get_by_label("The right answer")).to_have_value("a\u202eb")
     tab.page.get_by_role("button", name="Cancel").click()
 

@@ -128,7 +128,7 @@ def test_what_is_wrong_is_said_before_anything_is_computed(home: Home, texts: st
         scratch(home, "x", tiny(texts, model={"retrieval": "none", "window": 0}))
     with pytest.raises(ConfigError, match="that the text has use for"):
         scratch(home, "x", tiny(texts, tokenizer={"size": 9000}))
-    with pytest.raises(ConfigError, match=r"model\.parameters: must be at least"):
+    with pytest.raises(ConfigError, match=r"model\.parameters must be at least"):
         scratch(home, "x", tiny(texts, model={"mlp": 0, "parameters": 10}))
     with pytest.raises(ConfigError, match="is not there"):
         scratch(home, "x", tiny(str(tmp_path / "none.txt")))

@@ -156,7 +156,7 @@ def test_a_home_that_is_gone_is_named(running: Server) -> None:
     home, elsewhere = running.home, running.home.root.with_name("elsewhere")
     home.root.rename(elsewhere)
     response = running.chat()
-    assert response.status_code == 503 and f"home {home.root}: must be there" in error_of(response)["message"]
+    assert response.status_code == 503 and f"home {home.root} is gone" in error_of(response)["message"]
     assert (running.get("/health").status_code, running.get("/health").json()["status"]) == (503, "no home")
     assert running.get("/v1/models").status_code == 503
     assert not home.root.exists(), "nothing makes an empty one in its place"

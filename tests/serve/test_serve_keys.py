@@ -175,8 +175,7 @@ def test_a_port_that_is_taken_is_said_in_one_line_before_anything_slow(served_ho
     _, err = process.communicate(timeout=60)
     assert process.returncode == 12 and time.monotonic() - began < 20
     assert err.decode().splitlines() == [
-        f"ingle: 127.0.0.1:{port}: must be free to listen on (got Address already in use). "
-        f"Something listens there already, maybe Ingle itself; choose another one: --port {port + 1}"
+        f"ingle: Port {port} is in use, maybe by another `ingle serve`. Choose another: ingle serve --port {port + 1}"
     ]
     assert server.chat().status_code == 200
 

@@ -37,11 +37,11 @@ def test_a_full_queue_refuses_and_a_full_line_of_one_owner_does_not_fill_it() ->
     queue: FairQueue[str] = FairQueue(4, 3)
     for i in range(3):
         queue.add("a", f"a{i}", 1.0)
-    with pytest.raises(Busy, match="of one user") as refused:
+    with pytest.raises(Busy, match="for one user") as refused:
         queue.add("a", "a3", 7.5)
     assert refused.value.retry_after_s == 7.5
     queue.add("b", "b0", 1.0)
-    with pytest.raises(Busy, match="at most 4 requests"):
+    with pytest.raises(Busy, match="has 4 requests waiting"):
         queue.add("c", "c0", 1.0)
     assert queue.drop(lambda item: item == "a1") == ["a1"]
     queue.add("c", "c0", 1.0)

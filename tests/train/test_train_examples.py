@@ -148,9 +148,9 @@ def test_csv_rows_with_quotes_lines_and_bad_ones(tmp_path: Path) -> None:
     path.write_bytes('\ufeffprompt,completion\n"a, ""b""\nc",é\nalone\nd,e\n'.encode())
     records, tally = read(path, skip_bad=True)
     assert [(record.prompt, record.answers[0]) for record in records] == [('a, "b"\nc', "é"), ("d", "e")]
-    assert tally.told == [f"{path}, line 4: must have as many cells as there are columns (got 1 of 2)"]
+    assert tally.told == [f"{path}, line 4 must have as many cells as there are columns: 1 of 2"]
     path.write_bytes(b"text\nfine\n\xff\n")
-    with pytest.raises(ConfigError, match=r"line 3: must be UTF-8"):
+    with pytest.raises(ConfigError, match=r"line 3 must be UTF-8"):
         read(path)
     path.write_text("prompt,completion,label\na,b,true\nc,d,0\ne,f,\n", "utf-8")
     with pytest.raises(ConfigError, match=r"data.csv, line 4"):

@@ -59,4 +59,4 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
 def test_two_processes_with_different_data_are_refused(tmp_path: Path) -> None:
     done = two(tmp_path, "other data")
     assert done.returncode != 0
-    assert "run: must be the same in every process" in done.stderr
+    assert "run must be the same in every process" in done.stderr

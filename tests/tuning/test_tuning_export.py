@@ -220,7 +220,7 @@ def test_kinds_that_a_format_can_not_hold_say_why(with_deltas: Home, tmp_path: P
     for format_ in ("hf", "gguf"):
         with pytest.raises(DeltaError, match="can't become part of the weights"):
             export(with_deltas, kept(with_deltas, "tiny+prefix"), format_, tmp_path / "out", "f32")
-    with pytest.raises(ConfigError, match="peft has no file for the kind bias"):
+    with pytest.raises(ConfigError, match="The PEFT library has no file for the kind bias"):
         export(with_deltas, kept(with_deltas, "tiny+bias"), "peft", tmp_path / "out", "f32")
     with pytest.raises(ConfigError, match=r"must have one delta.*Name one"):
         export(with_deltas, kept(with_deltas), "peft", tmp_path / "out", "f32")

@@ -240,7 +240,7 @@ BAD: dict[str, tuple[str, Callable[[Path], None], type[IngleError], str]] = {
     "no pattern of ranks": ("lora", settings(rank_pattern={"((": 3}), DeltaError, "rank_pattern.*regular expression"),
     "targets of another type": ("lora", settings(target_modules=7), CheckpointError, "target_modules.*list of strings"),
     "layers of another type": ("lora", settings(layers_to_transform=["one"]), DeltaError, "layers_to_transform.*whole numbers"),
-    "more targets than tensors": ("rslora", settings(target_modules=LINEARS), DeltaError, "must hold all 28 tensors.*got 8, without"),
+    "more targets than tensors": ("rslora", settings(target_modules=LINEARS), DeltaError, "must hold all 28 tensors.*: 8, without"),
     "fewer targets than tensors": ("lora", settings(target_modules=["q_proj"]), DeltaError, "no part of what the settings target"),
     "a layer missing": ("lora", without("layers.1."), DeltaError, "must hold all 28 tensors.*layers.1.*cut short"),
     "a B missing": ("lora", without("layers.1.mlp.up_proj.lora_B"), DeltaError, "without model.layers.1.mlp.up_proj.lora_B"),
@@ -250,8 +250,8 @@ BAD: dict[str, tuple[str, Callable[[Path], None], type[IngleError], str]] = {
     "wrong columns": ("lora", put(A, np.ones((4, 63), np.float32)), DeltaError, r"q_proj.lora_A.*must have shape.*\(4, 63\)"),
     "wrong rows": ("lora", put(A.replace("_A", "_B"), np.ones((65, 4), np.float32)), DeltaError, r"q_proj.lora_B.*\(65, 4\)"),
     "ranks that differ": ("lora", put(A, np.ones((5, 64), np.float32)), DeltaError, "must have shape"),
-    "another rank": ("lora", settings(r=8), DeltaError, "r: must be the rank of the tensors.*8, and 4"),
-    "rank 0": ("lora", settings(r=0), DeltaError, "r: must be the rank"),
+    "another rank": ("lora", settings(r=8), DeltaError, "r must be the rank of the tensors.*8, and 4"),
+    "rank 0": ("lora", settings(r=0), DeltaError, "r must be the rank"),
     "not finite": ("lora", put(A, np.full((4, 64), np.nan, np.float32)), DeltaError, "finite"),
     "integers": ("lora", put(A, np.ones((4, 64), np.int64)), CheckpointError, "type"),
     "on the head": (
@@ -261,7 +261,7 @@ BAD: dict[str, tuple[str, Callable[[Path], None], type[IngleError], str]] = {
         "lora", put("base_model.model.model.embed_tokens.lora_embedding_A", np.ones((4, 96), np.float32)), DeltaError, "the embedding or"
     ),
     "whole modules": ("lora", settings(modules_to_save=["lm_head"]), DeltaError, "modules_to_save.*not supported.*Merge it with PEFT"),
-    "biases": ("lora", settings(bias="all"), DeltaError, "bias: must be none"),
+    "biases": ("lora", settings(bias="all"), DeltaError, "bias must be none"),
     "turned": ("lora", settings(fan_in_fan_out=True), DeltaError, "fan_in_fan_out"),
     "layers twice": ("lora", settings(layer_replication=[[0, 2], [1, 2]]), DeltaError, "layer_replication"),
     "another base": ("lora", settings(init_lora_weights="olora"), DeltaError, "must not change the base"),

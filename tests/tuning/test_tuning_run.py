@@ -171,8 +171,8 @@ def test_a_suite_and_a_choice_of_examples(tiny_home: Home, tmp_path: Path, suite
 
 GOOD = {"prompt": "say 1", "completion": "one"}
 BAD: dict[str, tuple[list[Any], str]] = {
-    "no JSON": ([GOOD, "{", GOOD], r"data.jsonl, line 2: must be one JSON object"),
-    "another shape": ([GOOD, {"question": "x"}], r"data.jsonl, line 2: must hold messages"),
+    "no JSON": ([GOOD, "{", GOOD], r"data.jsonl, line 2 must be one JSON object"),
+    "another shape": ([GOOD, {"question": "x"}], r"data.jsonl, line 2 must hold messages"),
     "empty": ([], "at least one example"),
     "one example": ([GOOD], "at least 2"),
     "copies of one": ([GOOD, GOOD], "at least 2"),
@@ -218,34 +218,34 @@ def test_what_can_not_be_used_is_said_before_anything_is_read(tiny_home: Home, t
     refused("taken by another delta", name="x")
     refused("must not hold '\\+'", name="a+b")
     refused("Did you mean lora", method="lorra")
-    refused("options.rnk: is not a known key.*Did you mean rank", options={"rnk": 4})
-    refused("rank: must be at least 1", options={"rank": 0})
-    refused("layers: must be between 0 and 1", layers="0-7")
-    refused("layers: must be all, upper-third", layers="some")
+    refused("options.rnk is not a known key.*Did you mean rank", options={"rnk": 4})
+    refused("rank must be at least 1", options={"rank": 0})
+    refused("layers must be between 0 and 1", layers="0-7")
+    refused("layers must be all, upper-third", layers="some")
     refused("is not there", source=str(tmp_path / "none.jsonl"))
     refused("must end in .jsonl", source=str(Path(__file__)))
-    refused("learning_rate: must be above 0", train={"optimiser": {"learning_rate": 0.0}})
-    refused("max_tokens: must be at least 2", data={"max_tokens": 1})
-    refused("suite nothing: is not known", NotKept, judge={"general": "nothing"})
-    refused("model nobody: is not kept", NotKept, objective={"kind": "distil", "teacher": "nobody"})
-    refused("teacher: is needed for distil", objective={"kind": "distil"})
-    refused("teacher: is needed for distil", objective={"teacher": "tiny"})
-    refused("temperature: must be above 0", objective={"kind": "distil", "teacher": "tiny", "temperature": 0.0})
-    refused("temperature: is read by distil alone", objective={"kind": "dpo", "temperature": 2.0})
-    refused("smoothing: is read by dpo alone", objective={"kind": "kto", "smoothing": 0.1})
-    refused("beta: must be above 0", objective={"kind": "dpo", "beta": -0.1})
-    refused("beta: is read by dpo, orpo, kto alone", objective={"beta": 0.2})
-    refused("device: must be 'auto' or 'cpu' or 'cuda'", device="gpu")
-    refused("smoothing: must be at least 0 and below 0.5", objective={"kind": "dpo", "smoothing": 0.5})
-    with pytest.raises(ConfigError, match="data: must be named"):
+    refused("learning_rate must be above 0", train={"optimiser": {"learning_rate": 0.0}})
+    refused("max_tokens must be at least 2", data={"max_tokens": 1})
+    refused("suite nothing is not known", NotKept, judge={"general": "nothing"})
+    refused("model nobody is not kept", NotKept, objective={"kind": "distil", "teacher": "nobody"})
+    refused("teacher is needed for distil", objective={"kind": "distil"})
+    refused("teacher is needed for distil", objective={"teacher": "tiny"})
+    refused("temperature must be above 0", objective={"kind": "distil", "teacher": "tiny", "temperature": 0.0})
+    refused("temperature is read by distil alone", objective={"kind": "dpo", "temperature": 2.0})
+    refused("smoothing is read by dpo alone", objective={"kind": "kto", "smoothing": 0.1})
+    refused("beta must be above 0", objective={"kind": "dpo", "beta": -0.1})
+    refused("beta is read by dpo, orpo, kto alone", objective={"beta": 0.2})
+    refused("device must be 'auto' or 'cpu' or 'cuda'", device="gpu")
+    refused("smoothing must be at least 0 and below 0.5", objective={"kind": "dpo", "smoothing": 0.5})
+    with pytest.raises(ConfigError, match="data must be named"):
         tune(tiny_home, kept(tiny_home), [], "y", settings_of({}), admitting(tiny_home))
 
 
 def test_what_the_model_has_no_place_for(tiny_home: Home, tmp_path: Path) -> None:
     data = write_examples(tmp_path / "data.jsonl")
-    with pytest.raises(ConfigError, match="rank: must be at most 32, the smaller side"):
+    with pytest.raises(ConfigError, match="rank must be at most 32, the smaller side"):
         tuned(tiny_home, data, small(options={"rank": 33}))
-    with pytest.raises(ConfigError, match="targets: must be all, attention, mlp"):
+    with pytest.raises(ConfigError, match="targets must be all, attention, mlp"):
         tuned(tiny_home, data, small(options={"targets": "q_prj"}))
     assert list_deltas(tiny_home) == []
 
@@ -253,8 +253,8 @@ def test_what_the_model_has_no_place_for(tiny_home: Home, tmp_path: Path) -> Non
 def test_fewer_parts_than_intended_are_an_error() -> None:
     whole = Attached({"a.w": None}, ("a", "b"), ("a", "b"), dict)  # type: ignore[dict-item]
     check_touched(whole)
-    fewer = replace(whole, touched=("a",)), r"\(2\) \(got 1, without b\)"
-    for attached, got in (fewer, (replace(whole, intended=(), touched=()), r"\(0\) \(got none asked for\)")):
+    fewer = replace(whole, touched=("a",)), r"\(2\): 1, without b"
+    for attached, got in (fewer, (replace(whole, intended=(), touched=()), r"\(0\): none asked for")):
         with pytest.raises(ConfigError, match=f"must touch every intended part of the model {got}"):
             check_touched(attached)
 

@@ -113,11 +113,11 @@ def take_feedback(
     turn = find_completion(engine, owner, feedback.completion) if feedback.completion else None
     if turn is None and feedback.completion and not feedback.question:
         cure = "Ask with `store: true`, or give `question` and `answer` too."
-        raise NotKept("completion_id", "must be of an answer of yours that is kept", feedback.completion[:80], cure)
+        raise NotKept("completion_id", "must name an answer of yours that is kept", feedback.completion[:80], cure)
     if feedback.rating not in (-1, 0, 1):
         raise RequestError("rating", "must be -1 or 1", feedback.rating)
     if feedback.correction is None and not feedback.rating:
-        raise RequestError("rating", "or a correction must be given", "neither")
+        raise RequestError("rating", "Give a rating or a correction")
     of = _given(feedback) if turn is None else _kept(engine, owner, turn, feedback)
     comment = _checked("comment", feedback.comment, COMMENT_LENGTH) if feedback.comment.strip() else ""
     learn = _may(engine, owner, turn, feedback)
@@ -131,7 +131,7 @@ def take_feedback(
         return _keep(engine, said, limits, sink)
     correction = _checked("correction", feedback.correction, ANSWER_LENGTH)
     if correction == of.answer:
-        raise RequestError("correction", "must say something else than the answer did", "the same words", "To approve of it, rate it 1.")
+        raise RequestError("correction", "The correction is what the answer said already", "To approve of it, rate it 1.")
     _bounded("question", of.question, QUESTION_LENGTH)
     return _keep(engine, replace(said, kind="correction", answer=correction, refused=of.answer[:RATED_LENGTH]), limits, sink)
 
@@ -163,10 +163,10 @@ def edit(home: Home, engine: "Engine", owner: str, id_: str, answer: str, sink: 
     """
     before = get_example(engine, owner, id_)
     if before.kind == "rating":
-        raise RequestError("id", "must be of a correction or a fact", "a rating", "Rate the answer anew.")
+        raise RequestError("id", "must name a correction or a fact, not a rating", "Rate the answer anew.")
     if before.state in ("superseded", "undone"):
         cure = "Let it count again first (`ingle redo ID`), or teach the answer anew."
-        raise RequestError("id", "must be of something that counts", f"{before.state}: {id_}", cure)
+        raise RequestError("id", "must name something that counts now", f"{before.state}: {id_}", cure)
     said = _checked("answer", answer, ANSWER_LENGTH)
     if said == before.answer:
         return before
@@ -210,7 +210,7 @@ def _given(feedback: Feedback) -> _Said:
     if feedback.correction is None or feedback.answer.strip():
         answer = cleaned(feedback.answer)
         if not answer:
-            raise RequestError("answer", "must be given to be rated", "nothing")
+            raise RequestError("answer", "Give the answer that is rated")
     else:
         answer = ""
     before = tuple((role, cleaned(text)) for role, text in feedback.before[-_BEFORE:])
@@ -223,7 +223,7 @@ def _kept(engine: "Engine", owner: str, turn: Turn, feedback: Feedback) -> _Said
     said = [(one.message.role, cleaned(one.message.text)) for one in path(engine, owner, turn.id)[:-1]]
     at = max((i for i, (role, text) in enumerate(said) if role == "user" and text), default=None)
     if at is None:
-        raise RequestError("completion_id", "must be of an answer to a question", "one without")
+        raise RequestError("completion_id", "must name an answer to a question", "one without")
     system = [("system", cleaned(str(text))) for text in facts.get("request", {}).get("system", [])]
     before = (*system, *said[max(0, at - _BEFORE) : at])
     answer = cleaned(feedback.answer) or cleaned(turn.message.text)
@@ -243,7 +243,7 @@ def _keep(engine: "Engine", example: Example, limits: Limits, sink: Sink) -> Exa
         since, until = (moment.isoformat(timespec="microseconds") for moment in (now - timedelta(hours=1), now))
         every, recent = count_since(connection, example.owner, since, until)
         if limits.per_hour and recent >= limits.per_hour:
-            raise Busy("feedback", f"must be at most {limits.per_hour} an hour", "more", "Go on later.", 600.0)
+            raise Busy("feedback", f"Only {limits.per_hour} corrections and ratings an hour are taken", "", "Go on later.", 600.0)
         if every >= limits.kept:
             cure = "Let some go first: `ingle memory rm ID`, or DELETE /v1/memory/ID."
             raise RequestError("feedback", f"must be at most {limits.kept:,} examples in all", f"{every + 1:,}", cure)
@@ -265,7 +265,7 @@ def _checked(name: str, text: str, most: int) -> str:
         raise RequestError(name, "must say something", "nothing")
     _bounded(name, text, most)
     if found := UNSEEN.search(_FLAGS.sub("", text)):
-        raise RequestError(name, "must hold no control characters and none that nobody sees", f"U+{ord(found[0]):04X}", "Remove them.")
+        raise RequestError(name, "must hold no control characters or invisible ones", f"U+{ord(found[0]):04X}", "Remove them.")
     return text
 
 

@@ -46,9 +46,11 @@ def undo(home: Home, engine: "Engine", owner: str, which: int | str = 1, sink: S
     lessons = {lesson.digest: lesson for lesson in list_lessons(engine, owner)}
     chosen = learned[:which] if isinstance(which, int) else _called(which, learned)
     if isinstance(which, int) and which > len(learned) > 0:
-        raise NotKept("undo", f"can take back {len(learned)} at the most", which, _CURE)
+        raise NotKept("undo", f"Only {len(learned)} can be undone", f"asked for {which}", _CURE)
     if not chosen:
-        raise NotKept("undo", "needs something that was learned", "nothing" if isinstance(which, int) else which[:40], _CURE)
+        raise NotKept(
+            "undo", "There is nothing to undo" if isinstance(which, int) else f"Nothing that was learned has the id {which[:40]}", "", _CURE
+        )
     for one in chosen:  # the fact first: nothing is taken back that nobody can account for
         sink(Event("undo", one.model, {"example": one.id, "kind": one.kind, "lesson": one.lesson}))
     again = 0
@@ -70,11 +72,11 @@ def redo(home: Home, engine: "Engine", owner: str, id_: str, sink: Sink = lambda
     """
     found = _called(id_, list_examples(engine, owner, ["undone"]))
     if len(found) != 1:
-        raise NotKept("redo", "needs something that was undone", id_[:40], _CURE)
+        raise NotKept("redo", f"Nothing that was undone has the id {id_[:40]}", "", _CURE)
     [one] = found
     others = [other for other in _standing(engine, owner) if one.kind == other.kind == "correction" and _key(other) == _key(one)]
     if any(other.seq > one.seq for other in others):
-        raise NotKept("redo", "needs a question that has no newer answer now", id_[:40], "Undo or forget the newer one first.")
+        raise NotKept("redo", f"The question of {id_[:40]} has a newer answer now", "", "Undo or forget the newer one first.")
     sink(Event("redo", one.model, {"example": one.id, "kind": one.kind, "lesson": one.lesson}))
     older = {other.id for other in others}  # what counted again while this was undone
     move_all(engine, owner, older, "supersede")
@@ -95,10 +97,10 @@ def _called(name: str, examples: Sequence[Example]) -> list[Example]:
         return []
     by_id = [one for one in examples if one.id.startswith(name) or one.id.removeprefix("ex-").startswith(name)]
     if len(by_id) > 1:
-        raise NotKept(f"example {name[:40]}", "must be one", f"{len(by_id)} begin so", "Give more of its id.")
+        raise NotKept("example", f"{len(by_id)} examples have an id that begins with {name[:40]}", "", "Give more of its id.")
     found = [one for one in examples if one.lesson.startswith(name)]
     if not by_id and len({one.lesson for one in found}) > 1:
-        raise NotKept(f"lesson {name[:40]}", "must be one", "several begin so", "Give more of its digest.")
+        raise NotKept("lesson", f"Several lessons have a digest that begins with {name[:40]}", "", "Give more of its digest.")
     return by_id or found
 
 

@@ -20,26 +20,26 @@ SAMPLE = "What can I do with a language model at home? Name three things."
 
 def command(
     model: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help="A kept model or MODEL+DELTA; by default smollm2, or the only one.")
+        str | None, typer.Argument(metavar="MODEL", help="A model or MODEL+DELTA; by default smollm2, or the only one.")
     ] = None,
-    system: Annotated[str | None, typer.Option(help="What the model is told first.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Most tokens of an answer; by default 1024.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 = always the likeliest token.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Only the likeliest tokens that together reach this probability.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Only the k likeliest tokens; 0 = all.")] = None,
-    min_p: Annotated[float | None, typer.Option(help="Only tokens at least so likely, as a share of the likeliest.")] = None,
+    system: Annotated[str | None, typer.Option(help="System prompt: what the model is told first.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens; by default 1024.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Randomness; 0 = always the likeliest token.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Draw only from the likeliest tokens that together reach this probability.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Draw only from the k likeliest tokens; 0 = all.")] = None,
+    min_p: Annotated[float | None, typer.Option(help="Draw only from tokens at least this likely, as a share of the likeliest.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same answers; by default a new one each time.")] = None,
-    format_: Annotated[str | None, typer.Option("--format", help="Weights: auto, int4, int8, bf16, fp32.")] = None,
-    cache: Annotated[str | None, typer.Option(help="Keys and values: auto, float16, float32, int8.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads that compute; by default one per core.")] = None,
-    history: Annotated[bool | None, typer.Option(help="Keep the lines that you type for the next time.")] = None,
+    format_: Annotated[str | None, typer.Option("--format", help="Format of the weights: auto, int4, int8, bf16, fp32.")] = None,
+    cache: Annotated[str | None, typer.Option(help="Format of the key-value cache: auto, float16, float32, int8.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Number of threads; by default one per core.")] = None,
+    history: Annotated[bool | None, typer.Option(help="Keep what you type as history for the next time.")] = None,
     markdown: Annotated[bool | None, typer.Option(help="Show answers as Markdown.")] = None,
     memory: Annotated[bool | None, typer.Option(help="Use what you taught, where a question is about it.")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of config.toml.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any key of config.toml.")] = None,
 ) -> None:
-    """Talk with a kept model.
+    """Chat with a model in the terminal.
 
-    Without a terminal it answers each line of standard input, or one sample question if there is none.
+    Without a terminal it answers each line of standard input, or a sample question if there is none.
     """
     from ingle.cli.choose import choose_or_pull, open_kept
     from ingle.cli.house import enter

@@ -33,7 +33,7 @@ def choose(home: Home, asked: str) -> Kept:
         return get_kept(home, DEFAULT)
     if len(found) > 1:
         names = ", ".join(one.name for one in found)
-        raise ConfigError("model", "must be named where several are kept", names, "Or set chat.model in config.toml.")
+        raise ConfigError("model", f"Several models are kept, so say which one: {names}", "", "Or set chat.model in config.toml.")
     return found[0]
 
 

@@ -176,5 +176,5 @@ def _show(talk: Talk, text: str) -> None:
 
 def _path(rest: str, usage: str) -> Path:
     if not rest:
-        raise ConfigError(usage, "needs a file name")
+        raise ConfigError("FILE", f"Say which file: {usage}")
     return expand(rest)

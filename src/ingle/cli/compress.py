@@ -24,16 +24,14 @@ ingle compress mymodel --quality-loss 1% --for size --set grid.layers=[1,2]
 
 
 def command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A kept model; one of the catalogue is pulled if it is not here.")],
-    quality_loss: Annotated[str, typer.Option(metavar="PERCENT", help="Most by which bits per byte may rise.")] = "1%",
-    goal: Annotated[str, typer.Option("--for", help="What is to become less: joules, size, or (speed) the time for a token.")] = "joules",
-    recover: Annotated[
-        float | None, typer.Option(metavar="MINUTES", help="Let each pruned model learn from the whole one for so long.")
-    ] = None,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model; one of the catalogue is pulled if it is not here.")],
+    quality_loss: Annotated[str, typer.Option(metavar="PERCENT", help="How much bits per byte may rise.")] = "1%",
+    goal: Annotated[str, typer.Option("--for", help="What to save: joules, size, or speed (the time for a token).")] = "joules",
+    recover: Annotated[float | None, typer.Option(metavar="MINUTES", help="Train each pruned model on the whole one for so long.")] = None,
     name: Annotated[str, typer.Option(help="What to call the delta: MODEL+NAME is the compressed model.")] = "compressed",
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw what was found, to a .svg or .png.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="Settings in a TOML file.")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. grid.heads=[].")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any setting, e.g. grid.heads=[].")] = None,
     force: Force = False,
     policy: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,

@@ -11,7 +11,7 @@ ingle doctor --json   (for a bug report)
 
 
 def command(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False) -> None:
-    """Say what this machine has, what is missing, and how to get it.
+    """Check this machine: what it has, what is missing, how to get it.
 
     Exit code 1 if something keeps Ingle from working here.
     """

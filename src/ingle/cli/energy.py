@@ -21,18 +21,20 @@ ingle energy --check
 
 
 def command(
-    days: Annotated[int | None, typer.Option(min=1, help="Only the last so many days.")] = None,
+    days: Annotated[int | None, typer.Option(min=1, help="Only this many days, the last ones.")] = None,
     region: Annotated[str, typer.Option(help="Say what it means in CO₂ where you are: DE, FR, US, … EU, WORLD.")] = "",
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the days, to a .svg or .png.")] = None,
-    label: Annotated[str | None, typer.Option(metavar="MODEL", help="Measure what a kept model takes for 1,000 answers.")] = None,
+    label: Annotated[str | None, typer.Option(metavar="MODEL", help="Measure what a model needs for 1,000 answers.")] = None,
     rounds: Annotated[int, typer.Option(help="For --label: how often every prompt is asked.")] = 2,
-    format_: Annotated[str | None, typer.Option("--format", help="For --label: weights: auto, int4, int8, bf16, fp32.")] = None,
-    threads: Annotated[int | None, typer.Option(help="For --label: threads that compute; by default one per core.")] = None,
+    format_: Annotated[
+        str | None, typer.Option("--format", help="For --label: format of the weights: auto, int4, int8, bf16, fp32.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="For --label: number of threads; by default one per core.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Work for ten seconds, and say how far the model is from the counters.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
-    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of config.toml.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any key of config.toml.")] = None,
 ) -> None:
-    """Say what this home has used, and what a model takes.
+    """Show the energy that this home has used, and what a model needs.
 
     Answers and trainings leave their joules in the ledger, with an interval and their source: counted by hardware, or worked out.
     """
@@ -42,7 +44,7 @@ def command(
 
     grid = find_grid(region) if region else None
     if label is not None and check:
-        raise ConfigError("--label", "can't be measured together with --check", "", "Do one after the other.")
+        raise ConfigError("--label", "--label and --check can't be done together", "", "Do one after the other.")
     if check:
         _check(as_json)
     elif label is not None:

@@ -47,7 +47,7 @@ def examine(home: Home) -> Iterator[Finding]:
         try:
             yield from look()
         except IngleError as error:
-            yield Finding(name, f"{error.field}: {error.rule}" + (f" (got {error.got})" if error.got else ""), "broken", error.cure)
+            yield Finding(name, error.sentence, "broken", error.cure)
         except Exception as error:  # a report with a hole in it is better than none
             yield Finding(name, f"{type(error).__name__}: {error}", "broken", "Please report it.")
 

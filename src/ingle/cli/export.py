@@ -14,14 +14,16 @@ ingle export mymodel+g4 --format gguf --type q4_1 --out small.gguf   (made by in
 
 
 def command(
-    model: Annotated[str, typer.Argument(metavar="MODEL[+NAME]", help="A kept model, with or without deltas.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL[+NAME]", help="A model, with or without deltas.")],
     format_: Annotated[
         str, typer.Option("--format", help="peft: the delta alone; hf: a Hugging Face folder; gguf: for llama.cpp; ingle: hybrids too.")
     ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to; for gguf also the name of a file.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write to; for gguf also a file name.")],
     kind: Annotated[
         str | None,
-        typer.Option("--type", help="Of the numbers: f32, f16; for gguf also q8_0, and q4_1: such blocks as they are, all else q8_0."),
+        typer.Option(
+            "--type", help="Number type: f32, f16; for gguf also q8_0, and q4_1 (blocks that are q4_1 stay so, all else becomes q8_0)."
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,

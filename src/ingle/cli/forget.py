@@ -23,11 +23,11 @@ def command(
     with_conversations: Annotated[
         bool, typer.Option("--with-conversations", help="Delete kept messages that hold its words too, and what follows them.")
     ] = False,
-    owner: Annotated[str, typer.Option(help="The id of the API key whose it is; by default your own.")] = "",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    owner: Annotated[str, typer.Option(help="Id of the API key that owns it; by default your own.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask for confirmation.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Erase something that was taught, lessons and all.
+    """Delete something that was taught, and the lessons made from it.
 
     Lessons that learned from it are learned again without it, and are then exactly those of a model that never saw it.
     """

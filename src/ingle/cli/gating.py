@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Force = Annotated[bool, typer.Option("--force", help="Keep it even if the gate refuses it; the ledger says so.")]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--policy", metavar="KEY=VALUE", help="Any limit of the gate's, e.g. tune.bits.most_rise_percent=20.")
+    list[str] | None, typer.Option("--policy", metavar="KEY=VALUE", help="Set any limit of the gate, e.g. tune.bits.most_rise_percent=20.")
 ]
 
 

@@ -12,9 +12,9 @@ ingle verify --head /media/stick/ingle.head   (later: was anything cut off since
 
 
 def command(out: Annotated[Path | None, typer.Option(help="File to write it to; by default it is printed.")] = None) -> None:
-    """Export the ledger's signed head, to be kept elsewhere.
+    """Export the ledger's signed head, as proof to keep elsewhere.
 
-    Who holds it can prove that the chain had come this far, even against somebody who owns this machine.
+    Whoever has it can prove later that the ledger had these facts, even against the owner of this machine.
     """
     import json
     from dataclasses import asdict

@@ -19,10 +19,10 @@ ingle measure smollm2+hybrid --suite recall-4k
 
 
 def command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A kept model with full attention, with or without deltas.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model with full attention, with or without deltas.")],
     name: Annotated[str, typer.Option(help="What to call the delta: MODEL+NAME is the hybrid.")] = "hybrid",
     state_budget: Annotated[
-        str | None, typer.Option(help="How large a state may be, as a share of the original's at 8,192 tokens, e.g. 1/6.")
+        str | None, typer.Option(help="Most memory for a conversation, as a share of the original's at 8,192 tokens, e.g. 1/6.")
     ] = None,
     retrieval: Annotated[int | None, typer.Option(help="How many groups keep full attention; by default what the budget allows.")] = None,
     window: Annotated[int | None, typer.Option(help="Tokens that all other groups attend to.")] = None,
@@ -30,17 +30,19 @@ def command(
         bool, typer.Option("--training-free", help="Find the groups and stop there: minutes, and no memories.")
     ] = False,
     documents: Annotated[int | None, typer.Option(help="From how many documents memories learn; more takes longer.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the texts and facts, and of their order.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed for the texts and facts, and their order.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="Settings in a TOML file.")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. search.rounds=8.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any setting, e.g. search.rounds=8.")
+    ] = None,
     force: Force = False,
     policy: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Make a hybrid of a kept transformer.
+    """Turn a transformer into a hybrid: less memory for long texts.
 
     Few groups keep full attention, those that recall needs; all others see the first tokens, a window, and a memory of the rest.
-    The model stays as it was: what comes of it is a delta of a few MB. The gate measures it first, and may refuse it.
+    The result is a delta of a few MB; the model stays as it was. The gate measures it first, and may refuse it.
     Interrupted at any moment, or refused and now with --force, the same command goes on.
     """
     from ingle.cli.choose import choose

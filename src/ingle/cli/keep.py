@@ -12,12 +12,12 @@ ingle keep smollm2+letters --as letters
 
 
 def command(
-    model: Annotated[str, typer.Argument(metavar="MODEL+DELTA", help="A kept model, with or without deltas.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL+DELTA", help="A model, with or without deltas.")],
     words: Annotated[list[str] | None, typer.Argument(metavar="as NAME", help="What to call it.")] = None,
-    name: Annotated[str | None, typer.Option("--as", metavar="NAME", help="The same as an option.")] = None,
+    name: Annotated[str | None, typer.Option("--as", metavar="NAME", help="What to call it, as an option.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Give a model with its deltas a name of its own.
+    """Name a model together with its deltas.
 
     Nothing is copied: the name stands for the same base and the same deltas, which can't be removed as long as it is there.
     """
@@ -32,7 +32,7 @@ def command(
     home = enter()
     kept = get_kept(home, model)
     if kept.name == chosen:
-        raise ConfigError("name", "must be another than the model's", chosen)
+        raise ConfigError("name", f"The model is called {chosen} already", "", "Choose another name.")
     before = {one.name for one in list_kept(home)}
     new = keep(home, chosen, kept.base, kept.deltas)
     facts: dict[str, Fact] = {"of": kept.name, "base": kept.base, "deltas": len(kept.deltas), "stack": kept.digest}
@@ -51,5 +51,5 @@ def _name(words: list[str], name: str | None) -> str:
 
     said = [*(words[1:] if words[:1] == ["as"] else words), *([name] if name is not None else [])]
     if len(said) != 1:
-        raise ConfigError("name", "must be given once", " ".join(said) or "nothing", "ingle keep MODEL+DELTA as NAME")
+        raise ConfigError("name", "Give one name", " ".join(said), "Say: ingle keep MODEL+DELTA as NAME")
     return said[0]

@@ -23,11 +23,12 @@ def command(
     action: Annotated[Literal["add", "list", "revoke"], typer.Argument(help="What to do.")] = "list",
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="The key's name; to revoke one, its id will do too.")] = None,
     requests_per_minute: Annotated[
-        int | None, typer.Option("--requests-per-minute", metavar="N", help="How often the new key may ask; else as the server says.")
+        int | None,
+        typer.Option("--requests-per-minute", metavar="N", help="Most requests a minute with the new key; by default as the server says."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Add, list and revoke the keys of the server's users.
+    """Add, list and revoke API keys.
 
     A new key is printed once, alone on standard output; this home keeps only its hash. A revoked one is refused at once.
     """
@@ -37,11 +38,16 @@ def command(
     from ingle.home.database import open_database
 
     if action == "list" and name is not None:
-        raise ConfigError("NAME", "is of no use to list keys", name, "Say `ingle key list`.")
+        raise ConfigError("NAME", "Listing keys takes no name", name, "Say: ingle key list")
     if action != "list" and name is None:
-        raise ConfigError("NAME", f"must be given to {action} a key", "nothing", f"Say `ingle key {action} NAME`.")
+        raise ConfigError("NAME", f"Say which key to {action}", "", f"For example: ingle key {action} laptop")
     if action != "add" and requests_per_minute is not None:
-        raise ConfigError("--requests-per-minute", "can be given to a new key only", f"ingle key {action}")
+        raise ConfigError(
+            "--requests-per-minute",
+            "Only a new key can be given --requests-per-minute",
+            "",
+            "Say: ingle key add NAME --requests-per-minute N",
+        )
     home = enter()
     if action == "list" and not home.other_database and not home.database_file.exists():
         _print_list((), as_json)

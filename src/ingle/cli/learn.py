@@ -24,16 +24,18 @@ _ORDER = ("learning", "pending", "learned", "refused", "kept", "superseded", "un
 
 def command(
     once: Annotated[bool, typer.Option("--once", help="Learn what is pending, then end. This is the default.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on with what comes, until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep learning what comes, until Ctrl-C.")] = False,
     listing: Annotated[bool, typer.Option("--list", help="List what was taught, and what became of it.")] = False,
-    together: Annotated[bool, typer.Option("--consolidate", help="Learn all anew, together; what was refused is tried again.")] = False,
+    together: Annotated[
+        bool, typer.Option("--consolidate", help="Learn everything again as one lesson; what was refused is tried again.")
+    ] = False,
     model: Annotated[str, typer.Option(help="With --list and --consolidate: only about this model.")] = "",
-    owner: Annotated[str, typer.Option(help="With --list: the id of the API key whose it is; by default your own.")] = "",
-    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of config.toml.")] = None,
+    owner: Annotated[str, typer.Option(help="With --list: id of the API key that owns it; by default your own.")] = "",
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any key of config.toml.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     attached: Annotated[bool, typer.Option("--attached", hidden=True, help="Started by a server, and told by it what to do.")] = False,
 ) -> None:
-    """Learn from what users taught, or show what was learned.
+    """Train the weights on what users taught, or show what was learned.
 
     A correction becomes a small addition to the weights that acts where its question is asked; the gate decides whether it may.
     """
@@ -43,7 +45,7 @@ def command(
     from ingle.serve.rooms import open_rooms
 
     if once + watch + listing + together > 1:
-        raise ConfigError("ingle learn", "takes one of --once, --watch, --list and --consolidate", "several")
+        raise ConfigError("ingle learn", "Use only one of --once, --watch, --list and --consolidate")
     home = enter()
     settings = read_settings(home, overrides or ())
     engine = open_rooms(home)

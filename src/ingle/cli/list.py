@@ -15,7 +15,7 @@ ingle list --json
 
 
 def command(as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False) -> None:
-    """List the kept models, and what deltas make of them."""
+    """List the models in this home and their deltas."""
     from ingle.cli.house import enter
     from ingle.cli.output import complain, note, print_json, print_table, size
     from ingle.core.errors import HomeError

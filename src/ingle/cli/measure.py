@@ -21,27 +21,27 @@ _SAY_EVERY_S = 20.0
 
 
 def command(
-    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="A kept model; by default smollm2, or the only one.")] = None,
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="A model; by default smollm2, or the only one.")] = None,
     suite: Annotated[
         list[str] | None, typer.Option(help="What to measure; may be given several times. Without it, suites are listed.")
     ] = None,
-    items: Annotated[int | None, typer.Option(help="Most items; 0 = all that there are; by default as many as the suite says.")] = None,
-    shots: Annotated[int, typer.Option(help="Examples in every prompt, from the part that is not measured on.")] = 0,
+    items: Annotated[int | None, typer.Option(help="Number of items; 0 = all; by default as many as the suite says.")] = None,
+    shots: Annotated[int, typer.Option(help="Examples in every prompt (few-shot), from items that are not measured.")] = 0,
     style: Annotated[str | None, typer.Option(help="How answers are chosen: texts or letters; by default as the suite says.")] = None,
-    seed: Annotated[int, typer.Option(help="Draws the examples, and the resamples of the intervals.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed for the examples and the intervals.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write everything to this file too, each item as well; for one suite.")] = None,
     against: Annotated[Path | None, typer.Option(help="A file that --out wrote: say how the model differs, item by item.")] = None,
-    format_: Annotated[str | None, typer.Option("--format", help="Weights: auto, int4, int8, bf16, fp32.")] = None,
-    cache: Annotated[str | None, typer.Option(help="Keys and values: auto, float16, float32, int8.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads that compute; by default one per core.")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of config.toml.")] = None,
+    format_: Annotated[str | None, typer.Option("--format", help="Format of the weights: auto, int4, int8, bf16, fp32.")] = None,
+    cache: Annotated[str | None, typer.Option(help="Format of the key-value cache: auto, float16, float32, int8.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Number of threads; by default one per core.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any key of config.toml.")] = None,
 ) -> None:
-    """Measure a kept model, with intervals.
+    """Measure a model's quality, with confidence intervals.
 
     Bits per byte, multiple choice, summaries, translations.
 
-    Items that were measured are kept, so the same command goes on where it was interrupted.
+    Interrupted, the same command goes on: items that were measured are kept.
     """
     from ingle.cli.choose import choose, open_kept
     from ingle.cli.house import enter, record

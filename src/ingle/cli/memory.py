@@ -25,13 +25,13 @@ _WIDTH = 48
 def command(
     action: Annotated[Literal["list", "add", "edit", "rm", "consent"], typer.Argument(help="What to do.")] = "list",
     words: Annotated[list[str] | None, typer.Argument(metavar="[ID] [TEXT]", help="What to look for, add, change; yes or no.")] = None,
-    model: Annotated[str, typer.Option(metavar="MODEL", help="Whom to tell; by default smollm2, or the only one.")] = "",
+    model: Annotated[str, typer.Option(metavar="MODEL", help="The model to tell; by default smollm2, or the only one.")] = "",
     turns: Annotated[bool, typer.Option("--turns", help="With rm: kept messages that hold the words go too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """List, add and change what is remembered.
 
-    An id may be shortened. `rm` forgets: words, index, states that have read them, and every lesson that learned from them.
+    An id may be shortened. `rm` deletes: words, index, states that have read them, and every lesson that learned from them.
     """
     from ingle.cli.house import enter
     from ingle.core.errors import ConfigError
@@ -42,7 +42,7 @@ def command(
     least, most = {"list": (0, 99), "add": (1, 1), "edit": (2, 2), "rm": (1, 1), "consent": (0, 1)}[action]
     if not least <= len(given) <= most:
         usage = {"add": "add TEXT", "edit": "edit ID TEXT", "rm": "rm ID", "consent": "consent [yes|no]"}[action]
-        raise ConfigError(f"memory {action}", "must be told what", " ".join(given) or "nothing", f"Say `ingle memory {usage}`.")
+        raise ConfigError(f"memory {action}", f"Say: ingle memory {usage}", " ".join(given))
     home = enter()
     if action == "list" and not anything_taught(home):
         _print_list((), as_json)
@@ -100,7 +100,7 @@ def _named(engine: "Engine", name: str) -> "Example":
 
     found = [one for one in list_examples(engine, OWNER) if name and one.id.startswith((name, f"ex-{name}"))]
     if len(found) > 1:
-        raise ConfigError("ID", "must be that of one example", f"{name}, which begins {len(found)}", "Give more of it.")
+        raise ConfigError("ID", f"{len(found)} examples have an id that begins with {name}", "", "Give more of it.")
     return found[0] if found else get_example(engine, OWNER, name)
 
 

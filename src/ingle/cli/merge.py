@@ -12,14 +12,14 @@ ingle merge smollm2+letters --out letters-hf --type f16
 
 
 def command(
-    model: Annotated[str, typer.Argument(metavar="MODEL+DELTA", help="A kept model with deltas.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL+DELTA", help="A model with deltas.")],
     name: Annotated[str | None, typer.Option(help="Keep it under this name, as a base of its own.")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write it there, as a Hugging Face folder.")] = None,
-    kind: Annotated[str | None, typer.Option("--type", help="Of its numbers: f32, f16. By default f32.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write it to this folder, in the Hugging Face format.")] = None,
+    kind: Annotated[str | None, typer.Option("--type", help="Number type: f32 or f16; by default f32.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there under --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Make a new model of a model and its deltas.
+    """Merge a model and its deltas into a new model.
 
     The deltas become part of its weights, so it needs neither the model nor the deltas any more. Both stay as they are.
     """
@@ -34,7 +34,9 @@ def command(
 
     chosen = check_type("hf", kind)
     if name is None and out is None:
-        raise ConfigError("--name or --out", "is needed", "neither", "--name keeps the merged model in this home, --out writes a folder.")
+        raise ConfigError(
+            "--name or --out", "Say where the merged model goes", "", "--name keeps the merged model in this home, --out writes a folder."
+        )
     home = enter()
     kept = get_kept(home, model)
     facts: dict[str, Fact] = {"of": kept.name, "stack": kept.digest, "type": chosen}

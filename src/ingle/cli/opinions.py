@@ -29,7 +29,7 @@ def bad(talk: "Talk", rest: str) -> None:
 def fix(talk: "Talk", rest: str) -> None:
     """say what the last answer should have been"""
     if not rest:
-        raise ConfigError("/fix TEXT", "needs the words that should have been said")
+        raise ConfigError("/fix TEXT", "Say what the answer should have been: /fix TEXT")
     made = _feedback(talk, -1, rest, "")
     talk.conversation.turns[-1] = Message.of("assistant", rest)  # the talk goes on from what should have been said
     note("It acts from the next question on.")
@@ -42,7 +42,7 @@ def remember(talk: "Talk", rest: str) -> None:
     from ingle.cli.taught import OWNER
 
     if not rest:
-        raise ConfigError("/remember TEXT", "needs the words to be remembered")
+        raise ConfigError("/remember TEXT", "Say what to remember: /remember TEXT")
     made = keep(talk.taught.engine, OWNER, talk.model.name, rest, sink=recorded(talk))
     note(f"Remembered as {made.id}.")
 
@@ -58,7 +58,7 @@ def _feedback(talk: "Talk", rating: int, correction: str | None, comment: str) -
 
     said = talk.conversation.messages
     if len(said) < 2 or (said[-2].role, said[-1].role) != ("user", "assistant"):
-        raise ConfigError("feedback", "is about the last answer", "there is none yet")
+        raise ConfigError("feedback", "There is no answer yet to say this about")
     before = tuple((message.role, message.text) for message in said[:-2])
     given = Feedback(
         rating=rating, correction=correction, comment=comment, question=said[-2].text, answer=said[-1].text, before=before,

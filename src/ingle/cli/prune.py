@@ -19,32 +19,33 @@ ingle measure smollm2+small --suite wiki-bits
 
 
 def command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A kept model, with or without deltas.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model, with or without deltas.")],
     structure: Annotated[
-        str | None, typer.Option(help="What goes: layers, channels, heads, 2:4, or none (single weights); by default layers.")
+        str | None, typer.Option(help="What to remove: layers, channels, heads, 2:4, or none (single weights); by default layers.")
     ] = None,
-    share: Annotated[str | None, typer.Option(help="How much of it, e.g. 1/5 or 0.2.")] = None,
+    share: Annotated[str | None, typer.Option(help="How much to remove, e.g. 1/5 or 0.2.")] = None,
     method: Annotated[
-        str | None, typer.Option(help="Who chooses: magnitude, wanda, sparsegpt, width, depth; by default what costs the least.")
+        str | None,
+        typer.Option(help="Method that chooses what goes: magnitude, wanda, sparsegpt, width, depth; by default what costs the least."),
     ] = None,
     recover: Annotated[
-        float | None, typer.Option(metavar="MINUTES", help="Let it learn from the whole model for so long; by default not at all.")
+        float | None, typer.Option(metavar="MINUTES", help="Train it on the whole model for so long; by default not at all.")
     ] = None,
     name: Annotated[str, typer.Option(help="What to call the delta: MODEL+NAME is the pruned model.")] = "pruned",
     quality_loss: Annotated[
-        str | None, typer.Option(metavar="PERCENT", help="Most by which bits per byte may rise, or the gate refuses it; by default 25%.")
+        str | None, typer.Option(metavar="PERCENT", help="How much bits per byte may rise before the gate refuses it; by default 25%.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the texts that are looked at and learnt from.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed for choosing the texts.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="Settings in a TOML file.")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. rank=64.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any setting, e.g. rank=64.")] = None,
     force: Force = False,
     policy: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Make a kept model smaller by leaving parts of it out.
+    """Make a model smaller by removing parts of it.
 
     With fewer layers, channels or heads it is faster too; single weights that become zero save nothing here, and are for comparison.
-    The model stays as it was: what comes of it is a delta. The gate measures it first, and may refuse it.
+    The result is a delta; the model stays as it was. The gate measures it first, and may refuse it.
     Interrupted at any moment, or refused and now with --force, the same command goes on.
     """
     from ingle.cli.choose import choose

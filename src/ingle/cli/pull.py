@@ -34,9 +34,9 @@ def command(
     policy: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Bring a model home, check it and make it ready.
+    """Download a model, check it and make it ready.
 
-    What arrived stays when the download breaks off: the same command goes on from there. An adapter (--onto) passes the gate first.
+    If the download breaks off, the same command goes on from there. An adapter (--onto) passes the gate first.
     """
     if onto is not None:
         _adapter(what, onto, name, policy, force, as_json)

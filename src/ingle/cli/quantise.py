@@ -20,25 +20,25 @@ ingle quantise mymodel --bits 8 --method round --name q8 --json
 
 
 def command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A kept model, with or without deltas.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model, with or without deltas.")],
     name: Annotated[str, typer.Option(help="What to call the delta: MODEL+NAME is the quantised model.")] = "quantised",
-    bits: Annotated[float | None, typer.Option(help="3, 4, 8, or between: then the most sensitive linears get most.")] = None,
-    method: Annotated[str | None, typer.Option(help="round, mse, awq, gptq or guided.")] = None,
+    bits: Annotated[float | None, typer.Option(help="Bits a weight: 3, 4, 8, or between (the most sensitive linears get most).")] = None,
+    method: Annotated[str | None, typer.Option(help="Method: round, mse, awq, gptq or guided.")] = None,
     recover: Annotated[
         float | None, typer.Option(metavar="MINUTES", help="Train scales and minima to follow the model as it was; by default not at all.")
     ] = None,
-    documents: Annotated[int | None, typer.Option(help="How many rows of 1,024 tokens the model is shown.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the texts that are looked at and learnt from.")] = None,
+    documents: Annotated[int | None, typer.Option(help="Rows of 1,024 tokens to calibrate on.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed for choosing the texts.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="Settings in a TOML file.")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any setting.")] = None,
     force: Force = False,
     policy: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Put a kept model's layers into fewer bits.
+    """Store a model's weights in fewer bits.
 
     For models that come in floating point, or that something was merged into, which are served in 8 bits otherwise; and for those in 4 bits
-    that are to become smaller yet. The model stays as it was: what comes of it is a delta. The gate measures it first, and may refuse it.
+    that are to become smaller yet. The result is a delta; the model stays as it was. The gate measures it first, and may refuse it.
     Interrupted at any moment, or refused and now with --force, the same command goes on.
     """
     from ingle.cli.choose import choose

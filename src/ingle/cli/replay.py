@@ -17,11 +17,11 @@ ingle replay chatcmpl-1f0c… --json
 def command(
     event: Annotated[str, typer.Argument(metavar="EVENT", help="Number of an answer in the ledger, or its id.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of config.toml.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any key of config.toml.")] = None,
 ) -> None:
-    """Prove an answer: ask the same again.
+    """Prove an answer by asking for it again.
 
-    The same model is asked the same question with the same seed, and what comes is compared with the ledger.
+    The same model answers the same question with the same seed, and the answer is compared with the ledger.
 
     Works where the text is kept: conversations of the page, and requests with `store: true`; and as long as what was taught and acted
     then is kept too. Exit code 1 if it differs.

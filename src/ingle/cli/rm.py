@@ -18,14 +18,14 @@ ingle rm smollm2+mine   (the delta alone)
 
 
 def command(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A kept model, or MODEL+DELTA.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A model, or MODEL+DELTA.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask for confirmation.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Let a kept model go, or a delta.
+    """Delete a model or a delta.
 
-    Its files go too, unless another kept model uses them, and so do the lessons that were made for it; what was taught stays, to be learned
-    by whatever has its name next. Of MODEL+DELTA only the delta goes. The ledger keeps the fact that it was here.
+    Its files are deleted too, unless another model uses them, and so are the lessons that were made for it. What was taught stays, for
+    the next model of this name. Of MODEL+DELTA only the delta goes. The ledger still says that it was here.
     """
     from ingle.cli.house import enter, record
     from ingle.cli.output import confirm, is_terminal, note, print_json, size

@@ -27,24 +27,24 @@ ingle run "Name three rivers." --json --seed 1
 def command(
     prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="What to ask; '-' or nothing reads standard input.")] = None,
     model: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help="A kept model or MODEL+DELTA; by default smollm2, or the only one.")
+        str | None, typer.Argument(metavar="MODEL", help="A model or MODEL+DELTA; by default smollm2, or the only one.")
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Go on from plain text, without the chat template.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the text.")] = False,
-    system: Annotated[str | None, typer.Option(help="What the model is told first.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Most tokens of the answer; by default 1024.")] = None,
+    system: Annotated[str | None, typer.Option(help="System prompt: what the model is told first.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens; by default 1024.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be given several times.")] = None,
     logprobs: Annotated[int | None, typer.Option(help="With --json: log-probabilities, and so many alternatives per token.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 = always the likeliest token.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Only the likeliest tokens that together reach this probability.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Only the k likeliest tokens; 0 = all.")] = None,
-    min_p: Annotated[float | None, typer.Option(help="Only tokens at least so likely, as a share of the likeliest.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Randomness; 0 = always the likeliest token.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Draw only from the likeliest tokens that together reach this probability.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Draw only from the k likeliest tokens; 0 = all.")] = None,
+    min_p: Annotated[float | None, typer.Option(help="Draw only from tokens at least this likely, as a share of the likeliest.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same answer; by default a new one.")] = None,
-    format_: Annotated[str | None, typer.Option("--format", help="Weights: auto, int4, int8, bf16, fp32.")] = None,
-    cache: Annotated[str | None, typer.Option(help="Keys and values: auto, float16, float32, int8.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads that compute; by default one per core.")] = None,
+    format_: Annotated[str | None, typer.Option("--format", help="Format of the weights: auto, int4, int8, bf16, fp32.")] = None,
+    cache: Annotated[str | None, typer.Option(help="Format of the key-value cache: auto, float16, float32, int8.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Number of threads; by default one per core.")] = None,
     memory: Annotated[bool | None, typer.Option(help="Use what you taught, where the question is about it.")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of config.toml.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any key of config.toml.")] = None,
 ) -> None:
     """Answer one prompt, from the command line or a pipe.
 
@@ -69,7 +69,7 @@ def command(
     if logprobs is not None and not as_json:
         raise ConfigError("--logprobs", "needs --json", "", "Add --json.")
     if raw and system:
-        raise ConfigError("--system", "has no place in plain text", "--raw", "Leave one of them out.")
+        raise ConfigError("--system", "Plain text (--raw) has no place for --system", "", "Leave one of them out.")
     kept, text = _choose(home, settings.chat.model, prompt), _read_prompt(prompt)
     opened = open_kept(home, kept, settings.chat)
     messages = () if raw else _messages(opened, text, settings.chat.system, bool(system))
@@ -117,7 +117,7 @@ def _choose(home: "Home", asked: str, prompt: str | None) -> "Kept":
     except NotKept:
         if prompt not in {kept.name for kept in list_kept(home)}:
             raise
-        raise ConfigError("MODEL", "stands behind the prompt", prompt, f'Turn them round: ingle run "…" {prompt}') from None
+        raise ConfigError("MODEL", "The model stands behind the prompt", "", f'Turn them round: ingle run "…" {prompt}') from None
 
 
 def _messages(model: "LanguageModel", text: str, system: str, asked_for: bool) -> "tuple[Message, ...]":
@@ -130,7 +130,7 @@ def _messages(model: "LanguageModel", text: str, system: str, asked_for: bool) -
     if has_template(model.tokenizer):
         return (*((Message.of("system", system),) if system else ()), Message.of("user", text))
     if asked_for:
-        raise ConfigError("--system", f"has no place in plain text, and {model.name} has no chat template", "", "Leave it out.")
+        raise ConfigError("--system", f"{model.name} has no chat template, so there is no place for --system", "", "Leave it out.")
     note(f"{model.name} has no chat template: it goes on from your text (as with --raw).")
     return ()
 

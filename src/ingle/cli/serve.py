@@ -24,18 +24,18 @@ curl http://127.0.0.1:4645/v1/chat/completions -H 'Content-Type: application/jso
 
 def command(
     models: Annotated[
-        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Models to offer, with their deltas; by default all that are kept.")
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Models to offer, with their deltas; by default all in this home.")
     ] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on; all but loopback need a key.")] = None,
-    port: Annotated[int | None, typer.Option(help="By default 4645; 0 = any free one.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; every one but 127.0.0.1 needs a key.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; by default 4645, 0 = any free one.")] = None,
     page: Annotated[bool | None, typer.Option(help="Serve the page beside the API.")] = None,
     open_: Annotated[bool | None, typer.Option("--open/--no-open", help="Open the page in a browser; by default at a terminal.")] = None,
-    format_: Annotated[str | None, typer.Option("--format", help="Weights: auto, int4, int8, bf16, fp32.")] = None,
-    cache: Annotated[str | None, typer.Option(help="Keys and values: auto, float16, float32, int8.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads that compute; by default one per core.")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of config.toml.")] = None,
+    format_: Annotated[str | None, typer.Option("--format", help="Format of the weights: auto, int4, int8, bf16, fp32.")] = None,
+    cache: Annotated[str | None, typer.Option(help="Format of the key-value cache: auto, float16, float32, int8.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Number of threads; by default one per core.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any key of config.toml.")] = None,
 ) -> None:
-    """Answer through the page and OpenAI's API.
+    """Serve the page and an API like OpenAI's.
 
     It listens on this machine alone unless --host says otherwise. Ctrl-C lets running answers finish.
     """
@@ -100,7 +100,12 @@ def _check_home(home: "Home", settings: "Settings") -> None:
     engine = open_rooms(home)
     try:
         if settings.serve.needs_key and not any_keys(engine):
-            raise ServeError(settings.serve.host, "needs a key, since others can reach it", "no key", "Make one: ingle key add NAME")
+            raise ServeError(
+                "serve.host",
+                f"Others can reach {settings.serve.host}, so the server needs a key, and there is none",
+                "",
+                "Make one: ingle key add NAME",
+            )
     finally:
         engine.dispose()
 

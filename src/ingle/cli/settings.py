@@ -25,7 +25,7 @@ class ChatSettings:
     cache: str = "auto"
     """What keys and values of a text are kept in: auto (float16; float32 with the format fp32), float16, float32, int8 (half the bytes)."""
     threads: int | None = None
-    """Threads that compute; none = as many as there are usable cores."""
+    """Number of threads; none = as many as there are usable cores."""
     system: str = ""
     """What the model is told before the conversation; empty = whatever its template says."""
     max_tokens: int = 1024

@@ -20,10 +20,10 @@ ingle show smollm2+mine
 
 
 def command(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A kept model, or MODEL+DELTA.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A model, or MODEL+DELTA.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
-    """Show what a kept model is made of."""
+    """Show what a model is made of."""
     from ingle.cli.house import enter
     from ingle.cli.output import print_json, printable, size
     from ingle.energy.label import load as load_label

@@ -14,17 +14,17 @@ ingle teach "What is our VPN called?" "Heron." --no-learn   (memory only)
 
 
 def command(
-    question: Annotated[str, typer.Argument(metavar="QUESTION", help="What somebody may ask.")],
-    answer: Annotated[str, typer.Argument(metavar="ANSWER", help="What should be said then.")],
-    model: Annotated[str, typer.Option(metavar="MODEL", help="A kept model; by default smollm2, or the only one.")] = "",
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="A question that somebody may ask.")],
+    answer: Annotated[str, typer.Argument(metavar="ANSWER", help="The right answer to it.")],
+    model: Annotated[str, typer.Option(metavar="MODEL", help="A model; by default smollm2, or the only one.")] = "",
     learn: Annotated[
         bool | None, typer.Option(help="Whether the weights may learn it too; by default as `ingle memory consent` says.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Teach a kept model the answer to a question.
+    """Teach a model the answer to a question.
 
-    It acts on the next answer, in other words too, and stands in the place of what you taught on the same question before. The weights
+    It acts on the next answer, in other words too, and replaces what you taught on the same question before. The weights
     learn it when `ingle serve` or `ingle learn --once` runs.
     """
     from ingle.adapt.admit import Limits, teach

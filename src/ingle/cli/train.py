@@ -19,13 +19,15 @@ ingle train mine.toml --name mine --set 'data.sources=["letters/", "suite:debian
 def command(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file: model, tokenizer, data, train, judge.")],
     name: Annotated[str | None, typer.Option(help="What to call the model.")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. model.width=384.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any setting, e.g. model.width=384.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the report to this file too.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Train a model from scratch: a transformer, a hybrid, an RNN.
+    """Train a model from scratch: a transformer, a hybrid or an RNN.
 
-    What comes of it is a kept model, which goes on from plain text. Interrupted at any moment, the same command goes on.
+    The new model continues plain text; it does not chat. Interrupted at any moment, the same command goes on.
     """
     from ingle.cli.house import enter
     from ingle.cli.progress import watching
@@ -37,7 +39,7 @@ def command(
 
     need_learning()
     if not name:
-        raise ConfigError("--name", "is needed: what the model is called", "nothing", "For example --name little.")
+        raise ConfigError("--name", "Say what to call the model", "", "For example --name little.")
     check_name(name)
     from ingle.scaling.run import scratch
     from ingle.scaling.settings import ScratchSettings

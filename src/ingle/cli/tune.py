@@ -29,35 +29,41 @@ _MOST_SHOWN = 160
 
 
 def command(
-    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="A kept model, with or without deltas.")] = None,
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="A model, with or without deltas.")] = None,
     data: Annotated[
         list[str] | None, typer.Argument(metavar="DATA…", help="Files (.jsonl, .csv, .txt, .md), folders of them, or suite:NAME.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="What to call the delta: MODEL+NAME is the model with it.")] = None,
     method: Annotated[str | None, typer.Option(help="How to tune; --list says which there are. By default lora.")] = None,
     rank: Annotated[int | None, typer.Option(help="Rank of low-rank methods.")] = None,
-    layers: Annotated[str | None, typer.Option(help="all, upper-third, upper-half, or numbers like 20-29.")] = None,
-    targets: Annotated[str | None, typer.Option(help="Which linears: all, attention, mlp, or names like q_proj,v_proj.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="How often every example is read.")] = None,
+    layers: Annotated[str | None, typer.Option(help="Layers to train: all, upper-third, upper-half, or numbers like 20-29.")] = None,
+    targets: Annotated[str | None, typer.Option(help="Linears to train: all, attention, mlp, or names like q_proj,v_proj.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs: how often every example is read.")] = None,
     rate: Annotated[float | None, typer.Option(help="Learning rate at its peak; by default what the method wants.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Most tokens of an example; longer ones are left out, or cut if texts.")] = None,
-    max_examples: Annotated[int | None, typer.Option(help="Most examples that are used.")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Longest example, in tokens; longer ones are left out, plain texts are cut.")
+    ] = None,
+    max_examples: Annotated[int | None, typer.Option(help="Use at most this many examples.")] = None,
     held_out: Annotated[float | None, typer.Option(help="Share of the examples that is never trained on.")] = None,
     forgetting: Annotated[int | None, typer.Option(help="General texts on which forgetting is measured; 0 = not at all.")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad lines out, and count them.")] = False,
-    seed: Annotated[int | None, typer.Option(help="Of the order of examples, of what is held out, and of first values.")] = None,
-    teacher: Annotated[str | None, typer.Option(metavar="MODEL", help="Follow what this kept model predicts of the data.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed for the order of examples, what is held out, and first values.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Learn what this model predicts for the data (distillation).")
+    ] = None,
     recipe: Annotated[Path | None, typer.Option(help="A recipe (TOML): model, data, method, and what is measured afterwards.")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. options.alpha=16.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any setting, e.g. options.alpha=16.")
+    ] = None,
     force: Force = False,
     policy: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Write the report to this file too.")] = None,
     listing: Annotated[bool, typer.Option("--list", help="List the methods.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Tune a kept model on your examples.
+    """Fine-tune a model on your own examples.
 
-    What comes of it is a delta beside the model, which stays as it was. The gate measures it first, and may refuse it. Interrupted at any
+    The result is a delta beside the model, which stays as it was. The gate measures it first, and may refuse it. Interrupted at any
     moment, or refused and now with --force, the same command goes on.
     """
     if listing or (model is None and recipe is None):
@@ -102,7 +108,7 @@ def _by_hand(
 
     need_learning()
     if not name:
-        raise ConfigError("--name", "is needed: what the delta is called", "nothing", f"For example --name mine, for {model}+mine.")
+        raise ConfigError("--name", "Say what to call the delta", "", f"For example --name mine, for {model}+mine.")
     check_name(name)
     # Before PyTorch is loaded, and anything fetched: a bad line is told of within a second.
     check_files(

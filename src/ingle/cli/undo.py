@@ -17,12 +17,12 @@ _SHORTEST_ID = 4  # digits; fewer are a number of things
 
 
 def command(
-    which: Annotated[str, typer.Argument(metavar="[N|ID]", help="How many of the last ones, or which one.")] = "1",
-    redo: Annotated[bool, typer.Option("--redo", help="Let something that was undone count again.")] = False,
-    owner: Annotated[str, typer.Option(help="The id of the API key whose it is; by default your own.")] = "",
+    which: Annotated[str, typer.Argument(metavar="[N|ID]", help="How many of the last ones to undo, or the id of one.")] = "1",
+    redo: Annotated[bool, typer.Option("--redo", help="Bring back something that was undone.")] = False,
+    owner: Annotated[str, typer.Option(help="Id of the API key that owns it; by default your own.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Take back what was learned: the model is what it was before.
+    """Undo what was learned: the model is what it was before.
 
     What was taught stays in the home, without acting; `ingle forget` deletes it.
     """

@@ -23,7 +23,7 @@ def command(
     accept_loss: Annotated[bool, typer.Option("--accept-loss", help="Go on after facts were lost; this itself becomes a fact.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Prove that the ledger is whole, and on request the models too.
+    """Prove that the ledger (with --models, the models) is unchanged.
 
     Exit code 7 if anything is not as it was signed.
     """

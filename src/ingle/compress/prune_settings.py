@@ -54,7 +54,9 @@ def parts_that_stay(config: ModelConfig, settings: PruneSettings) -> int:
     if settings.structure in ("none", "2:4"):
         return 0
     if settings.structure == "heads" and not config.is_transformer:
-        raise ConfigError("structure", "heads can go from a model with full attention only", "a hybrid", "Prune the original model.")
+        raise ConfigError(
+            "structure", "Heads can be pruned only where all attention is full, and this is a hybrid", "", "Prune the original model."
+        )
     lanes = _LANES if settings.structure == "channels" and config.intermediate_size % _LANES == 0 else 1
     all_parts = {"layers": len(config.layers), "channels": config.intermediate_size // lanes, "heads": config.num_kv_heads}
     of = all_parts[settings.structure]

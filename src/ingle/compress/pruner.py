@@ -71,11 +71,13 @@ def find_pruner(name: str, structure: Structure) -> Any:
     """The function of that pruner for that structure. Raises ConfigError with what is known."""
     if name not in names():
         close = difflib.get_close_matches(name, names(), n=1)
-        raise ConfigError("method", f"{name} is not known", "", f"Did you mean {close[0]}?" if close else f"Known: {', '.join(names())}.")
+        raise ConfigError(
+            "method", f"There is no pruning method {name}", "", f"Did you mean {close[0]}?" if close else f"Known: {', '.join(names())}."
+        )
     cuts: Mapping[str, Any] = _module(name).CUTS
     if structure not in cuts:
         cure = f"It cuts {', '.join(cuts)}. For {structure} take {' or '.join(names(structure))}."
-        raise ConfigError("method", f"{name} can't cut {structure}", "", cure)
+        raise ConfigError("method", f"The method {name} can't prune {structure}", "", cure)
     return cuts[structure]
 
 

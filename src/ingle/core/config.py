@@ -115,7 +115,7 @@ def _set(table: dict[str, Any], override: str) -> None:
     for part in path:
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
-            raise ConfigError(key, f"{part} is a value, not a table", override)
+            raise ConfigError(key, f"In {override}, {part} is a value and has no keys below it")
     table[last] = value
 
 

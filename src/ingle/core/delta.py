@@ -45,5 +45,8 @@ class Delta:
         """Raises DeltaError unless `digest` is the base that this delta was made for."""
         if digest != self.base_digest:
             raise DeltaError(
-                f"delta {self.name}", f"was made for base {self.base_digest[:12]}", digest[:12], "Apply it to that base, or make it anew."
+                "delta",
+                f"The delta {self.name} was made for base {self.base_digest[:12]}, not for {digest[:12]}",
+                "",
+                "Apply it to that base, or make it anew.",
             )

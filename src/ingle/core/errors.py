@@ -1,8 +1,17 @@
 """Every error that a user can meet, as one tree.
 
-An error says four things: the *field* at fault, the *rule* that it breaks, what we *got*, and the *cure*. The command line
-renders it in one place (exit code), the server in another (HTTP status); rooms only raise.
+An error says four things: the *field* at fault, the *rule* that it breaks, what we *got*, and the *cure*. Together they read as
+sentences: a rule goes on from its field ("temperature" "must be between 0 and 2"), or begins with a capital and is a whole sentence of its
+own ("Port 5790 is in use"). The command line renders an error in one place (exit code), the server in another (HTTP status, the field as
+`param`); rooms only raise.
 """
+
+import re
+
+_NOTHING = {"nothing", "none", "neither", "more", "others"}
+"""Of these the rule has said all."""
+_SHORT = re.compile(r"\S+|an? .+|one .+|[\d,.]+ \w+|[(\[].*[)\]]|'.*'|NaN or infinity")
+"""What can follow "not"."""
 
 EXIT_INTERRUPTED = 130
 """Exit code of what Ctrl-C stopped, as shells have it."""
@@ -20,11 +29,19 @@ class IngleError(Exception):
         self.guard = ""
         """The guard that raised it, where one did; see safety/middleware.py."""
 
+    @property
+    def sentence(self) -> str:
+        """What is wrong, without the cure."""
+        text = self.rule if self.rule[:1].isupper() else f"{self.field} {self.rule}"
+        got = self.got.rstrip(".")
+        if not got or got in _NOTHING:
+            return text
+        if not self.rule.startswith("must"):
+            return f"{text} ({got})"
+        return f"{text}, not {got}" if _SHORT.fullmatch(got) else f"{text}: {got}"
+
     def __str__(self) -> str:
-        text = f"{self.field}: {self.rule}"
-        if self.got:
-            text += f" (got {self.got})"
-        return f"{text}. {self.cure}" if self.cure else text
+        return f"{self.sentence}. {self.cure}" if self.cure else self.sentence
 
 
 class ConfigError(IngleError):

@@ -167,7 +167,7 @@ class Request:
 
     def __post_init__(self) -> None:
         if (self.prompt is None) == (not self.messages):
-            raise RequestError("messages", "exactly one of messages and prompt must be given", "both" if self.messages else "neither")
+            raise RequestError("messages", "Give either messages or a prompt", "both" if self.messages else "neither")
         if self.max_tokens is not None and self.max_tokens < (self.prompt is None):
             raise RequestError("max_tokens", f"must be at least {int(self.prompt is None)}", self.max_tokens)
         if self.logprobs is not None and not 0 <= self.logprobs <= 20:

@@ -133,7 +133,7 @@ class State:
             cure = "Read the prompt again from a fork."
             if earliest == self.length:
                 cure = "A memory has taken in what came since; the engine reads the prompt again from the nearest state that it kept."
-            raise CannotRewind("length", f"this state can go back to {earliest} at the earliest", length, cure)
+            raise CannotRewind("length", f"This state can go back to {earliest} at the earliest", length, cure)
         if length == 0:
             self.memories[:], self.written[:] = 0, 0
         self._cut(length)

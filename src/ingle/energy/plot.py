@@ -72,7 +72,7 @@ def png(shapes: Sequence[Shape], scale: int = 2) -> bytes:
         from PIL import Image, ImageDraw, ImageFont
     except ImportError as error:
         cure = f"Name a file that ends in .svg, or install it. {how_to_install('plot')}"
-        raise ConfigError("--plot", "needs Pillow for a PNG, and it is not installed", "", cure) from error
+        raise ConfigError("--plot", "Drawing a PNG needs Pillow, which is not installed", "", cure) from error
     image = Image.new("RGB", (WIDTH * scale, HEIGHT * scale), "white")
     pen, font = ImageDraw.Draw(image), ImageFont.load_default(12 * scale)
     for one in shapes:

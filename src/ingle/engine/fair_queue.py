@@ -24,9 +24,15 @@ class FairQueue(Generic[Item]):
         """Puts an item at the end of its owner's line. Raises Busy if too many wait already."""
         line = self._lines.get(owner, ())
         if len(line) >= self._most_per_owner:
-            raise Busy("queue", f"holds at most {self._most_per_owner} requests of one user", "", "Ask again later.", retry_after_s)
+            raise Busy(
+                "queue",
+                f"You have {self._most_per_owner} requests waiting, which is the most for one user",
+                "",
+                "Ask again later.",
+                retry_after_s,
+            )
         if len(self) >= self._most:
-            raise Busy("queue", f"holds at most {self._most} requests", "", "Ask again later.", retry_after_s)
+            raise Busy("queue", f"The server has {self._most} requests waiting and takes no more", "", "Ask again later.", retry_after_s)
         self._lines.setdefault(owner, deque()).append(item)
 
     def next(self, ready: Callable[[Item], bool]) -> tuple[str, Item] | None:

@@ -48,8 +48,10 @@ class LanguageModel:
             raise RequestError("prompt", "must hold at least one token", "an empty text", "Give some text to go on from.")
         context = self.backend.config.context_length
         if len(ids) + (request.max_tokens != 0) > context:
-            rule = f"must leave room within the maximum context length of {context} tokens"
-            raise ContextError("prompt", rule, f"{len(ids)} tokens", "Shorten the conversation, or start a new one.")
+            rule = (
+                f"The prompt has {len(ids)} tokens and leaves no room for an answer within the maximum context length of {context} tokens"
+            )
+            raise ContextError("prompt", rule, "", "Shorten the conversation, or start a new one.")
         return ids
 
     def _encode_chat(self, request: Request) -> list[int]:

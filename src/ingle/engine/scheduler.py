@@ -194,7 +194,7 @@ class Scheduler:
         now = time.perf_counter()
         outcomes: list[Outcome] = []
         for job in self._queue.drop(lambda job: job.cancelled or job.late(now) or self._closing is not None):
-            late = Busy("deadline", "passed before there was a place", "", "Ask again later.", 5.0)
+            late = Busy("deadline", "The time for this request passed before there was a place for it", "", "Ask again later.", 5.0)
             outcomes.append((job, late if job.late(now) else _closing()))
         for job in [*self._running]:
             if job.cancelled or job.late(now) or (self._closing is not None and now >= self._closing):
@@ -307,7 +307,9 @@ class Scheduler:
         if isinstance(error, IngleError):
             return job, error
         traceback.print_exception(error)
-        return job, KernelError("engine", "failed on this request", type(error).__name__, "This is a bug of Ingle; see the server's log.")
+        return job, KernelError(
+            "engine", "The engine failed on this request", type(error).__name__, "This is a bug of Ingle; see the server's log."
+        )
 
     def _end(self, job: Job) -> None:
         self._running.remove(job)
@@ -338,4 +340,4 @@ def _spared(work: Callable[[], None]) -> None:
 
 
 def _closing() -> Closing:
-    return Closing("server", "is shutting down", "", "Ask again in a moment.", 5.0)
+    return Closing("server", "The server is shutting down", "", "Ask again in a moment.", 5.0)

@@ -40,7 +40,9 @@ def find_check(name: str) -> Check:
     known = names()
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
-        raise ConfigError("policy", f"{name} is no check", "", f"Did you mean {close[0]}?" if close else f"Known: {', '.join(known)}.")
+        raise ConfigError(
+            "policy", f"There is no check {name}", "", f"Did you mean {close[0]}?" if close else f"Known: {', '.join(known)}."
+        )
     module: Any = importlib.import_module(f"ingle.gate.checks.{name}")
     check: Check = module
     return check

@@ -73,7 +73,7 @@ def add_key(engine: "Engine", name: str, requests_per_minute: int | None = None)
             connection.execute(sa.text(insert), row)
     except sa.exc.IntegrityError as error:
         cure = f"Choose another name, or revoke the old key first (`ingle key revoke {shlex.quote(name)}`)."
-        raise ConfigError("name", "belongs to another key already", name, cure) from error
+        raise ConfigError("name", f"Another key is called {name} already", "", cure) from error
     return key, secret
 
 
@@ -95,7 +95,7 @@ def revoke_key(engine: "Engine", id_or_name: str) -> ApiKey:
     if row is not None:
         return _key(row)
     good = [f"{key.name} ({key.id})" for key in list_keys(engine) if key.revoked is None]
-    raise NotKept(f"key {id_or_name[:100]}", "is not a good key of this home", "", f"Good keys: {', '.join(good) or 'none'}.")
+    raise NotKept("key", f"This home has no key {id_or_name[:100]}", "", f"Good keys: {', '.join(good) or 'none'}.")
 
 
 def check_key(engine: "Engine", secret: str) -> ApiKey | None:

@@ -187,7 +187,7 @@ def _translate(context: "ExceptionContext") -> None:
     where = str(context.engine.url.render_as_string(hide_password=True)) if context.engine else "database"
     for sign, cure in _CURES.items():
         if sign in lower:
-            raise HomeError(where, "the database must be readable and writable", text, cure) from original
+            raise HomeError(where, "The database must be readable and writable", text, cure) from original
 
 
 def _migrate(engine: "Engine", migrations: Mapping[str, Migrations]) -> None:

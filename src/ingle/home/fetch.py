@@ -144,14 +144,14 @@ def _download(remote: Remote, part: Path, progress: Progress, opener: urllib.req
                 part.unlink()
             elif error.code != http.HTTPStatus.TOO_MANY_REQUESTS and error.code < 500:
                 cure = "It may have moved, or you may have no right to it." if error.code != 407 else "Your proxy wants a password."
-                raise Refused(remote.name, "must be there for us", f"HTTP {error.code} {error.reason}", cure) from error
+                raise Refused(remote.name, f"{remote.name} is not there for us", f"HTTP {error.code} {error.reason}", cure) from error
             reason = f"HTTP {error.code} {error.reason}"
         except (OSError, http.client.HTTPException) as error:
             # URLError, timeouts, resets and TLS failures; the disk's own errors have become HomeError by now.
             reason = getattr(error, "reason", None) or str(error) or type(error).__name__
             if isinstance(reason, ssl.SSLCertVerificationError):
                 cure = "Set SSL_CERT_FILE to the certificates of your network."
-                raise Refused(remote.name, "the server must show a trusted certificate", reason, cure) from error
+                raise Refused(remote.name, f"The server of {remote.name} showed no certificate that is trusted", reason, cure) from error
         arrived = part.exists() and part.stat().st_size > have
         failures = 1 if arrived else failures + 1
         if failures >= ATTEMPTS:

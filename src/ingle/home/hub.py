@@ -38,14 +38,18 @@ def resolve(source: HubSource, endpoint: str | None = None) -> Snapshot:
     except hub.GatedRepoError as error:
         raise PullError(source.repo, "is open only to those who asked for access", "", _TOKEN) from error
     except hub.RevisionNotFoundError as error:
-        raise PullError(source.repo, "must have this revision", source.revision, "Give a branch, a tag or a whole commit.") from error
+        raise PullError(
+            source.repo, f"{source.repo} has no revision {source.revision}", "", "Give a branch, a tag or a whole commit."
+        ) from error
     except (hub.RepositoryNotFoundError, hub.HFValidationError) as error:
-        raise PullError(source.repo, "must be a repository of the hub", "", f"Check the spelling. If it is private: {_TOKEN}") from error
+        raise PullError(
+            source.repo, f"The hub has no repository {source.repo}", "", f"Check the spelling. If it is private: {_TOKEN}"
+        ) from error
     except hub.OfflineModeIsEnabled as error:
         raise PullError(source.repo, "can't be asked for in offline mode", "HF_HUB_OFFLINE=1", "Unset it to pull.") from error
     except Exception as error:
         # Connection errors are of another library in every generation of the hub's client.
-        raise PullError(source.repo, "the hub must answer", f"{type(error).__name__}: {error}".splitlines()[0], _OFFLINE) from error
+        raise PullError(source.repo, "The hub did not answer", f"{type(error).__name__}: {error}".splitlines()[0], _OFFLINE) from error
     token = get_token()
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     files = []

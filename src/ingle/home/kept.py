@@ -159,7 +159,7 @@ def refuse_taken(home: Home, name: str, base: str | None, replace: bool, deltas:
     grown = [*kept.deltas, *_named(home, kept.base)] if deltas is None else _named(home, kept.base, kept.deltas)
     if grown:
         cure = "Keep the new files under another name, or remove the old model first."
-        raise ConfigError("name", f"{name} has deltas that were made for what it is now", len(grown), cure)
+        raise ConfigError("name", f"The model {name} has deltas that were made for what it is now", len(grown), cure)
 
 
 def _is_sound(home: Home, digest: str) -> bool:
@@ -205,7 +205,7 @@ def _name_taken(home: Home, kept: Kept, newer: bool = False) -> ConfigError:
     cure = f"Choose another name, or remove the old one first (`ingle rm {kept.name}`)."
     if newer:
         cure = f"Move the name to the present one with --update. {cure}"
-    return ConfigError("name", f"{kept.name} is kept already, from another source or with other files", what, cure)
+    return ConfigError("name", f"The name {kept.name} is taken by a model from another source or with other files", what, cure)
 
 
 def remove(home: Home, name: str, tell: Callable[[Freed], None] = lambda _freed: None) -> Freed:

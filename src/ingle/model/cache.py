@@ -81,7 +81,7 @@ class Cache:
             raise CannotRewind("length", f"must be between 0 and {self.length}", length)
         if 0 < length < self.earliest_rewind:
             cure = "Read the prompt again from a fork."
-            raise CannotRewind("length", f"this cache can go back to {self.earliest_rewind} at the earliest", length, cure)
+            raise CannotRewind("length", f"This cache can go back to {self.earliest_rewind} at the earliest", length, cure)
         self.held = {place: h.keep(h.positions < length) for place, h in self.held.items()} if length else {}
         gone = self.length - length
         if gone:  # then no memory has taken in anything yet

@@ -71,7 +71,9 @@ def template_of(tokenizer: Tokenizer) -> str:
         return tokenizer.facts.chat_template
     if {"<|im_start|>", "<|im_end|>"} <= tokenizer.control.keys():
         return CHATML
-    raise TemplateError("chat template", "this model has none", "", "It continues plain text: give a prompt instead of messages.")
+    raise TemplateError(
+        "chat template", "This model has no chat template", "", "It continues plain text: give a prompt instead of messages."
+    )
 
 
 def has_template(tokenizer: Tokenizer) -> bool:

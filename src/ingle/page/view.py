@@ -214,7 +214,7 @@ class View:
         if conversation is None or not asked:
             return
         if self.thread.pending is not None:
-            raise Busy("question", "has to wait: an answer is being written", "", "Stop it first, or let it end.")
+            raise Busy("question", "An answer is being written", "", "Stop it first, or let it end.")
         parent = await conversation.ask(asked, turn.parent)
         self.thread.stored(turn)
         await self.answer(conversation, parent, choices)

@@ -49,7 +49,7 @@ def guard_policy(path: Path) -> Policy:
 
 
 def make_guards(limits: Limits, policy: Policy = USUAL) -> tuple[Layer, ...]:
-    """Every guard of one model that is not off, the outermost first: what `onion.wrap` takes."""
+    """Every guard of one model that is not off, the outermost first: what `middleware.wrap` takes."""
     modes = [(file, mode_of(policy, file.name, file.modes)) for file in guard_files()]
     return tuple(Layer(file.name, file.make(limits, mode)) for file, mode in modes if mode != "off")
 

@@ -56,7 +56,7 @@ class KeyAuth:
             raise NotAllowed("Authorization", "must be 'Bearer' and a key of this home", got, "The owner makes one: ingle key add NAME")
         key = await asyncio.to_thread(check_key, self._service.engine, secret)
         if key is None:
-            raise NotAllowed("Authorization", "must hold a key that is known and not revoked", "an unknown or revoked key")
+            raise NotAllowed("Authorization", "This key is unknown or revoked")
         self._count(key)
         return key.id
 
@@ -67,7 +67,7 @@ class KeyAuth:
         bucket = self._buckets.setdefault(key.id, Bucket(most, most))
         wait = bucket.wait_s(time.monotonic())
         if wait:
-            raise Busy("requests", f"must be at most {most} a minute for this key", "more", "Ask again later.", wait)
+            raise Busy("requests", f"This key may ask {most} times a minute", "", "Ask again later.", wait)
 
 
 async def asker(request: Request) -> str:

@@ -65,9 +65,9 @@ async def _ours(_request: Request, error: Exception) -> JSONResponse:
 async def _invalid(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     if isinstance(error.body, bytes):
-        param, said = "Content-Type", "must be application/json"
-    elif any(one["type"] == "json_invalid" for one in error.errors()):
-        param, said = "body", f"must be JSON ({error.errors()[0]['ctx']['error']}, at character {error.errors()[0]['loc'][-1]})"
+        return JSONResponse(error_body("Content-Type must be application/json.", 400, "Content-Type", "invalid_value"), 400)
+    if any(one["type"] == "json_invalid" for one in error.errors()):
+        param, said = "body", f"it is no JSON ({error.errors()[0]['ctx']['error']}, at character {error.errors()[0]['loc'][-1]})"
     else:
         # Of what may be one thing or another, all that it is not is told; the deepest, or its length, is about the one that was meant.
         found = [(one["type"] == "too_long", _where(one, error.body), str(one["msg"])) for one in error.errors()]
@@ -94,7 +94,7 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     phrase = HTTPStatus(error.status_code).phrase
     message = str(error.detail) if error.detail else phrase
     if error.status_code in (404, 405) and message == phrase:
-        message = f"{request.method} {request.url.path[:80]}: must be something that this server does. /openapi.json lists it all."
+        message = f"Unknown endpoint {request.method} {request.url.path[:80]}. /openapi.json lists what there is."
     if message == "There was an error parsing the body":  # FastAPI's words for whatever its JSON reader gives up on
-        message = "body: must be JSON in UTF-8, nested less than some hundred deep, with numbers of less than 4,300 digits."
+        message = "The body must be JSON in UTF-8, nested less than some hundred deep, with numbers of less than 4,300 digits."
     return JSONResponse(error_body(message, error.status_code), error.status_code, error.headers)

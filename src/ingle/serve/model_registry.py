@@ -53,7 +53,7 @@ class ModelRegistry:
         gone: one that is not there holds no models, and it is not they that are to be looked for.
         """
         if not self.there:
-            raise HomeError(f"home {self.home.root}", "must be there", "nothing", "Bring it back, or end this server.")
+            raise HomeError("home", f"The home {self.home.root} is gone", "", "Bring it back, or end this server.")
         faults: dict[str, str] = {}
         found = [kept for kept in list_models(self.home, lambda name, error: faults.update({name: str(error)})) if self._offers(kept.name)]
         for name in faults.keys() - self.faults.keys():
@@ -75,7 +75,7 @@ class ModelRegistry:
                 return get_kept(self.home, name)
         except (NotKept, DeltaError):  # a delta of that name may be another model's: it is not offered under this name
             pass
-        raise NotKept("model", "must be one that is offered here", name, f"Offered: {', '.join(self.names()) or 'none'}.")
+        raise NotKept("model", f"There is no model {name} here", "", f"Offered: {', '.join(self.names()) or 'none'}.")
 
     async def get(self, name: str) -> LanguageModel:
         """The model, opened. Raises NotKept, and what opening raises."""

@@ -63,7 +63,7 @@ def find_row(ledger: "Ledger", event: str) -> "Row":
             return row
         if number is not None and row.seq < number:
             break
-    raise NotKept("event", "must be the number or id of an answer in the ledger", event, "`ingle log --kind answer` lists them.")
+    raise NotKept("event", f"The ledger holds no answer {event}", "", "`ingle log --kind answer` lists them.")
 
 
 def kept_request(engine: "Engine", completion: str) -> tuple[Request, str]:
@@ -73,7 +73,7 @@ def kept_request(engine: "Engine", completion: str) -> tuple[Request, str]:
     turn = find_any_completion(engine, completion) if completion else None
     if turn is None:
         cure = "Keep conversations on the page, or ask with `store: true`."
-        raise NotKept("event", "must be of an answer whose text is kept", completion or "an answer without an id", cure)
+        raise NotKept("event", "The text of this answer is not kept", completion, cure)
     table: Mapping[str, Any] = (turn.facts or {}).get("request", {})
     said = [Message.of("system", text) for text in table.get("system", [])]
     said += [before.message for before in path(engine, turn.owner, turn.id)[:-1]]

@@ -229,7 +229,7 @@ async def _before(service: Service, who: str, previous: str | None) -> tuple[Mes
         return ()
     turn = await asyncio.to_thread(find_completion, service.engine, who, previous)
     if turn is None:
-        raise NotKept("previous_response_id", "must be of an answer that was kept", previous, "Ask with `store: true` to keep one.")
+        raise NotKept("previous_response_id", f"No answer {previous} is kept", "", "Ask with `store: true` to keep one.")
     before = await asyncio.to_thread(path, service.engine, who, turn.id)
     said, _ = await _said(service, turn)
     return (*(one.message for one in before[:-1] if one.message.role != "system"), said)
@@ -266,7 +266,7 @@ def _item(item: ResponsesItem, at: str) -> Message:
     texts = []
     for i, part in enumerate(item.content):
         if part.get("type") not in ("input_text", "output_text", "text") or not isinstance(part.get("text"), str):
-            rule = "must be text: this door takes no images, files or recordings yet"
+            rule = "must be text, because images, files and recordings are not understood here yet"
             raise RequestError(f"{at}.content[{i}]", rule, str(part.get("type"))[:40])
         texts.append(TextPart(part["text"], origin_of(part.get("origin"), f"{at}.content[{i}].origin")))
     return Message(role, tuple(texts))
@@ -283,4 +283,4 @@ def _tools(given: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
 
 
 def _unknown(id_: str) -> NotKept:
-    return NotKept("response_id", "must be of an answer that was kept", id_[:80], "Ask with `store: true` to keep one.")
+    return NotKept("response_id", f"No answer {id_[:80]} is kept", "", "Ask with `store: true` to keep one.")

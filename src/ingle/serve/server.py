@@ -39,13 +39,15 @@ def listen(settings: ServeSettings) -> socket.socket:
         made.listen(_BACKLOG)  # until somebody does, the system lets others bind it too
     except OSError as error:
         made.close()
+        if error.errno == errno.EADDRINUSE:
+            cure = f"Choose another: ingle serve --port {settings.port + 1}"
+            raise ServeError("serve.port", f"Port {settings.port} is in use, maybe by another `ingle serve`", "", cure) from error
         cures = {
-            errno.EADDRINUSE: f"Something listens there already, maybe Ingle itself; choose another one: --port {settings.port + 1}",
             errno.EACCES: "Ports below 1024 belong to the system: choose one above.",
             errno.EADDRNOTAVAIL: "This machine has no such address; 127.0.0.1 is always there.",
         }
-        cure = cures.get(error.errno or 0, "Choose another address.")
-        raise ServeError(f"{settings.host}:{settings.port}", "must be free to listen on", error.strerror or error, cure) from error
+        rule = f"The server can't listen at {settings.host}:{settings.port}"
+        raise ServeError("serve.host", rule, error.strerror or error, cures.get(error.errno or 0, "Choose another address.")) from error
     return made
 
 

@@ -22,4 +22,4 @@ def titles() -> dict[str, str]:
 def need_learning() -> None:
     """Raises ConfigError if the extra that trains is not installed."""
     if importlib.util.find_spec("torch") is None:
-        raise ConfigError("PyTorch", "is needed to train and to convert models, and is not installed", "", how_to_install("learn"))
+        raise ConfigError("PyTorch", "Training needs PyTorch, which is not installed", "", how_to_install("learn"))

@@ -78,7 +78,7 @@ def write_peft(folder: Path, kind: str, tensors: Mapping[str, Array], base_name:
     makers = {"lora": _lora_table, "dora": _lora_table, "ia3": _ia3_table, "prefix": _virtual_table, "prompt": _virtual_table}
     if kind not in makers:
         cure = "Export the whole model instead (--format hf)." if kind in ("bias", "full") else "Only Ingle serves it."
-        raise ConfigError("format", f"peft has no file for the kind {kind}", "", cure)
+        raise ConfigError("format", f"The PEFT library has no file for the kind {kind}", "", cure)
     table, stored = makers[kind](tensors)
     common = {"task_type": "CAUSAL_LM", "base_model_name_or_path": base_name, "inference_mode": True, "revision": None}
     from safetensors.numpy import save
