@@ -2,6 +2,7 @@
 
 import mmap
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -125,8 +126,9 @@ class CpuBackend:
         for segment in segments:
             segment.state.reserve(len(segment.ids))
         threads = self._cores.now
-        wanted = self._prepare(segments, threads)
+        wanted, began = self._prepare(segments, threads), time.perf_counter()
         self._team.run(threads, self._kernel, self._records.ctypes.data, self._memory.record.ctypes.data)
+        self._cores.saw(threads, sum(len(segment.ids) for segment in segments), time.perf_counter() - began)
         results, row = [], 0
         for segment, count in zip(segments, wanted, strict=True):
             segment.state.length += len(segment.ids)

@@ -9,6 +9,8 @@ from queue import SimpleQueue
 import numpy as np
 import numpy.typing as npt
 
+from ingle.engine.giving_way import GivingWay
+
 Job = tuple[Callable[..., None], tuple[int, ...]]
 
 
@@ -21,16 +23,29 @@ class Cores:
     """How many threads the steps of some backends take. While another program is lent cores, steps leave these alone: threads that meet
     two hundred times a step, one of which waits for its turn, take longer together than fewer that don't wait."""
 
-    def __init__(self, threads: int | None = None) -> None:
-        """`threads`: the most, by default one for each core that this process may use."""
+    def __init__(self, threads: int | None = None, gives_way: bool = True) -> None:
+        """`threads`: the most, by default one for each core that this process may use. `gives_way`: whether fewer are taken where that is
+        faster, because other programs compute too.
+        """
         self.most = threads or usable_cores()
+        self._giving_way = GivingWay() if gives_way and self.most > 1 else None
         self.lent = 0
         """Cores that others compute on now; may be changed at any time, and holds from the next step on."""
 
     @property
+    def limit(self) -> int:
+        """The most threads that a step may take now."""
+        return max(1, min(self.most, usable_cores() - self.lent)) if self.lent else self.most
+
+    @property
     def now(self) -> int:
         """Threads of the next step."""
-        return max(1, min(self.most, usable_cores() - self.lent)) if self.lent else self.most
+        return self.limit if self._giving_way is None else self._giving_way.threads(self.limit)
+
+    def saw(self, threads: int, rows: int, seconds: float) -> None:
+        """Take note of how long a step of so many rows took with so many threads."""
+        if self._giving_way is not None:
+            self._giving_way.saw(threads, self.limit, rows, seconds)
 
 
 class Team:

@@ -1,0 +1,106 @@
+"""How many threads a step takes while other programs want the cores too: measured, a few steps at a time.
+
+Threads meet two hundred times a step. Where one of them waits for its turn on a core, all wait, and fewer threads are faster. Whether that
+is so is tried out: some steps with the present number, as many with one more or one fewer, in turn, and the faster number stays. A trial
+with fewer begins where the system has taken a core away from this process; one with more as long as fewer are at work than may be.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+try:
+    import resource
+except ImportError:  # Windows doesn't tell, so nothing gives way there
+    resource = None  # type: ignore[assignment]
+
+_TURNS = "ABBAABBAABBA"
+"""A trial: A is a step with the present number of threads, B one with the other."""
+_FASTER = 0.92
+"""The other number has to take so much of the time."""
+_SLOWED = 1.3
+"""Steps that take so much longer than usual are reason enough to look again."""
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S, _LEAST_PAUSE_S = 1.0, 8.0, 0.25
+"""Between trials: twice as long after each one that changed nothing."""
+_MOST_OFF = 60
+"""Steps of another size in a row after which a trial is given up."""
+
+
+def preemptions() -> int:
+    """Return how often the system has taken a core away from this process so far; 0 where it doesn't tell."""
+    return 0 if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+@dataclass
+class _Trial:
+    """Some steps with `other` threads beside as many with the present number, all of about one size."""
+
+    other: int
+    size: int
+    taken: dict[str, float] = field(default_factory=lambda: {"A": 0.0, "B": 0.0})
+    turn: int = 0
+    off: int = 0
+
+
+@dataclass
+class GivingWay:
+    """The number of threads for the next step. Not for several threads at once: who runs the steps asks and tells."""
+
+    clock: Callable[[], float] = time.perf_counter
+    taken_away: Callable[[], int] = preemptions
+    _threads: int = 1 << 30
+    _trial: _Trial | None = None
+    _trial_was_up: bool = False
+    _stride: int = 1
+    """How many threads fewer the next trial takes."""
+    _pause_s: float = _FIRST_PAUSE_S
+    _looked: float = 0.0
+    _away: int = 0
+    _usual: dict[int, float] = field(default_factory=dict)
+    """Seconds of a step by size, when it was last decided."""
+    _lately: dict[int, float] = field(default_factory=dict)
+
+    def threads(self, most: int) -> int:
+        """Return how many threads the next step takes, of at most so many."""
+        present = min(self._threads, most)
+        if self._trial is not None and self._trial.other <= most and _TURNS[self._trial.turn] == "B":
+            return self._trial.other
+        return present
+
+    def saw(self, threads: int, most: int, rows: int, seconds: float) -> None:
+        """Take note of a step: with how many threads, of at most how many, how many rows it had, and how long it took."""
+        size, now, present = rows.bit_length(), self.clock(), min(self._threads, most)
+        if self._trial is not None:
+            self._try(self._trial, size, seconds, now, present)
+            return
+        usual = self._usual.setdefault(size, seconds)
+        lately = self._lately[size] = 0.75 * self._lately.get(size, usual) + 0.25 * seconds
+        since = now - self._looked
+        if since < _LEAST_PAUSE_S or (since < self._pause_s and lately < _SLOWED * usual):
+            return
+        away = self.taken_away()
+        fewer, self._away = away > self._away and present > 1, away
+        if fewer and (present == most or self._trial_was_up):
+            self._trial, self._trial_was_up = _Trial(max(1, present - self._stride), size), False
+        elif present < most:
+            self._trial, self._trial_was_up = _Trial(present + 1, size), True
+        self._looked = now
+
+    def _try(self, trial: _Trial, size: int, seconds: float, now: float, present: int) -> None:
+        if size != trial.size:
+            trial.off += 1
+            if trial.off > _MOST_OFF:
+                self._trial, self._looked = None, now
+            return
+        trial.off = 0
+        trial.taken[_TURNS[trial.turn]] += seconds
+        trial.turn += 1
+        if trial.turn < len(_TURNS):
+            return
+        faster = trial.taken["B"] < _FASTER * trial.taken["A"]
+        self._threads = trial.other if faster else present
+        self._pause_s = _FIRST_PAUSE_S if faster else min(2 * self._pause_s, _LONGEST_PAUSE_S)
+        self._stride = 1 if faster or trial.other > present or trial.other == 1 else 2 * self._stride  # several programs want several cores
+        self._usual = {size: trial.taken["B" if faster else "A"] / (len(_TURNS) / 2)}
+        self._lately, self._trial, self._away = {}, None, self.taken_away()
+        self._looked = now - (self._pause_s if faster else 0.0)  # where it pays, one more or fewer may pay, too
