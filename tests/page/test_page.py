@@ -18,7 +18,7 @@ from ingle.core.message import Message
 from ingle.home.conversations import list_conversations
 from ingle.home.place import Home
 from tests.page.browser import WAIT_MS, House, Tab, browser
-from tests.serve.servers import settings, wait_until
+from tests.serve.servers import facts_in, settings, wait_until
 
 Open = Callable[..., Tab]
 FEW = {"Most tokens": "12"}
@@ -630,6 +630,9 @@ def test_a_question_that_does_not_fit_is_not_lost(house: House, tab: Open) -> No
     page.page.reload()
     expect(page.ready().all(".turn .trouble")).to_contain_text("too long for the model")
     assert len(house.turns(page.conversation)) == 1
+    refusals = [row.values for row in facts_in(house.home, "refuse")]
+    assert [fact["error"] for fact in refusals] == ["ContextError"]
+    assert "many words" not in json.dumps(refusals)
     page.all(".turn .trouble button").filter(has_text="New conversation").click()
     expect(page.all(".welcome")).to_be_visible()
 
