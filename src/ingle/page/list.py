@@ -1,4 +1,4 @@
-"""The conversations at the side of one tab."""
+"""The list of conversations at the side of one tab."""
 
 import asyncio
 from collections.abc import Mapping
@@ -10,22 +10,22 @@ from ingle.page.pending_answers import PendingAnswers
 from ingle.page.tab import Deed, Tab
 
 PAGE = 50
-"""Conversations that are listed at once."""
+"""Conversations that are listed at first, and that "Older" adds."""
 _COPIES = "Deleted. Another program is reading the database, so old copies of the words may stay in its file for a while."
 
 
 class Listing:
-    """What is listed, and what can be done with it."""
+    """Draws the list and carries out its actions."""
 
     def __init__(self, tab: Tab, part: ConversationList, pending: PendingAnswers, visitor: str) -> None:
-        """`visitor`: the name of whoever looks at the tab."""
+        """`visitor`: the name of the tab's user."""
         self._tab, self._part, self._pending, self._visitor = tab, part, pending, visitor
         self._words, self._limit = "", PAGE
         self.deeds: Mapping[str, Deed]
         self.deeds = {"rename": self.rename, "remove": self.remove, "search": self.search, "more": self.more}
 
     async def draw(self) -> str | None:
-        """Shows the newest conversations, or those with the words that are searched for.
+        """Shows the newest conversations, or those that match the search.
 
         Returns the title of the conversation that the tab shows, if it is one of them.
         """
@@ -38,7 +38,7 @@ class Listing:
         return next((kept.title for kept in listed if kept.id == tab.place), None)
 
     async def rename(self, said: Any) -> None:
-        """Another title."""
+        """Changes a title; `said`: [id, title]."""
         conversation, title = map(str, said)
         tab = self._tab
         if title.strip():
@@ -46,7 +46,7 @@ class Listing:
             tab.changed(conversation)
 
     async def remove(self, said: Any) -> None:
-        """Deletes a conversation, with everything that was made of its words."""
+        """Deletes a conversation and all that was made of its words."""
         tab, conversation = self._tab, str(said)
         await self._pending.forget((tab.owner, conversation))
         gone = await asyncio.to_thread(conversations.delete_conversation, tab.service.engine, tab.owner, conversation)
@@ -58,9 +58,9 @@ class Listing:
         tab.changed(conversation)
 
     async def search(self, said: Any) -> None:
-        """Only conversations with these words."""
+        """Lists only conversations with these words."""
         self._words, self._limit = str(said or "")[: conversations.MAX_WORDS], PAGE
 
     async def more(self, _said: Any) -> None:
-        """Older conversations too."""
+        """Lists older conversations too."""
         self._limit += PAGE

@@ -1,4 +1,4 @@
-"""The settings of the conversation on one tab."""
+"""The panel "Settings" of one tab."""
 
 import asyncio
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from ingle.page.tab import Deed, Tab
 
 
 class Panel:
-    """What can be chosen, and what is."""
+    """Draws the settings of the conversation and changes them."""
 
     def __init__(self, tab: Tab, part: SettingsPanel) -> None:
         self._tab, self._part = tab, part
@@ -24,13 +24,13 @@ class Panel:
         self._part.do("open")
 
     async def draw(self, note: str = "") -> None:
-        """Shows what is chosen now."""
+        """Shows the current settings."""
         service = self._tab.service
         names = list(await asyncio.to_thread(service.models.names))
         self._part.show({"models": names, "home": home_choices(service), "chosen": asdict(self._tab.choices), "note": note})
 
     async def change(self, said: Any) -> None:
-        """Another choice, as [its name, what is chosen]. Only one at a time, so that two quick ones can't undo each other."""
+        """Changes one setting; `said`: [name, value]. One at a time, so that two quick changes can't undo each other."""
         name, value = said
         try:
             choices = choices_of({**asdict(self._tab.choices), name: value})
@@ -40,5 +40,5 @@ class Panel:
             await self._tab.choose(choices)
 
     async def reset(self, _said: Any) -> None:
-        """Everything as the home has it."""
+        """Returns to the home's defaults."""
         await self._tab.choose(Choices())

@@ -1,4 +1,4 @@
-"""The turns of a conversation on one tab: drawn once, changed only where something is different."""
+"""The turns of a conversation on one tab. Each is drawn once; later only differences are."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,16 +17,16 @@ from ingle.page.taught import Taught
 from ingle.page.troubles import trouble
 
 HearTurn = Callable[[str, Turn | None, Any], Awaitable[None]]
-"""Is given what a turn says: the event, the turn, and its argument."""
+"""Handler of a turn's event; takes the event, the turn, and the event's argument."""
 LookUp = Callable[[Sequence[Turn]], Taught]
-"""Finds what was said of turns; reads the database."""
+"""Finds what was taught about turns; reads the database."""
 
 
 class Thread:
-    """What stands in the middle of one tab."""
+    """The turns in the middle of one tab, and the pending answer at their end."""
 
     SPAN = 80
-    """Turns that are shown at first, and more at a time; a longer conversation takes long to draw."""
+    """Turns that are shown at first, and that "earlier" adds: a long conversation is slow to draw."""
 
     def __init__(self, pending: PendingAnswers, parts: Parts, hear: HearTurn, look_up: LookUp) -> None:
         self._pending, self._parts, self._hear, self._look_up = pending, parts, hear, look_up
@@ -45,7 +45,7 @@ class Thread:
 
     @property
     def pending(self) -> PendingAnswer | None:
-        """The answer that is being written at the end."""
+        """The pending answer at the end."""
         return self._ending if self._ending is not None and self._ending.running else None
 
     def show_earlier(self) -> None:
@@ -60,13 +60,13 @@ class Thread:
                 return
 
     def stored(self, turn: Turn) -> None:
-        """Tells a turn that what was said in its place is stored."""
+        """Tells a turn's part that its edit or correction is stored."""
         for shown, part in self._shown:
             if shown.id == turn.id:
                 part.do("stored")
 
     async def draw(self, conversation: Conversation | None, current: Callable[[], bool]) -> None:
-        """Shows a conversation, unless another one has become `current` meanwhile. Raises NotKept if it is gone."""
+        """Shows a conversation, unless it is no longer the `current` one. Raises NotKept if it is gone."""
         whole = await conversation.path() if conversation else ()
         path = self._window(whole)
         same = sum(1 for _ in takewhile(lambda pair: pair[0][0].id == pair[1].turn.id, zip(self._shown, path, strict=False)))
@@ -87,7 +87,7 @@ class Thread:
             self._drop_end()
 
     def _window(self, whole: Sequence[Said]) -> Sequence[Said]:
-        """The turns that are shown: the end of a conversation, and what has been shown of it before."""
+        """Return the turns to show: the end of the conversation, and those that were shown before."""
         ids = [said.turn.id for said in whole]
         first = self._shown[0][0].id if self._shown else ""
         begin = ids.index(first) if first in ids else len(ids) - self.SPAN
@@ -108,11 +108,11 @@ class Thread:
         return None if conversation is None else self._pending.at(conversation.key, parent)
 
     def _written_here(self, turn: Turn) -> bool:
-        """Whether an answer was written before our eyes, so that it stands there already."""
+        """Whether an answer was written on this tab, so that it shows already."""
         return self._end is not None and self._ending is not None and turn.completion == self._ending.ask.id
 
     def _adopted(self, turn: Turn) -> TurnPart | None:
-        """The part in which this turn was written, if it was written here; else the end makes room."""
+        """Return the part in which this turn was written; if it was not written here, drop the end."""
         part = self._end
         if part is None or not self._written_here(turn):
             self._drop_end()
@@ -167,12 +167,12 @@ class Thread:
 
 
 def _render(turns: Sequence[Turn]) -> dict[str, str]:
-    """HTML of answers, by the id of the turn."""
+    """Return the HTML of answers, by the id of the turn."""
     return {turn.id: render(turn.message.text) for turn in turns if turn.message.role == "assistant"}
 
 
 def _turn_values(said: Said, waits: bool, html: dict[str, str], taught: Taught) -> dict[str, Any]:
-    """What a part shows of a turn; `waits`: another answer is on its way beside it."""
+    """Return the properties of a turn's part; `waits`: another answer to its question is pending."""
     turn = said.turn
     values: dict[str, Any] = {
         "role": turn.message.role, "text": turn.message.text, "state": "", "note": "", "cures": [],
