@@ -82,10 +82,10 @@ def _service(
     for name in only:
         get_kept(home, name)
     opener = Opener(settings.chat.format, cores, settings.chat.cache)
-    shelf = ModelRegistry(home, opener, default.name, only)
+    registry = ModelRegistry(home, opener, default.name, only)
     with watching() as watch:
-        shelf.put(default, opener(home, default, watch.pieces))
-    return Service(home, settings.serve, settings.sampling, shelf, policy)
+        registry.put(default, opener(home, default, watch.pieces))
+    return Service(home, settings.serve, settings.sampling, registry, policy)
 
 
 def _check_home(home: "Home", settings: "Settings") -> None:
