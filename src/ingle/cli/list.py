@@ -60,7 +60,7 @@ def command(as_json: Annotated[bool, typer.Option("--json", help="Print the list
 
 
 def _origin(home: "Home", kept: "Kept") -> str:
-    """Where the last delta of a model comes from, in few words."""
+    """Say in few words where the last delta of a model comes from."""
     from ingle.core.errors import IngleError
     from ingle.home.deltas import get_delta
 
