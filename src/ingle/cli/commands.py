@@ -25,16 +25,16 @@ def help_(_talk: Talk, _rest: str) -> None:
     for usage, function in COMMANDS.values():
         note(f"  {usage:<{width}}  {(function.__doc__ or '').strip()}")
     note('  Several lines: end a line with \\, or put them between """ and """. A question that begins with /: type //.')
-    note("  Ctrl-C stops an answer and keeps what was said of it; Ctrl-D, or Ctrl-C twice, leaves.")
+    note("  Ctrl-C stops an answer and keeps its text so far; Ctrl-D, or Ctrl-C twice, leaves.")
 
 
 def system(talk: Talk, rest: str) -> None:
     """show or set the system prompt; `/system -` removes it"""
     if not rest:
-        note(talk.conversation.system or "(nothing is told)")
+        note(talk.conversation.system or "(no system prompt)")
         return
     talk.conversation.system = "" if rest == "-" else rest
-    note("Removed." if rest == "-" else "Set; it holds from the next answer on, for all that was said.")
+    note("Removed." if rest == "-" else "Set. It applies from the next answer on, to the whole conversation.")
 
 
 def save(talk: Talk, rest: str) -> None:
@@ -57,9 +57,9 @@ def undo(talk: Talk, _rest: str) -> None:
     """remove the last question and its answer"""
     question = talk.conversation.undo()
     if question is None:
-        note("There is nothing to take back.")
+        note("There is nothing to undo.")
     else:
-        note(f"Taken back: {' '.join(question.split())[:60]}")
+        note(f"Removed: {' '.join(question.split())[:60]}")
 
 
 def regenerate(talk: Talk, _rest: str) -> None:
@@ -81,7 +81,7 @@ def clear(talk: Talk, _rest: str) -> None:
     """begin a new conversation; the system prompt stays"""
     talk.conversation.turns = []
     print("\x1b[2J\x1b[H" if sys.stdout.isatty() else "", end="", flush=True)
-    note("Forgotten.")
+    note("Cleared.")
 
 
 def stats(talk: Talk, _rest: str) -> None:

@@ -134,9 +134,9 @@ def _kernels(home: Home) -> Iterator[Finding]:
     worst = max(result.error for result in checked)
     if wrong:
         cure = f"Delete {home.jit} and run this again; if it stays wrong, please report it."
-        yield Finding("self-test", f"{', '.join(wrong)} compute something else than their twins (by {worst:.1e})", "broken", cure)
+        yield Finding("self-test", f"{', '.join(wrong)} differ from their naive references (by {worst:.1e})", "broken", cure)
     else:
-        yield Finding("self-test", f"{', '.join(result.name for result in checked)} agree with their NumPy twins (to {worst:.0e})")
+        yield Finding("self-test", f"{', '.join(result.name for result in checked)} agree with their naive references (to {worst:.0e})")
     threads = usable_cores()
     speed = read_gb_per_s(threads)
     slow = speed < _SLOW_GB_PER_S

@@ -135,7 +135,7 @@ def _print_list(examples: Sequence["Example"], as_json: bool) -> None:
         rows = [(one.id, one.state, one.model, _short(one.question) or "-", _short(one.answer)) for one in examples]
         print_table(("ID", "STATE", "MODEL", "QUESTION", "ANSWER"), rows)
     else:
-        note("Nothing is remembered. `ingle teach QUESTION ANSWER` and `ingle memory add TEXT` change that.")
+        note("Nothing is remembered yet. Use `ingle teach QUESTION ANSWER` or `ingle memory add TEXT`.")
 
 
 def _short(text: str) -> str:

@@ -117,7 +117,7 @@ def _choose(home: "Home", asked: str, prompt: str | None) -> "Kept":
     except NotKept:
         if prompt not in {kept.name for kept in list_kept(home)}:
             raise
-        raise ConfigError("MODEL", "The model stands behind the prompt", "", f'Turn them round: ingle run "…" {prompt}') from None
+        raise ConfigError("MODEL", "The model comes after the prompt", "", f'Swap them: ingle run "…" {prompt}') from None
 
 
 def _messages(model: "LanguageModel", text: str, system: str, asked_for: bool) -> "tuple[Message, ...]":

@@ -91,7 +91,7 @@ class Talk:
             if isinstance(error, RequestError):
                 self.recorder.add(refusal_event(self._key or answer_key(self.home), self.model, request, error))
             if isinstance(error, ContextError):
-                cure = "Forget the last question with /undo, or begin anew with /clear."
+                cure = "Remove the last question with /undo, or start over with /clear."
                 error = ContextError(error.field, error.rule, error.got, cure)
             complain(error)
             return None
@@ -132,13 +132,13 @@ class Talk:
         context = self.model.backend.config.context_length
         full = self.used_tokens + 1 >= context
         if outcome.finish == "cancelled":
-            note("(stopped)" if outcome.text else "(stopped before the first word; the question was taken back)")
+            note("(stopped)" if outcome.text else "(stopped before the first word; your question was removed)")
         elif outcome.finish == "length" and not full:
             note(f"(cut at chat.max_tokens = {self.settings.chat.max_tokens}; ask it to go on)")
         if full:
-            note("(the context is full: /undo takes the last turn back, /clear begins anew)")
+            note("(the context is full: /undo removes the last turn, /clear starts over)")
         elif self.used_tokens > NEARLY_FULL * context:
-            note(f"(the context is {self.used_tokens / context:.0%} full; /undo takes the last turn back, /clear begins anew)")
+            note(f"(the context is {self.used_tokens / context:.0%} full; /undo removes the last turn, /clear starts over)")
 
 
 def expand(path: str) -> Path:
