@@ -101,7 +101,7 @@ def features(asked: Asking, taught: Asking) -> Array:
     named = any(word.name for word in taught.words)
     shared = any(word.name and word.stem in asked.stems for word in taught.words)
     (names_lost, things_lost, relations_lost), (names_new, things_new, relations_new) = _counted(missing), _counted(more)
-    found = len({word.relations for word in taught.words if word.relations and not word.name}) - relations_lost > 0
+    relation_found = len({word.relations for word in taught.words if word.relations and not word.name}) - relations_lost > 0
     kinds = bool(taught.kinds & asked.kinds)
     apart, mine_missing = bool(taught.kinds) and bool(asked.kinds) and not kinds, taught.mine and not asked.ours
     values = {
@@ -115,19 +115,19 @@ def features(asked: Asking, taught: Asking) -> Array:
         "things missing and more, names none": things_lost > 0 and things_new > 0 and not named,
         "things more, one": things_new == 1,
         "things more, several": things_new > 1,
-        "relations found, all": found and not relations_lost,
-        "relations found, some": found and relations_lost > 0,
-        "relations found, none": not found and relations_lost > 0,
-        "relations found, none, and others there": not found and relations_lost > 0 and relations_new > 0,
+        "relations found, all": relation_found and not relations_lost,
+        "relations found, some": relation_found and relations_lost > 0,
+        "relations found, none": not relation_found and relations_lost > 0,
+        "relations found, none, and others there": not relation_found and relations_lost > 0 and relations_new > 0,
         "relations more": min(relations_new, 2),
-        "things missing, relations found": things_lost > 0 and found and not named,
+        "things missing, relations found": things_lost > 0 and relation_found and not named,
         "kinds shared": kinds,
         "kinds apart": apart,
         "kinds apart, both telling": apart and not (taught.kinds | asked.kinds) & _VAGUE,
         "kind missing": bool(taught.kinds) and not asked.kinds,
         "kind more": bool(asked.kinds) and not taught.kinds,
         "kind more, of a measure": bool(asked.kinds - _VAGUE - _ASKED_BY_WORDS) and not taught.kinds,
-        "neither kind nor relation shared": not kinds and not found,
+        "neither kind nor relation shared": not kinds and not relation_found,
         "mine missing": mine_missing,
         "mine more": asked.mine and not taught.ours,
         "all the same": not missing and not more and kinds and not mine_missing,

@@ -82,8 +82,8 @@ def _show(result: "MadeDelta", as_json: bool) -> None:
         return
     rows = [("groups with full attention", f"{report['retrieval']} of {report['groups']}", "")]
     rows.append((f"state at {report['state_tokens']:,} tokens", f"{report['state_share']:.3f}", "of the original's"))
-    asked = report["settings"]
-    rows.append(("window of the others", f"{asked['window']:,}", f"tokens, and the first {asked['sinks']:,}"))
+    settings = report["settings"]
+    rows.append(("window of the others", f"{settings['window']:,}", f"tokens, and the first {settings['sinks']:,}"))
     for lesson, figures in report["lessons"].items():
         before, after = figures["first_held_out"], figures["held_out"]
         rows.append((f"held-out loss of the {lesson}", f"{after:.4f}", f"{before:.4f} before"))

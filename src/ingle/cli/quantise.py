@@ -75,9 +75,9 @@ def _show(result: "MadeDelta", as_json: bool) -> None:
         return
     rows = [("linears", f"{report['linears']}", f"of {report['linears'] + report['untouched']}; the others stay as they are")]
     rows.append(("bits a weight", f"{report['bits']:.2f}", f"{report['stored_bits']:.2f} with scales"))
-    used = {form: names for form, names in report["forms"].items() if names}
+    used = {kind: names for kind, names in report["forms"].items() if names}
     if len(used) > 1:
-        rows += [(f"in {form[3:]} bits" if form.startswith("int") else f"in {form}", f"{len(names)}", "") for form, names in used.items()]
+        rows += [(f"in {kind[3:]} bits" if kind.startswith("int") else f"in {kind}", f"{len(names)}", "") for kind, names in used.items()]
     worst, error = max(report["output_errors"].items(), key=lambda item: item[1])
     rows.append(("error of the outputs", f"{error:.2e}", f"of their square, in {worst}, the worst kind"))
     if recovery := report.get("recovery"):

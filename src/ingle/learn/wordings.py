@@ -116,12 +116,12 @@ def wordings(question: str, count: int, seed: int = 0) -> tuple[str, ...]:
 
 def _framed(parts: Parts) -> list[str]:
     plain, indirect, noun = parts.plain, _indirect(parts.plain), _noun(parts.plain)
-    asked = plain[:1].upper() + plain[1:]
+    direct = plain[:1].upper() + plain[1:]
     start, stop = parts.thing_at
     rest = f"{plain[:start]}it{plain[stop:]}"
     texts = [
-        f"{asked}?", f"Can you tell me {indirect}?", f"{_upper(parts.thing)}: {rest}?", f"Tell me {noun or indirect}.",
-        f"{plain}", f"I would like to know {indirect}.", f"{noun or asked}?", f"I have a question about {parts.thing}. {asked}?",
+        f"{direct}?", f"Can you tell me {indirect}?", f"{_upper(parts.thing)}: {rest}?", f"Tell me {noun or indirect}.",
+        f"{plain}", f"I would like to know {indirect}.", f"{noun or direct}?", f"I have a question about {parts.thing}. {direct}?",
         f"Do you know {indirect}?", _keywords(plain), f"{_upper(parts.thing)}, {plain}?", f"Please say {noun or indirect}.",
         f"Somebody asked me {indirect}. What should I answer?", f"What is {noun}?" if noun else f"{_upper(indirect)}, please?",
     ]  # fmt: skip

@@ -39,7 +39,7 @@ class Learning:
         self.deeds: Mapping[str, Deed] = {event: self._guarded(deed) for event, deed in deeds.items()}
         part.hear("shut", self.shut)
 
-    async def open(self, _said: Any = None) -> None:
+    async def open(self, _argument: Any = None) -> None:
         """Shows the panel and keeps it up to date while it is open."""
         self._note = ""
         await self.draw()
@@ -49,7 +49,7 @@ class Learning:
             self._watching = True
             background_tasks.create(self._watch(), name="watch what is learned")
 
-    async def shut(self, _said: Any = None) -> None:
+    async def shut(self, _argument: Any = None) -> None:
         """Stops the updates: the panel was closed."""
         self._open = False
 
@@ -93,10 +93,10 @@ class Learning:
     def _guarded(self, deed: Deed) -> Deed:
         """Wraps a deed so that its error shows in the panel, which covers the usual place above the composer."""
 
-        async def run(said: Any) -> None:
+        async def run(argument: Any) -> None:
             self._note = ""
             try:
-                await deed(said)
+                await deed(argument)
             except IngleError as error:
                 self._note = str(error)
             await self.draw()
@@ -104,36 +104,36 @@ class Learning:
 
         return run
 
-    async def consent(self, said: Any) -> None:
+    async def consent(self, argument: Any) -> None:
         """Sets whether the weights may learn from what is taught from now on."""
         service, owner = self._tab.service, self._tab.owner
-        await asyncio.to_thread(consent, service.engine, owner, bool(said), service.record)
+        await asyncio.to_thread(consent, service.engine, owner, bool(argument), service.record)
 
-    async def undo(self, said: Any) -> None:
+    async def undo(self, argument: Any) -> None:
         """Undoes what was learned from an example."""
         service, owner = self._tab.service, self._tab.owner
-        await asyncio.to_thread(undo, service.home, service.engine, owner, str(said), service.record)
+        await asyncio.to_thread(undo, service.home, service.engine, owner, str(argument), service.record)
         service.let_lessons_go()
 
-    async def redo(self, said: Any) -> None:
+    async def redo(self, argument: Any) -> None:
         """Lets an undone example count again."""
         service, owner = self._tab.service, self._tab.owner
-        await asyncio.to_thread(redo, service.home, service.engine, owner, str(said), service.record)
+        await asyncio.to_thread(redo, service.home, service.engine, owner, str(argument), service.record)
 
-    async def rewrite(self, said: Any) -> None:
-        """Changes the words of a correction or a fact; `said`: [id, words]."""
-        id_, words = map(str, said)
+    async def rewrite(self, argument: Any) -> None:
+        """Changes the words of a correction or a fact; `argument`: [id, words]."""
+        id_, words = map(str, argument)
         service, owner = self._tab.service, self._tab.owner
         await asyncio.to_thread(edit, service.home, service.engine, owner, id_, words, service.record)
         service.let_lessons_go()
         self._part.do("rewritten")
 
-    async def forget(self, said: Any) -> None:
-        """Forgets an example; `said`: [id, whether to delete the messages with its words too]."""
-        id_, turns_too = str(said[0]), bool(said[1])
+    async def forget(self, argument: Any) -> None:
+        """Forgets an example; `argument`: [id, whether to delete the messages with its words too]."""
+        id_, turns_too = str(argument[0]), bool(argument[1])
         self._note = _account(await forget_example(self._tab, id_, turns_too))
 
-    async def more(self, _said: Any) -> None:
+    async def more(self, _argument: Any) -> None:
         """Shows older examples too."""
         self._limit += SPAN
 

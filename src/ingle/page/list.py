@@ -37,17 +37,17 @@ class Listing:
         self._part.show(values)
         return next((kept.title for kept in listed if kept.id == tab.place), None)
 
-    async def rename(self, said: Any) -> None:
-        """Changes a title; `said`: [id, title]."""
-        conversation, title = map(str, said)
+    async def rename(self, argument: Any) -> None:
+        """Changes a title; `argument`: [id, title]."""
+        conversation, title = map(str, argument)
         tab = self._tab
         if title.strip():
             await asyncio.to_thread(conversations.rename_conversation, tab.service.engine, tab.owner, conversation, title)
             tab.changed(conversation)
 
-    async def remove(self, said: Any) -> None:
+    async def remove(self, argument: Any) -> None:
         """Deletes a conversation and all that was made of its words."""
-        tab, conversation = self._tab, str(said)
+        tab, conversation = self._tab, str(argument)
         await self._pending.forget((tab.owner, conversation))
         gone = await asyncio.to_thread(conversations.delete_conversation, tab.service.engine, tab.owner, conversation)
         tab.service.forget(tab.owner, conversation)
@@ -57,10 +57,10 @@ class Listing:
             tab.say(_COPIES)
         tab.changed(conversation)
 
-    async def search(self, said: Any) -> None:
+    async def search(self, argument: Any) -> None:
         """Lists only conversations with these words."""
-        self._words, self._limit = str(said or "")[: conversations.MAX_WORDS], PAGE
+        self._words, self._limit = str(argument or "")[: conversations.MAX_WORDS], PAGE
 
-    async def more(self, _said: Any) -> None:
+    async def more(self, _argument: Any) -> None:
         """Lists older conversations too."""
         self._limit += PAGE

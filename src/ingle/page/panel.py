@@ -18,7 +18,7 @@ class Panel:
         self._tab, self._part = tab, part
         self.deeds: Mapping[str, Deed] = {"change": self.change, "reset": self.reset}
 
-    async def open(self, _said: Any = None) -> None:
+    async def open(self, _argument: Any = None) -> None:
         """Shows the panel."""
         await self.draw()
         self._part.do("open")
@@ -29,9 +29,9 @@ class Panel:
         names = list(await asyncio.to_thread(service.models.names))
         self._part.show({"models": names, "home": home_choices(service), "chosen": asdict(self._tab.choices), "note": note})
 
-    async def change(self, said: Any) -> None:
-        """Changes one setting; `said`: [name, value]. One at a time, so that two quick changes can't undo each other."""
-        name, value = said
+    async def change(self, argument: Any) -> None:
+        """Changes one setting; `argument`: [name, value]. One at a time, so that two quick changes can't undo each other."""
+        name, value = argument
         try:
             choices = choices_of({**asdict(self._tab.choices), name: value})
         except RequestError as error:
@@ -39,6 +39,6 @@ class Panel:
         else:
             await self._tab.choose(choices)
 
-    async def reset(self, _said: Any) -> None:
+    async def reset(self, _argument: Any) -> None:
         """Returns to the home's defaults."""
         await self._tab.choose(Choices())

@@ -70,12 +70,12 @@ class Thread:
         whole = await conversation.path() if conversation else ()
         path = self._window(whole)
         same = sum(1 for _ in takewhile(lambda pair: pair[0][0].id == pair[1].turn.id, zip(self._shown, path, strict=False)))
-        fresh = [said.turn for said in path[same:]]
+        fresh = [step.turn for step in path[same:]]
         html = await asyncio.to_thread(_render, fresh[1:] if fresh and self._written_here(fresh[0]) else fresh)
         parent = path[-1].turn.id if path else ""
         open_end = conversation is not None and bool(path) and path[-1].turn.message.role == "user"
         before = await conversation.following(parent) if conversation and open_end else ()
-        taught = await asyncio.to_thread(self._look_up, [said.turn for said in path]) if path else Taught()
+        taught = await asyncio.to_thread(self._look_up, [step.turn for step in path]) if path else Taught()
         if not current():
             return
         self._parts.scroll.show({"earlier": len(whole) > len(path)})
@@ -88,7 +88,7 @@ class Thread:
 
     def _window(self, whole: Sequence[Said]) -> Sequence[Said]:
         """Return the turns to show: the end of the conversation, and those that were shown before."""
-        ids = [said.turn.id for said in whole]
+        ids = [step.turn.id for step in whole]
         first = self._shown[0][0].id if self._shown else ""
         begin = ids.index(first) if first in ids else len(ids) - self.SPAN
         return whole[max(0, begin - self._earlier) :]
@@ -97,12 +97,12 @@ class Thread:
         for _, part in self._shown[same:]:
             part.delete()
         del self._shown[same:]
-        for said in path[same:]:
-            part = self._adopted(said.turn) or self._new_part(said.turn)
-            self._shown.append((said.turn, part))
-        for said, (_, part) in zip(path, self._shown, strict=True):
-            waits = said.turn.message.role == "assistant" and self._pending_at(conversation, said.turn.parent) is not None
-            part.show(_turn_values(said, waits, html, taught))
+        for step in path[same:]:
+            part = self._adopted(step.turn) or self._new_part(step.turn)
+            self._shown.append((step.turn, part))
+        for step, (_, part) in zip(path, self._shown, strict=True):
+            waits = step.turn.message.role == "assistant" and self._pending_at(conversation, step.turn.parent) is not None
+            part.show(_turn_values(step, waits, html, taught))
 
     def _pending_at(self, conversation: Conversation | None, parent: str) -> PendingAnswer | None:
         return None if conversation is None else self._pending.at(conversation.key, parent)
@@ -128,8 +128,8 @@ class Thread:
         part.turn = turn
         for event in ("act", "edit", "correct", "step", "cure", "learning"):
 
-            async def heard(said: Any, event: str = event) -> None:
-                await self._hear(event, part.turn, said)
+            async def heard(argument: Any, event: str = event) -> None:
+                await self._hear(event, part.turn, argument)
 
             part.hear(event, heard)
         return part
@@ -171,12 +171,12 @@ def _render(turns: Sequence[Turn]) -> dict[str, str]:
     return {turn.id: render(turn.message.text) for turn in turns if turn.message.role == "assistant"}
 
 
-def _turn_values(said: Said, waits: bool, html: dict[str, str], taught: Taught) -> dict[str, Any]:
+def _turn_values(step: Said, waits: bool, html: dict[str, str], taught: Taught) -> dict[str, Any]:
     """Return the properties of a turn's part; `waits`: another answer to its question is pending."""
-    turn = said.turn
+    turn = step.turn
     values: dict[str, Any] = {
         "role": turn.message.role, "text": turn.message.text, "state": "", "note": "", "cures": [],
-        "beside": [*said.beside, ""] if waits else list(said.beside), "place": said.place,
+        "beside": [*step.beside, ""] if waits else list(step.beside), "place": step.place,
         "acts": buttons(turn, taught), "correction": taught.correction(turn),
     }  # fmt: skip
     if turn.id in html:

@@ -146,12 +146,12 @@ class View:
     def heard(self, deed: Deed) -> Deed:
         """Wraps a deed: it needs a good key, and its error shows above the composer."""
 
-        async def run(said: Any) -> None:
+        async def run(argument: Any) -> None:
             if not await self.welcome():
                 return
             self.say("")
             try:
-                await deed(said)
+                await deed(argument)
             except IngleError as error:
                 self.say(str(error))
                 self.parts.composer.do("refused")
@@ -165,24 +165,24 @@ class View:
 
     # Talking
 
-    async def send(self, said: Any) -> None:
+    async def send(self, argument: Any) -> None:
         """Sends a message. It is stored first, and only then leaves the composer."""
-        text = _checked(said)
+        text = _checked(argument)
         if not text or self._sending or self.thread.pending is not None:
             return
         self._sending = True  # until it is stored: a second click finds the answer being written
         try:
-            await self._send(said, text)
+            await self._send(argument, text)
         finally:
             self._sending = False
 
-    async def _send(self, said: Any, text: str) -> None:
+    async def _send(self, argument: Any, text: str) -> None:
         before, choices = self.conversation, self.choices  # whoever goes elsewhere while it is stored is neither brought back nor mixed up
         conversation = before or await self._begin(text)
         turn = await conversation.ask(text, self.thread.leaf if before is conversation else "")
         if self.conversation is before:
             self.conversation = conversation
-        self.parts.composer.do("taken", said)
+        self.parts.composer.do("taken", argument)
         self.parts.scroll.do("end")
         await self.answer(conversation, turn, choices)
 
@@ -220,40 +220,40 @@ class View:
         await self.answer(conversation, parent, choices)
         self.parts.scroll.do("end")
 
-    async def stop(self, _said: Any) -> None:
+    async def stop(self, _argument: Any) -> None:
         """Stops the pending answer."""
         if self.thread.pending is not None:
             self.room.pending.stop(self.thread.pending)
 
-    async def edit_last(self, _said: Any) -> None:
+    async def edit_last(self, _argument: Any) -> None:
         """Lets the user edit the last question."""
         self.thread.edit_last()
 
-    async def earlier(self, _said: Any) -> None:
+    async def earlier(self, _argument: Any) -> None:
         """Shows earlier turns of a long conversation."""
         self.thread.show_earlier()
 
-    async def _hear_turn(self, event: str, turn: Turn | None, said: Any) -> None:
-        await self.heard(lambda _: self._turn_deed(event, turn, said))(said)
+    async def _hear_turn(self, event: str, turn: Turn | None, argument: Any) -> None:
+        await self.heard(lambda _: self._turn_deed(event, turn, argument))(argument)
 
-    async def _turn_deed(self, event: str, turn: Turn | None, said: Any) -> None:
+    async def _turn_deed(self, event: str, turn: Turn | None, argument: Any) -> None:
         if event == "step" and self.conversation is not None:
             # "" = where another answer is being written.
-            await self.conversation.stand(str(said) or (turn.parent if turn else self.thread.leaf), deep=bool(said))
+            await self.conversation.stand(str(argument) or (turn.parent if turn else self.thread.leaf), deep=bool(argument))
         elif event == "edit" and turn is not None:
-            await self.edit(turn, str(said))
+            await self.edit(turn, str(argument))
         elif event == "correct" and turn is not None:
-            await correct(self, turn, str(said))
+            await correct(self, turn, str(argument))
             self.thread.stored(turn)
         elif event == "learning":
             await self.learning.open()
         elif event == "act" and turn is not None:
             for act in acts_of(turn):
-                if act.id == said and act.deed is not None:
+                if act.id == argument and act.deed is not None:
                     await act.deed(self, turn)
         elif event == "cure":
             cures: dict[str, Deed] = {"again": lambda _: self.again(self.thread.leaf), "new": self.new, "settings": self.panel.open}
-            await cures.get(str(said), self.new)(said)
+            await cures.get(str(argument), self.new)(argument)
 
     # Conversations
 
@@ -265,35 +265,35 @@ class View:
         self.say(note)
         self.stale()
 
-    async def new(self, said: Any) -> None:
+    async def new(self, argument: Any) -> None:
         """Begins a new conversation. "key" = by a shortcut, which must not end a temporary chat."""
-        if said == "key" and self.temporary and self.conversation is not None:
+        if argument == "key" and self.temporary and self.conversation is not None:
             self.say("Shortcuts don't end a temporary chat. Press “New conversation” to leave it.")
             return
         await self.leave()
 
-    async def lost(self, _said: Any) -> None:
+    async def lost(self, _argument: Any) -> None:
         """Handles a reload of the page during a temporary chat."""
         if self.conversation is None:
             self.temporary = True
             self.say("Your temporary chat is gone. This is a new temporary chat.")
 
-    async def open(self, said: Any) -> None:
+    async def open(self, argument: Any) -> None:
         """Opens a conversation; "" = a new one."""
-        if not said:
+        if not argument:
             await self.leave()
-        elif said != self.place:
+        elif argument != self.place:
             engine, owner = self.service.engine, self.owner
-            stored = await asyncio.to_thread(conversations.get_conversation, engine, owner, str(said))
+            stored = await asyncio.to_thread(conversations.get_conversation, engine, owner, str(argument))
             await self._forget_temporary()
             self.conversation, self.title, self.temporary = StoredConversation(engine, owner, stored.id), stored.title, False
             self.choices = choices_of(stored.settings)
             self.parts.scroll.do("end")
 
-    async def set_temporary(self, said: Any) -> None:
+    async def set_temporary(self, argument: Any) -> None:
         """Sets whether the next conversation is a temporary chat."""
         if self.conversation is None:
-            self.temporary = bool(said)
+            self.temporary = bool(argument)
 
     async def _forget_temporary(self) -> None:
         if self.temporary and self.conversation is not None:
@@ -306,9 +306,9 @@ class View:
         await self._forget_temporary()
 
 
-def _checked(said: Any) -> str:
+def _checked(argument: Any) -> str:
     """Return the message that a browser sent. Raises RequestError if it is too long."""
-    text = said.strip() if isinstance(said, str) else ""
+    text = argument.strip() if isinstance(argument, str) else ""
     if len(text) > MOST_TEXT:
         raise RequestError("message", f"must have at most {MOST_TEXT:,} characters", f"{len(text):,}", "Send it in parts.")
     return text

@@ -32,13 +32,13 @@ class Whole(Body):
     @classmethod
     def _can_be_written(cls, table: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         """Raises RequestError for lone surrogates and NaN, in free JSON too: neither can be stored or sent back."""
-        made = handler(table)
-        for name in made.model_fields_set if isinstance(table, dict) else ():
+        body = handler(table)
+        for name in body.model_fields_set if isinstance(table, dict) else ():
             try:
                 json.dumps(table[name], ensure_ascii=False, allow_nan=False).encode()
             except (ValueError, RecursionError) as error:
                 raise RequestError(name, "must hold only whole characters and finite numbers, and not be nested too deeply") from error
-        return made
+        return body
 
 
 class TextContent(Body):

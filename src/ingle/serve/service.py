@@ -148,16 +148,16 @@ class Service:
     async def _sweep(self) -> None:
         """Drops from memory what lapsed lessons and forgotten text left, also where another process undid or forgot them."""
         assert self._chooser is not None, "start() comes first"
-        known: dict[str, float] = {}
+        seen: dict[str, float] = {}
         while True:
             await asyncio.sleep(_SWEEP_S)
             with suppress(HomeError):  # the next time, then
                 for digest in await asyncio.to_thread(self._chooser.lapsed):
                     self.scheduler.forget_model(digest)
             gone = await asyncio.to_thread(forgotten, self.home.states)
-            if gone != known:
+            if gone != seen:
                 self.scheduler.forget_before(gone)
-                known = gone
+                seen = gone
 
     def record(self, event: Event) -> None:
         """Writes a fact and waits until it would survive a power cut. Not for the event loop. Raises the errors of writing."""

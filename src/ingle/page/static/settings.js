@@ -68,8 +68,8 @@ export default {
       return Object.values(this.chosen).some((value) => value !== null && value !== "");
     },
     offered() {
-      const asked = this.chosen.model;
-      return !asked || this.models.includes(asked) ? this.models : [asked, ...this.models];
+      const model = this.chosen.model;
+      return !model || this.models.includes(model) ? this.models : [model, ...this.models];
     },
   },
   watch: {
