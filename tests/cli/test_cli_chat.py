@@ -95,7 +95,7 @@ def test_a_conversation_with_every_command(chat: Chat, tmp_path: Path) -> None:
     assert [message["role"] for message in first] == ["user", "assistant"] * 2
     assert [message["content"] for message in first[::2]] == ["hello", "again"]
     assert stat.S_IMODE((tmp_path / "talk.json").stat().st_mode) == 0o600
-    assert "Taken back: again" in chat.say("/undo")
+    assert "Removed: again" in chat.say("/undo")
     assert saved(chat, tmp_path / "talk.json") == first[:2]
     chat.say("/regenerate")
     again = saved(chat, tmp_path / "talk.json")
@@ -104,7 +104,7 @@ def test_a_conversation_with_every_command(chat: Chat, tmp_path: Path) -> None:
     assert "Be kind." in chat.say("/system")
     assert saved(chat, tmp_path / "talk.json")[0] == {"role": "system", "content": "Be kind."}
     assert "Forgotten" in chat.say("/clear")
-    assert "There is nothing to take back" in chat.say("/undo")
+    assert "There is nothing to undo" in chat.say("/undo")
     assert "2 messages loaded" in chat.say(f"/load {tmp_path / 'talk.json'}")
     assert "Did you mean /stats" in chat.say("/stat")
     assert "is not there" in chat.say("/load nowhere.json").replace("\n", " ")
@@ -136,7 +136,7 @@ def test_a_full_context_is_said_and_the_talk_goes_on(chat: Chat) -> None:
     told = chat.say("more of it, and more")
     assert f"within the maximum context length of {CONTEXT} tokens" in told.replace("\n", " ")
     assert "/undo" in told
-    assert "Taken back: xxx" in chat.say("/undo")
+    assert "Removed: xxx" in chat.say("/undo")
     assert "cut at" in chat.say("short")
     assert chat.leave() == 0
 

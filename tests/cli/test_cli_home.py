@@ -152,7 +152,7 @@ def test_doctor_examines_everything(tiny_home: Path) -> None:
         "ledger",
     ):
         assert about in findings, about
-    assert "agree with their NumPy twins" in findings["self-test"]["value"]
+    assert "agree with their naive references" in findings["self-test"]["value"]
     assert findings["model tiny"]["state"] == "ok"
     assert str(tiny_home) in findings["home"]["value"]
     assert "extra learn" in findings

@@ -91,7 +91,7 @@ def test_where_forgotten_words_still_stand_is_said_by_title(tiny_home: Path) -> 
     for forgetting in (("memory", "rm"), ("forget", "--yes")):
         id_ = json.loads(ingle(tiny_home, "memory", "add", "Quillwort feather.", "--json").stdout)["id"]
         said = " ".join(ingle(tiny_home, *forgetting, id_).stderr.split())
-        assert f"in 1 kept message still, yours to delete: “Of hedges” ({talk.id})" in said
+        assert f"in 1 kept message, which you can delete: “Of hedges” ({talk.id})" in said
         assert nameless.id in said and f"({nameless.id})" not in said
         id_ = json.loads(ingle(tiny_home, "memory", "add", "Quillwort feather.", "--json").stdout)["id"]
         gone = json.loads(ingle(tiny_home, *forgetting, id_, "--json").stdout)

@@ -21,8 +21,8 @@ from tests.page.browser import WAIT_MS, House, Tab, browser
 from tests.serve.servers import facts_in, settings, wait_until
 
 Open = Callable[..., Tab]
-FEW = {"Most tokens": "12"}
-MANY = {"Most tokens": "1500", "Temperature": "1"}
+FEW = {"Longest answer": "12"}
+MANY = {"Longest answer": "1500", "Temperature": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def event_of(line: str) -> int:
 def test_an_answer_grows_and_leaves_its_fact(house: House, tab: Open) -> None:
     page = tab()
     expect(page.all(".welcome h1")).to_be_visible()
-    page.settings({"Most tokens": "240"})
+    page.settings({"Longest answer": "240"})
     page.send("Tell me something long about rivers.")
     lengths = set()
     while not page.page.locator(".turn.assistant .line:not(:has(.glow))").count():
@@ -124,10 +124,10 @@ def test_answers_and_questions_have_siblings(house: House, tab: Open) -> None:
     page.act("again")
     expect(page.all(".turn.assistant .beside span")).to_have_text("2/2")
     second = page.answer()
-    page.all(".turn.assistant").get_by_label("The one before").click()
+    page.all(".turn.assistant").get_by_label("Previous version").click()
     expect(page.all(".turn.assistant .beside span")).to_have_text("1/2")
     assert page.answer() == first
-    page.all(".turn.assistant").get_by_label("The next one").click()
+    page.all(".turn.assistant").get_by_label("Next version").click()
     expect(page.all(".turn.assistant .beside span")).to_have_text("2/2")
     assert page.answer() == second
 
@@ -140,11 +140,11 @@ def test_answers_and_questions_have_siblings(house: House, tab: Open) -> None:
     page.answer()
     page.ask("And another one?")
     assert page.all(".turn").count() == 4
-    page.all(".turn.user").first.get_by_label("The one before").click()
+    page.all(".turn.user").first.get_by_label("Previous version").click()
     expect(page.all(".turn")).to_have_count(2)
     expect(page.all(".turn.user .said")).to_have_text("Name a fruit, and say why it is good.")
     assert page.answer() == second, "the newest branch is the one that is gone to"
-    page.all(".turn.user").first.get_by_label("The next one").click()
+    page.all(".turn.user").first.get_by_label("Next version").click()
     expect(page.all(".turn")).to_have_count(4)
     assert [turn.message.role for turn in house.turns(page.conversation)] == ["user", "assistant"] * 2
 
@@ -170,7 +170,7 @@ def test_stop_keeps_what_was_written(house: House, tab: Open) -> None:
 
 def test_loading_again_loses_nothing(house: House, tab: Open) -> None:
     page = tab()
-    page.settings({"Most tokens": "900", "System prompt": "You are a gardener."})
+    page.settings({"Longest answer": "900", "System prompt": "You are a gardener."})
     page.send("Tell me about soil, at length.")
     page.page.wait_for_function("document.querySelector('.turn.assistant .prose')?.innerText.length > 10")
     page.box.fill("half a tho")
@@ -195,7 +195,7 @@ def test_who_reads_another_version_is_left_there(tab: Open) -> None:
     page.settings(FEW)
     page.ask("Name a fruit.")
     first = page.all(".turn.assistant .prose").inner_text()
-    page.settings({"Most tokens": "700"})
+    page.settings({"Longest answer": "700"})
     page.act("again")
     page.page.wait_for_function("document.querySelector('.turn.assistant .prose')?.innerText.length > 10")
     page.all(".beside button").first.focus()
@@ -215,7 +215,7 @@ def test_who_reads_another_version_is_left_there(tab: Open) -> None:
 
 def test_a_question_that_has_to_wait_keeps_its_words(tab: Open) -> None:
     page = tab()
-    page.settings({"Most tokens": "900"})
+    page.settings({"Longest answer": "900"})
     page.send("Tell me about rain, at length.")
     page.page.wait_for_function("document.querySelector('.turn.assistant .prose')?.innerText.length > 10")
     page.all(".turn.user [data-act=edit]").click()
@@ -303,7 +303,7 @@ def test_deleting_takes_the_words_out_of_the_files(house: House, tab: Open) -> N
     assert conversation not in page.all(".side nav").inner_html()
     assert b"quixotrope" not in house.stored()
     gone = tab(f"/c/{conversation}")
-    expect(gone.all(".note")).to_have_text("This conversation is not kept here.")
+    expect(gone.all(".note")).to_have_text("There is no such conversation here.")
 
 
 def test_search_and_rename(tab: Open) -> None:
@@ -320,7 +320,7 @@ def test_search_and_rename(tab: Open) -> None:
     page.all(".side input[type=search]").fill("zanzibarium")
     expect(page.all(".side li")).to_have_count(1)
     page.all(".side input[type=search]").fill("nothing of the kind")
-    expect(page.all(".side nav p")).to_have_text("Nothing with these words.")
+    expect(page.all(".side nav p")).to_have_text("No conversation has these words.")
     page.all(".side input[type=search]").fill("")
     expect(page.all(".side li").filter(has_text="A better title")).to_have_count(1)
 
@@ -341,7 +341,7 @@ def test_conversations_stand_under_their_days(house: House, tab: Open) -> None:
 
 def test_settings_reach_the_engine(house: House, tab: Open) -> None:
     page = tab()
-    page.settings({"Temperature": "0", "Most tokens": "17"})
+    page.settings({"Temperature": "0", "Longest answer": "17"})
     first = page.ask("Tell me about the moon.")
     assert " 17 tokens · " in page.line and "limit of 17 tokens" in page.line
     page.act("again")
@@ -355,8 +355,8 @@ def test_settings_reach_the_engine(house: House, tab: Open) -> None:
     assert answer.facts is not None
     assert (answer.facts["seed"], answer.facts["temperature"], answer.facts["max_tokens"]) == (12345, 2.0, 17)
     page.all(".bar button[aria-haspopup=dialog]").click()
-    page.all(".settings").get_by_label("Most tokens").fill("-3")
-    page.all(".settings").get_by_label("Most tokens").dispatch_event("change")
+    page.all(".settings").get_by_label("Longest answer").fill("-3")
+    page.all(".settings").get_by_label("Longest answer").dispatch_event("change")
     expect(page.all(".settings .trouble")).to_contain_text("max_tokens must be a number from 1")
 
 
@@ -364,7 +364,7 @@ def test_what_is_being_typed_outlasts_news_of_another_setting(house: House, tab:
     page = tab()
     page.all(".bar button[aria-haspopup=dialog]").click()
     panel = page.all(".settings")
-    seed, back = panel.get_by_label("Seed"), panel.get_by_text("Back to this home's settings")
+    seed, back = panel.get_by_label("Seed"), panel.get_by_text("Reset to defaults")
     expect(seed).to_be_visible()
     seed.press_sequentially("12")
     slider = panel.get_by_label("Temperature", exact=False)
@@ -388,7 +388,7 @@ def test_what_was_typed_stays_when_nothing_is_to_be_kept(tab: Open) -> None:
     box.fill("A secret about flibbertigum.")
     for kept in (None, "A secret about flibbertigum."):
         switch.click()
-        expect(page.all(".welcome p")).to_contain_text("kept nowhere" if kept is None else "in this home")
+        expect(page.all(".welcome p")).to_contain_text("This chat is temporary" if kept is None else "stays there")
         expect(box).to_have_value("A secret about flibbertigum.")
         assert page.page.evaluate("sessionStorage.getItem('ingle.draft.')") == kept
     box.fill("")
@@ -398,7 +398,7 @@ def test_a_conversation_that_is_not_kept(house: House, tab: Open) -> None:
     page = tab()
     page.settings(FEW)
     page.all(".bar [role=switch]").click()
-    expect(page.all(".welcome p")).to_contain_text("kept nowhere")
+    expect(page.all(".welcome p")).to_contain_text("This chat is temporary")
     page.ask("A secret about flibbertigum.")
     assert facts_of(house, event_of(page.line))["completion_tokens"] == 12
     page.ask("More about it.")
@@ -411,16 +411,16 @@ def test_a_conversation_that_is_not_kept(house: House, tab: Open) -> None:
     assert not page.all(".side li").filter(has_text="flibbertigum").count()
     page.page.evaluate("document.activeElement.blur()")
     page.page.keyboard.press("n")
-    expect(page.all(".note")).to_contain_text("no key ends it")
+    expect(page.all(".note")).to_contain_text("Shortcuts don't end")
     expect(page.all(".turn")).to_have_count(4)
     page.box.fill("half a secret")
     page.page.reload()
-    expect(page.ready().all(".welcome")).to_contain_text("kept nowhere")
+    expect(page.ready().all(".welcome")).to_contain_text("This chat is temporary")
     expect(page.all(".note")).to_contain_text("is gone")
     page.ask("Once more.")
     page.box.fill("half a secret")
     page.all(".side .new").click()
-    expect(page.all(".welcome")).to_contain_text("in this home")
+    expect(page.all(".welcome")).to_contain_text("stays there")
     expect(page.box).to_have_value("")
     assert page.page.evaluate("Object.keys(sessionStorage).filter((name) => name.startsWith('ingle.'))") == []
 
@@ -554,7 +554,7 @@ def test_on_a_phone(tab: Open) -> None:
     page = tab(has_touch=True, is_mobile=True)
     page.page.set_viewport_size({"width": 360, "height": 640})
     page.page.reload()
-    page.ready().settings({"Most tokens": "30"})
+    page.ready().settings({"Longest answer": "30"})
     page.box.fill("A-very-long-word-without-a-space-" * 12 + "\n\n`code`")
     page.box.press("Enter")
     assert page.box.input_value().endswith("\n"), "a phone's Enter begins a line"
@@ -604,7 +604,7 @@ def test_by_keyboard(tab: Open) -> None:
 def test_reading_further_up_is_left_in_peace(tab: Open) -> None:
     page = tab()
     page.page.set_viewport_size({"width": 700, "height": 360})
-    page.settings({"Most tokens": "600", "Temperature": "0"})
+    page.settings({"Longest answer": "600", "Temperature": "0"})
     page.send("Write a very long story about a lighthouse.")
     at = "document.querySelector('.scroll')"
     page.page.wait_for_function(f"{at}.scrollHeight > {at}.clientHeight + 150")
@@ -657,7 +657,7 @@ def test_too_much_at_once(house: House, tab: Open) -> None:
                 wire = wires.enter_context(socket.create_connection(("127.0.0.1", house.port), 20))
                 wire.sendall(head.encode() + data)
         page.send("Three: tell me a long story.")
-        expect(page.all(".turn .trouble")).to_contain_text("Too much is being asked at once", timeout=WAIT_MS)
+        expect(page.all(".turn .trouble")).to_contain_text("The server is busy", timeout=WAIT_MS)
     wait_until(lambda: count("ingle_running") == 0, WAIT_MS / 1000)
     page.all(".turn .trouble button").filter(has_text="Try again").click()
     assert page.answer()
@@ -692,7 +692,7 @@ def test_the_server_goes_and_comes_back(house: House, tab: Open) -> None:
     expect(page.all(".offline")).to_contain_text("No connection")
     page.box.fill("Typed while nobody listened.")
     page.box.press("Enter")
-    expect(page.all(".note")).to_contain_text("What you wrote stays here")
+    expect(page.all(".note")).to_contain_text("Your message stays here")
     house.start()
     page.page.wait_for_function("window.socket?.connected", timeout=WAIT_MS)
     expect(page.all(".offline span")).to_have_count(0)
@@ -725,7 +725,7 @@ def test_an_answer_that_the_server_took_with_it(house: House, tab: Open) -> None
     house.start()
     expect(page.ready().all(".turn .trouble")).to_contain_text("This question has no answer yet.", timeout=WAIT_MS)
     expect(page.all(".turn.assistant .beside span")).to_have_text("2/2")
-    page.all(".turn.assistant").get_by_label("The one before").click()
+    page.all(".turn.assistant").get_by_label("Previous version").click()
     assert "stopped" in page.line
     page.settings(FEW)
     page.act("again")
@@ -775,7 +775,7 @@ def test_one_signs_in_and_is_alone(locked: tuple[House, dict[str, str]], chromiu
     assert "/sign-in?next=" in anna.page.url
     anna.page.get_by_label("Key").fill("ingle-" + "x" * 43)
     anna.page.keyboard.press("Enter")
-    expect(anna.all("[role=alert]")).to_contain_text("unknown here")
+    expect(anna.all("[role=alert]")).to_contain_text("unknown or was revoked")
     for tab, name in ((anna, "anna"), (bert, "bert")):
         tab.page.goto(house.url)
         tab.page.get_by_label("Key").fill(keys[name])
@@ -794,7 +794,7 @@ def test_one_signs_in_and_is_alone(locked: tuple[House, dict[str, str]], chromiu
     assert facts_of(house, event_of(anna.line))["key"] == ids["anna"]
     assert len(house.turns(anna.conversation, ids["anna"])) == 2
     bert.open(f"/c/{anna.conversation}")
-    expect(bert.all(".note")).to_have_text("This conversation is not kept here.")
+    expect(bert.all(".note")).to_have_text("There is no such conversation here.")
     assert not bert.all(".side li").count()
 
     other = Tab(contexts["anna"].new_page(), house.url).open(f"/c/{anna.conversation}")

@@ -14,11 +14,11 @@ from ingle.serve.rooms import open_rooms
 from ingle.serve.service import Keep
 
 
-@pytest.fixture(params=["kept", "passing"])
+@pytest.fixture(params=["stored", "temporary"])
 def conversation(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Conversation]:
     engine = open_rooms(Home(tmp_path))
     kept = StoredConversation(engine, "anna", create_conversation(engine, "anna").id)
-    yield kept if request.param == "kept" else TemporaryConversation("anna")
+    yield kept if request.param == "stored" else TemporaryConversation("anna")
     engine.dispose()
 
 

@@ -121,13 +121,13 @@ def test_a_correction_acts_is_learned_undone_and_refused(house: House, tab: Tab)
     before = tab.ask(ASKED)
     assert before != RIGHT
     correct(tab, RIGHT)
-    expect(stated(tab)).to_contain_text("counts from the next answer on")
+    expect(stated(tab)).to_contain_text("used from the next answer on")
     assert tab.ask(OTHERWISE) != RIGHT, "a model of random numbers makes nothing of a memory"
     assert tab.line.endswith("remembered")
     tab.act("details")
     expect(tab.all(".details")).to_contain_text(f"{ASKED} → {RIGHT}")
 
-    tab.all(".learning-door").click()
+    tab.all(".open-learning").click()
     expect(group(tab, "Now")).to_contain_text("waiting")
     [outcome] = learn(house).outcomes
     assert outcome.lesson is not None, outcome.reasons
@@ -145,11 +145,11 @@ def test_a_correction_acts_is_learned_undone_and_refused(house: House, tab: Tab)
     tab.act("details")
     expect(tab.all(".details")).to_contain_text(outcome.lesson.digest[:12])
 
-    tab.all(".learning-door").click()
+    tab.all(".open-learning").click()
     group(tab, "Learned").get_by_role("button", name="Undo").click()
-    group(tab, "Taken back").get_by_role("button", name="Let it count again").click()
+    group(tab, "Undone").get_by_role("button", name="Count again").click()
     group(tab, "Learned").get_by_role("button", name="Undo").click()
-    expect(group(tab, "Taken back")).to_contain_text(RIGHT)
+    expect(group(tab, "Undone")).to_contain_text(RIGHT)
     expect(tab.all(".loss circle.undone")).to_have_count(1)
     tab.page.keyboard.press("Escape")
     afresh(tab)
@@ -189,14 +189,14 @@ def test_thumbs_change_and_words_are_remembered_edited_and_forgotten(house: Hous
     tab.all(".turn.user").hover()
     tab.all(".turn.user [data-act=remember]").click()
     expect(tab.all(".turn.user [data-act=remember]")).to_have_attribute("aria-pressed", "true")
-    tab.all(".learning-door").click()
+    tab.all(".open-learning").click()
     remembered = group(tab, "Remembered").filter(has_text="zanzibarium")
     remembered.get_by_role("button", name="Edit").click()
-    tab.page.get_by_label("Other words").fill("The word of the day is flibbertigum.")
+    tab.page.get_by_label("New words").fill("The word of the day is flibbertigum.")
     tab.all(".learning form .main").first.click()
     remembered = group(tab, "Remembered").filter(has_text="flibbertigum")
     expect(remembered).to_have_count(1)
-    tab.page.get_by_role("switch", name="The weights may learn from me").click()
+    tab.page.get_by_role("switch", name="Let the model learn from me").click()
     wait_until(lambda: [one["learn"] for one in facts(house, "consent")] == [False], WAIT_MS / 1000)
     remembered.get_by_role("button", name="Forget").click()
     assert b"flibbertigum" in house.stored()
@@ -212,13 +212,13 @@ def test_thumbs_change_and_words_are_remembered_edited_and_forgotten(house: Hous
 def test_the_panel_says_where_forgotten_words_still_stand() -> None:
     gone = Forgotten("ex-1", "tiny", 0, 0, scrubbed=True)
     assert _account(gone) == ""
-    said = "Forgotten. Its words still stand in the system prompt of 1 of your conversations, which are yours to delete."
+    said = "Forgotten. Its words are still in the system prompt of 1 of your conversations. You can delete them there."
     assert _account(replace(gone, prompts=("conv-1",))) == said
 
 
 def test_nothing_is_taught_where_nothing_is_kept(house: House, tab: Tab) -> None:
     tab.all(".bar [role=switch]").click()
-    tab.ask("Only in passing.")
+    tab.ask("Only for now.")
     assert tab.all(".turn [data-act]").count() and not tab.all(":is([data-act=good], [data-act=correct], [data-act=remember])").count()
 
 
@@ -226,7 +226,7 @@ def test_the_panel_on_a_phone_by_keyboard_and_by_night(house: House, chromium: B
     context = chromium.new_context(viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True, color_scheme="dark")
     tab = Tab(context.new_page(), house.url).open()
     tab.all(".bar").get_by_label("Conversations").tap()
-    tab.all(".learning-door").tap()
+    tab.all(".open-learning").tap()
     expect(tab.page.get_by_role("dialog", name="Learning")).to_be_visible()
     assert tab.page.evaluate("document.querySelector('.learning').scrollWidth") <= 360
     assert tab.page.evaluate("getComputedStyle(document.querySelector('.learning')).backgroundColor") == "rgb(35, 29, 25)"

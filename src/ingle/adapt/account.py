@@ -1,4 +1,4 @@
-"""What the ledger is told of an example: that it came, whose it is, and keyed digests of its words; never a word."""
+"""The ledger's facts of examples: kind, owner, and keyed digests of the words; never a word."""
 
 import hashlib
 import hmac
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 _YOUNG = timedelta(minutes=1)
-"""An example that came just now may have its fact on the way."""
+"""The fact of a younger example may still be on its way."""
 
 
 def words_digest(secret: bytes, words: str) -> str:
-    """What the ledger holds of an example's words; `secret` is the example's own (`example_secret`), and goes with it."""
+    """Return the keyed digest of an example's words. `secret` is the example's own (`example_secret`) and is deleted with it."""
     return hmac.digest(secret, words.encode("utf-8", "surrogatepass"), hashlib.sha256).hex()
 
 
 def digests(secret: bytes, example: Example) -> dict[str, Fact]:
-    """Of its question and its answer, as far as it has them."""
+    """Return the digests of an example's question and answer, of those that it has."""
     words = {"question": example.question, "answer": example.answer}
     return {name: words_digest(secret, text) for name, text in words.items() if text}
 
 
 def feedback_event(engine: "Engine", example: Example, superseded: int) -> Event:
-    """The fact that an example came; `superseded`: how many earlier ones it stands in the place of."""
+    """Return the fact of a new example; `superseded`: how many earlier ones it replaces."""
     facts: dict[str, Fact] = {
         "example": example.id, "kind": example.kind, "rating": example.rating, "learn": example.learn, "superseded": superseded,
     }  # fmt: skip
@@ -39,10 +39,10 @@ def feedback_event(engine: "Engine", example: Example, superseded: int) -> Event
 
 
 def make_up(home: Home, engine: "Engine", sink: Sink) -> int:
-    """Tells of every example whose fact was lost to a kill between the two. Returns how many there were."""
-    told = {row.values.get("example") for row in Ledger(engine, home.keys).read("feedback")}
+    """Write the facts that a kill lost between an example's row and its fact. Returns how many there were."""
+    recorded = {row.values.get("example") for row in Ledger(engine, home.keys).read("feedback")}
     before = (datetime.now(UTC) - _YOUNG).isoformat(timespec="microseconds")
-    lost = [one for one in list_examples(engine, None) if one.id not in told and one.at < before]
+    lost = [one for one in list_examples(engine, None) if one.id not in recorded and one.at < before]
     for one in lost:
         sink(feedback_event(engine, one, 0))
     return len(lost)

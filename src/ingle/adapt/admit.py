@@ -1,6 +1,6 @@
-"""What users teach comes in here: checked, bounded, kept as an example, and one fact in the ledger that holds not a word of it.
+"""Takes in what users teach: checks it, stores it as an example, and writes one fact without a word of it to the ledger.
 
-The latest word on a question stands: an earlier one of the same owner and model becomes `superseded`, and both stay on record. Order is
+The latest answer to a question counts. An earlier one of the same owner and model becomes `superseded` and stays on record. Order is
 that of `seq`, so a clock that goes backwards harms nothing. When a call returns, row and fact would survive a power cut.
 """
 
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 
 QUESTION_LENGTH = 8_000
 ANSWER_LENGTH = 8_000
-"""Characters of a correction or a fact; what is longer is a document, which can't be learned in seconds."""
+"""Most characters of a correction or a fact. Anything longer is a document, which can't be learned in seconds."""
 RATED_LENGTH = 100_000
-"""Characters of a question, or an answer, that is only rated."""
+"""Most characters of a question or an answer that is only rated."""
 COMMENT_LENGTH = 2_000
 _BEFORE = 16
-"""Turns before the question that are kept with it."""
+"""Turns before the question that are stored with it."""
 _FLAGS = re.compile(
     "\U0001f3f4(?:" + "|".join("".join(chr(0xE0000 + ord(c)) for c in name) for name in ("gbeng", "gbsct", "gbwls")) + ")\U000e007f"
 )
@@ -54,149 +54,148 @@ _ID = re.compile(r"[\w.:-]{0,80}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much one owner may teach; what is beyond it is refused, and says when or how to go on."""
+    """How much one owner may teach. Beyond it, the refusal says when or how to go on."""
 
     per_hour: int = 600
-    """Examples an hour; 0 = as many as come."""
+    """Examples an hour; 0 = no limit."""
     kept: int = 5_000
-    """Examples that stay; every answer looks through them."""
+    """Stored examples; every answer searches them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """What somebody says of an answer: of one that is kept, by its id, or of one whose words they give themselves."""
+    """Feedback on an answer: on a stored one by its id, or on one whose words come with it."""
 
     completion: str = ""
-    """Id of the answer; "" = of none that is kept."""
+    """Id of a stored answer; "" = none."""
     rating: int = 0
     """−1, 1, or 0 for none."""
     correction: str | None = None
-    """What should have been said."""
+    """The answer that is right instead."""
     comment: str = ""
     question: str = ""
-    """What was asked, where the answer is not kept."""
+    """The question, if the answer is not stored."""
     answer: str = ""
-    """What was said then; of several answers of one request, the one that is meant."""
+    """The answer; of several answers to one request, the one that is meant."""
     before: tuple[tuple[str, str], ...] = ()
-    """(role, text) of the turns before the question, where the answer is not kept."""
+    """(role, text) of the turns before the question, if the answer is not stored."""
     model: str = ""
-    """Name of the kept model that answered, where the answer is not kept."""
+    """Name of the model that answered, if the answer is not stored."""
     learn: bool | None = None
-    """Whether the weights may learn from it; None = as the request for the answer said, else as its owner says (`may_learn`)."""
+    """Whether the weights may learn from it; None = as the answer's request says, else as its owner says (`may_learn`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Learning:
-    """What one owner taught, and what came of it."""
+    """What one owner taught, and its state."""
 
     learn: bool
-    """Whether the weights may learn from what is taught next."""
+    """Whether the weights may learn from what is taught from now on."""
     counts: Mapping[str, int]
-    """Examples of each state."""
+    """Number of examples by state."""
     items: tuple[Example, ...]
-    """The newest first."""
+    """Examples, newest first."""
     lessons: tuple[Lesson, ...] = field(default=())
-    """The newest first; those that act, and those that were taken back."""
+    """Lessons, newest first: those that act, and those that were undone."""
 
 
 def take_feedback(
     engine: "Engine", owner: str, feedback: Feedback, limits: Limits = Limits(), sink: Sink = lambda _: None
 ) -> Example:  # fmt: skip
-    """Keeps a rating or a correction.
+    """Store a rating or a correction.
 
-    Raises NotKept for the id of an answer that is not kept for this owner, unless its words are given; RequestError for what says
-    nothing, too much, or holds characters that nobody sees; Busy for floods; HomeError and LedgerError where nothing can be written:
-    then nothing is kept.
+    Raises NotKept for an id that is no stored answer of this owner, unless its words are given; RequestError for empty or too long
+    text and for invisible characters; Busy above the hourly limit; HomeError and LedgerError if nothing can be written: then nothing
+    is stored.
     """
     if not _ID.fullmatch(feedback.completion):
         raise RequestError("completion_id", "must be an id: up to 80 letters, digits and . : _ -", feedback.completion[:80])
     turn = find_completion(engine, owner, feedback.completion) if feedback.completion else None
     if turn is None and feedback.completion and not feedback.question:
         cure = "Ask with `store: true`, or give `question` and `answer` too."
-        raise NotKept("completion_id", "must name an answer of yours that is kept", feedback.completion[:80], cure)
+        raise NotKept("completion_id", "must name a stored answer of yours", feedback.completion[:80], cure)
     if feedback.rating not in (-1, 0, 1):
         raise RequestError("rating", "must be -1 or 1", feedback.rating)
     if feedback.correction is None and not feedback.rating:
         raise RequestError("rating", "Give a rating or a correction")
-    of = _given(feedback) if turn is None else _kept(engine, owner, turn, feedback)
+    rated = _from_feedback(feedback) if turn is None else _from_turn(engine, owner, turn, feedback)
     comment = _checked("comment", feedback.comment, COMMENT_LENGTH) if feedback.comment.strip() else ""
     learn = _may(engine, owner, turn, feedback)
-    said = Example(
-        "", owner, of.model, "rating", of.question, of.answer, before=of.before, rating=feedback.rating, comment=comment,
+    example = Example(
+        "", owner, rated.model, "rating", rated.question, rated.answer, before=rated.before, rating=feedback.rating, comment=comment,
         completion=feedback.completion, learn=learn, state="pending" if learn else "kept",
     )  # fmt: skip
     if feedback.correction is None:
-        _bounded("answer", of.answer, RATED_LENGTH)
-        _bounded("question", of.question, RATED_LENGTH)
-        return _keep(engine, said, limits, sink)
+        _bounded("answer", rated.answer, RATED_LENGTH)
+        _bounded("question", rated.question, RATED_LENGTH)
+        return _store(engine, example, limits, sink)
     correction = _checked("correction", feedback.correction, ANSWER_LENGTH)
-    if correction == of.answer:
+    if correction == rated.answer:
         raise RequestError("correction", "The correction is what the answer said already", "To approve of it, rate it 1.")
-    _bounded("question", of.question, QUESTION_LENGTH)
-    return _keep(engine, replace(said, kind="correction", answer=correction, refused=of.answer[:RATED_LENGTH]), limits, sink)
+    _bounded("question", rated.question, QUESTION_LENGTH)
+    return _store(engine, replace(example, kind="correction", answer=correction, refused=rated.answer[:RATED_LENGTH]), limits, sink)
 
 
 def teach(
     engine: "Engine", owner: str, model: str, question: str, answer: str, learn: bool | None = None,
     limits: Limits = Limits(), sink: Sink = lambda _: None,
 ) -> Example:  # fmt: skip
-    """Keeps the answer that a question should have. Raises what `take_feedback` raises."""
-    asked, said = _checked("question", question, QUESTION_LENGTH), _checked("answer", answer, ANSWER_LENGTH)
+    """Store the right answer to a question. Raises the errors of `take_feedback`."""
+    question, answer = _checked("question", question, QUESTION_LENGTH), _checked("answer", answer, ANSWER_LENGTH)
     learns = may_learn(engine, owner) if learn is None else learn
-    made = Example("", owner, model, "correction", asked, said, learn=learns, state="pending" if learns else "kept")
-    return _keep(engine, made, limits, sink)
+    example = Example("", owner, model, "correction", question, answer, learn=learns, state="pending" if learns else "kept")
+    return _store(engine, example, limits, sink)
 
 
 def remember(
     engine: "Engine", owner: str, model: str, text: str, limits: Limits = Limits(), sink: Sink = lambda _: None
 ) -> Example:  # fmt: skip
-    """Keeps a fact for the memory; the weights don't learn from it. Raises what `take_feedback` raises."""
+    """Store a fact to remember. The weights don't learn from it. Raises the errors of `take_feedback`."""
     fact = Example("", owner, model, "fact", "", _checked("text", text, ANSWER_LENGTH), learn=False, state="kept")
-    return _keep(engine, fact, limits, sink)
+    return _store(engine, fact, limits, sink)
 
 
 def edit(home: Home, engine: "Engine", owner: str, id_: str, answer: str, sink: Sink = lambda _: None) -> Example:
-    """Puts other words in the place of an example's answer. A lesson that learned the old ones is let go; all it held is learned again.
+    """Change the answer of an example. A lesson with the old one is dropped, and all its examples are learned again.
 
-    Raises NotKept if the owner has no such example, RequestError as `take_feedback`, and for a rating: an answer that was rated is what
-    it was.
+    Raises NotKept if the owner has no such example, RequestError as `take_feedback` does, and for a rating, which can't be changed.
     """
     before = get_example(engine, owner, id_)
     if before.kind == "rating":
-        raise RequestError("id", "must name a correction or a fact, not a rating", "Rate the answer anew.")
+        raise RequestError("id", "must name a correction or a fact, not a rating", "Rate the answer again.")
     if before.state in ("superseded", "undone"):
-        cure = "Let it count again first (`ingle redo ID`), or teach the answer anew."
+        cure = "Let it count again first (`ingle redo ID`), or teach the answer again."
         raise RequestError("id", "must name something that counts now", f"{before.state}: {id_}", cure)
-    said = _checked("answer", answer, ANSWER_LENGTH)
-    if said == before.answer:
+    answer = _checked("answer", answer, ANSWER_LENGTH)
+    if answer == before.answer:
         return before
     held = [lesson for lesson in list_lessons(engine, owner) if id_ in lesson.examples]
-    secret, edited = new_secret(), replace(before, answer=said)
+    secret, edited = new_secret(), replace(before, answer=answer)
     facts: dict[str, Fact] = {"example": id_, "kind": before.kind, "lessons": len(held), **digests(bytes.fromhex(secret), edited)}
     sink(Event("memory.edit", before.model, facts))
-    made = rewrite_example(engine, owner, id_, said, secret)
+    example = rewrite_example(engine, owner, id_, answer, secret)
     for lesson in held:
         dissolve_lesson(engine, owner, lesson.digest)
         discard(home, home.delta_folder(lesson.digest))
-    return made
+    return example
 
 
 def consent(engine: "Engine", owner: str, learn: bool, sink: Sink = lambda _: None) -> None:
-    """Says whether the weights may learn from what this owner teaches from now on. What they learned stays, until it is undone."""
+    """Set whether the weights may learn from what this owner teaches from now on. What they learned stays until it is undone."""
     facts: dict[str, Fact] = {"learn": learn}
     sink(Event("consent", "", facts | ({"key": owner} if owner else {})))
     set_consent(engine, owner, learn)
 
 
 def learning_view(engine: "Engine", owner: str, limit: int = 100, states: Sequence[State] = ()) -> Learning:
-    """Counts of all that the owner taught, and the newest of it."""
+    """Return counts of all that the owner taught, and the newest examples."""
     items = list_examples(engine, owner, states, limit=limit, newest=True)
     return Learning(may_learn(engine, owner), count_examples(engine, owner), items, list_lessons(engine, owner)[::-1])
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
-    """What feedback is about."""
+class _Rated:
+    """The answer that feedback is about, with its question."""
 
     model: str
     question: str
@@ -204,8 +203,8 @@ class _Said:
     before: tuple[tuple[str, str], ...] = ()
 
 
-def _given(feedback: Feedback) -> _Said:
-    """In the words of whoever gives it."""
+def _from_feedback(feedback: Feedback) -> _Rated:
+    """Return the answer whose words come with the feedback."""
     question = _checked("question", feedback.question, RATED_LENGTH)
     if feedback.correction is None or feedback.answer.strip():
         answer = cleaned(feedback.answer)
@@ -214,20 +213,20 @@ def _given(feedback: Feedback) -> _Said:
     else:
         answer = ""
     before = tuple((role, cleaned(text)) for role, text in feedback.before[-_BEFORE:])
-    return _Said(feedback.model, question, answer, before)
+    return _Rated(feedback.model, question, answer, before)
 
 
-def _kept(engine: "Engine", owner: str, turn: Turn, feedback: Feedback) -> _Said:
-    """In the words that are kept."""
+def _from_turn(engine: "Engine", owner: str, turn: Turn, feedback: Feedback) -> _Rated:
+    """Return the stored answer."""
     facts = turn.facts or {}
-    said = [(one.message.role, cleaned(one.message.text)) for one in path(engine, owner, turn.id)[:-1]]
-    at = max((i for i, (role, text) in enumerate(said) if role == "user" and text), default=None)
-    if at is None:
+    turns = [(one.message.role, cleaned(one.message.text)) for one in path(engine, owner, turn.id)[:-1]]
+    asked_at = max((i for i, (role, text) in enumerate(turns) if role == "user" and text), default=None)
+    if asked_at is None:
         raise RequestError("completion_id", "must name an answer to a question", "one without")
     system = [("system", cleaned(str(text))) for text in facts.get("request", {}).get("system", [])]
-    before = (*system, *said[max(0, at - _BEFORE) : at])
+    before = (*system, *turns[max(0, asked_at - _BEFORE) : asked_at])
     answer = cleaned(feedback.answer) or cleaned(turn.message.text)
-    return _Said(str(facts.get("model_name", "")) or feedback.model, said[at][1], answer, before)
+    return _Rated(str(facts.get("model_name", "")) or feedback.model, turns[asked_at][1], answer, before)
 
 
 def _may(engine: "Engine", owner: str, turn: Turn | None, feedback: Feedback) -> bool:
@@ -236,8 +235,8 @@ def _may(engine: "Engine", owner: str, turn: Turn | None, feedback: Feedback) ->
     return (turn is None or bool((turn.facts or {}).get("learn", True))) and may_learn(engine, owner)
 
 
-def _keep(engine: "Engine", example: Example, limits: Limits, sink: Sink) -> Example:
-    """Row, then fact; a fact that can't be written takes the row with it."""
+def _store(engine: "Engine", example: Example, limits: Limits, sink: Sink) -> Example:
+    """Write the row, then the fact. If the fact can't be written, delete the row again."""
     with writing_for(engine, example.owner) as connection:
         now = datetime.now(UTC)
         since, until = (moment.isoformat(timespec="microseconds") for moment in (now - timedelta(hours=1), now))
@@ -245,27 +244,27 @@ def _keep(engine: "Engine", example: Example, limits: Limits, sink: Sink) -> Exa
         if limits.per_hour and recent >= limits.per_hour:
             raise Busy("feedback", f"Only {limits.per_hour} corrections and ratings an hour are taken", "", "Go on later.", 600.0)
         if every >= limits.kept:
-            cure = "Let some go first: `ingle memory rm ID`, or DELETE /v1/memory/ID."
+            cure = "Delete some first: `ingle memory rm ID`, or DELETE /v1/memory/ID."
             raise RequestError("feedback", f"must be at most {limits.kept:,} examples in all", f"{every + 1:,}", cure)
         before = same_asked(connection, example)
-        made = insert_example(connection, example, [one.id for one in before])
+        stored = insert_example(connection, example, [one.id for one in before])
     try:
-        sink(feedback_event(engine, made, len(before)))
+        sink(feedback_event(engine, stored, len(before)))
     except BaseException:
-        drop_example(engine, made.owner, made.id)
+        drop_example(engine, stored.owner, stored.id)
         restore(engine, example.owner, before)
         raise
-    return made
+    return stored
 
 
 def _checked(name: str, text: str, most: int) -> str:
-    """What somebody wrote, in one kind of line ends. Raises RequestError."""
+    """Return a user's text, stripped and with line feeds. Raises RequestError."""
     text = with_line_feeds(text).strip()
     if not text:
         raise RequestError(name, "must say something", "nothing")
     _bounded(name, text, most)
-    if found := UNSEEN.search(_FLAGS.sub("", text)):
-        raise RequestError(name, "must hold no control characters or invisible ones", f"U+{ord(found[0]):04X}", "Remove them.")
+    if unseen := UNSEEN.search(_FLAGS.sub("", text)):
+        raise RequestError(name, "must hold no control characters or invisible ones", f"U+{ord(unseen[0]):04X}", "Remove them.")
     return text
 
 

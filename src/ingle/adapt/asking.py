@@ -1,4 +1,4 @@
-"""A question taken apart: what it is about, and what it asks for. By rules of English; of other languages it knows words and names only."""
+"""Parses a question: its subject and what it asks for. By rules for English; of other languages it knows words and names only."""
 
 import re
 import unicodedata
@@ -26,7 +26,7 @@ _PLAIN = frozenset(
 _MINE = frozenset(["my", "our", "mine", "ours"])
 _WE = frozenset(["we", "us", "i", "i'm", "i've", "i'd"])
 _ANYONE = re.compile(r"\b(?:how (?:do|did|might)|can|could|should|would|must|may) i\b")
-"""“How do I change a tyre?” is asked of everybody's."""
+"""“How do I change a tyre?” is about anybody's tyre."""
 _LEANING = frozenset(["it", "its", "they", "them", "their", "he", "him", "his", "she", "her", "that", "this", "those", "these", "there"])
 _BEGIN_A_QUESTION = frozenset(
     [
@@ -53,10 +53,10 @@ _BEGIN_A_QUESTION = frozenset(
 )
 _BEGIN_YES_OR_NO = frozenset(["is", "are", "was", "were", "does", "did", "has", "have"])
 _ORDER = re.compile(r"^\s*(?:please\s+)?(?:name|say|state)\s+(?!of\b)(?=\w)", re.IGNORECASE)
-"""“Name the director”: there it is no word of what is asked for."""
+"""In “Name the director”, "name" is an order, not the relation NAME."""
 _COUNTED = frozenset(["POPULATION", "STAFF"])
 _OF_PERSONS = frozenset(["LEAD", "FOUND", "WRITE", "INVENT", "DESIGN", "COMPOSE", "OWN", "TEACH", "COACH", "WIN"])
-"""Relations that ask for a person where no word says what kind of answer is wanted."""
+"""Relations that ask for a person if no word says the kind of answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,73 +65,73 @@ class Word:
 
     stem: str
     name: bool
-    """Written as a name: in quotation marks, with a capital, with digits or as a sign."""
+    """Whether it is written as a name: in quotation marks, with a capital, with digits or as a sign."""
     relations: frozenset[str]
-    """That it names, alone or with its neighbours."""
+    """Relations that it names, alone or with its neighbours."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """What a question is about, and what it asks for."""
+    """A parsed question."""
 
     words: tuple[Word, ...]
     stems: frozenset[str]
     relations: frozenset[str]
     kinds: frozenset[str]
-    """What kind of answer is wanted."""
+    """Kinds of answer that it asks for."""
     mine: bool
-    """Whether it is about something of the asker's."""
+    """Whether it is about something of the asker's ("my")."""
     ours: bool
-    """Whether it may be: it speaks of the asker at all."""
+    """Whether it mentions the asker at all, so that it may be about something of theirs."""
     leans: bool
-    """Whether it may be about something that was said before: it has a pronoun, and no name."""
+    """Whether it may refer to earlier turns: it has a pronoun and no name."""
     length: int
-    """Words, the plainest too."""
+    """Number of words, stop words included."""
 
 
 def tokens_of(text: str) -> list[str]:
-    """Words in lower case, quotation marks, and signs between words."""
+    """Return the words in lower case, quotation marks, and signs between words."""
     return [token.lower().replace("’", "'") for token in _TOKEN.findall(unicodedata.normalize("NFC", text))]
 
 
 def parse(text: str, words_of: Thesaurus | None = None) -> Asking:
-    """Takes a question apart."""
-    known = words_of or thesaurus()
+    """Parse a question."""
+    relations_of = words_of or thesaurus()
     marked = _marked(_ORDER.sub("", text))
     lowered = [word.lower().replace("’", "'") for word, _ in marked]
     stems = [stem(word) for word in lowered]
-    named = known.asked_for(["" if name else one for one, (_, name) in zip(stems, marked, strict=True)])
+    named = relations_of.asked_for(["" if name else one for one, (_, name) in zip(stems, marked, strict=True)])
     every = frozenset[str]().union(*named)
     words = tuple(
-        Word(one, name, relations - known.kinds)
+        Word(one, name, relations - relations_of.kinds)
         for one, word, (_, name), relations in zip(stems, lowered, marked, named, strict=True)
-        if name or (word not in _PLAIN | _MINE and not (relations and relations <= known.kinds))
+        if name or (word not in _PLAIN | _MINE and not (relations and relations <= relations_of.kinds))
     )
     leans = not _LEANING.isdisjoint(lowered) and not any(word.name for word in words)
     return Asking(
-        words, frozenset(word.stem for word in words), every - known.kinds, _kinds(every, known.kinds, lowered),
+        words, frozenset(word.stem for word in words), every - relations_of.kinds, _kinds(every, relations_of.kinds, lowered),
         not _MINE.isdisjoint(lowered), not (_MINE | _WE).isdisjoint(_ANYONE.sub("", " ".join(lowered)).split()), leans, len(marked),
     )  # fmt: skip
 
 
 def _marked(text: str) -> list[tuple[str, bool]]:
-    """The words, and which of them are written as names."""
-    found, quoted = list[tuple[str, bool]](), False
+    """Return the words, and whether each is written as a name."""
+    words, quoted = list[tuple[str, bool]](), False
     for token in _TOKEN.findall(text):
         if token in _QUOTES:
             quoted = not quoted
             continue
         word = token.removesuffix("'s").removesuffix("’s")
-        capital = word[0].isupper() and bool(found) and not re.match("I(['’]|$)", word)
+        capital = word[0].isupper() and bool(words) and not re.match("I(['’]|$)", word)
         exact = any(character.isdigit() for character in word) or not any(character.isalnum() for character in word)
-        found.append((word, quoted or capital or exact))
-    if len(found) > 1 and found[1][1] and found[0][0][0].isupper() and found[0][0].lower() not in _PLAIN | _BEGIN_A_QUESTION:
-        found[0] = found[0][0], True  # "Upper Quennick has …"
-    return found
+        words.append((word, quoted or capital or exact))
+    if len(words) > 1 and words[1][1] and words[0][0][0].isupper() and words[0][0].lower() not in _PLAIN | _BEGIN_A_QUESTION:
+        words[0] = words[0][0], True  # "Upper Quennick has …"
+    return words
 
 
 def _kinds(named: frozenset[str], kinds: frozenset[str], words: list[str]) -> frozenset[str]:
-    """What kind of answer is wanted: as the question says it, or as what it asks for has it."""
+    """Return the kinds of answer that are asked for, as the question says them or as its relations imply."""
     if named & _COUNTED:  # "How big is Vostrel, in people?"
         return frozenset(["COUNT"])
     if len(named) > 1:  # "how" says little where something else says what

@@ -1,7 +1,7 @@
-"""What of all that a user taught acts on one answer: the memories that are placed in the prompt, and the lesson beside the weights.
+"""Chooses what acts on an answer of all that a user taught: memories for the prompt, and a lesson beside the weights.
 
-One function for every door: the server's, `ingle chat`'s, `ingle run`'s, and replay's, which names what acted then. All of it is of one
-owner; nothing that another one taught is ever looked at.
+The server, `ingle chat`, `ingle run` and replay (which names what acted then) share it. Everything is of one owner; nothing that
+another one taught is ever read.
 """
 
 from collections import OrderedDict
@@ -32,46 +32,46 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 MOST_LOOKED_AT = 64
-"""Examples that share words with a question and are compared with it, the best matches first."""
+"""Most examples that are compared with a question, of those that share words with it, best matches first."""
 MOST_ADAPTERS = 32
-"""Lessons of one model that are held ready in memory; each takes 1 to 2 MB."""
+"""Most lessons of one model in memory; each takes 1 to 2 MB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What answers a request, and what acts on it."""
+    """The model and the request of an answer, with the memories and lessons that act on it."""
 
     model: LanguageModel
     request: Request
     memories: tuple[str, ...] = ()
-    """Ids of the examples in the prompt, the nearest first."""
+    """Ids of the examples in the prompt, nearest first."""
     lessons: tuple[str, ...] = ()
-    """Digests of the deltas beside the model that the learner made."""
+    """Digests of the lessons beside the model."""
     lasting: int | None = None
-    """Tokens of the prompt before the first memory: states that have read more hold its words. None = there is no memory in it."""
+    """Tokens of the prompt before the first memory. States of more tokens hold its words. None = no memory."""
     faults: tuple[str, ...] = ()
-    """Why a lesson that should act does not."""
+    """Reasons why a chosen lesson does not act."""
 
     @property
     def facts(self) -> dict[str, str]:
-        """For the ledger: ids and digests, not a word of what was taught."""
+        """Ids and digests for the ledger, without a word of what was taught."""
         named = {"memories": " ".join(self.memories), "lessons": " ".join(self.lessons)}
         return {name: ids for name, ids in named.items() if ids}
 
 
 @dataclass
 class Chooser:
-    """Chooses for one home. For several threads at once."""
+    """Chooses for one home. Thread-safe."""
 
     home: Home
     engine: "Engine"
     _adapters: "WeakKeyDictionary[Backend, OrderedDict[tuple[str, str], tuple[Any, str]]]" = field(default_factory=WeakKeyDictionary)
     _lock: Lock = field(default_factory=Lock)
     _made: dict[str, set[str]] = field(default_factory=dict)
-    """Digests of the models that were made with a lesson, by its digest."""
+    """By a lesson's digest: digests of the models that were made with it."""
 
     def choose(self, owner: str, model: LanguageModel, kept: Kept, request: Request, memory: bool = True) -> Choice:
-        """What acts on this request of this owner's; `memory`: whether memories may be placed in it. Raises HomeError."""
+        """Return what acts on a request of this owner; `memory`: whether memories may. Raises HomeError."""
         if not question_of(request):
             return Choice(model, request)
         lessons = list_lessons(self.engine, owner, kept.digest, acting=True)
@@ -87,7 +87,7 @@ class Chooser:
     def again(
         self, owner: str, model: LanguageModel, kept: Kept, request: Request, memories: Sequence[str], lessons: Sequence[str]
     ) -> Choice:
-        """The same with the memories and lessons that a fact names. Raises NotKept if one is gone, DeltaError if it is another model's."""
+        """Return the choice that a fact names, for a replay. Raises NotKept if something is gone, DeltaError for another model's lesson."""
         examples = [get_example(self.engine, owner, id_) for id_ in memories]
         choice = Choice(model, request)
         for digest in lessons:
@@ -95,13 +95,13 @@ class Chooser:
         return _with_memories(choice, examples)
 
     def forget(self) -> None:
-        """Lets go every lesson that is held ready."""
+        """Drops every lesson from memory."""
         with self._lock:
             self._adapters.clear()
 
     def lapsed(self) -> set[str]:
-        """Lets go the lessons that act no more, whoever saw to that; returns the digests of the models that were made with them, once:
-        what these have read is to be let go too. Raises HomeError."""
+        """Drops lessons that no longer act, also those that another process ended. Returns once the digests of the models that were made
+        with them, whose states must go too. Raises HomeError."""
         if not self._made:
             return set()
         acting = {lesson.digest for lesson in list_lessons(self.engine, None, acting=True)}
@@ -113,9 +113,9 @@ class Chooser:
             return {model for digest in gone for model in self._made.pop(digest)}
 
     def _near(self, owner: str, request: Request, model: str) -> list[Memory]:
-        """What the owner taught, by nearness; of what is as near, what was taught `model` first, then what is newer.
+        """Return the owner's examples by nearness; among equals, those taught to `model` first, then the newer.
 
-        To a question longer than any that can be taught nothing is near; it isn't even read.
+        Nothing is near to a question that is longer than any that can be taught.
         """
         question = question_of(request)
         if len(question) > QUESTION_LENGTH:
@@ -127,17 +127,17 @@ class Chooser:
             *score(question, [one.question for one in others]),
             *relevance(question, [one.answer for one in facts]),
         ]
-        found = [Memory(one, float(score)) for one, score in zip([*others, *facts], scores, strict=True)]
-        found = [replace(one, score=min(one.score, self._before(request, one.example))) for one in found if one.score > 0]
-        return sorted(found, key=lambda one: (-one.score, one.example.model != model, -one.example.seq))
+        memories = [Memory(one, float(score)) for one, score in zip([*others, *facts], scores, strict=True)]
+        memories = [replace(one, score=min(one.score, self._before(request, one.example))) for one in memories if one.score > 0]
+        return sorted(memories, key=lambda one: (-one.score, one.example.model != model, -one.example.seq))
 
     def _before(self, request: Request, example: Example) -> float:
-        """1, unless the example's question leans on what was said before it: then how near that is to what was said before this one."""
+        """Return 1; if the example's question leans on the user turn before it, return how near that is to this request's."""
         last = next((text for role, text in reversed(example.before) if role == "user"), "")
         if not last or not parse(example.question).leans:
             return 1.0
-        said = next((message.text for message in reversed(request.messages[:-1]) if message.role == "user"), "")
-        return float(score(said, [last])[0]) if said and len(said) <= QUESTION_LENGTH else 0.0
+        previous = next((message.text for message in reversed(request.messages[:-1]) if message.role == "user"), "")
+        return float(score(previous, [last])[0]) if previous and len(previous) <= QUESTION_LENGTH else 0.0
 
     def _with_lesson(self, choice: Choice, kept: Kept, lesson: Lesson | None) -> Choice:
         if lesson is None:
@@ -148,20 +148,20 @@ class Chooser:
             return replace(choice, faults=(str(error),))
 
     def _taught(self, model: LanguageModel, kept: Kept, digest: str) -> LanguageModel:
-        """The model with a lesson beside it, from those that are held ready if it is there."""
+        """Return the model with a lesson beside it, from memory if it is there."""
         key = model.adapter_digest, digest
         with self._lock:
             held = self._adapters.setdefault(model.backend, OrderedDict())
             if key in held:
                 held.move_to_end(key)
                 return _with_adapter(model, held[key])
-        made = beside(self.home, kept, model, get_delta(self.home, digest))
+        taught = beside(self.home, kept, model, get_delta(self.home, digest))
         with self._lock:
-            self._made.setdefault(digest, set()).add(made.digest)
-            held[key] = made.adapter, made.adapter_digest
+            self._made.setdefault(digest, set()).add(taught.digest)
+            held[key] = taught.adapter, taught.adapter_digest
             while len(held) > MOST_ADAPTERS:
                 held.popitem(last=False)
-        return made
+        return taught
 
 
 def _with_adapter(model: LanguageModel, held: tuple[Any, str]) -> LanguageModel:
@@ -169,7 +169,7 @@ def _with_adapter(model: LanguageModel, held: tuple[Any, str]) -> LanguageModel:
 
 
 def _with_memories(choice: Choice, examples: Sequence[Example]) -> Choice:
-    """Puts them in the request; fewer, the nearest first, where the context has no room for all."""
+    """Place examples in the request, nearest first, as many as the context has room for."""
     for count in range(len(examples), 0, -1):
         request = placed(choice.request, examples[:count])
         try:

@@ -1,11 +1,10 @@
-"""Forget: an example leaves the database, its index, the states that have read it, and every lesson that learned from it.
+"""Forget: deletes an example from the database, its index, all states that have read it, and every lesson that learned from it.
 
-What else such a lesson had taught is learned again from the log without it, with the same settings and seeds: the tensors are then those
-of a model that never saw it. The ledger goes on saying that there was something: its digests were made with a key that is gone too.
+The other examples of such a lesson are learned again without it, with the same settings and seeds: the tensors are then those of a
+model that never saw it. The ledger still says that there was an example, but its digests were made with a key that is deleted too.
 
-Turns that were kept before other examples' questions go if its words stand in them, and so do lines that were typed in `ingle chat`.
-What stays is what the user said in conversations and wrote into their system prompts, which are theirs to change; `Forgotten` names
-those in which the words stand.
+Turns with its words before other examples' questions are deleted, and so are lines typed in `ingle chat`. Conversations and system
+prompts stay, for they are the user's to change; `Forgotten` names those that hold the words.
 """
 
 import json
@@ -38,56 +37,55 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 OWED = "forgetting"
-"""A file in the home while something is being forgotten, and its lock: what a kill left undone is made up for by whoever comes next."""
+"""Name of a file in the home during a forget, and of its lock. After a kill, the next process finishes what it lists."""
 _ALL = 1_000_000
-"""Conversations."""
+"""More conversations than anybody has."""
 _SHORTEST = 4
-"""Characters of an answer that is looked for in what is kept of conversations: "yes" stands in all of them."""
+"""Fewest characters of an answer that is searched for in conversations: "yes" is in all of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """What went, and what did not."""
+    """What was deleted, and what was not."""
 
     id: str
     model: str
     lessons: int
-    """How many lessons had learned from it."""
+    """Number of lessons that had learned from it."""
     again: int
-    """How many other examples are learned again without it."""
+    """Number of other examples that are learned again without it."""
     scrubbed: bool
-    """Whether its words are in no file of the database any more; see `home.database.scrub`."""
+    """Whether no file of the database holds its words any more; see `home.database.scrub`."""
     turns: tuple[Turn, ...] = ()
-    """Kept messages in which its words stand still."""
+    """Stored messages that still hold its words."""
     dropped: int = 0
-    """How many messages went with it."""
+    """Number of messages that were deleted with it."""
     typed: int = 0
-    """How many lines that were typed in `ingle chat` went with it."""
+    """Number of lines typed in `ingle chat` that were deleted with it."""
     same: tuple[str, ...] = ()
-    """Ids of earlier examples in the same words, which went with it."""
+    """Ids of earlier examples in the same words, which were deleted with it."""
     leaning: tuple[str, ...] = ()
-    """Ids of corrections that leaned on what was said there, as "How old is it?" does: they count no more, until they are let (`redo`)."""
+    """Ids of corrections whose questions leaned on it, as "How old is it?" does. They no longer count, until `redo`."""
     back: tuple[str, ...] = ()
     """Ids of earlier answers to the same question that count again."""
     prompts: tuple[str, ...] = ()
-    """Ids of conversations in whose system prompt its words stand still."""
+    """Ids of conversations whose system prompt still holds its words."""
 
 
 def forget(
     home: Home, engine: "Engine", owner: str, id_: str, sink: Sink = lambda _: None, turns_too: bool = False,
     forget_states: Callable[[str], None] = lambda _owner: None,
 ) -> Forgotten:  # fmt: skip
-    """Forgets one example of this owner's. `turns_too`: kept messages that hold its words go as well, with all that follows them, and
-    titles of conversations.
+    """Forget one example of this owner. `turns_too`: also delete stored messages with its words, all that follows them, and titles.
 
-    `forget_states` is told the owner if messages went, for states in memory. Another process that answers drops its own by itself.
-    Killed in between, the next call, or the learner, makes up for the rest. Raises NotKept if there is no such example, HomeError.
+    `forget_states` is called with the owner if messages were deleted, to drop states in memory. Other processes drop theirs by
+    themselves. After a kill, the next call or the learner finishes the work. Raises NotKept if there is no such example, HomeError.
     """
     with home.lock(OWED):
         pay(home, engine, sink)
         one = get_example(engine, owner, id_)
         turns, dropped = holding(engine, owner, one), 0
-        gone = [*_same(engine, owner, one), one.id]  # what was named is the last to go, so that it can be named again after a kill
+        gone = [*_same(engine, owner, one), one.id]  # the named one goes last, so that it can be named again after a kill
         for each in gone:
             _owe(home, replace(one, id=each), turns if turns_too else ())
         typed = 0 if owner else forget_typed(home, _words(one))
@@ -122,12 +120,12 @@ def forget(
 
 
 def _words(one: Example) -> list[str]:
-    """The texts of an example that are long enough to be looked for."""
+    """Return the texts of an example that are long enough to search for."""
     return [text.strip() for text in (one.answer, one.refused, one.question) if len(text.strip()) >= _SHORTEST]
 
 
 def _same(engine: "Engine", owner: str, one: Example) -> list[str]:
-    """Ids of the owner's other examples that say the same of the same: taught twice, it is forgotten twice."""
+    """Return the ids of the owner's other examples with the same content, which are forgotten too."""
     says = one.kind, one.model, sameness(one.question), sameness(one.answer), one.rating
     others = [other for other in list_examples(engine, owner) if other.id != one.id]
     return [
@@ -137,7 +135,7 @@ def _same(engine: "Engine", owner: str, one: Example) -> list[str]:
 
 
 def _told_before(engine: "Engine", owner: str, one: Example, gone: Collection[str]) -> tuple[set[str], set[str]]:
-    """Ids of the owner's other examples before whose question the words of this one stand, and which of them mean nothing without."""
+    """Return the ids of the owner's other examples with this one's words before their question, and of those that lean on them."""
     others, is_there = [other for other in list_examples(engine, owner) if other.id not in gone], seeker(_words(one))
     beside = [other for other in others if any(is_there(said) for _, said in other.before)]
     counting = [other for other in beside if other.kind == "correction" and other.state not in ("superseded", "undone")]
@@ -145,29 +143,30 @@ def _told_before(engine: "Engine", owner: str, one: Example, gone: Collection[st
 
 
 def _clear_titles(engine: "Engine", owner: str, texts: Sequence[str]) -> None:
-    """Takes the titles of conversations in which these words stand, or that are the beginning of one: the page makes them of questions."""
+    """Clear the titles of conversations that hold these words or begin one of the texts: the page makes titles of questions."""
     is_there = seeker(texts)
-    for talk in list_conversations(engine, owner, limit=_ALL):
-        begins = len(talk.title) >= _SHORTEST and any(text.lower().startswith(talk.title.lower()) for text in texts)
-        if begins or is_there(talk.title):
-            rename_conversation(engine, owner, talk.id, "")
+    for conversation in list_conversations(engine, owner, limit=_ALL):
+        title = conversation.title
+        begins = len(title) >= _SHORTEST and any(text.lower().startswith(title.lower()) for text in texts)
+        if begins or is_there(title):
+            rename_conversation(engine, owner, conversation.id, "")
 
 
 def _prompts(engine: "Engine", owner: str, texts: Sequence[str]) -> tuple[str, ...]:
-    talks, is_there = list_conversations(engine, owner, limit=_ALL), seeker(texts)
-    return tuple(talk.id for talk in talks if is_there(str(talk.settings.get("system", ""))))
+    conversations, is_there = list_conversations(engine, owner, limit=_ALL), seeker(texts)
+    return tuple(one.id for one in conversations if is_there(str(one.settings.get("system", ""))))
 
 
 def holding(engine: "Engine", owner: str, one: Example) -> tuple[Turn, ...]:
-    """The owner's kept messages with which the words of an example are kept: its answer, what was refused, its question."""
+    """Return the owner's stored messages that hold words of an example: its answer, the refused one, or its question."""
     return find_text(engine, owner, words) if (words := _words(one)) else ()
 
 
 def pay(home: Home, engine: "Engine", sink: Sink) -> bool:
-    """Makes up for what is owed to those who had something forgotten: deletes the saved states of theirs, any of which may have read it,
-    overwrites what the database's files still hold of it, and tells the fact if a kill kept it from being told.
+    """Finish what was begun: delete the owner's saved states, any of which may have read the example, overwrite its words in the
+    database's files, and write its fact if a kill prevented that.
 
-    Returns whether the files hold nothing of it; if not, because others kept the database busy, the next call tries again.
+    Returns whether the files hold nothing of it. If not, because others kept the database busy, the next call tries again.
     """
     owed = _owed(home)
     gone = [one for one in owed if not _is_kept(engine, one)]
@@ -178,11 +177,11 @@ def pay(home: Home, engine: "Engine", sink: Sink) -> bool:
         for turn in one["turns"]:
             with suppress(NotKept):
                 drop(engine, one["owner"], turn)
-    sweep_staging(home)  # lessons that somebody was deleting when he was killed
+    sweep_staging(home)  # lessons whose deletion was cut by a kill
     drop_saved(home.states, [one["owner"] for one in gone])
-    told = {row.values.get("example") for row in Ledger(engine, home.keys).read("forget")}
+    recorded = {row.values.get("example") for row in Ledger(engine, home.keys).read("forget")}
     for one in gone:
-        if one["example"] not in told:
+        if one["example"] not in recorded:
             sink(Event("forget", one["model"], {"example": one["example"]}))
     scrubbed = scrub(engine)
     if scrubbed or engine.dialect.name != "sqlite":
@@ -197,8 +196,8 @@ def _owe(home: Home, one: Example, turns: Sequence[Turn]) -> None:
 
 def _owed(home: Home) -> list[dict[str, Any]]:
     try:
-        found = json.loads((home.root / OWED).read_bytes())
-        return [{name: str(one[name]) for name in ("owner", "example", "model")} | {"turns": one.get("turns", [])} for one in found]
+        entries = json.loads((home.root / OWED).read_bytes())
+        return [{name: str(one[name]) for name in ("owner", "example", "model")} | {"turns": one.get("turns", [])} for one in entries]
     except (OSError, ValueError, TypeError, KeyError):
         return []
 

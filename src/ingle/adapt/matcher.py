@@ -1,10 +1,10 @@
-"""Whether two questions ask the same of the same thing, as a small network has it that has read thousands of such pairs.
+"""A small cross-encoder that scores whether two questions ask the same of the same thing. In NumPy.
 
-A cross-encoder: both questions go in together, one number comes out. It is BERT's encoder (arXiv 1810.04805, post-norm, learnt positions)
-in the width of MiniLM (arXiv 2002.10957) and half its depth, its states averaged over the tokens, one linear unit on top. It was trained by
-`bench/adapt_matcher.py` from all-MiniLM-L6-v2, on questions that were written for that and in the four bits that it is kept in beside this
-file, with the words of its vocabulary that English questions need. It is NumPy alone: a pair takes some milliseconds, and few pairs get so
-far (adapt/scope.py). Differs from the source: tanh instead of erf in GELU, which NumPy has; it was trained so.
+Both questions go in together, one number comes out. It is BERT's encoder (arXiv 1810.04805, post-norm, learnt positions) in the width
+of MiniLM (arXiv 2002.10957) and half its depth, with mean pooling and one linear unit on top. `bench/adapt_matcher.py` trained it from
+all-MiniLM-L6-v2 on questions that were written for it, in the four bits of the file beside this one. Its vocabulary holds the pieces
+that English questions need. A pair takes some milliseconds, and few pairs get so far (adapt/scope.py). Differs from the source: tanh
+instead of erf in GELU, because NumPy has it; it was trained so.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,33 +25,33 @@ FOLDER = Path(__file__).parent
 WEIGHTS_FILE, VOCABULARY_FILE = "matcher.safetensors", "matcher_vocabulary.txt"
 HEADS = 12
 LONGEST = 64
-"""Tokens of a question; of a longer one the first are read."""
+"""Most tokens of a question; a longer one is cut."""
 GROUP = 128
-"""Numbers of a row that share a scale."""
+"""Weights of a row that share a scale."""
 _EPSILON = 1e-12
 _SMALLEST = 1e-6  # of scales: float16 has some below, of few digits
 _SCALE = ".scale"
 _REMEMBERED = 4096
-"""Pairs."""
+"""Pairs whose scores are cached."""
 
 
 @dataclass(frozen=True, slots=True)
 class Matcher:
-    """A trained cross-encoder. For several threads at once."""
+    """A trained cross-encoder. Thread-safe."""
 
     tokenizer: Tokenizer
     weights: Mapping[str, Array]
-    """float32, by the names that Hugging Face's `BertModel` has for them, and `head.weight` [1, width], `head.bias` [1]."""
+    """float32, by the names of Hugging Face's `BertModel`, and `head.weight` [1, width], `head.bias` [1]."""
 
     def score(self, question: str, other: str) -> float:
-        """Log odds that the two ask the same. Each pair is read by itself, so that nothing beside it changes its score."""
+        """Return the log odds that two questions ask the same. Pairs are not batched, so that no other pair changes a score."""
         ids, segments = self.row(question, other)
         with _pools().limit(limits=1, user_api="blas"):  # beside a decoder, two threads that wait for each other take fifty times as long
             mean = encode(self.weights, ids, segments).mean(0)
         return float((self.weights["head.weight"] @ mean + self.weights["head.bias"])[0])
 
     def row(self, question: str, other: str) -> tuple[Array, Array]:
-        """Tokens and segments, int64 [tokens]: `[CLS] question [SEP] other [SEP]`."""
+        """Return tokens and segments, int64 [tokens]: `[CLS] question [SEP] other [SEP]`."""
         start, end = self.tokenizer.token_to_id("[CLS]"), self.tokenizer.token_to_id("[SEP]")
         first, second = (self.tokenizer.encode(text).ids[:LONGEST] for text in (question, other))
         ids = [start, *first, end, *second, end]
@@ -59,7 +59,7 @@ class Matcher:
 
 
 def encode(weights: Mapping[str, Array], ids: Array, segments: Array) -> Array:
-    """BERT's last states, float32 [tokens, width], of tokens and their segments, int64 [tokens]."""
+    """Return BERT's last states, float32 [tokens, width], for tokens and their segments, int64 [tokens]."""
     x = weights["embeddings.word_embeddings.weight"][ids] + weights["embeddings.token_type_embeddings.weight"][segments]
     x = _norm(x + weights["embeddings.position_embeddings.weight"][: len(ids)], weights, "embeddings.LayerNorm")
     number = 0
@@ -83,8 +83,8 @@ def _attention(x: Array, weights: Mapping[str, Array], name: str) -> Array:
 
 
 def _linear(x: Array, weights: Mapping[str, Array], name: str) -> Array:
-    found: Array = x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
-    return found
+    y: Array = x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+    return y
 
 
 def _norm(x: Array, weights: Mapping[str, Array], name: str) -> Array:
@@ -99,36 +99,36 @@ def _gelu(x: Array) -> Array:
 
 
 def tokenizer_of(vocabulary: Sequence[str]) -> Tokenizer:
-    """WordPiece over these pieces, in lower case and without accents, as BERT's."""
-    made = Tokenizer(WordPiece({piece: number for number, piece in enumerate(vocabulary)}, unk_token="[UNK]"))
-    made.normalizer = normalizers.BertNormalizer(lowercase=True)
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    return made
+    """Return a WordPiece tokenizer over these pieces, in lower case and without accents, as BERT's."""
+    tokenizer = Tokenizer(WordPiece({piece: number for number, piece in enumerate(vocabulary)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer
 
 
 def rounded(values: Array) -> tuple[Array, Array]:
-    """A matrix in whole numbers −7 … 7, int8 [rows, groups, GROUP], and one float16 scale for each group, [rows, groups, 1]."""
+    """Quantise a matrix: return codes −7 … 7, int8 [rows, groups, GROUP], and float16 scales [rows, groups, 1]."""
     groups = values.reshape(len(values), -1, GROUP)
     scale = np.maximum(np.abs(groups).max(-1, keepdims=True) / 7, _SMALLEST).astype(np.float16)
     return np.clip(np.rint(groups / scale.astype(np.float32)), -7, 7).astype(np.int8), scale
 
 
 def quantised(weights: Mapping[str, Array]) -> dict[str, Array]:
-    """Every matrix of several rows as `rounded` has it, two numbers a byte, its scales beside it; the rest as it is."""
-    found = dict[str, Array]()
+    """Quantise every matrix of several rows (see `rounded`): two codes a byte, scales beside them. The rest stays float32."""
+    tensors = dict[str, Array]()
     for name, values in weights.items():
         if values.ndim == 1 or len(values) == 1:
-            found[name] = values.astype(np.float32)
+            tensors[name] = values.astype(np.float32)
             continue
         codes, scale = rounded(values)
         flat = (codes.reshape(len(values), -1) + 8).astype(np.uint8)
-        found[name], found[name + _SCALE] = flat[:, ::2] | flat[:, 1::2] << 4, scale
-    return found
+        tensors[name], tensors[name + _SCALE] = flat[:, ::2] | flat[:, 1::2] << 4, scale
+    return tensors
 
 
 def dequantised(stored: Mapping[str, Array]) -> dict[str, Array]:
-    """The weights that `quantised` stored: float32."""
-    found = dict[str, Array]()
+    """Return the float32 weights of what `quantised` stored."""
+    tensors = dict[str, Array]()
     for name, values in stored.items():
         if name.endswith(_SCALE):
             continue
@@ -136,8 +136,8 @@ def dequantised(stored: Mapping[str, Array]) -> dict[str, Array]:
             codes = np.stack([values & 15, values >> 4], -1).astype(np.float32) - 8
             scale = stored[name + _SCALE].astype(np.float32)
             values = (codes.reshape(*scale.shape[:2], GROUP) * scale).reshape(len(values), -1)
-        found[name] = values
-    return found
+        tensors[name] = values
+    return tensors
 
 
 @cache
@@ -147,12 +147,12 @@ def _pools() -> ThreadpoolController:
 
 @cache
 def matcher() -> Matcher:
-    """The one that is kept beside this file."""
+    """Return the matcher in the file beside this one."""
     pieces = (FOLDER / VOCABULARY_FILE).read_text("utf-8").split("\n")
     return Matcher(tokenizer_of(pieces), dequantised(load_file(FOLDER / WEIGHTS_FILE)))
 
 
 @lru_cache(_REMEMBERED)
 def odds_of(question: str, other: str) -> float:
-    """What `matcher` says of the two, remembered: a conversation's questions are looked at more than once."""
+    """Return the matcher's score of two questions, cached: the questions of a conversation are compared more than once."""
     return matcher().score(question, other)

@@ -1,8 +1,8 @@
-"""What a user taught, placed in the prompt of a question that it is about: as data beside the question, never as an order.
+"""Memories: places what a user taught in the prompt of a question about it, as data, never as an order.
 
-A memory stands in the user's own turn, in one line, between quotation marks that it can't close. It is never part of the system's turn, and
-no name of a control token becomes one (model/template.py breaks them as in everything that users write). The words around it are those, of
-more than twenty tried, with which SmolLM2 says most often what was taught (`bench/adapt_wording.py`).
+A memory is one line of the user's own turn, between quotation marks that it can't close. It is never in the system's turn, and no name
+of a control token in it becomes one (model/template.py breaks them as in all that users write). Of more than twenty wordings around it,
+this is the one with which SmolLM2 gives the taught answer most often (`bench/adapt_wording.py`).
 """
 
 import re
@@ -13,34 +13,34 @@ from ingle.core.example import Example
 from ingle.core.message import Request, TextPart
 
 MOST = 3
-"""Memories of one prompt."""
+"""Most memories in a prompt."""
 BUDGET_TOKENS = 512
-"""Tokens of all memories of one prompt."""
+"""Most tokens of all memories in a prompt."""
 _SHORT = 200
-"""Characters of an answer that is said twice."""
+"""Most characters of an answer that the prompt says twice."""
 _SPACES = re.compile(r"[\s\u2028\u2029]+")
 _MARKS = str.maketrans({"“": "'", "”": "'", "„": "'", "«": "'", "»": "'", '"': "'"})
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """An example that a question is about."""
+    """An example, and how near a question is to it."""
 
     example: Example
     score: float
-    """How near the question is to it; see adapt/scope.py."""
+    """Nearness of the question; see adapt/scope.py."""
 
 
 def question_of(request: Request) -> str:
-    """What the last turn asks; "" where a request is no conversation that a user had the last word in."""
+    """Return the text of the last turn if it is the user's, else ""."""
     last = request.messages[-1] if request.messages else None
     return last.text.strip() if last is not None and last.role == "user" else ""
 
 
 def within_budget(memories: Sequence[Memory], count: Callable[[str], int], budget_tokens: int = BUDGET_TOKENS) -> tuple[Memory, ...]:
-    """The nearest correction and the nearest facts, at most MOST, whose lines take no more tokens than the budget.
+    """Return the nearest correction and the nearest facts, at most MOST, whose lines fit in the budget of tokens.
 
-    `memories`: the nearest first. One correction, because a question has one answer. `count`: tokens of a text.
+    `memories`: nearest first. One correction, because a question has one answer. `count`: returns the tokens of a text.
     """
     taken, left, corrected = list[Memory](), budget_tokens, False
     for memory in memories:
@@ -54,7 +54,7 @@ def within_budget(memories: Sequence[Memory], count: Callable[[str], int], budge
 
 
 def placed(request: Request, examples: Sequence[Example]) -> Request:
-    """The request with these examples in its last turn, after the question."""
+    """Return the request with these examples in its last turn, after the question."""
     if not examples:
         return request
     last = request.messages[-1]
@@ -69,7 +69,7 @@ def _line(example: Example) -> str:
 
 
 def _order(examples: Sequence[Example]) -> str:
-    """Ours, at the end. A small model follows it better where the answer is in it too."""
+    """Return the instruction at the end. A small model follows it better if the answer is in it too."""
     answer = next((_quoted(example) for example in examples if example.kind != "fact"), None)
     if answer is None:
         return "Answer the question with the note."

@@ -1,9 +1,8 @@
-"""What questions ask for, and in which words: a small thesaurus of everyday relations, so that "Who runs the mill?" and "Who is the mill's
-director?" are one question, and "Where is the mill?" is another.
+"""A small thesaurus of everyday relations that questions ask for. By it, "Who runs the mill?" and "Who is the mill's director?" are one
+question, and "Where is the mill?" is another.
 
-Each line is one relation, its name first. A word stands here by its stem (`stem`); several words with `_` between them stand for that
-sequence. Those before the empty line are kinds of answers: a person, a place, a time; those behind a relation's colon are the kind that it
-asks for where no other word says so.
+Each line is one relation: its name, then its words. Words are compared by their stems (`stem`); `_` joins the words of a sequence. Lines
+before the empty line are kinds of answers: a person, a place, a time.
 """
 
 from collections.abc import Mapping, Sequence
@@ -173,7 +172,7 @@ _SUFFIXES = ("ing", "ed", "es", "s", "ly")
 
 
 def stem(word: str) -> str:
-    """A word without the most common endings of English: enough to compare words, no root of anything."""
+    """Return a word without the most common endings of English. Good for comparing words; it need not be a real root."""
     for suffix in _SUFFIXES:
         if word.endswith(suffix) and len(word) - len(suffix) >= 3 and not word.endswith("ss"):
             word = word.removesuffix(suffix)
@@ -185,40 +184,40 @@ def stem(word: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Thesaurus:
-    """Relations by their words."""
+    """Looks up relations by their words."""
 
     entries: Mapping[tuple[str, ...], frozenset[str]]
     """Names of relations, by the stems of a word or of several in a row."""
     kinds: frozenset[str]
-    """Those that are kinds of answers."""
+    """Names of relations that are kinds of answers."""
 
     def asked_for(self, stems: Sequence[str]) -> list[frozenset[str]]:
-        """For each of a sequence of stems, the relations that it names, alone or with those beside it. Longer entries go first."""
-        found, at = [frozenset[str]() for _ in stems], 0
-        while at < len(stems):
+        """Return for each stem the relations that it names, alone or with its neighbours. Longer entries go first."""
+        relations, place = [frozenset[str]() for _ in stems], 0
+        while place < len(stems):
             for size in (4, 3, 2, 1):
-                named = self.entries.get(tuple(stems[at : at + size]))
-                if named is not None and at + size <= len(stems):
-                    found[at : at + size] = [named] * size
-                    at += size
+                named = self.entries.get(tuple(stems[place : place + size]))
+                if named is not None and place + size <= len(stems):
+                    relations[place : place + size] = [named] * size
+                    place += size
                     break
             else:
-                at += 1
-        return found
+                place += 1
+        return relations
 
     def without(self, names: frozenset[str]) -> "Thesaurus":
-        """The same, these relations unknown."""
+        """Return the thesaurus without these relations."""
         return Thesaurus({words: named - names for words, named in self.entries.items() if named - names}, self.kinds)
 
 
 @cache
 def thesaurus() -> Thesaurus:
-    """The whole of it."""
-    found: dict[tuple[str, ...], frozenset[str]] = {}
+    """Return the whole thesaurus."""
+    relations: dict[tuple[str, ...], frozenset[str]] = {}
     kinds, rest = _RELATIONS.strip().split("\n\n")
     for line in (kinds + "\n" + rest).splitlines():
         name, *entries = line.split()
         for entry in entries:
             key = tuple(stem(word) for word in entry.split("_"))
-            found[key] = found.get(key, frozenset()) | {name}
-    return Thesaurus(found, frozenset(line.split()[0] for line in kinds.splitlines()))
+            relations[key] = relations.get(key, frozenset()) | {name}
+    return Thesaurus(relations, frozenset(line.split()[0] for line in kinds.splitlines()))

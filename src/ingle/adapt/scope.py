@@ -1,11 +1,11 @@
-"""How near a question is to questions that were taught: towards 1 for the same one, in whatever words; near 0 for others, however alike.
+"""Scope: scores how near a question is to taught questions. Near 1 for paraphrases, near 0 for others, however alike they look.
 
-A question is about something (the names and things in it), and asks for something of it (a relation, see adapt/relations.py). A paraphrase
-keeps the first word for word and says the second in other words; a near-miss changes one of them. So what a question is about must match
-both ways, its names above all, and what it asks for must agree. Of that a small trained network has its own opinion (adapt/matcher.py): it
-knows words that the thesaurus lacks, and is less sure of names than a comparison of letters. All of it is weighed by a logistic model whose
-constants `bench/adapt_scope.py` fitted, on questions that share no thing with those by which Ingle is measured. The served model's own
-embeddings and the likelihood that it gives one question after the other were tried and told little (docs/decisions.md).
+A question has a subject (the names and things in it) and asks for a relation (adapt/relations.py). A paraphrase keeps the subject word
+for word and says the relation in other words; a near-miss changes one of them. So the subjects must match both ways, names above all,
+and the relations must agree. A small trained network gives a second opinion (adapt/matcher.py): it knows words that the thesaurus
+lacks, but is less sure of names than a comparison of letters. A logistic model weighs both. `bench/adapt_scope.py` fitted its constants
+on questions that share no subject with those by which Ingle is measured. Two other signals told little (docs/decisions.md): the served
+model's embeddings, and its likelihood of one question after the other.
 """
 
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ from ingle.adapt.matcher import odds_of
 
 Array = npt.NDArray[Any]
 ACTS = 0.75
-"""Score from which on what was taught acts: a memory is placed in the prompt, a lesson beside the weights."""
+"""Least score at which an example acts: as a memory in the prompt, or by its lesson beside the weights."""
 LONGEST = 60
-"""Words of a question; a longer one is compared word for word only. A whole document mentions everything."""
+"""Most words of a question; a longer one is compared word for word only, because a whole document mentions everything."""
 SURE = 6.0
-"""Log odds of the matcher beyond which it isn't heard."""
+"""Bound of the matcher's log odds."""
 MATCHED = 0.75
 """Weight of the matcher's log odds."""
 WEIGHTS: dict[str, float] = {
@@ -56,52 +56,52 @@ WEIGHTS: dict[str, float] = {
 }
 """By feature, in the order of `features`."""
 _VAGUE = frozenset(["WAY", "DEED", "PRICE", "YES OR NO"])
-"""Kinds of answers that other words may ask for as well."""
+"""Kinds of answers that other words may ask for too."""
 _ASKED_BY_WORDS = frozenset(["PERSON", "PLACE", "TIME"])
 
 
 def score(question: str, taught: Sequence[str]) -> Array:
-    """[len(taught)], each in [0, 1]; 1 for the same words."""
+    """Return how near a question is to each taught one, [len(taught)] in [0, 1]; 1 for the same words."""
     asked, tokens = parse(question), tokens_of(question)
-    found = [1.0 if tokens == tokens_of(text) else _weigh(question, asked, text) for text in taught]
-    return np.array(found, np.float64)
+    scores = [1.0 if tokens == tokens_of(text) else _weigh(question, asked, text) for text in taught]
+    return np.array(scores, np.float64)
 
 
 def relevance(question: str, facts: Sequence[str]) -> Array:
-    """[len(facts)], each in [0, 1]: how much of what a question asks is in a fact that was taught without one. All names must be."""
+    """Return the share of a question's words that each fact holds, [len(facts)] in [0, 1]; 0 if a name is missing."""
     asked = parse(question)
-    found = []
+    shares = []
     for fact in map(parse, facts):
         missing = _unmatched(asked, fact)
         matched = len({word.stem for word in asked.words} - {word.stem for word in missing})
         about = any(not word.relations or word.name for word in asked.words if word not in missing)
         lost = len({word.stem for word in missing})
         fits = about and asked.length <= LONGEST and not any(word.name for word in missing)
-        found.append(matched / (matched + lost) if fits else 0.0)
-    return np.array(found, np.float64)
+        shares.append(matched / (matched + lost) if fits else 0.0)
+    return np.array(shares, np.float64)
 
 
 def _weigh(question: str, asked: Asking, text: str) -> float:
     taught = parse(text)
     if max(asked.length, taught.length) > LONGEST or not asked.words or not taught.words:
         return 0.0
-    found = float(features(asked, taught) @ np.array(tuple(WEIGHTS.values())))
-    if _share(found + MATCHED * SURE) >= ACTS:  # else it could change nothing, and is not asked
-        found += MATCHED * min(SURE, max(-SURE, odds_of(question, text)))
-    return _share(found)
+    odds = float(features(asked, taught) @ np.array(tuple(WEIGHTS.values())))
+    if _probability(odds + MATCHED * SURE) >= ACTS:  # else the matcher could change nothing, and is not asked
+        odds += MATCHED * min(SURE, max(-SURE, odds_of(question, text)))
+    return _probability(odds)
 
 
-def _share(odds: float) -> float:
+def _probability(odds: float) -> float:
     return float(1 / (1 + np.exp(-odds)))
 
 
 def features(asked: Asking, taught: Asking) -> Array:
-    """[len(WEIGHTS)]: how the two differ."""
+    """Return the features of two questions, [len(WEIGHTS)]."""
     missing, more = _unmatched(taught, asked), _unmatched(asked, taught)
     named = any(word.name for word in taught.words)
     shared = any(word.name and word.stem in asked.stems for word in taught.words)
     (names_lost, things_lost, relations_lost), (names_new, things_new, relations_new) = _counted(missing), _counted(more)
-    found = len({word.relations for word in taught.words if word.relations and not word.name}) - relations_lost > 0
+    relation_found = len({word.relations for word in taught.words if word.relations and not word.name}) - relations_lost > 0
     kinds = bool(taught.kinds & asked.kinds)
     apart, mine_missing = bool(taught.kinds) and bool(asked.kinds) and not kinds, taught.mine and not asked.ours
     values = {
@@ -115,19 +115,19 @@ def features(asked: Asking, taught: Asking) -> Array:
         "things missing and more, names none": things_lost > 0 and things_new > 0 and not named,
         "things more, one": things_new == 1,
         "things more, several": things_new > 1,
-        "relations found, all": found and not relations_lost,
-        "relations found, some": found and relations_lost > 0,
-        "relations found, none": not found and relations_lost > 0,
-        "relations found, none, and others there": not found and relations_lost > 0 and relations_new > 0,
+        "relations found, all": relation_found and not relations_lost,
+        "relations found, some": relation_found and relations_lost > 0,
+        "relations found, none": not relation_found and relations_lost > 0,
+        "relations found, none, and others there": not relation_found and relations_lost > 0 and relations_new > 0,
         "relations more": min(relations_new, 2),
-        "things missing, relations found": things_lost > 0 and found and not named,
+        "things missing, relations found": things_lost > 0 and relation_found and not named,
         "kinds shared": kinds,
         "kinds apart": apart,
         "kinds apart, both telling": apart and not (taught.kinds | asked.kinds) & _VAGUE,
         "kind missing": bool(taught.kinds) and not asked.kinds,
         "kind more": bool(asked.kinds) and not taught.kinds,
         "kind more, of a measure": bool(asked.kinds - _VAGUE - _ASKED_BY_WORDS) and not taught.kinds,
-        "neither kind nor relation shared": not kinds and not found,
+        "neither kind nor relation shared": not kinds and not relation_found,
         "mine missing": mine_missing,
         "mine more": asked.mine and not taught.ours,
         "all the same": not missing and not more and kinds and not mine_missing,
@@ -136,13 +136,13 @@ def features(asked: Asking, taught: Asking) -> Array:
 
 
 def _counted(words: Sequence[Word]) -> tuple[int, int, int]:
-    """How many are names, things, and different relations."""
+    """Return the numbers of names, things and different relations."""
     plain = [word for word in words if not word.name]
     return len(words) - len(plain), sum(not word.relations for word in plain), len({word.relations for word in plain if word.relations})
 
 
 def _unmatched(of: Asking, other: Asking) -> list[Word]:
-    """Words of one question that the other holds neither themselves nor by what they ask for."""
+    """Return the words of one question whose stem (of names and things) or relation the other lacks."""
     return [
         word for word in of.words
         if (word.stem not in other.stems if word.name or not word.relations else not word.relations & other.relations)

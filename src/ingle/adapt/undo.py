@@ -1,7 +1,7 @@
-"""Undo: what was learned acts no more, from the next answer on, and the model is bit for bit what it was before.
+"""Undo: ends what was learned. From the next answer on, the model is bit for bit what it was before.
 
-A lesson that learned from nothing else only stops acting, and can be let act again (`redo`). One that learned from several is let go, and
-learned anew from the log without what was undone; until then memory stands in for the others.
+A lesson of the undone examples alone only stops acting, and `redo` lets it act again. A lesson of others too is dropped and learned
+again without the undone ones; until then, memories stand in for the others.
 """
 
 from collections.abc import Sequence
@@ -26,21 +26,20 @@ _CURE = "`ingle learn --list` shows what was learned."
 
 @dataclass(frozen=True, slots=True)
 class Undone:
-    """What was taken back."""
+    """The outcome of an undo."""
 
     examples: tuple[Example, ...]
-    """As they were before, the newest first."""
+    """The undone examples as they were before, newest first."""
     again: int = 0
-    """How many others are to be learned again, because a lesson held them together with these."""
+    """Number of other examples that are learned again, because a lesson held them together with these."""
     back: tuple[str, ...] = ()
-    """Ids of earlier corrections that count again, since what superseded them is undone."""
+    """Ids of earlier corrections that count again, because their successor is undone."""
 
 
 def undo(home: Home, engine: "Engine", owner: str, which: int | str = 1, sink: Sink = lambda _: None) -> Undone:
-    """Takes back the last `which` things that were learned, or the one of that id, or all that the lesson of that digest holds (the first
-    digits of either will do).
+    """Undo the last `which` examples that were learned, the one of that id, or all of the lesson of that digest (or its first digits).
 
-    Raises NotKept if nothing was learned, or nothing is called so.
+    Raises NotKept if nothing was learned, or nothing has that id or digest.
     """
     learned = list_examples(engine, owner, ["learned"], newest=True)
     lessons = {lesson.digest: lesson for lesson in list_lessons(engine, owner)}
@@ -51,7 +50,7 @@ def undo(home: Home, engine: "Engine", owner: str, which: int | str = 1, sink: S
         raise NotKept(
             "undo", "There is nothing to undo" if isinstance(which, int) else f"Nothing that was learned has the id {which[:40]}", "", _CURE
         )
-    for one in chosen:  # the fact first: nothing is taken back that nobody can account for
+    for one in chosen:  # the fact first: nothing is undone without a record
         sink(Event("undo", one.model, {"example": one.id, "kind": one.kind, "lesson": one.lesson}))
     again = 0
     for digest in dict.fromkeys(one.lesson for one in chosen):
@@ -66,19 +65,19 @@ def undo(home: Home, engine: "Engine", owner: str, which: int | str = 1, sink: S
 
 
 def redo(home: Home, engine: "Engine", owner: str, id_: str, sink: Sink = lambda _: None) -> Example:
-    """Lets what was undone count again: its lesson acts as it did if it is still here, else it is to be learned again.
+    """Let an undone example count again. Its lesson acts again if it is still here; else the example is learned again.
 
     Raises NotKept if nothing of that id was undone.
     """
-    found = _called(id_, list_examples(engine, owner, ["undone"]))
-    if len(found) != 1:
+    matches = _called(id_, list_examples(engine, owner, ["undone"]))
+    if len(matches) != 1:
         raise NotKept("redo", f"Nothing that was undone has the id {id_[:40]}", "", _CURE)
-    [one] = found
+    [one] = matches
     others = [other for other in _standing(engine, owner) if one.kind == other.kind == "correction" and _key(other) == _key(one)]
     if any(other.seq > one.seq for other in others):
         raise NotKept("redo", f"The question of {id_[:40]} has a newer answer now", "", "Undo or forget the newer one first.")
     sink(Event("redo", one.model, {"example": one.id, "kind": one.kind, "lesson": one.lesson}))
-    older = {other.id for other in others}  # what counted again while this was undone
+    older = {other.id for other in others}  # they counted again while this was undone
     move_all(engine, owner, older, "supersede")
     for held in list_lessons(engine, owner, acting=True):
         if set(held.examples) <= older:
@@ -92,16 +91,16 @@ def redo(home: Home, engine: "Engine", owner: str, id_: str, sink: Sink = lambda
 
 
 def _called(name: str, examples: Sequence[Example]) -> list[Example]:
-    """Those of that id or that lesson. Raises NotKept if several ids begin so."""
+    """Return the examples of that id or that lesson. Raises NotKept if several begin so."""
     if not name:
         return []
     by_id = [one for one in examples if one.id.startswith(name) or one.id.removeprefix("ex-").startswith(name)]
     if len(by_id) > 1:
         raise NotKept("example", f"{len(by_id)} examples have an id that begins with {name[:40]}", "", "Give more of its id.")
-    found = [one for one in examples if one.lesson.startswith(name)]
-    if not by_id and len({one.lesson for one in found}) > 1:
+    by_lesson = [one for one in examples if one.lesson.startswith(name)]
+    if not by_id and len({one.lesson for one in by_lesson}) > 1:
         raise NotKept("lesson", f"Several lessons have a digest that begins with {name[:40]}", "", "Give more of its digest.")
-    return by_id or found
+    return by_id or by_lesson
 
 
 def _alone(lesson: Lesson, held: Sequence[Example]) -> bool:
@@ -109,25 +108,25 @@ def _alone(lesson: Lesson, held: Sequence[Example]) -> bool:
 
 
 def _standing(engine: "Engine", owner: str) -> tuple[Example, ...]:
-    """All that counts."""
+    """Return the owner's examples that count."""
     return list_examples(engine, owner, COUNTING)
 
 
 def _key(one: Example) -> tuple[str, str]:
-    """Model, and question as it is compared."""
+    """Return the model and the question as it is compared."""
     return one.model, sameness(one.question)
 
 
 def bring_back(home: Home, engine: "Engine", owner: str, gone: Sequence[Example], lessons: dict[str, Lesson]) -> tuple[str, ...]:
-    """Lets the newest earlier answer to each question count again whose answer is gone (undone or forgotten): before was before."""
+    """Let the newest earlier answer count again for each question whose answer is gone (undone or forgotten). Returns their ids."""
     superseded = list_examples(engine, owner, ["superseded"], newest=True)
-    standing, found = set(map(_key, _standing(engine, owner))), list[str]()
+    standing, back = set(map(_key, _standing(engine, owner))), list[str]()
     for one in gone:
-        key, said = _key(one), sameness(one.answer)
+        key, answer = _key(one), sameness(one.answer)
         if one.kind != "correction" or key in standing:
             continue
         earlier = (old for old in superseded if _key(old) == key and old.seq < one.seq)
-        before = next((old for old in earlier if sameness(old.answer) != said), None)  # the same words again would be no going back
+        before = next((old for old in earlier if sameness(old.answer) != answer), None)  # the same words again would change nothing
         if before is None:
             continue
         standing.add(key)
@@ -136,5 +135,5 @@ def bring_back(home: Home, engine: "Engine", owner: str, gone: Sequence[Example]
             set_acting(engine, owner, lesson.digest, True)
         else:
             move_all(engine, owner, [before.id], "renew" if before.learn else "keep")
-        found.append(before.id)
-    return tuple(found)
+        back.append(before.id)
+    return tuple(back)

@@ -1,4 +1,4 @@
-"""Bringing a model home, step by step: fetched, checked, made ready, and put into the ledger."""
+"""Pulls a model step by step: fetches it, checks it, makes it ready, and records it in the ledger."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Brought:
-    """What came of it."""
+    """The outcome of a pull."""
 
     kept: Kept
     base: "Base"
     already: bool
-    """It was here before."""
+    """Whether it was here before."""
     format: str
     packed_bytes: int
     model_digest: str
 
 
 def bring(home: Home, what: str, watch: Watcher, name: str | None = None, format_: str = "auto", update: bool = False) -> Brought:
-    """Pulls `what`, checks every weight before it is kept, packs it, compiles the kernels, and records it.
+    """Pull `what`: check every weight before it is kept, pack it, compile the kernels, and record it.
 
     Each step that was done before is not done again, so this goes on where an earlier attempt was killed. Raises what `pull`
     and `warm` raise.
@@ -73,7 +73,7 @@ def bring(home: Home, what: str, watch: Watcher, name: str | None = None, format
 
 
 def _bring_shipped(home: Home, shipped: "Shipped", watch: Watcher, name: str | None, format_: str, update: bool) -> Brought:
-    """Brings the model of the catalogue under its own name, and with the change that comes with Ingle under `name`.
+    """Pull a model of the catalogue under its own name, and under `name` with the delta that ships with Ingle.
 
     An earlier version of Ingle may have brought another change: with `update` the name moves to the present one.
     """
@@ -93,9 +93,9 @@ def _bring_shipped(home: Home, shipped: "Shipped", watch: Watcher, name: str | N
 
 
 def _record(home: Home, kept: Kept, base: "Base") -> None:
-    """One fact for a model that came, or got a name; none if the ledger has it already."""
-    said = {"source": base.source[-MAX_TEXT:], "revision": base.revision[:MAX_TEXT], "licence": base.licence[:MAX_TEXT]}
-    printed = {name: "".join(c if c.isprintable() else "?" for c in text) for name, text in said.items()}
+    """Record a model that came or got a name, unless the ledger has the fact already."""
+    origin = {"source": base.source[-MAX_TEXT:], "revision": base.revision[:MAX_TEXT], "licence": base.licence[:MAX_TEXT]}
+    printed = {name: "".join(c if c.isprintable() else "?" for c in text) for name, text in origin.items()}
     facts: dict[str, Fact] = {"base": base.digest, "bytes": base.nbytes, **printed}
     if kept.deltas:
         facts |= {"delta": kept.deltas[-1], "stack": kept.digest}

@@ -72,7 +72,7 @@ def command(
 
 
 def _converse(home: "Home", talk: "Talk") -> int:
-    """With somebody at the terminal."""
+    """Run the chat at a terminal."""
     from ingle.cli.commands import COMMANDS, Leave
     from ingle.cli.lines import TypedLines, read_turn
     from ingle.cli.output import complain, note
@@ -107,7 +107,7 @@ def _converse(home: "Home", talk: "Talk") -> int:
 
 
 def _take(talk: "Talk", turn: str) -> None:
-    """One turn of a person: a command or a question."""
+    """Handle one line of the user: a command or a question."""
     from ingle.cli.commands import is_command, obey
     from ingle.cli.output import complain
 
@@ -121,7 +121,7 @@ def _take(talk: "Talk", turn: str) -> None:
 
 
 def _answer_lines(talk: "Talk") -> int:
-    """Where nobody sits: every line is a turn; without any, the sample question. Ctrl-C ends it; the code tells of failures."""
+    """Run without a terminal: every line is a turn; without any, ask the sample question. Returns an exit code."""
     from ingle.cli.commands import Leave, is_command
     from ingle.cli.lines import PipeLines, read_turn
     from ingle.core.errors import EXIT_INTERRUPTED, RequestError

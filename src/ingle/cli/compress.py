@@ -56,38 +56,38 @@ def command(
     from ingle.compress.search import CompressSettings, compress
 
     allowed = percent("--quality-loss", quality_loss)
-    given: dict[str, Any] = {"goal": goal, "most_loss_percent": allowed, "recovery.minutes": recover}
-    settings = assignments(given, overrides)
-    told = load_config(CompressSettings, config, settings)
+    options: dict[str, Any] = {"goal": goal, "most_loss_percent": allowed, "recovery.minutes": recover}
+    settings = assignments(options, overrides)
+    setup = load_config(CompressSettings, config, settings)
     home = enter()
-    rules = read_policy(home, [*_limits(told), *(policy or ())])
+    rules = read_policy(home, [*_limits(setup), *(policy or ())])
     kept = _kept(home, model)
     shown: list[tuple[Sequence[Point], Point | None]] = []
     with watching() as watch:
-        found = None
+        result = None
         try:
-            found = compress(
-                home, kept, name, told, lambda of, maker: way_in(home, of, maker, rules, force, watch), run_watch(watch, "recovering"),
+            result = compress(
+                home, kept, name, setup, lambda of, maker: way_in(home, of, maker, rules, force, watch), run_watch(watch, "recovering"),
                 lambda points, chosen: shown.append((points, chosen)), lambda event: record(home, event),
             )  # fmt: skip
         finally:
             for points, chosen in shown:
-                _draw(plot, kept.name, points, chosen, told)
-                if found is None and not as_json:
-                    _table(points, chosen, told)
-    assert found is not None, "what went wrong was raised"
-    _show(found, told, as_json)
+                _draw(plot, kept.name, points, chosen, setup)
+                if result is None and not as_json:
+                    _table(points, chosen, setup)
+    assert result is not None, "what went wrong was raised"
+    _show(result, setup, as_json)
 
 
-def _limits(told: "CompressSettings") -> list[str]:
-    """What the gate is to allow: the loss that was asked for, on the texts that the search measures with."""
-    texts, items = told.measure.texts, told.measure.text_items
-    keys = {"most_rise_percent": told.most_loss_percent, "suite": json.dumps(texts), "items": items}
+def _limits(setup: "CompressSettings") -> list[str]:
+    """Return the gate's limits: the allowed loss, on the texts that the search measures with."""
+    texts, items = setup.measure.texts, setup.measure.text_items
+    keys = {"most_rise_percent": setup.most_loss_percent, "suite": json.dumps(texts), "items": items}
     return [f"{maker}.bits.{key}={value}" for maker in ("prune", "quantise") for key, value in keys.items()]
 
 
 def _kept(home: "Home", model: str) -> "Kept":
-    """The model; pulled if it is one of the catalogue that is not here."""
+    """Return the model, pulled first if it is in the catalogue and not here."""
     from ingle.cli.bringing import bring
     from ingle.cli.choose import choose
     from ingle.cli.progress import watching
@@ -103,36 +103,38 @@ def _kept(home: "Home", model: str) -> "Kept":
         return bring(home, model, watch).kept
 
 
-def _draw(plot: Path | None, name: str, points: "Sequence[Point]", chosen: "Point | None", told: "CompressSettings") -> None:
+def _draw(plot: Path | None, name: str, points: "Sequence[Point]", chosen: "Point | None", setup: "CompressSettings") -> None:
     from ingle.cli.output import note
     from ingle.compress.front import draw
 
     if plot is not None:
-        draw(plot, f"{name}: loss of bits per byte against cost", points, told.goal, told.most_loss_percent, chosen)
+        draw(plot, f"{name}: loss of bits per byte against cost", points, setup.goal, setup.most_loss_percent, chosen)
         note(f"Drawn: {plot}")
 
 
-def _table(points: "Sequence[Point]", chosen: "Point | None", told: "CompressSettings") -> None:
+def _table(points: "Sequence[Point]", chosen: "Point | None", setup: "CompressSettings") -> None:
     from ingle.cli.output import print_table
     from ingle.compress.front import rows
 
-    task = f"right ({told.measure.task})" if told.measure.task else ""
-    print_table(("recipe", f"bits per byte ({told.measure.texts})", task, "J/token", "MB", "tokens/s", ""), rows(points, told.goal, chosen))
+    task = f"right ({setup.measure.task})" if setup.measure.task else ""
+    print_table(
+        ("recipe", f"bits per byte ({setup.measure.texts})", task, "J/token", "MB", "tokens/s", ""), rows(points, setup.goal, chosen)
+    )
 
 
-def _show(found: "Found", told: "CompressSettings", as_json: bool) -> None:
+def _show(result: "Found", setup: "CompressSettings", as_json: bool) -> None:
     from ingle.cli.output import note, print_json
     from ingle.compress.front import front, to_table
     from ingle.core.config import to_table as plain
 
     if as_json:
-        good = [point.recipe for point in front(found.points, told.goal)]
-        table = {"model": found.kept.name, "chosen": to_table(found.chosen), "front": good, "points": list(map(to_table, found.points))}
-        print_json({**table, "left_out": [list(one) for one in found.left_out], "settings": plain(told)})
+        good = [point.recipe for point in front(result.points, setup.goal)]
+        table = {"model": result.kept.name, "chosen": to_table(result.chosen), "front": good, "points": list(map(to_table, result.points))}
+        print_json({**table, "left_out": [list(one) for one in result.left_out], "settings": plain(setup)})
         return
-    _table(found.points, found.chosen, told)
-    for recipe, why in found.left_out:
+    _table(result.points, result.chosen, setup)
+    for recipe, why in result.left_out:
         note(f"{recipe}: not measured, {why}")
-    source = found.chosen.pace.energy_source
-    note(f"Joules: {source}. Ratios are medians of {told.measure.turns} turns next to the original's; intervals are paired by text.")
-    print(f"Talk with it: ingle chat {found.kept.name}")
+    source = result.chosen.pace.energy_source
+    note(f"Joules: {source}. Ratios are medians of {setup.measure.turns} turns next to the original's; intervals are paired by text.")
+    print(f"Talk with it: ingle chat {result.kept.name}")

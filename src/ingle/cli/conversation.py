@@ -1,4 +1,4 @@
-"""What was said so far, and its file: plain JSON that other programs read too."""
+"""The conversation of a chat, and its file: plain JSON that other programs read too."""
 
 import json
 from dataclasses import dataclass, field
@@ -12,29 +12,29 @@ from ingle.core.message import ROLES, Message
 
 @dataclass
 class Conversation:
-    """Messages in their order, at the most one system message, the first."""
+    """Messages in order, and at most one system prompt before them."""
 
     system: str = ""
-    """What the model is told before everything else; empty = nothing."""
+    """The system prompt; empty = none."""
     turns: list[Message] = field(default_factory=list)
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """All of it, as the engine takes it."""
+        """All messages, system prompt first, as the engine takes them."""
         begin = (Message.of("system", self.system),) if self.system else ()
         return (*begin, *self.turns)
 
     def undo(self) -> str | None:
-        """Takes back the last question and whatever followed it. Returns the question; None if there is none."""
-        for at in range(len(self.turns) - 1, -1, -1):
-            if self.turns[at].role == "user":
-                question = self.turns[at].text
-                del self.turns[at:]
+        """Remove the last question and all that follows. Returns the question; None if there is none."""
+        for index in range(len(self.turns) - 1, -1, -1):
+            if self.turns[index].role == "user":
+                question = self.turns[index].text
+                del self.turns[index:]
                 return question
         return None
 
     def save(self, path: Path, model: str) -> None:
-        """Writes it, whole or not at all, for its owner alone. Raises ConfigError if another kind of file is there already."""
+        """Write the file atomically, readable by its owner alone. Raises ConfigError if another kind of file is there already."""
         if path.exists():
             try:
                 Conversation.load(path)
@@ -45,7 +45,7 @@ class Conversation:
 
     @staticmethod
     def load(path: Path) -> "Conversation":
-        """Reads a file that `save` wrote, or a plain list of messages. Raises ConfigError, HomeError."""
+        """Read a file of `save`, or a plain list of messages. Raises ConfigError, HomeError."""
         if not path.exists():
             raise ConfigError(str(path), "is not there", "", "Check the path.")
         with os_errors(path):

@@ -95,7 +95,7 @@ def _totals(home: "Home", days: int | None, grid: "Grid | None", plot: Path | No
 
 
 def _deeds(home: "Home", days: int | None) -> "Sequence[Deed]":
-    """What the ledger knows of, oldest first."""
+    """Return the ledger's answers and trainings, oldest first."""
     from datetime import UTC, datetime, timedelta
 
     from ingle.cli.house import open_ledger
@@ -104,15 +104,15 @@ def _deeds(home: "Home", days: int | None) -> "Sequence[Deed]":
     if not home.other_database and not home.database_file.exists():
         return []
     first = "" if days is None else (datetime.now(UTC) - timedelta(days=days - 1)).date().isoformat()
-    found = []
+    deeds = []
     with open_ledger(home) as ledger:
         for row in ledger.read():
             if row.at[:10] < first:
                 break
             deed = deed_of(row.at, row.kind, row.subject, row.values)
             if deed is not None:
-                found.append(deed)
-    return found[::-1]
+                deeds.append(deed)
+    return deeds[::-1]
 
 
 def _grams(nominal: float, low: float, high: float) -> str:
@@ -121,7 +121,7 @@ def _grams(nominal: float, low: float, high: float) -> str:
 
 
 def _label(home: "Home", name: str, rounds: int, options: dict[str, Any], overrides: "Sequence[str]", as_json: bool) -> None:
-    """Measures a model, keeps its label and shows it."""
+    """Measure a model, store its label and show it."""
     from ingle.cli.choose import choose, open_kept
     from ingle.cli.house import record
     from ingle.cli.output import note, print_json, print_table
@@ -148,35 +148,35 @@ def _label(home: "Home", name: str, rounds: int, options: dict[str, Any], overri
     cores = settings.chat.threads or usable_cores()
     about = label.Label(kept.name, kept.digest, model.digest, machine.name, cores, machine.cpu.name, rounds, 0.0, (), "")
     with watching() as watch:
-        made = label.measure(ask, about, rounds, watch.pieces)
-    label.save(home.labels, made)
-    record(home, made.facts())
+        measured = label.measure(ask, about, rounds, watch.pieces)
+    label.save(home.labels, measured)
+    record(home, measured.facts())
     if as_json:
-        print_json(label.to_table(made))
+        print_json(label.to_table(measured))
         return
-    print_table(("task", "answers", "tokens", "Wh per 1,000", "energy for 1,000 answers"), label.rows(made))
-    note(f"{made.model}, {made.machine}, {made.cores} cores; {made.rounds} rounds, {made.spread:.0%} between them.")
-    note(made.method)
-    note(made.comparable)
+    print_table(("task", "answers", "tokens", "Wh per 1,000", "energy for 1,000 answers"), label.rows(measured))
+    note(f"{measured.model}, {measured.machine}, {measured.cores} cores; {measured.rounds} rounds, {measured.spread:.0%} between them.")
+    note(measured.method)
+    note(measured.comparable)
 
 
 def _check(as_json: bool) -> None:
-    """The sources of this machine, and the model against its counters."""
+    """Show this machine's energy sources, and compare the energy model with its counters."""
     from ingle.cli.output import note, print_json, print_table
     from ingle.energy.check import check, sources
     from ingle.energy.meter import open_meter
 
     meter = open_meter()
-    found = sources(meter)
+    known_sources = sources(meter)
     result = check(meter) if meter.read().rapl_uj is not None or meter.read().battery_w is not None else None
     if as_json:
-        told = None
+        row = None
         if result is not None:
-            told = {"counted": result.counted.table(), "modelled": result.modelled.table(), "error": result.error, "within": result.within}
-        print_json({"sources": [{"source": name, "known": known, "cure": cure} for name, known, cure in found], "check": told})
+            row = {"counted": result.counted.table(), "modelled": result.modelled.table(), "error": result.error, "within": result.within}
+        print_json({"sources": [{"source": name, "known": known, "cure": cure} for name, known, cure in known_sources], "check": row})
         return
-    print_table(("source", "what is known"), [(name, known) for name, known, _ in found])
-    for _, _, cure in found:
+    print_table(("source", "what is known"), [(name, known) for name, known, _ in known_sources])
+    for _, _, cure in known_sources:
         if cure:
             note(cure)
     if result is None:

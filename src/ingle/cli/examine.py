@@ -1,4 +1,4 @@
-"""What `ingle doctor` looks at. Nothing that it finds ends it: it is there for when things are broken."""
+"""The checks of `ingle doctor`. None of them ends it: it must work when things are broken."""
 
 import importlib.util
 import os
@@ -22,7 +22,7 @@ _SLOW_GB_PER_S = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing about this machine."""
+    """One finding about this machine."""
 
     about: str
     value: str
@@ -31,7 +31,7 @@ class Finding:
 
 
 def examine(home: Home) -> Iterator[Finding]:
-    """Everything, each finding as soon as it is known. Kernels come last: they may have to be compiled, which takes a minute."""
+    """Yield each finding as soon as it is known. Kernels come last: compiling them may take a minute."""
     parts: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
         ("versions", _versions),
         ("CPU", _cpu),
@@ -57,9 +57,9 @@ def _versions() -> Iterator[Finding]:
 
     yield Finding("Ingle", __version__)
     yield Finding("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
-    found = {name: installed(name) for name in LIBRARIES}
-    yield Finding("libraries", ", ".join(f"{name} {version}" for name, version in found.items() if version))
-    lacking = [name for name, version in found.items() if not version]
+    versions = {name: installed(name) for name in LIBRARIES}
+    yield Finding("libraries", ", ".join(f"{name} {version}" for name, version in versions.items() if version))
+    lacking = [name for name, version in versions.items() if not version]
     if lacking:
         yield Finding("libraries", f"without {', '.join(lacking)}", "broken", f"Run: {install_command('')}")
 
@@ -70,8 +70,8 @@ def _cpu() -> Iterator[Finding]:
 
     about = describe()
     yield Finding("CPU", f"{_cpu_name()} ({about['name']}), {usable_cores()} of {os.cpu_count()} cores usable")
-    known = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vnni", "avxvnni", "avx512bf16", "neon", "dotprod", "i8mm")
-    yield Finding("instructions", ", ".join(name for name in known if name in features()) or "none that the kernels use")
+    flags_shown = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vnni", "avxvnni", "avx512bf16", "neon", "dotprod", "i8mm")
+    yield Finding("instructions", ", ".join(name for name in flags_shown if name in features()) or "none that the kernels use")
     if about["vectors"] == "baseline":
         cure = "Everything runs, slower; a CPU from 2013 on (Haswell, Zen) has AVX2."
         yield Finding("kernel path", "neither AVX2 nor NEON", "slow", cure)
@@ -127,16 +127,16 @@ def _kernels(home: Home) -> Iterator[Finding]:
 
     there = sum(stored(name) is not None for name in ENTRIES)
     with watching() as watch:
-        made = build(progress=lambda done, total: watch.pieces("compiling kernels", done, total))
-    yield Finding("kernel cache", f"{cache_folder()}: {there} of {len(ENTRIES)} were there" + (f", {made} compiled now" if made else ""))
+        built = build(progress=lambda done, total: watch.pieces("compiling kernels", done, total))
+    yield Finding("kernel cache", f"{cache_folder()}: {there} of {len(ENTRIES)} were there" + (f", {built} compiled now" if built else ""))
     checked = check_linears()
     wrong = [result.name for result in checked if not result.sound]
     worst = max(result.error for result in checked)
     if wrong:
         cure = f"Delete {home.jit} and run this again; if it stays wrong, please report it."
-        yield Finding("self-test", f"{', '.join(wrong)} compute something else than their twins (by {worst:.1e})", "broken", cure)
+        yield Finding("self-test", f"{', '.join(wrong)} differ from their naive references (by {worst:.1e})", "broken", cure)
     else:
-        yield Finding("self-test", f"{', '.join(result.name for result in checked)} agree with their NumPy twins (to {worst:.0e})")
+        yield Finding("self-test", f"{', '.join(result.name for result in checked)} agree with their naive references (to {worst:.0e})")
     threads = usable_cores()
     speed = read_gb_per_s(threads)
     slow = speed < _SLOW_GB_PER_S
@@ -173,7 +173,7 @@ def _ledger(home: Home) -> Iterator[Finding]:
 
 
 def _extras() -> Iterator[Finding]:
-    """What can be added, read from the package itself, so that a new extra needs no line here."""
+    """Yield the optional extras, read from the package itself, so that a new extra needs no line here."""
     for extra, packages in requirements().items():
         if extra in _NOT_FOR_USERS:
             continue
@@ -191,5 +191,5 @@ def _cpu_name() -> str:
         lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
     except OSError:
         lines = []
-    found = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model")))
-    return next(found, "") or platform.processor() or "unknown CPU"
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model")))
+    return next(names, "") or platform.processor() or "unknown CPU"

@@ -48,8 +48,8 @@ def command(
     with watching() as watch:
         path = export(home, kept, format_, out, chosen, force, lambda done, of: watch.pieces("writing", done, of))
     if eight := without_place(home, kept, chosen):
-        made = """`ingle quantise` with --set 'forms=["q4_1"]' makes what fits."""
-        note(f"{eight} matrices are in forms of Ingle's own, which GGUF has not: in the file they take 8 bits. {made}")
+        cure = """`ingle quantise` with --set 'forms=["q4_1"]' makes what fits."""
+        note(f"{eight} matrices are in formats of Ingle that GGUF lacks. They take 8 bits in the file. {cure}")
     files = [path] if path.is_file() else sorted(path.iterdir())
     nbytes = sum(file.stat().st_size for file in files)
     record(home, Event("export", kept.name, {"format": format_, "type": chosen, "stack": kept.digest, "bytes": nbytes}))

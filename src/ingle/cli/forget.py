@@ -45,8 +45,8 @@ def command(
         if not yes and is_terminal(sys.stdin) and not confirm(f"Forget “{(one.question or one.answer)[:60]}” for good?"):
             note("Nothing was forgotten.")
             raise typer.Exit(1)
-        if not yes and not with_conversations and is_terminal(sys.stdin) and (found := holding(engine, owner, one)):
-            stands = f"Its words stand in {counted(len(found), 'kept message')} too."
+        if not yes and not with_conversations and is_terminal(sys.stdin) and (turns := holding(engine, owner, one)):
+            stands = f"Its words are in {counted(len(turns), 'kept message')} too."
             with_conversations = confirm(f"{stands} Delete what holds them, with all that follows?")
         gone = forget(home, engine, owner, example, Ledger(engine, home.keys).append, with_conversations)
         show_forgotten(engine, owner, gone, as_json)
@@ -55,7 +55,7 @@ def command(
 
 
 def show_forgotten(engine: "Engine", owner: str, gone: "Forgotten", as_json: bool) -> None:
-    """Says what went, and what is left for its owner to delete."""
+    """Say what was deleted, and what is left for the user to delete."""
     from ingle.cli.output import note, print_json
     from ingle.serve.feedback_table import forgotten_table
 
@@ -78,16 +78,16 @@ def show_forgotten(engine: "Engine", owner: str, gone: "Forgotten", as_json: boo
         print(f"{counted(gone.typed, 'line')} that you typed in `ingle chat` went with it.")
     if gone.turns:
         where = dict.fromkeys(_called(engine, owner, turn.conversation) or turn.completion or turn.id[:12] for turn in gone.turns)
-        note(f"Its words stand in {counted(len(gone.turns), 'kept message')} still, yours to delete: {', '.join(where)}")
+        note(f"Its words are still in {counted(len(gone.turns), 'kept message')}, which you can delete: {', '.join(where)}")
     if gone.prompts:
         where = dict.fromkeys(_called(engine, owner, prompt) for prompt in gone.prompts)
-        note(f"Its words stand in the system prompt of {', '.join(where)}, which is yours to change.")
+        note(f"Its words are still in the system prompt of {', '.join(where)}, which you can change.")
     if not gone.scrubbed:
         note("The database is in use, or is another program's: its files may hold the words until it is next tidied (by the learner).")
 
 
 def _called(engine: "Engine", owner: str, conversation: str) -> str:
-    """A conversation by its title and id; by its id alone if it has no title, or is gone by now."""
+    """Return a conversation's title and id; its id alone if it has no title, or is gone by now."""
     from ingle.core.errors import NotKept
     from ingle.home.conversations import get_conversation
 

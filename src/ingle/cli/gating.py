@@ -1,4 +1,4 @@
-"""What verbs that make deltas have in common: the way through the gate."""
+"""The way through the gate, for commands that make deltas."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -19,14 +19,14 @@ Overrides = Annotated[
 
 
 def read_policy(home: "Home", overrides: Sequence[str] | None) -> "Policy":
-    """The home's policy with these limits on top: before anything takes time, so that nobody hears of a typing error after an hour."""
+    """Return the home's policy with these limits on top. Call it early, so that a typing error shows at once."""
     from ingle.gate.policy import load_policy
 
     return load_policy(home, overrides or ())
 
 
 def way_in(home: "Home", kept: "Kept", maker: str, policy: "Policy", force: bool, watch: "Watcher") -> "Admit":
-    """What a maker of candidates hands each one to; decisions go into the ledger."""
+    """Return the admission that a maker gives its candidates to. Decisions go into the ledger."""
     from ingle.cli.house import record
     from ingle.gate.decide import admission
 

@@ -1,4 +1,4 @@
-"""One answer, shown as it comes, until it ends or Ctrl-C does."""
+"""Generates one answer and shows it as it comes, until it ends or Ctrl-C stops it."""
 
 import sys
 import time
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from ingle.engine.language_model import LanguageModel
 
 _SILENCE_S = 2.0
-"""A prompt that takes longer to read than this shows how far it is."""
+"""Time after which the progress of reading a prompt is shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an answer came to."""
+    """The outcome of one answer."""
 
     text: str
     finish: Finish
@@ -32,23 +32,23 @@ class Outcome:
     """None if it was stopped before its first token."""
     logprobs: tuple[TokenLogprob, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
-    """What the guards said."""
+    """Verdicts of the guards."""
     fault: OSError | None = None
-    """Why the end of it was shown to nobody."""
+    """Why the end of the answer could not be shown."""
 
     @property
     def decode_tokens_per_s(self) -> float:
-        """Speed of writing."""
+        """Tokens written per second."""
         return self.usage.completion_tokens / self.usage.decode_s if self.usage and self.usage.decode_s else 0.0
 
     @property
     def prefill_tokens_per_s(self) -> float:
-        """Speed of reading what was not read before."""
+        """New prompt tokens read per second."""
         return (self.usage.prompt_tokens - self.usage.cached_tokens) / self.usage.prefill_s if self.usage and self.usage.prefill_s else 0.0
 
 
 def event_of(key: bytes, choice: "Choice", request: Request, outcome: Outcome) -> Event:
-    """The fact that this answer leaves in the ledger; also of one that was stopped before its first token. `request`: as it came."""
+    """Return the ledger's fact of an answer, even of one stopped before its first token. `request`: as it came."""
     model = choice.model
     nothing = Usage(0, 0, 0, 0.0, 0.0, 0, model_digest=model.digest, seed=request.sampling.seed or 0)
     event = answer_event(key, model.name, request, outcome.text, outcome.finish, outcome.usage or nothing, outcome.verdicts)
@@ -59,7 +59,7 @@ def generate(
     model: "LanguageModel", request: Request, show: Callable[[str], None], session: "Session | None" = None, drafts: bool = True,
     policy: Policy = USUAL,
 ) -> Outcome:  # fmt: skip
-    """Answers `request` behind guards of this policy; `show` is given each piece of text.
+    """Answer `request` behind the guards of this policy. `show` gets each piece of text.
 
     Ctrl-C ends it with finish `cancelled`, and so does `show` by an OSError.
     Raises what `engine.answer.answer` raises.
@@ -70,18 +70,18 @@ def generate(
     from ingle.serve.limits import limits_of
 
     began = time.monotonic()
-    told = False
+    shown = False
     words: list[str] = []
     logprobs: list[TokenLogprob] = []
     verdicts: list[Verdict] = []
     with Interrupt() as interrupt:
 
         def reading(done: int, total: int) -> None:
-            nonlocal told
+            nonlocal shown
             if interrupt.asked():
                 raise Stopped
-            if colourful(sys.stderr) and time.monotonic() - began > _SILENCE_S and (told or done < total):
-                told = True
+            if colourful(sys.stderr) and time.monotonic() - began > _SILENCE_S and (shown or done < total):
+                shown = True
                 text = f"\x1b[2mreading the prompt: {done:,} of {total:,} tokens\x1b[0m" if done < total else ""
                 print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
@@ -105,11 +105,11 @@ def generate(
                     interrupt.ask()
                 finish, usage = chunk.finish or finish, chunk.usage or usage
         except Stopped:
-            if told:
+            if shown:
                 print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     return Outcome("".join(words), finish, usage, tuple(logprobs), tuple(verdicts), fault)
 
 
 def with_seed(request: Request, seed: int) -> Request:
-    """The same request with another seed."""
+    """Return the request with another seed."""
     return replace(request, sampling=replace(request.sampling, seed=seed))

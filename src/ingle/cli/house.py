@@ -1,4 +1,4 @@
-"""What most verbs begin with: the home, and its ledger."""
+"""Opens the home and its ledger, for most commands."""
 
 import os
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def enter() -> Home:
-    """This user's home. Compiled kernels are kept in it, unless the environment says where else."""
+    """Return this user's home. Compiled kernels are kept in it, unless the environment says otherwise."""
     home = find_home()
     os.environ.setdefault("INGLE_KERNEL_CACHE", str(home.jit))
     return home
@@ -21,7 +21,7 @@ def enter() -> Home:
 
 @contextmanager
 def open_ledger(home: Home) -> Iterator["Ledger"]:
-    """The ledger of this home. Importing what it needs takes a quarter of a second: not before an answer."""
+    """Open the home's ledger. Its imports take a quarter of a second, so not before an answer."""
     from ingle.home.database import open_database
     from ingle.ledger.chain import Ledger
     from ingle.ledger.table import MIGRATIONS
@@ -34,6 +34,6 @@ def open_ledger(home: Home) -> Iterator["Ledger"]:
 
 
 def record(home: Home, event: Event) -> None:
-    """Adds one fact to the ledger."""
+    """Add one fact to the ledger."""
     with open_ledger(home) as ledger:
         ledger.append(event)

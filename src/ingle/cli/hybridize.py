@@ -58,35 +58,37 @@ def command(
     from ingle.hybridize.run import hybridize
     from ingle.hybridize.settings import HybridSettings
 
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         "state_budget": None if state_budget is None else share_of("--state-budget", state_budget, "1/6, or 0.17"),
         "retrieval": retrieval, "window": window, "method": "training-free" if training_free else None, "lessons.documents": documents,
         **dict.fromkeys(("search.seed", "lessons.seed", "mixers.seed", "logits.seed", "longer.seed"), seed),
     }  # fmt: skip
-    told, said = settle(HybridSettings, ["ingle", "hybridize", kept.name, "--name", name], config, given, overrides)
+    chosen, command_line = settle(HybridSettings, ["ingle", "hybridize", kept.name, "--name", name], config, options, overrides)
     with watching() as watch:
         admit = way_in(home, kept, "hybridize", rules, force, watch)
-        made = hybridize(home, kept, name, told, admit, run_watch(watch, "teaching memories"), said, lambda event: record(home, event))
-    _show(made, as_json)
+        result = hybridize(
+            home, kept, name, chosen, admit, run_watch(watch, "teaching memories"), command_line, lambda event: record(home, event)
+        )
+    _show(result, as_json)
 
 
-def _show(made: "MadeDelta", as_json: bool) -> None:
+def _show(result: "MadeDelta", as_json: bool) -> None:
     from ingle.cli.output import note, print_json, print_table
     from ingle.core.energy import amount, reported
 
-    report = made.report
+    report = result.report
     if as_json:
         print_json(dict(report))
         return
     rows = [("groups with full attention", f"{report['retrieval']} of {report['groups']}", "")]
     rows.append((f"state at {report['state_tokens']:,} tokens", f"{report['state_share']:.3f}", "of the original's"))
-    asked = report["settings"]
-    rows.append(("window of the others", f"{asked['window']:,}", f"tokens, and the first {asked['sinks']:,}"))
-    for lesson, told in report["lessons"].items():
-        before, after = told["first_held_out"], told["held_out"]
+    settings = report["settings"]
+    rows.append(("window of the others", f"{settings['window']:,}", f"tokens, and the first {settings['sinks']:,}"))
+    for lesson, figures in report["lessons"].items():
+        before, after = figures["first_held_out"], figures["held_out"]
         rows.append((f"held-out loss of the {lesson}", f"{after:.4f}", f"{before:.4f} before"))
-        if energy := reported(told):
+        if energy := reported(figures):
             rows.append((f"energy of the {lesson}", amount(energy.joules), str(energy)))
     print_table(("figure", "value", ""), rows)
     note("Which groups they are stands in the report (--json, or `ingle show`).")
-    print(f"Talk with it: ingle chat {made.kept.name}")
+    print(f"Talk with it: ingle chat {result.kept.name}")

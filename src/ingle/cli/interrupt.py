@@ -1,4 +1,4 @@
-"""Ctrl-C as something that is asked for between two tokens.
+"""Handles Ctrl-C between two tokens.
 
 An exception in the middle of a step would leave the other threads waiting for ours, so the signal only leaves a note.
 """
@@ -22,7 +22,7 @@ class Stopped(Exception):
 
 
 class Interrupt:
-    """Within the block, Ctrl-C makes `asked()` true; the third one raises KeyboardInterrupt, in case nobody asks."""
+    """Within the block, Ctrl-C makes `asked()` true. The third one raises KeyboardInterrupt, in case nobody calls it."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -36,11 +36,11 @@ class Interrupt:
         signal.signal(signal.SIGINT, self._before)
 
     def asked(self) -> bool:
-        """Whether Ctrl-C came."""
+        """Return whether Ctrl-C came."""
         return self._count > 0
 
     def ask(self) -> None:
-        """As if it had come."""
+        """Act as if Ctrl-C had come."""
         self._count = max(1, self._count)
 
     def _note(self, _signal: int, _frame: FrameType | None) -> None:
@@ -51,7 +51,7 @@ class Interrupt:
 
 @contextmanager
 def silent_keys() -> Iterator[None]:
-    """Within the block, the terminal doesn't show what is typed: it would stand in the middle of an answer. It is read afterwards."""
+    """Within the block, the terminal doesn't echo typed keys, which would appear inside an answer. They are read afterwards."""
     if os.name == "nt" or not is_terminal(sys.stdin):
         yield
         return

@@ -46,10 +46,10 @@ def command(
 
 
 def _name(words: list[str], name: str | None) -> str:
-    """The name out of `as NAME` or `--as NAME`. Raises ConfigError if there is none, or more."""
+    """Return the name in `as NAME` or `--as NAME`. Raises ConfigError if there is none, or more than one."""
     from ingle.core.errors import ConfigError
 
-    said = [*(words[1:] if words[:1] == ["as"] else words), *([name] if name is not None else [])]
-    if len(said) != 1:
-        raise ConfigError("name", "Give one name", " ".join(said), "Say: ingle keep MODEL+DELTA as NAME")
-    return said[0]
+    names = [*(words[1:] if words[:1] == ["as"] else words), *([name] if name is not None else [])]
+    if len(names) != 1:
+        raise ConfigError("name", "Give one name", " ".join(names), "Say: ingle keep MODEL+DELTA as NAME")
+    return names[0]

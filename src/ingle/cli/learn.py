@@ -68,7 +68,7 @@ def _need_learning() -> None:
 
 
 def _follow(home: "Home", engine: "Engine", settings: "Settings", stay: bool, attached: bool) -> "Learned":
-    """What the worker does."""
+    """Run the learner."""
     from dataclasses import replace
 
     from ingle.cli.interrupt import Interrupt
@@ -89,9 +89,9 @@ def _follow(home: "Home", engine: "Engine", settings: "Settings", stay: bool, at
         worker.listen(signals, sys.stdin.buffer)
         watching = Watch(trying=worker.tell(sys.stdout.buffer))
         return worker.follow(home, engine, trainer, sink, settings.learn, signals, watching)
-    told = settings.learn if not stay else replace(settings.learn, idle_s=float("inf"))
+    learning = settings.learn if not stay else replace(settings.learn, idle_s=float("inf"))
     with Interrupt() as interrupt:
-        return worker.follow(home, engine, trainer, sink, told, signals, Watch(note, interrupt.asked), stay)
+        return worker.follow(home, engine, trainer, sink, learning, signals, Watch(note, interrupt.asked), stay)
 
 
 def _together(home: "Home", engine: "Engine", settings: "Settings", model: str) -> "Learned":
@@ -114,11 +114,11 @@ def _list(engine: "Engine", owner: str, model: str, as_json: bool) -> None:
     from ingle.cli.output import note, print_json, print_table
     from ingle.home.examples import list_examples
 
-    found = sorted(list_examples(engine, owner, model=model), key=lambda one: (_ORDER.index(one.state), -one.seq))
+    examples = sorted(list_examples(engine, owner, model=model), key=lambda one: (_ORDER.index(one.state), -one.seq))
     if as_json:
-        print_json([asdict(one) for one in found])
-    elif found:
-        print_table(("state", "id", "model", "what", "why"), [[one.state, one.id, one.model, _what(one), _why(one)] for one in found])
+        print_json([asdict(one) for one in examples])
+    elif examples:
+        print_table(("state", "id", "model", "what", "why"), [[one.state, one.id, one.model, _what(one), _why(one)] for one in examples])
     else:
         note("Nothing was taught yet; try: ingle teach QUESTION ANSWER")
 

@@ -1,4 +1,4 @@
-"""Reading what people type, and what comes through a pipe."""
+"""Reads typed lines and piped input."""
 
 import json
 import os
@@ -17,7 +17,7 @@ _PATIENCE_S = 3.0
 
 
 def piped() -> bytes:
-    """Everything that comes through a pipe or a redirection; nothing where a person sits or standard input is closed."""
+    """Return all piped or redirected input; nothing at a terminal or if standard input is closed."""
     if sys.stdin is None or sys.stdin.closed or is_terminal(sys.stdin):
         return b""
     if not _comes_soon(sys.stdin):  # a job may have handed down a pipe that nobody ever closes: say what we wait for
@@ -26,7 +26,7 @@ def piped() -> bytes:
 
 
 def decode(data: bytes, where: str = "standard input") -> str:
-    """Text of UTF-8 bytes. Raises RequestError that names the first byte that isn't, and `where` it came from."""
+    """Return the text of UTF-8 bytes. Raises RequestError with the first bad byte and `where` it came from."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -35,7 +35,7 @@ def decode(data: bytes, where: str = "standard input") -> str:
 
 
 def read_turn(next_line: Callable[[bool], str | None]) -> str | None:
-    """What is said next, which may take several lines: a backslash at the end of a line, or everything between two \"\"\".
+    """Return the next turn. It may have several lines: after a backslash at a line's end, or between two \"\"\".
 
     `next_line` is told whether it goes on a turn; None = nothing more will come.
     """
@@ -57,22 +57,22 @@ def read_turn(next_line: Callable[[bool], str | None]) -> str | None:
 
 
 class PipeLines:
-    """Lines of standard input, where nobody sits."""
+    """Reads lines of standard input, without a terminal."""
 
     def __init__(self) -> None:
         self._lines: Iterator[bytes] = iter(sys.stdin.buffer if sys.stdin is not None and not sys.stdin.closed else ())
 
     def __call__(self, _continues: bool) -> str | None:
-        """The next line."""
+        """Return the next line."""
         line = next(self._lines, None)
         return None if line is None else decode(line).rstrip("\r\n")
 
 
 class TypedLines:
-    """Lines of a person, with editing, and a history that is kept in a file (mode 600) unless that is None."""
+    """Reads lines at a terminal, with editing and a history, which is kept in a file (mode 600) unless that is None."""
 
     def __init__(self, history: Path | None, words: Sequence[str]) -> None:
-        """`words` are completed by Tab."""
+        """`words`: completions for Tab."""
         self._history = history
         self._line_editor = _line_editor()
         if self._line_editor is not None:
@@ -84,7 +84,7 @@ class TypedLines:
                 self._line_editor.add_history(line)
 
     def __call__(self, continues: bool) -> str | None:
-        """The next line; None at Ctrl-D. Raises KeyboardInterrupt at Ctrl-C."""
+        """Return the next line; None at Ctrl-D. Raises KeyboardInterrupt at Ctrl-C."""
         sign = "… " if continues else "› "
         if (sys.stdout.encoding or "").lower().replace("-", "") != "utf8":
             sign = ". " if continues else "> "
@@ -100,11 +100,11 @@ class TypedLines:
             ) from error
 
     def typed(self) -> str:
-        """What stands on the line right now."""
+        """Return the current content of the line."""
         return self._line_editor.get_line_buffer() if self._line_editor is not None else ""
 
     def remember(self, turn: str) -> None:
-        """Puts a turn into the history. Raises HomeError if the file can't be written."""
+        """Add a turn to the history. Raises HomeError if the file can't be written."""
         if not turn.strip() or self._line_editor is None:
             return
         self._line_editor.add_history(turn)
@@ -133,7 +133,7 @@ def _parsed(line: bytes) -> object:
 
 
 def _line_editor() -> Any:
-    """The readline module; None where Python has none (Windows), or where lines are not typed."""
+    """Return the readline module; None if Python has none (Windows) or lines are not typed."""
     try:
         import readline
     except ImportError:
@@ -143,14 +143,14 @@ def _line_editor() -> Any:
 
 def _completer(words: Sequence[str]) -> Callable[[str, int], str | None]:
     def complete(text: str, state: int) -> str | None:
-        found = [word + " " for word in words if word.startswith(text)] if text.startswith("/") else []
-        return found[state] if state < len(found) else None
+        completions = [word + " " for word in words if word.startswith(text)] if text.startswith("/") else []
+        return completions[state] if state < len(completions) else None
 
     return complete
 
 
 def _comes_soon(stream: Any) -> bool:
-    """Whether data or the end of it is there within a few seconds."""
+    """Return whether data or its end comes within a few seconds."""
     if os.name == "nt":
         return True
     import select

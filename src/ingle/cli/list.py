@@ -52,7 +52,7 @@ def command(as_json: Annotated[bool, typer.Option("--json", help="Print the list
         ]  # fmt: skip
         print_table(("NAME", "SIZE", "DELTAS", "SINCE", "LICENCE", "SOURCE"), rows)
     elif not faults:
-        note("Nothing is kept yet; `ingle pull smollm2` brings a first model.")
+        note("There are no models yet. Get one with `ingle pull smollm2`.")
     for fault in faults:
         complain(fault)
     if faults:
@@ -60,7 +60,7 @@ def command(as_json: Annotated[bool, typer.Option("--json", help="Print the list
 
 
 def _origin(home: "Home", kept: "Kept") -> str:
-    """Where the last delta of a model comes from, in few words."""
+    """Say in few words where the last delta of a model comes from."""
     from ingle.core.errors import IngleError
     from ingle.home.deltas import get_delta
 

@@ -41,8 +41,8 @@ def command(
         rows = list(islice(of, last))[::-1] if facts or as_json else []
     for row in rows:
         if as_json:
-            told = {"seq": row.seq, "at": row.at, "kind": row.kind, "subject": row.subject, "facts": row.values, "hash": row.hash}
-            lines.append(json.dumps(told, ensure_ascii=False))
+            table = {"seq": row.seq, "at": row.at, "kind": row.kind, "subject": row.subject, "facts": row.values, "hash": row.hash}
+            lines.append(json.dumps(table, ensure_ascii=False))
         else:
             values = "  ".join(f"{key}={_short(value)}" for key, value in row.values.items() if value not in (None, ""))
             lines.append(f"{row.seq:>5}  {row.at[:19].replace('T', ' ')}  {row.kind:<8} {row.subject:<12} {values}")

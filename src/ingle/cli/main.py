@@ -1,4 +1,4 @@
-"""`ingle`: finds the verb, and turns whatever goes wrong below into one line and an exit code."""
+"""The `ingle` program: runs a command, and turns every error into one line and an exit code."""
 
 import importlib
 import os
@@ -65,30 +65,30 @@ GROUPS = {
         "doctor": "Check this machine: what it has, what is missing, how to get it.",
     },
 }
-"""The verbs as `ingle --help` lists them, one module each. It reads this table alone, and imports none of them."""
+"""The commands as `ingle --help` lists them, one module each. Help reads only this table and imports none of them."""
 VERBS = {verb: line for verbs in GROUPS.values() for verb, line in verbs.items()}
 _SPELLINGS = {"quantize": "quantise", "hybridise": "hybridize"}
-"""British and American."""
+"""Other spellings, British and American."""
 
 _MARKUP = re.compile(r"\[(?=[a-z#/@][^\[]*\])")
 EXIT_BUG, EXIT_PIPE_CLOSED = 70, 141
 
 
 class PipeClosed(Exception):
-    """Whoever read our output has gone."""
+    """The reader of our output has gone."""
 
 
 class Verbs(TyperGroup):
-    """A group whose members are imported when they are asked for."""
+    """A command group that imports a command when it is needed."""
 
     listing = False
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """The verbs, group by group."""
+        """Return the commands, group by group."""
         return list(VERBS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The verb, or just its name and one line while they are being listed."""
+        """Return a command; while the help lists them, just its name and one line."""
         cmd_name = _SPELLINGS.get(cmd_name, cmd_name)
         if cmd_name not in VERBS:
             return None
@@ -98,7 +98,7 @@ class Verbs(TyperGroup):
         return _command(cmd_name, module.command, module.EXAMPLES)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """The help of `ingle` itself."""
+        """Write the help of `ingle` itself."""
         self.listing = True
         try:
             super().format_help(ctx, formatter)
@@ -106,12 +106,12 @@ class Verbs(TyperGroup):
             self.listing = False
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Finds the verb; a typo is answered with the closest one."""
+        """Find the command, or suggest the closest one."""
         self.commands = dict.fromkeys(VERBS, _command("run", _nothing, ""))  # the names are all that suggestions are made of
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Runs the verb. A closed pipe is told apart here, before the library makes an exit code of its own of it."""
+        """Run the command. A closed pipe is caught here, before the library turns it into an exit code of its own."""
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
@@ -121,7 +121,7 @@ class Verbs(TyperGroup):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program. Returns its exit code."""
+    """Run the program and return its exit code."""
     _write_anything()
     try:
         result = _program().main(arguments, prog_name="ingle", standalone_mode=False)
@@ -142,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(HomeError(str(error.filename or "input or output"), "failed", error.strerror or error))
         return _with_traceback(error, HomeError.exit_code)
     except Exception as error:
-        print(f"ingle: this is a bug of Ingle: {type(error).__name__}: {printable(str(error))[:300]}.", file=sys.stderr, end=" ")
+        print(f"ingle: this is a bug in Ingle: {type(error).__name__}: {printable(str(error))[:300]}.", file=sys.stderr, end=" ")
         print("Run it again with INGLE_DEBUG=1 to see where.", file=sys.stderr)
         return _with_traceback(error, EXIT_BUG)
     return result if isinstance(result, int) else 0
@@ -183,7 +183,7 @@ def _command(name: str, function: Any, examples: str) -> Any:
 
 
 def _plain(text: str | None) -> str:
-    """Text that the library which prints help shows as it stands, brackets included."""
+    """Escape text so that the help shows it unchanged, brackets included."""
     return _MARKUP.sub(r"\\[", text or "")
 
 
@@ -191,7 +191,7 @@ def _nothing() -> None: ...
 
 
 def _write_anything() -> None:
-    """An old terminal's encoding must not end an answer: what it can't show becomes '?'. Nor must closed streams: nobody listens."""
+    """Make output robust: characters that an old terminal's encoding lacks become '?', and closed streams are replaced."""
     sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):

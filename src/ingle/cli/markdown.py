@@ -1,4 +1,4 @@
-"""Markdown for a terminal, block by block: what stands before the last block is finished and never changes again.
+"""Markdown for a terminal, block by block. All blocks before the last are finished and never change.
 
 Colours are the terminal's own sixteen, in the shades that are legible on dark and on light, and no backgrounds.
 """
@@ -20,7 +20,7 @@ from rich.text import Text
 from rich.theme import Theme
 
 MAX_WIDTH = 100
-"""Columns of a line, at the most: longer ones are hard to read."""
+"""Most columns of a line: longer ones are hard to read."""
 _STYLES = {
     "markdown.code": "cyan", "markdown.h1": "bold underline", "markdown.h2": "bold underline", "markdown.h3": "bold",
     "markdown.h4": "bold italic", "markdown.h5": "italic", "markdown.h6": "italic", "markdown.h7": "italic", "markdown.link": "underline",
@@ -37,13 +37,13 @@ class Block:
 
     tokens: tuple[Token, ...]
     start: int
-    """Where its first line begins in the text."""
+    """Offset of its first line in the text."""
     source: str
-    """Its part of the text."""
+    """Source of the block."""
 
 
 def split_blocks(text: str) -> list[Block]:
-    """The blocks of a text, in order."""
+    """Return the blocks of a text, in order."""
     groups: list[list[Token]] = []
     depth = 0
     for token in _parser().parse(text):
@@ -59,17 +59,17 @@ def split_blocks(text: str) -> list[Block]:
 
 
 def decided(text: str) -> str:
-    """As much of an unfinished text as can be shown without taking it back a moment later."""
+    """Return the part of an unfinished text that later text can't change."""
     return _UNDECIDED.sub("", text)
 
 
 def make_console(width: int) -> Console:
-    """A console with our styles for whoever sits at standard output."""
+    """Return a console with our styles for standard output."""
     return Console(width=width, theme=Theme(_STYLES), highlight=False, legacy_windows=False)
 
 
 def render(console: Console, block: Block, width: int) -> list[str]:
-    """The lines of a block, with their escape sequences, none wider than `width`."""
+    """Return the lines of a block with escape sequences, none wider than `width`."""
     try:
         lines = _lines(console, _Blocks(block.tokens), min(width, MAX_WIDTH))
     except Exception:  # whatever a model writes must not end the conversation: it is shown as it is
@@ -89,7 +89,7 @@ def _lines(console: Console, what: RenderableType, width: int) -> list[str]:
 
 
 class _Code(CodeBlock):
-    """Code with the terminal's own colours, two columns in, so that it can be told from text and copied."""
+    """Code in the terminal's own colours, indented by two columns."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         syntax = Syntax(str(self.text).rstrip(), self.lexer_name, theme=_code_theme(), word_wrap=True)
@@ -97,7 +97,7 @@ class _Code(CodeBlock):
 
 
 class _Heading(Heading):
-    """A heading at the left."""
+    """A left-aligned heading."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         text = self.text.copy()
@@ -106,7 +106,7 @@ class _Heading(Heading):
 
 
 class _Item(ListItem):
-    """An item of a list; numbers have their dot."""
+    """A list item; numbers have a dot."""
 
     def render_number(self, console: Console, options: ConsoleOptions, number: int, last_number: int) -> RenderResult:
         """The lines of a numbered item."""
@@ -120,7 +120,7 @@ class _Item(ListItem):
 
 
 class _Blocks(Markdown):
-    """Blocks that have been parsed already. Links show where they lead, because a model wrote them."""
+    """Blocks that are parsed already. Links show their targets, because a model wrote them."""
 
     elements: ClassVar[dict[str, type[MarkdownElement]]] = {
         **Markdown.elements,
@@ -144,7 +144,7 @@ def _parser() -> MarkdownIt:
 
 
 def _keep_lines(state: Any) -> None:
-    """A single line break stays one: models write poems and addresses without Markdown's two spaces."""
+    """Keep single line breaks: models write poems and addresses without Markdown's two spaces."""
     for token in state.tokens:
         for child in token.children or ():
             if child.type == "softbreak":

@@ -80,7 +80,7 @@ def command(
 
 
 def _check(suite: list[str], style: str | None, out: Path | None, against: Path | None) -> None:
-    """What can't be used, or compared with, is said before hours of measuring."""
+    """Refuse what can't be measured or compared, before hours of measuring."""
     from ingle.core.errors import ConfigError
     from ingle.measure.run import load_rows
 
@@ -94,7 +94,7 @@ def _check(suite: list[str], style: str | None, out: Path | None, against: Path 
 
 
 class _Clock:
-    """Progress that also says how long it will take, where no bar does."""
+    """Progress with the time left, where there is no bar."""
 
     def __init__(self, watch: "Watcher") -> None:
         self._watch = watch

@@ -38,23 +38,23 @@ def command(
     from ingle.home.taught import anything_taught
     from ingle.serve.rooms import open_rooms
 
-    given = words or []
+    arguments = words or []
     least, most = {"list": (0, 99), "add": (1, 1), "edit": (2, 2), "rm": (1, 1), "consent": (0, 1)}[action]
-    if not least <= len(given) <= most:
+    if not least <= len(arguments) <= most:
         usage = {"add": "add TEXT", "edit": "edit ID TEXT", "rm": "rm ID", "consent": "consent [yes|no]"}[action]
-        raise ConfigError(f"memory {action}", f"Say: ingle memory {usage}", " ".join(given))
+        raise ConfigError(f"memory {action}", f"Say: ingle memory {usage}", " ".join(arguments))
     home = enter()
     if action == "list" and not anything_taught(home):
         _print_list((), as_json)
         return
     engine = open_rooms(home)
     try:
-        _obey(home, engine, action, given, model, turns, as_json)
+        _obey(home, engine, action, arguments, model, turns, as_json)
     finally:
         engine.dispose()
 
 
-def _obey(home: "Home", engine: "Engine", action: str, given: Sequence[str], model: str, turns: bool, as_json: bool) -> None:
+def _obey(home: "Home", engine: "Engine", action: str, arguments: Sequence[str], model: str, turns: bool, as_json: bool) -> None:
     from ingle.adapt.admit import Limits, edit, remember
     from ingle.adapt.forget import forget
     from ingle.cli.choose import choose
@@ -65,22 +65,22 @@ def _obey(home: "Home", engine: "Engine", action: str, given: Sequence[str], mod
     from ingle.serve.feedback_table import example_table
 
     if action == "list":
-        _print_list(_found(engine, " ".join(given)), as_json)
+        _print_list(_found(engine, " ".join(arguments)), as_json)
     elif action == "consent":
-        _consent(home, engine, given, as_json)
+        _consent(home, engine, arguments, as_json)
     elif action == "rm":
-        gone = forget(home, engine, OWNER, _named(engine, given[0]).id, lambda event: record(home, event), turns)
+        gone = forget(home, engine, OWNER, _named(engine, arguments[0]).id, lambda event: record(home, event), turns)
         show_forgotten(engine, OWNER, gone, as_json)
     else:
         if action == "add":
             name = choose(home, model).name
-            made = remember(engine, OWNER, name, given[0], Limits(per_hour=0), lambda event: record(home, event))
+            example = remember(engine, OWNER, name, arguments[0], Limits(per_hour=0), lambda event: record(home, event))
         else:
-            made = edit(home, engine, OWNER, _named(engine, given[0]).id, given[1], lambda event: record(home, event))
+            example = edit(home, engine, OWNER, _named(engine, arguments[0]).id, arguments[1], lambda event: record(home, event))
         if as_json:
-            print_json(example_table(made))
+            print_json(example_table(example))
         else:
-            print(f"{made.id} is remembered.")
+            print(f"{example.id} is remembered.")
 
 
 def _found(engine: "Engine", words: str) -> Sequence["Example"]:
@@ -93,18 +93,18 @@ def _found(engine: "Engine", words: str) -> Sequence["Example"]:
 
 
 def _named(engine: "Engine", name: str) -> "Example":
-    """The one whose id begins so. Raises NotKept if there is none, ConfigError if there are several."""
+    """Return the example whose id begins so. Raises NotKept if there is none, ConfigError if there are several."""
     from ingle.cli.taught import OWNER
     from ingle.core.errors import ConfigError
     from ingle.home.examples import get_example, list_examples
 
-    found = [one for one in list_examples(engine, OWNER) if name and one.id.startswith((name, f"ex-{name}"))]
-    if len(found) > 1:
-        raise ConfigError("ID", f"{len(found)} examples have an id that begins with {name}", "", "Give more of it.")
-    return found[0] if found else get_example(engine, OWNER, name)
+    matches = [one for one in list_examples(engine, OWNER) if name and one.id.startswith((name, f"ex-{name}"))]
+    if len(matches) > 1:
+        raise ConfigError("ID", f"{len(matches)} examples have an id that begins with {name}", "", "Give more of it.")
+    return matches[0] if matches else get_example(engine, OWNER, name)
 
 
-def _consent(home: "Home", engine: "Engine", given: Sequence[str], as_json: bool) -> None:
+def _consent(home: "Home", engine: "Engine", arguments: Sequence[str], as_json: bool) -> None:
     from ingle.adapt.admit import consent
     from ingle.cli.house import record
     from ingle.cli.output import print_json
@@ -112,10 +112,10 @@ def _consent(home: "Home", engine: "Engine", given: Sequence[str], as_json: bool
     from ingle.core.errors import ConfigError
     from ingle.home.examples import may_learn
 
-    if given:
-        if given[0] not in ("yes", "no"):
-            raise ConfigError("memory consent", "must be yes or no", given[0])
-        consent(engine, OWNER, given[0] == "yes", lambda event: record(home, event))
+    if arguments:
+        if arguments[0] not in ("yes", "no"):
+            raise ConfigError("memory consent", "must be yes or no", arguments[0])
+        consent(engine, OWNER, arguments[0] == "yes", lambda event: record(home, event))
     learn = may_learn(engine, OWNER)
     if as_json:
         print_json({"learn": learn})
@@ -135,7 +135,7 @@ def _print_list(examples: Sequence["Example"], as_json: bool) -> None:
         rows = [(one.id, one.state, one.model, _short(one.question) or "-", _short(one.answer)) for one in examples]
         print_table(("ID", "STATE", "MODEL", "QUESTION", "ANSWER"), rows)
     else:
-        note("Nothing is remembered. `ingle teach QUESTION ANSWER` and `ingle memory add TEXT` change that.")
+        note("Nothing is remembered yet. Use `ingle teach QUESTION ANSWER` or `ingle memory add TEXT`.")
 
 
 def _short(text: str) -> str:

@@ -40,19 +40,19 @@ def command(
     home = enter()
     kept = get_kept(home, model)
     facts: dict[str, Fact] = {"of": kept.name, "stack": kept.digest, "type": chosen}
-    told = {"of": kept.name, "type": chosen}
+    about = {"of": kept.name, "type": chosen}
     with watching() as watch:
         if name is not None:
             new = merge(home, kept, name, chosen, lambda done, of: watch.pieces("merging", done, of))
             record(home, Event("merge", new.name, {**facts, "base": new.base}))
-            told |= {"name": new.name, "base": new.base}
+            about |= {"name": new.name, "base": new.base}
             warm(kept_source(home, new), progress=watch.pieces)
         if out is not None:
             export_hf(home, kept, out, chosen, force, lambda done, of: watch.pieces("writing", done, of))
             record(home, Event("export", kept.name, {**facts, "format": "hf"}))
-            told["out"] = str(out)
+            about["out"] = str(out)
     if as_json:
-        print_json(told)
+        print_json(about)
         return
     if name is not None:
         print(f"{name} is kept: {kept.name}, merged.")

@@ -1,4 +1,4 @@
-"""What a person says of the last answer in a chat, and wants remembered: commands that teach."""
+"""The commands of a chat that teach: ratings, corrections and facts to remember."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -15,40 +15,40 @@ if TYPE_CHECKING:
 
 
 def good(talk: "Talk", rest: str) -> None:
-    """say that the last answer was good; TEXT says why"""
+    """rate the last answer as good; TEXT says why"""
     _feedback(talk, 1, None, rest)
     note("Noted: more like this one.")
 
 
 def bad(talk: "Talk", rest: str) -> None:
-    """say that the last answer was bad; TEXT says why"""
+    """rate the last answer as bad; TEXT says why"""
     _feedback(talk, -1, None, rest)
     note("Noted: less like this one. /fix TEXT says what it should have been.")
 
 
 def fix(talk: "Talk", rest: str) -> None:
-    """say what the last answer should have been"""
+    """correct the last answer"""
     if not rest:
         raise ConfigError("/fix TEXT", "Say what the answer should have been: /fix TEXT")
-    made = _feedback(talk, -1, rest, "")
+    example = _feedback(talk, -1, rest, "")
     talk.conversation.turns[-1] = Message.of("assistant", rest)  # the talk goes on from what should have been said
     note("It acts from the next question on.")
-    talk.taught.tell(when_learned(made))
+    talk.taught.tell(when_learned(example))
 
 
 def remember(talk: "Talk", rest: str) -> None:
-    """have something remembered; `ingle memory` lists what is"""
+    """remember a fact; `ingle memory` lists them"""
     from ingle.adapt.admit import remember as keep
     from ingle.cli.taught import OWNER
 
     if not rest:
         raise ConfigError("/remember TEXT", "Say what to remember: /remember TEXT")
-    made = keep(talk.taught.engine, OWNER, talk.model.name, rest, sink=recorded(talk))
-    note(f"Remembered as {made.id}.")
+    example = keep(talk.taught.engine, OWNER, talk.model.name, rest, sink=recorded(talk))
+    note(f"Remembered as {example.id}.")
 
 
 def recorded(talk: "Talk") -> "Callable[[Event], object]":
-    """A sink that waits until the fact would survive a power cut."""
+    """Return a sink that waits until the fact would survive a power cut."""
     return lambda event: talk.recorder.add(event).result()
 
 
@@ -56,12 +56,12 @@ def _feedback(talk: "Talk", rating: int, correction: str | None, comment: str) -
     from ingle.adapt.admit import Feedback, take_feedback
     from ingle.cli.taught import OWNER
 
-    said = talk.conversation.messages
-    if len(said) < 2 or (said[-2].role, said[-1].role) != ("user", "assistant"):
+    messages = talk.conversation.messages
+    if len(messages) < 2 or (messages[-2].role, messages[-1].role) != ("user", "assistant"):
         raise ConfigError("feedback", "There is no answer yet to say this about")
-    before = tuple((message.role, message.text) for message in said[:-2])
-    given = Feedback(
-        rating=rating, correction=correction, comment=comment, question=said[-2].text, answer=said[-1].text, before=before,
+    before = tuple((message.role, message.text) for message in messages[:-2])
+    feedback = Feedback(
+        rating=rating, correction=correction, comment=comment, question=messages[-2].text, answer=messages[-1].text, before=before,
         model=talk.model.name,
     )  # fmt: skip
-    return take_feedback(talk.taught.engine, OWNER, given, sink=recorded(talk))
+    return take_feedback(talk.taught.engine, OWNER, feedback, sink=recorded(talk))

@@ -1,4 +1,4 @@
-"""What is written to the terminal: results to standard output, everything else to standard error."""
+"""Writes to the terminal: results to standard output, everything else to standard error."""
 
 import json
 import os
@@ -14,40 +14,40 @@ _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def printable(text: str) -> str:
-    """`text` without anything that a terminal would obey: a model, a file or a server wrote it."""
+    """Return text without control characters, which a model, a file or a server may have put there."""
     return _CONTROLS.sub("\ufffd", text.replace("\r\n", "\n"))
 
 
 def complain(error: IngleError) -> None:
-    """The one place where errors become words: one line on standard error."""
+    """Print an error as one line on standard error."""
     line = " ".join(printable(str(error)).split())
     mark = "\x1b[1;31mingle:\x1b[0m" if colourful(sys.stderr) else "ingle:"
     print(f"{mark} {line}", file=sys.stderr, flush=True)
 
 
 def note(text: str) -> None:
-    """Something by the way, dim where that can be shown; never part of a result."""
+    """Print a side remark on standard error, dim if possible."""
     text = printable(text)
     print(f"\x1b[2m{text}\x1b[0m" if colourful(sys.stderr) else text, file=sys.stderr, flush=True)
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether somebody sits at this stream; one that was closed before we began is None."""
+    """Return whether a stream is a terminal; None is a closed one."""
     return stream is not None and not stream.closed and stream.isatty()
 
 
 def colourful(stream: TextIO | None) -> bool:
-    """Whether colours may be used there (https://no-color.org)."""
+    """Return whether colours may be used (https://no-color.org)."""
     return is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def print_json(value: object) -> None:
-    """One JSON value, in lines that people can read."""
+    """Print indented JSON."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Columns as wide as their widest cell. Everything lines up, nothing is drawn, so that `grep` and `cut` still work."""
+    """Print aligned columns, without lines between them, so that `grep` and `cut` work."""
     cells = [tuple(headings), *(tuple(printable(cell) for cell in row) for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
     for number, row in enumerate(cells):
@@ -56,7 +56,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def size(nbytes: float) -> str:
-    """Bytes for people: 98.4 MB."""
+    """Return a number of bytes for people: 98.4 MB."""
     for unit in ("B", "kB", "MB", "GB"):
         if nbytes < 1000:
             return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
@@ -65,7 +65,7 @@ def size(nbytes: float) -> str:
 
 
 def confirm(question: str) -> bool:
-    """Asks at the terminal; anything but a yes is a no. False where nobody can be asked."""
+    """Ask at the terminal; anything but a yes is a no. False without a terminal."""
     if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
         return False
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)

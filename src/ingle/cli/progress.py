@@ -1,4 +1,4 @@
-"""How far something is: bars at a terminal, a few plain lines elsewhere. Always on standard error."""
+"""Shows progress on standard error: bars at a terminal, a few plain lines elsewhere."""
 
 import sys
 import time
@@ -16,24 +16,24 @@ _LINE_EVERY_SHARE = 0.05  # of the time since it began
 
 
 class Watcher(Protocol):
-    """Takes progress in bytes (as `home` tells it) and in pieces (as `engine` does)."""
+    """Takes progress in bytes (from `home`) and in pieces (from `engine`)."""
 
     def bytes(self, label: str, done_bytes: int, total_bytes: int | None) -> None:
         """`label` has `done_bytes`, of `total_bytes` if that is known."""
         ...
 
     def pieces(self, label: str, done: int, total: int, detail: str = "") -> None:
-        """`label` has `done` of `total` pieces; `detail` is what else there is to say right now."""
+        """`label` has `done` of `total` pieces; `detail`: a remark for now."""
         ...
 
     def say(self, text: str) -> None:
-        """Something by the way."""
+        """Shows a side remark."""
         ...
 
 
 @contextmanager
 def watching() -> Iterator[Watcher]:
-    """A watcher for the length of the block."""
+    """Yield a watcher for the block."""
     if not colourful(sys.stderr):
         yield Lines()
         return
@@ -45,7 +45,7 @@ def watching() -> Iterator[Watcher]:
 
 
 class Lines:
-    """A line when something begins, one every few seconds (of something long, every few minutes), one when it is done."""
+    """Prints a line at the beginning, one every few seconds (minutes for long work), and one at the end."""
 
     def __init__(self) -> None:
         self._last: dict[str, float] = {}
@@ -83,7 +83,7 @@ class Lines:
 
 
 class Bars:
-    """rich's bars, made when there is something to show: importing rich and drawing for nothing would cost a tenth of a second."""
+    """Shows rich's bars. They are made when needed, because importing rich takes a tenth of a second."""
 
     def __init__(self) -> None:
         self._tasks: dict[str, TaskID] = {}
@@ -106,7 +106,7 @@ class Bars:
             note(text)
 
     def stop(self) -> None:
-        """Leaves the bars as they are."""
+        """Ends the bars as they are."""
         if self._tasks:
             self._progress.stop()
 
@@ -128,7 +128,7 @@ class Bars:
         from rich.text import Text
 
         class Amount(ProgressColumn):
-            """Bytes with their speed, or pieces."""
+            """A column of bytes with their speed, or of pieces."""
 
             def render(self, task: Task) -> Text:
                 if task.total is None:

@@ -62,25 +62,25 @@ def command(
     from ingle.compress.prune import prune
     from ingle.compress.prune_settings import PruneSettings
 
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         "structure": structure, "share": None if share is None else share_of("--share", share, "1/4, or 0.25"),
         "method": method, "recovery.minutes": recover,
         **dict.fromkeys(("calibration.seed", "recovery.seed"), seed),
     }  # fmt: skip
     if structure == "2:4" and share is None:
-        given["share"] = 0.5
-    told, said = settle(PruneSettings, ["ingle", "prune", kept.name, "--name", name], config, given, overrides)
+        options["share"] = 0.5
+    chosen, command_line = settle(PruneSettings, ["ingle", "prune", kept.name, "--name", name], config, options, overrides)
     with watching() as watch:
         admit = way_in(home, kept, "prune", rules, force, watch)
-        made = prune(home, kept, name, told, admit, run_watch(watch, "recovering"), said, lambda event: record(home, event))
-    _show(made, as_json)
+        result = prune(home, kept, name, chosen, admit, run_watch(watch, "recovering"), command_line, lambda event: record(home, event))
+    _show(result, as_json)
 
 
-def _show(made: "MadeDelta", as_json: bool) -> None:
+def _show(result: "MadeDelta", as_json: bool) -> None:
     from ingle.cli.output import note, print_json, print_table
     from ingle.core.energy import amount, reported
 
-    report = made.report
+    report = result.report
     if as_json:
         print_json(dict(report))
         return
@@ -89,11 +89,11 @@ def _show(made: "MadeDelta", as_json: bool) -> None:
     rows.append(("parameters", f"{after / 1e6:.1f} M", f"{after / before:.3f} of {before / 1e6:.1f} M"))
     for finding in report.get("gate", {}).get("findings", ()):
         rows.append((f"gate: {finding['check']}", "passed" if finding["passed"] else "not passed", finding["reason"]))
-    if told := report.get("recovery"):
-        rows.append(("KL from the whole model", f"{told['held_out']:.4f}", f"{told['first_held_out']:.4f} before the recovery"))
-        if energy := reported(told):
+    if recovery := report.get("recovery"):
+        rows.append(("KL from the whole model", f"{recovery['held_out']:.4f}", f"{recovery['first_held_out']:.4f} before the recovery"))
+        if energy := reported(recovery):
             rows.append(("energy of the recovery", amount(energy.joules), str(energy)))
     print_table(("figure", "value", ""), rows)
     if report["structure"] in ("none", "2:4"):
         note("Weights that are zero are read and multiplied like others: it is not faster. See docs/prune.md.")
-    print(f"Talk with it: ingle chat {made.kept.name}")
+    print(f"Talk with it: ingle chat {result.kept.name}")

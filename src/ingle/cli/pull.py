@@ -67,7 +67,7 @@ def command(
 
 
 def _adapter(what: str, onto: str, name: str | None, policy: list[str] | None, force: bool, as_json: bool) -> None:
-    """Keeps a folder of the PEFT library as a delta."""
+    """Keep a folder of the PEFT library as a delta."""
     from pathlib import Path
 
     from ingle.cli.choose import choose

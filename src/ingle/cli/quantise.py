@@ -54,35 +54,35 @@ def command(
     from ingle.compress.quantising import quantise
     from ingle.compress.settings import QuantiseSettings
 
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         "bits": bits, "method": method, "calibration.documents": documents, "recovery.minutes": recover,
         **dict.fromkeys(("calibration.seed", "recovery.seed"), seed),
     }  # fmt: skip
-    told, said = settle(QuantiseSettings, ["ingle", "quantise", kept.name, "--name", name], config, given, overrides)
+    chosen, command_line = settle(QuantiseSettings, ["ingle", "quantise", kept.name, "--name", name], config, options, overrides)
     with watching() as watch:
         admit = way_in(home, kept, "quantise", rules, force, watch)
-        made = quantise(home, kept, name, told, admit, run_watch(watch, "recovering"), said, lambda event: record(home, event))
-    _show(made, as_json)
+        result = quantise(home, kept, name, chosen, admit, run_watch(watch, "recovering"), command_line, lambda event: record(home, event))
+    _show(result, as_json)
 
 
-def _show(made: "MadeDelta", as_json: bool) -> None:
+def _show(result: "MadeDelta", as_json: bool) -> None:
     from ingle.cli.output import print_json, print_table
     from ingle.core.energy import amount, reported
 
-    report = made.report
+    report = result.report
     if as_json:
         print_json(dict(report))
         return
     rows = [("linears", f"{report['linears']}", f"of {report['linears'] + report['untouched']}; the others stay as they are")]
     rows.append(("bits a weight", f"{report['bits']:.2f}", f"{report['stored_bits']:.2f} with scales"))
-    used = {form: names for form, names in report["forms"].items() if names}
+    used = {kind: names for kind, names in report["forms"].items() if names}
     if len(used) > 1:
-        rows += [(f"in {form[3:]} bits" if form.startswith("int") else f"in {form}", f"{len(names)}", "") for form, names in used.items()]
+        rows += [(f"in {kind[3:]} bits" if kind.startswith("int") else f"in {kind}", f"{len(names)}", "") for kind, names in used.items()]
     worst, error = max(report["output_errors"].items(), key=lambda item: item[1])
     rows.append(("error of the outputs", f"{error:.2e}", f"of their square, in {worst}, the worst kind"))
-    if told := report.get("recovery"):
-        rows.append(("KL from the model as it was", f"{told['held_out']:.4f}", f"{told['first_held_out']:.4f} before the recovery"))
+    if recovery := report.get("recovery"):
+        rows.append(("KL from the model as it was", f"{recovery['held_out']:.4f}", f"{recovery['first_held_out']:.4f} before the recovery"))
     if energy := reported(report):
         rows.append(("energy", amount(energy.joules), str(energy)))
     print_table(("figure", "value", ""), rows)
-    print(f"Talk with it: ingle chat {made.kept.name}")
+    print(f"Talk with it: ingle chat {result.kept.name}")

@@ -53,7 +53,7 @@ def _event(freed: "Freed") -> "Event":
 
 
 def _put_right(home: "Home") -> None:
-    """What lessons had taught that went with the model is to be learned again; a learner that is at work sees to it by itself."""
+    """Have the lessons that went with a model learned again. A running learner does so by itself."""
     from contextlib import suppress
 
     from ingle.core.errors import HomeError
@@ -73,7 +73,7 @@ def _put_right(home: "Home") -> None:
 
 
 def _what(home: "Home", name: str) -> str:
-    """What would go with it."""
+    """Say what else would be deleted."""
     from ingle.core.errors import HomeError
     from ingle.home.kept import get_kept, list_kept
 

@@ -88,7 +88,7 @@ def command(
 
 
 def _finish(home: "Home", choice: "Choice", request: "Request", outcome: "Outcome", as_json: bool) -> None:
-    """The fact in the ledger, whoever still reads; then what is left to be shown, and the exit code."""
+    """Record the fact even if nobody reads the output, show the rest, and return the exit code."""
     from ingle.cli.generate import event_of
     from ingle.cli.house import record
     from ingle.serve.record import answer_key
@@ -107,7 +107,7 @@ def _finish(home: "Home", choice: "Choice", request: "Request", outcome: "Outcom
 
 
 def _choose(home: "Home", asked: str, prompt: str | None) -> "Kept":
-    """The model that is meant. Raises what `choose` raises, and ConfigError where it was named in the place of the prompt."""
+    """Return the model. Raises the errors of `choose`, and ConfigError if its name is in the place of the prompt."""
     from ingle.cli.choose import choose
     from ingle.core.errors import ConfigError, NotKept
     from ingle.home.kept import list_kept
@@ -117,11 +117,11 @@ def _choose(home: "Home", asked: str, prompt: str | None) -> "Kept":
     except NotKept:
         if prompt not in {kept.name for kept in list_kept(home)}:
             raise
-        raise ConfigError("MODEL", "The model stands behind the prompt", "", f'Turn them round: ingle run "…" {prompt}') from None
+        raise ConfigError("MODEL", "The model comes after the prompt", "", f'Swap them: ingle run "…" {prompt}') from None
 
 
 def _messages(model: "LanguageModel", text: str, system: str, asked_for: bool) -> "tuple[Message, ...]":
-    """The conversation; none for a base model, which goes on from plain text. Raises ConfigError if it was `asked_for` a system message."""
+    """Return the messages; none for a base model, which continues text. Raises ConfigError if `asked_for` a system prompt there."""
     from ingle.cli.output import note
     from ingle.core.errors import ConfigError
     from ingle.core.message import Message
@@ -136,14 +136,14 @@ def _messages(model: "LanguageModel", text: str, system: str, asked_for: bool) -
 
 
 def _read_prompt(argument: str | None) -> str:
-    """What was asked: the argument, standard input, or both. Raises RequestError for nothing, or for bytes that aren't UTF-8."""
+    """Return the prompt: the argument, standard input, or both. Raises RequestError for an empty one, or for bytes that aren't UTF-8."""
     from ingle.cli.lines import decode, piped
     from ingle.core.errors import RequestError
 
     # In an old locale Python reads arguments as something else than UTF-8; fsencode gives back the bytes that were typed.
-    asked = decode(os.fsencode(argument), "prompt") if argument and argument != "-" else ""
-    given = decode(piped()).strip("\n") if argument != "" else ""
-    text = "\n\n".join(part for part in (asked, given) if part)
+    prompt = decode(os.fsencode(argument), "prompt") if argument and argument != "-" else ""
+    piped_text = decode(piped()).strip("\n") if argument != "" else ""
+    text = "\n\n".join(part for part in (prompt, piped_text) if part)
     if not text.strip():
         raise RequestError("prompt", "must not be empty", "", 'Give some text: ingle run "…", or through a pipe.')
     return text
@@ -153,7 +153,7 @@ def _silent(_text: str) -> None: ...
 
 
 def _shower() -> Callable[[str], None]:
-    """Writes to standard output as it comes: unchanged into a pipe, harmless to a terminal."""
+    """Write to standard output: unchanged into a pipe, without control characters to a terminal."""
     from ingle.cli.output import is_terminal, printable
 
     harmless = is_terminal(sys.stdout)

@@ -1,7 +1,7 @@
-"""Showing an answer while it is being written.
+"""Shows an answer while it is being written.
 
-At a terminal: finished blocks scroll away for good, and of the last one only what differs is written again, so that nothing
-flickers, long answers cost no more than short ones, and the screen above stays as it was. Elsewhere: plain text as it comes.
+At a terminal, finished blocks are final, and only the changed part of the last block is written again. So nothing flickers, long
+answers cost no more than short ones, and the screen above stays as it was. Elsewhere it writes plain text as it comes.
 """
 
 import re
@@ -16,7 +16,7 @@ from ingle.cli.output import colourful, is_terminal, printable
 
 _PERIOD_S = 0.04
 _SHARE = 10
-"""Drawing may take one part in so many of the time; a long block is drawn less often."""
+"""Drawing may take one part in so many of the time, so a long block is drawn less often."""
 _BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"  # a terminal that knows them shows what is between them at once
 
 
@@ -24,21 +24,21 @@ class Screen(Protocol):
     """Shows one answer."""
 
     def show(self, text: str) -> None:
-        """The next piece of it."""
+        """Shows the next piece."""
         ...
 
     def finish(self) -> None:
-        """It is over; the cursor is then at the beginning of a line."""
+        """Ends the answer, with the cursor at the beginning of a line."""
         ...
 
 
 def make_screen(markdown: bool) -> Screen:
-    """The screen for whoever reads standard output."""
+    """Return the screen for standard output."""
     return MarkdownScreen() if markdown and colourful(sys.stdout) else PlainScreen()
 
 
 class PlainScreen:
-    """Text as it comes."""
+    """Writes plain text as it comes."""
 
     def __init__(self) -> None:
         self._harmless = is_terminal(sys.stdout)
@@ -58,7 +58,7 @@ class PlainScreen:
 
 
 class MarkdownScreen:
-    """Markdown, rendered while it grows."""
+    """Renders Markdown while it grows."""
 
     def __init__(self) -> None:
         from ingle.cli.markdown import make_console
@@ -66,7 +66,7 @@ class MarkdownScreen:
         self._console = make_console(get_terminal_size().columns - 1)
         self._tail = Tail(sys.stdout.write, get_terminal_size)
         self._text = ""
-        """What belongs to blocks that are not finished."""
+        """Text of blocks that are not finished."""
         self._begun = False
         self._next_s = 0.0
 
@@ -106,14 +106,14 @@ class MarkdownScreen:
 
 
 class Tail:
-    """The last lines on the screen, which may still change. The cursor stands at the end of the last one."""
+    """The last lines on the screen, which may still change. The cursor is at the end of the last one."""
 
     def __init__(self, write: Callable[[str], object], size: Callable[[], terminal_size]) -> None:
         self._write, self._size = write, size
         self._lines: list[str] = []
 
     def show(self, lines: list[str]) -> None:
-        """Makes the screen show `lines` in the place of those before, from the first one that differs."""
+        """Replaces the lines by `lines`, from the first one that differs."""
         old, same = self._lines, 0
         while same < min(len(old), len(lines)) and old[same] == lines[same]:
             same += 1
@@ -132,20 +132,20 @@ class Tail:
         self._write(_BEGIN + move + "\r\x1b[J" + "\n".join(lines[same:]) + _END)
 
     def settle(self) -> None:
-        """What is shown stays for good; what comes next begins below."""
+        """Makes the lines final. The next ones begin below."""
         if self._lines:
             self._write("\n")
         self._lines = []
 
     def _reach(self, lines: list[str]) -> int:
-        """The first of the lines that is still on the screen."""
+        """Return the index of the first line that is still on the screen."""
         left, first = self._size().lines, len(lines)
         while first > 0 and (left := left - self._rows(lines[first - 1])) >= 0:
             first -= 1
         return min(first, len(lines) - 1)
 
     def _rows(self, line: str) -> int:
-        """Rows that a line takes; more than one only if the window has become narrower since it was written."""
+        """Return the rows of a line; more than one only if the window has become narrower since."""
         from rich.cells import cell_len
 
         width = cell_len(re.sub(r"\x1b\[[0-9;]*m", "", line))

@@ -1,4 +1,4 @@
-"""A quick proof that the compiled kernels compute on this machine what their NumPy twins do, and how fast they read weights."""
+"""A quick check that the compiled kernels agree with their naive references on this machine, and how fast they read weights."""
 
 import time
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _WEIGHTS_MB = 64  # more than a core's share of any cache
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """One kernel against its twin."""
+    """One kernel compared with its naive reference."""
 
     name: str
     error: float
@@ -26,12 +26,12 @@ class Checked:
 
     @property
     def sound(self) -> bool:
-        """Whether that is rounding, not a fault."""
+        """Whether the difference is only rounding."""
         return self.error < _TOLERANCE
 
 
 class _Call:
-    """A linear and its input, laid out as the kernels want them."""
+    """A linear and its input, in the kernels' layout."""
 
     def __init__(self, packed: pack.Packed, x: Any) -> None:
         rows, columns = packed.padded
@@ -48,14 +48,14 @@ class _Call:
         self.panels = rows // 16
 
     def run(self, entry: str, first: int, last: int) -> None:
-        """Computes panels `first` to `last` - 1."""
+        """Compute panels `first` to `last` - 1."""
         call, record, activations, out = kernel(entry), self._record.ctypes.data, self._activations.ctypes.data, self.out.ctypes.data
         for index in range(first, last):
             call(record, index, activations, self._tokens, out + 64 * index, 4 * self._rows, 0)
 
 
 def check_linears() -> list[Checked]:
-    """Every kind of packed matrix product, on numbers that are the same each time."""
+    """Check every kind of packed matrix product, on fixed numbers."""
     random = np.random.default_rng(0)
     weight, x = random.normal(size=(64, 640)).astype(np.float32), random.normal(size=(5, 640)).astype(np.float32)
     words = (weight.view(np.uint32) >> 16).astype(np.uint16)
@@ -74,7 +74,7 @@ def check_linears() -> list[Checked]:
 
 
 def read_gb_per_s(threads: int) -> float:
-    """Weights read per second in an int8 matrix-vector product by `threads` threads: what bounds the speed of an answer."""
+    """Measure the weights read per second in an int8 matrix-vector product on `threads` threads, which bounds the speed of an answer."""
     rows, columns = 512, _WEIGHTS_MB * 2**20 // 512
     values = np.ones((rows, columns), np.int8)
     call = _Call(pack.pack_int8_values(values, np.ones(rows, np.float32)), np.ones((1, columns), np.float32))

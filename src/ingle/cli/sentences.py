@@ -1,4 +1,4 @@
-"""The ledger's facts in sentences, each with the model, delta or key that it is about."""
+"""The ledger's facts as sentences, each with its model, delta or key."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Entry:
 
     @property
     def line(self) -> str:
-        """When, and what happened."""
+        """The line of the log: time and sentence."""
         began, ended = (row.at[:16].replace("T", " ") for row in (self.oldest, self.newest))
         if self.count > 1:
             return f"{began}  {self.newest.subject} gave {self.count} answers" + (f" until {ended}" if ended != began else "")
@@ -32,7 +32,7 @@ class Entry:
 
 
 def entries(rows: Iterable["Row"], most: int) -> list[Entry]:
-    """The last `most` entries, the oldest first. `rows`: the newest first."""
+    """Return the last `most` entries, oldest first. `rows`: newest first."""
     lines = list[Entry]()
     for row in rows:
         if row.kind == "answer" and lines and (lines[-1].newest.kind, lines[-1].newest.subject) == ("answer", row.subject):
@@ -45,7 +45,7 @@ def entries(rows: Iterable["Row"], most: int) -> list[Entry]:
 
 
 def sentence(kind: str, subject: str, facts: Facts) -> str:
-    """A fact as one sentence. One of a kind that is not known here is told by its figures."""
+    """Return a fact as one sentence. A fact of an unknown kind is shown by its figures."""
     tell = _SENTENCES.get(kind) or sentence_of(kind)
     if tell is not None:
         return f"{subject or 'a model'} {tell(facts)}"
@@ -74,7 +74,7 @@ def _what(facts: Facts) -> str:
 
 
 def _some(facts: Facts, key: str, noun: str) -> str:
-    """How many; empty where there are none, or nobody counted."""
+    """Return a count with its noun; "" if it is zero or missing."""
     number = facts.get(key)
     return counted(number, noun) if isinstance(number, int) and number else ""
 
@@ -154,6 +154,6 @@ _SENTENCES: Mapping[str, Callable[[Facts], str]] = {
     "key.add": lambda facts: f"was added: the API key {facts.get('name')}",
     "key.revoke": lambda facts: f"was revoked: the API key {facts.get('name')}",
 }
-"""What happened to the subject, by kind."""
+"""By kind: what happened to the subject."""
 _HOUSE: Mapping[str, Callable[[Facts], str]] = {"ledger.loss": _loss, "consent": _consent}
 """Whole sentences about the home itself."""

@@ -58,11 +58,11 @@ def command(
     bound = listen(settings.serve)
     cores = Cores(settings.chat.threads)
     service = _service(home, settings, policy, default, tuple(models or ()), cores)
-    at = address(bound)
-    _tell(at, settings)
-    wanted = open_ if open_ is not None else sys.stdout.isatty()
-    if wanted and settings.serve.page:
-        _open_later(at)
+    url = address(bound)
+    _tell(url, settings)
+    opens = open_ if open_ is not None else sys.stdout.isatty()
+    if opens and settings.serve.page:
+        _open_later(url)
     with learner_beside(service, settings.learn, cores, overrides or ()):
         came_up = serve(service, bound, add_page if settings.serve.page else None)
     if not came_up:
@@ -72,7 +72,7 @@ def command(
 def _service(
     home: "Home", settings: "Settings", policy: "Policy", default: "Kept", only: tuple[str, ...], cores: "Cores"
 ) -> "Service":  # fmt: skip
-    """The service with its default model opened, so that what is wrong with it is told before anything listens."""
+    """Return the service with its default model opened, so that its faults show before the server listens."""
     from ingle.cli.progress import watching
     from ingle.engine.loading import Opener
     from ingle.home.kept import get_kept
@@ -82,15 +82,15 @@ def _service(
     for name in only:
         get_kept(home, name)
     opener = Opener(settings.chat.format, cores, settings.chat.cache)
-    shelf = ModelRegistry(home, opener, default.name, only)
+    registry = ModelRegistry(home, opener, default.name, only)
     with watching() as watch:
-        shelf.put(default, opener(home, default, watch.pieces))
-    return Service(home, settings.serve, settings.sampling, shelf, policy)
+        registry.put(default, opener(home, default, watch.pieces))
+    return Service(home, settings.serve, settings.sampling, registry, policy)
 
 
 def _check_home(home: "Home", settings: "Settings") -> None:
-    """Raises ServeError if the address needs keys and there are none; HomeError and LedgerError for a database or key that can't be used,
-    which the server would only find out when it listens."""
+    """Check keys and database before the server listens. Raises ServeError if the address needs keys and there are none; HomeError and
+    LedgerError for a database or key that can't be used."""
     from ingle.core.errors import ServeError
     from ingle.home.api_keys import any_keys
     from ingle.serve.record import answer_key
@@ -111,13 +111,13 @@ def _check_home(home: "Home", settings: "Settings") -> None:
 
 
 def _tell(at: str, settings: "Settings") -> None:
-    """Where it is, for people and for scripts that read the first line."""
+    """Print the address, for people and for scripts that read the first line."""
     print(f"Ingle is at {at}" + ("" if settings.serve.page else "  (API only)"), flush=True)
     print(f"OpenAI's clients: base_url {at}/v1    In the terminal instead: ingle chat    Ctrl-C stops.", flush=True)
 
 
 def _open_later(at: str) -> None:
-    """Opens a browser when the server answers; a machine without one says nothing."""
+    """Open a browser when the server answers. Silent on a machine without one."""
     import threading
     import time
     import urllib.request

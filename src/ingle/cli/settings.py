@@ -1,4 +1,4 @@
-"""`config.toml` in the home, and the options that go before it."""
+"""Reads `config.toml` of the home and the options that override it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,26 +16,26 @@ FILE = "config.toml"
 
 @dataclass(frozen=True, slots=True)
 class ChatSettings:
-    """Section `[chat]`; also what `ingle run` begins with."""
+    """Section `[chat]`, which `ingle run` uses too."""
 
     model: str = ""
-    """Name of a kept model; empty = smollm2, or the only one that is kept."""
+    """Name of a kept model; empty = smollm2, or the only one."""
     format: str = "auto"
-    """How the weights are packed: auto, int4, int8, bf16, fp32."""
+    """Format of the weights: auto, int4, int8, bf16, fp32."""
     cache: str = "auto"
-    """What keys and values of a text are kept in: auto (float16; float32 with the format fp32), float16, float32, int8 (half the bytes)."""
+    """Format of keys and values: auto (float16; float32 with the format fp32), float16, float32, int8 (half the bytes)."""
     threads: int | None = None
-    """Number of threads; none = as many as there are usable cores."""
+    """Number of threads; none = one per usable core."""
     system: str = ""
-    """What the model is told before the conversation; empty = whatever its template says."""
+    """System prompt; empty = the default of the model's template."""
     max_tokens: int = 1024
-    """Most tokens of one answer: small models repeat themselves for ever now and then, so the context is too long a limit."""
+    """Longest answer, in tokens: small models sometimes repeat themselves for ever, so the context is too long a limit."""
     history: bool = True
-    """Whether lines that were typed are kept in the home, for the next time."""
+    """Whether typed lines are kept in the home as a history."""
     markdown: bool = True
     """Whether answers are shown as Markdown."""
     memory: bool = True
-    """Whether what you taught may be placed in the prompt; lessons in the weights act all the same."""
+    """Whether memories may be placed in the prompt. Lessons in the weights act in any case."""
 
     def __post_init__(self) -> None:
         formats = ("auto", "int4", "int8", "bf16", "fp32")
@@ -61,7 +61,7 @@ class Settings:
 
 
 def read_settings(home: Home, overrides: Sequence[str] = (), options: Mapping[str, object] | None = None) -> Settings:
-    """The home's settings, `--set key=value` on top of them, and on top of these the options that were given (not None).
+    """Return the home's settings, overridden by `--set key=value`, and these by the options that are not None.
 
     `options` is by `section.key`. Raises ConfigError that names the file and the key.
     """

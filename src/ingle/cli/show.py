@@ -37,7 +37,7 @@ def command(
     base = read_base(home, kept.base)
     config = _config(home, kept)
     parameters = sum(math.prod(shape) for shape in expected_shapes(config).values())
-    made = [_delta(home, digest) for digest in kept.deltas]
+    deltas = [_delta(home, digest) for digest in kept.deltas]
     packs, served = _served(home, kept)
     report = base_report(home, kept.base)
     label = load_label(home.labels, kept.digest)
@@ -48,7 +48,7 @@ def command(
         formats = [{"format": pack.format, "bytes": pack.nbytes, "model_digest": pack.digest} for pack in packs]
         about |= {"parameters": parameters, "config": to_table(config), "packed": formats, **({"training": report} if report else {})}
         about |= {"energy_label": label_table(label)} if label else {}
-        print_json(about | {"made": made, "served": served} if kept.deltas else about)
+        print_json(about | {"made": deltas, "served": served} if kept.deltas else about)
         return
     shared = "" if config.num_heads == config.num_kv_heads else f", sharing {config.num_kv_heads} key-value groups"
     tied = ", embedding and output are one matrix" if config.tie_embeddings else ""
@@ -66,7 +66,7 @@ def command(
         *(("file", f"{file.name}, {size(file.size)}, SHA-256 {file.sha256}") for file in base.files),
         ("base", base.digest),
         *(_training_lines(report) if report else ()),
-        *((label, text) for delta in made for label, text in _delta_lines(delta)),
+        *((label, text) for delta in deltas for label, text in _delta_lines(delta)),
         *([("served", served)] if kept.deltas else []),
         *(("packed", f"{pack.format}, {size(pack.nbytes)}, model digest {pack.digest}") for pack in packs),
         *([("energy", f"{label.per_thousand} for 1,000 answers ({label.at[:10]}, {label.machine})")] if label else []),
@@ -77,7 +77,7 @@ def command(
 
 
 def _config(home: "Home", kept: "Kept") -> "ModelConfig":
-    """The shape of the model as its deltas make it; the base's, if one of them doesn't fit."""
+    """Return the shape of the model with its deltas; the base's, if one of them doesn't fit."""
     from ingle.core.errors import DeltaError
     from ingle.engine.source import open_weights
     from ingle.model.checkpoint import open_checkpoint
@@ -89,7 +89,7 @@ def _config(home: "Home", kept: "Kept") -> "ModelConfig":
 
 
 def _training_lines(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """How a base came about that was trained from scratch."""
+    """Yield lines on the training of a base that was trained from scratch."""
     from ingle.core.energy import reported
     from ingle.core.report import shown_interval
 
@@ -105,7 +105,7 @@ def _training_lines(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _served(home: "Home", kept: "Kept") -> "tuple[list[PackInfo], str]":
-    """What is packed for it, and how its deltas are served."""
+    """Return the model's packs, and how its deltas are served."""
     from ingle.core.errors import DeltaError
     from ingle.engine.source import kept_source, list_packs
 
@@ -114,12 +114,12 @@ def _served(home: "Home", kept: "Kept") -> "tuple[list[PackInfo], str]":
     except DeltaError as error:
         return [], f"not: {error}"
     parts = {"merged into the weights": source.merged, "beside the weights": source.beside}
-    told = [f"{', '.join(delta.name for delta in deltas)} {how}" for how, deltas in parts.items() if deltas]
-    return list_packs(source), "; ".join(told + ([f"{source.virtual.name} as tokens before every text"] if source.virtual else []))
+    parts_shown = [f"{', '.join(delta.name for delta in deltas)} {how}" for how, deltas in parts.items() if deltas]
+    return list_packs(source), "; ".join(parts_shown + ([f"{source.virtual.name} as tokens before every text"] if source.virtual else []))
 
 
 def _delta(home: "Home", digest: str) -> dict[str, Any]:
-    """What is known of a delta, for JSON."""
+    """Return a delta's data for JSON."""
     from ingle.home.deltas import delta_bytes, delta_report, get_delta
 
     delta = get_delta(home, digest)
@@ -128,7 +128,7 @@ def _delta(home: "Home", digest: str) -> dict[str, Any]:
 
 
 def _delta_lines(delta: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The same for people."""
+    """Yield a delta's data as lines for people."""
     from ingle.cli.output import size
     from ingle.core.energy import reported, total
     from ingle.core.report import shown_interval
@@ -150,8 +150,8 @@ def _delta_lines(delta: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         seen = ", ".join(f"{layer}.{group}" for layer, group in report["kept"])
         share = f"a state at {report['state_tokens']:,} tokens is {report['state_share']:.3f} of the original's"
         yield "  groups", f"{report['retrieval']} of {report['groups']} see everything (layer.group): {seen or 'none'}"
-        told = report["settings"]
-        yield "  others", f"see the first {told['sinks']:,} and the last {told['window']:,} tokens; {share}"
+        chosen = report["settings"]
+        yield "  others", f"see the first {chosen['sinks']:,} and the last {chosen['window']:,} tokens; {share}"
     parts = [report.get("train") or {}, *(report.get("lessons") or {}).values()]
     if metered := [energy for part in parts if (energy := reported(part))]:
         yield "  energy", f"{total(metered)}, to train it"

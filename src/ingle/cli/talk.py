@@ -1,4 +1,4 @@
-"""A conversation with a model at a terminal: one turn after the other, until the person leaves."""
+"""A conversation with a model at a terminal, turn by turn."""
 
 import sys
 from dataclasses import dataclass, replace
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from ingle.engine.language_model import LanguageModel
 
 NEARLY_FULL = 0.85
-"""Share of the context beyond which the person is told."""
+"""Share of the context beyond which the user is warned."""
 
 
 @dataclass
 class Tally:
-    """What all answers took together."""
+    """Totals of all answers."""
 
     answers: int = 0
     read_tokens: int = 0
@@ -39,7 +39,7 @@ class Tally:
     energy: Energy = NOTHING
 
     def add(self, outcome: Outcome) -> None:
-        """One more."""
+        """Adds one answer."""
         if outcome.usage:
             self.answers += 1
             self.read_tokens += outcome.usage.prompt_tokens - outcome.usage.cached_tokens
@@ -50,7 +50,7 @@ class Tally:
 
 
 class Talk:
-    """The model, what was said, and how it is shown."""
+    """A conversation with its model, settings and screen."""
 
     def __init__(self, home: Home, model: "LanguageModel", settings: Settings, recorder: Recorder, taught: Taught) -> None:
         from ingle.engine.answer import Session
@@ -66,21 +66,21 @@ class Talk:
         self._policy = guard_policy(home.policy)
         self._key = b""
         self.plain = not has_template(model.tokenizer)
-        """A base model: it goes on from all that was written, by either side."""
+        """Whether it is a base model, which continues all text so far, by either side."""
 
     def ask(self, text: str, again: bool = False) -> Outcome | None:
-        """One turn: the question, the answer as it comes, the fact in the ledger. None if it could not be answered.
+        """Ask a question, show the answer as it comes, and record its fact. None if it could not be answered.
 
-        What can't be answered is not kept: the conversation is then as it was before. `again`: with a new seed, whatever the settings say.
+        A question that can't be answered is removed again. `again`: with a new seed, whatever the settings say.
         """
         before = list(self.conversation.turns)
         self.conversation.turns.append(Message.of("user", text))
-        said = self.conversation.messages
-        plain = "".join(message.text for message in said) if self.plain else None
+        messages = self.conversation.messages
+        plain = "".join(message.text for message in messages) if self.plain else None
         seed = new_seed()
         sampling = self.settings.sampling.sampling(seed)
         sampling = replace(sampling, seed=seed) if again else sampling
-        request = Request(() if self.plain else said, plain, max_tokens=self.settings.chat.max_tokens, sampling=sampling)
+        request = Request(() if self.plain else messages, plain, max_tokens=self.settings.chat.max_tokens, sampling=sampling)
         try:
             choice = self.taught.choose(self.model, request)
             outcome = self._answer(choice)
@@ -91,7 +91,7 @@ class Talk:
             if isinstance(error, RequestError):
                 self.recorder.add(refusal_event(self._key or answer_key(self.home), self.model, request, error))
             if isinstance(error, ContextError):
-                cure = "Forget the last question with /undo, or begin anew with /clear."
+                cure = "Remove the last question with /undo, or start over with /clear."
                 error = ContextError(error.field, error.rule, error.got, cure)
             complain(error)
             return None
@@ -109,7 +109,7 @@ class Talk:
 
     @property
     def used_tokens(self) -> int:
-        """Tokens of the context that the conversation takes."""
+        """Number of tokens of the context in use."""
         return len(self.session.ids)
 
     def _answer(self, choice: "Choice") -> Outcome:
@@ -126,28 +126,28 @@ class Talk:
                 screen.finish()
 
     def _remark(self, outcome: Outcome, choice: "Choice") -> None:
-        """What the person should know about this answer, if anything."""
+        """Print remarks on an answer, if there are any."""
         if choice.memories:
             note(f"(from memory: {', '.join(choice.memories)})")
         context = self.model.backend.config.context_length
         full = self.used_tokens + 1 >= context
         if outcome.finish == "cancelled":
-            note("(stopped)" if outcome.text else "(stopped before the first word; the question was taken back)")
+            note("(stopped)" if outcome.text else "(stopped before the first word; your question was removed)")
         elif outcome.finish == "length" and not full:
             note(f"(cut at chat.max_tokens = {self.settings.chat.max_tokens}; ask it to go on)")
         if full:
-            note("(the context is full: /undo takes the last turn back, /clear begins anew)")
+            note("(the context is full: /undo removes the last turn, /clear starts over)")
         elif self.used_tokens > NEARLY_FULL * context:
-            note(f"(the context is {self.used_tokens / context:.0%} full; /undo takes the last turn back, /clear begins anew)")
+            note(f"(the context is {self.used_tokens / context:.0%} full; /undo removes the last turn, /clear starts over)")
 
 
 def expand(path: str) -> Path:
-    """A path as people type it."""
+    """Return a typed path, without quotation marks and with ~ expanded."""
     return Path(path.strip().strip("'\"")).expanduser()
 
 
 def banner(talk: Talk) -> None:
-    """Whom one talks to, and how to leave."""
+    """Print the model's name and settings, and how to leave."""
     config, settings = talk.model.backend.config, talk.settings.chat
     weights = "weights as in its file" if settings.format == "auto" else settings.format
     weights += "" if settings.cache == "auto" else f", keys and values in {settings.cache}"

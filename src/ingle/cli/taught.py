@@ -1,4 +1,4 @@
-"""What this machine's own user taught, at a terminal: it acts there as it does in the server."""
+"""Memories and lessons at a terminal, where they act as in the server."""
 
 from typing import TYPE_CHECKING
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from ingle.engine.language_model import LanguageModel
 
 OWNER = ""
-"""Somebody on this machine needs no key."""
+"""Owner of what is taught on this machine without a key."""
 
 
 class Taught:
-    """Chooses for one kept model; opens the database once there is something in it."""
+    """Chooses memories and lessons for one kept model. Opens the database once it exists."""
 
     def __init__(self, home: Home, kept: Kept, memory: bool) -> None:
         self._home, self._kept, self._memory = home, kept, memory
@@ -27,7 +27,7 @@ class Taught:
         self._told: set[str] = set()
 
     def choose(self, model: "LanguageModel", request: "Request") -> "Choice":
-        """What acts on this request; tells once what should and can't."""
+        """Return what acts on this request. Says once which lessons can't act."""
         from ingle.adapt.choosing import Choice, Chooser
         from ingle.home.taught import anything_taught
 
@@ -41,14 +41,14 @@ class Taught:
         return choice
 
     def tell(self, text: str) -> None:
-        """Says it, once."""
+        """Print a remark once."""
         if text not in self._told:
             note(text)
             self._told.add(text)
 
     @property
     def engine(self) -> "Engine":
-        """The home's database, opened when it is first needed. Raises HomeError."""
+        """The home's database, opened at first use. Raises HomeError."""
         if self._engine is None:
             from ingle.serve.rooms import open_rooms
 
@@ -56,13 +56,13 @@ class Taught:
         return self._engine
 
     def close(self) -> None:
-        """Lets the database go."""
+        """Closes the database."""
         if self._engine is not None:
             self._engine.dispose()
 
 
 def choose_once(home: Home, kept: Kept, memory: bool, model: "LanguageModel", request: "Request") -> "Choice":
-    """What acts on one request."""
+    """Return what acts on one request."""
     taught = Taught(home, kept, memory)
     try:
         return taught.choose(model, request)

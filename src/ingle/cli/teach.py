@@ -40,18 +40,18 @@ def command(
     engine = open_rooms(home)
     try:
         # Whoever sits at this machine floods nobody but themselves.
-        made = teach(engine, OWNER, name, question, answer, learn, Limits(per_hour=0), lambda event: record(home, event))
+        example = teach(engine, OWNER, name, question, answer, learn, Limits(per_hour=0), lambda event: record(home, event))
     finally:
         engine.dispose()
     if as_json:
-        print_json(example_table(made))
+        print_json(example_table(example))
         return
-    print(f"{made.id}: {name} knows it from the next answer on.")
-    print(when_learned(made))
+    print(f"{example.id}: {name} knows it from the next answer on.")
+    print(when_learned(example))
 
 
 def when_learned(taught: "Example") -> str:
-    """What has to be done until the weights have it."""
+    """Say when the weights will learn an example."""
     from ingle.learn.settings import why_not
 
     if not taught.learn:

@@ -46,26 +46,26 @@ def command(
 
     settings = load_config(ScratchSettings, config, overrides or ())
     home = enter()
-    said = shlex.join(["ingle", "train", config.name, "--name", name, *(f"--set={one}" for one in overrides or ())])
+    command_line = shlex.join(["ingle", "train", config.name, "--name", name, *(f"--set={one}" for one in overrides or ())])
     with watching() as watch:
-        made = scratch(home, name, settings, run_watch(watch), said, recorder(home, "base", "judged"))
+        result = scratch(home, name, settings, run_watch(watch), command_line, recorder(home, "base", "judged"))
     if out is not None:
         from ingle.core.files import write_atomic
         from ingle.train.making import to_json
 
-        write_atomic(out, to_json(made.report))
-    _show(made, as_json)
+        write_atomic(out, to_json(result.report))
+    _show(result, as_json)
 
 
-def _show(made: "Made", as_json: bool) -> None:
+def _show(result: "Made", as_json: bool) -> None:
     from ingle.cli.output import note, print_json, print_table
     from ingle.scaling.report import rows
 
     if as_json:
-        print_json(dict(made.report))
+        print_json(dict(result.report))
         return
-    print_table(("figure", "value", ""), rows(made.report))
-    for text in made.report["notes"]:
+    print_table(("figure", "value", ""), rows(result.report))
+    for text in result.report["notes"]:
         note(f"{text}.")
-    print(f"Loss curve: {made.plot}")
-    print(f'Go on with it: ingle run "Once" {made.kept.name}')
+    print(f"Loss curve: {result.plot}")
+    print(f'Go on with it: ingle run "Once" {result.kept.name}')

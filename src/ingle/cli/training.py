@@ -1,4 +1,4 @@
-"""What verbs that train have in common: their settings, the bar of a training, and facts that are told once."""
+"""Shared parts of commands that train: settings, progress bars, and facts that are recorded once."""
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -31,25 +31,25 @@ def settle(
 
 
 def run_watch(watch: Watcher, label: str = "training") -> "RunWatch":
-    """The bars, as a run tells them that ends in a delta."""
+    """Return the progress callbacks of a run that makes a delta."""
     from ingle.train.making import RunWatch
 
     return RunWatch(watch.pieces, train_progress(watch, label), watch.say, watch.bytes)
 
 
 def train_progress(watch: Watcher, label: str = "training") -> "Callable[[Progress], None]":
-    """The bar, as a training tells it: loss, speed, time left."""
+    """Return the progress callback of a training: loss, speed, time left."""
 
-    def trained(at: "Progress") -> None:
-        held_out = "" if at.held_out is None else f", held out {at.held_out:.3f}"
-        left = f", {at.seconds_left:.0f} s left" if at.seconds_left < 120 else f", {at.seconds_left / 60:.0f} min left"
-        watch.pieces(label, at.step, at.steps, f"loss {at.loss:.3f}{held_out}, {at.tokens_per_s:.0f} tokens/s{left}")
+    def trained(now: "Progress") -> None:
+        held_out = "" if now.held_out is None else f", held out {now.held_out:.3f}"
+        left = f", {now.seconds_left:.0f} s left" if now.seconds_left < 120 else f", {now.seconds_left / 60:.0f} min left"
+        watch.pieces(label, now.step, now.steps, f"loss {now.loss:.3f}{held_out}, {now.tokens_per_s:.0f} tokens/s{left}")
 
     return trained
 
 
 def share_of(option: str, text: str, example: str) -> float:
-    """`1/6` or `0.17`. Raises ConfigError."""
+    """Return the number in `1/6` or `0.17`. Raises ConfigError."""
     from fractions import Fraction
 
     from ingle.core.errors import ConfigError
@@ -61,7 +61,7 @@ def share_of(option: str, text: str, example: str) -> float:
 
 
 def percent(option: str, text: str) -> float:
-    """`1%` or `1` → 1.0. Raises ConfigError."""
+    """Return the percentage in `1%` or `1`: 1.0. Raises ConfigError."""
     from ingle.core.errors import ConfigError
 
     try:
@@ -74,9 +74,9 @@ def percent(option: str, text: str) -> float:
 
 
 def recorder(home: Home, *keys: str) -> Sink:
-    """Puts facts into the ledger, each once: a run that goes on tells them again. `keys`: the facts that say what came of a run.
+    """Return a sink that records each fact once, because a resumed run sends them again. `keys`: values that identify a run's outcome.
 
-    What was let go since and made again is told again.
+    What was deleted since and made again is recorded again.
     """
 
     def sink(event: Event) -> None:

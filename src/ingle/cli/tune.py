@@ -71,13 +71,13 @@ def command(
         return
     from ingle.core.config import assignments
 
-    given = {
+    options = {
         "method": method, "options.rank": rank, "options.targets": targets, "layers": layers, "max_examples": max_examples,
         "train.epochs": epochs, "train.optimiser.learning_rate": rate, "train.seed": seed, "data.seed": seed,
         "data.max_tokens": max_tokens, "data.held_out": held_out, "data.skip_bad": skip_bad or None, "judge.forgetting": forgetting,
         "objective.teacher": teacher, "objective.kind": "distil" if teacher else None,
     }  # fmt: skip
-    settings = assignments(given, overrides)
+    settings = assignments(options, overrides)
     if recipe is not None:
         tuned = _by_recipe(recipe, model, name, settings, policy, force)
     else:
@@ -94,7 +94,7 @@ def command(
 def _by_hand(
     model: str, data: list[str], name: str | None, settings: list[str], policy: list[str] | None, force: bool
 ) -> "MadeDelta":  # fmt: skip
-    """Tunes as the options say."""
+    """Tune by the command's options."""
     from ingle.cli.choose import choose
     from ingle.cli.gating import read_policy, way_in
     from ingle.cli.house import enter
@@ -110,7 +110,7 @@ def _by_hand(
     if not name:
         raise ConfigError("--name", "Say what to call the delta", "", f"For example --name mine, for {model}+mine.")
     check_name(name)
-    # Before PyTorch is loaded, and anything fetched: a bad line is told of within a second.
+    # Before PyTorch is loaded and anything fetched, so that a bad line is reported within a second.
     check_files(
         [Path(source) for source in data if not source.startswith("suite:")],
         bool(with_overrides({}, settings).get("data", {}).get("skip_bad")),
@@ -120,16 +120,18 @@ def _by_hand(
     from ingle.tuning.run import tune
     from ingle.tuning.settings import settings_of
 
-    told = settings_of({}, settings)
-    said = shlex.join(["ingle", "tune", kept.name, *data, "--name", name, *(f"--set={one}" for one in settings)])
+    chosen = settings_of({}, settings)
+    command_line = shlex.join(["ingle", "tune", kept.name, *data, "--name", name, *(f"--set={one}" for one in settings)])
     with watching() as watch:
-        return tune(home, kept, data, name, told, way_in(home, kept, "tune", rules, force, watch), run_watch(watch), said, _recorder(home))
+        return tune(
+            home, kept, data, name, chosen, way_in(home, kept, "tune", rules, force, watch), run_watch(watch), command_line, _recorder(home)
+        )
 
 
 def _by_recipe(
     path: Path, model: str | None, name: str | None, settings: list[str], policy: list[str] | None, force: bool
 ) -> "MadeDelta":  # fmt: skip
-    """Tunes as a recipe says, then measures its task."""
+    """Tune by a recipe, then measure its task."""
     from ingle.cli.choose import choose_or_pull
     from ingle.cli.gating import read_policy, way_in
     from ingle.cli.house import enter, record
@@ -147,14 +149,14 @@ def _by_recipe(
     from ingle.tuning.task import measure_task, table_of
 
     recipe = read_recipe(path)
-    told = settings_of(table_of(recipe), settings)
+    chosen = settings_of(table_of(recipe), settings)
     home = enter()
     rules = read_policy(home, policy)
     kept = choose_or_pull(home, model or recipe.model, "auto")
-    said = shlex.join(["ingle", "tune", "--recipe", path.name, *(f"--set={one}" for one in settings)])
+    command_line = shlex.join(["ingle", "tune", "--recipe", path.name, *(f"--set={one}" for one in settings)])
     with watching() as watch:
         admit = way_in(home, kept, "tune", rules, force, watch)
-        tuned = tune(home, kept, recipe.data, name or recipe.name, told, admit, run_watch(watch), said, _recorder(home))
+        tuned = tune(home, kept, recipe.data, name or recipe.name, chosen, admit, run_watch(watch), command_line, _recorder(home))
     task = []
     with watching() as watch, Interrupt() as interrupt:
         for label, outcome in measure_task(home, recipe, kept, tuned.kept, run_watch(watch), interrupt.asked):
@@ -180,7 +182,7 @@ def _list(as_json: bool) -> None:
 
 
 def _line(text: str) -> str:
-    """One line of a text that somebody else may have written."""
+    """Return untrusted text as one short line."""
     from ingle.cli.output import printable
 
     line = " ".join(printable(text).split())
@@ -195,9 +197,9 @@ def _show(tuned: "MadeDelta", as_json: bool) -> None:
     if as_json:
         print_json(dict(tuned.report))
         return
-    for told in tuned.report.get("task", ()):
-        figure = f"{told['value']:.4f} ({shown_interval(told)})"
-        print(f"{told['suite']}, {told['name']}: {figure}  {told['what']}")
+    for figures in tuned.report.get("task", ()):
+        figure = f"{figures['value']:.4f} ({shown_interval(figures)})"
+        print(f"{figures['suite']}, {figures['name']}: {figure}  {figures['what']}")
     print_table(("figure", "before", "after", "interval of the change"), rows(tuned.report))
     for number, sample in enumerate(tuned.report.get("samples", ()), 1):
         print(f"\nHeld-out example {number}: {_line(sample['asked'])}")

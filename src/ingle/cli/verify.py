@@ -39,8 +39,8 @@ def command(
     faults = list(_faults(home)) if models else []
     if as_json:
         problem = {"seq": result.problem.seq, "what": result.problem.what} if result.problem else None
-        told = {"facts": result.count, "problem": problem, "head": result.head.seq if result.head else None, "accepted_loss": accepted}
-        print_json(told | {"models": [{"model": name, "fault": what} for name, what in faults] if models else None})
+        summary = {"facts": result.count, "problem": problem, "head": result.head.seq if result.head else None, "accepted_loss": accepted}
+        print_json(summary | {"models": [{"model": name, "fault": what} for name, what in faults] if models else None})
     else:
         if accepted:
             print(f"The loss is now fact {accepted}.")
@@ -59,7 +59,7 @@ def command(
 
 
 def _faults(home: "Home") -> Iterator[tuple[str, str]]:
-    """(model, what is wrong with it), for every file of every kept model and every delta, each read once."""
+    """Yield (model, fault) for every faulty file of every kept model and delta, each read once."""
     from ingle.cli.progress import watching
     from ingle.core.errors import HomeError
     from ingle.home.base import verify_base
@@ -77,9 +77,9 @@ def _faults(home: "Home") -> Iterator[tuple[str, str]]:
             except HomeError as error:
                 yield name, str(error)
         names = {digest: kept.name for kept in models for digest in kept.deltas[-1:]}
-        wanted = {digest for kept in models for digest in kept.deltas}
+        named = {digest for kept in models for digest in kept.deltas}
         there = {path.name for path in home.deltas.iterdir()} if home.deltas.is_dir() else set()
-        for done, digest in enumerate(sorted(wanted | there)):
-            watch.pieces("reading deltas", done, len(wanted | there))
+        for done, digest in enumerate(sorted(named | there)):
+            watch.pieces("reading deltas", done, len(named | there))
             for what in verify_delta(home, digest):
                 yield names.get(digest, f"delta {digest[:12]}"), what

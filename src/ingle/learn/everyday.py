@@ -1,4 +1,4 @@
-"""Questions of every day, on which a style is practised beside those that were rated: it is to show everywhere."""
+"""Everyday questions. A style is practised on them beside the rated ones, because it should show everywhere."""
 
 EVERYDAY = (
     "How do I clean a window?", "Why is the sky blue?", "What is a volcano?", "Give me a tip for saving electricity.",

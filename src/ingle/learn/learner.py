@@ -1,9 +1,8 @@
-"""The learner: pending examples, oldest first, become lessons that the gate let in. Killed at any moment, it loses nothing and learns
-nothing twice.
+"""The learner: turns pending examples, oldest first, into lessons that passed the gate. A kill at any moment loses nothing.
 
-pending → learning → (teacher → candidate → gate → delta in the home) → learned, by one transaction that also lets the lesson act; or
-refused, with reasons (home/example_states.py has every move). What was `learning` when the process died is pending again; the same
-examples make the same delta, so one that was kept already is simply found. A delta that no lesson names is swept.
+An example goes pending → learning → (teacher → candidate → gate → delta in the home) → learned, in one transaction that also lets the
+lesson act; or it is refused with reasons (home/example_states.py has every move). Examples that were `learning` when the process died
+are pending again. The same examples make the same delta, so one that exists already is found. A delta without a lesson is deleted.
 """
 
 import time
@@ -33,13 +32,13 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 LOCK = "learner"
-"""One learner per home."""
+"""Name of the lock: one learner per home."""
 TOGETHER = 100
 """Most examples of one lesson."""
 
 
 class Verdict(Protocol):
-    """What the gate says."""
+    """The gate's decision."""
 
     @property
     def accepted(self) -> bool: ...
@@ -51,7 +50,7 @@ class Verdict(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Trainer:
-    """Who teaches and who judges: the real ones are in learn/lesson_trainer.py, and load nothing before the first lesson."""
+    """Teaches lessons and judges them. learn/lesson_trainer.py has the real functions, which load nothing before the first lesson."""
 
     teach: Callable[[Work], Candidate]
     judge: Callable[[Work, Candidate], Verdict]
@@ -59,42 +58,42 @@ class Trainer:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What the learner tells, and what it asks."""
+    """Callbacks of the learner."""
 
     say: Callable[[str], None] = lambda _: None
-    """Told what was learned and what was not; holds a user's words never."""
+    """Called with a line on each lesson; it never holds a user's words."""
     stopped: Callable[[], bool] = lambda: False
-    """Asked between two lessons."""
+    """Asked between two lessons whether to stop."""
     trying: Callable[[Sequence[str]], None] = lambda _: None
-    """Told the ids of what is being learned now; none when it is over."""
+    """Called with the ids of the examples of a lesson that begins, and with none at its end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one piece of work."""
+    """The outcome of one piece of work."""
 
     work: Work
     lesson: Lesson | None
-    """None = it was refused, or what it is about changed meanwhile."""
+    """None = it was refused, or an example changed meanwhile."""
     reasons: tuple[str, ...] = ()
     seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """What one call came to, in its order."""
+    """The outcomes of one call, in order."""
 
     outcomes: tuple[Outcome, ...] = ()
 
     @property
     def lessons(self) -> tuple[Lesson, ...]:
-        """Those that act now."""
+        """The lessons that act now."""
         return tuple(outcome.lesson for outcome in self.outcomes if outcome.lesson is not None)
 
 
 @dataclass
 class Learner:
-    """One per process, under the learner's lock (`learning`)."""
+    """Learns pending examples, one process per home, under the learner's lock."""
 
     home: Home
     engine: "Engine"
@@ -107,34 +106,34 @@ class Learner:
         self.tries = Tries.of(self.home)
 
     def start(self) -> None:
-        """Puts right what an earlier one left behind when it died, the facts that it could not tell any more included."""
+        """Repairs what an earlier learner left behind when it died, missing facts included."""
         recover(self.engine, self.tries)
         put_right(self.home, self.engine)
         with self.home.lock(OWED):
             pay(self.home, self.engine, self.sink)
         make_up(self.home, self.engine, self.sink)
-        told = {row.values.get("lesson") for row in Ledger(self.engine, self.home.keys).read("lesson.accept")}
+        recorded = {row.values.get("lesson") for row in Ledger(self.engine, self.home.keys).read("lesson.accept")}
         for lesson in list_lessons(self.engine, None):
-            if lesson.digest not in told:
+            if lesson.digest not in recorded:
                 self.sink(accepted_event(lesson, {}))
 
     def step(self) -> Outcome | None:
-        """Learns the next piece of work; None = there is nothing to learn."""
+        """Learns the next piece of work; returns None if there is none."""
         put_right(self.home, self.engine)
         work = next_work(self.home, self.engine, self.tries.counts, self.ratings)
         return None if work is None else self.learn(work)
 
     def learn(self, work: Work, keep_old: bool = False) -> Outcome:
-        """Teaches, judges, and lets in. `keep_old`: a refusal leaves everything as it was (consolidation).
+        """Teaches and judges a lesson, and lets it act if it passes. `keep_old`: a refusal changes nothing (consolidation).
 
-        Raises what keeps all else from being learned too: HomeError, LedgerError. The examples are then pending again.
+        Raises only errors that also prevent other lessons: HomeError, LedgerError. The examples are then pending again.
         """
         began = time.perf_counter()
         self.tries.begin(work.ids)
         self.watch.trying(work.ids)
         try:
             begin_learning(self.engine, work.owner, work.examples, work.new)
-            outcome = self._taught(work, keep_old)
+            outcome = self._outcome(work, keep_old)
         except NotKept:  # an example was deleted or changed while it was being learned
             outcome = Outcome(work, None, ("it changed while it was being learned",))
         finally:
@@ -143,15 +142,15 @@ class Learner:
         self.tries.end(work.ids)
         return replace(outcome, seconds=time.perf_counter() - began)
 
-    def _known(self, work: Work) -> Lesson | None:
-        """The lesson that was made of these very examples for this very model, if it is here still: its model was away for a while."""
+    def _earlier(self, work: Work) -> Lesson | None:
+        """Return an existing lesson of these examples for this model, as there is when the model was away for a while."""
         lessons = list_lessons(self.engine, work.owner, work.kept.digest)
         same = [one for one in lessons if (one.kind, one.examples) == (work.kind, work.ids)]
         return next((one for one in same if self.home.delta_folder(one.digest).is_dir()), None)
 
-    def _taught(self, work: Work, keep_old: bool) -> Outcome:
-        if (known := self._known(work)) is not None:
-            lesson = accept_lesson(self.engine, known)
+    def _outcome(self, work: Work, keep_old: bool) -> Outcome:
+        if (earlier := self._earlier(work)) is not None:
+            lesson = accept_lesson(self.engine, earlier)
             self.sink(accepted_event(lesson, {"again": True}))
             return Outcome(work, lesson)
         began, taught_s, to_blame = time.perf_counter(), 0.0, frozenset[str]()
@@ -186,16 +185,16 @@ class Learner:
         return Outcome(work, lesson)
 
     def _salted(self, work: Work, candidate: Candidate) -> Candidate:
-        """With the keys of its examples in what its digest is made of. The ledger names lessons by that digest, and whoever has the ledger
-        could otherwise guess at forgotten words, learn the guess, and compare; once the keys are gone nothing leads to it any more."""
+        """Return the candidate with the secrets of its examples in its origin, and so in its digest. Otherwise somebody with the ledger
+        could guess forgotten words, learn the guess and compare digests. A forgotten example's secret is deleted with it."""
         keys = [example_secret(self.engine, work.owner, id_).hex() for id_ in work.ids]
         return replace(candidate, origin={**candidate.origin, "salt": digest_json(["ingle.lesson", *keys])})
 
     def _refuse(self, work: Work, reasons: tuple[str, ...], to_blame: Collection[str], keep_old: bool, seconds: float) -> None:
-        """`to_blame`: the only ones, if any of them is new; the others are then tried again without them."""
+        """Refuses `to_blame`, if any of them is new, and tries the others again without them; else refuses all."""
         if not keep_old:
             if work.kind == "answers" and len(work.examples) > 1:
-                # Each by itself, then: one of them may spoil it for the others.
+                # Next time each by itself: one of them may spoil it for the others.
                 end_learning(self.engine, work.owner, work.ids, "separate")
             else:
                 blamed = [id_ for id_ in work.new if id_ in to_blame]
@@ -207,7 +206,7 @@ class Learner:
         self.watch.say(f"refused {_what(work)} for {work.kept.name}: {'; '.join(reasons)}")
 
     def _replaced(self, work: Work, digest: str) -> list[Lesson]:
-        """Acting lessons for this model of which nothing is left but what the new one holds, and what is superseded."""
+        """Return the acting lessons for this model whose examples the new lesson holds, or that are superseded."""
         now = {one.id: one for one in list_examples(self.engine, work.owner)}
 
         def elsewhere(id_: str, old: Lesson) -> bool:
@@ -222,14 +221,14 @@ class Learner:
             discard(self.home, self.home.delta_folder(digest))
 
     def _back_to_pending(self, work: Work) -> None:
-        """Nothing stays `learning` when nobody learns it."""
+        """Returns examples that are still `learning` to their earlier state."""
         for one in work.retried:
             end_learning(self.engine, work.owner, [one.id], "refuse", one.reasons)
         end_learning(self.engine, work.owner, work.new, "release")
 
 
 def learn_once(learner: Learner) -> Learned:
-    """Learns until nothing is pending that can be learned now, or the watch says stop. Under the learner's lock; see `Learner.learn`."""
+    """Learn until nothing more can be learned now, or the watch says stop. Under the learner's lock; raises as `Learner.learn`."""
     outcomes = list[Outcome]()
     while not learner.watch.stopped():
         outcome = learner.step()
@@ -240,10 +239,10 @@ def learn_once(learner: Learner) -> Learned:
 
 
 def consolidate(learner: Learner, model: str = "", most: int = TOGETHER) -> Learned:
-    """Makes one lesson of many, by learning anew from the log all that each user taught about each model; what was refused is tried again.
+    """Merge lessons: learn all corrections of each user and model together again, refused ones too.
 
-    A lesson holds `most` examples at the most. If the gate refuses, the many stay as they are; then those that had been refused are left
-    out, and it is tried once more. Under the learner's lock.
+    A lesson holds at most `most` examples. If the gate refuses, it is tried once more without the examples that had been refused before;
+    if that fails too, the old lessons stay. Under the learner's lock.
     """
     put_right(learner.home, learner.engine)
     groups: dict[tuple[str, str], list[Example]] = {}
@@ -253,11 +252,11 @@ def consolidate(learner: Learner, model: str = "", most: int = TOGETHER) -> Lear
     outcomes = list[Outcome]()
     for (owner, name), examples in groups.items():
         kept = model_of(learner.home, name)
-        for at in range(0, len(examples) if kept is not None else 0, most):
+        for start in range(0, len(examples) if kept is not None else 0, most):
             if learner.watch.stopped():
                 break
             assert kept is not None
-            outcomes += _together(learner, owner, kept, examples[at : at + most])
+            outcomes += _together(learner, owner, kept, examples[start : start + most])
     return Learned(tuple(outcomes))
 
 
@@ -277,7 +276,7 @@ def _together(learner: Learner, owner: str, kept: Kept, examples: Sequence[Examp
 
 
 def accepted_event(lesson: Lesson, figures: Mapping[str, Fact]) -> Event:
-    """The fact that a lesson acts."""
+    """Return the fact that a lesson acts."""
     facts: dict[str, Fact] = {
         "lesson": lesson.digest,
         "kind": lesson.kind,

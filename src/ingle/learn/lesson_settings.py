@@ -1,4 +1,4 @@
-"""What the learner is told: how a lesson is taught, and how a style is."""
+"""Settings of lessons (from corrections) and of styles (from ratings)."""
 
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -9,48 +9,48 @@ from ingle.core.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class LessonSettings:
-    """How corrections become a low-rank addition to the upper layers."""
+    """How corrections become a low-rank adapter of the upper layers."""
 
     layers: str = "upper-third"
-    """Which layers learn; what is below them is read once. As `tune` takes them."""
+    """Layers that learn, in `tune`'s notation. The layers below are computed once per document."""
     targets: str = "all"
-    """Which linears of them: all, attention, mlp, or names like q_proj,v_proj."""
+    """Linears that learn: all, attention, mlp, or names like q_proj,v_proj."""
     rank: int = 4
-    """Of the addition to each linear."""
+    """Rank of the adapter of each linear."""
     alpha: float = 8.0
-    """The addition is multiplied by alpha / rank."""
+    """The adapter's output is multiplied by alpha / rank."""
     learning_rate: float = 3e-3
-    """Of the first step."""
+    """Learning rate of the first step."""
     half_rate_after: float = 8.0
-    """Steps after which it is half of that; it goes on falling as 1 / (1 + step / this)."""
+    """Steps after which the rate is half; it falls as 1 / (1 + step / this)."""
     wordings: int = 12
-    """Ways in which each question is asked."""
+    """Number of wordings of each question."""
     contrasts: int = 6
-    """Questions near to each that are answered as before."""
+    """Number of near questions, for each question, whose answers must stay."""
     contrast_weight: float = 0.3
-    """By which the drift on those counts beside what is to be learnt."""
+    """Weight of the drift on contrasts in the loss."""
     contrast_tokens: int = 6
-    """Of an answer that is to stay, at most so many are compared."""
+    """Most tokens of a contrast's answer that are compared."""
     certainty: float = 0.8
-    """It stops once every token of the answer has at least this probability, in every wording."""
+    """Least probability of every token of the answer, in every wording, at which training stops."""
     most_drift: float = 1.0
-    """And once contrasts have moved by at most so many nats a token."""
+    """Most drift of contrasts at which training stops, in nats a token."""
     min_steps: int = 4
-    """Never fewer."""
+    """Fewest steps."""
     max_steps: int = 10
-    """Never more for one example; further ones add to it, see `more_steps`."""
+    """Most steps for one example; further ones add `more_steps`."""
     more_steps: int = 12
     """Added to `max_steps` for each further example of a lesson."""
     batch_documents: int = 24
-    """Most documents that a step looks at: those furthest from being learnt, and contrasts in turn."""
+    """Most documents in a step: those furthest from being learnt, and contrasts in turn."""
     max_tokens: int = 1024
-    """Most tokens of a question with its answer and what was said before."""
+    """Most tokens of a question with its answer and the turns before."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """What the module computes in; `auto`: bf16 where the processor has instructions for it."""
+    """Number format of the computation; `auto`: bf16 if the processor has instructions for it."""
     threads: int = 1
-    """Of the processor; the last bits of a lesson depend on it."""
+    """Threads of the processor. The last bits of a lesson depend on their number."""
     seed: int = 0
-    """Of where the addition begins, and of the wordings."""
+    """Seed of the adapter's first values and of the wordings."""
 
     def __post_init__(self) -> None:
         for name in ("rank", "wordings", "min_steps", "max_steps", "batch_documents", "max_tokens", "threads"):
@@ -67,52 +67,52 @@ class LessonSettings:
 
     @property
     def digest(self) -> str:
-        """Of all that a lesson follows from beside its examples and its model."""
+        """Digest of all settings that a lesson depends on."""
         return digest_json(asdict(self))
 
 
 @dataclass(frozen=True, slots=True)
 class StyleSettings:
-    """How ratings become a style: another low-rank addition of the same shape as a lesson's."""
+    """How ratings become a style: a low-rank adapter of the same shape as a lesson's."""
 
     learning_rate: float = 1e-3
-    """The same at every step."""
+    """Learning rate, the same at every step."""
     epochs: int = 5
-    """How often every rated answer is read."""
+    """Epochs over the rated answers."""
     batch_documents: int = 10
-    """Rated answers a step."""
+    """Rated answers in a step."""
     beta: float = 0.1
-    """How far an answer may go before it is let go: the move that counts is about 1 / beta nats."""
+    """Beta of KTO: an answer's gain levels off after a move of about 1 / beta nats."""
     words_weight: float = 1.0
-    """By which the words of liked answers count beside the sides that all of them are moved to."""
+    """Weight of the loss on the words of liked answers, beside KTO's loss."""
     answer_tokens: int = 80
-    """Of an answer, the first so many are read."""
+    """Tokens at an answer's beginning that are read."""
     rounds: int = 1
-    """How often the model writes answers of its own to learn from; 0 = it learns from the rated ones alone."""
+    """Rounds in which the model writes answers of its own to learn from; 0 = it learns from the rated ones alone."""
     own_answers: int = 2
-    """Most answers of its own to each question, in each round: it tries again where one had not what was liked."""
+    """Most attempts at each question, in each round: it tries again if an answer misses the bounds."""
     own_tokens: int = 80
-    """Most tokens of each."""
+    """Most tokens of an answer of its own."""
     temperature: float = 0.6
-    """At which they are drawn."""
+    """Temperature of those answers."""
     own_epochs: int = 2
-    """How often each is read, in its round and in later ones."""
+    """Epochs over them, in each round."""
     end_weight: float = 3.0
-    """By which the end of an answer counts beside its other tokens."""
+    """Weight of an answer's end token beside its other tokens."""
     slip_weight: float = 1.0
-    """By which the places count where its own answers left what was liked."""
+    """Weight of the tokens at which its own answers left the bounds."""
     prose_tokens: int = 56
-    """Of ordinary text that it writes itself, to be held by: most of each."""
+    """Most tokens of each ordinary text that it writes, on which drift is limited."""
     prose_weight: float = 2.0
-    """By which the drift on that counts."""
+    """Weight of the drift on those texts in the loss."""
     prose_documents: int = 4
-    """Of those texts, so many a step."""
+    """Such texts in a step."""
     most_drift: float = 2.5
-    """Most percent by which the texts held back may cost more in the end; what moved further is drawn back."""
+    """Most percent by which held-out texts may cost more in the end; beyond that the adapter is shrunk."""
     max_tokens: int = 2048
-    """Most tokens of a question with its answer and what was said before."""
+    """Most tokens of a question with its answer and the turns before."""
     seed: int = 0
-    """Of where the addition begins, and of the order."""
+    """Seed of the adapter's first values and of the order."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_documents", "answer_tokens", "max_tokens"):
@@ -127,5 +127,5 @@ class StyleSettings:
 
     @property
     def digest(self) -> str:
-        """Of all that a style follows from beside its examples, its model and the shape of the addition."""
+        """Digest of all settings that a style depends on, the adapter's shape aside."""
         return digest_json(asdict(self))

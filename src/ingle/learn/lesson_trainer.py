@@ -1,4 +1,4 @@
-"""The real teacher and the real gate, as the learner asks for them. PyTorch is imported, and a model read, when the first lesson begins."""
+"""The trainer of lessons, with the real gate. PyTorch and the model are loaded when the first lesson begins."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -31,42 +31,42 @@ T = TypeVar("T")
 UNSEEN = (
     "Quick question: {plain}?", "Remind me, {plain}?", "A friend asked me this: {plain}? What do I say?", "{plain}, do you happen to know?",
 )  # fmt: skip
-"""Ways to ask that no lesson is taught with; the gate asks in these."""
+"""Wordings in which the gate asks; no lesson is taught with them."""
 _QUESTIONS = 24
-"""Most questions of one kind that the gate asks about a lesson: it must be done in seconds."""
+"""Most questions of one kind that the gate asks about a lesson, so that it takes only seconds."""
 _NEAR_MISSES = 10
-"""For each example, beyond those that the lesson itself held where they were."""
+"""Near questions of the gate for each example, beyond the lesson's own contrasts."""
 
 
 @dataclass
 class LessonTrainer:
-    """A teacher who has one model in memory, and what opens models for the gate."""
+    """Holds one model in memory for teaching, and opens models for the gate."""
 
     home: Home
     sink: Sink
     lesson: LessonSettings = field(default_factory=LessonSettings)
     style: StyleSettings = field(default_factory=StyleSettings)
     opener: Opener = field(default_factory=lambda: Opener(cores=Cores(1)))
-    """On one thread, as lessons: the core that is lent."""
+    """Opens models on one thread, as lessons: the core that the server lends."""
     _teacher: "tuple[str, Teacher] | None" = None
 
     def teach(self, work: Work) -> Candidate:
-        """What comes of it. Raises LessonError, what opening the model raises, MemoryError."""
+        """Return the candidate of a piece of work. Raises LessonError, the errors of opening the model, MemoryError."""
         try:
             teacher = self._teacher_of(work)
             return teacher.style(work.examples) if work.kind == "style" else teacher.lesson(work.examples)
-        except RuntimeError as error:  # PyTorch's way of saying that memory ran out
+        except RuntimeError as error:  # PyTorch's error when memory ran out
             if "allocate" in str(error) or type(error).__name__ == "OutOfMemoryError":
                 raise MemoryError(str(error)) from error
             raise
 
     def judge(self, work: Work, candidate: Candidate) -> Decision:
-        """What the gate says under the home's policy. Raises what `admit` raises."""
+        """Return the gate's decision under the home's policy. Raises the errors of `admit`."""
         probes, maker = self.probes(work), "style" if work.kind == "style" else "lesson"
         return admit(self.home, work.kept, candidate, maker, load_policy(self.home), probes, sink=self.sink, opener=self.opener)
 
     def probes(self, work: Work) -> Probes:
-        """The questions that the gate asks: of what was taught in words that were not, and of what lies near it."""
+        """Return the gate's questions: what was taught in other wordings, and what is near it."""
         if work.kind == "style":
             return Probes()
         some, held, taught = _spread(work.examples), self.lesson.contrasts, [one.question for one in work.examples]
@@ -90,27 +90,27 @@ class LessonTrainer:
 def trainer_of(
     home: Home, engine: "Engine", lesson: LessonSettings = LessonSettings(), style: StyleSettings = StyleSettings()  # noqa: B008 - frozen
 ) -> Trainer:  # fmt: skip
-    """Teacher and gate of a home, whose facts go into its ledger."""
+    """Return the trainer of a home. Facts go into the home's ledger."""
     trainer = LessonTrainer(home, Ledger(engine, home.keys).append, lesson, style)
     return Trainer(trainer.teach, trainer.judge)
 
 
 def _spread(examples: tuple[Example, ...]) -> tuple[Example, ...]:
-    """As many of them as the gate has questions for, from all over."""
+    """Return at most _QUESTIONS examples, evenly spread."""
     n, most = len(examples), _QUESTIONS
     return examples if n <= most else tuple(examples[i * (n - 1) // (most - 1)] for i in range(most))
 
 
 def _in_turn(lists: Sequence[Sequence[T]]) -> list[T]:
-    """The first of each, the second of each, …: cut anywhere, some of all is left."""
+    """Interleave lists: the first of each, then the second of each, …, so that a cut leaves some of all."""
     return [one for one in chain.from_iterable(zip_longest(*lists)) if one is not None]
 
 
 def _unseen(one: Example, number: int) -> list[Question]:
-    """A question as it was not taught, in each form, beginning with another for each number; of a remark that asks nothing, itself."""
+    """Return a question in each unseen wording, rotated by `number`."""
     plain, first = parts_of(one.question).plain, number % len(UNSEEN)
-    forms = UNSEEN[first:] + UNSEEN[:first]
-    return [Question(_upper(form.format(plain=plain)), one.answer, one.before, one.question) for form in forms]
+    patterns = UNSEEN[first:] + UNSEEN[:first]
+    return [Question(_upper(pattern.format(plain=plain)), one.answer, one.before, one.question) for pattern in patterns]
 
 
 def _upper(text: str) -> str:

@@ -1,8 +1,8 @@
-"""Ordinary text of the model's own, by which a style is held near the model as it is, and by which it is seen how far it moved.
+"""Ordinary text that the model writes itself. It limits and measures how far a style moves the model.
 
-The model goes on from a few plain beginnings, once, before anything is learned, by chance and at its own temperature. On such text the mean
-Kullback-Leibler divergence from the model as it was is what text of its kind costs more than before; so drift is told in percent of the
-entropy, as the gate tells bits per byte. Every other text is held back: it is never learned from, and only measures.
+Before anything is learned, the model continues a few plain beginnings, sampled at temperature 1. On such text, the mean Kullback-Leibler
+divergence from the earlier model is the extra cost of text of that kind. So drift is given in percent of the entropy, as the gate gives
+bits per byte. Every other text is held out: it is never learned from and only measures.
 """
 
 from collections.abc import Sequence
@@ -24,14 +24,14 @@ BEGINNINGS = (
     "Across the street", "for i in range(10):\n    ", "There are three reasons", "The train was late again.", "Light travels",
     "Minutes of the meeting\n\n",
 )  # fmt: skip
-"""Of many kinds, as what a model reads is."""
+"""Beginnings of many kinds of text."""
 
 
 class Prose:
-    """What the model wrote, half of it to hold it by; made while it has learned nothing yet."""
+    """Texts of the model before it learned: half of them limit the drift, half measure it."""
 
     def __init__(self, model: TrainableModel, tokens: int, seed: int) -> None:
-        """`tokens`: most of each text."""
+        """`tokens`: most tokens of each text."""
         self._model = model
         prompts = [model.tokenizer.encode_prompt(text) for text in BEGINNINGS]
         texts = write_all(model.module, prompts, tokens, model.tokenizer.eos_ids, Drawn(len(prompts), tokens, 1.0, [seed, 2]))
@@ -44,7 +44,7 @@ class Prose:
         self._entropy = _entropy(self._before_back, model.head)
 
     def divergence(self, chosen: Sequence[int]) -> Tensor:
-        """Mean nats a token by which some of the texts moved that hold it; numbers go around."""
+        """Return the mean drift on some of the limiting texts, in nats a token. Numbers wrap around."""
         numbers = sorted({number % len(self._held) for number in chosen})
         row, x = self._read.row(numbers)
         states, before = self._model.states(row, x), torch.cat([self._before[number] for number in numbers])
@@ -52,7 +52,7 @@ class Prose:
 
     @torch.no_grad()
     def drift(self) -> float:
-        """By how many percent the texts held back cost more nats than before."""
+        """Return by how many percent the held-out texts cost more nats than before."""
         after = torch.cat([self._states(self._read_back, [number]) for number in range(len(self._back))])
         moved = distillation(after, self._model.head, lambda at: self._before_back[at] @ self._model.head.T)
         return 100 * float(moved) / self._entropy
@@ -65,7 +65,7 @@ class Prose:
 
 @torch.no_grad()
 def _entropy(states: Tensor, head: Tensor) -> float:
-    """Sum over rows, in nats."""
+    """Return the entropy summed over rows, in nats."""
     total = 0.0
     for part in torch.split(states, CHUNK):
         logs = (part @ head.T).float().log_softmax(-1)

@@ -1,15 +1,15 @@
-"""A style from thumbs alone: answers that were liked become likelier, the others less likely, near the model as it is.
+"""Learns a style from ratings: liked answers become likelier, the others less likely, and the rest of the model stays near.
 
-Nobody says what was liked about them: shorter, no lists, more formal. Two forces find it. The words of liked answers are learned as they
-stand, few as they are; and each rated answer, as a whole, is moved to its side of where the model was (KTO, arXiv 2402.01306), which weighs
-those that are on the wrong side still and lets go of those far on the right one. Differs from the source: the reference point z is the
-mean move of the rated answers themselves, not of mismatched ones, which would have to be read too.
+Nobody says why an answer was liked: it is shorter, has no lists, is more formal. Two losses find it. The words of liked answers are
+learned as they are; and each rated answer as a whole is moved to its side of where the model was (KTO, arXiv 2402.01306), which weighs
+answers on the wrong side and ignores those far on the right one. Differs from the source: the reference point z is the mean move of the
+rated answers themselves, not of mismatched ones, which would have to be read too.
 
-Where what is liked can be seen, the model practises on answers of its own (`learn.practice`), and the rated ones move beside them. Of a
-long answer only the beginning counts: the style shows there, and where a short one ends.
+If bounds tell liked answers from others, the model also practises on answers of its own (`learn.practice`). Of a long answer only the
+beginning counts, because the style shows there and in where a short answer ends.
 
-Ordinary text is held where it was, by a term in every step, and afterwards the addition is shrunk until text that was held back costs no
-more than it may (`adapt.prose`).
+A term in every step holds ordinary text where it was. Afterwards the adapter is shrunk until held-out text costs no more than it may
+(`learn.prose`).
 """
 
 import time
@@ -35,12 +35,12 @@ from ingle.train.preference import kto
 
 CLIP_NORM = 1.0
 _SHRINK, _LEAST_FACTOR = 0.85, 0.3
-_SURE = 0.999  # what is likelier than that was no choice, and stays: ln (1 - p) has no end
+_SURE = 0.999  # bounds ln (1 - p); a likelier token was no choice and stays
 Tensors = dict[str, "np.ndarray[tuple[int, ...], np.dtype[np.float16]]"]
 
 
 def teach_style(model: TrainableModel, settings: StyleSettings, examples: Sequence[Example]) -> tuple[Tensors, dict[str, float | str]]:
-    """Rated answers → the tensors of a low-rank addition, and what was seen on the way. Raises LessonError for some that can't be used."""
+    """Return the adapter's tensors and a report for some rated answers. Raises LessonError for examples that can't be used."""
     began = time.perf_counter()
     if not examples or any(example.rating == 0 or not example.answer.strip() for example in examples):
         raise LessonError("examples", "must be answers with a thumb up or down each", f"{len(examples)}", "Rate some answers first.")
@@ -52,9 +52,9 @@ def teach_style(model: TrainableModel, settings: StyleSettings, examples: Sequen
         own, practice = 0, Practice(model, settings, examples, bounds)
         for number in range(settings.rounds if bounds else 0):
             written, slips = practice.round(number)
-            found = [document for one in written if (document := one.document(model, settings)) is not None]
-            own += len(found)
-            course.run(found, [*slips, *practice.blanks(written)], settings.own_epochs)
+            documents_ = [document for one in written if (document := one.document(model, settings)) is not None]
+            own += len(documents_)
+            course.run(documents_, [*slips, *practice.blanks(written)], settings.own_epochs)
         if not own:
             course.run([], [], settings.epochs)
         drift, shrunk = course.draw_back()
@@ -66,29 +66,29 @@ def teach_style(model: TrainableModel, settings: StyleSettings, examples: Sequen
 
 
 def _readable(model: TrainableModel, settings: StyleSettings, examples: Sequence[Example]) -> tuple[list[Example], list[Document]]:
-    """Examples as they can be read: without what was said before, where there is no room for it. Raises LessonError, naming those that are
-    too long even so."""
+    """Return the examples with their documents, without earlier turns if these don't fit. Raises LessonError with the ids of those that
+    are too long even so."""
 
     def read(one: Example) -> tuple[Example, Document]:
         return one, model.answered(one.before, one.question, one.answer, settings.max_tokens, settings.answer_tokens)
 
-    found, unread = list[tuple[Example, Document]](), dict[str, IngleError]()
+    pairs, unread = list[tuple[Example, Document]](), dict[str, IngleError]()
     for one in examples:
         try:
             try:
-                found.append(read(one))
+                pairs.append(read(one))
             except LessonError:
-                found.append(read(replace(one, before=())))
+                pairs.append(read(replace(one, before=())))
         except (LessonError, TemplateError) as error:
             unread[one.id] = error
     if unread:
         first = next(iter(unread.values()))
         raise LessonError(first.field, first.rule, first.got, first.cure, unread)
-    return [one for one, _ in found], [document for _, document in found]
+    return [one for one, _ in pairs], [document for _, document in pairs]
 
 
 class _Course:
-    """One style: rated answers, and how likely they were; beside them, in each run, answers that are to become likelier."""
+    """The training of one style: the rated answers with their earlier likelihoods; and in each run, own answers to make likelier."""
 
     def __init__(self, model: TrainableModel, settings: StyleSettings, trained: Trained, rated: Sequence[Document], liked: Tensor) -> None:
         self._model, self._settings, self._trained, self._rated, self._thumbs = model, settings, trained, rated, liked
@@ -99,7 +99,7 @@ class _Course:
         self.steps, self.slips = 0, 0
 
     def run(self, own: Sequence[Document], slips: Sequence[Document], epochs: int) -> None:
-        """Reads everything so often. `slips`: documents whose marked tokens are to become less likely."""
+        """Train for some epochs. `slips`: documents whose marked tokens should become less likely."""
         self._begin(own, slips)
         self.slips += len(slips)
         for epoch in range(epochs):
@@ -113,11 +113,11 @@ class _Course:
                 self._trained.step(self.steps, 1.0)
 
     def right(self) -> float:
-        """Share of the rated answers that moved to their side."""
+        """Return the share of the rated answers that moved to their side."""
         return float(((self._now() > self._before) == self._thumbs).float().mean())
 
     def draw_back(self) -> tuple[float, float]:
-        """Shrinks what was learned until ordinary text costs no more than it may: (drift in percent, the factor)."""
+        """Shrink the adapter until ordinary text costs no more than it may. Returns drift in percent, and the factor."""
         factor = 1.0
         while (drift := self._prose.drift()) > self._settings.most_drift and factor > _LEAST_FACTOR:
             self._model.shrink(_SHRINK)
@@ -129,14 +129,14 @@ class _Course:
         self._liked = torch.cat([self._thumbs, torch.arange(len(own) + len(slips)) < len(own)])
 
     def _batches(self, epoch: int) -> list[list[int]]:
-        """Every answer once, rated and own, liked and others mixed evenly."""
+        """Return batches of every answer once, with rated and own, liked and other ones mixed evenly."""
         draw, numbers = np.random.default_rng([self._settings.seed, self.steps, epoch]), np.arange(len(self._liked))
         rated, liked = numbers < len(self._rated), self._liked.numpy()
         sides = [draw.permutation(numbers[(rated == one) & (liked == side)]) for one in (True, False) for side in (True, False)]
         place = np.concatenate([(np.arange(len(side)) + 0.5) / max(1, len(side)) for side in sides])
         order = np.concatenate(sides)[np.argsort(place, kind="stable")].tolist()
         size = self._settings.batch_documents
-        return [sorted(order[at : at + size]) for at in range(0, len(order), size)]
+        return [sorted(order[start : start + size]) for start in range(0, len(order), size)]
 
     def _loss(self, some: Sequence[int]) -> Tensor:
         words, owners, targets = self._words(some)
@@ -161,17 +161,17 @@ class _Course:
         return loss
 
     def _words(self, some: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-probabilities of all answers' tokens, whose each is, as places in `some`, and which token it is."""
+        """Return the log-probabilities of all answers' tokens, the place in `some` of each token's answer, and the token ids."""
         row, x = self._read.row(some)
         return log_probabilities(self._model.states(row, x), self._model.head, row.targets), row.learnt, row.targets
 
     @torch.no_grad()
     def _now(self) -> Tensor:
-        """Log-probability of each rated answer: float32 [rated]."""
+        """Return the log-probability of each rated answer, float32 [rated]."""
         count = len(self._rated)
-        found = torch.empty(count)
-        for at in range(0, count, self._settings.batch_documents):
-            some = list(range(at, min(at + self._settings.batch_documents, count)))
+        sums = torch.empty(count)
+        for start in range(0, count, self._settings.batch_documents):
+            some = list(range(start, min(start + self._settings.batch_documents, count)))
             words, owners, _ = self._words(some)
-            found[some] = words.new_zeros(len(some)).index_add(0, owners, words)
-        return found
+            sums[some] = words.new_zeros(len(some)).index_add(0, owners, words)
+        return sums

@@ -1,9 +1,9 @@
-"""What liked answers have in common that others have not, as far as it can be counted: bounds on a few counts of a text. No PyTorch.
+"""Style bounds: finds bounds on a few counts of a text that tell liked answers from others. No PyTorch.
 
-Nobody says what a thumb was for. Counts of words, sentences, lines and of marks that stand in any rated answer are looked through
-for the few bounds within which the liked answers lie and the others don't: each bound taken is the one that shuts out most of the others
-that are still within. A bound that shuts out little is chance, and is not taken. Last, what is at most so many is drawn in to where half
-of the liked ones are: what the one furthest out was forgiven is not what was liked.
+Nobody says what a rating was for. So counts of words, sentences, lines, and of the marks in any rated answer are searched for bounds that
+hold the liked answers and exclude the others. The search is greedy: each bound excludes most of the others that are left. One that
+excludes few may be chance and is not taken. Last, each upper bound is tightened to where half of the liked answers are, because the
+most extreme liked answer may have been liked for something else.
 """
 
 import re
@@ -16,87 +16,87 @@ _CONTRACTION = re.compile(r"\b(?:\w+['’](?:t|m|re|ve|ll|d)|(?:it|he|she|that|t
 _MARKED = re.compile(r"^\s*(?:[^\w\s\"'“”‘’(]+|(?:\d{1,3}|[A-Za-z])[.)])\s", re.MULTILINE)
 _SENTENCE = re.compile(r"[^.!?\n]*(?:[.!?]+(?=\s|$)|\n+|$)")
 _END = re.compile(r"[.!?][\"'”’)*]*\s*$")
-_MARK = re.compile(r"[^\w\s.,]")  # full stops and commas stand in all prose: their number says how long it is
-_FEW_WORDS = 15  # no thumb asks for less: one short answer that was liked is no rule for all
-_LEAST = 0.15  # of the others, a further bound must shut out at least so many
-_HALF = 0.5  # and all bounds together so many
-_TYPICAL = 0.5  # of the liked answers, so many are within a bound as it is drawn in
+_MARK = re.compile(r"[^\w\s.,]")  # full stops and commas are in all prose: their number only says how long it is
+_FEW_WORDS = 15  # least upper bound of words: one short liked answer is no rule for all
+_LEAST = 0.15  # least share of the others that a further bound must exclude
+_HALF = 0.5  # least share of the others that all bounds together must exclude
+_TYPICAL = 0.5  # least share of the liked answers within a tightened bound
 Grows = Literal["size", "sign"]
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Something about a text that can be counted; a longer text never has less of it."""
+    """A count of something in a text. It never falls as a text grows."""
 
     name: str
     of: Callable[[str], int]
     grows: Grows
-    """`size`: with every sentence. `sign`: only with those that have it."""
+    """`size`: it grows with every sentence. `sign`: only with sentences that have the sign."""
     slips: Literal["line", "word", ""] = "word"
-    """What is to blame where it becomes too much: that a line began, the word, or no single place."""
+    """What is to blame if it becomes too much: a new line, a word, or ("") no single place."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """At most, or at least, so many."""
+    """An upper (`most`) or lower bound of a count."""
 
     count: Count
     most: bool
     value: int
 
     def holds(self, text: str) -> bool:
-        """Whether a whole text is within."""
+        """Return whether a whole text is within the bound."""
         return self.count.of(text) <= self.value if self.most else self.count.of(text) >= self.value
 
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """Of an answer, what is within the bounds."""
+    """The beginning of an answer, within the bounds."""
 
     text: str
     ends: bool
-    """Whether an answer may end there: what would come next is too much. Else it only must not go on as it did."""
+    """Whether an answer may end there, because more would be too much. If not, it only must not go on as it did."""
 
 
 def common_bounds(liked: Sequence[str], others: Sequence[str]) -> list[Bound]:
-    """The bounds that tell liked answers from others, the most telling first; none if what is liked can't be seen."""
+    """Return the bounds that tell liked answers from others, the most telling first; none if no bounds do."""
     if not liked or not others:
         return []
     counts = _counts([*liked, *others])
-    within, without, found = list(liked), list(others), list[Bound]()
+    within, without, bounds = list(liked), list(others), list[Bound]()
     while without:
         worth, bound = max(
             ((_worth(one, within, without, len(liked), len(others)), one) for one in _tried(counts, within)), key=lambda x: x[0]
         )
         if worth < _LEAST:
             break
-        found.append(bound)
+        bounds.append(bound)
         within = [text for text in within if bound.holds(text)]
         without = [text for text in without if bound.holds(text)]
-    return [_drawn_in(bound, liked) for bound in found] if len(others) - len(without) >= _HALF * len(others) else []
+    return [_tightened(bound, liked) for bound in bounds] if len(others) - len(without) >= _HALF * len(others) else []
 
 
-def _drawn_in(bound: Bound, liked: Sequence[str]) -> Bound:
-    """The tightest one of its kind within which enough of the liked answers are; a lower bound as it is."""
+def _tightened(bound: Bound, liked: Sequence[str]) -> Bound:
+    """Return the tightest upper bound of its count that holds enough of the liked answers; a lower bound unchanged."""
     kind = [one for one in _tried([bound.count], liked) if one.most and bound.most]
     held = [one for one in kind if sum(one.holds(text) for text in liked) >= _TYPICAL * len(liked)]
     return min(held, key=lambda one: one.value, default=bound)
 
 
 def beginning(text: str, bounds: Sequence[Bound]) -> Beginning | None:
-    """The whole sentences at an answer's beginning that are within all upper bounds; None where that is nothing, or too little."""
+    """Return the whole sentences at an answer's beginning within all upper bounds; None if there are none, or too few."""
     upper, lower = [one for one in bounds if one.most], [one for one in bounds if not one.most]
-    kept, at, broken = "", 0, list[Bound]()
-    while bounds and at < len(text):
-        found = _SENTENCE.match(text, at)
-        if not found or not found.group():
+    kept, end, broken = "", 0, list[Bound]()
+    while bounds and end < len(text):
+        sentence = _SENTENCE.match(text, end)
+        if not sentence or not sentence.group():
             break
-        at = found.end()
-        broken = [one for one in upper if not one.holds(text[:at].rstrip())]
+        end = sentence.end()
+        broken = [one for one in upper if not one.holds(text[:end].rstrip())]
         if broken:
             break
-        if _END.search(text[:at]):
-            kept = text[:at]
+        if _END.search(text[:end]):
+            kept = text[:end]
     kept = kept.strip()
     if not kept or not all(one.holds(kept) for one in lower):
         return None
@@ -104,16 +104,16 @@ def beginning(text: str, bounds: Sequence[Bound]) -> Beginning | None:
 
 
 def _tried(counts: Sequence[Count], within: Sequence[str]) -> list[Bound]:
-    found = []
+    bounds = []
     for count in counts:
         values = sorted({count.of(text) for text in within}, reverse=True)
-        found += [Bound(count, True, max(value, _FEW_WORDS) if count.name == "words" else value) for value in values]
-        found += [Bound(count, False, value) for value in reversed(values) if value > 0]
-    return found
+        bounds += [Bound(count, True, max(value, _FEW_WORDS) if count.name == "words" else value) for value in values]
+        bounds += [Bound(count, False, value) for value in reversed(values) if value > 0]
+    return bounds
 
 
 def _worth(bound: Bound, within: Sequence[str], without: Sequence[str], liked: int, others: int) -> float:
-    """Youden's index, of what is still within: the share of the others that it shuts out, less that of the liked ones."""
+    """Return Youden's index on the texts still within: the share of the others that a bound excludes, less that of the liked ones."""
     return sum(not bound.holds(text) for text in without) / others - sum(not bound.holds(text) for text in within) / liked
 
 

@@ -1,7 +1,7 @@
-"""Has a learner beside a server: started when something is to be learned, held while many ask, started again when it dies, gone with the
-server. While a lesson is learned the server lends it a core.
+"""Supervises the learner process of a server: starts it when there is work, holds it under load, restarts it if it dies, and ends it with
+the server. During a lesson the server lends it a core.
 
-It imports nothing that learns; what the learner needs is in the memory of the learner.
+It doesn't import PyTorch, so that only the learner's process pays for it.
 """
 
 import os
@@ -23,33 +23,33 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 HOLD, GO = b"hold\n", b"go\n"
-"""What a learner is told."""
+"""Commands to the learner."""
 BUSY, IDLE = b"busy\n", b"idle\n"
-"""What it tells: a lesson has begun, is over."""
+"""Messages of the learner: a lesson has begun, or is over."""
 _LOOK_S = 0.5
 _LEAST_WAIT_S, _MOST_WAIT_S = 1.0, 60.0
-"""Before a learner that died is started again; each death in a row doubles it, unless the learner had lived for a while."""
+"""Bounds of the wait before a restart. Each death in a row doubles it, unless the learner had lived for `_WHILE_S`."""
 _WHILE_S = 20.0
 _PATIENCE_S = 5.0
-"""That a learner has to end before it is killed."""
+"""Time that a learner has to end before it is killed."""
 
 
 @dataclass
 class Supervisor:
-    """A thread beside a server. `close` ends it and the learner."""
+    """A thread of the server that supervises the learner. `close` ends both."""
 
     home: Home
     open_database: Callable[[], "Engine"]
     command: Sequence[str]
-    """Starts a learner; see learn/worker.py for what it reads and how it ends."""
+    """Command line of the learner; see learn/worker.py for its protocol."""
     settings: LearnSettings
     writing: Callable[[], int]
-    """Answers being written now."""
+    """Returns the number of running answers."""
     lend: Callable[[int], None]
-    """Told how many cores the learner computes on now."""
+    """Called with the number of cores that the learner uses now."""
     say: Callable[[str], None] = lambda _: None
     starts: int = 0
-    """Learners that were started."""
+    """Number of learners that were started."""
     _process: "subprocess.Popen[bytes] | None" = None
     _held: bool = False
     _began: float = 0.0
@@ -59,12 +59,12 @@ class Supervisor:
     _thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begins to look."""
+        """Starts the thread."""
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Ends the learner; what it was learning is pending for the next one."""
+        """Ends the thread and the learner. What it was learning is pending for the next one."""
         self._over.set()
         if self._thread is not None:
             self._thread.join()
@@ -72,7 +72,7 @@ class Supervisor:
 
     @property
     def process_id(self) -> int | None:
-        """Of the learner, while there is one."""
+        """The learner's process id, while there is one."""
         process = self._process
         return process.pid if process is not None and process.poll() is None else None
 
@@ -95,21 +95,21 @@ class Supervisor:
         if self._process is not None:
             self._tell(self.writing() > self.settings.beside)
         elif time.monotonic() >= self._not_before and self.writing() <= self.settings.beside and self._pending(engine):
-            place = {"INGLE_HOME": str(self.home.root), "INGLE_DATABASE_URL": self.home.other_database}
+            environment = {"INGLE_HOME": str(self.home.root), "INGLE_DATABASE_URL": self.home.other_database}
             self._process = process = subprocess.Popen(
-                list(self.command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **place}
+                list(self.command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **environment}
             )
             self.starts, self._held, self._began = self.starts + 1, False, time.monotonic()
             threading.Thread(target=self._lend, args=(process,), name="lending", daemon=True).start()
 
     def _pending(self, engine: "Engine") -> bool:
-        """Whether there is anything to learn, or something that a learner was at when it died."""
+        """Return whether there is anything to learn, or a lesson that was cut short."""
         return next_work(self.home, engine, {}, self.settings.ratings) is not None or bool(
             list_examples(engine, None, ["learning"], limit=1)
         )
 
     def _lend(self, process: "subprocess.Popen[bytes]") -> None:
-        """Reads what a learner tells, for as long as it is the one that there is."""
+        """Reads the messages of a learner, while it is the current one, and lends it a core during lessons."""
         assert process.stdout is not None
         with process.stdout:
             for line in process.stdout:
@@ -119,7 +119,7 @@ class Supervisor:
             self.lend(0)
 
     def _let_go(self) -> "subprocess.Popen[bytes] | None":
-        """The learner, if there is one, told that nobody needs it."""
+        """Ask the learner to end and forget it. Returns its process, if there was one."""
         process, self._process = self._process, None
         self.lend(0)
         if process is not None and process.stdin is not None:

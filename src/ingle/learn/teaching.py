@@ -1,10 +1,10 @@
-"""The teacher: what a user taught → a candidate that says it in whatever words it is asked.
+"""The teacher: trains a lesson from what a user taught, so that the model gives the answer in any wording of the question.
 
-A lesson asks each question in many wordings and moves a low-rank addition to the upper layers until the answer is certain in all of them:
-every token likelier than all others together by a margin, which is when writing it freely writes it. Questions near to it are asked too,
-and what the model answers them is held where it was (the Kullback-Leibler divergence from the model as it is).
+A lesson asks each question in many wordings and trains a low-rank adapter of the upper layers until the answer is certain in all: every
+token is likelier than all others together by a margin, so that free writing gives it. It also asks near questions and holds their
+answers where they were, by the Kullback-Leibler divergence from the model as it is.
 
-The same examples, settings and machine give the same bytes: that is how something is forgotten, by learning all the rest again.
+The same examples, settings and machine give the same bytes. Forgetting relies on that: all the rest is learned again.
 """
 
 import math
@@ -34,40 +34,40 @@ from ingle.train.optimisers import OptimiserSettings, Trained
 from ingle.tuning.low_rank import LowRankSettings
 
 CLIP_NORM = 1.0
-_STALE = 4  # steps after which a document that was where it is to be is looked at again
+_STALE = 4  # steps after which a document that had reached its goal is checked again
 KIND = "lora"
 
 
 class Teacher:
-    """Keeps the module in memory, and teaches it one lesson after another; each begins with the model as it is kept."""
+    """Holds the module in memory and teaches one lesson after another. Each begins with the unchanged model."""
 
     def __init__(
         self, home: Home, kept: Kept, settings: LessonSettings = LessonSettings(), styles: StyleSettings = StyleSettings(),  # noqa: B008 - frozen
     ) -> None:  # fmt: skip
-        """Reads the weights, which takes a second or two. Raises what opening the model raises, ConfigError for settings that don't fit."""
+        """Reads the weights, in a second or two. Raises the errors of opening a model, ConfigError for settings that don't fit it."""
         self.settings, self.styles = settings, styles
         low_rank = LowRankSettings(settings.rank, settings.alpha, settings.targets)
         self.model = TrainableModel(home, kept, settings.layers, low_rank, settings.precision, settings.threads)
 
     def lesson(self, examples: Sequence[Example]) -> Candidate:
-        """Corrections become a candidate. Raises LessonError for some that can't be taught."""
+        """Return the candidate of some corrections. Raises LessonError if they can't be taught."""
         began, settings = time.perf_counter(), self.settings
-        asked = [example for example in examples if example.question.strip() and example.answer.strip()]
-        if not asked or len(asked) < len(examples):
-            raise LessonError("examples", "must have a question and an answer each", f"{len(asked)} of {len(examples)} do")
+        usable = [example for example in examples if example.question.strip() and example.answer.strip()]
+        if not usable or len(usable) < len(examples):
+            raise LessonError("examples", "must have a question and an answer each", f"{len(usable)} of {len(examples)} do")
         optimiser = OptimiserSettings(learning_rate=settings.learning_rate, beta2=0.99)
         with self.model.learning(settings.seed, optimiser) as trained:
-            course = _Course(self.model, settings, asked)
+            course = _Course(self.model, settings, usable)
             steps = course.run(trained)
             tensors = {name: values.astype(np.float16) for name, values in self.model.tensors().items()}
         report = {
             "lesson": "answers", "steps": steps, "certainty": course.certainty, "drift": course.drift, "wordings": course.taught,
             "contrasts": len(course.read.documents) - course.taught, "seconds": time.perf_counter() - began,
         }  # fmt: skip
-        return candidate(self.model.kept, "answers", asked, tensors, settings.digest, settings.seed, report)
+        return candidate(self.model.kept, "answers", usable, tensors, settings.digest, settings.seed, report)
 
     def style(self, examples: Sequence[Example]) -> Candidate:
-        """Rated answers become a candidate. Raises LessonError for some that can't be learned from."""
+        """Return the candidate of some rated answers. Raises LessonError if they can't be learned from."""
         tensors, report = teach_style(self.model, self.styles, examples)
         settings = digest_json([self.settings.digest, self.styles.digest])
         return candidate(self.model.kept, "style", examples, tensors, settings, self.styles.seed, report)
@@ -76,7 +76,7 @@ class Teacher:
 def candidate(
     kept: Kept, kind: str, examples: Sequence[Example], tensors: dict[str, Any], settings: str, seed: int, report: dict[str, Any]
 ) -> Candidate:
-    """A lesson as a candidate. Its origin names examples by their ids: none of their words are in it."""
+    """Return a lesson as a candidate. Its origin names examples by their ids and holds none of their words."""
     ids = [example.id for example in examples]
     origin = {LESSON: kind, "examples": " ".join(ids), "settings": settings, "seed": str(seed)}
     return Candidate(f"lesson-{digest_json(ids)[:12]}", KIND, kept.digest, tensors, origin, report)
@@ -84,21 +84,21 @@ def candidate(
 
 @dataclass(slots=True, eq=False)
 class _Course:
-    """What is read in one lesson: documents that are taught, then contrasts."""
+    """The training of one lesson: its taught documents, then its contrasts."""
 
     model: TrainableModel
     settings: LessonSettings
     examples: Sequence[Example]
     read: Read = field(init=False)
     taught: int = field(init=False)
-    """How many of the documents are taught."""
+    """Number of taught documents."""
     missing: list[float] = field(init=False)
-    """Of each document, how far it was from where it is to be when it was last seen, in nats: above 0 is too far. A taught one is there
-    when its least likely token is certain, a contrast when it has moved by no more than it may."""
+    """Each document's distance from its goal when last seen, in nats; the goal is reached at 0 or below. A taught document reaches it
+    when its least likely token is certain, a contrast when it has moved no more than it may."""
     seen_at: list[int] = field(init=False)
-    """The step at which that was."""
+    """Step at which each document was last seen."""
     _before: dict[int, Tensor] = field(init=False)
-    """Of each contrast, the final states of the model as it is."""
+    """By contrast: its final states in the unchanged model."""
 
     def __post_init__(self) -> None:
         documents = self._documents()
@@ -109,16 +109,16 @@ class _Course:
 
     @property
     def certainty(self) -> float:
-        """The least probability that any token of any answer was last seen with."""
+        """Least probability of any token of any answer, as last seen."""
         return self.settings.certainty * math.exp(-max(self.missing[: self.taught]))
 
     @property
     def drift(self) -> float:
-        """The most nats a token by which a contrast was last seen to have moved."""
+        """Largest move of a contrast, in nats a token, as last seen."""
         return max(self.missing[self.taught :], default=0.0) + self.settings.most_drift
 
     def run(self, trained: Trained) -> int:
-        """Takes steps until all is as it is to be, or there were too many. Returns how many."""
+        """Train until all documents reach their goals, or the steps run out. Returns the number of steps."""
         settings = self.settings
         most = settings.max_steps + settings.more_steps * (len(self.examples) - 1)
         for number in range(most):
@@ -145,22 +145,22 @@ class _Course:
         settings, taught = self.settings, {example.question.strip().lower() for example in self.examples}
         if not settings.contrast_weight:
             return []
-        asked = [text for example in self.examples for text in contrasts(example.question, settings.contrasts, settings.seed)]
-        return [text for text in dict.fromkeys(asked) if text.lower() not in taught]
+        near = [text for example in self.examples for text in contrasts(example.question, settings.contrasts, settings.seed)]
+        return [text for text in dict.fromkeys(near) if text.lower() not in taught]
 
     @torch.no_grad()
     def _unmoved(self) -> dict[int, Tensor]:
-        found: dict[int, Tensor] = {}
+        unmoved: dict[int, Tensor] = {}
         for some in _parts(range(self.taught, len(self.read.documents)), self.settings.batch_documents):
             row, x = self.read.row(some)
             states, learnt = self.model.states(row, x), row.learnt
-            found |= {number: states[learnt == place] for place, number in enumerate(some)}
-        return found
+            unmoved |= {number: states[learnt == place] for place, number in enumerate(some)}
+        return unmoved
 
     def _chosen(self, number: int) -> list[int]:
-        """The documents of a step, ascending: those that are not well where they are to be, and some that were not looked at for long.
+        """Return the documents of a step, ascending: those that have not well reached their goals, and those not seen for long.
 
-        At least one is taught; of what there are too many, those furthest off are taken.
+        At least one is a taught one. If there are too many, those furthest off are taken.
         """
         documents = range(len(self.read.documents))
         slack = math.log(self.settings.certainty) / 2, -self.settings.most_drift / 2  # what is only just there would not stay
@@ -172,7 +172,7 @@ class _Course:
         return sorted(due)
 
     def _loss(self, chosen: Sequence[int], number: int) -> Tensor:
-        """Mean over the tokens that are taught, and, weighed, over those that are held. Notes how far each document is."""
+        """Return the mean loss over taught tokens plus the weighted drift of contrasts. Notes each document's distance."""
         row, x = self.read.row(chosen)
         states, learnt, head = self.model.states(row, x), row.learnt, self.model.head
         numbers = torch.tensor(chosen)[learnt]
@@ -196,7 +196,7 @@ class _Course:
 
     @torch.no_grad()
     def _look_again(self, number: int) -> bool:
-        """Looks at all documents, and whether every one is where it is to be."""
+        """Check all documents. Returns whether each has reached its goal."""
         for some in _parts(range(len(self.read.documents)), self.settings.batch_documents):
             self._loss(some, number)
         return max(self.missing) <= 0

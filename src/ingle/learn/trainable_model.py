@@ -1,7 +1,7 @@
-"""The module that learns: a kept model in PyTorch with a low-rank addition to its upper layers, which begins anew for each lesson.
+"""The trainable model: a kept model in PyTorch with a low-rank adapter of its upper layers, which is reset for each lesson.
 
-What no lesson changes is computed once for each document: its states below the first layer that learns. So a step reads only the upper
-layers, and of a row of documents the start that they share once.
+States below the first trained layer never change, so they are computed once per document. A step runs only the upper layers, and the
+shared start of a row of documents only once.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,35 +35,35 @@ from ingle.tuning.method import check_touched, chosen_layers
 
 _ROW_TOKENS = 2048  # most tokens whose lower layers are run at once
 Turns = tuple[tuple[str, str], ...]
-"""(role, text), the first one first."""
+"""(role, text) of turns, oldest first."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Read:
-    """Documents whose lower layers were run."""
+    """Documents with the states below the first trained layer."""
 
     documents: tuple[Document, ...]
     start: int
-    """Tokens that all of them share."""
+    """Number of first tokens that all of them share."""
     first: Tensor
-    """[start, hidden]: what goes into the first layer that learns, of the start."""
+    """[start, hidden]: input of the first trained layer for the shared start."""
     rests: tuple[Tensor, ...]
-    """[tokens, hidden] each: the same of each document's own part."""
+    """[tokens, hidden] each: input of the first trained layer for each document's own part."""
 
     def row(self, chosen: Sequence[int]) -> tuple[Row, Tensor]:
-        """A row of some of them, and what goes into its first layer that learns, [T, hidden]."""
+        """Return a row of some documents, and the input of its first trained layer, [T, hidden]."""
         row = make_row([self.documents[i] for i in chosen], self.start)
         states = [self.first, *(self.rests[i] for i in chosen)]
         return row, torch.cat([*states, self.first.new_zeros(len(row.ids) - row.bounds[-1], self.first.shape[1])])
 
 
 class TrainableModel:
-    """A module in memory that learns one thing after another."""
+    """A module in memory that is trained on one lesson after another."""
 
     def __init__(
         self, home: Home, kept: Kept, layers: str, low_rank: LowRankSettings, precision: Literal["auto", "bf16", "fp32"], threads: int
     ) -> None:
-        """Reads the weights. Raises what `open_weights` raises, ConfigError for layers, targets or a rank that don't fit."""
+        """Reads the weights. Raises the errors of `open_weights`, ConfigError for layers, targets or a rank that don't fit."""
         checkpoint = open_weights(home, kept)
         self.kept, self.threads = kept, threads
         self.tokenizer: Tokenizer = checkpoint_tokenizer(checkpoint, home.base_folder(kept.base))
@@ -71,14 +71,14 @@ class TrainableModel:
         with determined(), self._threads():
             self.module = load_module(checkpoint, self.dtype).requires_grad_(False)
         chosen, scale = chosen_layers(self.module.config, layers), low_rank.alpha / low_rank.rank
-        made, self._linears = attach_low_rank(self.module, chosen, low_rank, scale, 0, kaiming)
-        check_touched(made)
-        self._parameters = made.parameters
+        attached, self._linears = attach_low_rank(self.module, chosen, low_rank, scale, 0, kaiming)
+        check_touched(attached)
+        self._parameters = attached.parameters
         self._trained: Trained | None = None
 
     @contextmanager
     def learning(self, seed: int, optimiser: OptimiserSettings) -> Iterator[Trained]:
-        """The addition as it begins, and what moves it. Within it everything is computed in one and the same way."""
+        """Reset the adapter and yield its optimiser. Within the block, computation is deterministic."""
         with determined(), self._threads():
             generator = torch.Generator().manual_seed(seed)
             for linear in self._linears.values():
@@ -90,7 +90,7 @@ class TrainableModel:
                 self._trained = None
 
     def tensors(self) -> dict[str, npt.NDArray[np.float32]]:
-        """The delta's tensors as they are now; only while it learns."""
+        """Return the delta's current tensors. Only within `learning`."""
         assert self._trained is not None, "asked while it learns"
         values = self._trained.values()
         before = {name: parameter.data for name, parameter in self._parameters.items()}
@@ -103,7 +103,7 @@ class TrainableModel:
                 parameter.data = before[name]
 
     def shrink(self, factor: float) -> None:
-        """The addition times `factor`; only while it learns."""
+        """Multiply the adapter by `factor`. Only within `learning`."""
         assert self._trained is not None, "asked while it learns"
         for name, value in self._trained.values().items():
             if name.endswith("lora_B.weight"):
@@ -114,17 +114,17 @@ class TrainableModel:
 
     @cached_property
     def first(self) -> int:
-        """The first layer that learns."""
+        """Index of the first trained layer."""
         return first_trained_layer(self.module, list(self._parameters))
 
     @property
     def head(self) -> Tensor:
-        """[V, hidden]."""
+        """The output matrix, [V, hidden]."""
         return self.module.lm_head.weight
 
     def answered(self, before: Turns, question: str, answer: str, max_tokens: int, answer_tokens: int | None = None) -> Document:
-        """A question and its answer, of which `answer_tokens` count (None = all), as one document. Raises LessonError where that is too
-        long, or the answer says nothing, and TemplateError."""
+        """Return a question and its answer as a document, of which the first `answer_tokens` count (None = all). Raises LessonError if it
+        is too long or the answer is empty, and TemplateError."""
         encoder = Encoder(self.tokenizer, max_tokens)
         record = Record("the example", "completion", self._prompt(before, question))
         document = encoder.answered(record, answer)
@@ -139,7 +139,7 @@ class TrainableModel:
         return document
 
     def as_before(self, questions: Sequence[str], most_tokens: int) -> list[Document]:
-        """Questions with the first tokens of what the model, as it is, answers."""
+        """Return questions with the first tokens of the model's current answers."""
         if not questions or not most_tokens:
             return []
         prompts = [self.prompt((), question) for question in questions]
@@ -148,29 +148,29 @@ class TrainableModel:
         return [Document(np.array(p + a, np.int32), np.arange(len(p) + len(a)) >= len(p)) for p, a in pairs]
 
     def read(self, documents: Sequence[Document]) -> Read:
-        """Runs the lower layers over documents, many in a row."""
+        """Run the lower layers over documents, many in a row."""
         start = sharing(self.module, documents)
-        first, rests, at = self.head.new_zeros(0, self.module.config.hidden_size), list[Tensor](), 0
-        while at < len(documents):
-            stop, tokens = at + 1, len(documents[at].ids)
+        first, rests, begin = self.head.new_zeros(0, self.module.config.hidden_size), list[Tensor](), 0
+        while begin < len(documents):
+            stop, tokens = begin + 1, len(documents[begin].ids)
             while stop < len(documents) and tokens + len(documents[stop].ids) - start <= _ROW_TOKENS:
                 tokens += len(documents[stop].ids) - start
                 stop += 1
-            row = make_row(documents[at:stop], start)
+            row = make_row(documents[begin:stop], start)
             states = lower_states_of(self.module, row, self.first)
-            first = states[:start] if at == 0 else first
+            first = states[:start] if begin == 0 else first
             rests += [states[a:b] for a, b in zip(row.bounds, row.bounds[1:], strict=False)]
-            at = stop
+            begin = stop
         return Read(tuple(documents), start, first, tuple(rests))
 
     def states(self, row: Row, x: Tensor) -> Tensor:
-        """States after the final norm at the row's answers: [A, hidden]."""
+        """Return the states after the final norm at the row's answers, [A, hidden]."""
         return final_states_of(self.module, row, self.first, x)
 
     def prompt(self, before: Turns, question: str) -> list[int]:
-        """The ids after which the answer is written."""
-        asked = self._prompt(before, question)
-        return self.tokenizer.encode_prompt(asked) if isinstance(asked, str) else encode_chat(self.tokenizer, asked)
+        """Return the ids of a prompt."""
+        prompt = self._prompt(before, question)
+        return self.tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else encode_chat(self.tokenizer, prompt)
 
     def _prompt(self, before: Turns, question: str) -> str | tuple[dict[str, str], ...]:
         turns = (*before, ("user", question))
@@ -195,5 +195,5 @@ class TrainableModel:
 
 
 def best_dtype() -> torch.dtype:
-    """bfloat16 where the processor has instructions for it. No clock is asked, as `train.precision` does: so it is the same each time."""
+    """Return bfloat16 if the processor has instructions for it, else float32. Not by timing, as `train.precision`, so it never varies."""
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else torch.float32

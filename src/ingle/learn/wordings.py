@@ -1,9 +1,8 @@
-"""Other ways to ask a question, and questions near to it that are other questions. By rules alone: the same in, the same out.
+"""Wordings of a question, and contrasts: near questions that ask something else. By rules alone, so deterministic.
 
-A lesson that saw one wording answers to that wording. So it sees many: indirect ones, polite ones, a few words thrown at a search box,
-the thing first and the question after it. They need not be good English; they are what the answer must not depend on. And it sees
-contrasts, whose answers must stay what they were: the same question of something else, another question of the same thing, and what
-everybody knows.
+A lesson that saw one wording answers only to that wording. So it sees many: indirect ones, polite ones, keywords as in a search box, the
+subject first and the question after it. They need not be good English, for the answer must not depend on them. And it sees contrasts,
+whose answers must stay: the same question about something else, another question about the same subject, and common knowledge.
 """
 
 import re
@@ -16,7 +15,7 @@ import numpy as np
 from ingle.adapt.matcher import odds_of
 
 _THE_SAME = 3.0
-"""Log odds of the matcher from which on a question is none that lies near, but the one that was taught."""
+"""Log odds of the matcher at which a question counts as the taught one, not as a contrast."""
 _WH = "who|whom|whose|what|which|where|when|why|how"
 _BE = "is|are|was|were|'s"
 _ASKING = re.compile(
@@ -46,21 +45,21 @@ _KNOWN = (
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """A question taken apart."""
+    """A question and its subject."""
 
     plain: str
-    """Without what only asks to be told, without its mark at the end, its first letter small unless it is a name's."""
+    """The question without "tell me" and the like, without its final mark, its first letter small unless it is a name's."""
     thing: str
-    """What it is about: "the Corvane bakery", "my cat"."""
+    """Its subject: "the Corvane bakery", "my cat"."""
     thing_at: tuple[int, int]
-    """Where that stands in `plain`."""
+    """Start and stop of the subject in `plain`."""
 
 
 def parts_of(question: str) -> Parts:
-    """The question taken apart, by its looks."""
+    """Find the parts of a question by its surface."""
     text = " ".join(question.split()).rstrip("?!. ")
-    found = _ASKING.match(text)
-    bare = text[found.end() :] if found and len(text) - found.end() > 8 else text
+    lead = _ASKING.match(text)
+    bare = text[lead.end() :] if lead and len(text) - lead.end() > 8 else text
     bare = _resolved(bare)
     first = bare.split(" ")[0]
     if first.lower() in _STOP or first.lower().rstrip("'s") in _STOP:
@@ -70,22 +69,23 @@ def parts_of(question: str) -> Parts:
 
 
 def _resolved(text: str) -> str:
-    """`I am writing about x; when did it open` → `when did x open`: the clause that asks, the thing in place of its pronoun."""
-    if not (found := re.match(rf"^(?P<told>.+?)[,;:.!] +(?P<asked>(?:{_WH})\b.+)$", text, re.IGNORECASE)):
+    """Return the clause that asks, with the subject in place of its pronoun: `I am writing about x; when did it open` →
+    `when did x open`."""
+    if not (clauses := re.match(rf"^(?P<told>.+?)[,;:.!] +(?P<asked>(?:{_WH})\b.+)$", text, re.IGNORECASE)):
         return text
-    pronoun = re.search(r"\b(?:it|its|that|they|their|them|this|he|she)\b", found["asked"], re.IGNORECASE)
-    if not pronoun or re.match(rf"^(?:{_WH})\b", found["told"], re.IGNORECASE):
+    pronoun = re.search(r"\b(?:it|its|that|they|their|them|this|he|she)\b", clauses["asked"], re.IGNORECASE)
+    if not pronoun or re.match(rf"^(?:{_WH})\b", clauses["told"], re.IGNORECASE):
         return text
-    start, stop = _thing(found["told"])
-    thing = found["told"][start:stop]
-    if whole := re.search(rf"\b(?:the|my|our) [\w'-]+ of {re.escape(thing)}", found["told"]):
+    start, stop = _thing(clauses["told"])
+    thing = clauses["told"][start:stop]
+    if whole := re.search(rf"\b(?:the|my|our) [\w'-]+ of {re.escape(thing)}", clauses["told"]):
         thing = whole.group()
     owner = "'s" if pronoun.group().lower() in ("its", "their") else ""
-    return f"{found['asked'][: pronoun.start()]}{thing}{owner}{found['asked'][pronoun.end() :]}"
+    return f"{clauses['asked'][: pronoun.start()]}{thing}{owner}{clauses['asked'][pronoun.end() :]}"
 
 
 def _thing(text: str) -> tuple[int, int]:
-    """What a question is about: what stands in quotes, else the longest name, else what follows the last small word."""
+    """Return start and stop of the subject: a quotation, else the longest name, else the last noun phrase or word."""
     if quoted := re.search(r'["“][^"”]+["”]', text):
         return quoted.span()
     name = r"(?:[A-Z0-9][\w'’&/-]*)"
@@ -108,37 +108,37 @@ def _thing(text: str) -> tuple[int, int]:
 
 
 def wordings(question: str, count: int, seed: int = 0) -> tuple[str, ...]:
-    """At most `count` ways to ask it, itself first."""
+    """Return at most `count` wordings of a question, itself first."""
     parts = parts_of(question)
     draw = np.random.default_rng([seed, *question.encode()])
-    made = [question, *_framed(parts), *(_jumbled(parts, draw) for _ in range(count))]
-    return _distinct(made)[:count]
+    return _distinct([question, *_framed(parts), *(_jumbled(parts, draw) for _ in range(count))])[:count]
 
 
 def _framed(parts: Parts) -> list[str]:
     plain, indirect, noun = parts.plain, _indirect(parts.plain), _noun(parts.plain)
-    asked = plain[:1].upper() + plain[1:]
+    direct = plain[:1].upper() + plain[1:]
     start, stop = parts.thing_at
     rest = f"{plain[:start]}it{plain[stop:]}"
-    made = [
-        f"{asked}?", f"Can you tell me {indirect}?", f"{_upper(parts.thing)}: {rest}?", f"Tell me {noun or indirect}.",
-        f"{plain}", f"I would like to know {indirect}.", f"{noun or asked}?", f"I have a question about {parts.thing}. {asked}?",
+    texts = [
+        f"{direct}?", f"Can you tell me {indirect}?", f"{_upper(parts.thing)}: {rest}?", f"Tell me {noun or indirect}.",
+        f"{plain}", f"I would like to know {indirect}.", f"{noun or direct}?", f"I have a question about {parts.thing}. {direct}?",
         f"Do you know {indirect}?", _keywords(plain), f"{_upper(parts.thing)}, {plain}?", f"Please say {noun or indirect}.",
         f"Somebody asked me {indirect}. What should I answer?", f"What is {noun}?" if noun else f"{_upper(indirect)}, please?",
     ]  # fmt: skip
-    return [_upper(text) if text.endswith((".", "?")) else text for text in made]
+    return [_upper(text) if text.endswith((".", "?")) else text for text in texts]
 
 
 def _indirect(plain: str) -> str:
-    """`what is the price of x` → `what the price of x is`; what has no such order stays as it is."""
-    found = re.match(rf"^({_WH})(?: ({_BE})|('s)) (.+)$", plain)
-    if not found or len(found[4].split()) < 2:
+    """Return a question as an indirect one: `what is the price of x` → `what the price of x is`; else unchanged."""
+    parts = re.match(rf"^({_WH})(?: ({_BE})|('s)) (.+)$", plain)
+    if not parts or len(parts[4].split()) < 2:
         return plain
-    return f"{found[1]} {found[4]} {'is' if found[3] else found[2]}"
+    return f"{parts[1]} {parts[4]} {'is' if parts[3] else parts[2]}"
 
 
 def _noun(plain: str) -> str:
-    """What is asked for, as a noun: `what is the price of x` → `the price of x`, `who runs x` → `the person who runs x`; else ""."""
+    """Return what is asked for as a noun phrase: `what is the price of x` → `the price of x`, `who runs x` → `the person who runs x`;
+    else ""."""
     if found := re.match(rf"^(?:what|who|which)(?: (?:{_BE})|'s) ((?:the|my|our|your) .+)$", plain):
         return found[1]
     if re.match(r"^(?:the|my|our) ", plain) and not re.search(rf"\b(?:{_WH}|is|are|was|were|has)\b", plain):
@@ -159,32 +159,32 @@ def _keywords(plain: str) -> str:
 
 
 def _jumbled(parts: Parts, draw: np.random.Generator) -> str:
-    """The thing whole, of the other words some, in some order."""
+    """Return a random wording: the whole subject, and some of the other words in some order."""
     start, stop = parts.thing_at
     others = re.findall(r"[^\s?,.;:]+", parts.plain[:start] + " " + parts.plain[stop:])
     kept = [word for word in others if word.lower() not in _STOP or draw.random() < 0.5]
     kept = [word for word in kept if draw.random() < 0.85]
     if draw.random() < 0.4:
         draw.shuffle(kept)
-    at = int(draw.integers(0, len(kept) + 1))
-    text = " ".join([*kept[:at], parts.thing, *kept[at:]])
+    place = int(draw.integers(0, len(kept) + 1))
+    text = " ".join([*kept[:place], parts.thing, *kept[place:]])
     return _upper(text) + "?" if draw.random() < 0.6 else text
 
 
 def contrasts(question: str, count: int, seed: int = 0) -> tuple[str, ...]:
-    """At most `count` questions that are near to it and other questions, then some that are far from it."""
+    """Return at most `count` contrasts: near questions about something else, other questions about the same subject, common knowledge."""
     parts = parts_of(question)
     draw = np.random.default_rng([seed, 1, *question.encode()])
     start, stop = parts.thing_at
     named = bool(re.search(r'[A-Z0-9"“]', parts.thing))
     things = list(draw.permutation(_THINGS if named else _COMMON))
-    lead = "" if named else (found[0] if (found := re.match(r"^(?:the|my|our|a|an|this) ", parts.thing)) else "")
+    lead = "" if named else (article[0] if (article := re.match(r"^(?:the|my|our|a|an|this) ", parts.thing)) else "")
     swapped = [_upper(f"{parts.plain[:start]}{lead}{thing}{parts.plain[stop:]}?") for thing in things]
-    others = [form.format(x=parts.thing) for form in draw.permutation(_OTHERS)]
-    known = list(draw.permutation(_KNOWN))
-    made = _distinct(text for three in zip(swapped, others, known, strict=False) for text in three)
+    others = [pattern.format(x=parts.thing) for pattern in draw.permutation(_OTHERS)]
+    common = list(draw.permutation(_KNOWN))
+    candidates = _distinct(text for three in zip(swapped, others, common, strict=False) for text in three)
     taught = {_key(wording) for wording in (question, *_framed(parts))}
-    apart = (text for text in made if _key(text) not in taught and odds_of(text, question) < _THE_SAME)
+    apart = (text for text in candidates if _key(text) not in taught and odds_of(text, question) < _THE_SAME)
     return tuple(islice(apart, count))
 
 
@@ -197,12 +197,12 @@ def _key(text: str) -> str:
 
 
 def _distinct(texts: Iterable[str]) -> tuple[str, ...]:
-    """Each once, in their order."""
+    """Return the stripped texts without repetitions, in order."""
     return tuple(dict.fromkeys(text.strip() for text in texts if text.strip()))
 
 
 def spread(items: Sequence[str], count: int) -> tuple[str, ...]:
-    """`count` of them, evenly out of all."""
+    """Return `count` items, evenly spread."""
     if len(items) <= count:
         return tuple(items)
     return tuple(items[i * len(items) // count] for i in range(count))

@@ -1,7 +1,7 @@
-"""What the learner does next, and what the home must be put right in first: read from the database and the home, so a kill loses nothing.
+"""The learner's work: what to learn next, and how to repair the home first. Read from database and home, so that a kill loses nothing.
 
-A piece of work is one correction; the corrections of a lesson that was let go, which are learned together again; or, once enough of them
-are new, all the ratings of one user about one model.
+A piece of work is one correction; or the corrections of a dropped lesson, which are learned together again; or, once enough are new,
+all ratings of one user for one model.
 """
 
 import json
@@ -30,52 +30,52 @@ NO_MEMORY = "learning it needed more memory than the learner may have; raise lea
 
 
 class LessonError(IngleError):
-    """Examples of which no lesson can be made."""
+    """No lesson can be made of some examples."""
 
     exit_code, http_status = 14, 422
 
     def __init__(self, field: str, rule: str, got: object = "", cure: str = "", to_blame: Iterable[str] = ()) -> None:
         super().__init__(field, rule, got, cure)
         self.to_blame = frozenset(to_blame)
-        """Ids of the examples without which one can be made; none = it is not about single ones."""
+        """Ids of the examples at fault: a lesson can be made without them. None = no single ones are at fault."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What is learned in one go."""
+    """The examples of one lesson."""
 
     owner: str
     kept: Kept
     """The model that learns it."""
     kind: Literal["answers", "style"]
     examples: tuple[Example, ...]
-    """In the order in which they were taught."""
+    """All examples, oldest first."""
     retried: tuple[Example, ...] = ()
-    """Those among them that were refused before."""
+    """Examples that were refused before."""
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """Of the examples."""
+        """Ids of the examples."""
         return tuple(one.id for one in self.examples)
 
     @property
     def new(self) -> tuple[str, ...]:
-        """Ids of those that no lesson holds yet."""
+        """Ids of the examples that no lesson holds yet."""
         return tuple(one.id for one in self.examples if one.state != "learned")
 
 
 @dataclass
 class Tries:
-    """How often the learner died over which example, so that one that it can't digest comes last, not first, the next time. Ids only."""
+    """How often the learner died during each example, so that a fatal one comes last the next time. Ids only."""
 
     path: Path
     counts: dict[str, int] = field(default_factory=dict)
     memory: list[str] = field(default_factory=list)
-    """Over which it ran out of the memory that it may have."""
+    """Ids of examples that needed more memory than allowed."""
 
     @classmethod
     def of(cls, home: Home) -> "Tries":
-        """As they stand in this home; from the beginning if the file is gone or damaged."""
+        """Read the home's file; start from nothing if it is missing or damaged."""
         tries = cls(home.root / "learner.json")
         with suppress(OSError, ValueError, TypeError, AttributeError):
             table = json.loads(tries.path.read_bytes())
@@ -84,19 +84,19 @@ class Tries:
         return tries
 
     def begin(self, ids: Iterable[str]) -> None:
-        """Counts one more for each, before it is tried."""
+        """Counts an attempt for each example, before it begins."""
         for id_ in ids:
             self.counts[id_] = self.counts.get(id_, 0) + 1
         self._write()
 
     def end(self, ids: Iterable[str]) -> None:
-        """They are done with."""
+        """Clears the counts of examples that are done."""
         for id_ in ids:
             self.counts.pop(id_, None)
         self._write()
 
     def out_of_memory(self, ids: Iterable[str]) -> None:
-        """The process is about to end because of these."""
+        """Notes examples that need too much memory, before the process ends."""
         self.memory = sorted({*self.memory, *ids})
         self._write()
 
@@ -105,7 +105,8 @@ class Tries:
 
 
 def next_work(home: Home, engine: "Engine", tries: Mapping[str, int], ratings: int = RATINGS) -> Work | None:
-    """The oldest piece of work whose model is here, those over which the learner died the least often first. None = all is learned."""
+    """Return the next piece of work whose model is here: first those with the fewest deaths of the learner, then the oldest. None = no
+    work."""
     pending = [one for one in list_examples(engine, None, ["pending"]) if one.learn and one.kind != "fact"]
     models: dict[str, Kept | None] = {}
     for one in sorted(pending, key=lambda one: tries.get(one.id, 0)):
@@ -127,7 +128,7 @@ def next_work(home: Home, engine: "Engine", tries: Mapping[str, int], ratings: i
 
 
 def standing(engine: "Engine") -> str:
-    """Changes with every example that comes, goes or moves on, and with every lesson: asked often, so it reads no words."""
+    """Return a mark that changes with every change of examples and lessons. It is read often, so it reads no words."""
     import sqlalchemy as sa
 
     with engine.connect() as connection:
@@ -137,7 +138,7 @@ def standing(engine: "Engine") -> str:
 
 
 def model_of(home: Home, name: str) -> Kept | None:
-    """The model of that name, if it can be had now."""
+    """Return the model of that name; None if it is missing or damaged."""
     try:
         return get_kept(home, name)
     except (NotKept, DeltaError, HomeError, ConfigError):
@@ -145,8 +146,8 @@ def model_of(home: Home, name: str) -> Kept | None:
 
 
 def recover(engine: "Engine", tries: Tries) -> int:
-    """Makes what was being learned when the learner died `pending` again, or says that it is too large. For the holder of the learner's
-    lock. Returns how many there were."""
+    """Make examples that were being learned when the learner died `pending` again, or refuse them as too large. Returns their number.
+    Under the learner's lock."""
     left = list_examples(engine, None, ["learning"])
     for one in left:
         if one.id in tries.memory:
@@ -160,9 +161,8 @@ def recover(engine: "Engine", tries: Tries) -> int:
 
 
 def put_right(home: Home, engine: "Engine") -> None:
-    """Lets go every lesson that knows what it must not (an example that is gone, or has other words now), or can't act any more, and every
-    delta of the learner's that no lesson names. What else such a lesson had taught becomes `pending`. For the holder of the learner's lock.
-    """
+    """Drop every lesson with an example that was deleted or changed, every lesson that can't act any more, and every lesson delta that no
+    lesson names. The other examples of a dropped lesson become `pending`. Under the learner's lock."""
     lessons = list_lessons(engine, None)
     examples = {(one.owner, one.id): one for one in list_examples(engine, None)} if lessons else {}
     for lesson in lessons:
@@ -187,12 +187,12 @@ def _may_stay(home: Home, lesson: Lesson, held: Sequence[Example | None]) -> boo
     for one in held:
         if one is None or (one.state == "pending" and not one.lesson):  # deleted, or its words were changed
             return False
-    # One that another was put in the place of, by learning together what they had taught.
+    # Else another lesson replaced it, which learned its examples together with others.
     return lesson.acting or any(one is not None and one.lesson == lesson.digest for one in held)
 
 
 def _follow_models(home: Home, engine: "Engine", lessons: Sequence[Lesson]) -> None:
-    """What was learned by files that its model's name doesn't mean any more is to be learned by those that it means now."""
+    """Have examples learned again whose model's name means other files now."""
     stacks: dict[str, str] = {}
     by_digest = {(lesson.owner, lesson.digest): lesson for lesson in lessons}
     for one in list_examples(engine, None, ["learned"]):

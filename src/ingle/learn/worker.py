@@ -1,8 +1,8 @@
-"""The learner as a process of its own: it gives way to everything else, keeps to its share of memory, and ends when it is long idle.
+"""The learner as a process of its own, with low priority and limited memory. It ends when it has been idle for long.
 
-`ingle serve` starts one (learn/supervisor.py) and tells it through its standard input when answers need the machine: `hold`, `go`. When
-that input ends, so does the process, at once: what it was learning is pending again for the next one. It tells in turn, on its standard
-output, when a lesson begins and when it is over: `busy`, `idle`.
+`ingle serve` starts it (learn/supervisor.py) and writes `hold` and `go` to its standard input, as answers need the machine. When that
+input ends, the process ends at once, and what it was learning is pending again. It writes `busy` and `idle` to its standard output when a
+lesson begins and ends.
 """
 
 import os
@@ -26,32 +26,32 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 EXIT_MEMORY = 75
-"""Of a process that would have taken more memory than it may."""
+"""Exit code of a process that needed too much memory."""
 _NICE = 19
 _LOOK_S = 0.25
-"""Between two looks at whether anything has come, and at the memory that is used."""
+"""Interval of the checks for work and for used memory."""
 _ANYWAY_S = 30.0
-"""After which it looks closely although nothing seems to have come: a model may be here again."""
+"""Interval of full checks without any sign of work: a model may be back."""
 
 
 @dataclass
 class Signals:
-    """What a learner was told from outside."""
+    """State that other threads share with the learner."""
 
     held: bool = False
     ended: bool = False
-    """Whether it is to stop after the lesson that it is at."""
+    """Whether it should stop after the current lesson."""
     trying: Sequence[str] = field(default=())
-    """Ids of what is being learned now."""
+    """Ids of the examples of the current lesson."""
 
 
 def follow(
     home: Home, engine: "Engine", trainer: Trainer, sink: Sink, settings: LearnSettings, signals: Signals,
     watch: Watch = Watch(), stay: bool = True,  # noqa: B008 - frozen
 ) -> Learned:  # fmt: skip
-    """Learns what is pending and, with `stay`, what comes, until nothing came for `idle_s`, or the signals say so.
+    """Learn what is pending and, with `stay`, what comes later, until nothing came for `idle_s` or the signals say stop.
 
-    Raises HomeError if another learner is at work in this home, and what `Learner.learn` raises.
+    Raises HomeError if this home has another learner running, and the errors of `Learner.learn`.
     """
 
     def stopped() -> bool:
@@ -71,9 +71,9 @@ def follow(
                 now = time.monotonic()
                 before = seen if signals.held else standing(engine)
                 if before != seen or (not signals.held and now - looked >= _ANYWAY_S):
-                    found = learn_once(learner).outcomes
-                    outcomes += found
-                    last, looked = time.monotonic() if found else last, time.monotonic()
+                    new = learn_once(learner).outcomes
+                    outcomes += new
+                    last, looked = time.monotonic() if new else last, time.monotonic()
                     seen = "" if signals.held else before
                 if not signals.held and (not stay or time.monotonic() - last >= settings.idle_s):
                     break
@@ -82,10 +82,9 @@ def follow(
 
 
 def give_way() -> None:
-    """Lowers the priority of this thread, and of those that it starts, as far as it goes, where there is such a thing.
+    """Set this thread, and those that it starts, to the lowest priority that the system has.
 
-    Being nice is not enough on Linux: a nice process that has a core keeps it for some milliseconds when another one wakes up, in which a
-    token would be written.
+    Niceness is not enough on Linux: a nice process keeps its core for some milliseconds when another one wakes up, enough for a token.
     """
     if os.name != "nt":
         with suppress(OSError):
@@ -96,7 +95,7 @@ def give_way() -> None:
 
 
 def tell(stream: BinaryIO) -> Callable[[Sequence[str]], None]:
-    """What tells the process that started this one whether a lesson is being learned; see `Watch.trying`."""
+    """Return a callback for `Watch.trying` that reports lessons to the parent process."""
 
     def trying(ids: Sequence[str]) -> None:
         with suppress(OSError):  # nobody is there any more: found by `listen`
@@ -107,7 +106,7 @@ def tell(stream: BinaryIO) -> Callable[[Sequence[str]], None]:
 
 
 def listen(signals: Signals, stream: BinaryIO, end: Callable[[], None] = lambda: os._exit(0)) -> threading.Thread:
-    """Reads `hold` and `go` from the process that started this one, in a thread, and ends this one when that one is gone."""
+    """Read `hold` and `go` from the parent process in a thread; call `end` when the parent is gone."""
 
     def read() -> None:
         for line in stream:
@@ -121,7 +120,7 @@ def listen(signals: Signals, stream: BinaryIO, end: Callable[[], None] = lambda:
 
 @contextmanager
 def memory_guard(most_mb: int, too_large: Callable[[], None]) -> Iterator[None]:
-    """Looks every quarter of a second whether the process has grown too large, where the system tells; then calls `too_large`."""
+    """Within the block, check the process's memory every quarter of a second; above `most_mb`, call `too_large`."""
     over = threading.Event()
 
     def look() -> None:
@@ -142,10 +141,10 @@ def memory_guard(most_mb: int, too_large: Callable[[], None]) -> Iterator[None]:
 
 
 def memory_bytes() -> int:
-    """Memory of this process: what it has now where the system tells (Linux), else the most that it has had; 0 = unknown."""
+    """Return the memory of this process: the current one on Linux, else the peak; 0 = unknown."""
     platform: str = sys.platform
     if platform == "linux":
-        # Not the peak: there a process begins with that of its parent.
+        # Not the peak: on Linux a process begins with its parent's.
         return int(Path("/proc/self/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     if platform == "win32":
         return 0
@@ -155,7 +154,7 @@ def memory_bytes() -> int:
 
 
 def _too_large(learner: Learner, signals: Signals) -> None:
-    """Writes down what was too large, and ends: a process can't be made to give memory back."""
+    """Note the examples that were too large, and end the process, which is the only sure way to free its memory."""
     learner.tries.out_of_memory(signals.trying)
-    learner.watch.say("the learner would have taken more memory than it may (learn.memory_mb)")
+    learner.watch.say("the learner needed more memory than learn.memory_mb allows")
     os._exit(EXIT_MEMORY)

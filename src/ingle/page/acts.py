@@ -1,4 +1,4 @@
-"""What can be done with a turn: the buttons under it. A later capability adds an entry here, and with it its button."""
+"""The buttons under a turn. A new capability adds an entry here and gets its button."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -23,17 +23,17 @@ class Act:
     id: str
     label: str
     icon: str
-    """One of `static/icons.svg`."""
+    """Name of a symbol in `static/icons.svg`."""
     deed: TurnDeed | None = None
     """None = the browser does it (`static/turn.js`)."""
     fits: Callable[[Turn], bool] = lambda _: True
     """Whether a turn has this button."""
     pressed: Pressed | None = None
-    """Whether it stands pressed; None = it is no such button."""
+    """Whether it shows as pressed; None = it is not a toggle."""
 
 
 def _kept(turn: Turn) -> bool:
-    """Whether its words are kept: of others nothing is to be taught, for that would keep them."""
+    """Whether the turn is stored. Nothing is learned from a temporary chat, for that would store its words."""
     return bool(turn.conversation)
 
 
@@ -54,19 +54,19 @@ async def _bad(tab: Tab, turn: Turn) -> None:
 
 
 async def _rate(tab: Tab, turn: Turn, rating: int) -> None:
-    """Rates an answer; the same rating once more takes it back."""
+    """Rates an answer. The same rating a second time removes it."""
     service, owner = tab.service, tab.owner
     before = (await _taught(tab, turn)).ratings.get(turn.completion)
     if before is not None and before.rating == rating:
         await forget_example(tab, before.id)
     else:
-        said = Feedback(turn.completion, rating, model=_model(tab))
-        await asyncio.to_thread(take_feedback, service.engine, owner, said, sink=service.record)
+        feedback = Feedback(turn.completion, rating, model=_model(tab))
+        await asyncio.to_thread(take_feedback, service.engine, owner, feedback, sink=service.record)
     tab.changed(turn.conversation)
 
 
 async def _remember(tab: Tab, turn: Turn) -> None:
-    """Remembers the words of a turn as a fact; once more forgets them again."""
+    """Remembers the words of a turn as a fact. A second press forgets them."""
     service, owner = tab.service, tab.owner
     before = (await _taught(tab, turn)).fact(turn)
     if before is not None:
@@ -78,10 +78,10 @@ async def _remember(tab: Tab, turn: Turn) -> None:
 
 
 async def correct(tab: Tab, turn: Turn, text: str) -> None:
-    """What should have been said in the place of an answer. Raises what `take_feedback` raises."""
+    """Stores `text` as the correction of an answer. Raises the errors of `take_feedback`."""
     service, owner = tab.service, tab.owner
-    said = Feedback(turn.completion, correction=text, model=_model(tab))
-    await asyncio.to_thread(take_feedback, service.engine, owner, said, sink=service.record)
+    feedback = Feedback(turn.completion, correction=text, model=_model(tab))
+    await asyncio.to_thread(take_feedback, service.engine, owner, feedback, sink=service.record)
     tab.changed(turn.conversation)
 
 
@@ -96,11 +96,11 @@ def _model(tab: Tab) -> str:
 ANSWER_ACTS: Sequence[Act] = (
     Act("copy", "Copy the answer", "copy"),
     Act("again", "Answer again", "again", _again),
-    Act("good", "A good answer", "good", _good, _answered, lambda turn, taught: taught.rating(turn) > 0),
-    Act("bad", "A bad answer", "bad", _bad, _answered, lambda turn, taught: taught.rating(turn) < 0),
-    Act("correct", "Edit this answer", "pencil", fits=_answered),
+    Act("good", "Good answer", "good", _good, _answered, lambda turn, taught: taught.rating(turn) > 0),
+    Act("bad", "Bad answer", "bad", _bad, _answered, lambda turn, taught: taught.rating(turn) < 0),
+    Act("correct", "Correct this answer", "pencil", fits=_answered),
     Act("remember", "Remember this", "remember", _remember, _answered, lambda turn, taught: taught.fact(turn) is not None),
-    Act("details", "All about this answer", "info", fits=lambda turn: bool(turn.facts)),
+    Act("details", "Details of this answer", "info", fits=lambda turn: bool(turn.facts)),
 )
 QUESTION_ACTS: Sequence[Act] = (
     Act("copy", "Copy", "copy"),
@@ -110,12 +110,12 @@ QUESTION_ACTS: Sequence[Act] = (
 
 
 def acts_of(turn: Turn) -> Sequence[Act]:
-    """The buttons of a turn."""
+    """Return the buttons that fit a turn."""
     return [act for act in (QUESTION_ACTS if turn.message.role == "user" else ANSWER_ACTS) if act.fits(turn)]
 
 
 def buttons(turn: Turn, taught: Taught) -> list[dict[str, Any]]:
-    """The same, as the browser shows them."""
+    """Return the buttons of a turn as the properties that `static/turn.js` draws."""
     return [
         {"id": act.id, "label": act.label, "icon": act.icon, "pressed": None if act.pressed is None else act.pressed(turn, taught)}
         for act in acts_of(turn)

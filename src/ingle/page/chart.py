@@ -1,4 +1,4 @@
-"""Held-out loss over a model's life: what the gate measured of everything that was to become a part of it, from the ledger."""
+"""Held-out loss over a model's life: the gate's measurement of every candidate, from the ledger."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,15 +17,17 @@ if TYPE_CHECKING:
     from ingle.ledger.row import Row
 
 MOST = 200
-"""Points that are shown, the newest."""
+"""Newest points that are shown."""
 _LOOKED_AT = 2_000
-"""Facts of the gate among which they are."""
+"""Newest facts of each kind that are searched for them."""
 _KINDS = ("gate", "lesson")
 
 
 def loss_chart(engine: "Engine", keys: "Path", owner: str, model: str) -> dict[str, Any]:
-    """The points, the oldest first, as the page draws them: bits per byte of held-out text with each candidate at work, and of the model
-    as it was (`before`). Of lessons only the owner's; of what was tuned or imported everybody's, for it is everybody's model."""
+    """Return the points of the chart, oldest first.
+
+    `bits`: bits per byte of held-out text with the candidate at work; `before`: of the model without it. Lessons are the owner's only.
+    Other candidates are everybody's, because they change everybody's model."""
     rows = sorted((row for kind in _KINDS for row in Ledger(engine, keys).read(kind, last=_LOOKED_AT)), key=lambda row: row.seq)
     lessons = list_lessons(engine, owner)
     examples = {one.id for one in list_examples(engine, owner)}
@@ -51,28 +53,28 @@ def _points(rows: Sequence["Row"], model: str, mine: Collection[str], acting: Co
 
 
 def _words(facts: Mapping[str, Fact]) -> dict[str, str]:
-    """Who made the candidate, by name and in words. A maker that is no longer installed keeps its name."""
+    """Return the candidate's maker as name and noun. A maker that is no longer installed keeps its name."""
     name = str(facts.get("maker", ""))
-    known = makers().get(name)
-    return {"maker": name, "what": known.noun if known else name}
+    maker = makers().get(name)
+    return {"maker": name, "what": maker.noun if maker else name}
 
 
 def _personal(facts: Mapping[str, Fact]) -> bool:
     """Whether the candidate belongs to one user."""
-    known = makers().get(str(facts.get("maker", "")))
-    return known is not None and known.personal
+    maker = makers().get(str(facts.get("maker", "")))
+    return maker is not None and maker.personal
 
 
 def _mine(rows: Iterable["Row"], examples: Collection[str]) -> set[str]:
-    """Digests of candidates that the learner made of these examples: one whose lesson is gone, or was never made, is in no table. The gate
-    doesn't know whose a candidate is, but the learner says what became of it right behind it, and there is one learner in a home."""
-    found, judged = set[str](), ""
+    """Return the digests of candidates that the learner made of these examples, also of those whose lesson is in no table.
+    The gate doesn't know the owner. But a home has one learner, and its own fact follows the gate's directly."""
+    digests, judged = set[str](), ""
     for row in rows:
         facts = row.values
         if row.kind.startswith("gate.") and _personal(facts):
             judged = str(facts.get("delta", ""))
         elif row.kind in ("lesson.accept", "lesson.refuse"):
             if facts.get("example") in examples:
-                found.add(str(facts.get("lesson") or judged))
+                digests.add(str(facts.get("lesson") or judged))
             judged = ""
-    return found
+    return digests

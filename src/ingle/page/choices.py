@@ -1,4 +1,4 @@
-"""What a conversation of the page asks of the model: which one, told what, drawing how. Kept with the conversation, changes only."""
+"""The settings of one conversation: model, system prompt, sampling. Only those that differ from the home's are stored."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,25 +15,25 @@ _MOST_TOKENS = 10**7
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """None everywhere means: as the home has it."""
+    """Settings of a conversation. None = the home's value."""
 
     model: str | None = None
     system: str = ""
-    """Stands before the conversation; empty = what the model's template says."""
+    """System prompt; empty = the default of the model's template."""
     temperature: float | None = None
     top_p: float | None = None
     max_tokens: int | None = None
     seed: int | None = None
-    """None = another one for every answer."""
+    """None = a new one for every answer."""
 
     @property
     def kept(self) -> dict[str, Any]:
-        """Only what differs from the home's settings, so that these keep their say."""
+        """The settings that were chosen. The home's apply to all others, now and when they change."""
         return {name: value for name in self.__slots__ if (value := getattr(self, name)) not in (None, "")}
 
 
 def choices_of(table: Mapping[str, Any]) -> Choices:
-    """The choices that a browser sent or a conversation keeps. Raises RequestError for a value of the wrong kind."""
+    """Return the choices in a table that a browser sent or a conversation stores. Raises RequestError for a wrong value."""
     return Choices(
         model=_text(table, "model", 200) or None,
         system=_text(table, "system", MOST_SYSTEM),
@@ -45,7 +45,7 @@ def choices_of(table: Mapping[str, Any]) -> Choices:
 
 
 def home_choices(service: Service) -> dict[str, Any]:
-    """What the home has, for whoever has chosen nothing."""
+    """Return the home's defaults."""
     sampling = service.sampling
     return {
         "model": service.models.default, "system": "", "temperature": sampling.temperature, "top_p": sampling.top_p,
@@ -54,13 +54,13 @@ def home_choices(service: Service) -> dict[str, Any]:
 
 
 def request_of(service: Service, choices: Choices, said: Sequence[Message]) -> Request:
-    """What the engine is asked, with the system prompt in front. Raises RequestError."""
-    home, wished = service.sampling, choices.kept
+    """Return the engine's request for these messages, system prompt first. Raises RequestError."""
+    home, chosen = service.sampling, choices.kept
     sampling = replace(
         home.sampling(0),
-        temperature=wished.get("temperature", home.temperature),
-        top_p=wished.get("top_p", home.top_p),
-        seed=wished.get("seed", home.seed),
+        temperature=chosen.get("temperature", home.temperature),
+        top_p=chosen.get("top_p", home.top_p),
+        seed=chosen.get("seed", home.seed),
     )
     system = (Message.of("system", choices.system),) if choices.system else ()
     return Request(messages=(*system, *said), max_tokens=choices.max_tokens or service.settings.max_tokens, sampling=sampling)

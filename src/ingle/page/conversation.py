@@ -1,6 +1,6 @@
-"""What was said in a conversation, as the page shows it: one branch of the tree, and at each turn those beside it.
+"""A conversation as the page shows it: one branch of the tree of turns, and each turn's siblings.
 
-A conversation is kept in the home, or, where the user wants that, only in memory for as long as it is open.
+It is stored in the home. A temporary one is only in memory, for as long as it is open.
 """
 
 import asyncio
@@ -23,54 +23,54 @@ if TYPE_CHECKING:
 Key = tuple[str, str]
 """Owner and conversation."""
 _TITLE = 48
-"""Characters of a title that was made from a question."""
+"""Most characters of a title that is made from a question."""
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A turn of the branch that is shown."""
+    """One turn of the branch that is shown."""
 
     turn: Turn
     beside: tuple[str, ...]
-    """Ids of the turns that follow the same one, this one included, the oldest first."""
+    """Ids of the turns with the same parent, this one included, oldest first."""
 
     @property
     def place(self) -> int:
-        """Which of those beside it this is, from 0."""
+        """Index of this turn in `beside`."""
         return self.beside.index(self.turn.id)
 
 
 class Conversation(Protocol):
-    """A conversation."""
+    """A tree of turns, and the turn at which the user stands."""
 
     @property
     def key(self) -> Key:
-        """Tells it from all others."""
+        """Owner and id, unique among all conversations."""
 
     async def path(self) -> Sequence[Said]:
-        """The branch at which it stands. Raises NotKept if the conversation is gone."""
+        """Return the current branch. Raises NotKept if the conversation is gone."""
 
     async def said(self, turn: str) -> Sequence[Message]:
-        """What was said up to a turn."""
+        """Return the messages up to a turn, this one included."""
 
     async def ask(self, text: str, parent: str) -> str:
-        """Adds what the user said behind `parent`, and stands there. Returns the turn's id."""
+        """Adds the user's message behind `parent` and moves there. Returns the turn's id."""
 
     async def stand(self, turn: str, deep: bool = True) -> None:
-        """Goes to a turn ("" = before the first); `deep`: and on to the end of the newest branch behind it."""
+        """Moves to a turn ("" = before the first); `deep`: on to the end of the newest branch behind it."""
 
     async def following(self, turn: str) -> Sequence[str]:
-        """Ids of the turns behind a turn, the oldest first."""
+        """Return the ids of a turn's children, oldest first."""
 
     def keep(self, parent: str) -> Keep | None:
-        """What the service is told about keeping the answer behind `parent`."""
+        """Return where the service stores the answer behind `parent`; None = it does not."""
 
     async def answered(self, parent: str, text: str, completion: str, facts: Mapping[str, Any]) -> None:
-        """Adds an answer that the service did not keep, and stands there unless somebody has gone to another branch."""
+        """Adds an answer that the service did not store. Moves there unless the user has gone to another branch."""
 
 
 class StoredConversation:
-    """A conversation in the home."""
+    """A conversation in the home's database."""
 
     def __init__(self, engine: "Engine", owner: str, conversation: str) -> None:
         self._engine, self._owner, self._id = engine, owner, conversation
@@ -91,15 +91,15 @@ class StoredConversation:
         return [step.message for step in path]
 
     async def ask(self, text: str, parent: str) -> str:
-        said = (Message.of("user", text),)
-        return await asyncio.to_thread(turns.keep, self._engine, self._owner, said, parent, self._id)
+        messages = (Message.of("user", text),)
+        return await asyncio.to_thread(turns.keep, self._engine, self._owner, messages, parent, self._id)
 
     async def stand(self, turn: str, deep: bool = True) -> None:
         def move() -> None:
-            at = turn
-            while deep and (behind := self._behind(at)):
-                at = behind[-1]
-            conversations.move_leaf(self._engine, self._owner, self._id, at)
+            leaf = turn
+            while deep and (behind := self._behind(leaf)):
+                leaf = behind[-1]
+            conversations.move_leaf(self._engine, self._owner, self._id, leaf)
 
         await asyncio.to_thread(move)
 
@@ -110,19 +110,19 @@ class StoredConversation:
         return Keep(self._id, parent)
 
     async def answered(self, parent: str, text: str, completion: str, facts: Mapping[str, Any]) -> None:
-        said = Message.of("assistant", text)
-        await asyncio.to_thread(turns.keep_answer, self._engine, self._owner, parent, said, completion, facts, (), self._id)
+        message = Message.of("assistant", text)
+        await asyncio.to_thread(turns.keep_answer, self._engine, self._owner, parent, message, completion, facts, (), self._id)
 
     def _behind(self, turn: str) -> tuple[str, ...]:
         return tuple(child.id for child in turns.children(self._engine, self._owner, turn, self._id))
 
 
 class TemporaryConversation:
-    """A conversation that nobody keeps."""
+    """A conversation in memory only."""
 
     def __init__(self, owner: str) -> None:
         self._owner, self._leaf = owner, ""
-        self._name = f"passing-{secrets.token_hex(12)}"
+        self._name = f"temporary-{secrets.token_hex(12)}"
         self._turns: dict[str, Turn] = {}
         self._number = itertools.count(1)
 
@@ -155,12 +155,12 @@ class TemporaryConversation:
     async def answered(self, parent: str, text: str, completion: str, facts: Mapping[str, Any]) -> None:
         self._add(Message.of("assistant", text), parent, completion, facts, moves=self._leaf == parent)
 
-    def _climb(self, at: str) -> list[Turn]:
-        up = []
-        while at:
-            up.append(self._turns[at])
-            at = up[-1].parent
-        return up[::-1]
+    def _climb(self, leaf: str) -> list[Turn]:
+        branch = []
+        while leaf:
+            branch.append(self._turns[leaf])
+            leaf = branch[-1].parent
+        return branch[::-1]
 
     def _add(
         self, message: Message, parent: str, completion: str = "", facts: Mapping[str, Any] | None = None, moves: bool = True
@@ -172,7 +172,7 @@ class TemporaryConversation:
 
 
 def title_of(text: str) -> str:
-    """The first words of a question."""
+    """Return the first words of a question as a title."""
     words = " ".join(text.split())
     if len(words) <= _TITLE:
         return words

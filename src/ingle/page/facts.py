@@ -1,4 +1,4 @@
-"""What stands under an answer: one quiet line, and everything behind it."""
+"""The line under an answer, and the details behind it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,10 +20,10 @@ _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "pr
 
 
 def facts_of(chunk: Chunk) -> dict[str, Any]:
-    """The facts of an answer that just ended, as the home keeps them with its words."""
+    """Return the facts of an answer that just ended, as the home stores them with its words."""
     assert chunk.usage is not None and chunk.event is not None
-    took = {name: getattr(chunk.usage, name) for name in ("queued_s", "prefill_s", "decode_s")}
-    return {**chunk.event.facts, **took, "model_name": chunk.event.subject}
+    times = {name: getattr(chunk.usage, name) for name in ("queued_s", "prefill_s", "decode_s")}
+    return {**chunk.event.facts, **times, "model_name": chunk.event.subject}
 
 
 def line(facts: Mapping[str, Any]) -> str:
@@ -45,27 +45,27 @@ def line(facts: Mapping[str, Any]) -> str:
 
 
 def details(facts: Mapping[str, Any], at: str, taught: Taught = Taught()) -> list[tuple[str, str]]:  # noqa: B008 - frozen
-    """Everything, as (name, value); `taught`: what the facts only name."""
+    """Return all details of an answer as (name, value). `taught` resolves the ids of memories and lessons."""
     request: Any = facts.get("request")
-    kept = isinstance(request, Mapping)
+    stored = isinstance(request, Mapping)
     rows = [
         ("Model", facts.get("model_name", "")),
         ("Model digest", facts.get("model", "")),
         ("Ledger", f"event {facts['seq']}" if "seq" in facts else ""),
-        ("Replay", f"ingle replay {facts['seq']}" if kept and "seq" in facts and facts.get("finish") != "cancelled" else ""),
+        ("Replay", f"ingle replay {facts['seq']}" if stored and "seq" in facts and facts.get("finish") != "cancelled" else ""),
         ("Written", at[:19].replace("T", " ") + " UTC" if at else ""),
         ("Remembered", "\n".join(taught.memories(facts))),
         ("Learned", "\n".join(taught.learned(facts))),
         ("Prompt", _prompt(facts)),
         ("Answer", f"{counted(facts.get('completion_tokens', 0), 'token')}, ended by {_end(facts)}"),
         ("Waited", _seconds(facts["queued_s"]) if "queued_s" in facts else ""),
-        ("Read in", _seconds(facts["prefill_s"]) if "prefill_s" in facts else ""),
-        ("Written in", _seconds(facts["decode_s"]) if "decode_s" in facts else ""),
+        ("Prompt read in", _seconds(facts["prefill_s"]) if "prefill_s" in facts else ""),
+        ("Answer written in", _seconds(facts["decode_s"]) if "decode_s" in facts else ""),
         ("Energy", str(energy_in(facts) or "")),
         ("Seed", str(facts.get("seed", ""))),
         ("Sampling", ", ".join(f"{name} {facts[name]:g}" for name in _SAMPLING if facts.get(name) is not None)),
-        ("Most tokens", f"{facts['max_tokens']:,}" if facts.get("max_tokens") else ""),
-        ("System prompt", "\n".join(request.get("system") or ()) if kept else ""),
+        ("Longest answer, in tokens", f"{facts['max_tokens']:,}" if facts.get("max_tokens") else ""),
+        ("System prompt", "\n".join(request.get("system") or ()) if stored else ""),
         ("Guards", facts.get("verdicts") or "let everything pass"),
         ("Answer's digest", facts.get("answer", "")),
         ("Id", facts.get("id", "")),
@@ -74,7 +74,7 @@ def details(facts: Mapping[str, Any], at: str, taught: Taught = Taught()) -> lis
 
 
 def _first(facts: Mapping[str, Any]) -> float:
-    """Seconds from asking to the first token."""
+    """Return the seconds from the request to the first token."""
     return float(facts.get("queued_s", 0.0)) + float(facts["prefill_s"])
 
 

@@ -1,4 +1,4 @@
-"""Where the parts of the page stand."""
+"""The layout of the page."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,14 @@ from ingle.page.parts import Bar, Composer, ConversationList, LearningPanel, Scr
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Of one tab."""
+    """The parts of one tab."""
 
     shell: Shell
     list: ConversationList
     bar: Bar
     scroll: Scroll
     column: Element
-    """Takes the turns."""
+    """Holds the turns."""
     welcome: Welcome
     composer: Composer
     settings: SettingsPanel
@@ -24,7 +24,7 @@ class Parts:
 
 
 def lay_out() -> Parts:
-    """Makes the parts, in the page that is being built."""
+    """Build the parts inside the page that is being made."""
     shell = Shell()
     with Element("div").classes("house"):
         listed = ConversationList()

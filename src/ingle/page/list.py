@@ -1,4 +1,4 @@
-"""The conversations at the side of one tab."""
+"""The list of conversations at the side of one tab."""
 
 import asyncio
 from collections.abc import Mapping
@@ -10,22 +10,22 @@ from ingle.page.pending_answers import PendingAnswers
 from ingle.page.tab import Deed, Tab
 
 PAGE = 50
-"""Conversations that are listed at once."""
+"""Conversations that are listed at first, and that "Older" adds."""
 _COPIES = "Deleted. Another program is reading the database, so old copies of the words may stay in its file for a while."
 
 
 class Listing:
-    """What is listed, and what can be done with it."""
+    """Draws the list and carries out its actions."""
 
     def __init__(self, tab: Tab, part: ConversationList, pending: PendingAnswers, visitor: str) -> None:
-        """`visitor`: the name of whoever looks at the tab."""
+        """`visitor`: the name of the tab's user."""
         self._tab, self._part, self._pending, self._visitor = tab, part, pending, visitor
         self._words, self._limit = "", PAGE
         self.deeds: Mapping[str, Deed]
         self.deeds = {"rename": self.rename, "remove": self.remove, "search": self.search, "more": self.more}
 
     async def draw(self) -> str | None:
-        """Shows the newest conversations, or those with the words that are searched for.
+        """Shows the newest conversations, or those that match the search.
 
         Returns the title of the conversation that the tab shows, if it is one of them.
         """
@@ -37,17 +37,17 @@ class Listing:
         self._part.show(values)
         return next((kept.title for kept in listed if kept.id == tab.place), None)
 
-    async def rename(self, said: Any) -> None:
-        """Another title."""
-        conversation, title = map(str, said)
+    async def rename(self, argument: Any) -> None:
+        """Changes a title; `argument`: [id, title]."""
+        conversation, title = map(str, argument)
         tab = self._tab
         if title.strip():
             await asyncio.to_thread(conversations.rename_conversation, tab.service.engine, tab.owner, conversation, title)
             tab.changed(conversation)
 
-    async def remove(self, said: Any) -> None:
-        """Deletes a conversation, with everything that was made of its words."""
-        tab, conversation = self._tab, str(said)
+    async def remove(self, argument: Any) -> None:
+        """Deletes a conversation and all that was made of its words."""
+        tab, conversation = self._tab, str(argument)
         await self._pending.forget((tab.owner, conversation))
         gone = await asyncio.to_thread(conversations.delete_conversation, tab.service.engine, tab.owner, conversation)
         tab.service.forget(tab.owner, conversation)
@@ -57,10 +57,10 @@ class Listing:
             tab.say(_COPIES)
         tab.changed(conversation)
 
-    async def search(self, said: Any) -> None:
-        """Only conversations with these words."""
-        self._words, self._limit = str(said or "")[: conversations.MAX_WORDS], PAGE
+    async def search(self, argument: Any) -> None:
+        """Lists only conversations with these words."""
+        self._words, self._limit = str(argument or "")[: conversations.MAX_WORDS], PAGE
 
-    async def more(self, _said: Any) -> None:
-        """Older conversations too."""
+    async def more(self, _argument: Any) -> None:
+        """Lists older conversations too."""
         self._limit += PAGE

@@ -1,4 +1,4 @@
-"""Markdown of an answer as HTML that can do nothing: what a model writes is never trusted.
+"""Renders the Markdown of an answer as inert HTML: the text of a model is never trusted.
 
 Raw HTML is shown as text, links lead only to http, https and mailto, and images are links: nothing is loaded because of an answer.
 `Growing` renders an answer while it is written. Blocks that are complete are sent once; only the last, open one is sent again.
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from markdown_it.utils import EnvType, OptionsDict
 
 Stroke = tuple[str, int, str]
-"""One change for the browser: ("done", 0, HTML of complete blocks); ("open", how much of the open one's HTML stays, what follows it);
-("code", 0, what was added to the code of the open one). Lengths are in UTF-16 units, as in JavaScript."""
+"""One change for the browser: ("done", 0, HTML of complete blocks); ("open", length of the open block's HTML that stays, HTML after it);
+("code", 0, text added to the code of the open block). Lengths are in UTF-16 units, as in JavaScript."""
 
 _LANGUAGE = re.compile(r"[A-Za-z0-9_+#.-]{1,30}")
 _MOST_HIGHLIGHTED = 20_000
@@ -32,12 +32,12 @@ _UNDECIDED = re.compile(r"(^|\n)[ \t]*([-=*_+#>`~|]+|\d{1,9}[.)]?)[ \t]*$|[*`]+$
 
 
 def render(text: str) -> str:
-    """The HTML of a whole answer."""
+    """Return the HTML of a whole answer."""
     return str(_markdown().render(text))
 
 
 class Growing:
-    """An answer on its way."""
+    """Renders an answer while it is being written."""
 
     def __init__(self) -> None:
         self._done: list[str] = []
@@ -52,11 +52,11 @@ class Growing:
 
     @property
     def open(self) -> Stroke:
-        """What stands behind it."""
+        """The stroke that draws the block that is still open."""
         return "open", 0, self._open
 
     def take(self, text: str) -> list[Stroke]:
-        """What more of the answer changes on the page."""
+        """Adds more of the answer. Returns the changes for the page."""
         self._source += text
         markdown = _markdown()
         strokes: list[Stroke] = []
@@ -69,7 +69,7 @@ class Growing:
         return [*strokes, *self._show(tokens)]
 
     def finish(self) -> list[Stroke]:
-        """The rest, as it stays."""
+        """Ends the answer. Returns the last changes."""
         html = render(self._source)
         self._source = ""
         return [("done", 0, self._complete(html))] if html else []
@@ -96,38 +96,38 @@ class Growing:
 
 
 class _Harmless(RendererHTML):
-    """Code with a head, images and links that load nothing, tables that scroll."""
+    """Renders code with a header, images as links, links that load nothing, and tables that scroll."""
 
     def fence(self, tokens: "Sequence[Token]", idx: int, options: "OptionsDict", env: "EnvType") -> str:
-        """Code between fences."""
+        """Renders fenced code."""
         return _code_block(tokens[idx].content, tokens[idx].info)
 
     def code_block(self, tokens: "Sequence[Token]", idx: int, options: "OptionsDict", env: "EnvType") -> str:
-        """Code that is indented."""
+        """Renders indented code."""
         return _code_block(tokens[idx].content, "")
 
     def image(self, tokens: "Sequence[Token]", idx: int, options: "OptionsDict", env: "EnvType") -> str:
-        """An image: a link to it."""
+        """Renders an image as a link to it."""
         return f"{_link(str(tokens[idx].attrs.get('src', '')))}{escape(tokens[idx].content or 'image')}</a>"
 
     def link_open(self, tokens: "Sequence[Token]", idx: int, options: "OptionsDict", env: "EnvType") -> str:
-        """A link, which shows where it leads."""
+        """Renders a link that shows its target."""
         return _link(str(tokens[idx].attrs.get("href", "")))
 
     def table_open(self, tokens: "Sequence[Token]", idx: int, options: "OptionsDict", env: "EnvType") -> str:
-        """A table may be wider than the page."""
+        """Opens a table in a box that scrolls, for it may be wider than the page."""
         return '<div class="wide"><table>\n'
 
     def table_close(self, tokens: "Sequence[Token]", idx: int, options: "OptionsDict", env: "EnvType") -> str:
-        """The end of a table."""
+        """Closes a table and its box."""
         return "</table></div>\n"
 
 
 class _Markdown(MarkdownIt):
-    """CommonMark that leads nowhere but to the web."""
+    """CommonMark with links to the web only."""
 
     def validateLink(self, url: str) -> bool:  # noqa: N802 - the library's name
-        """Whether a link may be one."""
+        """Return whether a link is to the web."""
         return bool(_LINKS.match(url.strip()))
 
 
@@ -153,7 +153,7 @@ def _code_block(code: str, info: str, colours: bool = True) -> str:
 
 
 def _coloured(code: str, language: str) -> str | None:
-    """With a class for each kind of word; None for a language that is not known."""
+    """Return code as HTML with a class per kind of word; None for an unknown language."""
     from pygments import highlight  # type: ignore[import-untyped]
     from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
     from pygments.lexers import get_lexer_by_name  # type: ignore[import-untyped]
@@ -167,12 +167,12 @@ def _coloured(code: str, language: str) -> str | None:
 
 
 def _decided(source: str) -> str:
-    """Without marks at the end that may still become anything."""
+    """Return the text without marks at its end that the next characters decide."""
     return _UNDECIDED.sub(r"\1", source)
 
 
 def _mended(source: str) -> str:
-    """With bold text and code closed that are still being written, so that their marks don't flash by."""
+    """Return the text with open bold text and code closed, so that their marks don't flash by."""
     last = source[source.rfind("\n") + 1 :]
     if last.count("`") % 2:
         return source + "`"
@@ -180,6 +180,6 @@ def _mended(source: str) -> str:
 
 
 def _from_line(source: str, line: int) -> str:
-    """What follows so many lines, which end as the library's do; nothing if there are no more."""
+    """Return the text after so many lines, counted as the library does; "" if there is none."""
     ends = [found.end() for found in islice(_LINE_END.finditer(source), line)]
     return source if not line else source[ends[-1] :] if len(ends) == line else ""

@@ -27,33 +27,33 @@ if TYPE_CHECKING:
     from ingle.page.room import Room
 
 _ROOM = "ingle.room"
-"""Where a request of the page finds its room."""
+"""Key of the room in the scope of the page's requests."""
 _PATHS = ("/c/", "/_nicegui/", "/_nicegui_ws/", "/page/")
 RECONNECT_S = 30.0
 """How long a tab may be out of reach (a sleeping phone) without having to be loaded again."""
 
 
 class PageMount(Mount):
-    """The page's own paths only: an unknown path is the API's to refuse, in the API's words."""
+    """Serves the page's own paths only. The API answers for unknown paths."""
 
     def __init__(self, app: Any, room: "Room") -> None:
         super().__init__("", app)
         self._room = room
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Whether a path is the page's."""
+        """Matches the page's paths."""
         path = scope.get("path", "")
         own = path in ("/", "/favicon.ico") or path.startswith((*_PATHS, static_root()))
         return super().matches(scope) if own else (Match.NONE, {})
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Tells the page which room it belongs to: its library has only one application in a process, we may have several."""
+        """Passes a request on with its room. NiceGUI has one application per process; Ingle may have several."""
         scope[_ROOM] = self._room
         await super().handle(scope, receive, send)
 
 
 def add_page(app: FastAPI, service: Service) -> None:
-    """Adds the page to an application, behind all other routes."""
+    """Add the page to an application, behind all other routes."""
     os.environ.setdefault("NICEGUI_STORAGE_PATH", str(service.home.root / "cache" / "page"))  # else `.nicegui` in the working directory
     from nicegui import core, ui
 
@@ -88,7 +88,7 @@ def add_page(app: FastAPI, service: Service) -> None:
 
 @cache
 def _add_pages() -> None:
-    """Once in a process."""
+    """Register the page's routes, once per process."""
     from nicegui import core, ui
 
     core.app.add_static_files(static_root(), FOLDER, max_cache_age=YEAR_S)
@@ -104,7 +104,7 @@ def _add_pages() -> None:
 
 
 def _warm() -> None:
-    """What the first visitor and the first block of code would wait for."""
+    """Load the template and the highlighter, so that the first visitor need not wait."""
     from nicegui.client import templates
 
     from ingle.page.markdown import render
@@ -132,7 +132,7 @@ async def _build(client: "Client", request: Request, conversation: str) -> Respo
         if conversation:
             await view.open(conversation)
     except NotKept:
-        view.say("This conversation is not kept here.")
+        view.say("There is no such conversation here.")
     await view.draw()
     room.views.add(view)
     view.stale()  # an answer that ended while it was drawn told those that were there

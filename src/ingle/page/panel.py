@@ -1,4 +1,4 @@
-"""The settings of the conversation on one tab."""
+"""The panel "Settings" of one tab."""
 
 import asyncio
 from collections.abc import Mapping
@@ -12,26 +12,26 @@ from ingle.page.tab import Deed, Tab
 
 
 class Panel:
-    """What can be chosen, and what is."""
+    """Draws the settings of the conversation and changes them."""
 
     def __init__(self, tab: Tab, part: SettingsPanel) -> None:
         self._tab, self._part = tab, part
         self.deeds: Mapping[str, Deed] = {"change": self.change, "reset": self.reset}
 
-    async def open(self, _said: Any = None) -> None:
+    async def open(self, _argument: Any = None) -> None:
         """Shows the panel."""
         await self.draw()
         self._part.do("open")
 
     async def draw(self, note: str = "") -> None:
-        """Shows what is chosen now."""
+        """Shows the current settings."""
         service = self._tab.service
         names = list(await asyncio.to_thread(service.models.names))
         self._part.show({"models": names, "home": home_choices(service), "chosen": asdict(self._tab.choices), "note": note})
 
-    async def change(self, said: Any) -> None:
-        """Another choice, as [its name, what is chosen]. Only one at a time, so that two quick ones can't undo each other."""
-        name, value = said
+    async def change(self, argument: Any) -> None:
+        """Changes one setting; `argument`: [name, value]. One at a time, so that two quick changes can't undo each other."""
+        name, value = argument
         try:
             choices = choices_of({**asdict(self._tab.choices), name: value})
         except RequestError as error:
@@ -39,6 +39,6 @@ class Panel:
         else:
             await self._tab.choose(choices)
 
-    async def reset(self, _said: Any) -> None:
-        """Everything as the home has it."""
+    async def reset(self, _argument: Any) -> None:
+        """Returns to the home's defaults."""
         await self._tab.choose(Choices())

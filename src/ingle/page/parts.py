@@ -10,20 +10,20 @@ from ingle.home.turns import Turn
 from ingle.page.markdown import Stroke
 
 Heard = Callable[[Any], Awaitable[None]]
-"""Is given what a part says."""
+"""Handler of a part's event; takes the event's argument."""
 
 
 class Part(Element):
-    """What all have in common."""
+    """One component of the page, shown by its script in `static/`."""
 
     def show(self, values: Mapping[str, Any]) -> None:
-        """Shows other values; those that are the same cost nothing."""
+        """Sets properties. Unchanged ones are not sent."""
         for name, value in values.items():
             if self._props.get(name) != value:
                 self._props[name] = value
 
     def hear(self, event: str, heard: Heard) -> None:
-        """Calls `heard` with what the part says."""
+        """Calls `heard` with the argument of each such event."""
 
         async def listener(arguments: GenericEventArguments) -> None:
             await heard(arguments.args)
@@ -31,49 +31,49 @@ class Part(Element):
         self.on(event, listener)
 
     def do(self, method: str, argument: object = None) -> None:
-        """Lets it do something at once."""
+        """Calls a method of the component in the browser."""
         if not self.is_deleted and not self.client.is_deleted:
             self.run_method(method, argument)
 
 
 class Shell(Part, component="static/shell.js"):
-    """Keys, address, theme and connection. Says: new, stop, last, go."""
+    """Keys, address, theme and connection. Events: new, stop, last, go."""
 
 
 class Scroll(Part, component="static/scroll.js"):
-    """What scrolls, and stays at the end as long as one is there. Says: earlier."""
+    """The scrolling middle; stays at the end while the user is there. Events: earlier."""
 
 
 class Bar(Part, component="static/bar.js"):
-    """What stands above a conversation. Says: settings, passing."""
+    """The bar above a conversation. Events: settings, temporary, new."""
 
 
 class ConversationList(Part, component="static/list.js"):
-    """Conversations, newest first. Says: open, rename, remove, search, more, learning."""
+    """Conversations, newest first. Events: open, rename, remove, search, more, learning."""
 
 
 class Composer(Part, component="static/composer.js"):
-    """Where one writes. Says: send, stop, last."""
+    """The message box. Events: send, stop, last, lost."""
 
 
 class SettingsPanel(Part, component="static/settings.js"):
-    """What a conversation asks of the model. Says: change, reset."""
+    """The settings of a conversation. Events: change, reset."""
 
 
 class LearningPanel(Part, component="static/learning.js"):
-    """What is taught, and what became of it. Says: consent, undo, redo, rewrite, forget, more, shut."""
+    """What the user taught, and its state. Events: consent, undo, redo, rewrite, forget, more, shut."""
 
 
 class Welcome(Part, component="static/welcome.js"):
-    """What stands where nothing was said yet. Says: sample."""
+    """The start of a new conversation. Events: sample."""
 
 
 class TurnPart(Part, component="static/turn.js"):
-    """One turn, or the answer that is being written, or why there is none. Says: act, edit, correct, step, cure, learning."""
+    """One turn, a pending answer, or the reason why there is none. Events: act, edit, correct, step, cure, learning."""
 
     turn: Turn | None = None
-    """Which; None for an answer that is not there yet."""
+    """The turn it shows; None for a pending answer."""
 
     def grow(self, stage: str, strokes: Sequence[Stroke]) -> None:
-        """More of an answer that is being written."""
+        """Draws more of a pending answer."""
         self.do("grow", [stage, list(strokes)])

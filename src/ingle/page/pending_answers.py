@@ -1,6 +1,6 @@
-"""Answers that are being written for the page. They go on when nobody looks; only Stop stops them.
+"""Pending answers of the page. They go on when no tab is open; only Stop ends them.
 
-A browser that is closed or loaded again changes nothing here: the page that comes back finds the answer where it is by now.
+Closing or reloading a browser changes nothing here: the page that comes back shows the answer as far as it is.
 """
 
 import asyncio
@@ -20,23 +20,23 @@ from ingle.serve.replay import parameters
 from ingle.serve.service import Ask, Service
 
 PAUSE_S = 1 / 15
-"""Least time between two changes of the page: the processor is needed for the model."""
+"""Least time between two changes of the page, so that the model gets the processor."""
 _SHARE = 0.05
-"""Most of the time that rendering may take of it."""
+"""Largest share of the time that rendering may take."""
 _FACT_S = 10.0
-"""Longest to wait for the fact of an answer that was stopped."""
+"""Longest wait for the ledger's fact of a stopped answer."""
 _NEWEST = 200
-"""Facts among which it must be."""
+"""Newest facts among which it must be."""
 _MOST_FAILED = 200
-"""Failures that are remembered, so that a page which is loaded again can say why."""
+"""Failures that are kept, so that a reloaded page can say why."""
 
 Watcher = Callable[[str, Sequence[Stroke]], None]
-"""Is told the stage ("opening", "reading", "writing") and what changed."""
+"""Called with the stage ("opening", "reading", "writing") and the changes."""
 
 
 @dataclass(eq=False)
 class PendingAnswer:
-    """An answer on its way, or one that failed."""
+    """An answer that is being written, or that failed."""
 
     ask: Ask
     conversation: Conversation
@@ -51,17 +51,17 @@ class PendingAnswer:
     error: Exception | None = None
     task: asyncio.Task[None] | None = None
     more: asyncio.Event = field(default_factory=asyncio.Event)
-    """Whether there is something to show."""
+    """Set when there is something to show."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
-    """Whether no more words will come."""
+    """Set when no more words will come."""
     over: bool = False
-    """Whether it is stored too."""
+    """Whether it has ended and is stored."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while `growing` and the watchers change."""
     shown: int = 0
     """How many of the words the page has."""
     cost_s: float = 0.0
-    """Processor's time that showing the last of them took."""
+    """Processor time of the last rendering."""
 
     @property
     def running(self) -> bool:
@@ -74,18 +74,18 @@ class PendingAnswer:
         return "".join(self.words)
 
     def watch(self, watcher: Watcher) -> None:
-        """Tells of every change from what `growing` has now; the caller holds the lock."""
+        """Adds a watcher of all changes from now on. The caller holds the lock."""
         self.watchers.append(watcher)
         self.more.set()
 
     def tell(self, strokes: Sequence[Stroke] = ()) -> None:
-        """Passes a change on."""
+        """Passes changes on to the watchers."""
         for watcher in self.watchers:
             watcher(self.stage, strokes)
 
 
 class PendingAnswers:
-    """All answers of the page that are being written."""
+    """All pending answers of the page."""
 
     def __init__(self, service: Service, changed: Callable[[Key], None]) -> None:
         """`changed` is called when an answer began or ended in a conversation."""
@@ -94,29 +94,29 @@ class PendingAnswers:
 
     def begin(self, ask: Ask, conversation: Conversation, parent: str) -> None:
         """Begins an answer behind a turn, unless one is being written there."""
-        known = self.at(conversation.key, parent)
-        if known is not None and known.running:
+        present = self.at(conversation.key, parent)
+        if present is not None and present.running:
             return
         pending = self._pending[conversation.key, parent] = PendingAnswer(ask, conversation, parent)
         pending.task = asyncio.create_task(self._run(pending), name="answer of the page")
         self._changed(conversation.key)
 
     def at(self, key: Key, parent: str) -> PendingAnswer | None:
-        """What is being written, or failed, behind a turn."""
+        """Return the pending or failed answer behind a turn."""
         return self._pending.get((key, parent))
 
     def busy(self, owner: str) -> set[str]:
-        """The owner's conversations in which something is being written."""
+        """Return the ids of the owner's conversations with a pending answer."""
         return {key[1] for (key, _), pending in self._pending.items() if key[0] == owner and pending.running}
 
     def stop(self, pending: PendingAnswer) -> None:
-        """Ends an answer; what was written of it stays."""
+        """Stops an answer. The text so far stays."""
         if pending.running and not pending.stopped and pending.task is not None:
             pending.stopped = True
             pending.task.cancel()
 
     async def forget(self, key: Key) -> None:
-        """Ends everything in a conversation, for good."""
+        """Stops and drops all answers of a conversation."""
         for place in [place for place in self._pending if place[0] == key]:
             pending = self._pending[place]
             self.stop(pending)
@@ -125,7 +125,7 @@ class PendingAnswers:
             self._pending.pop(place, None)
 
     async def close(self) -> None:
-        """Waits for what the service is ending."""
+        """Waits for the answers that the service is ending."""
         tasks = [pending.task for pending in self._pending.values() if pending.task is not None]
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=self._service.settings.grace_s)
@@ -165,7 +165,7 @@ class PendingAnswers:
                     await pending.conversation.answered(pending.parent, pending.text, ask.id, facts)
 
     async def _paint(self, pending: PendingAnswer) -> None:
-        """Shows what has come, at most every PAUSE_S, as long as somebody looks."""
+        """Shows new text at most every PAUSE_S, while a tab watches."""
         while not pending.ended.is_set():
             await pending.more.wait()
             pending.more.clear()
@@ -180,7 +180,7 @@ class PendingAnswers:
             pending.tell(await asyncio.to_thread(lambda: [*_grow(pending), *pending.growing.finish()]))
 
     async def _keep_stopped(self, pending: PendingAnswer) -> None:
-        """Keeps what was written of an answer that was stopped. Its fact is on its way to the ledger by now."""
+        """Stores the text of a stopped answer. Its fact is on its way to the ledger."""
         if not pending.text.strip():
             return
         ask = pending.ask
@@ -191,7 +191,7 @@ class PendingAnswers:
             pending.error = error
 
     async def _fact(self, ask: Ask) -> dict[str, Any]:
-        """The fact of an answer. Raises LedgerError if there is none."""
+        """Return the ledger's fact of an answer. Raises LedgerError if there is none."""
         from ingle.ledger.chain import Ledger
 
         ledger = Ledger(self._service.engine, self._service.home.keys)
@@ -211,7 +211,7 @@ class PendingAnswers:
         pending.over = True
         if pending.error is None and (not pending.stopped or pending.text.strip()):
             self._pending.pop((pending.conversation.key, pending.parent), None)
-        failed = [place for place, known in self._pending.items() if not known.running]
+        failed = [place for place, answer in self._pending.items() if not answer.running]
         for place in failed[:-_MOST_FAILED]:
             del self._pending[place]
         self._changed(pending.conversation.key)

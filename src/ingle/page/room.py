@@ -1,4 +1,4 @@
-"""What all views of the page share: the service, who may come in, what is being written, and who has to be told."""
+"""The state that all tabs of the page share: the service, the sessions, the pending answers and the open tabs."""
 
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Room:
-    """One per application."""
+    """Shared state of the page, one per application."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -22,23 +22,23 @@ class Room:
         """Open tabs."""
 
     def changed(self, key: Key) -> None:
-        """Lets every tab of a conversation's owner draw what is different now."""
+        """Redraws every tab of a conversation's owner."""
         for view in list(self.views):
             if view.visitor.owner == key[0]:
                 view.stale()
 
     def beside(self, view: "View") -> list["View"]:
-        """The other tabs that show the same kept conversation."""
+        """Return the other tabs that show the same stored conversation."""
         shown = (view.visitor.owner, view.place)
         return [other for other in self.views if other is not view and view.place and (other.visitor.owner, other.place) == shown]
 
     def ended(self, sign_in: str) -> None:
-        """Sends every tab of a sign-in that has ended to the sign-in form."""
+        """Sends every tab of an ended sign-in to the sign-in form."""
         for view in list(self.views):
             if view.visitor.sign_in == sign_in:
                 view.stale()
 
     async def close(self) -> None:
-        """Waits for answers that are being written; the service ends them."""
+        """Waits until the service has ended the pending answers."""
         await self.service.drain()
         await self.pending.close()

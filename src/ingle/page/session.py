@@ -1,7 +1,7 @@
-"""Who looks at the page: somebody on this machine, or the user of a key, who signed in with it.
+"""Sessions of the page: a visitor on this machine, or one who signed in with a key.
 
-A sign-in is a cookie that this home signed: the key's id, a number of its own and when it ends, never the key itself. That the key
-is still good is looked up for each page and each action, so a revoked key is out at once.
+A sign-in is a cookie that this home signed. It holds the key's id, a random number and its end, never the key itself. Each page and
+each action checks that the key is still good, so a revoked key is out at once.
 """
 
 import asyncio
@@ -31,45 +31,45 @@ if TYPE_CHECKING:
 
 COOKIE = "ingle_sign_in"
 ENDED = "signed-out"
-"""A file in the folder of keys, and its lock: sign-ins that were ended before their time."""
+"""Name of a file in the folder of keys, and of its lock: sign-ins that were ended early."""
 LIFE_S = 30 * 86400
-"""Longest that a sign-in is good for."""
+"""Longest life of a sign-in."""
 
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Whoever looks at one page."""
+    """The user of one tab."""
 
     owner: str
-    """Id of the key; "" for somebody on this machine who needs none."""
+    """Id of the key; "" on this machine, where none is needed."""
     name: str = ""
-    """Of the key."""
+    """The key's name."""
     sign_in: str = ""
     """The cookie."""
 
 
 class Sessions:
-    """Lets people in."""
+    """Makes, checks and ends sign-ins."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self._secret = b""
         self._ended = _read_ended(service.home.keys / ENDED)
-        """What ended sign-ins said. Kept over a restart: somebody may have copied the cookie."""
+        """Payloads of ended sign-ins. Kept over a restart, because somebody may have copied the cookie."""
 
     async def visitor(self, cookie: str) -> Visitor | None:
-        """Who comes with this cookie; None if they have to sign in first."""
+        """Return the visitor with this cookie; None if they must sign in first."""
         if not self._service.settings.needs_key:
             return Visitor("")
         return await asyncio.to_thread(self._check, cookie)
 
     def sign_in(self, secret: str) -> str | None:
-        """A cookie for the user of a key; None if the key is not good. Reads the database."""
+        """Return a cookie for the user of a key; None if the key is not good. Reads the database."""
         key = check_key(self._service.engine, secret.strip())
         if key is None:
             return None
-        said = f"{key.id}.{secrets.token_hex(12)}.{int(time.time()) + LIFE_S}"
-        return f"{said}.{self._mac(said)}"
+        payload = f"{key.id}.{secrets.token_hex(12)}.{int(time.time()) + LIFE_S}"
+        return f"{payload}.{self._mac(payload)}"
 
     def sign_out(self, cookie: str) -> None:
         """Ends a sign-in in every tab. Reads the database."""
@@ -81,30 +81,30 @@ class Sessions:
                 write_atomic(path, json.dumps(ended).encode(), mode=0o600)
 
     def _check(self, cookie: str) -> Visitor | None:
-        said, _, mac = cookie.rpartition(".")
-        if said in self._ended or not hmac.compare_digest(mac.encode(), self._mac(said).encode()):
+        payload, _, mac = cookie.rpartition(".")
+        if payload in self._ended or not hmac.compare_digest(mac.encode(), self._mac(payload).encode()):
             return None
-        owner, _, until = said.split(".")
+        owner, _, until = payload.split(".")
         name = _good_key(self._service.engine, owner) if int(until) > time.time() else None
         return None if name is None else Visitor(owner, name, cookie)
 
-    def _mac(self, said: str) -> str:
+    def _mac(self, payload: str) -> str:
         if not self._secret:
             self._secret = hmac.digest(answer_key(self._service.home), b"ingle.page sign-in", hashlib.sha256)
-        return hmac.digest(self._secret, said.encode(), hashlib.sha256).hex()
+        return hmac.digest(self._secret, payload.encode(), hashlib.sha256).hex()
 
 
 def _read_ended(path: Path) -> set[str]:
-    """Those whose time has not come to an end by itself. Raises nothing: a file that can't be read says nothing."""
+    """Return the ended sign-ins that have not expired. Raises nothing: an unreadable file counts as empty."""
     try:
-        found = [str(said) for said in json.loads(path.read_bytes())]
-        return {said for said in found if int(said.rpartition(".")[2]) > time.time()}
+        payloads = [str(payload) for payload in json.loads(path.read_bytes())]
+        return {payload for payload in payloads if int(payload.rpartition(".")[2]) > time.time()}
     except (OSError, ValueError, TypeError):
         return set()
 
 
 def sign_in_routes(sessions: Sessions, ended: Callable[[str], None]) -> APIRouter:
-    """The sign-in: a plain form that works without any script. `ended` is told of each sign-in that ends."""
+    """Return the routes of the sign-in, a plain form without scripts. `ended` is called for each sign-in that ends."""
     router = APIRouter(include_in_schema=False)
 
     @router.get("/sign-in")
@@ -119,7 +119,7 @@ def sign_in_routes(sessions: Sessions, ended: Callable[[str], None]) -> APIRoute
         goal = sent.get("next", [""])[0]
         cookie = await asyncio.to_thread(sessions.sign_in, sent.get("key", [""])[0])
         if cookie is None:
-            return _form(goal, "This key is unknown here, or was revoked.", 401)
+            return _form(goal, "This key is unknown or was revoked.", 401)
         response = RedirectResponse(_local(goal), 303)
         response.set_cookie(COOKIE, cookie, max_age=LIFE_S, httponly=True, samesite="strict", secure=request.url.scheme == "https")
         return response
@@ -137,7 +137,7 @@ def sign_in_routes(sessions: Sessions, ended: Callable[[str], None]) -> APIRoute
 
 
 def sign_in_url(path: str) -> str:
-    """Where to sign in, and to come back from."""
+    """Return the address of the sign-in form, which leads back to `path`."""
     return f"/sign-in?next={quote(path)}"
 
 
@@ -150,7 +150,7 @@ def _form(goal: str, trouble: str = "", status: int = 200) -> Response:
 
 
 def _local(goal: str) -> str:
-    """A path of this page, whatever somebody put into the address."""
+    """Return `goal` if it is a path of this page, else "/"."""
     return goal if goal.startswith("/c/") and "\\" not in goal and goal.isprintable() else "/"
 
 

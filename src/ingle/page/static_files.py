@@ -1,4 +1,4 @@
-"""The files of the page that browsers load: styles, icons, and the few parts that are written in JavaScript."""
+"""The page's static files: styles, icons and components in JavaScript."""
 
 from functools import cache
 from pathlib import Path
@@ -11,17 +11,17 @@ YEAR_S = 365 * 86400
 
 @cache
 def static_root() -> str:
-    """Where they lie for a browser. Their digest is part of it, so they can be kept there for a year."""
+    """Return the base URL of the static files. It contains their digest, so browsers may cache them for a year."""
     every = b"".join(path.read_bytes() for path in sorted(FOLDER.iterdir()) if path.is_file())
     return f"/page/{digest_bytes(every)[:16]}"
 
 
 def static_url(name: str) -> str:
-    """Where one of them lies."""
+    """Return the URL of a static file."""
     return f"{static_root()}/{name}"
 
 
 @cache
 def static_text(name: str) -> str:
-    """What one of them says."""
+    """Return the text of a static file."""
     return (FOLDER / name).read_text("utf-8")

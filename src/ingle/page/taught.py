@@ -1,4 +1,4 @@
-"""What a user said of the turns of a conversation, and which of what they taught acted on its answers."""
+"""The feedback on a conversation's turns, and the memories and lessons that acted on its answers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 _SHORT = 90
 """Characters of a question, or an answer, among the facts of an answer."""
 _STATES: Mapping[State, str] = {
-    "pending": "it counts from the next answer on; the weights have not learned it yet",
+    "pending": "used from the next answer on; the weights have not learned it yet",
     "learning": "the weights are learning it now",
     "learned": "learned into the weights",
-    "refused": "remembered, but not let into the weights",
+    "refused": "remembered, but refused for the weights",
     "kept": "remembered",
-    "undone": "taken back",
+    "undone": "undone",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Taught:
-    """As it stands now."""
+    """Feedback, memories and lessons of some turns, as they are now."""
 
     ratings: Mapping[str, Example] = field(default_factory=dict)
     """By the id of the answer."""
@@ -36,46 +36,46 @@ class Taught:
     facts: Mapping[str, Example] = field(default_factory=dict)
     """By `sameness` of their words."""
     acted: Mapping[str, Example] = field(default_factory=dict)
-    """By their ids: what answers of this conversation name, and is still kept."""
+    """By id: examples that acted on these answers and still exist."""
     lessons: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Ids of the examples that a lesson holds, by its digest."""
+    """By a lesson's digest: the ids of its examples."""
 
     def rating(self, turn: Turn) -> int:
-        """−1, 1, or 0 for none."""
-        found = self.ratings.get(turn.completion)
-        return 0 if found is None else found.rating
+        """Return an answer's rating: −1, 1, or 0 for none."""
+        example = self.ratings.get(turn.completion)
+        return 0 if example is None else example.rating
 
     def fact(self, turn: Turn) -> Example | None:
-        """What is remembered of its words."""
+        """Return the remembered fact with a turn's words."""
         return self.facts.get(sameness(turn.message.text)) if self.facts else None
 
     def correction(self, turn: Turn) -> dict[str, Any] | None:
-        """What was said in its place, as the page shows it."""
-        found = self.corrections.get(turn.completion)
-        if found is None:
+        """Return an answer's correction, as the page shows it."""
+        example = self.corrections.get(turn.completion)
+        if example is None:
             return None
-        return {"text": found.answer, "state": found.state, "said": _STATES.get(found.state, ""), "reasons": list(found.reasons)}
+        return {"text": example.answer, "state": example.state, "said": _STATES.get(example.state, ""), "reasons": list(example.reasons)}
 
     def memories(self, facts: Mapping[str, Any]) -> list[str]:
-        """The memories that stood in an answer's prompt, in short."""
+        """Return the memories in an answer's prompt, shortened."""
         return [self._named(id_) for id_ in str(facts.get("memories") or "").split()]
 
     def learned(self, facts: Mapping[str, Any]) -> list[str]:
-        """The lessons that acted on an answer, in short."""
+        """Return the lessons that acted on an answer, shortened."""
         return [self._lesson(digest) for digest in str(facts.get("lessons") or "").split()]
 
     def _lesson(self, digest: str) -> str:
         held = self.lessons.get(digest)
-        what = "taken back or forgotten since" if held is None else "; ".join(map(self._named, held[:3]))
+        what = "undone or forgotten since" if held is None else "; ".join(map(self._named, held[:3]))
         return f"{digest[:12]}: {what}{f'; and {len(held) - 3} more' if held and len(held) > 3 else ''}"
 
     def _named(self, id_: str) -> str:
-        found = self.acted.get(id_)
-        return f"{id_}: forgotten since" if found is None else in_short(found)
+        example = self.acted.get(id_)
+        return f"{id_}: forgotten since" if example is None else in_short(example)
 
 
 def look_up(engine: "Engine", owner: str, turns: Sequence[Turn]) -> Taught:
-    """Of these turns. Reads the database."""
+    """Return what was taught about these turns and acted on them. Reads the database."""
     answers = [turn for turn in turns if turn.message.role == "assistant"]
     named = [turn.facts for turn in answers if turn.facts]
     about = examples_about(engine, owner, (turn.completion for turn in answers))
@@ -93,7 +93,7 @@ def look_up(engine: "Engine", owner: str, turns: Sequence[Turn]) -> Taught:
 
 
 def in_short(one: Example) -> str:
-    """Question → answer, or the fact."""
+    """Return an example in one line: question → answer, or the fact."""
     return f"{_cut(one.question)} → {_cut(one.answer)}" if one.question else _cut(one.answer)
 
 

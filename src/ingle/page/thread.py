@@ -1,4 +1,4 @@
-"""The turns of a conversation on one tab: drawn once, changed only where something is different."""
+"""The turns of a conversation on one tab. Each is drawn once; later only differences are."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,16 +17,16 @@ from ingle.page.taught import Taught
 from ingle.page.troubles import trouble
 
 HearTurn = Callable[[str, Turn | None, Any], Awaitable[None]]
-"""Is given what a turn says: the event, the turn, and its argument."""
+"""Handler of a turn's event; takes the event, the turn, and the event's argument."""
 LookUp = Callable[[Sequence[Turn]], Taught]
-"""Finds what was said of turns; reads the database."""
+"""Finds what was taught about turns; reads the database."""
 
 
 class Thread:
-    """What stands in the middle of one tab."""
+    """The turns in the middle of one tab, and the pending answer at their end."""
 
     SPAN = 80
-    """Turns that are shown at first, and more at a time; a longer conversation takes long to draw."""
+    """Turns that are shown at first, and that "earlier" adds: a long conversation is slow to draw."""
 
     def __init__(self, pending: PendingAnswers, parts: Parts, hear: HearTurn, look_up: LookUp) -> None:
         self._pending, self._parts, self._hear, self._look_up = pending, parts, hear, look_up
@@ -45,7 +45,7 @@ class Thread:
 
     @property
     def pending(self) -> PendingAnswer | None:
-        """The answer that is being written at the end."""
+        """The pending answer at the end."""
         return self._ending if self._ending is not None and self._ending.running else None
 
     def show_earlier(self) -> None:
@@ -60,22 +60,22 @@ class Thread:
                 return
 
     def stored(self, turn: Turn) -> None:
-        """Tells a turn that what was said in its place is stored."""
+        """Tells a turn's part that its edit or correction is stored."""
         for shown, part in self._shown:
             if shown.id == turn.id:
                 part.do("stored")
 
     async def draw(self, conversation: Conversation | None, current: Callable[[], bool]) -> None:
-        """Shows a conversation, unless another one has become `current` meanwhile. Raises NotKept if it is gone."""
+        """Shows a conversation, unless it is no longer the `current` one. Raises NotKept if it is gone."""
         whole = await conversation.path() if conversation else ()
         path = self._window(whole)
         same = sum(1 for _ in takewhile(lambda pair: pair[0][0].id == pair[1].turn.id, zip(self._shown, path, strict=False)))
-        fresh = [said.turn for said in path[same:]]
+        fresh = [step.turn for step in path[same:]]
         html = await asyncio.to_thread(_render, fresh[1:] if fresh and self._written_here(fresh[0]) else fresh)
         parent = path[-1].turn.id if path else ""
         open_end = conversation is not None and bool(path) and path[-1].turn.message.role == "user"
         before = await conversation.following(parent) if conversation and open_end else ()
-        taught = await asyncio.to_thread(self._look_up, [said.turn for said in path]) if path else Taught()
+        taught = await asyncio.to_thread(self._look_up, [step.turn for step in path]) if path else Taught()
         if not current():
             return
         self._parts.scroll.show({"earlier": len(whole) > len(path)})
@@ -87,8 +87,8 @@ class Thread:
             self._drop_end()
 
     def _window(self, whole: Sequence[Said]) -> Sequence[Said]:
-        """The turns that are shown: the end of a conversation, and what has been shown of it before."""
-        ids = [said.turn.id for said in whole]
+        """Return the turns to show: the end of the conversation, and those that were shown before."""
+        ids = [step.turn.id for step in whole]
         first = self._shown[0][0].id if self._shown else ""
         begin = ids.index(first) if first in ids else len(ids) - self.SPAN
         return whole[max(0, begin - self._earlier) :]
@@ -97,22 +97,22 @@ class Thread:
         for _, part in self._shown[same:]:
             part.delete()
         del self._shown[same:]
-        for said in path[same:]:
-            part = self._adopted(said.turn) or self._new_part(said.turn)
-            self._shown.append((said.turn, part))
-        for said, (_, part) in zip(path, self._shown, strict=True):
-            waits = said.turn.message.role == "assistant" and self._pending_at(conversation, said.turn.parent) is not None
-            part.show(_turn_values(said, waits, html, taught))
+        for step in path[same:]:
+            part = self._adopted(step.turn) or self._new_part(step.turn)
+            self._shown.append((step.turn, part))
+        for step, (_, part) in zip(path, self._shown, strict=True):
+            waits = step.turn.message.role == "assistant" and self._pending_at(conversation, step.turn.parent) is not None
+            part.show(_turn_values(step, waits, html, taught))
 
     def _pending_at(self, conversation: Conversation | None, parent: str) -> PendingAnswer | None:
         return None if conversation is None else self._pending.at(conversation.key, parent)
 
     def _written_here(self, turn: Turn) -> bool:
-        """Whether an answer was written before our eyes, so that it stands there already."""
+        """Whether an answer was written on this tab, so that it shows already."""
         return self._end is not None and self._ending is not None and turn.completion == self._ending.ask.id
 
     def _adopted(self, turn: Turn) -> TurnPart | None:
-        """The part in which this turn was written, if it was written here; else the end makes room."""
+        """Return the part in which this turn was written; if it was not written here, drop the end."""
         part = self._end
         if part is None or not self._written_here(turn):
             self._drop_end()
@@ -128,8 +128,8 @@ class Thread:
         part.turn = turn
         for event in ("act", "edit", "correct", "step", "cure", "learning"):
 
-            async def heard(said: Any, event: str = event) -> None:
-                await self._hear(event, part.turn, said)
+            async def heard(argument: Any, event: str = event) -> None:
+                await self._hear(event, part.turn, argument)
 
             part.hear(event, heard)
         return part
@@ -167,16 +167,16 @@ class Thread:
 
 
 def _render(turns: Sequence[Turn]) -> dict[str, str]:
-    """HTML of answers, by the id of the turn."""
+    """Return the HTML of answers, by the id of the turn."""
     return {turn.id: render(turn.message.text) for turn in turns if turn.message.role == "assistant"}
 
 
-def _turn_values(said: Said, waits: bool, html: dict[str, str], taught: Taught) -> dict[str, Any]:
-    """What a part shows of a turn; `waits`: another answer is on its way beside it."""
-    turn = said.turn
+def _turn_values(step: Said, waits: bool, html: dict[str, str], taught: Taught) -> dict[str, Any]:
+    """Return the properties of a turn's part; `waits`: another answer to its question is pending."""
+    turn = step.turn
     values: dict[str, Any] = {
         "role": turn.message.role, "text": turn.message.text, "state": "", "note": "", "cures": [],
-        "beside": [*said.beside, ""] if waits else list(said.beside), "place": said.place,
+        "beside": [*step.beside, ""] if waits else list(step.beside), "place": step.place,
         "acts": buttons(turn, taught), "correction": taught.correction(turn),
     }  # fmt: skip
     if turn.id in html:

@@ -1,4 +1,4 @@
-"""The application: the doors, around one service."""
+"""The application: all endpoints around one service."""
 
 import gc
 from collections.abc import AsyncIterator, Callable
@@ -16,11 +16,11 @@ from ingle.serve.service import Service
 from ingle.serve.stream import ClientGone
 
 Mount = Callable[[FastAPI, Service], None]
-"""Adds something to an application behind the API's routes: the page."""
+"""Adds routes behind the API's, such as the page."""
 
 
 def make_app(service: Service, mount: Mount | None = None) -> FastAPI:
-    """The API, and what `mount` adds. The service is started and closed with the application."""
+    """Return the API with the routes of `mount`. The service starts and closes with the application."""
 
     @asynccontextmanager
     async def life(_app: FastAPI) -> AsyncIterator[None]:
@@ -35,8 +35,8 @@ def make_app(service: Service, mount: Mount | None = None) -> FastAPI:
     # The documentation pages that come with the library load scripts from elsewhere; /openapi.json is all there is.
     app = FastAPI(title="Ingle", version=__version__, lifespan=life, docs_url=None, redoc_url=None)
     app.state.service, app.state.auth = service, KeyAuth(service)
-    for door in (chat, completions, responses, feedback):
-        app.include_router(door.router, responses=errors(*ANSWERING))
+    for endpoints in (chat, completions, responses, feedback):
+        app.include_router(endpoints.router, responses=errors(*ANSWERING))
     app.include_router(models.router, responses=errors(*LOOKING))
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
     add_handlers(app)

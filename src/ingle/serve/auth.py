@@ -1,4 +1,4 @@
-"""Who asks: no key on this machine, a valid one from elsewhere, and not too often."""
+"""Authentication by API key, and rate limits. On this machine no key is needed."""
 
 import asyncio
 import time
@@ -18,14 +18,14 @@ _ASKER = "ingle.asker"
 
 @dataclass
 class Bucket:
-    """A token bucket: as many requests at once as a minute allows, refilled steadily."""
+    """A token bucket. It holds a minute's requests and refills steadily."""
 
     per_minute: float
     level: float
     at: float = field(default_factory=time.monotonic)
 
     def wait_s(self, now: float) -> float:
-        """Takes one; or the seconds until there will be one."""
+        """Take one token and return 0; if there is none, return the seconds until there is."""
         self.level = min(self.per_minute, self.level + (now - self.at) * self.per_minute / 60)
         self.at = now
         if self.level >= 1:
@@ -35,14 +35,14 @@ class Bucket:
 
 
 class KeyAuth:
-    """Knows the keys, and how often each has asked."""
+    """Checks keys and counts their requests."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self._buckets: dict[str, Bucket] = {}
 
     async def who(self, authorization: str) -> str:
-        """The id of the key of a request; "" for somebody on this machine who needs none.
+        """Return the id of a request's key; "" on this machine, where none is needed.
 
         Raises NotAllowed for a missing, unknown or revoked key, Busy if the key is used too often.
         """
@@ -71,19 +71,19 @@ class KeyAuth:
 
 
 async def asker(request: Request) -> str:
-    """The id of the key that came with a request; see `KeyAuth.who`. Each request is looked at, and counted, once."""
+    """Return the id of a request's key; see `KeyAuth.who`. Each request is checked and counted once."""
     if _ASKER not in request.scope:
-        door: KeyAuth = request.app.state.auth
-        request.scope[_ASKER] = await door.who(request.headers.get("Authorization", ""))
+        auth: KeyAuth = request.app.state.auth
+        request.scope[_ASKER] = await auth.who(request.headers.get("Authorization", ""))
     who: str = request.scope[_ASKER]
     return who
 
 
 class Keyed(APIRoute):
-    """A route that looks at the key before it reads the body: who may not ask costs nothing."""
+    """A route that checks the key before it reads the body."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The library's handler, behind the door."""
+        """Return the library's handler behind the check of the key."""
         handler = super().get_route_handler()
 
         async def keyed(request: Request) -> Response:
@@ -94,6 +94,6 @@ class Keyed(APIRoute):
 
 
 def service_of(request: Request) -> Service:
-    """The one service of this server."""
+    """Return the server's service."""
     service: Service = request.app.state.service
     return service

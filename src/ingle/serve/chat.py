@@ -27,7 +27,7 @@ router = APIRouter(route_class=Keyed)
 async def chat_completions(
     body: ChatBody, http: HttpRequest, service: Service = Depends(service_of), who: str = Depends(asker)  # noqa: B008 - FastAPI's way
 ) -> Response:  # fmt: skip
-    """An answer to a conversation."""
+    """Answer a conversation."""
     model = await service.models.get(body.model)
     keep = Keep(learn=body.learn is not False) if body.store else None
     first = Ask(chat_request(body, service, model), model.name, who, keep=keep, memory=body.memory is not False)
@@ -39,7 +39,7 @@ async def chat_completions(
 
 
 def chat_request(body: ChatBody, service: Service, model: LanguageModel) -> Request:
-    """What the engine is asked. Raises RequestError for what a body says wrongly."""
+    """Return the engine's request for a body. Raises RequestError for a wrong value."""
     tools = tuple(body.tools or ()) if body.tool_choice != "none" else ()
     check_tools(tools)
     constraint = constraint_of(body.response_format, body.grammar)
@@ -58,7 +58,7 @@ def chat_request(body: ChatBody, service: Service, model: LanguageModel) -> Requ
 
 
 class ChatReply:
-    """The answers to one request, as chunks or whole."""
+    """Builds the response to one request, whole or as chunks."""
 
     def __init__(self, asks: Sequence[Ask], model: LanguageModel, body: ChatBody) -> None:
         self._head = head(asks[0].id, "chat.completion", model)
@@ -69,7 +69,7 @@ class ChatReply:
         self._asked_usage = bool(body.stream_options and body.stream_options.include_usage)
 
     async def whole(self, chunks: AsyncGenerator[tuple[int, Chunk], None]) -> Response:
-        """One table, when everything has come."""
+        """Return the whole response after the last chunk."""
         async for number, chunk in chunks:
             self._growing[number].take(chunk)
         lasts = [growing.last for growing in self._growing if growing.last]
@@ -77,7 +77,7 @@ class ChatReply:
         return JSONResponse(table | {"usage": usage_of(lasts), "ingle": account_of(lasts)})
 
     async def events(self, chunks: AsyncGenerator[tuple[int, Chunk], None]) -> AsyncIterator[dict[str, Any]]:
-        """One table for every piece."""
+        """Yield one event per piece."""
         begun: set[int] = set()
         lasts: list[Chunk] = []
         async with aclosing(chunks) as opened:
@@ -129,6 +129,6 @@ def _call(call: ToolCall) -> dict[str, Any]:
 
 
 def _choice(first: Ask, body: ChatBody, service: Service, number: int) -> Ask:
-    """The same question once more, drawn with another seed."""
+    """Return the same question with another seed."""
     request = replace(first.request, sampling=sampling_of(body, service.sampling, number))
     return replace(first, request=request, id=choice_id(first.id, number))

@@ -1,4 +1,4 @@
-"""`POST /v1/completions`: plain prompts, also as token ids, with the log-probabilities that evaluation harnesses ask for."""
+"""`POST /v1/completions`: plain prompts as text or token ids, with the log-probabilities that evaluation harnesses need."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
@@ -28,7 +28,7 @@ _MOST_PROMPTS = 128
 async def completions(
     body: CompletionBody, http: HttpRequest, service: Service = Depends(service_of), who: str = Depends(asker)  # noqa: B008 - FastAPI's way
 ) -> Response:  # fmt: skip
-    """Goes on from plain text."""
+    """Continue plain text."""
     model = await service.models.get(body.model)
     prompts = prompts_of(body, model)
     count = body.n or 1
@@ -45,13 +45,13 @@ async def completions(
 
 
 def prompts_of(body: CompletionBody, model: LanguageModel) -> list[str | tuple[int, ...]]:
-    """One or several prompts, as text or token ids. Raises RequestError for none, or for ids that the model doesn't have."""
-    given = body.prompt
-    if isinstance(given, str):
-        return [given]
-    ids = [item for item in given if isinstance(item, int)]
+    """Return the prompts of a body, as text or token ids. Raises RequestError for none, or for ids that the model doesn't have."""
+    prompt_or_list = body.prompt
+    if isinstance(prompt_or_list, str):
+        return [prompt_or_list]
+    ids = [item for item in prompt_or_list if isinstance(item, int)]
     prompts: list[str | tuple[int, ...]] = (
-        [tuple(ids)] if ids else [p if isinstance(p, str) else tuple(p) for p in given if not isinstance(p, int)]
+        [tuple(ids)] if ids else [p if isinstance(p, str) else tuple(p) for p in prompt_or_list if not isinstance(p, int)]
     )
     if not prompts:
         raise RequestError("prompt", "must hold at least one", "an empty list")
@@ -67,7 +67,7 @@ def _request(body: CompletionBody, service: Service, prompt: str | tuple[int, ..
         prompt=prompt,
         constraint=constraint_of(None, body.grammar),
         echo=bool(body.echo) and body.logprobs is not None,
-        max_tokens=16 if body.max_tokens is None else body.max_tokens,  # OpenAI's default for this door
+        max_tokens=16 if body.max_tokens is None else body.max_tokens,  # OpenAI's default for this endpoint
         stop=stops_of(body),
         logprobs=body.logprobs,
         sampling=sampling_of(body, service.sampling, choice),
@@ -82,7 +82,7 @@ class _Choice:
 
 
 class CompletionReply:
-    """The answers to one request, as chunks or whole."""
+    """Builds the response to one request, whole or as chunks."""
 
     def __init__(self, asks: Sequence[Ask], model: LanguageModel, body: CompletionBody) -> None:
         self._head = head(asks[0].id, "text_completion", model)
@@ -92,7 +92,7 @@ class CompletionReply:
         self._asked_usage = bool(body.stream_options and body.stream_options.include_usage)
 
     async def whole(self, chunks: AsyncGenerator[tuple[int, Chunk], None]) -> Response:
-        """One table, when everything has come."""
+        """Return the whole response after the last chunk."""
         async for number, chunk in chunks:
             choice = self._choices[number]
             choice.text.append(chunk.text)
@@ -107,14 +107,14 @@ class CompletionReply:
         return JSONResponse(self._head | {"choices": rows, "usage": self._usage(lasts), "ingle": account_of(lasts)})
 
     async def events(self, chunks: AsyncGenerator[tuple[int, Chunk], None]) -> AsyncIterator[dict[str, Any]]:
-        """One table for every piece."""
+        """Yield one event per piece."""
         lasts: list[Chunk] = []
-        told = ["" for _ in self._choices]
+        sent = ["" for _ in self._choices]
         async with aclosing(chunks) as opened:
             async for number, chunk in opened:
                 before, self._before[number] = self._before[number], ""
-                text, offset = before + chunk.text, len(told[number])
-                told[number] += text
+                text, offset = before + chunk.text, len(sent[number])
+                sent[number] += text
                 finish = FINISH[chunk.finish] if chunk.finish else None
                 if text or finish or chunk.logprobs:
                     row = {"index": number, "text": text, "logprobs": self._logprobs(chunk.logprobs, offset), "finish_reason": finish}
@@ -124,7 +124,7 @@ class CompletionReply:
             yield self._head | {"choices": [], "usage": self._usage(lasts), "ingle": account_of(lasts)}
 
     def _usage(self, lasts: Sequence[Chunk]) -> dict[str, Any]:
-        """Unlike a conversation's choices, prompts differ: all count."""
+        """Return the usage of all answers. Unlike a conversation's choices, prompts differ, so all count."""
         usages = [chunk.usage for chunk in lasts if chunk.usage]
         prompt, written = (sum(getattr(usage, name) for usage in usages) for name in ("prompt_tokens", "completion_tokens"))
         cached = sum(usage.cached_tokens for usage in usages)
@@ -153,8 +153,8 @@ class CompletionReply:
 
 
 def _by_text(entry: TokenLogprob) -> dict[str, float]:
-    """The likeliest tokens; of several that read the same, parts of characters for one, the likeliest."""
-    found = dict[str, float]()
+    """Return the likeliest tokens by text. Several may read the same (parts of a character): the likeliest counts."""
+    logprobs = dict[str, float]()
     for _, text, value in entry.top:
-        found.setdefault(text, value)
-    return found
+        logprobs.setdefault(text, value)
+    return logprobs

@@ -1,4 +1,4 @@
-"""Bodies → the words of the house."""
+"""Converts bodies of requests to Ingle's own types."""
 
 import base64
 import binascii
@@ -15,7 +15,7 @@ _ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "u
 
 
 def sampling_of(body: Drawing, defaults: SamplingSettings, choice: int = 0) -> Sampling:
-    """How choice number `choice` is drawn: the body's wishes, else the server's settings. Raises RequestError for values out of range."""
+    """Return the sampling of choice number `choice`: the body's values, else the server's. Raises RequestError for values out of range."""
     names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
     wishes = {name: value for name in names if (value := getattr(body, name)) is not None}
     seed = defaults.seed if body.seed is None else body.seed
@@ -25,14 +25,14 @@ def sampling_of(body: Drawing, defaults: SamplingSettings, choice: int = 0) -> S
 
 
 def stops_of(body: Drawing) -> tuple[str, ...]:
-    """Stop strings as a tuple."""
+    """Return the stop strings as a tuple."""
     if body.stop is None:
         return ()
     return (body.stop,) if isinstance(body.stop, str) else tuple(body.stop)
 
 
 def message_of(body: ChatMessage, at: str) -> Message:
-    """One turn. `at` names it in errors. Raises RequestError."""
+    """Return one message. `at` names it in errors. Raises RequestError."""
     parts: tuple[Part, ...]
     if body.content is None:
         parts = ()
@@ -45,7 +45,7 @@ def message_of(body: ChatMessage, at: str) -> Message:
 
 
 def part_of(content: TextContent | ImageContent | AudioContent, at: str) -> Part:
-    """One part of a turn. Images and recordings come inside the request: Ingle fetches nothing from elsewhere."""
+    """Return one part of a message. Images and recordings come inside the request: Ingle fetches nothing."""
     if isinstance(content, TextContent):
         return TextPart(content.text, content.origin)
     if isinstance(content, AudioContent):
@@ -58,37 +58,37 @@ def part_of(content: TextContent | ImageContent | AudioContent, at: str) -> Part
     return ImagePart(_decoded(data, where), head.removeprefix("data:").removesuffix(";base64"), content.origin)
 
 
-def origin_of(said: Any, at: str) -> Origin | None:
-    """Where a client says that a part's words come from; None = from the speaker. Raises RequestError for what no client can say."""
-    if said is not None and said not in get_args(Origin):
-        raise RequestError(at, f"must be one of {', '.join(get_args(Origin))}", str(said)[:40], "Leave it out for the speaker's own words.")
-    origin: Origin | None = said
+def origin_of(value: Any, at: str) -> Origin | None:
+    """Return the origin that a client names for a part; None = the speaker. Raises RequestError for an unknown one."""
+    if value is not None and value not in get_args(Origin):
+        raise RequestError(at, f"must be one of {', '.join(get_args(Origin))}", str(value)[:40], "Leave it out for the speaker's words.")
+    origin: Origin | None = value
     return origin
 
 
-def constraint_of(wanted: ResponseFormat | None, grammar: str | None) -> Constraint | None:
-    """The language that the answer must belong to. Raises RequestError if it is named but not given, or two are."""
+def constraint_of(format_: ResponseFormat | None, grammar: str | None) -> Constraint | None:
+    """Return the grammar of the answer. Raises RequestError if one is named but missing, or if there are two."""
     if grammar is not None:
-        if wanted is not None and wanted.type != "text":
-            raise RequestError("grammar", "excludes response_format", wanted.type, "Leave one of them out.")
+        if format_ is not None and format_.type != "text":
+            raise RequestError("grammar", "excludes response_format", format_.type, "Leave one of them out.")
         return Constraint("lark", grammar)
-    if wanted is None or wanted.type == "text":
+    if format_ is None or format_.type == "text":
         return None
-    if wanted.type == "json_object":
+    if format_.type == "json_object":
         return Constraint("json_object")
-    if wanted.type == "json_schema":
-        schema = wanted.json_schema.json_schema if wanted.json_schema else None
+    if format_.type == "json_schema":
+        schema = format_.json_schema.json_schema if format_.json_schema else None
         if schema is None:
             raise RequestError("response_format.json_schema.schema", "must be given", "nothing")
         return Constraint("json_schema", plain_json(schema).decode())
-    source = wanted.lark if wanted.type == "lark" else wanted.regex
+    source = format_.lark if format_.type == "lark" else format_.regex
     if source is None:
-        raise RequestError(f"response_format.{wanted.type}", "must be given", "nothing")
-    return Constraint(wanted.type, source)
+        raise RequestError(f"response_format.{format_.type}", "must be given", "nothing")
+    return Constraint(format_.type, source)
 
 
 def plain_request(request: Request, prompt: str | list[int]) -> Request:
-    """The same wishes for another plain prompt."""
+    """Return the request with another plain prompt."""
     return replace(request, prompt=prompt if isinstance(prompt, str) else tuple(prompt))
 
 
@@ -106,5 +106,5 @@ def _token_id(token: str) -> int:
 
 
 def _positive(seed: int) -> int:
-    """OpenAI's clients may send negative seeds; ours count from 0."""
+    """Map the negative seeds that OpenAI's clients may send to ours, which count from 0."""
     return seed if seed >= 0 else seed + 2**62

@@ -1,4 +1,4 @@
-"""`/openapi.json`: what the API says of itself, errors included."""
+"""`/openapi.json`: the API's description, errors included."""
 
 from http import HTTPStatus
 from typing import Any
@@ -9,20 +9,20 @@ from fastapi.openapi.utils import get_openapi
 from ingle.serve.schema import ErrorTable
 
 ANSWERING = (400, 401, 403, 404, 408, 413, 429, 500, 503)
-"""What a route that reads a body may say no with."""
+"""Error statuses of a route that reads a body."""
 LOOKING = (400, 401, 403, 404, 429, 500, 503)
-"""And one that doesn't."""
+"""Error statuses of a route that doesn't."""
 STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {}, "text/event-stream": {}}}}
-"""An answer may come whole, or in events."""
+"""Responses of a route that answers whole or in events."""
 
 
 def errors(*codes: int) -> dict[int | str, dict[str, Any]]:
-    """These statuses, all in the one shape, as `include_router` wants them."""
+    """Return the descriptions of these error statuses, as `include_router` takes them."""
     return {code: {"model": ErrorTable, "description": HTTPStatus(code).phrase} for code in codes}
 
 
 def document(app: FastAPI) -> dict[str, Any]:
-    """The whole document. The library would add an error of its own that never comes: ours are 400."""
+    """Return the document, without FastAPI's 422, which never comes: bad bodies get 400."""
     if app.openapi_schema is None:
         table = get_openapi(title=app.title, version=app.version, routes=app.routes)
         for methods in table["paths"].values():

@@ -1,4 +1,4 @@
-"""Every error, in the shape that OpenAI's clients read: {"error": {"message", "type", "param", "code"}}."""
+"""Errors as HTTP responses, in OpenAI's shape: {"error": {"message", "type", "param", "code"}}."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -16,11 +16,11 @@ _TYPES = {
     503: "unavailable_error",
 }  # fmt: skip
 _CODES: dict[type[IngleError], str] = {ContextError: "context_length_exceeded"}
-"""Codes that clients look for, of errors that OpenAI has too."""
+"""OpenAI's codes, for errors that OpenAI has too."""
 
 
 def error_body(message: str, status: int, param: str | None = None, code: str | None = None) -> dict[str, Any]:
-    """The error as a table. What came may hold halves of characters, which no answer can."""
+    """Return an error's body. Lone surrogates of the request are replaced, for no response can hold them."""
     message, param = _whole(message), None if param is None else _whole(param)
     kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
@@ -31,19 +31,19 @@ def _whole(text: str) -> str:
 
 
 def status_of(error: IngleError) -> int:
-    """HTTP status; a home that can't be written now may be writable later."""
+    """Return the HTTP status; 503 for a home that can't be written now."""
     return 503 if isinstance(error, HomeError) else error.http_status
 
 
 def body_of(error: IngleError) -> dict[str, Any]:
-    """What a client is told of one of our errors."""
-    known = "model_not_found" if isinstance(error, NotKept) and error.field == "model" else _CODES.get(type(error))
-    code = known or type(error).__name__
+    """Return the body for one of Ingle's errors."""
+    openai_code = "model_not_found" if isinstance(error, NotKept) and error.field == "model" else _CODES.get(type(error))
+    code = openai_code or type(error).__name__
     return error_body(str(error), status_of(error), error.field, code)
 
 
 def response_of(error: IngleError) -> JSONResponse:
-    """The whole response."""
+    """Return the response for one of Ingle's errors."""
     headers = {"Retry-After": str(max(1, round(error.retry_after_s)))} if isinstance(error, Busy) else {}
     if status_of(error) == 401:
         headers["WWW-Authenticate"] = "Bearer"
@@ -51,7 +51,7 @@ def response_of(error: IngleError) -> JSONResponse:
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Renders whatever is raised in a route."""
+    """Render every error that a route raises."""
     app.add_exception_handler(IngleError, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
@@ -67,26 +67,26 @@ async def _invalid(_request: Request, error: Exception) -> JSONResponse:
     if isinstance(error.body, bytes):
         return JSONResponse(error_body("Content-Type must be application/json.", 400, "Content-Type", "invalid_value"), 400)
     if any(one["type"] == "json_invalid" for one in error.errors()):
-        param, said = "body", f"it is no JSON ({error.errors()[0]['ctx']['error']}, at character {error.errors()[0]['loc'][-1]})"
+        param, text = "body", f"it is no JSON ({error.errors()[0]['ctx']['error']}, at character {error.errors()[0]['loc'][-1]})"
     else:
-        # Of what may be one thing or another, all that it is not is told; the deepest, or its length, is about the one that was meant.
-        found = [(one["type"] == "too_long", _where(one, error.body), str(one["msg"])) for one in error.errors()]
-        _, where, said = max(found, key=lambda one: (one[0], len(one[1])))
+        # For a union, pydantic lists the errors of every member. The deepest, or one about length, is of the member that was meant.
+        candidates = [(one["type"] == "too_long", _where(one, error.body), str(one["msg"])) for one in error.errors()]
+        _, where, text = max(candidates, key=lambda one: (one[0], len(one[1])))
         param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where).lstrip(".") or "body"
-    return JSONResponse(error_body(f"{param}: {said}"[:1000], 400, param[:200], "invalid_value"), 400)
+    return JSONResponse(error_body(f"{param}: {text}"[:1000], 400, param[:200], "invalid_value"), 400)
 
 
 def _where(error: Mapping[str, Any], body: Any) -> list[int | str]:
-    """The path to what is wrong, without the names of types that the library puts in between."""
-    found: list[int | str] = []
+    """Return the path to the wrong value, without the names of types that the library puts in between."""
+    path: list[int | str] = []
     loc = error["loc"][1:] if error["loc"][:1] == ("body",) else error["loc"]
     for i, part in enumerate(loc):
         if (isinstance(body, Mapping) and part in body) or (isinstance(body, list) and isinstance(part, int) and part < len(body)):
             body = body[part]
-            found.append(part)
+            path.append(part)
         elif i == len(loc) - 1 and error["type"] == "missing":
-            found.append(part)
-    return found
+            path.append(part)
+    return path
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:

@@ -1,6 +1,6 @@
-"""What users say of answers, what they want remembered, and what became of it: `/v1/feedback`, `/v1/learning`, `/v1/memory`.
+"""Feedback, learning and memory: `/v1/feedback`, `/v1/learning`, `/v1/memory`.
 
-All of it is of one owner: the key that asks, or whoever needs none on this machine.
+Everything belongs to one owner: the key of the request, or the user of this machine, who needs none.
 """
 
 import asyncio
@@ -28,14 +28,14 @@ _SHOWN = 100
 
 @router.post("/v1/feedback", tags=["learning"])
 async def feedback(body: FeedbackBody, service: Service = Depends(service_of), who: str = Depends(asker)) -> dict[str, Any]:  # noqa: B008
-    """A rating, or a correction: it acts on the next answer, and the weights learn from it if they may."""
+    """Rate or correct an answer. It acts on the next answer, and the weights learn from it if they may."""
 
     def take() -> Example:
         model = "" if body.completion_id and not body.question else service.models.kept(body.model).name
-        given = Feedback(
+        opinion = Feedback(
             body.completion_id, body.rating or 0, body.correction, body.comment, body.question, body.answer, model=model, learn=body.learn
         )
-        return take_feedback(service.engine, who, given, sink=service.record)
+        return take_feedback(service.engine, who, opinion, sink=service.record)
 
     return example_table(await asyncio.to_thread(take))
 
@@ -44,7 +44,7 @@ async def feedback(body: FeedbackBody, service: Service = Depends(service_of), w
 async def learning(
     limit: Most = _SHOWN, service: Service = Depends(service_of), who: str = Depends(asker)  # noqa: B008
 ) -> dict[str, Any]:  # fmt: skip
-    """What was taught and what became of it: counts of all, the newest examples, the lessons."""
+    """Return what was taught and its state: counts, the newest examples, the lessons."""
     view = await asyncio.to_thread(learning_view, service.engine, who, limit)
     lessons = [_lesson(lesson) for lesson in view.lessons[:limit]]
     return {"object": "learning", "learn": view.learn, "counts": dict(view.counts), "data": _tables(view.items), "lessons": lessons}
@@ -54,14 +54,14 @@ async def learning(
 async def change_learning(
     body: LearningChange, service: Service = Depends(service_of), who: str = Depends(asker)  # noqa: B008
 ) -> dict[str, Any]:  # fmt: skip
-    """Whether the weights may learn from what is taught from now on; memory works either way."""
+    """Set whether the weights may learn from what is taught from now on. Memory works either way."""
     await asyncio.to_thread(consent, service.engine, who, body.learn, service.record)
     return {"object": "learning", "learn": body.learn}
 
 
 @router.post("/v1/learning/undo", tags=["learning"])
 async def rollback(body: UndoBody, service: Service = Depends(service_of), who: str = Depends(asker)) -> dict[str, Any]:  # noqa: B008
-    """Takes back what was learned: from the next answer on the model is what it was before, to the bit."""
+    """Undo what was learned. From the next answer on, the model is what it was before, to the bit."""
     undone = await asyncio.to_thread(undo, service.home, service.engine, who, body.which, service.record)
     service.let_lessons_go()
     return {"object": "learning.undone", "data": _tables(undone.examples), "learned_again": undone.again, "back": list(undone.back)}
@@ -69,7 +69,7 @@ async def rollback(body: UndoBody, service: Service = Depends(service_of), who: 
 
 @router.post("/v1/learning/redo", tags=["learning"])
 async def let_count_again(body: RedoBody, service: Service = Depends(service_of), who: str = Depends(asker)) -> dict[str, Any]:  # noqa: B008
-    """Lets what was undone count again."""
+    """Let an undone example count again."""
     return example_table(await asyncio.to_thread(redo, service.home, service.engine, who, body.which, service.record))
 
 
@@ -78,20 +78,20 @@ async def memories(
     query: Annotated[str, Query(max_length=10_000)] = "", limit: Most = _SHOWN,
     service: Service = Depends(service_of), who: str = Depends(asker),  # noqa: B008
 ) -> dict[str, Any]:  # fmt: skip
-    """What is remembered: the newest first, or what shares words with `query`, the best match first."""
+    """List memories: the newest first, or those that share words with `query`, the best match first."""
 
     def find() -> Sequence[Example]:
         if query:
             return search_examples(service.engine, who, query, limit)
-        found = list_examples(service.engine, who, MEMORY, newest=True)
-        return [one for one in found if one.kind != "rating"][:limit]
+        examples = list_examples(service.engine, who, MEMORY, newest=True)
+        return [one for one in examples if one.kind != "rating"][:limit]
 
     return {"object": "list", "data": _tables(await asyncio.to_thread(find))}
 
 
 @router.post("/v1/memory", tags=["learning"])
 async def add_memory(body: MemoryBody, service: Service = Depends(service_of), who: str = Depends(asker)) -> dict[str, Any]:  # noqa: B008
-    """Something to remember. It stands beside questions that are about it; the weights don't learn from it."""
+    """Remember a fact. It is placed beside questions about it; the weights don't learn from it."""
 
     def keep() -> Example:
         return remember(service.engine, who, service.models.kept(body.model).name, body.text, sink=service.record)
@@ -101,7 +101,7 @@ async def add_memory(body: MemoryBody, service: Service = Depends(service_of), w
 
 @router.get("/v1/memory/{id_}", tags=["learning"])
 async def memory(id_: str, service: Service = Depends(service_of), who: str = Depends(asker)) -> dict[str, Any]:  # noqa: B008
-    """One example, whatever its state; ratings too."""
+    """Return one example in any state; ratings too."""
     return example_table(await asyncio.to_thread(get_example, service.engine, who, id_))
 
 
@@ -109,17 +109,17 @@ async def memory(id_: str, service: Service = Depends(service_of), who: str = De
 async def change_memory(
     id_: str, body: MemoryChange, service: Service = Depends(service_of), who: str = Depends(asker)  # noqa: B008
 ) -> dict[str, Any]:  # fmt: skip
-    """Puts other words in its place; what had learned the old ones is let go, and learned again."""
-    made = await asyncio.to_thread(edit, service.home, service.engine, who, id_, body.answer, service.record)
+    """Change the words of an example. Lessons with the old words are dropped and learned again."""
+    example = await asyncio.to_thread(edit, service.home, service.engine, who, id_, body.answer, service.record)
     service.let_lessons_go()
-    return example_table(made)
+    return example_table(example)
 
 
 @router.delete("/v1/memory/{id_}", tags=["learning"])
 async def delete_memory(
     id_: str, turns: bool = False, service: Service = Depends(service_of), who: str = Depends(asker)  # noqa: B008
 ) -> dict[str, Any]:  # fmt: skip
-    """Forgets an example: its words, and every lesson that learned from it. `turns`: kept messages that hold the words go too."""
+    """Forget an example: its words and every lesson that learned from it. `turns`: also delete stored messages with these words."""
     gone = await asyncio.to_thread(forget, service.home, service.engine, who, id_, service.record, turns, service.forget)
     service.let_lessons_go()
     return {"id": id_, "object": "example", "deleted": True, "ingle": forgotten_table(gone)}

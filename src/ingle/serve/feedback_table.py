@@ -1,4 +1,4 @@
-"""An example as a table, and what went with one that was forgotten: the same through the API and on the command line."""
+"""Examples and forgotten examples as JSON, for the API and the command line."""
 
 from datetime import datetime
 from typing import Any
@@ -8,7 +8,7 @@ from ingle.core.example import Example
 
 
 def example_table(one: Example) -> dict[str, Any]:
-    """An example, as the API shows it."""
+    """Return an example as JSON."""
     return {
         "id": one.id, "object": "example", "created_at": int(datetime.fromisoformat(one.at).timestamp()), "seq": one.seq,
         "model": one.model, "kind": one.kind, "question": one.question, "answer": one.answer, "refused": one.refused,
@@ -18,7 +18,7 @@ def example_table(one: Example) -> dict[str, Any]:
 
 
 def forgotten_table(gone: Forgotten) -> dict[str, Any]:
-    """What went with an example, and what didn't."""
+    """Return as JSON what was deleted with an example, and what was left."""
     left = [{"id": turn.id, "conversation": turn.conversation, "completion": turn.completion} for turn in gone.turns]
     return {
         "lessons": gone.lessons, "learned_again": gone.again, "scrubbed": gone.scrubbed, "turns_deleted": gone.dropped, "turns_left": left,

@@ -1,4 +1,4 @@
-"""The first layer that a request meets: who may call, how much it may send and how slowly, and what every answer carries.
+"""The outermost layer of the server: checks Host and Origin, limits size and time of bodies, adds security headers.
 
 A page of any website can make a browser call a server on the same machine. So the Host header must be a name of this server (a
 foreign name that resolves to 127.0.0.1 is DNS rebinding), and the Origin header, where there is one, must be this server itself.
@@ -22,7 +22,7 @@ from ingle.serve.settings import LOOPBACK, ServeSettings
 BODY_S = 30.0
 """Longest pause while a body comes."""
 WHOLE_BODY_S = 300.0
-"""Longest that all of it may take: who sends a byte now and then holds a connection no longer than that."""
+"""Longest time for a whole body, so that a slow client can't hold a connection for ever."""
 _CLOSE = {"Connection": "close"}
 _SECURE = {
     "X-Content-Type-Options": "nosniff",
@@ -38,27 +38,27 @@ _SECURE = {
 
 
 class TooBig(HTTPException):
-    """More came than a body may have. One of the library's own exceptions: whatever else its reader meets, it calls bad JSON."""
+    """A body is too large. It is an HTTPException because FastAPI reports any other exception of its reader as bad JSON."""
 
     def __init__(self, most: int) -> None:
         super().__init__(413, f"body: must have at most {most} bytes. Send less, or raise serve.body_bytes.", _CLOSE)
 
 
 class TooSlow(HTTPException):
-    """A body stopped coming."""
+    """A body came too slowly."""
 
     def __init__(self) -> None:
         super().__init__(408, f"body: must come without pauses of more than {BODY_S:.0f} s, and within {WHOLE_BODY_S:.0f} s.", _CLOSE)
 
 
 class Gateway:
-    """Pure ASGI, around everything else."""
+    """ASGI middleware around everything else."""
 
     def __init__(self, app: ASGIApp, settings: ServeSettings, count: Callable[[str, int], None]) -> None:
         self._app, self._settings, self._count = app, settings, count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One connection's request."""
+        """Handles one request."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
@@ -120,7 +120,7 @@ class _Exchange:
             if self._status:
                 raise
             traceback.print_exception(error, file=sys.stderr)
-            await _refuse(sending, 500, "This is a bug of Ingle; see the server's log.", type(error).__name__)
+            await _refuse(sending, 500, "This is a bug in Ingle. The server's log says more.", type(error).__name__)
         finally:
             self._tell(scope)
 
@@ -142,12 +142,12 @@ class _Exchange:
         route: Any = scope.get("route")
         path = getattr(route, "path", "") or "other"  # not the path itself: it may hold an id, and anybody can invent one
         self._count(path, self._status or 499)
-        took = round((time.perf_counter() - self._began) * 1000, 1)
-        log("request", {"method": scope["method"], "route": path, "status": self._status or 499, "ms": took, "bytes_in": self._seen})
+        took_ms = round((time.perf_counter() - self._began) * 1000, 1)
+        log("request", {"method": scope["method"], "route": path, "status": self._status or 499, "ms": took_ms, "bytes_in": self._seen})
 
 
 def _host_name(host: str) -> str:
-    """Without the port: `[::1]:80` → `::1`."""
+    """Return the host without its port: `[::1]:80` → `::1`."""
     return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
 
 

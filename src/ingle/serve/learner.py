@@ -1,4 +1,4 @@
-"""The learner beside this server: a process of its own, for as long as the server is there."""
+"""Runs the learner beside the server, as a process of its own."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,9 +14,9 @@ from ingle.serve.service import Service
 
 @contextmanager
 def learner_beside(service: Service, settings: LearnSettings, cores: Cores, overrides: Sequence[str] = ()) -> Iterator[None]:
-    """Has what users teach learned within the block, unless the settings don't want that, or what learns is not installed, which is
-    logged: it then stays pending. `cores`: what the server answers with, of which the learner is lent one while it is at a lesson.
-    `overrides`: `--set` options of the server, which hold for its learner too.
+    """Run the learner within the block. It doesn't run if the settings say so or if PyTorch is missing (which is logged); examples
+    then stay pending. `cores`: the server's cores; the learner borrows one during a lesson.
+    `overrides`: `--set` options of the server, which also apply to its learner.
     """
     if settings.worker and not can_learn():
         log("learner", {"says": f"Corrections act as memories. {why_not()}"})

@@ -1,4 +1,4 @@
-"""What the guards have to know about a model."""
+"""The limits of a model that guards check."""
 
 from weakref import WeakKeyDictionary
 
@@ -7,11 +7,11 @@ from ingle.model.tokenizer import Tokenizer
 from ingle.safety.limits import Limits
 
 _longest: WeakKeyDictionary[Tokenizer, int] = WeakKeyDictionary()
-"""By tokenizer, for as long as that lives: a model that was swapped out is not held."""
+"""By tokenizer. Weak, so that a model that was swapped out is not held."""
 
 
 def limits_of(model: LanguageModel) -> Limits:
-    """The limits for requests to this model. Takes some milliseconds the first time."""
+    """Return the limits of this model. Takes some milliseconds the first time."""
     tokenizer = model.tokenizer
     longest = _longest.get(tokenizer)
     if longest is None:
@@ -20,6 +20,6 @@ def limits_of(model: LanguageModel) -> Limits:
 
 
 def _longest_token(tokenizer: Tokenizer) -> int:
-    """Bytes that the longest token can stand for, generously: tokenizers that normalise Unicode make text three times shorter first."""
+    """Return an upper bound of the bytes in one token. Tokenizers that normalise Unicode may make text three times shorter first."""
     bytes_per_character = 1 if tokenizer.facts.kind == "bytes" else 4
     return 3 * bytes_per_character * max(map(len, tokenizer.fast.get_vocab(with_added_tokens=True)))

@@ -1,4 +1,4 @@
-"""The server's log: one line for each event on standard error, JSON unless somebody watches. Never a word of a prompt or an answer."""
+"""The server's log: one line per event on standard error, as JSON except at a terminal. Never a word of a prompt or an answer."""
 
 import json
 import sys
@@ -9,11 +9,11 @@ from ingle.core.event import Fact
 
 
 def log(what: str, facts: Mapping[str, Fact]) -> None:
-    """One line."""
+    """Write one line."""
     now = datetime.now(UTC)
     if sys.stderr.isatty():
-        told = "  ".join(f"{name} {value}" for name, value in facts.items())
-        line = f"{now.astimezone():%H:%M:%S}  {what}  {told}"
+        values = "  ".join(f"{name} {value}" for name, value in facts.items())
+        line = f"{now.astimezone():%H:%M:%S}  {what}  {values}"
     else:
         line = json.dumps({"at": now.isoformat(timespec="milliseconds"), "event": what, **facts}, ensure_ascii=False)
     print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What `/metrics` tells Prometheus. Figures only: no text, no key."""
+"""Metrics for Prometheus. Figures only: no text, no key."""
 
 import time
 from collections.abc import Iterator
@@ -38,15 +38,15 @@ class Metrics:
         Gauge("ingle_start_time_seconds", "When the server started", registry=one).set(time.time())
 
     def watch(self, scheduler: "Scheduler") -> None:
-        """Also tells what this scheduler is doing at the moment of asking."""
+        """Adds live figures of a scheduler."""
         self.registry.register(_Live(scheduler))
 
     def request(self, route: str, status: int) -> None:
-        """One more request."""
+        """Counts a request."""
         self._requests.labels(route, str(status)).inc()
 
     def answered(self, finish: Finish, usage: Usage) -> None:
-        """One more answer."""
+        """Counts an answer."""
         self._answers.labels(finish).inc()
         self._prompt.labels("cached").inc(usage.cached_tokens)
         self._prompt.labels("read").inc(usage.prompt_tokens - usage.cached_tokens)
@@ -59,18 +59,18 @@ class Metrics:
             self._token.observe(usage.decode_s / usage.completion_tokens)
 
     def text(self) -> bytes:
-        """All of it, in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
 class _Live:
-    """Reads the scheduler when it is asked."""
+    """Collector that reads the scheduler when Prometheus asks."""
 
     def __init__(self, scheduler: "Scheduler") -> None:
         self._scheduler = scheduler
 
     def collect(self) -> "Iterator[Metric]":
-        """The figures of this moment."""
+        """Yield the current figures."""
         from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 
         scheduler, counts = self._scheduler, self._scheduler.counts

@@ -1,6 +1,6 @@
-"""The models that this server offers: kept ones, opened when they are first asked for, swapped when what is kept changes.
+"""The models that this server offers. Each is opened at its first request and swapped when its files change.
 
-What is kept is looked up at every request, so a delta that comes while the server runs is offered at once, and one that goes is gone.
+Every request looks the model up in the home, so new deltas are offered at once and deleted ones are gone.
 """
 
 import asyncio
@@ -19,56 +19,55 @@ from ingle.home.place import Home
 from ingle.serve.logs import log
 
 _NICE = 10
-"""How much an opening gives way. Without this, the system lets it have the core of a computing thread for as long as it takes, and the
-other threads wait for that one: every stream then stands still."""
+"""Niceness of the thread that opens a model. Without it, opening takes the core of a computing thread, and all others wait for that
+one: every stream then stands still."""
 Opener = Callable[[Home, Kept], LanguageModel]
 
 
 @dataclass
 class ModelRegistry:
-    """Models by name. Answers that are being written keep the model that they began with, so a swap falls between two answers."""
+    """Models by name. A running answer keeps the model that it began with."""
 
     home: Home
     open: Opener
-    """Takes up to some seconds: called in a thread of its own, which gives way to those that compute."""
+    """Opens a model. It may take seconds, so it is called in a thread of low priority."""
     default: str
-    """Answers where a request names no model."""
+    """Name of the model for requests that name none."""
     only: tuple[str, ...] = ()
-    """Names that are offered, with all that deltas make of them; empty = all that are kept."""
+    """Names that are offered, with all their deltas; empty = all models of the home."""
     faults: dict[str, str] = field(default_factory=dict)
-    """What is wrong with kept models that can't be offered, by name, as of the last listing."""
+    """Faults of damaged models, by name, as of the last listing."""
     _opened: dict[str, tuple[Kept, LanguageModel]] = field(default_factory=dict)
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
     _opening: Executor = field(default_factory=lambda: ThreadPoolExecutor(4, "opening", _give_way))
 
     @property
     def there(self) -> bool:
-        """Whether the home is: nobody has deleted or moved it under the server."""
+        """Whether the home still exists."""
         return self.home.root.is_dir()
 
     def offered(self) -> list[Kept]:
-        """What may be asked for, the default first. What was opened and is not kept any more is let go with the last of its answers.
+        """Return the models on offer, the default first. An opened model that was deleted is freed after its last answer.
 
-        A damaged file takes nothing but its own model away; it is told in the log, once. Raises HomeError if the home can't be read, or is
-        gone: one that is not there holds no models, and it is not they that are to be looked for.
+        A damaged file hides only its own model; the log says so once. Raises HomeError if the home is gone or can't be read.
         """
         if not self.there:
             raise HomeError("home", f"The home {self.home.root} is gone", "", "Bring it back, or end this server.")
         faults: dict[str, str] = {}
-        found = [kept for kept in list_models(self.home, lambda name, error: faults.update({name: str(error)})) if self._offers(kept.name)]
+        models = [kept for kept in list_models(self.home, lambda name, error: faults.update({name: str(error)})) if self._offers(kept.name)]
         for name in faults.keys() - self.faults.keys():
             log("damaged", {"model": name, "fault": faults[name]})
         self.faults = faults
-        for name in self._opened.keys() - {kept.name for kept in found} - faults.keys():
+        for name in self._opened.keys() - {kept.name for kept in models} - faults.keys():
             self._opened.pop(name, None)
-        return sorted(found, key=lambda kept: (kept.name != self.default, kept.name))
+        return sorted(models, key=lambda kept: (kept.name != self.default, kept.name))
 
     def names(self) -> Sequence[str]:
-        """The names of all that may be asked for, the default first."""
+        """Return the names of the models on offer, the default first."""
         return [kept.name for kept in self.offered()]
 
     def kept(self, name: str) -> Kept:
-        """What a name stands for now. Raises NotKept with those that are offered, HomeError if its own file is damaged."""
+        """Return the model of that name, unopened. Raises NotKept with the names on offer, HomeError if its file is damaged."""
         name = name or self.default
         try:
             if self._offers(name):
@@ -78,16 +77,16 @@ class ModelRegistry:
         raise NotKept("model", f"There is no model {name} here", "", f"Offered: {', '.join(self.names()) or 'none'}.")
 
     async def get(self, name: str) -> LanguageModel:
-        """The model, opened. Raises NotKept, and what opening raises."""
+        """Return the opened model. Raises NotKept and the errors of opening."""
         return (await self.find(name))[1]
 
     async def find(self, name: str) -> tuple[Kept, LanguageModel]:
-        """The same, and what it was opened from."""
+        """Return the model's entry in the home, and the opened model. Raises as `get` does."""
         kept = await asyncio.to_thread(self.kept, name)  # a manifest that is new takes 10 ms to read
         async with self._locks.setdefault(kept.name, asyncio.Lock()):
-            known = self._opened.get(kept.name)
-            if known is not None and (known[0].base, known[0].deltas) == (kept.base, kept.deltas):
-                return known
+            opened = self._opened.get(kept.name)
+            if opened is not None and (opened[0].base, opened[0].deltas) == (kept.base, kept.deltas):
+                return opened
             await asyncio.to_thread(self.offered)  # lets go what is gone, before more comes
             model = await asyncio.get_running_loop().run_in_executor(self._opening, self.open, self.home, kept)
             self.put(kept, model)
@@ -98,7 +97,7 @@ class ModelRegistry:
         self._opened[kept.name] = (kept, model)
 
     def damaged(self) -> int:
-        """Kept models that can't be offered now because their files are damaged."""
+        """Return how many models can't be offered because their files are damaged."""
         with suppress(HomeError):  # then nothing can be said of them
             self.offered()
         return len(self.faults)
@@ -108,7 +107,7 @@ class ModelRegistry:
 
 
 def _give_way() -> None:
-    """Lowers the priority of this thread, where a thread has one of its own (Linux), and so of what it starts."""
+    """Lower the priority of this thread and of those it starts, where threads have their own (Linux)."""
     if sys.platform == "linux":
         me = threading.get_native_id()
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""`/v1/models`, `/health` and `/metrics`: what is here, whether it is well, and what it does."""
+"""The endpoints `/v1/models`, `/health` and `/metrics`."""
 
 import asyncio
 from datetime import datetime
@@ -18,19 +18,19 @@ router = APIRouter()
 
 @router.get("/v1/models", tags=["models"])
 async def models(service: Service = Depends(service_of), _who: str = Depends(asker)) -> dict[str, Any]:  # noqa: B008 - FastAPI's way
-    """The models that may be asked, the default first."""
+    """List the models on offer, the default first."""
     return {"object": "list", "data": [_model(kept) for kept in await asyncio.to_thread(service.models.offered)]}
 
 
 @router.get("/v1/models/{name:path}", tags=["models"])
 async def model(name: str, service: Service = Depends(service_of), _who: str = Depends(asker)) -> dict[str, Any]:  # noqa: B008
-    """One of them."""
+    """Return one model."""
     return _model(await asyncio.to_thread(service.models.kept, name))
 
 
 @router.get("/health", tags=["operation"])
 async def health(response: Response, service: Service = Depends(service_of)) -> dict[str, Any]:  # noqa: B008
-    """Whether the server answers and has its home (else 503), how busy it is, and how many kept models are damaged and not offered."""
+    """Return the server's status (503 if it is stopped or its home is gone), its load, and how many models are damaged."""
     scheduler = service.scheduler
     status = "stopped" if not scheduler.alive else "ok" if service.models.there else "no home"
     response.status_code = 200 if status == "ok" else 503
@@ -40,7 +40,7 @@ async def health(response: Response, service: Service = Depends(service_of)) -> 
 
 @router.get("/metrics", tags=["operation"], response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(service: Service = Depends(service_of), _who: str = Depends(asker)) -> Response:  # noqa: B008
-    """Figures for Prometheus."""
+    """Return the metrics for Prometheus."""
     return Response(service.metrics.text(), media_type=CONTENT_TYPE)
 
 

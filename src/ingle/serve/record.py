@@ -1,7 +1,7 @@
-"""The fact that an answer leaves in the ledger: figures, and digests under a key of this home. Never a word of it.
+"""The ledger's fact of an answer: figures, and digests under a key of this home. Never a word of it.
 
-The key makes the digests useless to somebody who has the ledger alone and guesses at what was said; whoever has both the home
-and a text can still prove that this text was the answer.
+Without the key, nobody can test guesses of the text against the digests of a ledger. With the home and a text, one can still prove
+that this text was the answer.
 """
 
 import hashlib
@@ -33,22 +33,22 @@ if TYPE_CHECKING:
 KEY = "answers.key"
 REFUSED = "refuse"
 _FIELD = re.compile(r"[A-Za-z0-9_.\[\]]{1,80}")
-"""Names of what can be wrong with a request. Anything else may hold words of it."""
+"""Field names that may go into a fact. Anything else may hold words of the request."""
 _SEED_BITS = 53
 """Whole numbers up to this many bits survive every JSON reader."""
 _ALWAYS: tuple[tuple[str, Any], ...] = (("origin", None), ("modalities", ("text",)))
-"""Fields that requests did not have before, as they were then: digests of such requests stay as they are in ledgers."""
+"""Later fields of requests with their defaults, which are not digested: so older digests stay valid."""
 _SHORT = 200
-"""Characters of what guards said; a fact is short."""
+"""Most characters of the guards' verdicts in a fact."""
 
 
 def new_seed() -> int:
-    """A seed for an answer that names none, so that it can be named afterwards."""
+    """Return a random seed, for requests that name none."""
     return secrets.randbits(_SEED_BITS)
 
 
 def answer_key(home: Home) -> bytes:
-    """The key of this home's digests, made at the first call (mode 600). Raises LedgerError if others can read it or it is damaged."""
+    """Return the key of this home's digests, made at the first call. Raises LedgerError if others can read it or it is damaged."""
     path = home.keys / KEY
     if not path.exists():
         with home.lock("answers-key"):
@@ -70,20 +70,20 @@ def answer_key(home: Home) -> bytes:
 
 
 def request_digest(key: bytes, request: Request) -> str:
-    """Keyed digest of everything that was asked, the seed aside, which the fact names."""
-    table = asdict(request, dict_factory=_said)
+    """Return the keyed digest of a request without its seed, which the fact names."""
+    table = asdict(request, dict_factory=_digested_fields)
     del table["sampling"]["seed"]
     return hmac.digest(key, canonical_json(table), hashlib.sha256).hex()
 
 
-def _said(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """A value's fields as they are digested: bytes by their digest, and nothing that was always so before there was a field for it."""
-    told = (pair for pair in pairs if pair not in _ALWAYS)
-    return {name: digest_bytes(value) if isinstance(value, bytes) else value for name, value in told}
+def _digested_fields(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the fields that are digested: all but those of `_ALWAYS`, and bytes by their digest."""
+    fields = (pair for pair in pairs if pair not in _ALWAYS)
+    return {name: digest_bytes(value) if isinstance(value, bytes) else value for name, value in fields}
 
 
 def answer_digest(key: bytes, text: str) -> str:
-    """Keyed digest of what was answered."""
+    """Return the keyed digest of an answer."""
     return hmac.digest(key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hex()
 
 
@@ -91,7 +91,7 @@ def answer_event(
     key: bytes, name: str, request: Request, text: str, finish: Finish, usage: Usage, verdicts: Sequence[Verdict] = (),
     completion: str = "", asker: str = "",
 ) -> Event:  # fmt: skip
-    """The fact of one answer. `completion` is its id for clients, `asker` the id of the API key, if there was one."""
+    """Return the fact of one answer. `completion`: its id for clients; `asker`: the id of the API key, if there was one."""
     facts: dict[str, Fact] = {
         "model": usage.model_digest,
         "prompt_tokens": usage.prompt_tokens,
@@ -106,17 +106,17 @@ def answer_event(
     sampling = request.sampling
     for field in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"):
         facts[field] = getattr(sampling, field)
-    said = "; ".join(f"{verdict.guard}: {verdict.action}" for verdict in dict.fromkeys(verdicts))
+    summary = "; ".join(f"{verdict.guard}: {verdict.action}" for verdict in dict.fromkeys(verdicts))
     if usage.energy is not None:
         facts |= usage.energy.facts()
-    optional = {"id": completion, "key": asker, "verdicts": said[:_SHORT]}
+    optional = {"id": completion, "key": asker, "verdicts": summary[:_SHORT]}
     return Event("answer", name, facts | {field: value for field, value in optional.items() if value})
 
 
 def refusal_event(
     key: bytes, model: "LanguageModel", request: Request, error: IngleError, completion: str = "", asker: str = ""
 ) -> Event:  # fmt: skip
-    """The fact of a request that was refused: by which guard, if it was one, and for what of the request; never a word of it."""
+    """Return the fact of a refused request: the guard, if it was one, and the field; never a word of the request."""
     facts: dict[str, Fact] = {"model": model.digest, "error": type(error).__name__, "request": request_digest(key, request)}
     field = error.field if _FIELD.fullmatch(error.field) else ""
     optional = {"guard": error.guard, "field": field, "id": completion, "key": asker}
@@ -124,7 +124,7 @@ def refusal_event(
 
 
 class Recorder:
-    """Writes facts behind the conversation's back, in their order. `fault` holds the first failure until it is asked for."""
+    """Writes facts in order, in a thread of its own. `fault` returns the last failure once."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
@@ -134,9 +134,9 @@ class Recorder:
         self._starting = Lock()
 
     def add(self, event: Event) -> "Future[Row]":
-        """Takes a fact; the future is done when it would survive a power cut.
+        """Queues a fact. The future is done when the fact would survive a power cut.
 
-        The first one starts the thread, which imports the database: while the person reads, not before.
+        The first call starts the thread, which imports the database while the person reads.
         """
         done: Future[Row] = Future()
         self._inbox.put((event, done))
@@ -147,7 +147,7 @@ class Recorder:
         return done
 
     def fault(self) -> IngleError | None:
-        """Why a fact could not be written, once."""
+        """Return why a fact could not be written, once."""
         fault, self._fault = self._fault, None
         return fault
 
@@ -165,8 +165,8 @@ class Recorder:
 
         ledger: Ledger | None = None
         engine = None
-        while (asked := self._inbox.get()) is not None:
-            event, done = asked
+        while (entry := self._inbox.get()) is not None:
+            event, done = entry
             waited_for = done.set_running_or_notify_cancel()  # a client may have gone meanwhile: the fact stays one
             try:
                 if ledger is None:

@@ -1,4 +1,4 @@
-"""The same request, the same model, the same seed: the same answer. This proves it for an answer whose text is kept."""
+"""Replays a stored answer: the same request, model and seed must give the same answer."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -26,29 +26,29 @@ _PARAMETERS = ("tools", "constraint", "max_tokens", "stop", "logprobs", "samplin
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What came of asking again."""
+    """The outcome of a replay."""
 
     row: "Row"
     """The fact in the ledger."""
     request_same: bool
-    """Whether the kept request is the one that the fact was made of."""
+    """Whether the stored request has the digest of the fact."""
     kept_same: bool
-    """Whether the kept answer is."""
+    """Whether the stored answer has the digest of the fact."""
     answer_same: bool
-    """Whether the answer that came now is."""
+    """Whether the new answer has the digest of the fact."""
     model_same: bool
-    """Whether the model is the one that answered then; if not, another answer proves nothing."""
+    """Whether the model is the one that answered then. If not, a different answer proves nothing."""
     kept: str
     now: str
 
     @property
     def proven(self) -> bool:
-        """Whether everything is as the ledger says."""
+        """Whether request, stored answer and new answer match the ledger."""
         return self.request_same and self.kept_same and self.answer_same
 
 
 def parameters(request: Request, system: bool) -> dict[str, Any]:
-    """What a request holds beside its messages, as plain values; with its system messages, where these are no turns of their own."""
+    """Return a request without its messages as plain values. `system`: with the system messages, where they are no turns."""
     table: dict[str, Any] = {name: value for name, value in to_table(request).items() if name in _PARAMETERS}
     if system:
         table["system"] = [message.text for message in request.messages if message.role == "system"]
@@ -56,7 +56,7 @@ def parameters(request: Request, system: bool) -> dict[str, Any]:
 
 
 def find_row(ledger: "Ledger", event: str) -> "Row":
-    """The fact of an answer, by its number or by the id that the client was given. Raises NotKept."""
+    """Return the fact of an answer, by its number or by its id for clients. Raises NotKept."""
     number = int(event) if event.isdecimal() else None
     for row in ledger.read(kind="answer"):
         if row.seq == number or row.values.get("id") == event:
@@ -67,7 +67,7 @@ def find_row(ledger: "Ledger", event: str) -> "Row":
 
 
 def kept_request(engine: "Engine", completion: str) -> tuple[Request, str]:
-    """What was asked and answered under an id. Raises NotKept if its text is not kept, LedgerError if what is kept can't be read."""
+    """Return the stored request and answer of an id. Raises NotKept if they are not stored, LedgerError if they can't be read."""
     from ingle.home.turns import find_any_completion, path
 
     turn = find_any_completion(engine, completion) if completion else None
@@ -75,22 +75,22 @@ def kept_request(engine: "Engine", completion: str) -> tuple[Request, str]:
         cure = "Keep conversations on the page, or ask with `store: true`."
         raise NotKept("event", "The text of this answer is not kept", completion, cure)
     table: Mapping[str, Any] = (turn.facts or {}).get("request", {})
-    said = [Message.of("system", text) for text in table.get("system", [])]
-    said += [before.message for before in path(engine, turn.owner, turn.id)[:-1]]
+    messages = [Message.of("system", text) for text in table.get("system", [])]
+    messages += [before.message for before in path(engine, turn.owner, turn.id)[:-1]]
     try:
         request = from_table(Request, {name: table[name] for name in _PARAMETERS if name in table} | {"prompt": "-"})
     except ConfigError as error:
         raise LedgerError("kept request", "must be readable", error, "It was written by another version.") from error
-    return replace(request, prompt=None, messages=tuple(said)), turn.message.text
+    return replace(request, prompt=None, messages=tuple(messages)), turn.message.text
 
 
 def again(model: LanguageModel, request: Request, policy: Policy = USUAL) -> Iterator[Chunk]:
-    """The answer as the server would give it now: behind the same guards, under this policy of theirs."""
-    return drive(wrap(make_guards(limits_of(model), policy), lambda asked: from_iterator(answer(model, asked)))(request))
+    """Yield the answer as the server would give it now, behind its guards under this policy."""
+    return drive(wrap(make_guards(limits_of(model), policy), lambda passed: from_iterator(answer(model, passed)))(request))
 
 
 def compare(key: bytes, row: "Row", model: LanguageModel, request: Request, kept: str, now: str) -> Replay:
-    """What the digests of the fact say about the kept words and the new ones."""
+    """Compare the stored and the new answer with the digests of the fact."""
     facts = row.values
     request = replace(request, sampling=replace(request.sampling, seed=int(facts.get("seed") or 0)))
     return Replay(

@@ -1,4 +1,4 @@
-"""What the API's doors share: an answer as it grows, told as OpenAI tells it."""
+"""A growing answer in OpenAI's shape, shared by the API's endpoints."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -20,23 +20,23 @@ FINISH: Mapping[Finish, str] = {
     "deadline": "length",
     "blocked": "content_filter",
 }
-"""OpenAI has no word for an answer that was cut by the server; like one that met its limit, it is not whole."""
+"""OpenAI's finish reasons. It has none for an answer that the server cut; "length" also means that it is not whole."""
 
 
 def calls_in(style: Style, completion: str) -> ToolCallStream:
-    """Reads calls out of an answer's words. Their ids follow from the answer's: one that is kept has the same whenever it is read."""
+    """Return a reader of the calls in an answer. Their ids derive from the answer's, so a stored answer always has the same."""
     numbers = count()
     return ToolCallStream(style, lambda: f"call_{digest_bytes(f'{completion} {next(numbers)}'.encode())[:24]}")
 
 
 @dataclass
 class Growing:
-    """One answer as it comes: words and calls apart."""
+    """One growing answer, words and calls apart."""
 
     calls_in: ToolCallStream | None
     """Reads calls out of the words; None where no tools were offered."""
     most_calls: int | None = None
-    """Further ones are left out; None = all are told."""
+    """Most calls; further ones are left out. None = no limit."""
     text: list[str] = field(default_factory=list)
     calls: list[ToolCall] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Growing:
     """Whether the last call is whole and nothing came after it."""
 
     def take(self, chunk: Chunk) -> tuple[str, list[ToolCall]]:
-        """The words to show and the calls that are complete and new, now that this chunk has come."""
+        """Take a chunk. Returns the new words and the newly completed calls."""
         pieces: list[str | ToolCall] = [chunk.text]
         if self.calls_in is not None:
             pieces = self.calls_in.feed(chunk.text)
@@ -65,7 +65,7 @@ class Growing:
         return text, calls
 
     def _end(self, calls_in: ToolCallStream) -> list[str | ToolCall]:
-        """What was held back. Not the beginning of a call that was made before: an answer that was cut there lacks nothing."""
+        """Return the rest that was held back, except the beginning of a repeated call: an answer that was cut there lacks nothing."""
         after_call, rest = calls_in.after_call, calls_in.flush()
         repeated = after_call and all(isinstance(piece, str) and calls_in.repeats(piece) for piece in rest)
         self._whole = repeated or calls_in.after_call
@@ -73,31 +73,31 @@ class Growing:
 
     @property
     def finish(self) -> str | None:
-        """Why it ended, in OpenAI's words; None while it goes on."""
+        """OpenAI's finish reason; None while the answer goes on."""
         if self.last is None or self.last.finish is None:
             return None
-        made = self.calls and (self.last.finish == "stop" or self._whole)
-        return "tool_calls" if made else FINISH[self.last.finish]
+        called = self.calls and (self.last.finish == "stop" or self._whole)
+        return "tool_calls" if called else FINISH[self.last.finish]
 
 
 def choice_id(first: str, number: int) -> str:
-    """Under which a further answer to a request is kept; `first`: the id that the client is told."""
+    """Return the id of a further answer to a request; `first`: the id that the client gets."""
     return f"{first}-{number}"
 
 
 def most_calls(body: ChatBody | ResponsesBody) -> int | None:
-    """How many calls an answer may hold by what the request says."""
+    """Return the most calls that a request allows in an answer; None = no limit."""
     return 1 if body.parallel_tool_calls is False else None
 
 
 def head(id_: str, kind: str, model: LanguageModel) -> dict[str, Any]:
-    """What every answer and every chunk of one begins with."""
+    """Return the first fields of every answer and chunk."""
     fingerprint = f"fp_{model.digest[:16]}"
     return {"id": id_, "object": kind, "created": int(time.time()), "model": model.name, "system_fingerprint": fingerprint}
 
 
 def usage_of(lasts: Sequence[Chunk]) -> dict[str, Any]:
-    """What all choices took together; a prompt that they share counts once."""
+    """Return the usage of all choices together. A prompt that they share counts once."""
     usages = [chunk.usage for chunk in lasts if chunk.usage]
     first = max(usages, key=lambda usage: usage.prompt_tokens - usage.cached_tokens, default=Usage(0, 0, 0, 0.0, 0.0, 0))
     written = sum(usage.completion_tokens for usage in usages)
@@ -116,21 +116,21 @@ def usage_of(lasts: Sequence[Chunk]) -> dict[str, Any]:
 
 
 def drafts_of(usages: Sequence[Usage]) -> dict[str, int]:
-    """What was guessed and read ahead. Accepted tokens are among those of the answer, rejected ones are not (nobody pays for them)."""
+    """Return the counts of drafted tokens. Accepted ones are tokens of the answer; rejected ones are not, and cost nothing."""
     accepted = sum(usage.accepted for usage in usages)
     rejected = sum(usage.drafted for usage in usages) - accepted
     return {"accepted_prediction_tokens": accepted, "rejected_prediction_tokens": rejected}
 
 
 def energy_of(lasts: Sequence[Chunk]) -> dict[str, float | str] | None:
-    """What all of them took, in joules; None where nobody metered it."""
+    """Return the energy of all answers, in joules; None if it was not metered."""
     parts: list[Energy] = [chunk.usage.energy for chunk in lasts if chunk.usage and chunk.usage.energy]
     return total(parts).table() if parts else None
 
 
 def account_of(lasts: Sequence[Chunk]) -> dict[str, Any]:
-    """Where these answers can be found in the ledger, what answered, and how long it took; of what was taught, by its ids, what acted on
-    each. In Ingle's own field of a response."""
+    """Return Ingle's own field of a response: ledger events, model, seeds and times; and for each answer, ids of the memories and
+    lessons that acted on it."""
     events = [chunk.event for chunk in lasts if chunk.event]
     usages = [chunk.usage for chunk in lasts if chunk.usage]
     acted = {

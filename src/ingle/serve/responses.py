@@ -1,4 +1,4 @@
-"""`POST /v1/responses`, the part for text and function calls; answers that are kept can be gone on from, read again and deleted."""
+"""`/v1/responses` for text and function calls. Stored answers can be continued, read and deleted."""
 
 import asyncio
 import time
@@ -35,7 +35,7 @@ Chunks = AsyncGenerator[tuple[int, Chunk], None]
 async def responses(
     body: ResponsesBody, http: HttpRequest, service: Service = Depends(service_of), who: str = Depends(asker)  # noqa: B008 - FastAPI's way
 ) -> Response:  # fmt: skip
-    """An answer, in the shape of OpenAI's Responses API."""
+    """Create an answer, as OpenAI's Responses API does."""
     model = await service.models.get(body.model)
     before = await _before(service, who, body.previous_response_id)
     keep = Keep(learn=body.learn is not False) if body.store else None
@@ -50,14 +50,14 @@ async def responses(
 
 @router.get("/v1/responses/{id_}", tags=["answers"])
 async def kept_response(id_: str, service: Service = Depends(service_of), who: str = Depends(asker)) -> dict[str, Any]:  # noqa: B008
-    """An answer that was kept (`store: true`)."""
+    """Return a stored answer (`store: true`)."""
     turn = await asyncio.to_thread(find_completion, service.engine, who, id_)
     if turn is None:
         raise _unknown(id_)
-    facts, (said, finish) = turn.facts or {}, await _said(service, turn)
+    facts, (message, finish) = turn.facts or {}, await _stored_message(service, turn)
     cut = finish == "length"
-    output = [_message(f"msg_{id_}", said.text)] if said.text or not said.tool_calls else []
-    table = _table(id_, str(facts.get("model_name", "")), "incomplete" if cut else "completed", [*output, *map(_call, said.tool_calls)])
+    output = [_message(f"msg_{id_}", message.text)] if message.text or not message.tool_calls else []
+    table = _table(id_, str(facts.get("model_name", "")), "incomplete" if cut else "completed", [*output, *map(_call, message.tool_calls)])
     read, written = facts.get("prompt_tokens", 0), facts.get("completion_tokens", 0)
     return table | {
         "created_at": int(datetime.fromisoformat(turn.at).timestamp()),
@@ -69,7 +69,7 @@ async def kept_response(id_: str, service: Service = Depends(service_of), who: s
 
 @router.delete("/v1/responses/{id_}", tags=["answers"])
 async def delete_response(id_: str, service: Service = Depends(service_of), who: str = Depends(asker)) -> dict[str, Any]:  # noqa: B008
-    """Deletes the text of an answer that was kept, of all its choices (`n`), and of what was asked, unless another one hangs on it."""
+    """Delete a stored answer with all its choices (`n`), and its question, unless another answer follows it too."""
     if await asyncio.to_thread(find_completion, service.engine, who, id_) is None:
         raise _unknown(id_)
     for name in (id_, *(choice_id(id_, number) for number in range(1, MOST_CHOICES))):  # no client is told the others' ids
@@ -81,12 +81,12 @@ async def delete_response(id_: str, service: Service = Depends(service_of), who:
 
 
 def responses_request(body: ResponsesBody, service: Service, model: LanguageModel, before: tuple[Message, ...]) -> Request:
-    """What the engine is asked. Raises RequestError for what a body says wrongly."""
+    """Return the engine's request for a body. Raises RequestError for a wrong value."""
     tools = _tools(body.tools or []) if body.tool_choice != "none" else ()
     check_tools(tools)
     must_call = tool_constraint(style_of(model.tokenizer), tools, body.tool_choice or "auto", body.parallel_tool_calls is not False)
     format_ = body.text.format if body.text else None
-    wanted = ResponseFormat(type=format_.type, json_schema=JsonSchema(schema=format_.json_schema)) if format_ else None
+    output_format = ResponseFormat(type=format_.type, json_schema=JsonSchema(schema=format_.json_schema)) if format_ else None
     instructions = (Message.of("system", body.instructions),) if body.instructions else ()
     if not body.input and not before:
         raise RequestError("input", "must hold something", "nothing")
@@ -95,14 +95,14 @@ def responses_request(body: ResponsesBody, service: Service, model: LanguageMode
     return Request(
         messages=(*instructions, *before, *(_item(item, f"input[{i}]") for i, item in enumerate(items))),
         tools=tools,
-        constraint=must_call or constraint_of(wanted, None),
+        constraint=must_call or constraint_of(output_format, None),
         max_tokens=body.max_output_tokens or service.settings.max_tokens,
         sampling=sampling_of(drawing, service.sampling),
     )
 
 
 class ResponsesReply:
-    """The answer to one request, as events or whole."""
+    """Builds the response to one request, whole or as events."""
 
     def __init__(self, ask: Ask, model: LanguageModel, body: ResponsesBody) -> None:
         self._ask, self._model, self._body = ask, model, body
@@ -112,33 +112,33 @@ class ResponsesReply:
         self._number = 0
 
     async def whole(self, chunks: Chunks) -> Response:
-        """One table, when everything has come."""
+        """Return the whole response after the last chunk."""
         async for _, chunk in chunks:
             self._growing.take(chunk)
         return JSONResponse(self._done())
 
     async def events(self, chunks: Chunks) -> Events:
-        """The events of the Responses API, in their order."""
+        """Yield the events of the Responses API, in their order."""
         calls: list[ToolCall] = []
-        said = False
+        begun = False
         async with aclosing(chunks) as opened:
             async for _, chunk in opened:
                 if not self._number:
                     yield self._event("response.created", {"response": self._now("in_progress")})
                     yield self._event("response.in_progress", {"response": self._now("in_progress")})
                 text, new = self._growing.take(chunk)
-                if text and not said:
-                    said = True
+                if text and not begun:
+                    begun = True
                     for event in self._begin():
                         yield event
                 if text:
                     yield self._part("response.output_text.delta", {"delta": text, "logprobs": []})
                 calls += new
-        if said or not calls:
-            for event in self._end() if said else (*self._begin(), *self._end()):
+        if begun or not calls:
+            for event in self._end() if begun else (*self._begin(), *self._end()):
                 yield event
-        for at, call in enumerate(calls, int(said)):
-            for event in self._call(at, call):
+        for index, call in enumerate(calls, int(begun)):
+            for event in self._call(index, call):
                 yield event
         last = "response.incomplete" if self._growing.finish == "length" else "response.completed"
         yield self._event(last, {"response": self._done()})
@@ -157,14 +157,14 @@ class ResponsesReply:
             self._event("response.output_item.done", {"output_index": 0, "item": item}),
         ]
 
-    def _call(self, at: int, call: ToolCall) -> list[dict[str, Any]]:
+    def _call(self, index: int, call: ToolCall) -> list[dict[str, Any]]:
         item = _call(call)
-        place: dict[str, Any] = {"output_index": at, "item_id": item["id"]}
+        place: dict[str, Any] = {"output_index": index, "item_id": item["id"]}
         return [
-            self._event("response.output_item.added", {"output_index": at, "item": item | {"status": "in_progress", "arguments": ""}}),
+            self._event("response.output_item.added", {"output_index": index, "item": item | {"status": "in_progress", "arguments": ""}}),
             self._event("response.function_call_arguments.delta", place | {"delta": call.arguments}),
             self._event("response.function_call_arguments.done", place | {"name": call.name, "arguments": call.arguments}),
-            self._event("response.output_item.done", {"output_index": at, "item": item}),
+            self._event("response.output_item.done", {"output_index": index, "item": item}),
         ]
 
     def _part(self, type_: str, facts: dict[str, Any]) -> dict[str, Any]:
@@ -178,9 +178,9 @@ class ResponsesReply:
         table = _table(self._ask.id, self._model.name, status, output)
         request = self._ask.request
         table |= {"temperature": request.sampling.temperature, "top_p": request.sampling.top_p, "max_output_tokens": request.max_tokens}
-        asked: dict[str, Any] = {"instructions": self._body.instructions, "previous_response_id": self._body.previous_response_id}
-        asked |= {"tools": self._body.tools or [], "tool_choice": self._body.tool_choice or "auto", "store": bool(self._body.store)}
-        return table | asked | {"parallel_tool_calls": self._body.parallel_tool_calls is not False}
+        echo: dict[str, Any] = {"instructions": self._body.instructions, "previous_response_id": self._body.previous_response_id}
+        echo |= {"tools": self._body.tools or [], "tool_choice": self._body.tool_choice or "auto", "store": bool(self._body.store)}
+        return table | echo | {"parallel_tool_calls": self._body.parallel_tool_calls is not False}
 
     def _done(self) -> dict[str, Any]:
         growing, lasts = self._growing, [self._growing.last] if self._growing.last else []
@@ -209,8 +209,8 @@ def _usage(read: int, written: int, cached: int, energy: dict[str, Any] | None) 
 
 
 def _energy(facts: Mapping[str, Any]) -> dict[str, Any] | None:
-    known = energy_in(facts)
-    return known.table() if known else None
+    energy = energy_in(facts)
+    return energy.table() if energy else None
 
 
 def _message(id_: str, text: str | None, status: str = "completed") -> dict[str, Any]:
@@ -224,36 +224,35 @@ def _call(call: ToolCall) -> dict[str, Any]:
 
 
 async def _before(service: Service, who: str, previous: str | None) -> tuple[Message, ...]:
-    """The conversation that a kept answer ends; instructions are not carried over, as with OpenAI."""
+    """Return the conversation up to a stored answer. Instructions are not carried over, as with OpenAI."""
     if not previous:
         return ()
     turn = await asyncio.to_thread(find_completion, service.engine, who, previous)
     if turn is None:
-        raise NotKept("previous_response_id", f"No answer {previous} is kept", "", "Ask with `store: true` to keep one.")
+        raise NotKept("previous_response_id", f"There is no stored answer {previous}", "", "Ask with `store: true` to store one.")
     before = await asyncio.to_thread(path, service.engine, who, turn.id)
-    said, _ = await _said(service, turn)
-    return (*(one.message for one in before[:-1] if one.message.role != "system"), said)
+    message, _ = await _stored_message(service, turn)
+    return (*(one.message for one in before[:-1] if one.message.role != "system"), message)
 
 
-async def _said(service: Service, turn: Turn) -> tuple[Message, str]:
-    """What the model said in an answer that is kept, words and calls apart (as it stands if its model is not here any more), and why it
-    ended there, in OpenAI's words."""
+async def _stored_message(service: Service, turn: Turn) -> tuple[Message, str]:
+    """Return a stored answer with its calls parsed (unparsed if its model is gone), and OpenAI's finish reason."""
     facts = turn.facts or {}
-    ended: Finish = facts.get("finish", "stop")
+    finish: Finish = facts.get("finish", "stop")
     if not facts.get("request", {}).get("tools"):
-        return turn.message, FINISH[ended]
+        return turn.message, FINISH[finish]
     try:
         model = await service.models.get(str(facts.get("model_name", "")))
     except NotKept:
-        return turn.message, FINISH[ended]
+        return turn.message, FINISH[finish]
     growing = Growing(calls_in(style_of(model.tokenizer), turn.completion))
-    growing.take(Chunk(turn.message.text, finish=ended))
+    growing.take(Chunk(turn.message.text, finish=finish))
     text = "".join(growing.text)
-    return Message("assistant", (TextPart(text),) if text else (), tuple(growing.calls)), growing.finish or FINISH[ended]
+    return Message("assistant", (TextPart(text),) if text else (), tuple(growing.calls)), growing.finish or FINISH[finish]
 
 
 def _item(item: ResponsesItem, at: str) -> Message:
-    """One item of the input as a message."""
+    """Return one item of the input as a message. `at` names it in errors."""
     if item.type == "function_call":
         return Message("assistant", (), (ToolCall(item.call_id or "", item.name or "", item.arguments or "{}"),))
     if item.type == "function_call_output":
@@ -272,10 +271,10 @@ def _item(item: ResponsesItem, at: str) -> Message:
     return Message(role, tuple(texts))
 
 
-def _tools(given: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
-    """The Responses API writes functions flat; the chat template wants them as chat completions do."""
+def _tools(flat: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """Nest the flat functions of the Responses API as chat completions do, which templates expect."""
     tools = []
-    for i, tool in enumerate(given):
+    for i, tool in enumerate(flat):
         if tool.get("type") != "function":
             raise RequestError(f"tools[{i}].type", "must be 'function'", str(tool.get("type"))[:40])
         tools.append({"type": "function", "function": {name: value for name, value in tool.items() if name not in ("type", "strict")}})
@@ -283,4 +282,4 @@ def _tools(given: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
 
 
 def _unknown(id_: str) -> NotKept:
-    return NotKept("response_id", f"No answer {id_[:80]} is kept", "", "Ask with `store: true` to keep one.")
+    return NotKept("response_id", f"There is no stored answer {id_[:80]}", "", "Ask with `store: true` to store one.")

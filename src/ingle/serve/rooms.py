@@ -1,4 +1,4 @@
-"""The database with the tables of every room that the server writes to."""
+"""Opens the home's database with all tables that the server writes."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def open_rooms(home: Home) -> "Engine":
-    """The engine, its tables brought up to date. Raises HomeError."""
+    """Return the engine, with its tables up to date. Raises HomeError."""
     from ingle.home import api_keys, examples, turns
     from ingle.home.database import open_database
     from ingle.ledger import table

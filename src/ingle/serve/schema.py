@@ -1,4 +1,4 @@
-"""Bodies of requests, as OpenAI's clients write them. Unknown fields are ignored, wrong types are errors that name the field."""
+"""Bodies of requests, as OpenAI's clients send them. Unknown fields are ignored; a wrong type is an error that names the field."""
 
 import json
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -10,7 +10,7 @@ from ingle.core.message import Modality
 
 T = TypeVar("T")
 Origin = Literal["memory", "document", "tool"]
-"""What a client may say of a part: that its words are quoted. What the speaker says needs no word."""
+"""Origins that a client may name for a part whose words are quoted. The speaker's own words need none."""
 MOST_CHOICES = 16
 """Most answers to one request (`n`)."""
 # One error is enough, and lists end somewhere: a report on each of a million wrong items takes minutes and gigabytes.
@@ -20,29 +20,29 @@ TokenIds = Annotated[list[int], Field(fail_fast=True, max_length=1 << 20)]
 
 
 class Body(BaseModel):
-    """What all bodies share: no "0.5" for 0.5, no NaN."""
+    """Base of all tables: strict types, no NaN."""
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
 
 class Whole(Body):
-    """What a request as a whole has to be, beside the types of its fields."""
+    """Base of whole bodies, which checks more than the types of fields."""
 
     @model_validator(mode="wrap")
     @classmethod
     def _can_be_written(cls, table: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Raises RequestError for halves of characters and for NaN, also where any JSON may stand: neither can be kept, nor sent back."""
-        made = handler(table)
-        for name in made.model_fields_set if isinstance(table, dict) else ():
+        """Raises RequestError for lone surrogates and NaN, in free JSON too: neither can be stored or sent back."""
+        body = handler(table)
+        for name in body.model_fields_set if isinstance(table, dict) else ():
             try:
                 json.dumps(table[name], ensure_ascii=False, allow_nan=False).encode()
             except (ValueError, RecursionError) as error:
                 raise RequestError(name, "must hold only whole characters and finite numbers, and not be nested too deeply") from error
-        return made
+        return body
 
 
 class TextContent(Body):
-    """Words."""
+    """A text part."""
 
     type: Literal["text", "input_text", "output_text"]
     text: str
@@ -50,13 +50,13 @@ class TextContent(Body):
 
 
 class ImageUrl(Body):
-    """Where an image is: a `data:` URL."""
+    """An image as a `data:` URL."""
 
     url: str
 
 
 class ImageContent(Body):
-    """An image."""
+    """An image part."""
 
     type: Literal["image_url"]
     image_url: ImageUrl
@@ -71,7 +71,7 @@ class InputAudio(Body):
 
 
 class AudioContent(Body):
-    """A recording."""
+    """A part with a recording."""
 
     type: Literal["input_audio"]
     input_audio: InputAudio
@@ -82,14 +82,14 @@ Content = Annotated[TextContent | ImageContent | AudioContent, Field(discriminat
 
 
 class CalledFunction(Body):
-    """Which function, with what."""
+    """Name and arguments of a call."""
 
     name: str
     arguments: str
 
 
 class Call(Body):
-    """A call that an assistant's turn asked for."""
+    """A tool call in an assistant's message."""
 
     id: str
     type: Literal["function"] = "function"
@@ -97,7 +97,7 @@ class Call(Body):
 
 
 class ChatMessage(Body):
-    """One turn."""
+    """One message."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | Few[Content] | None = None
@@ -106,14 +106,14 @@ class ChatMessage(Body):
 
 
 class JsonSchema(Body):
-    """A schema with the name that OpenAI wants it to have."""
+    """A JSON schema with its name, which OpenAI requires."""
 
     name: str = ""
     json_schema: dict[str, Any] | None = Field(None, alias="schema")
 
 
 class ResponseFormat(Body):
-    """The language that the answer must belong to."""
+    """The format or grammar of the answer."""
 
     type: Literal["text", "json_object", "json_schema", "lark", "regex"]
     json_schema: JsonSchema | None = None
@@ -122,26 +122,26 @@ class ResponseFormat(Body):
 
 
 class StreamOptions(Body):
-    """What a stream ends with."""
+    """Options of a stream."""
 
     include_usage: bool = False
 
 
 class ChosenFunction(Body):
-    """By name."""
+    """Name of a function."""
 
     name: str
 
 
 class ToolChoice(Body):
-    """That one function must be called."""
+    """A function that must be called."""
 
     type: Literal["function"]
     function: ChosenFunction
 
 
 class Drawing(Whole):
-    """How tokens are drawn; what chat and plain completions share. Null = the server's settings."""
+    """Sampling options of chat and plain completions. Null = the server's settings."""
 
     model: str = ""
     temperature: float | None = None
@@ -189,7 +189,7 @@ class CompletionBody(Drawing):
 
 
 class ResponsesItem(Body):
-    """One item of a conversation, as the Responses API writes it: a message, a call, or what a call gave."""
+    """One item of a conversation in the Responses API: a message, a call, or a call's output."""
 
     type: Literal["message", "function_call", "function_call_output"] = "message"
     role: Literal["system", "developer", "user", "assistant"] | None = None
@@ -201,14 +201,14 @@ class ResponsesItem(Body):
 
 
 class ResponsesFormat(Body):
-    """The language that the answer must belong to, as the Responses API writes it."""
+    """The format of the answer in the Responses API."""
 
     type: Literal["text", "json_object", "json_schema"] = "text"
     json_schema: dict[str, Any] | None = Field(None, alias="schema")
 
 
 class ResponsesText(Body):
-    """How text is to come."""
+    """Options of the text."""
 
     format: ResponsesFormat | None = None
 
@@ -235,7 +235,7 @@ class ResponsesBody(Whole):
 
 
 class FeedbackBody(Whole):
-    """`POST /v1/feedback`: of an answer that is kept, by its id; else with what was asked and said."""
+    """`POST /v1/feedback`: about a stored answer, by its id; else with the question and the answer."""
 
     completion_id: str = ""
     rating: Literal[-1, 1] | None = None
@@ -248,14 +248,14 @@ class FeedbackBody(Whole):
 
 
 class MemoryBody(Whole):
-    """`POST /v1/memory`: something to remember."""
+    """`POST /v1/memory`: a fact to remember."""
 
     text: str
     model: str = ""
 
 
 class MemoryChange(Whole):
-    """`PATCH /v1/memory/{id}`: other words in place of the answer, or of the fact."""
+    """`PATCH /v1/memory/{id}`: new words for the answer or the fact."""
 
     answer: str
 
@@ -267,19 +267,19 @@ class LearningChange(Whole):
 
 
 class UndoBody(Whole):
-    """`POST /v1/learning/undo`: how many of the last things that were learned, or the id of one, or the digest of a lesson."""
+    """`POST /v1/learning/undo`: a count of the last examples that were learned, an example's id, or a lesson's digest."""
 
     which: Annotated[int, Field(ge=1)] | str = 1
 
 
 class RedoBody(Whole):
-    """`POST /v1/learning/redo`: the id of what was undone."""
+    """`POST /v1/learning/redo`: the id of an undone example."""
 
     which: str
 
 
 class Fault(Body):
-    """What went wrong."""
+    """An error."""
 
     message: str
     type: str
@@ -288,6 +288,6 @@ class Fault(Body):
 
 
 class ErrorTable(Body):
-    """Every error, in OpenAI's shape."""
+    """An error response, in OpenAI's shape."""
 
     error: Fault

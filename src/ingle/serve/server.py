@@ -1,4 +1,4 @@
-"""Listening, and stopping: streams finish or end cleanly, facts are written, states are saved."""
+"""Starts and stops the HTTP server. At a stop, streams end cleanly, facts are written and states are saved."""
 
 import asyncio
 import errno
@@ -17,28 +17,28 @@ from ingle.serve.service import Service
 from ingle.serve.settings import ServeSettings
 
 HEAD_S = 15.0
-"""Longest that the head of a request may take to come: who sends a byte now and then holds nothing."""
+"""Longest time for the head of a request, so that a slow client can't hold a connection."""
 HEAD_BYTES = 320 << 10
-"""Largest head. The protocol keeps all of it; a read of 256 kB may also hold the end of the body before it."""
+"""Largest head, which is held in memory. A read of 256 kB may also hold the end of the body before it."""
 _BACKLOG = 512
 """Connections that wait to be accepted."""
 _TURN_S = 0.0005
-"""Longest that a thread which works in Python holds up another. With Python's own 5 ms, a model that is being opened cost every token
-some 50 ms: on its way to the client it is in the hands of four threads."""
+"""Python's switch interval. With the default of 5 ms, opening a model delayed every token by some 50 ms, for a token passes through
+four threads on its way to the client."""
 _FILES = 16_384
-"""Files and connections that may be open at once."""
+"""Most files and connections open at once."""
 
 
 def listen(settings: ServeSettings) -> socket.socket:
-    """A socket that is bound; before anything slow is done, so that a port in use is told at once. Raises ServeError."""
+    """Return a bound socket. Done before anything slow, so that a port in use is reported at once. Raises ServeError."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    made = socket.socket(family, socket.SOCK_STREAM)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        made.bind((settings.host, settings.port))
-        made.listen(_BACKLOG)  # until somebody does, the system lets others bind it too
+        bound.bind((settings.host, settings.port))
+        bound.listen(_BACKLOG)  # until somebody does, the system lets others bind it too
     except OSError as error:
-        made.close()
+        bound.close()
         if error.errno == errno.EADDRINUSE:
             cure = f"Choose another: ingle serve --port {settings.port + 1}"
             raise ServeError("serve.port", f"Port {settings.port} is in use, maybe by another `ingle serve`", "", cure) from error
@@ -48,18 +48,18 @@ def listen(settings: ServeSettings) -> socket.socket:
         }
         rule = f"The server can't listen at {settings.host}:{settings.port}"
         raise ServeError("serve.host", rule, error.strerror or error, cures.get(error.errno or 0, "Choose another address.")) from error
-    return made
+    return bound
 
 
 def address(bound: socket.socket) -> str:
-    """Where a browser finds it."""
+    """Return the server's address for a browser."""
     host, port = bound.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def serve(service: Service, bound: socket.socket, mount: Mount | None = None) -> bool:
-    """Serves the API, and what `mount` adds, until SIGINT or SIGTERM. Returns whether it had come up. Closes the socket."""
+    """Serve the API and the routes of `mount` until SIGINT or SIGTERM. Returns whether it had started. Closes the socket."""
     config = uvicorn.Config(
         make_app(service, mount), http=Patient, log_config=None, access_log=False, server_header=False, backlog=_BACKLOG, lifespan="on",
         timeout_graceful_shutdown=int(service.settings.grace_s) + 5, timeout_keep_alive=75,
@@ -73,27 +73,27 @@ def serve(service: Service, bound: socket.socket, mount: Mount | None = None) ->
 
 
 def _allow_connections() -> None:
-    """As many open files as we may have, within reason: often it is 1,024, and so many silent clients would shut out all others."""
+    """Raise the limit of open files. It is often 1,024, and so many silent clients would shut out all others."""
     if sys.platform == "win32":
         return
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
+    files = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < files:
         with suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
 
 
 class Server(uvicorn.Server):
-    """Uvicorn, which ends answers before it waits for their connections."""
+    """A uvicorn server that ends answers before it waits for their connections."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self._service = service
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Ends the server; a second signal doesn't wait for anybody. Unlike uvicorn's, the process then ends by itself, with code 0."""
+        """Ends the server; a second signal ends it at once. Unlike with uvicorn, the process then exits with code 0."""
         self.force_exit = self.should_exit
         self.should_exit = True
 
@@ -115,18 +115,18 @@ class Server(uvicorn.Server):
 
 
 class Patient(HttpToolsProtocol):
-    """Uvicorn's protocol, with an end to its patience: without one, a client that sends a byte a minute holds a connection for ever."""
+    """Uvicorn's protocol with a time limit for heads: without it, a client that sends a byte a minute holds a connection for ever."""
 
     _timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
 
     def connection_made(self, transport: Any) -> None:
-        """Somebody has connected."""
+        """Starts the timer at a new connection."""
         super().connection_made(transport)
         self._wait()
 
     def data_received(self, data: bytes) -> None:
-        """Some bytes have come."""
+        """Counts the bytes of a head, and refuses one that is too large."""
         super().data_received(data)
         if self._timer is not None:
             self._head_bytes += len(data)
@@ -134,17 +134,17 @@ class Patient(HttpToolsProtocol):
                 self.send_400_response("The head of the request is too large.")
 
     def on_message_begin(self) -> None:
-        """The first byte of a request, maybe of a later one on this connection."""
+        """Starts the timer at a request's first byte."""
         super().on_message_begin()
         self._wait()
 
     def on_headers_complete(self) -> None:
-        """The head is whole; bodies have a limit of their own (serve/gateway.py)."""
+        """Stops the timer. Bodies have their own limit (serve/gateway.py)."""
         self._stop()
         super().on_headers_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is over."""
+        """Stops the timer at the end of the connection."""
         self._stop()
         super().connection_lost(exc)
 

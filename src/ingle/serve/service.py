@@ -1,7 +1,7 @@
-"""What every door of the server calls, the API's and the page's alike: one request in, chunks out, one fact in the ledger.
+"""The answer service behind the API and the page: one request in, chunks out, one fact in the ledger.
 
-An answer goes: guards → queue → engine → guards → ledger → client. The last chunk leaves only when the fact (and the text, where it is
-kept) would survive a power cut; an answer that a client walked away from leaves its fact too.
+An answer passes guards → queue → engine → guards → ledger → client. The last chunk leaves only when the fact (and the text, if it is
+stored) would survive a power cut. An answer whose client has gone leaves its fact too.
 """
 
 import asyncio
@@ -47,19 +47,19 @@ _SWEEP_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """That the text of an answer is to be kept in the home."""
+    """Where the text of an answer is stored in the home."""
 
     conversation: str = ""
-    """Of the page; empty = the answer is kept for itself, with all messages before it."""
+    """Id of a conversation of the page; empty = the answer is stored by itself, with all messages before it."""
     parent: str = ""
     """Turn of the conversation that the answer follows."""
     learn: bool = True
-    """Whether the weights may learn from what is said of it later, unless that says so itself."""
+    """Whether the weights may learn from later feedback on it, unless the feedback says so itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One answer that somebody wants."""
+    """One answer that a client asks for."""
 
     request: Request
     model: str = ""
@@ -69,39 +69,39 @@ class Ask:
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     keep: Keep | None = None
     memory: bool = True
-    """Whether what the asker taught may be placed in the prompt; lessons in the weights act all the same."""
+    """Whether the asker's memories may be placed in the prompt. Lessons in the weights act in any case."""
 
     @property
     def label(self) -> str:
-        """What the text belongs to where it is kept: saved states go when this goes. Empty = it is not kept."""
+        """Id under which the text is stored; saved states are deleted with it. Empty = not stored."""
         return "" if self.keep is None else self.keep.conversation or self.id
 
 
 @dataclass
 class Run:
-    """An answer on its way."""
+    """An answer that is being written."""
 
     ask: Ask
-    """With the request as it came, and its seed."""
+    """The request as it came, and its seed."""
     choice: Choice
-    """With what is asked in its place, and of whom."""
+    """The request after memories were added, and the model with its lessons."""
     words: list[str] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
 
     @property
     def model(self) -> LanguageModel:
-        """What answers."""
+        """The model that answers."""
         return self.choice.model
 
 
 class Service:
-    """One per server. `start` and `close` belong to the event loop on which it serves."""
+    """The answer service, one per server. `start` and `close` belong to its event loop."""
 
     def __init__(
-        self, home: Home, settings: ServeSettings, sampling: SamplingSettings, shelf: ModelRegistry, policy: Policy = USUAL
+        self, home: Home, settings: ServeSettings, sampling: SamplingSettings, models: ModelRegistry, policy: Policy = USUAL
     ) -> None:  # fmt: skip
-        """policy: what the guards are to do; see safety/policy.py."""
-        self.home, self.settings, self.sampling, self.models = home, settings, sampling, shelf
+        """policy: settings of the guards; see safety/policy.py."""
+        self.home, self.settings, self.sampling, self.models = home, settings, sampling, models
         self.metrics = Metrics()
         self._policy = policy
         self.recorder = Recorder(home)
@@ -112,7 +112,7 @@ class Service:
         self._sweeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Starts the scheduler's thread; refuses to start without a ledger to write to (LedgerError, HomeError)."""
+        """Starts the scheduler's thread. Raises LedgerError or HomeError if there is no ledger to write to."""
         loop = asyncio.get_running_loop()
         self._key = await asyncio.to_thread(answer_key, self.home)
         self._database = await asyncio.to_thread(open_rooms, self.home)
@@ -132,46 +132,45 @@ class Service:
 
     @property
     def most_at_once(self) -> int:
-        """Answers that one request may want at a time."""
+        """Most answers that one request may run at a time."""
         capacity = self.settings.capacity()
         return max(1, min(capacity.places_per_owner, capacity.queue_per_owner))
 
     def forget(self, owner: str, label: str | None = None) -> None:
-        """Lets go the states of a conversation, or an answer, whose text was deleted; all of this owner's where that may be several."""
+        """Drops the states of a deleted conversation or answer; without a label, all states of this owner."""
         self.scheduler.forget(owner, label)
 
     def let_lessons_go(self) -> None:
-        """Lets go the lessons that are held ready: one of them has gone, and must not stay in memory either."""
+        """Drops the lessons that are held ready: a lesson that is gone must not stay in memory."""
         assert self._chooser is not None, "start() comes first"
         self._chooser.forget()
 
     async def _sweep(self) -> None:
-        """Lets go what lapsed lessons and forgotten text have left in memory, also where another process undid or forgot them."""
+        """Drops from memory what lapsed lessons and forgotten text left, also where another process undid or forgot them."""
         assert self._chooser is not None, "start() comes first"
-        known: dict[str, float] = {}
+        seen: dict[str, float] = {}
         while True:
             await asyncio.sleep(_SWEEP_S)
             with suppress(HomeError):  # the next time, then
                 for digest in await asyncio.to_thread(self._chooser.lapsed):
                     self.scheduler.forget_model(digest)
             gone = await asyncio.to_thread(forgotten, self.home.states)
-            if gone != known:
+            if gone != seen:
                 self.scheduler.forget_before(gone)
-                known = gone
+                seen = gone
 
     def record(self, event: Event) -> None:
-        """Adds a fact of another kind, and waits until it would survive a power cut; not for the event loop. Raises what writing raises."""
+        """Writes a fact and waits until it would survive a power cut. Not for the event loop. Raises the errors of writing."""
         self.recorder.add(event).result()
 
     async def drain(self, grace_s: float | None = None) -> None:
-        """Takes nothing on any more, lets running answers finish within the time of grace, and ends the rest. A later call may be in more
-        of a hurry."""
+        """Takes no more requests, lets running answers finish within the time of grace, and ends the rest. A later call may shorten it."""
         if self._scheduler is not None:
             await asyncio.to_thread(self._scheduler.close, self.settings.grace_s if grace_s is None else grace_s)
             await asyncio.sleep(0)  # what the scheduler posted last
 
     async def close(self) -> None:
-        """Drains, and waits until all facts are written."""
+        """Drains and waits until all facts are written."""
         await self.drain()
         if self._sweeping is not None:
             self._sweeping.cancel()
@@ -192,14 +191,14 @@ class Service:
 
     @property
     def scheduler(self) -> Scheduler:
-        """Only this class gives it jobs: that is how no answer goes without guards and ledger."""
+        """The scheduler. Only this class gives it jobs, so that no answer bypasses guards and ledger."""
         assert self._scheduler is not None, "start() comes first"
         return self._scheduler
 
     async def answer(self, ask: Ask) -> AsyncGenerator[Chunk, None]:
-        """The chunks of an answer; the last one carries `finish`, `usage` and the `event` of the ledger. A refusal is a fact, too.
+        """Yields the chunks of an answer. The last one carries `finish`, `usage` and the ledger's `event`. A refusal is a fact, too.
 
-        Raises NotKept for an unknown model, RequestError and its kin for what can't be answered, Busy where too much is asked at once,
+        Raises NotKept for an unknown model, RequestError and its subclasses for a request that can't be answered, Busy at too much load,
         HomeError or LedgerError if the fact can't be written: the answer then has no last chunk.
         """
         kept, model = await self.models.find(ask.model)
@@ -227,7 +226,7 @@ class Service:
             await close(guarded)
 
     def _choose(self, ask: Ask, model: LanguageModel, kept: Kept, request: Request) -> Choice:
-        """What the asker taught, as far as it acts on this."""
+        """Choose the memories and lessons of the asker that act on this request."""
         assert self._chooser is not None, "start() comes first"
         choice = self._chooser.choose(ask.asker, model, kept, request, ask.memory)
         for fault in choice.faults:
@@ -235,14 +234,14 @@ class Service:
         return choice
 
     def _engine(self, run: Run) -> Next:
-        """The innermost layer."""
+        """Return the innermost handler, which the guards wrap."""
 
         async def engine(request: Request) -> AsyncIterator[Chunk]:
             ids, grammar = await _prepare(run.model, request)
             inbox: asyncio.Queue[Chunk | IngleError] = asyncio.Queue()
             ask = run.ask
             deadline = time.perf_counter() + self.settings.deadline_s
-            label = "" if run.choice.lessons else ask.label  # what lessons had a part in is not written to disk: it would outlive them
+            label = "" if run.choice.lessons else ask.label  # states made with lessons are not saved: they would outlive the lessons
             job = Job(run.model, request, ids, inbox.put_nowait, grammar, ask.asker, label, run.choice.lasting, deadline)
             self.scheduler.submit(job)
             finished = False
@@ -251,7 +250,7 @@ class Service:
                     outcome = await inbox.get()
                     if isinstance(outcome, IngleError):
                         finished = True
-                        if run.words:  # they were said
+                        if run.words:  # the client has them
                             self._left(run, Chunk("", finish="cancelled", usage=job.decoding.usage()))
                         raise outcome
                     finished = outcome.finish is not None
@@ -266,7 +265,7 @@ class Service:
         return engine
 
     def _left(self, run: Run, outcome: Chunk | IngleError) -> None:
-        """What still comes of an answer that nobody reads: its fact."""
+        """Records the fact of an answer that nobody reads."""
         if isinstance(outcome, Chunk) and outcome.usage is not None:
             self.metrics.answered("cancelled", outcome.usage)
             self.recorder.add(self._event(run, "cancelled", outcome.usage))
@@ -283,10 +282,10 @@ class Service:
         return replace(chunk, usage=usage, event=event)
 
     def _keep(self, run: Run, keep: Keep, event: Event, usage: Usage) -> None:
-        """The words, where the user keeps them, with all that is needed to ask the same again."""
+        """Stores the words of an answer, with all that a replay needs."""
         ask, message = run.ask, Message.of("assistant", "".join(run.words))
-        took = {name: getattr(usage, name) for name in ("queued_s", "prefill_s", "decode_s")}
-        facts = {**event.facts, **took, "model_name": run.model.name, "request": parameters(ask.request, system=bool(keep.conversation))}
+        times = {name: getattr(usage, name) for name in ("queued_s", "prefill_s", "decode_s")}
+        facts = {**event.facts, **times, "model_name": run.model.name, "request": parameters(ask.request, system=bool(keep.conversation))}
         facts |= {} if keep.learn else {"learn": False}
         history = () if keep.conversation else ask.request.messages
         keep_answer(self.engine, ask.asker, keep.parent, message, ask.id, facts, history, keep.conversation)
@@ -298,7 +297,7 @@ class Service:
 
 
 async def _prepare(model: LanguageModel, request: Request) -> tuple[list[int], Grammar | None]:
-    """The prompt's ids, and the language of the answer; in a thread of its own, for templates come with models and may take their time."""
+    """Return the prompt's ids and the answer's grammar. Runs in a thread: templates come with models and may be slow."""
 
     size = model.backend.config.vocab_size
     if any(token >= size for token, _ in request.sampling.logit_bias):

@@ -12,7 +12,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 @dataclass(frozen=True, slots=True)
 class SamplingSettings:
-    """Section `[sampling]`; the meaning of each is that of `core.message.Sampling`, the defaults are SmolLM2's."""
+    """Section `[sampling]`. Fields mean the same as in `core.message.Sampling`; the defaults are SmolLM2's."""
 
     temperature: float = 0.2
     top_p: float = 0.9
@@ -25,7 +25,7 @@ class SamplingSettings:
         self.sampling(0)  # refuses values out of range
 
     def sampling(self, seed: int) -> Sampling:
-        """For one answer; `seed` is used if the settings name none."""
+        """Return the sampling of one answer. `seed` is used if the settings name none."""
         return Sampling(
             repetition_penalty=self.repetition_penalty, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p,
             min_p=self.min_p, seed=seed if self.seed is None else self.seed,
@@ -34,7 +34,7 @@ class SamplingSettings:
 
 @dataclass(frozen=True, slots=True)
 class ServeSettings:
-    """How the server listens, whom it answers, and how much it takes on."""
+    """Section `[serve]`: address, access and limits of the server."""
 
     host: str = "127.0.0.1"
     """Address to listen on. Anything but loopback needs a key (`ingle key add`)."""
@@ -47,25 +47,25 @@ class ServeSettings:
     hosts: tuple[str, ...] = ()
     """Names by which clients may call this server, beside its address; other Host headers are refused. With one, a key is needed."""
     requests_per_minute: int = 600
-    """Of one key, unless the key has a figure of its own; 0 = as many as it likes. Without keys nobody is counted."""
+    """Limit per key, unless the key has its own; 0 = no limit. Requests without a key are not counted."""
     body_bytes: int = 8 << 20
     """Largest body of a request."""
     places: int = 32
     """Answers written at once."""
     queue: int = 64
-    """Answers that may wait for a place; beyond it a request is refused with 429. Each waits for a moment at least."""
+    """Answers that may wait for a place; beyond that, requests get 429. Every answer waits at least a moment."""
     state_mb: int | None = None
-    """Memory for what running answers and earlier prompts have read; none = a sixteenth of this machine's, 256 MB to 2 GB."""
+    """Memory for the states of running answers and earlier prompts; none = a sixteenth of this machine's, 256 MB to 2 GB."""
     max_tokens: int = 1024
-    """Most tokens of an answer for a request that names no limit: small models repeat themselves for ever now and then."""
+    """Longest answer, in tokens, if a request names no limit: small models sometimes repeat themselves for ever."""
     drafts: bool = True
     """Whether several tokens may be written in a step where that is faster; the tokens are the same. `run` and `chat` heed it too."""
     deadline_s: float = 600.0
-    """Longest that one answer may take, waiting included."""
+    """Longest time for one answer, waiting included."""
     grace_s: float = 10.0
     """Time that running answers have to finish when the server is told to stop."""
     save_states: bool = True
-    """Whether the states of conversations that are kept are saved too, so that they go on at once after a restart."""
+    """Whether the states of stored conversations are saved, so that they go on at once after a restart."""
     saved_mb: int = 2048
     """Disk space for saved states."""
 
@@ -83,22 +83,22 @@ class ServeSettings:
 
     @property
     def exposed(self) -> bool:
-        """Whether others than this machine can reach the address."""
+        """Whether other machines can reach the address."""
         return self.host not in LOOPBACK
 
     @property
     def needs_key(self) -> bool:
-        """Whether every request must carry a key: a name of our own is how others reach a server on loopback, through a proxy."""
+        """Whether every request needs a key. A name of its own (`hosts`) needs one too: others may come through a proxy."""
         return self.exposed or self.require_key or bool(self.hosts)
 
     def capacity(self) -> Capacity:
-        """The scheduler's share of these settings."""
+        """Return the scheduler's settings."""
         size = self.state_mb or min(2048, max(256, _memory_mb() // 16))
         return Capacity(self.places, max(1, self.places * 3 // 4), self.queue, max(1, self.queue * 3 // 4), size << 20, drafts=self.drafts)
 
 
 def _memory_mb() -> int:
-    """Memory of this machine, where it tells; else as if it had 8 GB."""
+    """Return this machine's memory; 8 GB if unknown."""
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
     return 8192

@@ -1,4 +1,4 @@
-"""Answers over HTTP: several at once, as server-sent events or whole, and given up at once when the client hangs up."""
+"""Sends answers over HTTP, whole or as server-sent events. They stop at once when the client hangs up."""
 
 import asyncio
 import json
@@ -21,13 +21,13 @@ _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 class ClientGone(Exception):
-    """Whoever asked has hung up: there is nobody to answer."""
+    """The client has hung up."""
 
 
 async def answers(service: Service, asks: Sequence[Ask]) -> AsyncGenerator[tuple[int, Chunk], None]:
-    """The chunks of several answers as they come, each with the number of its answer. The first error ends them all.
+    """Yield the chunks of several answers as they come, each with the number of its answer. The first error ends them all.
 
-    Only so many are asked at once as one user may have places: no request is refused for being too much by itself.
+    Only as many run at once as one user has places, so that no request is refused for its own size.
     """
     if len(asks) == 1:
         async with aclosing(service.answer(asks[0])) as chunks:
@@ -50,12 +50,12 @@ async def answers(service: Service, asks: Sequence[Ask]) -> AsyncGenerator[tuple
     try:
         left = len(tasks)
         while left:
-            number, got = await inbox.get()
-            if isinstance(got, BaseException):
-                raise got
-            left -= got is None
-            if got is not None:
-                yield number, got
+            number, outcome = await inbox.get()
+            if isinstance(outcome, BaseException):
+                raise outcome
+            left -= outcome is None
+            if outcome is not None:
+                yield number, outcome
     finally:
         for task in tasks:
             task.cancel()
@@ -63,7 +63,7 @@ async def answers(service: Service, asks: Sequence[Ask]) -> AsyncGenerator[tuple
 
 
 async def while_connected(request: Request, work: Awaitable[T]) -> T:
-    """The result of `work`, which is cancelled if the client hangs up before. Raises ClientGone then."""
+    """Return the result of `work`. If the client hangs up first, cancel it and raise ClientGone."""
     task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -77,7 +77,7 @@ async def while_connected(request: Request, work: Awaitable[T]) -> T:
 
 
 async def event_stream(request: Request, tables: AsyncIterator[Any], named: bool = False) -> StreamingResponse:
-    """Server-sent events, one for each table. Waits for the first, so that what fails before it still has a status of its own.
+    """Return server-sent events, one per table. Waits for the first, so that an earlier error still gets its own status.
 
     `named`: events carry the table's `type` as their name, and there is no `[DONE]` at the end (the Responses API).
     """
@@ -86,7 +86,7 @@ async def event_stream(request: Request, tables: AsyncIterator[Any], named: bool
 
 
 class _Events(StreamingResponse):
-    """Closes what it streams when the client goes, not when the garbage is collected."""
+    """Closes its source when the client goes, not at garbage collection."""
 
     body_iterator: AsyncIterator[bytes]
 

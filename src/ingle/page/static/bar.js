@@ -1,20 +1,20 @@
-// What stands above a conversation.
+// The bar above a conversation.
 
 export default {
-  props: { title: { type: String, default: "" }, model: { type: String, default: "" }, passing: Boolean, begun: Boolean },
-  emits: ["settings", "passing", "new"],
+  props: { title: { type: String, default: "" }, model: { type: String, default: "" }, temporary: Boolean, begun: Boolean },
+  emits: ["settings", "temporary", "new"],
   template: `
     <header class="bar">
       <button class="quiet only-narrow" type="button" aria-label="Conversations" title="Conversations" @click="drawer">
         <svg class="i" aria-hidden="true"><use href="#i-menu"></use></svg>
       </button>
       <h2 :title="title">{{ title }}</h2>
-      <button v-if="!begun" class="quiet pill" type="button" role="switch" :aria-checked="passing ? 'true' : 'false'"
-              title="Talk without keeping anything" @click="$emit('passing', !passing)">
-        <svg class="i" aria-hidden="true"><use href="#i-passing"></use></svg><span>{{ passing ? "Not kept" : "Don't keep" }}</span>
+      <button v-if="!begun" class="quiet pill" type="button" role="switch" :aria-checked="temporary ? 'true' : 'false'"
+              title="Nothing of a temporary chat is saved" @click="$emit('temporary', !temporary)">
+        <svg class="i" aria-hidden="true"><use href="#i-temporary"></use></svg><span>Temporary chat</span>
       </button>
-      <span v-else-if="passing" class="pill said" title="Gone when you leave it or close the tab">
-        <svg class="i" aria-hidden="true"><use href="#i-passing"></use></svg><span>Not kept</span>
+      <span v-else-if="temporary" class="pill said" title="Gone when you leave it or close the tab">
+        <svg class="i" aria-hidden="true"><use href="#i-temporary"></use></svg><span>Temporary chat</span>
       </span>
       <button class="quiet pill" type="button" aria-haspopup="dialog" title="Model and settings" @click="$emit('settings')">
         <span class="model">{{ model }}</span><svg class="i" aria-hidden="true"><use href="#i-settings"></use></svg>

@@ -1,12 +1,12 @@
-// Where one writes. What was typed stays here until the server has stored it, and is found again after the page was loaded anew.
+// The message box. What was typed stays here until the server has stored it, and survives a reload.
 
-const PASSING = "ingle.passing"; // there while this tab shows a conversation that is not kept
+const TEMPORARY = "ingle.temporary"; // set while this tab shows a temporary chat
 
 export default {
   props: {
     writing: Boolean,
     note: { type: String, default: "" },
-    place: { type: String, default: null }, // of the draft; null = it is stored nowhere
+    place: { type: String, default: null }, // of the draft; null = a temporary chat, whose draft is not stored
     begun: Boolean,
   },
   emits: ["send", "stop", "last", "lost"],
@@ -14,7 +14,7 @@ export default {
     <div class="composer">
       <p class="note" role="status" aria-live="polite">{{ trouble || note }}</p>
       <form @submit.prevent="send" @click.self="focus">
-        <textarea ref="box" v-model="text" rows="1" aria-label="Your message" dir="auto" placeholder="Ask, or tell …" enterkeyhint="enter"
+        <textarea ref="box" v-model="text" rows="1" aria-label="Your message" dir="auto" placeholder="Ask anything …" enterkeyhint="enter"
                   autocomplete="off" @keydown="key" @input="changed"></textarea>
         <button v-if="writing" class="round" type="button" aria-label="Stop" title="Stop (Esc)" @click="$emit('stop')">
           <svg class="i" aria-hidden="true"><use href="#i-stop"></use></svg>
@@ -43,8 +43,8 @@ export default {
   },
   mounted() {
     this.load();
-    // The page was loaded anew in the midst of a conversation that is not kept.
-    if (sessionStorage.getItem(PASSING) && this.place === "") this.$emit("lost");
+    // The page was reloaded during a temporary chat.
+    if (sessionStorage.getItem(TEMPORARY) && this.place === "") this.$emit("lost");
     else this.mark();
     if (matchMedia("(pointer: fine)").matches) this.focus();
   },
@@ -71,8 +71,8 @@ export default {
       box.style.height = box.scrollHeight + 2 + "px";
     },
     mark() {
-      if (this.place === null && this.begun) sessionStorage.setItem(PASSING, "1");
-      else if (this.place !== null) sessionStorage.removeItem(PASSING);
+      if (this.place === null && this.begun) sessionStorage.setItem(TEMPORARY, "1");
+      else if (this.place !== null) sessionStorage.removeItem(TEMPORARY);
     },
     key(event) {
       if (event.isComposing || event.keyCode === 229) return; // Safari ends the composition before it says which key did
@@ -88,7 +88,7 @@ export default {
     send() {
       if (!this.text.trim() || this.writing || this.busy) return;
       if (!window.socket?.connected) {
-        this.trouble = "Ingle can't be reached just now. What you wrote stays here.";
+        this.trouble = "Ingle can't be reached right now. Your message stays here.";
         return;
       }
       [this.busy, this.sent, this.from] = [true, this.text, this.place];

@@ -1,15 +1,15 @@
-// What the user taught, and what became of it; and held-out loss over the model's life.
+// The panel "Learning": what the user taught, its state, and held-out loss over the model's life.
 
 const GROUPS = [
   { states: ["learning", "pending"], name: "Now", empty: "Nothing is waiting to be learned." },
   { states: ["learned"], name: "Learned", empty: "Nothing has been learned into the weights yet." },
-  { states: ["refused"], name: "Refused", hint: "The gate did not let these into the weights. Corrections are remembered all the same." },
-  { states: ["kept"], name: "Remembered", hint: "Found again where a question is about them." },
-  { states: ["undone"], name: "Taken back" },
-  { states: ["superseded"], name: "Replaced by something later" },
+  { states: ["refused"], name: "Refused", hint: "The quality check kept these out of the weights. Corrections are still remembered." },
+  { states: ["kept"], name: "Remembered", hint: "Used when a question is about them." },
+  { states: ["undone"], name: "Undone" },
+  { states: ["superseded"], name: "Replaced" },
 ];
 const NOW = { pending: "waiting", learning: "being learned", rating: "waiting for more ratings" };
-const STATES = { accepted: "let in", refused: "refused", undone: "taken back since" };
+const STATES = { accepted: "accepted", refused: "refused", undone: "undone since" };
 const [WIDE, HIGH, LEFT, TOP, BOTTOM] = [352, 176, 44, 22, 34]; // of the chart, in pixels
 
 export default {
@@ -33,13 +33,13 @@ export default {
         </header>
         <p class="trouble" role="alert">{{ note }}</p>
         <label class="consent"><input type="checkbox" role="switch" :checked="learn" @change="$emit('consent', $event.target.checked)">
-          <span>The weights may learn from me<small>What you teach is remembered either way. This holds for what you teach from now on.</small></span>
+          <span>Let the model learn from me<small>This applies to what you teach from now on. Corrections are remembered either way.</small></span>
         </label>
         <section>
           <h3>Held-out loss</h3>
           <figure v-if="plot" class="loss">
             <svg :viewBox="plot.box" role="img" :aria-label="plot.said">
-              <text class="axis" :x="plot.left" y="11">bits per byte of texts that nobody taught; less is better</text>
+              <text class="axis" :x="plot.left" y="11">bits per byte of text that nobody taught; lower is better</text>
               <g v-for="tick in plot.ticks" :key="tick.y">
                 <line class="grid" :x1="plot.left" :x2="plot.right" :y1="tick.y" :y2="tick.y"></line>
                 <text class="axis end" :x="plot.left - 6" :y="tick.y + 4">{{ tick.text }}</text>
@@ -52,10 +52,10 @@ export default {
               <text class="axis" :x="plot.left" :y="plot.foot">{{ plot.first }}</text>
               <text class="axis end" :x="plot.right" :y="plot.foot">{{ plot.last }}</text>
             </svg>
-            <figcaption><span class="key begin">the model</span><span class="key accepted">let in</span><span class="key refused">refused</span><span class="key undone">taken back</span>
-                <small>Each is measured as if it acted on every text. A lesson acts only near what it was taught.</small></figcaption>
+            <figcaption><span class="key begin">the model</span><span class="key accepted">accepted</span><span class="key refused">refused</span><span class="key undone">undone</span>
+                <small>Each is measured on every text. A lesson acts only on questions near it.</small></figcaption>
           </figure>
-          <p v-else class="empty">Nothing has been measured of {{ chart.model }} yet; every lesson adds a point.</p>
+          <p v-else class="empty">{{ chart.model }} has not been measured yet. Every lesson adds a point.</p>
         </section>
         <section v-for="group in groups" :key="group.name" :aria-label="group.name">
           <h3>{{ group.name }}<span v-if="group.count">{{ group.count }}</span></h3>
@@ -64,12 +64,12 @@ export default {
           <ul>
             <li v-for="row in group.rows" :key="row.id" :data-state="row.state">
               <form v-if="editing === row.id" @submit.prevent="save(row)">
-                <textarea ref="draft" rows="3" v-model="words" aria-label="Other words" @keydown.esc.prevent.stop="editing = ''"></textarea>
+                <textarea ref="draft" rows="3" v-model="words" aria-label="New words" @keydown.esc.prevent.stop="editing = ''"></textarea>
                 <div class="buttons"><button type="button" @click="editing = ''">Cancel</button><button class="main" :disabled="!words.trim()">Save</button></div>
               </form>
               <template v-else>
                 <p v-if="row.question" class="asked">{{ row.question }}</p>
-                <p class="said"><svg v-if="row.kind === 'rating'" class="i" role="img" :aria-label="row.rating > 0 ? 'A good answer' : 'A bad answer'"><use :href="row.rating > 0 ? '#i-good' : '#i-bad'"></use></svg>{{ row.answer }}</p>
+                <p class="said"><svg v-if="row.kind === 'rating'" class="i" role="img" :aria-label="row.rating > 0 ? 'Good answer' : 'Bad answer'"><use :href="row.rating > 0 ? '#i-good' : '#i-bad'"></use></svg>{{ row.answer }}</p>
                 <p v-for="reason in row.reasons" class="reason">{{ reason }}</p>
                 <div class="foot">
                   <span v-if="now[row.state]" role="status"><span v-if="row.state === 'learning'" class="glow"></span>{{ now[row.kind === "rating" && row.state === "pending" ? "rating" : row.state] }}</span>
@@ -77,7 +77,7 @@ export default {
                   <button v-if="row.state === 'learned'" class="quiet" type="button" :aria-label="'Undo: ' + named(row)" @click="$emit('undo', row.id)">
                     <svg class="i" aria-hidden="true"><use href="#i-back"></use></svg>Undo
                   </button>
-                  <button v-if="row.state === 'undone'" class="quiet" type="button" :aria-label="'Let it count again: ' + named(row)" @click="$emit('redo', row.id)">
+                  <button v-if="row.state === 'undone'" class="quiet" type="button" :aria-label="'Count again: ' + named(row)" @click="$emit('redo', row.id)">
                     <svg class="i" aria-hidden="true"><use href="#i-again"></use></svg>Count again
                   </button>
                   <button v-if="editable(row)" class="quiet" type="button" :aria-label="'Edit: ' + named(row)" title="Edit" @click="edit(row)">
@@ -96,9 +96,9 @@ export default {
       <dialog ref="sure" aria-label="Forget something" @close.stop @click.stop>
         <form method="dialog">
           <h2>Forget this?</h2>
-          <p>“{{ doomed && named(doomed) }}” leaves this home for good. What the weights learned from it is learned again without it.</p>
-          <label class="also"><input type="checkbox" v-model="also"><span>Delete the messages in which these words stand too, and all that follow them</span></label>
-          <div class="buttons"><button value="">Keep it</button><button class="main" value="yes" @click="$emit('forget', [doomed.id, also])">Forget</button></div>
+          <p>“{{ doomed && named(doomed) }}” is deleted for good. The weights unlearn it too.</p>
+          <label class="also"><input type="checkbox" v-model="also"><span>Also delete the messages with these words, and all that follow them</span></label>
+          <div class="buttons"><button value="">Cancel</button><button class="main" value="yes" @click="$emit('forget', [doomed.id, also])">Forget</button></div>
         </form>
       </dialog>
     </dialog>`,

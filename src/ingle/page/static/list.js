@@ -1,4 +1,4 @@
-// The conversations at the side, and the way out.
+// The list of conversations at the side, search, Learning and sign-out.
 
 const DAY = 86400000;
 
@@ -48,18 +48,18 @@ export default {
             </li>
           </ul>
         </template>
-        <p v-if="!rows.length">{{ words ? "Nothing with these words." : "What you talk about will stand here." }}</p>
+        <p v-if="!rows.length">{{ words ? "No conversation has these words." : "Your conversations appear here." }}</p>
         <button v-if="more" class="quiet older" type="button" @click="$emit('more')">Older</button>
       </nav>
-      <button class="quiet learning-door" type="button" aria-haspopup="dialog" @click="$emit('learning'), shut()">
+      <button class="quiet open-learning" type="button" aria-haspopup="dialog" @click="$emit('learning'), shut()">
         <svg class="i" aria-hidden="true"><use href="#i-learning"></use></svg>Learning
       </button>
       <form v-if="who" class="who" method="post" action="/sign-out" @submit="forget"><span :title="who">{{ who }}</span><button class="quiet">Sign out</button></form>
       <dialog ref="sure" aria-label="Delete a conversation" @close="doomed = null">
         <form method="dialog">
           <h2>Delete this conversation?</h2>
-          <p>“{{ doomed?.title }}” is taken out of this home and can't be brought back. What you rated, corrected or had remembered in it stays: it stands under Learning, and can be forgotten there.</p>
-          <div class="buttons"><button value="">Keep it</button><button class="main" value="yes" @click="$emit('remove', doomed.id)">Delete</button></div>
+          <p>“{{ doomed?.title }}” is deleted for good. Your ratings, corrections and memories from it stay: you can forget them under Learning.</p>
+          <div class="buttons"><button value="">Cancel</button><button class="main" value="yes" @click="$emit('remove', doomed.id)">Delete</button></div>
         </form>
       </dialog>
     </aside>`,

@@ -1,4 +1,4 @@
-// What scrolls. Whoever is at the end stays there while an answer grows; whoever reads further up is left in peace.
+// The scrolling middle. A reader at the end stays there while an answer grows; a reader further up is not moved.
 
 const NEAR = 48; // pixels that still count as being at the end
 
@@ -9,11 +9,11 @@ export default {
     <div class="middle">
       <div class="scroll" ref="box" tabindex="-1" @scroll.passive="look">
         <div class="inner" ref="inner">
-          <button v-if="earlier" class="quiet older" type="button" @click="more">What was said earlier</button>
+          <button v-if="earlier" class="quiet older" type="button" @click="more">Show earlier messages</button>
           <slot></slot>
         </div>
       </div>
-      <button v-show="!near" class="down" type="button" aria-label="To the end" title="To the end" @click="end">
+      <button v-show="!near" class="down" type="button" aria-label="Go to the end" title="Go to the end" @click="end">
         <svg class="i" aria-hidden="true"><use href="#i-down"></use></svg>
       </button>
     </div>`,

@@ -1,6 +1,6 @@
-// What this conversation asks of the model. Empty = as the home has it.
+// The settings of this conversation. Empty = the home's default.
 
-const THEMES = { system: "As the system", light: "Light", dark: "Dark" };
+const THEMES = { system: "System", light: "Light", dark: "Dark" };
 
 export default {
   props: {
@@ -28,21 +28,21 @@ export default {
             </select>
           </label>
           <label>System prompt
-            <textarea rows="4" maxlength="20000" :value="shown('system')" placeholder="What the model is told before everything else"
+            <textarea rows="4" maxlength="20000" :value="shown('system')" placeholder="Instructions that the model reads before everything else"
                       @input="type('system', $event.target.value)" @change="set('system', $event.target.value)"></textarea>
           </label>
           <label class="range"><span>Temperature <b>{{ now('temperature') }}</b></span>
             <input type="range" min="0" max="2" step="0.05" :value="now('temperature')"
                    @input="type('temperature', +$event.target.value)" @change="set('temperature', +$event.target.value)">
-            <small>0 says the likeliest every time; more is more varied.</small>
+            <small>0 always picks the likeliest word. Higher values vary more.</small>
           </label>
           <label class="range"><span>Top p <b>{{ now('top_p') }}</b></span>
             <input type="range" min="0.05" max="1" step="0.05" :value="now('top_p')"
                    @input="type('top_p', +$event.target.value)" @change="set('top_p', +$event.target.value)">
-            <small>Leaves out what is unlikely: 0.9 keeps the likeliest nine tenths.</small>
+            <small>Lower values keep only likely words.</small>
           </label>
           <div class="two">
-            <label>Most tokens
+            <label>Longest answer, in tokens
               <input type="number" min="1" step="1" :value="shown('max_tokens')" :placeholder="home.max_tokens"
                      @input="type('max_tokens', $event.target.value)" @change="set('max_tokens', number($event))">
             </label>
@@ -51,7 +51,7 @@ export default {
                      @input="type('seed', $event.target.value)" @change="set('seed', number($event))">
             </label>
           </div>
-          <button v-if="changed" type="button" class="quiet" @click="reset">Back to this home's settings</button>
+          <button v-if="changed" type="button" class="quiet" @click="reset">Reset to defaults</button>
         </section>
         <section>
           <h3>This browser</h3>
@@ -61,15 +61,15 @@ export default {
         </section>
       </div>
     </dialog>`,
-  // typed: by name, what a field holds that has not been answered yet. News of other fields must not wipe it out.
+  // typed: by name, the value of a field that the server has not confirmed. News of other fields must not wipe it out.
   data: () => ({ theme: localStorage.getItem("ingle.theme") || "system", typed: {} }),
   computed: {
     changed() {
       return Object.values(this.chosen).some((value) => value !== null && value !== "");
     },
     offered() {
-      const asked = this.chosen.model;
-      return !asked || this.models.includes(asked) ? this.models : [asked, ...this.models];
+      const model = this.chosen.model;
+      return !model || this.models.includes(model) ? this.models : [model, ...this.models];
     },
   },
   watch: {

@@ -1,4 +1,4 @@
-// The whole tab: its address and title, keys that work everywhere, light and dark, and whether the server is there.
+// The whole tab: address, title, global keys, theme and connection.
 
 const mac = /Mac|iPhone|iPad/.test(navigator.platform); // there Ctrl K deletes to the end of the line
 const typing = (target) => target.closest?.("input, textarea, select, [contenteditable]");
@@ -45,7 +45,7 @@ export default {
       if (!window.socket) return void setTimeout(this.watchConnection, 50);
       let wait;
       window.socket.on("disconnect", () => {
-        document.body.classList.add("cut"); // nothing can be asked for now: see page.css
+        document.body.classList.add("cut"); // no action works now: see page.css
         wait = setTimeout(() => (this.offline = true), 700);
       });
       window.socket.on("connect", () => {

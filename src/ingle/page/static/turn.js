@@ -1,6 +1,6 @@
-// One turn: a question, an answer, an answer that is being written, or the place where one is missing.
+// One turn: a question, an answer, a pending answer, or the message in place of a missing one.
 
-const STAGES = { opening: "Opening the model …", reading: "Reading …", writing: "Writing …" };
+const STAGES = { opening: "Loading the model …", reading: "Reading …", writing: "Writing …" };
 
 async function copy(text) {
   try {
@@ -28,7 +28,7 @@ export default {
     line: { type: String, default: "" },
     details: { type: Array, default: () => [] },
     acts: { type: Array, default: () => [] },
-    correction: { type: Object, default: null }, // what the user said in the answer's place, and what became of it
+    correction: { type: Object, default: null }, // the user's answer in place of the model's, and its state
     beside: { type: Array, default: () => [] },
     place: { type: Number, default: 0 },
   },
@@ -39,7 +39,7 @@ export default {
         <textarea ref="box" v-model="draft" rows="1" dir="auto" :aria-label="role === 'user' ? 'Your question' : 'The right answer'" @keydown="key"
                   @input="size"></textarea>
         <div class="buttons">
-          <small v-if="role !== 'user'">It counts from the next answer on.</small>
+          <small v-if="role !== 'user'">Used from the next answer on.</small>
           <button type="button" @click="editing = false">Cancel</button>
           <button class="main" :disabled="!draft.trim() || (role !== 'user' && draft.trim() === text.trim())">{{ role === "user" ? "Ask again" : "Save" }}</button>
         </div>
@@ -59,11 +59,11 @@ export default {
       </div>
       <footer v-if="!editing">
         <div v-if="beside.length > 1" class="beside" role="group" aria-label="Other versions">
-          <button class="quiet" type="button" aria-label="The one before" :disabled="!place" @click="step(-1)">
+          <button class="quiet" type="button" aria-label="Previous version" :disabled="!place" @click="step(-1)">
             <svg class="i" aria-hidden="true"><use href="#i-left"></use></svg>
           </button>
           <span>{{ place + 1 }}/{{ beside.length }}</span>
-          <button class="quiet" type="button" aria-label="The next one" :disabled="place + 1 >= beside.length" @click="step(1)">
+          <button class="quiet" type="button" aria-label="Next version" :disabled="place + 1 >= beside.length" @click="step(1)">
             <svg class="i" aria-hidden="true"><use href="#i-right"></use></svg>
           </button>
         </div>
@@ -98,7 +98,7 @@ export default {
   },
   methods: {
     whole() {
-      // What was written before our eyes is there already.
+      // An answer that was written in this tab shows already.
       if (!this.grown && this.$refs.done) this.fill(this.$refs.done, this.html);
     },
     fill(box, html) {
@@ -178,7 +178,7 @@ export default {
       stepped = null;
     },
     named(act) {
-      return act.pressed ? `${act.label} (press again to take it back)` : act.label;
+      return act.pressed ? `${act.label} (press again to undo)` : act.label;
     },
     step(by) {
       stepped = { by, until: Date.now() + 5000 };

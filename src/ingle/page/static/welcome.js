@@ -1,4 +1,4 @@
-// The first thing that one sees.
+// The start of a new conversation.
 
 const SAMPLES = [
   "Why does bread rise?",
@@ -7,14 +7,14 @@ const SAMPLES = [
 ];
 
 export default {
-  props: { shown: Boolean, passing: Boolean },
+  props: { shown: Boolean, temporary: Boolean },
   emits: ["sample"],
   template: `
     <section v-if="shown" class="welcome">
       <svg class="mark" aria-hidden="true"><use href="#i-hearth"></use></svg>
-      <h1>What shall we talk about?</h1>
-      <p v-if="passing">This conversation is kept nowhere. It is gone when you leave it or close the tab.</p>
-      <p v-else>The model runs on the machine that serves this page, and what you write stays there, in this home.</p>
+      <h1>What would you like to talk about?</h1>
+      <p v-if="temporary">This chat is temporary. It is gone when you leave it or close the tab.</p>
+      <p v-else>The model runs on the machine that serves this page. What you write stays there.</p>
       <ul>
         <li v-for="sample in samples"><button type="button" @click="$emit('sample', sample)">{{ sample }}</button></li>
       </ul>
