@@ -73,7 +73,7 @@ def test_the_same_again_is_the_same_and_costs_nothing(home: Home, texts: str, mo
     named = scratch(home, "b", tiny(texts, "hybrid"))
     assert named.kept.base == first.kept.base
     assert read_base(home, named.kept.base).source == "train:a"
-    with pytest.raises(ConfigError, match="a is kept already"):
+    with pytest.raises(ConfigError, match="name a is taken by a model"):
         scratch(home, "a", tiny(texts, "hybrid", train={"seed": 1}))
     facts: list[Event] = []
     judged = scratch(home, "a", tiny(texts, "hybrid", judge={"items": 3}), sink=facts.append)

@@ -66,7 +66,7 @@ def test_alpaca_and_sharegpt_rows_are_what_they_are_elsewhere(tmp_path: Path) ->
 def test_files_are_checked_before_anything_else(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     path.write_text('{"prompt": "a", "completion": "b"}\n{"question": 1}\n', "utf-8")
-    with pytest.raises(ConfigError, match=r"line 2: must hold messages.*For example"):
+    with pytest.raises(ConfigError, match=r"line 2 must hold messages.*For example"):
         check_files([path])
     check_files([path], skip_bad=True)
     path.write_text('{"question": 1}\n', "utf-8")

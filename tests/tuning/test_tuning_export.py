@@ -288,7 +288,7 @@ def test_merged_it_is_a_base_of_its_own(with_deltas: Home) -> None:
     base = read_base(with_deltas, new.base)
     assert (base.source, base.revision) == ("merge:tiny+lora", one.digest)
     np.testing.assert_allclose(model_logits(with_deltas, "merged", ids), model_logits(with_deltas, "tiny+lora", ids), atol=1e-6)
-    with pytest.raises(ConfigError, match="kept already"):
+    with pytest.raises(ConfigError, match="is taken by a model"):
         merge(with_deltas, kept(with_deltas, "tiny+bias"), "merged")
     with pytest.raises(ConfigError, match="must have deltas"):
         merge(with_deltas, kept(with_deltas), "other")

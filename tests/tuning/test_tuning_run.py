@@ -281,7 +281,7 @@ def test_memory_that_runs_out(tiny_home: Home, tmp_path: Path, monkeypatch: pyte
         raise MemoryError
 
     monkeypatch.setattr(making, "load_module", full)
-    with pytest.raises(IngleError, match=r"memory: was not enough.*Lower batch_tokens"):
+    with pytest.raises(IngleError, match=r"not enough memory.*Lower batch_tokens"):
         tuned(tiny_home, write_examples(tmp_path / "data.jsonl"), small())
 
 

@@ -52,7 +52,7 @@ def test_what_was_given_is_kept() -> None:
     assert settings_of({"data": {"held_out": 0.1}}).data.least_held_out == 0
     assert settings_of({"objective": {"kind": "dpo"}}).small.least_steps == 0
     assert settings_of({"train": {"epochs": 2}, "small": {"least_steps": 9}}).small.least_steps == 9
-    with pytest.raises(ConfigError, match=r"small.patience: must not be negative"):
+    with pytest.raises(ConfigError, match=r"small.patience must not be negative"):
         TuneSettings(small=SmallData(patience=-1))
 
 
@@ -102,7 +102,7 @@ def test_a_bad_line_is_told_before_anything_is_fetched(tiny_home: Home, tmp_path
     monkeypatch.setitem(SUITES, general.name, replace(general, read=unreachable))
     monkeypatch.setattr(making, "load_module", no_loading)
     data = write_examples(tmp_path / "data.jsonl", [{"prompt": "a", "completion": "b"}, {"question": "c"}])
-    with pytest.raises(ConfigError, match="line 2: must hold messages"):
+    with pytest.raises(ConfigError, match="line 2 must hold messages"):
         tune(tiny_home, kept(tiny_home), [data], "x", settings_of({}), admitting(tiny_home))
     good = write_examples(tmp_path / "good.jsonl")
     with pytest.raises(PullError, match="--forgetting 0"):

@@ -67,7 +67,7 @@ def memory_errors(cure: str) -> Iterator[None]:
         text = str(error)
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate" not in text:
             raise
-        raise TrainError("memory", "was not enough", text.partition("\n")[0][:120], cure) from error
+        raise TrainError("memory", "There was not enough memory", text.partition("\n")[0][:120], cure) from error
 
 
 def smaller_batches(batch_tokens: int, recompute: bool) -> str:
