@@ -230,7 +230,7 @@ def test_held_out_loss_that_only_grows_ends_the_run_with_the_best(tmp_path: Path
     assert report.stopped == "early"
     assert report.steps == report.best_step + 2 * 3
     assert report.held_out > report.best_held_out
-    assert any("this is the end" in text for text in said)
+    assert any("training stops here" in text for text in said)
     kept = load_tensors(tmp_path / TRAINED)
     assert all(torch.equal(module.get_parameter(name), tensor) for name, tensor in kept.items())
     line = next((row for row in rows(tmp_path) if row["step"] == str(report.best_step)), None)
