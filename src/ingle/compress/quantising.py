@@ -1,12 +1,12 @@
-"""`quantise`: a kept model in, a candidate of the kind `quantised` out, a delta if it is admitted.
+"""`quantise`: from a kept model to a candidate of the kind `quantised`; a delta if it is admitted.
 
 Stopped at any moment, the same call goes on where it was.
 
-HOME/tuning/KEY/sensitivity.json          what each linear costs, once that is known
-HOME/tuning/KEY/guidance.safetensors      what each token counts at each linear
+HOME/tuning/KEY/sensitivity.json          cost of rounding each linear
+HOME/tuning/KEY/guidance.safetensors      weight of each token at each linear
 HOME/tuning/KEY/layer-I.safetensors       each layer that is done
-HOME/tuning/KEY/energy.json               what sittings took that were interrupted
-HOME/tuning/KEY/recovery/                 the training of their scales and minima
+HOME/tuning/KEY/energy.json               energy of interrupted sittings
+HOME/tuning/KEY/recovery/                 training of scales and minima
 """
 
 import json
@@ -56,31 +56,31 @@ SENSITIVITY = "sensitivity.json"
 GUIDANCE = "guidance.safetensors"
 ENERGY = "energy.json"
 _NATIVE = {form.kind: form for form in FORMS.values()} | {"Q4_0": replace(FORMS["q4_1"], name="Q4_0", kind="Q4_0", block_bytes=18)}
-"""What a file may hold that is served as it is. Rounding it again to as many bits or more could only lose."""
+"""Formats of a file that are served as they are. Rounding again to as many bits or more could only lose."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """A job, and what it takes."""
+    """A job, and the energy that it uses."""
 
     job: DeltaJob[QuantiseSettings]
     span: Span
 
     def tell(self, what: str) -> Callable[[int, int], None]:
-        """Progress of one part, which ends with Interrupted when somebody wants to stop."""
+        """Return a callback for the progress of one part; it raises Interrupted when somebody wants to stop."""
 
-        def told(done: int, of: int) -> None:
+        def progress(done: int, of: int) -> None:
             self.span.tick()
             self.job.watch.pieces(what, done, of)
             self.job.check(f"{what}, {done} of {of}")
 
-        return told
+        return progress
 
     def end(self) -> Energy:
-        """What was taken by this sitting and those before it that were interrupted; the next will count it, too."""
+        """Energy of this sitting and of interrupted ones before it; the next will count it, too."""
         path = self.job.folder / ENERGY
         whole = self.span.end() + (Energy(**json.loads(path.read_bytes())) if path.exists() else NOTHING)
-        with suppress(HomeError):  # a full disk: what went wrong before is told, not this
+        with suppress(HomeError):  # a full disk: the error before is reported, not this one
             write_atomic(path, json.dumps(whole.table()).encode(), mode=0o600)
         return whole
 
@@ -89,10 +89,10 @@ def quantise(
     home: Home, kept: Kept, name: str, settings: QuantiseSettings, admit: Admit, watch: RunWatch = RunWatch(),  # noqa: B008 - frozen
     command: str = "", sink: Sink = nobody,
 ) -> MadeDelta:  # fmt: skip
-    """Makes a delta called `name` that replaces the linears of a kept model's layers by blocks of few bits, and keeps it if `admit` does.
+    """Make a delta called `name` that replaces the linears of a kept model's layers by blocks of few bits; keep it if `admit` takes it.
 
-    Raises ConfigError for a name that can't be used and a model with nothing to quantise, what opening the model or fetching the texts
-    raises, HomeError, Refused if `admit` would not have it, and Interrupted after Ctrl-C or SIGTERM; the same call then goes on.
+    Raises ConfigError for a name that can't be used and a model with nothing to quantise, the errors of opening the model and fetching
+    the texts, HomeError, Refused if `admit` refuses it, and Interrupted after Ctrl-C or SIGTERM; the same call then goes on.
     """
     job = delta_job("quantise", VERSION, home, kept, name, settings, watch, command)
     checkpoint = open_weights(home, kept)
@@ -106,25 +106,25 @@ def quantise(
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is there to quantise."""
+    """Linears that can be quantised, and the formats to choose from."""
 
     forms: tuple[Form, ...]
-    """That linears may take, the one of fewest bits first."""
+    """Formats that linears may take, the one of fewest bits first."""
     sizes: Mapping[str, int]
     """Weights of each parameter that can take the first of them."""
     native: Mapping[str, Form]
-    """What some of these are in already, as good as exact: they can stay so."""
+    """Formats that some of these are in already, as good as exact: they can stay so."""
     fixed: tuple[tuple[int, float], ...]
-    """Weights, and bits, of linears that stay as they are: they are in as few bits already, or their columns fill no blocks."""
+    """(weights, bits) of linears that stay as they are: they are in as few bits already, or their columns fill no blocks."""
 
     def ways(self, name: str) -> tuple[Form, ...]:
-        """What a parameter can be in."""
+        """Formats that a parameter can take."""
         native = self.native.get(name)
         return self.forms if native is None else (*(form for form in self.forms if form.bits < native.bits), native)
 
 
 def plan_of(model: str, checkpoint: Checkpoint, bits: float, forms: tuple[Form, ...]) -> Plan:
-    """Which linears can be put in how many bits. `model` is for messages.
+    """Plan which linears can be put in how many bits. `model` is for messages.
 
     Raises ConfigError where there are none, or `bits` can't be met.
     """
@@ -144,7 +144,7 @@ def plan_of(model: str, checkpoint: Checkpoint, bits: float, forms: tuple[Form, 
     whole = sum(sizes.values()) + sum(count for count, _ in fixed)
     now = rest + sum(native[name].bits * size for name, size in sizes.items() if name in native)
     if not sizes or (len(native) == len(sizes) and now <= bits * whole):
-        cure = "Rounding it again could only lose. A delta that is merged into it would change that." if fixed or native else ""
+        cure = "Rounding it again could only lose. Merging a delta into it would change that." if fixed or native else ""
         got = f"{len(fixed) + len(native)} of fewer, or of other sizes"
         raise ConfigError(f"model {model}", f"has no linears of more than {bits:g} bits that fill blocks of 32", got, cure)
     least = (few.bits * sum(sizes.values()) + rest) / whole
@@ -156,7 +156,7 @@ def plan_of(model: str, checkpoint: Checkpoint, bits: float, forms: tuple[Form, 
 
 @dataclass(frozen=True, slots=True)
 class _Blocks:
-    """What comes of it before scales and minima recover."""
+    """Result before scales and minima recover."""
 
     module: CausalLM
     tokenizer: Tokenizer
@@ -169,14 +169,14 @@ class _Blocks:
 def _make(work: _Work, checkpoint: Checkpoint, plan: Plan) -> Candidate:
     job, settings = work.job, work.job.settings
     try:
-        made = _blocks(work, checkpoint, plan)
+        blocks = _blocks(work, checkpoint, plan)
     finally:
         energy = work.end()  # a recovery has its own meter
-    tensors, report = made.tensors, made.report
+    tensors, report = blocks.tensors, blocks.report
     if settings.recovery.wanted:
         folder = job.folder / "recovery"
-        recovery = Recovery(settings.recovery, made.module, job.kept.digest, made.tokenizer, made.texts, folder, job.watch)
-        tensors, report["recovery"] = _recovered(recovery, checkpoint, tensors, made.forms)
+        recovery = Recovery(settings.recovery, blocks.module, job.kept.digest, blocks.tokenizer, blocks.texts, folder, job.watch)
+        tensors, report["recovery"] = _recovered(recovery, checkpoint, tensors, blocks.forms)
         energy += reported(report["recovery"]) or NOTHING
     return Candidate(job.name, KIND, job.kept.digest, tensors, job.origin(settings.method), report | {"energy": energy.table()})
 
@@ -195,7 +195,7 @@ def _blocks(work: _Work, checkpoint: Checkpoint, plan: Plan) -> _Blocks:
     chosen: Mapping[str, Form] = dict.fromkeys(plan.sizes, plan.forms[0])
     costs: dict[str, dict[str, float]] = {}
     if mixed:
-        assert rows is not None, "they were read"
+        assert rows is not None, "mixed formats need rows"
         costs = _costs(work, module, rows, plan)
         ways = {
             name: {form: 0.0 if form == plan.native.get(name) else costs[name][form.name] for form in plan.ways(name)}
@@ -205,7 +205,7 @@ def _blocks(work: _Work, checkpoint: Checkpoint, plan: Plan) -> _Blocks:
     forms = {name: form for name, form in chosen.items() if form != plan.native.get(name)}
     shown = None
     if quantiser.calibrated:
-        assert rows is not None, "they were read"
+        assert rows is not None, "a calibrated quantiser needs rows"
         shown = Shown(rows, _guidance(work, module, rows, forms) if quantiser.guided else None, settings.calibration.batch)
     done = quantise_layers(module, shown, quantiser, forms, job.folder, work.tell("quantising layers"))
     report = _report(job, plan, chosen, costs, done.errors) | {"calibration_tokens": 0 if rows is None else rows.numel()}
@@ -215,34 +215,34 @@ def _blocks(work: _Work, checkpoint: Checkpoint, plan: Plan) -> _Blocks:
 def _recovered(
     recovery: Recovery, checkpoint: Checkpoint, tensors: Mapping[str, Array], forms: Mapping[str, Form]
 ) -> tuple[dict[str, Array], dict[str, Any]]:
-    """The tensors with other scales and minima, and the training's report."""
+    """Train scales and minima; return the tensors with the new ones, and the training's report."""
     keep_few_programs()
     small = load_module(merged(checkpoint, [Change("", KIND, tensors)]))
-    told = recovery.run(small, attach_grids(small, tensors, forms))
-    return {**tensors, **settled_blocks(small, forms)}, asdict(told)
+    trained = recovery.run(small, attach_grids(small, tensors, forms))
+    return {**tensors, **settled_blocks(small, forms)}, asdict(trained)
 
 
 def _costs(work: _Work, module: CausalLM, rows: Tensor, plan: Plan) -> dict[str, dict[str, float]]:
-    """What each linear costs in each form: measured now, or by an earlier sitting."""
+    """Cost of each linear in each format: measured now, or by an earlier sitting."""
     job = work.job
     path = job.folder / SENSITIVITY
     if not path.exists():
         some, tell = rows[: job.settings.sensitivity_documents], work.tell("measuring sensitivity")
-        found = sensitivities(module, some, plan.sizes, plan.forms, tell, job.settings.calibration.seed)
+        measured = sensitivities(module, some, plan.sizes, plan.forms, tell, job.settings.calibration.seed)
         job.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomic(path, json.dumps(found).encode(), mode=0o600)
-    known: dict[str, dict[str, float]] = json.loads(path.read_bytes())
-    return known
+        write_atomic(path, json.dumps(measured).encode(), mode=0o600)
+    costs: dict[str, dict[str, float]] = json.loads(path.read_bytes())
+    return costs
 
 
 def _guidance(work: _Work, module: CausalLM, rows: Tensor, forms: Mapping[str, Form]) -> dict[str, Tensor]:
-    """What each token counts at each linear: measured now, or by an earlier sitting."""
+    """Weight of each token at each linear: measured now, or by an earlier sitting."""
     job = work.job
     path = job.folder / GUIDANCE
     if not path.exists():
-        found = guidance(module, rows, forms, work.tell("weighing tokens"), job.settings.calibration.seed)
+        weights = guidance(module, rows, forms, work.tell("weighing tokens"), job.settings.calibration.seed)
         job.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomic(path, save(found), mode=0o600)
+        write_atomic(path, save(weights), mode=0o600)
     return load(path.read_bytes())
 
 

@@ -145,10 +145,10 @@ def compare(outcome: Outcome, path: Path) -> Outcome:
     Raises ConfigError for another suite, or if no item was asked alike.
     """
     name, earlier = load_rows(path)
-    now = {row["question"]: row for row in outcome.rows}
+    now = {row["asked"]: row for row in outcome.rows}
     shared = [question for question in now if question in earlier]
     if name != outcome.suite or not shared:
-        raise ConfigError(str(path), f"must hold items of {outcome.suite}, question alike", f"{name}, {len(shared)} in common")
+        raise ConfigError(str(path), f"must hold items of {outcome.suite}, asked alike", f"{name}, {len(shared)} in common")
     suite, main, seed = find_suite(name), outcome.main, outcome.options.seed
     before, after = [earlier[question] for question in shared], [now[question] for question in shared]
     if suite.kind == "bits":

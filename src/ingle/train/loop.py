@@ -219,7 +219,7 @@ class Run:
         if self.journal is not None:
             self.journal.draw()  # a kill may have come between the last checkpoint and its curve
         if self.cache is not None and self.cache.hits == 0 and self.cache.misses:
-            self.watch.say("the cache of lower layers was never hit: it pays from the second epoch on, or for held-out data")
+            self.watch.say("the cache of lower layers was never hit: it pays from the second epoch on, or if held-out data is read twice")
         return self._report(stopped)
 
     def _save(self) -> None:
