@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ingle.compress.weight_formats import Form, Grid, Quantised, grouped, read_blocks
+from ingle.compress.weight_formats import Grid, Quantised, WeightFormat, grouped, read_blocks
 from ingle.model.module import CausalLM
 
 Array = npt.NDArray[Any]
@@ -27,7 +27,7 @@ class Gridded(nn.Module):
         super().__init__()
         self.bias, self.grid, self.codes = linear.bias, quantised.grid, quantised.codes.to(torch.int8)
         self.scale_change = nn.Parameter(torch.zeros_like(self.grid.scale))
-        self.minimum_change = nn.Parameter(torch.zeros_like(self.grid.scale)) if self.grid.form.has_minimum else None
+        self.minimum_change = nn.Parameter(torch.zeros_like(self.grid.scale)) if self.grid.format.has_minimum else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply it: x [..., K] → y [..., N]."""
@@ -66,24 +66,24 @@ def _planes(a: Tensor, b: Tensor | None, grid: Grid) -> tuple[Tensor, Tensor]:
     return grid.scale * (1 + a.float()), grid.minimum if b is None else grid.minimum + grid.scale * b.float()
 
 
-def attach_grids(module: CausalLM, blocks: Mapping[str, Array], forms: Mapping[str, Form]) -> dict[str, nn.Parameter]:
-    """Put a `Gridded` in the place of each linear whose parameter is in `forms`. Returns the trainable parameters by name."""
+def attach_grids(module: CausalLM, blocks: Mapping[str, Array], formats: Mapping[str, WeightFormat]) -> dict[str, nn.Parameter]:
+    """Put a `Gridded` in the place of each linear whose parameter is in `formats`. Returns the trainable parameters by name."""
     trainable = dict[str, nn.Parameter]()
-    for name, form in forms.items():
+    for name, format_ in formats.items():
         linear = name.removesuffix(".weight")
         owner, _, last = linear.rpartition(".")
         old = module.get_submodule(linear)
         assert isinstance(old, nn.Linear)
-        new = Gridded(old, read_blocks(form, blocks[name]))
+        new = Gridded(old, read_blocks(format_, blocks[name]))
         setattr(module.get_submodule(owner), last, new)
         trainable |= {f"{linear}.{key}": parameter for key, parameter in new.named_parameters() if key in (_A, _B)}
     return trainable
 
 
-def settled_blocks(module: CausalLM, forms: Mapping[str, Form]) -> dict[str, Array]:
+def settled_blocks(module: CausalLM, formats: Mapping[str, WeightFormat]) -> dict[str, Array]:
     """Return the blocks of all these parameters, as `Quantised.blocks` gives them."""
     blocks = dict[str, Array]()
-    for name in forms:
+    for name in formats:
         one = module.get_submodule(name.removesuffix(".weight"))
         assert isinstance(one, Gridded)
         blocks[name] = one.settled().blocks()

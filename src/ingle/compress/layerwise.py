@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ingle.compress.calibration import STAGES, Inputs, Stream, Tell
 from ingle.compress.quantiser import Quantiser
 from ingle.compress.solving import error_of
-from ingle.compress.weight_formats import Form
+from ingle.compress.weight_formats import WeightFormat
 from ingle.core.files import write_atomic
 from ingle.engine.quantised import stored
 from ingle.model.module import CausalLM, Layer
@@ -51,9 +51,10 @@ class Layerwise:
 
 
 def quantise_layers(
-    module: CausalLM, shown: Shown | None, quantiser: Quantiser, forms: Mapping[str, Form], folder: Path | None = None, tell: Tell = _silent
+    module: CausalLM, shown: Shown | None, quantiser: Quantiser, formats: Mapping[str, WeightFormat],
+    folder: Path | None = None, tell: Tell = _silent,
 ) -> Layerwise:  # fmt: skip
-    """Quantise the linears in `forms` (by parameter), the first layer first. `shown`: the texts; None for a quantiser that is not
+    """Quantise the linears in `formats` (by parameter), the first layer first. `shown`: the texts; None for a quantiser that is not
     calibrated. The module stays as it is. Layers that `folder` holds are not made again.
 
     `tell` hears layers done, of all; an error that it raises ends the run, and the same call goes on from there.
@@ -65,7 +66,7 @@ def quantise_layers(
         tell(index, count)
         assert isinstance(layer, Layer)
         prefix, ours = f"model.layers.{index}.", copy.deepcopy(layer)
-        chosen = {name.removeprefix(prefix).removesuffix(".weight"): form for name, form in forms.items() if name.startswith(prefix)}
+        chosen = {name.removeprefix(prefix).removesuffix(".weight"): way for name, way in formats.items() if name.startswith(prefix)}
         earlier = _read(folder, index)
         if earlier is None:
             weights = None if shown is None or shown.weights is None else {name: shown.weights[f"{prefix}{name}.weight"] for name in chosen}
@@ -83,22 +84,22 @@ def quantise_layers(
 
 
 def _quantise_layer(
-    ours: Layer, forms: Mapping[str, Form], quantiser: Quantiser, stream: Stream | None, weights: Mapping[str, Tensor] | None
+    ours: Layer, formats: Mapping[str, WeightFormat], quantiser: Quantiser, stream: Stream | None, weights: Mapping[str, Tensor] | None
 ) -> tuple[dict[str, Array], dict[str, float]]:
     """Return this layer's new parameters, by their names within it, and the errors. The layer itself is changed, too."""
     new, errors = dict[str, Array](), dict[str, float]()
-    if quantiser.fold is not None and stream is not None and forms:
-        folded = quantiser.fold(ours, stream.inputs(ours, list(forms)), forms)
+    if quantiser.fold is not None and stream is not None and formats:
+        folded = quantiser.fold(ours, stream.inputs(ours, list(formats)), formats)
         new |= {name: ours.get_parameter(name).detach().numpy().copy() for name in folded}
     for stage in STAGES:
-        names = [name for name in stage if name in forms]
+        names = [name for name in stage if name in formats]
         if not names:
             continue
         inputs: Mapping[str, Inputs] = stream.inputs(ours, names, weights=weights) if stream is not None else {}
         for name in names:
             weight = ours.get_parameter(f"{name}.weight").detach()
             seen = inputs.get(name)
-            on_grid = quantiser.quantise(weight, seen, forms[name])
+            on_grid = quantiser.quantise(weight, seen, formats[name])
             hessian = torch.eye(weight.shape[1], dtype=torch.float64) if seen is None else seen.hessian
             whole = error_of(weight, torch.zeros_like(weight), hessian)
             errors[f"{name}.weight"] = error_of(weight, on_grid.values, hessian) / max(whole, 1e-30)

@@ -12,11 +12,11 @@ from typing import Any
 from torch import Tensor
 
 from ingle.compress.calibration import Inputs
-from ingle.compress.weight_formats import Form, Quantised
+from ingle.compress.weight_formats import Quantised, WeightFormat
 from ingle.core.errors import ConfigError
 from ingle.model.module import Layer
 
-Fold = Callable[[Layer, Mapping[str, Inputs], Mapping[str, Form]], tuple[str, ...]]
+Fold = Callable[[Layer, Mapping[str, Inputs], Mapping[str, WeightFormat]], tuple[str, ...]]
 """Changes a layer's weights in place so that they round better, but not the layer's output. Gets the inputs of each linear, by name
 (`mlp.down_proj`), and the formats of the linears to be rounded. Returns the other parameters that it changed."""
 
@@ -25,7 +25,7 @@ Fold = Callable[[Layer, Mapping[str, Inputs], Mapping[str, Form]], tuple[str, ..
 class Quantiser:
     """A way to put a matrix on a grid."""
 
-    quantise: Callable[[Tensor, Inputs | None, Form], Quantised]
+    quantise: Callable[[Tensor, Inputs | None, WeightFormat], Quantised]
     """float32 [N, K], K a multiple of 32, to codes; the inputs are None unless `calibrated`. Doesn't change its arguments."""
     calibrated: bool = False
     """Whether it needs the linear's inputs."""

@@ -25,9 +25,9 @@ from ingle.compress.grids import attach_grids, settled_blocks
 from ingle.compress.layerwise import Shown, quantise_layers
 from ingle.compress.quantiser import find_quantiser
 from ingle.compress.recovery import Recovery
-from ingle.compress.sensitivity import choose_forms, guidance, sensitivities
+from ingle.compress.sensitivity import choose_formats, guidance, sensitivities
 from ingle.compress.settings import QuantiseSettings
-from ingle.compress.weight_formats import FORMS, Form, fits
+from ingle.compress.weight_formats import FORMATS, WeightFormat, fits
 from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
 from ingle.core.delta import Delta
@@ -55,7 +55,8 @@ VERSION = 4
 SENSITIVITY = "sensitivity.json"
 GUIDANCE = "guidance.safetensors"
 ENERGY = "energy.json"
-_NATIVE = {form.kind: form for form in FORMS.values()} | {"Q4_0": replace(FORMS["q4_1"], name="Q4_0", kind="Q4_0", block_bytes=18)}
+_Q4_0 = replace(FORMATS["q4_1"], name="Q4_0", kind="Q4_0", block_bytes=18)
+_NATIVE = {format_.kind: format_ for format_ in FORMATS.values()} | {"Q4_0": _Q4_0}
 """Formats of a file that are served as they are. Rounding again to as many bits or more could only lose."""
 
 
@@ -108,27 +109,27 @@ def quantise(
 class Plan:
     """Linears that can be quantised, and the formats to choose from."""
 
-    forms: tuple[Form, ...]
+    formats: tuple[WeightFormat, ...]
     """Formats that linears may take, the one of fewest bits first."""
     sizes: Mapping[str, int]
     """Weights of each parameter that can take the first of them."""
-    native: Mapping[str, Form]
+    native: Mapping[str, WeightFormat]
     """Formats that some of these are in already, as good as exact: they can stay so."""
     fixed: tuple[tuple[int, float], ...]
     """(weights, bits) of linears that stay as they are: they are in as few bits already, or their columns fill no blocks."""
 
-    def ways(self, name: str) -> tuple[Form, ...]:
+    def ways(self, name: str) -> tuple[WeightFormat, ...]:
         """Formats that a parameter can take."""
         native = self.native.get(name)
-        return self.forms if native is None else (*(form for form in self.forms if form.bits < native.bits), native)
+        return self.formats if native is None else (*(format_ for format_ in self.formats if format_.bits < native.bits), native)
 
 
-def plan_of(model: str, checkpoint: Checkpoint, bits: float, forms: tuple[Form, ...]) -> Plan:
+def plan_of(model: str, checkpoint: Checkpoint, bits: float, formats: tuple[WeightFormat, ...]) -> Plan:
     """Plan which linears can be put in how many bits. `model` is for messages.
 
     Raises ConfigError where there are none, or `bits` can't be met.
     """
-    few, sizes, native, fixed = forms[0], dict[str, int](), dict[str, Form](), []
+    few, sizes, native, fixed = formats[0], dict[str, int](), dict[str, WeightFormat](), []
     for linear, shape in linear_shapes(checkpoint.config).items():
         name, count = f"{linear}.weight", math.prod(shape)
         there = _NATIVE.get(checkpoint.tensor(name).kind)
@@ -151,7 +152,7 @@ def plan_of(model: str, checkpoint: Checkpoint, bits: float, forms: tuple[Form, 
     if least > bits + 1e-9:
         cure = f"The least is {math.ceil(100 * least - 1e-6) / 100:.2f}."
         raise ConfigError("bits", f"can't be met by {model} in {few.name}, if other linears stay as they are", bits, cure)
-    return Plan(forms, sizes, native, tuple(fixed))
+    return Plan(formats, sizes, native, tuple(fixed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,7 @@ class _Blocks:
     module: CausalLM
     tokenizer: Tokenizer
     texts: Sequence[Text]
-    forms: Mapping[str, Form]
+    formats: Mapping[str, WeightFormat]
     tensors: Mapping[str, Array]
     report: dict[str, Any]
 
@@ -176,7 +177,7 @@ def _make(work: _Work, checkpoint: Checkpoint, plan: Plan) -> Candidate:
     if settings.recovery.wanted:
         folder = job.folder / "recovery"
         recovery = Recovery(settings.recovery, blocks.module, job.kept.digest, blocks.tokenizer, blocks.texts, folder, job.watch)
-        tensors, report["recovery"] = _recovered(recovery, checkpoint, tensors, blocks.forms)
+        tensors, report["recovery"] = _recovered(recovery, checkpoint, tensors, blocks.formats)
         energy += reported(report["recovery"]) or NOTHING
     return Candidate(job.name, KIND, job.kept.digest, tensors, job.origin(settings.method), report | {"energy": energy.table()})
 
@@ -184,7 +185,7 @@ def _make(work: _Work, checkpoint: Checkpoint, plan: Plan) -> Candidate:
 def _blocks(work: _Work, checkpoint: Checkpoint, plan: Plan) -> _Blocks:
     job, settings = work.job, work.job.settings
     quantiser = find_quantiser(settings.method)
-    mixed = len(plan.forms) > 1
+    mixed = len(plan.formats) > 1
     tokenizer = checkpoint_tokenizer(checkpoint, job.home.base_folder(job.kept.base))
     texts = read_texts(job.home, job.watch.bytes) if mixed or quantiser.calibrated or settings.recovery.wanted else []
     rows = None
@@ -192,34 +193,34 @@ def _blocks(work: _Work, checkpoint: Checkpoint, plan: Plan) -> _Blocks:
         rows = make_rows(tokenizer, texts, settings.calibration, checkpoint.config.context_length)
     work.tell("loading weights")(0, 1)
     module = load_module(checkpoint)
-    chosen: Mapping[str, Form] = dict.fromkeys(plan.sizes, plan.forms[0])
+    chosen: Mapping[str, WeightFormat] = dict.fromkeys(plan.sizes, plan.formats[0])
     costs: dict[str, dict[str, float]] = {}
     if mixed:
         assert rows is not None, "mixed formats need rows"
         costs = _costs(work, module, rows, plan)
         ways = {
-            name: {form: 0.0 if form == plan.native.get(name) else costs[name][form.name] for form in plan.ways(name)}
+            name: {format_: 0.0 if format_ == plan.native.get(name) else costs[name][format_.name] for format_ in plan.ways(name)}
             for name in plan.sizes
         }
-        chosen = choose_forms(ways, plan.sizes, settings.bits, plan.fixed)
-    forms = {name: form for name, form in chosen.items() if form != plan.native.get(name)}
+        chosen = choose_formats(ways, plan.sizes, settings.bits, plan.fixed)
+    formats = {name: format_ for name, format_ in chosen.items() if format_ != plan.native.get(name)}
     shown = None
     if quantiser.calibrated:
         assert rows is not None, "a calibrated quantiser needs rows"
-        shown = Shown(rows, _guidance(work, module, rows, forms) if quantiser.guided else None, settings.calibration.batch)
-    done = quantise_layers(module, shown, quantiser, forms, job.folder, work.tell("quantising layers"))
+        shown = Shown(rows, _guidance(work, module, rows, formats) if quantiser.guided else None, settings.calibration.batch)
+    done = quantise_layers(module, shown, quantiser, formats, job.folder, work.tell("quantising layers"))
     report = _report(job, plan, chosen, costs, done.errors) | {"calibration_tokens": 0 if rows is None else rows.numel()}
-    return _Blocks(module, tokenizer, texts, forms, done.tensors, report)
+    return _Blocks(module, tokenizer, texts, formats, done.tensors, report)
 
 
 def _recovered(
-    recovery: Recovery, checkpoint: Checkpoint, tensors: Mapping[str, Array], forms: Mapping[str, Form]
+    recovery: Recovery, checkpoint: Checkpoint, tensors: Mapping[str, Array], formats: Mapping[str, WeightFormat]
 ) -> tuple[dict[str, Array], dict[str, Any]]:
     """Train scales and minima; return the tensors with the new ones, and the training's report."""
     keep_few_programs()
     small = load_module(merged(checkpoint, [Change("", KIND, tensors)]))
-    trained = recovery.run(small, attach_grids(small, tensors, forms))
-    return {**tensors, **settled_blocks(small, forms)}, asdict(trained)
+    trained = recovery.run(small, attach_grids(small, tensors, formats))
+    return {**tensors, **settled_blocks(small, formats)}, asdict(trained)
 
 
 def _costs(work: _Work, module: CausalLM, rows: Tensor, plan: Plan) -> dict[str, dict[str, float]]:
@@ -228,26 +229,26 @@ def _costs(work: _Work, module: CausalLM, rows: Tensor, plan: Plan) -> dict[str,
     path = job.folder / SENSITIVITY
     if not path.exists():
         some, tell = rows[: job.settings.sensitivity_documents], work.tell("measuring sensitivity")
-        measured = sensitivities(module, some, plan.sizes, plan.forms, tell, job.settings.calibration.seed)
+        measured = sensitivities(module, some, plan.sizes, plan.formats, tell, job.settings.calibration.seed)
         job.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomic(path, json.dumps(measured).encode(), mode=0o600)
     costs: dict[str, dict[str, float]] = json.loads(path.read_bytes())
     return costs
 
 
-def _guidance(work: _Work, module: CausalLM, rows: Tensor, forms: Mapping[str, Form]) -> dict[str, Tensor]:
+def _guidance(work: _Work, module: CausalLM, rows: Tensor, formats: Mapping[str, WeightFormat]) -> dict[str, Tensor]:
     """Weight of each token at each linear: measured now, or by an earlier sitting."""
     job = work.job
     path = job.folder / GUIDANCE
     if not path.exists():
-        weights = guidance(module, rows, forms, work.tell("weighing tokens"), job.settings.calibration.seed)
+        weights = guidance(module, rows, formats, work.tell("weighing tokens"), job.settings.calibration.seed)
         job.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomic(path, save(weights), mode=0o600)
     return load(path.read_bytes())
 
 
 def _report(
-    job: DeltaJob[QuantiseSettings], plan: Plan, chosen: Mapping[str, Form], costs: Mapping[str, Mapping[str, float]],
+    job: DeltaJob[QuantiseSettings], plan: Plan, chosen: Mapping[str, WeightFormat], costs: Mapping[str, Mapping[str, float]],
     errors: Mapping[str, float],
 ) -> dict[str, Any]:  # fmt: skip
     weights = sum(plan.sizes.values())
@@ -261,7 +262,7 @@ def _report(
         "settings": to_table(job.settings), "bits": coded / whole, "weights": weights,
         "linears": len(errors), "untouched": len(plan.fixed) + len(plan.sizes) - len(errors),
         "stored_bits": sum(chosen[name].stored_bits * size for name, size in plan.sizes.items()) / weights,
-        "forms": {form.name: sorted(name for name in errors if chosen[name] == form) for form in FORMS.values()},
+        "forms": {format_.name: sorted(name for name in errors if chosen[name] == format_) for format_ in FORMATS.values()},
         "output_errors": {part: sum(values) / len(values) for part, values in sorted(parts.items())}, "sensitivity_nats": dict(costs),
     }  # fmt: skip
 
