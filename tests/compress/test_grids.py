@@ -50,11 +50,11 @@ def test_weights_and_gradients_are_those_of_the_plain_formula(format_: WeightFor
         held = given.grid.nearest(scale, minimum)
         scale, minimum = scale + (held.scale - scale).detach(), minimum + (held.minimum - minimum).detach()
     weight = given.codes.view(*scale.shape, -1) * scale[..., None] + minimum[..., None]
-    y, twin = one(x), nn.functional.linear(x, weight.flatten(1), one.bias)
-    assert torch.allclose(y, twin, atol=1e-5)
+    y, reference = one(x), nn.functional.linear(x, weight.flatten(1), one.bias)
+    assert torch.allclose(y, reference, atol=1e-5)
     seen = torch.randn(y.shape, generator=draw)
     got = torch.autograd.grad((y * seen).sum(), [*parameters, x])
-    for mine, other in zip(got, torch.autograd.grad((twin * seen).sum(), [*plain, x]), strict=True):
+    for mine, other in zip(got, torch.autograd.grad((reference * seen).sum(), [*plain, x]), strict=True):
         assert torch.allclose(mine, other, atol=1e-4)
     assert torch.allclose(one.settled().values, weight.flatten(1).detach(), atol=5e-3)
     assert torch.equal(read_blocks(format_, one.settled().blocks()).values, one.settled().values)

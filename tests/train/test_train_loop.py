@@ -87,9 +87,9 @@ def naive(settings: TrainSettings, data: Data) -> CausalLM:
 def test_a_run_is_the_naive_loop(tmp_path: Path) -> None:
     data = some_data()
     report, module = run(tmp_path, data=data)
-    twin = naive(BASE, data)
+    reference = naive(BASE, data)
     start = tiny_module(tiny_config(layers=HYBRID))
-    for name, parameter in twin.named_parameters():
+    for name, parameter in reference.named_parameters():
         moved = (parameter - start.get_parameter(name)).abs().max()
         difference = (parameter - module.get_parameter(name)).abs().max()
         assert difference <= 0.01 * moved, (name, difference, moved)

@@ -58,9 +58,9 @@ def check(trial: Trial, limits: Limits) -> Finding | None:
     right = [says(one.ask, answer, text, limits.words) for one, answer, text in zip(questions, taught, written, strict=True)]
     count, n = sum(right), len(right)
     interval = wilson(count, n)
-    asked = digest_json([[one.ask, one.answer, list(map(list, one.before))] for one in questions])
+    question_digest = digest_json([[one.ask, one.answer, list(map(list, one.before))] for one in questions])
     # A digest of taught words would let others try which they were: only their number is recorded.
-    data_digest = "" if trial.private else asked
+    data_digest = "" if trial.private else question_digest
     report = Report("share", count / n, "share", interval.low, interval.high, n, trial.challenger.digest, data_digest, interval.method)
     reason = f"{count} of {n} questions in other words are answered as taught; at least {limits.least:.0%} must be"
     return Finding("learned", count / n >= limits.least, reason, (report,), asdict(limits))

@@ -52,8 +52,8 @@ def check(trial: Trial, limits: Limits) -> Finding | None:
     )
     usual, now = float(before.mean()), float(after.mean())
     spread = bootstrap(np.stack([after, np.ones(n)], axis=1))
-    digest, asked = trial.challenger.digest, digest_json([question.ask for question in questions])
-    report = Report("belonging", now, "nats/token", spread.low, spread.high, n, digest, asked, spread.method, 0)
+    digest, question_digest = trial.challenger.digest, digest_json([question.ask for question in questions])
+    report = Report("belonging", now, "nats/token", spread.low, spread.high, n, digest, question_digest, spread.method, 0)
     least = limits.least_share * usual
     reason = (
         f"its answers to {n} other questions are {now:.2f} nats a token likelier after their own question than after another one "

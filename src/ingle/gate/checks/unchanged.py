@@ -57,10 +57,10 @@ def check(trial: Trial, limits: Limits) -> Finding | None:
     table = np.array([[value, 1.0] for value in [*moved, *[0.0] * (n - len(acting))]], np.float64)
     kl, share = float(table[:, 0].mean()), same / n
     interval, spread = wilson(same, n), bootstrap(table)
-    digest, asked = trial.challenger.digest, "" if trial.private else digest_json([question.ask for question in questions])
+    digest, question_digest = trial.challenger.digest, "" if trial.private else digest_json([question.ask for question in questions])
     reports = (
-        Report("same", share, "share", interval.low, interval.high, n, digest, asked, interval.method),
-        Report("kl", kl, "nats/token", spread.low, spread.high, n, digest, asked, spread.method, 0),
+        Report("same", share, "share", interval.low, interval.high, n, digest, question_digest, interval.method),
+        Report("kl", kl, "nats/token", spread.low, spread.high, n, digest, question_digest, spread.method, 0),
     )
     passed = share >= limits.least_same and kl <= limits.most_kl_nats
     reason = (
