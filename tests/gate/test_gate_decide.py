@@ -10,7 +10,7 @@ from ingle.core.event import Event
 from ingle.core.message import Request
 from ingle.engine.loading import Opener
 from ingle.gate.check import names
-from ingle.gate.decide import ACCEPT, REFUSE, admit, door
+from ingle.gate.decide import ACCEPT, REFUSE, admit, admission
 from ingle.gate.policy import Policy
 from ingle.gate.probes import Probes, Question
 from ingle.home.deltas import LESSON, delta_report, list_deltas, verify_delta
@@ -74,9 +74,9 @@ def test_force_keeps_it_and_says_so(gate_home: Home, make: Make) -> None:
     facts, said = list[Event](), list[str]()
     kept, candidate = get_kept(gate_home, "tiny"), make("forced", 1.0, "full")
     with pytest.raises(Refused, match=r"tiny\+forced was refused by the gate.*bits.*--force") as raised:
-        door(gate_home, kept, "tune", Policy(), sink=facts.append)(candidate, never)
+        admission(gate_home, kept, "tune", Policy(), sink=facts.append)(candidate, never)
     assert (raised.value.exit_code, raised.value.http_status) == (13, 409)
-    delta = door(gate_home, kept, "tune", Policy(), True, facts.append, said.append)(candidate, never)
+    delta = admission(gate_home, kept, "tune", Policy(), True, facts.append, said.append)(candidate, never)
     assert [event.kind for event in facts] == [REFUSE, ACCEPT]
     assert facts[1].facts["forced"] is True
     assert facts[1].facts["failed"] == facts[0].facts["failed"], "what failed is told all the same"
