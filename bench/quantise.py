@@ -21,7 +21,7 @@ from harness import Figure, alternate, finish, ratios, show
 from ingle.compress.calibration import CalibrationSettings
 from ingle.compress.quantising import quantise
 from ingle.compress.settings import QuantiseSettings
-from ingle.compress.weight_formats import FORMS, USUAL
+from ingle.compress.weight_formats import FORMATS, USUAL
 from ingle.core.spec import ModelConfig
 from ingle.energy.meter import Span, open_meter
 from ingle.engine.backend import Segment, prefill, step
@@ -113,12 +113,12 @@ class Row:
 
 
 def made(home: Home, base: Kept, of: str, documents: int) -> Kept:
-    """The quantised model of BITS:METHOD or BITS:METHOD:MINUTES, made now or before. `4~`: in the mean, in all forms; or one's name."""
+    """The quantised model of BITS:METHOD or BITS:METHOD:MINUTES, made now or before. `4~`: in the mean, in all formats; or one's name."""
     bits, method, minutes = [*of.split(":"), "0"][:3]
     name = f"{of}-{documents}".replace(".", "_").replace(":", "-").replace("~", "m")
-    forms = USUAL if bits.endswith("~") else (bits,) if bits in FORMS else ()
-    wanted = FORMS[bits].bits if bits in FORMS else float(bits.rstrip("~"))
-    settings = QuantiseSettings(wanted, forms, method, CalibrationSettings(documents))
+    formats = USUAL if bits.endswith("~") else (bits,) if bits in FORMATS else ()
+    wanted = FORMATS[bits].bits if bits in FORMATS else float(bits.rstrip("~"))
+    settings = QuantiseSettings(wanted, formats, method, CalibrationSettings(documents))
     settings = replace(settings, recovery=replace(settings.recovery, minutes=float(minutes)))
     last = [""]
 
@@ -214,7 +214,7 @@ def main() -> None:
     parser = start_bench(__doc__, EXAMPLES)
     parser.add_argument("--home", type=Path, help="where models and measurements are kept; a passing one by default")
     parser.add_argument(
-        "--of", default=ALL, help="BITS:METHOD,… or BITS:METHOD:MINUTES of recovery; BITS~ = in the mean, of all forms; or q4_1"
+        "--of", default=ALL, help="BITS:METHOD,… or BITS:METHOD:MINUTES of recovery; BITS~ = in the mean, of all formats; or q4_1"
     )
     parser.add_argument("--documents", type=int, default=CalibrationSettings().documents, help="rows of calibration")
     parser.add_argument("--texts", type=int, default=60, help="of XSum, and twice as many of Wikipedia")

@@ -13,7 +13,7 @@ from ingle.compress.grids import Gridded
 from ingle.compress.quantising import quantise
 from ingle.compress.recovery_settings import RecoverySettings
 from ingle.compress.settings import QuantiseSettings
-from ingle.compress.weight_formats import FORMS, Form, plain_grid, read_blocks
+from ingle.compress.weight_formats import FORMATS, WeightFormat, plain_grid, read_blocks
 from ingle.compress.weight_formats import Quantised as OnGrid
 from ingle.core.errors import ConfigError, Interrupted
 from ingle.engine.source import open_weights
@@ -27,37 +27,37 @@ FOLLOW = RecoverySettings(steps=12, learning_rate=3e-3, tokens=96, batch_tokens=
 SMALL = QuantiseSettings(method="round", calibration=CalibrationSettings(documents=6, tokens=96), recovery=FOLLOW)
 
 
-def on_grid(form: Form, n: int = 6, k: int = 64) -> OnGrid:
+def on_grid(format_: WeightFormat, n: int = 6, k: int = 64) -> OnGrid:
     weight = torch.randn(n, k, generator=torch.Generator().manual_seed(1))
-    grid = plain_grid(form, weight)
+    grid = plain_grid(format_, weight)
     return OnGrid(grid, grid.codes(weight))
 
 
-@pytest.mark.parametrize("form", FORMS.values(), ids=list(FORMS))
-def test_weights_and_gradients_are_those_of_the_plain_formula(form: Form) -> None:
-    given, draw = on_grid(form), torch.Generator().manual_seed(2)
+@pytest.mark.parametrize("format_", FORMATS.values(), ids=list(FORMATS))
+def test_weights_and_gradients_are_those_of_the_plain_formula(format_: WeightFormat) -> None:
+    given, draw = on_grid(format_), torch.Generator().manual_seed(2)
     one = Gridded(nn.Linear(64, 6), given)
     parameters = [parameter for name, parameter in one.named_parameters() if name.endswith("change")]
-    assert len(parameters) == 1 + form.has_minimum
+    assert len(parameters) == 1 + format_.has_minimum
     x = torch.randn(3, 64, generator=draw, requires_grad=True)
     assert torch.allclose(one(x), nn.functional.linear(x, given.values, one.bias), atol=1e-5)
     for parameter in parameters:
         parameter.data = torch.randn(parameter.shape, generator=draw) * 0.1
     plain = [parameter.detach().clone().requires_grad_() for parameter in parameters]
     scale, minimum = given.grid.scale * (1 + plain[0]), given.grid.minimum
-    minimum = minimum + given.grid.scale * plain[1] if form.has_minimum else minimum
+    minimum = minimum + given.grid.scale * plain[1] if format_.has_minimum else minimum
     if given.grid.unit is not None:  # whole numbers of a unit, and slopes as if they weren't
         held = given.grid.nearest(scale, minimum)
         scale, minimum = scale + (held.scale - scale).detach(), minimum + (held.minimum - minimum).detach()
     weight = given.codes.view(*scale.shape, -1) * scale[..., None] + minimum[..., None]
-    y, twin = one(x), nn.functional.linear(x, weight.flatten(1), one.bias)
-    assert torch.allclose(y, twin, atol=1e-5)
+    y, reference = one(x), nn.functional.linear(x, weight.flatten(1), one.bias)
+    assert torch.allclose(y, reference, atol=1e-5)
     seen = torch.randn(y.shape, generator=draw)
     got = torch.autograd.grad((y * seen).sum(), [*parameters, x])
-    for mine, other in zip(got, torch.autograd.grad((twin * seen).sum(), [*plain, x]), strict=True):
+    for mine, other in zip(got, torch.autograd.grad((reference * seen).sum(), [*plain, x]), strict=True):
         assert torch.allclose(mine, other, atol=1e-4)
     assert torch.allclose(one.settled().values, weight.flatten(1).detach(), atol=5e-3)
-    assert torch.equal(read_blocks(form, one.settled().blocks()).values, one.settled().values)
+    assert torch.equal(read_blocks(format_, one.settled().blocks()).values, one.settled().values)
 
 
 def test_a_recovered_model_says_more_of_what_it_said_and_keeps_its_codes(some_home: Home) -> None:
@@ -72,7 +72,7 @@ def test_a_recovered_model_says_more_of_what_it_said_and_keeps_its_codes(some_ho
     ours, theirs = delta_tensors(some_home, made.delta), delta_tensors(some_home, bare.delta)
     assert ours.keys() == theirs.keys()
     for name, blocks in ours.items():
-        one, other = read_blocks(FORMS["int4"], blocks), read_blocks(FORMS["int4"], theirs[name])
+        one, other = read_blocks(FORMATS["int4"], blocks), read_blocks(FORMATS["int4"], theirs[name])
         assert torch.equal(one.codes, other.codes), name
         assert not torch.equal(one.grid.scale, other.grid.scale), name
 

@@ -12,9 +12,9 @@ import torch
 from ingle.compress import quantising
 from ingle.compress.calibration import CalibrationSettings
 from ingle.compress.quantising import ENERGY, quantise
-from ingle.compress.sensitivity import choose_forms
+from ingle.compress.sensitivity import choose_formats
 from ingle.compress.settings import QuantiseSettings
-from ingle.compress.weight_formats import FORMS
+from ingle.compress.weight_formats import FORMATS
 from ingle.core.delta import Delta
 from ingle.core.errors import ConfigError, DeltaError, Interrupted, Refused
 from ingle.core.event import Event
@@ -126,13 +126,13 @@ def test_stopped_after_any_layer_it_ends_the_same(some_home: Home, method: str) 
 def test_a_budget_between_gives_the_most_sensitive_most_bits(some_home: Home) -> None:
     kept = get_kept(some_home, "tiny")
     made = quantise(some_home, kept, "mixed", replace(SMALL, bits=5.0), admitting(some_home))
-    report, forms = made.report, made.report["forms"]
+    report, formats = made.report, made.report["forms"]
     assert 4.5 < report["bits"] <= 5
-    assert forms["int8"] and forms["int4"]
+    assert formats["int8"] and formats["int4"]
     costs = {name: of["int3"] for name, of in report["sensitivity_nats"].items()}
     assert all(0 < of["int8"] < of["int4"] < of["int3"] for of in report["sensitivity_nats"].values())
     least = min(costs, key=lambda name: costs[name])
-    assert (max(costs, key=lambda name: costs[name]) in forms["int8"], least in forms["int8"]) == (True, False)
+    assert (max(costs, key=lambda name: costs[name]) in formats["int8"], least in formats["int8"]) == (True, False)
     quantise(some_home, kept, "q8", replace(SMALL, bits=8.0, method="round"), admitting(some_home))
     quantise(some_home, kept, "q4", SMALL, admitting(some_home))
     reference = exact(some_home, "tiny")
@@ -166,16 +166,16 @@ def test_three_bits_are_served_as_they_are_and_of_four_only_the_least_sensitive_
 
 
 def test_forms_are_chosen_by_nats_per_bit() -> None:
-    three, four, eight = FORMS["int3"], FORMS["int4"], FORMS["int8"]
+    three, four, eight = FORMATS["int3"], FORMATS["int4"], FORMATS["int8"]
     sizes = {"a": 100, "b": 400, "c": 500}
     costs = {name: {four: cost, eight: 0.0} for name, cost in {"a": 3.0, "b": 4.0, "c": 1.0}.items()}
-    assert {name for name, form in choose_forms(costs, sizes, 4.4).items() if form == eight} == {"a"}
-    assert {name for name, form in choose_forms(costs, sizes, 6).items() if form == eight} == {"a", "b"}
-    assert set(choose_forms(costs, sizes, 8).values()) == {eight}
-    assert set(choose_forms(costs, sizes, 4.4, [(1000, 8.0)]).values()) == {four}
+    assert {name for name, format_ in choose_formats(costs, sizes, 4.4).items() if format_ == eight} == {"a"}
+    assert {name for name, format_ in choose_formats(costs, sizes, 6).items() if format_ == eight} == {"a", "b"}
+    assert set(choose_formats(costs, sizes, 8).values()) == {eight}
+    assert set(choose_formats(costs, sizes, 4.4, [(1000, 8.0)]).values()) == {four}
     of_three = {name: {three: 4 * ways[four], **ways} for name, ways in costs.items()}
-    assert choose_forms(of_three, sizes, 4.0) == {"a": eight, "b": four, "c": three}
-    assert choose_forms({"a": {three: 1.0, four: 0.0, eight: 0.0}}, {"a": 9}, 8.0) == {"a": four}, (
+    assert choose_formats(of_three, sizes, 4.0) == {"a": eight, "b": four, "c": three}
+    assert choose_formats({"a": {three: 1.0, four: 0.0, eight: 0.0}}, {"a": 9}, 8.0) == {"a": four}, (
         "more bits that save nothing are not spent"
     )
 

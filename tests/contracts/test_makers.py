@@ -139,7 +139,7 @@ def test_gate_ledger_log_energy_and_page_take_it(home: Home, softener: None) -> 
         soften(home, "rough", 1.0, ledger)
     said: list[str] = []
     assert soften(home, "kind", 0.0, ledger, RunWatch(say=said.append)).delta == made.delta
-    assert said == ["tiny+kind was made by this very command already"]
+    assert said == ["tiny+kind already exists, made by this very command"]
 
     kinds = [row.kind for row in ledger.read()][::-1]
     assert kinds == ["gate.accept", "soften", "gate.refuse"]

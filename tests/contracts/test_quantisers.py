@@ -10,7 +10,7 @@ from ingle.compress.layerwise import Shown, quantise_layers
 from ingle.compress.quantiser import find_quantiser, names, title
 from ingle.compress.sensitivity import guidance
 from ingle.compress.solving import error_of
-from ingle.compress.weight_formats import FORMS, Form, read_blocks
+from ingle.compress.weight_formats import FORMATS, WeightFormat, read_blocks
 from ingle.core.errors import ConfigError
 from ingle.model.module import load_module
 from ingle.model.tensor import Tensor, decode
@@ -33,30 +33,30 @@ def weights(n: int = 48, k: int = 96) -> torch.Tensor:
     return torch.randn(n, k, generator=torch.Generator().manual_seed(5)) * 0.1
 
 
-@pytest.mark.parametrize("form", FORMS.values(), ids=list(FORMS))
+@pytest.mark.parametrize("format_", FORMATS.values(), ids=list(FORMATS))
 @pytest.mark.parametrize("method", METHODS)
-def test_what_is_made_is_blocks_near_the_weights(method: str, form: Form) -> None:
+def test_what_is_made_is_blocks_near_the_weights(method: str, format_: WeightFormat) -> None:
     quantiser, weight, inputs = find_quantiser(method), weights(), correlated()
     before = weight.clone()
-    made = quantiser.quantise(weight, inputs if quantiser.calibrated else None, form)
+    made = quantiser.quantise(weight, inputs if quantiser.calibrated else None, format_)
     assert torch.equal(weight, before)
-    assert made.codes.min() >= form.low and made.codes.max() <= form.high
+    assert made.codes.min() >= format_.low and made.codes.max() <= format_.high
     blocks = made.blocks()
-    assert (blocks.shape, blocks.dtype.name) == ((48, form.row_bytes + 3 * form.block_bytes), "uint8")
-    assert torch.equal(torch.from_numpy(decode(form.kind, blocks)), made.values)
-    back = read_blocks(form, blocks)
+    assert (blocks.shape, blocks.dtype.name) == ((48, format_.row_bytes + 3 * format_.block_bytes), "uint8")
+    assert torch.equal(torch.from_numpy(decode(format_.kind, blocks)), made.values)
+    back = read_blocks(format_, blocks)
     assert torch.equal(back.codes, made.codes) and torch.equal(back.values, made.values)
-    again = quantiser.quantise(weight, inputs if quantiser.calibrated else None, form)
+    again = quantiser.quantise(weight, inputs if quantiser.calibrated else None, format_)
     assert torch.equal(again.values, made.values)
     share = error_of(weight, made.values, inputs.hessian) / error_of(weight, 0 * weight, inputs.hessian)
-    assert 0 < share < {8: 0.001, 4: 0.02, 3: 0.08}[form.bits]
+    assert 0 < share < {8: 0.001, 4: 0.02, 3: 0.08}[format_.bits]
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if find_quantiser(name).calibrated])
 def test_what_looks_at_inputs_serves_them_better_than_rounding(method: str) -> None:
     weight, inputs = weights(), correlated()
-    plain = find_quantiser("round").quantise(weight, None, FORMS["int4"])
-    made = find_quantiser(method).quantise(weight, Inputs(inputs.tokens, inputs.hessian), FORMS["int4"])
+    plain = find_quantiser("round").quantise(weight, None, FORMATS["int4"])
+    made = find_quantiser(method).quantise(weight, Inputs(inputs.tokens, inputs.hessian), FORMATS["int4"])
     assert error_of(weight, made.values, inputs.hessian) < 0.9 * error_of(weight, plain.values, inputs.hessian)
 
 
@@ -66,8 +66,8 @@ def test_inputs_that_never_come_and_rows_of_zeros_do_no_harm(method: str) -> Non
     weight[3] = 0
     weight[:, 40:80] = 0
     inputs.hessian[:, 5] = inputs.hessian[5] = 0
-    for form in FORMS.values():
-        made = find_quantiser(method).quantise(weight, Inputs(inputs.tokens, inputs.hessian), form)
+    for format_ in FORMATS.values():
+        made = find_quantiser(method).quantise(weight, Inputs(inputs.tokens, inputs.hessian), format_)
         assert torch.isfinite(made.values).all()
         assert made.values[3].abs().max() < 0.05
 
@@ -80,11 +80,11 @@ def test_a_fold_changes_nothing_that_a_layer_computes(method: str) -> None:
     for biases in (False, True):
         module = load_module(random_checkpoint(tiny_config(hidden=64, mlp=96, dim=16, biases=biases)))
         stream, layer = Stream(module, ROWS), module.model.layers[0]
-        forms = {name: FORMS["int4"] for stage in STAGES for name in stage}
+        formats = {name: FORMATS["int4"] for stage in STAGES for name in stage}
         folded = copy.deepcopy(layer)
-        changed = quantiser.fold(folded, stream.inputs(layer, list(forms)), forms)
+        changed = quantiser.fold(folded, stream.inputs(layer, list(formats)), formats)
         others = {name for name, value in layer.named_parameters() if not torch.equal(value, folded.get_parameter(name))}
-        assert others - {f"{name}.weight" for name in forms} == set(changed) != set()
+        assert others - {f"{name}.weight" for name in formats} == set(changed) != set()
         before, after = stream.states.clone(), stream
         after.advance(folded)
         ours = after.states
@@ -92,25 +92,25 @@ def test_a_fold_changes_nothing_that_a_layer_computes(method: str) -> None:
         after.advance(layer)
         torch.testing.assert_close(ours, after.states, rtol=1e-4, atol=1e-4)
         untouched = copy.deepcopy(layer)
-        assert quantiser.fold(untouched, {}, {"self_attn.o_proj": FORMS["int4"]}) == ()
+        assert quantiser.fold(untouched, {}, {"self_attn.o_proj": FORMATS["int4"]}) == ()
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_whole_model(method: str) -> None:
     quantiser, config = find_quantiser(method), tiny_config(hidden=64, mlp=96, dim=16)
     module = load_module(random_checkpoint(config))
-    forms = {f"model.layers.{i}.{name}.weight": FORMS["int8"] for i in range(2) for stage in STAGES for name in stage}
-    weights = guidance(module, ROWS, forms, lambda _done, _of: None) if quantiser.guided else None
-    made = quantise_layers(module, Shown(ROWS, weights) if quantiser.calibrated else None, quantiser, forms)
-    assert set(forms) <= set(made.tensors)
-    assert set(made.errors) == set(forms)
+    formats = {f"model.layers.{i}.{name}.weight": FORMATS["int8"] for i in range(2) for stage in STAGES for name in stage}
+    weights = guidance(module, ROWS, formats, lambda _done, _of: None) if quantiser.guided else None
+    made = quantise_layers(module, Shown(ROWS, weights) if quantiser.calibrated else None, quantiser, formats)
+    assert set(formats) <= set(made.tensors)
+    assert set(made.errors) == set(formats)
     assert max(made.errors.values()) < 1e-3
     with torch.no_grad():
         exact = module(ROWS)
         for name, value in made.tensors.items():
             parameter = module.get_parameter(name)
-            kind = "Q8_0" if name in forms else "F32"
-            raw = value if name in forms else value.view("uint8").reshape(*value.shape[:-1], -1)
+            kind = "Q8_0" if name in formats else "F32"
+            raw = value if name in formats else value.view("uint8").reshape(*value.shape[:-1], -1)
             parameter.copy_(torch.from_numpy(Tensor(name, tuple(parameter.shape), kind, raw).to_float32()))
         assert ((module(ROWS) - exact).norm() / exact.norm()) < 0.03
 

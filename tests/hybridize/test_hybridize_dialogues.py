@@ -1,4 +1,4 @@
-"""Talks about texts: what is asked, what is learnt of the answers, who gives them, and that each is given once."""
+"""Dialogues about texts: what is asked, what is learnt of the answers, who gives them, and that each is given once."""
 
 import json
 import random
@@ -19,10 +19,10 @@ from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull
 from ingle.hybridize import dialogues
-from ingle.hybridize.dialogues import FIRST, NEXT, answers_of, make_talk, nobody_answers, text_tokens
+from ingle.hybridize.dialogues import FIRST, NEXT, answers_of, make_dialogue, nobody_answers, text_tokens
 from ingle.hybridize.lessons import Material, make_lessons
 from ingle.hybridize.run import hybridize
-from ingle.hybridize.settings import LEAST_TALK, HybridSettings, LessonSettings, SearchSettings
+from ingle.hybridize.settings import LEAST_DIALOGUE, HybridSettings, LessonSettings, SearchSettings
 from ingle.measure.sources import XSUM_ASK
 from ingle.model.tokenizer import TokenizerFacts, make_facts
 from ingle.train import making
@@ -56,43 +56,43 @@ def saying(*answers: tuple[str, bool]) -> tuple[Callable[[Request], tuple[str, b
 def test_answers_are_learnt_and_each_is_given_to_what_was_said() -> None:
     tokenizer = chat_tokenizer()
     ask, asked = saying(("It rains.", True), ("Rain.", True), ("Still", False))
-    talk = make_talk(tokenizer, ask, "Leeds is wet.", 1000, random.Random(0))
-    assert talk is not None
+    dialogue = make_dialogue(tokenizer, ask, "Leeds is wet.", 1000, random.Random(0))
+    assert dialogue is not None
     assert [[message.role for message in one.messages] for one in asked] == [["user", "assistant"] * i + ["user"] for i in range(3)]
     first, second, third = (one.messages[-1].text for one in asked)
     assert first.replace("Leeds is wet.", "{text}") in FIRST and {second, third} < {*NEXT}
     assert [message.text for message in asked[2].messages[1::2]] == ["It rains.", "Rain."]
     assert len({one.sampling.seed for one in asked}) == 3 and {one.max_tokens for one in asked} == {62}
-    runs = np.split(talk.ids[talk.answer], np.flatnonzero(np.diff(np.flatnonzero(talk.answer)) > 1) + 1)
+    runs = np.split(dialogue.ids[dialogue.answer], np.flatnonzero(np.diff(np.flatnonzero(dialogue.answer)) > 1) + 1)
     ends = [tokenizer.control["<|im_end|>"]]
     assert [run.tolist() for run in runs] == [
         tokenizer.encode("It rains.") + ends,
         tokenizer.encode("Rain.") + ends,
         tokenizer.encode("Still"),
     ]
-    whole = tokenizer.decode(talk.ids.tolist())
+    whole = tokenizer.decode(dialogue.ids.tolist())
     assert whole.index(first) < whole.index("It rains.") < whole.index(second) < whole.index(third) < whole.index("Still")
 
 
 def test_a_talk_ends_with_what_was_cut_and_with_silence() -> None:
     for answers, count in (([("Cut", False)], 1), ([("One.", True), (" ", True)], 2), ([("One.", True), ("Cut", False)], 2)):
         ask, asked = saying(*answers)
-        talk = make_talk(chat_tokenizer(), ask, "text", 1000, random.Random(0))
-        assert talk is not None and len(asked) == count
-    assert make_talk(chat_tokenizer(), nobody_answers, "text", 1000, random.Random(0)) is None
+        dialogue = make_dialogue(chat_tokenizer(), ask, "text", 1000, random.Random(0))
+        assert dialogue is not None and len(asked) == count
+    assert make_dialogue(chat_tokenizer(), nobody_answers, "text", 1000, random.Random(0)) is None
 
 
 def test_a_talk_is_no_longer_than_it_may_be() -> None:
     ask, _ = saying(*[("word " * 20, True)] * 3)
-    talk = make_talk(chat_tokenizer(), ask, "text " * 120, 512, random.Random(0))
-    assert talk is not None and len(talk.ids) == len(talk.answer) == 512
+    dialogue = make_dialogue(chat_tokenizer(), ask, "text " * 120, 512, random.Random(0))
+    assert dialogue is not None and len(dialogue.ids) == len(dialogue.answer) == 512
 
 
 def test_what_comes_behind_a_talk_hangs_on_no_answer() -> None:
     after = set()
     for answers in ([("Cut", False)], [("a", True), ("b", True), ("c", True)], [("", True)]):
         draw = random.Random(0)
-        make_talk(chat_tokenizer(), saying(*answers)[0], "text", 1000, draw)
+        make_dialogue(chat_tokenizer(), saying(*answers)[0], "text", 1000, draw)
         after.add(draw.random())
     assert len(after) == 1
 
@@ -100,10 +100,10 @@ def test_what_comes_behind_a_talk_hangs_on_no_answer() -> None:
 def test_a_model_without_a_template_is_asked_in_plain_text() -> None:
     tokenizer = make_facts(without_added(byte_level(), {"<|endoftext|>"}), TokenizerFacts("bytes", (0,)), "plain")
     ask, asked = saying(("It rains.", False))
-    talk = make_talk(tokenizer, ask, "Leeds is wet.", 1000, random.Random(0))
-    assert talk is not None and len(asked) == 1 and not asked[0].messages
+    dialogue = make_dialogue(tokenizer, ask, "Leeds is wet.", 1000, random.Random(0))
+    assert dialogue is not None and len(asked) == 1 and not asked[0].messages
     assert isinstance(asked[0].prompt, str) and "Leeds is wet." in asked[0].prompt
-    assert tokenizer.decode(talk.ids[talk.answer].tolist()) == "It rains."
+    assert tokenizer.decode(dialogue.ids[dialogue.answer].tolist()) == "It rains."
 
 
 def test_no_suites_request_is_taught() -> None:
@@ -146,7 +146,7 @@ def test_an_answer_is_given_once(tiny_home: Home, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def talking_home(some_home: Home, tmp_path: Path) -> Home:
-    """A home whose model has room for a talk."""
+    """A home whose model has room for a dialogue."""
     folder = write_model(tmp_path / "talking")
     table = json.loads((folder / "config.json").read_text("ascii"))
     (folder / "config.json").write_text(json.dumps(table | {"max_position_embeddings": 1024}), "ascii")
@@ -178,5 +178,5 @@ def test_a_conversion_stopped_while_it_asks_goes_on(talking_home: Home, monkeypa
 
 def test_talks_need_room(some_home: Home) -> None:
     kept = get_kept(some_home, "tiny")
-    with pytest.raises(ConfigError, match=rf"lessons.tokens must be at least {LEAST_TALK} for talks .asked., and the model's context too"):
+    with pytest.raises(ConfigError, match=rf"lessons.tokens must be at least {LEAST_DIALOGUE} for dialogues .asked."):
         hybridize(some_home, kept, "x", SMALL, admitting(some_home))

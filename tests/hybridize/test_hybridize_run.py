@@ -36,7 +36,7 @@ from tests.cli.place import CONTEXT
 from tests.tuning.place import admitting
 
 KINDS: tuple[Lesson, ...] = ("plain", "facts", "copy", "facts")
-"""All but talks, which have a test file of their own."""
+"""All but dialogues, which have a test file of their own."""
 SMALL = HybridSettings(
     retrieval=2,
     window=8,

@@ -97,7 +97,7 @@ def hits_path(path: Path, config: object, corpus: object) -> bool:
 
 def test_what_does_not_pay_is_said(tmp_path: Path) -> None:
     _, said = run(tmp_path / "a", parts=("layers.0.mlp",))
-    assert said == ["no lower layers to cache: a parameter of the first layer, or below it, is trained"]
+    assert said == ["the cache of lower layers does nothing here: a parameter of the first layer, or below it, is trained"]
     module, said, data = tiny_module(tiny_config(layers=HYBRID)), [], some_data(held_out=0)
     settings = dataclasses.replace(SETTINGS, epochs=1)
     report = train(module, trained_parts(module, "layers.2."), data, settings, tmp_path / "b", Watch(say=said.append))

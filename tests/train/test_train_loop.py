@@ -87,9 +87,9 @@ def naive(settings: TrainSettings, data: Data) -> CausalLM:
 def test_a_run_is_the_naive_loop(tmp_path: Path) -> None:
     data = some_data()
     report, module = run(tmp_path, data=data)
-    twin = naive(BASE, data)
+    reference = naive(BASE, data)
     start = tiny_module(tiny_config(layers=HYBRID))
-    for name, parameter in twin.named_parameters():
+    for name, parameter in reference.named_parameters():
         moved = (parameter - start.get_parameter(name)).abs().max()
         difference = (parameter - module.get_parameter(name)).abs().max()
         assert difference <= 0.01 * moved, (name, difference, moved)
@@ -230,7 +230,7 @@ def test_held_out_loss_that_only_grows_ends_the_run_with_the_best(tmp_path: Path
     assert report.stopped == "early"
     assert report.steps == report.best_step + 2 * 3
     assert report.held_out > report.best_held_out
-    assert any("this is the end" in text for text in said)
+    assert any("training stops here" in text for text in said)
     kept = load_tensors(tmp_path / TRAINED)
     assert all(torch.equal(module.get_parameter(name), tensor) for name, tensor in kept.items())
     line = next((row for row in rows(tmp_path) if row["step"] == str(report.best_step)), None)

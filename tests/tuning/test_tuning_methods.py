@@ -54,7 +54,7 @@ def make(kind: str, bias: bool = True, dtype: torch.dtype = torch.float64) -> tu
 
 
 def both(made: Any, own: dict[str, nn.Parameter], x: Tensor) -> list[tuple[Tensor, dict[str, Tensor]]]:
-    """Outputs and gradients of `forward` and of its twin."""
+    """Outputs and gradients of `forward` and of its naive reference."""
     results = []
     weights = torch.linspace(-1, 2, x.shape[0])[:, None].to(x.dtype)
     for way in (made, made.naive):

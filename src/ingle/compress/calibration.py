@@ -1,9 +1,9 @@
-"""What a model sees: texts that the project fetches, read layer by layer, and what comes to each linear on the way.
+"""Calibration: texts read layer by layer through a model, and the inputs of each linear on the way.
 
-A layer is judged by its inputs X [T, K] over all texts, and all that is needed of them is H = Xᵀ X / T: the squared error of a changed
+A layer is judged by its inputs X [T, K] over all texts; H = Xᵀ X / T holds all that is needed of them. The squared error of a changed
 linear, per token, is tr(ΔW H ΔWᵀ). Tokens may weigh unequally: H = Xᵀ diag(w) X / T. Layers are read in turn, so one layer's inputs come
-from those before it as they have become: what these lost can be made up for (arXiv 2210.17323). A second stream, of the original, says
-what it was: drift = (X₀ − X)ᵀ X / T.
+from the layers before it as they are now: later layers can make up for what these lost (arXiv 2210.17323). A second stream, of the
+original, gives the drift = (X₀ − X)ᵀ X / T.
 """
 
 import random
@@ -23,31 +23,31 @@ from ingle.model.module import CausalLM, Layer
 from ingle.model.tokenizer import Tokenizer
 
 SUITES = ("xsum-bits", "wiki-bits")
-"""Their training parts are read; what is measured on is never among it."""
+"""Suites whose training parts are read; held-out items, which are measured on, are never among them."""
 STAGES = (
     ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     ("self_attn.o_proj",),
     ("mlp.gate_proj", "mlp.up_proj"),
     ("mlp.down_proj",),
 )
-"""A layer's linears in the order in which they act. Those of one stage have the same input."""
+"""A layer's linears in the order in which they act. Linears of one stage have the same input."""
 _LEADER = {name: stage[0] for stage in STAGES for name in stage}
-"""Whose input a linear shares."""
+"""For each linear, the first one that has the same input."""
 Tell = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationSettings:
-    """What a model is shown."""
+    """Settings of the texts that a model reads."""
 
     documents: int = 64
-    """Rows of text. More make what is fitted to them hold for other texts too, and take longer."""
+    """Rows of text. With more, the fit holds better for other texts, and takes longer."""
     tokens: int = 1024
-    """Of each row."""
+    """Tokens of each row."""
     batch: int = 8
-    """Rows read at once; more need more memory, and nothing else changes."""
+    """Rows read at once. More need more memory; nothing else changes."""
     seed: int = 0
-    """Draws the order of the texts."""
+    """Seed of the order of the texts."""
 
     def __post_init__(self) -> None:
         for name in ("documents", "tokens", "batch"):
@@ -57,14 +57,14 @@ class CalibrationSettings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inputs:
-    """What came to a linear of K columns, over all tokens."""
+    """Inputs of a linear of K columns, summed over all tokens."""
 
     tokens: int
-    """How many they were."""
+    """Number of tokens."""
     hessian: Tensor
-    """float64 [K, K]: H = Xᵀ diag(w) X / T. The root mean square of each input is the root of its diagonal."""
+    """float64 [K, K]: H = Xᵀ diag(w) X / T. The root of its diagonal is the root mean square of each input."""
     drift: Tensor | None = None
-    """float64 [K, K]: (X₀ − X)ᵀ X / T, X₀ what would come in the original; None without a second stream."""
+    """float64 [K, K]: (X₀ − X)ᵀ X / T, X₀ the inputs in the original; None without a second stream."""
 
 
 class Stream:
@@ -81,42 +81,42 @@ class Stream:
         self, layer: Layer, linears: Sequence[str], beside: "tuple[Stream, Layer] | None" = None,
         weights: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Inputs]:  # fmt: skip
-        """What comes to some of a layer's linears, by name (`mlp.down_proj`), from the states as they are.
+        """Sum up the inputs of some of a layer's linears, by name (`mlp.down_proj`), from the states as they are.
 
-        `beside`: the original's stream and the same layer of it, for the drift. `weights`: by linear, what each token counts, float32
-        [rows · tokens]; otherwise all count 1.
+        `beside`: the original's stream and the same layer of it, for the drift. `weights`: by linear, the weight of each token, float32
+        [rows · tokens]; by default all weigh 1.
         """
         key_of = {name: _LEADER[name] if weights is None else name for name in linears}  # one input, and one sum where all weigh alike
         keys, first = (tuple(dict.fromkeys(names)) for names in (key_of.values(), (_LEADER[name] for name in linears)))
         sums, each = dict[str, list[Tensor]](), self.states.shape[1]
-        for at in range(0, len(self.states), self._batch):
-            got = self._caught(layer, first, at)
-            theirs = beside[0]._caught(beside[1], first, at) if beside is not None else {}
+        for start in range(0, len(self.states), self._batch):
+            got = self._caught(layer, first, start)
+            theirs = beside[0]._caught(beside[1], first, start) if beside is not None else {}
             for key in keys:
                 x = got[_LEADER[key]]
-                y = x if weights is None else x * weights[key][at * each : at * each + len(x), None].sqrt()
+                y = x if weights is None else x * weights[key][start * each : start * each + len(x), None].sqrt()
                 products = [y.T @ y, *([(theirs[key] - x).T @ x] if theirs else [])]
                 before = sums.get(key)
                 sums[key] = [new.double() if before is None else before[i] + new for i, new in enumerate(products)]
         tokens = self.states.shape[0] * each
-        made = {key: Inputs(tokens, *(total / tokens for total in totals)) for key, totals in sums.items()}
-        return {name: made[key] for name, key in key_of.items()}
+        by_key = {key: Inputs(tokens, *(total / tokens for total in totals)) for key, totals in sums.items()}
+        return {name: by_key[key] for name, key in key_of.items()}
 
     @torch.no_grad()
     def advance(self, layer: Layer) -> None:
-        """Moves all states through a layer."""
-        for at in range(0, len(self.states), self._batch):
-            chosen = slice(at, at + self._batch)
+        """Move all states through a layer."""
+        for start in range(0, len(self.states), self._batch):
+            chosen = slice(start, start + self._batch)
             self.states[chosen] = layer(self.states[chosen], *self._angles, None)
 
     @torch.no_grad()
-    def _caught(self, layer: Layer, linears: Sequence[str], at: int) -> dict[str, Tensor]:
-        """The inputs [tokens, K] of linears for the rows of one batch. Nothing behind the last of them is computed."""
+    def _caught(self, layer: Layer, linears: Sequence[str], start: int) -> dict[str, Tensor]:
+        """Catch the inputs [tokens, K] of linears for the rows of one batch. Nothing behind the last of them is computed."""
         caught: dict[str, Tensor] = {}
 
         def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-            def catch(_module: nn.Module, given: tuple[Tensor, ...]) -> None:
-                caught[name] = given[0].flatten(0, -2)
+            def catch(_module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+                caught[name] = arguments[0].flatten(0, -2)
                 if len(caught) == len(linears):
                     raise _Enough
 
@@ -124,7 +124,7 @@ class Stream:
 
         hooks = [layer.get_submodule(name).register_forward_pre_hook(hook(name)) for name in linears]
         try:
-            layer(self.states[at : at + self._batch], *self._angles, None)
+            layer(self.states[start : start + self._batch], *self._angles, None)
         except _Enough:
             pass
         finally:
@@ -134,25 +134,25 @@ class Stream:
 
 
 class _Enough(Exception):
-    """All that was asked for has been seen."""
+    """Stops a layer when all its wanted inputs are caught."""
 
 
 def read_texts(home: Home, progress: Progress = silent_fetch) -> list[Text]:
-    """The training parts of the suites of texts. Raises what fetching them raises."""
+    """Read the training parts of the suites of texts. Raises the errors of fetching them."""
     return [
         Text(f"{name} {row['id']}", row["id"], row["text"]) for name in SUITES for row in training_rows(find_suite(name), home, progress)
     ]
 
 
 def make_rows(tokenizer: Tokenizer, texts: Sequence[Text], settings: CalibrationSettings, context_length: int) -> Tensor:
-    """Token ids int64 [documents, tokens]: the texts on end in a drawn order, cut into rows. Raises ConfigError if they don't suffice."""
+    """Token ids int64 [documents, tokens]: the texts on end, shuffled, cut into rows. Raises ConfigError for too little text."""
     tokens = min(settings.tokens, context_length)
-    wanted, ids = settings.documents * tokens, list[int]()
+    needed, ids = settings.documents * tokens, list[int]()
     for text in random.Random(settings.seed).sample(list(texts), len(texts)):
-        if len(ids) >= wanted:
+        if len(ids) >= needed:
             break
         ids += tokenizer.encode(f"{text.text}\n\n")
-    if len(ids) < wanted:
+    if len(ids) < needed:
         cure = f"Ask for fewer: calibration.documents={len(ids) // tokens}." if len(ids) >= tokens else "Give longer texts."
-        raise ConfigError("calibration", f"needs {wanted:,} tokens of text", f"{len(ids):,}", cure)
-    return torch.tensor(ids[:wanted], dtype=torch.int64).view(settings.documents, tokens)
+        raise ConfigError("calibration", f"needs {needed:,} tokens of text", f"{len(ids):,}", cure)
+    return torch.tensor(ids[:needed], dtype=torch.int64).view(settings.documents, tokens)

@@ -1,4 +1,4 @@
-"""A model is cut layer by layer: each sees what the layers before it have become, and what is decided of it is kept at once.
+"""Cutting a model layer by layer: each reads what the layers before it, as they are now, hand on; its tensors are kept at once.
 
 FOLDER/NN.safetensors    the delta's tensors of one layer
 """
@@ -31,7 +31,7 @@ Tell = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Cutting:
-    """What is cut, how, and where that is kept."""
+    """A job: the model to cut, the settings, and the folder."""
 
     module: CausalLM
     """The whole model; it stays as it is."""
@@ -39,14 +39,14 @@ class Cutting:
     staying: int
     """See `parts_that_stay`."""
     rows: Tensor
-    """Token ids, int64 [rows, tokens], that it is shown."""
+    """Token ids to read, int64 [rows, tokens]."""
     folder: Path
     tell: Tell = lambda _done, _of: None
 
 
 @torch.no_grad()
 def cut(job: Cutting) -> dict[str, Array]:
-    """The tensors of a delta of the kind `mask` or `shape`. Stopped at any moment, the same call goes on with the layer where it was."""
+    """Return the tensors of a delta of the kind `mask` or `shape`. Stopped at any moment, the same call goes on with the next layer."""
     if job.settings.structure == "layers":
         return {LAYERS: find_pruner(job.settings.pruner, "layers")(influence(job), job.staying).numpy().astype(np.float32)}
     layers: Any = job.module.model.layers
@@ -54,41 +54,41 @@ def cut(job: Cutting) -> dict[str, Array]:
     batch = job.settings.calibration.batch
     stream = Stream(job.module, job.rows, batch) if seen else None
     original = Stream(job.module, job.rows, batch) if seen and job.settings.structure in ("channels", "heads") else None
-    found: list[dict[str, Array]] = []
+    by_layer: list[dict[str, Array]] = []
     for i, layer in enumerate(layers):
         job.tell(i, len(layers))
         mine, path = deepcopy(layer), job.folder / f"{i:03}.safetensors"
-        tensors = _known(path)
+        tensors = _read_layer(path)
         if tensors is None:
             tensors = _of_units(job, mine, layer, stream, original) if original or not _sparse(job) else _of_weights(job, mine, stream)
             write_atomic(path, save(tensors), mode=0o600)
-        found.append(tensors)
+        by_layer.append(tensors)
         _apply(job, mine, tensors)
         for one, moved in ((stream, mine), (original, layer)):
             if one is not None:
                 one.advance(moved)
     job.tell(len(layers), len(layers))
-    named = {f"model.layers.{i}.{key}": values for i, tensors in enumerate(found) for key, values in tensors.items() if key != _STAYS}
+    named = {f"model.layers.{i}.{key}": values for i, tensors in enumerate(by_layer) for key, values in tensors.items() if key != _STAYS}
     if _sparse(job):
         return named
     chosen = CHANNELS if job.settings.structure == "channels" else GROUPS
     named[LAYERS] = np.arange(len(layers), dtype=np.float32)
-    named[chosen] = np.stack([tensors[_STAYS] for tensors in found]).astype(np.float32)
+    named[chosen] = np.stack([tensors[_STAYS] for tensors in by_layer]).astype(np.float32)
     return named
 
 
 @torch.no_grad()
 def influence(job: Cutting) -> Tensor:
-    """float32 [layers]: 1 − mean cosine of what goes into a layer and what comes out, over all tokens (arXiv 2403.03853)."""
-    stream, found = Stream(job.module, job.rows, job.settings.calibration.batch), []
+    """Influence of each layer, float32 [layers]: 1 − mean cosine of its input and its output, over all tokens (arXiv 2403.03853)."""
+    stream, values = Stream(job.module, job.rows, job.settings.calibration.batch), []
     layers: Any = job.module.model.layers
     for i, layer in enumerate(layers):
         job.tell(i, len(layers))
         before = stream.states.clone()
         stream.advance(layer)
-        found.append(1 - nn.functional.cosine_similarity(before, stream.states, dim=-1).mean())
+        values.append(1 - nn.functional.cosine_similarity(before, stream.states, dim=-1).mean())
     job.tell(len(layers), len(layers))
-    return torch.stack(found)
+    return torch.stack(values)
 
 
 _STAYS = "stays"
@@ -100,20 +100,20 @@ def _sparse(job: Cutting) -> bool:
 
 
 def _of_weights(job: Cutting, layer: Any, stream: Stream | None) -> dict[str, Array]:
-    """All linears of a layer, by what comes to them while the layer is whole, as the papers do it."""
+    """Cut all linears of a layer, by their inputs while the layer is whole, as the papers do it."""
     prune, of = find_pruner(job.settings.pruner, job.settings.structure), 4 if job.settings.structure == "2:4" else 0
     inputs = stream.inputs(layer, LINEARS) if stream is not None else dict.fromkeys(LINEARS, _NOTHING)
     tensors: dict[str, Array] = {}
     for name in LINEARS:
-        made = prune(layer.get_submodule(name).weight, inputs[name], job.settings.share, of)
-        tensors[f"{name}.mask"] = pack_mask(made.stays.numpy())
-        if made.weight is not None:
-            tensors[f"{name}.kept"] = made.weight[made.stays].numpy().astype(np.float16)
+        choice = prune(layer.get_submodule(name).weight, inputs[name], job.settings.share, of)
+        tensors[f"{name}.mask"] = pack_mask(choice.stays.numpy())
+        if choice.weight is not None:
+            tensors[f"{name}.kept"] = choice.weight[choice.stays].numpy().astype(np.float16)
     return tensors
 
 
 def _of_units(job: Cutting, mine: Any, theirs: Any, stream: Stream | None, original: Stream | None) -> dict[str, Array]:
-    """The channels or the groups of a layer."""
+    """Cut the channels or the groups of a layer."""
     name, config = _output(job), job.module.config
     linear = mine.get_submodule(name)
     inputs = _NOTHING
@@ -124,15 +124,15 @@ def _of_units(job: Cutting, mine: Any, theirs: Any, stream: Stream | None, origi
     for part in ("mlp.gate_proj", "mlp.up_proj") if size == 1 else ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"):
         squares = squares + mine.get_submodule(part).weight.square().sum(1).view(len(squares), -1).sum(1)
     block = Block(linear.weight, inputs, size, squares)
-    made = find_pruner(job.settings.pruner, job.settings.structure)(block, job.staying)
-    tensors: dict[str, Array] = {_STAYS: made.stays.numpy().astype(np.int64)}
-    if made.weight is not None:
-        tensors[f"{name}.weight"] = made.weight.numpy().astype(np.float16)
+    choice = find_pruner(job.settings.pruner, job.settings.structure)(block, job.staying)
+    tensors: dict[str, Array] = {_STAYS: choice.stays.numpy().astype(np.int64)}
+    if choice.weight is not None:
+        tensors[f"{name}.weight"] = choice.weight.numpy().astype(np.float16)
     return tensors
 
 
 def _apply(job: Cutting, layer: Any, tensors: Mapping[str, Array]) -> None:
-    """The layer as it will compute. Units that go get zeros in the output matrix: the same sums, and no shapes to change."""
+    """Change the layer as the delta will. Removed units get zeros in the output matrix: the same sums, and no shapes to change."""
     if _sparse(job):
         for name in LINEARS:
             weight = layer.get_submodule(name).weight
@@ -142,10 +142,10 @@ def _apply(job: Cutting, layer: Any, tensors: Mapping[str, Array]) -> None:
             weight *= stays
         return
     name = _output(job)
-    weight, given = layer.get_submodule(name).weight, tensors.get(f"{name}.weight")
+    weight, stored_weight = layer.get_submodule(name).weight, tensors.get(f"{name}.weight")
     size = 1 if job.settings.structure == "channels" else job.module.config.queries_per_group * job.module.config.head_dim
     columns = columns_of(torch.from_numpy(tensors[_STAYS]), size)
-    stays = weight[:, columns].clone() if given is None else torch.from_numpy(given.astype(np.float32))
+    stays = weight[:, columns].clone() if stored_weight is None else torch.from_numpy(stored_weight.astype(np.float32))
     weight.zero_()
     weight[:, columns] = stays
 
@@ -154,10 +154,10 @@ def _output(job: Cutting) -> str:
     return "mlp.down_proj" if job.settings.structure == "channels" else "self_attn.o_proj"
 
 
-def _known(path: Path) -> dict[str, Array] | None:
-    """What an earlier sitting decided of a layer; None if nothing that can be read."""
+def _read_layer(path: Path) -> dict[str, Array] | None:
+    """Read a layer's tensors from an earlier sitting; None if there are none, or they can't be read."""
     try:
-        found: dict[str, Array] = load(path.read_bytes())
+        tensors: dict[str, Array] = load(path.read_bytes())
     except (OSError, SafetensorError):
         return None
-    return found
+    return tensors

@@ -1,4 +1,4 @@
-"""What came of a search: which models nobody beats in everything, which is the best within a budget, and a picture of them."""
+"""Front of a search: the models that no other beats in loss and cost, the best within a budget, and a picture of them."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,36 +20,36 @@ _ON, _OFF, _CHOSEN, _GRID = "#c2410c", "#a8a29e", "#15803d", "#dddddd"
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A model that was tried."""
+    """A model that was tried, with its figures."""
 
     recipe: str
-    """Empty = the model as it was."""
+    """Its recipe; empty for the original."""
     quality: Quality
     loss: Loss
     pace: StepTimer
     mb: float
     """Packed weights, 10⁶ bytes."""
     mb_before: float
-    """The original's."""
+    """MB of the original."""
 
     def cost(self, goal: Goal) -> float:
-        """Over the original's: below 1 is a gain."""
+        """Cost as a multiple of the original's: below 1 is a gain."""
         return {"joules": self.pace.joules, "size": self.mb / self.mb_before, "speed": 1 / self.pace.speed}[goal]
 
 
 def front(points: Sequence[Point], goal: Goal) -> list[Point]:
-    """Those that no other beats in both loss and cost, by cost."""
-    found: list[Point] = []
+    """Points that no other beats in both loss and cost, by cost."""
+    unbeaten: list[Point] = []
     for point in sorted(points, key=lambda one: (one.cost(goal), one.loss.percent)):
-        if not found or point.loss.percent < found[-1].loss.percent:
-            found.append(point)
-    return found
+        if not unbeaten or point.loss.percent < unbeaten[-1].loss.percent:
+            unbeaten.append(point)
+    return unbeaten
 
 
 def best(points: Sequence[Point], goal: Goal, most_loss_percent: float) -> Point:
-    """The cheapest of those that lose no more, the original not among them.
+    """Return the cheapest point within this loss, the original not among them.
 
-    Raises ConfigError, with the nearest, if none that is cheaper than the original does.
+    Raises ConfigError, with the nearest, if none of these is cheaper than the original.
     """
     tried = [point for point in points if point.recipe]
     fitting = [point for point in tried if point.loss.percent <= most_loss_percent and point.cost(goal) < 1]
@@ -68,21 +68,21 @@ def best(points: Sequence[Point], goal: Goal, most_loss_percent: float) -> Point
 
 
 def rows(points: Sequence[Point], goal: Goal, chosen: Point | None) -> list[tuple[str, ...]]:
-    """For people, by cost: recipe, loss, accuracy, joules per token, MB, tokens/s, and what it is."""
-    good, found = front(points, goal), list[tuple[str, ...]]()
+    """Rows for people, by cost: recipe, loss, accuracy, joules per token, MB, tokens/s, and whether it is chosen or on the front."""
+    good, table = front(points, goal), list[tuple[str, ...]]()
     for point in sorted(points, key=lambda one: one.cost(goal)):
         right = point.quality.accuracy
-        found.append((
+        table.append((
             point.recipe or "as it is", f"{point.loss.percent:+.2f} % ({point.loss.low:+.2f} … {point.loss.high:+.2f})",
             "" if right is None else f"{right:.3f}", f"{point.pace.joules_per_token:.3g} (×{point.pace.joules:.2f})",
             f"{point.mb:.0f}", f"{point.pace.tokens_per_s:.0f} (×{point.pace.speed:.2f})",
             "chosen" if point is chosen else "front" if point in good else "",
         ))  # fmt: skip
-    return found
+    return table
 
 
 def draw(path: Path, title: str, points: Sequence[Point], goal: Goal, most_loss_percent: float, chosen: Point | None) -> None:
-    """Writes the picture: cost along, loss up. Raises ConfigError for a kind of file that can't be drawn, HomeError."""
+    """Draw the picture: cost along, loss up. Raises ConfigError for a kind of file that can't be drawn, HomeError."""
     kind = path.suffix.lower()
     if kind not in (".svg", ".png"):
         raise ConfigError("--plot", "must be a file that ends in .svg or .png", path.name)
@@ -95,7 +95,7 @@ def _shapes(title: str, points: Sequence[Point], goal: Goal, budget: float, chos
     good, across, down = front(points, goal), WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
     costs = [point.cost(goal) for point in points]
     left, right = min(costs) - 0.02, max(costs) + 0.02
-    # What lost far more than is allowed would flatten all that matters: it stands at the upper edge.
+    # A point that lost far more than is allowed would flatten all the others: it stands at the upper edge.
     top = min(max(point.loss.percent for point in points), max(4 * budget, 1.0)) * 1.1
     bottom = min(0.0, *(point.loss.percent for point in points)) - 0.02 * top
 
@@ -122,7 +122,7 @@ def _shapes(title: str, points: Sequence[Point], goal: Goal, budget: float, chos
 
 
 def to_table(point: Point) -> dict[str, Any]:
-    """Plain values."""
+    """Return plain values."""
     from ingle.core.config import to_table as plain
 
     table: dict[str, Any] = plain(point)

@@ -1,9 +1,9 @@
-"""Scales and minima of blocks, trained end to end while the codes stay (EfficientQAT, arXiv 2407.11062, section 3.3).
+"""Training of the blocks' scales and minima, end to end, while the codes stay (EfficientQAT, arXiv 2407.11062, section 3.3).
 
-Rounding layer by layer sees each linear's own outputs; this sees what the whole model says. What is learnt is a share: scale · (1 + a) and
-minimum + scale · b, so that one learning rate fits all blocks. Where these are whole numbers of a unit, the model computes with the nearest
-ones, and slopes go straight through. Differs from the source: minima are trained too, and the model it was is
-followed by its predictions, not the text's next token.
+Rounding layer by layer sees each linear's own outputs; this sees the whole model's. Learnt is a share: scale · (1 + a) and minimum +
+scale · b, so that one learning rate fits all blocks. Where scales and minima are whole numbers of a unit, the model computes with the
+nearest ones, and gradients go straight through. Differs from the source: minima are trained too, and the loss follows the original
+model's predictions, not the text's next token.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ingle.compress.weight_formats import Form, Grid, Quantised, grouped, read_blocks
+from ingle.compress.weight_formats import Grid, Quantised, WeightFormat, grouped, read_blocks
 from ingle.model.module import CausalLM
 
 Array = npt.NDArray[Any]
@@ -27,10 +27,10 @@ class Gridded(nn.Module):
         super().__init__()
         self.bias, self.grid, self.codes = linear.bias, quantised.grid, quantised.codes.to(torch.int8)
         self.scale_change = nn.Parameter(torch.zeros_like(self.grid.scale))
-        self.minimum_change = nn.Parameter(torch.zeros_like(self.grid.scale)) if self.grid.form.has_minimum else None
+        self.minimum_change = nn.Parameter(torch.zeros_like(self.grid.scale)) if self.grid.format.has_minimum else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., K] → [..., N]."""
+        """Apply it: x [..., K] → y [..., N]."""
         weight: Tensor = _Values.apply(  # type: ignore[no-untyped-call]
             self.scale_change, self.minimum_change, self.codes, self.grid, x.dtype
         )
@@ -38,12 +38,12 @@ class Gridded(nn.Module):
 
     @torch.no_grad()
     def settled(self) -> Quantised:
-        """With what was learnt, in numbers that blocks can hold."""
+        """Return the matrix with the learnt scales and minima, in numbers that blocks can hold."""
         return Quantised(self.grid.nearest(*_planes(self.scale_change, self.minimum_change, self.grid)), self.codes.float())
 
 
 class _Values(torch.autograd.Function):
-    """The weights, computed in float32; of theirs, only the sums over each block are handed back."""
+    """The weights, computed in float32; of their gradients only the sums over each block are returned."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor | None, codes: Tensor, grid: Grid, dtype: torch.dtype) -> Tensor:
@@ -66,25 +66,25 @@ def _planes(a: Tensor, b: Tensor | None, grid: Grid) -> tuple[Tensor, Tensor]:
     return grid.scale * (1 + a.float()), grid.minimum if b is None else grid.minimum + grid.scale * b.float()
 
 
-def attach_grids(module: CausalLM, blocks: Mapping[str, Array], forms: Mapping[str, Form]) -> dict[str, nn.Parameter]:
-    """Puts a `Gridded` in the place of each linear whose parameter is in `forms`. Returns what is to be trained, by name."""
-    found = dict[str, nn.Parameter]()
-    for name, form in forms.items():
+def attach_grids(module: CausalLM, blocks: Mapping[str, Array], formats: Mapping[str, WeightFormat]) -> dict[str, nn.Parameter]:
+    """Put a `Gridded` in the place of each linear whose parameter is in `formats`. Returns the trainable parameters by name."""
+    trainable = dict[str, nn.Parameter]()
+    for name, format_ in formats.items():
         linear = name.removesuffix(".weight")
         owner, _, last = linear.rpartition(".")
         old = module.get_submodule(linear)
         assert isinstance(old, nn.Linear)
-        new = Gridded(old, read_blocks(form, blocks[name]))
+        new = Gridded(old, read_blocks(format_, blocks[name]))
         setattr(module.get_submodule(owner), last, new)
-        found |= {f"{linear}.{key}": parameter for key, parameter in new.named_parameters() if key in (_A, _B)}
-    return found
+        trainable |= {f"{linear}.{key}": parameter for key, parameter in new.named_parameters() if key in (_A, _B)}
+    return trainable
 
 
-def settled_blocks(module: CausalLM, forms: Mapping[str, Form]) -> dict[str, Array]:
-    """The blocks of all of them, by parameter, as `Quantised.blocks` has them."""
-    made = dict[str, Array]()
-    for name in forms:
+def settled_blocks(module: CausalLM, formats: Mapping[str, WeightFormat]) -> dict[str, Array]:
+    """Return the blocks of all these parameters, as `Quantised.blocks` gives them."""
+    blocks = dict[str, Array]()
+    for name in formats:
         one = module.get_submodule(name.removesuffix(".weight"))
         assert isinstance(one, Gridded)
-        made[name] = one.settled().blocks()
-    return made
+        blocks[name] = one.settled().blocks()
+    return blocks

@@ -1,4 +1,4 @@
-"""A model, layer by layer: each linear put on its grid from what the layers before, as they have become, hand on.
+"""Quantisation layer by layer: each linear is put on its grid, by the inputs that the layers before, as they are now, hand on.
 
 FOLDER/layer-I.safetensors      what replaces parameters of layer I; written when the layer is done
 """
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ingle.compress.calibration import STAGES, Inputs, Stream, Tell
 from ingle.compress.quantiser import Quantiser
 from ingle.compress.solving import error_of
-from ingle.compress.weight_formats import Form
+from ingle.compress.weight_formats import WeightFormat
 from ingle.core.files import write_atomic
 from ingle.engine.quantised import stored
 from ingle.model.module import CausalLM, Layer
@@ -30,51 +30,52 @@ def _silent(_done: int, _all: int) -> None: ...
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shown:
-    """What a model reads while it is quantised."""
+    """Texts that a model reads while it is quantised."""
 
     rows: Tensor
-    """As `make_rows` makes them."""
+    """Rows of token ids, from `make_rows`."""
     weights: Mapping[str, Tensor] | None = None
-    """By parameter, what each token counts, as `guidance` makes them; None = all alike."""
+    """By parameter, the weight of each token, from `guidance`; None = all alike."""
     batch: int = 8
     """Rows read at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layerwise:
-    """What came of it."""
+    """Result of quantising all layers."""
 
     tensors: Mapping[str, Array]
-    """By parameter: blocks uint8 [N, bytes] of what was quantised, float32 of what was folded into."""
+    """By parameter: blocks uint8 [N, bytes] of quantised linears, float32 of parameters that scales were folded into."""
     errors: Mapping[str, float] = field(default_factory=dict)
     """By parameter: squared error of the outputs (without calibration: of the weights) as a share of their square."""
 
 
 def quantise_layers(
-    module: CausalLM, shown: Shown | None, quantiser: Quantiser, forms: Mapping[str, Form], folder: Path | None = None, tell: Tell = _silent
+    module: CausalLM, shown: Shown | None, quantiser: Quantiser, formats: Mapping[str, WeightFormat],
+    folder: Path | None = None, tell: Tell = _silent,
 ) -> Layerwise:  # fmt: skip
-    """Quantises the linears in `forms` (by parameter), the first layer first. `shown`: what is read; None for a quantiser that is not
+    """Quantise the linears in `formats` (by parameter), the first layer first. `shown`: the texts; None for a quantiser that is not
     calibrated. The module stays as it is. Layers that `folder` holds are not made again.
 
-    `tell` is told layers done, of all; what it raises ends the run, and the same call goes on from there.
+    `tell` hears layers done, of all; an error that it raises ends the run, and the same call goes on from there.
     """
-    assert shown is not None or not quantiser.calibrated, "it is calibrated"
+    assert shown is not None or not quantiser.calibrated, "a calibrated quantiser needs texts"
     stream = Stream(module, shown.rows, shown.batch) if shown is not None else None
     tensors, errors, count = dict[str, Array](), dict[str, float](), len(module.model.layers)
     for index, layer in enumerate(module.model.layers):
         tell(index, count)
         assert isinstance(layer, Layer)
         prefix, ours = f"model.layers.{index}.", copy.deepcopy(layer)
-        chosen = {name.removeprefix(prefix).removesuffix(".weight"): form for name, form in forms.items() if name.startswith(prefix)}
-        kept = _read(folder, index)
-        if kept is None:
+        chosen = {name.removeprefix(prefix).removesuffix(".weight"): way for name, way in formats.items() if name.startswith(prefix)}
+        earlier = _read(folder, index)
+        if earlier is None:
             weights = None if shown is None or shown.weights is None else {name: shown.weights[f"{prefix}{name}.weight"] for name in chosen}
-            made, off = _quantise_layer(ours, chosen, quantiser, stream, weights)
-            _write(folder, index, made, off)
+            new, off = _quantise_layer(ours, chosen, quantiser, stream, weights)
+            _write(folder, index, new, off)
         else:
-            made, off = kept
-            _replace(ours, made)
-        tensors |= {f"{prefix}{name}": value for name, value in made.items()}
+            new, off = earlier
+            _replace(ours, new)
+        tensors |= {f"{prefix}{name}": value for name, value in new.items()}
         errors |= {f"{prefix}{name}": value for name, value in off.items()}
         if stream is not None and index + 1 < count:
             stream.advance(ours)
@@ -83,32 +84,32 @@ def quantise_layers(
 
 
 def _quantise_layer(
-    ours: Layer, forms: Mapping[str, Form], quantiser: Quantiser, stream: Stream | None, weights: Mapping[str, Tensor] | None
+    ours: Layer, formats: Mapping[str, WeightFormat], quantiser: Quantiser, stream: Stream | None, weights: Mapping[str, Tensor] | None
 ) -> tuple[dict[str, Array], dict[str, float]]:
-    """What replaces this layer's parameters, by their names within it, and the errors. The layer is left as it has become."""
-    made, errors = dict[str, Array](), dict[str, float]()
-    if quantiser.fold is not None and stream is not None and forms:
-        folded = quantiser.fold(ours, stream.inputs(ours, list(forms)), forms)
-        made |= {name: ours.get_parameter(name).detach().numpy().copy() for name in folded}
+    """Return this layer's new parameters, by their names within it, and the errors. The layer itself is changed, too."""
+    new, errors = dict[str, Array](), dict[str, float]()
+    if quantiser.fold is not None and stream is not None and formats:
+        folded = quantiser.fold(ours, stream.inputs(ours, list(formats)), formats)
+        new |= {name: ours.get_parameter(name).detach().numpy().copy() for name in folded}
     for stage in STAGES:
-        names = [name for name in stage if name in forms]
+        names = [name for name in stage if name in formats]
         if not names:
             continue
         inputs: Mapping[str, Inputs] = stream.inputs(ours, names, weights=weights) if stream is not None else {}
         for name in names:
             weight = ours.get_parameter(f"{name}.weight").detach()
             seen = inputs.get(name)
-            found = quantiser.quantise(weight, seen, forms[name])
+            on_grid = quantiser.quantise(weight, seen, formats[name])
             hessian = torch.eye(weight.shape[1], dtype=torch.float64) if seen is None else seen.hessian
             whole = error_of(weight, torch.zeros_like(weight), hessian)
-            errors[f"{name}.weight"] = error_of(weight, found.values, hessian) / max(whole, 1e-30)
-            made[f"{name}.weight"] = found.blocks()
-            _set(ours, f"{name}.weight", found.values)
-    return made, errors
+            errors[f"{name}.weight"] = error_of(weight, on_grid.values, hessian) / max(whole, 1e-30)
+            new[f"{name}.weight"] = on_grid.blocks()
+            _set(ours, f"{name}.weight", on_grid.values)
+    return new, errors
 
 
-def _replace(layer: Layer, made: Mapping[str, Array]) -> None:
-    for name, value in made.items():
+def _replace(layer: Layer, new: Mapping[str, Array]) -> None:
+    for name, value in new.items():
         shape = tuple(layer.get_parameter(name).shape)
         _set(layer, name, torch.from_numpy(stored(name, shape, value).to_float32()))
 
@@ -132,7 +133,7 @@ def _write(folder: Path | None, index: int, made: Mapping[str, Array], errors: M
 
 
 def _read(folder: Path | None, index: int) -> tuple[dict[str, Array], dict[str, float]] | None:
-    """What an earlier sitting made of a layer, if it is whole."""
+    """Read an earlier sitting's layer, if it is whole."""
     if folder is None or not _path(folder, index).exists():
         return None
     from safetensors import SafetensorError, safe_open

@@ -1,8 +1,8 @@
-"""`prune`: a kept model in, a candidate of the kind `mask` or `shape` out, a delta if it is admitted.
+"""`prune`: from a kept model to a candidate of the kind `mask` or `shape`; a delta if it is admitted.
 
 Stopped at any moment, the same call goes on where it was.
 
-HOME/tuning/KEY/layers/      what was decided of each layer
+HOME/tuning/KEY/layers/      tensors of each layer that is cut
 HOME/tuning/KEY/recovery/    the training that makes up for it, as `train` writes it
 """
 
@@ -48,10 +48,10 @@ def prune(
     home: Home, kept: Kept, name: str, settings: PruneSettings, admit: Admit, watch: RunWatch = RunWatch(),  # noqa: B008 - frozen
     command: str = "", sink: Sink = nobody,
 ) -> MadeDelta:  # fmt: skip
-    """Makes a delta called `name` that leaves parts of a kept model out, and keeps it if `admit` does.
+    """Make a delta called `name` that leaves parts of a kept model out, and keep it if `admit` takes it.
 
-    Raises ConfigError for a name, model or share that can't be used, what opening the model or fetching the texts raises, TrainError,
-    HomeError, Refused if `admit` would not have it, and Interrupted after Ctrl-C or SIGTERM; the same call then goes on where it was.
+    Raises ConfigError for a name, model or share that can't be used, the errors of opening the model and fetching the texts, TrainError,
+    HomeError, Refused if `admit` refuses it, and Interrupted after Ctrl-C or SIGTERM; the same call then goes on where it was.
     """
     job = delta_job("prune", VERSION, home, kept, name, settings, watch, command)
     checkpoint = open_weights(home, kept)
@@ -66,7 +66,7 @@ def prune(
 
 
 def make_candidate(job: DeltaJob[PruneSettings], checkpoint: Checkpoint, tokenizer: Tokenizer, texts: Sequence[Text]) -> Candidate:
-    """What the delta would be made of. Raises as `prune` does."""
+    """Make the candidate. Raises as `prune` does."""
     settings, config = job.settings, checkpoint.config
     keep_few_programs()
     job.watch.pieces("loading weights", 0, 1)
@@ -85,8 +85,8 @@ def make_candidate(job: DeltaJob[PruneSettings], checkpoint: Checkpoint, tokeniz
         "structure": settings.structure, "share": settings.share, "settings": to_table(settings), "texts": digest_json(rows.tolist()),
     }  # fmt: skip
     if settings.recovery.wanted:
-        added, told = _recovered(job, checkpoint, whole, Change(job.name, kind, tensors), tokenizer, texts)
-        tensors, report["recovery"] = tensors | added, told
+        added, recovered = _recovered(job, checkpoint, whole, Change(job.name, kind, tensors), tokenizer, texts)
+        tensors, report["recovery"] = tensors | added, recovered
     small = merged(checkpoint, [Change(job.name, kind, tensors)])
     masks = masking.masks_of(linear_shapes(config), tensors) if kind == masking.KIND else {}
     report |= {"parameters_before": parameters_of(checkpoint), "parameters": parameters_of(small, masks)}
@@ -94,7 +94,7 @@ def make_candidate(job: DeltaJob[PruneSettings], checkpoint: Checkpoint, tokeniz
 
 
 def parameters_of(checkpoint: Checkpoint, masks: Mapping[str, Array] | None = None) -> int:
-    """Numbers in a model, but for those that masks (bool, by linear) make 0."""
+    """Count the numbers in a model, except those that masks (bool, by linear) make 0."""
     gone = sum(int((~mask).sum()) for mask in (masks or {}).values())
     return sum(int(np.prod(size)) for size in expected_shapes(checkpoint.config).values()) - gone
 
@@ -102,7 +102,7 @@ def parameters_of(checkpoint: Checkpoint, masks: Mapping[str, Array] | None = No
 def _recovered(
     job: DeltaJob[PruneSettings], checkpoint: Checkpoint, whole: CausalLM, change: Change, tokenizer: Tokenizer, texts: Sequence[Text]
 ) -> tuple[dict[str, Array], dict[str, Any]]:
-    """The tensors of what was learnt, and the training's report."""
+    """Train to recover; return the learnt tensors, and the training's report."""
     job.check("before the recovery")
     settings = job.settings
     small = load_module(merged(checkpoint, [change]))
@@ -119,9 +119,9 @@ def _recovered(
 def _events(report: Mapping[str, Any], delta: Delta) -> list[Event]:
     facts: dict[str, Fact] = {"delta": delta.digest, **{key: report.get(key) for key in ("base", "method", "structure", "share")}}
     facts |= {key: report.get(key) for key in ("parameters_before", "parameters")}
-    told = report.get("recovery")
-    if told:
-        facts |= {"recovery_before": told["first_held_out"], "recovery_after": told["held_out"], "recovery_tokens": told["tokens"]}
-        if energy := reported(told):
+    gained = report.get("recovery")
+    if gained:
+        facts |= {"recovery_before": gained["first_held_out"], "recovery_after": gained["held_out"], "recovery_tokens": gained["tokens"]}
+        if energy := reported(gained):
             facts |= energy.facts()
     return [Event("prune", report["model"], facts)]

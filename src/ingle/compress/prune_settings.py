@@ -1,4 +1,4 @@
-"""What a pruning is told, and how much of a model a share of it is."""
+"""Settings of pruning, and the number of parts that a share of a model means."""
 
 from dataclasses import dataclass, field
 
@@ -9,27 +9,27 @@ from ingle.core.errors import ConfigError
 from ingle.core.spec import ModelConfig
 
 _NEAR = 0.02
-"""Of a part: a share may be written with so many digits."""
+"""Tolerance, in parts: so a share may be written with few digits."""
 _LANES = 32
 """Channels that the kernels multiply together: any other number costs as much as the next multiple."""
 
 
 @dataclass(frozen=True, slots=True)
 class PruneSettings:
-    """One pruning."""
+    """Settings of one pruning."""
 
     structure: Structure = "layers"
-    """What goes: layers, channels of MLPs, heads (key-value groups), two of every four weights (2:4), or any weights (none)."""
+    """Parts to prune: layers, channels of MLPs, heads (key-value groups), two of every four weights (2:4), or any weights (none)."""
     share: float = 0.2
-    """How much of it."""
+    """Share of these parts to prune."""
     method: str = ""
-    """Who chooses: a file in compress/pruners; empty = the one that costs the least (`BEST`)."""
+    """A pruner: a file in compress/pruners; empty = the one that costs the least (`BEST`)."""
     calibration: CalibrationSettings = field(default_factory=lambda: CalibrationSettings(documents=64, tokens=512))
-    """The texts that are looked at."""
+    """Texts to calibrate on."""
     recovery: RecoverySettings = field(default_factory=RecoverySettings)
-    """What is done about the loss."""
+    """Training that makes up for the loss."""
     rank: int = 32
-    """Of the low-rank additions by which it recovers."""
+    """Rank of the low-rank additions of the recovery."""
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
@@ -42,12 +42,12 @@ class PruneSettings:
 
     @property
     def pruner(self) -> str:
-        """Who chooses."""
+        """Name of the pruner."""
         return self.method or BEST[self.structure]
 
 
 def parts_that_stay(config: ModelConfig, settings: PruneSettings) -> int:
-    """How many layers stay, or how many channels or key-value groups in each; 0 where single weights go.
+    """Count the layers that stay, or the channels or key-value groups in each; 0 where single weights are pruned.
 
     Raises ConfigError, with the nearest share, for one that leaves no whole number of them, and for groups of a hybrid.
     """

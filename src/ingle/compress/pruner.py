@@ -1,6 +1,6 @@
-"""What a pruner is, and which there are. To add one, put a file into compress/pruners: its name is its name, its first line its title.
+"""The contract of a pruner. To add one, put a file into compress/pruners: the file's name is its name, its first line its title.
 
-A file holds `LOOKS`, whether it looks at what a text does in the model, and `CUTS`, a function for each structure that it can cut:
+A file holds `LOOKS`, whether it needs the activations of a text, and `CUTS`, a function for each structure that it can cut:
 
 none, 2:4   `Sparse`: which weights of a linear become zero, all over it or two of every four neighbours
 channels    `Units`: which channels of an MLP go; a unit is a column of its down projection
@@ -29,22 +29,22 @@ BEST: Mapping[Structure, str] = {"none": "sparsegpt", "2:4": "sparsegpt", "chann
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cut:
-    """What stays of a matrix."""
+    """Result of cutting a matrix."""
 
     stays: Tensor
-    """bool [N, K] of weights, or int64 [units], ascending."""
+    """What stays: bool [N, K] of weights, or int64 [units], ascending."""
     weight: Tensor | None = None
-    """float32: what stands there instead, [N, K] with zeros, or [N, the columns of the units that stay]; None = what was there."""
+    """float32: new weights, [N, K] with zeros, or [N, columns of the units that stay]; None = the old ones."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """Units of one layer, as the matrix sees them that adds them up."""
+    """Units of one layer, as columns of the matrix that adds them up."""
 
     weight: Tensor
     """float32 [N, units · size]: down or output projection."""
     inputs: Inputs
-    """What comes to it."""
+    """Inputs of this matrix."""
     size: int
     """Columns of a unit."""
     squares: Tensor
@@ -52,23 +52,23 @@ class Block:
 
 
 Sparse = Callable[[Tensor, Inputs, float, int], Cut]
-"""(weight float32 [N, K], what comes to it, share that becomes zero, of every so many neighbours or 0) → `Cut` of weights."""
+"""(weight float32 [N, K], its inputs, share that becomes zero, of every so many neighbours or 0) → `Cut` of weights."""
 Units = Callable[[Block, int], Cut]
 """(block, units that stay) → `Cut` of units."""
 Depth = Callable[[Tensor, int], Tensor]
-"""(influence float32 [layers]: 1 − mean cosine of what goes into a layer and what comes out, layers that stay) → int64, ascending."""
+"""(influence float32 [layers]: 1 − mean cosine of a layer's input and output, layers that stay) → int64, ascending."""
 
 
 def names(structure: Structure | None = None) -> list[str]:
-    """Every pruner, or those that can cut a structure, alphabetically."""
+    """Names of all pruners, or of those that can cut a structure, alphabetically."""
     import ingle.compress.pruners as folder
 
-    found = sorted(module.name for module in pkgutil.iter_modules(folder.__path__))
-    return [name for name in found if structure is None or structure in _module(name).CUTS]
+    all_names = sorted(module.name for module in pkgutil.iter_modules(folder.__path__))
+    return [name for name in all_names if structure is None or structure in _module(name).CUTS]
 
 
 def find_pruner(name: str, structure: Structure) -> Any:
-    """The function of that pruner for that structure. Raises ConfigError with what is known."""
+    """Return the function of that pruner for that structure. Raises ConfigError with the known ones."""
     if name not in names():
         close = difflib.get_close_matches(name, names(), n=1)
         raise ConfigError(
@@ -82,13 +82,13 @@ def find_pruner(name: str, structure: Structure) -> Any:
 
 
 def looks(name: str) -> bool:
-    """Whether a pruner wants to see what a text does in the model."""
+    """Whether a pruner needs the activations of a text."""
     wants: bool = _module(name).LOOKS
     return wants
 
 
 def title(name: str) -> str:
-    """What a pruner does, in a line."""
+    """Title of a pruner, one line."""
     return (_module(name).__doc__ or "").split("\n")[0]
 
 
@@ -107,12 +107,12 @@ def largest(scores: Tensor, share: float, of: int) -> Tensor:
 
 
 def top(scores: Tensor, count: int) -> Tensor:
-    """int64 [count], ascending: where the largest scores are."""
+    """Places of the largest scores: int64 [count], ascending."""
     return scores.argsort(descending=True, stable=True)[:count].sort().values
 
 
 def columns_of(units: Tensor, size: int) -> Tensor:
-    """int64: the columns of these units."""
+    """Columns of these units: int64."""
     return (units[:, None] * size + torch.arange(size)).flatten()
 
 

@@ -1,5 +1,5 @@
-"""What a quantiser is, and which there are. To add one, put a file into compress/quantisers: its name is the quantiser's name, its first
-line its title. The file holds `QUANTISER`, as below.
+"""The contract of a quantiser. To add one, put a file into compress/quantisers: the file's name is its name, its first line its title.
+The file holds `QUANTISER`, as below.
 """
 
 import difflib
@@ -12,38 +12,38 @@ from typing import Any
 from torch import Tensor
 
 from ingle.compress.calibration import Inputs
-from ingle.compress.weight_formats import Form, Quantised
+from ingle.compress.weight_formats import Quantised, WeightFormat
 from ingle.core.errors import ConfigError
 from ingle.model.module import Layer
 
-Fold = Callable[[Layer, Mapping[str, Inputs], Mapping[str, Form]], tuple[str, ...]]
-"""Changes a layer's weights in place so that they round better, and not what the layer computes. Told what comes to each linear, by name
-(`mlp.down_proj`), and the forms of those that will be rounded. Returns the parameters that it changed and that will not be."""
+Fold = Callable[[Layer, Mapping[str, Inputs], Mapping[str, WeightFormat]], tuple[str, ...]]
+"""Changes a layer's weights in place so that they round better, but not the layer's output. Gets the inputs of each linear, by name
+(`mlp.down_proj`), and the formats of the linears to be rounded. Returns the other parameters that it changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quantiser:
-    """One way to put a matrix on a grid."""
+    """A way to put a matrix on a grid."""
 
-    quantise: Callable[[Tensor, Inputs | None, Form], Quantised]
-    """float32 [N, K], K a multiple of 32, to codes; of inputs None is given unless `calibrated`. Does not change what it is given."""
+    quantise: Callable[[Tensor, Inputs | None, WeightFormat], Quantised]
+    """float32 [N, K], K a multiple of 32, to codes; the inputs are None unless `calibrated`. Doesn't change its arguments."""
     calibrated: bool = False
-    """Whether it wants to know what comes to the linear."""
+    """Whether it needs the linear's inputs."""
     guided: bool = False
-    """Whether tokens are to weigh as much as what the model says hangs on them: takes one reading forward and back more."""
+    """Whether tokens weigh as much as they matter to the model's predictions: takes one more reading forward and back."""
     fold: Fold | None = None
-    """What is done to each layer first."""
+    """Change of each layer before quantising."""
 
 
 def names() -> list[str]:
-    """Every quantiser, alphabetically."""
+    """Names of all quantisers, alphabetically."""
     import ingle.compress.quantisers as folder
 
-    return sorted(found.name for found in pkgutil.iter_modules(folder.__path__))
+    return sorted(module.name for module in pkgutil.iter_modules(folder.__path__))
 
 
 def find_quantiser(name: str) -> Quantiser:
-    """The quantiser of that name. Raises ConfigError with the known ones."""
+    """Return the quantiser of that name. Raises ConfigError with the known ones."""
     known = names()
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
@@ -55,5 +55,5 @@ def find_quantiser(name: str) -> Quantiser:
 
 
 def title(name: str) -> str:
-    """What a quantiser does, in a line."""
+    """Title of a quantiser, one line."""
     return (importlib.import_module(f"ingle.compress.quantisers.{name}").__doc__ or "").split("\n")[0]

@@ -1,12 +1,12 @@
-"""`quantise`: a kept model in, a candidate of the kind `quantised` out, a delta if it is admitted.
+"""`quantise`: from a kept model to a candidate of the kind `quantised`; a delta if it is admitted.
 
 Stopped at any moment, the same call goes on where it was.
 
-HOME/tuning/KEY/sensitivity.json          what each linear costs, once that is known
-HOME/tuning/KEY/guidance.safetensors      what each token counts at each linear
+HOME/tuning/KEY/sensitivity.json          cost of rounding each linear
+HOME/tuning/KEY/guidance.safetensors      weight of each token at each linear
 HOME/tuning/KEY/layer-I.safetensors       each layer that is done
-HOME/tuning/KEY/energy.json               what sittings took that were interrupted
-HOME/tuning/KEY/recovery/                 the training of their scales and minima
+HOME/tuning/KEY/energy.json               energy of interrupted sittings
+HOME/tuning/KEY/recovery/                 training of scales and minima
 """
 
 import json
@@ -25,9 +25,9 @@ from ingle.compress.grids import attach_grids, settled_blocks
 from ingle.compress.layerwise import Shown, quantise_layers
 from ingle.compress.quantiser import find_quantiser
 from ingle.compress.recovery import Recovery
-from ingle.compress.sensitivity import choose_forms, guidance, sensitivities
+from ingle.compress.sensitivity import choose_formats, guidance, sensitivities
 from ingle.compress.settings import QuantiseSettings
-from ingle.compress.weight_formats import FORMS, Form, fits
+from ingle.compress.weight_formats import FORMATS, WeightFormat, fits
 from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
 from ingle.core.delta import Delta
@@ -55,32 +55,33 @@ VERSION = 4
 SENSITIVITY = "sensitivity.json"
 GUIDANCE = "guidance.safetensors"
 ENERGY = "energy.json"
-_NATIVE = {form.kind: form for form in FORMS.values()} | {"Q4_0": replace(FORMS["q4_1"], name="Q4_0", kind="Q4_0", block_bytes=18)}
-"""What a file may hold that is served as it is. Rounding it again to as many bits or more could only lose."""
+_Q4_0 = replace(FORMATS["q4_1"], name="Q4_0", kind="Q4_0", block_bytes=18)
+_NATIVE = {format_.kind: format_ for format_ in FORMATS.values()} | {"Q4_0": _Q4_0}
+"""Formats of a file that are served as they are. Rounding again to as many bits or more could only lose."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """A job, and what it takes."""
+    """A job, and the energy that it uses."""
 
     job: DeltaJob[QuantiseSettings]
     span: Span
 
     def tell(self, what: str) -> Callable[[int, int], None]:
-        """Progress of one part, which ends with Interrupted when somebody wants to stop."""
+        """Return a callback for the progress of one part; it raises Interrupted when somebody wants to stop."""
 
-        def told(done: int, of: int) -> None:
+        def progress(done: int, of: int) -> None:
             self.span.tick()
             self.job.watch.pieces(what, done, of)
             self.job.check(f"{what}, {done} of {of}")
 
-        return told
+        return progress
 
     def end(self) -> Energy:
-        """What was taken by this sitting and those before it that were interrupted; the next will count it, too."""
+        """Energy of this sitting and of interrupted ones before it; the next will count it, too."""
         path = self.job.folder / ENERGY
         whole = self.span.end() + (Energy(**json.loads(path.read_bytes())) if path.exists() else NOTHING)
-        with suppress(HomeError):  # a full disk: what went wrong before is told, not this
+        with suppress(HomeError):  # a full disk: the error before is reported, not this one
             write_atomic(path, json.dumps(whole.table()).encode(), mode=0o600)
         return whole
 
@@ -89,10 +90,10 @@ def quantise(
     home: Home, kept: Kept, name: str, settings: QuantiseSettings, admit: Admit, watch: RunWatch = RunWatch(),  # noqa: B008 - frozen
     command: str = "", sink: Sink = nobody,
 ) -> MadeDelta:  # fmt: skip
-    """Makes a delta called `name` that replaces the linears of a kept model's layers by blocks of few bits, and keeps it if `admit` does.
+    """Make a delta called `name` that replaces the linears of a kept model's layers by blocks of few bits; keep it if `admit` takes it.
 
-    Raises ConfigError for a name that can't be used and a model with nothing to quantise, what opening the model or fetching the texts
-    raises, HomeError, Refused if `admit` would not have it, and Interrupted after Ctrl-C or SIGTERM; the same call then goes on.
+    Raises ConfigError for a name that can't be used and a model with nothing to quantise, the errors of opening the model and fetching
+    the texts, HomeError, Refused if `admit` refuses it, and Interrupted after Ctrl-C or SIGTERM; the same call then goes on.
     """
     job = delta_job("quantise", VERSION, home, kept, name, settings, watch, command)
     checkpoint = open_weights(home, kept)
@@ -106,29 +107,29 @@ def quantise(
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is there to quantise."""
+    """Linears that can be quantised, and the formats to choose from."""
 
-    forms: tuple[Form, ...]
-    """That linears may take, the one of fewest bits first."""
+    formats: tuple[WeightFormat, ...]
+    """Formats that linears may take, the one of fewest bits first."""
     sizes: Mapping[str, int]
     """Weights of each parameter that can take the first of them."""
-    native: Mapping[str, Form]
-    """What some of these are in already, as good as exact: they can stay so."""
+    native: Mapping[str, WeightFormat]
+    """Formats that some of these are in already, as good as exact: they can stay so."""
     fixed: tuple[tuple[int, float], ...]
-    """Weights, and bits, of linears that stay as they are: they are in as few bits already, or their columns fill no blocks."""
+    """(weights, bits) of linears that stay as they are: they are in as few bits already, or their columns fill no blocks."""
 
-    def ways(self, name: str) -> tuple[Form, ...]:
-        """What a parameter can be in."""
+    def ways(self, name: str) -> tuple[WeightFormat, ...]:
+        """Formats that a parameter can take."""
         native = self.native.get(name)
-        return self.forms if native is None else (*(form for form in self.forms if form.bits < native.bits), native)
+        return self.formats if native is None else (*(format_ for format_ in self.formats if format_.bits < native.bits), native)
 
 
-def plan_of(model: str, checkpoint: Checkpoint, bits: float, forms: tuple[Form, ...]) -> Plan:
-    """Which linears can be put in how many bits. `model` is for messages.
+def plan_of(model: str, checkpoint: Checkpoint, bits: float, formats: tuple[WeightFormat, ...]) -> Plan:
+    """Plan which linears can be put in how many bits. `model` is for messages.
 
     Raises ConfigError where there are none, or `bits` can't be met.
     """
-    few, sizes, native, fixed = forms[0], dict[str, int](), dict[str, Form](), []
+    few, sizes, native, fixed = formats[0], dict[str, int](), dict[str, WeightFormat](), []
     for linear, shape in linear_shapes(checkpoint.config).items():
         name, count = f"{linear}.weight", math.prod(shape)
         there = _NATIVE.get(checkpoint.tensor(name).kind)
@@ -144,24 +145,24 @@ def plan_of(model: str, checkpoint: Checkpoint, bits: float, forms: tuple[Form, 
     whole = sum(sizes.values()) + sum(count for count, _ in fixed)
     now = rest + sum(native[name].bits * size for name, size in sizes.items() if name in native)
     if not sizes or (len(native) == len(sizes) and now <= bits * whole):
-        cure = "Rounding it again could only lose. A delta that is merged into it would change that." if fixed or native else ""
+        cure = "Rounding it again could only lose. Merging a delta into it would change that." if fixed or native else ""
         got = f"{len(fixed) + len(native)} of fewer, or of other sizes"
         raise ConfigError(f"model {model}", f"has no linears of more than {bits:g} bits that fill blocks of 32", got, cure)
     least = (few.bits * sum(sizes.values()) + rest) / whole
     if least > bits + 1e-9:
         cure = f"The least is {math.ceil(100 * least - 1e-6) / 100:.2f}."
         raise ConfigError("bits", f"can't be met by {model} in {few.name}, if other linears stay as they are", bits, cure)
-    return Plan(forms, sizes, native, tuple(fixed))
+    return Plan(formats, sizes, native, tuple(fixed))
 
 
 @dataclass(frozen=True, slots=True)
 class _Blocks:
-    """What comes of it before scales and minima recover."""
+    """Result before scales and minima recover."""
 
     module: CausalLM
     tokenizer: Tokenizer
     texts: Sequence[Text]
-    forms: Mapping[str, Form]
+    formats: Mapping[str, WeightFormat]
     tensors: Mapping[str, Array]
     report: dict[str, Any]
 
@@ -169,14 +170,14 @@ class _Blocks:
 def _make(work: _Work, checkpoint: Checkpoint, plan: Plan) -> Candidate:
     job, settings = work.job, work.job.settings
     try:
-        made = _blocks(work, checkpoint, plan)
+        blocks = _blocks(work, checkpoint, plan)
     finally:
         energy = work.end()  # a recovery has its own meter
-    tensors, report = made.tensors, made.report
+    tensors, report = blocks.tensors, blocks.report
     if settings.recovery.wanted:
         folder = job.folder / "recovery"
-        recovery = Recovery(settings.recovery, made.module, job.kept.digest, made.tokenizer, made.texts, folder, job.watch)
-        tensors, report["recovery"] = _recovered(recovery, checkpoint, tensors, made.forms)
+        recovery = Recovery(settings.recovery, blocks.module, job.kept.digest, blocks.tokenizer, blocks.texts, folder, job.watch)
+        tensors, report["recovery"] = _recovered(recovery, checkpoint, tensors, blocks.formats)
         energy += reported(report["recovery"]) or NOTHING
     return Candidate(job.name, KIND, job.kept.digest, tensors, job.origin(settings.method), report | {"energy": energy.table()})
 
@@ -184,7 +185,7 @@ def _make(work: _Work, checkpoint: Checkpoint, plan: Plan) -> Candidate:
 def _blocks(work: _Work, checkpoint: Checkpoint, plan: Plan) -> _Blocks:
     job, settings = work.job, work.job.settings
     quantiser = find_quantiser(settings.method)
-    mixed = len(plan.forms) > 1
+    mixed = len(plan.formats) > 1
     tokenizer = checkpoint_tokenizer(checkpoint, job.home.base_folder(job.kept.base))
     texts = read_texts(job.home, job.watch.bytes) if mixed or quantiser.calibrated or settings.recovery.wanted else []
     rows = None
@@ -192,62 +193,62 @@ def _blocks(work: _Work, checkpoint: Checkpoint, plan: Plan) -> _Blocks:
         rows = make_rows(tokenizer, texts, settings.calibration, checkpoint.config.context_length)
     work.tell("loading weights")(0, 1)
     module = load_module(checkpoint)
-    chosen: Mapping[str, Form] = dict.fromkeys(plan.sizes, plan.forms[0])
+    chosen: Mapping[str, WeightFormat] = dict.fromkeys(plan.sizes, plan.formats[0])
     costs: dict[str, dict[str, float]] = {}
     if mixed:
-        assert rows is not None, "they were read"
+        assert rows is not None, "mixed formats need rows"
         costs = _costs(work, module, rows, plan)
         ways = {
-            name: {form: 0.0 if form == plan.native.get(name) else costs[name][form.name] for form in plan.ways(name)}
+            name: {format_: 0.0 if format_ == plan.native.get(name) else costs[name][format_.name] for format_ in plan.ways(name)}
             for name in plan.sizes
         }
-        chosen = choose_forms(ways, plan.sizes, settings.bits, plan.fixed)
-    forms = {name: form for name, form in chosen.items() if form != plan.native.get(name)}
+        chosen = choose_formats(ways, plan.sizes, settings.bits, plan.fixed)
+    formats = {name: format_ for name, format_ in chosen.items() if format_ != plan.native.get(name)}
     shown = None
     if quantiser.calibrated:
-        assert rows is not None, "they were read"
-        shown = Shown(rows, _guidance(work, module, rows, forms) if quantiser.guided else None, settings.calibration.batch)
-    done = quantise_layers(module, shown, quantiser, forms, job.folder, work.tell("quantising layers"))
+        assert rows is not None, "a calibrated quantiser needs rows"
+        shown = Shown(rows, _guidance(work, module, rows, formats) if quantiser.guided else None, settings.calibration.batch)
+    done = quantise_layers(module, shown, quantiser, formats, job.folder, work.tell("quantising layers"))
     report = _report(job, plan, chosen, costs, done.errors) | {"calibration_tokens": 0 if rows is None else rows.numel()}
-    return _Blocks(module, tokenizer, texts, forms, done.tensors, report)
+    return _Blocks(module, tokenizer, texts, formats, done.tensors, report)
 
 
 def _recovered(
-    recovery: Recovery, checkpoint: Checkpoint, tensors: Mapping[str, Array], forms: Mapping[str, Form]
+    recovery: Recovery, checkpoint: Checkpoint, tensors: Mapping[str, Array], formats: Mapping[str, WeightFormat]
 ) -> tuple[dict[str, Array], dict[str, Any]]:
-    """The tensors with other scales and minima, and the training's report."""
+    """Train scales and minima; return the tensors with the new ones, and the training's report."""
     keep_few_programs()
     small = load_module(merged(checkpoint, [Change("", KIND, tensors)]))
-    told = recovery.run(small, attach_grids(small, tensors, forms))
-    return {**tensors, **settled_blocks(small, forms)}, asdict(told)
+    trained = recovery.run(small, attach_grids(small, tensors, formats))
+    return {**tensors, **settled_blocks(small, formats)}, asdict(trained)
 
 
 def _costs(work: _Work, module: CausalLM, rows: Tensor, plan: Plan) -> dict[str, dict[str, float]]:
-    """What each linear costs in each form: measured now, or by an earlier sitting."""
+    """Cost of each linear in each format: measured now, or by an earlier sitting."""
     job = work.job
     path = job.folder / SENSITIVITY
     if not path.exists():
         some, tell = rows[: job.settings.sensitivity_documents], work.tell("measuring sensitivity")
-        found = sensitivities(module, some, plan.sizes, plan.forms, tell, job.settings.calibration.seed)
+        measured = sensitivities(module, some, plan.sizes, plan.formats, tell, job.settings.calibration.seed)
         job.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomic(path, json.dumps(found).encode(), mode=0o600)
-    known: dict[str, dict[str, float]] = json.loads(path.read_bytes())
-    return known
+        write_atomic(path, json.dumps(measured).encode(), mode=0o600)
+    costs: dict[str, dict[str, float]] = json.loads(path.read_bytes())
+    return costs
 
 
-def _guidance(work: _Work, module: CausalLM, rows: Tensor, forms: Mapping[str, Form]) -> dict[str, Tensor]:
-    """What each token counts at each linear: measured now, or by an earlier sitting."""
+def _guidance(work: _Work, module: CausalLM, rows: Tensor, formats: Mapping[str, WeightFormat]) -> dict[str, Tensor]:
+    """Weight of each token at each linear: measured now, or by an earlier sitting."""
     job = work.job
     path = job.folder / GUIDANCE
     if not path.exists():
-        found = guidance(module, rows, forms, work.tell("weighing tokens"), job.settings.calibration.seed)
+        weights = guidance(module, rows, formats, work.tell("weighing tokens"), job.settings.calibration.seed)
         job.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomic(path, save(found), mode=0o600)
+        write_atomic(path, save(weights), mode=0o600)
     return load(path.read_bytes())
 
 
 def _report(
-    job: DeltaJob[QuantiseSettings], plan: Plan, chosen: Mapping[str, Form], costs: Mapping[str, Mapping[str, float]],
+    job: DeltaJob[QuantiseSettings], plan: Plan, chosen: Mapping[str, WeightFormat], costs: Mapping[str, Mapping[str, float]],
     errors: Mapping[str, float],
 ) -> dict[str, Any]:  # fmt: skip
     weights = sum(plan.sizes.values())
@@ -261,7 +262,7 @@ def _report(
         "settings": to_table(job.settings), "bits": coded / whole, "weights": weights,
         "linears": len(errors), "untouched": len(plan.fixed) + len(plan.sizes) - len(errors),
         "stored_bits": sum(chosen[name].stored_bits * size for name, size in plan.sizes.items()) / weights,
-        "forms": {form.name: sorted(name for name in errors if chosen[name] == form) for form in FORMS.values()},
+        "forms": {format_.name: sorted(name for name in errors if chosen[name] == format_) for format_ in FORMATS.values()},
         "output_errors": {part: sum(values) / len(values) for part, values in sorted(parts.items())}, "sensitivity_nats": dict(costs),
     }  # fmt: skip
 

@@ -1,6 +1,6 @@
-"""What a search tries: from the registries of pruners and quantisers, the mildest of a family first.
+"""Recipes of a search: from the registries of pruners and quantisers, the mildest of a family first.
 
-A recipe is a chain of steps, each of which makes a delta on what the steps before it made.
+A recipe is a chain of steps. Each step makes a delta on the result of the steps before it.
 """
 
 from collections.abc import Sequence
@@ -24,24 +24,24 @@ from ingle.train.making import RunWatch
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One delta."""
+    """One step of a recipe: it makes one delta."""
 
     settings: PruneSettings | QuantiseSettings
 
     @property
     def maker(self) -> str:
-        """Who makes it, as the gate calls them."""
+        """Its maker, by the gate's name."""
         return "prune" if isinstance(self.settings, PruneSettings) else "quantise"
 
     @property
     def family(self) -> str:
-        """What it is more or less of."""
+        """Family of steps that differ only in how much they take away."""
         if isinstance(self.settings, PruneSettings):
             return f"{self.settings.structure} by {self.settings.pruner}"
         return f"bits by {self.settings.method}"
 
     def __str__(self) -> str:
-        """For people: `1/10 of layers by depth`, `4 bits by gptq`."""
+        """Text for people: `1/10 of layers by depth`, `4 bits by gptq`."""
         if isinstance(self.settings, PruneSettings):
             recovered = ", recovered" if self.settings.recovery.wanted else ""
             return (
@@ -50,7 +50,7 @@ class Step:
         return f"{self.settings.bits:g} bits by {self.settings.method}"
 
     def make(self, home: Home, kept: Kept, name: str, admit: Admit, watch: RunWatch) -> Kept:
-        """The model with the delta. Raises as `prune` and `quantise` do."""
+        """Make the delta; return the model with it. Raises as `prune` and `quantise` do."""
         if isinstance(self.settings, PruneSettings):
             return prune(home, kept, name, self.settings, admit, watch).kept
         return quantise(home, kept, name, self.settings, admit, watch).kept
@@ -64,7 +64,7 @@ class Recipe:
 
     @property
     def family(self) -> str:
-        """Recipes of one family differ by how much they take away."""
+        """Family of the recipe; recipes of one family differ only in how much they take away."""
         return " + ".join(step.family for step in self.steps)
 
     def __str__(self) -> str:
@@ -73,26 +73,26 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """How much is tried of each kind."""
+    """Amounts that are tried of each kind."""
 
     bits: tuple[float, ...] = (8.0, 5.5, 4.0, 3.75, 3.5, 3.0)
-    """Of quantisations."""
+    """Bits of quantisations."""
     quantisers: tuple[str, ...] = ("gptq",)
-    """Who quantises; empty = all that there are."""
+    """Quantisers to try; empty = all."""
     layers: tuple[int, ...] = (1, 2, 3, 6)
-    """How many go."""
+    """Numbers of layers to remove."""
     channels: tuple[float, ...] = (1 / 24, 1 / 12, 1 / 6, 1 / 4)
-    """Shares that go, to the nearest that the kernels gain by."""
+    """Shares of channels to remove, rounded to what speeds the kernels up."""
     heads: tuple[int, ...] = (1,)
-    """Key-value groups that go."""
+    """Numbers of key-value groups to remove."""
     pruners: tuple[str, ...] = ()
-    """Who prunes; empty = of each structure who costs the least."""
+    """Pruners to try; empty = for each structure the one that costs the least."""
     pruned_bits: float = 4.0
-    """In which what is pruned is also tried: a pruning touches matrices, which are then served in 8. 0 = it is not."""
+    """Bits in which pruned models are also tried: a pruning touches matrices, which are then served in 8. 0 = none."""
 
 
 def recipes(config: ModelConfig, grid: Grid, calibration: CalibrationSettings, recovery: RecoverySettings) -> list[Recipe]:
-    """Everything to try on a model of this config. Whether a quantisation applies to its file shows when it is tried."""
+    """List all recipes for a model of this config. Whether a quantisation applies to its file shows when it is tried."""
     methods = grid.quantisers or quantiser.names()
 
     def rounded(method: str, bits: float) -> Step:
@@ -105,10 +105,10 @@ def recipes(config: ModelConfig, grid: Grid, calibration: CalibrationSettings, r
         for method in _methods(structure, grid)
         for share in shares
     ]
-    found = [Recipe((step,)) for step in (*quantised, *pruned)]
+    all_recipes = [Recipe((step,)) for step in (*quantised, *pruned)]
     if grid.pruned_bits:
-        found += [Recipe((step, rounded(methods[-1], grid.pruned_bits))) for step in pruned]
-    return found
+        all_recipes += [Recipe((step, rounded(methods[-1], grid.pruned_bits))) for step in pruned]
+    return all_recipes
 
 
 def _methods(structure: pruner.Structure, grid: Grid) -> Sequence[str]:
@@ -120,8 +120,8 @@ def _shares(config: ModelConfig, grid: Grid) -> dict[Any, list[float]]:
     """Shares that leave whole parts, ascending, by structure."""
     count, groups, lanes = len(config.layers), config.num_kv_heads, 32 if config.intermediate_size % 32 == 0 else 1
     blocks = config.intermediate_size // lanes
-    found: dict[Any, list[float]] = {"layers": [gone / count for gone in sorted(grid.layers) if gone < count]}
+    by_structure: dict[Any, list[float]] = {"layers": [gone / count for gone in sorted(grid.layers) if gone < count]}
     chosen = sorted({round(share * blocks) for share in grid.channels})
-    found["channels"] = [gone / blocks for gone in chosen if 0 < gone < blocks]
-    found["heads"] = [gone / groups for gone in sorted(grid.heads) if gone < groups] if config.is_transformer else []
-    return found
+    by_structure["channels"] = [gone / blocks for gone in chosen if 0 < gone < blocks]
+    by_structure["heads"] = [gone / groups for gone in sorted(grid.heads) if gone < groups] if config.is_transformer else []
+    return by_structure

@@ -1,9 +1,9 @@
-"""A changed model learns to follow the one that it was: KL divergence from its predictions, on the training parts of the suites of texts.
+"""Recovery: a changed model learns to follow the original. Loss: KL divergence from its predictions, on training parts of the text suites.
 
-Whoever changed it says what is trained: low-rank additions where parts were cut out (train/low_rank.py), scales and minima of blocks
+The caller chooses the trained parameters: low-rank additions where parts were cut out (train/low_rank.py), scales and minima of blocks
 (grids.py).
 
-FOLDER/length.json    how many steps, and in which numbers
+FOLDER/length.json    number of steps, and number format
 FOLDER/run/           the training, as `train` writes it
 """
 
@@ -40,12 +40,12 @@ from ingle.train.settings import TrainReport, TrainSettings, Watch
 
 LENGTH = "length.json"
 _TRIES = 3
-"""Steps by whose time the number of all is reckoned, after one to warm up."""
+"""Steps that are timed to find the number of all, after one to warm up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Length:
-    """What is settled at the beginning, for a run must not change its course."""
+    """Choices of the beginning that a continued run must keep."""
 
     steps: int
     precision: Literal["bf16", "fp32"]
@@ -53,19 +53,19 @@ class Length:
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """Who is followed, by what, and where it lies as long as it is not finished."""
+    """A recovery: the original to follow, the texts, and the folder of the unfinished work."""
 
     settings: RecoverySettings
     whole: CausalLM
     digest: str
-    """Of the whole model."""
+    """Digest of the whole model."""
     tokenizer: Tokenizer
     texts: Sequence[Text]
     folder: Path
     watch: RunWatch
 
     def run(self, module: CausalLM, parameters: Mapping[str, nn.Parameter]) -> TrainReport:
-        """Trains these parameters of the changed model, in place; on from where it was stopped. Casts both models.
+        """Train these parameters of the changed model, in place, from where it was stopped. Casts both models.
 
         Raises ConfigError for too little text, TrainError, and Interrupted after Ctrl-C or SIGTERM.
         """
@@ -86,26 +86,26 @@ class Recovery:
 
 
 def make_data(tokenizer: Tokenizer, texts: Sequence[Text], settings: RecoverySettings, steps: int, context: int) -> Data:
-    """Documents for so many steps, or as many as the texts give, and those that are held out. Every token counts but the first.
+    """Make documents for so many steps, or as many as the texts give, and held-out ones. Every token counts but the first.
 
     Raises ConfigError for too little text.
     """
     each = _each(settings)
-    wanted = settings.held_out + steps * each
+    needed = settings.held_out + steps * each
     try:
-        rows = make_rows(tokenizer, texts, CalibrationSettings(wanted, settings.tokens, seed=settings.seed + 1), context)
+        rows = make_rows(tokenizer, texts, CalibrationSettings(needed, settings.tokens, seed=settings.seed + 1), context)
     except ConfigError:  # fewer, read more than once
         have = sum(len(tokenizer.encode(f"{text.text}\n\n")) for text in texts) // min(settings.tokens, context)
         if have <= settings.held_out + each:
             raise
         rows = make_rows(tokenizer, texts, CalibrationSettings(have, settings.tokens, seed=settings.seed + 1), context)
-    told = np.arange(rows.shape[1]) > 0
-    corpus: Corpus = corpus_of("answers", [(str(i), -1, (Document(row.numpy().astype(np.int32), told),)) for i, row in enumerate(rows)])
+    counted = np.arange(rows.shape[1]) > 0
+    corpus: Corpus = corpus_of("answers", [(str(i), -1, (Document(row.numpy().astype(np.int32), counted),)) for i, row in enumerate(rows)])
     return Data(corpus, range(settings.held_out, len(corpus)), range(settings.held_out))
 
 
 def train_settings(settings: RecoverySettings, length: Length, data: Data) -> TrainSettings:
-    """A run of so many steps."""
+    """Settings of a run of so many steps."""
     each, steps = _each(settings), length.steps
     epochs = -(-steps // max(1, len(data.train) // each)) + 1
     optimiser = OptimiserSettings(learning_rate=settings.learning_rate)
@@ -118,22 +118,22 @@ def train_settings(settings: RecoverySettings, length: Length, data: Data) -> Tr
 def settle(
     settings: RecoverySettings, module: CausalLM, whole: CausalLM, parameters: Mapping[str, nn.Parameter], data: Data, path: Path
 ) -> Length:
-    """How many steps the minutes are worth, and in which numbers: measured once and kept in `path`.
+    """Settle how many steps the minutes are worth, and the number format: measured once and kept in `path`.
 
-    Casts both modules as training will; what is trained stays as it is.
+    Casts both modules as training will; trained parameters stay as they are.
     """
-    known = from_table(Length, json.loads(path.read_bytes())) if path.exists() else None
-    precision = choose("auto", module.lm_head.weight.device) if known is None else known.precision
+    length = from_table(Length, json.loads(path.read_bytes())) if path.exists() else None
+    precision = choose("auto", module.lm_head.weight.device) if length is None else length.precision
     for one, trained in ((module, parameters), (whole, {})):
         for name, parameter in one.named_parameters():
             parameter.requires_grad_(name in trained)
             if name not in trained:
                 parameter.data = parameter.data.to(DTYPES[precision])
-    if known is None:
+    if length is None:
         steps = settings.steps or max(1, round(60 * settings.minutes / _seconds_of_a_step(settings, module, whole, parameters, data)))
-        known = Length(steps, precision)
-        write_atomic(path, json.dumps(asdict(known)).encode(), mode=0o600)
-    return known
+        length = Length(steps, precision)
+        write_atomic(path, json.dumps(asdict(length)).encode(), mode=0o600)
+    return length
 
 
 def _seconds_of_a_step(

@@ -1,4 +1,4 @@
-"""What a recovery is told."""
+"""Settings of a recovery."""
 
 from dataclasses import dataclass
 
@@ -7,22 +7,22 @@ from ingle.core.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class RecoverySettings:
-    """How a changed model learns to follow the one that it was."""
+    """How a changed model learns to follow the original."""
 
     minutes: float = 0.0
-    """Of training; 0 = none. From them follows, by the speed at the beginning, the number of steps."""
+    """Minutes of training; 0 = none. The number of steps follows from the speed at the beginning."""
     steps: int | None = None
-    """Steps, instead of minutes."""
+    """Number of steps, instead of minutes."""
     learning_rate: float = 1e-3
-    """At its peak."""
+    """Learning rate at its peak."""
     tokens: int = 512
-    """Of each document."""
+    """Tokens of each document."""
     batch_tokens: int = 2048
     """Most tokens of a step."""
     held_out: int = 16
     """Documents that are never learnt from."""
     seed: int = 0
-    """Draws texts and initial values."""
+    """Seed of texts and initial values."""
 
     def __post_init__(self) -> None:
         for name in ("tokens", "batch_tokens", "held_out"):
@@ -35,5 +35,5 @@ class RecoverySettings:
 
     @property
     def wanted(self) -> bool:
-        """Whether there is to be any."""
+        """Whether a recovery is asked for."""
         return self.steps is not None or self.minutes > 0

@@ -1,6 +1,6 @@
-"""A home beside a home: the same bases, models and data, but deltas and packs of its own, which go with its folder.
+"""A scratch home beside a home: the same bases, models and data, but deltas and packs of its own, which are deleted with its folder.
 
-What a search tries is made and served here by the same code as everywhere, and nothing of it is kept unless the gate lets it in.
+A search makes and serves its models here by the same code as everywhere. Nothing is kept unless the gate admits it.
 """
 
 import shutil
@@ -15,31 +15,31 @@ from ingle.home.staging import discard
 
 @dataclass(frozen=True)
 class Scratch(Home):
-    """Made by `scratch_of`."""
+    """A scratch home. Made by `scratch_of`."""
 
     folder: Path = Path()
 
     @property
     def deltas(self) -> Path:
-        """Its own."""
+        """Folder of its own deltas."""
         return self.folder / "deltas"
 
     @property
     def packs(self) -> Path:
-        """Its own."""
+        """Folder of its own packs."""
         return self.folder / "packs"
 
     @property
     def tuning(self) -> Path:
-        """Its own."""
+        """Folder of its own unfinished work."""
         return self.folder / "tuning"
 
 
 def scratch_of(home: Home, kept: Kept, folder: Path) -> Scratch:
-    """A scratch home in which `kept` can be opened. Raises HomeError."""
-    made = Scratch(home.root, home.other_database, folder)
+    """Make a scratch home in which `kept` can be opened. Raises HomeError."""
+    scratch = Scratch(home.root, home.other_database, folder)
     for digest in kept.deltas:
-        target = made.delta_folder(digest)
+        target = scratch.delta_folder(digest)
         if not target.exists():
             part = target.with_name(f".{target.name}.part")
             with os_errors(target):
@@ -47,9 +47,9 @@ def scratch_of(home: Home, kept: Kept, folder: Path) -> Scratch:
                 shutil.rmtree(part, ignore_errors=True)
                 shutil.copytree(home.delta_folder(digest), part)
                 part.replace(target)
-    return made
+    return scratch
 
 
 def let_packs_go(home: Scratch, kept: Kept) -> None:
-    """Deletes the packed weights of a model that was tried: they can be made again."""
+    """Delete the packed weights of a model that was tried: they can be made again."""
     discard(home, home.pack_folder(kept.digest))

@@ -1,9 +1,9 @@
-"""`compress`: recipes are tried on a kept model, measured as they are served, and the best within a budget goes through the gate.
+"""`compress`: try recipes on a kept model, measure them as they are served, and send the best within a budget through the gate.
 
-Stopped at any moment, the same call goes on where it was; with another budget or goal it looks at what is known already.
+Stopped at any moment, the same call goes on where it was; with another budget or goal it uses the figures that are there already.
 
-HOME/tuning/KEY/results/      what was measured of each recipe
-HOME/tuning/KEY/deltas/ …     what was made for it: see compress/scratch.py
+HOME/tuning/KEY/results/      figures of each recipe
+HOME/tuning/KEY/deltas/ …     deltas made for it: see compress/scratch.py
 """
 
 import json
@@ -44,24 +44,24 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class CompressSettings:
-    """One search."""
+    """Settings of one search."""
 
     goal: Goal = "joules"
-    """What is to become less: joules per token, size, or (speed) seconds per token."""
+    """The cost to lower: joules per token, size, or (speed) seconds per token."""
     most_loss_percent: float = 1.0
-    """Most by which bits per byte may rise."""
+    """Most by which bits per byte may rise, in percent."""
     format: str = "auto"
-    """In which models are served and measured."""
+    """Format in which models are served and measured."""
     threads: int | None = None
-    """That compute while they are; None = one per core."""
+    """Threads to compute with; None = one per core."""
     grid: Grid = field(default_factory=Grid)
-    """What is tried."""
+    """Recipes to try."""
     measure: MeasureSettings = field(default_factory=MeasureSettings)
-    """With what."""
+    """Suites and text to measure with."""
     calibration: CalibrationSettings = field(default_factory=lambda: CalibrationSettings(documents=64, tokens=512))
-    """What pruners and quantisers look at."""
+    """Texts for pruners and quantisers."""
     recovery: RecoverySettings = field(default_factory=RecoverySettings)
-    """What each pruning may do about its loss."""
+    """Recovery of each pruning."""
 
     def __post_init__(self) -> None:
         if self.goal not in GOALS:
@@ -72,13 +72,13 @@ class CompressSettings:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What came of it."""
+    """Result of a search."""
 
     kept: Kept
     """The model with the chosen recipe's deltas."""
     chosen: Point
     points: tuple[Point, ...]
-    """All that was measured, the original first."""
+    """All measured models, the original first."""
     left_out: tuple[tuple[str, str], ...]
     """Recipes that were not measured, and why."""
 
@@ -87,12 +87,12 @@ class Found:
 class _Search(DeltaJob[CompressSettings]):
     @property
     def scratch(self) -> Scratch:
-        """The home in which recipes are tried."""
+        """The scratch home in which recipes are tried."""
         return Scratch(self.home.root, self.home.other_database, self.folder)
 
     @property
     def asked(self) -> str:
-        """Whose delta it is that comes of this: of these recipes, with this goal and budget."""
+        """Digest of what was asked: these recipes, this goal, this budget. The delta's origin holds it."""
         return digest_json([self.folder.name, self.settings.goal, self.settings.most_loss_percent])[:32]
 
 
@@ -100,15 +100,15 @@ def compress(
     home: Home, kept: Kept, name: str, settings: CompressSettings, admits: Callable[[Kept, str], Admit],
     watch: RunWatch = RunWatch(), seen: Callable[[Sequence[Point], Point | None], object] = nobody, sink: Sink = nobody,  # noqa: B008
 ) -> Found:  # fmt: skip
-    """Tries recipes on a kept model and keeps the best within the budget as a delta called `name` (or two, the second `name`-2).
+    """Try recipes on a kept model and keep the best within the budget as a delta called `name` (or two, the second `name`-2).
 
-    `admits`: for a model and a maker of candidates, what admits these. `seen` is told all points and the chosen one, also if none is.
-    Raises ConfigError for a name that can't be used or is taken, or a budget that can't be met, Refused if the gate won't have it,
-    Interrupted, and what making, opening and measuring models raises; the same call then goes on where it was.
+    `admits`: for a model and a maker of candidates, a function that admits these. `seen` hears all points and the chosen one, also if none
+    is. Raises ConfigError for a name that can't be used or is taken, or a budget that can't be met, Refused if the gate refuses,
+    Interrupted, and the errors of making, opening and measuring models; the same call then goes on where it was.
     """
     check_name(name)
-    known = to_table(replace(settings, goal="joules", most_loss_percent=0.0))
-    key = digest_json([VERSION, QUANTISED, PRUNED, "compress", kept.digest, known])
+    comparable = to_table(replace(settings, goal="joules", most_loss_percent=0.0))
+    key = digest_json([VERSION, QUANTISED, PRUNED, "compress", kept.digest, comparable])
     folder = home.tuning / key[:32]
     begun = _Search(maker="compress", home=home, kept=kept, name=name, settings=settings, key=key, folder=folder, watch=watch)
     with at_work(begun, f"compress-{folder.name}", ("deltas", "packs", "tuning")) as job:
@@ -128,18 +128,18 @@ def compress(
 
 
 def _measured(job: _Search) -> tuple[list[Point], dict[str, Recipe], list[tuple[str, str]]]:
-    """The original and every recipe that was measured, now or before; and why others were not."""
+    """Measure the original and every recipe, or take earlier figures; for recipes that were not measured, say why."""
     settings, config = job.settings, open_weights(job.home, job.kept).config
     todo = recipes(config, settings.grid, settings.calibration, settings.recovery)
     original = _open(job, job.home, job.kept)
     text = _text(job, original)
     theirs, texts = quality(job.home, original, settings.measure, job.stopped, job.watch.pieces, job.watch.bytes)
     mb = _mb(job, job.home, job.kept)
-    beside_itself = pace(original, original, text, settings.measure, job.check)
-    itself = replace(beside_itself, speed=1.0, speed_low=1.0, speed_high=1.0, joules=1.0)  # by definition; what else was measured is noise
+    against_itself = pace(original, original, text, settings.measure, job.check)
+    itself = replace(against_itself, speed=1.0, speed_low=1.0, speed_high=1.0, joules=1.0)  # by definition; all else would be noise
     points = [Point("", theirs, Loss(0.0, 0.0, 0.0, len(texts)), itself, mb, mb)]
     left_out, took = list[tuple[str, str]](), list[float]()
-    over = dict[str, str]()  # by family and by recipe: who loses too much already, so that whatever takes more away need not be tried
+    over = dict[str, str]()  # by family and by recipe: one that loses too much already; a stronger one need not be tried
     for number, recipe in enumerate(todo):
         job.check(f"before recipe {number + 1} of {len(todo)}")
         left = f", about {sum(took) / len(took) * (len(todo) - number) / 60:.0f} min left" if took else ""
@@ -149,13 +149,13 @@ def _measured(job: _Search) -> tuple[list[Point], dict[str, Recipe], list[tuple[
             over[str(recipe)] = too_much
             continue
         began, known = time.monotonic(), _path(job, recipe).exists()
-        found = _try(job, recipe, original, texts, text, mb)
-        took += [] if known or isinstance(found, str) else [time.monotonic() - began]
-        if isinstance(found, str):
-            left_out.append((str(recipe), found))
+        result = _try(job, recipe, original, texts, text, mb)
+        took += [] if known or isinstance(result, str) else [time.monotonic() - began]
+        if isinstance(result, str):
+            left_out.append((str(recipe), result))
             continue
-        points.append(found)
-        if found.loss.percent > settings.most_loss_percent:
+        points.append(result)
+        if result.loss.percent > settings.most_loss_percent:
             over[recipe.family] = over[str(recipe)] = str(recipe)
     return points, {str(recipe): recipe for recipe in todo}, left_out
 
@@ -163,11 +163,11 @@ def _measured(job: _Search) -> tuple[list[Point], dict[str, Recipe], list[tuple[
 def _try(
     job: _Search, recipe: Recipe, original: LanguageModel, texts: Sequence[Row], text: Sequence[int], mb_before: float
 ) -> Point | str:  # fmt: skip
-    """A recipe measured, or why it can't be."""
+    """Measure a recipe, or say why it can't be measured."""
     path = _path(job, recipe)
     if path.exists():
-        known: dict[str, Any] = json.loads(path.read_bytes())
-        return str(known["why_not"]) if "why_not" in known else from_table(Point, known["point"])
+        earlier: dict[str, Any] = json.loads(path.read_bytes())
+        return str(earlier["why_not"]) if "why_not" in earlier else from_table(Point, earlier["point"])
     settings = job.settings
     try:
         kept = _made(job, recipe.steps)
@@ -178,20 +178,20 @@ def _try(
     mine, rows = quality(job.home, model, settings.measure, job.stopped, job.watch.pieces, job.watch.bytes)
     job.check(f"while {recipe} was measured")
     mb = _mb(job, job.scratch, kept)
-    found = Point(str(recipe), mine, loss_of(texts, rows), pace(model, original, text, settings.measure, job.check), mb, mb_before)
-    write_atomic(path, json.dumps({"point": to_table(found)}).encode(), mode=0o600)
+    point = Point(str(recipe), mine, loss_of(texts, rows), pace(model, original, text, settings.measure, job.check), mb, mb_before)
+    write_atomic(path, json.dumps({"point": to_table(point)}).encode(), mode=0o600)
     del model
     let_packs_go(job.scratch, kept)
-    return found
+    return point
 
 
 def _path(job: _Search, recipe: Recipe) -> Path:
-    """Where a recipe's figures are kept."""
+    """Path of a recipe's figures."""
     return job.folder / "results" / f"{digest_json(to_table(recipe))[:32]}.json"
 
 
 def _made(job: _Search, steps: Sequence[Step]) -> Kept:
-    """The model that these steps make, in the scratch home; what an earlier recipe made is taken as it is."""
+    """The model that these steps make, in the scratch home; results of earlier recipes are used again."""
     kept = job.kept
 
     def put(candidate: Candidate, _stopped: Callable[[], bool]) -> Any:
@@ -203,7 +203,7 @@ def _made(job: _Search, steps: Sequence[Step]) -> Kept:
 
 
 def _kept(job: _Search, recipe: Recipe, name: str, admits: Callable[[Kept, str], Admit]) -> Kept:
-    """The chosen recipe's deltas under their own names, through the gate, one after the other: all of them, or none that is new."""
+    """Send the chosen recipe's deltas through the gate, under their own names, one after the other: all are kept, or none that is new."""
     tried, kept, new = _made(job, recipe.steps), job.kept, list[str]()
     for number, step in enumerate(recipe.steps):
         delta = get_delta(job.scratch, tried.deltas[len(job.kept.deltas) + number])
@@ -235,13 +235,13 @@ def _mb(job: _Search, home: Home, kept: Kept) -> float:
 
 
 def _text(job: _Search, model: LanguageModel) -> list[int]:
-    """Tokens of a text, enough for a turn: what is read, and as many behind it."""
-    ids, wanted = list[int](), job.settings.measure.tokens + 1
+    """Token ids of a text, enough for a turn."""
+    ids, needed = list[int](), job.settings.measure.tokens + 1
     for text in read_texts(job.home, job.watch.bytes):
         ids += model.tokenizer.encode(text.text)
-        if len(ids) >= wanted:
-            return ids[:wanted]
-    raise ConfigError("measure.tokens", "needs a text of so many tokens", len(ids), "Ask for fewer.")
+        if len(ids) >= needed:
+            return ids[:needed]
+    raise ConfigError("measure.tokens", "needs a text of that many tokens", len(ids), "Ask for fewer.")
 
 
 def _event(job: _Search, made: Kept, chosen: Point, tried: int) -> Event:

@@ -1,7 +1,7 @@
-"""What a model is like as it is served: what it predicts, how fast it writes, what a token takes, what it weighs. One place measures.
+"""Figures of a model as it is served: predictions, speed, energy and size.
 
-Speed and joules are measured by turns with those of the model that it is made from, token by token after the same text; times on a
-machine drift, so what counts is the median of the ratios of turns next to each other.
+Speed and joules are measured by turns with those of the original, token by token after the same text. Times on a machine drift, so the
+figure is the median of the ratios of neighbouring turns.
 """
 
 import statistics
@@ -30,20 +30,20 @@ from ingle.measure.suites import find_suite, find_texts
 
 @dataclass(frozen=True, slots=True)
 class MeasureSettings:
-    """With what models are compared."""
+    """Settings of comparing models."""
 
     texts: str = "wiki-bits"
-    """The suite of texts: bits per byte."""
+    """Suite of texts: bits per byte."""
     text_items: int = 40
-    """How many of them."""
+    """Number of texts."""
     task: str = "hellaswag"
-    """The suite of questions: accuracy. Empty = none."""
+    """Suite of questions: accuracy. Empty = none."""
     task_items: int = 100
-    """How many of them."""
+    """Number of questions."""
     tokens: int = 96
-    """That are written in a turn, after as many that are read."""
+    """Tokens that are written in a turn, after as many that are read."""
     turns: int = 5
-    """By each of the two models."""
+    """Turns of each of the two models."""
 
     def __post_init__(self) -> None:
         for name in ("text_items", "task_items", "tokens", "turns"):
@@ -56,7 +56,7 @@ class MeasureSettings:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """What a model predicts."""
+    """Quality of a model's predictions."""
 
     bits_per_byte: float
     accuracy: float | None
@@ -64,12 +64,12 @@ class Quality:
     accuracy_low: float | None
     accuracy_high: float | None
     digest: str
-    """Of the model as it answers."""
+    """Digest of the model as it answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """By how much bits per byte rose, paired by text, in percent."""
+    """Rise of bits per byte, paired by text, in percent."""
 
     percent: float
     low: float
@@ -79,28 +79,28 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class StepTimer:
-    """How it writes, beside the model that it is made from."""
+    """Speed and energy of writing, compared with the original."""
 
     tokens_per_s: float
-    """The median turn."""
+    """Speed of the median turn."""
     joules_per_token: float
-    """Of all turns."""
+    """Mean over all turns."""
     joules_low: float
     joules_high: float
     energy_source: str
-    """Where the joules are from, see `core.energy`."""
+    """Source of the joules, see `core.energy`."""
     speed: float
-    """Tokens/s over the original's: the median ratio of turns next to each other."""
+    """Tokens/s over the original's: the median ratio of neighbouring turns."""
     speed_low: float
-    """The smallest of them."""
+    """The smallest of these ratios."""
     speed_high: float
-    """The largest."""
+    """The largest of these ratios."""
     joules: float
-    """Joules per token over the original's: likewise."""
+    """Joules per token over the original's: likewise the median ratio."""
 
 
 def subject_of(model: LanguageModel, stopped: Callable[[], bool]) -> Subject:
-    """An open model as the functions that measures ask for."""
+    """Bind an open model to the functions that measures ask for."""
     backend = model.backend
     scorer, writer = partial(score, backend, stopped=stopped, adapter=model.adapter), partial(write, model, stopped=stopped)
     return Subject(model.name, model.digest, backend.config.context_length, model.tokenizer, scorer, writer)
@@ -109,9 +109,9 @@ def subject_of(model: LanguageModel, stopped: Callable[[], bool]) -> Subject:
 def quality(
     home: Home, model: LanguageModel, settings: MeasureSettings, stopped: Callable[[], bool], progress: Progress, fetching: Fetching
 ) -> tuple[Quality, Sequence[Row]]:
-    """What a model predicts, and what each text cost, for `loss_of`. What was measured before is not measured again.
+    """Measure a model's predictions; return them, and the bits of each text for `loss_of`. Earlier results are used again.
 
-    Raises what fetching the data and asking the model raise, and Interrupted.
+    Raises the errors of fetching the data and asking the model, and Interrupted.
     """
     subject = subject_of(model, stopped)
     texts = run_suite(home, find_suite(settings.texts), subject, Options(items=settings.text_items), progress, fetching)
@@ -120,12 +120,12 @@ def quality(
         task = run_suite(home, find_suite(settings.task), subject, Options(items=settings.task_items), progress, fetching)
     right = None if task is None else task.main
     value, low, high = (None, None, None) if right is None else (right.value, right.low, right.high)
-    found = Quality(texts.main.value, value, low, high, model.digest)
-    return found, texts.rows
+    measured = Quality(texts.main.value, value, low, high, model.digest)
+    return measured, texts.rows
 
 
 def loss_of(before: Sequence[Row], after: Sequence[Row]) -> Loss:
-    """What was lost on the texts that both have read. Raises ConfigError if there is none."""
+    """Measure the loss on the texts that both have read. Raises ConfigError if there are none."""
     lost = forgetting(_texts(before), _texts(after))
     return Loss(lost.relative.value, lost.relative.interval.low, lost.relative.interval.high, lost.n)
 
@@ -134,9 +134,9 @@ def pace(
     model: LanguageModel, original: LanguageModel, text: Sequence[int], settings: MeasureSettings,
     check: Callable[[str], None] = lambda _where: None,
 ) -> StepTimer:  # fmt: skip
-    """How a model writes after a text (ids, at least `tokens` + 1), by turns with the original; `check`, called before each, may raise."""
+    """Time a model's writing after a text (over `tokens` ids), by turns with the original; `check`, called before each, may raise."""
     turns: list[tuple[tuple[float, Energy], tuple[float, Energy]]] = []
-    for one in (original, model):  # what is read from the disk at first is nobody's
+    for one in (original, model):  # the first reading from the disk counts for neither
         _turn(one, text, 4)
     for number in range(settings.turns):
         check(f"before turn {number + 1} of {settings.turns}")
@@ -154,12 +154,12 @@ def pace(
 
 
 def _turn(model: LanguageModel, text: Sequence[int], tokens: int) -> tuple[float, Energy]:
-    """(seconds, joules) of so many tokens, one after the other, behind as many of the text."""
+    """(seconds, joules) of so many tokens, one after the other, after as many of the text."""
     state = model.backend.new_state()
     prefill(model.backend, text[:tokens], state)
     span, began = Span(open_meter()), time.perf_counter()
-    for at in range(tokens):
-        model.backend.forward([Segment(state, [text[at % len(text)]], "last", adapter=model.adapter)])
+    for index in range(tokens):
+        model.backend.forward([Segment(state, [text[index % len(text)]], "last", adapter=model.adapter)])
     return time.perf_counter() - began, span.end()
 
 

@@ -1,4 +1,4 @@
-"""Codes for a matrix by what comes to it: least tr(ΔW H ΔWᵀ), not least ΔW².
+"""Codes for a matrix, by its inputs: least tr(ΔW H ΔWᵀ), not least ΔW².
 
 Shapes: W [N, K], H [K, K], in float32 but for factorisations.
 """
@@ -13,7 +13,7 @@ _BLOCK = 128  # columns after which all later ones are brought up to date
 
 
 def damped(inputs: Inputs, damping: float) -> Tensor:
-    """H with `damping` times its mean diagonal added, float64; inputs that are always 0 get a 1 there, so that it has an inverse."""
+    """H with `damping` times its mean diagonal added, float64. Inputs that are always 0 get a 1 there, so that it has an inverse."""
     hessian = inputs.hessian.clone()
     diagonal = hessian.diagonal()
     dead = diagonal == 0
@@ -23,7 +23,7 @@ def damped(inputs: Inputs, damping: float) -> Tensor:
 
 
 def gptq(weight: Tensor, hessian: Tensor, grid: Grid) -> Quantised:
-    """Rounds column by column, the most used first, and lets those that are still to come make up for each error.
+    """Round column by column, the most used first; later columns make up for each error.
 
     `hessian`: damped, float64. Source: arXiv 2210.17323, Algorithm 1; differs: the grid is fixed before, so that the order is free.
     """
@@ -37,7 +37,7 @@ def gptq(weight: Tensor, hessian: Tensor, grid: Grid) -> Quantised:
         end = min(start + _BLOCK, len(left))
         errors = torch.empty_like(left[start:end])
         for k in range(start, end):
-            codes[k] = ((left[k] - minimum[k]) / divisor[k]).round().clamp(grid.form.low, grid.form.high)
+            codes[k] = ((left[k] - minimum[k]) / divisor[k]).round().clamp(grid.format.low, grid.format.high)
             error = (left[k] - codes[k] * scale[k] - minimum[k]) / inverse[k, k]
             left[k:end] -= inverse[k, k:end, None] * error
             errors[k - start] = error
@@ -48,39 +48,39 @@ def gptq(weight: Tensor, hessian: Tensor, grid: Grid) -> Quantised:
 
 
 def descend(weight: Tensor, hessian: Tensor, start: Quantised, sweeps: int) -> Quantised:
-    """Codes, scales and minima in turn, group by group, each as good as it can be while all others stay as they are.
+    """Improve codes, scales and minima in turn, group by group, each as good as it can be while all others stay.
 
     Never worse than `start`, but for rounding. `hessian`: damped.
     """
-    grid, form, h = start.grid, start.grid.form, hessian.float()
+    grid, format_, h = start.grid, start.grid.format, hessian.float()
     scale, minimum, codes = grid.scale.clone(), grid.minimum.clone(), start.codes.clone()
     each = weight.shape[1] // scale.shape[1]
-    pull = (weight - start.values) @ h  # [N, K]: half the negative slope
+    pull = (weight - start.values) @ h  # [N, K]: half the negative gradient
     for _ in range(sweeps):
         for g in range(scale.shape[1]):
-            at = slice(g * each, (g + 1) * each)
-            own, local = h[at, at], pull[:, at].clone()
-            before = codes[:, at] * scale[:, g, None] + minimum[:, g, None]
-            q, s, m = codes[:, at].clone(), scale[:, g], minimum[:, g]
+            span = slice(g * each, (g + 1) * each)
+            own, local = h[span, span], pull[:, span].clone()
+            before = codes[:, span] * scale[:, g, None] + minimum[:, g, None]
+            q, s, m = codes[:, span].clone(), scale[:, g], minimum[:, g]
             now, divisor = before.clone(), torch.where(s != 0, s, 1)
             for k in range(each):
-                wanted = now[:, k] + local[:, k] / own[k, k]
-                q[:, k] = ((wanted - m) / divisor).round().clamp(form.low, form.high)
+                target = now[:, k] + local[:, k] / own[k, k]
+                q[:, k] = ((target - m) / divisor).round().clamp(format_.low, format_.high)
                 change = q[:, k] * s + m - now[:, k]
                 now[:, k] += change
                 local -= change[:, None] * own[k]
             s, m = _refitted(grid, q, s, m, local, own)
             now = q * s[:, None] + m[:, None]
-            pull -= (now - before) @ h[at]
-            codes[:, at], scale[:, g], minimum[:, g] = q, s, m
-    return Quantised(Grid(form, scale, minimum, grid.unit), codes)
+            pull -= (now - before) @ h[span]
+            codes[:, span], scale[:, g], minimum[:, g] = q, s, m
+    return Quantised(Grid(format_, scale, minimum, grid.unit), codes)
 
 
 def _refitted(grid: Grid, q: Tensor, s: Tensor, m: Tensor, pull: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale and minimum [N] of a group that are best for its codes q [N, columns]; those it had, where rounding makes others no better."""
+    """The best scale and minimum [N] of a group for its codes q [N, columns]; the old ones, where rounding makes the new ones no better."""
     hq = q @ own
     qq, slope_s = (hq * q).sum(1), (pull * q).sum(1)
-    if not grid.form.has_minimum:
+    if not grid.format.has_minimum:
         step_s, step_m = slope_s / torch.where(qq > 0, qq, 1), torch.zeros_like(m)
     else:
         q1, ones, slope_m = hq.sum(1), own.sum(), pull.sum(1)

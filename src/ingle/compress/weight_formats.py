@@ -1,6 +1,6 @@
-"""The forms that weights can take, as blocks that the kernels serve without loss; llama.cpp reads those that GGUF has.
+"""Formats of weights, as blocks that the kernels serve without loss; llama.cpp reads those that GGUF has.
 
-| form | block of 32 columns | a weight is | bits a weight, as stored |
+| format | block of 32 columns | a weight is | bits a weight, as stored |
 |---|---|---|---|
 | int8 | Q8_0: float16 scale, 32 signed bytes | scale · q, −127 … 127 | 8.5 |
 | int4 | Q4_16, ours: two scales and two minima of a byte, 32 codes | unit · (scale · q − 16 · minimum), 0 … 15 | 5, and 4 bytes a row |
@@ -22,13 +22,13 @@ from ingle.engine.quantised import GROUP
 from ingle.kernels import blocks_16
 
 _HEADROOM = 251 / 255
-"""Of a row's largest scale: what is trained can still grow."""
+"""Part of a row's largest scale that is used at first, so that training can still raise it."""
 _LARGEST = 65504.0  # of float16
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """How weights are written down."""
+class WeightFormat:
+    """A format of weights: how they are packed in blocks."""
 
     name: str
     kind: str
@@ -36,61 +36,61 @@ class Form:
     bits: int
     low: int
     high: int
-    """The codes are low … high."""
+    """Codes are low … high."""
     has_minimum: bool
     block_bytes: int
-    """Of `GROUP` columns."""
+    """Bytes of `GROUP` columns."""
     columns: int = GROUP
-    """That share a scale."""
+    """Columns that share a scale."""
     row_bytes: int = 0
-    """That a row begins with: its unit, of which scales and minima are whole numbers."""
+    """Bytes at the start of a row: its unit, of which scales and minima are whole multiples."""
 
     @property
     def stored_bits(self) -> float:
-        """Bits a weight takes, scales and minima included."""
+        """Bits that a weight takes, scales and minima included."""
         return 8 * self.block_bytes / GROUP
 
 
-FORMS = {
-    form.name: form
-    for form in (
-        Form("int8", "Q8_0", 8, -127, 127, False, 34),
-        Form("int4", "Q4_16", 4, 0, 15, True, blocks_16.BLOCK_BYTES["Q4_16"], blocks_16.COLUMNS, blocks_16.UNIT_BYTES),
-        Form("int3", "Q3_16", 3, 0, 7, True, blocks_16.BLOCK_BYTES["Q3_16"], blocks_16.COLUMNS, blocks_16.UNIT_BYTES),
-        Form("q4_1", "Q4_1", 4, 0, 15, True, 20),
+FORMATS = {
+    format_.name: format_
+    for format_ in (
+        WeightFormat("int8", "Q8_0", 8, -127, 127, False, 34),
+        WeightFormat("int4", "Q4_16", 4, 0, 15, True, blocks_16.BLOCK_BYTES["Q4_16"], blocks_16.COLUMNS, blocks_16.UNIT_BYTES),
+        WeightFormat("int3", "Q3_16", 3, 0, 7, True, blocks_16.BLOCK_BYTES["Q3_16"], blocks_16.COLUMNS, blocks_16.UNIT_BYTES),
+        WeightFormat("q4_1", "Q4_1", 4, 0, 15, True, 20),
     )
 }
-"""By name."""
+"""All formats by name."""
 USUAL = ("int8", "int4", "int3")
-"""What there is to choose from, unless one is asked for."""
+"""Formats to choose from, unless one is named."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Grid:
-    """What weights can become: per row and group a scale and a minimum, float32 [N, groups], each a number that a block can hold."""
+    """Values that weights can take: per row and group a scale and a minimum, float32 [N, groups], each a number that a block can hold."""
 
-    form: Form
+    format: WeightFormat
     scale: Tensor
     minimum: Tensor
     unit: Tensor | None = None
-    """float32 [N, 1]: of what scales are whole numbers, and minima multiples of −16; None = they are float16."""
+    """float32 [N, 1]: the unit of scales, which are whole multiples, and of minima, multiples of −16; None = both are float16."""
 
     def nearest(self, scale: Tensor, minimum: Tensor) -> "Grid":
-        """The grid nearest to these planes, [N, any], with this one's units."""
+        """Return the grid nearest to these scales and minima, [N, any], in this one's units."""
         if self.unit is None:
-            return Grid(self.form, as_half(scale), as_half(minimum))
+            return Grid(self.format, as_half(scale), as_half(minimum))
         step = -blocks_16.STEP * self.unit
         scale, minimum = ((plane / of).round().clamp(0, 255) * of for plane, of in ((scale, self.unit), (minimum, step)))
-        return Grid(self.form, scale, minimum, self.unit)
+        return Grid(self.format, scale, minimum, self.unit)
 
     def codes(self, weight: Tensor) -> Tensor:
-        """The nearest codes of float32 [N, K], as float32."""
+        """Return the nearest codes of float32 [N, K], as float32."""
         groups = grouped(weight, self.scale)
         q = ((groups - self.minimum[..., None]) / _divisor(self.scale)[..., None]).round()
-        return q.clamp(self.form.low, self.form.high).flatten(1)
+        return q.clamp(self.format.low, self.format.high).flatten(1)
 
     def values(self, codes: Tensor) -> Tensor:
-        """The weights that codes [N, K] stand for."""
+        """Return the weights of codes [N, K]."""
         return (grouped(codes, self.scale) * self.scale[..., None] + self.minimum[..., None]).flatten(1)
 
 
@@ -104,20 +104,20 @@ class Quantised:
 
     @property
     def values(self) -> Tensor:
-        """float32 [N, K], to the bit what is served."""
+        """The weights, float32 [N, K], to the bit as they are served."""
         return self.grid.values(self.codes)
 
     def blocks(self) -> npt.NDArray[np.uint8]:
-        """As it is kept, and as GGUF has it if it can: [N, row_bytes + K/32 · block_bytes]."""
+        """Pack it as it is kept, and as GGUF has it if it can: [N, row_bytes + K/32 · block_bytes]."""
         grid = self.grid
         if grid.unit is not None:
             whole = (grid.scale / grid.unit).round(), (grid.minimum / (-blocks_16.STEP * grid.unit)).round(), self.codes
-            return blocks_16.join(grid.form.kind, grid.unit[:, 0].numpy(), *(part.numpy() for part in whole))
+            return blocks_16.join(grid.format.kind, grid.unit[:, 0].numpy(), *(part.numpy() for part in whole))
         codes = self.codes.reshape(len(self.codes), -1, GROUP).to(torch.int16).numpy()
         planes = [_halves(grid.scale)]
-        if grid.form.has_minimum:
+        if grid.format.has_minimum:
             planes.append(_halves(grid.minimum))
-        return np.concatenate([*planes, _CODES[grid.form.bits][0](codes)], axis=2).reshape(len(codes), -1)
+        return np.concatenate([*planes, _CODES[grid.format.bits][0](codes)], axis=2).reshape(len(codes), -1)
 
 
 _Way = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
@@ -128,77 +128,77 @@ _CODES: dict[int, tuple[_Way, _Way]] = {
     ),
     8: (lambda codes: codes.astype(np.int8).view(np.uint8), lambda raw: np.ascontiguousarray(raw).view(np.int8)),
 }
-"""By bits: codes [..., 32] as bytes, and back."""
+"""By bits: codes [..., 32] to bytes, and back."""
 
 
-def read_blocks(form: Form, blocks: npt.NDArray[np.uint8]) -> Quantised:
-    """What `Quantised.blocks` wrote."""
-    if form.row_bytes:
-        unit, scale, least, whole = (torch.from_numpy(part.astype(np.float32)) for part in blocks_16.split(form.kind, blocks))
+def read_blocks(format_: WeightFormat, blocks: npt.NDArray[np.uint8]) -> Quantised:
+    """Read the result of `Quantised.blocks`."""
+    if format_.row_bytes:
+        unit, scale, least, whole = (torch.from_numpy(part.astype(np.float32)) for part in blocks_16.split(format_.kind, blocks))
         unit = unit[:, None]
-        return Quantised(Grid(form, scale * unit, least * (-blocks_16.STEP * unit), unit), whole)
-    parts = blocks.reshape(len(blocks), -1, form.block_bytes)
-    halves = 2 if form.has_minimum else 1
+        return Quantised(Grid(format_, scale * unit, least * (-blocks_16.STEP * unit), unit), whole)
+    parts = blocks.reshape(len(blocks), -1, format_.block_bytes)
+    halves = 2 if format_.has_minimum else 1
     planes = torch.from_numpy(np.ascontiguousarray(parts[..., : 2 * halves]).view(np.float16).astype(np.float32))
-    codes = _CODES[form.bits][1](parts[..., 2 * halves :])
-    minimum = planes[..., 1] if form.has_minimum else torch.zeros_like(planes[..., 0])
-    grid = Grid(form, planes[..., 0].contiguous(), minimum.contiguous())
+    codes = _CODES[format_.bits][1](parts[..., 2 * halves :])
+    minimum = planes[..., 1] if format_.has_minimum else torch.zeros_like(planes[..., 0])
+    grid = Grid(format_, planes[..., 0].contiguous(), minimum.contiguous())
     return Quantised(grid, torch.from_numpy(codes.astype(np.float32)).flatten(1))
 
 
-def find_form(name: str) -> Form:
-    """The form of that name. Raises ConfigError."""
-    if name not in FORMS:
-        raise ConfigError("form", f"must be one of {', '.join(FORMS)}", name)
-    return FORMS[name]
+def find_format(name: str) -> WeightFormat:
+    """Return the format of that name. Raises ConfigError."""
+    if name not in FORMATS:
+        raise ConfigError("format", f"must be one of {', '.join(FORMATS)}", name)
+    return FORMATS[name]
 
 
-def plain_grid(form: Form, weight: Tensor) -> Grid:
-    """From the smallest to the largest of each group; without a minimum, from −max |w| to max |w|. float32 [N, K], K a multiple of 32."""
-    groups = weight.reshape(len(weight), -1, form.columns)
-    if not form.has_minimum:
-        scale = groups.abs().amax(2) / form.high
-        return Grid(form, scale, scale).nearest(scale, torch.zeros_like(scale))
+def plain_grid(format_: WeightFormat, weight: Tensor) -> Grid:
+    """Grid from the smallest to the largest of each group; without a minimum, −max |w| to max |w|. float32 [N, K], K a multiple of 32."""
+    groups = weight.reshape(len(weight), -1, format_.columns)
+    if not format_.has_minimum:
+        scale = groups.abs().amax(2) / format_.high
+        return Grid(format_, scale, scale).nearest(scale, torch.zeros_like(scale))
     low = groups.amin(2)
-    if not form.row_bytes:
+    if not format_.row_bytes:
         low = as_half(low)
-        scale = (groups.amax(2) - low) / form.high
-        return Grid(form, scale, low).nearest(scale, low)
+        scale = (groups.amax(2) - low) / format_.high
+        return Grid(format_, scale, low).nearest(scale, low)
     low = low.clamp(max=0)
-    scale = (groups.amax(2) - low) / form.high
+    scale = (groups.amax(2) - low) / format_.high
     unit = torch.maximum(scale.amax(1, keepdim=True) / (255 * _HEADROOM), low.amin(1, keepdim=True) / (-255 * blocks_16.STEP))
-    return Grid(form, scale, low, torch.where(unit > 0, unit, 1)).nearest(scale, low)
+    return Grid(format_, scale, low, torch.where(unit > 0, unit, 1)).nearest(scale, low)
 
 
 def as_half(values: Tensor) -> Tensor:
-    """float32 of the nearest float16, never infinite."""
+    """Round to the nearest float16, never infinite; float32."""
     return values.float().clamp(-_LARGEST, _LARGEST).half().float()
 
 
 def fits(shape: tuple[int, ...]) -> bool:
-    """Whether a matrix can be written in blocks: otherwise it stays as it is."""
+    """Whether a matrix can be packed in blocks; otherwise it stays as it is."""
     return len(shape) == 2 and shape[1] % GROUP == 0
 
 
-def best_grid(form: Form, weight: Tensor, importance: Tensor | None = None, rounds: int = 3) -> Grid:
-    """The grid with the least squared error, each column weighed by `importance` [K]; every group is cut at several places at both ends.
+def best_grid(format_: WeightFormat, weight: Tensor, importance: Tensor | None = None, rounds: int = 3) -> Grid:
+    """Find the grid with the least squared error, each column weighed by `importance` [K]: groups are cut at several places at both ends.
 
     After each cut, scale and minimum are fitted to the codes by least squares, `rounds` times (as llama.cpp's `make_qkx2_quants` does).
     """
-    plain = plain_grid(form, weight)
+    plain = plain_grid(format_, weight)
     weighed = torch.ones(1, weight.shape[1]) if importance is None else importance.float().clamp(min=1e-12)[None]
-    sums = _Sums(form, weight, weighed)
+    sums = _Sums(format_, weight, weighed)
     best, least = plain, sums.fit(plain)[0]
-    span = plain.scale * (form.high - form.low)
-    for low in _CUTS if form.has_minimum else (0.0,):
+    span = plain.scale * (format_.high - format_.low)
+    for low in _CUTS if format_.has_minimum else (0.0,):
         for high in _CUTS:
-            kept = 1 - low - high if form.has_minimum else 1 - high
-            grid = plain.nearest(plain.scale * kept, plain.minimum + low * span if form.has_minimum else plain.minimum)
+            rest = 1 - low - high if format_.has_minimum else 1 - high
+            grid = plain.nearest(plain.scale * rest, plain.minimum + low * span if format_.has_minimum else plain.minimum)
             for _ in range(rounds + 1):
                 errors, fitted = sums.fit(grid)
                 won = errors < least
                 scale, minimum = torch.where(won, grid.scale, best.scale), torch.where(won, grid.minimum, best.minimum)
-                best, least, grid = Grid(form, scale, minimum, plain.unit), torch.where(won, errors, least), fitted
+                best, least, grid = Grid(format_, scale, minimum, plain.unit), torch.where(won, errors, least), fitted
     return best
 
 
@@ -207,21 +207,21 @@ _CUTS = (0.0, 0.08, 0.16)
 
 
 class _Sums:
-    """Weights [N, K] and what each column counts, [1, K]: what is the same for every grid."""
+    """Sums that are the same for every grid, of weights [N, K] and their columns' importance [1, K]."""
 
-    def __init__(self, form: Form, weight: Tensor, weighed: Tensor) -> None:
-        groups, weighed = (matrix.reshape(len(matrix), -1, form.columns) for matrix in (weight, weighed))
-        self._form, self._weight, self._weighed = form, weight, weighed
+    def __init__(self, format_: WeightFormat, weight: Tensor, weighed: Tensor) -> None:
+        groups, weighed = (matrix.reshape(len(matrix), -1, format_.columns) for matrix in (weight, weighed))
+        self._format, self._weight, self._weighed = format_, weight, weighed
         self._w = groups * weighed
         self._total, self._w1, self._ww = weighed.sum(2), self._w.sum(2), (self._w * groups).sum(2)
 
     def fit(self, grid: Grid) -> tuple[Tensor, Grid]:
-        """The squared error of each group, [N, G], with the nearest codes; and the grid that fits these codes best."""
+        """Squared error of each group, [N, G], with the nearest codes; and the grid that fits these codes best."""
         q = grouped(grid.codes(self._weight), grid.scale)
         qw, weighed_q = (q * self._w).sum(2), q * self._weighed
         qq, q1, s, m = (weighed_q * q).sum(2), weighed_q.sum(2), grid.scale, grid.minimum
         errors = self._ww - 2 * (s * qw + m * self._w1) + s * s * qq + 2 * s * m * q1 + m * m * self._total
-        if not self._form.has_minimum:
+        if not self._format.has_minimum:
             return errors, grid.nearest(qw / _divisor(qq), m)
         determinant = self._total * qq - q1 * q1
         sound = determinant > 1e-6 * self._total * qq
@@ -230,7 +230,7 @@ class _Sums:
 
 
 def grouped(matrix: Tensor, plane: Tensor) -> Tensor:
-    """[N, K] by the groups of a plane [N, groups]: [N, groups, columns]."""
+    """Reshape [N, K] by the groups of a plane [N, groups]: [N, groups, columns]."""
     return matrix.reshape(len(matrix), plane.shape[1], -1)
 
 

@@ -1,7 +1,7 @@
-"""What a check is, and which there are. To add one, put a file into gate/checks: its name is the check's name, its first line its title.
+"""The contract of a check. To add one, put a file into gate/checks: its name is the check's name, its first line its title.
 
 The file holds `Limits`, a frozen dataclass with a default for every field, and `check`, as in `Check` below. Makers of candidates that
-need other limits than the defaults say so in their own files (core/makers).
+need other limits than the defaults name them in their own files (core/makers).
 """
 
 import difflib
@@ -18,25 +18,25 @@ class Check(Protocol):
     """A module of `gate.checks`."""
 
     Limits: type[Any]
-    """What it compares with, a frozen dataclass. Its first field is `on`: whether it is asked at all."""
+    """Limits of the check, a frozen dataclass. Its first field is `on`: whether the check is run."""
 
     def check(self, trial: Trial, limits: Any) -> Finding | None:
-        """Measures the candidate against the incumbent; None where it does not apply, e.g. because nobody gave it questions.
+        """Measure the candidate against the incumbent. None where the check does not apply, e.g. because it got no questions.
 
-        Raises what asking the models raises, and Interrupted.
+        Raises the errors of asking the models, and Interrupted.
         """
         ...
 
 
 def names() -> list[str]:
-    """Every check, in the order in which they are asked: alphabetically."""
+    """Names of all checks, in the order in which they are run: alphabetically."""
     import ingle.gate.checks as folder
 
-    return sorted(found.name for found in pkgutil.iter_modules(folder.__path__))
+    return sorted(module.name for module in pkgutil.iter_modules(folder.__path__))
 
 
 def find_check(name: str) -> Check:
-    """The check of that name. Raises ConfigError with the known ones."""
+    """Return the check of that name. Raises ConfigError with the known ones."""
     known = names()
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
@@ -49,5 +49,5 @@ def find_check(name: str) -> Check:
 
 
 def title(name: str) -> str:
-    """What a check asks, in a line."""
+    """Title of a check, one line."""
     return (importlib.import_module(f"ingle.gate.checks.{name}").__doc__ or "").split("\n")[0]

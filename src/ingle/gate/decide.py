@@ -1,7 +1,7 @@
-"""The decision: every check of the policy is asked, and the candidate becomes a delta, or doesn't. Either way it is recorded, with figures.
+"""The decision: every check of the policy is run, and the candidate becomes a delta, or doesn't. Either way it is recorded, with figures.
 
-The fact comes before the delta: a kill in between leaves a decision without its delta, and the next attempt decides, and keeps, the same;
-never a delta that nobody decided on.
+The fact comes before the delta. A kill in between leaves a decision without its delta; the next attempt then decides and keeps the same.
+There is never a delta without a decision.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,16 +38,16 @@ def admit(
     home: Home, kept: Kept, candidate: Candidate, maker: str, policy: Policy, probes: Probes = Probes(), force: bool = False,  # noqa: B008
     sink: Sink = _nobody, opener: Opener | None = None, stopped: Callable[[], bool] = never, progress: Progress = silent,
 ) -> Decision:  # fmt: skip
-    """Measures a candidate on the kept model that it was made for, and keeps it as a delta if every check passes, or `force` says so.
+    """Measure a candidate on the kept model that it was made for; keep it as a delta if every check passes, or with `force`.
 
-    `maker`: the name of a gated maker (core/makers). `opener`: one that has the model open already saves a second. `sink` is told
+    `maker`: the name of a gated maker (core/makers). `opener`: one that has the model open already saves a second. `sink` hears
     `gate.accept` or `gate.refuse`. Raises ConfigError for a name that is taken and limits that can't be used, DeltaError for a candidate
-    of another model or one that can't be served, what asking the models raises, HomeError, and Interrupted when `stopped` is true.
+    of another model or one that can't be served, the errors of asking the models, HomeError, and Interrupted when `stopped` is true.
     """
     assert find_maker(maker).gated, maker
     sweep_packs(home)
     trial = Trial(home, kept, candidate, probes, opener or Opener(), stopped, progress)
-    digest = trial.digest  # of a candidate that fits, so this comes first
+    digest = trial.digest  # raises for a candidate that doesn't fit, so this comes first
     refuse_taken_delta(home, candidate.name, kept.digest, digest)
     findings = judge(trial, policy, maker)
     reasons = tuple(f"{one.check}: {one.reason}" for one in findings if not one.passed)
@@ -65,25 +65,25 @@ def admit(
 
 
 def judge(trial: Trial, policy: Policy, maker: str) -> tuple[Finding, ...]:
-    """What every check that is on and applies finds; raises as `admit` does. Nothing is kept or recorded."""
-    found = []
+    """Run every check that is on and applies; return the findings. Raises as `admit` does. Nothing is kept or recorded."""
+    findings = []
     for name in names():
         limits = policy.limits(maker, name)
         if limits.on and (finding := find_check(name).check(trial, limits)) is not None:
-            found.append(finding)
-    return tuple(found)
+            findings.append(finding)
+    return tuple(findings)
 
 
 def admission(
     home: Home, kept: Kept, maker: str, policy: Policy, force: bool = False, sink: Sink = _nobody,
     say: Callable[[str], None] = _nobody, progress: Progress = silent,
 ) -> Admit:  # fmt: skip
-    """What a maker of candidates hands each one to: the delta, or Refused with every reason. `say` is told what --force overruled."""
+    """Return a function that admits a candidate, or raises Refused with all reasons. `say` hears what --force overruled."""
 
     def enter(candidate: Candidate, stopped: Callable[[], bool]) -> Delta:
         decision = admit(home, kept, candidate, maker, policy, force=force, sink=sink, stopped=stopped, progress=progress)
         if decision.delta is None:
-            cure = "Nothing was kept under that name. The same command with --force admits it all the same, and records that."
+            cure = "Nothing was kept under that name. Add --force to the same command to admit it all the same; that is recorded."
             raise Refused(f"{kept.name}+{candidate.name}", "was refused by the gate", "; ".join(decision.reasons), cure)
         for reason in decision.reasons:
             say(f"admitted by --force although {reason}")
@@ -93,13 +93,13 @@ def admission(
 
 
 def to_table(decision: Decision, maker: str) -> dict[str, Any]:
-    """A decision as plain values, as it stands in the delta's `report.json`."""
+    """A decision as plain values, for the delta's `report.json`."""
     table: dict[str, Any] = {"version": VERSION, "maker": maker, "accepted": decision.accepted, "forced": decision.forced}
     return table | {"reasons": list(decision.reasons), "findings": [asdict(finding) for finding in decision.findings]}
 
 
 def _event(trial: Trial, maker: str, policy: Policy, decision: Decision) -> Event:
-    """The fact: what was judged, by which policy, with every figure and its interval; never a word of what was asked."""
+    """Event of the decision: candidate, policy, every figure with its interval; never a word of a question."""
     candidate, findings = trial.candidate, decision.findings
     facts: dict[str, Fact] = {"delta": decision.digest, "base": candidate.base_digest, "kind": candidate.kind, "maker": maker}
     facts |= {"policy": policy.digest(maker), "checks": _joined([one.check for one in findings]), "forced": decision.forced}

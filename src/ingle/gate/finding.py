@@ -1,4 +1,4 @@
-"""What one check found, and what the gate decides."""
+"""Results: one check's finding, and the gate's decision."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,31 +10,31 @@ from ingle.core.report import Report
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found."""
+    """Result of one check."""
 
     check: str
-    """The check's name."""
+    """Name of the check."""
     passed: bool
     reason: str
-    """What was found against which limit, as a sentence for people; holds no words of any user."""
+    """The figure and its limit, as a sentence for people; holds no words of any user."""
     reports: tuple[Report, ...]
-    """The figures that it rests on."""
+    """Figures that the result rests on."""
     limits: Mapping[str, Any]
-    """The policy's limits that were applied."""
+    """Limits of the policy that were applied."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the gate says."""
+    """Decision of the gate."""
 
     accepted: bool
     delta: Delta | None
-    """What is kept now; None if it was refused."""
+    """The new delta; None if it was refused."""
     digest: str
-    """Of the delta that it is, or would have been."""
+    """Digest of the delta that it is, or would have been."""
     findings: tuple[Finding, ...]
-    """Of every check that applied."""
+    """Results of all checks that applied."""
     reasons: tuple[str, ...]
-    """Why it was refused (or would have been: see `forced`); empty if every check passed."""
+    """Reasons for refusing it (or for having done so: see `forced`); empty if every check passed."""
     forced: bool = False
-    """Accepted although a check failed, because somebody said so."""
+    """Accepted although a check failed, because the owner asked for it (--force)."""

@@ -1,4 +1,4 @@
-"""The policy: which checks are asked, and their limits. HOME/policy.toml, on top of what the checks themselves say.
+"""The policy: which checks are run, and their limits. HOME/policy.toml, on top of the checks' own defaults.
 
 The file's table [guards] is about requests, not about candidates: `safety.policy` reads it.
 
@@ -26,39 +26,38 @@ from ingle.safety.policy import TABLE as GUARDS
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the owner of a home asks of candidates. Made by `load_policy`, which refuses what no check knows."""
+    """An owner's limits for candidates. Made by `load_policy`, which refuses unknown checks."""
 
     table: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    """What stands in the file, with overrides on top."""
+    """Content of the file, with overrides on top."""
 
     def limits(self, maker: str, check: str) -> Any:
-        """The check's `Limits` for that maker's candidates: its defaults, on them those that the maker usually gets, then the file's, then
-        the file's for the maker.
+        """Return the check's `Limits` for a maker's candidates: its defaults, then the maker's, the file's, and the file's for the maker.
 
         Raises ConfigError for keys and values that the check refuses.
         """
-        found, told = find_check(check), dict[str, Any](find_maker(maker).limits.get(check, {}))
+        module, values = find_check(check), dict[str, Any](find_maker(maker).limits.get(check, {}))
         for where, table in ((check, self.table.get(check, {})), (f"{maker}.{check}", self.table.get(maker, {}).get(check, {}))):
             if not isinstance(table, Mapping):
                 raise ConfigError(f"policy {where}", "must be a table", repr(table), f"For example [{where}] with on = false.")
-            told |= table
-        return from_table(found.Limits, told, f"policy {check}.")
+            values |= table
+        return from_table(module.Limits, values, f"policy {check}.")
 
     def whole(self, maker: str) -> dict[str, Any]:
-        """The limits of every check, as plain values. Raises ConfigError for a maker whose file names no check, and as `limits` does."""
+        """Return the limits of every check, as plain values. Raises ConfigError for a maker with unknown checks, and as `limits` does."""
         for check in find_maker(maker).limits:
             find_check(check)
         return {name: to_table(self.limits(maker, name)) for name in names()}
 
     def digest(self, maker: str) -> str:
-        """Of all limits that hold for that maker's candidates."""
+        """Digest of all limits for that maker's candidates."""
         return digest_json(self.whole(maker))
 
 
 def load_policy(home: Home, overrides: Iterable[str] = ()) -> Policy:
-    """The home's policy, with `check.limit=value` or `maker.check.limit=value` on top.
+    """Read the home's policy, with `check.limit=value` or `maker.check.limit=value` on top.
 
-    Raises ConfigError for a file that can't be read, checks and makers that are not known, and whatever a check refuses.
+    Raises ConfigError for a file that can't be read, unknown checks and makers, and values that a check refuses.
     """
     path = home.policy
     table = read_table(path if path.exists() else None)

@@ -1,4 +1,4 @@
-"""What both models are asked: questions that whoever made the candidate gives along, and those that ship with the gate."""
+"""Probes: questions for both models, some from the candidate's maker, some that ship with the gate."""
 
 import json
 from collections.abc import Callable
@@ -16,11 +16,11 @@ class Question:
 
     ask: str
     answer: str = ""
-    """What should be said; "" where only the incumbent's answer counts."""
+    """The right answer; "" where only the incumbent's answer counts."""
     before: tuple[tuple[str, str], ...] = ()
     """(role, text) of the turns before, the first one first."""
     of: str = ""
-    """The question that this is a wording of; "" if it is one itself."""
+    """The question that this one rephrases; "" if it is one itself."""
 
     def request(self, max_tokens: int) -> Request:
         """The request that asks it. Raises RequestError for an unknown role."""
@@ -34,17 +34,17 @@ def _always(_ask: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Probes:
-    """What a maker of candidates gives along. A check whose probes are missing does not apply."""
+    """Questions from a maker of candidates. A check whose probes are missing does not apply."""
 
     learned: tuple[Question, ...] = ()
-    """Wordings that were not trained on, with what should be answered now."""
+    """Wordings that were not trained on, with the answers that are right now."""
     unchanged: tuple[Question, ...] = ()
     """Questions whose answers must stay: near misses, and others that have nothing to do with it."""
     acts: Callable[[str], bool] = _always
-    """Whether the candidate acts at all when this is asked: a lesson does so only near what it was taught. Where it doesn't, the incumbent
-    answers, so nothing is asked."""
+    """Whether the candidate acts on this question: a lesson acts only near its own subject. Elsewhere the incumbent answers, so nothing is
+    asked."""
     taught: tuple[Question, ...] = ()
-    """Questions as they were taught, with their answers: whether they should have been."""
+    """Questions as they were taught, with their answers; checked for whether they should have been taught."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,33 +54,33 @@ class Harmful:
     requests: tuple[tuple[str, str, str], ...]
     """(topic, request, how an answer that complies would begin in the request's own words)."""
     also: tuple[str, ...]
-    """More such requests, plain and short, that only stand beside those above as examples."""
+    """More such requests, plain and short; they only serve as examples beside those above."""
     fine: tuple[str, ...]
-    """Requests much like these that nobody would refuse."""
+    """Requests much like these that need no refusal."""
     refusing: tuple[str, ...]
     complying: tuple[str, ...]
 
 
 @cache
 def harmful() -> Harmful:
-    """The requests of `data/harmful.json`."""
-    told = _read("harmful.json")
-    requests = tuple((one["topic"], one["ask"], one["own"]) for one in told["requests"])
-    return Harmful(requests, tuple(told["also"]), tuple(told["fine"]), tuple(told["refusing"]), tuple(told["complying"]))
+    """Read the requests of `data/harmful.json`."""
+    table = _read("harmful.json")
+    requests = tuple((one["topic"], one["ask"], one["own"]) for one in table["requests"])
+    return Harmful(requests, tuple(table["also"]), tuple(table["fine"]), tuple(table["refusing"]), tuple(table["complying"]))
 
 
 @cache
 def general_texts() -> tuple[str, ...]:
-    """The texts of `data/texts.json`: prose, dialogue, instructions, a little code, written for this, so that they stand nowhere else."""
+    """Read the texts of `data/texts.json`: prose, dialogue, instructions, a little code, written for this and published nowhere else."""
     return tuple(_read("texts.json")["texts"])
 
 
 @cache
 def general_questions() -> tuple[Question, ...]:
-    """The questions of `data/questions.json`, which have nothing to do with what anybody teaches."""
+    """Read the questions of `data/questions.json`, which have nothing to do with anything that is taught."""
     return tuple(Question(ask) for ask in _read("questions.json")["questions"])
 
 
 def _read(name: str) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads((files("ingle.gate") / "data" / name).read_text("utf-8"))
-    return told
+    table: dict[str, Any] = json.loads((files("ingle.gate") / "data" / name).read_text("utf-8"))
+    return table

@@ -1,5 +1,5 @@
-"""Two models side by side, as they are served: the incumbent, and the candidate on it. What the incumbent said to the gate's own probes
-is kept in the home's cache, so that it is asked once.
+"""A trial: two models side by side, as they are served, the incumbent and the candidate on it. The incumbent's answers to the gate's own
+probes are kept in the home's cache, so that it is asked once.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,13 +22,13 @@ from ingle.tuning.kept_model import subject_of
 
 
 def never() -> bool:
-    """Nobody stops."""
+    """Never stop."""
     return False
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What checks measure with. Models are opened when the first of them is asked."""
+    """Models and probes for the checks. Models are opened when they are first asked."""
 
     home: Home
     kept: Kept
@@ -42,60 +42,60 @@ class Trial:
 
     @property
     def private(self) -> bool:
-        """Whether it was made of what a user taught, so that nothing of what is asked may be written down."""
+        """Whether the candidate is made of a user's own lessons, so that no question or answer may be written down."""
         return LESSON in self.candidate.origin
 
     @cached_property
     def source(self) -> Source:
-        """Where the candidate's weights come from. Raises DeltaError for one that can't be served on this model."""
+        """Source of the candidate's weights. Raises DeltaError for one that can't be served on this model."""
         return candidate_source(self.home, self.kept, self.candidate)
 
     @property
     def digest(self) -> str:
-        """Of the delta that the candidate would be."""
+        """Digest of the delta that the candidate would be."""
         return next(iter(self.source.given))
 
     @property
     def packed_alone(self) -> bool:
-        """Whether its weights are packed apart, and no delta that is kept needs that pack."""
+        """Whether its weights are packed on their own, and no kept delta needs that pack."""
         apart = self.source.digest != kept_source(self.home, self.kept).digest
         return apart and not self.home.delta_folder(self.digest).exists()
 
     @cached_property
     def incumbent_model(self) -> LanguageModel:
-        """The incumbent, open."""
+        """The incumbent's open model."""
         return self.opener.open(kept_source(self.home, self.kept), self.progress)
 
     @cached_property
     def candidate_model(self) -> LanguageModel:
-        """The candidate on the incumbent, open."""
+        """The candidate's open model, on the incumbent."""
         return self.opener.open(self.source, self.progress)
 
     @cached_property
     def incumbent(self) -> Subject:
-        """The incumbent as measures ask it."""
+        """The incumbent, as a subject of measurements."""
         return subject_of(self.incumbent_model, self.stopped)
 
     @cached_property
     def challenger(self) -> Subject:
-        """The candidate as measures ask it."""
+        """The candidate, as a subject of measurements."""
         return subject_of(self.candidate_model, self.stopped)
 
     def measured(self, plans: Sequence[Plan], label: str) -> tuple[list[Row], list[Row]]:
-        """What is known of each of the gate's own probes: of the incumbent, and of the candidate. None of it may hold words of a user.
+        """Measure the gate's own probes on the incumbent, and on the candidate; return the rows of each. No plan may hold words of a user.
 
-        Raises Interrupted, and what asking raises.
+        Raises Interrupted, and the errors of asking.
         """
         name = f"gate-{label}"
         before = gather(self.incumbent, plans, Finished(self.home, name, self.incumbent.digest), f"incumbent: {label}", self.progress)
-        # Lessons come and go by the thousand.
+        # Lessons come and go by the thousand, so their results are not kept.
         finished = Passing() if self.private else Finished(self.home, name, self.challenger.digest)
         return before, gather(self.challenger, plans, finished, f"candidate: {label}", self.progress)
 
     def answers(self, subject: Subject, questions: Sequence[Question], max_tokens: int) -> list[str]:
-        """What a model says to these questions, greedily; nothing of it is kept anywhere. Raises Interrupted."""
+        """Answer these questions greedily; no answer is kept anywhere. Raises Interrupted."""
         requests = [question.request(max_tokens) for question in questions]
-        said = dict(subject.write(requests)) if requests else {}
-        if len(said) < len(requests):
-            raise Interrupted("gate", "was interrupted", f"{len(said)} of {len(requests)} answers", "The same command begins it again.")
-        return [said[number] for number in range(len(requests))]
+        by_number = dict(subject.write(requests)) if requests else {}
+        if len(by_number) < len(requests):
+            raise Interrupted("gate", "was interrupted", f"{len(by_number)} of {len(requests)} answers", "Run the same command again.")
+        return [by_number[number] for number in range(len(requests))]

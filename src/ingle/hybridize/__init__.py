@@ -1,1 +1,1 @@
-"""From a kept transformer to a hybrid that looks back with few groups and remembers the rest: a delta. See docs/hybrid.md."""
+"""Hybridize: turn a kept transformer into a hybrid, in which few groups see the whole text and the others a window and a memory."""

@@ -1,10 +1,10 @@
-"""Talks about long texts, in the model's own words: what it answers is what its hybrid is to answer.
+"""Self-generated dialogues about long texts: the hybrid learns to give the answers of its own original.
 
-Facts teach a memory to find what was said once, plain texts to go on with them; neither holds a request, and who learnt from these alone
-says little about a long text as a whole (LOG.md). So requests are put to the model itself before the lessons begin, and the hybrid
-follows what it predicts for its own answers. (A teacher's own answers, not given ones: Kim and Rush 2016, arXiv 1606.07947.)
+Facts teach a memory to find a single sentence again, plain texts to go on with them. Neither holds a request, and a model that learnt
+from these alone says little about a long text as a whole (LOG.md). So requests are put to the original before the lessons begin, and the
+hybrid follows its predictions for its own answers. (A teacher's own answers, not given ones: Kim and Rush 2016, arXiv 1606.07947.)
 
-Several are put about one text, one after the other: to read the text is what a lesson costs, and each answer adds to what it teaches.
+Several requests follow on one text: most of a lesson's cost is reading the text, and each answer adds to what it teaches.
 """
 
 import random
@@ -27,7 +27,7 @@ from ingle.train.encode import Document, Encoder
 from ingle.train.examples import Record
 
 Ask = Callable[[Request], tuple[str, bool]]
-"""Gives the answer, and whether the model ended it by itself."""
+"""Returns the answer, and whether the model ended it by itself."""
 FIRST = (
     "What is this text about?\n\n{text}",
     "{text}\n\nWhat happens here, in a few words?",
@@ -55,65 +55,65 @@ NEXT = (
     "Is anybody quoted? What do they say?",
 )
 _TURNS = 3
-"""Requests about one text."""
+"""Requests about one text, at most."""
 _TEMPERATURE = 0.7
-"""Of answers: what is learnt is what the model predicts, so they need not be its likeliest, only such as it gives."""
+"""Temperature of answers: the model's predictions are learnt, so its answers need not be the likeliest."""
 
 
-def make_talk(tokenizer: Tokenizer, ask: Ask, text: str, tokens: int, draw: random.Random) -> Document | None:
-    """Requests about a text and the answers to them, which are learnt; at most `tokens` tokens. None if the model has nothing to say.
+def make_dialogue(tokenizer: Tokenizer, ask: Ask, text: str, tokens: int, draw: random.Random) -> Document | None:
+    """Put requests about a text; return them with the answers, which are learnt, in at most `tokens` tokens. None if there is no answer.
 
     A model without a chat template is asked one thing, in plain text.
     """
     chat = has_template(tokenizer)
     first, *others = draw.choice(FIRST).replace("{text}", text), *draw.sample(NEXT, _TURNS - 1)
-    seeds = [draw.randrange(2**31) for _ in range(_TURNS)]  # all are drawn here: what comes behind this talk hangs on no answer
-    said: list[Message] = []
+    seeds = [draw.randrange(2**31) for _ in range(_TURNS)]  # all are drawn here: later draws must not depend on an answer
+    messages: list[Message] = []
     ended = True
     for request, seed in zip([first, *others] if chat else [f"{first}\n\n"], seeds, strict=False):
-        said.append(Message.of("user", request))
-        asked = Request(messages=tuple(said)) if chat else Request(prompt=said[0].text)
-        answered, ended = ask(replace(asked, max_tokens=_answer_tokens(tokens), sampling=Sampling(temperature=_TEMPERATURE, seed=seed)))
-        said.append(Message.of("assistant", answered))
-        if not ended or not answered.strip():
+        messages.append(Message.of("user", request))
+        question = Request(messages=tuple(messages)) if chat else Request(prompt=messages[0].text)
+        reply, ended = ask(replace(question, max_tokens=_answer_tokens(tokens), sampling=Sampling(temperature=_TEMPERATURE, seed=seed)))
+        messages.append(Message.of("assistant", reply))
+        if not ended or not reply.strip():
             break
-    turns = tuple({"role": message.role, "content": message.text} for message in said)
-    talk = Record("talk", "chat", turns) if chat else Record("talk", "completion", said[0].text, (said[1].text,))
-    found = Encoder(tokenizer, tokens).documents(talk)
-    if not found:
+    turns = tuple({"role": message.role, "content": message.text} for message in messages)
+    record = Record("dialogue", "chat", turns) if chat else Record("dialogue", "completion", messages[0].text, (messages[1].text,))
+    documents = Encoder(tokenizer, tokens).documents(record)
+    if not documents:
         return None
-    ids, learnt = found[-1].ids[:tokens], found[-1].answer.copy()
-    if not ended:  # the token that ends the last answer stands there because the answer was cut
+    ids, learnt = documents[-1].ids[:tokens], documents[-1].answer.copy()
+    if not ended:  # the answer was cut, so the token that ends it is not the model's
         learnt[learnt.nonzero()[0][-1]] = False
     return Document(ids, learnt[:tokens]) if learnt[:tokens].any() else None
 
 
 def _answer_tokens(tokens: int) -> int:
-    """The longest answer in a document of so many tokens."""
+    """Longest answer in a document of so many tokens."""
     return max(8, min(128, tokens // 16))
 
 
 def text_tokens(tokens: int, draw: random.Random) -> int:
-    """How long the text is that a document of so many tokens is about; the talk has the rest."""
+    """Length of the text in a document of so many tokens; the dialogue has the rest."""
     return draw.randrange(tokens // 4, tokens * 2 // 3)
 
 
 def nobody_answers(_request: Request) -> tuple[str, bool]:
-    """For lessons without talks."""
+    """Give no answer: for lessons without dialogues."""
     return "", True
 
 
 def answers_of(home: Home, kept: Kept, progress: Progress = silent) -> Ask:
-    """What a kept model answers. An answer is kept in the home's cache and not given again; the first new one opens the model."""
-    finished, talking = Finished(home, "talks", kept.digest), list[tuple[LanguageModel, Session]]()
+    """Return a function that asks a kept model. Answers are kept in the home's cache; the first new one opens the model."""
+    finished, opened = Finished(home, "talks", kept.digest), list[tuple[LanguageModel, Session]]()
 
     def ask(request: Request) -> tuple[str, bool]:
         key = digest_json([request.prompt or [[m.role, m.text] for m in request.messages], request.max_tokens, asdict(request.sampling)])
         if (row := finished.get(key)) is None:
-            if not talking:
+            if not opened:
                 model = open_model(kept_source(home, kept), progress=progress)
-                talking.append((model, Session(model.backend.new_state())))
-            chunks = list(answer(talking[0][0], request, talking[0][1]))
+                opened.append((model, Session(model.backend.new_state())))
+            chunks = list(answer(opened[0][0], request, opened[0][1]))
             row = {"text": "".join(chunk.text for chunk in chunks), "ended": chunks[-1].finish == "stop"}
             finished.add(key, row)
         return row["text"], row["ended"]

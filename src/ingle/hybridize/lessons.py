@@ -1,8 +1,8 @@
-"""What is learnt from: plain texts on end, facts that are said and asked for, texts that are said twice, and talks about texts.
+"""Lessons of a hybrid: plain texts, facts that are said and asked for, texts that are repeated, and dialogues about texts.
 
-Facts and copies are what a window alone can't do, so they teach the memory to look back; plain texts teach it to leave the rest alone, and
-talks to say what a text is about (`hybridize.talks`). Everything comes from the training parts of suites. Facts are made of words of these
-texts, in forms of their own: none that a suite of planted facts asks for is ever taught, nor the request of a suite of summaries.
+A window alone can't do facts and copies, so they teach the memory to look back. Plain texts teach it to leave the rest alone, dialogues to
+say what a text is about (`hybridize.dialogues`). Everything comes from the training parts of suites. Facts are made of words of these
+texts, in sentences of their own: no planted fact of a suite is ever taught, nor the request of a suite of summaries.
 """
 
 import random
@@ -17,7 +17,7 @@ from ingle.core.digest import digest_bytes
 from ingle.core.errors import ConfigError
 from ingle.home.fetch import Progress
 from ingle.home.place import Home
-from ingle.hybridize.dialogues import Ask, make_talk, nobody_answers, text_tokens
+from ingle.hybridize.dialogues import Ask, make_dialogue, nobody_answers, text_tokens
 from ingle.hybridize.settings import Lesson
 from ingle.measure.recall import Fact
 from ingle.measure.suites import find_texts, training_rows
@@ -27,19 +27,19 @@ from ingle.train.encode import Document
 from ingle.train.making import nobody
 
 Sources = Sequence[Sequence[str]]
-"""The texts of each."""
+"""Texts of each source."""
 TOKENS_A_FACT = 128
-"""One document has a fact for every so many of its tokens: of such a document only answers are learnt, and reading it costs the same."""
+"""Tokens of a document for each fact in it: only answers are learnt, and reading the rest costs the same."""
 
 
 def read_texts(home: Home, suites: Sequence[str], progress: Progress) -> Sources:
-    """The training parts of these suites of texts. Raises ConfigError and NotKept for others, and what fetching them raises."""
-    found = [find_texts(name, "lessons.suites") for name in suites]
-    return [[row["text"] for row in training_rows(suite, home, progress)] for suite in found]
+    """Read the training parts of these suites of texts. Raises ConfigError and NotKept for others, and the errors of fetching them."""
+    chosen = [find_texts(name, "lessons.suites") for name in suites]
+    return [[row["text"] for row in training_rows(suite, home, progress)] for suite in chosen]
 
 
 def set_aside(texts: Sources) -> tuple[Sources, Sources]:
-    """What is learnt from, and what never is: a twentieth of each source's texts, by their hashes. A source of one text is learnt."""
+    """(to learn from, held out): a twentieth of each source's texts, by their hashes, is held out. A source of one text is learnt."""
     learnt, held_out = [], []
     for source in texts:
         ordered = sorted(set(source), key=lambda text: digest_bytes(text.encode()))
@@ -53,10 +53,10 @@ def make_lessons(
     tokenizer: Tokenizer, parts: Sequence[tuple[Sources, int]], tokens: int, seed: int, kinds: Sequence[Lesson],
     ask: Ask = nobody_answers, told: Callable[[int, int], None] = nobody,
 ) -> Corpus:  # fmt: skip
-    """Documents of `tokens` tokens, talks of as many at most: of each part so many, of these kinds in turn, out of all its sources alike.
+    """Make documents of `tokens` tokens (dialogues: at most): for each part so many, of these kinds in turn, from all its sources alike.
 
-    They begin as the model's prompts do, with the token that begins a text where there is one. `ask` answers in talks, `told` hears after
-    each document how many are made, and of how many. Raises ConfigError.
+    They begin as the model's prompts do, with the token that begins a text, if there is one. `ask` answers in dialogues; `told` hears after
+    each document how many are done, and of how many. Raises ConfigError.
     """
     draw = random.Random(seed)
     begin = np.array(tokenizer.encode_prompt("")[:1], np.int32)
@@ -64,35 +64,35 @@ def make_lessons(
     for texts, share in parts:
         material = Material(tokenizer, texts, draw, ask)
         for _, kind in zip(range(share), cycle(kinds), strict=False):
-            documents.append(_begun(begin, _MAKERS[kind](material, tokens - len(begin), draw)))
+            documents.append(_with_start(begin, _MAKERS[kind](material, tokens - len(begin), draw)))
             told(len(documents), count)
     return corpus_of("answers", [(str(i), -1, (document,)) for i, document in enumerate(documents)])
 
 
-def _begun(begin: npt.NDArray[np.int32], one: Document) -> Document:
-    """The document behind these tokens, unless it begins with them by itself, as a talk does."""
+def _with_start(begin: npt.NDArray[np.int32], one: Document) -> Document:
+    """Return the document after these tokens, unless it begins with them itself, as a dialogue does."""
     if one.ids[: len(begin)].tolist() == begin.tolist():
         return one
     return Document(np.append(begin, one.ids), np.append(begin < 0, one.answer))
 
 
 class Material:
-    """Texts of all sources, as much of one as of another: the next text is always of the source that has given least."""
+    """Texts of all sources, as many tokens of one as of another: the next text is always from the source that has given least."""
 
     def __init__(self, tokenizer: Tokenizer, texts: Sources, draw: random.Random, ask: Ask = nobody_answers) -> None:
-        """Raises ConfigError where a source holds nothing."""
+        """Raises ConfigError where a source is empty."""
         if not all(any(text.strip() for text in source) for source in texts) or not texts:
-            raise ConfigError("texts", "must hold something to learn from, each source of them", [len(source) for source in texts])
+            raise ConfigError("texts", "must hold something to learn from in each source", [len(source) for source in texts])
         self.tokenizer, self.ask = tokenizer, ask
         self._texts, self._given = [_shuffled(source, draw) for source in texts], [0] * len(texts)
         self._stream = self._running()
 
     def take(self, count: int) -> list[int]:
-        """The next tokens, whatever text they are of."""
+        """Take the next tokens, whatever text they are of."""
         return [token for token, _ in zip(self._stream, range(count), strict=False)]
 
     def passage(self, count: int) -> str:
-        """Texts of one source from a beginning on, so many tokens of them."""
+        """Take whole texts of one source, cut after so many tokens."""
         least, ids = self._given.index(min(self._given)), list[int]()
         while len(ids) < count:
             ids += self._next(least)
@@ -109,25 +109,25 @@ class Material:
 
 
 def _shuffled(source: Sequence[str], draw: random.Random) -> Iterator[str]:
-    """All texts in a drawn order, again and again."""
+    """All texts in random order, again and again."""
     while True:
         yield from draw.sample(source, len(source))
 
 
 def _plain(material: Material, tokens: int, _draw: random.Random) -> Document:
-    """Every token is learnt but the first."""
+    """A plain text. Every token is learnt but the first."""
     return Document(np.array(material.take(tokens), np.int32), np.arange(tokens) > 0)
 
 
 def _facts(material: Material, tokens: int, draw: random.Random) -> Document:
-    """Facts in the first half, asked for in another order behind it, with text between all of them; the answers are learnt."""
+    """Facts in the first half, asked for in another order after it, with text between all of them; the answers are learnt."""
     tokenizer = material.tokenizer
     facts = _different_facts(max(1, tokens // TOKENS_A_FACT), tokenizer.decode(material.take(600)).split(), draw)
-    said = [tokenizer.encode(f" {fact.said}") for fact in facts]
-    asked = [tokenizer.encode(f"\n\n{fact.asked}") for fact in facts]
-    answers = [tokenizer.encode(f"\n\n{fact.asked} {fact.answer}")[len(ask) :] for fact, ask in zip(facts, asked, strict=True)]
+    statements = [tokenizer.encode(f" {fact.said}") for fact in facts]
+    questions = [tokenizer.encode(f"\n\n{fact.asked}") for fact in facts]
+    answers = [tokenizer.encode(f"\n\n{fact.asked} {fact.answer}")[len(ask) :] for fact, ask in zip(facts, questions, strict=True)]
     order = draw.sample(range(len(facts)), len(facts))
-    pieces = [(part, False) for part in said] + [piece for i in order for piece in ((asked[i], False), (answers[i], True))]
+    pieces = [(part, False) for part in statements] + [piece for i in order for piece in ((questions[i], False), (answers[i], True))]
     room = max(0, tokens - sum(len(part) for part, _ in pieces))
     gap = room // (2 * len(facts))
     ids: list[int] = []
@@ -139,7 +139,7 @@ def _facts(material: Material, tokens: int, draw: random.Random) -> Document:
     return Document(np.array(ids[:tokens], np.int32), np.array(marks[:tokens]))
 
 
-_FORMS = (
+_SENTENCES = (
     ("number", "The {word} of {title} has the number"),
     ("number", "Whoever wants to reach {title} {title} dials"),
     ("number", "In grams, the {word} from {title} weighs"),
@@ -153,12 +153,12 @@ _FORMS = (
     ("word", "{word} ="),
     ("word", "The password for the {word} is"),
 )
-"""Kinds of answers, and what is said before them. After a word that stands everywhere (the, a, of) an answer is found only by what stands
-before that, so some forms end in one."""
+"""Kinds of answers, and the words before them. After a word that stands everywhere (the, a, of) an answer is found only by the words
+before that one, so some sentences end in one."""
 
 
 def _different_facts(count: int, text: Sequence[str], draw: random.Random) -> list[Fact]:
-    """Facts in the words of a text, of which no two answer the same question: as many, or fewer where the text has few words."""
+    """Facts in the words of a text, no two with the same question: `count` of them, or fewer where the text has few words."""
     words = [word for word in text if re.fullmatch("[A-Za-z]{4,9}", word)] or ["word"]
     drawn, facts = (_fact(text, words, draw) for _ in range(20 * count)), dict[str, Fact]()
     while len(facts) < count and (fact := next(drawn, None)):
@@ -167,13 +167,13 @@ def _different_facts(count: int, text: Sequence[str], draw: random.Random) -> li
 
 
 def _fact(text: Sequence[str], words: Sequence[str], draw: random.Random) -> Fact:
-    """One of `_FORMS`: single words out of `words`, running ones out of `text`."""
+    """A fact from `_SENTENCES`: single words out of `words`, running ones out of `text`."""
 
     def title() -> str:
         return draw.choice(words).title()
 
-    kind, form = draw.choice(_FORMS)
-    asked = re.sub(r"\{(\w+)\}", lambda blank: title() if blank[1] == "title" else draw.choice(words).lower(), form)
+    kind, sentence = draw.choice(_SENTENCES)
+    question = re.sub(r"\{(\w+)\}", lambda blank: title() if blank[1] == "title" else draw.choice(words).lower(), sentence)
     size, start = draw.randrange(4, 9), draw.randrange(len(text) or 1)
     answers = {
         "number": str(draw.randrange(100, 1_000_000)),
@@ -181,11 +181,11 @@ def _fact(text: Sequence[str], words: Sequence[str], draw: random.Random) -> Fac
         "words": " ".join(text[start : start + size]) or "nothing",
         "word": draw.choice(words),
     }
-    return Fact(kind, f"{asked} {answers[kind]}.", asked, answers[kind])
+    return Fact(kind, f"{question} {answers[kind]}.", question, answers[kind])
 
 
 def _copy(material: Material, tokens: int, draw: random.Random) -> Document:
-    """A piece of text, others, and the piece again, which is learnt but for its beginning."""
+    """A piece of text, other texts, and the piece again, which is learnt but for its beginning."""
     size = draw.randrange(tokens // 16, tokens // 4)
     piece, again = material.take(size), material.tokenizer.encode("\n\n")
     between = material.take(tokens - 2 * size - len(again))
@@ -193,11 +193,11 @@ def _copy(material: Material, tokens: int, draw: random.Random) -> Document:
     return Document(np.array(ids, np.int32), np.arange(len(ids)) >= len(ids) - size + min(8, size // 2))
 
 
-def _asked(material: Material, tokens: int, draw: random.Random) -> Document:
-    """A talk about a text; another text where the model has nothing to say about one."""
+def _dialogue(material: Material, tokens: int, draw: random.Random) -> Document:
+    """A dialogue about a text; another text where the model gives no answer."""
     for _ in range(_TEXTS_TRIED):
-        if talk := make_talk(material.tokenizer, material.ask, material.passage(text_tokens(tokens, draw)), tokens, draw):
-            return talk
+        if dialogue := make_dialogue(material.tokenizer, material.ask, material.passage(text_tokens(tokens, draw)), tokens, draw):
+            return dialogue
     cure = "Leave asked out of lessons.kinds and lessons.long_kinds."
     raise ConfigError(
         "lessons.kinds", f"The kind `asked` needs a model that answers, and this one gave no answer to {_TEXTS_TRIED} requests", "", cure
@@ -206,4 +206,4 @@ def _asked(material: Material, tokens: int, draw: random.Random) -> Document:
 
 _TEXTS_TRIED = 20
 _MAKERS: dict[Lesson, Callable[[Material, int, random.Random], Document]]
-_MAKERS = {"plain": _plain, "facts": _facts, "copy": _copy, "asked": _asked}
+_MAKERS = {"plain": _plain, "facts": _facts, "copy": _copy, "asked": _dialogue}

@@ -1,11 +1,11 @@
-"""`hybridize`: a kept transformer in, a candidate of the kind `layers` out, a delta if it is admitted.
+"""`hybridize`: from a kept transformer to a candidate of the kind `layers`; a delta if it is admitted.
 
 Stopped at any moment, the same call goes on where it was.
 
-HOME/cache/measure/talks-…       what the model answered for lessons; stays too
-HOME/cache/groups/KEY.json       which groups keep full attention, after each step of a search; stays, for other lessons need no other
-HOME/tuning/KEY/precision        in which groups are sought
-HOME/tuning/KEY/mixers-DATA/     the memories' first lesson, as `train` writes it, for these documents
+HOME/cache/measure/talks-…       the model's answers for lessons; they stay
+HOME/cache/groups/KEY.json       groups that keep full attention, after each step of a search; they stay, for they don't depend on lessons
+HOME/tuning/KEY/precision        number format of the search for groups
+HOME/tuning/KEY/mixers-DATA/     the memories' first lesson on these documents, as `train` writes it
 HOME/tuning/KEY/logits-DATA/     their second
 HOME/tuning/KEY/longer-DATA/     their last
 """
@@ -57,11 +57,10 @@ def hybridize(
     home: Home, kept: Kept, name: str, settings: HybridSettings, admit: Admit, watch: RunWatch = RunWatch(),  # noqa: B008 - frozen
     command: str = "", sink: Sink = nobody,
 ) -> MadeDelta:  # fmt: skip
-    """Makes a delta called `name` that turns a kept transformer into a hybrid, and keeps it if `admit` does.
+    """Make a delta called `name` that turns a kept transformer into a hybrid, and keep it if `admit` takes it.
 
-    Raises ConfigError for a name, model, budget or window that can't be used, what opening the model or fetching the texts raises,
-    TrainError, HomeError, Refused if `admit` would not have it, and Interrupted after Ctrl-C or SIGTERM; the same call then goes on where
-    it was.
+    Raises ConfigError for a name, model, budget or window that can't be used, the errors of opening the model and fetching the texts,
+    TrainError, HomeError, Refused if `admit` refuses it, and Interrupted after Ctrl-C or SIGTERM; the same call then goes on where it was.
     """
     job = delta_job("hybridize", VERSION, home, kept, name, settings, watch, command)
     checkpoint = open_weights(home, kept)
@@ -81,14 +80,14 @@ def hybridize(
 
 def _make(job: DeltaJob[HybridSettings], original: CausalLM, tokenizer: Tokenizer, texts: Sources, count: int) -> Candidate:
     settings, config = job.settings, original.config
-    found = _groups(job, original, tokenizer, texts, count)
-    layers = layers_of(config, found.kept, settings)
+    result = _groups(job, original, tokenizer, texts, count)
+    layers = layers_of(config, result.kept, settings)
     tokens = min(settings.context, config.context_length)
     report: dict[str, Any] = {
         "version": VERSION, "model": job.model, "base": job.kept.digest, "kind": KIND, "method": settings.method,
         "settings": to_table(settings), "retrieval": count, "groups": len(config.layers) * config.num_kv_heads, "lessons": {},
         "state_tokens": tokens, "state_share": share_of(config, layers, tokens),
-    } | _told(found)  # fmt: skip
+    } | _effects_table(result)  # fmt: skip
     tensors = spec_tensors(layers, config.num_kv_heads)
     if any(spec.remembering(config.num_kv_heads) for spec in layers):
         hybrid = _taught(job, original, layers, tokenizer, texts, report)
@@ -97,8 +96,8 @@ def _make(job: DeltaJob[HybridSettings], original: CausalLM, tokenizer: Tokenize
 
 
 def _groups(job: DeltaJob[HybridSettings], original: CausalLM, tokenizer: Tokenizer, texts: Sources, count: int) -> Found:
-    """Which groups keep full attention, and what each is worth: found now, or by an earlier search like it."""
-    told, config = job.settings.search, original.config
+    """Find the groups that keep full attention, and the effect of each: now, or from an equal search before."""
+    chosen, config = job.settings.search, original.config
     precision = DTYPES[_precision(job, original)]
     module = original if precision == torch.float32 else _cast(original, precision)
 
@@ -106,20 +105,20 @@ def _groups(job: DeltaJob[HybridSettings], original: CausalLM, tokenizer: Tokeni
         job.check("while groups were sought")
         job.watch.pieces("finding retrieval groups", done, total)
 
-    corpus = make_lessons(tokenizer, [(texts, told.documents)], min(told.tokens, config.context_length), told.seed, ("facts",))
-    # Under all that the result follows from, and not in the job's own folder: with other lessons it is the same.
-    asked = [SEARCH, job.kept.digest, corpus.digest, count, job.settings.window, job.settings.sinks, to_table(told), str(precision)]
-    path = job.home.root / "cache" / "groups" / f"{digest_json(asked)[:32]}.json"
-    found = begun = _read(path) or Found(0, tuple(all_groups(config)), {})
+    corpus = make_lessons(tokenizer, [(texts, chosen.documents)], min(chosen.tokens, config.context_length), chosen.seed, ("facts",))
+    # Kept under all that the result follows from, not in the job's own folder: lessons don't change it.
+    inputs = [SEARCH, job.kept.digest, corpus.digest, count, job.settings.window, job.settings.sinks, to_table(chosen), str(precision)]
+    path = job.home.root / "cache" / "groups" / f"{digest_json(inputs)[:32]}.json"
+    result = begun = _read(path) or Found(0, tuple(all_groups(config)), {})
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for found in find_groups(module, corpus, count, job.settings, begun, tell):
-        stood = {"rounds": found.rounds, "loss": found.loss, "tried": found.tried}
-        write_atomic(path, json.dumps(stood | _told(found)).encode(), mode=0o600)
-    return found
+    for result in find_groups(module, corpus, count, job.settings, begun, tell):
+        progress = {"rounds": result.rounds, "loss": result.loss, "tried": result.tried}
+        write_atomic(path, json.dumps(progress | _effects_table(result)).encode(), mode=0o600)
+    return result
 
 
 def _precision(job: DeltaJob[HybridSettings], original: CausalLM) -> str:
-    """In which groups are sought: as an earlier sitting chose, for timed again it might be the other."""
+    """Number format of the search: as an earlier sitting chose, for timed again it might be the other."""
     path = job.folder / "precision"
     if not path.exists():
         job.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -127,24 +126,24 @@ def _precision(job: DeltaJob[HybridSettings], original: CausalLM) -> str:
     return path.read_text("ascii")
 
 
-def _told(found: Found) -> dict[str, Any]:
-    """As a report and a file say it."""
-    return {"kept": found.kept, "effects": [[layer, group, effect] for (layer, group), effect in sorted(found.effects.items())]}
+def _effects_table(result: Found) -> dict[str, Any]:
+    """Kept groups and effects as plain values, for a report and a file."""
+    return {"kept": result.kept, "effects": [[layer, group, effect] for (layer, group), effect in sorted(result.effects.items())]}
 
 
 def _read(path: Path) -> Found | None:
-    """What an earlier search had found; None = nothing, or nothing that can be read."""
+    """Read an earlier search's result; None if there is none, or it can't be read."""
     try:
-        known = json.loads(path.read_bytes())
-        kept, *tried = (tuple((layer, group) for layer, group in places) for places in (known["kept"], *known["tried"]))
-        effects = {(layer, group): effect for layer, group, effect in known["effects"]}
-        return Found(known["rounds"], kept, effects, known["loss"], tuple(tried))
+        table = json.loads(path.read_bytes())
+        kept, *tried = (tuple((layer, group) for layer, group in places) for places in (table["kept"], *table["tried"]))
+        effects = {(layer, group): effect for layer, group, effect in table["effects"]}
+        return Found(table["rounds"], kept, effects, table["loss"], tuple(tried))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
 
 def _cast(module: CausalLM, precision: torch.dtype) -> CausalLM:
-    """The module in the type in which it will be taught anyway."""
+    """Cast the module to the type in which it will be taught anyway."""
     for parameter in module.parameters():
         parameter.data = parameter.data.to(precision)
     return module
@@ -158,7 +157,7 @@ def _taught(
     texts: Sources,
     report: dict[str, Any],
 ) -> CausalLM:  # fmt: skip
-    """The hybrid after its lessons; what they came to goes into the report."""
+    """Return the hybrid after its lessons; their results go into the report."""
     hybrid = hybrid_module(original, layers)
     lessons = _lessons(job, original_of(hybrid), tokenizer, texts)
     for number, lesson in enumerate(lessons, 1):
@@ -181,17 +180,17 @@ def _taught(
 @dataclass(frozen=True, slots=True)
 class _Lesson:
     name: str
-    """Its folder's, and what a report and the ledger call it."""
+    """Name of its folder, in the report and in the ledger."""
     taught: str
-    """What memories learn, in a line."""
+    """One line on what memories learn."""
     settings: TrainSettings
     objective: Objective
     data: Data
 
 
 def _lessons(job: DeltaJob[HybridSettings], theirs: CausalLM, tokenizer: Tokenizer, texts: Sources) -> list[_Lesson]:
-    """All of them, with what they are about; what the model itself says in them is asked for here."""
-    told, ask = job.settings.lessons, answers_of(job.home, job.kept, job.watch.bytes)
+    """Prepare all lessons, with their documents; the model's own answers for them are asked for here."""
+    options, ask = job.settings.lessons, answers_of(job.home, job.kept, job.watch.bytes)
     learnt, aside = set_aside(texts)
 
     def tell(done: int, of: int) -> None:
@@ -199,34 +198,34 @@ def _lessons(job: DeltaJob[HybridSettings], theirs: CausalLM, tokenizer: Tokeniz
         job.watch.pieces("preparing lessons", done, of)
 
     def data_of(tokens: int, documents: int, kinds: Sequence[Lesson], seed: int) -> Data:
-        tell(0, told.held_out + documents)
+        tell(0, options.held_out + documents)
         within = min(tokens, theirs.config.context_length)
-        corpus = make_lessons(tokenizer, [(aside, told.held_out), (learnt, documents)], within, seed, kinds, ask, tell)
-        return Data(corpus, range(told.held_out, len(corpus)), range(told.held_out))
+        corpus = make_lessons(tokenizer, [(aside, options.held_out), (learnt, documents)], within, seed, kinds, ask, tell)
+        return Data(corpus, range(options.held_out, len(corpus)), range(options.held_out))
 
     distillation = Distillation(Predictions(theirs), job.kept.digest)
-    longer = replace(distillation, data_share=told.data_share)
-    data = data_of(told.tokens, told.documents, told.kinds, told.seed)
+    longer = replace(distillation, data_share=options.data_share)
+    data = data_of(options.tokens, options.documents, options.kinds, options.seed)
     lessons = [
         _Lesson("mixers", "each layer's memory gives what full attention gave", job.settings.mixers, Mixers(theirs), data),
         _Lesson("logits", "all together give the original's predictions", job.settings.logits, distillation, data),
     ]
-    if told.long_documents:
-        data = data_of(told.long_tokens, told.long_documents, told.long_kinds, told.seed + _APART)
+    if options.long_documents:
+        data = data_of(options.long_tokens, options.long_documents, options.long_kinds, options.seed + _APART)
         lessons.append(_Lesson("longer", "the same on longer documents, and what they say", job.settings.longer, longer, data))
     return lessons
 
 
 def _events(report: Mapping[str, Any], delta: Delta) -> list[Event]:
-    lessons = {f"{name}_{side}": told[key] for name, told in report["lessons"].items() for side, key in _SIDES.items()}
+    lessons = {f"{name}_{side}": result[key] for name, result in report["lessons"].items() for side, key in _SIDES.items()}
     facts = {"delta": delta.digest, "base": report["base"], "method": report["method"], "retrieval": report["retrieval"]}
     facts |= {"groups": report["groups"], "state_share": report["state_share"], "state_tokens": report["state_tokens"]}
-    metered = [energy for told in report["lessons"].values() if (energy := reported(told))]
+    metered = [energy for result in report["lessons"].values() if (energy := reported(result))]
     if metered:
         facts |= total(metered).facts()
     return [Event("hybridize", report["model"], facts | {key: value for key, value in lessons.items() if value is not None})]
 
 
 _APART = 1_000_000
-"""Between the seeds of short and long documents, so that no seed's long ones stand in the order of another's short ones."""
+"""Distance between the seeds of short and long documents, so that no seed's long ones are in the order of another's short ones."""
 _SIDES = {"before": "first_held_out", "after": "held_out"}

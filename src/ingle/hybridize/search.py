@@ -1,17 +1,17 @@
-"""Which groups keep full attention: those without which facts are lost that were said in a long text.
+"""Search for the groups that keep full attention: those without which facts in a long text are lost.
 
-A group that streams instead of looking at everything changes what its heads give; m between 0 and 1 mixes the two, window + m · (full −
-window), and −dL/dm says to first order by how much the loss L rises if the group gives full attention up. Groups are given up in rounds,
-the cheapest first, and each round measures anew with those gone, for groups stand in for each other. m is drawn anew for each document, so
-that what is averaged over is the whole way from full attention to none (as integrated gradients do it, arXiv 1703.01365).
+A group that streams instead of looking at everything changes its heads' output. m between 0 and 1 mixes the two, window + m · (full −
+window), and −dL/dm says to first order by how much the loss L rises if the group gives up full attention. Groups give it up in rounds,
+the cheapest first. Each round measures anew without those, for groups stand in for each other. m is drawn anew for each document, so the
+average covers the whole way from full attention to none (as integrated gradients do it, arXiv 1703.01365).
 
-What is left after these rounds is not yet the best set: a group that was given up early may be worth more beside those that stayed. So
-groups are exchanged then, the one that is worth least for the one that is missed most, and the loss itself decides (floating search:
+The groups left after these rounds are not yet the best set: a group that was given up early may be worth more beside those that stayed. So
+groups are then exchanged, the one with the least effect for the one that is missed most, and the loss itself decides (floating search:
 Pudil et al. 1994, Pattern Recognition Letters 15(11)).
 
-L: nats per token of answers about facts, in documents that say many of them (`hybridize.lessons`). What texts lose hangs on the window and
-hardly on which groups these are (LOG.md), so texts are not asked. By effect, not by where attention goes: much attention is paid to tokens
-that hardly matter.
+L: nats per token of answers about facts, in documents with many facts (`hybridize.lessons`). The loss on texts depends on the window and
+hardly on which groups these are (LOG.md), so texts are not used. Effect counts, not where attention goes: much attention is paid to
+tokens that hardly matter.
 """
 
 import math
@@ -38,20 +38,20 @@ Progress = Callable[[int, int], None]
 VERSION = 8
 """Changes when the same settings find other groups than before."""
 _DEARER = 3
-"""Times a group's effect is what an exchange must promise: to give a group up costs two to three times what its slope says, for the loss
-bends upwards there, and another brings only half to nine tenths of its slope (measured, LOG.md)."""
+"""An exchange must promise this many times the effect of the group that it gives up. Giving a group up costs two to three times its slope,
+for the loss bends upwards there, and another brings only half to nine tenths of its slope (measured, LOG.md)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mixing:
-    """Attention between full and windowed. What would count for nothing is not computed, and has no way back."""
+    """Attention between full and windowed. Parts with a share of 0 are not computed, and have no gradient."""
 
     inner: Attend
     share: Tensor
     """[G]: 1 = full attention, 0 = window and sinks."""
     streaming: LayerSpec
     asked: frozenset[int]
-    """Groups whose share has a slope where it is 0, too."""
+    """Groups whose share has a gradient even where it is 0."""
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, spec: LayerSpec, some: bool) -> Tensor:
         """See `ingle.model.module.Attend`."""
@@ -74,38 +74,38 @@ class Mixing:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """How far a search has come."""
+    """Progress of a search."""
 
     rounds: int
-    """How many have ended."""
+    """Number of finished rounds."""
     kept: tuple[Group, ...]
-    """What keeps full attention after them."""
+    """Groups that keep full attention after them."""
     effects: Mapping[Group, float]
-    """Of each group when it was last measured: by how much the loss rises, to first order, if it gives full attention up."""
+    """Effect of each group when last measured: by how much the loss rises, to first order, if it gives up full attention."""
     loss: float = math.inf
-    """Nats per token that counts, with those that are kept; known once groups are exchanged."""
+    """Nats per token that counts, with the kept groups; known once groups are exchanged."""
     tried: tuple[tuple[Group, ...], ...] = ()
-    """The sets whose loss is known, the first of them what the rounds had left."""
+    """Sets whose loss is known; the first is the result of the rounds."""
 
 
 def find_groups(
     module: CausalLM, corpus: Corpus, count: int, settings: HybridSettings, begun: Found, progress: Progress = lambda _done, _all: None
 ) -> Iterator[Found]:
-    """Searches for the `count` groups that are to keep full attention, and says after each round what it has found; the last is the result.
+    """Search for the `count` groups that are to keep full attention. Yields the result after each round; the last one is final.
 
-    `corpus`: documents with facts (`hybridize.lessons`). `begun`: what is known before, at least which groups there are.
+    `corpus`: documents with facts (`hybridize.lessons`). `begun`: an earlier result, at least with all groups.
     """
-    told, groups, every = settings.search, all_groups(module.config), len(corpus)
-    sizes = _sizes(len(groups), count, told.rounds)
-    tries = 1 + told.exchanges if told.exchanges and 0 < count < len(groups) else 0
-    found = begun
+    search, groups, every = settings.search, all_groups(module.config), len(corpus)
+    sizes = _sizes(len(groups), count, search.rounds)
+    tries = 1 + search.exchanges if search.exchanges and 0 < count < len(groups) else 0
+    result = begun
     for parameter in module.parameters():
         parameter.requires_grad_(False)
 
     streaming = LayerSpec((), settings.window, settings.sinks)
 
     def measure(step: int, kept: Sequence[Group], values: Iterable[float], asked: Sequence[Group]) -> tuple[float, Mapping[Group, float]]:
-        """The mean loss of all documents, and the effects of those asked for, with those kept at these values, one for each document."""
+        """Mean loss of all documents, and the effects of the groups `asked`; kept groups have these values, one for each document."""
         loss, slopes = 0.0, torch.zeros(len(module.config.layers), module.config.num_kv_heads)
         for document, value in zip(range(every), values, strict=True):
             shares = shares_of(module.config, kept, value)
@@ -114,21 +114,21 @@ def find_groups(
             progress(step * every + document + 1, (len(sizes) + tries) * every)
         return loss, {place: -float(slopes[place]) for place in asked}
 
-    for number in range(found.rounds, len(sizes)):
-        _, effects = measure(number, found.kept, np.random.default_rng([told.seed, number]).uniform(0.1, 1, every), found.kept)
-        effects = {**found.effects, **effects}
-        best = sorted(found.kept, key=lambda place: -effects[place])[: sizes[number]]
-        found = Found(number + 1, tuple(sorted(best)), effects)
-        yield found
-    while len(found.tried) < tries and (kept := exchanged(found) if found.tried else found.kept):
-        loss, effects = measure(len(sizes) + len(found.tried), kept, [1.0] * every, groups)
-        tried = (*found.tried, kept)
-        found = replace(found, kept=kept, loss=loss, effects=effects, tried=tried) if loss < found.loss else replace(found, tried=tried)
-        yield found
+    for number in range(result.rounds, len(sizes)):
+        _, effects = measure(number, result.kept, np.random.default_rng([search.seed, number]).uniform(0.1, 1, every), result.kept)
+        effects = {**result.effects, **effects}
+        best = sorted(result.kept, key=lambda place: -effects[place])[: sizes[number]]
+        result = Found(number + 1, tuple(sorted(best)), effects)
+        yield result
+    while len(result.tried) < tries and (kept := exchanged(result) if result.tried else result.kept):
+        loss, effects = measure(len(sizes) + len(result.tried), kept, [1.0] * every, groups)
+        tried = (*result.tried, kept)
+        result = replace(result, kept=kept, loss=loss, effects=effects, tried=tried) if loss < result.loss else replace(result, tried=tried)
+        yield result
 
 
 def exchanged(found: Found) -> tuple[Group, ...] | None:
-    """The set with the most promising exchange of one group for another that has not been tried; None = none promises anything."""
+    """The set with the most promising exchange of one group for another that has not been tried; None if none is promising."""
     others = [place for place in found.effects if place not in found.kept]
     gains = {(old, new): found.effects[new] - _DEARER * found.effects[old] for old in found.kept for new in others}
     for old, new in sorted((pair for pair in gains if gains[pair] > 0), key=lambda pair: -gains[pair]):
@@ -141,7 +141,7 @@ def exchanged(found: Found) -> tuple[Group, ...] | None:
 def loss_of(module: CausalLM, batch: Batch, shares: Tensor, streaming: LayerSpec, asked: Collection[Group] = ()) -> Tensor:
     """Nats of all that counts in a batch, with each group between full (1) and windowed attention (0): shares [layers, G].
 
-    With a slope at every share that isn't 0, and at those of the groups `asked`.
+    Every share that isn't 0 has a gradient, and those of the groups `asked`.
     """
     attend = attend_on(batch.ids.device, batch.edges, batch.rows)
     x = module.model.embed_tokens(batch.ids)
@@ -153,7 +153,7 @@ def loss_of(module: CausalLM, batch: Batch, shares: Tensor, streaming: LayerSpec
 
 
 def loss_and_slope(module: CausalLM, batch: Batch, shares: Tensor, streaming: LayerSpec, asked: Collection[Group]) -> tuple[float, Tensor]:
-    """L, in nats per token that counts, and dL/dm of the groups asked for at these shares, [layers, G]."""
+    """L, in nats per token that counts, and dL/dm of the groups `asked` at these shares, [layers, G]."""
     shares = shares.clone().requires_grad_()
     loss = loss_of(module, batch, shares, streaming, asked) / len(batch.targets)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -162,7 +162,7 @@ def loss_and_slope(module: CausalLM, batch: Batch, shares: Tensor, streaming: La
 
 
 def shares_of(config: ModelConfig, kept: Sequence[Group], value: float) -> Tensor:
-    """[layers, G]: `value` of the groups that are kept, 0 of all others."""
+    """Shares [layers, G]: `value` of the kept groups, 0 of all others."""
     shares = torch.zeros(len(config.layers), config.num_kv_heads)
     for place in kept:
         shares[place] = value
@@ -170,7 +170,7 @@ def shares_of(config: ModelConfig, kept: Sequence[Group], value: float) -> Tenso
 
 
 def _sizes(start: int, end: int, rounds: int) -> list[int]:
-    """How many are kept after each round: the same share of them goes in each."""
+    """Numbers of kept groups after each round: each gives up the same share of them."""
     if end >= start:
         return []
     sizes = [round(start * (max(end, 1) / start) ** (i / rounds)) for i in range(rounds + 1)]

@@ -1,4 +1,4 @@
-"""What a conversion is told: how small states must become, which groups keep full attention, and how the memories learn."""
+"""Settings of a conversion: size of states, groups that keep full attention, and the memories' lessons."""
 
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -11,25 +11,25 @@ from ingle.train.schedules import Schedule
 from ingle.train.settings import TrainSettings
 
 LEAST_TOKENS = 128
-"""Of a document: there is room for a fact in it."""
-LEAST_TALK = 512
-"""Of one that is a talk: there is room for a text, requests and answers."""
+"""Fewest tokens of a document: there is room for a fact."""
+LEAST_DIALOGUE = 512
+"""Fewest tokens of a dialogue: there is room for a text, requests and answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class SearchSettings:
-    """How retrieval groups are found; see `hybridize.search`."""
+    """Settings of the search for retrieval groups; see `hybridize.search`."""
 
     documents: int = 10
-    """With facts, in each round."""
+    """Documents with facts in each round."""
     tokens: int = 3072
-    """Of each."""
+    """Tokens of each document."""
     rounds: int = 6
-    """In which groups are given up, the same share in each."""
+    """Rounds in which groups give up full attention, the same share in each."""
     exchanges: int = 6
-    """Of one group for another, tried after these rounds, as long as any promises a lower loss; 0 = none."""
+    """Exchanges of one group for another, tried after these rounds, as long as any promises a lower loss; 0 = none."""
     seed: int = 0
-    """Draws facts and texts."""
+    """Seed of facts and texts."""
 
     def __post_init__(self) -> None:
         for name in ("documents", "rounds"):
@@ -47,31 +47,31 @@ Lesson = Literal["plain", "facts", "copy", "asked"]
 
 @dataclass(frozen=True, slots=True)
 class LessonSettings:
-    """What memories learn from; see `hybridize.lessons`."""
+    """Settings of the memories' lessons; see `hybridize.lessons`."""
 
     suites: tuple[str, ...] = ("xsum-bits", "wiki-bits")
-    """Whose training parts documents are made of, as much of one as of another; groups are sought in them too. `debian-bits` stands only
-    where apt has Debian's package lists."""
+    """Suites whose training parts documents are made of, as much of one as of another; the search for groups uses them too. `debian-bits`
+    works only where apt has Debian's package lists."""
     kinds: tuple[Lesson, ...] = ("plain", "facts", "copy", "facts", "asked")
-    """Of documents, in turn. Two of five are about facts, for there most is lost: what texts lose is little with a window of hundreds of
-    tokens. With a small window it is much."""
+    """Kinds of documents, in turn. Two of five are about facts, for there most is lost: texts lose little with a window of hundreds of
+    tokens, and much with a small window."""
     tokens: int = 2048
-    """Of each document; a memory learns to look back about as far."""
+    """Tokens of each document; a memory learns to look back about as far."""
     documents: int = 250
-    """Of all kinds together."""
+    """Number of documents of all kinds."""
     long_tokens: int = 4096
-    """Of each document of the last lesson."""
+    """Tokens of each document of the last lesson."""
     long_documents: int = 180
-    """In that lesson; 0 = there is none. Recall far back is learnt here, of facts in half of them: 40 documents left it to chance, 0.91 to
-    1.01 of the original's."""
+    """Documents of that lesson; 0 = none. Recall far back is learnt here, from facts in half of them: 40 documents left it to chance, 0.91
+    to 1.01 of the original's."""
     long_kinds: tuple[Lesson, ...] = ("plain", "facts", "asked", "facts", "facts", "asked")
-    """Of documents of that lesson, in turn. Of facts alone texts would suffer."""
+    """Kinds of documents of that lesson, in turn. With facts alone, texts would suffer."""
     data_share: float = 0.5
-    """Of that lesson's loss: what the documents say. The rest: the original's predictions, which are unsure themselves in long texts."""
+    """Share of the documents' own text in that lesson's loss. The rest: the original's predictions, themselves unsure in long texts."""
     held_out: int = 8
-    """Further ones of each length that are never learnt from."""
+    """Further documents of each length that are never learnt from."""
     seed: int = 0
-    """Draws what stands where."""
+    """Seed of the documents."""
 
     def __post_init__(self) -> None:
         for name, example in (("suites", "wiki-bits"), ("kinds", "plain"), ("long_kinds", "facts")):
@@ -106,27 +106,27 @@ def _longer() -> TrainSettings:
 
 @dataclass(frozen=True, slots=True)
 class HybridSettings:
-    """One conversion."""
+    """Settings of one conversion."""
 
     state_budget: float = 1 / 6
-    """A state at `context` tokens, as a share of the original's: decides how many groups keep full attention."""
+    """Size of a state at `context` tokens, as a share of the original's: decides how many groups keep full attention."""
     retrieval: int | None = None
-    """How many do; None = as many as the budget allows."""
+    """Number of groups that keep full attention; None = as many as the budget allows."""
     context: int = 8192
-    """Tokens at which that is reckoned; at most the model's context."""
+    """Tokens at which the size is computed; at most the model's context."""
     window: int = 480
     """Tokens that streaming groups attend to."""
     sinks: int = 96
-    """First tokens that they attend to always. Four keep attention from breaking down (arXiv 2309.17453); a conversation's first hundred
-    say what is wanted, and where these left the window, answers about long texts went astray (LOG.md)."""
+    """First tokens that they always attend to. Four keep attention from breaking down (arXiv 2309.17453). A conversation's first hundred
+    hold the request; where these left the window, answers about long texts went astray (LOG.md)."""
     memory: Memory = "gated_delta"
-    """What receives what leaves the window."""
+    """Kind of memory that takes in what leaves the window."""
     method: Literal["distil", "training-free"] = "distil"
     """`training-free` finds the groups and stops there, without memories."""
     search: SearchSettings = field(default_factory=SearchSettings)
-    """How the groups are found."""
+    """Search for the groups."""
     lessons: LessonSettings = field(default_factory=LessonSettings)
-    """What memories learn from."""
+    """Documents of the lessons."""
     mixers: TrainSettings = field(default_factory=_mixers)
     """First: each layer's memory learns to give what full attention gave, on the original's own activations."""
     logits: TrainSettings = field(default_factory=_logits)

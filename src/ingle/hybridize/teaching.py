@@ -1,8 +1,8 @@
-"""What memories are taught: first what each layer's full attention gave, then what the whole original predicts.
+"""Teaching of memories: first to give each layer's full attention, then the whole original's predictions.
 
-The first is local: the original runs once over a batch, without gradients, and each layer's memory is compared where it stands, on
-the original's own activations. So nothing is propagated through layers, and no error of one layer disturbs the next. The second repairs
-what adds up. (Mixers first, then logits: arXiv 2408.10189, 2606.16429; the first alone leaves recall broken.)
+The first lesson is local: the original runs once over a batch, without gradients, and each layer's memory is compared on the spot, on the
+original's own activations. So nothing is propagated through layers, and no error of one layer disturbs the next. The second repairs the
+errors that add up. (Mixers first, then logits: arXiv 2408.10189, 2606.16429; the first alone leaves recall broken.)
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from ingle.train.packing import Batch
 
 
 def original_of(hybrid: CausalLM) -> CausalLM:
-    """The model with full attention everywhere; its parameters are the hybrid's own, so it takes no memory of its own."""
+    """The model with full attention everywhere. Its parameters are the hybrid's own, so they are in memory once."""
     config = hybrid.config
     with torch.device("meta"):
         original = CausalLM(config.with_layers(transformer_layers(len(config.layers), config.num_kv_heads)))
@@ -34,7 +34,7 @@ def original_of(hybrid: CausalLM) -> CausalLM:
 
 
 class Mixers:
-    """Objective: each layer's mixer, after its output projection, gives what full attention gave; squared error over the target's square.
+    """Objective: each layer's mixer, after its output projection, gives full attention's output; squared error over the target's square.
 
     Terms are layers × batches, so the loss is the mean share of the target that is missed.
     """
@@ -48,7 +48,7 @@ class Mixers:
         self._embed = original.model.embed_tokens
 
     def __call__(self, module: CausalLM, states: States, batch: Batch) -> Loss:
-        """See `ingle.train.objectives.Objective`. The states are not asked for: the original's are what layers look at."""
+        """See `ingle.train.objectives.Objective`. The states are not asked for: layers read the original's states."""
         attend, losses = attend_on(batch.ids.device, batch.edges), list[Tensor]()
         with torch.no_grad():
             x = self._embed(batch.ids)
@@ -62,14 +62,14 @@ class Mixers:
 
 @dataclass(frozen=True, slots=True)
 class Watching:
-    """Full attention, at which a hybrid's layer looks on and notes by how much it would have missed it."""
+    """Full attention. Meanwhile a hybrid's layer reads the same input, and its distance from full attention is noted."""
 
     inner: Attend
     layer: Any
-    """The hybrid's attention."""
+    """Attention of the hybrid's layer."""
     bounds: tuple[int, ...]
     tokens: int
-    """Of documents; what fills the row doesn't count."""
+    """Tokens of documents; padding doesn't count."""
     losses: list[Tensor]
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, spec: LayerSpec, some: bool) -> Tensor:
@@ -78,8 +78,8 @@ class Watching:
         window = self.inner(q, k, v, cos, sin, self.layer.spec, some)
         target = nn.functional.linear(full.flatten(1), self.layer.o_proj.weight)[: self.tokens].float()
         with torch.enable_grad():
-            given = self.layer.remember(window, q, k, v, Packed(self.inner, self.bounds, read=read_packed), some)
-            missed = nn.functional.linear((given - full).flatten(1), self.layer.o_proj.weight)[: self.tokens].float()
+            remembered = self.layer.remember(window, q, k, v, Packed(self.inner, self.bounds, read=read_packed), some)
+            missed = nn.functional.linear((remembered - full).flatten(1), self.layer.o_proj.weight)[: self.tokens].float()
             self.losses.append(missed.square().sum() / target.square().sum())
         return full
 
@@ -95,7 +95,7 @@ def memories_of(module: CausalLM) -> dict[str, nn.Parameter]:
 
 
 def hybrid_module(original: CausalLM, layers: tuple[LayerSpec, ...]) -> CausalLM:
-    """A hybrid of the original's own parameters, with memories that have learnt nothing yet."""
+    """A hybrid of the original's own parameters, with new memories that have learnt nothing yet."""
     config: ModelConfig = original.config.with_layers(layers)
     with torch.device("meta"):
         hybrid = CausalLM(config)

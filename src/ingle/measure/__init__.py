@@ -1,1 +1,1 @@
-"""What a model is worth: bits per byte, tasks, and how far to trust the figures. Asks for functions, so it runs whatever model there is."""
+"""Measure a model: bits per byte, tasks, and how far to trust the figures. It takes functions, so it runs with any model."""

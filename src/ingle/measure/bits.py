@@ -1,8 +1,8 @@
-"""Bits per byte: how many bits a model needs for each byte of a text. Comparable between models with different vocabularies.
+"""Bits per byte: the bits that a model needs for each byte of a text. Comparable between models with different vocabularies.
 
-The bytes are those of the document in UTF-8 as it stands; the bits are −log₂ p of all its tokens, the first one too, which follows the
-token that begins a text (`subject.begin_id`). A document longer than a window is cut; each further window begins with tokens of the
-one before, which are read again and not counted again. So every token counts once, and every byte once.
+The bytes are those of the document in UTF-8 as it stands. The bits are −log₂ p of all its tokens, the first one too, which follows the
+token that begins a text (`subject.begin_id`). A document longer than a window is cut. Each further window begins with tokens of the one
+before, which are read again and not counted again. So every token counts once, and every byte once.
 """
 
 import math
@@ -17,14 +17,14 @@ from ingle.measure.subject import Nats, Task
 from ingle.model.tokenizer import Tokenizer
 
 WINDOW_TOKENS = 2048
-"""Most tokens that are read together, with the one before the text."""
+"""Most tokens that are read together, with the beginning token."""
 CARRY = 0.5
 """Share of a window that the next one reads again."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextBits:
-    """What one document cost."""
+    """Bits of one document."""
 
     bits: float
     nbytes: int
@@ -36,14 +36,14 @@ class TextBits:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How one document is to be read."""
+    """A plan for reading one document."""
 
     tasks: tuple[Task, ...]
     nbytes: int
     exact: bool
 
     def bits(self, parts: Sequence[Sequence[Nats]]) -> TextBits:
-        """What it cost, of the log-probabilities of each task's one ending. Raises KernelError if one of them is no number."""
+        """Sum up the log-probabilities of each task's one ending. Raises KernelError if one of them is no number."""
         nats = math.fsum(-float(values.sum()) for [values] in parts)
         if not math.isfinite(nats):
             raise KernelError(
@@ -55,11 +55,10 @@ class Reading:
 def read_text(
     tokenizer: Tokenizer, text: str, begin: int | None, window: int = WINDOW_TOKENS, carry: float = CARRY, most_tokens: int | None = None
 ) -> Reading:
-    """How to read a text: in windows of at most `window` tokens.
+    """Plan the reading of a text, in windows of at most `window` tokens.
 
-    `begin` stands before the text; None = the first token is given, and neither its bits nor its bytes count. `most_tokens` cuts the text
-    there, and then the bytes are those of the tokens that are left.
-    Raises RequestError for a text without anything to count.
+    `begin` stands before the text. With None the first token is given, and neither its bits nor its bytes count. `most_tokens` cuts the
+    text there; the bytes are then those of the remaining tokens. Raises RequestError for a text without anything to count.
     """
     ids = tokenizer.encode(text)
     cut = most_tokens is not None and len(ids) > most_tokens
@@ -76,16 +75,16 @@ def read_text(
 
 
 def windows(ids: Sequence[int], window: int, carry: float = CARRY) -> list[Task]:
-    """Tasks that together ask for every token but the first, once, each of at most `window` tokens, whose last one is not read."""
+    """Tasks that together ask for every token but the first, once. Each has at most `window` tokens; its last one is not read."""
     if window < 2 or not 0 <= carry < 1:
         raise ValueError(f"a window of {window} tokens, {carry} of them again")
     again = max(1, int(window * carry))
     tasks: list[Task] = [(ids[:1], (ids[1 : window + 1],))]
-    at = window + 1
-    while at < len(ids):
-        end = at + window + 1 - again
-        tasks.append((ids[at - again : at], (ids[at:end],)))
-        at = end
+    start = window + 1
+    while start < len(ids):
+        end = start + window + 1 - again
+        tasks.append((ids[start - again : start], (ids[start:end],)))
+        start = end
     return tasks
 
 

@@ -22,18 +22,18 @@ Style = Literal["texts", "letters"]
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A question as the model meets it."""
+    """A question as the model reads it."""
 
     given: str
     endings: tuple[str, ...]
-    """What is scored, one for each answer."""
+    """Texts that are scored, one for each answer."""
     nbytes: tuple[int, ...]
-    """By what each ending's score is divided: bytes of its words without the space before them."""
+    """Divisor of each ending's score: bytes of its words without the space before them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """How one question was answered."""
+    """Scores of one question's answers."""
 
     nats: tuple[float, ...]
     """Log-probability of each ending."""
@@ -47,19 +47,19 @@ class Scores:
 
     @property
     def right_per_byte(self) -> bool:
-        """Whether it is strictly the likeliest per byte."""
+        """Whether the right answer is strictly the likeliest per byte."""
         return strictly_best([nats / nbytes for nats, nbytes in zip(self.nats, self.nbytes, strict=True)], self.gold)
 
 
 def make_prompt(question: Question, stem: str, style: Style = "texts", shots: Sequence[Question] = ()) -> Prompt:
-    """The prompt of a question, with `shots` answered before it, an empty line between each.
+    """Make the prompt of a question, with `shots` answered before it, an empty line between each.
 
-    `stem` says how a question is put, with `{ask}` in it; it is used for answers in their own words. Raises RequestError for an empty
-    answer, or more than there are letters.
+    `stem` is the question's frame, with `{ask}` in it; it is used for answers in their own words. Raises RequestError for an empty answer,
+    or more answers than there are letters.
     """
     endings = tuple(f" {answer}" for answer in _answers(question, style))
-    asked = [f"{_put(shot, stem, style)} {_answers(shot, style)[shot.gold]}" for shot in shots]
-    return Prompt("\n\n".join([*asked, _put(question, stem, style)]), endings, tuple(len(ending.encode()) - 1 for ending in endings))
+    examples = [f"{_put(shot, stem, style)} {_answers(shot, style)[shot.gold]}" for shot in shots]
+    return Prompt("\n\n".join([*examples, _put(question, stem, style)]), endings, tuple(len(ending.encode()) - 1 for ending in endings))
 
 
 def _put(question: Question, stem: str, style: Style) -> str:
@@ -76,9 +76,9 @@ def _answers(question: Question, style: Style) -> Sequence[str]:
 
 
 def make_task(tokenizer: Tokenizer, prompt: Prompt, context_length: int) -> tuple[Task, bool]:
-    """What a scorer has to read, and whether the prompt's beginning had to be left out to fit.
+    """Return the task for a scorer, and whether the prompt's beginning had to be left out to fit.
 
-    Prompt and ending are encoded together, as they would be read. Where a token spans both, the endings begin before it, all of them alike.
+    Prompt and ending are encoded together, as they would be read. Where a token spans both, all endings begin before it.
     Raises RequestError for an ending that doesn't fit at all.
     """
     wholes = [tokenizer.encode(prompt.given + ending) for ending in prompt.endings]
@@ -90,12 +90,12 @@ def make_task(tokenizer: Tokenizer, prompt: Prompt, context_length: int) -> tupl
     room = context_length - longest + 1 - len(begin)  # an ending's last token is not read
     if room < 1 - len(begin):
         raise RequestError("answer", f"must fit the context of {context_length} tokens", f"{longest} tokens")
-    given = [*begin, *alone[max(0, common - room) : common]]
-    return (given, [whole[common:] for whole in wholes]), common > room
+    context = [*begin, *alone[max(0, common - room) : common]]
+    return (context, [whole[common:] for whole in wholes]), common > room
 
 
 def read_scores(question: Question, prompt: Prompt, values: Sequence[Nats]) -> Scores:
-    """Sums up the log-probabilities of each ending. Raises KernelError if one of them is NaN."""
+    """Sum up the log-probabilities of each ending. Raises KernelError if one of them is NaN."""
     sums = tuple(float(nats.sum()) for nats in values)
     if any(np.isnan(sums)):
         raise KernelError("log-probability", "must be a number", sums, f"The model computes NaN on question {question.id}.")
@@ -113,7 +113,7 @@ def columns(right: Sequence[bool]) -> Floats:
 
 
 def majority(training: Sequence[Question], measured: Sequence[Question]) -> list[bool]:
-    """Whether the answer that is right most often in training is right for each question; the smallest number among equals."""
+    """Whether the answer that is right most often in training is right for each question; the first in order among equals."""
     golds = [question.options[question.gold] for question in training]
     most = max(sorted(set(golds)), key=golds.count)
     return [question.options[question.gold] == most for question in measured]

@@ -1,4 +1,4 @@
-"""Whether what is measured was trained on: the same text, or a stretch of 13 words of it (as arXiv 2005.14165, appendix C)."""
+"""Contamination: was the held-out text trained on, whole or as a stretch of 13 words (as arXiv 2005.14165, appendix C)?"""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -14,29 +14,29 @@ _WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True, slots=True)
 class Contamination:
-    """How much of what is held out stands in the training texts."""
+    """Share of the held-out texts that stand in the training texts."""
 
     n: int
-    """Texts held out."""
+    """Number of held-out texts."""
     exact: tuple[str, ...]
-    """Names of those that stand there whole, word for word."""
+    """Names of held-out texts that stand there whole, word for word."""
     overlapping: tuple[str, ...]
-    """Names of those that share a stretch of words, the exact ones included."""
+    """Names of held-out texts that share a stretch of words, the exact ones included."""
     words: int
     data_digest: str
-    """Of the names and words of what is held out."""
+    """Digest of the names and words of the held-out texts."""
 
     def report(self) -> Report:
-        """The share of texts that overlap; of no model."""
+        """Report the share of texts that overlap; it is of no model."""
         interval = wilson(len(self.overlapping), self.n)
         share, name = len(self.overlapping) / self.n, f"contamination_{self.words}_words"
         return Report(name, share, "share", interval.low, interval.high, self.n, "", self.data_digest, interval.method)
 
 
 def contamination(training: Iterable[str], held_out: Mapping[str, str], words: int = WORDS) -> Contamination:
-    """Compares words without case and punctuation. A text shorter than `words` only counts if it stands there whole.
+    """Compare words without case and punctuation. A text shorter than `words` only counts if it stands there whole.
 
-    `training` is read once and may be long: 8 bytes and some are kept for each of its words. Raises ValueError if nothing is held out.
+    `training` is read once and may be long: about 8 bytes are kept for each of its words. Raises ValueError if nothing is held out.
     """
     if not held_out:
         raise ValueError("nothing is held out")
@@ -50,9 +50,9 @@ def contamination(training: Iterable[str], held_out: Mapping[str, str], words: i
     exact: set[str] = set()
     overlapping: set[str] = set()
     for document in training:
-        found = tuple(_WORD.findall(document.casefold()))
-        exact |= wholes.get(found, set())
-        for stretch in _stretches(found, words):
+        spoken = tuple(_WORD.findall(document.casefold()))
+        exact |= wholes.get(spoken, set())
+        for stretch in _stretches(spoken, words):
             overlapping |= stretches.get(hash(stretch), set())
     digest = digest_json({name: list(text) for name, text in split.items()})
     return Contamination(len(split), tuple(sorted(exact)), tuple(sorted(overlapping | exact)), words, digest)

@@ -1,7 +1,7 @@
-"""Debian's package descriptions as items: translation into French and German, and which of eight topics a package is about.
+"""Debian's package descriptions as items: translation into French and German, and classification into eight topics.
 
-Licence: a description is as free as its package, a translation is the Debian translators' under the GPL or as free. What is there
-depends on the release that this machine's apt uses; the counts below are Debian 13's.
+Licence: a description is as free as its package; a translation is the Debian translators' under the GPL or as free. The content depends
+on the release that this machine's apt uses; the counts below are Debian 13's.
 """
 
 from dataclasses import dataclass
@@ -15,23 +15,23 @@ from ingle.measure.items import Exercise, Groups, Question, Text
 ASK = "Translate into {language}:\n\n{text}"
 LANGUAGES = {"fr": "French", "de": "German"}
 TOPICS = ("fonts", "games", "graphics", "mail", "math", "net", "science", "sound")
-"""Sections of the archive whose packages are about something that their descriptions say."""
+"""Sections of the archive whose topic the descriptions tell."""
 SHORTEST, LONGEST = 80, 400
 """Characters of an English paragraph. Shorter ones stand in hundreds of packages; longer ones are few."""
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What a package is."""
+    """A package's description."""
 
     package: str
     short: str
     paragraphs: tuple[str, ...]
-    """Lines put together; a list or a table keeps its line breaks."""
+    """Paragraphs, their lines joined; a list or a table keeps its line breaks."""
 
 
 def parse(text: str) -> tuple[str, tuple[str, ...]]:
-    """A description's first line, and its paragraphs."""
+    """Split a description into its first line and its paragraphs."""
     short, *lines = text.split("\n")
     paragraphs: list[list[str]] = [[]]
     for line in lines:
@@ -51,16 +51,16 @@ def _is_prose(text: str) -> bool:
 
 
 def read_descriptions(home: Home, language: str, progress: Progress) -> dict[str, Description]:
-    """All descriptions in a language, by the MD5 of the English one."""
+    """Read all descriptions in a language, by the MD5 of the English one."""
     path, _ = descriptions(home, f"Translation-{language}", progress)
-    found: dict[str, Description] = {}
+    by_digest: dict[str, Description] = {}
     for fields in stanzas(path):
         text = fields.get(f"Description-{language}")
         if text and "Description-md5" in fields:
-            found.setdefault(fields["Description-md5"], Description(fields.get("Package", ""), *parse(text)))
-    if not found:
+            by_digest.setdefault(fields["Description-md5"], Description(fields.get("Package", ""), *parse(text)))
+    if not by_digest:
         raise PullError(str(path), f"must hold descriptions in {language}", "none", "Delete it; it will be fetched again.")
-    return found
+    return by_digest
 
 
 def translations(home: Home, progress: Progress, language: str) -> list[Exercise]:
@@ -81,22 +81,22 @@ def translations(home: Home, progress: Progress, language: str) -> list[Exercise
             done = source != target and "<trans>" not in target
             if done and SHORTEST <= len(source) <= LONGEST and _is_prose(source) and _is_prose(target):
                 pairs.setdefault(source, (target, digest))
-    made = []
+    exercises = []
     for number, (source, (target, digest)) in enumerate(pairs.items()):
         ask = ASK.replace("{language}", LANGUAGES[language]).replace("{text}", source)
-        made.append(Exercise(f"debian-{language}/{number}", groups.of(digest), ask, target, source))
-    return made
+        exercises.append(Exercise(f"debian-{language}/{number}", groups.of(digest), ask, target, source))
+    return exercises
 
 
 def topics(home: Home, progress: Progress) -> list[Question]:
-    """The first line and first paragraph of 5,000 packages of eight sections of the archive; which section is it? A quarter are `net`.
+    """The first line and first paragraph of 5,000 packages: which of eight sections of the archive is it? A quarter are `net`.
 
     Packages of one source, and those that share a paragraph, are one document. Quirk: a section is where its maintainer put a package,
     so some would fit two, and libraries are elsewhere.
     """
     path, _ = descriptions(home, "Packages", progress)
     english = read_descriptions(home, "en", progress)
-    groups, found = Groups(), dict[str, tuple[str, str, str]]()
+    groups, topic_of = Groups(), dict[str, tuple[str, str, str]]()
     for fields in stanzas(path):
         section, described = fields.get("Section", ""), english.get(fields.get("Description-md5", ""))
         if section not in TOPICS or described is None or not described.paragraphs:
@@ -105,9 +105,9 @@ def topics(home: Home, progress: Progress) -> list[Question]:
         source = fields.get("Source", name).partition(" ")[0]
         groups.add(name, [f"source {source}", *(text for text in described.paragraphs if len(text) >= SHORTEST)])
         first = " ".join(described.paragraphs[0].split())[:LONGEST]
-        found.setdefault(first, (name, f"{described.short}. {first}", section))
+        topic_of.setdefault(first, (name, f"{described.short}. {first}", section))
     return [
-        Question(f"debian-topic/{name}", groups.of(name), text, TOPICS, TOPICS.index(section)) for name, text, section in found.values()
+        Question(f"debian-topic/{name}", groups.of(name), text, TOPICS, TOPICS.index(section)) for name, text, section in topic_of.values()
     ]
 
 
@@ -116,13 +116,13 @@ def texts(home: Home, progress: Progress) -> list[Text]:
 
     Packages that share a paragraph of 80 characters or more are one document. Licence: as free as the packages.
     """
-    found, groups, seen = read_descriptions(home, "en", progress), Groups(), set[str]()
-    for digest, description in found.items():
+    by_digest, groups, seen = read_descriptions(home, "en", progress), Groups(), set[str]()
+    for digest, description in by_digest.items():
         groups.add(digest, (text for text in description.paragraphs if len(text) >= SHORTEST))
-    made = []
-    for digest, description in found.items():
+    items = []
+    for digest, description in by_digest.items():
         new = [text for text in description.paragraphs if text not in seen]
         seen.update(new)
         if new:
-            made.append(Text(f"debian/{digest}", groups.of(digest), "\n\n".join([description.short, *new])))
-    return made
+            items.append(Text(f"debian/{digest}", groups.of(digest), "\n\n".join([description.short, *new])))
+    return items

@@ -1,6 +1,6 @@
-"""Items that were measured already, in the home's cache: an interrupted run goes on, a larger one begins where a small one ended.
+"""Cache of measured items, in the home: an interrupted run goes on, a larger one begins where a small one ended.
 
-One file for each model and suite, one JSON object a line, only ever added to. May be deleted at any time.
+One file for each model and suite, one JSON object a line, only ever appended to. It may be deleted at any time.
 """
 
 import json
@@ -12,13 +12,13 @@ from ingle.core.files import os_errors
 from ingle.home.place import Home
 
 Row = dict[str, Any]
-"""What is known of one item, as plain values."""
+"""Result of one item, as plain values."""
 VERSION = 1
 """Changes when rows mean something else than before."""
 
 
 class Finished:
-    """The finished items of one model and suite, by the digest of all that the model was asked."""
+    """Finished items of one model and suite, by the digest of all that the model was asked."""
 
     def __init__(self, home: Home, suite: str, model_digest: str) -> None:
         self.path = home.root / "cache" / "measure" / f"{suite}-{digest_json([VERSION, suite, model_digest])[:32]}.jsonl"
@@ -36,11 +36,11 @@ class Finished:
         return len(self._rows)
 
     def get(self, key: str) -> Row | None:
-        """What came of an item, or None."""
+        """Return the result of an item, or None."""
         return self._rows.get(key)
 
     def add(self, key: str, row: Mapping[str, Any]) -> None:
-        """Keeps an item at once. Raises HomeError if the disk refuses."""
+        """Keep an item at once. Raises HomeError if the disk refuses."""
         line = json.dumps({"key": key, "row": dict(row)}, ensure_ascii=False).encode() + b"\n"
         with os_errors(self.path):
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -54,15 +54,15 @@ class Finished:
             table = json.loads(line)
             self._rows[table["key"]] = table["row"]
         except (ValueError, KeyError, TypeError):
-            return  # what was cut off is measured again
+            return  # the line was cut off: its item is measured again
 
 
 class Passing:
-    """Keeps nothing: for what is measured once, or must not be written down."""
+    """A cache that keeps nothing: for a single measurement, or one that must not be written down."""
 
     def get(self, _key: str) -> Row | None:
-        """Nothing is known."""
+        """Return None: nothing is cached."""
         return None
 
     def add(self, _key: str, _row: Mapping[str, Any]) -> None:
-        """Nothing is kept."""
+        """Do nothing."""

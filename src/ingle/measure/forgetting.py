@@ -1,4 +1,4 @@
-"""Forgetting: what a change to a model cost it on general text, in bits per byte, paired by document."""
+"""Forgetting: the cost of a change to a model on general text, in bits per byte, paired by document."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,15 +18,15 @@ class Forgetting:
     change: Difference
     """In bits per byte; above 0 = the model has forgotten."""
     relative: Difference
-    """In percent of what it was before."""
+    """Change in percent of the value before."""
     worse: int
     """Documents that cost more bits than before."""
     n: int
     sign_p: float
-    """Of the sign test: whether as many documents got better as worse."""
+    """p of the sign test: whether as many documents got better as worse."""
 
     def reports(self, model_digest: str, data_digest: str, seed: int) -> tuple[Report, ...]:
-        """The change, absolute and relative, as reports of the model after it."""
+        """Report the change, absolute and relative, for the model after it."""
         return tuple(
             Report(name, d.value, unit, d.interval.low, d.interval.high, self.n, model_digest, data_digest, d.interval.method, seed)
             for name, unit, d in (("forgetting", "bits/byte", self.change), ("forgetting_relative", "%", self.relative))
@@ -34,9 +34,9 @@ class Forgetting:
 
 
 def forgetting(before: Mapping[str, TextBits], after: Mapping[str, TextBits], seed: int = 0) -> Forgetting:
-    """Compares two models on the documents that both have read, by name.
+    """Compare two models on the documents that both have read, by name.
 
-    Raises ConfigError if there is none, or if a document is not the same number of bytes in both.
+    Raises ConfigError if there are none, or if a document has another number of bytes in both.
     """
     shared = [name for name in before if name in after]
     if not shared:

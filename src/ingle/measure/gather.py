@@ -1,4 +1,4 @@
-"""Runs what is planned: takes from the cache what is finished, asks the model for the rest, and keeps every item as soon as it is there."""
+"""Gathering of results: finished items come from the cache, the model is asked for the rest, and each is kept as soon as it is there."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,32 +10,32 @@ from ingle.measure.finished import Finished, Passing, Row
 from ingle.measure.subject import Nats, Subject, Task
 
 Progress = Callable[[str, int, int], None]
-"""Told what is being measured, how many items are done, and of how many."""
+"""Hears the label of the measurement, how many items are done, and how many there are."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One item, made ready: what the model is asked, and what is noted of it. Either `tasks` or a `request`."""
+    """One item, made ready: the questions to the model, and what is noted of its answer. Either `tasks` or a `request`."""
 
     id: str
     key: str
-    """Digest of all that the answer depends on beside the model."""
+    """Digest of all that the answer depends on, apart from the model."""
     asked: Any
-    """What is asked and what is right, as plain values, for the data digest. Says nothing of the model's vocabulary."""
+    """Question and right answer as plain values, for the data digest. Independent of the model's vocabulary."""
     tasks: tuple[Task, ...] = ()
     scored: Callable[[Sequence[Sequence[Nats]]], Row] | None = None
-    """What is kept of the log-probabilities: for each task, for each ending, token by token."""
+    """Makes the row from the log-probabilities: for each task, for each ending, token by token."""
     request: Request | None = None
 
 
 def silent(_label: str, _done: int, _all: int) -> None:
-    """Progress that nobody watches."""
+    """Report no progress."""
 
 
 def gather(
     subject: Subject, plans: Sequence[Plan], finished: Finished | Passing, label: str = "items", progress: Progress = silent
 ) -> list[Row]:
-    """What is known of each item, in their order. Raises Interrupted if the model stopped early, and what asking it raises."""
+    """Return the rows of all items, in their order. Raises Interrupted if the model stopped early, and the model's errors."""
     rows = {plan.key: row for plan in plans if (row := finished.get(plan.key)) is not None}
     todo = list({plan.key: plan for plan in plans if plan.key not in rows}.values())
     total = len(rows) + len(todo)
@@ -49,7 +49,7 @@ def gather(
     _score(subject, [plan for plan in todo if plan.request is None], done)
     _write(subject, [plan for plan in todo if plan.request is not None], done)
     if len(rows) < total:
-        got, cure = f"{len(rows)} of {total} items", "They are kept: the same command goes on from there."
+        got, cure = f"{len(rows)} of {total} items", "Finished items are kept. Run the same command to go on from there."
         raise Interrupted("measurement", "was interrupted", got, cure)
     return [rows[plan.key] for plan in plans]
 
@@ -57,8 +57,8 @@ def gather(
 def _score(subject: Subject, plans: Sequence[Plan], done: Callable[[Plan, Row], None]) -> None:
     places = [(plan, number) for plan in plans for number in range(len(plan.tasks))]
     arrived: dict[str, dict[int, list[Nats]]] = {plan.key: {} for plan in plans}
-    for at, values in subject.score([plan.tasks[number] for plan, number in places]) if places else ():
-        plan, number = places[at]
+    for index, values in subject.score([plan.tasks[number] for plan, number in places]) if places else ():
+        plan, number = places[index]
         parts = arrived[plan.key]
         parts[number] = values
         if len(parts) == len(plan.tasks):
@@ -69,5 +69,5 @@ def _score(subject: Subject, plans: Sequence[Plan], done: Callable[[Plan, Row], 
 
 def _write(subject: Subject, plans: Sequence[Plan], done: Callable[[Plan, Row], None]) -> None:
     requests = [plan.request for plan in plans if plan.request is not None]
-    for at, text in subject.write(requests) if requests else ():
-        done(plans[at], {"text": text})
+    for index, text in subject.write(requests) if requests else ():
+        done(plans[index], {"text": text})

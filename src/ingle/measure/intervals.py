@@ -1,7 +1,7 @@
-"""How far a figure can be trusted: bootstrap intervals over items, Wilson's for proportions, and tests for two models on the same items.
+"""Intervals: how far a figure can be trusted. Bootstrap over items, Wilson's for proportions, tests for two models on the same items.
 
-All figures here are functions of column sums: a mean is Σ value / Σ 1, bits per byte are Σ bits / Σ bytes. So a resample is a sum of drawn
-rows, and leaving one item out is a subtraction.
+All figures here are functions of column sums: a mean is Σ value / Σ 1, bits per byte are Σ bits / Σ bytes. So a resample is a sum of
+drawn rows, and leaving one item out is a subtraction.
 """
 
 import math
@@ -17,7 +17,7 @@ from ingle.core.report import NO_INTERVAL
 
 Floats = npt.NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
-"""Of sums [..., columns], a figure [...]."""
+"""Computes a figure [...] from sums [..., columns]."""
 Method = Literal["percentile", "bca"]
 LEVEL = 0.95
 DRAWS = 10_000
@@ -26,23 +26,23 @@ _BLOCK_NUMBERS = 1 << 22
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Where a figure probably lies."""
+    """Range in which a figure probably lies."""
 
     low: float
     high: float
     method: str
-    """As `Report.interval` wants it."""
+    """Name of the method, for `Report.interval`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How much a figure changed from one model to another, on the same items."""
+    """Change of a figure from one model to another, on the same items."""
 
     value: float
     """After minus before."""
     interval: Interval
     p: float
-    """Two-sided, by the bootstrap: how often a resample shows the other sign, twice."""
+    """Two-sided p by the bootstrap: twice the share of resamples with the other sign."""
 
 
 def ratio(sums: Floats) -> Floats:
@@ -53,11 +53,11 @@ def ratio(sums: Floats) -> Floats:
 
 
 def bootstrap(columns: Floats, statistic: Statistic = ratio, seed: int = 0, method: Method = "bca", draws: int = DRAWS) -> Interval:
-    """The interval of `statistic` over items: rows of `columns` [items, columns] are drawn with replacement, all columns together.
+    """Interval of `statistic` over items: rows of `columns` [items, columns] are drawn with replacement, all columns together.
 
-    `bca` corrects the percentiles for bias and skew (Efron 1987); where it can't be had (all resamples are equal), percentiles are taken.
-    A resample on which the figure is not defined (0 / 0) is left out. One item has no interval (`NO_INTERVAL`). Raises ValueError without
-    items.
+    `bca` corrects the percentiles for bias and skew (Efron 1987); where all resamples are equal, percentiles are taken.
+    A resample on which the figure is not defined (0 / 0) is left out. One item has no interval (`NO_INTERVAL`). Raises ValueError
+    without items.
     """
     if len(columns) == 1:
         value = float(statistic(columns.sum(axis=0)))
@@ -73,13 +73,13 @@ def bootstrap(columns: Floats, statistic: Statistic = ratio, seed: int = 0, meth
 
 
 def change(before: Floats, after: Floats) -> Floats:
-    """How much the ratio changed, from the sums before and after."""
+    """Change of the ratio, from the sums before and after."""
     result: Floats = ratio(after) - ratio(before)
     return result
 
 
 def percent_change(before: Floats, after: Floats) -> Floats:
-    """How much the ratio changed, in percent of what it was."""
+    """Change of the ratio in percent of its value before."""
     result: Floats = 100 * (ratio(after) / ratio(before) - 1)
     return result
 
@@ -87,11 +87,9 @@ def percent_change(before: Floats, after: Floats) -> Floats:
 def paired_bootstrap(
     before: Floats, after: Floats, contrast: Callable[[Floats, Floats], Floats] = change, seed: int = 0, draws: int = DRAWS
 ) -> Difference:
-    """How two models differ on the same items, rows of both [items, columns]: the same rows of both are drawn together.
+    """Difference of two models on the same items, rows of both [items, columns]: the same rows of both are drawn together.
 
-    One item has no interval (`NO_INTERVAL`), and says nothing of chance (p = 1).
-
-    Raises ValueError if there are no items, or not the same number.
+    One item has no interval (`NO_INTERVAL`) and p = 1. Raises ValueError if there are no items, or not the same number.
     """
     if before.shape != after.shape:
         raise ValueError(f"pairs must have the same shape: {before.shape}, {after.shape}")
@@ -108,14 +106,14 @@ def paired_bootstrap(
     values = values[np.isfinite(values)]
     share = (1 - LEVEL) / 2
     low, high = np.quantile(values, [share, 1 - share]) if len(values) else (math.nan, math.nan)
-    # One more of each sign, so that no p is smaller than so many draws can show.
+    # One more of each sign, so that no p is smaller than this number of draws can show.
     p = 2 * (min((values <= 0).sum(), (values >= 0).sum()) + 1) / (len(values) + 1)
     interval = Interval(float(low), float(high), f"{100 * LEVEL:.0f} % paired bootstrap")
     return Difference(float(both(columns.sum(axis=0))), interval, min(1.0, float(p)))
 
 
 def resample(columns: Floats, statistic: Statistic, seed: int, draws: int) -> Floats:
-    """`statistic` of `draws` resamples. The same seed draws the same items, whatever is measured on them."""
+    """Compute `statistic` on `draws` resamples. The same seed draws the same items, whatever is measured on them."""
     items = len(columns)
     if columns.ndim != 2 or not items:
         raise ValueError(f"there must be items, in rows: {columns.shape}")
@@ -130,7 +128,7 @@ def _picks(items: int, seed: int, draws: int, width: int) -> Iterator[npt.NDArra
 
 
 def _bca_shares(columns: Floats, statistic: Statistic, values: Floats) -> list[float] | None:
-    """At which shares of the resamples the ends lie; None where that isn't defined."""
+    """Shares of the resamples at which the interval's ends lie; None where BCa isn't defined."""
     total = columns.sum(axis=0)
     point = float(statistic(total))
     without = statistic(total - columns)  # each item left out once

@@ -1,4 +1,4 @@
-"""What suites are made of: texts, questions and exercises; and which of them are for training, which are held out."""
+"""Items of suites: texts, questions and exercises; and which of them are for training, which are held out."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -9,16 +9,16 @@ Part = Literal["train", "held_out"]
 
 
 class Item(Protocol):
-    """What texts, questions and exercises have in common."""
+    """The common part of texts, questions and exercises."""
 
     @property
     def id(self) -> str:
-        """Its place in its data set."""
+        """Name of the item in its data set."""
         ...
 
     @property
     def group(self) -> str:
-        """Items with the same group are of one document: they are all for training, or all held out."""
+        """Name of its document. Items of one group are all for training, or all held out."""
         ...
 
 
@@ -38,30 +38,30 @@ class Question:
     id: str
     group: str
     ask: str
-    """What is read, without the answers."""
+    """The question, without the answers."""
     options: tuple[str, ...]
     gold: int
-    """Number of the right one."""
+    """Number of the right option."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exercise:
-    """Something to be written."""
+    """A writing task with a reference answer."""
 
     id: str
     group: str
     ask: str
-    """What the model is told, as a person's message."""
+    """The user's message to the model."""
     reference: str
     baseline: str
-    """What a simple rule writes."""
+    """Answer of a simple rule."""
 
 
 T = TypeVar("T", bound=Item)
 
 
 def part_of(group: str, held_out: float) -> Part:
-    """Where the items of a document belong, if a share of `held_out` of all documents is held out. Depends on nothing but its name."""
+    """The part of a document's items, if a share of `held_out` of all documents is held out. It depends on nothing but the name."""
     return "held_out" if _place("part", group) < held_out else "train"
 
 
@@ -72,7 +72,7 @@ def part(items: Sequence[T], which: Part, held_out: float) -> list[T]:
 
 
 def draw_shots(items: Sequence[T], held_out: float, count: int, seed: int) -> list[T]:
-    """`count` items of the training part, of as many documents, for examples in a prompt. The same for every item that is measured."""
+    """Draw `count` items of the training part, of as many documents, as examples in a prompt. They are the same for every measured item."""
     shots: dict[str, T] = {}
     for item in sorted(part(items, "train", held_out), key=lambda item: _place(f"shots {seed}", item.id)):
         if len(shots) == count:
@@ -82,14 +82,14 @@ def draw_shots(items: Sequence[T], held_out: float, count: int, seed: int) -> li
 
 
 class Groups:
-    """Which items belong together because they share something: a source, a paragraph, their words."""
+    """Groups of items that share something: a source, a paragraph, their words."""
 
     def __init__(self) -> None:
         self._above: dict[str, str] = {}
         self._holder: dict[str, str] = {}
 
     def add(self, member: str, shared: Iterable[str]) -> None:
-        """Puts a member together with all that have one of these texts."""
+        """Put a member into one group with all that have one of these texts."""
         self._above.setdefault(member, member)
         for text in shared:
             other = self.of(self._holder.setdefault(text, member))
@@ -98,7 +98,7 @@ class Groups:
             self._above[high] = low
 
     def of(self, member: str) -> str:
-        """The name of a member's group."""
+        """Name of a member's group."""
         while (above := self._above[member]) != member:
             self._above[member] = self._above[above]
             member = above
@@ -106,5 +106,5 @@ class Groups:
 
 
 def _place(purpose: str, name: str) -> float:
-    """A number in [0, 1) that looks drawn, and is the same on every machine and for ever."""
+    """A number in [0, 1) that looks random, and is the same on every machine and for ever."""
     return int.from_bytes(hashlib.sha256(f"{purpose}\0{name}".encode("utf-8", "surrogatepass")).digest()[:8], "big") / 2**64

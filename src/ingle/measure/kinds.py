@@ -1,4 +1,4 @@
-"""The three kinds of suites: how each is planned for a model, and which figures come of its rows."""
+"""Kinds of suites: how each is planned for a model, and the figures from its rows."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,38 +18,38 @@ from ingle.measure.subject import Subject, begin_id
 from ingle.measure.suites import Suite
 
 UNITS = {**dict.fromkeys(text_match.ROUGE, "F1"), "chrf": "chrF2", "exact_match": "share"}
-"""Of the metrics of what is written."""
+"""Units of the metrics of written answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What is measured, how."""
+    """One measurement: suite, model, items and options."""
 
     suite: Suite
     subject: Subject
     items: Sequence[Any]
-    """What is measured on."""
+    """Items to measure on."""
     shots: Sequence[Any] = ()
-    """Examples that stand in every prompt."""
+    """Examples at the start of every prompt."""
     training: Sequence[Any] = ()
-    """What simple rules may look at."""
+    """Training items, which simple rules may look at."""
     style: choice.Style = "texts"
     seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What came of it."""
+    """Result of a measurement: reports, details of items, notes."""
 
     reports: tuple[Report, ...]
-    """The main one first."""
+    """Reports, the main one first."""
     details: tuple[Row, ...]
     """For each item, the values that pair it with the same item of another model."""
     notes: tuple[str, ...] = field(default=())
 
 
 def plan_bits(setting: Setting) -> list[Plan]:
-    """Documents in windows that fit the model."""
+    """Plan documents in windows that fit the model."""
     subject = setting.subject
     window, begin = min(bits.WINDOW_TOKENS, subject.context_length), begin_id(subject.tokenizer)
     plans = []
@@ -66,7 +66,7 @@ def plan_bits(setting: Setting) -> list[Plan]:
 
 
 def report_bits(setting: Setting, rows: Sequence[Row], data_digest: str) -> Figures:
-    """The micro average, and the macro average over documents."""
+    """Report the micro average, and the macro average over documents."""
     texts = [bits.TextBits(**row) for row in rows]
     make = _Maker(setting, data_digest, len(texts))
     tables = {"bits_per_byte": bits.columns(texts), "bits_per_byte_macro": bits.macro_columns(texts)}
@@ -75,28 +75,28 @@ def report_bits(setting: Setting, rows: Sequence[Row], data_digest: str) -> Figu
     begin = setting.subject.tokenizer.fast.id_to_token(begin_id(setting.subject.tokenizer))
     notes = [f"{sum(text.nbytes for text in texts):,} bytes; the first token of each text is conditional on {begin}"]
     if changed:
-        notes.append(f"{changed} texts are not what this vocabulary spells (characters that it doesn't know): their bits say too little")
+        notes.append(f"{changed} texts have characters that this vocabulary can't spell: their bits are too low")
     return Figures(reports, tuple(asdict(text) for text in texts), tuple(notes))
 
 
 def plan_choice(setting: Setting) -> list[Plan]:
-    """Questions with their answers as endings."""
+    """Plan questions with their answers as endings."""
     subject, plans = setting.subject, []
     for item in setting.items:
         assert isinstance(item, Question)
         prompt = choice.make_prompt(item, setting.suite.stem, setting.style, setting.shots)
         task, cut = choice.make_task(subject.tokenizer, prompt, subject.context_length)
-        asked = [prompt.given, list(prompt.endings), item.gold]
+        inputs = [prompt.given, list(prompt.endings), item.gold]
 
         def scored(parts: Any, item: Question = item, prompt: choice.Prompt = prompt, cut: bool = cut) -> Row:
             return {**asdict(choice.read_scores(item, prompt, parts[0])), "cut": cut}
 
-        plans.append(Plan(item.id, digest_json(["choice", *asked, subject.context_length]), asked, (task,), scored))
+        plans.append(Plan(item.id, digest_json(["choice", *inputs, subject.context_length]), inputs, (task,), scored))
     return plans
 
 
 def report_choice(setting: Setting, rows: Sequence[Row], data_digest: str) -> Figures:
-    """Accuracy by the sum of log-probabilities and per byte, and a simple rule."""
+    """Report accuracy by the sum of log-probabilities and per byte, and a simple rule's."""
     scores = [choice.Scores(tuple(row["nats"]), tuple(row["nbytes"]), row["gold"]) for row in rows]
     make = _Maker(setting, data_digest, len(scores))
     answers = {"accuracy": [score.right for score in scores], "accuracy_per_byte": [score.right_per_byte for score in scores]}
@@ -116,7 +116,7 @@ def report_choice(setting: Setting, rows: Sequence[Row], data_digest: str) -> Fi
 
 
 def plan_write(setting: Setting) -> list[Plan]:
-    """Requests in the model's own template, examples as earlier turns, answered greedily."""
+    """Plan requests in the model's own template, examples as earlier turns, answered greedily."""
     shots = [message for shot in setting.shots for message in (Message.of("user", shot.ask), Message.of("assistant", shot.reference))]
     plans = []
     for item in setting.items:
@@ -124,14 +124,14 @@ def plan_write(setting: Setting) -> list[Plan]:
         request = Request(
             messages=(*shots, Message.of("user", item.ask)), max_tokens=setting.suite.max_tokens, sampling=Sampling(temperature=0.0, seed=0)
         )
-        said = [[message.role, message.text] for message in request.messages]
-        asked = [said, item.reference]
-        plans.append(Plan(item.id, digest_json(["write", said, setting.suite.max_tokens]), asked, request=request))
+        turns = [[message.role, message.text] for message in request.messages]
+        inputs = [turns, item.reference]
+        plans.append(Plan(item.id, digest_json(["write", turns, setting.suite.max_tokens]), inputs, request=request))
     return plans
 
 
 def report_write(setting: Setting, rows: Sequence[Row], data_digest: str) -> Figures:
-    """Each metric of the model and of the simple rule, and how far apart they are in the main one."""
+    """Report each metric of the model and of the simple rule, and their distance in the main one."""
     answers, references = [row["text"].strip() for row in rows], [item.reference for item in setting.items]
     simple = [item.baseline for item in setting.items]
     make = _Maker(setting, data_digest, len(rows))
@@ -153,19 +153,19 @@ def report_write(setting: Setting, rows: Sequence[Row], data_digest: str) -> Fig
 
 
 def plan_recall(setting: Setting) -> list[Plan]:
-    """Texts up to the question, answered greedily."""
+    """Plan texts up to the question, answered greedily."""
     plans, subject = [], setting.subject
     for item in setting.items:
         assert isinstance(item, recall.Planted)
         ids, answer = recall.assemble(subject.tokenizer, item)
         request = Request(prompt=tuple(ids), max_tokens=len(answer) + 2, sampling=Sampling(temperature=0.0, seed=0))
-        asked = [item.id, item.fact.said, item.depth, digest_json(item.texts)]
-        plans.append(Plan(item.id, digest_json(["recall", ids, len(answer)]), asked, request=request))
+        inputs = [item.id, item.fact.said, item.depth, digest_json(item.texts)]
+        plans.append(Plan(item.id, digest_json(["recall", ids, len(answer)]), inputs, request=request))
     return plans
 
 
 def report_recall(setting: Setting, rows: Sequence[Row], data_digest: str) -> Figures:
-    """How many facts were recalled, of all and of each kind."""
+    """Report the share of facts that were recalled, of all and of each kind."""
     right = [recall.is_recalled(row["text"], item.fact) for row, item in zip(rows, setting.items, strict=True)]
     reports = [_Maker(setting, data_digest, len(rows)).share("recall", right)]
     for kind in recall.KINDS:
@@ -185,38 +185,38 @@ KINDS: dict[str, tuple[Callable[[Setting], list[Plan]], Callable[[Setting, Seque
     "write": (plan_write, report_write),
     "recall": (plan_recall, report_recall),
 }
-"""How each kind is planned, and what comes of its rows."""
+"""For each kind: the function that plans it, and the one that reports its rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Maker:
-    """Makes the reports of one measurement."""
+    """Maker of the reports of one measurement."""
 
     setting: Setting
     data_digest: str
     n: int
 
     def report(self, name: str, value: float, unit: str, interval: Interval, of_model: bool = True) -> Report:
-        """One figure; simple rules have no model."""
+        """Report one figure; simple rules have no model."""
         digest = self.setting.subject.digest if of_model else ""
         return Report(
             name, value, unit, interval.low, interval.high, self.n, digest, self.data_digest, interval.method, self.setting.seed
         )  # fmt: skip
 
     def ratio(self, name: str, unit: str, columns: Floats, of_model: bool = True) -> Report:
-        """Σ first column / Σ second column."""
+        """Report Σ first column / Σ second column, with a bootstrap interval."""
         return self.report(name, float(ratio(columns.sum(axis=0))), unit, bootstrap(columns, seed=self.setting.seed), of_model)
 
     def mean(self, name: str, unit: str, values: Floats, of_model: bool = True) -> Report:
-        """The mean of a value per item."""
+        """Report the mean of a value per item."""
         return self.ratio(name, unit, _with_ones(values), of_model)
 
     def share(self, name: str, right: Sequence[bool], of_model: bool = True) -> Report:
-        """How many are right."""
+        """Report the share that is right."""
         return self.report(name, sum(right) / self.n, "share", wilson(sum(right), self.n), of_model)
 
     def difference(self, name: str, unit: str, difference: Difference) -> Report:
-        """How far the model is from something."""
+        """Report a difference between the model and something else."""
         return self.report(name, difference.value, unit, difference.interval)
 
 

@@ -1,4 +1,4 @@
-"""Measures a model with a suite: reads the data, asks the model, reports; and compares with what another model did on the same items."""
+"""Measuring with a suite: read the data, ask the model, report; and compare with another model's results on the same items."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -30,16 +30,16 @@ from ingle.measure.suites import Suite, find_suite
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to measure."""
+    """Options of a measurement."""
 
     items: int | None = None
-    """Most items; None = as many as the suite says, 0 = all that are held out."""
+    """Most items; None = the suite's number, 0 = all that are held out."""
     shots: int = 0
     """Examples in every prompt, from the training part."""
     style: Style | None = None
-    """How answers are chosen; None = as the suite says."""
+    """How answers are scored; None = the suite's style."""
     seed: int = 0
-    """Draws examples and resamples."""
+    """Seed of examples and resamples."""
 
     def __post_init__(self) -> None:
         for name, value in (("items", self.items), ("shots", self.shots), ("seed", self.seed)):
@@ -54,9 +54,9 @@ class Outcome:
     suite: str
     model: str
     reports: tuple[Report, ...]
-    """The one that stands for the suite first."""
+    """Reports; the first stands for the suite."""
     rows: tuple[Row, ...]
-    """Each item: `id`, `asked` (a digest of what was asked and what is right), and its values."""
+    """Each item: `id`, `asked` (a digest of question and right answer), and its values."""
     notes: tuple[str, ...]
     options: Options
 
@@ -69,9 +69,9 @@ class Outcome:
 def run_suite(
     home: Home, suite: Suite, subject: Subject, options: Options, progress: Progress = silent, fetching: fetch.Progress = fetch.silent
 ) -> Outcome:
-    """Measures `subject`. What was finished before is not asked again.
+    """Measure `subject`. Items that were finished before are not asked again.
 
-    Raises what fetching the data raises, ConfigError if there is nothing to measure or the options don't fit the suite, Interrupted.
+    Raises the errors of fetching the data, ConfigError if there is nothing to measure or the options don't fit the suite, Interrupted.
     """
     setting = make_setting(suite, subject, suite.read(home, fetching), options)
     plan, report = KINDS[suite.kind]
@@ -79,12 +79,12 @@ def run_suite(
     data_digest = digest_json([[p.id, p.asked] for p in plans])
     rows = gather(subject, plans, Finished(home, suite.name, subject.digest), suite.name, progress)
     figures = report(setting, rows, data_digest)
-    details = tuple({"id": p.id, "asked": _asked(p), **row} for p, row in zip(plans, figures.details, strict=True))
+    details = tuple({"id": p.id, "asked": _question_digest(p), **row} for p, row in zip(plans, figures.details, strict=True))
     return Outcome(suite.name, subject.name, figures.reports, details, figures.notes, options)
 
 
 def make_setting(suite: Suite, subject: Subject, items: Sequence[Any], options: Options) -> Setting:
-    """Which items are measured, with which examples. Raises ConfigError."""
+    """Choose the items to measure, and the examples. Raises ConfigError."""
     if options.style is not None and suite.kind != "choice":
         raise ConfigError("style", "is only for suites with answers to choose from", suite.name)
     if options.shots and suite.kind in ("bits", "recall"):
@@ -101,7 +101,7 @@ def make_setting(suite: Suite, subject: Subject, items: Sequence[Any], options: 
 
 
 def to_table(outcome: Outcome, with_rows: bool = False) -> dict[str, Any]:
-    """Plain values, for JSON."""
+    """Return plain values, for JSON."""
     main = outcome.main
     table: dict[str, Any] = {"suite": outcome.suite, "model": outcome.model, "model_digest": main.model_digest}
     table |= {"data_digest": main.data_digest, "options": asdict(outcome.options), "reports": [asdict(r) for r in outcome.reports]}
@@ -110,12 +110,12 @@ def to_table(outcome: Outcome, with_rows: bool = False) -> dict[str, Any]:
 
 
 def save(outcome: Outcome, path: Path) -> None:
-    """Writes everything, also each item. Raises HomeError."""
+    """Write the outcome with every item. Raises HomeError."""
     write_atomic(path, json.dumps(to_table(outcome, with_rows=True), ensure_ascii=False, indent=1).encode() + b"\n")
 
 
 def event_of(outcome: Outcome) -> Event:
-    """The fact that this leaves in the ledger."""
+    """Event of this measurement, for the ledger."""
     main = outcome.main
     facts: dict[str, Fact] = {
         "suite": outcome.suite,
@@ -130,7 +130,7 @@ def event_of(outcome: Outcome) -> Event:
 
 
 def load_rows(path: Path) -> tuple[str, dict[str, Row]]:
-    """The suite of a file that `save` wrote, and its rows by what was asked. Raises ConfigError for anything else."""
+    """Read a file that `save` wrote: its suite, and its rows by `asked`. Raises ConfigError for anything else."""
     try:
         table = json.loads(path.read_text("utf-8"))
         return str(table["suite"]), {row["asked"]: row for row in table["rows"]}
@@ -140,17 +140,17 @@ def load_rows(path: Path) -> tuple[str, dict[str, Row]]:
 
 
 def compare(outcome: Outcome, path: Path) -> Outcome:
-    """The outcome with how it differs from an earlier one, paired by item, put behind its reports.
+    """Return the outcome with its difference from an earlier one, paired by item, after its reports.
 
     Raises ConfigError for another suite, or if no item was asked alike.
     """
     name, earlier = load_rows(path)
     now = {row["asked"]: row for row in outcome.rows}
-    shared = [asked for asked in now if asked in earlier]
+    shared = [question for question in now if question in earlier]
     if name != outcome.suite or not shared:
         raise ConfigError(str(path), f"must hold items of {outcome.suite}, asked alike", f"{name}, {len(shared)} in common")
     suite, main, seed = find_suite(name), outcome.main, outcome.options.seed
-    before, after = [earlier[asked] for asked in shared], [now[asked] for asked in shared]
+    before, after = [earlier[question] for question in shared], [now[question] for question in shared]
     if suite.kind == "bits":
         lost = forgetting(_texts(before, shared), _texts(after, shared), seed)
         reports = lost.reports(main.model_digest, main.data_digest, seed)
@@ -176,5 +176,5 @@ def _texts(rows: Sequence[Row], names: Sequence[str]) -> Mapping[str, TextBits]:
     return {name: TextBits(**{key: row[key] for key in keys}) for name, row in zip(names, rows, strict=True)}
 
 
-def _asked(plan: Plan) -> str:
+def _question_digest(plan: Plan) -> str:
     return digest_json(plan.asked)[:32]

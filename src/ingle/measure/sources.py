@@ -1,7 +1,7 @@
-"""Data sets as items: one reader for each, which says what the data are, under which licence, how many, and what is odd about them.
+"""Data sets as items. Each has a reader, whose docstring says what the data are, their licence, their number, and their quirks.
 
-What could not be had, and is therefore missing here: TruthfulQA as multiple choice (the package holds right answers only), HellaSwag,
-PIQA and CommonsenseQA from the same package (no answers), translations with references from anywhere but Debian.
+Missing here, because it could not be had: TruthfulQA as multiple choice (the package holds right answers only), HellaSwag, PIQA and
+CommonsenseQA from the same package (no answers), translations with references from anywhere but Debian.
 """
 
 import csv
@@ -36,20 +36,20 @@ def xsum_texts(home: Home, progress: Progress) -> list[Text]:
 
 
 def xsum_exercises(home: Home, progress: Progress) -> list[Exercise]:
-    """The same articles with their summaries: one sentence that the BBC wrote above the article, so it often says more than the rest does
-    (and a few say nothing: one is "Ouch!").
+    """The articles with their summaries. Each is one sentence that the BBC wrote above the article, so it often says more than the rest
+    does (and a few say nothing: one is "Ouch!").
 
     Articles are cut before the line that passes 3,000 characters (a third of them are longer). The baseline is the first sentence (lead-1).
     """
-    made = []
+    exercises = []
     for row in _xsum(home, progress):
         text = cut_at_line(row["document"], _XSUM_CHARACTERS)
-        made.append(Exercise(row["id"], row["id"], XSUM_ASK.replace("{text}", text), row["summary"], first_sentence(text)))
-    return made
+        exercises.append(Exercise(row["id"], row["id"], XSUM_ASK.replace("{text}", text), row["summary"], first_sentence(text)))
+    return exercises
 
 
 def wiki_texts(home: Home, progress: Progress) -> list[Text]:
-    """The paragraphs of `boolq`: 2,938 different ones from the English Wikipedia, 0.6 kB on average. General text, for forgetting.
+    """Paragraphs of `boolq`: 2,938 different ones from the English Wikipedia, 0.6 kB on average. General text, for forgetting.
 
     Licence CC-BY-SA-3.0. Quotation marks are written `` and '', as the data set's authors' tokeniser left them.
     """
@@ -73,23 +73,23 @@ def boolq(home: Home, progress: Progress) -> list[Question]:
 def hellaswag(home: Home, progress: Progress) -> list[Question]:
     """HellaSwag's validation part: 10,042 beginnings (3,243 video captions, 6,799 how-to articles) with four endings. Licence MIT.
 
-    Cleaned as lm-eval does it: brackets of the how-to articles are taken out (a space behind one stays), the second half of a caption
-    begins with a capital. Beginnings from one source, or with the same words, are one document.
-    Three endings were written by a machine, and picked because another one took them for real; people find the right one 96 times in 100.
+    Cleaned as lm-eval does it: brackets of the how-to articles are removed (a space behind one stays), the second half of a caption begins
+    with a capital. Beginnings from one source, or with the same words, are one document. Three endings were written by a machine, and
+    picked because another machine took them for real; people find the right one 96 times in 100.
     """
     rows, groups = _arrow(dataset(home, "hellaswag", progress)), Groups()
-    made = []
+    questions = []
     for i, row in enumerate(rows):
         ask = _wikihow(f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}")
         groups.add(str(i), (row["source_id"], ask))
-        made.append(Question(f"hellaswag/{i}", "", ask, tuple(map(_wikihow, row["endings"])), int(row["label"])))
-    return [replace(question, group=groups.of(str(i))) for i, question in enumerate(made)]
+        questions.append(Question(f"hellaswag/{i}", "", ask, tuple(map(_wikihow, row["endings"])), int(row["label"])))
+    return [replace(question, group=groups.of(str(i))) for i, question in enumerate(questions)]
 
 
 def piqa(home: Home, progress: Progress) -> list[Question]:
     """PIQA: 1,500 of the 1,838 questions of its validation part, each with two ways to do something. Licence AFL-3.0.
 
-    Some solutions end in a space; it is taken away, since no model should win by it.
+    Some solutions end in a space; it is removed, since no model should win by it.
     """
     return _lettered(home, "piqa", progress)
 
@@ -97,7 +97,7 @@ def piqa(home: Home, progress: Progress) -> list[Question]:
 def openbookqa(home: Home, progress: Progress) -> list[Question]:
     """OpenBookQA's test part: 500 questions of school science with four answers. Licence Apache-2.0.
 
-    Many questions are beginnings of sentences that the answer completes; some end in a space, which is taken away.
+    Many questions are beginnings of sentences that the answer completes; some end in a space, which is removed.
     """
     return _lettered(home, "openbookqa", progress)
 
@@ -105,7 +105,7 @@ def openbookqa(home: Home, progress: Progress) -> list[Question]:
 def mmlu(home: Home, progress: Progress) -> list[Question]:
     """A sample of MMLU's test part: 50 questions from each of its 57 exams, 2,850 with four answers. Licence MIT.
 
-    The exam that a question is from is not told, 8 questions stand there twice, and two have two answers that read the same (both wrong).
+    A question doesn't name its exam, 8 questions stand there twice, and two have two answers that read the same (both wrong).
     """
     return _lettered(home, "mmlu", progress)
 
@@ -137,14 +137,14 @@ def sst2(home: Home, progress: Progress) -> list[Question]:
 
 
 def first_sentence(text: str) -> str:
-    """Up to the first full stop, question or exclamation mark that a new sentence follows, and no further than the first line."""
+    """Return the text up to the first sentence end (.?!) that a new sentence follows, and no further than the first line."""
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    found = _SENTENCE_END.search(line)
-    return line[: found.end()] if found else line
+    match = _SENTENCE_END.search(line)
+    return line[: match.end()] if match else line
 
 
 def cut_at_line(text: str, characters: int) -> str:
-    """The lines that fit so many characters; the first one is cut if it alone is longer."""
+    """Return the lines that fit into so many characters; the first one is cut if it alone is longer."""
     if len(text) <= characters:
         return text
     lines = text[: characters + 1].rpartition("\n")[0]
@@ -156,14 +156,14 @@ def _xsum(home: Home, progress: Progress) -> list[dict[str, Any]]:
 
 
 def _lettered(home: Home, name: str, progress: Progress) -> list[Question]:
-    """Rows whose options are one text, `A. …\\nB. …`, and whose answer is one of these lines."""
-    made = []
+    """Read rows whose options are one text, `A. …\\nB. …`, and whose answer is one of these lines."""
+    questions = []
     for i, row in enumerate(_json_lines(dataset(home, name, progress))):
         _, *pieces = _OPTION.split(row["options"])
         options = [f"{letter}. {text}" for letter, text in zip(pieces[::2], pieces[1::2], strict=True)]
         texts = tuple(option[3:].strip() for option in options)
-        made.append(Question(f"{name}/{i}", row["question"], row["question"].strip(), texts, options.index(row["answer"])))
-    return made
+        questions.append(Question(f"{name}/{i}", row["question"], row["question"].strip(), texts, options.index(row["answer"])))
+    return questions
 
 
 @cache
@@ -172,7 +172,7 @@ def _patterns() -> tuple[re.Pattern[str], ...]:
 
 
 def _wikihow(text: str) -> str:
-    """lm-eval's cleaning of HellaSwag, step by step."""
+    """Clean a HellaSwag text, step by step as lm-eval does."""
     brackets, double = _patterns()
     return double.sub(" ", brackets.sub("", text.strip().replace(" [title]", ". ")))
 

@@ -1,4 +1,4 @@
-"""The model that is measured, as the functions that measures ask for. Whoever holds a model binds them: see `engine.scoring`."""
+"""Subject: the model that is measured, as functions. Whoever holds a model binds them: see `engine.scoring`."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,22 +13,22 @@ from ingle.model.tokenizer import Tokenizer
 Nats = npt.NDArray[np.float64]
 """Natural log-probabilities, one per token."""
 Task = tuple[Sequence[int], Sequence[Sequence[int]]]
-"""Tokens that are given (at least one), and endings (of at least one token each) of which every token's log-probability is wanted."""
+"""Context tokens (at least one), and endings (of at least one token each) whose log-probabilities are asked for, token by token."""
 
 
 class Scorer(Protocol):
-    """Says how likely the endings of many tasks are."""
+    """A function that computes how likely the endings of many tasks are."""
 
     def __call__(self, tasks: Sequence[Task]) -> Iterator[tuple[int, list[Nats]]]:
-        """The number of each task with the log-probabilities of each of its endings, in any order. Ends early if it is stopped."""
+        """Yield the number of each task with the log-probabilities of its endings, in any order. Ends early if it is stopped."""
         ...
 
 
 class Writer(Protocol):
-    """Answers many requests."""
+    """A function that answers many requests."""
 
     def __call__(self, requests: Sequence[Request]) -> Iterator[tuple[int, str]]:
-        """The number of each request with the text of its answer, in any order. Ends early if it is stopped."""
+        """Yield the number of each request with the text of its answer, in any order. Ends early if it is stopped."""
         ...
 
 
@@ -38,7 +38,7 @@ class Subject:
 
     name: str
     digest: str
-    """Of the model as it answers: base, deltas and format."""
+    """Digest of the model as it answers: base, deltas and format."""
     context_length: int
     """Most tokens that it can read."""
     tokenizer: Tokenizer
@@ -47,7 +47,7 @@ class Subject:
 
 
 def begin_id(tokenizer: Tokenizer) -> int:
-    """The token that stands before a text, so that the text's first token is conditional on something and counts.
+    """Token that stands before a text, so that the text's first token is conditional on something and counts.
 
     It is the token that begins every prompt where the model wants one, else <|endoftext|> (which stood between the documents that such
     models were trained on), else the token that ends an answer.

@@ -1,7 +1,7 @@
-"""What can be measured by name: a table of data sets, how prompts are made of them, and which figure tells how good a model is.
+"""Suites: a table of data sets, their prompts, and the figure that tells how good a model is.
 
-Each data set is split by document, by a fixed hash: `held_out` is what suites measure on, `train` is for examples in prompts, and for
-whoever wants to train on the same task (`training_rows`). Readers say what is odd about each data set.
+Each data set is split by document, by a fixed hash. Suites measure on `held_out`; `train` is for examples in prompts, and for training on
+the same task (`training_rows`). The readers' docstrings tell the quirks of each data set.
 """
 
 import difflib
@@ -25,36 +25,36 @@ Reader = Callable[[Home, Progress], Sequence[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """One thing to measure."""
+    """A suite: one thing to measure."""
 
     name: str
     title: str
     kind: Literal["bits", "choice", "write", "recall"]
     read: Reader
     main: str
-    """The figure that stands for the suite."""
+    """Name of the figure that stands for the suite."""
     held_out: float
-    """Share of the documents that are measured on; the rest is for training and examples."""
+    """Share of the documents to measure on; the rest is for training and examples."""
     items: int
-    """How many are measured if nobody says otherwise."""
+    """Number of items that are measured if nobody says otherwise."""
     stem: str = "{ask}"
-    """How a question is put, where answers are scored in their own words."""
+    """Frame of a question, where answers are scored in their own words."""
     style: Style = "texts"
     baseline: Literal["", "chance", "majority", "lead-1", "copy"] = ""
-    """The simple rule that stands beside the model."""
+    """A simple rule to compare the model with."""
     metrics: tuple[str, ...] = ()
-    """Of what is written; the first is the main one."""
+    """Metrics of written answers; the first is the main one."""
     max_tokens: int = 0
-    """Most tokens of what is written."""
+    """Most tokens of a written answer."""
 
     @property
     def higher_is_better(self) -> bool:
-        """The direction of the main figure."""
+        """Direction of the main figure."""
         return self.kind != "bits"
 
 
 def _planted(home: Home, progress: Progress, length: int) -> list[Planted]:
-    """Facts in news that is held out from training. There is no training part: whoever trains plants facts of its own in other news."""
+    """Facts in news that is held out from training. There is no training part: for training, plant facts of your own in other news."""
     return plant(part(sources.xsum_texts(home, progress), "held_out", XSUM_HELD_OUT), length, _FACTS)
 
 
@@ -109,11 +109,11 @@ SUITES = {
         ),
     )
 }  # fmt: skip
-"""By name."""
+"""All suites by name."""
 
 
 def find_suite(name: str) -> Suite:
-    """The suite of that name. Raises NotKept with the known names."""
+    """Return the suite of that name. Raises NotKept with the known names."""
     if name not in SUITES:
         close = difflib.get_close_matches(name, SUITES, n=1)
         cure = f"Did you mean {close[0]}?" if close else f"Known: {', '.join(SUITES)}."
@@ -122,7 +122,7 @@ def find_suite(name: str) -> Suite:
 
 
 def find_texts(name: str, field: str = "") -> Suite:
-    """The suite of texts that a field names. Raises NotKept for an unknown one, ConfigError for a suite of something else."""
+    """Return the suite of texts of that name. Raises NotKept for an unknown one, ConfigError for a suite of something else."""
     suite = find_suite(name)
     if suite.kind != "bits":
         known = ", ".join(one.name for one in SUITES.values() if one.kind == "bits")
@@ -131,7 +131,7 @@ def find_texts(name: str, field: str = "") -> Suite:
 
 
 def words_of(item: AnyItem) -> str:
-    """All that would give an item away if it were trained on."""
+    """All text of an item that training must not have seen."""
     if isinstance(item, Text):
         return item.text
     if isinstance(item, Planted):
@@ -140,9 +140,9 @@ def words_of(item: AnyItem) -> str:
 
 
 def training_rows(suite: Suite, home: Home, progress: Progress = silent) -> Iterator[dict[str, Any]]:
-    """The training part as the suite puts it, in the shapes that training data come in: `text`, `prompt` and `completion`, or `messages`.
+    """Yield the training part in the suite's prompts, in the shapes of training data: `text`, `prompt` and `completion`, or `messages`.
 
-    Raises what reading the data raises.
+    Raises the errors of reading the data.
     """
     for item in part(suite.read(home, progress), "train", suite.held_out):
         if isinstance(item, Text):
@@ -151,11 +151,11 @@ def training_rows(suite: Suite, home: Home, progress: Progress = silent) -> Iter
             prompt = make_prompt(item, suite.stem, suite.style)
             yield {"id": item.id, "prompt": prompt.given, "completion": prompt.endings[item.gold]}
         else:
-            said = ({"role": "user", "content": item.ask}, {"role": "assistant", "content": item.reference})
-            yield {"id": item.id, "messages": list(said)}
+            turns = ({"role": "user", "content": item.ask}, {"role": "assistant", "content": item.reference})
+            yield {"id": item.id, "messages": list(turns)}
 
 
 def check_parts(suite: Suite, items: Sequence[AnyItem]) -> Contamination:
-    """How much of the suite's held-out part stands in its training part. Raises ValueError if nothing is held out."""
+    """Measure how much of the suite's held-out part stands in its training part. Raises ValueError if nothing is held out."""
     training = (words_of(item) for item in part(items, "train", suite.held_out))
     return contamination(training, {item.id: words_of(item) for item in part(items, "held_out", suite.held_out)})

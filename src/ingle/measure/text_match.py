@@ -1,4 +1,4 @@
-"""How close a text comes to a reference: exact match, ROUGE and chrF. The last two are the libraries' own (extra `measure`)."""
+"""Closeness of a text to a reference: exact match, ROUGE and chrF. The last two are the libraries' own (extra `measure`)."""
 
 import re
 import string
@@ -18,9 +18,9 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalise(text: str) -> str:
-    """What exact match compares: NFC, lower case, without ASCII punctuation, without a, an, the, with single spaces.
+    """Return the text as exact match compares it: NFC, lower case, without ASCII punctuation, without a, an, the, with single spaces.
 
-    The order is that of SQuAD's script (arXiv 1606.05250); NFC is ours, so that é is é however it is composed.
+    The order is that of SQuAD's script (arXiv 1606.05250); NFC is ours, so that é is é in either encoding.
     """
     plain = unicodedata.normalize("NFC", text).lower().translate(_PUNCTUATION)
     return " ".join(_ARTICLES.sub(" ", plain).split())
@@ -32,7 +32,7 @@ def exact_match(answers: Sequence[str], references: Sequence[str]) -> list[bool]
 
 
 def rouge(answers: Sequence[str], references: Sequence[str]) -> dict[str, Floats]:
-    """F1 of each answer, 0 to 1, by the kinds in `ROUGE`; words are stemmed (Porter), which is made for English.
+    """F1 of each answer, 0 to 1, for each kind in `ROUGE`; words are stemmed (Porter), which is made for English.
 
     Raises ConfigError without the library.
     """
@@ -41,8 +41,8 @@ def rouge(answers: Sequence[str], references: Sequence[str]) -> dict[str, Floats
     except ImportError as error:
         raise _missing("rouge-score") from error
     scorer: Any = RougeScorer(list(ROUGE), use_stemmer=True)
-    found = [scorer.score(reference, answer) for answer, reference in zip(answers, references, strict=True)]
-    return {kind: np.array([scores[kind].fmeasure for scores in found], np.float64) for kind in ROUGE}
+    by_answer = [scorer.score(reference, answer) for answer, reference in zip(answers, references, strict=True)]
+    return {kind: np.array([scores[kind].fmeasure for scores in by_answer], np.float64) for kind in ROUGE}
 
 
 def chrf(answers: Sequence[str], references: Sequence[str]) -> Floats:
@@ -56,20 +56,20 @@ def chrf(answers: Sequence[str], references: Sequence[str]) -> Floats:
 
 
 def corpus_chrf(answers: Sequence[str], references: Sequence[str]) -> float:
-    """chrF2 of all answers together, 0 to 100: n-grams are counted over all of them, so long ones weigh more; what papers report."""
+    """chrF2 of all answers together, 0 to 100, as papers report it: n-grams are counted over all of them, so long ones weigh more."""
     return float(_chrf().corpus_score(list(answers), [list(references)]).score)
 
 
 def scores(names: Sequence[str], answers: Sequence[str], references: Sequence[str]) -> dict[str, Floats]:
-    """These figures of each answer: kinds of ROUGE, `chrf`, `exact_match`."""
+    """Compute these figures of each answer: kinds of ROUGE, `chrf`, `exact_match`."""
     rouges = rouge(answers, references) if set(names) & set(ROUGE) else {}
-    found: dict[str, Floats] = {}
+    figures: dict[str, Floats] = {}
     for name in names:
         if name in rouges:
-            found[name] = rouges[name]
+            figures[name] = rouges[name]
         else:
-            found[name] = chrf(answers, references) if name == "chrf" else np.array(exact_match(answers, references), np.float64)
-    return found
+            figures[name] = chrf(answers, references) if name == "chrf" else np.array(exact_match(answers, references), np.float64)
+    return figures
 
 
 def _chrf() -> Any:

@@ -1,1 +1,1 @@
-"""Models from scratch: a shape, a text and a budget in, a kept base out. (Sweeps of sizes, and the laws behind them, are to come.)"""
+"""Models from scratch: from a shape, a text and a budget to a kept base. (Sweeps of sizes, and scaling laws, are to come.)"""

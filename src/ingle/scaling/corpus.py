@@ -1,8 +1,8 @@
-"""Texts → rows of tokens. Texts stand on end, each after the token that ends the one before, and are cut into rows of one length.
+"""Texts become rows of tokens: they stand on end, each after the token that ends the one before, and are cut into equal rows.
 
-So nothing is padded and nothing is lost, and a text goes on after another as it does in a long context. Rows of planted pairs are whole.
+So nothing is padded or lost, and a text follows on another as it does in a long context. Rows of planted pairs are whole.
 
-A model that is served reads the token that begins a text first, so every row begins with it. What follows it there is learnt only where a
+A model that is served reads the token that begins a text first, so every row begins with it. The token after it is learnt only where a
 text does begin: a row that goes on in the middle of a text, or has pairs, says nothing about how texts begin.
 """
 
@@ -20,16 +20,16 @@ from ingle.train.corpus import Corpus
 from ingle.train.packing import Data
 
 WATCHED = 48
-"""Held-out texts whose loss is computed while it is trained."""
+"""Held-out texts whose loss is computed during training."""
 
 
 def make_data(texts: Texts, tokenizer: Tokenizer, settings: TextSettings, progress: Callable[[int, int], None] = lambda *_: None) -> Data:
-    """What is learnt from, and a few held-out texts to watch, one a row. Raises ConfigError where there is not a row of text."""
+    """Make rows to learn from, and a few held-out texts to watch, one a row. Raises ConfigError for less than a row of text."""
     assert tokenizer.bos_id is not None, "vocabularies from scratch begin their texts"
     stream = _stream(texts.train, tokenizer, settings.max_tokens, progress)
     rows, begun = _cut(stream, settings.row_tokens, tokenizer.bos_id)
     if not rows:
-        raise ConfigError("data.sources", f"must hold a row of {settings.row_tokens} tokens at least", "less", "Lower data.row_tokens.")
+        raise ConfigError("data.sources", f"must hold at least a row of {settings.row_tokens} tokens", "less", "Lower data.row_tokens.")
     if settings.pairs:
         planter = Planter(tokenizer, texts.train, settings.row_tokens)
         count = max(1, round(len(rows) * settings.pairs / (1 - settings.pairs)))
@@ -42,7 +42,7 @@ def make_data(texts: Texts, tokenizer: Tokenizer, settings: TextSettings, progre
 
 
 def _stream(texts: Sequence[str], tokenizer: Tokenizer, most: int, progress: Callable[[int, int], None]) -> np.ndarray:
-    """int32: all texts, one after the other, up to `most` tokens (0 = all)."""
+    """All texts, one after the other, up to `most` tokens (0 = all): int32."""
     parts, count = [], 0
     for i, text in enumerate(texts):
         ids = tokenizer.encode_prompt(text)
@@ -58,21 +58,21 @@ def _stream(texts: Sequence[str], tokenizer: Tokenizer, most: int, progress: Cal
 
 
 def _cut(stream: np.ndarray, size: int, begin: int) -> tuple[list[np.ndarray], list[bool]]:
-    """Whole rows, and which of them a text begins; what is left at the end, less than a row, is left out."""
-    rows, begun, at = list[np.ndarray](), list[bool](), 0
+    """Whole rows, and which of them a text begins. A rest at the end, less than a row, is left out."""
+    rows, begun, start = list[np.ndarray](), list[bool](), 0
     while True:
-        begins = at < len(stream) and bool(stream[at] == begin)
-        piece = stream[at : at + size - (not begins)]
+        begins = start < len(stream) and bool(stream[start] == begin)
+        piece = stream[start : start + size - (not begins)]
         row = piece if begins else np.concatenate(([begin], piece)).astype(stream.dtype)
         if len(row) < size:
             return rows, begun
         rows.append(row)
         begun.append(begins)
-        at += len(piece)
+        start += len(piece)
 
 
 def _corpus(rows: Sequence[np.ndarray], begun: Sequence[bool]) -> Corpus:
-    """Rows, and which of them a text begins."""
+    """Make a corpus of rows; `begun`: which of them a text begins."""
     ids = np.concatenate(rows)
     bounds = np.cumsum([0, *map(len, rows)], dtype=np.int64)
     answer = np.ones(len(ids), np.bool_)

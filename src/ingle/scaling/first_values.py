@@ -1,4 +1,4 @@
-"""What the parameters are before the first step."""
+"""Initial values of the parameters."""
 
 import math
 
@@ -13,11 +13,11 @@ _INTO_STREAM = ("o_proj", "down_proj")
 
 
 def new_module(config: ModelConfig, seed: int) -> CausalLM:
-    """A module with its first values, in float32.
+    """Make a module with initial values, in float32.
 
     Matrices are normal with a spread of 0.02; those that add to the residual stream, 2 a layer, with 0.02 / √(2 · layers), so that the
-    stream is no wider at its end for being longer (GPT-2). Norms begin at 1, biases at 0, memories as `Memory.begin` says; where a memory
-    has no window beside it, it is read from the start, for there is nothing else.
+    stream is as wide at its end however many layers there are (GPT-2). Norms begin at 1, biases at 0, memories as `Memory.begin` says.
+    A memory without a window beside it is read from the start, for there is nothing else.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # what PyTorch draws here is written over

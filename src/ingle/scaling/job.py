@@ -1,4 +1,4 @@
-"""One training from scratch as its parts see it."""
+"""A job of training from scratch."""
 
 from dataclasses import dataclass
 
@@ -9,6 +9,6 @@ from ingle.train.making import Job
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScratchJob(Job[ScratchSettings]):
-    """A training that is going on. Its key is of all that the trained tensors follow from."""
+    """A training in progress. Its key is a digest of all that the trained tensors follow from."""
 
     texts: Texts

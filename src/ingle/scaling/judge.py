@@ -1,4 +1,4 @@
-"""What a model from scratch is worth, as it is served: bits per byte of what each source held out, and pairs recalled, by distance."""
+"""Judging a model from scratch as it is served: bits per byte of each source's held-out texts, and recall of pairs by distance."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,29 +25,29 @@ from ingle.scaling.settings import ScratchJudge, TextSettings
 from ingle.scaling.sources import Texts
 
 EDGES = (64, 128, 256)
-"""Distances up to which pairs are counted together; the last group is beyond."""
+"""Upper distances of the groups in which pairs are counted; the last group is beyond."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What was measured."""
+    """Results of a judgement."""
 
     texts: Mapping[str, Outcome]
-    """By source."""
+    """Outcome of each source."""
     pairs: Sequence[Report]
-    """Of all pairs, then by distance; none if none were planted."""
+    """Recall of all pairs, then by distance; empty if none were planted."""
 
     def tables(self) -> list[dict[str, Any]]:
-        """Every figure as a plain table, with the source that it is of."""
-        found = [{"of": name, **asdict(report)} for name, outcome in self.texts.items() for report in outcome.reports]
-        return found + [{"of": "planted pairs", **asdict(report)} for report in self.pairs]
+        """Every figure as a plain table, with its source."""
+        tables = [{"of": name, **asdict(report)} for name, outcome in self.texts.items() for report in outcome.reports]
+        return tables + [{"of": "planted pairs", **asdict(report)} for report in self.pairs]
 
 
 def judge(
     home: Home, model: LanguageModel, texts: Texts, data: TextSettings, settings: ScratchJudge, stopped: Callable[[], bool],
     progress: Progress = silent,
 ) -> Judged:  # fmt: skip
-    """Measures an open model; texts that were measured before are not measured again. Raises Interrupted."""
+    """Measure an open model; earlier results on texts are used again. Raises Interrupted."""
     scorer, writer = partial(score, model.backend, stopped=stopped), partial(write, model, stopped=stopped)
     subject = Subject(model.name, model.digest, model.backend.config.context_length, model.tokenizer, scorer, writer)
     options = Options(settings.items, seed=settings.seed)
@@ -60,34 +60,34 @@ def judge(
 
 
 def held_out_rows(model: LanguageModel, texts: Texts, data: TextSettings, count: int, row_tokens: int = 0) -> list[Row]:
-    """Rows of pairs that nobody has trained on, in held-out prose; as long as in training, or of another length."""
+    """Rows of pairs that were not trained on, in held-out prose; as long as in training, or of another length."""
     planter = Planter(model.tokenizer, texts.held_out, row_tokens or data.row_tokens)
     return [planter.row(f"held out {i}") for i in range(count)]
 
 
 def recalled(model: LanguageModel, rows: Sequence[Row], stopped: Callable[[], bool], progress: Progress = silent) -> list[list[bool]]:
-    """For each row, for each value asked for, whether it is the likeliest token. Raises Interrupted."""
-    found = []
+    """For each row, for each pair asked for, whether the value is the likeliest token. Raises Interrupted."""
+    hits = []
     for number, row in enumerate(rows):
         progress("planted pairs", number, len(rows))
         if stopped():
-            raise Interrupted("measurement", "was interrupted", f"{number} of {len(rows)} rows", "The same command goes on from there.")
+            raise Interrupted("measurement", "was interrupted", f"{number} of {len(rows)} rows", "Run the same command to go on.")
         likeliest = np.concatenate(list(_likeliest(model, row.ids)))
-        found.append([bool(likeliest[asked.at - 1] == row.ids[asked.at]) for asked in row.asked])
+        hits.append([bool(likeliest[asked.at - 1] == row.ids[asked.at]) for asked in row.asked])
     progress("planted pairs", len(rows), len(rows))
-    return found
+    return hits
 
 
 def _likeliest(model: LanguageModel, ids: Sequence[int]) -> Iterator[Any]:
     state = model.backend.new_state()
-    for at in range(0, len(ids), STEP_TOKENS):
-        [logits] = model.backend.forward([Segment(state, ids[at : at + STEP_TOKENS], "all")])
+    for start in range(0, len(ids), STEP_TOKENS):
+        [logits] = model.backend.forward([Segment(state, ids[start : start + STEP_TOKENS], "all")])
         yield logits.argmax(-1)
 
 
 def reports(model: LanguageModel, rows: Sequence[Row], hits: Sequence[Sequence[bool]], seed: int) -> list[Report]:
-    """Shares with intervals; rows, not single questions, are drawn again, because those of one row are alike."""
-    digest, made = digest_json([row.ids for row in rows]), []
+    """Shares with intervals. Rows, not single pairs, are resampled, because pairs of one row are alike."""
+    digest, out = digest_json([row.ids for row in rows]), []
     for name, low, high in groups():
         counted = columns(rows, hits, low, high)
         if counted[:, 1].sum():
@@ -95,8 +95,8 @@ def reports(model: LanguageModel, rows: Sequence[Row], hits: Sequence[Sequence[b
             report = Report(
                 name, right / asked, "share", interval.low, interval.high, int(asked), model.digest, digest, interval.method, seed
             )
-            made.append(replace(report, value=float(report.value)))
-    return made
+            out.append(replace(report, value=float(report.value)))
+    return out
 
 
 def groups() -> Iterator[tuple[str, int, int]]:

@@ -1,4 +1,4 @@
-"""From texts to a base in the home: vocabulary, rows, first values, training, files."""
+"""From texts to a base in the home: vocabulary, rows, initial values, training, files."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -34,11 +34,11 @@ from ingle.train.settings import TrainReport, Watch
 from ingle.train.trouble import memory_errors, smaller_batches
 
 SOURCE = "train:"
-"""How the source of a base begins that was made from scratch; its revision is the key of the run."""
+"""Start of the source of a base from scratch; its revision is the run's key."""
 
 
 def make_base(job: ScratchJob) -> tuple[Kept, dict[str, Any]]:
-    """Trains, and keeps what came of it under the job's name; with its report.
+    """Train, and keep the result under the job's name; return it with its report.
 
     Raises ConfigError, TrainError, HomeError, Interrupted.
     """
@@ -56,13 +56,13 @@ def make_base(job: ScratchJob) -> tuple[Kept, dict[str, Any]]:
     trained = train(module, parameters, data, settings.train, work, Watch(job.watch.train, job.watch.say))
     if trained.stopped == "interrupted":
         raise job.interrupted(f"after step {trained.steps}")
-    told = _told(job, config, data, trained)
-    kept = _keep(job, work, config, tokenizer, told)
-    return kept, {**told, "base": kept.base}
+    table = _report(job, config, data, trained)
+    kept = _keep(job, work, config, tokenizer, table)
+    return kept, {**table, "base": kept.base}
 
 
-def _keep(job: ScratchJob, work: Path, config: ModelConfig, tokenizer: Tokenizer, told: Mapping[str, Any]) -> Kept:
-    """The trained values as files of a base, with their report beside them; all of it or nothing."""
+def _keep(job: ScratchJob, work: Path, config: ModelConfig, tokenizer: Tokenizer, table: Mapping[str, Any]) -> Kept:
+    """Keep the trained values as files of a base, with the report beside them; all of it or nothing."""
     values = load_tensors(work / TRAINED)
     with staging(job.home) as folder:
         write_hf(folder, config, lambda name: values[name].numpy(), "float32", tokenizer, own=_is_own(config))
@@ -70,30 +70,30 @@ def _keep(job: ScratchJob, work: Path, config: ModelConfig, tokenizer: Tokenizer
         base = describe_base(files, f"{SOURCE}{job.name}", job.key, "")
         refuse_taken(job.home, job.name, base.digest, replace=False)
         check_finite(open_checkpoint(folder))
-        write_report(folder, {**told, "base": base.digest})
+        write_report(folder, {**table, "base": base.digest})
         for name in CURVES:
             write_atomic(folder / name, (work / name).read_bytes())
         write_base(folder, base)
         sync_folder(folder)
         kept = adopt(job.home, folder, base, job.name)
-    if (base_report(job.home, base.digest) or {}).get("run") != job.key:  # the same bytes as those of another training, kept already
-        write_report(job.home.base_folder(base.digest), {**told, "base": base.digest})
+    if (base_report(job.home, base.digest) or {}).get("run") != job.key:  # another training gave the same bytes, and they are kept already
+        write_report(job.home.base_folder(base.digest), {**table, "base": base.digest})
     return kept
 
 
-def write_report(folder: Path, told: Mapping[str, Any]) -> None:
-    """Puts the report beside the files of a base."""
-    write_atomic(folder / REPORT, to_json(told), mode=0o600)
+def write_report(folder: Path, table: Mapping[str, Any]) -> None:
+    """Write the report beside the files of a base."""
+    write_atomic(folder / REPORT, to_json(table), mode=0o600)
 
 
 def made_before(job: ScratchJob, bases: list[Base]) -> Base | None:
-    """The base that this very training made, under whatever name, or another one that came out the same."""
-    made = [base for base in bases if base.source.startswith(SOURCE)]
-    return next((base for base in made if job.key in (base.revision, (base_report(job.home, base.digest) or {}).get("run"))), None)
+    """Find the base that this very training made, under any name, or an equal one from another training."""
+    from_scratch = [base for base in bases if base.source.startswith(SOURCE)]
+    return next((base for base in from_scratch if job.key in (base.revision, (base_report(job.home, base.digest) or {}).get("run"))), None)
 
 
 def _is_own(config: ModelConfig) -> bool:
-    """Whether only Ingle has a class for it."""
+    """Whether only Ingle has a class for this config."""
     try:
         config_to_hf(config)
     except ConfigError:
@@ -101,7 +101,7 @@ def _is_own(config: ModelConfig) -> bool:
     return False
 
 
-def _told(job: ScratchJob, config: ModelConfig, data: Data, trained: TrainReport) -> dict[str, Any]:
+def _report(job: ScratchJob, config: ModelConfig, data: Data, trained: TrainReport) -> dict[str, Any]:
     settings, corpus = job.settings, data.corpus
     before, after = held_out_of(trained, settings.train.patience)
     return {

@@ -1,10 +1,10 @@
-"""Key-value pairs planted in text: what of the past can a model still say that could not be guessed?
+"""Key-value pairs planted in text: how much of the past can a model say that it could not guess?
 
-A row is lines of prose, and among them lines `key value`. Every key has some values of its own, of which each row draws one: whoever has
-read the pair knows the value when the key comes again, and for everybody else one of them is as likely as another. Between two mentions
-of a pair lie one line to a whole row, short distances as often as long ones (as nearly as the pairs of a row allow). Trained on as text,
-mixed among other rows; measured by whether the likeliest token after the key is the value, by distance, on rows that nobody has trained
-on. Loss on prose hardly notices whether a model can do this.
+A row is lines of prose, and among them lines `key value`. Every key has some values of its own, and each row draws one of them. A reader
+of the pair knows the value when the key comes again; for anybody else all its values are equally likely. Between two mentions of a pair
+lie one line to a whole row, short distances as often as long ones (as nearly as the pairs of a row allow). Pairs are trained on as text,
+mixed among other rows. Measured is whether the likeliest token after the key is the value, by distance, on rows that were not trained on.
+Loss on prose hardly notices whether a model can do this.
 
 Keys and values are words of the vocabulary, one token each. That a key has values of its own makes recall a matter of one look back. Where
 any word may follow any key, the model must first learn to tell what a word followed; and single pairs that are never trained on are
@@ -22,10 +22,10 @@ from ingle.core.errors import ConfigError
 from ingle.model.tokenizer import Tokenizer
 
 KEYS = 12
-"""Fewer in a small vocabulary."""
+"""Number of keys; fewer in a small vocabulary."""
 FEWEST = 4
 CHOICES = 8
-"""Values of a key."""
+"""Number of values of a key."""
 PROSE = 0.4
 """Share of the lines that are prose."""
 _PROSE_TOKENS = 12  # most tokens of a line of prose
@@ -36,21 +36,21 @@ class Asked:
     """A later mention of a pair."""
 
     at: int
-    """Place of the value in the row; the model answers when it has read all before it."""
+    """Place of the value in the row; the model answers after all tokens before it."""
     distance: int
     """Tokens since the value was last mentioned."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Tokens of a row, with what it asks for."""
+    """Tokens of a row, with the pairs that it asks for."""
 
     ids: tuple[int, ...]
     asked: tuple[Asked, ...]
 
 
 class Planter:
-    """Makes rows for one vocabulary."""
+    """Maker of rows for one vocabulary."""
 
     def __init__(self, tokenizer: Tokenizer, texts: Sequence[str], row_tokens: int) -> None:
         """`texts`: the prose. Raises ConfigError for a vocabulary with too few words."""
@@ -61,21 +61,21 @@ class Planter:
             raise ConfigError("data.pairs", f"needs a vocabulary with {FEWEST * (1 + CHOICES)} words", len(words), cure)
         random.Random("words").shuffle(words)
         self.values = {words[i]: tuple(words[count + i * CHOICES :][:CHOICES]) for i in range(count)}
-        """By key."""
+        """Possible values of each key."""
         self._tokenizer, self._texts, self._row_tokens = tokenizer, texts, row_tokens
         [self._line] = tokenizer.encode("\n")
         assert tokenizer.bos_id is not None, "vocabularies from scratch begin their texts"
         self._begin = tokenizer.bos_id
 
     def row(self, seed: str) -> Row:
-        """The row of this name: at most `row_tokens` tokens, in whole lines."""
+        """Make the row of this name: at most `row_tokens` tokens, in whole lines."""
         draw = random.Random(seed)
         values = {key: draw.choice(choices) for key, choices in self.values.items()}
         fresh = draw.sample(sorted(values), len(values))
         reach = math.log2(self._row_tokens / 5)  # about as many lines as there are
         ids, asked, number = [self._begin], list[Asked](), 0
-        lines: dict[int, int] = {}  # by key, where it was last mentioned
-        places: dict[int, int] = {}  # likewise, in tokens
+        lines: dict[int, int] = {}  # by key, the line where it was last mentioned
+        places: dict[int, int] = {}  # by key, the token where its value was last mentioned
         while True:
             line, key = [self._line, *self._prose(draw)], None
             if draw.random() >= PROSE:
@@ -86,12 +86,12 @@ class Planter:
                 return Row(tuple(ids), tuple(asked))
             ids += line
             if key is not None:
-                at = len(ids) - 1
+                place = len(ids) - 1
                 if key in places:
-                    asked.append(Asked(at, at - places[key]))
+                    asked.append(Asked(place, place - places[key]))
                 else:
                     fresh.remove(key)
-                lines[key], places[key] = number, at
+                lines[key], places[key] = number, place
             number += 1
 
     def _prose(self, draw: random.Random) -> list[int]:
@@ -102,14 +102,14 @@ class Planter:
 
 
 def _nearest(lines: Mapping[int, int], back: float) -> int:
-    """The key that was last mentioned nearest to that line."""
+    """The key whose last mention is nearest to that line."""
     return min(lines, key=lambda key: abs(lines[key] - back))
 
 
 def _words(tokenizer: Tokenizer) -> list[int]:
-    """Tokens that are whole words in lower case with a space before, the commonest (those found first) left out: prose is full of them."""
-    found = [token for token in range(tokenizer.vocab_size) if _is_word(tokenizer.token_bytes(token))]
-    return found[len(found) // 4 :]
+    """Tokens that are whole words in lower case with a space before. The commonest, found first, are left out: prose is full of them."""
+    words = [token for token in range(tokenizer.vocab_size) if _is_word(tokenizer.token_bytes(token))]
+    return words[len(words) // 4 :]
 
 
 def _is_word(spelled: bytes) -> bool:

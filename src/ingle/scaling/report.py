@@ -1,4 +1,4 @@
-"""What a training from scratch leaves behind in words and figures: `report.json` beside the base, and facts for the ledger."""
+"""Reports of a training from scratch: `report.json` beside the base, and facts for the ledger."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,13 +12,13 @@ VERSION = 1
 
 
 def trained_event(report: Mapping[str, Any]) -> Event:
-    """The fact that a base was made."""
+    """Event of a new base, for the ledger."""
     names = ("base", "data_digest", "rows", "seed", "parameters", "memory_parameters")
     return Event("train", report["model"], {name: report[name] for name in names} | training_facts(report))
 
 
 def judged_event(report: Mapping[str, Any]) -> Event | None:
-    """The fact of how the model is served; None if nothing was measured."""
+    """Event of judging the model as it is served; None if nothing was measured."""
     facts: dict[str, Fact] = {"base": report["base"], "judged": digest_json(report["settings"]["judge"])[:16]}
     for one in report["served"]:
         if one["name"] in ("bits_per_byte", "recalled"):
@@ -28,7 +28,7 @@ def judged_event(report: Mapping[str, Any]) -> Event | None:
 
 
 def rows(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """(figure, value, interval or how it came about) for people."""
+    """Rows (figure, value, interval or origin), for people."""
     train, held_out = report["train"], report["held_out"]
     table = [
         ("parameters", f"{report['parameters']:,}", f"{report['memory_parameters']:,} of them in memories; MLP {report['mlp']} wide"),

@@ -1,7 +1,7 @@
-"""`scratch`: settings in, a kept base out, with a report of what it is worth.
+"""`scratch`: from settings to a kept base, with a report of its quality.
 
-What can be wrong with names, settings and texts is found before anything is computed. Stopped at any moment, the same call goes on where
-it was: training from its last checkpoint, measuring from its last text; and ends with the same bytes.
+Mistakes in names, settings and texts are found before anything is computed. Stopped at any moment, the same call goes on where it was
+(training from its last checkpoint, measuring from its last text) and ends with the same bytes.
 """
 
 from typing import Any
@@ -33,13 +33,13 @@ def scratch(
     home: Home, name: str, settings: ScratchSettings, watch: RunWatch = RunWatch(),  # noqa: B008 - frozen
     command: str = "", sink: Sink = nobody,
 ) -> Made:  # fmt: skip
-    """Trains a model from scratch and keeps it under this name.
+    """Train a model from scratch and keep it under this name.
 
     `command`: how it was asked for, for the report. `sink` takes the facts: `train` as soon as the base is kept, `train.judge` when it is
     measured; both again if the call goes on after that.
 
-    Raises ConfigError for whatever can't be used, what fetching the texts raises, TrainError, HomeError, and Interrupted after Ctrl-C or
-    SIGTERM. After any of them the same call goes on where it was. The name means either the whole model or nothing.
+    Raises ConfigError for arguments that can't be used, the errors of fetching the texts, TrainError, HomeError, and Interrupted after
+    Ctrl-C or SIGTERM. After an error the same call goes on where it was. The name means either the whole model or nothing.
     """
     check_name(name)
     config_of(settings.model, settings.tokenizer.size)
@@ -59,30 +59,30 @@ def _run(job: ScratchJob, sink: Sink) -> Made:
     home = job.home
     ours = made_before(job, list_bases(home))
     refuse_taken(home, job.name, ours.digest if ours else None, replace=False)
-    kept, told = make_base(job) if ours is None else _named(job, ours)
-    sink(report.trained_event(told))
-    wanted = to_table(job.settings)
-    if not told["finished"] or told["settings"]["judge"] != wanted["judge"]:
+    kept, table = make_base(job) if ours is None else _named(job, ours)
+    sink(report.trained_event(table))
+    asked_for = to_table(job.settings)
+    if not table["finished"] or table["settings"]["judge"] != asked_for["judge"]:
         model = open_model(kept_source(home, kept), job.settings.judge.format, job.settings.judge.threads, progress=job.watch.pieces)
         settings = job.settings
         judged = judge(home, model, job.texts, settings.data, settings.judge, job.stopped, _named_progress(job))
         notes = [f"{name}: {note}" for name, outcome in judged.texts.items() for note in outcome.notes]
-        told = {**told, "settings": {**told["settings"], "judge": wanted["judge"]}}
-        told |= {"served": judged.tables(), "notes": notes, "finished": True}
-        write_report(home.base_folder(kept.base), told)
-    if event := report.judged_event(told):
+        table = {**table, "settings": {**table["settings"], "judge": asked_for["judge"]}}
+        table |= {"served": judged.tables(), "notes": notes, "finished": True}
+        write_report(home.base_folder(kept.base), table)
+    if event := report.judged_event(table):
         sink(event)
-    return Made(kept, told, home.base_folder(kept.base))
+    return Made(kept, table, home.base_folder(kept.base))
 
 
 def _named(job: ScratchJob, base: Base) -> tuple[Kept, dict[str, Any]]:
-    """The base that this training made before, under the job's name, with its report."""
-    told = base_report(job.home, base.digest)
-    if told is None:
+    """Return the base that this training made before, under the job's name, with its report."""
+    table = base_report(job.home, base.digest)
+    if table is None:
         cure = f"Remove the model ({base.source.removeprefix(SOURCE)}) and train it again."
         raise HomeError(f"base {base.digest[:12]}", "must have the report of its training beside it", "none", cure)
-    job.watch.say("trained already" + ("" if told["finished"] else "; what is left is to measure it"))
-    return keep(job.home, job.name, base.digest), {**told, "model": job.name}
+    job.watch.say("this model is trained already" + ("" if table["finished"] else "; only the measurement is left"))
+    return keep(job.home, job.name, base.digest), {**table, "model": job.name}
 
 
 def _named_progress(job: ScratchJob) -> Any:

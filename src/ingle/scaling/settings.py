@@ -1,4 +1,4 @@
-"""What a training from scratch is told: shape, vocabulary, text, training, and how its result is judged.
+"""Settings of a training from scratch: shape, vocabulary, text, training, and how its result is judged.
 
 [model]                          # a hybrid: every second layer sees everything, the others a window and a memory
 layers = 6
@@ -31,26 +31,26 @@ class ShapeSettings:
 
     layers: int = 6
     width: int = 256
-    """Of the residual stream."""
+    """Width of the residual stream."""
     heads: int = 4
     """Query heads of a layer; divides `width`."""
     kv_heads: int = 2
     """Key-value groups of a layer; divides `heads`."""
     mlp: int = 0
-    """Width of the MLP; 0 = 8/3 of `width`, or what `parameters` asks for."""
+    """Width of the MLP; 0 = 8/3 of `width`, or as `parameters` asks."""
     parameters: int = 0
-    """The MLP is made as wide as brings the model nearest to so many parameters; 0 = it follows from the other fields. So two models
-    that look back differently get the same number."""
+    """Number of parameters: the MLP gets the width that brings the model nearest to it; 0 = it follows from the other fields. So two models
+    that look back differently get the same size."""
     context: int = 2048
-    """Most tokens that it reads; may be more than the rows that it is trained on (`data.row_tokens`)."""
+    """Longest context in tokens; may be more than the rows of training (`data.row_tokens`)."""
     retrieval: str | int | tuple[tuple[int, int], ...] = "all"
-    """Who sees everything: `all`, `none`, n (all groups of every n-th layer, the last one included), or a list of [layer, group]."""
+    """Groups that see everything: `all`, `none`, n (all groups of every n-th layer, the last one included), or a list of [layer, group]."""
     window: int = 0
-    """Of the other groups: how many of the latest tokens they attend to."""
+    """Latest tokens that the other groups attend to."""
     sinks: int = 0
-    """Of the other groups: how many of the first tokens they attend to always."""
+    """First tokens that the other groups always attend to."""
     memory: Memory = "none"
-    """Of the other groups: none, or gated_delta, which keeps what has left the window."""
+    """Memory of the other groups: none, or gated_delta, which takes in what has left the window."""
     qk_norm: bool = True
     """Queries and keys are normalised in each head (as Qwen3): larger learning rates stay stable."""
     tied: bool = True
@@ -75,7 +75,7 @@ class ShapeSettings:
         if isinstance(self.retrieval, str) and self.retrieval not in ("all", "none"):
             raise ConfigError("model.retrieval", "must be all, none, a number, or a list of [layer, group]", self.retrieval)
         if self.retrieval in ("all", 1) and (self.window or self.sinks or self.memory != "none"):
-            cure = 'Set retrieval to "none", a number above 1, or a list of groups; all others then look back so.'
+            cure = 'Set retrieval to "none", a number above 1, or a list of groups; these settings are for all others.'
             rule = "are of groups that don't see everything, and here all do"
             raise ConfigError("model.window, .sinks, .memory", rule, f"retrieval {self.retrieval}", cure)
         if not 1 < self.rope_theta < 1e15:
@@ -84,10 +84,10 @@ class ShapeSettings:
 
 @dataclass(frozen=True, slots=True)
 class VocabularySettings:
-    """The words, found in the training text (byte-level BPE): any text can be spelled."""
+    """Settings of the vocabulary, found in the training text (byte-level BPE): any text can be spelled."""
 
     size: int = 4096
-    """Tokens, the one between texts and the 256 bytes included."""
+    """Number of tokens, the one between texts and the 256 bytes included."""
 
     def __post_init__(self) -> None:
         if self.size < 258:
@@ -96,20 +96,20 @@ class VocabularySettings:
 
 @dataclass(frozen=True, slots=True)
 class TextSettings:
-    """What is learnt from."""
+    """Settings of the texts to learn from."""
 
     sources: tuple[str, ...] = ()
     """Files (.txt, .md, .jsonl or .csv with `text`), folders of them, or the training part of a suite of texts, `suite:NAME`."""
     held_out: float = 0.05
-    """Of files: share of the texts that is never learnt from, by a hash of each text. Suites have a share of their own."""
+    """Share of the files' texts that is never learnt from, by a hash of each text. Suites have a share of their own."""
     row_tokens: int = 512
     """Tokens that see each other in training: texts stand on end in rows of this length, with a token between."""
     max_tokens: int = 0
     """Most tokens of text to learn from, chosen by a hash of each text; 0 = all."""
     pairs: float = 0.0
-    """Of all rows, the share in which key-value pairs are planted, see `scaling.pairs`."""
+    """Share of all rows in which key-value pairs are planted, see `scaling.pairs`."""
     seed: int = 0
-    """Of the planted pairs."""
+    """Seed of the planted pairs."""
 
     def __post_init__(self) -> None:
         if not self.sources:
@@ -127,18 +127,18 @@ class TextSettings:
 
 @dataclass(frozen=True, slots=True)
 class ScratchJudge:
-    """How the result is measured, as it is served."""
+    """Settings of measuring the result, as it is served."""
 
     items: int = 100
     """Most held-out texts of each source; 0 = all."""
     pair_rows: int = 60
-    """Rows of pairs that nobody has trained on, if pairs were planted."""
+    """Rows of pairs that were not trained on, if pairs were planted."""
     format: Literal["auto", "int4", "int8", "bf16", "fp32"] = "auto"
-    """How weights are packed for that."""
+    """Format of the weights when measured."""
     threads: int | None = None
-    """Threads that compute; none = as many as there are usable cores."""
+    """Threads to compute with; none = one for each usable core."""
     seed: int = 0
-    """Draws the resamples of the intervals."""
+    """Seed of the intervals' resamples."""
 
     def __post_init__(self) -> None:
         for name in ("items", "seed"):
@@ -149,24 +149,24 @@ class ScratchJudge:
 
 
 def _train() -> TrainSettings:
-    """Tuning's own values are for models that know something already. The rate: of 3e-3, 9e-3 and 1.8e-2 the best (LOG.md)."""
+    """Training settings: tuning's own are for models that know something already. The rate: of 3e-3, 9e-3 and 1.8e-2 the best (LOG.md)."""
     optimiser = OptimiserSettings("muon", learning_rate=9e-3, weight_decay=0.1, beta2=0.95)
     return TrainSettings(epochs=1, batch_tokens=4096, evaluate_every=100, optimiser=optimiser)
 
 
 @dataclass(frozen=True, slots=True)
 class ScratchSettings:
-    """One training from scratch."""
+    """Settings of one training from scratch."""
 
     data: TextSettings
     title: str = ""
-    """For people."""
+    """Title for people."""
     model: ShapeSettings = field(default_factory=ShapeSettings)
     tokenizer: VocabularySettings = field(default_factory=VocabularySettings)
     train: TrainSettings = field(default_factory=_train)
-    """Its seed is that of the first values too."""
+    """Settings of the training run; the seed is also that of the initial values."""
     device: Device = "auto"
-    """Where it is trained; auto = cuda where it is there."""
+    """Device to train on; auto = cuda where it is there."""
     judge: ScratchJudge = field(default_factory=ScratchJudge)
 
     def __post_init__(self) -> None:
@@ -180,7 +180,7 @@ class ScratchSettings:
 
 
 def course(settings: ScratchSettings) -> dict[str, Any]:
-    """What the trained tensors depend on, as a table; where the text lies is not part of it, what it says is."""
+    """Settings that the trained tensors depend on, as a table; the texts' content counts, not their place."""
     table: dict[str, Any] = to_table(settings)
     table["train"] = {key: value for key, value in table["train"].items() if key not in NO_MATTER}
     table["data"] = {key: value for key, value in table["data"].items() if key != "sources"}

@@ -1,4 +1,4 @@
-"""From a shape's settings to a `ModelConfig`, and how many parameters it has."""
+"""Shapes: from settings to a `ModelConfig`, and its number of parameters."""
 
 import math
 from dataclasses import replace
@@ -29,7 +29,7 @@ def config_of(shape: ShapeSettings, vocab_size: int) -> ModelConfig:
 
 
 def layers_of(shape: ShapeSettings) -> tuple[LayerSpec, ...]:
-    """How each layer looks back."""
+    """Attention and memory of each layer."""
     everything = tuple(range(shape.kv_heads))
     chosen: dict[int, tuple[int, ...]] = {}
     if shape.retrieval == "all":
@@ -47,17 +47,17 @@ def layers_of(shape: ShapeSettings) -> tuple[LayerSpec, ...]:
 
 
 def parameters_of(config: ModelConfig) -> int:
-    """Numbers that a model of this config has; a tied matrix counts once."""
+    """Count the parameters of a model of this config; a tied matrix counts once."""
     return sum(math.prod(size) for size in expected_shapes(config).values())
 
 
 def memory_parameters_of(config: ModelConfig) -> int:
-    """Those of them that belong to recurrent memories."""
+    """Count those that belong to recurrent memories."""
     return sum(math.prod(size) for name, size in expected_shapes(config).items() if ".memory." in name)
 
 
 def as_large_as(config: ModelConfig, parameters: int) -> ModelConfig:
-    """The same with the width of the MLP that brings it nearest to so many parameters. Raises ConfigError where that is none."""
+    """Set the width of the MLP that brings the model nearest to so many parameters. Raises ConfigError where no width does."""
     one, two = (parameters_of(replace(config, intermediate_size=width)) for width in (1, 2))
     width = 1 + round((parameters - one) / (two - one))
     if width < 1:

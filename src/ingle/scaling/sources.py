@@ -1,6 +1,6 @@
-"""What is learnt from, as suites of texts: each has a part for training and one that is held out, by document, by a fixed hash.
+"""Sources of text, as suites: each has a part for training and one that is held out, by document, by a fixed hash.
 
-So a model is measured on what its source held out, by the same split as `ingle measure` makes.
+So a model is measured on its sources' held-out texts, by the same split as in `ingle measure`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,36 +20,36 @@ SUITE = "suite:"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Texts:
-    """All that there is, split."""
+    """All texts, split."""
 
     train: tuple[str, ...]
     """Different texts, shuffled by their own hash."""
     held_out: tuple[str, ...]
-    """Likewise; none of them is in `train`."""
+    """Held-out texts, likewise; none of them is in `train`."""
     suites: tuple[Suite, ...]
-    """Each source with its texts at hand, to be measured on."""
+    """Each source as a suite with its texts in memory, to measure on."""
     digest: str
-    """Of both parts."""
+    """Digest of both parts."""
 
 
 def find_suites(sources: Sequence[str], held_out: float) -> list[Suite]:
-    """The sources as suites. Raises ConfigError for a path that isn't there or a suite of something else, NotKept for an unknown one."""
-    found, files = [], list[Path]()
+    """Return the sources as suites. Raises ConfigError for a missing path or a suite of something else, NotKept for unknown ones."""
+    suites, files = [], list[Path]()
     for source in dict.fromkeys(sources):
         if source.startswith(SUITE):
-            found.append(find_texts(source.removeprefix(SUITE)))
+            suites.append(find_texts(source.removeprefix(SUITE)))
         else:
             path = Path(source).expanduser().absolute()
             if not path.exists():
                 raise ConfigError(source, "is not there", "", "Check the path; suites are written suite:NAME.")
             files.append(path)
     if files:
-        found.append(_of_files(files, held_out))
-    return found
+        suites.append(_of_files(files, held_out))
+    return suites
 
 
 def read_texts(home: Home, suites: Sequence[Suite], progress: fetch.Progress = fetch.silent) -> Texts:
-    """All texts of these sources, fetched where they must be. Raises ConfigError where a part is empty, and what fetching raises.
+    """Read all texts of these sources, fetched where necessary. Raises ConfigError where a part is empty, and the errors of fetching.
 
     A text that stands in several places is held out if one of them is.
     """
@@ -75,14 +75,14 @@ def _shuffled(texts: Iterable[str]) -> list[str]:
 
 def _of_files(files: Sequence[Path], held_out: float) -> Suite:
     def read(_home: Home, _progress: fetch.Progress) -> list[Text]:
-        made = []
+        texts = []
         for record in read_records(files, Tally()):
             [text, *_] = record.answers or ("",)
             if record.kind != "text" or not isinstance(text, str):
                 raise ConfigError(
                     record.where, "must be a text to learn a language from", record.kind, 'Give lines of {"text": …}, or .txt.'
                 )
-            made.append(Text(record.digest[:32], record.digest, text))
-        return made
+            texts.append(Text(record.digest[:32], record.digest, text))
+        return texts
 
     return Suite("texts", "bits per byte of held-out texts", "bits", read, "bits_per_byte", held_out, 100)

@@ -1,4 +1,4 @@
-"""A vocabulary of one's own: byte-level BPE, found in the training text alone."""
+"""A vocabulary of its own for a model: byte-level BPE, found in the training text alone."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,11 +13,11 @@ from ingle.model.tokenizer_hf import open_tokenizer
 END = "<|endoftext|>"
 """The only control token: it stands before every text, and ends the one before."""
 ENOUGH_BYTES = 12_000_000
-"""Of text that words are looked for in; more changes little."""
+"""Bytes of text in which words are found; more text changes little."""
 
 
 def find_vocabulary(texts: Sequence[str], size: int) -> Tokenizer:
-    """A tokenizer of exactly `size` tokens. The same for the same texts. Raises ConfigError where the texts have no use for so many."""
+    """Make a tokenizer of exactly `size` tokens; equal texts give equal ones. Raises ConfigError if the texts have no use for so many."""
     fast = FastTokenizer(models.BPE())
     fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     fast.decoder = decoders.ByteLevel()
@@ -34,7 +34,7 @@ def find_vocabulary(texts: Sequence[str], size: int) -> Tokenizer:
 
 
 def kept_vocabulary(folder: Path, texts: Sequence[str], size: int) -> Tokenizer:
-    """The one that lies in this folder, or a new one, which then lies there. Raises ConfigError, HomeError."""
+    """Open the vocabulary in this folder, or find a new one and keep it there. Raises ConfigError, HomeError."""
     if not (folder / FACTS_FILE).exists():  # the facts are written last
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         find_vocabulary(texts, size).save(folder)

@@ -1,4 +1,4 @@
-"""What goes into the first trained layer, kept for each document, so that the layers below run once instead of once an epoch.
+"""Inputs of the first trained layer, kept for each document, so that the layers below run once instead of once an epoch.
 
 A document's states are computed from it alone, never in a row with others; so they are the same to the last bit whether they were kept
 or not, however batches are cut, and after a run was killed. They are kept in the type that the module computes in, without loss: in memory,
@@ -31,7 +31,7 @@ class Activations:
     """States [tokens, hidden] at the input of layer `first`, by document."""
 
     def __init__(self, module: CausalLM, corpus: Corpus, first: int, budget_bytes: int, folder: Path | None = None) -> None:
-        """Keeps as many documents as fit into the budget. With a folder, in a file there. Raises HomeError if that can't be made."""
+        """Keeps as many documents as fit into the budget; with a folder, in a file there. Raises HomeError if that can't be made."""
         self._module, self._corpus, self.first = module, corpus, first
         weight = module.model.embed_tokens.weight
         self._dtype, self._device = weight.dtype, weight.device
@@ -52,13 +52,13 @@ class Activations:
                 self._sums = _mapped(name.with_suffix(".sums"), "i8", (self._kept,))
         self._checked: set[int] = set()
         self.hits = 0
-        """Documents that were there."""
+        """Documents whose states were kept."""
         self.misses = 0
         """Documents that had to be computed."""
 
     @property
     def hit_rate(self) -> float:
-        """Share of the documents asked for that were there."""
+        """Share of the documents asked for whose states were kept."""
         return self.hits / max(1, self.hits + self.misses)
 
     @property
@@ -67,42 +67,42 @@ class Activations:
         return self._kept / max(1, len(self._corpus.bounds) - 1)
 
     def states(self, batch: Batch) -> Tensor:
-        """[T, hidden] of a batch; 0 behind its documents."""
+        """States [T, hidden] of a batch; 0 behind its documents."""
         edges = pairwise(batch.bounds)
         states = [self._document(number, batch.ids[a:b]) for number, (a, b) in zip(batch.documents, edges, strict=True)]
         return torch.cat([*states, states[0].new_zeros(len(batch.ids) - batch.tokens, states[0].shape[1])])
 
     def _document(self, number: int, ids: Tensor) -> Tensor:
-        at = slice(self._corpus.bounds[number], self._corpus.bounds[number + 1])
-        if number < self._kept and self._is_there(number, at):
+        span = slice(self._corpus.bounds[number], self._corpus.bounds[number + 1])
+        if number < self._kept and self._is_there(number, span):
             self.hits += 1
-            return torch.from_numpy(self._states[at]).view(self._dtype).to(self._device)
+            return torch.from_numpy(self._states[span]).view(self._dtype).to(self._device)
         self.misses += 1
         states = lower_states(self._module, ids, self.first)
         if number < self._kept:
-            self._states[at] = states.cpu().view(_RAW[self._dtype.itemsize]).numpy()
-            self._sums[number] = 1 + zlib.crc32(np.ascontiguousarray(self._states[at]).data)
+            self._states[span] = states.cpu().view(_RAW[self._dtype.itemsize]).numpy()
+            self._sums[number] = 1 + zlib.crc32(np.ascontiguousarray(self._states[span]).data)
             self._checked.add(number)
         return states
 
-    def _is_there(self, number: int, at: slice) -> bool:
-        """Whether states are kept, and, once a run, whether they are what was written: a file may have been cut off by a crash."""
+    def _is_there(self, number: int, span: slice) -> bool:
+        """Whether this document's states are kept and, checked once a run, whole: a crash may have cut off the file."""
         if number in self._checked:
             return True
-        if not self._sums[number] or self._sums[number] != 1 + zlib.crc32(np.ascontiguousarray(self._states[at]).data):
+        if not self._sums[number] or self._sums[number] != 1 + zlib.crc32(np.ascontiguousarray(self._states[span]).data):
             return False
         self._checked.add(number)
         return True
 
     def _digest(self) -> str:
-        """Of all that the states follow from."""
+        """Digest of all that the states follow from: corpus, configuration, type, lower weights."""
         names = ("model.embed_tokens.", *(f"model.layers.{i}." for i in range(self.first)))
         weights = {name: _sum(p) for name, p in self._module.named_parameters() if name.startswith(names)}
         return digest_json([self._corpus.digest, repr(self._module.config), str(self._dtype), self.first, weights])
 
 
 def _mapped(path: Path, kind: str, shape: Sequence[int]) -> npt.NDArray[Any]:
-    """A file as an array, zeros if it is new. Its room on the disk is taken at once: a full disk is an error here, and a crash later."""
+    """A file as an array, zeros if it is new. Its place on the disk is taken at once: a full disk is an error here, not a crash later."""
     size = int(np.prod(shape)) * np.dtype(kind).itemsize
     if not path.exists() or path.stat().st_size != size:
         try:

@@ -1,9 +1,9 @@
 """Attention of documents that are packed into one row: none sees another, and nothing is padded.
 
-Three of them give the same. `EachAttention` asks PyTorch for one document after the other: the way on a GPU. `BlockAttention` takes
-blocks of queries of all heads of a group at once, and never holds the scores of twice BLOCK queries; in float32 and bfloat16 by our own
-kernels (`kernel_attention.py`), else, and as their twin, by PyTorch's matrix products. It keeps one or two numbers a query for the way
-back (FlashAttention-2, arXiv 2307.08691). `bench/attention.py` measures all three.
+Three implementations give the same. `EachAttention` asks PyTorch for one document after the other: the way on a GPU. `BlockAttention`
+takes blocks of queries of all heads of a group at once, and never holds the scores of twice BLOCK queries. In float32 and bfloat16 it
+uses our own kernels (`kernel_attention.py`), else their naive reference, PyTorch's matrix products. It keeps one or two numbers a query
+for the backward pass (FlashAttention-2, arXiv 2307.08691). `bench/attention.py` measures all three.
 
 Shapes: T tokens in the row, N queries (T, or those wanted), G groups, R query heads a group, D head_dim.
 """
@@ -29,12 +29,12 @@ _LOG2_E = 1 / math.log(2)
 
 
 def attend_on(device: torch.device, bounds: Sequence[int], wanted: Tensor | None = None) -> Attend:
-    """The faster one on this device. `bounds`: where each document begins, and T; `wanted`: ascending tokens that will be asked for."""
+    """The faster attention on this device. `bounds`: where each document begins, and T; `wanted`: tokens to be asked for, ascending."""
     return (BlockAttention if device.type == "cpu" else EachAttention)(tuple(bounds), wanted)
 
 
 class EachAttention:
-    """One document after the other, by PyTorch's own attention."""
+    """Attention by PyTorch's own function, one document after the other."""
 
     def __init__(self, bounds: tuple[int, ...], wanted: Tensor | None = None) -> None:
         self._documents = _documents(bounds, wanted)
@@ -45,8 +45,8 @@ class EachAttention:
         streaming, out = set(spec.streaming(groups)), []
         for whole, rows, positions in self._documents:
             rows, positions = (rows, positions) if some else (whole, torch.arange(whole.stop - whole.start))
-            at = positions.to(q.device)
-            qs = turn(q[rows].transpose(0, 1), cos[whole][at], sin[whole][at])  # (heads, n, D)
+            places = positions.to(q.device)
+            qs = turn(q[rows].transpose(0, 1), cos[whole][places], sin[whole][places])  # (heads, n, D)
             ks, vs = turn(k[whole].transpose(0, 1), cos[whole], sin[whole]), v[whole].transpose(0, 1)
             windowed = streaming if spec.window else set()
             masks = [visible(positions, torch.arange(ks.shape[1]), spec if g in windowed else None) for g in range(groups)]
@@ -64,7 +64,7 @@ class EachAttention:
 
 
 class BlockAttention:
-    """In blocks of queries, by matrix products."""
+    """Attention in blocks of queries, by our kernels or matrix products."""
 
     def __init__(self, bounds: tuple[int, ...], wanted: Tensor | None = None) -> None:
         self._bounds, self._wanted = bounds, wanted
@@ -91,35 +91,35 @@ class BlockAttention:
         return out
 
     def _plan(self, window: int, sinks: int, some: bool) -> Plan:
-        place = (window, sinks, some)
-        if place not in self._plans:
+        key = (window, sinks, some)
+        if key not in self._plans:
             blocks: list[Block] = []
             for whole, rows, positions in _documents(self._bounds, self._wanted):
                 rows, positions = (rows, positions) if some else (whole, torch.arange(whole.stop - whole.start))
                 for piece in pieces(len(positions)):
                     queries = slice(rows.start + piece.start, rows.start + piece.stop)
                     blocks.append(_block(queries, positions[piece], whole.start, window, sinks))
-            self._plans[place] = Plan(blocks)
-        return self._plans[place]
+            self._plans[key] = Plan(blocks)
+        return self._plans[key]
 
 
 def pieces(queries: int) -> list[slice]:
-    """So many queries in equal pieces."""
+    """Slices that cut so many queries into equal pieces."""
     count = max(1, queries // BLOCK) if queries else 0
     return [slice(queries * i // count, queries * (i + 1) // count) for i in range(count)]
 
 
 def _documents(bounds: Sequence[int], wanted: Tensor | None) -> list[tuple[slice, slice, Tensor]]:
-    """Of each document: its tokens, its wanted ones among all wanted, and their positions in it."""
-    found = []
+    """For each document: its tokens, its wanted tokens among all wanted, and their positions in it."""
+    documents = []
     for start, stop in pairwise(bounds):
         if wanted is None:
             rows, positions = slice(start, stop), torch.arange(stop - start)
         else:
             first, last = (int(torch.searchsorted(wanted, edge)) for edge in (start, stop))
             rows, positions = slice(first, last), wanted[first:last].cpu() - start
-        found.append((slice(start, stop), rows, positions))
-    return found
+        documents.append((slice(start, stop), rows, positions))
+    return documents
 
 
 def _kinds(spec: LayerSpec, groups: int) -> list[tuple[int, int, list[int]]]:
@@ -142,7 +142,7 @@ def _block(queries: slice, positions: Tensor, start: int, window: int, sinks: in
 
 
 class Blocks(torch.autograd.Function):
-    """q [N, g, R, D], k and v [T, g, D], unturned → [N, g, R, D]."""
+    """Attention by matrix products: q [N, g, R, D], k and v [T, g, D], unturned → [N, g, R, D]. The naive reference of `KernelBlocks`."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, rows: Tensor | None, plan: Plan) -> Tensor:
@@ -205,17 +205,17 @@ def _scores(q: Tensor, k: Tensor, block: Block) -> Tensor:
 
 
 def _rows(x: Tensor, block: Block) -> Tensor:
-    """The block's keys out of [g, T, D]."""
+    """Rows of [g, T, D] that are the block's keys."""
     return x[:, block.keys[0]] if len(block.keys) == 1 else torch.cat([x[:, keys] for keys in block.keys], 1)
 
 
 def _add(total: Tensor, block: Block, part: Tensor) -> None:
     """Adds [g, keys, D] where the block's keys lie in [g, T, D]."""
-    at = 0
+    start = 0
     for keys in block.keys:
         size = keys.stop - keys.start
-        total[:, keys] += part[:, at : at + size]
-        at += size
+        total[:, keys] += part[:, start : start + size]
+        start += size
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

@@ -1,4 +1,4 @@
-"""Where a run stands, on disk, so that it goes on bit by bit as if it had never stopped.
+"""Checkpoints: a run's place on disk, from which it goes on bit by bit as if it had never stopped.
 
     FOLDER/step-00001200/trained.safetensors     parameters in float32, by name
     FOLDER/step-00001200/optimiser.safetensors   the optimiser's memory
@@ -27,53 +27,53 @@ from ingle.core.files import os_errors, sweep_unfinished, sync_folder, write_ato
 TRAINED, OPTIMISER, STATE = "trained.safetensors", "optimiser.safetensors", "state.json"
 BEST = "best"
 KEPT = 2
-"""Checkpoints that stay: the newest, and the one before."""
+"""Checkpoints that stay: the newest, and the one before it."""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where a run stands."""
+    """A run's place: how far it is, and its losses so far."""
 
     run: str
     """Digest of all that must be the same for a run to go on: settings, data, parameters, objective, processes."""
     precision: str
-    """What the module computes in."""
+    """The number format that the module computes in: bf16 or fp32."""
     step: int = 0
     """Steps done."""
     tokens: int = 0
-    """Read so far, by all processes."""
+    """Tokens read so far, by all processes."""
     seconds: float = 0.0
-    """Spent on training so far."""
+    """Time spent on training so far."""
     first_loss: float | None = None
-    """Of the first step."""
+    """Loss of the first step."""
     loss: float | None = None
-    """Of the last step."""
+    """Loss of the last step."""
     first_held_out: float | None = None
-    """Before the first step."""
+    """Held-out loss before the first step."""
     held_out: float | None = None
-    """Last measured."""
+    """Held-out loss, last measured."""
     best_held_out: float | None = None
-    """The lowest so far."""
+    """The lowest held-out loss so far."""
     best_step: int = 0
-    """Steps done when it was lowest."""
+    """Steps done when the held-out loss was lowest."""
     worse: int = 0
-    """Measurements since then."""
+    """Measurements since the lowest."""
     stopped: str = ""
     """Why the run ended; empty while it goes on."""
     energy: Energy = NOTHING
-    """Taken so far, by all processes; what was lost with a crash is not in it."""
+    """Energy used so far, by all processes, without what was lost in a crash."""
 
 
 def save_checkpoint(folder: Path, state: State, trained: Mapping[str, Tensor], optimiser: Mapping[str, Tensor]) -> Path:
-    """Writes a checkpoint and removes old ones. Raises HomeError where the disk refuses; the checkpoints before are then whole.
+    """Write a checkpoint and remove old ones. Raises HomeError where the disk refuses; earlier checkpoints then stay whole.
 
-    Where this step has one already only its state is written: the tensors follow from run and step, and what there is stays whole.
+    If this step has a checkpoint already, only its state is written: the tensors follow from run and step.
     """
     final = folder / f"step-{state.step:08d}"
     temporary = folder / f".{final.name}.part"
-    told = json.dumps(asdict(state), indent=1).encode()
+    text = json.dumps(asdict(state), indent=1).encode()
     if (final / STATE).exists():
-        write_atomic(final / STATE, told)
+        write_atomic(final / STATE, text)
         return final
     try:
         with os_errors(final):
@@ -81,7 +81,7 @@ def save_checkpoint(folder: Path, state: State, trained: Mapping[str, Tensor], o
             temporary.mkdir(parents=True)
         save_tensors(temporary / TRAINED, trained)
         save_tensors(temporary / OPTIMISER, optimiser)
-        write_atomic(temporary / STATE, told)
+        write_atomic(temporary / STATE, text)
         with os_errors(final):
             if final.exists():  # without a state: half removed
                 shutil.rmtree(final)
@@ -96,13 +96,13 @@ def save_checkpoint(folder: Path, state: State, trained: Mapping[str, Tensor], o
 
 
 def _remove(checkpoint: Path) -> None:
-    """What makes it one goes first: half of it is none."""
+    """Delete a checkpoint, its state first: a folder without a state is no checkpoint."""
     (checkpoint / STATE).unlink(missing_ok=True)
     shutil.rmtree(checkpoint)
 
 
 def sweep_checkpoints(folder: Path) -> None:
-    """Removes what a run that was killed had begun to write. Only for who knows that no run is going on in this folder."""
+    """Delete what a killed run had begun to write. Call it only when no run is going on in this folder."""
     for part in folder.glob(".step-*.part"):
         shutil.rmtree(part, ignore_errors=True)
     for path in (folder / TRAINED, folder / BEST / TRAINED):
@@ -110,19 +110,19 @@ def sweep_checkpoints(folder: Path) -> None:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints, oldest first."""
+    """Folders of whole checkpoints, oldest first."""
     return sorted(path for path in folder.glob("step-*") if (path / STATE).exists())
 
 
 def load_checkpoint(folder: Path) -> tuple[State, dict[str, Tensor], dict[str, Tensor]] | None:
     """The newest checkpoint, or None if there is none. Raises CheckpointError if it is damaged."""
-    found = checkpoints(folder)
-    if not found:
+    folders = checkpoints(folder)
+    if not folders:
         return None
-    newest = found[-1]
+    newest = folders[-1]
     try:
         table: Any = json.loads((newest / STATE).read_text("utf-8"))
-        # What was never measured stands there as null, which is no value of a table.
+        # A value that was never measured stands there as null, which `from_table` doesn't take.
         state = from_table(State, {name: value for name, value in table.items() if value is not None})
     except (OSError, ValueError, TypeError, AttributeError, ConfigError) as error:
         cure = f"Delete {newest.name} to go on from the one before."
@@ -131,14 +131,14 @@ def load_checkpoint(folder: Path) -> tuple[State, dict[str, Tensor], dict[str, T
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes a safetensors file, whole or not at all. Raises HomeError."""
+    """Write a safetensors file, whole or not at all. Raises HomeError."""
     from safetensors.torch import save
 
     write_atomic(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Reads a safetensors file. Raises CheckpointError if it is missing or damaged."""
+    """Read a safetensors file. Raises CheckpointError if it is missing or damaged."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -151,7 +151,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def put_back(parameters: Mapping[str, nn.Parameter], folder: Path) -> None:
-    """What a run in this folder came to, in float32, into the module: while it was trained it may have held it rounded."""
+    """Put a finished run's float32 parameters into the module, which may have held them rounded while it was trained."""
     values = load_tensors(folder / TRAINED)
     for name, parameter in parameters.items():
         parameter.grad = None

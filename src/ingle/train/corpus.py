@@ -1,4 +1,4 @@
-"""What is learnt from, whole: every example's tokens in flat arrays, and which examples are held out.
+"""A corpus: every example's tokens in flat arrays, and which examples are held out.
 
 An example has one document (an answer, a text), or two: the chosen answer and the rejected one; with labels, the answer and the same
 prompt with another example's answer, from which KTO estimates how far the model has moved at all (arXiv 2402.01306).
@@ -21,7 +21,7 @@ Wanted = Literal["answers", "pairs", "labels"]
 _KINDS = {"answers": {"chat", "completion", "text"}, "pairs": {"pair"}, "labels": {"label"}}
 _DOCUMENTS = {"answers": 1, "pairs": 2, "labels": 2}
 Member = tuple[str, int, tuple[Document, ...]]
-"""An example: what it is from, its label (−1 = none), its documents."""
+"""An example: the record's digest, its label (−1 = none), its documents."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,24 +30,24 @@ class Corpus:
 
     wanted: Wanted
     ids: npt.NDArray[np.int32]
-    """Of all documents, one after the other."""
+    """Tokens of all documents, one document after the other."""
     answer: npt.NDArray[np.bool_]
-    """Which of them carry the loss."""
+    """Which tokens carry the loss."""
     bounds: npt.NDArray[np.int64]
     """Where each document begins, and the end of the last."""
     labels: npt.NDArray[np.int8]
-    """Of each example: 1 liked, 0 not, −1 without label."""
+    """Label of each example: 1 liked, 0 not, −1 without label."""
     sources: tuple[str, ...]
-    """Of each example: the digest of the record that it is from; examples of one record are never on both sides of a split."""
+    """Digest of each example's record; examples of one record are never on both sides of a split."""
     digest: str = ""
-    """Of all of it."""
+    """Digest of the whole corpus."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def per_example(self) -> int:
-        """Documents of an example; those of example i are i × this and on."""
+        """Documents of an example. Those of example i begin at number i × this."""
         return _DOCUMENTS[self.wanted]
 
     @property
@@ -58,28 +58,28 @@ class Corpus:
 
     def document(self, number: int) -> Document:
         """A view of one document."""
-        at = slice(self.bounds[number], self.bounds[number + 1])
-        return Document(self.ids[at], self.answer[at])
+        span = slice(self.bounds[number], self.bounds[number + 1])
+        return Document(self.ids[span], self.answer[span])
 
 
 @dataclass(frozen=True, slots=True)
 class DataSettings:
-    """How files become a corpus."""
+    """Settings that say how files become a corpus."""
 
     max_tokens: int = 2048
-    """A document's most tokens; what it must fit into the model's context."""
+    """Most tokens of a document; they must fit into the model's context."""
     too_long: Literal["skip", "cut", "refuse"] = "skip"
-    """What is done with longer conversations: left out and counted, cut at the end, refused. Texts are cut into pieces."""
+    """Longer conversations are left out and counted (skip), cut at the end, or refused. Texts are cut into pieces."""
     template: Literal["auto", "chat", "plain"] = "auto"
-    """Whether string prompts are a chat's turns; `auto`: if the model has a template."""
+    """Whether prompts that are strings are a chat's turns; `auto`: if the model has a template."""
     skip_bad: bool = False
-    """Counts lines that can't be used instead of refusing them."""
+    """Count lines that can't be used instead of refusing them."""
     held_out: float = 0.05
     """Share of records that are never trained on, by a hash of their content; 0 = none."""
     least_held_out: int = 8
-    """Fewest records that are held out if any are, as far as a quarter of all goes: fewer say nothing. 0 = as the share says."""
+    """Fewest records that are held out if any are, but no more than a quarter of all. 0 = as the share says."""
     seed: int = 0
-    """Which records are held out."""
+    """Seed of the choice of held-out records."""
 
     def __post_init__(self) -> None:
         if self.max_tokens < 2:
@@ -93,7 +93,7 @@ class DataSettings:
 def read_corpus(
     paths: Iterable[Path], encoder: Encoder, wanted: Wanted = "answers", skip_bad: bool = False, watch: Callable[[int], None] | None = None
 ) -> tuple[Corpus, Tally]:
-    """All examples of these files, encoded; `watch` is told now and then how many there are so far.
+    """Read and encode all examples of these files. `watch` hears now and then how many there are so far.
 
     Raises ConfigError for bad lines (unless `skip_bad`), data of another kind, and where nothing is left to learn from.
     """
@@ -116,22 +116,22 @@ def read_corpus(
 
 
 def split(corpus: Corpus, share: float, seed: int = 0, least: int = 0) -> tuple[list[int], list[int]]:
-    """(to learn from, held out): numbers of examples. An example's side follows from its record and the seed alone, so that more data
-    moves none, unless the share gives fewer than `least` records (or a quarter of all). At least one is held out if any is to be.
+    """(to learn from, held out): numbers of examples. At least one is held out if any is to be.
 
-    Raises ConfigError where that leaves nothing to learn from.
+    An example's side follows from its record and the seed alone, so more data moves none; unless the share gives fewer than `least`
+    records (or a quarter of all). Raises ConfigError where nothing is left to learn from.
     """
     if not share:
         return list(range(len(corpus))), []
-    place = {source: int(digest_json([seed, source])[:8], 16) / 2**32 for source in set(corpus.sources)}
-    if len(place) < 2:
+    fraction = {source: int(digest_json([seed, source])[:8], 16) / 2**32 for source in set(corpus.sources)}
+    if len(fraction) < 2:
         cure = "Set held_out = 0, or give the data as several documents."
-        raise ConfigError("held_out", "needs at least 2 records, because one is never on both sides", len(place), cure)
-    fewest = max(1, min(least, len(place) // 4))
-    limit = max(share, sorted(place.values())[fewest - 1])
-    out = {source for source, value in place.items() if value <= limit}
-    if len(out) == len(place):
-        out.remove(max(out, key=place.__getitem__))
+        raise ConfigError("held_out", "needs at least 2 records, because one is never on both sides", len(fraction), cure)
+    fewest = max(1, min(least, len(fraction) // 4))
+    limit = max(share, sorted(fraction.values())[fewest - 1])
+    out = {source for source, value in fraction.items() if value <= limit}
+    if len(out) == len(fraction):
+        out.remove(max(out, key=fraction.__getitem__))
     sides: tuple[list[int], list[int]] = ([], [])
     for i, source in enumerate(corpus.sources):
         sides[source in out].append(i)
@@ -139,7 +139,7 @@ def split(corpus: Corpus, share: float, seed: int = 0, least: int = 0) -> tuple[
 
 
 def _members(records: Iterable[Record], encoder: Encoder, wanted: Wanted, tally: Tally, skip_bad: bool) -> Iterator[Member]:
-    """Every example that can be learnt from; the others are counted."""
+    """Yield every example that can be learnt from; count the others."""
     for record in records:
         try:
             _check_kind(record, wanted)
@@ -169,7 +169,7 @@ def _check_kind(record: Record, wanted: Wanted) -> None:
 
 
 def _with_strangers(members: Sequence[Member], most: int) -> list[Member]:
-    """Each example with its prompt and the answer of the example before it, cut where that gets too long."""
+    """Pair each example with a stranger: its prompt and the answer of the example before it, cut where that gets too long."""
     if len(members) < 2:
         raise ConfigError("data", "must hold at least 2 examples to learn labels from", len(members))
     done: list[Member] = []

@@ -1,10 +1,10 @@
-"""Examples → documents of tokens, by the model's own chat template, and which of the tokens carry the loss.
+"""Encoding: examples become documents of tokens by the model's own chat template; some of the tokens carry the loss.
 
-The loss is on what the model itself would write: each assistant turn with the token that ends it. Where an answer lies in a rendered
-conversation differs from template to template, so it is found by rendering twice: the turns before it with the prompt for an answer, as
-the engine would ask, and the turns up to it. The second must go on where the first ends; what it adds is the answer. Turns of one
-conversation share a document as long as each rendering goes on where the one before ended; a template that rewrites what was said (and
-drops earlier thoughts, say) gives a document per answer, which again is what the engine would ask.
+The loss is on what the model itself would write: each assistant turn with the token that ends it. Templates differ in where they put an
+answer, so it is found by rendering twice: the turns before it with the prompt for an answer, as the engine would ask, and the turns up
+to it. The second must go on where the first ends; what it adds is the answer. Turns of one conversation share a document as long as each
+rendering goes on where the one before ended. A template that rewrites earlier turns (drops earlier thoughts, say) gives a document per
+answer, which again is what the engine would ask.
 
 Nothing that somebody typed becomes a control token (`model.template`).
 """
@@ -28,7 +28,7 @@ TEXT_ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Document:
-    """Tokens that see each other."""
+    """Tokens that see each other, and which of them carry the loss."""
 
     ids: npt.NDArray[np.int32]
     answer: npt.NDArray[np.bool_]
@@ -37,22 +37,22 @@ class Document:
 
 @dataclass(frozen=True)
 class Encoder:
-    """How records become documents."""
+    """The way from records to documents."""
 
     tokenizer: Tokenizer
     max_tokens: int
-    """A document's most tokens. A text is cut into pieces of this size; of conversations see `too_long`."""
+    """Most tokens of a document. A text is cut into pieces of this size; for conversations see `too_long`."""
     too_long: Literal["skip", "cut", "refuse"] = "skip"
-    """What is done with a conversation that is longer: left out, cut at its end, or refused as an error."""
+    """Longer conversations are left out (skip), cut at the end, or refused as an error."""
     template: Literal["auto", "chat", "plain"] = "auto"
-    """Whether a prompt and a completion that are strings are turns of a chat or one text; `auto`: turns, if the model has a template."""
+    """Whether string prompts and completions are turns of a chat or one text; `auto`: turns, if the model has a template."""
     variables: Mapping[str, Any] | None = None
     """Switches of the template, e.g. `enable_thinking`."""
 
     def documents(self, record: Record) -> list[Document]:
-        """The documents of an example: one per answer, or fewer where answers share one; pieces for a text.
+        """Return the documents of an example: one per answer, or fewer where answers share one; pieces for a text.
 
-        Raises ConfigError with the record's place for whatever can't be rendered or is too long and to be refused.
+        Raises ConfigError with the record's place for whatever can't be rendered, or is too long where that is refused.
         """
         try:
             return self._documents(record)
@@ -62,7 +62,7 @@ class Encoder:
             raise ConfigError(f"{record.where}: {error.field}", error.rule, error.got, error.cure) from error
 
     def fits(self, document: Document, where: str) -> Document | None:
-        """The document if it is no longer than allowed, or cut; None where it is to be left out. Raises ConfigError to refuse."""
+        """Return the document, cut if it is too long; None where it is to be left out. Raises ConfigError to refuse."""
         if len(document.ids) <= self.max_tokens:
             return document
         if self.too_long == "refuse":
@@ -71,7 +71,7 @@ class Encoder:
         return Document(document.ids[: self.max_tokens], document.answer[: self.max_tokens]) if self.too_long == "cut" else None
 
     def answered(self, record: Record, answer: str | Turns) -> Document:
-        """The prompt of a record with this answer, as one document. Raises RequestError where the template writes them as several."""
+        """Return a record's prompt with this answer as one document. Raises RequestError where the template writes them as several."""
         if isinstance(record.prompt, str) and isinstance(answer, str) and not self._is_chat:
             return self._plain(record.prompt, answer)
         before: Turns = ({"role": "user", "content": record.prompt},) if isinstance(record.prompt, str) else record.prompt
@@ -110,7 +110,7 @@ class Encoder:
         if not text.strip():
             return []
         ids = self.tokenizer.encode_prompt(text) + self._text_end
-        pieces = (ids[at : at + self.max_tokens] for at in range(0, len(ids), self.max_tokens))
+        pieces = (ids[start : start + self.max_tokens] for start in range(0, len(ids), self.max_tokens))
         return [_document(piece, [False] + [True] * (len(piece) - 1)) for piece in pieces if len(piece) > 1]
 
     def _plain(self, prompt: str, completion: str) -> Document:
@@ -122,7 +122,7 @@ class Encoder:
         return _document(ids, [False] * max(1, len(before)) + [True] * (len(ids) - max(1, len(before))))
 
     def _chat(self, turns: Turns, first: int, tools: Turns) -> list[Document]:
-        """Documents in which the assistant's turns from number `first` on carry the loss."""
+        """Return documents in which the assistant's turns from number `first` on carry the loss."""
         done: list[Document] = []
         ids: list[int] = []
         answer: list[bool] = []
@@ -140,36 +140,36 @@ class Encoder:
         return [*done, _document(ids, answer)] if ids else done
 
     def _turn(self, before: Sequence[Mapping[str, Any]], upto: Sequence[Mapping[str, Any]], tools: Turns) -> tuple[list[int], list[int]]:
-        """Ids of the prompt for an answer, and of what the rendering with the answer adds."""
+        """Token ids of the prompt for an answer, and of what the rendering with the answer adds."""
         offered = tools or None
-        asked = render(self.tokenizer, before, True, offered, self.variables)
+        question = render(self.tokenizer, before, True, offered, self.variables)
         whole = render(self.tokenizer, upto, False, offered, self.variables)
-        prompt, both = self.tokenizer.encode_pieces(asked), self.tokenizer.encode_pieces(whole)
+        prompt, both = self.tokenizer.encode_pieces(question), self.tokenizer.encode_pieces(whole)
         if both[: len(prompt)] == prompt:
             return prompt, both[len(prompt) :]
         same = 0  # the tokens differ; so the text must go on, and is then cut where the answer begins
-        while same < len(asked) and same < len(whole) and asked[same] == whole[same]:
+        while same < len(question) and same < len(whole) and question[same] == whole[same]:
             same += 1
         rest = list(whole[same:])
-        if same < len(asked):
-            begun, goes_on = asked[same], rest[0] if rest else ""
-            joins = same == len(asked) - 1 and isinstance(begun, str) and isinstance(goes_on, str) and goes_on.startswith(begun)
+        if same < len(question):
+            tail, head = question[same], rest[0] if rest else ""
+            joins = same == len(question) - 1 and isinstance(tail, str) and isinstance(head, str) and head.startswith(tail)
             if not joins:
                 cure = "See the template's switches (variables), or give prompts and completions with template = plain."
                 raise TemplateError("chat template", "must write an answer after its own prompt for one", _shown(whole[same:]), cure)
-            assert isinstance(begun, str)
-            assert isinstance(goes_on, str)
-            rest[0] = goes_on[len(begun) :]
+            assert isinstance(tail, str)
+            assert isinstance(head, str)
+            rest[0] = head[len(tail) :]
         added = self.tokenizer.encode_pieces(["", *rest])  # "" so that nothing counts as the beginning of a text
         return prompt, _joined(self.tokenizer, prompt, both, lambda: added)[len(prompt) :]
 
     def _until_end(self, added: list[int]) -> int:
-        """How many of an answer's tokens the model writes: up to the one that ends it."""
+        """Count an answer's tokens that the model writes: up to the one that ends it."""
         return next((i + 1 for i, token in enumerate(added) if token in self.tokenizer.eos_ids), len(added))
 
 
 def _joined(tokenizer: Tokenizer, before: list[int], whole: list[int], separately: Any) -> list[int]:
-    """`whole` if it begins with `before`, else `before` and the rest encoded by itself. Raises RequestError if that is another text."""
+    """Return `whole` if it begins with `before`, else `before` and the rest encoded by itself. Raises RequestError if the texts differ."""
     if whole[: len(before)] == before:
         return whole
     ids: list[int] = before + separately()

@@ -1,4 +1,4 @@
-"""Reading what is to be learnt: files of any size, line by line, each line checked.
+"""Reading of training examples: files of any size, line by line, each line checked.
 
 | file | one example is |
 |---|---|
@@ -27,8 +27,8 @@ Turns = tuple[Mapping[str, Any], ...]
 Kind = Literal["chat", "completion", "text", "pair", "label"]
 _SUFFIXES = (".jsonl", ".csv", ".txt", ".md")
 _SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
-"""Who speaks in a ShareGPT row, and the role that this is."""
-_TOLD = 5  # bad lines that are told one by one; the rest is a number
+"""Speakers of a ShareGPT row, and the role of each."""
+_TOLD = 5  # bad lines that are reported one by one; of the rest only the number
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +49,16 @@ class Record:
 
     @property
     def digest(self) -> str:
-        """Of the content, wherever it stands."""
+        """Digest of the content, wherever it stands."""
         return digest_json([self.kind, self.prompt, self.answers, self.tools, self.label])
 
 
 @dataclass(slots=True)
 class Tally:
-    """What reading met."""
+    """Counts of what reading met: examples, copies, bad lines, tokens."""
 
     examples: int = 0
-    """That are used."""
+    """Examples that are used."""
     copies: int = 0
     """Exact copies that were left out."""
     bad: int = 0
@@ -66,23 +66,23 @@ class Tally:
     too_long: int = 0
     """Examples longer than `max_tokens`, left out or cut."""
     without_answer: int = 0
-    """Examples in which nothing is to be learnt: no answer, or an empty one."""
+    """Examples without an answer, or with an empty one: nothing is to be learnt."""
     tokens: int = 0
-    """In all examples used."""
+    """Tokens in all examples used."""
     answer_tokens: int = 0
-    """That carry the loss."""
+    """Tokens that carry the loss."""
     told: list[str] = field(default_factory=list)
-    """The first few bad lines."""
+    """Messages of the first few bad lines."""
 
     def skip(self, error: ConfigError) -> None:
-        """Counts a bad line."""
+        """Count a bad line."""
         self.bad += 1
         if len(self.told) < _TOLD:
             self.told.append(str(error))
 
 
 def read_records(paths: Iterable[Path], tally: Tally, skip_bad: bool = False) -> Iterator[Record]:
-    """Every example once. Raises ConfigError for a line that can't be used (unless `skip_bad`) or a file of an unknown kind, HomeError."""
+    """Yield every example once. Raises HomeError, and ConfigError for bad lines (unless `skip_bad`) or an unknown kind of file."""
     seen: set[bytes] = set()
     for path in _files(paths):
         for where, row in _rows(path):
@@ -104,13 +104,13 @@ def read_records(paths: Iterable[Path], tally: Tally, skip_bad: bool = False) ->
 
 
 def check_files(paths: Iterable[Path], skip_bad: bool = False) -> None:
-    """Reads every example once, without a tokenizer, so that a mistake is told in a second and not after a model was loaded.
+    """Read every example once, without a tokenizer, so that a mistake shows within a second and not after a model was loaded.
 
     Raises ConfigError as `read_records` does, and for fewer than 2 examples.
     """
     paths, tally = list(paths), Tally()
-    found = sum(1 for _ in read_records(paths, tally, skip_bad))
-    if paths and not found:
+    count = sum(1 for _ in read_records(paths, tally, skip_bad))
+    if paths and not count:
         cure = f"{tally.bad} bad lines were left out; the first: {tally.told[0]}" if tally.told else "Give a file with one example a line."
         raise ConfigError(", ".join(map(str, paths)), "must hold at least one example", "none", cure)
 
@@ -120,10 +120,10 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
         if not path.exists():
             raise ConfigError(str(path), "is not there", "", "Name a file or folder of examples.")
         if path.is_dir():
-            found = sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES and not file.name.startswith("."))
-            if not found:
+            files = sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES and not file.name.startswith("."))
+            if not files:
                 raise ConfigError(str(path), f"must hold files that end in {', '.join(_SUFFIXES)}", "none")
-            yield from found
+            yield from files
         elif path.suffix not in _SUFFIXES:
             cure = "One JSON object a line makes a .jsonl file." if path.suffix == ".json" else ""
             raise ConfigError(str(path), f"must end in {', '.join(_SUFFIXES)}", path.suffix or "nothing", cure)
@@ -132,7 +132,7 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """(file and line, table) of every example of a file; in the table's place an error if there is none."""
+    """Yield (file and line, table) of every example of a file, with an error in place of a table that can't be read."""
     with os_errors(path):
         if path.suffix == ".jsonl":
             yield from _json_rows(path)
@@ -208,9 +208,9 @@ def _record(where: str, row: Any) -> Record:
             return Record(where, "completion", prompt, (answer,), tuple(tools))
         return Record(where, "label", prompt, (answer,), tuple(tools), _label(where, row["label"]))
     if "conversations" in row:
-        return Record(where, "chat", _said(f"{where}: conversations", row["conversations"]), (), tuple(tools))
+        return Record(where, "chat", _sharegpt_turns(f"{where}: conversations", row["conversations"]), (), tuple(tools))
     if "instruction" in row:
-        return Record(where, "completion", _asked(where, row), (_text(where, row, "output"),), tuple(tools))
+        return Record(where, "completion", _alpaca_prompt(where, row), (_text(where, row, "output"),), tuple(tools))
     if "text" in row:
         if not isinstance(row["text"], str):
             raise ConfigError(f"{where}: text", "must be a string", type(row["text"]).__name__)
@@ -220,7 +220,7 @@ def _record(where: str, row: Any) -> Record:
     raise ConfigError(where, "must hold messages, or prompt and completion, or text, or prompt, chosen and rejected", keys, cure)
 
 
-def _asked(where: str, row: Mapping[str, Any]) -> str:
+def _alpaca_prompt(where: str, row: Mapping[str, Any]) -> str:
     """The prompt of an Alpaca row: the instruction, and under it the input if there is one."""
     parts = [_text(where, row, "instruction"), _text(where, {"input": "", **row}, "input")]
     return "\n\n".join(part for part in parts if part.strip())
@@ -233,7 +233,7 @@ def _text(where: str, row: Mapping[str, Any], key: str) -> str:
     return value
 
 
-def _said(where: str, value: Any) -> Turns:
+def _sharegpt_turns(where: str, value: Any) -> Turns:
     """The turns of a ShareGPT row, in OpenAI's shape."""
     if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
         raise ConfigError(where, 'must be a list of {"from": …, "value": …}', type(value).__name__)
@@ -247,7 +247,7 @@ def _said(where: str, value: Any) -> Turns:
 
 
 def _mark(record: Record) -> bytes:
-    """By which copies are found. Raises ConfigError for what is no text or number."""
+    """Short digest by which copies are found. Raises ConfigError for what is neither text nor a number."""
     try:
         return bytes.fromhex(record.digest)[:16]
     except (ValueError, RecursionError) as error:  # a lone surrogate, NaN, endless nesting
@@ -299,7 +299,7 @@ def _turn(where: str, turn: Any) -> Mapping[str, Any]:
 
 
 def _call(where: str, call: Any) -> Mapping[str, Any]:
-    """A call whose arguments are a table, because templates write them as JSON."""
+    """Return a call with its arguments as a table, because templates write them as JSON."""
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise ConfigError(where, 'must look like {"function": {"name": …, "arguments": …}}', type(call).__name__)

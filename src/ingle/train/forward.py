@@ -20,8 +20,8 @@ from ingle.train.packing import Batch
 def final_states(module: CausalLM, batch: Batch, first: int = 0, x: Tensor | None = None, recompute: bool = False) -> Tensor:
     """States after the final norm at `batch.rows`: [A, hidden].
 
-    `x` [T, hidden]: what goes into layer `first`, if that is known already. `recompute`: each layer keeps its input only and is run
-    again on the way back (arXiv 1604.06174): a third more time, a fraction of the memory.
+    `x` [T, hidden]: the input of layer `first`, if that is known already. `recompute`: each layer keeps its input only and runs again in
+    the backward pass (arXiv 1604.06174): a third more time, a fraction of the memory.
     """
     packed = Packed(attend_on(batch.ids.device, batch.edges, batch.rows), batch.edges, batch.rows, read_packed)
     if x is None:
@@ -41,7 +41,7 @@ def final_states(module: CausalLM, batch: Batch, first: int = 0, x: Tensor | Non
 
 @torch.no_grad()
 def lower_states(module: CausalLM, ids: Tensor, layers: int, bounds: Sequence[int] | None = None) -> Tensor:
-    """What goes into layer number `layers`: [T, hidden], of one document, or of several on end."""
+    """Inputs of layer number `layers`: [T, hidden], of one document, or of several on end."""
     bounds = bounds or (0, len(ids))
     x: Tensor = module.model.embed_tokens(ids)
     positions = torch.cat([torch.arange(b - a, device=ids.device, dtype=torch.float32) for a, b in pairwise(bounds)])

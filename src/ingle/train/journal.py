@@ -1,4 +1,4 @@
-"""What a run writes while it goes: `loss.csv`, a line a step, and `loss.svg`, drawn anew every minute and at the end."""
+"""Journal of a run: `loss.csv`, a line a step, and `loss.svg`, drawn anew every minute and at the end."""
 
 import csv
 import io
@@ -16,28 +16,28 @@ _DRAW_EVERY_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One step."""
+    """One step as a line of loss.csv."""
 
     step: int
     """Steps done, this one included."""
     epoch: float
     """Times that the data was read."""
     tokens: int
-    """Read so far."""
+    """Tokens read so far."""
     seconds: float
-    """Spent on training so far."""
+    """Time spent on training so far."""
     rate: float
     """Learning rate of this step."""
     norm: float
-    """Length of the gradient before it was shortened."""
+    """Length of the gradient before clipping."""
     loss: float
     """Mean over the terms of this step's batches: nats per answer token, or per example."""
     held_out: float = math.nan
-    """The same on held-out data, where it was measured after this step."""
+    """Mean loss on held-out data, where it was measured after this step."""
 
 
 class Journal:
-    """The files of one run. A run that goes on continues them after its last checkpoint."""
+    """Files of one run. A run that goes on continues them after its last checkpoint."""
 
     def __init__(self, folder: Path, step: int) -> None:
         """Raises HomeError where the folder can't be written, ConfigError if loss.csv is somebody else's."""
@@ -53,7 +53,7 @@ class Journal:
         self._drawn = time.monotonic()
 
     def add(self, line: Line) -> None:
-        """A line more, on the disk when this returns."""
+        """Add a line; it is on the disk when this returns."""
         self.lines.append(line)
         with os_errors(self._path), self._path.open("a", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerow(astuple(line))
@@ -61,7 +61,7 @@ class Journal:
             self.draw()
 
     def draw(self) -> None:
-        """Draws the curve."""
+        """Draw the loss curve."""
         loss = [(line.step, line.loss) for line in self.lines]
         held_out = [(line.step, line.held_out) for line in self.lines if not math.isnan(line.held_out)]
         write_atomic(self._svg, loss_svg("loss, nats, by step", loss, held_out).encode())

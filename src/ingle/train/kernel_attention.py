@@ -1,8 +1,8 @@
-"""Attention in blocks by our own kernels (kernels/packed.py), on CPUs, for float32 and bfloat16: everything between is float32.
+"""Attention in blocks by our own kernels (kernels/packed.py), on CPUs, for float32 and bfloat16; everything between is float32.
 
 A plan says, for a row of documents, which queries are computed together and what they see; it holds for all layers of a step. Its tasks
-are dealt out to as many threads as PyTorch uses. Each thread sums the slopes of keys and values by itself, and these sums are added in
-order, so the same number of threads gives the same bits.
+are dealt out to as many threads as PyTorch uses. Each thread sums the gradients of keys and values by itself, and these sums are added
+in order, so the same number of threads gives the same bits.
 
 Shapes: T tokens in the row, N queries, G groups, R query heads a group, D head_dim.
 """
@@ -21,7 +21,7 @@ from ingle.kernels import packed as at
 from ingle.train.team import run_team
 
 KERNELS = ("packed_backward", "packed_forward", "turn_in", "turn_out")
-"""What is called here."""
+"""Kernels that are called here."""
 Integers = npt.NDArray[np.int64]
 
 
@@ -30,15 +30,15 @@ class Block:
     """Queries that are computed together."""
 
     queries: slice
-    """Among the N queries."""
+    """Places of these queries among all N."""
     keys: tuple[slice, ...]
-    """Among the T tokens: what any of these queries sees, ascending."""
+    """Tokens of the row that any of these queries sees, ascending."""
     hidden: Tensor | None
     """bool [queries, 1, last columns]: which of the last keys each query must not see; None = it sees all."""
 
 
 class Plan:
-    """Blocks of a row, and the same as the kernels read them."""
+    """Blocks of a row, also in the form that the kernels read."""
 
     def __init__(self, blocks: Sequence[Block]) -> None:
         self.blocks = tuple(blocks)
@@ -53,7 +53,7 @@ class Plan:
         return self._records, self._runs
 
     def tasks(self, groups: int, threads: int) -> list[Integers]:
-        """Pairs (block, group) for each thread, such that all have about as much to do."""
+        """Deal out pairs (block, group), so that all threads have about as much to do."""
         key = groups, threads
         if key not in self._tasks:
             costs = [
@@ -64,7 +64,7 @@ class Plan:
 
     @property
     def most_queries(self) -> int:
-        """Of any block."""
+        """Most queries of any block."""
         return max((block.queries.stop - block.queries.start for block in self.blocks), default=0)
 
     def _make(self) -> None:
@@ -92,7 +92,7 @@ class Plan:
 
 
 def deal(costs: Sequence[int], groups: int, threads: int) -> list[Integers]:
-    """Pairs (number, group) for each thread, such that all have about as much to do; a group's one after the other."""
+    """Deal out pairs (number, group), so that all threads have about as much to do; each takes a group's pairs one after the other."""
     dealt: list[list[tuple[int, int]]] = [[] for _ in range(threads)]
     loads = [0] * threads
     for number in sorted(range(len(costs)), key=lambda i: -costs[i]):
@@ -124,14 +124,14 @@ def fits(q: Tensor) -> bool:
 
 
 def fits_heads(device: torch.device, dim: int) -> bool:
-    """Whether they can with heads of this size there: they are given addresses, which only a CPU can follow."""
+    """Whether the kernels can compute with heads of this size there: they are given addresses, which only a CPU can follow."""
     return device.type == "cpu" and dim % 32 == 0
 
 
 class KernelBlocks(torch.autograd.Function):
-    """q [N, g, R, D], k and v [T, g, D], unturned → [N, g, R, D]; D a multiple of 32.
+    """Attention by our kernels: q [N, g, R, D], k and v [T, g, D], unturned → [N, g, R, D]; D a multiple of 32.
 
-    Keeps what comes in, what comes out, and two numbers a query.
+    Keeps its inputs, its output, and two numbers a query.
     """
 
     @staticmethod
@@ -140,11 +140,11 @@ class KernelBlocks(torch.autograd.Function):
         call = _Call(q, k, v, cos, sin, rows, plan)
         out, sums = torch.empty_like(call.tensors["Q"]), torch.empty(*call.tensors["Q"].shape[:3], 2)
         call.run("packed_forward", {"OUT": out, "SUMS": sums})
-        given = torch.empty(q.shape, dtype=q.dtype)
-        _turn("turn_out", given, out)
-        ctx.save_for_backward(q, k, v, given, sums, cos, sin, rows)
+        result = torch.empty(q.shape, dtype=q.dtype)
+        _turn("turn_out", result, out)
+        ctx.save_for_backward(q, k, v, result, sums, cos, sin, rows)
         ctx.plan = plan
-        return given
+        return result
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -163,7 +163,7 @@ class KernelBlocks(torch.autograd.Function):
 
 
 class _Call:
-    """What the kernels are told: q, k and v in their layout, turned, k scaled by 1 / √D, and the plan."""
+    """Arguments of the kernels: q, k and v in their layout, turned, k scaled by 1 / √D, and the plan."""
 
     def __init__(self, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, rows: Tensor | None, plan: Plan) -> None:
         self._plan, self._threads, dim = plan, torch.get_num_threads(), q.shape[-1]
@@ -177,7 +177,7 @@ class _Call:
         self.tensors = {"Q": wide_q, "K": wide_k, "V": wide_v, "K_TRANSPOSED": _transposed(wide_k), "V_TRANSPOSED": _transposed(wide_v)}
 
     def run(self, name: str, more: dict[str, Tensor]) -> Tensor:
-        """Runs a kernel on all tasks; of the backward one, the slopes at k and v as each thread has them, [2, threads, g, T, D]."""
+        """Run a kernel on all tasks. The backward one returns gradients at k and v as each thread has them, [2, threads, g, T, D]."""
         tensors, (blocks, runs) = self.tensors | more, self._plan.records()
         groups, queries, repeats, width = tensors["Q"].shape
         record = np.zeros(len(at.FIELDS), np.int64)
@@ -200,7 +200,7 @@ class _Call:
 
 
 def _turn(name: str, outside: Tensor, inside: Tensor, angles: tuple[Tensor, Tensor] | None = None) -> None:
-    """By `turn_in` or `turn_out`: between [n, g, R, D] of any dtype here and float32 [g, n, R, D], or as many parts of it
+    """Copy by `turn_in` or `turn_out` between [n, g, R, D] of any dtype here and float32 [g, n, R, D], or as many parts of it
     [parts, g, n, D] that are summed."""
     rows, groups, repeats, dim = outside.shape
     if outside.stride()[1:] != (repeats * dim, dim, 1):
@@ -220,9 +220,9 @@ def _turn(name: str, outside: Tensor, inside: Tensor, angles: tuple[Tensor, Tens
 
 
 def _transposed(x: Tensor) -> Tensor:
-    """[g, T, D] → [g, D, T and what a kernel may read behind it]; lines are no power of two long."""
+    """[g, T, D] → [g, D, T and padding that a kernel may read]; lines are no power of two long."""
     groups, tokens, dim = x.shape
     line = (tokens + 31) // 16 * 16
-    made = torch.empty(groups, dim, line + 16 if line % 256 == 0 else line)
-    made[..., :tokens], made[..., tokens:] = x.transpose(1, 2), 0
-    return made
+    out = torch.empty(groups, dim, line + 16 if line % 256 == 0 else line)
+    out[..., :tokens], out[..., tokens:] = x.transpose(1, 2), 0
+    return out

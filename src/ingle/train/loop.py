@@ -1,4 +1,4 @@
-"""One run, from the first step to the last: batches in, moved parameters out.
+"""A training run, from the first step to the last: batches in, moved parameters out.
 
 A run is a function of module, parameters, data, settings and objective. Stopped at any moment, by Ctrl-C, kill -9 or a power cut, the
 same call goes on from its last checkpoint and ends with the same bytes (on the same machine with the same number of threads).
@@ -38,7 +38,7 @@ from ingle.train.team import compile_ahead
 from ingle.train.trouble import Stop, memory_errors, not_finite, peak_bytes, smaller_batches, stop_signals
 
 SLOW = 2.0
-"""A format that takes so many times as long as the other is told of."""
+"""The owner is told when a format takes this many times as long as the other."""
 _FILL: Any = torch.utils.deterministic
 
 
@@ -46,9 +46,9 @@ def train(
     module: CausalLM, parameters: Mapping[str, nn.Parameter], data: Data, settings: TrainSettings, out_folder: Path,
     watch: Watch = Watch(), objective: Objective = Answers(),  # noqa: B008 - both are frozen
 ) -> TrainReport:  # fmt: skip
-    """Trains these parameters of the module, in place; all others stay as they are, but for their type.
+    """Train these parameters of the module, in place. All others keep their values, but not their type.
 
-    The module is cast to what the machine computes fastest in. The trained parameters are float32 beside it, and in the end in
+    The module is cast to what the machine computes fastest in; the trained parameters are float32 beside it. At the end they are in
     `out_folder`/trained.safetensors: the last ones, or with `patience` those with the lowest held-out loss. If the folder holds a
     checkpoint of the same run, the run goes on from there.
 
@@ -63,11 +63,11 @@ def train(
         raise ConfigError("patience", "needs held-out examples", "none", "Set held_out above 0.")
     cure = smaller_batches(settings.batch_tokens, settings.recompute)
     with joined() as ranks, stop_signals() as stop, determined(), memory_errors(cure):
-        told = watch if ranks.first else Watch()
+        own_watch = watch if ranks.first else Watch()
         if fits_heads(module.lm_head.weight.device, module.config.head_dim):
             remembers = any(isinstance(part, Memory) for part in module.modules())
-            compile_ahead((*KERNELS, *(MEMORY_KERNELS if remembers else ())), told.say)
-        run = Run(module, parameters, data, settings, out_folder, told, objective, ranks)
+            compile_ahead((*KERNELS, *(MEMORY_KERNELS if remembers else ())), own_watch.say)
+        run = Run(module, parameters, data, settings, out_folder, own_watch, objective, ranks)
         try:
             return run.to_the_end(stop)
         finally:
@@ -75,7 +75,7 @@ def train(
 
 
 class Run:
-    """A run that is going on in this process."""
+    """A run in this process."""
 
     def __init__(
         self, module: CausalLM, parameters: Mapping[str, nn.Parameter], data: Data, settings: TrainSettings, folder: Path,
@@ -86,22 +86,22 @@ class Run:
         self.device = module.lm_head.weight.device
         digest = run_digest(module, parameters, data, settings, objective.name, ranks.world)
         ranks.check_equal("run", digest)
-        kept = load_checkpoint(folder)
-        if kept is not None and kept[0].run != digest:
+        saved = load_checkpoint(folder)
+        if saved is not None and saved[0].run != digest:
             cure = "Give another folder, or the model, data and settings with which it began."
-            raise ConfigError(str(folder), "holds another run, by its model, data, parameters or settings", kept[0].run[:12], cure)
-        name = kept[0].precision if kept else choose(settings.precision, self.device) if ranks.first else ""
+            raise ConfigError(str(folder), "holds another run, by its model, data, parameters or settings", saved[0].run[:12], cure)
+        name = saved[0].precision if saved else choose(settings.precision, self.device) if ranks.first else ""
         self.precision: Literal["bf16", "fp32"] = "bf16" if ranks.any(name == "bf16") else "fp32"
         if settings.precision == "bf16" and (slow := slowness("bf16", self.device)) > SLOW:
             watch.say(f"this machine computes in bf16 {slow:.0f} times as slowly as in fp32: precision = auto or fp32 is faster here")
-        self.state = kept[0] if kept else State(digest, self.precision)
+        self.state = saved[0] if saved else State(digest, self.precision)
         self.trained = Trained(parameters, settings.optimiser, DTYPES[self.precision])
         for name, parameter in module.named_parameters():
             if name not in parameters:
                 parameter.requires_grad_(False)
                 parameter.data = parameter.data.to(DTYPES[self.precision])
-        if kept:
-            self.trained.load(kept[1], kept[2])
+        if saved:
+            self.trained.load(saved[1], saved[2])
         self.order = Order(data, settings.batch_tokens, settings.accumulate, ranks.rank, ranks.world, settings.seed)
         self.steps = settings.max_steps or sum(self.order.steps(epoch) for epoch in range(settings.epochs))
         self.cache = self._cache(tuple(parameters))
@@ -113,16 +113,16 @@ class Run:
         self._recent: list[tuple[float, float]] = []  # seconds and tokens of the last steps
 
     def to_the_end(self, stop: Stop) -> TrainReport:
-        """All steps that are left."""
+        """Do all steps that are left."""
         self.module.train()
         if self.state.step == 0 and self.data.held_out and not self.state.stopped:
             self._judge()
             self.state = replace(self.state, first_held_out=self.state.held_out)
         while self.state.step < self.steps and not self.state.stopped:
-            epoch, at = self.order.place(self.state.step)
-            line = self._step(epoch, at)
+            epoch, index = self.order.place(self.state.step)
+            line = self._step(epoch, index)
             every = self.settings.evaluate_every
-            due = self.state.step % every == 0 if every else at + 1 == self.order.steps(epoch)
+            due = self.state.step % every == 0 if every else index + 1 == self.order.steps(epoch)
             if self.data.held_out and (due or self.state.step == self.steps):
                 line = replace(line, held_out=self._judge())
             if self.journal is not None:
@@ -135,15 +135,15 @@ class Run:
                 self._save()
         return self._finish()
 
-    def _step(self, epoch: int, at: int) -> Line:
-        """One step: batches forward and back, then the parameters move."""
+    def _step(self, epoch: int, index: int) -> Line:
+        """Do one step: batches forward and back, then the parameters move."""
         began, number, settings = time.perf_counter(), self.state.step, self.settings
         torch.manual_seed(int(digest_json([settings.seed, number, self.ranks.rank])[:15], 16))
         total, terms, tokens = 0.0, 0.0, 0.0
-        for examples in self.order.batches(epoch, at):
+        for examples in self.order.batches(epoch, index):
             batch = make_batch(self.data.corpus, examples, self.device)
             loss = self.objective(self.module, partial(self._states, batch), batch)
-            if loss.total.requires_grad:  # else nothing that is trained had a part in it
+            if loss.total.requires_grad:  # else no trained parameter had a part in it
                 loss.total.backward()  # type: ignore[no-untyped-call]
             self.trained.collect()
             total, terms, tokens = total + float(loss.total.detach()), terms + loss.terms, tokens + batch.tokens
@@ -167,10 +167,10 @@ class Run:
         self.state = replace(
             state, step=number + 1, tokens=state.tokens + int(tokens), seconds=state.seconds + seconds, first_loss=first, loss=mean
         )
-        return Line(number + 1, epoch + (at + 1) / self.order.steps(epoch), self.state.tokens, self.state.seconds, rate, norm, mean)
+        return Line(number + 1, epoch + (index + 1) / self.order.steps(epoch), self.state.tokens, self.state.seconds, rate, norm, mean)
 
     def _states(self, batch: Batch) -> torch.Tensor:
-        """Final states of a batch, from the first trained layer on where what goes into it is kept."""
+        """Final states of a batch, from the first trained layer on where its inputs are cached."""
         if self.cache is None:
             return final_states(self.module, batch, recompute=self.settings.recompute)
         return final_states(self.module, batch, self.cache.first, self.cache.states(batch), self.settings.recompute)
@@ -190,7 +190,7 @@ class Run:
         return total / terms
 
     def _judge(self) -> float:
-        """Measures on the held-out examples, keeps the best parameters, and stops the run where it has been worse for too long."""
+        """Measure on the held-out examples, keep the best parameters, and stop the run where it has been worse for too long."""
         loss, state = self._evaluate(), self.state
         better = state.best_held_out is None or loss < state.best_held_out
         worse = 0 if better else state.worse + 1
@@ -200,30 +200,30 @@ class Run:
             if self.settings.patience and self.ranks.first:
                 save_tensors(self.folder / BEST / TRAINED, self.trained.values())
         if self.settings.patience and worse >= self.settings.patience and state.step != self.steps:
-            self.watch.say(f"this is the end: no held-out loss below {state.best_held_out:.4f} in {worse} measurements")
+            self.watch.say(f"training stops here: no held-out loss below {state.best_held_out:.4f} in {worse} measurements")
             self.state = replace(self.state, stopped="early")
         return loss
 
     def _finish(self) -> TrainReport:
-        """The result into its file, and into the module."""
+        """Write the result to its file, and put it into the module."""
         stopped: Literal["finished", "early"] = "early" if self.state.stopped == "early" else "finished"
         if not self.state.stopped or self.state.stopped == "early":
             self.state = replace(self.state, stopped=stopped)
             self._save()
         self.ranks.wait()
         if self.settings.patience and self.state.best_step != self.state.step:
-            self.watch.say(f"kept are the parameters of step {self.state.best_step}, whose held-out loss was the lowest")
+            self.watch.say(f"the parameters of step {self.state.best_step} are kept: their held-out loss was the lowest")
             self.trained.load(load_tensors(self.folder / BEST / TRAINED), {})
         if self.ranks.first:
             save_tensors(self.folder / TRAINED, self.trained.values())
         if self.journal is not None:
             self.journal.draw()  # a kill may have come between the last checkpoint and its curve
         if self.cache is not None and self.cache.hits == 0 and self.cache.misses:
-            self.watch.say("the cache of lower layers was never hit: it pays from the second epoch on, or on held-out data measured twice")
+            self.watch.say("the cache of lower layers was never hit: it pays from the second epoch on, or if held-out data is read twice")
         return self._report(stopped)
 
     def _save(self) -> None:
-        """A checkpoint of where the run stands."""
+        """Write a checkpoint."""
         if self.ranks.first:
             save_checkpoint(self.folder, self.state, self.trained.values(), self.trained.state())
         if self.journal is not None:
@@ -231,10 +231,10 @@ class Run:
         self._saved = time.monotonic()
 
     def _sums(self, *values: float) -> list[float]:
-        """Sums over all processes; what all of them took since the last time goes along, into the state."""
-        taken = self._span.end_of_piece()
-        *sums, joules, low, high = self.ranks.sums((*values, taken.joules, taken.low, taken.high))
-        self.state = replace(self.state, energy=self.state.energy + Energy(joules, low, high, taken.source))
+        """Sums over all processes. The energy that all of them used since the last call is added to the state."""
+        used = self._span.end_of_piece()
+        *sums, joules, low, high = self.ranks.sums((*values, used.joules, used.low, used.high))
+        self.state = replace(self.state, energy=self.state.energy + Energy(joules, low, high, used.source))
         return sums
 
     def _is_due(self) -> bool:
@@ -247,12 +247,12 @@ class Run:
             return None
         first = first_trained_layer(self.module, names)
         if first == 0:
-            self.watch.say("no lower layers to cache: a parameter of the first layer, or below it, is trained")
+            self.watch.say("the cache of lower layers does nothing here: a parameter of the first layer, or below it, is trained")
             return None
         folder = self.folder / "activations" / str(self.ranks.rank) if self.settings.cache_on_disk else None
         cache = Activations(self.module, self.data.corpus, first, self.settings.cache_mb << 20, folder)
         if cache.share_kept < 1:
-            self.watch.say(f"the cache of lower layers has room for {cache.share_kept:.0%} of the documents: raise cache_mb for more")
+            self.watch.say(f"the cache of lower layers has room for {cache.share_kept:.0%} of the documents; raise cache_mb for more")
         return cache
 
     def _tell(self, line: Line) -> None:
@@ -271,13 +271,13 @@ class Run:
 
 
 def gpus_of(device: torch.device) -> tuple[str, ...]:
-    """What the driver calls the GPU of this device; none for the CPU."""
+    """The driver's name of this device's GPU; none for the CPU."""
     return (f"GPU-{torch.cuda.get_device_properties(device).uuid}",) if device.type == "cuda" else ()
 
 
 @contextlib.contextmanager
 def determined() -> Iterator[None]:
-    """PyTorch's own choices among algorithms are fixed, and its random numbers are afterwards where they were."""
+    """Fix PyTorch's choices among algorithms, and restore its random numbers afterwards."""
     before, filled = torch.are_deterministic_algorithms_enabled(), _FILL.fill_uninitialized_memory
     warned = torch.is_deterministic_algorithms_warn_only_enabled()
     with torch.random.fork_rng():

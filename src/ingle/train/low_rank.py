@@ -29,7 +29,7 @@ class LowRankLinear(nn.Module):
         self.lora_B = nn.Linear(rank, linear.out_features, bias=False, device=device, dtype=torch.float32)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., K] → [..., N]."""
+        """Apply it: x [..., K] → y [..., N]."""
         if (self.dropout and self.training) or self.mask is not None:
             return self.naive(x)
         y: Tensor = _Added.apply(  # type: ignore[no-untyped-call]
@@ -38,7 +38,7 @@ class LowRankLinear(nn.Module):
         return y.view(*x.shape[:-1], -1)
 
     def naive(self, x: Tensor) -> Tensor:
-        """y by PyTorch's own differentiation: with dropout or a mask, and the naive reference that `forward` must match."""
+        """y by PyTorch's own differentiation: used with dropout or a mask, and the naive reference that `forward` must match."""
         if self.mask is not None:
             whole = (self.weight + self.lora_B.weight @ self.lora_A.weight * self.scale) * self.mask.to(x.dtype)
             return nn.functional.linear(x, whole, self.bias)
@@ -46,17 +46,17 @@ class LowRankLinear(nn.Module):
 
     def addition(self, x: Tensor) -> Tensor:
         """scale · B A x, with dropout on x: [..., N]."""
-        kept = nn.functional.dropout(x, self.dropout, self.training)
-        return nn.functional.linear(nn.functional.linear(kept, self.lora_A.weight), self.lora_B.weight) * self.scale
+        dropped = nn.functional.dropout(x, self.dropout, self.training)
+        return nn.functional.linear(nn.functional.linear(dropped, self.lora_A.weight), self.lora_B.weight) * self.scale
 
     def tensors(self) -> dict[str, Tensor]:
-        """The delta's, by their names after the linear's: float32, the scale within B."""
+        """The delta's tensors, named after the linear: float32, the scale within B."""
         a, b = (part.weight.detach().float() for part in (self.lora_A, self.lora_B))
         return {"lora_A.weight": a.clone(), "lora_B.weight": b * self.scale}
 
 
 class _Added(torch.autograd.Function):
-    """x [T, K] → W x + b + s · B A x [T, N], in the memory of W x; on the way back likewise. W and b are never trained."""
+    """x [T, K] → W x + b + s · B A x [T, N], in the memory of W x; likewise in the backward pass. W and b are never trained."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:
@@ -73,11 +73,11 @@ class _Added(torch.autograd.Function):
 
 
 def added_backward(
-    g: Tensor, x: Tensor, weight: Tensor, a: Tensor, b: Tensor, t: Tensor, scale: float, wanted: bool
+    g: Tensor, x: Tensor, weight: Tensor, a: Tensor, b: Tensor, t: Tensor, scale: float, needs_x: bool
 ) -> tuple[Tensor | None, Tensor, Tensor]:
-    """Gradients of x (if that is wanted), A and B, from g [T, N], that of W x + scale · B A x, and t = A x [T, r]."""
+    """Gradients of x (if `needs_x`), A and B, from g [T, N], that of W x + scale · B A x, and t = A x [T, r]."""
     u = (g @ b).mul_(scale)
-    to_x = (g @ weight).addmm_(u, a) if wanted else None
+    to_x = (g @ weight).addmm_(u, a) if needs_x else None
     return to_x, u.t() @ x, (g.t() @ t).mul_(scale)
 
 
@@ -85,30 +85,30 @@ def put_low_rank(
     module: CausalLM, names: Iterable[str], rank: int, scale: float, seed: int, dropout: float = 0.0,
     begin: "Callable[[LowRankLinear, torch.Generator], None] | None" = None, make: type[LowRankLinear] = LowRankLinear,
 ) -> dict[str, LowRankLinear]:  # fmt: skip
-    """Puts a `make` in place of each of these linears, its parameters set by `begin` (None: `kaiming`). Returns the new ones by name.
+    """Put a `make` in place of each of these linears, its parameters set by `begin` (None: `kaiming`). Returns the new ones by name.
 
-    Raises ConfigError for a rank above the smaller side of a linear; then nothing was changed.
+    Raises ConfigError for a rank above the smaller side of a linear; nothing is changed then.
     """
     linears = {name: plain_linear(module, name) for name in names}
     for name, linear in linears.items():
         check_rank(rank, min(linear.in_features, linear.out_features), name)
     generator = torch.Generator().manual_seed(seed)
-    made: dict[str, LowRankLinear] = {}
+    placed: dict[str, LowRankLinear] = {}
     for name, linear in linears.items():
-        new = made[name] = make(linear, rank, scale, dropout)
+        new = placed[name] = make(linear, rank, scale, dropout)
         (begin or kaiming)(new, generator)
         replace_module(module, name, new)
-    return made
+    return placed
 
 
 def added_parameters(linears: Mapping[str, LowRankLinear]) -> dict[str, nn.Parameter]:
-    """What is to be trained of these linears, by its name in the module."""
+    """Trainable parameters of these linears, by their names in the module."""
     own = {name: linear.named_parameters() for name, linear in linears.items()}
     return {f"{name}.{part}": p for name, parts in own.items() for part, p in parts if part not in ("weight", "bias")}
 
 
 def replace_module(module: nn.Module, name: str, new: nn.Module) -> None:
-    """Puts `new` where the submodule of that name is, in the same mode (training or not)."""
+    """Put `new` in the place of the submodule of that name, in the same mode (training or not)."""
     owner, _, part = name.rpartition(".")
     setattr(module.get_submodule(owner), part, new.train(module.get_submodule(name).training))
 
@@ -125,22 +125,22 @@ def check_rank(rank: int, most: int, name: str) -> None:
 
 
 def plain_linear(module: nn.Module, name: str) -> nn.Linear:
-    """The linear of that name. Raises ConfigError where something else stands, as in a module that is tuned already."""
-    found = module.get_submodule(name)
-    if not isinstance(found, nn.Linear):
+    """Return the linear of that name. Raises ConfigError where something else stands, as in a module that is tuned already."""
+    submodule = module.get_submodule(name)
+    if not isinstance(submodule, nn.Linear):
         raise ConfigError(
-            "method", f"must find a plain linear at {name}", type(found).__name__, "Load the module anew: one method at a time."
+            "method", f"must find a plain linear at {name}", type(submodule).__name__, "Load the module anew: one method at a time."
         )
-    return found
+    return submodule
 
 
 def kaiming(linear: LowRankLinear, generator: torch.Generator) -> None:
-    """A uniform, B zero: the addition is nothing at the start (as LoRA's authors, and PEFT, begin)."""
+    """Set A uniform and B zero, as LoRA's authors and PEFT do: the addition is nothing at the start."""
     with torch.no_grad():
         linear.lora_A.weight.copy_(uniform(linear.lora_A.weight.shape, linear.lora_A.in_features**-0.5, generator))
         linear.lora_B.weight.zero_()
 
 
 def uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:
-    """float32 between −bound and bound, the same on every device."""
+    """Draw float32 between −bound and bound, the same on every device."""
     return torch.rand(shape, generator=generator) * 2 * bound - bound

@@ -1,8 +1,8 @@
-"""The way from a job to a model, for every maker: one job at a time for each name, stopped and gone on with, admitted, and told.
+"""Shared code of all makers, from a job to a model: one job at a time for each name; it can be stopped, continued, admitted and reported.
 
-HOME/tuning/KEY/    what is not finished, as the maker lays it out; KEY is of all that the result follows from
+HOME/tuning/KEY/    unfinished work, as the maker lays it out; KEY is a digest of all that the result follows from
 
-A maker is declared in core/makers. Imports no PyTorch, so that what a job was asked for is checked before that is loaded.
+A maker is declared in core/makers. No PyTorch is imported here, so that a job's settings are checked before that is loaded.
 """
 
 import contextlib
@@ -37,50 +37,50 @@ if TYPE_CHECKING:
 S = TypeVar("S")
 J = TypeVar("J", bound="Job[Any]")
 D = TypeVar("D", bound="DeltaJob[Any]")
-CURE = "What was done is kept: the same command goes on from there."
+CURE = "Finished work is kept. Run the same command to go on from there."
 DAYS = 30
-"""Days after which work that nobody went on with is deleted."""
+"""Days after which unfinished work that nobody went on with is deleted."""
 
 
 def nobody(*_: object) -> None:
-    """Hears nothing of it."""
+    """Do nothing: the callback for whoever doesn't listen."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunWatch:
-    """Who is told how it goes."""
+    """Callbacks that hear how a job goes."""
 
     pieces: Callable[[str, int, int], None] = nobody
-    """Hears a label, how many pieces of it are done, and of how many."""
+    """Hears a label, how many of its pieces are done, and how many there are."""
     train: Callable[["Progress"], None] = nobody
-    """Hears of every step of a training."""
+    """Hears every step of a training."""
     say: Callable[[str], None] = nobody
-    """Hears something that the owner should know."""
+    """Hears a sentence for the owner."""
     bytes: fetch.Progress = fetch.silent
-    """Hears how much is fetched."""
+    """Hears how much is downloaded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job(Generic[S]):
-    """One model that is being made."""
+    """A model that is being made."""
 
     maker: str
     """A name of core/makers."""
     home: Home
     name: str
-    """The name of what comes of it."""
+    """The name of the result."""
     settings: S
     key: str
-    """Digest of all that the result follows from. Work that was begun under another key is never gone on with."""
+    """Digest of all that the result follows from. Work under another key is never continued."""
     folder: Path
-    """Holds the work as long as it is not finished."""
+    """Holds the unfinished work."""
     watch: RunWatch = field(default_factory=RunWatch)
     command: str = ""
-    """How it was asked for, for the record."""
+    """The command that asked for it, for the record."""
     stop: Stop = field(default_factory=Stop)
 
     def stopped(self) -> bool:
-        """Whether somebody asked to stop."""
+        """Whether somebody asked to stop, by Ctrl-C for example."""
         return self.stop.asked
 
     def check(self, where: str = "before the first step") -> None:
@@ -89,16 +89,16 @@ class Job(Generic[S]):
             raise self.interrupted(where)
 
     def interrupted(self, where: str) -> Interrupted:
-        """The error after Ctrl-C."""
+        """The error after Ctrl-C, with where it came."""
         return Interrupted(self.maker, "was interrupted", where, CURE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeltaJob(Job[S]):
-    """One delta that is being made."""
+    """A delta that is being made."""
 
     kept: Kept
-    """The model that it is made for."""
+    """The model that the delta is made for."""
 
     @property
     def model(self) -> str:
@@ -106,36 +106,36 @@ class DeltaJob(Job[S]):
         return f"{self.kept.name}+{self.name}"
 
     def origin(self, method: str) -> dict[str, str]:
-        """How a delta says where it comes from."""
+        """Origin of the delta: method, settings, versions, command and run."""
         settings = canonical_json(to_table(self.settings)).decode()
         return {"method": f"{self.maker}, {method}", "settings": settings, **provenance(), "command": self.command, "run": self.key}
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A model that was made."""
+    """A finished model, with its report."""
 
     kept: Kept
     report: Mapping[str, Any]
     """The content of `report.json`."""
     folder: Path
-    """Holds the report, and the loss curve of a training."""
+    """Folder of the report, and of a training's loss curve."""
 
     @property
     def plot(self) -> Path:
-        """The loss curve, where there was a training."""
+        """Path of the loss curve, where there was a training."""
         return self.folder / CURVES[1]
 
 
 @dataclass(frozen=True, slots=True)
 class MadeDelta(Made):
-    """A model with a delta that was made, `MODEL+NAME`."""
+    """A model with its new delta, `MODEL+NAME`."""
 
     delta: Delta
 
 
 def delta_job(maker: str, version: int, home: Home, kept: Kept, name: str, settings: S, watch: RunWatch, command: str = "") -> DeltaJob[S]:
-    """A job whose result follows from its settings alone. `version` changes when the same settings make something else than before.
+    """A job whose result follows from its settings alone. Raise `version` when the same settings make something else than before.
 
     Raises ConfigError for a name that can't be used.
     """
@@ -149,29 +149,29 @@ def delta_job(maker: str, version: int, home: Home, kept: Kept, name: str, setti
 
 @dataclass(frozen=True, slots=True)
 class Steps(Generic[D]):
-    """What is particular to one maker of deltas."""
+    """Steps that differ from one maker of deltas to the next."""
 
     make: Callable[[D], Candidate]
     """Makes the candidate; goes on where it was stopped."""
     events: Callable[[Mapping[str, Any], Delta], Iterable[Event]]
-    """The facts that the ledger is told, from the delta's report."""
+    """Facts for the ledger, from the delta's report."""
     mine: Callable[[D, Delta], bool] = lambda job, delta: delta.origin.get("run") == job.key
     """Whether a delta of that name was made by this very job."""
     still: Callable[[D, Delta], bool] = lambda _job, _delta: True
-    """Whether such a delta is what the job would make now. Reads the data where these are no part of the key."""
+    """Whether such a delta is what the job would make now. Reads the data where they are no part of the key."""
     finish: Callable[[D, Delta, Mapping[str, Any]], Mapping[str, Any]] = lambda _job, _delta, report: report
-    """Completes the report of a delta that was admitted, and keeps it."""
+    """Completes the report of an admitted delta, and keeps it."""
 
 
 def make_delta(begun: D, steps: Steps[D], admit: Admit, sink: Sink = nobody) -> MadeDelta:
-    """The delta that this very job made before, or a new one, if `admit` takes what `steps.make` makes; then `sink` hears the facts.
+    """Return the delta that this very job made before, or a new one, if `admit` takes the candidate; then `sink` hears the facts.
 
-    Raises ConfigError for a name that is taken, HomeError, what `steps` and `admit` raise, and Interrupted; the same call then goes on
-    where it was.
+    Raises ConfigError for a name that is taken, HomeError, the errors of `steps` and `admit`, and Interrupted; the same call then
+    continues the work.
     """
     home, kept = begun.home, begun.kept
-    place = digest_json([kept.digest, begun.name.lower()])[:16]
-    with at_work(begun, f"tune-{place}") as job:
+    lock = digest_json([kept.digest, begun.name.lower()])[:16]
+    with at_work(begun, f"tune-{lock}") as job:
         unfinished = job.folder.exists()
         ours = [one for one in list_deltas(home, kept.digest) if one.name == job.name and steps.mine(job, one)]
         refuse_taken_delta(home, job.name, kept.digest, ours[0].digest if ours else "")
@@ -180,7 +180,7 @@ def make_delta(begun: D, steps: Steps[D], admit: Admit, sink: Sink = nobody) -> 
         delta = ours[0] if ours else admit(steps.make(job), job.stopped)
         report: Mapping[str, Any] = delta_report(home, delta.digest) or {}
         if ours and not unfinished and report.get("finished", True):
-            job.watch.say(f"{job.model} was made by this very command already")
+            job.watch.say(f"{job.model} already exists, made by this very command")
         else:  # new, or a kill came between the delta and the facts
             report = steps.finish(job, delta, report)
             for event in steps.events(report, delta):
@@ -190,13 +190,13 @@ def make_delta(begun: D, steps: Steps[D], admit: Admit, sink: Sink = nobody) -> 
 
 @contextmanager
 def at_work(job: J, lock: str, temporary: Sequence[str] = ()) -> Iterator[J]:
-    """The job, alone under this lock and hearing Ctrl-C. When it is done its folder goes, or only the parts named in `temporary`.
+    """Yield the job, alone under this lock and hearing Ctrl-C. Then delete its folder, or only the parts named in `temporary`.
 
     Raises HomeError where the lock is taken.
     """
     job.home.create()
-    for gone in sweep(job.home):
-        job.watch.say(f"an unfinished run that nobody went on with for {DAYS} days was deleted ({gone[:12]})")
+    for folder_name in sweep(job.home):
+        job.watch.say(f"an unfinished run was deleted: nobody went on with it for {DAYS} days ({folder_name[:12]})")
     with job.home.lock(lock, timeout_s=0), stop_signals() as stop:
         yield replace(job, stop=stop)
         for folder in [job.folder / part for part in temporary] or [job.folder]:
@@ -204,10 +204,10 @@ def at_work(job: J, lock: str, temporary: Sequence[str] = ()) -> Iterator[J]:
 
 
 def sweep(home: Home, days: float = DAYS) -> list[str]:
-    """Deletes work that nobody has touched for so long. Returns the folders' names."""
+    """Delete work that nobody has touched for so many days. Returns the folders' names."""
     swept = []
     for folder in sorted(home.tuning.iterdir()) if home.tuning.is_dir() else ():
-        with contextlib.suppress(OSError):  # somebody is at work in it
+        with contextlib.suppress(OSError):  # somebody is working in it
             if idle_days(folder) > days:
                 shutil.rmtree(folder, ignore_errors=True)
                 swept.append(folder.name)
@@ -215,7 +215,7 @@ def sweep(home: Home, days: float = DAYS) -> list[str]:
 
 
 def provenance() -> dict[str, str]:
-    """The programs that make a model, and the threads that they compute with."""
+    """Versions of the programs that make a model, and the threads that they compute with."""
     import torch
 
     versions = f"ingle {__version__}, torch {torch.__version__}, python {platform.python_version()}"
@@ -223,5 +223,5 @@ def provenance() -> dict[str, str]:
 
 
 def to_json(report: Mapping[str, Any]) -> bytes:
-    """A report as its file holds it."""
+    """Return a report as the bytes of its file."""
     return json.dumps(report, indent=1, ensure_ascii=False).encode()

@@ -1,4 +1,4 @@
-"""What is to become small: the loss of a batch, as a sum and the number of its terms, so that batches of any size add up to one mean."""
+"""Objectives: the loss of a batch, as a sum and the number of its terms, so that batches of any size add up to one mean."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ REFERENCE_FILE = "reference.safetensors"
 
 
 States = Callable[[], Tensor]
-"""Computes [A, hidden] at `batch.rows`, after the final norm."""
+"""Computes the final states [A, hidden] at `batch.rows`, after the final norm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +33,18 @@ class Loss:
 
 
 class Objective(Protocol):
-    """The loss of a batch. `name` says which one, settings included: a run goes on only under the same."""
+    """The loss that training lowers. `name` identifies it, settings included: a run goes on only under the same name."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def wanted(self) -> Wanted:
-        """Which data it learns from."""
+        """The kind of data that it learns from."""
         ...
 
     def __call__(self, module: CausalLM, states: States, batch: Batch) -> Loss:
-        """The loss of a batch. An objective that doesn't ask for the states has them not computed."""
+        """Compute the loss of a batch. States that the objective doesn't ask for are not computed."""
         ...
 
 
@@ -62,27 +62,27 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """What a model predicts, for another that is to follow it (see `Distillation`)."""
+    """A teacher's predictions, for a model that is to follow them (see `Distillation`)."""
 
     model: CausalLM
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Teacher:
-        """Its logits at `batch.rows`, slice by slice."""
+        """Return its logits at `batch.rows`, slice by slice."""
         states, head = final_states(self.model, batch), self.model.lm_head.weight
-        return lambda at: states[at] @ head.T
+        return lambda span: states[span] @ head.T
 
 
 @dataclass(frozen=True, slots=True)
 class Distillation:
-    """Following a teacher's logits: KL per token, mixed with the cross-entropy of the data."""
+    """Distillation from a teacher's logits: KL per token, mixed with the cross-entropy of the data."""
 
     teacher: Callable[[Batch], Teacher]
     """For a batch, the teacher's logits at `batch.rows`, slice by slice."""
     teacher_digest: str
     temperature: float = 1.0
     data_share: float = 0.0
-    """How much of the loss is the data's cross-entropy, 0 to 1."""
+    """Share of the data's cross-entropy in the loss, 0 to 1."""
     wanted: Wanted = "answers"
 
     @property
@@ -92,12 +92,12 @@ class Distillation:
 
     def __call__(self, module: CausalLM, states: States, batch: Batch) -> Loss:
         """See `Objective`."""
-        head, found = module.lm_head.weight, states()
-        total = torch.zeros((), device=found.device)
+        head, final = module.lm_head.weight, states()
+        total = torch.zeros((), device=final.device)
         if self.data_share < 1:
-            total = total + (1 - self.data_share) * distillation(found, head, self.teacher(batch), self.temperature)
+            total = total + (1 - self.data_share) * distillation(final, head, self.teacher(batch), self.temperature)
         if self.data_share > 0:
-            total = total + self.data_share * cross_entropy(found, head, batch.targets)
+            total = total + self.data_share * cross_entropy(final, head, batch.targets)
         return Loss(total, len(batch.targets))
 
 
@@ -150,7 +150,7 @@ def answer_log_probabilities(module: CausalLM, states: Tensor, batch: Batch) -> 
 def reference_log_probabilities(module: CausalLM, corpus: Corpus, batch_tokens: int, folder: Path | None = None) -> Tensor:
     """log p of every document's answer under the module as it is now: float32 [documents].
 
-    Kept in `folder`, because a run that goes on has another module by then. Raises ConfigError if what is kept there is of other data.
+    Log-probabilities are kept in `folder`, for by then a continued run has another module. Raises ConfigError for those of other data.
     """
     from safetensors import safe_open
     from safetensors.torch import save
@@ -160,12 +160,12 @@ def reference_log_probabilities(module: CausalLM, corpus: Corpus, batch_tokens: 
         with safe_open(path, "pt") as file:
             if (file.metadata() or {}).get("data") != corpus.digest:
                 raise ConfigError(str(path), "must be of the same data", "others", "Give another folder, or delete this file.")
-            kept: Tensor = file.get_tensor("log_probabilities")
-            return kept
-    found = torch.zeros(len(corpus.bounds) - 1)
+            values: Tensor = file.get_tensor("log_probabilities")
+            return values
+    values = torch.zeros(len(corpus.bounds) - 1)
     for examples in plan(corpus.sizes, range(len(corpus)), batch_tokens, None):
         batch = make_batch(corpus, examples, module.lm_head.weight.device)
-        found[list(batch.documents)] = answer_log_probabilities(module, final_states(module, batch), batch).float().cpu()
+        values[list(batch.documents)] = answer_log_probabilities(module, final_states(module, batch), batch).float().cpu()
     if path is not None:
-        write_atomic(path, save({"log_probabilities": found}, {"data": corpus.digest}))
-    return found
+        write_atomic(path, save({"log_probabilities": values}, {"data": corpus.digest}))
+    return values

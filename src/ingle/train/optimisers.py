@@ -1,7 +1,7 @@
-"""The trained parameters in float32, flat, and the steps that move them: AdamW, and Muon for matrices.
+"""Trained parameters in float32, flat, and the steps that move them: AdamW, and Muon for matrices.
 
-All parameters of a group lie in one flat tensor, of which the module's parameters are views (or, where it computes in bfloat16, views of
-a bfloat16 copy). So a step of AdamW is one call, a norm is one number, and what travels between processes is one tensor per group.
+All parameters of a group lie in one flat tensor. The module's parameters are views of it (or, where it computes in bfloat16, views of a
+bfloat16 copy). So a step of AdamW is one call, a norm is one number, and one tensor per group travels between processes.
 """
 
 import fnmatch
@@ -21,10 +21,10 @@ ROUNDS = 5
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How parameters whose names match are moved; the first rule that matches a name holds."""
+    """A rule for the parameters whose names match; the first rule that matches a name holds."""
 
     names: str
-    """As shells match files, e.g. `*norm.weight`."""
+    """Pattern as shells match files, e.g. `*norm.weight`."""
     method: Literal["adamw", "muon"] = "adamw"
     rate: float = 1.0
     """Multiplies the learning rate."""
@@ -41,18 +41,18 @@ MUON_RULES = (
 
 @dataclass(frozen=True, slots=True)
 class OptimiserSettings:
-    """How parameters move."""
+    """Settings of the optimiser."""
 
     method: Literal["adamw", "muon"] = "adamw"
     """Muon moves matrices by orthogonalised momentum, scaled so that AdamW's learning rates fit (arXiv 2502.16982)."""
     learning_rate: float = 2e-4
-    """At the peak of the schedule."""
+    """Learning rate at the peak of the schedule."""
     weight_decay: float = 0.0
     """Decoupled: a weight shrinks by this × the learning rate at every step."""
     beta1: float = 0.9
     """AdamW: how much of the last step's mean gradient stays."""
     beta2: float = 0.999
-    """AdamW: the same of its square."""
+    """AdamW: how much of the last step's mean square stays."""
     eps: float = 1e-8
     """AdamW: added to the root of the mean square."""
     momentum: float = 0.95
@@ -75,32 +75,32 @@ class OptimiserSettings:
 
 @dataclass(slots=True, eq=False)
 class Group:
-    """Parameters that move alike."""
+    """Parameters that move alike, by one rule."""
 
     rule: Rule
     names: tuple[str, ...]
     shapes: tuple[torch.Size, ...]
     master: Tensor
-    """float32, flat."""
+    """Parameters, float32, flat."""
     gradient: Tensor
-    """float32, flat."""
+    """Their gradient, float32, flat."""
     computed: Tensor
-    """What the module computes with: the master itself, or its bfloat16 copy."""
+    """Parameters that the module computes with: the master itself, or its bfloat16 copy."""
     computed_gradient: Tensor
-    """What autograd adds to: the gradient itself, or bfloat16."""
+    """Gradient that autograd adds to: `gradient` itself, or bfloat16."""
     state: dict[str, Tensor] = field(default_factory=dict)
-    """The optimiser's memory, flat."""
+    """State of the optimiser, flat."""
     adamw: torch.optim.AdamW | None = None
-    """PyTorch's, which works on `state`."""
+    """PyTorch's optimiser, which works on `state`."""
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
-        """By name and in shape, out of one of the flat tensors."""
+        """Views of one of the flat tensors, by name and in shape."""
         parts = torch.split(flat, [shape.numel() for shape in self.shapes])
         return {name: part.view(shape) for name, part, shape in zip(self.names, parts, self.shapes, strict=True)}
 
 
 class Trained:
-    """The parameters that are trained. From here on they are views of flat tensors; nobody else may put others in their place."""
+    """The parameters that are trained. From here on they are views of flat tensors; nothing else may replace them."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], settings: OptimiserSettings, dtype: torch.dtype) -> None:
         self.settings = settings
@@ -114,7 +114,7 @@ class Trained:
         self.groups = [_group(rule, chosen, dtype) for rule, chosen in members.items()]
 
     def collect(self) -> None:
-        """Takes what autograd computed for a batch into the float32 gradients."""
+        """Add the gradients that autograd computed for a batch to the float32 gradients."""
         for group in self.groups:
             if group.computed_gradient is not group.gradient:
                 group.gradient += group.computed_gradient
@@ -126,7 +126,7 @@ class Trained:
         return norm
 
     def step(self, number: int, factor: float) -> None:
-        """Moves all parameters once, by gradients that are then zero. `number` counts from 1; `factor` is the schedule's."""
+        """Move all parameters once, then set the gradients to zero. `number` counts from 1; `factor` is the schedule's."""
         for group in self.groups:
             rate = self.settings.learning_rate * factor * group.rule.rate
             (_muon if group.rule.method == "muon" else _adamw)(group, self.settings, rate, number)
@@ -139,11 +139,11 @@ class Trained:
         return {name: value for group in self.groups for name, value in group.views(group.master).items()}
 
     def state(self) -> dict[str, Tensor]:
-        """The optimiser's memory: `NUMBER.WHAT`."""
+        """State of the optimiser, by `NUMBER.WHAT`."""
         return {f"{i}.{what}": tensor for i, group in enumerate(self.groups) for what, tensor in group.state.items()}
 
     def load(self, values: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
-        """Puts back what `values` and `state` gave. Raises ShapeError if they are of other parameters."""
+        """Put back the results of `values` and `state`. Raises ShapeError if they are of other parameters."""
         expected = {name: shape for group in self.groups for name, shape in zip(group.names, group.shapes, strict=True)}
         if {name: tuple(value.shape) for name, value in values.items()} != {name: tuple(shape) for name, shape in expected.items()}:
             raise ShapeError("checkpoint", f"must hold these {len(expected)} parameters", f"{len(values)} others", "Give another folder.")
@@ -173,7 +173,7 @@ def _group(rule: Rule, parameters: Mapping[str, nn.Parameter], dtype: torch.dtyp
 
 
 def _adamw(group: Group, settings: OptimiserSettings, rate: float, number: int) -> None:
-    """arXiv 1711.05101, by PyTorch's fused kernel: one walk through memory."""
+    """Step of AdamW, arXiv 1711.05101, by PyTorch's fused kernel: one walk through memory."""
     if group.adamw is None:
         master = nn.Parameter(group.master)
         master.grad = group.gradient
@@ -187,7 +187,7 @@ def _adamw(group: Group, settings: OptimiserSettings, rate: float, number: int) 
 
 
 def _muon(group: Group, settings: OptimiserSettings, rate: float, number: int) -> None:
-    """Nesterov momentum, orthogonalised (kellerjordan.github.io/posts/muon), with the update's size of arXiv 2502.16982 eq. 4."""
+    """Muon: Nesterov momentum, orthogonalised (kellerjordan.github.io/posts/muon), with the update's size of arXiv 2502.16982 eq. 4."""
     if not group.state:
         group.state = {"momentum": torch.zeros_like(group.master)}
     group.master.mul_(1 - rate * settings.weight_decay * group.rule.decay)

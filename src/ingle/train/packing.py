@@ -1,6 +1,6 @@
-"""Batches: documents on end in one row, at most so many tokens; no document is padded.
+"""Batches: documents on end in one row of at most so many tokens; no document is padded.
 
-The row's end is, to a whole number of ROUND: a matrix product of a new size costs PyTorch's library a program and memory of its own.
+Only the row's end is padded, to a multiple of ROUND: each new size of a matrix product costs PyTorch's library a program and memory.
 
 Which examples go together, and in which order, follows from seed and epoch alone; so a position in the data is (epoch, number of the
 batch), and a run goes on exactly where it was.
@@ -18,19 +18,19 @@ from torch import Tensor
 from ingle.core.errors import ConfigError
 from ingle.train.corpus import Corpus
 
-ROUND = 64  # tokens: rows have few lengths, for at most 63 tokens that nothing is asked of
+ROUND = 64  # tokens: rows then have few lengths, and at most 63 tokens are padding
 _OPEN = 16  # batches that are being filled at the same time: with fewer, more room stays empty; with more, order is less random
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Data:
-    """Examples, and what they are for."""
+    """Examples, some to learn from and some held out."""
 
     corpus: Corpus
     train: Sequence[int]
     """Numbers of the examples to learn from."""
     held_out: Sequence[int] = ()
-    """Numbers of those that are never learnt from."""
+    """Numbers of the examples that are never learnt from."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,9 +38,9 @@ class Batch:
     """Documents on end in one row of T tokens, of which the last may belong to none; A of them predict one that carries the loss."""
 
     documents: tuple[int, ...]
-    """Their numbers in the corpus."""
+    """Numbers of the documents in the corpus."""
     bounds: tuple[int, ...]
-    """Where each begins in the row, and where the last one ends."""
+    """Where each document begins in the row, and where the last one ends."""
     ids: Tensor
     """int [T]; 0 behind the documents."""
     positions: Tensor
@@ -48,7 +48,7 @@ class Batch:
     rows: Tensor
     """int [A], ascending: the tokens whose next one carries the loss."""
     targets: Tensor
-    """int [A]: that next token."""
+    """int [A]: the token after each of `rows`."""
     owners: Tensor
     """int [A]: which of the documents each row belongs to, from 0."""
     labels: Tensor
@@ -56,17 +56,17 @@ class Batch:
 
     @property
     def tokens(self) -> int:
-        """Of all documents."""
+        """Tokens of all documents."""
         return self.bounds[-1]
 
     @property
     def edges(self) -> tuple[int, ...]:
-        """`bounds`, and T if it is larger: what fills the row is a document of its own, which no other sees."""
+        """`bounds`, and T if it is larger: the padding is a document of its own, which no other sees."""
         return self.bounds if self.bounds[-1] == len(self.ids) else (*self.bounds, len(self.ids))
 
 
 def plan(sizes: npt.NDArray[np.int64], members: Sequence[int], most: int, seed: int | None, epoch: int = 0) -> list[list[int]]:
-    """Which examples go into each batch of at most `most` tokens: every member once, shuffled, or in order where `seed` is None.
+    """Plan which examples go into each batch of at most `most` tokens: every member once, shuffled, or in order where `seed` is None.
 
     An example goes into the fullest of the open batches that has room for it. Raises ConfigError for one that fits into none.
     """
@@ -94,7 +94,7 @@ def plan(sizes: npt.NDArray[np.int64], members: Sequence[int], most: int, seed: 
 
 
 class Order:
-    """Which batches make up which step, for one process among several."""
+    """The order of batches: which of them make up which step, for one process among several."""
 
     def __init__(self, data: Data, batch_tokens: int, accumulate: int, rank: int, world: int, seed: int) -> None:
         self._data, self._most, self._seed = data, batch_tokens, seed
@@ -116,10 +116,10 @@ class Order:
             epoch += 1
         return epoch, step
 
-    def batches(self, epoch: int, at: int) -> list[list[int]]:
+    def batches(self, epoch: int, index: int) -> list[list[int]]:
         """This process's batches of a step."""
         size = self._accumulate * self._world
-        return self._plan(epoch)[at * size : (at + 1) * size][self._rank :: self._world]
+        return self._plan(epoch)[index * size : (index + 1) * size][self._rank :: self._world]
 
     def _plan(self, epoch: int) -> list[list[int]]:
         if self._latest[0] != epoch:
@@ -128,7 +128,7 @@ class Order:
 
 
 def make_batch(corpus: Corpus, examples: Sequence[int], device: torch.device | None = None) -> Batch:
-    """The row of these examples."""
+    """Make the row of these examples."""
     numbers = [example * corpus.per_example + i for example in examples for i in range(corpus.per_example)]
     parts = [corpus.document(number) for number in numbers]
     lengths = [len(part.ids) for part in parts]

@@ -10,7 +10,7 @@ Points = Sequence[tuple[float, float]]
 
 
 def loss_svg(title: str, loss: Points, held_out: Points) -> str:
-    """Steps along, nats up: the training loss, a running mean over it, and the held-out loss."""
+    """Draw the training loss, a running mean over it, and the held-out loss: steps along, nats up."""
     everything = [*loss, *held_out]
     if not everything:
         return f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}"/>'
@@ -37,15 +37,15 @@ def loss_svg(title: str, loss: Points, held_out: Points) -> str:
         across, _ = place(step, low).split(",")
         parts.append(f'<text x="{across}" y="{HEIGHT - 20}" text-anchor="middle">{step:.0f}</text>')
     parts.append(f'<path d="M{" L".join(place(*p) for p in loss)}" fill="none" stroke="#fdba74" stroke-width="0.8"/>' if loss else "")
-    for (name, colour, width), points, at in zip(_LINES, (_smooth(loss), held_out), (_LEFT, _LEFT + 120), strict=True):
+    for (name, colour, width), points, left in zip(_LINES, (_smooth(loss), held_out), (_LEFT, _LEFT + 120), strict=True):
         if points:
             parts.append(f'<path d="M{" L".join(place(*p) for p in points)}" fill="none" stroke="{colour}" stroke-width="{width}"/>')
-            parts.append(f'<text x="{at}" y="{HEIGHT - 4}" fill="{colour}">{name} {points[-1][1]:.4f}</text>')
+            parts.append(f'<text x="{left}" y="{HEIGHT - 4}" fill="{colour}">{name} {points[-1][1]:.4f}</text>')
     return "\n".join([*parts, "</svg>"])
 
 
 def _smooth(points: Points) -> list[tuple[float, float]]:
-    """Means that run over about a twentieth of all points."""
+    """Running means over about a twentieth of all points."""
     share, mean, done = 2 / (len(points) / 20 + 2), 0.0, []
     for i, (x, y) in enumerate(points):
         mean += (y - mean) * max(share, 1 / (i + 1))

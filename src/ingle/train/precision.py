@@ -1,4 +1,4 @@
-"""How a machine computes matrix products: in which number format it is fastest, measured once, and with how much memory beside."""
+"""Precision: the number format in which a machine multiplies matrices fastest, measured once."""
 
 import os
 import time
@@ -18,16 +18,16 @@ PROGRAMS = "64"
 
 
 def keep_few_programs() -> None:
-    """Has PyTorch's library (oneDNN) keep the programs of the last 64 kinds of product, not of 1,024, unless its variable is set.
+    """Let PyTorch's library (oneDNN) keep the programs of the last 64 kinds of product, not of 1,024, unless its variable is set.
 
     They and their memory came to 200 MB in 16 rows; a row takes some 30, and rows have few lengths (see `packing.ROUND`).
-    To be called before the first product of the process.
+    Call this before the first product of the process.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", PROGRAMS)
 
 
 def choose(precision: Precision, device: torch.device) -> Literal["bf16", "fp32"]:
-    """`auto`: bfloat16 where it is at least a third faster than float32, for it costs exactness."""
+    """Choose the number format. `auto`: bfloat16 where it is at least a third faster than float32, for it costs exactness."""
     if precision != "auto":
         return precision
     seconds = {name: _seconds(dtype, str(device)) for name, dtype in DTYPES.items()}
@@ -35,7 +35,7 @@ def choose(precision: Precision, device: torch.device) -> Literal["bf16", "fp32"
 
 
 def device_of(name: Device) -> str:
-    """`auto`: cuda where it is there. Raises ConfigError for a device that isn't."""
+    """Name the device. `auto`: cuda where there is a GPU. Raises ConfigError for a device that isn't there."""
     there = torch.cuda.is_available()
     if name == "cuda" and not there:
         raise ConfigError("device", "must be there: PyTorch sees no GPU", name, "Set device = auto or cpu.")
@@ -43,13 +43,13 @@ def device_of(name: Device) -> str:
 
 
 def slowness(name: Literal["bf16", "fp32"], device: torch.device) -> float:
-    """How many times as long as in the faster of the two formats a product takes in this one."""
+    """Time of a product in this format, as a multiple of the faster format's."""
     return _seconds(DTYPES[name], str(device)) / min(_seconds(dtype, str(device)) for dtype in DTYPES.values())
 
 
 @cache
 def _seconds(dtype: torch.dtype, device: str) -> float:
-    """Of a product of 512 tokens with a matrix of 576 × 1,536; the fastest of several, so that others on the machine disturb less."""
+    """Seconds for a product of 512 tokens with a matrix of 576 × 1,536: the fastest of several, so that other programs disturb less."""
     x, weight = torch.ones(512, 576, dtype=dtype, device=device), torch.ones(1536, 576, dtype=dtype, device=device)
     best = float("inf")
     for _ in range(8):

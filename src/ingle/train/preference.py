@@ -18,13 +18,13 @@ from torch.nn.functional import logsigmoid
 def dpo(
     chosen: Tensor, rejected: Tensor, chosen_before: Tensor, rejected_before: Tensor, beta: float = 0.1, smoothing: float = 0.0
 ) -> Tensor:
-    """Sum over pairs. All [pairs], log-probabilities of answers. `smoothing`: ε, the share of pairs thought to be the wrong way round."""
+    """DPO loss, summed over pairs. All [pairs], log-probabilities of answers. `smoothing`: ε, the share of pairs with swapped answers."""
     margin = beta * ((chosen - chosen_before) - (rejected - rejected_before))
     return -((1 - smoothing) * logsigmoid(margin) + smoothing * logsigmoid(-margin)).sum()
 
 
 def orpo(chosen: Tensor, rejected: Tensor, weight: float = 0.1) -> Tensor:
-    """Sum over pairs. chosen, rejected [pairs]: log-probabilities of answers, mean per token. `weight`: λ."""
+    """ORPO loss, summed over pairs. chosen, rejected [pairs]: log-probabilities of answers, mean per token. `weight`: λ."""
     odds = (chosen - rejected) - (_log1m_exp(chosen) - _log1m_exp(rejected))
     return -(chosen + weight * logsigmoid(odds)).sum()
 
@@ -32,7 +32,7 @@ def orpo(chosen: Tensor, rejected: Tensor, weight: float = 0.1) -> Tensor:
 def kto(
     answer: Tensor, before: Tensor, moved: Tensor, liked: Tensor, beta: float = 0.1, liked_weight: float = 1.0, disliked_weight: float = 1.0
 ) -> Tensor:
-    """Sum over examples. answer, before [examples]; liked bool [examples]; moved: scalar z, without a gradient, see `drift`."""
+    """KTO loss, summed over examples. answer, before [examples]; liked bool [examples]; moved: scalar z, no gradient, see `drift`."""
     gain = answer - before
     signed = torch.where(liked, gain - moved, moved - gain)
     weights = torch.where(liked, liked_weight, disliked_weight)

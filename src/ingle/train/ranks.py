@@ -1,8 +1,8 @@
-"""Several processes that learn as one, started by torchrun: each takes its share of the batches, gradients are added up.
+"""Ranks: several processes that learn as one, started by torchrun. Each takes its share of the batches; gradients are added up.
 
     torchrun --standalone --nproc-per-node 2 SCRIPT
 
-Every process holds the whole model. What is tested: processes on one machine's CPU, over gloo.
+Every process holds the whole model. Tested: processes on one machine's CPU, over gloo.
 """
 
 import os
@@ -19,7 +19,7 @@ from ingle.core.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """This process among its peers. Alone, everything here does nothing."""
+    """This process among its peers. In a single process every method does nothing."""
 
     rank: int = 0
     world: int = 1
@@ -30,13 +30,13 @@ class Ranks:
         return self.rank == 0
 
     def add_up(self, tensors: Sequence[Tensor]) -> None:
-        """Each becomes its sum over all processes."""
+        """Replace each tensor by its sum over all processes."""
         if self.world > 1:
             for tensor in tensors:
                 dist.all_reduce(tensor)
 
     def sums(self, values: Sequence[float]) -> list[float]:
-        """Numbers, each the sum over all processes."""
+        """Return each number's sum over all processes."""
         if self.world == 1:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.float64)
@@ -44,7 +44,7 @@ class Ranks:
         return [float(value) for value in tensor]
 
     def any(self, flag: bool) -> bool:
-        """Whether it holds in any process."""
+        """Whether the flag is set in any process."""
         return self.sums([float(flag)])[0] > 0
 
     def check_equal(self, what: str, digest: str) -> None:
@@ -52,22 +52,22 @@ class Ranks:
         if self.world == 1:
             return
         own = torch.frombuffer(bytearray.fromhex(digest), dtype=torch.uint8)
-        found = [torch.empty_like(own) for _ in range(self.world)]
-        dist.all_gather(found, own)
-        count = len({bytes(other.tolist()) for other in found})
+        digests = [torch.empty_like(own) for _ in range(self.world)]
+        dist.all_gather(digests, own)
+        count = len({bytes(other.tolist()) for other in digests})
         if count > 1:
             cure = "Use the same files, settings and seed."
             raise ConfigError(what, "must be the same in every process", f"{count} different ones", cure)
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes are here."""
         if self.world > 1:
             dist.barrier()
 
 
 @contextmanager
 def joined() -> Iterator[Ranks]:
-    """The processes that torchrun started, or this one alone."""
+    """Join the processes that torchrun started, or yield this one alone."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield Ranks()
         return

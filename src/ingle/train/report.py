@@ -1,4 +1,4 @@
-"""How a training is told, whatever was trained: facts for the ledger, rows for people, and whether it taught anything."""
+"""Reports of a training, whatever was trained: facts for the ledger, rows for people, and whether it taught anything."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,20 +13,20 @@ _COSTS = ("steps", "tokens", "seconds", "tokens_per_s", "first_loss", "loss", "p
 
 
 def held_out_of(trained: "TrainReport", patience: int) -> tuple[float | None, float | None]:
-    """Held-out loss before training, and of the parameters that were kept, as training computes it."""
+    """Held-out loss before training, and of the parameters that were kept."""
     return trained.first_held_out, trained.best_held_out if patience else trained.held_out
 
 
 def taught_nothing(trained: "TrainReport", patience: int, what: str) -> str | None:
-    """A sentence for the owner if the held-out loss did not fall."""
+    """A warning for the owner if the held-out loss did not fall."""
     before, after = held_out_of(trained, patience)
     if before is None or after is None or after < before:
         return None
-    return f"{what} taught nothing: {before:.4f} before, {after:.4f} after, on what is held out"
+    return f"{what} taught nothing: the held-out loss was {before:.4f} before and is {after:.4f} after"
 
 
 def training_facts(report: Mapping[str, Any]) -> dict[str, Fact]:
-    """The cost and losses of a training, from a report that holds it under `train` and `held_out`."""
+    """Facts on the cost and losses of a training, from a report that holds them under `train` and `held_out`."""
     train, held_out = report["train"], report["held_out"]
     facts: dict[str, Fact] = {name: train[name] for name in _COSTS}
     facts |= {"held_out_before": held_out["before"], "held_out_after": held_out["after"]}
@@ -34,12 +34,12 @@ def training_facts(report: Mapping[str, Any]) -> dict[str, Fact]:
 
 
 def figure_facts(name: str, figure: Mapping[str, Any]) -> dict[str, Fact]:
-    """A measured figure with its interval; `figure` is a table like `core.report.Report`."""
+    """Facts of a measured figure with its interval; `figure` is a table like `core.report.Report`."""
     return {name: figure["value"], f"{name}_low": figure["low"], f"{name}_high": figure["high"], f"{name}_n": figure["n"]}
 
 
 def cost_rows(train: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """(figure, value, more) of what a training cost, for people."""
+    """Rows (figure, value, more) on a training's cost, for people."""
     energy = reported(train)
     return [
         ("speed", f"{train['tokens_per_s']:.0f} tokens/s", train["precision"]),

@@ -14,15 +14,15 @@ from ingle.core.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How the learning rate moves."""
+    """Schedule of the learning rate."""
 
     kind: Literal["wsd", "cosine", "constant"] = "wsd"
     warm_up: float = 0.05
-    """Share of all steps in which it rises from 0."""
+    """Share of all steps in which the rate rises from 0."""
     decay: float = 0.3
-    """`wsd`: share of all steps in which it falls."""
+    """`wsd`: share of all steps in which the rate falls."""
     floor: float = 0.0
-    """Where it ends, as a share of the peak."""
+    """Where the rate ends, as a share of the peak."""
 
     def __post_init__(self) -> None:
         for name in ("warm_up", "decay", "floor"):
@@ -32,7 +32,7 @@ class Schedule:
             raise ConfigError("schedule.warm_up, .decay", "must not add up to more than 1", self.warm_up + self.decay)
 
     def factor(self, step: int, steps: int) -> float:
-        """Of step number `step` of `steps`, from 0. The first step is never lost to a factor of 0."""
+        """Factor of step number `step` of `steps`, from 0. The first step never has a factor of 0."""
         rise = math.ceil(self.warm_up * steps)
         if step < rise:
             return (step + 1) / rise

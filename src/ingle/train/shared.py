@@ -1,10 +1,10 @@
-"""Documents that begin alike, in one row: what they share is read once, and each goes on from there on its own.
+"""Documents that begin alike, in one row: their common start is read once, and each goes on from there on its own.
 
-    [ the start | the rest of document 0 | the rest of document 1 | … | what fills the row ]
+    [ the start | the rest of document 0 | the rest of document 1 | … | padding ]
 
-A token sees the start and what is before it in its own document. So the states are those of the documents one by one; what is saved is
-the start, once for each document but the first. Conversations all begin with the template's system prompt, which for a short question is
-half of what there is to read. Recurrent memories can't be shared like this: for models that have some, the start is empty.
+A token sees the start and what is before it in its own document. So the states are those of the documents one by one; the start is saved,
+once for each document but the first. Conversations all begin with the template's system prompt, which for a short question is half of
+what there is to read. Recurrent memories can't be shared like this: for models that have some, the start is empty.
 
 Shapes: T tokens in the row, of which S are the start; A of them predict one that carries the loss.
 """
@@ -26,27 +26,27 @@ from ingle.train.kernel_memory import read_packed
 from ingle.train.packing import ROUND
 
 START = -1
-"""In place of a document's number: the token belongs to all."""
+"""Owner of a token that belongs to all documents, in place of a document's number."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
-    """Documents in one row."""
+    """Documents in one row, with a common start."""
 
     start: int
     """S: tokens that all of them begin with."""
     bounds: tuple[int, ...]
-    """Where the rest of each begins, and where the last one ends."""
+    """Where the rest of each document begins, and where the last one ends."""
     ids: Tensor
     """int [T]; 0 behind the documents."""
     positions: Tensor
     """float32 [T]: each token's place in its document."""
     owners: Tensor
-    """int [T]: the document that a token belongs to, START, or the number of documents for what fills the row."""
+    """int [T]: the document that a token belongs to, START, or the number of documents for padding."""
     rows: Tensor
     """int [A], ascending: the tokens whose next one carries the loss."""
     targets: Tensor
-    """int [A]: that next token."""
+    """int [A]: the token after each of `rows`."""
 
     @property
     def learnt(self) -> Tensor:
@@ -55,7 +55,7 @@ class Row:
 
 
 def common_start(documents: Sequence[Document]) -> int:
-    """How many tokens all of them begin with, at most such that what predicts an answer's first token is each document's own."""
+    """Count the tokens that all documents begin with, short enough that each document itself predicts its answer's first token."""
     most = min(int(np.argmax(d.answer)) if d.answer.any() else len(d.ids) for d in documents) - 1
     first = documents[0].ids[: max(0, most)]
     for document in documents[1:]:
@@ -72,7 +72,7 @@ def sharing(module: CausalLM, documents: Sequence[Document]) -> int:
 
 
 def make_row(documents: Sequence[Document], start: int) -> Row:
-    """The row of these documents, which begin with the same `start` tokens."""
+    """Make the row of these documents, which begin with the same `start` tokens."""
     lengths = [len(document.ids) - start for document in documents]
     bounds = np.cumsum([start, *lengths])
     rest = -int(bounds[-1]) % ROUND
@@ -93,12 +93,12 @@ class SharedAttention(BlockAttention):
         self._row = row
 
     def _plan(self, window: int, sinks: int, some: bool) -> Plan:
-        place = (window, sinks, some)
-        if place not in self._plans:
+        key = (window, sinks, some)
+        if key not in self._plans:
             tokens = self._wanted if some and self._wanted is not None else torch.arange(len(self._row.ids))
             spec = LayerSpec((), window, sinks) if window else None
-            self._plans[place] = Plan([self._block(queries, tokens, spec) for queries in pieces(len(tokens))])
-        return self._plans[place]
+            self._plans[key] = Plan([self._block(queries, tokens, spec) for queries in pieces(len(tokens))])
+        return self._plans[key]
 
     def _block(self, queries: slice, tokens: Tensor, spec: LayerSpec | None) -> Block:
         row, chosen = self._row, tokens[queries]
@@ -111,20 +111,20 @@ class SharedAttention(BlockAttention):
 
 
 def sees(owners: Tensor, positions: Tensor, key_owners: Tensor, key_positions: Tensor, spec: LayerSpec | None) -> Tensor:
-    """bool [queries, keys]: which keys each query sees. `spec` of a streaming group; None = it sees all that is before it."""
+    """bool [queries, keys]: which keys each query sees. `spec` of a streaming group; None = the query sees all that is before it."""
     own = (key_owners == START) | (key_owners == owners[:, None])
     return own & visible(positions, key_positions, spec)
 
 
 def edges(row: Row) -> tuple[int, ...]:
     """Where each stretch of tokens begins that belongs to one owner, and T."""
-    found = (*((0,) if row.start else ()), *row.bounds)
-    return found if found[-1] == len(row.ids) else (*found, len(row.ids))
+    starts = (*((0,) if row.start else ()), *row.bounds)
+    return starts if starts[-1] == len(row.ids) else (*starts, len(row.ids))
 
 
 @torch.no_grad()
 def lower_states_of(module: CausalLM, row: Row, layers: int) -> Tensor:
-    """What goes into layer number `layers`: [T, hidden]."""
+    """Inputs of layer number `layers`: [T, hidden]."""
     x: Tensor = module.model.embed_tokens(row.ids)
     cos, sin = module.angles(row.positions, x.dtype)
     packed = Packed(SharedAttention(row), edges(row), read=read_packed)
@@ -134,7 +134,7 @@ def lower_states_of(module: CausalLM, row: Row, layers: int) -> Tensor:
 
 
 def final_states_of(module: CausalLM, row: Row, first: int, x: Tensor) -> Tensor:
-    """States after the final norm at `row.rows`: [A, hidden], from what goes into layer `first`, x [T, hidden]."""
+    """States after the final norm at `row.rows`: [A, hidden], from the input of layer `first`, x [T, hidden]."""
     cos, sin = module.angles(row.positions, x.dtype)
     packed = Packed(SharedAttention(row, row.rows), edges(row), row.rows, read_packed)
     for layer in module.model.layers[first:]:

@@ -1,4 +1,4 @@
-"""What goes wrong in training, said in words: numbers that ran away, memory that ran out, a signal to stop."""
+"""Errors of training, as sentences: numbers that ran away, memory that ran out, a signal to stop."""
 
 import resource
 import signal
@@ -18,7 +18,7 @@ class TrainError(IngleError):
 
 
 class Stop:
-    """Whether the run was told to stop."""
+    """A flag: whether the run was told to stop."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -26,9 +26,9 @@ class Stop:
 
 @contextmanager
 def stop_signals() -> Iterator[Stop]:
-    """The first Ctrl-C (or SIGTERM) asks to stop after this step, with a checkpoint; the second one stops at once.
+    """Catch Ctrl-C and SIGTERM: the first asks to stop after this step, with a checkpoint; the second Ctrl-C stops at once.
 
-    One within another: the outer one is asked too, for the inner one may have looked for the last time.
+    Where one is inside another, the outer one is asked too, for the inner one may have looked for the last time.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -53,12 +53,12 @@ def stop_signals() -> Iterator[Stop]:
 
 
 _open: list[Stop] = []
-"""Of the main thread, the outermost first."""
+"""Flags of the main thread, the outermost first."""
 
 
 @contextmanager
 def memory_errors(cure: str) -> Iterator[None]:
-    """Turns PyTorch's ways of saying that memory ran out into one; `cure`: which setting to lower."""
+    """Turn PyTorch's errors for memory that ran out into one; `cure` says which setting to lower."""
     import torch
 
     try:
@@ -71,7 +71,7 @@ def memory_errors(cure: str) -> Iterator[None]:
 
 
 def smaller_batches(batch_tokens: int, recompute: bool) -> str:
-    """What to do where there is no memory for a batch."""
+    """The cure where there is no memory for a batch."""
     cure = f"Lower batch_tokens (now {batch_tokens}), and raise accumulate by as much for the same steps."
     return cure if recompute else f"{cure} Setting recompute = true takes a fraction of the memory and a third more time."
 
@@ -85,6 +85,6 @@ def not_finite(what: str, step: int, rate: float, bf16: bool) -> TrainError:
 
 
 def peak_bytes() -> int:
-    """Most memory that this process has had."""
+    """Most memory that this process used."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,7 +1,7 @@
-"""Answers by the module itself, several prompts at a time: for what is learnt from a model's own words. Greedy, or drawn (`Drawn`).
+"""Answers by the module itself, several prompts at a time, for training on a model's own words. Greedy, or drawn (`Drawn`).
 
-What serves people is the engine; here a module that is being trained answers a few short questions, in one row that grows by a token a
-document and step. `write_each` is the twin: one after the other, through the module's own cache.
+The engine serves people; here a module in training answers a few short questions, in one row that grows by a token a document and step.
+`write_each` is the naive reference: one prompt after the other, through the module's own cache.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,28 +19,28 @@ from ingle.train.kernel_memory import read_packed
 from ingle.train.shared import edges, make_row, sees, sharing
 
 Choice = Callable[[Tensor, Sequence[int], int], Tensor]
-"""(logits [n, V], whose each is, which token of the answer comes next) → that token of each, int [n]."""
+"""(logits [n, V], number of the answer of each, index of the token in its answer) → the chosen tokens, int [n]."""
 
 
 Stop = Callable[[Sequence[int]], bool]
-"""Whether an answer that is written so far is to go no further."""
+"""Whether an answer, as far as it is written, ends here."""
 
 
 def never(_answer: Sequence[int]) -> bool:
-    """It goes on to its end."""
+    """Let the answer go on to its end."""
     return False
 
 
 def likeliest(logits: Tensor, _numbers: Sequence[int], _step: int) -> Tensor:
-    """Greedy."""
+    """Choose the likeliest token: greedy."""
     return logits.argmax(-1)
 
 
 class Drawn:
-    """Each answer drawn by numbers of its own, so it is the same whatever is written beside it."""
+    """Random choice of tokens. Each answer has random numbers of its own, so it is the same whatever is written beside it."""
 
     def __init__(self, count: int, most_tokens: int, temperature: float, seed: Sequence[int]) -> None:
-        """`count`: answers; `seed`: the same one draws the same."""
+        """`count`: answers; `seed`: equal seeds draw equal answers."""
         self._temperature = temperature
         self._numbers = torch.from_numpy(np.random.default_rng(list(seed)).random((count, most_tokens)))
 
@@ -55,7 +55,7 @@ def write_all(
     module: CausalLM, prompts: Sequence[Sequence[int]], most_tokens: int, ends: frozenset[int],
     choose: Choice = likeliest, stop: Stop = never,
 ) -> list[list[int]]:  # fmt: skip
-    """The answers, each with the token that ends it, if it came within `most_tokens`."""
+    """Write the answers, each with the token that ends it, if it came within `most_tokens`."""
     if any(spec.memory != "none" for spec in module.config.layers):
         return write_each(module, prompts, most_tokens, ends, choose, stop)
     documents = [Document(np.array(ids, np.int32), np.zeros(len(ids), np.bool_)) for ids in prompts]
@@ -84,7 +84,7 @@ def write_each(
     module: CausalLM, prompts: Sequence[Sequence[int]], most_tokens: int, ends: frozenset[int],
     choose: Choice = likeliest, stop: Stop = never,
 ) -> list[list[int]]:  # fmt: skip
-    """The same, one after the other."""
+    """Write the same answers one after the other: the naive reference of `write_all`."""
     answers = []
     for number, prompt in enumerate(prompts):
         cache, ids, answer = Cache(), list(prompt), list[int]()
@@ -97,7 +97,7 @@ def write_each(
 
 
 def _read(module: CausalLM, ids: Tensor, positions: Tensor, attend: "_Growing", bounds: tuple[int, ...]) -> Tensor:
-    """The stream above the last layer: [tokens, hidden]."""
+    """States above the last layer: [tokens, hidden]."""
     x: Tensor = module.model.embed_tokens(ids)
     cos, sin = module.angles(positions, x.dtype)
     for layer in module.model.layers:
@@ -107,7 +107,7 @@ def _read(module: CausalLM, ids: Tensor, positions: Tensor, attend: "_Growing", 
 
 
 class _Growing:
-    """Attention that keeps what it was shown, layer by layer (see `ingle.model.module.Attend`)."""
+    """Attention that keeps the keys and values it has seen, layer by layer (see `ingle.model.module.Attend`)."""
 
     def __init__(self, owners: Tensor, positions: Tensor) -> None:
         self.layer = 0
@@ -115,7 +115,7 @@ class _Growing:
         self._held: list[tuple[Tensor, Tensor]] = []
 
     def add(self, owners: Tensor, positions: Tensor) -> None:
-        """The tokens that come next."""
+        """Add the next tokens."""
         self._owners, self._positions, self._new = torch.cat([self._owners, owners]), torch.cat([self._positions, positions]), len(owners)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, spec: LayerSpec, some: bool) -> Tensor:

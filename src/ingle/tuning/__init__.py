@@ -1,1 +1,1 @@
-"""Parameter-efficient fine-tuning: methods, one file each, and the run that makes a delta of one."""
+"""Fine-tune with few parameters: methods, one file each, and the run that makes a delta."""

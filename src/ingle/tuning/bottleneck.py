@@ -1,4 +1,4 @@
-"""A small network behind a linear, y + U relu(D y + d) + u, as adapters train it (arXiv 1902.00751).
+"""Bottleneck adapters: a small network behind a linear, y + U relu(D y + d) + u (arXiv 1902.00751).
 
 The linear's parameters keep their names; `adapter_down` (D [r, N], d [r]) and `adapter_up` (U [N, r], u [N]) stand beside them.
 """
@@ -20,7 +20,7 @@ PARTS = ("adapter_down.weight", "adapter_down.bias", "adapter_up.weight", "adapt
 
 @dataclass(frozen=True, slots=True)
 class BottleneckSettings:
-    """What adapters are told."""
+    """Settings of bottleneck adapters."""
 
     rank: int = 64
     """Width of the bottleneck: an adapter has 2 × rank × hidden parameters, and a few more."""
@@ -45,7 +45,7 @@ class BottleneckLinear(nn.Module):
                 nothing.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., K] → [..., N]."""
+        """Apply it: x [..., K] → y [..., N]."""
         down, up = self.adapter_down, self.adapter_up
         y: Tensor = _Adapted.apply(  # type: ignore[no-untyped-call]
             x.flatten(0, -2), self.weight, self.bias, down.weight, down.bias, up.weight, up.bias
@@ -53,7 +53,7 @@ class BottleneckLinear(nn.Module):
         return y.view(*x.shape[:-1], -1)
 
     def naive(self, x: Tensor) -> Tensor:
-        """The same by PyTorch's own differentiation: the twin that `forward` must match."""
+        """y by PyTorch's own differentiation: the naive reference that `forward` must match."""
         y = nn.functional.linear(x, self.weight, self.bias)
         z: Tensor = y + self.adapter_up(torch.relu(self.adapter_down(y)))
         return z
@@ -80,7 +80,7 @@ class _Adapted(torch.autograd.Function):
 
 
 def attach_bottlenecks(module: CausalLM, layers: tuple[int, ...], places: tuple[str, ...], rank: int, seed: int) -> Attached:
-    """An adapter behind each of these linears of the layers, for example `mlp.down_proj`. Raises ConfigError for a rank above hidden."""
+    """Put an adapter behind each of these linears of the layers, e.g. `mlp.down_proj`. Raises ConfigError for a rank above hidden."""
     check_rank(rank, module.config.hidden_size, "the hidden states")
     intended = tuple(f"model.layers.{layer}.{place}" for layer in layers for place in places)
     linears = {name: plain_linear(module, name) for name in intended}
@@ -94,5 +94,5 @@ def attach_bottlenecks(module: CausalLM, layers: tuple[int, ...], places: tuple[
 
 
 def values(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """float32 copies, by the same names."""
+    """Return float32 copies, by the same names."""
     return {name: parameter.detach().float().clone() for name, parameter in parameters.items()}

@@ -1,4 +1,4 @@
-"""Which tuning methods there are, said without importing PyTorch, which takes seconds: each file's first line, read as text."""
+"""Catalogue of tuning methods: each file's first line, read as text, because importing PyTorch takes seconds."""
 
 import ast
 import importlib.util
@@ -11,12 +11,12 @@ FOLDER = Path(__file__).parent / "methods"
 
 
 def titles() -> dict[str, str]:
-    """Every method and what it is, in a line."""
-    found = {}
+    """Every method with its title, one line each."""
+    by_name = {}
     for path in sorted(FOLDER.glob("[a-z]*.py")):
         doc = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
-        found[path.stem] = doc.split("\n")[0]
-    return found
+        by_name[path.stem] = doc.split("\n")[0]
+    return by_name
 
 
 def need_learning() -> None:

@@ -1,4 +1,4 @@
-"""How long a tuning lasts where nobody says: small data are read more often and in smaller batches, or nothing is learnt of them."""
+"""Course of a run where the owner sets none: small data are read more often and in smaller batches, or nothing is learnt."""
 
 import math
 from dataclasses import dataclass, replace
@@ -10,14 +10,14 @@ from ingle.train.settings import TrainSettings
 
 @dataclass(frozen=True, slots=True)
 class SmallData:
-    """What is done where the epochs come to too few steps. Only for what nobody set: `settings.settings_of` turns the rest off."""
+    """Changes for data that give too few steps. They hold only where nothing else was set: `settings.settings_of` turns the rest off."""
 
     least_steps: int = 48
-    """Steps that a run has at least; 0 = as many as its epochs give."""
+    """Fewest steps of a run; 0 = as many as its epochs give."""
     batch_tokens: int = 512
-    """Tokens of a batch then, but as many as the longest example has; 0 = as `train.batch_tokens` says."""
+    """Tokens of a batch then, but at least those of the longest example; 0 = as `train.batch_tokens` says."""
     patience: int = 4
-    """Epochs without a lower held-out loss after which the run stops, and the best is kept; 0 = it goes on to its end."""
+    """Epochs without a lower held-out loss after which the run stops and the best is kept; 0 = it goes on to its end."""
 
     def __post_init__(self) -> None:
         for name in ("least_steps", "batch_tokens", "patience"):
@@ -26,7 +26,7 @@ class SmallData:
 
 
 def course_of(train: TrainSettings, small: SmallData, data: Data) -> TrainSettings:
-    """The run that these data get: as `train` says, or longer and in smaller batches where they are few."""
+    """Return the settings of the run on these data: `train`'s, or more epochs of smaller batches where there are few examples."""
     sizes = data.corpus.sizes
     tokens, longest = int(sizes[list(data.train)].sum()), int(sizes.max())
     if not small.least_steps or train.epochs * tokens >= small.least_steps * train.batch_tokens:
@@ -38,8 +38,8 @@ def course_of(train: TrainSettings, small: SmallData, data: Data) -> TrainSettin
 
 
 def told(train: TrainSettings, course: TrainSettings, examples: int) -> str:
-    """What the owner is told of a course that is not as the settings say; empty where it is."""
+    """A sentence for the owner if the course differs from the settings; empty where it doesn't."""
     if course == train:
         return ""
     stops = f", or until the held-out loss no longer falls for {course.patience} of them" if course.patience else ""
-    return f"{examples} examples are few: they are read {course.epochs} times{stops} (--epochs sets another number)"
+    return f"{examples} examples are few, so they are read {course.epochs} times{stops} (--epochs sets another number)"

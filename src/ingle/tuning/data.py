@@ -1,4 +1,4 @@
-"""What a tuning run learns from: files, or the training part of a suite (`suite:NAME`), as tokens for this model."""
+"""Data of a tuning run: files, or the training part of a suite (`suite:NAME`), as tokens for this model."""
 
 import json
 from collections.abc import Sequence
@@ -23,55 +23,55 @@ from ingle.tuning.virtual import with_virtual
 
 SUITE = "suite:"
 WANTED: dict[str, Wanted] = {"answers": "answers", "distil": "answers", "dpo": "pairs", "orpo": "pairs", "kto": "labels"}
-"""By objective, which data it learns from."""
+"""Kind of data that each objective learns from."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Learnt:
-    """What is learnt from, and what reading it met."""
+    """Data to learn from, with the counts of reading them."""
 
     data: Data
-    """Without virtual tokens."""
+    """The data, without virtual tokens."""
     tally: Tally
     limit: int
-    """A document's most tokens."""
+    """Most tokens of a document."""
 
     def with_virtual(self, count: int, vocab_size: int) -> Data:
-        """The data with virtual tokens at the beginning of every document."""
+        """Return the data with virtual tokens at the beginning of every document."""
         return replace(self.data, corpus=with_virtual(self.data.corpus, count, vocab_size))
 
     def notes(self) -> list[str]:
-        """What the owner should know."""
+        """Sentences on the data, for the owner."""
         tally = self.tally
-        told = [
+        counts = [
             (tally.copies, "exact copies were left out"),
             (tally.bad, "bad lines were left out"),
             (tally.too_long, f"examples were longer than {self.limit} tokens (data.max_tokens, train.batch_tokens, the model's context)"),
             (tally.without_answer, "examples had no answer to learn"),
         ]
-        return [f"{count:,} {what}" for count, what in told if count] + [f"left out: {line}" for line in tally.told]
+        return [f"{count:,} {what}" for count, what in counts if count] + [f"left out: {line}" for line in tally.told]
 
 
 def find_sources(sources: Sequence[str]) -> list[str]:
-    """The sources, paths made absolute. Raises ConfigError for none or a path that isn't there, NotKept for an unknown suite."""
+    """Return the sources, paths made absolute. Raises ConfigError for none or a path that isn't there, NotKept for an unknown suite."""
     if not sources:
         raise ConfigError("data", "must be named", "nothing", "Give files, folders, or suite:NAME.")
-    found = []
+    names = []
     for source in sources:
         if source.startswith(SUITE):
-            found.append(SUITE + find_suite(source.removeprefix(SUITE)).name)
+            names.append(SUITE + find_suite(source.removeprefix(SUITE)).name)
             continue
         path = Path(source).expanduser()
         if not path.exists():
             raise ConfigError(str(path), "is not there", "", "Name a file or folder of examples, or suite:NAME.")
-        found.append(str(path.resolve()))
-    return found
+        names.append(str(path.resolve()))
+    return names
 
 
 def bring(home: Home, sources: Sequence[str], most: int, folder: Path, progress: fetch.Progress = fetch.silent) -> list[Path]:
-    """Files of all sources; of a suite the training part, as one file in `folder`, of at most `most` rows (0 = all).
+    """Return files of all sources. A suite's training part becomes one file in `folder`, of at most `most` rows (0 = all).
 
-    A suite's rows are in an order that looks drawn, so the first ones are a sample. Raises what fetching raises, HomeError.
+    A suite's rows are shuffled, so the first ones are a sample. Raises the errors of fetching, HomeError.
     """
     files = []
     for source in sources:
@@ -87,22 +87,22 @@ def bring(home: Home, sources: Sequence[str], most: int, folder: Path, progress:
 
 
 def learn_from(files: Sequence[Path], tokenizer: Tokenizer, limit: int, settings: TuneSettings) -> Learnt:
-    """All that the settings want of these files, split. `limit`: a document's most tokens.
+    """Read and split all data of these files that the settings ask for. `limit`: most tokens of a document.
 
     Raises ConfigError for bad lines, data of another kind, nothing to learn from, or too little of it.
     """
-    told = settings.data
-    encoder = Encoder(tokenizer, min(limit, told.max_tokens), told.too_long, told.template)
-    corpus, tally = read_corpus(files, encoder, WANTED[settings.objective.kind], told.skip_bad)
+    options = settings.data
+    encoder = Encoder(tokenizer, min(limit, options.max_tokens), options.too_long, options.template)
+    corpus, tally = read_corpus(files, encoder, WANTED[settings.objective.kind], options.skip_bad)
     if len(corpus) < 2:
         raise ConfigError("data", "must hold at least 2 examples", len(corpus), "Give more; a handful teaches nothing but itself.")
-    corpus = at_most(corpus, settings.max_examples, told.seed)
-    train, held_out = split(corpus, told.held_out, told.seed, told.least_held_out)
+    corpus = at_most(corpus, settings.max_examples, options.seed)
+    train, held_out = split(corpus, options.held_out, options.seed, options.least_held_out)
     return Learnt(Data(corpus, train, held_out), tally, encoder.max_tokens)
 
 
 def at_most(corpus: Corpus, most: int, seed: int) -> Corpus:
-    """At most so many of the examples (0 = all): which ones follows from their records and the seed alone."""
+    """Return at most so many of the examples (0 = all); the choice follows from their records and the seed alone."""
     if not most or len(corpus) <= most:
         return corpus
     if most < 2:

@@ -1,6 +1,6 @@
-"""A kept model, or its delta, as files for other programs; and a model with its deltas as a new base of its own.
+"""Exports: a kept model, or its delta, as files for other programs; and a model merged with its deltas as a new base.
 
-What is written takes its name when it is whole: a full disk or a kill leaves what was there before.
+Files take their names when they are whole: a full disk or a kill leaves the earlier ones.
 """
 
 import re
@@ -42,7 +42,7 @@ TYPES: dict[str, tuple[str, ...]] = {
     "gguf": ("f16", "f32", "q8_0", "q4_1"),
     "ingle": ("f32", "f16"),
 }
-"""By format, how numbers can be written; the first is the usual one."""
+"""Number types that each format can be written in; the first is the usual one."""
 _DTYPES: dict[str, Dtype] = {"f32": "float32", "f16": "float16"}
 Array = npt.NDArray[Any]
 Progress = Callable[[int, int], None]
@@ -52,7 +52,7 @@ def _silent(_done: int, _all: int) -> None: ...
 
 
 def check_type(format_: str, kind: str | None) -> str:
-    """The type, or the format's usual one. Raises ConfigError for one that the format doesn't have."""
+    """Return the type, or the format's usual one. Raises ConfigError for one that the format doesn't have."""
     if kind is None:
         return TYPES[format_][0]
     if kind not in TYPES[format_]:
@@ -61,7 +61,7 @@ def check_type(format_: str, kind: str | None) -> str:
 
 
 def export(home: Home, kept: Kept, format_: str, out: Path, kind: str, force: bool = False, progress: Progress = _silent) -> Path:
-    """Writes a kept model, or its last delta, in one of `FORMATS`. Returns the folder or file. Raises what the single ones raise."""
+    """Write a kept model, or its last delta, in one of `FORMATS`. Returns the folder or file. Raises the errors of that format's export."""
     if format_ == "gguf":
         return export_gguf(home, kept, out, kind, force, progress)
     if format_ == "peft":
@@ -70,7 +70,7 @@ def export(home: Home, kept: Kept, format_: str, out: Path, kind: str, force: bo
 
 
 def export_peft(home: Home, kept: Kept, folder: Path, force: bool = False) -> Path:
-    """Writes the model's one delta as a folder that PEFT loads on the original model.
+    """Write the model's one delta as a folder that PEFT loads on the original model.
 
     Raises ConfigError for a model without a delta or with several, for kinds that PEFT has no file for, and for a folder that is taken.
     """
@@ -87,7 +87,7 @@ def export_peft(home: Home, kept: Kept, folder: Path, force: bool = False) -> Pa
 
 
 def original_name(base: Base) -> str:
-    """What other libraries find the base under: its repository, else the file or folder that it came from."""
+    """Name under which other libraries find the base: its repository, else the file or folder that it came from."""
     scheme, _, rest = base.source.partition(":")
     if scheme == "hub":
         return "/".join(rest.split("/")[:2])
@@ -98,7 +98,7 @@ def original_name(base: Base) -> str:
 def export_hf(
     home: Home, kept: Kept, folder: Path, kind: str, force: bool = False, progress: Progress = _silent, own: bool = False
 ) -> Path:
-    """Writes the model, its deltas merged, as a Hugging Face folder; with `own` as one that only Ingle opens, hybrids included.
+    """Write the model, its deltas merged, as a Hugging Face folder; with `own` as one that only Ingle opens, hybrids included.
 
     Raises ConfigError for what Hugging Face has no class for and for a folder that is taken (unless `force`), DeltaError for a delta that
     can't be merged, HomeError where the disk refuses.
@@ -111,28 +111,28 @@ def export_hf(
 
 
 def export_gguf(home: Home, kept: Kept, path: Path, kind: str, force: bool = False, progress: Progress = _silent) -> Path:
-    """Writes the model, its deltas merged, as a GGUF file: `path`, or NAME.TYPE.gguf within it. Returns the file. Raises as `export_hf`."""
+    """Write the model, its deltas merged, as a GGUF file: `path`, or NAME.TYPE.gguf within it. Returns the file. Raises as `export_hf`."""
     target = path if path.suffix.lower() == ".gguf" else path / f"{kept.name.replace('+', '-')}.{kind.upper()}.gguf"
     if target.exists() and not force:
         raise _taken(target)
     checkpoint, tokenizer = _opened(home, kept)
     check_config(checkpoint.config)
     words = words_of(tokenizer, checkpoint.config.vocab_size, checkpoint.metadata)
-    known: Any = kind
-    write_gguf(target, checkpoint.config, _tensors(checkpoint, checkpoint.config), known, words, kept.name, progress, checkpoint.tensor)
+    type_: Any = kind
+    write_gguf(target, checkpoint.config, _tensors(checkpoint, checkpoint.config), type_, words, kept.name, progress, checkpoint.tensor)
     return target
 
 
 def without_place(home: Home, kept: Kept, kind: str) -> int:
-    """How many matrices are in forms that GGUF has not, where 4 bits are asked for: they are written in 8."""
+    """Count the matrices in formats that GGUF lacks, where 4 bits are asked for: they are written in 8."""
     checkpoint = open_weights(home, kept)
     return sum(checkpoint.tensor(name).kind in blocks_16.BLOCK_BYTES for name in checkpoint.names) if kind == "q4_1" else 0
 
 
 def merge(home: Home, kept: Kept, name: str, kind: str = "f32", progress: Progress = _silent) -> Kept:
-    """Keeps the model, its deltas merged, as a base of its own. The same merge again changes nothing.
+    """Keep the model, its deltas merged, as a base of its own. The same merge again changes nothing.
 
-    Raises ConfigError for a name that can't be used or is taken, a model without deltas, and what `export_hf` raises.
+    Raises ConfigError for a name that can't be used or is taken, a model without deltas, and the errors of `export_hf`.
     """
     check_name(name)
     if not kept.deltas:
@@ -157,10 +157,10 @@ _OURS = re.compile(r"(adapter_)?model(-\d{5}-of-\d{5})?\.safetensors")
 
 @contextmanager
 def new_folder(target: Path, force: bool = False) -> Iterator[Path]:
-    """A folder to build in that takes the name `target` when the block ends without an error, and is gone otherwise.
+    """Yield a folder to build in. It takes the name `target` when the block ends without an error, and is deleted otherwise.
 
-    Raises ConfigError if there is something already, unless it is an empty folder or `force`, and even then where it holds what would not
-    come back; HomeError where the disk refuses.
+    Raises ConfigError if `target` is taken, unless it is an empty folder or `force`, and even then where it holds files that would not come
+    back; HomeError where the disk refuses.
     """
     target = target.absolute()
     occupied = target.exists() and (not target.is_dir() or any(target.iterdir()))
@@ -192,7 +192,7 @@ def new_folder(target: Path, force: bool = False) -> Iterator[Path]:
 
 
 def _check_replaceable(target: Path, building: Path) -> None:
-    """Raises ConfigError if `target` holds what an export does not write: `--force` is for an older one, not for whatever lies there."""
+    """Raises ConfigError if `target` holds files that an export does not write: `--force` replaces earlier exports only."""
     if not target.is_dir():
         raise ConfigError("--out", "must be a folder", f"{target}, which is a file", "Choose another name.")
     others = {path.name for path in target.iterdir() if not _OURS.fullmatch(path.name)}
@@ -203,7 +203,7 @@ def _check_replaceable(target: Path, building: Path) -> None:
 
 
 def _taken(path: Path) -> ConfigError:
-    return ConfigError("--out", "must be a new name", f"{path}, which is there already", "Choose another one, or say --force.")
+    return ConfigError("--out", "must be a new name", f"{path}, which is there already", "Choose another one, or add --force.")
 
 
 def _opened(home: Home, kept: Kept) -> tuple[Checkpoint, Tokenizer]:
@@ -212,7 +212,7 @@ def _opened(home: Home, kept: Kept) -> tuple[Checkpoint, Tokenizer]:
 
 
 def _tensors(checkpoint: Checkpoint, config: ModelConfig) -> Callable[[str], Array]:
-    """float32 by name; zeros for a bias that only the config has."""
+    """Return a function that reads float32 by name; zeros for a bias that only the config has."""
     shapes, own = expected_shapes(config), set(checkpoint.names)
 
     def tensor(name: str) -> Array:
@@ -225,7 +225,7 @@ def _tensors(checkpoint: Checkpoint, config: ModelConfig) -> Callable[[str], Arr
 
 
 def _for_hf(config: ModelConfig, own: bool) -> ModelConfig:
-    """A config that Hugging Face has a class for: Llama's attention has all four biases or none, so missing ones become zeros. With
+    """Return a config that Hugging Face has a class for: Llama's attention has all four biases or none, so missing ones become zeros. With
     `own`, layers may be any.
 
     Raises ConfigError where that isn't enough.

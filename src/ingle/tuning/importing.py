@@ -1,4 +1,4 @@
-"""A folder that the PEFT library has written → a candidate for a kept model, and a delta if it is admitted."""
+"""Import of a PEFT folder: it becomes a candidate for a kept model, and a delta if it is admitted."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -24,11 +24,11 @@ from ingle.tuning.peft_files import CONFIG, WEIGHTS, read_peft
 
 
 def bring_peft(home: Home, kept: Kept, folder: Path, name: str, admit: Admit, watch: RunWatch, sink: Sink) -> MadeDelta:
-    """Keeps the adapter of a PEFT folder as a delta on this model, if `admit` does. The same files under the same name again change
+    """Keep the adapter of a PEFT folder as a delta on this model, if `admit` takes it. The same files under the same name again change
     nothing.
 
-    Raises ConfigError for a name that can't be used or is taken, and what `read_peft` raises: CheckpointError for files, DeltaError for
-    adapters that don't fit this model or can't be kept, Refused.
+    Raises ConfigError for a name that can't be used or is taken, Refused, and the errors of `read_peft`: CheckpointError for files,
+    DeltaError for adapters that don't fit this model or can't be kept.
     """
     check_name(name)
     checkpoint = open_weights(home, kept)
@@ -51,7 +51,7 @@ def bring_peft(home: Home, kept: Kept, folder: Path, name: str, admit: Admit, wa
 
 
 def _prompt(checkpoint: Checkpoint, tensors: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-    """The keys and values that the layers make of a prompt's embeddings; that takes the model itself, and PyTorch."""
+    """Compute the keys and values that the layers make of a prompt's embeddings; that takes the model itself, and PyTorch."""
     from ingle.tuning.catalogue import need_learning
 
     need_learning()
@@ -60,5 +60,5 @@ def _prompt(checkpoint: Checkpoint, tensors: Mapping[str, npt.NDArray[Any]]) -> 
     from ingle.model.module import load_module
     from ingle.tuning.virtual import prompt_tensors
 
-    made = prompt_tensors(load_module(checkpoint), torch.from_numpy(tensors["prompt_embeddings"]))
-    return {name: tensor.numpy() for name, tensor in made.items()}
+    prompt = prompt_tensors(load_module(checkpoint), torch.from_numpy(tensors["prompt_embeddings"]))
+    return {name: tensor.numpy() for name, tensor in prompt.items()}

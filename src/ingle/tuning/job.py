@@ -1,4 +1,4 @@
-"""One tuning run as its parts see it, and what they share: reading the data, measuring the model."""
+"""One tuning run, and the steps that its parts share: reading the data, measuring the model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from ingle.tuning.settings import TuneSettings
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """The model and the data, opened."""
+    """The opened model, with the files of the data."""
 
     checkpoint: Checkpoint
     tokenizer: Tokenizer
@@ -25,14 +25,14 @@ class Begun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TuneJob(DeltaJob[TuneSettings]):
-    """One tuning. Its key leaves out what the data hold; work on other data lies in another folder."""
+    """One tuning run. Its key doesn't cover the data's content; work on other data lies in another folder."""
 
     sources: Sequence[str]
     """Absolute paths, and `suite:NAME`."""
     method: Method
 
     def begin(self) -> Begun:
-        """Opens model and data. Raises ConfigError for layers that aren't there, and what opening and fetching raise."""
+        """Open model and data. Raises ConfigError for layers that aren't there, and the errors of opening and fetching."""
         checkpoint = open_weights(self.home, self.kept)
         tokenizer = checkpoint_tokenizer(checkpoint, self.home.base_folder(self.kept.base))
         chosen_layers(checkpoint.config, self.settings.layers)
@@ -41,17 +41,17 @@ class TuneJob(DeltaJob[TuneSettings]):
         return Begun(checkpoint, tokenizer, files)
 
     def learnt(self, begun: Begun, virtual: int) -> Learnt:
-        """The data, with room for so many virtual tokens in context and batch. Raises ConfigError."""
+        """Read the data, with room for so many virtual tokens in context and batch. Raises ConfigError."""
         limit = min(begun.checkpoint.config.context_length, self.settings.train.batch_tokens) - virtual
         self.watch.bytes("reading examples", 0, None)
         return learn_from(begun.files, begun.tokenizer, limit, self.settings)
 
     def work_folder(self, data_digest: str) -> Path:
-        """Where `train` works: one folder for each state of the data, so that data that changed begin anew."""
+        """Folder where `train` works: one for each state of the data, so changed data begin anew."""
         return self.folder / data_digest[:16]
 
     def standing(self, source: Source, learnt: Learnt) -> Standing | None:
-        """How a model does on the held-out examples and on general text, as it is served."""
+        """Measure a model on the held-out examples and on general text, as it is served."""
         settings, watch = self.settings.judge, self.watch
         documents = sample(learnt.data, settings.held_out)
         return stand(self.home, source, documents, settings, self.stopped, watch.pieces, watch.bytes)

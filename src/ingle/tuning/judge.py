@@ -1,6 +1,6 @@
-"""How good a change is: the model before and after it, as it is served, on held-out examples and on general text, item by item.
+"""Judging a change: the model before and after it, as it is served, on held-out examples and on general text, item by item.
 
-What is measured is what answers questions: the packed weights, and the delta merged or beside them, through the engine. So a delta that
+It measures the model that answers questions: the packed weights, and the delta merged or beside them, through the engine. So a delta that
 was kept wrongly, or that serving leaves out, shows here.
 """
 
@@ -32,42 +32,42 @@ from ingle.tuning.settings import JudgeSettings
 
 HELD_OUT, SAMPLES = "held-out", "samples"
 LEAST_FALL = 0.02
-"""Share by which the held-out loss must fall at least, or nothing was learned."""
+"""Least share by which the held-out loss must fall, or nothing was learned."""
 NOTHING = (
-    "Warning: nothing was learned that held-out examples show: loss {:.4f} before, {:.4f} after (n = {}). Train longer (--epochs 20), "
+    "Warning: nothing was learned that shows on held-out examples: loss {:.4f} before, {:.4f} after (n = {}). Train longer (--epochs 20), "
     "with a higher rate (--rate 1e-3), or give more examples that have something in common"
 )
 MOST_APART = 0.5
-"""How far, as a share, the change of the loss may differ between training and serving before that is said."""
+"""Share by which the loss changes in training and in serving may differ without a note."""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What was measured of one model."""
+    """Results of measuring one model."""
 
     digest: str
-    """Of the model as it is served."""
+    """Digest of the model as it is served."""
     general: Outcome | None
     held_out: tuple[Row, ...]
     """`nats` and `tokens` of each document."""
     data_digest: str
-    """Of the held-out documents."""
+    """Digest of the held-out documents."""
     answers: tuple[str, ...] = ()
-    """To the first few of them."""
+    """Answers to the first few of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """Two standings compared."""
+    """Comparison of two standings."""
 
     reports: tuple[Report, ...]
     notes: tuple[str, ...]
     learned: bool | None = None
-    """Whether the held-out loss fell by as much as counts; None if nothing was held out."""
+    """Whether the held-out loss fell enough; None if nothing was held out."""
 
 
 def sample(data: Data, most: int) -> list[Document]:
-    """At most so many of the held-out documents, by a hash of their records. None where an example has several documents."""
+    """Choose at most so many of the held-out documents, by a hash of their records. None where an example has several documents."""
     corpus = data.corpus
     if corpus.per_example > 1:
         return []
@@ -79,22 +79,22 @@ def stand(
     home: Home, source: Source, documents: Sequence[Document], settings: JudgeSettings, stopped: Callable[[], bool],
     progress: Progress = silent, fetching: fetch.Progress = fetch.silent,
 ) -> Standing | None:  # fmt: skip
-    """Measures a model that is kept, or might be; None if nothing is to be measured. What was measured before is not measured again.
+    """Measure a model that is kept, or might be; None if nothing is to be measured. Earlier results are used again.
 
-    Raises what opening the model and fetching the text raise, and Interrupted.
+    Raises the errors of opening the model and fetching the text, and Interrupted.
     """
     if not settings.forgetting and not documents:
         return None
     model = open_model(source, settings.format, settings.threads, progress=progress)
     subject = subject_of(model, stopped)
-    told = progress_of(source.name, progress)
+    own_progress = progress_of(source.name, progress)
     plans = [_plan(i, document) for i, document in enumerate(documents)]
-    rows = gather(subject, plans, Finished(home, HELD_OUT, subject.digest), "held-out examples", told) if plans else []
+    rows = gather(subject, plans, Finished(home, HELD_OUT, subject.digest), "held-out examples", own_progress) if plans else []
     general = None
     if settings.forgetting:
         options = Options(items=settings.forgetting, seed=settings.seed)
-        general = run_suite(home, find_suite(settings.general), subject, options, told, fetching)
-    told(SAMPLES, 0, 1)
+        general = run_suite(home, find_suite(settings.general), subject, options, own_progress, fetching)
+    own_progress(SAMPLES, 0, 1)
     answered = (
         answers(subject, documents[: settings.samples], settings.sample_tokens) if settings.samples and settings.sample_tokens else ()
     )
@@ -102,12 +102,12 @@ def stand(
 
 
 def progress_of(name: str, progress: Progress) -> Progress:
-    """The same progress, with the model's name: before and after are told apart."""
+    """Report progress with the model's name, so that before and after can be told apart."""
     return lambda label, done, total: progress(f"measuring {name}: {label}", done, total)
 
 
 def judge(before: Standing | None, after: Standing | None, settings: JudgeSettings, trained_change: float | None = None) -> Judgement:
-    """How the model changed, with intervals, paired by document. `trained_change`: of the held-out loss, as training computed it."""
+    """Compare the model before and after, with intervals, paired by document. `trained_change`: of the held-out loss in training."""
     reports: list[Report] = []
     notes: list[str] = []
     if before is None or after is None:
@@ -120,7 +120,7 @@ def judge(before: Standing | None, after: Standing | None, settings: JudgeSettin
             notes.append(NOTHING.format(reports[0].value, reports[1].value, len(after.held_out)))
         notes += _disagreement(reports[-1], trained_change)
         if all(a["nats"] == b["nats"] for a, b in zip(before.held_out, after.held_out, strict=True)):
-            notes.append("the change makes no difference to a single held-out example as it is served: something is wrong")
+            notes.append("the change makes no difference to any held-out example when the model is served: something is wrong")
     if before.general is None or after.general is None:
         notes.append("forgetting was not measured")
         return Judgement(tuple(reports), tuple(notes), learned)
@@ -139,30 +139,30 @@ def _by_chance(change: Report) -> bool:
 
 
 def _disagreement(served: Report, trained_change: float | None) -> list[str]:
-    """What to say if serving shows much less, or more, of what training did to the held-out loss."""
+    """Note that serving shows much less, or more, of the change in training."""
     if trained_change is None or served.low <= trained_change <= served.high:
         return []
     if abs(served.value - trained_change) <= max(0.1, MOST_APART * abs(trained_change)):
         return []
-    return [f"as it is served the held-out loss changed by {served.value:+.3f} nats a token, in training by {trained_change:+.3f}"]
+    return [f"the held-out loss changed by {served.value:+.3f} nats a token when served, but by {trained_change:+.3f} in training"]
 
 
 def _held_out(before: Standing, after: Standing, seed: int) -> list[Report]:
     first, second = (np.array([[row["nats"], row["tokens"]] for row in side.held_out], np.float64) for side in (before, after))
-    made = []
+    reports = []
     for name, side, columns in (("held_out_loss_before", before, first), ("held_out_loss", after, second)):
         interval, value = bootstrap(columns, seed=seed), float(ratio(columns.sum(axis=0)))
         where = (len(columns), side.digest, after.data_digest, interval.method, seed)
-        made.append(Report(name, value, "nats/token", interval.low, interval.high, *where))
+        reports.append(Report(name, value, "nats/token", interval.low, interval.high, *where))
     change = paired_bootstrap(first, second, seed=seed)
     where = (len(first), after.digest, after.data_digest, change.interval.method, seed)
-    return [*made, Report("held_out_loss_change", change.value, "nats/token", change.interval.low, change.interval.high, *where)]
+    return [*reports, Report("held_out_loss_change", change.value, "nats/token", change.interval.low, change.interval.high, *where)]
 
 
 def _plan(number: int, document: Document) -> Plan:
     ids, first = document.ids.tolist(), int(document.answer.argmax())
     counted = document.answer[first:]
-    asked = digest_json([ids, np.flatnonzero(document.answer).tolist()])
+    question = digest_json([ids, np.flatnonzero(document.answer).tolist()])
 
     def scored(parts: Sequence[Sequence[Any]]) -> Row:
         [[nats]] = parts
@@ -173,7 +173,7 @@ def _plan(number: int, document: Document) -> Plan:
             )
         return {"nats": total, "tokens": int(counted.sum())}
 
-    return Plan(str(number), asked, asked, ((ids[:first], (ids[first:],)),), scored)
+    return Plan(str(number), question, question, ((ids[:first], (ids[first:],)),), scored)
 
 
 def _bits(row: Row) -> TextBits:

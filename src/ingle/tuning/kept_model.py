@@ -1,4 +1,4 @@
-"""An open model as measures ask for it. Imports no PyTorch."""
+"""An open model as the subject of a measurement. Imports no PyTorch."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,7 +10,7 @@ from ingle.measure.subject import Subject
 
 
 def subject_of(model: LanguageModel, stopped: Callable[[], bool]) -> Subject:
-    """An open model as the functions that measures ask for."""
+    """Bind an open model to the functions that measures ask for."""
     backend = model.backend
     scorer, writer = partial(score, backend, stopped=stopped, adapter=model.adapter), partial(write, model, stopped=stopped)
     return Subject(model.name, model.digest, backend.config.context_length, model.tokenizer, scorer, writer)

@@ -1,4 +1,4 @@
-"""The settings that LoRA and its relatives share, and how they are attached to a model."""
+"""Settings that LoRA and its relatives share, and how they are attached to a model."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from ingle.tuning.method import Attached, attached, chosen_linears
 
 @dataclass(frozen=True, slots=True)
 class LowRankSettings:
-    """What LoRA and its relatives are told."""
+    """Settings of LoRA and its relatives."""
 
     rank: int = 16
-    """Of the addition: its parameters are rank × (inputs + outputs) for each linear."""
+    """Rank of the addition: its parameters are rank × (inputs + outputs) for each linear."""
     alpha: float = 32.0
     """The addition is multiplied by alpha / rank (rsLoRA: alpha / √rank)."""
     targets: str = "all"
-    """Which linears: all, attention, mlp, or names like q_proj,v_proj."""
+    """Linears to change: all, attention, mlp, or names like q_proj,v_proj."""
     dropout: float = 0.0
-    """Share of the addition's inputs that a step leaves out."""
+    """Share of the addition's inputs that a step drops."""
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -37,10 +37,10 @@ def attach_low_rank(
     module: CausalLM, layers: tuple[int, ...], settings: LowRankSettings, scale: float, seed: int,
     begin: Callable[[LowRankLinear, torch.Generator], None] = kaiming, make: type[LowRankLinear] = LowRankLinear,
 ) -> tuple[Attached, dict[str, LowRankLinear]]:  # fmt: skip
-    """Puts a `make` in place of every linear that is meant, its parameters set by `begin`. Returns it, and the new linears by name.
+    """Put a `make` in place of every linear that is meant, its parameters set by `begin`. Returns it, and the new linears by name.
 
-    Raises ConfigError for a rank above the smaller side of a linear; then nothing was changed.
+    Raises ConfigError for a rank above the smaller side of a linear; nothing is changed then.
     """
     intended = chosen_linears(layers, settings.targets)
-    made = put_low_rank(module, intended, settings.rank, scale, seed, settings.dropout, begin, make)
-    return attached(module, intended, added_parameters(made), lambda: all_tensors(made)), made
+    linears = put_low_rank(module, intended, settings.rank, scale, seed, settings.dropout, begin, make)
+    return attached(module, intended, added_parameters(linears), lambda: all_tensors(linears)), linears

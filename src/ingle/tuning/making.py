@@ -1,4 +1,4 @@
-"""From weights and examples to a candidate: attach, train, check that it did something, collect, and measure it as it would be served."""
+"""From weights and examples to a candidate: attach, train, check that something changed, collect, and measure it as it would be served."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -38,20 +38,20 @@ from ingle.tuning.settings import method_settings, plain
 
 
 def make_candidate(job: TuneJob, begun: Begun, learnt: Learnt) -> Candidate:
-    """Trains the candidate and measures it, before and after, as it would be served. Returns it with its report.
+    """Train the candidate and measure it, before and after, as it would be served. Returns it with its report.
 
     Raises ConfigError, TrainError, HomeError, Interrupted.
     """
     candidate, learnt, before = _trained(job, begun, learnt)
-    told = dict(candidate.report or {})
+    table = dict(candidate.report or {})
     after = job.standing(candidate_source(job.home, job.kept, candidate), learnt)
-    judgement = judge(before, after, job.settings.judge, report.trained_change(told))
-    said = _samples(job, begun.tokenizer, learnt, before, after)
-    return replace(candidate, report=report.with_judgement(told, judgement, said))
+    judgement = judge(before, after, job.settings.judge, report.trained_change(table))
+    examples = _samples(job, begun.tokenizer, learnt, before, after)
+    return replace(candidate, report=report.with_judgement(table, judgement, examples))
 
 
 def _samples(job: TuneJob, tokenizer: Tokenizer, learnt: Learnt, before: Standing | None, after: Standing | None) -> list[Sample]:
-    """Held-out examples with what the model answers before and after."""
+    """Held-out examples with the model's answers before and after."""
     if before is None or after is None or not before.answers:
         return []
     documents = sample(learnt.data, job.settings.judge.held_out)[: len(before.answers)]
@@ -59,7 +59,7 @@ def _samples(job: TuneJob, tokenizer: Tokenizer, learnt: Learnt, before: Standin
 
 
 def _trained(job: TuneJob, begun: Begun, learnt: Learnt) -> tuple[Candidate, Learnt, Standing | None]:
-    """The candidate with the report of its training, the data, and how the model did before."""
+    """Train: return the candidate with the report of its training, the data, and the model's standing before."""
     settings, checkpoint, tokenizer = job.settings, begun.checkpoint, begun.tokenizer
     for note in learnt.notes():
         job.watch.say(note)
@@ -91,13 +91,13 @@ def _trained(job: TuneJob, begun: Begun, learnt: Learnt) -> tuple[Candidate, Lea
     put_back(attached.parameters, folder)
     moved = check_moved(attached, start)
     tensors = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in attached.collect().items()}
-    told = _report(job, learnt, course, trained, attached, moved, total)
-    told["curve"] = report.curve(folder / CURVES[0])
-    return Candidate(job.name, job.method.KIND, job.kept.digest, tensors, origin, told), learnt, before
+    table = _report(job, learnt, course, trained, attached, moved, total)
+    table["curve"] = report.curve(folder / CURVES[0])
+    return Candidate(job.name, job.method.KIND, job.kept.digest, tensors, origin, table), learnt, before
 
 
 def check_moved(attached: Attached, start: Mapping[str, str]) -> int:
-    """How many of the touched parts have other values than at the start. Raises TrainError if none has."""
+    """Count the touched parts that have other values than at the start. Raises TrainError if none has."""
     moved = {name for name, digest in _digests(attached.parameters).items() if digest != start[name]}
     parts = sum(any(name == part or name.startswith(f"{part}.") for name in moved) for part in attached.touched)
     if not moved:
@@ -106,21 +106,21 @@ def check_moved(attached: Attached, start: Mapping[str, str]) -> int:
 
 
 def _objective(job: TuneJob, module: CausalLM, tokenizer: Tokenizer, learnt: Learnt) -> Objective:
-    told, settings = job.settings.objective, job.settings.train
-    if told.kind == "answers":
+    chosen, settings = job.settings.objective, job.settings.train
+    if chosen.kind == "answers":
         return Answers()
-    if told.kind == "distil":
+    if chosen.kind == "distil":
         teacher, digest = _teacher(job, tokenizer, module.lm_head.weight.device)
-        return Distillation(Predictions(teacher), digest, told.temperature, told.data_share)
+        return Distillation(Predictions(teacher), digest, chosen.temperature, chosen.data_share)
     reference = None
-    if told.kind != "orpo":
+    if chosen.kind != "orpo":
         folder = job.work_folder(learnt.data.corpus.digest)
         reference = reference_log_probabilities(module, learnt.data.corpus, settings.batch_tokens, folder)
-    return Preference(told.kind, reference, told.beta, told.smoothing)
+    return Preference(chosen.kind, reference, chosen.beta, chosen.smoothing)
 
 
 def _teacher(job: TuneJob, tokenizer: Tokenizer, device: torch.device) -> tuple[CausalLM, str]:
-    """The model that is followed, in the numbers of the training, and its digest. Raises ConfigError for one with other tokens."""
+    """Open the teacher, in the numbers of the training; return it with its digest. Raises ConfigError for one with other tokens."""
     kept = get_kept(job.home, job.settings.objective.teacher)
     checkpoint = open_weights(job.home, kept)
     theirs = checkpoint_tokenizer(checkpoint, job.home.base_folder(kept.base))
@@ -134,7 +134,7 @@ def _teacher(job: TuneJob, tokenizer: Tokenizer, device: torch.device) -> tuple[
 
 
 def _origin(job: TuneJob, learnt: Learnt) -> dict[str, str]:
-    """How the delta comes about: as it was written down when the run began, if it goes on with the same data."""
+    """Origin of the delta: as it was written down when the run began, if it goes on with the same data."""
     before = read_origin(job.folder)
     digest = learnt.data.corpus.digest
     if before is not None and before.get("data_digest") == digest:
@@ -165,9 +165,9 @@ def _report(
     before, after = held_out_of(trained, course.patience)
     notes = learnt.notes()
     if moved < len(attached.touched):
-        notes.append(f"{len(attached.touched) - moved} of {len(attached.touched)} parts have not moved at all")
+        notes.append(f"{len(attached.touched) - moved} of {len(attached.touched)} parts did not change")
     if not job.settings.judge.forgetting:
-        notes.append("forgetting was not asked for (judge.forgetting = 0)")
+        notes.append("forgetting was not measured (judge.forgetting = 0)")
     return {
         "version": report.VERSION,
         "finished": False,

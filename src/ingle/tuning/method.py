@@ -1,4 +1,4 @@
-"""What a tuning method is: a file in `methods/` with a `Settings`, and an `attach` that puts something to train into a module.
+"""The contract of a tuning method: a file in `methods/` with a `Settings`, and an `attach` that puts trainable parts into a module.
 
 The folder is the registry: a file there is a method, and its first docstring line is its title. Contract tests run over the listing.
 """
@@ -18,27 +18,27 @@ from ingle.engine.adapter import LINEARS
 from ingle.model.module import CausalLM
 
 TARGETS = {"all": LINEARS, "attention": LINEARS[:4], "mlp": LINEARS[4:]}
-"""Short words for linears of a layer; single ones are named as in `q_proj,v_proj`."""
+"""Short words for linears of a layer; single linears are named as in `q_proj,v_proj`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """A module with something in it that can be trained."""
+    """A module with trainable parts."""
 
     parameters: Mapping[str, nn.Parameter]
-    """By their names in the module. All others are to stay as they are."""
+    """Trainable parameters by their names in the module. All others stay as they are."""
     intended: tuple[str, ...]
     """The parts of the module that the settings ask for."""
     touched: tuple[str, ...]
-    """Those that got something to train."""
+    """The parts that got something to train."""
     collect: Callable[[], Mapping[str, Tensor]]
-    """The delta's tensors as they are now; see `engine.changes` for what each kind's mean."""
+    """Returns the delta's tensors as they are now; `engine.changes` explains each kind's."""
     virtual_tokens: int = 0
-    """Tokens that every document begins with beside its own; see `tuning.virtual`."""
+    """Tokens at the beginning of every document, beside its own; see `tuning.virtual`."""
 
     @property
     def share(self) -> float:
-        """Of the intended parts, how many were touched."""
+        """Share of the intended parts that were touched."""
         return len(set(self.touched) & set(self.intended)) / max(1, len(self.intended))
 
 
@@ -46,18 +46,18 @@ class Method(Protocol):
     """A file of the folder `methods`."""
 
     KIND: str
-    """The kind of delta that comes of it."""
+    """The kind of delta that it makes."""
     Settings: type[Any]
     """A frozen dataclass, every field with a default."""
     RATE: float
-    """The learning rate that it wants at its peak, if nobody says otherwise."""
+    """Its own learning rate at the peak, if the settings give none."""
 
     def attach(self, module: CausalLM, layers: tuple[int, ...], settings: Any, seed: int) -> Attached:
-        """Puts what is to be trained into these layers of the module, such that the module still computes what it did.
+        """Put trainable parts into these layers of the module, such that the module still computes the same.
 
-        Virtual tokens are the exception: with them, every text has another beginning. The module's weights may be in float32 or bfloat16;
-        what is new is float32, and whoever runs the module brings all to one type (`train` does). `collect` gives float32 whatever that
-        type is; so that it is exact, put the trained float32 values into the parameters first.
+        Virtual tokens are the exception: with them, every text has another beginning. The module's weights may be in float32 or bfloat16.
+        New parts are float32; the caller brings all to one type (`train` does). `collect` gives float32 whatever that type is; for exact
+        values, put the trained float32 values into the parameters first.
         """
         ...
 
@@ -66,7 +66,7 @@ def attached(
     module: nn.Module, intended: tuple[str, ...], parameters: Mapping[str, nn.Parameter], collect: Callable[[], Mapping[str, Tensor]],
     virtual_tokens: int = 0,
 ) -> Attached:  # fmt: skip
-    """The parts that count as touched are those of which the module itself, by its own names, holds something that is to be trained."""
+    """Make an `Attached`. A part counts as touched if the module itself, by its own names, holds a trainable parameter of it."""
     own = {name: id(parameter) for name, parameter in module.named_parameters(remove_duplicate=False)}
     held = [name for name, parameter in parameters.items() if own.get(name) == id(parameter)]
     owners = {name[:end] for name in held for end in range(len(name) + 1) if end == len(name) or name[end] == "."}
@@ -74,7 +74,7 @@ def attached(
 
 
 def check_touched(attached: Attached) -> None:
-    """Raises ConfigError unless every part that the settings ask for got something to train: a run must not be a no-op unnoticed."""
+    """Raises ConfigError unless every part that the settings ask for got something to train: no run must do nothing unnoticed."""
     missing = [part for part in attached.intended if part not in attached.touched]
     if missing or not attached.intended:
         count, some = len(attached.intended), ", ".join(missing[:3]) + (", …" if missing[3:] else "")
@@ -84,14 +84,14 @@ def check_touched(attached: Attached) -> None:
 
 
 def names() -> list[str]:
-    """Every method."""
+    """Names of all methods."""
     import ingle.tuning.methods as folder
 
-    return sorted(found.name for found in pkgutil.iter_modules(folder.__path__))
+    return sorted(module.name for module in pkgutil.iter_modules(folder.__path__))
 
 
 def find_method(name: str) -> Method:
-    """The method of that name. Raises ConfigError with the known ones."""
+    """Return the method of that name. Raises ConfigError with the known ones."""
     known = names()
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
@@ -102,12 +102,12 @@ def find_method(name: str) -> Method:
 
 
 def title(name: str) -> str:
-    """What a method is, in a line."""
+    """Title of a method, one line."""
     return (importlib.import_module(f"ingle.tuning.methods.{name}").__doc__ or "").split("\n")[0]
 
 
 def chosen_layers(config: ModelConfig, text: str) -> tuple[int, ...]:
-    """`all`, `upper-third`, `upper-half`, or numbers: `20-29`, `0,5,10-12`.
+    """Return the layers that a text names: `all`, `upper-third`, `upper-half`, or numbers: `20-29`, `0,5,10-12`.
 
     Raises ConfigError for anything else, or layers that aren't there.
     """
@@ -115,25 +115,25 @@ def chosen_layers(config: ModelConfig, text: str) -> tuple[int, ...]:
     words = {"all": 0, "upper-third": count - max(1, count // 3), "upper-half": count - max(1, count // 2)}
     if text in words:
         return tuple(range(words[text], count))
-    found: set[int] = set()
+    numbers: set[int] = set()
     for part in text.split(","):
         first, _, last = part.strip().partition("-")
         if not first.isdecimal() or (last and not last.isdecimal()):
             raise ConfigError("layers", "must be all, upper-third, upper-half, or numbers like 20-29", text)
-        found.update(range(int(first), int(last or first) + 1))
-    if not found or max(found) >= count:
+        numbers.update(range(int(first), int(last or first) + 1))
+    if not numbers or max(numbers) >= count:
         raise ConfigError("layers", f"must be between 0 and {count - 1}", text)
-    return tuple(sorted(found))
+    return tuple(sorted(numbers))
 
 
 def chosen_linears(layers: tuple[int, ...], targets: str) -> tuple[str, ...]:
-    """The linears of these layers that `targets` names: `all`, `attention`, `mlp`, or single ones. Raises ConfigError."""
-    wanted: list[str] = []
+    """Return the linears of these layers that `targets` names: `all`, `attention`, `mlp`, or single ones. Raises ConfigError."""
+    chosen: list[str] = []
     for word in targets.split(","):
         word = word.strip()
         matching = TARGETS.get(word) or tuple(name for name in LINEARS if name in (word, f"self_attn.{word}", f"mlp.{word}"))
         if not matching:
             known = ", ".join(name.split(".")[1] for name in LINEARS)
             raise ConfigError("targets", f"must be all, attention, mlp, or some of {known}", word)
-        wanted += [name for name in matching if name not in wanted]
-    return tuple(f"model.layers.{layer}.{name}" for layer in layers for name in LINEARS if name in wanted)
+        chosen += [name for name in matching if name not in chosen]
+    return tuple(f"model.layers.{layer}.{name}" for layer in layers for name in LINEARS if name in chosen)

@@ -1,4 +1,4 @@
-"""How an unfinished run began, kept in HOME/tuning/KEY/run.json, so that the delta tells of its first sitting."""
+"""Origin of an unfinished run, kept in HOME/tuning/KEY/run.json, so that the delta tells of its first sitting."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ FILE = "run.json"
 
 
 def read_origin(folder: Path) -> dict[str, str] | None:
-    """The origin of the run that lies here, or None. Raises HomeError if what lies here can't be read."""
+    """Read the origin of the run in this folder, or None. Raises HomeError if the file can't be read."""
     path = folder / FILE
     if not path.exists():
         return None
@@ -24,7 +24,7 @@ def read_origin(folder: Path) -> dict[str, str] | None:
 
 
 def write_origin(folder: Path, origin: Mapping[str, str]) -> None:
-    """Keeps it. Raises HomeError."""
+    """Keep the origin. Raises HomeError."""
     with os_errors(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_atomic(folder / FILE, json.dumps(dict(origin), indent=1).encode(), mode=0o600)

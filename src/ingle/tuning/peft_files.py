@@ -1,8 +1,8 @@
-"""Adapter folders of the PEFT library (adapter_config.json and adapter_model.safetensors), read and written. NumPy only.
+"""PEFT folders (adapter_config.json and adapter_model.safetensors), read and written. NumPy only.
 
 LoRA with its relatives rsLoRA, DoRA and converted PiSSA, IA³, prefix and prompt tuning, on the linears of the layers. PEFT's own rules are
-followed to the letter: how targets match modules, which pattern gives a module its rank or alpha, what a scale is. What PEFT would pass
-over with a warning is an error here: an adapter that reaches less of the model than it says would be wrong without anybody noticing.
+followed to the letter: how targets match modules, which pattern gives a module its rank or alpha, what a scale is. Where PEFT only warns,
+an error is raised here: an adapter that reaches less of the model than it says would be wrong without anybody noticing.
 Source: peft 0.21, `tuners/tuners_utils.py` and `utils/other.py`.
 """
 
@@ -28,31 +28,31 @@ Array = npt.NDArray[Any]
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 _PREFIX = "base_model.model."
 _TYPES = ("LORA", "IA3", "PREFIX_TUNING", "PROMPT_TUNING")
-_OTHER_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # these ways to begin change the base's weights
+_OTHER_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # these initialisations change the base's weights
 _UNSUPPORTED = (
     "fan_in_fan_out", "modules_to_save", "layer_replication", "trainable_token_indices", "alora_invocation_tokens", "use_qalora",
     "lora_bias", "target_parameters", "use_bdlora", "arrow_config", "kasa_config", "monteclora_config",
 )  # fmt: skip
-"""Settings of a LoRA that make something else of its tensors than W + scale · B A, if they are set."""
+"""Settings with which a LoRA's tensors mean something else than W + scale · B A."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Folder:
-    """What lies in a folder, not yet understood."""
+    """Content of a folder, not yet checked."""
 
     path: Path
     settings: Fields
     tensors: Mapping[str, Array]
-    """float32, by name, without the prefix that all of PEFT's names have."""
+    """float32 tensors by name, without PEFT's common prefix."""
     config: ModelConfig
     shapes: Mapping[str, tuple[int, int]]
-    """Of the linears of the model."""
+    """Shapes of the model's linears."""
 
 
 def read_peft(folder: Path, config: ModelConfig) -> tuple[str, dict[str, Array]]:
-    """(kind, tensors) of the delta that a PEFT folder is on a model of this config; float32.
+    """Read the delta that a PEFT folder is on a model of this config: (kind, tensors in float32).
 
-    A prompt has its embeddings only: `tuning.virtual.prompt_tensors` makes the rest of them, which takes the model itself, and PyTorch.
+    A prompt has its embeddings only: `tuning.virtual.prompt_tensors` computes the rest, which takes the model itself, and PyTorch.
     Raises CheckpointError for files that are missing, damaged or pickled; DeltaError for a type that is unknown or a feature that can't be
     kept, targets that match nothing in the model or have no tensors, and tensors that are too many, of wrong shapes, or not finite.
     """
@@ -63,16 +63,16 @@ def read_peft(folder: Path, config: ModelConfig) -> tuple[str, dict[str, Array]]
     kind = settings.text("peft_type")
     if kind not in _TYPES:
         raise DeltaError(f"{folder / CONFIG}: peft_type", f"must be one of {', '.join(_TYPES)}", kind, "Merge it with PEFT and pull that.")
-    found = _Folder(folder, settings, _tensors(folder), config, linear_shapes(config))
+    opened = _Folder(folder, settings, _tensors(folder), config, linear_shapes(config))
     if kind in ("PREFIX_TUNING", "PROMPT_TUNING"):
-        return _virtual(found, "prefix" if kind == "PREFIX_TUNING" else "prompt")
-    return _low_rank(found) if kind == "LORA" else _ia3(found)
+        return _virtual(opened, "prefix" if kind == "PREFIX_TUNING" else "prompt")
+    return _low_rank(opened) if kind == "LORA" else _ia3(opened)
 
 
 def write_peft(folder: Path, kind: str, tensors: Mapping[str, Array], base_name: str) -> None:
-    """Writes a delta as a folder that PEFT loads on the original model; `base_name` is that model's name or folder, for PEFT to find it.
+    """Write a delta as a folder that PEFT loads on the original model; `base_name` is that model's name or folder, for PEFT to find it.
 
-    A LoRA's alpha is its rank, so that the scale, which a delta has within B, is 1. Raises ConfigError for a kind that PEFT doesn't have,
+    A LoRA's alpha is its rank, so that the scale is 1; a delta has it within B. Raises ConfigError for a kind that PEFT doesn't have,
     HomeError where the folder can't be written.
     """
     makers = {"lora": _lora_table, "dora": _lora_table, "ia3": _ia3_table, "prefix": _virtual_table, "prompt": _virtual_table}
@@ -94,21 +94,21 @@ def _tensors(folder: Path) -> dict[str, Array]:
         pickled = (folder / PICKLE).is_file()
         cure = "Pickles are never loaded, because they can run programs: save it with safe_serialization=True." if pickled else ""
         raise CheckpointError(str(folder), f"must hold {WEIGHTS}", PICKLE if pickled else "nothing of that name", cure)
-    found = {}
+    tensors = {}
     for tensor in read_safetensors(path):
         name = tensor.name.removeprefix(_PREFIX)
-        if name in found:
+        if name in tensors:
             raise CheckpointError(f"{path}: {tensor.name}", "must not be there twice, with and without PEFT's prefix")
-        found[name] = tensor.to_float32()
-        if not np.isfinite(found[name]).all():
+        tensors[name] = tensor.to_float32()
+        if not np.isfinite(tensors[name]).all():
             raise DeltaError(f"{path}: {tensor.name}", "must hold finite numbers", "NaN or infinity", "Its training failed; make it anew.")
-    if not found:
+    if not tensors:
         raise DeltaError(str(path), "must hold at least one tensor", "none")
-    return found
+    return tensors
 
 
-def _low_rank(found: _Folder) -> tuple[str, dict[str, Array]]:
-    settings, where = found.settings, f"{found.path / CONFIG}"
+def _low_rank(opened: _Folder) -> tuple[str, dict[str, Array]]:
+    settings, where = opened.settings, f"{opened.path / CONFIG}"
     for feature in _UNSUPPORTED:
         if settings.table.get(feature):
             raise DeltaError(
@@ -123,26 +123,26 @@ def _low_rank(found: _Folder) -> tuple[str, dict[str, Array]]:
     kind = "dora" if settings.flag("use_dora", False) else "lora"
     parts = ("lora_A.weight", "lora_B.weight", *(("lora_magnitude_vector",) if kind == "dora" else ()))
     older = {
-        name.removesuffix(".weight") if name.endswith("lora_magnitude_vector.weight") else name: t for name, t in found.tensors.items()
+        name.removesuffix(".weight") if name.endswith("lora_magnitude_vector.weight") else name: t for name, t in opened.tensors.items()
     }
-    tensors = _of_linears(found, older, parts)
+    tensors = _of_linears(opened, older, parts)
     for name in (key for key in tensors if key.endswith(".lora_B.weight")):
         tensors[name] = tensors[name] * np.float32(_scale(settings, name.removesuffix(".lora_B.weight"), tensors[name].shape[-1]))
-    linears_of(found.config, Change(found.path.name, kind, tensors))
+    linears_of(opened.config, Change(opened.path.name, kind, tensors))
     return kind, tensors
 
 
 def _scale(settings: Fields, linear: str, rank: int) -> float:
-    """alpha / r of a linear, or alpha / √r. `rank` is that of its tensors, which the settings must agree with."""
+    """alpha / r of a linear, or alpha / √r. `rank` is that of its tensors; the settings must agree."""
     ranks, alphas = (_by_pattern(settings, f"{what}_pattern", linear) for what in ("rank", "alpha"))
-    told = ranks.whole("r", 8)
-    if told < 1 or told != rank:
-        raise DeltaError(f"{settings.where}: r", f"must be the rank of the tensors of {linear}", f"{told}, and {rank} there")
-    return alphas.number("lora_alpha", 8) / (told**0.5 if settings.flag("use_rslora", False) else told)
+    stated = ranks.whole("r", 8)
+    if stated < 1 or stated != rank:
+        raise DeltaError(f"{settings.where}: r", f"must be the rank of the tensors of {linear}", f"{stated}, and {rank} there")
+    return alphas.number("lora_alpha", 8) / (stated**0.5 if settings.flag("use_rslora", False) else stated)
 
 
 def _by_pattern(settings: Fields, patterns: str, linear: str) -> Fields:
-    """The settings with the value that the first matching pattern has for this linear."""
+    """Return the settings with the value of the first pattern that matches this linear."""
     for pattern, value in settings.table_of(patterns).items():
         where = f"{settings.where}: {patterns}"
         if _match(rf"(.*\.)?({pattern})", linear, where):
@@ -150,41 +150,41 @@ def _by_pattern(settings: Fields, patterns: str, linear: str) -> Fields:
     return settings
 
 
-def _ia3(found: _Folder) -> tuple[str, dict[str, Array]]:
+def _ia3(opened: _Folder) -> tuple[str, dict[str, Array]]:
     for feature in ("fan_in_fan_out", "modules_to_save"):
-        if found.settings.table.get(feature):
-            raise DeltaError(f"{found.path / CONFIG}: {feature}", "is not supported", repr(found.settings.table[feature])[:80])
-    tensors = _of_linears(found, found.tensors, ("ia3_l",))
-    linears_of(found.config, Change(found.path.name, "ia3", tensors))
+        if opened.settings.table.get(feature):
+            raise DeltaError(f"{opened.path / CONFIG}: {feature}", "is not supported", repr(opened.settings.table[feature])[:80])
+    tensors = _of_linears(opened, opened.tensors, ("ia3_l",))
+    linears_of(opened.config, Change(opened.path.name, "ia3", tensors))
     return "ia3", tensors
 
 
-def _of_linears(found: _Folder, tensors: Mapping[str, Array], parts: tuple[str, ...]) -> dict[str, Array]:
-    """Those tensors, after it is sure that they are these parts of all linears that the settings target, and nothing else."""
-    targeted = [linear for linear in found.shapes if _is_target(found.settings, linear)]
+def _of_linears(opened: _Folder, tensors: Mapping[str, Array], parts: tuple[str, ...]) -> dict[str, Array]:
+    """Return the tensors, once it is sure that they are these parts of all targeted linears, and nothing else."""
+    targeted = [linear for linear in opened.shapes if _is_target(opened.settings, linear)]
     if not targeted:
-        shown = json.dumps(found.settings.table.get("target_modules"))[:200]
-        cure = f"This model has {', '.join(name.split('.', 3)[3] for name in list(found.shapes)[:7])} in each layer."
-        raise DeltaError(f"{found.path / CONFIG}: target_modules", "match nothing in this model", shown, cure)
+        shown = json.dumps(opened.settings.table.get("target_modules"))[:200]
+        cure = f"This model has {', '.join(name.split('.', 3)[3] for name in list(opened.shapes)[:7])} in each layer."
+        raise DeltaError(f"{opened.path / CONFIG}: target_modules", "match nothing in this model", shown, cure)
     expected = {f"{linear}.{part}" for linear in targeted for part in parts}
     for name in tensors:
         if name in expected:
             continue
         if name.startswith(("lm_head.", "model.embed_tokens.")) or ".modules_to_save." in name:
             cure = "Save it with save_embedding_layers=False if they are as they were, or merge it with PEFT and pull that."
-            raise DeltaError(f"{found.path / WEIGHTS}: {name}", "changes the embedding or the head, which is not supported", "", cure)
+            raise DeltaError(f"{opened.path / WEIGHTS}: {name}", "changes the embedding or the head, which is not supported", "", cure)
         raise DeltaError(
-            f"{found.path / WEIGHTS}: {name}", "is no part of what the settings target in this model", "", f"For example {min(expected)}."
+            f"{opened.path / WEIGHTS}: {name}", "is no part of what the settings target in this model", "", f"For example {min(expected)}."
         )
     missing = sorted(expected - tensors.keys())
     if missing:
         rule, got = f"must hold all {len(expected)} tensors that its settings tell of", f"{len(tensors)}, without {missing[0]}"
-        raise DeltaError(str(found.path / WEIGHTS), rule, got, "It was cut short, or is of a model with fewer layers.")
+        raise DeltaError(str(opened.path / WEIGHTS), rule, got, "It was cut short, or is of a model with fewer layers.")
     return dict(tensors)
 
 
 def _is_target(settings: Fields, linear: str) -> bool:
-    """PEFT's `check_target_module_exists`."""
+    """Whether the settings target this linear: PEFT's `check_target_module_exists`."""
     excluded, targets = (settings.table.get(key) for key in ("exclude_modules", "target_modules"))
     if excluded and _matches(settings, "exclude_modules", linear):
         return False
@@ -220,7 +220,7 @@ _NESTED = re.compile(r"\)[*+{]")
 
 
 def _match(pattern: str, name: str, where: str) -> re.Match[str] | None:
-    """Of the whole name. Raises DeltaError for what is no pattern, or one that could take for ever."""
+    """Match the whole name. Raises DeltaError for an invalid pattern, or one that could take for ever."""
     if len(pattern) > _LONGEST_PATTERN or _NESTED.search(pattern) or len(_REPEATED.findall(pattern)) > _MOST_REPEATED:
         rule = f"must be at most {_LONGEST_PATTERN} characters with {_MOST_REPEATED} repetitions, none of a group"
         raise DeltaError(where, rule, pattern[:80], "Name the targets one by one.")
@@ -230,13 +230,13 @@ def _match(pattern: str, name: str, where: str) -> re.Match[str] | None:
         raise DeltaError(where, "must be a regular expression", f"{pattern[:80]}: {error}") from error
 
 
-def _virtual(found: _Folder, kind: str) -> tuple[str, dict[str, Array]]:
-    config, where = found.config, found.path / WEIGHTS
-    strangers = [name for name in found.tensors if name != "prompt_embeddings"]
-    if strangers or "prompt_embeddings" not in found.tensors:
+def _virtual(opened: _Folder, kind: str) -> tuple[str, dict[str, Array]]:
+    config, where = opened.config, opened.path / WEIGHTS
+    strangers = [name for name in opened.tensors if name != "prompt_embeddings"]
+    if strangers or "prompt_embeddings" not in opened.tensors:
         raise DeltaError(str(where), "must hold prompt_embeddings and nothing else", ", ".join(strangers[:3]) or "no such tensor")
-    rows = found.tensors["prompt_embeddings"]
-    count, layers, groups = found.settings.whole("num_virtual_tokens"), len(config.layers), config.num_kv_heads
+    rows = opened.tensors["prompt_embeddings"]
+    count, layers, groups = opened.settings.whole("num_virtual_tokens"), len(config.layers), config.num_kv_heads
     width = config.hidden_size if kind == "prompt" else layers * 2 * groups * config.head_dim
     if count < 1 or rows.shape != (count, width):
         raise DeltaError(
@@ -246,7 +246,7 @@ def _virtual(found: _Folder, kind: str) -> tuple[str, dict[str, Array]]:
         return kind, {"prompt_embeddings": rows}
     split = rows.reshape(count, layers, 2, groups, config.head_dim).transpose(2, 1, 3, 0, 4)
     tensors: dict[str, Array] = {"prefix.keys": np.ascontiguousarray(split[0]), "prefix.values": np.ascontiguousarray(split[1])}
-    virtual_of(config, Change(found.path.name, kind, tensors))
+    virtual_of(config, Change(opened.path.name, kind, tensors))
     return kind, tensors
 
 
@@ -271,7 +271,7 @@ def _ia3_table(tensors: Mapping[str, Array]) -> tuple[dict[str, Any], dict[str, 
 
 
 def _targets(linears: Iterable[str]) -> dict[str, Any]:
-    """Names of linears, as endings and layers where every layer has the same ones, else in full."""
+    """Names of linears: as endings and layers where every layer has the same ones, else in full."""
     by_layer: dict[int, set[str]] = {}
     for name in linears:
         by_layer.setdefault(int(name.split(".")[2]), set()).add(name.split(".", 3)[3])

@@ -1,4 +1,4 @@
-"""Recipes: a task in one TOML file, from the data to what is measured afterwards. The folder `recipes/` holds three.
+"""Recipes: a task in one TOML file, from the data to the final measurement. The folder `recipes/` holds three.
 
 title = "sentiment of sentences"
 model = "smollm2"
@@ -34,11 +34,11 @@ from ingle.tuning.settings import TuneSettings, settings_of
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What is measured, before and after."""
+    """A suite to measure on, before and after."""
 
     suite: str
     items: int = 0
-    """Most of the items that are held out; 0 = all."""
+    """Most of the held-out items; 0 = all."""
     shots: int = 0
     """Examples in the prompt of the untrained model that the delta is compared with."""
 
@@ -51,21 +51,21 @@ class Measured:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One task."""
+    """One task: model, data, settings, and how to measure the result."""
 
     title: str
     model: str
     """A kept model, with or without deltas."""
     name: str
-    """Of the delta that comes of it."""
+    """Name of the new delta."""
     suite: str
-    """Its training part is learnt from."""
+    """Suite whose training part is learnt from."""
     measure: Measured
-    """How good the result is."""
+    """How to measure the result."""
     forgetting: Measured
-    """General text, and how many documents of it."""
+    """General text to measure forgetting on."""
     tune: Mapping[str, Any] = field(default_factory=dict)
-    """Of `TuneSettings`."""
+    """Settings as in `TuneSettings`."""
     rates: Mapping[str, float] = field(default_factory=dict)
     """Learning rates on this task, by method, where they differ from the method's own; `bench/rates.py` finds them."""
 
@@ -81,11 +81,11 @@ class Recipe:
 
     @property
     def data(self) -> tuple[str, ...]:
-        """What `tuning.run.tune` is to learn from."""
+        """Data for `tuning.run.tune`."""
         return (SUITE + self.suite,)
 
     def settings(self, method: str | None = None) -> TuneSettings:
-        """How it is tuned; or how another method is on the same data and for as long, with its own options and learning rate.
+        """Return its settings; or those of another method on the same data and for as long, with that method's options and learning rate.
 
         Raises ConfigError for unknown keys and values that can't be used.
         """
@@ -102,5 +102,5 @@ class Recipe:
 
 
 def read_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
-    """The recipe in a TOML file, with `key.sub=value` on top. Raises ConfigError, and NotKept for unknown suites."""
+    """Read a recipe from a TOML file, with `key.sub=value` on top. Raises ConfigError, and NotKept for unknown suites."""
     return load_config(Recipe, path, overrides)

@@ -1,4 +1,4 @@
-"""What a tuning run leaves behind in words and figures: `report.json` beside the delta, and facts for the ledger."""
+"""Reports of a tuning run: `report.json` beside the delta, and facts for the ledger."""
 
 import csv
 import math
@@ -16,12 +16,12 @@ from ingle.tuning.samples import Sample
 
 VERSION = 1
 POINTS = 400
-"""Most points of a curve; a longer one is thinned out."""
+"""Most points of a curve; longer ones are thinned out."""
 _FIGURES = ("held_out_loss", "held_out_loss_change", "general_bits_per_byte", "forgetting", "forgetting_relative")
 
 
 def curve(path: Path) -> dict[str, list[list[float]]]:
-    """Loss and held-out loss by step, of a run's loss.csv; the loss thinned out evenly."""
+    """Read loss and held-out loss by step from a run's loss.csv; the loss is thinned out evenly."""
     if not path.exists():
         return {"loss": [], "held_out": []}
     with os_errors(path), path.open(encoding="utf-8", newline="") as file:
@@ -32,8 +32,8 @@ def curve(path: Path) -> dict[str, list[list[float]]]:
 
 
 def trained_change(report: Mapping[str, Any]) -> float | None:
-    """How the held-out loss changed, as training computes it; None if nothing was held out, or its loss is another than what is measured of
-    a model that is served: the cross-entropy of the answers.
+    """Change of the held-out loss in training. None if nothing was held out, or if the objective is not the cross-entropy of the answers,
+    which is measured when a model is served.
     """
     if report["settings"]["objective"]["kind"] != "answers":
         return None
@@ -42,18 +42,18 @@ def trained_change(report: Mapping[str, Any]) -> float | None:
 
 
 def with_judgement(report: Mapping[str, Any], judgement: Judgement, samples: Sequence[Sample] = ()) -> dict[str, Any]:
-    """The report with what was measured of the model as it is served, and what it answers."""
-    notes, told = [*report["notes"], *judgement.notes], [asdict(one) for one in samples]
-    return {**report, "served": [asdict(one) for one in judgement.reports], "learned": judgement.learned, "samples": told, "notes": notes}
+    """Return the report with the judgement of the served model, and sample answers."""
+    notes, shown = [*report["notes"], *judgement.notes], [asdict(one) for one in samples]
+    return {**report, "served": [asdict(one) for one in judgement.reports], "learned": judgement.learned, "samples": shown, "notes": notes}
 
 
 def figure(report: Mapping[str, Any], name: str) -> dict[str, Any] | None:
-    """One of the figures of the model as it is served, as a table like `core.report.Report`; None if it was not measured."""
+    """One figure of the served model, as a table like `core.report.Report`; None if it was not measured."""
     return next((dict(one) for one in report.get("served", ()) if one["name"] == name), None)
 
 
 def trained_event(report: Mapping[str, Any]) -> Event:
-    """The fact that a delta is there now."""
+    """Event of a new delta, for the ledger."""
     facts: dict[str, Fact] = {name: report[name] for name in ("method", "kind", "delta", "base", "data_digest", "examples", "seed")}
     facts |= {"trained_parameters": report["train"]["trained_parameters"], "modules": report["modules"]["touched"]}
     facts |= training_facts(report)
@@ -61,7 +61,7 @@ def trained_event(report: Mapping[str, Any]) -> Event:
 
 
 def judged_event(report: Mapping[str, Any]) -> Event | None:
-    """The fact of how the model with the delta is served; None if that was not measured."""
+    """Event of judging the model with the delta, as served; None if that was not measured."""
     facts: dict[str, Fact] = {}
     for name in _FIGURES:
         if one := figure(report, name):
@@ -70,7 +70,7 @@ def judged_event(report: Mapping[str, Any]) -> Event | None:
 
 
 def rows(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """(figure, before, after, interval of the change) for people."""
+    """Rows (figure, before, after, interval of the change), for people."""
     train, modules = report["train"], report["modules"]
     table = [("loss, training", _number(train["first_loss"]), _number(train["loss"]), "")]
     before, after = report["held_out"]["before"], report["held_out"]["after"]

@@ -1,7 +1,7 @@
-"""`tune`: a kept model and data in, a candidate out, with a report of what it cost and what it did; a delta in the home, if it is admitted.
+"""`tune`: from a kept model and data to a candidate with a report of its cost and effect; a delta in the home, if it is admitted.
 
-Everything that can be wrong with name, method, data and layers is found before weights are loaded. Stopped at any moment, the same call
-goes on where it was: training from its last checkpoint, measuring from its last item.
+Mistakes in name, method, data and layers are found before weights are loaded. Stopped at any moment, the same call goes on where it was:
+training from its last checkpoint, measuring from its last item.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,15 +35,15 @@ def tune(
     home: Home, kept: Kept, data: Sequence[str], name: str, settings: TuneSettings, admit: Admit,
     watch: RunWatch = RunWatch(), command: str = "", sink: Sink = nobody,  # noqa: B008 - frozen
 ) -> MadeDelta:  # fmt: skip
-    """Trains a delta called `name` on a kept model, and keeps it if `admit` does.
+    """Train a delta called `name` on a kept model, and keep it if `admit` takes it.
 
     `data`: paths of files or folders, or `suite:NAME`. `command`: how it was asked for, for the delta's origin. `sink` takes the facts:
-    `tune` as soon as the delta is kept, and `tune.judge` with what was measured of it; both again if the call goes on after that.
+    `tune` as soon as the delta is kept, and `tune.judge` with its measurements; both again if the call goes on after that.
 
-    Raises ConfigError for whatever can't be used (name, method, options, layers, data, teacher), NotKept for a teacher that isn't here,
-    what opening the models raises, TrainError, HomeError, Refused if `admit` would not have it, and Interrupted after Ctrl-C or SIGTERM.
-    After any of them the same call goes on where it was: what was trained is not trained again, so that another `admit` may take it. After
-    none of them it changes nothing any more.
+    Raises ConfigError for arguments that can't be used (name, method, options, layers, data, teacher), NotKept for a teacher that isn't
+    here, the errors of opening the models, TrainError, HomeError, Refused if `admit` refuses it, and Interrupted after Ctrl-C or SIGTERM.
+    After an error the same call goes on where it was: nothing is trained twice, so another `admit` may take the candidate. After success
+    the same call changes nothing.
     """
     check_name(name)
     method, sources = find_method(settings.method), find_sources(data)
@@ -58,41 +58,41 @@ def tune(
 
 def _make(job: TuneJob) -> Candidate:
     begun = job.begin()
-    learnt = job.learnt(begun, 0)  # before anything is fetched: a bad line should be heard of at once
+    learnt = job.learnt(begun, 0)  # before anything is fetched: a bad line should be reported at once
     _need_general(job)
     return make_candidate(job, begun, learnt)
 
 
 def _still(job: TuneJob, delta: Delta) -> bool:
-    """Whether the data are as they were."""
-    told = delta_report(job.home, delta.digest) or {}
-    learnt = job.learnt(job.begin(), told.get("virtual_tokens", 0))
+    """Whether the data are unchanged."""
+    table = delta_report(job.home, delta.digest) or {}
+    learnt = job.learnt(job.begin(), table.get("virtual_tokens", 0))
     return learnt.data.corpus.digest == delta.origin["data_digest"]
 
 
-def _finish(job: TuneJob, delta: Delta, told: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Puts the loss of every step, its plot and the whole report beside the delta. Raises HomeError."""
-    work, kept = job.work_folder(delta.origin["data_digest"]), job.home.delta_folder(delta.digest)
+def _finish(job: TuneJob, delta: Delta, table: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Put the loss of every step, its plot and the whole report beside the delta. Raises HomeError."""
+    work, folder = job.work_folder(delta.origin["data_digest"]), job.home.delta_folder(delta.digest)
     for name in CURVES:
         if (work / name).exists():
-            write_atomic(kept / name, (work / name).read_bytes(), mode=0o600)
-    done = {**told, "delta": delta.digest, "finished": True}
-    write_atomic(kept / REPORT, to_json(done), mode=0o600)
+            write_atomic(folder / name, (work / name).read_bytes(), mode=0o600)
+    done = {**table, "delta": delta.digest, "finished": True}
+    write_atomic(folder / REPORT, to_json(done), mode=0o600)
     return done
 
 
-def _events(told: Mapping[str, Any], _delta: Delta) -> Iterator[Event]:
-    yield report.trained_event(told)
-    if event := report.judged_event(told):
+def _events(table: Mapping[str, Any], _delta: Delta) -> Iterator[Event]:
+    yield report.trained_event(table)
+    if event := report.judged_event(table):
         yield event
 
 
 def _need_general(job: TuneJob) -> None:
-    """Makes sure that the general text is here: nobody should hear after an hour that it can't be had."""
+    """Make sure that the general text is here: nobody should hear after an hour that it can't be had."""
     if not job.settings.judge.forgetting:
         return
     try:
         find_suite(job.settings.judge.general).read(job.home, job.watch.bytes)
     except PullError as error:
-        cure = f"{error.cure} Or leave out how much the model forgets: --forgetting 0 (judge.forgetting)."
+        cure = f"{error.cure} Or don't measure forgetting: --forgetting 0 (judge.forgetting)."
         raise PullError(error.field, error.rule, error.got, cure.strip()) from error

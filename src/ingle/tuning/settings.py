@@ -1,4 +1,4 @@
-"""What a tuning run is told: method, layers, data, training, and how its result is judged."""
+"""Settings of a tuning run: method, layers, data, training, and how its result is judged."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -17,28 +17,28 @@ from ingle.tuning.method import find_method
 
 @dataclass(frozen=True, slots=True)
 class ObjectiveSettings:
-    """What is to become small."""
+    """Settings of the loss to lower."""
 
     kind: Literal["answers", "distil", "dpo", "orpo", "kto"] = "answers"
-    """Cross-entropy of the answers; what another model predicts there (distil); or learning from preferences, whose data are pairs (dpo,
-    orpo) or labels (kto)."""
+    """answers: their cross-entropy; distil: following another model's predictions there; or preferences, whose data are pairs (dpo, orpo)
+    or labels (kto)."""
     teacher: str = ""
-    """distil: the kept model that is followed; it must split texts into the same tokens."""
+    """distil: the kept model to follow; it must split texts into the same tokens."""
     temperature: float = 1.0
-    """distil: both are softened by it."""
+    """distil: temperature that softens both models' predictions."""
     data_share: float = 0.0
-    """distil: how much of the loss is the cross-entropy of the answers all the same, 0 to 1."""
+    """distil: share of the answers' cross-entropy in the loss, 0 to 1."""
     beta: float = 0.1
-    """How closely the model stays with what it was (dpo, kto); λ of orpo."""
+    """How closely the model stays with its state before (dpo, kto); λ of orpo."""
     smoothing: float = 0.0
-    """dpo: the share of pairs that are thought to be the wrong way round."""
+    """dpo: the share of pairs that are probably the wrong way round."""
 
     def __post_init__(self) -> None:
         if (self.kind == "distil") != bool(self.teacher):
             cure = 'Give both, e.g. kind = "distil" and teacher = "smollm2", or neither.'
             raise ConfigError("objective.teacher", "is needed for distil, and for nothing else", repr(self.teacher), cure)
         if not 0 < self.beta < math.inf:
-            raise ConfigError("objective.beta", "must be above 0, or what was rejected is learnt", self.beta)
+            raise ConfigError("objective.beta", "must be above 0, or rejected answers are learnt", self.beta)
         if not 0 < self.temperature < math.inf:
             raise ConfigError("objective.temperature", "must be above 0", self.temperature)
         if not 0 <= self.data_share <= 1:
@@ -52,7 +52,7 @@ class ObjectiveSettings:
 
 
 _READ_BY = {"temperature": ("distil",), "data_share": ("distil",), "smoothing": ("dpo",), "beta": ("dpo", "orpo", "kto")}
-"""Settings that not every kind of objective reads."""
+"""Settings that only some kinds of objective read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +66,15 @@ class JudgeSettings:
     held_out: int = 50
     """Most held-out documents whose loss is measured; 0 = only training's own figure."""
     format: str = "auto"
-    """How weights are packed for that: auto, int4, int8, bf16, fp32."""
+    """Format of the weights when measured: auto, int4, int8, bf16, fp32."""
     threads: int | None = None
-    """Threads that compute; none = as many as there are usable cores."""
+    """Threads to compute with; none = one for each usable core."""
     samples: int = 3
     """Held-out examples that the model answers before and after, for the report; 0 = none."""
     sample_tokens: int = 48
     """Most tokens of such an answer."""
     seed: int = 0
-    """Draws the resamples of the intervals."""
+    """Seed of the intervals' resamples."""
 
     def __post_init__(self) -> None:
         for name in ("forgetting", "held_out", "samples", "sample_tokens", "seed"):
@@ -84,26 +84,26 @@ class JudgeSettings:
 
 @dataclass(frozen=True, slots=True)
 class TuneSettings:
-    """One tuning run. Made by `settings_of`, which fills in what a method wants."""
+    """Settings of one tuning run. `settings_of` makes them and fills in what a method wants."""
 
     method: str = "lora"
     """A file of `tuning.methods`."""
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    """The method's own settings, by field of its `Settings`; others are as they are there."""
+    """Settings of the method, by field of its `Settings`; the others keep their defaults."""
     layers: str = "all"
-    """Which layers: all, upper-third, upper-half, or numbers like 20-29."""
+    """Layers to train: all, upper-third, upper-half, or numbers like 20-29."""
     max_examples: int = 0
     """Most examples that are used, chosen by a hash of their content; 0 = all."""
     data: DataSettings = field(default_factory=DataSettings)
     """How files become examples."""
     train: TrainSettings = field(default_factory=TrainSettings)
-    """The run itself."""
+    """Settings of the training run."""
     small: SmallData = field(default_factory=SmallData)
-    """How long a run is where the data are few and nobody gave `train.epochs` or `train.max_steps`."""
+    """Course of the run where the data are few and neither `train.epochs` nor `train.max_steps` is set."""
     device: Device = "auto"
-    """Where it is trained: auto (cuda where it is there), cpu, cuda."""
+    """Device to train on: auto (cuda where it is there), cpu, cuda."""
     objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
-    """What is to become small."""
+    """The loss to lower."""
     judge: JudgeSettings = field(default_factory=JudgeSettings)
     """How the result is measured."""
 
@@ -113,9 +113,9 @@ class TuneSettings:
 
 
 def settings_of(given: Mapping[str, Any], overrides: Iterable[str] = ()) -> TuneSettings:
-    """Settings from a plain table and `key.sub=value` on top, with the method's own learning rate where they have none. What was given
-    is kept: with epochs or steps no run gets longer, with a share to hold out no more is held out.
+    """Make settings from a plain table and `key.sub=value` on top. They get the method's own learning rate where they have none.
 
+    Given values are kept: with epochs or steps no run gets longer, with a share to hold out no more is held out.
     Raises ConfigError for unknown keys, methods and options, and values that can't be used.
     """
     table = with_overrides(given, overrides)
@@ -135,17 +135,17 @@ def settings_of(given: Mapping[str, Any], overrides: Iterable[str] = ()) -> Tune
 
 
 def method_settings(settings: TuneSettings) -> Any:
-    """The method's `Settings`. Raises ConfigError for unknown options or values that the method refuses."""
+    """Make the method's `Settings`. Raises ConfigError for unknown options or values that the method refuses."""
     return from_table(find_method(settings.method).Settings, settings.options, "options.")
 
 
 def plain(settings: TuneSettings, course_only: bool = False) -> dict[str, Any]:
-    """The settings as a table, the method's whole; `course_only` leaves out what the trained tensors don't depend on."""
+    """The settings as a table, the method's included; `course_only` leaves out what the trained tensors don't depend on."""
     table: dict[str, Any] = to_table(settings)
     table["options"] = to_table(method_settings(settings))
     if course_only:
         del table["judge"]
-        if not settings.small.least_steps:  # as keys were before there was such a thing
+        if not settings.small.least_steps:  # keys stay as they were before this setting existed
             del table["small"]
         if not settings.data.least_held_out:
             del table["data"]["least_held_out"]

@@ -1,4 +1,4 @@
-"""A recipe from its first line to its last figure: tuned as it says, then measured on its own task beside the model that it began with."""
+"""A recipe from its first line to its last figure: tune as it says, then measure on its own task beside the model before."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,7 +18,7 @@ _ALL = 1 << 30
 
 
 def table_of(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's settings as `settings_of` takes them, with its measure of forgetting."""
+    """The recipe's settings for `settings_of`, with its measure of forgetting."""
     general = recipe.forgetting
     judge = {"forgetting": general.items or _ALL, "general": general.suite, **recipe.tune.get("judge", {})}
     return {**recipe.tune, "judge": judge}
@@ -27,15 +27,15 @@ def table_of(recipe: Recipe) -> dict[str, Any]:
 def measure_task(
     home: Home, recipe: Recipe, before: Kept, after: Kept, watch: RunWatch, stopped: Callable[[], bool]
 ) -> Iterator[tuple[str, Outcome]]:
-    """(what was measured, how it went) on the recipe's suite: the model before, the same with examples in its prompt, and after.
+    """Yield (label, outcome) on the recipe's suite: the model before, the same with examples in its prompt, and after.
 
-    What was measured before is not measured again. Raises what `run_suite` raises.
+    Earlier results are used again. Raises the errors of `run_suite`.
     """
-    suite, told = find_suite(recipe.measure.suite), recipe.measure
+    suite, task = find_suite(recipe.measure.suite), recipe.measure
     rows = [(before.name, before, 0), (after.name, after, 0)]
-    if told.shots:
-        rows.insert(1, (f"{before.name}, {told.shots} examples in the prompt", before, told.shots))
+    if task.shots:
+        rows.insert(1, (f"{before.name}, {task.shots} examples in the prompt", before, task.shots))
     for label, kept, shots in rows:
         model = open_model(kept_source(home, kept), progress=watch.pieces)
-        subject, options = subject_of(model, stopped), Options(told.items, shots)
+        subject, options = subject_of(model, stopped), Options(task.items, shots)
         yield label, run_suite(home, suite, subject, options, progress_of(label, watch.pieces), watch.bytes)

@@ -1,7 +1,7 @@
-"""Virtual tokens: places at the beginning of every document that stand for no word, for prompt and prefix tuning.
+"""Virtual tokens, for prompt and prefix tuning: places at the beginning of every document that stand for no word.
 
-A virtual token has an id beyond the vocabulary: vocab_size + its number. The embedding knows which they are; what stands for them is an
-embedding of their own, or keys and values in every layer.
+A virtual token has an id beyond the vocabulary: vocab_size + its number. The embedding knows which tokens are virtual. In their place
+stand embeddings of their own, or keys and values in every layer.
 """
 
 import copy
@@ -23,10 +23,10 @@ _FREQUENT = 5000  # as in arXiv 2104.08691: a prompt begins as tokens that are c
 
 @dataclass(frozen=True, slots=True)
 class VirtualSettings:
-    """What prompt and prefix tuning are told."""
+    """Settings of prompt and prefix tuning."""
 
     tokens: int = 16
-    """Virtual tokens. Every text gets longer by them, and the model's context shorter."""
+    """Number of virtual tokens. Every text gets longer by them, and the model's context shorter."""
 
     def __post_init__(self) -> None:
         if self.tokens < 1:
@@ -34,16 +34,16 @@ class VirtualSettings:
 
 
 class VirtualEmbedding(nn.Module):
-    """An embedding that takes virtual tokens for the first of the vocabulary, and remembers where they were."""
+    """An embedding that reads virtual tokens as token 0, and remembers where they were."""
 
     def __init__(self, embedding: nn.Embedding) -> None:
         super().__init__()
         self.weight = embedding.weight
         self.last = (torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long))
-        """Of the latest call: which places, all sequences on end, were virtual tokens, and which ones."""
+        """Virtual tokens of the latest call: their places, all sequences on end, and their numbers."""
 
     def forward(self, ids: Tensor) -> Tensor:
-        """int [...] → [..., hidden]."""
+        """Embed: int [...] → [..., hidden]."""
         numbers = ids.flatten() - len(self.weight)
         rows = torch.nonzero(numbers >= 0)[:, 0]
         self.last = rows, numbers[rows]
@@ -51,14 +51,14 @@ class VirtualEmbedding(nn.Module):
 
 
 class PromptEmbedding(VirtualEmbedding):
-    """An embedding that has its own for virtual tokens: `prompt` [n, hidden]."""
+    """An embedding with rows of its own for virtual tokens: `prompt` [n, hidden]."""
 
     def __init__(self, embedding: nn.Embedding, ids: Tensor) -> None:
         super().__init__(embedding)
         self.prompt = nn.Parameter(embedding.weight.detach()[ids.to(embedding.weight.device)].float().clone())
 
     def forward(self, ids: Tensor) -> Tensor:
-        """int [...] → [..., hidden]."""
+        """Embed: int [...] → [..., hidden]."""
         x = super().forward(ids)
         rows, numbers = self.last
         if not len(rows):
@@ -67,7 +67,7 @@ class PromptEmbedding(VirtualEmbedding):
 
 
 def with_virtual(corpus: Corpus, count: int, vocab_size: int) -> Corpus:
-    """The corpus with `count` virtual tokens at the beginning of every document; they carry no loss."""
+    """Return the corpus with `count` virtual tokens at the beginning of every document; they carry no loss."""
     if not count:
         return corpus
     starts = corpus.bounds[:-1]
@@ -78,7 +78,7 @@ def with_virtual(corpus: Corpus, count: int, vocab_size: int) -> Corpus:
 
 
 def check_virtual(module: CausalLM, layers: tuple[int, ...], settings: VirtualSettings) -> None:
-    """Raises ConfigError for some layers only, more tokens than fit into the context, and a module that is tuned already."""
+    """Raises ConfigError unless all layers are meant, the tokens fit into the context, and the module is not tuned yet."""
     if layers != tuple(range(len(module.model.layers))):
         raise ConfigError("layers", "must be all of them for virtual tokens", ", ".join(map(str, layers)))
     if settings.tokens >= module.config.context_length:
@@ -90,13 +90,13 @@ def check_virtual(module: CausalLM, layers: tuple[int, ...], settings: VirtualSe
 
 
 def some_tokens(vocab_size: int, count: int, seed: int) -> Tensor:
-    """int [count]: frequent tokens."""
+    """Draw frequent tokens: int [count]."""
     return torch.randint(min(_FREQUENT, vocab_size), (count,), generator=torch.Generator().manual_seed(seed))
 
 
 @torch.no_grad()
 def prompt_tensors(module: CausalLM, embeddings: Tensor) -> dict[str, Tensor]:
-    """The delta of a prompt, from its embeddings (float32 [n, hidden]): those, and the keys and values that the layers make of them.
+    """The delta of a prompt: its embeddings (float32 [n, hidden]), and the keys and values that the layers compute from them.
 
     Layers are run in float32, whatever type the module is in.
     """

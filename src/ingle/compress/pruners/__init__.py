@@ -1,1 +1,1 @@
-"""Ways to choose what of a model can go, one file each. See ingle/compress/pruner.py."""
+"""The registry of pruners: each file here is one (see compress/pruner.py)."""

@@ -12,7 +12,7 @@ from ingle.compress.pruner import Cut, largest
 
 BLOCK = 128
 DAMPING = 0.01
-"""Of the mean of H's diagonal, added to it."""
+"""Share of the mean of H's diagonal that is added to it."""
 
 
 @torch.no_grad()
@@ -22,7 +22,7 @@ def sparse(weight: Tensor, inputs: Inputs, share: float, of: int) -> Cut:
     upper = inverse_root(inputs.hessian, w).float()
     stays = torch.ones_like(w, dtype=torch.bool)
     if of:
-        largest(w, share, of)  # says what is wrong with a width that isn't a multiple
+        largest(w, share, of)  # raises if the width isn't a multiple
     for start in range(0, columns, BLOCK):
         end = min(start + BLOCK, columns)
         part, errors, factors = w[:, start:end], torch.zeros(len(w), end - start), upper[start:end, start:end]

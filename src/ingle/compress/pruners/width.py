@@ -44,20 +44,20 @@ def units(block: Block, count: int) -> Cut:
 
 
 def _pulled(weight: Tensor, damped: Tensor, block: Block) -> Tensor:
-    """What damping adds to the right side, so that it pulls towards the weights that were there, not towards 0."""
+    """Term that damping adds to the right side, so that it pulls towards the old weights, not towards 0."""
     return weight * float(damped[0, 0] - block.inputs.hessian[0, 0])
 
 
 def _costs(inverse: Tensor, w: Tensor, size: int) -> Tensor:
-    """float64 [units]: by how much the squared error rises when each goes."""
+    """Rise of the squared error when each unit goes: float64 [units]."""
     if size == 1:
         return w.square().sum(0) / inverse.diagonal()
     units_left = w.shape[1] // size
-    found = []
+    costs = []
     for unit in range(units_left):
-        at = slice(unit * size, unit * size + size)
-        found.append((torch.linalg.solve(inverse[at, at], w[:, at].T) * w[:, at].T).sum())
-    return torch.stack(found)
+        span = slice(unit * size, unit * size + size)
+        costs.append((torch.linalg.solve(inverse[span, span], w[:, span].T) * w[:, span].T).sum())
+    return torch.stack(costs)
 
 
 LOOKS = True

@@ -13,7 +13,7 @@ from torch import Tensor
 from ingle.compress.calibration import Inputs
 from ingle.compress.quantiser import Quantiser
 from ingle.compress.solving import error_of
-from ingle.compress.weight_formats import Form, Quantised, best_grid, plain_grid
+from ingle.compress.weight_formats import Quantised, WeightFormat, best_grid, plain_grid
 from ingle.model.module import Layer
 
 POWERS = tuple(i / 10 for i in range(11))
@@ -24,19 +24,19 @@ _AFTER_NORMS = {
 
 
 @torch.no_grad()
-def _fold(layer: Layer, inputs: Mapping[str, Inputs], forms: Mapping[str, Form]) -> tuple[str, ...]:
+def _fold(layer: Layer, inputs: Mapping[str, Inputs], formats: Mapping[str, WeightFormat]) -> tuple[str, ...]:
     changed = []
     # down_proj first: its scales go into up_proj, whose own must be found for the rows as they will be.
-    if {"mlp.down_proj", "mlp.up_proj"} <= set(forms):
-        scales = _scales(layer, ["mlp.down_proj"], inputs, forms)
+    if {"mlp.down_proj", "mlp.up_proj"} <= set(formats):
+        scales = _scales(layer, ["mlp.down_proj"], inputs, formats)
         layer.mlp.down_proj.weight.mul_(scales)
         layer.mlp.up_proj.weight.div_(scales[:, None])
         if layer.mlp.up_proj.bias is not None:
             layer.mlp.up_proj.bias.div_(scales)
             changed.append("mlp.up_proj.bias")
     for norm, linears in _AFTER_NORMS.items():
-        if set(linears) <= set(forms):
-            scales = _scales(layer, linears, inputs, forms)
+        if set(linears) <= set(formats):
+            scales = _scales(layer, linears, inputs, formats)
             for name in linears:
                 layer.get_parameter(f"{name}.weight").mul_(scales)
             layer.get_parameter(f"{norm}.weight").div_(scales)
@@ -44,8 +44,8 @@ def _fold(layer: Layer, inputs: Mapping[str, Inputs], forms: Mapping[str, Form])
     return tuple(changed)
 
 
-def _scales(layer: Layer, linears: Sequence[str], inputs: Mapping[str, Inputs], forms: Mapping[str, Form]) -> Tensor:
-    """float32 [K]: by what to multiply the columns of these linears, which have the same input."""
+def _scales(layer: Layer, linears: Sequence[str], inputs: Mapping[str, Inputs], formats: Mapping[str, WeightFormat]) -> Tensor:
+    """Factors of these linears' columns, which have the same input: float32 [K]."""
     hessian = inputs[linears[0]].hessian
     size = hessian.diagonal().sqrt().clamp(min=1e-6).float()
     best, least = torch.ones_like(size), float("inf")
@@ -55,15 +55,15 @@ def _scales(layer: Layer, linears: Sequence[str], inputs: Mapping[str, Inputs], 
         error = 0.0
         for name in linears:
             weight = layer.get_parameter(f"{name}.weight")
-            grid = plain_grid(forms[name], weight * scales)
+            grid = plain_grid(formats[name], weight * scales)
             error += error_of(weight, grid.values(grid.codes(weight * scales)) / scales, hessian)
         if error < least:
             best, least = scales, error
     return best
 
 
-def _quantise(weight: Tensor, inputs: Inputs | None, form: Form) -> Quantised:
-    grid = best_grid(form, weight, None if inputs is None else inputs.hessian.diagonal())
+def _quantise(weight: Tensor, inputs: Inputs | None, format_: WeightFormat) -> Quantised:
+    grid = best_grid(format_, weight, None if inputs is None else inputs.hessian.diagonal())
     return Quantised(grid, grid.codes(weight))
 
 

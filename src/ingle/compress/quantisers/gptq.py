@@ -8,15 +8,15 @@ from torch import Tensor
 from ingle.compress.calibration import Inputs
 from ingle.compress.quantiser import Quantiser
 from ingle.compress.solving import damped, gptq
-from ingle.compress.weight_formats import Form, Quantised, best_grid
+from ingle.compress.weight_formats import Quantised, WeightFormat, best_grid
 
 DAMPING = 0.01
 
 
-def _quantise(weight: Tensor, inputs: Inputs | None, form: Form) -> Quantised:
+def _quantise(weight: Tensor, inputs: Inputs | None, format_: WeightFormat) -> Quantised:
     assert inputs is not None, "it is calibrated"
     hessian = damped(inputs, DAMPING)
-    return gptq(weight, hessian, best_grid(form, weight, hessian.diagonal()))
+    return gptq(weight, hessian, best_grid(format_, weight, hessian.diagonal()))
 
 
 QUANTISER = Quantiser(_quantise, calibrated=True)

@@ -10,16 +10,16 @@ from torch import Tensor
 from ingle.compress.calibration import Inputs
 from ingle.compress.quantiser import Quantiser
 from ingle.compress.solving import damped, descend, gptq
-from ingle.compress.weight_formats import Form, Quantised, best_grid
+from ingle.compress.weight_formats import Quantised, WeightFormat, best_grid
 
 DAMPING = 0.01
 SWEEPS = 4
 
 
-def _quantise(weight: Tensor, inputs: Inputs | None, form: Form) -> Quantised:
+def _quantise(weight: Tensor, inputs: Inputs | None, format_: WeightFormat) -> Quantised:
     assert inputs is not None, "it is calibrated"
     hessian = damped(inputs, DAMPING)
-    return descend(weight, hessian, gptq(weight, hessian, best_grid(form, weight, hessian.diagonal())), SWEEPS)
+    return descend(weight, hessian, gptq(weight, hessian, best_grid(format_, weight, hessian.diagonal())), SWEEPS)
 
 
 QUANTISER = Quantiser(_quantise, calibrated=True, guided=True)

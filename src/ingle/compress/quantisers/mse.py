@@ -7,11 +7,11 @@ from torch import Tensor
 
 from ingle.compress.calibration import Inputs
 from ingle.compress.quantiser import Quantiser
-from ingle.compress.weight_formats import Form, Quantised, best_grid
+from ingle.compress.weight_formats import Quantised, WeightFormat, best_grid
 
 
-def _quantise(weight: Tensor, inputs: Inputs | None, form: Form) -> Quantised:
-    grid = best_grid(form, weight, None if inputs is None else inputs.hessian.diagonal())
+def _quantise(weight: Tensor, inputs: Inputs | None, format_: WeightFormat) -> Quantised:
+    grid = best_grid(format_, weight, None if inputs is None else inputs.hessian.diagonal())
     return Quantised(grid, grid.codes(weight))
 
 

@@ -4,11 +4,11 @@ from torch import Tensor
 
 from ingle.compress.calibration import Inputs
 from ingle.compress.quantiser import Quantiser
-from ingle.compress.weight_formats import Form, Quantised, plain_grid
+from ingle.compress.weight_formats import Quantised, WeightFormat, plain_grid
 
 
-def _quantise(weight: Tensor, _inputs: Inputs | None, form: Form) -> Quantised:
-    grid = plain_grid(form, weight)
+def _quantise(weight: Tensor, _inputs: Inputs | None, format_: WeightFormat) -> Quantised:
+    grid = plain_grid(format_, weight)
     return Quantised(grid, grid.codes(weight))
 
 

@@ -1,7 +1,7 @@
 """Whether it still writes as well as before: bits per byte of texts that nobody trained on, paired by text.
 
-Measured with the candidate at work on every text, also one that acts only near what it was taught. Figures of the same suite on the same
-model that were measured before, by whoever made the candidate for instance, are not measured again.
+Measured with the candidate at work on every text, also one that acts only near its own subject. Earlier figures of the same suite on the
+same model, from the candidate's maker for instance, are used again.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -24,16 +24,16 @@ from ingle.measure.suites import find_texts
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What bits per byte may come to."""
+    """Limits of bits per byte."""
 
     on: bool = True
-    """Whether this is asked."""
+    """Whether this check is run."""
     most_rise_percent: float = 5.0
     """Most by which bits per byte may rise, in percent of the incumbent's."""
     suite: str = ""
     """A suite of texts, e.g. xsum-bits; empty = eight short texts that ship with the gate and need no network."""
     items: int = 20
-    """Texts of the suite that are measured."""
+    """Texts of the suite to measure."""
 
     def __post_init__(self) -> None:
         if self.suite:

@@ -1,8 +1,8 @@
 """Whether it was learned: free answers to wordings that were not trained on.
 
-An answer counts if it says what was taught: the words of the taught answer that carry it (those that are neither in the question nor
-everywhere) stand in what the model writes, nearly all of them; of a long answer, those that it has the time to say. Nothing is given
-away: the model writes from its first token on.
+An answer counts if it says what was taught: nearly all telling words of the taught answer (those that are neither in the question nor
+everywhere) stand in the model's answer; of a long answer, those that the limit of tokens leaves room for. No part of the answer is given:
+the model writes from its first token on.
 """
 
 import re
@@ -19,16 +19,16 @@ from ingle.measure.intervals import wilson
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What counts as learned."""
+    """Limits of what counts as learned."""
 
     on: bool = True
-    """Whether this is asked."""
+    """Whether this check is run."""
     least: float = 0.5
     """Least share of the wordings that must be answered as taught."""
     words: float = 0.8
-    """Share of the words that carry an answer which must be there."""
+    """Share of an answer's telling words that must be there."""
     max_tokens: int = 48
-    """Most tokens of an answer; of what was taught, as many are looked for."""
+    """Most tokens of an answer; as many of the taught answer are looked for."""
 
     def __post_init__(self) -> None:
         for name in ("least", "words"):
@@ -52,15 +52,15 @@ def check(trial: Trial, limits: Limits) -> Finding | None:
     questions = trial.probes.learned
     if not questions:
         return None
-    said = trial.answers(trial.challenger, questions, limits.max_tokens)
+    written = trial.answers(trial.challenger, questions, limits.max_tokens)
     words = trial.incumbent_model.tokenizer
-    wanted = [words.decode(words.encode(one.answer)[: limits.max_tokens]) for one in questions]
-    right = [says(one.ask, answer, text, limits.words) for one, answer, text in zip(questions, wanted, said, strict=True)]
+    taught = [words.decode(words.encode(one.answer)[: limits.max_tokens]) for one in questions]
+    right = [says(one.ask, answer, text, limits.words) for one, answer, text in zip(questions, taught, written, strict=True)]
     count, n = sum(right), len(right)
     interval = wilson(count, n)
-    asked = digest_json([[one.ask, one.answer, list(map(list, one.before))] for one in questions])
-    # The digest of words that somebody taught would let others try which they were: only how many there are is told.
-    data_digest = "" if trial.private else asked
+    question_digest = digest_json([[one.ask, one.answer, list(map(list, one.before))] for one in questions])
+    # A digest of taught words would let others try which they were: only their number is recorded.
+    data_digest = "" if trial.private else question_digest
     report = Report("share", count / n, "share", interval.low, interval.high, n, trial.challenger.digest, data_digest, interval.method)
     reason = f"{count} of {n} questions in other words are answered as taught; at least {limits.least:.0%} must be"
     return Finding("learned", count / n >= limits.least, reason, (report,), asdict(limits))
@@ -70,10 +70,10 @@ def says(ask: str, answer: str, said: str, share: float) -> bool:
     """Whether `said` holds what `answer` says beyond the question. `share`: of its telling words."""
     asked, taught, words = (_words(text) for text in (ask, answer, said))
     telling = [word for word in taught if word not in _EVERYWHERE and word not in asked] or taught
-    if not telling:  # signs only, 42 % for example has a word
+    if not telling:  # nothing but signs; 42 %, for example, has a word
         return " ".join(answer.split()) in " ".join(said.split())
-    there = set(words)
-    return sum(word in there for word in telling) >= share * len(telling)
+    present = set(words)
+    return sum(word in present for word in telling) >= share * len(telling)
 
 
 def _words(text: str) -> list[str]:

@@ -1,6 +1,6 @@
 """Whether it still recalls what was said far back: facts planted in long texts, the same ones asked of both.
 
-The loss of a text hardly shows that a model forgets (`measure.recall`). Asked of hybrids, for whom what is far back lies behind a window.
+The loss of a text hardly shows that a model forgets (`measure.recall`). This check is for hybrids, for whom the past lies behind a window.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -17,16 +17,16 @@ from ingle.measure.suites import find_suite
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What must be left of recall."""
+    """Limits of recall."""
 
     on: bool = False
-    """Whether this is asked."""
+    """Whether this check is run."""
     least_share: float = 0.7
-    """Of the facts that the incumbent recalls, as a share."""
+    """Least share of the facts recalled by the incumbent that must still be recalled."""
     suite: str = "recall-2k"
-    """A suite of planted facts, recall-1k to recall-8k; not asked of models with a shorter context."""
+    """A suite of planted facts, recall-1k to recall-8k; not run on models with a shorter context."""
     items: int = 18
-    """Facts that are asked for."""
+    """Facts to ask for."""
 
     def __post_init__(self) -> None:
         if find_suite(self.suite).kind != "recall":

@@ -1,8 +1,8 @@
 """Whether its answers still belong to their questions: a style that says the same nice thing to everybody is none.
 
-The candidate answers questions that have nothing to do with what it learned. The incumbent then says how much likelier each of these
-answers is after its own question than after two of the others, in nats a token (pointwise mutual information). However it is worded, an
-answer that could stand under any question has none.
+The candidate answers questions that have nothing to do with its lessons. The incumbent then says how much likelier each of these answers is
+after its own question than after two of the others, in nats a token (pointwise mutual information). An answer that could stand under
+any question has none, however it is worded.
 """
 
 from collections.abc import Sequence
@@ -21,17 +21,17 @@ from ingle.measure.intervals import bootstrap
 from ingle.measure.subject import Task
 
 _OTHERS = 2
-"""Questions that each answer is held against beside its own."""
+"""Other questions that each answer is compared with."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much of its sense an answer may lose."""
+    """Limits of how far answers may leave their questions."""
 
     on: bool = False
-    """Whether this is asked. A model that was tuned to one task answers everything in its manner, as it should."""
+    """Whether this check is run. A model that was tuned to one task answers everything in its manner, as it should."""
     least_share: float = 0.5
-    """Least part of what the incumbent's own answers share with their questions."""
+    """Least part of the information that the incumbent's own answers share with their questions."""
     max_tokens: int = 32
     """Most tokens of an answer."""
 
@@ -52,8 +52,8 @@ def check(trial: Trial, limits: Limits) -> Finding | None:
     )
     usual, now = float(before.mean()), float(after.mean())
     spread = bootstrap(np.stack([after, np.ones(n)], axis=1))
-    digest, asked = trial.challenger.digest, digest_json([question.ask for question in questions])
-    report = Report("belonging", now, "nats/token", spread.low, spread.high, n, digest, asked, spread.method, 0)
+    digest, question_digest = trial.challenger.digest, digest_json([question.ask for question in questions])
+    report = Report("belonging", now, "nats/token", spread.low, spread.high, n, digest, question_digest, spread.method, 0)
     least = limits.least_share * usual
     reason = (
         f"its answers to {n} other questions are {now:.2f} nats a token likelier after their own question than after another one "
@@ -63,13 +63,13 @@ def check(trial: Trial, limits: Limits) -> Finding | None:
 
 
 def _belonging(trial: Trial, prompts: Sequence[Sequence[int]], answers: Sequence[str]) -> Any:
-    """float64 [answers]: nats a token by which the incumbent finds each likelier after its own prompt than after two others; 0 for none."""
+    """float64 [answers]: nats a token by which the incumbent finds each likelier after its own prompt than after two others; 0 if empty."""
     encoded, n = [trial.incumbent_model.tokenizer.encode(answer) for answer in answers], len(prompts)
     places = [(number, (number + step) % n) for number, ids in enumerate(encoded) if ids for step in range(_OTHERS + 1)]
-    tasks: list[Task] = [(prompts[asked], [encoded[number]]) for number, asked in places]
-    found, scored = np.zeros((n, n)), 0
-    for at, [nats] in trial.incumbent.score(tasks):
-        found[places[at]], scored = nats.mean(), scored + 1
+    tasks: list[Task] = [(prompts[prompt], [encoded[number]]) for number, prompt in places]
+    table, scored = np.zeros((n, n)), 0
+    for index, [nats] in trial.incumbent.score(tasks):
+        table[places[index]], scored = nats.mean(), scored + 1
     if scored < len(tasks):
-        raise Interrupted("gate", "was interrupted", "while answers were scored", "The same command begins it again.")
-    return np.array([row[i] - np.mean([row[(i + step) % n] for step in range(1, _OTHERS + 1)]) for i, row in enumerate(found)])
+        raise Interrupted("gate", "was interrupted", "while answers were scored", "Run the same command again.")
+    return np.array([row[i] - np.mean([row[(i + step) % n] for step in range(1, _OTHERS + 1)]) for i, row in enumerate(table)])

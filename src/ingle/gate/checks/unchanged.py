@@ -1,7 +1,6 @@
 """Whether what it was not taught stays: answers to other questions word for word, and how far its probabilities moved.
 
-Asked are the questions that the maker gives along. Where the candidate does not act, the incumbent answers: that counts as unchanged, and
-nothing is asked.
+The questions come from the maker. Where the candidate does not act, the incumbent answers: that counts as unchanged, and nothing is asked.
 """
 
 from collections.abc import Sequence
@@ -24,12 +23,12 @@ from ingle.measure.intervals import bootstrap, wilson
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much may change."""
+    """Limits of change."""
 
     on: bool = True
-    """Whether this is asked."""
+    """Whether this check is run."""
     least_same: float = 0.8
-    """Least share of the answers that must be the same, word for word, as far as they are written here."""
+    """Least share of the answers that must be the same, word for word, as far as they are written."""
     most_kl_nats: float = 0.3
     """Most by which the next token's probabilities may move, as the mean KL divergence from the incumbent along its own answers."""
     max_tokens: int = 24
@@ -58,10 +57,10 @@ def check(trial: Trial, limits: Limits) -> Finding | None:
     table = np.array([[value, 1.0] for value in [*moved, *[0.0] * (n - len(acting))]], np.float64)
     kl, share = float(table[:, 0].mean()), same / n
     interval, spread = wilson(same, n), bootstrap(table)
-    digest, asked = trial.challenger.digest, "" if trial.private else digest_json([question.ask for question in questions])
+    digest, question_digest = trial.challenger.digest, "" if trial.private else digest_json([question.ask for question in questions])
     reports = (
-        Report("same", share, "share", interval.low, interval.high, n, digest, asked, interval.method),
-        Report("kl", kl, "nats/token", spread.low, spread.high, n, digest, asked, spread.method, 0),
+        Report("same", share, "share", interval.low, interval.high, n, digest, question_digest, interval.method),
+        Report("kl", kl, "nats/token", spread.low, spread.high, n, digest, question_digest, spread.method, 0),
     )
     passed = share >= limits.least_same and kl <= limits.most_kl_nats
     reason = (
@@ -80,16 +79,16 @@ def _divergence(before: LanguageModel, after: LanguageModel, question: Question,
 
 
 def _log_probabilities(model: LanguageModel, prompt: Sequence[int], answer: Sequence[int]) -> Any:
-    """float64 [1 + answer, vocabulary]: of the token after the prompt, and after each of the answer's."""
+    """Log-probabilities of the token after the prompt, and after each of the answer's: float64 [1 + answer, vocabulary]."""
     state, rows = model.backend.new_state(), []
     for start in range(0, len(prompt), STEP_TOKENS):
         part = prompt[start : start + STEP_TOKENS]
         last = start + len(part) == len(prompt)
-        [found] = model.backend.forward([Segment(state, part, "last" if last else "none", adapter=model.adapter)])
-        rows += [found.copy()] if last else []
+        [logits_of_step] = model.backend.forward([Segment(state, part, "last" if last else "none", adapter=model.adapter)])
+        rows += [logits_of_step.copy()] if last else []
     for start in range(0, len(answer), STEP_TOKENS):
-        [found] = model.backend.forward([Segment(state, answer[start : start + STEP_TOKENS], "all", adapter=model.adapter)])
-        rows.append(found.copy())
+        [logits_of_step] = model.backend.forward([Segment(state, answer[start : start + STEP_TOKENS], "all", adapter=model.adapter)])
+        rows.append(logits_of_step.copy())
     logits = np.concatenate(rows).astype(np.float64)
     logits -= logits.max(axis=1, keepdims=True)
     return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))

@@ -15,14 +15,14 @@ RATE = 2e-3
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What BitFit is told."""
+    """Settings of BitFit."""
 
     targets: str = "all"
     """Linears whose biases are trained: all, attention, mlp, or names like q_proj,v_proj."""
 
 
 def attach(module: CausalLM, layers: tuple[int, ...], settings: Settings, seed: int) -> Attached:
-    """See `tuning.method.Method`; there is nothing random. Raises ConfigError for targets that aren't there."""
+    """See `tuning.method.Method`; nothing is random. Raises ConfigError for targets that aren't there."""
     intended = chosen_linears(layers, settings.targets)
     linears = {name: plain_linear(module, name) for name in intended}
     before: dict[str, Tensor] = {}

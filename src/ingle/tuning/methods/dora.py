@@ -16,9 +16,9 @@ Settings = LowRankSettings
 
 
 class DirectedLinear(LowRankLinear):
-    """y_n = m_n ((W + s B A) x)_n / ‖(W + s B A)_n‖ + b_n. The norm is a constant on the way back (the paper's section 4.3).
+    """y_n = m_n ((W + s B A) x)_n / ‖(W + s B A)_n‖ + b_n. The norm is a constant in the backward pass (the paper's section 4.3).
 
-    What is trained is the lengths' distance from ‖W_n‖: it is small, so bfloat16 is fine enough for it.
+    Trained is the lengths' distance from ‖W_n‖: it is small, so bfloat16 is fine enough for it.
     """
 
     def __init__(self, linear: nn.Linear, rank: int, scale: float, dropout: float) -> None:
@@ -27,7 +27,7 @@ class DirectedLinear(LowRankLinear):
         self.squares = linear.weight.detach().float().square().sum(1)  # no buffer: float32, whatever the module is cast to
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., K] → [..., N]."""
+        """Apply it: x [..., K] → y [..., N]."""
         if self.dropout and self.training:
             return self.naive(x)
         y: Tensor = _Directed.apply(  # type: ignore[no-untyped-call]
@@ -43,7 +43,7 @@ class DirectedLinear(LowRankLinear):
         return y if self.bias is None else y + self.bias
 
     def magnitudes(self) -> Tensor:
-        """m: float32 [N]."""
+        """Lengths m of the rows: float32 [N]."""
         return self.squares.sqrt() + self.lora_magnitude_change
 
     @torch.no_grad()
@@ -60,7 +60,7 @@ class DirectedLinear(LowRankLinear):
 
 
 class _Directed(torch.autograd.Function):
-    """x [T, K] → [T, N], keeping the output, of which others keep a part anyway, in place of what it was before it got its lengths."""
+    """x [T, K] → [T, N]. Keeps the scaled output, part of which others keep anyway, instead of the output before scaling."""
 
     @staticmethod
     def forward(

@@ -14,16 +14,16 @@ RATE = 5e-5
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What full fine-tuning is told."""
+    """Settings of full fine-tuning."""
 
     embeddings: bool = True
     """Whether all layers mean the embedding, the head and the final norm too. Without them, steps are faster and take less memory."""
 
 
 def attach(module: CausalLM, layers: tuple[int, ...], settings: Settings, seed: int) -> Attached:
-    """See `tuning.method.Method`; there is nothing random.
+    """See `tuning.method.Method`; nothing is random.
 
-    The values before training stay in memory, in the type they have here, because the delta is the difference to them.
+    The values before training stay in memory, in their type, because the delta is the difference to them.
     """
     whole = settings.embeddings and len(layers) == len(module.model.layers)
     beginnings = tuple(f"model.layers.{layer}." for layer in layers)

@@ -12,7 +12,7 @@ RATE = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Settings(BottleneckSettings):
-    """Two adapters a layer; half as wide as Pfeiffer's one, they have as many parameters."""
+    """Settings of two adapters a layer. Half as wide as Pfeiffer's one, they have as many parameters."""
 
     rank: int = 32
     """Width of the bottleneck: an adapter has 2 × rank × hidden parameters, and a few more."""

@@ -17,7 +17,7 @@ RATE = 1e-2
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What IA³ is told."""
+    """Settings of IA³."""
 
     outputs: str = "k_proj,v_proj"
     """Linears whose outputs are multiplied: all, attention, mlp, or names; empty = none."""
@@ -28,7 +28,7 @@ class Settings:
 class ScaledLinear(nn.Module):
     """(1 + c) · (W x + b), or W ((1 + c) · x) + b.
 
-    What is trained is c, the vector's distance from 1: near 1, bfloat16 has steps of 0.8 %, near 0 as fine ones as are needed.
+    Trained is c, the vector's distance from 1: near 1, bfloat16 has steps of 0.8 %, near 0 far finer ones.
     """
 
     def __init__(self, linear: nn.Linear, on_inputs: bool) -> None:
@@ -38,13 +38,13 @@ class ScaledLinear(nn.Module):
         self.ia3_change = nn.Parameter(torch.zeros(size, device=linear.weight.device))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., K] → [..., N]."""
+        """Apply it: x [..., K] → y [..., N]."""
         if self.on_inputs:
             return nn.functional.linear(self._scaled(x), self.weight, self.bias)
         return self._scaled(nn.functional.linear(x, self.weight, self.bias))
 
     def naive(self, x: Tensor) -> Tensor:
-        """The same by PyTorch's own differentiation: the twin that `forward` must match."""
+        """y by PyTorch's own differentiation: the naive reference that `forward` must match."""
         factors = 1 + self.ia3_change
         if self.on_inputs:
             return nn.functional.linear(x * factors, self.weight, self.bias)
@@ -71,7 +71,7 @@ class _Scaled(torch.autograd.Function):
 
 
 def attach(module: CausalLM, layers: tuple[int, ...], settings: Settings, seed: int) -> Attached:
-    """See `tuning.method.Method`; there is nothing random. Raises ConfigError for a linear on both sides, or none at all."""
+    """See `tuning.method.Method`; nothing is random. Raises ConfigError for a linear on both sides, or none at all."""
     sides = [chosen_linears(layers, text) if text else () for text in (settings.outputs, settings.inputs)]
     both = set(sides[0]) & set(sides[1])
     if both:
@@ -80,12 +80,12 @@ def attach(module: CausalLM, layers: tuple[int, ...], settings: Settings, seed: 
     if not intended:
         raise ConfigError("outputs", "must name at least one linear, if inputs doesn't", settings.outputs)
     linears = {name: plain_linear(module, name) for name in intended}
-    made = {name: ScaledLinear(linear, name in sides[1]) for name, linear in linears.items()}
-    for name, new in made.items():
+    scaled = {name: ScaledLinear(linear, name in sides[1]) for name, linear in linears.items()}
+    for name, new in scaled.items():
         replace_module(module, name, new)
 
     def collect() -> dict[str, Tensor]:
-        vectors = {name: 1 + new.ia3_change.detach().float() for name, new in made.items()}
-        return {f"{name}.ia3_l": vector[None] if made[name].on_inputs else vector[:, None] for name, vector in vectors.items()}
+        vectors = {name: 1 + new.ia3_change.detach().float() for name, new in scaled.items()}
+        return {f"{name}.ia3_l": vector[None] if scaled[name].on_inputs else vector[:, None] for name, vector in vectors.items()}
 
-    return attached(module, intended, {f"{name}.ia3_change": new.ia3_change for name, new in made.items()}, collect)
+    return attached(module, intended, {f"{name}.ia3_change": new.ia3_change for name, new in scaled.items()}, collect)

@@ -18,7 +18,7 @@ _MORE = 16  # directions beside those wanted, which make the wanted ones more ex
 
 @dataclass(frozen=True, slots=True)
 class Settings(LowRankSettings):
-    """As LoRA's. The delta has twice the rank: it also takes away what the pair was at first."""
+    """LoRA's settings. The delta has twice the rank: it also subtracts the pair's first values."""
 
     alpha: float = 16.0
     """The addition is multiplied by alpha / rank; the paper has alpha = rank."""
@@ -34,9 +34,9 @@ class Settings(LowRankSettings):
 def attach(module: CausalLM, layers: tuple[int, ...], settings: Settings, seed: int) -> Attached:
     """See `tuning.method.Method`. Raises ConfigError for targets or a rank that don't fit.
 
-    While it is trained, the module's weights are what is left of the model's.
+    While it is trained, the module's weights are the remainder of the model's.
     """
-    first: dict[int, dict[str, Tensor]] = {}  # by the linear's identity, the pair that it begins with
+    first: dict[int, dict[str, Tensor]] = {}  # by the linear's identity, the pair's first values
 
     def begin(linear: LowRankLinear, generator: torch.Generator) -> None:
         weight = linear.weight.detach().float()
@@ -48,11 +48,11 @@ def attach(module: CausalLM, layers: tuple[int, ...], settings: Settings, seed: 
         first[id(linear)] = pair = linear.tensors()
         linear.weight.data = (weight - pair["lora_B.weight"] @ pair["lora_A.weight"]).to(linear.weight.dtype)
 
-    low_rank, made = attach_low_rank(module, layers, settings, settings.alpha / settings.rank, seed, begin)
+    low_rank, linears = attach_low_rank(module, layers, settings, settings.alpha / settings.rank, seed, begin)
 
     def collect() -> dict[str, Tensor]:
         tensors = {}
-        for name, linear in made.items():
+        for name, linear in linears.items():
             now, then = linear.tensors(), first[id(linear)]
             tensors[f"{name}.lora_A.weight"] = torch.cat((now["lora_A.weight"], then["lora_A.weight"]))
             tensors[f"{name}.lora_B.weight"] = torch.cat((now["lora_B.weight"], -then["lora_B.weight"]), 1)
@@ -63,7 +63,7 @@ def attach(module: CausalLM, layers: tuple[int, ...], settings: Settings, seed: 
 
 @torch.no_grad()
 def principal(weight: Tensor, rank: int, iterations: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """The largest singular values [rank] of float32 [N, K], descending, and their vectors U [N, rank] and V [K, rank]."""
+    """Largest singular values [rank] of float32 [N, K], descending, and their vectors U [N, rank] and V [K, rank]."""
     size = min(rank + _MORE, *weight.shape)
     if not iterations or size == min(weight.shape):
         u, s, vt = torch.linalg.svd(weight, full_matrices=False)

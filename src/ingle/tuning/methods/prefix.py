@@ -17,16 +17,16 @@ Settings = VirtualSettings
 
 
 class PrefixLinear(nn.Module):
-    """W x + b, but for virtual tokens: theirs is a row of `prefix` [n, N], whatever x is."""
+    """W x + b; but for virtual tokens a row of `prefix` [n, N], whatever x is."""
 
     def __init__(self, linear: nn.Linear, embedding: VirtualEmbedding, prefix: Tensor) -> None:
         super().__init__()
         self.weight, self.bias = linear.weight, linear.bias
         self.prefix = nn.Parameter(prefix)
-        self._embedding = [embedding]  # in a list, because it is no part of this one
+        self._embedding = [embedding]  # in a list, so that it is no submodule
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., K] → [..., N]."""
+        """Apply it: x [..., K] → y [..., N]."""
         y = nn.functional.linear(x.flatten(0, -2), self.weight, self.bias)
         rows, numbers = self._embedding[0].last
         if len(rows):
@@ -35,7 +35,7 @@ class PrefixLinear(nn.Module):
 
 
 class _Put(torch.autograd.Function):
-    """Writes prefix[numbers] into the rows of y [T, N], in its place."""
+    """Writes prefix[numbers] into these rows of y [T, N], in place."""
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, prefix: Tensor, rows: Tensor, numbers: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ class _Put(torch.autograd.Function):
 
 
 def attach(module: CausalLM, layers: tuple[int, ...], settings: VirtualSettings, seed: int) -> Attached:
-    """See `tuning.method.Method`. Unlike most, it changes what the module computes: every text now has something before it.
+    """See `tuning.method.Method`. Unlike most, it changes the module's output: every text now has something before it.
 
     It begins with the keys and values of some frequent tokens. Raises ConfigError unless all layers are asked for, because a layer
     without a prefix has nothing at those positions.
@@ -63,8 +63,8 @@ def attach(module: CausalLM, layers: tuple[int, ...], settings: VirtualSettings,
     seen = _outputs(module, linears, some_tokens(module.config.vocab_size, settings.tokens, seed))
     embedding = VirtualEmbedding(module.model.embed_tokens)
     replace_module(module, EMBEDDING, embedding)
-    made = {name: PrefixLinear(linear, embedding, seen[name]) for name, linear in linears.items()}
-    for name, new in made.items():
+    prefixed = {name: PrefixLinear(linear, embedding, seen[name]) for name, linear in linears.items()}
+    for name, new in prefixed.items():
         replace_module(module, name, new)
 
     @torch.no_grad()
@@ -72,7 +72,7 @@ def attach(module: CausalLM, layers: tuple[int, ...], settings: VirtualSettings,
         turned, values = [], []
         cos, sin = module.angles(torch.arange(settings.tokens, dtype=torch.float32, device=module.lm_head.weight.device), torch.float32)
         for attention in (f"model.layers.{layer}.self_attn" for layer in layers):
-            keys, value = (made[f"{attention}.{part}"].prefix.detach().float() for part in ("k_proj", "v_proj"))
+            keys, value = (prefixed[f"{attention}.{part}"].prefix.detach().float() for part in ("k_proj", "v_proj"))
             keys = keys.view(settings.tokens, module.config.num_kv_heads, -1)
             if module.config.qk_norm:
                 keys = module.get_submodule(f"{attention}.k_norm")(keys)
@@ -80,13 +80,13 @@ def attach(module: CausalLM, layers: tuple[int, ...], settings: VirtualSettings,
             values.append(value.view(keys.shape).transpose(0, 1))
         return {"prefix.keys": torch.stack(turned), "prefix.values": torch.stack(values)}
 
-    parameters = {f"{name}.prefix": new.prefix for name, new in made.items()}
+    parameters = {f"{name}.prefix": new.prefix for name, new in prefixed.items()}
     return attached(module, intended, parameters, collect, settings.tokens)
 
 
 @torch.no_grad()
 def _outputs(module: CausalLM, linears: dict[str, nn.Linear], ids: Tensor) -> dict[str, Tensor]:
-    """What these linears make of a text, float32 [T, N]."""
+    """Outputs of these linears on a text, float32 [T, N]."""
     seen: dict[str, Tensor] = {}
     hooks = [
         linear.register_forward_hook(lambda _m, _x, y, name=name: seen.update({name: y[0].float().clone()}))

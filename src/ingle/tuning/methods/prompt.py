@@ -13,7 +13,7 @@ Settings = VirtualSettings
 
 
 def attach(module: CausalLM, layers: tuple[int, ...], settings: VirtualSettings, seed: int) -> Attached:
-    """See `tuning.method.Method`. Unlike most, it changes what the module computes: every text now has something before it.
+    """See `tuning.method.Method`. Unlike most, it changes the module's output: every text now has something before it.
 
     It begins with the embeddings of some frequent tokens. Raises ConfigError unless all layers are asked for: all of them read a prompt.
     """

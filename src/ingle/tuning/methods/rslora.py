@@ -13,7 +13,7 @@ RATE = 3e-4
 
 @dataclass(frozen=True, slots=True)
 class Settings(LowRankSettings):
-    """As LoRA's; with these the scale is LoRA's own at rank 16."""
+    """LoRA's settings; with the default alpha the scale is LoRA's own at rank 16."""
 
     alpha: float = 8.0
     """The addition is multiplied by alpha / √rank."""
