@@ -57,8 +57,7 @@ def request_of(service: Service, choices: Choices, said: Sequence[Message]) -> R
     """What the engine is asked, with the system prompt in front. Raises RequestError."""
     home, wished = service.sampling, choices.kept
     sampling = replace(
-        home.sampling(0),
-        temperature=wished.get("temperature", home.temperature),
+        home.sampling(0, wished.get("temperature")),
         top_p=wished.get("top_p", home.top_p),
         seed=wished.get("seed", home.seed),
     )

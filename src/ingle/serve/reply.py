@@ -16,11 +16,12 @@ from ingle.serve.schema import ChatBody, ResponsesBody
 FINISH: Mapping[Finish, str] = {
     "stop": "stop",
     "length": "length",
+    "repetition": "length",
     "cancelled": "length",
     "deadline": "length",
     "blocked": "content_filter",
 }
-"""OpenAI has no word for an answer that was cut by the server; like one that met its limit, it is not whole."""
+"""OpenAI has no word for an answer that was cut by the server; like one that met its limit, it is not whole. `ended` says which it was."""
 
 
 def calls_in(style: Style, completion: str) -> ToolCallStream:
@@ -129,8 +130,8 @@ def energy_of(lasts: Sequence[Chunk]) -> dict[str, float | str] | None:
 
 
 def account_of(lasts: Sequence[Chunk]) -> dict[str, Any]:
-    """Where these answers can be found in the ledger, what answered, and how long it took; of what was taught, by its ids, what acted on
-    each. In Ingle's own field of a response."""
+    """Where these answers can be found in the ledger, what answered and ended them, how long it took; of what was taught, by ids, what
+    acted on each. In Ingle's own field of a response."""
     events = [chunk.event for chunk in lasts if chunk.event]
     usages = [chunk.usage for chunk in lasts if chunk.usage]
     acted = {
@@ -142,6 +143,7 @@ def account_of(lasts: Sequence[Chunk]) -> dict[str, Any]:
         "events": [event.facts.get("seq") for event in events],
         "model_digest": usages[0].model_digest if usages else None,
         "seeds": [usage.seed for usage in usages],
+        "ended": [chunk.finish for chunk in lasts],
         "verdicts": [event.facts["verdicts"] for event in events if "verdicts" in event.facts],
         "seconds": [{name: round(getattr(usage, f"{name}_s"), 4) for name in ("queued", "prefill", "decode")} for usage in usages],
         **acted,
