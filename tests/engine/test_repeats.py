@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ingle.core.message import Chunk, Constraint, Sampling
 from ingle.engine.answer import answer
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.repeats import Repeats
+from ingle.engine.repeats import CodeBlock, Repeats
 from ingle.model.checkpoint import open_checkpoint
 from ingle.model.tokenizer import Tokenizer
 from ingle.model.tokenizer_gguf import tokenizer_from_gguf
@@ -115,3 +115,15 @@ def test_an_answer_in_a_language_ends_where_that_does(circling: LanguageModel) -
     limited = Sampling(logit_bias=NO_END.logit_bias, repeat_limit=30)
     _, ended = last(circling, sampling=limited, constraint=Constraint("regex", "(ab){200}"))
     assert ended.finish == "stop"
+
+
+@given(lines=st.lists(st.sampled_from(["```python", "```", "  ```", "a ``` b", "x = 1", "", "`` `"]), max_size=12), data=st.data())
+@settings(max_examples=100, deadline=None)
+def test_code_blocks_are_known_however_the_text_is_cut(lines: list[str], data: st.DataObject) -> None:
+    text, block, rest = "\n".join(lines), CodeBlock(), "\n".join(lines)
+    while rest:
+        cut = data.draw(st.integers(1, len(rest)))
+        block.feed(rest[:cut])
+        rest = rest[cut:]
+    fences = [line for line in text.split("\n") if line.lstrip().startswith("```")]
+    assert block.inside == (len(fences) % 2 == 1)

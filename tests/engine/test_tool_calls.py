@@ -426,24 +426,29 @@ def test_a_real_model_calls_where_it_must(smollm2: LanguageModel, style: Style) 
             assert made.name == "set_timer"
 
 
+SPARED = {  # where it begins to be spared, and the rest of it
+    '<tool_call>\n{"': 'name": "f", "arguments": {"a": "aaaaaaaa"}}\n</tool_call>',
+    "Look:\n```": "python\nfor a in aa:\n    aaa = aaaa\n```",
+}
+
+
 @pytest.mark.parametrize("window", [0, 64])
-def test_a_penalty_over_a_window_spares_a_call(tmp_path: Path, window: int) -> None:
-    written = '<tool_call>\n{"name": "f", "arguments": {"a": "aaaaaaaa"}}\n</tool_call>'
+@pytest.mark.parametrize("begin", SPARED)
+def test_a_penalty_over_a_window_spares_calls_and_code(tmp_path: Path, begin: str, window: int) -> None:
     config = tiny_config(vocab=260, context=4000)
     model = LanguageModel("tiny", backend_of(tmp_path, random_checkpoint(config)), byte_tokenizer())
     sampling = Sampling(repetition_penalty=1.5, repetition_window=window)
     request = Request(
         (Message.of("user", "hi"),), tools=({"type": "function", "function": {"name": "f"}},), max_tokens=80, sampling=sampling
     )
-    ids, said = model.encode(request), ""
-    decoding = Decoding(model, request, ids, model.backend.new_state())
-    for token in model.tokenizer.encode(written):
+    said, decoding = "", Decoding(model, request, model.encode(request), model.backend.new_state())
+    for token in model.tokenizer.encode(begin + SPARED[begin]):
         while decoding.unread > 0 and (step := decoding.next()):
             model.backend.forward([step])
         logits = np.full((1, 260), -100, np.float32)
-        inside = said.startswith('<tool_call>\n{"') and len(said) < len(written)
-        logits[0, token], logits[0, 200] = 2.0, 1.9 if inside else -100.0  # what the call needs is hardly likelier than another byte
+        # What has to be said there is hardly likelier than another byte.
+        logits[0, token], logits[0, 200] = 2.0, 1.9 if said.startswith(begin) else -100.0
         chunk = decoding.take(logits)
         assert chunk is not None
         said += model.tokenizer.decode(chunk.tokens)
-    assert (said == written) == bool(window)
+    assert (said == begin + SPARED[begin]) == bool(window)

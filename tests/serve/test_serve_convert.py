@@ -30,7 +30,7 @@ def test_what_a_body_doesnt_say_is_the_servers_setting() -> None:
 
 def test_temperature_0_stays_exact_unless_a_penalty_is_asked_for() -> None:
     drawn, greedy = sampling_of(drawing(), SamplingSettings()), sampling_of(drawing(temperature=0), SamplingSettings())
-    assert (drawn.repetition_penalty, drawn.repetition_window, drawn.repeat_limit) == (1.1, 64, 160)
+    assert (drawn.repetition_penalty, drawn.repetition_window, drawn.repeat_limit) == (1.1, 128, 160)
     assert (greedy.repetition_penalty, greedy.repeat_limit) == (1.0, 0)
     wished = drawing(temperature=0, repetition_penalty=1.3, repetition_window=9, repeat_limit=50)
     asked = sampling_of(wished, SamplingSettings())

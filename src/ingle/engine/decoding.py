@@ -19,7 +19,7 @@ from ingle.engine.backend import AnyState, Segment
 from ingle.engine.checkpoints import Checkpoints, needs_checkpoints
 from ingle.engine.drafting import ALONE, Company, Drafter, Pace
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.repeats import Repeats
+from ingle.engine.repeats import CodeBlock, Repeats
 from ingle.engine.sampling import Sampler, log_probabilities
 from ingle.engine.stop import StopStrings
 from ingle.engine.tool_calls import CallsMade, ToolCallStream
@@ -63,6 +63,7 @@ class Decoding:
         self._grammar = grammar
         # What a language leaves open ends where the language does, and is whole only there.
         self._repeats = Repeats(request.sampling.repeat_limit) if request.sampling.repeat_limit and grammar is None else None
+        self._code = CodeBlock()
         self._drafter = Drafter(pace, needs_checkpoints(model.backend.config)) if pace and model.backend.exact_cuts else None
         self._draft: list[int] = []
         """Tokens beyond `ids` that the next logits come with."""
@@ -153,15 +154,17 @@ class Decoding:
     def _write_one(self, logits: npt.NDArray[np.float32], tokens: list[int], logprobs: list[TokenLogprob]) -> tuple[str, Finish | None]:
         """Draws a token, adds it to both lists, and returns what can be shown and whether the answer is at its end."""
         tokenizer, request = self.model.tokenizer, self.request
-        in_call = self._calls is not None and self._calls.in_call
-        token = self.sampler.pick(logits, self._grammar.allow if self._grammar else None, spared=in_call)
+        spared = self._code.inside or (self._calls is not None and self._calls.in_call)
+        token = self.sampler.pick(logits, self._grammar.allow if self._grammar else None, spared)
         if self._grammar:
             self._grammar.take(token)
         self.written += 1
         tokens.append(token)
         circling = self._repeats is not None and self._repeats.add(token)
         ended = token in tokenizer.eos_ids
-        text = "" if ended else self._stops.feed(self._stream.feed(token))
+        written = "" if ended else self._stream.feed(token)
+        self._code.feed(written)
+        text = "" if ended else self._stops.feed(written)
         if request.logprobs is not None:
             logprobs += self._logprobs(logits[None], [token])
         finish: Finish | None = None

@@ -26,9 +26,9 @@ class Sampler:
         self.sampling = sampling
         self.seed = secrets.randbits(62) if sampling.seed is None else sampling.seed
         self._random = np.random.Generator(np.random.PCG64(self.seed))
-        words = [token for token in prompt if token < vocab_size]
-        self._recent = _Recent(sampling.repetition_window, words) if sampling.repetition_window else None
-        self._seen = set(words)
+        # Within a window the prompt is spared: what it says is there to be said again, letter by letter.
+        self._recent = _Recent(sampling.repetition_window) if sampling.repetition_window else None
+        self._seen = {token for token in prompt if token < vocab_size}
         self._counts: Counter[int] = Counter()
         self._logits = np.full(-(-vocab_size // 16) * 16, -np.inf, np.float32)
         self._vocab_size = vocab_size
@@ -41,7 +41,7 @@ class Sampler:
         """The next token, given float32 logits [vocabulary], which stay as they are. `restrict` sets those of forbidden tokens to −∞.
 
         `spared`: a window's penalty is not applied, as it isn't where there is a `restrict`: what a language demands again and again is no
-        repetition: brackets, quotes, the names of fields and functions.
+        repetition: brackets, quotes, the names of fields and functions, indents.
         """
         adjusted = self._logits[: self._vocab_size]
         adjusted[:] = logits
@@ -98,13 +98,11 @@ class Sampler:
 
 
 class _Recent:
-    """The last tokens of a sequence, in no order."""
+    """The last tokens of an answer, in no order."""
 
-    def __init__(self, window: int, tokens: Sequence[int]) -> None:
-        last = tokens[-window:]
+    def __init__(self, window: int) -> None:
         self._ring = np.zeros(window, np.int64)
-        self._ring[: len(last)] = last
-        self._count = len(last)
+        self._count = 0
 
     @property
     def tokens(self) -> Array:

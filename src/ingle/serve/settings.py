@@ -15,13 +15,13 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 class SamplingSettings:
     """Section `[sampling]`; the meaning of each is that of `core.message.Sampling`, the defaults were chosen by `bench/circles.py`."""
 
-    temperature: float = 0.8
+    temperature: float = 0.3
     top_p: float = 0.9
     top_k: int = 40
     min_p: float = 0.0
     repetition_penalty: float | None = None
     """None = 1.1 where tokens are drawn, and none at temperature 0, which stays exact."""
-    repetition_window: int = 64
+    repetition_window: int = 128
     repeat_limit: int | None = None
     """None = 160 tokens where tokens are drawn, and never at temperature 0."""
     seed: int | None = None
