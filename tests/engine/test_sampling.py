@@ -95,6 +95,37 @@ def test_penalties_and_bias() -> None:
         Sampler(Sampling(logit_bias=((4, 1.0),)), 4)
 
 
+@given(
+    seed=st.integers(0, 10**6), window=st.integers(0, 12), penalty=st.sampled_from([0.5, 1.0, 1.1, 3.0]),
+    prompt=st.lists(st.integers(0, 11), max_size=20),
+)  # fmt: skip
+@settings(max_examples=200, deadline=None)
+def test_a_penalty_over_a_window_is_its_naive_reference(seed: int, window: int, penalty: float, prompt: list[int]) -> None:
+    vocabulary, rng = 8, np.random.default_rng(seed)  # ids from 8 on stand for pictures: they are no words
+    sampler = Sampler(Sampling(repetition_penalty=penalty, repetition_window=window), vocabulary, prompt)
+    said = [] if window else [token for token in prompt if token < vocabulary]  # a window is one of the answer
+    for _ in range(30):
+        logits = (rng.normal(size=vocabulary) * 2).astype(np.float32)
+        expected = logits.astype(np.float64)
+        for token in set(said[-window:] if window else said):
+            expected[token] = expected[token] / penalty if expected[token] > 0 else expected[token] * penalty
+        token = sampler.pick(logits)
+        assert expected[token] == pytest.approx(expected.max(), rel=1e-5, abs=1e-6)
+        said.append(token)
+
+
+@pytest.mark.parametrize(("window", "second"), [(0, 1), (5, 0)])
+def test_what_a_language_demands_again_is_spared_within_a_window(window: int, second: int) -> None:
+    sampler = Sampler(Sampling(repetition_penalty=1.5, repetition_window=window), 3)
+    logits = np.array([2.0, 1.9, 1.0], np.float32)
+
+    def restrict(values: np.ndarray) -> None:
+        values[2] = -np.inf
+
+    assert [sampler.pick(logits, restrict) for _ in range(2)] == [0, second]
+    assert sampler.pick(logits) == 1 - second, "outside of a language nothing is spared"
+
+
 def test_log_probabilities_sum_to_one() -> None:
     values = log_probabilities(np.random.default_rng(0).normal(size=(3, 500)).astype(np.float32) * 20)
     np.testing.assert_allclose(np.exp(values).sum(axis=1), 1, atol=1e-12)

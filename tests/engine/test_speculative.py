@@ -62,6 +62,8 @@ REQUESTS = {
     "warm": chat(TEXT, max_tokens=150, sampling=Sampling(temperature=0.5, seed=4)),
     "filtered, with log-probabilities": chat(TEXT, max_tokens=100, logprobs=3, sampling=Sampling(temperature=0.7, top_p=0.8, seed=9)),
     "penalties": chat(TEXT, max_tokens=120, sampling=Sampling(repetition_penalty=1.05, frequency_penalty=0.1, presence_penalty=0.1)),
+    "a penalty over a window": chat(TEXT, max_tokens=120, sampling=Sampling(repetition_penalty=1.1, repetition_window=20)),
+    "stopped in a circle": chat(TEXT, max_tokens=200, sampling=Sampling(logit_bias=((256, -100.0),), repeat_limit=9)),
     "plain": Request(prompt=TEXT, max_tokens=90, sampling=Sampling(logit_bias=((256, -100.0),))),
     "a language": chat(
         TEXT, max_tokens=90, constraint=Constraint("regex", "(ab|cd|the fire)+"), sampling=Sampling(temperature=1.0, seed=2)
@@ -81,7 +83,7 @@ def test_an_answer_with_drafts_is_the_one_without(model: LanguageModel) -> None:
         usage, without = chunks[-1].usage, alone[-1].usage
         assert usage and without and (without.drafted, without.accepted) == (0, 0)
         drafted, accepted = drafted + usage.drafted, accepted + usage.accepted
-        assert usage.accepted == sum(len(chunk.tokens) for chunk in chunks) - len(chunks) or chunks[-1].finish == "stop"
+        assert usage.accepted == sum(len(chunk.tokens) for chunk in chunks) - len(chunks) or chunks[-1].finish != "length"
         # What was read is what was written: another turn goes on from it as if it were read anew.
         assert session.state.length == len(session.ids)
         ids = [*session.ids, 65, 66, 67]

@@ -4,6 +4,7 @@ import json
 import re
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
@@ -15,7 +16,8 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as FastTokenizer
 
 from ingle.core.errors import RequestError
-from ingle.core.message import ImagePart, Message, Sampling, TextPart, ToolCall
+from ingle.core.message import ImagePart, Message, Request, Sampling, TextPart, ToolCall
+from ingle.engine.decoding import Decoding
 from ingle.engine.grammar import Grammar, grammar_of
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import open_model
@@ -27,6 +29,8 @@ from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.model.template import encode_chat, render
 from ingle.model.tokenizer import Tokenizer, TokenizerFacts, make_facts
+from tests.engine.test_answer import byte_tokenizer
+from tests.engine.tiny import backend_of, random_checkpoint, tiny_config
 from tests.model.tiny_tokenizers import byte_level
 
 # As the templates of SmolLM2, Qwen 2.5, Qwen 3 Coder, Llama 3.1, Mistral and Gemma are, as far as tools go.
@@ -420,3 +424,31 @@ def test_a_real_model_calls_where_it_must(smollm2: LanguageModel, style: Style) 
             assert (made.name, json.loads(made.arguments)["city"]) == ("get_weather", "Paris")
         else:
             assert made.name == "set_timer"
+
+
+SPARED = {  # where it begins to be spared, and the rest of it
+    '<tool_call>\n{"': 'name": "f", "arguments": {"a": "aaaaaaaa"}}\n</tool_call>',
+    "Look:\n```": "python\nfor a in aa:\n    aaa = aaaa\n```",
+}
+
+
+@pytest.mark.parametrize("window", [0, 64])
+@pytest.mark.parametrize("begin", SPARED)
+def test_a_penalty_over_a_window_spares_calls_and_code(tmp_path: Path, begin: str, window: int) -> None:
+    config = tiny_config(vocab=260, context=4000)
+    model = LanguageModel("tiny", backend_of(tmp_path, random_checkpoint(config)), byte_tokenizer())
+    sampling = Sampling(repetition_penalty=1.5, repetition_window=window)
+    request = Request(
+        (Message.of("user", "hi"),), tools=({"type": "function", "function": {"name": "f"}},), max_tokens=80, sampling=sampling
+    )
+    said, decoding = "", Decoding(model, request, model.encode(request), model.backend.new_state())
+    for token in model.tokenizer.encode(begin + SPARED[begin]):
+        while decoding.unread > 0 and (step := decoding.next()):
+            model.backend.forward([step])
+        logits = np.full((1, 260), -100, np.float32)
+        # What has to be said there is hardly likelier than another byte.
+        logits[0, token], logits[0, 200] = 2.0, 1.9 if said.startswith(begin) else -100.0
+        chunk = decoding.take(logits)
+        assert chunk is not None
+        said += model.tokenizer.decode(chunk.tokens)
+    assert (said == begin + SPARED[begin]) == bool(window)

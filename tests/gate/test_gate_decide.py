@@ -10,7 +10,7 @@ from ingle.core.event import Event
 from ingle.core.message import Request
 from ingle.engine.loading import Opener
 from ingle.gate.check import names
-from ingle.gate.decide import ACCEPT, REFUSE, admit, admission
+from ingle.gate.decide import ACCEPT, REFUSE, admission, admit
 from ingle.gate.policy import Policy
 from ingle.gate.probes import Probes, Question
 from ingle.home.deltas import LESSON, delta_report, list_deltas, verify_delta

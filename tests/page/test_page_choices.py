@@ -39,6 +39,7 @@ def test_what_is_chosen_is_asked_for(service: Service) -> None:
     request = request_of(service, choices, [Message.of("user", "hi")])
     assert (request.sampling.temperature, request.sampling.top_p, request.sampling.seed, request.max_tokens) == (0.0, 0.5, 0, 9)
     assert [(message.role, message.text) for message in request.messages] == [("system", "Be brief."), ("user", "hi")]
+    assert (request.sampling.repetition_penalty, request.sampling.repeat_limit) == (1.0, 0), "temperature 0 stays exact"
     assert choices.kept == sent
     assert choices_of(choices.kept) == choices
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from ingle.core.message import Message, Request, Sampling
+from ingle.core.message import Message, Request
 from ingle.home.place import Home
 from ingle.serve.record import answer_digest, answer_key, request_digest
 from ingle.serve.replay import kept_request
 from ingle.serve.rooms import open_rooms
+from ingle.serve.settings import SamplingSettings
 from tests.cli.place import ingle
 from tests.serve.servers import Server, events_of, serving, wait_until
 
@@ -190,9 +191,8 @@ def test_a_fact_proves_the_request_and_the_answer_that_the_client_has(server: Se
     facts = fact(server, events_of_table(table))
     text = table["choices"][0]["message"]["content"]
     assert facts["answer"] == answer_digest(key, text) != answer_digest(key, text + " ")
-    request = Request(
-        (Message.of("user", QUESTION),), max_tokens=11, stop=("never there",), sampling=Sampling(temperature=0.7, top_p=0.8, seed=77)
-    )
+    sampling = replace(SamplingSettings().sampling(77, 0.7), top_p=0.8)
+    request = Request((Message.of("user", QUESTION),), max_tokens=11, stop=("never there",), sampling=sampling)
     assert facts["request"] == request_digest(key, request)
     assert facts["request"] != request_digest(key, replace(request, stop=())) != request_digest(bytes(32), request)
     assert (facts["seed"], facts["temperature"], facts["top_p"], facts["max_tokens"], facts["finish"]) == (77, 0.7, 0.8, 11, "length")

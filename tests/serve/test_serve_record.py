@@ -4,12 +4,14 @@ import asyncio
 import gc
 import weakref
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ingle.core.event import Event
+from ingle.core.message import Message, Request, Sampling
 from ingle.engine.backend import prefill
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.saved_states import drop_saved
@@ -18,7 +20,7 @@ from ingle.ledger.chain import Ledger
 from ingle.serve import service
 from ingle.serve.limits import limits_of
 from ingle.serve.model_registry import ModelRegistry
-from ingle.serve.record import Recorder
+from ingle.serve.record import Recorder, request_digest
 from ingle.serve.rooms import open_rooms
 from ingle.serve.service import Service
 from ingle.serve.settings import SamplingSettings, ServeSettings
@@ -38,6 +40,15 @@ def test_limits_are_the_models_and_hold_no_model(tmp_path: Path) -> None:
     del made
     gc.collect()
     assert backend() is None
+
+
+def test_digests_of_requests_from_before_there_was_a_window_still_verify() -> None:
+    sampling = Sampling(repetition_penalty=1.1, temperature=0.7, top_p=0.8, seed=77)
+    request = Request((Message.of("user", "hi"),), max_tokens=11, sampling=sampling)
+    then = "9c1afca7e7754e11dfe241f3b46fcd39beabaec77d36e65f8a111254df9ce6de"  # as version 0.1.0 of November 2026 wrote it
+    assert request_digest(bytes(32), request) == then
+    for new in ({"repetition_window": 64}, {"repeat_limit": 160}):
+        assert request_digest(bytes(32), replace(request, sampling=replace(sampling, **new))) != then
 
 
 def test_facts_are_written_in_order_whoever_still_waits_for_them(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ingle.core.message import Chunk, Request, TokenLogprob, Usage
 from ingle.engine.language_model import LanguageModel
+from ingle.page.facts import line
 from ingle.serve.chat import ChatReply
 from ingle.serve.reply import calls_in
 from ingle.serve.responses import ResponsesReply
@@ -127,6 +128,19 @@ def test_one_call_at_a_time_where_the_request_says_so(model: LanguageModel) -> N
         told = json.loads(bytes(asyncio.run(reply.whole(numbered([pieces_of(text, [9, 50, 80])]))).body))
         assert [item["type"] for item in told["output"]] == ["function_call"] * count
         assert (told["parallel_tool_calls"], told["tool_choice"]) == (parallel is not False, "auto")
+
+
+def test_an_answer_that_was_stopped_in_a_circle_says_so(model: LanguageModel) -> None:
+    chunks = [Chunk("and so on " * 9, (1,), (), "repetition", USAGE)]
+    replies = ChatReply([Ask(Request(prompt="x"), "tiny", id="c")], model, ChatBody.model_validate({"messages": USER}))
+    told = json.loads(bytes(asyncio.run(replies.whole(numbered([chunks]))).body))
+    assert (told["choices"][0]["finish_reason"], told["ingle"]["ended"]) == ("length", ["repetition"])
+    body = ResponsesBody.model_validate({"input": "hi"})
+    told = json.loads(
+        bytes(asyncio.run(ResponsesReply(Ask(Request(prompt="x"), "tiny", id="r"), model, body).whole(numbered([chunks]))).body)
+    )
+    assert (told["status"], told["ingle"]["ended"]) == ("incomplete", ["repetition"])
+    assert "stopped because it only repeated itself" in line({"finish": "repetition"})
 
 
 def test_the_token_that_ends_an_answer_is_none_of_its_log_probabilities(model: LanguageModel) -> None:

@@ -91,6 +91,7 @@ def _finish(home: "Home", choice: "Choice", request: "Request", outcome: "Outcom
     """Record the fact even if nobody reads the output, show the rest, and return the exit code."""
     from ingle.cli.generate import event_of
     from ingle.cli.house import record
+    from ingle.cli.output import note
     from ingle.serve.record import answer_key
 
     try:
@@ -102,6 +103,8 @@ def _finish(home: "Home", choice: "Choice", request: "Request", outcome: "Outcom
         raise outcome.fault
     if as_json:
         _print_json(choice, request, outcome)
+    elif outcome.finish == "repetition":
+        note("(stopped because it only repeated itself)")
     if outcome.finish == "cancelled":
         raise typer.Exit(130)
 

@@ -133,6 +133,8 @@ class Talk:
         full = self.used_tokens + 1 >= context
         if outcome.finish == "cancelled":
             note("(stopped)" if outcome.text else "(stopped before the first word; your question was removed)")
+        elif outcome.finish == "repetition":
+            note("(stopped because it only repeated itself; /regenerate tries again)")
         elif outcome.finish == "length" and not full:
             note(f"(cut at chat.max_tokens = {self.settings.chat.max_tokens}; ask it to go on)")
         if full:

@@ -95,6 +95,9 @@ class Sampling:
 
     repetition_penalty: float = 1.0
     """Divides positive and multiplies negative logits of tokens already seen (arXiv 1909.05858); 1 = off."""
+    repetition_window: int = 0
+    """How many of the answer's last tokens `repetition_penalty` looks at; grammars, tool calls and code blocks are then spared.
+    0 = at all of the answer and the prompt, and everywhere."""
     presence_penalty: float = 0.0
     """Subtracted once from the logit of each token already generated, −2 to 2."""
     frequency_penalty: float = 0.0
@@ -111,6 +114,8 @@ class Sampling:
     """Keeps tokens at least min_p times as likely as the likeliest (arXiv 2407.01082)."""
     seed: int | None = None
     """Same seed, model and request → same answer; None draws one."""
+    repeat_limit: int = 0
+    """The answer ends once so many tokens in a row say only what it said three times before; 0 = never. See engine/repeats.py."""
 
     def __post_init__(self) -> None:
         limits = {
@@ -119,6 +124,8 @@ class Sampling:
             "min_p": (0.0, 1.0),
             "top_k": (0, 2**31 - 1),
             "repetition_penalty": (0.01, 100.0),
+            "repetition_window": (0, 65536),
+            "repeat_limit": (0, 2**31 - 1),
             "presence_penalty": (-2.0, 2.0),
             "frequency_penalty": (-2.0, 2.0),
             "seed": (0, 2**63 - 1),
@@ -192,7 +199,7 @@ class TokenLogprob:
     """Alternatives, likeliest first: (token id, text, log-probability)."""
 
 
-Finish = Literal["stop", "length", "cancelled", "deadline", "blocked"]
+Finish = Literal["stop", "length", "repetition", "cancelled", "deadline", "blocked"]
 
 
 @dataclass(frozen=True, slots=True)

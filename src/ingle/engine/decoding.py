@@ -18,6 +18,7 @@ from ingle.core.vectors import NO_VECTORS, Kind, Vectors, kind_of
 from ingle.engine.backend import AnyState, Segment
 from ingle.engine.checkpoints import Checkpoints, needs_checkpoints
 from ingle.engine.language_model import LanguageModel
+from ingle.engine.repeats import CodeBlock, Repeats
 from ingle.engine.sampling import Sampler, log_probabilities
 from ingle.engine.speculative import ALONE, BatchLoad, Drafter, StepTimer
 from ingle.engine.stop import StopStrings
@@ -60,6 +61,9 @@ class Decoding:
         self._calls, self._made = _calls_in(model, request), CallsMade()
         self._most = model.most_tokens(request, len(ids))
         self._grammar = grammar
+        # What a language leaves open ends where the language does, and is whole only there.
+        self._repeats = Repeats(request.sampling.repeat_limit) if request.sampling.repeat_limit and grammar is None else None
+        self._code = CodeBlock()
         self._drafter = Drafter(pace, needs_checkpoints(model.backend.config)) if pace and model.backend.exact_cuts else None
         self._draft: list[int] = []
         """Tokens beyond `ids` that the next logits come with."""
@@ -150,13 +154,17 @@ class Decoding:
     def _write_one(self, logits: npt.NDArray[np.float32], tokens: list[int], logprobs: list[TokenLogprob]) -> tuple[str, Finish | None]:
         """Draws a token, adds it to both lists, and returns what can be shown and whether the answer is at its end."""
         tokenizer, request = self.model.tokenizer, self.request
-        token = self.sampler.pick(logits, self._grammar.allow if self._grammar else None)
+        spared = self._code.inside or (self._calls is not None and self._calls.in_call)
+        token = self.sampler.pick(logits, self._grammar.allow if self._grammar else None, spared)
         if self._grammar:
             self._grammar.take(token)
         self.written += 1
         tokens.append(token)
+        circling = self._repeats is not None and self._repeats.add(token)
         ended = token in tokenizer.eos_ids
-        text = "" if ended else self._stops.feed(self._stream.feed(token))
+        written = "" if ended else self._stream.feed(token)
+        self._code.feed(written)
+        text = "" if ended else self._stops.feed(written)
         if request.logprobs is not None:
             logprobs += self._logprobs(logits[None], [token])
         finish: Finish | None = None
@@ -165,6 +173,8 @@ class Decoding:
         )
         if ended or again or self._stops.hit or (self._grammar and self._grammar.finished):
             finish = "stop"
+        elif circling:
+            finish = "repetition"
         elif self.written == self._most:
             finish = "length"
         if finish is None:

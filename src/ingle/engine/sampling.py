@@ -26,6 +26,8 @@ class Sampler:
         self.sampling = sampling
         self.seed = secrets.randbits(62) if sampling.seed is None else sampling.seed
         self._random = np.random.Generator(np.random.PCG64(self.seed))
+        # Within a window the prompt is spared: what it says is there to be said again, letter by letter.
+        self._recent = _Recent(sampling.repetition_window) if sampling.repetition_window else None
         self._seen = {token for token in prompt if token < vocab_size}
         self._counts: Counter[int] = Counter()
         self._logits = np.full(-(-vocab_size // 16) * 16, -np.inf, np.float32)
@@ -33,8 +35,14 @@ class Sampler:
         self._numbers = np.zeros(4, np.float32)  # see kernels/sample.py
         self._token = np.zeros(1, np.int64)
 
-    def pick(self, logits: npt.NDArray[np.float32], restrict: Callable[[Array], None] | None = None) -> int:
-        """The next token, given float32 logits [vocabulary], which stay as they are. `restrict` sets those of forbidden tokens to −∞."""
+    def pick(
+        self, logits: npt.NDArray[np.float32], restrict: Callable[[Array], None] | None = None, spared: bool = False
+    ) -> int:  # fmt: skip
+        """The next token, given float32 logits [vocabulary], which stay as they are. `restrict` sets those of forbidden tokens to −∞.
+
+        `spared`: a window's penalty is not applied, as it isn't where there is a `restrict`: what a language demands again and again is no
+        repetition: brackets, quotes, the names of fields and functions, indents.
+        """
         adjusted = self._logits[: self._vocab_size]
         adjusted[:] = logits
         if np.isnan(adjusted.max()):
@@ -42,7 +50,7 @@ class Sampler:
             raise KernelError("logits", "must be numbers", "NaN", cure)
         if restrict is not None:
             restrict(adjusted)
-        self._adjust(adjusted)
+        self._adjust(adjusted, spared or restrict is not None)
         if self.sampling.temperature == 0:
             token = int(adjusted.argmax())
         elif self.sampling.top_k or self.sampling.top_p < 1 or self.sampling.min_p:
@@ -54,13 +62,15 @@ class Sampler:
         if restrict is not None and adjusted[token] == -np.inf:
             token = int(adjusted.argmax())  # the far end of a rounded sum
         self._seen.add(token)
+        if self._recent is not None:
+            self._recent.add(token)
         self._counts[token] += 1
         return token
 
-    def _adjust(self, logits: Array) -> None:
+    def _adjust(self, logits: Array, spared: bool) -> None:
         s = self.sampling
-        if s.repetition_penalty != 1 and self._seen:
-            seen = np.fromiter(self._seen, np.int64)
+        if s.repetition_penalty != 1 and not (spared and self._recent):
+            seen = self._recent.tokens if self._recent else np.fromiter(self._seen, np.int64)
             values = logits[seen]
             logits[seen] = np.where(values > 0, values / s.repetition_penalty, values * s.repetition_penalty)
         if (s.presence_penalty or s.frequency_penalty) and self._counts:
@@ -85,6 +95,23 @@ class Sampler:
     def _softmax(self, point: float) -> None:
         self._numbers[:2] = 1 / self.sampling.temperature, point
         kernel("softmax_pick")(self._logits.ctypes.data, len(self._logits), self._numbers.ctypes.data, self._token.ctypes.data)
+
+
+class _Recent:
+    """The last tokens of an answer, in no order."""
+
+    def __init__(self, window: int) -> None:
+        self._ring = np.zeros(window, np.int64)
+        self._count = 0
+
+    @property
+    def tokens(self) -> Array:
+        """One that came twice stands there twice."""
+        return self._ring[: self._count]
+
+    def add(self, token: int) -> None:
+        self._ring[self._count % len(self._ring)] = token
+        self._count += 1
 
 
 def kept(logits: Array, sampling: Sampling, mass: float | None = None) -> tuple[Array, Array]:

@@ -58,6 +58,11 @@ class ToolCallStream:
         return self._advance("", final=True)
 
     @property
+    def in_call(self) -> bool:
+        """Whether what is held back may be a call whose beginning has come."""
+        return self._marks is not None
+
+    @property
     def after_call(self) -> bool:
         """Whether nothing was given out since the last call."""
         return self._after_call

@@ -57,8 +57,7 @@ def request_of(service: Service, choices: Choices, said: Sequence[Message]) -> R
     """Return the engine's request for these messages, system prompt first. Raises RequestError."""
     home, chosen = service.sampling, choices.kept
     sampling = replace(
-        home.sampling(0),
-        temperature=chosen.get("temperature", home.temperature),
+        home.sampling(0, chosen.get("temperature")),
         top_p=chosen.get("top_p", home.top_p),
         seed=chosen.get("seed", home.seed),
     )

@@ -10,13 +10,20 @@ from ingle.page.taught import Taught
 
 _ENDS = {
     "length": "ended at the limit of {max_tokens} tokens",
+    "repetition": "stopped because it only repeated itself",
     "cancelled": "stopped",
     "deadline": "ran out of time",
     "blocked": "ended by a guard",
 }
 """What is said of an answer that did not end by itself."""
-_ENDED_BY = {"stop": "itself", "length": "the limit of tokens", "cancelled": "you", "deadline": "the deadline"}
-_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
+_ENDED_BY = {
+    "stop": "itself", "length": "the limit of tokens", "repetition": "the limit of repeated tokens", "cancelled": "you",
+    "deadline": "the deadline",
+}  # fmt: skip
+_SAMPLING = (
+    "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "repetition_window", "presence_penalty", "frequency_penalty",
+    "repeat_limit",
+)  # fmt: skip
 
 
 def facts_of(chunk: Chunk) -> dict[str, Any]:

@@ -13,14 +13,18 @@ from ingle.serve.settings import SamplingSettings
 
 _ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 
+_WISHES = (
+    "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "repetition_window", "presence_penalty", "frequency_penalty",
+    "repeat_limit",
+)  # fmt: skip
+
 
 def sampling_of(body: Drawing, defaults: SamplingSettings, choice: int = 0) -> Sampling:
     """Return the sampling of choice number `choice`: the body's values, else the server's. Raises RequestError for values out of range."""
-    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
-    wishes = {name: value for name in names if (value := getattr(body, name)) is not None}
+    wishes = {name: value for name in _WISHES if (value := getattr(body, name)) is not None}
     seed = defaults.seed if body.seed is None else body.seed
     bias = tuple((_token_id(token), value) for token, value in (body.logit_bias or {}).items())
-    sampling = replace(defaults.sampling(0), seed=None, logit_bias=bias)
+    sampling = replace(defaults.sampling(0, body.temperature), seed=None, logit_bias=bias)
     return replace(sampling, **wishes, seed=None if seed is None else _positive(seed) + choice)
 
 

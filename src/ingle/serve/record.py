@@ -36,8 +36,12 @@ _FIELD = re.compile(r"[A-Za-z0-9_.\[\]]{1,80}")
 """Field names that may go into a fact. Anything else may hold words of the request."""
 _SEED_BITS = 53
 """Whole numbers up to this many bits survive every JSON reader."""
-_ALWAYS: tuple[tuple[str, Any], ...] = (("origin", None), ("modalities", ("text",)))
+_ALWAYS: tuple[tuple[str, Any], ...] = (("origin", None), ("modalities", ("text",)), ("repetition_window", 0), ("repeat_limit", 0))
 """Later fields of requests with their defaults, which are not digested: so older digests stay valid."""
+_SAMPLING = (
+    "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "repetition_window", "presence_penalty", "frequency_penalty",
+    "repeat_limit",
+)  # fmt: skip
 _SHORT = 200
 """Most characters of the guards' verdicts in a fact."""
 
@@ -103,9 +107,8 @@ def answer_event(
         "request": request_digest(key, request),
         "answer": answer_digest(key, text),
     }
-    sampling = request.sampling
-    for field in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"):
-        facts[field] = getattr(sampling, field)
+    for field in _SAMPLING:
+        facts[field] = getattr(request.sampling, field)
     summary = "; ".join(f"{verdict.guard}: {verdict.action}" for verdict in dict.fromkeys(verdicts))
     if usage.energy is not None:
         facts |= usage.energy.facts()

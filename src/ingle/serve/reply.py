@@ -16,11 +16,12 @@ from ingle.serve.schema import ChatBody, ResponsesBody
 FINISH: Mapping[Finish, str] = {
     "stop": "stop",
     "length": "length",
+    "repetition": "length",
     "cancelled": "length",
     "deadline": "length",
     "blocked": "content_filter",
 }
-"""OpenAI's finish reasons. It has none for an answer that the server cut; "length" also means that it is not whole."""
+"""OpenAI's finish reasons. It has none for an answer that the server cut; "length" means that it is not whole, and `ended` says why."""
 
 
 def calls_in(style: Style, completion: str) -> ToolCallStream:
@@ -129,7 +130,7 @@ def energy_of(lasts: Sequence[Chunk]) -> dict[str, float | str] | None:
 
 
 def account_of(lasts: Sequence[Chunk]) -> dict[str, Any]:
-    """Return Ingle's own field of a response: ledger events, model, seeds and times; and for each answer, ids of the memories and
+    """Return Ingle's own field of a response: ledger events, model, seeds, times and ends; and for each answer, ids of the memories and
     lessons that acted on it."""
     events = [chunk.event for chunk in lasts if chunk.event]
     usages = [chunk.usage for chunk in lasts if chunk.usage]
@@ -142,6 +143,7 @@ def account_of(lasts: Sequence[Chunk]) -> dict[str, Any]:
         "events": [event.facts.get("seq") for event in events],
         "model_digest": usages[0].model_digest if usages else None,
         "seeds": [usage.seed for usage in usages],
+        "ended": [chunk.finish for chunk in lasts],
         "verdicts": [event.facts["verdicts"] for event in events if "verdicts" in event.facts],
         "seconds": [{name: round(getattr(usage, f"{name}_s"), 4) for name in ("queued", "prefill", "decode")} for usage in usages],
         **acted,

@@ -63,7 +63,7 @@ async def kept_response(id_: str, service: Service = Depends(service_of), who: s
         "created_at": int(datetime.fromisoformat(turn.at).timestamp()),
         "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
         "usage": _usage(read, written, facts.get("cached_tokens", 0), _energy(facts)),
-        "ingle": {"events": [facts.get("seq")], "model_digest": facts.get("model")},
+        "ingle": {"events": [facts.get("seq")], "model_digest": facts.get("model"), "ended": [facts.get("finish")]},
     }
 
 

@@ -7,28 +7,36 @@ from ingle.core.errors import ConfigError
 from ingle.core.message import Sampling
 from ingle.engine.job import Capacity
 
+_PENALTY, _REPEAT_LIMIT = 1.1, 160
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingSettings:
-    """Section `[sampling]`. Fields mean the same as in `core.message.Sampling`; the defaults are SmolLM2's."""
+    """Section `[sampling]`. Fields mean the same as in `core.message.Sampling`; `bench/circles.py` chose the defaults."""
 
-    temperature: float = 0.2
+    temperature: float = 0.3
     top_p: float = 0.9
-    top_k: int = 0
+    top_k: int = 40
     min_p: float = 0.0
-    repetition_penalty: float = 1.0
+    repetition_penalty: float | None = None
+    """None = 1.1 where tokens are drawn, and none at temperature 0, which stays exact."""
+    repetition_window: int = 128
+    repeat_limit: int | None = None
+    """None = 160 tokens where tokens are drawn, and never at temperature 0."""
     seed: int | None = None
 
     def __post_init__(self) -> None:
         self.sampling(0)  # refuses values out of range
 
-    def sampling(self, seed: int) -> Sampling:
-        """Return the sampling of one answer. `seed` is used if the settings name none."""
+    def sampling(self, seed: int, temperature: float | None = None) -> Sampling:
+        """Return the sampling of one answer. `seed` is used if the settings name none, `temperature` if it is not None."""
+        temperature = self.temperature if temperature is None else temperature
+        penalty, limit = (_PENALTY, _REPEAT_LIMIT) if temperature else (1.0, 0)
         return Sampling(
-            repetition_penalty=self.repetition_penalty, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p,
-            min_p=self.min_p, seed=seed if self.seed is None else self.seed,
+            repetition_penalty=penalty if self.repetition_penalty is None else self.repetition_penalty,
+            repetition_window=self.repetition_window, temperature=temperature, top_k=self.top_k, top_p=self.top_p, min_p=self.min_p,
+            seed=seed if self.seed is None else self.seed, repeat_limit=limit if self.repeat_limit is None else self.repeat_limit,
         )  # fmt: skip
 
 
