@@ -15,10 +15,10 @@ from ingle.core.digest import digest_bytes, digest_json
 
 @dataclass(frozen=True)
 class Candidate:
-    """What a delta would be made of. Its tensors lie in memory only."""
+    """A proposed delta. Its tensors lie in memory only."""
 
     name: str
-    """What the delta would be called."""
+    """The name that the delta would have."""
     kind: str
     """How the tensors change the base, as in `Delta`."""
     base_digest: str
@@ -28,7 +28,7 @@ class Candidate:
     origin: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """How it came about; becomes the delta's."""
     report: Mapping[str, Any] | None = None
-    """What its maker measured; becomes the delta's `report.json`."""
+    """The maker's measurements; they become the delta's `report.json`."""
 
     @cached_property
     def content_digest(self) -> str:
@@ -41,5 +41,4 @@ class Candidate:
 
 
 Admit = Callable[[Candidate, Callable[[], bool]], Delta]
-"""What a maker of candidates hands each one to, with what tells whether somebody wants to stop: it keeps the candidate as a delta, or
-raises Refused. Whoever stands above the gate gives it."""
+"""Judge a candidate: keep it as a delta, or raise Refused. The second argument says whether somebody wants to stop."""

@@ -18,7 +18,7 @@ from ingle.core.errors import ConfigError
 from ingle.core.event import Fact
 
 Sentence = Callable[[Mapping[str, Fact]], str]
-"""The values of a fact → what happened to its subject, as `ingle log` says it behind the subject's name: "was pruned (wanda)"."""
+"""Facts' values → what `ingle log` says behind the subject's name: "was pruned (wanda)"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +40,19 @@ class Maker:
 
 
 def makers() -> Mapping[str, Maker]:
-    """Every maker by name, alphabetically."""
+    """Return every maker by name, alphabetically."""
     import ingle.core.makers as folder
 
     return _read(tuple(folder.__path__))
 
 
 def gated_makers() -> tuple[str, ...]:
-    """Names of the makers whose candidates the gate judges: the sections that a policy may have."""
+    """Return the makers whose candidates the gate judges: the sections that a policy may have."""
     return tuple(name for name, maker in makers().items() if maker.gated)
 
 
 def find_maker(name: str) -> Maker:
-    """The maker of that name. Raises ConfigError with the known ones."""
+    """Return the maker of that name. Raises ConfigError with the known ones."""
     known = makers()
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
@@ -61,7 +61,7 @@ def find_maker(name: str) -> Maker:
 
 
 def sentence_of(kind: str) -> Sentence | None:
-    """How the log tells a fact of this kind, if a maker records it."""
+    """Return the log's sentence for a fact of this kind; None if no maker records it."""
     for name, maker in makers().items():
         if kind in maker.sentences:
             return maker.sentences[kind]
@@ -72,6 +72,6 @@ def sentence_of(kind: str) -> Sentence | None:
 
 @lru_cache(maxsize=8)
 def _read(path: tuple[str, ...]) -> Mapping[str, Maker]:
-    """Reads the folder once for each search path."""
-    names = sorted(found.name for found in pkgutil.iter_modules(path))
+    """Read the folder once for each search path."""
+    names = sorted(module.name for module in pkgutil.iter_modules(path))
     return MappingProxyType({name: importlib.import_module(f"ingle.core.makers.{name}").MAKER for name in names})

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ingle.core.digest import digest_json
 
 Vectors = Mapping[int, npt.NDArray[np.float32]]
-"""By id: float32 [hidden], in the place of a row of the model's embedding."""
+"""float32 [hidden] by id. Each stands in the place of a row of the model's embedding."""
 NO_VECTORS: Vectors = MappingProxyType({})
 Kind = Literal["image", "audio"]
 KINDS: tuple[Kind, ...] = ("image", "audio")
@@ -32,5 +32,5 @@ def vector_id(vocab_size: int, kind: Kind, encoder: str, content: str, place: in
 
 
 def kind_of(id_: int, vocab_size: int) -> Kind | None:
-    """Return what an id stands for a part of; None for a word."""
+    """Return whether an id stands for part of an image or of audio; None for a word."""
     return KINDS[(id_ - vocab_size) % len(KINDS)] if id_ >= vocab_size else None

@@ -28,7 +28,7 @@ def pack_mask(mask: Array) -> Array:
 
 
 def masks_of(shapes: Mapping[str, tuple[int, int]], tensors: Mapping[str, Array]) -> dict[str, Array]:
-    """bool [N, K] by linear, of a change's tensors that are known to fit."""
+    """Return bool [N, K] by linear, from the tensors of a change that was checked."""
     return {
         linear: np.unpackbits(tensors[f"{linear}.mask"], axis=1, count=columns).astype(bool)
         for linear, (_, columns) in shapes.items()
@@ -37,17 +37,17 @@ def masks_of(shapes: Mapping[str, tuple[int, int]], tensors: Mapping[str, Array]
 
 
 def mask_parts(name: str, shapes: Mapping[str, tuple[int, int]], tensors: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
-    """The tensors of a change, checked: by linear, then by part, the mask as bool [N, K]. `shapes`: (N, K) of all linears.
+    """Check the tensors of a change and return them by linear, then by part, the mask as bool [N, K]. `shapes`: (N, K) of all linears.
 
-    Raises DeltaError for what belongs to no linear, is missing, of another shape, or not finite. `name` is for messages.
+    Raises DeltaError for tensors that belong to no linear, are missing, misshapen, or not finite. `name` is for messages.
     """
-    found: dict[str, dict[str, Array]] = {}
+    by_linear: dict[str, dict[str, Array]] = {}
     for key, values in tensors.items():
         linear, part = next(((key.removesuffix(f".{part}"), part) for part in _PARTS if key.endswith(f".{part}")), ("", ""))
         if linear not in shapes:
             raise DeltaError(f"delta {name}, {key}", f"is no part of a change of kind {KIND}", "", f"As {next(iter(shapes))}.mask is.")
-        found.setdefault(linear, {})[part] = values
-    for linear, parts in found.items():
+        by_linear.setdefault(linear, {})[part] = values
+    for linear, parts in by_linear.items():
         where, (rows, columns) = f"delta {name}, {linear}", shapes[linear]
         bits = parts.get("mask")
         if bits is None or bits.dtype != np.uint8 or bits.shape != (rows, -(-columns // 8)):
@@ -56,11 +56,11 @@ def mask_parts(name: str, shapes: Mapping[str, tuple[int, int]], tensors: Mappin
         parts["mask"] = np.unpackbits(bits, axis=1, count=columns).astype(bool)
         _check(f"{where}.kept", parts.get("kept"), (int(parts["mask"].sum()),))
         check_pair(where, parts.get("lora_A.weight"), parts.get("lora_B.weight"), (rows, columns))
-    return found
+    return by_linear
 
 
 def masked(values: Array, parts: Mapping[str, Array]) -> Array:
-    """What becomes of a linear's weights, float32 [N, K]; `parts` as `mask_parts` gives them."""
+    """Return the masked weights of a linear, float32 [N, K]; `parts` as from `mask_parts`."""
     mask = parts["mask"]
     if "kept" in parts:
         values = np.zeros_like(values)
@@ -71,7 +71,7 @@ def masked(values: Array, parts: Mapping[str, Array]) -> Array:
 
 
 def check_pair(where: str, a: Array | None, b: Array | None, shape: tuple[int, int]) -> None:
-    """Raises DeltaError unless both or neither are there, and B A has that shape."""
+    """Raise DeltaError unless both or neither are there, and B A has that shape."""
     if a is None and b is None:
         return
     if a is None or b is None:
