@@ -75,27 +75,27 @@ class Home:
 
     @property
     def states(self) -> Path:
-        """Folder of what the model has read of conversations that are kept."""
+        """Folder of the saved states of kept conversations."""
         return self.root / "states"
 
     @property
     def history(self) -> Path:
-        """The lines that were typed in `ingle chat`."""
+        """File of the lines typed in `ingle chat`."""
         return self.root / "history"
 
     @property
     def policy(self) -> Path:
-        """What the owner asks of candidates and of requests; see gate/policy.py and safety/policy.py."""
+        """File of the owner's policy for candidates and requests; see gate/policy.py and safety/policy.py."""
         return self.root / "policy.toml"
 
     @property
     def labels(self) -> Path:
-        """Folder of what models take for 1,000 answers."""
+        """Folder of energy labels."""
         return self.root / "labels"
 
     @property
     def staging(self) -> Path:
-        """Folder of what is being brought in; on one file system with `bases`, so that a rename moves it there."""
+        """Folder of unfinished work; on one file system with `bases`, so that a rename moves it there."""
         return self.root / "staging"
 
     @property
@@ -105,12 +105,12 @@ class Home:
 
     @property
     def database_file(self) -> Path:
-        """The database, unless it is elsewhere."""
+        """The database file, unless the database is elsewhere."""
         return self.root / "ingle.db"
 
     @property
     def database_url(self) -> str:
-        """What `open_database` takes."""
+        """The URL for `open_database`."""
         return self.other_database or f"sqlite:///{self.database_file}"
 
     def base_folder(self, digest: str) -> Path:
@@ -122,11 +122,11 @@ class Home:
         return self.deltas / digest
 
     def pack_folder(self, digest: str) -> Path:
-        """Folder of everything derived from one base, or from one with deltas; goes when these go."""
+        """Folder of everything derived from one base or stack; deleted with it."""
         return self.packs / digest
 
     def create(self) -> "Home":
-        """Makes the folders, for their owner alone (mode 700).
+        """Make the folders, for their owner alone (mode 700).
 
         Raises HomeError if they can't be made or written.
         """
@@ -140,13 +140,13 @@ class Home:
 
     @contextmanager
     def lock(self, name: str, waiting: Callable[[str], None] = lambda _: None, timeout_s: float | None = None) -> Iterator[None]:
-        """Holds `name` against other processes; see `core.lock.file_lock`."""
+        """Hold the lock `name` against other processes; see `core.lock.file_lock`."""
         with file_lock(self.root / "locks" / f"{name}.lock", waiting, timeout_s):
             yield
 
 
 def find_home(environ: Mapping[str, str] = os.environ, platform: str = sys.platform) -> Home:
-    """The home of these settings: INGLE_HOME, else the platform's folder for a user's data. Touches no disk.
+    """Return the home: INGLE_HOME, else the platform's folder for user data. Touches no disk.
 
     Raises HomeError if no user folder is known.
     """
