@@ -1,4 +1,4 @@
-"""What a user taught: a correction, a fact to remember, or a rating. Every change to a model on a user's behalf begins as one."""
+"""Taught examples: a correction, a fact to remember, or a rating. Every change to a model on a user's behalf begins as one."""
 
 from dataclasses import dataclass
 from typing import Literal

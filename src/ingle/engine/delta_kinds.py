@@ -1,4 +1,4 @@
-"""What deltas mean: each kind's tensors, and what they make of a model's weights. NumPy only.
+"""Kinds of deltas: each kind's tensors, and their effect on a model's weights. NumPy only.
 
 | kind | tensors | means |
 |---|---|---|
