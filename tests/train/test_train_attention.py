@@ -47,7 +47,7 @@ def test_blocks_are_documents_one_by_one(data: st.DataObject, spec: LayerSpec, s
 
 @settings(deadline=None, max_examples=60)
 @given(data=st.data(), spec=st.sampled_from(SPECS), some=st.booleans(), threads=st.sampled_from([1, 2, 3]), dim=st.sampled_from([32, 64]))
-def test_kernels_are_their_twin(data: st.DataObject, spec: LayerSpec, some: bool, threads: int, dim: int) -> None:
+def test_kernels_are_their_naive_reference(data: st.DataObject, spec: LayerSpec, some: bool, threads: int, dim: int) -> None:
     """In float32 against PyTorch's products in float64, with documents of many blocks, and of many runs."""
     lengths = data.draw(st.lists(st.integers(1, 150) | st.integers(500, 1100), min_size=1, max_size=3))
     bounds, tokens = tuple(np.cumsum([0, *lengths]).tolist()), sum(lengths)

@@ -48,5 +48,5 @@ class Delta:
                 "delta",
                 f"The delta {self.name} was made for base {self.base_digest[:12]}, not for {digest[:12]}",
                 "",
-                "Apply it to that base, or make it anew.",
+                "Apply it to that base, or make it again.",
             )

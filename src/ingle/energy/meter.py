@@ -83,7 +83,7 @@ class Meter:
         awake, cpu = self.clocks.awake_s(), self.clocks.cpu_s()
         self._read_at = awake
         if self._counts and awake - self._since[0] >= _SHARE_S:
-            self._share_anew(awake, cpu)
+            self._update_share(awake, cpu)
         battery = self.batteries.watts() if self._counts and self.rapl.state != "readable" else None
         return Reading(
             awake, self.clocks.boot_s(), cpu, self._resident_now(awake), self._share, self.rapl.read(), battery, self.gpus.read()
@@ -130,7 +130,7 @@ class Meter:
         gpu_j = None if first.gpu_mj is None or last.gpu_mj is None else nvml.joules(first.gpu_mj, last.gpu_mj)
         return Energy(0.0, 0.0, 0.0, "model, without the GPU") if gpu_j is None else Energy(gpu_j, gpu_j, gpu_j, "nvml")
 
-    def _share_anew(self, awake: float, cpu: float) -> None:
+    def _update_share(self, awake: float, cpu: float) -> None:
         _, mine_before, all_before = self._since
         busy = self._busy_s()
         if busy is not None and all_before is not None and busy > all_before:

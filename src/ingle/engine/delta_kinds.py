@@ -241,7 +241,7 @@ def virtual_of(config: ModelConfig, change: Change) -> tuple[Array, Array]:
     for part in ("prefix.keys", "prefix.values"):
         where = f"delta {change.name}, {part}"
         if part not in change.tensors:
-            raise DeltaError(where, "is missing", "", "The delta is incomplete; make it anew.")
+            raise DeltaError(where, "is missing", "", "The delta is incomplete; make it again.")
         values = change.tensors[part].astype(np.float32)
         outer = (len(config.layers), config.num_kv_heads)
         if values.ndim != 4 or (*values.shape[:2], values.shape[3]) != (*outer, config.head_dim):
@@ -279,7 +279,7 @@ def _check_parts(where: str, kind: str, shape: tuple[int, int], parts: Mapping[s
     rank: int | None = None
     for part, patterns in _PARTS[kind].items():
         if part not in parts:
-            raise DeltaError(f"{where}.{part}", "is missing", "", "The delta is incomplete; make it anew.")
+            raise DeltaError(f"{where}.{part}", "is missing", "", "The delta is incomplete; make it again.")
         got = parts[part].shape
         if "r" in patterns[0]:
             at = patterns[0].index("r")

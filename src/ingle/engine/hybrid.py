@@ -48,7 +48,7 @@ def hybrid_of(name: str, config: ModelConfig, tensors: Mapping[str, Array]) -> t
     columns = {part: _whole(where, part, tensors, shape[:1]) for part in (_WINDOW, _SINKS, _MEMORY)}
     retrieval = _whole(where, _RETRIEVAL, tensors, shape)
     if retrieval.max() > 1 or columns[_MEMORY].max() > 1:
-        raise DeltaError(f"{where}, layers", "must say 0 or 1 of retrieval and memory", "other numbers")
+        raise DeltaError(f"{where}, layers", "must hold 0 or 1 for retrieval and memory", "other numbers")
     layers = tuple(
         LayerSpec(
             tuple(np.flatnonzero(retrieval[i]).tolist()),

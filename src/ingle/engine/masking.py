@@ -45,7 +45,9 @@ def mask_parts(name: str, shapes: Mapping[str, tuple[int, int]], tensors: Mappin
     for key, values in tensors.items():
         linear, part = next(((key.removesuffix(f".{part}"), part) for part in _PARTS if key.endswith(f".{part}")), ("", ""))
         if linear not in shapes:
-            raise DeltaError(f"delta {name}, {key}", f"is no part of a change of kind {KIND}", "", f"As {next(iter(shapes))}.mask is.")
+            raise DeltaError(
+                f"delta {name}, {key}", f"is no part of a change of kind {KIND}", "", f"For example {next(iter(shapes))}.mask."
+            )
         by_linear.setdefault(linear, {})[part] = values
     for linear, parts in by_linear.items():
         where, (rows, columns) = f"delta {name}, {linear}", shapes[linear]
@@ -75,7 +77,7 @@ def check_pair(where: str, a: Array | None, b: Array | None, shape: tuple[int, i
     if a is None and b is None:
         return
     if a is None or b is None:
-        raise DeltaError(where, "must have both lora_A.weight and lora_B.weight", "one", "The delta is incomplete; make it anew.")
+        raise DeltaError(where, "must have both lora_A.weight and lora_B.weight", "one", "The delta is incomplete; make it again.")
     if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1] or (b.shape[0], a.shape[1]) != shape or not a.shape[0]:
         raise DeltaError(where, f"must have lora_B · lora_A of shape {shape}", f"{b.shape} · {a.shape}")
     _check(f"{where}.lora_A", a, a.shape)

@@ -44,7 +44,7 @@ def replaced(name: str, config: ModelConfig, tensors: Mapping[str, Array]) -> di
         if key not in shapes:
             raise DeltaError(where, "must name a parameter of this model", "", f"For example {next(iter(shapes))}.")
         if values.dtype == np.uint8 and key.removesuffix(".weight") not in linears:
-            raise DeltaError(where, "can't be blocks: only the linears of layers can", values.shape)
+            raise DeltaError(where, "must not be blocks: only the linears of layers can be", values.shape)
         parameters[key] = stored(key, shapes[key], values)
         if parameters[key].kind == "F32" and values.shape != shapes[key]:
             raise DeltaError(where, f"must have shape {shapes[key]}", values.shape)

@@ -1,8 +1,7 @@
 """Continuous batching: answers join and leave between two tokens, on one thread that owns the backends.
 
 Each step reads one token of every answer in progress, and some tokens of prompts: fewer while others write, so that a long prompt never
-freezes them. Places go round by owner, then first come, first served. A job waits if it does not fit the memory budget, and is refused with
-`Busy` if the queue is full.
+freezes them. Places go round by owner, then first come, first served. A job waits for memory; `Busy` refuses it if the queue is full.
 """
 
 import threading
@@ -307,7 +306,7 @@ class Scheduler:
             return job, error
         traceback.print_exception(error)
         return job, KernelError(
-            "engine", "The engine failed on this request", type(error).__name__, "This is a bug of Ingle; see the server's log."
+            "engine", "The engine failed on this request", type(error).__name__, "This is a bug of Ingle; the server's log has more."
         )
 
     def _end(self, job: Job) -> None:

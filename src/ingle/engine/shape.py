@@ -9,7 +9,7 @@
 | {linear}.lora_A.weight [r, K], {linear}.lora_B.weight [N, r] | added to it, in the smaller model |
 
 Numbers of layers, channels and groups are whole, in float32. All layers keep as many channels and groups, so that the smaller model is one
-that every backend, and every other program, can run. Rows, and whole blocks of columns, keep the form in which the file has them.
+that every backend, and every other program, can run. Rows, and whole blocks of columns, keep the format of the file.
 """
 
 from collections.abc import Mapping
@@ -119,7 +119,7 @@ def smaller_of(name: str, config: ModelConfig, tensors: Mapping[str, Array]) -> 
     where = f"delta {name}"
     layers = _chosen(f"{where}, {LAYERS}", tensors.get(LAYERS), None, len(config.layers))
     if layers is None:
-        raise DeltaError(f"{where}, {LAYERS}", "is missing", "", "The delta is incomplete; make it anew.")
+        raise DeltaError(f"{where}, {LAYERS}", "is missing", "", "The delta is incomplete; make it again.")
     channels = _chosen(f"{where}, {CHANNELS}", tensors.get(CHANNELS), len(layers), config.intermediate_size)
     groups = _chosen(f"{where}, {GROUPS}", tensors.get(GROUPS), len(layers), config.num_kv_heads)
     if groups is not None and not config.is_transformer:

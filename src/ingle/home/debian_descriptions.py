@@ -25,7 +25,7 @@ from ingle.home.place import Home
 _SUFFIXES = (".xz", ".bz2", ".gz")
 _ARCHIVE = "binary-amd64"
 """The architecture whose list is read. All have the same descriptions; this one has them all."""
-_CURE = "Use a Debian or Ubuntu machine, or copy the folder cache/data/debian of a home on one into this home."
+_CURE = "Use Debian or Ubuntu, or copy the folder cache/data/debian from a home on such a machine."
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def apt_mirrors() -> tuple[Mirror, ...]:
     """Return the releases with a main part that apt fetches over HTTP, in its order. Raises PullError where apt is missing."""
     command = shutil.which("apt-get")
     if command is None:
-        raise PullError("Debian's descriptions", "are fetched from the mirror that apt uses, and there is no apt here", "", _CURE)
+        raise PullError("Debian's descriptions", "come from the mirror that apt uses, and this machine has no apt", "", _CURE)
     output = _run(command, "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages")
     targets = [line.split() for line in output.splitlines()]
     usable = [words for words in targets if len(words) == 3 and words[2] == "main" and words[0].startswith(("http://", "https://"))]

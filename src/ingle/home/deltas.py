@@ -33,7 +33,7 @@ _DTYPES = {"float32": "F32", "float16": "F16", "uint8": "U8"}  # NumPy's name â†
 
 
 def _cure(path: Path) -> str:
-    return f"Delete the folder {path.parent}, and make it anew."
+    return f"Delete the folder {path.parent}, then make the delta again."
 
 
 def stack_digest(base: str, deltas: Sequence[str]) -> str:
@@ -83,7 +83,7 @@ def adopt_delta(home: Home, folder: Path, digest: str) -> Delta:
     delta = _read_manifest(folder / MANIFEST, digest, 0, 0)
     tensors = _read_tensors(folder / TENSORS)
     for fault in _faults(delta, tensors):
-        raise HomeError(f"{folder / TENSORS}: {fault}", "must be as it was made", "something else", "Install Ingle anew.")
+        raise HomeError(f"{folder / TENSORS}: {fault}", "is not as it was made", "", "Reinstall Ingle.")
     return put_delta(home, delta.name, delta.kind, delta.base_digest, tensors, delta.origin, _read_report(folder))
 
 
@@ -111,7 +111,7 @@ def refuse_taken_delta(home: Home, name: str, base_digest: str, digest: str = ""
     for other in list_deltas(home, base_digest):
         if other.name.lower() == name.lower() and other.digest != digest:
             cure = f"Choose another name, or remove that one first (`ingle rm MODEL+{other.name}`)."
-            raise ConfigError("name", "is taken by another delta of this model", other.name, cure)
+            raise ConfigError("name", f"Another delta of this model is called {other.name}", "", cure)
 
 
 def check_tensors(name: str, tensors: "Mapping[str, npt.NDArray[Any]]") -> None:
@@ -202,7 +202,7 @@ def delta_tensors(home: Home, delta: Delta) -> "dict[str, npt.NDArray[Any]]":
     path = home.delta_folder(delta.digest) / TENSORS
     tensors = _read_tensors(path)
     for fault in _faults(delta, tensors):
-        raise HomeError(f"{path}: {fault}", "must be as it was kept", "something else", _cure(path))
+        raise HomeError(f"{path}: {fault}", "is not as it was kept", "", _cure(path))
     return tensors
 
 

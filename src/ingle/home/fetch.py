@@ -144,7 +144,7 @@ def _download(remote: Remote, part: Path, progress: Progress, opener: urllib.req
                 part.unlink()
             elif error.code != http.HTTPStatus.TOO_MANY_REQUESTS and error.code < 500:
                 cure = "It may have moved, or you may have no right to it." if error.code != 407 else "Your proxy wants a password."
-                raise Refused(remote.name, f"{remote.name} is not there for us", f"HTTP {error.code} {error.reason}", cure) from error
+                raise Refused(remote.name, f"The server refuses {remote.name}", f"HTTP {error.code} {error.reason}", cure) from error
             reason = f"HTTP {error.code} {error.reason}"
         except (OSError, http.client.HTTPException) as error:
             # URLError, timeouts, resets and TLS failures; the disk's own errors have become HomeError by now.

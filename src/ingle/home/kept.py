@@ -203,7 +203,7 @@ def _name_taken(home: Home, kept: Kept, newer: bool = False) -> ConfigError:
         what = f"base {kept.base[:12]}"
     cure = f"Choose another name, or remove the old one first (`ingle rm {kept.name}`)."
     if newer:
-        cure = f"Move the name to the present one with --update. {cure}"
+        cure = f"Use --update to move the name to the new files. {cure}"
     return ConfigError("name", f"The name {kept.name} is taken by a model from another source or with other files", what, cure)
 
 
@@ -273,7 +273,7 @@ def _refuse_orphans(name: str, own: tuple[str, ...], grown: list[tuple[tuple[str
     if not grown:
         return
     names, stack = {delta.digest: delta.name for _, delta in grown}, grown[-1][0]
-    cure = "They are beside what it stands for: pull the model that they were made for again, and remove them there."
+    cure = "They belong to another version of it: pull the model that they were made for again, and remove them there."
     if stack[: len(own)] == own:
         whole = "+".join([name, *(names.get(digest, digest[:12]) for digest in stack[len(own) :])])
         cure = f"Remove them first, the newest first: ingle rm {whole}"

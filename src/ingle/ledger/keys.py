@@ -109,7 +109,7 @@ def load_verifier(folder: Path) -> Verifier | None:
         raw = bytes.fromhex(text)
         return Verifier(Ed25519PublicKey.from_public_bytes(raw), digest_bytes(raw))
     except ValueError as error:
-        cure = f"Restore it from a backup, or delete it: {KEY} makes it anew."
+        cure = f"Restore it from a backup, or delete it: {KEY} makes it again."
         raise LedgerError(str(path), "must hold an Ed25519 public key as 64 hex digits", error, cure) from error
 
 

@@ -98,8 +98,8 @@ def check_config(config: ModelConfig) -> None:
     flags = {"qkv_bias": "q, k and v", "output_bias": "the attention's output", "mlp_bias": "the MLP"}
     for flag, what in flags.items():
         if getattr(config, flag) and flag not in _BIASES[config.family]:
-            rule = f"of {what} are not read by llama.cpp in {config.family} files, which would answer as another model"
-            raise ConfigError("biases", rule, "some", "Serve it with Ingle, or write it as a Hugging Face folder.")
+            rule = f"of {what} are not read by llama.cpp in {config.family} files, so the model would answer differently"
+            raise ConfigError("biases", rule, "", "Serve it with Ingle, or write it as a Hugging Face folder.")
     if config.qk_norm != (config.family == "qwen3"):
         raise ConfigError("qk_norm", f"is not what llama.cpp expects of {config.family}", config.qk_norm)
 

@@ -31,7 +31,7 @@ def read_policy(table: Any, known: Mapping[str, tuple[Mode, ...]]) -> Policy:
         raise ConfigError(TABLE, "must be a table", repr(table), 'For example [guards] with control_tokens = "block".')
     for name, mode in table.items():
         if name not in known:
-            raise ConfigError(f"{TABLE}.{name}", "is no guard", "", f"Known: {', '.join(known)}.")
+            raise ConfigError(f"{TABLE}.{name}", "is not a guard", "", f"Known: {', '.join(known)}.")
         if mode not in known[name]:
             raise ConfigError(f"{TABLE}.{name}", f"must be one of {', '.join(known[name])}", repr(mode))
     return MappingProxyType(dict(table))

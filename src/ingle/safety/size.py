@@ -58,7 +58,9 @@ def _check_texts(request: Request, limits: Limits) -> None:
         got = f"{len(request.prompt):,} tokens"
     else:
         return
-    raise ContextError(field, f"must fit into the maximum context length of {context:,} tokens", got, "Shorten it, or begin anew.")
+    raise ContextError(
+        field, f"must fit into the maximum context length of {context:,} tokens", got, "Shorten it, or start a new conversation."
+    )
 
 
 def _check_tools(tools: tuple[Mapping[str, Any], ...], limit: int) -> None:
