@@ -1,4 +1,4 @@
-"""A candidate: a change to a model that nobody has judged yet. It is kept nowhere; the gate makes a `Delta` of it, or says why not."""
+"""A candidate: a change to a model that has not been judged. It is stored nowhere; the gate makes a `Delta` of it, or says why not."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ class Candidate:
     base_digest: str
     """Digest of the base (and of the deltas before) that it was made for."""
     tensors: Mapping[str, npt.NDArray[Any]]
-    """float32 or float16, or uint8 for what is packed in bits, by Hugging Face parameter name."""
+    """By Hugging Face parameter name: float32, float16, or uint8 for packed bits."""
     origin: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """How it came about; becomes the delta's."""
     report: Mapping[str, Any] | None = None
@@ -32,7 +32,7 @@ class Candidate:
 
     @cached_property
     def content_digest(self) -> str:
-        """SHA-256 of what it does to which model: kind, base and every byte, whatever it is called and however it came about."""
+        """SHA-256 of its effect: kind, base and every byte of its tensors, regardless of name and origin."""
         tensors = {
             name: [list(values.shape), values.dtype.name, digest_bytes(np.ascontiguousarray(values).tobytes())]
             for name, values in self.tensors.items()
@@ -41,4 +41,4 @@ class Candidate:
 
 
 Admit = Callable[[Candidate, Callable[[], bool]], Delta]
-"""Judge a candidate: keep it as a delta, or raise Refused. The second argument says whether somebody wants to stop."""
+"""Judge a candidate: keep it as a delta, or raise Refused. The second argument returns True once it should stop."""

@@ -1,4 +1,4 @@
-"""Settings: TOML and `--set a.b=c` into frozen dataclasses. Unknown keys are errors, wrong types say what was expected."""
+"""Settings: TOML and `--set a.b=c` into frozen dataclasses. Unknown keys and wrong types are errors with the expected ones."""
 
 import copy
 import dataclasses

@@ -1,8 +1,8 @@
 """Every error that a user can meet, as one tree.
 
-An error says four things: the *field* at fault, the *rule* that it breaks, what we *got*, and the *cure*. Together they read as
-sentences: a rule goes on from its field ("temperature" "must be between 0 and 2"), or begins with a capital and is a whole sentence of its
-own ("Port 5790 is in use"). The command line renders an error in one place (exit code), the server in another (HTTP status, the field as
+An error says four things: the *field* at fault, the *rule* that it breaks, the value that we *got*, and the *cure*. Together they read as
+sentences: a rule continues its field ("temperature" "must be between 0 and 2"), or begins with a capital and is a whole sentence ("Port
+5790 is in use"). The command line renders an error in one place (exit code), the server in another (HTTP status, the field as
 `param`); rooms only raise.
 """
 

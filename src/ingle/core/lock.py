@@ -19,7 +19,7 @@ _WINDOWS_OFFSET = 1 << 30  # msvcrt locks bytes against reading too, so the lock
 def file_lock(path: Path, waiting: Callable[[str], None] = lambda _: None, timeout_s: float | None = None) -> Iterator[None]:
     """Hold `path` against every other process and thread, and free it at the end of the block.
 
-    `waiting` is told once who holds the lock, if somebody does. The file stays: deleting it would let two others in.
+    If the lock is taken, `waiting` hears once who holds it. The file stays: deleting it would let two others in.
     Raises HomeError after `timeout_s` (None = waits for ever, 0 = doesn't wait), or when the file can't be made.
     """
     with os_errors(path):

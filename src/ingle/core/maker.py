@@ -1,8 +1,8 @@
-"""A maker is whoever changes a model: tuning, pruning, a lesson. To add one, put a file into core/makers: its name is the maker's name.
+"""Makers are the procedures that change models: tuning, pruning, lessons. To add one, put a file into core/makers, named after it.
 
-The file holds `MAKER`, the words that people read of it and the limits that the gate usually sets it. The policy, the gate, the ledger's
-sentences, the energy account and the page read the folder; none of them names a maker. How a model is made stands in the maker's own room,
-which hands a `core.candidate.Candidate` to the gate under this name (train/making.py does the rest of the way).
+The file holds `MAKER`: the maker's words for people, and the gate's usual limits for it. The policy, the gate, the ledger's sentences, the
+energy account and the page read the folder; none of them names a maker. The work itself is in the maker's own room, which hands a
+`core.candidate.Candidate` to the gate under this name (train/making.py does the rest).
 """
 
 import difflib

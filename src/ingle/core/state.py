@@ -2,9 +2,8 @@
 
 Keys and values lie in *blocks* of 16 tokens (core/blocks.py). Retrieval groups grow by *pages* of 64 tokens that forks share, since a
 full page is never written again; streaming groups have a *ring* (sinks, then the window plus one step's tokens), whose blocks after the
-sinks are used in a circle. Block b of all rings lies together, before block b + 1, so what has been written so far is in front: that alone
-is held, copied and saved. A recurrent memory S [V, K] lies in float32 as [V/16, K, 16], so that 16 of its rows can be gone on with by
-themselves.
+sinks are used in a circle. Block b of all rings lies together, before block b + 1, so written blocks are in front, and only these are held,
+copied and saved. A recurrent memory S [V, K] lies in float32 as [V/16, K, 16], so that 16 of its rows can be updated by themselves.
 """
 
 import json
@@ -124,7 +123,7 @@ class State:
     def rewind(self, length: int) -> None:
         """Go back to the first `length` tokens.
 
-        Raises CannotRewind if a window no longer holds what it would need, or a recurrent memory has moved on.
+        Raises CannotRewind if a window no longer holds its tokens, or a recurrent memory has moved on.
         """
         if not 0 <= length <= self.length:
             raise CannotRewind("length", f"must be between 0 and {self.length}", length)

@@ -1,7 +1,7 @@
 """Ids beyond the vocabulary: each stands for a vector that came from a picture or a sound, where a token would stand for a word.
 
-Such an id is a number of its content, so whatever compares ids (the prefix cache, saved states, forks, replay) compares what was seen and
-heard, too, and never has to know of vectors. The vectors themselves travel beside the ids, to the one place that reads them: the backend.
+Such an id is derived from its content. So comparing ids (in the prefix cache, saved states, forks, replay) compares images and sounds, too,
+and needs no vectors. The vectors themselves travel beside the ids, to their only reader: the backend.
 """
 
 from collections.abc import Mapping

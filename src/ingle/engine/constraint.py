@@ -159,5 +159,5 @@ def one_line(message: str) -> str:
     if message.startswith("NoExtension"):
         return "no text fits it"
     lines = [line.strip() for line in message.splitlines() if line.strip()] or [""]
-    said = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), lines[0])
-    return said if len(said) <= 200 else f"{said[:199]}…"
+    reason = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), lines[0])
+    return reason if len(reason) <= 200 else f"{reason[:199]}…"

@@ -7,8 +7,8 @@
 | layers.memory [layers] | 1 = streaming groups have a recurrent memory |
 | model.layers.i.self_attn.memory.… | the memories' parameters, see model/memory.py |
 
-All are numbers in float32, so that a delta stays what it is: named tensors. It applies to a transformer only: whoever wants other
-retrieval groups makes another delta for the original model.
+All are numbers in float32, so that a delta stays what it is: named tensors. It applies to a transformer only; for other
+retrieval groups, make another delta for the original model.
 """
 
 from collections.abc import Mapping

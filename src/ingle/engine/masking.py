@@ -3,10 +3,10 @@
 | tensor | means |
 |---|---|
 | {linear}.mask uint8 [N, ⌈K/8⌉] | a bit for each weight, row by row, the highest first: 1 = it stays, 0 = it becomes 0 |
-| {linear}.kept [weights that stay] | what stands there instead, row by row; without it, what was there |
-| {linear}.lora_A.weight [r, K], {linear}.lora_B.weight [N, r] | added to what stays; what is 0 stays 0 |
+| {linear}.kept [weights that stay] | the weights that stay, row by row; without it, the original ones |
+| {linear}.lora_A.weight [r, K], {linear}.lora_B.weight [N, r] | added to the weights that stay; 0 stays 0 |
 
-Together: (W or kept, + B A) where the mask says 1, else 0. So a repair by low rank doesn't fill the holes again.
+Together: (W or kept, + B A) where the mask is 1, else 0. So a repair by low rank doesn't fill the holes again.
 """
 
 from collections.abc import Mapping

@@ -38,7 +38,7 @@ class Base:
     source: str
     """Where it came from first: `catalogue:NAME`, `hub:ORG/NAME`, `file:PATH`, `merge:MODEL`, or `train:NAME` from scratch."""
     revision: str
-    """Commit of the hub, version of the package, or digest of what it was made of; empty for local files."""
+    """Commit of the hub, version of the package, or digest of its ingredients; empty for local files."""
     files: tuple[KeptFile, ...]
     """Sorted by name."""
     pulled_at: str

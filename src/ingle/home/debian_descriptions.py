@@ -1,7 +1,7 @@
 """Debian's package descriptions, and their translations, from the mirror that this machine's apt uses.
 
-`apt-get indextargets` says which mirrors those are. A release lists the SHA-256 of every file; what was fetched is pinned in a manifest, so
-that it is the same data as long as it lies in the cache. The release's signature is not checked: these are texts to measure on.
+`apt-get indextargets` lists these mirrors. A release lists the SHA-256 of every file; fetched files are pinned in a manifest, so that the
+data stay the same while they are in the cache. The release's signature is not checked: these are texts to measure on.
 
 Licence: descriptions are part of their packages and as free as these; translations are the Debian translators', under the GPL or as free.
 """

@@ -1,8 +1,8 @@
 """The states of an example, and the moves between them. Only this file writes a state.
 
 On its way into the weights an example is `pending`, then `learning` (begin), then `learned` (accept) or `refused` (refuse). A learner
-that stops or dies lets it go (release). A lesson that is let go, or is of another model now, leaves its examples to be learned again
-(relearn). See `ingle.core.example.STATES` for what the states mean.
+that stops or dies releases it (release). When a lesson is removed, or its model changes, its examples are learned again (relearn).
+The states: `ingle.core.example.STATES`.
 """
 
 import json

@@ -1,16 +1,16 @@
-"""Where this home lies, and which folder holds what.
+"""The home: its place, and the contents of its folders.
 
 bases/DIGEST/         original files of a model, never written again, and base.json
 models/NAME.json      a kept model: a base and its deltas
-deltas/DIGEST/        a delta: delta.json, tensors.safetensors and what was measured of it
-packs/DIGEST/         weights as the engine wants them, one folder per base (with deltas that are merged); may be deleted at any time
-tuning/               training that is not finished
+deltas/DIGEST/        a delta: delta.json, tensors.safetensors and its report
+packs/DIGEST/         packed weights, one folder per base (with merged deltas); may be deleted at any time
+tuning/               unfinished training
 cache/jit             compiled kernels; may be deleted
 cache/downloads       unfinished downloads; may be deleted
-cache/groups          which groups conversions to hybrids found; may be deleted, they are then sought again
-labels/               what models take for 1,000 answers, by the digest of base and deltas (energy/label.py)
-states/               what the model has read of conversations that are kept; may be deleted, they are then read again
-staging/              what is being brought in right now
+cache/groups          groups that conversions to hybrids found; may be deleted, they are then searched again
+labels/               energy labels of models, by the digest of base and deltas (energy/label.py)
+states/               saved states of kept conversations; may be deleted, the text is then read again
+staging/              unfinished downloads and models
 keys/                 the ledger's key and its signed head
 locks/                one file per lock
 ingle.db              facts (SQLite, unless INGLE_DATABASE_URL says otherwise)

@@ -5,7 +5,7 @@ hangs on the one that it follows, so a conversation that was regenerated or edit
 [owner, conversation, parent, role, content, completion]: the same history stored twice is the same rows. The conversation is
 part of it, so that no deletion has to ask which of two conversations that begin alike a branch belonged to.
 
-Every query names the owner, and so do the foreign keys: nothing can hang on a turn of somebody else's.
+Every query names the owner, and so do the foreign keys: nothing can be attached to another owner's turn.
 """
 
 import json

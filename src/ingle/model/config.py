@@ -1,7 +1,7 @@
 """Convert Hugging Face's `config.json` to `ModelConfig`, and back for export.
 
-What Hugging Face has no class for (a hybrid) is written under an architecture of our own, so that no other program takes it for a plain
-transformer and leaves out what it doesn't know: the family's own keys, and `ingle` with the family and how each layer looks back.
+Hugging Face has no class for hybrids. They are written under our own architecture, so that no other program takes them for plain
+transformers: the family's own keys, and `ingle` with the family and each layer's spec.
 """
 
 from collections.abc import Iterator, Mapping

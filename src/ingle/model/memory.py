@@ -4,12 +4,12 @@ When the token at position t is read, the token at p = t − window enters the m
 
     S ← α S (I − β φ φᵀ) + β v φᵀ,  φ = unit(k_map k),  α = sigmoid(decay·[k; v]),  β = sigmoid(write·[k; v])
 
-and then each query head of the group reads y = S unit(q_map q). What the head gives is (1 − λ) · window + λ · y with
+and then each query head of the group reads y = S unit(q_map q). The head's output is (1 − λ) · window + λ · y with
 
     λ = sigmoid(gate·q + age · log(n / (n + window))),
 
 n the tokens that have entered. By age = 1 a memory weighs as much as its share of the tokens, as attention alike to all would have it;
-without it a memory of a few tokens, whose y is near 0, would thin out what the window gave. q and k are those before RoPE, so nothing
+without it a memory of a few tokens, whose y is near 0, would dilute the window's output. q and k are those before RoPE, so nothing
 here knows how long ago a token was. The order is: who leaves the window enters first, then the memory is read; between the two, no token
 is counted twice and none is missed.
 
@@ -140,7 +140,7 @@ class Memory(nn.Module):
         self, window: Tensor, unturned: tuple[Tensor, ...], spec: LayerSpec, before: Remembered | None, start: int
     ) -> tuple[Tensor, Remembered]:
         """Read T more tokens of B sequences of equal length, after `start` others. window [B, T, G, R, D]; unturned: q like it, k and v
-        [B, T, G, D] → what heads give, like `window`, and what is remembered then.
+        [B, T, G, D] → the heads' output, like `window`, and the new memories.
         """
         q, k, v = unturned
         if before is not None:

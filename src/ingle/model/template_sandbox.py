@@ -1,7 +1,7 @@
 """The Jinja environment of chat templates: all that transformers offers them, without what could harm or hang the process.
 
-A template comes with the weights, from whoever made them. Beyond Jinja's own sandbox (no underscore attributes, nothing mutable), steps,
-time, output and ranges are limited; so is what could make one huge string in one step, and what all strings and lists on the way come to.
+Templates come with weights, from strangers. Beyond Jinja's own sandbox (no underscore attributes, nothing mutable), these are limited:
+steps, time, output, ranges, operations that make one huge string in one step, and the total size of intermediate strings and lists.
 """
 
 import json

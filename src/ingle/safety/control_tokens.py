@@ -1,6 +1,6 @@
 """Guard: reports when a text spells the names of control tokens, as prompt injections do, and honest text about models too.
 
-It changes nothing and refuses nothing. Such names are plain text to the model whoever wrote them: `model/tokenizer.py` never makes a
+It changes nothing and refuses nothing. Such names are always plain text to the model: `model/tokenizer.py` never makes a
 control token of given text, `model/template.py` only of the template's own.
 """
 

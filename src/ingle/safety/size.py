@@ -1,6 +1,6 @@
 """Guard: refuses requests that are too large before anything reads them.
 
-Nothing here looks at what a text says, and the longest texts are refused by their length alone, so it is the outermost guard.
+It reads no contents, and refuses the longest texts by their length alone, so it is the outermost guard.
 """
 
 from collections.abc import AsyncIterator, Mapping

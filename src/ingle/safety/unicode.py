@@ -8,8 +8,8 @@
 | overrides, embeddings, isolates U+202A–202E, U+2066–2069 | removed: such text reads otherwise than it is | removed |
 | the byte-order mark U+FEFF; noncharacters | removed | kept |
 
-What the model said is treated alike when it is said and when it comes back as an earlier turn, so that both are the same text. A
-terminal needs a filter of its own for controls, and has one.
+The model's text is filtered alike in the answer and in later requests, as an earlier turn, so that both are equal. The terminal has its own
+filter for controls.
 
 Joiners, direction marks and variation selectors stay: Persian, Arabic and emoji are spelled with them. So do the tags of the three flags
 (England, Scotland, Wales) that are written with tags.
