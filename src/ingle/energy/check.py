@@ -53,8 +53,8 @@ def sources(meter: Meter) -> list[tuple[str, str, str]]:
     machine = meter.machine
     names = ", ".join(domain.name for domain in meter.rapl.domains)
     rapl = {
-        "readable": (f"counted by {names}" + ("" if meter.rapl.covers_memory else "; the memory is not in it"), ""),
-        "locked": ("there, and closed to you", CURE),
+        "readable": (f"counted by {names}" + ("" if meter.rapl.covers_memory else ", without the memory"), ""),
+        "locked": ("present, but you may not read them", CURE),
         "none": ("no counters" + (": the hypervisor shows none" if machine.virtual else " under /sys/class/powercap"), ""),
     }[meter.rapl.state]
     watts = meter.batteries.watts()

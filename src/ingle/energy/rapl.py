@@ -13,10 +13,10 @@ FOLDER = Path("sys/class/powercap")
 MOST_WATTS = 2000.0
 """More than any machine takes. A window in which this power could overflow a counter twice is ignored."""
 CURE = (
-    "Let everybody on this machine read them, until it starts again: sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj; "
-    "for good: put "
+    "To read them until the next restart: sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj; "
+    "for good, put "
     'SUBSYSTEM=="powercap", ACTION=="add", RUN+="/bin/chmod a+r /sys%p/energy_uj" into /etc/udev/rules.d/70-rapl.rules. '
-    "On a machine that strangers share, don't: such counters have given secrets away (CVE-2020-8694)."
+    "Don't do this on a machine that you share with strangers: such counters can leak secrets (CVE-2020-8694)."
 )
 
 

@@ -45,7 +45,7 @@ def check_constraint(constraint: Constraint, field: str = "", lenient: bool = Fa
     field = field or FIELDS[constraint.kind]
     fault = _fault(grammar_source(constraint, field, lenient), field)
     if fault and not (lenient and fault.startswith("WARNING")):
-        raise RequestError(field, f"must be {NOUNS[constraint.kind]} that answers can be held to", fault)
+        raise RequestError(field, f"must be {NOUNS[constraint.kind]} that can be enforced", fault)
 
 
 @lru_cache(64)
@@ -101,7 +101,7 @@ def _schema(text: str, field: str, lenient: bool) -> dict[str, Any]:
         # Keys of one's own may come twice, and count as one for whoever reads them.
         least, required = table.get("minProperties"), table.get("required", [])
         if isinstance(least, int) and least > 1 and isinstance(required, list) and least > len(required):
-            raise RequestError(field, "can't ask for a number of keys that it doesn't name", f"minProperties: {least}")
+            raise RequestError(field, "must not require more keys than it names", f"minProperties: {least}")
     return schema
 
 

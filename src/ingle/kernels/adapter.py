@@ -3,8 +3,8 @@
 With a bias it is a bottleneck of neurons, y += B relu(A x + b) (arXiv 1902.00751).
 
 A and B are bytes w + 128 with one scale per row, in panels of 16 rows like the linears' (see linear.py): A [panel, K/4, 16, 4],
-B [panel, r/4, 16, 4]. x comes rounded to int8, as the linears want it; what is between A and B is rounded to two int8 terms here, which
-keeps 15 bits of it. So both products are exact in int32, and their order depends on nothing but the sizes. Source: arXiv 2106.09685.
+B [panel, r/4, 16, 4]. x comes rounded to int8, as for the linears. The intermediate result is rounded to two int8 terms here, which
+keeps 15 bits. So both products are exact in int32, and their order depends on nothing but the sizes. Source: arXiv 2106.09685.
 """
 
 import numpy as np

@@ -2,8 +2,8 @@
 
 Online softmax (arXiv 1805.02867) in chunks of 256 keys, as in FlashAttention (arXiv 2205.14135). A *task* is a tile of up to 12
 rows — tokens × the queries that share the group, so keys are read once for all — against some splits of 512 keys. Splits of one
-tile may go to different threads. Chunks and splits begin at fixed positions and are folded in order, so what a query gets does not
-depend, to the last bit, on what else is in the step or how its work was shared out. How a block lies: core/blocks.py.
+tile may go to different threads. Chunks and splits begin at fixed positions and are folded in order, so a query's result does not
+depend, to the last bit, on the rest of the step or on its threads. Layout of a block: core/blocks.py.
 """
 
 from numba import njit

@@ -16,8 +16,8 @@ DESCRIPTOR = 7
 VALUES, BYTES, SCALE, TOTAL, OFFSET, HALVES = range(6)
 ACTIVATIONS = 6
 """int64 of an input: addresses of x float32 [T, K], of its two int8 terms [T, 2, K], and per term and 32 columns the scale, scale · Σx,
-−128 Σx, and a pair of 16-bit numbers, −16 Σx of either half, each [T, 2, K/32]. The second term is what the first one's rounding left
-over; its scale is 0 where it is not needed."""
+−128 Σx, and a pair of 16-bit numbers, −16 Σx of either half, each [T, 2, K/32]. The second term is the first one's rounding
+error; its scale is 0 where it is not needed."""
 
 LAYERS, HIDDEN, HIDDEN_PADDED, MLP_PADDED, HEADS, GROUPS, DIM, WIDTH, CACHE, QUANTISED, EMBEDDING, HEAD, NORM, LAYER, EPS = range(15)
 MOST_MEMORIES, WINDOWS, BLOCK_BYTES, STREAMING = range(15, 19)
@@ -44,14 +44,14 @@ PLACE_KINDS = 4
 ADAPTER_RANK, ADAPTER_COLUMNS, ADAPTER_ROWS, ADAPTER_A, ADAPTER_A_SCALES, ADAPTER_B, ADAPTER_B_SCALES, ADAPTER_BIAS = range(8)
 ADAPTER = 8
 """int64 of a low-rank addition to one linear: rank padded to 16 (0 = there is none), padded columns and rows, addresses of A and B
-and their scales, and of what is added between them before the rectifier (0 = neither that nor a rectifier). An adapter is seven of
+and their scales, and of the bias between them, before the rectifier (0 = no bias and no rectifier). An adapter is seven of
 these for each layer, in the order of the layer's linears."""
 
 PAGES, RINGS, FIRST, COUNT, PART, PARTS_EACH, ADAPTED, MEMORIES, BROKEN = range(9)
 SEGMENT = 9
 """int64 of one sequence's share of a step: address of its pages' addresses, address of its rings, first row, rows, its first
 partial result of attention, how many of these each of its queries has, the address of its adapter (0 = none), and of its memories;
-and, written by the step, whether one of these gave what is no number."""
+and, written by the step, whether one of these gave NaN or infinity."""
 
 TASK_SEGMENT, TASK_GROUP, TASK_ROW, TASK_ROWS, TASK_FROM, TASK_TO, TASK_PART = range(7)
 TASK = 7

@@ -234,7 +234,7 @@ def linear_int4(linear, index, x, rows, out, stride, accumulate):
     """Entry: outputs 16·index … 16·index + 15 of an INT4 linear for `rows` rows.
 
     linear, x: addresses of its record and of the input's (see layout.py); out: address of the first output, rows `stride` bytes
-    apart; accumulate: 1 adds to what is there.
+    apart; accumulate: 1 adds to the old values.
     """
     _int4(linear, index, x, rows, out, stride, accumulate)
 

@@ -1,7 +1,7 @@
 """One step of the decoder: any rows of any sequences through all layers, on several threads that wait at barriers.
 
 A row is one token of one sequence; prefill is many rows of one sequence, batched decoding one row of each of many. Every thread
-runs `decoder_step`; linears and attention are shared out in small pieces, whoever is free takes the next.
+runs `decoder_step`; linears and attention are cut into small pieces, and a free thread takes the next.
 """
 
 import numpy as np

@@ -89,7 +89,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise CheckpointError(str(path), "is needed, but is not there", "", "Pull the model again.") from error
+        raise CheckpointError(str(path), "is needed, but missing", "", "Pull the model again.") from error
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(str(path), "must be valid JSON", error, "Pull the model again.") from error
     if not isinstance(value, dict):

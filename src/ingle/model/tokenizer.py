@@ -215,7 +215,7 @@ class TokenStream:
 def read_fast(path: Path) -> FastTokenizer:
     """Read the library's tokenizer from its own file. Raises CheckpointError."""
     if not path.exists():
-        raise CheckpointError(str(path), "is needed, but is not there", "", "A SentencePiece .model alone is not read; convert it.")
+        raise CheckpointError(str(path), "is needed, but missing", "", "A SentencePiece .model alone is not read; convert it.")
     try:
         return FastTokenizer.from_file(str(path))
     except BaseException as error:  # the library raises bare Exception for whatever it can't parse

@@ -46,7 +46,7 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any], where: str = "GGUF") -> Tok
     fields = Fields(metadata, where)
     tokens = fields.texts("tokenizer.ggml.tokens")
     if not tokens:
-        raise CheckpointError(f"{where}: tokenizer.ggml.tokens", "is needed, but is not there")
+        raise CheckpointError(f"{where}: tokenizer.ggml.tokens", "is needed, but missing")
     types = fields.numbers("tokenizer.ggml.token_type")
     kinds = [1] * len(tokens) if types is None else types.tolist()
     if len(kinds) != len(tokens):

@@ -37,8 +37,8 @@ def check_roles(messages: tuple[Message, ...]) -> None:
         if message.role == "user" and _says_nothing(message):
             raise RequestError(f"messages[{i}].content", "must not be empty", "", "Say something.")
         if message.role == "tool" and message.tool_call_id not in call_ids:
-            rule = "must be the id of a tool call that an assistant's message before it holds"
-            got = "another" if message.tool_call_id else "none"
+            rule = "must be the id of a tool call in an earlier assistant message"
+            got = "an unknown one" if message.tool_call_id else "none"
             raise RequestError(f"messages[{i}].tool_call_id", rule, got, "Send the assistant's message with its tool_calls, too.")
         if message.role == "assistant":
             call_ids.update(call.id for call in message.tool_calls)
