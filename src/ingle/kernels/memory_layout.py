@@ -3,7 +3,7 @@
 Layouts, float32: queries, y and their slopes [G, N, R, D]; keys, values and theirs [G, N, D]; log α, β and theirs, and 1 / ‖·‖ of keys
 [G, N]; shares, and 1 / ‖·‖ of queries [G, N, R]; states [G, chunks, D, D]; X [G, N, 2 D]; maps [G, D, D], also transposed; gates [G, R, D]
 and [G, R], ages [G, R], and their factors (`model.memory.log_held`) [N]; slopes at maps, gates and ages the same for each
-document. As the model has them, of ELEMENT bytes a number: q, the window's output, the heads' output and their slopes [T, G, R, D]; k, v and
+document. As the model has them, of ELEMENT bytes a number: q, the window's and the heads' output and their slopes [T, G, R, D]; k, v and
 theirs [T, G, D]. A document is a record of int64: its first of the N tokens, how many, number of its first chunk, and the first of the T
 tokens that enters.
 """

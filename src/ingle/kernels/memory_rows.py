@@ -2,7 +2,7 @@
 
     φ_k = unit(k_map k),  φ_q = unit(q_map q),  λ = sigmoid(gate · q + age · held),  given = (1 − λ) · seen + λ · y
 
-and their backward passes. `first` counts the tokens that enter, of all documents; `token` is where that token lies in the row. The one that reads
+and backward. `first` counts the tokens that enter, of all documents; `token` is where that token lies in the row. The one that reads
 then lies WINDOW behind it.
 """
 

@@ -1,7 +1,7 @@
 """Attention of packed documents in one row, forward and backward for training, in float32 (train/kernel_attention.py).
 
 A *task* is a block of queries of one group. Its rows are queries × the heads that share the group, so keys and values are read once for
-all. Visible tokens of a block are cut into *runs* of neighbouring tokens, at most RUN of them; a run's scores stay in the cache. Forward: online
+all. Visible tokens are cut into *runs* of neighbouring tokens, at most RUN of them; a run's scores stay in the cache. Forward: online
 softmax over runs (arXiv 1805.02867). Back: weights are made again from the largest score and the sum, and nothing else is kept
 (FlashAttention-2, arXiv 2307.08691, Algorithm 2). All six products are one function over strides.
 
