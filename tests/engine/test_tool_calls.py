@@ -300,7 +300,7 @@ def test_tools_in_order() -> None:
     check_tools([function(f"f{i}") for i in range(128)])
     with pytest.raises(RequestError, match="tools must be at most 128"):
         check_tools([function(f"f{i}") for i in range(129)])
-    with pytest.raises(RequestError, match=r"tools\[1\].function.name must be another"):
+    with pytest.raises(RequestError, match=r"tools\[1\].function.name must differ"):
         check_tools([function(), function()])
 
 
