@@ -323,7 +323,7 @@ def test_choices() -> None:
         ({"type": "function", "function": "now"}, "must be"),
         (3, "must be"),
     ]:
-        with pytest.raises(RequestError, match=f"tool_choice: {message}"):
+        with pytest.raises(RequestError, match=f"tool_choice {message}"):
             tool_constraint("hermes", TOOLS, choice)  # type: ignore[arg-type]
     with pytest.raises(RequestError, match="without tools"):
         tool_constraint("hermes", [], "required")
