@@ -37,13 +37,13 @@ from tests.safety.scripted import (
 FILES = guard_files()
 NOT_GUARDS = {"__init__", "limits", "middleware", "policy", "registry", "texts"}
 MADE = [(file, mode) for file in FILES for mode in file.modes if mode != "off"]
-ONIONS: dict[str, Sequence[Guard]] = {file.name: (file.make(LIMITS, file.modes[0]),) for file in FILES if file.modes[0] != "off"}
-ONIONS["all"] = [layer.guard for layer in make_guards(LIMITS)]
-EVERY = pytest.mark.parametrize("guards", ONIONS.values(), ids=ONIONS)
+GUARDS: dict[str, Sequence[Guard]] = {file.name: (file.make(LIMITS, file.modes[0]),) for file in FILES if file.modes[0] != "off"}
+GUARDS["all"] = [layer.guard for layer in make_guards(LIMITS)]
+EVERY = pytest.mark.parametrize("guards", GUARDS.values(), ids=GUARDS)
 MIB = 1 << 20
 
 
-def test_every_guard_file_is_in_the_onion_in_its_declared_place() -> None:
+def test_every_guard_file_stands_in_its_declared_place() -> None:
     stems = {path.stem for path in Path(ingle.safety.__path__[0]).glob("*.py")}
     assert {file.name for file in FILES} == stems - NOT_GUARDS, "a file of safety/ is a guard (NAME, ORDER, make, …), or is named here"
     orders = [file.order for file in FILES]

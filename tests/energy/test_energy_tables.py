@@ -42,10 +42,10 @@ def test_a_cpu_finds_its_row(fields: dict[str, str], row: str, request: pytest.F
 def test_threads_of_one_core_and_virtual_cores_are_less_than_a_core(request: pytest.FixtureRequest) -> None:
     root = request.getfixturevalue("tmp_path")
     plain = find_machine(Fake(root / "a").cpuinfo(EPYC, 4).root)
-    twins = find_machine(Fake(root / "b").cpuinfo(EPYC | {"siblings": "4", "cpu cores": "2"}, 4).root)
+    threads_of_cores = find_machine(Fake(root / "b").cpuinfo(EPYC | {"siblings": "4", "cpu cores": "2"}, 4).root)
     virtual = find_machine(Fake(root / "c").cpuinfo(EPYC | {"flags": "fpu hypervisor avx2"}, 4).root)
     assert (plain.cores, plain.share) == (4, (1.0, 1.0, 1.0))
-    assert twins.cores == 2 and twins.share[1] <= twins.share[0] < 1 <= twins.share[2]
+    assert threads_of_cores.cores == 2 and threads_of_cores.share[1] <= threads_of_cores.share[0] < 1 <= threads_of_cores.share[2]
     assert virtual.virtual and virtual.share[1] < virtual.share[0] <= virtual.share[2] == 1
 
 

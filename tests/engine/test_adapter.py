@@ -1,4 +1,4 @@
-"""Adapters beside packed weights: each sequence its own, equal to their twin, and without a trace when they are gone."""
+"""Adapters beside packed weights: each sequence its own, equal to their naive reference, and without a trace when they are gone."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from ingle.core.errors import DeltaError
 from ingle.core.spec import ModelConfig
 from ingle.engine.adapter import Addition, Additions, linear_shapes, unpack_adapter
 from ingle.engine.backend import Segment
-from tests.engine.test_cpu import configs, twin
+from tests.engine.test_cpu import configs, naive_logits
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
 
 
@@ -37,7 +37,7 @@ def random_additions(config: ModelConfig, seed: int, share: float = 1.0, most_ra
     bent=st.sampled_from([0.0, 0.5, 1.0]),
 )
 @settings(max_examples=25, deadline=None)
-def test_a_step_with_an_adapter_is_its_twin(config: ModelConfig, seed: int, cuts: list[int], share: float, bent: float) -> None:
+def test_a_step_with_an_adapter_is_its_naive_reference(config: ModelConfig, seed: int, cuts: list[int], share: float, bent: float) -> None:
     ids, additions = tokens(config, sum(cuts), seed), random_additions(config, seed, share, bent=bent)
     with TemporaryDirectory() as folder:
         backend = backend_of(Path(folder), random_checkpoint(config, seed))
@@ -45,7 +45,7 @@ def test_a_step_with_an_adapter_is_its_twin(config: ModelConfig, seed: int, cuts
         for count in cuts:
             rows.append(backend.forward([Segment(state, ids[start : start + count], "all", adapter)])[0].copy())
             start += count
-        expected = twin(config, Path(folder) / "fp32", ids, "float32", unpack_adapter(config, additions))
+        expected = naive_logits(config, Path(folder) / "fp32", ids, "float32", unpack_adapter(config, additions))
     # Rounding the input to int8 flips where float32 and float64 differ in the last bit; most rows see few flips and agree closely.
     difference = np.abs(np.concatenate(rows) - expected).max(axis=1) / np.abs(expected).max()
     assert np.median(difference) < 4e-3

@@ -1,4 +1,4 @@
-"""The compiled decoder step against its NumPy twin, over shapes, kinds and ways of looking back."""
+"""The compiled decoder step against its naive reference, over shapes, kinds and ways of looking back."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +27,7 @@ from ingle.model.rope import inverse_frequencies
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
 
 
-def twin(
+def naive_logits(
     config: ModelConfig, folder: Path, ids: list[int], cache: str, adapter: Mapping[str, Any] = MappingProxyType({}),
     vectors: Vectors = NO_VECTORS,
 ) -> np.ndarray:  # fmt: skip
@@ -64,7 +64,7 @@ CLOSE = {"float32": 3e-4, "float16": 3e-2, "int8": 5e-2}
     config=configs(), seed=st.integers(0, 10**6), cuts=st.lists(st.integers(1, 90), min_size=1, max_size=5), cache=st.sampled_from(CACHES)
 )
 @settings(max_examples=60, deadline=None)
-def test_float32_step_is_its_twin(config: ModelConfig, seed: int, cuts: list[int], cache: str) -> None:
+def test_float32_step_is_its_naive_reference(config: ModelConfig, seed: int, cuts: list[int], cache: str) -> None:
     ids = tokens(config, sum(cuts), seed)
     with TemporaryDirectory() as folder:
         backend = backend_of(Path(folder), random_checkpoint(config, seed), "fp32", 2, cache)
@@ -72,19 +72,19 @@ def test_float32_step_is_its_twin(config: ModelConfig, seed: int, cuts: list[int
         for count in cuts:
             rows.append(backend.forward([Segment(state, ids[start : start + count], "all")])[0].copy())
             start += count
-        expected = twin(config, Path(folder) / "fp32", ids, cache)
+        expected = naive_logits(config, Path(folder) / "fp32", ids, cache)
         assert state.length == len(ids)
     np.testing.assert_allclose(np.concatenate(rows), expected, atol=CLOSE[cache], rtol=1e-3)
 
 
 @pytest.mark.parametrize("format_", ["int8", "int4", "bf16"])
 @pytest.mark.parametrize("seed", range(3))
-def test_packed_formats_are_their_twin(tmp_path: Path, format_: str, seed: int) -> None:
+def test_packed_formats_are_their_naive_reference(tmp_path: Path, format_: str, seed: int) -> None:
     config = tiny_config(hidden=64, mlp=96, dim=16, tied=bool(seed % 2))
     backend = backend_of(tmp_path, random_checkpoint(config, seed), format_)
     ids = tokens(config, 40, seed)
     [got] = backend.forward([Segment(backend.new_state(), ids, "all")])
-    expected = twin(config, tmp_path / format_, ids, cache="float32")
+    expected = naive_logits(config, tmp_path / format_, ids, cache="float32")
     # Rounding to int8 flips where float32 and float64 differ in the last bit; most rows see no flip and agree closely.
     difference = np.abs(got - expected).max(axis=1)
     assert np.median(difference) < 2e-2
@@ -94,13 +94,13 @@ def test_packed_formats_are_their_twin(tmp_path: Path, format_: str, seed: int) 
 
 
 @pytest.mark.parametrize("layers", [(LayerSpec((0, 1)),), (LayerSpec((0,), window=30, sinks=2),) * 2])
-def test_an_int8_cache_is_its_twin_but_for_flips(tmp_path: Path, layers: tuple[LayerSpec, ...]) -> None:
+def test_an_int8_cache_is_its_naive_reference_but_for_flips(tmp_path: Path, layers: tuple[LayerSpec, ...]) -> None:
     config = tiny_config(dim=20, layers=layers)
     backend, ids = backend_of(tmp_path, random_checkpoint(config), "fp32", 2, "int8"), tokens(config, 200)
     [got] = backend.forward([Segment(backend.new_state(), ids, "all")])
-    mine, exact = (twin(config, tmp_path / "fp32", ids, cache) for cache in ("int8", "float32"))
-    to_twin, to_exact = (np.median(np.abs(got - expected).max(axis=1)) for expected in (mine, exact))
-    assert to_twin < 2e-4
+    mine, exact = (naive_logits(config, tmp_path / "fp32", ids, cache) for cache in ("int8", "float32"))
+    to_naive, to_exact = (np.median(np.abs(got - expected).max(axis=1)) for expected in (mine, exact))
+    assert to_naive < 2e-4
     assert to_exact > 5e-3
 
 
@@ -194,7 +194,7 @@ def test_long_contexts_split_between_threads_exactly(tmp_path: Path, cache: str)
     np.testing.assert_array_equal(*results)
     steps = [step(backend, [(state, 1)])[0].copy() for backend, state in zip((one, three), states, strict=True)]
     np.testing.assert_array_equal(*steps)
-    expected = twin(config, tmp_path / "fp32", [*ids, 1], cache)[-2:]
+    expected = naive_logits(config, tmp_path / "fp32", [*ids, 1], cache)[-2:]
     np.testing.assert_allclose(np.stack([results[0], steps[0]]), expected, atol=5e-4 if cache == "float32" else CLOSE[cache])
 
 
@@ -203,7 +203,7 @@ def test_many_sinks_are_seen_from_everywhere(tmp_path: Path, sinks: int) -> None
     config = tiny_config(layers=(LayerSpec((), window=100, sinks=sinks),))
     backend, ids = backend_of(tmp_path, random_checkpoint(config)), tokens(config, 1200)
     found = prefill(backend, ids, backend.new_state())
-    np.testing.assert_allclose(found, twin(config, tmp_path / "fp32", ids, "float32")[-1], atol=5e-4)
+    np.testing.assert_allclose(found, naive_logits(config, tmp_path / "fp32", ids, "float32")[-1], atol=5e-4)
 
 
 def test_a_damaged_pack_is_found_and_an_unknown_format_refused(tmp_path: Path) -> None:

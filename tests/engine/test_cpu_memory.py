@@ -1,4 +1,4 @@
-"""Recurrent memories in the compiled step, against their NumPy twin; and states that can't go back."""
+"""Recurrent memories in the compiled step, against their naive reference; and states that can't go back."""
 
 import itertools
 from pathlib import Path
@@ -18,7 +18,7 @@ from ingle.engine.cpu import CpuBackend
 from ingle.engine.prefixed import Prefixed
 from ingle.kernels.jit import MEMORY_KERNELS
 from tests.engine.test_adapter import random_additions
-from tests.engine.test_cpu import CLOSE, MEMORIES, twin
+from tests.engine.test_cpu import CLOSE, MEMORIES, naive_logits
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
 
 YARN = Rope(kind="yarn", factor=4.0, original_context=64, attention_factor=1.3)
@@ -42,7 +42,7 @@ def configs(draw: st.DrawFn) -> ModelConfig:
     config=configs(), seed=st.integers(0, 10**6), cuts=st.lists(st.integers(1, 90), min_size=1, max_size=5), cache=st.sampled_from(CACHES)
 )
 @settings(max_examples=60, deadline=None)
-def test_a_step_with_memories_is_its_twin(config: ModelConfig, seed: int, cuts: list[int], cache: str) -> None:
+def test_a_step_with_memories_is_its_naive_reference(config: ModelConfig, seed: int, cuts: list[int], cache: str) -> None:
     ids = tokens(config, sum(cuts), seed)
     with TemporaryDirectory() as folder:
         backend = backend_of(Path(folder), random_checkpoint(config, seed), "fp32", 2, cache)
@@ -50,7 +50,7 @@ def test_a_step_with_memories_is_its_twin(config: ModelConfig, seed: int, cuts: 
         for count in cuts:
             rows.append(backend.forward([Segment(state, ids[start : start + count], "all")])[0].copy())
             start += count
-        expected = twin(config, Path(folder) / "fp32", ids, cache)
+        expected = naive_logits(config, Path(folder) / "fp32", ids, cache)
     np.testing.assert_allclose(np.concatenate(rows), expected, atol=CLOSE[cache], rtol=1e-3)
 
 
@@ -61,7 +61,7 @@ def test_many_times_the_window(tmp_path: Path, cache: str) -> None:
     backend = backend_of(tmp_path, random_checkpoint(config), "fp32", 2, cache)
     ids, state = tokens(config, 1500), backend.new_state()
     logits = prefill(backend, ids, state).copy()
-    expected = twin(config, tmp_path / "fp32", [*ids, 7], cache)
+    expected = naive_logits(config, tmp_path / "fp32", [*ids, 7], cache)
     np.testing.assert_allclose(logits, expected[-2], atol=CLOSE[cache])
     np.testing.assert_allclose(step(backend, [(state, 7)])[0], expected[-1], atol=CLOSE[cache])
 
@@ -78,7 +78,7 @@ def test_memories_are_float32_in_every_format(tmp_path: Path, format_: str) -> N
             np.testing.assert_array_equal(values, checkpoint.tensor(name).to_float32())
     ids = tokens(config, 120)
     [got] = backend.forward([Segment(backend.new_state(), ids, "all")])
-    difference = np.abs(got - twin(config, tmp_path / format_, ids, cache="float32")).max(axis=1)
+    difference = np.abs(got - naive_logits(config, tmp_path / format_, ids, cache="float32")).max(axis=1)
     # Rounding to int8 flips where float32 and float64 differ in the last bit; see test_cpu.
     assert np.median(difference) < (1e-4 if format_ == "bf16" else 4e-2)
     assert difference.max() < (1e-3 if format_ == "bf16" else 0.4)

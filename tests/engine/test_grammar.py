@@ -249,11 +249,11 @@ def test_an_answer_ends_where_the_language_says(vocabulary: Vocabulary) -> None:
         grammar.take(end)
     grammar.take(a)
     assert {a, b, end, other_end} <= set(allowed(grammar, vocabulary.size))
-    ended, twin = grammar.fork(), grammar.fork()
+    ended, other = grammar.fork(), grammar.fork()
     ended.take(other_end)
     assert ended.finished
-    twin.take(b)
-    assert twin.finished
+    other.take(b)
+    assert other.finished
     assert not grammar.finished
     assert a in allowed(grammar, vocabulary.size)
     with pytest.raises(RequestError, match="allows no such text"):

@@ -47,7 +47,7 @@ def test_filters_are_their_definition(
 
 @given(seed=st.integers(0, 10**6), blocks=st.integers(1, 40), temperature=st.sampled_from([0.3, 1.0, 5.0]), point=st.floats(0, 0.999))
 @settings(max_examples=100, deadline=None)
-def test_softmax_kernels_are_their_twin(seed: int, blocks: int, temperature: float, point: float) -> None:
+def test_softmax_kernels_are_their_naive_reference(seed: int, blocks: int, temperature: float, point: float) -> None:
     logits = (np.random.default_rng(seed).normal(size=16 * blocks) * 5).astype(np.float32)
     numbers, token = np.array([1 / temperature, point, 0, 0], np.float32), np.zeros(1, np.int64)
     kernel("softmax_pick")(logits.ctypes.data, len(logits), numbers.ctypes.data, token.ctypes.data)

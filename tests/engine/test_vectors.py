@@ -19,7 +19,7 @@ from ingle.engine.prefix_cache import PrefixCache
 from ingle.engine.saved_states import SavedStates
 from ingle.engine.scheduler import Scheduler
 from tests.engine.test_answer import byte_tokenizer
-from tests.engine.test_cpu import twin
+from tests.engine.test_cpu import naive_logits
 from tests.engine.tiny import backend_of, random_checkpoint, tiny_config, tokens
 
 LAYERS = {"transformer": (LayerSpec((0, 1)),) * 2, "memories": (LayerSpec((0,), 24, 3, "gated_delta"), LayerSpec((0, 1)))}
@@ -73,14 +73,14 @@ def cached(chunks: list[Chunk]) -> int:
     return chunks[-1].usage.cached_tokens
 
 
-def test_the_step_is_its_twin_with_vectors(tmp_path: Path) -> None:
+def test_the_step_is_its_naive_reference_with_vectors(tmp_path: Path) -> None:
     config = tiny_config(hidden=40)  # no multiple of 32: what lies behind a row must be 0
     backend = backend_of(tmp_path, random_checkpoint(config))
     ids = tokens(config, 60)
     vectors = {config.vocab_size + i: np.random.default_rng(i).standard_normal(40).astype(np.float32) for i in range(5)}
     ids[3:8] = vectors
     [got] = backend.forward([Segment(backend.new_state(), ids, "all", vectors=vectors)])
-    np.testing.assert_allclose(got, twin(config, tmp_path / "fp32", ids, "float32", vectors=vectors), atol=3e-4, rtol=1e-3)
+    np.testing.assert_allclose(got, naive_logits(config, tmp_path / "fp32", ids, "float32", vectors=vectors), atol=3e-4, rtol=1e-3)
 
 
 def test_a_picture_is_read_once_and_another_one_is_another(scheduler: Scheduler, model: LanguageModel) -> None:

@@ -133,8 +133,8 @@ def test_search(engine: sa.Engine) -> None:
 
 
 def test_a_deleted_conversation_takes_all_its_branches_and_nothing_else(engine: sa.Engine) -> None:
-    made, twin = create_conversation(engine, "a", "made"), create_conversation(engine, "a", "twin")
-    for conversation in (made, twin):
+    made, other = create_conversation(engine, "a", "made"), create_conversation(engine, "a", "other")
+    for conversation in (made, other):
         hello = say(engine, conversation, "hello")
         for number in range(3):
             keep_answer(engine, "a", hello, Message.of("assistant", f"hi {number}"), f"c{number}", {}, conversation=conversation.id)
@@ -144,9 +144,9 @@ def test_a_deleted_conversation_takes_all_its_branches_and_nothing_else(engine: 
         delete_conversation(engine, "a", made.id)
     with engine.connect() as connection:
         kept = connection.execute(sa.text("SELECT COALESCE(conversation, ''), COUNT(*) FROM turns GROUP BY 1 ORDER BY 1")).all()
-    assert [tuple(row) for row in kept] == [("", 2), (twin.id, 4)]
+    assert [tuple(row) for row in kept] == [("", 2), (other.id, 4)]
     assert len(path(engine, "a", through_api)) == 2
-    assert found(engine, "") == ["twin"]
+    assert found(engine, "") == ["other"]
 
 
 def holding(folder: Path, marks: list[str]) -> list[tuple[str, str]]:

@@ -126,5 +126,5 @@ def test_apt_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_apt_it_says_so(tmp_path: Path, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(PullError, match="there is no apt here"):
+    with pytest.raises(PullError, match="this machine has no apt"):
         descriptions(home, "Translation-en")

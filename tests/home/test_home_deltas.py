@@ -107,7 +107,7 @@ def test_an_unknown_delta_says_what_there_is(home: Home, one: Kept) -> None:
 def test_a_name_is_taken_once_on_a_base(home: Home, one: Kept) -> None:
     put(home, "x", one.base)
     for name in ("x", "X"):
-        with pytest.raises(ConfigError, match=r"taken by another delta.*ingle rm MODEL\+x"):
+        with pytest.raises(ConfigError, match=r"Another delta of this model is called x.*ingle rm MODEL\+x"):
             put(home, name, one.base, 1)
     for name in ("a+b", "", "../x"):
         with pytest.raises(ConfigError, match="name"):
@@ -141,7 +141,7 @@ def test_damage_is_found_by_tensor(home: Home, one: Kept) -> None:
         save_file(bad, folder / TENSORS)
         [fault] = verify_delta(home, delta.digest)
         assert "is not as it was kept" in fault
-        with pytest.raises(HomeError, match="must be as it was kept"):
+        with pytest.raises(HomeError, match="is not as it was kept"):
             delta_tensors(home, delta)
     (folder / TENSORS).write_bytes(b"no tensors")
     assert "whole safetensors file" in verify_delta(home, delta.digest)[0]

@@ -83,7 +83,7 @@ def test_a_name_never_leaves_its_folder(name: str) -> None:
 def test_a_name_is_not_given_twice(home: Home, tmp_path: Path) -> None:
     one, two = pull_bytes(home, tmp_path, b"1", "one"), pull_bytes(home, tmp_path, b"2", "two")
     assert keep(home, "one", one.base) == one
-    with pytest.raises(ConfigError, match=r"name one is taken.*one\.gguf.*ingle rm one"):
+    with pytest.raises(ConfigError, match=r"The name one is taken.*one\.gguf.*ingle rm one"):
         keep(home, "one", two.base)
     with pytest.raises(ConfigError, match="upper and lower case"):
         keep(home, "One", two.base)

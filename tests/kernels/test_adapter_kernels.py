@@ -42,7 +42,7 @@ def run(config: ModelConfig, addition: Addition, x: np.ndarray, y: np.ndarray) -
 )  # fmt: skip
 @example(hidden=6, mlp=51, rank=38, seed=124, bent=True, outlier=False)  # a code of A is nearly between two
 @settings(max_examples=60, deadline=None)
-def test_kernels_are_their_twin(hidden: int, mlp: int, rank: int, seed: int, bent: bool, outlier: bool) -> None:
+def test_kernels_are_their_naive_reference(hidden: int, mlp: int, rank: int, seed: int, bent: bool, outlier: bool) -> None:
     config, draw = tiny_config(hidden=hidden, mlp=mlp), np.random.default_rng(seed)
     bias = draw.standard_normal(rank) if bent else None
     addition = Addition(draw.standard_normal((rank, mlp)), draw.standard_normal((hidden, rank)), bias)

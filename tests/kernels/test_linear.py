@@ -1,4 +1,4 @@
-"""Packed linears against their NumPy twin, for odd shapes, all kinds, and as exactly as float32 sums allow."""
+"""Packed linears against their naive reference, for odd shapes, all kinds, and as exactly as float32 sums allow."""
 
 from dataclasses import replace
 
@@ -51,7 +51,7 @@ def matrix(seed: int, *shape: int) -> np.ndarray:
     accumulate=st.booleans(), seed=st.integers(0, 10**6), outlier=st.booleans(),
 )  # fmt: skip
 @settings(max_examples=40, deadline=None)
-def test_kernel_is_its_twin(
+def test_kernel_is_its_naive_reference(
     kind: str, rows: int, columns: int, tokens: int, with_bias: bool, accumulate: bool, seed: int, outlier: bool
 ) -> None:
     packed = PACKERS[kind](matrix(seed, rows, columns))

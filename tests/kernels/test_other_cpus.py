@@ -25,7 +25,7 @@ def test_kernels_hold_on(cpu: str) -> None:
         pytest.skip(f"this CPU lacks {OLDER[cpu]}")
     if _OLDER[cpu] & DECIDING == features() & DECIDING:
         pytest.skip("this CPU takes the same paths, so all other tests say it")
-    chosen = "exact or formats or softmax or (kernel_is_its_twin and int) or kernels_are_their_twin or whole_numbers or times_the_window"
+    chosen = "exact or formats or softmax or (kernel_is_its_naive and int) or kernels_are_their_naive or whole_numbers or times_the_window"
     files = [
         "tests/kernels/test_linear.py",
         "tests/kernels/test_adapter_kernels.py",

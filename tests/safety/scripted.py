@@ -1,4 +1,4 @@
-"""What stands at the middle of the onion in these tests: it says what it was told to say, and remembers what happened to it."""
+"""A scripted model behind the guards in these tests: it yields given chunks and records what happened to it."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The onion wraps from the outside in, closes from the outside in, and needs no event loop where nothing waits."""
+"""Guards wrap from the outside in, close from the outside in, and need no event loop where nothing waits."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator

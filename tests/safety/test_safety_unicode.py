@@ -161,7 +161,7 @@ def test_however_an_answer_is_cut_it_reads_the_same(text: str, cuts: list[int]) 
 
 @settings(deadline=None, max_examples=200)
 @given(request=requests(VALID))
-def test_behind_the_onion_nothing_unseen_is_left(request: Request) -> None:
+def test_behind_the_guards_nothing_unseen_is_left(request: Request) -> None:
     try:
         asked, answer = passed(make_guards(LIMITS), request)
     except RequestError:

@@ -60,7 +60,7 @@ def alone(memory: Memory, window: Tensor, q: Tensor, k: Tensor, v: Tensor, spec:
     keep=st.sampled_from([-8.0, 0.0, 6.0]), threads=st.sampled_from([1, 2, 3]),
     near=st.sampled_from([(5, 2), (0, 0), (0, 3), (1, 0), (64, 0), (5, 70)]),
 )  # fmt: skip
-def test_kernels_are_their_twins(
+def test_kernels_are_their_naive_references(
     lengths: list[int], groups: int, repeats: int, dim: int, keep: float, threads: int, near: tuple[int, int]
 ) -> None:
     """In float32, against PyTorch's chunks of the same; also where next to nothing is kept."""

@@ -13,22 +13,22 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 BLOCK_TOKENS = 16
 CACHES = ("float32", "float16", "int8")
-"""What keys and values may be kept in."""
+"""Number types that keys and values can be cached in."""
 _LARGEST = np.float32(65504)  # of float16: larger scales would be infinite
 
 
 def block_elements(width: int, dtype: str) -> int:
-    """Numbers in one block; in int8, bytes with the scales."""
+    """Return the numbers in one block; for int8, its bytes, scales included."""
     return 2 * BLOCK_TOKENS * width + (4 * BLOCK_TOKENS if dtype == "int8" else 0)
 
 
 def largest(dtype: str) -> float:
-    """The largest number that can be kept."""
+    """Return the largest number that this type can hold."""
     return float(_LARGEST) * 127 if dtype == "int8" else float(np.finfo(dtype).max)
 
 
 def to_int8(x: Array) -> tuple[Array, Array]:
-    """x [..., D] → bytes int8 [..., D] and scales float16 [...]: one for each row, NaN where a number of the row is none."""
+    """Quantise x [..., D] to int8 bytes [..., D] and float16 scales [...], one for each row. A row that is not finite has the scale NaN."""
     x = np.asarray(x, np.float32)
     most = np.abs(x).max(axis=-1, initial=0) / np.float32(127)
     scale = np.where(np.isfinite(most), np.minimum(most, _LARGEST), np.nan).astype(np.float16)
@@ -37,7 +37,7 @@ def to_int8(x: Array) -> tuple[Array, Array]:
 
 
 def parts(blocks: Array, width: int) -> tuple[Array, Array, Array | None]:
-    """Views of blocks [..., elements]: keys [..., width, 16], values [..., 16, width], and of int8 the scales [..., 2, 16] of both."""
+    """Return views of blocks [..., elements]: keys [..., width, 16], values [..., 16, width] and, for int8, scales [..., 2, 16] of both."""
     size, before = BLOCK_TOKENS * width, blocks.shape[:-1]
     keys = blocks[..., :size].reshape(*before, width, BLOCK_TOKENS)
     values = blocks[..., size : 2 * size].reshape(*before, BLOCK_TOKENS, width)
@@ -47,7 +47,7 @@ def parts(blocks: Array, width: int) -> tuple[Array, Array, Array | None]:
 
 
 def write(block: Array, width: int, columns: slice, keys: Array, values: Array) -> None:
-    """Puts tokens into columns of a block: keys and values [n, D]."""
+    """Write tokens into columns of a block: keys and values [n, D]."""
     to_keys, to_values, scales = parts(block, width)
     if scales is not None:
         keys, scales[0, columns] = to_int8(keys)
@@ -57,7 +57,7 @@ def write(block: Array, width: int, columns: slice, keys: Array, values: Array) 
 
 
 def clear(blocks: Array, width: int, column: int) -> None:
-    """Zeroes what blocks hold from a column on."""
+    """Zero the columns of blocks from `column` on."""
     keys, values, scales = parts(blocks, width)
     keys[..., column:] = 0
     values[..., column:, :] = 0

@@ -1,4 +1,4 @@
-"""A candidate: a change to a model that nobody has judged yet. It is kept nowhere; the gate makes a `Delta` of it, or says why not."""
+"""A candidate: a change to a model that has not been judged. It is stored nowhere; the gate makes a `Delta` of it, or says why not."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,24 +15,24 @@ from ingle.core.digest import digest_bytes, digest_json
 
 @dataclass(frozen=True)
 class Candidate:
-    """What a delta would be made of. Its tensors lie in memory only."""
+    """A proposed delta. Its tensors lie in memory only."""
 
     name: str
-    """What the delta would be called."""
+    """The name that the delta would have."""
     kind: str
     """How the tensors change the base, as in `Delta`."""
     base_digest: str
     """Digest of the base (and of the deltas before) that it was made for."""
     tensors: Mapping[str, npt.NDArray[Any]]
-    """float32 or float16, or uint8 for what is packed in bits, by Hugging Face parameter name."""
+    """By Hugging Face parameter name: float32, float16, or uint8 for packed bits."""
     origin: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """How it came about; becomes the delta's."""
     report: Mapping[str, Any] | None = None
-    """What its maker measured; becomes the delta's `report.json`."""
+    """The maker's measurements; they become the delta's `report.json`."""
 
     @cached_property
     def content_digest(self) -> str:
-        """SHA-256 of what it does to which model: kind, base and every byte, whatever it is called and however it came about."""
+        """SHA-256 of its effect: kind, base and every byte of its tensors, regardless of name and origin."""
         tensors = {
             name: [list(values.shape), values.dtype.name, digest_bytes(np.ascontiguousarray(values).tobytes())]
             for name, values in self.tensors.items()
@@ -41,5 +41,4 @@ class Candidate:
 
 
 Admit = Callable[[Candidate, Callable[[], bool]], Delta]
-"""What a maker of candidates hands each one to, with what tells whether somebody wants to stop: it keeps the candidate as a delta, or
-raises Refused. Whoever stands above the gate gives it."""
+"""Judge a candidate: keep it as a delta, or raise Refused. The second argument returns True once it should stop."""

@@ -1,4 +1,4 @@
-"""Settings: TOML and `--set a.b=c` into frozen dataclasses. Unknown keys are errors, wrong types say what was expected."""
+"""Settings: TOML and `--set a.b=c` into frozen dataclasses. Unknown keys and wrong types are errors with the expected ones."""
 
 import copy
 import dataclasses
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def load_config(cls: type[T], path: Path | None, overrides: Iterable[str] = ()) -> T:
-    """A `cls` from a TOML file (None = all defaults) with `key.sub=value` overrides on top.
+    """Return a `cls` from a TOML file (None = all defaults) with `key.sub=value` overrides on top.
 
     Raises ConfigError for an unreadable file, unknown keys, wrong types, and whatever `cls` itself refuses.
     """
@@ -26,12 +26,12 @@ def load_config(cls: type[T], path: Path | None, overrides: Iterable[str] = ()) 
 
 
 def read_table(path: Path | None, overrides: Iterable[str] = ()) -> dict[str, Any]:
-    """The plain table of a TOML file (None = empty) with `key.sub=value` overrides on top. Raises ConfigError."""
+    """Return the plain table of a TOML file (None = empty) with `key.sub=value` overrides on top. Raises ConfigError."""
     return with_overrides(_read_toml(path) if path else {}, overrides)
 
 
 def with_overrides(table: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """A copy of a plain table with `key.sub=value` on top. Raises ConfigError for an override that is none."""
+    """Return a copy of a plain table with `key.sub=value` on top. Raises ConfigError for an override in another form."""
     changed: dict[str, Any] = copy.deepcopy(dict(table))
     for override in overrides:
         _set(changed, override)
@@ -39,37 +39,37 @@ def with_overrides(table: Mapping[str, Any], overrides: Iterable[str]) -> dict[s
 
 
 def assignments(given: Mapping[str, Any], overrides: Iterable[str] | None) -> list[str]:
-    """Overrides that say what a command's own options do (None = not given), and after them those of `--set`."""
+    """Return overrides for a command's own options (None = option not used), followed by those of `--set`."""
     return [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None] + list(overrides or ())
 
 
 def overrides_of(table: Mapping[str, Any], where: str = "") -> list[str]:
-    """The overrides that make this plain table out of nothing, a `key.sub=value` for each value."""
-    found = list[str]()
+    """Return the overrides that build this plain table from nothing: one `key.sub=value` for each value."""
+    overrides = list[str]()
     for key, value in table.items():
-        found += overrides_of(value, f"{where}{key}.") if isinstance(value, Mapping) else [f"{where}{key}={json.dumps(value)}"]
-    return found
+        overrides += overrides_of(value, f"{where}{key}.") if isinstance(value, Mapping) else [f"{where}{key}={json.dumps(value)}"]
+    return overrides
 
 
 def from_table(cls: type[T], table: Mapping[str, Any], where: str = "", default: T | None = None) -> T:
-    """A dataclass from a plain table, by field name and type, nested dataclasses and tuples included.
+    """Build a dataclass from a plain table, by field name and type, nested dataclasses and tuples included.
 
     Where the table says nothing, `default` holds: for a nested dataclass that is the default of its field, not that of its class.
     """
     assert dataclasses.is_dataclass(cls), f"{cls} is not a dataclass"
     hints = typing.get_type_hints(cls)
-    known = {f.name: f for f in dataclasses.fields(cls) if f.init}
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
     for key in table:
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            cure = f"Did you mean {close[0]}?" if close else f"Known keys: {', '.join(sorted(known)) or 'none'}."
+        if key not in fields:
+            close = difflib.get_close_matches(key, fields, n=1)
+            cure = f"Did you mean {close[0]}?" if close else f"Known keys: {', '.join(sorted(fields)) or 'none'}."
             raise ConfigError(where + key, "is not a known key", "", cure)
-    defaults = {name: _default(spec) if default is None else getattr(default, name) for name, spec in known.items()}
+    defaults = {name: _default(spec) if default is None else getattr(default, name) for name, spec in fields.items()}
     for name, value in defaults.items():
         if value is dataclasses.MISSING and name not in table:
             raise ConfigError(where + name, "is required", "nothing")
-    given = {key: _convert(hints[key], value, where + key, defaults[key]) for key, value in table.items()}
-    return cls(**(defaults | given))
+    settings = {key: _convert(hints[key], value, where + key, defaults[key]) for key, value in table.items()}
+    return cls(**(defaults | settings))
 
 
 def _default(spec: "dataclasses.Field[Any]") -> Any:
@@ -77,13 +77,13 @@ def _default(spec: "dataclasses.Field[Any]") -> Any:
 
 
 def check_seed(field: str, seed: int) -> None:
-    """Raises ConfigError for what random generators don't take."""
+    """Raise ConfigError for a seed that random generators don't take."""
     if not 0 <= seed < 2**63:
         raise ConfigError(field, "must be at least 0 and below 2⁶³", seed)
 
 
 def to_table(value: object) -> Any:
-    """The plain table that `from_table` reads back: dataclasses to dicts, tuples to lists, None left out."""
+    """Return the plain table that `from_table` reads back: dataclasses become dicts, tuples lists, and None is left out."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         pairs = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
         return {name: to_table(item) for name, item in pairs if item is not None}

@@ -23,7 +23,7 @@ class Delta:
     """The manifest of one change. The tensors themselves lie beside it in a safetensors file."""
 
     name: str
-    """What the owner calls it; `MODEL+NAME` is the model with it."""
+    """The owner's name for it; `MODEL+NAME` is the model with it."""
     kind: str
     """How the tensors change the base, e.g. `lora`, `full`, `mask`, `layers`."""
     base_digest: str
@@ -42,11 +42,11 @@ class Delta:
         )
 
     def check_base(self, digest: str) -> None:
-        """Raises DeltaError unless `digest` is the base that this delta was made for."""
+        """Raise DeltaError unless `digest` is the base that this delta was made for."""
         if digest != self.base_digest:
             raise DeltaError(
                 "delta",
                 f"The delta {self.name} was made for base {self.base_digest[:12]}, not for {digest[:12]}",
                 "",
-                "Apply it to that base, or make it anew.",
+                "Apply it to that base, or make it again.",
             )

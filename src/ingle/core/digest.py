@@ -1,4 +1,4 @@
-"""SHA-256 of bytes, files and plain values; JSON as it is kept, and the one canonical JSON that everything signed or compared uses."""
+"""SHA-256 of bytes, files and plain values, and JSON in two orders: canonical (for signing and comparing) and plain (keys as they came)."""
 
 import hashlib
 import json
@@ -9,12 +9,12 @@ _BLOCK_BYTES = 4 << 20
 
 
 def canonical_json(value: object) -> bytes:
-    """Sorted keys, no spaces, UTF-8, no NaN: equal values give equal bytes."""
+    """Return canonical JSON: sorted keys, no spaces, UTF-8, no NaN. Equal values give equal bytes."""
     return _dumps(value, True)
 
 
 def plain_json(value: object) -> bytes:
-    """No spaces, UTF-8, no NaN; keys in their order, which a model reads too: for what is read back and asked again."""
+    """Return compact JSON (UTF-8, no NaN) with keys in their own order, for values that are read back or shown to a model."""
     return _dumps(value, False)
 
 
@@ -23,17 +23,17 @@ def _dumps(value: object, sort: bool) -> bytes:
 
 
 def digest_bytes(data: bytes | memoryview) -> str:
-    """SHA-256 in hex."""
+    """Return the SHA-256 of bytes, in hex."""
     return hashlib.sha256(data).hexdigest()
 
 
 def digest_json(value: object) -> str:
-    """SHA-256 of the canonical JSON of a plain value."""
+    """Return the SHA-256 of a plain value's canonical JSON."""
     return digest_bytes(canonical_json(value))
 
 
 def digest_file(path: Path, progress: Callable[[int], None] = lambda _: None) -> str:
-    """SHA-256 of a file's bytes; `progress` is told the bytes of each block."""
+    """Return the SHA-256 of a file; `progress` gets the size of each block that was read."""
     hasher = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_BLOCK_BYTES):

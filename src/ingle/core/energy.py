@@ -1,57 +1,57 @@
-"""Energy: joules with an interval and where they are from, so that nothing estimated is ever shown as measured."""
+"""Energy in joules, with an interval and its source, so that an estimate is never shown as measured."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 MODEL = "model"
-"""How every source begins whose figure is worked out, not counted."""
+"""First word of every source whose figure is calculated, not counted."""
 JOULES_PER_WH = 3600.0
 _FACTS = {"joules": "joules", "low": "joules_low", "high": "joules_high", "source": "energy_source"}
 
 
 @dataclass(frozen=True, slots=True)
 class Energy:
-    """What something took."""
+    """The energy that something took."""
 
     joules: float
     low: float
-    """Joules that it took at the least, by what the source can know."""
+    """The least that it can have taken, as far as the source can know."""
     high: float
-    """And at the most."""
+    """The most that it can have taken."""
     source: str
-    """Where the figure is from: `rapl`, `nvml`, `battery`, `model`, `model, unknown CPU`; several are joined by ` + `. Empty = nothing."""
+    """The meters: `rapl`, `nvml`, `battery`, `model`, `model, unknown CPU`; several are joined by ` + `. Empty = nothing was used."""
 
     @property
     def measured(self) -> bool:
-        """Whether every part of it was counted by hardware."""
+        """Whether hardware counted every part of it."""
         return bool(self.source) and not any(part.startswith(MODEL) for part in self.source.split(" + "))
 
     @property
     def wh(self) -> float:
-        """In watt-hours."""
+        """The same energy in watt-hours."""
         return self.joules / JOULES_PER_WH
 
     def __add__(self, other: "Energy") -> "Energy":
-        """Both together. Intervals add up: what one source gets wrong it gets wrong in the same direction each time."""
+        """Return the sum. Intervals add up, because a source errs in the same direction each time."""
         source = self.source if other.source in ("", self.source) else _joined((self.source, other.source))
         return Energy(self.joules + other.joules, self.low + other.low, self.high + other.high, source)
 
     def scaled(self, share: float) -> "Energy":
-        """A share of it."""
+        """Return this energy times `share`."""
         return Energy(self.joules * share, self.low * share, self.high * share, self.source)
 
     def table(self) -> dict[str, float | str]:
-        """For JSON: six digits are more than any meter knows."""
+        """Return a table for JSON. Six digits are more than any meter knows."""
         return {name: float(f"{getattr(self, name):.6g}") for name in ("joules", "low", "high")} | {"source": self.source}
 
     def facts(self) -> dict[str, float | str]:
-        """The same for a fact of the ledger, whose values are flat."""
+        """Return flat values for a fact of the ledger."""
         table = self.table()
         return {name: table[key] for key, name in _FACTS.items()}
 
     def __str__(self) -> str:
-        """For people: `3.1 J (1.2 – 6.0 J, estimated: model)`."""
+        """Return text for people: `3.1 J (1.2 – 6.0 J, estimated: model)`."""
         how = "measured" if self.measured else "estimated"
         return f"{amount(self.joules)} ({amount(self.low)} – {amount(self.high)}, {how}: {self.source or 'nothing'})"
 
@@ -60,7 +60,7 @@ NOTHING = Energy(0.0, 0.0, 0.0, "")
 
 
 def total(parts: Iterable[Energy]) -> Energy:
-    """All of them together."""
+    """Return the sum of several energies."""
     whole = NOTHING
     for part in parts:
         whole = whole + part
@@ -68,7 +68,7 @@ def total(parts: Iterable[Energy]) -> Energy:
 
 
 def energy_in(facts: Mapping[str, Any]) -> Energy | None:
-    """The energy that `Energy.facts` put among other facts; None if there is none."""
+    """Return the energy that `Energy.facts` put among other facts; None if there is none."""
     values = [facts.get(name) for name in _FACTS.values()]
     joules, low, high, source = values
     if source is None or any(value is None for value in values):
@@ -77,13 +77,13 @@ def energy_in(facts: Mapping[str, Any]) -> Energy | None:
 
 
 def reported(part: Mapping[str, Any]) -> Energy | None:
-    """The energy in (a part of) a report that was written as plain tables; None where it was not metered."""
+    """Return the energy in a report (or part of one) that was saved as plain tables; None if it was not metered."""
     table = part.get("energy")
     return Energy(**table) if table and table.get("source") else None
 
 
 def amount(joules: float) -> str:
-    """Joules for people: 0.42 J, 31 J, 4.2 kJ, 1.3 MJ."""
+    """Return joules as text for people: 0.42 J, 31 J, 4.2 kJ, 1.3 MJ."""
     for unit in ("J", "kJ", "MJ", "GJ"):
         if abs(joules) < 999.5 or unit == "GJ":
             break

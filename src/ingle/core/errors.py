@@ -1,24 +1,24 @@
 """Every error that a user can meet, as one tree.
 
-An error says four things: the *field* at fault, the *rule* that it breaks, what we *got*, and the *cure*. Together they read as
-sentences: a rule goes on from its field ("temperature" "must be between 0 and 2"), or begins with a capital and is a whole sentence of its
-own ("Port 5790 is in use"). The command line renders an error in one place (exit code), the server in another (HTTP status, the field as
+An error says four things: the *field* at fault, the *rule* that it breaks, the value that we *got*, and the *cure*. Together they read as
+sentences: a rule continues its field ("temperature" "must be between 0 and 2"), or begins with a capital and is a whole sentence ("Port
+5790 is in use"). The command line renders an error in one place (exit code), the server in another (HTTP status, the field as
 `param`); rooms only raise.
 """
 
 import re
 
 _NOTHING = {"nothing", "none", "neither", "more", "others"}
-"""Of these the rule has said all."""
+"""Values of `got` that add nothing to the rule, and are left out of the sentence."""
 _SHORT = re.compile(r"\S+|an? .+|one .+|[\d,.]+ \w+|[(\[].*[)\]]|'.*'|NaN or infinity")
-"""What can follow "not"."""
+"""Values short enough to follow "not" in a sentence."""
 
 EXIT_INTERRUPTED = 130
-"""Exit code of what Ctrl-C stopped, as shells have it."""
+"""Exit code after Ctrl-C, as shells have it."""
 
 
 class IngleError(Exception):
-    """A failure with a field, a rule, what came instead, and what to do about it."""
+    """A failure: the field, the rule, the value that came instead, and the cure."""
 
     exit_code = 1
     http_status = 500
@@ -31,7 +31,7 @@ class IngleError(Exception):
 
     @property
     def sentence(self) -> str:
-        """What is wrong, without the cure."""
+        """The problem as a sentence, without the cure."""
         text = self.rule if self.rule[:1].isupper() else f"{self.field} {self.rule}"
         got = self.got.rstrip(".")
         if not got or got in _NOTHING:
@@ -83,7 +83,7 @@ class ShapeError(IngleError):
 
 
 class PullError(IngleError):
-    """A download that could not be completed; whatever was already kept stays."""
+    """A download that could not be completed. Earlier downloads are untouched."""
 
     exit_code = 5
 
@@ -113,19 +113,19 @@ class DeltaError(IngleError):
 
 
 class Refused(IngleError):
-    """A candidate that the gate would not have; what made it is kept, so that it can be admitted all the same."""
+    """A candidate that the gate rejected. Its files stay, so that the owner can still admit it."""
 
     exit_code, http_status = 13, 409
 
 
 class CannotRewind(IngleError):
-    """A state that cannot go back to the asked position, because what was there has left the window or entered the memory."""
+    """A state that cannot go back to a position, because its tokens have left the window or entered the memory."""
 
     exit_code = 9
 
 
 class Busy(IngleError):
-    """Too much asked at once, of the server or by one user; asking again later may do."""
+    """Too many requests, to the server or by one user; retrying later may work."""
 
     exit_code, http_status = 10, 429
 
@@ -153,6 +153,6 @@ class ServeError(IngleError):
 
 
 class Interrupted(IngleError):
-    """Something long that was told to stop; what was finished is kept, and the same call goes on from there."""
+    """A long task that was told to stop. Finished work is kept, and the same call continues from there."""
 
     exit_code = 130

@@ -12,12 +12,12 @@ class Event:
     """Something that happened to this home."""
 
     kind: str
-    """What happened, as verb or `room.verb`: `pull`, `answer`, `delta.accept`."""
+    """The act, as verb or `room.verb`: `pull`, `answer`, `delta.accept`."""
     subject: str = ""
-    """The model, delta or key that it happened to."""
+    """The model, delta or key that it concerns."""
     facts: Mapping[str, Fact] = field(default_factory=lambda: MappingProxyType({}))
     """Figures and digests; flat, so that a fact can be read and signed without interpretation."""
 
 
 Sink = Callable[[Event], object]
-"""Takes a fact. Whatever it returns is not looked at."""
+"""Records a fact. Its return value is ignored."""

@@ -1,15 +1,15 @@
-"""What a user taught: a correction, something to remember, or a rating. All that ever moves a model on a user's behalf begins as one."""
+"""Taught examples: a correction, a fact to remember, or a rating. Every change to a model on a user's behalf begins as one."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["correction", "fact", "rating"]
-"""An answer that should have been another; words to be remembered; a thumb up or down."""
+"""The kinds: another answer to a question; words to remember; a thumb up or down."""
 State = Literal["pending", "learning", "learned", "refused", "kept", "superseded", "undone"]
 STATES: tuple[State, ...] = ("pending", "learning", "learned", "refused", "kept", "superseded", "undone")
-"""`pending`: the learner has not come to it yet. `learned`: a lesson holds it. `refused`: the gate would not have it, see the reasons.
-`kept`: remembered only, the weights don't learn from it. `superseded`: a later one of the same question stands in its place. `undone`:
-it was learned, and taken back."""
+"""`pending`: waiting for the learner. `learned`: a lesson holds it. `refused`: the gate rejected it; see the reasons. `kept`: only
+remembered, the weights don't learn from it. `superseded`: a later example of the same question replaced it. `undone`: learned once, then
+undone by the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +23,11 @@ class Example:
     """Name of the kept model that it is about."""
     kind: Kind
     question: str
-    """What was asked; "" for a fact."""
+    """The user's question; "" for a fact."""
     answer: str
-    """What should be said, or the fact itself; of a rating, the answer that was rated."""
+    """The right answer, or the fact itself; for a rating, the answer that was rated."""
     refused: str = ""
-    """What the model had said instead."""
+    """The model's earlier answer, which the user corrected."""
     before: tuple[tuple[str, str], ...] = ()
     """(role, text) of the turns before the question, the first one first."""
     rating: int = 0
@@ -39,10 +39,10 @@ class Example:
     """Whether the weights may learn from it, beside the memory."""
     state: State = "pending"
     reasons: tuple[str, ...] = ()
-    """Why it was refused, in words that a person can read."""
+    """Why the gate refused it, in words that a person can read."""
     lesson: str = ""
     """Digest of the delta that holds it."""
     at: str = ""
     """UTC, ISO 8601 with microseconds."""
     seq: int = 0
-    """Its place among its owner's examples, from 1: the order in which they came, whatever clocks say."""
+    """Its number among its owner's examples, from 1: the order of arrival, whatever the clocks say."""

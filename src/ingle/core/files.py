@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old content or the new, never half of either."""
+"""Write files atomically: a reader sees the old content or the new, never half of either."""
 
 import errno
 import glob
@@ -14,7 +14,7 @@ from ingle.core.errors import HomeError
 
 @contextmanager
 def atomic_file(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of `path` when the block ends without an error: temporary name, fsync, rename.
+    """Open a file for writing that replaces `path` when the block ends without an error: temporary name, fsync, rename.
 
     Raises HomeError when the disk is full or the folder can't be written; `path` is then as it was.
     """
@@ -36,26 +36,26 @@ def atomic_file(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
 
 
 def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Puts `data` in the place of `path`, whole or not at all."""
+    """Replace the content of `path` with `data`, whole or not at all."""
     with atomic_file(path, mode) as file:
         file.write(data)
 
 
 def sweep_unfinished(path: Path) -> None:
-    """Removes what writers of `path` left beside it when they were killed. Only for who knows that nobody is writing it now."""
+    """Remove unfinished files that killed writers of `path` left beside it. Call it only when nobody is writing `path`."""
     with os_errors(path):
         for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
             left.unlink(missing_ok=True)
 
 
 def sync_file(path: Path) -> None:
-    """Makes what somebody else wrote into `path` survive a power cut."""
+    """Make the content of a file survive a power cut, whoever wrote it."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes a rename in `folder` survive a power cut, where the system can."""
+    """Make a rename in `folder` survive a power cut, where the system can."""
     if os.name == "nt":  # Windows can't open a folder; NTFS journals the rename itself
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -67,7 +67,7 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def os_errors(path: Path) -> Iterator[None]:
-    """Turns what the operating system says about `path` into a HomeError with a cure."""
+    """Turn an operating system error about `path` into a HomeError with a cure."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""How to add what an extra of Ingle needs to this very environment: the exact command, and how much it fetches.
+"""How to install what an extra of Ingle needs into this environment: the exact command and its download size.
 
 The requirements are those that the installed package states. The command names them and not the package itself: no index need know it.
 """
@@ -12,13 +12,13 @@ import sys
 from importlib import metadata
 
 _FETCHES = {"measure": "65 MB", "plot": "7 MB", "postgres": "4 MB"}
-"""Measured for Python 3.11 in November 2026; what Ingle itself needs is there already."""
+"""Measured for Python 3.11 in November 2026, on top of Ingle's own requirements."""
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _EXTRA = re.compile(r"extra\s*==\s*['\"]([\w-]+)['\"]")
 
 
 def requirements() -> dict[str, dict[str, str]]:
-    """What each extra needs: requirements by the name of the package. What Ingle itself needs stands under ""."""
+    """Return each extra's requirements by package name. Ingle's own stand under ""."""
     needs: dict[str, dict[str, str]] = {"": {}}
     for line in metadata.requires("ingle") or ():
         requirement, _, marker = (part.strip() for part in line.partition(";"))
@@ -29,7 +29,7 @@ def requirements() -> dict[str, dict[str, str]]:
 
 
 def installed(name: str) -> str:
-    """The version of a package that is installed; empty if it is not."""
+    """Return the version of an installed package; empty if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -37,7 +37,7 @@ def installed(name: str) -> str:
 
 
 def install_command(extra: str) -> str:
-    """The command that installs what this environment lacks of an extra ("": of Ingle itself), to be pasted into a shell."""
+    """Return the shell command that installs the missing packages of an extra ("" = Ingle itself) into this environment."""
     needs = requirements().get(extra, {})
     lacking = [requirement for name, requirement in needs.items() if not installed(name)] or list(needs.values())
     if importlib.util.find_spec("pip") is None and shutil.which("uv"):
@@ -46,12 +46,12 @@ def install_command(extra: str) -> str:
 
 
 def how_to_install(extra: str) -> str:
-    """A sentence or two: the command, and how much it fetches."""
+    """Return a sentence or two: the command and its download size."""
     return f"Run: {install_command(extra)} ({fetches(extra)})"
 
 
 def fetches(extra: str, system: str = sys.platform) -> str:
-    """How much installing an extra fetches."""
+    """Return how much an installation downloads, in words."""
     if extra != "learn":
         return f"fetches about {_FETCHES[extra]}" if extra in _FETCHES else "fetches what is missing"
     if system.startswith("linux"):

@@ -1,4 +1,4 @@
-"""A lock between processes, held by an open file: a process that dies gives it back."""
+"""A lock between processes, held by an open file: it is free again when its process dies."""
 
 import contextlib
 import os
@@ -17,9 +17,9 @@ _WINDOWS_OFFSET = 1 << 30  # msvcrt locks bytes against reading too, so the lock
 
 @contextmanager
 def file_lock(path: Path, waiting: Callable[[str], None] = lambda _: None, timeout_s: float | None = None) -> Iterator[None]:
-    """Holds `path` against every other process and thread, and frees it at the end of the block.
+    """Hold `path` against every other process and thread, and free it at the end of the block.
 
-    `waiting` is told once who holds the lock, if somebody does. The file stays: deleting it would let two others in.
+    If the lock is taken, `waiting` hears once who holds it. The file stays: deleting it would let two others in.
     Raises HomeError after `timeout_s` (None = waits for ever, 0 = doesn't wait), or when the file can't be made.
     """
     with os_errors(path):
@@ -38,20 +38,20 @@ def file_lock(path: Path, waiting: Callable[[str], None] = lambda _: None, timeo
 
 def _wait(handle: int, path: Path, waiting: Callable[[str], None], timeout_s: float | None) -> None:
     began = time.monotonic()
-    told = False
+    announced = False
     while not _try(handle):
         holder = _holder(handle)
         if timeout_s is not None and time.monotonic() - began >= timeout_s:
             raise HomeError(path.name, "is in use", holder, "Wait for that process to end, then try again.")
-        if not told:
+        if not announced:
             waiting(f"Waiting for {holder} ({path.stem}).")
-            told = True
+            announced = True
         # Polling, because a blocking flock can't be given up after a time, nor interrupted on Windows.
         time.sleep(_POLL_S)
 
 
 def _sign(handle: int) -> None:
-    """Leaves our process id for those who wait."""
+    """Write our process id for those who wait."""
     with contextlib.suppress(OSError):  # a full disk must not stop us: the lock itself needs no bytes
         os.ftruncate(handle, 0)
         os.lseek(handle, 0, os.SEEK_SET)

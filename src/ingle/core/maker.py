@@ -1,8 +1,8 @@
-"""A maker is whoever changes a model: tuning, pruning, a lesson. To add one, put a file into core/makers: its name is the maker's name.
+"""Makers are the procedures that change models: tuning, pruning, lessons. To add one, put a file into core/makers, named after it.
 
-The file holds `MAKER`, the words that people read of it and the limits that the gate usually sets it. The policy, the gate, the ledger's
-sentences, the energy account and the page read the folder; none of them names a maker. How a model is made stands in the maker's own room,
-which hands a `core.candidate.Candidate` to the gate under this name (train/making.py does the rest of the way).
+The file holds `MAKER`: the maker's words for people, and the gate's usual limits for it. The policy, the gate, the ledger's sentences, the
+energy account and the page read the folder; none of them names a maker. The work itself is in the maker's own room, which hands a
+`core.candidate.Candidate` to the gate under this name (train/making.py does the rest).
 """
 
 import difflib
@@ -18,7 +18,7 @@ from ingle.core.errors import ConfigError
 from ingle.core.event import Fact
 
 Sentence = Callable[[Mapping[str, Fact]], str]
-"""The values of a fact → what happened to its subject, as `ingle log` says it behind the subject's name: "was pruned (wanda)"."""
+"""Facts' values → what `ingle log` says behind the subject's name: "was pruned (wanda)"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +40,19 @@ class Maker:
 
 
 def makers() -> Mapping[str, Maker]:
-    """Every maker by name, alphabetically."""
+    """Return every maker by name, alphabetically."""
     import ingle.core.makers as folder
 
     return _read(tuple(folder.__path__))
 
 
 def gated_makers() -> tuple[str, ...]:
-    """Names of the makers whose candidates the gate judges: the sections that a policy may have."""
+    """Return the makers whose candidates the gate judges: the sections that a policy may have."""
     return tuple(name for name, maker in makers().items() if maker.gated)
 
 
 def find_maker(name: str) -> Maker:
-    """The maker of that name. Raises ConfigError with the known ones."""
+    """Return the maker of that name. Raises ConfigError with the known ones."""
     known = makers()
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
@@ -61,7 +61,7 @@ def find_maker(name: str) -> Maker:
 
 
 def sentence_of(kind: str) -> Sentence | None:
-    """How the log tells a fact of this kind, if a maker records it."""
+    """Return the log's sentence for a fact of this kind; None if no maker records it."""
     for name, maker in makers().items():
         if kind in maker.sentences:
             return maker.sentences[kind]
@@ -72,6 +72,6 @@ def sentence_of(kind: str) -> Sentence | None:
 
 @lru_cache(maxsize=8)
 def _read(path: tuple[str, ...]) -> Mapping[str, Maker]:
-    """Reads the folder once for each search path."""
-    names = sorted(found.name for found in pkgutil.iter_modules(path))
+    """Read the folder once for each search path."""
+    names = sorted(module.name for module in pkgutil.iter_modules(path))
     return MappingProxyType({name: importlib.import_module(f"ingle.core.makers.{name}").MAKER for name in names})

@@ -1,4 +1,4 @@
-"""A measurement: nothing is reported without its interval, its n, and the digests of what was measured on what."""
+"""Measurements: each has an interval, its n, and the digests of the model and the data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ NO_INTERVAL = "none, from one item"
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One figure and how far to trust it."""
+    """One measured figure with its uncertainty."""
 
     name: str
-    """What was measured, e.g. `bits_per_byte`."""
+    """The metric, e.g. `bits_per_byte`."""
     value: float
     unit: str
     low: float
@@ -21,15 +21,15 @@ class Report:
     high: float
     """Upper end of the interval."""
     n: int
-    """How many items (documents, questions, runs) the figure rests on."""
+    """The number of items (documents, questions, runs) behind the figure."""
     model_digest: str
     data_digest: str
     interval: str = "95 % bootstrap"
-    """How `low` and `high` were made."""
+    """The method for `low` and `high`."""
     seed: int | None = None
 
 
 def shown_interval(figure: Mapping[str, Any], form: str = ".4f") -> str:
-    """The interval and n of a figure for people: `0.1200 … 0.3400, n = 8`. One item has no interval. `figure`: a `Report` as a table."""
+    """Return a figure's interval and n for people: `0.1200 … 0.3400, n = 8`. One item has no interval. `figure`: a `Report` as a table."""
     ends = "" if figure.get("interval") == NO_INTERVAL else f"{figure['low']:{form}} … {figure['high']:{form}}, "
     return f"{ends}n = {figure['n']}"

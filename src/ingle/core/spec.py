@@ -1,4 +1,4 @@
-"""What a model is: `ModelConfig` with one `LayerSpec` a layer. There are no model classes beside this.
+"""The architecture of a model: `ModelConfig` with one `LayerSpec` a layer. There are no model classes beside it.
 
 A key-value group of a layer is a *retrieval* group (full attention) or a *streaming* group (sinks + sliding window, and a
 recurrent memory of what left it). All-retrieval is a transformer; no retrieval and window 0 is an RNN; everything between is a hybrid.
@@ -38,33 +38,33 @@ class Rope:
 
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
-    """How one layer looks back."""
+    """The reach of one layer: which groups see the whole text, and what the others see."""
 
     retrieval: tuple[int, ...]
     """Key-value groups with full attention, ascending."""
     window: int = 0
-    """Streaming groups: how many of the latest tokens they attend to, the current one included; 0 = none."""
+    """Streaming groups: the number of latest tokens that they attend to, the current one included; 0 = none."""
     sinks: int = 0
-    """Streaming groups: how many of the very first tokens they attend to always (arXiv 2309.17453)."""
+    """Streaming groups: the number of first tokens that they always attend to (arXiv 2309.17453)."""
     memory: Memory = "none"
-    """Streaming groups: the recurrent memory that receives what leaves the window (all but the sinks); see `model.memory`."""
+    """Streaming groups: the recurrent memory of the tokens that left the window (all but the sinks); see `model.memory`."""
 
     def streaming(self, kv_groups: int) -> tuple[int, ...]:
-        """The groups of this layer that are not retrieval groups, ascending."""
+        """Return the streaming groups of this layer, ascending."""
         with_all = set(self.retrieval)
         return tuple(g for g in range(kv_groups) if g not in with_all)
 
     def remembering(self, kv_groups: int) -> tuple[int, ...]:
-        """The streaming groups that have a recurrent memory, ascending: all of them or none."""
+        """Return the streaming groups that have a recurrent memory, ascending: all of them or none."""
         return self.streaming(kv_groups) if self.memory != "none" else ()
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """The shape of a decoder. Linear layers are Hugging Face's, so parameter names and shapes are theirs too."""
+    """The shape of a decoder. Linear layers, parameter names and shapes follow Hugging Face."""
 
     family: Literal["llama", "qwen2", "qwen3"]
-    """Which checkpoints it reads; the differences themselves are the fields below."""
+    """The checkpoint family; the fields below hold the differences."""
     vocab_size: int
     """Rows of the embedding."""
     hidden_size: int
@@ -112,7 +112,7 @@ class ModelConfig:
 
     @property
     def queries_per_group(self) -> int:
-        """Query heads that read one key-value group."""
+        """The number of query heads that read one key-value group."""
         return self.num_heads // self.num_kv_heads
 
     @property
@@ -121,7 +121,7 @@ class ModelConfig:
         return all(len(layer.retrieval) == self.num_kv_heads for layer in self.layers)
 
     def with_layers(self, layers: tuple[LayerSpec, ...]) -> "ModelConfig":
-        """The same weights looking back in another way."""
+        """Return this config with other layers over the same weights."""
         if len(layers) != len(self.layers):
             raise ConfigError("layers", f"must have {len(self.layers)} entries, as the weights do", len(layers))
         return replace(self, layers=layers)
@@ -143,5 +143,5 @@ def _check_layer(layer: LayerSpec, index: int, kv_groups: int) -> None:
 
 
 def transformer_layers(count: int, kv_groups: int) -> tuple[LayerSpec, ...]:
-    """`count` layers of full attention."""
+    """Return `count` layers of full attention."""
     return (LayerSpec(retrieval=tuple(range(kv_groups))),) * count

@@ -1,10 +1,9 @@
-"""`State`: all that one sequence needs to go on. The only mutable word of the house.
+"""`State`: everything that one sequence needs to continue. It is the only mutable value in `core`.
 
 Keys and values lie in *blocks* of 16 tokens (core/blocks.py). Retrieval groups grow by *pages* of 64 tokens that forks share, since a
 full page is never written again; streaming groups have a *ring* (sinks, then the window plus one step's tokens), whose blocks after the
-sinks are used in a circle. Block b of all rings lies together, before block b + 1, so what has been written so far is in front: that alone
-is held, copied and saved. A recurrent memory S [V, K] lies in float32 as [V/16, K, 16], so that 16 of its rows can be gone on with by
-themselves.
+sinks are used in a circle. Block b of all rings lies together, before block b + 1, so written blocks are in front, and only these are held,
+copied and saved. A recurrent memory S [V, K] lies in float32 as [V/16, K, 16], so that 16 of its rows can be updated by themselves.
 """
 
 import json
@@ -26,7 +25,7 @@ from ingle.core.state_layout import PAGE_TOKENS, STEP_TOKENS, VERSION, StateLayo
 
 @dataclass(frozen=True, slots=True)
 class RollbackPoint:
-    """Where a state was; see `State.rollback_point`."""
+    """A position that a state can return to; see `State.rollback_point`."""
 
     length: int
     memories: npt.NDArray[np.float32]
@@ -34,7 +33,7 @@ class RollbackPoint:
 
 @dataclass
 class State:
-    """One sequence: how many tokens it has read, and what it remembers of them. Backends write in place; nobody else does."""
+    """One sequence: the number of tokens read, and their keys, values and memories. Only backends write to it."""
 
     layout: StateLayout
     length: int = 0
@@ -42,11 +41,11 @@ class State:
     pages: list[npt.NDArray[Any]] = field(default_factory=list)
     rings: npt.NDArray[Any] = field(default_factory=lambda: np.zeros(0))
     memories: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
-    """Of the streaming groups that have one, in the order of `StateLayout.memory_places`."""
+    """Recurrent memories of the streaming groups, in the order of `StateLayout.memory_places`."""
     furthest: int = 0
-    """Tokens that it had read before it last went back: rings were written so far."""
+    """Tokens read before the last rewind: rings were written this far."""
     shared_pages: int = 0
-    """How many of its pages a fork may read too."""
+    """The number of its pages that a fork may also read."""
     _addresses: list[int] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -66,25 +65,25 @@ class State:
         return self.rings[: self.layout.written_blocks(max(self.length, self.furthest))]
 
     def pieces(self) -> Iterator[tuple[int, int]]:
-        """Identity and bytes of each piece of memory; forks share their full pages."""
+        """Yield identity and bytes of each piece of memory. Forks share their full pages."""
         yield from ((id(page), page.nbytes) for page in self.pages)
         yield id(self.rings), self.written.nbytes
         yield id(self.memories), self.memories.nbytes
 
     def reserve(self, tokens: int) -> None:
-        """Makes room for `tokens` more."""
+        """Make room for `tokens` more."""
         if self.layout.retrieval_groups:
             while len(self.pages) * PAGE_TOKENS < self.length + tokens:
                 self.pages.append(self.layout.new_page())
 
     @property
     def page_addresses(self) -> list[int]:
-        """Where its pages lie. Kept, as asking for all of them takes a twentieth of a step after 16,000 tokens."""
+        """Addresses of its pages. They are cached: collecting all of them takes a twentieth of a step after 16,000 tokens."""
         self._addresses += [page.ctypes.data for page in self.pages[len(self._addresses) :]]
         return self._addresses
 
     def append(self, keys: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
-        """Remembers n more tokens by keys (turned by RoPE) and values [layers, groups, n, D], as a backend does for tokens that it reads.
+        """Append n tokens by their keys (turned by RoPE) and values [layers, groups, n, D], as a backend does for tokens that it reads.
 
         At most STEP_TOKENS at once, as a window may hold no more. Not for layouts with memories: keys turned by RoPE don't enter one.
         """
@@ -101,7 +100,7 @@ class State:
         self.length = end
 
     def _block(self, layer: int, group: int, number: int) -> npt.NDArray[Any]:
-        """Block number `number` of a group, to be written to."""
+        """Return the writable block number `number` of a group."""
         slot = int(self.layout.page_slots[layer, group])
         each = PAGE_TOKENS // BLOCK_TOKENS
         block: npt.NDArray[Any]
@@ -113,7 +112,7 @@ class State:
         return block
 
     def fork(self) -> "State":
-        """A state that goes its own way from here. Full pages are shared, the rest is copied."""
+        """Return an independent copy. Full pages are shared, the rest is copied."""
         full = self.length // PAGE_TOKENS
         used = -(-self.length // PAGE_TOKENS)
         pages = self.pages[:full] + [page.copy() for page in self.pages[full:used]]
@@ -122,9 +121,9 @@ class State:
         return State(self.layout, self.length, pages, rings, self.memories.copy(), self.furthest, self.shared_pages)
 
     def rewind(self, length: int) -> None:
-        """Goes back to the first `length` tokens.
+        """Go back to the first `length` tokens.
 
-        Raises CannotRewind if a window no longer holds what it would need, or a recurrent memory has moved on.
+        Raises CannotRewind if a window no longer holds its tokens, or a recurrent memory has moved on.
         """
         if not 0 <= length <= self.length:
             raise CannotRewind("length", f"must be between 0 and {self.length}", length)
@@ -139,7 +138,7 @@ class State:
         self._cut(length)
 
     def _cut(self, length: int) -> None:
-        """Forgets the keys and values of what was read after `length` tokens."""
+        """Drop the keys and values of tokens after `length`."""
         used = -(-length // PAGE_TOKENS)
         del self.pages[used:], self._addresses[max(used - 1, 0) :]
         if length % PAGE_TOKENS and 0 < len(self.pages) <= self.shared_pages:
@@ -149,14 +148,14 @@ class State:
         self.length = length
 
     def rollback_point(self, earlier: RollbackPoint | None = None) -> RollbackPoint:
-        """Where it is, so that some of what is read next may be taken back. Writes over an `earlier` one, which is not needed any more."""
+        """Return the present position, for `rollback`. An `earlier` point that is no longer needed is written over."""
         if earlier is None or not self.memories.size:
             return RollbackPoint(self.length, self.memories.copy())
         np.copyto(earlier.memories, self.memories)  # half as long as a copy in new memory
         return replace(earlier, length=self.length)
 
     def rollback(self, length: int, point: RollbackPoint) -> None:
-        """Goes back to the first `length` tokens, of which some were read since `point` (in one step, and the only one since).
+        """Go back to the first `length` tokens; some were read since `point`, in the one step since then.
 
         Where a memory has taken in a token since, it goes back to the point itself: `length` says where it is then.
         """
@@ -180,7 +179,7 @@ class State:
         return max(0, min(self.length, max(self.length, self.furthest) - min(slack))) if slack else 0
 
     def save(self, path: Path, model_digest: str) -> None:
-        """Writes the state, whole or not at all."""
+        """Write the state to a file, whole or not at all."""
         if not np.isfinite(self.memories).all():
             raise CheckpointError(f"{path}: memories", "must hold finite numbers", "NaN or infinity", "The prompt must be read again.")
         header = {"version": VERSION, "model": model_digest, "layout": self.layout.digest, "length": self.length}
@@ -196,14 +195,14 @@ class State:
             np.savez(file, header=about, pages=pages, rings=self._rings_without_what_went(), memories=self.memories)
 
     def _clear_behind(self, page: npt.NDArray[Any]) -> None:
-        """Zeroes what a copy of the last page still holds of tokens that were read and gone back from: they are nobody's to keep."""
+        """Zero the tokens after `length` in a copy of the last page: text that was rewound must not be saved."""
         block, column = divmod(self.length % PAGE_TOKENS, BLOCK_TOKENS)
         page[:, block + (column > 0) :] = 0
         if column:
             blocks.clear(page[:, block], self.layout.width, column)
 
     def _rings_without_what_went(self) -> npt.NDArray[Any]:
-        """The written part of the rings; the same of them as `_clear_behind` of pages."""
+        """Return the written part of the rings, with rewound tokens zeroed as in `_clear_behind`."""
         rings, (first, column) = self.written, divmod(self.length, BLOCK_TOKENS)
         gone = range(first, -(-self.furthest // BLOCK_TOKENS))
         if not rings.size or not gone:
@@ -221,27 +220,27 @@ class State:
 
     @staticmethod
     def load(path: Path, layout: StateLayout, model_digest: str) -> "State":
-        """Reads a state back. Raises CheckpointError for a damaged file, or one of another model, layout or version."""
+        """Read a state from a file. Raises CheckpointError for a damaged file, or one of another model, layout or version."""
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 header = json.loads(archive["header"].tobytes())
                 pages, rings, memories = archive["pages"], archive["rings"], archive["memories"]
         except Exception as error:  # NumPy and zipfile have many words for damage
             raise CheckpointError(str(path), "must be a whole state file", error, "Delete it; the prompt will be read again.") from error
-        kept_in = header.get("cache", layout.dtype)  # files of before int8 don't say it, but their layout does
-        if kept_in != layout.dtype:
-            cure = f"Set chat.cache to {kept_in}, or delete it; the prompt will be read again."
-            raise CheckpointError(f"{path}: cache", f"must hold keys and values in {layout.dtype}", str(kept_in), cure)
+        cache = header.get("cache", layout.dtype)  # files of before int8 don't say it, but their layout does
+        if cache != layout.dtype:
+            cure = f"Set chat.cache to {cache}, or delete it; the prompt will be read again."
+            raise CheckpointError(f"{path}: cache", f"must hold keys and values in {layout.dtype}", str(cache), cure)
         for name, mine in (("version", VERSION), ("model", model_digest), ("layout", layout.digest)):
             if header.get(name) != mine:
                 raise CheckpointError(
                     f"{path}: {name}", f"must be {mine}", header.get(name), "The state belongs to another model or version."
                 )
         length, furthest, cure = int(header["length"]), int(header.get("furthest", 0)), "Delete it; the prompt will be read again."
-        wanted = -(-length // PAGE_TOKENS) if layout.retrieval_groups else 0
-        blocks_wanted = layout.written_blocks(max(length, furthest))
-        if len(pages) != wanted or rings.shape != (blocks_wanted, *layout.rings_shape[1:]):
-            raise CheckpointError(str(path), f"must hold {wanted} pages and {blocks_wanted} blocks", (len(pages), len(rings)), cure)
+        page_count = -(-length // PAGE_TOKENS) if layout.retrieval_groups else 0
+        block_count = layout.written_blocks(max(length, furthest))
+        if len(pages) != page_count or rings.shape != (block_count, *layout.rings_shape[1:]):
+            raise CheckpointError(str(path), f"must hold {page_count} pages and {block_count} blocks", (len(pages), len(rings)), cure)
         for name, part, like in (("pages", pages, layout.new_page().shape), ("rings", rings, layout.rings_shape[1:])):
             if len(part) and (part.shape[1:], part.dtype) != (like, layout.dtype):
                 raise CheckpointError(f"{path}: {name}", f"must be {like} {layout.dtype}", f"{part.shape[1:]} {part.dtype}", cure)
@@ -252,7 +251,7 @@ class State:
 
 
 def _in_front(written: npt.NDArray[Any], layout: StateLayout) -> npt.NDArray[Any]:
-    """Rings of which so many blocks have been written to."""
+    """Return rings of full size that begin with these written blocks."""
     rings = np.zeros(layout.rings_shape, layout.dtype)
     rings[: len(written)] = written
     return rings

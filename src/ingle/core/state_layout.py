@@ -1,4 +1,4 @@
-"""Where the keys, values and memories of one sequence lie; see `core.state`."""
+"""The memory layout of one sequence's keys, values and memories; see `core.state`."""
 
 import math
 from collections.abc import Sequence
@@ -18,23 +18,23 @@ PAGE_TOKENS = 64
 STEP_TOKENS = 256  # most tokens of one sequence that one step may append; rings have room for them beside the window
 REMEMBERING_STEP_TOKENS = 128  # the same where rings are no use for going back, since a memory can't: they are most of such a state
 VERSION = 3
-"""Of states on disk."""
+"""Version of states on disk."""
 
 
 @dataclass(frozen=True)
 class StateLayout:
-    """Where the keys and values of each layer and group lie. Offsets count blocks (keys and values of 16 tokens)."""
+    """Offsets of each layer's and group's keys and values, counted in blocks (keys and values of 16 tokens)."""
 
     layers: tuple[LayerSpec, ...]
     kv_groups: int
     head_dim: int
-    """Of the model; rows are padded to `width`."""
+    """The model's head width; rows are padded to `width`."""
     dtype: str
-    """What keys and values are kept in: one of `blocks.CACHES`."""
+    """Number type of keys and values: one of `blocks.CACHES`."""
 
     @staticmethod
     def of(config: ModelConfig, dtype: str = "float16") -> "StateLayout":
-        """The layout that a model's config asks for."""
+        """Return the layout for a model's config."""
         return StateLayout(config.layers, config.num_kv_heads, config.head_dim, dtype)
 
     @property
@@ -44,12 +44,12 @@ class StateLayout:
 
     @property
     def block_elements(self) -> int:
-        """Numbers in one block: 16 keys and 16 values, and what scales they need."""
+        """Numbers in one block: 16 keys and 16 values, with their scales in int8."""
         return blocks.block_elements(self.width, self.dtype)
 
     @cached_property
     def step_tokens(self) -> int:
-        """Most tokens of one sequence that may be written before they are read: what rings have room for beside their windows."""
+        """The most tokens of one sequence that may be written before they are read: the room in rings beside their windows."""
         return REMEMBERING_STEP_TOKENS if any(s.remembering(self.kv_groups) for s in self.layers) else STEP_TOKENS
 
     @cached_property
@@ -58,7 +58,7 @@ class StateLayout:
         return self._numbered([layer.retrieval for layer in self.layers])
 
     def _numbered(self, chosen: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
-        """[layers, groups]: how many of the chosen groups come before each; −1 for those that are not chosen."""
+        """Number the chosen groups in order, as [layers, groups]; −1 for the others."""
         numbers = np.full((len(self.layers), self.kv_groups), -1, np.int64)
         for number, place in enumerate((i, g) for i, groups in enumerate(chosen) for g in groups):
             numbers[place] = number
@@ -66,7 +66,7 @@ class StateLayout:
 
     @cached_property
     def retrieval_groups(self) -> int:
-        """Retrieval groups of all layers."""
+        """The number of retrieval groups in all layers."""
         return int((self.page_slots >= 0).sum())
 
     @cached_property
@@ -87,11 +87,11 @@ class StateLayout:
 
     @cached_property
     def rings_shape(self) -> tuple[int, int, int]:
-        """Of all rings together: blocks of the longest one, streaming groups, numbers in a block."""
+        """Shape of all rings together: blocks of the longest ring, streaming groups, numbers in a block."""
         return int(self.ring_blocks.sum(axis=1).max(initial=0)), int((self.ring_slots >= 0).sum()), self.block_elements
 
     def written_blocks(self, tokens: int) -> int:
-        """How many blocks of the rings so many tokens have come to."""
+        """Return the number of ring blocks that so many tokens fill."""
         return min(-(-tokens // BLOCK_TOKENS), self.rings_shape[0])
 
     @cached_property
@@ -101,21 +101,21 @@ class StateLayout:
 
     @cached_property
     def memories_shape(self) -> tuple[int, int, int, int]:
-        """Of all memories together: how many, then each as [V/16, K, 16], both padded to `width`."""
+        """Shape of all memories together: count, then each as [V/16, K, 16], both padded to `width`."""
         return int((self.memory_places >= 0).sum()), self.width // BLOCK_TOKENS, self.width, BLOCK_TOKENS
 
     def new_page(self) -> npt.NDArray[Any]:
-        """[retrieval groups, blocks per page, block elements], zeroed, because masked lanes are multiplied by zero weights."""
+        """Return [retrieval groups, blocks per page, block elements] of zeros, because masked lanes are multiplied by zero weights."""
         return np.zeros((self.retrieval_groups, PAGE_TOKENS // BLOCK_TOKENS, self.block_elements), self.dtype)
 
     def nbytes(self, tokens: int) -> int:
-        """Bytes of a state of so many tokens that shares nothing."""
+        """Return the bytes of a state of so many tokens that shares nothing."""
         page = self.retrieval_groups * PAGE_TOKENS // BLOCK_TOKENS * self.block_elements
         elements = -(-tokens // PAGE_TOKENS) * page + self.written_blocks(tokens) * math.prod(self.rings_shape[1:])
         return elements * np.dtype(self.dtype).itemsize + 4 * math.prod(self.memories_shape)
 
     @cached_property
     def digest(self) -> str:
-        """Distinguishes layouts that can't read each other's states."""
+        """Digest that tells apart layouts whose states are incompatible."""
         layers = [[list(s.retrieval), s.window, s.sinks, s.memory] for s in self.layers]
         return digest_json([VERSION, layers, self.kv_groups, self.head_dim, self.dtype])

@@ -1,7 +1,7 @@
 """Ids beyond the vocabulary: each stands for a vector that came from a picture or a sound, where a token would stand for a word.
 
-Such an id is a number of its content, so whatever compares ids (the prefix cache, saved states, forks, replay) compares what was seen and
-heard, too, and never has to know of vectors. The vectors themselves travel beside the ids, to the one place that reads them: the backend.
+Such an id is derived from its content. So comparing ids (in the prefix cache, saved states, forks, replay) compares images and sounds, too,
+and needs no vectors. The vectors themselves travel beside the ids, to their only reader: the backend.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ingle.core.digest import digest_json
 
 Vectors = Mapping[int, npt.NDArray[np.float32]]
-"""By id: float32 [hidden], in the place of a row of the model's embedding."""
+"""float32 [hidden] by id. Each stands in the place of a row of the model's embedding."""
 NO_VECTORS: Vectors = MappingProxyType({})
 Kind = Literal["image", "audio"]
 KINDS: tuple[Kind, ...] = ("image", "audio")
@@ -32,5 +32,5 @@ def vector_id(vocab_size: int, kind: Kind, encoder: str, content: str, place: in
 
 
 def kind_of(id_: int, vocab_size: int) -> Kind | None:
-    """Return what an id stands for a part of; None for a word."""
+    """Return whether an id stands for part of an image or of audio; None for a word."""
     return KINDS[(id_ - vocab_size) % len(KINDS)] if id_ >= vocab_size else None

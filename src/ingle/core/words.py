@@ -2,5 +2,5 @@
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 token`, `1,200 tokens`; the noun in the singular, with a plural in s."""
+    """Return `1 token`, `1,200 tokens`. The noun is given in the singular and takes an s in the plural."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""What a laptop's battery gives right now, under /sys/class/power_supply: the whole machine, its screen included."""
+"""The present power of a laptop's battery, under /sys/class/power_supply: it supplies the whole machine, its screen included."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +13,14 @@ class Batteries:
     folders: tuple[Path, ...]
 
     def watts(self) -> float | None:
-        """What they give together; None while none of them is being used, or where they don't say."""
-        given = [_watts(folder) for folder in self.folders]
-        used = [value for value in given if value is not None]
+        """Return their power together; None while none of them discharges, or where they don't say."""
+        powers = [_watts(folder) for folder in self.folders]
+        used = [value for value in powers if value is not None]
         return sum(used) if used else None
 
 
 def find_batteries(root: Path = Path("/")) -> Batteries:
-    """The batteries under this root."""
+    """Return the batteries under this root."""
     try:
         folders = sorted((root / FOLDER).iterdir())
     except OSError:

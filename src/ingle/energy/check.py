@@ -1,4 +1,4 @@
-"""The model against the counters, where there are counters: the same work, told by both."""
+"""Compare the energy model with hardware counters, where there are some, on the same work."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from ingle.energy.meter import Meter
 from ingle.energy.rapl import CURE
 
 WINDOW_S = 1.0
-"""Of one reading; a counter may be some milliseconds late."""
+"""Seconds of one reading; a counter may be some milliseconds late."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What both said of the same windows."""
+    """Both figures for the same windows."""
 
     seconds: float
     counted: Energy
@@ -23,17 +23,17 @@ class Check:
 
     @property
     def error(self) -> float:
-        """Of the model, as a share of what was counted: +0.5 is half too much."""
+        """The model's error as a share of the counted energy: +0.5 is half too much."""
         return self.modelled.joules / self.counted.joules - 1
 
     @property
     def within(self) -> bool:
-        """Whether what was counted lies in the model's interval."""
+        """Whether the counted energy lies in the model's interval."""
         return self.modelled.low <= self.counted.joules <= self.modelled.high
 
 
 def check(meter: Meter, seconds: float = 10.0, work: Callable[[], None] | None = None) -> Check | None:
-    """Works for so long, all cores through NumPy unless `work` is something else. None where no counter says anything."""
+    """Work for so long (on all cores through NumPy, unless `work` is given) and compare. None where no counter can be read."""
     work = work or _products()
     began = first = meter.read()
     counted, modelled = NOTHING, NOTHING
@@ -49,12 +49,12 @@ def check(meter: Meter, seconds: float = 10.0, work: Callable[[], None] | None =
 
 
 def sources(meter: Meter) -> list[tuple[str, str, str]]:
-    """(source, what is known of it, what would help) in order of trust."""
+    """Return (source, what is known of it, what would help) in order of trust."""
     machine = meter.machine
     names = ", ".join(domain.name for domain in meter.rapl.domains)
     rapl = {
-        "readable": (f"counted by {names}" + ("" if meter.rapl.covers_memory else "; the memory is not in it"), ""),
-        "locked": ("there, and closed to you", CURE),
+        "readable": (f"counted by {names}" + ("" if meter.rapl.covers_memory else ", without the memory"), ""),
+        "locked": ("present, but you may not read them", CURE),
         "none": ("no counters" + (": the hypervisor shows none" if machine.virtual else " under /sys/class/powercap"), ""),
     }[meter.rapl.state]
     watts = meter.batteries.watts()

@@ -1,4 +1,4 @@
-"""Grams of CO₂ equivalent per kilowatt-hour of electricity, by country: the average of all that was generated there in a year, life cycle
+"""Grams of CO₂ equivalent per kilowatt-hour of electricity, by country: a year's average of its generation, life cycle
 included. What a country imports is not in it, nor what a contract for green power says.
 
 Source: Our World in Data, from Ember and the Energy Institute (CC BY 4.0), as CodeCarbon 3.3 carries it; world and EU: Ember's yearly
@@ -42,7 +42,7 @@ class Grid:
     source: str = SOURCE
 
     def grams(self, energy: Energy) -> tuple[float, float, float]:
-        """Grams for this energy: nominal, low, high. The interval is the energy's alone."""
+        """Return the grams for this energy: nominal, low, high. The interval is the energy's alone."""
         per_joule = self.g_per_kwh / 1000 / JOULES_PER_WH
         return energy.joules * per_joule, energy.low * per_joule, energy.high * per_joule
 
@@ -51,7 +51,7 @@ class Grid:
 
 
 def find_grid(region: str) -> Grid:
-    """The electricity of a country. Raises ConfigError for one that is not in the table."""
+    """Return the electricity of a country. Raises ConfigError for one that is not in the table."""
     name = region.strip().upper()
     name = _OTHER_NAMES.get(name, name)
     for year, table in ((2023, _OF_2023), (2022, _OF_2022)):

@@ -1,4 +1,4 @@
-"""A model's label: joules per 1,000 answers to a fixed set of prompts, so that models, formats and machines can be compared.
+"""Energy labels: joules per 1,000 answers to a fixed set of prompts, to compare models, formats and machines.
 
 Comparable to AI Energy Score (huggingface.github.io/AIEnergyScore) in the unit (Wh per 1,000 queries), the batch size of one, the kind of
 four of its tasks and the sum of reading and writing; not in the rest, and `COMPARABLE` says so on every label.
@@ -21,7 +21,7 @@ from ingle.core.message import Usage
 from ingle.energy.prompts import TASKS
 
 VERSION = 1
-"""Changes when prompts or method change: labels of different versions can't be compared."""
+"""Raised when prompts or method change: labels of different versions can't be compared."""
 METHOD = (
     "After one to warm up, each prompt is asked alone (batch of one), nothing of it known from before, greedily, up to the task's limit "
     "of tokens. Reading, writing and drawing tokens are in it; loading the model, guards and the network are not."
@@ -33,7 +33,7 @@ COMPARABLE = (
     "leaderboard."
 )
 Ask = Callable[[str, int], Usage]
-"""Answers a prompt with so many tokens at the most, and says what it took."""
+"""Answers a prompt with at most so many tokens, and returns its usage."""
 
 PROMPTS = digest_json([VERSION, TASKS])
 
@@ -47,65 +47,65 @@ class Part:
     prompt_tokens: int
     completion_tokens: int
     energy: Energy
-    """Of all its answers."""
+    """Energy of all its answers."""
     seconds: float
-    """Of reading and writing."""
+    """Seconds of reading and writing."""
 
     @property
     def per_thousand(self) -> Energy:
-        """For 1,000 answers."""
+        """The energy for 1,000 answers."""
         return self.energy.scaled(1000 / self.answers)
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What a model takes for 1,000 answers, here."""
+    """The measured energy of 1,000 answers of a model on this machine."""
 
     model: str
     digest: str
-    """Of the kept model: base and deltas."""
+    """Digest of the kept model: base and deltas."""
     model_digest: str
-    """Of what answered: base, deltas, format of the weights."""
+    """Digest of the running model: base, deltas, format of the weights."""
     machine: str
     cores: int
-    """That it may use."""
+    """Cores that it may use."""
     table: str
-    """The row of the model of energy; it matters where nothing is counted."""
+    """The energy model's row for this CPU; it matters where nothing is counted."""
     rounds: int
-    """How often every prompt was asked."""
+    """The number of times that every prompt was asked."""
     spread: float
-    """Between rounds: the largest less the smallest, as a share of the mean; 0 for one round."""
+    """The spread of the rounds: largest less smallest, as a share of the mean; 0 for one round."""
     parts: tuple[Part, ...]
     at: str
     """UTC, ISO 8601."""
     prompts: str = PROMPTS
-    """Digest of the set of prompts."""
+    """Digest of the prompts."""
     version: int = VERSION
     method: str = METHOD
     comparable: str = COMPARABLE
 
     @property
     def per_thousand(self) -> Energy:
-        """For 1,000 answers in which every task has the same share."""
+        """The energy for 1,000 answers in which every task has the same share."""
         whole = NOTHING
         for part in self.parts:
             whole = whole + part.per_thousand.scaled(1 / len(self.parts))
         return whole
 
     def facts(self) -> Event:
-        """For the ledger; with what the measurement itself took."""
+        """Return the fact for the ledger, with the energy of the measurement itself."""
         whole = NOTHING
         for part in self.parts:
             whole = whole + part.energy
         figures = self.per_thousand.table()
-        told = {f"per_1000_{name}": figures[name] for name in ("joules", "low", "high")}
-        return Event("energy.label", self.model, {"model": self.model_digest, "prompts": self.prompts, **told, **whole.facts()})
+        label_figures = {f"per_1000_{name}": figures[name] for name in ("joules", "low", "high")}
+        return Event("energy.label", self.model, {"model": self.model_digest, "prompts": self.prompts, **label_figures, **whole.facts()})
 
 
 def measure(
     ask: Ask, about: Label, rounds: int = 2, progress: Callable[[str, int, int], None] = lambda _label, _done, _of: None
 ) -> Label:  # fmt: skip
-    """Asks all prompts and fills in the parts of `about`. Raises ConfigError if the answers carry no joules."""
+    """Ask all prompts and return `about` with its parts filled in. Raises ConfigError if the answers carry no joules."""
     if rounds < 1:
         raise ConfigError("--rounds", "must be at least 1", rounds)
     ask(TASKS[0][2][0], 8)  # to warm up: what is read from the disk at first is no answer's
@@ -123,14 +123,14 @@ def measure(
 
 
 def save(folder: Path, label: Label) -> Path:
-    """Keeps a label under the digest of its model; the last one stays. Returns the file."""
+    """Save a label under the digest of its model, over an earlier one. Returns the file."""
     path = folder / f"{label.digest}.json"
     write_atomic(path, json.dumps(to_table(label), indent=1, ensure_ascii=False).encode(), mode=0o600)
     return path
 
 
 def load(folder: Path, digest: str) -> Label | None:
-    """The label of a kept model; None if it has none, or one that can't be read or compared any more."""
+    """Return the label of a kept model; None if it has none, or one that can't be read or compared any more."""
     try:
         table = json.loads((folder / f"{digest}.json").read_bytes())
         label = from_table(Label, {key: value for key, value in table.items() if key != "per_thousand"})
@@ -140,12 +140,12 @@ def load(folder: Path, digest: str) -> Label | None:
 
 
 def to_table(label: Label) -> dict[str, Any]:
-    """As the file holds it, with the figure that it is about."""
+    """Return the label as its file holds it, with its main figure."""
     return {"per_thousand": label.per_thousand.table(), **asdict(label)}
 
 
 def rows(label: Label) -> list[tuple[str, str, str, str, str]]:
-    """(task, answers, tokens of an answer, Wh per 1,000, joules per 1,000) for people; the last is all tasks alike."""
+    """Return (task, answers, tokens of an answer, Wh per 1,000, joules per 1,000) for people; the last row is for all tasks alike."""
     table = []
     for part in label.parts:
         tokens = f"{part.prompt_tokens / part.answers:.0f} + {part.completion_tokens / part.answers:.0f}"

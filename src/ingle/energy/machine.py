@@ -1,4 +1,4 @@
-"""Which CPU this is, as far as the model has to know it."""
+"""This machine's CPU, as far as the energy model needs it."""
 
 import os
 import platform
@@ -10,27 +10,27 @@ from ingle.energy.table import Cpu, find
 
 _ARM_PARTS = {"0xd08": "Cortex-A72", "0xd0b": "Cortex-A76", "0xd0c": "Neoverse-N1", "0xd40": "Neoverse-V1", "0xd49": "Neoverse-N2",
               "0xd4f": "Neoverse-V2", "0xd84": "Neoverse-V3", "0xd8e": "Neoverse-N3"}  # fmt: skip
-"""Names of Arm's own parts, by what /proc/cpuinfo calls `CPU part`."""
+"""Names of Arm's own parts, by `CPU part` in /proc/cpuinfo."""
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The CPU, and how its hardware threads are told to us."""
+    """The CPU and its hardware threads."""
 
     name: str
-    """As it calls itself."""
+    """The CPU's own name."""
     cpu: Cpu
     """The row of the table."""
     cores: float
-    """Physical cores that this machine has, as far as can be known."""
+    """Physical cores of this machine, as far as can be known."""
     share: tuple[float, float, float]
-    """Of a core that a busy hardware thread is: nominal, low, high."""
+    """Share of a core that a busy hardware thread uses: nominal, low, high."""
     virtual: bool
-    """Whether a hypervisor stands between."""
+    """Whether it runs under a hypervisor."""
 
 
 def find_machine(root: Path = Path("/")) -> Machine:
-    """This machine. `root`: where `proc` lies."""
+    """Return this machine. `root`: the folder that holds `proc`."""
     try:
         text = (root / "proc" / "cpuinfo").read_text("utf-8", "replace")
     except OSError:
@@ -50,7 +50,7 @@ def find_machine(root: Path = Path("/")) -> Machine:
 
 
 def _elsewhere() -> Machine:
-    """A system without /proc."""
+    """Return the machine of a system without /proc."""
     name = platform.processor() or platform.machine()
     vendor = "apple" if sys.platform == "darwin" and platform.machine() == "arm64" else ""
     return Machine(name, find(vendor, 0, 0, 0, name), float(os.cpu_count() or 1), (1.0, 0.5, 1.0), virtual=False)

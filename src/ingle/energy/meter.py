@@ -1,10 +1,10 @@
-"""One meter: what this process took between two readings, by the most trustworthy source that there is.
+"""The energy meter: this process's energy between two readings, from the most trustworthy source there is.
 
-CPU   RAPL's counters; else a battery that is being used; else the model
-GPU   NVML's counters, for the GPUs that the process computes on; where these can't be read, the source says that they are missing
+CPU   RAPL's counters; else a discharging battery; else the model
+GPU   NVML's counters, for the GPUs that the process computes on; where these can't be read, the source says so
 
-Counters count the whole machine. This process is given its share of the CPU-seconds that all processes used, and `high` is all of it.
-Times are those in which the machine was awake. After a sleep counters may begin anew, so such a window is the model's.
+Counters count the whole machine. This process gets its share of all processes' CPU-seconds, and `high` is all of it. Times count only while
+the machine is awake. Counters may restart after a sleep, so such a window is left to the model.
 """
 
 import os
@@ -24,39 +24,39 @@ from ingle.energy.nvml import Gpus
 from ingle.energy.rapl import find_rapl
 
 _SHARE_S = 0.2
-"""Seconds over which the share among processes is taken at the least: the system counts in hundredths."""
+"""Least seconds over which the share among processes is measured: the system counts in hundredths."""
 _ASLEEP_S = 0.25
-"""Longer than this and the machine slept."""
+"""A longer gap between the clocks means that the machine slept."""
 _RESIDENT_S = 1.0
 
 
 def _boot_s() -> float:
-    """Seconds since the start, sleep included; where the system doesn't tell, as if it never slept."""
+    """Return seconds since the start, sleep included; where the system doesn't tell, as if it never slept."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic()
 
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
-    """Where times come from."""
+    """The clocks of a meter."""
 
     awake_s: Callable[[], float] = time.monotonic
-    """Stands still while the machine sleeps."""
+    """Stops while the machine sleeps."""
     boot_s: Callable[[], float] = _boot_s
-    """Goes on meanwhile."""
+    """Goes on while the machine sleeps."""
     cpu_s: Callable[[], float] = time.process_time
     """CPU-seconds of all threads of this process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """All that was known at one moment."""
+    """All counters at one moment."""
 
     awake_s: float
     boot_s: float
     cpu_s: float
     resident_bytes: int
     share: float
-    """Of the CPU-seconds that all processes used lately, this one's."""
+    """This process's share of the CPU-seconds that all processes used lately."""
     rapl_uj: tuple[int, ...] | None
     battery_w: float | None
     gpu_mj: tuple[int, ...] | None
@@ -64,10 +64,10 @@ class Reading:
 
 @dataclass
 class Meter:
-    """Reads, and says what happened between two readings. May be shared by threads: a race costs a stale share, not a joule."""
+    """Reads counters, and returns the energy between two readings. Threads may share it: a race costs a stale share, not a joule."""
 
     root: Path = Path("/")
-    """Where `sys` and `proc` lie."""
+    """The folder that holds `sys` and `proc`."""
     clocks: Clocks = field(default_factory=Clocks)
     gpus: Gpus = field(default_factory=lambda: Gpus(()))
 
@@ -79,34 +79,34 @@ class Meter:
         self._share, self._since = 1.0, (self.clocks.awake_s(), self.clocks.cpu_s(), self._busy_s() if self._counts else None)
 
     def read(self) -> Reading:
-        """This moment. Takes a few µs, and some 20 µs for each counter."""
+        """Read all counters. Takes a few µs, and some 20 µs for each counter."""
         awake, cpu = self.clocks.awake_s(), self.clocks.cpu_s()
         self._read_at = awake
         if self._counts and awake - self._since[0] >= _SHARE_S:
-            self._share_anew(awake, cpu)
+            self._update_share(awake, cpu)
         battery = self.batteries.watts() if self._counts and self.rapl.state != "readable" else None
         return Reading(
             awake, self.clocks.boot_s(), cpu, self._resident_now(awake), self._share, self.rapl.read(), battery, self.gpus.read()
         )
 
     def begin(self) -> Reading:
-        """This moment, as the beginning of something: who used the CPU before says nothing of who will, unless it was just now."""
+        """Read the counters at the beginning of a task. After a pause, earlier CPU use no longer counts for the share."""
         if self._counts and self.clocks.awake_s() - self._read_at >= _SHARE_S:
             self._since = (self.clocks.awake_s(), self.clocks.cpu_s(), self._busy_s())
         return self.read()
 
     def between(self, first: Reading, last: Reading) -> Energy:
-        """What this process took from one reading to another."""
+        """Return this process's energy from one reading to another."""
         counted = self.counted(first, last)
         return (self.modelled(first, last) if counted is None else counted) + self._gpu(first, last)
 
     def modelled(self, first: Reading, last: Reading) -> Energy:
-        """The same without GPUs by the model, whatever counters there are."""
+        """Return the energy without GPUs by the model, whatever counters there are."""
         resident = max(first.resident_bytes, last.resident_bytes)
         return estimate(self.machine, max(0.0, last.cpu_s - first.cpu_s), max(0.0, last.awake_s - first.awake_s), resident)
 
     def counted(self, first: Reading, last: Reading) -> Energy | None:
-        """The same by hardware alone; None where it can't say."""
+        """Return the energy without GPUs by hardware alone; None where hardware can't say."""
         elapsed = last.awake_s - first.awake_s
         if abs((last.boot_s - first.boot_s) - elapsed) > _ASLEEP_S:
             return None
@@ -127,10 +127,10 @@ class Meter:
     def _gpu(self, first: Reading, last: Reading) -> Energy:
         if not self.gpus.wanted:
             return NOTHING
-        found = None if first.gpu_mj is None or last.gpu_mj is None else nvml.joules(first.gpu_mj, last.gpu_mj)
-        return Energy(0.0, 0.0, 0.0, "model, without the GPU") if found is None else Energy(found, found, found, "nvml")
+        gpu_j = None if first.gpu_mj is None or last.gpu_mj is None else nvml.joules(first.gpu_mj, last.gpu_mj)
+        return Energy(0.0, 0.0, 0.0, "model, without the GPU") if gpu_j is None else Energy(gpu_j, gpu_j, gpu_j, "nvml")
 
-    def _share_anew(self, awake: float, cpu: float) -> None:
+    def _update_share(self, awake: float, cpu: float) -> None:
         _, mine_before, all_before = self._since
         busy = self._busy_s()
         if busy is not None and all_before is not None and busy > all_before:
@@ -138,7 +138,7 @@ class Meter:
         self._since = (awake, cpu, busy)
 
     def _busy_s(self) -> float | None:
-        """CPU-seconds that all processes used since the start; None where the system doesn't tell."""
+        """Return CPU-seconds that all processes used since the start; None where the system doesn't tell."""
         try:
             with (self.root / "proc" / "stat").open("rb") as file:
                 user, nice, system, _idle, _wait, *rest = map(int, file.readline().split()[1:9])
@@ -163,34 +163,34 @@ class Meter:
 
 @cache
 def open_meter(gpus: tuple[str, ...] = ()) -> Meter:
-    """The meter of this process, for work on its CPU and on these GPUs (their UUIDs)."""
+    """Return the meter of this process, for work on its CPU and on these GPUs (their UUIDs)."""
     return Meter(gpus=Gpus(gpus))
 
 
 class Span:
-    """What was taken since its beginning, read off piece by piece, so that no counter fills up twice."""
+    """The energy since its beginning, read piece by piece, so that no counter overflows twice."""
 
     def __init__(self, meter: Meter, pace_s: float = 1.0) -> None:
         """`pace_s`: seconds between readings."""
         self._meter, self._pace_s = meter, pace_s
         self._last = meter.begin()
         self.total = NOTHING
-        """As of the last reading."""
+        """The energy up to the last reading."""
 
     def tick(self) -> Energy | None:
-        """What was taken since the last reading; None, and no reading, if that is less than `pace_s` ago."""
+        """Return the energy since the last reading; None, without a reading, if that is less than `pace_s` ago."""
         if self._meter.clocks.awake_s() - self._last.awake_s < self._pace_s:
             return None
         return self.end_of_piece()
 
     def end_of_piece(self) -> Energy:
-        """What was taken since the last reading, however little."""
+        """Return the energy since the last reading, however little."""
         reading = self._meter.read()
         taken = self._meter.between(self._last, reading)
         self._last, self.total = reading, self.total + taken
         return taken
 
     def end(self) -> Energy:
-        """All of it, up to this moment."""
+        """Return all of the energy up to now."""
         self.end_of_piece()
         return self.total

@@ -1,4 +1,4 @@
-"""The counters of NVIDIA's GPUs, where `pynvml` (package nvidia-ml-py) is installed; nothing needs it."""
+"""NVIDIA's GPU counters, where the optional `pynvml` (package nvidia-ml-py) is installed."""
 
 import contextlib
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ class Gpus:
     """The GPUs that a program computes on. Volta and later count millijoules since the driver was loaded."""
 
     def __init__(self, uuids: Sequence[str], library: Any = None) -> None:
-        """`uuids`: as the driver writes them, `GPU-…`. `library`: what stands in for `pynvml`; None = that, if it is installed."""
+        """`uuids`: as the driver writes them, `GPU-…`. `library`: a substitute for `pynvml`; None = the installed one."""
         self.wanted = tuple(uuids)
         self._library = library if library is not None or not uuids else _installed()
         self._handles: list[Any] = []
@@ -24,11 +24,11 @@ class Gpus:
 
     @property
     def readable(self) -> bool:
-        """Whether all of them can be counted."""
+        """Whether all of them can be read."""
         return len(self._handles) == len(self.wanted) > 0
 
     def read(self) -> tuple[int, ...] | None:
-        """The counters in mJ now; None without GPUs, or where they can't be read."""
+        """Return the counters in mJ; None without GPUs, or where they can't be read."""
         if not self.readable:
             return None
         try:
@@ -38,9 +38,9 @@ class Gpus:
 
 
 def joules(first: Sequence[int], last: Sequence[int]) -> float | None:
-    """What was counted between two readings; None if the driver was loaded anew meanwhile."""
-    found = [after - before for before, after in zip(first, last, strict=True)]
-    return None if min(found) < 0 else sum(found) / 1e3
+    """Return the joules between two readings; None if the driver was reloaded meanwhile."""
+    steps = [after - before for before, after in zip(first, last, strict=True)]
+    return None if min(steps) < 0 else sum(steps) / 1e3
 
 
 def _installed() -> Any:

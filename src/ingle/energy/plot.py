@@ -1,4 +1,4 @@
-"""Joules by day as a picture: a bar for what was taken, and a whisker for how far that can be trusted. SVG by ourselves, PNG by Pillow."""
+"""A chart of joules by day: bars for the energy, whiskers for its interval. SVG is written here, PNG by Pillow."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -14,14 +14,14 @@ from ingle.energy.totals import Line
 WIDTH, HEIGHT = 720, 360
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 16, 34, 34
 _MOST_NAMES = 8
-"""Days that are written under the bars."""
+"""Most days named under the bars."""
 _WIDEST = 60.0
 _TEXT, _BAR, _WHISKER, _GRID = "#333333", "#fdba74", "#7c2d12", "#dddddd"
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A filled box, or with one side of nothing a line."""
+    """A filled box; with a side of 0, a line."""
 
     x: float
     y: float
@@ -32,7 +32,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Some words; `anchor` says which end of them is at x."""
+    """A text; `anchor` says which end of it is at x."""
 
     x: float
     y: float
@@ -44,7 +44,7 @@ Shape = Box | Words
 
 
 def draw(path: Path, title: str, lines: Sequence[Line]) -> None:
-    """Writes the picture of these days. Raises ConfigError for a kind of file that can't be drawn, HomeError where the disk refuses."""
+    """Draw the chart of these days into a file. Raises ConfigError for an unknown kind of file, HomeError where the disk refuses."""
     kind = path.suffix.lower()
     if kind not in (".svg", ".png"):
         raise ConfigError("--plot", "must be a file that ends in .svg or .png", path.name)
@@ -53,7 +53,7 @@ def draw(path: Path, title: str, lines: Sequence[Line]) -> None:
 
 
 def svg(shapes: Sequence[Shape]) -> str:
-    """The shapes as an SVG file."""
+    """Return the shapes as an SVG file."""
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
     parts = [head + f' font-family="sans-serif" font-size="12" fill="{_TEXT}">', f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>']
     for one in shapes:
@@ -67,7 +67,7 @@ def svg(shapes: Sequence[Shape]) -> str:
 
 
 def png(shapes: Sequence[Shape], scale: int = 2) -> bytes:
-    """The same as a PNG file. Raises ConfigError where Pillow is not installed."""
+    """Return the shapes as a PNG file. Raises ConfigError where Pillow is not installed."""
     try:
         from PIL import Image, ImageDraw, ImageFont
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""What a label asks: a fixed set of prompts for four kinds of task. Whoever changes a word of it raises `label.VERSION`."""
+"""The prompts of a label: a fixed set for four kinds of task. A change of any word requires a new `label.VERSION`."""
 
 _STORY = (
     "The harbour town had two bakers. Old Marit opened at four, when the boats went out, and sold dark bread that kept for a week. "

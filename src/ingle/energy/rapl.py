@@ -1,7 +1,7 @@
-"""The processor's own counters (RAPL), as Linux shows them under /sys/class/powercap.
+"""The processor's energy counters (RAPL), as Linux shows them under /sys/class/powercap.
 
-A counter holds microjoules, and begins anew at `max_energy_range_uj`. Since 2020 only the administrator may read it, because programs could
-read secrets of others off it (CVE-2020-8694); `CURE` says how an owner allows it.
+A counter holds microjoules, and restarts at `max_energy_range_uj`. Since 2020 only the administrator may read it, because programs could
+infer others' secrets from it (CVE-2020-8694); `CURE` says how an owner allows it.
 """
 
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from typing import Literal
 
 FOLDER = Path("sys/class/powercap")
 MOST_WATTS = 2000.0
-"""No machine of ours takes more: a window in which that could fill a counter twice says nothing."""
+"""More than any machine takes. A window in which this power could overflow a counter twice is ignored."""
 CURE = (
-    "Let everybody on this machine read them, until it starts again: sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj; "
-    "for good: put "
+    "To read them until the next restart: sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj; "
+    "for good, put "
     'SUBSYSTEM=="powercap", ACTION=="add", RUN+="/bin/chmod a+r /sys%p/energy_uj" into /etc/udev/rules.d/70-rapl.rules. '
-    "On a machine that strangers share, don't: such counters have given secrets away (CVE-2020-8694)."
+    "Don't do this on a machine that you share with strangers: such counters can leak secrets (CVE-2020-8694)."
 )
 
 
@@ -25,16 +25,16 @@ class Domain:
     """One counter."""
 
     name: str
-    """As it calls itself: `package-0`, `dram`."""
+    """The counter's own name: `package-0`, `dram`."""
     path: Path
-    """Of the counter."""
+    """File of the counter."""
     range_uj: int
-    """Where it begins anew."""
+    """The value at which it restarts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rapl:
-    """The counters that together make the CPU and, where there is one for it, the memory."""
+    """The counters that together cover the CPU and, where there is one for it, the memory."""
 
     domains: tuple[Domain, ...]
     state: Literal["readable", "locked", "none"]
@@ -45,7 +45,7 @@ class Rapl:
         return any(domain.name == "dram" for domain in self.domains)
 
     def read(self) -> tuple[int, ...] | None:
-        """The counters in µJ now; None if they can't be read."""
+        """Return the counters in µJ; None if they can't be read."""
         if self.state != "readable":
             return None
         try:
@@ -54,17 +54,18 @@ class Rapl:
             return None
 
     def joules(self, first: Sequence[int], last: Sequence[int], elapsed_s: float) -> float | None:
-        """What was counted between two readings; None where a counter may have begun anew more than once."""
-        found = 0
+        """Return the joules between two readings; None where a counter may have restarted more than once."""
+        microjoules = 0
         for domain, before, after in zip(self.domains, first, last, strict=True):
             if elapsed_s * MOST_WATTS * 1e6 > domain.range_uj:
                 return None
-            found += after - before if after >= before else after - before + domain.range_uj
-        return found / 1e6
+            microjoules += after - before if after >= before else after - before + domain.range_uj
+        return microjoules / 1e6
 
 
 def find_rapl(root: Path = Path("/")) -> Rapl:
-    """The counters under this root. `psys` and the MMIO twins count the same joules again, `core` and `uncore` are parts of the package."""
+    """Return the counters under this root. `psys` and the MMIO copies count the same joules again, `core` and `uncore` are parts of the
+    package."""
     domains, locked = [], False
     try:
         folders = sorted((root / FOLDER).glob("intel-rapl:*"))

@@ -1,4 +1,4 @@
-"""Watts per busy core by CPU family: what the model knows of a machine whose counters can't be read.
+"""Watts per busy core by CPU family: the energy model's data for machines whose counters can't be read.
 
 A row holds what one physical core at full load adds (`watts`, with bounds) and its part of what runs anyway (`idle_w`).
 
@@ -22,19 +22,19 @@ MEMORY_W_PER_GB = (0.375, 0.1, 0.6)
 
 @dataclass(frozen=True, slots=True)
 class Cpu:
-    """What is known of a family."""
+    """The figures of a CPU family."""
 
     name: str
     watts: float
-    """That one busy core adds."""
+    """Added by one busy core."""
     low: float
     high: float
     idle_w: float
-    """Per core, whether it works or not."""
+    """Per core, busy or not."""
     source: str
     year: int
     known: bool = True
-    """False for the row of all that has no row."""
+    """False for the row of unknown CPUs."""
 
 
 UNKNOWN = Cpu("unknown CPU", 6.0, 0.8, 30.0, 1.0, "from a Raspberry Pi's core to a fast desktop's", 2026, known=False)
@@ -43,7 +43,7 @@ Vendor = Literal["AuthenticAMD", "GenuineIntel", "arm", "apple"]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Which CPUs a row is for: all that is given must fit."""
+    """The CPUs of a row: every given field must fit."""
 
     cpu: Cpu
     vendor: Vendor
@@ -53,10 +53,10 @@ class Rule:
     steppings: frozenset[int] = frozenset()
     """Empty = any."""
     words: tuple[str, ...] = ()
-    """One of these is in the model's name; empty = any name."""
+    """One of these must be in the model's name; empty = any name."""
 
     def fits(self, vendor: str, family: int, model: int, stepping: int, name: str) -> bool:
-        """Whether this CPU is one of them."""
+        """Return whether this CPU belongs to the row."""
         return (
             vendor == self.vendor
             and (self.family is None or family == self.family)
@@ -67,7 +67,7 @@ class Rule:
 
 
 def _server(name: str, idle: float, full: float) -> Cpu:
-    """A row of CCF's table, which is per thread."""
+    """Make a row from CCF's table, which is per thread."""
     added = 2 * (full - idle)
     return Cpu(name, round(added, 2), round(added / 2, 2), round(3 * added, 2), round(2 * idle, 2), CCF, 2026)
 
@@ -113,5 +113,5 @@ RULES = (
 
 
 def find(vendor: str, family: int, model: int, stepping: int, name: str) -> Cpu:
-    """The first row that fits, or `UNKNOWN`."""
+    """Return the first row that fits, or `UNKNOWN`."""
     return next((rule.cpu for rule in RULES if rule.fits(vendor, family, model, stepping, name)), UNKNOWN)

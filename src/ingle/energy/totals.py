@@ -1,4 +1,4 @@
-"""What a home has used, added up from its ledger: by day, model, activity."""
+"""A home's energy use, added up from its ledger: by day, model or activity."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,50 +14,50 @@ _ACTIVITIES = {
     "answer": "answers",
     "energy.label": "labels",
 }
-"""Activities by kind of fact; those of makers stand in their own files (core/makers)."""
+"""Activities by kind of fact; makers' activities are in their own files (core/makers)."""
 Side = Literal["day", "model", "activity"]
 SIDES: tuple[Side, ...] = ("day", "activity", "model")
 
 
 @dataclass(frozen=True, slots=True)
 class Deed:
-    """Something that took energy."""
+    """One use of energy."""
 
     day: str
     """UTC, `2026-11-26`."""
     activity: str
     model: str
-    """As it was called then."""
+    """The model's name at the time."""
     energy: Energy | None
-    """None if it was done before Ingle had a meter."""
+    """None if Ingle had no meter yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """All deeds that have something in common."""
+    """The sum of several deeds."""
 
     name: str
     count: int
     unmetered: int
-    """Of these, how many without a figure; they are not in `energy`."""
+    """Deeds without a figure; they are not in `energy`."""
     energy: Energy
 
     def table(self, grid: Grid | None) -> dict[str, Any]:
-        """For JSON."""
-        known = {"name": self.name, "count": self.count, "unmetered": self.unmetered, **self.energy.table()}
-        known["wh"] = float(f"{self.energy.wh:.6g}")
-        return known | ({"co2_g": [float(f"{grams:.4g}") for grams in grid.grams(self.energy)]} if grid else {})
+        """Return a table for JSON."""
+        table = {"name": self.name, "count": self.count, "unmetered": self.unmetered, **self.energy.table()}
+        table["wh"] = float(f"{self.energy.wh:.6g}")
+        return table | ({"co2_g": [float(f"{grams:.4g}") for grams in grid.grams(self.energy)]} if grid else {})
 
 
 def deed_of(at: str, kind: str, subject: str, facts: Mapping[str, Any]) -> Deed | None:
-    """What a row of the ledger says; None for what takes no energy worth the name. `at`: UTC, ISO 8601."""
+    """Return the energy use in a row of the ledger; None if there is none worth mentioning. `at`: UTC, ISO 8601."""
     maker = makers().get(kind)
     activity = maker.activity if maker else _ACTIVITIES.get(kind)
     return None if not activity else Deed(at[:10], activity, subject, energy_in(facts))
 
 
 def add_up(deeds: Iterable[Deed], by: Side | None = None) -> list[Line]:
-    """One line for each day, model or activity, in the order of their names; by nothing: one for all."""
+    """Return one line for each day, model or activity, by name; without `by`, one line for all."""
     groups: dict[str, list[Deed]] = defaultdict(list)
     key: Callable[[Deed], str] = (lambda deed: str(getattr(deed, by))) if by else (lambda _: "all")
     for deed in deeds:
@@ -66,7 +66,7 @@ def add_up(deeds: Iterable[Deed], by: Side | None = None) -> list[Line]:
 
 
 def days(deeds: Sequence[Deed]) -> list[Line]:
-    """By day, without a hole: a day on which nothing was done is a line too."""
+    """Return a line for every day, those without any use included."""
     lines = {line.name: line for line in add_up(deeds, "day")}
     if not lines:
         return []

@@ -1,9 +1,9 @@
-"""Adapters beside packed weights, each sequence with its own, or with none: y = W x + B A x (LoRA, arXiv 2106.09685), or
-y = W x + B relu(A x + b), which a bottleneck adapter comes to (arXiv 1902.00751; see engine/delta_kinds.py).
+"""Adapters beside packed weights, one for each sequence or none. LoRA: y = W x + B A x (arXiv 2106.09685). Bottleneck adapters (arXiv
+1902.00751) become y = W x + B relu(A x + b); see engine/delta_kinds.py.
 
-A and B are rounded to int8 with one scale per row. An adapter is small and read by each of its sequences anew, so its bytes are
-what it costs; rounding it moves logits less than the 4 bits of the base do. All of it lies in one piece of memory, in the order in which
-a step reads it, so that the processor sees what comes next.
+A and B are rounded to int8 with one scale per row. Every sequence reads its own adapter again, so the cost is its bytes. The rounding moves
+logits less than the 4 bits of the base do. An adapter lies in one piece of memory, in the order in which a step reads it, so that the
+processor can prefetch.
 """
 
 from collections.abc import Mapping
@@ -22,19 +22,19 @@ Array = npt.NDArray[Any]
 LINEARS = (
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
 )  # fmt: skip
-"""What can be adapted without merging, in the order of a layer's records."""
+"""Linears that can be adapted without merging, in the order of a layer's records."""
 _TOGETHER = ((0, 1, 2), (3,), (4, 5), (6,))
-"""Linears that read the same input, by their numbers."""
+"""Numbers of the linears that read the same input."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Addition:
-    """What is added to one linear: B A x, or with a bias B relu(A x + bias)."""
+    """One linear's adapter: it adds B A x, or with a bias B relu(A x + bias)."""
 
     a: Array
     """[rank, K]"""
     b: Array
-    """[N, rank]; a common factor is within it."""
+    """[N, rank]; includes any common factor."""
     bias: Array | None = None
     """[rank]"""
 
@@ -45,7 +45,7 @@ Additions = Mapping[str, Addition]
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """An adapter as the decoder step wants it."""
+    """An adapter in the layout of the decoder step."""
 
     digest: str
     record: Array
@@ -53,11 +53,11 @@ class Adapter:
     """Largest rank, padded to 16."""
     nbytes: int
     memory: Array = field(repr=False)
-    """What the record's addresses point to."""
+    """The memory that the record's addresses point to."""
 
 
 def linear_shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
-    """(outputs N, inputs K) of every linear that can be adapted."""
+    """Return (outputs N, inputs K) of every linear that can be adapted."""
     hidden, mlp = config.hidden_size, config.intermediate_size
     queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
     sizes = ((queries, hidden), (keys, hidden), (keys, hidden), (hidden, queries), (mlp, hidden), (mlp, hidden), (hidden, mlp))
@@ -65,7 +65,7 @@ def linear_shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
 
 
 def check_additions(config: ModelConfig, additions: Additions) -> None:
-    """Raises DeltaError for none at all, a linear that the model doesn't have, or shapes that don't fit it."""
+    """Raise DeltaError for no additions, a linear that the model doesn't have, or shapes that don't fit."""
     shapes = linear_shapes(config)
     if not additions:
         raise DeltaError("adapter", "must touch at least one linear", "none")
@@ -84,15 +84,15 @@ def check_additions(config: ModelConfig, additions: Additions) -> None:
 
 
 def pack_adapter(config: ModelConfig, additions: Additions, digest: str) -> Adapter:
-    """The adapter, packed. Raises DeltaError for additions that don't fit."""
+    """Return the packed adapter. Raises DeltaError for additions that don't fit."""
     check_additions(config, additions)
     record = np.zeros((len(config.layers), len(LINEARS), at.ADAPTER), np.int64)
     planes: list[tuple[tuple[int, int, int], Array]] = []
     for i in range(len(config.layers)):
         for together in _TOGETHER:
-            made = {j: _planes(additions.get(f"model.layers.{i}.{LINEARS[j]}"), record[i, j]) for j in together}
+            planes_of = {j: _planes(additions.get(f"model.layers.{i}.{LINEARS[j]}"), record[i, j]) for j in together}
             for half in (0, 1):  # what goes in, of all that are read together, and then what comes out
-                planes += [((i, j, field), plane) for j in together for field, plane in made[j][half]]
+                planes += [((i, j, field), plane) for j in together for field, plane in planes_of[j][half]]
     memory = np.zeros(sum(_up(plane.nbytes, 64) for _, plane in planes) + 64, np.uint8)
     offset = -memory.ctypes.data % 64
     for place, plane in planes:
@@ -104,7 +104,7 @@ def pack_adapter(config: ModelConfig, additions: Additions, digest: str) -> Adap
 
 
 def _planes(addition: Addition | None, record: Array) -> tuple[list[tuple[int, Array]], list[tuple[int, Array]]]:
-    """What is read before and after the linear, each with its field of the record; the sizes are written there now."""
+    """Return the arrays read before and after the linear, each with its field of the record. Sizes are written to the record here."""
     if addition is None:
         return [], []
     rank = _up(len(addition.a), 16)
@@ -116,7 +116,7 @@ def _planes(addition: Addition | None, record: Array) -> tuple[list[tuple[int, A
 
 
 def _rounded(matrix: Array, rows_to: int, columns_to: int) -> tuple[Array, Array]:
-    """[N, K] → bytes w + 128 in panels [N/16, K/4, 16, 4] and float32 scales [N], both padded with zeros."""
+    """Round [N, K] to bytes w + 128 in panels [N/16, K/4, 16, 4] and float32 scales [N], both padded with zeros."""
     whole = np.zeros((_up(matrix.shape[0], rows_to), _up(matrix.shape[1], columns_to)), np.float32)
     whole[: matrix.shape[0], : matrix.shape[1]] = matrix
     scale = np.abs(whole).max(axis=1) / 127
@@ -126,16 +126,16 @@ def _rounded(matrix: Array, rows_to: int, columns_to: int) -> tuple[Array, Array
 
 
 def unpack_adapter(config: ModelConfig, additions: Additions) -> dict[str, tuple[Array, Array, Array | None]]:
-    """A, B and the bias of every linear as the kernels see them, float64: the twin of the packing."""
+    """Return A, B and the bias of every linear with the kernels' rounding, float64: the naive reference of the packing."""
 
-    def seen(matrix: Array) -> Array:
+    def rounded_as_packed(matrix: Array) -> Array:
         matrix = matrix.astype(np.float32)  # before it is rounded, as there: ties fall elsewhere in float64
         scale = np.abs(matrix).max(axis=1, keepdims=True) / 127
-        kept: Array = np.rint(matrix / np.where(scale > 0, scale, 1)) * scale
-        return kept.astype(np.float64)
+        rounded: Array = np.rint(matrix / np.where(scale > 0, scale, 1)) * scale
+        return rounded.astype(np.float64)
 
     check_additions(config, additions)
-    return {name: (seen(addition.a), seen(addition.b), addition.bias) for name, addition in additions.items()}
+    return {name: (rounded_as_packed(addition.a), rounded_as_packed(addition.b), addition.bias) for name, addition in additions.items()}
 
 
 def _up(n: int, to: int) -> int:

@@ -1,4 +1,4 @@
-"""One answer for one caller: the longest part already read is kept, the rest is read and answered token by token."""
+"""One answer for one caller: reuse the longest start that was already read, then read the rest and answer token by token."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,29 +20,30 @@ _EARLIER_BYTES = 128 << 20
 
 @dataclass
 class Session:
-    """What a conversation has read so far, so that its next turn reads only what is new."""
+    """The state of one conversation, so that its next turn reads only new text."""
 
     state: AnyState
     ids: list[int] = field(default_factory=list)
     earlier: PrefixCache = field(default_factory=lambda: PrefixCache(_EARLIER_BYTES))
-    """What it can begin from where its state can't go back."""
+    """Earlier states, for a session whose own state can't go back."""
     pace: StepTimer = field(default_factory=StepTimer)
-    """What steps take, for drafts."""
+    """Measured step times, for drafts."""
 
     def resume(self, ids: Sequence[int], new_state: Callable[[], Any]) -> int:
-        """Goes back to the longest start of `ids` that was read and can be gone on from, one token short at most; returns its length."""
+        """Go back to the longest start of `ids` that was already read and can be continued. At least one token is left to read. Returns its
+        length."""
         limit = min(len(ids) - 1, len(self.ids))
         common = next((i for i in range(limit) if ids[i] != self.ids[i]), limit)
         try:
             self.state.rewind(common)
         except CannotRewind:
-            found = self.earlier.find("", "", ids)
-            self.state, common = (found.state, found.length) if found else (new_state(), 0)
+            earlier = self.earlier.find("", "", ids)
+            self.state, common = (earlier.state, earlier.length) if earlier else (new_state(), 0)
         self.ids = list(ids[:common])
         return common
 
     def keep(self, ids: Sequence[int]) -> None:
-        """Keeps the state as it is, with `ids` read, unless nearly as much of them is known."""
+        """Keep a fork of the state, with `ids` read, unless nearly as many of them are kept already."""
         if len(ids) >= WORTH_KEEPING + self.earlier.known("", "", [*ids, 0]):
             self.earlier.put("", "", ids, self.state.fork())
 
@@ -55,10 +56,10 @@ def answer(
     progress: Callable[[int, int], None] = lambda _done, _all: None,
     drafts: bool = True,
 ) -> Iterator[Chunk]:
-    """The answer in pieces; the last one has `finish` and `usage`.
+    """Yield the answer in pieces; the last one has `finish` and `usage`.
 
-    `session` is read on from and kept up to date, even if the caller stops iterating. `stopped` is asked after every chunk, `progress`
-    is told how many tokens of the unread prompt are read. Without `drafts` each step writes one token; the tokens are the same.
+    `session` is continued and kept up to date, even if the caller stops iterating. `stopped` is asked after every chunk. `progress` gets
+    the number of unread prompt tokens that have been read, of all. Without `drafts` each step writes one token; the tokens are the same.
     Raises ContextError for a prompt that doesn't fit; TemplateError, RequestError for one that can't be encoded.
     """
     backend, span = model.backend, Span(open_meter())
@@ -97,5 +98,5 @@ def answer(
 
 
 def _metered(chunk: Chunk, span: Span) -> Chunk:
-    """The last chunk with what the answer took, whoever showed it included; others as they are."""
+    """Add the answer's energy to its last chunk, the caller's display included; other chunks are unchanged."""
     return chunk if chunk.usage is None else replace(chunk, usage=replace(chunk.usage, energy=span.end()))

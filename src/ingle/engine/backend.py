@@ -1,4 +1,4 @@
-"""What runs a model: states, and one call that reads tokens into any number of them at once."""
+"""Backends: they make states, and read tokens into any number of states in one call."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from ingle.engine.adapter import Additions
 
 
 class AnyState(Protocol):
-    """What the engine needs of a state; `core.state.State` is the CPU's, the PyTorch backend has its own."""
+    """The interface of a state; `core.state.State` is the CPU's, the PyTorch backend has its own."""
 
     @property
     def length(self) -> int:
@@ -38,49 +38,48 @@ class AnyState(Protocol):
         ...
 
     def fork(self) -> "AnyState":
-        """A copy that goes its own way."""
+        """Return an independent copy."""
         ...
 
     def rewind(self, length: int) -> None:
-        """Goes back to the first `length` tokens, or raises CannotRewind."""
+        """Go back to the first `length` tokens, or raise CannotRewind."""
         ...
 
     def rollback_point(self, earlier: Any = None) -> Any:
-        """Where it is, so that some of what the next step reads may be taken back. An `earlier` point is not needed any more."""
+        """Return the present position, for `rollback`. An `earlier` point is no longer needed and may be reused."""
         ...
 
     def rollback(self, length: int, point: Any) -> None:
-        """Goes back to the first `length` tokens, of which the last step since `point` read some; or to the point itself, where a memory
-        has taken in a token since: `length` says where it is then.
-        """
+        """Go back to the first `length` tokens; the last step since `point` read some of them. If a recurrent memory has taken in a token
+        since, go back to the point itself: `length` then says so."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The next tokens of one sequence, and of which of them logits are wanted."""
+    """The next tokens of one sequence, and which of them need logits."""
 
     state: Any
     ids: Sequence[int]
     logits: Literal["none", "last", "all"] = "last"
     adapter: Any = None
-    """What `Backend.adapter` made, for a sequence that is read with it; its state belongs to it from the beginning."""
+    """An adapter from `Backend.adapter`. A state is read with the same adapter from its beginning."""
     vectors: Vectors = field(default_factory=lambda: NO_VECTORS)
-    """What its ids beyond the vocabulary stand for; others may be in there, too."""
+    """Vectors of ids beyond the vocabulary. It may hold vectors of other ids, too."""
 
 
 class NotFinite(KernelError):
-    """A recurrent memory of some segments of a step gave what is no number: their states and their logits are of no use now."""
+    """A step gave NaN or infinity in the recurrent memories of some segments. Their states and logits are unusable."""
 
     def __init__(self, results: list[npt.NDArray[np.float32]], broken: Sequence[int]) -> None:
-        """results: those of the whole step, good for all but the segments numbered in `broken`."""
+        """results: logits of the whole step, good for all but the segments numbered in `broken`."""
         cure = "Run `ingle verify --models`; if all is whole, the model itself (or what was added to it) is broken."
         super().__init__("recurrent memory", "must give numbers", "NaN or infinity", cure)
         self.results, self.broken = results, frozenset(broken)
 
 
 class Backend(Protocol):
-    """A model that can be run. Contract tests in `tests/contracts` hold for all of them."""
+    """A model that can be run. Contract tests in `tests/contracts` hold for all backends."""
 
     @property
     def config(self) -> ModelConfig:
@@ -89,51 +88,50 @@ class Backend(Protocol):
 
     @property
     def digest(self) -> str:
-        """What the answer depends on beside the request."""
+        """Digest of everything beside the request that answers depend on."""
         ...
 
     @property
     def exact_cuts(self) -> bool:
-        """Whether logits are the same, to the last bit, however a sequence is cut into segments."""
+        """Whether logits are equal to the last bit however a sequence is cut into segments."""
         ...
 
     @property
     def runner(self) -> "Backend":
-        """What takes the steps: itself, or the one that it stands before. Sequences of one runner may share a step."""
+        """The backend that takes the steps: this one, or the one it wraps. Sequences of one runner may share a step."""
         ...
 
     def lower(self, segment: Segment) -> Segment:
-        """The same segment as its runner wants it."""
+        """Return the segment in the runner's terms."""
         ...
 
     def new_state(self) -> Any:
-        """A state that has read nothing."""
+        """Return a state that has read nothing."""
         ...
 
     def state_bytes(self, tokens: int) -> int:
-        """Bytes of a state that has read so many tokens, and shares nothing."""
+        """Return the bytes of a state that has read so many tokens and shares nothing."""
         ...
 
     def adapter(self, additions: Additions, digest: str) -> Any:
-        """Additions to linears (see engine/adapter.py) that segments may name from the next step on. Raises DeltaError."""
+        """Prepare additions to linears (see engine/adapter.py), which segments may name from the next step on. Raises DeltaError."""
         ...
 
     def save_state(self, state: Any, path: Path, digest: str = "") -> None:
-        """Writes a state, whole or not at all. `digest`: of the model that made it, if that is more than this backend. Raises HomeError."""
+        """Write a state to a file, whole or not at all. `digest` names the model if it is more than this backend. Raises HomeError."""
         ...
 
     def load_state(self, path: Path, digest: str = "") -> Any:
-        """Reads a state back. Raises CheckpointError for a damaged file, or one of another model."""
+        """Read a state from a file. Raises CheckpointError for a damaged file, or one of another model."""
         ...
 
     def forward(self, segments: Sequence[Segment]) -> list[npt.NDArray[np.float32]]:
-        """Reads the tokens of every segment into its state; returns logits [wanted rows, vocabulary] for each.
+        """Read the tokens of every segment into its state; return logits [rows asked for, vocabulary] for each.
 
-        At most `STEP_TOKENS` tokens a segment. The arrays are valid until the next call, whichever thread makes it: where several ask,
-        all go through one scheduler.
-        Raises ContextError beyond the model's context, RequestError for an id that is neither a token nor has a vector; states are then
-        untouched.
-        NotFinite once a recurrent memory is broken (the CPU backend).
+        At most `STEP_TOKENS` tokens a segment. The arrays are valid until the next call from any thread: several callers share one
+        scheduler.
+        Raises ContextError beyond the model's context, RequestError for an id that is neither a token nor has a vector (states are then
+        untouched), NotFinite for a broken recurrent memory (CPU backend).
         """
         ...
 
@@ -142,12 +140,12 @@ class Runner(Backend, Protocol):
     """A backend that takes its steps itself."""
 
     def filled_state(self, keys: npt.NDArray[Any], values: npt.NDArray[Any]) -> Any:
-        """A state that remembers n tokens by these keys (turned by RoPE for positions 0 … n − 1) and values [layers, groups, n, D]."""
+        """Return a state of n tokens with these keys (turned by RoPE for positions 0 … n − 1) and values [layers, groups, n, D]."""
         ...
 
 
 def check_segment(config: ModelConfig, segment: Segment) -> None:
-    """Raises ContextError or RequestError for tokens that can't be read into a state."""
+    """Raise ContextError or RequestError for tokens that can't be read into a state."""
     count, length = len(segment.ids), segment.state.length
     if not 0 < count <= STEP_TOKENS:
         raise RequestError("ids", f"must be 1 to {STEP_TOKENS} tokens", count, "Read longer prompts with `prefill`.")
@@ -170,7 +168,7 @@ def _check_id(config: ModelConfig, vectors: Vectors, id_: int) -> None:
 
 
 def forward_whole(runner: Backend, segments: Sequence[Segment]) -> tuple[list[npt.NDArray[np.float32]], dict[int, NotFinite]]:
-    """What comes of a step, and the error of each segment that is broken: it takes nobody with it. Raises what else `forward` raises."""
+    """Return a step's logits, and the error of each broken segment; the others are unaffected. Raises what else `forward` raises."""
     try:
         return runner.forward(segments), {}
     except NotFinite as error:
@@ -180,7 +178,7 @@ def forward_whole(runner: Backend, segments: Sequence[Segment]) -> tuple[list[np
 def prefill(
     backend: Backend, ids: Sequence[int], state: Any, progress: Callable[[int, int], None] = lambda _done, _all: None
 ) -> npt.NDArray[np.float32]:
-    """Reads a whole prompt in chunks and returns the logits [vocabulary] after its last token. `progress` is told tokens read, of all."""
+    """Read a whole prompt in chunks and return the logits [vocabulary] after its last token. `progress` gets tokens read, of all."""
     logits = np.zeros((0,), np.float32)
     for start in range(0, len(ids), STEP_TOKENS):
         chunk = ids[start : start + STEP_TOKENS]
@@ -192,5 +190,5 @@ def prefill(
 
 
 def step(backend: Backend, batch: Sequence[tuple[Any, int]]) -> list[npt.NDArray[np.float32]]:
-    """One more token for each (state, token) of a batch; returns logits [vocabulary] for each."""
+    """Read one more token for each (state, token) of a batch; return logits [vocabulary] for each."""
     return [rows[0] for rows in backend.forward([Segment(state, (token,)) for state, token in batch])]

@@ -1,49 +1,49 @@
-"""Where the state of a prompt is kept on the way: a recurrent memory can't go back, so whoever edits or asks again begins there."""
+"""Checkpoints of a prompt's state. A recurrent memory can't go back, so an edited or repeated prompt continues from a checkpoint."""
 
 from dataclasses import dataclass
 
 from ingle.core.spec import ModelConfig
 
 CHECKPOINT_TOKENS = 512
-"""Tokens of a prompt after which its state is kept: as much is read again at the most. A state with windows of 64 tokens takes a few MB."""
+"""Prompt tokens between checkpoints: at most this many are read again. A state with windows of 64 tokens takes a few MB."""
 WORTH_KEEPING = 64
-"""Tokens that it has to spare."""
+"""A checkpoint must spare at least this many tokens."""
 
 
 def needs_checkpoints(config: ModelConfig) -> bool:
-    """Whether states of this model can't go back, once they have read a little."""
+    """Return whether states of this model can't go back, once they have read a little."""
     return any(spec.remembering(config.num_kv_heads) for spec in config.layers)
 
 
 @dataclass
 class Checkpoints:
-    """Of one prompt: every CHECKPOINT_TOKENS, and one token before its end, which is where the same prompt is begun again."""
+    """The checkpoints of one prompt: every CHECKPOINT_TOKENS, and one token before the end, where the same prompt would continue."""
 
     last: int
-    """How much of the prompt has been read in the state that was kept last."""
+    """Prompt tokens read at the latest checkpoint."""
     prompt_tokens: int
     needed: bool
 
     @property
     def next(self) -> int | None:
-        """Where the next one is; None if there is none."""
+        """Position of the next checkpoint; None if there is none."""
         return self._after(self.last) if self.needed else None
 
     def due(self, length: int) -> bool:
-        """Whether the state, with so many tokens read, is to be kept now; it counts as kept then."""
+        """Return whether the state is to be kept now, at `length` tokens; it then counts as kept."""
         if length != self.next:
             return False
         self.last = length
         return True
 
     def within(self, common: int) -> int:
-        """How much of a prompt with the same first `common` tokens will be spared by what is kept of this one."""
+        """Return how many tokens the checkpoints will spare another prompt with the same first `common` tokens."""
         if not self.needed:
             return common
-        kept, place = 0, None if self.last > common else self.last
+        spared, place = 0, None if self.last > common else self.last
         while place is not None and place <= common:
-            kept, place = place, self._after(place)
-        return kept
+            spared, place = place, self._after(place)
+        return spared
 
     def _after(self, place: int) -> int | None:
         following = min(place + CHECKPOINT_TOKENS, self.prompt_tokens - 1)

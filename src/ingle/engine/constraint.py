@@ -1,4 +1,4 @@
-"""Constraints as the library llguidance takes them, checked, and with limits: hostile ones cost little and kill nothing."""
+"""Constraints on answers, checked and limited for the library llguidance: hostile ones cost little and crash nothing."""
 
 import json
 import threading
@@ -27,7 +27,7 @@ JSON_OPTIONS: "JsonCompileOptions" = {
     "lenient": False,
     "coerce_one_of": False,
 }
-"""How JSON is spelled, in llguidance's words."""
+"""Our JSON spelling, as options of llguidance."""
 _LIMITS = {
     "initial_lexer_fuel": 1_000_000,  # 20 ms
     "step_lexer_fuel": 50_000,  # 5 ms of work for one token
@@ -41,16 +41,16 @@ _stack_lock = threading.Lock()
 
 
 def check_constraint(constraint: Constraint, field: str = "", lenient: bool = False) -> None:
-    """Raises RequestError like `Grammar`, without a model. `lenient` leaves out what can't be enforced, as where nothing will be."""
+    """Raise RequestError as `Grammar` does, but without a model. `lenient` ignores parts that can't be enforced."""
     field = field or FIELDS[constraint.kind]
     fault = _fault(grammar_source(constraint, field, lenient), field)
     if fault and not (lenient and fault.startswith("WARNING")):
-        raise RequestError(field, f"must be {NOUNS[constraint.kind]} that answers can be held to", fault)
+        raise RequestError(field, f"must be {NOUNS[constraint.kind]} that can be enforced", fault)
 
 
 @lru_cache(64)
 def _fault(source: str, field: str) -> str:
-    """What is wrong with a grammar; empty if nothing is. Remembered, because clients send the same with every request."""
+    """Return what is wrong with a grammar; empty if nothing is. Cached, because clients send the same one with every request."""
     from llguidance import LLMatcher
 
     def validate() -> tuple[bool, list[str]]:
@@ -61,12 +61,12 @@ def _fault(source: str, field: str) -> str:
 
 
 def holds_json(constraint: Constraint) -> bool:
-    """Whether its answers are JSON, or calls with JSON in them."""
+    """Return whether answers to it are JSON, or calls with JSON in them."""
     return constraint.kind in ("json_schema", "json_object") or (constraint.kind == "lark" and "%json" in constraint.source)
 
 
 def grammar_source(constraint: Constraint, field: str, lenient: bool = False) -> str:
-    """The grammar as llguidance takes it. Raises RequestError for what is too long, or is no schema to begin with."""
+    """Return the grammar for llguidance. Raises RequestError for one that is too long or no schema at all."""
     from llguidance import LLMatcher
 
     most = _MOST_BYTES[constraint.kind]
@@ -101,12 +101,12 @@ def _schema(text: str, field: str, lenient: bool) -> dict[str, Any]:
         # Keys of one's own may come twice, and count as one for whoever reads them.
         least, required = table.get("minProperties"), table.get("required", [])
         if isinstance(least, int) and least > 1 and isinstance(required, list) and least > len(required):
-            raise RequestError(field, "can't ask for a number of keys that it doesn't name", f"minProperties: {least}")
+            raise RequestError(field, "must not require more keys than it names", f"minProperties: {least}")
     return schema
 
 
 def _tables(value: Any) -> Iterator[dict[str, Any]]:
-    """All tables in a schema but those in its examples, in no order."""
+    """Yield all tables in a schema except those in its examples, in no order."""
     left = [value]
     while left:
         value = left.pop()
@@ -118,17 +118,17 @@ def _tables(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def parser_limits() -> "LLParserLimits":
-    """What a grammar may cost."""
+    """Return the limits of what a grammar may cost."""
     from llguidance import LLParserLimits
 
     return LLParserLimits(**_LIMITS, verbose_errors=False)  # type: ignore[arg-type]
 
 
 def on_deep_stack(work: Callable[[], T], field: str) -> T:
-    """What `work` returns, done by a thread with room for deep recursion.
+    """Run `work` in a thread with room for deep recursion, and return its result.
 
-    The library goes down a chain of rules or schemas by recursion, about 5 kB a link, and a stack that is too small kills the process.
-    Only the compiler does; a compiled grammar may be used anywhere. Raises Busy if the system has no room for the thread.
+    The compiler recurses along a chain of rules or schemas, about 5 kB a link, and a small stack would crash the process. A compiled
+    grammar may be used anywhere. Raises Busy if the system has no room for the thread.
     """
     results: list[T] = []
     faults: list[BaseException] = []
@@ -155,9 +155,9 @@ def on_deep_stack(work: Callable[[], T], field: str) -> T:
 
 
 def one_line(message: str) -> str:
-    """The one line of a library's message that says what is wrong."""
+    """Return the line of a library's message that says what is wrong."""
     if message.startswith("NoExtension"):
         return "no text fits it"
     lines = [line.strip() for line in message.splitlines() if line.strip()] or [""]
-    said = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), lines[0])
-    return said if len(said) <= 200 else f"{said[:199]}…"
+    reason = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), lines[0])
+    return reason if len(reason) <= 200 else f"{reason[:199]}…"

@@ -1,4 +1,4 @@
-"""The CPU backend: packed weights, the decoder step in machine code, and as many threads as asked for. No PyTorch."""
+"""The CPU backend: packed weights, the decoder step in machine code, and any number of threads. No PyTorch."""
 
 import mmap
 import threading
@@ -45,7 +45,7 @@ _MEMORY = {
 
 
 class CpuBackend:
-    """A packed model that can be run; see `engine.backend.Backend` for the contract."""
+    """A packed model on the CPU; see `engine.backend.Backend` for the contract."""
 
     def __init__(self, folder: Path, info: PackInfo, cores: Cores | None = None, cache: str = "float16") -> None:
         self.config: ModelConfig = info.config
@@ -66,27 +66,27 @@ class CpuBackend:
         self._lock = threading.Lock()
 
     def new_state(self) -> State:
-        """A state that has read nothing."""
+        """Return a state that has read nothing."""
         return State(self.layout)
 
     @property
     def exact_cuts(self) -> bool:
-        """Yes: every row is computed by itself, in one order."""
+        """True: every row is computed by itself, in one order."""
         return True
 
     @property
     def runner(self) -> Backend:
-        """Itself."""
+        """This backend."""
         return self
 
     def lower(self, segment: Segment) -> Segment:
-        """The segment, as it is."""
+        """Return the segment unchanged."""
         return segment
 
     def filled_state(self, keys: Array, values: Array) -> State:
-        """A state that remembers tokens by their keys and values; see `Runner.filled_state`.
+        """Return a state of tokens with these keys and values; see `Runner.filled_state`.
 
-        Raises DeltaError for some too large, and where layers have recurrent memories: these take in keys before RoPE.
+        Raises DeltaError for numbers that are too large, and for layers with recurrent memories, which take in keys before RoPE.
         """
         if self._remembers:
             cure = "Tune the weights instead, or put the prefix before the transformer that this model was made of."
@@ -99,19 +99,19 @@ class CpuBackend:
         return state
 
     def state_bytes(self, tokens: int) -> int:
-        """Bytes of a state of so many tokens."""
+        """Return the bytes of a state of so many tokens."""
         return self.layout.nbytes(tokens)
 
     def save_state(self, state: State, path: Path, digest: str = "") -> None:
-        """Writes a state; see `Backend.save_state`."""
+        """Write a state to a file; see `Backend.save_state`."""
         state.save(path, digest or self.digest)
 
     def load_state(self, path: Path, digest: str = "") -> State:
-        """Reads a state back; see `Backend.load_state`."""
+        """Read a state from a file; see `Backend.load_state`."""
         return State.load(path, self.layout, digest or self.digest)
 
     def forward(self, segments: Sequence[Segment]) -> list[npt.NDArray[np.float32]]:
-        """Reads the tokens of every segment; see `Backend.forward`."""
+        """Read the tokens of every segment; see `Backend.forward`."""
         for segment in segments:
             check_segment(self.config, segment)
         with self._lock:
@@ -122,22 +122,22 @@ class CpuBackend:
             return results
 
     def _step(self, segments: Sequence[Segment]) -> tuple[list[Array], list[int]]:
-        """One run of the kernel: logits of every segment, and the segments whose memories are broken."""
+        """Run the kernel once: logits of every segment, and the numbers of segments whose memories are broken."""
         for segment in segments:
             segment.state.reserve(len(segment.ids))
         threads = self._cores.now
-        wanted, began = self._prepare(segments, threads), time.perf_counter()
+        row_counts, began = self._prepare(segments, threads), time.perf_counter()
         self._team.run(threads, self._kernel, self._records.ctypes.data, self._memory.record.ctypes.data)
         self._cores.saw(threads, sum(len(segment.ids) for segment in segments), time.perf_counter() - began)
         results, row = [], 0
-        for segment, count in zip(segments, wanted, strict=True):
+        for segment, count in zip(segments, row_counts, strict=True):
             segment.state.length += len(segment.ids)
             results.append(self._memory.logits[row : row + count, : self.config.vocab_size])
             row += count
         return results, np.flatnonzero(self._tables[0][:, at.BROKEN]).tolist()
 
     def _steps(self, segments: Sequence[Segment], longest: int) -> tuple[list[Array], list[int]]:
-        """The same of segments longer than rings have room for, in several runs."""
+        """Do `_step` in several runs, for segments that are longer than the rings have room for."""
         size, parts, broken = self.layout.step_tokens, [list[Array]() for _ in segments], set[int]()
         for start in range(0, longest, size):
             turn = [i for i, segment in enumerate(segments) if len(segment.ids) > start]
@@ -152,31 +152,31 @@ class CpuBackend:
         return [np.concatenate(rows) for rows in parts], sorted(broken)
 
     def adapter(self, additions: Additions, digest: str) -> Adapter:
-        """Additions to linears that segments may name from the next step on. The first one loads two small kernels."""
-        made = pack_adapter(self.config, additions, digest)
+        """Prepare additions to linears, for the next step on. The first adapter loads two small kernels."""
+        adapter = pack_adapter(self.config, additions, digest)
         step_kernel = kernel("decoder_step", self._unreached)
         with self._lock:
-            self._kernel, self._inner = step_kernel, max(self._inner, made.width)
-        return made
+            self._kernel, self._inner = step_kernel, max(self._inner, adapter.width)
+        return adapter
 
     def _new_memory(self, rows: int, outputs: int, parts: int, inner: int) -> StepMemory:
         return StepMemory(self.config, self.layout, self._cores.most, rows, outputs, parts, inner)
 
     def _prepare(self, segments: Sequence[Segment], threads: int) -> list[int]:
-        """Fills the step's record and buffers; returns the wanted rows of logits of each segment."""
+        """Fill the step's record and buffers; return the number of logit rows for each segment."""
         counts = [len(segment.ids) for segment in segments]
-        wanted = [{"none": 0, "last": 1, "all": count}[segment.logits] for segment, count in zip(segments, counts, strict=True)]
-        rows, outputs = sum(counts), sum(wanted)
+        row_counts = [{"none": 0, "last": 1, "all": count}[segment.logits] for segment, count in zip(segments, counts, strict=True)]
+        rows, outputs = sum(counts), sum(row_counts)
         table, tasks, parts = self._share_out(segments, rows, threads)
         if not self._memory.fits(rows, outputs, parts, self._inner):
             sizes = (max(rows, self._memory.rows), max(outputs, self._memory.outputs), max(parts, self._memory.parts))
             self._memory = self._new_memory(*sizes, self._inner)
-        memory, row, output, given = self._memory, 0, 0, list[Array]()
-        for number, (segment, count, want) in enumerate(zip(segments, counts, wanted, strict=True)):
+        memory, row, output, stacked = self._memory, 0, 0, list[Array]()
+        for number, (segment, count, want) in enumerate(zip(segments, counts, row_counts, strict=True)):
             start = segment.state.length
             memory.tokens[row : row + count] = segment.ids
             if segment.vectors:
-                given += _numbered(memory.tokens[row : row + count], self.config.vocab_size, segment.vectors, len(given))
+                stacked += _numbered(memory.tokens[row : row + count], self.config.vocab_size, segment.vectors, len(stacked))
             memory.owners[row : row + count] = number
             memory.positions[row : row + count] = range(start, start + count)
             memory.wanted[output : output + want] = range(row + count - want, row + count)
@@ -186,15 +186,14 @@ class CpuBackend:
         record = memory.record
         record[at.BATCH], record[at.OUTPUT_COUNT], record[at.TASK_COUNT] = rows, outputs, len(tasks)
         record[at.SEGMENT_COUNT], record[at.THREADS], record[at.BARRIER] = len(segments), threads, self._team.meeting(threads)
-        vectors = np.stack(given) if given else _NONE_GIVEN
+        vectors = np.stack(stacked) if stacked else _NONE_GIVEN
         self._tables = table, tasks, vectors  # kept alive for the kernel
         record[at.SEGMENTS], record[at.TASKS], record[at.VECTORS] = table.ctypes.data, tasks.ctypes.data, vectors.ctypes.data
-        return wanted
+        return row_counts
 
     def _turn(self, memory: StepMemory, rows: int) -> None:
-        """The angles by which RoPE turns each row, those by which it turned the key that now leaves each window, to turn it back, and the
-        share of all tokens that have left it by then.
-        """
+        """Compute the angles by which RoPE turns each row and turned the key that now leaves each window, and the share of tokens that have
+        left."""
         positions, scale = memory.positions[:rows], self._rope_scale
         angles = positions[:, None].astype(np.float32) * self._frequencies
         np.multiply(np.cos(angles), scale, out=memory.cosine[:rows])
@@ -207,7 +206,7 @@ class CpuBackend:
             np.divide(np.sin(angles), -scale, out=memory.back_sine[:rows, i])
 
     def _share_out(self, segments: Sequence[Segment], rows: int, threads: int) -> tuple[Array, Array, int]:
-        """The record of every segment, the attention tasks of the step, and how many partial results they leave."""
+        """Return the record of every segment, the attention tasks of the step, and the number of partial results."""
         shared, groups = self.config.queries_per_group, self.config.num_kv_heads
         table = np.zeros((len(segments), at.SEGMENT), np.int64)
         tasks: list[tuple[int, ...]] = []
@@ -234,7 +233,7 @@ class CpuBackend:
 
 
 def _numbered(tokens: Array, vocab_size: int, vectors: Vectors, first: int) -> list[Array]:
-    """The vectors of the ids beyond the vocabulary in tokens int64 [n], in order; the ids become −1 − `first`, and so on downwards."""
+    """Replace the ids beyond the vocabulary in tokens int64 [n] by −1 − `first` and downwards; return their vectors in order."""
     beyond = np.flatnonzero(tokens >= vocab_size)
     rows = [vectors[int(id_)] for id_ in tokens[beyond]]
     tokens[beyond] = -1 - first - np.arange(len(rows))
@@ -242,7 +241,7 @@ def _numbered(tokens: Array, vocab_size: int, vectors: Vectors, first: int) -> l
 
 
 def _records(info: PackInfo, layout: StateLayout, base: int, eps: int) -> Array:
-    """The model's record, its layers' and its linears', in one array."""
+    """Return one array with the records of the model, its layers and its linears."""
     config, groups = info.config, info.config.num_kv_heads
     layer_size = at.PLACES + at.PLACE_KINDS * groups
     layers_at = at.MODEL + 2 * at.DESCRIPTOR

@@ -1,4 +1,4 @@
-"""What deltas mean: each kind's tensors, and what they make of a model's weights. NumPy only.
+"""Kinds of deltas: each kind's tensors, and their effect on a model's weights. NumPy only.
 
 | kind | tensors | means |
 |---|---|---|
@@ -45,40 +45,39 @@ _PARTS: dict[str, dict[str, tuple[str, ...]]] = {
         "adapter_down.weight": ("rN",), "adapter_down.bias": ("r",), "adapter_up.weight": ("Nr",), "adapter_up.bias": ("N",),
     },
 }  # fmt: skip
-"""Kinds that belong to linears: their parts, and the shapes that each may have, one letter a side: r is any rank."""
+"""The tensors of each kind that changes linears, with the allowed shapes, one letter a side: r is any rank."""
 MERGED = ("lora", "dora", "ia3", "bias", "full", hybrid.KIND, quantised.KIND, masking.KIND, shape.KIND)
-"""Kinds that can become part of the weights."""
+"""Kinds that can be merged into the weights."""
 VIRTUAL = ("prefix", "prompt")
-"""Kinds that are tokens before every text."""
+"""Kinds that put virtual tokens before every text."""
 KINDS = (*MERGED, "bottleneck", *VIRTUAL)
 """Every kind."""
 _BY_PARAMETER = ("full", hybrid.KIND)
 _BIASES = {"self_attn.o_proj": "output_bias", "self_attn": "qkv_bias", "mlp": "mlp_bias"}
-"""The flag of the config that gives a linear a bias, by the beginning of its name; the first that fits."""
+"""The config flag that gives a linear a bias, by the beginning of its name; the first match counts."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Change:
-    """A delta that is about to be applied."""
+    """A delta with its tensors, ready to be applied."""
 
     name: str
-    """For messages."""
+    """Name for messages."""
     kind: str
     tensors: Mapping[str, Array]
-    """float32 or float16, of `quantised` and `mask` uint8 too, by name."""
+    """Tensors by name: float32 or float16, for `quantised` and `mask` also uint8."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Merged(Checkpoint):
-    """A checkpoint with changes made to it, each tensor when it is asked for. What no change touches stays as it is stored."""
+    """A checkpoint with changes merged in, tensor by tensor on demand. Untouched tensors stay as they are stored."""
 
     base: Checkpoint
     steps: tuple["_Step", ...]
 
     def tensor(self, name: str) -> Tensor:
-        """One tensor, float32 if a change touches it, but blocks where the last that does quantised it. Raises CheckpointError for a name
-        that is not among `names`.
-        """
+        """Return one tensor: float32 if a change touches it, blocks if the last such change quantised it. Raises CheckpointError for an
+        unknown name."""
         touching = [step for step in self.steps if step.touches(name)]
         if touching and touching[-1].replacing:
             return touching[-1].replacing[name]
@@ -95,30 +94,30 @@ class Merged(Checkpoint):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Step:
-    """A change, its tensors sorted by what they belong to."""
+    """A change with its tensors sorted by linear or parameter."""
 
     kind: str
     parts: Mapping[str, Mapping[str, Array]]
-    """By linear, then by part, float32; of `full` and `layers`, the values by parameter, then the empty name."""
+    """float32 by linear, then by part; for `full` and `layers` by parameter, then the empty name."""
     replacing: Mapping[str, Tensor] = field(default_factory=lambda: MappingProxyType({}))
-    """Of `quantised`: what parameters become, by name."""
+    """New parameters by name, for `quantised` only."""
 
     def touches(self, name: str) -> bool:
-        """Whether it changes the parameter of that name."""
+        """Return whether it changes this parameter."""
         if self.kind in _BY_PARAMETER:
             return name in self.parts
         if self.kind == quantised.KIND:
             return name in self.replacing
         linear, _, part = name.rpartition(".")
-        found = self.parts.get(linear)
-        if found is None:
+        parts = self.parts.get(linear)
+        if parts is None:
             return False
         if part == "bias":
-            return self.kind == "bias" or (self.kind == "ia3" and _on_outputs(found["ia3_l"]))
+            return self.kind == "bias" or (self.kind == "ia3" and _on_outputs(parts["ia3_l"]))
         return self.kind != "bias"
 
     def apply(self, name: str, values: Array) -> Array:
-        """What it makes of these values (float32) of a parameter that it touches."""
+        """Return the changed values (float32) of a parameter that it touches."""
         if self.replacing:
             return self.replacing[name].to_float32()
         if self.kind in _BY_PARAMETER:  # a memory's parameters are added to nothing
@@ -141,9 +140,9 @@ class _Step:
 
 
 def merged(checkpoint: Checkpoint, changes: Sequence[Change]) -> Checkpoint:
-    """The checkpoint with these changes made to it, in their order and in float32; nothing is read before it is asked for.
+    """Return the checkpoint with these changes merged in order, in float32. Nothing is read before it is asked for.
 
-    A bias where the base has none sets the config's flag, and all other biases of that flag are 0.
+    A bias where the base has none sets the config's flag; all other biases of that flag are 0.
     Raises DeltaError for tensors that name nothing in the model, wrong shapes, numbers that are not finite, and kinds that can't be merged.
     """
     config, steps = checkpoint.config, list[_Step]()
@@ -174,17 +173,17 @@ def _stepped(of: Checkpoint, config: ModelConfig, steps: Sequence[_Step]) -> Che
 
 
 def _parts_of(config: ModelConfig, change: Change) -> dict[str, dict[str, Array]]:
-    """See `_Step.parts`; of a mask, bool [N, K]."""
+    """Return the tensors as in `_Step.parts`; masks as bool [N, K]."""
     if change.kind == masking.KIND:
         return masking.mask_parts(change.name, linear_shapes(config), change.tensors)
     return _parameters(config, change) if change.kind == "full" else linears_of(config, change)
 
 
 def parted(name: str, kinds: Sequence[str]) -> tuple[int, int]:
-    """How a stack of changes of these kinds is served: so many are merged into the weights, so many after these stay beside them (one
-    bottleneck, or any number of `lora`), and what is left, one at the most, is tokens before every text. `name` is for messages.
+    """Return how a stack of these kinds is served: the number merged into the weights, and the number after these that stay beside them
+    (one bottleneck, or any number of `lora`). One more may follow: virtual tokens. `name` is for messages.
 
-    Raises DeltaError if one that can't be merged is not the last.
+    Raises DeltaError if a kind that can't be merged is not the last.
     """
     real = len(kinds) - (1 if kinds and kinds[-1] in VIRTUAL else 0)
     if real and kinds[real - 1] == "bottleneck":
@@ -201,12 +200,12 @@ def parted(name: str, kinds: Sequence[str]) -> tuple[int, int]:
 
 
 def additions_of(config: ModelConfig, changes: Sequence[Change], checkpoint: Checkpoint | None = None) -> dict[str, Addition]:
-    """What changes that stay beside the weights (see `parted`) add to each linear. `checkpoint`: what a bottleneck was made for.
+    """Return what changes beside the weights (see `parted`) add to each linear. `checkpoint`: the model that a bottleneck was made for.
 
-    Low-rank additions are set side by side: their ranks add up. A bottleneck after y = W x + c, y + U relu(D y + d) + u, is seen from
-    x: A = D W, its bias D c + d, B = U; and u is one more inner unit that is always 1. Raises DeltaError as `merged` does.
+    Low-rank additions are concatenated: their ranks add up. A bottleneck after y = W x + c, y + U relu(D y + d) + u, is rewritten in terms
+    of x: A = D W, its bias D c + d, B = U; u becomes one more inner unit that is always 1. Raises DeltaError as `merged` does.
     """
-    found: dict[str, list[Addition]] = {}
+    by_linear: dict[str, list[Addition]] = {}
     for change in changes:
         for linear, parts in linears_of(config, change).items():
             part = {name: values.astype(np.float32) for name, values in parts.items()}
@@ -216,12 +215,12 @@ def additions_of(config: ModelConfig, changes: Sequence[Change], checkpoint: Che
                 added = _seen_from_input(checkpoint, linear, part)
             else:
                 raise DeltaError(f"delta {change.name}", "can't stay beside the weights, with others", change.kind)
-            found.setdefault(linear, []).append(added)
+            by_linear.setdefault(linear, []).append(added)
     return {
         linear: several[0]
         if len(several) == 1
         else Addition(np.concatenate([added.a for added in several]), np.concatenate([added.b for added in several], axis=1))
-        for linear, several in found.items()
+        for linear, several in by_linear.items()
     }
 
 
@@ -237,12 +236,12 @@ def _seen_from_input(checkpoint: Checkpoint, linear: str, part: Mapping[str, Arr
 
 
 def virtual_of(config: ModelConfig, change: Change) -> tuple[Array, Array]:
-    """Keys and values of a prefix or prompt, float32 [layers, groups, n, D]. Raises DeltaError for tensors that don't fit."""
-    found = []
+    """Return the keys and values of a prefix or prompt, float32 [layers, groups, n, D]. Raises DeltaError for tensors that don't fit."""
+    pair = []
     for part in ("prefix.keys", "prefix.values"):
         where = f"delta {change.name}, {part}"
         if part not in change.tensors:
-            raise DeltaError(where, "is missing", "", "The delta is incomplete; make it anew.")
+            raise DeltaError(where, "is missing", "", "The delta is incomplete; make it again.")
         values = change.tensors[part].astype(np.float32)
         outer = (len(config.layers), config.num_kv_heads)
         if values.ndim != 4 or (*values.shape[:2], values.shape[3]) != (*outer, config.head_dim):
@@ -250,37 +249,37 @@ def virtual_of(config: ModelConfig, change: Change) -> tuple[Array, Array]:
         if not 0 < values.shape[2] < config.context_length:
             raise DeltaError(where, f"must hold 1 to {config.context_length - 1} tokens", values.shape[2])
         _check_finite(where, values)
-        found.append(values)
-    if found[0].shape != found[1].shape:
-        raise DeltaError(f"delta {change.name}", "must have as many keys as values", f"{found[0].shape[2]} and {found[1].shape[2]}")
-    return found[0], found[1]
+        pair.append(values)
+    if pair[0].shape != pair[1].shape:
+        raise DeltaError(f"delta {change.name}", "must have as many keys as values", f"{pair[0].shape[2]} and {pair[1].shape[2]}")
+    return pair[0], pair[1]
 
 
 def linears_of(config: ModelConfig, change: Change) -> dict[str, dict[str, Array]]:
-    """The tensors of a change that belongs to linears: by linear, then by part (`lora_A.weight`).
+    """Return the tensors of a change to linears: by linear, then by part (`lora_A.weight`).
 
-    Raises DeltaError for a kind that doesn't, for parts that are unknown, missing, of wrong shapes or not finite, and unknown linears.
+    Raises DeltaError for a kind that changes no linears, for unknown, missing, misshapen or non-finite parts, and for unknown linears.
     """
-    known = _PARTS.get(change.kind)
-    if known is None:
+    part_names = _PARTS.get(change.kind)
+    if part_names is None:
         raise DeltaError(f"delta {change.name}", f"must be of a known kind: {', '.join(KINDS)}", change.kind, "Update Ingle.")
-    shapes, found = linear_shapes(config), dict[str, dict[str, Array]]()
+    shapes, by_linear = linear_shapes(config), dict[str, dict[str, Array]]()
     for key, values in change.tensors.items():
-        linear, part = next(((key.removesuffix(f".{part}"), part) for part in known if key.endswith(f".{part}")), ("", ""))
+        linear, part = next(((key.removesuffix(f".{part}"), part) for part in part_names if key.endswith(f".{part}")), ("", ""))
         if linear not in shapes:
-            wanted = f"{next(iter(shapes))}.{next(iter(known))}"
-            raise DeltaError(f"delta {change.name}, {key}", f"is no part of a change of kind {change.kind}", "", f"For example {wanted}.")
-        found.setdefault(linear, {})[part] = values
-    for linear, parts in found.items():
+            example = f"{next(iter(shapes))}.{next(iter(part_names))}"
+            raise DeltaError(f"delta {change.name}, {key}", f"is no part of a change of kind {change.kind}", "", f"For example {example}.")
+        by_linear.setdefault(linear, {})[part] = values
+    for linear, parts in by_linear.items():
         _check_parts(f"delta {change.name}, {linear}", change.kind, shapes[linear], parts)
-    return found
+    return by_linear
 
 
 def _check_parts(where: str, kind: str, shape: tuple[int, int], parts: Mapping[str, Array]) -> None:
     rank: int | None = None
     for part, patterns in _PARTS[kind].items():
         if part not in parts:
-            raise DeltaError(f"{where}.{part}", "is missing", "", "The delta is incomplete; make it anew.")
+            raise DeltaError(f"{where}.{part}", "is missing", "", "The delta is incomplete; make it again.")
         got = parts[part].shape
         if "r" in patterns[0]:
             at = patterns[0].index("r")
@@ -299,7 +298,7 @@ def _check_finite(where: str, values: Array) -> None:
 
 
 def _parameters(config: ModelConfig, change: Change) -> dict[str, dict[str, Array]]:
-    """Values by parameter, checked; see `_Step.parts`."""
+    """Return checked values by parameter; see `_Step.parts`."""
     shapes = expected_shapes(config)
     for name, values in change.tensors.items():
         if name not in shapes:

@@ -1,4 +1,4 @@
-"""A queue in which owners take turns; within one owner, first come, first served."""
+"""A queue in which owners take turns. Within one owner: first come, first served."""
 
 from collections import deque
 from collections.abc import Callable
@@ -10,18 +10,18 @@ Item = TypeVar("Item")
 
 
 class FairQueue(Generic[Item]):
-    """Not for several threads at once."""
+    """Items waiting, by owner. Not thread-safe."""
 
     def __init__(self, most: int, most_per_owner: int) -> None:
         self._most, self._most_per_owner = most, most_per_owner
         self._lines: dict[str, deque[Item]] = {}
-        """By owner, in the order in which it is their turn."""
+        """Lines by owner, in the order of their turns."""
 
     def __len__(self) -> int:
         return sum(map(len, self._lines.values()))
 
     def add(self, owner: str, item: Item, retry_after_s: float) -> None:
-        """Puts an item at the end of its owner's line. Raises Busy if too many wait already."""
+        """Append an item to its owner's line. Raises Busy if too many wait already."""
         line = self._lines.get(owner, ())
         if len(line) >= self._most_per_owner:
             raise Busy(
@@ -36,7 +36,7 @@ class FairQueue(Generic[Item]):
         self._lines.setdefault(owner, deque()).append(item)
 
     def next(self, ready: Callable[[Item], bool]) -> tuple[str, Item] | None:
-        """The first item that is ready of the owner whose turn it is, with the owner; it stays in the queue."""
+        """Return the first ready item of the owner whose turn it is, with that owner. It stays in the queue."""
         for owner, line in self._lines.items():
             for item in line:
                 if ready(item):
@@ -44,15 +44,15 @@ class FairQueue(Generic[Item]):
         return None
 
     def take(self, owner: str, item: Item) -> None:
-        """Takes an item out; its owner's next turn is after all others'."""
+        """Remove an item; its owner's next turn comes after all others'."""
         line = self._lines.pop(owner)
         line.remove(item)
         if line:
             self._lines[owner] = line
 
     def drop(self, gone: Callable[[Item], bool]) -> list[Item]:
-        """Takes out all items of which `gone` is true."""
-        found = [item for line in self._lines.values() for item in line if gone(item)]
-        lines = {owner: deque(item for item in line if item not in found) for owner, line in self._lines.items()} if found else self._lines
+        """Remove and return all items for which `gone` is true."""
+        out = [item for line in self._lines.values() for item in line if gone(item)]
+        lines = {owner: deque(item for item in line if item not in out) for owner, line in self._lines.items()} if out else self._lines
         self._lines = {owner: line for owner, line in lines.items() if line}
-        return found
+        return out

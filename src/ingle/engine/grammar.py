@@ -1,8 +1,8 @@
-"""Answers that can't leave a language: after every token, the library llguidance says which tokens may come next.
+"""Constrained decoding: after every token, the library llguidance says which tokens may come next.
 
-How: a `Constraint` becomes a grammar, the grammar and the vocabulary become a matcher, and the matcher gives one bit per token.
-The vocabulary is told in the exact bytes that our tokenizer decodes to, so what is constrained is what is read. Control tokens have
-no bytes: no grammar can ask for one, and those that end an answer are allowed exactly where the text may end.
+A `Constraint` becomes a grammar, the grammar and the vocabulary become a matcher, and the matcher gives one bit per token. llguidance gets
+the exact bytes that our tokenizer decodes to. Control tokens have no bytes, so no grammar can ask for one; those that end an answer are
+allowed exactly where the text may end.
 """
 
 import re
@@ -23,30 +23,30 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
 MOST_DIGITS = 19
-"""In a row, in a number of JSON: as many as 64 bits hold."""
+"""Most digits in a row in a JSON number: as many as 64 bits hold."""
 _PENALTIES = np.where(np.arange(256)[:, None] >> np.arange(8) & 1, np.float32(0), np.float32(-np.inf))
-"""What a byte of a mask adds to eight logits [256, 8]."""
+"""float32 [256, 8]: each byte of a mask adds its row to eight logits."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Vocabulary:
-    """A model's tokens as llguidance wants them. Takes 0.2 s and 10 MB for 49,000 tokens, so it is built once for each model."""
+    """A model's tokens for llguidance. Building one takes 0.2 s and 10 MB for 49,000 tokens, so each model has one."""
 
     tokens: "LLTokenizer"
     size: int
     """Columns of the logits."""
     text: npt.NDArray[np.uint8]
-    """One bit per column, lowest first: the tokens that stand for text."""
+    """One bit per column, lowest first: the text tokens."""
     text_or_end: npt.NDArray[np.uint8]
-    """These and the tokens that end an answer."""
+    """The text tokens and those that end an answer."""
     digits: npt.NDArray[np.uint8]
     """The tokens that begin with a digit."""
     naming: re.Pattern[str]
-    """Finds tokens that a Lark grammar asks for by number or name."""
+    """Matches tokens that a Lark grammar names by number or name."""
 
 
 def grammar_of(tokenizer: Tokenizer, vocab_size: int) -> Vocabulary:
-    """The vocabulary of a model whose logits have `vocab_size` columns. Columns without a token are never allowed.
+    """Return the vocabulary of a model whose logits have `vocab_size` columns. Columns without a token are never allowed.
 
     Raises RequestError for a model without a token that ends an answer.
     """
@@ -69,10 +69,10 @@ def grammar_of(tokenizer: Tokenizer, vocab_size: int) -> Vocabulary:
 
 
 class Grammar:
-    """Where one answer stands in its language. Used by one thread at a time."""
+    """The position of one answer in its language. For one thread at a time."""
 
     def __init__(self, vocabulary: Vocabulary, constraint: Constraint, field: str = "") -> None:
-        """Compiles: 1 to 10 ms, a few hundred for the largest. `field` is named by errors, else the request's own.
+        """Compile the constraint: 1 to 10 ms, a few hundred for the largest. `field` is for errors (default: the request's own).
 
         Raises RequestError for a constraint that is no language, can't be enforced in every part, or is too large or complex.
         """
@@ -82,32 +82,32 @@ class Grammar:
         self._matcher, warnings = on_deep_stack(lambda: _compile(vocabulary, source), self._field)
         self._begin()
         self._matcher.compute_bitmask()
-        rule = f"must be {NOUNS[constraint.kind]} that answers can be held to"
+        rule = f"must be {NOUNS[constraint.kind]} that can be enforced"
         self._check(rule)
         if warnings:  # of what the library would leave out
             raise RequestError(self._field, rule, one_line(warnings[0]))
 
     def fork(self) -> "Grammar":
-        """Another answer that stands where this one does. Cheaper than compiling again."""
-        twin = object.__new__(Grammar)
-        twin._vocabulary, twin._constraint, twin._field = self._vocabulary, self._constraint, self._field
-        twin._matcher = self._matcher.deep_copy()
-        twin._begin()
-        twin._numbers = copy(self._numbers)
-        return twin
+        """Return a grammar for another answer at the same position. Cheaper than compiling again."""
+        other = object.__new__(Grammar)
+        other._vocabulary, other._constraint, other._field = self._vocabulary, self._constraint, self._field
+        other._matcher = self._matcher.deep_copy()
+        other._begin()
+        other._numbers = copy(self._numbers)
+        return other
 
     @property
     def finished(self) -> bool:
-        """Whether nothing more may come: the text is complete and can't go on, or a token that ends answers was taken."""
+        """Whether nothing more may come: the text is complete and can't go on, or an end token was taken."""
         return self._matcher.is_stopped()
 
     def allow(self, logits: npt.NDArray[np.float32]) -> None:
-        """Sets the logits [vocabulary] of tokens that may not come next to −∞, in place.
+        """Set the logits [vocabulary] of tokens that may not come next to −∞, in place.
 
         Raises RequestError if no token is left, or the grammar turns out to be too complex.
         """
         self._matcher.unsafe_compute_mask_ptr(self._mask.ctypes.data, self._mask.nbytes)
-        self._check("must not be this complex")
+        self._check("is too complex")
         if self._names_tokens:
             self._mask &= self._vocabulary.text_or_end if self._may_end() else self._vocabulary.text
             if not self._mask.any():
@@ -118,9 +118,9 @@ class Grammar:
         logits += self._penalties.reshape(-1)[: self._vocabulary.size]
 
     def take(self, token: int) -> None:
-        """Goes on by a token. Raises RequestError if it was not allowed, or the grammar turns out to be too complex."""
-        known = self._vocabulary.text_or_end if self._may_end() else self._vocabulary.text
-        if not 0 <= token < self._vocabulary.size or not known[token >> 3] >> (token & 7) & 1:
+        """Advance by one token. Raises RequestError if it was not allowed, or the grammar turns out to be too complex."""
+        allowed = self._vocabulary.text_or_end if self._may_end() else self._vocabulary.text
+        if not 0 <= token < self._vocabulary.size or not allowed[token >> 3] >> (token & 7) & 1:
             raise RequestError(self._field, "allows no such token here", token)
         self._matcher.consume_token(token)
         if self._numbers:
@@ -142,18 +142,18 @@ class Grammar:
 
 
 class _Numbers:
-    """Where a text of JSON stands in a number. Small models write digits without end, and no schema of theirs forbids it."""
+    """Counts the digits of the current JSON number. Small models write digits without end, and their schemas don't forbid it."""
 
     def __init__(self) -> None:
         self._digits, self._in_string, self._escaped = 0, False, False
 
     @property
     def full(self) -> bool:
-        """Whether no digit should follow."""
+        """Whether no further digit should follow."""
         return self._digits >= MOST_DIGITS
 
     def take(self, text: bytes) -> None:
-        """Goes on by a token."""
+        """Advance by one token's bytes."""
         for byte in text:
             self._digits = self._digits + 1 if not self._in_string and 0x30 <= byte <= 0x39 else 0
             if self._in_string and (self._escaped or byte == 0x5C):
@@ -163,7 +163,7 @@ class _Numbers:
 
 
 class _Spelling:
-    """A tokenizer by the names that llguidance asks for."""
+    """A tokenizer with llguidance's method names."""
 
     bos_token_id = None
 
@@ -174,21 +174,21 @@ class _Spelling:
         self.greedy: Callable[[str], list[int]] = lambda _text: []
 
     def __call__(self, utf8: bytes) -> list[int]:
-        """How the model would spell a text that the grammar forces, or its first 1,000 bytes: only the next token is ever used.
+        """Tokenize a forced text (at most its first 1,000 bytes: only the next token is used) as the model would spell it.
 
-        The ids stand for exactly this text. Raises nothing, since the library would take the process down with it.
+        The ids stand for exactly this text. It must not raise, because the library would crash the process.
         """
-        found = self._spelled.get(utf8)
-        if found is None:
+        tokens = self._spelled.get(utf8)
+        if tokens is None:
             text = utf8[:1000].decode(errors="ignore")
-            found = self._exact(text) or self.greedy(text)
+            tokens = self._exact(text) or self.greedy(text)
             if len(self._spelled) > 4000:
                 self._spelled.clear()
             rest = utf8[:1000]
-            for i, token in enumerate(found):  # after each token, the library asks for it and the rest
-                self._spelled[rest] = found[i:]
+            for i, token in enumerate(tokens):  # after each token, the library asks for it and the rest
+                self._spelled[rest] = tokens[i:]
                 rest = rest[len(self._tokenizer.token_bytes(token)) :]
-        return found
+        return tokens
 
     def _exact(self, text: str) -> list[int]:
         for before in ("", "\n"):  # some put a space before a text, but not after the end of a line
@@ -201,7 +201,7 @@ class _Spelling:
 
 
 def _packed(bits: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
-    """Bits, lowest first, in whole words of 32."""
+    """Pack bits, lowest first, padded to whole words of 32."""
     return np.packbits(np.pad(bits, (0, -len(bits) % 32)), bitorder="little")
 
 

@@ -1,4 +1,4 @@
-"""The kind `layers`: how a model looks back, and the memories that this needs. See engine/delta_kinds.py for the others.
+"""The kind `layers`: retrieval and streaming groups of each layer, and their memories. See engine/delta_kinds.py for the others.
 
 | tensor | means |
 |---|---|
@@ -7,8 +7,8 @@
 | layers.memory [layers] | 1 = streaming groups have a recurrent memory |
 | model.layers.i.self_attn.memory.… | the memories' parameters, see model/memory.py |
 
-All are numbers in float32, so that a delta stays what it is: named tensors. It applies to a transformer only: whoever wants other
-retrieval groups makes another delta for the original model.
+All are numbers in float32, so that a delta stays what it is: named tensors. It applies to a transformer only; for other
+retrieval groups, make another delta for the original model.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ _MOST = 1 << 20  # tokens of a window; float32 holds them exactly
 
 
 def spec_tensors(layers: tuple[LayerSpec, ...], kv_groups: int) -> dict[str, Array]:
-    """How these layers look back, as tensors."""
+    """Return these layers' groups, windows, sinks and memories as tensors."""
     retrieval = [[float(group in spec.retrieval) for group in range(kv_groups)] for spec in layers]
     rows = {_RETRIEVAL: retrieval, _WINDOW: [spec.window for spec in layers], _SINKS: [spec.sinks for spec in layers]}
     rows[_MEMORY] = [float(spec.memory != "none") for spec in layers]
@@ -36,10 +36,10 @@ def spec_tensors(layers: tuple[LayerSpec, ...], kv_groups: int) -> dict[str, Arr
 
 
 def hybrid_of(name: str, config: ModelConfig, tensors: Mapping[str, Array]) -> tuple[ModelConfig, dict[str, Array]]:
-    """The config of a transformer changed by these tensors, and the parameters of its memories. `name` is for messages.
+    """Return the transformer's config changed by these tensors, and the parameters of its memories. `name` is for messages.
 
-    Raises DeltaError for a model that is a hybrid already, and for tensors that are missing, of other shapes, unknown, or say nothing
-    that a layer can be.
+    Raises DeltaError for a model that is a hybrid already, and for tensors that are missing, misshapen, unknown, or describe no possible
+    layer.
     """
     where = f"delta {name}"
     if not config.is_transformer:
@@ -48,7 +48,7 @@ def hybrid_of(name: str, config: ModelConfig, tensors: Mapping[str, Array]) -> t
     columns = {part: _whole(where, part, tensors, shape[:1]) for part in (_WINDOW, _SINKS, _MEMORY)}
     retrieval = _whole(where, _RETRIEVAL, tensors, shape)
     if retrieval.max() > 1 or columns[_MEMORY].max() > 1:
-        raise DeltaError(f"{where}, layers", "must say 0 or 1 of retrieval and memory", "other numbers")
+        raise DeltaError(f"{where}, layers", "must hold 0 or 1 for retrieval and memory", "other numbers")
     layers = tuple(
         LayerSpec(
             tuple(np.flatnonzero(retrieval[i]).tolist()),
@@ -62,22 +62,22 @@ def hybrid_of(name: str, config: ModelConfig, tensors: Mapping[str, Array]) -> t
         hybrid = config.with_layers(layers)
     except ConfigError as error:
         raise DeltaError(f"{where}, {error.field}", error.rule, error.got) from error
-    wanted = {key: size for key, size in expected_shapes(hybrid).items() if key not in expected_shapes(config)}
-    for key, size in wanted.items():
+    new_shapes = {key: size for key, size in expected_shapes(hybrid).items() if key not in expected_shapes(config)}
+    for key, size in new_shapes.items():
         if key.endswith(AGE) and key not in tensors:
             continue
         if key not in tensors or tensors[key].shape != size:
             raise DeltaError(f"{where}, {key}", f"must have shape {size}", tensors[key].shape if key in tensors else "nothing")
         if not np.isfinite(tensors[key]).all():
             raise DeltaError(f"{where}, {key}", "must hold finite numbers", "NaN or infinity")
-    strangers = [key for key in tensors if key not in wanted and not key.startswith("layers.")]
+    strangers = [key for key in tensors if key not in new_shapes and not key.startswith("layers.")]
     if strangers:
         raise DeltaError(f"{where}, {strangers[0]}", "is no part of a change of kind layers", "")
-    return hybrid, {key: tensors[key] for key in wanted if key in tensors}
+    return hybrid, {key: tensors[key] for key in new_shapes if key in tensors}
 
 
 def _whole(where: str, part: str, tensors: Mapping[str, Array], shape: tuple[int, ...]) -> Array:
-    """Whole numbers from 0 on, as int64."""
+    """Return non-negative whole numbers as int64. Raises DeltaError for others."""
     values = tensors.get(part)
     if values is None or values.shape != shape:
         raise DeltaError(f"{where}, {part}", f"must have shape {shape}", "nothing" if values is None else values.shape)

@@ -1,4 +1,4 @@
-"""A model that can be asked: what runs it, and the words it speaks."""
+"""A language model: a backend with its tokenizer."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A backend and the words it speaks."""
+    """A backend and a tokenizer under one name."""
 
     name: str
     backend: Backend
     tokenizer: Tokenizer
     adapter: Any = None
-    """What `backend.adapter` made, if this model is one of several that share a backend."""
+    """The adapter of this model, from `backend.adapter`; None = the backend's own weights."""
     adapter_digest: str = ""
-    """Of the deltas that the adapter was made of."""
+    """Digest of the deltas behind the adapter."""
 
     @cached_property
     def digest(self) -> str:
-        """What the answer depends on beside the request: weights, their format, and deltas."""
+        """Digest of all that the answer depends on beside the request: weights, their format, and deltas."""
         return digest_json([self.backend.digest, self.adapter_digest]) if self.adapter_digest else self.backend.digest
 
     def encode(self, request: Request) -> list[int]:
-        """The ids that a request stands for.
+        """Return the token ids of a request.
 
-        Raises RequestError if there are none, or for an answer of other than text; TemplateError if the template fails, ContextError if
-        they leave no room for an answer.
+        Raises RequestError if there are none, or for an answer other than text; TemplateError if the template fails, ContextError if they
+        leave no room for an answer.
         """
         if beyond := [name for name in request.modalities if name != "text"]:
             raise RequestError("modalities", f"must be text alone: {self.name} can't answer in {beyond[0]}", ", ".join(request.modalities))
@@ -63,7 +63,7 @@ class LanguageModel:
         return encode_chat(self.tokenizer, messages, tools=tools)
 
     def grammar(self, request: Request) -> "Grammar | None":
-        """What holds the answer to the language that was asked for. Takes 0.2 s the first time, then milliseconds.
+        """Return the grammar that constrains the answer, or None. Takes 0.2 s the first time, then milliseconds.
 
         Raises RequestError for a constraint that can't be enforced.
         """
@@ -78,6 +78,6 @@ class LanguageModel:
         return grammar_of(self.tokenizer, self.backend.config.vocab_size)
 
     def most_tokens(self, request: Request, prompt_tokens: int) -> int:
-        """Tokens that an answer may have at the most: what was asked for, or what the context leaves."""
+        """Return the most tokens that the answer may have: the request's limit, or the rest of the context."""
         room = self.backend.config.context_length - prompt_tokens
         return room if request.max_tokens is None else min(request.max_tokens, room)

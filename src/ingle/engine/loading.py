@@ -1,4 +1,4 @@
-"""A kept model made ready to answer: packed if it is not yet, checked, mapped, with its tokenizer and its deltas."""
+"""Load a kept model: pack it if needed, check it, map it, and add its tokenizer and deltas."""
 
 import ctypes
 import os
@@ -29,17 +29,16 @@ from ingle.model.tokenizer_hf import open_tokenizer
 def open_model(
     source: Source, format_: str = "auto", threads: int | None = None, cache: str = "auto", progress: Progress = silent
 ) -> LanguageModel:
-    """The model on the CPU backend. Raises like `warm`, CheckpointError if packed weights are not what they were, and HomeError or
-    DeltaError for deltas that are damaged or don't fit.
-    """
+    """Return the model on the CPU backend. Raises as `warm` does, CheckpointError for packed weights that have changed, and HomeError or
+    DeltaError for deltas that are damaged or don't fit."""
     return _with_deltas(source, *_open_weights(source, format_, Cores(threads), cache, progress))
 
 
 class Opener:
-    """Opens kept models in one format. Those with the same weights share one backend: the weights lie in memory once, and requests
-    for any of these models go into one batch. A backend is let go when no model uses it any more.
+    """Opens kept models in one format. Models with the same weights share one backend, so the weights lie in memory once and requests for
+    any of these models share a batch. A backend goes when no model uses it any more.
 
-    Where nobody watches, weights are packed by a process of its own (engine/packing_worker.py), so that answers being written go on.
+    Without a `progress`, weights are packed by another process (engine/packing_worker.py), so that answers continue meanwhile.
     """
 
     def __init__(self, format_: str = "auto", cores: Cores | None = None, cache: str = "auto") -> None:
@@ -50,7 +49,7 @@ class Opener:
         self._words = Lock()
 
     def __call__(self, home: Home, kept: Kept, progress: Progress | None = None) -> LanguageModel:
-        """The model. Raises what `kept_source` and `open_model` raise. For several threads at once."""
+        """Return the model. Raises what `kept_source` and `open_model` raise. Thread-safe."""
         source, format_ = kept_source(home, kept), self._settings[0]
 
         def apart() -> None:
@@ -60,7 +59,7 @@ class Opener:
         return self.open(source, progress or silent, apart)
 
     def open(self, source: Source, progress: Progress = silent, before: Callable[[], object] = lambda: None) -> LanguageModel:
-        """The model of a source; `before` is called if its weights are not open yet. Raises what `open_model` raises."""
+        """Return the model of a source; `before` is called if its weights are not open yet. Raises what `open_model` raises."""
         base = source.folder.name
         with self._locks.setdefault(source.digest, Lock()):
             backend, tokenizer = self._backends.get(source.digest), self._tokenizers.get(base)  # no delta touches the words
@@ -76,7 +75,7 @@ class Opener:
 def _open_weights(
     source: Source, format_: str, cores: Cores, cache: str, progress: Progress, known: Tokenizer | None = None
 ) -> tuple[CpuBackend, Tokenizer]:
-    """The base with what is merged into it. `known`: its tokenizer; to make one from its file holds all other threads up for 0.1 s."""
+    """Open the base with its merged deltas. `known`: its tokenizer, because reading one from its file blocks all threads for 0.1 s."""
     info = warm(source, format_, cache, progress)
     folder = source.packs / format_
     fault: list[IngleError] = []
@@ -101,7 +100,7 @@ def _open_weights(
 
 
 def _with_deltas(source: Source, runner: CpuBackend, tokenizer: Tokenizer) -> LanguageModel:
-    """The model whose weights `runner` has, with what stays beside them."""
+    """Return the model with `runner`'s weights and the deltas that stay beside them."""
     backend: Backend = runner
     if source.virtual is not None:
         [change] = source.changes([source.virtual])
@@ -116,9 +115,9 @@ def _with_deltas(source: Source, runner: CpuBackend, tokenizer: Tokenizer) -> La
 
 
 def beside(home: Home, kept: Kept, model: LanguageModel, delta: Delta) -> LanguageModel:
-    """The model, which is `kept` opened, with one more delta of the kind `lora` beside its weights; the same weights serve both.
+    """Return the model (`kept`, opened) with one more `lora` delta beside its weights; the same weights serve both.
 
-    Raises DeltaError if the delta was made for something else, or can't stand there (see `can_stand_beside`), HomeError if it is damaged.
+    Raises DeltaError if the delta was made for something else or can't stand there (see `can_stand_beside`), HomeError if it is damaged.
     """
     delta.check_base(kept.digest)
     can_stand_beside(home, kept, delta.kind)
@@ -129,7 +128,7 @@ def beside(home: Home, kept: Kept, model: LanguageModel, delta: Delta) -> Langua
 
 
 def can_stand_beside(home: Home, kept: Kept, kind: str = "lora") -> None:
-    """Raises DeltaError where a delta of that kind can't be served beside what this model is made of, on the same weights."""
+    """Raise DeltaError if a delta of that kind can't be served beside this model's weights."""
     kinds = [get_delta(home, digest).kind for digest in kept.deltas]
     if kind != "lora" or (kinds and kinds[-1] in ("bottleneck", *VIRTUAL)):
         rule = "can't have a lesson beside it: its last delta must come last"
@@ -138,6 +137,6 @@ def can_stand_beside(home: Home, kept: Kept, kind: str = "lora") -> None:
 
 
 def _trim() -> None:
-    """Gives the memory that reading the vocabulary took for a moment (13 MB) back to the system, where the C library can (glibc)."""
+    """Return the memory of the parsed vocabulary (13 MB, needed for a moment) to the system, where the C library can (glibc)."""
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None:
         trim(0)

@@ -1,4 +1,4 @@
-"""The buffers of one step, as large as the largest step so far, and the record that tells the kernels where they are."""
+"""The buffers of a step, as large as the largest step so far, and the record that tells the kernels their addresses."""
 
 import math
 from typing import Any
@@ -14,18 +14,18 @@ Array = npt.NDArray[Any]
 
 
 def up32(n: int) -> int:
-    """Rounded up to a multiple of 32."""
+    """Round up to a multiple of 32."""
     return -(-n // 32) * 32
 
 
 def remembering(layout: StateLayout) -> list[tuple[int, int]]:
-    """The different windows, with their sinks, of layers with recurrent memories, ascending."""
+    """Return the different (window, sinks) of layers with recurrent memories, ascending."""
     return sorted({(spec.window, spec.sinks) for spec in layout.layers if spec.remembering(layout.kv_groups)})
 
 
 class StepMemory:
-    """float32 and int64 buffers for up to `rows` rows, `outputs` rows of logits, `parts` partial results of attention, and adapters of
-    a rank up to `inner`, on up to `threads` threads. How many they are, and where they meet, is told with each step."""
+    """float32 and int64 buffers for up to `rows` rows, `outputs` rows of logits, `parts` partial attention results, and adapters of rank
+    `inner`, on up to `threads` threads. Each step sets its own thread count and barrier."""
 
     def __init__(self, config: ModelConfig, layout: StateLayout, threads: int, rows: int, outputs: int, parts: int, inner: int) -> None:
         self.rows, self.outputs, self.parts, self.inner = rows, outputs, parts, inner
@@ -73,7 +73,7 @@ class StepMemory:
         self.record[at.INNER_WIDTH] = at.inner_floats(inner)
 
     def fits(self, rows: int, outputs: int, parts: int, inner: int) -> bool:
-        """Whether a step of this size needs no new buffers."""
+        """Return whether a step of this size needs no new buffers."""
         return rows <= self.rows and outputs <= self.outputs and parts <= self.parts and inner <= self.inner
 
     def _new(self, count: int, dtype: Any) -> Array:

@@ -1,14 +1,14 @@
-"""Who took how many joules of the steps that several answers shared.
+"""Energy per answer: the joules of shared steps, divided among the answers in them.
 
-A step costs the reading of all weights, whoever takes part, and something for each token (a row of its matrices). So of the CPU-seconds of
-a step, an answer with r of R rows, one of n answers, is given
+A step costs the reading of all weights, and something for each token (a row of its matrices). So of a step's CPU-seconds, an answer with r
+of R rows, one of n answers, gets
 
     (a/n + b r) / (a + b R)
 
-where a and b are what steps have lately cost, by least squares: a prompt that is read at 96 tokens a step pays for its many rows, an
-answer beside it for half of the weights. Not in it: that a row costs more the longer its context is.
+where a and b are the recent costs of steps, by least squares. A prompt that is read at 96 tokens a step pays for its many rows, an answer
+beside it for half of the weights. Ignored: a row costs more the longer its context is.
 
-The clock of CPU-seconds is read at every step, the meter some fifty times a second; what it says is shared by what was booked since.
+The CPU clock is read at every step, the meter some fifty times a second; its joules are shared by the CPU-seconds booked since.
 """
 
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 _PACE_S = 0.02
 _FADE = 0.995
-"""Of what is known of earlier steps, from step to step."""
+"""Factor by which earlier steps fade with each new one."""
 _WEIGHTS_IN_ROWS = 4.0
-"""What the weights cost, in rows, before steps of different sizes were seen (SmolLM2-135M, two cores: 6 ms of CPU for a row, 39 for 32)."""
+"""Cost of the weights, in rows, before steps of different sizes were seen (SmolLM2-135M, two cores: 6 ms of CPU for a row, 39 for 32)."""
 
 
 class StepCost:
@@ -37,7 +37,7 @@ class StepCost:
         self._n = self._r = self._s = self._rr = self._rs = 0.0
 
     def add(self, rows: int, seconds: float) -> None:
-        """One more step."""
+        """Record one step."""
         self._n = _FADE * self._n + 1
         self._r = _FADE * self._r + rows
         self._s = _FADE * self._s + seconds
@@ -46,7 +46,7 @@ class StepCost:
 
     @property
     def weights_in_rows(self) -> float:
-        """a / b: how many rows the reading of the weights is worth; between 0 and 1,000."""
+        """a / b: the cost of reading the weights, counted in rows; between 0 and 1,000."""
         spread = self._n * self._rr - self._r * self._r
         if spread <= 1e-6 * self._n * self._rr:
             return _WEIGHTS_IN_ROWS
@@ -56,7 +56,7 @@ class StepCost:
 
 
 class StepMeter:
-    """Belongs to the scheduler's thread; the totals may be read by others."""
+    """Shares energy among jobs. Belongs to the scheduler's thread; others may read the totals."""
 
     def __init__(self, meter: Meter) -> None:
         self.meter, self.cost = meter, StepCost()
@@ -67,15 +67,15 @@ class StepMeter:
         self._booked: dict[Job, float] = {}
         """CPU-seconds since the last reading, by answer."""
         self._left = NOTHING
-        """Read while nothing was booked: goes to the next who book."""
+        """Energy read while nothing was booked: goes to the next jobs that book."""
 
     def begin(self) -> None:
-        """A step begins. After a rest so does the time that somebody pays for."""
+        """Begin a step. After a rest this also begins the time that jobs pay for."""
         if self._span is None:
             self._span, self._cpu_s = Span(self.meter, _PACE_S), self.meter.clocks.cpu_s()
 
     def share(self, parts: "Sequence[tuple[Job, int]]") -> None:
-        """A step is done: (answer, rows) for all that took part. What was taken between the steps counts to the one that follows."""
+        """End a step with (answer, rows) for all that took part. Energy between steps counts to the following one."""
         assert self._span is not None, "begin() comes first"
         now = self.meter.clocks.cpu_s()
         seconds, self._cpu_s = now - self._cpu_s, now
@@ -89,13 +89,13 @@ class StepMeter:
             self._settle(taken)
 
     def told(self, outcomes: "Sequence[tuple[Job, Chunk | IngleError]]") -> "list[tuple[Job, Chunk | IngleError]]":
-        """The same, with what each answer took in the usage of those that have ended."""
+        """Return the outcomes with the energy of the answers that ended in their usage."""
         if self._span is not None and any(isinstance(outcome, Chunk) and outcome.usage is not None for _, outcome in outcomes):
             self._settle(self._span.end_of_piece())
         return [(job, _with_energy(job, outcome)) for job, outcome in outcomes]
 
     def rest(self) -> None:
-        """Nobody is answered: what this process takes until the next step is nobody's."""
+        """Stop metering: while nothing is answered, this process's energy belongs to no job."""
         if self._span is not None and self._booked:
             self._settle(self._span.end_of_piece())
         self._span, self._left = None, NOTHING

@@ -1,4 +1,4 @@
-"""From a checkpoint to the file that is served: every matrix packed for the kernels, once, into one file that is mapped at each start."""
+"""Pack a checkpoint for serving: every matrix in the kernels' layout, in one file that is mapped at each start."""
 
 import hashlib
 import json
@@ -22,8 +22,8 @@ from ingle.model.checkpoint import Checkpoint, expected_shapes
 from ingle.model.tensor import Tensor
 
 Format = Literal["auto", "int4", "int8", "bf16", "fp32"]
-"""`auto` keeps what the file has where a kernel can multiply it without loss (Q3_16, Q4_0, Q4_1, Q4_16, Q8_0), else int8: so a matrix that
-a delta was merged into becomes int8, one scale per row."""
+"""`auto` keeps the file's blocks where a kernel multiplies them without loss (Q3_16, Q4_0, Q4_1, Q4_16, Q8_0), else int8. A matrix with a
+merged delta becomes int8, one scale per row."""
 Array = npt.NDArray[Any]
 _VERSION = 3
 _MEMORY = ".self_attn.memory."
@@ -33,9 +33,8 @@ _ALIGNMENT = 64  # bytes: a cache line, so that no vector of weights straddles t
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one tensor lies in the file: (offset, bytes) of weights, scales and minima. A vector is float32 padded to 32, of kind −1; of a
-    recurrent memory's tensors see `_of_memory`.
-    """
+    """Place of one tensor in the file: (offset, bytes) of weights, scales and minima. A vector is float32 padded to 32, of kind −1; tensors
+    of recurrent memories: see `_of_memory`."""
 
     kind: int
     rows: int
@@ -45,7 +44,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class PackInfo:
-    """What a packed model is: its config, its format, and where each tensor lies."""
+    """The description of a packed model: its config, its format, and each tensor's place."""
 
     version: int
     format: str
@@ -57,19 +56,19 @@ class PackInfo:
 
     @property
     def digest(self) -> str:
-        """The model digest: it changes with the base, its deltas and the format, and with nothing else."""
+        """The model digest: it changes with the base, its deltas and the format only."""
         return digest_json([self.base_digest, self.format, self.sha256])
 
 
 def cache_dtype(cache: str, format_: str) -> str:
-    """What keys and values are kept in: `auto` is float16, unless the weights are asked for in float32, for then nothing is rounded."""
+    """Return the number type of keys and values: `auto` is float16, or float32 for float32 weights, so that nothing is rounded."""
     if cache != "auto":
         return cache
     return "float32" if format_ == "fp32" else "float16"
 
 
 def unreached(info: PackInfo, cache: str) -> frozenset[str]:
-    """The kernels that the decoder step would call for other kinds of weights or another cache."""
+    """Return the kernels that this pack and cache never call."""
     kinds = {place.kind for place in info.places.values()}
     by_kind = {"linear_fp32": {F32}, "linear_bf16": {BF16}, "linear_int8": {INT8, INT8_GROUP}}
     by_kind |= {"linear_int4": {INT4}, "linear_int4_16": {INT4_16}, "linear_int3_16": {INT3_16}}
@@ -82,23 +81,23 @@ def unreached(info: PackInfo, cache: str) -> frozenset[str]:
 def pack_checkpoint(
     checkpoint: Checkpoint, base_digest: str, format_: str, folder: Path, progress: Callable[[int, int], None] = lambda _done, _all: None
 ) -> PackInfo:
-    """Writes `weights.bin` and then `pack.json`, without which a pack doesn't count. `progress` is told tensors done, of all.
+    """Write `weights.bin`, then `pack.json`, without which a pack doesn't count. `progress` gets tensors done, of all.
 
     Raises ConfigError for an unknown format, HomeError when the disk is full.
     """
     if format_ not in get_args(Format):
         raise ConfigError("format", f"must be one of {', '.join(get_args(Format))}", format_)
-    hasher, places, at = hashlib.sha256(), {}, 0
+    hasher, places, offset = hashlib.sha256(), {}, 0
     names = checkpoint.names
     with atomic_file(folder / "weights.bin") as file:
 
         def write(plane: Array) -> tuple[int, int]:
-            nonlocal at
+            nonlocal offset
             data = plane.tobytes() + bytes(-plane.nbytes % _ALIGNMENT)
             file.write(data)
             hasher.update(data)
-            at += len(data)
-            return at - len(data), plane.nbytes
+            offset += len(data)
+            return offset - len(data), plane.nbytes
 
         for done, name in enumerate(names):
             progress(done, len(names))
@@ -114,14 +113,14 @@ def pack_checkpoint(
             packed = _pack(tensor, "int8" if format_ == "int4" and _is_vocabulary(name) and tensor.kind != "Q8_0" else format_)
             planes = tuple(write(plane) for plane in (packed.weights, packed.scales, packed.minima) if plane.size)
             places[name] = Place(packed.kind, packed.rows, packed.columns, planes)
-    info = PackInfo(_VERSION, format_, base_digest, checkpoint.config, places, at, hasher.hexdigest())
+    info = PackInfo(_VERSION, format_, base_digest, checkpoint.config, places, offset, hasher.hexdigest())
     write_atomic(folder / "pack.json", json.dumps(to_table(info), indent=1).encode())
     progress(len(names), len(names))
     return info
 
 
 def read_pack(folder: Path, base_digest: str | None = None) -> PackInfo | None:
-    """What a folder holds, or None if there is no pack there of this version (and base)."""
+    """Return a folder's pack, or None if it has none of this version (and base)."""
     try:
         table = json.loads((folder / "pack.json").read_bytes())
     except (FileNotFoundError, ValueError):
@@ -132,7 +131,7 @@ def read_pack(folder: Path, base_digest: str | None = None) -> PackInfo | None:
 
 
 def check_pack(folder: Path, info: PackInfo) -> None:
-    """Raises CheckpointError unless `weights.bin` is bit for bit what was packed."""
+    """Raise CheckpointError unless `weights.bin` is bit for bit the packed file."""
     path = folder / "weights.bin"
     cure = "Delete the folder; it is packed again from the kept model at the next start."
     if not path.exists() or path.stat().st_size != info.nbytes:
@@ -143,7 +142,7 @@ def check_pack(folder: Path, info: PackInfo) -> None:
 
 
 def unpacked(folder: Path, info: PackInfo) -> Iterator[tuple[str, Array]]:
-    """Every tensor as the float32 that the kernels compute with, by Hugging Face's name: the twin for tests and for PyTorch."""
+    """Yield every tensor, by Hugging Face's name, as the kernels' float32: the naive reference of tests and PyTorch."""
     data = np.memmap(folder / "weights.bin", np.uint8, "r")
     for name in expected_shapes(info.config):
         place = info.places[name]
@@ -161,10 +160,10 @@ def _vector(values: Array) -> Array:
 
 
 def _of_memory(kind: int, matrix: Array, dim: int) -> Array:
-    """A matrix of a recurrent memory in float32, whatever the format, with every head dimension padded to `width`.
+    """Return a matrix of a recurrent memory in float32, whatever the format, with every head dimension padded to `width`.
 
     `_HEADS` [N, heads · dim] (decay, write, gate) → [N · heads, width]; `_MAPS` [G · dim, dim] → for each of G maps [width/16, width, 16],
-    as the kernel's S lies (kernels/memory.py).
+    in the layout of the kernel's S (kernels/memory.py).
     """
     rest = -dim % 16
     if kind == _HEADS:
@@ -174,7 +173,7 @@ def _of_memory(kind: int, matrix: Array, dim: int) -> Array:
 
 
 def _from_memory(place: Place, plane: Array, dim: int) -> Array:
-    """`_of_memory` undone."""
+    """Undo `_of_memory`."""
     width = dim + -dim % 16
     if place.kind == _HEADS:
         return plane.reshape(-1, width)[:, :dim].reshape(place.rows, place.columns)
@@ -183,7 +182,7 @@ def _from_memory(place: Place, plane: Array, dim: int) -> Array:
 
 
 def _is_vocabulary(name: str) -> bool:
-    """The embedding and the output matrix: the larger part of a small model's loss when rounded, so `int4` keeps them at 8 bits."""
+    """Return whether it is the embedding or the output matrix: rounding them costs a small model most, so `int4` keeps 8 bits there."""
     return name in ("model.embed_tokens.weight", "lm_head.weight")
 
 
@@ -207,13 +206,13 @@ def _pack(tensor: Tensor, format_: str) -> pack.Packed:
 
 
 def _to_bf16(matrix: Array) -> Array:
-    """Rounds float32 to the nearest bfloat16, ties to even."""
+    """Round float32 to the nearest bfloat16, ties to even."""
     words = matrix.view(np.uint32)
     return ((words + 0x7FFF + ((words >> 16) & 1)) >> 16).astype(np.uint16)
 
 
 def _blocks(tensor: Tensor, size: int) -> Array:
-    """Raw rows as blocks of 32 columns: uint8 [rows, groups, size]."""
+    """Return raw rows as blocks of 32 columns: uint8 [rows, groups, size]."""
     return np.ascontiguousarray(tensor.raw).reshape(tensor.shape[0], -1, size)
 
 
@@ -222,7 +221,7 @@ def _halves(blocks: Array, at: int) -> Array:
 
 
 def _nibbles(blocks: Array) -> Array:
-    """16 bytes → 32 values: the low nibbles first, then the high ones."""
+    """Unpack 16 bytes to 32 values: the low nibbles first, then the high ones."""
     return np.concatenate([blocks & 15, blocks >> 4], axis=2).reshape(blocks.shape[0], -1)
 
 
@@ -247,4 +246,4 @@ def _from_q8_0(tensor: Tensor) -> pack.Packed:
 
 
 _NATIVE = {"Q4_1": _from_q4_1, "Q4_0": _from_q4_0, "Q8_0": _from_q8_0} | {kind: _from_sixteens(kind) for kind in blocks_16.BLOCK_BYTES}
-"""What kernels multiply as it lies in a file."""
+"""Packers for blocks that kernels multiply as they are."""

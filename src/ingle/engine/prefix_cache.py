@@ -1,8 +1,8 @@
-"""What was read before is not read again: the states of earlier prompts, found by the longest common start.
+"""Prefix cache: states of earlier prompts, found by the longest common start, so that known text is not read again.
 
-An entry is the state after some tokens, of one model and one *owner*. Owners never see each other's entries, not even by how long an
-answer takes. Entries are forked, never handed out; full pages are shared, so a branch costs what is new in it. The least recently
-used go first when the budget is reached.
+An entry is the state after some tokens, of one model and one *owner*. Owners never see each other's entries, not even by an answer's
+timing. Entries are forked, never handed out. Full pages are shared, so a branch costs only its new tokens. When the budget is reached, the
+least recently used entries go.
 """
 
 import time
@@ -20,7 +20,7 @@ Ids = npt.NDArray[np.int32]
 
 @dataclass(eq=False)
 class Entry:
-    """A state, and what it has read."""
+    """A state and the tokens that it has read."""
 
     owner: str
     model: str
@@ -28,11 +28,11 @@ class Entry:
     ids: Ids
     state: AnyState
     keep: str = ""
-    """What it belongs to that is kept in the home (a conversation); empty = nothing, so it may not be written to disk."""
+    """The kept conversation that it belongs to; empty = none, so it must not be written to disk."""
     since: float = field(default_factory=time.time)
-    """When somebody asked for what it has read, in seconds since 1970."""
+    """When its text was requested, in seconds since 1970."""
     used: int = 0
-    """Counts up with every use."""
+    """Time of the last use, on the cache's own clock."""
 
 
 @dataclass
@@ -45,13 +45,13 @@ class Found:
 
 @dataclass
 class PrefixCache:
-    """States by owner and model. Not for several threads at once: the scheduler's thread owns it."""
+    """States by owner and model. Not thread-safe: the scheduler's thread owns it."""
 
     budget_bytes: int
     _entries: list[Entry] = field(default_factory=list)
     _clock: int = 0
     evicted: int = 0
-    """Entries that had to go for the budget."""
+    """Entries removed for the budget."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -65,7 +65,7 @@ class PrefixCache:
         return sum(dict(piece for entry in self._entries for piece in entry.state.pieces()).values())
 
     def find(self, owner: str, model: str, ids: Sequence[int]) -> Found | None:
-        """A fork of the state that has read the longest start of `ids`, one token short at the most; None if nothing is known."""
+        """Return a fork of the state with the longest start of `ids`, leaving at least one token to read; None if nothing is known."""
         best, length = self._best(owner, model, ids)
         if best is None:
             return None
@@ -75,13 +75,13 @@ class PrefixCache:
         return Found(state, length)
 
     def known(self, owner: str, model: str, ids: Sequence[int]) -> int:
-        """How many tokens `find` would spare."""
+        """Return how many tokens `find` would spare."""
         return self._best(owner, model, ids)[1]
 
     def put(self, owner: str, model: str, ids: Sequence[int], state: AnyState, keep: str = "", since: float | None = None) -> None:
-        """Takes over a state that has read `ids`, which somebody asked for at `since` (None = now).
+        """Take over a state that has read `ids`, which were requested at `since` (None = now).
 
-        Entries that it makes superfluous go, then as many as the budget asks for.
+        Entries that it replaces go, then as many as the budget requires.
         """
         read = np.array(ids, np.int32)
         assert len(read) == state.length, "a state's ids are what it has read"
@@ -103,23 +103,23 @@ class PrefixCache:
         self.shrink(self.budget_bytes)
 
     def shrink(self, budget_bytes: int) -> None:
-        """Lets the least recently used entries go until the rest fits."""
+        """Remove the least recently used entries until the rest fits."""
         while self._entries and self.nbytes > budget_bytes:
             self._entries.remove(min(self._entries, key=lambda entry: entry.used))
             self.evicted += 1
 
     def forget(self, owner: str | None = None, keep: str | None = None, model: str | None = None) -> None:
-        """Lets go everything of an owner, of what was kept, or of a model."""
-        wanted = {"owner": owner, "keep": keep, "model": model}
-        asked = {name: value for name, value in wanted.items() if value is not None}
-        self.drop(lambda entry: all(getattr(entry, name) == value for name, value in asked.items()))
+        """Remove all entries of an owner, of a conversation, or of a model."""
+        filters = {"owner": owner, "keep": keep, "model": model}
+        active = {name: value for name, value in filters.items() if value is not None}
+        self.drop(lambda entry: all(getattr(entry, name) == value for name, value in active.items()))
 
     def drop(self, gone: Callable[[Entry], bool]) -> None:
-        """Lets go every entry of which `gone` holds."""
+        """Remove every entry for which `gone` is true."""
         self._entries = [entry for entry in self._entries if not gone(entry)]
 
     def _best(self, owner: str, model: str, ids: Sequence[int]) -> tuple[Entry | None, int]:
-        """The entry that can go back to the longest start of `ids`, and how long that is."""
+        """Return the entry that can go back to the longest start of `ids`, and that start's length."""
         prompt, best, length = np.asarray(ids[:-1], np.int32), None, 0
         for entry in self._of(owner, model):
             common = common_length(entry.ids, prompt)
@@ -136,12 +136,12 @@ class PrefixCache:
 
 
 def goes_back(ids: Ids, earliest: int, length: int) -> bool:
-    """Whether a state that has read `ids` can go on from `length` of them; `earliest`: its `earliest_rewind`."""
+    """Return whether a state that has read `ids` can go on from `length` of them; `earliest`: its `earliest_rewind`."""
     return length == len(ids) or length >= earliest
 
 
 def common_length(a: Sequence[int] | Ids, b: Sequence[int] | Ids) -> int:
-    """Length of the longest common start of two token sequences."""
+    """Return the length of the longest common start of two token sequences."""
     return _common(np.asarray(a, np.int32), np.asarray(b, np.int32))
 
 

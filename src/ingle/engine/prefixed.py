@@ -1,7 +1,7 @@
-"""A model that has something before every text: virtual tokens, of which nothing is left but their keys and values.
+"""A model with virtual tokens before every text, of which only keys and values are left.
 
-Prefix tuning (arXiv 2101.00190) and prompt tuning (arXiv 2104.08691) come to this once they are trained. To everybody else the
-virtual tokens are not there: states begin after them, count from there, and go back no further; the context is shorter by them.
+Trained prefixes (arXiv 2101.00190) and prompts (arXiv 2104.08691) are served this way. The virtual tokens are invisible: states begin after
+them, count from there, and go back no further; the context is shorter by them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,9 +23,9 @@ class PrefixedState:
     """A state that began after the virtual tokens."""
 
     beginning: AnyState
-    """Has read the virtual tokens, and nothing else."""
+    """A state that has read the virtual tokens only."""
     inner: AnyState
-    """The state that the runner knows."""
+    """The runner's own state."""
 
     @property
     def length(self) -> int:
@@ -47,22 +47,22 @@ class PrefixedState:
         return self.inner.pieces()
 
     def fork(self) -> "PrefixedState":
-        """A copy that goes its own way."""
+        """Return an independent copy."""
         return PrefixedState(self.beginning, self.inner.fork())
 
     def rewind(self, length: int) -> None:
-        """Goes back to the first `length` tokens after the virtual ones, or raises CannotRewind."""
+        """Go back to the first `length` tokens after the virtual ones, or raise CannotRewind."""
         if length == 0:
             self.inner = self.beginning.fork()
         else:
             self.inner.rewind(length + self.beginning.length)
 
     def rollback_point(self, earlier: Any = None) -> Any:
-        """Where it is; see `AnyState.rollback_point`."""
+        """Return the present position; see `AnyState.rollback_point`."""
         return self.inner.rollback_point(earlier)
 
     def rollback(self, length: int, point: Any) -> None:
-        """Takes back some of what was read since; see `AnyState.rollback`."""
+        """Undo some of the last step; see `AnyState.rollback`."""
         self.inner.rollback(length + self.beginning.length, point)
 
 
@@ -70,7 +70,7 @@ class Prefixed:
     """A backend with virtual tokens before every text; see `engine.backend.Backend` for the contract."""
 
     def __init__(self, backend: Runner, keys: npt.NDArray[Any], values: npt.NDArray[Any], digest: str) -> None:
-        """keys and values [layers, groups, n, D] (see `engine.changes.virtual_of`); `digest` is that of the delta that they come from."""
+        """keys and values [layers, groups, n, D] (see `engine.delta_kinds.virtual_of`); `digest`: of the delta that they come from."""
         self._inner, self._beginning = backend, backend.filled_state(keys, values)
         self.virtual_tokens: int = keys.shape[2]
         self.config: ModelConfig = replace(backend.config, context_length=backend.config.context_length - self.virtual_tokens)
@@ -78,40 +78,40 @@ class Prefixed:
 
     @property
     def exact_cuts(self) -> bool:
-        """Whether they are the runner's."""
+        """Whether the runner's cuts are exact."""
         return self._inner.exact_cuts
 
     @property
     def runner(self) -> Backend:
-        """The backend that this one stands before."""
+        """The wrapped backend."""
         return self._inner
 
     def lower(self, segment: Segment) -> Segment:
-        """The segment with the state that the runner knows."""
+        """Return the segment with the runner's own state."""
         return replace(segment, state=segment.state.inner)
 
     def new_state(self) -> PrefixedState:
-        """A state that has read nothing but the virtual tokens."""
+        """Return a state that has read the virtual tokens only."""
         return PrefixedState(self._beginning, self._beginning.fork())
 
     def state_bytes(self, tokens: int) -> int:
-        """Bytes of a state that has read so many tokens beside the virtual ones."""
+        """Return the bytes of a state of so many tokens beside the virtual ones."""
         return self._inner.state_bytes(tokens + self.virtual_tokens)
 
     def adapter(self, additions: Additions, digest: str) -> Any:
-        """Additions to linears; see `Backend.adapter`."""
+        """Prepare additions to linears; see `Backend.adapter`."""
         return self._inner.adapter(additions, digest)
 
     def save_state(self, state: PrefixedState, path: Path, digest: str = "") -> None:
-        """Writes a state with its virtual tokens; see `Backend.save_state`."""
+        """Write a state with its virtual tokens to a file; see `Backend.save_state`."""
         self._inner.save_state(state.inner, path, digest or self.digest)
 
     def load_state(self, path: Path, digest: str = "") -> PrefixedState:
-        """Reads a state back; see `Backend.load_state`."""
+        """Read a state from a file; see `Backend.load_state`."""
         return PrefixedState(self._beginning, self._inner.load_state(path, digest or self.digest))
 
     def forward(self, segments: Sequence[Segment]) -> list[npt.NDArray[np.float32]]:
-        """Reads the tokens of every segment; see `Backend.forward`."""
+        """Read the tokens of every segment; see `Backend.forward`."""
         for segment in segments:
             check_segment(self.config, segment)
         return self._inner.forward([self.lower(segment) for segment in segments])

@@ -29,32 +29,32 @@ KIND = "quantised"
 GROUP = 32
 """Columns of a block."""
 _BYTES = {"Q4_1": (0, 20), "Q8_0": (0, 34)} | {kind: (blocks_16.UNIT_BYTES, size) for kind, size in blocks_16.BLOCK_BYTES.items()}
-"""By type, of what a row begins with, and of a block."""
+"""Bytes by type: at the beginning of a row, and of a block."""
 
 
 def replaced(name: str, config: ModelConfig, tensors: Mapping[str, Array]) -> dict[str, Tensor]:
-    """The parameters that these tensors stand for, by name. `name` is the delta's, for messages.
+    """Return the new parameters by name. `name` is the delta's, for messages.
 
-    Raises DeltaError for tensors that name nothing in the model, or aren't of its shapes, and numbers that are not finite.
+    Raises DeltaError for tensors that name nothing in the model or don't fit its shapes, and numbers that are not finite.
     """
     shapes, linears = expected_shapes(config), linear_shapes(config)
-    found = {}
+    parameters = {}
     for key, values in tensors.items():
         where = f"delta {name}, {key}"
         if key not in shapes:
             raise DeltaError(where, "must name a parameter of this model", "", f"For example {next(iter(shapes))}.")
         if values.dtype == np.uint8 and key.removesuffix(".weight") not in linears:
-            raise DeltaError(where, "can't be blocks: only the linears of layers can", values.shape)
-        found[key] = stored(key, shapes[key], values)
-        if found[key].kind == "F32" and values.shape != shapes[key]:
+            raise DeltaError(where, "must not be blocks: only the linears of layers can be", values.shape)
+        parameters[key] = stored(key, shapes[key], values)
+        if parameters[key].kind == "F32" and values.shape != shapes[key]:
             raise DeltaError(where, f"must have shape {shapes[key]}", values.shape)
-        if not all(np.isfinite(rows).all() for rows in found[key].row_chunks()):
+        if not all(np.isfinite(rows).all() for rows in parameters[key].row_chunks()):
             raise DeltaError(where, "must hold finite numbers", "NaN or infinity")
-    return found
+    return parameters
 
 
 def stored(name: str, shape: tuple[int, ...], values: Array) -> Tensor:
-    """A tensor of the delta as a parameter [N, K] or [n]. Raises DeltaError for blocks that are none of these rows."""
+    """Return a tensor of the delta as a parameter [N, K] or [n]. Raises DeltaError for blocks that don't fit these rows."""
     if values.dtype != np.uint8:
         raw = np.ascontiguousarray(values, np.float32).view(np.uint8)
         return Tensor(name, shape, "F32", raw.reshape(shape[0], -1) if len(shape) == 2 else raw)

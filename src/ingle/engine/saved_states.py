@@ -1,10 +1,10 @@
-"""States on disk, so that a conversation that is kept goes on at once after a restart.
+"""States on disk, so that a kept conversation continues at once after a restart.
 
-Two files for each: NAME.state, and NAME.json that says what it has read. The second is written last, so a state without one is
-unfinished. A state is as telling as the text that it has read: only what the user keeps is saved, and it goes when the text goes.
+Each has two files: NAME.state, and NAME.json with the tokens that it has read. The second is written last, so a state without one is
+unfinished. A state reveals the text that it has read: only kept conversations are saved, and a state goes when its text goes.
 
-OWNER.forgotten says when an owner last had text of theirs forgotten (seconds since 1970). What was asked for before that is not written
-any more by any process, whatever it still has in memory.
+OWNER.forgotten holds the time at which an owner last had text forgotten (seconds since 1970). No process writes text requested before that,
+even if it is still in memory.
 """
 
 import json
@@ -38,7 +38,7 @@ class Saved:
     ids: Ids
     path: Path
     used: float
-    """When, in seconds since 1970."""
+    """Time of the last use, in seconds since 1970."""
     nbytes: int
     earliest: int
     """`earliest_rewind` of the state."""
@@ -46,7 +46,7 @@ class Saved:
 
 @dataclass
 class SavedStates:
-    """One state for each kept conversation, the newest; the oldest go when the disk budget is reached."""
+    """The newest state of each kept conversation; the oldest go when the disk budget is reached."""
 
     folder: Path
     budget_bytes: int
@@ -54,7 +54,7 @@ class SavedStates:
     """By name."""
 
     def open(self) -> None:
-        """Reads what is there; throws away what is unfinished or damaged. Raises HomeError if the folder can't be read."""
+        """Read the folder; delete unfinished and damaged files. Raises HomeError if the folder can't be read."""
         with os_errors(self.folder):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             for path in self.folder.iterdir():
@@ -66,7 +66,7 @@ class SavedStates:
                     path.unlink(missing_ok=True)
 
     def save(self, entry: Entry, backend: Backend) -> bool:
-        """Writes an entry that is kept, unless its newest is there already. False if the disk has no room, or the state is of no use."""
+        """Write a kept entry, unless its newest state is there already. False if the disk has no room, or the state is useless."""
         name = _name(entry.owner, entry.keep)
         before = self._saved.get(name)
         if before is not None and before.model == entry.model and np.array_equal(before.ids, entry.ids):
@@ -76,7 +76,7 @@ class SavedStates:
             return False
         try:
             self._drop(name)  # first the description: a new state must never pass for the old one
-            backend.save_state(entry.state, path, _told(entry.model, entry.ids))
+            backend.save_state(entry.state, path, _content_digest(entry.model, entry.ids))
             earliest = entry.state.earliest_rewind
             table = {"owner": entry.owner, "model": entry.model, "keep": entry.keep, "ids": entry.ids.tolist(), "earliest": earliest}
             write_atomic(path.with_suffix(".json"), json.dumps(table).encode(), mode=0o600)
@@ -94,28 +94,28 @@ class SavedStates:
         return True
 
     def find(self, owner: str, model: str, ids: Sequence[int]) -> tuple[int, Saved] | None:
-        """The saved state that can go on from the longest start of `ids`, one token short at the most, and how much of it that is."""
+        """Return the saved state with the longest usable start of `ids`, leaving at least one token to read, and that start's length."""
         mine = [saved for saved in self._saved.values() if saved.owner == owner and saved.model == model]
         commons = [(common_length(saved.ids, ids[:-1]), saved) for saved in mine]
         usable = [(common, saved) for common, saved in commons if common and goes_back(saved.ids, saved.earliest, common)]
         return max(usable, key=lambda pair: pair[0], default=None)
 
     def bring(self, owner: str, model: str, ids: Sequence[int], worth: int, backend: Backend) -> tuple[Saved, Any] | None:
-        """What `find` finds, with its state, if that has read `worth` tokens of `ids` or more and can be loaded."""
-        found = self.find(owner, model, ids)
-        if found is None or found[0] < worth:
+        """Return what `find` finds, with its loaded state, if it has read at least `worth` tokens of `ids`."""
+        best = self.find(owner, model, ids)
+        if best is None or best[0] < worth:
             return None
-        state = self.load(found[1], backend)
-        return None if state is None else (found[1], state)
+        state = self.load(best[1], backend)
+        return None if state is None else (best[1], state)
 
     def load(self, saved: Saved, backend: Backend) -> Any:
-        """The state. None, and the files go, if it can't be read any more: the prompt is then read again."""
+        """Return the state, or None if it can't be read any more: its files are then deleted, and the prompt is read again."""
         now = _read(saved.path.with_suffix(".json"))
         if now is None or now.model != saved.model or not np.array_equal(now.ids, saved.ids):  # another process has written or deleted it
             self._saved.pop(saved.path.stem, None)
             return None
         try:
-            state = backend.load_state(saved.path, _told(saved.model, saved.ids))
+            state = backend.load_state(saved.path, _content_digest(saved.model, saved.ids))
         except CheckpointError:
             state = None
         with suppress(OSError):  # somebody else may have deleted it; the answer doesn't hang on it
@@ -126,7 +126,7 @@ class SavedStates:
         return state
 
     def forget(self, owner: str, keep: str | None = None) -> None:
-        """Deletes what belongs to something that is not kept any more; None = all of this owner's."""
+        """Delete the states of a conversation that is not kept any more; None = all of this owner's."""
         theirs = [name for name, saved in self._saved.items() if saved.owner == owner]
         for name in theirs if keep is None else [_name(owner, keep)]:
             self._drop(name)
@@ -143,7 +143,7 @@ class SavedStates:
 
 
 def drop_saved(folder: Path, owners: Collection[str]) -> int:
-    """Deletes the saved states of these owners, for good: see above. Returns how many there were. Raises HomeError."""
+    """Delete the saved states of these owners for good (see above). Returns how many there were. Raises HomeError."""
     gone = 0
     if not folder.is_dir():
         return gone
@@ -162,16 +162,16 @@ def drop_saved(folder: Path, owners: Collection[str]) -> int:
 
 
 def forgotten(folder: Path) -> dict[str, float]:
-    """When owners last had text of theirs forgotten, in seconds since 1970, by their stamp."""
-    found: dict[str, float] = {}
+    """Return when owners last had text forgotten, in seconds since 1970, by their stamp."""
+    times: dict[str, float] = {}
     for path in folder.glob(f"*{FORGOTTEN}"):
         with suppress(OSError, ValueError):
-            found[path.stem] = float(path.read_bytes())
-    return found
+            times[path.stem] = float(path.read_bytes())
+    return times
 
 
 def is_forgotten(entry: Entry, gone: Mapping[str, float]) -> bool:
-    """Whether its owner has had text forgotten since somebody asked for what it has read."""
+    """Return whether its owner has had text forgotten since it was requested."""
     return entry.since < gone.get(_stamp(entry.owner), -math.inf)
 
 
@@ -179,8 +179,8 @@ def _stamp(owner: str) -> str:
     return digest_json(owner)[:32]
 
 
-def _told(model: str, ids: Ids) -> str:
-    """What a state file is of: it goes by the name of its conversation, where another branch of it may have been written since."""
+def _content_digest(model: str, ids: Ids) -> str:
+    """Return the digest of a state's content. Files are named after conversations, where another branch may have been written since."""
     return digest_json([model, ids.tolist()])
 
 
@@ -189,7 +189,7 @@ def _name(owner: str, keep: str) -> str:
 
 
 def _read(path: Path) -> Saved | None:
-    """What a description says; None if it is damaged or its state is missing."""
+    """Read a description; None if it is damaged or its state is missing."""
     state = path.with_suffix(".state")
     try:
         table = json.loads(path.read_bytes())

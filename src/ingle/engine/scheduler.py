@@ -1,8 +1,7 @@
 """Continuous batching: answers join and leave between two tokens, on one thread that owns the backends.
 
-Each step reads one token of every answer that is being written and some tokens of prompts that are being read, fewer of these while
-others write, so that a long prompt never freezes them. Places go round by owner, then first come, first served. What does not fit the
-memory budget waits; what does not fit the queue is refused with `Busy`.
+Each step reads one token of every answer in progress, and some tokens of prompts: fewer while others write, so that a long prompt never
+freezes them. Places go round by owner, then first come, first served. A job waits for memory; `Busy` refuses it if the queue is full.
 """
 
 import threading
@@ -26,15 +25,15 @@ from ingle.engine.saved_states import SavedStates, is_forgotten
 from ingle.engine.speculative import BatchLoad, StepTimers
 
 WORTH_WAITING = 64
-"""Tokens of a common start for which an answer waits until another one has read them."""
+"""An answer waits for another one that is reading at least this many tokens of a common start."""
 IDLE_S = 1.0
 """Quiet time after which states are saved."""
 
 
 class Scheduler:
-    """Runs jobs until it is closed. `post` is given what came of a step, on the scheduler's thread.
+    """Runs jobs until it is closed. `post` gets the outcomes of each step, on the scheduler's thread.
 
-    When all is quiet, and at the end, the states of what is kept go to `saved`. `meter`: of this process, unless another is given.
+    When all is quiet, and at the end, states of kept conversations go to `saved`. `meter`: this process's, unless another is given.
     """
 
     def __init__(
@@ -50,7 +49,7 @@ class Scheduler:
         self._served: Counter[str] = Counter()
         self._last: Backend | None = None
         self._backends: WeakValueDictionary[str, Backend] = WeakValueDictionary()
-        """By digest, for states on disk. A model that nobody offers any more is not held."""
+        """Backends by digest, for states on disk. A model that is no longer offered is not held."""
         self._paces = StepTimers(capacity.drafts)
         self._answer_s = 2.0
         self._cached_bytes = 0
@@ -61,17 +60,17 @@ class Scheduler:
 
     @property
     def alive(self) -> bool:
-        """Whether anybody would be answered: not once it is closed."""
+        """Whether the thread runs: not once it is closed."""
         return self._thread.is_alive()
 
     @property
     def running(self) -> int:
-        """Answers being written or read for."""
+        """The number of answers in progress."""
         return len(self._running)
 
     @property
     def queued(self) -> int:
-        """Answers that wait for a place."""
+        """The number of answers that wait for a place."""
         return len(self._queue)
 
     @property
@@ -80,7 +79,7 @@ class Scheduler:
         return self._cached_bytes
 
     def submit(self, job: Job) -> None:
-        """Puts a job in the queue. Raises Busy if that is full, RequestError if it could never fit the memory."""
+        """Queue a job. Raises Busy if the queue is full, RequestError if the job could never fit the memory."""
         total = len(job.ids) + job.model.most_tokens(job.request, len(job.ids))
         job.needed_bytes = job.model.backend.state_bytes(total)
         if job.needed_bytes > self.capacity.state_bytes:
@@ -94,14 +93,13 @@ class Scheduler:
             self._wake.notify()
 
     def cancel(self, job: Job) -> None:
-        """Ends a job between two tokens, wherever it is; it is given a last chunk."""
+        """End a job between two tokens, wherever it is; it still gets a last chunk."""
         with self._wake:
             job.cancelled = True
             self._wake.notify()
 
     def forget(self, owner: str, keep: str | None = None) -> None:
-        """Lets go what belongs to something that is not kept any more (None = all of this owner's), in memory and on disk. Returns before
-        it is done."""
+        """Drop the states of a conversation that is not kept any more (None = all of this owner's), in memory and on disk. Doesn't wait."""
 
         def errand() -> None:
             self.cache.forget(owner=owner, keep=keep)
@@ -111,11 +109,11 @@ class Scheduler:
         self._later(errand)
 
     def forget_before(self, gone: Mapping[str, float]) -> None:
-        """Lets go what owners had asked for before they had it forgotten by whatever process; see `saved_states.forgotten`."""
+        """Drop states of text that owners had forgotten, by whatever process, after it was requested; see `saved_states.forgotten`."""
         self._later(lambda: self.cache.drop(lambda entry: is_forgotten(entry, gone)))
 
     def forget_model(self, digest: str) -> None:
-        """Lets go what a model has read that is not there any more. Returns before it is done."""
+        """Drop the states of a model that is gone. Returns at once."""
         self._later(lambda: self.cache.forget(model=digest))
 
     def _later(self, errand: Callable[[], None]) -> None:
@@ -124,7 +122,7 @@ class Scheduler:
             self._wake.notify()
 
     def close(self, grace_s: float = 0.0) -> None:
-        """Refuses new jobs, gives the running ones so long to finish, ends the rest, and returns when the thread is done."""
+        """Refuse new jobs, give the running ones so long to finish, end the rest, and return when the thread is done."""
         with self._wake:
             self._closing = time.perf_counter() + grace_s
             self._wake.notify()
@@ -151,46 +149,46 @@ class Scheduler:
         _spared(self._save)
 
     def _work(self) -> bool:
-        """Waits until there is something to do; False if there is nothing and will be nothing."""
+        """Wait for work; False if there is none and none will come."""
         with self._wake:
-            if not self._wanted:
+            if not self._has_work:
                 self.energy.rest()
                 self._wake.wait(IDLE_S)
-            quiet = not self._wanted
+            quiet = not self._has_work
         if quiet:
             _spared(self._save)
         with self._wake:
-            while not self._wanted:
+            while not self._has_work:
                 self._wake.wait()
             return bool(self._running or self._queue or self._errands)
 
     @property
-    def _wanted(self) -> bool:
+    def _has_work(self) -> bool:
         return bool(self._running or self._queue or self._errands or self._closing is not None)
 
     def _save(self) -> None:
-        """Writes the states of what is kept, the newest of each; stops when somebody comes."""
+        """Save the newest state of each kept conversation; stop when work comes."""
         newest = {(entry.owner, entry.keep): entry for entry in sorted(self.cache, key=lambda entry: entry.used) if entry.keep}
         for entry in newest.values():
             backend = self._backends.get(entry.model)
-            if self.saved is None or (self._wanted and self._closing is None):
+            if self.saved is None or (self._has_work and self._closing is None):
                 return
             if backend is not None:  # else its model is offered no more
                 self.saved.save(entry, backend)
 
     def _load(self, job: Job) -> None:
-        """Brings back a state from disk if it has read more of the prompt than any in memory."""
+        """Load a state from disk if it has read more of the prompt than any in memory."""
         backend = job.model.backend
         self._backends[job.model.digest] = backend
         if self.saved is None or job.request.echo:
             return
         worth = WORTH_WAITING + self.cache.known(job.owner, job.model.digest, job.ids)
-        if brought := self.saved.bring(job.owner, job.model.digest, job.ids, worth, backend):
-            saved, state = brought
+        if loaded := self.saved.bring(job.owner, job.model.digest, job.ids, worth, backend):
+            saved, state = loaded
             self.cache.put(saved.owner, saved.model, saved.ids.tolist(), state, saved.keep)
 
     def _leave(self) -> list[Outcome]:
-        """Ends what was cancelled or is late, and everything when the time to close has come."""
+        """End cancelled and late jobs, and all of them when the time to close has come."""
         now = time.perf_counter()
         outcomes: list[Outcome] = []
         for job in self._queue.drop(lambda job: job.cancelled or job.late(now) or self._closing is not None):
@@ -203,7 +201,7 @@ class Scheduler:
         return outcomes
 
     def _next(self) -> Job | None:
-        """Who gets a place now, if there is one. If the next one doesn't fit the memory, nobody overtakes it."""
+        """Return the next job if there is a place. If it doesn't fit the memory, nobody overtakes it."""
         if len(self._running) >= self.capacity.places:
             return None
         held = Counter(job.owner for job in self._running)
@@ -214,23 +212,23 @@ class Scheduler:
         return turn[1]
 
     def _start(self, job: Job) -> None:
-        """Gives a job its place, with as much of its prompt read as is known."""
+        """Give a job its place, with the known start of its prompt already read."""
         backend = job.model.backend
         self._load(job)
-        found = None if job.request.echo else self.cache.find(job.owner, job.model.digest, job.ids)
+        prefix = None if job.request.echo else self.cache.find(job.owner, job.model.digest, job.ids)
         self.cache.shrink(self._free_bytes - job.needed_bytes)
-        state = found.state if found else backend.new_state()
+        state = prefix.state if prefix else backend.new_state()
         job.decoding = Decoding(job.model, job.request, job.ids, state, job.grammar, job.asked, self._paces.of(backend.runner), job.vectors)
         self.counts.cached_tokens += job.decoding.cached_tokens
         self._running.append(job)
 
     @property
     def _free_bytes(self) -> int:
-        """What running answers leave of the memory budget."""
+        """The memory budget less the running answers' part."""
         return self.capacity.state_bytes - sum(job.needed_bytes for job in self._running)
 
     def _awaits(self, job: Job) -> bool:
-        """Whether somebody with the same owner is just reading what this job would have to read too."""
+        """Return whether a job of the same owner is just reading the start of this job's prompt."""
         if job.request.echo:
             return False
         readers = (r for r in self._running if r.owner == job.owner and r.model is job.model and r.decoding.reading)
@@ -239,7 +237,7 @@ class Scheduler:
         return soon >= WORTH_WAITING + self.cache.known(job.owner, job.model.digest, job.ids)
 
     def _step(self) -> list[Outcome]:
-        """One call of one backend, and what came of it."""
+        """Call one backend once, and return the outcomes."""
         start, turn = time.perf_counter(), self._turn()
         self.energy.begin()
         jobs, reading = [job for job, _ in turn], [job.decoding.reading for job, _ in turn]
@@ -278,7 +276,7 @@ class Scheduler:
         return outcomes
 
     def _turn(self) -> list[tuple[Job, int]]:
-        """Who reads how many tokens in this step: all writers of one runner, and readers whose owners have been served least."""
+        """Return the jobs of this step with their token counts: all writers of one runner, and readers of the least served owners."""
         runners = list(dict.fromkeys(job.model.backend.runner for job in self._running))
         at = runners.index(self._last) + 1 if self._last in runners else 0
         self._last = runners[at % len(runners)]
@@ -293,7 +291,7 @@ class Scheduler:
         return turn
 
     def _after(self, job: Job, chunk: Chunk, was_reading: bool) -> None:
-        """Keeps what was read for others: when the prompt is read, unless a little less is kept, and when the answer is written."""
+        """Keep the state for others: when the prompt is read, unless a checkpoint was just kept, and when the answer is written."""
         if chunk.finish is not None:
             self._answer_s += 0.1 * (time.perf_counter() - job.asked - self._answer_s)
             self._end(job)
@@ -301,14 +299,14 @@ class Scheduler:
             _spared(partial(self._remember, job, fork=True))
 
     def _fail(self, job: Job, error: Exception) -> Outcome:
-        """Ends a job by an error. What is no error of ours is told in full on standard error, and as a bug to the client."""
+        """End a job by an error. An error that is not Ingle's is printed in full to standard error, and reported to the client as a bug."""
         if job in self._running:
             self._running.remove(job)
         if isinstance(error, IngleError):
             return job, error
         traceback.print_exception(error)
         return job, KernelError(
-            "engine", "The engine failed on this request", type(error).__name__, "This is a bug of Ingle; see the server's log."
+            "engine", "The engine failed on this request", type(error).__name__, "This is a bug of Ingle; the server's log has more."
         )
 
     def _end(self, job: Job) -> None:
@@ -318,7 +316,7 @@ class Scheduler:
         _spared(partial(self._remember, job, fork=False))
 
     def _remember(self, job: Job, fork: bool) -> None:
-        """Keeps what a job has read, for others; `fork`: it goes on from there."""
+        """Keep a job's state for others; `fork` if the job goes on."""
         if job.request.echo:
             return
         state = job.decoding.state.fork() if fork else job.decoding.state
@@ -332,7 +330,7 @@ class Scheduler:
 
 
 def _spared(work: Callable[[], None]) -> None:
-    """Does what no answer depends on: its fault is told on standard error, and the answers go on."""
+    """Run work that no answer depends on: its errors are printed to standard error, and answers go on."""
     try:
         work()
     except Exception:

@@ -1,8 +1,8 @@
-"""Log-probabilities of given endings, of many tasks at once. All that they ask for is one trie: what several begin with is read once.
+"""Log-probabilities of endings, for many tasks at once. Their sequences form one trie, so a common start is read once.
 
-Sequences are sorted, so those that share a start stand together. A *lane* reads one edge of the trie; where an edge ends, each branch goes
-on from a fork. Lanes are read side by side without padding, so neither the order nor the lengths of tasks cost anything; and no result
-depends on what is read beside it, so on a backend with exact cuts it is the one of each sequence read by itself, to the bit.
+Sequences are sorted, so those that share a start are neighbours. A *lane* reads one edge of the trie; at its end each branch goes on from a
+fork. Lanes are read side by side without padding, so the order and lengths of tasks cost nothing. On a backend with exact cuts each result
+equals, to the bit, that of its sequence read alone.
 """
 
 from collections import deque
@@ -19,12 +19,12 @@ from ingle.engine.backend import Backend, Segment
 from ingle.engine.prefix_cache import common_length
 
 Task = tuple[Sequence[int], Sequence[Sequence[int]]]
-"""Tokens that are given, and endings; see `measure.subject.Task`."""
+"""(given tokens, endings); see `measure.subject.Task`."""
 Nats = npt.NDArray[np.float64]
 _LOGIT_BYTES = 48 << 20
 """Room for the logits of one step: each row has a float32 per word of the vocabulary."""
 _WORTH_SHARING = 8
-"""Tokens of different tasks from which on it pays to read them apart and fork."""
+"""Tasks that share at least this many tokens are worth a fork."""
 
 
 def _never() -> bool:
@@ -33,43 +33,43 @@ def _never() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Path:
-    """One ending after what is given."""
+    """One ending after its given tokens."""
 
     task: int
     ending: int
     ids: list[int]
-    """All of them. The last one is not read: it predicts nothing."""
+    """All tokens. The last one is not read: it predicts nothing."""
     given: int
-    """How many of them are given."""
+    """The number of given tokens."""
 
     @property
     def read(self) -> list[int]:
-        """What has to be read."""
+        """The tokens to read."""
         return self.ids[:-1]
 
 
 @dataclass(eq=False)
 class _Fork:
-    """A state from which several branches go on."""
+    """A state that several branches continue."""
 
     state: Any
     branches: int
 
     def take(self) -> Any:
-        """A state for one of them; the last one gets the state itself."""
+        """Return a state for one branch; the last branch gets the state itself."""
         self.branches -= 1
         return self.state.fork() if self.branches else self.state
 
 
 @dataclass(eq=False)
 class _Lane:
-    """An edge of the trie that is being read: what `paths` share, up to `end`. Its state says how far it is."""
+    """An edge of the trie being read: the common tokens of `paths`, up to `end`. Its state holds the position."""
 
     paths: Sequence[_Path]
     state: Any
     end: int
     wanted: int
-    """The first token whose logits are asked for; all that come after it are, too."""
+    """The first token whose logits are needed; those of all later ones are, too."""
 
     @property
     def left(self) -> int:
@@ -77,7 +77,7 @@ class _Lane:
         return self.end - int(self.state.length)
 
     def most(self, tokens: int, rows: int) -> int:
-        """How many to read next, with room for so many tokens and rows of logits."""
+        """Return how many tokens to read next, within these limits of tokens and rows of logits."""
         start = int(self.state.length)
         if start >= self.wanted:
             return min(self.left, tokens, rows)
@@ -85,12 +85,12 @@ class _Lane:
         return count if rows or start + count <= self.wanted else count - 1
 
     def rows(self, count: int) -> int:
-        """How many rows of logits the next `count` tokens come with."""
+        """Return how many rows of logits the next `count` tokens give."""
         start = int(self.state.length)
         return max(0, start + count - max(start, self.wanted))
 
     def segment(self, count: int, adapter: Any, vectors: Vectors) -> Segment:
-        """The next `count` tokens."""
+        """Return the next `count` tokens as a segment."""
         start: int = self.state.length
         kind: Any = "all" if start >= self.wanted else "last" if start + count > self.wanted else "none"
         return Segment(self.state, self.paths[0].ids[start : start + count], kind, adapter, vectors)
@@ -99,7 +99,7 @@ class _Lane:
 def score(
     backend: Backend, tasks: Sequence[Task], stopped: Callable[[], bool] = _never, adapter: Any = None, vectors: Vectors = NO_VECTORS
 ) -> Iterator[tuple[int, list[Nats]]]:
-    """The number of each task with its endings' log-probabilities, token by token, in nats, as they get ready.
+    """Yield each task's number with its endings' log-probabilities, token by token, in nats, as soon as they are ready.
 
     `stopped` is asked before every step; when it is true, nothing more comes. `adapter`, `vectors`: see `Segment`.
     Raises ContextError or RequestError for tokens that can't be read, ValueError for a task without tokens.
@@ -108,7 +108,7 @@ def score(
         raise ValueError("a task needs given tokens, and endings of one token at least")
     paths = [_Path(i, j, [*given, *ending], len(given)) for i, (given, endings) in enumerate(tasks) for j, ending in enumerate(endings)]
     paths.sort(key=lambda path: path.read)
-    found = [[np.empty(len(ending)) for ending in endings] for _, endings in tasks]
+    results = [[np.empty(len(ending)) for ending in endings] for _, endings in tasks]
     unread = [len(endings) for _, endings in tasks]
     lanes, waiting = deque[_Lane](), [(paths, _Fork(backend.new_state(), 1))] if paths else []
     most_rows = max(1, _LOGIT_BYTES // (4 * backend.config.vocab_size))
@@ -121,17 +121,17 @@ def score(
         for (lane, _), start, rows in zip(
             turn, starts, backend.forward([lane.segment(count, adapter, vectors) for lane, count in turn]), strict=True
         ):
-            _take(lane, max(start, lane.wanted), rows, found)
+            _take(lane, max(start, lane.wanted), rows, results)
             if not lane.left:
                 lanes.remove(lane)
                 ready += _close(lane, unread, waiting)
         for task in ready:  # not earlier: whoever takes them may run the backend, and the rows are gone
-            yield task, found[task]
-            found[task] = []
+            yield task, results[task]
+            results[task] = []
 
 
 def _open(waiting: list[tuple[list[_Path], _Fork]], lanes: deque[_Lane]) -> None:
-    """Begins to read what waits, the last come first, so that few states are held; or parts it, where there is too little to share."""
+    """Open the latest waiting edge, so that few states are held; or split it, where there is too little to share."""
     paths, fork = waiting.pop()
     start = int(fork.state.length)
     end = common_length(paths[0].read, paths[-1].read)
@@ -140,12 +140,12 @@ def _open(waiting: list[tuple[list[_Path], _Fork]], lanes: deque[_Lane]) -> None
         fork.branches += len(parts) - 1
         waiting += [(part, fork) for part in parts]
     else:
-        wanted = min(path.given for path in paths) - 1
-        lanes.append(_Lane(paths, fork.take(), end, max(wanted, start)))
+        first_needed = min(path.given for path in paths) - 1
+        lanes.append(_Lane(paths, fork.take(), end, max(first_needed, start)))
 
 
 def _parted(paths: Sequence[_Path], at: int) -> list[list[_Path]]:
-    """Sorted paths by what they read at place `at`, those that end there first; a group of its own for each."""
+    """Group sorted paths by their token at place `at`; those that end there come first."""
     groups: dict[int, list[_Path]] = {}
     for path in paths:
         groups.setdefault(path.ids[at] if len(path.ids) - 1 > at else -1, []).append(path)
@@ -153,7 +153,7 @@ def _parted(paths: Sequence[_Path], at: int) -> list[list[_Path]]:
 
 
 def _turn(lanes: Sequence[_Lane] | deque[_Lane], rows: int) -> list[tuple[_Lane, int]]:
-    """Who reads how many tokens in this step, the first come first."""
+    """Return the lanes of this step with their token counts, first come, first served."""
     turn, tokens = [], STEP_TOKENS
     for lane in lanes:
         count = lane.most(tokens, rows)
@@ -164,8 +164,8 @@ def _turn(lanes: Sequence[_Lane] | deque[_Lane], rows: int) -> list[tuple[_Lane,
     return turn
 
 
-def _take(lane: _Lane, first: int, rows: npt.NDArray[np.float32], found: list[list[Nats]]) -> None:
-    """Puts down what the logits after the tokens from place `first` on say of each path's next ones."""
+def _take(lane: _Lane, first: int, rows: npt.NDArray[np.float32], results: list[list[Nats]]) -> None:
+    """Store the log-probabilities of each path's next tokens, from the logits after the tokens from place `first` on."""
     if not len(rows):
         return
     peak = rows.max(axis=1)
@@ -176,11 +176,11 @@ def _take(lane: _Lane, first: int, rows: npt.NDArray[np.float32], found: list[li
         following = path.ids[start + 1 : first + len(rows) + 1]
         places = np.arange(start - first, start - first + len(following))
         values = rows[places, following].astype(np.float64) - tops[places]
-        found[path.task][path.ending][start - path.given + 1 :][: len(values)] = values
+        results[path.task][path.ending][start - path.given + 1 :][: len(values)] = values
 
 
 def _close(lane: _Lane, unread: list[int], waiting: list[tuple[list[_Path], _Fork]]) -> list[int]:
-    """Sends the branches on from the end of an edge; returns the tasks of which nothing is left to read."""
+    """Send the branches on from the end of an edge; return the tasks that are read completely."""
     *_, longest = lane.paths
     parts = _parted(lane.paths, lane.end) if len(longest.read) > lane.end else [[*lane.paths]]
     ready = []

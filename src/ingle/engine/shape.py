@@ -9,7 +9,7 @@
 | {linear}.lora_A.weight [r, K], {linear}.lora_B.weight [N, r] | added to it, in the smaller model |
 
 Numbers of layers, channels and groups are whole, in float32. All layers keep as many channels and groups, so that the smaller model is one
-that every backend, and every other program, can run. Rows, and whole blocks of columns, keep the form in which the file has them.
+that every backend, and every other program, can run. Rows, and whole blocks of columns, keep the format of the file.
 """
 
 from collections.abc import Mapping
@@ -34,13 +34,13 @@ _BLOCKS = {
     "F32": (1, 4, 0), "F16": (1, 2, 0), "BF16": (1, 2, 0),
     "Q4_0": (32, 18, 0), "Q4_1": (32, 20, 0), "Q8_0": (32, 34, 0),
 } | {kind: (32, size, blocks_16.UNIT_BYTES) for kind, size in blocks_16.BLOCK_BYTES.items()}  # fmt: skip
-"""Columns that are stored together, their bytes, and those that a row begins with."""
+"""By type: columns that are stored together, their bytes, and the bytes at the beginning of a row."""
 _PAIR = ("lora_A.weight", "lora_B.weight")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Smaller:
-    """What stays of a model."""
+    """The parts of a model that stay."""
 
     layers: tuple[int, ...]
     channels: Array | None = None
@@ -49,7 +49,7 @@ class Smaller:
     """int [layers, groups]."""
 
     def config(self, config: ModelConfig) -> ModelConfig:
-        """The smaller model's."""
+        """Return the smaller model's config."""
         specs = tuple(config.layers[i] for i in self.layers)
         if self.channels is not None:
             config = replace(config, intermediate_size=self.channels.shape[1])
@@ -60,35 +60,35 @@ class Smaller:
         return replace(config, layers=specs, num_heads=count * config.queries_per_group, num_kv_heads=count)
 
     def tensors(self) -> dict[str, Array]:
-        """As a delta has them."""
-        found: dict[str, Array] = {LAYERS: np.array(self.layers, np.float32)}
+        """Return them as the tensors of a delta."""
+        tensors: dict[str, Array] = {LAYERS: np.array(self.layers, np.float32)}
         for name, chosen in ((CHANNELS, self.channels), (GROUPS, self.groups)):
             if chosen is not None:
-                found[name] = chosen.astype(np.float32)
-        return found
+                tensors[name] = chosen.astype(np.float32)
+        return tensors
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Reshaped(Checkpoint):
-    """A checkpoint of which parts are left out, each tensor when it is asked for."""
+    """A checkpoint without some of its parts, tensor by tensor on demand."""
 
     base: Checkpoint
     smaller: Smaller
     values: Mapping[str, Array]
-    """By parameter of the smaller model: what stands there instead."""
+    """Replaced values, by parameter of the smaller model."""
     pairs: Mapping[str, tuple[Array, Array]]
-    """By linear of the smaller model: A and B of what is added."""
+    """A and B of low-rank additions, by linear of the smaller model."""
 
     def tensor(self, name: str) -> Tensor:
-        """One tensor of the smaller model; as it is stored where only rows or whole blocks went. Raises as the base does."""
+        """Return one tensor of the smaller model, as stored where only rows or whole blocks went. Raises as the base does."""
         pair = self.pairs.get(name.removesuffix(".weight"))
-        given = self.values.get(name)
-        if given is None:
-            found = self._cut(name)
+        replacement = self.values.get(name)
+        if replacement is None:
+            stored = self._cut(name)
             if pair is None:
-                return found
-            given = found.to_float32()
-        values = given.astype(np.float32)
+                return stored
+            replacement = stored.to_float32()
+        values = replacement.astype(np.float32)
         if pair is not None:
             values = values + pair[1].astype(np.float32) @ pair[0].astype(np.float32)
         return _plain(name, values)
@@ -97,15 +97,15 @@ class Reshaped(Checkpoint):
         parts = name.split(".")
         if parts[:2] != ["model", "layers"]:
             return self.base.tensor(name)
-        at, config = int(parts[2]), self.base.config
-        tensor = replace(self.base.tensor(".".join([*parts[:2], str(self.smaller.layers[at]), *parts[3:]])), name=name)
+        layer, config = int(parts[2]), self.base.config
+        tensor = replace(self.base.tensor(".".join([*parts[:2], str(self.smaller.layers[layer]), *parts[3:]])), name=name)
         linear = ".".join(parts[3:5])
         if self.smaller.channels is not None and linear in ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"):
-            chosen = self.smaller.channels[at]
+            chosen = self.smaller.channels[layer]
             output = linear == "mlp.down_proj"
         elif self.smaller.groups is not None and parts[4] in ("q_proj", "k_proj", "v_proj", "o_proj"):
             width = config.head_dim * (config.queries_per_group if parts[4] in ("q_proj", "o_proj") else 1)
-            chosen = (self.smaller.groups[at][:, None] * width + np.arange(width)).reshape(-1)
+            chosen = (self.smaller.groups[layer][:, None] * width + np.arange(width)).reshape(-1)
             output = parts[4] == "o_proj"
         else:
             return tensor
@@ -115,11 +115,11 @@ class Reshaped(Checkpoint):
 
 
 def smaller_of(name: str, config: ModelConfig, tensors: Mapping[str, Array]) -> Smaller:
-    """What these tensors leave of a model of this config. `name` is for messages. Raises DeltaError for what can't be."""
+    """Return the parts of a model that these tensors leave. `name` is for messages. Raises DeltaError for an impossible model."""
     where = f"delta {name}"
     layers = _chosen(f"{where}, {LAYERS}", tensors.get(LAYERS), None, len(config.layers))
     if layers is None:
-        raise DeltaError(f"{where}, {LAYERS}", "is missing", "", "The delta is incomplete; make it anew.")
+        raise DeltaError(f"{where}, {LAYERS}", "is missing", "", "The delta is incomplete; make it again.")
     channels = _chosen(f"{where}, {CHANNELS}", tensors.get(CHANNELS), len(layers), config.intermediate_size)
     groups = _chosen(f"{where}, {GROUPS}", tensors.get(GROUPS), len(layers), config.num_kv_heads)
     if groups is not None and not config.is_transformer:
@@ -128,25 +128,25 @@ def smaller_of(name: str, config: ModelConfig, tensors: Mapping[str, Array]) -> 
 
 
 def reshaped(checkpoint: Checkpoint, name: str, tensors: Mapping[str, Array]) -> Reshaped:
-    """The checkpoint made smaller; nothing is read before it is asked for. Raises DeltaError for tensors that don't fit it."""
+    """Return the smaller checkpoint; nothing is read before it is asked for. Raises DeltaError for tensors that don't fit it."""
     where, smaller = f"delta {name}", smaller_of(name, checkpoint.config, tensors)
     config = smaller.config(checkpoint.config)
     shapes, linears = expected_shapes(config), linear_shapes(config)
     values, halves = dict[str, Array](), dict[str, dict[str, Array]]()
-    for key, given in tensors.items():
+    for key, parameter in tensors.items():
         if key in (LAYERS, CHANNELS, GROUPS):
             continue
         linear, part = next(((key.removesuffix(f".{part}"), part) for part in _PAIR if key.endswith(f".{part}")), ("", ""))
         if part and linear in linears:
-            halves.setdefault(linear, {})[part] = given
+            halves.setdefault(linear, {})[part] = parameter
         elif key not in shapes:
             raise DeltaError(f"{where}, {key}", f"is no part of a change of kind {KIND}", "", "It names a parameter of the smaller model.")
-        elif given.shape != shapes[key]:
-            raise DeltaError(f"{where}, {key}", f"must have shape {shapes[key]}", given.shape)
-        elif not np.isfinite(given).all():
+        elif parameter.shape != shapes[key]:
+            raise DeltaError(f"{where}, {key}", f"must have shape {shapes[key]}", parameter.shape)
+        elif not np.isfinite(parameter).all():
             raise DeltaError(f"{where}, {key}", "must hold finite numbers", "NaN or infinity")
         else:
-            values[key] = given
+            values[key] = parameter
     for linear, half in halves.items():
         check_pair(f"{where}, {linear}", half.get(_PAIR[0]), half.get(_PAIR[1]), linears[linear])
     pairs = {linear: (half[_PAIR[0]], half[_PAIR[1]]) for linear, half in halves.items()}
@@ -155,13 +155,13 @@ def reshaped(checkpoint: Checkpoint, name: str, tensors: Mapping[str, Array]) ->
 
 
 def rows_of(tensor: Tensor, chosen: Array) -> Tensor:
-    """Rows of a matrix, or numbers of a vector, as they are stored."""
+    """Return rows of a matrix, or numbers of a vector, as they are stored."""
     raw = np.asarray(tensor.raw).reshape(tensor.shape[0], -1)[chosen]
     return Tensor(tensor.name, (len(chosen), *tensor.shape[1:]), tensor.kind, raw if len(tensor.shape) == 2 else raw.reshape(-1))
 
 
 def columns_of(tensor: Tensor, chosen: Array) -> Tensor:
-    """Columns of a matrix: as they are stored where whole blocks of them are chosen, else float32."""
+    """Return columns of a matrix: as stored where whole blocks are chosen, else float32."""
     size, nbytes, head = _BLOCKS.get(tensor.kind, (0, 0, 0))
     if size and len(chosen) % size == 0:
         blocks = chosen.reshape(-1, size)
@@ -178,7 +178,7 @@ def _plain(name: str, values: Array) -> Tensor:
 
 
 def _chosen(where: str, values: Array | None, rows: int | None, of: int) -> Array | None:
-    """Whole numbers below `of`, ascending along the last side, as int64; None where there are none."""
+    """Return whole numbers below `of`, ascending along the last side, as int64; None if `values` is None."""
     if values is None:
         return None
     if values.ndim != (1 if rows is None else 2) or rows not in (None, len(values)) or not values.size:

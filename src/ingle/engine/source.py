@@ -1,8 +1,7 @@
-"""A kept model's weights as they are served: where its files lie, what its deltas come to, and packs of both.
+"""A kept model's weights for serving: its files, its deltas' roles, and packs of both.
 
-Deltas that become part of the weights are merged in float32 into what is packed; the base's files are never written. A matrix that a
-delta touched has no 4-bit blocks any more that could be kept without loss, so the format `auto` packs it in 8 bits, as it does with all
-that comes in floating point; matrices that no delta touched stay what they are in the file.
+Mergeable deltas are merged in float32 into the pack; the base's files are never written. A merged matrix has no 4-bit blocks that could be
+kept without loss, so the format `auto` packs it in 8 bits, as it does with floating-point weights. Other matrices keep their blocks.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,49 +27,49 @@ from ingle.model.tokenizer import Tokenizer
 from ingle.model.tokenizer_hf import open_tokenizer
 
 Progress = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and of how much."""
+"""Gets the present work, how much of it is done, and of how much."""
 
 
 def silent(_what: str, _done: int, _all: int) -> None:
-    """Progress that nobody watches."""
+    """Show nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a kept model's files lie, where derived ones may be put, and what its deltas come to (see engine/delta_kinds.py)."""
+    """A kept model's files, the place for its packs, and the roles of its deltas (see engine/delta_kinds.py)."""
 
     name: str
     folder: Path
     """The original files, never written."""
     digest: str
-    """Of the base and the deltas that are merged into its weights."""
+    """Digest of the base and the deltas that are merged into its weights."""
     packs: Path
-    """A folder for these weights when packed; each format has its own below."""
+    """Folder of these weights' packs; each format has its own below."""
     home: Home | None = None
-    """Where the deltas lie; None = there are none."""
+    """The home of the deltas; None = there are none."""
     merged: tuple[Delta, ...] = ()
-    """Deltas that become part of the weights, in their order."""
+    """Deltas that are merged into the weights, in order."""
     beside: tuple[Delta, ...] = ()
-    """Deltas after these that stay beside the weights, so that models which differ in them only share a backend."""
+    """Deltas after these that stay beside the weights; models that differ only in them share a backend."""
     virtual: Delta | None = None
-    """Tokens before every text."""
+    """The delta of virtual tokens before every text."""
     given: Mapping[str, Mapping[str, npt.NDArray[Any]]] = field(default_factory=lambda: MappingProxyType({}))
-    """Tensors of deltas that lie in no home yet, by the delta's digest."""
+    """Tensors of deltas that no home holds yet, by the delta's digest."""
 
     def changes(self, deltas: Sequence[Delta]) -> list[Change]:
-        """Deltas of this source with their tensors, every byte checked. Raises HomeError for a missing or altered file."""
-        found = []
+        """Return deltas of this source with their tensors, every byte checked. Raises HomeError for a missing or altered file."""
+        changes = []
         for delta in deltas:
             tensors = self.given.get(delta.digest)
             if tensors is None:
                 assert self.home is not None, "deltas lie in a home"
                 tensors = delta_tensors(self.home, delta)
-            found.append(Change(delta.name, delta.kind, tensors))
-        return found
+            changes.append(Change(delta.name, delta.kind, tensors))
+        return changes
 
 
 def kept_source(home: Home, kept: Kept) -> Source:
-    """Where the files of a kept model lie, and how its deltas are served.
+    """Return the source of a kept model.
 
     Raises NotKept for a delta that is gone, DeltaError for deltas that were made for something else, or can't be served in this order.
     """
@@ -78,9 +77,8 @@ def kept_source(home: Home, kept: Kept) -> Source:
 
 
 def candidate_source(home: Home, kept: Kept, candidate: Candidate) -> Source:
-    """The kept model with a candidate on it, exactly as it would be served if it were kept; nothing is written but, by `open_model`, a
-    pack where the candidate's kind becomes part of the weights (`Source.packs`). Raises as `kept_source` and `put_delta` do.
-    """
+    """Return the kept model with a candidate on it, as it would be served if it were kept. Nothing is written, except a pack by
+    `open_model` where the candidate is merged (`Source.packs`). Raises as `kept_source` and `put_delta` do."""
     of = candidate
     delta = manifest_of(of.name, of.kind, of.base_digest, of.tensors, of.origin)
     source = _stacked(home, kept, [*(get_delta(home, digest) for digest in kept.deltas), delta])
@@ -101,13 +99,13 @@ def _stacked(home: Home, kept: Kept, deltas: Sequence[Delta]) -> Source:
 
 
 def list_packs(source: Source) -> list[PackInfo]:
-    """The packs that are ready to be served, by format."""
-    found = (read_pack(path.parent, source.digest) for path in sorted(source.packs.glob("*/pack.json")))
-    return [info for info in found if info is not None]
+    """Return the packs that are ready to be served, by format."""
+    packs = (read_pack(path.parent, source.digest) for path in sorted(source.packs.glob("*/pack.json")))
+    return [info for info in packs if info is not None]
 
 
 def warm(source: Source, format_: str = "auto", cache: str = "auto", progress: Progress = silent) -> PackInfo:
-    """Packs the weights and compiles the kernels that they need, if that has not been done; what `open_model` would do first.
+    """Pack the weights and compile their kernels, where that has not been done: the first part of `open_model`.
 
     Raises CheckpointError for files that can't be read, HomeError when the disk is full, KernelError.
     """
@@ -134,12 +132,12 @@ def _packed(source: Source, format_: str, progress: Progress) -> PackInfo:
 
 
 def merged_checkpoint(source: Source) -> Checkpoint:
-    """The original weights with the changes that become part of them."""
+    """Return the original weights with the mergeable deltas merged in."""
     return merged(open_checkpoint(source.folder), source.changes(source.merged))
 
 
 def open_weights(home: Home, kept: Kept) -> Checkpoint:
-    """The weights of a kept model, its deltas merged. Raises CheckpointError, and DeltaError for a kind that can't be."""
+    """Return the weights of a kept model, its deltas merged. Raises CheckpointError, and DeltaError for a kind that can't be merged."""
     checkpoint = open_checkpoint(home.base_folder(kept.base))
     if not kept.deltas:
         return checkpoint
@@ -148,7 +146,7 @@ def open_weights(home: Home, kept: Kept) -> Checkpoint:
 
 
 def checkpoint_tokenizer(checkpoint: Checkpoint, folder: Path) -> Tokenizer:
-    """The tokenizer that came with the weights: inside a GGUF file, or beside the safetensors."""
+    """Return the tokenizer of the weights: inside a GGUF file, or beside the safetensors."""
     if checkpoint.metadata:
         from ingle.model.tokenizer_gguf import tokenizer_from_gguf
 

@@ -1,12 +1,11 @@
-"""Drafts: what the next tokens could be, read in one step with the last one, and dropped from the first that does not come true.
+"""Speculative decoding by prompt lookup: guess the next tokens, read them in one step, and drop them from the first wrong one.
 
-A step reads the weights once, however many rows it has, so a few rows more cost little. A draft is what followed the last time that the
-same words stood there, in the prompt or in the answer so far (prompt lookup; speculative decoding without a second model, arXiv
-2211.17192). It changes speed and nothing else: each position is drawn from its own logits with its own random number, as without drafts,
-since this engine's logits are the same to the last bit however a sequence is cut. The draft only says how far that can be done at once.
+A step reads the weights once, however many rows it has, so a few more rows cost little. A draft copies what followed the same words earlier
+in the prompt or answer (speculative decoding without a second model, arXiv 2211.17192). It changes only the speed. Each position is drawn
+from its own logits with its own random number, and these logits are equal to the last bit however a sequence is cut.
 
-Whether it pays is measured, not assumed: what rows cost (`StepTimer`), and how often such guesses come true (`AcceptanceRate`). That is
-known of every token that is written, drafted or not, as a guess can be compared with it for nothing.
+The gain is measured, not assumed: the cost of rows (`StepTimer`), and how often guesses are right (`AcceptanceRate`). Every written token
+is compared with the guess, drafted or not, which costs nothing.
 """
 
 import math
@@ -15,40 +14,40 @@ from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 MOST_TOKENS = 16
-"""Of one draft: rings have room for so many beyond what they promise to go back; see core/state.py."""
+"""Most tokens of a draft: the spare room in rings; see core/state.py."""
 _CANDIDATES = 16
-"""Earlier places that are looked at for one draft."""
+"""Earlier places compared for one draft."""
 _SHORTEST, _LONGEST = 2, 16
-"""Tokens that must match, and as many as are counted."""
+"""Tokens that must match, and the most that are counted."""
 _APART = (2, 3, 4, 5, 7, 10, 15)
-"""Matched tokens from which the odds are kept apart."""
+"""Match lengths from which acceptance is counted separately."""
 _FIRST_ODDS = (0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.8)
-"""What they are taken for before anything was seen."""
+"""Acceptance rates assumed at the beginning, by match length."""
 _FIRST_COST = 0.2
-"""What a row more costs before it is measured, as a share of a step."""
+"""Cost of one more row before it is measured, as a share of a step."""
 _KNOWN = 2
-"""Steps without a draft from which one knows what such a step takes."""
+"""Steps without a draft after which their time is known."""
 _STALE = 32
-"""Steps with drafts after which one without is taken again, to measure it."""
+"""Steps with drafts after which one without is measured again."""
 _HEED, _MOST_OFF = 0.1, 0.7
-"""How much one measurement counts, and the logarithm of the most that it may be off."""
+"""Weight of one measurement, and the most that its logarithm may be off."""
 _LEAST_COST = 0.02
-"""What a row more costs at the least, as a share of a step."""
+"""Least cost of one more row, as a share of a step."""
 _MARGIN = 1.03
-"""By how much a draft must promise to be faster: estimates err."""
+"""Factor by which a draft must promise to be faster, because estimates err."""
 
 
 class Lookup:
-    """Where the last words of a text stood before: chains of equal pairs of tokens, as LZ77 compressors keep them."""
+    """Finds earlier occurrences of the last tokens: chains of equal token pairs, as in LZ77 compressors."""
 
     def __init__(self) -> None:
         self._last: dict[tuple[int, int], int] = {}
-        """Where a pair ended the last time."""
+        """Last place at which a pair ended."""
         self._before: list[int] = [-1]
-        """By place: where the pair that ends there ended the time before; −1 = nowhere."""
+        """By place: the previous place of the pair that ends there; −1 = none."""
 
     def find(self, ids: Sequence[int]) -> tuple[int, int]:
-        """Where what followed begins, and how many tokens before it match; (0, 0) if too few do.
+        """Return the place after the best match, and the match's length; (0, 0) if it is too short.
 
         `ids` begin with those of the call before.
         """
@@ -70,7 +69,7 @@ class Lookup:
 
 
 def _matched(ids: Sequence[int], place: int) -> int:
-    """How many tokens that end at `place` are those at the end; a pair is known to be."""
+    """Return how many tokens that end at `place` equal the last ones; a pair is known to match."""
     most, length = min(place + 1, _LONGEST), _SHORTEST
     while length < most and ids[place - length] == ids[-1 - length]:
         length += 1
@@ -78,28 +77,28 @@ def _matched(ids: Sequence[int], place: int) -> int:
 
 
 def copied(ids: Sequence[int], start: int, tokens: int) -> list[int]:
-    """What followed, from `start` on; where that comes to the end, it goes round, as what repeats itself does."""
+    """Return `tokens` tokens from `start` on, repeating from there at the end."""
     period = len(ids) - start
     return [ids[start + at % period] for at in range(tokens)]
 
 
 class AcceptanceRate:
-    """How often a guess came true, by how many tokens before it matched; lately more than long ago."""
+    """How often a guess was right, by match length; recent guesses count more."""
 
     def __init__(self, keep: float, general: "AcceptanceRate | None" = None, weight: float = 4.0) -> None:
-        """keep: what one more observation leaves of those before. `general`: what is believed as much as `weight` observations."""
+        """keep: factor by which older observations fade with each new one. `general`: a prior worth `weight` observations."""
         self._keep, self._general, self._weight = keep, general, weight
         self._seen = [[0.0, 0.0] for _ in _APART]
 
     def chance(self, matched: int) -> float:
-        """That the next token is the guessed one."""
-        at = _place(matched)
-        true, seen = self._seen[at]
-        first = _FIRST_ODDS[at] if self._general is None else self._general.chance(matched)
+        """Return the probability that the guess after such a match is right."""
+        bucket = _place(matched)
+        true, seen = self._seen[bucket]
+        first = _FIRST_ODDS[bucket] if self._general is None else self._general.chance(matched)
         return (true + self._weight * first) / (seen + self._weight)
 
     def saw(self, matched: int, came_true: bool) -> None:
-        """One more."""
+        """Record one guess."""
         of = self._seen[_place(matched)]
         of[0], of[1] = self._keep * of[0] + came_true, self._keep * of[1] + 1
         if self._general is not None:
@@ -112,12 +111,12 @@ def _place(matched: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class BatchLoad:
-    """Who is in a step beside a draft."""
+    """The other work in a step beside a draft."""
 
     writers: int = 1
-    """Answers that are being written."""
+    """Answers in progress."""
     reading: int = 0
-    """Tokens of prompts that are read."""
+    """Prompt tokens read in the step."""
 
 
 ALONE = BatchLoad()
@@ -125,7 +124,7 @@ ALONE = BatchLoad()
 
 @dataclass
 class _Plain:
-    """A step without drafts."""
+    """Measurements of steps without drafts."""
 
     seconds: float = 0.0
     seen: int = 0
@@ -135,16 +134,16 @@ class _Plain:
 
 @dataclass
 class StepTimer:
-    """What the steps of one backend take, as measured, and how often guesses come true there. Not for several threads at once."""
+    """Measured step times of one backend, and its acceptance rates. Not thread-safe."""
 
     odds: AcceptanceRate = field(default_factory=lambda: AcceptanceRate(0.995, weight=20.0))
     _plain: dict[int, _Plain] = field(default_factory=dict)
-    """By the number of answers."""
+    """By the number of writers."""
     _row_s: float | None = None
-    """What a row more takes."""
+    """Seconds for one more row."""
 
     def saw(self, company: BatchLoad, rows: int, seconds: float) -> None:
-        """One more step: `rows` more than one for each writer."""
+        """Record a step with `rows` more rows than one for each writer."""
         if company.reading:
             return
         plain = self._plain.setdefault(company.writers, _Plain())
@@ -161,9 +160,9 @@ class StepTimer:
             self._row_s = max(row + expected * (_nudge(seconds, expected) - 1) / rows, _LEAST_COST * plain.seconds)
 
     def worth(self, company: BatchLoad, chances: Sequence[float], again: bool = False) -> int:
-        """How many of the guessed tokens to draft, for the most tokens per second. `chances`: of each, if those before it came true.
+        """Return how many guessed tokens to draft for the most tokens per second. `chances`: of each, if those before it were right.
 
-        `again`: tokens that came true are read again if one after them does not.
+        `again`: right tokens are read again if a later one is wrong.
         """
         plain = self._plain.get(company.writers)
         if not chances or plain is None or plain.seen < _KNOWN or plain.since >= _STALE:
@@ -187,28 +186,28 @@ class StepTimer:
 
 
 class StepTimers:
-    """What the steps of each runner take; of none, where nobody is to draft."""
+    """The step timer of each runner; none where drafts are off."""
 
     def __init__(self, drafts: bool) -> None:
         self._drafts = drafts
         self._known: WeakKeyDictionary[object, StepTimer] = WeakKeyDictionary()
 
     def of(self, runner: object) -> StepTimer | None:
-        """The pace of a runner, as long as that lives."""
+        """Return the timer of a runner, for as long as the runner lives."""
         return self._known.setdefault(runner, StepTimer()) if self._drafts else None
 
 
 def _nudge(seconds: float, expected: float) -> float:
-    """By what to multiply what was expected, now that it took so long.
+    """Return the factor by which to correct `expected` after a step took `seconds`.
 
-    In logarithms: what else a machine does makes all steps longer by a factor, and that must not look like a cost of rows. A step that was
-    held up for long counts no more than one that took twice as long.
+    It works in logarithms: other programs make all steps longer by a factor, which must not look like a cost of rows. A step that was held
+    up counts at most as one that took twice as long.
     """
     return math.exp(_HEED * max(-_MOST_OFF, min(_MOST_OFF, math.log(max(seconds, 1e-9) / expected))))
 
 
 class Drafter:
-    """The drafts of one answer."""
+    """Makes the drafts of one answer."""
 
     def __init__(self, pace: StepTimer, again: bool) -> None:
         """again: whether the state can't go back within a draft; see `StepTimer.worth`."""
@@ -220,7 +219,7 @@ class Drafter:
         """Tokens so far."""
 
     def draft(self, ids: Sequence[int], most: int, company: BatchLoad) -> list[int]:
-        """Up to `most` tokens that may follow `ids`."""
+        """Return up to `most` tokens that may follow `ids`."""
         start, self._matched = self._lookup.find(ids)
         self._guess = copied(ids, start, min(most, MOST_TOKENS)) if self._matched else []
         chances = [self._odds.chance(self._matched + at) for at in range(len(self._guess))]
@@ -229,7 +228,7 @@ class Drafter:
         return self._guess[:tokens]
 
     def took(self, tokens: Sequence[int]) -> None:
-        """What was written in the step of the last draft: what came true of it, and mostly one more."""
+        """Record the tokens written in the step of the last draft: its right ones, and mostly one more."""
         for at, (guess, token) in enumerate(zip(self._guess, tokens, strict=False)):
             self._odds.saw(self._matched + at, guess == token)
             self.accepted += at < self._tokens and guess == token

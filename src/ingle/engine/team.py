@@ -1,4 +1,4 @@
-"""Threads that run the same kernel together and wait for the next one, and how many of them a step may have."""
+"""Threads that run one kernel together, and the number of them that a step may use."""
 
 import os
 import threading
@@ -15,13 +15,13 @@ Job = tuple[Callable[..., None], tuple[int, ...]]
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Cores:
-    """How many threads the steps of some backends take. While another program is lent cores, steps leave these alone: threads that meet
-    two hundred times a step, one of which waits for its turn, take longer together than fewer that don't wait."""
+    """The thread count of some backends' steps. Steps leave cores alone that are lent to another program: threads meet two hundred times a
+    step, and one that waits for its turn slows down all others."""
 
     def __init__(self, threads: int | None = None, gives_way: bool = True) -> None:
         """`threads`: the most, by default one for each core that this process may use. `gives_way`: whether fewer are taken where that is
@@ -30,7 +30,7 @@ class Cores:
         self.most = threads or usable_cores()
         self._giving_way = GivingWay() if gives_way and self.most > 1 else None
         self.lent = 0
-        """Cores that others compute on now; may be changed at any time, and holds from the next step on."""
+        """Cores lent to other programs; may be changed at any time, and holds from the next step on."""
 
     @property
     def limit(self) -> int:
@@ -49,7 +49,7 @@ class Cores:
 
 
 class Team:
-    """Up to `most` threads, the caller among them. The kernel itself makes them wait for each other before it returns."""
+    """Up to `most` threads, the caller's included. The kernel itself makes them wait for each other before it returns."""
 
     def __init__(self, most: int) -> None:
         self._meetings = np.zeros((most + 1, 16), np.int64)  # one for each number of threads: each counts in rounds of its own
@@ -57,12 +57,12 @@ class Team:
         weakref.finalize(self, _dismiss, self._inboxes)
 
     def meeting(self, threads: int) -> int:
-        """The address at which so many threads of a kernel meet (kernels/sync.py)."""
+        """Return the address of the barrier for so many threads of a kernel (kernels/sync.py)."""
         address: int = self._meetings[threads].ctypes.data
         return address
 
     def run(self, threads: int, kernel: Callable[..., None], *arguments: int) -> None:
-        """Runs kernel(*arguments, thread) on so many threads; returns when the caller's own part, which waits for all, is done."""
+        """Run kernel(*arguments, thread) on so many threads. Returns when the caller's own part, which waits for all, is done."""
         while len(self._inboxes) < threads - 1:  # now: they get the priority of who computes, not of who opened the model
             self._inboxes.append(SimpleQueue())
             work = (self._inboxes[-1], len(self._inboxes), self._meetings)
@@ -73,7 +73,7 @@ class Team:
 
 
 def _work(inbox: "SimpleQueue[Job | None]", number: int, _meetings: npt.NDArray[np.int64]) -> None:
-    """`_meetings` is held as long as the thread lives: it may still look at one when the caller has gone on."""
+    """Run kernels until dismissed. `_meetings` stays referenced, because a thread may still read one after the caller has gone on."""
     while job := inbox.get():
         kernel, arguments = job
         kernel(*arguments, number)

@@ -1,4 +1,4 @@
-"""Tool calls in a model's words: text goes in as it comes, out come what is to be shown and whole calls.
+"""Parse tool calls from an answer's text as it streams: returns text to show and complete calls.
 
 | style | what a call looks like | who writes so |
 |---|---|---|
@@ -32,12 +32,12 @@ _WITHIN_STRING = re.compile(r'(?:[^"\\\x00-\x1f]|\\.)*+')
 
 
 def new_call_id() -> str:
-    """A name for a call, as OpenAI's are."""
+    """Return a new call id in OpenAI's format."""
     return f"call_{secrets.token_hex(12)}"
 
 
 class ToolCallStream:
-    """Finds the calls in one answer. However the answer is cut, the calls are the same, and so is the text between them."""
+    """Finds the calls in one answer. The result does not depend on how the answer is cut."""
 
     def __init__(self, style: Style, new_id: Callable[[], str] = new_call_id) -> None:
         self._step = {"hermes": self._hermes, "llama": self._llama, "none": self._plain}[style]
@@ -50,11 +50,11 @@ class ToolCallStream:
         self._written = list[str]()
 
     def feed(self, text: str) -> list[Piece]:
-        """What can be shown, and the calls that are whole, now that `text` has come. Raises nothing."""
+        """Take in text; return what can be shown and the complete calls. Raises nothing."""
         return self._advance(text, final=False)
 
     def flush(self) -> list[Piece]:
-        """What was held back, now that nothing more comes. Raises nothing."""
+        """Return the text that was held back, at the end of the answer. Raises nothing."""
         return self._advance("", final=True)
 
     @property
@@ -64,11 +64,11 @@ class ToolCallStream:
 
     @property
     def after_call(self) -> bool:
-        """Whether nothing was given out since the last call."""
+        """Whether nothing followed the last call."""
         return self._after_call
 
     def repeats(self, text: str) -> bool:
-        """Whether the text is how a call began that this answer has made."""
+        """Return whether the text is the beginning of a call that this answer has already made."""
         return any(call.startswith(text.strip(_AROUND)) for call in self._written)
 
     def _advance(self, text: str, final: bool) -> list[Piece]:
@@ -87,14 +87,14 @@ class ToolCallStream:
                 pieces.append(piece)
 
     def _show(self, length: int) -> str:
-        """Gives out so many characters as text; none means that more must come to tell."""
+        """Give out so many characters as text; none means that more must come to decide."""
         text, self._held = self._held[:length], self._held[length:]
         if length:
             self._after_call, self._marks = False, None
         return text
 
     def _call(self, read: tuple[str, str], length: int) -> ToolCall:
-        """Gives out so many characters as a call."""
+        """Give out so many characters as a call."""
         self._written.append(self._held[:length].strip(_AROUND))
         self._held, self._after_call, self._marks, self._calls = self._held[length:], True, None, self._calls + 1
         return ToolCall(self._new_id(), *read)
@@ -143,13 +143,13 @@ class ToolCallStream:
 
 
 class CallsMade:
-    """The calls of one answer. Small models make the same one again and again."""
+    """The calls of one answer. Small models repeat the same one again and again."""
 
     def __init__(self) -> None:
         self._seen = set[tuple[str, str]]()
 
     def add(self, call: ToolCall) -> bool:
-        """Whether the call is new: no other had this name and these arguments."""
+        """Return whether the call is new: no other had this name and these arguments."""
         key = (call.name, json.dumps(_read(call.arguments), sort_keys=True))
         new = key not in self._seen
         self._seen.add(key)
@@ -157,22 +157,22 @@ class CallsMade:
 
 
 class _Marks:
-    """Finds marks outside of the strings of JSON, in a text that grows. Looks at every character once."""
+    """Finds marks outside of JSON strings in a growing text. Looks at every character once."""
 
     def __init__(self, pattern: re.Pattern[str], at: int) -> None:
         self._pattern, self.at, self._in_string = pattern, at, False
 
     def next(self, text: str) -> str | None:
-        """The mark that now ends at `at`; None if there is none yet, an empty one if a string is broken."""
+        """Return the mark that now ends at `at`; None if there is none yet, an empty one if a string is broken."""
         while True:
             if not self._in_string:
-                found = self._pattern.search(text, self.at)
-                if not found:
+                match = self._pattern.search(text, self.at)
+                if not match:
                     self.at = max(self.at, len(text) - len(CLOSE) + 1)
                     return None
-                self.at = found.end()
-                if found.group() != '"':
-                    return found.group()
+                self.at = match.end()
+                if match.group() != '"':
+                    return match.group()
                 self._in_string = True
             within = _WITHIN_STRING.match(text, self.at)
             self.at = within.end() if within else self.at
@@ -184,9 +184,9 @@ class _Marks:
 
 
 def read_call(text: str, keys: set[str] | None = None) -> tuple[str, str] | None:
-    """Name and arguments (JSON, as it is written) of a call; None if the text is none. Raises nothing.
+    """Return name and arguments (JSON, as written) of a call; None if the text is no call. Raises nothing.
 
-    `keys`: all that a call may have, where nothing but its keys tells it from other JSON; it must then have arguments.
+    `keys`: all keys that a call may have, where only these tell it from other JSON; it must then have arguments.
     """
     try:
         members = dict(_members(text))
@@ -201,12 +201,12 @@ def read_call(text: str, keys: set[str] | None = None) -> tuple[str, str] | None
         return None
     if arguments is None:
         written, arguments = "{}", {}
-    called = isinstance(name, str) and name and isinstance(arguments, dict) and (keys is None or members.keys() <= keys)
-    return (name, written) if called and written else None
+    is_call = isinstance(name, str) and name and isinstance(arguments, dict) and (keys is None or members.keys() <= keys)
+    return (name, written) if is_call and written else None
 
 
 def _members(text: str) -> Iterator[tuple[str, str]]:
-    """The keys of a JSON object, and their values as they are written. Raises ValueError for anything else."""
+    """Yield the keys of a JSON object and their values as written. Raises ValueError for anything else."""
     at, mark = _space(text, 0), "{"
     while text[at : at + 1] == mark:
         key, at = _DECODER.raw_decode(text, _space(text, at + 1))
@@ -233,17 +233,17 @@ def _read(text: str) -> Any:
 
 
 def _space(text: str, at: int) -> int:
-    """Where the white space that begins at `at` ends."""
-    found = _SPACE.match(text, at)
-    return found.end() if found else at
+    """Return the end of the white space that begins at `at`."""
+    match = _SPACE.match(text, at)
+    return match.end() if match else at
 
 
 def _overlap(text: str, mark: str = OPEN) -> int:
-    """Length of the longest end of the text with which the mark could begin."""
+    """Return the length of the longest end of the text with which the mark could begin."""
     return next((n for n in range(min(len(mark) - 1, len(text)), 0, -1) if text.endswith(mark[:n])), 0)
 
 
 def _may_be_llama_call(text: str) -> bool:
-    """Whether this begins an object whose first key is, or may become, one that calls have; or is nothing yet."""
+    """Return whether this begins (or may begin) an object whose first key is one that calls have."""
     key = text[1:].lstrip()
     return not text or (text[0] == "{" and any(f'"{name}"'.startswith(key) or key.startswith(f'"{name}"') for name in _LLAMA_KEYS))

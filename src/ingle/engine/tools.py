@@ -1,7 +1,7 @@
-"""Functions that a model may ask for: checked, told to it in the style that it knows, and, where a call is demanded, enforced.
+"""Tools: functions that a model may call. They are checked, described in the model's own style, and enforced where a call is demanded.
 
-`check_tools` comes first, `with_tools` before `encode_chat`; `ToolCallStream` (tool_calls.py) reads the answer; `tool_constraint`
-makes a call certain.
+Order: `check_tools`, then `with_tools` before `encode_chat`; `ToolCallStream` (tool_calls.py) reads the answer; `tool_constraint` forces a
+call.
 """
 
 import json
@@ -22,10 +22,10 @@ from ingle.model.tokenizer import Tokenizer
 Tool = Mapping[str, Any]
 """A function in OpenAI's shape."""
 Choice = Literal["none", "auto", "required"] | Mapping[str, Any]
-"""OpenAI's `tool_choice`; a table names the one function that is to be called."""
+"""OpenAI's `tool_choice`; a table names the one function to call."""
 MOST_TOOLS = 128
 MOST_CALLS = 16
-"""In one answer that has to call: small models would go on without end."""
+"""Most calls in one answer that has to call: small models would go on without end."""
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _NOTHING = {"type": "object", "properties": {}, "additionalProperties": False}
 # What stands in the template of a model that learnt a style. Others write <tool_call> too, but something else than JSON into it.
@@ -54,11 +54,11 @@ _PROBE = "ingle_probe"
 
 @dataclass(frozen=True, slots=True)
 class _Habits:
-    """What a chat template does."""
+    """Abilities of a chat template."""
 
     style: Style
     tells: bool
-    """Whether it tells the model of tools, calls and results, in a style that we can read."""
+    """Whether it presents tools, calls and results in a style that we can read."""
     hears_system: bool
     """Whether it takes a system message."""
 
@@ -67,45 +67,45 @@ _habits: WeakKeyDictionary[Tokenizer, _Habits] = WeakKeyDictionary()
 
 
 def style_of(tokenizer: Tokenizer) -> Style:
-    """How this model writes calls: as its template says, else as we tell it; "none" for a model without a chat template."""
+    """Return the model's style of calls: from its template, or ours; "none" for a model without a chat template."""
     return _habits_of(tokenizer).style
 
 
 def with_tools(tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[tuple[Message, ...], tuple[Tool, ...]]:
-    """The messages and tools to give to the template, for checked tools.
+    """Return the messages and tools for the template, for checked tools.
 
-    As they are if it knows tools. Else the functions are described in the system message (before the first user's message, if the
-    template takes no other), calls are written into the text, and results become a user's message.
+    They are unchanged if it knows tools. Otherwise functions are described in the system message (or before the first user's message, if
+    the template takes no system message), calls are written into the text, and results become a user's message.
     """
     habits = _habits_of(tokenizer)
     if habits.tells:
         return tuple(messages), tuple(tools)
-    told: list[Message] = []
+    prepared: list[Message] = []
     for are_results, run in groupby(messages, lambda message: message.role == "tool"):
         if are_results:
-            told.append(_results(run))
+            prepared.append(_results(run))
         else:
-            told.extend(map(_written_out, run))
+            prepared.extend(map(_written_out, run))
     if not tools:
-        return tuple(told), ()
+        return tuple(prepared), ()
     functions = ({key: value for key, value in tool["function"].items() if key != "strict"} for tool in tools)
     text = _DESCRIPTION % "\n".join(json.dumps(function, ensure_ascii=False) for function in functions)
     if not habits.hears_system:
-        first = next((i for i, message in enumerate(told) if message.role == "user"), None)
+        first = next((i for i, message in enumerate(prepared) if message.role == "user"), None)
         if first is None:
-            return (Message.of("user", text), *told), ()
-        told[first] = replace(told[first], parts=(TextPart(f"{text}\n\n", "system"), *told[first].parts))
-    elif told and told[0].role == "system":
-        told[0] = replace(told[0], parts=(*told[0].parts, TextPart(f"\n\n{text}")))
+            return (Message.of("user", text), *prepared), ()
+        prepared[first] = replace(prepared[first], parts=(TextPart(f"{text}\n\n", "system"), *prepared[first].parts))
+    elif prepared and prepared[0].role == "system":
+        prepared[0] = replace(prepared[0], parts=(*prepared[0].parts, TextPart(f"\n\n{text}")))
     else:
-        told.insert(0, Message.of("system", f"{_GREETING}\n\n{text}"))
-    return tuple(told), ()
+        prepared.insert(0, Message.of("system", f"{_GREETING}\n\n{text}"))
+    return tuple(prepared), ()
 
 
 def check_tools(tools: Sequence[Any]) -> None:
-    """Raises RequestError for more than 128 tools, or one that is no function in OpenAI's shape.
+    """Raise RequestError for more than 128 tools, or one that is no function in OpenAI's shape.
 
-    Its parameters must be a schema of an object. What of it can't be enforced matters only where it will be: see `tool_constraint`.
+    Its parameters must be a schema of an object. Parts that can't be enforced matter only in `tool_constraint`.
     """
     if len(tools) > MOST_TOOLS:
         raise RequestError("tools", f"must be at most {MOST_TOOLS}", len(tools), "Offer fewer tools.")
@@ -118,7 +118,7 @@ def check_tools(tools: Sequence[Any]) -> None:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise RequestError(f"{place}.function.name", "must be 1 to 64 letters, digits, '_' or '-'", _short(name))
         if name in names:
-            raise RequestError(f"{place}.function.name", "must be another than those of the tools before it", name)
+            raise RequestError(f"{place}.function.name", "must differ from the names of earlier tools", name)
         if not isinstance(description, str | None):
             raise RequestError(f"{place}.function.description", "must be a text", _short(description))
         names.add(name)
@@ -126,10 +126,11 @@ def check_tools(tools: Sequence[Any]) -> None:
 
 
 def tool_constraint(style: Style, tools: Sequence[Tool], choice: Choice, parallel: bool = True) -> Constraint | None:
-    """The language of answers that call as `choice` demands: whole calls of checked tools in the model's style, and nothing else.
+    """Return the constraint for answers that call as `choice` demands: complete calls of checked tools in the model's style, and nothing
+    else.
 
-    "required" is one to 16 calls, or one if not `parallel`; a named function is called once. None where nothing is demanded; for
-    "none" the caller leaves the tools out. Raises RequestError for an unknown function, and for parameters that can't be enforced.
+    "required" is one to 16 calls, or one if not `parallel`; a named function is called once. None if no call is demanded; for "none" the
+    caller leaves the tools out. Raises RequestError for an unknown function, and for parameters that can't be enforced.
     """
     if choice in ("none", "auto"):
         return None
@@ -150,7 +151,7 @@ def tool_constraint(style: Style, tools: Sequence[Tool], choice: Choice, paralle
 
 
 def _chosen(tools: Sequence[Tool], choice: Choice) -> list[int]:
-    """Which of the tools may be called."""
+    """Return the numbers of the tools that may be called."""
     names = [tool["function"]["name"] for tool in tools]
     if choice == "required":
         if not names:
@@ -165,12 +166,12 @@ def _chosen(tools: Sequence[Tool], choice: Choice) -> list[int]:
 
 
 def _parameters(tool: Tool) -> Mapping[str, Any]:
-    """The schema of a function's arguments; one without parameters takes none."""
+    """Return the schema of a function's arguments; one without parameters takes none."""
     return tool["function"].get("parameters") or _NOTHING
 
 
 def _closed(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The schema without arguments that it does not name, unless it says something of them: models would make them up."""
+    """Forbid arguments that the schema doesn't name, unless it mentions them: models would make some up."""
     speaks = schema.keys() & {"additionalProperties", "patternProperties", "$ref", "allOf", "anyOf", "oneOf"}
     return schema if speaks or "properties" not in schema else {**schema, "additionalProperties": False}
 
@@ -187,7 +188,7 @@ def _check_parameters(tool: Tool, place: str, lenient: bool) -> None:
 
 
 def _results(messages: Iterable[Message]) -> Message:
-    """What functions gave back, as a user's message."""
+    """Return tool results as one user's message."""
     parts: list[Part] = []
     for message in messages:
         begin = TextPart("\n<tool_response>\n" if parts else "<tool_response>\n", "system")
@@ -196,7 +197,7 @@ def _results(messages: Iterable[Message]) -> Message:
 
 
 def _written_out(message: Message) -> Message:
-    """The message with its calls in its text."""
+    """Return the message with its calls written into its text."""
     calls = "\n".join(map(_call_text, message.tool_calls))
     return Message(message.role, (*message.parts, TextPart("\n" * bool(message.parts and message.text) + calls))) if calls else message
 
@@ -212,27 +213,27 @@ def _call_text(call: ToolCall) -> str:
 
 
 def _habits_of(tokenizer: Tokenizer) -> _Habits:
-    found = _habits.get(tokenizer)
-    if found is None:
-        found = _habits[tokenizer] = _look(tokenizer)
-    return found
+    habits = _habits.get(tokenizer)
+    if habits is None:
+        habits = _habits[tokenizer] = _probe(tokenizer)
+    return habits
 
 
-def _look(tokenizer: Tokenizer) -> _Habits:
-    """What the template does with a tool and with a system message, by trying; the style by its signs."""
+def _probe(tokenizer: Tokenizer) -> _Habits:
+    """Find out by trying how the template treats a tool and a system message; find the style by its signs."""
     try:
         template = template_of(tokenizer)
     except TemplateError:
         return _Habits("none", False, False)
-    asked = Message.of("user", "?")
+    question = Message.of("user", "?")
     tool = {"type": "function", "function": {"name": _PROBE, "description": "", "parameters": _NOTHING}}
-    hears_system = _PROBE in _said(tokenizer, [Message.of("system", _PROBE), asked], ())
-    knows_tools = _PROBE in _said(tokenizer, [asked], [tool])
+    hears_system = _PROBE in _rendered(tokenizer, [Message.of("system", _PROBE), question], ())
+    knows_tools = _PROBE in _rendered(tokenizer, [question], [tool])
     style = next((style for style, signs in _SIGNS.items() if all(re.search(sign, template) for sign in signs)), None)
     return _Habits(style, True, hears_system) if style and knows_tools else _Habits("hermes", False, hears_system)
 
 
-def _said(tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[Tool]) -> str:
+def _rendered(tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[Tool]) -> str:
     try:
         return "".join(piece for piece in render(tokenizer, messages, tools=tools) if isinstance(piece, str))
     except TemplateError:

@@ -1,4 +1,4 @@
-"""The PyTorch backend: the CPU backend's oracle, on any device, in any float type. Nothing serves with it yet. Needs the extra `learn`."""
+"""The PyTorch backend: the reference for the CPU backend, on any device, in any float type. It serves nothing. Needs the extra `learn`."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -26,7 +26,7 @@ _MEMORY, _REMEMBERED = "memory", ("state", "keys", "values")
 
 
 class TorchBackend:
-    """A module that can be run; see `engine.backend.Backend` for the contract. Sequences of a batch are run one after the other."""
+    """A PyTorch module as a backend; see `engine.backend.Backend` for the contract. Sequences of a batch are run one after the other."""
 
     def __init__(self, module: CausalLM, digest: str) -> None:
         self.config: ModelConfig = module.config
@@ -35,25 +35,25 @@ class TorchBackend:
         self._device = module.lm_head.weight.device
 
     def new_state(self) -> Cache:
-        """A state that has read nothing."""
+        """Return a state that has read nothing."""
         return Cache()
 
     @property
     def exact_cuts(self) -> bool:
-        """No: PyTorch chooses other sums for other shapes."""
+        """False: PyTorch sums in another order for other shapes."""
         return False
 
     @property
     def runner(self) -> Backend:
-        """Itself."""
+        """This backend."""
         return self
 
     def lower(self, segment: Segment) -> Segment:
-        """The segment, as it is."""
+        """Return the segment unchanged."""
         return segment
 
     def filled_state(self, keys: npt.NDArray[Any], values: npt.NDArray[Any]) -> Cache:
-        """A cache that remembers tokens by their keys and values; see `Runner.filled_state`.
+        """Return a cache of tokens with these keys and values; see `Runner.filled_state`.
 
         Raises DeltaError for a model with memories.
         """
@@ -70,12 +70,12 @@ class TorchBackend:
         return cache
 
     def state_bytes(self, tokens: int) -> int:
-        """Bytes of a cache of so many tokens, as if every group were a retrieval group."""
+        """Return the bytes of a cache of so many tokens, as if every group were a retrieval group."""
         config = self.config
         return 2 * len(config.layers) * config.num_kv_heads * config.head_dim * tokens * self._module.lm_head.weight.element_size()
 
     def adapter(self, additions: Additions, digest: str) -> TorchAdapter:
-        """Additions to linears; see `Backend.adapter`."""
+        """Prepare additions to linears; see `Backend.adapter`."""
         check_additions(self.config, additions)
         weight = self._module.lm_head.weight
 
@@ -85,7 +85,7 @@ class TorchBackend:
         return {name: (here(added.a), here(added.b), None if added.bias is None else here(added.bias)) for name, added in additions.items()}
 
     def save_state(self, state: Cache, path: Path, digest: str = "") -> None:
-        """Writes a cache; see `Backend.save_state`."""
+        """Write a cache to a file; see `Backend.save_state`."""
         pieces = [(f"{layer}.{int(streaming)}", held, _PARTS) for (layer, streaming), held in state.held.items()]
         pieces += [(f"{layer}.{_MEMORY}", memory, _REMEMBERED) for layer, memory in state.memories.items()]  # type: ignore[misc]
         tensors = {f"{name}.{part}": getattr(piece, part).contiguous() for name, piece, parts in pieces for part in parts}
@@ -93,16 +93,16 @@ class TorchBackend:
         write_atomic(path, save(tensors, about), mode=0o600)
 
     def load_state(self, path: Path, digest: str = "") -> Cache:
-        """Reads a cache back; see `Backend.load_state`."""
+        """Read a cache from a file; see `Backend.load_state`."""
         try:
             with safe_open(path, "pt", device=str(self._device)) as file:
                 about = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
         except (OSError, SafetensorError) as error:
             raise CheckpointError(str(path), "must be a whole state file", error, "Delete it; the prompt will be read again.") from error
-        wanted = digest or self.digest
-        if about.get("model") != wanted:
-            raise CheckpointError(f"{path}: model", f"must be {wanted}", about.get("model"), "The state belongs to another model.")
+        model = digest or self.digest
+        if about.get("model") != model:
+            raise CheckpointError(f"{path}: model", f"must be {model}", about.get("model"), "The state belongs to another model.")
         places = {tuple(name.split(".")[:2]) for name in tensors}
         held = {(int(i), s == "1"): Held(*(tensors[f"{i}.{s}.{part}"] for part in _PARTS)) for i, s in places if s != _MEMORY}
         remembered = {int(i): Remembered(*(tensors[f"{i}.{s}.{part}"] for part in _REMEMBERED)) for i, s in places if s == _MEMORY}
@@ -110,13 +110,13 @@ class TorchBackend:
 
     @torch.inference_mode()
     def forward(self, segments: Sequence[Segment]) -> list[npt.NDArray[np.float32]]:
-        """Reads the tokens of every segment; see `Backend.forward`."""
+        """Read the tokens of every segment; see `Backend.forward`."""
         for segment in segments:
             check_segment(self.config, segment)
         return [self._read_with(segment) if segment.adapter else self._read(segment) for segment in segments]
 
     def _read_with(self, segment: Segment) -> npt.NDArray[np.float32]:
-        """With the segment's adapter beside the linears that it adapts."""
+        """Read a segment with its adapter beside the linears that it adapts."""
         hooks = []
         for name, matrices in segment.adapter.items():
             hooks.append(self._module.get_submodule(name).register_forward_hook(partial(_add, matrices)))
@@ -129,8 +129,8 @@ class TorchBackend:
     def _read(self, segment: Segment) -> npt.NDArray[np.float32]:
         ids = torch.tensor([list(segment.ids)], device=self._device)
         hidden = self._module.hidden(ids, segment.state, segment.vectors)[0]
-        wanted = hidden[{"none": len(hidden), "last": len(hidden) - 1, "all": 0}[segment.logits] :]
-        logits: npt.NDArray[np.float32] = self._module.logits(wanted).float().cpu().numpy()
+        needed = hidden[{"none": len(hidden), "last": len(hidden) - 1, "all": 0}[segment.logits] :]
+        logits: npt.NDArray[np.float32] = self._module.logits(needed).float().cpu().numpy()
         return logits
 
 

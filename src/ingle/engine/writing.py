@@ -1,4 +1,4 @@
-"""Answers to many requests at once, for whoever waits for all of them: measures and data makers. The scheduler does the work."""
+"""Write answers to many requests at once, for callers that wait for all (measurements, data makers). The scheduler does the work."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -13,10 +13,10 @@ from ingle.engine.prefix_cache import PrefixCache
 from ingle.engine.scheduler import Scheduler
 
 _PLACES = 8
-"""Answers at once: more of them hardly make a step of two cores faster."""
+"""Answers at once: more hardly make a step of two cores faster."""
 _STATE_BYTES = 1 << 30
 _LOOK_S = 0.1
-"""How often `stopped` is asked while no answer is ready."""
+"""Seconds between calls of `stopped` while no answer is ready."""
 
 
 def _never() -> bool:
@@ -24,7 +24,7 @@ def _never() -> bool:
 
 
 def write(model: LanguageModel, requests: Sequence[Request], stopped: Callable[[], bool] = _never) -> Iterator[tuple[int, str]]:
-    """The number of each request with the text of its answer, as they get ready. What prompts begin with alike is read once.
+    """Yield each request's number with its answer's text, as soon as it is ready. A common start of prompts is read once.
 
     When `stopped` is true, nothing more comes. Raises what `LanguageModel.encode` raises for any request before the first answer.
     """

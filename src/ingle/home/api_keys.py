@@ -1,4 +1,4 @@
-"""Keys of the server's users: shown once, kept as a hash, refused from the moment that they are revoked."""
+"""API keys of the server's users: shown once, stored as a hash, and refused as soon as they are revoked."""
 
 import hmac
 import re
@@ -30,7 +30,7 @@ MIGRATIONS: Migrations = (
 """The room "api_keys": (number, statements), oldest first."""
 
 PREFIX = "ingle-"
-"""Every secret begins so, which tells it from keys of other makers."""
+"""Every secret begins with it, which tells it from other services' keys."""
 MAX_RATE = 1_000_000
 _COLUMNS = "id, name, created, revoked, requests_per_minute"
 _ID = re.compile(r"key-[0-9a-f]{12}")
@@ -38,24 +38,24 @@ _ID = re.compile(r"key-[0-9a-f]{12}")
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """What is known about a key; not the key itself."""
+    """Public facts about a key, without its secret."""
 
     id: str
     """Public: it stands in the ledger and with everything that the key's user keeps."""
     name: str
-    """Whose, or what for. Two keys may share a name only if one of them is revoked."""
+    """Its owner or purpose. Two keys may share a name only if one of them is revoked."""
     created: str
     """UTC, ISO 8601."""
     revoked: str | None
-    """Since when it is refused; None = it is good."""
+    """When it was revoked; None = it is valid."""
     requests_per_minute: int | None
     """Its own limit; None = the server's."""
 
 
 def add_key(engine: "Engine", name: str, requests_per_minute: int | None = None) -> tuple[ApiKey, str]:
-    """A new key, and its secret: `ingle-` and 43 characters, to be shown once, because it can't be found out again.
+    """Make a key; return it with its secret: `ingle-` and 43 characters, which are shown once and can't be recovered.
 
-    Raises ConfigError if the name can't be used or a good key has it, or the rate is out of range.
+    Raises ConfigError if the name can't be used or a valid key has it, or the rate is out of range.
     """
     import sqlalchemy as sa
 
@@ -78,7 +78,7 @@ def add_key(engine: "Engine", name: str, requests_per_minute: int | None = None)
 
 
 def list_keys(engine: "Engine") -> tuple[ApiKey, ...]:
-    """Every key that there ever was, the oldest first."""
+    """Return every key ever made, the oldest first."""
     import sqlalchemy as sa
 
     with engine.connect() as connection:
@@ -86,7 +86,7 @@ def list_keys(engine: "Engine") -> tuple[ApiKey, ...]:
 
 
 def revoke_key(engine: "Engine", id_or_name: str) -> ApiKey:
-    """Lets a key be refused from now on. Raises NotKept, with the good keys, if none of them is called so."""
+    """Revoke a key from now on. Raises NotKept, with the valid keys, if none of them has this id or name."""
     import sqlalchemy as sa
 
     change = "UPDATE api_keys SET revoked = :now WHERE revoked IS NULL AND (id = :which OR name = :which) RETURNING "
@@ -99,7 +99,7 @@ def revoke_key(engine: "Engine", id_or_name: str) -> ApiKey:
 
 
 def check_key(engine: "Engine", secret: str) -> ApiKey | None:
-    """The key with this secret; None if there is none, or it is revoked. Reads the database each time, so a revoked key is out at once."""
+    """Return the valid key with this secret, or None. Reads the database each time, so that a revoked key is out at once."""
     import sqlalchemy as sa
 
     hashed = _hash(secret)
@@ -112,7 +112,7 @@ def check_key(engine: "Engine", secret: str) -> ApiKey | None:
 
 
 def any_keys(engine: "Engine") -> bool:
-    """Whether there is a good key."""
+    """Return whether there is a valid key."""
     import sqlalchemy as sa
 
     with engine.connect() as connection:

@@ -1,4 +1,4 @@
-"""A base: the original files of a model, kept under the digest of their contents and never written again."""
+"""Bases: a model's original files, stored under the digest of their contents and never written again."""
 
 import json
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from ingle.home.place import Home
 
 MANIFEST = "base.json"
 REPORT, CURVES = "report.json", ("loss.csv", "loss.svg")
-"""What a training may leave beside the files that it made; no part of the base, and of its digest."""
+"""Files that a training may leave beside the model's own; they are no part of the base and its digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Base:
     source: str
     """Where it came from first: `catalogue:NAME`, `hub:ORG/NAME`, `file:PATH`, `merge:MODEL`, or `train:NAME` from scratch."""
     revision: str
-    """Commit of the hub, version of the package, or digest of what it was made of; empty for local files."""
+    """Commit of the hub, version of the package, or digest of its ingredients; empty for local files."""
     files: tuple[KeptFile, ...]
     """Sorted by name."""
     pulled_at: str
@@ -54,7 +54,7 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong with one file of a base."""
+    """A problem with one file of a base."""
 
     file: str
     what: Literal["missing", "truncated", "altered", "added"]
@@ -63,23 +63,23 @@ class Fault:
 
 
 def base_digest(files: tuple[KeptFile, ...]) -> str:
-    """The digest that these files are kept under."""
+    """Return the digest that identifies these files."""
     return digest_json(sorted((file.name, file.sha256) for file in files))
 
 
 def describe_base(files: tuple[KeptFile, ...], source: str, revision: str, licence: str) -> Base:
-    """The manifest of files that arrive now."""
+    """Return the manifest of new files."""
     ordered = tuple(sorted(files, key=lambda file: file.name))
     return Base(base_digest(ordered), source, revision, ordered, datetime.now(UTC).isoformat(timespec="seconds"), licence)
 
 
 def write_base(folder: Path, base: Base) -> None:
-    """Writes the manifest beside the files."""
+    """Write the manifest beside the files."""
     write_atomic(folder / MANIFEST, canonical_json(to_table(base)))
 
 
 def read_base(home: Home, digest: str) -> Base:
-    """The manifest of a kept base.
+    """Return the manifest of a kept base.
 
     Raises HomeError if it is missing or damaged.
     """
@@ -99,7 +99,7 @@ def read_base(home: Home, digest: str) -> Base:
 
 
 def base_report(home: Home, digest: str) -> dict[str, Any] | None:
-    """What was measured when it was made here, or None. Raises HomeError if that can't be read."""
+    """Return the report of a base that was made here, or None. Raises HomeError if the report can't be read."""
     path = home.base_folder(digest) / REPORT
     if not path.exists():
         return None
@@ -113,18 +113,18 @@ def base_report(home: Home, digest: str) -> dict[str, Any] | None:
 
 
 def list_bases(home: Home) -> list[Base]:
-    """Every base with a readable manifest, newest last. A damaged one is found when a model asks for it."""
-    found = []
+    """Return every base with a readable manifest, newest last. A damaged one is reported when a model asks for it."""
+    bases = []
     for path in home.bases.glob(f"*/{MANIFEST}"):
         try:
-            found.append(read_base(home, path.parent.name))
+            bases.append(read_base(home, path.parent.name))
         except HomeError:
             continue
-    return sorted(found, key=lambda base: (base.pulled_at, base.digest))
+    return sorted(bases, key=lambda base: (base.pulled_at, base.digest))
 
 
 def is_whole(home: Home, base: Base) -> bool:
-    """Whether every file is there with its size; reads no contents."""
+    """Return whether every file is there with its size; reads no contents."""
     folder = home.base_folder(base.digest)
     try:
         return all((folder / file.name).stat().st_size == file.size for file in base.files)
@@ -135,7 +135,7 @@ def is_whole(home: Home, base: Base) -> bool:
 def verify_base(
     home: Home, digest: str, progress: Callable[[str, int, int | None], None] = lambda _label, _done, _total: None
 ) -> list[Fault]:
-    """Reads every byte of a base again and says which files are not what they were; empty = all well.
+    """Read every byte of a base again and return the files that have changed; empty = all well.
 
     Raises HomeError if the manifest itself is missing or damaged.
     """
@@ -153,8 +153,8 @@ def verify_base(
             got = _digest_with_progress(path, file, progress)
         if got != file.sha256:
             faults.append(Fault(file.name, "altered", file.sha256, got))
-    known = {file.name for file in base.files} | {MANIFEST, REPORT, *CURVES}
-    added = sorted(path.name for path in folder.iterdir() if path.name not in known)
+    expected = {file.name for file in base.files} | {MANIFEST, REPORT, *CURVES}
+    added = sorted(path.name for path in folder.iterdir() if path.name not in expected)
     return faults + [Fault(name, "added", "nothing", "a file that was not there") for name in added]
 
 

@@ -1,4 +1,4 @@
-"""The models that Ingle knows by name: where their files are, and the digests that they must have.
+"""The catalogue: models that Ingle knows by name, with their sources and the digests that they must have.
 
 Some are a model of the catalogue with a change that comes with Ingle: a delta that was made by the command which its origin records, and
 passed the gate there. `shipped/NAME/` of this package holds its three files as a home keeps them.
@@ -17,7 +17,7 @@ class Entry:
 
     name: str
     title: str
-    """For a listing."""
+    """The title in listings."""
     licence: str
     """SPDX."""
     package: str
@@ -30,9 +30,9 @@ class Entry:
     member: str
     """Path of the model's file within the wheel."""
     file: KeptFile
-    """That file, as it is kept."""
+    """The file inside the wheel."""
     repo: str = ""
-    """Its repository on the model hub, by which other libraries know it."""
+    """Its repository on the model hub: the name that other libraries use."""
 
     @property
     def digest(self) -> str:
@@ -70,15 +70,15 @@ class Shipped:
 
     name: str
     of: Entry
-    """What it changes."""
+    """The model that the delta changes."""
     title: str
-    """For a listing."""
+    """The title in listings."""
     delta: str
     """Digest of the delta."""
 
     @property
     def folder(self) -> Path:
-        """Where its files are."""
+        """The folder of its files."""
         return Path(__file__).parent / "shipped" / self.name
 
 
@@ -96,10 +96,10 @@ SHIPPED = {
 
 
 def known_names() -> tuple[str, ...]:
-    """All of them."""
+    """Return all names of the catalogue."""
     return (*CATALOGUE, *SHIPPED)
 
 
 def close_names(name: str) -> list[str]:
-    """Known names that look like `name`, the closest first."""
+    """Return known names that look like `name`, the closest first."""
     return difflib.get_close_matches(name.lower(), known_names(), n=3, cutoff=0.5)

@@ -1,4 +1,4 @@
-"""Conversations of the page: a title, settings, and the turn at which each one stands. What was said lies in `turns`."""
+"""The page's conversations: a title, settings, and the turn at which each one stands. Their text is in `turns`."""
 
 import json
 import secrets
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MAX_TITLE = 200
 """Characters; a longer title is cut."""
 MAX_WORDS = 1000
-"""Characters that can be searched for."""
+"""Most characters of a search."""
 _COLUMNS = "id, owner, title, leaf, settings, created, updated"
 
 
@@ -28,30 +28,30 @@ class Conversation:
     """Id of an API key; "" for somebody on this machine who needs none."""
     title: str
     leaf: str
-    """Id of the turn at which it stands: the end of the branch that is shown; "" where nothing was said yet."""
+    """Id of the turn at which it stands, the end of the branch that is shown; "" for an empty conversation."""
     settings: Mapping[str, Any]
-    """Model, system prompt, sampling …: whatever JSON holds."""
+    """Model, system prompt, sampling …: any JSON values."""
     created: str
     """UTC, ISO 8601 with microseconds."""
     updated: str
-    """When something was last said in it."""
+    """Time of the last turn."""
 
 
 def create_conversation(engine: "Engine", owner: str, title: str = "", settings: Mapping[str, Any] | None = None) -> Conversation:
-    """A new one, without words."""
+    """Create an empty conversation."""
     import sqlalchemy as sa
 
     at = now()
-    made = Conversation(f"conv-{secrets.token_hex(12)}", owner, _one_line(title)[:MAX_TITLE], "", dict(settings or {}), at, at)
-    row = {"id": made.id, "owner": owner, "title": made.title, "settings": json_text("settings", made.settings), "at": at}
+    new = Conversation(f"conv-{secrets.token_hex(12)}", owner, _one_line(title)[:MAX_TITLE], "", dict(settings or {}), at, at)
+    row = {"id": new.id, "owner": owner, "title": new.title, "settings": json_text("settings", new.settings), "at": at}
     insert = f"INSERT INTO conversations ({_COLUMNS}) VALUES (:id, :owner, :title, '', :settings, :at, :at)"
     with writing_for(engine, owner) as connection:
         connection.execute(sa.text(insert), row)
-    return made
+    return new
 
 
 def get_conversation(engine: "Engine", owner: str, conversation: str) -> Conversation:
-    """The owner's conversation with that id. Raises NotKept if there is none."""
+    """Return the owner's conversation with that id. Raises NotKept if there is none."""
     with engine.connect() as connection:
         return _get(connection, owner, conversation)
 
@@ -59,10 +59,10 @@ def get_conversation(engine: "Engine", owner: str, conversation: str) -> Convers
 def list_conversations(
     engine: "Engine", owner: str, words: str = "", behind: Conversation | None = None, limit: int = 50
 ) -> tuple[Conversation, ...]:
-    """Up to `limit` conversations, those first in which something was last said; the next page is what comes `behind` the last.
+    """Return up to `limit` conversations, the latest first. The next page begins `behind` the last one.
 
-    With `words`, only those that hold them in their title or anywhere in their turns, on every branch. Upper and lower case are
-    the same, in SQLite for a–z only. Raises RequestError for more than MAX_WORDS characters.
+    With `words`, return only those with these words in their title or in any turn, on every branch. Upper and lower case are the same (in
+    SQLite for a–z only). Raises RequestError for more than MAX_WORDS characters.
     """
     import sqlalchemy as sa
 
@@ -84,12 +84,12 @@ def list_conversations(
 
 
 def rename_conversation(engine: "Engine", owner: str, conversation: str, title: str) -> Conversation:
-    """Gives it another title, on one line. Raises NotKept if there is no such conversation."""
+    """Change the title, on one line. Raises NotKept if there is no such conversation."""
     return _change(engine, owner, conversation, "title = :value", _one_line(title)[:MAX_TITLE])
 
 
 def change_settings(engine: "Engine", owner: str, conversation: str, settings: Mapping[str, Any]) -> Conversation:
-    """Puts `settings` in the place of the old ones.
+    """Replace the settings.
 
     Raises NotKept if there is no such conversation, RequestError if JSON can't hold them.
     """
@@ -97,7 +97,7 @@ def change_settings(engine: "Engine", owner: str, conversation: str, settings: M
 
 
 def move_leaf(engine: "Engine", owner: str, conversation: str, leaf: str) -> Conversation:
-    """Lets it stand at another of its turns, so that another branch is shown ("" = before the first).
+    """Move a conversation to another of its turns, so that another branch is shown ("" = before the first).
 
     Raises NotKept if there is no such conversation, or it has no such turn.
     """
@@ -113,11 +113,11 @@ def move_leaf(engine: "Engine", owner: str, conversation: str, leaf: str) -> Con
 
 
 def delete_conversation(engine: "Engine", owner: str, conversation: str) -> bool:
-    """Deletes a conversation with every turn of it, on every branch. Raises NotKept if there is none.
+    """Delete a conversation with every turn, on every branch. Raises NotKept if there is none.
 
-    Returns whether its words are in no file of the database any more: see `scrub`. In SQLite new pages go to the write-ahead log
-    first and the old ones stay in both files until they are overwritten, so deleting rows alone would leave the words readable
-    there. What the disk itself or a backup still holds is out of our reach.
+    Returns whether its words have left all files of the database: see `scrub`. SQLite writes new pages to the write-ahead log first, and
+    old pages stay in both files until they are overwritten, so deleting rows alone would leave the words readable there. Copies on the disk
+    itself or in backups are out of our reach.
     """
     import sqlalchemy as sa
 
@@ -130,7 +130,7 @@ def delete_conversation(engine: "Engine", owner: str, conversation: str) -> bool
 
 
 def _holds(engine: "Engine", column: str, value: str) -> str:
-    """In SQL: the text of `column` holds that of the bound `value`, as it stands. Not by LIKE, which SQLite refuses beyond 50,000 bytes."""
+    """Return SQL for: the text of `column` contains the bound `value`. Not LIKE, which SQLite refuses beyond 50,000 bytes."""
     place = "strpos" if engine.dialect.name == "postgresql" else "instr"
     return f"{place}(lower({column}), lower(:{value})) > 0"
 
@@ -163,7 +163,7 @@ def _conversation(row: "Row[Any]") -> Conversation:
 
 
 def _one_line(title: str) -> str:
-    """`title` with single spaces for everything that isn't printed."""
+    """Return `title` with single spaces for everything that isn't printable."""
     return " ".join("".join(c if c.isprintable() else " " for c in title).split())
 
 

@@ -1,4 +1,4 @@
-"""The home's database: SQLAlchemy Core over SQLite (PostgreSQL by URL), and numbered migrations that each room hands in.
+"""The home's database: SQLAlchemy Core over SQLite (or PostgreSQL, by URL), and numbered migrations from each room.
 
 Whatever the database refuses (locked, disk full, not a database, read-only) is raised as HomeError with a cure, also from
 statements that other rooms send through this engine; text that no database can hold is a RequestError.
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, ExceptionContext
 
 Statement = str | Mapping[str, str]
-"""SQL that SQLite and PostgreSQL both take, or what each of them takes by its name ("" = nothing is to be done there)."""
+"""SQL for both SQLite and PostgreSQL, or for each by its name ("" = nothing to do)."""
 Migrations = Sequence[tuple[int, Sequence[Statement]]]
 """A room's history, oldest first: (number counting from 1, statements)."""
 
 BUSY_TIMEOUT_S = 10
 """Seconds that a statement waits for another program's lock."""
 SCRUB_TIMEOUT_S = 2
-"""Seconds that `scrub` waits for others to be out of its way."""
+"""Seconds that `scrub` waits for other connections."""
 _POSTGRES = re.compile(r"postgres(ql)?://")
 _SQLITE = "sqlite:///"
 _CURES = {
@@ -50,11 +50,10 @@ _CURES = {
 
 
 def open_database(url: str, migrations: Mapping[str, Migrations] | None = None) -> "Engine":
-    """The engine for `url`, with each room's tables brought up to date.
+    """Open the database at `url` and bring each room's tables up to date.
 
-    `url` is `Home.database_url`: `sqlite:///` and a file path (query options aren't read, Ingle sets its own), `postgresql://`
-    as its own tools write it, or any other URL that SQLAlchemy takes. Raises HomeError if it can't be opened, or was written
-    by a newer Ingle.
+    `url` is `Home.database_url`: `sqlite:///` and a file path (query options are ignored, Ingle sets its own), `postgresql://` as its own
+    tools write it, or any other URL that SQLAlchemy takes. Raises HomeError if it can't be opened, or was written by a newer Ingle.
     """
     import sqlalchemy as sa
 
@@ -89,7 +88,7 @@ def open_database(url: str, migrations: Mapping[str, Migrations] | None = None) 
 
 @contextmanager
 def writing(engine: "Engine") -> Iterator["Connection"]:
-    """One transaction that writes: commits at the end of the block, rolls back on any error.
+    """Open a transaction that writes: it commits at the end of the block and rolls back on any error.
 
     SQLite's write lock is taken at the start, because two readers that both want to write next would refuse each other.
     """
@@ -101,7 +100,7 @@ def writing(engine: "Engine") -> Iterator["Connection"]:
 
 @contextmanager
 def writing_for(engine: "Engine", owner: str) -> Iterator["Connection"]:
-    """One transaction that writes, while nobody else writes for this owner: a turn can't go while another is hung on it."""
+    """Open a transaction that writes while nobody else writes for this owner: a turn can't be deleted while another is attached to it."""
     import sqlalchemy as sa
 
     with writing(engine) as connection:
@@ -112,12 +111,12 @@ def writing_for(engine: "Engine", owner: str) -> Iterator["Connection"]:
 
 
 def now() -> str:
-    """UTC, ISO 8601 with microseconds."""
+    """Return the time in UTC, ISO 8601 with microseconds."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def json_text(field: str, value: object) -> str:
-    """JSON as text, keys in their order. Raises RequestError for what that can't hold: NaN, halves of characters, objects of Python."""
+    """Return JSON text with keys in their order. Raises RequestError for NaN, lone surrogates and other Python objects."""
     try:
         return plain_json(value).decode()
     except (ValueError, TypeError) as error:
@@ -125,13 +124,12 @@ def json_text(field: str, value: object) -> str:
 
 
 def scrub(engine: "Engine") -> bool:
-    """Makes sure that what was deleted is in none of the database's files. Returns whether that is so.
+    """Remove deleted text from all of the database's files. Returns whether that succeeded.
 
-    In SQLite `secure_delete` overwrites what is deleted, but not the copies that earlier moves between pages left behind, and the
-    write-ahead log still holds the pages as they were. So the file is written anew and the log is cut to nothing. That takes the
-    time of copying the file (through one without a name, in SQLITE_TMPDIR), and others wait to write meanwhile. False if it
-    couldn't be done, because others kept the database busy or the disk is full; the next call makes up for it. PostgreSQL's files
-    are its administrator's: always False there.
+    SQLite's `secure_delete` overwrites deleted rows, but not copies left by earlier moves between pages, nor the pages in the write-ahead
+    log. So the file is rewritten and the log is truncated. That takes as long as copying the file (through an unnamed one in
+    SQLITE_TMPDIR), and other writers wait. False if others kept the database busy or the disk is full; the next call makes up for it.
+    PostgreSQL's files belong to its administrator: always False.
     """
     if engine.dialect.name != "sqlite":
         return False
@@ -196,13 +194,13 @@ def _migrate(engine: "Engine", migrations: Mapping[str, Migrations]) -> None:
     for room, steps in migrations.items():
         assert [number for number, _ in steps] == list(range(1, len(steps) + 1)), f"{room}: migrations count from 1"
     with engine.connect() as connection:
-        known = sa.inspect(connection).has_table("schema_version")
-        done = _versions(connection) if known else {}
+        has_versions = sa.inspect(connection).has_table("schema_version")
+        done = _versions(connection) if has_versions else {}
     for room, steps in migrations.items():
         if done.get(room, 0) > len(steps):
             cure = "Update Ingle; this version would not understand its tables."
             raise HomeError(f"database, {room}", f"must be at version {len(steps)} at most", done[room], cure)
-    if known and all(done.get(room, 0) == len(steps) for room, steps in migrations.items()):
+    if has_versions and all(done.get(room, 0) == len(steps) for room, steps in migrations.items()):
         return
     with writing(engine) as connection:
         if engine.dialect.name == "postgresql":

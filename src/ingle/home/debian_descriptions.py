@@ -1,7 +1,7 @@
 """Debian's package descriptions, and their translations, from the mirror that this machine's apt uses.
 
-`apt-get indextargets` says which mirrors those are. A release lists the SHA-256 of every file; what was fetched is pinned in a manifest, so
-that it is the same data as long as it lies in the cache. The release's signature is not checked: these are texts to measure on.
+`apt-get indextargets` lists these mirrors. A release lists the SHA-256 of every file; fetched files are pinned in a manifest, so that the
+data stay the same while they are in the cache. The release's signature is not checked: these are texts to measure on.
 
 Licence: descriptions are part of their packages and as free as these; translations are the Debian translators', under the GPL or as free.
 """
@@ -24,8 +24,8 @@ from ingle.home.place import Home
 
 _SUFFIXES = (".xz", ".bz2", ".gz")
 _ARCHIVE = "binary-amd64"
-"""Packages of other architectures have the same descriptions; this one has them all."""
-_CURE = "Use a Debian or Ubuntu machine, or copy the folder cache/data/debian of a home on one into this home."
+"""The architecture whose list is read. All have the same descriptions; this one has them all."""
+_CURE = "Use Debian or Ubuntu, or copy the folder cache/data/debian from a home on such a machine."
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +33,13 @@ class Mirror:
     """A release that apt is configured for."""
 
     uri: str
-    """With a slash at its end."""
+    """Ends with a slash."""
     release: str
 
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """A file as it was fetched."""
+    """A fetched file."""
 
     file: str
     """Name in the cache."""
@@ -49,18 +49,18 @@ class Pinned:
 
 
 def descriptions(home: Home, name: str, progress: Progress = silent, mirrors: tuple[Mirror, ...] | None = None) -> tuple[Path, str]:
-    """The path of a compressed list and its SHA-256: `Packages`, `Translation-en`, `Translation-fr`, `Translation-de`, …
+    """Return the path of a compressed list and its SHA-256: `Packages`, `Translation-en`, `Translation-fr`, `Translation-de`, …
 
-    Fetched if it is not in the cache as the manifest says. Raises PullError if there is no apt, no mirror has the file or it can't be had;
-    HomeError if the manifest is damaged or the disk refuses.
+    It is fetched unless the cache holds it as in the manifest. Raises PullError if there is no apt, no mirror has the file or the download
+    fails; HomeError if the manifest is damaged or the disk refuses.
     """
     folder = home.root / "cache" / "data" / "debian"
     home.create()
     with home.lock("data-debian"):
         manifest = _read_manifest(folder)
-        known = manifest.get(name)
-        if known and (folder / known.file).exists() and digest_file(folder / known.file) == known.sha256:
-            return folder / known.file, known.sha256
+        cached = manifest.get(name)
+        if cached and (folder / cached.file).exists() and digest_file(folder / cached.file) == cached.sha256:
+            return folder / cached.file, cached.sha256
         pinned = _fetch(folder, home.downloads, name, progress, apt_mirrors() if mirrors is None else mirrors)
         with os_errors(folder):
             write_atomic(folder / "manifest.json", canonical_json(to_table({**manifest, name: pinned})))
@@ -68,7 +68,7 @@ def descriptions(home: Home, name: str, progress: Progress = silent, mirrors: tu
 
 
 def stanzas(path: Path) -> Iterator[dict[str, str]]:
-    """The paragraphs of a list, by field; lines that go on are joined by line breaks. Raises PullError for what is no such list."""
+    """Yield the stanzas of a list, by field; continuation lines are joined by line breaks. Raises PullError for another kind of file."""
     import bz2
     import gzip
     import lzma
@@ -96,13 +96,13 @@ def stanzas(path: Path) -> Iterator[dict[str, str]]:
 
 
 def apt_mirrors() -> tuple[Mirror, ...]:
-    """The releases with a main part that apt fetches over HTTP, in its order. Raises PullError where apt isn't there."""
+    """Return the releases with a main part that apt fetches over HTTP, in its order. Raises PullError where apt is missing."""
     command = shutil.which("apt-get")
     if command is None:
-        raise PullError("Debian's descriptions", "are fetched from the mirror that apt uses, and there is no apt here", "", _CURE)
+        raise PullError("Debian's descriptions", "come from the mirror that apt uses, and this machine has no apt", "", _CURE)
     output = _run(command, "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages")
-    found = [line.split() for line in output.splitlines()]
-    usable = [words for words in found if len(words) == 3 and words[2] == "main" and words[0].startswith(("http://", "https://"))]
+    targets = [line.split() for line in output.splitlines()]
+    usable = [words for words in targets if len(words) == 3 and words[2] == "main" and words[0].startswith(("http://", "https://"))]
     return tuple(dict.fromkeys(Mirror(words[0].rstrip("/") + "/", words[1]) for words in usable))
 
 
@@ -129,7 +129,7 @@ def _fetch(folder: Path, downloads: Path, name: str, progress: Progress, mirrors
 
 
 def _released(downloads: Path, base: str, opener: urllib.request.OpenerDirector) -> dict[str, tuple[str, int]]:
-    """SHA-256 and size of every file of a release."""
+    """Return SHA-256 and size of every file of a release."""
     path = downloads / "InRelease"
     for left in (path, path.with_name("InRelease.part")):  # of another mirror, or of another day
         left.unlink(missing_ok=True)

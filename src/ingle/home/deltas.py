@@ -1,4 +1,4 @@
-"""Deltas in the home: each a folder under its digest, with its manifest, its tensors and its report. Whole, or not there at all.
+"""Deltas in the home: each is a folder under its digest, with manifest, tensors and report. A folder is complete or absent.
 
 A delta belongs to a base and the deltas before it, by their digest (`stack_digest`), so a tree grows over each base. Tensors are
 safetensors, read by NumPy: keeping, listing and serving deltas needs no PyTorch.
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
 MANIFEST, TENSORS, REPORT = "delta.json", "tensors.safetensors", "report.json"
 LESSON = "lesson"
-"""Stands in the origin of a delta that the learner made for one user (home/lessons.py): no name leads to it, and nobody is offered it."""
+"""Key in the origin of a learner's delta (home/lessons.py). Such a delta belongs to one user, has no name, and is offered to nobody."""
 LOCK = "kept"
-"""Held while something becomes, or ceases to be, part of what is kept."""
+"""Lock for adding and removing kept things."""
 _DTYPES = {"float32": "F32", "float16": "F16", "uint8": "U8"}  # NumPy's name → safetensors'
 
 
 def _cure(path: Path) -> str:
-    return f"Delete the folder {path.parent}, and make it anew."
+    return f"Delete the folder {path.parent}, then make the delta again."
 
 
 def stack_digest(base: str, deltas: Sequence[str]) -> str:
-    """The digest of a base with these deltas on it, in their order; without any, the base's own."""
+    """Return the digest of a base with these deltas on it, in order; without deltas, the base's own."""
     return digest_json([base, *deltas]) if deltas else base
 
 
@@ -50,7 +50,7 @@ def put_delta(
     origin: Mapping[str, str],
     report: Mapping[str, Any] | None = None,
 ) -> Delta:
-    """Keeps a delta; the same one again changes nothing. `base_digest` is the `stack_digest` of what it was made for.
+    """Keep a delta; keeping the same one again changes nothing. `base_digest`: the `stack_digest` that it was made for.
 
     Raises ConfigError for a name that can't be used or is taken on this base, DeltaError for tensors that can't be kept, HomeError.
     """
@@ -76,19 +76,19 @@ def put_delta(
 
 
 def adopt_delta(home: Home, folder: Path, digest: str) -> Delta:
-    """Keeps a copy of the delta whose three files lie in a folder, once every byte of it is checked against `digest`.
+    """Keep a copy of the delta whose three files lie in a folder, after checking every byte against `digest`.
 
     Raises HomeError for files that are missing, altered or of another delta, and as `put_delta` does.
     """
     delta = _read_manifest(folder / MANIFEST, digest, 0, 0)
     tensors = _read_tensors(folder / TENSORS)
     for fault in _faults(delta, tensors):
-        raise HomeError(f"{folder / TENSORS}: {fault}", "must be as it was made", "something else", "Install Ingle anew.")
+        raise HomeError(f"{folder / TENSORS}: {fault}", "is not as it was made", "", "Reinstall Ingle.")
     return put_delta(home, delta.name, delta.kind, delta.base_digest, tensors, delta.origin, _read_report(folder))
 
 
 def put_candidate(home: Home, candidate: "Candidate") -> Delta:
-    """Keeps a candidate as a delta, whoever judged it; raises as `put_delta` does."""
+    """Keep a candidate as a delta, whoever judged it; raises as `put_delta` does."""
     of = candidate
     return put_delta(home, of.name, of.kind, of.base_digest, of.tensors, of.origin, of.report)
 
@@ -96,7 +96,7 @@ def put_candidate(home: Home, candidate: "Candidate") -> Delta:
 def manifest_of(
     name: str, kind: str, base_digest: str, tensors: "Mapping[str, npt.NDArray[Any]]", origin: Mapping[str, str]
 ) -> Delta:  # fmt: skip
-    """The delta that `put_delta` would keep, without keeping it. Raises ConfigError for a name that can't be used, DeltaError."""
+    """Return the delta that `put_delta` would keep. Raises ConfigError for a name that can't be used, DeltaError."""
     import numpy as np
 
     check_name(name)
@@ -107,15 +107,15 @@ def manifest_of(
 
 
 def refuse_taken_delta(home: Home, name: str, base_digest: str, digest: str = "") -> None:
-    """Raises ConfigError if another delta than `digest` has that name on that base."""
+    """Raise ConfigError if another delta than `digest` has that name on that base."""
     for other in list_deltas(home, base_digest):
         if other.name.lower() == name.lower() and other.digest != digest:
             cure = f"Choose another name, or remove that one first (`ingle rm MODEL+{other.name}`)."
-            raise ConfigError("name", "is taken by another delta of this model", other.name, cure)
+            raise ConfigError("name", f"Another delta of this model is called {other.name}", "", cure)
 
 
 def check_tensors(name: str, tensors: "Mapping[str, npt.NDArray[Any]]") -> None:
-    """Raises DeltaError for no tensors, numbers that are not finite, or other types than float32, float16 and uint8."""
+    """Raise DeltaError for no tensors, numbers that are not finite, or other types than float32, float16 and uint8."""
     import numpy as np
 
     if not tensors:
@@ -128,7 +128,7 @@ def check_tensors(name: str, tensors: "Mapping[str, npt.NDArray[Any]]") -> None:
 
 
 def get_delta(home: Home, digest: str) -> Delta:
-    """The manifest of a delta. Raises NotKept if there is none, HomeError if it is damaged."""
+    """Return the manifest of a delta. Raises NotKept if there is none, HomeError if it is damaged."""
     path = home.delta_folder(digest) / MANIFEST
     try:
         changed = path.stat()
@@ -139,7 +139,7 @@ def get_delta(home: Home, digest: str) -> Delta:
 
 @lru_cache(maxsize=4096)
 def _read_manifest(path: Path, digest: str, _changed_ns: int, _size: int) -> Delta:
-    """A server asks for every manifest at every request, and they hardly ever change."""
+    """Read a manifest. Cached, because a server asks for every manifest at every request, and they hardly ever change."""
     with os_errors(path):
         data = path.read_bytes()
     try:
@@ -152,20 +152,20 @@ def _read_manifest(path: Path, digest: str, _changed_ns: int, _size: int) -> Del
 
 
 def list_deltas(home: Home, base_digest: str | None = None) -> list[Delta]:
-    """Every delta with a readable manifest, or those of one base, by name. A damaged one is found when a model asks for it."""
-    found = []
+    """Return every delta with a readable manifest, or those of one base, by name. A damaged one is reported when a model asks for it."""
+    deltas = []
     for path in home.deltas.glob(f"*/{MANIFEST}"):
         try:
             delta = get_delta(home, path.parent.name)
         except (HomeError, NotKept):
             continue
         if base_digest in (None, delta.base_digest):
-            found.append(delta)
-    return sorted(found, key=lambda delta: (delta.name, delta.digest))
+            deltas.append(delta)
+    return sorted(deltas, key=lambda delta: (delta.name, delta.digest))
 
 
 def tree(home: Home, base: str, deltas: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Delta]]:
-    """Every delta that was made for this stack, or for one of those that grew on it, with the digests of its whole stack."""
+    """Yield every delta made for this stack or for a stack that grew on it, with the digests of its whole stack."""
     by_base: dict[str, list[Delta]] = {}
     for delta in list_deltas(home):
         by_base.setdefault(delta.base_digest, []).append(delta)
@@ -180,9 +180,9 @@ def tree(home: Home, base: str, deltas: tuple[str, ...] = ()) -> Iterator[tuple[
 
 
 def find_delta(home: Home, model: str, base_digest: str, name: str) -> Delta:
-    """The delta of that name on that base. `model` is for messages.
+    """Return the delta of that name on that base. `model` is for messages.
 
-    Raises DeltaError if the name is only known on another base, NotKept if it is not known at all.
+    Raises DeltaError if the name is only known on another base, NotKept if it is unknown.
     """
     everywhere = [delta for delta in list_deltas(home) if LESSON not in delta.origin]
     here = [delta for delta in everywhere if delta.base_digest == base_digest]
@@ -198,16 +198,16 @@ def find_delta(home: Home, model: str, base_digest: str, name: str) -> Delta:
 
 
 def delta_tensors(home: Home, delta: Delta) -> "dict[str, npt.NDArray[Any]]":
-    """The tensors of a delta, every byte checked. Raises HomeError for a missing or altered file."""
+    """Return the tensors of a delta, every byte checked. Raises HomeError for a missing or altered file."""
     path = home.delta_folder(delta.digest) / TENSORS
     tensors = _read_tensors(path)
     for fault in _faults(delta, tensors):
-        raise HomeError(f"{path}: {fault}", "must be as it was kept", "something else", _cure(path))
+        raise HomeError(f"{path}: {fault}", "is not as it was kept", "", _cure(path))
     return tensors
 
 
 def delta_report(home: Home, digest: str) -> dict[str, Any] | None:
-    """What was measured when a delta was made; None if nothing was, or it can't be read."""
+    """Return a delta's measurements; None if there are none, or they can't be read."""
     return _read_report(home.delta_folder(digest))
 
 
@@ -220,12 +220,12 @@ def _read_report(folder: Path) -> dict[str, Any] | None:
 
 
 def delta_bytes(home: Home, digest: str) -> int:
-    """Bytes of a delta's files."""
+    """Return the bytes of a delta's files."""
     return bytes_in(home.delta_folder(digest))
 
 
 def verify_delta(home: Home, digest: str) -> list[str]:
-    """What is wrong with a delta, tensor by tensor; empty = all is well."""
+    """Return the problems of a delta, tensor by tensor; empty = all is well."""
     try:
         delta = get_delta(home, digest)
         return [f"{fault} is not as it was kept" for fault in _faults(delta, _read_tensors(home.delta_folder(digest) / TENSORS))]
@@ -234,7 +234,7 @@ def verify_delta(home: Home, digest: str) -> list[str]:
 
 
 def _faults(delta: Delta, tensors: "Mapping[str, npt.NDArray[Any]]") -> Iterator[str]:
-    """Tensors that are missing, altered, or more than there should be."""
+    """Yield tensors that are missing, altered, or unexpected."""
     for name, entry in delta.tensors.items():
         got = tensors.get(name)
         if got is None or (got.shape, _DTYPES.get(str(got.dtype)), _sha256(got)) != (entry.shape, entry.dtype, entry.sha256):

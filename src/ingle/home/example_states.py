@@ -1,8 +1,8 @@
-"""The states of an example, and the moves from one to another: nothing else writes a state.
+"""The states of an example, and the moves between them. Only this file writes a state.
 
 On its way into the weights an example is `pending`, then `learning` (begin), then `learned` (accept) or `refused` (refuse). A learner
-that stops or dies lets it go (release). A lesson that is let go, or is of another model now, leaves its examples to be learned again
-(relearn). See `ingle.core.example.STATES` for what the states mean.
+that stops or dies releases it (release). When a lesson is removed, or its model changes, its examples are learned again (relearn).
+The states: `ingle.core.example.STATES`.
 """
 
 import json
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 Move = Literal["begin", "accept", "refuse", "release", "separate", "relearn", "supersede", "undo", "act", "renew", "keep"]
 COUNTING: tuple[State, ...] = ("pending", "learning", "learned", "refused", "kept")
-"""States of an example that counts: nothing stands in its place, and nobody took it back."""
+"""States of an example that still counts: it was neither replaced nor undone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Where one move leads, and from where."""
+    """One move: its states before and after."""
 
     before: tuple[State, ...]
     after: State
     leaves_lesson: bool = False
-    """Whether the example no longer names the lesson that held it, and so is learned by itself."""
+    """Whether the example no longer names its former lesson, and so is learned by itself."""
 
 
 MOVES: Mapping[Move, Step] = {
@@ -52,9 +52,9 @@ MOVES: Mapping[Move, Step] = {
 def move(
     connection: "Connection", owner: str, id_: str, what: Move, reasons: Sequence[str] = (), lesson: str | None = None
 ) -> State | None:
-    """Makes a move in a transaction, if it leads on from the state that the example has; `lesson` is the digest of what holds it then.
+    """Make a move in a transaction, if the example's state allows it; `lesson` is the digest of its new lesson.
 
-    Returns the state that it has afterwards; None = there is no such example.
+    Returns the state afterwards; None = there is no such example.
     """
     import sqlalchemy as sa
 
@@ -69,7 +69,7 @@ def move(
 
 
 def move_all(engine: "Engine", owner: str, ids: Iterable[str], what: Move) -> None:
-    """Makes the same move with several, in one step. One that is in another state stays as it is. Raises NotKept if one is gone."""
+    """Make the same move with several examples in one transaction. One in another state stays as it is. Raises NotKept if one is gone."""
     with writing_for(engine, owner) as connection:
         for id_ in ids:
             if move(connection, owner, id_, what) is None:
@@ -77,7 +77,7 @@ def move_all(engine: "Engine", owner: str, ids: Iterable[str], what: Move) -> No
 
 
 def move_held(connection: "Connection", owner: str, lesson: str, what: Move) -> int:
-    """Makes a move with all examples that name a lesson, as far as it leads on from their states. Returns how many there were."""
+    """Make a move with all examples of a lesson whose states allow it. Returns how many there were."""
     import sqlalchemy as sa
 
     step = MOVES[what]
@@ -88,14 +88,14 @@ def move_held(connection: "Connection", owner: str, lesson: str, what: Move) -> 
 def end_learning(
     engine: "Engine", owner: str, ids: Iterable[str], what: Literal["refuse", "release", "separate"], reasons: Sequence[str] = ()
 ) -> None:
-    """Moves on what is `learning` still; what was deleted, or became something else meanwhile, stays as it is."""
+    """End the `learning` of these examples. One that was deleted or changed meanwhile stays as it is."""
     with writing_for(engine, owner) as connection:
         for id_ in ids:
             move(connection, owner, id_, what, reasons)
 
 
 def restore(engine: "Engine", owner: str, examples: Collection[Example]) -> None:
-    """Makes what was just superseded the same as before, since what was to stand in its place does not."""
+    """Undo a supersede, because the replacement does not stand: the examples get their states back."""
     import sqlalchemy as sa
 
     statement = "UPDATE examples SET state = :state, reasons = :reasons WHERE owner = :owner AND id = :id AND state = 'superseded'"

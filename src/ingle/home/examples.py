@@ -1,4 +1,4 @@
-"""What users taught, as rows: this is the only place where the words of corrections, facts and ratings are stored.
+"""Examples that users taught, as rows: the only place where the words of corrections, facts and ratings are stored.
 
 Every query names the owner. An example is written once; only its state changes (`example_states`), or all of it goes (`drop_example`).
 """
@@ -53,7 +53,7 @@ MIGRATIONS: Migrations = (
 )
 """The room "examples": (number, statements), oldest first."""
 MEMORY = COUNTING
-"""States in which a correction or a fact is remembered: what the weights could not learn is remembered all the same."""
+"""States in which a correction or a fact is remembered, even if the weights could not learn it."""
 
 _COLUMNS = (
     "id", "owner", "seq", "model", "kind", "question", "answer", "refused", "before", "rating", "comment", "completion", "learn", "state",
@@ -62,7 +62,7 @@ _COLUMNS = (
 
 
 def add_example(engine: "Engine", example: Example, supersede: Sequence[str] = ()) -> Example:
-    """Keeps it, with an id, a time and the next place of its owner; and what it stands in the place of becomes `superseded`, in one step.
+    """Keep an example, with an id, a time and its owner's next number; the examples that it replaces become `superseded`, in one step.
 
     Raises RequestError for text that no database can hold, HomeError.
     """
@@ -71,23 +71,23 @@ def add_example(engine: "Engine", example: Example, supersede: Sequence[str] = (
 
 
 def insert_example(connection: "Connection", example: Example, supersede: Sequence[str] = ()) -> Example:
-    """The same inside of a transaction that writes for its owner."""
+    """Do `add_example` inside a transaction that writes for its owner."""
     import sqlalchemy as sa
 
     last = connection.execute(sa.text("SELECT COALESCE(MAX(seq), 0) FROM examples WHERE owner = :owner"), {"owner": example.owner}).scalar()
-    made = replace(example, id=example.id or f"ex-{secrets.token_hex(12)}", at=example.at or now(), seq=int(last or 0) + 1)
-    row = _plain(made) | {"asked": likeness(made.question or made.answer), "secret": new_secret()}
+    stored = replace(example, id=example.id or f"ex-{secrets.token_hex(12)}", at=example.at or now(), seq=int(last or 0) + 1)
+    row = _plain(stored) | {"asked": likeness(stored.question or stored.answer), "secret": new_secret()}
     names, values = ", ".join(row), ", ".join(f":{name}" for name in row)
     connection.execute(sa.text(f"INSERT INTO examples ({names}) VALUES ({values})"), row)
-    if made.kind != "rating":
-        index_words(connection, made.owner, made.id, f"{made.question} {made.answer}")
+    if stored.kind != "rating":
+        index_words(connection, stored.owner, stored.id, f"{stored.question} {stored.answer}")
     for other in supersede:
-        move(connection, made.owner, other, "supersede")
-    return made
+        move(connection, stored.owner, other, "supersede")
+    return stored
 
 
 def same_asked(connection: "Connection", like: Example) -> tuple[Example, ...]:
-    """What its owner taught its model before that still stands: on the same question, the same fact, or as rating of the same answer."""
+    """Return earlier examples that still stand: on the same question, with the same fact, or rating the same answer."""
     import sqlalchemy as sa
 
     which = "owner = :owner AND model = :model AND kind = :kind AND asked = :asked AND id <> :id"
@@ -96,27 +96,27 @@ def same_asked(connection: "Connection", like: Example) -> tuple[Example, ...]:
         which += " AND completion = :completion AND answer = :answer"
         values |= {"completion": like.completion, "answer": like.answer}
     query = f"SELECT {', '.join(_COLUMNS)} FROM examples WHERE {which} AND state NOT IN ('superseded', 'undone') ORDER BY seq"
-    found = map(_example, connection.execute(sa.text(query), values))
-    return tuple(one for one in found if sameness(one.question or one.answer) == sameness(like.question or like.answer))
+    similar = map(_example, connection.execute(sa.text(query), values))
+    return tuple(one for one in similar if sameness(one.question or one.answer) == sameness(like.question or like.answer))
 
 
 def search_examples(engine: "Engine", owner: str, words: str, limit: int) -> tuple[Example, ...]:
-    """The owner's corrections and facts that are remembered and share a word with `words`, the best match first; about any model."""
+    """Return the owner's remembered corrections and facts that share a word with `words`, the best match first; about any model."""
     order = find_words(engine, owner, words, limit, MEMORY)
     if not order:
         return ()
     names = {f"id{i}": id_ for i, id_ in enumerate(order)}
-    found = select_examples(engine, f"owner = :owner AND id IN ({', '.join(f':{name}' for name in names)})", {**names, "owner": owner})
-    return tuple(sorted(found, key=lambda example: order.index(example.id)))
+    examples = select_examples(engine, f"owner = :owner AND id IN ({', '.join(f':{name}' for name in names)})", {**names, "owner": owner})
+    return tuple(sorted(examples, key=lambda example: order.index(example.id)))
 
 
 def new_secret() -> str:
-    """A key for an example's digests, in hexadecimal."""
+    """Return a new key for an example's digests, in hexadecimal."""
     return secrets.token_hex(32)
 
 
 def example_secret(engine: "Engine", owner: str, id_: str) -> bytes:
-    """The key of this example's digests in the ledger; there is none any more once it was edited or deleted. Raises NotKept."""
+    """Return the key of this example's digests in the ledger; editing or deleting the example destroys it. Raises NotKept."""
     import sqlalchemy as sa
 
     query = "SELECT secret FROM examples WHERE owner = :owner AND id = :id"
@@ -128,25 +128,25 @@ def example_secret(engine: "Engine", owner: str, id_: str) -> bytes:
 
 
 def get_example(engine: "Engine", owner: str, id_: str) -> Example:
-    """The owner's example with that id. Raises NotKept if there is none."""
-    found = select_examples(engine, "owner = :owner AND id = :id", {"owner": owner, "id": id_})
-    if not found:
+    """Return the owner's example with that id. Raises NotKept if there is none."""
+    examples = select_examples(engine, "owner = :owner AND id = :id", {"owner": owner, "id": id_})
+    if not examples:
         raise NotKept(f"example {id_[:40]}", "is not kept here", "", "`ingle memory` lists what is.")
-    return found[0]
+    return examples[0]
 
 
 def list_examples(
     engine: "Engine", owner: str | None, states: Iterable[State] = (), model: str = "", limit: int | None = None, newest: bool = False
 ) -> tuple[Example, ...]:
-    """The owner's examples (None = everybody's, for the learner), the oldest first unless `newest`; of these states, about this model."""
+    """Return the owner's examples (None = everybody's, for the learner), the oldest first unless `newest`; filtered by state and model."""
     which, values = ["1 = 1"], dict[str, Any]()
     for name, value in (("owner", owner), ("model", model or None)):
         if value is not None:
             which.append(f"{name} = :{name}")
             values[name] = value
-    if wanted := list(states):
-        which.append(f"state IN ({', '.join(f':state{i}' for i in range(len(wanted)))})")
-        values |= {f"state{i}": state for i, state in enumerate(wanted)}
+    if state_list := list(states):
+        which.append(f"state IN ({', '.join(f':state{i}' for i in range(len(state_list)))})")
+        values |= {f"state{i}": state for i, state in enumerate(state_list)}
     order = "at DESC, seq DESC" if newest else "at, seq"
     if owner is not None:
         order = "seq DESC" if newest else "seq"
@@ -156,7 +156,7 @@ def list_examples(
 
 
 def count_examples(engine: "Engine", owner: str) -> dict[str, int]:
-    """How many there are of each state."""
+    """Return the number of examples in each state."""
     import sqlalchemy as sa
 
     with engine.connect() as connection:
@@ -165,7 +165,7 @@ def count_examples(engine: "Engine", owner: str) -> dict[str, int]:
 
 
 def count_since(connection: "Connection", owner: str, since: str, until: str) -> tuple[int, int]:
-    """How many examples the owner has, and how many came after `since` and not after `until`: a clock that was wrong counts for nothing."""
+    """Return the owner's number of examples, and the number between `since` and `until`: a clock that was wrong counts for nothing."""
     import sqlalchemy as sa
 
     query = """
@@ -175,7 +175,7 @@ def count_since(connection: "Connection", owner: str, since: str, until: str) ->
 
 
 def begin_learning(engine: "Engine", owner: str, examples: Sequence[Example], ids: Collection[str]) -> None:
-    """Makes those of these examples `learning`, if all are as they were read. Raises NotKept if one is gone, or has become another."""
+    """Make these examples `learning`, if all are as they were read. Raises NotKept if one is gone or has changed."""
     import sqlalchemy as sa
 
     query = sa.text(f"SELECT {', '.join(_COLUMNS)} FROM examples WHERE owner = :owner AND id = :id")
@@ -188,24 +188,24 @@ def begin_learning(engine: "Engine", owner: str, examples: Sequence[Example], id
 
 
 def rewrite_example(engine: "Engine", owner: str, id_: str, answer: str, secret: str) -> Example:
-    """Puts other words in the place of its answer, under another secret; it is then to be learned anew if it may be. Raises NotKept."""
+    """Replace an example's answer and its secret; it is then learned again if it may be. Raises NotKept."""
     import sqlalchemy as sa
 
-    kept = get_example(engine, owner, id_)
+    before = get_example(engine, owner, id_)
     statement = "UPDATE examples SET answer = :answer, asked = :asked, secret = :secret WHERE owner = :owner AND id = :id"
-    row = {"answer": answer, "asked": likeness(kept.question or answer), "secret": secret}
+    row = {"answer": answer, "asked": likeness(before.question or answer), "secret": secret}
     with writing_for(engine, owner) as connection:
         connection.execute(sa.text(statement), {**row, "owner": owner, "id": id_})
-        move(connection, owner, id_, "renew" if kept.learn and kept.kind == "correction" else "keep")
-        if kept.kind != "rating":
+        move(connection, owner, id_, "renew" if before.learn and before.kind == "correction" else "keep")
+        if before.kind != "rating":
             unindex_words(connection, owner, id_)
-            index_words(connection, owner, id_, f"{kept.question} {answer}")
+            index_words(connection, owner, id_, f"{before.question} {answer}")
     scrub(engine)  # the words that were there
     return get_example(engine, owner, id_)
 
 
 def drop_turns_before(engine: "Engine", owner: str, ids: Iterable[str]) -> None:
-    """Lets examples forget the turns that went before their question; what is being learned of them so is to be learned again."""
+    """Drop the turns before these examples' questions; those being learned with them are to be learned again."""
     import sqlalchemy as sa
 
     with writing_for(engine, owner) as connection:
@@ -215,7 +215,7 @@ def drop_turns_before(engine: "Engine", owner: str, ids: Iterable[str]) -> None:
 
 
 def drop_example(engine: "Engine", owner: str, id_: str) -> bool:
-    """Deletes it, words and all. Returns whether they are in no file of the database any more (see `scrub`). Raises NotKept."""
+    """Delete an example with its words. Returns whether they have left all files of the database (see `scrub`). Raises NotKept."""
     import sqlalchemy as sa
 
     with writing_for(engine, owner) as connection:
@@ -226,16 +226,16 @@ def drop_example(engine: "Engine", owner: str, id_: str) -> bool:
 
 
 def may_learn(engine: "Engine", owner: str, default: bool = True) -> bool:
-    """Whether the weights may learn from what this owner teaches, where the request says nothing of it."""
+    """Return whether the weights may learn from this owner, where a request doesn't say."""
     import sqlalchemy as sa
 
     with engine.connect() as connection:
-        found = connection.execute(sa.text("SELECT learn FROM consents WHERE owner = :owner"), {"owner": owner}).scalar()
-    return default if found is None else bool(found)
+        consent = connection.execute(sa.text("SELECT learn FROM consents WHERE owner = :owner"), {"owner": owner}).scalar()
+    return default if consent is None else bool(consent)
 
 
 def set_consent(engine: "Engine", owner: str, learn: bool) -> None:
-    """Says so, for all that is taught from now on."""
+    """Store the owner's consent for everything taught from now on."""
     import sqlalchemy as sa
 
     upsert = "INSERT INTO consents (owner, learn) VALUES (:owner, :learn) ON CONFLICT (owner) DO UPDATE SET learn = :learn"
@@ -252,7 +252,7 @@ def _plain(example: Example) -> dict[str, Any]:
 
 
 def select_examples(engine: "Engine", which: str, values: Mapping[str, Any], order: str = "seq") -> tuple[Example, ...]:
-    """Those of which a condition in SQL is true; it names the owner. For this room."""
+    """Return the examples that match a condition in SQL, which names the owner. For this room."""
     import sqlalchemy as sa
 
     query = f"SELECT {', '.join(_COLUMNS)} FROM examples WHERE {which} ORDER BY {order}"

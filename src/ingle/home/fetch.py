@@ -1,4 +1,4 @@
-"""Fetching one file over HTTP: with progress, going on where an earlier attempt stopped, and with a digest at the end."""
+"""Download one file over HTTP: with progress, resuming an earlier attempt, and with a digest at the end."""
 
 import http.client
 import os
@@ -24,30 +24,30 @@ ATTEMPTS = 5
 BACKOFF_S = 0.5
 """Pause after the first failure; doubles with each."""
 TIMEOUT_S = 30
-"""Without a byte for so long, a connection counts as broken."""
+"""A connection without a byte for so long counts as broken."""
 SPARE_BYTES = 16 << 20
 """Disk space that a download leaves free."""
 MAX_UNSIZED = 64 << 20
-"""Bytes of a file of which nobody says how large it is; Debian's list of a release has a tenth of a megabyte."""
+"""Most bytes of a file whose size is unknown; Debian's list of a release has a tenth of a megabyte."""
 _OFFLINE = "Check the network and try again: what has arrived is kept, and the download goes on from there."
 
 
 class Refused(PullError):
-    """The server is there and does not let us have the file, or its certificate isn't trusted. Trying again doesn't help."""
+    """The server refuses the file, or its certificate isn't trusted. Trying again doesn't help."""
 
 
 class WrongBytes(PullError):
-    """The file that came is not the one that was asked for."""
+    """The received file has the wrong contents."""
 
 
 class Progress(Protocol):
-    """Told how far a file is. `total_bytes` is None when nobody knows."""
+    """Gets the progress of a file. `total_bytes` is None when nobody knows."""
 
     def __call__(self, label: str, done_bytes: int, total_bytes: int | None) -> None: ...
 
 
 def silent(label: str, done_bytes: int, total_bytes: int | None) -> None:
-    """Shows nothing."""
+    """Show nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +60,11 @@ class Remote:
     """Bytes, where known."""
     sha256: str | None = None
     headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """For the first host only; a redirect to another host doesn't get them, they may hold a token."""
+    """For the first host only, because they may hold a token; a redirect to another host doesn't get them."""
 
 
 class _SameHostHeaders(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, and shows our token to the host that it was meant for only."""
+    """Follows redirects, and sends our token only to the host that it belongs to."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: object, code: int, msg: str, headers: http.client.HTTPMessage, newurl: str
@@ -77,14 +77,14 @@ class _SameHostHeaders(urllib.request.HTTPRedirectHandler):
 
 
 def make_opener(context: ssl.SSLContext | None = None, proxy: str | None = None) -> urllib.request.OpenerDirector:
-    """An opener with these certificates and this proxy; None = what the environment says."""
+    """Return an opener with these certificates and this proxy; None = as the environment says."""
     proxies = urllib.request.ProxyHandler({"http": proxy, "https": proxy} if proxy else None)
     secure = urllib.request.HTTPSHandler(context=context or system_certificates())
     return urllib.request.build_opener(_SameHostHeaders, proxies, secure)
 
 
 def system_certificates() -> ssl.SSLContext:
-    """The system's certificates, or certifi's where this Python came without any (some macOS builds)."""
+    """Return the system's certificates, or certifi's where Python came without any (some macOS builds)."""
     paths = ssl.get_default_verify_paths()
     if not (paths.cafile or paths.capath) and os.name != "nt":
         try:
@@ -97,7 +97,7 @@ def system_certificates() -> ssl.SSLContext:
 
 
 def need_space(folder: Path, nbytes: int) -> None:
-    """Raises PullError unless `folder` has room for `nbytes` and a little more."""
+    """Raise PullError unless `folder` has room for `nbytes` and a little more."""
     free = shutil.disk_usage(folder).free
     if free < nbytes + SPARE_BYTES:
         got = f"{free / 1e6:.0f} MB free, {(nbytes + SPARE_BYTES) / 1e6:.0f} MB needed"
@@ -106,10 +106,10 @@ def need_space(folder: Path, nbytes: int) -> None:
 
 
 def fetch(remote: Remote, path: Path, progress: Progress = silent, opener: urllib.request.OpenerDirector | None = None) -> str:
-    """Brings `remote` to `path` and returns its SHA-256. What has arrived stays in `path`.part for the next attempt.
+    """Download `remote` to `path` and return its SHA-256. A partial download stays in `path`.part for the next attempt.
 
-    Raises PullError if the network breaks off again and again, Refused if the server refuses, WrongBytes if the digest is
-    not the expected one (the bad file is then deleted), HomeError if the disk refuses.
+    Raises PullError if the network keeps failing, Refused if the server refuses, WrongBytes for another digest than expected (the bad file
+    is then deleted), HomeError if the disk refuses.
     """
     part = path.with_name(path.name + ".part")
     if not path.exists():
@@ -144,7 +144,7 @@ def _download(remote: Remote, part: Path, progress: Progress, opener: urllib.req
                 part.unlink()
             elif error.code != http.HTTPStatus.TOO_MANY_REQUESTS and error.code < 500:
                 cure = "It may have moved, or you may have no right to it." if error.code != 407 else "Your proxy wants a password."
-                raise Refused(remote.name, f"{remote.name} is not there for us", f"HTTP {error.code} {error.reason}", cure) from error
+                raise Refused(remote.name, f"The server refuses {remote.name}", f"HTTP {error.code} {error.reason}", cure) from error
             reason = f"HTTP {error.code} {error.reason}"
         except (OSError, http.client.HTTPException) as error:
             # URLError, timeouts, resets and TLS failures; the disk's own errors have become HomeError by now.
@@ -160,7 +160,7 @@ def _download(remote: Remote, part: Path, progress: Progress, opener: urllib.req
 
 
 def _continue(remote: Remote, part: Path, have: int, progress: Progress, opener: urllib.request.OpenerDirector) -> bool:
-    """Appends what is missing. Returns whether the file is complete now."""
+    """Append the missing bytes. Returns whether the file is complete now."""
     request = urllib.request.Request(remote.url, headers={"Accept-Encoding": "identity", "User-Agent": "ingle"})
     for key, value in remote.headers.items():
         request.add_unredirected_header(key, value)
@@ -208,7 +208,7 @@ def _copy(
 
 
 def copy_file(source: Path, target: Path, progress: Progress = silent) -> str:
-    """Copies a file and returns the SHA-256 of what was written. A copy, never a link: a later edit must not reach a base.
+    """Copy a file and return the SHA-256 of the copy. It is never a link: a later edit must not reach a base.
 
     Raises PullError if the source can't be read, HomeError if the target can't be written.
     """

@@ -1,4 +1,4 @@
-"""Files of a hub repository, pinned by commit. The hub's own library says what there is and who we are; `fetch` brings the bytes."""
+"""Files of a hub repository, pinned by commit. The hub's own library lists them and logs in; `fetch` downloads them."""
 
 import shutil
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class Snapshot:
 
 
 def resolve(source: HubSource, endpoint: str | None = None) -> Snapshot:
-    """Asks the hub which commit the revision is now, and what it holds.
+    """Ask the hub for the revision's present commit and its files.
 
     Raises PullError: no network, unknown or private repository, unknown revision, gated, offline mode.
     """
@@ -63,10 +63,10 @@ def resolve(source: HubSource, endpoint: str | None = None) -> Snapshot:
 def bring_from_hub(
     source: HubSource, snapshot: Snapshot, downloads: Path, folder: Path, look: Callable[[Path], None], progress: Progress
 ) -> tuple[KeptFile, ...]:
-    """Fetches the needed files to `downloads` (where they stay, for the next attempt) and links them into `folder`.
+    """Download the needed files to `downloads` (where they stay for the next attempt) and link them into `folder`.
 
-    `look` may refuse what came before the weights, which are large. Raises what it raises; PullError and HomeError, as `fetch` and
-    `choose_files` do.
+    `look` may refuse the files that come before the weights, which are large. Raises what it raises; PullError and HomeError, as `fetch`
+    and `choose_files` do.
     """
     opener = make_opener()
     remotes = {remote.name: remote for remote in snapshot.files}
@@ -90,7 +90,7 @@ def bring_from_hub(
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Puts a file of the home at a second place in it, without a second copy where the file system can."""
+    """Link a file of the home at a second place, or copy it where the file system has no links."""
     with os_errors(target):
         try:
             target.hardlink_to(source)
@@ -103,8 +103,8 @@ def _choose(source: HubSource, remotes: dict[str, Remote], read_index: Callable[
         return choose_files(source.repo, [name for name in remotes if "/" not in name or name.lower().endswith(".gguf")], read_index)
     if source.file in remotes:
         return [source.file]
-    known = sorted(name for name in remotes if name.lower().endswith(".gguf"))
-    cure = f"It holds {', '.join(known)}." if known else "It holds no GGUF file."
+    available = sorted(name for name in remotes if name.lower().endswith(".gguf"))
+    cure = f"It holds {', '.join(available)}." if available else "It holds no GGUF file."
     raise PullError(source.repo, "must hold the file", source.file, cure)
 
 

@@ -1,4 +1,4 @@
-"""Kept models: a name for a base and the deltas on it. `MODEL+DELTA` is a kept model with one more delta, and needs no file of its own.
+"""Kept models: a name for a base and its deltas. `MODEL+DELTA` is a kept model with one more delta, and needs no file.
 
 Listing them reads small files and imports no database.
 """
@@ -31,65 +31,65 @@ class Kept:
     base: str
     """Digest of the base."""
     deltas: tuple[str, ...]
-    """Digests of the deltas, in the order of their application."""
+    """Digests of the deltas, in order."""
     created_at: str
     """UTC, ISO 8601."""
 
     @property
     def digest(self) -> str:
-        """Of the base and its deltas: what a further delta is made for."""
+        """Digest of the base and its deltas: the one that a further delta is made for."""
         return stack_digest(self.base, self.deltas)
 
 
 @dataclass(frozen=True, slots=True)
 class Freed:
-    """What `remove` takes away."""
+    """The result of `remove`."""
 
     name: str
     bases: tuple[str, ...]
-    """Digests of bases that no name used any more."""
+    """Digests of bases that no name uses any more."""
     nbytes: int
-    """Bytes on disk that come back."""
+    """Freed bytes on disk."""
     deltas: tuple[str, ...] = ()
-    """Digests of deltas that go."""
+    """Digests of removed deltas."""
 
 
 Damaged = Callable[[str, HomeError], None]
-"""Told the name of a kept model whose file can't be read, and what is wrong with it."""
+"""Gets the name of a kept model whose file can't be read, and the error."""
 
 
 def list_kept(home: Home, damaged: Damaged | None = None) -> list[Kept]:
-    """Every kept model, by name; empty where there is no home yet.
+    """Return every kept model, by name; empty where there is no home yet.
 
-    A damaged file is told to `damaged`, and the others are listed; without it, HomeError is raised.
+    A damaged file goes to `damaged`, and the others are listed; without `damaged`, HomeError is raised.
     """
-    found: list[Kept] = []
+    models: list[Kept] = []
     for name in _names(home):
         try:
-            found.append(_read(home, name))
+            models.append(_read(home, name))
         except HomeError as error:
             if damaged is None:
                 raise
             if (home.models / f"{name}.json").exists():  # else it has just been removed
                 damaged(name, error)
-    return found
+    return models
 
 
 def list_models(home: Home, damaged: Damaged | None = None) -> list[Kept]:
-    """Every kept model, each followed by those that deltas make of it (`MODEL+DELTA`). Damaged files are as for `list_kept`."""
-    found: list[Kept] = []
+    """Return every kept model, each followed by its `MODEL+DELTA`s. Damaged files are handled as in `list_kept`."""
+    models: list[Kept] = []
     for kept in list_kept(home, damaged):
         named = {kept.deltas: kept}
         for above, delta in tree(home, kept.base, kept.deltas):
             if LESSON in delta.origin:
                 continue
             named[above] = _with_delta(named[above[:-1]], delta)
-        found += named.values()
-    return found
+        models += named.values()
+    return models
 
 
 def get_kept(home: Home, name: str) -> Kept:
-    """The model of that name, or that delta on it: `MODEL+DELTA`, `MODEL+DELTA+ANOTHER`.
+    """Return the model of that name, or a delta on it: `MODEL+DELTA`, `MODEL+DELTA+ANOTHER`.
 
     Raises NotKept with the known names and close ones, DeltaError for a delta of another model, HomeError if a file is damaged.
     """
@@ -109,10 +109,10 @@ def _with_delta(kept: Kept, delta: Delta) -> Kept:
 
 
 def keep(home: Home, name: str, base: str, deltas: Iterable[str] = (), replace: bool = False) -> Kept:
-    """Gives a base (with deltas) a name. The same name for the same things again changes nothing.
+    """Give a base (with deltas) a name. The same name for the same things again changes nothing.
 
-    Raises NotKept if there is no such base or delta, DeltaError for deltas that were made for something else, ConfigError if the name
-    can't be used, or is taken and `replace` is False.
+    Raises NotKept if there is no such base or delta, DeltaError for deltas that were made for something else, ConfigError if the name can't
+    be used, or is taken and `replace` is False.
     """
     with home.lock(LOCK):
         kept = _keep(home, name, base, tuple(deltas), replace)
@@ -122,9 +122,9 @@ def keep(home: Home, name: str, base: str, deltas: Iterable[str] = (), replace: 
 
 
 def adopt(home: Home, folder: Path, base: Base, name: str, replace: bool = False) -> Kept:
-    """Moves a finished staging folder to the bases and gives it a name, in this order, so that a name never points nowhere.
+    """Move a finished staging folder to the bases, then name it, so that no name points nowhere.
 
-    With `replace` a taken name moves to the new base, and the old base goes when nothing else uses it. Raises as `keep` does.
+    With `replace`, a taken name moves to the new base, and an unused old base is deleted. Raises as `keep` does.
     """
     target = home.base_folder(base.digest)
     with home.lock(LOCK):
@@ -144,11 +144,10 @@ def adopt(home: Home, folder: Path, base: Base, name: str, replace: bool = False
 
 
 def refuse_taken(home: Home, name: str, base: str | None, replace: bool, deltas: tuple[str, ...] | None = None) -> None:
-    """Raises ConfigError if `name` means another base than this already (None = any is another), or other deltas where those are given,
-    and may not be moved: because `replace` is False, or because something was made for what it means.
-    """
+    """Raise ConfigError if `name` already means another base (None = any) or, where `deltas` are given, other deltas, and may not be moved:
+    because `replace` is False, or because something was made for its present meaning."""
     names = _names(home)
-    _refuse_twin(name, names)
+    _refuse_other_case(name, names)
     if name not in names:
         return
     kept = _read(home, name)
@@ -163,7 +162,7 @@ def refuse_taken(home: Home, name: str, base: str | None, replace: bool, deltas:
 
 
 def _is_sound(home: Home, digest: str) -> bool:
-    """Whether the base is here already with every byte as it was."""
+    """Return whether the base is here already with every byte as it was."""
     try:
         return not verify_base(home, digest)
     except HomeError:
@@ -174,10 +173,10 @@ def _keep(home: Home, name: str, base: str, deltas: tuple[str, ...], replace: bo
     check_name(name)
     if not home.base_folder(base).is_dir():
         raise NotKept(f"base {base[:12]}", "is not in this home", "", "Pull it first.")
-    for at, digest in enumerate(deltas):
-        get_delta(home, digest).check_base(stack_digest(base, deltas[:at]))
+    for i, digest in enumerate(deltas):
+        get_delta(home, digest).check_base(stack_digest(base, deltas[:i]))
     names = _names(home)
-    _refuse_twin(name, names)
+    _refuse_other_case(name, names)
     if name in names:
         kept = _read(home, name)
         if (kept.base, kept.deltas) == (base, deltas):
@@ -189,30 +188,30 @@ def _keep(home: Home, name: str, base: str, deltas: tuple[str, ...], replace: bo
     return kept
 
 
-def _refuse_twin(name: str, names: list[str]) -> None:
+def _refuse_other_case(name: str, names: list[str]) -> None:
     # Not every file system tells Foo.json from foo.json.
-    twins = [other for other in names if other.lower() == name.lower() and other != name]
-    if twins:
-        raise ConfigError("name", f"differs from {twins[0]} only in upper and lower case", name, "Choose another name.")
+    others = [other for other in names if other.lower() == name.lower() and other != name]
+    if others:
+        raise ConfigError("name", f"differs from {others[0]} only in upper and lower case", name, "Choose another name.")
 
 
 def _name_taken(home: Home, kept: Kept, newer: bool = False) -> ConfigError:
-    """The error for a name that already means something else; `newer`: an earlier form of the same."""
+    """Return the error for a name that already means something else; `newer`: an earlier version of the same."""
     try:
         what = read_base(home, kept.base).source
     except HomeError:
         what = f"base {kept.base[:12]}"
     cure = f"Choose another name, or remove the old one first (`ingle rm {kept.name}`)."
     if newer:
-        cure = f"Move the name to the present one with --update. {cure}"
+        cure = f"Use --update to move the name to the new files. {cure}"
     return ConfigError("name", f"The name {kept.name} is taken by a model from another source or with other files", what, cure)
 
 
 def remove(home: Home, name: str, tell: Callable[[Freed], None] = lambda _freed: None) -> Freed:
-    """Drops a name, then every base (with its packed weights) that no name uses any more; of `MODEL+DELTA`, the delta.
+    """Remove a name, then every base (with its packed weights) that no name uses any more; for `MODEL+DELTA`, remove the delta.
 
-    `tell` hears what goes before anything does; if it raises, all stays. Raises NotKept if there is no such name, DeltaError if deltas
-    would be left without what they were made for, HomeError if files can't be deleted.
+    `tell` gets the list before anything is deleted; if it raises, all stays. Raises NotKept if there is no such name, DeltaError if other
+    deltas would lose their base, HomeError if files can't be deleted.
     """
     bases, deltas, path = tuple[str, ...](), tuple[str, ...](), home.models / f"{name}.json"
     with home.lock(LOCK):
@@ -241,7 +240,7 @@ def remove(home: Home, name: str, tell: Callable[[Freed], None] = lambda _freed:
 
 
 def _own_stack(home: Home, name: str) -> tuple[str, ...]:
-    """The deltas that a name stands for; none if its file is damaged."""
+    """Return the deltas of a name; none if its file is damaged."""
     try:
         return _read(home, name).deltas
     except HomeError:
@@ -249,7 +248,7 @@ def _own_stack(home: Home, name: str) -> tuple[str, ...]:
 
 
 def _folders_of_delta(home: Home, kept: Kept) -> list[Path]:
-    """The folders that go with the last delta of a stack: its own, its lessons', and what was packed with it."""
+    """Return the folders of the last delta of a stack: its own, its lessons', and its packs."""
     digest = kept.deltas[-1]
     _refuse_orphans(kept.name, kept.deltas, _grown(home, kept.base, kept.deltas))
     users = [other.name for other in list_kept(home) if digest in other.deltas]
@@ -261,8 +260,7 @@ def _folders_of_delta(home: Home, kept: Kept) -> list[Path]:
 
 
 def _grown(home: Home, base: str, deltas: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Delta]]:
-    """The deltas that grew on a stack and that somebody gave a name, each with its own whole stack: lessons are nobody's to remove by hand,
-    they go with their model."""
+    """Return the named deltas that grew on a stack, each with its whole stack. Lessons are left out: they go with their model."""
     return [one for one in tree(home, base, deltas) if LESSON not in one[1].origin]
 
 
@@ -271,15 +269,15 @@ def _named(home: Home, base: str, deltas: tuple[str, ...] = ()) -> list[str]:
 
 
 def _refuse_orphans(name: str, own: tuple[str, ...], grown: list[tuple[tuple[str, ...], Delta]]) -> None:
-    """Raises DeltaError if these deltas would have nothing left that they can be applied to. `own`: the stack that the name stands for."""
+    """Raise DeltaError if these deltas would lose what they are applied to. `own`: the stack of the name."""
     if not grown:
         return
-    called, stack = {delta.digest: delta.name for _, delta in grown}, grown[-1][0]
-    cure = "They are beside what it stands for: pull the model that they were made for again, and remove them there."
+    names, stack = {delta.digest: delta.name for _, delta in grown}, grown[-1][0]
+    cure = "They belong to another version of it: pull the model that they were made for again, and remove them there."
     if stack[: len(own)] == own:
-        whole = "+".join([name, *(called.get(digest, digest[:12]) for digest in stack[len(own) :])])
+        whole = "+".join([name, *(names.get(digest, digest[:12]) for digest in stack[len(own) :])])
         cure = f"Remove them first, the newest first: ingle rm {whole}"
-    raise DeltaError(f"model {name}", "is what other deltas were made for", ", ".join(called.values()), cure)
+    raise DeltaError(f"model {name}", "is what other deltas were made for", ", ".join(names.values()), cure)
 
 
 def _sweep_unused(home: Home) -> None:
@@ -288,7 +286,7 @@ def _sweep_unused(home: Home) -> None:
 
 
 def _folders_of_bases(home: Home, bases: Iterable[str], own: Collection[str] = ()) -> list[Path]:
-    """The folders that go with these bases: their own, their packs, their lessons, and the deltas of a name that goes (`own`)."""
+    """Return the folders of these bases: their own, their packs, their lessons, and the deltas of a removed name (`own`)."""
     folders = list[Path]()
     for digest in bases:
         for stack, delta in tree(home, digest):
@@ -299,14 +297,13 @@ def _folders_of_bases(home: Home, bases: Iterable[str], own: Collection[str] = (
 
 
 def sweep_packs(home: Home, days: float = 7) -> list[str]:
-    """Deletes packs of nothing that is kept (candidates whose trial was killed) once nobody has written to them for so long. Returns their
-    digests."""
+    """Delete packs that belong to nothing kept (killed trials of candidates) after so many idle days. Returns their digests."""
     old = [path for path in sorted(home.packs.iterdir()) if idle_days(path) > days] if home.packs.is_dir() else []
     if not old:
         return []
     bases = [path.name for path in home.bases.iterdir()]
-    known = {*bases, *(stack_digest(base, stack) for base in bases for stack, _ in tree(home, base))}
-    unknown = [path for path in old if path.name not in known]
+    kept_digests = {*bases, *(stack_digest(base, stack) for base in bases for stack, _ in tree(home, base))}
+    unknown = [path for path in old if path.name not in kept_digests]
     for path in unknown:
         discard(home, path)
     return [path.name for path in unknown]

@@ -1,4 +1,4 @@
-"""Lessons: deltas that the learner made of what a user taught, and whether they act. The tensors lie among the home's deltas.
+"""Lessons: deltas that the learner made of users' examples, and whether they act. Their tensors lie among the home's deltas.
 
 A lesson belongs to one owner and to one model with all its deltas, by their digest; so it says nothing to others, and nothing of another
 model. The delta's origin names it as a lesson (`deltas.LESSON`). That it acts is one row, written in the same step as the states of
@@ -23,31 +23,31 @@ _COLUMNS = "digest, owner, model, stack, kind, examples, acting, seq, at"
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """One delta of the learner's."""
+    """One lesson."""
 
     digest: str
-    """Of the delta."""
+    """Digest of its delta."""
     owner: str
     model: str
     """Name of the kept model that it was made for."""
     stack: str
-    """Digest of that model's base and deltas; it acts on nothing else."""
+    """Digest of that model's base and deltas; the lesson acts on nothing else."""
     kind: Literal["answers", "style"]
-    """`answers` act where a question is near to one that they hold, a `style` wherever nothing nearer acts."""
+    """`answers` act near their questions, a `style` wherever nothing nearer acts."""
     examples: tuple[str, ...]
-    """Ids of what it learned from, in their order."""
+    """Ids of its examples, in order."""
     acting: bool
-    """False once it was undone or another stands in its place."""
+    """False once it was undone or replaced."""
     seq: int = 0
-    """Its place among its owner's lessons, from 1."""
+    """Its number among its owner's lessons, from 1."""
     at: str = ""
 
 
 def accept_lesson(engine: "Engine", lesson: Lesson, instead_of: Sequence[str] = ()) -> Lesson:
-    """From now on it acts, its examples are `learned`, and the lessons `instead_of` act no more: all in one step.
+    """Make a lesson act, its examples `learned`, and the lessons `instead_of` inactive, in one step.
 
-    Accepting it again changes nothing. Raises NotKept if an example was deleted meanwhile, or is not being learned any more; then nothing
-    was changed.
+    Accepting it again changes nothing. Raises NotKept, without a change, if an example was deleted meanwhile or is not being learned any
+    more.
     """
     import sqlalchemy as sa
 
@@ -68,8 +68,7 @@ def accept_lesson(engine: "Engine", lesson: Lesson, instead_of: Sequence[str] = 
 
 
 def set_acting(engine: "Engine", owner: str, digest: str, acting: bool) -> Lesson:
-    """Lets a lesson act, which makes its examples `learned`, or act no more (`undone`), in one step. Raises NotKept if there is no such
-    lesson."""
+    """Let a lesson act, with its examples `learned`, or act no more (`undone`), in one step. Raises NotKept if there is none."""
     import sqlalchemy as sa
 
     lesson = get_lesson(engine, owner, digest)
@@ -82,7 +81,7 @@ def set_acting(engine: "Engine", owner: str, digest: str, acting: bool) -> Lesso
 
 
 def retire_lesson(engine: "Engine", owner: str, digest: str) -> None:
-    """It acts no more; its examples stay what they are, because something newer says what they said."""
+    """Stop a lesson from acting. Its examples keep their states, because something newer says what they said."""
     import sqlalchemy as sa
 
     with writing_for(engine, owner) as connection:
@@ -92,11 +91,10 @@ def retire_lesson(engine: "Engine", owner: str, digest: str) -> None:
 
 
 def dissolve_lesson(engine: "Engine", owner: str, digest: str, undone: Collection[str] = (), forgotten: Collection[str] = ()) -> int:
-    """Lets go a lesson that must not act as it is, with the examples `undone` and `forgotten`, in one step; its delta is the caller's to
-    delete.
+    """Remove a lesson that must not act as it is, with its `undone` and `forgotten` examples, in one step. The caller deletes its delta.
 
-    What else it had taught is `pending` again, and still names it: what names one lesson is to be learned together. `forgotten` are
-    deleted. Returns how many are to be learned again.
+    Its other examples become `pending` and still name it, so that they are learned together again. `forgotten` ones are deleted. Returns
+    how many are to be learned again.
     """
     import sqlalchemy as sa
 
@@ -112,7 +110,7 @@ def dissolve_lesson(engine: "Engine", owner: str, digest: str, undone: Collectio
 
 
 def drop_lesson(engine: "Engine", owner: str, digest: str) -> None:
-    """Forgets that there was one; its delta is the caller's to delete."""
+    """Delete a lesson's row. The caller deletes its delta."""
     import sqlalchemy as sa
 
     with writing_for(engine, owner) as connection:
@@ -120,15 +118,15 @@ def drop_lesson(engine: "Engine", owner: str, digest: str) -> None:
 
 
 def get_lesson(engine: "Engine", owner: str, digest: str) -> Lesson:
-    """The owner's lesson of that digest. Raises NotKept."""
-    found = _select(engine, "owner = :owner AND digest = :digest", {"owner": owner, "digest": digest})
-    if not found:
+    """Return the owner's lesson with that digest. Raises NotKept."""
+    lessons = _select(engine, "owner = :owner AND digest = :digest", {"owner": owner, "digest": digest})
+    if not lessons:
         raise NotKept(f"lesson {digest[:12]}", "is not kept here", "", "`ingle learn --list` shows what is.")
-    return found[0]
+    return lessons[0]
 
 
 def list_lessons(engine: "Engine", owner: str | None, stack: str = "", acting: bool | None = None) -> tuple[Lesson, ...]:
-    """The owner's lessons (None = everybody's), the oldest first; for one model's stack, and acting or not."""
+    """Return the owner's lessons (None = everybody's), the oldest first; filtered by the model's stack and by acting."""
     which, values = ["1 = 1"], dict[str, Any]()
     for name, value in (("owner", owner), ("stack", stack or None), ("acting", None if acting is None else int(acting))):
         if value is not None:

@@ -11,9 +11,9 @@ from ingle.home.source import INDEX, LocalSource, choose_files
 
 
 def local_files(source: LocalSource) -> list[Path]:
-    """The files that make up the model.
+    """Return the files of a local model.
 
-    Raises PullError if they can't be read, or aren't all there.
+    Raises PullError if they can't be read, or some are missing.
     """
     if source.path.is_file():
         return [source.path]
@@ -26,7 +26,7 @@ def local_files(source: LocalSource) -> list[Path]:
 
 
 def find_same(paths: list[Path], bases: Iterable[Base], progress: Progress) -> Base | None:
-    """The base that holds exactly these files, if there is one. Reads their contents only if names and sizes agree with one."""
+    """Return the base with exactly these files, or None. Reads contents only if names and sizes match a base."""
     sizes = {path.name: path.stat().st_size for path in paths}
     likely = [base for base in bases if {file.name: file.size for file in base.files} == sizes]
     if not likely:
@@ -41,7 +41,7 @@ def find_same(paths: list[Path], bases: Iterable[Base], progress: Progress) -> B
 
 
 def bring_from_local(paths: list[Path], folder: Path, progress: Progress) -> tuple[KeptFile, ...]:
-    """Copies the files into `folder`.
+    """Copy the files into `folder`.
 
     Raises PullError if one can't be read or there is no room, HomeError if the disk refuses.
     """

@@ -1,4 +1,4 @@
-"""What a model or a delta can be called: a name is also a file name."""
+"""Names of models and deltas: a name is also a file name."""
 
 import re
 
@@ -8,7 +8,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def check_name(name: str) -> str:
-    """`name`, if a model or a delta can be called so.
+    """Return `name` if a model or a delta can have it.
 
     Raises ConfigError for anything but letters, digits, '.', '_' and '-'.
     """

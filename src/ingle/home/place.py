@@ -1,16 +1,16 @@
-"""Where this home lies, and which folder holds what.
+"""The home: its place, and the contents of its folders.
 
 bases/DIGEST/         original files of a model, never written again, and base.json
 models/NAME.json      a kept model: a base and its deltas
-deltas/DIGEST/        a delta: delta.json, tensors.safetensors and what was measured of it
-packs/DIGEST/         weights as the engine wants them, one folder per base (with deltas that are merged); may be deleted at any time
-tuning/               training that is not finished
+deltas/DIGEST/        a delta: delta.json, tensors.safetensors and its report
+packs/DIGEST/         packed weights, one folder per base (with merged deltas); may be deleted at any time
+tuning/               unfinished training
 cache/jit             compiled kernels; may be deleted
 cache/downloads       unfinished downloads; may be deleted
-cache/groups          which groups conversions to hybrids found; may be deleted, they are then sought again
-labels/               what models take for 1,000 answers, by the digest of base and deltas (energy/label.py)
-states/               what the model has read of conversations that are kept; may be deleted, they are then read again
-staging/              what is being brought in right now
+cache/groups          groups that conversions to hybrids found; may be deleted, they are then searched again
+labels/               energy labels of models, by the digest of base and deltas (energy/label.py)
+states/               saved states of kept conversations; may be deleted, the text is then read again
+staging/              unfinished downloads and models
 keys/                 the ledger's key and its signed head
 locks/                one file per lock
 ingle.db              facts (SQLite, unless INGLE_DATABASE_URL says otherwise)
@@ -75,27 +75,27 @@ class Home:
 
     @property
     def states(self) -> Path:
-        """Folder of what the model has read of conversations that are kept."""
+        """Folder of the saved states of kept conversations."""
         return self.root / "states"
 
     @property
     def history(self) -> Path:
-        """The lines that were typed in `ingle chat`."""
+        """File of the lines typed in `ingle chat`."""
         return self.root / "history"
 
     @property
     def policy(self) -> Path:
-        """What the owner asks of candidates and of requests; see gate/policy.py and safety/policy.py."""
+        """File of the owner's policy for candidates and requests; see gate/policy.py and safety/policy.py."""
         return self.root / "policy.toml"
 
     @property
     def labels(self) -> Path:
-        """Folder of what models take for 1,000 answers."""
+        """Folder of energy labels."""
         return self.root / "labels"
 
     @property
     def staging(self) -> Path:
-        """Folder of what is being brought in; on one file system with `bases`, so that a rename moves it there."""
+        """Folder of unfinished work; on one file system with `bases`, so that a rename moves it there."""
         return self.root / "staging"
 
     @property
@@ -105,12 +105,12 @@ class Home:
 
     @property
     def database_file(self) -> Path:
-        """The database, unless it is elsewhere."""
+        """The database file, unless the database is elsewhere."""
         return self.root / "ingle.db"
 
     @property
     def database_url(self) -> str:
-        """What `open_database` takes."""
+        """The URL for `open_database`."""
         return self.other_database or f"sqlite:///{self.database_file}"
 
     def base_folder(self, digest: str) -> Path:
@@ -122,11 +122,11 @@ class Home:
         return self.deltas / digest
 
     def pack_folder(self, digest: str) -> Path:
-        """Folder of everything derived from one base, or from one with deltas; goes when these go."""
+        """Folder of everything derived from one base or stack; deleted with it."""
         return self.packs / digest
 
     def create(self) -> "Home":
-        """Makes the folders, for their owner alone (mode 700).
+        """Make the folders, for their owner alone (mode 700).
 
         Raises HomeError if they can't be made or written.
         """
@@ -140,13 +140,13 @@ class Home:
 
     @contextmanager
     def lock(self, name: str, waiting: Callable[[str], None] = lambda _: None, timeout_s: float | None = None) -> Iterator[None]:
-        """Holds `name` against other processes; see `core.lock.file_lock`."""
+        """Hold the lock `name` against other processes; see `core.lock.file_lock`."""
         with file_lock(self.root / "locks" / f"{name}.lock", waiting, timeout_s):
             yield
 
 
 def find_home(environ: Mapping[str, str] = os.environ, platform: str = sys.platform) -> Home:
-    """The home of these settings: INGLE_HOME, else the platform's folder for a user's data. Touches no disk.
+    """Return the home: INGLE_HOME, else the platform's folder for user data. Touches no disk.
 
     Raises HomeError if no user folder is known.
     """

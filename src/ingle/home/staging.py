@@ -1,4 +1,4 @@
-"""Staging: a model is built in a folder of its own and becomes visible by one rename, or not at all."""
+"""Staging: a model is built in its own folder and becomes visible by one rename, or not at all."""
 
 import os
 import secrets
@@ -15,9 +15,9 @@ from ingle.home.place import Home
 
 @contextmanager
 def staging(home: Home) -> Iterator[Path]:
-    """An empty folder to build in; whatever is still there at the end of the block is deleted.
+    """Yield an empty folder to build in; it is deleted at the end of the block.
 
-    A lock on its name tells it apart from the folder of a process that died; such folders go first.
+    A lock on its name tells it apart from the folder of a dead process; such folders go first.
     """
     sweep_staging(home)
     name = f"{os.getpid()}-{secrets.token_hex(4)}"
@@ -35,7 +35,7 @@ def staging(home: Home) -> Iterator[Path]:
 
 
 def sweep_staging(home: Home) -> list[str]:
-    """Deletes the staging folders of processes that are no more. Returns their names."""
+    """Delete the staging folders of dead processes. Returns their names."""
     swept = []
     for folder in sorted(home.staging.iterdir()) if home.staging.is_dir() else ():
         try:
@@ -49,7 +49,7 @@ def sweep_staging(home: Home) -> list[str]:
 
 
 def discard(home: Home, folder: Path) -> None:
-    """Deletes a folder, if there is one: first out of sight by a rename, so that nobody finds half of it."""
+    """Delete a folder, if there is one: a rename hides it first, so that nobody finds half of it."""
     if not folder.is_dir():
         return
     with staging(home) as trash, os_errors(folder), suppress(FileNotFoundError):  # somebody else has just taken it away
@@ -57,13 +57,13 @@ def discard(home: Home, folder: Path) -> None:
 
 
 def bytes_in(folder: Path) -> int:
-    """Of all files in a folder; 0 if there is none."""
+    """Return the bytes of all files in a folder; 0 if there is none."""
     with os_errors(folder):
         return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def sweep_downloads(home: Home, days: float = 30) -> list[str]:
-    """Deletes what was begun to be fetched and nobody went on with for so long. Returns the names."""
+    """Delete unfinished downloads that were idle for so many days. Returns their names."""
     old = [path for path in sorted(home.downloads.iterdir()) if idle_days(path) > days] if home.downloads.is_dir() else []
     for path in old:
         with os_errors(path):
@@ -72,7 +72,7 @@ def sweep_downloads(home: Home, days: float = 30) -> list[str]:
 
 
 def idle_days(path: Path) -> float:
-    """Days since a file, or anything in a folder, was written; 0 while somebody takes it away."""
+    """Return the days since a file, or anything in a folder, was written; 0 if it is being removed."""
     try:
         return (time.time() - max(part.stat().st_mtime for part in (path, *path.rglob("*")))) / 86400
     except OSError:

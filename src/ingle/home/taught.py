@@ -1,5 +1,5 @@
-"""Whether anybody has ever taught anything here: asked before every answer at a terminal, so without the quarter of a second that it
-takes to import the database."""
+"""A quick check whether anybody has taught anything here. It runs before every answer at a terminal, so it avoids the quarter of a second
+of importing the database."""
 
 import sqlite3
 from contextlib import closing
@@ -12,7 +12,7 @@ _ANY = "SELECT EXISTS (SELECT 1 FROM examples) OR EXISTS (SELECT 1 FROM lessons)
 
 
 def anything_taught(home: Home) -> bool:
-    """False where there is surely no example and no lesson, of any owner; True where there may be one."""
+    """Return False where there is surely no example and no lesson, of any owner; True where there may be one."""
     url = home.database_url
     if not url.startswith(_SQLITE):
         return True

@@ -1,4 +1,4 @@
-"""What was taught, as the page asks for it: about the answers of one conversation, by id, and whether anything is different by now."""
+"""Queries of the page about taught examples: those of one conversation's answers, by id, and whether anything has changed."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -11,29 +11,29 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 _AT_ONCE = 500
-"""Values in one query: databases have a limit."""
+"""Values in one query, because databases have a limit."""
 
 
 def examples_about(engine: "Engine", owner: str, completions: Iterable[str]) -> tuple[Example, ...]:
-    """The owner's ratings and corrections of these answers, the oldest first; not what a later one stands in the place of."""
+    """Return the owner's ratings and corrections of these answers, the oldest first, without superseded ones."""
     return _among(engine, owner, "completion", completions, "kind <> 'fact' AND state <> 'superseded'")
 
 
 def examples_called(engine: "Engine", owner: str, ids: Iterable[str]) -> tuple[Example, ...]:
-    """The owner's examples of these ids, as far as they are kept."""
+    """Return the owner's kept examples with these ids."""
     return _among(engine, owner, "id", ids, "1 = 1")
 
 
 def remembered_facts(engine: "Engine", owner: str, texts: Iterable[str]) -> tuple[Example, ...]:
-    """The owner's facts that say one of these texts, but for case, spaces and punctuation."""
-    said = list(texts)
-    found = _among(engine, owner, "asked", map(likeness, said), "kind = 'fact' AND state = 'kept'")
-    same = set(map(sameness, said))
-    return tuple(one for one in found if sameness(one.answer) in same)
+    """Return the owner's facts that say one of these texts, ignoring case, spaces and punctuation."""
+    text_list = list(texts)
+    facts = _among(engine, owner, "asked", map(likeness, text_list), "kind = 'fact' AND state = 'kept'")
+    same = set(map(sameness, text_list))
+    return tuple(one for one in facts if sameness(one.answer) in same)
 
 
 def change_mark(engine: "Engine", owner: str) -> str:
-    """Is another text once an example of the owner's came, went or moved on, or a lesson did, or consent: reads no words."""
+    """Return a text that changes with the owner's examples, lessons and consent; reads no words."""
     import sqlalchemy as sa
 
     of = {"owner": owner}
@@ -46,10 +46,10 @@ def change_mark(engine: "Engine", owner: str) -> str:
 
 
 def _among(engine: "Engine", owner: str, column: str, values: Iterable[str], which: str) -> tuple[Example, ...]:
-    wanted: Sequence[str] = sorted({value for value in values if value})
-    found = list[Example]()
-    for at in range(0, len(wanted), _AT_ONCE):
-        names = {f"value{i}": value for i, value in enumerate(wanted[at : at + _AT_ONCE])}
+    distinct: Sequence[str] = sorted({value for value in values if value})
+    examples = list[Example]()
+    for start in range(0, len(distinct), _AT_ONCE):
+        names = {f"value{i}": value for i, value in enumerate(distinct[start : start + _AT_ONCE])}
         among = ", ".join(f":{name}" for name in names)
-        found += select_examples(engine, f"owner = :owner AND {column} IN ({among}) AND {which}", {**names, "owner": owner})
-    return tuple(sorted(found, key=lambda one: one.seq))
+        examples += select_examples(engine, f"owner = :owner AND {column} IN ({among}) AND {which}", {**names, "owner": owner})
+    return tuple(sorted(examples, key=lambda one: one.seq))

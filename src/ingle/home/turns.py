@@ -1,11 +1,11 @@
-"""The words that a user keeps, as trees of turns; this is the only place where text of conversations is stored.
+"""Conversation text, as trees of turns: the only place where it is stored.
 
 A tree belongs to a conversation of the page, or, with conversation "", to the answers that one owner kept through the API. A turn
 hangs on the one that it follows, so a conversation that was regenerated or edited branches. The id of a turn is the SHA-256 of
 [owner, conversation, parent, role, content, completion]: the same history stored twice is the same rows. The conversation is
 part of it, so that no deletion has to ask which of two conversations that begin alike a branch belonged to.
 
-Every query names the owner, and so do the foreign keys: nothing can hang on a turn of somebody else's.
+Every query names the owner, and so do the foreign keys: nothing can be attached to another owner's turn.
 """
 
 import json
@@ -62,7 +62,7 @@ _PATH = """
         (SELECT COUNT(*) FROM conversations WHERE owner = :owner AND leaf = up_id) AS leaves
     FROM up JOIN turns ON turns.id = up_id WHERE turns.owner = :owner ORDER BY depth"""
 _AT_ONCE = 500
-"""Rows that are in memory while all are looked through."""
+"""Rows in memory while all are searched."""
 _BELOW = """(
     WITH RECURSIVE below (below_id) AS (
         SELECT id FROM turns WHERE owner = :owner AND id = :id
@@ -72,28 +72,28 @@ _BELOW = """(
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One kept message, and where it hangs."""
+    """One kept message and its place in the tree."""
 
     id: str
     owner: str
     """Id of an API key; "" for somebody on this machine who needs none."""
     conversation: str
-    """Id of the conversation that it belongs to; "" = kept through the API."""
+    """Id of its conversation; "" = kept through the API."""
     parent: str
     """Id of the turn before; "" for the first."""
     message: Message
     completion: str
-    """Id under which the API gave this answer out; "" for everything that the model didn't say."""
+    """The API's id of this answer; "" for everything that the model didn't say."""
     facts: Mapping[str, Any] | None
-    """What is known about an answer: model, seed, token counts, event in the ledger, parameters …"""
+    """Facts about an answer: model, seed, token counts, event in the ledger, parameters …"""
     at: str
     """When it was kept: UTC, ISO 8601 with microseconds."""
 
 
 def keep(engine: "Engine", owner: str, messages: Sequence[Message], parent: str = "", conversation: str = "") -> str:
-    """Keeps messages, each hanging on the one before and the first on `parent`; the conversation then stands at the last.
+    """Keep messages, each attached to the one before and the first to `parent`; the conversation then stands at the last.
 
-    Returns the id of the last (of `parent`, if there are none). Raises NotKept if the owner has no such parent or conversation,
+    Returns the id of the last (or `parent`, if there are none). Raises NotKept if the owner has no such parent or conversation,
     RequestError for anything but text.
     """
     return _store(engine, owner, conversation, parent, _rows(owner, conversation, parent, messages))
@@ -103,10 +103,10 @@ def keep_answer(
     engine: "Engine", owner: str, parent: str, message: Message, completion: str, facts: Mapping[str, Any] | None,
     history: Sequence[Message] = (), conversation: str = "",
 ) -> str:  # fmt: skip
-    """Keeps what the model said, with the facts about it; `history` are the messages between `parent` and the answer.
+    """Keep the model's answer with its facts; `history` are the messages between `parent` and the answer.
 
-    All or nothing, so that no words are left behind without an answer by whose id they can be deleted. Returns the id of the
-    answer's turn. Raises as `keep` does.
+    All or nothing, so that no words remain without an answer by whose id they can be deleted. Returns the id of the answer's turn. Raises
+    as `keep` does.
     """
     rows = _rows(owner, conversation, parent, history)
     last = rows[-1]["id"] if rows else parent
@@ -116,13 +116,13 @@ def keep_answer(
 
 
 def path(engine: "Engine", owner: str, turn_id: str) -> tuple[Turn, ...]:
-    """The turns from the first to this one; none for "". Raises NotKept if the owner has no such turn."""
+    """Return the turns from the first to this one; none for "". Raises NotKept if the owner has no such turn."""
     with engine.connect() as connection:
         return tuple(map(_turn, reversed(_climb(connection, owner, turn_id)))) if turn_id else ()
 
 
 def children(engine: "Engine", owner: str, parent: str, conversation: str = "") -> tuple[Turn, ...]:
-    """The turns that follow `parent` ("" = the conversation's first ones), the oldest first: the branches to choose from."""
+    """Return the turns that follow `parent` ("" = the conversation's first ones), the oldest first: the branches to choose from."""
     if parent:
         return _select(engine, "owner = :owner AND parent = :parent", {"owner": owner, "parent": parent})
     which = "owner = :owner AND parent IS NULL AND COALESCE(conversation, '') = :conversation"
@@ -130,20 +130,20 @@ def children(engine: "Engine", owner: str, parent: str, conversation: str = "") 
 
 
 def find_completion(engine: "Engine", owner: str, completion: str) -> Turn | None:
-    """The answer that the API gave out under this id; of several (`n`), the first."""
-    found = _select(engine, "owner = :owner AND completion = :completion", {"owner": owner, "completion": completion})
-    return found[0] if found else None
+    """Return the answer that the API gave under this id; of several (`n`), the first."""
+    turns = _select(engine, "owner = :owner AND completion = :completion", {"owner": owner, "completion": completion})
+    return turns[0] if turns else None
 
 
 def find_any_completion(engine: "Engine", completion: str) -> Turn | None:
-    """The same, whoever's it is: for the home's own user, who may replay every event."""
-    found = _select(engine, "completion = :completion", {"completion": completion})
-    return found[0] if found else None
+    """Return the answer under this id, whoever's it is: for the home's own user, who may replay every event."""
+    turns = _select(engine, "completion = :completion", {"completion": completion})
+    return turns[0] if turns else None
 
 
 def find_text(engine: "Engine", owner: str, texts: Collection[str]) -> tuple[Turn, ...]:
-    """The owner's turns in which one of these texts stands (see `home.quoting`), the oldest first: in what was said, in what a tool was
-    called with, or in the system prompt that an answer was given to."""
+    """Return the owner's turns with one of these texts (see `home.quoting`), the oldest first: in messages, in arguments of tool calls, or
+    in an answer's system prompt."""
     import sqlalchemy as sa
 
     every, is_there = sa.text("SELECT * FROM turns WHERE owner = :owner ORDER BY at, id"), seeker(texts)
@@ -158,11 +158,11 @@ def _words(turn: Turn) -> tuple[str, ...]:
 
 
 def drop(engine: "Engine", owner: str, turn_id: str) -> int:
-    """Deletes a turn, all that follows it, and what came before only for its sake. Returns how many turns went.
+    """Delete a turn, all that follows it, and the earlier turns that only led to it. Returns how many were deleted.
 
-    What came before stays from the last turn on that is an answer of its own, or is followed by others, or at which the
-    conversation stands; a conversation that stood at a deleted turn goes back to the one before it. The words are then gone from
-    the database's files too, as far as `scrub` can see to that. Raises NotKept if the owner has no such turn.
+    Earlier turns stay from the last one on that is an answer, has other followers, or is where the conversation stands. A conversation that
+    stood at a deleted turn goes back to the one before it. The words then leave the database's files too, as far as `scrub` can do that.
+    Raises NotKept if the owner has no such turn.
     """
     import sqlalchemy as sa
 
@@ -192,17 +192,18 @@ def _rows(owner: str, conversation: str, parent: str, messages: Sequence[Message
 
 
 def _store(engine: "Engine", owner: str, conversation: str, parent: str, rows: list[dict[str, Any]], stays: bool = False) -> str:
-    """`stays`: the conversation goes on to these rows only from `parent`; whoever has gone to another branch meanwhile is left there."""
+    """Insert the rows. `stays`: the conversation moves to them only from `parent`, not from another branch that the user has chosen
+    meanwhile."""
     import sqlalchemy as sa
 
     if not rows:
         return parent
-    known = sa.text("SELECT 1 FROM turns WHERE owner = :owner AND id = :id AND COALESCE(conversation, '') = :conversation")
+    parent_query = sa.text("SELECT 1 FROM turns WHERE owner = :owner AND id = :id AND COALESCE(conversation, '') = :conversation")
     goes = "CASE WHEN COALESCE(leaf, '') = :parent THEN :leaf ELSE leaf END" if stays else ":leaf"
     moved = sa.text(f"UPDATE conversations SET leaf = {goes}, updated = :at WHERE owner = :owner AND id = :id")
     leaf, at = rows[-1]["id"], rows[-1]["at"]
     with writing_for(engine, owner) as connection:
-        if parent and not connection.execute(known, {"owner": owner, "id": parent, "conversation": conversation}).first():
+        if parent and not connection.execute(parent_query, {"owner": owner, "id": parent, "conversation": conversation}).first():
             raise _no_turn(parent)
         if conversation:
             of = {"owner": owner, "id": conversation, "leaf": leaf, "at": at} | ({"parent": parent} if stays else {})
@@ -213,7 +214,7 @@ def _store(engine: "Engine", owner: str, conversation: str, parent: str, rows: l
 
 
 def _climb(connection: "Connection", owner: str, turn_id: str) -> Sequence["Row[Any]"]:
-    """This turn and those before it, back to the first, with the number of their `children` and of `leaves` that point there."""
+    """Return this turn and those before it, back to the first, with their numbers of `children` and of `leaves` that point there."""
     import sqlalchemy as sa
 
     rows = connection.execute(sa.text(_PATH), {"owner": owner, "id": turn_id}).all()
@@ -240,12 +241,12 @@ def _turn(row: "Row[Any]") -> Turn:
 
 def _content(message: Message) -> str:
     # No keys, and origins by their numbers: a search in this text finds words of the conversation only.
-    said = [part for part in message.parts if isinstance(part, TextPart)]
-    texts, origins = [part.text for part in said], [None if part.origin is None else ORIGINS.index(part.origin) for part in said]
+    parts = [part for part in message.parts if isinstance(part, TextPart)]
+    texts, origins = [part.text for part in parts], [None if part.origin is None else ORIGINS.index(part.origin) for part in parts]
     if len(texts) < len(message.parts):
         raise RequestError("messages", "can be kept only where they are text", "an image or a recording")
     calls = [[call.id, call.name, call.arguments] for call in message.tool_calls]
-    return json_text("messages", [texts, calls, message.tool_call_id, *([origins] if any(part.origin for part in said) else [])])
+    return json_text("messages", [texts, calls, message.tool_call_id, *([origins] if any(part.origin for part in parts) else [])])
 
 
 def _no_turn(turn_id: str) -> NotKept:

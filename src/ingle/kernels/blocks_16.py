@@ -1,4 +1,4 @@
-"""Q4_16 and Q3_16: weights in 4 or 3 bits with a scale and a minimum, a byte each, for every 16 columns; ours.
+"""Q4_16 and Q3_16: our own formats of 4 or 3 bits, with a scale and a minimum of a byte each for every 16 columns.
 
 They take no more room than GGUF's Q4_1, whose scale and minimum are float16 and serve 32. A row is a float32 `unit`, then for every 32
 columns a block: two scales and two minima, of columns 0 … 15 and 16 … 31, and the codes; those of 4 bits as in Q4_1, column i in the lower
@@ -19,13 +19,13 @@ from ingle.kernels import three_bits
 Array = npt.NDArray[Any]
 COLUMNS, UNIT_BYTES = 16, 4
 BLOCK_BYTES = {"Q4_16": 20, "Q3_16": 16}
-"""By kind."""
+"""Bytes of a block, by kind."""
 STEP = 16
-"""Of a minimum."""
+"""Factor of a minimum."""
 
 
 def join(kind: str, unit: Array, scale: Array, minimum: Array, codes: Array) -> Array:
-    """float32 [N], whole numbers 0 … 255 [N, K/16] twice, and codes [N, K] → rows, uint8 [N, 4 + bytes of the blocks]."""
+    """Join units float32 [N], scales and minima 0 … 255 [N, K/16], and codes [N, K] into rows, uint8 [N, 4 + bytes of the blocks]."""
     of, rows = codes.astype(np.uint8).reshape(len(codes), -1, 2 * COLUMNS), len(codes)
     packed = of[..., :COLUMNS] | of[..., COLUMNS:] << 4 if kind == "Q4_16" else three_bits.join(of)
     planes = [plane.astype(np.uint8).reshape(rows, -1, 2) for plane in (scale, minimum)]
@@ -34,7 +34,7 @@ def join(kind: str, unit: Array, scale: Array, minimum: Array, codes: Array) -> 
 
 
 def split(kind: str, raw: Array) -> tuple[Array, Array, Array, Array]:
-    """What `join` was given: unit float32 [N], scale and minimum uint8 [N, K/16], codes uint8 [N, K]."""
+    """Undo `join`: unit float32 [N], scale and minimum uint8 [N, K/16], codes uint8 [N, K]."""
     unit = np.ascontiguousarray(raw[:, :UNIT_BYTES]).view("<f4")[:, 0]
     blocks = np.ascontiguousarray(raw[:, UNIT_BYTES:]).reshape(len(raw), -1, BLOCK_BYTES[kind])
     scale, minimum, packed = blocks[..., :2], blocks[..., 2:4], blocks[..., 4:]
@@ -43,7 +43,7 @@ def split(kind: str, raw: Array) -> tuple[Array, Array, Array, Array]:
 
 
 def decode(kind: str, raw: Array) -> npt.NDArray[np.float32]:
-    """Rows uint8 [N, 4 + bytes of the blocks] → float32 [N, K]."""
+    """Decode rows uint8 [N, 4 + bytes of the blocks] → float32 [N, K]."""
     unit, scale, minimum, codes = split(kind, raw)
     step = np.float32(-STEP) * unit
     of, least = (np.repeat(plane.astype(np.float32), COLUMNS, axis=1) for plane in (unit[:, None] * scale, step[:, None] * minimum))

@@ -1,4 +1,4 @@
-"""Compiles one kernel to an object file: `python -m ingle.kernels.build NAME`. The only module that imports Numba to run it."""
+"""Compile one kernel to an object file: `python -m ingle.kernels.build NAME`. The only module that imports Numba to run it."""
 
 import importlib
 import os
@@ -13,7 +13,7 @@ from ingle.kernels.jit import ENTRIES, machine, store
 
 
 def compile_entry(name: str) -> bytes:
-    """Object code of an entry, under the entry's name; everything that it calls within Python code is inside."""
+    """Return the object code of an entry, under the entry's name, with everything inside that it calls in Python code."""
     os.environ["NUMBA_OPT"] = "0"  # each piece would be optimised again with its caller; once, here, is enough
     os.environ["NUMBA_CPU_NAME"], os.environ["NUMBA_CPU_FEATURES"] = (
         name_of_cpu(),

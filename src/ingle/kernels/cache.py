@@ -1,4 +1,4 @@
-"""Keys and values in memory: where a block of 16 tokens lies, how a token is put there, and one number read back (see core/blocks.py)."""
+"""The cache of keys and values: the address of a block of 16 tokens, writing a token, and reading one number (see core/blocks.py)."""
 
 import numpy as np
 from numba import njit
@@ -35,7 +35,8 @@ _LARGEST = np.float32(65504)  # of float16: larger scales would be infinite
 
 @njit
 def block_address(model, layer, segment, group, block):
-    """Where the keys of a block of 16 positions lie; the values follow after 16 · width numbers, and in int8 the scales after both."""
+    """Return the address of the keys of a block of 16 positions. The values follow after 16 · width numbers, and in int8 the scales after
+    both."""
     size = get(model, at.BLOCK_BYTES)
     slot = get(layer, at.PLACES + group)
     if slot >= 0:
@@ -49,7 +50,7 @@ def block_address(model, layer, segment, group, block):
 
 @njit
 def scale_address(block, column, width, part):
-    """Where the scale of a token's key (part 0) or value (part 1) lies in an int8 block."""
+    """Return the address of the scale of a token's key (part 0) or value (part 1) in an int8 block."""
     return block + 2 * BLOCK_TOKENS * width + 2 * (BLOCK_TOKENS * part + column)
 
 
@@ -78,13 +79,13 @@ def _put_float(half, block, column, key, value, dim, width):
 
 @njit
 def _to_bytes(x, scale, width):
-    """float32 x [width] → whole numbers −127 … 127, still float32, and at `scale` the float16 that they are multiples of: max |x| / 127."""
+    """Round float32 x [width] to whole numbers −127 … 127, still float32, and write their float16 unit to `scale`: max |x| / 127."""
     most, sums = splat(0.0), splat(0.0)
     for c in range(0, 4 * width, 64):
         most = larger(most, magnitude(load_f32(x + c)))
         sums = sums + load_f32(x + c)
-    told = total(sums)
-    if told - told != 0:  # NaN, or infinity: whoever looks at this token shall know
+    row_sum = total(sums)
+    if row_sum - row_sum != 0:  # NaN, or infinity: whoever looks at this token shall know
         set_half(scale, np.float32(np.nan))
     else:
         set_half(scale, min(largest(most) / np.float32(127), _LARGEST))
@@ -97,7 +98,7 @@ def _to_bytes(x, scale, width):
 
 @njit
 def _put_int8(block, column, key, value, dim, width):
-    """`key` [width] is used up; behind it there is room for the value, padded."""
+    """Write a token. `key` [width] is overwritten; behind it there is room for the value, padded."""
     spare = key + 4 * width
     for d in range(dim):
         set_f32(spare + 4 * d, f32_at(value + 4 * d))
@@ -114,7 +115,7 @@ def _put_int8(block, column, key, value, dim, width):
 
 @njit
 def put(model, block, column, key, value):
-    """Puts one token's key [width, and as much room behind it] and value [dim] of one group into its block."""
+    """Write one token's key [width, and as much room behind it] and value [dim] of one group into its block."""
     dim, width, kind = get(model, at.DIM), get(model, at.WIDTH), get(model, at.CACHE)
     if kind == at.CACHE_INT8:
         _put_int8(block, column, key, value, dim, width)
@@ -132,11 +133,11 @@ def _number(model, block, place, column, part):
 
 @njit
 def key_at(model, block, column, d):
-    """Number d of a token's key."""
+    """Return number d of a token's key."""
     return _number(model, block, d * BLOCK_TOKENS + column, column, 0)
 
 
 @njit
 def value_at(model, block, column, d):
-    """Number d of a token's value."""
+    """Return number d of a token's value."""
     return _number(model, block, (BLOCK_TOKENS + column) * get(model, at.WIDTH) + d, column, 1)

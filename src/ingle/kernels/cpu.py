@@ -1,4 +1,4 @@
-"""What this CPU can do, and which instructions the kernels are therefore compiled to."""
+"""The CPU's features, and the instructions that kernels are therefore compiled to."""
 
 import ctypes
 import os
@@ -13,12 +13,12 @@ _OLDER = {
     "haswell": frozenset({"sse2", "avx", "avx2", "fma", "f16c", "bmi", "bmi2"}),
     "skylake-avx512": frozenset({"sse2", "avx", "avx2", "fma", "f16c", "bmi", "bmi2", "avx512f", "avx512bw", "avx512vl", "avx512dq"}),
 }
-"""CPUs whose paths can be compiled and tested on a newer one: `INGLE_CPU=haswell`."""
+"""Older CPUs whose code paths can be compiled and tested on a newer one: `INGLE_CPU=haswell`."""
 
 
 @cache
 def name() -> str:
-    """LLVM's name of the CPU that kernels are compiled for: this one, or what `INGLE_CPU` says (`x86-64`, `haswell`, …), for tests."""
+    """Return LLVM's name of the CPU that kernels are compiled for: this one, or for tests that of `INGLE_CPU` (`x86-64`, `haswell`, …)."""
     return os.environ.get("INGLE_CPU") or llvm.get_host_cpu_name()
 
 
@@ -27,7 +27,7 @@ def _is_arm() -> bool:
 
 
 def _unreported() -> set[str]:
-    """What Linux says of an Arm CPU and LLVM does not pass on: I8MM, byte products with mixed signs."""
+    """Return features of an Arm CPU that Linux reports and LLVM does not: I8MM, byte products with mixed signs."""
     if not _is_arm() or sys.platform != "linux":
         return set()
     library = ctypes.CDLL(None)
@@ -37,7 +37,7 @@ def _unreported() -> set[str]:
 
 @cache
 def features() -> frozenset[str]:
-    """LLVM's names of the features that kernels may use, e.g. `avx512vnni`, `f16c`, `i8mm`."""
+    """Return LLVM's names of the features that kernels may use, e.g. `avx512vnni`, `f16c`, `i8mm`."""
     if "INGLE_CPU" not in os.environ:
         return frozenset({feature for feature, has in llvm.get_host_cpu_features().items() if has} | _unreported())
     return _OLDER.get(name(), frozenset())
@@ -45,7 +45,7 @@ def features() -> frozenset[str]:
 
 @cache
 def dot_instruction() -> str:
-    """How four byte products are summed: `vnni512`, `vnni256`, `usdot`, `maddubs` (codes below 16 only) or `portable`."""
+    """Return the way to sum four byte products: `vnni512`, `vnni256`, `usdot`, `maddubs` (codes below 16 only) or `portable`."""
     has = features()
     if {"avx512vnni", "avx512bw"} <= has:
         return "vnni512"
@@ -58,20 +58,20 @@ def dot_instruction() -> str:
 
 @cache
 def tile_rows() -> tuple[int, int]:
-    """Rows of a register tile in matrix products, of 16 float32 and of 16 int32 beside a tile of float32: what leaves room for what is
-    multiplied. Of the 32 registers of AVX-512 a row takes one, of the 16 of AVX2 two, of the 32 of NEON four."""
+    """Return the rows of a register tile in matrix products: of 16 float32, and of 16 int32 beside a tile of float32. They leave room for
+    the factors. A row takes one of AVX-512's 32 registers, two of AVX2's 16, four of NEON's 32."""
     return (12, 12) if "avx512f" in features() else (6, 4)
 
 
 @cache
 def has_half() -> bool:
-    """Whether float16 is converted by an instruction; without it LLVM would call a library that isn't there."""
+    """Return whether an instruction converts float16; without one LLVM would call a library that isn't there."""
     return bool({"f16c", "avx512f"} & features()) or _is_arm()
 
 
 @cache
 def describe() -> dict[str, str]:
-    """What `ingle doctor` shows of the CPU."""
+    """Return the CPU's description for `ingle doctor`."""
     has = features()
     vectors = next((name for flag, name in (("avx512f", "AVX-512"), ("avx2", "AVX2"), ("neon", "NEON")) if flag in has), "baseline")
     return {"name": name(), "machine": platform.machine(), "vectors": vectors, "byte dot product": dot_instruction()}

@@ -1,4 +1,4 @@
-"""float16 ↔ float32, as one instruction where the CPU has it (F16C, Arm), else by integer arithmetic with the same results."""
+"""float16 ↔ float32: one instruction where the CPU has it (F16C, Arm), else integer arithmetic with the same results."""
 
 from llvmlite import ir
 
@@ -8,7 +8,7 @@ _F32, _F16, _I16, _I32 = ir.FloatType(), ir.HalfType(), ir.IntType(16), ir.IntTy
 
 
 def _like(ty, scalar):
-    """`scalar` itself, or the vector of it that is as long as `ty`."""
+    """Return `scalar` itself, or its vector of the length of `ty`."""
     return ir.VectorType(scalar, ty.count) if isinstance(ty, ir.VectorType) else scalar
 
 
@@ -17,7 +17,7 @@ def _constant(ty, value):
 
 
 def from_half(b, bits):
-    """int16 bits of float16 (one, or a vector) → float32."""
+    """Convert int16 bits of float16 (one, or a vector) → float32."""
     single, word = _like(bits.type, _F32), _like(bits.type, _I32)
     if has_half():
         return b.fpext(b.bitcast(bits, _like(bits.type, _F16)), single)
@@ -31,7 +31,7 @@ def from_half(b, bits):
 
 
 def to_half(b, x):
-    """float32 (one, or a vector) → int16 bits of the nearest float16, ties to even; too large becomes infinite."""
+    """Convert float32 (one, or a vector) → int16 bits of the nearest float16, ties to even; too large becomes infinite."""
     word, short = _like(x.type, _I32), _like(x.type, _I16)
     if has_half():
         return b.bitcast(b.fptrunc(x, _like(x.type, _F16)), short)

@@ -1,8 +1,8 @@
-"""Loads compiled kernels without Numba, and has those compiled that the cache lacks.
+"""Load compiled kernels without Numba, and compile those that the cache lacks.
 
-Importing Numba costs 0.3 s and 150 MB, and its own cache is made of pickles. So `build.py`, in a process of its own, turns
-Numba's code into object files, which are kept here with their digest and loaded by llvmlite alone. A kernel takes int64
-arguments (addresses and sizes), returns nothing, raises nothing and allocates nothing, so it needs no Python run time.
+Importing Numba costs 0.3 s and 150 MB, and its own cache is made of pickles. So `build.py`, in another process, turns Numba's code into
+object files, which are kept here with their digest and loaded by llvmlite alone. A kernel takes int64 arguments (addresses and sizes),
+returns nothing, raises nothing and allocates nothing, so it needs no Python run time.
 """
 
 import ctypes
@@ -30,15 +30,15 @@ from ingle.kernels.cpu import dot_instruction, features
 from ingle.kernels.cpu import name as cpu_name
 
 _MAGIC = b"ingle-kernel-1\n"
-_Asked = TypeVarTuple("_Asked")
-_Made = TypeVar("_Made")
+_Arguments = TypeVarTuple("_Arguments")
+_Result = TypeVar("_Result")
 _LLVM = Lock()
-"""LLVM's context is one for all threads."""
+"""LLVM has one context for all threads."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A kernel that can be called: the module of its source, how many int64 it takes, and the entries that it calls itself."""
+    """A callable kernel: its module, its number of int64 arguments, and the entries that it calls."""
 
     module: str
     arguments: int
@@ -48,7 +48,7 @@ class Entry:
 _LINEARS = ("linear_int3_16", "linear_int4", "linear_int4_16", "linear_int8", "linear_fp32", "linear_bf16")
 _ATTENTIONS = ("attention_f16", "attention_f32", "attention_int8")
 ADAPTER_KERNELS = frozenset({"adapter_in", "adapter_out"})
-"""Reached only by steps with an adapter."""
+"""Reached only in steps with an adapter."""
 MEMORY_KERNELS = frozenset({"memory_features", "memory_walk", "memory_blend"})
 """Reached only in layers with recurrent memories."""
 ENTRIES = {
@@ -71,12 +71,12 @@ ENTRIES = {
 
 
 def needed(name: str, without: frozenset[str] = frozenset()) -> list[str]:
-    """An entry and all that it calls, but for those that the caller knows it will not reach."""
+    """Return an entry and all that it calls, except those that the caller knows it will not reach."""
     return [callee for callee in ENTRIES[name].calls if callee not in without] + [name]
 
 
 def machine() -> llvm.TargetMachine:
-    """LLVM's description of this CPU: a new one, for an engine ends the one that it was given."""
+    """Return LLVM's description of this CPU. It is new each time, because an engine destroys its own."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     target = llvm.Target.from_default_triple()
@@ -88,7 +88,7 @@ def machine() -> llvm.TargetMachine:
 
 @cache
 def cache_key() -> str:
-    """Distinguishes machine code that is not interchangeable: sources, versions, CPU."""
+    """Digest that tells apart machine code by sources, versions and CPU."""
     sources = sorted(file for file in Path(__file__).parent.glob("*.py") if file.name not in ("naive.py", "pack.py"))
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in sources))
     constants = (BLOCK_TOKENS, PAGE_TOKENS)  # compiled into them from elsewhere
@@ -99,7 +99,8 @@ def cache_key() -> str:
 
 @cache
 def cache_folder() -> Path:
-    """Where compiled kernels are kept: below `INGLE_KERNEL_CACHE`, set by whoever knows the home, else a private temporary folder."""
+    """Return the folder of compiled kernels: below `INGLE_KERNEL_CACHE`, which callers that know the home set, else a private temporary
+    folder."""
     me = os.getuid() if hasattr(os, "getuid") else 0
     root = os.environ.get("INGLE_KERNEL_CACHE") or str(Path(tempfile.gettempdir()) / f"ingle-kernels-{me}")
     folder = Path(root) / cache_key()
@@ -111,12 +112,12 @@ def cache_folder() -> Path:
 
 
 def store(name: str, code: bytes) -> None:
-    """Keeps the object code of an entry, with its digest."""
+    """Store the object code of an entry, with its digest."""
     write_atomic(cache_folder() / f"{name}.o", _MAGIC + hashlib.sha256(code).digest() + code)
 
 
 def stored(name: str) -> bytes | None:
-    """The object code of an entry, or None if the cache has none that is whole."""
+    """Return the object code of an entry, or None if the cache has no intact one."""
     try:
         data = (cache_folder() / f"{name}.o").read_bytes()
     except FileNotFoundError:
@@ -128,9 +129,9 @@ def stored(name: str) -> bytes | None:
 
 
 def build(names: Iterable[str] = tuple(ENTRIES), progress: Callable[[int, int], None] = lambda _done, _total: None) -> int:
-    """Compiles the entries that the cache lacks, each in a process of its own, one per core at a time; returns how many.
+    """Compile the entries that the cache lacks, each in its own process, one per core at a time; return how many.
 
-    `progress` is told how many are done, and of how many. Raises KernelError with the compiler's last words.
+    `progress` gets how many are done, of how many. Raises KernelError with the compiler's last words.
     """
     missing = [name for name in names if stored(name) is None]
     missing.sort(key=lambda name: name not in ("decoder_step", *_ATTENTIONS))  # the longest first
@@ -156,14 +157,14 @@ def _build_one(name: str) -> None:
 
 @cache
 def _give_symbols() -> None:
-    """Gives compiled code `ingle_yield`, which lets another thread run (see sync.py)."""
+    """Define `ingle_yield` for compiled code, which lets another thread run (see sync.py)."""
     system = ctypes.windll.kernel32 if os.name == "nt" else ctypes.CDLL(None)  # type: ignore[attr-defined, unused-ignore]
     let_others_run = system.SwitchToThread if os.name == "nt" else system.sched_yield
     llvm.add_symbol("ingle_yield", ctypes.cast(let_others_run, ctypes.c_void_p).value)
 
 
 def _forget_compiler() -> None:
-    """Gives back the memory that LLVM's own code takes once kernels are loaded: some 50 MB, read again from its file if ever needed."""
+    """Release the memory of LLVM's own code once kernels are loaded: some 50 MB, read again from its file if ever needed."""
     maps = Path("/proc/self/maps")
     if not maps.exists():
         return
@@ -185,7 +186,7 @@ def _code(name: str) -> bytes:
 
 
 def _load(name: str, without: frozenset[str], assembly: str, function: str) -> tuple[llvm.ExecutionEngine, int]:
-    """Loads an entry and all that it calls, beside some assembly; gives the address of a function of either."""
+    """Load an entry and all that it calls, beside some assembly; return the address of a function of either."""
     parts = needed(name, without)
     build(parts)
     with _LLVM:
@@ -201,26 +202,26 @@ def _load(name: str, without: frozenset[str], assembly: str, function: str) -> t
     return engine, address
 
 
-def _once(make: Callable[[*_Asked], _Made]) -> Callable[[*_Asked], _Made]:
-    """`functools.cache` for threads: whoever asks while another makes the same waits, so that it is made once."""
-    made, locks = dict[Any, _Made](), dict[Any, Lock]()
+def _once(make: Callable[[*_Arguments], _Result]) -> Callable[[*_Arguments], _Result]:
+    """`functools.cache` for threads: callers wait while another makes the same value, so that it is made once."""
+    results, locks = dict[Any, _Result](), dict[Any, Lock]()
 
     @wraps(make)
-    def get(*asked: *_Asked) -> _Made:
-        if asked not in made:
-            with locks.setdefault(asked, Lock()):
-                if asked not in made:
-                    made[asked] = make(*asked)
-        return made[asked]
+    def get(*arguments: *_Arguments) -> _Result:
+        if arguments not in results:
+            with locks.setdefault(arguments, Lock()):
+                if arguments not in results:
+                    results[arguments] = make(*arguments)
+        return results[arguments]
 
     return get
 
 
 def kernel(name: str, without: frozenset[str] = frozenset()) -> Callable[..., None]:
-    """Machine code of an entry, as a callable of int64 arguments that releases the GIL while it runs.
+    """Return the machine code of an entry, as a callable of int64 arguments that releases the GIL while it runs.
 
-    `without`: entries that it would call but will not reach; they are neither compiled nor loaded, and calling them ends the process.
-    Raises KernelError if it can't be compiled or loaded here.
+    `without`: entries that it will not reach; they are neither compiled nor loaded, and calling them ends the process. Raises KernelError
+    if it can't be compiled or loaded here.
     """
     return _kernel(name, without)
 
@@ -246,19 +247,18 @@ def _kernel(name: str, without: frozenset[str]) -> Callable[..., None]:
 
 @_once
 def team_kernel(name: str) -> tuple[int, Any]:
-    """The address of a C function `void (void *data)` by which the threads of a team (OpenMP's) share out calls of an entry, and what
-    must stay alive as long as it may be called.
+    """Return the address of a C function `void (void *data)` with which the threads of a team (OpenMP's) share calls of an entry, and an
+    object that must stay alive as long as it may be called.
 
-    data, int64: the addresses of C functions `int ()` that give a thread's number and the size of its team, how many calls, and all their
-    arguments.
-    Raises KernelError as `kernel` does.
+    data, int64: the addresses of C functions `int ()` for a thread's number and its team's size, the number of calls, and all their
+    arguments. Raises KernelError as `kernel` does.
     """
     count = ENTRIES[name].arguments
     loads = "".join(
         f"%p{i} = getelementptr i64, ptr %data, i64 %i{i}\n%a{i} = load i64, ptr %p{i}\n%i{i + 1} = add i64 %i{i}, 1\n"
         for i in range(count)
     )
-    given = "".join(f", i64 %a{i}" for i in range(count))
+    argument_list = "".join(f", i64 %a{i}" for i in range(count))
     assembly = f"""declare i32 @{name}(ptr, ptr{", i64" * count})
 define void @team(ptr %data) {{
 entry:
@@ -282,7 +282,7 @@ body:
   %past = mul i64 %row, {count}
   %i0 = add i64 %past, 3
   {loads}
-  %status = call i32 @{name}(ptr %places, ptr %exception{given})
+  %status = call i32 @{name}(ptr %places, ptr %exception{argument_list})
   %next = add i64 %row, %all
   br label %test
 end:

@@ -1,4 +1,4 @@
-"""The numbers that kernels and their callers share: kinds of weights, and the fields of what is passed by address.
+"""Numbers shared by kernels and their callers: kinds of weights, and the fields of records that are passed by address.
 
 Kept apart from the kernels, because a warmed cache serves without importing them or Numba.
 """
@@ -16,8 +16,8 @@ DESCRIPTOR = 7
 VALUES, BYTES, SCALE, TOTAL, OFFSET, HALVES = range(6)
 ACTIVATIONS = 6
 """int64 of an input: addresses of x float32 [T, K], of its two int8 terms [T, 2, K], and per term and 32 columns the scale, scale · Σx,
-−128 Σx, and a pair of 16-bit numbers, −16 Σx of either half, each [T, 2, K/32]. The second term is what the first one's rounding left
-over; its scale is 0 where it is not needed."""
+−128 Σx, and a pair of 16-bit numbers, −16 Σx of either half, each [T, 2, K/32]. The second term is the first one's rounding
+error; its scale is 0 where it is not needed."""
 
 LAYERS, HIDDEN, HIDDEN_PADDED, MLP_PADDED, HEADS, GROUPS, DIM, WIDTH, CACHE, QUANTISED, EMBEDDING, HEAD, NORM, LAYER, EPS = range(15)
 MOST_MEMORIES, WINDOWS, BLOCK_BYTES, STREAMING = range(15, 19)
@@ -28,7 +28,7 @@ different windows (with their sinks) layers with memories have, the bytes of a b
 there are."""
 
 CACHE_F32, CACHE_F16, CACHE_INT8 = range(3)
-"""What keys and values are kept in, in the order of `core.blocks.CACHES`."""
+"""Number types of keys and values, in the order of `core.blocks.CACHES`."""
 
 NORM_1, NORM_2, NORM_Q, NORM_K, WINDOW, SINKS, SINK_BLOCKS, RING_BLOCKS = range(8)
 LINEAR_Q, LINEAR_K, LINEAR_V, LINEAR_O, LINEAR_GATE, LINEAR_UP, LINEAR_DOWN = (8 + DESCRIPTOR * i for i in range(7))
@@ -44,14 +44,14 @@ PLACE_KINDS = 4
 ADAPTER_RANK, ADAPTER_COLUMNS, ADAPTER_ROWS, ADAPTER_A, ADAPTER_A_SCALES, ADAPTER_B, ADAPTER_B_SCALES, ADAPTER_BIAS = range(8)
 ADAPTER = 8
 """int64 of a low-rank addition to one linear: rank padded to 16 (0 = there is none), padded columns and rows, addresses of A and B
-and their scales, and of what is added between them before the rectifier (0 = neither that nor a rectifier). An adapter is seven of
+and their scales, and of the bias between them, before the rectifier (0 = no bias and no rectifier). An adapter is seven of
 these for each layer, in the order of the layer's linears."""
 
 PAGES, RINGS, FIRST, COUNT, PART, PARTS_EACH, ADAPTED, MEMORIES, BROKEN = range(9)
 SEGMENT = 9
 """int64 of one sequence's share of a step: address of its pages' addresses, address of its rings, first row, rows, its first
 partial result of attention, how many of these each of its queries has, the address of its adapter (0 = none), and of its memories;
-and, written by the step, whether one of these gave what is no number."""
+and, written by the step, whether one of these gave NaN or infinity."""
 
 TASK_SEGMENT, TASK_GROUP, TASK_ROW, TASK_ROWS, TASK_FROM, TASK_TO, TASK_PART = range(7)
 TASK = 7
@@ -80,21 +80,22 @@ SPLIT_TOKENS = SPLIT_CHUNKS * CHUNK_BLOCKS * BLOCK_TOKENS
 
 
 def inner_floats(rank: int) -> int:
-    """float32 of memory for what an adapter of a rank (padded to 16) has between A and B: float32 [rank], int8 [2, rank], and 16 bytes."""
+    """Return the float32 of memory for an adapter's intermediate result, of a rank padded to 16: float32 [rank], int8 [2, rank], and 16
+    bytes."""
     return 2 * rank
 
 
 def feature_floats(width: int, shared: int) -> int:
-    """float32 of what a memory is told of one row, and says: see memory.py. `shared`: query heads of a group."""
+    """Return the float32 of a memory's inputs and outputs for one row: see memory.py. `shared`: query heads of a group."""
     return 2 * (1 + shared) * width + (2 + shared + 15) // 16 * 16
 
 
 def scratch_floats(width: int) -> int:
-    """float32 of scratch memory that one thread's attention needs: scores, outputs and tops of a split and of all, addresses and numbers of
-    blocks."""
+    """Return the float32 of scratch memory for one thread's attention: scores, outputs and tops of a split and of all, addresses and
+    numbers of blocks."""
     return TILE_ROWS * (CHUNK_BLOCKS * 16 + 2 * width + 4) + 6 * CHUNK_BLOCKS + 8
 
 
 def part_floats(width: int) -> int:
-    """float32 of one partial result of attention: a row of output, its maximum and its sum, padded to a cache line."""
+    """Return the float32 of one partial result of attention: a row of output, its maximum and its sum, padded to a cache line."""
     return width + 16

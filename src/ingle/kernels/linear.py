@@ -43,9 +43,9 @@ from ingle.kernels.tiles import (
 )
 
 FLOATS, INTEGERS = tile_rows()
-"""Rows of x that one tile holds, where there are so many."""
+"""Most rows of x in one tile."""
 _ONTO = dot_instruction() != "maddubs"
-"""Whether codes can be summed onto what is there already."""
+"""Whether codes can be added to existing sums."""
 
 
 @njit(inline="always")
@@ -74,7 +74,7 @@ def _float_panel(rows, load, element_bytes):
 
 @njit(inline="always")
 def _needed(rows, term, scale, stride):
-    """Whether any row of the tile has this term for this group."""
+    """Return whether any row of the tile has this term for this group."""
     return term == 0 or any_bits(rows, scale, stride) != 0
 
 
@@ -108,7 +108,7 @@ def _int8_panel(rows):
 
 @njit(inline="always")
 def _dot_half(sums, w, q, stride):
-    """Sixteen columns' codes, two groups of four columns to a byte, times 16 bytes of each row of the tile."""
+    """Multiply sixteen columns' codes, two groups of four columns to a byte, by 16 bytes of each row of the tile."""
     for j in range(2):
         pair = load_i32(w + 64 * j)
         sums = dot_codes(sums, field(pair, 0, 15), q + 8 * j, stride)
@@ -118,13 +118,13 @@ def _dot_half(sums, w, q, stride):
 
 @njit(inline="always")
 def _dot_later_half(sums, w, q, stride):
-    """The other sixteen of the group that begins at w and q."""
+    """Do `_dot_half` for the other sixteen of the group that begins at w and q."""
     return _dot_half(sums, w + 128, q + 16, stride)
 
 
 @njit(inline="always")
 def _dot_half_of_three(sums, w, q, stride):
-    """As `_dot_half`, of codes as kernels/three_bits.py has them."""
+    """Do `_dot_half` for codes in the layout of kernels/three_bits.py."""
     a, b = load_i32(w), load_i32(w + 64)
     sums = dot_codes(sums, field(a, 0, 7), q, stride)
     sums = dot_codes(sums, field(a, 3, 7), q + 4, stride)
@@ -142,7 +142,7 @@ def _dot_later_half_of_three(sums, w, q, stride):
 
 
 def _int4_panel(rows):
-    """Codes of 4 bits, with a scale and a minimum for each group."""
+    """Make a panel for codes of 4 bits, with a scale and a minimum for each group."""
 
     @njit
     def panel(linear, index, x, first, out, stride, accumulate):
@@ -168,7 +168,8 @@ def _int4_panel(rows):
 
 
 def _sixteens_panel(rows, dot_half, dot_later_half, bits):
-    """Codes with a scale and a minimum for each half of a group: the sums of both halves in 16 bits, then all in whole numbers."""
+    """Make a panel for codes with a scale and a minimum for each half of a group: sums of both halves in 16 bits, then all in whole
+    numbers."""
 
     @njit
     def panel(linear, index, x, first, out, stride, accumulate):
@@ -199,7 +200,7 @@ def _sixteens_panel(rows, dot_half, dot_later_half, bits):
 
 
 def _all_rows(most, make):
-    """One panel against all rows of x, in tiles of `most`, 4, 2 and 1 rows."""
+    """Make a product of one panel and all rows of x, in tiles of `most`, 4, 2 and 1 rows."""
     large, p4, p2, p1 = (make(rows) for rows in (most, 4, 2, 1))
 
     @njit
@@ -233,31 +234,31 @@ def linear_int4(linear, index, x, rows, out, stride, accumulate):
     """Entry: outputs 16·index … 16·index + 15 of an INT4 linear for `rows` rows.
 
     linear, x: addresses of its record and of the input's (see layout.py); out: address of the first output, rows `stride` bytes
-    apart; accumulate: 1 adds to what is there.
+    apart; accumulate: 1 adds to the old values.
     """
     _int4(linear, index, x, rows, out, stride, accumulate)
 
 
 def linear_int4_16(linear, index, x, rows, out, stride, accumulate):
-    """Entry: the same for INT4_16."""
+    """Entry: `linear_int4` for INT4_16."""
     _int4_16(linear, index, x, rows, out, stride, accumulate)
 
 
 def linear_int3_16(linear, index, x, rows, out, stride, accumulate):
-    """Entry: the same for INT3_16."""
+    """Entry: `linear_int4` for INT3_16."""
     _int3_16(linear, index, x, rows, out, stride, accumulate)
 
 
 def linear_int8(linear, index, x, rows, out, stride, accumulate):
-    """Entry: the same for INT8 and INT8_GROUP."""
+    """Entry: `linear_int4` for INT8 and INT8_GROUP."""
     _int8(linear, index, x, rows, out, stride, accumulate)
 
 
 def linear_fp32(linear, index, x, rows, out, stride, accumulate):
-    """Entry: the same for F32."""
+    """Entry: `linear_int4` for F32."""
     _fp32(linear, index, x, rows, out, stride, accumulate)
 
 
 def linear_bf16(linear, index, x, rows, out, stride, accumulate):
-    """Entry: the same for BF16."""
+    """Entry: `linear_int4` for BF16."""
     _bf16(linear, index, x, rows, out, stride, accumulate)

@@ -1,9 +1,9 @@
 """The recurrent memories of streaming groups: S ← α S (I − β φ φᵀ) + β v φᵀ, y = S φ_q (gated delta rule, arXiv 2412.06464 eq. 10).
 
 When the token at position t is read, the one at p = t − window leaves the window and enters: its key, turned back from RoPE, and its value
-are read from the ring. First every (row, group) finds its *features*: φ of the key, α, β, and for each query head φ of the query and the
-share λ that the memory has in what the head gives, by the query and by how many tokens have entered (model/memory.py). Then 16 rows of S
-at a time, by themselves, walk through a segment's tokens.
+are read from the ring. First the *features* of every (row, group) are computed: φ of the key, α, β, for each query head φ of the query and
+the memory's share λ in its output, from the query and the number of entered tokens (model/memory.py). Then 16 rows of S at a time, by
+themselves, walk through a segment's tokens.
 
 Features of a row and group, float32: φ_k [K], v [V], φ_q [R, K], y [R, V], then α, β and λ [R], padded to 16; K and V are padded to
 `width`. A map lies as S does, [out/16, in, 16]. Differs from the source: what enters is the key that left the window.
@@ -26,26 +26,26 @@ _feature_floats, _scratch_floats = njit(at.feature_floats), njit(at.scratch_floa
 
 @njit
 def remembers(layer, step, row):
-    """Whether anything has entered the memories of a layer by the time that a row's token is read."""
+    """Return whether anything has entered a layer's memories by the time that a row's token is read."""
     return get(get(step, at.POSITIONS), row) - get(layer, at.WINDOW) >= get(layer, at.SINKS)
 
 
 @njit
 def _features(model, step, row, number):
-    """Address of a row's features for memory number `number` of a layer."""
+    """Return the address of a row's features for memory number `number` of a layer."""
     shared = get(model, at.HEADS) // get(model, at.GROUPS)
     return get(step, at.FEATURES) + 4 * _feature_floats(get(model, at.WIDTH), shared) * (row * get(model, at.MOST_MEMORIES) + number)
 
 
 @njit
 def _numbers(model, features):
-    """Address of α, β and λ [R] within features."""
+    """Return the address of α, β and λ [R] within features."""
     return features + 4 * 2 * (1 + get(model, at.HEADS) // get(model, at.GROUPS)) * get(model, at.WIDTH)
 
 
 @njit(inline="always")
 def _product(matrix, x, width):
-    """Σ over k of matrix [K, 16] · x [K]: 16 outputs, four sums at a time, as each alone would be waited for."""
+    """Return Σ over k of matrix [K, 16] · x [K]: 16 outputs, four sums at a time, because a single one would wait for itself."""
     a, b, c, d = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
     for k in range(0, width, 4):
         a = fma(load_f32(matrix + 64 * k), splat(f32_at(x + 4 * k)), a)
@@ -57,7 +57,7 @@ def _product(matrix, x, width):
 
 @njit
 def _unit(mapping, x, out, width):
-    """out = the unit vector of mapping · x, all [width]."""
+    """Set out to the unit vector of mapping · x, all [width]."""
     squares = splat(0.0)
     for c in range(0, width, 16):
         y = _product(mapping + 4 * c * width, x, width)
@@ -74,7 +74,7 @@ def _clear(address, first, width):
 
 @njit
 def _leaving(model, layer, step, row, group, key, value, scratch):
-    """Key before RoPE and value, both [width], of the token that leaves the window of a row."""
+    """Read key before RoPE and value, both [width], of the token that leaves the window of a row."""
     dim, width = get(model, at.DIM), get(model, at.WIDTH)
     segment = get(step, at.SEGMENTS) + 8 * at.SEGMENT * get(get(step, at.SEGMENT_OF), row)
     position = get(get(step, at.POSITIONS), row) - get(layer, at.WINDOW)
@@ -90,7 +90,7 @@ def _leaving(model, layer, step, row, group, key, value, scratch):
 
 @njit
 def _find(model, layer, step, row, number, scratch):
-    """The features of a row for one memory."""
+    """Compute the features of a row for one memory."""
     dim, width, shared = get(model, at.DIM), get(model, at.WIDTH), get(model, at.HEADS) // get(model, at.GROUPS)
     group = get(layer, at.PLACES + 3 * get(model, at.GROUPS) + number)
     out = _features(model, step, row, number)
@@ -120,7 +120,7 @@ def _find(model, layer, step, row, number, scratch):
 
 @njit
 def _take_in(memory, features, numbers, part, width):
-    """16 rows of S take in a token."""
+    """Let 16 rows of S take in a token."""
     key, value = features, load_f32(features + 4 * (width + part))
     keep, strength = splat(f32_at(numbers)), splat(f32_at(numbers + 4))
     change = strength * (value - keep * _product(memory, key, width))
@@ -131,7 +131,7 @@ def _take_in(memory, features, numbers, part, width):
 
 @njit
 def _walk(model, layer, step, segment, number, part, shared):
-    """16 rows of one memory, from number `part`, through the rows of a segment."""
+    """Lead 16 rows of one memory, from number `part`, through the rows of a segment."""
     width = get(model, at.WIDTH)
     place = get(layer, at.PLACES + 2 * get(model, at.GROUPS) + get(layer, at.PLACES + 3 * get(model, at.GROUPS) + number))
     memory = get(segment, at.MEMORIES) + 4 * width * (place * width + part)
@@ -146,7 +146,7 @@ def _walk(model, layer, step, segment, number, part, shared):
 
 
 def memory_features(model, layer, step, thread):
-    """Entry: what thread `thread` does of the features of a layer's memories. Arguments: addresses of the records (see layout.py)."""
+    """Entry: thread `thread`'s share of the features of a layer's memories. Arguments: addresses of the records (see layout.py)."""
     rows, threads, pairs = get(step, at.BATCH), get(step, at.THREADS), get(step, at.BATCH) * get(layer, at.REMEMBERING)
     scratch = get(step, at.SCRATCH) + thread * 4 * _scratch_floats(get(model, at.WIDTH))
     for pair in range(thread, pairs, threads):  # a group's rows one after the other: its maps stay near
@@ -155,7 +155,7 @@ def memory_features(model, layer, step, thread):
 
 
 def memory_walk(model, layer, step, phase):
-    """Entry: takes pieces of a layer's memories, 16 rows of one, and lets them read their segment's tokens in order."""
+    """Entry: take pieces of a layer's memories, 16 rows of one, and let them read their segment's tokens in order."""
     shared, parts = get(model, at.HEADS) // get(model, at.GROUPS), get(model, at.WIDTH) // 16
     pieces, each = parts * get(layer, at.REMEMBERING) * get(step, at.SEGMENT_COUNT), parts * get(layer, at.REMEMBERING)
     portion = max(1, min(parts, pieces // (4 * get(step, at.THREADS))))
@@ -170,7 +170,7 @@ def memory_walk(model, layer, step, phase):
 def memory_blend(model, layer, step, row, number, head, window):
     """Entry: (1 − λ) · window + λ · y of one query head. window: address of float32 [width], read and written.
 
-    Says it where y is no number: integer linears, which round it, would not let the logits tell.
+    Marks the segment as broken where y is not finite: integer linears would round that away, so logits would not show it.
     """
     width, shared = get(model, at.WIDTH), get(model, at.HEADS) // get(model, at.GROUPS)
     features = _features(model, step, row, number)
@@ -181,6 +181,6 @@ def memory_blend(model, layer, step, row, number, head, window):
     for c in range(0, 4 * width, 64):
         sums = sums + load_f32(y + c)
         store_f32(window + c, fma(load_f32(y + c), mine, load_f32(window + c) * rest))
-    told = total(sums)
-    if told - told != 0:  # NaN, or infinity
+    row_sum = total(sums)
+    if row_sum - row_sum != 0:  # NaN, or infinity
         set_i64(get(step, at.SEGMENTS) + 8 * (at.SEGMENT * get(get(step, at.SEGMENT_OF), row) + at.BROKEN), 1)

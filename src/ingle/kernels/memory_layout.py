@@ -1,9 +1,9 @@
-"""What the kernels of training's memories are told, their scratch, and where their rows lie (packed_memory.py says what is computed).
+"""The arguments, scratch and rows of the memory kernels for training (packed_memory.py says what is computed).
 
 Layouts, float32: queries, y and their slopes [G, N, R, D]; keys, values and theirs [G, N, D]; log α, β and theirs, and 1 / ‖·‖ of keys
 [G, N]; shares, and 1 / ‖·‖ of queries [G, N, R]; states [G, chunks, D, D]; X [G, N, 2 D]; maps [G, D, D], also transposed; gates [G, R, D]
-and [G, R], ages [G, R], and what these are multiplied by (`model.memory.log_held`) [N]; slopes at maps, gates and ages the same for each
-document. As the model has them, of ELEMENT bytes a number: q, what the window saw, what is given and their slopes [T, G, R, D]; k, v and
+and [G, R], ages [G, R], and their factors (`model.memory.log_held`) [N]; slopes at maps, gates and ages the same for each
+document. As the model has them, of ELEMENT bytes a number: q, the window's and the heads' output and their slopes [T, G, R, D]; k, v and
 theirs [T, G, D]. A document is a record of int64: its first of the N tokens, how many, number of its first chunk, and the first of the T
 tokens that enters.
 """
@@ -21,7 +21,7 @@ FIELDS = (
     "STATES", "SOLVED", "TO_GIVEN", "TO_RAW_Q", "TO_RAW_K", "TO_RAW_V", "TO_SEEN", "TO_MAP_Q", "TO_MAP_K", "TO_GATE", "TO_GATE_BIAS",
     "TO_AGE", "TO_DECAY", "TO_WRITE",
 )  # fmt: skip
-"""Of the record that describes a call: sizes, and addresses. Behind them, where each of ROOMS begins in a thread's scratch, in bytes."""
+"""Fields of a call's record: sizes, and addresses. Behind them come the beginnings of ROOMS in a thread's scratch, in bytes."""
 (
     DIM, GROUPS, REPEATS, TOKENS, CHUNKS, WINDOW, ELEMENT, DOCUMENTS, RAW_Q, RAW_K, RAW_V, SEEN, MAP_Q, MAP_K, MAP_Q_T, MAP_K_T, GATE,
     GATE_BIAS, AGE, HELD, DECAY, WRITE, GIVEN, Q, K, V, SCALE_Q, SCALE_K, SHARE, Y, STATES, SOLVED, TO_GIVEN, TO_RAW_Q, TO_RAW_K, TO_RAW_V,
@@ -39,7 +39,7 @@ ROOMS = (
 
 
 def rooms(dim: int, repeats: int) -> list[int]:
-    """float32 of each room."""
+    """Return the float32 of each room."""
     row, square, line = CHUNK, CHUNK * LINE // 4, LINE // 4
     return [
         *[row] * 5, *[square] * 4, dim * line, *[row * dim] * 4, dim * line, 2 * dim * line, 2 * row * dim,
@@ -49,25 +49,25 @@ def rooms(dim: int, repeats: int) -> list[int]:
 
 @njit
 def outside(call, field, group, token, repeats):
-    """Where a token's rows of one group lie in [T, G, repeats, D]."""
+    """Return the address of a token's rows of one group in [T, G, repeats, D]."""
     return get(call, field) + get(call, ELEMENT) * get(call, DIM) * repeats * (token * get(call, GROUPS) + group)
 
 
 @njit
 def weights(call, field, group, floats):
-    """Where a group's numbers lie in [G, …]."""
+    """Return the address of a group's numbers in [G, …]."""
     return get(call, field) + 4 * floats * group
 
 
 @njit
 def to_weights(call, field, document, group, floats):
-    """Where a document's slopes at a group's numbers lie in [documents, G, …]."""
+    """Return the address of a document's slopes at a group's numbers in [documents, G, …]."""
     return get(call, field) + 4 * floats * (document * get(call, GROUPS) + group)
 
 
 @njit
 def row_at(call, field, group, row, floats):
-    """Where a row of so many float32 lies in [G, N, …]."""
+    """Return the address of a row of so many float32 in [G, N, …]."""
     return get(call, field) + 4 * floats * (group * get(call, TOKENS) + row)
 
 

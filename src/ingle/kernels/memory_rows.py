@@ -1,8 +1,8 @@
-"""Between a model's rows and training's memories (packed_memory.py): unit vectors of mapped queries and keys, and what heads give.
+"""Conversions between a model's rows and the training memories (packed_memory.py): unit vectors of mapped queries and keys, and blends:
 
     φ_k = unit(k_map k),  φ_q = unit(q_map q),  λ = sigmoid(gate · q + age · held),  given = (1 − λ) · seen + λ · y
 
-and the same back. `first` counts the tokens that enter, of all documents; `token` is where that token lies in the row. The one that reads
+and backward. `first` counts the tokens that enter, of all documents; `token` is where that token lies in the row. The one that reads
 then lies WINDOW behind it.
 """
 
@@ -65,7 +65,7 @@ _EPS = np.float32(1e-6)  # added to the squared length of what becomes a unit ve
 
 @njit
 def _widen(call, source, target, floats):
-    """As many numbers of the model's to float32."""
+    """Convert so many of the model's numbers to float32."""
     element = get(call, ELEMENT)
     for i in range(0, floats, 16):
         store_f32(target + 4 * i, load(element, source + element * i))
@@ -80,7 +80,7 @@ def _unit(row, scales, dim):
 
 @njit
 def take_keys(call, room, group, first, count, token):
-    """φ_k and v of the tokens that enter."""
+    """Compute φ_k and v of the entering tokens."""
     dim = get(call, DIM)
     for b in range(0, count, BLOCK):
         rows, raw, k = min(BLOCK, count - b), room + get(call, RAW), row_at(call, K, group, first + b, dim)
@@ -94,7 +94,7 @@ def take_keys(call, room, group, first, count, token):
 
 @njit
 def _queries(call, room, group, token, count):
-    """Raw queries of a block of the tokens that read."""
+    """Read the raw queries of a block of the reading tokens."""
     floats = get(call, REPEATS) * get(call, DIM)
     for i in range(count):
         _widen(
@@ -107,7 +107,7 @@ def _queries(call, room, group, token, count):
 
 @njit
 def take_queries(call, room, group, first, count, token):
-    """φ_q and λ of the tokens that read."""
+    """Compute φ_q and λ of the reading tokens."""
     dim, repeats, raw = get(call, DIM), get(call, REPEATS), room + get(call, RAW)
     gate, bias = weights(call, GATE, group, repeats * dim), weights(call, GATE_BIAS, group, repeats)
     age = weights(call, AGE, group, repeats)
@@ -125,33 +125,33 @@ def take_queries(call, room, group, first, count, token):
 
 @njit
 def _held(call, token):
-    """log of the share of all tokens that memories hold, once this one of the N has entered."""
+    """Return the log of the share of all tokens that memories hold, once this one of the N has entered."""
     return f32_at(get(call, HELD) + 4 * token)
 
 
 @njit
 def _sigmoid(x):
-    """Of one number, by 16 lanes of it."""
+    """Return the sigmoid of one number, by 16 lanes of it."""
     return total(splat(1.0) / (splat(1.0) + exp(splat(-x)))) / np.float32(16)
 
 
 @njit
 def give(call, group, first, count, token):
-    """What heads give: their windows and memories, blended."""
+    """Write the heads' outputs: their windows and memories, blended."""
     dim, repeats, element = get(call, DIM), get(call, REPEATS), get(call, ELEMENT)
     for i in range(count):
         reading, y = token + get(call, WINDOW) + i, row_at(call, Y, group, first + i, repeats * dim)
-        seen, given = outside(call, SEEN, group, reading, repeats), outside(call, GIVEN, group, reading, repeats)
+        seen, out = outside(call, SEEN, group, reading, repeats), outside(call, GIVEN, group, reading, repeats)
         for head in range(repeats):
             share = splat(f32_at(row_at(call, SHARE, group, first + i, repeats) + 4 * head))
             for c in range(head * dim, (head + 1) * dim, 16):
                 window = load(element, seen + element * c)
-                store(element, given + element * c, fma(load_f32(y + 4 * c) - window, share, window))
+                store(element, out + element * c, fma(load_f32(y + 4 * c) - window, share, window))
 
 
 @njit
 def back_from_given(call, room, group, first, count, token):
-    """What heads' outputs say of windows, y and the shares."""
+    """Backward of `give`: slopes at windows, y and the shares, from those at heads' outputs."""
     dim, repeats, element = get(call, DIM), get(call, REPEATS), get(call, ELEMENT)
     for i in range(count):
         reading, y, to_y = (
@@ -173,17 +173,17 @@ def back_from_given(call, room, group, first, count, token):
 
 @njit
 def _back_through_unit(slope, row, factor, dim):
-    """Slopes at a unit vector to those at what it was made of, in their place."""
+    """Backward of a unit vector, in place."""
     add_scaled(row, -dot(slope, row, dim), slope, dim)
     scale(slope, factor, slope, dim)
 
 
 @njit
 def back_to_queries(call, room, document, group, first, count, token):
-    """What φ_q and λ say of queries, their map and the gates."""
+    """Backward of `take_queries`: slopes at queries, their map and the gates."""
     dim, repeats, line, raw = get(call, DIM), get(call, REPEATS), 4 * get(call, DIM), room + get(call, RAW)
     gate, to_gate = weights(call, GATE, group, repeats * dim), to_weights(call, TO_GATE, document, group, repeats * dim)
-    to_map, made = to_weights(call, TO_MAP_Q, document, group, dim * dim), room + get(call, FADED_Q)
+    to_map, to_raw = to_weights(call, TO_MAP_Q, document, group, dim * dim), room + get(call, FADED_Q)
     for b in range(0, count, BLOCK):
         tokens = min(BLOCK, count - b)
         rows, q = tokens * repeats, row_at(call, Q, group, first + b, repeats * dim)
@@ -191,23 +191,23 @@ def back_to_queries(call, room, document, group, first, count, token):
         _queries(call, room, group, token + b, tokens)
         for r in range(rows):
             _back_through_unit(slopes + line * r, q + line * r, f32_at(row_at(call, SCALE_Q, group, first + b, repeats) + 4 * r), dim)
-        multiply(rows, dim, dim, slopes, 4, line, weights(call, MAP_Q, group, dim * dim), line, made, line, True)
+        multiply(rows, dim, dim, slopes, 4, line, weights(call, MAP_Q, group, dim * dim), line, to_raw, line, True)
         multiply(dim, dim, rows, slopes, line, 4, raw, line, to_map, line, False)
         for r in range(rows):
             of_gate, head = f32_at(room + get(call, TO_SHARE) + 4 * (repeats * b + r)), r % repeats
-            add_scaled(gate + line * head, of_gate, made + line * r, dim)
+            add_scaled(gate + line * head, of_gate, to_raw + line * r, dim)
             add_scaled(raw + line * r, of_gate, to_gate + line * head, dim)
             add(to_weights(call, TO_GATE_BIAS, document, group, repeats) + 4 * head, of_gate)
             add(to_weights(call, TO_AGE, document, group, repeats) + 4 * head, of_gate * _held(call, first + b + r // repeats))
         for i in range(tokens):
             _narrow(
-                call, made + line * repeats * i, outside(call, TO_RAW_Q, group, token + get(call, WINDOW) + b + i, repeats), repeats * dim
+                call, to_raw + line * repeats * i, outside(call, TO_RAW_Q, group, token + get(call, WINDOW) + b + i, repeats), repeats * dim
             )
 
 
 @njit
 def _narrow(call, source, target, floats):
-    """As many float32 to the model's numbers."""
+    """Convert so many float32 to the model's numbers."""
     element = get(call, ELEMENT)
     for i in range(0, floats, 16):
         store(element, target + element * i, load_f32(source + 4 * i))
@@ -215,15 +215,15 @@ def _narrow(call, source, target, floats):
 
 @njit
 def back_to_keys(call, room, document, group, first, count, token):
-    """What φ_k says of keys and their map."""
-    dim, line, raw, made = get(call, DIM), 4 * get(call, DIM), room + get(call, RAW), room + get(call, FADED_Q)
+    """Backward of `take_keys`: slopes at keys and their map."""
+    dim, line, raw, to_raw = get(call, DIM), 4 * get(call, DIM), room + get(call, RAW), room + get(call, FADED_Q)
     to_map = to_weights(call, TO_MAP_K, document, group, dim * dim)
     for b in range(0, count, BLOCK):
         rows, k, slopes = min(BLOCK, count - b), row_at(call, K, group, first + b, dim), room + get(call, TO_K) + line * b
         for i in range(rows):
             _widen(call, outside(call, RAW_K, group, token + b + i, 1), raw + line * i, dim)
             _back_through_unit(slopes + line * i, k + line * i, f32_at(row_at(call, SCALE_K, group, first + b + i, 1)), dim)
-        multiply(rows, dim, dim, slopes, 4, line, weights(call, MAP_K, group, dim * dim), line, made, line, True)
+        multiply(rows, dim, dim, slopes, 4, line, weights(call, MAP_K, group, dim * dim), line, to_raw, line, True)
         multiply(dim, dim, rows, slopes, line, 4, raw, line, to_map, line, False)
         for i in range(rows):
-            _narrow(call, made + line * i, outside(call, TO_RAW_K, group, token + b + i, 1), dim)
+            _narrow(call, to_raw + line * i, outside(call, TO_RAW_K, group, token + b + i, 1), dim)

@@ -1,4 +1,4 @@
-"""The twins: what every kernel computes, in plain NumPy. Slow, obvious, and what the tests believe."""
+"""Naive references: the results of every kernel in plain NumPy. They are slow and obvious, and tests compare kernels with them."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -17,7 +17,7 @@ OUTLIER = np.float32(6)
 
 
 def quantise(x: Array) -> tuple[Array, Array]:
-    """float32 [T, K], K a multiple of 32 → int8 [T, 2, K] and scales float32 [T, 2, K/32]: x ≈ Σ over both terms of scale · q.
+    """Quantise float32 [T, K], K a multiple of 32 → int8 [T, 2, K] and scales float32 [T, 2, K/32]: x ≈ Σ over both terms of scale · q.
 
     The second term is 0 in groups of 32 whose largest is at most OUTLIER · rms(row).
     """
@@ -36,56 +36,56 @@ def quantise(x: Array) -> tuple[Array, Array]:
 
 
 def halves(q: Array) -> Array:
-    """int8 [..., K] → int32 [..., K/32], each a pair of 16-bit numbers: −16 times the sums of the first and the last 16 of 32."""
+    """Sum int8 [..., K] → int32 [..., K/32], each a pair of 16-bit numbers: −16 times the sums of the first and the last 16 of 32."""
     sums = -16 * q.reshape(*q.shape[:-1], -1, 2, 16).astype(np.int32).sum(axis=-1)
     return np.ascontiguousarray(sums.astype("<i2")).view("<i4")[..., 0]
 
 
 def rounded(x: Array) -> Array:
-    """x as the integer kernels see it: float64 [T, K]."""
+    """Return x with the rounding of the integer kernels: float64 [T, K]."""
     q, scale = quantise(np.pad(x, ((0, 0), (0, -x.shape[1] % 32))))
     values = (q.reshape(*scale.shape, 32).astype(np.float64) * scale[..., None]).sum(axis=1)
     return values.reshape(len(x), -1)[:, : x.shape[1]]
 
 
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
-    """x [T, K] · weight [N, K]ᵀ + bias, summed in float64."""
+    """Return x [T, K] · weight [N, K]ᵀ + bias, summed in float64."""
     y = x.astype(np.float64) @ weight.astype(np.float64).T
     return y if bias is None else y + bias
 
 
 def addition(x: Array, a: Array, b: Array, bias: Array | None = None) -> Array:
-    """B A x of x [T, K], or B relu(A x + bias): A [rank, K], B [N, rank] (arXiv 2106.09685, 1902.00751)."""
+    """Return B A x of x [T, K], or B relu(A x + bias): A [rank, K], B [N, rank] (arXiv 2106.09685, 1902.00751)."""
     inner = linear(x, a, bias)
     return linear(inner if bias is None else np.maximum(inner, 0), b)
 
 
 def rms_norm(x: Array, weight: Array, eps: float) -> Array:
-    """x / sqrt(mean(x²) + eps) · weight over the last axis (arXiv 1910.07467)."""
+    """Return x / sqrt(mean(x²) + eps) · weight over the last axis (arXiv 1910.07467)."""
     x = x.astype(np.float64)
     return x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + eps) * weight
 
 
 def silu_product(gate: Array, up: Array) -> Array:
-    """gate · sigmoid(gate) · up (SwiGLU, arXiv 2002.05202)."""
+    """Return gate · sigmoid(gate) · up (SwiGLU, arXiv 2002.05202)."""
     return gate / (1 + np.exp(-gate)) * up
 
 
 def rotate(x: Array, cosine: Array, sine: Array) -> Array:
-    """Rotary positions on x [T, heads, dim] with cosine, sine [T, dim/2]: pairs (i, i + dim/2) turn (arXiv 2104.09864)."""
+    """Apply rotary positions to x [T, heads, dim] with cosine, sine [T, dim/2]: pairs (i, i + dim/2) turn (arXiv 2104.09864)."""
     a, b = np.split(x, 2, axis=-1)
     c, s = cosine[:, None], sine[:, None]
     return np.concatenate([a * c - b * s, b * c + a * s], axis=-1)
 
 
 def visible(queries: Array, keys: Array, full: bool, window: int, sinks: int) -> Array:
-    """bool [Q, K]: whether the query at each position looks at the key at each position. Without a window it looks at no sinks either."""
+    """Return bool [Q, K]: whether the query at each position sees the key at each position. Without a window it sees no sinks either."""
     q, k = queries[:, None], keys[None, :]
     return (k <= q) & (full | ((window > 0) & ((k > q - window) | (k < sinks))))
 
 
 def cached(x: Array, cache: str) -> Array:
-    """Keys or values [..., dim] as float64, once they have been kept in `cache`, one of `core.blocks.CACHES`."""
+    """Return keys or values [..., dim] as float64, after the rounding of `cache`, one of `core.blocks.CACHES`."""
     x = x.astype(np.float32)
     if cache == "int8":
         q, scale = to_int8(x)
@@ -94,7 +94,8 @@ def cached(x: Array, cache: str) -> Array:
 
 
 def attention(q: Array, k: Array, v: Array, spec: LayerSpec) -> Array:
-    """Attention of one whole sequence: q [T, heads, dim], k and v [T, groups, dim] → [T, heads, dim]; groups look back as `spec` says."""
+    """Return attention of one whole sequence: q [T, heads, dim], k and v [T, groups, dim] → [T, heads, dim]; groups look back as `spec`
+    says."""
     T, heads, dim = q.shape
     positions = np.arange(T)
     out = np.zeros(q.shape)
@@ -109,20 +110,20 @@ def attention(q: Array, k: Array, v: Array, spec: LayerSpec) -> Array:
 
 
 def sigmoid(x: Array) -> Array:
-    """1 / (1 + e^−x)."""
+    """Return 1 / (1 + e^−x)."""
     return 1 / (1 + np.exp(-x))
 
 
 def unit(x: Array) -> Array:
-    """x [n] / sqrt(Σ x² + 1e-6)."""
+    """Return x [n] / sqrt(Σ x² + 1e-6)."""
     return x / np.sqrt((x**2).sum() + 1e-6)
 
 
 def memory(window: Array, q: Array, k: Array, v: Array, spec: LayerSpec, weights: Mapping[str, Array]) -> Array:
-    """What the heads of a layer give, [T, heads, dim], once the memories of its streaming groups have had their share (arXiv 2412.06464
-    eq. 10; see memory.py for what is ours).
+    """Return the heads' output of a layer, [T, heads, dim], with the memories of its streaming groups (arXiv 2412.06464 eq. 10; see
+    memory.py for what is ours).
 
-    window: what they give without; q [T, heads, dim], k and v [T, groups, dim]: before RoPE; weights: `q_map.weight` and so on.
+    window: the output without memories; q [T, heads, dim], k and v [T, groups, dim]: before RoPE; weights: `q_map.weight` and so on.
     """
     T, heads, dim = q.shape
     shared = heads // k.shape[1]
@@ -153,17 +154,17 @@ def decoder(
     adapter: Mapping[str, tuple[Array, Array, Array | None]] = MappingProxyType({}),
     vectors: Vectors = NO_VECTORS,
 ) -> Array:
-    """Logits float64 [T, vocabulary] of one whole sequence.
+    """Return logits float64 [T, vocabulary] of one whole sequence.
 
-    weights: by Hugging Face's names; angles: cosine and sine [T, dim/2]; integer: names of linears whose input is rounded to int8;
-    cache: what keys and values are kept in; adapter: by the name of a linear, A, B and b of what is added to it; its
-    input is rounded too; vectors: of ids beyond the vocabulary.
+    weights: by Hugging Face's names; angles: cosine and sine [T, dim/2]; integer: names of linears whose input is rounded to int8; cache:
+    number type of keys and values; adapter: A, B and b by the name of a linear (its input is rounded too); vectors: of ids beyond the
+    vocabulary.
     """
     T, dim = len(ids), config.head_dim
 
     def project(x: Array, name: str) -> Array:
-        seen = rounded(x.astype(np.float32)) if name in integer else x
-        y = linear(seen, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
+        inputs = rounded(x.astype(np.float32)) if name in integer else x
+        y = linear(inputs, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
         return y + addition(rounded(x.astype(np.float32)), *adapter[name]) if name in adapter else y
 
     def heads(x: Array, norm: str) -> Array:

@@ -1,4 +1,4 @@
-"""Weights into panels and back: see linear.py for the layouts."""
+"""Pack weights into panels, and unpack them: see linear.py for the layouts."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -30,7 +30,7 @@ class Packed:
 
     @property
     def padded(self) -> tuple[int, int]:
-        """Both to 32, as the kernels see them: outputs of one linear are input of the next."""
+        """Shape padded to 32, as in the kernels: outputs of one linear are input of the next."""
         return _up(self.rows, 32), _up(self.columns, 32)
 
     @property
@@ -66,29 +66,29 @@ def _whole(matrix: Array) -> Array:
 
 
 def _panels(matrix: Array) -> Array:
-    """[N, K] → [N/16, K, 16]."""
+    """Reorder [N, K] → [N/16, K, 16]."""
     N, K = matrix.shape
     return matrix.reshape(N // 16, 16, K).transpose(0, 2, 1)
 
 
 def _quads(matrix: Array) -> Array:
-    """[N, K] bytes → [N/16, K/4, 16, 4]."""
+    """Reorder bytes [N, K] → [N/16, K/4, 16, 4]."""
     N, K = matrix.shape
     return matrix.reshape(N // 16, 16, K // 4, 4).transpose(0, 2, 1, 3)
 
 
 def pack_fp32(matrix: Array) -> Packed:
-    """float32 [N, K], as it is."""
+    """Pack float32 [N, K] unchanged."""
     return Packed(F32, *_shape(matrix), _bytes(_panels(_whole(np.asarray(matrix, np.float32)))))
 
 
 def pack_bf16(words: Array) -> Packed:
-    """bfloat16 [N, K] given as its uint16 words, as it is."""
+    """Pack bfloat16 [N, K], given as its uint16 words, unchanged."""
     return Packed(BF16, *_shape(words), _bytes(_panels(_whole(np.asarray(words, np.uint16)))))
 
 
 def pack_int8(matrix: Array) -> Packed:
-    """float [N, K] rounded to int8 with one scale per row: scale = max |w| / 127."""
+    """Round float [N, K] to int8 with one scale per row, max |w| / 127, and pack it."""
     matrix = np.asarray(matrix, np.float32)
     scale = np.abs(matrix).max(axis=1) / 127
     q = np.rint(matrix / np.where(scale > 0, scale, 1)[:, None]).astype(np.int8)
@@ -96,29 +96,29 @@ def pack_int8(matrix: Array) -> Packed:
 
 
 def pack_int8_values(q: Array, scale: Array) -> Packed:
-    """int8 [N, K] with scale [N]: w = scale · q."""
+    """Pack int8 [N, K] with scale [N]: w = scale · q."""
     stored = (_whole(q).astype(np.int16) + 128).astype(np.uint8)
     return Packed(INT8, *_shape(q), _bytes(_quads(stored)), _bytes(_padded(scale.astype(np.float32)[:, None], _up(len(q), 32), 1)))
 
 
 def pack_int8_groups(q: Array, scale: Array) -> Packed:
-    """int8 [N, K] with float16 scale [N, K/32] (GGUF's Q8_0): w = scale · q."""
+    """Pack int8 [N, K] with float16 scale [N, K/32] (GGUF's Q8_0): w = scale · q."""
     stored = (_whole(q).astype(np.int16) + 128).astype(np.uint8)
     return Packed(INT8_GROUP, *_shape(q), _bytes(_quads(stored)), _bytes(_panels(_group_plane(scale, q.shape))))
 
 
 def pack_int4(matrix: Array) -> Packed:
-    """float [N, K] rounded to 0 … 15 with scale and minimum per 32 columns."""
+    """Round float [N, K] to 0 … 15 with scale and minimum per 32 columns, and pack it."""
     return pack_int4_values(*_rounded(matrix, 15))
 
 
 def pack_int4_16(matrix: Array) -> Packed:
-    """float [N, K] rounded to 0 … 15 with scale and minimum per 16 columns, in whole numbers of a unit per row."""
+    """Round float [N, K] to 0 … 15 with scale and minimum per 16 columns, in whole numbers of a unit per row, and pack it."""
     return _rounded_sixteens("Q4_16", matrix, 15)
 
 
 def pack_int3_16(matrix: Array) -> Packed:
-    """The same to 0 … 7."""
+    """Do `pack_int4_16` with codes 0 … 7."""
     return _rounded_sixteens("Q3_16", matrix, 7)
 
 
@@ -130,13 +130,13 @@ def _rounded_sixteens(kind: str, matrix: Array, most: int) -> Packed:
     unit = np.maximum(step.max(axis=1), -low.min(axis=1) / blocks_16.STEP) / 255
     unit = np.where(unit > 0, unit, 1).astype(np.float32)
     scale, least = np.rint(step / unit[:, None]), np.rint(-low / (blocks_16.STEP * unit[:, None]))
-    of, at = (plane * unit[:, None] for plane in (scale, -blocks_16.STEP * least))
-    q = np.rint((groups - at[..., None]) / np.where(of > 0, of, 1)[..., None])
+    of, offset = (plane * unit[:, None] for plane in (scale, -blocks_16.STEP * least))
+    q = np.rint((groups - offset[..., None]) / np.where(of > 0, of, 1)[..., None])
     return replace(pack_sixteens(kind, unit, scale, least, np.clip(q, 0, most).reshape(N, -1)), columns=K)
 
 
 def _rounded(matrix: Array, most: int) -> tuple[Array, Array, Array]:
-    """Codes 0 … `most`, uint8 [N, K], and the float16 scales and minima."""
+    """Return codes 0 … `most`, uint8 [N, K], and the float16 scales and minima."""
     N, K = matrix.shape
     groups = _padded(np.asarray(matrix, np.float32), N, _up(K, 32)).reshape(N, -1, 32)
     low = groups.min(axis=2).astype(np.float16)
@@ -147,19 +147,19 @@ def _rounded(matrix: Array, most: int) -> tuple[Array, Array, Array]:
 
 
 def pack_int4_values(q: Array, scale: Array, minimum: Array) -> Packed:
-    """uint8 [N, K] of 0 … 15 with float16 scale and minimum [N, K/32] (GGUF's Q4_1): w = scale · q + minimum."""
+    """Pack uint8 [N, K] of 0 … 15 with float16 scale and minimum [N, K/32] (GGUF's Q4_1): w = scale · q + minimum."""
     return Packed(INT4, *_shape(q), _bytes(_nibbles(q)), *_group_planes(q, scale, minimum))
 
 
 def _nibbles(q: Array) -> Array:
-    """Codes [N, K] → [N/16, K/8, 16, 4], two groups of four columns to a byte."""
+    """Reorder codes [N, K] → [N/16, K/8, 16, 4], two groups of four columns to a byte."""
     quads = _quads(_whole(q))
-    made: Array = quads[:, 0::2] | (quads[:, 1::2] << 4)
-    return made
+    nibbles: Array = quads[:, 0::2] | (quads[:, 1::2] << 4)
+    return nibbles
 
 
 def pack_sixteens(kind: str, unit: Array, scale: Array, minimum: Array, q: Array) -> Packed:
-    """Codes [N, K] with units [N], and scales and minima 0 … 255 [N, K/16]: see kernels/blocks_16.py. K: a multiple of 32."""
+    """Pack codes [N, K] with units [N], and scales and minima 0 … 255 [N, K/16]: see kernels/blocks_16.py. K: a multiple of 32."""
     expected = (len(q), q.shape[1] // blocks_16.COLUMNS)
     if q.shape[1] % 32 or scale.shape != expected or minimum.shape != expected:
         raise ShapeError("scale", f"must be {expected} for a matrix of {q.shape}, whose columns fill blocks of 32", scale.shape)
@@ -175,11 +175,11 @@ def pack_sixteens(kind: str, unit: Array, scale: Array, minimum: Array, q: Array
 
 
 def _words(q: Array) -> Array:
-    """Codes of three bits [N, K] → [N/16, K/32, 3, 16, 4]."""
+    """Reorder codes of three bits [N, K] → [N/16, K/32, 3, 16, 4]."""
     whole = _whole(q)
     words = three_bits.join(whole.reshape(len(whole) // 16, 16, -1, 32)).reshape(len(whole) // 16, 16, -1, 3, 4)
-    made: Array = words.transpose(0, 2, 3, 1, 4)
-    return made
+    panels: Array = words.transpose(0, 2, 3, 1, 4)
+    return panels
 
 
 def _group_planes(q: Array, *planes: Array) -> list[Array]:
@@ -194,7 +194,7 @@ def _group_plane(plane: Array, shape: tuple[int, ...]) -> Array:
 
 
 def unpack(packed: Packed) -> Array:
-    """The float32 [N, K] that the kernels multiply by: the twin of every layout."""
+    """Return the float32 [N, K] that the kernels multiply by: the naive reference of every layout."""
     N, K = packed.padded
     if packed.kind in (F32, BF16):
         if packed.kind == F32:

@@ -1,7 +1,7 @@
-"""Attention of documents that are packed into one row, forward and back, as training computes it, in float32 (train/kernel_attention.py).
+"""Attention of packed documents in one row, forward and backward for training, in float32 (train/kernel_attention.py).
 
 A *task* is a block of queries of one group. Its rows are queries × the heads that share the group, so keys and values are read once for
-all. What a block sees is cut into *runs* of neighbouring tokens, at most RUN of them; a run's scores stay in the cache. Forward: online
+all. Visible tokens are cut into *runs* of neighbouring tokens, at most RUN of them; a run's scores stay in the cache. Forward: online
 softmax over runs (arXiv 1805.02867). Back: weights are made again from the largest score and the sum, and nothing else is kept
 (FlashAttention-2, arXiv 2307.08691, Algorithm 2). All six products are one function over strides.
 
@@ -28,14 +28,14 @@ FIELDS = (
     "WIDTH", "REPEATS", "QUERIES", "TOKENS", "TRANSPOSED_LINE", "BLOCKS", "RUNS", "Q", "K", "V", "K_TRANSPOSED", "V_TRANSPOSED", "OUT",
     "SUMS", "INNER", "TO_OUT", "TO_Q",
 )  # fmt: skip
-"""Of the record that describes a call: sizes, and addresses."""
+"""Fields of a call's record: sizes, and addresses."""
 (
     WIDTH, REPEATS, QUERIES, TOKENS, TRANSPOSED_LINE, BLOCKS, RUNS, Q, K, V, K_TRANSPOSED, V_TRANSPOSED, OUT, SUMS, INNER, TO_OUT, TO_Q,
 ) = range(len(FIELDS))  # fmt: skip
 
 
 def scratch_floats(rows: int) -> int:
-    """float32 that a thread needs for tasks of so many rows."""
+    """Return the float32 of scratch that a thread needs for tasks of so many rows."""
     return rows * (2 * LINE // 4 + 2)
 
 
@@ -56,9 +56,9 @@ _large, _p4, _p2, _p1 = (_product(rows) for rows in (_MOST, 4, 2, 1))
 
 @njit
 def multiply(rows, columns, steps, a, step, row, b, line, out, stride, fresh):
-    """out[r, c] = Σ over i of a[r, i] · b[i, c], added to what is there unless `fresh`; columns go up to the next 16.
+    """Compute out[r, c] = Σ over i of a[r, i] · b[i, c], added to out unless `fresh`; columns go up to the next 16.
 
-    a: its steps and rows lie `step` and `row` bytes apart; b: rows `line` bytes apart; out: rows `stride` bytes apart.
+    a: its steps and rows are `step` and `row` bytes apart; b: rows `line` bytes apart; out: rows `stride` bytes apart.
     """
     for c in range(0, 4 * columns, 64):
         r = 0
@@ -78,25 +78,25 @@ def multiply(rows, columns, steps, a, step, row, b, line, out, stride, fresh):
 
 @njit
 def _row(call, field, block, group, floats):
-    """Where a task's first row lies among values of so many float32 a row."""
+    """Return the address of a task's first row among values of so many float32 a row."""
     return get(call, field) + 4 * floats * (group * get(call, QUERIES) + get(block, 0)) * get(call, REPEATS)
 
 
 @njit
 def _key(call, field, run, group):
-    """Where a run's first token lies in k or v."""
+    """Return the address of a run's first token in k or v."""
     return get(call, field) + 4 * get(call, WIDTH) * (group * get(call, TOKENS) + get(run, 0))
 
 
 @njit
 def _transposed(call, field, run, group):
-    """Where a run's first token lies in k or v transposed."""
+    """Return the address of a run's first token in k or v transposed."""
     return get(call, field) + 4 * (group * get(call, WIDTH) * get(call, TRANSPOSED_LINE) + get(run, 0))
 
 
 @njit
 def _score(call, rows, q, run, group, scores):
-    """Scores of a run, −∞ where a query must not look."""
+    """Compute the scores of a run, −∞ where a query must not look."""
     width, repeats, keys = get(call, WIDTH), get(call, REPEATS), get(run, 1)
     k = _transposed(call, K_TRANSPOSED, run, group)
     multiply(rows, keys, width, q, 4, 4 * width, k, 4 * get(call, TRANSPOSED_LINE), scores, LINE, True)
@@ -110,7 +110,7 @@ def _score(call, rows, q, run, group, scores):
 
 
 def packed_forward(call, tasks, count, scratch):
-    """Entry: outputs, and of each row the largest score and 1 / the sum of weights. tasks: pairs (block, group)."""
+    """Entry: outputs, and for each row the largest score and 1 / the sum of weights. tasks: pairs (block, group)."""
     width, repeats = get(call, WIDTH), get(call, REPEATS)
     for task in range(count):
         block, group = get(call, BLOCKS) + 32 * get(tasks, 2 * task), get(tasks, 2 * task + 1)
@@ -133,7 +133,7 @@ def packed_forward(call, tasks, count, scratch):
 
 @njit
 def _slopes(scores, to_weights, columns, top, share, inner):
-    """One row's scores to weights, and the slopes at its weights to those at its scores."""
+    """Turn one row's scores into weights, and the slopes at its weights into those at its scores."""
     for c in range(0, 4 * columns, 64):
         weight = exp(load_f32(scores + c) - splat(top)) * splat(share)
         store_f32(scores + c, weight)
@@ -141,7 +141,7 @@ def _slopes(scores, to_weights, columns, top, share, inner):
 
 
 def packed_backward(call, tasks, count, scratch, to_k, to_v):
-    """Entry: slopes at q (written), and at k and v (added to [G, T, width] of this thread's own)."""
+    """Entry: slopes at q (written), and at k and v (added to this thread's own [G, T, width])."""
     width, repeats = get(call, WIDTH), get(call, REPEATS)
     for task in range(count):
         block, group = get(call, BLOCKS) + 32 * get(tasks, 2 * task), get(tasks, 2 * task + 1)

@@ -1,4 +1,4 @@
-"""Memories of documents that are packed into one row, forward and back, as training computes them, in float32 (train/kernel_memory.py).
+"""Memories of packed documents in one row, forward and backward for training, in float32 (train/kernel_memory.py).
 
 The gated delta rule S ← α S (I − β φ φᵀ) + β v φᵀ, y = S φ_q, in chunks of CHUNK tokens (arXiv 2412.06464 eqs. 8 and 9 and appendix),
 as model/memory.py has it in PyTorch. A *task* is one document of one group: a thread walks through its chunks, there and back
@@ -50,7 +50,7 @@ from ingle.kernels.vectors import add_scaled, scale, transpose, up
 
 @njit
 def make_fading(call, room, group, first, count):
-    """log γ and γ of each token of a chunk, Γ_Cj, Γ_ij for j ≤ i, zeros behind it up to the next 16, and Φᵀ and Γ_C Φ."""
+    """Compute log γ and γ of each token of a chunk, Γ_Cj, Γ_ij for j ≤ i, zeros behind it up to the next 16, and Φᵀ and Γ_C Φ."""
     dim, logs, gamma, fade = get(call, DIM), room + get(call, LOGS), room + get(call, GAMMA), room + get(call, FADE)
     decay, k = row_at(call, DECAY, group, first, 1), row_at(call, K, group, first, dim)
     so_far = f32_at(decay) - f32_at(decay)
@@ -75,7 +75,7 @@ def make_fading(call, room, group, first, count):
 
 @njit
 def make_system(call, room, group, first, count):
-    """Γ ∘ Φ Φᵀ below the diagonal, and N = −β of it; zeros from the diagonal up to the next 16."""
+    """Compute Γ ∘ Φ Φᵀ below the diagonal, and N = −β of it; zeros from the diagonal up to the next 16."""
     dim, pairs, system = get(call, DIM), room + get(call, PAIRS), room + get(call, SYSTEM)
     k, write = row_at(call, K, group, first, dim), row_at(call, WRITE, group, first, 1)
     for b in range(0, count, BLOCK):
@@ -93,7 +93,7 @@ def make_system(call, room, group, first, count):
 
 @njit
 def _solve(call, room, group, first, count):
-    """X, of (I − N) X = [β V, −β γ Φ]."""
+    """Solve (I − N) X = [β V, −β γ Φ]."""
     dim, system, x = get(call, DIM), room + get(call, SYSTEM), row_at(call, SOLVED, group, first, 2 * get(call, DIM))
     k, v, write = row_at(call, K, group, first, dim), row_at(call, V, group, first, dim), row_at(call, WRITE, group, first, 1)
     for i in range(count):
@@ -110,7 +110,7 @@ def _solve(call, room, group, first, count):
 
 @njit
 def make_update(call, room, group, first, count, state):
-    """U = X_v + X_k Sᵀ."""
+    """Compute U = X_v + X_k Sᵀ."""
     dim, u, x = get(call, DIM), room + get(call, UPDATE), row_at(call, SOLVED, group, first, 2 * get(call, DIM))
     for i in range(count):
         scale(x + 8 * dim * i, 1.0, u + 4 * dim * i, dim)
@@ -119,7 +119,7 @@ def make_update(call, room, group, first, count, state):
 
 @njit
 def _read(call, room, group, first, count, state):
-    """y of a chunk, BLOCK tokens at a time."""
+    """Compute y of a chunk, BLOCK tokens at a time."""
     dim, repeats, scores = get(call, DIM), get(call, REPEATS), room + get(call, SCORES)
     for b in range(0, count, BLOCK):
         tokens, columns = min(BLOCK, count - b), b + BLOCK
@@ -136,7 +136,7 @@ def _read(call, room, group, first, count, state):
 
 
 def memory_forward(call, tasks, count, room):
-    """Entry: what heads give, where memories are read, and what the way back needs. tasks: pairs (document, group)."""
+    """Entry: the heads' outputs where memories are read, and the values for the backward pass. tasks: pairs (document, group)."""
     dim = get(call, DIM)
     for task in range(count):
         document, group = get(call, DOCUMENTS) + 32 * get(tasks, 2 * task), get(tasks, 2 * task + 1)

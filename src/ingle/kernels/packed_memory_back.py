@@ -1,4 +1,4 @@
-"""The way back of packed_memory.py: what each piece of a chunk says of what it was made of, from the last chunk to the first."""
+"""The backward pass of packed_memory.py, piece by piece, from the last chunk to the first."""
 
 from numba import njit
 
@@ -55,7 +55,7 @@ from ingle.kernels.vectors import add, add_scaled, dot, scale, store, transpose
 
 @njit
 def _back_from_state(call, room, group, first, count, state):
-    """What the state after the chunk says of U, Φ and γ; then it is the state before the chunk that the slopes are at."""
+    """Slopes at U, Φ and γ from those at the state after the chunk, which then become those at the state before it."""
     dim, to_state, to_logs, fade = get(call, DIM), room + get(call, TO_STATE), room + get(call, TO_LOGS), room + get(call, FADE)
     u, to_u, to_k = room + get(call, UPDATE), room + get(call, TO_UPDATE), room + get(call, TO_K)
     last = to_logs + 4 * (count - 1)
@@ -74,7 +74,7 @@ def _back_from_state(call, room, group, first, count, state):
 
 @njit
 def _back_from_row(room, call, scores, to_scores, i, columns):
-    """One row of scores to weights, and the slopes at its weights to those at its scores."""
+    """Turn one row of scores into weights, and the slopes at its weights into those at its scores."""
     to_logs, sums = room + get(call, TO_LOGS), splat(0.0)
     for c in range(0, 4 * columns, 64):
         ratio = load_f32(room + get(call, RATIO) + i * LINE + c)
@@ -88,7 +88,7 @@ def _back_from_row(room, call, scores, to_scores, i, columns):
 
 @njit
 def _back_from_y(call, room, group, first, count):
-    """What y says of Φ_q, Φ, U, γ and the state before the chunk."""
+    """Slopes at Φ_q, Φ, U, γ and the state before the chunk, from those at y."""
     dim, repeats, line = get(call, DIM), get(call, REPEATS), 4 * get(call, DIM)
     scores, to_scores, faded, gamma = (
         room + get(call, SCORES), room + get(call, TO_SCORES), room + get(call, FADED_Q), room + get(call, GAMMA),
@@ -115,7 +115,7 @@ def _back_from_y(call, room, group, first, count):
 
 @njit
 def _solve_back(call, room, count):
-    """(I − Nᵀ) Y = what is there, in its place."""
+    """Solve (I − Nᵀ) Y = right side, in place."""
     dim, system, y = get(call, DIM), room + get(call, SYSTEM), room + get(call, TO_SOLVED)
     for b in range((count - 1) // BLOCK * BLOCK, -1, -BLOCK):
         stop = min(b + BLOCK, count)
@@ -128,7 +128,7 @@ def _solve_back(call, room, count):
 
 @njit
 def _back_from_update(call, room, group, first, count):
-    """What U says of X and the state before the chunk, and X of its system: the slopes at its right side are in TO_SOLVED then."""
+    """Slopes at X and the state before the chunk, from those at U; TO_SOLVED then holds the slopes at the right side of X's system."""
     dim, line = get(call, DIM), 4 * get(call, DIM)
     x, to_x, to_u = row_at(call, SOLVED, group, first, 2 * dim), room + get(call, TO_SOLVED), room + get(call, TO_UPDATE)
     for i in range(count):
@@ -140,7 +140,7 @@ def _back_from_update(call, room, group, first, count):
 
 @njit
 def _back_from_system(call, room, group, first, count):
-    """What N says of Φ, β and γ."""
+    """Slopes at Φ, β and γ, from those at N."""
     dim, line = get(call, DIM), 4 * get(call, DIM)
     k, to_k, write = row_at(call, K, group, first, dim), room + get(call, TO_K), row_at(call, WRITE, group, first, 1)
     to_pairs, to_logs = room + get(call, TO_PAIRS), room + get(call, TO_LOGS)
@@ -168,7 +168,7 @@ def _back_from_system(call, room, group, first, count):
 
 @njit
 def _back_from_sides(call, room, group, first, count, token):
-    """What [β V, −β γ Φ] says: slopes at v, and with it the slopes at β and log α are whole."""
+    """Slopes at v from those at [β V, −β γ Φ]; they complete the slopes at β and log α."""
     dim, line = get(call, DIM), 4 * get(call, DIM)
     k, v, write = row_at(call, K, group, first, dim), row_at(call, V, group, first, dim), row_at(call, WRITE, group, first, 1)
     to_k, to_decay, element = room + get(call, TO_K), row_at(call, TO_DECAY, group, first, 1), get(call, ELEMENT)
@@ -186,7 +186,7 @@ def _back_from_sides(call, room, group, first, count, token):
 
 
 def memory_backward(call, tasks, count, room):
-    """Entry: slopes at all that came in. tasks: pairs (document, group). What no memory touches is left as it is."""
+    """Entry: slopes at all inputs. tasks: pairs (document, group). Rows that no memory touches are left unchanged."""
     dim = get(call, DIM)
     for task in range(count):
         number, group = get(tasks, 2 * task), get(tasks, 2 * task + 1)

@@ -1,4 +1,4 @@
-"""What happens to each row of activations by itself: embedding, RMSNorm, rounding to int8, rotary positions, the gated MLP's product."""
+"""Operations on single rows of activations: embedding, RMSNorm, rounding to int8, rotary positions, the gated MLP's product."""
 
 import numpy as np
 from numba import njit
@@ -37,7 +37,7 @@ _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
 
 @njit(inline="always")
 def exp(x):
-    """e^x of 16 numbers, within 2 units in the last place; exactly 0 below −87.3 (Cephes' expf: 2^n · e^r with |r| ≤ ln 2 / 2)."""
+    """Return e^x of 16 numbers, within 2 units in the last place; exactly 0 below −87.3 (Cephes' expf: 2^n · e^r with |r| ≤ ln 2 / 2)."""
     z = smaller(larger(x, splat(-87.3)), splat(88.0))
     n = whole(z * splat(_LOG2_E))
     r = fma(n, splat(-_LN2_HIGH), z)
@@ -52,7 +52,7 @@ def exp(x):
 
 @njit
 def _round_group(low, high, bytes_, scale, sums, offset, halves):
-    """Rounds 32 numbers to int8 with the scale max |x| / 127; returns what is left over."""
+    """Round 32 numbers to int8 with the scale max |x| / 127; return the remainders."""
     most = largest(larger(magnitude(low), magnitude(high)))
     step = most / np.float32(127)
     inverse = splat(np.float32(127) / most if most > 0 else np.float32(0))
@@ -69,11 +69,11 @@ def _round_group(low, high, bytes_, scale, sums, offset, halves):
 
 @njit
 def quantise(x, row, K):
-    """Rounds row `row` of x float32 [T, K] to int8 with one scale per 32 columns. x is the address of activations; fills the rest.
+    """Round row `row` of x float32 [T, K] to int8 with one scale per 32 columns. x: address of activations, whose other fields are filled.
 
-    Where the largest of a group is above OUTLIER · rms(row), it leaves the others too few of 8 bits; what rounding leaves over is
-    then kept as a second term. That is one group in ten, and brings the bits per byte within a few hundredths of a percent of
-    float32 input (bench/quality.py).
+    A number above OUTLIER · rms(row) leaves too few of 8 bits for the rest of its group, so such a group keeps its rounding error as a
+    second term. That is one group in ten, and brings the bits per byte within a few hundredths of a percent of float32 input
+    (bench/quality.py).
     """
     groups = K // 32
     values = get(x, at.VALUES) + row * K * 4
@@ -101,7 +101,7 @@ def quantise(x, row, K):
 
 @njit
 def rms_norm(source, weight, out, width, padded, eps):
-    """out = x / sqrt(mean(x²) + eps) · weight, over `width` numbers in rows padded to `padded` (a multiple of 16)."""
+    """Set out = x / sqrt(mean(x²) + eps) · weight, over `width` numbers in rows padded to `padded` (a multiple of 16)."""
     squares = splat(0.0)
     for i in range(0, 4 * padded, 64):
         v = load_f32(source + i)
@@ -113,7 +113,7 @@ def rms_norm(source, weight, out, width, padded, eps):
 
 @njit
 def silu_product(gate, up, out, padded):
-    """out = gate · sigmoid(gate) · up."""
+    """Set out = gate · sigmoid(gate) · up."""
     one, zero = splat(1.0), splat(0.0)
     for i in range(0, 4 * padded, 64):
         g = load_f32(gate + i)
@@ -122,7 +122,7 @@ def silu_product(gate, up, out, padded):
 
 @njit
 def rotate(source, factor, cosine, sine, out, dim):
-    """Rotary position on one head, times `factor`: pairs (i, i + dim/2) turn by the angle of `cosine`, `sine` [dim/2]."""
+    """Apply rotary positions to one head, times `factor`: pairs (i, i + dim/2) turn by the angle of `cosine`, `sine` [dim/2]."""
     half = 2 * dim  # bytes of half a head
     whole = half // 64 * 64
     for i in range(0, whole, 64):
@@ -139,7 +139,7 @@ def rotate(source, factor, cosine, sine, out, dim):
 
 @njit
 def embed(linear, token, out, width):
-    """The float32 row `token` of a packed matrix, as the linear kernels see it, and zeros behind it."""
+    """Write the float32 row `token` of a packed matrix, as the linear kernels see it, and zeros behind it."""
     kind = get(linear, at.KIND)
     K = get(linear, at.COLUMNS)
     groups = K // 32
@@ -168,7 +168,7 @@ def embed(linear, token, out, width):
 
 @njit
 def place_vector(vector, out, width, row_bytes):
-    """A vector float32 [width] in the place of an embedding's row of `row_bytes`, with zeros behind it."""
+    """Write a vector float32 [width] in the place of an embedding's row of `row_bytes`, with zeros behind it."""
     for k in range(width):
         set_f32(out + 4 * k, f32_at(vector + 4 * k))
     for k in range(4 * width, row_bytes, 4):

@@ -17,8 +17,8 @@ def _weights(logits, i, top, inverse):
 def softmax_pick(logits, n, numbers, token):
     """Entry: the smallest token whose cumulative weight exceeds `point` · sum, as int64 in `token`; n is a multiple of 16.
 
-    `numbers`: address of four float32: 1 / temperature and the point in [0, 1) are read, the largest logit and
-    Σ e^((x − largest) / T) are written.
+    `numbers`: address of four float32. Read: 1 / temperature, and the point in [0, 1). Written: the largest logit, and Σ e^((x − largest) /
+    T).
     """
     best = splat(_LOWEST)
     for i in range(0, n, 16):

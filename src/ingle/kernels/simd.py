@@ -1,4 +1,4 @@
-"""The words that kernels are written in: vectors of 16 numbers, register tiles of them, and memory by address.
+"""The primitives of kernels: vectors of 16 numbers, register tiles of them, and memory by address.
 
 A `Tile(kind, rows)` is `rows` vectors of 16 float32 (kind "f") or int32 (kind "i") that live in registers. Each function below is a
 Numba intrinsic that emits LLVM vector code; wider vectors than the CPU has are split by LLVM, so the same kernel runs on AVX-512,
@@ -58,7 +58,7 @@ def fma_of(b, x, y, z):
 
 
 def _memory(scalar, result, ty):
-    """Intrinsics that read and write one scalar at an address."""
+    """Make intrinsics that read and write one scalar at an address."""
 
     @intrinsic
     def read(_typing, address):
@@ -84,7 +84,7 @@ i8_at, set_i8 = _memory(I8, types.int8, 1)
 
 @intrinsic
 def get(_typing, record, index):
-    """The int64 number `index` of a record (see layout.py)."""
+    """Return the int64 number `index` of a record (see layout.py)."""
 
     def emit(_context, b, _sig, args):
         return b.load(at_address(b, b.add(args[0], b.mul(args[1], I64(8))), I64), align=8)
@@ -94,13 +94,13 @@ def get(_typing, record, index):
 
 @intrinsic
 def half_at(_typing, address):
-    """The float16 at an address."""
+    """Return the float16 at an address."""
     return types.float32(ADDRESS), lambda _c, b, _s, args: from_half(b, b.load(at_address(b, args[0], I16), align=2))
 
 
 @intrinsic
 def bfloat_at(_typing, address):
-    """The bfloat16 at an address: the upper half of a float32."""
+    """Return the bfloat16 at an address: the upper half of a float32."""
 
     def emit(_context, b, _sig, args):
         return b.bitcast(b.shl(b.zext(b.load(at_address(b, args[0], I16), align=2), I32), I32(16)), F32)
@@ -110,7 +110,7 @@ def bfloat_at(_typing, address):
 
 @intrinsic
 def set_half(_typing, address, value):
-    """Writes a float32 as float16."""
+    """Write a float32 as float16."""
 
     def emit(context, b, _sig, args):
         b.store(to_half(b, args[1]), at_address(b, args[0], I16), align=2)
@@ -134,7 +134,7 @@ def _from_bf16(b, v):
 
 
 def _to_bf16(b, v):
-    """To the nearest, ties to even."""
+    """Round to the nearest, ties to even."""
     bits, sixteen = b.bitcast(v, VI), ir.Constant(VI, [16] * LANES)
     odd = b.and_(b.lshr(bits, sixteen), ir.Constant(VI, [1] * LANES))
     return b.trunc(b.lshr(b.add(b.add(bits, ir.Constant(VI, [0x7FFF] * LANES)), odd), sixteen), ir.VectorType(I16, LANES))
@@ -148,13 +148,13 @@ load_i8 = _loader(I8, lambda b, v: b.sitofp(b.sext(v, VI), VF))
 
 @intrinsic
 def load_i32(_typing, address):
-    """16 int32 (or 64 bytes) from memory."""
+    """Load 16 int32 (or 64 bytes)."""
     return INTEGERS(ADDRESS), lambda _c, b, _s, args: b.load(at_address(b, args[0], VI), align=4)
 
 
 @intrinsic
 def load_pairs(_typing, address):
-    """32 unsigned bytes from memory as 16 pairs of 16-bit numbers."""
+    """Load 32 unsigned bytes as 16 pairs of 16-bit numbers."""
 
     def emit(_context, b, _sig, args):
         bytes_, words = ir.VectorType(I8, 2 * LANES), ir.VectorType(I16, 2 * LANES)
@@ -183,7 +183,7 @@ store_i8 = _storer(INTEGERS, I8, lambda b, v: b.trunc(v, ir.VectorType(I8, LANES
 
 @intrinsic
 def prefetch(_typing, address):
-    """Asks for the cache line at an address, which will be read soon."""
+    """Prefetch the cache line at an address."""
 
     def emit(context, b, _sig, args):
         prototype = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), I32, I32, I32])
@@ -196,7 +196,7 @@ def prefetch(_typing, address):
 
 @intrinsic
 def clear_32(_typing, address):
-    """Sets 32 bytes to 0."""
+    """Set 32 bytes to 0."""
 
     def emit(context, b, _sig, args):
         ty = ir.VectorType(I8, 32)
@@ -208,7 +208,7 @@ def clear_32(_typing, address):
 
 @intrinsic
 def splat(_typing, x):
-    """A float32 in all lanes."""
+    """Return a float32 in all lanes."""
     return VECTOR(types.float32), lambda _c, b, _s, args: splat_of(b, args[0], VF)
 
 
@@ -272,7 +272,7 @@ _FAINTEST = -87.3
 
 @intrinsic
 def zero_if_faint(_typing, power, exponent):
-    """`power` where exponent ≥ −87.3, else exactly 0: what is masked must not count at all, whatever lies there."""
+    """Return `power` where exponent ≥ −87.3, else exactly 0: masked values must not count at all."""
 
     def emit(_context, b, _sig, args):
         faint = b.fcmp_ordered("<", args[1], ir.Constant(VF, [_FAINTEST] * LANES))
@@ -283,37 +283,37 @@ def zero_if_faint(_typing, power, exponent):
 
 @intrinsic
 def fma(_typing, x, y, z):
-    """x · y + z, rounded once."""
+    """Return x · y + z, rounded once."""
     return VECTOR(VECTOR, VECTOR, VECTOR), lambda _c, b, _s, args: fma_of(b, *args)
 
 
 @intrinsic
 def numbers(_typing, v):
-    """16 int32 as float32."""
+    """Convert 16 int32 to float32."""
     return VECTOR(INTEGERS), lambda _c, b, _s, args: b.sitofp(args[0], VF)
 
 
 @intrinsic(prefer_literal=True)
 def field(_typing, v, shift, mask):
-    """(byte >> shift) & mask of each of 64 bytes; shift and mask are written in the kernel."""
-    places, wanted = shift.literal_value, mask.literal_value * 0x01010101
+    """Return (byte >> shift) & mask of each of 64 bytes; shift and mask are literals in the kernel."""
+    places, bits = shift.literal_value, mask.literal_value * 0x01010101
 
     def emit(_context, b, _sig, args):
         moved = b.lshr(args[0], ir.Constant(VI, [places] * LANES)) if places else args[0]
-        return b.and_(moved, ir.Constant(VI, [wanted] * LANES))
+        return b.and_(moved, ir.Constant(VI, [bits] * LANES))
 
     return INTEGERS(INTEGERS, shift, mask), emit
 
 
 @intrinsic
 def either(_typing, v, w):
-    """v | w."""
+    """Return v | w."""
     return INTEGERS(INTEGERS, INTEGERS), lambda _c, b, _s, args: b.or_(*args)
 
 
 @intrinsic
 def visible(_typing, scores, first, query, window, sinks):
-    """Scores of keys at positions first … first + 15, with −∞ where the query at position `query` must not look."""
+    """Return scores of keys at positions first … first + 15, with −∞ where the query at position `query` must not look."""
 
     def emit(_context, b, _sig, args):
         scores, first, query, window, sinks = args

@@ -1,7 +1,7 @@
-"""One step of the decoder: any rows of any sequences through all layers, on several threads that meet at barriers.
+"""One step of the decoder: any rows of any sequences through all layers, on several threads that wait at barriers.
 
 A row is one token of one sequence; prefill is many rows of one sequence, batched decoding one row of each of many. Every thread
-runs `decoder_step`; linears and attention are shared out in small pieces, whoever is free takes the next.
+runs `decoder_step`; linears and attention are cut into small pieces, and a free thread takes the next.
 """
 
 import numpy as np
@@ -29,7 +29,7 @@ _part_floats, _scratch_floats = njit(at.part_floats), njit(at.scratch_floats)
 
 @njit
 def _linear(linear, x, rows, out, accumulate, step, phase):
-    """One linear over all rows, its panels shared out among the threads that come here."""
+    """Compute one linear over all rows; the threads share its panels."""
     panels = get(linear, at.ROWS) // 16
     stride = 4 * get(linear, at.ROWS)
     kind = get(linear, at.KIND)
@@ -55,16 +55,15 @@ def _linear(linear, x, rows, out, accumulate, step, phase):
 
 @njit
 def _adapter(step, row, index):
-    """The row's adapter in layer number `index`: address of its seven records; 0 = none."""
+    """Return the row's adapter in layer number `index`: address of its seven records; 0 = none."""
     adapted = get(get(step, at.SEGMENTS) + 8 * at.SEGMENT * get(get(step, at.SEGMENT_OF), row), at.ADAPTED)
     return adapted if adapted == 0 else adapted + 8 * 7 * at.ADAPTER * index
 
 
 @njit
 def _look(step, adapted, linear, x, row, slot):
-    """A x of one linear of a row's adapter. `linear`: its number in the layer; x: activations, rounded; `slot`: which of the row's three
-    places holds what comes of it.
-    """
+    """Compute A x of one linear of a row's adapter. `linear`: its number in the layer; x: activations, rounded; `slot`: which of the row's
+    three places gets the result."""
     place = adapted + 8 * at.ADAPTER * linear
     if adapted != 0 and get(place, at.ADAPTER_RANK) != 0:
         inner = get(step, at.INNER) + 4 * get(step, at.INNER_WIDTH) * (3 * row + slot)
@@ -73,7 +72,7 @@ def _look(step, adapted, linear, x, row, slot):
 
 @njit
 def _add(step, adapted, linear, y, row, slot):
-    """y += B (A x), once the linear itself is done."""
+    """Add B (A x) to y, after the linear itself."""
     place = adapted + 8 * at.ADAPTER * linear
     if adapted != 0 and get(place, at.ADAPTER_RANK) != 0:
         inner = get(step, at.INNER) + 4 * get(step, at.INNER_WIDTH) * (3 * row + slot)
@@ -87,7 +86,7 @@ def _meet(step):
 
 @njit
 def _normalise(model, weight, source, x, row, adapted):
-    """RMSNorm of one row into activations `x`, rounded too if any linear or the row's adapter wants that."""
+    """Normalise one row (RMSNorm) into activations `x`, rounded too if any linear or the row's adapter needs that."""
     padded = get(model, at.HIDDEN_PADDED)
     rms_norm(source, weight, get(x, at.VALUES) + row * padded * 4, get(model, at.HIDDEN), padded, f32_at(get(model, at.EPS)))
     if get(model, at.QUANTISED) != 0 or adapted != 0:
@@ -96,9 +95,8 @@ def _normalise(model, weight, source, x, row, adapted):
 
 @njit
 def _head(model, source, norm, cosine, sine, factor, out, keep):
-    """One head out of a row of projections: per-head norm (Qwen3), rotary position, times `factor`, padded with zeros. `keep`: whether
-    `source` is to be the normed head afterwards.
-    """
+    """Make one head from a row of projections: per-head norm (Qwen3), rotary position, times `factor`, padded with zeros. `keep`: whether
+    `source` must be the normed head afterwards."""
     dim, width = get(model, at.DIM), get(model, at.WIDTH)
     length = np.float32(1)
     if norm != 0:
@@ -119,7 +117,7 @@ def _head(model, source, norm, cosine, sine, factor, out, keep):
 
 @njit
 def _place_row(model, layer, step, row, scratch, adapted):
-    """Rotates a row's queries into their tiles and its keys into the cache, with the values as they are."""
+    """Rotate a row's queries into their tiles and its keys into the cache, with the values unchanged."""
     dim, width, groups, heads = get(model, at.DIM), get(model, at.WIDTH), get(model, at.GROUPS), get(model, at.HEADS)
     shared, rows = heads // groups, get(step, at.BATCH)
     position = get(get(step, at.POSITIONS), row)
@@ -144,7 +142,7 @@ def _place_row(model, layer, step, row, scratch, adapted):
 
 @njit
 def _attend(model, layer, step, thread, phase):
-    """The attention tasks of one layer, shared out."""
+    """Run the attention tasks of one layer; threads share them."""
     task, kind = take(get(step, at.COUNTERS), phase, 1), get(model, at.CACHE)
     while task < get(step, at.TASK_COUNT):
         place = get(step, at.TASKS) + 8 * at.TASK * task
@@ -162,7 +160,7 @@ def _attend(model, layer, step, thread, phase):
 
 @njit
 def _window(model, layer, step, segment, row, group, line, scratch, width):
-    """Joins the parts of one query's attention into scratch, and what they have to be divided by behind it."""
+    """Fold the parts of one query's attention into scratch, with their divisor behind them."""
     each, size, top = get(segment, at.PARTS_EACH), 4 * _part_floats(width), scratch + 4 * width
     parts = get(step, at.PARTS) + (get(segment, at.PART) + line * each) * size
     position = get(get(step, at.POSITIONS), row)
@@ -173,7 +171,7 @@ def _window(model, layer, step, segment, row, group, line, scratch, width):
 
 @njit
 def _blend(model, layer, step, row, group, head, scratch):
-    """Lets a streaming group's memory have its share in what a head gives; scratch is as `_window` leaves it, or cleared without one."""
+    """Blend a streaming group's memory into a head's output; scratch is as `_window` leaves it, or cleared without a window."""
     width, places = get(model, at.WIDTH), at.PLACES + 2 * get(model, at.GROUPS)
     top = scratch + 4 * width
     if get(layer, at.WINDOW) > 0:
@@ -187,7 +185,7 @@ def _blend(model, layer, step, row, group, head, scratch):
 
 @njit
 def _combine(model, layer, step, row, scratch, adapted):
-    """Makes what the heads of a row give into activations ATTENDED."""
+    """Write a row's head outputs to the activations ATTENDED."""
     dim, width, groups, heads = get(model, at.DIM), get(model, at.WIDTH), get(model, at.GROUPS), get(model, at.HEADS)
     shared = heads // groups
     segment = get(step, at.SEGMENTS) + 8 * at.SEGMENT * get(get(step, at.SEGMENT_OF), row)
@@ -216,7 +214,7 @@ def _combine(model, layer, step, row, scratch, adapted):
 
 @njit
 def _mlp_row(model, layer, step, row, adapted):
-    """silu(gate) · up of a row into activations MIXED."""
+    """Write silu(gate) · up of a row to the activations MIXED."""
     x, padded = step + 8 * at.MIXED, get(model, at.MLP_PADDED)
     gate = get(step, at.GATED) + row * 4 * get(layer + 8 * at.LINEAR_GATE, at.ROWS)
     up = get(step, at.LIFTED) + row * 4 * get(layer + 8 * at.LINEAR_UP, at.ROWS)
@@ -279,7 +277,7 @@ def _layer(model, layer, step, thread, index):
 
 
 def decoder_step(model, step, thread):
-    """Entry: what thread `thread` does of a step. Arguments: addresses of the model's and the step's records (see layout.py)."""
+    """Entry: thread `thread`'s share of a step. Arguments: addresses of the model's and the step's records (see layout.py)."""
     rows, threads, stream = get(step, at.BATCH), get(step, at.THREADS), get(step, at.STREAM)
     width, layers = 4 * get(model, at.HIDDEN_PADDED), get(model, at.LAYERS)
     size = 8 * (at.PLACES + at.PLACE_KINDS * get(model, at.GROUPS))

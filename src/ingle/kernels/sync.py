@@ -1,4 +1,4 @@
-"""How the threads of one step wait for each other inside compiled code: a counter, a barrier, and shared work.
+"""Synchronisation of a step's threads in compiled code: a counter, a barrier, and shared work.
 
 A step of a small model has some two hundred phases of tens of microseconds, so threads spin; after a while they let others run,
 so that a busy machine slows Ingle down and does not stop it.
@@ -16,7 +16,7 @@ _PATIENCE = 2000  # turns of the waiting loop (some 20 µs) before the thread yi
 
 @intrinsic
 def fetch_add(_typing, address, amount):
-    """Adds to an int64 that threads share and returns what it was before."""
+    """Add to an int64 that threads share, and return its value before."""
 
     def emit(_context, b, _sig, args):
         return b.atomic_rmw("add", b.inttoptr(args[0], ir.PointerType(I64)), args[1], "acq_rel")
@@ -26,7 +26,7 @@ def fetch_add(_typing, address, amount):
 
 @intrinsic
 def load_acquire(_typing, address):
-    """Reads an int64 that threads share; what was written before it became so is visible afterwards."""
+    """Read an int64 that threads share; earlier writes of the thread that set it are then visible."""
 
     def emit(_context, b, _sig, args):
         return b.load_atomic(b.inttoptr(args[0], ir.PointerType(I64)), "acquire", 8)
@@ -36,7 +36,7 @@ def load_acquire(_typing, address):
 
 @intrinsic
 def yield_thread(_typing):
-    """Lets another thread run on this core."""
+    """Let another thread run on this core."""
 
     def emit(context, b, _sig, _args):
         b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(ir.IntType(32), []), "ingle_yield"), [])
@@ -46,7 +46,7 @@ def yield_thread(_typing):
 
 
 def external(name, arguments):
-    """A call of another entry of `jit.ENTRIES`, found by name when both are loaded; all arguments are int64."""
+    """Return a call of another entry of `jit.ENTRIES`, linked by name when both are loaded; all arguments are int64."""
     word = ir.IntType(8).as_pointer()
     prototype = ir.FunctionType(ir.IntType(32), [word.as_pointer(), word.as_pointer(), *[I64] * arguments])
 
@@ -65,7 +65,7 @@ def external(name, arguments):
 
 @njit
 def barrier(counter, threads):
-    """Returns when all `threads` have come here as often as this one; `counter` starts at 0 and is used for nothing else."""
+    """Wait until all `threads` have called this as often as this one; `counter` starts at 0 and has no other use."""
     if threads > 1:
         target = (fetch_add(counter, 1) // threads + 1) * threads
         turns = 0
@@ -77,5 +77,5 @@ def barrier(counter, threads):
 
 @njit
 def take(counters, phase, amount):
-    """The first of `amount` tasks of a phase that no thread has taken yet; `counters` has one int64 a phase, all starting at 0."""
+    """Take the next `amount` tasks of a phase and return the first; `counters` has one int64 a phase, all starting at 0."""
     return fetch_add(counters + 8 * phase, amount)

@@ -1,4 +1,4 @@
-"""Register tiles: the outer products that matrix products and attention are made of, and exact sums of byte products."""
+"""Register tiles: outer products for matrix products and attention, and exact sums of byte products."""
 
 from llvmlite import ir
 from numba import types
@@ -39,7 +39,7 @@ def _tile(b, vectors, ty: Tile):
 
 
 def _row_splats(b, address, stride, ty: Tile, scalar):
-    """For each row of a tile: the scalar at address + row · stride, in all lanes."""
+    """Yield for each row of a tile the scalar at address + row · stride, in all lanes."""
     for r in range(ty.rows):
         x = b.load(at_address(b, b.add(address, b.mul(stride, I64(r))), scalar), align=4)
         yield splat_of(b, x, ir.VectorType(scalar, LANES))
@@ -59,14 +59,14 @@ zeros_f, zeros_i = _zeros("f"), _zeros("i")
 
 @intrinsic(prefer_literal=True)
 def row_splats_i(_typing, rows, address, stride):
-    """Tile whose row r holds the int32 at address + r · stride in all lanes."""
+    """Return a tile whose row r holds the int32 at address + r · stride in all lanes."""
     ty = Tile("i", rows.literal_value)
     return ty(rows, ADDRESS, ADDRESS), lambda _c, b, _s, args: _tile(b, list(_row_splats(b, args[1], args[2], ty, I32)), ty)
 
 
 @intrinsic(prefer_literal=True)
 def load_tile(_typing, rows, address, stride):
-    """Tile whose row r is 16 float32 at address + r · stride."""
+    """Return a tile whose row r is 16 float32 at address + r · stride."""
     ty = Tile("f", rows.literal_value)
 
     def emit(_context, b, _sig, args):
@@ -78,7 +78,7 @@ def load_tile(_typing, rows, address, stride):
 
 @intrinsic
 def store_tile(_typing, tile, address, stride):
-    """Writes row r as 16 float32 to address + r · stride."""
+    """Write row r as 16 float32 to address + r · stride."""
 
     def emit(context, b, _sig, args):
         for r, vector in enumerate(_rows(b, args[0], tile)):
@@ -90,7 +90,7 @@ def store_tile(_typing, tile, address, stride):
 
 @intrinsic
 def outer(_typing, tile, vector, address, stride):
-    """tile[r] + vector · (the float32 at address + r · stride): one step of a matrix product."""
+    """Return tile[r] + vector · (the float32 at address + r · stride): one step of a matrix product."""
 
     def emit(_context, b, _sig, args):
         scalars = _row_splats(b, args[2], args[3], tile, F32)
@@ -101,19 +101,19 @@ def outer(_typing, tile, vector, address, stride):
 
 @intrinsic
 def scaled(_typing, tile, vector):
-    """tile[r] · vector."""
+    """Return tile[r] · vector."""
     return tile(tile, VECTOR), lambda _c, b, _s, args: _tile(b, [b.fmul(row, args[1]) for row in _rows(b, args[0], tile)], tile)
 
 
 @intrinsic
 def added(_typing, tile, vector):
-    """tile[r] + vector."""
+    """Return tile[r] + vector."""
     return tile(tile, VECTOR), lambda _c, b, _s, args: _tile(b, [b.fadd(row, args[1]) for row in _rows(b, args[0], tile)], tile)
 
 
 @intrinsic
 def summed(_typing, tile, other):
-    """tile[r] + other[r]."""
+    """Return tile[r] + other[r]."""
     add = "fadd" if tile.kind == "f" else "add"
 
     def emit(_context, b, _sig, args):
@@ -124,7 +124,7 @@ def summed(_typing, tile, other):
 
 @intrinsic(prefer_literal=True)
 def any_bits(_typing, rows, address, stride):
-    """The int32 of `rows` rows at address + r · stride, or-ed: 0 if all are."""
+    """Return the or of the int32 of `rows` rows at address + r · stride: 0 if all are 0."""
 
     def emit(_context, b, _sig, args):
         bits = I32(0)
@@ -137,7 +137,7 @@ def any_bits(_typing, rows, address, stride):
 
 @intrinsic
 def outer_integers(_typing, tile, integers, vector, address, stride):
-    """tile[r] + float(integers[r]) · vector · (the float32 at address + r · stride): puts a group's integer sums on their scale."""
+    """Return tile[r] + float(integers[r]) · vector · (the float32 at address + r · stride): a group's integer sums, scaled and added."""
 
     def emit(_context, b, _sig, args):
         scalars = _row_splats(b, args[3], args[4], tile, F32)
@@ -149,9 +149,9 @@ def outer_integers(_typing, tile, integers, vector, address, stride):
 
 @intrinsic
 def dot_bytes(_typing, tile, weights, address, stride):
-    """tile[r, lane] + Σ over 4 of weights[lane, j] · x[r, j]: weights unsigned bytes, x the 4 signed bytes at address + r · stride.
+    """Return tile[r, lane] + Σ over 4 of weights[lane, j] · x[r, j]: weights unsigned bytes, x the 4 signed bytes at address + r · stride.
 
-    Exact in int32 on every CPU: VNNI (`vpdpbusd`) and Arm (`usdot`) where there, else 16-bit products summed in pairs.
+    Exact in int32 on every CPU: VNNI (`vpdpbusd`) and Arm (`usdot`) where available, else 16-bit products summed in pairs.
     """
     return tile(tile, INTEGERS, ADDRESS, ADDRESS), _by_rows(tile, _DOTS[dot_instruction()])
 
@@ -166,7 +166,7 @@ def _by_rows(tile, multiply):
 
 @intrinsic
 def dot_codes(_typing, tile, weights, address, stride):
-    """As `dot_bytes`, for weights below 16, and not more than eight times before `whole_sums`.
+    """Do `dot_bytes` for weights below 16, at most eight times before `whole_sums`.
 
     `vpmaddubsw` leaves pairs of 16-bit sums in each lane: 8 · 2 · 15 · 128 is less than 2¹⁵.
     """
@@ -176,7 +176,7 @@ def dot_codes(_typing, tile, weights, address, stride):
 
 @intrinsic
 def whole_sums(_typing, tile):
-    """What `dot_codes` has summed, as int32."""
+    """Return the sums of `dot_codes` as int32."""
     if dot_instruction() != "maddubs":
         return tile(tile), lambda _c, _b, _s, args: args[0]
     ones = ir.Constant(VI, [0x10001] * LANES)
@@ -185,7 +185,7 @@ def whole_sums(_typing, tile):
 
 @intrinsic
 def raised(_typing, tile):
-    """Sums of 16 bits to the upper halves of their lanes, over 2¹⁵ in the lower: room for other sums, which must not borrow from above."""
+    """Move 16-bit sums to the upper halves of their lanes, over 2¹⁵ in the lower: room for other sums, which must not borrow from above."""
 
     def emit(_context, b, _sig, args):
         places, room = (ir.Constant(VI, [n] * LANES) for n in (16, 1 << 15))
@@ -196,14 +196,14 @@ def raised(_typing, tile):
 
 @intrinsic
 def paired(_typing, tile):
-    """What was `raised` and has had other sums added: pairs of 16-bit sums, the later ones below."""
+    """Finish a `raised` tile to which other sums were added: pairs of 16-bit sums, the later ones below."""
     room = ir.Constant(VI, [1 << 15] * LANES)
     return tile(tile), lambda _c, b, _s, args: _tile(b, [b.xor(row, room) for row in _rows(b, args[0], tile)], tile)
 
 
 @intrinsic
 def dot_pairs(_typing, tile, weights, values):
-    """tile[r, lane] + Σ over 2 of weights[lane, j] · values[r, lane, j]: pairs of signed 16-bit numbers. Exact where int32 holds it."""
+    """Return tile[r, lane] + Σ over 2 of weights[lane, j] · values[r, lane, j]: pairs of signed 16-bit numbers, exact in int32."""
     instruction = dot_instruction()
     multiply = _madd if "avx2" in features() else _pairs
 
@@ -217,7 +217,7 @@ def dot_pairs(_typing, tile, weights, values):
 
 
 def _pairs(b, weights, x):
-    """Σ over each pair, where there is no instruction for it."""
+    """Sum each pair, where there is no instruction for it."""
     places = ir.Constant(VI, [16] * LANES)
     (low, high), (x_low, x_high) = ((b.ashr(b.shl(v, places), places), b.ashr(v, places)) for v in (weights, x))
     return b.add(b.mul(low, x_low), b.mul(high, x_high))
@@ -228,7 +228,7 @@ def _dot_vnni512(b, accumulator, weights, x):
 
 
 def _by_parts(b, vectors, lanes, multiply):
-    """What `multiply` makes of the vectors, so many of their lanes at a time."""
+    """Apply `multiply` to the vectors, so many lanes at a time."""
     undefined = ir.Constant(VI, ir.Undefined)
     parts = []
     for start in range(0, LANES, lanes):
@@ -256,14 +256,14 @@ def _dot_usdot(b, accumulator, weights, x):
 
 
 def _words(b, narrow, wide, vectors, source, result):
-    """An instruction that makes 16-bit numbers or sums of them, in the width that the CPU has: its names, and element types."""
+    """Call an instruction that makes 16-bit numbers or sums of them, in the CPU's width: its names, and element types."""
     lanes, name = (LANES, f"llvm.x86.avx512.{wide}.512") if "avx512bw" in features() else (LANES // 2, f"llvm.x86.avx2.{narrow}")
     whole, source, result = (ir.VectorType(ty, 32 * lanes // ty.width) for ty in (I32, source, result))
     return _by_parts(b, vectors, lanes, lambda *v: b.bitcast(call(b, name, result, *(b.bitcast(one, source) for one in v)), whole))
 
 
 def _madd(b, weights, x):
-    """Σ over each pair of signed 16-bit numbers."""
+    """Sum each pair of products of signed 16-bit numbers."""
     return _words(b, "pmadd.wd", "pmaddw.d", (weights, x), I16, I32)
 
 
@@ -274,7 +274,7 @@ def _dot_maddubs(b, accumulator, weights, x):
 
 
 def _dot_portable(b, accumulator, weights, x):
-    """Even and odd bytes as 16-bit numbers; LLVM turns product and pairwise sum into `vpmaddwd` where the CPU has it."""
+    """Multiply even and odd bytes as 16-bit numbers; LLVM turns product and pairwise sum into `vpmaddwd` where the CPU has it."""
     words = ir.VectorType(I16, 2 * LANES)
     wide = ir.VectorType(I32, 2 * LANES)
     eight = ir.Constant(words, [8] * 2 * LANES)
@@ -296,4 +296,4 @@ def _dot_portable(b, accumulator, weights, x):
 _DOTS = {
     "vnni512": _dot_vnni512, "vnni256": _dot_vnni256, "usdot": _dot_usdot, "maddubs": _dot_portable, "portable": _dot_portable,
 }  # fmt: skip
-"""Bytes of any size; `maddubs` holds codes below 16 only."""
+"""By instruction, for bytes of any size; `maddubs` itself holds codes below 16 only."""

@@ -1,4 +1,4 @@
-"""Rows of heads from PyTorch's layout to that of kernels/packed.py and back, turned by RoPE on the way.
+"""Rows of heads between PyTorch's layout and that of kernels/packed.py, turned by RoPE on the way.
 
 PyTorch's [n, G · R, D], float32 or bfloat16, has rows STEP bytes apart; ours is float32 [G, n, R, D], D a multiple of 32. A head's pair
 (i, i + D/2) turns by its angle; cos and sin are float32 [n, D], and may be scaled. On the way back PARTS copies are summed first.
@@ -10,13 +10,13 @@ from ingle.kernels.simd import fma, get, load_f32, splat, store_f32
 from ingle.kernels.vectors import load, store
 
 FIELDS = ("OUTSIDE", "STEP", "ELEMENT", "ROWS", "GROUPS", "REPEATS", "DIM", "COS", "SIN", "INSIDE", "PARTS", "PART_STEP")
-"""Of the record that describes a call: addresses, bytes, counts. COS 0: nothing is turned."""
+"""Fields of a call's record: addresses, bytes, counts. COS 0: nothing is turned."""
 OUTSIDE, STEP, ELEMENT, ROWS, GROUPS, REPEATS, DIM, COS, SIN, INSIDE, PARTS, PART_STEP = range(len(FIELDS))
 
 
 @njit
 def _sum(call, address):
-    """16 numbers at an address, summed over the parts."""
+    """Return 16 numbers at an address, summed over the parts."""
     vector = load_f32(address)
     for part in range(1, get(call, PARTS)):
         vector = vector + load_f32(address + part * get(call, PART_STEP))
@@ -35,14 +35,14 @@ def _inside(call, row, group, repeat):
 
 @njit
 def _turned(a, b, cos, sin, half):
-    """Both halves of 16 pairs, turned."""
+    """Return both halves of 16 pairs, turned."""
     first = fma(splat(-1.0) * b, load_f32(sin), a * load_f32(cos))
     second = fma(a, load_f32(sin + 4 * half), b * load_f32(cos + 4 * half))
     return first, second
 
 
 def turn_in(call, start, stop):
-    """Entry: rows start … stop − 1 from outside to inside."""
+    """Entry: copy rows start … stop − 1 from outside to inside."""
     element, dim = get(call, ELEMENT), get(call, DIM)
     half = dim // 2
     for group in range(get(call, GROUPS)):
@@ -59,7 +59,7 @@ def turn_in(call, start, stop):
 
 
 def turn_out(call, start, stop):
-    """Entry: rows start … stop − 1 from inside, summed over the parts, to outside."""
+    """Entry: copy rows start … stop − 1 from inside, summed over the parts, to outside."""
     element, dim = get(call, ELEMENT), get(call, DIM)
     half = dim // 2
     for group in range(get(call, GROUPS)):

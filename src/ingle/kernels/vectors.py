@@ -1,4 +1,4 @@
-"""Rows of numbers at an address, in pieces of 16."""
+"""Operations on rows of numbers at an address, 16 at a time."""
 
 from numba import njit
 
@@ -7,13 +7,13 @@ from ingle.kernels.simd import f32_at, fma, load_bf16, load_f32, set_f32, splat,
 
 @njit
 def load(element, address):
-    """16 numbers of `element` bytes: bfloat16 or float32."""
+    """Load 16 numbers of `element` bytes: bfloat16 or float32."""
     return load_bf16(address) if element == 2 else load_f32(address)
 
 
 @njit
 def store(element, address, vector):
-    """16 numbers to as many of `element` bytes."""
+    """Store 16 numbers as `element` bytes each."""
     if element == 2:
         store_bf16(address, vector)
     else:
@@ -22,21 +22,21 @@ def store(element, address, vector):
 
 @njit
 def scale(source, factor, target, floats):
-    """target = source · factor, of so many numbers."""
+    """Set target = source · factor, for so many numbers."""
     for c in range(0, 4 * floats, 64):
         store_f32(target + c, load_f32(source + c) * splat(factor))
 
 
 @njit
 def add_scaled(source, factor, target, floats):
-    """target += source · factor."""
+    """Set target += source · factor."""
     for c in range(0, 4 * floats, 64):
         store_f32(target + c, fma(load_f32(source + c), splat(factor), load_f32(target + c)))
 
 
 @njit
 def dot(a, b, floats):
-    """Σ a · b."""
+    """Return Σ a · b."""
     sums = splat(0.0)
     for c in range(0, 4 * floats, 64):
         sums = fma(load_f32(a + c), load_f32(b + c), sums)
@@ -45,19 +45,19 @@ def dot(a, b, floats):
 
 @njit
 def add(address, x):
-    """Adds to one float32."""
+    """Add x to one float32."""
     set_f32(address, f32_at(address) + x)
 
 
 @njit
 def up(count):
-    """The next multiple of 16."""
+    """Return the next multiple of 16."""
     return (count + 15) // 16 * 16
 
 
 @njit
 def transpose(source, stride, rows, columns, target, line):
-    """target[c, r] = source[r, c]; zeros up to the next 16 rows."""
+    """Set target[c, r] = source[r, c]; zeros up to the next 16 rows."""
     for c in range(columns):
         for r in range(rows):
             set_f32(target + c * line + 4 * r, f32_at(source + r * stride + 4 * c))

@@ -1,4 +1,4 @@
-"""The ledger: signed facts, each bound to the one before it, that are only ever added to."""
+"""The ledger: an append-only chain of signed facts, each bound to the one before it."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -18,23 +18,24 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 LOSS = "ledger.loss"
-"""Kind of the fact that rows were lost and the owner went on."""
+"""Kind of the fact that rows were lost and the owner accepted it."""
 
 
 class Ledger:
     """The ledger of one home. `append` is a `core.event.Sink`; one object may serve several threads."""
 
     def __init__(self, engine: "Engine", keys: Path) -> None:
-        """`engine`: a database with the tables of `MIGRATIONS`. `keys`: the folder of the key and the head. Touches neither."""
+        """`engine`: a database with the tables of `MIGRATIONS`. `keys`: the folder of the key and the head. The constructor touches
+        neither."""
         self._engine = engine
         self._keys = keys
         self._signer: Signer | None = None
 
     def append(self, event: Event) -> Row:
-        """Adds a fact. When this returns, it survives a power cut.
+        """Append a fact. When this returns, the fact survives a power cut.
 
-        The first call makes the key. Raises LedgerError if the event holds more than short flat facts, the key is lost,
-        exposed or swapped, or rows are missing; HomeError if the database can't be written.
+        The first call makes the key. Raises LedgerError if the event holds more than short flat facts, the key is lost, exposed or swapped,
+        or rows are missing; HomeError if the database can't be written.
         """
         facts = facts_text(event)
         signer = self._signer or self._open_key()
@@ -49,7 +50,7 @@ class Ledger:
         return row
 
     def read(self, kind: str | None = None, subject: str | None = None, last: int | None = None) -> Iterator[Row]:
-        """The facts, the newest first. `kind` also finds what is below it (`delta` finds `delta.accept`). Verifies nothing."""
+        """Yield facts, the newest first. `kind` also matches kinds below it (`delta` finds `delta.accept`). Verifies nothing."""
         before: int | None = None
         left = last
         while left is None or left > 0:
@@ -62,19 +63,19 @@ class Ledger:
             left = None if left is None else left - len(rows)
 
     def verify(self, head: Head | None = None) -> Verification:
-        """Reads the whole chain; `head` is one that was exported earlier. See `verify_chain`."""
+        """Verify the whole chain; `head` is one that was exported earlier. See `verify_chain`."""
         return verify_chain(self._engine, self._keys, head)
 
     def head(self) -> Head | None:
-        """The signed head of this home, to be exported; None if there is none yet."""
+        """Return this home's signed head, to be exported; None if there is none yet."""
         verifier = load_verifier(self._keys)
         return read_head(self._keys, verifier) if verifier else None
 
     def accept_loss(self) -> Row:
-        """Goes on after rows or the head were lost (a database restored from an older backup, a deleted head).
+        """Continue after rows or the head were lost (a database restored from an older backup, a deleted head).
 
-        The loss itself becomes a fact that names how far the chain had come; heads that were exported before still show it.
-        Raises LedgerError if nothing is lost, or the key is.
+        The loss itself becomes a fact that says how far the chain had come; earlier exported heads still show it. Raises LedgerError if
+        nothing is lost, or the key is.
         """
         signer = load_signer(self._keys)
         if signer is None:
@@ -116,7 +117,7 @@ class Ledger:
             raise LedgerError("ledger", "must hold every row that was signed", problem, cure)
 
     def _head_problem(self, connection: "Connection", last: Row | None, signer: Signer) -> str | None:
-        """Why nothing may be added here: a forged continuation would bury a loss. Costs nothing if the head is at the last row."""
+        """Return why nothing may be appended: a forged continuation would hide a loss. Costs nothing if the head is at the last row."""
         head = read_head(self._keys, signer.verifier)
         seq, newest = (last.seq, last.hash) if last else (0, signer.verifier.fingerprint)
         if head is None:
@@ -126,14 +127,14 @@ class Ledger:
         if head.seq == seq:
             return None if head.hash == newest else f"a row {seq} that is not the one of the signed head"
         # Some process died between its commit and its head, or is just there: the rows in between must be ours.
-        at, prev = head.seq, head.hash
-        if at > 0 and [row.hash for row in rows_from(connection, at - 1, 1)] != [prev]:
-            return f"a row {at} that is not the one of the signed head"
-        while rows := rows_from(connection, at):
+        number, prev = head.seq, head.hash
+        if number > 0 and [row.hash for row in rows_from(connection, number - 1, 1)] != [prev]:
+            return f"a row {number} that is not the one of the signed head"
+        while rows := rows_from(connection, number):
             for row in rows:
-                if problem := row_problem(row, at + 1, prev, signer.verifier):
-                    return f"row {at + 1}: {problem}"
-                at, prev = row.seq, row.hash
+                if problem := row_problem(row, number + 1, prev, signer.verifier):
+                    return f"row {number + 1}: {problem}"
+                number, prev = row.seq, row.hash
         return None
 
     @staticmethod

@@ -1,8 +1,8 @@
-"""The signed head: the last row's number and hash, kept outside the database, so that a cut-off tail is missed.
+"""The signed head: the last row's number and hash, kept outside the database, so that a truncated chain is noticed.
 
-The file `ledger.head` has two slots of 512 bytes, each one line of JSON. A new head overwrites the older slot in place, without
-an fsync: after a power cut one slot may be torn or both may be older, never is the file without a head, and an older head is
-allowed (the chain has only grown since). A rename with its fsyncs would triple the cost of an event.
+The file `ledger.head` has two slots of 512 bytes, each one line of JSON. A new head overwrites the older slot in place, without an fsync.
+After a power cut one slot may be torn or both may be older, but there is always a head, and an older head is valid (the chain has only
+grown since). A rename with its fsyncs would triple the cost of an event.
 """
 
 import json
@@ -22,12 +22,12 @@ _SLOT_BYTES = 512
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """How far a chain had come, signed."""
+    """The length of a chain, signed."""
 
     seq: int
     """0 before the first row."""
     hash: str
-    """Hash of row `seq`; of the key (its fingerprint) when `seq` is 0."""
+    """Hash of row `seq`; the key's fingerprint when `seq` is 0."""
     fingerprint: str
     """SHA-256 of the public key."""
     signature: str
@@ -35,18 +35,18 @@ class Head:
 
 
 def sign_head(signer: Signer, seq: int, row_hash: str) -> Head:
-    """The head for row `seq`."""
+    """Return the signed head for row `seq`."""
     fingerprint = signer.verifier.fingerprint
     return Head(seq, row_hash, fingerprint, signer.sign(_message(seq, row_hash, fingerprint)))
 
 
 def head_is_genuine(head: Head, verifier: Verifier) -> bool:
-    """Whether this key made this head."""
+    """Return whether this key signed this head."""
     return head.fingerprint == verifier.fingerprint and verifier.accepts(head.signature, _message(head.seq, head.hash, head.fingerprint))
 
 
 def read_head(folder: Path, verifier: Verifier) -> Head | None:
-    """The newest genuine head of this home; None if there is none, or none that this key made."""
+    """Return this home's newest head with a valid signature; None if there is none."""
     path = folder / HEAD
     if not path.exists():
         return None
@@ -58,7 +58,7 @@ def read_head(folder: Path, verifier: Verifier) -> Head | None:
 
 
 def claims_rows(folder: Path) -> bool:
-    """Whether there is a head file that says, genuine or not, that a chain was begun; for a home without a key to ask."""
+    """Return whether a head file says, genuine or not, that a chain was begun; for a home without a key."""
     path = folder / HEAD
     if not path.exists():
         return False
@@ -69,12 +69,12 @@ def claims_rows(folder: Path) -> bool:
 
 
 def start_head(folder: Path, head: Head) -> None:
-    """Writes both slots anew, whatever was there."""
+    """Write both slots anew, whatever was there."""
     write_atomic(folder / HEAD, _slot(head) * 2, mode=0o600)
 
 
 def move_head(folder: Path, head: Head, verifier: Verifier) -> None:
-    """Moves the head forward. Does nothing if another process has moved it further already."""
+    """Move the head forward. Does nothing if another process has moved it further already."""
     path = folder / HEAD
     with file_lock(folder / "ledger.lock"), os_errors(path), path.open("r+b", buffering=0) as file:
         slots = [_parse(file.read(_SLOT_BYTES)) for _ in range(2)]
@@ -86,12 +86,12 @@ def move_head(folder: Path, head: Head, verifier: Verifier) -> None:
 
 
 def export_head(head: Head, path: Path) -> None:
-    """Writes a head to a file, for keeping elsewhere and comparing later."""
+    """Write a head to a file, to be kept elsewhere and compared later."""
     write_atomic(path, canonical_json(asdict(head)) + b"\n")
 
 
 def load_head(path: Path) -> Head:
-    """Reads an exported head.
+    """Read an exported head.
 
     Raises LedgerError if the file is not one.
     """

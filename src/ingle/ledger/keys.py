@@ -1,4 +1,4 @@
-"""The key that signs the ledger: made in the home, readable by its owner alone.
+"""The key that signs the ledger: it is made in the home, and only its owner can read it.
 
 ledger.key    the Ed25519 private key, 64 hex digits; mode 600
 ledger.pub    its public key, 64 hex digits; enough to verify
@@ -29,7 +29,7 @@ class Verifier:
     """SHA-256 of the raw public key."""
 
     def accepts(self, signature: str, message: bytes) -> bool:
-        """Whether `signature` (hex) over `message` was made with this key's private half."""
+        """Return whether `signature` (hex) over `message` was made with this key's private half."""
         from cryptography.exceptions import InvalidSignature
 
         try:
@@ -48,25 +48,25 @@ class Signer:
     verifier: Verifier
 
     def sign(self, message: bytes) -> str:
-        """The signature over `message`, in hex."""
+        """Return the signature over `message`, in hex."""
         return self.key.sign(message).hex()
 
 
 def new_signer() -> Signer:
-    """A new key, not yet written anywhere."""
+    """Return a new key, which is not written anywhere yet."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     return _signer(Ed25519PrivateKey.generate())
 
 
 def save_signer(folder: Path, signer: Signer) -> None:
-    """Writes the public half, then the private key: whoever sees the key sees the rest too."""
+    """Write the public half, then the private key, so that there is never a key without its public half."""
     write_atomic(folder / PUBLIC, signer.verifier.key.public_bytes_raw().hex().encode() + b"\n")
     write_atomic(folder / KEY, signer.key.private_bytes_raw().hex().encode() + b"\n", mode=0o600)
 
 
 def load_signer(folder: Path) -> Signer | None:
-    """The key of this home; None if there is none.
+    """Return the key of this home; None if there is none.
 
     Raises LedgerError if others can read it, it is damaged, or it does not belong to the public key beside it.
     """
@@ -94,7 +94,7 @@ def load_signer(folder: Path) -> Signer | None:
 
 
 def load_verifier(folder: Path) -> Verifier | None:
-    """The public key of this home; None if there is none.
+    """Return the public key of this home; None if there is none.
 
     Raises LedgerError if it is damaged.
     """
@@ -109,12 +109,12 @@ def load_verifier(folder: Path) -> Verifier | None:
         raw = bytes.fromhex(text)
         return Verifier(Ed25519PublicKey.from_public_bytes(raw), digest_bytes(raw))
     except ValueError as error:
-        cure = f"Restore it from a backup, or delete it: {KEY} makes it anew."
+        cure = f"Restore it from a backup, or delete it: {KEY} makes it again."
         raise LedgerError(str(path), "must hold an Ed25519 public key as 64 hex digits", error, cure) from error
 
 
 def lost_key(folder: Path) -> LedgerError:
-    """The error for a chain whose private key is gone."""
+    """Return the error for a chain whose private key is gone."""
     cure = (
         f"Restore it from a backup. Without it nothing can be added; with {PUBLIC} all that was added can still be verified. "
         f"To begin a new chain, move the database and {folder} away together, and keep them: they are the old chain and its proof."

@@ -1,4 +1,4 @@
-"""One row of the ledger: how an event becomes text, and what its hash covers.
+"""One row of the ledger: the text of an event, and the data that its hash covers.
 
 hash = SHA-256 of the canonical JSON of [seq, at, kind, subject, facts, prev], where `facts` is itself canonical JSON as text,
 so that not even a space in it can change unseen. `prev` is the hash of the row before; the first row's is the fingerprint of
@@ -16,7 +16,7 @@ from ingle.core.errors import LedgerError
 from ingle.core.event import Event, Fact
 
 MAX_TEXT = 256
-"""Characters of one value: room for digests and names, not for a conversation."""
+"""Most characters of one value: room for digests and names, not for a conversation."""
 MAX_FACTS = 64
 _KIND = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)*")
 _KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -24,7 +24,7 @@ _KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One fact, as it is kept. Equal to the columns of the table."""
+    """One stored fact. Equal to the columns of the table."""
 
     seq: int
     """Counts from 1."""
@@ -42,18 +42,18 @@ class Row:
 
     @property
     def values(self) -> dict[str, Fact]:
-        """The facts, read back."""
+        """The facts as a table."""
         read: dict[str, Fact] = json.loads(self.facts)
         return read
 
 
 def row_hash(seq: int, at: str, kind: str, subject: str, facts: str, prev: str) -> str:
-    """SHA-256 in hex of everything in a row that isn't its hash or signature."""
+    """Return the SHA-256, in hex, of everything in a row except its hash and signature."""
     return digest_json([seq, at, kind, subject, facts, prev])
 
 
 def facts_text(event: Event) -> str:
-    """The facts of an event as canonical JSON.
+    """Return the facts of an event as canonical JSON.
 
     Raises LedgerError for anything but short, flat, printable values: words of a conversation must not get in here.
     """

@@ -1,4 +1,4 @@
-"""The ledger's table: its history for `open_database`, and the reading and writing of rows in it."""
+"""The ledger's table: its migrations, and the reading and writing of its rows."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,12 +27,12 @@ MIGRATIONS: tuple[tuple[int, tuple[str, ...]], ...] = (
 """(number, statements), oldest first."""
 
 PAGE_ROWS = 500
-"""Rows read at once: pages by number, so that a long reading holds no transaction open and no more than this in memory."""
+"""Rows read at once. A long read goes by pages of row numbers, so it holds no transaction open and little memory."""
 
 
 @cache
 def ledger_table() -> "Table":
-    """The table, as SQLAlchemy describes it; made at first use, because importing it is slow."""
+    """Return SQLAlchemy's description of the table; made at first use, because importing SQLAlchemy is slow."""
     import sqlalchemy as sa
 
     texts = [sa.Column(name, sa.Text) for name in ("at", "kind", "subject", "facts", "prev_hash", "hash", "signature")]
@@ -41,7 +41,7 @@ def ledger_table() -> "Table":
 
 @contextmanager
 def appending(engine: "Engine") -> Iterator["Connection"]:
-    """A transaction in which nobody else can append, from its first moment on: what it reads is still true when it commits."""
+    """Open a transaction in which nobody else can append: what it reads is still true when it commits."""
     with engine.begin() as connection:
         if engine.dialect.name == "sqlite":
             connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -51,27 +51,27 @@ def appending(engine: "Engine") -> Iterator["Connection"]:
 
 
 def last_row(connection: "Connection") -> Row | None:
-    """The newest row."""
+    """Return the newest row, or None."""
     rows = read_rows(connection, _select().order_by(ledger_table().c.seq.desc()).limit(1))
     return rows[0] if rows else None
 
 
 def insert_row(connection: "Connection", row: Row) -> None:
-    """Adds a row."""
+    """Insert a row."""
     values = asdict(row)
     values["prev_hash"] = values.pop("prev")
     connection.execute(ledger_table().insert().values(values))
 
 
 def rows_from(connection: "Connection", after: int | None, limit: int = PAGE_ROWS) -> list[Row]:
-    """Up to `limit` rows behind number `after` (None = from the very first), in order."""
+    """Return up to `limit` rows after number `after` (None = from the first), in order."""
     table = ledger_table()
     query = _select().order_by(table.c.seq).limit(limit)
     return read_rows(connection, query if after is None else query.where(table.c.seq > after))
 
 
 def newest_rows(connection: "Connection", kind: str | None, subject: str | None, before: int | None, limit: int) -> list[Row]:
-    """Up to `limit` rows before number `before` that match, the newest first."""
+    """Return up to `limit` matching rows before number `before`, the newest first."""
     table = ledger_table()
     query = _select().order_by(table.c.seq.desc()).limit(limit)
     if kind is not None:
@@ -83,7 +83,7 @@ def newest_rows(connection: "Connection", kind: str | None, subject: str | None,
 
 
 def read_rows(connection: "Connection", query: "Select[Any]") -> list[Row]:
-    """The rows of a query; not checked, a database may hold anything."""
+    """Return the rows of a query; not checked, because a database may hold anything."""
     return [Row(*cast("tuple[Any, ...]", values)) for values in connection.execute(query)]
 
 

@@ -1,4 +1,4 @@
-"""Verifying a chain: every row against the one before it, its hash, its signature, and the heads that were signed."""
+"""Verify a chain: every row's predecessor, hash and signature, and the signed heads."""
 
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """The first thing that is wrong."""
+    """The first problem of a chain."""
 
     seq: int
     """Number of the row; 0 if it concerns the ledger as a whole."""
@@ -26,10 +26,10 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What verifying came to."""
+    """The result of a verification."""
 
     count: int
-    """Rows that are sound, from the first on; a problem lies behind them."""
+    """Sound rows, from the first on; a problem comes after them."""
     head: Head | None
     """The head of this home."""
     problem: Problem | None
@@ -37,10 +37,10 @@ class Verification:
 
 
 def verify_chain(engine: "Engine", folder: Path, exported: Head | None = None) -> Verification:
-    """Reads the whole chain. `exported` is a head that was kept elsewhere: it must be part of this chain.
+    """Verify the whole chain. `exported` is a head that was kept elsewhere: it must be part of this chain.
 
-    Finds rows that were edited, deleted, inserted, reordered or cut off, and a swapped key. Needs the public key only.
-    Raises LedgerError if there is no public key although there are rows.
+    Finds rows that were edited, deleted, inserted, reordered or cut off, and a swapped key. Needs the public key only. Raises LedgerError
+    if there is no public key although there are rows.
     """
     verifier = load_verifier(folder)
     if verifier is None and (signer := load_signer(folder)):
@@ -62,7 +62,7 @@ def verify_chain(engine: "Engine", folder: Path, exported: Head | None = None) -
 
 
 def row_problem(row: Row, seq: int, prev: str, verifier: Verifier) -> str | None:
-    """What is wrong with `row`, which should be number `seq` and follow a row with hash `prev`; None = nothing."""
+    """Return the problem of `row`, which should be number `seq` and follow a row with hash `prev`; None = it is sound."""
     if row.seq != seq:
         return f"row {seq} is missing" if row.seq > seq else f"row {row.seq} was inserted"
     # A database may hold anything in any column; bytes or numbers instead of text would break the hash below.
@@ -82,7 +82,7 @@ def row_problem(row: Row, seq: int, prev: str, verifier: Verifier) -> str | None
 
 
 def _walk(engine: "Engine", verifier: Verifier, heads: list[tuple[Head, str]]) -> tuple[int, Problem | None]:
-    """(number of sound rows, first problem)."""
+    """Return (number of sound rows, first problem)."""
     furthest = max(heads, key=lambda pair: pair[0].seq, default=None)
     prev, count = verifier.fingerprint, 0
     for item in _rows(engine):
@@ -103,7 +103,7 @@ def _walk(engine: "Engine", verifier: Verifier, heads: list[tuple[Head, str]]) -
 
 
 def _rows(engine: "Engine") -> Iterator[Row | str]:
-    """Every row in order; ends with a reason in words if one can't be read."""
+    """Yield every row in order; end with a reason in words if one can't be read."""
     from sqlalchemy.exc import SQLAlchemyError
 
     after: int | None = None

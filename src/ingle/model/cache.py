@@ -1,4 +1,4 @@
-"""What a sequence has read, for the PyTorch module: keys and values, and what the recurrent memories hold.
+"""The PyTorch module's state of a sequence: keys and values, and the contents of recurrent memories.
 
 Shapes: B sequences of equal length, T new tokens, K keys, G groups, D head_dim.
 """
@@ -22,35 +22,34 @@ class Held:
     positions: Tensor
 
     def keep(self, wanted: Tensor) -> "Held":
-        """Those at the places where `wanted` (bool [K]) holds."""
+        """Return the entries for which `wanted` (bool [K]) is true."""
         if wanted.all():
             return self
-        at = wanted.to(self.keys.device)
-        return Held(self.keys[:, :, at], self.values[:, :, at], self.positions[wanted])
+        mask = wanted.to(self.keys.device)
+        return Held(self.keys[:, :, mask], self.values[:, :, mask], self.positions[wanted])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Remembered:
-    """What the memories of one layer hold, and who is next to enter. Never written in place."""
+    """The memories of one layer, and the tokens that will enter next. Never written in place."""
 
     state: Tensor
     """float32 [B, G, D, D]: rows are values, columns keys."""
     keys: Tensor
-    """[B, window, G, D]: of the tokens that have not left the window, before RoPE."""
+    """[B, window, G, D], before RoPE, of the tokens that are still in the window."""
     values: Tensor
     """[B, window, G, D]."""
 
 
 @dataclass(eq=False)
 class Cache:
-    """What a sequence needs to go on: all keys and values of retrieval groups; of streaming groups the sinks, the window before the
-    last call, what that call added, and what their memories hold.
-    """
+    """The state of a sequence: all keys and values of retrieval groups; of streaming groups the sinks, the window before the last call,
+    that call's tokens, and the memories."""
 
     length: int = 0
     """Tokens read so far."""
     held: dict[tuple[int, bool], Held] = field(default_factory=dict)
-    """By layer and whether the groups are streaming ones."""
+    """By (layer, whether the groups are streaming)."""
     memories: dict[int, Remembered] = field(default_factory=dict)
     """By layer."""
     earliest_rewind: int = 0
@@ -62,20 +61,20 @@ class Cache:
         return sum(nbytes for _, nbytes in self.pieces())
 
     def pieces(self) -> Iterator[tuple[int, int]]:
-        """Identity and bytes of each tensor; forks share them until one of them moves on."""
+        """Yield identity and bytes of each tensor; forks share tensors until one of them moves on."""
         for h in self.held.values():
             yield from ((id(tensor), tensor.nbytes) for tensor in (h.keys, h.values))
         for m in self.memories.values():
             yield from ((id(tensor), tensor.nbytes) for tensor in (m.state, m.keys, m.values))
 
     def fork(self) -> "Cache":
-        """A cache that goes its own way from here; tensors are shared until one of them moves on."""
+        """Return an independent cache; tensors are shared until one of them moves on."""
         return replace(self, held=dict(self.held), memories=dict(self.memories))
 
     def rewind(self, length: int) -> None:
-        """Goes back to the first `length` tokens.
+        """Go back to the first `length` tokens.
 
-        Raises CannotRewind where a window no longer holds what that would need, or a memory has taken in a token since.
+        Raises CannotRewind where a window no longer holds its tokens, or a memory has taken in a token since.
         """
         if not 0 <= length <= self.length:
             raise CannotRewind("length", f"must be between 0 and {self.length}", length)
@@ -89,11 +88,11 @@ class Cache:
         self.length, self.earliest_rewind = length, min(self.earliest_rewind, length)
 
     def rollback_point(self, _earlier: "Cache | None" = None) -> "Cache":
-        """Where it is, so that some of what is read next may be taken back: a fork, as that is free."""
+        """Return the present position, for `rollback`: a fork, which costs nothing."""
         return self.fork()
 
     def rollback(self, length: int, point: "Cache") -> None:
-        """Goes back to the first `length` tokens, of which some were read since `point`; where that can't be, to the mark itself."""
+        """Go back to the first `length` tokens, of which some were read since `point`; where that is impossible, to the point itself."""
         if length >= self.earliest_rewind:
             self.rewind(length)
         else:
@@ -101,7 +100,7 @@ class Cache:
             self.held, self.memories = dict(point.held), dict(point.memories)
 
     def extend(self, layer: int, spec: LayerSpec | None, keys: Tensor, values: Tensor) -> Held:
-        """Keys and values [B, groups, T, D] after those before them; `spec` is the layer's if the groups are streaming ones."""
+        """Append keys and values [B, groups, T, D] and return all; `spec` is the layer's if the groups are streaming."""
         place = (layer, spec is not None)
         new = Held(keys, values, torch.arange(self.length, self.length + keys.shape[2]))
         before = self.held.get(place)
@@ -117,14 +116,14 @@ class Cache:
         return new
 
     def remember(self, layer: int, spec: LayerSpec, after: Remembered, steps: int) -> None:
-        """What the memories of a layer hold once `steps` more tokens are read."""
+        """Store a layer's memories after `steps` more tokens."""
         self.memories[layer] = after
         if self.length + steps > spec.window + spec.sinks:  # one has entered
             self.earliest_rewind = self.length + steps
 
 
 def visible(queries: Tensor, keys: Tensor, spec: LayerSpec | None) -> Tensor:
-    """Which key positions [K] each query position [T] sees: bool [T, K]; `spec` for streaming groups."""
+    """Return which key positions [K] each query position [T] sees: bool [T, K]; `spec` for streaming groups."""
     q, p = queries[:, None], keys[None]
     seen = p <= q
     if spec is not None:

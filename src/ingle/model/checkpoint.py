@@ -1,4 +1,4 @@
-"""`open_checkpoint`: a folder or file of weights, checked as a whole before a single weight is used."""
+"""Open a folder or file of weights, and check all of it before any weight is used."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,20 +14,20 @@ from ingle.model.tensor import Tensor, check_kind
 
 _IGNORED_ENDINGS = (".rotary_emb.inv_freq",)  # old Llama checkpoints carry what follows from the config
 AGE = ".age"
-"""How names end of what memories make of how much they hold. Hybrids from before there was any lack it, which is 0."""
+"""Ending of the parameter for a memory's fill level. Older hybrids lack it; it is then 0."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """Weights that are complete and of the right shapes, mapped from their files."""
+    """Complete weights of the right shapes, mapped from their files."""
 
     config: ModelConfig
     files: tuple[Path, ...]
     """The files that hold the weights."""
     stored: Mapping[str, Tensor]
-    """By Hugging Face's parameter name, rows as they lie in the file."""
+    """Tensors by Hugging Face's parameter name, rows as they lie in the file."""
     interleaved: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
-    """Tensors whose rows lie in GGUF's order for RoPE, and how many heads they hold."""
+    """Tensors with rows in GGUF's order for RoPE, and their numbers of heads."""
     metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     """A GGUF file's metadata, tokenizer included; empty for safetensors."""
 
@@ -37,7 +37,7 @@ class Checkpoint:
         return tuple(expected_shapes(self.config))
 
     def tensor(self, name: str) -> Tensor:
-        """One tensor, rows in Hugging Face's order: mapped, or copied where GGUF permuted them.
+        """Return one tensor, rows in Hugging Face's order: mapped, or copied where GGUF permuted them.
 
         Raises CheckpointError for a name that is not among `names`.
         """
@@ -49,9 +49,9 @@ class Checkpoint:
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Opens a Hugging Face folder, a folder with one GGUF file, or a GGUF file.
+    """Open a Hugging Face folder, a folder with one GGUF file, or a GGUF file.
 
-    Raises CheckpointError if anything is missing, cut off, of another shape or type than the config asks for, or unknown.
+    Raises CheckpointError if anything is missing, cut off, unknown, or of another shape or type than the config says.
     """
     if not path.exists():
         raise CheckpointError(str(path), "is not there", "", "Name a folder with config.json and safetensors, or a GGUF file.")
@@ -71,7 +71,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Every tensor that a model of this config has, in order: Hugging Face's name → (rows, columns) or (n,)."""
+    """Return every tensor of a model with this config, in order: Hugging Face's name → (rows, columns) or (n,)."""
     hidden, mlp = config.hidden_size, config.intermediate_size
     queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config.vocab_size, hidden)}
@@ -95,7 +95,7 @@ def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 def check_finite(checkpoint: Checkpoint, progress: Callable[[int], None] = lambda _: None) -> None:
-    """Reads every weight once. `progress` is told the bytes of each tensor. Raises CheckpointError at the first NaN or infinity."""
+    """Read every weight once. `progress` gets the bytes of each tensor. Raises CheckpointError at the first NaN or infinity."""
     for name in checkpoint.names:
         tensor = checkpoint.stored[name]
         with np.errstate(all="ignore"):
@@ -105,7 +105,7 @@ def check_finite(checkpoint: Checkpoint, progress: Callable[[int], None] = lambd
 
 
 def _memory(name: str, config: ModelConfig, groups: int) -> dict[str, tuple[int, ...]]:
-    """Of the recurrent memories of a layer, one for each of so many groups, in their order; see `model.memory`."""
+    """Return the tensors of a layer's recurrent memories, one for each of so many groups, in order; see `model.memory`."""
     dim = config.head_dim
     maps: dict[str, tuple[int, ...]] = {f"{name}.{part}.weight": (groups * dim, dim) for part in ("q_map", "k_map")}
     for part, rows, columns in (("decay", groups, 2 * dim), ("write", groups, 2 * dim), ("gate", groups * config.queries_per_group, dim)):
@@ -119,7 +119,7 @@ def _linear(name: str, rows: int, columns: int, bias: bool) -> dict[str, tuple[i
 
 
 def _checked(checkpoint: Checkpoint) -> Checkpoint:
-    """The same checkpoint, if it holds exactly what its config asks for."""
+    """Return the checkpoint if it holds exactly the tensors of its config."""
     where, stored = str(checkpoint.files[0].parent), checkpoint.stored
     expected = expected_shapes(checkpoint.config)
     older = {name: shape for name, shape in expected.items() if name.endswith(AGE) and name not in stored}
@@ -139,7 +139,7 @@ def _checked(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def _rows_to_halves(tensor: Tensor, heads: int) -> Tensor:
-    """Undoes llama.cpp's permutation: within a head, rows 2i and 2i+1 go to i and i + head_dim/2. Works on raw bytes, so it is exact."""
+    """Undo llama.cpp's permutation: within a head, rows 2i and 2i+1 go to i and i + head_dim/2. Raw bytes are moved, so it is exact."""
     rows = tensor.shape[0]
     order = np.arange(rows).reshape(heads, rows // heads // 2, 2).swapaxes(1, 2).reshape(-1)
     raw = tensor.raw if tensor.raw.ndim == 2 else tensor.raw.reshape(rows, -1)

@@ -1,7 +1,7 @@
-"""Hugging Face's `config.json` → `ModelConfig`, and back for export.
+"""Convert Hugging Face's `config.json` to `ModelConfig`, and back for export.
 
-What Hugging Face has no class for (a hybrid) is written under an architecture of our own, so that no other program takes it for a plain
-transformer and leaves out what it doesn't know: the family's own keys, and `ingle` with the family and how each layer looks back.
+Hugging Face has no class for hybrids. They are written under our own architecture, so that no other program takes them for plain
+transformers: the family's own keys, and `ingle` with the family and each layer's spec.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ MAX_LAYERS = 4096  # a damaged file must not make us build a billion layer specs
 
 
 def config_from_hf(table: Mapping[str, Any], where: str = "config.json") -> ModelConfig:
-    """The `ModelConfig` of a `config.json`. Raises CheckpointError, naming the key, for all that Ingle cannot run."""
+    """Return the `ModelConfig` of a `config.json`. Raises CheckpointError, naming the key, for all that Ingle cannot run."""
     if "ingle" in table:
         return _from_own(table, where)
     fields = Fields(table, where)
@@ -53,7 +53,7 @@ def config_from_hf(table: Mapping[str, Any], where: str = "config.json") -> Mode
 
 
 def config_to_hf(config: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
-    """The `config.json` that transformers reopens as the same model.
+    """Return a `config.json` that transformers opens as the same model.
 
     Raises ConfigError where Hugging Face's classes cannot express the config (head groups, sinks, odd combinations of biases).
     """
@@ -85,7 +85,7 @@ def config_to_hf(config: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
 
 
 def config_to_own(config: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
-    """The `config.json` that only Ingle reopens: any layers. Raises ConfigError where biases or norms are not the family's."""
+    """Return a `config.json` for Ingle alone, with any layers. Raises ConfigError where biases or norms are not the family's."""
     full = config.with_layers(transformer_layers(len(config.layers), config.num_kv_heads))
     own = {"family": config.family, "layers": to_table(config.layers)}
     return {**config_to_hf(full, dtype), "architectures": [OWN], "model_type": "ingle", "ingle": own}
@@ -103,7 +103,7 @@ def _from_own(table: Mapping[str, Any], where: str) -> ModelConfig:
 
 @contextmanager
 def blame_checkpoint(where: str) -> Iterator[None]:
-    """What `ModelConfig` refuses while a checkpoint is read is the checkpoint's fault: ConfigError becomes CheckpointError."""
+    """Turn a ConfigError of `ModelConfig` into a CheckpointError while a checkpoint is read."""
     try:
         yield
     except ConfigError as error:
@@ -111,14 +111,14 @@ def blame_checkpoint(where: str) -> Iterator[None]:
 
 
 def full_layers(count: int, kv_heads: int, where: str) -> tuple[LayerSpec, ...]:
-    """`count` layers of full attention. Raises CheckpointError for counts that no real model has."""
+    """Return `count` layers of full attention. Raises CheckpointError for counts that no real model has."""
     if not 1 <= count <= MAX_LAYERS or not 1 <= kv_heads <= MAX_LAYERS:
         raise CheckpointError(f"{where}: layers, kv heads", f"must be between 1 and {MAX_LAYERS}", (count, kv_heads))
     return transformer_layers(count, kv_heads)
 
 
 def norm_eps(fields: Fields, key: str) -> float:
-    """The number added to the mean square in RMSNorm. Raises CheckpointError unless it is between 0 and 1."""
+    """Return the number added to the mean square in RMSNorm. Raises CheckpointError unless it is between 0 and 1."""
     value = fields.number(key, 1e-6)
     if not 0 <= value < 1:
         raise CheckpointError(f"{fields.where}: {key}", "must be between 0 and 1", value)

@@ -1,4 +1,4 @@
-"""Writing a model as a Hugging Face folder that transformers, and `open_checkpoint`, open again."""
+"""Write a model as a Hugging Face folder for transformers and `open_checkpoint`."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ _KINDS: dict[str, str] = {"float32": "F32", "float16": "F16"}  # NumPy's and PyT
 
 
 def save_hf(folder: Path, config: ModelConfig, tensors: Mapping[str, Array], tokenizer: Tokenizer | None = None) -> None:
-    """Writes config.json, model.safetensors and the tokenizer's files.
+    """Write config.json, model.safetensors and the tokenizer's files.
 
     `tensors`: float32 or float16 by Hugging Face's name, all of one type. Raises ConfigError where Hugging Face has no class for the
     config, CheckpointError for tensors that do not fit it, HomeError where the folder cannot be written.
@@ -40,7 +40,7 @@ def write_hf(
     folder: Path, config: ModelConfig, tensor: Callable[[str], Array], dtype: Dtype, tokenizer: Tokenizer | None = None,
     progress: Callable[[int, int], None] = lambda _done, _all: None, own: bool = False,
 ) -> None:  # fmt: skip
-    """As `save_hf`, with tensors that are made when they are asked for, one at a time. Raises the same; also if a number is too large.
+    """Do `save_hf` with tensors that are made on demand, one at a time. Raises the same, also for a number that is too large.
 
     `own`: under Ingle's own architecture, which may be any hybrid.
     """
@@ -48,11 +48,11 @@ def write_hf(
     if tokenizer is not None:
         table |= _special_ids(tokenizer)
         _save_tokenizer(folder, tokenizer)
-    shapes, header, at = expected_shapes(config), dict[str, Any](), 0
+    shapes, header, offset = expected_shapes(config), dict[str, Any](), 0
     for name, shape in shapes.items():
         nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        header[name] = {"dtype": _KINDS[dtype], "shape": list(shape), "data_offsets": [at, at + nbytes]}
-        at += nbytes
+        header[name] = {"dtype": _KINDS[dtype], "shape": list(shape), "data_offsets": [offset, offset + nbytes]}
+        offset += nbytes
     head = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
     head += b" " * (-len(head) % 8)
     with atomic_file(folder / "model.safetensors") as file:
@@ -68,13 +68,13 @@ def write_hf(
 
 
 def narrowed(values: Array, dtype: Dtype, name: str) -> Array:
-    """The same numbers in that type. Raises CheckpointError if one is too large for it, or is none."""
+    """Return the numbers in that type. Raises CheckpointError if one is too large for it or not finite."""
     with np.errstate(over="ignore"):
-        done: Array = values.astype("<f4" if dtype == "float32" else "<f2", copy=False)
-    if not np.isfinite(done).all():
+        narrow: Array = values.astype("<f4" if dtype == "float32" else "<f2", copy=False)
+    if not np.isfinite(narrow).all():
         cure = "Write it as f32." if dtype == "float16" and np.isfinite(values).all() else "The weights are damaged."
         raise CheckpointError(name, f"must hold finite numbers in {dtype}", "NaN, infinity, or too large a number", cure)
-    return done
+    return narrow
 
 
 def _save_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:

@@ -1,4 +1,4 @@
-"""Writing a model as a GGUF file that llama.cpp, and `open_checkpoint`, open: the mirror of `from_gguf`.
+"""Write a model as a GGUF file for llama.cpp and `open_checkpoint`: the mirror of `from_gguf`.
 
 GGUF's `llama` files hold the rows of q and k, and their biases, in the order in which llama.cpp's RoPE turns neighbours. Matrices are F32,
 F16, Q8_0, or blocks as the model has them; vectors are always F32, as llama.cpp wants them.
@@ -28,14 +28,14 @@ from ingle.model.tensor import Tensor
 
 Array = npt.NDArray[Any]
 GGUFKind = Literal["f16", "f32", "q8_0", "q4_1"]
-"""`q4_1`: the linears of layers in Q4_1 and the vocabulary in Q8_0, but what the model has in blocks to the byte."""
+"""`q4_1`: the linears of layers in Q4_1, the vocabulary in Q8_0, and the model's own blocks unchanged."""
 _FILE_TYPES = {"f32": 0, "f16": 1, "q4_1": 3, "q8_0": 7}  # llama.cpp's llama_ftype
 BLOCKS = ("Q4_0", "Q4_1", "Q8_0")
-"""What is written to the byte as the model has it. Our own forms fit nothing of GGUF's and become Q8_0, lest they be rounded to few bits
-once more."""
+"""Block formats that are copied unchanged. GGUF has none for our own formats: they become Q8_0, so that they are not rounded to few bits
+again."""
 _PARTS = {theirs: ours for ours, theirs in (OUTER | INNER).items()}
 _BIASES = {"llama": ("qkv_bias", "output_bias", "mlp_bias"), "qwen2": ("qkv_bias",), "qwen3": ()}
-"""By architecture, the biases that llama.cpp reads."""
+"""Biases that llama.cpp reads, by architecture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +43,20 @@ class _Entry:
     """One tensor of the file."""
 
     name: str
-    """GGUF's."""
+    """GGUF's name."""
     shape: tuple[int, ...]
     kind: str
-    """GGML's name of its type."""
+    """GGML's name for its type."""
     make: Callable[[], Array]
-    """The numbers, float32 of `shape`; of what the model has in blocks, these, uint8 [rows, bytes]."""
+    """Returns the numbers, float32 of `shape`; for copied blocks, uint8 [rows, bytes]."""
 
 
 def write_gguf(
     path: Path, config: ModelConfig, tensor: Callable[[str], Array], kind: GGUFKind, words: Mapping[str, Any], name: str,
     progress: Callable[[int, int], None] = lambda _done, _all: None, stored: Callable[[str], Tensor | None] = lambda _name: None,
 ) -> None:  # fmt: skip
-    """Writes the file, whole or not at all. `tensor` gives float32 by Hugging Face's name, one at a time; `words` are the tokenizer's keys.
-    `stored`: a tensor as the model has it, which `q4_1` writes as it is if it is in `BLOCKS`.
+    """Write the file, whole or not at all. `tensor` returns float32 by Hugging Face's name, one at a time; `words` are the tokenizer's
+    keys. `stored`: the model's own tensor, which `q4_1` copies if its format is in `BLOCKS`.
 
     Raises ConfigError for a model that llama.cpp would run as another, CheckpointError for numbers that don't fit, HomeError.
     """
@@ -92,20 +92,20 @@ def write_gguf(
 
 
 def check_config(config: ModelConfig) -> None:
-    """Raises ConfigError for a model that llama.cpp has no architecture for."""
+    """Raise ConfigError for a model that llama.cpp has no architecture for."""
     if not config.is_transformer:
         raise ConfigError("layers", "must all have full attention in a GGUF file", "a hybrid", "Serve it with Ingle.")
     flags = {"qkv_bias": "q, k and v", "output_bias": "the attention's output", "mlp_bias": "the MLP"}
     for flag, what in flags.items():
         if getattr(config, flag) and flag not in _BIASES[config.family]:
-            rule = f"of {what} are not read by llama.cpp in {config.family} files, which would answer as another model"
-            raise ConfigError("biases", rule, "some", "Serve it with Ingle, or write it as a Hugging Face folder.")
+            rule = f"of {what} are not read by llama.cpp in {config.family} files, so the model would answer differently"
+            raise ConfigError("biases", rule, "", "Serve it with Ingle, or write it as a Hugging Face folder.")
     if config.qk_norm != (config.family == "qwen3"):
         raise ConfigError("qk_norm", f"is not what llama.cpp expects of {config.family}", config.qk_norm)
 
 
 def gguf_name(name: str) -> str:
-    """`model.layers.3.self_attn.q_proj.weight` → `blk.3.attn_q.weight`."""
+    """Return GGUF's name: `model.layers.3.self_attn.q_proj.weight` → `blk.3.attn_q.weight`."""
     stem, _, ending = name.rpartition(".")
     if stem in _PARTS:
         return f"{_PARTS[stem]}.{ending}"
@@ -116,7 +116,7 @@ def gguf_name(name: str) -> str:
 def _entries(
     config: ModelConfig, tensor: Callable[[str], Array], kind: GGUFKind, stored: Callable[[str], Tensor | None]
 ) -> list[_Entry]:  # fmt: skip
-    def made(name: str, blocks: Tensor | None) -> Array:
+    def make_values(name: str, blocks: Tensor | None) -> Array:
         values = np.asarray(tensor(name), np.float32) if blocks is None else np.asarray(blocks.raw)
         if config.family == "llama":
             for part, heads in ((".q_proj.", config.num_heads), (".k_proj.", config.num_kv_heads)):
@@ -127,10 +127,10 @@ def _entries(
     entries = []
     for name, shape in expected_shapes(config).items():
         blocks = stored(name) if kind == "q4_1" else None
-        has = blocks.kind if blocks is not None else ""
+        stored_kind = blocks.kind if blocks is not None else ""
         blocks = blocks if blocks is not None and blocks.kind in BLOCKS else None
-        theirs = blocks.kind if blocks is not None else _kind_of(name, shape, "q8_0" if has in blocks_16.BLOCK_BYTES else kind)
-        entries.append(_Entry(gguf_name(name), shape, theirs, partial(made, name, blocks)))
+        theirs = blocks.kind if blocks is not None else _kind_of(name, shape, "q8_0" if stored_kind in blocks_16.BLOCK_BYTES else kind)
+        entries.append(_Entry(gguf_name(name), shape, theirs, partial(make_values, name, blocks)))
     if config.rope.kind == "llama3":  # llama.cpp reads the divisors, not the rule that they follow
         plain = inverse_frequencies(replace(config, rope=Rope(config.rope.theta)))[0]
         divisors = (plain / inverse_frequencies(config)[0]).astype(np.float32)
@@ -139,7 +139,7 @@ def _entries(
 
 
 def _kind_of(name: str, shape: tuple[int, ...], kind: GGUFKind) -> str:
-    """GGML's name of the type that a tensor gets."""
+    """Return GGML's name for a tensor's new type."""
     if len(shape) != 2:
         return "F32"
     if kind in ("f16", "f32"):
@@ -150,7 +150,7 @@ def _kind_of(name: str, shape: tuple[int, ...], kind: GGUFKind) -> str:
 
 
 def _interleaved(values: Array, heads: int) -> Array:
-    """Rows i and i + head_dim/2 of a head go to 2i and 2i+1, as llama.cpp's `permute` does; for weights and biases alike."""
+    """Move rows i and i + head_dim/2 of a head to 2i and 2i+1, as llama.cpp's `permute` does; for weights and biases alike."""
     shape = values.shape
     return values.reshape(heads, 2, shape[0] // heads // 2, *shape[1:]).swapaxes(1, 2).reshape(shape)
 
@@ -169,10 +169,10 @@ def _announce(writer: Any, entry: _Entry) -> None:
 
 
 def _packed(entry: _Entry) -> Array:
-    made = entry.make()
-    if made.dtype == np.uint8:
-        return np.ascontiguousarray(made)
-    values = narrowed(made, "float16" if entry.kind == "F16" else "float32", entry.name)
+    values_or_blocks = entry.make()
+    if values_or_blocks.dtype == np.uint8:
+        return np.ascontiguousarray(values_or_blocks)
+    values = narrowed(values_or_blocks, "float16" if entry.kind == "F16" else "float32", entry.name)
     if entry.kind not in BLOCKS:
         return np.ascontiguousarray(values)
     from gguf.constants import GGMLQuantizationType
@@ -213,7 +213,7 @@ def _metadata(writer: Any, config: ModelConfig, kind: GGUFKind, words: Mapping[s
 
 
 def _add(writer: Any, key: str, value: Any) -> None:
-    """One of the tokenizer's keys, in the type that its value has."""
+    """Add one of the tokenizer's keys, in its value's type."""
     if isinstance(value, bool):
         writer.add_bool(key, value)
     elif isinstance(value, int):

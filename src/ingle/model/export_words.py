@@ -1,8 +1,8 @@
 """A tokenizer as GGUF's metadata: the mirror of `tokenizer_gguf`.
 
-GGUF has no room for a pre-tokenizer's pattern, only for a name behind which llama.cpp keeps one. Which name is right is found by trying:
-the metadata are read back under each name that we know, and must split test texts exactly as the tokenizer itself does. What no name fits
-is refused, for llama.cpp would read other tokens than the model was trained on.
+GGUF has no room for a pre-tokenizer's pattern, only for a name that llama.cpp knows. The right name is found by trying: the metadata are
+read back under each known name, and must split test texts exactly as the tokenizer does. A tokenizer without such a name is refused,
+because llama.cpp would read other tokens than the model was trained on.
 """
 
 import json
@@ -26,13 +26,13 @@ _CURE = "Write a Hugging Face folder, and convert that with llama.cpp's own scri
 
 
 def words_of(tokenizer: Tokenizer, vocab_size: int, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The `tokenizer.*` keys of a GGUF file: those of `metadata` where the model came from one, else made of the tokenizer.
+    """Return the `tokenizer.*` keys of a GGUF file: those of `metadata` where the model came from one, else made from the tokenizer.
 
     Raises CheckpointError for a tokenizer that llama.cpp has no name for.
     """
-    given = {key: value for key, value in metadata.items() if key.startswith("tokenizer.")}
-    if given:
-        return given
+    existing = {key: value for key, value in metadata.items() if key.startswith("tokenizer.")}
+    if existing:
+        return existing
     table = json.loads(tokenizer.fast.to_str())
     words = _vocabulary(tokenizer, table, vocab_size)
     for more in _candidates(tokenizer, table, words["tokenizer.ggml.tokens"], words["tokenizer.ggml.token_type"]):
@@ -73,11 +73,11 @@ def _kind(token: str, added: Mapping[str, Any] | None, pieces: bool, unknown: bo
 
 
 def _candidates(tokenizer: Tokenizer, table: Mapping[str, Any], tokens: list[str], kinds: list[int]) -> Iterator[dict[str, Any]]:
-    """What the metadata say beside the vocabulary, each way that could be right."""
+    """Yield every possible set of keys beside the vocabulary."""
     merges = [merge.split(" ", 1) if isinstance(merge, str) else list(merge) for merge in table["model"]["merges"]]
     if tokenizer.facts.kind == "bytes":
-        told = {"tokenizer.ggml.merges": [" ".join(merge) for merge in merges]}
-        yield from ({"tokenizer.ggml.pre": name, **told} for name in PRE_TOKENIZERS)
+        merge_keys = {"tokenizer.ggml.merges": [" ".join(merge) for merge in merges]}
+        yield from ({"tokenizer.ggml.pre": name, **merge_keys} for name in PRE_TOKENIZERS)
         return
     rank: dict[str, int] = {}
     for i, (left, right) in enumerate(merges):

@@ -1,4 +1,4 @@
-"""GGUF → `ModelConfig` and tensors under Hugging Face's names.
+"""Convert GGUF to a `ModelConfig` and tensors with Hugging Face's names.
 
 GGUF's `llama` files store the rows of q and k so that RoPE turns neighbours (2i, 2i+1); Hugging Face's turns (i, i + d/2). The rows
 are put back as raw bytes, so quantised blocks, which lie along the columns, stay as they are. `qwen2` and `qwen3` are not permuted.
@@ -30,7 +30,7 @@ INNER = {
 
 
 def tensors_from_gguf(path: Path) -> tuple[ModelConfig, dict[str, Tensor], dict[str, int], Mapping[str, Any]]:
-    """Config, tensors by Hugging Face's name, for each name with interleaved rows its number of heads, and the metadata."""
+    """Return config, tensors by Hugging Face's name, the numbers of heads of tensors with interleaved rows, and the metadata."""
     gguf = read_gguf(path)
     config = config_from_gguf(gguf)
     tensors = {}
@@ -53,7 +53,7 @@ def tensors_from_gguf(path: Path) -> tuple[ModelConfig, dict[str, Tensor], dict[
 
 
 def config_from_gguf(gguf: GGUF) -> ModelConfig:
-    """The `ModelConfig` of a GGUF file. Raises CheckpointError, naming the key, for all that Ingle cannot run."""
+    """Return the `ModelConfig` of a GGUF file. Raises CheckpointError, naming the key, for all that Ingle cannot run."""
     where = str(gguf.path)
     top = Fields(gguf.metadata, where)
     architecture = top.text("general.architecture")
@@ -127,12 +127,12 @@ def _rope(gguf: GGUF, fields: Fields, head_dim: int, context: int) -> Rope:
 
 
 def _shortest(value: float) -> float:
-    """The decimal that someone typed before it became a float32: 9.999999747378752e-06 → 1e-05."""
+    """Return the decimal that someone typed before it became a float32: 9.999999747378752e-06 → 1e-05."""
     return float(str(np.float32(value))) if math.isfinite(np.float32(value)) else value
 
 
 def _hf_name(name: str) -> str | None:
-    """`blk.3.attn_q.weight` → `model.layers.3.self_attn.q_proj.weight`; None for what is not known."""
+    """Return Hugging Face's name: `blk.3.attn_q.weight` → `model.layers.3.self_attn.q_proj.weight`; None for an unknown one."""
     stem, _, ending = name.rpartition(".")
     if ending not in ("weight", "bias"):
         return None

@@ -1,4 +1,4 @@
-"""A Hugging Face folder (config.json and safetensors, one file or sharded) → `ModelConfig` and tensors.
+"""Convert a Hugging Face folder (config.json and safetensors, one file or sharded) to a `ModelConfig` and tensors.
 
 The safetensors library checks each header (bounds, overlaps, sizes, types); the bytes are mapped here, because the library's NumPy side
 knows no bfloat16 and copies. Source: the format's description in the library's README.
@@ -23,7 +23,7 @@ _CURE = "The file is damaged or incomplete; pull it again."
 
 
 def tensors_from_folder(folder: Path) -> tuple[ModelConfig, dict[str, Tensor], tuple[Path, ...]]:
-    """Config, tensors by name, and the files they lie in. Raises CheckpointError for whatever does not hold."""
+    """Return config, tensors by name, and their files. Raises CheckpointError for whatever is wrong."""
     config = config_from_hf(read_json(folder / "config.json"), str(folder / "config.json"))
     index = folder / INDEX
     if index.exists():
@@ -44,7 +44,7 @@ def tensors_from_folder(folder: Path) -> tuple[ModelConfig, dict[str, Tensor], t
 
 
 def read_safetensors(path: Path) -> list[Tensor]:
-    """The tensors of one file, mapped. Raises CheckpointError for a damaged header, a cut-off file or an unknown type."""
+    """Return the tensors of one file, mapped. Raises CheckpointError for a damaged header, a cut-off file or an unknown type."""
     try:
         with safe_open(path, framework="np"):  # the library's check of the whole header; nothing is read through it
             pass
@@ -69,7 +69,7 @@ def read_safetensors(path: Path) -> list[Tensor]:
 
 
 def _sharded(index: Path) -> tuple[dict[str, Path], tuple[Path, ...]]:
-    """Where the index says that each tensor lies, and the shards, all of which are there."""
+    """Return the shard of each tensor, from the index, and all shards. Raises CheckpointError if one is missing."""
     table = Fields(read_json(index), str(index)).table_of("weight_map")
     where = {}
     for name, file in table.items():
@@ -85,11 +85,11 @@ def _sharded(index: Path) -> tuple[dict[str, Path], tuple[Path, ...]]:
 
 def _single(folder: Path) -> Path:
     preferred = folder / "model.safetensors"
-    found = [preferred] if preferred.exists() else sorted(folder.glob("*.safetensors"))
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise CheckpointError(str(folder), f"must have {INDEX} where there are several safetensors files", _names(found))
+    candidates = [preferred] if preferred.exists() else sorted(folder.glob("*.safetensors"))
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        raise CheckpointError(str(folder), f"must have {INDEX} where there are several safetensors files", _names(candidates))
     cure = "Weights in pickles (.bin, .pt) are never loaded; take a release in safetensors or GGUF."
     raise CheckpointError(str(folder), "must hold model.safetensors", _names(sorted(folder.glob("*.bin"))) or "no weights", cure)
 

@@ -1,4 +1,4 @@
-"""The header of a GGUF file, read without its weights and without trusting a single length in it.
+"""The header of a GGUF file, read without the weights and without trusting any length in it.
 
 The gguf library's own reader makes a NumPy object for each of 100,000 token strings (2.4 s for SmolLM2) and lets struct and NumPy
 errors out on damaged files; this one takes 0.1 s and raises CheckpointError. Sizes of quantised blocks are the library's.
@@ -25,11 +25,11 @@ _CURE = "The file is damaged or incomplete; pull it again."
 
 @dataclass(frozen=True, slots=True)
 class GGUFTensor:
-    """Where one tensor lies. `shape` is (rows, columns) or (n,): GGUF writes it the other way round."""
+    """One tensor's place. `shape` is (rows, columns) or (n,): GGUF writes it the other way round."""
 
     shape: tuple[int, ...]
     kind: str
-    """GGML's name of its type, e.g. `Q4_1`."""
+    """GGML's name for its type, e.g. `Q4_1`."""
     data: npt.NDArray[np.uint8]
     """Its bytes, memory-mapped: [rows, bytes per row], or [bytes]."""
 
@@ -44,7 +44,7 @@ class GGUF:
 
 
 def read_gguf(path: Path) -> GGUF:
-    """Reads the header and maps the tensors. Raises CheckpointError for whatever does not hold; the file may be hostile."""
+    """Read the header and map the tensors. Raises CheckpointError for whatever is wrong; the file may be hostile."""
     try:
         with path.open("rb") as file:
             buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -70,7 +70,7 @@ def read_gguf(path: Path) -> GGUF:
 
 
 class _Cursor:
-    """A place in the header. Each method reads one thing there and moves on; none reads past the end of the file."""
+    """A position in the header. Each method reads one thing and moves on; none reads past the end of the file."""
 
     def __init__(self, path: Path, buffer: mmap.mmap) -> None:
         self.path, self.buffer, self.at = path, buffer, 0
@@ -88,7 +88,7 @@ class _Cursor:
         return value
 
     def count(self, what: str, least_bytes: int) -> int:
-        """A number of things of at least `least_bytes` each, which must fit into the rest of the file."""
+        """Return a number of things of at least `least_bytes` each, which must fit into the rest of the file."""
         number: int = self.scalar("<Q", what)
         self.need(number * least_bytes, f"{what} {number}")
         return number
@@ -144,7 +144,7 @@ def _tensor_info(cursor: _Cursor) -> _Info:
 
 
 def _map_tensors(cursor: _Cursor, infos: list[_Info], alignment: Any) -> dict[str, GGUFTensor]:
-    """Checks kinds, sizes, ends and overlaps of all tensors before a single one is handed out."""
+    """Check kinds, sizes, ends and overlaps of all tensors, then return them."""
     from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
     path, size = cursor.path, len(cursor.buffer)

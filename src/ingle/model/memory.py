@@ -1,15 +1,15 @@
-"""The recurrent memory of streaming groups: what has left the window, kept by the gated delta rule (arXiv 2412.06464).
+"""The recurrent memory of streaming groups: it takes in tokens that left the window, by the gated delta rule (arXiv 2412.06464).
 
 When the token at position t is read, the token at p = t − window enters the memory, unless it is a sink:
 
     S ← α S (I − β φ φᵀ) + β v φᵀ,  φ = unit(k_map k),  α = sigmoid(decay·[k; v]),  β = sigmoid(write·[k; v])
 
-and then each query head of the group reads y = S unit(q_map q). What the head gives is (1 − λ) · window + λ · y with
+and then each query head of the group reads y = S unit(q_map q). The head's output is (1 − λ) · window + λ · y with
 
     λ = sigmoid(gate·q + age · log(n / (n + window))),
 
 n the tokens that have entered. By age = 1 a memory weighs as much as its share of the tokens, as attention alike to all would have it;
-without it a memory of a few tokens, whose y is near 0, would thin out what the window gave. q and k are those before RoPE, so nothing
+without it a memory of a few tokens, whose y is near 0, would dilute the window's output. q and k are those before RoPE, so nothing
 here knows how long ago a token was. The order is: who leaves the window enters first, then the memory is read; between the two, no token
 is counted twice and none is missed.
 
@@ -39,21 +39,21 @@ KEEP, WRITE, READ = 6.0, 0.0, -3.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Features:
-    """What a memory is told, in float32: one entry a token."""
+    """The inputs of a memory, in float32: one entry a token."""
 
     queries: Tensor
-    """Unit vectors by which it is read: [..., G, R, D]."""
+    """Unit vectors that read the memory: [..., G, R, D]."""
     keys: Tensor
-    """Unit vectors under which it writes: [..., G, D]."""
+    """Unit vectors that address its writes: [..., G, D]."""
     values: Tensor
-    """What it writes: [..., G, D]."""
+    """Written values: [..., G, D]."""
     decay: Tensor
     """log α: [..., G]."""
     write: Tensor
     """β: [..., G]."""
 
     def shaped(self, *sizes: int) -> "Features":
-        """The same with other leading sizes."""
+        """Return the features with other leading sizes."""
         parts = (self.queries, self.keys, self.values, self.decay, self.write)
         return Features(*(part.reshape(*sizes, *part.shape[-end:]) for part, end in zip(parts, (3, 2, 2, 1, 1), strict=True)))
 
@@ -63,30 +63,30 @@ class Entering:
     """The tokens of packed documents that enter memories, in order."""
 
     tokens: Tensor
-    """int [N]: where in the row. What is read when one enters is read `window` tokens on."""
+    """int [N]: places in the row. The reader of a memory is `window` tokens after the token that enters."""
     lengths: tuple[int, ...]
-    """How many of each document that has any."""
+    """The number of such tokens in each document that has any."""
 
     @classmethod
     def among(cls, bounds: Sequence[int], spec: LayerSpec, device: torch.device) -> "Entering":
-        """Of documents that begin there: what leaves the window, but for the sinks."""
+        """Return the tokens that leave the windows of documents with these bounds, without sinks."""
         spans = [(start + spec.sinks, stop - spec.window) for start, stop in pairwise(bounds)]
-        kept = [torch.arange(first, stop, device=device) for first, stop in spans if first < stop]
-        return cls(torch.cat(kept) if kept else torch.zeros(0, dtype=torch.long, device=device), tuple(map(len, kept)))
+        entering = [torch.arange(first, stop, device=device) for first, stop in spans if first < stop]
+        return cls(torch.cat(entering) if entering else torch.zeros(0, dtype=torch.long, device=device), tuple(map(len, entering)))
 
     @property
     def edges(self) -> tuple[int, ...]:
-        """Where among the N tokens each of these documents begins, and N."""
+        """The beginnings of these documents among the N tokens, and N."""
         return (0, *accumulate(self.lengths))
 
     def held(self, window: int) -> Tensor:
-        """`log_held` once each of the N tokens has entered: float32 [N]."""
+        """Return `log_held` after each of the N tokens has entered: float32 [N]."""
         device = self.tokens.device
         return log_held(torch.cat([torch.arange(1, length + 1, device=device) for length in self.lengths]), window)
 
 
 class Memory(nn.Module):
-    """The memories of one layer's streaming groups. Its linears hold parameters by name; each group has its own rows of them."""
+    """The memories of one layer's streaming groups. Its linears hold parameters by name; each group has its own rows."""
 
     def __init__(self, config: ModelConfig, groups: int) -> None:
         super().__init__()
@@ -100,9 +100,8 @@ class Memory(nn.Module):
 
     @torch.no_grad()
     def begin(self) -> None:
-        """Values of before training: maps that change nothing, the same decay and strength for every token, and a share that grows with
-        the share of the tokens that a memory holds.
-        """
+        """Set the values before training: maps that change nothing, equal decay and strength for all tokens, and a share that grows with
+        the share of tokens in the memory."""
         self.age.fill_(1.0)
         for linear, bias in ((self.decay, KEEP), (self.write, WRITE), (self.gate, READ)):
             linear.weight.zero_()
@@ -112,9 +111,8 @@ class Memory(nn.Module):
             mapping.weight.copy_(identity.repeat(self.groups, 1))
 
     def features(self, q: Tensor, k: Tensor, v: Tensor, entered: Tensor) -> Features:
-        """q [..., G, R, D] of the tokens that read, k and v [..., G, D] of those that enter then; where not `entered` (bool, as q up to
-        its groups), none does.
-        """
+        """Return features from q [..., G, R, D] of the reading tokens, and k and v [..., G, D] of those that enter then; none enters where
+        not `entered` (bool, as q up to its groups)."""
         q, k, v = q.float(), k.float(), v.float()
         decay, write = self.strengths(k, v)
         queries = unit(_mapped(q, self.q_map))
@@ -122,27 +120,27 @@ class Memory(nn.Module):
         return Features(queries, keys, v, decay * entered[..., None], write * entered[..., None])
 
     def strengths(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """log α and β of tokens that enter, float32: k and v [..., G, D] → [..., G]."""
+        """Return log α and β of entering tokens, float32: k and v [..., G, D] → [..., G]."""
         both = torch.cat((k, v), -1)
         decay, write = (_by_group(both, linear, self.groups).squeeze(-1) for linear in (self.decay, self.write))
         return nn.functional.logsigmoid(decay), torch.sigmoid(write)
 
     def share(self, q: Tensor, held: Tensor) -> Tensor:
-        """λ of each query: q [..., G, R, D], and `log_held` at its token [...] → [..., G, R, 1]; 0 where nothing has entered."""
+        """Return λ of each query: q [..., G, R, D], and `log_held` at its token [...] → [..., G, R, 1]; 0 where nothing has entered."""
         weight, bias, age = (t.float().view(self.groups, self.repeats, -1) for t in (self.gate.weight, self.gate.bias, self.age))
         there = torch.isfinite(held)[..., None, None, None]
         aged = age * held[..., None, None, None].masked_fill(~there, 0.0)
         return torch.sigmoid((q.float() * weight).sum(-1, keepdim=True) + bias + aged) * there
 
     def blend(self, window: Tensor, y: Tensor, q: Tensor, held: Tensor) -> Tensor:
-        """What heads give: window, y and q [..., G, R, D], `held` as in `share`: where nothing is in the memory yet, the window."""
+        """Return the heads' output: window, y and q [..., G, R, D], `held` as in `share`. Where the memory is empty, it is the window."""
         return torch.lerp(window.float(), y, self.share(q, held)).to(window.dtype)
 
     def read(
         self, window: Tensor, unturned: tuple[Tensor, ...], spec: LayerSpec, before: Remembered | None, start: int
     ) -> tuple[Tensor, Remembered]:
-        """T more tokens of B sequences of equal length, `start` of them read before. window [B, T, G, R, D]; unturned: q like it, k and v
-        [B, T, G, D] → what heads give, like `window`, and what is remembered then.
+        """Read T more tokens of B sequences of equal length, after `start` others. window [B, T, G, R, D]; unturned: q like it, k and v
+        [B, T, G, D] → the heads' output, like `window`, and the new memories.
         """
         q, k, v = unturned
         if before is not None:
@@ -151,77 +149,78 @@ class Memory(nn.Module):
         missing = (0, 0, 0, 0, spec.window - waiting, 0)
         key, value = (nn.functional.pad(t, missing)[:, :steps] for t in (k, v))
         count = torch.arange(1, steps + 1, device=q.device) + (start - spec.window - spec.sinks)
-        told = self.features(q, key, value, (count > 0).expand(len(q), -1))
-        y, state = chunked(told, None if before is None else before.state)
+        features = self.features(q, key, value, (count > 0).expand(len(q), -1))
+        y, state = chunked(features, None if before is None else before.state)
         first = max(0, k.shape[1] - spec.window)
         return self.blend(window, y, q, log_held(count, spec.window)), Remembered(state, k[:, first:], v[:, first:])
 
     def packed(self, window: Tensor, q: Tensor, k: Tensor, v: Tensor, spec: LayerSpec, bounds: Sequence[int]) -> Tensor:
-        """Documents on end in one row: window and q [T, G, R, D], k and v [T, G, D] → [T, G, R, D]. None sees another."""
+        """Read documents on end in one row: window and q [T, G, R, D], k and v [T, G, D] → [T, G, R, D]. None sees another."""
         entering = Entering.among(bounds, spec, q.device)
         if not len(entering.tokens):
             return window
         walks, places = _walks(entering)
-        real, at = (places >= 0).to(q.device), entering.tokens[places.clamp(min=0).to(q.device)]
-        told = self.features(_rows(q, at + spec.window), _rows(k, at), _rows(v, at), real)
-        y, _ = _by_chunks(told, [walk.to(q.device) for walk in walks], None)
-        found = torch.nonzero(real.flatten())[:, 0]
-        reading = at.flatten()[found] + spec.window
-        held = entering.held(spec.window).index_select(0, places.to(q.device).flatten()[found])
-        blended = self.blend(_rows(window, reading), _rows(y.flatten(0, 1), found), _rows(q, reading), held)
+        real, tokens = (places >= 0).to(q.device), entering.tokens[places.clamp(min=0).to(q.device)]
+        features = self.features(_rows(q, tokens + spec.window), _rows(k, tokens), _rows(v, tokens), real)
+        y, _ = _by_chunks(features, [walk.to(q.device) for walk in walks], None)
+        real_places = torch.nonzero(real.flatten())[:, 0]
+        reading = tokens.flatten()[real_places] + spec.window
+        held = entering.held(spec.window).index_select(0, places.to(q.device).flatten()[real_places])
+        blended = self.blend(_rows(window, reading), _rows(y.flatten(0, 1), real_places), _rows(q, reading), held)
         return window.index_copy(0, reading, blended)
 
 
 def log_held(count: Tensor, window: int) -> Tensor:
-    """log(n / (n + window)), float32, for n tokens that have entered (int, any shape); −infinity where none has."""
+    """Return log(n / (n + window)), float32, for n entered tokens (int, any shape); −infinity where none has."""
     n = count.clamp(min=0).float()
     return torch.log(n / (n + window).clamp(min=1.0))
 
 
 def unit(x: Tensor) -> Tensor:
-    """x / ‖x‖ over the last axis."""
+    """Return x / ‖x‖ over the last axis."""
     return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + _EPS)
 
 
-def naive(told: Features, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Token by token: features [n, L, …], S [n, G, D, D] (rows are values, columns keys; None = empty) → y [n, L, G, R, D] and S."""
-    n, length, groups, _, width = told.queries.shape
-    s = told.queries.new_zeros(n, groups, width, width) if state is None else state
+def naive(features: Features, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Naive reference, token by token: features [n, L, …], S [n, G, D, D] (rows are values, columns keys; None = empty) → y [n, L, G, R,
+    D], S."""
+    n, length, groups, _, width = features.queries.shape
+    s = features.queries.new_zeros(n, groups, width, width) if state is None else state
     out = []
     for t in range(length):
-        key, value, write = told.keys[:, t], told.values[:, t], told.write[:, t, :, None]
-        s = s * told.decay[:, t].exp()[..., None, None]
+        key, value, write = features.keys[:, t], features.values[:, t], features.write[:, t, :, None]
+        s = s * features.decay[:, t].exp()[..., None, None]
         wrong = value - torch.einsum("ngvk,ngk->ngv", s, key)
         s = s + torch.einsum("ngv,ngk->ngvk", wrong * write, key)
-        out.append(torch.einsum("ngvk,ngrk->ngrv", s, told.queries[:, t]))
+        out.append(torch.einsum("ngvk,ngrk->ngrv", s, features.queries[:, t]))
     return torch.stack(out, 1), s
 
 
-def chunked(told: Features, state: Tensor | None = None, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
-    """The same, in chunks (eqs. 8 and 9 and appendix of the source, by a triangular solve). Shapes as `naive`."""
-    n, length = told.queries.shape[:2]
+def chunked(features: Features, state: Tensor | None = None, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
+    """Do `naive` in chunks (eqs. 8 and 9 and appendix of the source, by a triangular solve). Same shapes."""
+    n, length = features.queries.shape[:2]
     size = min(chunk, length)
     each = -(-length // size)
     rest = each * size - length
     if rest:
-        told = Features(*(nn.functional.pad(part, [0, 0] * (part.ndim - 2) + [0, rest]) for part in _parts(told)))
-    walks = [torch.arange(n, device=told.queries.device) * each + i for i in range(each)]
-    y, s = _by_chunks(told.shaped(n * each, size), walks, state)
+        features = Features(*(nn.functional.pad(part, [0, 0] * (part.ndim - 2) + [0, rest]) for part in _parts(features)))
+    walks = [torch.arange(n, device=features.queries.device) * each + i for i in range(each)]
+    y, s = _by_chunks(features.shaped(n * each, size), walks, state)
     return y.reshape(n, each * size, *y.shape[2:])[:, :length], s
 
 
-def _parts(told: Features) -> tuple[Tensor, ...]:
-    return told.queries, told.keys, told.values, told.decay, told.write
+def _parts(features: Features) -> tuple[Tensor, ...]:
+    return features.queries, features.keys, features.values, features.decay, features.write
 
 
-def _by_chunks(told: Features, walks: Sequence[Tensor], state: Tensor | None) -> tuple[Tensor, Tensor]:
+def _by_chunks(features: Features, walks: Sequence[Tensor], state: Tensor | None) -> tuple[Tensor, Tensor]:
     """Features of c chunks [c, C, …] → y [c, C, G, R, D], and S after the last chunks. walks[i]: the numbers of those chunks that are the
     i-th of their sequence, longest sequence first; `state` [sequences, G, D, D] before their first ones.
 
     Within a chunk, S_i = γ_i S_0 + Σ_{j ≤ i} (γ_i / γ_j) u_j φ_jᵀ, γ the product of all α so far, and U = T (V − γ Φ S_0ᵀ) with
     T = (1 + tril(β Γ ⊙ Φ Φᵀ, −1))⁻¹ β, Γ_ij = γ_i / γ_j: so the chunks only wait for each other's S_0.
     """
-    q, k, v, decay, write = (part.movedim(1, 2) for part in _parts(told))  # (c, G, C, …), queries (c, G, C, R, D)
+    q, k, v, decay, write = (part.movedim(1, 2) for part in _parts(features))  # (c, G, C, …), queries (c, G, C, R, D)
     count, groups, size, repeats, width = q.shape
     logs = decay.cumsum(-1)
     seen = torch.ones(size, size, dtype=torch.bool, device=q.device).tril()
@@ -254,7 +253,7 @@ def _by_chunks(told: Features, walks: Sequence[Tensor], state: Tensor | None) ->
 
 
 def _walks(entering: Entering) -> tuple[list[Tensor], Tensor]:
-    """Their chunks: (as `_by_chunks` wants them, which of the N tokens is where [c, C], −1 = none)."""
+    """Return the chunks for `_by_chunks`, and the token in each place [c, C], −1 = none."""
     lengths, edges = entering.lengths, entering.edges
     longest_first = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     size = min(CHUNK, max(lengths))
@@ -268,7 +267,7 @@ def _walks(entering: Entering) -> tuple[list[Tensor], Tensor]:
 
 
 def _mapped(x: Tensor, linear: nn.Linear) -> Tensor:
-    """x [..., G, R, D] through each group's own matrix: one product for each group, of all its rows."""
+    """Map x [..., G, R, D] by each group's own matrix: one product for each group, of all its rows."""
     groups, width = x.shape[-3], x.shape[-1]
     rows = x.movedim(-3, 0)
     y = torch.bmm(rows.reshape(groups, -1, width), linear.weight.float().view(groups, width, width).mT)
@@ -276,11 +275,11 @@ def _mapped(x: Tensor, linear: nn.Linear) -> Tensor:
 
 
 def _rows(x: Tensor, at: Tensor) -> Tensor:
-    """x[at] along the first axis, at of any shape; on the way back rows are added up, which indexing does one by one."""
+    """Return x[at] along the first axis, at of any shape; its gradient sums rows together, which indexing does one by one."""
     return x.index_select(0, at.flatten()).view(*at.shape, *x.shape[1:])
 
 
 def _by_group(x: Tensor, linear: nn.Linear, groups: int) -> Tensor:
-    """x [..., G, K] through each group's one row: [..., G, 1]."""
+    """Map x [..., G, K] by each group's one row: [..., G, 1]."""
     weight = linear.weight.float()
     return (x * weight).sum(-1, keepdim=True) + linear.bias.float()[:, None]

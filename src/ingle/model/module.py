@@ -1,4 +1,4 @@
-"""The decoder in PyTorch, for learning and as the oracle of the kernels. Parameter names are Hugging Face's, to the letter.
+"""The decoder in PyTorch, for learning and as the kernels' reference. Parameter names are Hugging Face's, to the letter.
 
 Sequences are read with a cache (B of equal length), or packed: documents of any length on end in one row of T tokens, for training.
 
@@ -25,10 +25,10 @@ from ingle.model.rope import inverse_frequencies
 
 
 class Attend(Protocol):
-    """Attention of documents that are packed into one row, for one layer."""
+    """Attention of packed documents in one row, for one layer."""
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, spec: LayerSpec, some: bool) -> Tensor:
-        """q [N, heads, D], k and v [T, G, D], none of them turned yet; cos and sin [T, D] → [N, heads, D].
+        """Attend: q [N, heads, D], k and v [T, G, D], none of them turned yet; cos and sin [T, D] → [N, heads, D].
 
         `some`: the queries are those of the `wanted` tokens only.
         """
@@ -36,7 +36,7 @@ class Attend(Protocol):
 
 
 Read = Callable[[Memory, Tensor, Tensor, Tensor, Tensor, LayerSpec, Sequence[int]], Tensor]
-"""`Memory.packed`, or what gives the same."""
+"""`Memory.packed`, or an equivalent."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,17 +44,17 @@ class Packed:
     """Documents on end in one row; none sees another."""
 
     attend: Attend
-    """Knows where each document begins."""
+    """The attention; it knows the documents' bounds."""
     bounds: tuple[int, ...]
-    """Where that is, and T."""
+    """The documents' beginnings, and T."""
     wanted: Tensor | None = None
-    """int [N]: the tokens whose states the last layer is to give; None = all. It computes keys and values only for the others."""
+    """int [N]: tokens whose states the last layer returns; None = all. For the others it computes keys and values only."""
     read: Read = Memory.packed
-    """What memories do with it."""
+    """The reading of memories."""
 
 
 class Attention(nn.Module):
-    """Grouped-query attention with retrieval and streaming groups, and the memories of these."""
+    """Grouped-query attention with retrieval and streaming groups, and the streaming groups' memories."""
 
     def __init__(self, config: ModelConfig, index: int) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Attention(nn.Module):
         self.memory = Memory(config, remembering) if remembering else None
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, past: Cache | Packed | None) -> Tensor:
-        """[B, T, hidden] → the same; packed: [T, hidden] → [T or N, hidden]; cos, sin [T, D]."""
+        """Attend: [B, T, hidden] → same shape; packed: [T, hidden] → [T or N, hidden]; cos, sin [T, D]."""
         if isinstance(past, Packed):
             return self._packed(x, cos, sin, past)
         cache, (batch, steps, _) = past, x.shape
@@ -87,16 +87,16 @@ class Attention(nn.Module):
         for spec, chosen in self._kinds():
             whole = len(chosen) == groups
             qs, ks, vs = (q, k, v) if whole else (q[:, chosen], k[:, chosen], v[:, chosen])
-            seen = self._attend(qs, ks, vs, spec, cache)
+            attended = self._attend(qs, ks, vs, spec, cache)
             if spec is not None and self.memory is not None:
                 before = cache.memories.get(self.index) if cache is not None else None
                 unturned = plain if whole else tuple(t[:, :, chosen] for t in plain)
                 start = cache.length if cache is not None else 0
-                seen, after = self.memory.read(seen.permute(0, 3, 1, 2, 4), unturned, spec, before, start)
-                seen = seen.permute(0, 2, 3, 1, 4)
+                attended, after = self.memory.read(attended.permute(0, 3, 1, 2, 4), unturned, spec, before, start)
+                attended = attended.permute(0, 2, 3, 1, 4)
                 if cache is not None:
                     cache.remember(self.index, spec, after, steps)
-            outs.append(seen)
+            outs.append(attended)
             order += chosen
         y = outs[0] if len(outs) == 1 else torch.cat(outs, 1)[:, torch.tensor(order).argsort()]  # (B, G, R, T, D)
         out: Tensor = self.o_proj(y.permute(0, 3, 1, 2, 4).reshape(batch, steps, groups * repeats * width))
@@ -115,23 +115,23 @@ class Attention(nn.Module):
         return out
 
     def remember(self, y: Tensor, q: Tensor, k: Tensor, v: Tensor, packed: Packed, some: bool) -> Tensor:
-        """What heads of streaming groups saw in their window, y [N, heads, D], blended with what their memories hold."""
+        """Blend the streaming heads' view of their window, y [N, heads, D], with their memories."""
         assert self.memory is not None, "only layers with memories are asked"
         groups, repeats, chosen = self.config.num_kv_heads, self.config.queries_per_group, self.spec.streaming(self.config.num_kv_heads)
-        whole, at = len(chosen) == groups, torch.tensor(chosen, device=y.device)
-        window, asked = (t.view(len(t), groups, repeats, -1) for t in (y, q))
+        whole, indices = len(chosen) == groups, torch.tensor(chosen, device=y.device)
+        window, queries = (t.view(len(t), groups, repeats, -1) for t in (y, q))
         if not whole:
-            window, asked, k, v = (t.index_select(1, at) for t in (window, asked, k, v))
+            window, queries, k, v = (t.index_select(1, indices) for t in (window, queries, k, v))
         rows = packed.wanted if some else None
         if rows is not None:
-            window, asked = (t.new_zeros(len(k), *t.shape[1:]).index_copy(0, rows, t) for t in (window, asked))
-        blended = packed.read(self.memory, window, asked, k, v, self.spec, packed.bounds)
+            window, queries = (t.new_zeros(len(k), *t.shape[1:]).index_copy(0, rows, t) for t in (window, queries))
+        blended = packed.read(self.memory, window, queries, k, v, self.spec, packed.bounds)
         if rows is not None:
             blended = blended.index_select(0, rows)
-        return (blended if whole else y.view(len(y), groups, repeats, -1).index_copy(1, at, blended)).flatten(1, 2)
+        return (blended if whole else y.view(len(y), groups, repeats, -1).index_copy(1, indices, blended)).flatten(1, 2)
 
     def _kinds(self) -> Iterator[tuple[LayerSpec | None, list[int]]]:
-        """Retrieval groups (without a spec), then streaming groups (with it)."""
+        """Yield retrieval groups (without a spec), then streaming groups (with it)."""
         streaming = list(self.spec.streaming(self.config.num_kv_heads))
         if self.spec.retrieval:
             yield None, list(self.spec.retrieval)
@@ -139,7 +139,7 @@ class Attention(nn.Module):
             yield self.spec, streaming
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, spec: LayerSpec | None, cache: Cache | None) -> Tensor:
-        """q [B, g, R, T, D], k and v [B, g, T, D] of one kind of groups → [B, g, R, T, D]."""
+        """Attend with one kind of groups: q [B, g, R, T, D], k and v [B, g, T, D] → [B, g, R, T, D]."""
         batch, groups, repeats, steps, width = q.shape
         start = cache.length if cache is not None else 0
         if spec is not None and not spec.window:
@@ -157,7 +157,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """down(silu(gate(x)) · up(x))."""
+    """The gated MLP: down(silu(gate(x)) · up(x))."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -166,7 +166,7 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., hidden] → the same."""
+        """Apply it: [..., hidden] → same shape."""
         gate, up = self.gate_proj(x), self.up_proj(x)
         product = Gated.apply(gate, up)  # type: ignore[no-untyped-call]
         gate, up = gate.detach(), up.detach()
@@ -176,7 +176,7 @@ class MLP(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and MLP, each after a norm, each added to the residual stream."""
+    """Attention and MLP, each after a norm and added to the residual stream."""
 
     def __init__(self, config: ModelConfig, index: int) -> None:
         super().__init__()
@@ -187,17 +187,17 @@ class Layer(nn.Module):
         self.mlp = MLP(config)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, past: Cache | Packed | None) -> Tensor:
-        """[B, T, hidden] → the same; packed: [T, hidden] → the same, or [N, hidden] where the last layer is asked for N tokens."""
-        seen = self.self_attn(self.input_layernorm(x), cos, sin, past)
+        """Apply it: [B, T, hidden] → same shape; packed: [T, hidden] → same shape, or [N, hidden] for N tokens of the last layer."""
+        attended = self.self_attn(self.input_layernorm(x), cos, sin, past)
         if self.last and isinstance(past, Packed) and past.wanted is not None:
             x = x[past.wanted]
-        x = x + seen
+        x = x + attended
         y: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return y
 
 
 class Decoder(nn.Module):
-    """Embedding, layers and final norm, under the names of Hugging Face's `model.`"""
+    """Embedding, layers and final norm, with the names of Hugging Face's `model.`"""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -220,11 +220,11 @@ class CausalLM(nn.Module):
         self.frequencies = torch.from_numpy(frequencies)  # no buffer: neither meta devices nor dtypes may touch it
 
     def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
-        """ids int [B, T] → logits [B, T, V]. A cache is read and moved on by T tokens."""
+        """Return logits: ids int [B, T] → [B, T, V]. A cache is read and advanced by T tokens."""
         return self.logits(self.hidden(ids, cache))
 
     def hidden(self, ids: Tensor, cache: Cache | None = None, vectors: Vectors = NO_VECTORS) -> Tensor:
-        """ids int [B, T] → the stream after the final norm, [B, T, hidden]. `vectors`: of ids beyond the vocabulary.
+        """Return the stream after the final norm: ids int [B, T] → [B, T, hidden]. `vectors`: of ids beyond the vocabulary.
 
         Raises ShapeError for ids of another shape.
         """
@@ -242,26 +242,26 @@ class CausalLM(nn.Module):
         return y
 
     def _embedded(self, ids: Tensor, vectors: Vectors) -> Tensor:
-        """ids int [B, T], some of them beyond the vocabulary → [B, T, hidden]."""
+        """Embed ids int [B, T], some of them beyond the vocabulary → [B, T, hidden]."""
         beyond = ids >= self.config.vocab_size
         x: Tensor = self.model.embed_tokens(ids.masked_fill(beyond, 0))
         rows = [torch.from_numpy(vectors[id_]) for id_ in ids[beyond].tolist()]
         return x.masked_scatter(beyond[..., None], torch.stack(rows).to(x)) if rows else x
 
     def angles(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """cos and sin [T, D] by which RoPE turns at these positions (float32 [T])."""
+        """Return cos and sin [T, D] of RoPE's angles at these positions (float32 [T])."""
         angles = positions[:, None] * self.frequencies.to(positions.device)
         cos, sin = (torch.cat((t, t), -1).mul(self.rope_scale).to(dtype) for t in (angles.cos(), angles.sin()))
         return cos, sin
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """[..., hidden] → [..., V]."""
+        """Return logits: [..., hidden] → [..., V]."""
         y: Tensor = self.lm_head(hidden)
         return y
 
 
 def load_module(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32, device: str = "cpu") -> CausalLM:
-    """The module with a checkpoint's weights, in eval mode. Each tensor is decoded by itself, so nothing is held twice."""
+    """Return a module with a checkpoint's weights, in eval mode. Tensors are decoded one by one, so nothing is held twice."""
     with torch.device("meta"):
         module = CausalLM(checkpoint.config)
     for name in checkpoint.names:

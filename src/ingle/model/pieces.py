@@ -1,4 +1,4 @@
-"""Operations whose way back is written by hand, because autograd would keep more of them, and rotary positions."""
+"""Operations with hand-written backward passes, because autograd would keep more tensors, and rotary positions."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -17,13 +17,13 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., size] → the same."""
+        """Apply it: [..., size] → same shape."""
         y: Tensor = _Normed.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]
         return y
 
 
 class _Normed(torch.autograd.Function):
-    """RMSNorm that keeps its input and one number a row for the way back, where autograd would keep five tensors."""
+    """RMSNorm that keeps its input and one number a row for the backward pass, where autograd would keep five tensors."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -43,7 +43,7 @@ class _Normed(torch.autograd.Function):
 
 
 class Gated(torch.autograd.Function):
-    """silu(gate) · up, keeping gate and up only."""
+    """silu(gate) · up; it keeps gate and up only."""
 
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
@@ -58,11 +58,12 @@ class Gated(torch.autograd.Function):
 
 @contextlib.contextmanager
 def made_again(tensor: Tensor, make: Callable[[], Tensor]) -> Iterator[None]:
-    """What autograd would keep of this contiguous tensor in the block, it makes again on the way back: less memory, for a walk over it."""
+    """Recompute this contiguous tensor in the backward pass, instead of keeping what autograd would: less memory, for one more pass over
+    it."""
     place, size = tensor.data_ptr(), tensor.numel()
 
-    def pack(kept: Tensor) -> Tensor | torch.Size:
-        return kept.shape if kept.data_ptr() == place and kept.numel() == size else kept
+    def pack(saved: Tensor) -> Tensor | torch.Size:
+        return saved.shape if saved.data_ptr() == place and saved.numel() == size else saved
 
     def unpack(packed: Tensor | torch.Size) -> Tensor:
         return packed if isinstance(packed, Tensor) else make().view(packed)
@@ -72,6 +73,6 @@ def made_again(tensor: Tensor, make: Callable[[], Tensor]) -> Iterator[None]:
 
 
 def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """RoPE on [..., T, D]: the pair (i, i + D/2) turns by its angle."""
+    """Apply RoPE to [..., T, D]: the pair (i, i + D/2) turns by its angle."""
     first, second = x.chunk(2, -1)
     return x * cos + torch.cat((-second, first), -1) * sin

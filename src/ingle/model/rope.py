@@ -1,4 +1,4 @@
-"""Rotary position embedding: what `config.json` says about it, and the inverse frequencies that follow.
+"""Rotary position embedding: its settings in `config.json`, and the inverse frequencies that follow.
 
 Source: RoFormer arXiv 2104.09864; YaRN arXiv 2309.00071; Llama 3.1 report arXiv 2407.21783; the formulas, their order and their
 float32 rounding are those of transformers' `modeling_rope_utils.py`, so that logits agree.
@@ -19,11 +19,8 @@ _KINDS = ("default", "linear", "llama3", "yarn")
 
 
 def inverse_frequencies(config: ModelConfig) -> tuple[npt.NDArray[np.float32], float]:
-    """What positions are multiplied by.
-
-    Returns: inverse frequencies, float32 [head_dim / 2], by which a position is multiplied to give an angle; and the scale by
-    which cos and sin are multiplied (1.0 except for `yarn`).
-    """
+    """Return the inverse frequencies, float32 [head_dim / 2], which turn a position into an angle; and the scale of cos and sin (1.0 except
+    for `yarn`)."""
     rope, dim = config.rope, config.head_dim
     wave = np.float32(rope.theta) ** (np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim))
     plain = np.float32(1.0) / wave
@@ -37,9 +34,9 @@ def inverse_frequencies(config: ModelConfig) -> tuple[npt.NDArray[np.float32], f
 
 
 def rope_from_hf(table: Mapping[str, Any], context_length: int, where: str) -> Rope:
-    """The `Rope` of a `config.json`, old style (`rope_theta` + `rope_scaling`) or new (`rope_parameters`).
+    """Return the `Rope` of a `config.json`, old style (`rope_theta` + `rope_scaling`) or new (`rope_parameters`).
 
-    Raises CheckpointError for a kind that is not known, and for missing or impossible values.
+    Raises CheckpointError for an unknown kind, and for missing or impossible values.
     """
     fields = Fields(table, where)
     key = "rope_parameters" if table.get("rope_parameters") else "rope_scaling"
@@ -70,7 +67,7 @@ def rope_from_hf(table: Mapping[str, Any], context_length: int, where: str) -> R
 
 
 def rope_to_hf(rope: Rope) -> dict[str, Any]:
-    """The keys of `config.json` that `rope_from_hf`, and every transformers since 4.43, read back."""
+    """Return the keys of `config.json` that `rope_from_hf`, and every transformers since 4.43, reads."""
     table: dict[str, Any] = {"rope_theta": rope.theta}
     if rope.kind == "default":
         return table
@@ -85,10 +82,10 @@ def rope_to_hf(rope: Rope) -> dict[str, Any]:
 
 
 def llama3_from_factors(factors: npt.NDArray[np.float32], theta: float, head_dim: int, context_length: int, where: str) -> Rope:
-    """The `llama3` Rope whose divisors are `factors` (GGUF's `rope_freqs.weight`, [head_dim / 2]), found and then verified.
+    """Return the `llama3` Rope with these divisors (GGUF's `rope_freqs.weight`, [head_dim / 2]), found and then verified.
 
-    GGUF keeps only the divisors. Llama 3's own constants are tried first, at the usual context lengths; failing that, two of the
-    rising divisors determine the line between them. Raises CheckpointError where no setting gives these divisors back.
+    GGUF keeps only the divisors. Llama 3's own constants are tried first, at the usual context lengths; failing that, two of the rising
+    divisors determine the line between them. Raises CheckpointError where no setting gives these divisors.
     """
     if factors.shape != (head_dim // 2,) or not np.isfinite(factors).all() or (factors < 1.0).any():
         raise CheckpointError(f"{where}: rope_freqs.weight", f"must be {head_dim // 2} divisors of at least 1", factors.shape)
@@ -114,7 +111,7 @@ def llama3_from_factors(factors: npt.NDArray[np.float32], theta: float, head_dim
 
 
 def check_rope(rope: Rope, where: str) -> Rope:
-    """The same Rope. Raises CheckpointError if it would divide by zero or run backwards."""
+    """Return the Rope. Raises CheckpointError if it would divide by zero or run backwards."""
     limits = {"rope_theta": 1.0 < rope.theta < 1e15, "factor": 1.0 <= rope.factor < 1e6, "attention_factor": rope.attention_factor > 0.0}
     if rope.kind in ("llama3", "yarn"):
         limits["original_max_position_embeddings"] = rope.original_context >= 1
@@ -127,7 +124,7 @@ def check_rope(rope: Rope, where: str) -> Rope:
 
 
 def _llama3(plain: npt.NDArray[np.float32], rope: Rope) -> npt.NDArray[np.float32]:
-    """Long wavelengths divided by the factor, short ones left alone, a ramp between. float32 [head_dim / 2] in and out."""
+    """Divide long wavelengths by the factor, leave short ones alone, with a ramp between. float32 [head_dim / 2] in and out."""
     wave = np.float32(2 * math.pi) / plain
     smooth = (np.float32(rope.original_context) / wave - np.float32(rope.low_freq_factor)) / np.float32(
         rope.high_freq_factor - rope.low_freq_factor
@@ -139,7 +136,7 @@ def _llama3(plain: npt.NDArray[np.float32], rope: Rope) -> npt.NDArray[np.float3
 
 
 def _yarn(wave: npt.NDArray[np.float32], rope: Rope, dim: int) -> npt.NDArray[np.float32]:
-    """YaRN's blend of interpolated and untouched frequencies (arXiv 2309.00071, section 3.2)."""
+    """Return YaRN's blend of interpolated and untouched frequencies (arXiv 2309.00071, section 3.2)."""
 
     def dimension(rotations: float) -> float:
         return dim * math.log(rope.original_context / (rotations * 2 * math.pi)) / (2 * math.log(rope.theta))
@@ -154,7 +151,7 @@ def _yarn(wave: npt.NDArray[np.float32], rope: Rope, dim: int) -> npt.NDArray[np
 
 
 def yarn_attention(factor: float, mscale: float = 0.0, mscale_all_dim: float = 0.0) -> float:
-    """YaRN's temperature, as a multiplier of cos and sin (arXiv 2309.00071, eq. 22; the `mscale` pair is DeepSeek's)."""
+    """Return YaRN's temperature as a multiplier of cos and sin (arXiv 2309.00071, eq. 22; the `mscale` pair is DeepSeek's)."""
     if factor <= 1.0:
         return 1.0
     if mscale > 0 and mscale_all_dim > 0:

@@ -1,4 +1,4 @@
-"""A conversation → token ids by the model's chat template, so that nothing anyone typed becomes a control token.
+"""Encode a conversation by the model's chat template, so that nothing anyone typed becomes a control token.
 
 How: in every string that goes into the template, the names of control tokens are broken by a *marker*, a private-use character that
 occurs nowhere in the input. The rendered text is cut at the control tokens that are still whole (the template's own), and only then are
@@ -14,7 +14,7 @@ from ingle.core.message import Message, TextPart, ToolCall
 from ingle.model.tokenizer import ControlToken, Tokenizer
 
 Turn = Message | Mapping[str, Any]
-"""A message, or a table in the shape of OpenAI's (`role`, `content`, `tool_calls`, …)."""
+"""A message, or a table in OpenAI's shape (`role`, `content`, `tool_calls`, …)."""
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -28,9 +28,9 @@ def encode_chat(
     tools: Sequence[Mapping[str, Any]] | None = None,
     variables: Mapping[str, Any] | None = None,
 ) -> list[int]:
-    """Ids of a conversation. `variables` are the template's own switches, e.g. `enable_thinking`.
+    """Return the ids of a conversation. `variables` are the template's own switches, e.g. `enable_thinking`.
 
-    Raises TemplateError for a template that is missing, fails or tries what it must not; RequestError for messages of another kind.
+    Raises TemplateError for a template that is missing, fails or tries something forbidden; RequestError for messages of another kind.
     """
     return tokenizer.encode_pieces(render(tokenizer, messages, add_generation_prompt, tools, variables))
 
@@ -42,13 +42,13 @@ def render(
     tools: Sequence[Mapping[str, Any]] | None = None,
     variables: Mapping[str, Any] | None = None,
 ) -> tuple[str | ControlToken, ...]:
-    """The conversation as the template writes it: stretches of untrusted text between control tokens. Raises like `encode_chat`."""
+    """Render a conversation: stretches of untrusted text between control tokens. Raises like `encode_chat`."""
     source = template_of(tokenizer)
-    given = [[_table(message) for message in messages], list(tools) if tools else None, dict(variables or {})]
+    inputs = [[_table(message) for message in messages], list(tools) if tools else None, dict(variables or {})]
     try:
-        marker = _unused_character([source, *tokenizer.control, *_strings(given)])
-        codes = _codes(tokenizer.control, [source, marker, *tokenizer.control, *_strings(given)])
-        turns, tools_given, extra = (_broken(value, tokenizer.control, marker, codes) for value in given)
+        marker = _unused_character([source, *tokenizer.control, *_strings(inputs)])
+        codes = _codes(tokenizer.control, [source, marker, *tokenizer.control, *_strings(inputs)])
+        turns, tools_given, extra = (_broken(value, tokenizer.control, marker, codes) for value in inputs)
     except RecursionError as error:
         raise RequestError("messages", "must not be nested this deeply", "hundreds of tables within tables") from error
     names = {"messages": turns, "tools": tools_given, "documents": None, "add_generation_prompt": add_generation_prompt}
@@ -66,7 +66,7 @@ def render(
 
 
 def template_of(tokenizer: Tokenizer) -> str:
-    """The model's chat template; ChatML for a model without one that has ChatML's control tokens. Raises TemplateError otherwise."""
+    """Return the model's chat template; ChatML for a model without one that has ChatML's control tokens. Raises TemplateError otherwise."""
     if tokenizer.facts.chat_template:
         return tokenizer.facts.chat_template
     if {"<|im_start|>", "<|im_end|>"} <= tokenizer.control.keys():
@@ -77,7 +77,7 @@ def template_of(tokenizer: Tokenizer) -> str:
 
 
 def has_template(tokenizer: Tokenizer) -> bool:
-    """Whether a conversation can be written for this model; without, it goes on from plain text."""
+    """Return whether the model takes conversations; without a template, it continues plain text."""
     try:
         return bool(template_of(tokenizer))
     except TemplateError:
@@ -125,7 +125,7 @@ def _table(message: Turn) -> dict[str, Any]:
 
 
 def _call_table(call: ToolCall) -> dict[str, Any]:
-    """A call in OpenAI's shape, its arguments as a table, because templates write them as JSON; as text if they are no JSON."""
+    """Return a call in OpenAI's shape, with its arguments as a table, because templates write them as JSON; as text if they are no JSON."""
     try:
         arguments = json.loads(call.arguments)
     except (ValueError, RecursionError):
@@ -134,10 +134,10 @@ def _call_table(call: ToolCall) -> dict[str, Any]:
 
 
 def _specials(tokenizer: Tokenizer) -> dict[str, str]:
-    """The names that templates use for the tokens that begin and end."""
+    """Return the template names of the tokens that begin and end."""
     ends = tokenizer.facts.eos_ids
-    named = {"bos_token": tokenizer.bos_id, "eos_token": ends[0] if ends else None, "unk_token": tokenizer.facts.unknown_id}
-    return {name: tokenizer.fast.id_to_token(token) or "" for name, token in named.items() if token is not None}
+    ids = {"bos_token": tokenizer.bos_id, "eos_token": ends[0] if ends else None, "unk_token": tokenizer.facts.unknown_id}
+    return {name: tokenizer.fast.id_to_token(token) or "" for name, token in ids.items() if token is not None}
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -153,7 +153,7 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def _unused_character(texts: list[str]) -> str:
-    """A private-use character that neither occurs in the texts nor is spelled there as JSON would."""
+    """Return a private-use character that is not in the texts, neither plain nor as JSON spells it."""
     for code in range(0xE000, 0xF8FF):
         character = chr(code)
         if not any(character in text or f"\\u{code:04x}" in text for text in texts):
@@ -162,7 +162,7 @@ def _unused_character(texts: list[str]) -> str:
 
 
 def _codes(names: Mapping[str, int], texts: list[str]) -> dict[str, str]:
-    """What stands for typed names of one character, which can't be broken: a private-use character for each that is in no text."""
+    """Return stand-ins for typed one-character names, which can't be broken: a private-use character for each that is in no text."""
     codes = dict[str, str]()
     for name in names:
         if len(name) == 1:
@@ -171,7 +171,7 @@ def _codes(names: Mapping[str, int], texts: list[str]) -> dict[str, str]:
 
 
 def _broken(value: Any, names: Mapping[str, int], marker: str, codes: Mapping[str, str]) -> Any:
-    """Plain tables, lists and values, their strings broken by the marker, or coded. Raises RequestError for anything else."""
+    """Return plain tables, lists and values with their strings broken by the marker, or coded. Raises RequestError for anything else."""
     if isinstance(value, str):
         text = str(value)
         for name, code in codes.items():
@@ -187,7 +187,7 @@ def _broken(value: Any, names: Mapping[str, int], marker: str, codes: Mapping[st
 
 
 def _break(text: str, names: Mapping[str, int], marker: str) -> str:
-    """Breaks whole names, and, at both ends of the text, parts of names that its neighbours could complete."""
+    """Break whole names, and, at both ends of the text, parts of names that a neighbour could complete."""
     for name in names:
         if name in text:
             text = text.replace(name, name[:1] + marker + name[1:])

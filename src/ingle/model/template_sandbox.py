@@ -1,7 +1,7 @@
-"""The Jinja environment in which chat templates run: what transformers offers them, without what could harm or hang the house.
+"""The Jinja environment of chat templates: all that transformers offers them, without what could harm or hang the process.
 
-A template comes with the weights, from whoever made them. Beyond Jinja's own sandbox (no underscore attributes, nothing mutable), steps,
-time, output and ranges are limited; so is what could make one huge string in one step, and what all strings and lists on the way come to.
+Templates come with weights, from strangers. Beyond Jinja's own sandbox (no underscore attributes, nothing mutable), these are limited:
+steps, time, output, ranges, operations that make one huge string in one step, and the total size of intermediate strings and lists.
 """
 
 import json
@@ -26,19 +26,19 @@ from jinja2.visitor import NodeTransformer
 MAX_STEPS = 500_000
 """Template lines run in one rendering; a thousand messages take some 30,000."""
 MAX_CHARACTERS = 8_000_000
-"""Of output, and of any repeated string."""
+"""Characters of the output, and of any repeated string."""
 MAX_RANGE = 10_000
 """Length of a range; the longest conversations have fewer messages."""
 MAX_SPENT = 192_000_000
-"""Characters of all that filters, methods, sums and joins make in one rendering; an entry of a list counts as 64."""
+"""Characters that filters, methods, sums and joins may make in one rendering; an entry of a list counts as 64."""
 MAX_SECONDS = 5.0
-"""Of one rendering; a thousand messages take some hundredths."""
+"""Seconds of one rendering; a thousand messages take some hundredths."""
 _MAX_INDENT = 16
 _FILENAME = "<template>"  # what Jinja calls a template that has no file
 _PADDING = {"center", "ljust", "rjust", "zfill", "expandtabs", "translate"}
 _NEVER_USED = ("center", "format", "batch", "slice", "wordwrap", "urlize", "xmlattr", "pprint", "random")
 _now_rendering = local()
-"""`spent`, of the rendering in this thread."""
+"""`spent`: the characters of this thread's rendering."""
 
 
 class TooMuch(Exception):
@@ -51,19 +51,19 @@ class ChatSandbox(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        """With every `~` as a filter, for it can't be intercepted."""
+        """Parse with every `~` as a filter, because it can't be intercepted."""
         tree: nodes.Template = _Joins().visit(super()._parse(source, name, filename))
         return tree
 
     def call(self, context: Any, obj: Any, *args: Any, **kwargs: Any) -> Any:
-        """What Jinja allows, with methods of strings within bounds."""
+        """Call as Jinja does, with methods of strings within limits."""
         owner, bound = getattr(obj, "__self__", None), _BOUNDS.get(getattr(obj, "__name__", ""))
         if isinstance(owner, str) and bound is not None:
             args = bound(owner, *args)
         return _spend(super().call(context, obj, *args, **kwargs))
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """Sums and products within bounds; no powers, no %-formatting of strings."""
+        """Compute sums and products within limits; no powers, no %-formatting of strings."""
         if operator == "+":
             return _spend(super().call_binop(context, operator, left, right))
         if operator == "**" or (operator == "%" and isinstance(left, str)):
@@ -75,18 +75,18 @@ class ChatSandbox(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """What Jinja allows, without the methods that pad strings to any width."""
+        """Allow what Jinja allows, without the methods that pad strings to any width."""
         return super().is_safe_attribute(obj, attr, value) and not (isinstance(obj, str) and attr in _PADDING)
 
     def wrap_str_format(self, value: Any) -> Any:
-        """No `"…".format`: "{:9999999999}" is one step, too."""
+        """Refuse `"…".format`: "{:9999999999}" is one step, too."""
         if getattr(value, "__name__", "") in ("format", "format_map") and isinstance(getattr(value, "__self__", None), str):
             raise SecurityError("str.format is not available in chat templates")
         return super().wrap_str_format(value)
 
 
 class _GenerationTag(Extension):
-    """`{% generation %}` marks what the assistant said, for training; rendering only passes it on."""
+    """`{% generation %}` marks the assistant's text for training; rendering only passes it on."""
 
     tags = {"generation"}  # noqa: RUF012 - Jinja declares it so
 
@@ -97,7 +97,7 @@ class _GenerationTag(Extension):
 
 @lru_cache(maxsize=16)
 def compile_template(source: str) -> jinja2.Template:
-    """The template, ready to render. Raises jinja2.TemplateSyntaxError."""
+    """Compile a template, ready to render. Raises jinja2.TemplateSyntaxError."""
     sandbox = ChatSandbox(trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, "jinja2.ext.loopcontrols"])
     for name in _NEVER_USED:
         del sandbox.filters[name]
@@ -112,7 +112,7 @@ def compile_template(source: str) -> jinja2.Template:
 
 
 def run(template: jinja2.Template, variables: dict[str, Any]) -> str:
-    """The rendered text. Raises TooMuch, and whatever Jinja and the template raise."""
+    """Render a template. Raises TooMuch, and whatever Jinja and the template raise."""
     parts, size = [], 0
     _now_rendering.spent = 0
     with _limited_steps():
@@ -125,7 +125,7 @@ def run(template: jinja2.Template, variables: dict[str, Any]) -> str:
 
 
 def line_of(error: BaseException) -> int | None:
-    """The template's line at which this error arose; Jinja rewrites tracebacks so that they say it."""
+    """Return the template's line of this error; Jinja rewrites tracebacks to hold it."""
     line = getattr(error, "lineno", None)
     trace = error.__traceback__
     while trace is not None:
@@ -137,8 +137,8 @@ def line_of(error: BaseException) -> int | None:
 
 @contextmanager
 def _limited_steps() -> Iterator[None]:
-    """Counts the lines that templates run in this thread, and stops them at MAX_STEPS; loops and macros alike. The clock is looked at with
-    each line, and with each function that one calls."""
+    """Count the lines that templates run in this thread, loops and macros too, and stop at MAX_STEPS. The clock is checked at each line,
+    and at each function that a line calls."""
     steps, end = 0, time.monotonic() + MAX_SECONDS
 
     def count(frame: FrameType, event: str, argument: object) -> Any:
@@ -178,7 +178,7 @@ def _range(*bounds: int) -> range:
 def _to_json(
     value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: tuple[str, str] | None = None, sort_keys: bool = False
 ) -> str:
-    """JSON without the HTML escapes of Jinja's own filter, as transformers does."""
+    """Return JSON without the HTML escapes of Jinja's own filter, as transformers does."""
     if isinstance(indent, str) or (indent is not None and indent > _MAX_INDENT):
         raise TooMuch(f"an indent of at most {_MAX_INDENT}")
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
@@ -188,7 +188,7 @@ _CONCAT = "ingle_concat"
 
 
 class _Joins(NodeTransformer):
-    """`a ~ b` → `[a, b] | ingle_concat`."""
+    """Turns `a ~ b` into `[a, b] | ingle_concat`."""
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802 - Jinja's name for it
         self.generic_visit(node)
@@ -207,7 +207,7 @@ def _check_size(characters: int) -> None:
 
 
 def _spend(value: Any) -> Any:
-    """The value, counted."""
+    """Count the value's size, and return it."""
     size = len(value) if isinstance(value, str) else 64 * len(value) if isinstance(value, list | tuple) else 0
     if size:
         _now_rendering.spent = getattr(_now_rendering, "spent", 0) + size
@@ -242,7 +242,7 @@ _BOUNDS: dict[str, Callable[..., tuple[Any, ...]]] = {"replace": _bound_replace,
 
 
 def _replace(text: Any, old: Any, new: Any, count: int | None = None) -> Any:
-    """Jinja's filter, within bounds."""
+    """Do Jinja's `replace` within limits."""
     text = str(text)
     return text.replace(*map(str, _bound_replace(text, old, new)[:2]), -1 if count is None else count)
 

@@ -1,4 +1,4 @@
-"""One tensor of a checkpoint: its raw rows as they lie in the file, and what they mean."""
+"""One tensor of a checkpoint: its raw rows as they lie in the file, and their meaning."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,24 +22,24 @@ class Tensor:
     shape: tuple[int, ...]
     """(rows, columns) or (n,)."""
     kind: str
-    """GGML's name of the type: `F32`, `F16`, `BF16`, `Q8_0`, `Q4_1`, …; or our own `Q4_16` and `Q3_16` (kernels/blocks_16.py)."""
+    """GGML's name for the type: `F32`, `F16`, `BF16`, `Q8_0`, `Q4_1`, …; or our own `Q4_16` and `Q3_16` (kernels/blocks_16.py)."""
     raw: npt.NDArray[np.uint8]
     """[rows, bytes per row], or [bytes] for a vector; read-only. Quantised blocks lie along the columns."""
 
     def to_float32(self) -> npt.NDArray[np.float32]:
-        """The numbers, float32 of `shape`, in memory of their own."""
+        """Return the numbers, float32 of `shape`, in their own memory."""
         return decode(self.kind, self.raw).reshape(self.shape)
 
     def row_chunks(self, chunk_bytes: int = 1 << 22) -> Iterator[npt.NDArray[np.float32]]:
-        """The numbers again, some rows at a time, so that a large tensor needs little memory."""
+        """Yield the numbers some rows at a time, so that a large tensor needs little memory."""
         rows = np.atleast_2d(self.raw)
         step = max(1, chunk_bytes // max(rows.shape[1], 1))
-        for at in range(0, len(rows), step):
-            yield decode(self.kind, rows[at : at + step])
+        for start in range(0, len(rows), step):
+            yield decode(self.kind, rows[start : start + step])
 
 
 def decode(kind: str, raw: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Raw bytes [..., bytes per row] → float32 [..., columns]. Opening a checkpoint has made sure that the kind can be."""
+    """Decode raw bytes [..., bytes per row] → float32 [..., columns]. The kind was checked when the checkpoint was opened."""
     if kind == "F32":
         return np.array(np.ascontiguousarray(raw).view("<f4"), np.float32)
     if kind == "F16":
@@ -56,7 +56,7 @@ def decode(kind: str, raw: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 
 
 def check_kind(kind: str, name: str) -> None:
-    """Raises CheckpointError unless `decode` can read this kind."""
+    """Raise CheckpointError unless `decode` can read this kind."""
     if kind in PLAIN_BYTES or _decodes(kind):
         return
     from gguf.constants import GGMLQuantizationType
@@ -67,7 +67,7 @@ def check_kind(kind: str, name: str) -> None:
 
 @cache
 def _decodes(kind: str) -> bool:
-    """Whether the gguf library dequantises this kind, found by trying it on one block of zeros."""
+    """Return whether the gguf library dequantises this kind, by trying it on one block of zeros."""
     from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
     from gguf.quants import dequantize
 

@@ -1,7 +1,7 @@
 """Text ↔ token ids, on the `tokenizers` library, for byte-level BPE and SentencePiece-style BPE.
 
-Text that people or documents brought never becomes a control token here: the library is told to treat special tokens in text as text,
-once and for all. Control tokens come from `encode_trusted` (and from rendered templates) only, which look them up by name.
+Text from people or documents never becomes a control token here: the library always treats special tokens in text as text. Control tokens
+come only from `encode_trusted` (and from rendered templates), which look them up by name.
 """
 
 import codecs
@@ -28,12 +28,12 @@ END_TOKENS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_
 
 @dataclass(frozen=True, slots=True)
 class TokenizerFacts:
-    """What `tokenizer.json` does not say, or says only in a way that is slow to read."""
+    """Facts that `tokenizer.json` lacks, or holds in a form that is slow to read."""
 
     kind: Literal["bytes", "pieces"]
     """`bytes`: byte-level BPE (GPT-2's alphabet); `pieces`: SentencePiece-style, ▁ for a space, <0xAB> for a byte."""
     eos_ids: tuple[int, ...]
-    """Tokens that end an answer; the first is what templates call `eos_token`."""
+    """Tokens that end an answer; the first is the templates' `eos_token`."""
     bos_id: int | None = None
     """The token that begins a text."""
     add_bos: bool = False
@@ -41,7 +41,7 @@ class TokenizerFacts:
     space_prefix: bool = False
     """`pieces`: a text is encoded with a space before it, which decoding takes away again."""
     unknown_id: int | None = None
-    """What characters without a token become; None = they are spelled in bytes, or left out."""
+    """The token for unknown characters; None = they are spelled in bytes, or left out."""
     chat_template: str | None = None
     """Jinja source."""
 
@@ -58,7 +58,7 @@ class Tokenizer:
 
     @cached_property
     def control(self) -> Mapping[str, int]:
-        """Control tokens: name → id."""
+        """Ids of the control tokens by name."""
         return {token.content: i for i, token in self.fast.get_added_tokens_decoder().items() if token.special}
 
     @cached_property
@@ -82,15 +82,15 @@ class Tokenizer:
         return frozenset(self.facts.eos_ids)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of untrusted text. Raises RequestError for a str that is no valid Unicode (lone surrogates)."""
+        """Return the ids of untrusted text. Raises RequestError for a str that is no valid Unicode (lone surrogates)."""
         return self._plain(self.fast, text)
 
     def encode_trusted(self, text: str) -> list[int]:
-        """Ids of text of our own, in which the names of control tokens stand for these tokens."""
+        """Return the ids of our own text, in which the names of control tokens stand for these tokens."""
         return self.encode_pieces(self.split_control(text))
 
     def encode_pieces(self, pieces: Iterable["str | ControlToken"]) -> list[int]:
-        """Ids of control tokens and stretches of text between them; the text is untrusted."""
+        """Return the ids of control tokens and the text between them; the text is untrusted."""
         ids: list[int] = []
         for i, piece in enumerate(pieces):
             if isinstance(piece, ControlToken):
@@ -100,19 +100,19 @@ class Tokenizer:
         return ids
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Ids of an untrusted text that stands by itself: with the token that begins a text, if the model wants it."""
+        """Return the ids of an untrusted prompt, after the token that begins a text, if the model wants it."""
         begin = [self.facts.bos_id] if self.facts.add_bos and self.facts.bos_id is not None else []
         return begin + self.encode(text)
 
     def split_control(self, text: str) -> tuple["str | ControlToken", ...]:
-        """The text cut at the names of control tokens; the leftmost, then the longest, wins."""
+        """Split the text at the names of control tokens; the leftmost, then the longest, wins."""
         if not self.control:
             return (text,) if text else ()
         parts = self._control_pattern.split(text)
         return tuple(ControlToken(part) if i % 2 else part for i, part in enumerate(parts) if part)
 
     def token_bytes(self, token: int) -> bytes:
-        """The exact bytes that a token stands for; those of its name for a control token, none for an id without a token."""
+        """Return the exact bytes of a token; of a control token, its name; of an id without a token, none."""
         name = self.fast.id_to_token(token)
         if name is None:
             return b""
@@ -126,21 +126,21 @@ class Tokenizer:
         return name.replace("▁", " ").encode()
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
-        """Text of a whole sequence. Bytes that are no UTF-8 become U+FFFD."""
+        """Return the text of a whole sequence. Bytes that are no UTF-8 become U+FFFD."""
         stream = self.stream(skip_special)
         return "".join(map(stream.feed, ids)) + stream.flush()
 
     def stream(self, skip_special: bool = True, continues: bool = False) -> "TokenStream":
-        """Decoding of one token after the other; `continues` keeps the space with which SentencePiece begins."""
+        """Return a decoder for one token after the other; `continues` keeps the space with which SentencePiece begins."""
         return TokenStream(self, skip_special, self.facts.space_prefix and not continues)
 
     def save(self, folder: Path) -> None:
-        """Writes what `open_tokenizer` reads: the library's file and the facts. Raises HomeError."""
+        """Write the files that `open_tokenizer` reads: the library's and the facts. Raises HomeError."""
         write_atomic(folder / TOKENIZER_FILE, self.fast.to_str(pretty=False).encode())
         write_atomic(folder / FACTS_FILE, json.dumps(to_table(self.facts), ensure_ascii=False).encode())
 
     def check_fits(self, config: ModelConfig) -> None:
-        """Raises CheckpointError if a token has no row in the embedding."""
+        """Raise CheckpointError if a token has no row in the embedding."""
         if self.vocab_size > config.vocab_size:
             got = f"{self.vocab_size} tokens"
             raise CheckpointError("tokenizer", f"must fit the embedding's {config.vocab_size} rows", got, "Tokenizer and weights differ.")
@@ -155,7 +155,7 @@ class Tokenizer:
 
     @cached_property
     def _forbidden(self) -> frozenset[int]:
-        """What `encode` must never give, whatever a vocabulary holds. The unknown token is harmless unless it ends an answer."""
+        """Ids that `encode` must never return, whatever a vocabulary holds. The unknown token is harmless unless it ends an answer."""
         return self.control_ids - ({self.facts.unknown_id} - self.eos_ids - {self.facts.bos_id})
 
     @cached_property
@@ -183,7 +183,7 @@ class Tokenizer:
 
 @dataclass(frozen=True, slots=True)
 class ControlToken:
-    """A control token by name, as opposed to text that spells the same."""
+    """A control token by name, as opposed to text with the same spelling."""
 
     name: str
 
@@ -196,13 +196,13 @@ class TokenStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def feed(self, token: int) -> str:
-        """The characters that this token completes; may be none."""
+        """Return the characters that this token completes; may be none."""
         if self._skip and token in self._tokenizer.control_ids:
             return ""
         return self._stripped(self._decoder.decode(self._tokenizer.token_bytes(token)))
 
     def flush(self) -> str:
-        """What is left at the end: U+FFFD for a character that was never completed."""
+        """Return the rest at the end: U+FFFD for a character that was never completed."""
         return self._stripped(self._decoder.decode(b"", final=True))
 
     def _stripped(self, text: str) -> str:
@@ -213,9 +213,9 @@ class TokenStream:
 
 
 def read_fast(path: Path) -> FastTokenizer:
-    """The library's tokenizer from its own file. Raises CheckpointError."""
+    """Read the library's tokenizer from its own file. Raises CheckpointError."""
     if not path.exists():
-        raise CheckpointError(str(path), "is needed, but is not there", "", "A SentencePiece .model alone is not read; convert it.")
+        raise CheckpointError(str(path), "is needed, but missing", "", "A SentencePiece .model alone is not read; convert it.")
     try:
         return FastTokenizer.from_file(str(path))
     except BaseException as error:  # the library raises bare Exception for whatever it can't parse
@@ -225,12 +225,12 @@ def read_fast(path: Path) -> FastTokenizer:
 
 
 def is_panic(error: BaseException) -> bool:
-    """Whether a library written in Rust gave up: that is no Exception, so that nobody takes it for one."""
+    """Return whether a Rust library panicked: such an error is no Exception."""
     return type(error).__name__ == "PanicException"
 
 
 def make_facts(fast: FastTokenizer, facts: TokenizerFacts, where: str) -> Tokenizer:
-    """A tokenizer whose ends include the usual ones, if all its special ids have tokens. Raises CheckpointError."""
+    """Return a tokenizer whose ends include the usual ones, if all its special ids have tokens. Raises CheckpointError."""
     control = {token.content: i for i, token in fast.get_added_tokens_decoder().items() if token.special}
     ends = tuple(dict.fromkeys([*facts.eos_ids, *(control[name] for name in END_TOKENS if name in control)]))
     for name, token in (("bos", facts.bos_id), ("unknown", facts.unknown_id), *(("eos", end) for end in ends)):
@@ -242,7 +242,7 @@ def make_facts(fast: FastTokenizer, facts: TokenizerFacts, where: str) -> Tokeni
 
 @cache
 def _byte_of_character() -> dict[str, int]:
-    """GPT-2's alphabet: printable bytes are themselves, the rest are shifted to U+0100 and on."""
+    """Return GPT-2's alphabet: printable bytes are themselves, the rest are shifted to U+0100 and on."""
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     rest = [byte for byte in range(256) if byte not in plain]
     return {chr(byte): byte for byte in plain} | {chr(256 + i): byte for i, byte in enumerate(rest)}

@@ -1,4 +1,4 @@
-"""The tokenizer that a GGUF file describes in its metadata, rebuilt for the `tokenizers` library.
+"""The tokenizer in a GGUF file's metadata, rebuilt for the `tokenizers` library.
 
 A GGUF file names its pre-tokenizer (`tokenizer.ggml.pre`); the patterns behind the names are those of the models' own tokenizer.json
 files and of llama.cpp's `llama-vocab.cpp`. SentencePiece vocabularies hold scores instead of merges; the merges follow from them.
@@ -34,7 +34,7 @@ _SPLITS: dict[str, tuple[str, ...]] = {
     "default": (r"[\p{P}\$\+<=>\^~\|]+", _WORDS, r"\p{N}+", r"[0-9][0-9][0-9]"),
 }
 PRE_TOKENIZERS = tuple(_SPLITS)
-"""Names of the patterns that we know, each different."""
+"""Names of the known patterns, each different."""
 _SAME_AS = {
     "gpt2": "gpt-2", "phi-2": "gpt-2", "olmo": "gpt-2", "starcoder": "smollm", "refact": "smollm", "command-r": "smollm",
     "codeshell": "smollm", "llama3": "llama-bpe", "llama-v3": "llama-bpe", "stablelm2": "qwen2", "deepseek-r1-qwen": "qwen2",
@@ -42,11 +42,11 @@ _SAME_AS = {
 
 
 def tokenizer_from_gguf(metadata: Mapping[str, Any], where: str = "GGUF") -> Tokenizer:
-    """The tokenizer of a GGUF file. Raises CheckpointError for a vocabulary that is missing, inconsistent or of an unknown kind."""
+    """Return the tokenizer of a GGUF file. Raises CheckpointError for a vocabulary that is missing, inconsistent or of an unknown kind."""
     fields = Fields(metadata, where)
     tokens = fields.texts("tokenizer.ggml.tokens")
     if not tokens:
-        raise CheckpointError(f"{where}: tokenizer.ggml.tokens", "is needed, but is not there")
+        raise CheckpointError(f"{where}: tokenizer.ggml.tokens", "is needed, but missing")
     types = fields.numbers("tokenizer.ggml.token_type")
     kinds = [1] * len(tokens) if types is None else types.tolist()
     if len(kinds) != len(tokens):
@@ -95,7 +95,7 @@ def _added(text: str, special: bool) -> AddedToken:
 
 
 def _ids(tokens: list[str]) -> dict[str, int]:
-    """Token → id; of equal tokens the first counts, as in llama.cpp."""
+    """Return ids by token; of equal tokens the first counts, as in llama.cpp."""
     return {token: i for i, token in reversed(list(enumerate(tokens)))}
 
 
@@ -120,7 +120,7 @@ def _byte_level(fields: Fields, tokens: list[str], pre: str) -> FastTokenizer:
 
 
 def _pieces(fields: Fields, tokens: list[str], kinds: list[int], prefix: bool) -> FastTokenizer:
-    """SentencePiece BPE, with a space before each stretch of text if `prefix`, as in llama.cpp and Llama 2's own tokenizer.json."""
+    """Return SentencePiece BPE, with a space before each stretch of text if `prefix`, as in llama.cpp and Llama 2's tokenizer.json."""
     scores = fields.numbers("tokenizer.ggml.scores")
     if scores is None or len(scores) != len(tokens):
         got = "nothing" if scores is None else len(scores)
@@ -137,7 +137,7 @@ def _pieces(fields: Fields, tokens: list[str], kinds: list[int], prefix: bool) -
 
 
 def _merges_from_scores(normal: dict[str, float], ids: dict[str, int]) -> list[tuple[str, str]]:
-    """Every way to make a piece out of two others, best score first; ties by the ids of the halves, as transformers does."""
+    """Return every pair of pieces that makes a third, best score first; ties by the ids of the halves, as transformers does."""
     ways, longest = [], max(map(len, normal), default=0)
     if longest > _LONGEST_PIECE:
         raise CheckpointError("tokenizer.ggml.tokens", f"must have at most {_LONGEST_PIECE} characters each", longest)

@@ -1,4 +1,4 @@
-"""The tokenizer of a Hugging Face folder: tokenizer.json, and what is around it about begin, end and chat template."""
+"""The tokenizer of a Hugging Face folder: tokenizer.json, and the files beside it about begin, end and chat template."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from ingle.model.tokenizer import FACTS_FILE, TOKENIZER_FILE, Tokenizer, Tokeniz
 
 
 def open_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer that `Tokenizer.save` wrote, or that of a Hugging Face folder. Raises CheckpointError."""
+    """Open the tokenizer that `Tokenizer.save` wrote, or that of a Hugging Face folder. Raises CheckpointError."""
     if not (folder / FACTS_FILE).exists():
         return tokenizer_from_folder(folder)
     table = read_json(folder / FACTS_FILE)
@@ -25,7 +25,7 @@ def open_tokenizer(folder: Path) -> Tokenizer:
 
 
 def tokenizer_from_folder(folder: Path) -> Tokenizer:
-    """Reads tokenizer.json, tokenizer_config.json, generation_config.json, config.json and chat_template.jinja.
+    """Read tokenizer.json, tokenizer_config.json, generation_config.json, config.json and chat_template.jinja.
 
     Raises CheckpointError for a missing or damaged file, and for tokenizers that are neither byte-level nor SentencePiece-style BPE.
     """
@@ -62,17 +62,17 @@ def _kind(described: dict[str, Any], where: str) -> Literal["bytes", "pieces"]:
 
 
 def _finds(value: Any, key: str, wanted: str) -> bool:
-    """Whether `key` is `wanted` somewhere in nested tables and lists."""
+    """Return whether `key` is `wanted` somewhere in nested tables and lists."""
     if isinstance(value, dict):
         return value.get(key) == wanted or any(_finds(item, key, wanted) for item in value.values())
     return isinstance(value, list) and any(_finds(item, key, wanted) for item in value)
 
 
 def _id_of(fast: FastTokenizer, token: Any) -> int | None:
-    """The id of a token that is given by name, plainly or as the table of an added token."""
+    """Return the id of a token that is given by name, plainly or as the table of an added token."""
     name = token.get("content") if isinstance(token, dict) else token
-    found: int | None = fast.token_to_id(name) if isinstance(name, str) else None
-    return found
+    id_: int | None = fast.token_to_id(name) if isinstance(name, str) else None
+    return id_
 
 
 def _ends(folder: Path, fast: FastTokenizer, settings: Fields) -> tuple[int, ...]:
@@ -87,7 +87,8 @@ def _ends(folder: Path, fast: FastTokenizer, settings: Fields) -> tuple[int, ...
 
 
 def _adds_bos(fast: FastTokenizer, settings: Fields) -> bool:
-    """What the post-processor does counts, because that is what the model was trained with; the flag is for files without one."""
+    """Return whether a text begins with `bos`. The post-processor decides, because the model was trained with it; the flag is for files
+    without one."""
     begin = _id_of(fast, settings.table.get("bos_token"))
     if begin is None:
         return False

@@ -1,6 +1,6 @@
-"""Guard: tells when a text spells the names of control tokens, as smuggled text does and honest text about models too.
+"""Guard: reports when a text spells the names of control tokens, as prompt injections do, and honest text about models too.
 
-It changes nothing and refuses nothing. Such names are plain text to the model whoever wrote them: `model/tokenizer.py` never makes a
+It changes nothing and refuses nothing. Such names are always plain text to the model: `model/tokenizer.py` never makes a
 control token of given text, `model/template.py` only of the template's own.
 """
 
@@ -21,11 +21,11 @@ MODES: tuple[Mode, ...] = ("tell", "off", "block")
 EDITS = False
 HOLDS_BACK = 0
 Tree = dict[str, "Tree"]
-"""Names by their characters; the key "" stands where a name ends."""
+"""Names as a tree of characters; the key "" marks the end of a name."""
 
 
 def make(limits: Limits, mode: Mode = MODES[0]) -> Guard:
-    """The guard for a model with these control tokens."""
+    """Return the guard for a model with these control tokens."""
     names = names_pattern(limits.control_names)
 
     async def guard(request: Request, answer: Next) -> AsyncIterator[Chunk]:
@@ -40,22 +40,22 @@ def make(limits: Limits, mode: Mode = MODES[0]) -> Guard:
 
 
 def told(request: Request, names: re.Pattern[str]) -> tuple[Verdict, ...]:
-    """One verdict that counts the names by where they come from; none if there are none. Raises RequestError for tools that are no JSON."""
-    found: Counter[str] = Counter()
+    """Return a verdict that counts the names by origin; none if there are none. Raises RequestError for tools that are no JSON."""
+    by_speaker: Counter[str] = Counter()
     for _place, speaker, text in request_texts(request):
         if names.search(text):
-            found[speaker] += len(names.findall(text))
-    if not found:
+            by_speaker[speaker] += len(names.findall(text))
+    if not by_speaker:
         return ()
-    counts = ", ".join(f"{count} by {speaker}" for speaker, count in found.items())
+    counts = ", ".join(f"{count} by {speaker}" for speaker, count in by_speaker.items())
     return (Verdict("allow", f"names of control tokens, read as plain text: {counts}", NAME),)
 
 
 def names_pattern(names: Iterable[str]) -> re.Pattern[str]:
-    """Finds the names, the longest where several begin at one place.
+    """Return a pattern for the names; of several at one place, the longest.
 
-    It branches by character, not by name: some models have hundreds of names with the same beginning, and a text of nothing but
-    that beginning would be compared with each of them at every place.
+    It branches by character, not by name: some models have hundreds of names with the same beginning, and a text that repeats this
+    beginning would be compared with each of them at every place.
     """
     tree: Tree = {}
     for name in names:

@@ -1,4 +1,4 @@
-"""How much a request may hold, and what the guards must know about the model."""
+"""Limits of a request, and facts about the model that guards need."""
 
 from dataclasses import dataclass, fields
 
@@ -7,31 +7,31 @@ from ingle.core.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What `make` of every guard is given. Raises ConfigError for a limit below 1."""
+    """The input of every guard's `make`. Raises ConfigError for a limit below 1."""
 
     max_context_tokens: int
-    """Tokens that the model can see at once, of the prompt and its answer together."""
+    """Tokens of the model's context, prompt and answer together."""
     longest_token_bytes: int
-    """The most bytes of UTF-8 that one token can stand for. A text of more than this times the context can't fit, so nobody tokenises it.
+    """Most bytes of UTF-8 that one token can stand for. A text longer than this times the context can't fit, so it is not tokenised.
 
     Where the tokenizer makes text shorter before it cuts it (Unicode normalisation), the caller multiplies by as much. A text of
     characters that the tokenizer leaves out, or a template trims away, is refused, too."""
     control_names: tuple[str, ...]
     """Names of the model's control tokens: `<|im_end|>`, …"""
     max_messages: int = 1024
-    """Messages of a conversation: far more than fit into a context, few enough that no guard takes long."""
+    """Messages of a conversation: more than any context holds, few enough that guards stay fast."""
     max_message_bytes: int = 1 << 20
-    """Bytes of UTF-8 of one message's words, or of one call's arguments."""
+    """Bytes of UTF-8 of one message's text, or of one call's arguments."""
     max_request_bytes: int = 4 << 20
     """Bytes of UTF-8 of all messages, or of a plain prompt."""
     max_stop: int = 16
     """Stop strings. OpenAI allows 4."""
     max_stop_bytes: int = 256
-    """Bytes of UTF-8 of one stop string; each is looked for at every token."""
+    """Bytes of UTF-8 of one stop string; each is searched for at every token."""
     max_logit_bias: int = 1024
-    """Tokens whose logits a request may change; they are changed at every token."""
+    """Biased tokens of a request; their logits change at every token."""
     max_tool_bytes: int = 256 << 10
-    """Bytes of all tools together, about as their JSON has."""
+    """Bytes of all tools together, about as in JSON."""
     max_constraint_bytes: int = 256 << 10
     """Bytes of UTF-8 of a schema, grammar or regular expression."""
 

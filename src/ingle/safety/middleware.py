@@ -1,13 +1,13 @@
-"""The onion: guards around whatever answers a request. Each may look at the request, change it, refuse it, and watch the answer.
+"""Guards as middleware around whatever answers a request. Each may read, change or refuse the request, and watch the answer.
 
 A guard is an asynchronous generator function, because the server has one event loop and no thread for each answer:
 
     async def guard(request, answer):
         check(request)                          # raises RequestError, or makes another request
-        async for chunk in answer(request):     # the layers below
+        async for chunk in answer(request):     # the inner guards and the engine
             yield chunk
 
-The terminal drives the same onion without a loop (`drive`), since nothing in it really waits there.
+The terminal drives the same guards without a loop (`drive`), since none of them really waits there.
 """
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Sequence
@@ -19,22 +19,22 @@ from ingle.core.message import Chunk, Request, Verdict
 
 T = TypeVar("T")
 Next = Callable[[Request], AsyncIterator[Chunk]]
-"""What answers a request: the engine, or the engine with some layers around it."""
+"""Answers a request: the engine, with or without guards around it."""
 Guard = Callable[[Request, Next], AsyncIterator[Chunk]]
-"""One layer. It passes on what `Next` yields, or ends the answer with a chunk whose `finish` is "blocked"."""
+"""One guard. It passes on what `Next` yields, or ends the answer with a chunk whose `finish` is "blocked"."""
 
 
 class Layer(NamedTuple):
-    """A guard with its name, which stands on every error that the guard raises (`IngleError.guard`)."""
+    """A guard with its name, which every error of the guard carries (`IngleError.guard`)."""
 
     name: str
     guard: Guard
 
 
 def wrap(layers: Sequence[Layer], answer: Next) -> Next:
-    """`answer` with the guards around it; the first one is the outermost.
+    """Return `answer` with the guards around it; the first one is the outermost.
 
-    When the reader stops early, or a guard fails or ends the answer, everything below is closed at once, from the outside in.
+    When the reader stops early, or a guard fails or ends the answer, everything inside is closed at once, from the outside in.
     """
     for layer in reversed(layers):
         answer = _layer(layer, answer)
@@ -42,14 +42,14 @@ def wrap(layers: Sequence[Layer], answer: Next) -> Next:
 
 
 def with_verdicts(chunk: Chunk, *verdicts: Verdict) -> Chunk:
-    """The chunk with more verdicts on it; itself if there are none."""
+    """Return the chunk with more verdicts; unchanged if there are none."""
     return replace(chunk, verdicts=chunk.verdicts + verdicts) if verdicts else chunk
 
 
 def drive(chunks: AsyncIterator[Chunk]) -> Generator[Chunk, None, None]:
-    """The same chunks without an event loop. Closing it closes `chunks`.
+    """Yield the chunks without an event loop. Closing it closes `chunks`.
 
-    Raises RuntimeError, at the very place, if something in there waits for an event loop.
+    Raises RuntimeError at the very place where something in there waits for an event loop.
     """
     try:
         while (chunk := _at_once(_next(chunks))) is not None:
@@ -59,7 +59,7 @@ def drive(chunks: AsyncIterator[Chunk]) -> Generator[Chunk, None, None]:
 
 
 async def from_iterator(chunks: Iterator[Chunk]) -> AsyncIterator[Chunk]:
-    """What the engine yields without an event loop, as a layer of the onion reads it. Closing it closes `chunks`."""
+    """Yield the engine's chunks as guards read them. Closing it closes `chunks`."""
     try:
         for chunk in chunks:
             yield chunk
@@ -70,14 +70,14 @@ async def from_iterator(chunks: Iterator[Chunk]) -> AsyncIterator[Chunk]:
 
 
 async def close(chunks: AsyncIterator[Any]) -> None:
-    """Ends what is not read to its end, so that whatever makes it stops now; does nothing to what has ended."""
+    """Close an iterator that is not read to its end, so that its work stops now; does nothing to one that has ended."""
     end = getattr(chunks, "aclose", None)
     if end is not None:
         await end()
 
 
 class _Below:
-    """What a guard reads from; it remembers the error that came out of it, so that the guard isn't named for that."""
+    """The input of a guard. It remembers its own error, so that the guard isn't blamed for that."""
 
     def __init__(self, chunks: AsyncIterator[Chunk]) -> None:
         self._chunks = chunks
@@ -131,12 +131,12 @@ async def _next(chunks: AsyncIterator[Chunk]) -> Chunk | None:
 
 
 def _at_once(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that never waits."""
+    """Return the result of a coroutine that never waits."""
     try:
         coroutine.send(None)
         # It has stopped to wait. The error is raised inside, so that the traceback names the place and everything unwinds.
-        coroutine.throw(RuntimeError("a layer of the onion waits for an event loop, and there is none: use it from the server"))
+        coroutine.throw(RuntimeError("a guard waits for an event loop, and there is none: use it from the server"))
     except StopIteration as done:
         value: T = done.value
         return value
-    raise AssertionError("a layer of the onion goes on waiting after it was told that nobody comes")
+    raise AssertionError("a guard goes on waiting although nothing will come")

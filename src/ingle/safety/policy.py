@@ -1,4 +1,4 @@
-"""What each guard is to do about what it finds: the table `[guards]` of HOME/policy.toml.
+"""The modes of guards: the table `[guards]` of HOME/policy.toml.
 
 [guards]
 control_tokens = "block"
@@ -11,10 +11,10 @@ from typing import Any, Literal
 from ingle.core.errors import ConfigError
 
 Mode = Literal["off", "tell", "edit", "block"]
-"""`off`: the guard is not asked. `tell`: it says what it found. `edit`: it takes out what it found. `block`: it refuses the request, or
-ends the answer."""
+"""`off`: the guard is not used. `tell`: it reports its findings. `edit`: it removes them. `block`: it refuses the request, or ends the
+answer."""
 Policy = Mapping[str, Mode]
-"""By the guard's name; the others do as usual."""
+"""Modes by guard; the others keep their usual mode."""
 USUAL: Policy = MappingProxyType({})
 TABLE = "guards"
 """The table's name in the file."""
@@ -26,12 +26,12 @@ def mode_of(policy: Policy, guard: str, modes: tuple[Mode, ...]) -> Mode:
 
 
 def read_policy(table: Any, known: Mapping[str, tuple[Mode, ...]]) -> Policy:
-    """Return the policy that a table says, with the modes of the known guards. Raises ConfigError for others."""
+    """Return the policy in a table, given the known guards' modes. Raises ConfigError for other guards or modes."""
     if not isinstance(table, Mapping):
         raise ConfigError(TABLE, "must be a table", repr(table), 'For example [guards] with control_tokens = "block".')
     for name, mode in table.items():
         if name not in known:
-            raise ConfigError(f"{TABLE}.{name}", "is no guard", "", f"Known: {', '.join(known)}.")
+            raise ConfigError(f"{TABLE}.{name}", "is not a guard", "", f"Known: {', '.join(known)}.")
         if mode not in known[name]:
             raise ConfigError(f"{TABLE}.{name}", f"must be one of {', '.join(known[name])}", repr(mode))
     return MappingProxyType(dict(table))

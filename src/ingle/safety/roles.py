@@ -1,4 +1,4 @@
-"""Guard: the shape of a conversation. It refuses what no model could make sense of, and nothing else.
+"""Guard: the structure of a conversation. It refuses only conversations that no model could make sense of.
 
 As with OpenAI, turns may come in any order: several of one role in a row, an assistant first, a system message anywhere. A template
 that minds says so itself (TemplateError). A conversation that ends with the assistant is a finished turn: the model begins another.
@@ -20,7 +20,7 @@ HOLDS_BACK = 0
 
 
 def make(_limits: Limits, _mode: Mode = MODES[0]) -> Guard:
-    """The guard; it knows no limits."""
+    """Return the guard; it needs no limits."""
 
     async def guard(request: Request, answer: Next) -> AsyncIterator[Chunk]:
         check_roles(request.messages)
@@ -31,17 +31,17 @@ def make(_limits: Limits, _mode: Mode = MODES[0]) -> Guard:
 
 
 def check_roles(messages: tuple[Message, ...]) -> None:
-    """Raises RequestError for a user who says nothing, and for a tool that answers a call which nobody made before."""
-    asked: set[str] = set()
+    """Raise RequestError for an empty user message, and for a tool result without an earlier call."""
+    call_ids: set[str] = set()
     for i, message in enumerate(messages):
         if message.role == "user" and _says_nothing(message):
-            raise RequestError(f"messages[{i}].content", "must hold more than white space where the user speaks", "", "Say something.")
-        if message.role == "tool" and message.tool_call_id not in asked:
-            rule = "must be the id of a tool call that an assistant's message before it holds"
-            got = "another" if message.tool_call_id else "none"
+            raise RequestError(f"messages[{i}].content", "must not be empty", "", "Say something.")
+        if message.role == "tool" and message.tool_call_id not in call_ids:
+            rule = "must be the id of a tool call in an earlier assistant message"
+            got = "an unknown one" if message.tool_call_id else "none"
             raise RequestError(f"messages[{i}].tool_call_id", rule, got, "Send the assistant's message with its tool_calls, too.")
         if message.role == "assistant":
-            asked.update(call.id for call in message.tool_calls)
+            call_ids.update(call.id for call in message.tool_calls)
 
 
 def _says_nothing(message: Message) -> bool:

@@ -1,6 +1,6 @@
-"""Guard: requests that hold too much are refused before anybody reads them.
+"""Guard: refuses requests that are too large before anything reads them.
 
-Nothing here looks at what a text says, and the longest texts are refused by their length alone, so it is the outermost guard.
+It reads no contents, and refuses the longest texts by their length alone, so it is the outermost guard.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -21,7 +21,7 @@ HOLDS_BACK = 0
 
 
 def make(limits: Limits, _mode: Mode = MODES[0]) -> Guard:
-    """The guard under these limits."""
+    """Return the guard with these limits."""
 
     async def guard(request: Request, answer: Next) -> AsyncIterator[Chunk]:
         check_size(request, limits)
@@ -32,7 +32,7 @@ def make(limits: Limits, _mode: Mode = MODES[0]) -> Guard:
 
 
 def check_size(request: Request, limits: Limits) -> None:
-    """Raises RequestError for whatever is beyond a limit, ContextError for a text that fits no context, however it is tokenised."""
+    """Raise RequestError for whatever is beyond a limit, ContextError for a text that fits no context, however it is tokenised."""
     _few(len(request.messages), limits.max_messages, "messages", "messages")
     _few(len(request.stop), limits.max_stop, "stop", "strings")
     _few(len(request.sampling.logit_bias), limits.max_logit_bias, "logit_bias", "tokens")
@@ -58,7 +58,9 @@ def _check_texts(request: Request, limits: Limits) -> None:
         got = f"{len(request.prompt):,} tokens"
     else:
         return
-    raise ContextError(field, f"must fit into the maximum context length of {context:,} tokens", got, "Shorten it, or begin anew.")
+    raise ContextError(
+        field, f"must fit into the maximum context length of {context:,} tokens", got, "Shorten it, or start a new conversation."
+    )
 
 
 def _check_tools(tools: tuple[Mapping[str, Any], ...], limit: int) -> None:
@@ -78,7 +80,7 @@ def _few(count: int, limit: int, field: str, what: str) -> None:
 
 
 def _short(text: str, limit: int, place: str) -> int:
-    """The bytes of a text. One of too many characters is not even encoded, since each is a byte at least."""
+    """Return the bytes of a text. A text with too many characters is not even encoded, since each has at least one byte."""
     size = len(text) if len(text) > limit else utf8_bytes(text)
     if size > limit:
         raise RequestError(place, f"must be at most {limit:,} bytes of UTF-8", f"{size:,} or more", "Shorten it.")

@@ -1,4 +1,4 @@
-"""Every text of a request that a model will read: where it stands, who speaks, and the same request with other texts."""
+"""All texts of a request that a model will read, with place and speaker; and a request with its texts edited."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -9,20 +9,20 @@ from ingle.core.errors import RequestError
 from ingle.core.message import Message, Origin, Part, Request, TextPart, ToolCall
 
 Speaker = Origin | Literal["prompt", "tools"]
-"""Whose text it is. Names and ids of calls are nobody's words: they belong to the tools."""
+"""The author of a text. Names and ids of calls are nobody's words: they belong to the tools."""
 Edit = Callable[[str, Speaker, str], str]
-"""(text, speaker, place) → the text in its stead."""
+"""(text, speaker, place) → the new text."""
 MAX_DEPTH = 64
-"""Tables within tables. Schemas of real tools stay below 20, and what renders them goes down by recursion."""
+"""Depth of nested tables. Schemas of real tools stay below 20, and templates render them by recursion."""
 
 
 def utf8_bytes(text: str) -> int:
-    """The length of a text in UTF-8; lone surrogates count too."""
+    """Return the length of a text in UTF-8; lone surrogates count too."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def message_texts(request: Request) -> Iterator[tuple[str, Speaker, str]]:
-    """(place, speaker, text) of the prompt or of the messages. The parts of a message are one text, as templates join them."""
+    """Yield (place, speaker, text) of the prompt or of the messages. A message's parts are one text, as templates join them."""
     if isinstance(request.prompt, str):
         yield "prompt", "prompt", request.prompt
     for i, message in enumerate(request.messages):
@@ -31,15 +31,15 @@ def message_texts(request: Request) -> Iterator[tuple[str, Speaker, str]]:
 
 
 def request_texts(request: Request) -> Iterator[tuple[str, Speaker, str]]:
-    """(place, origin, text) of the prompt, of the messages, and of all strings of the tools, keys too. Raises RequestError like `nodes`.
+    """Yield (place, origin, text) of the prompt, the messages, and all strings of the tools, keys too. Raises RequestError like `nodes`.
 
-    What a message says is told apart by where it comes from; neighbouring parts of one origin are one text.
+    A message's parts are separated by origin; neighbouring parts of one origin are one text.
     """
     if isinstance(request.prompt, str):
         yield "prompt", "prompt", request.prompt
     for i, message in enumerate(request.messages):
-        said = [part for part in message.sourced if isinstance(part, TextPart)]
-        for origin, run in groupby(said, lambda part: part.origin):
+        text_parts = [part for part in message.sourced if isinstance(part, TextPart)]
+        for origin, run in groupby(text_parts, lambda part: part.origin):
             yield f"messages[{i}].content", origin or message.role, "".join(part.text for part in run)
         yield from _call_texts(message, f"messages[{i}]")
     for i, tool in enumerate(request.tools):
@@ -49,17 +49,17 @@ def request_texts(request: Request) -> Iterator[tuple[str, Speaker, str]]:
                 yield place, "tools", node
 
 
-def _call_texts(message: Message, at: str) -> Iterator[tuple[str, Speaker, str]]:
+def _call_texts(message: Message, message_place: str) -> Iterator[tuple[str, Speaker, str]]:
     for j, call in enumerate(message.tool_calls):
-        place = f"{at}.tool_calls[{j}]"
+        place = f"{message_place}.tool_calls[{j}]"
         yield f"{place}.id", "tools", call.id
         yield f"{place}.name", "tools", call.name
         yield f"{place}.arguments", message.role, call.arguments
-    yield f"{at}.tool_call_id", "tools", message.tool_call_id
+    yield f"{message_place}.tool_call_id", "tools", message.tool_call_id
 
 
 def nodes(table: object, place: str) -> Iterator[object]:
-    """Every key and value of a table as JSON has them, the tables and lists too.
+    """Yield every key and value of a table as JSON has them, the tables and lists too.
 
     Raises RequestError for values that JSON does not have, and for tables nested deeper than MAX_DEPTH.
     """
@@ -81,7 +81,7 @@ def nodes(table: object, place: str) -> Iterator[object]:
 
 
 def with_texts(request: Request, edit: Edit) -> Request:
-    """The request with every text that `request_texts` lists put through `edit`; each part of a message by itself."""
+    """Return the request with every text that `request_texts` lists put through `edit`; each part of a message by itself."""
     prompt = edit(request.prompt, "prompt", "prompt") if isinstance(request.prompt, str) else request.prompt
     messages = tuple(_message(message, f"messages[{i}]", edit) for i, message in enumerate(request.messages))
     tools = tuple(_value(tool, f"tools[{i}]", edit) for i, tool in enumerate(request.tools))
@@ -89,8 +89,8 @@ def with_texts(request: Request, edit: Edit) -> Request:
 
 
 def _message(message: Message, place: str, edit: Edit) -> Message:
-    def part(given: Part) -> Part:
-        return replace(given, text=edit(given.text, message.role, f"{place}.content")) if isinstance(given, TextPart) else given
+    def part(old: Part) -> Part:
+        return replace(old, text=edit(old.text, message.role, f"{place}.content")) if isinstance(old, TextPart) else old
 
     parts = tuple(map(part, message.parts))
     calls = tuple(

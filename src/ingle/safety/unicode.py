@@ -1,4 +1,4 @@
-"""Guard: characters that nobody sees and that steer what is read: removed, with a verdict that says which and where.
+"""Guard: removes invisible characters that change how text is read, with a verdict that says which and where.
 
 | characters | typed (users, tools, system, prompts) | said by the model (earlier turns, the answer) |
 |---|---|---|
@@ -8,8 +8,8 @@
 | overrides, embeddings, isolates U+202A–202E, U+2066–2069 | removed: such text reads otherwise than it is | removed |
 | the byte-order mark U+FEFF; noncharacters | removed | kept |
 
-What the model said is treated alike when it is said and when it comes back as an earlier turn, so that both are the same text. A
-terminal needs a filter of its own for controls, and has one.
+The model's text is filtered alike in the answer and in later requests, as an earlier turn, so that both are equal. The terminal has its own
+filter for controls.
 
 Joiners, direction marks and variation selectors stay: Persian, Arabic and emoji are spelled with them. So do the tags of the three flags
 (England, Scotland, Wales) that are written with tags.
@@ -42,45 +42,45 @@ _HIGH = "\U0001fffe-\U0010ffff"  # where tags and noncharacters are, and much el
 _BLACK_FLAG = "\U0001f3f4"
 _FLAGS = [_BLACK_FLAG + "".join(chr(0xE0000 + ord(c)) for c in region) + "\U000e007f" for region in ("gbeng", "gbsct", "gbwls")]
 _FLAG_STARTS = [sorted({flag[:length] for flag in _FLAGS}) for length in range(2, len(_FLAGS[0]) + 1)]
-"""The beginnings of these flags by length. They count as flags, because an answer comes in pieces."""
+"""Beginnings of these flags by length. They count as flags, because an answer comes in pieces."""
 _NOT_OF_A_FLAG = "".join(f"(?<!{'|'.join(starts)})" for starts in _FLAG_STARTS)  # said behind a tag: no such beginning ends here
 _MOST_NAMED = 6
-"""Code points, and places, that a verdict names."""
+"""Most code points, and places, in a verdict."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Unseen:
-    """The characters to remove."""
+    """Characters to remove."""
 
     low: re.Pattern[str]
-    """Those below U+10000: Python looks them up in one table, but goes through ranges above it one by one, so it is asked for
-    `high` only where a text has any such character."""
+    """Those below U+10000. They are apart from `high` because Python looks them up in one table, but walks through higher ranges one by
+    one."""
     high: re.Pattern[str]
     ends: re.Pattern[str]
-    """Those that become a newline: without it the last word of a page and the first of the next would be one."""
+    """Those that become a newline, so that the last word of a page and the first of the next stay apart."""
 
 
 _TYPED = _Unseen(
     re.compile(f"([{_TYPED_LOW}])"), re.compile(f"([{_TAGS}{_HIGH_NONCHARACTERS}]{_NOT_OF_A_FLAG})"), re.compile("[\v\f\x1c-\x1e\x85]")
 )
-_SAID = _Unseen(re.compile(f"([{_OVERRIDES}])"), re.compile(f"([{_TAGS}]{_NOT_OF_A_FLAG})"), re.compile("(?!)"))
+_FROM_MODEL = _Unseen(re.compile(f"([{_OVERRIDES}])"), re.compile(f"([{_TAGS}]{_NOT_OF_A_FLAG})"), re.compile("(?!)"))
 _ODD = re.compile(f"[{_TYPED_LOW}{_SURROGATES}{_HIGH}]")
 _INVALID = re.compile(f"[{_SURROGATES}]")
 _ANY_HIGH = re.compile(f"[{_HIGH}]")
 
 
 def make(_limits: Limits, mode: Mode = MODES[0]) -> Guard:
-    """The guard; it knows no limits."""
+    """Return the guard; it needs no limits."""
 
     async def guard(request: Request, answer: Next) -> AsyncIterator[Chunk]:
         request, verdicts = visible_request(request)
         if verdicts and mode == "block":
-            raise RequestError("messages", "must hold no characters that nobody sees", _found(verdicts[0]), "Take them out.")
-        said = Said()
+            raise RequestError("messages", "must not contain invisible characters", _reason(verdicts[0]), "Take them out.")
+        answer_filter = Said()
         async for chunk in answer(request):
-            text, removed = said.feed(chunk.text)
+            text, removed = answer_filter.feed(chunk.text)
             if removed and mode == "block":
-                reason = _found(_verdict([("answer", removed)]))
+                reason = _reason(_verdict([("answer", removed)]))
                 yield Chunk("", finish="blocked", usage=chunk.usage, verdicts=(Verdict("block", reason, NAME),))
                 return
             if removed:
@@ -92,7 +92,7 @@ def make(_limits: Limits, mode: Mode = MODES[0]) -> Guard:
 
 
 def visible_request(request: Request) -> tuple[Request, tuple[Verdict, ...]]:
-    """The request without such characters, and a verdict if it had any. Raises RequestError for invalid Unicode."""
+    """Return the request without such characters, and a verdict if it had any. Raises RequestError for invalid Unicode."""
     odd = [(place, text) for place, _speaker, text in request_texts(request) if _ODD.search(text)]
     unread = [(f"stop[{i}]", stop) for i, stop in enumerate(request.stop)]
     unread += [("response_format", request.constraint.source)] if request.constraint else []
@@ -100,41 +100,41 @@ def visible_request(request: Request) -> tuple[Request, tuple[Verdict, ...]]:
         _check_valid(text, place)
     if not odd:
         return request, ()
-    found: list[tuple[str, str]] = []
+    removals: list[tuple[str, str]] = []
 
     def edit(text: str, speaker: Speaker, place: str) -> str:
-        text, removed = _without(text, _SAID if speaker == "assistant" else _TYPED)
+        text, removed = _without(text, _FROM_MODEL if speaker == "assistant" else _TYPED)
         if removed:
-            found.append((place, removed))
+            removals.append((place, removed))
         return text
 
     edited = with_texts(request, edit)
-    return (edited, (_verdict(found),)) if found else (request, ())
+    return (edited, (_verdict(removals),)) if removals else (request, ())
 
 
 class Said:
-    """What a model says, piece by piece. Nothing is held back."""
+    """Filters a model's answer piece by piece. Nothing is held back."""
 
     def __init__(self) -> None:
         self._flag = ""
-        """The flag at the end of what was said, which the next piece may go on with."""
+        """The flag at the end of the answer so far, which the next piece may continue."""
 
     def feed(self, text: str) -> tuple[str, str]:
-        """The piece as it may be shown, and the characters that were removed from it."""
+        """Return the piece as it may be shown, and the characters that were removed from it."""
         begun = len(self._flag)
         whole = self._flag + text
-        shown, removed = _without(whole, _SAID)
+        shown, removed = _without(whole, _FROM_MODEL)
         self._flag = _flag_at_end(whole) if begun or _BLACK_FLAG in text else ""
         return shown[begun:], removed
 
 
 def _flag_at_end(text: str) -> str:
-    at = text.rfind(_BLACK_FLAG)
-    return text[at:] if at >= 0 and any(flag.startswith(text[at:]) for flag in _FLAGS) else ""
+    start = text.rfind(_BLACK_FLAG)
+    return text[start:] if start >= 0 and any(flag.startswith(text[start:]) for flag in _FLAGS) else ""
 
 
 def _without(text: str, unseen: _Unseen) -> tuple[str, str]:
-    """The text without these characters, and the characters."""
+    """Return the text without these characters, and the characters."""
     high = ends = ""
     if _ANY_HIGH.search(text):
         text, high = _cut(text, unseen.high)  # the first, so that no tag moves up to a flag that it was not part of
@@ -157,17 +157,17 @@ def _check_valid(text: str, place: str) -> None:
         raise RequestError(place, "must be valid Unicode", got, "Decode your input as UTF-8.")
 
 
-def _verdict(found: list[tuple[str, str]]) -> Verdict:
-    """Says what was removed, and where; hidden tags are not spelled out, since they are words and a verdict goes into the ledger."""
-    count = sum(len(removed) for _place, removed in found)
-    codes = map(ord, sorted(set("".join(removed for _place, removed in found))))
+def _verdict(removals: list[tuple[str, str]]) -> Verdict:
+    """Report removed characters and their places. Hidden tags are not spelled out: they are words, and a verdict goes into the ledger."""
+    count = sum(len(removed) for _place, removed in removals)
+    codes = map(ord, sorted(set("".join(removed for _place, removed in removals))))
     names = ["U+E0000–E007F" if 0xE0000 <= code <= 0xE007F else f"U+{code:04X}" for code in codes]
-    places = _listed([place for place, _removed in found])
+    places = _listed([place for place, _removed in removals])
     return Verdict("edit", f"removed {count} unseen character{'s' * (count > 1)} ({_listed(names)}) from {places}", NAME)
 
 
-def _found(removed: Verdict) -> str:
-    """The reason of such a verdict, where nothing was removed after all."""
+def _reason(removed: Verdict) -> str:
+    """Return such a verdict's reason for a case in which nothing was removed."""
     return removed.reason.removeprefix("removed ")
 
 

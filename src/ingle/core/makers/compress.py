@@ -1,4 +1,4 @@
-"""The search for the cheapest way to serve a model. Each of its steps comes to the gate as what it is: a pruning, or fewer bits."""
+"""The search for the cheapest way to serve a model. The gate sees each step as a pruning or a quantisation."""
 
 from ingle.core.maker import Maker
 
