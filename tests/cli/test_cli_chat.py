@@ -103,7 +103,7 @@ def test_a_conversation_with_every_command(chat: Chat, tmp_path: Path) -> None:
     assert "Set" in chat.say("/system Be kind.")
     assert "Be kind." in chat.say("/system")
     assert saved(chat, tmp_path / "talk.json")[0] == {"role": "system", "content": "Be kind."}
-    assert "Forgotten" in chat.say("/clear")
+    assert "Cleared" in chat.say("/clear")
     assert "There is nothing to undo" in chat.say("/undo")
     assert "2 messages loaded" in chat.say(f"/load {tmp_path / 'talk.json'}")
     assert "Did you mean /stats" in chat.say("/stat")

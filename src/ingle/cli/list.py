@@ -52,7 +52,7 @@ def command(as_json: Annotated[bool, typer.Option("--json", help="Print the list
         ]  # fmt: skip
         print_table(("NAME", "SIZE", "DELTAS", "SINCE", "LICENCE", "SOURCE"), rows)
     elif not faults:
-        note("There are no models yet. Get one with `ingle pull smollm2`.")
+        note("There are no models yet. `ingle pull smollm2` brings a first model.")
     for fault in faults:
         complain(fault)
     if faults:
