@@ -45,7 +45,7 @@ def test_json_says_everything(tiny_home: Path) -> None:
     assert told["usage"]["completion_tokens"] == 8
     assert told["usage"]["decode_tokens_per_s"] > 0
     assert told["usage"]["prefill_tokens_per_s"] > 0
-    assert told["parameters"]["temperature"] == 0.2
+    assert (told["parameters"]["temperature"], told["parameters"]["repetition_window"]) == (0.3, 128)
     assert told["parameters"]["stop"] == ["zzz"]
     assert len(told["logprobs"]) == 8
     assert all(len(entry["top"]) == 2 for entry in told["logprobs"])
@@ -96,6 +96,16 @@ def test_settings_file_set_and_options_in_this_order(tmp_path: Path, tiny_folder
     assert told["usage"]["completion_tokens"] == 4
     alone = json.loads(ingle(tmp_path, "run", "hi", "--json", "--system", "").stdout)
     assert told["usage"]["prompt_tokens"] > alone["usage"]["prompt_tokens"]
+
+
+def test_an_answer_that_only_repeats_itself_is_stopped_and_says_so(tiny_home: Path) -> None:
+    again = ("--set", "sampling.repetition_penalty=0.01", "--set", "sampling.repetition_window=5")  # what was said is likelier
+    circling = ("run", "hello", "--temperature", "0", "--max-tokens", "120", *again)
+    assert json.loads(ingle(tiny_home, *circling, "--json").stdout)["finish"] == "length", "temperature 0 stays exact"
+    limited = (*circling, "--set", "sampling.repeat_limit=40")
+    told = json.loads(ingle(tiny_home, *limited, "--json").stdout)
+    assert told["finish"] == "repetition" and told["usage"]["completion_tokens"] < 120
+    assert "(stopped because it only repeated itself)" in ingle(tiny_home, *limited).stderr
 
 
 def test_each_answer_is_a_fact_without_its_words(own_home: Home) -> None:

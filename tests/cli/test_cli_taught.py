@@ -85,7 +85,10 @@ def test_a_chat_reads_anew_where_another_adapter_answers(home: Home, engine: Eng
     said: list[Message] = []
     for row, question in zip(rows, ("hello", QUESTION, "hello again"), strict=True):
         said.append(Message.of("user", question))
-        drawn = {name: row[name] for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")}
+        drawn = {
+            name: row[name]
+            for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "repetition_window", "repeat_limit")
+        }
         request = Request(tuple(said), max_tokens=8, sampling=Sampling(seed=3, **drawn))
         answering = beside(home, kept, model, delta) if row.get("lessons") else model
         text = "".join(chunk.text for chunk in answer(answering, request))

@@ -1,7 +1,7 @@
 """Which token comes next: penalties, bias, temperature and the filters of `Sampling`, exactly and without sorting the vocabulary."""
 
 import secrets
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +12,8 @@ from ingle.core.errors import KernelError, RequestError
 from ingle.core.message import Sampling
 from ingle.kernels.jit import kernel
 
+FRESH_TOKENS = 8
+"""What was said just now may be said again, whatever the penalty: a number has one digit twice, a phrase two articles."""
 Array = npt.NDArray[Any]
 _REACHES = (2.0, 5.0, 9.0, 16.0, np.inf)  # candidates within e^−2 of the likeliest are looked at first; more if they don't suffice
 
@@ -98,9 +100,10 @@ class Sampler:
 
 
 class _Recent:
-    """The last tokens of an answer, in no order."""
+    """The last tokens of an answer but the very last, in no order."""
 
     def __init__(self, window: int) -> None:
+        self._fresh = deque[int]()
         self._ring = np.zeros(window, np.int64)
         self._count = 0
 
@@ -110,8 +113,10 @@ class _Recent:
         return self._ring[: self._count]
 
     def add(self, token: int) -> None:
-        self._ring[self._count % len(self._ring)] = token
-        self._count += 1
+        self._fresh.append(token)
+        if len(self._fresh) > FRESH_TOKENS:
+            self._ring[self._count % len(self._ring)] = self._fresh.popleft()
+            self._count += 1
 
 
 def kept(logits: Array, sampling: Sampling, mass: float | None = None) -> tuple[Array, Array]:

@@ -1,9 +1,10 @@
 // The start of a new conversation.
 
+// smollm2 answered each of them rightly 8 times of 8, by the settings of the home.
 const SAMPLES = [
-  "Why does bread rise?",
-  "Write a Python function that counts the words of a text.",
-  "Give me three ideas for a rainy Sunday.",
+  "What is the capital of France, and what is it known for?",
+  "Write a Python function that reverses a string.",
+  "Give me three tips for sleeping better.",
 ];
 
 export default {
