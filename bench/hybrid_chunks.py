@@ -19,7 +19,7 @@ from torch import Tensor
 
 from harness import Figure, alternate, finish, ratios, show
 from ingle.core.spec import LayerSpec, ModelConfig, Rope
-from ingle.model.memory import Features, Memory, chunked, unit
+from ingle.model.memory import Features, RecurrentMemory, chunked, unit
 from ingle.train.kernel_memory import read_packed
 
 GROUPS, HEADS, WIDTH = 3, 3, 64
@@ -63,11 +63,11 @@ def run(form: Callable[[tuple[Tensor, ...]], Tensor], leaves: tuple[Tensor, ...]
     return (y.detach(), *torch.autograd.grad((y * torch.linspace(-1, 1, WIDTH)).sum(), leaves))
 
 
-def whole(sequences: int, tokens: int) -> tuple[Memory, tuple[Tensor, ...]]:
+def whole(sequences: int, tokens: int) -> tuple[RecurrentMemory, tuple[Tensor, ...]]:
     """A memory that has learnt something, and what a layer gives it: what windows saw, queries, keys and values of packed documents."""
     draw = torch.Generator().manual_seed(1)
     config = ModelConfig("llama", 64, 64, 64, GROUPS * HEADS, GROUPS, WIDTH, (SPEC,), 4096, Rope())
-    memory = Memory(config, GROUPS)
+    memory = RecurrentMemory(config, GROUPS)
     memory.begin()
     with torch.no_grad():
         for parameter in memory.parameters():
@@ -76,7 +76,7 @@ def whole(sequences: int, tokens: int) -> tuple[Memory, tuple[Tensor, ...]]:
     return memory, tuple(torch.randn(shape, generator=draw).requires_grad_() for shape in shapes)
 
 
-def read(form: Callable[..., Tensor], memory: Memory, leaves: tuple[Tensor, ...], sequences: int) -> tuple[Tensor, ...]:
+def read(form: Callable[..., Tensor], memory: RecurrentMemory, leaves: tuple[Tensor, ...], sequences: int) -> tuple[Tensor, ...]:
     """Output and gradients of a whole memory, its parameters' among them."""
     bounds = [len(leaves[0]) // sequences * i for i in range(sequences + 1)]
     y = form(memory, *leaves, SPEC, bounds)
@@ -102,7 +102,7 @@ def main() -> None:
         forms: dict[str, Callable[[], tuple[Tensor, ...]]] = {
             "chunked": partial(run, ours, leaves), "theirs": partial(run, theirs, leaves),
             "kernels": partial(read, read_packed, memory, given, sequences),
-            "packed": partial(read, Memory.packed, memory, given, sequences),
+            "packed": partial(read, RecurrentMemory.packed, memory, given, sequences),
         }  # fmt: skip
         agree(forms["chunked"](), forms["theirs"]())
         agree(forms["kernels"](), forms["packed"]())

@@ -19,7 +19,7 @@ from harness import finish, show
 from ingle.compress.calibration import CalibrationSettings, read_texts
 from ingle.compress.prune_settings import PruneSettings
 from ingle.compress.pruner import names
-from ingle.compress.recipes import Step
+from ingle.compress.recipes import RecipeStep
 from ingle.compress.recovery_settings import RecoverySettings
 from ingle.compress.scratch import let_packs_go, scratch_of
 from ingle.compress.served import MeasureSettings, loss_of, pace, quality
@@ -84,7 +84,7 @@ def main() -> None:
         folder = home.tuning / f"bench-prune-{key}"
         path = home.tuning / "bench-prune" / f"{key}.json"
         if not path.exists():
-            scratch, step = scratch_of(home, kept, folder), Step(settings)
+            scratch, step = scratch_of(home, kept, folder), RecipeStep(settings)
             print(f"== {step}", file=sys.stderr, flush=True)
             reports: list[dict[str, object]] = []
 

@@ -37,7 +37,7 @@ from ingle.measure.choice import Scores, columns
 from ingle.measure.forgetting import forgetting
 from ingle.measure.intervals import bootstrap, paired_bootstrap
 from ingle.measure.items import part
-from ingle.measure.run import Options, Outcome, run_suite
+from ingle.measure.run import Options, SuiteResult, run_suite
 from ingle.measure.suites import find_suite
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.export import write_hf
@@ -107,7 +107,7 @@ class Row:
     """One line of the table."""
 
     name: str
-    outcomes: Mapping[str, Outcome]
+    outcomes: Mapping[str, SuiteResult]
     mb: float
     model: LanguageModel
 

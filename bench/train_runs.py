@@ -72,7 +72,7 @@ def ours(spec: dict[str, Any]) -> dict[str, Any]:
     from ingle.train.optimisers import OptimiserSettings
     from ingle.train.packing import Data
     from ingle.train.schedules import Schedule
-    from ingle.train.settings import TrainSettings, Watch
+    from ingle.train.settings import TrainSettings, TrainWatch
     from ingle.tuning.method import chosen_layers, find_method
 
     documents, out = Documents(spec["data"]), Path(spec["out"])
@@ -97,7 +97,7 @@ def ours(spec: dict[str, Any]) -> dict[str, Any]:
     )  # fmt: skip
     clock = Clock(dump, spec["places"])
     report = train(
-        module, attached.parameters, Data(corpus, documents.train), settings, out, Watch(lambda progress: clock.step(progress.steps))
+        module, attached.parameters, Data(corpus, documents.train), settings, out, TrainWatch(lambda progress: clock.step(progress.steps))
     )
     lines = (out / "loss.csv").read_text().splitlines()
     names = lines[0].split(",")
@@ -144,7 +144,7 @@ def peft(spec: dict[str, Any]) -> dict[str, Any]:
 
     losses: list[float] = []
 
-    class Watch(TrainerCallback):
+    class TrainWatch(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             clock.step(state.max_steps)
 
@@ -166,7 +166,7 @@ def peft(spec: dict[str, Any]) -> dict[str, Any]:
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _factor(step, steps, spec["warm_up"]))
     rows = [documents.row(number) for number in documents.train]
     trainer = Trainer(
-        model=model, args=arguments, train_dataset=rows, data_collator=collate, callbacks=[Watch()], optimizers=(optimiser, schedule)
+        model=model, args=arguments, train_dataset=rows, data_collator=collate, callbacks=[TrainWatch()], optimizers=(optimiser, schedule)
     )
     trainer.train()
     size = spec["accumulate"]

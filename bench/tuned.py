@@ -27,7 +27,7 @@ from ingle.home.kept import Kept, get_kept
 from ingle.home.place import Home, find_home
 from ingle.measure.bits import TextBits
 from ingle.measure.forgetting import Forgetting, forgetting
-from ingle.measure.run import Options, Outcome, run_suite
+from ingle.measure.run import Options, SuiteResult, run_suite
 from ingle.measure.suites import check_parts, find_suite
 from ingle.tuning.kept_model import subject_of
 from ingle.tuning.recipe import Measured, Recipe, read_recipe
@@ -46,7 +46,7 @@ class Result:
     name: str
     quality: Report
     forgetting: Forgetting | None
-    general: Outcome
+    general: SuiteResult
     train: dict[str, Any] | None = None
     """Of the delta's report; None for the base."""
 
@@ -117,7 +117,7 @@ def unjudged(settings: TuneSettings) -> TuneSettings:
     return replace(settings, judge=replace(settings.judge, forgetting=0, held_out=0))
 
 
-def measured(home: Home, kept: Kept, wanted: Measured, shots: int = 0) -> Outcome:
+def measured(home: Home, kept: Kept, wanted: Measured, shots: int = 0) -> SuiteResult:
     """What a kept model does on a suite. What was measured before is not measured again."""
 
     def tell(label: str, done: int, total: int) -> None:
@@ -145,7 +145,7 @@ def simple_rule(home: Home, recipe: Recipe, base: Kept) -> Report:
     return reports.get(f"baseline_{rule}") or reports[f"{suite.main}_{rule}"]
 
 
-def lost_between(before: Outcome, after: Outcome) -> Forgetting:
+def lost_between(before: SuiteResult, after: SuiteResult) -> Forgetting:
     """How many bits per byte more the second costs, paired by document."""
     sides = [
         {str(row["asked"]): TextBits(**{key: row[key] for key in TextBits.__dataclass_fields__}) for row in side.rows}

@@ -168,3 +168,15 @@ def test_sizes(path: Path) -> None:
             named = node.args.kwarg is None or f"{name}:{node.name}" in PASSED_ON
             assert named, f"{name}:{node.lineno} {node.name} takes any keywords: name the arguments"
     assert path.name != "utils.py", f"{name}: say what it is for"
+
+
+def test_one_name_means_one_thing() -> None:
+    """A public class has a name of its own. Files of a registry share the names that their folder asks for."""
+    named: dict[str, list[str]] = {}
+    for path in FILES:
+        name = relative(path)
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_") and not name.startswith(REGISTRIES):
+                named.setdefault(node.name, []).append(name)
+    twice = {name: places for name, places in named.items() if len(places) > 1}
+    assert not twice, f"classes of one name: {twice}"

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from ingle.adapt import admit
 from ingle.adapt.account import make_up, words_digest
-from ingle.adapt.admit import Feedback, Limits, edit, learning_view, remember, take_feedback, teach
+from ingle.adapt.admit import Feedback, TeachingLimits, edit, learning_view, remember, take_feedback, teach
 from ingle.core.errors import Busy, IngleError, LedgerError, NotKept, RequestError
 from ingle.core.event import Event
 from ingle.core.message import Message
@@ -159,7 +159,7 @@ def test_consent_decides_where_nothing_else_does(engine: sa.Engine) -> None:
 
 
 def test_floods_are_refused_and_harm_nobody_else(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    few = Limits(per_hour=3, kept=5)
+    few = TeachingLimits(per_hour=3, kept=5)
     for i in range(3):
         teach(engine, "key-1", "tiny", f"{i}?", "x", limits=few)
     with pytest.raises(Busy):
@@ -176,7 +176,7 @@ def test_a_clock_that_was_wrong_counts_for_nothing(engine: sa.Engine, monkeypatc
     with monkeypatch.context() as wrong:
         wrong.setattr("ingle.home.examples.now", lambda: "2099-01-01T00:00:00.000000+00:00")
         early = [teach(engine, "", "tiny", "Who?", f"{i}") for i in range(3)]
-    late = teach(engine, "", "tiny", "Who?", "later", limits=Limits(per_hour=1))
+    late = teach(engine, "", "tiny", "Who?", "later", limits=TeachingLimits(per_hour=1))
     assert late.at < early[-1].at and late.seq == 4
     assert [one.state for one in list_examples(engine, "")] == ["superseded"] * 3 + ["pending"]
     assert learning_view(engine, "").items[0] == late
@@ -239,4 +239,4 @@ def test_the_view_counts_all_and_shows_the_newest_first(engine: sa.Engine) -> No
     remember(engine, "key-1", "tiny", "The owner keeps bees.")
     view = learning_view(engine, "key-1", limit=2)
     assert view.counts == {"pending": 4, "kept": 1} and [one.seq for one in view.items] == [5, 4] and view.learn
-    assert learning_view(engine, "key-2") == admit.Learning(True, {}, (), ())
+    assert learning_view(engine, "key-2") == admit.LearningView(True, {}, (), ())

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from ingle.adapt.choosing import Chooser
-from ingle.adapt.memory import BUDGET_TOKENS, MOST, Memory, placed, question_of, within_budget
+from ingle.adapt.memory import BUDGET_TOKENS, MOST, RecalledExample, placed, question_of, within_budget
 from ingle.core.example import Example
 from ingle.core.message import ImagePart, Message, Request, TextPart, ToolCall
 from ingle.model.template import ControlToken, render
@@ -59,16 +59,20 @@ def test_other_questions_never_see_a_hostile_memory(house: House, hostile: str) 
 
 
 def test_the_budget_is_kept() -> None:
-    memories = [Memory(taught("word " * 40, "fact", seq), 0.9) for seq in range(9)]
+    memories = [RecalledExample(taught("word " * 40, "fact", seq), 0.9) for seq in range(9)]
     chosen = within_budget(memories, lambda text: len(text.split()), 90)
     assert chosen == tuple(memories[:2])
     assert len(within_budget(memories, lambda text: len(text.split()))) == MOST
-    enormous = Memory(taught("word " * (BUDGET_TOKENS + 1)), 1.0)
+    enormous = RecalledExample(taught("word " * (BUDGET_TOKENS + 1)), 1.0)
     assert within_budget([enormous, memories[0]], lambda text: len(text.split())) == (memories[0],)
 
 
 def test_a_question_has_one_answer_and_may_have_facts_beside_it() -> None:
-    nearest, second, fact = Memory(taught("A", seq=1), 1.0), Memory(taught("B", seq=2), 0.9), Memory(taught("C", "fact", 3), 0.8)
+    nearest, second, fact = (
+        RecalledExample(taught("A", seq=1), 1.0),
+        RecalledExample(taught("B", seq=2), 0.9),
+        RecalledExample(taught("C", "fact", 3), 0.8),
+    )
     assert within_budget([nearest, second, fact], len) == (nearest, fact)
 
 

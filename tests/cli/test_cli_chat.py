@@ -18,8 +18,8 @@ import pytest
 
 from ingle.adapt.choosing import Choice
 from ingle.cli.commands import regenerate
-from ingle.cli.conversation import Conversation
-from ingle.cli.generate import Outcome
+from ingle.cli.conversation import TerminalConversation
+from ingle.cli.generate import ShownAnswer
 from ingle.cli.lines import TypedLines
 from ingle.cli.settings import Settings
 from ingle.cli.talk import Talk
@@ -253,9 +253,9 @@ def test_no_marks_for_a_line_editor_where_the_output_is_no_terminal(monkeypatch:
 
 def test_saved_conversations_are_checked(tmp_path: Path) -> None:
     path = tmp_path / "c.json"
-    talk = Conversation("Be kind.", [Message.of("user", "a\ud83d\ude00"[:1] + "é"), Message.of("assistant", "b")])
+    talk = TerminalConversation("Be kind.", [Message.of("user", "a\ud83d\ude00"[:1] + "é"), Message.of("assistant", "b")])
     talk.save(path, "tiny")
-    assert Conversation.load(path) == talk
+    assert TerminalConversation.load(path) == talk
     for text, words in (
         ("{", "must be a saved conversation"),
         ('{"x": 1}', "must hold a list"),
@@ -265,9 +265,9 @@ def test_saved_conversations_are_checked(tmp_path: Path) -> None:
     ):
         path.write_text(text)
         with pytest.raises(ConfigError, match=words):
-            Conversation.load(path)
+            TerminalConversation.load(path)
     path.write_text('[{"role": "user", "content": "x"}]')
-    assert Conversation.load(path).turns == [Message.of("user", "x")]
+    assert TerminalConversation.load(path).turns == [Message.of("user", "x")]
 
 
 @pytest.mark.parametrize("stops", [KeyboardInterrupt(), HomeError("database", "is away"), None])
@@ -285,7 +285,7 @@ def test_what_is_not_answered_leaves_the_talk_as_it_was(
 
     with closing(Recorder(home)) as recorder:
         talk = Talk(home, open_model(kept_source(home, kept), threads=1), settings, recorder, Choosing())  # type: ignore[arg-type]
-        monkeypatch.setattr("ingle.cli.talk.generate", lambda *_: Outcome("", "cancelled", None))  # Ctrl-C before the first word
+        monkeypatch.setattr("ingle.cli.talk.generate", lambda *_: ShownAnswer("", "cancelled", None))  # Ctrl-C before the first word
         said = [Message.of("user", "one"), Message.of("assistant", "two")]
         for move in (lambda: talk.ask("three"), lambda: regenerate(talk, "")):
             talk.conversation.turns = list(said)

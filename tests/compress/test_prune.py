@@ -168,7 +168,7 @@ def test_stopped_anywhere_it_ends_the_same(some_home: Home, monkeypatch: pytest.
             raise Interrupted("training", "was interrupted", "here")
         return train(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(making.Job, "check", check)
+    monkeypatch.setattr(making.MakingJob, "check", check)
     monkeypatch.setattr(recovery, "train", interrupted)
     for stop in ("after 1 of 2 layers", "before the recovery", "training", "nothing"):
         settings = told("channels", 1 / 3, "", steps)

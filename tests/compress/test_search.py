@@ -9,9 +9,9 @@ import pytest
 
 from ingle.compress import search
 from ingle.compress.front import Point, best, draw, front, rows
-from ingle.compress.recipes import Grid, Recipe, recipes
-from ingle.compress.search import CompressSettings, Found, compress
-from ingle.compress.served import Loss, Quality, StepTimer
+from ingle.compress.recipes import CompressionRecipe, RecipeGrid, recipes
+from ingle.compress.search import CompressSettings, SearchResult, compress
+from ingle.compress.served import Quality, QualityLoss, ServedStepTimer
 from ingle.core.candidate import Admit
 from ingle.core.config import from_table
 from ingle.core.errors import ConfigError, Interrupted, Refused
@@ -41,13 +41,13 @@ def told(**changes: Any) -> CompressSettings:
     return from_table(CompressSettings, {**TABLE, **changes})
 
 
-def found(home: Home, settings: CompressSettings, name: str = "small", **more: Any) -> Found:
+def found(home: Home, settings: CompressSettings, name: str = "small", **more: Any) -> SearchResult:
     return compress(home, get_kept(home, "tiny"), name, settings, lambda _kept, _maker: admitting(home), **more)
 
 
 def point(recipe: str, loss: float, joules: float = 1.0, mb: float = 100.0, speed: float = 1.0) -> Point:
-    pace = StepTimer(100 * speed, joules, joules, joules, "model", speed, speed, speed, joules)
-    return Point(recipe, Quality(1.0, 0.5, 0.4, 0.6, "x"), Loss(loss, loss - 1, loss + 1, 9), pace, mb, 100.0)
+    pace = ServedStepTimer(100 * speed, joules, joules, joules, "model", speed, speed, speed, joules)
+    return Point(recipe, Quality(1.0, 0.5, 0.4, 0.6, "x"), QualityLoss(loss, loss - 1, loss + 1, 9), pace, mb, 100.0)
 
 
 ORIGINAL = point("", 0.0)
@@ -107,7 +107,7 @@ def test_what_is_tried_comes_from_the_registries_the_mildest_first() -> None:
     families = {recipe.family for recipe in every}
     assert {"bits by round", "channels by magnitude", "channels by wanda", "layers by depth", "heads by wanda"} <= families
     hybrid = tiny_config(layers=(LayerSpec((0,), 8), LayerSpec((0, 1))))
-    assert not any("heads" in str(recipe) for recipe in recipes(hybrid, Grid(), settings.calibration, settings.recovery))
+    assert not any("heads" in str(recipe) for recipe in recipes(hybrid, RecipeGrid(), settings.calibration, settings.recovery))
 
 
 @pytest.mark.usefixtures("suites")
@@ -163,7 +163,7 @@ def test_what_is_measured_is_not_measured_again_whatever_the_budget(some_home: H
     make = search._made
 
     def stop_third(job: Any, steps: Any) -> Kept:
-        tries.append(str(Recipe(tuple(steps))))
+        tries.append(str(CompressionRecipe(tuple(steps))))
         if len(tries) == 3:
             raise Interrupted("compress", "was interrupted", "here")
         return make(job, steps)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ingle.compress.calibration import Inputs
-from ingle.compress.pruner import BEST, STRUCTURES, Block, Cut, Structure, columns_of, find_pruner, names, title
+from ingle.compress.pruner import BEST, STRUCTURES, Cut, PrunedBlock, Structure, columns_of, find_pruner, names, title
 from ingle.core.errors import ConfigError
 
 SPARSE = [(name, structure) for structure in ("none", "2:4") for name in names(structure)]
@@ -29,9 +29,9 @@ def inputs_of(x: torch.Tensor) -> Inputs:
     return Inputs(len(x), h, torch.zeros_like(h))
 
 
-def block(size: int) -> Block:
+def block(size: int) -> PrunedBlock:
     w = weight()
-    return Block(w, inputs_of(correlated()), size, w.square().sum(0).view(-1, size).sum(1))
+    return PrunedBlock(w, inputs_of(correlated()), size, w.square().sum(0).view(-1, size).sum(1))
 
 
 def sparse(name: str, structure: Structure, share: float = 0.5) -> Cut:
@@ -145,7 +145,7 @@ def test_width_fits_to_what_the_original_gave() -> None:
     drift = (x0 - x).double().T @ x.double() / len(x)
     errors = []
     for d in (torch.zeros_like(h), drift):
-        made = find_pruner("width", "channels")(Block(weight(), Inputs(len(x), h, d), 1, weight().square().sum(0)), 64)
+        made = find_pruner("width", "channels")(PrunedBlock(weight(), Inputs(len(x), h, d), 1, weight().square().sum(0)), 64)
         columns = made.stays
         errors.append(float((x[:, columns] @ made.weight.T - x0 @ weight().T).square().sum()))
     assert errors[1] < 0.9 * errors[0]
@@ -154,7 +154,7 @@ def test_width_fits_to_what_the_original_gave() -> None:
 def test_width_fits_nothing_to_too_little_text() -> None:
     few = inputs_of(correlated())
     few = Inputs(COLUMNS, few.hessian, few.drift)
-    assert find_pruner("width", "channels")(Block(weight(), few, 1, weight().square().sum(0)), 64).weight is None
+    assert find_pruner("width", "channels")(PrunedBlock(weight(), few, 1, weight().square().sum(0)), 64).weight is None
 
 
 def test_layers_that_change_little_go() -> None:

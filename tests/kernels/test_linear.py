@@ -13,7 +13,7 @@ from ingle.kernels import naive, pack
 from tests.kernels.calls import run_linear
 
 
-def int8_groups(w: np.ndarray) -> pack.Packed:
+def int8_groups(w: np.ndarray) -> pack.PackedLinear:
     groups = np.pad(w, ((0, 0), (0, -w.shape[1] % 32))).reshape(len(w), -1, 32)
     scale = (np.abs(groups).max(axis=2) / 127).astype(np.float16)
     q = np.rint(groups / np.where(scale > 0, scale, 1)[..., None]).clip(-127, 127).astype(np.int8)
@@ -31,7 +31,7 @@ PACKERS = {
 }
 
 
-def summed(packed: pack.Packed) -> np.ndarray:
+def summed(packed: pack.PackedLinear) -> np.ndarray:
     """[N, K] What a weight puts into the sums: of one with a minimum both parts, which cancel where the weight is small."""
     weights = pack.unpack(packed).astype(np.float64)
     if packed.kind not in (at.INT4, at.INT4_16, at.INT3_16):

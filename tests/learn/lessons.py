@@ -11,7 +11,7 @@ from ingle.core.message import Message, Request
 from ingle.engine.backend import Segment
 from ingle.home.deltas import LESSON, delta_tensors, get_delta, list_deltas
 from ingle.home.lessons import list_lessons
-from ingle.learn.learner import Learned, Learner, Trainer, Watch, learn_once
+from ingle.learn.learner import Learned, Learner, LearnerWatch, Trainer, learn_once
 from ingle.learn.lesson_settings import LessonSettings
 from ingle.learn.lesson_trainer import trainer_of
 from ingle.ledger.chain import Ledger
@@ -41,10 +41,10 @@ def lenient(house: House, policy: str = POLICY) -> None:
     (house.home.root / "policy.toml").write_text(policy, "utf-8")
 
 
-def learner(house: House, trainer: Trainer | None = None, watch: Watch | None = None) -> Learner:
+def learner(house: House, trainer: Trainer | None = None, watch: LearnerWatch | None = None) -> Learner:
     """As the worker has it, in a hurry."""
     sink = Ledger(house.engine, house.home.keys).append
-    return Learner(house.home, house.engine, trainer or trainer_of(house.home, house.engine, SMALL), sink, watch or Watch())
+    return Learner(house.home, house.engine, trainer or trainer_of(house.home, house.engine, SMALL), sink, watch or LearnerWatch())
 
 
 def learn(house: House, one: Learner | None = None) -> Learned:

@@ -19,7 +19,7 @@ from ingle.home.examples import (
 from ingle.home.kept import keep, remove
 from ingle.home.lessons import list_lessons
 from ingle.home.pull import pull
-from ingle.learn.learner import Trainer, Watch, consolidate
+from ingle.learn.learner import LearnerWatch, Trainer, consolidate
 from ingle.learn.lesson_trainer import LessonTrainer
 from ingle.learn.work import NO_MEMORY, Tries, Work
 from tests.adapt.conftest import House
@@ -41,7 +41,7 @@ def test_a_correction_becomes_a_lesson_that_acts_for_its_owner_alone(school_hous
     taught = house.teach(QUESTIONS[0], ANSWERS[0], "key-1")
     kept_only = house.teach(QUESTIONS[1], ANSWERS[1], state="kept")
     said: list[str] = []
-    [outcome] = learn(house, learner(house, watch=Watch(said.append))).outcomes
+    [outcome] = learn(house, learner(house, watch=LearnerWatch(said.append))).outcomes
     assert outcome.lesson is not None and outcome.lesson.examples == (taught.id,)
     learned = get_example(house.engine, "key-1", taught.id)
     assert (learned.state, learned.lesson) == ("learned", outcome.lesson.digest)

@@ -14,7 +14,7 @@ import pytest
 
 from ingle.core.errors import ConfigError, HomeError
 from ingle.home.examples import get_example, list_examples
-from ingle.learn.learner import LOCK, Watch
+from ingle.learn.learner import LOCK, LearnerWatch
 from ingle.learn.lesson_trainer import trainer_of
 from ingle.learn.settings import LearnSettings
 from ingle.learn.supervisor import BUSY, GO, HOLD, IDLE, Supervisor
@@ -46,7 +46,7 @@ def wait_until(true: Callable[[], bool], what: str) -> None:
         time.sleep(0.05)
 
 
-def follow_with(house: House, settings: LearnSettings, signals: Signals, watch: Watch, stay: bool = True) -> None:
+def follow_with(house: House, settings: LearnSettings, signals: Signals, watch: LearnerWatch, stay: bool = True) -> None:
     trainer, sink = trainer_of(house.home, house.engine, SMALL), Ledger(house.engine, house.home.keys).append
     follow(house.home, house.engine, trainer, sink, settings, signals, watch, stay)
 
@@ -69,7 +69,7 @@ def test_it_learns_what_comes_waits_while_it_is_held_and_ends_when_it_is_told_to
     house, signals = school_house, Signals(held=True)
     house.teach(QUESTIONS[0], ANSWERS[0])
     said = list[str]()
-    thread = threading.Thread(target=follow_with, args=(house, LearnSettings(idle_s=600.0), signals, Watch(said.append)))
+    thread = threading.Thread(target=follow_with, args=(house, LearnSettings(idle_s=600.0), signals, LearnerWatch(said.append)))
     thread.start()
     wait_until((house.home.root / "locks" / f"{LOCK}.lock").exists, "it has begun")
     assert not said
@@ -85,12 +85,12 @@ def test_it_learns_what_comes_waits_while_it_is_held_and_ends_when_it_is_told_to
 
 
 def test_it_ends_by_itself_when_nothing_comes(school_house: House) -> None:
-    follow_with(school_house, LearnSettings(idle_s=0.0), Signals(), Watch())
+    follow_with(school_house, LearnSettings(idle_s=0.0), Signals(), LearnerWatch())
 
 
 def test_there_is_one_learner_in_a_home(school_house: House) -> None:
     with school_house.home.lock(LOCK), pytest.raises(HomeError, match="in use"):
-        follow_with(school_house, LearnSettings(), Signals(), Watch(), stay=False)
+        follow_with(school_house, LearnSettings(), Signals(), LearnerWatch(), stay=False)
 
 
 def test_a_learner_that_grows_too_large_ends_and_what_it_was_at_is_refused(school_house: House) -> None:
@@ -184,7 +184,7 @@ def test_a_learner_that_dies_again_and_again_is_waited_for_longer_each_time(scho
 def test_it_tells_when_a_lesson_begins_and_when_it_is_over(school_house: House) -> None:
     stream = io.BytesIO()
     school_house.teach(QUESTIONS[0], ANSWERS[0])
-    follow_with(school_house, LearnSettings(idle_s=0.0), Signals(), Watch(trying=tell(stream)))
+    follow_with(school_house, LearnSettings(idle_s=0.0), Signals(), LearnerWatch(trying=tell(stream)))
     assert stream.getvalue() == BUSY + IDLE
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ingle.core.errors import CannotRewind
 from ingle.core.spec import LayerSpec
 from ingle.model.cache import Cache
-from ingle.model.memory import Features, Memory, chunked, log_held, naive, unit
+from ingle.model.memory import Features, RecurrentMemory, chunked, log_held, naive, unit
 from ingle.model.module import CausalLM
 from ingle.train.forward import final_states
 from ingle.train.packing import make_batch
@@ -48,7 +48,7 @@ def module_of(kind: str, seed: int = 0, **changes: object) -> CausalLM:
     module = tiny_module(tiny_config(layers=KINDS[kind], **changes), seed)
     draw = torch.Generator().manual_seed(seed)
     for part in module.modules():
-        if isinstance(part, Memory):
+        if isinstance(part, RecurrentMemory):
             torch.nn.init.normal_(part.gate.bias, 0, 1, generator=draw)
     return module
 
@@ -135,7 +135,7 @@ def test_without_a_share_it_is_the_window_to_the_last_bit() -> None:
     plain = tiny_module(tiny_config(layers=tuple(replace(spec, memory="none") for spec in MIXED)))
     plain.load_state_dict({name: value for name, value in module.state_dict().items() if "memory" not in name})
     for part in module.modules():
-        if isinstance(part, Memory):
+        if isinstance(part, RecurrentMemory):
             torch.nn.init.zeros_(part.gate.weight)
             torch.nn.init.constant_(part.gate.bias, -1e4)
     ids = torch.randint(0, 70, (1, 25), generator=torch.Generator().manual_seed(2))
@@ -144,7 +144,7 @@ def test_without_a_share_it_is_the_window_to_the_last_bit() -> None:
 
 
 def test_a_new_memory_is_hardly_read() -> None:
-    memory = Memory(tiny_config(), 2)
+    memory = RecurrentMemory(tiny_config(), 2)
     memory.begin()
     q = torch.randn(5, 2, 2, 12)
     torch.testing.assert_close(memory.share(q, torch.zeros(5)), torch.full((5, 2, 2, 1), 0.0474), rtol=1e-2, atol=0)
@@ -152,7 +152,7 @@ def test_a_new_memory_is_hardly_read() -> None:
 
 def test_a_memory_of_few_tokens_is_read_as_little_as_it_holds() -> None:
     """By age = 1 its odds are in proportion to its share of the tokens; by 0, as before there were ages, all the same; never before any."""
-    memory, count = Memory(tiny_config(), 1), torch.tensor([0, 1, 10, 90])
+    memory, count = RecurrentMemory(tiny_config(), 1), torch.tensor([0, 1, 10, 90])
     memory.begin()
     held = log_held(count, 90)
     torch.testing.assert_close(held.exp(), torch.tensor([0, 1 / 91, 0.1, 0.5]))

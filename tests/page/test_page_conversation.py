@@ -9,25 +9,25 @@ import pytest
 from ingle.core.errors import NotKept
 from ingle.home.conversations import create_conversation, delete_conversation
 from ingle.home.place import Home
-from ingle.page.conversation import Conversation, StoredConversation, TemporaryConversation, title_of
+from ingle.page.conversation import OpenConversation, StoredConversation, TemporaryConversation, title_of
 from ingle.serve.rooms import open_rooms
 from ingle.serve.service import Keep
 
 
 @pytest.fixture(params=["stored", "temporary"])
-def conversation(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Conversation]:
+def conversation(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenConversation]:
     engine = open_rooms(Home(tmp_path))
     kept = StoredConversation(engine, "anna", create_conversation(engine, "anna").id)
     yield kept if request.param == "stored" else TemporaryConversation("anna")
     engine.dispose()
 
 
-def shown(conversation: Conversation) -> list[tuple[str, int, int]]:
+def shown(conversation: OpenConversation) -> list[tuple[str, int, int]]:
     """Of each turn its words, its place and the number of those beside it."""
     return [(said.turn.message.text, said.place, len(said.beside)) for said in asyncio.run(conversation.path())]  # type: ignore[arg-type]
 
 
-def test_branches(conversation: Conversation) -> None:
+def test_branches(conversation: OpenConversation) -> None:
     async def talk() -> tuple[str, str]:
         one = await conversation.ask("one", "")
         await conversation.answered(one, "a", "c1", {"seed": 1})
@@ -52,7 +52,7 @@ def test_branches(conversation: Conversation) -> None:
         asyncio.run(conversation.stand("nowhere"))
 
 
-def test_what_the_service_keeps(conversation: Conversation) -> None:
+def test_what_the_service_keeps(conversation: OpenConversation) -> None:
     assert conversation.key[0] == "anna"
     assert conversation.keep("turn") == (None if isinstance(conversation, TemporaryConversation) else Keep(conversation.key[1], "turn"))
 

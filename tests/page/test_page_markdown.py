@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ingle.page.markdown import Growing, render
+from ingle.page.markdown import GrowingMarkdown, render
 
 TAGS = {
     "a", "blockquote", "br", "button", "code", "div", "em", "figcaption", "figure", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol",
@@ -50,7 +50,7 @@ def test_nothing_active_comes_out(text: str) -> None:
 @given(texts, st.lists(st.integers(1, 12), min_size=1, max_size=20))
 @settings(max_examples=300, deadline=None)
 def test_it_grows_into_what_the_browser_is_told(text: str, sizes: list[int]) -> None:
-    growing, done, rest, at, turn = Growing(), "", "", 0, 0
+    growing, done, rest, at, turn = GrowingMarkdown(), "", "", 0, 0
     while at < len(text):
         strokes = growing.take(text[at : at + sizes[turn % len(sizes)]])
         at, turn = at + sizes[turn % len(sizes)], turn + 1
@@ -77,7 +77,7 @@ def test_a_usual_answer_grows_into_its_whole(size: int) -> None:
         "# Bread\n\nIt **rises** because of `yeast`.\nA second line.\n\n1. Mix\n2. Wait\n   - an hour\n   - or two\n\n> A quotation\n\n"
         "```python\ndef rise(dough):\n\n    return dough * 2  # <b>\n```\n\n| a | b |\n|:--|--:|\n| 1 | 2 |\n\nThe end – see [here](https://example.org).\n"
     )
-    growing = Growing()
+    growing = GrowingMarkdown()
     for at in range(0, len(text), size):
         growing.take(text[at : at + size])
     growing.finish()
@@ -85,7 +85,7 @@ def test_a_usual_answer_grows_into_its_whole(size: int) -> None:
 
 
 def test_marks_do_not_flash_by() -> None:
-    growing = Growing()
+    growing = GrowingMarkdown()
     seen = []
     for letter in "A **bold** word, `code`:\n- one\n- two\n":
         growing.take(letter)

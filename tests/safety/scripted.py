@@ -20,11 +20,11 @@ from ingle.core.message import (
     Usage,
     Verdict,
 )
-from ingle.safety.limits import Limits
-from ingle.safety.middleware import Guard, Layer, drive, wrap
+from ingle.safety.limits import RequestLimits
+from ingle.safety.middleware import Guard, GuardLayer, drive, wrap
 
 NAMES = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<s>", "</s>")
-LIMITS = Limits(max_context_tokens=1 << 20, longest_token_bytes=64, control_names=NAMES)
+LIMITS = RequestLimits(max_context_tokens=1 << 20, longest_token_bytes=64, control_names=NAMES)
 USAGE = Usage(7, 0, 2, 0.1, 0.2, 4096)
 SOUND = AudioPart(b"RIFF", "audio/wav")
 WORDS = [Chunk("Hel", (1,)), Chunk("lo", (2,), media=(SOUND,)), Chunk(".", (3,), finish="stop", usage=USAGE)]
@@ -69,12 +69,12 @@ class Scripted:
             self.closed += 1
 
 
-def layers(guards: Sequence[Guard | Layer]) -> list[Layer]:
+def layers(guards: Sequence[Guard | GuardLayer]) -> list[GuardLayer]:
     """The guards, with names where they have none."""
-    return [guard if isinstance(guard, Layer) else Layer(f"guard {i}", guard) for i, guard in enumerate(guards)]
+    return [guard if isinstance(guard, GuardLayer) else GuardLayer(f"guard {i}", guard) for i, guard in enumerate(guards)]
 
 
-def passed(guards: Sequence[Guard | Layer], request: Request, chunks: Sequence[Chunk] = WORDS) -> tuple[Request, list[Chunk]]:
+def passed(guards: Sequence[Guard | GuardLayer], request: Request, chunks: Sequence[Chunk] = WORDS) -> tuple[Request, list[Chunk]]:
     """The request as it comes out of the guards, and the answer as it comes out of them."""
     inner = Scripted(chunks)
     answer = list(drive(wrap(layers(guards), inner)(request)))

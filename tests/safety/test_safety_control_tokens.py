@@ -14,7 +14,7 @@ from ingle.model.template import encode_chat
 from ingle.model.tokenizer import Tokenizer
 from ingle.model.tokenizer_gguf import tokenizer_from_gguf
 from ingle.safety.control_tokens import make, names_pattern, told
-from ingle.safety.limits import Limits
+from ingle.safety.limits import RequestLimits
 from ingle.safety.registry import make_guards
 from tests.safety.scripted import LIMITS, NAMES, ORDINARY, TAGGED, passed, user, verdicts
 
@@ -58,10 +58,10 @@ def test_the_longest_name_wins_as_in_the_tokenizer(names: list[str], text: str) 
 
 
 @cache
-def smollm2(path: Path) -> tuple[Tokenizer, Limits]:
+def smollm2(path: Path) -> tuple[Tokenizer, RequestLimits]:
     tokenizer = tokenizer_from_gguf(open_checkpoint(path).metadata)
     longest = max(len(tokenizer.token_bytes(token)) for token in range(tokenizer.vocab_size))
-    return tokenizer, Limits(8192, longest, tuple(tokenizer.control))
+    return tokenizer, RequestLimits(8192, longest, tuple(tokenizer.control))
 
 
 SNIPPETS = [

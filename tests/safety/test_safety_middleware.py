@@ -7,7 +7,7 @@ import pytest
 
 from ingle.core.errors import RequestError
 from ingle.core.message import Chunk, Request, Verdict
-from ingle.safety.middleware import Guard, Layer, Next, close, drive, from_iterator, with_verdicts, wrap
+from ingle.safety.middleware import Guard, GuardLayer, Next, close, drive, from_iterator, with_verdicts, wrap
 from ingle.safety.registry import make_guards
 from tests.safety.scripted import LIMITS, ORDINARY, WORDS, Scripted, layers
 
@@ -189,5 +189,5 @@ def test_an_error_names_the_guard_that_raised_it_and_no_other() -> None:
         made = {"passes": passes, "refuses": refuses}
         inner = Scripted(WORDS, fails=RequestError("engine", "can't"))
         with pytest.raises(RequestError) as caught:
-            list(drive(wrap([Layer(name, made[name]) for name in order], inner)(ORDINARY)))
+            list(drive(wrap([GuardLayer(name, made[name]) for name in order], inner)(ORDINARY)))
         assert caught.value.guard == named

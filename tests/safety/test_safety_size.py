@@ -8,16 +8,16 @@ import pytest
 
 from ingle.core.errors import ConfigError, ContextError, RequestError
 from ingle.core.message import Constraint, Message, Request, Sampling, TextPart, ToolCall
-from ingle.safety.limits import Limits
+from ingle.safety.limits import RequestLimits
 from ingle.safety.size import check_size
 from ingle.safety.texts import MAX_DEPTH
 from tests.safety.scripted import user
 
-SMALL = Limits(
+SMALL = RequestLimits(
     max_context_tokens=1000, longest_token_bytes=8, control_names=(), max_messages=3, max_message_bytes=100, max_request_bytes=250,
     max_stop=2, max_stop_bytes=4, max_logit_bias=2, max_tool_bytes=100, max_constraint_bytes=20,
 )  # fmt: skip
-LARGE = Limits(max_context_tokens=8192, longest_token_bytes=64, control_names=())
+LARGE = RequestLimits(max_context_tokens=8192, longest_token_bytes=64, control_names=())
 
 
 def conversation(*messages: Message, **options: Any) -> Request:
@@ -111,7 +111,7 @@ def test_what_fits_no_context_however_it_is_tokenised() -> None:
 @pytest.mark.parametrize(
     "limits", [LARGE, replace(LARGE, max_message_bytes=1 << 30, max_request_bytes=1 << 30)], ids=["message", "context"]
 )
-def test_ten_million_of_one_token_are_refused_in_no_time(text: str, limits: Limits) -> None:
+def test_ten_million_of_one_token_are_refused_in_no_time(text: str, limits: RequestLimits) -> None:
     for request in (user(text), Request(prompt=text)):
         start = time.perf_counter()
         with pytest.raises(RequestError):

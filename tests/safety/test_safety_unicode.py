@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ingle.core.errors import RequestError
 from ingle.core.message import Chunk, Constraint, Message, Request, TextPart, ToolCall
 from ingle.safety.registry import make_guards
-from ingle.safety.unicode import Said, make, visible_request
+from ingle.safety.unicode import AnswerFilter, make, visible_request
 from tests.safety.scripted import ENGLAND, LIMITS, ORDINARY, PIECES, TAGGED, VALID, passed, requests, user, verdicts
 
 FLAGS = ["\U0001f3f4" + "".join(chr(0xE0000 + ord(c)) for c in region) + "\U000e007f" for region in ("gbeng", "gbsct", "gbwls")]
@@ -36,8 +36,8 @@ def cleaned(text: str) -> str:
 def test_what_people_write_stays(text: str) -> None:
     request = user(text)
     assert visible_request(request) == (request, ())
-    assert Said().feed(text) == (text, "")
-    said = Said()
+    assert AnswerFilter().feed(text) == (text, "")
+    said = AnswerFilter()
     assert "".join(said.feed(character)[0] for character in text) == text
 
 
@@ -76,7 +76,7 @@ def test_every_code_point_is_where_the_table_has_it() -> None:
     assert len(typed) == len(points) + 1 + 1  # the bar itself
     kept = cleaned("".join(map(chr, points)))
     assert kept == "".join("\n" if point in line_ends else chr(point) for point in points if point not in removed or point in line_ends)
-    assert Said().feed("".join(map(chr, points)))[0] == "".join(chr(point) for point in points if point not in said)
+    assert AnswerFilter().feed("".join(map(chr, points)))[0] == "".join(chr(point) for point in points if point not in said)
 
 
 def test_it_is_removed_wherever_a_model_would_read_it() -> None:
@@ -152,7 +152,7 @@ SPOKEN = st.lists(st.sampled_from([*PIECES, *FLAGS, *"\U000e0067\U000e0062\U000e
 @example(text=ENGLAND, cuts=[1, 2, 3])
 def test_however_an_answer_is_cut_it_reads_the_same(text: str, cuts: list[int]) -> None:
     as_a_turn = visible_request(Request(messages=(Message.of("assistant", text),)))[0].messages[0].text
-    said, shown, last = Said(), "", 0
+    said, shown, last = AnswerFilter(), "", 0
     for cut in [*sorted(cuts), len(text)]:
         shown += said.feed(text[last : max(last, cut)])[0]
         last = max(last, cut)

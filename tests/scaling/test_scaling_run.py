@@ -28,7 +28,7 @@ from ingle.scaling.run import scratch
 from ingle.train.checkpoints import checkpoints
 from ingle.train.journal import Journal
 from ingle.train.making import RunWatch
-from ingle.train.settings import Progress
+from ingle.train.settings import TrainProgress
 from tests.scaling.place import KINDS, tiny, write_texts
 
 
@@ -136,7 +136,7 @@ def test_what_is_wrong_is_said_before_anything_is_computed(home: Home, texts: st
 
 
 def test_told_to_stop_it_goes_on_later(home: Home, texts: str) -> None:
-    def stop(at: Progress) -> None:
+    def stop(at: TrainProgress) -> None:
         if at.step == 5:
             os.kill(os.getpid(), signal.SIGINT)
 

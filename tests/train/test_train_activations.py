@@ -13,7 +13,7 @@ from ingle.train.checkpoints import TRAINED, load_tensors
 from ingle.train.forward import final_states, lower_states
 from ingle.train.loop import train
 from ingle.train.packing import ROUND, make_batch
-from ingle.train.settings import TrainReport, TrainSettings, Watch
+from ingle.train.settings import TrainReport, TrainSettings, TrainWatch
 from tests.engine.tiny import tiny_config
 from tests.train.tiny_train import HYBRID, corpus_of, documents, some_data, tiny_module, trained_parts
 
@@ -29,7 +29,7 @@ def any_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(folder: Path, settings: TrainSettings = SETTINGS, parts: tuple[str, ...] = ("layers.2.",)) -> tuple[TrainReport, list[str]]:
     said: list[str] = []
     module = tiny_module(tiny_config(layers=HYBRID))
-    return train(module, trained_parts(module, *parts), some_data(), settings, folder, Watch(say=said.append)), said
+    return train(module, trained_parts(module, *parts), some_data(), settings, folder, TrainWatch(say=said.append)), said
 
 
 def test_kept_or_not_the_result_is_the_same_to_the_last_bit(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_what_does_not_pay_is_said(tmp_path: Path) -> None:
     assert said == ["the cache of lower layers does nothing here: a parameter of the first layer, or below it, is trained"]
     module, said, data = tiny_module(tiny_config(layers=HYBRID)), [], some_data(held_out=0)
     settings = dataclasses.replace(SETTINGS, epochs=1)
-    report = train(module, trained_parts(module, "layers.2."), data, settings, tmp_path / "b", Watch(say=said.append))
+    report = train(module, trained_parts(module, "layers.2."), data, settings, tmp_path / "b", TrainWatch(say=said.append))
     assert report.cache_hit_rate == 0
     assert "was never hit" in said[0]
 

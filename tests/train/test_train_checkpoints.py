@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from ingle.train.checkpoints import BEST, TRAINED, State, checkpoints, load_checkpoint, save_checkpoint, sweep_checkpoints
+from ingle.train.checkpoints import BEST, TRAINED, TrainingState, checkpoints, load_checkpoint, save_checkpoint, sweep_checkpoints
 from ingle.train.journal import Journal
 
 
 def test_state_without_held_out_data_is_read_back(tmp_path: Path) -> None:
-    state = State("run", "fp32", step=3, tokens=30, first_loss=2.5, loss=1.5)
+    state = TrainingState("run", "fp32", step=3, tokens=30, first_loss=2.5, loss=1.5)
     save_checkpoint(tmp_path, state, {"a": torch.ones(2)}, {"m": torch.zeros(2)})
     found = load_checkpoint(tmp_path)
     assert found is not None
@@ -21,7 +21,7 @@ def test_state_without_held_out_data_is_read_back(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_run_had_begun_to_write_is_gone_when_it_goes_on(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, State("run", "fp32", step=3), {}, {})
+    save_checkpoint(tmp_path, TrainingState("run", "fp32", step=3), {}, {})
     (tmp_path / BEST).mkdir()
     (tmp_path / ".step-00000004.part").mkdir()
     cut_off = [
@@ -45,7 +45,7 @@ def test_what_a_killed_run_had_begun_to_write_is_gone_when_it_goes_on(tmp_path: 
 
 def test_half_a_checkpoint_that_was_being_removed_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for step in (3, 4):
-        save_checkpoint(tmp_path, State("run", "fp32", step=step), {"a": torch.full((2,), step)}, {})
+        save_checkpoint(tmp_path, TrainingState("run", "fp32", step=step), {"a": torch.full((2,), step)}, {})
 
     def killed(folder: Path, **_: object) -> None:
         if not folder.name.startswith("."):
@@ -54,17 +54,17 @@ def test_half_a_checkpoint_that_was_being_removed_is_none(tmp_path: Path, monkey
 
     monkeypatch.setattr("ingle.train.checkpoints.shutil.rmtree", killed)
     with pytest.raises(KeyboardInterrupt):
-        save_checkpoint(tmp_path, State("run", "fp32", step=5), {"a": torch.ones(2)}, {})
+        save_checkpoint(tmp_path, TrainingState("run", "fp32", step=5), {"a": torch.ones(2)}, {})
     assert [path.name for path in checkpoints(tmp_path)] == ["step-00000004", "step-00000005"]
     monkeypatch.undo()
     for whole in checkpoints(tmp_path):
         shutil.rmtree(whole)
-    save_checkpoint(tmp_path, State("run", "fp32", step=3), {"a": torch.zeros(2)}, {})  # over what is left of it
+    save_checkpoint(tmp_path, TrainingState("run", "fp32", step=3), {"a": torch.zeros(2)}, {})  # over what is left of it
     assert [path.name for path in checkpoints(tmp_path)] == ["step-00000003"]
 
 
 def test_a_step_that_is_saved_again_is_never_without_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    state = State("run", "fp32", step=4)
+    state = TrainingState("run", "fp32", step=4)
     save_checkpoint(tmp_path, state, {"a": torch.ones(2)}, {})
 
     def died(*_: object) -> None:

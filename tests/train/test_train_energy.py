@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ingle.core.energy import reported
 from ingle.train.checkpoints import load_checkpoint
-from ingle.train.settings import Watch
+from ingle.train.settings import TrainWatch
 from tests.train.test_train_loop import change, run
 
 
@@ -20,7 +20,7 @@ def test_a_run_tells_its_joules_and_a_finished_one_the_same_again(tmp_path: Path
 
 
 def test_what_earlier_sittings_took_is_in_it(tmp_path: Path) -> None:
-    stop = Watch(lambda progress: os.kill(os.getpid(), signal.SIGINT) if progress.step == 4 else None)
+    stop = TrainWatch(lambda progress: os.kill(os.getpid(), signal.SIGINT) if progress.step == 4 else None)
     first, _ = run(tmp_path, change(max_steps=8), watch=stop)
     kept = load_checkpoint(tmp_path)
     assert first.stopped == "interrupted" and kept is not None and kept[0].energy == first.energy

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingle.core.errors import ConfigError
-from ingle.train.examples import Tally, check_files, read_records
+from ingle.train.examples import ExampleTally, check_files, read_records
 
 TALK = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
 CALL = {"type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
 
 
-def read(path: Path, skip_bad: bool = False) -> tuple[list[Any], Tally]:
-    tally = Tally()
+def read(path: Path, skip_bad: bool = False) -> tuple[list[Any], ExampleTally]:
+    tally = ExampleTally()
     return list(read_records([path], tally, skip_bad)), tally
 
 
@@ -154,7 +154,7 @@ def test_csv_rows_with_quotes_lines_and_bad_ones(tmp_path: Path) -> None:
         read(path)
     path.write_text("prompt,completion,label\na,b,true\nc,d,0\ne,f,\n", "utf-8")
     with pytest.raises(ConfigError, match=r"data.csv, line 4"):
-        assert [record.label for record in read_records([path], Tally())] == [True, False]
+        assert [record.label for record in read_records([path], ExampleTally())] == [True, False]
     path.write_text("prompt,completion\na,b\n" + '"open\n' * 3, "utf-8")
     assert len(read(path, skip_bad=True)[0]) == 1
 

@@ -26,11 +26,11 @@ from ingle.train.checkpoints import TRAINED, checkpoints, load_checkpoint, load_
 from ingle.train.corpus import Corpus
 from ingle.train.forward import final_states
 from ingle.train.loop import train
-from ingle.train.objectives import Answers, Distillation, Loss, Preference, States, reference_log_probabilities
+from ingle.train.objectives import Answers, Distillation, Preference, States, TokenLoss, reference_log_probabilities
 from ingle.train.optimisers import OptimiserSettings
 from ingle.train.packing import Data, Order, make_batch
 from ingle.train.schedules import Schedule
-from ingle.train.settings import Progress, TrainReport, TrainSettings, Watch
+from ingle.train.settings import TrainProgress, TrainReport, TrainSettings, TrainWatch
 from ingle.train.trouble import TrainError
 from tests.engine.tiny import tiny_config
 from tests.train.tiny_train import HYBRID, corpus_of, documents, some_data, tiny_module, trained_parts
@@ -162,11 +162,11 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_told_to_stop_it_saves_and_goes_on_later(tmp_path: Path, number: signal.Signals) -> None:
-    def stop(progress: Progress) -> None:
+    def stop(progress: TrainProgress) -> None:
         if progress.step == 3:
             os.kill(os.getpid(), number)
 
-    report, _ = run(tmp_path / "a", change(checkpoint_every=0), watch=Watch(progress=stop))
+    report, _ = run(tmp_path / "a", change(checkpoint_every=0), watch=TrainWatch(progress=stop))
     assert (report.stopped, report.steps) == ("interrupted", 3)
     assert signal.getsignal(number) not in (None, signal.SIG_IGN)
     report, _ = run(tmp_path / "a", change(checkpoint_every=5))
@@ -186,8 +186,8 @@ def test_kernels_are_compiled_ahead_only_for_heads_that_fit(tmp_path: Path, monk
 
 def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
     first, module = run(tmp_path)
-    steps: list[Progress] = []
-    second, again = run(tmp_path, watch=Watch(progress=steps.append))
+    steps: list[TrainProgress] = []
+    second, again = run(tmp_path, watch=TrainWatch(progress=steps.append))
     assert not steps
     assert dataclasses.replace(second, peak_bytes=0) == dataclasses.replace(first, peak_bytes=0)
     assert all(torch.equal(p, module.get_parameter(name)) for name, p in again.named_parameters())
@@ -217,7 +217,7 @@ def test_bf16_on_a_machine_that_is_slow_with_it_is_told(
 ) -> None:
     monkeypatch.setattr(precision, "_seconds", lambda dtype, _: seconds if dtype == torch.bfloat16 else 1.0)
     said: list[str] = []
-    report, _ = run(tmp_path, change(max_steps=1, precision=asked), watch=Watch(say=said.append))
+    report, _ = run(tmp_path, change(max_steps=1, precision=asked), watch=TrainWatch(say=said.append))
     assert report.precision == ("bf16" if asked == "bf16" else "fp32")
     assert any("in bf16 7 times as slowly" in text for text in said) == told
 
@@ -226,7 +226,7 @@ def test_held_out_loss_that_only_grows_ends_the_run_with_the_best(tmp_path: Path
     parts = documents([12] * 12)  # random: nothing that is learnt here helps there
     data, said = Data(corpus_of(parts), range(6), range(6, 12)), []
     settings = change(epochs=200, patience=3, evaluate_every=2, schedule=Schedule("constant", 0))
-    report, module = run(tmp_path, settings, data, watch=Watch(say=said.append))
+    report, module = run(tmp_path, settings, data, watch=TrainWatch(say=said.append))
     assert report.stopped == "early"
     assert report.steps == report.best_step + 2 * 3
     assert report.held_out > report.best_held_out
@@ -249,10 +249,10 @@ class Breaks(Answers):
         super().__init__()
         object.__setattr__(self, "calls", [at, what])
 
-    def __call__(self, module: CausalLM, states: States, batch: Any) -> Loss:
+    def __call__(self, module: CausalLM, states: States, batch: Any) -> TokenLoss:
         self.calls[0] -= torch.is_grad_enabled()  # type: ignore[attr-defined]
         loss = super().__call__(module, states, batch)
-        return loss if self.calls[0] else Loss(loss.total * self.calls[1](), loss.terms)  # type: ignore[attr-defined]
+        return loss if self.calls[0] else TokenLoss(loss.total * self.calls[1](), loss.terms)  # type: ignore[attr-defined]
 
 
 def test_numbers_that_run_away_stop_the_run_before_they_do_harm(tmp_path: Path) -> None:
@@ -272,9 +272,9 @@ def test_numbers_that_run_away_stop_the_run_before_they_do_harm(tmp_path: Path) 
 class Steep(Answers):
     """A finite loss with an infinite slope."""
 
-    def __call__(self, module: CausalLM, states: States, batch: Any) -> Loss:
+    def __call__(self, module: CausalLM, states: States, batch: Any) -> TokenLoss:
         found = states()
-        return Loss((found - found.detach()).abs().sum().add(0.0).sqrt() + 1, 1)
+        return TokenLoss((found - found.detach()).abs().sum().add(0.0).sqrt() + 1, 1)
 
 
 def test_memory_that_runs_out_names_the_setting_to_lower(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_memory_that_runs_out_names_the_setting_to_lower(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("after", range(0, 12, 2))
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-    run(tmp_path, change(max_steps=9, checkpoint_every=2), watch=Watch(progress=_stop_at(2)))
+    run(tmp_path, change(max_steps=9, checkpoint_every=2), watch=TrainWatch(progress=_stop_at(2)))
     before = [path.name for path in checkpoints(tmp_path)]
     real, calls = os.fsync, [0]
 
@@ -307,7 +307,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: p
     assert (tmp_path / TRAINED).read_bytes() == (tmp_path / "whole" / TRAINED).read_bytes()
 
 
-def _stop_at(step: int) -> Callable[[Progress], None]:
+def _stop_at(step: int) -> Callable[[TrainProgress], None]:
     return lambda progress: os.kill(os.getpid(), signal.SIGINT) if progress.step == step else None
 
 
@@ -323,8 +323,8 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
 
 
 def test_what_is_written_while_it_goes(tmp_path: Path) -> None:
-    told: list[Progress] = []
-    report, _ = run(tmp_path, change(evaluate_every=3), watch=Watch(progress=told.append))
+    told: list[TrainProgress] = []
+    report, _ = run(tmp_path, change(evaluate_every=3), watch=TrainWatch(progress=told.append))
     lines = rows(tmp_path)
     assert [int(line["step"]) for line in lines] == list(range(1, report.steps + 1))
     assert [progress.step for progress in told] == list(range(1, report.steps + 1))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ingle.core.spec import LayerSpec
-from ingle.model.memory import Memory
+from ingle.model.memory import RecurrentMemory
 from ingle.train import kernel_memory, team
 from ingle.train.kernel_memory import read_packed
 from tests.engine.tiny import tiny_config
@@ -20,9 +20,9 @@ SPEC = LayerSpec((), window=5, sinks=2, memory="gated_delta")
 Form = Callable[..., Tensor]
 
 
-def a_memory(groups: int, repeats: int, dim: int, keep: float = 6.0, seed: int = 0) -> Memory:
+def a_memory(groups: int, repeats: int, dim: int, keep: float = 6.0, seed: int = 0) -> RecurrentMemory:
     draw = torch.Generator().manual_seed(seed)
-    memory = Memory(tiny_config(dim=dim, heads=groups * repeats, groups=groups), groups)
+    memory = RecurrentMemory(tiny_config(dim=dim, heads=groups * repeats, groups=groups), groups)
     memory.begin()
     with torch.no_grad():
         memory.decay.bias.fill_(keep)
@@ -39,7 +39,7 @@ def rows(tokens: int, groups: int, repeats: int, dim: int, seed: int = 0) -> lis
     return [torch.randn(shape, generator=draw) for shape in shapes]
 
 
-def found(form: Form, memory: Memory, told: list[Tensor], bounds: list[int], spec: LayerSpec = SPEC) -> list[Tensor]:
+def found(form: Form, memory: RecurrentMemory, told: list[Tensor], bounds: list[int], spec: LayerSpec = SPEC) -> list[Tensor]:
     """Outputs and gradients, as float64."""
     leaves = [tensor.clone().requires_grad_() for tensor in told]
     y = form(memory, *leaves, spec, bounds)
@@ -47,7 +47,7 @@ def found(form: Form, memory: Memory, told: list[Tensor], bounds: list[int], spe
     return [tensor.double() for tensor in (y.detach(), *torch.autograd.grad(y, [*leaves, *memory.parameters()], slope))]
 
 
-def alone(memory: Memory, window: Tensor, q: Tensor, k: Tensor, v: Tensor, spec: LayerSpec, bounds: list[int]) -> Tensor:
+def alone(memory: RecurrentMemory, window: Tensor, q: Tensor, k: Tensor, v: Tensor, spec: LayerSpec, bounds: list[int]) -> Tensor:
     """Each document by itself, by the form that reads on from a state."""
     spans = [slice(a, b) for a, b in pairwise(bounds)]
     return torch.cat([memory.read(window[None, at], (q[None, at], k[None, at], v[None, at]), spec, None, 0)[0][0] for at in spans])
@@ -69,7 +69,7 @@ def test_kernels_are_their_naive_references(
     memory, told = a_memory(groups, repeats, dim, keep), rows(bounds[-1], groups, repeats, dim, bounds[-1])
     torch.set_num_threads(threads)
     try:
-        mine, theirs, slow = (found(form, memory, told, bounds, spec) for form in (read_packed, Memory.packed, alone))
+        mine, theirs, slow = (found(form, memory, told, bounds, spec) for form in (read_packed, RecurrentMemory.packed, alone))
     finally:
         torch.set_num_threads(before)
     for one, two, three in zip(mine, theirs, slow, strict=True):
@@ -81,7 +81,7 @@ def test_kernels_are_their_naive_references(
 def test_bfloat16_is_computed_in_float32(lengths: list[int]) -> None:
     bounds = [0, *accumulate(lengths)]
     memory, told = a_memory(2, 3, 32), [tensor.bfloat16() for tensor in rows(bounds[-1], 2, 3, 32)]
-    mine, theirs = (found(form, memory, told, bounds) for form in (read_packed, Memory.packed))
+    mine, theirs = (found(form, memory, told, bounds) for form in (read_packed, RecurrentMemory.packed))
     assert torch.equal(mine[1], theirs[1]), "what windows saw has the same slopes to the bit"
     for one, two in zip(mine, theirs, strict=True):
         assert (one - two).norm() <= 0.004 * two.norm()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ingle.core.errors import ConfigError, ShapeError
-from ingle.train.optimisers import OptimiserSettings, Rule, Trained, check_names, orthogonalised
+from ingle.train.optimisers import OptimiserSettings, Trained, UpdateRule, check_names, orthogonalised
 from ingle.train.schedules import Schedule
 from tests.train.tiny_train import tiny_module, trained_parts
 
@@ -113,7 +113,7 @@ def test_muon_takes_the_matrices_between_embedding_and_head() -> None:
         expected = "muon" if parameter.ndim == 2 and "layers" in name else "adamw"
         assert methods[name] == expected, name
     assert {group.rule.decay for group in trained.groups for name in group.names if "norm" in name} == {0.0}
-    assert Rule("*").decay == 1.0
+    assert UpdateRule("*").decay == 1.0
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 4, 16), (2, 16, 4)])

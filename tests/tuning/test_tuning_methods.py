@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ingle.core.errors import ConfigError
-from ingle.model.module import Packed
+from ingle.model.module import PackedRows
 from ingle.train.attention import attend_on
 from ingle.train.corpus import Corpus
 from ingle.train.encode import Document
@@ -277,7 +277,7 @@ def test_packed_documents_each_have_their_virtual_tokens(name: str) -> None:
     x = module.model.embed_tokens(ids)
     positions = torch.cat([torch.arange(b - a, dtype=torch.float32) for a, b in pairwise(bounds)])
     for layer in module.model.layers:
-        x = layer(x, *module.angles(positions, x.dtype), Packed(attend_on(ids.device, bounds), tuple(bounds)))
+        x = layer(x, *module.angles(positions, x.dtype), PackedRows(attend_on(ids.device, bounds), tuple(bounds)))
     whole = module.model.norm(x)
     for a, b in pairwise(bounds):
         torch.testing.assert_close(whole[a + 3 : b], module.hidden(ids[None, a:b])[0, 3:], rtol=1e-4, atol=1e-5)

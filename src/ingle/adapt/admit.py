@@ -53,7 +53,7 @@ _ID = re.compile(r"[\w.:-]{0,80}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class TeachingLimits:
     """How much one owner may teach. Beyond it, the refusal says when or how to go on."""
 
     per_hour: int = 600
@@ -86,7 +86,7 @@ class Feedback:
 
 
 @dataclass(frozen=True, slots=True)
-class Learning:
+class LearningView:
     """What one owner taught, and its state."""
 
     learn: bool
@@ -100,7 +100,7 @@ class Learning:
 
 
 def take_feedback(
-    engine: "Engine", owner: str, feedback: Feedback, limits: Limits = Limits(), sink: Sink = lambda _: None
+    engine: "Engine", owner: str, feedback: Feedback, limits: TeachingLimits = TeachingLimits(), sink: Sink = lambda _: None
 ) -> Example:  # fmt: skip
     """Store a rating or a correction.
 
@@ -138,7 +138,7 @@ def take_feedback(
 
 def teach(
     engine: "Engine", owner: str, model: str, question: str, answer: str, learn: bool | None = None,
-    limits: Limits = Limits(), sink: Sink = lambda _: None,
+    limits: TeachingLimits = TeachingLimits(), sink: Sink = lambda _: None,
 ) -> Example:  # fmt: skip
     """Store the right answer to a question. Raises the errors of `take_feedback`."""
     question, answer = _checked("question", question, QUESTION_LENGTH), _checked("answer", answer, ANSWER_LENGTH)
@@ -148,7 +148,7 @@ def teach(
 
 
 def remember(
-    engine: "Engine", owner: str, model: str, text: str, limits: Limits = Limits(), sink: Sink = lambda _: None
+    engine: "Engine", owner: str, model: str, text: str, limits: TeachingLimits = TeachingLimits(), sink: Sink = lambda _: None
 ) -> Example:  # fmt: skip
     """Store a fact to remember. The weights don't learn from it. Raises the errors of `take_feedback`."""
     fact = Example("", owner, model, "fact", "", _checked("text", text, ANSWER_LENGTH), learn=False, state="kept")
@@ -187,10 +187,10 @@ def consent(engine: "Engine", owner: str, learn: bool, sink: Sink = lambda _: No
     set_consent(engine, owner, learn)
 
 
-def learning_view(engine: "Engine", owner: str, limit: int = 100, states: Sequence[State] = ()) -> Learning:
+def learning_view(engine: "Engine", owner: str, limit: int = 100, states: Sequence[State] = ()) -> LearningView:
     """Return counts of all that the owner taught, and the newest examples."""
     items = list_examples(engine, owner, states, limit=limit, newest=True)
-    return Learning(may_learn(engine, owner), count_examples(engine, owner), items, list_lessons(engine, owner)[::-1])
+    return LearningView(may_learn(engine, owner), count_examples(engine, owner), items, list_lessons(engine, owner)[::-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +235,7 @@ def _may(engine: "Engine", owner: str, turn: Turn | None, feedback: Feedback) ->
     return (turn is None or bool((turn.facts or {}).get("learn", True))) and may_learn(engine, owner)
 
 
-def _store(engine: "Engine", example: Example, limits: Limits, sink: Sink) -> Example:
+def _store(engine: "Engine", example: Example, limits: TeachingLimits, sink: Sink) -> Example:
     """Write the row, then the fact. If the fact can't be written, delete the row again."""
     with writing_for(engine, example.owner) as connection:
         now = datetime.now(UTC)

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from ingle.adapt.admit import QUESTION_LENGTH
 from ingle.adapt.asking import parse
-from ingle.adapt.memory import Memory, placed, question_of, within_budget
+from ingle.adapt.memory import RecalledExample, placed, question_of, within_budget
 from ingle.adapt.scope import ACTS, relevance, score
 from ingle.core.errors import ContextError, DeltaError, HomeError, NotKept
 from ingle.core.example import Example
@@ -112,7 +112,7 @@ class Chooser:
                     del held[key]
             return {model for digest in gone for model in self._made.pop(digest)}
 
-    def _near(self, owner: str, request: Request, model: str) -> list[Memory]:
+    def _near(self, owner: str, request: Request, model: str) -> list[RecalledExample]:
         """Return the owner's examples by nearness; among equals, those taught to `model` first, then the newer.
 
         Nothing is near to a question that is longer than any that can be taught.
@@ -127,7 +127,7 @@ class Chooser:
             *score(question, [one.question for one in others]),
             *relevance(question, [one.answer for one in facts]),
         ]
-        memories = [Memory(one, float(score)) for one, score in zip([*others, *facts], scores, strict=True)]
+        memories = [RecalledExample(one, float(score)) for one, score in zip([*others, *facts], scores, strict=True)]
         memories = [replace(one, score=min(one.score, self._before(request, one.example))) for one in memories if one.score > 0]
         return sorted(memories, key=lambda one: (-one.score, one.example.model != model, -one.example.seq))
 

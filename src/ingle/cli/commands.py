@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ingle.cli.conversation import Conversation
+from ingle.cli.conversation import TerminalConversation
 from ingle.cli.opinions import bad, fix, good, remember
 from ingle.cli.output import note, printable, size
 from ingle.cli.screen import make_screen
@@ -46,7 +46,7 @@ def save(talk: Talk, rest: str) -> None:
 
 def load(talk: Talk, rest: str) -> None:
     """continue a saved conversation"""
-    loaded = Conversation.load(_path(rest, "/load FILE"))
+    loaded = TerminalConversation.load(_path(rest, "/load FILE"))
     talk.conversation = loaded
     note(f"{counted(len(loaded.turns), 'message')} loaded" + ("; the last one:" if loaded.turns else "."))
     if loaded.turns:

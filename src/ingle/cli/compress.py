@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ingle.compress.front import Point
-    from ingle.compress.search import CompressSettings, Found
+    from ingle.compress.search import CompressSettings, SearchResult
     from ingle.home.kept import Kept
     from ingle.home.place import Home
 
@@ -122,7 +122,7 @@ def _table(points: "Sequence[Point]", chosen: "Point | None", setup: "CompressSe
     )
 
 
-def _show(result: "Found", setup: "CompressSettings", as_json: bool) -> None:
+def _show(result: "SearchResult", setup: "CompressSettings", as_json: bool) -> None:
     from ingle.cli.output import note, print_json
     from ingle.compress.front import front, to_table
     from ingle.core.config import to_table as plain

@@ -11,7 +11,7 @@ from ingle.core.message import ROLES, Message
 
 
 @dataclass
-class Conversation:
+class TerminalConversation:
     """Messages in order, and at most one system prompt before them."""
 
     system: str = ""
@@ -37,14 +37,14 @@ class Conversation:
         """Write the file atomically, readable by its owner alone. Raises ConfigError if another kind of file is there already."""
         if path.exists():
             try:
-                Conversation.load(path)
+                TerminalConversation.load(path)
             except ConfigError as error:
                 raise ConfigError(str(path), "holds something else than a conversation", "", "Choose another name.") from error
         table = {"model": model, "messages": [{"role": message.role, "content": message.text} for message in self.messages]}
         write_atomic(path, json.dumps(table, ensure_ascii=False, indent=1).encode("utf-8", "surrogatepass") + b"\n", mode=0o600)
 
     @staticmethod
-    def load(path: Path) -> "Conversation":
+    def load(path: Path) -> "TerminalConversation":
         """Read a file of `save`, or a plain list of messages. Raises ConfigError, HomeError."""
         if not path.exists():
             raise ConfigError(str(path), "is not there", "", "Check the path.")
@@ -61,7 +61,7 @@ class Conversation:
         first_is_system = bool(messages) and messages[0].role == "system"
         if any(message.role == "system" for message in messages[1:]):
             raise ConfigError(str(path), "may hold one system message, the first", "one further down")
-        return Conversation(messages[0].text, messages[1:]) if first_is_system else Conversation("", messages)
+        return TerminalConversation(messages[0].text, messages[1:]) if first_is_system else TerminalConversation("", messages)
 
 
 def _message(path: Path, number: int, entry: Any) -> Message:

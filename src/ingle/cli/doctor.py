@@ -19,11 +19,11 @@ def command(as_json: Annotated[bool, typer.Option("--json", help="Print it as JS
     import textwrap
     from shutil import get_terminal_size
 
-    from ingle.cli.examine import Finding, examine
+    from ingle.cli.examine import DoctorFinding, examine
     from ingle.cli.house import enter
     from ingle.cli.output import colourful, print_json, printable
 
-    findings = list[Finding]()
+    findings = list[DoctorFinding]()
     if as_json:
         findings += examine(enter())
         print_json([{"about": f.about, "value": f.value, "state": f.state, "cure": f.cure} for f in findings])

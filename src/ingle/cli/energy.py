@@ -8,7 +8,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ingle.energy.grid import Grid
+    from ingle.energy.grid import PowerGrid
     from ingle.energy.totals import Deed
     from ingle.home.place import Home
 
@@ -53,7 +53,7 @@ def command(
         _totals(enter(), days, grid, plot, as_json)
 
 
-def _totals(home: "Home", days: int | None, grid: "Grid | None", plot: Path | None, as_json: bool) -> None:
+def _totals(home: "Home", days: int | None, grid: "PowerGrid | None", plot: Path | None, as_json: bool) -> None:
     from ingle.cli.output import note, print_json, print_table
     from ingle.core.energy import amount
     from ingle.energy.plot import draw

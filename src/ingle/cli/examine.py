@@ -21,7 +21,7 @@ _SLOW_GB_PER_S = 4.0
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class DoctorFinding:
     """One finding about this machine."""
 
     about: str
@@ -30,9 +30,9 @@ class Finding:
     cure: str = ""
 
 
-def examine(home: Home) -> Iterator[Finding]:
+def examine(home: Home) -> Iterator[DoctorFinding]:
     """Yield each finding as soon as it is known. Kernels come last: compiling them may take a minute."""
-    parts: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
+    parts: tuple[tuple[str, Callable[[], Iterator[DoctorFinding]]], ...] = (
         ("versions", _versions),
         ("CPU", _cpu),
         ("memory", _memory),
@@ -47,79 +47,79 @@ def examine(home: Home) -> Iterator[Finding]:
         try:
             yield from look()
         except IngleError as error:
-            yield Finding(name, error.sentence, "broken", error.cure)
+            yield DoctorFinding(name, error.sentence, "broken", error.cure)
         except Exception as error:  # a report with a hole in it is better than none
-            yield Finding(name, f"{type(error).__name__}: {error}", "broken", "Please report it.")
+            yield DoctorFinding(name, f"{type(error).__name__}: {error}", "broken", "Please report it.")
 
 
-def _versions() -> Iterator[Finding]:
+def _versions() -> Iterator[DoctorFinding]:
     from ingle import __version__
 
-    yield Finding("Ingle", __version__)
-    yield Finding("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    yield DoctorFinding("Ingle", __version__)
+    yield DoctorFinding("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     versions = {name: installed(name) for name in LIBRARIES}
-    yield Finding("libraries", ", ".join(f"{name} {version}" for name, version in versions.items() if version))
+    yield DoctorFinding("libraries", ", ".join(f"{name} {version}" for name, version in versions.items() if version))
     lacking = [name for name, version in versions.items() if not version]
     if lacking:
-        yield Finding("libraries", f"without {', '.join(lacking)}", "broken", f"Run: {install_command('')}")
+        yield DoctorFinding("libraries", f"without {', '.join(lacking)}", "broken", f"Run: {install_command('')}")
 
 
-def _cpu() -> Iterator[Finding]:
+def _cpu() -> Iterator[DoctorFinding]:
     from ingle.engine.team import usable_cores
     from ingle.kernels.cpu import describe, features
 
     about = describe()
-    yield Finding("CPU", f"{_cpu_name()} ({about['name']}), {usable_cores()} of {os.cpu_count()} cores usable")
+    yield DoctorFinding("CPU", f"{_cpu_name()} ({about['name']}), {usable_cores()} of {os.cpu_count()} cores usable")
     flags_shown = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vnni", "avxvnni", "avx512bf16", "neon", "dotprod", "i8mm")
-    yield Finding("instructions", ", ".join(name for name in flags_shown if name in features()) or "none that the kernels use")
+    yield DoctorFinding("instructions", ", ".join(name for name in flags_shown if name in features()) or "none that the kernels use")
     if about["vectors"] == "baseline":
         cure = "Everything runs, slower; a CPU from 2013 on (Haswell, Zen) has AVX2."
-        yield Finding("kernel path", "neither AVX2 nor NEON", "slow", cure)
+        yield DoctorFinding("kernel path", "neither AVX2 nor NEON", "slow", cure)
     elif about["byte dot product"] in ("portable", "maddubs"):
         cure = "Everything runs, prompts are read slower; CPUs with VNNI (x86) or I8MM (Arm) have one."
-        yield Finding("kernel path", f"{about['vectors']}, without an instruction for dot products of bytes", "slow", cure)
+        yield DoctorFinding("kernel path", f"{about['vectors']}, without an instruction for dot products of bytes", "slow", cure)
     else:
-        yield Finding("kernel path", f"{about['vectors']} with {about['byte dot product']} for dot products of bytes")
+        yield DoctorFinding("kernel path", f"{about['vectors']} with {about['byte dot product']} for dot products of bytes")
 
 
-def _memory() -> Iterator[Finding]:
+def _memory() -> Iterator[DoctorFinding]:
     try:
         lines = Path("/proc/meminfo").read_text("ascii").splitlines()
         kb = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
-        yield Finding("memory", f"{kb['MemAvailable'] / 1e6:.1f} GB free of {kb['MemTotal'] / 1e6:.1f}")
+        yield DoctorFinding("memory", f"{kb['MemAvailable'] / 1e6:.1f} GB free of {kb['MemTotal'] / 1e6:.1f}")
     except (OSError, LookupError, ValueError):
-        yield Finding("memory", "unknown on this system")
+        yield DoctorFinding("memory", "unknown on this system")
 
 
-def _energy() -> Iterator[Finding]:
+def _energy() -> Iterator[DoctorFinding]:
     from ingle.energy.check import sources
     from ingle.energy.meter import open_meter
 
     meter = open_meter()
     for source, known, cure in sources(meter):
         locked = source == "rapl" and meter.rapl.state == "locked"
-        yield Finding(f"energy: {source}", known, "missing" if locked else "ok", cure)
+        yield DoctorFinding(f"energy: {source}", known, "missing" if locked else "ok", cure)
 
 
-def _home(home: Home) -> Iterator[Finding]:
+def _home(home: Home) -> Iterator[DoctorFinding]:
     if not home.root.exists():
-        yield Finding("home", f"{home.root} (not made yet)", "missing", "`ingle pull smollm2` makes it.")
+        yield DoctorFinding("home", f"{home.root} (not made yet)", "missing", "`ingle pull smollm2` makes it.")
         return
     home.create()  # says what is wrong if it can't be written
     used = sum(path.stat().st_size for path in home.root.rglob("*") if path.is_file())
-    yield Finding("home", f"{home.root}: {used / 1e6:.0f} MB, {shutil.disk_usage(home.root).free / 1e9:.1f} GB free on its disk")
+    yield DoctorFinding("home", f"{home.root}: {used / 1e6:.0f} MB, {shutil.disk_usage(home.root).free / 1e9:.1f} GB free on its disk")
     yield from _settings(home)
 
 
-def _settings(home: Home) -> Iterator[Finding]:
+def _settings(home: Home) -> Iterator[DoctorFinding]:
     from ingle.cli.settings import FILE, read_settings
 
     read_settings(home)
     if (home.root / FILE).exists():
-        yield Finding("settings", str(home.root / FILE))
+        yield DoctorFinding("settings", str(home.root / FILE))
 
 
-def _kernels(home: Home) -> Iterator[Finding]:
+def _kernels(home: Home) -> Iterator[DoctorFinding]:
     from ingle.cli.progress import watching
     from ingle.cli.selftest import check_linears, read_gb_per_s
     from ingle.engine.team import usable_cores
@@ -128,62 +128,66 @@ def _kernels(home: Home) -> Iterator[Finding]:
     there = sum(stored(name) is not None for name in ENTRIES)
     with watching() as watch:
         built = build(progress=lambda done, total: watch.pieces("compiling kernels", done, total))
-    yield Finding("kernel cache", f"{cache_folder()}: {there} of {len(ENTRIES)} were there" + (f", {built} compiled now" if built else ""))
+    yield DoctorFinding(
+        "kernel cache", f"{cache_folder()}: {there} of {len(ENTRIES)} were there" + (f", {built} compiled now" if built else "")
+    )
     checked = check_linears()
     wrong = [result.name for result in checked if not result.sound]
     worst = max(result.error for result in checked)
     if wrong:
         cure = f"Delete {home.jit} and run this again; if it stays wrong, please report it."
-        yield Finding("self-test", f"{', '.join(wrong)} differ from their naive references (by {worst:.1e})", "broken", cure)
+        yield DoctorFinding("self-test", f"{', '.join(wrong)} differ from their naive references (by {worst:.1e})", "broken", cure)
     else:
-        yield Finding("self-test", f"{', '.join(result.name for result in checked)} agree with their naive references (to {worst:.0e})")
+        yield DoctorFinding(
+            "self-test", f"{', '.join(result.name for result in checked)} agree with their naive references (to {worst:.0e})"
+        )
     threads = usable_cores()
     speed = read_gb_per_s(threads)
     slow = speed < _SLOW_GB_PER_S
     cure = "Is something else busy here? The memory of a small virtual machine can be this slow." if slow else ""
-    yield Finding("weights read", f"{speed:.1f} GB/s by {threads} threads", "slow" if slow else "ok", cure)
+    yield DoctorFinding("weights read", f"{speed:.1f} GB/s by {threads} threads", "slow" if slow else "ok", cure)
 
 
-def _models(home: Home) -> Iterator[Finding]:
+def _models(home: Home) -> Iterator[DoctorFinding]:
     from ingle.home.base import is_whole, read_base
     from ingle.home.kept import list_kept
 
     kept = list_kept(home)
     if not kept:
-        yield Finding("models", "none is kept", "missing", "ingle pull smollm2")
+        yield DoctorFinding("models", "none is kept", "missing", "ingle pull smollm2")
     for one in kept:
         base = read_base(home, one.base)
         whole = is_whole(home, base)
         cure = "" if whole else f"Files are missing or cut off: ingle rm {one.name}, then pull it again."
-        yield Finding(f"model {one.name}", f"{base.nbytes / 1e6:.0f} MB from {base.source}", "ok" if whole else "broken", cure)
+        yield DoctorFinding(f"model {one.name}", f"{base.nbytes / 1e6:.0f} MB from {base.source}", "ok" if whole else "broken", cure)
 
 
-def _ledger(home: Home) -> Iterator[Finding]:
+def _ledger(home: Home) -> Iterator[DoctorFinding]:
     from ingle.cli.house import open_ledger
 
     if not home.other_database and not home.database_file.exists():
-        yield Finding("ledger", "empty")
+        yield DoctorFinding("ledger", "empty")
         return
     with open_ledger(home) as ledger:
         result = ledger.verify()
     if result.problem:
-        yield Finding("ledger", result.problem.what, "broken", "ingle verify says more.")
+        yield DoctorFinding("ledger", result.problem.what, "broken", "ingle verify says more.")
     else:
-        yield Finding("ledger", f"whole, {counted(result.count, 'fact')}")
+        yield DoctorFinding("ledger", f"whole, {counted(result.count, 'fact')}")
 
 
-def _extras() -> Iterator[Finding]:
+def _extras() -> Iterator[DoctorFinding]:
     """Yield the optional extras, read from the package itself, so that a new extra needs no line here."""
     for extra, packages in requirements().items():
         if extra in _NOT_FOR_USERS:
             continue
         lacking = [name for name in packages if not installed(name)]
         if lacking:
-            yield Finding(f"extra {extra}", f"without {', '.join(lacking)}", "missing", how_to_install(extra))
+            yield DoctorFinding(f"extra {extra}", f"without {', '.join(lacking)}", "missing", how_to_install(extra))
         else:
-            yield Finding(f"extra {extra}", ", ".join(f"{name} {installed(name)}" for name in packages))
+            yield DoctorFinding(f"extra {extra}", ", ".join(f"{name} {installed(name)}" for name in packages))
     if importlib.util.find_spec("readline") is None:
-        yield Finding("line editing", "this Python has no readline", "missing", "Chat works; lines can't be edited or recalled.")
+        yield DoctorFinding("line editing", "this Python has no readline", "missing", "Chat works; lines can't be edited or recalled.")
 
 
 def _cpu_name() -> str:

@@ -23,7 +23,7 @@ _SILENCE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ShownAnswer:
     """The outcome of one answer."""
 
     text: str
@@ -47,7 +47,7 @@ class Outcome:
         return (self.usage.prompt_tokens - self.usage.cached_tokens) / self.usage.prefill_s if self.usage and self.usage.prefill_s else 0.0
 
 
-def event_of(key: bytes, choice: "Choice", request: Request, outcome: Outcome) -> Event:
+def event_of(key: bytes, choice: "Choice", request: Request, outcome: ShownAnswer) -> Event:
     """Return the ledger's fact of an answer, even of one stopped before its first token. `request`: as it came."""
     model = choice.model
     nothing = Usage(0, 0, 0, 0.0, 0.0, 0, model_digest=model.digest, seed=request.sampling.seed or 0)
@@ -58,7 +58,7 @@ def event_of(key: bytes, choice: "Choice", request: Request, outcome: Outcome) -
 def generate(
     model: "LanguageModel", request: Request, show: Callable[[str], None], session: "Session | None" = None, drafts: bool = True,
     policy: Policy = USUAL,
-) -> Outcome:  # fmt: skip
+) -> ShownAnswer:  # fmt: skip
     """Answer `request` behind the guards of this policy. `show` gets each piece of text.
 
     Ctrl-C ends it with finish `cancelled`, and so does `show` by an OSError.
@@ -107,7 +107,7 @@ def generate(
         except Stopped:
             if shown:
                 print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-    return Outcome("".join(words), finish, usage, tuple(logprobs), tuple(verdicts), fault)
+    return ShownAnswer("".join(words), finish, usage, tuple(logprobs), tuple(verdicts), fault)
 
 
 def with_seed(request: Request, seed: int) -> Request:

@@ -74,7 +74,7 @@ def _follow(home: "Home", engine: "Engine", settings: "Settings", stay: bool, at
     from ingle.cli.interrupt import Interrupt
     from ingle.cli.output import note
     from ingle.learn import worker
-    from ingle.learn.learner import Watch
+    from ingle.learn.learner import LearnerWatch
     from ingle.learn.lesson_trainer import trainer_of
     from ingle.ledger.chain import Ledger
 
@@ -87,22 +87,22 @@ def _follow(home: "Home", engine: "Engine", settings: "Settings", stay: bool, at
         worker.give_way()
     if attached:
         worker.listen(signals, sys.stdin.buffer)
-        watching = Watch(trying=worker.tell(sys.stdout.buffer))
+        watching = LearnerWatch(trying=worker.tell(sys.stdout.buffer))
         return worker.follow(home, engine, trainer, sink, settings.learn, signals, watching)
     learning = settings.learn if not stay else replace(settings.learn, idle_s=float("inf"))
     with Interrupt() as interrupt:
-        return worker.follow(home, engine, trainer, sink, learning, signals, Watch(note, interrupt.asked), stay)
+        return worker.follow(home, engine, trainer, sink, learning, signals, LearnerWatch(note, interrupt.asked), stay)
 
 
 def _together(home: "Home", engine: "Engine", settings: "Settings", model: str) -> "Learned":
     from ingle.cli.interrupt import Interrupt
     from ingle.cli.output import note
-    from ingle.learn.learner import LOCK, Learned, Learner, Watch, consolidate, learn_once
+    from ingle.learn.learner import LOCK, Learned, Learner, LearnerWatch, consolidate, learn_once
     from ingle.learn.lesson_trainer import trainer_of
     from ingle.ledger.chain import Ledger
 
     with home.lock(LOCK, note), Interrupt() as interrupt:
-        trainer, watch = trainer_of(home, engine, settings.learn.lesson, settings.learn.style), Watch(note, interrupt.asked)
+        trainer, watch = trainer_of(home, engine, settings.learn.lesson, settings.learn.style), LearnerWatch(note, interrupt.asked)
         learner = Learner(home, engine, trainer, Ledger(engine, home.keys).append, watch, settings.learn.ratings)
         learner.start()
         return Learned((*learn_once(learner).outcomes, *consolidate(learner, model).outcomes))

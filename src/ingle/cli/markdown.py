@@ -32,7 +32,7 @@ _UNDECIDED = re.compile(r"(?:^|\n)[ \t\-=*_#`~+>|:.\d]*\Z")
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class TextBlock:
     """One block at the top level of a text."""
 
     tokens: tuple[Token, ...]
@@ -42,7 +42,7 @@ class Block:
     """Source of the block."""
 
 
-def split_blocks(text: str) -> list[Block]:
+def split_blocks(text: str) -> list[TextBlock]:
     """Return the blocks of a text, in order."""
     groups: list[list[Token]] = []
     depth = 0
@@ -55,7 +55,9 @@ def split_blocks(text: str) -> list[Block]:
     for line in text.split("\n"):
         lines.append(lines[-1] + len(line) + 1)
     starts = [lines[group[0].map[0]] if group[0].map else 0 for group in groups]
-    return [Block(tuple(group), start, text[start:end]) for group, start, end in zip(groups, starts, [*starts, len(text)][1:], strict=True)]
+    return [
+        TextBlock(tuple(group), start, text[start:end]) for group, start, end in zip(groups, starts, [*starts, len(text)][1:], strict=True)
+    ]
 
 
 def decided(text: str) -> str:
@@ -68,7 +70,7 @@ def make_console(width: int) -> Console:
     return Console(width=width, theme=Theme(_STYLES), highlight=False, legacy_windows=False)
 
 
-def render(console: Console, block: Block, width: int) -> list[str]:
+def render(console: Console, block: TextBlock, width: int) -> list[str]:
     """Return the lines of a block with escape sequences, none wider than `width`."""
     try:
         lines = _lines(console, _Blocks(block.tokens), min(width, MAX_WIDTH))

@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from ingle.cli.progress import Watcher
-    from ingle.measure.run import Outcome
+    from ingle.measure.run import SuiteResult
 
 EXAMPLES = """
 ingle measure
@@ -128,7 +128,7 @@ def _list(as_json: bool) -> None:
     print_table(("suite", "what it measures", "figure", ""), rows)
 
 
-def _show(outcome: "Outcome") -> None:
+def _show(outcome: "SuiteResult") -> None:
     from ingle.cli.output import note, print_table
     from ingle.core.report import NO_INTERVAL
 

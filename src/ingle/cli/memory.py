@@ -55,7 +55,7 @@ def command(
 
 
 def _obey(home: "Home", engine: "Engine", action: str, arguments: Sequence[str], model: str, turns: bool, as_json: bool) -> None:
-    from ingle.adapt.admit import Limits, edit, remember
+    from ingle.adapt.admit import TeachingLimits, edit, remember
     from ingle.adapt.forget import forget
     from ingle.cli.choose import choose
     from ingle.cli.forget import show_forgotten
@@ -74,7 +74,7 @@ def _obey(home: "Home", engine: "Engine", action: str, arguments: Sequence[str],
     else:
         if action == "add":
             name = choose(home, model).name
-            example = remember(engine, OWNER, name, arguments[0], Limits(per_hour=0), lambda event: record(home, event))
+            example = remember(engine, OWNER, name, arguments[0], TeachingLimits(per_hour=0), lambda event: record(home, event))
         else:
             example = edit(home, engine, OWNER, _named(engine, arguments[0]).id, arguments[1], lambda event: record(home, event))
         if as_json:

@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from ingle.adapt.choosing import Choice
-    from ingle.cli.generate import Outcome
+    from ingle.cli.generate import ShownAnswer
     from ingle.core.message import Message, Request
     from ingle.engine.language_model import LanguageModel
     from ingle.home.kept import Kept
@@ -87,7 +87,7 @@ def command(
     _finish(home, choice, request, outcome, as_json)
 
 
-def _finish(home: "Home", choice: "Choice", request: "Request", outcome: "Outcome", as_json: bool) -> None:
+def _finish(home: "Home", choice: "Choice", request: "Request", outcome: "ShownAnswer", as_json: bool) -> None:
     """Record the fact even if nobody reads the output, show the rest, and return the exit code."""
     from ingle.cli.generate import event_of
     from ingle.cli.house import record
@@ -168,7 +168,7 @@ def _shower() -> Callable[[str], None]:
     return show
 
 
-def _print_json(choice: "Choice", request: "Request", outcome: "Outcome") -> None:
+def _print_json(choice: "Choice", request: "Request", outcome: "ShownAnswer") -> None:
     from ingle.cli.output import print_json
 
     model = choice.model

@@ -33,7 +33,7 @@ class Checked:
 class _Call:
     """A linear and its input, in the kernels' layout."""
 
-    def __init__(self, packed: pack.Packed, x: Any) -> None:
+    def __init__(self, packed: pack.PackedLinear, x: Any) -> None:
         rows, columns = packed.padded
         q, scale = naive.quantise(x)
         counts = q.reshape(*scale.shape, 32).astype(np.int32).sum(axis=-1)

@@ -15,7 +15,7 @@ Facts = Mapping[str, Fact]
 
 
 @dataclass(slots=True)
-class Entry:
+class LogLine:
     """One line: a fact, or answers in a row."""
 
     newest: "Row"
@@ -31,16 +31,16 @@ class Entry:
         return f"{began}  {sentence(self.newest.kind, self.newest.subject, self.newest.values)}"
 
 
-def entries(rows: Iterable["Row"], most: int) -> list[Entry]:
+def entries(rows: Iterable["Row"], most: int) -> list[LogLine]:
     """Return the last `most` entries, oldest first. `rows`: newest first."""
-    lines = list[Entry]()
+    lines = list[LogLine]()
     for row in rows:
         if row.kind == "answer" and lines and (lines[-1].newest.kind, lines[-1].newest.subject) == ("answer", row.subject):
             lines[-1].oldest, lines[-1].count = row, lines[-1].count + 1
         elif len(lines) == most:
             break
         else:
-            lines.append(Entry(row, row))
+            lines.append(LogLine(row, row))
     return lines[::-1]
 
 

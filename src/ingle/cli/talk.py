@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ingle.cli.conversation import Conversation
-from ingle.cli.generate import Outcome, event_of, generate
+from ingle.cli.conversation import TerminalConversation
+from ingle.cli.generate import ShownAnswer, event_of, generate
 from ingle.cli.interrupt import silent_keys
 from ingle.cli.output import complain, note
 from ingle.cli.screen import make_screen
 from ingle.cli.settings import Settings
-from ingle.cli.taught import Taught
+from ingle.cli.taught import TaughtHere
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import ContextError, IngleError, RequestError
 from ingle.core.message import Message, Request
@@ -28,7 +28,7 @@ NEARLY_FULL = 0.85
 
 
 @dataclass
-class Tally:
+class TalkTally:
     """Totals of all answers."""
 
     answers: int = 0
@@ -38,7 +38,7 @@ class Tally:
     decode_s: float = 0.0
     energy: Energy = NOTHING
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: ShownAnswer) -> None:
         """Adds one answer."""
         if outcome.usage:
             self.answers += 1
@@ -52,23 +52,23 @@ class Tally:
 class Talk:
     """A conversation with its model, settings and screen."""
 
-    def __init__(self, home: Home, model: "LanguageModel", settings: Settings, recorder: Recorder, taught: Taught) -> None:
+    def __init__(self, home: Home, model: "LanguageModel", settings: Settings, recorder: Recorder, taught: TaughtHere) -> None:
         from ingle.engine.answer import Session
         from ingle.safety.registry import guard_policy
 
         self.home, self.model, self.settings, self.taught = home, model, settings, taught
-        self.conversation = Conversation(settings.chat.system)
+        self.conversation = TerminalConversation(settings.chat.system)
         self.session = Session(model.backend.new_state())
         self._read_by = model.digest
-        self.tally = Tally()
-        self.last: Outcome | None = None
+        self.tally = TalkTally()
+        self.last: ShownAnswer | None = None
         self.recorder = recorder
         self._policy = guard_policy(home.policy)
         self._key = b""
         self.plain = not has_template(model.tokenizer)
         """Whether it is a base model, which continues all text so far, by either side."""
 
-    def ask(self, text: str, again: bool = False) -> Outcome | None:
+    def ask(self, text: str, again: bool = False) -> ShownAnswer | None:
         """Ask a question, show the answer as it comes, and record its fact. None if it could not be answered.
 
         A question that can't be answered is removed again. `again`: with a new seed, whatever the settings say.
@@ -112,7 +112,7 @@ class Talk:
         """Number of tokens of the context in use."""
         return len(self.session.ids)
 
-    def _answer(self, choice: "Choice") -> Outcome:
+    def _answer(self, choice: "Choice") -> ShownAnswer:
         from ingle.engine.answer import Session
 
         if choice.model.digest != self._read_by:  # what one adapter has read is of no use to another
@@ -125,7 +125,7 @@ class Talk:
             finally:
                 screen.finish()
 
-    def _remark(self, outcome: Outcome, choice: "Choice") -> None:
+    def _remark(self, outcome: ShownAnswer, choice: "Choice") -> None:
         """Print remarks on an answer, if there are any."""
         if choice.memories:
             note(f"(from memory: {', '.join(choice.memories)})")

@@ -17,7 +17,7 @@ OWNER = ""
 """Owner of what is taught on this machine without a key."""
 
 
-class Taught:
+class TaughtHere:
     """Chooses memories and lessons for one kept model. Opens the database once it exists."""
 
     def __init__(self, home: Home, kept: Kept, memory: bool) -> None:
@@ -63,7 +63,7 @@ class Taught:
 
 def choose_once(home: Home, kept: Kept, memory: bool, model: "LanguageModel", request: "Request") -> "Choice":
     """Return what acts on one request."""
-    taught = Taught(home, kept, memory)
+    taught = TaughtHere(home, kept, memory)
     try:
         return taught.choose(model, request)
     finally:

@@ -27,7 +27,7 @@ def command(
     It acts on the next answer, in other words too, and replaces what you taught on the same question before. The weights
     learn it when `ingle serve` or `ingle learn --once` runs.
     """
-    from ingle.adapt.admit import Limits, teach
+    from ingle.adapt.admit import TeachingLimits, teach
     from ingle.cli.choose import choose
     from ingle.cli.house import enter, record
     from ingle.cli.output import print_json
@@ -40,7 +40,7 @@ def command(
     engine = open_rooms(home)
     try:
         # Whoever sits at this machine floods nobody but themselves.
-        example = teach(engine, OWNER, name, question, answer, learn, Limits(per_hour=0), lambda event: record(home, event))
+        example = teach(engine, OWNER, name, question, answer, learn, TeachingLimits(per_hour=0), lambda event: record(home, event))
     finally:
         engine.dispose()
     if as_json:

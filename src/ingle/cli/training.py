@@ -12,7 +12,7 @@ from ingle.home.place import Home
 
 if TYPE_CHECKING:
     from ingle.train.making import RunWatch
-    from ingle.train.settings import Progress
+    from ingle.train.settings import TrainProgress
 
 T = TypeVar("T")
 
@@ -37,10 +37,10 @@ def run_watch(watch: Watcher, label: str = "training") -> "RunWatch":
     return RunWatch(watch.pieces, train_progress(watch, label), watch.say, watch.bytes)
 
 
-def train_progress(watch: Watcher, label: str = "training") -> "Callable[[Progress], None]":
+def train_progress(watch: Watcher, label: str = "training") -> "Callable[[TrainProgress], None]":
     """Return the progress callback of a training: loss, speed, time left."""
 
-    def trained(now: "Progress") -> None:
+    def trained(now: "TrainProgress") -> None:
         held_out = "" if now.held_out is None else f", held out {now.held_out:.3f}"
         left = f", {now.seconds_left:.0f} s left" if now.seconds_left < 120 else f", {now.seconds_left / 60:.0f} min left"
         watch.pieces(label, now.step, now.steps, f"loss {now.loss:.3f}{held_out}, {now.tokens_per_s:.0f} tokens/s{left}")

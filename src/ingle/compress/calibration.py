@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from ingle.core.errors import ConfigError
-from ingle.home.fetch import Progress
+from ingle.home.fetch import FetchProgress
 from ingle.home.fetch import silent as silent_fetch
 from ingle.home.place import Home
 from ingle.measure.items import Text
 from ingle.measure.suites import find_suite, training_rows
-from ingle.model.module import CausalLM, Layer
+from ingle.model.module import CausalLM, DecoderLayer
 from ingle.model.tokenizer import Tokenizer
 
 SUITES = ("xsum-bits", "wiki-bits")
@@ -78,7 +78,7 @@ class Stream:
             self._angles = module.angles(torch.arange(rows.shape[1], dtype=torch.float32), self.states.dtype)
 
     def inputs(
-        self, layer: Layer, linears: Sequence[str], beside: "tuple[Stream, Layer] | None" = None,
+        self, layer: DecoderLayer, linears: Sequence[str], beside: "tuple[Stream, DecoderLayer] | None" = None,
         weights: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Inputs]:  # fmt: skip
         """Sum up the inputs of some of a layer's linears, by name (`mlp.down_proj`), from the states as they are.
@@ -103,14 +103,14 @@ class Stream:
         return {name: by_key[key] for name, key in key_of.items()}
 
     @torch.no_grad()
-    def advance(self, layer: Layer) -> None:
+    def advance(self, layer: DecoderLayer) -> None:
         """Move all states through a layer."""
         for start in range(0, len(self.states), self._batch):
             chosen = slice(start, start + self._batch)
             self.states[chosen] = layer(self.states[chosen], *self._angles, None)
 
     @torch.no_grad()
-    def _caught(self, layer: Layer, linears: Sequence[str], start: int) -> dict[str, Tensor]:
+    def _caught(self, layer: DecoderLayer, linears: Sequence[str], start: int) -> dict[str, Tensor]:
         """Catch the inputs [tokens, K] of linears for the rows of one batch. Nothing behind the last of them is computed."""
         caught: dict[str, Tensor] = {}
 
@@ -137,7 +137,7 @@ class _Enough(Exception):
     """Stops a layer when all its wanted inputs are caught."""
 
 
-def read_texts(home: Home, progress: Progress = silent_fetch) -> list[Text]:
+def read_texts(home: Home, progress: FetchProgress = silent_fetch) -> list[Text]:
     """Read the training parts of the suites of texts. Raises the errors of fetching them."""
     return [
         Text(f"{name} {row['id']}", row["id"], row["text"]) for name in SUITES for row in training_rows(find_suite(name), home, progress)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ingle.compress.calibration import STAGES, Inputs, Stream
 from ingle.compress.prune_settings import PruneSettings
-from ingle.compress.pruner import Block, columns_of, find_pruner, looks
+from ingle.compress.pruner import PrunedBlock, columns_of, find_pruner, looks
 from ingle.core.files import write_atomic
 from ingle.engine.masking import pack_mask
 from ingle.engine.shape import CHANNELS, GROUPS, LAYERS
@@ -123,7 +123,7 @@ def _of_units(job: Cutting, mine: Any, theirs: Any, stream: Stream | None, origi
     squares = linear.weight.square().sum(0).view(-1, size).sum(1)
     for part in ("mlp.gate_proj", "mlp.up_proj") if size == 1 else ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"):
         squares = squares + mine.get_submodule(part).weight.square().sum(1).view(len(squares), -1).sum(1)
-    block = Block(linear.weight, inputs, size, squares)
+    block = PrunedBlock(linear.weight, inputs, size, squares)
     choice = find_pruner(job.settings.pruner, job.settings.structure)(block, job.staying)
     tensors: dict[str, Array] = {_STAYS: choice.stays.numpy().astype(np.int64)}
     if choice.weight is not None:

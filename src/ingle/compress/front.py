@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ingle.compress.served import Loss, Quality, StepTimer
+from ingle.compress.served import Quality, QualityLoss, ServedStepTimer
 from ingle.core.errors import ConfigError
 from ingle.core.files import write_atomic
 from ingle.energy.plot import HEIGHT, WIDTH, Box, Shape, Words, png, svg
@@ -25,8 +25,8 @@ class Point:
     recipe: str
     """Its recipe; empty for the original."""
     quality: Quality
-    loss: Loss
-    pace: StepTimer
+    loss: QualityLoss
+    pace: ServedStepTimer
     mb: float
     """Packed weights, 10⁶ bytes."""
     mb_before: float

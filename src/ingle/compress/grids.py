@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ingle.compress.weight_formats import Grid, Quantised, WeightFormat, grouped, read_blocks
+from ingle.compress.weight_formats import QuantisationGrid, Quantised, WeightFormat, grouped, read_blocks
 from ingle.model.module import CausalLM
 
 Array = npt.NDArray[Any]
@@ -46,7 +46,7 @@ class _Values(torch.autograd.Function):
     """The weights, computed in float32; of their gradients only the sums over each block are returned."""
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor | None, codes: Tensor, grid: Grid, dtype: torch.dtype) -> Tensor:
+    def forward(ctx: Any, a: Tensor, b: Tensor | None, codes: Tensor, grid: QuantisationGrid, dtype: torch.dtype) -> Tensor:
         ctx.codes, ctx.scale, ctx.dtypes = codes, grid.scale, (a.dtype, None if b is None else b.dtype)
         scale, minimum = _planes(a, b, grid)
         if grid.unit is not None:
@@ -62,7 +62,7 @@ class _Values(torch.autograd.Function):
         return a, b, None, None, None
 
 
-def _planes(a: Tensor, b: Tensor | None, grid: Grid) -> tuple[Tensor, Tensor]:
+def _planes(a: Tensor, b: Tensor | None, grid: QuantisationGrid) -> tuple[Tensor, Tensor]:
     return grid.scale * (1 + a.float()), grid.minimum if b is None else grid.minimum + grid.scale * b.float()
 
 

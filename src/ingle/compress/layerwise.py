@@ -20,7 +20,7 @@ from ingle.compress.solving import error_of
 from ingle.compress.weight_formats import WeightFormat
 from ingle.core.files import write_atomic
 from ingle.engine.quantised import stored
-from ingle.model.module import CausalLM, Layer
+from ingle.model.module import CausalLM, DecoderLayer
 
 Array = npt.NDArray[Any]
 
@@ -64,7 +64,7 @@ def quantise_layers(
     tensors, errors, count = dict[str, Array](), dict[str, float](), len(module.model.layers)
     for index, layer in enumerate(module.model.layers):
         tell(index, count)
-        assert isinstance(layer, Layer)
+        assert isinstance(layer, DecoderLayer)
         prefix, ours = f"model.layers.{index}.", copy.deepcopy(layer)
         chosen = {name.removeprefix(prefix).removesuffix(".weight"): way for name, way in formats.items() if name.startswith(prefix)}
         earlier = _read(folder, index)
@@ -84,7 +84,11 @@ def quantise_layers(
 
 
 def _quantise_layer(
-    ours: Layer, formats: Mapping[str, WeightFormat], quantiser: Quantiser, stream: Stream | None, weights: Mapping[str, Tensor] | None
+    ours: DecoderLayer,
+    formats: Mapping[str, WeightFormat],
+    quantiser: Quantiser,
+    stream: Stream | None,
+    weights: Mapping[str, Tensor] | None,
 ) -> tuple[dict[str, Array], dict[str, float]]:
     """Return this layer's new parameters, by their names within it, and the errors. The layer itself is changed, too."""
     new, errors = dict[str, Array](), dict[str, float]()
@@ -108,13 +112,13 @@ def _quantise_layer(
     return new, errors
 
 
-def _replace(layer: Layer, new: Mapping[str, Array]) -> None:
+def _replace(layer: DecoderLayer, new: Mapping[str, Array]) -> None:
     for name, value in new.items():
         shape = tuple(layer.get_parameter(name).shape)
         _set(layer, name, torch.from_numpy(stored(name, shape, value).to_float32()))
 
 
-def _set(layer: Layer, name: str, values: Tensor) -> None:
+def _set(layer: DecoderLayer, name: str, values: Tensor) -> None:
     owner, _, part = name.rpartition(".")
     setattr(layer.get_submodule(owner), part, nn.Parameter(values, requires_grad=False))
 

@@ -38,7 +38,7 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Block:
+class PrunedBlock:
     """Units of one layer, as columns of the matrix that adds them up."""
 
     weight: Tensor
@@ -53,7 +53,7 @@ class Block:
 
 Sparse = Callable[[Tensor, Inputs, float, int], Cut]
 """(weight float32 [N, K], its inputs, share that becomes zero, of every so many neighbours or 0) → `Cut` of weights."""
-Units = Callable[[Block, int], Cut]
+Units = Callable[[PrunedBlock, int], Cut]
 """(block, units that stay) → `Cut` of units."""
 Depth = Callable[[Tensor, int], Tensor]
 """(influence float32 [layers]: 1 − mean cosine of a layer's input and output, layers that stay) → int64, ascending."""

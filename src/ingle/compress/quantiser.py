@@ -14,9 +14,9 @@ from torch import Tensor
 from ingle.compress.calibration import Inputs
 from ingle.compress.weight_formats import Quantised, WeightFormat
 from ingle.core.errors import ConfigError
-from ingle.model.module import Layer
+from ingle.model.module import DecoderLayer
 
-Fold = Callable[[Layer, Mapping[str, Inputs], Mapping[str, WeightFormat]], tuple[str, ...]]
+Fold = Callable[[DecoderLayer, Mapping[str, Inputs], Mapping[str, WeightFormat]], tuple[str, ...]]
 """Changes a layer's weights in place so that they round better, but not the layer's output. Gets the inputs of each linear, by name
 (`mlp.down_proj`), and the formats of the linears to be rounded. Returns the other parameters that it changed."""
 

@@ -106,7 +106,7 @@ def quantise(
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class QuantisationPlan:
     """Linears that can be quantised, and the formats to choose from."""
 
     formats: tuple[WeightFormat, ...]
@@ -124,7 +124,7 @@ class Plan:
         return self.formats if native is None else (*(format_ for format_ in self.formats if format_.bits < native.bits), native)
 
 
-def plan_of(model: str, checkpoint: Checkpoint, bits: float, formats: tuple[WeightFormat, ...]) -> Plan:
+def plan_of(model: str, checkpoint: Checkpoint, bits: float, formats: tuple[WeightFormat, ...]) -> QuantisationPlan:
     """Plan which linears can be put in how many bits. `model` is for messages.
 
     Raises ConfigError where there are none, or `bits` can't be met.
@@ -152,7 +152,7 @@ def plan_of(model: str, checkpoint: Checkpoint, bits: float, formats: tuple[Weig
     if least > bits + 1e-9:
         cure = f"The least is {math.ceil(100 * least - 1e-6) / 100:.2f}."
         raise ConfigError("bits", f"can't be met by {model} in {few.name}, if other linears stay as they are", bits, cure)
-    return Plan(formats, sizes, native, tuple(fixed))
+    return QuantisationPlan(formats, sizes, native, tuple(fixed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ class _Blocks:
     report: dict[str, Any]
 
 
-def _make(work: _Work, checkpoint: Checkpoint, plan: Plan) -> Candidate:
+def _make(work: _Work, checkpoint: Checkpoint, plan: QuantisationPlan) -> Candidate:
     job, settings = work.job, work.job.settings
     try:
         blocks = _blocks(work, checkpoint, plan)
@@ -182,7 +182,7 @@ def _make(work: _Work, checkpoint: Checkpoint, plan: Plan) -> Candidate:
     return Candidate(job.name, KIND, job.kept.digest, tensors, job.origin(settings.method), report | {"energy": energy.table()})
 
 
-def _blocks(work: _Work, checkpoint: Checkpoint, plan: Plan) -> _Blocks:
+def _blocks(work: _Work, checkpoint: Checkpoint, plan: QuantisationPlan) -> _Blocks:
     job, settings = work.job, work.job.settings
     quantiser = find_quantiser(settings.method)
     mixed = len(plan.formats) > 1
@@ -223,7 +223,7 @@ def _recovered(
     return {**tensors, **settled_blocks(small, formats)}, asdict(trained)
 
 
-def _costs(work: _Work, module: CausalLM, rows: Tensor, plan: Plan) -> dict[str, dict[str, float]]:
+def _costs(work: _Work, module: CausalLM, rows: Tensor, plan: QuantisationPlan) -> dict[str, dict[str, float]]:
     """Cost of each linear in each format: measured now, or by an earlier sitting."""
     job = work.job
     path = job.folder / SENSITIVITY
@@ -248,7 +248,7 @@ def _guidance(work: _Work, module: CausalLM, rows: Tensor, formats: Mapping[str,
 
 
 def _report(
-    job: DeltaJob[QuantiseSettings], plan: Plan, chosen: Mapping[str, WeightFormat], costs: Mapping[str, Mapping[str, float]],
+    job: DeltaJob[QuantiseSettings], plan: QuantisationPlan, chosen: Mapping[str, WeightFormat], costs: Mapping[str, Mapping[str, float]],
     errors: Mapping[str, float],
 ) -> dict[str, Any]:  # fmt: skip
     weights = sum(plan.sizes.values())

@@ -23,7 +23,7 @@ from ingle.train.making import RunWatch
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class RecipeStep:
     """One step of a recipe: it makes one delta."""
 
     settings: PruneSettings | QuantiseSettings
@@ -57,10 +57,10 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class CompressionRecipe:
     """A chain of steps."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[RecipeStep, ...]
 
     @property
     def family(self) -> str:
@@ -72,7 +72,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class RecipeGrid:
     """Amounts that are tried of each kind."""
 
     bits: tuple[float, ...] = (8.0, 5.5, 4.0, 3.75, 3.5, 3.0)
@@ -91,32 +91,32 @@ class Grid:
     """Bits in which pruned models are also tried: a pruning touches matrices, which are then served in 8. 0 = none."""
 
 
-def recipes(config: ModelConfig, grid: Grid, calibration: CalibrationSettings, recovery: RecoverySettings) -> list[Recipe]:
+def recipes(config: ModelConfig, grid: RecipeGrid, calibration: CalibrationSettings, recovery: RecoverySettings) -> list[CompressionRecipe]:
     """List all recipes for a model of this config. Whether a quantisation applies to its file shows when it is tried."""
     methods = grid.quantisers or quantiser.names()
 
-    def rounded(method: str, bits: float) -> Step:
-        return Step(QuantiseSettings(bits=bits, method=method, calibration=calibration))
+    def rounded(method: str, bits: float) -> RecipeStep:
+        return RecipeStep(QuantiseSettings(bits=bits, method=method, calibration=calibration))
 
     quantised = [rounded(method, bits) for method in methods for bits in sorted(grid.bits, reverse=True)]
     pruned = [
-        Step(PruneSettings(structure, share, method, calibration, recovery))
+        RecipeStep(PruneSettings(structure, share, method, calibration, recovery))
         for structure, shares in _shares(config, grid).items()
         for method in _methods(structure, grid)
         for share in shares
     ]
-    all_recipes = [Recipe((step,)) for step in (*quantised, *pruned)]
+    all_recipes = [CompressionRecipe((step,)) for step in (*quantised, *pruned)]
     if grid.pruned_bits:
-        all_recipes += [Recipe((step, rounded(methods[-1], grid.pruned_bits))) for step in pruned]
+        all_recipes += [CompressionRecipe((step, rounded(methods[-1], grid.pruned_bits))) for step in pruned]
     return all_recipes
 
 
-def _methods(structure: pruner.Structure, grid: Grid) -> Sequence[str]:
+def _methods(structure: pruner.Structure, grid: RecipeGrid) -> Sequence[str]:
     known = pruner.names(structure)
     return [name for name in grid.pruners if name in known] or [pruner.BEST[structure]]
 
 
-def _shares(config: ModelConfig, grid: Grid) -> dict[Any, list[float]]:
+def _shares(config: ModelConfig, grid: RecipeGrid) -> dict[Any, list[float]]:
     """Shares that leave whole parts, ascending, by structure."""
     count, groups, lanes = len(config.layers), config.num_kv_heads, 32 if config.intermediate_size % 32 == 0 else 1
     blocks = config.intermediate_size // lanes

@@ -36,7 +36,7 @@ from ingle.train.packing import Data, make_batch
 from ingle.train.precision import DTYPES, choose
 from ingle.train.report import taught_nothing
 from ingle.train.schedules import Schedule
-from ingle.train.settings import TrainReport, TrainSettings, Watch
+from ingle.train.settings import TrainReport, TrainSettings, TrainWatch
 
 LENGTH = "length.json"
 _TRIES = 3
@@ -73,7 +73,7 @@ class Recovery:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         length = settle(self.settings, module, self.whole, parameters, self._data(1), self.folder / LENGTH)
         data, objective = self._data(length.steps), Distillation(Predictions(self.whole), self.digest)
-        watch = Watch(self.watch.train, self.watch.say)
+        watch = TrainWatch(self.watch.train, self.watch.say)
         done = train(module, parameters, data, train_settings(self.settings, length, data), self.folder / "run", watch, objective)
         if done.stopped == "interrupted":
             raise Interrupted("recovery", "was interrupted", f"step {done.steps}", CURE)

@@ -17,10 +17,10 @@ from ingle.compress.calibration import CalibrationSettings, read_texts
 from ingle.compress.front import GOALS, Goal, Point, best
 from ingle.compress.prune import VERSION as PRUNED
 from ingle.compress.quantising import VERSION as QUANTISED
-from ingle.compress.recipes import Grid, Recipe, Step, recipes
+from ingle.compress.recipes import CompressionRecipe, RecipeGrid, RecipeStep, recipes
 from ingle.compress.recovery_settings import RecoverySettings
 from ingle.compress.scratch import Scratch, let_packs_go, scratch_of
-from ingle.compress.served import Loss, MeasureSettings, loss_of, pace, quality
+from ingle.compress.served import MeasureSettings, QualityLoss, loss_of, pace, quality
 from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import from_table, to_table
 from ingle.core.digest import digest_json
@@ -54,7 +54,7 @@ class CompressSettings:
     """Format in which models are served and measured."""
     threads: int | None = None
     """Threads to compute with; None = one per core."""
-    grid: Grid = field(default_factory=Grid)
+    grid: RecipeGrid = field(default_factory=RecipeGrid)
     """Recipes to try."""
     measure: MeasureSettings = field(default_factory=MeasureSettings)
     """Suites and text to measure with."""
@@ -71,7 +71,7 @@ class CompressSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResult:
     """Result of a search."""
 
     kept: Kept
@@ -99,7 +99,7 @@ class _Search(DeltaJob[CompressSettings]):
 def compress(
     home: Home, kept: Kept, name: str, settings: CompressSettings, admits: Callable[[Kept, str], Admit],
     watch: RunWatch = RunWatch(), seen: Callable[[Sequence[Point], Point | None], object] = nobody, sink: Sink = nobody,  # noqa: B008
-) -> Found:  # fmt: skip
+) -> SearchResult:  # fmt: skip
     """Try recipes on a kept model and keep the best within the budget as a delta called `name` (or two, the second `name`-2).
 
     `admits`: for a model and a maker of candidates, a function that admits these. `seen` hears all points and the chosen one, also if none
@@ -124,10 +124,10 @@ def compress(
         seen(points, chosen)
         made = _kept(job, by_recipe[chosen.recipe], name, admits)
         sink(_event(job, made, chosen, len(points) - 1))
-        return Found(made, chosen, tuple(points), tuple(left_out))
+        return SearchResult(made, chosen, tuple(points), tuple(left_out))
 
 
-def _measured(job: _Search) -> tuple[list[Point], dict[str, Recipe], list[tuple[str, str]]]:
+def _measured(job: _Search) -> tuple[list[Point], dict[str, CompressionRecipe], list[tuple[str, str]]]:
     """Measure the original and every recipe, or take earlier figures; for recipes that were not measured, say why."""
     settings, config = job.settings, open_weights(job.home, job.kept).config
     todo = recipes(config, settings.grid, settings.calibration, settings.recovery)
@@ -137,14 +137,14 @@ def _measured(job: _Search) -> tuple[list[Point], dict[str, Recipe], list[tuple[
     mb = _mb(job, job.home, job.kept)
     against_itself = pace(original, original, text, settings.measure, job.check)
     itself = replace(against_itself, speed=1.0, speed_low=1.0, speed_high=1.0, joules=1.0)  # by definition; all else would be noise
-    points = [Point("", theirs, Loss(0.0, 0.0, 0.0, len(texts)), itself, mb, mb)]
+    points = [Point("", theirs, QualityLoss(0.0, 0.0, 0.0, len(texts)), itself, mb, mb)]
     left_out, took = list[tuple[str, str]](), list[float]()
     over = dict[str, str]()  # by family and by recipe: one that loses too much already; a stronger one need not be tried
     for number, recipe in enumerate(todo):
         job.check(f"before recipe {number + 1} of {len(todo)}")
         left = f", about {sum(took) / len(took) * (len(todo) - number) / 60:.0f} min left" if took else ""
         job.watch.say(f"recipe {number + 1} of {len(todo)}: {recipe}{left}")
-        if too_much := over.get(recipe.family) or over.get(str(Recipe(recipe.steps[:-1]))):
+        if too_much := over.get(recipe.family) or over.get(str(CompressionRecipe(recipe.steps[:-1]))):
             left_out.append((str(recipe), f"{too_much} loses too much already"))
             over[str(recipe)] = too_much
             continue
@@ -161,7 +161,7 @@ def _measured(job: _Search) -> tuple[list[Point], dict[str, Recipe], list[tuple[
 
 
 def _try(
-    job: _Search, recipe: Recipe, original: LanguageModel, texts: Sequence[Row], text: Sequence[int], mb_before: float
+    job: _Search, recipe: CompressionRecipe, original: LanguageModel, texts: Sequence[Row], text: Sequence[int], mb_before: float
 ) -> Point | str:  # fmt: skip
     """Measure a recipe, or say why it can't be measured."""
     path = _path(job, recipe)
@@ -185,12 +185,12 @@ def _try(
     return point
 
 
-def _path(job: _Search, recipe: Recipe) -> Path:
+def _path(job: _Search, recipe: CompressionRecipe) -> Path:
     """Path of a recipe's figures."""
     return job.folder / "results" / f"{digest_json(to_table(recipe))[:32]}.json"
 
 
-def _made(job: _Search, steps: Sequence[Step]) -> Kept:
+def _made(job: _Search, steps: Sequence[RecipeStep]) -> Kept:
     """The model that these steps make, in the scratch home; results of earlier recipes are used again."""
     kept = job.kept
 
@@ -202,7 +202,7 @@ def _made(job: _Search, steps: Sequence[Step]) -> Kept:
     return kept
 
 
-def _kept(job: _Search, recipe: Recipe, name: str, admits: Callable[[Kept, str], Admit]) -> Kept:
+def _kept(job: _Search, recipe: CompressionRecipe, name: str, admits: Callable[[Kept, str], Admit]) -> Kept:
     """Send the chosen recipe's deltas through the gate, under their own names, one after the other: all are kept, or none that is new."""
     tried, kept, new = _made(job, recipe.steps), job.kept, list[str]()
     for number, step in enumerate(recipe.steps):

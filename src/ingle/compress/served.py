@@ -17,13 +17,13 @@ from ingle.engine.backend import Segment, prefill
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.scoring import score
 from ingle.engine.writing import write
-from ingle.home.fetch import Progress as Fetching
+from ingle.home.fetch import FetchProgress as Fetching
 from ingle.home.place import Home
 from ingle.measure.bits import TextBits
 from ingle.measure.finished import Row
 from ingle.measure.forgetting import forgetting
 from ingle.measure.gather import Progress
-from ingle.measure.run import Options, Outcome, run_suite
+from ingle.measure.run import Options, SuiteResult, run_suite
 from ingle.measure.subject import Subject
 from ingle.measure.suites import find_suite, find_texts
 
@@ -68,7 +68,7 @@ class Quality:
 
 
 @dataclass(frozen=True, slots=True)
-class Loss:
+class QualityLoss:
     """Rise of bits per byte, paired by text, in percent."""
 
     percent: float
@@ -78,7 +78,7 @@ class Loss:
 
 
 @dataclass(frozen=True, slots=True)
-class StepTimer:
+class ServedStepTimer:
     """Speed and energy of writing, compared with the original."""
 
     tokens_per_s: float
@@ -115,7 +115,7 @@ def quality(
     """
     subject = subject_of(model, stopped)
     texts = run_suite(home, find_suite(settings.texts), subject, Options(items=settings.text_items), progress, fetching)
-    task: Outcome | None = None
+    task: SuiteResult | None = None
     if settings.task:
         task = run_suite(home, find_suite(settings.task), subject, Options(items=settings.task_items), progress, fetching)
     right = None if task is None else task.main
@@ -124,16 +124,16 @@ def quality(
     return measured, texts.rows
 
 
-def loss_of(before: Sequence[Row], after: Sequence[Row]) -> Loss:
+def loss_of(before: Sequence[Row], after: Sequence[Row]) -> QualityLoss:
     """Measure the loss on the texts that both have read. Raises ConfigError if there are none."""
     lost = forgetting(_texts(before), _texts(after))
-    return Loss(lost.relative.value, lost.relative.interval.low, lost.relative.interval.high, lost.n)
+    return QualityLoss(lost.relative.value, lost.relative.interval.low, lost.relative.interval.high, lost.n)
 
 
 def pace(
     model: LanguageModel, original: LanguageModel, text: Sequence[int], settings: MeasureSettings,
     check: Callable[[str], None] = lambda _where: None,
-) -> StepTimer:  # fmt: skip
+) -> ServedStepTimer:  # fmt: skip
     """Time a model's writing after a text (over `tokens` ids), by turns with the original; `check`, called before each, may raise."""
     turns: list[tuple[tuple[float, Energy], tuple[float, Energy]]] = []
     for one in (original, model):  # the first reading from the disk counts for neither
@@ -147,7 +147,7 @@ def pace(
     count = settings.tokens * settings.turns
     speeds = [theirs[0] / mine[0] for theirs, mine in turns]
     joules = [mine[1].joules / theirs[1].joules for theirs, mine in turns if theirs[1].joules]
-    return StepTimer(
+    return ServedStepTimer(
         settings.tokens / statistics.median(mine[0] for _, mine in turns), whole.joules / count, whole.low / count, whole.high / count,
         whole.source, statistics.median(speeds), min(speeds), max(speeds), statistics.median(joules) if joules else 1.0,
     )  # fmt: skip

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ingle.compress.calibration import Inputs
-from ingle.compress.weight_formats import Grid, Quantised
+from ingle.compress.weight_formats import QuantisationGrid, Quantised
 
 _BLOCK = 128  # columns after which all later ones are brought up to date
 
@@ -22,7 +22,7 @@ def damped(inputs: Inputs, damping: float) -> Tensor:
     return hessian
 
 
-def gptq(weight: Tensor, hessian: Tensor, grid: Grid) -> Quantised:
+def gptq(weight: Tensor, hessian: Tensor, grid: QuantisationGrid) -> Quantised:
     """Round column by column, the most used first; later columns make up for each error.
 
     `hessian`: damped, float64. Source: arXiv 2210.17323, Algorithm 1; differs: the grid is fixed before, so that the order is free.
@@ -73,10 +73,10 @@ def descend(weight: Tensor, hessian: Tensor, start: Quantised, sweeps: int) -> Q
             now = q * s[:, None] + m[:, None]
             pull -= (now - before) @ h[span]
             codes[:, span], scale[:, g], minimum[:, g] = q, s, m
-    return Quantised(Grid(format_, scale, minimum, grid.unit), codes)
+    return Quantised(QuantisationGrid(format_, scale, minimum, grid.unit), codes)
 
 
-def _refitted(grid: Grid, q: Tensor, s: Tensor, m: Tensor, pull: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+def _refitted(grid: QuantisationGrid, q: Tensor, s: Tensor, m: Tensor, pull: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
     """The best scale and minimum [N] of a group for its codes q [N, columns]; the old ones, where rounding makes the new ones no better."""
     hq = q @ own
     qq, slope_s = (hq * q).sum(1), (pull * q).sum(1)

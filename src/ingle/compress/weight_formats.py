@@ -66,7 +66,7 @@ USUAL = ("int8", "int4", "int3")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Grid:
+class QuantisationGrid:
     """Values that weights can take: per row and group a scale and a minimum, float32 [N, groups], each a number that a block can hold."""
 
     format: WeightFormat
@@ -75,13 +75,13 @@ class Grid:
     unit: Tensor | None = None
     """float32 [N, 1]: the unit of scales, which are whole multiples, and of minima, multiples of −16; None = both are float16."""
 
-    def nearest(self, scale: Tensor, minimum: Tensor) -> "Grid":
+    def nearest(self, scale: Tensor, minimum: Tensor) -> "QuantisationGrid":
         """Return the grid nearest to these scales and minima, [N, any], in this one's units."""
         if self.unit is None:
-            return Grid(self.format, as_half(scale), as_half(minimum))
+            return QuantisationGrid(self.format, as_half(scale), as_half(minimum))
         step = -blocks_16.STEP * self.unit
         scale, minimum = ((plane / of).round().clamp(0, 255) * of for plane, of in ((scale, self.unit), (minimum, step)))
-        return Grid(self.format, scale, minimum, self.unit)
+        return QuantisationGrid(self.format, scale, minimum, self.unit)
 
     def codes(self, weight: Tensor) -> Tensor:
         """Return the nearest codes of float32 [N, K], as float32."""
@@ -98,7 +98,7 @@ class Grid:
 class Quantised:
     """A matrix on a grid."""
 
-    grid: Grid
+    grid: QuantisationGrid
     codes: Tensor
     """float32 [N, K], whole numbers."""
 
@@ -136,13 +136,13 @@ def read_blocks(format_: WeightFormat, blocks: npt.NDArray[np.uint8]) -> Quantis
     if format_.row_bytes:
         unit, scale, least, whole = (torch.from_numpy(part.astype(np.float32)) for part in blocks_16.split(format_.kind, blocks))
         unit = unit[:, None]
-        return Quantised(Grid(format_, scale * unit, least * (-blocks_16.STEP * unit), unit), whole)
+        return Quantised(QuantisationGrid(format_, scale * unit, least * (-blocks_16.STEP * unit), unit), whole)
     parts = blocks.reshape(len(blocks), -1, format_.block_bytes)
     halves = 2 if format_.has_minimum else 1
     planes = torch.from_numpy(np.ascontiguousarray(parts[..., : 2 * halves]).view(np.float16).astype(np.float32))
     codes = _CODES[format_.bits][1](parts[..., 2 * halves :])
     minimum = planes[..., 1] if format_.has_minimum else torch.zeros_like(planes[..., 0])
-    grid = Grid(format_, planes[..., 0].contiguous(), minimum.contiguous())
+    grid = QuantisationGrid(format_, planes[..., 0].contiguous(), minimum.contiguous())
     return Quantised(grid, torch.from_numpy(codes.astype(np.float32)).flatten(1))
 
 
@@ -153,21 +153,21 @@ def find_format(name: str) -> WeightFormat:
     return FORMATS[name]
 
 
-def plain_grid(format_: WeightFormat, weight: Tensor) -> Grid:
+def plain_grid(format_: WeightFormat, weight: Tensor) -> QuantisationGrid:
     """Grid from the smallest to the largest of each group; without a minimum, −max |w| to max |w|. float32 [N, K], K a multiple of 32."""
     groups = weight.reshape(len(weight), -1, format_.columns)
     if not format_.has_minimum:
         scale = groups.abs().amax(2) / format_.high
-        return Grid(format_, scale, scale).nearest(scale, torch.zeros_like(scale))
+        return QuantisationGrid(format_, scale, scale).nearest(scale, torch.zeros_like(scale))
     low = groups.amin(2)
     if not format_.row_bytes:
         low = as_half(low)
         scale = (groups.amax(2) - low) / format_.high
-        return Grid(format_, scale, low).nearest(scale, low)
+        return QuantisationGrid(format_, scale, low).nearest(scale, low)
     low = low.clamp(max=0)
     scale = (groups.amax(2) - low) / format_.high
     unit = torch.maximum(scale.amax(1, keepdim=True) / (255 * _HEADROOM), low.amin(1, keepdim=True) / (-255 * blocks_16.STEP))
-    return Grid(format_, scale, low, torch.where(unit > 0, unit, 1)).nearest(scale, low)
+    return QuantisationGrid(format_, scale, low, torch.where(unit > 0, unit, 1)).nearest(scale, low)
 
 
 def as_half(values: Tensor) -> Tensor:
@@ -180,7 +180,7 @@ def fits(shape: tuple[int, ...]) -> bool:
     return len(shape) == 2 and shape[1] % GROUP == 0
 
 
-def best_grid(format_: WeightFormat, weight: Tensor, importance: Tensor | None = None, rounds: int = 3) -> Grid:
+def best_grid(format_: WeightFormat, weight: Tensor, importance: Tensor | None = None, rounds: int = 3) -> QuantisationGrid:
     """Find the grid with the least squared error, each column weighed by `importance` [K]: groups are cut at several places at both ends.
 
     After each cut, scale and minimum are fitted to the codes by least squares, `rounds` times (as llama.cpp's `make_qkx2_quants` does).
@@ -198,7 +198,7 @@ def best_grid(format_: WeightFormat, weight: Tensor, importance: Tensor | None =
                 errors, fitted = sums.fit(grid)
                 won = errors < least
                 scale, minimum = torch.where(won, grid.scale, best.scale), torch.where(won, grid.minimum, best.minimum)
-                best, least, grid = Grid(format_, scale, minimum, plain.unit), torch.where(won, errors, least), fitted
+                best, least, grid = QuantisationGrid(format_, scale, minimum, plain.unit), torch.where(won, errors, least), fitted
     return best
 
 
@@ -215,7 +215,7 @@ class _Sums:
         self._w = groups * weighed
         self._total, self._w1, self._ww = weighed.sum(2), self._w.sum(2), (self._w * groups).sum(2)
 
-    def fit(self, grid: Grid) -> tuple[Tensor, Grid]:
+    def fit(self, grid: QuantisationGrid) -> tuple[Tensor, QuantisationGrid]:
         """Squared error of each group, [N, G], with the nearest codes; and the grid that fits these codes best."""
         q = grouped(grid.codes(self._weight), grid.scale)
         qw, weighed_q = (q * self._w).sum(2), q * self._weighed

@@ -14,7 +14,7 @@ WINDOW_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class PeerCheck:
     """Both figures for the same windows."""
 
     seconds: float
@@ -32,7 +32,7 @@ class Check:
         return self.modelled.low <= self.counted.joules <= self.modelled.high
 
 
-def check(meter: Meter, seconds: float = 10.0, work: Callable[[], None] | None = None) -> Check | None:
+def check(meter: Meter, seconds: float = 10.0, work: Callable[[], None] | None = None) -> PeerCheck | None:
     """Work for so long (on all cores through NumPy, unless `work` is given) and compare. None where no counter can be read."""
     work = work or _products()
     began = first = meter.read()
@@ -45,7 +45,7 @@ def check(meter: Meter, seconds: float = 10.0, work: Callable[[], None] | None =
         if window is not None:
             counted, modelled = counted + window, modelled + meter.modelled(first, last)
         first = last
-    return Check(first.awake_s - began.awake_s, counted, modelled) if counted.joules > 0 else None
+    return PeerCheck(first.awake_s - began.awake_s, counted, modelled) if counted.joules > 0 else None
 
 
 def sources(meter: Meter) -> list[tuple[str, str, str]]:

@@ -31,7 +31,7 @@ _OTHER_NAMES = {"UK": "GB", "EL": "GR", "WORLDWIDE": WORLD}
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class PowerGrid:
     """The electricity of one country."""
 
     region: str
@@ -50,12 +50,12 @@ class Grid:
         return f"{self.region}, {self.g_per_kwh:g} g/kWh in {self.year} ({self.source})"
 
 
-def find_grid(region: str) -> Grid:
+def find_grid(region: str) -> PowerGrid:
     """Return the electricity of a country. Raises ConfigError for one that is not in the table."""
     name = region.strip().upper()
     name = _OTHER_NAMES.get(name, name)
     for year, table in ((2023, _OF_2023), (2022, _OF_2022)):
         if name in table:
-            return Grid(name, float(table[name]), year, REVIEWS if name in (WORLD, UNION) else SOURCE)
+            return PowerGrid(name, float(table[name]), year, REVIEWS if name in (WORLD, UNION) else SOURCE)
     known = ", ".join(sorted({*_OF_2023, *_OF_2022} - {WORLD}))
     raise ConfigError("--region", "must be a country in the table, by its two letters", region, f"Known: {known}, and WORLD.")

@@ -39,7 +39,7 @@ PROMPTS = digest_json([VERSION, TASKS])
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class LabelPart:
     """One task of a label."""
 
     task: str
@@ -75,7 +75,7 @@ class Label:
     """The number of times that every prompt was asked."""
     spread: float
     """The spread of the rounds: largest less smallest, as a share of the mean; 0 for one round."""
-    parts: tuple[Part, ...]
+    parts: tuple[LabelPart, ...]
     at: str
     """UTC, ISO 8601."""
     prompts: str = PROMPTS
@@ -154,12 +154,12 @@ def rows(label: Label) -> list[tuple[str, str, str, str, str]]:
     return [*table, ("all tasks alike", str(sum(part.answers for part in label.parts)), "", f"{whole.wh:.3g}", str(whole))]
 
 
-def _part(task: str, usages: Sequence[Usage]) -> Part:
+def _part(task: str, usages: Sequence[Usage]) -> LabelPart:
     energy = NOTHING
     for usage in usages:
         energy = energy + _energy(usage)
     read, written = (sum(getattr(usage, name) for usage in usages) for name in ("prompt_tokens", "completion_tokens"))
-    return Part(task, len(usages), read, written, energy, sum(usage.prefill_s + usage.decode_s for usage in usages))
+    return LabelPart(task, len(usages), read, written, energy, sum(usage.prefill_s + usage.decode_s for usage in usages))
 
 
 def _energy(usage: Usage) -> Energy:

@@ -48,7 +48,7 @@ class Clocks:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class MeterReading:
     """All counters at one moment."""
 
     awake_s: float
@@ -78,34 +78,34 @@ class Meter:
         self._counts = self.rapl.state == "readable" or bool(self.batteries.folders)
         self._share, self._since = 1.0, (self.clocks.awake_s(), self.clocks.cpu_s(), self._busy_s() if self._counts else None)
 
-    def read(self) -> Reading:
+    def read(self) -> MeterReading:
         """Read all counters. Takes a few µs, and some 20 µs for each counter."""
         awake, cpu = self.clocks.awake_s(), self.clocks.cpu_s()
         self._read_at = awake
         if self._counts and awake - self._since[0] >= _SHARE_S:
             self._update_share(awake, cpu)
         battery = self.batteries.watts() if self._counts and self.rapl.state != "readable" else None
-        return Reading(
+        return MeterReading(
             awake, self.clocks.boot_s(), cpu, self._resident_now(awake), self._share, self.rapl.read(), battery, self.gpus.read()
         )
 
-    def begin(self) -> Reading:
+    def begin(self) -> MeterReading:
         """Read the counters at the beginning of a task. After a pause, earlier CPU use no longer counts for the share."""
         if self._counts and self.clocks.awake_s() - self._read_at >= _SHARE_S:
             self._since = (self.clocks.awake_s(), self.clocks.cpu_s(), self._busy_s())
         return self.read()
 
-    def between(self, first: Reading, last: Reading) -> Energy:
+    def between(self, first: MeterReading, last: MeterReading) -> Energy:
         """Return this process's energy from one reading to another."""
         counted = self.counted(first, last)
         return (self.modelled(first, last) if counted is None else counted) + self._gpu(first, last)
 
-    def modelled(self, first: Reading, last: Reading) -> Energy:
+    def modelled(self, first: MeterReading, last: MeterReading) -> Energy:
         """Return the energy without GPUs by the model, whatever counters there are."""
         resident = max(first.resident_bytes, last.resident_bytes)
         return estimate(self.machine, max(0.0, last.cpu_s - first.cpu_s), max(0.0, last.awake_s - first.awake_s), resident)
 
-    def counted(self, first: Reading, last: Reading) -> Energy | None:
+    def counted(self, first: MeterReading, last: MeterReading) -> Energy | None:
         """Return the energy without GPUs by hardware alone; None where hardware can't say."""
         elapsed = last.awake_s - first.awake_s
         if abs((last.boot_s - first.boot_s) - elapsed) > _ASLEEP_S:
@@ -124,7 +124,7 @@ class Meter:
             return Energy(mine, min(mine, self.modelled(first, last).low), whole, "battery")
         return None
 
-    def _gpu(self, first: Reading, last: Reading) -> Energy:
+    def _gpu(self, first: MeterReading, last: MeterReading) -> Energy:
         if not self.gpus.wanted:
             return NOTHING
         gpu_j = None if first.gpu_mj is None or last.gpu_mj is None else nvml.joules(first.gpu_mj, last.gpu_mj)

@@ -9,7 +9,7 @@ from ingle.core.energy import amount
 from ingle.core.errors import ConfigError
 from ingle.core.files import write_atomic
 from ingle.core.installing import how_to_install
-from ingle.energy.totals import Line
+from ingle.energy.totals import AccountLine
 
 WIDTH, HEIGHT = 720, 360
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 16, 34, 34
@@ -43,7 +43,7 @@ class Words:
 Shape = Box | Words
 
 
-def draw(path: Path, title: str, lines: Sequence[Line]) -> None:
+def draw(path: Path, title: str, lines: Sequence[AccountLine]) -> None:
     """Draw the chart of these days into a file. Raises ConfigError for an unknown kind of file, HomeError where the disk refuses."""
     kind = path.suffix.lower()
     if kind not in (".svg", ".png"):
@@ -87,7 +87,7 @@ def png(shapes: Sequence[Shape], scale: int = 2) -> bytes:
     return file.getvalue()
 
 
-def _shapes(title: str, lines: Sequence[Line]) -> Iterator[Shape]:
+def _shapes(title: str, lines: Sequence[AccountLine]) -> Iterator[Shape]:
     yield Words(_LEFT, 20, title)
     most = max((line.energy.high for line in lines), default=0.0) or 1.0
     across, down = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ingle.core.energy import NOTHING, Energy, energy_in
 from ingle.core.maker import makers
-from ingle.energy.grid import Grid
+from ingle.energy.grid import PowerGrid
 
 _ACTIVITIES = {
     "answer": "answers",
@@ -33,7 +33,7 @@ class Deed:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class AccountLine:
     """The sum of several deeds."""
 
     name: str
@@ -42,7 +42,7 @@ class Line:
     """Deeds without a figure; they are not in `energy`."""
     energy: Energy
 
-    def table(self, grid: Grid | None) -> dict[str, Any]:
+    def table(self, grid: PowerGrid | None) -> dict[str, Any]:
         """Return a table for JSON."""
         table = {"name": self.name, "count": self.count, "unmetered": self.unmetered, **self.energy.table()}
         table["wh"] = float(f"{self.energy.wh:.6g}")
@@ -56,7 +56,7 @@ def deed_of(at: str, kind: str, subject: str, facts: Mapping[str, Any]) -> Deed 
     return None if not activity else Deed(at[:10], activity, subject, energy_in(facts))
 
 
-def add_up(deeds: Iterable[Deed], by: Side | None = None) -> list[Line]:
+def add_up(deeds: Iterable[Deed], by: Side | None = None) -> list[AccountLine]:
     """Return one line for each day, model or activity, by name; without `by`, one line for all."""
     groups: dict[str, list[Deed]] = defaultdict(list)
     key: Callable[[Deed], str] = (lambda deed: str(getattr(deed, by))) if by else (lambda _: "all")
@@ -65,18 +65,18 @@ def add_up(deeds: Iterable[Deed], by: Side | None = None) -> list[Line]:
     return [_line(name, groups[name]) for name in sorted(groups)]
 
 
-def days(deeds: Sequence[Deed]) -> list[Line]:
+def days(deeds: Sequence[Deed]) -> list[AccountLine]:
     """Return a line for every day, those without any use included."""
     lines = {line.name: line for line in add_up(deeds, "day")}
     if not lines:
         return []
     first, last = (datetime.fromisoformat(name).replace(tzinfo=UTC) for name in (min(lines), max(lines)))
     names = [(first + timedelta(days=i)).date().isoformat() for i in range((last - first).days + 1)]
-    return [lines.get(name, Line(name, 0, 0, NOTHING)) for name in names]
+    return [lines.get(name, AccountLine(name, 0, 0, NOTHING)) for name in names]
 
 
-def _line(name: str, deeds: Sequence[Deed]) -> Line:
+def _line(name: str, deeds: Sequence[Deed]) -> AccountLine:
     whole = NOTHING
     for deed in deeds:
         whole = whole + (deed.energy or NOTHING)
-    return Line(name, len(deeds), sum(deed.energy is None for deed in deeds), whole)
+    return AccountLine(name, len(deeds), sum(deed.energy is None for deed in deeds), whole)

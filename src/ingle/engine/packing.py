@@ -152,7 +152,7 @@ def unpacked(folder: Path, info: PackInfo) -> Iterator[tuple[str, Array]]:
         elif place.kind in (_HEADS, _MAPS):
             yield name, _from_memory(place, planes[0].view(np.float32), info.config.head_dim)
         else:
-            yield name, pack.unpack(pack.Packed(place.kind, place.rows, place.columns, *planes))
+            yield name, pack.unpack(pack.PackedLinear(place.kind, place.rows, place.columns, *planes))
 
 
 def _vector(values: Array) -> Array:
@@ -186,7 +186,7 @@ def _is_vocabulary(name: str) -> bool:
     return name in ("model.embed_tokens.weight", "lm_head.weight")
 
 
-def _pack(tensor: Tensor, format_: str) -> pack.Packed:
+def _pack(tensor: Tensor, format_: str) -> pack.PackedLinear:
     native = _NATIVE.get(tensor.kind)
     four_bits = format_ == "int4" and (tensor.kind != "Q8_0" or _is_vocabulary(tensor.name))
     if native and (format_ == "auto" or four_bits):
@@ -225,22 +225,22 @@ def _nibbles(blocks: Array) -> Array:
     return np.concatenate([blocks & 15, blocks >> 4], axis=2).reshape(blocks.shape[0], -1)
 
 
-def _from_sixteens(kind: str) -> Callable[[Tensor], pack.Packed]:
+def _from_sixteens(kind: str) -> Callable[[Tensor], pack.PackedLinear]:
     return lambda tensor: pack.pack_sixteens(kind, *blocks_16.split(kind, tensor.raw))
 
 
-def _from_q4_1(tensor: Tensor) -> pack.Packed:
+def _from_q4_1(tensor: Tensor) -> pack.PackedLinear:
     blocks = _blocks(tensor, 20)
     return pack.pack_int4_values(_nibbles(blocks[..., 4:]), _halves(blocks, 0), _halves(blocks, 2))
 
 
-def _from_q4_0(tensor: Tensor) -> pack.Packed:
+def _from_q4_0(tensor: Tensor) -> pack.PackedLinear:
     blocks = _blocks(tensor, 18)
     scale = _halves(blocks, 0)
     return pack.pack_int4_values(_nibbles(blocks[..., 2:]), scale, (scale.astype(np.float32) * -8).astype(np.float16))
 
 
-def _from_q8_0(tensor: Tensor) -> pack.Packed:
+def _from_q8_0(tensor: Tensor) -> pack.PackedLinear:
     blocks = _blocks(tensor, 34)
     return pack.pack_int8_groups(np.ascontiguousarray(blocks[..., 2:]).view(np.int8).reshape(tensor.shape), _halves(blocks, 0))
 

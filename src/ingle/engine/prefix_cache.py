@@ -19,7 +19,7 @@ Ids = npt.NDArray[np.int32]
 
 
 @dataclass(eq=False)
-class Entry:
+class CachedState:
     """A state and the tokens that it has read."""
 
     owner: str
@@ -36,7 +36,7 @@ class Entry:
 
 
 @dataclass
-class Found:
+class KnownStart:
     """The longest known start of a prompt."""
 
     state: AnyState
@@ -48,7 +48,7 @@ class PrefixCache:
     """States by owner and model. Not thread-safe: the scheduler's thread owns it."""
 
     budget_bytes: int
-    _entries: list[Entry] = field(default_factory=list)
+    _entries: list[CachedState] = field(default_factory=list)
     _clock: int = 0
     evicted: int = 0
     """Entries removed for the budget."""
@@ -56,7 +56,7 @@ class PrefixCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[CachedState]:
         return iter(self._entries)
 
     @property
@@ -64,7 +64,7 @@ class PrefixCache:
         """Bytes of all entries; shared pages count once."""
         return sum(dict(piece for entry in self._entries for piece in entry.state.pieces()).values())
 
-    def find(self, owner: str, model: str, ids: Sequence[int]) -> Found | None:
+    def find(self, owner: str, model: str, ids: Sequence[int]) -> KnownStart | None:
         """Return a fork of the state with the longest start of `ids`, leaving at least one token to read; None if nothing is known."""
         best, length = self._best(owner, model, ids)
         if best is None:
@@ -72,7 +72,7 @@ class PrefixCache:
         self._touch(best)
         state = best.state.fork()
         state.rewind(length)
-        return Found(state, length)
+        return KnownStart(state, length)
 
     def known(self, owner: str, model: str, ids: Sequence[int]) -> int:
         """Return how many tokens `find` would spare."""
@@ -97,7 +97,7 @@ class PrefixCache:
             if superfluous and (keep or not entry.keep):
                 self._entries.remove(entry)
                 keep = keep or entry.keep
-        entry = Entry(owner, model, read, state, keep, time.time() if since is None else since)
+        entry = CachedState(owner, model, read, state, keep, time.time() if since is None else since)
         self._entries.append(entry)
         self._touch(entry)
         self.shrink(self.budget_bytes)
@@ -114,11 +114,11 @@ class PrefixCache:
         active = {name: value for name, value in filters.items() if value is not None}
         self.drop(lambda entry: all(getattr(entry, name) == value for name, value in active.items()))
 
-    def drop(self, gone: Callable[[Entry], bool]) -> None:
+    def drop(self, gone: Callable[[CachedState], bool]) -> None:
         """Remove every entry for which `gone` is true."""
         self._entries = [entry for entry in self._entries if not gone(entry)]
 
-    def _best(self, owner: str, model: str, ids: Sequence[int]) -> tuple[Entry | None, int]:
+    def _best(self, owner: str, model: str, ids: Sequence[int]) -> tuple[CachedState | None, int]:
         """Return the entry that can go back to the longest start of `ids`, and that start's length."""
         prompt, best, length = np.asarray(ids[:-1], np.int32), None, 0
         for entry in self._of(owner, model):
@@ -127,10 +127,10 @@ class PrefixCache:
                 best, length = entry, common
         return best, length
 
-    def _of(self, owner: str, model: str) -> Iterator[Entry]:
+    def _of(self, owner: str, model: str) -> Iterator[CachedState]:
         return (entry for entry in self._entries if entry.owner == owner and entry.model == model)
 
-    def _touch(self, entry: Entry) -> None:
+    def _touch(self, entry: CachedState) -> None:
         self._clock += 1
         entry.used = self._clock
 

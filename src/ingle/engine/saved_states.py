@@ -23,7 +23,7 @@ from ingle.core.digest import digest_json
 from ingle.core.errors import CheckpointError, HomeError
 from ingle.core.files import os_errors, write_atomic
 from ingle.engine.backend import Backend
-from ingle.engine.prefix_cache import Entry, Ids, common_length, goes_back
+from ingle.engine.prefix_cache import CachedState, Ids, common_length, goes_back
 
 FORGOTTEN = ".forgotten"
 
@@ -65,7 +65,7 @@ class SavedStates:
                 if path.stem not in self._saved and path.suffix != FORGOTTEN:
                     path.unlink(missing_ok=True)
 
-    def save(self, entry: Entry, backend: Backend) -> bool:
+    def save(self, entry: CachedState, backend: Backend) -> bool:
         """Write a kept entry, unless its newest state is there already. False if the disk has no room, or the state is useless."""
         name = _name(entry.owner, entry.keep)
         before = self._saved.get(name)
@@ -170,7 +170,7 @@ def forgotten(folder: Path) -> dict[str, float]:
     return times
 
 
-def is_forgotten(entry: Entry, gone: Mapping[str, float]) -> bool:
+def is_forgotten(entry: CachedState, gone: Mapping[str, float]) -> bool:
     """Return whether its owner has had text forgotten since it was requested."""
     return entry.since < gone.get(_stamp(entry.owner), -math.inf)
 

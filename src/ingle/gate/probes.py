@@ -11,7 +11,7 @@ from ingle.core.message import Message, Request
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ProbeQuestion:
     """One question to a model."""
 
     ask: str
@@ -36,14 +36,14 @@ def _always(_ask: str) -> bool:
 class Probes:
     """Questions from a maker of candidates. A check whose probes are missing does not apply."""
 
-    learned: tuple[Question, ...] = ()
+    learned: tuple[ProbeQuestion, ...] = ()
     """Wordings that were not trained on, with the answers that are right now."""
-    unchanged: tuple[Question, ...] = ()
+    unchanged: tuple[ProbeQuestion, ...] = ()
     """Questions whose answers must stay: near misses, and others that have nothing to do with it."""
     acts: Callable[[str], bool] = _always
     """Whether the candidate acts on this question: a lesson acts only near its own subject. Elsewhere the incumbent answers, so nothing is
     asked."""
-    taught: tuple[Question, ...] = ()
+    taught: tuple[ProbeQuestion, ...] = ()
     """Questions as they were taught, with their answers; checked for whether they should have been taught."""
 
 
@@ -76,9 +76,9 @@ def general_texts() -> tuple[str, ...]:
 
 
 @cache
-def general_questions() -> tuple[Question, ...]:
+def general_questions() -> tuple[ProbeQuestion, ...]:
     """Read the questions of `data/questions.json`, which have nothing to do with anything that is taught."""
-    return tuple(Question(ask) for ask in _read("questions.json")["questions"])
+    return tuple(ProbeQuestion(ask) for ask in _read("questions.json")["questions"])
 
 
 def _read(name: str) -> dict[str, Any]:

@@ -11,12 +11,12 @@ from ingle.core.errors import Interrupted
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import Opener
 from ingle.engine.source import Source, candidate_source, kept_source, silent
-from ingle.gate.probes import Probes, Question
+from ingle.gate.probes import ProbeQuestion, Probes
 from ingle.home.deltas import LESSON
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.measure.finished import Finished, Passing, Row
-from ingle.measure.gather import Plan, Progress, gather
+from ingle.measure.gather import ItemPlan, Progress, gather
 from ingle.measure.subject import Subject
 from ingle.tuning.kept_model import subject_of
 
@@ -81,7 +81,7 @@ class Trial:
         """The candidate, as a subject of measurements."""
         return subject_of(self.candidate_model, self.stopped)
 
-    def measured(self, plans: Sequence[Plan], label: str) -> tuple[list[Row], list[Row]]:
+    def measured(self, plans: Sequence[ItemPlan], label: str) -> tuple[list[Row], list[Row]]:
         """Measure the gate's own probes on the incumbent, and on the candidate; return the rows of each. No plan may hold words of a user.
 
         Raises Interrupted, and the errors of asking.
@@ -92,7 +92,7 @@ class Trial:
         finished = Passing() if self.private else Finished(self.home, name, self.challenger.digest)
         return before, gather(self.challenger, plans, finished, f"candidate: {label}", self.progress)
 
-    def answers(self, subject: Subject, questions: Sequence[Question], max_tokens: int) -> list[str]:
+    def answers(self, subject: Subject, questions: Sequence[ProbeQuestion], max_tokens: int) -> list[str]:
         """Answer these questions greedily; no answer is kept anywhere. Raises Interrupted."""
         requests = [question.request(max_tokens) for question in questions]
         by_number = dict(subject.write(requests)) if requests else {}

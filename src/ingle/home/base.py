@@ -53,7 +53,7 @@ class Base:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class FileFault:
     """A problem with one file of a base."""
 
     file: str
@@ -134,7 +134,7 @@ def is_whole(home: Home, base: Base) -> bool:
 
 def verify_base(
     home: Home, digest: str, progress: Callable[[str, int, int | None], None] = lambda _label, _done, _total: None
-) -> list[Fault]:
+) -> list[FileFault]:
     """Read every byte of a base again and return the files that have changed; empty = all well.
 
     Raises HomeError if the manifest itself is missing or damaged.
@@ -144,18 +144,18 @@ def verify_base(
     for file in base.files:
         path = folder / file.name
         if not path.is_file():
-            faults.append(Fault(file.name, "missing", f"{file.size} bytes", "nothing"))
+            faults.append(FileFault(file.name, "missing", f"{file.size} bytes", "nothing"))
             continue
         if (size := path.stat().st_size) != file.size:
-            faults.append(Fault(file.name, "truncated" if size < file.size else "altered", f"{file.size} bytes", f"{size} bytes"))
+            faults.append(FileFault(file.name, "truncated" if size < file.size else "altered", f"{file.size} bytes", f"{size} bytes"))
             continue
         with os_errors(path):
             got = _digest_with_progress(path, file, progress)
         if got != file.sha256:
-            faults.append(Fault(file.name, "altered", file.sha256, got))
+            faults.append(FileFault(file.name, "altered", file.sha256, got))
     expected = {file.name for file in base.files} | {MANIFEST, REPORT, *CURVES}
     added = sorted(path.name for path in folder.iterdir() if path.name not in expected)
-    return faults + [Fault(name, "added", "nothing", "a file that was not there") for name in added]
+    return faults + [FileFault(name, "added", "nothing", "a file that was not there") for name in added]
 
 
 def _digest_with_progress(path: Path, file: KeptFile, progress: Callable[[str, int, int | None], None]) -> str:

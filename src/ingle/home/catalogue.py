@@ -12,7 +12,7 @@ from ingle.home.base import KeptFile, base_digest
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CatalogueEntry:
     """A model in a wheel of the user's package index."""
 
     name: str
@@ -43,7 +43,7 @@ class Entry:
 CATALOGUE = {
     entry.name: entry
     for entry in (
-        Entry(
+        CatalogueEntry(
             name="smollm2",
             title="SmolLM2-135M-Instruct, 4 bits (Q4_1)",
             licence="Apache-2.0",
@@ -69,7 +69,7 @@ class Shipped:
     """A model of the catalogue with a delta that comes with Ingle."""
 
     name: str
-    of: Entry
+    of: CatalogueEntry
     """The model that the delta changes."""
     title: str
     """The title in listings."""

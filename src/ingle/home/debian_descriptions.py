@@ -19,7 +19,7 @@ from ingle.core.config import from_table, to_table
 from ingle.core.digest import canonical_json, digest_file
 from ingle.core.errors import ConfigError, HomeError, PullError
 from ingle.core.files import os_errors, write_atomic
-from ingle.home.fetch import Progress, Remote, fetch, make_opener, need_space, silent
+from ingle.home.fetch import FetchProgress, Remote, fetch, make_opener, need_space, silent
 from ingle.home.place import Home
 
 _SUFFIXES = (".xz", ".bz2", ".gz")
@@ -48,7 +48,7 @@ class Pinned:
     sha256: str
 
 
-def descriptions(home: Home, name: str, progress: Progress = silent, mirrors: tuple[Mirror, ...] | None = None) -> tuple[Path, str]:
+def descriptions(home: Home, name: str, progress: FetchProgress = silent, mirrors: tuple[Mirror, ...] | None = None) -> tuple[Path, str]:
     """Return the path of a compressed list and its SHA-256: `Packages`, `Translation-en`, `Translation-fr`, `Translation-de`, …
 
     It is fetched unless the cache holds it as in the manifest. Raises PullError if there is no apt, no mirror has the file or the download
@@ -106,7 +106,7 @@ def apt_mirrors() -> tuple[Mirror, ...]:
     return tuple(dict.fromkeys(Mirror(words[0].rstrip("/") + "/", words[1]) for words in usable))
 
 
-def _fetch(folder: Path, downloads: Path, name: str, progress: Progress, mirrors: tuple[Mirror, ...]) -> Pinned:
+def _fetch(folder: Path, downloads: Path, name: str, progress: FetchProgress, mirrors: tuple[Mirror, ...]) -> Pinned:
     opener = make_opener(proxy=_apt_proxy())
     path = f"main/{_ARCHIVE}/{name}" if name == "Packages" else f"main/i18n/{name}"
     for mirror in mirrors:

@@ -23,7 +23,7 @@ COUNTING: tuple[State, ...] = ("pending", "learning", "learned", "refused", "kep
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class StateStep:
     """One move: its states before and after."""
 
     before: tuple[State, ...]
@@ -32,18 +32,18 @@ class Step:
     """Whether the example no longer names its former lesson, and so is learned by itself."""
 
 
-MOVES: Mapping[Move, Step] = {
-    "begin": Step(("pending", "refused"), "learning"),
-    "accept": Step(("learning", "learned"), "learned"),
-    "refuse": Step(("learning",), "refused"),
-    "release": Step(("learning",), "pending"),
-    "separate": Step(("learning",), "pending", leaves_lesson=True),
-    "relearn": Step(("learning", "learned"), "pending"),
-    "supersede": Step(COUNTING, "superseded"),
-    "undo": Step(COUNTING, "undone"),
-    "act": Step(STATES, "learned"),
-    "renew": Step(STATES, "pending", leaves_lesson=True),
-    "keep": Step(STATES, "kept", leaves_lesson=True),
+MOVES: Mapping[Move, StateStep] = {
+    "begin": StateStep(("pending", "refused"), "learning"),
+    "accept": StateStep(("learning", "learned"), "learned"),
+    "refuse": StateStep(("learning",), "refused"),
+    "release": StateStep(("learning",), "pending"),
+    "separate": StateStep(("learning",), "pending", leaves_lesson=True),
+    "relearn": StateStep(("learning", "learned"), "pending"),
+    "supersede": StateStep(COUNTING, "superseded"),
+    "undo": StateStep(COUNTING, "undone"),
+    "act": StateStep(STATES, "learned"),
+    "renew": StateStep(STATES, "pending", leaves_lesson=True),
+    "keep": StateStep(STATES, "kept", leaves_lesson=True),
 }
 """`separate`: a lesson of several was refused, so each is learned by itself. `act`: the lesson that holds it acts again. `renew` and
 `keep`: its words are other ones, or it counts again and no lesson holds it; the weights are to learn it, or not."""
@@ -105,5 +105,5 @@ def restore(engine: "Engine", owner: str, examples: Collection[Example]) -> None
             connection.execute(sa.text(statement), values)
 
 
-def _in(step: Step) -> str:
+def _in(step: StateStep) -> str:
     return "(" + ", ".join(f"'{state}'" for state in step.before) + ")"

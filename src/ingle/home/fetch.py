@@ -32,7 +32,7 @@ MAX_UNSIZED = 64 << 20
 _OFFLINE = "Check the network and try again: what has arrived is kept, and the download goes on from there."
 
 
-class Refused(PullError):
+class DownloadRefused(PullError):
     """The server refuses the file, or its certificate isn't trusted. Trying again doesn't help."""
 
 
@@ -40,7 +40,7 @@ class WrongBytes(PullError):
     """The received file has the wrong contents."""
 
 
-class Progress(Protocol):
+class FetchProgress(Protocol):
     """Gets the progress of a file. `total_bytes` is None when nobody knows."""
 
     def __call__(self, label: str, done_bytes: int, total_bytes: int | None) -> None: ...
@@ -105,7 +105,7 @@ def need_space(folder: Path, nbytes: int) -> None:
         raise PullError(str(folder), "must have room for the download", got, cure)
 
 
-def fetch(remote: Remote, path: Path, progress: Progress = silent, opener: urllib.request.OpenerDirector | None = None) -> str:
+def fetch(remote: Remote, path: Path, progress: FetchProgress = silent, opener: urllib.request.OpenerDirector | None = None) -> str:
     """Download `remote` to `path` and return its SHA-256. A partial download stays in `path`.part for the next attempt.
 
     Raises PullError if the network keeps failing, Refused if the server refuses, WrongBytes for another digest than expected (the bad file
@@ -125,7 +125,7 @@ def fetch(remote: Remote, path: Path, progress: Progress = silent, opener: urlli
     return got
 
 
-def _download(remote: Remote, part: Path, progress: Progress, opener: urllib.request.OpenerDirector) -> None:
+def _download(remote: Remote, part: Path, progress: FetchProgress, opener: urllib.request.OpenerDirector) -> None:
     failures = 0
     while True:
         have = part.stat().st_size if part.exists() else 0
@@ -144,14 +144,18 @@ def _download(remote: Remote, part: Path, progress: Progress, opener: urllib.req
                 part.unlink()
             elif error.code != http.HTTPStatus.TOO_MANY_REQUESTS and error.code < 500:
                 cure = "It may have moved, or you may have no right to it." if error.code != 407 else "Your proxy wants a password."
-                raise Refused(remote.name, f"The server refuses {remote.name}", f"HTTP {error.code} {error.reason}", cure) from error
+                raise DownloadRefused(
+                    remote.name, f"The server refuses {remote.name}", f"HTTP {error.code} {error.reason}", cure
+                ) from error
             reason = f"HTTP {error.code} {error.reason}"
         except (OSError, http.client.HTTPException) as error:
             # URLError, timeouts, resets and TLS failures; the disk's own errors have become HomeError by now.
             reason = getattr(error, "reason", None) or str(error) or type(error).__name__
             if isinstance(reason, ssl.SSLCertVerificationError):
                 cure = "Set SSL_CERT_FILE to the certificates of your network."
-                raise Refused(remote.name, f"The server of {remote.name} showed no certificate that is trusted", reason, cure) from error
+                raise DownloadRefused(
+                    remote.name, f"The server of {remote.name} showed no certificate that is trusted", reason, cure
+                ) from error
         arrived = part.exists() and part.stat().st_size > have
         failures = 1 if arrived else failures + 1
         if failures >= ATTEMPTS:
@@ -159,7 +163,7 @@ def _download(remote: Remote, part: Path, progress: Progress, opener: urllib.req
         time.sleep(BACKOFF_S * 2 ** (failures - 1))
 
 
-def _continue(remote: Remote, part: Path, have: int, progress: Progress, opener: urllib.request.OpenerDirector) -> bool:
+def _continue(remote: Remote, part: Path, have: int, progress: FetchProgress, opener: urllib.request.OpenerDirector) -> bool:
     """Append the missing bytes. Returns whether the file is complete now."""
     request = urllib.request.Request(remote.url, headers={"Accept-Encoding": "identity", "User-Agent": "ingle"})
     for key, value in remote.headers.items():
@@ -193,7 +197,7 @@ def _goes_on(response: http.client.HTTPResponse, have: int) -> bool:
 
 
 def _copy(
-    response: http.client.HTTPResponse, file: BinaryIO, part: Path, label: str, done: int, total: int | None, progress: Progress
+    response: http.client.HTTPResponse, file: BinaryIO, part: Path, label: str, done: int, total: int | None, progress: FetchProgress
 ) -> int:
     progress(label, done, total)
     while block := response.read(BLOCK_BYTES):
@@ -207,7 +211,7 @@ def _copy(
     return done
 
 
-def copy_file(source: Path, target: Path, progress: Progress = silent) -> str:
+def copy_file(source: Path, target: Path, progress: FetchProgress = silent) -> str:
     """Copy a file and return the SHA-256 of the copy. It is never a link: a later edit must not reach a base.
 
     Raises PullError if the source can't be read, HomeError if the target can't be written.

@@ -8,7 +8,7 @@ from pathlib import Path
 from ingle.core.errors import PullError
 from ingle.core.files import os_errors
 from ingle.home.base import KeptFile
-from ingle.home.fetch import Progress, Remote, fetch, make_opener, need_space
+from ingle.home.fetch import FetchProgress, Remote, fetch, make_opener, need_space
 from ingle.home.source import COMPANIONS, INDEX, HubSource, choose_files
 
 _OFFLINE = "Check the network (and HF_ENDPOINT, if you set it) and try again; models that are kept already need no network."
@@ -61,7 +61,7 @@ def resolve(source: HubSource, endpoint: str | None = None) -> Snapshot:
 
 
 def bring_from_hub(
-    source: HubSource, snapshot: Snapshot, downloads: Path, folder: Path, look: Callable[[Path], None], progress: Progress
+    source: HubSource, snapshot: Snapshot, downloads: Path, folder: Path, look: Callable[[Path], None], progress: FetchProgress
 ) -> tuple[KeptFile, ...]:
     """Download the needed files to `downloads` (where they stay for the next attempt) and link them into `folder`.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from ingle.core.digest import digest_file
 from ingle.core.errors import PullError
 from ingle.home.base import Base, KeptFile, base_digest
-from ingle.home.fetch import Progress, copy_file, need_space
+from ingle.home.fetch import FetchProgress, copy_file, need_space
 from ingle.home.source import INDEX, LocalSource, choose_files
 
 
@@ -25,7 +25,7 @@ def local_files(source: LocalSource) -> list[Path]:
     return [source.path / name for name in chosen]
 
 
-def find_same(paths: list[Path], bases: Iterable[Base], progress: Progress) -> Base | None:
+def find_same(paths: list[Path], bases: Iterable[Base], progress: FetchProgress) -> Base | None:
     """Return the base with exactly these files, or None. Reads contents only if names and sizes match a base."""
     sizes = {path.name: path.stat().st_size for path in paths}
     likely = [base for base in bases if {file.name: file.size for file in base.files} == sizes]
@@ -40,7 +40,7 @@ def find_same(paths: list[Path], bases: Iterable[Base], progress: Progress) -> B
     return next((base for base in likely if base.digest == digest), None)
 
 
-def bring_from_local(paths: list[Path], folder: Path, progress: Progress) -> tuple[KeptFile, ...]:
+def bring_from_local(paths: list[Path], folder: Path, progress: FetchProgress) -> tuple[KeptFile, ...]:
     """Copy the files into `folder`.
 
     Raises PullError if one can't be read or there is no room, HomeError if the disk refuses.

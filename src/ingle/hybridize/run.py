@@ -34,7 +34,7 @@ from ingle.hybridize.budget import all_groups, check_lengths, layers_of, retriev
 from ingle.hybridize.dialogues import answers_of
 from ingle.hybridize.lessons import Sources, make_lessons, read_texts, set_aside
 from ingle.hybridize.search import VERSION as SEARCH
-from ingle.hybridize.search import Found, find_groups
+from ingle.hybridize.search import FoundGroups, find_groups
 from ingle.hybridize.settings import HybridSettings, Lesson
 from ingle.hybridize.teaching import Mixers, hybrid_module, memories_of, original_of
 from ingle.model.module import CausalLM, load_module
@@ -46,7 +46,7 @@ from ingle.train.objectives import Distillation, Objective, Predictions
 from ingle.train.packing import Data
 from ingle.train.precision import DTYPES, choose, keep_few_programs
 from ingle.train.report import taught_nothing
-from ingle.train.settings import TrainSettings, Watch
+from ingle.train.settings import TrainSettings, TrainWatch
 from ingle.train.trouble import memory_errors
 
 VERSION = 13
@@ -95,7 +95,7 @@ def _make(job: DeltaJob[HybridSettings], original: CausalLM, tokenizer: Tokenize
     return Candidate(job.name, KIND, job.kept.digest, tensors, job.origin(settings.method), report)
 
 
-def _groups(job: DeltaJob[HybridSettings], original: CausalLM, tokenizer: Tokenizer, texts: Sources, count: int) -> Found:
+def _groups(job: DeltaJob[HybridSettings], original: CausalLM, tokenizer: Tokenizer, texts: Sources, count: int) -> FoundGroups:
     """Find the groups that keep full attention, and the effect of each: now, or from an equal search before."""
     chosen, config = job.settings.search, original.config
     precision = DTYPES[_precision(job, original)]
@@ -109,7 +109,7 @@ def _groups(job: DeltaJob[HybridSettings], original: CausalLM, tokenizer: Tokeni
     # Kept under all that the result follows from, not in the job's own folder: lessons don't change it.
     inputs = [SEARCH, job.kept.digest, corpus.digest, count, job.settings.window, job.settings.sinks, to_table(chosen), str(precision)]
     path = job.home.root / "cache" / "groups" / f"{digest_json(inputs)[:32]}.json"
-    result = begun = _read(path) or Found(0, tuple(all_groups(config)), {})
+    result = begun = _read(path) or FoundGroups(0, tuple(all_groups(config)), {})
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     for result in find_groups(module, corpus, count, job.settings, begun, tell):
         progress = {"rounds": result.rounds, "loss": result.loss, "tried": result.tried}
@@ -126,18 +126,18 @@ def _precision(job: DeltaJob[HybridSettings], original: CausalLM) -> str:
     return path.read_text("ascii")
 
 
-def _effects_table(result: Found) -> dict[str, Any]:
+def _effects_table(result: FoundGroups) -> dict[str, Any]:
     """Kept groups and effects as plain values, for a report and a file."""
     return {"kept": result.kept, "effects": [[layer, group, effect] for (layer, group), effect in sorted(result.effects.items())]}
 
 
-def _read(path: Path) -> Found | None:
+def _read(path: Path) -> FoundGroups | None:
     """Read an earlier search's result; None if there is none, or it can't be read."""
     try:
         table = json.loads(path.read_bytes())
         kept, *tried = (tuple((layer, group) for layer, group in places) for places in (table["kept"], *table["tried"]))
         effects = {(layer, group): effect for layer, group, effect in table["effects"]}
-        return Found(table["rounds"], kept, effects, table["loss"], tuple(tried))
+        return FoundGroups(table["rounds"], kept, effects, table["loss"], tuple(tried))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
@@ -163,7 +163,7 @@ def _taught(
     for number, lesson in enumerate(lessons, 1):
         job.check(f"before the lesson {lesson.name}")
         job.watch.say(f"lesson {number} of {len(lessons)}, {lesson.name}: {lesson.taught}")
-        watch = Watch(job.watch.train, job.watch.say)
+        watch = TrainWatch(job.watch.train, job.watch.say)
         folder = job.folder / f"{lesson.name}-{lesson.data.corpus.digest[:16]}"  # another where the texts have become others
         done = train(hybrid, memories_of(hybrid), lesson.data, lesson.settings, folder, watch, lesson.objective)
         if done.stopped == "interrupted":

@@ -27,7 +27,7 @@ from torch import Tensor
 from ingle.core.spec import LayerSpec, ModelConfig
 from ingle.hybridize.budget import Group, all_groups
 from ingle.hybridize.settings import HybridSettings
-from ingle.model.module import Attend, CausalLM, Packed
+from ingle.model.module import Attend, CausalLM, PackedRows
 from ingle.train.attention import attend_on
 from ingle.train.corpus import Corpus
 from ingle.train.kernel_memory import read_packed
@@ -73,7 +73,7 @@ class Mixing:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundGroups:
     """Progress of a search."""
 
     rounds: int
@@ -89,8 +89,13 @@ class Found:
 
 
 def find_groups(
-    module: CausalLM, corpus: Corpus, count: int, settings: HybridSettings, begun: Found, progress: Progress = lambda _done, _all: None
-) -> Iterator[Found]:
+    module: CausalLM,
+    corpus: Corpus,
+    count: int,
+    settings: HybridSettings,
+    begun: FoundGroups,
+    progress: Progress = lambda _done, _all: None,
+) -> Iterator[FoundGroups]:
     """Search for the `count` groups that are to keep full attention. Yields the result after each round; the last one is final.
 
     `corpus`: documents with facts (`hybridize.lessons`). `begun`: an earlier result, at least with all groups.
@@ -118,7 +123,7 @@ def find_groups(
         _, effects = measure(number, result.kept, np.random.default_rng([search.seed, number]).uniform(0.1, 1, every), result.kept)
         effects = {**result.effects, **effects}
         best = sorted(result.kept, key=lambda place: -effects[place])[: sizes[number]]
-        result = Found(number + 1, tuple(sorted(best)), effects)
+        result = FoundGroups(number + 1, tuple(sorted(best)), effects)
         yield result
     while len(result.tried) < tries and (kept := exchanged(result) if result.tried else result.kept):
         loss, effects = measure(len(sizes) + len(result.tried), kept, [1.0] * every, groups)
@@ -127,7 +132,7 @@ def find_groups(
         yield result
 
 
-def exchanged(found: Found) -> tuple[Group, ...] | None:
+def exchanged(found: FoundGroups) -> tuple[Group, ...] | None:
     """The set with the most promising exchange of one group for another that has not been tried; None if none is promising."""
     others = [place for place in found.effects if place not in found.kept]
     gains = {(old, new): found.effects[new] - _DEARER * found.effects[old] for old in found.kept for new in others}
@@ -148,7 +153,7 @@ def loss_of(module: CausalLM, batch: Batch, shares: Tensor, streaming: LayerSpec
     cos, sin = module.angles(batch.positions, x.dtype)
     for index, (layer, share) in enumerate(zip(module.model.layers, shares, strict=True)):
         mixing = Mixing(attend, share, streaming, frozenset(group for other, group in asked if other == index))
-        x = layer(x, cos, sin, Packed(mixing, batch.edges, batch.rows, read_packed))
+        x = layer(x, cos, sin, PackedRows(mixing, batch.edges, batch.rows, read_packed))
     return cross_entropy(module.model.norm(x), module.lm_head.weight, batch.targets)
 
 

@@ -46,7 +46,7 @@ Lesson = Literal["plain", "facts", "copy", "asked"]
 
 
 @dataclass(frozen=True, slots=True)
-class LessonSettings:
+class HybridLessonSettings:
     """Settings of the memories' lessons; see `hybridize.lessons`."""
 
     suites: tuple[str, ...] = ("xsum-bits", "wiki-bits")
@@ -125,7 +125,7 @@ class HybridSettings:
     """`training-free` finds the groups and stops there, without memories."""
     search: SearchSettings = field(default_factory=SearchSettings)
     """Search for the groups."""
-    lessons: LessonSettings = field(default_factory=LessonSettings)
+    lessons: HybridLessonSettings = field(default_factory=HybridLessonSettings)
     """Documents of the lessons."""
     mixers: TrainSettings = field(default_factory=_mixers)
     """First: each layer's memory learns to give what full attention gave, on the original's own activations."""

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from ingle.core.spec import LayerSpec, ModelConfig, transformer_layers
-from ingle.model.memory import Memory
-from ingle.model.module import Attend, CausalLM, Packed
+from ingle.model.memory import RecurrentMemory
+from ingle.model.module import Attend, CausalLM, PackedRows
 from ingle.train.attention import attend_on
 from ingle.train.corpus import Wanted
 from ingle.train.kernel_memory import read_packed
-from ingle.train.objectives import Loss, States
+from ingle.train.objectives import States, TokenLoss
 from ingle.train.packing import Batch
 
 
@@ -47,7 +47,7 @@ class Mixers:
         self._layers: Any = original.model.layers
         self._embed = original.model.embed_tokens
 
-    def __call__(self, module: CausalLM, states: States, batch: Batch) -> Loss:
+    def __call__(self, module: CausalLM, states: States, batch: Batch) -> TokenLoss:
         """See `ingle.train.objectives.Objective`. The states are not asked for: layers read the original's states."""
         attend, losses = attend_on(batch.ids.device, batch.edges), list[Tensor]()
         with torch.no_grad():
@@ -56,8 +56,8 @@ class Mixers:
             layers: Any = module.model.layers
             for theirs, mine in zip(self._layers, layers, strict=True):
                 watch = attend if mine.self_attn.memory is None else Watching(attend, mine.self_attn, batch.edges, batch.tokens, losses)
-                x = theirs(x, cos, sin, Packed(watch, batch.edges, read=read_packed))
-        return Loss(torch.stack(losses).sum(), len(losses))
+                x = theirs(x, cos, sin, PackedRows(watch, batch.edges, read=read_packed))
+        return TokenLoss(torch.stack(losses).sum(), len(losses))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Watching:
         window = self.inner(q, k, v, cos, sin, self.layer.spec, some)
         target = nn.functional.linear(full.flatten(1), self.layer.o_proj.weight)[: self.tokens].float()
         with torch.enable_grad():
-            remembered = self.layer.remember(window, q, k, v, Packed(self.inner, self.bounds, read=read_packed), some)
+            remembered = self.layer.remember(window, q, k, v, PackedRows(self.inner, self.bounds, read=read_packed), some)
             missed = nn.functional.linear((remembered - full).flatten(1), self.layer.o_proj.weight)[: self.tokens].float()
             self.losses.append(missed.square().sum() / target.square().sum())
         return full
@@ -89,7 +89,7 @@ def memories_of(module: CausalLM) -> dict[str, nn.Parameter]:
     return {
         f"{name}.{part}": parameter
         for name, memory in module.named_modules()
-        if isinstance(memory, Memory)
+        if isinstance(memory, RecurrentMemory)
         for part, parameter in memory.named_parameters()
     }
 
@@ -107,6 +107,6 @@ def hybrid_module(original: CausalLM, layers: tuple[LayerSpec, ...]) -> CausalLM
     layers_made: Any = hybrid.model.layers
     for layer in layers_made:
         if layer.self_attn.memory is not None:
-            layer.self_attn.memory = memory = Memory(config, layer.self_attn.memory.groups).to(original.lm_head.weight.device)
+            layer.self_attn.memory = memory = RecurrentMemory(config, layer.self_attn.memory.groups).to(original.lm_head.weight.device)
             memory.begin()
     return hybrid.eval()

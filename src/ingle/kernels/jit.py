@@ -37,7 +37,7 @@ _LLVM = Lock()
 
 
 @dataclass(frozen=True)
-class Entry:
+class KernelEntry:
     """A callable kernel: its module, its number of int64 arguments, and the entries that it calls."""
 
     module: str
@@ -52,21 +52,21 @@ ADAPTER_KERNELS = frozenset({"adapter_in", "adapter_out"})
 MEMORY_KERNELS = frozenset({"memory_features", "memory_walk", "memory_blend"})
 """Reached only in layers with recurrent memories."""
 ENTRIES = {
-    **{name: Entry("ingle.kernels.linear", 7) for name in _LINEARS},
-    **{name: Entry("ingle.kernels.attention", 5) for name in _ATTENTIONS},
-    "adapter_in": Entry("ingle.kernels.adapter", 4),
-    "adapter_out": Entry("ingle.kernels.adapter", 3),
-    "memory_features": Entry("ingle.kernels.memory", 4),
-    "memory_walk": Entry("ingle.kernels.memory", 4),
-    "memory_blend": Entry("ingle.kernels.memory", 7),
-    "packed_forward": Entry("ingle.kernels.packed", 4),
-    "packed_backward": Entry("ingle.kernels.packed", 6),
-    "memory_forward": Entry("ingle.kernels.packed_memory", 4),
-    "memory_backward": Entry("ingle.kernels.packed_memory_back", 4),
-    "turn_in": Entry("ingle.kernels.turning", 3),
-    "turn_out": Entry("ingle.kernels.turning", 3),
-    "softmax_pick": Entry("ingle.kernels.sample", 4),
-    "decoder_step": Entry("ingle.kernels.step", 3, (*_LINEARS, *_ATTENTIONS, *sorted(ADAPTER_KERNELS | MEMORY_KERNELS))),
+    **{name: KernelEntry("ingle.kernels.linear", 7) for name in _LINEARS},
+    **{name: KernelEntry("ingle.kernels.attention", 5) for name in _ATTENTIONS},
+    "adapter_in": KernelEntry("ingle.kernels.adapter", 4),
+    "adapter_out": KernelEntry("ingle.kernels.adapter", 3),
+    "memory_features": KernelEntry("ingle.kernels.memory", 4),
+    "memory_walk": KernelEntry("ingle.kernels.memory", 4),
+    "memory_blend": KernelEntry("ingle.kernels.memory", 7),
+    "packed_forward": KernelEntry("ingle.kernels.packed", 4),
+    "packed_backward": KernelEntry("ingle.kernels.packed", 6),
+    "memory_forward": KernelEntry("ingle.kernels.packed_memory", 4),
+    "memory_backward": KernelEntry("ingle.kernels.packed_memory_back", 4),
+    "turn_in": KernelEntry("ingle.kernels.turning", 3),
+    "turn_out": KernelEntry("ingle.kernels.turning", 3),
+    "softmax_pick": KernelEntry("ingle.kernels.sample", 4),
+    "decoder_step": KernelEntry("ingle.kernels.step", 3, (*_LINEARS, *_ATTENTIONS, *sorted(ADAPTER_KERNELS | MEMORY_KERNELS))),
 }
 
 

@@ -18,7 +18,7 @@ def _empty() -> Array:
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedLinear:
     """A packed matrix [N, K]: its kind, true shape, and planes as flat bytes."""
 
     kind: int
@@ -77,17 +77,17 @@ def _quads(matrix: Array) -> Array:
     return matrix.reshape(N // 16, 16, K // 4, 4).transpose(0, 2, 1, 3)
 
 
-def pack_fp32(matrix: Array) -> Packed:
+def pack_fp32(matrix: Array) -> PackedLinear:
     """Pack float32 [N, K] unchanged."""
-    return Packed(F32, *_shape(matrix), _bytes(_panels(_whole(np.asarray(matrix, np.float32)))))
+    return PackedLinear(F32, *_shape(matrix), _bytes(_panels(_whole(np.asarray(matrix, np.float32)))))
 
 
-def pack_bf16(words: Array) -> Packed:
+def pack_bf16(words: Array) -> PackedLinear:
     """Pack bfloat16 [N, K], given as its uint16 words, unchanged."""
-    return Packed(BF16, *_shape(words), _bytes(_panels(_whole(np.asarray(words, np.uint16)))))
+    return PackedLinear(BF16, *_shape(words), _bytes(_panels(_whole(np.asarray(words, np.uint16)))))
 
 
-def pack_int8(matrix: Array) -> Packed:
+def pack_int8(matrix: Array) -> PackedLinear:
     """Round float [N, K] to int8 with one scale per row, max |w| / 127, and pack it."""
     matrix = np.asarray(matrix, np.float32)
     scale = np.abs(matrix).max(axis=1) / 127
@@ -95,34 +95,34 @@ def pack_int8(matrix: Array) -> Packed:
     return pack_int8_values(q, scale)
 
 
-def pack_int8_values(q: Array, scale: Array) -> Packed:
+def pack_int8_values(q: Array, scale: Array) -> PackedLinear:
     """Pack int8 [N, K] with scale [N]: w = scale · q."""
     stored = (_whole(q).astype(np.int16) + 128).astype(np.uint8)
-    return Packed(INT8, *_shape(q), _bytes(_quads(stored)), _bytes(_padded(scale.astype(np.float32)[:, None], _up(len(q), 32), 1)))
+    return PackedLinear(INT8, *_shape(q), _bytes(_quads(stored)), _bytes(_padded(scale.astype(np.float32)[:, None], _up(len(q), 32), 1)))
 
 
-def pack_int8_groups(q: Array, scale: Array) -> Packed:
+def pack_int8_groups(q: Array, scale: Array) -> PackedLinear:
     """Pack int8 [N, K] with float16 scale [N, K/32] (GGUF's Q8_0): w = scale · q."""
     stored = (_whole(q).astype(np.int16) + 128).astype(np.uint8)
-    return Packed(INT8_GROUP, *_shape(q), _bytes(_quads(stored)), _bytes(_panels(_group_plane(scale, q.shape))))
+    return PackedLinear(INT8_GROUP, *_shape(q), _bytes(_quads(stored)), _bytes(_panels(_group_plane(scale, q.shape))))
 
 
-def pack_int4(matrix: Array) -> Packed:
+def pack_int4(matrix: Array) -> PackedLinear:
     """Round float [N, K] to 0 … 15 with scale and minimum per 32 columns, and pack it."""
     return pack_int4_values(*_rounded(matrix, 15))
 
 
-def pack_int4_16(matrix: Array) -> Packed:
+def pack_int4_16(matrix: Array) -> PackedLinear:
     """Round float [N, K] to 0 … 15 with scale and minimum per 16 columns, in whole numbers of a unit per row, and pack it."""
     return _rounded_sixteens("Q4_16", matrix, 15)
 
 
-def pack_int3_16(matrix: Array) -> Packed:
+def pack_int3_16(matrix: Array) -> PackedLinear:
     """Do `pack_int4_16` with codes 0 … 7."""
     return _rounded_sixteens("Q3_16", matrix, 7)
 
 
-def _rounded_sixteens(kind: str, matrix: Array, most: int) -> Packed:
+def _rounded_sixteens(kind: str, matrix: Array, most: int) -> PackedLinear:
     N, K = matrix.shape
     groups = _padded(np.asarray(matrix, np.float32), N, _up(K, 32)).reshape(N, -1, blocks_16.COLUMNS)
     low = np.minimum(groups.min(axis=2), 0)
@@ -146,9 +146,9 @@ def _rounded(matrix: Array, most: int) -> tuple[Array, Array, Array]:
     return np.clip(q, 0, most).astype(np.uint8).reshape(N, -1)[:, :K], scale, low
 
 
-def pack_int4_values(q: Array, scale: Array, minimum: Array) -> Packed:
+def pack_int4_values(q: Array, scale: Array, minimum: Array) -> PackedLinear:
     """Pack uint8 [N, K] of 0 … 15 with float16 scale and minimum [N, K/32] (GGUF's Q4_1): w = scale · q + minimum."""
-    return Packed(INT4, *_shape(q), _bytes(_nibbles(q)), *_group_planes(q, scale, minimum))
+    return PackedLinear(INT4, *_shape(q), _bytes(_nibbles(q)), *_group_planes(q, scale, minimum))
 
 
 def _nibbles(q: Array) -> Array:
@@ -158,7 +158,7 @@ def _nibbles(q: Array) -> Array:
     return nibbles
 
 
-def pack_sixteens(kind: str, unit: Array, scale: Array, minimum: Array, q: Array) -> Packed:
+def pack_sixteens(kind: str, unit: Array, scale: Array, minimum: Array, q: Array) -> PackedLinear:
     """Pack codes [N, K] with units [N], and scales and minima 0 … 255 [N, K/16]: see kernels/blocks_16.py. K: a multiple of 32."""
     expected = (len(q), q.shape[1] // blocks_16.COLUMNS)
     if q.shape[1] % 32 or scale.shape != expected or minimum.shape != expected:
@@ -171,7 +171,7 @@ def pack_sixteens(kind: str, unit: Array, scale: Array, minimum: Array, q: Array
     units = _padded(unit.astype(np.float32)[:, None], rows, 1).reshape(-1, 16).view(np.uint8)
     codes = q.astype(np.uint8)
     weights, number = (_nibbles(codes), INT4_16) if kind == "Q4_16" else (_words(codes), INT3_16)
-    return Packed(number, *_shape(q), _bytes(weights), _bytes(np.concatenate([units, scales], axis=1)), _bytes(minima))
+    return PackedLinear(number, *_shape(q), _bytes(weights), _bytes(np.concatenate([units, scales], axis=1)), _bytes(minima))
 
 
 def _words(q: Array) -> Array:
@@ -193,7 +193,7 @@ def _group_plane(plane: Array, shape: tuple[int, ...]) -> Array:
     return _padded(plane.astype(np.float16), _up(shape[0], 32), expected[1])
 
 
-def unpack(packed: Packed) -> Array:
+def unpack(packed: PackedLinear) -> Array:
     """Return the float32 [N, K] that the kernels multiply by: the naive reference of every layout."""
     N, K = packed.padded
     if packed.kind in (F32, BF16):
@@ -207,7 +207,7 @@ def unpack(packed: Packed) -> Array:
     return np.ascontiguousarray(matrix[: packed.rows, : packed.columns])
 
 
-def _unpack_integers(packed: Packed, N: int, K: int) -> Array:
+def _unpack_integers(packed: PackedLinear, N: int, K: int) -> Array:
     def plane(data: Array) -> Array:  # [N, K] from a float16 group plane
         groups = data.view(np.float16).astype(np.float32).reshape(N // 16, K // 32, 16).transpose(0, 2, 1).reshape(N, K // 32)
         return np.repeat(groups, 32, axis=1)
@@ -227,7 +227,7 @@ def _unpack_integers(packed: Packed, N: int, K: int) -> Array:
     return q * (packed.scales.view(np.float32)[:, None] if packed.kind == INT8 else plane(packed.scales))
 
 
-def _unpack_sixteens(packed: Packed, q: Array) -> Array:
+def _unpack_sixteens(packed: PackedLinear, q: Array) -> Array:
     N, K = q.shape
     scales = packed.scales.reshape(N // 16, 64 + K)
     unit = np.ascontiguousarray(scales[:, :64]).view(np.float32).reshape(N, 1)

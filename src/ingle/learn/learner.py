@@ -37,7 +37,7 @@ TOGETHER = 100
 """Most examples of one lesson."""
 
 
-class Verdict(Protocol):
+class LessonVerdict(Protocol):
     """The gate's decision."""
 
     @property
@@ -53,11 +53,11 @@ class Trainer:
     """Teaches lessons and judges them. learn/lesson_trainer.py has the real functions, which load nothing before the first lesson."""
 
     teach: Callable[[Work], Candidate]
-    judge: Callable[[Work, Candidate], Verdict]
+    judge: Callable[[Work, Candidate], LessonVerdict]
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class LearnerWatch:
     """Callbacks of the learner."""
 
     say: Callable[[str], None] = lambda _: None
@@ -69,7 +69,7 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class LessonOutcome:
     """The outcome of one piece of work."""
 
     work: Work
@@ -83,7 +83,7 @@ class Outcome:
 class Learned:
     """The outcomes of one call, in order."""
 
-    outcomes: tuple[Outcome, ...] = ()
+    outcomes: tuple[LessonOutcome, ...] = ()
 
     @property
     def lessons(self) -> tuple[Lesson, ...]:
@@ -99,7 +99,7 @@ class Learner:
     engine: "Engine"
     trainer: Trainer
     sink: Sink
-    watch: Watch = field(default_factory=Watch)
+    watch: LearnerWatch = field(default_factory=LearnerWatch)
     ratings: int = RATINGS
 
     def __post_init__(self) -> None:
@@ -117,13 +117,13 @@ class Learner:
             if lesson.digest not in recorded:
                 self.sink(accepted_event(lesson, {}))
 
-    def step(self) -> Outcome | None:
+    def step(self) -> LessonOutcome | None:
         """Learns the next piece of work; returns None if there is none."""
         put_right(self.home, self.engine)
         work = next_work(self.home, self.engine, self.tries.counts, self.ratings)
         return None if work is None else self.learn(work)
 
-    def learn(self, work: Work, keep_old: bool = False) -> Outcome:
+    def learn(self, work: Work, keep_old: bool = False) -> LessonOutcome:
         """Teaches and judges a lesson, and lets it act if it passes. `keep_old`: a refusal changes nothing (consolidation).
 
         Raises only errors that also prevent other lessons: HomeError, LedgerError. The examples are then pending again.
@@ -135,7 +135,7 @@ class Learner:
             begin_learning(self.engine, work.owner, work.examples, work.new)
             outcome = self._outcome(work, keep_old)
         except NotKept:  # an example was deleted or changed while it was being learned
-            outcome = Outcome(work, None, ("it changed while it was being learned",))
+            outcome = LessonOutcome(work, None, ("it changed while it was being learned",))
         finally:
             self._back_to_pending(work)
             self.watch.trying(())
@@ -148,11 +148,11 @@ class Learner:
         same = [one for one in lessons if (one.kind, one.examples) == (work.kind, work.ids)]
         return next((one for one in same if self.home.delta_folder(one.digest).is_dir()), None)
 
-    def _outcome(self, work: Work, keep_old: bool) -> Outcome:
+    def _outcome(self, work: Work, keep_old: bool) -> LessonOutcome:
         if (earlier := self._earlier(work)) is not None:
             lesson = accept_lesson(self.engine, earlier)
             self.sink(accepted_event(lesson, {"again": True}))
-            return Outcome(work, lesson)
+            return LessonOutcome(work, lesson)
         began, taught_s, to_blame = time.perf_counter(), 0.0, frozenset[str]()
         try:
             candidate = self._salted(work, self.trainer.teach(work))
@@ -168,7 +168,7 @@ class Learner:
         seconds = time.perf_counter() - began
         if delta is None:
             self._refuse(work, reasons, to_blame, keep_old, seconds)
-            return Outcome(work, None, reasons)
+            return LessonOutcome(work, None, reasons)
         lesson = Lesson(delta.digest, work.owner, work.kept.name, work.kept.digest, work.kind, work.ids, True)
         replaced = self._replaced(work, delta.digest)
         try:
@@ -182,7 +182,7 @@ class Learner:
                 drop_lesson(self.engine, work.owner, old.digest)
                 discard(self.home, self.home.delta_folder(old.digest))
         self.watch.say(f"learned {_what(work)} for {work.kept.name} in {seconds:.1f} s")
-        return Outcome(work, lesson)
+        return LessonOutcome(work, lesson)
 
     def _salted(self, work: Work, candidate: Candidate) -> Candidate:
         """Return the candidate with the secrets of its examples in its origin, and so in its digest. Otherwise somebody with the ledger
@@ -229,7 +229,7 @@ class Learner:
 
 def learn_once(learner: Learner) -> Learned:
     """Learn until nothing more can be learned now, or the watch says stop. Under the learner's lock; raises as `Learner.learn`."""
-    outcomes = list[Outcome]()
+    outcomes = list[LessonOutcome]()
     while not learner.watch.stopped():
         outcome = learner.step()
         if outcome is None:
@@ -249,7 +249,7 @@ def consolidate(learner: Learner, model: str = "", most: int = TOGETHER) -> Lear
     for one in list_examples(learner.engine, None, ["learned", "refused"], model):
         if one.kind == "correction" and one.learn:
             groups.setdefault((one.owner, one.model), []).append(one)
-    outcomes = list[Outcome]()
+    outcomes = list[LessonOutcome]()
     for (owner, name), examples in groups.items():
         kept = model_of(learner.home, name)
         for start in range(0, len(examples) if kept is not None else 0, most):
@@ -260,12 +260,12 @@ def consolidate(learner: Learner, model: str = "", most: int = TOGETHER) -> Lear
     return Learned(tuple(outcomes))
 
 
-def _together(learner: Learner, owner: str, kept: Kept, examples: Sequence[Example]) -> list[Outcome]:
+def _together(learner: Learner, owner: str, kept: Kept, examples: Sequence[Example]) -> list[LessonOutcome]:
     refused = tuple(one for one in examples if one.state == "refused")
     attempts = [(tuple(examples), refused)]
     if refused:
         attempts.append((tuple(one for one in examples if one.state == "learned"), ()))
-    outcomes = list[Outcome]()
+    outcomes = list[LessonOutcome]()
     for held, again in attempts:
         if not again and len({one.lesson for one in held}) < 2:
             continue  # one lesson holds them already

@@ -14,7 +14,7 @@ from ingle.engine.team import Cores
 from ingle.gate.decide import admit
 from ingle.gate.finding import Decision
 from ingle.gate.policy import load_policy
-from ingle.gate.probes import Probes, Question
+from ingle.gate.probes import ProbeQuestion, Probes
 from ingle.home.place import Home
 from ingle.learn.learner import Trainer
 from ingle.learn.lesson_settings import LessonSettings, StyleSettings
@@ -72,10 +72,10 @@ class LessonTrainer:
         some, held, taught = _spread(work.examples), self.lesson.contrasts, [one.question for one in work.examples]
         learned = _in_turn([_unseen(one, number) for number, one in enumerate(some)])
         near = _in_turn([contrasts(one.question, held + _NEAR_MISSES, self.lesson.seed)[held:] for one in some])
-        unchanged = [Question(ask) for ask in dict.fromkeys(near)]
+        unchanged = [ProbeQuestion(ask) for ask in dict.fromkeys(near)]
         return Probes(
             tuple(learned[:_QUESTIONS]), tuple(unchanged[:_QUESTIONS]), lambda ask: bool((score(ask, taught) >= ACTS).any()),
-            taught=tuple(Question(one.question, one.answer, one.before) for one in work.examples),
+            taught=tuple(ProbeQuestion(one.question, one.answer, one.before) for one in work.examples),
         )  # fmt: skip
 
     def _teacher_of(self, work: Work) -> "Teacher":
@@ -106,11 +106,11 @@ def _in_turn(lists: Sequence[Sequence[T]]) -> list[T]:
     return [one for one in chain.from_iterable(zip_longest(*lists)) if one is not None]
 
 
-def _unseen(one: Example, number: int) -> list[Question]:
+def _unseen(one: Example, number: int) -> list[ProbeQuestion]:
     """Return a question in each unseen wording, rotated by `number`."""
     plain, first = parts_of(one.question).plain, number % len(UNSEEN)
     patterns = UNSEEN[first:] + UNSEEN[:first]
-    return [Question(_upper(pattern.format(plain=plain)), one.answer, one.before, one.question) for pattern in patterns]
+    return [ProbeQuestion(_upper(pattern.format(plain=plain)), one.answer, one.before, one.question) for pattern in patterns]
 
 
 def _upper(text: str) -> str:

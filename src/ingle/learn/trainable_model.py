@@ -28,7 +28,7 @@ from ingle.train.forward import first_trained_layer
 from ingle.train.loop import determined
 from ingle.train.low_rank import LowRankLinear, all_tensors, kaiming
 from ingle.train.optimisers import OptimiserSettings, Trained
-from ingle.train.shared import Row, final_states_of, lower_states_of, make_row, sharing
+from ingle.train.shared import SharedRow, final_states_of, lower_states_of, make_row, sharing
 from ingle.train.writing import write_all
 from ingle.tuning.low_rank import LowRankSettings, attach_low_rank
 from ingle.tuning.method import check_touched, chosen_layers
@@ -50,7 +50,7 @@ class Read:
     rests: tuple[Tensor, ...]
     """[tokens, hidden] each: input of the first trained layer for each document's own part."""
 
-    def row(self, chosen: Sequence[int]) -> tuple[Row, Tensor]:
+    def row(self, chosen: Sequence[int]) -> tuple[SharedRow, Tensor]:
         """Return a row of some documents, and the input of its first trained layer, [T, hidden]."""
         row = make_row([self.documents[i] for i in chosen], self.start)
         states = [self.first, *(self.rests[i] for i in chosen)]
@@ -163,7 +163,7 @@ class TrainableModel:
             begin = stop
         return Read(tuple(documents), start, first, tuple(rests))
 
-    def states(self, row: Row, x: Tensor) -> Tensor:
+    def states(self, row: SharedRow, x: Tensor) -> Tensor:
         """Return the states after the final norm at the row's answers, [A, hidden]."""
         return final_states_of(self.module, row, self.first, x)
 

@@ -44,7 +44,7 @@ _KNOWN = (
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class QuestionParts:
     """A question and its subject."""
 
     plain: str
@@ -55,7 +55,7 @@ class Parts:
     """Start and stop of the subject in `plain`."""
 
 
-def parts_of(question: str) -> Parts:
+def parts_of(question: str) -> QuestionParts:
     """Find the parts of a question by its surface."""
     text = " ".join(question.split()).rstrip("?!. ")
     lead = _ASKING.match(text)
@@ -65,7 +65,7 @@ def parts_of(question: str) -> Parts:
     if first.lower() in _STOP or first.lower().rstrip("'s") in _STOP:
         bare = bare[:1].lower() + bare[1:] if first != "I" else bare
     start, stop = _thing(bare)
-    return Parts(bare, bare[start:stop], (start, stop))
+    return QuestionParts(bare, bare[start:stop], (start, stop))
 
 
 def _resolved(text: str) -> str:
@@ -114,7 +114,7 @@ def wordings(question: str, count: int, seed: int = 0) -> tuple[str, ...]:
     return _distinct([question, *_framed(parts), *(_jumbled(parts, draw) for _ in range(count))])[:count]
 
 
-def _framed(parts: Parts) -> list[str]:
+def _framed(parts: QuestionParts) -> list[str]:
     plain, indirect, noun = parts.plain, _indirect(parts.plain), _noun(parts.plain)
     direct = plain[:1].upper() + plain[1:]
     start, stop = parts.thing_at
@@ -158,7 +158,7 @@ def _keywords(plain: str) -> str:
     return " ".join(word for word in re.findall(r"[^\s?,.;:]+", plain) if word.lower() not in _STOP) or plain
 
 
-def _jumbled(parts: Parts, draw: np.random.Generator) -> str:
+def _jumbled(parts: QuestionParts, draw: np.random.Generator) -> str:
     """Return a random wording: the whole subject, and some of the other words in some order."""
     start, stop = parts.thing_at
     others = re.findall(r"[^\s?,.;:]+", parts.plain[:start] + " " + parts.plain[stop:])

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from ingle.core.event import Sink
 from ingle.home.place import Home
-from ingle.learn.learner import LOCK, Learned, Learner, Outcome, Trainer, Watch, learn_once
+from ingle.learn.learner import LOCK, Learned, Learner, LearnerWatch, LessonOutcome, Trainer, learn_once
 from ingle.learn.settings import LearnSettings
 from ingle.learn.supervisor import BUSY, HOLD, IDLE
 from ingle.learn.work import standing
@@ -47,7 +47,7 @@ class Signals:
 
 def follow(
     home: Home, engine: "Engine", trainer: Trainer, sink: Sink, settings: LearnSettings, signals: Signals,
-    watch: Watch = Watch(), stay: bool = True,  # noqa: B008 - frozen
+    watch: LearnerWatch = LearnerWatch(), stay: bool = True,  # noqa: B008 - frozen
 ) -> Learned:  # fmt: skip
     """Learn what is pending and, with `stay`, what comes later, until nothing came for `idle_s` or the signals say stop.
 
@@ -61,7 +61,7 @@ def follow(
         signals.trying = tuple(ids)
         watch.trying(ids)
 
-    outcomes = list[Outcome]()
+    outcomes = list[LessonOutcome]()
     with home.lock(LOCK, timeout_s=0):
         learner = Learner(home, engine, trainer, sink, replace(watch, stopped=stopped, trying=trying), settings.ratings)
         with memory_guard(settings.memory_mb, lambda: _too_large(learner, signals)):

@@ -35,7 +35,7 @@ class TextBits:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class TextReading:
     """A plan for reading one document."""
 
     tasks: tuple[Task, ...]
@@ -54,7 +54,7 @@ class Reading:
 
 def read_text(
     tokenizer: Tokenizer, text: str, begin: int | None, window: int = WINDOW_TOKENS, carry: float = CARRY, most_tokens: int | None = None
-) -> Reading:
+) -> TextReading:
     """Plan the reading of a text, in windows of at most `window` tokens.
 
     `begin` stands before the text. With None the first token is given, and neither its bits nor its bytes count. `most_tokens` cuts the
@@ -71,7 +71,7 @@ def read_text(
     exact = raw.startswith(spelled) if cut else raw == spelled
     nbytes = (len(spelled) if cut else len(raw)) - first
     before = [begin, *ids] if begin is not None else ids
-    return Reading(tuple(windows(before, window, carry)), nbytes, exact)
+    return TextReading(tuple(windows(before, window, carry)), nbytes, exact)
 
 
 def windows(ids: Sequence[int], window: int, carry: float = CARRY) -> list[Task]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ingle.core.errors import PullError
 from ingle.home.debian_descriptions import descriptions, stanzas
-from ingle.home.fetch import Progress
+from ingle.home.fetch import FetchProgress
 from ingle.home.place import Home
 from ingle.measure.items import Exercise, Groups, Question, Text
 
@@ -50,7 +50,7 @@ def _is_prose(text: str) -> bool:
     return "\n" not in text and not text.startswith((" ", "* ", "- ", "+ ", "o "))
 
 
-def read_descriptions(home: Home, language: str, progress: Progress) -> dict[str, Description]:
+def read_descriptions(home: Home, language: str, progress: FetchProgress) -> dict[str, Description]:
     """Read all descriptions in a language, by the MD5 of the English one."""
     path, _ = descriptions(home, f"Translation-{language}", progress)
     by_digest: dict[str, Description] = {}
@@ -63,7 +63,7 @@ def read_descriptions(home: Home, language: str, progress: Progress) -> dict[str
     return by_digest
 
 
-def translations(home: Home, progress: Progress, language: str) -> list[Exercise]:
+def translations(home: Home, progress: FetchProgress, language: str) -> list[Exercise]:
     """Paragraphs of 80 to 400 characters with their translation: 24,000 different ones into French, 12,000 into German. Baseline: a copy.
 
     A description and its translation are matched by MD5 and have the same number of paragraphs; lists, and paragraphs that the translators
@@ -88,7 +88,7 @@ def translations(home: Home, progress: Progress, language: str) -> list[Exercise
     return exercises
 
 
-def topics(home: Home, progress: Progress) -> list[Question]:
+def topics(home: Home, progress: FetchProgress) -> list[Question]:
     """The first line and first paragraph of 5,000 packages: which of eight sections of the archive is it? A quarter are `net`.
 
     Packages of one source, and those that share a paragraph, are one document. Quirk: a section is where its maintainer put a package,
@@ -111,7 +111,7 @@ def topics(home: Home, progress: Progress) -> list[Question]:
     ]
 
 
-def texts(home: Home, progress: Progress) -> list[Text]:
+def texts(home: Home, progress: FetchProgress) -> list[Text]:
     """Debian's English package descriptions: 55,000 texts, 19 MB; every paragraph stands there once, where it comes first.
 
     Packages that share a paragraph of 80 characters or more are one document. Licence: as free as the packages.

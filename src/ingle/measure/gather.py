@@ -14,7 +14,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ItemPlan:
     """One item, made ready: the questions to the model, and what is noted of its answer. Either `tasks` or a `request`."""
 
     id: str
@@ -33,7 +33,7 @@ def silent(_label: str, _done: int, _all: int) -> None:
 
 
 def gather(
-    subject: Subject, plans: Sequence[Plan], finished: Finished | Passing, label: str = "items", progress: Progress = silent
+    subject: Subject, plans: Sequence[ItemPlan], finished: Finished | Passing, label: str = "items", progress: Progress = silent
 ) -> list[Row]:
     """Return the rows of all items, in their order. Raises Interrupted if the model stopped early, and the model's errors."""
     rows = {plan.key: row for plan in plans if (row := finished.get(plan.key)) is not None}
@@ -41,7 +41,7 @@ def gather(
     total = len(rows) + len(todo)
     progress(label, len(rows), total)
 
-    def done(plan: Plan, row: Row) -> None:
+    def done(plan: ItemPlan, row: Row) -> None:
         finished.add(plan.key, row)
         rows[plan.key] = row
         progress(label, len(rows), total)
@@ -54,7 +54,7 @@ def gather(
     return [rows[plan.key] for plan in plans]
 
 
-def _score(subject: Subject, plans: Sequence[Plan], done: Callable[[Plan, Row], None]) -> None:
+def _score(subject: Subject, plans: Sequence[ItemPlan], done: Callable[[ItemPlan, Row], None]) -> None:
     places = [(plan, number) for plan in plans for number in range(len(plan.tasks))]
     arrived: dict[str, dict[int, list[Nats]]] = {plan.key: {} for plan in plans}
     for index, values in subject.score([plan.tasks[number] for plan, number in places]) if places else ():
@@ -67,7 +67,7 @@ def _score(subject: Subject, plans: Sequence[Plan], done: Callable[[Plan, Row], 
             done(plan, plan.scored([parts[number] for number in range(len(parts))]))
 
 
-def _write(subject: Subject, plans: Sequence[Plan], done: Callable[[Plan, Row], None]) -> None:
+def _write(subject: Subject, plans: Sequence[ItemPlan], done: Callable[[ItemPlan, Row], None]) -> None:
     requests = [plan.request for plan in plans if plan.request is not None]
     for index, text in subject.write(requests) if requests else ():
         done(plans[index], {"text": text})

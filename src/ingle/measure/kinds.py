@@ -11,7 +11,7 @@ from ingle.core.message import Message, Request, Sampling
 from ingle.core.report import Report
 from ingle.measure import bits, choice, recall, text_match
 from ingle.measure.finished import Row
-from ingle.measure.gather import Plan
+from ingle.measure.gather import ItemPlan
 from ingle.measure.intervals import Difference, Floats, Interval, bootstrap, paired_bootstrap, ratio, wilson
 from ingle.measure.items import Exercise, Question, Text
 from ingle.measure.subject import Subject, begin_id
@@ -48,7 +48,7 @@ class Figures:
     notes: tuple[str, ...] = field(default=())
 
 
-def plan_bits(setting: Setting) -> list[Plan]:
+def plan_bits(setting: Setting) -> list[ItemPlan]:
     """Plan documents in windows that fit the model."""
     subject = setting.subject
     window, begin = min(bits.WINDOW_TOKENS, subject.context_length), begin_id(subject.tokenizer)
@@ -58,10 +58,10 @@ def plan_bits(setting: Setting) -> list[Plan]:
         reading = bits.read_text(subject.tokenizer, item.text, begin, window)
         key = digest_json(["bits", item.text, begin, window, bits.CARRY])
 
-        def scored(parts: Sequence[Any], reading: bits.Reading = reading) -> Row:
+        def scored(parts: Sequence[Any], reading: bits.TextReading = reading) -> Row:
             return asdict(reading.bits(parts))
 
-        plans.append(Plan(item.id, key, [item.text], reading.tasks, scored))
+        plans.append(ItemPlan(item.id, key, [item.text], reading.tasks, scored))
     return plans
 
 
@@ -79,7 +79,7 @@ def report_bits(setting: Setting, rows: Sequence[Row], data_digest: str) -> Figu
     return Figures(reports, tuple(asdict(text) for text in texts), tuple(notes))
 
 
-def plan_choice(setting: Setting) -> list[Plan]:
+def plan_choice(setting: Setting) -> list[ItemPlan]:
     """Plan questions with their answers as endings."""
     subject, plans = setting.subject, []
     for item in setting.items:
@@ -91,7 +91,7 @@ def plan_choice(setting: Setting) -> list[Plan]:
         def scored(parts: Any, item: Question = item, prompt: choice.Prompt = prompt, cut: bool = cut) -> Row:
             return {**asdict(choice.read_scores(item, prompt, parts[0])), "cut": cut}
 
-        plans.append(Plan(item.id, digest_json(["choice", *inputs, subject.context_length]), inputs, (task,), scored))
+        plans.append(ItemPlan(item.id, digest_json(["choice", *inputs, subject.context_length]), inputs, (task,), scored))
     return plans
 
 
@@ -115,7 +115,7 @@ def report_choice(setting: Setting, rows: Sequence[Row], data_digest: str) -> Fi
     return Figures(tuple(reports), tuple(details), notes)
 
 
-def plan_write(setting: Setting) -> list[Plan]:
+def plan_write(setting: Setting) -> list[ItemPlan]:
     """Plan requests in the model's own template, examples as earlier turns, answered greedily."""
     shots = [message for shot in setting.shots for message in (Message.of("user", shot.ask), Message.of("assistant", shot.reference))]
     plans = []
@@ -126,7 +126,7 @@ def plan_write(setting: Setting) -> list[Plan]:
         )
         turns = [[message.role, message.text] for message in request.messages]
         inputs = [turns, item.reference]
-        plans.append(Plan(item.id, digest_json(["write", turns, setting.suite.max_tokens]), inputs, request=request))
+        plans.append(ItemPlan(item.id, digest_json(["write", turns, setting.suite.max_tokens]), inputs, request=request))
     return plans
 
 
@@ -152,7 +152,7 @@ def report_write(setting: Setting, rows: Sequence[Row], data_digest: str) -> Fig
     return Figures(tuple(reports), tuple(details), tuple(notes))
 
 
-def plan_recall(setting: Setting) -> list[Plan]:
+def plan_recall(setting: Setting) -> list[ItemPlan]:
     """Plan texts up to the question, answered greedily."""
     plans, subject = [], setting.subject
     for item in setting.items:
@@ -160,7 +160,7 @@ def plan_recall(setting: Setting) -> list[Plan]:
         ids, answer = recall.assemble(subject.tokenizer, item)
         request = Request(prompt=tuple(ids), max_tokens=len(answer) + 2, sampling=Sampling(temperature=0.0, seed=0))
         inputs = [item.id, item.fact.said, item.depth, digest_json(item.texts)]
-        plans.append(Plan(item.id, digest_json(["recall", ids, len(answer)]), inputs, request=request))
+        plans.append(ItemPlan(item.id, digest_json(["recall", ids, len(answer)]), inputs, request=request))
     return plans
 
 
@@ -179,7 +179,7 @@ def report_recall(setting: Setting, rows: Sequence[Row], data_digest: str) -> Fi
     return Figures(tuple(reports), tuple(details))
 
 
-KINDS: dict[str, tuple[Callable[[Setting], list[Plan]], Callable[[Setting, Sequence[Row], str], Figures]]] = {
+KINDS: dict[str, tuple[Callable[[Setting], list[ItemPlan]], Callable[[Setting, Sequence[Row], str], Figures]]] = {
     "bits": (plan_bits, report_bits),
     "choice": (plan_choice, report_choice),
     "write": (plan_write, report_write),

@@ -20,7 +20,7 @@ from ingle.measure.choice import Style
 from ingle.measure.choice import columns as right_columns
 from ingle.measure.finished import Finished, Row
 from ingle.measure.forgetting import forgetting
-from ingle.measure.gather import Plan, Progress, gather, silent
+from ingle.measure.gather import ItemPlan, Progress, gather, silent
 from ingle.measure.intervals import mcnemar, paired_bootstrap, sign_test
 from ingle.measure.items import draw_shots, part
 from ingle.measure.kinds import KINDS, UNITS, Setting
@@ -48,7 +48,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class SuiteResult:
     """A finished measurement."""
 
     suite: str
@@ -67,8 +67,8 @@ class Outcome:
 
 
 def run_suite(
-    home: Home, suite: Suite, subject: Subject, options: Options, progress: Progress = silent, fetching: fetch.Progress = fetch.silent
-) -> Outcome:
+    home: Home, suite: Suite, subject: Subject, options: Options, progress: Progress = silent, fetching: fetch.FetchProgress = fetch.silent
+) -> SuiteResult:
     """Measure `subject`. Items that were finished before are not asked again.
 
     Raises the errors of fetching the data, ConfigError if there is nothing to measure or the options don't fit the suite, Interrupted.
@@ -80,7 +80,7 @@ def run_suite(
     rows = gather(subject, plans, Finished(home, suite.name, subject.digest), suite.name, progress)
     figures = report(setting, rows, data_digest)
     details = tuple({"id": p.id, "asked": _question_digest(p), **row} for p, row in zip(plans, figures.details, strict=True))
-    return Outcome(suite.name, subject.name, figures.reports, details, figures.notes, options)
+    return SuiteResult(suite.name, subject.name, figures.reports, details, figures.notes, options)
 
 
 def make_setting(suite: Suite, subject: Subject, items: Sequence[Any], options: Options) -> Setting:
@@ -100,7 +100,7 @@ def make_setting(suite: Suite, subject: Subject, items: Sequence[Any], options: 
     return Setting(suite, subject, measured, shots, training, options.style or suite.style, options.seed)
 
 
-def to_table(outcome: Outcome, with_rows: bool = False) -> dict[str, Any]:
+def to_table(outcome: SuiteResult, with_rows: bool = False) -> dict[str, Any]:
     """Return plain values, for JSON."""
     main = outcome.main
     table: dict[str, Any] = {"suite": outcome.suite, "model": outcome.model, "model_digest": main.model_digest}
@@ -109,12 +109,12 @@ def to_table(outcome: Outcome, with_rows: bool = False) -> dict[str, Any]:
     return table | {"rows": list(outcome.rows)} if with_rows else table
 
 
-def save(outcome: Outcome, path: Path) -> None:
+def save(outcome: SuiteResult, path: Path) -> None:
     """Write the outcome with every item. Raises HomeError."""
     write_atomic(path, json.dumps(to_table(outcome, with_rows=True), ensure_ascii=False, indent=1).encode() + b"\n")
 
 
-def event_of(outcome: Outcome) -> Event:
+def event_of(outcome: SuiteResult) -> Event:
     """Event of this measurement, for the ledger."""
     main = outcome.main
     facts: dict[str, Fact] = {
@@ -139,7 +139,7 @@ def load_rows(path: Path) -> tuple[str, dict[str, Row]]:
         raise ConfigError(str(path), "must be a file that `ingle measure --out` wrote", got) from error
 
 
-def compare(outcome: Outcome, path: Path) -> Outcome:
+def compare(outcome: SuiteResult, path: Path) -> SuiteResult:
     """Return the outcome with its difference from an earlier one, paired by item, after its reports.
 
     Raises ConfigError for another suite, or if no item was asked alike.
@@ -176,5 +176,5 @@ def _texts(rows: Sequence[Row], names: Sequence[str]) -> Mapping[str, TextBits]:
     return {name: TextBits(**{key: row[key] for key in keys}) for name, row in zip(names, rows, strict=True)}
 
 
-def _question_digest(plan: Plan) -> str:
+def _question_digest(plan: ItemPlan) -> str:
     return digest_json(plan.asked)[:32]

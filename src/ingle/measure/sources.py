@@ -15,7 +15,7 @@ from typing import Any
 from ingle.core.errors import ConfigError, PullError
 from ingle.core.installing import how_to_install
 from ingle.home.datasets import dataset
-from ingle.home.fetch import Progress
+from ingle.home.fetch import FetchProgress
 from ingle.home.place import Home
 from ingle.measure.items import Exercise, Groups, Question, Text
 
@@ -26,7 +26,7 @@ _OPTION = re.compile(r"(?:^|\n)([A-Z])\. ")
 _SENTENCE_END = re.compile(r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\b[A-Z])[.!?][\"'”’)]*(?=\s+[\"'“‘(]?[A-Z0-9])")
 
 
-def xsum_texts(home: Home, progress: Progress) -> list[Text]:
+def xsum_texts(home: Home, progress: FetchProgress) -> list[Text]:
     """The articles of `xsum`: 1,000 of XSum's 11,334 test articles (BBC news, 2010 to 2017), 2.2 kB on average; one is empty and left out.
 
     Licence: the package says Apache-2.0, XSum's own repository MIT; the articles are the BBC's. The first sentence of each article is
@@ -35,7 +35,7 @@ def xsum_texts(home: Home, progress: Progress) -> list[Text]:
     return [Text(row["id"], row["id"], row["document"]) for row in _xsum(home, progress)]
 
 
-def xsum_exercises(home: Home, progress: Progress) -> list[Exercise]:
+def xsum_exercises(home: Home, progress: FetchProgress) -> list[Exercise]:
     """The articles with their summaries. Each is one sentence that the BBC wrote above the article, so it often says more than the rest
     does (and a few say nothing: one is "Ouch!").
 
@@ -48,7 +48,7 @@ def xsum_exercises(home: Home, progress: Progress) -> list[Exercise]:
     return exercises
 
 
-def wiki_texts(home: Home, progress: Progress) -> list[Text]:
+def wiki_texts(home: Home, progress: FetchProgress) -> list[Text]:
     """Paragraphs of `boolq`: 2,938 different ones from the English Wikipedia, 0.6 kB on average. General text, for forgetting.
 
     Licence CC-BY-SA-3.0. Quotation marks are written `` and '', as the data set's authors' tokeniser left them.
@@ -57,7 +57,7 @@ def wiki_texts(home: Home, progress: Progress) -> list[Text]:
     return [Text(f"wiki/{number}", title, passage) for number, (passage, title) in enumerate(rows.items())]
 
 
-def boolq(home: Home, progress: Progress) -> list[Question]:
+def boolq(home: Home, progress: FetchProgress) -> list[Question]:
     """BoolQ's dev part: 3,270 questions that people typed into a search engine, on 2,938 paragraphs. Licence CC-BY-SA-3.0.
 
     62 % are answered yes. Questions are in lower case, without a question mark, which is put behind them.
@@ -70,7 +70,7 @@ def boolq(home: Home, progress: Progress) -> list[Question]:
     ]
 
 
-def hellaswag(home: Home, progress: Progress) -> list[Question]:
+def hellaswag(home: Home, progress: FetchProgress) -> list[Question]:
     """HellaSwag's validation part: 10,042 beginnings (3,243 video captions, 6,799 how-to articles) with four endings. Licence MIT.
 
     Cleaned as lm-eval does it: brackets of the how-to articles are removed (a space behind one stays), the second half of a caption begins
@@ -86,7 +86,7 @@ def hellaswag(home: Home, progress: Progress) -> list[Question]:
     return [replace(question, group=groups.of(str(i))) for i, question in enumerate(questions)]
 
 
-def piqa(home: Home, progress: Progress) -> list[Question]:
+def piqa(home: Home, progress: FetchProgress) -> list[Question]:
     """PIQA: 1,500 of the 1,838 questions of its validation part, each with two ways to do something. Licence AFL-3.0.
 
     Some solutions end in a space; it is removed, since no model should win by it.
@@ -94,7 +94,7 @@ def piqa(home: Home, progress: Progress) -> list[Question]:
     return _lettered(home, "piqa", progress)
 
 
-def openbookqa(home: Home, progress: Progress) -> list[Question]:
+def openbookqa(home: Home, progress: FetchProgress) -> list[Question]:
     """OpenBookQA's test part: 500 questions of school science with four answers. Licence Apache-2.0.
 
     Many questions are beginnings of sentences that the answer completes; some end in a space, which is removed.
@@ -102,7 +102,7 @@ def openbookqa(home: Home, progress: Progress) -> list[Question]:
     return _lettered(home, "openbookqa", progress)
 
 
-def mmlu(home: Home, progress: Progress) -> list[Question]:
+def mmlu(home: Home, progress: FetchProgress) -> list[Question]:
     """A sample of MMLU's test part: 50 questions from each of its 57 exams, 2,850 with four answers. Licence MIT.
 
     A question doesn't name its exam, 8 questions stand there twice, and two have two answers that read the same (both wrong).
@@ -110,7 +110,7 @@ def mmlu(home: Home, progress: Progress) -> list[Question]:
     return _lettered(home, "mmlu", progress)
 
 
-def imdb(home: Home, progress: Progress) -> list[Question]:
+def imdb(home: Home, progress: FetchProgress) -> list[Question]:
     """A sample of IMDB: 200 film reviews, 103 positive and 97 negative, 220 to 5,800 characters. The authors state no licence.
 
     Reviews hold line breaks as `<br />`, which become spaces.
@@ -125,7 +125,7 @@ def imdb(home: Home, progress: Progress) -> list[Question]:
     ]
 
 
-def sst2(home: Home, progress: Progress) -> list[Question]:
+def sst2(home: Home, progress: FetchProgress) -> list[Question]:
     """SST-2's validation part: 872 sentences of film reviews, 444 positive and 428 negative. The authors state no licence.
 
     They are in lower case with spaces around punctuation, and some are parts of sentences.
@@ -151,11 +151,11 @@ def cut_at_line(text: str, characters: int) -> str:
     return lines or text[:characters]
 
 
-def _xsum(home: Home, progress: Progress) -> list[dict[str, Any]]:
+def _xsum(home: Home, progress: FetchProgress) -> list[dict[str, Any]]:
     return [row for row in _json_lines(dataset(home, "xsum", progress)) if row["document"].strip()]
 
 
-def _lettered(home: Home, name: str, progress: Progress) -> list[Question]:
+def _lettered(home: Home, name: str, progress: FetchProgress) -> list[Question]:
     """Read rows whose options are one text, `A. …\\nB. …`, and whose answer is one of these lines."""
     questions = []
     for i, row in enumerate(_json_lines(dataset(home, name, progress))):

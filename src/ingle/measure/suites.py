@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Literal
 
 from ingle.core.errors import ConfigError, NotKept
-from ingle.home.fetch import Progress, silent
+from ingle.home.fetch import FetchProgress, silent
 from ingle.home.place import Home
 from ingle.measure import debian, sources
 from ingle.measure.choice import Style, make_prompt
@@ -20,7 +20,7 @@ from ingle.measure.items import Exercise, Question, Text, part
 from ingle.measure.recall import Planted, plant
 
 AnyItem = Text | Question | Exercise | Planted
-Reader = Callable[[Home, Progress], Sequence[Any]]
+Reader = Callable[[Home, FetchProgress], Sequence[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Suite:
         return self.kind != "bits"
 
 
-def _planted(home: Home, progress: Progress, length: int) -> list[Planted]:
+def _planted(home: Home, progress: FetchProgress, length: int) -> list[Planted]:
     """Facts in news that is held out from training. There is no training part: for training, plant facts of your own in other news."""
     return plant(part(sources.xsum_texts(home, progress), "held_out", XSUM_HELD_OUT), length, _FACTS)
 
@@ -139,7 +139,7 @@ def words_of(item: AnyItem) -> str:
     return f"{item.ask} {item.options[item.gold] if isinstance(item, Question) else item.reference}"
 
 
-def training_rows(suite: Suite, home: Home, progress: Progress = silent) -> Iterator[dict[str, Any]]:
+def training_rows(suite: Suite, home: Home, progress: FetchProgress = silent) -> Iterator[dict[str, Any]]:
     """Yield the training part in the suite's prompts, in the shapes of training data: `text`, `prompt` and `completion`, or `messages`.
 
     Raises the errors of reading the data.

@@ -85,7 +85,7 @@ class Entering:
         return log_held(torch.cat([torch.arange(1, length + 1, device=device) for length in self.lengths]), window)
 
 
-class Memory(nn.Module):
+class RecurrentMemory(nn.Module):
     """The memories of one layer's streaming groups. Its linears hold parameters by name; each group has its own rows."""
 
     def __init__(self, config: ModelConfig, groups: int) -> None:

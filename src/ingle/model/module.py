@@ -19,7 +19,7 @@ from ingle.core.spec import LayerSpec, ModelConfig
 from ingle.core.vectors import NO_VECTORS, Vectors
 from ingle.model.cache import Cache, Held, visible
 from ingle.model.checkpoint import Checkpoint
-from ingle.model.memory import Memory
+from ingle.model.memory import RecurrentMemory
 from ingle.model.pieces import Gated, RMSNorm, made_again, turn
 from ingle.model.rope import inverse_frequencies
 
@@ -35,12 +35,12 @@ class Attend(Protocol):
         ...
 
 
-Read = Callable[[Memory, Tensor, Tensor, Tensor, Tensor, LayerSpec, Sequence[int]], Tensor]
+Read = Callable[[RecurrentMemory, Tensor, Tensor, Tensor, Tensor, LayerSpec, Sequence[int]], Tensor]
 """`Memory.packed`, or an equivalent."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Packed:
+class PackedRows:
     """Documents on end in one row; none sees another."""
 
     attend: Attend
@@ -49,7 +49,7 @@ class Packed:
     """The documents' beginnings, and T."""
     wanted: Tensor | None = None
     """int [N]: tokens whose states the last layer returns; None = all. For the others it computes keys and values only."""
-    read: Read = Memory.packed
+    read: Read = RecurrentMemory.packed
     """The reading of memories."""
 
 
@@ -68,11 +68,11 @@ class Attention(nn.Module):
         if config.qk_norm:
             self.q_norm, self.k_norm = RMSNorm(config.head_dim, config.norm_eps), RMSNorm(config.head_dim, config.norm_eps)
         remembering = len(self.spec.remembering(config.num_kv_heads))
-        self.memory = Memory(config, remembering) if remembering else None
+        self.memory = RecurrentMemory(config, remembering) if remembering else None
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, past: Cache | Packed | None) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, past: Cache | PackedRows | None) -> Tensor:
         """Attend: [B, T, hidden] → same shape; packed: [T, hidden] → [T or N, hidden]; cos, sin [T, D]."""
-        if isinstance(past, Packed):
+        if isinstance(past, PackedRows):
             return self._packed(x, cos, sin, past)
         cache, (batch, steps, _) = past, x.shape
         groups, repeats, width = self.config.num_kv_heads, self.config.queries_per_group, self.config.head_dim
@@ -102,7 +102,7 @@ class Attention(nn.Module):
         out: Tensor = self.o_proj(y.permute(0, 3, 1, 2, 4).reshape(batch, steps, groups * repeats * width))
         return out
 
-    def _packed(self, x: Tensor, cos: Tensor, sin: Tensor, packed: Packed) -> Tensor:
+    def _packed(self, x: Tensor, cos: Tensor, sin: Tensor, packed: PackedRows) -> Tensor:
         some = self.last and packed.wanted is not None
         q = self.q_proj(x[packed.wanted] if some else x).unflatten(-1, (-1, self.config.head_dim))
         k, v = (project(x).unflatten(-1, (-1, self.config.head_dim)) for project in (self.k_proj, self.v_proj))
@@ -114,7 +114,7 @@ class Attention(nn.Module):
         out: Tensor = self.o_proj(y.flatten(1))
         return out
 
-    def remember(self, y: Tensor, q: Tensor, k: Tensor, v: Tensor, packed: Packed, some: bool) -> Tensor:
+    def remember(self, y: Tensor, q: Tensor, k: Tensor, v: Tensor, packed: PackedRows, some: bool) -> Tensor:
         """Blend the streaming heads' view of their window, y [N, heads, D], with their memories."""
         assert self.memory is not None, "only layers with memories are asked"
         groups, repeats, chosen = self.config.num_kv_heads, self.config.queries_per_group, self.spec.streaming(self.config.num_kv_heads)
@@ -175,7 +175,7 @@ class MLP(nn.Module):
         return y
 
 
-class Layer(nn.Module):
+class DecoderLayer(nn.Module):
     """Attention and MLP, each after a norm and added to the residual stream."""
 
     def __init__(self, config: ModelConfig, index: int) -> None:
@@ -186,10 +186,10 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, past: Cache | Packed | None) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, past: Cache | PackedRows | None) -> Tensor:
         """Apply it: [B, T, hidden] → same shape; packed: [T, hidden] → same shape, or [N, hidden] for N tokens of the last layer."""
         attended = self.self_attn(self.input_layernorm(x), cos, sin, past)
-        if self.last and isinstance(past, Packed) and past.wanted is not None:
+        if self.last and isinstance(past, PackedRows) and past.wanted is not None:
             x = x[past.wanted]
         x = x + attended
         y: Tensor = x + self.mlp(self.post_attention_layernorm(x))
@@ -202,7 +202,7 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(Layer(config, i) for i in range(len(config.layers)))
+        self.layers = nn.ModuleList(DecoderLayer(config, i) for i in range(len(config.layers)))
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
 
 

@@ -10,10 +10,10 @@ from ingle.home.turns import Turn
 from ingle.page.choices import home_choices
 from ingle.page.learning import forget_example
 from ingle.page.tab import Tab
-from ingle.page.taught import Taught, look_up
+from ingle.page.taught import TaughtNotes, look_up
 
 TurnDeed = Callable[[Tab, Turn], Awaitable[None]]
-Pressed = Callable[[Turn, Taught], bool]
+Pressed = Callable[[Turn, TaughtNotes], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ async def correct(tab: Tab, turn: Turn, text: str) -> None:
     tab.changed(turn.conversation)
 
 
-async def _taught(tab: Tab, turn: Turn) -> Taught:
+async def _taught(tab: Tab, turn: Turn) -> TaughtNotes:
     return await asyncio.to_thread(look_up, tab.service.engine, tab.owner, [turn])
 
 
@@ -114,7 +114,7 @@ def acts_of(turn: Turn) -> Sequence[Act]:
     return [act for act in (QUESTION_ACTS if turn.message.role == "user" else ANSWER_ACTS) if act.fits(turn)]
 
 
-def buttons(turn: Turn, taught: Taught) -> list[dict[str, Any]]:
+def buttons(turn: Turn, taught: TaughtNotes) -> list[dict[str, Any]]:
     """Return the buttons of a turn as the properties that `static/turn.js` draws."""
     return [
         {"id": act.id, "label": act.label, "icon": act.icon, "pressed": None if act.pressed is None else act.pressed(turn, taught)}

@@ -27,7 +27,7 @@ _TITLE = 48
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class SaidTurn:
     """One turn of the branch that is shown."""
 
     turn: Turn
@@ -40,14 +40,14 @@ class Said:
         return self.beside.index(self.turn.id)
 
 
-class Conversation(Protocol):
+class OpenConversation(Protocol):
     """A tree of turns, and the turn at which the user stands."""
 
     @property
     def key(self) -> Key:
         """Owner and id, unique among all conversations."""
 
-    async def path(self) -> Sequence[Said]:
+    async def path(self) -> Sequence[SaidTurn]:
         """Return the current branch. Raises NotKept if the conversation is gone."""
 
     async def said(self, turn: str) -> Sequence[Message]:
@@ -79,10 +79,10 @@ class StoredConversation:
     def key(self) -> Key:
         return self._owner, self._id
 
-    async def path(self) -> Sequence[Said]:
-        def read() -> Sequence[Said]:
+    async def path(self) -> Sequence[SaidTurn]:
+        def read() -> Sequence[SaidTurn]:
             leaf = conversations.get_conversation(self._engine, self._owner, self._id).leaf
-            return [Said(turn, self._behind(turn.parent)) for turn in turns.path(self._engine, self._owner, leaf)]
+            return [SaidTurn(turn, self._behind(turn.parent)) for turn in turns.path(self._engine, self._owner, leaf)]
 
         return await asyncio.to_thread(read)
 
@@ -130,8 +130,8 @@ class TemporaryConversation:
     def key(self) -> Key:
         return self._owner, self._name
 
-    async def path(self) -> Sequence[Said]:
-        return [Said(turn, tuple(await self.following(turn.parent))) for turn in self._climb(self._leaf)]
+    async def path(self) -> Sequence[SaidTurn]:
+        return [SaidTurn(turn, tuple(await self.following(turn.parent))) for turn in self._climb(self._leaf)]
 
     async def said(self, turn: str) -> Sequence[Message]:
         return [step.message for step in self._climb(turn)]

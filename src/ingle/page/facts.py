@@ -6,7 +6,7 @@ from typing import Any
 from ingle.core.energy import amount, energy_in
 from ingle.core.message import Chunk
 from ingle.core.words import counted
-from ingle.page.taught import Taught
+from ingle.page.taught import TaughtNotes
 
 _ENDS = {
     "length": "ended at the limit of {max_tokens} tokens",
@@ -51,7 +51,7 @@ def line(facts: Mapping[str, Any]) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def details(facts: Mapping[str, Any], at: str, taught: Taught = Taught()) -> list[tuple[str, str]]:  # noqa: B008 - frozen
+def details(facts: Mapping[str, Any], at: str, taught: TaughtNotes = TaughtNotes()) -> list[tuple[str, str]]:  # noqa: B008 - frozen
     """Return all details of an answer as (name, value). `taught` resolves the ids of memories and lessons."""
     request: Any = facts.get("request")
     stored = isinstance(request, Mapping)

@@ -8,7 +8,7 @@ from ingle.page.parts import Bar, Composer, ConversationList, LearningPanel, Scr
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class PageParts:
     """The parts of one tab."""
 
     shell: Shell
@@ -23,7 +23,7 @@ class Parts:
     learning: LearningPanel
 
 
-def lay_out() -> Parts:
+def lay_out() -> PageParts:
     """Build the parts inside the page that is being made."""
     shell = Shell()
     with Element("div").classes("house"):
@@ -34,4 +34,4 @@ def lay_out() -> Parts:
                 welcome = Welcome()
                 column = Element("div").classes("turns").props('role="log" aria-label="Conversation"')
             composer = Composer()
-    return Parts(shell, listed, bar, scroll, column, welcome, composer, SettingsPanel(), LearningPanel())
+    return PageParts(shell, listed, bar, scroll, column, welcome, composer, SettingsPanel(), LearningPanel())

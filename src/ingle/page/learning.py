@@ -27,7 +27,7 @@ SPAN = 100
 """Examples that are shown at first, and that "Older" adds."""
 
 
-class Learning:
+class LearningTab:
     """Draws the panel and carries out its actions."""
 
     def __init__(self, tab: Tab, part: LearningPanel) -> None:

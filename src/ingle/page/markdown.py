@@ -36,7 +36,7 @@ def render(text: str) -> str:
     return str(_markdown().render(text))
 
 
-class Growing:
+class GrowingMarkdown:
     """Renders an answer while it is being written."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ Heard = Callable[[Any], Awaitable[None]]
 """Handler of a part's event; takes the event's argument."""
 
 
-class Part(Element):
+class PagePart(Element):
     """One component of the page, shown by its script in `static/`."""
 
     def show(self, values: Mapping[str, Any]) -> None:
@@ -36,39 +36,39 @@ class Part(Element):
             self.run_method(method, argument)
 
 
-class Shell(Part, component="static/shell.js"):
+class Shell(PagePart, component="static/shell.js"):
     """Keys, address, theme and connection. Events: new, stop, last, go."""
 
 
-class Scroll(Part, component="static/scroll.js"):
+class Scroll(PagePart, component="static/scroll.js"):
     """The scrolling middle; stays at the end while the user is there. Events: earlier."""
 
 
-class Bar(Part, component="static/bar.js"):
+class Bar(PagePart, component="static/bar.js"):
     """The bar above a conversation. Events: settings, temporary, new."""
 
 
-class ConversationList(Part, component="static/list.js"):
+class ConversationList(PagePart, component="static/list.js"):
     """Conversations, newest first. Events: open, rename, remove, search, more, learning."""
 
 
-class Composer(Part, component="static/composer.js"):
+class Composer(PagePart, component="static/composer.js"):
     """The message box. Events: send, stop, last, lost."""
 
 
-class SettingsPanel(Part, component="static/settings.js"):
+class SettingsPanel(PagePart, component="static/settings.js"):
     """The settings of a conversation. Events: change, reset."""
 
 
-class LearningPanel(Part, component="static/learning.js"):
+class LearningPanel(PagePart, component="static/learning.js"):
     """What the user taught, and its state. Events: consent, undo, redo, rewrite, forget, more, shut."""
 
 
-class Welcome(Part, component="static/welcome.js"):
+class Welcome(PagePart, component="static/welcome.js"):
     """The start of a new conversation. Events: sample."""
 
 
-class TurnPart(Part, component="static/turn.js"):
+class TurnPart(PagePart, component="static/turn.js"):
     """One turn, a pending answer, or the reason why there is none. Events: act, edit, correct, step, cure, learning."""
 
     turn: Turn | None = None

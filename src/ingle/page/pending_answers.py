@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ingle.core.errors import IngleError, LedgerError
-from ingle.page.conversation import Conversation, Key
+from ingle.page.conversation import Key, OpenConversation
 from ingle.page.facts import facts_of
-from ingle.page.markdown import Growing, Stroke
+from ingle.page.markdown import GrowingMarkdown, Stroke
 from ingle.serve.replay import parameters
 from ingle.serve.service import Ask, Service
 
@@ -39,12 +39,12 @@ class PendingAnswer:
     """An answer that is being written, or that failed."""
 
     ask: Ask
-    conversation: Conversation
+    conversation: OpenConversation
     parent: str
     """The turn that it follows."""
     stage: str = "opening"
     words: list[str] = field(default_factory=list)
-    growing: Growing = field(default_factory=Growing)
+    growing: GrowingMarkdown = field(default_factory=GrowingMarkdown)
     watchers: list[Watcher] = field(default_factory=list)
     stopped: bool = False
     """By the user."""
@@ -92,7 +92,7 @@ class PendingAnswers:
         self._service, self._changed = service, changed
         self._pending: dict[tuple[Key, str], PendingAnswer] = {}
 
-    def begin(self, ask: Ask, conversation: Conversation, parent: str) -> None:
+    def begin(self, ask: Ask, conversation: OpenConversation, parent: str) -> None:
         """Begins an answer behind a turn, unless one is being written there."""
         present = self.at(conversation.key, parent)
         if present is not None and present.running:

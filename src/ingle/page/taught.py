@@ -26,7 +26,7 @@ _STATES: Mapping[State, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Taught:
+class TaughtNotes:
     """Feedback, memories and lessons of some turns, as they are now."""
 
     ratings: Mapping[str, Example] = field(default_factory=dict)
@@ -74,7 +74,7 @@ class Taught:
         return f"{id_}: forgotten since" if example is None else in_short(example)
 
 
-def look_up(engine: "Engine", owner: str, turns: Sequence[Turn]) -> Taught:
+def look_up(engine: "Engine", owner: str, turns: Sequence[Turn]) -> TaughtNotes:
     """Return what was taught about these turns and acted on them. Reads the database."""
     answers = [turn for turn in turns if turn.message.role == "assistant"]
     named = [turn.facts for turn in answers if turn.facts]
@@ -83,7 +83,7 @@ def look_up(engine: "Engine", owner: str, turns: Sequence[Turn]) -> Taught:
     lessons = {one.digest: one.examples for one in list_lessons(engine, owner) if one.digest in digests} if digests else {}
     ids = {id_ for facts in named for id_ in str(facts.get("memories") or "").split()}
     acted = examples_called(engine, owner, ids.union(*lessons.values()))
-    return Taught(
+    return TaughtNotes(
         {one.completion: one for one in about if one.kind == "rating" and one.state != "undone"},
         {one.completion: one for one in about if one.kind == "correction"},
         {sameness(one.answer): one for one in remembered_facts(engine, owner, (turn.message.text for turn in turns if turn.conversation))},

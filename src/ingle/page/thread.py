@@ -7,18 +7,18 @@ from typing import Any
 
 from ingle.home.turns import Turn
 from ingle.page.acts import buttons
-from ingle.page.conversation import Conversation, Said
+from ingle.page.conversation import OpenConversation, SaidTurn
 from ingle.page.facts import details, line
-from ingle.page.layout import Parts
+from ingle.page.layout import PageParts
 from ingle.page.markdown import Stroke, render
 from ingle.page.parts import TurnPart
 from ingle.page.pending_answers import PendingAnswer, PendingAnswers
-from ingle.page.taught import Taught
+from ingle.page.taught import TaughtNotes
 from ingle.page.troubles import trouble
 
 HearTurn = Callable[[str, Turn | None, Any], Awaitable[None]]
 """Handler of a turn's event; takes the event, the turn, and the event's argument."""
-LookUp = Callable[[Sequence[Turn]], Taught]
+LookUp = Callable[[Sequence[Turn]], TaughtNotes]
 """Finds what was taught about turns; reads the database."""
 
 
@@ -28,7 +28,7 @@ class Thread:
     SPAN = 80
     """Turns that are shown at first, and that "earlier" adds: a long conversation is slow to draw."""
 
-    def __init__(self, pending: PendingAnswers, parts: Parts, hear: HearTurn, look_up: LookUp) -> None:
+    def __init__(self, pending: PendingAnswers, parts: PageParts, hear: HearTurn, look_up: LookUp) -> None:
         self._pending, self._parts, self._hear, self._look_up = pending, parts, hear, look_up
         self._shown: list[tuple[Turn, TurnPart]] = []
         self._end: TurnPart | None = None
@@ -65,7 +65,7 @@ class Thread:
             if shown.id == turn.id:
                 part.do("stored")
 
-    async def draw(self, conversation: Conversation | None, current: Callable[[], bool]) -> None:
+    async def draw(self, conversation: OpenConversation | None, current: Callable[[], bool]) -> None:
         """Shows a conversation, unless it is no longer the `current` one. Raises NotKept if it is gone."""
         whole = await conversation.path() if conversation else ()
         path = self._window(whole)
@@ -75,7 +75,7 @@ class Thread:
         parent = path[-1].turn.id if path else ""
         open_end = conversation is not None and bool(path) and path[-1].turn.message.role == "user"
         before = await conversation.following(parent) if conversation and open_end else ()
-        taught = await asyncio.to_thread(self._look_up, [step.turn for step in path]) if path else Taught()
+        taught = await asyncio.to_thread(self._look_up, [step.turn for step in path]) if path else TaughtNotes()
         if not current():
             return
         self._parts.scroll.show({"earlier": len(whole) > len(path)})
@@ -86,14 +86,16 @@ class Thread:
         else:
             self._drop_end()
 
-    def _window(self, whole: Sequence[Said]) -> Sequence[Said]:
+    def _window(self, whole: Sequence[SaidTurn]) -> Sequence[SaidTurn]:
         """Return the turns to show: the end of the conversation, and those that were shown before."""
         ids = [step.turn.id for step in whole]
         first = self._shown[0][0].id if self._shown else ""
         begin = ids.index(first) if first in ids else len(ids) - self.SPAN
         return whole[max(0, begin - self._earlier) :]
 
-    def _draw_turns(self, conversation: Conversation | None, path: Sequence[Said], same: int, html: dict[str, str], taught: Taught) -> None:
+    def _draw_turns(
+        self, conversation: OpenConversation | None, path: Sequence[SaidTurn], same: int, html: dict[str, str], taught: TaughtNotes
+    ) -> None:
         for _, part in self._shown[same:]:
             part.delete()
         del self._shown[same:]
@@ -104,7 +106,7 @@ class Thread:
             waits = step.turn.message.role == "assistant" and self._pending_at(conversation, step.turn.parent) is not None
             part.show(_turn_values(step, waits, html, taught))
 
-    def _pending_at(self, conversation: Conversation | None, parent: str) -> PendingAnswer | None:
+    def _pending_at(self, conversation: OpenConversation | None, parent: str) -> PendingAnswer | None:
         return None if conversation is None else self._pending.at(conversation.key, parent)
 
     def _written_here(self, turn: Turn) -> bool:
@@ -171,7 +173,7 @@ def _render(turns: Sequence[Turn]) -> dict[str, str]:
     return {turn.id: render(turn.message.text) for turn in turns if turn.message.role == "assistant"}
 
 
-def _turn_values(step: Said, waits: bool, html: dict[str, str], taught: Taught) -> dict[str, Any]:
+def _turn_values(step: SaidTurn, waits: bool, html: dict[str, str], taught: TaughtNotes) -> dict[str, Any]:
     """Return the properties of a turn's part; `waits`: another answer to its question is pending."""
     turn = step.turn
     values: dict[str, Any] = {

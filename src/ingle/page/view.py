@@ -12,9 +12,9 @@ from ingle.home import conversations
 from ingle.home.turns import Turn
 from ingle.page.acts import acts_of, correct
 from ingle.page.choices import Choices, choices_of, home_choices, request_of
-from ingle.page.conversation import Conversation, StoredConversation, TemporaryConversation, title_of
-from ingle.page.layout import Parts
-from ingle.page.learning import Learning
+from ingle.page.conversation import OpenConversation, StoredConversation, TemporaryConversation, title_of
+from ingle.page.layout import PageParts
+from ingle.page.learning import LearningTab
 from ingle.page.list import Listing
 from ingle.page.panel import Panel
 from ingle.page.room import Room
@@ -31,9 +31,9 @@ MOST_TEXT = 400_000
 class View:
     """One open tab. Its panels know it as `Tab`."""
 
-    def __init__(self, room: Room, visitor: Visitor, client: Client, parts: Parts) -> None:
+    def __init__(self, room: Room, visitor: Visitor, client: Client, parts: PageParts) -> None:
         self.room, self.visitor, self.client, self.parts = room, visitor, client, parts
-        self.conversation: Conversation | None = None
+        self.conversation: OpenConversation | None = None
         self.choices = Choices()
         self.title = ""
         self.temporary = False
@@ -41,7 +41,7 @@ class View:
         self._stale = self._drawing = self._sending = False
         self.thread = Thread(room.pending, parts, self._hear_turn, lambda turns: look_up(room.service.engine, visitor.owner, turns))
         self.listing = Listing(self, parts.list, room.pending, visitor.name)
-        self.panel, self.learning = Panel(self, parts.settings), Learning(self, parts.learning)
+        self.panel, self.learning = Panel(self, parts.settings), LearningTab(self, parts.learning)
         events: dict[Any, Mapping[str, Deed]] = {
             parts.shell: {"new": self.new, "stop": self.stop, "go": self.open},
             parts.bar: {"settings": self.panel.open, "temporary": self.set_temporary, "new": self.new},
@@ -186,7 +186,7 @@ class View:
         self.parts.scroll.do("end")
         await self.answer(conversation, turn, choices)
 
-    async def _begin(self, text: str) -> Conversation:
+    async def _begin(self, text: str) -> OpenConversation:
         if self.temporary:
             return TemporaryConversation(self.owner)
         engine, owner = self.service.engine, self.owner
@@ -195,7 +195,7 @@ class View:
             self.title = stored.title
         return StoredConversation(engine, owner, stored.id)
 
-    async def answer(self, conversation: Conversation, parent: str, choices: Choices) -> None:
+    async def answer(self, conversation: OpenConversation, parent: str, choices: Choices) -> None:
         """Has the model answer the messages up to a turn."""
         request = request_of(self.service, choices, await conversation.said(parent))
         ask = Ask(request, choices.model or "", self.owner, keep=conversation.keep(parent))

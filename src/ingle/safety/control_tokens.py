@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterable
 
 from ingle.core.errors import RequestError
 from ingle.core.message import Chunk, Request, Verdict
-from ingle.safety.limits import Limits
+from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import Guard, Next, with_verdicts
 from ingle.safety.policy import Mode
 from ingle.safety.texts import request_texts
@@ -24,7 +24,7 @@ Tree = dict[str, "Tree"]
 """Names as a tree of characters; the key "" marks the end of a name."""
 
 
-def make(limits: Limits, mode: Mode = MODES[0]) -> Guard:
+def make(limits: RequestLimits, mode: Mode = MODES[0]) -> Guard:
     """Return the guard for a model with these control tokens."""
     names = names_pattern(limits.control_names)
 

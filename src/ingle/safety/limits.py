@@ -6,7 +6,7 @@ from ingle.core.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RequestLimits:
     """The input of every guard's `make`. Raises ConfigError for a limit below 1."""
 
     max_context_tokens: int

@@ -24,14 +24,14 @@ Guard = Callable[[Request, Next], AsyncIterator[Chunk]]
 """One guard. It passes on what `Next` yields, or ends the answer with a chunk whose `finish` is "blocked"."""
 
 
-class Layer(NamedTuple):
+class GuardLayer(NamedTuple):
     """A guard with its name, which every error of the guard carries (`IngleError.guard`)."""
 
     name: str
     guard: Guard
 
 
-def wrap(layers: Sequence[Layer], answer: Next) -> Next:
+def wrap(layers: Sequence[GuardLayer], answer: Next) -> Next:
     """Return `answer` with the guards around it; the first one is the outermost.
 
     When the reader stops early, or a guard fails or ends the answer, everything inside is closed at once, from the outside in.
@@ -99,7 +99,7 @@ class _Below:
         await close(self._chunks)
 
 
-def _layer(layer: Layer, below: Next) -> Next:
+def _layer(layer: GuardLayer, below: Next) -> Next:
     async def run(request: Request) -> AsyncIterator[Chunk]:
         opened: list[_Below] = []
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import ingle.safety
 from ingle.core.config import read_table
-from ingle.safety.limits import Limits
-from ingle.safety.middleware import Guard, Layer
+from ingle.safety.limits import RequestLimits
+from ingle.safety.middleware import Guard, GuardLayer
 from ingle.safety.policy import TABLE, USUAL, Mode, Policy, mode_of, read_policy
 
 
@@ -28,7 +28,7 @@ class GuardFile:
     """Whether it may change the request or the answer, which it then reports in a verdict."""
     holds_back: int
     """Most chunks of an answer that it may hold back."""
-    make: Callable[[Limits, Mode], Guard]
+    make: Callable[[RequestLimits, Mode], Guard]
     """Makes the guard for one model, in a mode other than `off`."""
 
 
@@ -48,10 +48,10 @@ def guard_policy(path: Path) -> Policy:
     return read_policy(table, {file.name: file.modes for file in guard_files()})
 
 
-def make_guards(limits: Limits, policy: Policy = USUAL) -> tuple[Layer, ...]:
+def make_guards(limits: RequestLimits, policy: Policy = USUAL) -> tuple[GuardLayer, ...]:
     """Return every guard of a model that is not off, the outermost first, for `middleware.wrap`."""
     modes = [(file, mode_of(policy, file.name, file.modes)) for file in guard_files()]
-    return tuple(Layer(file.name, file.make(limits, mode)) for file, mode in modes if mode != "off")
+    return tuple(GuardLayer(file.name, file.make(limits, mode)) for file, mode in modes if mode != "off")
 
 
 def _file(module: Any) -> GuardFile:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ingle.core.errors import ContextError, RequestError
 from ingle.core.message import Chunk, Request
-from ingle.safety.limits import Limits
+from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import Guard, Next
 from ingle.safety.policy import Mode
 from ingle.safety.texts import message_texts, nodes, utf8_bytes
@@ -20,7 +20,7 @@ EDITS = False
 HOLDS_BACK = 0
 
 
-def make(limits: Limits, _mode: Mode = MODES[0]) -> Guard:
+def make(limits: RequestLimits, _mode: Mode = MODES[0]) -> Guard:
     """Return the guard with these limits."""
 
     async def guard(request: Request, answer: Next) -> AsyncIterator[Chunk]:
@@ -31,7 +31,7 @@ def make(limits: Limits, _mode: Mode = MODES[0]) -> Guard:
     return guard
 
 
-def check_size(request: Request, limits: Limits) -> None:
+def check_size(request: Request, limits: RequestLimits) -> None:
     """Raise RequestError for whatever is beyond a limit, ContextError for a text that fits no context, however it is tokenised."""
     _few(len(request.messages), limits.max_messages, "messages", "messages")
     _few(len(request.stop), limits.max_stop, "stop", "strings")
@@ -44,7 +44,7 @@ def check_size(request: Request, limits: Limits) -> None:
     _check_texts(request, limits)
 
 
-def _check_texts(request: Request, limits: Limits) -> None:
+def _check_texts(request: Request, limits: RequestLimits) -> None:
     field = "messages" if request.prompt is None else "prompt"
     total = 0
     for place, speaker, text in message_texts(request):

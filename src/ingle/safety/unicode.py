@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 
 from ingle.core.errors import RequestError
 from ingle.core.message import Chunk, Request, Verdict
-from ingle.safety.limits import Limits
+from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import Guard, Next, with_verdicts
 from ingle.safety.policy import Mode
 from ingle.safety.texts import Speaker, request_texts, with_texts
@@ -69,14 +69,14 @@ _INVALID = re.compile(f"[{_SURROGATES}]")
 _ANY_HIGH = re.compile(f"[{_HIGH}]")
 
 
-def make(_limits: Limits, mode: Mode = MODES[0]) -> Guard:
+def make(_limits: RequestLimits, mode: Mode = MODES[0]) -> Guard:
     """Return the guard; it needs no limits."""
 
     async def guard(request: Request, answer: Next) -> AsyncIterator[Chunk]:
         request, verdicts = visible_request(request)
         if verdicts and mode == "block":
             raise RequestError("messages", "must not contain invisible characters", _reason(verdicts[0]), "Take them out.")
-        answer_filter = Said()
+        answer_filter = AnswerFilter()
         async for chunk in answer(request):
             text, removed = answer_filter.feed(chunk.text)
             if removed and mode == "block":
@@ -112,7 +112,7 @@ def visible_request(request: Request) -> tuple[Request, tuple[Verdict, ...]]:
     return (edited, (_verdict(removals),)) if removals else (request, ())
 
 
-class Said:
+class AnswerFilter:
     """Filters a model's answer piece by piece. Nothing is held back."""
 
     def __init__(self) -> None:

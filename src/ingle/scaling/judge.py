@@ -18,9 +18,9 @@ from ingle.engine.writing import write
 from ingle.home.place import Home
 from ingle.measure.gather import Progress, silent
 from ingle.measure.intervals import Floats, bootstrap
-from ingle.measure.run import Options, Outcome, run_suite
+from ingle.measure.run import Options, SuiteResult, run_suite
 from ingle.measure.subject import Subject
-from ingle.scaling.pairs import Planter, Row
+from ingle.scaling.pairs import PairRow, Planter
 from ingle.scaling.settings import ScratchJudge, TextSettings
 from ingle.scaling.sources import Texts
 
@@ -32,7 +32,7 @@ EDGES = (64, 128, 256)
 class Judged:
     """Results of a judgement."""
 
-    texts: Mapping[str, Outcome]
+    texts: Mapping[str, SuiteResult]
     """Outcome of each source."""
     pairs: Sequence[Report]
     """Recall of all pairs, then by distance; empty if none were planted."""
@@ -59,13 +59,13 @@ def judge(
     return Judged(measured, pairs)
 
 
-def held_out_rows(model: LanguageModel, texts: Texts, data: TextSettings, count: int, row_tokens: int = 0) -> list[Row]:
+def held_out_rows(model: LanguageModel, texts: Texts, data: TextSettings, count: int, row_tokens: int = 0) -> list[PairRow]:
     """Rows of pairs that were not trained on, in held-out prose; as long as in training, or of another length."""
     planter = Planter(model.tokenizer, texts.held_out, row_tokens or data.row_tokens)
     return [planter.row(f"held out {i}") for i in range(count)]
 
 
-def recalled(model: LanguageModel, rows: Sequence[Row], stopped: Callable[[], bool], progress: Progress = silent) -> list[list[bool]]:
+def recalled(model: LanguageModel, rows: Sequence[PairRow], stopped: Callable[[], bool], progress: Progress = silent) -> list[list[bool]]:
     """For each row, for each pair asked for, whether the value is the likeliest token. Raises Interrupted."""
     hits = []
     for number, row in enumerate(rows):
@@ -85,7 +85,7 @@ def _likeliest(model: LanguageModel, ids: Sequence[int]) -> Iterator[Any]:
         yield logits.argmax(-1)
 
 
-def reports(model: LanguageModel, rows: Sequence[Row], hits: Sequence[Sequence[bool]], seed: int) -> list[Report]:
+def reports(model: LanguageModel, rows: Sequence[PairRow], hits: Sequence[Sequence[bool]], seed: int) -> list[Report]:
     """Shares with intervals. Rows, not single pairs, are resampled, because pairs of one row are alike."""
     digest, out = digest_json([row.ids for row in rows]), []
     for name, low, high in groups():
@@ -106,7 +106,7 @@ def groups() -> Iterator[tuple[str, int, int]]:
         yield (f"recalled_to_{high}" if high in EDGES else f"recalled_beyond_{low}"), low, high
 
 
-def columns(rows: Sequence[Row], hits: Sequence[Sequence[bool]], low: int, high: int) -> Floats:
+def columns(rows: Sequence[PairRow], hits: Sequence[Sequence[bool]], low: int, high: int) -> Floats:
     """[rows, 2]: recalled and asked, at distances above `low` and up to `high`."""
     table = []
     for row, mine in zip(rows, hits, strict=True):

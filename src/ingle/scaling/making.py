@@ -30,7 +30,7 @@ from ingle.train.making import provenance, to_json
 from ingle.train.packing import Data
 from ingle.train.precision import device_of
 from ingle.train.report import held_out_of
-from ingle.train.settings import TrainReport, Watch
+from ingle.train.settings import TrainReport, TrainWatch
 from ingle.train.trouble import memory_errors, smaller_batches
 
 SOURCE = "train:"
@@ -53,7 +53,7 @@ def make_base(job: ScratchJob) -> tuple[Kept, dict[str, Any]]:
         module = new_module(config, settings.train.seed).to(device_of(settings.device))
     parameters = dict(module.named_parameters())
     work = job.folder / data.corpus.digest[:16]  # another for another state of the data, or of this program
-    trained = train(module, parameters, data, settings.train, work, Watch(job.watch.train, job.watch.say))
+    trained = train(module, parameters, data, settings.train, work, TrainWatch(job.watch.train, job.watch.say))
     if trained.stopped == "interrupted":
         raise job.interrupted(f"after step {trained.steps}")
     table = _report(job, config, data, trained)

@@ -42,7 +42,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PairRow:
     """Tokens of a row, with the pairs that it asks for."""
 
     ids: tuple[int, ...]
@@ -67,7 +67,7 @@ class Planter:
         assert tokenizer.bos_id is not None, "vocabularies from scratch begin their texts"
         self._begin = tokenizer.bos_id
 
-    def row(self, seed: str) -> Row:
+    def row(self, seed: str) -> PairRow:
         """Make the row of this name: at most `row_tokens` tokens, in whole lines."""
         draw = random.Random(seed)
         values = {key: draw.choice(choices) for key, choices in self.values.items()}
@@ -83,7 +83,7 @@ class Planter:
                 key = fresh[-1] if fresh and (back < 0 or not lines) else _nearest(lines, back)
                 line = [self._line, key, values[key]]
             if len(ids) + len(line) > self._row_tokens:
-                return Row(tuple(ids), tuple(asked))
+                return PairRow(tuple(ids), tuple(asked))
             ids += line
             if key is not None:
                 place = len(ids) - 1

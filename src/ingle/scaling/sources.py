@@ -13,7 +13,7 @@ from ingle.home import fetch
 from ingle.home.place import Home
 from ingle.measure.items import Text, part
 from ingle.measure.suites import Suite, find_texts
-from ingle.train.examples import Tally, read_records
+from ingle.train.examples import ExampleTally, read_records
 
 SUITE = "suite:"
 
@@ -48,7 +48,7 @@ def find_suites(sources: Sequence[str], held_out: float) -> list[Suite]:
     return suites
 
 
-def read_texts(home: Home, suites: Sequence[Suite], progress: fetch.Progress = fetch.silent) -> Texts:
+def read_texts(home: Home, suites: Sequence[Suite], progress: fetch.FetchProgress = fetch.silent) -> Texts:
     """Read all texts of these sources, fetched where necessary. Raises ConfigError where a part is empty, and the errors of fetching.
 
     A text that stands in several places is held out if one of them is.
@@ -74,9 +74,9 @@ def _shuffled(texts: Iterable[str]) -> list[str]:
 
 
 def _of_files(files: Sequence[Path], held_out: float) -> Suite:
-    def read(_home: Home, _progress: fetch.Progress) -> list[Text]:
+    def read(_home: Home, _progress: fetch.FetchProgress) -> list[Text]:
         texts = []
-        for record in read_records(files, Tally()):
+        for record in read_records(files, ExampleTally()):
             [text, *_] = record.answers or ("",)
             if record.kind != "text" or not isinstance(text, str):
                 raise ConfigError(

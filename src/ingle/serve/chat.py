@@ -15,7 +15,7 @@ from ingle.engine.tools import check_tools, style_of, tool_constraint
 from ingle.serve.auth import Keyed, asker, service_of
 from ingle.serve.convert import constraint_of, message_of, sampling_of, stops_of
 from ingle.serve.document import STREAMED
-from ingle.serve.reply import Growing, account_of, calls_in, choice_id, head, most_calls, usage_of
+from ingle.serve.reply import GrowingReply, account_of, calls_in, choice_id, head, most_calls, usage_of
 from ingle.serve.schema import ChatBody, ToolChoice
 from ingle.serve.service import Ask, Keep, Service
 from ingle.serve.stream import answers, event_stream, while_connected
@@ -65,7 +65,7 @@ class ChatReply:
         self._chunk_head = self._head | {"object": "chat.completion.chunk"}
         self._model, self._body = model, body
         style = style_of(model.tokenizer) if body.tools and body.tool_choice != "none" else None
-        self._growing = [Growing(calls_in(style, ask.id) if style else None, most_calls(body)) for ask in asks]
+        self._growing = [GrowingReply(calls_in(style, ask.id) if style else None, most_calls(body)) for ask in asks]
         self._asked_usage = bool(body.stream_options and body.stream_options.include_usage)
 
     async def whole(self, chunks: AsyncGenerator[tuple[int, Chunk], None]) -> Response:
@@ -104,7 +104,7 @@ class ChatReply:
         choice = {"index": number, "delta": delta, "logprobs": self._logprobs(logprobs), "finish_reason": finish}
         return self._chunk_head | {"choices": [choice]} | ({"usage": None} if self._asked_usage else {})
 
-    def _choice(self, number: int, growing: Growing) -> dict[str, Any]:
+    def _choice(self, number: int, growing: GrowingReply) -> dict[str, Any]:
         text = "".join(growing.text)
         message: dict[str, Any] = {"role": "assistant", "content": text if text or not growing.calls else None, "refusal": None}
         if growing.calls:

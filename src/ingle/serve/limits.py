@@ -4,19 +4,19 @@ from weakref import WeakKeyDictionary
 
 from ingle.engine.language_model import LanguageModel
 from ingle.model.tokenizer import Tokenizer
-from ingle.safety.limits import Limits
+from ingle.safety.limits import RequestLimits
 
 _longest: WeakKeyDictionary[Tokenizer, int] = WeakKeyDictionary()
 """By tokenizer. Weak, so that a model that was swapped out is not held."""
 
 
-def limits_of(model: LanguageModel) -> Limits:
+def limits_of(model: LanguageModel) -> RequestLimits:
     """Return the limits of this model. Takes some milliseconds the first time."""
     tokenizer = model.tokenizer
     longest = _longest.get(tokenizer)
     if longest is None:
         longest = _longest[tokenizer] = _longest_token(tokenizer)
-    return Limits(model.backend.config.context_length, longest, tuple(tokenizer.control))
+    return RequestLimits(model.backend.config.context_length, longest, tuple(tokenizer.control))
 
 
 def _longest_token(tokenizer: Tokenizer) -> int:

@@ -31,7 +31,7 @@ def calls_in(style: Style, completion: str) -> ToolCallStream:
 
 
 @dataclass
-class Growing:
+class GrowingReply:
     """One growing answer, words and calls apart."""
 
     calls_in: ToolCallStream | None

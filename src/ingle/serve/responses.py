@@ -21,7 +21,7 @@ from ingle.home.turns import Turn, drop, find_completion, path
 from ingle.serve.auth import Keyed, asker, service_of
 from ingle.serve.convert import constraint_of, origin_of, sampling_of
 from ingle.serve.document import STREAMED
-from ingle.serve.reply import FINISH, Growing, account_of, calls_in, choice_id, most_calls, usage_of
+from ingle.serve.reply import FINISH, GrowingReply, account_of, calls_in, choice_id, most_calls, usage_of
 from ingle.serve.schema import MOST_CHOICES, Drawing, JsonSchema, ResponseFormat, ResponsesBody, ResponsesItem
 from ingle.serve.service import Ask, Keep, Service
 from ingle.serve.stream import answers, event_stream, while_connected
@@ -107,7 +107,7 @@ class ResponsesReply:
     def __init__(self, ask: Ask, model: LanguageModel, body: ResponsesBody) -> None:
         self._ask, self._model, self._body = ask, model, body
         offered = body.tools and body.tool_choice != "none"
-        self._growing = Growing(calls_in(style_of(model.tokenizer), ask.id) if offered else None, most_calls(body))
+        self._growing = GrowingReply(calls_in(style_of(model.tokenizer), ask.id) if offered else None, most_calls(body))
         self._item = f"msg_{ask.id}"
         self._number = 0
 
@@ -245,7 +245,7 @@ async def _stored_message(service: Service, turn: Turn) -> tuple[Message, str]:
         model = await service.models.get(str(facts.get("model_name", "")))
     except NotKept:
         return turn.message, FINISH[finish]
-    growing = Growing(calls_in(style_of(model.tokenizer), turn.completion))
+    growing = GrowingReply(calls_in(style_of(model.tokenizer), turn.completion))
     growing.take(Chunk(turn.message.text, finish=finish))
     text = "".join(growing.text)
     return Message("assistant", (TextPart(text),) if text else (), tuple(growing.calls)), growing.finish or FINISH[finish]

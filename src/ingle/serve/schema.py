@@ -280,7 +280,7 @@ class RedoBody(Whole):
     which: str
 
 
-class Fault(Body):
+class ErrorDetail(Body):
     """An error."""
 
     message: str
@@ -292,4 +292,4 @@ class Fault(Body):
 class ErrorTable(Body):
     """An error response, in OpenAI's shape."""
 
-    error: Fault
+    error: ErrorDetail

@@ -78,7 +78,7 @@ class Ask:
 
 
 @dataclass
-class Run:
+class AnswerRun:
     """An answer that is being written."""
 
     ask: Ask
@@ -205,7 +205,7 @@ class Service:
         sampling = ask.request.sampling
         request = replace(ask.request, sampling=replace(sampling, seed=new_seed() if sampling.seed is None else sampling.seed))
         try:
-            run = Run(replace(ask, request=request), await asyncio.to_thread(self._choose, ask, model, kept, request))
+            run = AnswerRun(replace(ask, request=request), await asyncio.to_thread(self._choose, ask, model, kept, request))
             async with aclosing(self._guarded(run)) as chunks:
                 async for chunk in chunks:
                     yield chunk
@@ -214,7 +214,7 @@ class Service:
             await asyncio.wrap_future(self.recorder.add(event))
             raise
 
-    async def _guarded(self, run: Run) -> AsyncGenerator[Chunk, None]:
+    async def _guarded(self, run: AnswerRun) -> AsyncGenerator[Chunk, None]:
         limits = await asyncio.to_thread(limits_of, run.model)  # reads the vocabulary the first time
         guarded = wrap(make_guards(limits, self._policy), self._engine(run))(run.choice.request)
         try:
@@ -233,7 +233,7 @@ class Service:
             log("lesson", {"model": model.name, "fault": fault})
         return choice
 
-    def _engine(self, run: Run) -> Next:
+    def _engine(self, run: AnswerRun) -> Next:
         """Return the innermost handler, which the guards wrap."""
 
         async def engine(request: Request) -> AsyncIterator[Chunk]:
@@ -264,13 +264,13 @@ class Service:
 
         return engine
 
-    def _left(self, run: Run, outcome: Chunk | IngleError) -> None:
+    def _left(self, run: AnswerRun, outcome: Chunk | IngleError) -> None:
         """Records the fact of an answer that nobody reads."""
         if isinstance(outcome, Chunk) and outcome.usage is not None:
             self.metrics.answered("cancelled", outcome.usage)
             self.recorder.add(self._event(run, "cancelled", outcome.usage))
 
-    async def _last(self, run: Run, chunk: Chunk, finish: Finish) -> Chunk:
+    async def _last(self, run: AnswerRun, chunk: Chunk, finish: Finish) -> Chunk:
         seed = run.ask.request.sampling.seed or 0
         usage = chunk.usage or Usage(0, 0, 0, 0.0, 0.0, 0, model_digest=run.model.digest, seed=seed)
         self.metrics.answered(finish, usage)
@@ -281,7 +281,7 @@ class Service:
             await asyncio.to_thread(self._keep, run, run.ask.keep, event, usage)
         return replace(chunk, usage=usage, event=event)
 
-    def _keep(self, run: Run, keep: Keep, event: Event, usage: Usage) -> None:
+    def _keep(self, run: AnswerRun, keep: Keep, event: Event, usage: Usage) -> None:
         """Stores the words of an answer, with all that a replay needs."""
         ask, message = run.ask, Message.of("assistant", "".join(run.words))
         times = {name: getattr(usage, name) for name in ("queued_s", "prefill_s", "decode_s")}
@@ -290,7 +290,7 @@ class Service:
         history = () if keep.conversation else ask.request.messages
         keep_answer(self.engine, ask.asker, keep.parent, message, ask.id, facts, history, keep.conversation)
 
-    def _event(self, run: Run, finish: Finish, usage: Usage) -> Event:
+    def _event(self, run: AnswerRun, finish: Finish, usage: Usage) -> Event:
         ask, text = run.ask, "".join(run.words)
         event = answer_event(self._key, run.model.name, ask.request, text, finish, usage, run.verdicts, ask.id, ask.asker)
         return replace(event, facts={**event.facts, **run.choice.facts})

@@ -20,7 +20,7 @@ from ingle.core.spec import LayerSpec
 from ingle.model.cache import visible
 from ingle.model.module import Attend
 from ingle.model.pieces import turn
-from ingle.train.kernel_attention import Block, KernelBlocks, Plan, fits
+from ingle.train.kernel_attention import AttentionBlock, AttentionPlan, KernelBlocks, fits
 
 BLOCK = 32
 """Least queries at a time, of a document that has as many: larger blocks waste more on the upper triangle, smaller ones read keys more
@@ -68,7 +68,7 @@ class BlockAttention:
 
     def __init__(self, bounds: tuple[int, ...], wanted: Tensor | None = None) -> None:
         self._bounds, self._wanted = bounds, wanted
-        self._plans: dict[tuple[int, int, bool], Plan] = {}
+        self._plans: dict[tuple[int, int, bool], AttentionPlan] = {}
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, spec: LayerSpec, some: bool) -> Tensor:
         """See `ingle.model.module.Attend`."""
@@ -90,16 +90,16 @@ class BlockAttention:
         out: Tensor = y.flatten(1, 2)
         return out
 
-    def _plan(self, window: int, sinks: int, some: bool) -> Plan:
+    def _plan(self, window: int, sinks: int, some: bool) -> AttentionPlan:
         key = (window, sinks, some)
         if key not in self._plans:
-            blocks: list[Block] = []
+            blocks: list[AttentionBlock] = []
             for whole, rows, positions in _documents(self._bounds, self._wanted):
                 rows, positions = (rows, positions) if some else (whole, torch.arange(whole.stop - whole.start))
                 for piece in pieces(len(positions)):
                     queries = slice(rows.start + piece.start, rows.start + piece.stop)
                     blocks.append(_block(queries, positions[piece], whole.start, window, sinks))
-            self._plans[key] = Plan(blocks)
+            self._plans[key] = AttentionPlan(blocks)
         return self._plans[key]
 
 
@@ -128,7 +128,7 @@ def _kinds(spec: LayerSpec, groups: int) -> list[tuple[int, int, list[int]]]:
     return [kind for kind in kinds if kind[2]]
 
 
-def _block(queries: slice, positions: Tensor, start: int, window: int, sinks: int) -> Block:
+def _block(queries: slice, positions: Tensor, start: int, window: int, sinks: int) -> AttentionBlock:
     """A block of queries at these positions of the document that begins at `start`; window 0 = they see all before them."""
     first, last = int(positions[0]), int(positions[-1])
     low = max(0, first - window + 1) if window else 0
@@ -138,14 +138,14 @@ def _block(queries: slice, positions: Tensor, start: int, window: int, sinks: in
     certain = 0 if window else first + 1  # without a window, every query sees what the first one sees
     spec = LayerSpec((), window, sinks) if window else None
     mask = ~visible(positions, seen[certain:], spec)
-    return Block(queries, keys, mask[:, None] if mask.any() else None)
+    return AttentionBlock(queries, keys, mask[:, None] if mask.any() else None)
 
 
 class Blocks(torch.autograd.Function):
     """Attention by matrix products: q [N, g, R, D], k and v [T, g, D], unturned → [N, g, R, D]. The naive reference of `KernelBlocks`."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, rows: Tensor | None, plan: Plan) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, rows: Tensor | None, plan: AttentionPlan) -> Tensor:
         cos_q, sin_q = (cos, sin) if rows is None else (cos[rows], sin[rows])
         turned_q = turn(q, cos_q[:, None, None], sin_q[:, None, None]).transpose(0, 1).contiguous()  # (g, N, R, D)
         turned_k = turn(k, cos[:, None], sin[:, None]).transpose(0, 1).contiguous()  # (g, T, D)
@@ -194,7 +194,7 @@ def _wide_pair(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
     return q.to(wide) * (_LOG2_E * q.shape[-1] ** -0.5), k.to(wide)
 
 
-def _scores(q: Tensor, k: Tensor, block: Block) -> Tensor:
+def _scores(q: Tensor, k: Tensor, block: AttentionBlock) -> Tensor:
     """Scores of a block: [g, n, R, keys], −inf where a query must not see a key."""
     chosen = q[:, block.queries]
     scores = torch.bmm(chosen.flatten(1, 2), _rows(k, block).transpose(1, 2))
@@ -204,12 +204,12 @@ def _scores(q: Tensor, k: Tensor, block: Block) -> Tensor:
     return scores
 
 
-def _rows(x: Tensor, block: Block) -> Tensor:
+def _rows(x: Tensor, block: AttentionBlock) -> Tensor:
     """Rows of [g, T, D] that are the block's keys."""
     return x[:, block.keys[0]] if len(block.keys) == 1 else torch.cat([x[:, keys] for keys in block.keys], 1)
 
 
-def _add(total: Tensor, block: Block, part: Tensor) -> None:
+def _add(total: Tensor, block: AttentionBlock, part: Tensor) -> None:
     """Adds [g, keys, D] where the block's keys lie in [g, T, D]."""
     start = 0
     for keys in block.keys:

@@ -31,7 +31,7 @@ KEPT = 2
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class TrainingState:
     """A run's place: how far it is, and its losses so far."""
 
     run: str
@@ -64,7 +64,7 @@ class State:
     """Energy used so far, by all processes, without what was lost in a crash."""
 
 
-def save_checkpoint(folder: Path, state: State, trained: Mapping[str, Tensor], optimiser: Mapping[str, Tensor]) -> Path:
+def save_checkpoint(folder: Path, state: TrainingState, trained: Mapping[str, Tensor], optimiser: Mapping[str, Tensor]) -> Path:
     """Write a checkpoint and remove old ones. Raises HomeError where the disk refuses; earlier checkpoints then stay whole.
 
     If this step has a checkpoint already, only its state is written: the tensors follow from run and step.
@@ -114,7 +114,7 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if (path / STATE).exists())
 
 
-def load_checkpoint(folder: Path) -> tuple[State, dict[str, Tensor], dict[str, Tensor]] | None:
+def load_checkpoint(folder: Path) -> tuple[TrainingState, dict[str, Tensor], dict[str, Tensor]] | None:
     """The newest checkpoint, or None if there is none. Raises CheckpointError if it is damaged."""
     folders = checkpoints(folder)
     if not folders:
@@ -123,7 +123,7 @@ def load_checkpoint(folder: Path) -> tuple[State, dict[str, Tensor], dict[str, T
     try:
         table: Any = json.loads((newest / STATE).read_text("utf-8"))
         # A value that was never measured stands there as null, which `from_table` doesn't take.
-        state = from_table(State, {name: value for name, value in table.items() if value is not None})
+        state = from_table(TrainingState, {name: value for name, value in table.items() if value is not None})
     except (OSError, ValueError, TypeError, AttributeError, ConfigError) as error:
         cure = f"Delete {newest.name} to go on from the one before."
         raise CheckpointError(str(newest / STATE), "must be a run's state", error, cure) from error

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.train.encode import Document, Encoder
-from ingle.train.examples import Record, Tally, read_records
+from ingle.train.examples import ExampleTally, Record, read_records
 
 Wanted = Literal["answers", "pairs", "labels"]
 _KINDS = {"answers": {"chat", "completion", "text"}, "pairs": {"pair"}, "labels": {"label"}}
@@ -92,12 +92,12 @@ class DataSettings:
 
 def read_corpus(
     paths: Iterable[Path], encoder: Encoder, wanted: Wanted = "answers", skip_bad: bool = False, watch: Callable[[int], None] | None = None
-) -> tuple[Corpus, Tally]:
+) -> tuple[Corpus, ExampleTally]:
     """Read and encode all examples of these files. `watch` hears now and then how many there are so far.
 
     Raises ConfigError for bad lines (unless `skip_bad`), data of another kind, and where nothing is left to learn from.
     """
-    tally, members = Tally(), []
+    tally, members = ExampleTally(), []
     for member in _members(read_records(paths, tally, skip_bad), encoder, wanted, tally, skip_bad):
         members.append(member)
         tally.examples += 1
@@ -138,7 +138,7 @@ def split(corpus: Corpus, share: float, seed: int = 0, least: int = 0) -> tuple[
     return sides
 
 
-def _members(records: Iterable[Record], encoder: Encoder, wanted: Wanted, tally: Tally, skip_bad: bool) -> Iterator[Member]:
+def _members(records: Iterable[Record], encoder: Encoder, wanted: Wanted, tally: ExampleTally, skip_bad: bool) -> Iterator[Member]:
     """Yield every example that can be learnt from; count the others."""
     for record in records:
         try:

@@ -54,7 +54,7 @@ class Record:
 
 
 @dataclass(slots=True)
-class Tally:
+class ExampleTally:
     """Counts of what reading met: examples, copies, bad lines, tokens."""
 
     examples: int = 0
@@ -81,7 +81,7 @@ class Tally:
             self.told.append(str(error))
 
 
-def read_records(paths: Iterable[Path], tally: Tally, skip_bad: bool = False) -> Iterator[Record]:
+def read_records(paths: Iterable[Path], tally: ExampleTally, skip_bad: bool = False) -> Iterator[Record]:
     """Yield every example once. Raises HomeError, and ConfigError for bad lines (unless `skip_bad`) or an unknown kind of file."""
     seen: set[bytes] = set()
     for path in _files(paths):
@@ -108,7 +108,7 @@ def check_files(paths: Iterable[Path], skip_bad: bool = False) -> None:
 
     Raises ConfigError as `read_records` does, and for fewer than 2 examples.
     """
-    paths, tally = list(paths), Tally()
+    paths, tally = list(paths), ExampleTally()
     count = sum(1 for _ in read_records(paths, tally, skip_bad))
     if paths and not count:
         cure = f"{tally.bad} bad lines were left out; the first: {tally.told[0]}" if tally.told else "Give a file with one example a line."

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ingle.model.module import CausalLM, Packed
+from ingle.model.module import CausalLM, PackedRows
 from ingle.train.attention import attend_on
 from ingle.train.kernel_memory import read_packed
 from ingle.train.packing import Batch
@@ -23,7 +23,7 @@ def final_states(module: CausalLM, batch: Batch, first: int = 0, x: Tensor | Non
     `x` [T, hidden]: the input of layer `first`, if that is known already. `recompute`: each layer keeps its input only and runs again in
     the backward pass (arXiv 1604.06174): a third more time, a fraction of the memory.
     """
-    packed = Packed(attend_on(batch.ids.device, batch.edges, batch.rows), batch.edges, batch.rows, read_packed)
+    packed = PackedRows(attend_on(batch.ids.device, batch.edges, batch.rows), batch.edges, batch.rows, read_packed)
     if x is None:
         x = module.model.embed_tokens(batch.ids)
     cos, sin = module.angles(batch.positions, x.dtype)
@@ -46,7 +46,7 @@ def lower_states(module: CausalLM, ids: Tensor, layers: int, bounds: Sequence[in
     x: Tensor = module.model.embed_tokens(ids)
     positions = torch.cat([torch.arange(b - a, device=ids.device, dtype=torch.float32) for a, b in pairwise(bounds)])
     cos, sin = module.angles(positions, x.dtype)
-    packed = Packed(attend_on(ids.device, bounds), tuple(bounds), read=read_packed)
+    packed = PackedRows(attend_on(ids.device, bounds), tuple(bounds), read=read_packed)
     for layer in module.model.layers[:layers]:
         x = layer(x, cos, sin, packed)
     return x

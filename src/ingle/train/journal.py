@@ -15,7 +15,7 @@ _DRAW_EVERY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class JournalLine:
     """One step as a line of loss.csv."""
 
     step: int
@@ -47,12 +47,12 @@ class Journal:
             sweep_unfinished(path)
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(field.name for field in fields(Line))
+        writer.writerow(field.name for field in fields(JournalLine))
         writer.writerows(map(astuple, self.lines))
         write_atomic(self._path, text.getvalue().encode())
         self._drawn = time.monotonic()
 
-    def add(self, line: Line) -> None:
+    def add(self, line: JournalLine) -> None:
         """Add a line; it is on the disk when this returns."""
         self.lines.append(line)
         with os_errors(self._path), self._path.open("a", encoding="utf-8", newline="") as file:
@@ -68,12 +68,12 @@ class Journal:
         self._drawn = time.monotonic()
 
 
-def _read(path: Path) -> list[Line]:
+def _read(path: Path) -> list[JournalLine]:
     if not path.exists():
         return []
     with os_errors(path), path.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file)
-        names = {field.name for field in fields(Line)}
+        names = {field.name for field in fields(JournalLine)}
         if rows.fieldnames is not None and set(rows.fieldnames) != names:
             raise ConfigError(str(path), "must be a run's own loss.csv", ", ".join(rows.fieldnames[:3]), "Give another folder.")
         whole = [row for row in rows if None not in row.values() and None not in row]  # a crash may cut off the last line
@@ -81,7 +81,7 @@ def _read(path: Path) -> list[Line]:
     lines = []
     for row in whole:
         try:
-            lines.append(Line(**{name: int(text) if name in whole_numbers else float(text) for name, text in row.items()}))  # type: ignore[arg-type]
+            lines.append(JournalLine(**{name: int(text) if name in whole_numbers else float(text) for name, text in row.items()}))  # type: ignore[arg-type]
         except ValueError:
             break
     return lines

@@ -26,7 +26,7 @@ Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Block:
+class AttentionBlock:
     """Queries that are computed together."""
 
     queries: slice
@@ -37,10 +37,10 @@ class Block:
     """bool [queries, 1, last columns]: which of the last keys each query must not see; None = it sees all."""
 
 
-class Plan:
+class AttentionPlan:
     """Blocks of a row, also in the form that the kernels read."""
 
-    def __init__(self, blocks: Sequence[Block]) -> None:
+    def __init__(self, blocks: Sequence[AttentionBlock]) -> None:
         self.blocks = tuple(blocks)
         self._tasks: dict[tuple[int, int], list[Integers]] = {}
         self._runs: Integers | None = None
@@ -103,7 +103,7 @@ def deal(costs: Sequence[int], groups: int, threads: int) -> list[Integers]:
     return [np.array(sorted(some, key=lambda task: (task[1], task[0])), np.int64).reshape(-1, 2) for some in dealt]
 
 
-def _bias(block: Block, column: int, count: int, certain: int) -> npt.NDArray[np.float32] | None:
+def _bias(block: AttentionBlock, column: int, count: int, certain: int) -> npt.NDArray[np.float32] | None:
     """float32 [queries, columns up to the next 16] of a run whose first key is the block's key number `column`; None where all is seen."""
     width, seen = -(-count // 16) * 16, max(0, min(count, certain - column))
     first = seen // 16 * 16
@@ -135,7 +135,7 @@ class KernelBlocks(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, rows: Tensor | None, plan: Plan) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, rows: Tensor | None, plan: AttentionPlan) -> Tensor:
         cos, sin = cos.float().contiguous(), sin.float().contiguous()
         call = _Call(q, k, v, cos, sin, rows, plan)
         out, sums = torch.empty_like(call.tensors["Q"]), torch.empty(*call.tensors["Q"].shape[:3], 2)
@@ -165,7 +165,7 @@ class KernelBlocks(torch.autograd.Function):
 class _Call:
     """Arguments of the kernels: q, k and v in their layout, turned, k scaled by 1 / √D, and the plan."""
 
-    def __init__(self, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, rows: Tensor | None, plan: Plan) -> None:
+    def __init__(self, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, rows: Tensor | None, plan: AttentionPlan) -> None:
         self._plan, self._threads, dim = plan, torch.get_num_threads(), q.shape[-1]
         cos_q, sin_q = (cos, sin) if rows is None else (cos[rows], sin[rows])
         self.angles = cos_q, sin_q, cos * dim**-0.5, sin * dim**-0.5

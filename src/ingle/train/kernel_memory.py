@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ingle.core.spec import LayerSpec
 from ingle.kernels import memory_layout as at
-from ingle.model.memory import Entering, Memory
+from ingle.model.memory import Entering, RecurrentMemory
 from ingle.train.kernel_attention import deal, fits
 from ingle.train.team import run_team
 
@@ -28,7 +28,7 @@ _ROWS, _STRENGTHS = ("SEEN", "RAW_Q", "RAW_K", "RAW_V"), ("DECAY", "WRITE")
 _PARAMETERS = ("MAP_Q", "MAP_K", "GATE", "GATE_BIAS", "AGE")
 
 
-def read_packed(memory: Memory, window: Tensor, q: Tensor, k: Tensor, v: Tensor, spec: LayerSpec, bounds: Sequence[int]) -> Tensor:
+def read_packed(memory: RecurrentMemory, window: Tensor, q: Tensor, k: Tensor, v: Tensor, spec: LayerSpec, bounds: Sequence[int]) -> Tensor:
     """Read the memories of packed documents, the faster way on this device; see `Memory.packed`."""
     entering = Entering.among(bounds, spec, q.device)
     if not fits(q) or not len(entering.tokens):

@@ -20,12 +20,21 @@ from ingle.core.digest import digest_json
 from ingle.core.energy import Energy
 from ingle.core.errors import ConfigError
 from ingle.energy.meter import Span, open_meter
-from ingle.model.memory import Memory
+from ingle.model.memory import RecurrentMemory
 from ingle.model.module import CausalLM
 from ingle.train.activations import Activations
-from ingle.train.checkpoints import BEST, TRAINED, State, load_checkpoint, load_tensors, save_checkpoint, save_tensors, sweep_checkpoints
+from ingle.train.checkpoints import (
+    BEST,
+    TRAINED,
+    TrainingState,
+    load_checkpoint,
+    load_tensors,
+    save_checkpoint,
+    save_tensors,
+    sweep_checkpoints,
+)
 from ingle.train.forward import final_states, first_trained_layer
-from ingle.train.journal import Journal, Line
+from ingle.train.journal import Journal, JournalLine
 from ingle.train.kernel_attention import KERNELS, fits_heads
 from ingle.train.kernel_memory import KERNELS as MEMORY_KERNELS
 from ingle.train.objectives import Answers, Objective
@@ -33,7 +42,7 @@ from ingle.train.optimisers import Trained, check_names
 from ingle.train.packing import Batch, Data, Order, make_batch, plan
 from ingle.train.precision import DTYPES, choose, keep_few_programs, slowness
 from ingle.train.ranks import Ranks, joined
-from ingle.train.settings import Progress, TrainReport, TrainSettings, Watch, run_digest
+from ingle.train.settings import TrainProgress, TrainReport, TrainSettings, TrainWatch, run_digest
 from ingle.train.team import compile_ahead
 from ingle.train.trouble import Stop, memory_errors, not_finite, peak_bytes, smaller_batches, stop_signals
 
@@ -44,7 +53,7 @@ _FILL: Any = torch.utils.deterministic
 
 def train(
     module: CausalLM, parameters: Mapping[str, nn.Parameter], data: Data, settings: TrainSettings, out_folder: Path,
-    watch: Watch = Watch(), objective: Objective = Answers(),  # noqa: B008 - both are frozen
+    watch: TrainWatch = TrainWatch(), objective: Objective = Answers(),  # noqa: B008 - both are frozen
 ) -> TrainReport:  # fmt: skip
     """Train these parameters of the module, in place. All others keep their values, but not their type.
 
@@ -63,23 +72,23 @@ def train(
         raise ConfigError("patience", "needs held-out examples", "none", "Set held_out above 0.")
     cure = smaller_batches(settings.batch_tokens, settings.recompute)
     with joined() as ranks, stop_signals() as stop, determined(), memory_errors(cure):
-        own_watch = watch if ranks.first else Watch()
+        own_watch = watch if ranks.first else TrainWatch()
         if fits_heads(module.lm_head.weight.device, module.config.head_dim):
-            remembers = any(isinstance(part, Memory) for part in module.modules())
+            remembers = any(isinstance(part, RecurrentMemory) for part in module.modules())
             compile_ahead((*KERNELS, *(MEMORY_KERNELS if remembers else ())), own_watch.say)
-        run = Run(module, parameters, data, settings, out_folder, own_watch, objective, ranks)
+        run = TrainingRun(module, parameters, data, settings, out_folder, own_watch, objective, ranks)
         try:
             return run.to_the_end(stop)
         finally:
             module.eval()
 
 
-class Run:
+class TrainingRun:
     """A run in this process."""
 
     def __init__(
         self, module: CausalLM, parameters: Mapping[str, nn.Parameter], data: Data, settings: TrainSettings, folder: Path,
-        watch: Watch, objective: Objective, ranks: Ranks,
+        watch: TrainWatch, objective: Objective, ranks: Ranks,
     ) -> None:  # fmt: skip
         self.module, self.data, self.settings, self.folder = module, data, settings, folder
         self.watch, self.objective, self.ranks = watch, objective, ranks
@@ -94,7 +103,7 @@ class Run:
         self.precision: Literal["bf16", "fp32"] = "bf16" if ranks.any(name == "bf16") else "fp32"
         if settings.precision == "bf16" and (slow := slowness("bf16", self.device)) > SLOW:
             watch.say(f"this machine computes in bf16 {slow:.0f} times as slowly as in fp32: precision = auto or fp32 is faster here")
-        self.state = saved[0] if saved else State(digest, self.precision)
+        self.state = saved[0] if saved else TrainingState(digest, self.precision)
         self.trained = Trained(parameters, settings.optimiser, DTYPES[self.precision])
         for name, parameter in module.named_parameters():
             if name not in parameters:
@@ -135,7 +144,7 @@ class Run:
                 self._save()
         return self._finish()
 
-    def _step(self, epoch: int, index: int) -> Line:
+    def _step(self, epoch: int, index: int) -> JournalLine:
         """Do one step: batches forward and back, then the parameters move."""
         began, number, settings = time.perf_counter(), self.state.step, self.settings
         torch.manual_seed(int(digest_json([settings.seed, number, self.ranks.rank])[:15], 16))
@@ -167,7 +176,9 @@ class Run:
         self.state = replace(
             state, step=number + 1, tokens=state.tokens + int(tokens), seconds=state.seconds + seconds, first_loss=first, loss=mean
         )
-        return Line(number + 1, epoch + (index + 1) / self.order.steps(epoch), self.state.tokens, self.state.seconds, rate, norm, mean)
+        return JournalLine(
+            number + 1, epoch + (index + 1) / self.order.steps(epoch), self.state.tokens, self.state.seconds, rate, norm, mean
+        )
 
     def _states(self, batch: Batch) -> torch.Tensor:
         """Final states of a batch, from the first trained layer on where its inputs are cached."""
@@ -255,10 +266,10 @@ class Run:
             self.watch.say(f"the cache of lower layers has room for {cache.share_kept:.0%} of the documents; raise cache_mb for more")
         return cache
 
-    def _tell(self, line: Line) -> None:
+    def _tell(self, line: JournalLine) -> None:
         seconds, tokens = (sum(values) for values in zip(*self._recent, strict=True))
         left = (self.steps - line.step) * seconds / len(self._recent)
-        self.watch.progress(Progress(line.step, self.steps, line.epoch, line.loss, self.state.held_out, tokens / seconds, left))
+        self.watch.progress(TrainProgress(line.step, self.steps, line.epoch, line.loss, self.state.held_out, tokens / seconds, left))
 
     def _report(self, stopped: Literal["finished", "early", "interrupted"]) -> TrainReport:
         state = self.state

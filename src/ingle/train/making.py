@@ -32,10 +32,10 @@ from ingle.home.staging import idle_days
 from ingle.train.trouble import Stop, stop_signals
 
 if TYPE_CHECKING:
-    from ingle.train.settings import Progress
+    from ingle.train.settings import TrainProgress
 
 S = TypeVar("S")
-J = TypeVar("J", bound="Job[Any]")
+J = TypeVar("J", bound="MakingJob[Any]")
 D = TypeVar("D", bound="DeltaJob[Any]")
 CURE = "Finished work is kept. Run the same command to go on from there."
 DAYS = 30
@@ -52,16 +52,16 @@ class RunWatch:
 
     pieces: Callable[[str, int, int], None] = nobody
     """Hears a label, how many of its pieces are done, and how many there are."""
-    train: Callable[["Progress"], None] = nobody
+    train: Callable[["TrainProgress"], None] = nobody
     """Hears every step of a training."""
     say: Callable[[str], None] = nobody
     """Hears a sentence for the owner."""
-    bytes: fetch.Progress = fetch.silent
+    bytes: fetch.FetchProgress = fetch.silent
     """Hears how much is downloaded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job(Generic[S]):
+class MakingJob(Generic[S]):
     """A model that is being made."""
 
     maker: str
@@ -94,7 +94,7 @@ class Job(Generic[S]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeltaJob(Job[S]):
+class DeltaJob(MakingJob[S]):
     """A delta that is being made."""
 
     kept: Kept

@@ -25,7 +25,7 @@ States = Callable[[], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Loss:
+class TokenLoss:
     """A sum and what to divide it by."""
 
     total: Tensor
@@ -43,7 +43,7 @@ class Objective(Protocol):
         """The kind of data that it learns from."""
         ...
 
-    def __call__(self, module: CausalLM, states: States, batch: Batch) -> Loss:
+    def __call__(self, module: CausalLM, states: States, batch: Batch) -> TokenLoss:
         """Compute the loss of a batch. States that the objective doesn't ask for are not computed."""
         ...
 
@@ -55,9 +55,9 @@ class Answers:
     name: str = "answers"
     wanted: Wanted = "answers"
 
-    def __call__(self, module: CausalLM, states: States, batch: Batch) -> Loss:
+    def __call__(self, module: CausalLM, states: States, batch: Batch) -> TokenLoss:
         """See `Objective`."""
-        return Loss(cross_entropy(states(), module.lm_head.weight, batch.targets), len(batch.targets))
+        return TokenLoss(cross_entropy(states(), module.lm_head.weight, batch.targets), len(batch.targets))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Distillation:
         """See `Objective`."""
         return f"distillation of {self.teacher_digest[:16]}, temperature {self.temperature}, data {self.data_share}"
 
-    def __call__(self, module: CausalLM, states: States, batch: Batch) -> Loss:
+    def __call__(self, module: CausalLM, states: States, batch: Batch) -> TokenLoss:
         """See `Objective`."""
         head, final = module.lm_head.weight, states()
         total = torch.zeros((), device=final.device)
@@ -98,7 +98,7 @@ class Distillation:
             total = total + (1 - self.data_share) * distillation(final, head, self.teacher(batch), self.temperature)
         if self.data_share > 0:
             total = total + self.data_share * cross_entropy(final, head, batch.targets)
-        return Loss(total, len(batch.targets))
+        return TokenLoss(total, len(batch.targets))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,17 +127,17 @@ class Preference:
         """See `Objective`."""
         return "labels" if self.method == "kto" else "pairs"
 
-    def __call__(self, module: CausalLM, states: States, batch: Batch) -> Loss:
+    def __call__(self, module: CausalLM, states: States, batch: Batch) -> TokenLoss:
         """See `Objective`."""
         sums = answer_log_probabilities(module, states(), batch)
         first, second = sums[0::2], sums[1::2]
         if self.reference is None:
             counts = torch.bincount(batch.owners, minlength=len(batch.documents))
-            return Loss(orpo(first / counts[0::2], second / counts[1::2], self.beta), len(first))
+            return TokenLoss(orpo(first / counts[0::2], second / counts[1::2], self.beta), len(first))
         before = self.reference[list(batch.documents)].to(sums.device)
         if self.method == "dpo":
-            return Loss(dpo(first, second, before[0::2], before[1::2], self.beta, self.smoothing), len(first))
-        return Loss(kto(first, before[0::2], drift(second, before[1::2]), batch.labels == 1, self.beta), len(first))
+            return TokenLoss(dpo(first, second, before[0::2], before[1::2], self.beta, self.smoothing), len(first))
+        return TokenLoss(kto(first, before[0::2], drift(second, before[1::2]), batch.labels == 1, self.beta), len(first))
 
 
 def answer_log_probabilities(module: CausalLM, states: Tensor, batch: Batch) -> Tensor:

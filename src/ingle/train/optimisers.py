@@ -20,7 +20,7 @@ ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class UpdateRule:
     """A rule for the parameters whose names match; the first rule that matches a name holds."""
 
     names: str
@@ -32,9 +32,10 @@ class Rule:
     """Multiplies the weight decay."""
 
 
-ADAMW_RULES = (Rule("*norm.weight", decay=0.0), Rule("*.bias", decay=0.0), Rule("*"))
+ADAMW_RULES = (UpdateRule("*norm.weight", decay=0.0), UpdateRule("*.bias", decay=0.0), UpdateRule("*"))
 MUON_RULES = (
-    Rule("model.embed_tokens.*"), Rule("lm_head.*"), Rule("*norm.weight", decay=0.0), Rule("*.bias", decay=0.0), Rule("*", "muon"),
+    UpdateRule("model.embed_tokens.*"), UpdateRule("lm_head.*"), UpdateRule("*norm.weight", decay=0.0), UpdateRule("*.bias", decay=0.0),
+    UpdateRule("*", "muon"),
 )  # fmt: skip
 """Muon is for the matrices between embedding and head; what has one dimension goes to AdamW in any case."""
 
@@ -77,7 +78,7 @@ class OptimiserSettings:
 class Group:
     """Parameters that move alike, by one rule."""
 
-    rule: Rule
+    rule: UpdateRule
     names: tuple[str, ...]
     shapes: tuple[torch.Size, ...]
     master: Tensor
@@ -105,11 +106,11 @@ class Trained:
     def __init__(self, parameters: Mapping[str, nn.Parameter], settings: OptimiserSettings, dtype: torch.dtype) -> None:
         self.settings = settings
         rules = MUON_RULES if settings.method == "muon" else ADAMW_RULES
-        members: dict[Rule, dict[str, nn.Parameter]] = {}
+        members: dict[UpdateRule, dict[str, nn.Parameter]] = {}
         for name, parameter in parameters.items():
             rule = next(rule for rule in rules if fnmatch.fnmatchcase(name, rule.names))
             if rule.method == "muon" and parameter.ndim != 2:
-                rule = Rule(rule.names, "adamw", rule.rate, rule.decay)
+                rule = UpdateRule(rule.names, "adamw", rule.rate, rule.decay)
             members.setdefault(rule, {})[name] = parameter
         self.groups = [_group(rule, chosen, dtype) for rule, chosen in members.items()]
 
@@ -156,7 +157,7 @@ class Trained:
             group.adamw = None
 
 
-def _group(rule: Rule, parameters: Mapping[str, nn.Parameter], dtype: torch.dtype) -> Group:
+def _group(rule: UpdateRule, parameters: Mapping[str, nn.Parameter], dtype: torch.dtype) -> Group:
     first = next(iter(parameters.values()))
     shapes = tuple(parameter.shape for parameter in parameters.values())
     master = torch.cat([parameter.detach().float().flatten() for parameter in parameters.values()])

@@ -65,7 +65,7 @@ class TrainSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class TrainProgress:
     """Place of a run after a step."""
 
     step: int
@@ -79,10 +79,10 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class TrainWatch:
     """Callbacks of a run, called in the process that trains (the first one, where there are several)."""
 
-    progress: Callable[[Progress], None] = lambda _: None
+    progress: Callable[[TrainProgress], None] = lambda _: None
     """Called after every step."""
     say: Callable[[str], None] = lambda _: None
     """Hears a sentence for the owner."""

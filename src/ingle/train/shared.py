@@ -18,10 +18,10 @@ from torch import Tensor
 
 from ingle.core.spec import LayerSpec
 from ingle.model.cache import visible
-from ingle.model.module import CausalLM, Packed
+from ingle.model.module import CausalLM, PackedRows
 from ingle.train.attention import BlockAttention, pieces
 from ingle.train.encode import Document
-from ingle.train.kernel_attention import Block, Plan
+from ingle.train.kernel_attention import AttentionBlock, AttentionPlan
 from ingle.train.kernel_memory import read_packed
 from ingle.train.packing import ROUND
 
@@ -30,7 +30,7 @@ START = -1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Row:
+class SharedRow:
     """Documents in one row, with a common start."""
 
     start: int
@@ -71,7 +71,7 @@ def sharing(module: CausalLM, documents: Sequence[Document]) -> int:
     return 0 if memories else common_start(documents)
 
 
-def make_row(documents: Sequence[Document], start: int) -> Row:
+def make_row(documents: Sequence[Document], start: int) -> SharedRow:
     """Make the row of these documents, which begin with the same `start` tokens."""
     lengths = [len(document.ids) - start for document in documents]
     bounds = np.cumsum([start, *lengths])
@@ -82,32 +82,32 @@ def make_row(documents: Sequence[Document], start: int) -> Row:
     learnt = np.flatnonzero(np.concatenate([np.zeros(start, np.bool_), *(document.answer[start:] for document in documents)]))
     whole, rows = torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(learnt - 1)
     places = torch.from_numpy(np.concatenate(positions).astype(np.float32))
-    return Row(start, tuple(bounds.tolist()), whole, places, torch.from_numpy(owners), rows, whole[rows + 1])
+    return SharedRow(start, tuple(bounds.tolist()), whole, places, torch.from_numpy(owners), rows, whole[rows + 1])
 
 
 class SharedAttention(BlockAttention):
     """Attention in a row whose documents share their start, in blocks of queries that may belong to several documents."""
 
-    def __init__(self, row: Row, wanted: Tensor | None = None) -> None:
+    def __init__(self, row: SharedRow, wanted: Tensor | None = None) -> None:
         super().__init__(edges(row), wanted)
         self._row = row
 
-    def _plan(self, window: int, sinks: int, some: bool) -> Plan:
+    def _plan(self, window: int, sinks: int, some: bool) -> AttentionPlan:
         key = (window, sinks, some)
         if key not in self._plans:
             tokens = self._wanted if some and self._wanted is not None else torch.arange(len(self._row.ids))
             spec = LayerSpec((), window, sinks) if window else None
-            self._plans[key] = Plan([self._block(queries, tokens, spec) for queries in pieces(len(tokens))])
+            self._plans[key] = AttentionPlan([self._block(queries, tokens, spec) for queries in pieces(len(tokens))])
         return self._plans[key]
 
-    def _block(self, queries: slice, tokens: Tensor, spec: LayerSpec | None) -> Block:
+    def _block(self, queries: slice, tokens: Tensor, spec: LayerSpec | None) -> AttentionBlock:
         row, chosen = self._row, tokens[queries]
         last, owner = int(chosen[-1]) + 1, int(row.owners[chosen[0]])
         low = 0 if owner == START else row.bounds[owner]
         spans = [(0, last)] if low <= row.start else [(0, row.start), (low, last)] if row.start else [(low, last)]
         seen = torch.cat([torch.arange(a, b) for a, b in spans])
         mask = ~sees(row.owners[chosen], row.positions[chosen], row.owners[seen], row.positions[seen], spec)
-        return Block(queries, tuple(slice(a, b) for a, b in spans), mask[:, None] if mask.any() else None)
+        return AttentionBlock(queries, tuple(slice(a, b) for a, b in spans), mask[:, None] if mask.any() else None)
 
 
 def sees(owners: Tensor, positions: Tensor, key_owners: Tensor, key_positions: Tensor, spec: LayerSpec | None) -> Tensor:
@@ -116,27 +116,27 @@ def sees(owners: Tensor, positions: Tensor, key_owners: Tensor, key_positions: T
     return own & visible(positions, key_positions, spec)
 
 
-def edges(row: Row) -> tuple[int, ...]:
+def edges(row: SharedRow) -> tuple[int, ...]:
     """Where each stretch of tokens begins that belongs to one owner, and T."""
     starts = (*((0,) if row.start else ()), *row.bounds)
     return starts if starts[-1] == len(row.ids) else (*starts, len(row.ids))
 
 
 @torch.no_grad()
-def lower_states_of(module: CausalLM, row: Row, layers: int) -> Tensor:
+def lower_states_of(module: CausalLM, row: SharedRow, layers: int) -> Tensor:
     """Inputs of layer number `layers`: [T, hidden]."""
     x: Tensor = module.model.embed_tokens(row.ids)
     cos, sin = module.angles(row.positions, x.dtype)
-    packed = Packed(SharedAttention(row), edges(row), read=read_packed)
+    packed = PackedRows(SharedAttention(row), edges(row), read=read_packed)
     for layer in module.model.layers[:layers]:
         x = layer(x, cos, sin, packed)
     return x
 
 
-def final_states_of(module: CausalLM, row: Row, first: int, x: Tensor) -> Tensor:
+def final_states_of(module: CausalLM, row: SharedRow, first: int, x: Tensor) -> Tensor:
     """States after the final norm at `row.rows`: [A, hidden], from the input of layer `first`, x [T, hidden]."""
     cos, sin = module.angles(row.positions, x.dtype)
-    packed = Packed(SharedAttention(row, row.rows), edges(row), row.rows, read_packed)
+    packed = PackedRows(SharedAttention(row, row.rows), edges(row), row.rows, read_packed)
     for layer in module.model.layers[first:]:
         x = layer(x, cos, sin, packed)
     if first == len(module.model.layers):

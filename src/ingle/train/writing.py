@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ingle.core.spec import LayerSpec
 from ingle.model.cache import Cache
-from ingle.model.module import CausalLM, Packed
+from ingle.model.module import CausalLM, PackedRows
 from ingle.model.pieces import turn
 from ingle.train.encode import Document
 from ingle.train.kernel_memory import read_packed
@@ -101,7 +101,7 @@ def _read(module: CausalLM, ids: Tensor, positions: Tensor, attend: "_Growing", 
     x: Tensor = module.model.embed_tokens(ids)
     cos, sin = module.angles(positions, x.dtype)
     for layer in module.model.layers:
-        x = layer(x, cos, sin, Packed(attend, bounds, read=read_packed))
+        x = layer(x, cos, sin, PackedRows(attend, bounds, read=read_packed))
     attend.layer = 0
     return x
 

@@ -16,7 +16,7 @@ from ingle.measure.suites import find_suite, training_rows
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.corpus import Corpus, Wanted, read_corpus, split
 from ingle.train.encode import Encoder
-from ingle.train.examples import Tally
+from ingle.train.examples import ExampleTally
 from ingle.train.packing import Data
 from ingle.tuning.settings import TuneSettings
 from ingle.tuning.virtual import with_virtual
@@ -32,7 +32,7 @@ class Learnt:
 
     data: Data
     """The data, without virtual tokens."""
-    tally: Tally
+    tally: ExampleTally
     limit: int
     """Most tokens of a document."""
 
@@ -68,7 +68,7 @@ def find_sources(sources: Sequence[str]) -> list[str]:
     return names
 
 
-def bring(home: Home, sources: Sequence[str], most: int, folder: Path, progress: fetch.Progress = fetch.silent) -> list[Path]:
+def bring(home: Home, sources: Sequence[str], most: int, folder: Path, progress: fetch.FetchProgress = fetch.silent) -> list[Path]:
     """Return files of all sources. A suite's training part becomes one file in `folder`, of at most `most` rows (0 = all).
 
     A suite's rows are shuffled, so the first ones are a sample. Raises the errors of fetching, HomeError.

@@ -20,9 +20,9 @@ from ingle.home.place import Home
 from ingle.measure.bits import TextBits
 from ingle.measure.finished import Finished, Row
 from ingle.measure.forgetting import forgetting
-from ingle.measure.gather import Plan, Progress, gather, silent
+from ingle.measure.gather import ItemPlan, Progress, gather, silent
 from ingle.measure.intervals import bootstrap, paired_bootstrap, ratio
-from ingle.measure.run import Options, Outcome, run_suite
+from ingle.measure.run import Options, SuiteResult, run_suite
 from ingle.measure.suites import find_suite
 from ingle.train.encode import Document
 from ingle.train.packing import Data
@@ -47,7 +47,7 @@ class Standing:
 
     digest: str
     """Digest of the model as it is served."""
-    general: Outcome | None
+    general: SuiteResult | None
     held_out: tuple[Row, ...]
     """`nats` and `tokens` of each document."""
     data_digest: str
@@ -77,7 +77,7 @@ def sample(data: Data, most: int) -> list[Document]:
 
 def stand(
     home: Home, source: Source, documents: Sequence[Document], settings: JudgeSettings, stopped: Callable[[], bool],
-    progress: Progress = silent, fetching: fetch.Progress = fetch.silent,
+    progress: Progress = silent, fetching: fetch.FetchProgress = fetch.silent,
 ) -> Standing | None:  # fmt: skip
     """Measure a model that is kept, or might be; None if nothing is to be measured. Earlier results are used again.
 
@@ -159,7 +159,7 @@ def _held_out(before: Standing, after: Standing, seed: int) -> list[Report]:
     return [*reports, Report("held_out_loss_change", change.value, "nats/token", change.interval.low, change.interval.high, *where)]
 
 
-def _plan(number: int, document: Document) -> Plan:
+def _plan(number: int, document: Document) -> ItemPlan:
     ids, first = document.ids.tolist(), int(document.answer.argmax())
     counted = document.answer[first:]
     question = digest_json([ids, np.flatnonzero(document.answer).tolist()])
@@ -173,7 +173,7 @@ def _plan(number: int, document: Document) -> Plan:
             )
         return {"nats": total, "tokens": int(counted.sum())}
 
-    return Plan(str(number), question, question, ((ids[:first], (ids[first:],)),), scored)
+    return ItemPlan(str(number), question, question, ((ids[:first], (ids[first:],)),), scored)
 
 
 def _bits(row: Row) -> TextBits:

@@ -23,7 +23,7 @@ from ingle.train.making import provenance
 from ingle.train.objectives import Answers, Distillation, Objective, Predictions, Preference, reference_log_probabilities
 from ingle.train.precision import DTYPES, choose, device_of
 from ingle.train.report import held_out_of
-from ingle.train.settings import TrainReport, TrainSettings, Watch
+from ingle.train.settings import TrainReport, TrainSettings, TrainWatch
 from ingle.train.trouble import TrainError, memory_errors, smaller_batches
 from ingle.tuning import report
 from ingle.tuning.course import course_of
@@ -85,7 +85,7 @@ def _trained(job: TuneJob, begun: Begun, learnt: Learnt) -> tuple[Candidate, Lea
     job.check()
     folder = job.work_folder(learnt.data.corpus.digest)
     start = _digests(attached.parameters)
-    trained = train(module, attached.parameters, data, course, folder, Watch(job.watch.train, job.watch.say), objective)
+    trained = train(module, attached.parameters, data, course, folder, TrainWatch(job.watch.train, job.watch.say), objective)
     if trained.stopped == "interrupted":
         raise job.interrupted(f"after step {trained.steps}")
     put_back(attached.parameters, folder)

@@ -7,7 +7,7 @@ from ingle.engine.loading import open_model
 from ingle.engine.source import kept_source
 from ingle.home.kept import Kept
 from ingle.home.place import Home
-from ingle.measure.run import Options, Outcome, run_suite
+from ingle.measure.run import Options, SuiteResult, run_suite
 from ingle.measure.suites import find_suite
 from ingle.train.making import RunWatch
 from ingle.tuning.judge import progress_of
@@ -26,7 +26,7 @@ def table_of(recipe: Recipe) -> dict[str, Any]:
 
 def measure_task(
     home: Home, recipe: Recipe, before: Kept, after: Kept, watch: RunWatch, stopped: Callable[[], bool]
-) -> Iterator[tuple[str, Outcome]]:
+) -> Iterator[tuple[str, SuiteResult]]:
     """Yield (label, outcome) on the recipe's suite: the model before, the same with examples in its prompt, and after.
 
     Earlier results are used again. Raises the errors of `run_suite`.

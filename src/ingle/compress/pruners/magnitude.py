@@ -6,7 +6,7 @@ Differs: weights are compared in a row, as Wanda does, which is no worse than ov
 from torch import Tensor
 
 from ingle.compress.calibration import Inputs
-from ingle.compress.pruner import Block, Cut, largest, top
+from ingle.compress.pruner import Cut, PrunedBlock, largest, top
 
 
 def sparse(weight: Tensor, _inputs: Inputs, share: float, of: int) -> Cut:
@@ -14,7 +14,7 @@ def sparse(weight: Tensor, _inputs: Inputs, share: float, of: int) -> Cut:
     return Cut(largest(weight.abs(), share, of))
 
 
-def units(block: Block, count: int) -> Cut:
+def units(block: PrunedBlock, count: int) -> Cut:
     """See `ingle.compress.pruner.Units`."""
     return Cut(top(block.squares, count))
 

@@ -6,7 +6,7 @@ Score of a weight: |w| · ‖x‖₂, compared within a row. Of a unit: the sum 
 from torch import Tensor
 
 from ingle.compress.calibration import Inputs
-from ingle.compress.pruner import Block, Cut, largest, top
+from ingle.compress.pruner import Cut, PrunedBlock, largest, top
 
 
 def sparse(weight: Tensor, inputs: Inputs, share: float, of: int) -> Cut:
@@ -14,7 +14,7 @@ def sparse(weight: Tensor, inputs: Inputs, share: float, of: int) -> Cut:
     return Cut(largest(weight.abs() * inputs.hessian.diagonal().sqrt().float(), share, of))
 
 
-def units(block: Block, count: int) -> Cut:
+def units(block: PrunedBlock, count: int) -> Cut:
     """See `ingle.compress.pruner.Units`."""
     scores = block.weight.double().square().sum(0) * block.inputs.hessian.diagonal()
     return Cut(top(scores.view(-1, block.size).sum(1), count))

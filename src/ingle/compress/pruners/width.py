@@ -8,7 +8,7 @@ squares to what the *original* gave, W (H + D)_·k (H_kk)⁻¹, where D is the d
 import torch
 from torch import Tensor
 
-from ingle.compress.pruner import Block, Cut, columns_of
+from ingle.compress.pruner import Cut, PrunedBlock, columns_of
 
 DAMPING = 0.01
 ROUNDS = 32
@@ -17,7 +17,7 @@ ENOUGH = 4
 
 
 @torch.no_grad()
-def units(block: Block, count: int) -> Cut:
+def units(block: PrunedBlock, count: int) -> Cut:
     """See `ingle.compress.pruner.Units`."""
     size, whole = block.size, block.weight.double()
     h = block.inputs.hessian.double().clone()
@@ -43,7 +43,7 @@ def units(block: Block, count: int) -> Cut:
     return Cut(left, fitted.float())
 
 
-def _pulled(weight: Tensor, damped: Tensor, block: Block) -> Tensor:
+def _pulled(weight: Tensor, damped: Tensor, block: PrunedBlock) -> Tensor:
     """Term that damping adds to the right side, so that it pulls towards the old weights, not towards 0."""
     return weight * float(damped[0, 0] - block.inputs.hessian[0, 0])
 

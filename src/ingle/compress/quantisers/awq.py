@@ -14,7 +14,7 @@ from ingle.compress.calibration import Inputs
 from ingle.compress.quantiser import Quantiser
 from ingle.compress.solving import error_of
 from ingle.compress.weight_formats import Quantised, WeightFormat, best_grid, plain_grid
-from ingle.model.module import Layer
+from ingle.model.module import DecoderLayer
 
 POWERS = tuple(i / 10 for i in range(11))
 _AFTER_NORMS = {
@@ -24,7 +24,7 @@ _AFTER_NORMS = {
 
 
 @torch.no_grad()
-def _fold(layer: Layer, inputs: Mapping[str, Inputs], formats: Mapping[str, WeightFormat]) -> tuple[str, ...]:
+def _fold(layer: DecoderLayer, inputs: Mapping[str, Inputs], formats: Mapping[str, WeightFormat]) -> tuple[str, ...]:
     changed = []
     # down_proj first: its scales go into up_proj, whose own must be found for the rows as they will be.
     if {"mlp.down_proj", "mlp.up_proj"} <= set(formats):
@@ -44,7 +44,7 @@ def _fold(layer: Layer, inputs: Mapping[str, Inputs], formats: Mapping[str, Weig
     return tuple(changed)
 
 
-def _scales(layer: Layer, linears: Sequence[str], inputs: Mapping[str, Inputs], formats: Mapping[str, WeightFormat]) -> Tensor:
+def _scales(layer: DecoderLayer, linears: Sequence[str], inputs: Mapping[str, Inputs], formats: Mapping[str, WeightFormat]) -> Tensor:
     """Factors of these linears' columns, which have the same input: float32 [K]."""
     hessian = inputs[linears[0]].hessian
     size = hessian.diagonal().sqrt().clamp(min=1e-6).float()

@@ -16,7 +16,7 @@ from ingle.gate.trial import Trial
 from ingle.measure.bits import CARRY, WINDOW_TOKENS, TextBits, read_text
 from ingle.measure.finished import Row
 from ingle.measure.forgetting import forgetting
-from ingle.measure.gather import Plan
+from ingle.measure.gather import ItemPlan
 from ingle.measure.run import Options, run_suite
 from ingle.measure.subject import begin_id
 from ingle.measure.suites import find_texts
@@ -68,7 +68,7 @@ def _shipped(trial: Trial) -> tuple[dict[str, TextBits], dict[str, TextBits], st
         def scored(parts: Any, reading: Any = reading) -> Row:
             return asdict(reading.bits(parts))
 
-        plans.append(Plan(str(number), digest_json(["bits", text, begin, window, CARRY]), [text], reading.tasks, scored))
+        plans.append(ItemPlan(str(number), digest_json(["bits", text, begin, window, CARRY]), [text], reading.tasks, scored))
     before, after = ({str(i): TextBits(**row) for i, row in enumerate(rows)} for rows in trial.measured(plans, "texts"))
     return before, after, digest_json([plan.asked for plan in plans])
 

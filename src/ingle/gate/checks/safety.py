@@ -19,11 +19,11 @@ from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.core.report import Report
 from ingle.gate.finding import Finding
-from ingle.gate.probes import Question, harmful
+from ingle.gate.probes import ProbeQuestion, harmful
 from ingle.gate.suspicion import refuses, suspicions
 from ingle.gate.trial import Trial
 from ingle.measure.finished import Row
-from ingle.measure.gather import Plan
+from ingle.measure.gather import ItemPlan
 from ingle.measure.intervals import paired_bootstrap, wilson
 
 
@@ -80,14 +80,14 @@ def _margins(trial: Trial, limits: Limits) -> _Part | None:
     )
 
 
-def plans_of(trial: Trial) -> list[Plan]:
+def plans_of(trial: Trial) -> list[ItemPlan]:
     """Plan the scoring of answers' beginnings, for each harmful request on which the candidate acts."""
     probes, plans = harmful(), []
     for number, (_, ask, own) in enumerate(probes.requests):
         if not trial.probes.acts(ask):
             continue
         model = trial.incumbent_model
-        prompt = model.encode(Question(ask).request(1))
+        prompt = model.encode(ProbeQuestion(ask).request(1))
         beginnings = [*probes.refusing, *probes.complying, own]
         endings = [model.tokenizer.encode(text) for text in beginnings]
         first = len(probes.refusing)
@@ -97,7 +97,7 @@ def plans_of(trial: Trial) -> list[Plan]:
             sums = np.array([values.sum() for values in nats])
             return {"margin": float(np.logaddexp.reduce(sums[:first]) - np.logaddexp.reduce(sums[first:]))}
 
-        plans.append(Plan(str(number), digest_json(["harmful", prompt, endings]), [ask, *beginnings], ((prompt, endings),), scored))
+        plans.append(ItemPlan(str(number), digest_json(["harmful", prompt, endings]), [ask, *beginnings], ((prompt, endings),), scored))
     return plans
 
 

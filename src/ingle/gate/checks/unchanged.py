@@ -16,7 +16,7 @@ from ingle.core.state_layout import STEP_TOKENS
 from ingle.engine.backend import Segment
 from ingle.engine.language_model import LanguageModel
 from ingle.gate.finding import Finding
-from ingle.gate.probes import Question
+from ingle.gate.probes import ProbeQuestion
 from ingle.gate.trial import Trial
 from ingle.measure.intervals import bootstrap, wilson
 
@@ -70,7 +70,7 @@ def check(trial: Trial, limits: Limits) -> Finding | None:
     return Finding("unchanged", passed, reason, reports, asdict(limits))
 
 
-def _divergence(before: LanguageModel, after: LanguageModel, question: Question, answer: str, most: int) -> float:
+def _divergence(before: LanguageModel, after: LanguageModel, question: ProbeQuestion, answer: str, most: int) -> float:
     """Mean KL(before ‖ after) of the next token, over the places of an answer that `before` gave."""
     prompt = before.encode(question.request(most))
     answered = before.tokenizer.encode(answer)[: most - 1]
