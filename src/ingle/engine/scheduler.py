@@ -306,7 +306,7 @@ class Scheduler:
             return job, error
         traceback.print_exception(error)
         return job, KernelError(
-            "engine", "The engine failed on this request", type(error).__name__, "This is a bug of Ingle; the server's log has more."
+            "engine", "The engine failed on this request", type(error).__name__, "This is a bug in Ingle; the server's log has more."
         )
 
     def _end(self, job: Job) -> None:
