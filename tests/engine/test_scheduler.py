@@ -200,7 +200,7 @@ def test_a_failing_answer_takes_nobody_with_it(
     monkeypatch.setattr(Decoding, "take", broken)
     _, good = submit(scheduler, model, chat("good", max_tokens=30, sampling=FREE))
     _, bad = submit(scheduler, model, chat("bad", max_tokens=77))
-    with pytest.raises(KernelError, match="a bug of Ingle"):
+    with pytest.raises(KernelError, match="a bug in Ingle"):
         bad.all()
     _, worse = submit(scheduler, model, chat("worse", sampling=Sampling(logit_bias=((10**6, 1.0),))))
     with pytest.raises(RequestError, match="logit_bias"):
