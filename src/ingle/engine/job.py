@@ -47,7 +47,7 @@ class Job:
     """Holds the answer to the language that was asked for."""
     owner: str = ""
     keep: str = ""
-    """What the answer belongs to that is kept in the home; see `prefix_cache.Entry`."""
+    """What the answer belongs to that is kept in the home; see `prefix_cache.CachedState`."""
     lasting: int | None = None
     """Tokens of the prompt that may be remembered, in memory and on disk; states that have read more end with the answer. None = all."""
     deadline: float | None = None
