@@ -19,7 +19,7 @@ from ingle.core.spec import LayerSpec
 from ingle.home.fetch import silent
 from ingle.home.place import Home
 from ingle.hybridize.budget import Group, all_groups, layers_of, retrieval_count, share_of
-from ingle.hybridize.lessons import _FORMS, _different_facts, make_lessons, read_texts, set_aside
+from ingle.hybridize.lessons import _SENTENCES, _different_facts, make_lessons, read_texts, set_aside
 from ingle.hybridize.search import FoundGroups, Mixing, _sizes, exchanged, find_groups, loss_and_slope, loss_of, shares_of
 from ingle.hybridize.settings import HybridLessonSettings, HybridSettings, SearchSettings
 from ingle.hybridize.teaching import Mixers, hybrid_module, memories_of, original_of
@@ -276,7 +276,7 @@ def test_facts_of_lessons_are_none_that_a_suite_asks_for() -> None:
     assert len({fact.asked for fact in facts}) == 60
     assert all(fact.said == f"{fact.asked} {fact.answer}." and fact.answer for fact in facts)
     beginnings = {make_fact(kind, draw).asked.split(" of ")[0].split(" under ")[0] for kind in KINDS for _ in range(40)}
-    assert len(_different_facts(60, [], draw)) == len({form for _, form in _FORMS})  # a text without words has one fact for each form
+    assert len(_different_facts(60, [], draw)) == len({form for _, form in _SENTENCES})  # a text without words has one fact for each form
     assert not [fact for fact in facts for beginning in beginnings if fact.said.startswith(beginning)]
 
 
