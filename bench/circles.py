@@ -11,7 +11,7 @@ a seed of its own:
   table     four rows or more with equally many cells
   json      by a schema: valid, and what it holds is what the text says
   required  one tool call that has to be made: the right arguments
-  auto      the same, in the model's own words: it goes on from the beginning of a call
+  auto      the same in the model's own words, without the penalty, which calls are spared: it goes on from the beginning of a call
 
 The bar is for the first setting: at most one circle in 24, and no share more than 10 points under the old defaults' (`was`).
 

@@ -72,7 +72,7 @@ def test_who_stops_reading_stops_the_answer(model: ingle.Model, home: Path) -> N
 
 def test_what_is_refused_is_said_and_recorded(model: ingle.Model, home: Path) -> None:
     before = len(facts(home, "answer")), len(facts(home, "refuse"))
-    with pytest.raises(RequestError, match="white space"):
+    with pytest.raises(RequestError, match="must not be empty"):
         model.chat("  ")
     with pytest.raises(ContextError):
         model.chat("word " * 400)

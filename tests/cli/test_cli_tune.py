@@ -97,7 +97,7 @@ def test_what_is_wrong_is_one_line(tiny_home: Path, tuned_home: Path, data: str,
     def refused(*arguments: str, code: int = 2) -> str:
         return ingle(tiny_home, "tune", *arguments, code=code).stderr.splitlines()[-1]
 
-    assert "--name is needed" in refused("tiny", data)
+    assert "--name mine" in refused("tiny", data)
     assert "taken by another delta" in refused("tiny", data, "--name", "mine")
     assert "Did you mean lora" in refused("tiny", data, "--name", "x", "--method", "lorra")
     assert "is not kept" in refused("nobody", data, "--name", "x", code=3)
@@ -170,7 +170,7 @@ def test_keep_gives_a_stack_its_own_name(tuned_home: Path) -> None:
     assert "part of other kept models" in ingle(tuned_home, "rm", "tiny+mine", "--yes", code=4).stderr
     for wrong in (["keep", "tiny+mine"], ["keep", "tiny+mine", "as"], ["keep", "tiny+mine", "as", "a", "--as", "b"]):
         assert "Give one name" in ingle(tuned_home, *wrong, code=2).stderr
-    assert "kept already" in ingle(tuned_home, "keep", "tiny+mine", "as", "tiny", code=2).stderr
+    assert "is taken by a model" in ingle(tuned_home, "keep", "tiny+mine", "as", "tiny", code=2).stderr
     assert "is called tiny already" in ingle(tuned_home, "keep", "tiny", "as", "tiny", code=2).stderr
     ingle(tuned_home, "rm", "mine", "--yes")
 
@@ -183,7 +183,7 @@ def test_merge_makes_a_model_of_its_own(tuned_home: Path, tmp_path: Path) -> Non
     [fact] = [fact for fact in facts(tuned_home, "merge") if fact["subject"] == "whole"]
     assert fact["facts"]["base"] == told["base"]
     assert ingle(tuned_home, "run", "hello", "whole", "--max-tokens", "2").stdout
-    assert "--name or --out" in ingle(tuned_home, "merge", "tiny+mine", code=2).stderr
+    assert "--name keeps" in ingle(tuned_home, "merge", "tiny+mine", code=2).stderr
     assert "must have deltas" in ingle(tuned_home, "merge", "tiny", "--name", "x", code=2).stderr
     ingle(tuned_home, "rm", "whole", "--yes")
 
@@ -204,7 +204,7 @@ def test_out_as_a_peft_folder_and_in_again(tuned_home: Path, tmp_path: Path) -> 
     assert facts(tuned_home, "gate.accept")[-1]["facts"]["maker"] == "import"
     refused = ingle(tuned_home, "pull", str(out), "--onto", "tiny", "--name", "no", "--policy", "bits.most_rise_percent=-90", code=13)
     assert "was refused by the gate" in refused.stderr
-    assert "taken by another delta" in ingle(tuned_home, "pull", str(out), "--onto", "tiny", "--name", "mine", code=2).stderr
+    assert "Another delta" in ingle(tuned_home, "pull", str(out), "--onto", "tiny", "--name", "mine", code=2).stderr
     assert "adapter_config.json" in ingle(tuned_home, "pull", str(tmp_path), "--onto", "tiny", code=4).stderr
     ingle(tuned_home, "rm", "tiny+back", "--yes")
 
@@ -264,7 +264,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(own_home: Home, data: str) ->
                 break
         out, told = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, ""), told
-    assert "the same command goes on from there" in told
+    assert "Run the same command to go on" in told
     assert list(own_home.tuning.glob("*/*/step-*"))
     again = ingle(own_home.root, *command[len(COMMAND) :])
     assert "training: 1 of" not in again.stderr

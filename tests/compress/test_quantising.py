@@ -84,7 +84,7 @@ def test_a_model_in_four_bits_is_served_as_blocks_and_undone(some_home: Home) ->
     assert np.array_equal(logits(some_home, "tiny"), before)
     again = quantise(some_home, kept, "q4", SMALL, admitting(some_home), sink=facts.append)
     assert (again.delta.digest, len(facts)) == (made.delta.digest, 1)
-    with pytest.raises(ConfigError, match="taken"):
+    with pytest.raises(ConfigError, match="Another delta"):
         quantise(some_home, kept, "q4", replace(SMALL, method="round"), admitting(some_home))
     with pytest.raises(ConfigError, match="no linears of more than 4 bits"):
         quantise(some_home, get_kept(some_home, "tiny+q4"), "again", SMALL, admitting(some_home))

@@ -248,5 +248,5 @@ def test_a_name_that_is_taken_is_said_first_and_any_failure_takes_all_steps_back
     made = found(some_home, told())
     assert found(some_home, told()).kept == made.kept, "the same again is the same"
     monkeypatch.setattr(search, "_measured", lambda _: pytest.fail("it was searched"))
-    with pytest.raises(ConfigError, match="taken"):
+    with pytest.raises(ConfigError, match="Another delta"):
         found(some_home, told(most_loss_percent=49.0))

@@ -56,7 +56,7 @@ def test_the_pruners_that_are_promised() -> None:
         find_pruner(name, structure)
     with pytest.raises(ConfigError, match=r"Did you mean wanda\?"):
         find_pruner("wander", "none")
-    with pytest.raises(ConfigError, match=r"can't cut layers.*take depth"):
+    with pytest.raises(ConfigError, match=r"can't prune layers.*take depth"):
         find_pruner("wanda", "layers")
     with pytest.raises(ConfigError, match="Known: depth"):
         find_pruner("zzz", "layers")

@@ -132,7 +132,7 @@ def test_a_candidate_that_does_not_act_changes_nothing(gate_home: Home, make: Ma
 def test_what_can_not_be_judged_is_said_first(gate_home: Home, make: Make) -> None:
     kept, taken = get_kept(gate_home, "tiny"), make("taken")
     admit(gate_home, kept, taken, "tune", Policy({"bits": {"on": False}, "safety": {"on": False}}))
-    with pytest.raises(ConfigError, match="taken by another delta"):
+    with pytest.raises(ConfigError, match="Another delta"):
         admit(gate_home, kept, make("Taken", 0.5), "tune", Policy())
     with pytest.raises(DeltaError, match="was made for base"):
         admit(gate_home, kept, replace(make("other"), base_digest="0" * 64), "tune", Policy())

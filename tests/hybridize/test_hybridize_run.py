@@ -81,7 +81,7 @@ def test_a_transformer_becomes_a_hybrid(some_home: Home) -> None:
     (some_home.tuning / made.delta.origin["run"][:32]).mkdir()  # as a kill leaves it, after the delta and before its fact
     hybridize(some_home, get_kept(some_home, "tiny"), "hybrid", SMALL, admitting(some_home), sink=facts.append)
     assert facts == [facts[0], facts[0]] and not list(some_home.tuning.iterdir())
-    with pytest.raises(ConfigError, match="taken"):
+    with pytest.raises(ConfigError, match="Another delta"):
         hybridize(some_home, get_kept(some_home, "tiny"), "hybrid", replace(SMALL, window=9), admitting(some_home))
 
 
@@ -159,7 +159,7 @@ def test_what_a_search_has_no_memory_for_is_said(some_home: Home, monkeypatch: p
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
 
     monkeypatch.setattr(search, "loss_and_slope", full)
-    with pytest.raises(TrainError, match=r"memory was not enough.*search.tokens \(now \d+\)"):
+    with pytest.raises(TrainError, match=r"not enough memory.*search.tokens \(now \d+\)"):
         hybridize(some_home, get_kept(some_home, "tiny"), "full", SMALL, admitting(some_home))
 
 

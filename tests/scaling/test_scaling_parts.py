@@ -238,7 +238,7 @@ def test_rows(home: Home, texts: str) -> None:
     assert all(text.startswith(seen) for seen, text in zip(watched, found.held_out, strict=False))
     few = make_data(found, tokenizer, TextSettings((texts,), row_tokens=48, max_tokens=100))
     assert len(few.train) == 2
-    with pytest.raises(ConfigError, match="must hold a row"):
+    with pytest.raises(ConfigError, match="at least a row"):
         make_data(found, tokenizer, TextSettings((texts,), row_tokens=48, max_tokens=20))
     assert make_data(found, tokenizer, told).corpus.digest == data.corpus.digest != few.corpus.digest
 

@@ -69,7 +69,7 @@ def test_the_same_again_is_the_same_and_costs_nothing(home: Home, texts: str, mo
     said: list[str] = []
     again = scratch(home, "a", tiny(texts, "hybrid"), RunWatch(say=said.append))
     assert again == first
-    assert said == ["trained already"]
+    assert said == ["this model is trained already"]
     named = scratch(home, "b", tiny(texts, "hybrid"))
     assert named.kept.base == first.kept.base
     assert read_base(home, named.kept.base).source == "train:a"

@@ -30,14 +30,14 @@ def test_what_a_body_doesnt_say_is_the_servers_setting() -> None:
 
 def test_temperature_0_stays_exact_unless_a_penalty_is_asked_for() -> None:
     drawn, greedy = sampling_of(drawing(), SamplingSettings()), sampling_of(drawing(temperature=0), SamplingSettings())
-    assert (drawn.repetition_penalty, drawn.repetition_window, drawn.repeat_limit) == (1.15, 128, 160)
+    assert (drawn.repetition_penalty, drawn.repetition_window, drawn.repeat_limit) == (1.1, 128, 160)
     assert (greedy.repetition_penalty, greedy.repeat_limit) == (1.0, 0)
     wished = drawing(temperature=0, repetition_penalty=1.3, repetition_window=9, repeat_limit=50)
     asked = sampling_of(wished, SamplingSettings())
     assert (asked.repetition_penalty, asked.repetition_window, asked.repeat_limit) == (1.3, 9, 50)
     home = SamplingSettings(temperature=0, repetition_penalty=1.2, repeat_limit=80)
     assert (home.sampling(0).repetition_penalty, home.sampling(0).repeat_limit) == (1.2, 80)
-    assert SamplingSettings(temperature=0).sampling(0, 0.5).repetition_penalty == 1.15
+    assert SamplingSettings(temperature=0).sampling(0, 0.5).repetition_penalty == 1.1
     with pytest.raises(RequestError, match="repetition_window"):
         sampling_of(drawing(repetition_window=10**6), SamplingSettings())
 

@@ -27,7 +27,7 @@ from ingle.serve.rooms import open_rooms
 from tests.cli.place import ingle
 from tests.serve.servers import Server, error_of, facts_in, serving, settings, start, wait_until, write_long_model
 
-LONG: dict[str, Any] = {"messages": [{"role": "user", "content": "Go on."}], "max_tokens": 30_000, "seed": 1}
+LONG: dict[str, Any] = {"repeat_limit": 0, "messages": [{"role": "user", "content": "Go on."}], "max_tokens": 30_000, "seed": 1}
 
 
 @dataclass

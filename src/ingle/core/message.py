@@ -96,8 +96,8 @@ class Sampling:
     repetition_penalty: float = 1.0
     """Divides positive and multiplies negative logits of tokens already seen (arXiv 1909.05858); 1 = off."""
     repetition_window: int = 0
-    """How many of the answer's tokens before the last eight `repetition_penalty` looks at; grammars, tool calls and code are spared then.
-    0 = at all of the answer and the prompt, and everywhere."""
+    """How many of the answer's last tokens `repetition_penalty` looks at; what is copied from the prompt, grammars, tool calls and code are
+    spared then. 0 = at all of the answer and the prompt, and everywhere."""
     presence_penalty: float = 0.0
     """Subtracted once from the logit of each token already generated, −2 to 2."""
     frequency_penalty: float = 0.0

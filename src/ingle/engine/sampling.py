@@ -1,7 +1,7 @@
 """Which token comes next: penalties, bias, temperature and the filters of `Sampling`, exactly and without sorting the vocabulary."""
 
 import secrets
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,8 +12,6 @@ from ingle.core.errors import KernelError, RequestError
 from ingle.core.message import Sampling
 from ingle.kernels.jit import kernel
 
-FRESH_TOKENS = 8
-"""What was said just now may be said again, whatever the penalty: a number has one digit twice, a phrase two articles."""
 Array = npt.NDArray[Any]
 _REACHES = (2.0, 5.0, 9.0, 16.0, np.inf)  # candidates within e^−2 of the likeliest are looked at first; more if they don't suffice
 
@@ -28,8 +26,7 @@ class Sampler:
         self.sampling = sampling
         self.seed = secrets.randbits(62) if sampling.seed is None else sampling.seed
         self._random = np.random.Generator(np.random.PCG64(self.seed))
-        # Within a window the prompt is spared: what it says is there to be said again, letter by letter.
-        self._recent = _Recent(sampling.repetition_window) if sampling.repetition_window else None
+        self._recent = _Recent(sampling.repetition_window, prompt, vocab_size) if sampling.repetition_window else None
         self._seen = {token for token in prompt if token < vocab_size}
         self._counts: Counter[int] = Counter()
         self._logits = np.full(-(-vocab_size // 16) * 16, -np.inf, np.float32)
@@ -71,10 +68,15 @@ class Sampler:
 
     def _adjust(self, logits: Array, spared: bool) -> None:
         s = self.sampling
-        if s.repetition_penalty != 1 and not (spared and self._recent):
-            seen = self._recent.tokens if self._recent else np.fromiter(self._seen, np.int64)
-            values = logits[seen]
-            logits[seen] = np.where(values > 0, values / s.repetition_penalty, values * s.repetition_penalty)
+        if s.repetition_penalty == 1:
+            pass
+        elif self._recent is None:
+            _penalise(logits, np.fromiter(self._seen, np.int64), s.repetition_penalty)
+        elif not spared:
+            copied = self._recent.copied  # what the prompt says is there to be said again, letter by letter
+            before = logits[copied]
+            _penalise(logits, self._recent.tokens, s.repetition_penalty)
+            logits[copied] = before
         if (s.presence_penalty or s.frequency_penalty) and self._counts:
             tokens = np.fromiter(self._counts.keys(), np.int64)
             counts = np.fromiter(self._counts.values(), np.float32)
@@ -100,23 +102,36 @@ class Sampler:
 
 
 class _Recent:
-    """The last tokens of an answer but the very last, in no order."""
+    """The last tokens of an answer, and what it would be copying from its prompt."""
 
-    def __init__(self, window: int) -> None:
-        self._fresh = deque[int]()
+    def __init__(self, window: int, prompt: Sequence[int], vocab_size: int) -> None:
+        pairs = np.array([prompt[:-1], prompt[1:]], np.int64)
+        words = pairs[:, pairs[1] < vocab_size]
+        self._first: Array = words[0]
+        self._second: Array = words[1]
         self._ring = np.zeros(window, np.int64)
         self._count = 0
+        self._last = prompt[-1] if prompt else -1
 
     @property
     def tokens(self) -> Array:
-        """One that came twice stands there twice."""
+        """In no order. One that came twice stands there twice."""
         return self._ring[: self._count]
 
+    @property
+    def copied(self) -> Array:
+        """The tokens that stand after the last one in the prompt."""
+        following: Array = self._second[self._first == self._last]
+        return following
+
     def add(self, token: int) -> None:
-        self._fresh.append(token)
-        if len(self._fresh) > FRESH_TOKENS:
-            self._ring[self._count % len(self._ring)] = self._fresh.popleft()
-            self._count += 1
+        self._ring[self._count % len(self._ring)] = self._last = token
+        self._count += 1
+
+
+def _penalise(logits: Array, tokens: Array, penalty: float) -> None:
+    values = logits[tokens]
+    logits[tokens] = np.where(values > 0, values / penalty, values * penalty)
 
 
 def kept(logits: Array, sampling: Sampling, mass: float | None = None) -> tuple[Array, Array]:

@@ -7,7 +7,7 @@ from ingle.core.errors import ConfigError
 from ingle.core.message import Sampling
 from ingle.engine.job import Capacity
 
-_PENALTY, _REPEAT_LIMIT = 1.15, 160
+_PENALTY, _REPEAT_LIMIT = 1.1, 160
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -20,7 +20,7 @@ class SamplingSettings:
     top_k: int = 40
     min_p: float = 0.0
     repetition_penalty: float | None = None
-    """None = 1.15 where tokens are drawn, and none at temperature 0, which stays exact."""
+    """None = 1.1 where tokens are drawn, and none at temperature 0, which stays exact."""
     repetition_window: int = 128
     repeat_limit: int | None = None
     """None = 160 tokens where tokens are drawn, and never at temperature 0."""
