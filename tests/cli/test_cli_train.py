@@ -104,7 +104,7 @@ def test_what_is_wrong_is_one_line(trained: tuple[Path, str, str], config: str, 
     assert "--name little" in refused(config)
     assert "must be readable" in refused(str(tmp_path / "none.toml"), "--name", "x")
     assert "Did you mean width" in refused(config, "--name", "x", "--set", "model.widht=3")
-    assert "little is kept already" in refused(config, "--name", "little", "--set", "train.seed=5")
+    assert "The name little is taken" in refused(config, "--name", "little", "--set", "train.seed=5")
     assert "model.heads must divide" in refused(config, "--name", "x", "--set", "model.heads=3")
 
 
