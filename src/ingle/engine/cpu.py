@@ -28,7 +28,6 @@ from ingle.kernels.jit import ADAPTER_KERNELS, kernel
 from ingle.model.rope import inverse_frequencies
 
 Array = npt.NDArray[Any]
-_NONE_GIVEN = np.zeros((1, 1), np.float32)
 _LINEARS = {
     at.LINEAR_Q: "self_attn.q_proj", at.LINEAR_K: "self_attn.k_proj", at.LINEAR_V: "self_attn.v_proj", at.LINEAR_O: "self_attn.o_proj",
     at.LINEAR_GATE: "mlp.gate_proj", at.LINEAR_UP: "mlp.up_proj", at.LINEAR_DOWN: "mlp.down_proj",
@@ -186,9 +185,11 @@ class CpuBackend:
         record = memory.record
         record[at.BATCH], record[at.OUTPUT_COUNT], record[at.TASK_COUNT] = rows, outputs, len(tasks)
         record[at.SEGMENT_COUNT], record[at.THREADS], record[at.BARRIER] = len(segments), threads, self._team.meeting(threads)
-        vectors = np.stack(stacked) if stacked else _NONE_GIVEN
+        vectors = np.stack(stacked) if stacked else None
         self._tables = table, tasks, vectors  # kept alive for the kernel
-        record[at.SEGMENTS], record[at.TASKS], record[at.VECTORS] = table.ctypes.data, tasks.ctypes.data, vectors.ctypes.data
+        record[at.SEGMENTS], record[at.TASKS] = table.ctypes.data, tasks.ctypes.data
+        if vectors is not None:
+            record[at.VECTORS] = vectors.ctypes.data
         return row_counts
 
     def _turn(self, memory: StepMemory, rows: int) -> None:
