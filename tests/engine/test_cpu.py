@@ -156,11 +156,11 @@ def test_logits_depend_on_the_prefix_alone(mixed: tuple[CpuBackend, CpuBackend],
 def test_lent_cores_are_left_alone_and_one_thread_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(team, "usable_cores", lambda: 4)
     all_, two = Cores(), Cores(2)
-    assert (all_.now, two.now, Cores(9).now) == (4, 2, 9), "as many as asked for, while none is lent"
+    assert (all_.threads(1), two.threads(1), Cores(9).threads(1)) == (4, 2, 9), "as many as asked for, while none is lent"
     all_.lent = two.lent = 1
-    assert (all_.now, two.now) == (3, 2), "two threads don't need the lent one"
+    assert (all_.threads(1), two.threads(1)) == (3, 2), "two threads don't need the lent one"
     all_.lent = two.lent = 4
-    assert (all_.now, two.now) == (1, 1)
+    assert (all_.threads(1), two.threads(1)) == (1, 1)
 
 
 WINDOWS = (LayerSpec((0, 1)), LayerSpec((1,), window=70, sinks=5), LayerSpec((), window=20, sinks=0))

@@ -93,8 +93,8 @@ def test_steps_of_another_size_are_not_compared() -> None:
 def test_one_thread_has_nothing_to_give_and_a_fixed_number_stays() -> None:
     for cores in (Cores(1), Cores(2, gives_way=False)):
         for _ in range(100):
-            cores.saw(cores.now, 1, 1.0)
-        assert cores.now == cores.most
+            cores.saw(cores.threads(1), 1, 1.0)
+        assert cores.threads(1) == cores.most
     lent = Cores(4)
     lent.lent = 10**6
-    assert lent.now == 1
+    assert lent.threads(1) == 1

@@ -124,10 +124,11 @@ class CpuBackend:
         """Run the kernel once: logits of every segment, and the numbers of segments whose memories are broken."""
         for segment in segments:
             segment.state.reserve(len(segment.ids))
-        threads = self._cores.now
+        rows = sum(len(segment.ids) for segment in segments)
+        threads = self._cores.threads(rows)
         row_counts, began = self._prepare(segments, threads), time.perf_counter()
         self._team.run(threads, self._kernel, self._records.ctypes.data, self._memory.record.ctypes.data)
-        self._cores.saw(threads, sum(len(segment.ids) for segment in segments), time.perf_counter() - began)
+        self._cores.saw(threads, rows, time.perf_counter() - began)
         results, row = [], 0
         for segment, count in zip(segments, row_counts, strict=True):
             segment.state.length += len(segment.ids)

@@ -16,6 +16,8 @@ except ImportError:  # Windows doesn't tell, so nothing gives way there
 
 _TURNS = "ABBAABBAABBA"
 """A trial: A is a step with the present number of threads, B one with the other."""
+_ENOUGH_S = 0.15
+"""Seconds of steps with the present number after which a trial may end sooner."""
 _FASTER = 0.92
 """The other number has to take so much of the time."""
 _SLOWED = 1.3
@@ -95,12 +97,13 @@ class GivingWay:
         trial.off = 0
         trial.taken[_TURNS[trial.turn]] += seconds
         trial.turn += 1
-        if trial.turn < len(_TURNS):
+        long_enough = trial.turn % 4 == 0 and trial.taken["A"] >= _ENOUGH_S  # steps of hundreds of rows: few of them tell
+        if trial.turn < len(_TURNS) and not long_enough:
             return
         faster = trial.taken["B"] < _FASTER * trial.taken["A"]
         self._threads = trial.other if faster else present
         self._pause_s = _FIRST_PAUSE_S if faster else min(2 * self._pause_s, _LONGEST_PAUSE_S)
         self._stride = 1 if faster or trial.other > present or trial.other == 1 else 2 * self._stride  # several programs want several cores
-        self._usual = {size: trial.taken["B" if faster else "A"] / (len(_TURNS) / 2)}
+        self._usual = {size: trial.taken["B" if faster else "A"] / (trial.turn / 2)}
         self._lately, self._trial, self._away = {}, None, self.taken_away()
         self._looked = now - (self._pause_s if faster else 0.0)  # where it pays, one more or fewer may pay, too

@@ -13,6 +13,9 @@ from ingle.engine.giving_way import GivingWay
 
 Job = tuple[Callable[..., None], tuple[int, ...]]
 
+_MANY_ROWS = 32
+"""Rows from which on a step is taken for one that reads prompts."""
+
 
 def usable_cores() -> int:
     """Return the number of cores that this process may use."""
@@ -28,7 +31,8 @@ class Cores:
         faster, because other programs compute too.
         """
         self.most = threads or usable_cores()
-        self._giving_way = GivingWay() if gives_way and self.most > 1 else None
+        # Steps that read prompts share out long work, so another number may be right for them.
+        self._giving_way = (GivingWay(), GivingWay()) if gives_way and self.most > 1 else None
         self.lent = 0
         """Cores lent to other programs; may be changed at any time, and holds from the next step on."""
 
@@ -37,15 +41,14 @@ class Cores:
         """The most threads that a step may take now."""
         return max(1, min(self.most, usable_cores() - self.lent)) if self.lent else self.most
 
-    @property
-    def now(self) -> int:
-        """Threads of the next step."""
-        return self.limit if self._giving_way is None else self._giving_way.threads(self.limit)
+    def threads(self, rows: int) -> int:
+        """Return how many threads the next step takes, of so many rows."""
+        return self.limit if self._giving_way is None else self._giving_way[rows >= _MANY_ROWS].threads(self.limit)
 
     def saw(self, threads: int, rows: int, seconds: float) -> None:
         """Take note of how long a step of so many rows took with so many threads."""
         if self._giving_way is not None:
-            self._giving_way.saw(threads, self.limit, rows, seconds)
+            self._giving_way[rows >= _MANY_ROWS].saw(threads, self.limit, rows, seconds)
 
 
 class Team:
