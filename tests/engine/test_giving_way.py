@@ -49,7 +49,7 @@ class Machine:
 
 
 def chooser_of(machine: Machine) -> GivingWay:
-    return GivingWay(clock=lambda: machine.seconds, taken_away=lambda: machine.away)
+    return GivingWay(taken_away=lambda: machine.away)
 
 
 @pytest.mark.parametrize("noisy", [False, True])

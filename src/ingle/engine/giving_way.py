@@ -5,7 +5,6 @@ is so is tried out: some steps with the present number, as many with one more or
 with fewer begins where the system has taken a core away from this process; one with more as long as fewer are at work than may be.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -18,6 +17,8 @@ _TURNS = "ABBAABBAABBA"
 """A trial: A is a step with the present number of threads, B one with the other."""
 _ENOUGH_S = 0.15
 """Seconds of steps with the present number after which a trial may end sooner."""
+_HOPELESS = 2.0
+"""A trial that takes so many times as long ends at once."""
 _FASTER = 0.92
 """The other number has to take so much of the time."""
 _SLOWED = 1.3
@@ -48,7 +49,6 @@ class _Trial:
 class GivingWay:
     """The number of threads for the next step. Not for several threads at once: who runs the steps asks and tells."""
 
-    clock: Callable[[], float] = time.perf_counter
     taken_away: Callable[[], int] = preemptions
     _threads: int = 1 << 30
     _trial: _Trial | None = None
@@ -56,6 +56,7 @@ class GivingWay:
     _stride: int = 1
     """How many threads fewer the next trial takes."""
     _pause_s: float = _FIRST_PAUSE_S
+    _worked: float = 0.0
     _looked: float = 0.0
     _away: int = 0
     _usual: dict[int, float] = field(default_factory=dict)
@@ -71,7 +72,8 @@ class GivingWay:
 
     def saw(self, threads: int, most: int, rows: int, seconds: float) -> None:
         """Take note of a step: with how many threads, of at most how many, how many rows it had, and how long it took."""
-        size, now, present = rows.bit_length(), self.clock(), min(self._threads, most)
+        self._worked += seconds  # the only clock: whoever rests has nothing to try out
+        size, now, present = rows.bit_length(), self._worked, min(self._threads, most)
         if self._trial is not None:
             self._try(self._trial, size, seconds, now, present)
             return
@@ -98,7 +100,8 @@ class GivingWay:
         trial.taken[_TURNS[trial.turn]] += seconds
         trial.turn += 1
         long_enough = trial.turn % 4 == 0 and trial.taken["A"] >= _ENOUGH_S  # steps of hundreds of rows: few of them tell
-        if trial.turn < len(_TURNS) and not long_enough:
+        hopeless = trial.turn in (2, 4, 8) and trial.taken["B"] > _HOPELESS * trial.taken["A"]
+        if trial.turn < len(_TURNS) and not long_enough and not hopeless:
             return
         faster = trial.taken["B"] < _FASTER * trial.taken["A"]
         self._threads = trial.other if faster else present
