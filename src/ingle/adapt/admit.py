@@ -87,7 +87,7 @@ class Feedback:
 
 @dataclass(frozen=True, slots=True)
 class LearningView:
-    """What one owner taught, and its state."""
+    """One owner's examples, and their states."""
 
     learn: bool
     """Whether the weights may learn from what is taught from now on."""

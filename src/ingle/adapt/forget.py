@@ -46,7 +46,7 @@ _SHORTEST = 4
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """What was deleted, and what was not."""
+    """Counts of deleted and remaining texts."""
 
     id: str
     model: str

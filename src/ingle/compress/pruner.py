@@ -32,7 +32,7 @@ class Cut:
     """Result of cutting a matrix."""
 
     stays: Tensor
-    """What stays: bool [N, K] of weights, or int64 [units], ascending."""
+    """Kept parts: bool [N, K] of weights, or int64 [units], ascending."""
     weight: Tensor | None = None
     """float32: new weights, [N, K] with zeros, or [N, columns of the units that stay]; None = the old ones."""
 

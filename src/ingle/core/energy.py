@@ -29,7 +29,7 @@ class Energy:
 
     @property
     def wh(self) -> float:
-        """The same energy in watt-hours."""
+        """Energy in watt-hours."""
         return self.joules / JOULES_PER_WH
 
     def __add__(self, other: "Energy") -> "Energy":
