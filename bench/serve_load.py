@@ -22,7 +22,7 @@ EXAMPLES = """  python bench/serve_load.py
   python bench/serve_load.py --rounds 3 --streams 8
   python bench/serve_load.py --without spin --llama-options="--ubatch-size 256"
 """
-DRAWING = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05}
+DRAWING = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "repetition_penalty": 1.0}  # llama.cpp has 1.0 by default
 PROMPT_WORDS = 26
 
 
