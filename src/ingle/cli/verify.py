@@ -59,9 +59,10 @@ def command(
 
 
 def _faults(home: "Home") -> Iterator[tuple[str, str]]:
-    """Yield (model, fault) for every faulty file of every kept model and delta, each read once."""
+    """Yield (model, fault) for every faulty file of every kept model, delta and pack."""
     from ingle.cli.progress import watching
     from ingle.core.errors import HomeError
+    from ingle.engine.verifying import verify_packs
     from ingle.home.base import verify_base
     from ingle.home.deltas import verify_delta
     from ingle.home.kept import list_models
@@ -83,3 +84,4 @@ def _faults(home: "Home") -> Iterator[tuple[str, str]]:
             watch.pieces("reading deltas", done, len(named | there))
             for what in verify_delta(home, digest):
                 yield names.get(digest, f"delta {digest[:12]}"), what
+        yield from verify_packs(home, watch.pieces)

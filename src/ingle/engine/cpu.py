@@ -21,7 +21,7 @@ from ingle.core.vectors import Vectors
 from ingle.engine.adapter import Adapter, Additions, pack_adapter
 from ingle.engine.backend import Backend, NotFinite, Segment, check_segment
 from ingle.engine.memory import StepMemory, remembering, up32
-from ingle.engine.packing import PackInfo, cache_dtype, unreached
+from ingle.engine.packing import WEIGHTS, PackInfo, cache_dtype, unreached
 from ingle.engine.team import Cores, Team
 from ingle.kernels import layout as at
 from ingle.kernels.jit import ADAPTER_KERNELS, kernel
@@ -53,7 +53,7 @@ class CpuBackend:
         self._cores = cores or Cores()
         self._remembers = self.layout.memories_shape[0] > 0
         self._frequencies, self._rope_scale = inverse_frequencies(info.config)
-        with (folder / "weights.bin").open("rb") as file:
+        with (folder / WEIGHTS).open("rb") as file:
             self._weights = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
         self._eps = np.array([info.config.norm_eps], np.float32)
         self._records = _records(info, self.layout, self._weights.ctypes.data, self._eps.ctypes.data)

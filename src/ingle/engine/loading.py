@@ -14,7 +14,7 @@ from ingle.engine.backend import Backend
 from ingle.engine.cpu import CpuBackend
 from ingle.engine.delta_kinds import VIRTUAL, additions_of, virtual_of
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.packing import cache_dtype, check_pack, read_pack
+from ingle.engine.packing import WEIGHTS, cache_dtype, check_pack, read_pack
 from ingle.engine.packing_worker import warm_apart
 from ingle.engine.prefixed import Prefixed
 from ingle.engine.source import Progress, Source, kept_source, merged_checkpoint, silent, warm
@@ -22,7 +22,7 @@ from ingle.engine.team import Cores
 from ingle.home.deltas import get_delta
 from ingle.home.kept import Kept
 from ingle.home.place import Home
-from ingle.model.tokenizer import Tokenizer
+from ingle.model.tokenizer import FACTS_FILE, TOKENIZER_FILE, Tokenizer
 from ingle.model.tokenizer_hf import open_tokenizer
 
 
@@ -82,13 +82,15 @@ def _open_weights(
 
     def check() -> None:  # hashing 100 MB takes as long as reading the vocabulary: both at once
         try:
-            check_pack(folder, info)
+            check_pack(folder, info, {WEIGHTS})
         except IngleError as error:
             fault.append(error)
 
     checking = Thread(target=check)
     checking.start()
     try:
+        if known is None:
+            check_pack(folder, info, {TOKENIZER_FILE, FACTS_FILE})
         tokenizer = known or open_tokenizer(folder)
         backend = CpuBackend(folder, info, cores, cache_dtype(cache, format_))
     finally:

@@ -2,19 +2,22 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from ingle.core.config import from_table, to_table
-from ingle.core.digest import digest_file, digest_json
+from ingle.core.digest import digest_bytes, digest_file, digest_json
 from ingle.core.errors import CheckpointError, ConfigError
 from ingle.core.files import atomic_file, write_atomic
 from ingle.core.spec import ModelConfig
+from ingle.home.base import KeptFile
 from ingle.kernels import blocks_16, pack
 from ingle.kernels.jit import MEMORY_KERNELS
 from ingle.kernels.layout import BF16, F32, INT3_16, INT4, INT4_16, INT8, INT8_GROUP
@@ -25,7 +28,14 @@ Format = Literal["auto", "int4", "int8", "bf16", "fp32"]
 """`auto` keeps the file's blocks where a kernel multiplies them without loss (Q3_16, Q4_0, Q4_1, Q4_16, Q8_0), else int8. A matrix with a
 merged delta becomes int8, one scale per row."""
 Array = npt.NDArray[Any]
-_VERSION = 3
+Packed = Callable[[int, int], None]
+"""Gets the tensors that are packed, of how many."""
+WEIGHTS = "weights.bin"
+"""Name of the packed matrices."""
+_INFO = "pack.json"
+_SEAL = "digest"
+"""Key of the description's own digest."""
+_VERSION = 4
 _MEMORY = ".self_attn.memory."
 _VECTOR, _HEADS, _MAPS = -1, -2, -3  # kinds beside those of `kernels.layout`
 _ALIGNMENT = 64  # bytes: a cache line, so that no vector of weights straddles two
@@ -42,22 +52,27 @@ class Place:
     planes: tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PackInfo:
-    """The description of a packed model: its config, its format, and each tensor's place."""
+    """The description of a packed model: its config, its format, each tensor's place, and the digests of its files."""
 
     version: int
     format: str
     base_digest: str
     config: ModelConfig
     places: dict[str, Place]
-    nbytes: int
-    sha256: str
+    files: tuple[KeptFile, ...]
+    """First the packed matrices, then whatever else forms an answer: the tokenizer's two files."""
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of the packed matrices."""
+        return self.files[0].size
+
+    @cached_property
     def digest(self) -> str:
-        """The model digest: it changes with the base, its deltas and the format only."""
-        return digest_json([self.base_digest, self.format, self.sha256])
+        """The model digest: of every byte that an answer depends on beside the request."""
+        return digest_json(to_table(self))
 
 
 def cache_dtype(cache: str, format_: str) -> str:
@@ -79,71 +94,97 @@ def unreached(info: PackInfo, cache: str) -> frozenset[str]:
 
 
 def pack_checkpoint(
-    checkpoint: Checkpoint, base_digest: str, format_: str, folder: Path, progress: Callable[[int, int], None] = lambda _done, _all: None
-) -> PackInfo:
-    """Write `weights.bin`, then `pack.json`, without which a pack doesn't count. `progress` gets tensors done, of all.
+    checkpoint: Checkpoint, base_digest: str, format_: str, folder: Path, progress: Packed = lambda _done, _all: None,
+    words: Mapping[str, bytes] = MappingProxyType({}),
+) -> PackInfo:  # fmt: skip
+    """Write the matrices and `words` (the tokenizer's files), then `pack.json`, without which a pack doesn't count.
 
-    Raises ConfigError for an unknown format, HomeError when the disk is full.
+    `progress` gets tensors done, of all. Raises ConfigError for an unknown format, HomeError when the disk is full.
     """
     if format_ not in get_args(Format):
         raise ConfigError("format", f"must be one of {', '.join(get_args(Format))}", format_)
-    hasher, places, offset = hashlib.sha256(), {}, 0
-    names = checkpoint.names
-    with atomic_file(folder / "weights.bin") as file:
-
-        def write(plane: Array) -> tuple[int, int]:
-            nonlocal offset
-            data = plane.tobytes() + bytes(-plane.nbytes % _ALIGNMENT)
-            file.write(data)
-            hasher.update(data)
-            offset += len(data)
-            return offset - len(data), plane.nbytes
-
-        for done, name in enumerate(names):
-            progress(done, len(names))
-            tensor = checkpoint.tensor(name)
-            if len(tensor.shape) == 1:
-                places[name] = Place(_VECTOR, 1, tensor.shape[0], (write(_vector(tensor.to_float32())),))
-                continue
-            if _MEMORY in name:
-                kind, (rows, columns) = _MAPS if "_map" in name else _HEADS, tensor.shape
-                plane = write(_of_memory(kind, tensor.to_float32(), checkpoint.config.head_dim))
-                places[name] = Place(kind, rows, columns, (plane,))
-                continue
-            packed = _pack(tensor, "int8" if format_ == "int4" and _is_vocabulary(name) and tensor.kind != "Q8_0" else format_)
-            planes = tuple(write(plane) for plane in (packed.weights, packed.scales, packed.minima) if plane.size)
-            places[name] = Place(packed.kind, packed.rows, packed.columns, planes)
-    info = PackInfo(_VERSION, format_, base_digest, checkpoint.config, places, offset, hasher.hexdigest())
-    write_atomic(folder / "pack.json", json.dumps(to_table(info), indent=1).encode())
-    progress(len(names), len(names))
+    for name, data in words.items():
+        write_atomic(folder / name, data)
+    with atomic_file(folder / WEIGHTS) as file:
+        info = packed_as(checkpoint, base_digest, format_, file.write, progress, words)
+    write_atomic(folder / _INFO, json.dumps(to_table(info) | {_SEAL: info.digest}, indent=1).encode())
+    progress(len(info.places), len(info.places))
     return info
 
 
+def packed_as(
+    checkpoint: Checkpoint, base_digest: str, format_: str, write: Callable[[bytes], object] = lambda _data: None,
+    progress: Packed = lambda _done, _all: None, words: Mapping[str, bytes] = MappingProxyType({}),
+) -> PackInfo:  # fmt: skip
+    """Return the description of a pack, and write its matrices piece by piece; without `write`, only compute it."""
+    hasher, places, offset = hashlib.sha256(), {}, 0
+    names = checkpoint.names
+
+    def put(plane: Array) -> tuple[int, int]:
+        nonlocal offset
+        data = plane.tobytes() + bytes(-plane.nbytes % _ALIGNMENT)
+        write(data)
+        hasher.update(data)
+        offset += len(data)
+        return offset - len(data), plane.nbytes
+
+    for done, name in enumerate(names):
+        progress(done, len(names))
+        tensor = checkpoint.tensor(name)
+        if len(tensor.shape) == 1:
+            places[name] = Place(_VECTOR, 1, tensor.shape[0], (put(_vector(tensor.to_float32())),))
+            continue
+        if _MEMORY in name:
+            kind, (rows, columns) = _MAPS if "_map" in name else _HEADS, tensor.shape
+            plane = put(_of_memory(kind, tensor.to_float32(), checkpoint.config.head_dim))
+            places[name] = Place(kind, rows, columns, (plane,))
+            continue
+        packed = _pack(tensor, "int8" if format_ == "int4" and _is_vocabulary(name) and tensor.kind != "Q8_0" else format_)
+        planes = tuple(put(plane) for plane in (packed.weights, packed.scales, packed.minima) if plane.size)
+        places[name] = Place(packed.kind, packed.rows, packed.columns, planes)
+    others = (KeptFile(name, len(data), digest_bytes(data)) for name, data in words.items())
+    files = (KeptFile(WEIGHTS, offset, hasher.hexdigest()), *others)
+    return PackInfo(_VERSION, format_, base_digest, checkpoint.config, places, files)
+
+
 def read_pack(folder: Path, base_digest: str | None = None) -> PackInfo | None:
-    """Return a folder's pack, or None if it has none of this version (and base)."""
+    """Return a folder's pack, or None if it has no undamaged description of this version (and base): it is then packed again."""
     try:
-        table = json.loads((folder / "pack.json").read_bytes())
-    except (FileNotFoundError, ValueError):
+        table = json.loads((folder / _INFO).read_bytes())
+        seal = table.pop(_SEAL, None)
+        info = from_table(PackInfo, table) if table.get("version") == _VERSION else None
+    except (FileNotFoundError, ValueError, TypeError, AttributeError, ConfigError):
         return None
-    if table.get("version") != _VERSION or base_digest not in (None, table.get("base_digest")):
+    if info is None or info.digest != seal or base_digest not in (None, info.base_digest):
         return None
-    return from_table(PackInfo, table)
+    return info
 
 
-def check_pack(folder: Path, info: PackInfo) -> None:
-    """Raise CheckpointError unless `weights.bin` is bit for bit the packed file."""
-    path = folder / "weights.bin"
+def is_outdated(folder: Path) -> bool:
+    """Return whether a folder's pack is of another version of Ingle, which this one packs again."""
+    try:
+        return bool(json.loads((folder / _INFO).read_bytes())["version"] != _VERSION)
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+
+
+def check_pack(folder: Path, info: PackInfo, names: Collection[str] | None = None) -> None:
+    """Raise CheckpointError unless the files (or those of these names) are bit for bit the packed ones."""
     cure = "Delete the folder; it is packed again from the kept model at the next start."
-    if not path.exists() or path.stat().st_size != info.nbytes:
-        raise CheckpointError(str(path), f"must have {info.nbytes} bytes", path.stat().st_size if path.exists() else "no file", cure)
-    got = digest_file(path)
-    if got != info.sha256:
-        raise CheckpointError(str(path), f"must have SHA-256 {info.sha256[:12]}…", f"{got[:12]}…", cure)
+    for file in info.files:
+        if names is not None and file.name not in names:
+            continue
+        path = folder / file.name
+        if not path.exists() or path.stat().st_size != file.size:
+            raise CheckpointError(str(path), f"must have {file.size} bytes", path.stat().st_size if path.exists() else "no file", cure)
+        got = digest_file(path)
+        if got != file.sha256:
+            raise CheckpointError(str(path), f"must have SHA-256 {file.sha256[:12]}…", f"{got[:12]}…", cure)
 
 
 def unpacked(folder: Path, info: PackInfo) -> Iterator[tuple[str, Array]]:
     """Yield every tensor, by Hugging Face's name, as the kernels' float32: the naive reference of tests and PyTorch."""
-    data = np.memmap(folder / "weights.bin", np.uint8, "r")
+    data = np.memmap(folder / WEIGHTS, np.uint8, "r")
     for name in expected_shapes(info.config):
         place = info.places[name]
         planes = [np.asarray(data[offset : offset + size]) for offset, size in place.planes]

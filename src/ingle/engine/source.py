@@ -17,7 +17,7 @@ from ingle.core.delta import Delta
 from ingle.core.files import sweep_unfinished
 from ingle.core.lock import file_lock
 from ingle.engine.delta_kinds import Change, merged, parted
-from ingle.engine.packing import PackInfo, cache_dtype, pack_checkpoint, read_pack, unreached
+from ingle.engine.packing import WEIGHTS, PackInfo, cache_dtype, pack_checkpoint, read_pack, unreached
 from ingle.home.deltas import delta_tensors, get_delta, manifest_of, stack_digest
 from ingle.home.kept import Kept
 from ingle.home.place import Home
@@ -123,12 +123,17 @@ def _packed(source: Source, format_: str, progress: Progress) -> PackInfo:
     with file_lock(folder / "packing.lock", lambda _who: progress("waiting for another process that packs weights", 0, 1)):
         if (info := read_pack(folder, source.digest)) is not None:
             return info
-        sweep_unfinished(folder / "weights.bin")
+        sweep_unfinished(folder / WEIGHTS)
         checkpoint = merged_checkpoint(source)
-        tokenizer = checkpoint_tokenizer(checkpoint, source.folder)
-        tokenizer.check_fits(checkpoint.config)
-        tokenizer.save(folder)
-        return pack_checkpoint(checkpoint, source.digest, format_, folder, lambda done, of: progress("packing weights", done, of))
+        words = source_tokenizer(source, checkpoint).files()
+        return pack_checkpoint(checkpoint, source.digest, format_, folder, lambda done, of: progress("packing weights", done, of), words)
+
+
+def source_tokenizer(source: Source, checkpoint: Checkpoint) -> Tokenizer:
+    """Return the tokenizer of a source's files. Raises CheckpointError, also if a token has no row in the embedding."""
+    tokenizer = checkpoint_tokenizer(checkpoint, source.folder)
+    tokenizer.check_fits(checkpoint.config)
+    return tokenizer
 
 
 def merged_checkpoint(source: Source) -> Checkpoint:

@@ -321,10 +321,14 @@ def _read(home: Home, name: str) -> Kept:
     path = home.models / f"{name}.json"
     with os_errors(path):
         data = path.read_bytes()
+    cure = f"Remove it (`ingle rm {name}`) and pull it again."
     try:
-        return from_table(Kept, json.loads(data))
+        kept = from_table(Kept, json.loads(data))
     except (ValueError, TypeError, ConfigError) as error:
-        raise HomeError(str(path), "must describe a kept model", error, f"Remove it (`ingle rm {name}`) and pull it again.") from error
+        raise HomeError(str(path), "must describe a kept model", error, cure) from error
+    if kept.name != name:
+        raise HomeError(str(path), f"must describe the model {name}", kept.name, cure)
+    return kept
 
 
 def _not_kept(home: Home, name: str, names: list[str]) -> NotKept:

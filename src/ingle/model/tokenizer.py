@@ -134,10 +134,15 @@ class Tokenizer:
         """Return a decoder for one token after the other; `continues` keeps the space with which SentencePiece begins."""
         return TokenStream(self, skip_special, self.facts.space_prefix and not continues)
 
+    def files(self) -> dict[str, bytes]:
+        """Return the files that `open_tokenizer` reads: the library's and the facts."""
+        facts = json.dumps(to_table(self.facts), ensure_ascii=False)
+        return {TOKENIZER_FILE: self.fast.to_str(pretty=False).encode(), FACTS_FILE: facts.encode()}
+
     def save(self, folder: Path) -> None:
-        """Write the files that `open_tokenizer` reads: the library's and the facts. Raises HomeError."""
-        write_atomic(folder / TOKENIZER_FILE, self.fast.to_str(pretty=False).encode())
-        write_atomic(folder / FACTS_FILE, json.dumps(to_table(self.facts), ensure_ascii=False).encode())
+        """Write these files. Raises HomeError."""
+        for name, data in self.files().items():
+            write_atomic(folder / name, data)
 
     def check_fits(self, config: ModelConfig) -> None:
         """Raise CheckpointError if a token has no row in the embedding."""
