@@ -81,7 +81,7 @@ def _service(
 
     for name in only:
         get_kept(home, name)
-    opener = Opener(settings.chat.format, cores, settings.chat.cache)
+    opener = Opener(settings.chat.format, cores, settings.chat.cache, apart=True)
     registry = ModelRegistry(home, opener, default.name, only)
     with watching() as watch:
         registry.put(default, opener(home, default, watch.pieces))

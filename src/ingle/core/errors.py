@@ -7,6 +7,7 @@ sentences: a rule continues its field ("temperature" "must be between 0 and 2"),
 """
 
 import re
+from collections.abc import Mapping
 
 _NOTHING = {"nothing", "none", "neither", "more", "others"}
 """Values of `got` that add nothing to the rule, and are left out of the sentence."""
@@ -156,3 +157,19 @@ class Interrupted(IngleError):
     """A long task that was told to stop. Finished work is kept, and the same call continues from there."""
 
     exit_code = 130
+
+
+def fault_of(error: IngleError) -> dict[str, str]:
+    """Return an error as plain values, so that another process can raise it (`raised`)."""
+    return {"kind": type(error).__name__, "field": error.field, "rule": error.rule, "got": error.got, "cure": error.cure}
+
+
+def raised(fault: Mapping[str, str]) -> IngleError:
+    """Return the error that `fault_of` described."""
+    kinds: dict[str, type[IngleError]] = {}
+    waiting: list[type[IngleError]] = [IngleError]
+    while waiting:
+        kind = waiting.pop()
+        kinds[kind.__name__] = kind
+        waiting += kind.__subclasses__()
+    return kinds[fault["kind"]](fault["field"], fault["rule"], fault["got"], fault["cure"])

@@ -4,6 +4,7 @@ import ctypes
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from threading import Lock, Thread
 from weakref import WeakValueDictionary
 
@@ -19,10 +20,13 @@ from ingle.engine.packing_worker import warm_apart
 from ingle.engine.prefixed import Prefixed
 from ingle.engine.source import Progress, Source, kept_source, merged_checkpoint, silent, warm
 from ingle.engine.team import Cores
+from ingle.engine.tools import style_of
+from ingle.home.catalogue import CATALOGUE
 from ingle.home.deltas import get_delta
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.model.tokenizer import FACTS_FILE, TOKENIZER_FILE, Tokenizer
+from ingle.model.tokenizer_apart import TokenizerApart
 from ingle.model.tokenizer_hf import open_tokenizer
 
 
@@ -34,6 +38,10 @@ def open_model(
     return _with_deltas(source, *_open_weights(source, format_, Cores(threads), cache, progress))
 
 
+_KNOWN = frozenset(entry.digest for entry in CATALOGUE.values())
+"""Bases whose every byte we know; the others' tokenizers and templates are strangers'."""
+
+
 class Opener:
     """Opens kept models in one format. Models with the same weights share one backend, so the weights lie in memory once and requests for
     any of these models share a batch. A backend goes when no model uses it any more.
@@ -41,8 +49,10 @@ class Opener:
     Without a `progress`, weights are packed by another process (engine/packing_worker.py), so that answers continue meanwhile.
     """
 
-    def __init__(self, format_: str = "auto", cores: Cores | None = None, cache: str = "auto") -> None:
-        self._settings = format_, cores or Cores(), cache
+    def __init__(self, format_: str = "auto", cores: Cores | None = None, cache: str = "auto", apart: bool = False) -> None:
+        """`apart`: whether strangers' tokenizers and chat templates work in processes of their own (model/tokenizer_apart.py), as they
+        must where one model's must not hold up another's answers."""
+        self._settings, self._apart = (format_, cores or Cores(), cache), apart
         self._backends: WeakValueDictionary[str, CpuBackend] = WeakValueDictionary()
         self._tokenizers: WeakValueDictionary[str, Tokenizer] = WeakValueDictionary()
         self._locks: dict[str, Lock] = {}
@@ -65,7 +75,7 @@ class Opener:
             backend, tokenizer = self._backends.get(source.digest), self._tokenizers.get(base)  # no delta touches the words
             if backend is None or tokenizer is None:
                 before()
-                backend, tokenizer = _open_weights(source, *self._settings, progress, tokenizer)
+                backend, tokenizer = _open_weights(source, *self._settings, progress, tokenizer, self._apart and base not in _KNOWN)
                 self._backends[source.digest] = backend
                 with self._words:  # other weights of this base may have been opened meanwhile: the first tokenizer serves all
                     tokenizer = self._tokenizers.setdefault(base, tokenizer)
@@ -73,7 +83,7 @@ class Opener:
 
 
 def _open_weights(
-    source: Source, format_: str, cores: Cores, cache: str, progress: Progress, known: Tokenizer | None = None
+    source: Source, format_: str, cores: Cores, cache: str, progress: Progress, known: Tokenizer | None = None, apart: bool = False
 ) -> tuple[CpuBackend, Tokenizer]:
     """Open the base with its merged deltas. `known`: its tokenizer, because reading one from its file blocks all threads for 0.1 s."""
     info = warm(source, format_, cache, progress)
@@ -91,7 +101,7 @@ def _open_weights(
     try:
         if known is None:
             check_pack(folder, info, {TOKENIZER_FILE, FACTS_FILE})
-        tokenizer = known or open_tokenizer(folder)
+        tokenizer = known or (_open_apart(folder) if apart else open_tokenizer(folder))
         backend = CpuBackend(folder, info, cores, cache_dtype(cache, format_))
     finally:
         checking.join()
@@ -99,6 +109,13 @@ def _open_weights(
         raise fault[0]
     _trim()
     return backend, tokenizer
+
+
+def _open_apart(folder: Path) -> Tokenizer:
+    """Open a tokenizer in another process, and ask all of it that would otherwise be asked while others wait."""
+    tokenizer = TokenizerApart(folder)
+    style_of(tokenizer)
+    return tokenizer
 
 
 def _with_deltas(source: Source, runner: CpuBackend, tokenizer: Tokenizer) -> LanguageModel:

@@ -9,11 +9,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-from ingle.core import errors
 from ingle.core.config import from_table, to_table
-from ingle.core.errors import IngleError, KernelError
+from ingle.core.errors import IngleError, KernelError, fault_of, raised
 from ingle.engine.source import kept_source, warm
 from ingle.home.kept import Kept
 from ingle.home.place import Home
@@ -33,19 +31,18 @@ def warm_apart(home: Home, kept: Kept, format_: str, cache: str) -> None:
         raise KernelError(f"model {kept.name}", "must be packed before it can answer", last[:500], "Try again; see the server's log.")
     fault = json.loads(process.stdout)
     if fault is not None:
-        kind: type[IngleError] = getattr(errors, fault.pop("kind"))
-        raise kind(**fault)
+        raise raised(fault)
 
 
 def _main() -> None:
     if os.name == "posix":
         os.nice(_NICE)
     job = json.load(sys.stdin)
-    fault: dict[str, Any] | None = None
+    fault: dict[str, str] | None = None
     try:
         warm(kept_source(Home(Path(job["home"])), from_table(Kept, job["kept"])), job["format"], job["cache"])
     except IngleError as error:
-        fault = {"kind": type(error).__name__, "field": error.field, "rule": error.rule, "got": error.got, "cure": error.cure}
+        fault = fault_of(error)
     print(json.dumps(fault))
 
 

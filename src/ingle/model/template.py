@@ -32,6 +32,10 @@ def encode_chat(
 
     Raises TemplateError for a template that is missing, fails or tries something forbidden; RequestError for messages of another kind.
     """
+    if tokenizer.apart is not None:
+        turns = [_table(message) for message in messages]
+        ids: list[int] = tokenizer.apart.call("encode_chat", turns, add_generation_prompt, tools, variables)
+        return ids
     return tokenizer.encode_pieces(render(tokenizer, messages, add_generation_prompt, tools, variables))
 
 
@@ -43,8 +47,11 @@ def render(
     variables: Mapping[str, Any] | None = None,
 ) -> tuple[str | ControlToken, ...]:
     """Render a conversation: stretches of untrusted text between control tokens. Raises like `encode_chat`."""
-    source = template_of(tokenizer)
-    inputs = [[_table(message) for message in messages], list(tools) if tools else None, dict(variables or {})]
+    source, tables = template_of(tokenizer), [_table(message) for message in messages]
+    if tokenizer.apart is not None:
+        pieces: tuple[str | ControlToken, ...] = tokenizer.apart.call("render", tables, add_generation_prompt, tools, variables)
+        return pieces
+    inputs = [tables, list(tools) if tools else None, dict(variables or {})]
     try:
         marker = _unused_character([source, *tokenizer.control, *_strings(inputs)])
         codes = _codes(tokenizer.control, [source, marker, *tokenizer.control, *_strings(inputs)])
@@ -61,8 +68,8 @@ def render(
             piece = piece.replace(stand_in, meant).replace(escaped, meant_escaped)
         return piece
 
-    pieces = (piece if isinstance(piece, ControlToken) else typed(piece) for piece in tokenizer.split_control(text))
-    return tuple(piece for piece in pieces if piece != "")
+    typed_pieces = (piece if isinstance(piece, ControlToken) else typed(piece) for piece in tokenizer.split_control(text))
+    return tuple(piece for piece in typed_pieces if piece != "")
 
 
 def template_of(tokenizer: Tokenizer) -> str:

@@ -31,6 +31,8 @@ MAX_RANGE = 10_000
 """Length of a range; the longest conversations have fewer messages."""
 MAX_SPENT = 192_000_000
 """Characters that filters, methods, sums and joins may make in one rendering; an entry of a list counts as 64."""
+MAX_NODES = 1_000_000
+"""Entries of a table or list that is written out; the longest conversations have some thousands."""
 MAX_SECONDS = 5.0
 """Seconds of one rendering; a thousand messages take some hundredths."""
 _MAX_INDENT = 16
@@ -98,7 +100,7 @@ class _GenerationTag(Extension):
 @lru_cache(maxsize=16)
 def compile_template(source: str) -> jinja2.Template:
     """Compile a template, ready to render. Raises jinja2.TemplateSyntaxError."""
-    sandbox = ChatSandbox(trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, "jinja2.ext.loopcontrols"])
+    sandbox = ChatSandbox(trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, "jinja2.ext.loopcontrols"], finalize=_shown)
     for name in _NEVER_USED:
         del sandbox.filters[name]
     del sandbox.globals["lipsum"]
@@ -107,6 +109,7 @@ def compile_template(source: str) -> jinja2.Template:
     for name, function in sandbox.filters.items():
         sandbox.filters[name] = _counted(function)
     sandbox.filters[_CONCAT] = _concat
+    sandbox.filters["string"] = _counted(lambda value: str(_shown(value)))
     sandbox.globals |= {"raise_exception": _raise, "strftime_now": _now, "range": _range}
     return sandbox.from_string(source)
 
@@ -181,6 +184,7 @@ def _to_json(
     """Return JSON without the HTML escapes of Jinja's own filter, as transformers does."""
     if isinstance(indent, str) or (indent is not None and indent > _MAX_INDENT):
         raise TooMuch(f"an indent of at most {_MAX_INDENT}")
+    _check_nodes(value)
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
@@ -196,7 +200,7 @@ class _Joins(NodeTransformer):
 
 
 def _concat(parts: list[Any]) -> Any:
-    texts = [str(part) for part in parts]
+    texts = [str(_shown(part)) for part in parts]
     _check_size(sum(map(len, texts)))
     return _spend("".join(texts))
 
@@ -204,6 +208,25 @@ def _concat(parts: list[Any]) -> Any:
 def _check_size(characters: int) -> None:
     if characters > MAX_CHARACTERS:
         raise TooMuch(f"a string of at most {MAX_CHARACTERS} characters")
+
+
+def _shown(value: Any) -> Any:
+    """Return a value that is to be written out. A list that holds another twice, and that one yet another twice, would never end."""
+    if not isinstance(value, str):
+        _check_nodes(value)
+    return value
+
+
+def _check_nodes(value: Any) -> None:
+    """Count what a value holds as often as it would be written. Raises TooMuch."""
+    left, waiting = MAX_NODES, [value]
+    while waiting:
+        value = waiting.pop()
+        items = [*value.keys(), *value.values()] if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+        left -= 1 + len(items)
+        if left < 0:
+            raise TooMuch(f"tables and lists of at most {MAX_NODES} entries")
+        waiting += items
 
 
 def _spend(value: Any) -> Any:

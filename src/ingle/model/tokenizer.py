@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from tokenizers import Tokenizer as FastTokenizer
 
@@ -46,6 +46,13 @@ class TokenizerFacts:
     """Jinja source."""
 
 
+class Apart(Protocol):
+    """A tokenizer that lies in another process; see tokenizer_apart.py."""
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        """Call one of the worker's functions there."""
+
+
 @dataclass(frozen=True, eq=False)
 class Tokenizer:
     """A vocabulary. Safe to use from several threads."""
@@ -55,6 +62,11 @@ class Tokenizer:
 
     def __post_init__(self) -> None:
         self.fast.encode_special_tokens = True
+
+    @property
+    def apart(self) -> Apart | None:
+        """The process that does the work, where it is another one."""
+        return None
 
     @cached_property
     def control(self) -> Mapping[str, int]:
@@ -70,6 +82,12 @@ class Tokenizer:
     def vocab_size(self) -> int:
         """The largest token id, plus one."""
         return max(self.fast.get_vocab(with_added_tokens=True).values(), default=0) + 1
+
+    @cached_property
+    def longest_token(self) -> int:
+        """An upper bound of the bytes in one token. Tokenizers that normalise Unicode may make text three times shorter first."""
+        bytes_per_character = 1 if self.facts.kind == "bytes" else 4
+        return 3 * bytes_per_character * max(map(len, self.fast.get_vocab(with_added_tokens=True)))
 
     @property
     def bos_id(self) -> int | None:
