@@ -198,3 +198,39 @@ def test_doctor_says_what_an_old_cpu_costs(about: dict[str, str], words: str, tm
     assert findings["kernel path"].state == findings["weights read"].state == "slow"
     assert "slower" in findings["kernel path"].cure
     assert findings["home"].state == "missing"
+
+
+@pytest.mark.parametrize("harm", ["template", "tokenizer"])
+def test_a_hostile_model_is_refused_before_it_is_kept(tmp_path: Path, tiny_folder: Path, harm: str) -> None:
+    folder = tmp_path / "hostile"
+    shutil.copytree(tiny_folder, folder)
+    if harm == "template":
+        doubles = "{% set ns = namespace(a=[1]) %}{% for _ in range(60) %}{% set ns.a = [ns.a, ns.a] %}{% endfor %}{{ ns.a|tojson }}"
+        (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": doubles, "eos_token": "<|im_end|>"}))
+    else:
+        table = json.loads((folder / "tokenizer.json").read_bytes())
+        grows = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 1000}
+        table["normalizer"] = {"type": "Sequence", "normalizers": [grows] * 6}
+        (folder / "tokenizer.json").write_text(json.dumps(table))
+    said = ingle(tmp_path / "home", "pull", str(folder), code=4 if harm == "tokenizer" else 2).stderr
+    assert "template" in said
+    assert json.loads(ingle(tmp_path / "home", "list", "--json").stdout) == []
+    assert not any((tmp_path / "home" / "staging").iterdir())
+
+
+def test_a_model_that_breaks_off_at_its_first_step_is_dropped(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setattr("ingle.engine.tryout._STEP_S", 0)
+    monkeypatch.setattr("ingle.engine.tryout._STEP_S_PER_GB", 1)
+    assert "can't take a first step" in ingle(tmp_path, "pull", str(tiny_folder), "--name", "mine", code=8).stderr
+    assert json.loads(ingle(tmp_path, "list", "--json").stdout) == []
+    assert kinds(tmp_path) == ["pull", "rm"]
+
+
+def test_verify_models_finds_a_changed_pack(own_home: Home) -> None:
+    [pack] = own_home.packs.glob("*/auto")
+    (pack / "weights.bin").write_bytes((pack / "weights.bin").read_bytes()[:1000])
+    assert "BROKEN model tiny" in ingle(own_home.root, "verify", "--models", code=7).stdout
+    shutil.rmtree(pack)
+    assert "Every file" in ingle(own_home.root, "verify", "--models").stdout

@@ -1,4 +1,4 @@
-"""Whatever forms an answer is digested: a pack that was changed is refused, and one that was changed with care is found by `verify_packs`."""
+"""All that forms an answer is digested: a changed pack is refused, and one changed with care is found by `verify_packs`."""
 
 import json
 import shutil

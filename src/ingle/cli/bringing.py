@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ingle.cli.house import open_ledger
+from ingle.cli.house import open_ledger, record
 from ingle.cli.progress import Watcher
+from ingle.core.errors import IngleError
 from ingle.core.event import Event, Fact
 from ingle.home.kept import Kept
 from ingle.home.place import Home
@@ -35,7 +36,7 @@ def bring(home: Home, what: str, watch: Watcher, name: str | None = None, format
     Each step that was done before is not done again, so this goes on where an earlier attempt was killed. Raises what `pull`
     and `warm` raise.
     """
-    from ingle.home.catalogue import SHIPPED
+    from ingle.home.catalogue import CATALOGUE, SHIPPED
     from ingle.home.pull import pull
 
     if what in SHIPPED:
@@ -43,11 +44,15 @@ def bring(home: Home, what: str, watch: Watcher, name: str | None = None, format
 
     def check(folder: Path) -> None:
         from ingle.engine.source import checkpoint_tokenizer
+        from ingle.engine.tryout import try_words
         from ingle.model.checkpoint import check_finite, open_checkpoint
         from ingle.model.config import config_from_hf
         from ingle.model.fields import read_json
         from ingle.model.tokenizer_hf import open_tokenizer
 
+        if what not in CATALOGUE:  # those are known to the byte
+            watch.bytes("trying its tokenizer", 0, None)
+            try_words(folder)
         if not any(path.suffix.lower() in (".safetensors", ".gguf") for path in folder.iterdir()):
             open_tokenizer(folder).check_fits(config_from_hf(read_json(folder / "config.json")))
             return
@@ -67,8 +72,18 @@ def bring(home: Home, what: str, watch: Watcher, name: str | None = None, format
     # Recorded before it is made ready: from here on the model is kept, whatever happens next.
     _record(home, pulled.kept, pulled.base)
     from ingle.engine.source import kept_source, warm
+    from ingle.engine.tryout import try_step
+    from ingle.home.kept import remove
 
     info = warm(kept_source(home, pulled.kept), format_, progress=watch.pieces)
+    if what not in CATALOGUE:
+        watch.pieces("trying its first steps", 0, 1)
+        try:
+            try_step(home, pulled.kept, format_)
+        except IngleError:
+            if not pulled.already:
+                remove(home, pulled.kept.name, lambda freed: record(home, freed.event))
+            raise
     return Brought(pulled.kept, pulled.base, pulled.already, format_, info.nbytes, info.digest)
 
 

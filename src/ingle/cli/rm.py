@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ingle.core.event import Event, Fact
-    from ingle.home.kept import Freed
     from ingle.home.place import Home
 
 EXAMPLES = """
@@ -35,21 +33,12 @@ def command(
     if not yes and is_terminal(sys.stdin) and not confirm(f"Remove {name} ({_what(home, name)})?"):
         note("Nothing was removed.")
         raise typer.Exit(1)
-    freed = remove(home, name, lambda freed: record(home, _event(freed)))
+    freed = remove(home, name, lambda freed: record(home, freed.event))
     _put_right(home)
     if as_json:
         print_json({"name": freed.name, "bases": list(freed.bases), "deltas": list(freed.deltas), "bytes": freed.nbytes})
     else:
         print(f"{name} is gone; {size(freed.nbytes)} freed.")
-
-
-def _event(freed: "Freed") -> "Event":
-    from ingle.core.event import Event
-
-    facts: dict[str, Fact] = {"bases": len(freed.bases), "base": freed.bases[0] if freed.bases else None, "bytes": freed.nbytes}
-    if freed.deltas:
-        facts["delta"] = freed.deltas[0]
-    return Event("rm", freed.name, facts)
 
 
 def _put_right(home: "Home") -> None:

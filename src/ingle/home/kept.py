@@ -15,6 +15,7 @@ from ingle.core.config import from_table, to_table
 from ingle.core.delta import Delta
 from ingle.core.digest import canonical_json
 from ingle.core.errors import ConfigError, DeltaError, HomeError, NotKept
+from ingle.core.event import Event, Fact
 from ingle.core.files import os_errors, sync_folder, write_atomic
 from ingle.home.base import Base, read_base, verify_base
 from ingle.home.deltas import LESSON, LOCK, find_delta, get_delta, stack_digest, tree
@@ -52,6 +53,12 @@ class Freed:
     """Freed bytes on disk."""
     deltas: tuple[str, ...] = ()
     """Digests of removed deltas."""
+
+    @property
+    def event(self) -> Event:
+        """The fact for the ledger."""
+        facts: dict[str, Fact] = {"bases": len(self.bases), "base": self.bases[0] if self.bases else None, "bytes": self.nbytes}
+        return Event("rm", self.name, facts | ({"delta": self.deltas[0]} if self.deltas else {}))
 
 
 Damaged = Callable[[str, HomeError], None]
