@@ -435,3 +435,16 @@ def test_a_state_that_somebody_deletes_as_it_is_saved_is_not_saved(
     assert saved.save(entry, model.backend) is False
     monkeypatch.undo()
     assert saved.save(entry, model.backend) is True
+
+
+def test_states_that_nobody_asks_for_leave_memory(model: LanguageModel) -> None:
+    with_states = Scheduler(Capacity(keep_s=1.5), PrefixCache(1 << 30))
+    submit(with_states, model, chat("hello", max_tokens=4))[1].all()
+    time.sleep(0.2)
+    assert len(with_states.cache) == 1
+    end = time.monotonic() + 10
+    while len(with_states.cache) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert len(with_states.cache) == 0
+    assert submit(with_states, model, chat("hello", max_tokens=4))[1].all()[-1].finish == "length"
+    with_states.close()

@@ -112,7 +112,10 @@ def _check_home(home: "Home", settings: "Settings") -> None:
 
 def _tell(at: str, settings: "Settings") -> None:
     """Print the address, for people and for scripts that read the first line."""
+    from ingle.cli.output import size
+
     print(f"Ingle is at {at}" + ("" if settings.serve.page else "  (API only)"), flush=True)
+    print(f"Conversations may take {size(settings.serve.state_bytes)} of memory (serve.state_mb).", flush=True)
     print(f"OpenAI's clients: base_url {at}/v1    In the terminal instead: ingle chat    Ctrl-C stops.", flush=True)
 
 

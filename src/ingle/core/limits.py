@@ -1,6 +1,8 @@
-"""Limits that a process sets for itself, before it works on what a stranger made."""
+"""Limits of memory: those that a container sets, and those that a process sets for itself before it works on a stranger's files."""
 
+import ctypes
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,3 +22,43 @@ def limit_memory(more: int) -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
         most = pages * os.sysconf("SC_PAGE_SIZE") + more
         resource.setrlimit(resource.RLIMIT_AS, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
+def memory_bytes(groups: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return the memory that this process may use: the machine's, or what its container (cgroup, version 1 or 2) is limited to, if less.
+
+    8 GB if unknown. `groups` and `mount`: where the system tells.
+    """
+    machine = 8 << 30
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min([machine, *_group_limits(groups, mount)])
+
+
+def _group_limits(groups: Path, mount: Path) -> Iterator[int]:
+    """Yield the limits of this process's group and of every group above it."""
+    try:
+        lines = groups.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            root, name = mount, "memory.max"
+        elif "memory" in controllers.split(","):
+            root, name = mount / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        # Within a container the path may be the host's, and its mount is the container's own group: so up to the root.
+        folder = root / path.strip("/")
+        for place in (folder, *folder.parents):
+            with suppress(OSError, ValueError):  # "max" is no limit
+                yield int((place / name).read_text())
+            if place == root:
+                break
+
+
+def release_memory() -> None:
+    """Return freed memory to the system, where the C library can (glibc)."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None:
+        trim(0)

@@ -33,6 +33,8 @@ class Capacity:
     """Prompt tokens of one step beside answers that are being written."""
     drafts: bool = True
     """Whether several tokens may be written in a step; see engine/speculative.py."""
+    keep_s: float = 300.0
+    """Seconds after which the states of earlier prompts go if nobody asks for them."""
 
 
 @dataclass(eq=False)

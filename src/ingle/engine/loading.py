@@ -1,7 +1,5 @@
 """Load a kept model: pack it if needed, check it, map it, and add its tokenizer and deltas."""
 
-import ctypes
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +9,7 @@ from weakref import WeakValueDictionary
 from ingle.core.delta import Delta
 from ingle.core.digest import digest_json
 from ingle.core.errors import DeltaError, IngleError
+from ingle.core.limits import release_memory
 from ingle.engine.backend import Backend
 from ingle.engine.cpu import CpuBackend
 from ingle.engine.delta_kinds import VIRTUAL, additions_of, virtual_of
@@ -107,7 +106,7 @@ def _open_weights(
         checking.join()
     if fault:
         raise fault[0]
-    _trim()
+    release_memory()  # 13 MB of the parsed vocabulary, needed for a moment
     return backend, tokenizer
 
 
@@ -153,9 +152,3 @@ def can_stand_beside(home: Home, kept: Kept, kind: str = "lora") -> None:
         rule = "can't have a lesson beside it: its last delta must come last"
         got, cure = (kinds[-1], "Teach the model without that delta.") if kind == "lora" else (kind, "Lessons are of the kind lora.")
         raise DeltaError(f"model {kept.name}", rule, got, cure)
-
-
-def _trim() -> None:
-    """Return the memory of the parsed vocabulary (13 MB, needed for a moment) to the system, where the C library can (glibc)."""
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None:
-        trim(0)

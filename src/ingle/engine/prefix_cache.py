@@ -33,6 +33,8 @@ class CachedState:
     """When its text was requested, in seconds since 1970."""
     used: int = 0
     """Time of the last use, on the cache's own clock."""
+    used_at: float = 0.0
+    """By `time.monotonic`."""
 
 
 @dataclass
@@ -108,6 +110,12 @@ class PrefixCache:
             self._entries.remove(min(self._entries, key=lambda entry: entry.used))
             self.evicted += 1
 
+    def expire(self, seconds: float) -> float | None:
+        """Remove entries that were not used for so many seconds. Return the seconds until the next one expires; None = there is none."""
+        now = time.monotonic()
+        self.drop(lambda entry: now - entry.used_at >= seconds)
+        return min((seconds - (now - entry.used_at) for entry in self._entries), default=None)
+
     def forget(self, owner: str | None = None, keep: str | None = None, model: str | None = None) -> None:
         """Remove all entries of an owner, of a conversation, or of a model."""
         filters = {"owner": owner, "keep": keep, "model": model}
@@ -132,7 +140,7 @@ class PrefixCache:
 
     def _touch(self, entry: CachedState) -> None:
         self._clock += 1
-        entry.used = self._clock
+        entry.used, entry.used_at = self._clock, time.monotonic()
 
 
 def goes_back(ids: Ids, earliest: int, length: int) -> bool:

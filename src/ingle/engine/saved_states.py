@@ -11,7 +11,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,6 +64,16 @@ class SavedStates:
             for path in self.folder.iterdir():
                 if path.stem not in self._saved and path.suffix != FORGOTTEN:
                     path.unlink(missing_ok=True)
+
+    def save_newest(self, entries: Iterable[CachedState], backends: Mapping[str, Backend], stopped: Callable[[], bool]) -> None:
+        """Write the newest state of each kept conversation. `backends`: by digest; a model that is offered no more is not there."""
+        newest = {(entry.owner, entry.keep): entry for entry in sorted(entries, key=lambda entry: entry.used) if entry.keep}
+        for entry in newest.values():
+            backend = backends.get(entry.model)
+            if stopped():
+                return
+            if backend is not None:
+                self.save(entry, backend)
 
     def save(self, entry: CachedState, backend: Backend) -> bool:
         """Write a kept entry, unless its newest state is there already. False if the disk has no room, or the state is useless."""

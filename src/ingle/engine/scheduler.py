@@ -13,6 +13,7 @@ from functools import partial
 from weakref import WeakValueDictionary
 
 from ingle.core.errors import Busy, Closing, IngleError, KernelError, RequestError
+from ingle.core.limits import release_memory
 from ingle.core.message import Chunk
 from ingle.energy.meter import Meter, open_meter
 from ingle.engine.backend import Backend, forward_whole
@@ -157,9 +158,13 @@ class Scheduler:
             quiet = not self._has_work
         if quiet:
             _spared(self._save)
+        while quiet:
+            wait = self.cache.expire(self.capacity.keep_s)
+            self._cached_bytes = self.cache.nbytes
+            release_memory()  # of the answers that have ended
+            with self._wake:
+                quiet = not self._has_work and not self._wake.wait_for(lambda: self._has_work, wait)
         with self._wake:
-            while not self._has_work:
-                self._wake.wait()
             return bool(self._running or self._queue or self._errands)
 
     @property
@@ -168,13 +173,8 @@ class Scheduler:
 
     def _save(self) -> None:
         """Save the newest state of each kept conversation; stop when work comes."""
-        newest = {(entry.owner, entry.keep): entry for entry in sorted(self.cache, key=lambda entry: entry.used) if entry.keep}
-        for entry in newest.values():
-            backend = self._backends.get(entry.model)
-            if self.saved is None or (self._has_work and self._closing is None):
-                return
-            if backend is not None:  # else its model is offered no more
-                self.saved.save(entry, backend)
+        if self.saved is not None:
+            self.saved.save_newest(self.cache, self._backends, lambda: self._has_work and self._closing is None)
 
     def _load(self, job: Job) -> None:
         """Load a state from disk if it has read more of the prompt than any in memory."""

@@ -35,6 +35,7 @@ async def health(response: Response, service: Service = Depends(service_of)) -> 
     status = "stopped" if not scheduler.alive else "ok" if service.models.there else "no home"
     response.status_code = 200 if status == "ok" else 503
     busy = {"running": scheduler.running, "queued": scheduler.queued}
+    busy |= {"state_bytes": scheduler.cached_bytes, "most_state_bytes": scheduler.capacity.state_bytes}
     return {"status": status, "version": __version__, **busy, "damaged_models": await asyncio.to_thread(service.models.damaged)}
 
 

@@ -1,9 +1,9 @@
 """Sections `[serve]` and `[sampling]` of `config.toml`."""
 
-import os
 from dataclasses import dataclass
 
 from ingle.core.errors import ConfigError
+from ingle.core.limits import memory_bytes
 from ingle.core.message import Sampling
 from ingle.engine.job import Capacity
 
@@ -63,7 +63,10 @@ class ServeSettings:
     queue: int = 64
     """Answers that may wait for a place; beyond that, requests get 429. Every answer waits at least a moment."""
     state_mb: int | None = None
-    """Memory for the states of running answers and earlier prompts; none = a sixteenth of this machine's, 256 MB to 2 GB."""
+    """Memory for the states of running answers and earlier prompts; none = an eighth of the machine's or container's up to 512 MB, beyond
+    that a sixteenth, 1 GB at most."""
+    keep_states_s: float = 300.0
+    """Time after which the states of earlier prompts leave memory if nobody asks for them. Those of kept conversations are saved."""
     max_tokens: int = 1024
     """Longest answer, in tokens, if a request names no limit: small models sometimes repeat themselves for ever."""
     drafts: bool = True
@@ -81,7 +84,7 @@ class ServeSettings:
         limits = {
             "port": (0, 65535), "requests_per_minute": (0, 10**6), "body_bytes": (1024, 1 << 30), "places": (1, 1024), "queue": (1, 10**5),
             "max_tokens": (1, 10**7),
-            "deadline_s": (0.1, 86400.0), "grace_s": (0.0, 3600.0), "saved_mb": (0, 10**6),
+            "deadline_s": (0.1, 86400.0), "grace_s": (0.0, 3600.0), "saved_mb": (0, 10**6), "keep_states_s": (0.0, 10**6),
         }  # fmt: skip
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high:
@@ -101,12 +104,11 @@ class ServeSettings:
 
     def capacity(self) -> Capacity:
         """Return the scheduler's settings."""
-        size = self.state_mb or min(2048, max(256, _memory_mb() // 16))
-        return Capacity(self.places, max(1, self.places * 3 // 4), self.queue, max(1, self.queue * 3 // 4), size << 20, drafts=self.drafts)
+        places, queue = (self.places, max(1, self.places * 3 // 4)), (self.queue, max(1, self.queue * 3 // 4))
+        return Capacity(*places, *queue, self.state_bytes, drafts=self.drafts, keep_s=self.keep_states_s)
 
-
-def _memory_mb() -> int:
-    """Return this machine's memory; 8 GB if unknown."""
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
-    return 8192
+    @property
+    def state_bytes(self) -> int:
+        """Memory for states: what is set, or a share of what this process may use."""
+        memory_mb = memory_bytes() >> 20
+        return (self.state_mb or max(32, min(memory_mb // 8, max(512, memory_mb // 16), 1024))) << 20
