@@ -63,7 +63,7 @@ class ServeSettings:
     queue: int = 64
     """Answers that may wait for a place; beyond that, requests get 429. Every answer waits at least a moment."""
     state_mb: int | None = None
-    """Memory for the states of running answers and earlier prompts; none = an eighth of the machine's or container's up to 512 MB, beyond
+    """Memory for the states of running answers and earlier prompts; none = a quarter of the machine's or container's up to 512 MB, beyond
     that a sixteenth, 1 GB at most."""
     keep_states_s: float = 300.0
     """Time after which the states of earlier prompts leave memory if nobody asks for them. Those of kept conversations are saved."""
@@ -111,4 +111,4 @@ class ServeSettings:
     def state_bytes(self) -> int:
         """Memory for states: what is set, or a share of what this process may use."""
         memory_mb = memory_bytes() >> 20
-        return (self.state_mb or max(32, min(memory_mb // 8, max(512, memory_mb // 16), 1024))) << 20
+        return (self.state_mb or max(32, min(memory_mb // 4, max(512, memory_mb // 16), 1024))) << 20
