@@ -147,3 +147,43 @@ def test_terms() -> None:
         ("¿Qué es 5-3?", "qué es 5-3"), ("Straße", "STRASSE"), ("２０", "20"), ("What is\nC#?", "what is c#"),
     ):  # fmt: skip
         assert sameness(pair[0]) == sameness(pair[1]) and likeness(pair[0]) == likeness(pair[1]), pair
+
+
+DAMAGES = {
+    "a segment": "UPDATE example_words_data SET block = zeroblob(length(block)) WHERE id > 10",
+    "the structure": "UPDATE example_words_data SET block = x'ffffffffffffffff' WHERE id = 10",
+    "no structure": "DELETE FROM example_words_data WHERE id = 10",
+    "a number of the format": "UPDATE example_words_config SET v = 99 WHERE k = 'version'",
+    "a word": "UPDATE example_words_content SET c2 = 'wasps'",
+    "a row": "DELETE FROM example_words_content WHERE id = 1",
+    "a part": "DROP TABLE example_words_docsize",
+}
+
+
+@pytest.mark.parametrize("what", DAMAGES)
+def test_a_damaged_index_is_made_anew_from_the_rows(tmp_path: Path, what: str, caplog: pytest.LogCaptureFixture) -> None:
+    def opened() -> sa.Engine:
+        return open_database(f"sqlite:///{tmp_path / 'facts.db'}", {"turns": turns.MIGRATIONS, "examples": examples.MIGRATIONS})
+
+    engine = opened()
+    for question, answer in FACTS:
+        taught(engine, question, answer)
+    before = found(engine, "who is that who leads the hill")
+    assert not examples.mend_index(engine) and len(before) == 3
+    with engine.begin() as connection:
+        connection.exec_driver_sql(DAMAGES[what])
+    engine.dispose()
+    engine = opened()
+    if what in ("the structure", "no structure", "a number of the format", "a part"):
+        assert found(engine, "who is that who leads the hill") == before, "whoever meets the damage mends it"
+    else:
+        assert examples.mend_index(engine), "the server looks when it starts"
+    assert [record.message for record in caplog.records] == [
+        "The index of memories was damaged. It was made anew from the rows; nothing is lost."
+    ]
+    assert found(engine, "who is that who leads the hill") == before and not examples.mend_index(engine)
+    taught(engine, "Who leads Wexlow?")
+    assert "Who leads Wexlow?" in found(engine, "wexlow")
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA integrity_check").scalars().all() == ["ok"]
+    engine.dispose()

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from ingle.core.event import Event, Fact, Sink
-from ingle.core.example import Example
+from ingle.core.example import STATES, Example
 from ingle.home.examples import example_secret, list_examples
 from ingle.home.place import Home
 from ingle.ledger.chain import Ledger
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _YOUNG = timedelta(minutes=1)
 """The fact of a younger example may still be on its way."""
+_ARE = {False: "is", True: "are"}
 
 
 def words_digest(secret: bytes, words: str) -> str:
@@ -36,6 +37,32 @@ def feedback_event(engine: "Engine", example: Example, superseded: int) -> Event
     }  # fmt: skip
     optional = {name: value for name, value in (("id", example.completion), ("key", example.owner)) if value}
     return Event("feedback", example.model, {**facts, **digests(example_secret(engine, example.owner, example.id), example), **optional})
+
+
+def taught_faults(engine: "Engine", ledger: Ledger) -> tuple[int, int, list[tuple[str, str]]]:
+    """Compare every kept example with what the ledger says of it: kind, rating, consent, and the digests of its words.
+
+    Returns how many were compared, how many can't be (an older Ingle's have no digest, and a fact may be on its way), and
+    (example, fault).
+    """
+    said: dict[str, dict[str, Fact]] = {}
+    for kind in ("feedback", "memory.edit"):  # an edit comes after what it edits, and has the digests of the new words
+        latest = {str(row.values.get("example")): row.values for row in reversed(tuple(ledger.read(kind)))}
+        said |= {id_: said.get(id_, {}) | values for id_, values in latest.items()}
+    compared, faults, examples = 0, list[tuple[str, str]](), list_examples(engine, None)
+    for one in examples:
+        facts, secret = said.get(one.id), example_secret(engine, one.owner, one.id)
+        if facts is None or not secret:
+            continue
+        compared += 1
+        now: dict[str, Fact] = {"kind": one.kind, "rating": one.rating, "learn": one.learn, **digests(secret, one)}
+        names = [name for name in ("kind", "rating", "learn", "question", "answer") if name in facts | now]
+        changed = [name for name in names if now.get(name) != facts.get(name)]
+        if changed:
+            faults.append((f"example {one.id}", f"its {' and its '.join(changed)} {_ARE[len(changed) > 1]} not what the ledger says"))
+        elif one.state not in STATES:
+            faults.append((f"example {one.id}", "its state is none that Ingle writes"))
+    return compared, len(examples) - compared, faults
 
 
 def make_up(home: Home, engine: "Engine", sink: Sink) -> int:

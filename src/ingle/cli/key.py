@@ -67,12 +67,13 @@ def command(
 def _add(home: "Home", engine: "Engine", name: str, requests_per_minute: int | None, as_json: bool) -> None:
     from ingle.cli.house import record
     from ingle.cli.output import note, print_json
-    from ingle.core.event import Event
-    from ingle.home.api_keys import add_key, revoke_key
+    from ingle.core.event import Event, Fact
+    from ingle.home.api_keys import add_key, key_hash, revoke_key
 
     key, secret = add_key(engine, name, requests_per_minute)
     try:
-        record(home, Event("key.add", key.id, {"name": key.name, "requests_per_minute": requests_per_minute}))
+        facts: dict[str, Fact] = {"name": key.name, "requests_per_minute": requests_per_minute, "sha256": key_hash(secret)}
+        record(home, Event("key.add", key.id, facts))
     except BaseException:
         revoke_key(engine, key.id)  # nobody has seen it, and no key is good without a fact that says so
         raise

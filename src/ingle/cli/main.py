@@ -54,7 +54,7 @@ GROUPS = {
         "energy": "Show the energy that this home has used, and what a model needs.",
         "log": "Show what happened in this home.",
         "replay": "Prove an answer by asking for it again.",
-        "verify": "Prove that the ledger (with --models, the models) is unchanged.",
+        "verify": "Prove that the ledger and what is kept are unchanged.",
     },
     "Keep house": {
         "keep": "Name a model together with its deltas.",

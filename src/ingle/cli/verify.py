@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from ingle.home.place import Home
+    from ingle.serve.examined import Examined
 
 EXAMPLES = """
 ingle verify
@@ -15,6 +16,8 @@ ingle verify --models
 ingle verify --head /media/stick/ingle.head
 """
 BROKEN = 7
+_MOST_NAMED = 10
+"""Most facts that are named in one line."""
 
 
 def command(
@@ -23,24 +26,26 @@ def command(
     accept_loss: Annotated[bool, typer.Option("--accept-loss", help="Go on after facts were lost; this itself becomes a fact.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Prove that the ledger (with --models, the models) is unchanged.
+    """Prove that the ledger and what is kept are unchanged.
 
-    Exit code 7 if anything is not as it was signed.
+    The database is checked; kept answers, everything taught and API keys are compared with the ledger; --models reads the models too.
+    Nothing is written, so a read-only copy will do. Exit code 7 if anything is not as it was signed.
     """
-    from ingle.cli.house import enter, open_ledger
+    from ingle.cli.house import enter
     from ingle.cli.output import print_json, printable
     from ingle.ledger.head import load_head
+    from ingle.serve.examined import examine
 
     home = enter()
     exported = load_head(head) if head else None
-    with open_ledger(home) as ledger:
-        accepted = ledger.accept_loss().seq if accept_loss else None
-        result = ledger.verify(exported)
+    accepted = _accept(home) if accept_loss else None
+    kept = examine(home, exported)
+    result = kept.ledger
     faults = list(_faults(home)) if models else []
     if as_json:
         problem = {"seq": result.problem.seq, "what": result.problem.what} if result.problem else None
         summary = {"facts": result.count, "problem": problem, "head": result.head.seq if result.head else None, "accepted_loss": accepted}
-        print_json(summary | {"models": [{"model": name, "fault": what} for name, what in faults] if models else None})
+        print_json({**summary, **_table(kept), "models": [{"model": name, "fault": what} for name, what in faults] if models else None})
     else:
         if accepted:
             print(f"The loss is now fact {accepted}.")
@@ -50,12 +55,46 @@ def command(
         else:
             key = f", key {result.head.fingerprint[:12]}" if result.head else ""
             print(f"The ledger is whole: {result.count} facts{key}.")
+        _tell(kept)
         for name, what in faults:
             print(printable(f"BROKEN {name}: {what}" if name.startswith("delta ") else f"BROKEN model {name}: {what}"))
         if models and not faults:
             print("Every file of every kept model and delta is as it was kept.")
-    if result.problem or faults:
+    if not kept.whole or faults:
         raise typer.Exit(BROKEN)
+
+
+def _accept(home: "Home") -> int:
+    from ingle.cli.house import open_ledger
+
+    with open_ledger(home) as ledger:
+        return ledger.accept_loss().seq
+
+
+def _table(kept: "Examined") -> dict[str, Any]:
+    """Return as JSON what was found in the database."""
+    proofs = kept.proofs
+    compared = {"answers": proofs.answers, "taught": proofs.taught, "keys": proofs.keys, "unproven": proofs.unproven}
+    faults = [{"what": what, "fault": fault} for what, fault in proofs.faults]
+    return {"backwards": list(kept.ledger.backwards), "database": list(kept.database), "kept": {**compared, "faults": faults}}
+
+
+def _tell(kept: "Examined") -> None:
+    """Print what was found in the database, and where clocks went backwards."""
+    from ingle.cli.output import note, printable
+
+    for fault in kept.database:
+        print(printable(f"BROKEN the database: {fault}"))
+    for what, fault in kept.proofs.faults:
+        print(printable(f"BROKEN {what}: {fault}"))
+    proofs, back = kept.proofs, kept.ledger.backwards
+    if kept.whole and (proofs.answers or proofs.taught or proofs.keys):
+        print(f"{proofs.answers} kept answers, {proofs.taught} taught examples and {proofs.keys} keys are as the ledger says.")
+    if proofs.unproven:
+        note(f"{proofs.unproven} kept texts can't be compared: the ledger holds no digest of them.")
+    if back:
+        which = ", ".join(map(str, back[:_MOST_NAMED])) + (" …" if len(back) > _MOST_NAMED else "")
+        note(f"A clock went backwards: {len(back)} facts are dated before the one before ({which}). Their order is proven all the same.")
 
 
 def _faults(home: "Home") -> Iterator[tuple[str, str]]:

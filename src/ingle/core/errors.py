@@ -95,6 +95,10 @@ class HomeError(IngleError):
     exit_code = 6
 
 
+class DamagedError(HomeError):
+    """A database that holds what Ingle never wrote: a failing disk, or another program's hand."""
+
+
 class LedgerError(IngleError):
     """The chain of facts is broken, or its key is missing or exposed."""
 

@@ -66,7 +66,7 @@ def add_key(engine: "Engine", name: str, requests_per_minute: int | None = None)
         raise ConfigError("requests_per_minute", f"must be between 1 and {MAX_RATE}", requests_per_minute)
     key = ApiKey(f"key-{secrets.token_hex(6)}", name, now(), None, requests_per_minute)
     secret = f"{PREFIX}{secrets.token_urlsafe(32)}"
-    row = {"id": key.id, "name": name, "hash": _hash(secret), "created": key.created, "rate": requests_per_minute}
+    row = {"id": key.id, "name": name, "hash": key_hash(secret), "created": key.created, "rate": requests_per_minute}
     insert = "INSERT INTO api_keys (id, name, hash, created, requests_per_minute) VALUES (:id, :name, :hash, :created, :rate)"
     try:
         with writing(engine) as connection:
@@ -102,13 +102,21 @@ def check_key(engine: "Engine", secret: str) -> ApiKey | None:
     """Return the valid key with this secret, or None. Reads the database each time, so that a revoked key is out at once."""
     import sqlalchemy as sa
 
-    hashed = _hash(secret)
+    hashed = key_hash(secret)
     query = sa.text(f"SELECT {_COLUMNS}, hash FROM api_keys WHERE hash = :hash AND revoked IS NULL")
     with engine.connect() as connection:
         row = connection.execute(query, {"hash": hashed}).first()
     # Finding the row by its hash takes a time that depends on how the hash of a guess begins, not the guess itself, and nobody can
     # choose hashes. The comparison in constant time leaves nothing to that argument.
     return _key(row) if row is not None and hmac.compare_digest(row.hash, hashed) else None
+
+
+def key_hashes(engine: "Engine") -> dict[str, str]:
+    """Return the hash of every key, by its id."""
+    import sqlalchemy as sa
+
+    with engine.connect() as connection:
+        return {str(id_): str(hashed) for id_, hashed in connection.execute(sa.text("SELECT id, hash FROM api_keys"))}
 
 
 def any_keys(engine: "Engine") -> bool:
@@ -119,7 +127,8 @@ def any_keys(engine: "Engine") -> bool:
         return connection.execute(sa.text("SELECT 1 FROM api_keys WHERE revoked IS NULL LIMIT 1")).first() is not None
 
 
-def _hash(secret: str) -> str:
+def key_hash(secret: str) -> str:
+    """Return the hash of a key, which is all that is kept of it."""
     # One round of SHA-256: slow hashes protect passwords, which can be guessed. 256 random bits can't, however fast the hash is.
     return digest_bytes(secret.encode("utf-8", "surrogatepass"))
 

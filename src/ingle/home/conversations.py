@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ingle.core.errors import NotKept, RequestError
-from ingle.home.database import json_text, now, scrub, writing_for
+from ingle.home.database import as_written, json_text, now, scrub, writing_for
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, Row
@@ -159,7 +159,9 @@ def _get(connection: "Connection", owner: str, conversation: str) -> Conversatio
 
 
 def _conversation(row: "Row[Any]") -> Conversation:
-    return Conversation(row.id, row.owner, row.title, row.leaf, json.loads(row.settings), row.created, row.updated)
+    with as_written(f"conversation {str(row.id)[:40]}"):
+        settings = dict(json.loads(row.settings))
+    return Conversation(row.id, row.owner, row.title, row.leaf, settings, row.created, row.updated)
 
 
 def _one_line(title: str) -> str:

@@ -8,14 +8,14 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingle.core.digest import digest_bytes, plain_json
-from ingle.core.errors import HomeError, RequestError
+from ingle.core.errors import DamagedError, HomeError, RequestError
 from ingle.core.files import os_errors
 from ingle.core.installing import how_to_install
 
@@ -34,13 +34,23 @@ SCRUB_TIMEOUT_S = 2
 """Seconds that `scrub` waits for other connections."""
 _POSTGRES = re.compile(r"postgres(ql)?://")
 _SQLITE = "sqlite:///"
+_LEFT = "`ingle verify` says what is left of it. Restore it from a backup."
+_DAMAGES = {
+    "not a database": "Move the file away or restore it from a backup; a new one is made where there is none.",
+    "malformed": _LEFT,
+    "could not decode": _LEFT,
+    "vtable constructor failed": _LEFT,
+    "invalid fts5": _LEFT,
+    "sql logic error": _LEFT,
+    "no such table": _LEFT,
+    "no such column": _LEFT,
+}
+"""What SQLite says of a file that holds what was never written, and the cures."""
 _CURES = {
     "locked": "Another process is writing for a long time; wait for it, or end it.",
     "lock timeout": "Another process is writing for a long time; wait for it, or end it.",
     "full": "Free some disk space and try again; nothing already kept was touched.",
     "no space left": "Free some disk space and try again; nothing already kept was touched.",
-    "not a database": "Move the file away or restore it from a backup; a new one is made where there is none.",
-    "malformed": "The file is damaged; restore it from a backup.",
     "readonly": "Give yourself write permission, or set INGLE_HOME to a folder of yours.",
     "unable to open": "Give yourself write permission, or set INGLE_HOME to a folder of yours.",
     "disk i/o": "The disk could not be read or written; check it and its free space.",
@@ -77,9 +87,30 @@ def open_database(url: str, migrations: Mapping[str, Migrations] | None = None) 
     except (sa.exc.ArgumentError, ImportError) as error:
         cure = how_to_install("postgres") if _POSTGRES.match(url) and isinstance(error, ImportError) else ""
         raise HomeError("INGLE_DATABASE_URL", "must name a database whose driver is installed", error, cure) from error
+    return _opened(engine, migrations or {})
+
+
+def open_with(
+    path: Path, connect: Callable[[], sqlite3.Connection], migrations: Mapping[str, Migrations] | None, pooled: bool = True
+) -> "Engine":  # fmt: skip
+    """Open SQLite by connections of one's own making, for the file at `path`. `migrations`: None = its tables are taken as they are.
+    `pooled`: as many connections as are asked for, else one for all.
+
+    Raises as `open_database` does.
+    """
+    import sqlalchemy as sa
+
+    target, pool = sa.URL.create("sqlite", database=str(path)), sa.pool.QueuePool if pooled else sa.pool.StaticPool
+    return _opened(sa.create_engine(target, creator=connect, poolclass=pool), migrations)
+
+
+def _opened(engine: "Engine", migrations: Mapping[str, Migrations] | None) -> "Engine":
+    import sqlalchemy as sa
+
     sa.event.listen(engine, "handle_error", _translate)
     try:
-        _migrate(engine, migrations or {})
+        if migrations is not None:
+            _migrate(engine, migrations)
     except BaseException:
         engine.dispose()
         raise
@@ -113,6 +144,15 @@ def writing_for(engine: "Engine", owner: str) -> Iterator["Connection"]:
 def now() -> str:
     """Return the time in UTC, ISO 8601 with microseconds."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+@contextmanager
+def as_written(what: str) -> Iterator[None]:
+    """Turn any error of reading a stored value into a DamagedError: Ingle never writes what it can't read."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise DamagedError(what, "can't be read", type(error).__name__, f"The database is damaged: {_LEFT}") from error
 
 
 def json_text(field: str, value: object) -> str:
@@ -183,12 +223,18 @@ def _translate(context: "ExceptionContext") -> None:
     if "unique constraint" in lower:
         return  # names the value, which may hold any of the words below
     where = str(context.engine.url.render_as_string(hide_password=True)) if context.engine else "database"
+    if "could not decode" in lower:
+        text = "a text that is not UTF-8"  # SQLite's own sentence holds the text
     for sign, cure in _CURES.items():
         if sign in lower:
             raise HomeError(where, "The database must be readable and writable", text, cure) from original
+    cure = next((cure for sign, cure in _DAMAGES.items() if sign in lower), "")
+    if cure or type(original) is sqlite3.DatabaseError:  # the plain class is about the file, its subclasses are about the statement
+        raise DamagedError(where, "The database is damaged", text, cure or _LEFT) from original
 
 
-def _migrate(engine: "Engine", migrations: Mapping[str, Migrations]) -> None:
+def is_current(engine: "Engine", migrations: Mapping[str, Migrations]) -> bool:
+    """Return whether each room's tables are up to date. Raises HomeError if a newer Ingle wrote them."""
     import sqlalchemy as sa
 
     for room, steps in migrations.items():
@@ -200,7 +246,13 @@ def _migrate(engine: "Engine", migrations: Mapping[str, Migrations]) -> None:
         if done.get(room, 0) > len(steps):
             cure = "Update Ingle; this version would not understand its tables."
             raise HomeError(f"database, {room}", f"must be at version {len(steps)} at most", done[room], cure)
-    if has_versions and all(done.get(room, 0) == len(steps) for room, steps in migrations.items()):
+    return has_versions and all(done.get(room, 0) == len(steps) for room, steps in migrations.items())
+
+
+def _migrate(engine: "Engine", migrations: Mapping[str, Migrations]) -> None:
+    import sqlalchemy as sa
+
+    if is_current(engine, migrations):
         return
     with writing(engine) as connection:
         if engine.dialect.name == "postgresql":

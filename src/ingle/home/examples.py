@@ -4,16 +4,26 @@ Every query names the owner. An example is written once; only its state changes 
 """
 
 import json
+import logging
 import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from ingle.core.errors import NotKept
+from ingle.core.errors import DamagedError, NotKept
 from ingle.core.example import Example, State
-from ingle.home.database import Migrations, json_text, now, scrub, writing_for
+from ingle.home.database import Migrations, as_written, json_text, now, scrub, writing, writing_for
 from ingle.home.example_states import COUNTING, move
-from ingle.home.recall_index import TABLES, find_words, index_words, likeness, sameness, unindex_words
+from ingle.home.recall_index import (
+    TABLES,
+    find_words,
+    index_words,
+    likeness,
+    rebuild_words,
+    sameness,
+    unindex_words,
+    words_are_whole,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, Row
@@ -102,12 +112,36 @@ def same_asked(connection: "Connection", like: Example) -> tuple[Example, ...]:
 
 def search_examples(engine: "Engine", owner: str, words: str, limit: int) -> tuple[Example, ...]:
     """Return the owner's remembered corrections and facts that share a word with `words`, the best match first; about any model."""
-    order = find_words(engine, owner, words, limit, MEMORY)
+    try:
+        order = find_words(engine, owner, words, limit, MEMORY)
+    except DamagedError:
+        if not mend_index(engine):
+            raise
+        order = find_words(engine, owner, words, limit, MEMORY)
     if not order:
         return ()
     names = {f"id{i}": id_ for i, id_ in enumerate(order)}
     examples = select_examples(engine, f"owner = :owner AND id IN ({', '.join(f':{name}' for name in names)})", {**names, "owner": owner})
     return tuple(sorted(examples, key=lambda example: order.index(example.id)))
+
+
+def mend_index(engine: "Engine") -> bool:
+    """Make the index of memories anew if it is damaged: the rows are the truth. Returns whether it was, and warns if so.
+
+    PostgreSQL looks after its own. Raises DamagedError where the rows can't be read either.
+    """
+    import sqlalchemy as sa
+
+    if engine.dialect.name != "sqlite":
+        return False
+    with writing(engine) as connection:
+        rows = connection.execute(sa.text("SELECT owner, id, question, answer FROM examples WHERE kind <> 'rating'"))
+        texts = {(row.owner, row.id): f"{row.question} {row.answer}" for row in rows}
+        if words_are_whole(connection, texts):
+            return False
+        rebuild_words(connection, texts)
+    logging.getLogger("ingle").warning("The index of memories was damaged. It was made anew from the rows; nothing is lost.")
+    return True
 
 
 def new_secret() -> str:
@@ -262,5 +296,6 @@ def select_examples(engine: "Engine", which: str, values: Mapping[str, Any], ord
 
 def _example(row: "Row[Any]") -> Example:
     values = dict(row._mapping)
-    before = tuple((str(role), str(text)) for role, text in json.loads(values["before"]))
-    return Example(**{**values, "learn": bool(values["learn"]), "before": before, "reasons": tuple(json.loads(values["reasons"]))})
+    with as_written(f"example {str(values['id'])[:40]}"):
+        before = tuple((str(role), str(text)) for role, text in json.loads(values["before"]))
+        return Example(**{**values, "learn": bool(values["learn"]), "before": before, "reasons": tuple(json.loads(values["reasons"]))})

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ingle.core.errors import NotKept
-from ingle.home.database import now, writing_for
+from ingle.home.database import as_written, now, writing_for
 from ingle.home.example_states import move, move_held
 from ingle.home.recall_index import unindex_words
 
@@ -144,4 +144,5 @@ def _select(engine: "Engine", which: str, values: dict[str, Any]) -> tuple[Lesso
 
 def _lesson(row: "Row[Any]") -> Lesson:
     values = dict(row._mapping)
-    return Lesson(**{**values, "examples": tuple(json.loads(values["examples"])), "acting": bool(values["acting"])})
+    with as_written(f"lesson {str(values['digest'])[:12]}"):
+        return Lesson(**{**values, "examples": tuple(json.loads(values["examples"])), "acting": bool(values["acting"])})

@@ -8,15 +8,17 @@ are no memory.
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ingle.core.digest import digest_bytes
+from ingle.core.errors import DamagedError
 from ingle.home.database import Statement
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
+_TABLE = "CREATE VIRTUAL TABLE example_words USING fts5 (id UNINDEXED, owner UNINDEXED, words, tokenize = 'porter unicode61')"
 TABLES: tuple[Statement, ...] = (
     # Snowball without its list of stop words: somebody may well have taught the answer to "Who are you?".
     {"sqlite": "", "postgresql": "CREATE TEXT SEARCH DICTIONARY ingle_stem (TEMPLATE = snowball, Language = english)"},
@@ -26,7 +28,7 @@ TABLES: tuple[Statement, ...] = (
         "postgresql": "ALTER TEXT SEARCH CONFIGURATION ingle ALTER MAPPING FOR asciiword, word WITH ingle_stem",
     },
     {
-        "sqlite": "CREATE VIRTUAL TABLE example_words USING fts5 (id UNINDEXED, owner UNINDEXED, words, tokenize = 'porter unicode61')",
+        "sqlite": _TABLE,
         "postgresql": "CREATE TABLE example_words (id TEXT NOT NULL, owner TEXT NOT NULL, words TSVECTOR, PRIMARY KEY (owner, id))",
     },
 )
@@ -103,6 +105,33 @@ def unindex_words(connection: "Connection", owner: str, id_: str) -> None:
     if gone and connection.dialect.name == "sqlite":
         # FTS5 only notes that a row went; its words stay until segments happen to be merged. So the index is made anew.
         connection.execute(sa.text("INSERT INTO example_words (example_words) VALUES ('rebuild')"))
+
+
+def words_are_whole(connection: "Connection", texts: Mapping[tuple[str, str], str]) -> bool:
+    """Return whether the index holds these texts, by (owner, id), and no others, and is sound in itself. SQLite's only."""
+    import sqlalchemy as sa
+
+    try:
+        connection.execute(sa.text("INSERT INTO example_words (example_words) VALUES ('integrity-check')"))
+        rows = connection.execute(sa.text("SELECT owner, id, words FROM example_words"))
+        return {(row.owner, row.id): row.words for row in rows} == {key: " ".join(terms(text)) for key, text in texts.items()}
+    except DamagedError:
+        return False
+
+
+def rebuild_words(connection: "Connection", texts: Mapping[tuple[str, str], str]) -> None:
+    """Make SQLite's index anew of these texts, by (owner, id). Raises DamagedError where the file is too damaged for that."""
+    try:
+        connection.exec_driver_sql("DROP TABLE example_words")
+    except DamagedError:  # it can't even be opened: then its entry goes first, and its parts are tables like any other
+        connection.exec_driver_sql("PRAGMA writable_schema = ON")
+        connection.exec_driver_sql("DELETE FROM sqlite_schema WHERE name = 'example_words'")
+        connection.exec_driver_sql("PRAGMA writable_schema = RESET")
+        for part in ("data", "idx", "content", "docsize", "config"):
+            connection.exec_driver_sql(f"DROP TABLE IF EXISTS example_words_{part}")
+    connection.exec_driver_sql(_TABLE)
+    for (owner, id_), text in texts.items():
+        index_words(connection, owner, id_, text)
 
 
 def find_words(engine: "Engine", owner: str, words: str, limit: int, states: Sequence[str]) -> list[str]:

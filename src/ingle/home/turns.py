@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import NotKept, RequestError
 from ingle.core.message import ORIGINS, Message, TextPart, ToolCall
-from ingle.home.database import Migrations, json_text, now, scrub, writing_for
+from ingle.home.database import Migrations, as_written, json_text, now, scrub, writing_for
 from ingle.home.quoting import seeker
 
 if TYPE_CHECKING:
@@ -141,6 +141,43 @@ def find_any_completion(engine: "Engine", completion: str) -> Turn | None:
     return turns[0] if turns else None
 
 
+def answers_kept(engine: "Engine") -> list[tuple[str, str, int | None]]:
+    """Return (turn, completion, number of its fact) of all stored answers, whoever's they are, the oldest first; for the home's own user.
+
+    The number is None where none was stored, and 0 where it can't be read.
+    """
+    import sqlalchemy as sa
+
+    with engine.connect() as connection:
+        rows = connection.execute(sa.text("SELECT id, completion, facts FROM turns WHERE completion IS NOT NULL ORDER BY at, id"))
+        return [(str(row.id), str(row.completion), _fact_number(row.facts)) for row in rows]
+
+
+def _fact_number(facts: str | None) -> int | None:
+    try:
+        number = json.loads(facts).get("seq") if facts else None
+    except (ValueError, AttributeError):
+        return 0
+    return number if isinstance(number, int) or number is None else 0
+
+
+def get_any_turn(engine: "Engine", turn_id: str) -> Turn | None:
+    """Return the turn with this id, whoever's it is; None if there is none (the id is made of the owner, too). For the home's own user."""
+    turns = _select(engine, "id = :id", {"id": turn_id})
+    return turns[0] if turns else None
+
+
+def altered_turns(engine: "Engine") -> list[str]:
+    """Return the ids of all turns, whoever's they are, that don't hold what their ids are digests of; for the home's own user."""
+    import sqlalchemy as sa
+
+    def altered(row: "Row[Any]") -> bool:
+        return bool(row.id != _id(row.owner, row.conversation or "", row.parent or "", row.role, row.content, row.completion or ""))
+
+    with engine.connect().execution_options(yield_per=_AT_ONCE) as connection:
+        return [str(row.id) for row in connection.execute(sa.text("SELECT * FROM turns")) if altered(row)]
+
+
 def find_text(engine: "Engine", owner: str, texts: Collection[str]) -> tuple[Turn, ...]:
     """Return the owner's turns with one of these texts (see `home.quoting`), the oldest first: in messages, in arguments of tool calls, or
     in an answer's system prompt."""
@@ -180,11 +217,16 @@ def drop(engine: "Engine", owner: str, turn_id: str) -> int:
     return count
 
 
+def _id(*parts: str) -> str:
+    """Return the id of a turn: owner, conversation, parent, role, content, completion."""
+    return digest_bytes(json_text("id", parts).encode())
+
+
 def _rows(owner: str, conversation: str, parent: str, messages: Sequence[Message], completion: str = "") -> list[dict[str, Any]]:
     rows, at = [], now()
     for message in messages:
         content = _content(message)
-        name = digest_bytes(json_text("id", [owner, conversation, parent, message.role, content, completion]).encode())
+        name = _id(owner, conversation, parent, message.role, content, completion)
         row = {"id": name, "owner": owner, "conversation": conversation or None, "parent": parent or None, "role": message.role}
         rows.append({**row, "content": content, "completion": completion or None, "facts": None, "at": at})
         parent = name
@@ -231,11 +273,12 @@ def _select(engine: "Engine", which: str, values: dict[str, str]) -> tuple[Turn,
 
 
 def _turn(row: "Row[Any]") -> Turn:
-    texts, calls, call_id, *origins = json.loads(row.content)
-    places = origins[0] if origins else [None] * len(texts)
-    parts = tuple(TextPart(text, None if at is None else ORIGINS[at]) for text, at in zip(texts, places, strict=True))
-    message = Message(row.role, parts, tuple(ToolCall(*call) for call in calls), call_id)
-    facts = json.loads(row.facts) if row.facts else None
+    with as_written(f"turn {str(row.id)[:12]}"):
+        texts, calls, call_id, *origins = json.loads(row.content)
+        places = origins[0] if origins else [None] * len(texts)
+        parts = tuple(TextPart(text, None if at is None else ORIGINS[at]) for text, at in zip(texts, places, strict=True))
+        message = Message(row.role, parts, tuple(ToolCall(*call) for call in calls), call_id)
+        facts = json.loads(row.facts) if row.facts else None
     return Turn(row.id, row.owner, row.conversation or "", row.parent or "", message, row.completion or "", facts, row.at)
 
 

@@ -66,9 +66,27 @@ def save_signer(folder: Path, signer: Signer) -> None:
 
 
 def load_signer(folder: Path) -> Signer | None:
-    """Return the key of this home; None if there is none.
+    """Return the key of this home; None if there is none. A missing public key is made again.
 
     Raises LedgerError if others can read it, it is damaged, or it does not belong to the public key beside it.
+    """
+    signer = read_signer(folder)
+    if signer is None:
+        return None
+    public = load_verifier(folder)
+    if public is None:
+        write_atomic(folder / PUBLIC, signer.verifier.key.public_bytes_raw().hex().encode() + b"\n")
+    elif public.fingerprint != signer.verifier.fingerprint:
+        got = f"keys {signer.verifier.fingerprint[:12]} and {public.fingerprint[:12]}"
+        cure = "One of the two was swapped; restore both from a backup."
+        raise LedgerError(str(folder / KEY), f"must belong to {PUBLIC} beside it", got, cure)
+    return signer
+
+
+def read_signer(folder: Path) -> Signer | None:
+    """Return the private key of this home with the public half that it gives, whatever lies beside it; None if there is none.
+
+    Raises LedgerError if others can read it, or it is damaged.
     """
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -81,16 +99,9 @@ def load_signer(folder: Path) -> Signer | None:
     if os.name != "nt" and mode & 0o077:
         raise LedgerError(str(path), "must be readable by its owner alone", f"mode {mode:o}", f"Run: chmod 600 '{path}'")
     try:
-        signer = _signer(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(text)))
+        return _signer(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(text)))
     except ValueError as error:
         raise LedgerError(str(path), "must hold an Ed25519 key as 64 hex digits", error, "Restore it from a backup.") from error
-    public = load_verifier(folder)
-    if public is None:
-        write_atomic(folder / PUBLIC, signer.verifier.key.public_bytes_raw().hex().encode() + b"\n")
-    elif public.fingerprint != signer.verifier.fingerprint:
-        got = f"keys {signer.verifier.fingerprint[:12]} and {public.fingerprint[:12]}"
-        raise LedgerError(str(path), f"must belong to {PUBLIC} beside it", got, "One of the two was swapped; restore both from a backup.")
-    return signer
 
 
 def load_verifier(folder: Path) -> Verifier | None:

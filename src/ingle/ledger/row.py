@@ -42,9 +42,12 @@ class Row:
 
     @property
     def values(self) -> dict[str, Fact]:
-        """The facts as a table."""
-        read: dict[str, Fact] = json.loads(self.facts)
-        return read
+        """The facts as a table. Raises LedgerError for a row that no ledger wrote."""
+        try:
+            return dict(json.loads(self.facts))
+        except (ValueError, TypeError) as error:
+            cure = "`ingle verify` says more. Restore the database and the keys from one backup."
+            raise LedgerError(f"fact {self.seq}", "can't be read", type(error).__name__, cure) from error
 
 
 def row_hash(seq: int, at: str, kind: str, subject: str, facts: str, prev: str) -> str:

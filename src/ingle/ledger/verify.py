@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ingle.core.errors import HomeError, LedgerError
 from ingle.ledger.head import HEAD, Head, head_is_genuine, read_head
-from ingle.ledger.keys import Verifier, load_signer, load_verifier
+from ingle.ledger.keys import Verifier, load_verifier, read_signer
 from ingle.ledger.row import Row, row_hash
 from ingle.ledger.table import PAGE_ROWS, rows_from
 
@@ -34,6 +34,8 @@ class Verification:
     """The head of this home."""
     problem: Problem | None
     """None = every row is as it was signed, and none is missing."""
+    backwards: tuple[int, ...] = ()
+    """Numbers of sound rows that say an earlier time than the row before them. The order is proven; a clock was wrong."""
 
 
 def verify_chain(engine: "Engine", folder: Path, exported: Head | None = None) -> Verification:
@@ -43,7 +45,7 @@ def verify_chain(engine: "Engine", folder: Path, exported: Head | None = None) -
     if there is no public key although there are rows.
     """
     verifier = load_verifier(folder)
-    if verifier is None and (signer := load_signer(folder)):
+    if verifier is None and (signer := read_signer(folder)):
         verifier = signer.verifier
     if verifier is None:
         return _without_key(engine, folder, exported)
@@ -55,10 +57,11 @@ def verify_chain(engine: "Engine", folder: Path, exported: Head | None = None) -
             what = "the exported head was edited: its signature doesn't fit"
         return Verification(0, head, Problem(0, what))
     heads = ((exported, "the exported head"), (head, "the signed head"))
-    count, problem = _walk(engine, verifier, [(known, name) for known, name in heads if known is not None])
+    backwards: list[int] = []
+    count, problem = _walk(engine, verifier, [(known, name) for known, name in heads if known is not None], backwards)
     if problem is None and head is None:
         problem = Problem(0, "the signed head of this home is missing or damaged, so rows at the end may be missing too")
-    return Verification(count, head, problem)
+    return Verification(count, head, problem, tuple(backwards))
 
 
 def row_problem(row: Row, seq: int, prev: str, verifier: Verifier) -> str | None:
@@ -81,10 +84,12 @@ def row_problem(row: Row, seq: int, prev: str, verifier: Verifier) -> str | None
     return None
 
 
-def _walk(engine: "Engine", verifier: Verifier, heads: list[tuple[Head, str]]) -> tuple[int, Problem | None]:
-    """Return (number of sound rows, first problem)."""
+def _walk(
+    engine: "Engine", verifier: Verifier, heads: list[tuple[Head, str]], backwards: list[int]
+) -> tuple[int, Problem | None]:  # fmt: skip
+    """Return (number of sound rows, first problem); `backwards` gets the numbers of rows whose time is before that of the row before."""
     furthest = max(heads, key=lambda pair: pair[0].seq, default=None)
-    prev, count = verifier.fingerprint, 0
+    prev, count, at = verifier.fingerprint, 0, ""
     for item in _rows(engine):
         seq = count + 1
         what = item if isinstance(item, str) else row_problem(item, seq, prev, verifier)
@@ -94,7 +99,9 @@ def _walk(engine: "Engine", verifier: Verifier, heads: list[tuple[Head, str]]) -
         for head, name in heads:
             if head.seq == seq and head.hash != item.hash:
                 return count, Problem(seq, f"it is not the row that {name} was signed for: the chain was cut and went on")
-        prev, count = item.hash, seq
+        if item.at < at:  # all are written in one form, so texts compare as times do
+            backwards.append(seq)
+        prev, count, at = item.hash, seq, item.at
     if furthest is not None and furthest[0].seq > count:
         lost = furthest[0].seq - count
         what = f"the last {lost} rows were cut off: {furthest[1]} says that there were {furthest[0].seq}"

@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
+from pathlib import Path
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,10 @@ def answer_key(home: Home) -> bytes:
             if not path.exists():
                 home.keys.mkdir(mode=0o700, parents=True, exist_ok=True)
                 write_atomic(path, secrets.token_hex(32).encode() + b"\n", mode=0o600)
+    return _read_key(path)
+
+
+def _read_key(path: Path) -> bytes:
     with os_errors(path):
         mode = stat.S_IMODE(path.stat().st_mode)
         text = path.read_text("ascii", "replace").strip()
@@ -71,6 +76,11 @@ def answer_key(home: Home) -> bytes:
     if len(key) != 32:
         raise LedgerError(str(path), "must hold 64 hex digits", f"{len(text)} characters", "Restore it from a backup.")
     return key
+
+
+def read_answer_key(home: Home) -> bytes | None:
+    """Return the key of this home's digests as it is; None where there is none. Raises as `answer_key` does."""
+    return _read_key(home.keys / KEY) if (home.keys / KEY).exists() else None
 
 
 def request_digest(key: bytes, request: Request) -> str:

@@ -18,6 +18,7 @@ from ingle.serve.record import answer_digest, request_digest
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from ingle.home.turns import Turn
     from ingle.ledger.chain import Ledger
     from ingle.ledger.row import Row
 
@@ -68,12 +69,19 @@ def find_row(ledger: "Ledger", event: str) -> "Row":
 
 def kept_request(engine: "Engine", completion: str) -> tuple[Request, str]:
     """Return the stored request and answer of an id. Raises NotKept if they are not stored, LedgerError if they can't be read."""
-    from ingle.home.turns import find_any_completion, path
+    from ingle.home.turns import find_any_completion
 
     turn = find_any_completion(engine, completion) if completion else None
     if turn is None:
         cure = "Keep conversations on the page, or ask with `store: true`."
         raise NotKept("event", "The text of this answer is not kept", completion, cure)
+    return request_of(engine, turn), turn.message.text
+
+
+def request_of(engine: "Engine", turn: "Turn") -> Request:
+    """Return the stored request of a stored answer. Raises LedgerError if it can't be read."""
+    from ingle.home.turns import path
+
     table: Mapping[str, Any] = (turn.facts or {}).get("request", {})
     messages = [Message.of("system", text) for text in table.get("system", [])]
     messages += [before.message for before in path(engine, turn.owner, turn.id)[:-1]]
@@ -81,7 +89,13 @@ def kept_request(engine: "Engine", completion: str) -> tuple[Request, str]:
         request = from_table(Request, {name: table[name] for name in _PARAMETERS if name in table} | {"prompt": "-"})
     except ConfigError as error:
         raise LedgerError("kept request", "must be readable", error, "It was written by another version.") from error
-    return replace(request, prompt=None, messages=tuple(messages)), turn.message.text
+    return replace(request, prompt=None, messages=tuple(messages))
+
+
+def kept_as_said(key: bytes, facts: Mapping[str, Any], request: Request, kept: str) -> tuple[bool, bool]:
+    """Return whether the stored request and the stored answer have the digests of the fact."""
+    request = replace(request, sampling=replace(request.sampling, seed=int(facts.get("seed") or 0)))
+    return request_digest(key, request) == facts.get("request"), answer_digest(key, kept) == facts.get("answer")
 
 
 def again(model: LanguageModel, request: Request, policy: Policy = USUAL) -> Iterator[Chunk]:
@@ -92,8 +106,5 @@ def again(model: LanguageModel, request: Request, policy: Policy = USUAL) -> Ite
 def compare(key: bytes, row: "Row", model: LanguageModel, request: Request, kept: str, now: str) -> Replay:
     """Compare the stored and the new answer with the digests of the fact."""
     facts = row.values
-    request = replace(request, sampling=replace(request.sampling, seed=int(facts.get("seed") or 0)))
-    return Replay(
-        row, request_digest(key, request) == facts.get("request"), answer_digest(key, kept) == facts.get("answer"),
-        answer_digest(key, now) == facts.get("answer"), model.digest == facts.get("model"), kept, now,
-    )  # fmt: skip
+    same = answer_digest(key, now) == facts.get("answer"), model.digest == facts.get("model")
+    return Replay(row, *kept_as_said(key, facts, request, kept), *same, kept, now)

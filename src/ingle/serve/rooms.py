@@ -1,5 +1,6 @@
 """Opens the home's database with all tables that the server writes."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ingle.home.place import Home
@@ -7,12 +8,19 @@ from ingle.home.place import Home
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from ingle.home.database import Migrations
+
 
 def open_rooms(home: Home) -> "Engine":
     """Return the engine, with its tables up to date. Raises HomeError."""
-    from ingle.home import api_keys, examples, turns
     from ingle.home.database import open_database
+
+    return open_database(home.database_url, rooms())
+
+
+def rooms() -> "Mapping[str, Migrations]":
+    """Return the migrations of all tables that the server writes."""
+    from ingle.home import api_keys, examples, turns
     from ingle.ledger import table
 
-    rooms = {"ledger": table.MIGRATIONS, "turns": turns.MIGRATIONS, "api_keys": api_keys.MIGRATIONS, "examples": examples.MIGRATIONS}
-    return open_database(home.database_url, rooms)
+    return {"ledger": table.MIGRATIONS, "turns": turns.MIGRATIONS, "api_keys": api_keys.MIGRATIONS, "examples": examples.MIGRATIONS}

@@ -22,6 +22,7 @@ from ingle.engine.language_model import LanguageModel
 from ingle.engine.prefix_cache import PrefixCache
 from ingle.engine.saved_states import SavedStates, forgotten
 from ingle.engine.scheduler import Scheduler
+from ingle.home.examples import mend_index
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.home.turns import keep_answer
@@ -116,6 +117,8 @@ class Service:
         loop = asyncio.get_running_loop()
         self._key = await asyncio.to_thread(answer_key, self.home)
         self._database = await asyncio.to_thread(open_rooms, self.home)
+        with suppress(HomeError):  # it says so to whoever asks for it
+            await asyncio.to_thread(mend_index, self._database)
         self._chooser = Chooser(self.home, self._database)
         self._sweeping = asyncio.create_task(self._sweep())
 

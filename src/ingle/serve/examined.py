@@ -1,0 +1,43 @@
+"""Examines a home's database and ledger without writing anything."""
+
+from dataclasses import dataclass
+
+from ingle.core.errors import DamagedError
+from ingle.home.place import Home
+from ingle.home.reading import database_faults, reading
+from ingle.ledger.chain import Ledger
+from ingle.ledger.head import Head
+from ingle.ledger.verify import Problem, Verification
+from ingle.serve.proofs import Proofs, proofs
+from ingle.serve.record import read_answer_key
+from ingle.serve.rooms import rooms
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What an examination found."""
+
+    ledger: Verification
+    database: tuple[str, ...]
+    """Faults of the database."""
+    proofs: Proofs
+    """What is kept, beside what the ledger says of it."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether everything is as it was signed and kept."""
+        return self.ledger.problem is None and not self.database and not self.proofs.faults
+
+
+def examine(home: Home, exported: Head | None = None) -> Examined:
+    """Examine a home: the database, the chain of facts (and the head that was exported earlier), and what is kept beside the facts.
+
+    Raises LedgerError if the chain's public key is missing, HomeError if a newer Ingle wrote the database or it changes meanwhile.
+    """
+    try:
+        with reading(home, rooms()) as engine:
+            faults = tuple(database_faults(engine))
+            ledger = Ledger(engine, home.keys)
+            return Examined(ledger.verify(exported), faults, proofs(engine, ledger, read_answer_key(home)))
+    except DamagedError as error:
+        return Examined(Verification(0, None, Problem(0, "the database can't be read")), (error.got or str(error),), Proofs())
