@@ -265,6 +265,18 @@ def test_a_panic_of_the_library_is_an_error_like_others(tmp_path: Path) -> None:
         read_fast(tmp_path / "tokenizer.json")
 
 
+def test_a_post_processor_that_names_an_unknown_token_is_said(tmp_path: Path) -> None:
+    table = json.loads(byte_level().to_str())
+    name = table["added_tokens"][0]["content"]
+    single = [{"SpecialToken": {"id": name, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    known = {"another": {"id": name, "ids": [0], "tokens": [name]}}
+    table["post_processor"] = {"type": "TemplateProcessing", "single": single, "pair": single, "special_tokens": known}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(table))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"bos_token": name}))
+    with pytest.raises(CheckpointError):
+        open_tokenizer(tmp_path)
+
+
 def test_a_token_far_beyond_the_others_has_no_row_either() -> None:
     tokenizer = Tokenizer(FastTokenizer(models.BPE({"a": 1_000_000, "b": 1}, [])), TokenizerFacts("bytes", (1,)))
     with pytest.raises(CheckpointError, match=r"2 rows.*1000001"):

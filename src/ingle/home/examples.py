@@ -158,7 +158,8 @@ def example_secret(engine: "Engine", owner: str, id_: str) -> bytes:
         secret = connection.execute(sa.text(query), {"owner": owner, "id": id_}).scalar()
     if secret is None:
         raise NotKept(f"example {id_[:40]}", "is not kept here")
-    return bytes.fromhex(secret)
+    with as_written(f"the key of example {id_[:40]}"):
+        return bytes.fromhex(secret)
 
 
 def get_example(engine: "Engine", owner: str, id_: str) -> Example:

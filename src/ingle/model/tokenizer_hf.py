@@ -9,7 +9,7 @@ from tokenizers import Tokenizer as FastTokenizer
 from ingle.core.config import from_table
 from ingle.core.errors import CheckpointError, ConfigError
 from ingle.model.fields import Fields, read_json
-from ingle.model.tokenizer import FACTS_FILE, TOKENIZER_FILE, Tokenizer, TokenizerFacts, make_facts, read_fast
+from ingle.model.tokenizer import FACTS_FILE, TOKENIZER_FILE, Tokenizer, TokenizerFacts, is_panic, make_facts, read_fast
 
 
 def open_tokenizer(folder: Path) -> Tokenizer:
@@ -92,8 +92,13 @@ def _adds_bos(fast: FastTokenizer, settings: Fields) -> bool:
     begin = _id_of(fast, settings.table.get("bos_token"))
     if begin is None:
         return False
-    with_special = fast.encode("a", add_special_tokens=True).ids
-    if len(with_special) > len(fast.encode("a", add_special_tokens=False).ids):
+    try:
+        with_special, without = (fast.encode("a", add_special_tokens=special).ids for special in (True, False))
+    except BaseException as error:  # a post-processor may name what the vocabulary lacks
+        if not (isinstance(error, Exception) or is_panic(error)):
+            raise
+        raise CheckpointError(settings.where, "must go with a tokenizer that reads a text", error) from error
+    if len(with_special) > len(without):
         return bool(with_special[0] == begin)
     return settings.flag("add_bos_token", False)
 
