@@ -7,6 +7,7 @@ belong to it. What comes out does not depend on how the answer was cut into piec
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import NamedTuple
 
 from ingle.core.message import Chunk, MediaPart, Request, TokenLogprob, Verdict
@@ -114,7 +115,7 @@ class Belongings:
     def __init__(self, request: Request, find: Callable[[str], bool]) -> None:
         """`find`: whether a text by itself holds a span."""
         self._late = max(map(len, request.stop), default=0) + 2
-        self._find = find
+        self._find = cache(find)
         self._waiting: deque[_Extras] = deque()
         self._gone: deque[tuple[int, int]] = deque()
         self._read = 0
