@@ -285,7 +285,7 @@ def test_a_topic_of_ones_own_is_learned_from_examples_and_judged_by_the_sentence
 
 
 def test_examples_without_anything_in_common_are_refused() -> None:
-    nothing = tuple(f"{word}{word} of {word}" for word in ("red", "tall", "seven", "paper", "quick", "wooden", "salt", "early"))
+    nothing = tuple(f"{word}{word} {word}" for word in ("red", "tall", "seven", "paper", "quick", "wooden", "salt", "early"))
     with pytest.raises(ConfigError, match="in common"):
         output.check(GuardRule("tell", topics=(Topic("odd", nothing),)))
 
