@@ -1,6 +1,7 @@
 """Linear judges in one file: weights, biases, and the thresholds at which so many harmless texts would alarm.
 
-The file ships with Ingle, made by `ingle guard train`; a home may have its own. It is safetensors, sealed by its digest: a file that was changed is refused.
+The file ships with Ingle, made by `ingle guard train`; a home may have its own. It is safetensors, sealed by its digest: a file that was
+changed is refused.
 """
 
 import hashlib
@@ -47,6 +48,10 @@ class Judge:
         """Return a judge's probability for a vector."""
         return 1 / (1 + math.exp(-max(-30.0, min(30.0, logit(self.weights[name], self.biases[name], text)))))
 
+    def log_odds(self, name: str, text: Sparse) -> float:
+        """Return a judge's log-odds for a vector."""
+        return logit(self.weights[name], self.biases[name], text)
+
     def scores(self, text: str) -> dict[str, float]:
         """Return the log-odds of harm and of attack: of the worst view and window of the text."""
         return {name: max(values) for name, values in self.by_window(text).items()}
@@ -57,11 +62,11 @@ class Judge:
         return {name: [logit(self.weights[name], self.biases[name], one) for one in vectors] for name in REQUESTS}
 
     def alarm(self, name: str, rate: float) -> float:
-        """Return the log-odds above which a share of `rate` of harmless requests alarms. Raises ConfigError for a rate without a threshold."""
-        table = self.thresholds[name]
-        if str(rate) not in table:
-            raise ConfigError("alarms", f"must be one of {', '.join(table)}", rate)
-        return table[str(rate)]
+        """Return the log-odds above which a share of `rate` of harmless texts alarms; between and beyond the rates of the file, by
+        interpolation."""
+        rates = sorted(map(float, self.thresholds[name]))
+        values = [self.thresholds[name][str(one)] for one in rates]
+        return float(np.interp(math.log(rate), np.log(rates), values))
 
 
 def request_vector(text: str) -> Sparse:
@@ -102,12 +107,14 @@ def load_judge(path: Path = SHIPPED) -> Judge:
             small = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
             metadata = file.metadata() or {}
         table: dict[str, Any] = json.loads(metadata["judge"])
-        if _seal(small, table) != metadata["seal"] or any(value.shape != (SIZE,) for value in small.values()):
-            raise ValueError("its bytes are not those that were sealed")
+        sealed = _seal(small, table) == metadata["seal"] and all(value.shape == (SIZE,) for value in small.values())
         weights = {name: value.astype(np.float32) for name, value in small.items()}
-        return Judge(weights, table["biases"], table["thresholds"], metadata["seal"], table["about"])
+        judge = Judge(weights, table["biases"], table["thresholds"], metadata["seal"], table["about"])
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise ConfigError(str(path), "must be a judge's file of this version", error, _CURE) from error
+    if not sealed:
+        raise ConfigError(str(path), "must be as it was written", "a changed file", _CURE)
+    return judge
 
 
 def _seal(small: Mapping[str, npt.NDArray[Any]], table: Mapping[str, Any]) -> str:
