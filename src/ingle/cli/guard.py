@@ -94,7 +94,8 @@ def _list(home: "Home", as_json: bool) -> None:
     width = max(len(row["guard"]) for row in rows)
     for row in rows:
         print(f"{row['guard']:{width}}  {row['mode']:5}  can be {', '.join(row['modes'])}")
-    print(f"Judge {judge.digest[:12]}: {"this home's own" if own else 'the one that ships with Ingle'}.")
+    whose = "this home's own" if own else "the one that ships with Ingle"
+    print(f"Judge {judge.digest[:12]}: {whose}.")
 
 
 def _test(home: "Home", texts: Sequence[str], rate: float, as_json: bool) -> None:
@@ -143,9 +144,7 @@ def _teach(home: "Home", texts: Sequence[str], bad: bool, as_json: bool) -> None
     if as_json:
         print_json({"texts": len(texts), "harmful": bad, "judge": digest, "corrections": judge.about["corrections"]})
     else:
-        print(
-            f"Learned from {len(texts)} text{'s' * (len(texts) > 1)}: from the next request on. Judge {digest[:12]}; delete {path} to go back."
-        )
+        print(f"Learned from {len(texts)} text{'s' * (len(texts) > 1)}: from the next request on. To go back, delete {path}.")
 
 
 def _train(home: "Home", as_json: bool) -> None:

@@ -12,7 +12,7 @@ import random
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -176,6 +176,24 @@ def _own(name: str) -> list[str]:
     """Return the lines of a file of ours."""
     lines = [line.strip() for line in Path(__file__).with_name(name).read_text("utf-8").splitlines()]
     return [line for line in lines if (line and not line.startswith("#")) or line.startswith("###")]
+
+
+_OPENINGS = (
+    "How do I {}?", "How can I {}?", "How to {}?", "Tell me how to {}.", "What is the best way to {}?", "Can you help me {}?", "I want to {}.",
+    "Explain how to {}.", "Please {}.", "{}", "Is there a way to {}?", "Give me steps to {}.",
+)  # fmt: skip
+_ASKS = re.compile(
+    r"^(how (do|can|could|would|should) (i|one|you|someone|people)|how to|tell me how to|explain how to|please)\s+", re.IGNORECASE
+)
+
+
+def reworded(prompt: Prompt) -> Prompt:
+    """Return the request with another opening, drawn by its id: what is asked for counts, not how the authors of one set begin."""
+    body = _ASKS.sub("", prompt.text).rstrip(".?! ")
+    draw = random.Random(prompt.id)
+    body = body[:1].lower() + body[1:]
+    text = draw.choice(_OPENINGS).format(body)
+    return replace(prompt, text=text[:1].upper() + text[1:], goal=prompt.goal or prompt.text)
 
 
 def _prompts(rows: Iterable[str], family: str, source: str) -> list[Prompt]:

@@ -26,6 +26,7 @@ from ingle.robustness.prompts import (
     orders,
     ordinary,
     rephrased,
+    reworded,
     risky,
     wild,
 )
@@ -64,9 +65,12 @@ class Requests:
 def gather(home: Home, progress: FetchProgress = silent) -> Requests:
     """Return all requests. Raises PullError where the data can't be fetched."""
     attacks, benign = injections(home, progress)
-    bad = [*goals(home, progress), *risky(home, progress), *rephrased(home, progress), *wild(home, progress), *attacks]
+    plain = [*goals(home, progress), *risky(home, progress)]
+    bad = [*plain, *map(reworded, plain), *rephrased(home, progress), *wild(home, progress), *attacks]
     bad += dressed(home, _DRESSED, progress=progress)
-    return Requests(tuple(bad), (*ordinary(home, progress), *lookalikes(), *benign))
+    usual = ordinary(home, progress)
+    how = [one for one in usual if one.family == "piqa"]
+    return Requests(tuple(bad), (*usual, *map(reworded, how), *lookalikes(), *map(reworded, lookalikes()), *benign))
 
 
 def train_requests(
