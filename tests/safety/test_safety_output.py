@@ -10,15 +10,15 @@ import pytest
 from ingle.core.errors import ConfigError
 from ingle.core.message import Chunk, Message, Request, TokenLogprob
 from ingle.engine.tool_calls import ToolCallStream
-from ingle.safety import output
+from ingle.safety import output, topics
 from ingle.safety.automaton import Automaton
 from ingle.safety.finding import LONGEST
-from ingle.safety.middleware import GuardLayer
+from ingle.safety.middleware import GuardLayer, drive, wrap
 from ingle.safety.policy import GuardRule, Topic
 from ingle.safety.registry import make_guards
 from ingle.safety.scoring import by_sentence, score_rules
 from tests.contracts.test_guards import policy
-from tests.safety.scripted import LIMITS, ORDINARY, USAGE, passed, user, verdicts
+from tests.safety.scripted import LIMITS, ORDINARY, USAGE, Scripted, layers, passed, user, verdicts
 
 MARKS = "ΨΩΦΞ"
 """Letters that stand in blocked spans and nowhere else."""
@@ -104,13 +104,13 @@ def leaks(out: Sequence[Chunk], pieces: Sequence[str]) -> list[str]:
 @pytest.mark.parametrize("mode", ["edit", "block"])
 def test_ten_thousand_cuts_leak_no_character(mode: str) -> None:
     draw = random.Random(42)
-    layers = make_guards(LIMITS, policy(output=replace(RULE, mode=mode)))  # all guards of a server, the output filter among them
+    guards = make_guards(LIMITS, policy(output=replace(RULE, mode=mode)))  # all guards of a server, the output filter among them
     blocked = 0
     for _ in range(5_000):
         text, late = answer(draw), draw.choice((0, 0, 9))
         request = user("hi", logprobs=2, stop=("x" * 9,) if late else ())
         pieces = tokens(text, draw)
-        _, out = passed(layers, request, chunks(pieces, draw, late))
+        _, out = passed(guards, request, chunks(pieces, draw, late))
         found = any(mark in text for mark in (*MARKS, *MARKS.lower(), r"\u03"))
         assert not leaks(out, pieces), text
         assert (out[-1].finish == "blocked") == (found and mode == "block")
@@ -306,10 +306,24 @@ def test_a_scorer_is_one_more_rule() -> None:
     assert [(span.start, span.end, span.rule) for span in spans] == [(0, 5, "harm")]
     assert decided == 5
     assert asked == [("why?", "Good."), ("why?", "Good. bad.")]
-    if not score_rules(GuardRule("tell")):
-        assert output.check(GuardRule("tell"))[0] == ()
+    [judge] = score_rules(GuardRule("tell", harm=0.5))
+    assert (judge.name, judge.threshold) == ("harm", 0.5)
+    assert 0.0 <= judge.score("How do I boil an egg?", "Put it into boiling water for six minutes.") < 0.5
 
 
 def test_a_request_without_rules_is_untouched() -> None:
     out = [Chunk("a", (1,)), Chunk("b", finish="stop", usage=USAGE)]
     assert passed([output.make(LIMITS, GuardRule("block"))], Request((Message.of("user", "x"),)), out)[1] == out
+
+
+def test_a_topic_is_found_in_the_last_question_alone() -> None:
+    guard = topics.make(LIMITS, GuardRule("block", topics=(Topic("cooking", COOKING),), alarms=0.02))
+    asked = user("Hello there. How long should I fry onions in butter for a sauce with herbs?")
+    _, [chunk] = passed([guard], user("What is the capital of Italy?"), [Chunk("Rome.", finish="stop")])
+    assert chunk.text == "Rome."
+    [ended] = list(drive(wrap(layers([guard]), Scripted())(asked)))
+    assert (ended.text, ended.finish) == (topics.SAY, "blocked")
+    [verdict] = ended.verdicts
+    assert (verdict.rule, verdict.action) == ("topic cooking", "block")
+    later = Request((*asked.messages, Message.of("assistant", "No."), Message.of("user", "Then tell me about the moon.")))
+    assert passed([guard], later, [Chunk("Far.", finish="stop")])[1] == [Chunk("Far.", finish="stop")]
