@@ -21,6 +21,8 @@ _SAID_BEFORE = 48
 _GAPS = re.compile(r"[ .\-/()]")
 _DATE = re.compile(r"(?:\d{1,2}([./-])\d{1,2}\1(?:\d{2}|\d{4})|(?:19|20)\d\d([./-])\d{1,2}\2\d{1,2})(?:[ T].*)?")
 _GAP, _DIGIT = re.compile("[^!-~]+"), re.compile("[0-9]")
+_LEAST_PART = 32
+"""Of an address's largest part: four smaller numbers are a version of something."""
 _LEAST_BITS = 3.2
 """Entropy of a secret, per character; words have 2 to 3, keys of 20 random characters about 4."""
 
@@ -74,7 +76,9 @@ def _ip(text: str) -> bool:
         address = ipaddress.ip_address(text)
     except ValueError:
         return False
-    return address.is_global and (address.version == 4 or text[0] in "23")
+    if address.version == 6:
+        return address.is_global and text[0] in "23"
+    return address.is_global and not address.is_multicast and max(address.packed) >= _LEAST_PART
 
 
 def _mac(text: str) -> bool:
@@ -157,7 +161,7 @@ KINDS = (
     Kind("e-mail", "E-MAIL", _compiled(
         r"(?<![\w.+%-])[\w.+%-]{1,64}+@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,6}[A-Za-z]{2,24}(?![\w-])"), lambda _: True, "@"),
     Kind("key", "KEY", _compiled(
-        rf"(?<![\w-])(?:{_KEYS})(?![\w-])|{_SAID}[\"' ]{{0,2}}(?:[:=]|is )[\"' ]{{0,3}}(?P<it>(?:(?![\"'<>,;])[!-~]){{12,128}})"),
+        rf"(?<![\w-])(?:{_KEYS})(?![\w-])|{_SAID}[\"' ]{{0,2}}(?:[:=]|is )[\"' ]{{0,3}}(?P<it>(?:(?![\"'<>,;()])[!-~]){{12,128}})"),
         lambda text: re.fullmatch(_KEYS, text) is not None or _secret(text), " -_:=0123456789"),
     Kind("iban", "IBAN", _compiled(
         r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?!\w)"), lambda text: iban(_bare(text))),
