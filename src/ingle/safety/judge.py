@@ -7,7 +7,6 @@ changed is refused.
 import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -73,25 +72,8 @@ class Judge:
 
 
 def request_vector(text: str) -> Sparse:
-    """Return what the judges of requests see of one view or window: not how it begins to ask, which says who wrote it, but what it asks."""
-    return vector(grams(_ASKS.sub("", text, count=1)))
-
-
-_ASKS = re.compile(
-    r"""^\W*(please\s+|can\s+you\s+|could\s+you\s+|would\s+you\s+|i\s+(want|need|would\s+like|'d\s+like)\s+(you\s+)?(to\s+)?)*
-    (
-        (how|what|which|where|why|when|who)\s+(do|does|did|can|could|would|should|to|is|are|was|were)\s+(i|one|you|we|someone|people|there)?\b
-        |(what\s+(is|are)\s+(the\s+|some\s+)?(best\s+|good\s+|easiest\s+)?(way|ways|method|methods|steps)\s+(to|of|for))
-        |(is\s+there\s+a\s+way\s+to|help\s+me(\s+to)?|let\s+me\s+know\s+how\s+to)
-        |(write|give|provide|create|make|develop|show|teach|tell|explain|describe|outline|compose|generate|list|design|instruct|guide)
-         (\s+(me|us|users|people|someone|individuals))?(\s+(a|an|the|some))?
-         (\s+(detailed|step-by-step|comprehensive|complete|short|persuasive|convincing))*(\s+set\s+of)?
-         (\s+(tutorial|guide|instructions?|steps|script|plan|manual|list|article|blog\s+post|speech|post|story|strategy|program))?
-         (\s+(on|for|to|that|about|of|explaining|in))?(\s+how\s+to)?\b
-    )\s*""",
-    re.IGNORECASE | re.VERBOSE,
-)
-"""Ways to begin to ask."""
+    """Return what the judges of requests see of one view or window."""
+    return vector(grams(text))
 
 
 def parts(text: str) -> list[str]:
