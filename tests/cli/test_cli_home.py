@@ -120,6 +120,21 @@ def test_a_cut_off_tail_is_accepted_as_a_fact(own_home: Home) -> None:
     assert kinds(own_home.root) == ["pull", "ledger.loss", "answer"]
 
 
+def test_the_ledgers_key_is_rotated(own_home: Home, tmp_path: Path) -> None:
+    exported = tmp_path / "head"
+    ingle(own_home.root, "head", "--out", str(exported))
+    said = ingle(own_home.root, "head", "rotate").stdout
+    old, new = json.loads(exported.read_text())["fingerprint"], json.loads(ingle(own_home.root, "head").stdout)["fingerprint"]
+    assert said == f"Key {new[:12]} signs from fact 3 on; the private key {old[:12]} is deleted.\n"
+    assert kinds(own_home.root) == ["pull", "ledger.rotate", "ledger.rotated"]
+    assert f"handed over to key {new[:12]}" in ingle(own_home.root, "log").stdout
+    assert "the last of 2" in ingle(own_home.root, "verify", "--head", str(exported)).stdout
+    assert json.loads(ingle(own_home.root, "verify", "--json").stdout)["keys"] == [old, new]
+    assert "writes no head" in ingle(own_home.root, "head", "rotate", "--out", "x", code=2).stderr
+    ingle(own_home.root, "run", "hi", "--max-tokens", "2")
+    assert "4 facts" in ingle(own_home.root, "verify", "--head", str(exported)).stdout
+
+
 def test_log_in_words(own_home: Home) -> None:
     ingle(own_home.root, "run", "hi", "--max-tokens", "2")
     [line] = ingle(own_home.root, "log", "--last", "1").stdout.splitlines()

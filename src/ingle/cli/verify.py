@@ -40,7 +40,7 @@ def command(
     if as_json:
         problem = {"seq": result.problem.seq, "what": result.problem.what} if result.problem else None
         summary = {"facts": result.count, "problem": problem, "head": result.head.seq if result.head else None, "accepted_loss": accepted}
-        print_json(summary | {"models": [{"model": name, "fault": what} for name, what in faults] if models else None})
+        print_json(summary | {"keys": result.keys, "models": [{"model": name, "fault": what} for name, what in faults] if models else None})
     else:
         if accepted:
             print(f"The loss is now fact {accepted}.")
@@ -49,6 +49,7 @@ def command(
             print(printable(f"BROKEN at {where}: {result.problem.what}. The {result.count} facts before it are sound."))
         else:
             key = f", key {result.head.fingerprint[:12]}" if result.head else ""
+            key += f", the last of {len(result.keys)} that handed over to each other" if len(result.keys) > 1 else ""
             print(f"The ledger is whole: {result.count} facts{key}.")
         for name, what in faults:
             print(printable(f"BROKEN {name}: {what}" if name.startswith("delta ") else f"BROKEN model {name}: {what}"))
