@@ -159,6 +159,7 @@ _HOUSE: Mapping[str, Callable[[Facts], str]] = {
     "ledger.loss": _loss,
     "ledger.rotate": lambda facts: f"the ledger's key handed over to key {str(facts.get('key'))[:12]}",
     "ledger.rotated": lambda facts: f"the ledger's new key took over from key {str(facts.get('key'))[:12]}",
+    "ledger.stamp": lambda facts: f"the ledger's head, row {facts.get('seq')}, was time-stamped by {facts.get('host')}",
     "consent": _consent,
 }
 """Whole sentences about the home itself."""

@@ -88,7 +88,12 @@ def move_head(folder: Path, head: Head, verifiers: Sequence[Verifier]) -> None:
 
 def export_head(head: Head, path: Path) -> None:
     """Write a head to a file, to be kept elsewhere and compared later."""
-    write_atomic(path, canonical_json(asdict(head)) + b"\n")
+    write_atomic(path, head_bytes(head))
+
+
+def head_bytes(head: Head) -> bytes:
+    """Return the content of the file of an exported head."""
+    return canonical_json(asdict(head)) + b"\n"
 
 
 def load_head(path: Path) -> Head:
