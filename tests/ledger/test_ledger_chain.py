@@ -128,6 +128,8 @@ def test_a_lost_public_key_is_made_anew(place: Place) -> None:
     (place.keys / PUBLIC).unlink()
     with place.open() as ledger:
         assert ledger.verify().problem is None
+        assert not (place.keys / PUBLIC).exists(), "verifying writes nothing"
+        ledger.append(Event("pull"))
     assert (place.keys / PUBLIC).exists()
 
 

@@ -337,3 +337,19 @@ def test_a_database_from_before_the_rotation_goes_on_as_a_loss(file_place: Place
     stranger, end = new_signer(), head_of(file_place)
     write(file_place, signed(stranger, 5, end.hash, Event(LOSS, "ledger", {"found_seq": 4})))
     assert problem(file_place).startswith("5: its signature")
+
+
+def test_verifying_writes_nothing(place: Place) -> None:
+    fill(place, 1)
+    rotate(place)
+    (place.keys / PUBLIC).unlink()
+    assert problem(place) == "" and not (place.keys / PUBLIC).exists()
+
+
+def test_rows_whose_time_runs_backwards_are_told(place: Place) -> None:
+    fill(place, 2)
+    signer, head = signer_of(place), head_of(place)
+    write(place, signed(signer, 3, head.hash, Event("pull")))  # at the beginning of the year
+    with place.open() as ledger:
+        found = ledger.verify()
+    assert found.problem is None and found.backwards == (3,)

@@ -100,12 +100,12 @@ def sweep_keys(folder: Path) -> None:
 
 
 def load_ring(folder: Path) -> KeyRing:
-    """Return the keys of this home.
+    """Return the keys of this home. Missing public keys are made again.
 
     Raises LedgerError if others can read the private one, it is damaged, or it does not belong to the public keys beside it.
     """
     # The private keys first: a rotation names its key in ledger.pub before it writes it.
-    signers = _load_signers(folder)
+    signers = read_signers(folder)
     verifiers = load_verifiers(folder)
     if signers and not verifiers:
         verifiers = tuple(signer.verifier for signer in signers)
@@ -145,7 +145,11 @@ def lost_key(folder: Path) -> LedgerError:
     return LedgerError(str(folder / KEY), "must be there to sign, and facts signed with it exist", "no such file", cure)
 
 
-def _load_signers(folder: Path) -> tuple[Signer, ...]:
+def read_signers(folder: Path) -> tuple[Signer, ...]:
+    """Return the private keys of this home with the public halves that they give, whatever lies beside them.
+
+    Raises LedgerError if others can read them, or they are damaged.
+    """
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     path = folder / KEY

@@ -7,6 +7,7 @@ A rotation of the key is two rows, written together. The old key's last row (`le
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 
+from ingle.core.errors import LedgerError
 from ingle.core.event import Event
 from ingle.ledger.keys import Verifier, read_verifier
 from ingle.ledger.row import Row, row_hash
@@ -45,7 +46,7 @@ def named_key(row: Row) -> Verifier | None:
     try:
         facts = row.values
         verifier = read_verifier(str(facts["public"]))
-    except (ValueError, KeyError, TypeError):
+    except (LedgerError, ValueError, KeyError, TypeError):
         return None
     return verifier if verifier.fingerprint == facts.get("key") else None
 

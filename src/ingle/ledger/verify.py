@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ingle.core.errors import HomeError, LedgerError
 from ingle.ledger.head import HEAD, Head, head_is_genuine, read_head
-from ingle.ledger.keys import PUBLIC, Verifier, load_ring, load_verifiers
+from ingle.ledger.keys import PUBLIC, Verifier, load_verifiers, read_signers
 from ingle.ledger.link import ROTATED, Link, first_link, follow, named_key
 from ingle.ledger.row import Row
 from ingle.ledger.table import PAGE_ROWS, newest_rows, rows_from
@@ -37,6 +37,8 @@ class Verification:
     """None = every row is as it was signed, and none is missing."""
     keys: tuple[str, ...] = ()
     """Fingerprints of the keys that signed the sound rows, in their order."""
+    backwards: tuple[int, ...] = ()
+    """Numbers of sound rows that say an earlier time than the row before them. The order is proven; a clock was wrong."""
 
 
 def verify_chain(engine: "Engine", folder: Path, exported: Head | None = None) -> Verification:
@@ -45,7 +47,7 @@ def verify_chain(engine: "Engine", folder: Path, exported: Head | None = None) -
     Finds rows that were edited, deleted, inserted, reordered or cut off, a swapped key, and a new key that the old one did not hand over
     to. Needs the public keys only. Raises LedgerError if there is none although there are rows.
     """
-    known = load_verifiers(folder) or load_ring(folder).verifiers
+    known = load_verifiers(folder) or tuple(signer.verifier for signer in read_signers(folder))
     if not known:
         return _without_key(engine, folder, exported)
     # Before the rows: a head that is read after them may be ahead of them, honestly.
@@ -57,7 +59,8 @@ def verify_chain(engine: "Engine", folder: Path, exported: Head | None = None) -
             what = "the exported head was edited: its signature doesn't fit"
         return Verification(0, head, Problem(0, what))
     heads = [(one, name) for one, name in ((exported, "the exported head"), (head, "the signed head")) if one is not None]
-    link, signed, problem = _walk(engine, known, keys, heads)
+    backwards: list[int] = []
+    link, signed, problem = _walk(engine, known, keys, heads, backwards)
     # Read again: a key that was made meanwhile was named in ledger.pub before it signed its first row.
     ours = {key.fingerprint for key in (*known, *load_verifiers(folder))}
     if problem is None and link.seq and link.verifier.fingerprint not in ours:
@@ -65,13 +68,17 @@ def verify_chain(engine: "Engine", folder: Path, exported: Head | None = None) -
         problem = Problem(0, f"{newer}: the folder of keys is older than the database, or was swapped")
     if problem is None and head is None:
         problem = Problem(0, "the signed head of this home is missing or damaged, so rows at the end may be missing too")
-    return Verification(link.seq, head, problem, signed)
+    return Verification(link.seq, head, problem, signed, tuple(backwards))
 
 
 def _walk(
-    engine: "Engine", known: Sequence[Verifier], keys: Mapping[str, Verifier], heads: Sequence[tuple[Head, str]]
+    engine: "Engine", known: Sequence[Verifier], keys: Mapping[str, Verifier], heads: Sequence[tuple[Head, str]], backwards: list[int]
 ) -> tuple[Link, tuple[str, ...], Problem | None]:
-    """Return (the end of the sound rows, the keys that signed them, the first problem)."""
+    """Return (the end of the sound rows, the keys that signed them, the first problem).
+
+    `backwards` gets the numbers of rows whose time is before that of the row before.
+    """
+    at = ""
     link = first_link(known[0])
     signed: tuple[str, ...] = ()
     for item in _rows(engine):
@@ -84,7 +91,9 @@ def _walk(
             return link, signed, Problem(min(item.seq, link.seq + 1), after)
         if what := _head_problem(after, heads):
             return link, signed, Problem(after.seq, what)
-        link = after
+        if item.at < at:  # all are written in one form, so texts compare as times do
+            backwards.append(item.seq)
+        link, at = after, item.at
         if link.verifier.fingerprint not in signed[-1:]:
             signed = (*signed, link.verifier.fingerprint)
     if lost := [(head.seq, name) for head, name in heads if head.seq > link.seq]:
