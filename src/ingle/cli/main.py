@@ -61,7 +61,7 @@ GROUPS = {
         "rm": "Delete a model or a delta.",
         "export": "Write a model or a delta for other programs.",
         "key": "Add, list and revoke API keys.",
-        "head": "Export the ledger's signed head, as proof to keep elsewhere.",
+        "head": "Export the ledger's signed head, or rotate the key that signs it.",
         "doctor": "Check this machine: what it has, what is missing, how to get it.",
     },
 }

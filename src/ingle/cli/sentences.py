@@ -155,5 +155,11 @@ _SENTENCES: Mapping[str, Callable[[Facts], str]] = {
     "key.revoke": lambda facts: f"was revoked: the API key {facts.get('name')}",
 }
 """By kind: what happened to the subject."""
-_HOUSE: Mapping[str, Callable[[Facts], str]] = {"ledger.loss": _loss, "consent": _consent}
+_HOUSE: Mapping[str, Callable[[Facts], str]] = {
+    "ledger.loss": _loss,
+    "ledger.rotate": lambda facts: f"the ledger's key handed over to key {str(facts.get('key'))[:12]}",
+    "ledger.rotated": lambda facts: f"the ledger's new key took over from key {str(facts.get('key'))[:12]}",
+    "ledger.stamp": lambda facts: f"the ledger's head, row {facts.get('seq')}, was time-stamped by {facts.get('host')}",
+    "consent": _consent,
+}
 """Whole sentences about the home itself."""
