@@ -155,5 +155,11 @@ _SENTENCES: Mapping[str, Callable[[Facts], str]] = {
     "key.revoke": lambda facts: f"was revoked: the API key {facts.get('name')}",
 }
 """By kind: what happened to the subject."""
-_HOUSE: Mapping[str, Callable[[Facts], str]] = {"ledger.loss": _loss, "consent": _consent}
+_HOUSE: Mapping[str, Callable[[Facts], str]] = {
+    "ledger.loss": _loss,
+    "consent": _consent,
+    "key.wrong": lambda facts: (
+        f"{facts.get('tries')} wrong API keys were tried, from {facts.get('addresses')} addresses that were then slowed"
+    ),
+}
 """Whole sentences about the home itself."""

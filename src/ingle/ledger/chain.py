@@ -11,7 +11,7 @@ from ingle.core.lock import file_lock
 from ingle.ledger.head import Head, claims_rows, move_head, read_head, sign_head, start_head
 from ingle.ledger.keys import Signer, load_signer, load_verifier, lost_key, new_signer, save_signer
 from ingle.ledger.row import Row, facts_text, row_hash
-from ingle.ledger.table import PAGE_ROWS, appending, insert_row, last_row, newest_rows, rows_from
+from ingle.ledger.table import PAGE_ROWS, appending, insert_row, last_row, newest_rows, rows_from, touch
 from ingle.ledger.verify import Verification, row_problem, verify_chain
 
 if TYPE_CHECKING:
@@ -48,6 +48,13 @@ class Ledger:
         # Behind the commit: a head that is behind the rows is made good by the next event, one ahead would accuse us of a loss.
         move_head(self._keys, sign_head(signer, row.seq, row.hash), signer.verifier)
         return row
+
+    def ready(self) -> None:
+        """Return if a fact could be written now. Writes, but no fact. Raises as `append` does."""
+        signer = self._signer or self._open_key()
+        with appending(self._engine) as connection:
+            self._check_head(connection, last_row(connection), signer)
+            touch(connection)
 
     def read(self, kind: str | None = None, subject: str | None = None, last: int | None = None) -> Iterator[Row]:
         """Yield facts, the newest first. `kind` also matches kinds below it (`delta` finds `delta.accept`). Verifies nothing."""

@@ -6,13 +6,12 @@ that this text was the answer.
 
 import hashlib
 import hmac
+import logging
 import os
 import queue
 import re
 import secrets
 import stat
-import sys
-import traceback
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
@@ -143,6 +142,8 @@ class Recorder:
         self._home = home
         self._inbox: queue.SimpleQueue[tuple[Event, Future[Row]] | None] = queue.SimpleQueue()
         self._fault: IngleError | None = None
+        self.failing = False
+        """Whether the last fact could not be written."""
         self._thread: Thread | None = None
         self._starting = Lock()
 
@@ -187,13 +188,15 @@ class Recorder:
                     ledger = Ledger(engine, self._home.keys)
                 row = ledger.append(event)
             except Exception as error:
+                self.failing = True
                 if isinstance(error, IngleError):
                     self._fault = error
                 else:
-                    traceback.print_exception(error, file=sys.stderr)
+                    logging.getLogger("ingle").exception("ledger")
                 if waited_for:
                     done.set_exception(error)
             else:
+                self.failing = False
                 if waited_for:
                     done.set_result(row)
         if engine is not None:

@@ -37,6 +37,7 @@ from ingle.serve.record import Recorder, answer_event, answer_key, new_seed, ref
 from ingle.serve.replay import parameters
 from ingle.serve.rooms import open_rooms
 from ingle.serve.settings import SamplingSettings, ServeSettings
+from ingle.serve.wrong_keys import WrongKeys
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -106,6 +107,7 @@ class Service:
         self.metrics = Metrics()
         self._policy = policy
         self.recorder = Recorder(home)
+        self.wrong_keys = WrongKeys(self.recorder.add, self.metrics.wrong_key)
         self._key = b""
         self._scheduler: Scheduler | None = None
         self._database: Engine | None = None
