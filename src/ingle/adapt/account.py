@@ -24,9 +24,10 @@ def words_digest(secret: bytes, words: str) -> str:
 
 
 def digests(secret: bytes, example: Example) -> dict[str, Fact]:
-    """Return the digests of an example's question and answer, of those that it has."""
+    """Return the digests of an example's question and answer, of those that it has. Without a key (an older Ingle's example) there are
+    none: words could be guessed by them."""
     words = {"question": example.question, "answer": example.answer}
-    return {name: words_digest(secret, text) for name, text in words.items() if text}
+    return {name: words_digest(secret, text) for name, text in words.items() if text and secret}
 
 
 def feedback_event(engine: "Engine", example: Example, superseded: int) -> Event:

@@ -157,6 +157,8 @@ _SENTENCES: Mapping[str, Callable[[Facts], str]] = {
 """By kind: what happened to the subject."""
 _HOUSE: Mapping[str, Callable[[Facts], str]] = {
     "ledger.loss": _loss,
+    "answers.key": lambda facts: f"answers have digests under the key {str(facts.get('fingerprint'))[:12]} of this home",
+    "answers.loss": lambda _facts: "the owner went on after the key of the answers' digests was lost: answers before can't be proven",
     "consent": _consent,
     "key.wrong": lambda facts: (
         f"{facts.get('tries')} wrong API keys were tried, from {facts.get('addresses')} addresses that were then slowed"

@@ -24,9 +24,9 @@ from ingle.core.errors import Busy
 from ingle.core.files import write_atomic
 from ingle.home.api_keys import check_key, list_keys
 from ingle.page.static_files import static_text, static_url
+from ingle.serve.answers_key import answer_key
 from ingle.serve.auth import address_of
 from ingle.serve.logs import log
-from ingle.serve.record import answer_key
 from ingle.serve.service import Service
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Sessions:
 
     def _mac(self, payload: str) -> str:
         if not self._secret:
-            self._secret = hmac.digest(answer_key(self._service.home), b"ingle.page sign-in", hashlib.sha256)
+            self._secret = hmac.digest(answer_key(self._service.home, self._service.engine), b"ingle.page sign-in", hashlib.sha256)
         return hmac.digest(self._secret, payload.encode(), hashlib.sha256).hex()
 
 

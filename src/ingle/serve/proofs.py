@@ -12,6 +12,7 @@ from ingle.core.errors import IngleError
 from ingle.home.api_keys import key_hashes, list_keys
 from ingle.home.turns import altered_turns, answers_kept, get_any_turn
 from ingle.ledger.chain import Ledger
+from ingle.serve.answers_key import proven_by
 from ingle.serve.replay import kept_as_said, request_of
 
 if TYPE_CHECKING:
@@ -69,8 +70,9 @@ def _guarded(name: str, part: Callable[[], _Part]) -> _Part:
 def _answers(engine: "Engine", ledger: Ledger, key: bytes | None) -> _Part:
     kept = answers_kept(engine)
     wanted = dict[int, list[tuple[str, str]]]()
-    for turn, completion, seq in kept if key is not None else ():
-        if seq is not None:
+    proven = proven_by(ledger, key) if key is not None else lambda _seq: False
+    for turn, completion, seq in kept:
+        if seq is not None and proven(seq):
             wanted.setdefault(seq, []).append((turn, completion))
     compared, faults = 0, [(f"turn {id_[:12]}", "its words are not those that its id is a digest of") for id_ in altered_turns(engine)]
     for seq, facts in _facts(ledger, wanted):
