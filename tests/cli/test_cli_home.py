@@ -92,15 +92,15 @@ def test_verify_finds_what_was_changed(own_home: Home, tmp_path: Path) -> None:
     ingle(own_home.root, "run", "hi", "--max-tokens", "2")
     exported = tmp_path / "head"
     ingle(own_home.root, "head", "--out", str(exported))
-    assert json.loads(ingle(own_home.root, "head").stdout)["seq"] == 2
-    assert "2 facts" in ingle(own_home.root, "verify", "--head", str(exported)).stdout
+    assert json.loads(ingle(own_home.root, "head").stdout)["seq"] == 3
+    assert "3 facts" in ingle(own_home.root, "verify", "--head", str(exported)).stdout
     with sqlite3.connect(own_home.database_file) as database:
-        database.execute("UPDATE ledger SET facts = replace(facts, 'finish', 'fine') WHERE seq = 2")
+        database.execute("UPDATE ledger SET facts = replace(facts, 'finish', 'fine') WHERE seq = 3")
     database.close()
-    assert "BROKEN at fact 2" in ingle(own_home.root, "verify", code=7).stdout
+    assert "BROKEN at fact 3" in ingle(own_home.root, "verify", code=7).stdout
     told = json.loads(ingle(own_home.root, "verify", "--json", code=7).stdout)
-    assert told["problem"]["seq"] == 2
-    assert told["facts"] == 1
+    assert told["problem"]["seq"] == 3
+    assert told["facts"] == 2
     [file] = own_home.bases.glob("*/model.safetensors")
     file.chmod(0o600)
     with file.open("r+b") as weights:
@@ -112,13 +112,13 @@ def test_verify_finds_what_was_changed(own_home: Home, tmp_path: Path) -> None:
 def test_a_cut_off_tail_is_accepted_as_a_fact(own_home: Home) -> None:
     ingle(own_home.root, "run", "hi", "--max-tokens", "2")
     with sqlite3.connect(own_home.database_file) as database:
-        database.execute("DELETE FROM ledger WHERE seq = 2")
+        database.execute("DELETE FROM ledger WHERE seq = 3")
     database.close()
     assert "cut off" in ingle(own_home.root, "verify", code=7).stdout
     assert "--accept-loss" in ingle(own_home.root, "run", "hi", "--max-tokens", "2", code=7).stderr
     assert "whole" in ingle(own_home.root, "verify", "--accept-loss").stdout
     ingle(own_home.root, "run", "hi", "--max-tokens", "2")
-    assert kinds(own_home.root) == ["pull", "ledger.loss", "answer"]
+    assert kinds(own_home.root) == ["pull", "answers.key", "ledger.loss", "answer"]
 
 
 def test_the_ledgers_key_is_rotated(own_home: Home, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 ingle key add laptop
 ingle key add phone --requests-per-minute 30 > phone.key
+ingle key add prometheus --metrics   (may read the figures of the whole server, too)
 ingle key list
 ingle key revoke laptop
 """
@@ -26,6 +27,7 @@ def command(
         int | None,
         typer.Option("--requests-per-minute", metavar="N", help="Most requests a minute with the new key; by default as the server says."),
     ] = None,
+    metrics: Annotated[bool, typer.Option("--metrics", help="The new key may read /metrics, the figures of the whole server.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Add, list and revoke API keys.
@@ -41,13 +43,10 @@ def command(
         raise ConfigError("NAME", "Listing keys takes no name", name, "Say: ingle key list")
     if action != "list" and name is None:
         raise ConfigError("NAME", f"Say which key to {action}", "", f"For example: ingle key {action} laptop")
-    if action != "add" and requests_per_minute is not None:
-        raise ConfigError(
-            "--requests-per-minute",
-            "Only a new key can be given --requests-per-minute",
-            "",
-            "Say: ingle key add NAME --requests-per-minute N",
-        )
+    for option, given in (("--requests-per-minute", requests_per_minute is not None), ("--metrics", metrics)):
+        if action != "add" and given:
+            rest = " N" if option == "--requests-per-minute" else ""
+            raise ConfigError(option, f"Only a new key can be given {option}", "", f"Say: ingle key add NAME {option}{rest}")
     home = enter()
     if action == "list" and not home.other_database and not home.database_file.exists():
         _print_list((), as_json)
@@ -57,22 +56,27 @@ def command(
         if action == "list":
             _print_list(list_keys(engine), as_json)
         elif action == "add":
-            _add(home, engine, name or "", requests_per_minute, as_json)
+            _add(home, engine, name or "", requests_per_minute, metrics, as_json)
         else:
             _revoke(home, engine, name or "", as_json)
     finally:
         engine.dispose()
 
 
-def _add(home: "Home", engine: "Engine", name: str, requests_per_minute: int | None, as_json: bool) -> None:
+def _add(home: "Home", engine: "Engine", name: str, requests_per_minute: int | None, metrics: bool, as_json: bool) -> None:
     from ingle.cli.house import record
     from ingle.cli.output import note, print_json
     from ingle.core.event import Event, Fact
     from ingle.home.api_keys import add_key, key_hash, revoke_key
 
-    key, secret = add_key(engine, name, requests_per_minute)
+    key, secret = add_key(engine, name, requests_per_minute, metrics)
     try:
-        facts: dict[str, Fact] = {"name": key.name, "requests_per_minute": requests_per_minute, "sha256": key_hash(secret)}
+        facts: dict[str, Fact] = {
+            "name": key.name,
+            "requests_per_minute": requests_per_minute,
+            "metrics": metrics,
+            "sha256": key_hash(secret),
+        }
         record(home, Event("key.add", key.id, facts))
     except BaseException:
         revoke_key(engine, key.id)  # nobody has seen it, and no key is good without a fact that says so
@@ -105,10 +109,13 @@ def _print_list(keys: Sequence["ApiKey"], as_json: bool) -> None:
         print_json([_table(key) for key in keys])
     elif keys:
         rows = [
-            (key.name, key.id, key.created[:10], str(key.requests_per_minute or "-"), key.revoked[:10] if key.revoked else "-")
+            (
+                key.name, key.id, key.created[:10], str(key.requests_per_minute or "-"), "yes" if key.metrics else "-",
+                key.revoked[:10] if key.revoked else "-",
+            )
             for key in keys
-        ]
-        print_table(("NAME", "ID", "SINCE", "PER MINUTE", "REVOKED"), rows)
+        ]  # fmt: skip
+        print_table(("NAME", "ID", "SINCE", "PER MINUTE", "METRICS", "REVOKED"), rows)
     else:
         note("There are no keys yet; `ingle key add NAME` makes one.")
 
@@ -116,4 +123,5 @@ def _print_list(keys: Sequence["ApiKey"], as_json: bool) -> None:
 def _table(key: "ApiKey") -> dict[str, Any]:
     return {
         "id": key.id, "name": key.name, "created": key.created, "revoked": key.revoked, "requests_per_minute": key.requests_per_minute,
+        "metrics": key.metrics,
     }  # fmt: skip

@@ -33,7 +33,7 @@ def command(
     from ingle.home.kept import get_kept
     from ingle.ledger.chain import Ledger
     from ingle.safety.registry import guard_policy
-    from ingle.serve.record import answer_key
+    from ingle.serve.answers_key import key_of_answer
     from ingle.serve.replay import again, compare, find_row, kept_request
     from ingle.serve.rooms import open_rooms
 
@@ -42,6 +42,7 @@ def command(
     engine = open_rooms(home)
     try:
         row = find_row(Ledger(engine, home.keys), event)
+        key = key_of_answer(home, engine, row.seq)
         request, kept = kept_request(engine, str(row.values.get("id", "")))
         stands = get_kept(home, row.subject)
         owner, *acted = (str(row.values.get(name, "")) for name in ("key", "memories", "lessons"))
@@ -50,7 +51,7 @@ def command(
     finally:
         engine.dispose()
     now = "".join(chunk.text for chunk in again(choice.model, choice.request, guard_policy(home.policy)))
-    result = compare(answer_key(home), row, choice.model, request, kept, now)
+    result = compare(key, row, choice.model, request, kept, now)
     _show(result, as_json)
     if not result.proven:
         raise typer.Exit(1)

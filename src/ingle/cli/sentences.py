@@ -161,5 +161,10 @@ _HOUSE: Mapping[str, Callable[[Facts], str]] = {
     "ledger.rotated": lambda facts: f"the ledger's new key took over from key {str(facts.get('key'))[:12]}",
     "ledger.stamp": lambda facts: f"the ledger's head, row {facts.get('seq')}, was time-stamped by {facts.get('host')}",
     "consent": _consent,
+    "answers.key": lambda facts: f"answers have digests under the key {str(facts.get('fingerprint'))[:12]} of this home",
+    "answers.loss": lambda _facts: "the owner went on after the key of the answers' digests was lost: answers before can't be proven",
+    "key.wrong": lambda facts: (
+        f"{facts.get('tries')} wrong API keys were tried, from {facts.get('addresses')} addresses that were then slowed"
+    ),
 }
 """Whole sentences about the home itself."""

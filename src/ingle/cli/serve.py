@@ -93,12 +93,12 @@ def _check_home(home: "Home", settings: "Settings") -> None:
     LedgerError for a database or key that can't be used."""
     from ingle.core.errors import ServeError
     from ingle.home.api_keys import any_keys
-    from ingle.serve.record import answer_key
+    from ingle.serve.answers_key import answer_key
     from ingle.serve.rooms import open_rooms
 
-    answer_key(home)
     engine = open_rooms(home)
     try:
+        answer_key(home, engine)
         if settings.serve.needs_key and not any_keys(engine):
             raise ServeError(
                 "serve.host",

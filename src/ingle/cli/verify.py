@@ -87,9 +87,17 @@ def command(
 
 def _accept(home: "Home") -> int:
     from ingle.cli.house import open_ledger
+    from ingle.core.errors import LedgerError
+    from ingle.serve.answers_key import accept_lost_key, key_fault
 
     with open_ledger(home) as ledger:
-        return ledger.accept_loss().seq
+        if not key_fault(home, ledger):
+            return ledger.accept_loss().seq
+        try:
+            ledger.ready()
+        except LedgerError:  # both are lost
+            ledger.accept_loss()
+        return accept_lost_key(home, ledger).seq
 
 
 def _table(kept: "Examined") -> dict[str, Any]:

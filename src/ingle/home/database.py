@@ -38,7 +38,6 @@ _LEFT = "`ingle verify` says what is left of it. Restore it from a backup."
 _DAMAGES = {
     "not a database": "Move the file away or restore it from a backup; a new one is made where there is none.",
     "malformed": _LEFT,
-    "could not decode": _LEFT,
     "vtable constructor failed": _LEFT,
     "invalid fts5": _LEFT,
     "sql logic error": _LEFT,
@@ -223,13 +222,15 @@ def _translate(context: "ExceptionContext") -> None:
     if "unique constraint" in lower:
         return  # names the value, which may hold any of the words below
     where = str(context.engine.url.render_as_string(hide_password=True)) if context.engine else "database"
-    if "could not decode" in lower:
+    undecodable = isinstance(original, UnicodeDecodeError) or "could not decode" in lower
+    if undecodable:
         text = "a text that is not UTF-8"  # SQLite's own sentence holds the text
     for sign, cure in _CURES.items():
         if sign in lower:
             raise HomeError(where, "The database must be readable and writable", text, cure) from original
     cure = next((cure for sign, cure in _DAMAGES.items() if sign in lower), "")
-    if cure or type(original) is sqlite3.DatabaseError:  # the plain class is about the file, its subclasses are about the statement
+    # The plain class of errors is about the file, its subclasses are about the statement.
+    if cure or undecodable or type(original) is sqlite3.DatabaseError:
         raise DamagedError(where, "The database is damaged", text, cure or _LEFT) from original
 
 

@@ -12,7 +12,7 @@ from ingle.ledger.head import Head, claims_rows, move_head, read_head, sign_head
 from ingle.ledger.keys import KeyRing, Signer, load_ring, load_verifiers, lost_key, new_signer, save_ring, sweep_keys
 from ingle.ledger.link import LOSS, ROTATE, ROTATED, Link, follow, rotation_event, signed_by
 from ingle.ledger.row import Row, facts_text, row_hash
-from ingle.ledger.table import PAGE_ROWS, appending, insert_row, last_row, newest_rows, rows_from
+from ingle.ledger.table import PAGE_ROWS, appending, insert_row, last_row, newest_rows, rows_from, touch
 from ingle.ledger.verify import Verification, verify_chain
 
 if TYPE_CHECKING:
@@ -46,6 +46,13 @@ class Ledger:
         move_head(self._keys, sign_head(signer, row.seq, row.hash), ring.verifiers)
         self._ring = ring if len(ring.signers) == 1 else self._settle_keys()
         return row
+
+    def ready(self) -> None:
+        """Return if a fact could be written now. Writes, but no fact. Raises as `append` does."""
+        ring = self._ring or self._open_keys()
+        with appending(self._engine) as connection:
+            self._whose_turn(connection, last_row(connection), ring)
+            touch(connection)
 
     def read(self, kind: str | None = None, subject: str | None = None, last: int | None = None) -> Iterator[Row]:
         """Yield facts, the newest first. `kind` also matches kinds below it (`delta` finds `delta.accept`). Verifies nothing."""
