@@ -16,14 +16,15 @@ from ingle.core.errors import HomeError
 def atomic_file(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
     """Open a file for writing that replaces `path` when the block ends without an error: temporary name, fsync, rename.
 
-    Raises HomeError when the disk is full or the folder can't be written; `path` is then as it was.
+    What was written can be read back through it. Raises HomeError when the disk is full or the folder can't be written; `path` is then as
+    it was.
     """
     with os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     temporary = Path(name)
     try:
-        with os_errors(path), os.fdopen(handle, "wb") as file:
+        with os_errors(path), os.fdopen(handle, "w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
