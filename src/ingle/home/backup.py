@@ -9,7 +9,7 @@ any home is, then archived, and the archive is read back before it gets its name
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ from ingle.home.place import Home
 from ingle.home.staging import staging
 
 BACKUP_LOCK = "backup"
+_CURE = "`ingle verify --models` says what is damaged; mend it or `ingle rm` it first."
 _HEAD, _TRIES = "ledger.head", 5
 
 Verify = Callable[[str, Path], int]
@@ -67,7 +68,7 @@ def back_up(
             for name in (*locks, LOCK):
                 held.enter_context(home.lock(name, waiting))
             _take(home, copy, inside, progress)
-        facts = check_home(copy, copy.database_url if inside else home.database_url, verify, progress)
+        facts = check_home(copy, copy.database_url if inside else home.database_url, verify, progress, _CURE)
         manifest = describe_folder(copy.root, made_at)
         with atomic_file(path, mode=0o600) as file:
             manifest = write_archive(file, copy.root, manifest, progress)
@@ -83,20 +84,27 @@ def back_up(
     return BackedUp(path, manifest, facts, models, tuple(unknown))
 
 
-def check_home(home: Home, database_url: str, verify: Verify, progress: Progress) -> int:
+def check_home(home: Home, database_url: str, verify: Verify, progress: Progress, cure: str) -> int:
     """Verify everything in a home that nobody else uses, and return the number of its facts. Raises HomeError, LedgerError."""
-    problems = list[str]()
-    models = list_kept(home, lambda name, error: problems.append(f"model {name}: {error}"))
-    for base, name in {kept.base: kept.name for kept in models}.items():
-        problems += [f"{fault.file} of model {name} is {fault.what}" for fault in verify_base(home, base, progress)]
-    there = {folder.name for folder in home.deltas.iterdir()}
-    for digest in sorted(there | {digest for kept in models for digest in kept.deltas}):
-        problems += [f"delta {digest[:12]}: {what}" for what in verify_delta(home, digest)]
-    if problems:
-        more = f" ({len(problems)} such problems)" if len(problems) > 1 else ""
-        cure = "`ingle verify --models` says what is damaged; mend it or `ingle rm` it first."
+    if problems := list(_problems(home, progress)):
+        more = f"; and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise HomeError("home", "must be whole", problems[0] + more, cure)
     return verify(database_url, home.keys)
+
+
+def _problems(home: Home, progress: Progress) -> Iterator[str]:
+    damaged = list[str]()
+    models = list_kept(home, lambda name, _error: damaged.append(f"the file of model {name} can't be read"))
+    yield from damaged
+    for base, name in {kept.base: kept.name for kept in models}.items():
+        try:
+            yield from (f"{fault.file} of model {name} is {fault.what}" for fault in verify_base(home, base, progress))
+        except HomeError:
+            yield f"the list of files of model {name} can't be read"
+    there = {folder.name for folder in home.deltas.iterdir()}
+    for digest in sorted(there | {digest for kept in models for digest in kept.deltas}):
+        if verify_delta(home, digest):
+            yield f"delta {digest[:12]} is not as it was kept"
 
 
 def _take(home: Home, copy: Home, inside: bool, progress: Progress) -> None:

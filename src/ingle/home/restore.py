@@ -15,6 +15,7 @@ from ingle.home.kept import list_kept
 from ingle.home.place import Home
 from ingle.home.staging import staging
 
+_CURE = "The backup is of a damaged home, or somebody changed it; use another one."
 _MAY_BE_THERE = ("cache", "locks", "staging")
 """What a home has that was only looked at, or that an earlier attempt left."""
 
@@ -60,9 +61,9 @@ def _check(home: Home, copy: Home, manifest: BackupManifest, verify: Verify, pro
         cure = "Unset it to use the database of the backup."
         raise HomeError("INGLE_DATABASE_URL", "names another database, and the backup brings its own", "", cure)
     if not inside and is_in_file(home.database_url):
-        check_home(copy, "", lambda _url, _keys: 0, progress)
+        check_home(copy, "", lambda _url, _keys: 0, progress, _CURE)
         return None
-    return check_home(copy, copy.database_url if inside else home.database_url, verify, progress)
+    return check_home(copy, copy.database_url if inside else home.database_url, verify, progress, _CURE)
 
 
 def _refuse_used(home: Home) -> None:
