@@ -86,13 +86,14 @@ def back_up(
 
 def check_home(home: Home, database_url: str, verify: Verify, progress: Progress, cure: str) -> int:
     """Verify everything in a home that nobody else uses, and return the number of its facts. Raises HomeError, LedgerError."""
-    if problems := list(_problems(home, progress)):
-        more = f"; and {len(problems) - 1} more" if len(problems) > 1 else ""
-        raise HomeError("home", "must be whole", problems[0] + more, cure)
+    if found := list(problems(home, progress)):
+        more = f"; and {len(found) - 1} more" if len(found) > 1 else ""
+        raise HomeError("home", "must be whole", found[0] + more, cure)
     return verify(database_url, home.keys)
 
 
-def _problems(home: Home, progress: Progress) -> Iterator[str]:
+def problems(home: Home, progress: Progress) -> Iterator[str]:
+    """Yield what is wrong with the files of models and deltas, every byte read."""
     damaged = list[str]()
     models = list_kept(home, lambda name, _error: damaged.append(f"the file of model {name} can't be read"))
     yield from damaged
