@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
-.PHONY: run test quick check clean
+.PHONY: run test quick slow check clean
 
 # A pull that is done already says so at once.
 run: $(VENV)/.stamp-run
@@ -20,6 +20,10 @@ test: $(VENV)/.stamp-test
 # Style, types, and the tests that need no model that answers in words: before every commit.
 quick: check
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/test_architecture.py tests/core tests/safety tests/ledger tests/energy tests/contracts/test_backend.py tests/contracts/test_guards.py
+
+# Every act of the disk fails in turn, in each of thirteen journeys: some hours. INGLE_FAULTS_EVERY=10 takes every tenth.
+slow: $(VENV)/.stamp-test
+	$(BIN)/python -m pytest -m slow -s
 
 check: $(VENV)/.stamp-test
 	$(BIN)/ruff check

@@ -25,6 +25,7 @@ _DELETING = {"unlink", "remove", "rmdir"}
 _SIMPLE = ("mkdir", "chmod", "unlink", "remove", "rmdir", "truncate")
 _OF_TWO = ("rename", "replace", "link", "symlink")
 _OF_HANDLE = ("fsync", "fdatasync", "ftruncate", "fchmod")
+_cut = os.truncate
 _CHANGING = os.O_CREAT | os.O_TRUNC
 
 
@@ -74,7 +75,7 @@ class Injector:
     def _path(self, where: Any) -> str:
         if isinstance(where, int):
             try:
-                return os.readlink(f"/proc/self/fd/{where}").removesuffix(" (deleted)")
+                return os.readlink(f"/proc/self/fd/{where}").removesuffix(" (deleted)")  # noqa: PTH115 - the same
             except OSError:
                 return ""
         path = os.fsdecode(where) if isinstance(where, bytes) else os.fspath(where) if isinstance(where, os.PathLike) else where
@@ -118,12 +119,20 @@ class Injector:
         injector, real = self, io.open
 
         class Counted(io.FileIO):
-            """A file whose writes are counted."""
+            """A file whose writes are counted. As on a disk that is full, one that fails says first that half went in."""
+
+            owed = 0
 
             def write(self, data: Any, /) -> int:
-                if number := injector.due("write", self.fileno()):
-                    super().write(bytes(data)[: len(data) // 2])
+                if self.owed:
+                    number, self.owed = self.owed, 0
                     raise injector.fail(number, self.fileno())
+                if number := injector.due("write", self.fileno()):
+                    half = super().write(bytes(data)[: len(data) // 2]) or 0
+                    if injector.mode == "kill" or not half:
+                        raise injector.fail(number, self.fileno())
+                    self.owed = number
+                    return half
                 return super().write(data)
 
         def act(
@@ -152,7 +161,7 @@ class Injector:
                 number = self.due("write", filename)
                 real(tensors, filename, *given, **named)
                 if number:
-                    os.truncate(filename, Path(filename).stat().st_size // 2)
+                    _cut(filename, Path(filename).stat().st_size // 2)
                     self.fail(number, filename)
                     raise safetensors.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 

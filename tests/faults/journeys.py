@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,9 +23,8 @@ from ingle.home.backup import problems
 from ingle.home.deltas import list_deltas
 from ingle.home.examples import list_examples
 from ingle.home.kept import get_kept, list_kept
-from ingle.home.lessons import list_lessons
 from ingle.home.place import Home
-from ingle.home.turns import find_completion, find_text
+from ingle.home.turns import find_completion
 from ingle.ledger.chain import Ledger
 from ingle.serve.rooms import open_rooms
 from tests.cli.place import environment
@@ -52,7 +50,7 @@ class Journey:
     act: Callable[[Home, Ack], None]
     check: Callable[[Home, Sequence[str]], list[str]]
     settled: Callable[[Home], bool]
-    """Whether its end is reached without an acknowledgement, so that it needn't be repeated. What was acknowledged isn't repeated either."""
+    """Whether its end is reached, if without an acknowledgement. It is then not repeated, and nor is what was acknowledged."""
     modes: Sequence[str] = ("once", "full", "kill")
     every: int = 1
     """1 = each act fails in turn in each mode; more = the modes take turns."""

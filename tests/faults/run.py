@@ -34,6 +34,9 @@ def forked(work: Callable[[Callable[[str], None]], None]) -> tuple[int, list[str
 
         os.close(reader)
         signal.alarm(PATIENCE_S)
+        quiet = os.open(os.devnull, os.O_RDWR)
+        for handle in (0, 1, 2):
+            os.dup2(quiet, handle)
         say_to = os.fdopen(writer, "w", buffering=1, encoding="utf-8", errors="replace")
 
         def say(line: str) -> None:
@@ -100,7 +103,9 @@ def load(lines: list[str]) -> None:
     """Import what the fork before needed, so that the next ones needn't."""
     for line in lines:
         for module in line[8:].split() if line.startswith("modules ") else ():
-            if module.startswith(("ingle", "sqlalchemy", "cryptography", "fastapi", "starlette", "torch", "numba", "tokenizers", "safetensors")):
+            if module.startswith(
+                ("ingle", "sqlalchemy", "cryptography", "fastapi", "starlette", "torch", "numba", "tokenizers", "safetensors")
+            ):
                 with contextlib.suppress(ImportError, AttributeError):
                     importlib.import_module(module)
 
@@ -126,8 +131,8 @@ def main(name: str, folder: Path, stride: int) -> int:
     for line in (*lines, *forked(looked_at(journey, home, [line[4:] for line in lines if line.startswith("ack ")]))[1]):
         if line.startswith(("wrong", "refused")):
             print(f"undisturbed: {line}")
-    counts, turn = dict.fromkeys(journey.modes, 0), 0
-    for nth in range(1, len(acts) + 1, stride):
+    counts = dict.fromkeys(journey.modes, 0)
+    for turn, nth in enumerate(range(1, len(acts) + 1, stride)):
         for mode in journey.modes if journey.every == 1 else (journey.modes[turn % len(journey.modes)],):
             fresh()
             code, lines = forked(disturbed(journey, home, roots, nth, mode))
@@ -142,7 +147,6 @@ def main(name: str, folder: Path, stride: int) -> int:
                 found.append(f"looking at it ended with {code}")
             for what in found:
                 print(f"{mode} at {nth} ({acts[nth - 1]}): {what}", flush=True)
-        turn += 1
     print(json.dumps({"journey": name, "acts": len(acts), "faults": counts}))
     return 0
 

@@ -4,6 +4,7 @@ import hmac
 import re
 import secrets
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -52,10 +53,13 @@ class ApiKey:
     """Its own limit; None = the server's."""
 
 
-def add_key(engine: "Engine", name: str, requests_per_minute: int | None = None) -> tuple[ApiKey, str]:
+def add_key(
+    engine: "Engine", name: str, requests_per_minute: int | None = None, tell: Callable[[ApiKey], object] = lambda _key: None
+) -> tuple[ApiKey, str]:
     """Make a key; return it with its secret: `ingle-` and 43 characters, which are shown once and can't be recovered.
 
-    Raises ConfigError if the name can't be used or a valid key has it, or the rate is out of range.
+    `tell` gets the key before it is good; if it raises, there is no key. Raises ConfigError if the name can't be used or a valid key has
+    it, or the rate is out of range.
     """
     import sqlalchemy as sa
 
@@ -68,12 +72,18 @@ def add_key(engine: "Engine", name: str, requests_per_minute: int | None = None)
     secret = f"{PREFIX}{secrets.token_urlsafe(32)}"
     row = {"id": key.id, "name": name, "hash": _hash(secret), "created": key.created, "rate": requests_per_minute}
     insert = "INSERT INTO api_keys (id, name, hash, created, requests_per_minute) VALUES (:id, :name, :hash, :created, :rate)"
+    taken = ConfigError(
+        "name", f"Another key is called {name} already", "",
+        f"Choose another name, or revoke the old key first (`ingle key revoke {shlex.quote(name)}`).",
+    )  # fmt: skip
+    if any(other.name == name and other.revoked is None for other in list_keys(engine)):
+        raise taken
+    tell(key)
     try:
         with writing(engine) as connection:
             connection.execute(sa.text(insert), row)
     except sa.exc.IntegrityError as error:
-        cure = f"Choose another name, or revoke the old key first (`ingle key revoke {shlex.quote(name)}`)."
-        raise ConfigError("name", f"Another key is called {name} already", "", cure) from error
+        raise taken from error  # somebody was quicker
     return key, secret
 
 
