@@ -128,7 +128,8 @@ class Injector:
                     number, self.owed = self.owed, 0
                     raise injector.fail(number, self.fileno())
                 if number := injector.due("write", self.fileno()):
-                    half = super().write(bytes(data)[: len(data) // 2]) or 0
+                    first = len(injector.seen) == injector.nth
+                    half = super().write(bytes(data)[: len(data) // 2 * first]) or 0
                     if injector.mode == "kill" or not half:
                         raise injector.fail(number, self.fileno())
                     self.owed = number
