@@ -264,12 +264,11 @@ def _undone(home: Home, acks: Sequence[str]) -> list[str]:
 def _prepare_forget(home: Home) -> None:
     _prepare_learned(home)
     home.history.write_text(json.dumps(f"I think it is {ANSWER}") + "\n")
+    (home.root.parent / "id").write_text(_examples(home)[0])
 
 
 def _forget(home: Home, ack: Ack) -> None:
-    [one] = _examples(home) or [json.loads((home.root / "id").read_text())]
-    (home.root.parent / "id").write_text(one)
-    command(home, "forget", one, "--yes")
+    command(home, "forget", (home.root.parent / "id").read_text(), "--yes")
     ack("forgotten")
 
 
