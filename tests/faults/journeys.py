@@ -7,16 +7,18 @@ All of them are of the tiny model, and none needs a network. `act` tells `ack` w
 import contextlib
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
-from ingle.cli.main import main
+from ingle.cli.main import EXIT_BUG, main
 from ingle.core.errors import IngleError, Interrupted
 from ingle.home.api_keys import add_key, check_key, list_keys
 from ingle.home.backup import problems
@@ -58,21 +60,20 @@ class Journey:
 
 def command(home: Home, *arguments: str) -> str:
     """Runs `ingle` in this process and returns its output. Raises RefusedCommand, Crashed."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
+    out, err = io.BytesIO(), io.BytesIO()
+    with pytest.MonkeyPatch.context() as patch, Path(os.devnull).open(encoding="utf-8") as nothing:
         for key, value in environment(home.root, {"INGLE_DEBUG": "1"}).items():
             patch.setenv(key, value)
-        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
-        patch.setattr(sys, "stdout", io.TextIOWrapper(raw := io.BytesIO(), encoding="utf-8", write_through=True))
-        patch.setattr(sys, "stderr", io.TextIOWrapper(raw_err := io.BytesIO(), encoding="utf-8", write_through=True))
+        patch.setattr(sys, "stdin", nothing)
+        patch.setattr(sys, "stdout", io.TextIOWrapper(out, encoding="utf-8", write_through=True))
+        patch.setattr(sys, "stderr", io.TextIOWrapper(err, encoding="utf-8", write_through=True))
         code = main(arguments)
-        out.write(raw.getvalue().decode())
-        err.write(raw_err.getvalue().decode())
-    if code == 70 or "this is a bug" in err.getvalue():
-        raise Crashed(err.getvalue()[-1500:])
+        said, complained = out.getvalue().decode(), err.getvalue().decode()
+    if code == EXIT_BUG:
+        raise Crashed(complained[-1500:])
     if code:
-        raise RefusedCommand(err.getvalue().splitlines()[0])
-    return out.getvalue()
+        raise RefusedCommand(next((line for line in complained.splitlines() if line.startswith("ingle: ")), complained[-300:]))
+    return said
 
 
 @contextmanager
