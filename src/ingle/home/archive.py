@@ -12,8 +12,8 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -109,22 +109,33 @@ def write_archive(file: BinaryIO, root: Path, manifest: BackupManifest, progress
     return whole
 
 
+def read_manifest(file: BinaryIO, name: str) -> BackupManifest:
+    """Return the manifest at the beginning of an archive; nothing behind it is read. Raises HomeError as `read_archive` does."""
+    with _fit(name), tarfile.open(fileobj=file, mode="r:") as tar:
+        return _read_manifest(tar)
+
+
 def read_archive(file: BinaryIO, name: str, into: Path | None, progress: Progress) -> BackupManifest:
     """Read an archive, every byte checked, and write its files below `into` (None = nowhere). `name` is for messages.
 
     Raises HomeError at the first thing that is not as the manifest says, or if the disk refuses.
     """
+    with _fit(name), tarfile.open(fileobj=file, mode="r:") as tar:
+        manifest, done = _read_manifest(tar), 0
+        for one in manifest.files:
+            _read_file(tar, one, into, _beyond(progress, "checking", done, manifest.nbytes))
+            done += one.size
+        _expect_end(tar)
+    return manifest
+
+
+@contextmanager
+def _fit(name: str) -> Iterator[None]:
+    """Turn whatever is wrong with an archive into a HomeError."""
     try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            manifest = _read_manifest(tar)
-            done = 0
-            for one in manifest.files:
-                _read_file(tar, one, into, _beyond(progress, "checking", done, manifest.nbytes))
-                done += one.size
-            _expect_end(tar)
+        yield
     except (_Unfit, tarfile.TarError, ValueError, EOFError, TypeError, RecursionError, OverflowError, ConfigError) as error:
         raise HomeError(name, "must be a whole backup of Ingle", error, _CURE) from error
-    return manifest
 
 
 def _read_file(tar: tarfile.TarFile, one: ArchivedFile, into: Path | None, progress: Callable[[int], None]) -> None:
