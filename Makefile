@@ -21,7 +21,7 @@ test: $(VENV)/.stamp-test
 quick: check
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/test_architecture.py tests/core tests/safety tests/ledger tests/energy tests/contracts/test_backend.py tests/contracts/test_guards.py
 
-# Every act of the disk fails in turn, in each of thirteen journeys: some hours. INGLE_FAULTS_EVERY=10 takes every tenth.
+# Every act of the disk fails in turn, in each of thirteen journeys: an hour or more. INGLE_FAULTS_EVERY=10 takes every tenth.
 slow: $(VENV)/.stamp-test
 	$(BIN)/python -m pytest -m slow -s
 

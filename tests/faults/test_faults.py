@@ -1,6 +1,6 @@
 """Whatever act of the disk fails, in whatever journey: nothing acknowledged is lost, nothing wrong is served, and the next start works.
 
-The whole of it takes hours and is marked `slow` (`make slow`); INGLE_FAULTS_EVERY=5 takes every fifth act only. What is always run makes
+The whole of it takes an hour or more and is marked `slow` (`make slow`); INGLE_FAULTS_EVERY=5 takes every fifth act only. What is always run makes
 sure that faults are injected where they should be, and that a careless program would be found.
 """
 
