@@ -74,7 +74,7 @@ def _add(home: "Home", engine: "Engine", name: str, requests_per_minute: int | N
 
     told = list[str]()
 
-    def tell(key: "ApiKey") -> None:
+    def tell(key: "ApiKey", _secret: str) -> None:
         # Before the key is good: whatever fails or ends us after it, no key is good without a fact that says so.
         record(home, Event("key.add", key.id, {"name": key.name, "requests_per_minute": requests_per_minute}))
         told.append(key.id)

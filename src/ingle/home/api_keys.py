@@ -54,11 +54,11 @@ class ApiKey:
 
 
 def add_key(
-    engine: "Engine", name: str, requests_per_minute: int | None = None, tell: Callable[[ApiKey], object] = lambda _key: None
+    engine: "Engine", name: str, requests_per_minute: int | None = None, tell: Callable[[ApiKey, str], object] = lambda _key, _secret: None
 ) -> tuple[ApiKey, str]:
     """Make a key; return it with its secret: `ingle-` and 43 characters, which are shown once and can't be recovered.
 
-    `tell` gets the key before it is good; if it raises, there is no key. Raises ConfigError if the name can't be used or a valid key has
+    `tell` gets both before the key is good; if it raises, there is no key. Raises ConfigError if the name can't be used or a valid key has
     it, or the rate is out of range.
     """
     import sqlalchemy as sa
@@ -78,7 +78,7 @@ def add_key(
     )  # fmt: skip
     if any(other.name == name and other.revoked is None for other in list_keys(engine)):
         raise taken
-    tell(key)
+    tell(key, secret)
     try:
         with writing(engine) as connection:
             connection.execute(sa.text(insert), row)
