@@ -1,7 +1,7 @@
 """Whatever act of the disk fails, in whatever journey: nothing acknowledged is lost, nothing wrong is served, and the next start works.
 
-The whole of it takes an hour or more and is marked `slow` (`make slow`); INGLE_FAULTS_EVERY=5 takes every fifth act only. What is always run makes
-sure that faults are injected where they should be, and that a careless program would be found.
+The whole of it takes an hour or more and is marked `slow` (`make slow`); INGLE_FAULTS_EVERY=5 takes every fifth act only. What is always
+run makes sure that faults are injected where they should be, and that a careless program would be found.
 """
 
 import json
