@@ -178,7 +178,7 @@ def snapshot(url: str, target: Path, progress: Callable[[int, int], None] = lamb
     except sqlite3.Error as error:
         found = str(error)
     if found != "ok":
-        cure = next((cure for sign, cure in _CURES.items() if sign in found.lower()), _CURES["malformed"])
+        cure = next((cure for sign, cure in _CURES.items() if sign in found.lower()), "It is damaged; restore it from a backup.")
         raise HomeError(str(path), "The database must be readable and whole", found, cure)
 
 
