@@ -26,6 +26,7 @@ from ingle.home.deltas import (
 from ingle.home.kept import Freed, Kept, get_kept, keep, list_models, remove, sweep_packs
 from ingle.home.place import Home
 from ingle.home.pull import pull
+from ingle.home.staging import staging
 
 NAME = "model.layers.0.self_attn.q_proj"
 
@@ -278,3 +279,18 @@ def test_old_packs_of_nothing_that_is_kept_are_swept(home: Home, one: Kept) -> N
     assert sweep_packs(home) == [old.name]
     assert sorted(home.packs.iterdir()) == sorted([*owned, new])
     assert sweep_packs(home) == []
+
+
+def test_a_lock_file_that_can_not_be_deleted_undoes_nothing(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was kept stays told as kept: a bare OSError came after it."""
+    real = Path.unlink
+
+    def fail(self: Path, missing_ok: bool = False) -> None:
+        if self.suffix == ".lock":
+            raise OSError(5, "Input/output error")
+        real(self, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", fail)
+    with staging(home) as folder:
+        (folder / "file").write_text("x")
+    assert not any(home.staging.iterdir())
