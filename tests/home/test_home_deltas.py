@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 
 from ingle.core.delta import Delta
 from ingle.core.errors import ConfigError, DeltaError, HomeError, NotKept
+from ingle.core.files import sync_folder
 from ingle.home.deltas import (
     MANIFEST,
     REPORT,
@@ -294,3 +295,18 @@ def test_a_lock_file_that_can_not_be_deleted_undoes_nothing(home: Home, monkeypa
     with staging(home) as folder:
         (folder / "file").write_text("x")
     assert not any(home.staging.iterdir())
+
+
+def test_a_folder_that_can_not_be_flushed_is_said(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was a bare OSError, which a server takes for a bug."""
+    real = os.fsync
+
+    def fail(handle: int) -> None:
+        if os.path.samestat(os.fstat(handle), home.deltas.stat()):
+            raise OSError(5, "Input/output error")
+        real(handle)
+
+    home.create()
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(HomeError, match="Input/output error"):
+        sync_folder(home.deltas)

@@ -50,20 +50,21 @@ def sweep_unfinished(path: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Make the content of a file survive a power cut, whoever wrote it."""
-    with path.open("rb+") as file:
+    """Make the content of a file survive a power cut, whoever wrote it. Raises HomeError."""
+    with os_errors(path), path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut, where the system can."""
+    """Make a rename in `folder` survive a power cut, where the system can. Raises HomeError."""
     if os.name == "nt":  # Windows can't open a folder; NTFS journals the rename itself
         return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with os_errors(folder):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 @contextmanager
