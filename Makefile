@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
-.PHONY: run test quick check lock sbom clean
+.PHONY: run test quick slow check lock sbom clean
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Every package in the version and with the SHA-256 that locks/ says; what another hand put into an index is refused.
 LOCKED := $(PIP) --require-hashes --requirement
@@ -23,6 +23,10 @@ test: $(VENV)/.stamp-test
 # Style, types, and the tests that need no model that answers in words: before every commit.
 quick: check
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/test_architecture.py tests/core tests/safety tests/ledger tests/energy tests/contracts/test_backend.py tests/contracts/test_guards.py
+
+# Every act of the disk fails in turn, in each of thirteen journeys: an hour or more. INGLE_FAULTS_EVERY=10 takes every tenth.
+slow: $(VENV)/.stamp-test
+	$(BIN)/python -m pytest -m slow -s
 
 check: $(VENV)/.stamp-test
 	$(BIN)/ruff check

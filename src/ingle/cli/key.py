@@ -1,6 +1,7 @@
 """`ingle key`."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -66,11 +67,14 @@ def command(
 def _add(home: "Home", engine: "Engine", name: str, requests_per_minute: int | None, metrics: bool, as_json: bool) -> None:
     from ingle.cli.house import record
     from ingle.cli.output import note, print_json
+    from ingle.core.errors import IngleError
     from ingle.core.event import Event, Fact
-    from ingle.home.api_keys import add_key, key_hash, revoke_key
+    from ingle.home.api_keys import add_key, key_hash
 
-    key, secret = add_key(engine, name, requests_per_minute, metrics)
-    try:
+    told = list[str]()
+
+    def tell(key: "ApiKey", secret: str) -> None:
+        # Before the key is good: whatever fails or ends us after it, no key is good without a fact that says so.
         facts: dict[str, Fact] = {
             "name": key.name,
             "requests_per_minute": requests_per_minute,
@@ -78,8 +82,14 @@ def _add(home: "Home", engine: "Engine", name: str, requests_per_minute: int | N
             "sha256": key_hash(secret),
         }
         record(home, Event("key.add", key.id, facts))
+        told.append(key.id)
+
+    try:
+        key, secret = add_key(engine, name, requests_per_minute, metrics, tell)
     except BaseException:
-        revoke_key(engine, key.id)  # nobody has seen it, and no key is good without a fact that says so
+        with suppress(IngleError):  # the fact says that there is a key, and there is none
+            for id_ in told:
+                record(home, Event("key.revoke", id_, {"name": name}))
         raise
     if as_json:
         print_json({**_table(key), "key": secret})
@@ -91,15 +101,32 @@ def _add(home: "Home", engine: "Engine", name: str, requests_per_minute: int | N
 def _revoke(home: "Home", engine: "Engine", name: str, as_json: bool) -> None:
     from ingle.cli.house import record
     from ingle.cli.output import print_json, printable
+    from ingle.core.errors import NotKept
     from ingle.core.event import Event
     from ingle.home.api_keys import revoke_key
 
-    key = revoke_key(engine, name)  # first, so that a ledger that can't be written doesn't keep a stolen key alive
+    try:
+        key = revoke_key(engine, name)  # first, so that a ledger that can't be written doesn't keep a stolen key alive
+    except NotKept:
+        if (owed := _without_fact(home, engine, name)) is None:
+            raise
+        key = owed
     record(home, Event("key.revoke", key.id, {"name": key.name}))
     if as_json:
         print_json(_table(key))
     else:
         print(printable(f"{key.name} ({key.id}) is revoked."))
+
+
+def _without_fact(home: "Home", engine: "Engine", id_or_name: str) -> "ApiKey | None":
+    """Return the revoked key of that id or name that no fact calls revoked: something failed or ended us in between."""
+    from ingle.cli.house import open_ledger
+    from ingle.home.api_keys import list_keys
+
+    keys = [key for key in list_keys(engine) if id_or_name in (key.id, key.name) and key.revoked is not None]
+    with open_ledger(home) as ledger:
+        told = {row.subject for row in ledger.read("key.revoke")}
+    return next((key for key in keys if key.id not in told), None)
 
 
 def _print_list(keys: Sequence["ApiKey"], as_json: bool) -> None:

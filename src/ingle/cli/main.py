@@ -60,6 +60,8 @@ GROUPS = {
         "keep": "Name a model together with its deltas.",
         "rm": "Delete a model or a delta.",
         "export": "Write a model or a delta for other programs.",
+        "backup": "Write everything that this home keeps into one file.",
+        "restore": "Bring a backup back into an empty home.",
         "key": "Add, list and revoke API keys.",
         "head": "Export the ledger's signed head, or rotate the key that signs it.",
         "doctor": "Check this machine: what it has, what is missing, how to get it.",

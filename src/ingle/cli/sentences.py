@@ -130,6 +130,16 @@ def _consent(facts: Facts) -> str:
     return f"learning from what users teach was {'allowed' if facts.get('learn') else 'switched off'}"
 
 
+def _backed_up(facts: Facts) -> str:
+    what = ", ".join(filter(None, (_some(facts, "files", "file"), _some(facts, "facts", "fact"))))
+    return f"a backup was made: {what}, digest {str(facts.get('backup'))[:12]}"
+
+
+def _restored(facts: Facts) -> str:
+    at = str(facts.get("made_at"))[:16].replace("T", " ")
+    return f"this home came back from the backup of {at}, digest {str(facts.get('backup'))[:12]}"
+
+
 _SENTENCES: Mapping[str, Callable[[Facts], str]] = {
     "pull": lambda facts: f"came here from {facts.get('source')}",
     "answer": _answered,
@@ -166,5 +176,7 @@ _HOUSE: Mapping[str, Callable[[Facts], str]] = {
     "key.wrong": lambda facts: (
         f"{facts.get('tries')} wrong API keys were tried, from {facts.get('addresses')} addresses that were then slowed"
     ),
+    "backup": _backed_up,
+    "restore": _restored,
 }
 """Whole sentences about the home itself."""

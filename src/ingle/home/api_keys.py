@@ -4,6 +4,7 @@ import hmac
 import re
 import secrets
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -56,11 +57,13 @@ class ApiKey:
 
 
 def add_key(
-    engine: "Engine", name: str, requests_per_minute: int | None = None, metrics: bool = False
+    engine: "Engine", name: str, requests_per_minute: int | None = None, metrics: bool = False,
+    tell: Callable[[ApiKey, str], object] = lambda _key, _secret: None,
 ) -> tuple[ApiKey, str]:  # fmt: skip
     """Make a key; return it with its secret: `ingle-` and 43 characters, which are shown once and can't be recovered.
 
-    Raises ConfigError if the name can't be used or a valid key has it, or the rate is out of range.
+    `tell` gets both before the key is good; if it raises, there is no key. Raises ConfigError if the name can't be used or a valid key has
+    it, or the rate is out of range.
     """
     import sqlalchemy as sa
 
@@ -74,12 +77,18 @@ def add_key(
     row = {"id": key.id, "name": name, "hash": key_hash(secret), "created": key.created, "rate": requests_per_minute}
     names = "id, name, hash, created, requests_per_minute, metrics"
     insert = f"INSERT INTO api_keys ({names}) VALUES (:id, :name, :hash, :created, :rate, :metrics)"
+    taken = ConfigError(
+        "name", f"Another key is called {name} already", "",
+        f"Choose another name, or revoke the old key first (`ingle key revoke {shlex.quote(name)}`).",
+    )  # fmt: skip
+    if any(other.name == name and other.revoked is None for other in list_keys(engine)):
+        raise taken
+    tell(key, secret)
     try:
         with writing(engine) as connection:
             connection.execute(sa.text(insert), row | {"metrics": int(metrics)})
     except sa.exc.IntegrityError as error:
-        cure = f"Choose another name, or revoke the old key first (`ingle key revoke {shlex.quote(name)}`)."
-        raise ConfigError("name", f"Another key is called {name} already", "", cure) from error
+        raise taken from error  # somebody was quicker
     return key, secret
 
 
