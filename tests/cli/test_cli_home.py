@@ -133,7 +133,7 @@ def test_the_ledgers_key_is_rotated(own_home: Home, tmp_path: Path) -> None:
     assert json.loads(ingle(own_home.root, "verify", "--json").stdout)["keys"] == [old, new]
     assert "writes no head" in ingle(own_home.root, "head", "rotate", "--out", "x", code=2).stderr
     ingle(own_home.root, "run", "hi", "--max-tokens", "2")
-    assert "4 facts" in ingle(own_home.root, "verify", "--head", str(exported)).stdout
+    assert "5 facts" in ingle(own_home.root, "verify", "--head", str(exported)).stdout
 
 
 def test_a_head_is_time_stamped_and_checked(own_home: Home, tmp_path: Path) -> None:
