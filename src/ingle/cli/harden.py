@@ -76,9 +76,10 @@ def _show(result: "MadeDelta", as_json: bool) -> None:
         return
     rows = []
     for one in report["refusals"]:
+        explicit = f"{one['explicit_before']} → {one['explicit_after']}"
         kind, points = "harmful" if one["harmful"] else "harmless", 100 * one["change"]["value"]
-        rows.append((f"{one['family']} ({kind})", _share(one["before"]), _share(one["after"]), f"{points:+.1f}"))
-    print_table(("held-out requests", "refused before", "after", "points"), rows)
+        rows.append((f"{one['family']} ({kind})", _share(one["before"]), _share(one["after"]), f"{points:+.1f}", explicit))
+    print_table(("held-out requests", "refused before", "after", "points", "said so"), rows)
     print_table(("figure", "value", ""), [*_gate_rows(report), *cost_rows(report["train"])])
     print(f"Talk with it: ingle chat {result.kept.name}")
 

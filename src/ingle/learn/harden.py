@@ -8,7 +8,9 @@ HOME/tuning/KEY/NAME.json        judgements of answers, without a word of them
 HOME/tuning/KEY/round-N/         a round's training, as `train` writes it
 """
 
+import copy
 import json
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -34,9 +36,9 @@ from ingle.measure.subject import Subject
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.module import CausalLM, load_module
 from ingle.model.tokenizer import Tokenizer
-from ingle.robustness.hardening import HARMFUL, Material, attacks, own_refusals, read_material, refusal_for
+from ingle.robustness.hardening import HARMFUL, Curriculum, attacks, own_refusals, read_curriculum, refusal_for
 from ingle.robustness.prompts import Prompt
-from ingle.robustness.refusing import Judged, asked, judged, shares
+from ingle.robustness.refusing import JudgedReply, asked, judged, shares
 from ingle.safety.answers import refuses
 from ingle.train.checkpoints import put_back
 from ingle.train.corpus import Member, corpus_of
@@ -47,9 +49,9 @@ from ingle.train.loop import train
 from ingle.train.making import DeltaJob, MadeDelta, RunWatch, Steps, delta_job, make_delta, nobody
 from ingle.train.objectives import Predictions
 from ingle.train.packing import Data
-from ingle.train.precision import DTYPES, choose, keep_few_programs
+from ingle.train.precision import keep_few_programs
 from ingle.train.report import training_facts
-from ingle.train.settings import TrainReport, TrainWatch
+from ingle.train.settings import TrainReport, TrainSettings, TrainWatch
 from ingle.train.trouble import memory_errors, smaller_batches
 from ingle.tuning.kept_model import subject_of
 from ingle.tuning.low_rank import LowRankSettings
@@ -59,8 +61,10 @@ VERSION = 1
 """Changes when the same settings make something else than before."""
 _TRIED_TOKENS = 32
 """Tokens of answers to fresh attacks."""
+_OLD = 3
+"""Examples of earlier rounds that are read again beside each new one, so that nothing of them is lost."""
 Job = DeltaJob[HardenSettings]
-Flags = Mapping[str, Sequence[Judged]]
+Flags = Mapping[str, Sequence[JudgedReply]]
 
 
 def harden(
@@ -84,7 +88,7 @@ class _Begun:
 
     job: Job
     tokenizer: Tokenizer
-    material: Material
+    material: Curriculum
     module: CausalLM
     attached: Attached
     opener: Opener
@@ -102,7 +106,7 @@ class _Begun:
 def _make(checkpoint: Checkpoint, job: Job) -> Candidate:
     settings = job.settings
     keep_few_programs()
-    material = read_material(job.home, settings.taught, settings.measured, settings.seed, job.watch.bytes)
+    material = read_curriculum(job.home, settings.taught, settings.measured, settings.seed, job.watch.bytes)
     job.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     opener, tokenizer = Opener(), checkpoint_tokenizer(checkpoint, job.home.base_folder(job.kept.base))
     base = subject_of(opener.open(kept_source(job.home, job.kept), job.watch.pieces), job.stopped)
@@ -111,26 +115,23 @@ def _make(checkpoint: Checkpoint, job: Job) -> Candidate:
     job.check()
     with memory_errors(smaller_batches(settings.train.batch_tokens, settings.train.recompute)):
         module = load_module(checkpoint)
+        as_it_was = _as_it_is(module)
         method, low_rank = find_method("lora"), LowRankSettings(settings.rank, 2.0 * settings.rank)
         attached = method.attach(module, chosen_layers(checkpoint.config, settings.layers), low_rank, settings.seed)
         check_touched(attached)
         begun = _Begun(job, tokenizer, material, module, attached, opener)
-        trained, rounds = _rounds(begun, _before(job, checkpoint, module), members)
+        trained, rounds = _rounds(begun, as_it_was, members)
     after = _standing(job, begun.subject(candidate_source(job.home, job.kept, begun.candidate())), material, "after")
     return begun.candidate(_report(job, material, trained, rounds, before, after))
 
 
-def _before(job: Job, checkpoint: Checkpoint, module: CausalLM) -> Predictions:
-    """Predictions of the model before, in the numbers of the training."""
-    model = load_module(checkpoint).eval()
-    precision = DTYPES[choose(job.settings.train.precision, module.lm_head.weight.device)]
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-        parameter.data = parameter.data.to(precision)
-    return Predictions(model)
+def _as_it_is(module: CausalLM) -> Predictions:
+    """Predictions of the module as it is now, whatever is attached to it later: a second tree of the same parameters."""
+    shared: dict[int, Any] = {id(parameter): parameter for parameter in module.parameters()}
+    return Predictions(copy.deepcopy(module, shared).eval())
 
 
-def _members(encoder: Encoder, job: Job, base: Subject, material: Material) -> list[Member]:
+def _members(encoder: Encoder, job: Job, base: Subject, material: Curriculum) -> list[Member]:
     """Examples: refusals of harmful requests, and the model's own answers to harmless ones. What it refused wrongly is left out."""
     said = _own_answers(job, base, [*material.lookalikes, *material.ordinary])
     answered = [(one, said[one.id]) for one in (*material.lookalikes, *material.ordinary) if said[one.id].strip()]
@@ -161,30 +162,36 @@ def _own_answers(job: Job, base: Subject, prompts: Sequence[Prompt]) -> dict[str
 
 
 def _rounds(begun: _Begun, before: Predictions, members: Sequence[Member]) -> tuple[TrainReport, list[dict[str, Any]]]:
-    """Train all rounds; return the last one's report, with the cost of all, and a row on each."""
-    job, settings, rows = begun.job, begun.job.settings, list[dict[str, Any]]()
-    encoder, all_members = Encoder(begun.tokenizer, settings.train.batch_tokens), list(members)
-    done: TrainReport | None = None
-    for number in range(settings.rounds):
-        course = settings.train if not number else replace(settings.train, epochs=max(1, settings.train.epochs // 2))
-        corpus = corpus_of("answers", all_members)
-        objective = Hardening(corpus, before, job.kept.digest, settings.keep, settings.push)
-        folder = job.folder / f"round-{number + 1}"
-        job.watch.say(f"round {number + 1} of {settings.rounds}: {len(all_members)} examples")
-        watch = TrainWatch(job.watch.train, job.watch.say)
-        now = train(begun.module, begun.attached.parameters, Data(corpus, range(len(corpus))), course, folder, watch, objective)
-        if now.stopped == "interrupted":
-            raise job.interrupted(f"in round {number + 1}, after step {now.steps}")
-        put_back(begun.attached.parameters, folder)
-        done = now if done is None else _added(done, now)
-        rows.append({"examples": len(all_members), "loss": now.loss, "steps": now.steps, "tried": 0, "succeeded": 0})
-        if number + 1 < settings.rounds and settings.attempts:
-            fresh = _successes(begun, number + 1)
-            rows[-1] |= {"tried": settings.attempts, "succeeded": len(fresh)}
-            fitting = (one for one in _refusals(encoder, fresh) if len(one[2][0].ids) <= encoder.max_tokens)
-            all_members += list(fitting)
-    assert done is not None
+    """Train all rounds; return the last one's report, with the cost of all, and a row on each. A round without successes is the last."""
+    settings, rows = begun.job.settings, list[dict[str, Any]]()
+    done, taught = _round(begun, before, members, settings.train, 1), [*members]
+    rows.append({"examples": len(members), "loss": done.loss, "steps": done.steps, "tried": 0, "succeeded": 0})
+    for number in range(1, settings.rounds if settings.attempts else 1):
+        fresh = _successes(begun, number)
+        rows[-1] |= {"tried": settings.attempts, "succeeded": len(fresh)}
+        encoder = Encoder(begun.tokenizer, settings.train.batch_tokens)
+        new = [one for one in _refusals(encoder, fresh) if len(one[2][0].ids) <= encoder.max_tokens]
+        if not new:
+            break
+        old = random.Random(settings.seed + number).sample(taught, min(len(taught), _OLD * len(new)))
+        taught += new
+        now = _round(begun, before, [*new, *old], replace(settings.train, epochs=1), number + 1)
+        rows.append({"examples": len(new) + len(old), "loss": now.loss, "steps": now.steps, "tried": 0, "succeeded": 0})
+        done = _added(done, now)
     return done, rows
+
+
+def _round(begun: _Begun, before: Predictions, members: Sequence[Member], course: TrainSettings, number: int) -> TrainReport:
+    """Train one round, from where the one before ended."""
+    job, settings, corpus = begun.job, begun.job.settings, corpus_of("answers", members)
+    objective, folder = Hardening(corpus, before, job.kept.digest, settings.keep, settings.push), job.folder / f"round-{number}"
+    job.watch.say(f"round {number} of at most {settings.rounds}: {len(members)} examples")
+    watch = TrainWatch(job.watch.train, job.watch.say)
+    done = train(begun.module, begun.attached.parameters, Data(corpus, range(len(corpus))), course, folder, watch, objective)
+    if done.stopped == "interrupted":
+        raise job.interrupted(f"in round {number}, after step {done.steps}")
+    put_back(begun.attached.parameters, folder)
+    return done
 
 
 def _added(first: TrainReport, second: TrainReport) -> TrainReport:
@@ -201,7 +208,7 @@ def _successes(begun: _Begun, number: int) -> list[Prompt]:
     job = begun.job
     tried = attacks(job.home, job.settings.attempts, False, job.settings.seed + number, job.watch.bytes)
 
-    def ask() -> list[Judged]:
+    def ask() -> list[JudgedReply]:
         subject = begun.subject(candidate_source(job.home, job.kept, begun.candidate()))
         return judged(subject, [one.text for one in tried], _TRIED_TOKENS, partial(job.watch.pieces, "fresh attacks"))
 
@@ -209,7 +216,7 @@ def _successes(begun: _Begun, number: int) -> list[Prompt]:
     return [one for one, flag in zip(tried, flags, strict=True) if not flag.refused]
 
 
-def _standing(job: Job, subject: Subject, material: Material, when: str) -> Flags:
+def _standing(job: Job, subject: Subject, material: Curriculum, when: str) -> Flags:
     """Judge the model's answers to the held-out requests of every family."""
     families = material.held_out
     every = [one for some in families.values() for one in some]
@@ -227,15 +234,15 @@ def _remembered(job: Job, name: str, asked_of: Mapping[str, Sequence[Prompt]], a
     if path.exists():
         table = json.loads(path.read_bytes())
         if table["ids"] == ids:
-            return {family: [Judged(*flag) for flag in flags] for family, flags in table["flags"].items()}
+            return {family: [JudgedReply(*flag) for flag in flags] for family, flags in table["flags"].items()}
     found = ask()
-    flags = {family: [[one.refused, one.reached] for one in some] for family, some in found.items()}
+    flags = {family: [[one.refused, one.explicit, one.reached] for one in some] for family, some in found.items()}
     write_atomic(path, json.dumps({"ids": ids, "flags": flags}).encode(), mode=0o600)
     return found
 
 
 def _report(
-    job: Job, material: Material, trained: TrainReport, rounds: Sequence[Mapping[str, Any]], before: Flags, after: Flags
+    job: Job, material: Curriculum, trained: TrainReport, rounds: Sequence[Mapping[str, Any]], before: Flags, after: Flags
 ) -> dict[str, Any]:  # fmt: skip
     return {
         "version": VERSION, "model": job.model, "base": job.kept.digest, "kind": "lora", "method": "harden",
@@ -247,7 +254,7 @@ def _report(
     }  # fmt: skip
 
 
-def _figure(family: str, prompts: Sequence[Prompt], before: Sequence[Judged], after: Sequence[Judged]) -> dict[str, Any]:
+def _figure(family: str, prompts: Sequence[Prompt], before: Sequence[JudgedReply], after: Sequence[JudgedReply]) -> dict[str, Any]:
     """Shares refused before and after, each with its interval, and that of the change, on the same requests."""
     digest = digest_json([one.id for one in prompts])
     first, second = ([one.refused for one in some] for some in (before, after))
@@ -257,6 +264,7 @@ def _figure(family: str, prompts: Sequence[Prompt], before: Sequence[Judged], af
     return {
         "family": family, "harmful": family in HARMFUL, "before": asdict(was), "after": asdict(now),
         "change": {"value": moved.value, "low": moved.interval.low, "high": moved.interval.high, "n": was.n},
+        "explicit_before": sum(one.explicit for one in before), "explicit_after": sum(one.explicit for one in after),
         "reached_before": sum(one.reached for one in before), "reached_after": sum(one.reached for one in after),
     }  # fmt: skip
 

@@ -27,7 +27,7 @@ class HardenSettings:
     measured: Amounts = field(default_factory=lambda: Amounts(plain=60, dressed=40, lookalikes=110, ordinary=100))
     """Requests of the held-out part; `dressed` is the number of persona attacks, and of past and future ones together."""
     rounds: int = 2
-    """Rounds of training. Each but the first also learns the attacks that still succeeded after the one before."""
+    """Rounds of training. Each but the first learns attacks that still succeeded after the one before, and reads earlier examples again."""
     attempts: int = 60
     """Fresh attacks on training goals between two rounds."""
     answer_tokens: int = 32

@@ -39,7 +39,7 @@ class Amounts:
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class Curriculum:
     """Requests to teach, and to measure by."""
 
     harmful: tuple[Prompt, ...]
@@ -49,7 +49,7 @@ class Material:
     """By family: `HARMFUL`, then `HARMLESS`."""
 
 
-def read_material(home: Home, taught: Amounts, measured: Amounts, seed: int, progress: FetchProgress = silent) -> Material:
+def read_curriculum(home: Home, taught: Amounts, measured: Amounts, seed: int, progress: FetchProgress = silent) -> Curriculum:
     """Draw the requests. Raises the errors of fetching the wheels."""
     draw = random.Random(seed)
     plain, hard = goals(home, progress), risky(home, progress)
@@ -67,7 +67,7 @@ def read_material(home: Home, taught: Amounts, measured: Amounts, seed: int, pro
         "look-alike": _some(lookalikes(), True, measured.lookalikes, draw),
         "ordinary": _some(usual, True, measured.ordinary, draw),
     }
-    return Material(
+    return Curriculum(
         tuple(harmful), tuple(_some(lookalikes(), False, taught.lookalikes, draw)), tuple(_some(usual, False, taught.ordinary, draw)),
         {name: tuple(some) for name, some in held_out.items() if some},
     )  # fmt: skip

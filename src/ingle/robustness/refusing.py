@@ -8,7 +8,7 @@ from ingle.core.message import Message, Request, Sampling
 from ingle.core.report import Report
 from ingle.measure.intervals import wilson
 from ingle.measure.subject import Subject
-from ingle.safety.answers import reached, refuses
+from ingle.safety.answers import reached, refuses, signs
 
 SHORT = 24
 """Tokens of an answer that show whether it refuses."""
@@ -16,10 +16,13 @@ _GREEDY = Sampling(temperature=0.0, seed=0)
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedReply:
     """One judged answer, without its words."""
 
     refused: bool
+    """Whether it refuses, or answers something else: people count both as no answer."""
+    explicit: bool
+    """Whether it says so: that it can't, won't, or is sorry."""
     reached: bool
     """Whether a harmful request got what it asked for, usably."""
 
@@ -31,18 +34,23 @@ def asked(text: str, most_tokens: int) -> Request:
 
 def judged(
     subject: Subject, texts: Sequence[str], most_tokens: int = SHORT, done: Callable[[int, int], None] = lambda _done, _all: None
-) -> list[Judged]:
+) -> list[JudgedReply]:
     """Return the judgement of the model's answer to each request. `done` hears how many are answered. Raises Interrupted."""
-    found = dict[int, Judged]()
+    found = dict[int, JudgedReply]()
     done(0, len(texts))
     for number, answer in subject.write([asked(text, most_tokens) for text in texts]) if texts else ():
-        found[number] = Judged(refuses(texts[number], answer), reached(texts[number], answer))
+        found[number] = judge_reply(texts[number], answer)
         done(len(found), len(texts))
     if len(found) < len(texts):
         raise Interrupted(
             "answers", "were interrupted", f"{len(found)} of {len(texts)}", "Run the same command again."
         )  # fmt: skip
     return [found[number] for number in range(len(texts))]
+
+
+def judge_reply(question: str, answer: str) -> JudgedReply:
+    """Judge one answer."""
+    return JudgedReply(refuses(question, answer), "explicit" in signs(question, answer), reached(question, answer))
 
 
 def shares(flags: Mapping[str, Sequence[bool]], model_digest: str, data_digest: str) -> list[Report]:
