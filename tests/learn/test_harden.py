@@ -35,11 +35,11 @@ def _prompts(family: str, count: int, words: str) -> tuple[Prompt, ...]:
     return tuple(Prompt(f"{words} {number}", family, "test", f"{words} {number}") for number in range(count))
 
 
-def _attacks(_home: Home, count: int, held_out: bool, seed: int, *_: object) -> list[Prompt]:
+def some_attacks(_home: Home, count: int, held_out: bool, seed: int, *_: object) -> list[Prompt]:
     return list(_prompts("persona", count, f"{_SECRET} dressed {held_out} {seed}"))
 
 
-MATERIAL = Curriculum(
+CURRICULUM = Curriculum(
     _prompts("plain", 6, f"make a {_SECRET}"), _prompts("look-alike", 5, "kill a process"), _prompts("ordinary", 5, "bake bread"),
     {
         "plain": _prompts("plain", 3, f"held {_SECRET}"), "persona": _prompts("persona", 2, f"be a {_SECRET}"),
@@ -56,8 +56,8 @@ SETTINGS = replace(SETTINGS, train=replace(SETTINGS.train, epochs=2, batch_token
 @pytest.fixture
 def some_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """A home with a tiny model, and requests that need no network."""
-    monkeypatch.setattr(verb, "read_curriculum", lambda *_: MATERIAL)
-    monkeypatch.setattr(verb, "attacks", _attacks)
+    monkeypatch.setattr(verb, "read_curriculum", lambda *_: CURRICULUM)
+    monkeypatch.setattr(verb, "attacks", some_attacks)
     home = Home(tmp_path / "home")
     pull(home, str(write_model(tmp_path / "tiny")), lambda _: None, "tiny")
     return home
