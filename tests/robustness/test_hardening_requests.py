@@ -29,8 +29,9 @@ def _dressed(_home: Home, count: int, seed: int = 0, *_: object) -> list[Prompt]
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    news = [Prompt(f"What is this about?\n\nNews {number} of the town. {'long ' * 200}", "xsum", "test") for number in range(40)]
     for name, prompts in {
-        "goals": _some("plain", 60), "risky": _some("risky", 60), "ordinary": _some("ordinary", 200),
+        "goals": _some("plain", 60), "risky": _some("risky", 60), "ordinary": [*_some("ordinary", 200), *news],
         "rephrased": [*_some("past", 30), *_some("future", 30)],
     }.items():  # fmt: skip
         monkeypatch.setattr(hardening, name, lambda *_, prompts=prompts: prompts)
@@ -38,18 +39,19 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_measured_is_never_taught() -> None:
-    found = read_curriculum(HOME, Amounts(30, 12, 40, 50), Amounts(10, 8, 30, 20), 3)
+    found = read_curriculum(HOME, Amounts(30, 12, 40, 50, 7), Amounts(10, 8, 30, 20, 0), 3)
     taught = {one.id for one in (*found.harmful, *found.lookalikes, *found.ordinary)}
     goals = {one.goal or one.text for one in found.harmful}
     assert {one.family for one in found.harmful} == {"plain", "risky", "persona"}
+    assert len(found.prose) == 7 and all(one.startswith("News ") and len(one) == 400 for one in found.prose)
     assert set(found.held_out) == {*HARMFUL, "look-alike", "ordinary"}
     for family, prompts in found.held_out.items():
         assert prompts and not taught & {one.id for one in prompts}
         assert not goals & {one.goal or one.text for one in prompts}, family
         assert family in ("past", "future") or all(one.held_out for one in prompts)
     assert not any(one.held_out for one in (*found.harmful, *found.lookalikes, *found.ordinary))
-    assert read_curriculum(HOME, Amounts(30, 12, 40, 50), Amounts(10, 8, 30, 20), 3) == found
-    assert read_curriculum(HOME, Amounts(30, 12, 40, 50), Amounts(10, 8, 30, 20), 4) != found
+    assert read_curriculum(HOME, Amounts(30, 12, 40, 50, 7), Amounts(10, 8, 30, 20, 0), 3) == found
+    assert read_curriculum(HOME, Amounts(30, 12, 40, 50, 7), Amounts(10, 8, 30, 20, 0), 4) != found
 
 
 def test_attacks_are_short_and_each_seed_draws_others() -> None:

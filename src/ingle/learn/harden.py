@@ -35,7 +35,6 @@ from ingle.measure.intervals import paired_bootstrap
 from ingle.measure.subject import Subject
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.module import CausalLM, load_module
-from ingle.model.tokenizer import Tokenizer
 from ingle.robustness.hardening import HARMFUL, Curriculum, attacks, own_refusals, read_curriculum, refusal_for
 from ingle.robustness.prompts import Prompt
 from ingle.robustness.refusing import JudgedReply, asked, judged, shares
@@ -87,7 +86,7 @@ class _Begun:
     """A job with its models and its requests."""
 
     job: Job
-    tokenizer: Tokenizer
+    encoder: Encoder
     material: Curriculum
     module: CausalLM
     attached: Attached
@@ -111,7 +110,8 @@ def _make(checkpoint: Checkpoint, job: Job) -> Candidate:
     opener, tokenizer = Opener(), checkpoint_tokenizer(checkpoint, job.home.base_folder(job.kept.base))
     base = subject_of(opener.open(kept_source(job.home, job.kept), job.watch.pieces), job.stopped)
     before = _standing(job, base, material, "before")
-    members = _members(Encoder(tokenizer, settings.train.batch_tokens), job, base, material)
+    encoder = Encoder(tokenizer, min(settings.train.batch_tokens, checkpoint.config.context_length))
+    members = _members(encoder, job, base, material)
     job.check()
     with memory_errors(smaller_batches(settings.train.batch_tokens, settings.train.recompute)):
         module = load_module(checkpoint)
@@ -119,7 +119,7 @@ def _make(checkpoint: Checkpoint, job: Job) -> Candidate:
         method, low_rank = find_method("lora"), LowRankSettings(settings.rank, 2.0 * settings.rank)
         attached = method.attach(module, chosen_layers(checkpoint.config, settings.layers), low_rank, settings.seed)
         check_touched(attached)
-        begun = _Begun(job, tokenizer, material, module, attached, opener)
+        begun = _Begun(job, encoder, material, module, attached, opener)
         trained, rounds = _rounds(begun, as_it_was, members)
     after = _standing(job, begun.subject(candidate_source(job.home, job.kept, begun.candidate())), material, "after")
     return begun.candidate(_report(job, material, trained, rounds, before, after))
@@ -139,6 +139,9 @@ def _members(encoder: Encoder, job: Job, base: Subject, material: Curriculum) ->
     members += [_member(encoder, one, answer, KEEP) for one, answer in answered if not refuses(one.text, answer)]
     plain = [pair for pair in answered if pair[0].family == "look-alike" and not refuses(pair[0].text, pair[1])]
     members += [_member(encoder, one, answer, ANSWER) for one, answer in plain[: job.settings.plain_answers]]
+    for text in material.prose:
+        parts = encoder.documents(Record("prose", "text", "", (text,)))
+        members += [(digest_json(text)[:16], KEEP, (part,)) for part in parts]
     return [one for one in members if len(one[2][0].ids) <= encoder.max_tokens and one[2][0].answer.any()]
 
 
@@ -169,8 +172,7 @@ def _rounds(begun: _Begun, before: Predictions, members: Sequence[Member]) -> tu
     for number in range(1, settings.rounds if settings.attempts else 1):
         fresh = _successes(begun, number)
         rows[-1] |= {"tried": settings.attempts, "succeeded": len(fresh)}
-        encoder = Encoder(begun.tokenizer, settings.train.batch_tokens)
-        new = [one for one in _refusals(encoder, fresh) if len(one[2][0].ids) <= encoder.max_tokens]
+        new = [one for one in _refusals(begun.encoder, fresh) if len(one[2][0].ids) <= begun.encoder.max_tokens]
         if not new:
             break
         old = random.Random(settings.seed + number).sample(taught, min(len(taught), _OLD * len(new)))
@@ -249,6 +251,7 @@ def _report(
         "settings": to_table(job.settings), "harmful": len(material.harmful),
         "harmless": len(material.lookalikes) + len(material.ordinary), "rounds": list(rounds),
         "data_digest": digest_json(sorted(one.id for one in (*material.harmful, *material.lookalikes, *material.ordinary))),
+        "prose": len(material.prose),
         "train": asdict(trained), "held_out": {"before": None, "after": None},
         "refusals": [_figure(name, some, before[name], after[name]) for name, some in material.held_out.items()],
     }  # fmt: skip

@@ -24,7 +24,7 @@ class HardenSettings:
 
     taught: Amounts = field(default_factory=Amounts)
     """Requests of the training part."""
-    measured: Amounts = field(default_factory=lambda: Amounts(plain=60, dressed=40, lookalikes=110, ordinary=100))
+    measured: Amounts = field(default_factory=lambda: Amounts(plain=60, dressed=40, lookalikes=110, ordinary=100, prose=0))
     """Requests of the held-out part; `dressed` is the number of persona attacks, and of past and future ones together."""
     rounds: int = 2
     """Rounds of training. Each but the first learns attacks that still succeeded after the one before, and reads earlier examples again."""

@@ -15,8 +15,8 @@ from ingle.robustness.prompts import Prompt, dressed, goals, lookalikes, ordinar
 HARMFUL = ("plain", "persona", "past", "future")
 """Families of harmful requests that are measured; past and future are never taught."""
 HARMLESS = ("look-alike", "ordinary")
-_LONGEST = 900
-"""Most characters of an attack: its tokens cost training time."""
+_LONGEST, _PROSE = 900, 400
+"""Most characters of a request, and of a piece of prose: tokens cost training time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,11 @@ class Amounts:
     """Harmless requests in the words of harmful ones."""
     ordinary: int = 200
     """Other harmless requests."""
+    prose: int = 80
+    """Beginnings of news, along which the model is to stay as it was: requests alone would let it forget other text."""
 
     def __post_init__(self) -> None:
-        for name in ("plain", "dressed", "lookalikes", "ordinary"):
+        for name in ("plain", "dressed", "lookalikes", "ordinary", "prose"):
             if getattr(self, name) < 0:
                 raise ConfigError(name, "must not be negative", getattr(self, name))
 
@@ -45,6 +47,7 @@ class Curriculum:
     harmful: tuple[Prompt, ...]
     lookalikes: tuple[Prompt, ...]
     ordinary: tuple[Prompt, ...]
+    prose: tuple[str, ...]
     held_out: Mapping[str, tuple[Prompt, ...]]
     """By family: `HARMFUL`, then `HARMLESS`."""
 
@@ -52,14 +55,15 @@ class Curriculum:
 def read_curriculum(home: Home, taught: Amounts, measured: Amounts, seed: int, progress: FetchProgress = silent) -> Curriculum:
     """Draw the requests. Raises the errors of fetching the wheels."""
     draw = random.Random(seed)
-    plain, hard = goals(home, progress), risky(home, progress)
-    usual = [one for one in ordinary(home, progress) if len(one.text) <= _LONGEST]
-    ways = rephrased(home, progress)
+    plain, hard, every = goals(home, progress), risky(home, progress), ordinary(home, progress)
+    usual, ways = [one for one in every if len(one.text) <= _LONGEST], rephrased(home, progress)
     harmful = [
         *_some(plain, False, taught.plain - taught.plain // 2, draw),
         *_some(hard, False, taught.plain // 2, draw),
         *attacks(home, taught.dressed, False, seed, progress),
     ]
+    like, others = _some(lookalikes(), False, taught.lookalikes, draw), _some(usual, False, taught.ordinary, draw)
+    news = _some([one for one in every if one.family == "xsum"], False, taught.prose, draw)
     held_out = {
         "plain": _some(plain, True, measured.plain, draw),
         "persona": attacks(home, measured.dressed, True, seed, progress),
@@ -68,7 +72,7 @@ def read_curriculum(home: Home, taught: Amounts, measured: Amounts, seed: int, p
         "ordinary": _some(usual, True, measured.ordinary, draw),
     }
     return Curriculum(
-        tuple(harmful), tuple(_some(lookalikes(), False, taught.lookalikes, draw)), tuple(_some(usual, False, taught.ordinary, draw)),
+        tuple(harmful), tuple(like), tuple(others), tuple(one.text.split("\n\n", 1)[-1][:_PROSE] for one in news),
         {name: tuple(some) for name, some in held_out.items() if some},
     )  # fmt: skip
 
