@@ -1,0 +1,26 @@
+"""Binds a model, its guards and the judges that come with Ingle into a target."""
+
+from collections.abc import Sequence
+
+from ingle.core.digest import digest_json
+from ingle.engine.language_model import LanguageModel
+from ingle.measure.subject import Subject
+from ingle.robustness.target import JudgedAnswer, Target
+from ingle.safety import answers
+from ingle.safety.judge import load_judge
+from ingle.safety.middleware import GuardLayer
+
+
+def target_of(model: LanguageModel, subject: Subject, guards: Sequence[GuardLayer], policy: object) -> Target:
+    """Return a model as it is attacked: behind these guards, judged by Ingle's judges. `policy`: plain values, for the digest."""
+    judge = load_judge()
+
+    def alarm(text: str) -> float:
+        return max(judge.scores(text).values())
+
+    return Target(subject, model.encode, guards, judged, alarm, digest_json([policy, [layer.name for layer in guards]]))
+
+
+def judged(question: str, answer: str) -> JudgedAnswer:
+    """Return the opinion of Ingle's judge of answers."""
+    return JudgedAnswer(answers.refuses(question, answer), answers.harm(question, answer), answers.reached(question, answer))
