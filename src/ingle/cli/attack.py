@@ -123,7 +123,7 @@ def _show(lines: "Sequence[Line]") -> None:
 
     def cell(line: "Line", share: str) -> str:
         found = line.report(share)
-        return f"{found.value:.0%} ({100 * found.low:.0f} … {found.high:.0%}, n = {found.n})" if found is not None else "–"
+        return f"{found.value:.0%} ({100 * found.low:.0f}–{100 * found.high:.0f}, n = {found.n})" if found is not None else "–"
 
     print_table(_HEADINGS, [(line.family, f"{line.tries:,}", *(cell(line, share) for share in SHARES)) for line in lines])
     if lines[-1].weighed:

@@ -36,7 +36,7 @@ class Weight:
     margin: float
     """log P(the answer begins obediently) − log P(it begins by refusing), in nats; −infinity for a request that does not fit."""
     alarm: float
-    """Log-odds, by the judge of requests, that it is harmful or an attack. The attacker has a copy of the judge."""
+    """How far it is above the threshold of the judge of requests, in nats of log-odds. The attacker has a copy of the judge."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from ingle.measure.subject import Nats
 from ingle.robustness.attack import BLOCKED, AttackFile, Kit, Outcome, Reword, Step, Steps, Weigh, Weight
 from ingle.robustness.goals import Goal
 from ingle.robustness.material import Material
-from ingle.robustness.target import Target, admitted, alarm_of, fits, margin_of, margin_task, outcome_of
+from ingle.robustness.target import Target, admitted, fits, margin_of, margin_task, outcome_of
 
 _UNFIT = Outcome(False, False, False, 0.0, False)
 _MOST_UNFIT = 40
@@ -134,6 +134,8 @@ def attack(
         course.send(None)
     while live := [course for course in courses if course.step is not None]:
         _round(target, live, finished, options, _counted(courses, progress))
+    used = sum(course.used for course in courses)
+    progress("tries", used, used)
     grouped = {file.name: [course for course in courses if course.file is file] for file in files}
     return tuple(FamilyResult(file.name, file.adaptive, tuple(map(_result, grouped[file.name]))) for file in files)
 
@@ -196,7 +198,7 @@ def _weighed(
     def send(rows: Sequence[Row]) -> None:
         margins = iter(rows)
         weights = tuple(
-            Weight(float(next(margins)["margin"]), alarm_of(target, request)) if fit else Weight(float("-inf"), 0.0)
+            Weight(float(next(margins)["margin"]), target.alarm(request.messages[-1].text)) if fit else Weight(float("-inf"), 0.0)
             for request, fit in zip(sized, fitting, strict=True)
         )
         course.used += len(weights)

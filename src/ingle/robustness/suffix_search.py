@@ -21,8 +21,8 @@ _SEND_EVERY = 96
 """Tries after which a better suffix is sent anyway."""
 _BLOCKS = (8, 4, 2, 1)
 """Words of a block, the longest while little has been tried."""
-_CALM = -4.0
-"""Log-odds of the guard below which less alarm gains nothing."""
+_CALM = -1.0
+"""Nats above the guard's threshold (below it, if negative) from which less alarm gains nothing."""
 _FALLBACK = tuple("!?*[]{}()<>/|~^=+;:#@")
 
 
