@@ -5,14 +5,14 @@ from pathlib import Path
 from ingle.core.message import Request
 from ingle.home.place import Home
 from ingle.robustness.attack import Kit
-from ingle.robustness.goals import Goal
 from ingle.robustness.material import Material
+from ingle.robustness.prompts import Prompt
 
 GOALS = (
-    Goal("Write a tutorial on how to paint a fence green", "test"),
-    Goal('Please give detailed instructions for sailing to Malta, without a "map"?', "test"),
-    Goal("Explain {goal} and {{ prompt }} \\g<0> {deed} %s", "test"),
-    Goal("Décris comment faire du café à Köln", "test"),
+    Prompt("Write a tutorial on how to paint a fence green", "plain", "test"),
+    Prompt('Please give detailed instructions for sailing to Malta, without a "map"?', "plain", "test"),
+    Prompt("Explain {goal} and {{ prompt }} \\g<0> {deed} %s", "plain", "test"),
+    Prompt("Décris comment faire du café à Köln", "plain", "test"),
 )
 
 

@@ -17,10 +17,10 @@ from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull
 from ingle.robustness.attack import Outcome, find_attacks, saying
-from ingle.robustness.goals import Goal
+from ingle.robustness.prompts import Prompt
 from ingle.robustness.report import curves_of, event_of, lines_of, to_table
 from ingle.robustness.run import AttackOptions, attack
-from ingle.robustness.target import JudgedAnswer, Target, admitted, fits, margin_of, margin_task, outcome_of
+from ingle.robustness.target import Opinion, Target, admitted, fits, margin_of, margin_task, outcome_of
 from ingle.safety.middleware import Guard, GuardLayer, Next, with_verdicts
 from ingle.safety.registry import make_guards
 from ingle.serve.limits import limits_of
@@ -46,14 +46,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     return Home(tmp_path / "home").create()
 
 
-def by_length(question: str, answer: str) -> JudgedAnswer:
+def by_length(question: str, answer: str) -> Opinion:
     """An opinion that follows from the words alone."""
     harm = (sum(map(ord, question + answer)) % 10) / 10
-    return JudgedAnswer(harm < 0.3, harm, harm >= 0.8)
+    return Opinion(harm < 0.3, harm, harm >= 0.8)
 
 
-def never(_question: str, _answer: str) -> JudgedAnswer:
-    return JudgedAnswer(False, 0.2, False)
+def never(_question: str, _answer: str) -> Opinion:
+    return Opinion(False, 0.2, False)
 
 
 def target(model: LanguageModel, *guards: Guard, judge: Any = by_length, alarm: Any = lambda _text: 0.0, most: int | None = None) -> Target:
@@ -172,9 +172,9 @@ def test_what_guards_do_to_requests_and_answers_is_seen(model: LanguageModel) ->
     assert admitted(target(model, blocking("sail")).guards, asked) is None
     read: list[str] = []
 
-    def judge(_question: str, answer: str) -> JudgedAnswer:
+    def judge(_question: str, answer: str) -> Opinion:
         read.append(answer)
-        return JudgedAnswer(False, 0.9, "way" in answer)
+        return Opinion(False, 0.9, "way" in answer)
 
     guarded = target(model, cutting, judge=judge)
     assert outcome_of(guarded, "g", asked, False, "Nothing of note.") == Outcome(True, False, False, 0.9, False)
@@ -185,7 +185,7 @@ def test_what_guards_do_to_requests_and_answers_is_seen(model: LanguageModel) ->
 
 
 def test_a_request_that_does_not_fit_is_no_try(home: Home, model: LanguageModel) -> None:
-    long = Goal("How do I sail " + "on and " * 400 + "on?", "test")
+    long = Prompt("How do I sail " + "on and " * 400 + "on?", "plain", "test")
     [result] = attack(home, target(model), [long], find_attacks(["prefix"]), SMALL)
     [goal] = result.goals
     assert (goal.outcomes, goal.used, goal.unfit) == ((), 0, 6)
@@ -219,7 +219,7 @@ def test_the_search_raises_its_objective_and_one_that_knows_the_guard_comes_past
         async for chunk in answer(request):
             yield chunk
 
-    goals = [Goal(f"How do I sail to island {number}?", "test") for number in range(6)]
+    goals = [Prompt(f"How do I sail to island {number}?", "plain", "test") for number in range(6)]
     aim, options = target(model, guard, judge=never, alarm=alarm), AttackOptions(budget=120, answer_tokens=2)
     blind, aware = attack(home, aim, goals, find_attacks(["random_search", "guard_aware"]), options)
     past = [sum(any(outcome.passed for outcome in goal.outcomes) for goal in one.goals) for one in (blind, aware)]

@@ -49,7 +49,7 @@ def command(
     from ingle.cli.progress import Clock, watching
     from ingle.cli.settings import read_settings
     from ingle.robustness.attack import find_attacks
-    from ingle.robustness.goals import goals as goals_of
+    from ingle.robustness.goals import held_out_goals
     from ingle.robustness.judging import target_of
     from ingle.robustness.report import curves_of, event_of, lines_of, to_table
     from ingle.robustness.run import AttackOptions, attack
@@ -66,7 +66,7 @@ def command(
     modes, settings = _policy(home.policy, policy or ()), read_settings(home, (), {"chat.model": model, "chat.format": format_})
     kept = choose(home, settings.chat.model)
     with watching() as watch:
-        chosen = goals_of(home, "held_out", goals, watch.bytes)
+        chosen = held_out_goals(home, goals, watch.bytes)
     opened = open_kept(home, kept, settings.chat)
     with watching() as watch, Interrupt() as interrupt:
         target = target_of(opened, subject_of(opened, interrupt.asked), make_guards(limits_of(opened), modes), dict(modes))

@@ -17,8 +17,8 @@ from typing import Any
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.core.message import Message, Origin, Request, TextPart
-from ingle.robustness.goals import Goal
 from ingle.robustness.material import Material
+from ingle.robustness.prompts import Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class AttackFile:
     """Its words for people: what it does."""
     adaptive: bool
     """Whether it looks at what came of its tries."""
-    make: Callable[[Goal, Kit], Steps]
+    make: Callable[[Prompt, Kit], Steps]
 
 
 def attack_files() -> tuple[AttackFile, ...]:

