@@ -142,7 +142,7 @@ class Model:
         try:
             choice = self._choose(request)
             model, session = choice.model, self._take_session(choice.model)
-            guards = make_guards(limits_of(model), self._policy)
+            guards = make_guards(limits_of(model), self._policy, model.name)
             guarded = wrap(guards, lambda asked: from_iterator(answer(model, asked, session, drafts=self._settings.serve.drafts)))
             with closing(drive(guarded(choice.request))) as chunks:
                 for chunk in chunks:

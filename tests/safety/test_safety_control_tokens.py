@@ -15,6 +15,7 @@ from ingle.model.tokenizer import Tokenizer
 from ingle.model.tokenizer_gguf import tokenizer_from_gguf
 from ingle.safety.control_tokens import make, names_pattern, told
 from ingle.safety.limits import RequestLimits
+from ingle.safety.policy import GuardRule
 from ingle.safety.registry import make_guards
 from tests.safety.scripted import LIMITS, NAMES, ORDINARY, TAGGED, passed, user, verdicts
 
@@ -37,7 +38,7 @@ def test_names_are_counted_by_whose_text_they_are_in() -> None:
     assert told(ORDINARY, PATTERN) == ()
     assert told(Request(prompt="<s>a"), PATTERN)[0].reason.endswith("1 by prompt")
     assert told(Request(prompt=(1, 2)), PATTERN) == ()
-    asked, answer = passed([make(LIMITS)], request)
+    asked, answer = passed([make(LIMITS, GuardRule("tell"))], request)
     assert asked is request
     assert [chunk.verdicts for chunk in answer] == [(verdict,), (), ()]
 

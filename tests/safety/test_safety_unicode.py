@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ingle.core.errors import RequestError
 from ingle.core.message import Chunk, Constraint, Message, Request, TextPart, ToolCall
+from ingle.safety.policy import GuardRule
 from ingle.safety.registry import make_guards
 from ingle.safety.unicode import AnswerFilter, make, visible_request
 from tests.safety.scripted import ENGLAND, LIMITS, ORDINARY, PIECES, TAGGED, VALID, passed, requests, user, verdicts
@@ -131,7 +132,7 @@ def test_invalid_unicode_is_refused_where_it_stands(request_: Request, field: st
 
 def test_the_answer_is_cleaned_as_it_comes() -> None:
     chunks = [Chunk(f"a{TAGGED}", (1,)), Chunk("b\x1b\x00\ufeff"), Chunk("\u202e"), Chunk("c", finish="stop")]
-    asked, answer = passed([make(LIMITS)], user("q\x00"), chunks)
+    asked, answer = passed([make(LIMITS, GuardRule("edit"))], user("q\x00"), chunks)
     assert asked == user("q")
     assert [chunk.text for chunk in answer] == ["a", "b\x1b\x00\ufeff", "", "c"]
     reasons = [[verdict.reason for verdict in chunk.verdicts] for chunk in answer]

@@ -10,7 +10,7 @@ from ingle.cli.interrupt import Interrupt, Stopped
 from ingle.cli.output import colourful
 from ingle.core.event import Event
 from ingle.core.message import Finish, Request, TokenLogprob, Usage, Verdict
-from ingle.safety.policy import USUAL, Policy
+from ingle.safety.policy import USUAL, GuardPolicy
 from ingle.serve.record import answer_event
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def event_of(key: bytes, choice: "Choice", request: Request, outcome: ShownAnswe
 
 def generate(
     model: "LanguageModel", request: Request, show: Callable[[str], None], session: "Session | None" = None, drafts: bool = True,
-    policy: Policy = USUAL,
+    policy: GuardPolicy = USUAL,
 ) -> ShownAnswer:  # fmt: skip
     """Answer `request` behind the guards of this policy. `show` gets each piece of text.
 
@@ -90,7 +90,7 @@ def generate(
         fault: OSError | None = None
         try:
             guarded = wrap(
-                make_guards(limits_of(model), policy),
+                make_guards(limits_of(model), policy, model.name),
                 lambda asked: from_iterator(answer(model, asked, session, interrupt.asked, reading, drafts)),
             )
             for chunk in drive(guarded(request)):

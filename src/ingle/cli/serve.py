@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ingle.engine.team import Cores
     from ingle.home.kept import Kept
     from ingle.home.place import Home
-    from ingle.safety.policy import Policy
+    from ingle.safety.policy import GuardPolicy
     from ingle.serve.service import Service
 
 EXAMPLES = """
@@ -70,7 +70,7 @@ def command(
 
 
 def _service(
-    home: "Home", settings: "Settings", policy: "Policy", default: "Kept", only: tuple[str, ...], cores: "Cores"
+    home: "Home", settings: "Settings", policy: "GuardPolicy", default: "Kept", only: tuple[str, ...], cores: "Cores"
 ) -> "Service":  # fmt: skip
     """Return the service with its default model opened, so that its faults show before the server listens."""
     from ingle.cli.progress import watching

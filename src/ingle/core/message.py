@@ -240,6 +240,15 @@ class Verdict:
     action: Literal["allow", "edit", "block"]
     reason: str = ""
     guard: str = ""
+    rule: str = ""
+    """What of the policy was met: a kind, a topic, the number of a word; never words. Empty = the form of a text was judged, not its
+    content."""
+    score: float | None = None
+    """How sure the guard is, where it judges by degrees."""
+    threshold: float | None = None
+    """The score from which it acts."""
+    mode: str = ""
+    """The mode of the guard; whoever calls the guard fills it in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +261,7 @@ class Chunk:
     finish: Finish | None = None
     usage: Usage | None = None
     verdicts: tuple[Verdict, ...] = ()
-    """What guards said, since the chunk before."""
+    """What guards said, since the chunk before; with a server's last chunk, all that they said."""
     event: Event | None = None
     """The fact that this answer left in the ledger; set on the last chunk, by whoever recorded it."""
     media: tuple[MediaPart, ...] = ()

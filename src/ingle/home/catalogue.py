@@ -28,7 +28,7 @@ class CatalogueEntry:
     """Bytes."""
     wheel_sha256: str
     member: str
-    """Path of the model's file within the wheel."""
+    """Path of the file within the wheel; empty = the wheel itself."""
     file: KeptFile
     """The file inside the wheel."""
     repo: str = ""

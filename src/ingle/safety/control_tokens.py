@@ -12,7 +12,7 @@ from ingle.core.errors import RequestError
 from ingle.core.message import Chunk, Request, Verdict
 from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import Guard, Next, with_verdicts
-from ingle.safety.policy import Mode
+from ingle.safety.policy import GuardRule, Mode
 from ingle.safety.texts import request_texts
 
 NAME = "control_tokens"
@@ -24,13 +24,13 @@ Tree = dict[str, "Tree"]
 """Names as a tree of characters; the key "" marks the end of a name."""
 
 
-def make(limits: RequestLimits, mode: Mode = MODES[0]) -> Guard:
+def make(limits: RequestLimits, rule: GuardRule) -> Guard:
     """Return the guard for a model with these control tokens."""
     names = names_pattern(limits.control_names)
 
     async def guard(request: Request, answer: Next) -> AsyncIterator[Chunk]:
         verdicts = told(request, names)
-        if verdicts and mode == "block":
+        if verdicts and rule.mode == "block":
             raise RequestError("messages", "must not spell the names of control tokens", verdicts[0].reason, "Write them otherwise.")
         async for chunk in answer(request):
             yield with_verdicts(chunk, *verdicts)

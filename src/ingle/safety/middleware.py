@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Itera
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
-from ingle.core.errors import IngleError
+from ingle.core.errors import IngleError, RequestError
 from ingle.core.message import Chunk, Request, Verdict
 
 T = TypeVar("T")
@@ -29,6 +29,16 @@ class GuardLayer(NamedTuple):
 
     name: str
     guard: Guard
+    mode: str = ""
+    """Filled into its verdicts."""
+
+
+class Blocked(RequestError):
+    """A request that a guard refused for its content. The verdict says which rule it met, and never a word."""
+
+    def __init__(self, field: str, rule: str, got: object = "", cure: str = "", verdict: Verdict = Verdict("block")) -> None:  # noqa: B008 - frozen
+        super().__init__(field, rule, got, cure)
+        self.verdict = verdict
 
 
 def wrap(layers: Sequence[GuardLayer], answer: Next) -> Next:
@@ -110,10 +120,12 @@ def _layer(layer: GuardLayer, below: Next) -> Next:
         guarded = layer.guard(request, answer)
         try:
             async for chunk in guarded:
-                yield chunk
+                yield _signed(chunk, layer) if chunk.verdicts else chunk
         except IngleError as error:
             if all(error is not chunks.error for chunks in opened):
                 error.guard = layer.name
+                if isinstance(error, Blocked):
+                    error.verdict = replace(error.verdict, guard=layer.name, mode=layer.mode)
             raise
         finally:
             # `async for` closes nothing when it is left early. It is done here, so that no guard can forget it.
@@ -124,6 +136,12 @@ def _layer(layer: GuardLayer, below: Next) -> Next:
                     await close(chunks)
 
     return run
+
+
+def _signed(chunk: Chunk, layer: GuardLayer) -> Chunk:
+    """Return the chunk with the mode in the layer's own verdicts."""
+    verdicts = (replace(one, mode=layer.mode) if one.guard == layer.name and not one.mode else one for one in chunk.verdicts)
+    return replace(chunk, verdicts=tuple(verdicts))
 
 
 async def _next(chunks: AsyncIterator[Chunk]) -> Chunk | None:

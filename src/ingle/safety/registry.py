@@ -1,4 +1,7 @@
-"""The guards of this folder. A guard is one file with NAME, ORDER, MODES, EDITS, HOLDS_BACK and `make`; nothing else lists it."""
+"""The guards of this folder. A guard is one file with NAME, ORDER, MODES, EDITS, HOLDS_BACK and `make`; nothing else lists it.
+
+If a policy may say more of it than a mode, the file names these fields in TAKES; if they can be wrong, `check` raises ConfigError.
+"""
 
 import importlib
 import pkgutil
@@ -9,9 +12,10 @@ from typing import Any
 
 import ingle.safety
 from ingle.core.config import read_table
+from ingle.core.errors import ConfigError
 from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import Guard, GuardLayer
-from ingle.safety.policy import TABLE, USUAL, Mode, Policy, mode_of, read_policy
+from ingle.safety.policy import TABLE, USUAL, GuardPolicy, GuardRule, KnownGuard, Mode, read_policy, rule_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +31,13 @@ class GuardFile:
     edits: bool
     """Whether it may change the request or the answer, which it then reports in a verdict."""
     holds_back: int
-    """Most chunks of an answer that it may hold back."""
-    make: Callable[[RequestLimits, Mode], Guard]
-    """Makes the guard for one model, in a mode other than `off`."""
+    """Most characters of an answer that it may hold back, beside the piece that it was given last."""
+    make: Callable[[RequestLimits, GuardRule], Guard]
+    """Makes the guard for one model, by a rule whose mode is not `off`."""
+    takes: tuple[str, ...] = ()
+    """What a policy may say of it beside its mode: fields of `GuardRule`."""
+    check: Callable[[GuardRule], object] | None = None
+    """Raises ConfigError for a rule that the guard can't follow."""
 
 
 def guard_files() -> tuple[GuardFile, ...]:
@@ -39,20 +47,34 @@ def guard_files() -> tuple[GuardFile, ...]:
     return tuple(sorted((_file(module) for module in modules if hasattr(module, "make")), key=lambda file: file.order))
 
 
-def guard_policy(path: Path) -> Policy:
+def guard_policy(path: Path) -> GuardPolicy:
     """Return the guard policy of a policy.toml; the usual one if the file or its table is missing.
 
-    Raises ConfigError for a file that can't be read, and for unknown guards and modes.
+    Raises ConfigError for a file that can't be read, for unknown guards, modes and fields, and for rules that a guard can't follow.
     """
     table = read_table(path).get(TABLE, {}) if path.exists() else {}
-    return read_policy(table, {file.name: file.modes for file in guard_files()})
+    files = {file.name: file for file in guard_files()}
+    policy = read_policy(table, {name: KnownGuard(file.modes, file.takes) for name, file in files.items()}, path.parent)
+    for rules in policy.tables.values():
+        for name, rule in rules.items():
+            try:
+                if (check := files[name].check) is not None:
+                    check(rule)
+            except ConfigError as error:
+                raise ConfigError(f"{TABLE}.{name}.{error.field}", error.rule, error.got, error.cure) from error
+    return policy
 
 
-def make_guards(limits: RequestLimits, policy: Policy = USUAL) -> tuple[GuardLayer, ...]:
-    """Return every guard of a model that is not off, the outermost first, for `middleware.wrap`."""
-    modes = [(file, mode_of(policy, file.name, file.modes)) for file in guard_files()]
-    return tuple(GuardLayer(file.name, file.make(limits, mode)) for file, mode in modes if mode != "off")
+def make_guards(limits: RequestLimits, policy: GuardPolicy = USUAL, model: str = "", key: str = "") -> tuple[GuardLayer, ...]:
+    """Return every guard that is not off, the outermost first, for `middleware.wrap`.
+
+    `model`, `key`: names for which a policy may say something else.
+    """
+    rules = policy.rules(model, key)
+    made = [(file, rule_of(rules, file.name, file.modes)) for file in guard_files()]
+    return tuple(GuardLayer(file.name, file.make(limits, rule), rule.mode) for file, rule in made if rule.mode != "off")
 
 
 def _file(module: Any) -> GuardFile:
-    return GuardFile(module.NAME, module.ORDER, module.MODES, module.EDITS, module.HOLDS_BACK, module.make)
+    takes, check = getattr(module, "TAKES", ()), getattr(module, "check", None)
+    return GuardFile(module.NAME, module.ORDER, module.MODES, module.EDITS, module.HOLDS_BACK, module.make, takes, check)

@@ -10,7 +10,7 @@ from ingle.core.errors import RequestError
 from ingle.core.message import Chunk, Message, Request, TextPart
 from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import Guard, Next
-from ingle.safety.policy import Mode
+from ingle.safety.policy import GuardRule, Mode
 
 NAME = "roles"
 ORDER = 30
@@ -19,7 +19,7 @@ EDITS = False
 HOLDS_BACK = 0
 
 
-def make(_limits: RequestLimits, _mode: Mode = MODES[0]) -> Guard:
+def make(_limits: RequestLimits, _rule: GuardRule) -> Guard:
     """Return the guard; it needs no limits."""
 
     async def guard(request: Request, answer: Next) -> AsyncIterator[Chunk]:

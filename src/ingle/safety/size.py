@@ -10,7 +10,7 @@ from ingle.core.errors import ContextError, RequestError
 from ingle.core.message import Chunk, Request
 from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import Guard, Next
-from ingle.safety.policy import Mode
+from ingle.safety.policy import GuardRule, Mode
 from ingle.safety.texts import message_texts, nodes, utf8_bytes
 
 NAME = "size"
@@ -20,7 +20,7 @@ EDITS = False
 HOLDS_BACK = 0
 
 
-def make(limits: RequestLimits, _mode: Mode = MODES[0]) -> Guard:
+def make(limits: RequestLimits, _rule: GuardRule) -> Guard:
     """Return the guard with these limits."""
 
     async def guard(request: Request, answer: Next) -> AsyncIterator[Chunk]:

@@ -23,7 +23,7 @@ from ingle.core.errors import RequestError
 from ingle.core.message import Chunk, Request, Verdict
 from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import Guard, Next, with_verdicts
-from ingle.safety.policy import Mode
+from ingle.safety.policy import GuardRule, Mode
 from ingle.safety.texts import Speaker, request_texts, with_texts
 
 NAME = "unicode"
@@ -69,17 +69,17 @@ _INVALID = re.compile(f"[{_SURROGATES}]")
 _ANY_HIGH = re.compile(f"[{_HIGH}]")
 
 
-def make(_limits: RequestLimits, mode: Mode = MODES[0]) -> Guard:
+def make(_limits: RequestLimits, rule: GuardRule) -> Guard:
     """Return the guard; it needs no limits."""
 
     async def guard(request: Request, answer: Next) -> AsyncIterator[Chunk]:
         request, verdicts = visible_request(request)
-        if verdicts and mode == "block":
+        if verdicts and rule.mode == "block":
             raise RequestError("messages", "must not contain invisible characters", _reason(verdicts[0]), "Take them out.")
         answer_filter = AnswerFilter()
         async for chunk in answer(request):
             text, removed = answer_filter.feed(chunk.text)
-            if removed and mode == "block":
+            if removed and rule.mode == "block":
                 reason = _reason(_verdict([("answer", removed)]))
                 yield Chunk("", finish="blocked", usage=chunk.usage, verdicts=(Verdict("block", reason, NAME),))
                 return

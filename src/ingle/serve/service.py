@@ -27,7 +27,7 @@ from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.home.turns import keep_answer
 from ingle.safety.middleware import Next, close, wrap
-from ingle.safety.policy import USUAL, Policy
+from ingle.safety.policy import USUAL, GuardPolicy
 from ingle.safety.registry import make_guards
 from ingle.serve.limits import limits_of
 from ingle.serve.logs import log
@@ -99,7 +99,7 @@ class Service:
     """The answer service, one per server. `start` and `close` belong to its event loop."""
 
     def __init__(
-        self, home: Home, settings: ServeSettings, sampling: SamplingSettings, models: ModelRegistry, policy: Policy = USUAL
+        self, home: Home, settings: ServeSettings, sampling: SamplingSettings, models: ModelRegistry, policy: GuardPolicy = USUAL
     ) -> None:  # fmt: skip
         """policy: settings of the guards; see safety/policy.py."""
         self.home, self.settings, self.sampling, self.models = home, settings, sampling, models

@@ -1,0 +1,122 @@
+"""Linear judges in one file: weights, biases, and the thresholds at which so many harmless texts would alarm.
+
+The file ships with Ingle, made by `ingle guard train`; a home may have its own. It is safetensors, sealed by its digest: a file that was changed is refused.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ingle.core.errors import ConfigError
+from ingle.core.files import write_atomic
+from ingle.safety.features import SIZE, Sparse, grams, logit, vector
+from ingle.safety.views import views
+
+SHIPPED = Path(__file__).with_name("judge.safetensors")
+REQUESTS = ("harm", "attack")
+"""What is judged of a request: its content, and its form."""
+RATES = (0.001, 0.003, 0.01, 0.03, 0.1)
+"""False-alarm rates with a threshold each."""
+_WINDOW, _STEP = 300, 150
+"""Characters of a long text that are judged by themselves, and how far the next ones begin."""
+_MOST_WINDOWS = 24
+_CURE = "Delete it, and the judge that ships with Ingle is used; `ingle guard train` makes another."
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Linear judges by name."""
+
+    weights: Mapping[str, npt.NDArray[np.float32]]
+    biases: Mapping[str, float]
+    thresholds: Mapping[str, Mapping[str, float]]
+    """By judge and false-alarm rate: the log-odds above which a text alarms."""
+    digest: str
+    about: Mapping[str, Any]
+    """What it was made of: digests of data, counts."""
+
+    def probability(self, name: str, text: Sparse) -> float:
+        """Return a judge's probability for a vector."""
+        return 1 / (1 + math.exp(-max(-30.0, min(30.0, logit(self.weights[name], self.biases[name], text)))))
+
+    def scores(self, text: str) -> dict[str, float]:
+        """Return the log-odds of harm and of attack: of the worst view and window of the text."""
+        return {name: max(values) for name, values in self.by_window(text).items()}
+
+    def by_window(self, text: str) -> dict[str, list[float]]:
+        """Return the log-odds of every view and window."""
+        vectors = [request_vector(part) for part in parts(text)]
+        return {name: [logit(self.weights[name], self.biases[name], one) for one in vectors] for name in REQUESTS}
+
+    def alarm(self, name: str, rate: float) -> float:
+        """Return the log-odds above which a share of `rate` of harmless requests alarms. Raises ConfigError for a rate without a threshold."""
+        table = self.thresholds[name]
+        if str(rate) not in table:
+            raise ConfigError("alarms", f"must be one of {', '.join(table)}", rate)
+        return table[str(rate)]
+
+
+def request_vector(text: str) -> Sparse:
+    """Return what the judges of requests see of one view or window."""
+    return vector(grams(text))
+
+
+def parts(text: str) -> list[str]:
+    """Return the views of a text, and the windows of the long ones: what is asked for may be one sentence of a long role."""
+    found = list[str]()
+    for view in views(text):
+        found.append(view)
+        if len(view) > 1.5 * _WINDOW:
+            found += [view[at : at + _WINDOW] for at in range(0, len(view), _STEP)]
+    return found[: _MOST_WINDOWS + 1]
+
+
+def save_judge(
+    path: Path, weights: Mapping[str, npt.NDArray[np.float32]], biases: Mapping[str, float], thresholds: Mapping[str, Mapping[str, float]],
+    about: Mapping[str, Any],
+) -> None:  # fmt: skip
+    """Write a judge's file. Raises HomeError."""
+    from safetensors.numpy import save
+
+    small = {name: value.astype(np.float16) for name, value in weights.items()}
+    table = {"biases": dict(biases), "thresholds": {name: dict(one) for name, one in thresholds.items()}, "about": dict(about)}
+    seal = _seal(small, table)
+    write_atomic(path, save(small, {"judge": json.dumps(table, sort_keys=True), "seal": seal}))
+
+
+@lru_cache(maxsize=4)
+def load_judge(path: Path = SHIPPED) -> Judge:
+    """Return the judge in a file. Raises ConfigError for one that is damaged, or of another version."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            small = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+            metadata = file.metadata() or {}
+        table: dict[str, Any] = json.loads(metadata["judge"])
+        if _seal(small, table) != metadata["seal"] or any(value.shape != (SIZE,) for value in small.values()):
+            raise ValueError("its bytes are not those that were sealed")
+        weights = {name: value.astype(np.float32) for name, value in small.items()}
+        return Judge(weights, table["biases"], table["thresholds"], metadata["seal"], table["about"])
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise ConfigError(str(path), "must be a judge's file of this version", error, _CURE) from error
+
+
+def _seal(small: Mapping[str, npt.NDArray[Any]], table: Mapping[str, Any]) -> str:
+    hasher = hashlib.sha256(json.dumps(table, sort_keys=True).encode())
+    for name in sorted(small):
+        hasher.update(name.encode() + small[name].tobytes())
+    return hasher.hexdigest()
+
+
+def worst(judge: Judge, name: str, texts: Sequence[str]) -> float:
+    """Return the highest log-odds of several texts."""
+    return max((judge.scores(text)[name] for text in texts), default=-math.inf)

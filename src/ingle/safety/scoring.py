@@ -1,0 +1,98 @@
+"""Rules that score a text instead of finding words in it: topics of the owner's own, and the judge of answers."""
+
+import importlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from ingle.core.errors import ConfigError
+from ingle.core.message import Request
+from ingle.safety.holding import Look, Span, Undecided
+from ingle.safety.policy import GuardRule
+from ingle.safety.topic import FittedTopic, fit
+
+Scorer = Callable[[str, str], float]
+"""(question, answer so far) → a score; the higher, the surer."""
+LONGEST_SENTENCE = 240
+"""Characters after which a sentence is judged although it goes on."""
+_END = re.compile(r"[.!?…。！？]+[\"')\]”’»]*(?=\s)|\n+(?=[^\n])|[。！？]")
+
+
+class ScoreRule(NamedTuple):
+    """A scorer, and the score from which it counts."""
+
+    name: str
+    score: Scorer
+    threshold: float
+    whole: bool
+    """Whether it reads the answer so far, not the last sentence alone."""
+
+
+def score_rules(rule: GuardRule) -> tuple[ScoreRule, ...]:
+    """Return what a policy's rule scores. Raises ConfigError where the judge of answers is asked for and there is none."""
+    rules = []
+    for topic in rule.topics:
+        fitted = fit(topic, rule.alarms)
+        rules.append(ScoreRule(f"topic {topic.name}", _of_text(fitted), fitted.threshold, False))
+    if rule.harm is not None:
+        rules.append(ScoreRule("harm", _judge(), rule.harm, True))
+    return tuple(rules)
+
+
+def by_sentence(rules: Sequence[ScoreRule], question: str, instead: str) -> Look:
+    """Return a look that judges an answer sentence by sentence. It is for one answer: it remembers what it has read."""
+    read: list[str] = []
+    judged: dict[int, Span | None] = {}
+
+    def look(held: Undecided) -> tuple[Sequence[Span], int]:
+        have = sum(map(len, read))
+        read.append(held.text[have - held.at :])
+        answer = "".join(read)
+        read[:] = [answer]
+        spans, start = [], 0
+        while (end := _sentence_end(held.text, start, held.final)) > start:
+            if held.at + end not in judged:
+                judged[held.at + end] = _judged(rules, question, answer[: held.at + end], end - start, instead)
+            if (span := judged[held.at + end]) is not None:
+                spans.append(replace(span, start=start, end=end))
+            start = end
+        return spans, start
+
+    return look
+
+
+def last_question(request: Request) -> str:
+    """Return what an answer answers: the user's own words of the last turn, or the prompt."""
+    if request.prompt is not None:
+        return request.prompt if isinstance(request.prompt, str) else ""
+    return next((message.text for message in reversed(request.messages) if message.role == "user"), "")
+
+
+def _sentence_end(text: str, start: int, final: bool) -> int:
+    """Return where the sentence ends; `start` if that isn't known yet."""
+    most = start + LONGEST_SENTENCE
+    found = _END.search(text, start, min(len(text), most + 1))
+    if found and found.end() > start:
+        return min(found.end(), most)
+    return most if len(text) > most else len(text) if final else start
+
+
+def _judged(rules: Sequence[ScoreRule], question: str, answer: str, sentence: int, instead: str) -> Span | None:
+    for rule in rules:
+        score = rule.score(question, answer if rule.whole else answer[-sentence:])
+        if score >= rule.threshold:
+            return Span(0, 0, rule.name, instead, round(score, 4), rule.threshold)
+    return None
+
+
+def _of_text(topic: FittedTopic) -> Scorer:
+    return lambda _question, text: topic.score(text)
+
+
+def _judge() -> Scorer:
+    try:
+        judge: Scorer = importlib.import_module("ingle.safety.answers").harm
+    except ImportError:
+        raise ConfigError("harm", "needs the judge of answers, and this Ingle has none", "", "Leave it out.") from None
+    return judge
