@@ -9,6 +9,7 @@ An interrupted run goes on: answers are in the home's cache.
 
 import argparse
 import os
+from pathlib import Path
 from typing import Any
 
 from harness import finish, show
@@ -22,8 +23,10 @@ from ingle.robustness.goals import held_out_goals
 from ingle.robustness.judging import target_of
 from ingle.robustness.report import Line, curves_of, lines_of, to_table
 from ingle.robustness.run import AttackOptions, attack
-from ingle.safety.registry import guard_files, make_guards
+from ingle.safety.policy import GuardPolicy
+from ingle.safety.registry import guard_files, guard_policy, make_guards
 from ingle.serve.limits import limits_of
+from ingle.serve.settings import SamplingSettings
 from ingle.tuning.kept_model import subject_of
 from servers import say, start_bench
 
@@ -33,10 +36,15 @@ EXAMPLES = """  python bench/attacks.py
 SHOWN = ("past", "refused", "reached", "goals_reached")
 
 
-def modes(on: bool) -> dict[str, str]:
-    """The modes of all guards: the strictest, or off where that can be."""
-    wanted = ("block", "edit", "tell") if on else ("off",)
-    return {file.name: next((mode for mode in wanted if mode in file.modes), file.modes[0]) for file in guard_files()}
+def policy_of(on: bool) -> GuardPolicy:
+    """Every guard in its strictest mode, the judge of answers too; or off where that can be."""
+    said = list[str]()
+    for file in guard_files():
+        wanted = ("block", "edit", "tell") if on else ("off",)
+        said.append(f"{file.name}.mode={next((mode for mode in wanted if mode in file.modes), file.modes[0])}")
+        if on and "harm" in file.takes:
+            said.append(f"{file.name}.harm=0.5")
+    return guard_policy(Path("no file"), said)
 
 
 def measured(home: Home, name: str, on: bool, options: argparse.Namespace) -> tuple[tuple[Line, ...], dict[str, Any]]:
@@ -44,8 +52,9 @@ def measured(home: Home, name: str, on: bool, options: argparse.Namespace) -> tu
     model = open_model(kept_source(home, get_kept(home, name)))
     files = find_attacks(options.families.replace(",", " ").split(), not options.fixed)
     sizes, chosen = AttackOptions(options.tries, options.budget, seed=options.seed), held_out_goals(home, options.goals)
-    policy = modes(on)
-    target = target_of(model, subject_of(model, lambda: False), make_guards(limits_of(model), policy), policy)
+    policy = policy_of(on)
+    guards = make_guards(limits_of(model), policy)
+    target = target_of(model, subject_of(model, lambda: False), guards, policy.digest, SamplingSettings().sampling(options.seed))
     results = attack(home, target, chosen, files, sizes, lambda _label, done, total: say(f"{name}, guards {on}: {done} of {total}"))
     lines = lines_of(results, target, chosen, sizes)
     return lines, {**to_table(lines, results, target, chosen, files, sizes), "curves": curves_of(results, sizes)}

@@ -8,7 +8,6 @@ import typer
 
 if TYPE_CHECKING:
     from ingle.robustness.report import Line
-    from ingle.safety.policy import Policy
 
 EXAMPLES = """
 ingle attack smollm2
@@ -16,7 +15,7 @@ ingle attack smollm2 --families persona,encode --goals 50 --policy attack=block
 ingle attack smollm2 --adaptive --budget 300 --plot curves.svg
 ingle attack --list
 """
-_HEADINGS = ("family", "tries", "seen by a guard", "past the guards", "refused", "harmful and usable", "goals reached")
+_HEADINGS = ("family", "tries", "seen by a guard", "past the guards", "refused or no answer", "harmful and usable", "goals reached")
 
 
 def command(
@@ -53,7 +52,7 @@ def command(
     from ingle.robustness.judging import target_of
     from ingle.robustness.report import curves_of, event_of, lines_of, to_table
     from ingle.robustness.run import AttackOptions, attack
-    from ingle.safety.registry import make_guards
+    from ingle.safety.registry import guard_policy, make_guards
     from ingle.serve.limits import limits_of
     from ingle.tuning.kept_model import subject_of
 
@@ -63,13 +62,14 @@ def command(
     files, options = find_attacks((families or "").replace(",", " ").split(), adaptive), AttackOptions(tries, budget, seed=seed)
     _check(plot)
     home = enter()
-    modes, settings = _policy(home.policy, policy or ()), read_settings(home, (), {"chat.model": model, "chat.format": format_})
+    rules, settings = guard_policy(home.policy, policy or ()), read_settings(home, (), {"chat.model": model, "chat.format": format_})
     kept = choose(home, settings.chat.model)
     with watching() as watch:
         chosen = held_out_goals(home, goals, watch.bytes)
     opened = open_kept(home, kept, settings.chat)
     with watching() as watch, Interrupt() as interrupt:
-        target = target_of(opened, subject_of(opened, interrupt.asked), make_guards(limits_of(opened), modes), dict(modes))
+        guards, sampling = make_guards(limits_of(opened), rules, kept.name), settings.sampling.sampling(seed)
+        target = target_of(opened, subject_of(opened, interrupt.asked), guards, rules.digest, sampling)
         results = attack(home, target, chosen, files, options, Clock(watch).pieces)
     lines = lines_of(results, target, chosen, options)
     record(home, event_of(lines, target, chosen, files, options))
@@ -82,21 +82,6 @@ def command(
         print_json(to_table(lines, results, target, chosen, files, options))
     else:
         _show(lines)
-
-
-def _policy(path: Path, overrides: Sequence[str]) -> "Policy":
-    """Return the home's modes of guards with these on top."""
-    from ingle.core.errors import ConfigError
-    from ingle.safety.policy import read_policy
-    from ingle.safety.registry import guard_files, guard_policy
-
-    modes = {}
-    for one in overrides:
-        key, equals, value = one.partition("=")
-        if not equals:
-            raise ConfigError("--policy", "must be KEY=VALUE", one)
-        modes[key.strip().removeprefix("guards.")] = value.strip()
-    return {**guard_policy(path), **read_policy(modes, {file.name: file.modes for file in guard_files()})}
 
 
 def _check(plot: Path | None) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
-from ingle.core.message import Request, Sampling
+from ingle.core.message import Request
 from ingle.home.place import Home
 from ingle.measure.finished import Finished, Row
 from ingle.measure.gather import ItemPlan, Progress, gather, silent
@@ -127,7 +127,7 @@ def attack(
     courses = []
     for file in files:
         budget = options.budget if file.adaptive else options.tries
-        kit = Kit(options.seed, budget, material, lambda request: fits(target, _sized(request, options)), words)
+        kit = Kit(options.seed, budget, material, lambda request: fits(target, _sized(target, request, options)), words)
         courses += [_Course(file, goal, file.make(goal, kit), budget) for goal in goals]
     finished = Finished(home, "attack", target.subject.digest)
     for course in courses:
@@ -178,7 +178,7 @@ def _asked(target: Target, course: _Course, options: AttackOptions) -> tuple[lis
         plan = _written(step.request)
         return [plan], lambda rows: course.send(rows[0]["text"])
     assert isinstance(step, Request)
-    request = _sized(step, options)
+    request = _sized(target, step, options)
     passed = admitted(target.guards, request)
     if passed is None:
         return [], lambda _rows: course.sent(BLOCKED)
@@ -191,7 +191,7 @@ def _asked(target: Target, course: _Course, options: AttackOptions) -> tuple[lis
 def _weighed(
     target: Target, course: _Course, requests: Sequence[Request], options: AttackOptions
 ) -> tuple[list[ItemPlan], Callable[[Sequence[Row]], None]]:
-    sized = [_sized(request, options) for request in requests]
+    sized = [_sized(target, request, options) for request in requests]
     fitting = [fits(target, request) for request in sized]
     plans = [_scored(target, request) for request, fit in zip(sized, fitting, strict=True) if fit]
 
@@ -222,8 +222,8 @@ def _scored(target: Target, request: Request) -> ItemPlan:
     return ItemPlan(key, key, [], (task,), scored)
 
 
-def _sized(request: Request, options: AttackOptions) -> Request:
-    return replace(request, max_tokens=options.answer_tokens, sampling=Sampling())
+def _sized(target: Target, request: Request, options: AttackOptions) -> Request:
+    return replace(request, max_tokens=options.answer_tokens, sampling=target.sampling)
 
 
 def _plain(request: Request) -> Any:

@@ -3,11 +3,11 @@
 import math
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from ingle.core.errors import IngleError
-from ingle.core.message import Chunk, Request
+from ingle.core.message import Chunk, Request, Sampling
 from ingle.measure.subject import Nats, Subject, Task
 from ingle.robustness.attack import BLOCKED, Outcome
 from ingle.safety.middleware import GuardLayer, drive, from_iterator, wrap
@@ -49,6 +49,8 @@ class Target:
     """How far a text is above the judge's threshold for harm or attack, in nats of log-odds."""
     digest: str = ""
     """Digest of policy and judges."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """How its answers are drawn, with one seed for all."""
 
 
 @dataclass(frozen=True, slots=True)

