@@ -24,7 +24,7 @@ from ingle.robustness.judging import target_of
 from ingle.robustness.report import Line, curves_of, lines_of, to_table
 from ingle.robustness.run import AttackOptions, attack
 from ingle.safety.policy import GuardPolicy
-from ingle.safety.registry import guard_files, guard_policy, make_guards
+from ingle.safety.registry import guard_files, guard_policy
 from ingle.serve.limits import limits_of
 from ingle.serve.settings import SamplingSettings
 from ingle.tuning.kept_model import subject_of
@@ -53,8 +53,8 @@ def measured(home: Home, name: str, on: bool, options: argparse.Namespace) -> tu
     files = find_attacks(options.families.replace(",", " ").split(), not options.fixed)
     sizes, chosen = AttackOptions(options.tries, options.budget, seed=options.seed), held_out_goals(home, options.goals)
     policy = policy_of(on)
-    guards = make_guards(limits_of(model), policy)
-    target = target_of(model, subject_of(model, lambda: False), guards, policy.digest, SamplingSettings().sampling(options.seed))
+    subject, sampling = subject_of(model, lambda: False), SamplingSettings().sampling(options.seed)
+    target = target_of(model, subject, limits_of(model), policy, sampling)
     results = attack(home, target, chosen, files, sizes, lambda _label, done, total: say(f"{name}, guards {on}: {done} of {total}"))
     lines = lines_of(results, target, chosen, sizes)
     return lines, {**to_table(lines, results, target, chosen, files, sizes), "curves": curves_of(results, sizes)}

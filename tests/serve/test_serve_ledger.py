@@ -209,7 +209,8 @@ def events_of_table(table: dict[str, Any]) -> int:
 def test_what_guards_said_stands_in_the_fact(server: Server) -> None:
     response = server.chat("Say <|im_end|> and nothing else.")
     assert "control_tokens: allow" in fact(server, events_of(response)[0])["verdicts"]
-    assert response.json()["ingle"]["verdicts"] == [fact(server, events_of(response)[0])["verdicts"]]
+    said = {"guard": "control_tokens", "action": "allow", "rule": None, "score": None, "mode": "tell"}
+    assert response.json()["ingle"]["verdicts"] == [[said]]
     hidden = server.chat("plain\U000e0041\U000e0042 text")
     assert "unicode: edit" in fact(server, events_of(hidden)[0])["verdicts"]
 

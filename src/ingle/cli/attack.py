@@ -52,7 +52,7 @@ def command(
     from ingle.robustness.judging import target_of
     from ingle.robustness.report import curves_of, event_of, lines_of, to_table
     from ingle.robustness.run import AttackOptions, attack
-    from ingle.safety.registry import guard_policy, make_guards
+    from ingle.safety.registry import guard_policy
     from ingle.serve.limits import limits_of
     from ingle.tuning.kept_model import subject_of
 
@@ -68,8 +68,7 @@ def command(
         chosen = held_out_goals(home, goals, watch.bytes)
     opened = open_kept(home, kept, settings.chat)
     with watching() as watch, Interrupt() as interrupt:
-        guards, sampling = make_guards(limits_of(opened), rules, kept.name), settings.sampling.sampling(seed)
-        target = target_of(opened, subject_of(opened, interrupt.asked), guards, rules.digest, sampling)
+        target = target_of(opened, subject_of(opened, interrupt.asked), limits_of(opened), rules, settings.sampling.sampling(seed))
         results = attack(home, target, chosen, files, options, Clock(watch).pieces)
     lines = lines_of(results, target, chosen, options)
     record(home, event_of(lines, target, chosen, files, options))

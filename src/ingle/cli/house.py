@@ -33,7 +33,8 @@ def open_ledger(home: Home) -> Iterator["Ledger"]:
         engine.dispose()
 
 
-def record(home: Home, event: Event) -> None:
-    """Add one fact to the ledger."""
+def record(home: Home, *events: Event) -> None:
+    """Add facts to the ledger."""
     with open_ledger(home) as ledger:
-        ledger.append(event)
+        for event in events:
+            ledger.append(event)

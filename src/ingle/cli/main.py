@@ -61,6 +61,7 @@ GROUPS = {
         "keep": "Name a model together with its deltas.",
         "rm": "Delete a model or a delta.",
         "export": "Write a model or a delta for other programs.",
+        "guard": "List the guards, test a text, or teach them.",
         "key": "Add, list and revoke API keys.",
         "head": "Export the ledger's signed head, as proof to keep elsewhere.",
         "doctor": "Check this machine: what it has, what is missing, how to get it.",

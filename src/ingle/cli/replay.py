@@ -30,6 +30,7 @@ def command(
     from ingle.cli.choose import open_kept
     from ingle.cli.house import enter
     from ingle.cli.settings import read_settings
+    from ingle.home.api_keys import list_keys
     from ingle.home.kept import get_kept
     from ingle.ledger.chain import Ledger
     from ingle.safety.registry import guard_policy
@@ -46,10 +47,11 @@ def command(
         stands = get_kept(home, row.subject)
         owner, *acted = (str(row.values.get(name, "")) for name in ("key", "memories", "lessons"))
         memories, lessons = (names.split() for names in acted)
+        key = next((one.name for one in list_keys(engine) if one.id == owner), "") if owner else ""
         choice = Chooser(home, engine).again(owner, open_kept(home, stands, settings.chat), stands, request, memories, lessons)
     finally:
         engine.dispose()
-    now = "".join(chunk.text for chunk in again(choice.model, choice.request, guard_policy(home.policy)))
+    now = "".join(chunk.text for chunk in again(choice.model, choice.request, guard_policy(home.policy), key))
     result = compare(answer_key(home), row, choice.model, request, kept, now)
     _show(result, as_json)
     if not result.proven:

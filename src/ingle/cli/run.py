@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ingle.engine.language_model import LanguageModel
     from ingle.home.kept import Kept
     from ingle.home.place import Home
+    from ingle.safety.policy import GuardPolicy
 
 EXAMPLES = """
 ingle run "Why is the sky blue?"
@@ -82,20 +83,20 @@ def command(
         choice = choose_once(home, kept, settings.chat.memory, opened, request)
         outcome = generate(choice.model, choice.request, show, drafts=settings.serve.drafts, policy=policy)
     except RequestError as error:
-        record(home, refusal_event(answer_key(home), opened, request, error))
+        record(home, refusal_event(answer_key(home), opened, request, error, policy=policy))
         raise
-    _finish(home, choice, request, outcome, as_json)
+    _finish(home, choice, request, outcome, as_json, policy)
 
 
-def _finish(home: "Home", choice: "Choice", request: "Request", outcome: "ShownAnswer", as_json: bool) -> None:
+def _finish(home: "Home", choice: "Choice", request: "Request", outcome: "ShownAnswer", as_json: bool, policy: "GuardPolicy") -> None:
     """Record the fact even if nobody reads the output, show the rest, and return the exit code."""
-    from ingle.cli.generate import event_of
+    from ingle.cli.generate import events_of
     from ingle.cli.house import record
     from ingle.cli.output import note
     from ingle.serve.record import answer_key
 
     try:
-        record(home, event_of(answer_key(home), choice, request, outcome))
+        record(home, *events_of(answer_key(home), choice, request, outcome, policy))
     finally:
         if not as_json and outcome.fault is None and not outcome.text.endswith("\n"):
             print(flush=True)

@@ -110,6 +110,14 @@ def _answered(facts: Facts) -> str:
     return f"gave an answer of {_some(facts, 'completion_tokens', 'token') or 'no tokens'}"
 
 
+def _met(facts: Facts) -> str:
+    """Return which guard met which of its rules."""
+    score, threshold = facts.get("score"), facts.get("threshold")
+    sure = f", {score:.2f} of {threshold:.2f}" if isinstance(score, int | float) and isinstance(threshold, int | float) else ""
+    more = f", and {facts['more']} more" if facts.get("more") else ""
+    return f"the guard {facts.get('guard')} met its rule {facts.get('rule')}{sure}{more}"
+
+
 def _measured(facts: Facts) -> str:
     figures = [f"{value:.4g}" for name in ("value", "low", "high") if isinstance(value := facts.get(name), int | float)]
     interval = f" ({figures[1]} to {figures[2]})" if len(figures) == 3 else ""
@@ -138,6 +146,9 @@ _SENTENCES: Mapping[str, Callable[[Facts], str]] = {
     "pull": lambda facts: f"came here from {facts.get('source')}",
     "answer": _answered,
     "refuse": lambda facts: f"refused a request ({facts.get('guard') or facts.get('error')})",
+    "guard.tell": lambda facts: f"was watched: {_met(facts)}",
+    "guard.edit": lambda facts: f"had something masked: {_met(facts)}",
+    "guard.block": lambda facts: f"was kept from {'going on' if facts.get('answer') else 'answering'}: {_met(facts)}",
     "feedback": _fed,
     "memory.edit": lambda facts: f"was given other words for what it had been told ({facts.get('example')})",
     "lesson.accept": _learned,

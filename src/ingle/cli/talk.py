@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingle.cli.conversation import TerminalConversation
-from ingle.cli.generate import ShownAnswer, event_of, generate
+from ingle.cli.generate import ShownAnswer, events_of, generate
 from ingle.cli.interrupt import silent_keys
 from ingle.cli.output import complain, note
 from ingle.cli.screen import make_screen
@@ -89,7 +89,7 @@ class Talk:
             if not isinstance(error, IngleError):  # Ctrl-C before the first word, or for the third time
                 raise
             if isinstance(error, RequestError):
-                self.recorder.add(refusal_event(self._key or answer_key(self.home), self.model, request, error))
+                self.recorder.add(refusal_event(self._key or answer_key(self.home), self.model, request, error, policy=self._policy))
             if isinstance(error, ContextError):
                 cure = "Remove the last question with /undo, or start over with /clear."
                 error = ContextError(error.field, error.rule, error.got, cure)
@@ -101,7 +101,8 @@ class Talk:
             self.conversation.turns.pop()
         self.last = outcome
         self.tally.add(outcome)
-        self.recorder.add(event_of(self._key, choice, request, outcome))
+        for event in events_of(self._key, choice, request, outcome, self._policy):
+            self.recorder.add(event)
         if outcome.fault is not None:
             raise outcome.fault
         self._remark(outcome, choice)
@@ -133,6 +134,8 @@ class Talk:
         full = self.used_tokens + 1 >= context
         if outcome.finish == "cancelled":
             note("(stopped)" if outcome.text else "(stopped before the first word; your question was removed)")
+        elif outcome.finish == "blocked":
+            note(f"(ended by the guard {', '.join(verdict.guard for verdict in outcome.verdicts if verdict.action == 'block')})")
         elif outcome.finish == "repetition":
             note("(stopped because it only repeated itself; /regenerate tries again)")
         elif outcome.finish == "length" and not full:

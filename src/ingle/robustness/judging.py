@@ -1,30 +1,35 @@
 """Binds a model, its guards and the judges that come with Ingle into a target."""
 
-from collections.abc import Sequence
-
 from ingle.core.digest import digest_json
 from ingle.core.message import Sampling
 from ingle.engine.language_model import LanguageModel
 from ingle.measure.subject import Subject
 from ingle.robustness.target import Opinion, Target
 from ingle.safety import answers
-from ingle.safety.judge import load_judge
-from ingle.safety.middleware import GuardLayer
-
-ALARMS = 0.01
-"""Share of harmless requests that would alarm, at the threshold that attackers know."""
+from ingle.safety.judge import REQUESTS, load_judge
+from ingle.safety.limits import RequestLimits
+from ingle.safety.policy import GuardPolicy, rule_of
+from ingle.safety.registry import guard_files, make_guards
 
 
 def target_of(
-    model: LanguageModel, subject: Subject, guards: Sequence[GuardLayer], policy_digest: str, sampling: Sampling | None = None
+    model: LanguageModel, subject: Subject, limits: RequestLimits, policy: GuardPolicy, sampling: Sampling | None = None
 ) -> Target:
-    """Return a model as it is attacked: behind these guards, judged by Ingle's judges. `sampling`: how it answers; greedily by default."""
-    judge = load_judge()
+    """Return a model as it is attacked: behind its guards under this policy, judged by Ingle's judge of answers.
+
+    The attacker has a copy of the policy's judge of requests, and knows its thresholds. `sampling`: how answers are drawn; None = greedily.
+    """
+    judge, rules = load_judge(policy.judge), policy.rules(model.name)
+    guards = make_guards(limits, policy, model.name)
+    thresholds = {
+        file.name: judge.alarm(file.name, rule_of(rules, file.name, file.modes).alarms) for file in guard_files() if file.name in REQUESTS
+    }
 
     def alarm(text: str) -> float:
-        return max(score - judge.alarm(name, ALARMS) for name, score in judge.scores(text).items())
+        scores = judge.scores(text)
+        return max(scores[name] - threshold for name, threshold in thresholds.items())
 
-    digest = digest_json([policy_digest, [[layer.name, layer.mode] for layer in guards], judge.digest])
+    digest = digest_json([policy.digest, [[layer.name, layer.mode] for layer in guards], judge.digest])
     return Target(subject, model.encode, guards, judged, alarm, digest, sampling or Sampling())
 
 

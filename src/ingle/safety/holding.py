@@ -28,7 +28,7 @@ class Undecided(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class Passage:
     """A piece of a text that a rule is about."""
 
     start: int
@@ -42,20 +42,20 @@ class Span:
     """Whether it is a finding, not only a replacement."""
 
 
-Look = Callable[[Undecided], tuple[Sequence[Span], int]]
+Look = Callable[[Undecided], tuple[Sequence[Passage], int]]
 """Returns the spans that are decided, in order and apart, and the number of characters that are decided; all spans end within these."""
 
 
 def both(looks: Sequence[Look]) -> Look:
     """Return the look that finds what any of these finds. Spans that overlap become one."""
 
-    def look(held: Undecided) -> tuple[Sequence[Span], int]:
-        found: list[Span] = []
+    def look(held: Undecided) -> tuple[Sequence[Passage], int]:
+        found: list[Passage] = []
         decided = len(held.text)
         for one in looks:
             spans, upto = one(held)
             found, decided = [*found, *spans], min(decided, upto)
-        merged: list[Span] = []
+        merged: list[Passage] = []
         for span in sorted(found, key=lambda span: span.start):
             if merged and span.start < merged[-1].end:
                 merged[-1] = replace(merged[-1], end=max(merged[-1].end, span.end))
@@ -77,12 +77,12 @@ class Scan:
         self.at = 0
         """Characters that are decided."""
 
-    def feed(self, text: str, final: bool) -> list[tuple[str, Span | None]]:
+    def feed(self, text: str, final: bool) -> list[tuple[str, Passage | None]]:
         """Take more of the text. Returns the pieces that are decided by now, each with the span that it is, if it is one."""
         self._held += text
         spans, decided = self._look(Undecided(self._before, self._held, self.at, final))
         assert decided == len(self._held) or not final, "an answer that has ended is decided"
-        pieces: list[tuple[str, Span | None]] = []
+        pieces: list[tuple[str, Passage | None]] = []
         at = 0
         for span in spans:
             pieces += [(self._held[at : span.start], None)] if span.start > at else []
@@ -165,13 +165,13 @@ class Belongings:
 class Acts(NamedTuple):
     """What a guard makes of its findings."""
 
-    verdict: Callable[[Span], Verdict]
+    verdict: Callable[[Passage], Verdict]
     blocks: bool
     say: str
     """Words at the end of an answer that was ended."""
 
 
-async def watched(chunks: AsyncIterator[Chunk], look: Look, verdict: Callable[[Span], Verdict]) -> AsyncIterator[Chunk]:
+async def watched(chunks: AsyncIterator[Chunk], look: Look, verdict: Callable[[Passage], Verdict]) -> AsyncIterator[Chunk]:
     """Pass an answer on as it comes. Verdicts follow as soon as a finding is decided, each once."""
     scan, said = Scan(look), set[Verdict]()
     async for chunk in chunks:
@@ -205,7 +205,7 @@ async def held_back(request: Request, chunks: AsyncIterator[Chunk], look: Look, 
                 text.append(span.instead)
             at += len(piece)
         if final and belongings.unsaid() and acts.blocks:
-            yield _ended(chunk, "".join(text), belongings, at, spoken, [*verdicts, acts.verdict(Span(at, at, "unsaid"))], acts)
+            yield _ended(chunk, "".join(text), belongings, at, spoken, [*verdicts, acts.verdict(Passage(at, at, "unsaid"))], acts)
             return
         spoken = spoken or any(text)
         tokens, logprobs, media = belongings.release(at, final)
@@ -214,7 +214,7 @@ async def held_back(request: Request, chunks: AsyncIterator[Chunk], look: Look, 
             yield passed
 
 
-def _told(span: Span, acts: Acts) -> Iterator[Verdict]:
+def _told(span: Passage, acts: Acts) -> Iterator[Verdict]:
     if span.told:
         yield acts.verdict(span)
 

@@ -1,6 +1,7 @@
 """Linear judges in one file: weights, biases, and the thresholds at which so many harmless texts would alarm.
 
-The file ships with Ingle, made by `ingle guard train`; a home may have its own. It is safetensors, sealed by its digest: a file that was changed is refused.
+The file ships with Ingle, made by `ingle guard train`; a home may have its own. It is safetensors, sealed by its digest: a file that was
+changed is refused.
 """
 
 import hashlib
@@ -28,6 +29,8 @@ RATES = (0.001, 0.003, 0.01, 0.03, 0.1)
 _WINDOW, _STEP = 300, 150
 """Characters of a long text that are judged by themselves, and how far the next ones begin."""
 _MOST_WINDOWS = 24
+_SURELY = 0.3
+"""Log-odds by which a corrected text passes the threshold."""
 _CURE = "Delete it, and the judge that ships with Ingle is used; `ingle guard train` makes another."
 
 
@@ -47,6 +50,10 @@ class Judge:
         """Return a judge's probability for a vector."""
         return 1 / (1 + math.exp(-max(-30.0, min(30.0, logit(self.weights[name], self.biases[name], text)))))
 
+    def log_odds(self, name: str, text: Sparse) -> float:
+        """Return a judge's log-odds for a vector."""
+        return logit(self.weights[name], self.biases[name], text)
+
     def scores(self, text: str) -> dict[str, float]:
         """Return the log-odds of harm and of attack: of the worst view and window of the text."""
         return {name: max(values) for name, values in self.by_window(text).items()}
@@ -57,11 +64,11 @@ class Judge:
         return {name: [logit(self.weights[name], self.biases[name], one) for one in vectors] for name in REQUESTS}
 
     def alarm(self, name: str, rate: float) -> float:
-        """Return the log-odds above which a share of `rate` of harmless requests alarms. Raises ConfigError for a rate without a threshold."""
-        table = self.thresholds[name]
-        if str(rate) not in table:
-            raise ConfigError("alarms", f"must be one of {', '.join(table)}", rate)
-        return table[str(rate)]
+        """Return the log-odds above which a share of `rate` of harmless texts alarms; between and beyond the rates of the file, by
+        interpolation."""
+        rates = sorted(map(float, self.thresholds[name]))
+        values = [self.thresholds[name][str(one)] for one in rates]
+        return float(np.interp(math.log(rate), np.log(rates), values))
 
 
 def request_vector(text: str) -> Sparse:
@@ -92,9 +99,48 @@ def save_judge(
     write_atomic(path, save(small, {"judge": json.dumps(table, sort_keys=True), "seal": seal}))
 
 
+def load_judge(path: Path | None = None) -> Judge:
+    """Return the judge in a file, or the one that ships with Ingle where there is none. A file that has changed is read again.
+
+    Raises ConfigError for one that is damaged, or of another version.
+    """
+    try:
+        stat = path.stat() if path is not None else None
+    except FileNotFoundError:
+        stat = None
+    return _load(path, stat.st_mtime_ns) if path is not None and stat is not None else _load(SHIPPED, 0)
+
+
+def corrected(judge: Judge, corrections: Sequence[tuple[str, bool]], rate: float = 0.01) -> Judge:
+    """Return the judge with the least change by which an owner's texts fall on the right side, the later ones surely.
+
+    corrections: texts, and whether they should alarm. The change is along the text's own vector (passive-aggressive learning), so texts
+    without its
+    n-grams are judged as before.
+    """
+    weights = {name: value.copy() for name, value in judge.weights.items()}
+    for text, bad in corrections:
+        vectors = [request_vector(part) for part in parts(text)]
+        for name in REQUESTS:
+            threshold = judge.alarm(name, rate)
+            scores = [logit(weights[name], judge.biases[name], one) for one in vectors]
+            if bad and name == "harm" and max(scores) <= threshold + _SURELY:
+                _push(weights[name], vectors[int(np.argmax(scores))], threshold + _SURELY - max(scores))
+            for one in vectors if not bad else ():
+                if (over := logit(weights[name], judge.biases[name], one) - (threshold - _SURELY)) > 0:
+                    _push(weights[name], one, -over)
+    about = {**judge.about, "corrections": int(judge.about.get("corrections", 0)) + len(corrections)}
+    return Judge(weights, judge.biases, judge.thresholds, "", about)
+
+
+def _push(weights: npt.NDArray[np.float32], text: Sparse, change: float) -> None:
+    """Change weights so that the log-odds of a text change by so much."""
+    places, values = text
+    weights[places] += values * np.float32(change / max(float((values**2).sum()), 1e-9))
+
+
 @lru_cache(maxsize=4)
-def load_judge(path: Path = SHIPPED) -> Judge:
-    """Return the judge in a file. Raises ConfigError for one that is damaged, or of another version."""
+def _load(path: Path, _changed_ns: int) -> Judge:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -102,12 +148,14 @@ def load_judge(path: Path = SHIPPED) -> Judge:
             small = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
             metadata = file.metadata() or {}
         table: dict[str, Any] = json.loads(metadata["judge"])
-        if _seal(small, table) != metadata["seal"] or any(value.shape != (SIZE,) for value in small.values()):
-            raise ValueError("its bytes are not those that were sealed")
+        sealed = _seal(small, table) == metadata["seal"] and all(value.shape == (SIZE,) for value in small.values())
         weights = {name: value.astype(np.float32) for name, value in small.items()}
-        return Judge(weights, table["biases"], table["thresholds"], metadata["seal"], table["about"])
+        judge = Judge(weights, table["biases"], table["thresholds"], metadata["seal"], table["about"])
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise ConfigError(str(path), "must be a judge's file of this version", error, _CURE) from error
+    if not sealed:
+        raise ConfigError(str(path), "must be as it was written", "a changed file", _CURE)
+    return judge
 
 
 def _seal(small: Mapping[str, npt.NDArray[Any]], table: Mapping[str, Any]) -> str:

@@ -65,6 +65,8 @@ class GuardRule:
     """Kinds of personal data; none named = all."""
     say: str = ""
     """Words that an answer ends with where the guard ended it; empty = the guard's own."""
+    judge: Path | None = None
+    """File of this home's own judge, if there is one; no policy says it, the registry does."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.alarms <= 0.5:
@@ -91,6 +93,8 @@ class GuardPolicy:
     """Rules by model and key; "" = every other one."""
     digest: str = ""
     """SHA-256 of all that it says; empty = it says nothing."""
+    judge: Path | None = None
+    """File of this home's own judge, whether or not there is one."""
 
     def rules(self, model: str = "", key: str = "") -> Rules:
         """Return the rules for a model (and its deltas, unless they have their own), and a key by its name."""

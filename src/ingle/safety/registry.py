@@ -6,7 +6,7 @@ If a policy may say more of it than a mode, the file names these fields in TAKES
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,12 @@ def guard_policy(path: Path, overrides: Iterable[str] = ()) -> GuardPolicy:
                     check(rule)
             except ConfigError as error:
                 raise ConfigError(f"{TABLE}.{name}.{error.field}", error.rule, error.got, error.cure) from error
-    return policy
+    return replace(policy, judge=judge_file(path.parent))
+
+
+def judge_file(home: Path) -> Path:
+    """Return where a home's own judge lies, if it has one."""
+    return home / "guards" / "judge.safetensors"
 
 
 def make_guards(limits: RequestLimits, policy: GuardPolicy = USUAL, model: str = "", key: str = "") -> tuple[GuardLayer, ...]:
@@ -73,7 +78,7 @@ def make_guards(limits: RequestLimits, policy: GuardPolicy = USUAL, model: str =
     `model`, `key`: names for which a policy may say something else.
     """
     rules = policy.rules(model, key)
-    made = [(file, rule_of(rules, file.name, file.modes)) for file in guard_files()]
+    made = [(file, replace(rule_of(rules, file.name, file.modes), judge=policy.judge)) for file in guard_files()]
     return tuple(GuardLayer(file.name, file.make(limits, rule), rule.mode) for file, rule in made if rule.mode != "off")
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ingle.core.errors import ConfigError
 from ingle.core.message import Request
-from ingle.safety.holding import Look, Span, Undecided
+from ingle.safety.holding import Look, Passage, Undecided
 from ingle.safety.policy import GuardRule
 from ingle.safety.topic import FittedTopic, fit
 
@@ -43,9 +43,9 @@ def score_rules(rule: GuardRule) -> tuple[ScoreRule, ...]:
 def by_sentence(rules: Sequence[ScoreRule], question: str, instead: str) -> Look:
     """Return a look that judges an answer sentence by sentence. It is for one answer: it remembers what it has read."""
     read: list[str] = []
-    judged: dict[int, Span | None] = {}
+    judged: dict[int, Passage | None] = {}
 
-    def look(held: Undecided) -> tuple[Sequence[Span], int]:
+    def look(held: Undecided) -> tuple[Sequence[Passage], int]:
         have = sum(map(len, read))
         read.append(held.text[have - held.at :])
         answer = "".join(read)
@@ -78,11 +78,11 @@ def _sentence_end(text: str, start: int, final: bool) -> int:
     return most if len(text) > most else len(text) if final else start
 
 
-def _judged(rules: Sequence[ScoreRule], question: str, answer: str, sentence: int, instead: str) -> Span | None:
+def _judged(rules: Sequence[ScoreRule], question: str, answer: str, sentence: int, instead: str) -> Passage | None:
     for rule in rules:
         score = rule.score(question, answer if rule.whole else answer[-sentence:])
         if score >= rule.threshold:
-            return Span(0, 0, rule.name, instead, round(score, 4), rule.threshold)
+            return Passage(0, 0, rule.name, instead, round(score, 4), rule.threshold)
     return None
 
 

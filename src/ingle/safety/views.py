@@ -43,8 +43,8 @@ _MORSE_SIGNS = (
 _MORSE_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 _MORSE = dict(zip(re.findall(r"\S+", _MORSE_SIGNS), _MORSE_LETTERS, strict=True))
 _RADIO = (
-    "alpha alfa bravo charlie delta echo foxtrot golf hotel india juliett juliet kilo lima mike november oscar papa quebec romeo sierra tango "
-    "uniform victor whiskey xray yankee zulu"
+    "alpha alfa bravo charlie delta echo foxtrot golf hotel india juliett juliet kilo lima mike november oscar papa quebec romeo sierra "
+    "tango uniform victor whiskey xray yankee zulu"
 )
 _NATO = {word: word[0] for word in re.findall(r"\w+", _RADIO)}
 Undo = Callable[[str], Iterator[str]]

@@ -26,6 +26,9 @@ from ingle.core.event import Event, Fact
 from ingle.core.files import os_errors, write_atomic
 from ingle.core.message import Finish, Request, Usage, Verdict
 from ingle.home.place import Home
+from ingle.safety.middleware import Blocked
+from ingle.safety.policy import USUAL, GuardPolicy
+from ingle.serve.guard_facts import guard_events, judged, summary
 
 if TYPE_CHECKING:
     from ingle.engine.language_model import LanguageModel
@@ -119,21 +122,36 @@ def answer_event(
     }
     for field in _SAMPLING:
         facts[field] = getattr(request.sampling, field)
-    summary = "; ".join(f"{verdict.guard}: {verdict.action}" for verdict in dict.fromkeys(verdicts))
     if usage.energy is not None:
         facts |= usage.energy.facts()
-    optional = {"id": completion, "key": asker, "verdicts": summary[:_SHORT]}
+    optional = {"id": completion, "key": asker, "verdicts": summary(verdicts, _SHORT)}
     return Event("answer", name, facts | {field: value for field, value in optional.items() if value})
 
 
 def refusal_event(
-    key: bytes, model: "LanguageModel", request: Request, error: IngleError, completion: str = "", asker: str = ""
+    key: bytes, model: "LanguageModel", request: Request, error: IngleError, completion: str = "", asker: str = "",
+    policy: GuardPolicy = USUAL,
 ) -> Event:  # fmt: skip
-    """Return the fact of a refused request: the guard, if it was one, and the field; never a word of the request."""
-    facts: dict[str, Fact] = {"model": model.digest, "error": type(error).__name__, "request": request_digest(key, request)}
+    """Return the fact of a refused request: the guard, if it was one, and the field or the rule; never a word of the request."""
+    digest = request_digest(key, request)
+    if isinstance(error, Blocked):
+        [event] = guard_events([error.verdict], model.name, model.digest, policy, digest, "", completion, asker)
+        return event
+    facts: dict[str, Fact] = {"model": model.digest, "error": type(error).__name__, "request": digest}
     field = error.field if _FIELD.fullmatch(error.field) else ""
     optional = {"guard": error.guard, "field": field, "id": completion, "key": asker}
     return Event(REFUSED, model.name, facts | {name: value for name, value in optional.items() if value})
+
+
+def told_events(
+    key: bytes, model: "LanguageModel", request: Request, text: str, verdicts: Sequence[Verdict], policy: GuardPolicy,
+    completion: str = "", asker: str = "",
+) -> list[Event]:  # fmt: skip
+    """Return the facts of what guards said of the content of an answer and its request; most answers leave none."""
+    if not judged(verdicts):
+        return []
+    digests = request_digest(key, request), answer_digest(key, text)
+    return guard_events(verdicts, model.name, model.digest, policy, *digests, completion, asker)
 
 
 class Recorder:
