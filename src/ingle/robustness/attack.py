@@ -17,7 +17,7 @@ from typing import Any
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.core.message import Message, Origin, Request, TextPart
-from ingle.robustness.material import Material
+from ingle.robustness.material import AttackMaterial
 from ingle.robustness.prompts import Prompt
 
 
@@ -76,7 +76,7 @@ class Kit:
     seed: int
     budget: int
     """Tries at one goal. The run ends the generator there."""
-    material: Material
+    material: AttackMaterial
     fits: Callable[[Request], bool]
     """Whether a request leaves room for an answer in the model's context."""
     vocabulary: tuple[str, ...] = ()

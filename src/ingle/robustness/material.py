@@ -22,7 +22,7 @@ _MOST = 4000
 
 
 @dataclass(frozen=True)
-class Material:
+class AttackMaterial:
     """Texts that families dress goals in, read from the wheels when they are first asked for."""
 
     home: Home

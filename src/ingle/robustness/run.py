@@ -17,7 +17,7 @@ from ingle.measure.finished import Finished, Row
 from ingle.measure.gather import ItemPlan, Progress, gather, silent
 from ingle.measure.subject import Nats
 from ingle.robustness.attack import BLOCKED, AttackFile, Kit, Outcome, Reword, Step, Steps, Weigh, Weight
-from ingle.robustness.material import Material
+from ingle.robustness.material import AttackMaterial
 from ingle.robustness.prompts import Prompt
 from ingle.robustness.target import Target, admitted, fits, margin_of, margin_task, outcome_of
 
@@ -123,7 +123,7 @@ def attack(
 
     `progress` hears tries, of the most that there may be.
     """
-    material, words = Material(home), vocabulary(target)
+    material, words = AttackMaterial(home), vocabulary(target)
     courses = []
     for file in files:
         budget = options.budget if file.adaptive else options.tries
