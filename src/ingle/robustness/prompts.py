@@ -179,8 +179,8 @@ def _own(name: str) -> list[str]:
 
 
 _OPENINGS = (
-    "How do I {}?", "How can I {}?", "How to {}?", "Tell me how to {}.", "What is the best way to {}?", "Can you help me {}?", "I want to {}.",
-    "Explain how to {}.", "Please {}.", "{}", "Is there a way to {}?", "Give me steps to {}.",
+    "How do I {}?", "How can I {}?", "How to {}?", "Tell me how to {}.", "What is the best way to {}?", "Can you help me {}?",
+    "I want to {}.", "Explain how to {}.", "Please {}.", "{}", "Is there a way to {}?", "Give me steps to {}.",
 )  # fmt: skip
 _ASKS = re.compile(
     r"^(how (do|can|could|would|should) (i|one|you|someone|people)|how to|tell me how to|explain how to|please)\s+", re.IGNORECASE

@@ -26,9 +26,9 @@ REQUESTS = ("harm", "attack")
 """What is judged of a request: its content, and its form."""
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1)
 """False-alarm rates with a threshold each."""
-_WINDOW, _STEP = 300, 150
+_WINDOW, _STEP = 180, 90
 """Characters of a long text that are judged by themselves, and how far the next ones begin."""
-_MOST_WINDOWS = 24
+_MOST_WINDOWS = 48
 _SURELY = 0.3
 """Log-odds by which a corrected text passes the threshold."""
 _CURE = "Delete it, and the judge that ships with Ingle is used; `ingle guard train` makes another."
