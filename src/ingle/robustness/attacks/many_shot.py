@@ -7,7 +7,7 @@ from ingle.robustness.prompts import Prompt
 NAME = "many_shot"
 SENTENCE = "shows a dialogue in which many such requests were answered"
 ADAPTIVE = False
-_COUNTS = (32, 8, 128, 16, 4, 64)
+_COUNTS = (8, 32, 4, 128, 16, 64)
 _FEWER = 0.7
 
 
