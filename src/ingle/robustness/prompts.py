@@ -62,6 +62,11 @@ def goals(home: Home, progress: FetchProgress = silent) -> list[Prompt]:
     return _prompts(rows, "plain", "advbench, harmbench")
 
 
+def asked() -> list[Prompt]:
+    """Requests for harm in few words, as people ask them; written for Ingle."""
+    return _prompts(_own("harmful.txt"), "asked", "ingle")
+
+
 def risky(home: Home, progress: FetchProgress = silent) -> list[Prompt]:
     """DoNotAnswer's questions of malicious use and hate (Apache-2.0, arXiv 2308.13387): 419 of 939. Its other kinds hold much that is
     harmless."""

@@ -17,6 +17,7 @@ from ingle.robustness.fitting import fit
 from ingle.robustness.prompts import (
     JudgedAnswer,
     Prompt,
+    asked,
     data_sentences,
     dressed,
     goals,
@@ -35,15 +36,15 @@ from ingle.safety.features import Sparse, logit
 from ingle.safety.judge import RATES, REQUESTS, Judge, request_vector, save_judge
 from ingle.safety.orders import order_vector
 
-CONTENT = ("plain", "risky", "past", "future")
+CONTENT = ("plain", "risky", "asked", "past", "future")
 """Families that ask for harm."""
 FORM = ("persona", "wild", "injection")
 """Families that attack, whatever they ask for."""
 _DRESSED = 700
-_FOLDS = 5
+_FOLDS = 3
 _STRENGTH = {"harm": 200.0, "attack": 200.0, "refusal": 3.0, "harm of answers": 10.0}
-_LOOKALIKE_WEIGHT = 4.0
-"""How much a look-alike counts: there are few, and they are what matters."""
+_WEIGHTS = {"look-alike": 4.0, "asked": 4.0}
+"""How much a text of these families counts: there are few, and they are what matters."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Requests:
 def gather(home: Home, progress: FetchProgress = silent) -> Requests:
     """Return all requests. Raises PullError where the data can't be fetched."""
     attacks, benign = injections(home, progress)
-    plain = [*goals(home, progress), *risky(home, progress)]
+    plain = [*goals(home, progress), *risky(home, progress), *asked()]
     bad = [*plain, *map(reworded, plain), *rephrased(home, progress), *wild(home, progress), *attacks]
     bad += dressed(home, _DRESSED, progress=progress)
     usual = ordinary(home, progress)
@@ -81,7 +82,7 @@ def train_requests(
 
     `keep`: which prompts may be seen. `own`: an owner's texts, and whether they are bad; each counts as much as ten. Thresholds come
     from judges
-    that have not seen the texts: each fifth of the harmless ones is judged by what the others taught.
+    that have not seen the texts: each third of the harmless ones is judged by what the others taught.
     """
     rest = [one for one in requests.good if keep(one)]
     fold = {one.id: number % _FOLDS for number, one in enumerate(random.Random(0).sample(rest, len(rest)))}
@@ -108,7 +109,7 @@ def _fitted(
         good = [*(one for one in requests.good if keep(one)), *other]
         texts = [*(requests.vector(one.text) for one in (*bad, *good)), *(request_vector(text) for text, _ in own)]
         labels = [*([1.0] * len(bad)), *([0.0] * len(good)), *(float(is_bad) for _, is_bad in own)]
-        each = [1.0 if one.family != "look-alike" else _LOOKALIKE_WEIGHT for one in (*bad, *good)] + [10.0] * len(own)
+        each = [_WEIGHTS.get(one.family, 1.0) for one in (*bad, *good)] + [10.0] * len(own)
         weights[name], biases[name] = fit(texts, labels, each, _STRENGTH[name])
     return weights, biases
 

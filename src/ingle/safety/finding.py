@@ -52,7 +52,7 @@ def _look(automaton: Automaton, words: bool, name: Callable[[str], str], instead
         seen = view(held.text, words, held.final)
         spans: list[Passage] = []
         at, size = 0, len(seen.text)
-        before = (view(held.before[-16:], words, True).text or view(held.before, words, True).text)[-1:]
+        before = _last(held.before, words)
         while at < size:
             most = bisect_left(seen.starts, seen.starts[at] + LONGEST, at)
             end, open_ = automaton.walk(seen.text, at, most if most < size else size + 1, before, held.final)
@@ -66,3 +66,10 @@ def _look(automaton: Automaton, words: bool, name: Callable[[str], str], instead
         return spans, seen.whole
 
     return look
+
+
+def _last(text: str, words: bool) -> str:
+    """Return the last character that a reader sees; "" if there is none."""
+    if text[-1:].isascii() and "\\" not in text[-12:]:
+        return text[-1:]
+    return (view(text[-16:], words, True).text or view(text, words, True).text)[-1:]

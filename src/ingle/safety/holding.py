@@ -5,8 +5,9 @@ belong to it. What comes out does not depend on how the answer was cut into piec
 """
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import NamedTuple
 
 from ingle.core.message import Chunk, MediaPart, Request, TokenLogprob, Verdict
@@ -114,7 +115,7 @@ class Belongings:
     def __init__(self, request: Request, find: Callable[[str], bool]) -> None:
         """`find`: whether a text by itself holds a span."""
         self._late = max(map(len, request.stop), default=0) + 2
-        self._find = find
+        self._find = cache(find)
         self._waiting: deque[_Extras] = deque()
         self._gone: deque[tuple[int, int]] = deque()
         self._read = 0
@@ -172,18 +173,16 @@ class Acts(NamedTuple):
 
 
 async def watched(chunks: AsyncIterator[Chunk], look: Look, verdict: Callable[[Passage], Verdict]) -> AsyncIterator[Chunk]:
-    """Pass an answer on as it comes. Verdicts follow as soon as a finding is decided, each once."""
-    scan, said = Scan(look), set[Verdict]()
+    """Pass an answer on as it comes. Verdicts follow as soon as a finding is decided, one for each rule."""
+    scan, said = Scan(look), set[str]()
     async for chunk in chunks:
-        found = [verdict(span) for _, span in scan.feed(chunk.text, chunk.finish is not None) if span and span.told]
-        new = [one for one in dict.fromkeys(found) if one not in said]
-        said.update(new)
+        new = [verdict(span) for _, span in scan.feed(chunk.text, chunk.finish is not None) if span and _first(span, said)]
         yield replace(chunk, verdicts=chunk.verdicts + tuple(new)) if new else chunk
 
 
 async def held_back(request: Request, chunks: AsyncIterator[Chunk], look: Look, acts: Acts) -> AsyncIterator[Chunk]:
     """Pass an answer on as far as it is decided, without its spans; or only up to the first of them, where the guard blocks."""
-    scan, said = Scan(look), set[Verdict]()
+    scan, said = Scan(look), set[str]()
     belongings = Belongings(request, lambda text: any(span.told for span in look(Undecided("", text, 0, True))[0]))
     spoken = False
     async for chunk in chunks:
@@ -196,9 +195,7 @@ async def held_back(request: Request, chunks: AsyncIterator[Chunk], look: Look, 
                 text.append(piece)
             else:
                 belongings.remove(at, at + len(piece))
-                new = [one for one in _told(span, acts) if one not in said]
-                said.update(new)
-                verdicts += new
+                verdicts += [acts.verdict(span)] if _first(span, said) else []
                 if span.told and acts.blocks:
                     yield _ended(chunk, "".join(text), belongings, at, spoken, verdicts, acts)
                     return
@@ -214,9 +211,11 @@ async def held_back(request: Request, chunks: AsyncIterator[Chunk], look: Look, 
             yield passed
 
 
-def _told(span: Passage, acts: Acts) -> Iterator[Verdict]:
-    if span.told:
-        yield acts.verdict(span)
+def _first(span: Passage, said: set[str]) -> bool:
+    """Return whether this is the first finding by its rule in an answer; from then on it isn't."""
+    first = span.told and span.rule not in said
+    said.add(span.rule)
+    return first
 
 
 def _ended(

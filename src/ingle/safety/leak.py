@@ -1,7 +1,7 @@
 """Guard: an answer that repeats the system prompt.
 
 Letters and digits are compared, case-folded, without anything between them: other separators, line breaks and capitals change nothing. A
-repetition counts from `_least` characters in a row, or the double in pieces of `_PIECE`. Whoever asks may repeat what he said himself.
+repetition counts from `_least` characters in a row, or half as many again in pieces of `_PIECE`. Whoever asks may hear his own words again.
 
 What can't leak this way needs no guard: an answer is given the asker's own memories only (adapt/choosing.py), never another's, so its
 parts of origin "memory" are the asker's to read. A system prompt that is translated, encoded or told in other words is not found.
@@ -81,7 +81,7 @@ def repetition(secret: str, own: Callable[[str], bool]) -> Look:
             if len(tail) >= _PIECE:
                 pieces[held.at + seen.starts[places[0]]] = len(tail)
                 together = sum(pieces.values())
-                if (len(tail) >= least or together >= 2 * least) and not own(tail):
+                if (len(tail) >= least or 2 * together >= 3 * least) and not own(tail):
                     score = round(min(1.0, max(len(tail), together) / len(secret)), 3)
                     spans.append(
                         Passage(seen.starts[places[0]], seen.ends[number], "system prompt", "", score, round(least / len(secret), 3))

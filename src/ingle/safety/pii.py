@@ -40,7 +40,7 @@ def make(_limits: RequestLimits, rule: GuardRule) -> Guard:
         verdict = masking.verdict(rule.mode)
         if verdict and rule.mode == "block":
             cure = "Take it out, or write a stand-in for it."
-            raise Blocked(masking.place, "must not hold personal data", _counts(masking.counts), cure, verdict)
+            raise Blocked(masking.place, "This house sends no personal data to its models", _counts(masking.counts), cure, verdict)
         asked = masking.masked(request) if rule.mode == "edit" else request
         chunks, look = answer(asked), masking.look(rule.mode == "edit")
         if rule.mode == "tell":

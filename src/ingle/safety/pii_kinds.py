@@ -21,6 +21,8 @@ _SAID_BEFORE = 48
 _GAPS = re.compile(r"[ .\-/()]")
 _DATE = re.compile(r"(?:\d{1,2}([./-])\d{1,2}\1(?:\d{2}|\d{4})|(?:19|20)\d\d([./-])\d{1,2}\2\d{1,2})(?:[ T].*)?")
 _GAP, _DIGIT = re.compile("[^!-~]+"), re.compile("[0-9]")
+_LEAST_PART = 32
+"""Of an address's largest part: four smaller numbers are a version of something."""
 _LEAST_BITS = 3.2
 """Entropy of a secret, per character; words have 2 to 3, keys of 20 random characters about 4."""
 
@@ -57,9 +59,7 @@ def _phone(text: str) -> bool:
 
 def _book(digits: str) -> bool:
     """Whether these are the digits of an ISBN."""
-    if len(digits) == 13 and digits.startswith(("978", "979")):
-        return weighted(digits, (1, 3) * 7, 10) == 0
-    return len(digits) == 10 and weighted(digits, range(10, 0, -1), 11) == 0
+    return len(digits) == 13 and digits.startswith(("978", "979")) and weighted(digits, (1, 3) * 7, 10) == 0
 
 
 def _card(text: str) -> bool:
@@ -76,7 +76,9 @@ def _ip(text: str) -> bool:
         address = ipaddress.ip_address(text)
     except ValueError:
         return False
-    return address.is_global and (address.version == 4 or text[0] in "23")
+    if address.version == 6:
+        return address.is_global and text[0] in "23"
+    return address.is_global and not address.is_multicast and max(address.packed) >= _LEAST_PART
 
 
 def _mac(text: str) -> bool:
@@ -159,8 +161,8 @@ KINDS = (
     Kind("e-mail", "E-MAIL", _compiled(
         r"(?<![\w.+%-])[\w.+%-]{1,64}+@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,6}[A-Za-z]{2,24}(?![\w-])"), lambda _: True, "@"),
     Kind("key", "KEY", _compiled(
-        rf"(?<![\w-])(?:{_KEYS})(?![\w-])|{_SAID}[\"' ]{{0,2}}(?:[:=]|is )[\"' ]{{0,3}}(?P<it>(?:(?![\"'<>,;])[!-~]){{12,128}})"),
-        lambda text: re.fullmatch(_KEYS, text) is not None or _secret(text), "-_:= "),
+        rf"(?<![\w-])(?:{_KEYS})(?![\w-])|{_SAID}[\"' ]{{0,2}}(?:[:=]|is )[\"' ]{{0,3}}(?P<it>(?:(?![\"'<>,;()])[!-~]){{12,128}})"),
+        lambda text: re.fullmatch(_KEYS, text) is not None or _secret(text), " -_:=0123456789"),
     Kind("iban", "IBAN", _compiled(
         r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?!\w)"), lambda text: iban(_bare(text))),
     Kind("card", "CARD", _compiled(r"(?<![\w.-])\d(?:[ -]?\d){12,18}(?![\w-]|\.\d)"), _card),
@@ -168,14 +170,15 @@ KINDS = (
         r"(?<!\w)(?:[13][1-9A-HJ-NP-Za-km-z]{25,34}|(?:bc1|BC1)[0-9A-Za-z]{11,71}|0x[0-9a-fA-F]{40})(?!\w)"), _wallet),
     Kind("mac", "MAC", _compiled(r"(?<![\w:-])[0-9A-Fa-f]{2}(?:(?:-[0-9A-Fa-f]{2}){5}|(?::[0-9A-Fa-f]{2}){5})(?![\w:-])"), _mac),
     Kind("ip", "IP", _compiled(
-        r"(?<![\w.:-])(?<!\b[vV])(?<!version )(?<!release )(?:\d{1,3}(?:\.\d{1,3}){3}(?![\w-]|\.\d)"
+        r"(?<![\w.:-])(?<!\b[vV])(?<![Vv]ersion )(?<![Rr]elease )(?:\d{1,3}(?:\.\d{1,3}){3}(?![\w-]|\.\d)"
         r"|[23][0-9A-Fa-f]{0,3}(?::[0-9A-Fa-f]{0,4}){2,7}(?![\w:.]))"), _ip),
     Kind("id", "ID", _compiled(rf"(?<![\w.-])(?:{'|'.join(pattern for _, pattern, _ in _NATIONAL)})(?![\w-])"), _national),
     Kind("id", "ID", _compiled(r"(?<![\w.-])(?:\d{11}|\d{2} \d{3} \d{3} \d{3})(?![\w-])"), _bare_national,
          said=_compiled(rf"(?i:\b(?:{'|'.join(word for _, word, _ in _BARE)})\b\W{{0,4}}\Z)")),
     Kind("phone", "PHONE", _compiled(
         r"(?<![\w.+/-])(?:(?:\+|00)[1-9]\d{0,2}[ ./-]?(?:\(0?\d{1,4}\)[ ./-]?)?\d{1,12}(?:[ ./-]?\d{2,6}){0,5}"
-        r"|\(?[2-9]\d{2}\)?[ .-][2-9]\d{2}[ .-]\d{4}|\(?0[1-9]\d{0,4}\)?[ /-]\d{2,8}(?:[ -]\d{2,5}){0,4})(?![\w-]|[.:/]\d)"), _phone),
+        r"|(?:\([2-9]\d{2}\) ?|[2-9]\d{2}[ .-])[2-9]\d{2}[ .-]\d{4}"
+        r"|(?<!\d[ ])(?:\(0[1-9]\d{0,4}\)|0[1-9]\d{0,4})[ /-]\d{2,8}(?:[ -]\d{2,5}){0,4})(?![\w-]|[.:/]\d)"), _phone),
 )  # fmt: skip
 """All kinds; of several at one place the longest counts, then the first."""
 

@@ -1,12 +1,10 @@
 """Rules that score a text instead of finding words in it: topics of the owner's own, and the judge of answers."""
 
-import importlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from ingle.core.errors import ConfigError
 from ingle.core.message import Request
 from ingle.safety.holding import Look, Passage, Undecided
 from ingle.safety.policy import GuardRule
@@ -30,14 +28,25 @@ class ScoreRule(NamedTuple):
 
 
 def score_rules(rule: GuardRule) -> tuple[ScoreRule, ...]:
-    """Return what a policy's rule scores. Raises ConfigError where the judge of answers is asked for and there is none."""
-    rules = []
-    for topic in rule.topics:
-        fitted = fit(topic, rule.alarms)
-        rules.append(ScoreRule(f"topic {topic.name}", _of_text(fitted), fitted.threshold, False))
+    """Return what a policy's rule scores. Raises ConfigError for examples that teach no topic."""
+    rules = list(topic_rules(rule))
     if rule.harm is not None:
         rules.append(ScoreRule("harm", _judge(), rule.harm, True))
     return tuple(rules)
+
+
+def topic_rules(rule: GuardRule) -> tuple[ScoreRule, ...]:
+    """Return the topics of a policy's rule, fitted. Raises ConfigError for examples that teach none."""
+    fitted = [(topic.name, fit(topic, rule.alarms)) for topic in rule.topics]
+    return tuple(ScoreRule(f"topic {name}", _of_text(topic), topic.threshold, False) for name, topic in fitted)
+
+
+def sentences(text: str) -> Iterator[str]:
+    """Yield the sentences of a whole text."""
+    start = 0
+    while (end := _sentence_end(text, start, True)) > start:
+        yield text[start:end]
+        start = end
 
 
 def by_sentence(rules: Sequence[ScoreRule], question: str, instead: str) -> Look:
@@ -91,8 +100,6 @@ def _of_text(topic: FittedTopic) -> Scorer:
 
 
 def _judge() -> Scorer:
-    try:
-        judge: Scorer = importlib.import_module("ingle.safety.answers").harm
-    except ImportError:
-        raise ConfigError("harm", "needs the judge of answers, and this Ingle has none", "", "Leave it out.") from None
-    return judge
+    from ingle.safety.answers import harm
+
+    return harm
