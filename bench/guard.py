@@ -23,7 +23,7 @@ from ingle.gate.suspicion import refuses as by_keywords
 from ingle.home.place import find_home
 from ingle.measure.intervals import wilson
 from ingle.robustness.fitting import fit, logits
-from ingle.robustness.prompts import Prompt, data_sentences, injections, judged_answers, orders
+from ingle.robustness.prompts import LabelledPrompt, data_sentences, injections, judged_answers, orders
 from ingle.robustness.training import CONTENT, FORM, Requests, gather, train_orders, train_requests
 from ingle.safety.answers import harm_vector, refusal_vector
 from ingle.safety.features import SIZE, logit
@@ -71,7 +71,7 @@ def said(row: dict[str, Any]) -> str:
     return f"{row['share']:.3f} ({row['low']:.3f} – {row['high']:.3f}, n = {row['n']})"
 
 
-def judge_of(requests: Requests, keep: Callable[[Prompt], bool]) -> Judge:
+def judge_of(requests: Requests, keep: Callable[[LabelledPrompt], bool]) -> Judge:
     weights, biases, thresholds = train_requests(requests, keep)
     return Judge(weights, biases, thresholds, "", {})
 
