@@ -327,3 +327,26 @@ def test_a_topic_is_found_in_the_last_question_alone() -> None:
     assert (verdict.rule, verdict.action) == ("topic cooking", "block")
     later = Request((*asked.messages, Message.of("assistant", "No."), Message.of("user", "Then tell me about the moon.")))
     assert passed([guard], later, [Chunk("Far.", finish="stop")])[1] == [Chunk("Far.", finish="stop")]
+
+
+def test_words_and_topics_together_don_t_mind_the_cuts() -> None:
+    rule = GuardRule(
+        "edit", words=("moon", "sauce that*"), patterns=(r"far[a-z ]{3,60}!",), topics=(Topic("cooking", COOKING),), alarms=0.02
+    )
+    draw = random.Random(5)
+    sentences = [
+        *COOKING,
+        "The moon is far away.",
+        "It is far and wide and no end to it",
+        "Rivers are long",
+        "x" * 300,
+        "One, two, three!",
+        "far off!",
+    ]
+    for _ in range(60):
+        text = draw.choice((" ", ". ", "")).join(draw.choice(sentences) for _ in range(6))
+        outs = []
+        for pieces in ([text], [*text], tokens(text, draw)):
+            out = passed([output.make(LIMITS, rule)], ORDINARY, [*map(Chunk, pieces), Chunk("", finish="stop")])[1]
+            outs.append((said(out), frozenset(one.rule for one in verdicts(out))))
+        assert len(set(outs)) == 1, text
