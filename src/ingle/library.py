@@ -134,8 +134,9 @@ class Model:
         from ingle.engine.answer import answer
         from ingle.safety.middleware import drive, from_iterator, wrap
         from ingle.safety.registry import make_guards
+        from ingle.serve.answers_key import answer_key
         from ingle.serve.limits import limits_of
-        from ingle.serve.record import answer_key, refusal_event
+        from ingle.serve.record import refusal_event
 
         heard: list[Chunk] = []
         took: list[Usage] = []
@@ -153,7 +154,8 @@ class Model:
                         yield chunk
             self._session = model.digest, session
         except RequestError as error:
-            self._record(refusal_event(answer_key(self._home), self._model, request, error, policy=self._policy))
+            key = answer_key(self._home, self._rooms)
+            self._record(refusal_event(key, self._model, request, error, policy=self._policy))
             choice = None
             raise
         finally:
@@ -163,13 +165,14 @@ class Model:
 
     def _told(self, choice: "Choice", request: Request, heard: Sequence[Chunk], took: Sequence[Usage]) -> Chunk:
         """The last chunk, once its fact is written; of an answer that nobody read to its end, one that says so."""
-        from ingle.serve.record import answer_event, answer_key, told_events
+        from ingle.serve.answers_key import answer_key
+        from ingle.serve.record import answer_event, told_events
 
         last = heard[-1] if heard and heard[-1].finish else Chunk("", finish="cancelled")
         nothing = Usage(0, 0, 0, 0.0, 0.0, 0, model_digest=choice.model.digest, seed=request.sampling.seed or 0)
         usage, finish = last.usage or next(iter(took), nothing), last.finish or "cancelled"
         text, verdicts = "".join(chunk.text for chunk in heard), [verdict for chunk in heard for verdict in chunk.verdicts]
-        key = answer_key(self._home)
+        key = answer_key(self._home, self._rooms)
         for told in told_events(key, choice.model, request, text, verdicts, self._policy):
             self._record(told)
         event = answer_event(key, choice.model.name, request, text, finish, usage, verdicts)

@@ -13,7 +13,8 @@ import pytest
 
 from ingle.core.message import Message, Request
 from ingle.home.place import Home
-from ingle.serve.record import answer_digest, answer_key, request_digest
+from ingle.serve.answers_key import answer_key
+from ingle.serve.record import answer_digest, request_digest
 from ingle.serve.replay import kept_request
 from ingle.serve.rooms import open_rooms
 from ingle.serve.settings import SamplingSettings

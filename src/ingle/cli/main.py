@@ -62,8 +62,10 @@ GROUPS = {
         "rm": "Delete a model or a delta.",
         "export": "Write a model or a delta for other programs.",
         "guard": "List the guards, test a text, or teach them.",
+        "backup": "Write everything that this home keeps into one file.",
+        "restore": "Bring a backup back into an empty home.",
         "key": "Add, list and revoke API keys.",
-        "head": "Export the ledger's signed head, as proof to keep elsewhere.",
+        "head": "Export the ledger's signed head, or rotate the key that signs it.",
         "doctor": "Check this machine: what it has, what is missing, how to get it.",
     },
 }

@@ -142,6 +142,16 @@ def _consent(facts: Facts) -> str:
     return f"learning from what users teach was {'allowed' if facts.get('learn') else 'switched off'}"
 
 
+def _backed_up(facts: Facts) -> str:
+    what = ", ".join(filter(None, (_some(facts, "files", "file"), _some(facts, "facts", "fact"))))
+    return f"a backup was made: {what}, digest {str(facts.get('backup'))[:12]}"
+
+
+def _restored(facts: Facts) -> str:
+    at = str(facts.get("made_at"))[:16].replace("T", " ")
+    return f"this home came back from the backup of {at}, digest {str(facts.get('backup'))[:12]}"
+
+
 _SENTENCES: Mapping[str, Callable[[Facts], str]] = {
     "pull": lambda facts: f"came here from {facts.get('source')}",
     "answer": _answered,
@@ -171,5 +181,18 @@ _SENTENCES: Mapping[str, Callable[[Facts], str]] = {
     "key.revoke": lambda facts: f"was revoked: the API key {facts.get('name')}",
 }
 """By kind: what happened to the subject."""
-_HOUSE: Mapping[str, Callable[[Facts], str]] = {"ledger.loss": _loss, "consent": _consent}
+_HOUSE: Mapping[str, Callable[[Facts], str]] = {
+    "ledger.loss": _loss,
+    "ledger.rotate": lambda facts: f"the ledger's key handed over to key {str(facts.get('key'))[:12]}",
+    "ledger.rotated": lambda facts: f"the ledger's new key took over from key {str(facts.get('key'))[:12]}",
+    "ledger.stamp": lambda facts: f"the ledger's head, row {facts.get('seq')}, was time-stamped by {facts.get('host')}",
+    "consent": _consent,
+    "answers.key": lambda facts: f"answers have digests under the key {str(facts.get('fingerprint'))[:12]} of this home",
+    "answers.loss": lambda _facts: "the owner went on after the key of the answers' digests was lost: answers before can't be proven",
+    "key.wrong": lambda facts: (
+        f"{facts.get('tries')} wrong API keys were tried, from {facts.get('addresses')} addresses that were then slowed"
+    ),
+    "backup": _backed_up,
+    "restore": _restored,
+}
 """Whole sentences about the home itself."""

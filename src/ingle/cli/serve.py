@@ -93,12 +93,12 @@ def _check_home(home: "Home", settings: "Settings", policy: "GuardPolicy") -> No
     policy that names a key which there never was; HomeError and LedgerError for a database or key that can't be used."""
     from ingle.core.errors import ConfigError, ServeError
     from ingle.home.api_keys import any_keys, list_keys
-    from ingle.serve.record import answer_key
+    from ingle.serve.answers_key import answer_key
     from ingle.serve.rooms import open_rooms
 
-    answer_key(home)
     engine = open_rooms(home)
     try:
+        answer_key(home, engine)
         if settings.serve.needs_key and not any_keys(engine):
             raise ServeError(
                 "serve.host",

@@ -31,6 +31,7 @@ class Metrics:
             "ingle_drafted_tokens", "Tokens guessed and read ahead, by whether they came true", ["outcome"], registry=one
         )
         self._guards = Counter("ingle_guard", "Verdicts of guards", ["guard", "action"], registry=one)
+        self._wrong_keys = Counter("ingle_wrong_keys", "Keys that were unknown or revoked", registry=one)
         self._queued = Histogram("ingle_queue_seconds", "Waiting for a place", buckets=_SECONDS, registry=one)
         self._first = Histogram("ingle_first_token_seconds", "From the request to its first token", buckets=_SECONDS, registry=one)
         self._token = Histogram(
@@ -45,6 +46,10 @@ class Metrics:
     def request(self, route: str, status: int) -> None:
         """Counts a request."""
         self._requests.labels(route, str(status)).inc()
+
+    def wrong_key(self) -> None:
+        """Counts a wrong key."""
+        self._wrong_keys.inc()
 
     def answered(self, finish: Finish, usage: Usage) -> None:
         """Counts an answer."""

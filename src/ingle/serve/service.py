@@ -30,14 +30,16 @@ from ingle.home.turns import keep_answer
 from ingle.safety.middleware import Blocked, Next, close, wrap
 from ingle.safety.policy import USUAL, GuardPolicy
 from ingle.safety.registry import make_guards
+from ingle.serve.answers_key import answer_key
 from ingle.serve.limits import limits_of
 from ingle.serve.logs import log
 from ingle.serve.metrics import Metrics
 from ingle.serve.model_registry import ModelRegistry
-from ingle.serve.record import Recorder, answer_event, answer_key, new_seed, refusal_event, told_events
+from ingle.serve.record import Recorder, answer_event, new_seed, refusal_event, told_events
 from ingle.serve.replay import parameters
 from ingle.serve.rooms import open_rooms
 from ingle.serve.settings import SamplingSettings, ServeSettings
+from ingle.serve.wrong_keys import WrongKeys
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -111,6 +113,7 @@ class Service:
         self.metrics = Metrics()
         self._policy = policy
         self.recorder = Recorder(home)
+        self.wrong_keys = WrongKeys(self.recorder.add, self.metrics.wrong_key)
         self._key = b""
         self._key_names: dict[str, str] = {}
         self._scheduler: Scheduler | None = None
@@ -121,8 +124,8 @@ class Service:
     async def start(self) -> None:
         """Starts the scheduler's thread. Raises LedgerError or HomeError if there is no ledger to write to."""
         loop = asyncio.get_running_loop()
-        self._key = await asyncio.to_thread(answer_key, self.home)
         self._database = await asyncio.to_thread(open_rooms, self.home)
+        self._key = await asyncio.to_thread(answer_key, self.home, self._database)
         with suppress(HomeError):  # it says so to whoever asks for it
             await asyncio.to_thread(mend_index, self._database)
         self._chooser = Chooser(self.home, self._database)
