@@ -49,7 +49,7 @@ def policy_of(on: bool) -> GuardPolicy:
 
 def measured(home: Home, name: str, on: bool, options: argparse.Namespace) -> tuple[tuple[Line, ...], dict[str, Any]]:
     """One model's lines, with guards on or off."""
-    model = open_model(kept_source(home, get_kept(home, name)))
+    model = open_model(kept_source(home, get_kept(home, name)), threads=options.threads)
     files = find_attacks(options.families.replace(",", " ").split(), not options.fixed)
     sizes, chosen = AttackOptions(options.tries, options.budget, seed=options.seed), held_out_goals(home, options.goals)
     policy = policy_of(on)
@@ -69,6 +69,7 @@ def main() -> None:
     parser.add_argument("--goals", type=int, default=20)
     parser.add_argument("--tries", type=int, default=1)
     parser.add_argument("--budget", type=int, default=60)
+    parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     home = find_home()
