@@ -6,7 +6,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
-.PHONY: run test quick check clean
+.PHONY: run test quick slow check lock sbom clean
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Every package in the version and with the SHA-256 that locks/ says; what another hand put into an index is refused.
+LOCKED := $(PIP) --require-hashes --requirement
 
 # A pull that is done already says so at once.
 run: $(VENV)/.stamp-run
@@ -21,13 +24,17 @@ test: $(VENV)/.stamp-test
 quick: check
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/test_architecture.py tests/core tests/safety tests/ledger tests/energy tests/contracts/test_backend.py tests/contracts/test_guards.py
 
+# Every act of the disk fails in turn, in each of thirteen journeys: an hour or more. INGLE_FAULTS_EVERY=10 takes every tenth.
+slow: $(VENV)/.stamp-test
+	$(BIN)/python -m pytest -m slow -s
+
 check: $(VENV)/.stamp-test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/mypy --config-file bench/mypy.ini bench
 
-$(VENV)/.stamp-venv:
+$(VENV)/.stamp-venv: locks/install.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  found=$$($(PYTHON) --version 2>&1) || found="not there"; \
 	  echo "Ingle needs Python 3.11 or newer, and '$(PYTHON)' is $$found." >&2; \
@@ -36,17 +43,29 @@ $(VENV)/.stamp-venv:
 	  echo "'$(PYTHON)' can't make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 # A pip from before 2025 fetches a whole wheel to say where it is, and can't go on with one that was killed.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(LOCKED) locks/install.lock
 	@touch $@
 
 # --no-compile: what is never imported needs no bytecode, which saves 60 MB; the rest is compiled when it is first used.
-$(VENV)/.stamp-run: pyproject.toml $(VENV)/.stamp-venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable .
+$(VENV)/.stamp-run: pyproject.toml locks/run.lock $(VENV)/.stamp-venv
+	$(LOCKED) locks/run.lock --no-compile
+	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.stamp-test: pyproject.toml $(VENV)/.stamp-venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+# What the lock leaves out is PyTorch: this machine's pip says which build (CPU, CUDA) is right for it. --no-deps, because others ask for it.
+$(VENV)/.stamp-test: pyproject.toml locks/test.lock $(VENV)/.stamp-venv
+	$(LOCKED) locks/test.lock --no-deps
+	$(PIP) --no-build-isolation --editable '.[dev]'
 	@touch $@ $(VENV)/.stamp-run
+
+lock sbom: $(VENV)/.stamp-lock
+	.ci/$@ $(VENV)/lock/bin
+
+$(VENV)/.stamp-lock: pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV)/lock
+	$(VENV)/lock/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(VENV)/lock/bin/python -m pip install --quiet --disable-pip-version-check --group lock
+	@touch $@
 
 clean:
 	rm -rf $(VENV)

@@ -22,7 +22,8 @@ from harness import Figure, finish, show
 from ingle.cli.house import open_ledger
 from ingle.home.place import Home
 from ingle.home.turns import find_any_completion
-from ingle.serve.record import answer_digest, answer_key
+from ingle.serve.answers_key import answer_key
+from ingle.serve.record import answer_digest
 from ingle.serve.rooms import open_rooms
 from servers import Server, ingle_command, say, scratch_home, start_bench, start_ingle, stopping
 

@@ -26,7 +26,8 @@ from ingle.cli.house import open_ledger
 from ingle.home.api_keys import add_key
 from ingle.home.place import Home
 from ingle.ledger.verify import Verification
-from ingle.serve.record import answer_digest, answer_key
+from ingle.serve.answers_key import answer_key
+from ingle.serve.record import answer_digest
 from ingle.serve.rooms import open_rooms
 from servers import Server, say, scratch_home, start_bench, start_ingle, stopping
 

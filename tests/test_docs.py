@@ -14,7 +14,7 @@ import pytest
 from ingle.home.place import Home
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 PORT = 4645
@@ -82,6 +82,21 @@ def test_python_runs(request: pytest.FixtureRequest, smollm2_home: Home, page: s
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tests_that_are_named_are_there(page: Path) -> None:
+    for path, name in re.findall(r"\b(tests/[\w/]+\.py)::(\w+)", page.read_text("utf-8")):
+        assert (ROOT / path).is_file(), f"{page.name} names {path}"
+        assert re.search(rf"^(?:async )?def {name}\(", (ROOT / path).read_text("utf-8"), re.M), f"{page.name} names {path}::{name}"
+
+
+def test_every_promise_names_its_test() -> None:
+    promises = (ROOT / "docs" / "threats.md").read_text("utf-8").partition("## Promises")[2].partition("\n## ")[0]
+    rows = [line for line in promises.splitlines() if line.startswith("| ") and not line.startswith("| promise |")]
+    assert len(rows) > 30
+    for row in rows:
+        assert re.search(r"`tests/[\w/]+\.py::test_\w+`", row.split("|")[3]), f"no test: {row}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

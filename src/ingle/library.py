@@ -134,16 +134,19 @@ class Model:
         from ingle.engine.answer import answer
         from ingle.safety.middleware import drive, from_iterator, wrap
         from ingle.safety.registry import make_guards
+        from ingle.serve.answers_key import answer_key
         from ingle.serve.limits import limits_of
-        from ingle.serve.record import answer_key, refusal_event
+        from ingle.serve.record import refusal_event
 
         heard: list[Chunk] = []
+        took: list[Usage] = []
         choice: Choice | None = None
         try:
             choice = self._choose(request)
             model, session = choice.model, self._take_session(choice.model)
             guards = make_guards(limits_of(model), self._policy, model.name)
-            guarded = wrap(guards, lambda asked: from_iterator(answer(model, asked, session, drafts=self._settings.serve.drafts)))
+            drafts = self._settings.serve.drafts
+            guarded = wrap(guards, lambda asked: from_iterator(answer(model, asked, session, drafts=drafts, left=took.append)))
             with closing(drive(guarded(choice.request))) as chunks:
                 for chunk in chunks:
                     heard.append(chunk)
@@ -151,23 +154,28 @@ class Model:
                         yield chunk
             self._session = model.digest, session
         except RequestError as error:
-            self._record(refusal_event(answer_key(self._home), self._model, request, error))
+            key = answer_key(self._home, self._rooms)
+            self._record(refusal_event(key, self._model, request, error, policy=self._policy))
             choice = None
             raise
         finally:
             if choice is not None:
-                heard.append(self._told(choice, request, heard))
+                heard.append(self._told(choice, request, heard, took))
         yield heard[-1]
 
-    def _told(self, choice: "Choice", request: Request, heard: Sequence[Chunk]) -> Chunk:
+    def _told(self, choice: "Choice", request: Request, heard: Sequence[Chunk], took: Sequence[Usage]) -> Chunk:
         """The last chunk, once its fact is written; of an answer that nobody read to its end, one that says so."""
-        from ingle.serve.record import answer_event, answer_key
+        from ingle.serve.answers_key import answer_key
+        from ingle.serve.record import answer_event, told_events
 
         last = heard[-1] if heard and heard[-1].finish else Chunk("", finish="cancelled")
         nothing = Usage(0, 0, 0, 0.0, 0.0, 0, model_digest=choice.model.digest, seed=request.sampling.seed or 0)
-        usage, finish = last.usage or nothing, last.finish or "cancelled"
+        usage, finish = last.usage or next(iter(took), nothing), last.finish or "cancelled"
         text, verdicts = "".join(chunk.text for chunk in heard), [verdict for chunk in heard for verdict in chunk.verdicts]
-        event = answer_event(answer_key(self._home), choice.model.name, request, text, finish, usage, verdicts)
+        key = answer_key(self._home, self._rooms)
+        for told in told_events(key, choice.model, request, text, verdicts, self._policy):
+            self._record(told)
+        event = answer_event(key, choice.model.name, request, text, finish, usage, verdicts)
         return replace(last, usage=usage, event=self._record(replace(event, facts={**event.facts, **choice.facts})))
 
     def _record(self, event: Event) -> Event:

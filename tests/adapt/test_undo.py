@@ -231,6 +231,26 @@ def test_what_a_killed_forgetting_left_is_made_up_for(school_house: House) -> No
     assert pay(house.home, house.engine, sink(house)) and len(facts(house, "forget")) == 1
 
 
+def test_forgetting_again_after_a_kill_finishes_it(school_house: House) -> None:
+    """Where no learner runs, the owner's own second attempt is what finishes: it said that there is no such example, and left the words."""
+    house = school_house
+    taught = house.teach(QUESTIONS[0], ANSWERS[0])
+
+    def killed(_event: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        forget(house.home, house.engine, "", taught.id, killed)
+    with pytest.raises(NotKept):
+        get_example(house.engine, "", taught.id)
+    gone = forget(house.home, house.engine, "", taught.id, sink(house))
+    assert (gone.id, gone.model, gone.scrubbed) == (taught.id, "tiny", True)
+    assert [fact["example"] for fact in facts(house, "forget")] == [taught.id]
+    assert not (house.home.root / OWED).exists()
+    with pytest.raises(NotKept):
+        forget(house.home, house.engine, "", taught.id, sink(house))
+
+
 def test_what_was_superseded_long_ago_stays_so_when_something_newer_stands(school_house: House) -> None:
     house = school_house
     first, second, third = (house.teach(QUESTIONS[0], answer) for answer in ANSWERS)

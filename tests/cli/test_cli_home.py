@@ -14,6 +14,7 @@ import pytest
 
 from ingle.cli.examine import examine
 from ingle.home.place import Home
+from tests.authority import running
 from tests.cli.place import COMMAND, CONTEXT, environment, ingle
 
 
@@ -91,15 +92,15 @@ def test_verify_finds_what_was_changed(own_home: Home, tmp_path: Path) -> None:
     ingle(own_home.root, "run", "hi", "--max-tokens", "2")
     exported = tmp_path / "head"
     ingle(own_home.root, "head", "--out", str(exported))
-    assert json.loads(ingle(own_home.root, "head").stdout)["seq"] == 2
-    assert "2 facts" in ingle(own_home.root, "verify", "--head", str(exported)).stdout
+    assert json.loads(ingle(own_home.root, "head").stdout)["seq"] == 3
+    assert "3 facts" in ingle(own_home.root, "verify", "--head", str(exported)).stdout
     with sqlite3.connect(own_home.database_file) as database:
-        database.execute("UPDATE ledger SET facts = replace(facts, 'finish', 'fine') WHERE seq = 2")
+        database.execute("UPDATE ledger SET facts = replace(facts, 'finish', 'fine') WHERE seq = 3")
     database.close()
-    assert "BROKEN at fact 2" in ingle(own_home.root, "verify", code=7).stdout
+    assert "BROKEN at fact 3" in ingle(own_home.root, "verify", code=7).stdout
     told = json.loads(ingle(own_home.root, "verify", "--json", code=7).stdout)
-    assert told["problem"]["seq"] == 2
-    assert told["facts"] == 1
+    assert told["problem"]["seq"] == 3
+    assert told["facts"] == 2
     [file] = own_home.bases.glob("*/model.safetensors")
     file.chmod(0o600)
     with file.open("r+b") as weights:
@@ -111,13 +112,46 @@ def test_verify_finds_what_was_changed(own_home: Home, tmp_path: Path) -> None:
 def test_a_cut_off_tail_is_accepted_as_a_fact(own_home: Home) -> None:
     ingle(own_home.root, "run", "hi", "--max-tokens", "2")
     with sqlite3.connect(own_home.database_file) as database:
-        database.execute("DELETE FROM ledger WHERE seq = 2")
+        database.execute("DELETE FROM ledger WHERE seq = 3")
     database.close()
     assert "cut off" in ingle(own_home.root, "verify", code=7).stdout
     assert "--accept-loss" in ingle(own_home.root, "run", "hi", "--max-tokens", "2", code=7).stderr
     assert "whole" in ingle(own_home.root, "verify", "--accept-loss").stdout
     ingle(own_home.root, "run", "hi", "--max-tokens", "2")
-    assert kinds(own_home.root) == ["pull", "ledger.loss", "answer"]
+    assert kinds(own_home.root) == ["pull", "answers.key", "ledger.loss", "answer"]
+
+
+def test_the_ledgers_key_is_rotated(own_home: Home, tmp_path: Path) -> None:
+    exported = tmp_path / "head"
+    ingle(own_home.root, "head", "--out", str(exported))
+    said = ingle(own_home.root, "head", "rotate").stdout
+    old, new = json.loads(exported.read_text())["fingerprint"], json.loads(ingle(own_home.root, "head").stdout)["fingerprint"]
+    assert said.startswith(f"Key {new[:12]} signs from fact 3 on. The private key {old[:12]} is deleted")
+    assert kinds(own_home.root) == ["pull", "ledger.rotate", "ledger.rotated"]
+    assert f"handed over to key {new[:12]}" in ingle(own_home.root, "log").stdout
+    assert "the last of 2" in ingle(own_home.root, "verify", "--head", str(exported)).stdout
+    assert json.loads(ingle(own_home.root, "verify", "--json").stdout)["keys"] == [old, new]
+    assert "writes no head" in ingle(own_home.root, "head", "rotate", "--out", "x", code=2).stderr
+    ingle(own_home.root, "run", "hi", "--max-tokens", "2")
+    assert "5 facts" in ingle(own_home.root, "verify", "--head", str(exported)).stdout
+
+
+def test_a_head_is_time_stamped_and_checked(own_home: Home, tmp_path: Path) -> None:
+    head = tmp_path / "head"
+    with running(tmp_path / "authority") as authority:
+        told = ingle(own_home.root, "head", "--out", str(head), "--timestamp", authority.url)
+        assert "127.0.0.1 stamped it at 20" in told.stdout and "--tsa-roots" in told.stderr
+    assert kinds(own_home.root) == ["pull", "ledger.stamp"]
+    assert "the ledger's head, row 1, was time-stamped by 127.0.0.1" in ingle(own_home.root, "log").stdout
+    assert "was not checked" in ingle(own_home.root, "verify", "--head", str(head)).stderr
+    roots = ("--tsa-roots", str(authority.roots))
+    told = ingle(own_home.root, "verify", "--head", str(head), *roots)
+    assert "CN=Clock of Tests says that this head was there at 20" in told.stdout and "it does not say" in told.stdout
+    assert json.loads(ingle(own_home.root, "verify", "--head", str(head), *roots, "--json").stdout)["stamp"]["serial"] == "2"
+    ingle(own_home.root, "head", "--out", str(head))  # another head than the one that was stamped
+    assert "BROKEN time-stamp: time-stamp does not prove" in ingle(own_home.root, "verify", "--head", str(head), *roots, code=7).stdout
+    assert "Say which: --head FILE" in ingle(own_home.root, "verify", *roots, code=2).stderr
+    assert "Say where: --out FILE" in ingle(own_home.root, "head", "--timestamp", authority.url, code=2).stderr
 
 
 def test_log_in_words(own_home: Home) -> None:

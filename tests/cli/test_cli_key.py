@@ -41,7 +41,7 @@ def test_add_list_revoke(tmp_path: Path) -> None:
     assert json.loads(ingle(tmp_path, "key", "revoke", other["id"], "--json").stdout)["revoked"] is not None
     assert not good(tmp_path, other["key"])
     table = ingle(tmp_path, "key").stdout
-    assert table.splitlines()[0].split() == ["NAME", "ID", "SINCE", "PER", "MINUTE", "REVOKED"] and "Anna's phone" in table
+    assert table.splitlines()[0].split() == ["NAME", "ID", "SINCE", "PER", "MINUTE", "METRICS", "REVOKED"] and "Anna's phone" in table
     assert [(fact["kind"], fact["subject"]) for fact in facts(tmp_path)] == [
         ("key.add", listed[0]["id"]), ("key.add", other["id"]), ("key.revoke", listed[0]["id"]), ("key.revoke", other["id"]),
     ]  # fmt: skip
@@ -88,6 +88,10 @@ def test_no_key_without_its_fact_but_revoking_does_not_wait_for_one(tmp_path: Pa
     told = ingle(tmp_path, "key", "add", "phone", code=7)
     assert told.stdout == "" and "chmod 600" in told.stderr
     keys = {key["name"]: key for key in json.loads(ingle(tmp_path, "key", "list", "--json").stdout)}
-    assert keys["phone"]["revoked"] is not None
+    assert list(keys) == ["laptop"]
     assert "chmod 600" in ingle(tmp_path, "key", "revoke", "laptop", code=7).stderr
     assert not good(tmp_path, secret)
+    (tmp_path / "keys" / "ledger.key").chmod(0o600)
+    ingle(tmp_path, "key", "revoke", "laptop")  # it is revoked, and the fact is made good
+    assert [fact["kind"] for fact in facts(tmp_path)] == ["key.add", "key.revoke"]
+    assert "no key laptop" in ingle(tmp_path, "key", "revoke", "laptop", code=3).stderr

@@ -18,7 +18,8 @@ from ingle.home.kept import get_kept
 from ingle.home.lessons import Lesson
 from ingle.home.place import Home
 from ingle.home.taught import anything_taught
-from ingle.serve.record import answer_digest, answer_key
+from ingle.serve.answers_key import answer_key
+from ingle.serve.record import answer_digest
 from ingle.serve.rooms import open_rooms
 from tests.cli.place import ingle
 from tests.engine.test_delta_kinds import OUT, Q, random_change

@@ -37,8 +37,8 @@ from tests.safety.scripted import (
 
 FILES = guard_files()
 NOT_GUARDS = {
-    "__init__", "automaton", "finding", "folding", "holding", "limits", "middleware", "pii_kinds", "policy", "registry", "scoring", "texts",
-    "topic",
+    "__init__", "answers", "automaton", "checksums", "features", "finding", "folding", "holding", "judge", "judging", "limits",
+    "middleware", "orders", "pii_kinds", "policy", "registry", "scoring", "texts", "topic", "views",
 }  # fmt: skip
 LOOKED_FOR: dict[str, Any] = {"words": ("forbidden", "wording*"), "patterns": (r"wo\w+ \d{4}", "[a-z]{3} end")}
 """What the rules of these tests look for, in guards that take it; the first is in no text here."""
@@ -272,14 +272,15 @@ MANY_NAMES = (*NAMES, *(f"<|reserved_special_token_{i}|>" for i in range(250)))
 @pytest.mark.parametrize("text", LONG.values(), ids=LONG)
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_a_mebibyte_takes_a_moment(file: GuardFile, text: str) -> None:
-    """Measured: 1 to 15 ms where nothing is removed, up to 120 ms where all is. Anything quadratic would take minutes."""
+    """Measured: 1 to 15 ms where nothing is removed, up to 120 ms where all is, 600 ms where every word is a number to check. Anything
+    quadratic would take minutes."""
     guard = file.make(replace(LIMITS, control_names=MANY_NAMES), next(rule for one, rule in MADE if one is file))
     best_s = float("inf")
     for _ in range(3):
         start = time.perf_counter()
         passed([guard], user(text))
         best_s = min(best_s, time.perf_counter() - start)
-    assert best_s < 0.5
+    assert best_s < 1.0
 
 
 def block_on(word: str) -> Guard:

@@ -15,7 +15,7 @@ EXTRAS = [extra for extra in requirements() if extra]
 def test_requirements_are_those_of_the_package() -> None:
     assert requirements()["learn"].keys() == {"torch", "peft"}
     assert {"numpy", "typer"} <= requirements()[""].keys()
-    assert {"measure", "plot", "postgres", "bench", "dev"} <= set(EXTRAS)
+    assert {"measure", "plot", "postgres", "timestamp", "bench", "dev"} <= set(EXTRAS)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="another shell")
@@ -46,4 +46,4 @@ def test_the_command_runs() -> None:
 @pytest.mark.parametrize(("system", "words"), [("linux", "2.7 GB"), ("darwin", "130 MB"), ("win32", "130 MB")])
 def test_how_much_is_fetched(system: str, words: str) -> None:
     assert words in installing.fetches("learn", system)
-    assert all("MB" in how_to_install(extra) for extra in ("measure", "plot", "postgres"))
+    assert all("MB" in how_to_install(extra) for extra in ("measure", "plot", "postgres", "timestamp"))

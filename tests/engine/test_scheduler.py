@@ -186,7 +186,7 @@ def test_memory_is_a_budget(model: LanguageModel) -> None:
 
 
 def test_a_failing_answer_takes_nobody_with_it(
-    scheduler: Scheduler, model: LanguageModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    scheduler: Scheduler, model: LanguageModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from ingle.engine.decoding import Decoding
 
@@ -206,7 +206,7 @@ def test_a_failing_answer_takes_nobody_with_it(
     with pytest.raises(RequestError, match="logit_bias"):
         worse.all()
     assert good.all()[-1].finish == "length"
-    assert "a bug" in capsys.readouterr().err
+    assert "a bug" in caplog.text
 
 
 def test_closing_lets_answers_finish_or_ends_them(model: LanguageModel) -> None:
@@ -313,7 +313,7 @@ def test_a_model_that_went_keeps_no_other_state_from_being_saved(tmp_path: Path)
 
 
 def test_a_disk_that_fails_while_states_are_saved_stops_no_answers(
-    tmp_path: Path, model: LanguageModel, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, model: LanguageModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     tried = threading.Event()
 
@@ -331,7 +331,7 @@ def test_a_disk_that_fails_while_states_are_saved_stops_no_answers(
     assert tried.wait(20)
     scheduler.forget("", "talk")
     assert submit(scheduler, model, chat("still there?", max_tokens=2))[1].all()[-1].finish
-    assert scheduler.alive and "Read-only file system" in capfd.readouterr().err
+    assert scheduler.alive and "Read-only file system" in caplog.text
     scheduler.close()
     assert not scheduler.alive
 
@@ -407,7 +407,7 @@ def test_a_file_that_vanishes_as_it_is_read_costs_no_answer(tmp_path: Path, mode
 
 
 def test_a_fault_while_something_is_remembered_stops_no_answers(
-    scheduler: Scheduler, model: LanguageModel, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    scheduler: Scheduler, model: LanguageModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(*_: Any) -> None:
         raise MemoryError
@@ -416,7 +416,7 @@ def test_a_fault_while_something_is_remembered_stops_no_answers(
         patch.setattr(PrefixCache, "put", full)
         assert submit(scheduler, model, chat("one", max_tokens=2))[1].all()[-1].finish
     assert submit(scheduler, model, chat("two", max_tokens=2))[1].all()[-1].finish
-    assert scheduler.alive and "MemoryError" in capfd.readouterr().err
+    assert scheduler.alive and "MemoryError" in caplog.text
     monkeypatch.setattr(scheduler, "_thread", threading.Thread())  # one that ended all the same
     with pytest.raises(Closing):
         submit(scheduler, model, chat("three", max_tokens=2))

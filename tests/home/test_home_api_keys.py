@@ -114,3 +114,19 @@ def test_of_many_that_want_one_name_one_gets_it(engine: sa.Engine) -> None:
     with ThreadPoolExecutor(8) as pool:
         got = [key for key in pool.map(want, range(16)) if key is not None]
     assert tuple(got) == list_keys(engine) and len(got) == 1
+
+
+def test_a_key_is_told_before_it_is_good(engine: sa.Engine) -> None:
+    """A kill, or a full disk, between the two leaves a fact without a key, never a good key that no fact names."""
+    good = list[bool]()
+    add_key(engine, "laptop", tell=lambda key, _secret: good.append(key in list_keys(engine)))
+    assert good == [False]
+
+    def fail(_key: ApiKey, _secret: str) -> None:
+        raise OSError
+
+    with pytest.raises(OSError):
+        add_key(engine, "phone", tell=fail)
+    assert [key.name for key in list_keys(engine)] == ["laptop"]
+    with pytest.raises(ConfigError, match="already"):
+        add_key(engine, "laptop", tell=fail)  # nothing is told

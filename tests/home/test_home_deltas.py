@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 
 from ingle.core.delta import Delta
 from ingle.core.errors import ConfigError, DeltaError, HomeError, NotKept
+from ingle.core.files import sync_folder
 from ingle.home.deltas import (
     MANIFEST,
     REPORT,
@@ -26,6 +27,7 @@ from ingle.home.deltas import (
 from ingle.home.kept import Freed, Kept, get_kept, keep, list_models, remove, sweep_packs
 from ingle.home.place import Home
 from ingle.home.pull import pull
+from ingle.home.staging import staging
 
 NAME = "model.layers.0.self_attn.q_proj"
 
@@ -278,3 +280,33 @@ def test_old_packs_of_nothing_that_is_kept_are_swept(home: Home, one: Kept) -> N
     assert sweep_packs(home) == [old.name]
     assert sorted(home.packs.iterdir()) == sorted([*owned, new])
     assert sweep_packs(home) == []
+
+
+def test_a_lock_file_that_can_not_be_deleted_undoes_nothing(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was kept stays told as kept: a bare OSError came after it."""
+    real = Path.unlink
+
+    def fail(self: Path, missing_ok: bool = False) -> None:
+        if self.suffix == ".lock":
+            raise OSError(5, "Input/output error")
+        real(self, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", fail)
+    with staging(home) as folder:
+        (folder / "file").write_text("x")
+    assert not any(home.staging.iterdir())
+
+
+def test_a_folder_that_can_not_be_flushed_is_said(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was a bare OSError, which a server takes for a bug."""
+    real = os.fsync
+
+    def fail(handle: int) -> None:
+        if os.path.samestat(os.fstat(handle), home.deltas.stat()):
+            raise OSError(5, "Input/output error")
+        real(handle)
+
+    home.create()
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(HomeError, match="Input/output error"):
+        sync_folder(home.deltas)

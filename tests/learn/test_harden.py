@@ -19,7 +19,7 @@ from ingle.learn import harden as verb
 from ingle.learn.harden import harden
 from ingle.learn.harden_settings import HardenSettings
 from ingle.robustness.hardening import Amounts, Curriculum, own_refusals, refusal_for
-from ingle.robustness.prompts import Prompt
+from ingle.robustness.prompts import LabelledPrompt
 from ingle.safety.answers import refuses
 from ingle.train.hardening import PushSettings
 from ingle.train.making import MadeDelta, RunWatch
@@ -31,11 +31,11 @@ _SECRET = "zebra"
 """Stands in every harmful request, and must be in no report and no fact."""
 
 
-def _prompts(family: str, count: int, words: str) -> tuple[Prompt, ...]:
-    return tuple(Prompt(f"{words} {number}", family, "test", f"{words} {number}") for number in range(count))
+def _prompts(family: str, count: int, words: str) -> tuple[LabelledPrompt, ...]:
+    return tuple(LabelledPrompt(f"{words} {number}", family, "test", f"{words} {number}") for number in range(count))
 
 
-def some_attacks(_home: Home, count: int, held_out: bool, seed: int, *_: object) -> list[Prompt]:
+def some_attacks(_home: Home, count: int, held_out: bool, seed: int, *_: object) -> list[LabelledPrompt]:
     return list(_prompts("persona", count, f"{_SECRET} dressed {held_out} {seed}"))
 
 

@@ -14,7 +14,7 @@ from ingle.core.event import Event, Fact, Sink
 from ingle.home.database import open_database
 from ingle.ledger.chain import Ledger
 from ingle.ledger.head import sign_head, start_head
-from ingle.ledger.keys import KEY, PUBLIC, new_signer, save_signer
+from ingle.ledger.keys import KEY, PUBLIC, KeyRing, new_signer, save_ring
 from ingle.ledger.table import MIGRATIONS
 
 posix = pytest.mark.skipif(os.name == "nt", reason="forks and modes of POSIX")
@@ -138,7 +138,7 @@ def test_making_the_key_can_be_interrupted_anywhere(place: Place, with_public: b
     signer = new_signer()
     start_head(place.keys, sign_head(signer, 0, signer.verifier.fingerprint))
     if with_public:
-        save_signer(place.keys, signer)
+        save_ring(place.keys, KeyRing((signer.verifier,), (signer,)))
         (place.keys / KEY).unlink()
     with place.open() as ledger:
         assert ledger.append(Event("pull")).seq == 1

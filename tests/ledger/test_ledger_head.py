@@ -8,9 +8,9 @@ from ledger_place import Place, fill
 
 from ingle.core.errors import LedgerError
 from ingle.core.event import Event
-from ingle.ledger.chain import LOSS
 from ingle.ledger.head import HEAD, export_head, load_head, move_head, sign_head, start_head
-from ingle.ledger.keys import load_signer, new_signer, save_signer
+from ingle.ledger.keys import KeyRing, load_ring, new_signer, save_ring
+from ingle.ledger.link import LOSS
 from ingle.ledger.row import row_hash
 
 
@@ -89,10 +89,9 @@ def test_a_head_behind_the_rows_moves_forward(place: Place) -> None:
 
 def test_a_slower_process_does_not_move_the_head_back(place: Place) -> None:
     fill(place, 4)
-    signer = load_signer(place.keys)
-    assert signer is not None
+    [signer] = load_ring(place.keys).signers
     before = (place.keys / HEAD).read_bytes()
-    move_head(place.keys, sign_head(signer, 2, "0" * 64), signer.verifier)
+    move_head(place.keys, sign_head(signer, 2, "0" * 64), [signer.verifier])
     assert (place.keys / HEAD).read_bytes() == before
 
 
@@ -144,7 +143,7 @@ def test_a_swapped_key_is_found(place: Place) -> None:
     fill(place, 3)
     exported = export(place)
     stranger = new_signer()
-    save_signer(place.keys, stranger)
+    save_ring(place.keys, KeyRing((stranger.verifier,), (stranger,)))
     assert problem(place) == "1: the chain was begun with another key"
     # The stranger signs everything anew, head and all: within this home nothing is left to tell.
     prev, seq = stranger.verifier.fingerprint, 0

@@ -1,17 +1,20 @@
 """The page beside the API in one application, and several applications in one process."""
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from ingle.core.errors import HomeError
 from ingle.engine.loading import open_model
 from ingle.engine.source import kept_source
 from ingle.home.api_keys import add_key, revoke_key
@@ -113,6 +116,59 @@ def test_who_signed_out_is_out_after_a_restart_too(make: Make, served_home: Path
         for cookie, status in ((goes, 303), (stays, 200)):
             assert client.get("/", headers={"Cookie": f"{COOKIE}={cookie}"}, follow_redirects=False).status_code == status
     assert goes.rpartition(".")[2] not in (Home(served_home).keys / ENDED).read_text()
+
+
+@pytest.mark.parametrize("damage", [b"", b"[", b"null", b"{}", b'["x"]', b'{"ended": 5}', b"\xff\xfe"])
+def test_a_damaged_list_of_ended_sign_ins_ends_them_all(make: Make, served_home: Path, damage: bytes, capsys: Any) -> None:
+    """Nobody knows then which cookies were ended. Whoever signs in anew is in, at once and after a restart."""
+    secret, settings, path = key_of(served_home), ServeSettings(require_key=True), Home(served_home).keys / ENDED
+    with TestClient(make(settings), base_url="http://127.0.0.1") as client:
+        cookies = [signed_in(client, secret) for _ in range(2)]
+        client.post("/sign-out", headers={"Cookie": f"{COOKIE}={cookies[0]}"})
+    path.write_bytes(damage)
+    with TestClient(make(settings), base_url="http://127.0.0.1") as client:
+        assert "every sign-in has ended" in capsys.readouterr().err
+        assert not any(let_in(client, cookie) for cookie in cookies)
+        new = signed_in(client, secret)
+        assert let_in(client, new)
+    with TestClient(make(settings), base_url="http://127.0.0.1") as client:
+        assert let_in(client, new) and not any(let_in(client, cookie) for cookie in cookies)
+        assert "every sign-in has ended" not in capsys.readouterr().err
+
+
+def test_a_list_of_ended_sign_ins_that_cant_be_read_lets_nobody_in(make: Make, served_home: Path) -> None:
+    (Home(served_home).keys / ENDED).mkdir()
+    with pytest.raises(HomeError):
+        make(ServeSettings(require_key=True))
+
+
+def test_a_list_of_ended_sign_ins_of_before_is_read(make: Make, served_home: Path) -> None:
+    secret, settings = key_of(served_home), ServeSettings(require_key=True)
+    with TestClient(make(settings), base_url="http://127.0.0.1") as client:
+        cookie, other = signed_in(client, secret), signed_in(client, secret)
+    (Home(served_home).keys / ENDED).write_text(json.dumps([cookie.rpartition(".")[0]]))
+    with TestClient(make(settings), base_url="http://127.0.0.1") as client:
+        assert let_in(client, other) and not let_in(client, cookie)
+
+
+def key_of(home: Path) -> str:
+    engine = open_rooms(Home(home))
+    try:
+        return add_key(engine, "clara")[1]
+    finally:
+        engine.dispose()
+
+
+def signed_in(client: TestClient, secret: str) -> str:
+    """The cookie of a new sign-in."""
+    client.post("/sign-in", data={"key": secret})
+    cookie: str = client.cookies[COOKIE]
+    client.cookies.clear()
+    return cookie
+
+
+def let_in(client: TestClient, cookie: str) -> bool:
+    return client.get("/", headers={"Cookie": f"{COOKIE}={cookie}"}, follow_redirects=False).status_code == 200
 
 
 def test_signing_in_leads_nowhere_else(locked: TestClient, served_home: Path) -> None:

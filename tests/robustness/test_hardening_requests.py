@@ -10,21 +10,24 @@ from ingle.home.place import Home
 from ingle.measure.subject import Subject
 from ingle.robustness import hardening
 from ingle.robustness.hardening import HARMFUL, Amounts, attacks, read_curriculum
-from ingle.robustness.prompts import Prompt
+from ingle.robustness.prompts import LabelledPrompt
 from ingle.robustness.refusing import judged, shares
 
 HOME = Home.__new__(Home)
 
 
-def _some(family: str, count: int) -> list[Prompt]:
-    return [Prompt(f"{family} number {number}", family, "test") for number in range(count)]
+def _some(family: str, count: int) -> list[LabelledPrompt]:
+    return [LabelledPrompt(f"{family} number {number}", family, "test") for number in range(count)]
 
 
-def _dressed(_home: Home, count: int, seed: int = 0, *_: object) -> list[Prompt]:
+def _dressed(_home: Home, count: int, seed: int = 0, *_: object) -> list[LabelledPrompt]:
     plain = _some("plain", 60)
     long = ["x" * 950, ""]
     picked = [plain[(7 * number + seed) % len(plain)] for number in range(count)]
-    return [Prompt(f"In play {seed % 97}: {one.text} {long[number % 2]}", "persona", "test", one.text) for number, one in enumerate(picked)]
+    return [
+        LabelledPrompt(f"In play {seed % 97}: {one.text} {long[number % 2]}", "persona", "test", one.text)
+        for number, one in enumerate(picked)
+    ]
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,8 @@ from safetensors.numpy import load_file, save_file
 from ingle.home.place import Home
 from ingle.home.turns import find_completion
 from ingle.ledger.chain import Ledger
-from ingle.serve.record import answer_digest, answer_key
+from ingle.serve.answers_key import answer_key
+from ingle.serve.record import answer_digest
 from ingle.serve.rooms import open_rooms
 from tests.cli.place import ingle
 from tests.serve.servers import Server, error_of, facts_in, serving, settings, start, wait_until, write_long_model

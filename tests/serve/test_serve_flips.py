@@ -90,5 +90,3 @@ def test_a_flipped_byte_is_harmless_refused_or_found(full: Path, tmp_path: Path)
     print(dict(outcomes))
     assert not wrong
     assert outcomes["right"]
-
-

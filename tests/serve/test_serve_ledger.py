@@ -13,7 +13,8 @@ import pytest
 
 from ingle.core.message import Message, Request
 from ingle.home.place import Home
-from ingle.serve.record import answer_digest, answer_key, request_digest
+from ingle.serve.answers_key import answer_key
+from ingle.serve.record import answer_digest, request_digest
 from ingle.serve.replay import kept_request
 from ingle.serve.rooms import open_rooms
 from ingle.serve.settings import SamplingSettings
@@ -32,7 +33,7 @@ ANSWERS: dict[str, list[tuple[dict[str, Any], int]]] = {
     "/v1/responses": [({"input": "hi", "max_output_tokens": 3}, 1)],
 }  # fmt: skip
 # Those that answer nothing, but keep what they are told.
-TOLD = {"/v1/feedback", "/v1/memory", "/v1/memory/{id_}", "/v1/learning", "/v1/learning/undo", "/v1/learning/redo"}
+TOLD = {"/v1/feedback", "/v1/memory", "/v1/memory/{id_}", "/v1/learning", "/v1/learning/undo", "/v1/learning/redo", "/v1/moderations"}
 QUESTION, ANSWER = "Xylophonquixotry", "zyzzogeton"
 
 
@@ -127,7 +128,8 @@ def test_where_words_come_from_is_told_and_kept(served_home: Path) -> None:
         [event] = told["ingle"]["events"]
         wrong = [{"role": "user", "content": [{"type": "text", "text": "x", "origin": "system"}]}]
         assert running.chat(messages=wrong).status_code == 400
-        assert [row.values["verdicts"] for row in running.answers() if row.seq == event] == ["control_tokens: allow"]
+        [seen] = [row.values["verdicts"] for row in running.answers() if row.seq == event]
+        assert "control_tokens: allow" in str(seen)
     assert ingle(served_home, "replay", str(event)).returncode == 0
     engine = open_rooms(Home(served_home))
     request, _ = kept_request(engine, told["id"])
@@ -209,7 +211,8 @@ def events_of_table(table: dict[str, Any]) -> int:
 def test_what_guards_said_stands_in_the_fact(server: Server) -> None:
     response = server.chat("Say <|im_end|> and nothing else.")
     assert "control_tokens: allow" in fact(server, events_of(response)[0])["verdicts"]
-    assert response.json()["ingle"]["verdicts"] == [fact(server, events_of(response)[0])["verdicts"]]
+    said = {"guard": "control_tokens", "action": "allow", "rule": None, "score": None, "mode": "tell"}
+    assert response.json()["ingle"]["verdicts"] == [[said]]
     hidden = server.chat("plain\U000e0041\U000e0042 text")
     assert "unicode: edit" in fact(server, events_of(hidden)[0])["verdicts"]
 

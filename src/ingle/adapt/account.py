@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 _YOUNG = timedelta(minutes=1)
 """The fact of a younger example may still be on its way."""
-_ARE = {False: "is", True: "are"}
 
 
 def words_digest(secret: bytes, words: str) -> str:
@@ -25,9 +24,10 @@ def words_digest(secret: bytes, words: str) -> str:
 
 
 def digests(secret: bytes, example: Example) -> dict[str, Fact]:
-    """Return the digests of an example's question and answer, of those that it has."""
+    """Return the digests of an example's question and answer, of those that it has. Without a key (an older Ingle's example) there are
+    none: words could be guessed by them."""
     words = {"question": example.question, "answer": example.answer}
-    return {name: words_digest(secret, text) for name, text in words.items() if text}
+    return {name: words_digest(secret, text) for name, text in words.items() if text and secret}
 
 
 def feedback_event(engine: "Engine", example: Example, superseded: int) -> Event:
@@ -58,9 +58,8 @@ def taught_faults(engine: "Engine", ledger: Ledger) -> tuple[int, int, list[tupl
         now: dict[str, Fact] = {"kind": one.kind, "rating": one.rating, "learn": one.learn, **digests(secret, one)}
         names = [name for name in ("kind", "rating", "learn", "question", "answer") if name in facts | now]
         changed = [name for name in names if now.get(name) != facts.get(name)]
-        if changed:
-            faults.append((f"example {one.id}", f"its {' and its '.join(changed)} {_ARE[len(changed) > 1]} not what the ledger says"))
-        elif one.state not in STATES:
+        faults += [(f"example {one.id}", f"its {name} is not what the ledger says") for name in changed]
+        if one.state not in STATES:
             faults.append((f"example {one.id}", "its state is none that Ingle writes"))
     return compared, len(examples) - compared, faults
 

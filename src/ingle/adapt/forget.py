@@ -79,10 +79,14 @@ def forget(
     """Forget one example of this owner. `turns_too`: also delete stored messages with its words, all that follows them, and titles.
 
     `forget_states` is called with the owner if messages were deleted, to drop states in memory. Other processes drop theirs by
-    themselves. After a kill, the next call or the learner finishes the work. Raises NotKept if there is no such example, HomeError.
+    themselves. After a kill, the next call or the learner finishes the work, and so does the same call again. Raises NotKept if there is no
+    such example, HomeError.
     """
     with home.lock(OWED):
-        pay(home, engine, sink)
+        owed = next((one for one in _owed(home) if (one["owner"], one["example"]) == (owner, id_)), None)
+        paid = pay(home, engine, sink)
+        if owed is not None and not _is_kept(engine, owed):
+            return Forgotten(id_, owed["model"], 0, 0, paid)
         one = get_example(engine, owner, id_)
         turns, dropped = holding(engine, owner, one), 0
         gone = [*_same(engine, owner, one), one.id]  # the named one goes last, so that it can be named again after a kill

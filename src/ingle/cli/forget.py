@@ -34,6 +34,7 @@ def command(
     from ingle.adapt.forget import forget, holding
     from ingle.cli.house import enter
     from ingle.cli.output import confirm, is_terminal, note
+    from ingle.core.errors import NotKept
     from ingle.home.examples import get_example
     from ingle.ledger.chain import Ledger
     from ingle.serve.rooms import open_rooms
@@ -41,7 +42,10 @@ def command(
     home = enter()
     engine = open_rooms(home)
     try:
-        one = get_example(engine, owner, example)
+        try:
+            one = get_example(engine, owner, example)
+        except NotKept:  # nor is one that a kill left half forgotten, which is finished without a question
+            yes = True
         if not yes and is_terminal(sys.stdin) and not confirm(f"Forget “{(one.question or one.answer)[:60]}” for good?"):
             note("Nothing was forgotten.")
             raise typer.Exit(1)

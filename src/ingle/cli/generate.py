@@ -11,7 +11,7 @@ from ingle.cli.output import colourful
 from ingle.core.event import Event
 from ingle.core.message import Finish, Request, TokenLogprob, Usage, Verdict
 from ingle.safety.policy import USUAL, GuardPolicy
-from ingle.serve.record import answer_event
+from ingle.serve.record import answer_event, told_events
 
 if TYPE_CHECKING:
     from ingle.adapt.choosing import Choice
@@ -47,12 +47,16 @@ class ShownAnswer:
         return (self.usage.prompt_tokens - self.usage.cached_tokens) / self.usage.prefill_s if self.usage and self.usage.prefill_s else 0.0
 
 
-def event_of(key: bytes, choice: "Choice", request: Request, outcome: ShownAnswer) -> Event:
-    """Return the ledger's fact of an answer, even of one stopped before its first token. `request`: as it came."""
+def events_of(key: bytes, choice: "Choice", request: Request, outcome: ShownAnswer, policy: GuardPolicy = USUAL) -> list[Event]:
+    """Return the ledger's facts of an answer, even of one stopped before its first token: what guards said, and the answer's own.
+
+    `request`: as it came.
+    """
     model = choice.model
     nothing = Usage(0, 0, 0, 0.0, 0.0, 0, model_digest=model.digest, seed=request.sampling.seed or 0)
     event = answer_event(key, model.name, request, outcome.text, outcome.finish, outcome.usage or nothing, outcome.verdicts)
-    return replace(event, facts={**event.facts, **choice.facts})
+    told = told_events(key, model, request, outcome.text, outcome.verdicts, policy)
+    return [*told, replace(event, facts={**event.facts, **choice.facts})]
 
 
 def generate(
@@ -74,6 +78,7 @@ def generate(
     words: list[str] = []
     logprobs: list[TokenLogprob] = []
     verdicts: list[Verdict] = []
+    took: list[Usage] = []
     with Interrupt() as interrupt:
 
         def reading(done: int, total: int) -> None:
@@ -91,7 +96,7 @@ def generate(
         try:
             guarded = wrap(
                 make_guards(limits_of(model), policy, model.name),
-                lambda asked: from_iterator(answer(model, asked, session, interrupt.asked, reading, drafts)),
+                lambda asked: from_iterator(answer(model, asked, session, interrupt.asked, reading, drafts, took.append)),
             )
             for chunk in drive(guarded(request)):
                 words.append(chunk.text)
@@ -107,6 +112,7 @@ def generate(
         except Stopped:
             if shown:
                 print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    usage = usage or next(iter(took), None)  # a guard that ends an answer doesn't know what it took
     return ShownAnswer("".join(words), finish, usage, tuple(logprobs), tuple(verdicts), fault)
 
 

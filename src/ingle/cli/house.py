@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingle.core.event import Event
@@ -33,7 +34,32 @@ def open_ledger(home: Home) -> Iterator["Ledger"]:
         engine.dispose()
 
 
-def record(home: Home, event: Event) -> None:
-    """Add one fact to the ledger."""
+def check_ledger(url: str, keys: Path) -> int:
+    """Verify the ledger in the database at `url` with this folder of keys, private key included, and return the number of its facts.
+
+    Raises LedgerError at the first thing that is not as it was signed.
+    """
+    from ingle.core.errors import LedgerError
+    from ingle.home.database import open_database
+    from ingle.ledger.chain import Ledger
+    from ingle.ledger.keys import load_ring, lost_key
+    from ingle.ledger.table import MIGRATIONS
+
+    engine = open_database(url, {"ledger": MIGRATIONS})
+    try:
+        result = Ledger(engine, keys).verify()
+    finally:
+        engine.dispose()
+    if result.problem is not None:
+        where = f"fact {result.problem.seq}" if result.problem.seq else "the ledger"
+        raise LedgerError("ledger", "must be as it was signed", f"{where}: {result.problem.what}", "`ingle verify` says more.")
+    if not load_ring(keys).signers and result.count:
+        raise lost_key(keys)
+    return result.count
+
+
+def record(home: Home, *events: Event) -> None:
+    """Add facts to the ledger."""
     with open_ledger(home) as ledger:
-        ledger.append(event)
+        for event in events:
+            ledger.append(event)

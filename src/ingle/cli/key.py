@@ -1,6 +1,7 @@
 """`ingle key`."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 ingle key add laptop
 ingle key add phone --requests-per-minute 30 > phone.key
+ingle key add prometheus --metrics   (may read the figures of the whole server, too)
 ingle key list
 ingle key revoke laptop
 """
@@ -26,6 +28,7 @@ def command(
         int | None,
         typer.Option("--requests-per-minute", metavar="N", help="Most requests a minute with the new key; by default as the server says."),
     ] = None,
+    metrics: Annotated[bool, typer.Option("--metrics", help="The new key may read /metrics, the figures of the whole server.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Add, list and revoke API keys.
@@ -41,13 +44,10 @@ def command(
         raise ConfigError("NAME", "Listing keys takes no name", name, "Say: ingle key list")
     if action != "list" and name is None:
         raise ConfigError("NAME", f"Say which key to {action}", "", f"For example: ingle key {action} laptop")
-    if action != "add" and requests_per_minute is not None:
-        raise ConfigError(
-            "--requests-per-minute",
-            "Only a new key can be given --requests-per-minute",
-            "",
-            "Say: ingle key add NAME --requests-per-minute N",
-        )
+    for option, given in (("--requests-per-minute", requests_per_minute is not None), ("--metrics", metrics)):
+        if action != "add" and given:
+            rest = " N" if option == "--requests-per-minute" else ""
+            raise ConfigError(option, f"Only a new key can be given {option}", "", f"Say: ingle key add NAME {option}{rest}")
     home = enter()
     if action == "list" and not home.other_database and not home.database_file.exists():
         _print_list((), as_json)
@@ -57,25 +57,39 @@ def command(
         if action == "list":
             _print_list(list_keys(engine), as_json)
         elif action == "add":
-            _add(home, engine, name or "", requests_per_minute, as_json)
+            _add(home, engine, name or "", requests_per_minute, metrics, as_json)
         else:
             _revoke(home, engine, name or "", as_json)
     finally:
         engine.dispose()
 
 
-def _add(home: "Home", engine: "Engine", name: str, requests_per_minute: int | None, as_json: bool) -> None:
+def _add(home: "Home", engine: "Engine", name: str, requests_per_minute: int | None, metrics: bool, as_json: bool) -> None:
     from ingle.cli.house import record
     from ingle.cli.output import note, print_json
+    from ingle.core.errors import IngleError
     from ingle.core.event import Event, Fact
-    from ingle.home.api_keys import add_key, key_hash, revoke_key
+    from ingle.home.api_keys import add_key, key_hash
 
-    key, secret = add_key(engine, name, requests_per_minute)
-    try:
-        facts: dict[str, Fact] = {"name": key.name, "requests_per_minute": requests_per_minute, "sha256": key_hash(secret)}
+    told = list[str]()
+
+    def tell(key: "ApiKey", secret: str) -> None:
+        # Before the key is good: whatever fails or ends us after it, no key is good without a fact that says so.
+        facts: dict[str, Fact] = {
+            "name": key.name,
+            "requests_per_minute": requests_per_minute,
+            "metrics": metrics,
+            "sha256": key_hash(secret),
+        }
         record(home, Event("key.add", key.id, facts))
+        told.append(key.id)
+
+    try:
+        key, secret = add_key(engine, name, requests_per_minute, metrics, tell)
     except BaseException:
-        revoke_key(engine, key.id)  # nobody has seen it, and no key is good without a fact that says so
+        with suppress(IngleError):  # the fact says that there is a key, and there is none
+            for id_ in told:
+                record(home, Event("key.revoke", id_, {"name": name}))
         raise
     if as_json:
         print_json({**_table(key), "key": secret})
@@ -87,15 +101,32 @@ def _add(home: "Home", engine: "Engine", name: str, requests_per_minute: int | N
 def _revoke(home: "Home", engine: "Engine", name: str, as_json: bool) -> None:
     from ingle.cli.house import record
     from ingle.cli.output import print_json, printable
+    from ingle.core.errors import NotKept
     from ingle.core.event import Event
     from ingle.home.api_keys import revoke_key
 
-    key = revoke_key(engine, name)  # first, so that a ledger that can't be written doesn't keep a stolen key alive
+    try:
+        key = revoke_key(engine, name)  # first, so that a ledger that can't be written doesn't keep a stolen key alive
+    except NotKept:
+        if (owed := _without_fact(home, engine, name)) is None:
+            raise
+        key = owed
     record(home, Event("key.revoke", key.id, {"name": key.name}))
     if as_json:
         print_json(_table(key))
     else:
         print(printable(f"{key.name} ({key.id}) is revoked."))
+
+
+def _without_fact(home: "Home", engine: "Engine", id_or_name: str) -> "ApiKey | None":
+    """Return the revoked key of that id or name that no fact calls revoked: something failed or ended us in between."""
+    from ingle.cli.house import open_ledger
+    from ingle.home.api_keys import list_keys
+
+    keys = [key for key in list_keys(engine) if id_or_name in (key.id, key.name) and key.revoked is not None]
+    with open_ledger(home) as ledger:
+        told = {row.subject for row in ledger.read("key.revoke")}
+    return next((key for key in keys if key.id not in told), None)
 
 
 def _print_list(keys: Sequence["ApiKey"], as_json: bool) -> None:
@@ -105,10 +136,13 @@ def _print_list(keys: Sequence["ApiKey"], as_json: bool) -> None:
         print_json([_table(key) for key in keys])
     elif keys:
         rows = [
-            (key.name, key.id, key.created[:10], str(key.requests_per_minute or "-"), key.revoked[:10] if key.revoked else "-")
+            (
+                key.name, key.id, key.created[:10], str(key.requests_per_minute or "-"), "yes" if key.metrics else "-",
+                key.revoked[:10] if key.revoked else "-",
+            )
             for key in keys
-        ]
-        print_table(("NAME", "ID", "SINCE", "PER MINUTE", "REVOKED"), rows)
+        ]  # fmt: skip
+        print_table(("NAME", "ID", "SINCE", "PER MINUTE", "METRICS", "REVOKED"), rows)
     else:
         note("There are no keys yet; `ingle key add NAME` makes one.")
 
@@ -116,4 +150,5 @@ def _print_list(keys: Sequence["ApiKey"], as_json: bool) -> None:
 def _table(key: "ApiKey") -> dict[str, Any]:
     return {
         "id": key.id, "name": key.name, "created": key.created, "revoked": key.revoked, "requests_per_minute": key.requests_per_minute,
+        "metrics": key.metrics,
     }  # fmt: skip

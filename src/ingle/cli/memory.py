@@ -69,7 +69,7 @@ def _obey(home: "Home", engine: "Engine", action: str, arguments: Sequence[str],
     elif action == "consent":
         _consent(home, engine, arguments, as_json)
     elif action == "rm":
-        gone = forget(home, engine, OWNER, _named(engine, arguments[0]).id, lambda event: record(home, event), turns)
+        gone = forget(home, engine, OWNER, _id_of(engine, arguments[0]), lambda event: record(home, event), turns)
         show_forgotten(engine, OWNER, gone, as_json)
     else:
         if action == "add":
@@ -102,6 +102,16 @@ def _named(engine: "Engine", name: str) -> "Example":
     if len(matches) > 1:
         raise ConfigError("ID", f"{len(matches)} examples have an id that begins with {name}", "", "Give more of it.")
     return matches[0] if matches else get_example(engine, OWNER, name)
+
+
+def _id_of(engine: "Engine", name: str) -> str:
+    """Return the id of the example whose id begins so; the name itself if there is none: a kill may have left it half forgotten."""
+    from ingle.core.errors import NotKept
+
+    try:
+        return _named(engine, name).id
+    except NotKept:
+        return name
 
 
 def _consent(home: "Home", engine: "Engine", arguments: Sequence[str], as_json: bool) -> None:

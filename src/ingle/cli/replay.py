@@ -30,10 +30,11 @@ def command(
     from ingle.cli.choose import open_kept
     from ingle.cli.house import enter
     from ingle.cli.settings import read_settings
+    from ingle.home.api_keys import list_keys
     from ingle.home.kept import get_kept
     from ingle.ledger.chain import Ledger
     from ingle.safety.registry import guard_policy
-    from ingle.serve.record import answer_key
+    from ingle.serve.answers_key import key_of_answer
     from ingle.serve.replay import again, compare, find_row, kept_request
     from ingle.serve.rooms import open_rooms
 
@@ -42,15 +43,17 @@ def command(
     engine = open_rooms(home)
     try:
         row = find_row(Ledger(engine, home.keys), event)
+        key = key_of_answer(home, engine, row.seq)
         request, kept = kept_request(engine, str(row.values.get("id", "")))
         stands = get_kept(home, row.subject)
         owner, *acted = (str(row.values.get(name, "")) for name in ("key", "memories", "lessons"))
         memories, lessons = (names.split() for names in acted)
+        asker = next((one.name for one in list_keys(engine) if one.id == owner), "") if owner else ""
         choice = Chooser(home, engine).again(owner, open_kept(home, stands, settings.chat), stands, request, memories, lessons)
     finally:
         engine.dispose()
-    now = "".join(chunk.text for chunk in again(choice.model, choice.request, guard_policy(home.policy)))
-    result = compare(answer_key(home), row, choice.model, request, kept, now)
+    now = "".join(chunk.text for chunk in again(choice.model, choice.request, guard_policy(home.policy), asker))
+    result = compare(key, row, choice.model, request, kept, now)
     _show(result, as_json)
     if not result.proven:
         raise typer.Exit(1)

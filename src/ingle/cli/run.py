@@ -11,10 +11,12 @@ import typer
 if TYPE_CHECKING:
     from ingle.adapt.choosing import Choice
     from ingle.cli.generate import ShownAnswer
+    from ingle.core.errors import IngleError
     from ingle.core.message import Message, Request
     from ingle.engine.language_model import LanguageModel
     from ingle.home.kept import Kept
     from ingle.home.place import Home
+    from ingle.safety.policy import GuardPolicy
 
 EXAMPLES = """
 ingle run "Why is the sky blue?"
@@ -52,13 +54,13 @@ def command(
     """
     from ingle.cli.choose import open_kept
     from ingle.cli.generate import generate
-    from ingle.cli.house import enter, record
+    from ingle.cli.house import enter
     from ingle.cli.settings import read_settings
     from ingle.cli.taught import choose_once
     from ingle.core.errors import ConfigError, RequestError
     from ingle.core.message import Request
     from ingle.safety.registry import guard_policy
-    from ingle.serve.record import answer_key, new_seed, refusal_event
+    from ingle.serve.record import new_seed
 
     home = enter()
     chat = {"model": model, "format": format_, "cache": cache, "threads": threads, "system": system}
@@ -82,20 +84,28 @@ def command(
         choice = choose_once(home, kept, settings.chat.memory, opened, request)
         outcome = generate(choice.model, choice.request, show, drafts=settings.serve.drafts, policy=policy)
     except RequestError as error:
-        record(home, refusal_event(answer_key(home), opened, request, error))
+        _record_refusal(home, opened, request, error, policy)
         raise
-    _finish(home, choice, request, outcome, as_json)
+    _finish(home, choice, request, outcome, as_json, policy)
 
 
-def _finish(home: "Home", choice: "Choice", request: "Request", outcome: "ShownAnswer", as_json: bool) -> None:
+def _record_refusal(home: "Home", model: "LanguageModel", request: "Request", error: "IngleError", policy: "GuardPolicy") -> None:
+    from ingle.cli.house import record
+    from ingle.serve.answers_key import answer_key
+    from ingle.serve.record import refusal_event
+
+    record(home, refusal_event(answer_key(home), model, request, error, policy=policy))
+
+
+def _finish(home: "Home", choice: "Choice", request: "Request", outcome: "ShownAnswer", as_json: bool, policy: "GuardPolicy") -> None:
     """Record the fact even if nobody reads the output, show the rest, and return the exit code."""
-    from ingle.cli.generate import event_of
+    from ingle.cli.generate import events_of
     from ingle.cli.house import record
     from ingle.cli.output import note
-    from ingle.serve.record import answer_key
+    from ingle.serve.answers_key import answer_key
 
     try:
-        record(home, event_of(answer_key(home), choice, request, outcome))
+        record(home, *events_of(answer_key(home), choice, request, outcome, policy))
     finally:
         if not as_json and outcome.fault is None and not outcome.text.endswith("\n"):
             print(flush=True)

@@ -110,10 +110,22 @@ def _answered(facts: Facts) -> str:
     return f"gave an answer of {_some(facts, 'completion_tokens', 'token') or 'no tokens'}"
 
 
+def _met(facts: Facts) -> str:
+    """Return which guard met which of its rules."""
+    score, threshold = facts.get("score"), facts.get("threshold")
+    sure = f", {score:.2f} of {threshold:.2f}" if isinstance(score, int | float) and isinstance(threshold, int | float) else ""
+    more = f", and {facts['more']} more" if facts.get("more") else ""
+    return f"the guard {facts.get('guard')} met its rule {facts.get('rule')}{sure}{more}"
+
+
 def _measured(facts: Facts) -> str:
     figures = [f"{value:.4g}" for name in ("value", "low", "high") if isinstance(value := facts.get(name), int | float)]
     interval = f" ({figures[1]} to {figures[2]})" if len(figures) == 3 else ""
     return f"was measured on {facts.get('suite')}: {facts.get('figure')} {figures[0] if figures else facts.get('value')}{interval}"
+
+
+def _attacked(facts: Facts) -> str:
+    return f"was attacked: {facts.get('reached')} of {facts.get('tries')} tries got a harmful and usable answer"
 
 
 def _served(facts: Facts) -> str:
@@ -130,10 +142,23 @@ def _consent(facts: Facts) -> str:
     return f"learning from what users teach was {'allowed' if facts.get('learn') else 'switched off'}"
 
 
+def _backed_up(facts: Facts) -> str:
+    what = ", ".join(filter(None, (_some(facts, "files", "file"), _some(facts, "facts", "fact"))))
+    return f"a backup was made: {what}, digest {str(facts.get('backup'))[:12]}"
+
+
+def _restored(facts: Facts) -> str:
+    at = str(facts.get("made_at"))[:16].replace("T", " ")
+    return f"this home came back from the backup of {at}, digest {str(facts.get('backup'))[:12]}"
+
+
 _SENTENCES: Mapping[str, Callable[[Facts], str]] = {
     "pull": lambda facts: f"came here from {facts.get('source')}",
     "answer": _answered,
     "refuse": lambda facts: f"refused a request ({facts.get('guard') or facts.get('error')})",
+    "guard.tell": lambda facts: f"was watched: {_met(facts)}",
+    "guard.edit": lambda facts: f"had something masked: {_met(facts)}",
+    "guard.block": lambda facts: f"was kept from {'going on' if facts.get('answer') else 'answering'}: {_met(facts)}",
     "feedback": _fed,
     "memory.edit": lambda facts: f"was given other words for what it had been told ({facts.get('example')})",
     "lesson.accept": _learned,
@@ -149,11 +174,25 @@ _SENTENCES: Mapping[str, Callable[[Facts], str]] = {
     "merge": lambda facts: f"was made by merging {facts.get('of')}",
     "export": lambda facts: f"was exported ({facts.get('format')}, {facts.get('type')})",
     "measure": _measured,
+    "attack": _attacked,
     "energy.label": lambda facts: f"took {facts.get('per_1000_joules')} J for 1,000 answers, as was measured",
     "rm": lambda _facts: "was deleted",
     "key.add": lambda facts: f"was added: the API key {facts.get('name')}",
     "key.revoke": lambda facts: f"was revoked: the API key {facts.get('name')}",
 }
 """By kind: what happened to the subject."""
-_HOUSE: Mapping[str, Callable[[Facts], str]] = {"ledger.loss": _loss, "consent": _consent}
+_HOUSE: Mapping[str, Callable[[Facts], str]] = {
+    "ledger.loss": _loss,
+    "ledger.rotate": lambda facts: f"the ledger's key handed over to key {str(facts.get('key'))[:12]}",
+    "ledger.rotated": lambda facts: f"the ledger's new key took over from key {str(facts.get('key'))[:12]}",
+    "ledger.stamp": lambda facts: f"the ledger's head, row {facts.get('seq')}, was time-stamped by {facts.get('host')}",
+    "consent": _consent,
+    "answers.key": lambda facts: f"answers have digests under the key {str(facts.get('fingerprint'))[:12]} of this home",
+    "answers.loss": lambda _facts: "the owner went on after the key of the answers' digests was lost: answers before can't be proven",
+    "key.wrong": lambda facts: (
+        f"{facts.get('tries')} wrong API keys were tried, from {facts.get('addresses')} addresses that were then slowed"
+    ),
+    "backup": _backed_up,
+    "restore": _restored,
+}
 """Whole sentences about the home itself."""

@@ -53,8 +53,8 @@ def command(
     options |= {"serve.host": host, "serve.port": port, "serve.page": page}
     settings = read_settings(home, overrides or (), options)
     default = choose_or_pull(home, models[0] if models else settings.chat.model, settings.chat.format)
-    _check_home(home, settings)
     policy = guard_policy(home.policy)
+    _check_home(home, settings, policy)
     bound = listen(settings.serve)
     cores = Cores(settings.chat.threads)
     service = _service(home, settings, policy, default, tuple(models or ()), cores)
@@ -88,17 +88,17 @@ def _service(
     return Service(home, settings.serve, settings.sampling, registry, policy)
 
 
-def _check_home(home: "Home", settings: "Settings") -> None:
-    """Check keys and database before the server listens. Raises ServeError if the address needs keys and there are none; HomeError and
-    LedgerError for a database or key that can't be used."""
-    from ingle.core.errors import ServeError
-    from ingle.home.api_keys import any_keys
-    from ingle.serve.record import answer_key
+def _check_home(home: "Home", settings: "Settings", policy: "GuardPolicy") -> None:
+    """Check keys and database before the server listens. Raises ServeError if the address needs keys and there are none; ConfigError for a
+    policy that names a key which there never was; HomeError and LedgerError for a database or key that can't be used."""
+    from ingle.core.errors import ConfigError, ServeError
+    from ingle.home.api_keys import any_keys, list_keys
+    from ingle.serve.answers_key import answer_key
     from ingle.serve.rooms import open_rooms
 
-    answer_key(home)
     engine = open_rooms(home)
     try:
+        answer_key(home, engine)
         if settings.serve.needs_key and not any_keys(engine):
             raise ServeError(
                 "serve.host",
@@ -106,6 +106,8 @@ def _check_home(home: "Home", settings: "Settings") -> None:
                 "",
                 "Make one: ingle key add NAME",
             )
+        for name in sorted(policy.keys - {key.name for key in list_keys(engine)}):
+            raise ConfigError(f"guards.keys.{name}", "names no key of this home", "", "`ingle key list` shows them.")
     finally:
         engine.dispose()
 

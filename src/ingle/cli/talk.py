@@ -1,12 +1,13 @@
 """A conversation with a model at a terminal, turn by turn."""
 
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingle.cli.conversation import TerminalConversation
-from ingle.cli.generate import ShownAnswer, event_of, generate
+from ingle.cli.generate import ShownAnswer, events_of, generate
 from ingle.cli.interrupt import silent_keys
 from ingle.cli.output import complain, note
 from ingle.cli.screen import make_screen
@@ -17,7 +18,8 @@ from ingle.core.errors import ContextError, IngleError, RequestError
 from ingle.core.message import Message, Request
 from ingle.home.place import Home
 from ingle.model.template import has_template
-from ingle.serve.record import Recorder, answer_key, new_seed, refusal_event
+from ingle.serve.answers_key import answer_key
+from ingle.serve.record import Recorder, new_seed, refusal_event
 
 if TYPE_CHECKING:
     from ingle.adapt.choosing import Choice
@@ -64,7 +66,8 @@ class Talk:
         self.last: ShownAnswer | None = None
         self.recorder = recorder
         self._policy = guard_policy(home.policy)
-        self._key = b""
+        self._reading = ThreadPoolExecutor(1, "key")
+        self._key: Future[bytes] | None = None
         self.plain = not has_template(model.tokenizer)
         """Whether it is a base model, which continues all text so far, by either side."""
 
@@ -89,7 +92,8 @@ class Talk:
             if not isinstance(error, IngleError):  # Ctrl-C before the first word, or for the third time
                 raise
             if isinstance(error, RequestError):
-                self.recorder.add(refusal_event(self._key or answer_key(self.home), self.model, request, error))
+                key = self._begin_key().result()
+                self.recorder.add(refusal_event(key, self.model, request, error, policy=self._policy))
             if isinstance(error, ContextError):
                 cure = "Remove the last question with /undo, or start over with /clear."
                 error = ContextError(error.field, error.rule, error.got, cure)
@@ -101,7 +105,8 @@ class Talk:
             self.conversation.turns.pop()
         self.last = outcome
         self.tally.add(outcome)
-        self.recorder.add(event_of(self._key, choice, request, outcome))
+        for event in events_of(self._begin_key().result(), choice, request, outcome, self._policy):
+            self.recorder.add(event)
         if outcome.fault is not None:
             raise outcome.fault
         self._remark(outcome, choice)
@@ -117,13 +122,19 @@ class Talk:
 
         if choice.model.digest != self._read_by:  # what one adapter has read is of no use to another
             self.session, self._read_by = Session(choice.model.backend.new_state()), choice.model.digest
-        self._key = self._key or answer_key(self.home)
+        self._begin_key()
         screen = make_screen(self.settings.chat.markdown)
         with silent_keys():
             try:
                 return generate(choice.model, choice.request, screen.show, self.session, self.settings.serve.drafts, self._policy)
             finally:
                 screen.finish()
+
+    def _begin_key(self) -> "Future[bytes]":
+        """Begin to look for the key of the answers' digests, once: it takes the database, which is imported while the model writes."""
+        if self._key is None or (self._key.done() and self._key.exception() is not None):
+            self._key = self._reading.submit(answer_key, self.home)
+        return self._key
 
     def _remark(self, outcome: ShownAnswer, choice: "Choice") -> None:
         """Print remarks on an answer, if there are any."""
@@ -133,6 +144,8 @@ class Talk:
         full = self.used_tokens + 1 >= context
         if outcome.finish == "cancelled":
             note("(stopped)" if outcome.text else "(stopped before the first word; your question was removed)")
+        elif outcome.finish == "blocked":
+            note(f"(ended by the guard {', '.join(verdict.guard for verdict in outcome.verdicts if verdict.action == 'block')})")
         elif outcome.finish == "repetition":
             note("(stopped because it only repeated itself; /regenerate tries again)")
         elif outcome.finish == "length" and not full:

@@ -8,12 +8,14 @@ import typer
 
 if TYPE_CHECKING:
     from ingle.home.place import Home
+    from ingle.ledger.stamp import Stamp
     from ingle.serve.examined import Examined
 
 EXAMPLES = """
 ingle verify
 ingle verify --models
 ingle verify --head /media/stick/ingle.head
+ingle verify --head ingle.head --tsa-roots tsa-roots.pem   (its time-stamp too)
 """
 BROKEN = 7
 _MOST_NAMED = 10
@@ -22,6 +24,10 @@ _MOST_NAMED = 10
 
 def command(
     head: Annotated[Path | None, typer.Option(help="A head that was exported earlier: it must be part of the chain.")] = None,
+    tsa_roots: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Root certificates (PEM) of time-stamp authorities: also check the time-stamp beside --head."),
+    ] = None,
     models: Annotated[bool, typer.Option("--models", help="Also read every file of every kept model and delta again.")] = False,
     accept_loss: Annotated[bool, typer.Option("--accept-loss", help="Go on after facts were lost; this itself becomes a fact.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -31,6 +37,8 @@ def command(
     The database is checked; kept answers, everything taught and API keys are compared with the ledger; --models reads the models too.
     Nothing is written, so a read-only copy will do. Exit code 7 if anything is not as it was signed.
     """
+    from dataclasses import asdict
+
     from ingle.cli.house import enter
     from ingle.cli.output import print_json, printable
     from ingle.ledger.head import load_head
@@ -38,13 +46,20 @@ def command(
 
     home = enter()
     exported = load_head(head) if head else None
+    stamp, stamp_fault = _stamp(head, tsa_roots)
     accepted = _accept(home) if accept_loss else None
     kept = examine(home, exported)
     result = kept.ledger
     faults = list(_faults(home)) if models else []
     if as_json:
         problem = {"seq": result.problem.seq, "what": result.problem.what} if result.problem else None
-        summary = {"facts": result.count, "problem": problem, "head": result.head.seq if result.head else None, "accepted_loss": accepted}
+        summary: dict[str, object] = {
+            "facts": result.count,
+            "problem": problem,
+            "head": result.head.seq if result.head else None,
+            "accepted_loss": accepted,
+        }
+        summary |= {"keys": result.keys, "stamp": stamp and asdict(stamp), "stamp_fault": stamp_fault}
         print_json({**summary, **_table(kept), "models": [{"model": name, "fault": what} for name, what in faults] if models else None})
     else:
         if accepted:
@@ -54,21 +69,35 @@ def command(
             print(printable(f"BROKEN at {where}: {result.problem.what}. The {result.count} facts before it are sound."))
         else:
             key = f", key {result.head.fingerprint[:12]}" if result.head else ""
+            key += f", the last of {len(result.keys)} that handed over to each other" if len(result.keys) > 1 else ""
             print(f"The ledger is whole: {result.count} facts{key}.")
         _tell(kept)
+        if stamp:
+            print(printable(f"The time-stamp is sound: {stamp.authority} says that this head was there at {stamp.at}."))
+            print("So its row and all before it are older; what came later, and whether the facts were true, it does not say.")
+        elif stamp_fault:
+            print(printable(f"BROKEN time-stamp: {stamp_fault}"))
         for name, what in faults:
             print(printable(f"BROKEN {name}: {what}" if name.startswith("delta ") else f"BROKEN model {name}: {what}"))
         if models and not faults:
             print("Every file of every kept model and delta is as it was kept.")
-    if not kept.whole or faults:
+    if not kept.whole or faults or stamp_fault:
         raise typer.Exit(BROKEN)
 
 
 def _accept(home: "Home") -> int:
     from ingle.cli.house import open_ledger
+    from ingle.core.errors import LedgerError
+    from ingle.serve.answers_key import accept_lost_key, key_fault
 
     with open_ledger(home) as ledger:
-        return ledger.accept_loss().seq
+        if not key_fault(home, ledger):
+            return ledger.accept_loss().seq
+        try:
+            ledger.ready()
+        except LedgerError:  # both are lost
+            ledger.accept_loss()
+        return accept_lost_key(home, ledger).seq
 
 
 def _table(kept: "Examined") -> dict[str, Any]:
@@ -95,6 +124,27 @@ def _tell(kept: "Examined") -> None:
     if back:
         which = ", ".join(map(str, back[:_MOST_NAMED])) + (" …" if len(back) > _MOST_NAMED else "")
         note(f"A clock went backwards: {len(back)} facts are dated before the one before ({which}). Their order is proven all the same.")
+
+
+def _stamp(head: Path | None, roots: Path | None) -> tuple["Stamp | None", str]:
+    """Return what the time-stamp beside an exported head says, and what is wrong with it."""
+    from ingle.cli.output import note
+    from ingle.core.errors import ConfigError, LedgerError
+    from ingle.core.files import os_errors
+    from ingle.ledger.stamp import check_stamp, stamp_file
+
+    if roots is None or head is None:
+        if roots is not None:
+            raise ConfigError("--tsa-roots", "A time-stamp lies beside an exported head", "", "Say which: --head FILE")
+        if head is not None and stamp_file(head).exists():
+            note(f"The time-stamp in {stamp_file(head)} was not checked; --tsa-roots FILE does it.")
+        return None, ""
+    with os_errors(head):
+        answer, data, trusted = stamp_file(head).read_bytes(), head.read_bytes(), roots.read_bytes()
+    try:
+        return check_stamp(answer, data, trusted), ""
+    except LedgerError as error:
+        return None, error.sentence
 
 
 def _faults(home: "Home") -> Iterator[tuple[str, str]]:

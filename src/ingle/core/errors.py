@@ -145,10 +145,22 @@ class Closing(Busy):
     http_status = 503
 
 
+class NoMemory(Busy):
+    """A machine without memory for one more answer."""
+
+    http_status = 503
+
+
 class NotAllowed(IngleError):
     """A key that is missing, unknown or revoked."""
 
     exit_code, http_status = 11, 401
+
+
+class NoRight(NotAllowed):
+    """A good key that may not do this."""
+
+    http_status = 403
 
 
 class ServeError(IngleError):

@@ -16,14 +16,15 @@ from ingle.core.errors import HomeError
 def atomic_file(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
     """Open a file for writing that replaces `path` when the block ends without an error: temporary name, fsync, rename.
 
-    Raises HomeError when the disk is full or the folder can't be written; `path` is then as it was.
+    What was written can be read back through it. Raises HomeError when the disk is full or the folder can't be written; `path` is then as
+    it was.
     """
     with os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     temporary = Path(name)
     try:
-        with os_errors(path), os.fdopen(handle, "wb") as file:
+        with os_errors(path), os.fdopen(handle, "w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -49,20 +50,21 @@ def sweep_unfinished(path: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Make the content of a file survive a power cut, whoever wrote it."""
-    with path.open("rb+") as file:
+    """Make the content of a file survive a power cut, whoever wrote it. Raises HomeError."""
+    with os_errors(path), path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut, where the system can."""
+    """Make a rename in `folder` survive a power cut, where the system can. Raises HomeError."""
     if os.name == "nt":  # Windows can't open a folder; NTFS journals the rename itself
         return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with os_errors(folder):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 @contextmanager

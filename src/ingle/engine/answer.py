@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ingle.core.errors import CannotRewind
-from ingle.core.message import Chunk, Request
+from ingle.core.message import Chunk, Request, Usage
 from ingle.energy.meter import Span, open_meter
 from ingle.engine.backend import AnyState
 from ingle.engine.checkpoints import WORTH_KEEPING
@@ -55,11 +55,13 @@ def answer(
     stopped: Callable[[], bool] = lambda: False,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
     drafts: bool = True,
+    left: Callable[[Usage], None] = lambda _usage: None,
 ) -> Iterator[Chunk]:
     """Yield the answer in pieces; the last one has `finish` and `usage`.
 
     `session` is continued and kept up to date, even if the caller stops iterating. `stopped` is asked after every chunk. `progress` gets
     the number of unread prompt tokens that have been read, of all. Without `drafts` each step writes one token; the tokens are the same.
+    `left` gets what an answer took whose reader goes before its end.
     Raises ContextError for a prompt that doesn't fit; TemplateError, RequestError for one that can't be encoded.
     """
     backend, span = model.backend, Span(open_meter())
@@ -95,6 +97,8 @@ def answer(
                     yield _metered(chunk, span)
     finally:
         session.ids = decoding.ids[: decoding.state.length]  # all of it, or what was read before Ctrl-C
+        if chunk is not None and chunk.finish is None:
+            left(replace(decoding.usage(), energy=span.end()))
 
 
 def _metered(chunk: Chunk, span: Span) -> Chunk:

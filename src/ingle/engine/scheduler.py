@@ -6,18 +6,18 @@ freezes them. Places go round by owner, then first come, first served. A job wai
 
 import threading
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from weakref import WeakValueDictionary
 
-from ingle.core.errors import Busy, Closing, IngleError, KernelError, RequestError
+from ingle.core.errors import Busy, Closing, RequestError
 from ingle.core.limits import release_memory
 from ingle.core.message import Chunk
 from ingle.energy.meter import Meter, open_meter
 from ingle.engine.backend import Backend, forward_whole
 from ingle.engine.decoding import Decoding
+from ingle.engine.failures import Failures, spared
 from ingle.engine.fair_queue import FairQueue
 from ingle.engine.job import Capacity, Counts, Job, Outcome, post_directly
 from ingle.engine.metering import StepMeter
@@ -41,7 +41,7 @@ class Scheduler:
         self, capacity: Capacity, cache: PrefixCache, post: Callable[[Sequence[Outcome]], None] = post_directly,
         saved: SavedStates | None = None, meter: Meter | None = None,
     ) -> None:  # fmt: skip
-        self.capacity, self.cache, self.saved, self.counts = capacity, cache, saved, Counts()
+        self.capacity, self.cache, self.saved, self.counts, self.failures = capacity, cache, saved, Counts(), Failures()
         self.energy = StepMeter(open_meter() if meter is None else meter)
         self._post = post
         self._errands: list[Callable[[], None]] = []
@@ -134,7 +134,7 @@ class Scheduler:
             with self._wake:
                 outcomes = self._leave()  # first: what ends keeps its state, which an errand may be there to let go
                 while self._errands:
-                    _spared(self._errands.pop())
+                    spared(self._errands.pop())
             while True:
                 with self._wake:
                     job = self._next()
@@ -147,7 +147,7 @@ class Scheduler:
             if self._running:
                 outcomes += self._step()
             self._post(self.energy.told(outcomes))
-        _spared(self._save)
+        spared(self._save)
 
     def _work(self) -> bool:
         """Wait for work; False if there is none and none will come."""
@@ -157,7 +157,7 @@ class Scheduler:
                 self._wake.wait(IDLE_S)
             quiet = not self._has_work
         if quiet:
-            _spared(self._save)
+            spared(self._save)
         while quiet:
             wait = self.cache.expire(self.capacity.keep_s)
             self._cached_bytes = self.cache.nbytes
@@ -259,7 +259,7 @@ class Scheduler:
                 self._served[job.owner] += len(segment.ids)
                 self.counts.read_tokens += len(segment.ids)
             if was_reading and job.decoding.checkpoints.due(job.decoding.state.length):
-                _spared(partial(self._remember, job, fork=True))
+                spared(partial(self._remember, job, fork=True))
             try:
                 chunk = job.decoding.take(rows)
             except Exception as error:
@@ -296,24 +296,19 @@ class Scheduler:
             self._answer_s += 0.1 * (time.perf_counter() - job.asked - self._answer_s)
             self._end(job)
         elif was_reading and not job.decoding.checkpoints.needed:
-            _spared(partial(self._remember, job, fork=True))
+            spared(partial(self._remember, job, fork=True))
 
     def _fail(self, job: Job, error: Exception) -> Outcome:
-        """End a job by an error. An error that is not Ingle's is printed in full to standard error, and reported to the client as a bug."""
+        """End a job by an error."""
         if job in self._running:
             self._running.remove(job)
-        if isinstance(error, IngleError):
-            return job, error
-        traceback.print_exception(error)
-        return job, KernelError(
-            "engine", "The engine failed on this request", type(error).__name__, "This is a bug in Ingle; the server's log has more."
-        )
+        return job, self.failures.error_of(job, error)
 
     def _end(self, job: Job) -> None:
         self._running.remove(job)
         if not any(other.owner == job.owner for other in self._running):
             del self._served[job.owner]  # whoever comes back is not held to what was before
-        _spared(partial(self._remember, job, fork=False))
+        spared(partial(self._remember, job, fork=False))
 
     def _remember(self, job: Job, fork: bool) -> None:
         """Keep a job's state for others; `fork` if the job goes on."""
@@ -327,14 +322,6 @@ class Scheduler:
         self.cache.budget_bytes = max(0, self._free_bytes)
         self.cache.put(job.owner, job.model.digest, job.decoding.ids[: state.length], state, job.keep, job.since)
         self._cached_bytes = self.cache.nbytes
-
-
-def _spared(work: Callable[[], None]) -> None:
-    """Run work that no answer depends on: its errors are printed to standard error, and answers go on."""
-    try:
-        work()
-    except Exception:
-        traceback.print_exc()
 
 
 def _closing() -> Closing:

@@ -4,6 +4,7 @@ import hmac
 import re
 import secrets
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +27,14 @@ MIGRATIONS: Migrations = (
             "CREATE UNIQUE INDEX api_keys_live_name ON api_keys (name) WHERE revoked IS NULL",
         ),
     ),
+    (2, ("ALTER TABLE api_keys ADD COLUMN metrics INTEGER NOT NULL DEFAULT 0",)),
 )
 """The room "api_keys": (number, statements), oldest first."""
 
 PREFIX = "ingle-"
 """Every secret begins with it, which tells it from other services' keys."""
 MAX_RATE = 1_000_000
-_COLUMNS = "id, name, created, revoked, requests_per_minute"
+_COLUMNS = "id, name, created, revoked, requests_per_minute, metrics"
 _ID = re.compile(r"key-[0-9a-f]{12}")
 
 
@@ -50,12 +52,18 @@ class ApiKey:
     """When it was revoked; None = it is valid."""
     requests_per_minute: int | None
     """Its own limit; None = the server's."""
+    metrics: bool = False
+    """Whether it may read the figures of the whole server (`/metrics`)."""
 
 
-def add_key(engine: "Engine", name: str, requests_per_minute: int | None = None) -> tuple[ApiKey, str]:
+def add_key(
+    engine: "Engine", name: str, requests_per_minute: int | None = None, metrics: bool = False,
+    tell: Callable[[ApiKey, str], object] = lambda _key, _secret: None,
+) -> tuple[ApiKey, str]:  # fmt: skip
     """Make a key; return it with its secret: `ingle-` and 43 characters, which are shown once and can't be recovered.
 
-    Raises ConfigError if the name can't be used or a valid key has it, or the rate is out of range.
+    `tell` gets both before the key is good; if it raises, there is no key. Raises ConfigError if the name can't be used or a valid key has
+    it, or the rate is out of range.
     """
     import sqlalchemy as sa
 
@@ -64,16 +72,23 @@ def add_key(engine: "Engine", name: str, requests_per_minute: int | None = None)
         raise ConfigError("name", rule, repr(name)[:120], "Choose another name.")
     if requests_per_minute is not None and not 1 <= requests_per_minute <= MAX_RATE:
         raise ConfigError("requests_per_minute", f"must be between 1 and {MAX_RATE}", requests_per_minute)
-    key = ApiKey(f"key-{secrets.token_hex(6)}", name, now(), None, requests_per_minute)
+    key = ApiKey(f"key-{secrets.token_hex(6)}", name, now(), None, requests_per_minute, metrics)
     secret = f"{PREFIX}{secrets.token_urlsafe(32)}"
     row = {"id": key.id, "name": name, "hash": key_hash(secret), "created": key.created, "rate": requests_per_minute}
-    insert = "INSERT INTO api_keys (id, name, hash, created, requests_per_minute) VALUES (:id, :name, :hash, :created, :rate)"
+    names = "id, name, hash, created, requests_per_minute, metrics"
+    insert = f"INSERT INTO api_keys ({names}) VALUES (:id, :name, :hash, :created, :rate, :metrics)"
+    taken = ConfigError(
+        "name", f"Another key is called {name} already", "",
+        f"Choose another name, or revoke the old key first (`ingle key revoke {shlex.quote(name)}`).",
+    )  # fmt: skip
+    if any(other.name == name and other.revoked is None for other in list_keys(engine)):
+        raise taken
+    tell(key, secret)
     try:
         with writing(engine) as connection:
-            connection.execute(sa.text(insert), row)
+            connection.execute(sa.text(insert), row | {"metrics": int(metrics)})
     except sa.exc.IntegrityError as error:
-        cure = f"Choose another name, or revoke the old key first (`ingle key revoke {shlex.quote(name)}`)."
-        raise ConfigError("name", f"Another key is called {name} already", "", cure) from error
+        raise taken from error  # somebody was quicker
     return key, secret
 
 
@@ -134,4 +149,4 @@ def key_hash(secret: str) -> str:
 
 
 def _key(row: "Row[Any]") -> ApiKey:
-    return ApiKey(row.id, row.name, row.created, row.revoked, row.requests_per_minute)
+    return ApiKey(row.id, row.name, row.created, row.revoked, row.requests_per_minute, bool(row.metrics))

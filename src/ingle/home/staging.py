@@ -31,7 +31,7 @@ def staging(home: Home) -> Iterator[Path]:
             finally:
                 _delete(folder)
     finally:
-        _lock_file(home, name).unlink(missing_ok=True)  # the name is never used again, so nobody can be waiting for it
+        _drop_lock(home, name)
 
 
 def sweep_staging(home: Home) -> list[str]:
@@ -43,7 +43,7 @@ def sweep_staging(home: Home) -> list[str]:
                 _delete(folder)
         except HomeError:
             continue  # somebody is at work in it
-        _lock_file(home, folder.name).unlink(missing_ok=True)
+        _drop_lock(home, folder.name)
         swept.append(folder.name)
     return swept
 
@@ -79,8 +79,10 @@ def idle_days(path: Path) -> float:
         return 0.0
 
 
-def _lock_file(home: Home, name: str) -> Path:
-    return home.root / "locks" / f"staging-{name}.lock"
+def _drop_lock(home: Home, name: str) -> None:
+    """Delete a lock's file: the name is never used again, so nobody can be waiting for it. One that stays does no harm."""
+    with suppress(OSError):
+        (home.root / "locks" / f"staging-{name}.lock").unlink(missing_ok=True)
 
 
 def _delete(folder: Path) -> None:

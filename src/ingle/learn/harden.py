@@ -36,7 +36,7 @@ from ingle.measure.subject import Subject
 from ingle.model.checkpoint import Checkpoint
 from ingle.model.module import CausalLM, load_module
 from ingle.robustness.hardening import HARMFUL, Curriculum, attacks, own_refusals, read_curriculum, refusal_for
-from ingle.robustness.prompts import Prompt
+from ingle.robustness.prompts import LabelledPrompt
 from ingle.robustness.refusing import JudgedReply, asked, judged, shares
 from ingle.safety.answers import refuses
 from ingle.train.checkpoints import put_back
@@ -145,19 +145,19 @@ def _members(encoder: Encoder, job: Job, base: Subject, material: Curriculum) ->
     return [one for one in members if len(one[2][0].ids) <= encoder.max_tokens and one[2][0].answer.any()]
 
 
-def _refusals(encoder: Encoder, prompts: Sequence[Prompt]) -> list[Member]:
+def _refusals(encoder: Encoder, prompts: Sequence[LabelledPrompt]) -> list[Member]:
     refusals = own_refusals()
     return [_member(encoder, one, refusal_for(one, refusals), REFUSE) for one in prompts]
 
 
-def _member(encoder: Encoder, prompt: Prompt, answer: str, label: int) -> Member:
+def _member(encoder: Encoder, prompt: LabelledPrompt, answer: str, label: int) -> Member:
     document = encoder.answered(Record(prompt.id, "completion", prompt.text, (answer.strip(),)), answer.strip())
     if label == ANSWER:  # it may have been cut: where it ends is not to be learnt
         document = replace(document, answer=document.answer & (np.cumsum(document.answer) < document.answer.sum()))
     return prompt.id, label, (document,)
 
 
-def _own_answers(job: Job, base: Subject, prompts: Sequence[Prompt]) -> dict[str, str]:
+def _own_answers(job: Job, base: Subject, prompts: Sequence[LabelledPrompt]) -> dict[str, str]:
     most = job.settings.answer_tokens
     plans = [ItemPlan(one.id, digest_json(["harden", one.text, most]), one.id, request=asked(one.text, most)) for one in prompts]
     rows = gather(base, plans, Finished(job.home, "harden", base.digest), "answers to keep", job.watch.pieces)
@@ -205,7 +205,7 @@ def _added(first: TrainReport, second: TrainReport) -> TrainReport:
     )  # fmt: skip
 
 
-def _successes(begun: _Begun, number: int) -> list[Prompt]:
+def _successes(begun: _Begun, number: int) -> list[LabelledPrompt]:
     """Return fresh attacks on training goals that the model, as it is now, doesn't refuse."""
     job = begun.job
     tried = attacks(job.home, job.settings.attempts, False, job.settings.seed + number, job.watch.bytes)
@@ -230,7 +230,7 @@ def _standing(job: Job, subject: Subject, material: Curriculum, when: str) -> Fl
     return _remembered(job, when, families, ask)
 
 
-def _remembered(job: Job, name: str, asked_of: Mapping[str, Sequence[Prompt]], ask: Callable[[], Flags]) -> Flags:
+def _remembered(job: Job, name: str, asked_of: Mapping[str, Sequence[LabelledPrompt]], ask: Callable[[], Flags]) -> Flags:
     """Judgements of an earlier sitting, or new ones, which are kept for the next."""
     path, ids = job.folder / f"{name}.json", {family: [one.id for one in some] for family, some in asked_of.items()}
     if path.exists():
@@ -257,7 +257,7 @@ def _report(
     }  # fmt: skip
 
 
-def _figure(family: str, prompts: Sequence[Prompt], before: Sequence[JudgedReply], after: Sequence[JudgedReply]) -> dict[str, Any]:
+def _figure(family: str, prompts: Sequence[LabelledPrompt], before: Sequence[JudgedReply], after: Sequence[JudgedReply]) -> dict[str, Any]:
     """Shares refused before and after, each with its interval, and that of the change, on the same requests."""
     digest = digest_json([one.id for one in prompts])
     first, second = ([one.refused for one in some] for some in (before, after))

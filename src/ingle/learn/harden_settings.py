@@ -13,7 +13,7 @@ from ingle.train.settings import TrainSettings
 
 def _course() -> TrainSettings:
     return TrainSettings(
-        epochs=2, batch_tokens=1024, optimiser=OptimiserSettings(learning_rate=5e-4), schedule=Schedule("cosine", warm_up=0.1),
+        epochs=2, batch_tokens=512, optimiser=OptimiserSettings(learning_rate=4e-4), schedule=Schedule("cosine", warm_up=0.1),
         checkpoint_minutes=2.0,
     )  # fmt: skip
 
@@ -34,7 +34,7 @@ class HardenSettings:
     """Tokens of the model's own answers to harmless requests, which it is to keep."""
     plain_answers: int = 60
     """Look-alikes whose answers are learnt as well, not only kept."""
-    keep: float = 1.0
+    keep: float = 4.0
     """Weight of what is to stay, beside the refusals."""
     push: PushSettings = field(default_factory=PushSettings)
     """The latent attack in the loss."""

@@ -9,16 +9,14 @@ from ingle.core.errors import LedgerError
 from ingle.core.event import Event
 from ingle.core.lock import file_lock
 from ingle.ledger.head import Head, claims_rows, move_head, read_head, sign_head, start_head
-from ingle.ledger.keys import Signer, load_signer, load_verifier, lost_key, new_signer, save_signer
+from ingle.ledger.keys import KeyRing, Signer, load_ring, load_verifiers, lost_key, new_signer, save_ring, sweep_keys
+from ingle.ledger.link import LOSS, ROTATE, ROTATED, Link, follow, rotation_event, signed_by
 from ingle.ledger.row import Row, facts_text, row_hash
-from ingle.ledger.table import PAGE_ROWS, appending, insert_row, last_row, newest_rows, rows_from
-from ingle.ledger.verify import Verification, row_problem, verify_chain
+from ingle.ledger.table import PAGE_ROWS, appending, insert_row, last_row, newest_rows, rows_from, touch
+from ingle.ledger.verify import Verification, verify_chain
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
-
-LOSS = "ledger.loss"
-"""Kind of the fact that rows were lost and the owner accepted it."""
 
 
 class Ledger:
@@ -29,7 +27,7 @@ class Ledger:
         neither."""
         self._engine = engine
         self._keys = keys
-        self._signer: Signer | None = None
+        self._ring: KeyRing | None = None
 
     def append(self, event: Event) -> Row:
         """Append a fact. When this returns, the fact survives a power cut.
@@ -38,16 +36,23 @@ class Ledger:
         or rows are missing; HomeError if the database can't be written.
         """
         facts = facts_text(event)
-        signer = self._signer or self._open_key()
-        self._signer = signer
+        ring = self._ring or self._open_keys()
         with appending(self._engine) as connection:
             last = last_row(connection)
-            self._check_head(connection, last, signer)
+            ring, signer = self._whose_turn(connection, last, ring)
             row = self._sign_row(signer, last, event, facts)
             insert_row(connection, row)
         # Behind the commit: a head that is behind the rows is made good by the next event, one ahead would accuse us of a loss.
-        move_head(self._keys, sign_head(signer, row.seq, row.hash), signer.verifier)
+        move_head(self._keys, sign_head(signer, row.seq, row.hash), ring.verifiers)
+        self._ring = ring if len(ring.signers) == 1 else self._settle_keys()
         return row
+
+    def ready(self) -> None:
+        """Return if a fact could be written now. Writes, but no fact. Raises as `append` does."""
+        ring = self._ring or self._open_keys()
+        with appending(self._engine) as connection:
+            self._whose_turn(connection, last_row(connection), ring)
+            touch(connection)
 
     def read(self, kind: str | None = None, subject: str | None = None, last: int | None = None) -> Iterator[Row]:
         """Yield facts, the newest first. `kind` also matches kinds below it (`delta` finds `delta.accept`). Verifies nothing."""
@@ -68,8 +73,37 @@ class Ledger:
 
     def head(self) -> Head | None:
         """Return this home's signed head, to be exported; None if there is none yet."""
-        verifier = load_verifier(self._keys)
-        return read_head(self._keys, verifier) if verifier else None
+        verifiers = load_verifiers(self._keys)
+        return read_head(self._keys, verifiers) if verifiers else None
+
+    def rotate(self) -> Row:
+        """Replace the key by a new one. The old private key is deleted; what it signed stays proven.
+
+        The old key's last fact names the new key, and the new key's first fact, which is returned, names the old one. Raises LedgerError
+        as `append` does, and if there is no key yet.
+        """
+        with file_lock(self._keys / "ledger.lock"):
+            sweep_keys(self._keys)
+            ring = load_ring(self._keys)
+            if not ring.verifiers:
+                raise LedgerError("ledger", "has no key yet", "", "It makes one for its first fact.")
+            with appending(self._engine) as connection:
+                last = last_row(connection)
+                ring, old = self._whose_turn(connection, last, ring)
+                new = new_signer()
+                kept = ring.verifiers[: ring.verifiers.index(old.verifier) + 1]
+                # Before the commit, both: whoever appends behind it needs the new one.
+                ring = KeyRing((*kept, new.verifier), (old, new))
+                save_ring(self._keys, ring)
+                handed, taken = rotation_event(ROTATE, new.verifier), rotation_event(ROTATED, old.verifier)
+                ending = self._sign_row(old, last, handed, facts_text(handed))
+                begun = self._sign_row(new, ending, taken, facts_text(taken))
+                insert_row(connection, ending)
+                insert_row(connection, begun)
+            start_head(self._keys, sign_head(new, begun.seq, begun.hash))
+            self._ring = KeyRing(ring.verifiers, (new,))
+            save_ring(self._keys, self._ring)
+        return begun
 
     def accept_loss(self) -> Row:
         """Continue after rows or the head were lost (a database restored from an older backup, a deleted head).
@@ -77,65 +111,93 @@ class Ledger:
         The loss itself becomes a fact that says how far the chain had come; earlier exported heads still show it. Raises LedgerError if
         nothing is lost, or the key is.
         """
-        signer = load_signer(self._keys)
-        if signer is None:
+        ring = load_ring(self._keys)
+        if not ring.signers:
             raise lost_key(self._keys)
         with file_lock(self._keys / "ledger.lock"), appending(self._engine) as connection:
-            last, head = last_row(connection), read_head(self._keys, signer.verifier)
-            if self._head_problem(connection, last, signer) is None:
+            last, head = last_row(connection), read_head(self._keys, ring.verifiers)
+            if isinstance(self._end(connection, last, ring), Link):
                 raise LedgerError("ledger", "has lost nothing", f"{last.seq if last else 0} rows")
             facts = {"head_seq": head.seq if head else None, "head_hash": head.hash if head else None, "found_seq": last.seq if last else 0}
             event = Event(LOSS, "ledger", facts)
+            # A database from before a rotation ends with a key that is gone: then the newest goes on.
+            signer = next((one for one in ring.signers if last and signed_by(last, one.verifier)), ring.signers[-1])
             row = self._sign_row(signer, last, event, facts_text(event))
             insert_row(connection, row)
             # Before the commit, unlike in `append`: if we die between the two, the loss is still there to be accepted.
             start_head(self._keys, sign_head(signer, row.seq, row.hash))
         return row
 
-    def _open_key(self) -> Signer:
+    def _open_keys(self) -> KeyRing:
         with file_lock(self._keys / "ledger.lock"):
-            signer = load_signer(self._keys)
-            if signer is not None:
-                return signer
+            ring = load_ring(self._keys)
+            if ring.signers:
+                return ring
             with self._engine.connect() as connection:
                 begun = last_row(connection) is not None
             if begun or claims_rows(self._keys):
                 raise lost_key(self._keys)
             signer = new_signer()
+            ring = KeyRing((signer.verifier,), (signer,))
             # The head first: from the moment that there is a key there is a head, so a missing one was taken away.
             start_head(self._keys, sign_head(signer, 0, signer.verifier.fingerprint))
-            save_signer(self._keys, signer)
-            return signer
+            save_ring(self._keys, ring)
+            return ring
 
-    def _check_head(self, connection: "Connection", last: Row | None, signer: Signer) -> None:
-        problem = self._head_problem(connection, last, signer)
-        if problem is not None:
+    def _settle_keys(self) -> KeyRing:
+        """End a rotation that was interrupted: keep only the key whose turn it is, as the head says."""
+        with file_lock(self._keys / "ledger.lock"):  # nobody rotates meanwhile
+            sweep_keys(self._keys)
+            ring = load_ring(self._keys)
+            head = read_head(self._keys, ring.verifiers)
+            if len(ring.signers) > 1 and head is not None and (signer := ring.signer(head.fingerprint)):
+                ring = KeyRing(ring.verifiers, (signer,))
+                save_ring(self._keys, ring)
+            return ring
+
+    def _whose_turn(self, connection: "Connection", last: Row | None, ring: KeyRing) -> tuple[KeyRing, Signer]:
+        """Return the home's keys, and the one that signs the next row."""
+        end = self._end(connection, last, ring)
+        if isinstance(end, str) or ring.signer(end.verifier.fingerprint) is None:
+            ring = load_ring(self._keys)  # another process may have rotated
+            end = self._end(connection, last, ring)
+        if isinstance(end, str):
             cure = (
                 "Run `ingle verify`. Restore the database and the folder of keys from the same backup; "
                 "or go on without what is missing (`ingle verify --accept-loss`), which is itself recorded."
             )
-            raise LedgerError("ledger", "must hold every row that was signed", problem, cure)
+            raise LedgerError("ledger", "must hold every row that was signed", end, cure)
+        signer = ring.signer(end.verifier.fingerprint)
+        if signer is None:
+            raise lost_key(self._keys)
+        return ring, signer
 
-    def _head_problem(self, connection: "Connection", last: Row | None, signer: Signer) -> str | None:
-        """Return why nothing may be appended: a forged continuation would hide a loss. Costs nothing if the head is at the last row."""
-        head = read_head(self._keys, signer.verifier)
-        seq, newest = (last.seq, last.hash) if last else (0, signer.verifier.fingerprint)
+    def _end(self, connection: "Connection", last: Row | None, ring: KeyRing) -> Link | str:
+        """Return the chain's end, or why nothing may be appended: a forged continuation would hide a loss.
+
+        Costs nothing if the head is at the last row.
+        """
+        head = read_head(self._keys, ring.verifiers)
+        seq = last.seq if last else 0
         if head is None:
             return f"{seq} rows and no signed head"
         if head.seq > seq:
             return f"{seq} rows where the signed head says {head.seq}"
-        if head.seq == seq:
-            return None if head.hash == newest else f"a row {seq} that is not the one of the signed head"
+        link = Link(head.seq, head.hash, next(key for key in ring.verifiers if key.fingerprint == head.fingerprint))
+        if link.seq == seq and link.hash != (last.hash if last else link.verifier.fingerprint):
+            return f"a row {seq} that is not the one of the signed head"
+        if link.seq == seq:
+            return link
         # Some process died between its commit and its head, or is just there: the rows in between must be ours.
-        number, prev = head.seq, head.hash
-        if number > 0 and [row.hash for row in rows_from(connection, number - 1, 1)] != [prev]:
-            return f"a row {number} that is not the one of the signed head"
-        while rows := rows_from(connection, number):
+        if link.seq > 0 and [row.hash for row in rows_from(connection, link.seq - 1, 1)] != [link.hash]:
+            return f"a row {link.seq} that is not the one of the signed head"
+        while rows := rows_from(connection, link.seq):
             for row in rows:
-                if problem := row_problem(row, number + 1, prev, signer.verifier):
-                    return f"row {number + 1}: {problem}"
-                number, prev = row.seq, row.hash
-        return None
+                after = follow(link, row, ring.verifiers)
+                if isinstance(after, str):
+                    return f"row {link.seq + 1}: {after}"
+                link = after
+        return link if link.successor is None else f"a row {link.seq} that hands over to a key that did not take over"
 
     @staticmethod
     def _sign_row(signer: Signer, last: Row | None, event: Event, facts: str) -> Row:

@@ -7,6 +7,7 @@ grown since). A rename with its fsyncs would triple the cost of an event.
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -45,15 +46,15 @@ def head_is_genuine(head: Head, verifier: Verifier) -> bool:
     return head.fingerprint == verifier.fingerprint and verifier.accepts(head.signature, _message(head.seq, head.hash, head.fingerprint))
 
 
-def read_head(folder: Path, verifier: Verifier) -> Head | None:
-    """Return this home's newest head with a valid signature; None if there is none."""
+def read_head(folder: Path, verifiers: Sequence[Verifier]) -> Head | None:
+    """Return this home's newest head with a valid signature of one of its keys; None if there is none."""
     path = folder / HEAD
     if not path.exists():
         return None
     with os_errors(path):
         data = path.read_bytes()
     heads = [_parse(data[start : start + _SLOT_BYTES]) for start in (0, _SLOT_BYTES)]
-    genuine = [head for head in heads if head is not None and head_is_genuine(head, verifier)]
+    genuine = [head for head in heads if head is not None and _is_ours(head, verifiers)]
     return max(genuine, key=lambda head: head.seq, default=None)
 
 
@@ -73,12 +74,12 @@ def start_head(folder: Path, head: Head) -> None:
     write_atomic(folder / HEAD, _slot(head) * 2, mode=0o600)
 
 
-def move_head(folder: Path, head: Head, verifier: Verifier) -> None:
+def move_head(folder: Path, head: Head, verifiers: Sequence[Verifier]) -> None:
     """Move the head forward. Does nothing if another process has moved it further already."""
     path = folder / HEAD
     with file_lock(folder / "ledger.lock"), os_errors(path), path.open("r+b", buffering=0) as file:
         slots = [_parse(file.read(_SLOT_BYTES)) for _ in range(2)]
-        ages = [slot.seq if slot is not None and head_is_genuine(slot, verifier) else -1 for slot in slots]
+        ages = [slot.seq if slot is not None and _is_ours(slot, verifiers) else -1 for slot in slots]
         if max(ages) >= head.seq:
             return
         file.seek(_SLOT_BYTES * ages.index(min(ages)), os.SEEK_SET)
@@ -87,7 +88,12 @@ def move_head(folder: Path, head: Head, verifier: Verifier) -> None:
 
 def export_head(head: Head, path: Path) -> None:
     """Write a head to a file, to be kept elsewhere and compared later."""
-    write_atomic(path, canonical_json(asdict(head)) + b"\n")
+    write_atomic(path, head_bytes(head))
+
+
+def head_bytes(head: Head) -> bytes:
+    """Return the content of the file of an exported head."""
+    return canonical_json(asdict(head)) + b"\n"
 
 
 def load_head(path: Path) -> Head:
@@ -101,6 +107,10 @@ def load_head(path: Path) -> Head:
     if head is None:
         raise LedgerError(str(path), "must be an exported head of a ledger", f"{len(data)} bytes of something else")
     return head
+
+
+def _is_ours(head: Head, verifiers: Sequence[Verifier]) -> bool:
+    return any(head_is_genuine(head, verifier) for verifier in verifiers)
 
 
 def _message(seq: int, row_hash: str, fingerprint: str) -> bytes:

@@ -1,18 +1,19 @@
-"""The key that signs the ledger: it is made in the home, and only its owner can read it.
+"""The keys of the ledger: one signs, it is made in the home, and only its owner can read it. A rotation puts a new one in its place.
 
-ledger.key    the Ed25519 private key, 64 hex digits; mode 600
-ledger.pub    its public key, 64 hex digits; enough to verify
+ledger.key    the Ed25519 private key, 64 hex digits; mode 600. While a rotation is under way: the old one and the new one, a line each
+ledger.pub    every public key that this home had, 64 hex digits a line, the oldest first; enough to verify
 """
 
 import os
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import LedgerError
-from ingle.core.files import os_errors, write_atomic
+from ingle.core.files import os_errors, sweep_unfinished, write_atomic
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -27,6 +28,11 @@ class Verifier:
     key: "Ed25519PublicKey"
     fingerprint: str
     """SHA-256 of the raw public key."""
+
+    @property
+    def public(self) -> str:
+        """The raw public key as 64 hex digits."""
+        return self.key.public_bytes_raw().hex()
 
     def accepts(self, signature: str, message: bytes) -> bool:
         """Return whether `signature` (hex) over `message` was made with this key's private half."""
@@ -52,6 +58,20 @@ class Signer:
         return self.key.sign(message).hex()
 
 
+@dataclass(frozen=True, slots=True)
+class KeyRing:
+    """The keys of one home."""
+
+    verifiers: tuple[Verifier, ...]
+    """Every public key, the oldest first."""
+    signers: tuple[Signer, ...]
+    """The private key; two while a rotation is under way, the newer last; none where it was lost or not made yet."""
+
+    def signer(self, fingerprint: str) -> Signer | None:
+        """Return the private key with this fingerprint, if it is here."""
+        return next((signer for signer in self.signers if signer.verifier.fingerprint == fingerprint), None)
+
+
 def new_signer() -> Signer:
     """Return a new key, which is not written anywhere yet."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -59,66 +79,58 @@ def new_signer() -> Signer:
     return _signer(Ed25519PrivateKey.generate())
 
 
-def save_signer(folder: Path, signer: Signer) -> None:
-    """Write the public half, then the private key, so that there is never a key without its public half."""
-    write_atomic(folder / PUBLIC, signer.verifier.key.public_bytes_raw().hex().encode() + b"\n")
-    write_atomic(folder / KEY, signer.key.private_bytes_raw().hex().encode() + b"\n", mode=0o600)
-
-
-def load_signer(folder: Path) -> Signer | None:
-    """Return the key of this home; None if there is none. A missing public key is made again.
-
-    Raises LedgerError if others can read it, it is damaged, or it does not belong to the public key beside it.
-    """
-    signer = read_signer(folder)
-    if signer is None:
-        return None
-    public = load_verifier(folder)
-    if public is None:
-        write_atomic(folder / PUBLIC, signer.verifier.key.public_bytes_raw().hex().encode() + b"\n")
-    elif public.fingerprint != signer.verifier.fingerprint:
-        got = f"keys {signer.verifier.fingerprint[:12]} and {public.fingerprint[:12]}"
-        cure = "One of the two was swapped; restore both from a backup."
-        raise LedgerError(str(folder / KEY), f"must belong to {PUBLIC} beside it", got, cure)
-    return signer
-
-
-def read_signer(folder: Path) -> Signer | None:
-    """Return the private key of this home with the public half that it gives, whatever lies beside it; None if there is none.
-
-    Raises LedgerError if others can read it, or it is damaged.
-    """
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    path = folder / KEY
-    if not path.exists():
-        return None
-    with os_errors(path):
-        mode = stat.S_IMODE(path.stat().st_mode)
-        text = path.read_text("ascii", "replace").strip()
-    if os.name != "nt" and mode & 0o077:
-        raise LedgerError(str(path), "must be readable by its owner alone", f"mode {mode:o}", f"Run: chmod 600 '{path}'")
-    try:
-        return _signer(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(text)))
-    except ValueError as error:
-        raise LedgerError(str(path), "must hold an Ed25519 key as 64 hex digits", error, "Restore it from a backup.") from error
-
-
-def load_verifier(folder: Path) -> Verifier | None:
-    """Return the public key of this home; None if there is none.
-
-    Raises LedgerError if it is damaged.
-    """
+def read_verifier(public: str) -> Verifier:
+    """Return the public key in 64 hex digits. Raises ValueError if they are none."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+    raw = bytes.fromhex(public)
+    return Verifier(Ed25519PublicKey.from_public_bytes(raw), digest_bytes(raw))
+
+
+def save_ring(folder: Path, ring: KeyRing) -> None:
+    """Write the public keys, then the private ones, so that there is never a key without its public half."""
+    write_atomic(folder / PUBLIC, _lines(verifier.public for verifier in ring.verifiers))
+    write_atomic(folder / KEY, _lines(signer.key.private_bytes_raw().hex() for signer in ring.signers), mode=0o600)
+
+
+def sweep_keys(folder: Path) -> None:
+    """Remove what killed writers of the key files left. The caller holds the ledger's lock."""
+    for name in (KEY, PUBLIC):
+        sweep_unfinished(folder / name)
+
+
+def load_ring(folder: Path) -> KeyRing:
+    """Return the keys of this home. Missing public keys are made again.
+
+    Raises LedgerError if others can read the private one, it is damaged, or it does not belong to the public keys beside it.
+    """
+    # The private keys first: a rotation names its key in ledger.pub before it writes it.
+    signers = read_signers(folder)
+    verifiers = load_verifiers(folder)
+    if signers and not verifiers:
+        verifiers = tuple(signer.verifier for signer in signers)
+        write_atomic(folder / PUBLIC, _lines(verifier.public for verifier in verifiers))
+    names = [verifier.fingerprint for verifier in verifiers]
+    for signer in signers:
+        if signer.verifier.fingerprint not in names:
+            got = f"keys {signer.verifier.fingerprint[:12]} and {names[-1][:12]}"
+            cure = "One of the two was swapped; restore both from a backup."
+            raise LedgerError(str(folder / KEY), f"must belong to {PUBLIC} beside it", got, cure)
+    return KeyRing(verifiers, signers)
+
+
+def load_verifiers(folder: Path) -> tuple[Verifier, ...]:
+    """Return the public keys of this home, the oldest first; empty if there are none.
+
+    Raises LedgerError if they are damaged.
+    """
     path = folder / PUBLIC
     if not path.exists():
-        return None
+        return ()
     with os_errors(path):
-        text = path.read_text("ascii", "replace").strip()
+        lines = path.read_text("ascii", "replace").splitlines()
     try:
-        raw = bytes.fromhex(text)
-        return Verifier(Ed25519PublicKey.from_public_bytes(raw), digest_bytes(raw))
+        return tuple(read_verifier(line) for line in lines or [""])
     except ValueError as error:
         cure = f"Restore it from a backup, or delete it: {KEY} makes it again."
         raise LedgerError(str(path), "must hold an Ed25519 public key as 64 hex digits", error, cure) from error
@@ -133,6 +145,31 @@ def lost_key(folder: Path) -> LedgerError:
     return LedgerError(str(folder / KEY), "must be there to sign, and facts signed with it exist", "no such file", cure)
 
 
+def read_signers(folder: Path) -> tuple[Signer, ...]:
+    """Return the private keys of this home with the public halves that they give, whatever lies beside them.
+
+    Raises LedgerError if others can read them, or they are damaged.
+    """
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    path = folder / KEY
+    if not path.exists():
+        return ()
+    with os_errors(path):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        lines = path.read_text("ascii", "replace").splitlines()
+    if os.name != "nt" and mode & 0o077:
+        raise LedgerError(str(path), "must be readable by its owner alone", f"mode {mode:o}", f"Run: chmod 600 '{path}'")
+    try:
+        return tuple(_signer(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(line))) for line in lines or [""])
+    except ValueError as error:
+        raise LedgerError(str(path), "must hold an Ed25519 key as 64 hex digits", error, "Restore it from a backup.") from error
+
+
 def _signer(key: "Ed25519PrivateKey") -> Signer:
     public = key.public_key()
     return Signer(key, Verifier(public, digest_bytes(public.public_bytes_raw())))
+
+
+def _lines(keys: Iterable[str]) -> bytes:
+    return "".join(f"{key}\n" for key in keys).encode()

@@ -1,15 +1,16 @@
-"""Verify a chain: every row's predecessor, hash and signature, and the signed heads."""
+"""Verify a chain: every row's predecessor, hash and signature, the succession of keys, and the signed heads."""
 
-from collections.abc import Iterator
-from dataclasses import astuple, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingle.core.errors import HomeError, LedgerError
 from ingle.ledger.head import HEAD, Head, head_is_genuine, read_head
-from ingle.ledger.keys import Verifier, load_verifier, read_signer
-from ingle.ledger.row import Row, row_hash
-from ingle.ledger.table import PAGE_ROWS, rows_from
+from ingle.ledger.keys import PUBLIC, Verifier, load_verifiers, read_signers
+from ingle.ledger.link import ROTATED, Link, first_link, follow, named_key
+from ingle.ledger.row import Row
+from ingle.ledger.table import PAGE_ROWS, newest_rows, rows_from
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -34,6 +35,8 @@ class Verification:
     """The head of this home."""
     problem: Problem | None
     """None = every row is as it was signed, and none is missing."""
+    keys: tuple[str, ...] = ()
+    """Fingerprints of the keys that signed the sound rows, in their order."""
     backwards: tuple[int, ...] = ()
     """Numbers of sound rows that say an earlier time than the row before them. The order is proven; a clock was wrong."""
 
@@ -41,72 +44,86 @@ class Verification:
 def verify_chain(engine: "Engine", folder: Path, exported: Head | None = None) -> Verification:
     """Verify the whole chain. `exported` is a head that was kept elsewhere: it must be part of this chain.
 
-    Finds rows that were edited, deleted, inserted, reordered or cut off, and a swapped key. Needs the public key only. Raises LedgerError
-    if there is no public key although there are rows.
+    Finds rows that were edited, deleted, inserted, reordered or cut off, a swapped key, and a new key that the old one did not hand over
+    to. Needs the public keys only. Raises LedgerError if there is none although there are rows.
     """
-    verifier = load_verifier(folder)
-    if verifier is None and (signer := read_signer(folder)):
-        verifier = signer.verifier
-    if verifier is None:
+    known = load_verifiers(folder) or tuple(signer.verifier for signer in read_signers(folder))
+    if not known:
         return _without_key(engine, folder, exported)
     # Before the rows: a head that is read after them may be ahead of them, honestly.
-    head = read_head(folder, verifier)
-    if exported is not None and not head_is_genuine(exported, verifier):
-        what = f"the exported head was signed by key {exported.fingerprint[:12]}, this ledger has {verifier.fingerprint[:12]}"
-        if exported.fingerprint == verifier.fingerprint:
+    head = read_head(folder, known)
+    keys = {key.fingerprint: key for key in (*_named_keys(engine), *known)}
+    if exported is not None and not (exported.fingerprint in keys and head_is_genuine(exported, keys[exported.fingerprint])):
+        what = f"the exported head was signed by key {exported.fingerprint[:12]}, this ledger has {known[-1].fingerprint[:12]}"
+        if exported.fingerprint in keys:
             what = "the exported head was edited: its signature doesn't fit"
         return Verification(0, head, Problem(0, what))
-    heads = ((exported, "the exported head"), (head, "the signed head"))
+    heads = [(one, name) for one, name in ((exported, "the exported head"), (head, "the signed head")) if one is not None]
     backwards: list[int] = []
-    count, problem = _walk(engine, verifier, [(known, name) for known, name in heads if known is not None], backwards)
+    link, signed, problem = _walk(engine, known, keys, heads, backwards)
+    # Read again: a key that was made meanwhile was named in ledger.pub before it signed its first row.
+    ours = {key.fingerprint for key in (*known, *load_verifiers(folder))}
+    if problem is None and link.seq and link.verifier.fingerprint not in ours:
+        newer = f"it goes on with key {link.verifier.fingerprint[:12]}, which {PUBLIC} doesn't name"
+        problem = Problem(0, f"{newer}: the folder of keys is older than the database, or was swapped")
     if problem is None and head is None:
         problem = Problem(0, "the signed head of this home is missing or damaged, so rows at the end may be missing too")
-    return Verification(count, head, problem, tuple(backwards))
-
-
-def row_problem(row: Row, seq: int, prev: str, verifier: Verifier) -> str | None:
-    """Return the problem of `row`, which should be number `seq` and follow a row with hash `prev`; None = it is sound."""
-    if row.seq != seq:
-        return f"row {seq} is missing" if row.seq > seq else f"row {row.seq} was inserted"
-    # A database may hold anything in any column; bytes or numbers instead of text would break the hash below.
-    if not all(isinstance(value, str) for value in astuple(row)[1:]):
-        return "it holds something other than text"
-    if row.prev != prev:
-        return "it doesn't follow the row before it" if seq > 1 else "the chain was begun with another key"
-    try:
-        expected = row_hash(row.seq, row.at, row.kind, row.subject, row.facts, row.prev)
-    except UnicodeEncodeError:
-        return "it holds text that no ledger writes"
-    if row.hash != expected:
-        return "its contents are not those that were hashed"
-    if not verifier.accepts(row.signature, bytes.fromhex(row.hash)):
-        return "its signature was not made with this ledger's key"
-    return None
+    return Verification(link.seq, head, problem, signed, tuple(backwards))
 
 
 def _walk(
-    engine: "Engine", verifier: Verifier, heads: list[tuple[Head, str]], backwards: list[int]
-) -> tuple[int, Problem | None]:  # fmt: skip
-    """Return (number of sound rows, first problem); `backwards` gets the numbers of rows whose time is before that of the row before."""
-    furthest = max(heads, key=lambda pair: pair[0].seq, default=None)
-    prev, count, at = verifier.fingerprint, 0, ""
+    engine: "Engine", known: Sequence[Verifier], keys: Mapping[str, Verifier], heads: Sequence[tuple[Head, str]], backwards: list[int]
+) -> tuple[Link, tuple[str, ...], Problem | None]:
+    """Return (the end of the sound rows, the keys that signed them, the first problem).
+
+    `backwards` gets the numbers of rows whose time is before that of the row before.
+    """
+    at = ""
+    link = first_link(known[0])
+    signed: tuple[str, ...] = ()
     for item in _rows(engine):
-        seq = count + 1
-        what = item if isinstance(item, str) else row_problem(item, seq, prev, verifier)
-        if what is not None:
-            return count, Problem(seq if isinstance(item, str) else min(item.seq, seq), what)
-        assert isinstance(item, Row)
-        for head, name in heads:
-            if head.seq == seq and head.hash != item.hash:
-                return count, Problem(seq, f"it is not the row that {name} was signed for: the chain was cut and went on")
+        if isinstance(item, str):
+            return link, signed, Problem(link.seq + 1, item)
+        if not signed:
+            link = first_link(keys.get(item.prev, known[0]))
+        after = follow(link, item, known)
+        if isinstance(after, str):
+            return link, signed, Problem(min(item.seq, link.seq + 1), after)
+        if what := _head_problem(after, heads):
+            return link, signed, Problem(after.seq, what)
         if item.at < at:  # all are written in one form, so texts compare as times do
-            backwards.append(seq)
-        prev, count, at = item.hash, seq, item.at
-    if furthest is not None and furthest[0].seq > count:
-        lost = furthest[0].seq - count
-        what = f"the last {lost} rows were cut off: {furthest[1]} says that there were {furthest[0].seq}"
-        return count, Problem(count + 1, what)
-    return count, None
+            backwards.append(item.seq)
+        link, at = after, item.at
+        if link.verifier.fingerprint not in signed[-1:]:
+            signed = (*signed, link.verifier.fingerprint)
+    if lost := [(head.seq, name) for head, name in heads if head.seq > link.seq]:
+        seq, name = max(lost)
+        return link, signed, Problem(link.seq + 1, f"the last {seq - link.seq} rows were cut off: {name} says that there were {seq}")
+    if link.successor is not None:
+        return link, signed, Problem(link.seq + 1, f"it was cut off: key {link.successor.fingerprint[:12]} was to take over")
+    return link, signed, None
+
+
+def _head_problem(link: Link, heads: Sequence[tuple[Head, str]]) -> str | None:
+    """Return why the chain up to here isn't the one that was signed."""
+    for head, name in heads:
+        if head.seq == link.seq and head.hash != link.hash:
+            return f"it is not the row that {name} was signed for: the chain was cut and went on"
+        if head.seq == link.seq and head.fingerprint != link.verifier.fingerprint:
+            return f"{name} was signed by key {head.fingerprint[:12]}, whose turn it wasn't"
+    return None
+
+
+def _named_keys(engine: "Engine") -> list[Verifier]:
+    """Return the old keys that the rotations name, for a ledger.pub that was made anew; whether they signed, the rows must tell."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        with engine.connect() as connection:
+            rows = newest_rows(connection, ROTATED, None, None, PAGE_ROWS)
+    except (SQLAlchemyError, HomeError):
+        return []  # the walk says where it can't be read
+    return [key for key in map(named_key, rows) if key is not None]
 
 
 def _rows(engine: "Engine") -> Iterator[Row | str]:

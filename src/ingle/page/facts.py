@@ -13,13 +13,15 @@ _ENDS = {
     "repetition": "stopped because it only repeated itself",
     "cancelled": "stopped",
     "deadline": "ran out of time",
-    "blocked": "ended by a guard",
+    "blocked": "ended here by a rule of this house",
 }
 """What is said of an answer that did not end by itself."""
 _ENDED_BY = {
     "stop": "itself", "length": "the limit of tokens", "repetition": "the limit of repeated tokens", "cancelled": "you",
     "deadline": "the deadline",
 }  # fmt: skip
+_DONE = {"allow": "{guard} let something pass and told of it", "edit": "{guard} took something out", "block": "{guard} ended the answer"}
+"""What a guard did, by its action."""
 _SAMPLING = (
     "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "repetition_window", "presence_penalty", "frequency_penalty",
     "repeat_limit",
@@ -73,11 +75,22 @@ def details(facts: Mapping[str, Any], at: str, taught: TaughtNotes = TaughtNotes
         ("Sampling", ", ".join(f"{name} {facts[name]:g}" for name in _SAMPLING if facts.get(name) is not None)),
         ("Longest answer, in tokens", f"{facts['max_tokens']:,}" if facts.get("max_tokens") else ""),
         ("System prompt", "\n".join(request.get("system") or ()) if stored else ""),
-        ("Guards", facts.get("verdicts") or "let everything pass"),
+        ("What the guards saw", "\n".join(_seen(str(facts.get("verdicts") or ""))) or "nothing"),
         ("Answer's digest", facts.get("answer", "")),
         ("Id", facts.get("id", "")),
     ]
     return [(name, value) for name, value in rows if value]
+
+
+def _seen(verdicts: str) -> list[str]:
+    """Return what guards said, a sentence each; `verdicts`: as the fact has them, `output: block (words 1); …`."""
+    lines = []
+    for verdict in filter(None, verdicts.split("; ")):
+        guard, _, said = verdict.partition(": ")
+        action, _, rule = said.partition(" (")
+        done = _DONE.get(action, action).format(guard=guard)
+        lines.append(f"{done}: {rule.removesuffix(')')}" if rule else done)
+    return lines
 
 
 def _first(facts: Mapping[str, Any]) -> float:

@@ -14,11 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse
-from starlette.responses import Response
+from starlette.requests import HTTPConnection
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Mount
 from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocketClose
 
+from ingle.page.session import COOKIE, sign_in_routes, sign_in_url
 from ingle.page.static_files import FOLDER, YEAR_S, static_root, static_text, static_url
+from ingle.serve.errors import error_body
 from ingle.serve.service import Service
 
 if TYPE_CHECKING:
@@ -28,7 +32,9 @@ if TYPE_CHECKING:
 
 _ROOM = "ingle.room"
 """Key of the room in the scope of the page's requests."""
-_PATHS = ("/c/", "/_nicegui/", "/_nicegui_ws/", "/page/")
+_LIVE = "/_nicegui_ws/"
+"""Where the connections of open tabs begin."""
+_PATHS = ("/c/", "/_nicegui/", _LIVE, "/page/")
 RECONNECT_S = 30.0
 """How long a tab may be out of reach (a sleeping phone) without having to be loaded again."""
 
@@ -49,7 +55,18 @@ class PageMount(Mount):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on with its room. NiceGUI has one application per process; Ingle may have several."""
         scope[_ROOM] = self._room
+        if scope.get("path", "").startswith(_LIVE) and not await self._let_in(scope):
+            if scope["type"] == "websocket":
+                await WebSocketClose(1008, "Sign in first.")(scope, receive, send)
+            else:
+                await JSONResponse(error_body("Sign in first.", 401), 401)(scope, receive, send)
+            return
         await super().handle(scope, receive, send)
+
+    async def _let_in(self, scope: Scope) -> bool:
+        """Return whether whoever asks for a tab's connection has signed in, before it is opened."""
+        cookies = HTTPConnection(scope).cookies
+        return await self._room.sessions.visitor(cookies.get(COOKIE, "")) is not None
 
 
 def add_page(app: FastAPI, service: Service) -> None:
@@ -58,7 +75,6 @@ def add_page(app: FastAPI, service: Service) -> None:
     from nicegui import core, ui
 
     from ingle.page.room import Room
-    from ingle.page.session import sign_in_routes
     from ingle.page.view import View  # noqa: F401 - now, and not while the first visitor waits
 
     room = Room(service)
@@ -118,7 +134,6 @@ async def _build(client: "Client", request: Request, conversation: str) -> Respo
 
     from ingle.core.errors import NotKept
     from ingle.page.layout import lay_out
-    from ingle.page.session import COOKIE, sign_in_url
     from ingle.page.view import View
 
     room: Room = request.scope[_ROOM]

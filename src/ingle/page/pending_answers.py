@@ -4,9 +4,8 @@ Closing or reloading a browser changes nothing here: the page that comes back sh
 """
 
 import asyncio
-import sys
+import logging
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
@@ -143,7 +142,7 @@ class PendingAnswers:
         except IngleError as error:
             pending.error = error
         except Exception as error:
-            traceback.print_exception(error, file=sys.stderr)
+            logging.getLogger("ingle").exception("page")
             pending.error = error
         finally:
             pending.ended.set()

@@ -20,10 +20,13 @@ from urllib.parse import parse_qs, quote
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from ingle.core.errors import Busy
 from ingle.core.files import write_atomic
 from ingle.home.api_keys import check_key, list_keys
 from ingle.page.static_files import static_text, static_url
-from ingle.serve.record import answer_key
+from ingle.serve.answers_key import answer_key
+from ingle.serve.auth import address_of
+from ingle.serve.logs import log
 from ingle.serve.service import Service
 
 if TYPE_CHECKING:
@@ -54,8 +57,9 @@ class Sessions:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._secret = b""
-        self._ended = _read_ended(service.home.keys / ENDED)
-        """Payloads of ended sign-ins. Kept over a restart, because somebody may have copied the cookie."""
+        self._ended = Ended()
+        """Kept over a restart, because somebody may have copied the cookie."""
+        self._keep_ended(self._ended)
 
     async def visitor(self, cookie: str) -> Visitor | None:
         """Return the visitor with this cookie; None if they must sign in first."""
@@ -63,44 +67,75 @@ class Sessions:
             return Visitor("")
         return await asyncio.to_thread(self._check, cookie)
 
-    def sign_in(self, secret: str) -> str | None:
-        """Return a cookie for the user of a key; None if the key is not good. Reads the database."""
-        key = check_key(self._service.engine, secret.strip())
+    async def sign_in(self, secret: str, address: str) -> str | None:
+        """Return a cookie for the user of a key; None if the key is not good. Raises Busy if too many from this address were not."""
+        key = await asyncio.to_thread(check_key, self._service.engine, secret.strip())
         if key is None:
+            await self._service.wrong_keys.slow(address)
             return None
-        payload = f"{key.id}.{secrets.token_hex(12)}.{int(time.time()) + LIFE_S}"
-        return f"{payload}.{self._mac(payload)}"
+        begun = max(int(time.time()), self._ended.before + 1)
+        payload = f"{key.id}.{secrets.token_hex(12)}.{begun + LIFE_S}"
+        return f"{payload}.{await asyncio.to_thread(self._mac, payload)}"
 
     def sign_out(self, cookie: str) -> None:
         """Ends a sign-in in every tab. Reads the database."""
         if self._check(cookie):
-            self._ended.add(cookie.rpartition(".")[0])
-            path = self._service.home.keys / ENDED
-            with self._service.home.lock(ENDED):
-                ended = sorted(self._ended | _read_ended(path))
-                write_atomic(path, json.dumps(ended).encode(), mode=0o600)
+            self._keep_ended(self._ended.and_also(Ended(frozenset({cookie.rpartition(".")[0]}))))
+
+    def _keep_ended(self, ended: "Ended") -> None:
+        """Ends these sign-ins, and those that the file says were ended. If it can't be read, every sign-in so far has ended."""
+        path = self._service.home.keys / ENDED
+        with self._service.home.lock(ENDED):
+            there = read_ended(path)
+            if there is None:
+                log("signed-out", {"fault": "the file is damaged, so every sign-in has ended"})
+                there = Ended(before=int(time.time()))
+            self._ended = ended.and_also(there)
+            if self._ended != read_ended(path):
+                write_atomic(path, json.dumps({"before": self._ended.before, "ended": sorted(self._ended.payloads)}).encode(), mode=0o600)
 
     def _check(self, cookie: str) -> Visitor | None:
         payload, _, mac = cookie.rpartition(".")
-        if payload in self._ended or not hmac.compare_digest(mac.encode(), self._mac(payload).encode()):
+        if not hmac.compare_digest(mac.encode(), self._mac(payload).encode()) or payload in self._ended.payloads:
             return None
         owner, _, until = payload.split(".")
-        name = _good_key(self._service.engine, owner) if int(until) > time.time() else None
+        if int(until) <= time.time() or int(until) - LIFE_S <= self._ended.before:
+            return None
+        name = _good_key(self._service.engine, owner)
         return None if name is None else Visitor(owner, name, cookie)
 
     def _mac(self, payload: str) -> str:
         if not self._secret:
-            self._secret = hmac.digest(answer_key(self._service.home), b"ingle.page sign-in", hashlib.sha256)
+            self._secret = hmac.digest(answer_key(self._service.home, self._service.engine), b"ingle.page sign-in", hashlib.sha256)
         return hmac.digest(self._secret, payload.encode(), hashlib.sha256).hex()
 
 
-def _read_ended(path: Path) -> set[str]:
-    """Return the ended sign-ins that have not expired. Raises nothing: an unreadable file counts as empty."""
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Sign-ins that were ended early."""
+
+    payloads: frozenset[str] = frozenset()
+    """Of their cookies."""
+    before: int = 0
+    """Every sign-in up to this second has ended, too."""
+
+    def and_also(self, other: "Ended") -> "Ended":
+        """Return both together."""
+        return Ended(self.payloads | other.payloads, max(self.before, other.before))
+
+
+def read_ended(path: Path) -> Ended | None:
+    """Return the ended sign-ins that have not expired; None if the file is there and can't be read."""
     try:
-        payloads = [str(payload) for payload in json.loads(path.read_bytes())]
-        return {payload for payload in payloads if int(payload.rpartition(".")[2]) > time.time()}
-    except (OSError, ValueError, TypeError):
-        return set()
+        table = json.loads(path.read_bytes())
+        table = {"ended": table} if isinstance(table, list) else table  # as it was written until 0.1
+        payloads = [str(payload) for payload in table["ended"]]
+        live = frozenset(payload for payload in payloads if int(payload.rpartition(".")[2]) > time.time())
+        return Ended(live, int(table.get("before", 0)))
+    except FileNotFoundError:
+        return Ended()
+    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+        return None
 
 
 def sign_in_routes(sessions: Sessions, ended: Callable[[str], None]) -> APIRouter:
@@ -117,7 +152,10 @@ def sign_in_routes(sessions: Sessions, ended: Callable[[str], None]) -> APIRoute
     async def enter(request: Request) -> Response:
         sent = parse_qs((await request.body()).decode("utf-8", "replace"))
         goal = sent.get("next", [""])[0]
-        cookie = await asyncio.to_thread(sessions.sign_in, sent.get("key", [""])[0])
+        try:
+            cookie = await sessions.sign_in(sent.get("key", [""])[0], address_of(request))
+        except Busy as error:
+            return _form(goal, str(error), error.http_status)
         if cookie is None:
             return _form(goal, "This key is unknown or was revoked.", 401)
         response = RedirectResponse(_local(goal), 303)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from ingle.core.errors import Busy, Closing, ContextError, IngleError, NotKept
 from ingle.page.pending_answers import PendingAnswer
+from ingle.safety.middleware import Blocked
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ _TABLE: Sequence[tuple[type[Exception], str, tuple[Cure, ...]]] = (
     (Closing, "The server is stopping. Your question is saved; ask it again when the server is back.", (_AGAIN,)),
     (Busy, "The server is busy.", (_AGAIN,)),
     (ContextError, "This conversation is too long for the model.", (_NEW, _SETTINGS)),
+    (Blocked, "A rule of this house kept this from the model.", ()),
     (NotKept, "The model can't answer.", (_SETTINGS, _AGAIN)),
     (IngleError, "The model could not answer.", (_AGAIN,)),
 )

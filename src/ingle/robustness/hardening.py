@@ -10,7 +10,7 @@ from pathlib import Path
 from ingle.core.errors import ConfigError
 from ingle.home.fetch import FetchProgress, silent
 from ingle.home.place import Home
-from ingle.robustness.prompts import Prompt, dressed, goals, lookalikes, ordinary, rephrased, risky
+from ingle.robustness.prompts import LabelledPrompt, dressed, goals, lookalikes, ordinary, rephrased, risky
 
 HARMFUL = ("plain", "persona", "past", "future")
 """Families of harmful requests that are measured; past and future are never taught."""
@@ -44,11 +44,11 @@ class Amounts:
 class Curriculum:
     """Requests to teach, and to measure by."""
 
-    harmful: tuple[Prompt, ...]
-    lookalikes: tuple[Prompt, ...]
-    ordinary: tuple[Prompt, ...]
+    harmful: tuple[LabelledPrompt, ...]
+    lookalikes: tuple[LabelledPrompt, ...]
+    ordinary: tuple[LabelledPrompt, ...]
     prose: tuple[str, ...]
-    held_out: Mapping[str, tuple[Prompt, ...]]
+    held_out: Mapping[str, tuple[LabelledPrompt, ...]]
     """By family: `HARMFUL`, then `HARMLESS`."""
 
 
@@ -77,9 +77,9 @@ def read_curriculum(home: Home, taught: Amounts, measured: Amounts, seed: int, p
     )  # fmt: skip
 
 
-def attacks(home: Home, count: int, held_out: bool, seed: int, progress: FetchProgress = silent) -> list[Prompt]:
+def attacks(home: Home, count: int, held_out: bool, seed: int, progress: FetchProgress = silent) -> list[LabelledPrompt]:
     """Return so many goals of this part in the dress of an attack, short ones only; other seeds draw others."""
-    found, tried = dict[str, Prompt](), 0
+    found, tried = dict[str, LabelledPrompt](), 0
     while len(found) < count and tried < 20:  # a long template is left out, and most are
         for one in dressed(home, 4 * count + 50, 1000 * seed + tried, progress):
             if one.held_out == held_out and len(one.text) <= _LONGEST:
@@ -88,7 +88,7 @@ def attacks(home: Home, count: int, held_out: bool, seed: int, progress: FetchPr
     return list(found.values())[:count]
 
 
-def refusal_for(prompt: Prompt, refusals: Sequence[str]) -> str:
+def refusal_for(prompt: LabelledPrompt, refusals: Sequence[str]) -> str:
     """Return one of the refusals, by the request's id: equal requests get equal answers."""
     return refusals[int(prompt.id[:8], 16) % len(refusals)]
 
@@ -99,7 +99,7 @@ def own_refusals() -> tuple[str, ...]:
     return tuple(line for line in lines if line and not line.startswith("#"))
 
 
-def _some(prompts: Sequence[Prompt], held_out: bool | None, count: int, draw: random.Random) -> list[Prompt]:
+def _some(prompts: Sequence[LabelledPrompt], held_out: bool | None, count: int, draw: random.Random) -> list[LabelledPrompt]:
     """Draw requests of one part (None: of both)."""
     part = [one for one in prompts if held_out is None or one.held_out == held_out]
     return draw.sample(part, min(count, len(part)))

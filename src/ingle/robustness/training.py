@@ -16,7 +16,8 @@ from ingle.home.place import Home
 from ingle.robustness.fitting import fit
 from ingle.robustness.prompts import (
     JudgedAnswer,
-    Prompt,
+    LabelledPrompt,
+    asked,
     data_sentences,
     dressed,
     goals,
@@ -26,6 +27,7 @@ from ingle.robustness.prompts import (
     orders,
     ordinary,
     rephrased,
+    reworded,
     risky,
     wild,
 )
@@ -34,23 +36,23 @@ from ingle.safety.features import Sparse, logit
 from ingle.safety.judge import RATES, REQUESTS, Judge, request_vector, save_judge
 from ingle.safety.orders import order_vector
 
-CONTENT = ("plain", "risky", "past", "future")
+CONTENT = ("plain", "risky", "asked", "past", "future")
 """Families that ask for harm."""
 FORM = ("persona", "wild", "injection")
 """Families that attack, whatever they ask for."""
 _DRESSED = 700
-_FOLDS = 5
+_FOLDS = 3
 _STRENGTH = {"harm": 200.0, "attack": 200.0, "refusal": 3.0, "harm of answers": 10.0}
-_LOOKALIKE_WEIGHT = 4.0
-"""How much a look-alike counts: there are few, and they are what matters."""
+_WEIGHTS = {"look-alike": 4.0, "asked": 4.0}
+"""How much a text of these families counts: there are few, and they are what matters."""
 
 
 @dataclass(frozen=True)
 class Requests:
     """Requests to learn from, and to set thresholds by."""
 
-    bad: tuple[Prompt, ...]
-    good: tuple[Prompt, ...]
+    bad: tuple[LabelledPrompt, ...]
+    good: tuple[LabelledPrompt, ...]
     vectors: dict[str, Sparse] = field(default_factory=dict)
     """Vectors by text, made once."""
 
@@ -64,20 +66,23 @@ class Requests:
 def gather(home: Home, progress: FetchProgress = silent) -> Requests:
     """Return all requests. Raises PullError where the data can't be fetched."""
     attacks, benign = injections(home, progress)
-    bad = [*goals(home, progress), *risky(home, progress), *rephrased(home, progress), *wild(home, progress), *attacks]
+    plain = [*goals(home, progress), *risky(home, progress), *asked()]
+    bad = [*plain, *map(reworded, plain), *rephrased(home, progress), *wild(home, progress), *attacks]
     bad += dressed(home, _DRESSED, progress=progress)
-    return Requests(tuple(bad), (*ordinary(home, progress), *lookalikes(), *benign))
+    usual = ordinary(home, progress)
+    how = [one for one in usual if one.family == "piqa"]
+    return Requests(tuple(bad), (*usual, *map(reworded, how), *lookalikes(), *map(reworded, lookalikes()), *benign))
 
 
 def train_requests(
-    requests: Requests, keep: Callable[[Prompt], bool] = lambda _: True, own: Sequence[tuple[str, bool]] = (),
+    requests: Requests, keep: Callable[[LabelledPrompt], bool] = lambda _: True, own: Sequence[tuple[str, bool]] = (),
     watch: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, float], dict[str, dict[str, float]]]:  # fmt: skip
     """Return weights, biases and thresholds of the judges of requests.
 
     `keep`: which prompts may be seen. `own`: an owner's texts, and whether they are bad; each counts as much as ten. Thresholds come
     from judges
-    that have not seen the texts: each fifth of the harmless ones is judged by what the others taught.
+    that have not seen the texts: each third of the harmless ones is judged by what the others taught.
     """
     rest = [one for one in requests.good if keep(one)]
     fold = {one.id: number % _FOLDS for number, one in enumerate(random.Random(0).sample(rest, len(rest)))}
@@ -94,7 +99,7 @@ def train_requests(
 
 
 def _fitted(
-    requests: Requests, keep: Callable[[Prompt], bool], own: Sequence[tuple[str, bool]]
+    requests: Requests, keep: Callable[[LabelledPrompt], bool], own: Sequence[tuple[str, bool]]
 ) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, float]]:  # fmt: skip
     weights: dict[str, npt.NDArray[np.float32]] = {}
     biases: dict[str, float] = {}
@@ -104,7 +109,7 @@ def _fitted(
         good = [*(one for one in requests.good if keep(one)), *other]
         texts = [*(requests.vector(one.text) for one in (*bad, *good)), *(request_vector(text) for text, _ in own)]
         labels = [*([1.0] * len(bad)), *([0.0] * len(good)), *(float(is_bad) for _, is_bad in own)]
-        each = [1.0 if one.family != "look-alike" else _LOOKALIKE_WEIGHT for one in (*bad, *good)] + [10.0] * len(own)
+        each = [_WEIGHTS.get(one.family, 1.0) for one in (*bad, *good)] + [10.0] * len(own)
         weights[name], biases[name] = fit(texts, labels, each, _STRENGTH[name])
     return weights, biases
 
@@ -122,7 +127,7 @@ def _thresholds(harmless: Sequence[tuple[bool, Mapping[str, float]]]) -> dict[st
 
 
 def train_orders(
-    bad: Sequence[Prompt], good: Sequence[Prompt]
+    bad: Sequence[LabelledPrompt], good: Sequence[LabelledPrompt]
 ) -> tuple[npt.NDArray[np.float32], float, dict[str, float]]:  # fmt: skip
     """Return weights, bias and thresholds of the judge of orders in data. Thresholds as in `train_requests`."""
     fold = {one.id: number % _FOLDS for number, one in enumerate(random.Random(0).sample(list(good), len(good)))}
@@ -157,15 +162,17 @@ def train(
     home: Home, path: Path, own: Sequence[tuple[str, bool]] = (), progress: FetchProgress = silent,
     watch: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> Mapping[str, Any]:  # fmt: skip
-    """Train every judge on all data that is no held-out part, and write the file. Returns what it was made of."""
+    """Train every judge on all data, and write the file. Returns what it was made of.
+
+    `bench/guard.py` tells how good judges are that were made so, each on texts that it has not seen.
+    """
     requests = gather(home, progress)
-    weights, biases, thresholds = train_requests(requests, lambda one: not one.held_out, own, watch)
+    weights, biases, thresholds = train_requests(requests, own=own, watch=watch)
     judged = judged_answers(home, progress)
     more_weights, more_biases = train_answers(judged)
     attacks, benign = injections(home, progress)
-    bad = [one for one in (*orders(), *attacks) if not one.held_out]
-    good = [one for one in (*data_sentences(home, progress), *benign) if not one.held_out]
-    more_weights["order"], more_biases["order"], thresholds["order"] = train_orders(bad, good)
+    in_data = train_orders([*orders(), *attacks], [*data_sentences(home, progress), *benign])
+    more_weights["order"], more_biases["order"], thresholds["order"] = in_data
     about = {
         "bad": len(requests.bad), "harmless": len(requests.good), "judged": len(judged), "own": len(own),
         "data": digest_json(sorted(one.id for one in (*requests.bad, *requests.good))),

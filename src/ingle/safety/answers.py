@@ -22,9 +22,9 @@ _WORD = re.compile(r"[a-z']+")
 _EMPTY = frozenset(
     re.findall(
         r"\w+",
-        "the of and a to in is you that it for on are as with be this have from or by not what can an which how if will about do does me my "
-        "your i we some give tell make was were there their any explain write describe help please use using could would should want need get "
-        "into",
+        "the of and a to in is you that it for on are as with be this have from or by not what can an which how if will "
+        "about do does me my your i we some give tell make was were there their any explain write describe help please "
+        "use using could would should want need get into ",
     )
 )
 _SIGNS = {

@@ -9,6 +9,7 @@ Unlike Python's `re`, the longest match counts, not the first alternative: so an
 
 import importlib
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -55,13 +56,13 @@ class Automaton:
         made = Automaton()
         try:
             parsed = _PARSER.parse(source)
+            if parsed.getwidth()[0] == 0:
+                raise ConfigError("patterns", "must not match a text of no characters", repr(source[:80]))
             made._final.add(made._add(parsed, 0, parsed.state.flags))
         except re.error as error:
             raise ConfigError("patterns", "must be regular expressions", source[:80], f"This one fails: {error}.") from None
         except (RecursionError, OverflowError):
             raise ConfigError("patterns", "must not be nested so deep", source[:40]) from None
-        if made.walk("", 0, 0, "", final=True).end == 0:
-            raise ConfigError("patterns", "must not match a text of no characters", source[:80])
         return made
 
     @staticmethod
@@ -206,12 +207,16 @@ class Automaton:
 
 def _spaced(character: str) -> bool:
     """Whether a word that begins or ends with this character stands alone."""
-    return character.isalnum() and not any(low <= ord(character) <= high for low, high in _NO_SPACES)
+    return _kind(character) == 1 and not any(low <= ord(character) <= high for low, high in _NO_SPACES)
 
 
 def _kind(character: str) -> int:
-    """0: there is none; 1: of a word; 2: a line's end; 3: another one."""
-    return 0 if not character else 1 if character.isalnum() or character == "_" else 2 if character == "\n" else 3
+    """0: there is none; 1: of a word, accents too; 2: a line's end; 3: another one."""
+    if not character:
+        return 0
+    if character.isalnum() or character == "_" or (character > "\u02ff" and unicodedata.category(character)[0] == "M"):
+        return 1
+    return 2 if character == "\n" else 3
 
 
 def _holds(condition: str, last: int, character: str) -> bool:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from ingle.core.errors import ConfigError
 from ingle.safety.automaton import Automaton
 from ingle.safety.folding import folded, view
-from ingle.safety.holding import Look, Span, Undecided
+from ingle.safety.holding import Look, Passage, Undecided
 
 LONGEST = 256
 """Most characters of a match, as written; what a pattern would go on to match beyond is not looked at."""
@@ -48,21 +48,28 @@ def _pattern(source: str, name: str, instead: str) -> Look:
 
 
 def _look(automaton: Automaton, words: bool, name: Callable[[str], str], instead: str) -> Look:
-    def look(held: Undecided) -> tuple[Sequence[Span], int]:
+    def look(held: Undecided) -> tuple[Sequence[Passage], int]:
         seen = view(held.text, words, held.final)
-        spans: list[Span] = []
+        spans: list[Passage] = []
         at, size = 0, len(seen.text)
-        before = (view(held.before[-16:], words, True).text or view(held.before, words, True).text)[-1:]
+        before = _last(held.before, words)
         while at < size:
             most = bisect_left(seen.starts, seen.starts[at] + LONGEST, at)
             end, open_ = automaton.walk(seen.text, at, most if most < size else size + 1, before, held.final)
             if open_:
                 return spans, seen.starts[at]
             if end > at:
-                spans.append(Span(seen.starts[at], seen.ends[end - 1], name(seen.text[at:end]), instead))
+                spans.append(Passage(seen.starts[at], seen.ends[end - 1], name(seen.text[at:end]), instead))
                 at = end
             else:
                 at += 1
         return spans, seen.whole
 
     return look
+
+
+def _last(text: str, words: bool) -> str:
+    """Return the last character that a reader sees; "" if there is none."""
+    if text[-1:].isascii() and "\\" not in text[-12:]:
+        return text[-1:]
+    return (view(text[-16:], words, True).text or view(text, words, True).text)[-1:]

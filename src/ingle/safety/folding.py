@@ -15,7 +15,7 @@ _OPEN = re.compile(r"\\(?:u[0-9a-fA-F]{0,3}|u[dD][89abAB][0-9a-fA-F]{2}\\?(?:u[0
 _MEANT = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 
-class View(NamedTuple):
+class FoldedText(NamedTuple):
     """A text to search in."""
 
     text: str
@@ -27,10 +27,10 @@ class View(NamedTuple):
     """Length of the original as far as it was read: an escape that is cut at its end was not."""
 
 
-def view(original: str, words: bool, final: bool) -> View:
+def view(original: str, words: bool, final: bool) -> FoldedText:
     """Return what to search for words (folded, white space as one space), or for patterns (as it is meant). `final`: nothing follows."""
     if "\\" not in original and not words and original.isascii():
-        return View(original, list(range(len(original))), list(range(1, len(original) + 1)), len(original))
+        return FoldedText(original, list(range(len(original))), list(range(1, len(original) + 1)), len(original))
     text: list[str] = []
     starts: list[int] = []
     ends: list[int] = []
@@ -50,7 +50,7 @@ def view(original: str, words: bool, final: bool) -> View:
             starts.append(at)
             ends.append(end)
         at = end
-    return View("".join(text), starts, ends, at)
+    return FoldedText("".join(text), starts, ends, at)
 
 
 def folded(word: str) -> str:

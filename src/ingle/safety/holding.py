@@ -5,8 +5,9 @@ belong to it. What comes out does not depend on how the answer was cut into piec
 """
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import NamedTuple
 
 from ingle.core.message import Chunk, MediaPart, Request, TokenLogprob, Verdict
@@ -28,7 +29,7 @@ class Undecided(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class Passage:
     """A piece of a text that a rule is about."""
 
     start: int
@@ -42,20 +43,20 @@ class Span:
     """Whether it is a finding, not only a replacement."""
 
 
-Look = Callable[[Undecided], tuple[Sequence[Span], int]]
+Look = Callable[[Undecided], tuple[Sequence[Passage], int]]
 """Returns the spans that are decided, in order and apart, and the number of characters that are decided; all spans end within these."""
 
 
 def both(looks: Sequence[Look]) -> Look:
     """Return the look that finds what any of these finds. Spans that overlap become one."""
 
-    def look(held: Undecided) -> tuple[Sequence[Span], int]:
-        found: list[Span] = []
+    def look(held: Undecided) -> tuple[Sequence[Passage], int]:
+        found: list[Passage] = []
         decided = len(held.text)
         for one in looks:
             spans, upto = one(held)
             found, decided = [*found, *spans], min(decided, upto)
-        merged: list[Span] = []
+        merged: list[Passage] = []
         for span in sorted(found, key=lambda span: span.start):
             if merged and span.start < merged[-1].end:
                 merged[-1] = replace(merged[-1], end=max(merged[-1].end, span.end))
@@ -77,12 +78,12 @@ class Scan:
         self.at = 0
         """Characters that are decided."""
 
-    def feed(self, text: str, final: bool) -> list[tuple[str, Span | None]]:
+    def feed(self, text: str, final: bool) -> list[tuple[str, Passage | None]]:
         """Take more of the text. Returns the pieces that are decided by now, each with the span that it is, if it is one."""
         self._held += text
         spans, decided = self._look(Undecided(self._before, self._held, self.at, final))
         assert decided == len(self._held) or not final, "an answer that has ended is decided"
-        pieces: list[tuple[str, Span | None]] = []
+        pieces: list[tuple[str, Passage | None]] = []
         at = 0
         for span in spans:
             pieces += [(self._held[at : span.start], None)] if span.start > at else []
@@ -114,7 +115,7 @@ class Belongings:
     def __init__(self, request: Request, find: Callable[[str], bool]) -> None:
         """`find`: whether a text by itself holds a span."""
         self._late = max(map(len, request.stop), default=0) + 2
-        self._find = find
+        self._find = cache(find)
         self._waiting: deque[_Extras] = deque()
         self._gone: deque[tuple[int, int]] = deque()
         self._read = 0
@@ -165,25 +166,23 @@ class Belongings:
 class Acts(NamedTuple):
     """What a guard makes of its findings."""
 
-    verdict: Callable[[Span], Verdict]
+    verdict: Callable[[Passage], Verdict]
     blocks: bool
     say: str
     """Words at the end of an answer that was ended."""
 
 
-async def watched(chunks: AsyncIterator[Chunk], look: Look, verdict: Callable[[Span], Verdict]) -> AsyncIterator[Chunk]:
-    """Pass an answer on as it comes. Verdicts follow as soon as a finding is decided, each once."""
-    scan, said = Scan(look), set[Verdict]()
+async def watched(chunks: AsyncIterator[Chunk], look: Look, verdict: Callable[[Passage], Verdict]) -> AsyncIterator[Chunk]:
+    """Pass an answer on as it comes. Verdicts follow as soon as a finding is decided, one for each rule."""
+    scan, said = Scan(look), set[str]()
     async for chunk in chunks:
-        found = [verdict(span) for _, span in scan.feed(chunk.text, chunk.finish is not None) if span and span.told]
-        new = [one for one in dict.fromkeys(found) if one not in said]
-        said.update(new)
+        new = [verdict(span) for _, span in scan.feed(chunk.text, chunk.finish is not None) if span and _first(span, said)]
         yield replace(chunk, verdicts=chunk.verdicts + tuple(new)) if new else chunk
 
 
 async def held_back(request: Request, chunks: AsyncIterator[Chunk], look: Look, acts: Acts) -> AsyncIterator[Chunk]:
     """Pass an answer on as far as it is decided, without its spans; or only up to the first of them, where the guard blocks."""
-    scan, said = Scan(look), set[Verdict]()
+    scan, said = Scan(look), set[str]()
     belongings = Belongings(request, lambda text: any(span.told for span in look(Undecided("", text, 0, True))[0]))
     spoken = False
     async for chunk in chunks:
@@ -196,16 +195,14 @@ async def held_back(request: Request, chunks: AsyncIterator[Chunk], look: Look, 
                 text.append(piece)
             else:
                 belongings.remove(at, at + len(piece))
-                new = [one for one in _told(span, acts) if one not in said]
-                said.update(new)
-                verdicts += new
+                verdicts += [acts.verdict(span)] if _first(span, said) else []
                 if span.told and acts.blocks:
                     yield _ended(chunk, "".join(text), belongings, at, spoken, verdicts, acts)
                     return
                 text.append(span.instead)
             at += len(piece)
         if final and belongings.unsaid() and acts.blocks:
-            yield _ended(chunk, "".join(text), belongings, at, spoken, [*verdicts, acts.verdict(Span(at, at, "unsaid"))], acts)
+            yield _ended(chunk, "".join(text), belongings, at, spoken, [*verdicts, acts.verdict(Passage(at, at, "unsaid"))], acts)
             return
         spoken = spoken or any(text)
         tokens, logprobs, media = belongings.release(at, final)
@@ -214,9 +211,11 @@ async def held_back(request: Request, chunks: AsyncIterator[Chunk], look: Look, 
             yield passed
 
 
-def _told(span: Span, acts: Acts) -> Iterator[Verdict]:
-    if span.told:
-        yield acts.verdict(span)
+def _first(span: Passage, said: set[str]) -> bool:
+    """Return whether this is the first finding by its rule in an answer; from then on it isn't."""
+    first = span.told and span.rule not in said
+    said.add(span.rule)
+    return first
 
 
 def _ended(

@@ -8,10 +8,9 @@ in none. `edit` takes the sentence out and says so in its place; `block` leaves 
 import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
-from functools import lru_cache
 
 from ingle.core.message import Chunk, Message, Part, Request, TextPart, Verdict
-from ingle.safety.judge import load_judge
+from ingle.safety.judge import Judge, load_judge
 from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import Guard, Next, with_verdicts
 from ingle.safety.orders import order_vector
@@ -36,8 +35,9 @@ def make(_limits: RequestLimits, rule: GuardRule) -> Guard:
     """Return the guard with the threshold of a rule."""
 
     async def guard(request: Request, answer: Next) -> AsyncIterator[Chunk]:
-        threshold = load_judge().alarm("order", rule.alarms)
-        found, cleaned = look(request, threshold)
+        judge = load_judge(rule.judge)
+        threshold = judge.alarm("order", rule.alarms)
+        found, cleaned = look(request, judge, threshold)
         if not found:
             async for chunk in answer(request):
                 yield chunk
@@ -56,7 +56,7 @@ def make(_limits: RequestLimits, rule: GuardRule) -> Guard:
     return guard
 
 
-def look(request: Request, threshold: float) -> tuple[list[float], Request]:
+def look(request: Request, judge: Judge, threshold: float) -> tuple[list[float], Request]:
     """Return the scores of the sentences that alarm, and the request without them."""
     found: list[float] = []
 
@@ -66,7 +66,7 @@ def look(request: Request, threshold: float) -> tuple[list[float], Request]:
             return old
         kept = []
         for sentence in sentences(old.text):
-            value = score(sentence)
+            value = score(judge, sentence)
             if value > threshold:
                 found.append(value)
                 kept.append(f"{INSTEAD} ")
@@ -93,10 +93,8 @@ def sentences(text: str) -> Iterator[str]:
         yield text[place:]
 
 
-@lru_cache(maxsize=4096)
-def score(sentence: str) -> float:
+def score(judge: Judge, sentence: str) -> float:
     """Return the log-odds that a sentence gives orders to an assistant: of its worst view."""
-    judge = load_judge()
     return max(judge.log_odds("order", order_vector(view)) for view in views(sentence))
 
 

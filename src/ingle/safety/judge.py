@@ -26,9 +26,11 @@ REQUESTS = ("harm", "attack")
 """What is judged of a request: its content, and its form."""
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1)
 """False-alarm rates with a threshold each."""
-_WINDOW, _STEP = 300, 150
+_WINDOW, _STEP = 180, 90
 """Characters of a long text that are judged by themselves, and how far the next ones begin."""
-_MOST_WINDOWS = 24
+_MOST_WINDOWS = 48
+_SURELY = 0.3
+"""Log-odds by which a corrected text passes the threshold."""
 _CURE = "Delete it, and the judge that ships with Ingle is used; `ingle guard train` makes another."
 
 
@@ -97,9 +99,48 @@ def save_judge(
     write_atomic(path, save(small, {"judge": json.dumps(table, sort_keys=True), "seal": seal}))
 
 
+def load_judge(path: Path | None = None) -> Judge:
+    """Return the judge in a file, or the one that ships with Ingle where there is none. A file that has changed is read again.
+
+    Raises ConfigError for one that is damaged, or of another version.
+    """
+    try:
+        stat = path.stat() if path is not None else None
+    except FileNotFoundError:
+        stat = None
+    return _load(path, stat.st_mtime_ns) if path is not None and stat is not None else _load(SHIPPED, 0)
+
+
+def corrected(judge: Judge, corrections: Sequence[tuple[str, bool]], rate: float = 0.01) -> Judge:
+    """Return the judge with the least change by which an owner's texts fall on the right side, the later ones surely.
+
+    corrections: texts, and whether they should alarm. The change is along the text's own vector (passive-aggressive learning), so texts
+    without its
+    n-grams are judged as before.
+    """
+    weights = {name: value.copy() for name, value in judge.weights.items()}
+    for text, bad in corrections:
+        vectors = [request_vector(part) for part in parts(text)]
+        for name in REQUESTS:
+            threshold = judge.alarm(name, rate)
+            scores = [logit(weights[name], judge.biases[name], one) for one in vectors]
+            if bad and name == "harm" and max(scores) <= threshold + _SURELY:
+                _push(weights[name], vectors[int(np.argmax(scores))], threshold + _SURELY - max(scores))
+            for one in vectors if not bad else ():
+                if (over := logit(weights[name], judge.biases[name], one) - (threshold - _SURELY)) > 0:
+                    _push(weights[name], one, -over)
+    about = {**judge.about, "corrections": int(judge.about.get("corrections", 0)) + len(corrections)}
+    return Judge(weights, judge.biases, judge.thresholds, "", about)
+
+
+def _push(weights: npt.NDArray[np.float32], text: Sparse, change: float) -> None:
+    """Change weights so that the log-odds of a text change by so much."""
+    places, values = text
+    weights[places] += values * np.float32(change / max(float((values**2).sum()), 1e-9))
+
+
 @lru_cache(maxsize=4)
-def load_judge(path: Path = SHIPPED) -> Judge:
-    """Return the judge in a file. Raises ConfigError for one that is damaged, or of another version."""
+def _load(path: Path, _changed_ns: int) -> Judge:
     from safetensors import SafetensorError, safe_open
 
     try:

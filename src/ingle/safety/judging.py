@@ -1,7 +1,6 @@
 """What the guards that judge the meaning of a request share: which texts they look at, and what they do with one that alarms."""
 
 from collections.abc import AsyncIterator, Iterable, Iterator
-from functools import lru_cache
 from typing import NamedTuple
 
 from ingle.core.message import Chunk, Request, Verdict
@@ -30,7 +29,7 @@ def judging(name: str, guard: str, rule: GuardRule, speakers: Iterable[Speaker],
     heard = frozenset(speakers)
 
     async def act(request: Request, answer: Next) -> AsyncIterator[Chunk]:
-        alarm = alarmed(load_judge(), name, rule.alarms, request, heard)
+        alarm = alarmed(load_judge(rule.judge), name, rule.alarms, request, heard)
         if alarm is None:
             async for chunk in answer(request):
                 yield chunk
@@ -50,7 +49,7 @@ def judging(name: str, guard: str, rule: GuardRule, speakers: Iterable[Speaker],
 def alarmed(judge: Judge, name: str, rate: float, request: Request, heard: frozenset[Speaker]) -> Alarm | None:
     """Return the worst text that alarms at this rate of false alarms."""
     threshold = judge.alarm(name, rate)
-    scores = [Alarm(place, _score(judge.digest, name, text), threshold) for place, text in _texts(request, heard)]
+    scores = [Alarm(place, _score(judge, name, text), threshold) for place, text in _texts(request, heard)]
     worst = max(scores, key=lambda alarm: alarm.score, default=None)
     return worst if worst is not None and worst.score > threshold else None
 
@@ -61,7 +60,14 @@ def _texts(request: Request, heard: frozenset[Speaker]) -> Iterator[tuple[str, s
             yield place, text
 
 
-@lru_cache(maxsize=_KNOWN)
-def _score(_digest: str, name: str, text: str) -> float:
-    """Return a judge's score of a text. Judges are told apart by their digest."""
-    return load_judge().scores(text)[name]
+def _score(judge: Judge, name: str, text: str) -> float:
+    """Return a judge's score of a text."""
+    key = judge.digest, text
+    if key not in _scores:
+        if len(_scores) >= _KNOWN:
+            _scores.clear()
+        _scores[key] = judge.scores(text)
+    return _scores[key][name]
+
+
+_scores: dict[tuple[str, str], dict[str, float]] = {}

@@ -9,7 +9,7 @@ from functools import lru_cache, partial
 
 from ingle.core.message import Chunk, Request, Verdict
 from ingle.safety.finding import LONGEST, find_patterns, find_words
-from ingle.safety.holding import Acts, Look, Span, both, held_back, watched
+from ingle.safety.holding import Acts, Look, Passage, both, held_back, watched
 from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import Guard, Next
 from ingle.safety.policy import ACTIONS, GuardRule, Mode
@@ -53,7 +53,7 @@ def check(rule: GuardRule) -> tuple[Sequence[Look], Sequence[ScoreRule]]:
     return (*looks, *find_patterns(rule.patterns, INSTEAD)), score_rules(rule)
 
 
-def _verdict(rule: GuardRule, span: Span) -> Verdict:
+def _verdict(rule: GuardRule, span: Passage) -> Verdict:
     said = {"tell": "the answer says", "edit": "removed from the answer", "block": "ended the answer before"}[rule.mode]
     reason = f"{said} what {span.rule} of the policy is about"
     return Verdict(ACTIONS[rule.mode], reason, NAME, span.rule, span.score, span.threshold)

@@ -14,7 +14,7 @@ What a model's or a key's table says of a guard comes over what is said for all:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -65,6 +65,8 @@ class GuardRule:
     """Kinds of personal data; none named = all."""
     say: str = ""
     """Words that an answer ends with where the guard ended it; empty = the guard's own."""
+    judge: Path | None = None
+    """File of this home's own judge, if there is one; no policy says it, the registry does."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.alarms <= 0.5:
@@ -91,6 +93,8 @@ class GuardPolicy:
     """Rules by model and key; "" = every other one."""
     digest: str = ""
     """SHA-256 of all that it says; empty = it says nothing."""
+    judge: Path | None = None
+    """File of this home's own judge, whether or not there is one."""
 
     def rules(self, model: str = "", key: str = "") -> Rules:
         """Return the rules for a model (and its deltas, unless they have their own), and a key by its name."""
@@ -158,12 +162,16 @@ def _rules(said: list[tuple[Mapping[str, Any], str]], known: Mapping[str, KnownG
         if "mode" not in fields_:
             modes = ", ".join(known[name].modes)
             raise ConfigError(f"{TABLE}.{name}.mode", "is required", "nothing", f"Say one of {modes}.")
+    return MappingProxyType({name: _rule(name, fields_) for name, fields_ in merged.items()})
+
+
+def _rule(guard: str, table: Mapping[str, Any]) -> GuardRule:
+    place = f"{TABLE}.{guard}."
     try:
-        return MappingProxyType({name: from_table(GuardRule, fields_, f"{TABLE}.{name}.") for name, fields_ in merged.items()})
+        return from_table(GuardRule, table, place)
     except ConfigError as error:
-        if error.field in {one.name for one in fields(GuardRule)}:
-            error = ConfigError(f"{TABLE} … {error.field}", error.rule, error.got, error.cure)
-        raise error from None
+        field = error.field if error.field.startswith(place) else place + error.field
+        raise ConfigError(field, error.rule, error.got, error.cure) from None
 
 
 def _checked(value: Any, known: KnownGuard, place: str, folder: Path) -> dict[str, Any]:

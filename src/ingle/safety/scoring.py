@@ -1,14 +1,12 @@
 """Rules that score a text instead of finding words in it: topics of the owner's own, and the judge of answers."""
 
-import importlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from ingle.core.errors import ConfigError
 from ingle.core.message import Request
-from ingle.safety.holding import Look, Span, Undecided
+from ingle.safety.holding import Look, Passage, Undecided
 from ingle.safety.policy import GuardRule
 from ingle.safety.topic import FittedTopic, fit
 
@@ -30,28 +28,40 @@ class ScoreRule(NamedTuple):
 
 
 def score_rules(rule: GuardRule) -> tuple[ScoreRule, ...]:
-    """Return what a policy's rule scores. Raises ConfigError where the judge of answers is asked for and there is none."""
-    rules = []
-    for topic in rule.topics:
-        fitted = fit(topic, rule.alarms)
-        rules.append(ScoreRule(f"topic {topic.name}", _of_text(fitted), fitted.threshold, False))
+    """Return what a policy's rule scores. Raises ConfigError for examples that teach no topic."""
+    rules = list(topic_rules(rule))
     if rule.harm is not None:
         rules.append(ScoreRule("harm", _judge(), rule.harm, True))
     return tuple(rules)
 
 
+def topic_rules(rule: GuardRule) -> tuple[ScoreRule, ...]:
+    """Return the topics of a policy's rule, fitted. Raises ConfigError for examples that teach none."""
+    fitted = [(topic.name, fit(topic, rule.alarms)) for topic in rule.topics]
+    return tuple(ScoreRule(f"topic {name}", _of_text(topic), topic.threshold, False) for name, topic in fitted)
+
+
+def sentences(text: str) -> Iterator[str]:
+    """Yield the sentences of a whole text."""
+    start = 0
+    while (end := _sentence_end(text, start, True)) > start:
+        yield text[start:end]
+        start = end
+
+
 def by_sentence(rules: Sequence[ScoreRule], question: str, instead: str) -> Look:
     """Return a look that judges an answer sentence by sentence. It is for one answer: it remembers what it has read."""
     read: list[str] = []
-    judged: dict[int, Span | None] = {}
+    judged: dict[int, Passage | None] = {}
 
-    def look(held: Undecided) -> tuple[Sequence[Span], int]:
+    def look(held: Undecided) -> tuple[Sequence[Passage], int]:
         have = sum(map(len, read))
         read.append(held.text[have - held.at :])
         answer = "".join(read)
         read[:] = [answer]
         spans, start = [], 0
-        while (end := _sentence_end(held.text, start, held.final)) > start:
+        # Another look may let only part of a judged sentence go: it still ends where it ended.
+        while (end := _known_end(judged, held.at + start, held.at) or _sentence_end(held.text, start, held.final)) > start:
             if held.at + end not in judged:
                 judged[held.at + end] = _judged(rules, question, answer[: held.at + end], end - start, instead)
             if (span := judged[held.at + end]) is not None:
@@ -78,11 +88,16 @@ def _sentence_end(text: str, start: int, final: bool) -> int:
     return most if len(text) > most else len(text) if final else start
 
 
-def _judged(rules: Sequence[ScoreRule], question: str, answer: str, sentence: int, instead: str) -> Span | None:
+def _known_end(judged: Mapping[int, Passage | None], at: int, begin: int) -> int:
+    """Return where the sentence at a place ends, counted from `begin`, if it was judged before; else 0."""
+    return min((end for end in judged if end > at), default=begin) - begin
+
+
+def _judged(rules: Sequence[ScoreRule], question: str, answer: str, sentence: int, instead: str) -> Passage | None:
     for rule in rules:
         score = rule.score(question, answer if rule.whole else answer[-sentence:])
         if score >= rule.threshold:
-            return Span(0, 0, rule.name, instead, round(score, 4), rule.threshold)
+            return Passage(0, 0, rule.name, instead, round(score, 4), rule.threshold)
     return None
 
 
@@ -91,8 +106,6 @@ def _of_text(topic: FittedTopic) -> Scorer:
 
 
 def _judge() -> Scorer:
-    try:
-        judge: Scorer = importlib.import_module("ingle.safety.answers").harm
-    except ImportError:
-        raise ConfigError("harm", "needs the judge of answers, and this Ingle has none", "", "Leave it out.") from None
-    return judge
+    from ingle.safety.answers import harm
+
+    return harm

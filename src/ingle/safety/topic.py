@@ -1,33 +1,28 @@
-"""A topic of the owner's own, learned from a few examples at once: words, their beginnings, and pairs of them, beside ordinary texts.
+"""A topic of the owner's own, learned from a few examples at once, in the features of the judges (safety/features.py).
 
 The score is the cosine to the mean of the examples less the cosine to the mean of ordinary texts (safety/ordinary.txt, one a line: written
 for this purpose). Each example is also scored by the others, so that the figure of a policy is one for texts it has not seen.
 """
 
 import math
-import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 from ingle.core.errors import ConfigError
+from ingle.safety.features import grams, vector
 from ingle.safety.policy import Topic
 
-Vector = Mapping[str, float]
-_WORD = re.compile(r"\w+")
-_BEGINNING = 5
+Weights = Mapping[int, float]
 _LEAST_FOUND = 0.5
 """Share of the examples that the others must find."""
-_MOST_CHARACTERS = 8000
 
 
 class FittedTopic(NamedTuple):
     """A topic that texts can be scored for."""
 
-    weights: Vector
+    weights: Weights
     threshold: float
     found: float
     """Share of the examples that the others find."""
@@ -45,18 +40,16 @@ def fit(topic: Topic, alarms: float) -> FittedTopic:
     """
     ordinary = [_vector(text) for text in _ordinary()]
     middle = _mean(ordinary)
-    vectors = [_vector(text) for text in topic.texts]
-    weights = _less(_mean(vectors), middle)
+    texts = [_vector(text) for text in topic.texts]
+    weights = _less(_mean(texts), middle)
     threshold = _threshold([_product(one, weights) for one in ordinary], alarms)
     found = 0
-    for number, vector in enumerate(vectors):
-        others = _less(_mean([*vectors[:number], *vectors[number + 1 :]]), middle)
-        found += _product(vector, others) >= _threshold([_product(one, others) for one in ordinary], alarms)
-    share = found / len(vectors)
+    for number, text in enumerate(texts):
+        others = _less(_mean([*texts[:number], *texts[number + 1 :]]), middle)
+        found += _product(text, others) >= _threshold([_product(one, others) for one in ordinary], alarms)
+    share = found / len(texts)
     if share < _LEAST_FOUND:
-        rule = (
-            f"must have something in common that ordinary texts have not: of the {len(vectors)} examples of {topic.name}, the others find"
-        )
+        rule = f"must have something in common that ordinary texts have not: of the {len(texts)} examples of {topic.name}, the others find"
         cure = "Give more examples, about one topic, or allow more false alarms (alarms)."
         raise ConfigError(f"examples.{topic.name}", rule, f"{found}", cure)
     return FittedTopic(weights, threshold, share)
@@ -68,31 +61,29 @@ def _threshold(scores: Sequence[float], alarms: float) -> float:
     return max(ranked[min(len(ranked) - 1, math.floor(alarms * len(ranked)))] + 0.01, 0.02)
 
 
-def _vector(text: str) -> Vector:
-    words = _WORD.findall(text[:_MOST_CHARACTERS].casefold())
-    counts = Counter([*words, *(f"{word[:_BEGINNING]}-" for word in words if len(word) > _BEGINNING)])
-    counts.update(f"{one} {two}" for one, two in pairwise(words))
-    return _scaled({gram: math.log1p(count) for gram, count in counts.items()})
+def _vector(text: str) -> Weights:
+    places, values = vector(grams(text))
+    return dict(zip(places.tolist(), values.tolist(), strict=True))
 
 
-def _scaled(vector: Vector) -> Vector:
+def _scaled(vector: Weights) -> Weights:
     length = math.sqrt(sum(value * value for value in vector.values())) or 1.0
     return {gram: value / length for gram, value in vector.items()}
 
 
-def _mean(vectors: Sequence[Vector]) -> Vector:
-    total: dict[str, float] = {}
-    for vector in vectors:
-        for gram, value in vector.items():
+def _mean(texts: Sequence[Weights]) -> Weights:
+    total: dict[int, float] = {}
+    for text in texts:
+        for gram, value in text.items():
             total[gram] = total.get(gram, 0.0) + value
     return _scaled(total)
 
 
-def _less(one: Vector, other: Vector) -> Vector:
+def _less(one: Weights, other: Weights) -> Weights:
     return {gram: one.get(gram, 0.0) - other.get(gram, 0.0) for gram in {**one, **other}}
 
 
-def _product(one: Vector, other: Vector) -> float:
+def _product(one: Weights, other: Weights) -> float:
     return sum(value * other[gram] for gram, value in one.items() if gram in other)
 
 

@@ -24,6 +24,8 @@ _MOST_HIDDEN, _MOST_HIDDEN_BYTES = 48, 4096
 """Proposals that are no language, and their length, which are looked at once more."""
 _LEAST_LETTERS = 12
 """Letters that an undone text must have."""
+_LEAST_COMMON = 3
+"""Different common words that a text must have to count as language."""
 _READS = 0.25
 """Share of common words from which a text counts as language; English texts have 0.3 to 0.6."""
 
@@ -82,12 +84,12 @@ def _common() -> frozenset[str]:
 
 
 def reads(text: str) -> float:
-    """Return the share of words that are common in English; 0 for a text with hardly any letters."""
-    words = re.findall(r"[a-z]+", text[:4096].lower())
+    """Return the share of words that are common in English; 0 for a text with hardly any letters, or hardly any such words."""
+    words = re.findall(r"[a-z]{2,}", text[:4096].lower())
     if sum(map(len, words)) < _LEAST_LETTERS:
         return 0.0
-    common = _common()
-    return sum(word in common for word in words) / len(words)
+    common = [word for word in words if word in _common()]
+    return len(common) / len(words) if len(set(common)) >= _LEAST_COMMON else 0.0
 
 
 def _canonical(text: str) -> Iterator[str]:
@@ -168,7 +170,11 @@ def _padded(run: str) -> str:
 
 
 def _numbers(base: int) -> Callable[[str], bytes]:
-    return lambda run: "".join(chr(int(number, base)) for number in re.findall(r"[0-9a-fA-F]+", re.sub(r"\\?x", " ", run))).encode()
+    def read(run: str) -> bytes:
+        numbers = [int(number, base) for number in re.findall(r"[0-9]+", run)]
+        return bytes(numbers) if max(numbers) < 256 else "".join(map(chr, numbers)).encode()
+
+    return read
 
 
 _CODES: tuple[tuple[re.Pattern[str], Callable[[str], bytes]], ...] = (

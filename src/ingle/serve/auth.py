@@ -9,11 +9,11 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
-from ingle.core.errors import Busy, NotAllowed
+from ingle.core.errors import Busy, NoRight, NotAllowed
 from ingle.home.api_keys import PREFIX, ApiKey, check_key
 from ingle.serve.service import Service
 
-_ASKER = "ingle.asker"
+_KEY = "ingle.key"
 
 
 @dataclass
@@ -41,24 +41,25 @@ class KeyAuth:
         self._service = service
         self._buckets: dict[str, Bucket] = {}
 
-    async def who(self, authorization: str) -> str:
-        """Return the id of a request's key; "" on this machine, where none is needed.
+    async def key_of(self, authorization: str, address: str) -> ApiKey | None:
+        """Return a request's key; None on this machine, where none is needed. `address`: the client's; wrong keys from it are slowed.
 
-        Raises NotAllowed for a missing, unknown or revoked key, Busy if the key is used too often.
+        Raises NotAllowed for a missing, unknown or revoked key, Busy if the key is used too often, or too many were wrong.
         """
         scheme, _, secret = authorization.partition(" ")
         secret = secret.strip() if scheme.lower() == "bearer" else ""
         # Clients that insist on a key send any word to a server on the same machine. What looks like ours must be right.
         if not secret.startswith(PREFIX):
             if not self._service.settings.needs_key:
-                return ""
+                return None
             got = "another kind of key" if secret else "none"
             raise NotAllowed("Authorization", "must be 'Bearer' and a key of this home", got, "The owner makes one: ingle key add NAME")
         key = await asyncio.to_thread(check_key, self._service.engine, secret)
         if key is None:
+            await self._service.wrong_keys.slow(address)
             raise NotAllowed("Authorization", "This key is unknown or revoked")
         self._count(key)
-        return key.id
+        return key
 
     def _count(self, key: ApiKey) -> None:
         most = key.requests_per_minute or self._service.settings.requests_per_minute
@@ -71,12 +72,32 @@ class KeyAuth:
 
 
 async def asker(request: Request) -> str:
-    """Return the id of a request's key; see `KeyAuth.who`. Each request is checked and counted once."""
-    if _ASKER not in request.scope:
+    """Return the id of a request's key; "" for the user of this machine, where none is needed. Raises as `KeyAuth.key_of` does."""
+    key = await _key_of(request)
+    return "" if key is None else key.id
+
+
+async def may_see_metrics(request: Request) -> str:
+    """Return `asker`, if it may see the figures of the whole server. Raises NoRight for a key without that right."""
+    key = await _key_of(request)
+    if key is not None and not key.metrics:
+        cure = "The owner makes one that may: ingle key add NAME --metrics"
+        raise NoRight("Authorization", "This key may not read the figures of the whole server", "", cure)
+    return "" if key is None else key.id
+
+
+async def _key_of(request: Request) -> ApiKey | None:
+    """Return a request's key. Each request is checked and counted once."""
+    if _KEY not in request.scope:
         auth: KeyAuth = request.app.state.auth
-        request.scope[_ASKER] = await auth.who(request.headers.get("Authorization", ""))
-    who: str = request.scope[_ASKER]
-    return who
+        request.scope[_KEY] = await auth.key_of(request.headers.get("Authorization", ""), address_of(request))
+    key: ApiKey | None = request.scope[_KEY]
+    return key
+
+
+def address_of(request: Request) -> str:
+    """Return the client's address. What a proxy says of it is not believed: anybody can say it."""
+    return request.client.host if request.client else ""
 
 
 class Keyed(APIRoute):

@@ -1,6 +1,6 @@
 """Examines a home's database and ledger without writing anything."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ingle.core.errors import DamagedError
 from ingle.home.place import Home
@@ -8,8 +8,8 @@ from ingle.home.reading import database_faults, reading
 from ingle.ledger.chain import Ledger
 from ingle.ledger.head import Head
 from ingle.ledger.verify import Problem, Verification
+from ingle.serve.answers_key import KEY, key_fault, read_answer_key
 from ingle.serve.proofs import Proofs, proofs
-from ingle.serve.record import read_answer_key
 from ingle.serve.rooms import rooms
 
 
@@ -38,6 +38,10 @@ def examine(home: Home, exported: Head | None = None) -> Examined:
         with reading(home, rooms()) as engine:
             faults = tuple(database_faults(engine))
             ledger = Ledger(engine, home.keys)
-            return Examined(ledger.verify(exported), faults, proofs(engine, ledger, read_answer_key(home)))
+            fault = key_fault(home, ledger)
+            found = proofs(engine, ledger, None if fault else read_answer_key(home))
+            if fault:
+                found = replace(found, faults=((KEY, fault), *found.faults))
+            return Examined(ledger.verify(exported), faults, found)
     except DamagedError as error:
         return Examined(Verification(0, None, Problem(0, "the database can't be read")), (error.got or str(error),), Proofs())

@@ -5,9 +5,8 @@ foreign name that resolves to 127.0.0.1 is DNS rebinding), and the Origin header
 """
 
 import asyncio
-import sys
+import logging
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -72,6 +71,8 @@ class Gateway:
         await _Exchange(self._app, self._settings.body_bytes, self._count).run(scope, receive, send, refusal)
 
     def _refusal(self, headers: Headers) -> tuple[int, str] | None:
+        if len(headers.getlist("host")) > 1:  # a proxy before us may have read the other one
+            return 400, "Host: must be given once."
         host = headers.get("host", "")
         name = _host_name(host).lower()
         names = {*LOOPBACK, self._settings.host, *map(str.lower, self._settings.hosts)}
@@ -119,7 +120,10 @@ class _Exchange:
         except Exception as error:
             if self._status:
                 raise
-            traceback.print_exception(error, file=sys.stderr)
+            if isinstance(error, MemoryError):
+                await _refuse(sending, 503, "There is no memory left for this request. Ask again later.", type(error).__name__)
+                return
+            logging.getLogger("ingle").exception("request")
             await _refuse(sending, 500, "This is a bug in Ingle. The server's log says more.", type(error).__name__)
         finally:
             self._tell(scope)

@@ -1,12 +1,12 @@
 """Metrics for Prometheus. Figures only: no text, no key."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from ingle.core.message import Finish, Usage
+from ingle.core.message import Finish, Usage, Verdict
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -30,6 +30,8 @@ class Metrics:
         self._drafted = Counter(
             "ingle_drafted_tokens", "Tokens guessed and read ahead, by whether they came true", ["outcome"], registry=one
         )
+        self._guards = Counter("ingle_guard", "Verdicts of guards", ["guard", "action"], registry=one)
+        self._wrong_keys = Counter("ingle_wrong_keys", "Keys that were unknown or revoked", registry=one)
         self._queued = Histogram("ingle_queue_seconds", "Waiting for a place", buckets=_SECONDS, registry=one)
         self._first = Histogram("ingle_first_token_seconds", "From the request to its first token", buckets=_SECONDS, registry=one)
         self._token = Histogram(
@@ -45,6 +47,10 @@ class Metrics:
         """Counts a request."""
         self._requests.labels(route, str(status)).inc()
 
+    def wrong_key(self) -> None:
+        """Counts a wrong key."""
+        self._wrong_keys.inc()
+
     def answered(self, finish: Finish, usage: Usage) -> None:
         """Counts an answer."""
         self._answers.labels(finish).inc()
@@ -57,6 +63,11 @@ class Metrics:
         self._first.observe(usage.queued_s + usage.prefill_s)
         if usage.completion_tokens > 1:
             self._token.observe(usage.decode_s / usage.completion_tokens)
+
+    def judged(self, verdicts: Iterable[Verdict]) -> None:
+        """Counts what guards said of a request and its answer."""
+        for verdict in verdicts:
+            self._guards.labels(verdict.guard, verdict.action).inc()
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

@@ -4,12 +4,13 @@ import asyncio
 from datetime import datetime
 from typing import Any
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from ingle import __version__
 from ingle.core.digest import digest_json
 from ingle.home.kept import Kept
-from ingle.serve.auth import asker, service_of
+from ingle.serve.auth import asker, may_see_metrics, service_of
+from ingle.serve.health import Health
 from ingle.serve.metrics import CONTENT_TYPE
 from ingle.serve.service import Service
 
@@ -29,10 +30,10 @@ async def model(name: str, service: Service = Depends(service_of), _who: str = D
 
 
 @router.get("/health", tags=["operation"])
-async def health(response: Response, service: Service = Depends(service_of)) -> dict[str, Any]:  # noqa: B008
-    """Return the server's status (503 if it is stopped or its home is gone), its load, and how many models are damaged."""
-    scheduler = service.scheduler
-    status = "stopped" if not scheduler.alive else "ok" if service.models.there else "no home"
+async def health(request: Request, response: Response, service: Service = Depends(service_of)) -> dict[str, Any]:  # noqa: B008
+    """Return the server's status (503 where every answer fails), its load, and how many models are damaged."""
+    checks: Health = request.app.state.health
+    scheduler, status = service.scheduler, await checks.status()
     response.status_code = 200 if status == "ok" else 503
     busy = {"running": scheduler.running, "queued": scheduler.queued}
     busy |= {"state_bytes": scheduler.cached_bytes, "most_state_bytes": scheduler.capacity.state_bytes}
@@ -40,8 +41,8 @@ async def health(response: Response, service: Service = Depends(service_of)) -> 
 
 
 @router.get("/metrics", tags=["operation"], response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-async def metrics(service: Service = Depends(service_of), _who: str = Depends(asker)) -> Response:  # noqa: B008
-    """Return the metrics for Prometheus."""
+async def metrics(service: Service = Depends(service_of), _who: str = Depends(may_see_metrics)) -> Response:  # noqa: B008
+    """Return the metrics of the whole server for Prometheus: to its owner, and to keys with that right."""
     return Response(service.metrics.text(), media_type=CONTENT_TYPE)
 
 

@@ -12,6 +12,7 @@ from ingle.core.errors import IngleError
 from ingle.home.api_keys import key_hashes, list_keys
 from ingle.home.turns import altered_turns, answers_kept, get_any_turn
 from ingle.ledger.chain import Ledger
+from ingle.serve.answers_key import proven_by
 from ingle.serve.replay import kept_as_said, request_of
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ Fault = tuple[str, str]
 """(the thing, what is wrong with it)."""
 _Part = tuple[int, int, list[Fault]]
 """(number compared, number that can't be, faults)."""
-_KEY_FACTS = ("name", "requests_per_minute", "sha256")
+_KEY_FACTS = ("name", "requests_per_minute", "metrics", "sha256")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +70,9 @@ def _guarded(name: str, part: Callable[[], _Part]) -> _Part:
 def _answers(engine: "Engine", ledger: Ledger, key: bytes | None) -> _Part:
     kept = answers_kept(engine)
     wanted = dict[int, list[tuple[str, str]]]()
-    for turn, completion, seq in kept if key is not None else ():
-        if seq is not None:
+    proven = proven_by(ledger, key) if key is not None else lambda _seq: False
+    for turn, completion, seq in kept:
+        if seq is not None and proven(seq):
             wanted.setdefault(seq, []).append((turn, completion))
     compared, faults = 0, [(f"turn {id_[:12]}", "its words are not those that its id is a digest of") for id_ in altered_turns(engine)]
     for seq, facts in _facts(ledger, wanted):
@@ -117,12 +119,13 @@ def _keys(engine: "Engine", ledger: Ledger) -> _Part:
     hashes, keys = key_hashes(engine), list_keys(engine)
     faults = [(f"key {id_}", "it is no longer in the database") for id_ in sorted(made.keys() - hashes.keys())]
     for key in keys:
-        now = {"name": key.name, "requests_per_minute": key.requests_per_minute, "sha256": hashes.get(key.id)}
+        now = {"name": key.name, "requests_per_minute": key.requests_per_minute, "metrics": key.metrics, "sha256": hashes.get(key.id)}
         facts = made.get(key.id)
         if key.id in revoked and key.revoked is None:
             faults.append((f"key {key.id}", f"fact {revoked[key.id]} revoked it, and the database lets it in"))
         elif facts is None and key.revoked is None:
             faults.append((f"key {key.id}", "the database lets it in, and no fact says that it was made"))
-        elif facts is not None and (changed := [name for name in _KEY_FACTS if name in facts and facts[name] != now[name]]):
-            faults.append((f"key {key.id}", f"its {' and '.join(changed)} are not what the ledger says"))
+        elif facts is not None:
+            changed = [name for name in _KEY_FACTS if name in facts and facts[name] != now[name]]
+            faults += [(f"key {key.id}", f"its {name} is not what the ledger says") for name in changed]
     return len(keys), 0, faults

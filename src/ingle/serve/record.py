@@ -6,32 +6,29 @@ that this text was the answer.
 
 import hashlib
 import hmac
-import os
+import logging
 import queue
 import re
 import secrets
-import stat
-import sys
-import traceback
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
-from pathlib import Path
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 from ingle.core.digest import canonical_json, digest_bytes
-from ingle.core.errors import IngleError, LedgerError
+from ingle.core.errors import IngleError
 from ingle.core.event import Event, Fact
-from ingle.core.files import os_errors, write_atomic
 from ingle.core.message import Finish, Request, Usage, Verdict
 from ingle.home.place import Home
+from ingle.safety.middleware import Blocked
+from ingle.safety.policy import USUAL, GuardPolicy
+from ingle.serve.guard_facts import guard_events, judged, summary
 
 if TYPE_CHECKING:
     from ingle.engine.language_model import LanguageModel
     from ingle.ledger.row import Row
 
-KEY = "answers.key"
 REFUSED = "refuse"
 _FIELD = re.compile(r"[A-Za-z0-9_.\[\]]{1,80}")
 """Field names that may go into a fact. Anything else may hold words of the request."""
@@ -50,37 +47,6 @@ _SHORT = 200
 def new_seed() -> int:
     """Return a random seed, for requests that name none."""
     return secrets.randbits(_SEED_BITS)
-
-
-def answer_key(home: Home) -> bytes:
-    """Return the key of this home's digests, made at the first call. Raises LedgerError if others can read it or it is damaged."""
-    path = home.keys / KEY
-    if not path.exists():
-        with home.lock("answers-key"):
-            if not path.exists():
-                home.keys.mkdir(mode=0o700, parents=True, exist_ok=True)
-                write_atomic(path, secrets.token_hex(32).encode() + b"\n", mode=0o600)
-    return _read_key(path)
-
-
-def _read_key(path: Path) -> bytes:
-    with os_errors(path):
-        mode = stat.S_IMODE(path.stat().st_mode)
-        text = path.read_text("ascii", "replace").strip()
-    if os.name != "nt" and mode & 0o077:
-        raise LedgerError(str(path), "must be readable by its owner alone", f"mode {mode:o}", f"Run: chmod 600 '{path}'")
-    try:
-        key = bytes.fromhex(text)
-    except ValueError:
-        key = b""
-    if len(key) != 32:
-        raise LedgerError(str(path), "must hold 64 hex digits", f"{len(text)} characters", "Restore it from a backup.")
-    return key
-
-
-def read_answer_key(home: Home) -> bytes | None:
-    """Return the key of this home's digests as it is; None where there is none. Raises as `answer_key` does."""
-    return _read_key(home.keys / KEY) if (home.keys / KEY).exists() else None
 
 
 def request_digest(key: bytes, request: Request) -> str:
@@ -119,21 +85,36 @@ def answer_event(
     }
     for field in _SAMPLING:
         facts[field] = getattr(request.sampling, field)
-    summary = "; ".join(f"{verdict.guard}: {verdict.action}" for verdict in dict.fromkeys(verdicts))
     if usage.energy is not None:
         facts |= usage.energy.facts()
-    optional = {"id": completion, "key": asker, "verdicts": summary[:_SHORT]}
+    optional = {"id": completion, "key": asker, "verdicts": summary(verdicts, _SHORT)}
     return Event("answer", name, facts | {field: value for field, value in optional.items() if value})
 
 
 def refusal_event(
-    key: bytes, model: "LanguageModel", request: Request, error: IngleError, completion: str = "", asker: str = ""
+    key: bytes, model: "LanguageModel", request: Request, error: IngleError, completion: str = "", asker: str = "",
+    policy: GuardPolicy = USUAL,
 ) -> Event:  # fmt: skip
-    """Return the fact of a refused request: the guard, if it was one, and the field; never a word of the request."""
-    facts: dict[str, Fact] = {"model": model.digest, "error": type(error).__name__, "request": request_digest(key, request)}
+    """Return the fact of a refused request: the guard, if it was one, and the field or the rule; never a word of the request."""
+    digest = request_digest(key, request)
+    if isinstance(error, Blocked):
+        [event] = guard_events([error.verdict], model.name, model.digest, policy, digest, "", completion, asker)
+        return event
+    facts: dict[str, Fact] = {"model": model.digest, "error": type(error).__name__, "request": digest}
     field = error.field if _FIELD.fullmatch(error.field) else ""
     optional = {"guard": error.guard, "field": field, "id": completion, "key": asker}
     return Event(REFUSED, model.name, facts | {name: value for name, value in optional.items() if value})
+
+
+def told_events(
+    key: bytes, model: "LanguageModel", request: Request, text: str, verdicts: Sequence[Verdict], policy: GuardPolicy,
+    completion: str = "", asker: str = "",
+) -> list[Event]:  # fmt: skip
+    """Return the facts of what guards said of the content of an answer and its request; most answers leave none."""
+    if not judged(verdicts):
+        return []
+    digests = request_digest(key, request), answer_digest(key, text)
+    return guard_events(verdicts, model.name, model.digest, policy, *digests, completion, asker)
 
 
 class Recorder:
@@ -143,6 +124,8 @@ class Recorder:
         self._home = home
         self._inbox: queue.SimpleQueue[tuple[Event, Future[Row]] | None] = queue.SimpleQueue()
         self._fault: IngleError | None = None
+        self.failing = False
+        """Whether the last fact could not be written."""
         self._thread: Thread | None = None
         self._starting = Lock()
 
@@ -187,13 +170,15 @@ class Recorder:
                     ledger = Ledger(engine, self._home.keys)
                 row = ledger.append(event)
             except Exception as error:
+                self.failing = True
                 if isinstance(error, IngleError):
                     self._fault = error
                 else:
-                    traceback.print_exception(error, file=sys.stderr)
+                    logging.getLogger("ingle").exception("ledger")
                 if waited_for:
                     done.set_exception(error)
             else:
+                self.failing = False
                 if waited_for:
                     done.set_result(row)
         if engine is not None:

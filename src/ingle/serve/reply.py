@@ -11,6 +11,7 @@ from ingle.core.energy import Energy, total
 from ingle.core.message import Chunk, Finish, TokenLogprob, ToolCall, Usage
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.tool_calls import CallsMade, Style, ToolCallStream
+from ingle.serve.guard_facts import verdict_tables
 from ingle.serve.schema import ChatBody, ResponsesBody
 
 FINISH: Mapping[Finish, str] = {
@@ -130,8 +131,8 @@ def energy_of(lasts: Sequence[Chunk]) -> dict[str, float | str] | None:
 
 
 def account_of(lasts: Sequence[Chunk]) -> dict[str, Any]:
-    """Return Ingle's own field of a response: ledger events, model, seeds, times and ends; and for each answer, ids of the memories and
-    lessons that acted on it."""
+    """Return Ingle's own field of a response: ledger events, model, seeds, times and ends; and for each answer, what guards said, and ids
+    of the memories and lessons that acted on it."""
     events = [chunk.event for chunk in lasts if chunk.event]
     usages = [chunk.usage for chunk in lasts if chunk.usage]
     acted = {
@@ -144,7 +145,7 @@ def account_of(lasts: Sequence[Chunk]) -> dict[str, Any]:
         "model_digest": usages[0].model_digest if usages else None,
         "seeds": [usage.seed for usage in usages],
         "ended": [chunk.finish for chunk in lasts],
-        "verdicts": [event.facts["verdicts"] for event in events if "verdicts" in event.facts],
+        "verdicts": [verdict_tables(chunk.verdicts) for chunk in lasts],
         "seconds": [{name: round(getattr(usage, f"{name}_s"), 4) for name in ("queued", "prefill", "decode")} for usage in usages],
         **acted,
     }

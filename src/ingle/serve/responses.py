@@ -29,6 +29,8 @@ from ingle.serve.stream import answers, event_stream, while_connected
 router = APIRouter(route_class=Keyed)
 Events = AsyncGenerator[dict[str, Any], None]
 Chunks = AsyncGenerator[tuple[int, Chunk], None]
+_CUT = {"length": "max_output_tokens", "content_filter": "content_filter"}
+"""Why an answer is not whole, by its finish reason."""
 
 
 @router.post("/v1/responses", tags=["answers"], responses=STREAMED)
@@ -55,13 +57,13 @@ async def kept_response(id_: str, service: Service = Depends(service_of), who: s
     if turn is None:
         raise _unknown(id_)
     facts, (message, finish) = turn.facts or {}, await _stored_message(service, turn)
-    cut = finish == "length"
+    cut = _CUT.get(finish)
     output = [_message(f"msg_{id_}", message.text)] if message.text or not message.tool_calls else []
     table = _table(id_, str(facts.get("model_name", "")), "incomplete" if cut else "completed", [*output, *map(_call, message.tool_calls)])
     read, written = facts.get("prompt_tokens", 0), facts.get("completion_tokens", 0)
     return table | {
         "created_at": int(datetime.fromisoformat(turn.at).timestamp()),
-        "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
+        "incomplete_details": {"reason": cut} if cut else None,
         "usage": _usage(read, written, facts.get("cached_tokens", 0), _energy(facts)),
         "ingle": {"events": [facts.get("seq")], "model_digest": facts.get("model"), "ended": [facts.get("finish")]},
     }
@@ -140,7 +142,7 @@ class ResponsesReply:
         for index, call in enumerate(calls, int(begun)):
             for event in self._call(index, call):
                 yield event
-        last = "response.incomplete" if self._growing.finish == "length" else "response.completed"
+        last = "response.incomplete" if self._growing.finish in _CUT else "response.completed"
         yield self._event(last, {"response": self._done()})
 
     def _begin(self) -> list[dict[str, Any]]:
@@ -186,13 +188,12 @@ class ResponsesReply:
         growing, lasts = self._growing, [self._growing.last] if self._growing.last else []
         text = "".join(growing.text)
         output = [_message(self._item, text)] if text or not growing.calls else []
-        cut = growing.finish == "length"
+        cut = _CUT.get(growing.finish or "")
         table = self._now("incomplete" if cut else "completed", [*output, *map(_call, growing.calls)])
         usage = usage_of(lasts)
         cached = usage["prompt_tokens_details"]["cached_tokens"]
         counts = _usage(usage["prompt_tokens"], usage["completion_tokens"], cached, usage["energy"])
-        reason = {"reason": "max_output_tokens"} if cut else None
-        return table | {"incomplete_details": reason, "usage": counts, "ingle": account_of(lasts)}
+        return table | {"incomplete_details": {"reason": cut} if cut else None, "usage": counts, "ingle": account_of(lasts)}
 
 
 def _table(id_: str, model: str, status: str, output: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -293,3 +293,17 @@ class ErrorTable(Body):
     """An error response, in OpenAI's shape."""
 
     error: ErrorDetail
+
+
+class ModerationText(Body):
+    """A text, as OpenAI's clients send several kinds of inputs."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ModerationBody(Whole):
+    """Body of /v1/moderations."""
+
+    input: str | list[str] | list[ModerationText]
+    model: str | None = None

@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ingle.core.errors import ServeError
 from ingle.serve.app import Mount, make_app
+from ingle.serve.logs import log_everything
 from ingle.serve.service import Service
 from ingle.serve.settings import ServeSettings
 
@@ -66,6 +67,7 @@ def serve(service: Service, bound: socket.socket, mount: Mount | None = None) ->
     )  # fmt: skip
     server = Server(config, service)
     _allow_connections()
+    log_everything()
     sys.setswitchinterval(_TURN_S)
     with bound:
         server.run([bound])

@@ -22,21 +22,24 @@ from ingle.engine.language_model import LanguageModel
 from ingle.engine.prefix_cache import PrefixCache
 from ingle.engine.saved_states import SavedStates, forgotten
 from ingle.engine.scheduler import Scheduler
+from ingle.home.api_keys import list_keys
 from ingle.home.examples import mend_index
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.home.turns import keep_answer
-from ingle.safety.middleware import Next, close, wrap
+from ingle.safety.middleware import Blocked, Next, close, wrap
 from ingle.safety.policy import USUAL, GuardPolicy
 from ingle.safety.registry import make_guards
+from ingle.serve.answers_key import answer_key
 from ingle.serve.limits import limits_of
 from ingle.serve.logs import log
 from ingle.serve.metrics import Metrics
 from ingle.serve.model_registry import ModelRegistry
-from ingle.serve.record import Recorder, answer_event, answer_key, new_seed, refusal_event
+from ingle.serve.record import Recorder, answer_event, new_seed, refusal_event, told_events
 from ingle.serve.replay import parameters
 from ingle.serve.rooms import open_rooms
 from ingle.serve.settings import SamplingSettings, ServeSettings
+from ingle.serve.wrong_keys import WrongKeys
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -88,6 +91,10 @@ class AnswerRun:
     """The request after memories were added, and the model with its lessons."""
     words: list[str] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
+    writing: bool = False
+    """Whether the engine is at it."""
+    blocked: "asyncio.Future[Usage] | None" = None
+    """Where the engine tells what the answer took, when a guard has ended it."""
 
     @property
     def model(self) -> LanguageModel:
@@ -106,7 +113,9 @@ class Service:
         self.metrics = Metrics()
         self._policy = policy
         self.recorder = Recorder(home)
+        self.wrong_keys = WrongKeys(self.recorder.add, self.metrics.wrong_key)
         self._key = b""
+        self._key_names: dict[str, str] = {}
         self._scheduler: Scheduler | None = None
         self._database: Engine | None = None
         self._chooser: Chooser | None = None
@@ -115,8 +124,8 @@ class Service:
     async def start(self) -> None:
         """Starts the scheduler's thread. Raises LedgerError or HomeError if there is no ledger to write to."""
         loop = asyncio.get_running_loop()
-        self._key = await asyncio.to_thread(answer_key, self.home)
         self._database = await asyncio.to_thread(open_rooms, self.home)
+        self._key = await asyncio.to_thread(answer_key, self.home, self._database)
         with suppress(HomeError):  # it says so to whoever asks for it
             await asyncio.to_thread(mend_index, self._database)
         self._chooser = Chooser(self.home, self._database)
@@ -213,20 +222,33 @@ class Service:
                 async for chunk in chunks:
                     yield chunk
         except RequestError as error:
-            event = refusal_event(self._key, model, request, error, ask.id, ask.asker)
+            if error.guard:
+                self.metrics.judged([error.verdict if isinstance(error, Blocked) else Verdict("block", guard=error.guard)])
+            event = refusal_event(self._key, model, request, error, ask.id, ask.asker, self._policy)
             await asyncio.wrap_future(self.recorder.add(event))
             raise
 
     async def _guarded(self, run: AnswerRun) -> AsyncGenerator[Chunk, None]:
         limits = await asyncio.to_thread(limits_of, run.model)  # reads the vocabulary the first time
-        guarded = wrap(make_guards(limits, self._policy), self._engine(run))(run.choice.request)
+        key = await asyncio.to_thread(self._key_name, run.ask.asker) if self._policy.keys and run.ask.asker else ""
+        guarded = wrap(make_guards(limits, self._policy, run.model.name, key), self._engine(run))(run.choice.request)
         try:
             async for chunk in guarded:
                 run.words.append(chunk.text)
                 run.verdicts += chunk.verdicts
+                if chunk.finish == "blocked" and run.writing:
+                    run.blocked = asyncio.get_running_loop().create_future()
+                    await close(guarded)
+                    chunk = replace(chunk, usage=await run.blocked)
                 yield chunk if chunk.finish is None else await self._last(run, chunk, chunk.finish)
         finally:
             await close(guarded)
+
+    def _key_name(self, id_: str) -> str:
+        """Return the name of a key, by which a policy knows it."""
+        if id_ not in self._key_names:
+            self._key_names |= {key.id: key.name for key in list_keys(self.engine)}
+        return self._key_names.get(id_, "")
 
     def _choose(self, ask: Ask, model: LanguageModel, kept: Kept, request: Request) -> Choice:
         """Choose the memories and lessons of the asker that act on this request."""
@@ -247,7 +269,7 @@ class Service:
             label = "" if run.choice.lessons else ask.label  # states made with lessons are not saved: they would outlive the lessons
             job = Job(run.model, request, ids, inbox.put_nowait, grammar, ask.asker, label, run.choice.lasting, deadline)
             self.scheduler.submit(job)
-            finished = False
+            finished, run.writing = False, True
             try:
                 while not finished:
                     outcome = await inbox.get()
@@ -257,9 +279,11 @@ class Service:
                             self._left(run, Chunk("", finish="cancelled", usage=job.decoding.usage()))
                         raise outcome
                     finished = outcome.finish is not None
+                    run.writing = not finished
                     yield outcome
             finally:
-                if not finished:  # whoever asked has gone
+                run.writing = False
+                if not finished:  # whoever asked has gone, or a guard has ended it
                     job.deliver = lambda outcome: self._left(run, outcome)
                     while not inbox.empty():
                         self._left(run, inbox.get_nowait())
@@ -269,20 +293,34 @@ class Service:
 
     def _left(self, run: AnswerRun, outcome: Chunk | IngleError) -> None:
         """Records the fact of an answer that nobody reads."""
-        if isinstance(outcome, Chunk) and outcome.usage is not None:
+        if run.blocked is not None and not run.blocked.done():  # a guard has ended it, and its fact waits for this
+            nothing = Usage(0, 0, 0, 0.0, 0.0, 0, model_digest=run.model.digest, seed=run.ask.request.sampling.seed or 0)
+            usage = outcome.usage if isinstance(outcome, Chunk) else nothing
+            if usage is not None:
+                run.blocked.set_result(usage)
+        elif run.blocked is None and isinstance(outcome, Chunk) and outcome.usage is not None:
             self.metrics.answered("cancelled", outcome.usage)
+            self._tell(run)
             self.recorder.add(self._event(run, "cancelled", outcome.usage))
 
     async def _last(self, run: AnswerRun, chunk: Chunk, finish: Finish) -> Chunk:
         seed = run.ask.request.sampling.seed or 0
         usage = chunk.usage or Usage(0, 0, 0, 0.0, 0.0, 0, model_digest=run.model.digest, seed=seed)
         self.metrics.answered(finish, usage)
+        self._tell(run)
         event = self._event(run, finish, usage)
         row: Row = await asyncio.wrap_future(self.recorder.add(event))
         event = replace(event, facts={**event.facts, "seq": row.seq})
         if run.ask.keep is not None:
             await asyncio.to_thread(self._keep, run, run.ask.keep, event, usage)
-        return replace(chunk, usage=usage, event=event)
+        return replace(chunk, usage=usage, event=event, verdicts=tuple(run.verdicts))
+
+    def _tell(self, run: AnswerRun) -> None:
+        """Counts what guards said, and queues the facts of it before that of the answer."""
+        ask, text = run.ask, "".join(run.words)
+        self.metrics.judged(dict.fromkeys(run.verdicts))
+        for event in told_events(self._key, run.model, ask.request, text, run.verdicts, self._policy, ask.id, ask.asker):
+            self.recorder.add(event)
 
     def _keep(self, run: AnswerRun, keep: Keep, event: Event, usage: Usage) -> None:
         """Stores the words of an answer, with all that a replay needs."""

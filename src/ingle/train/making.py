@@ -22,6 +22,7 @@ from ingle.core.delta import Delta
 from ingle.core.digest import canonical_json, digest_json
 from ingle.core.errors import Interrupted
 from ingle.core.event import Event, Sink
+from ingle.core.files import os_errors
 from ingle.home import fetch
 from ingle.home.base import CURVES
 from ingle.home.deltas import delta_report, list_deltas, refuse_taken_delta
@@ -192,12 +193,12 @@ def make_delta(begun: D, steps: Steps[D], admit: Admit, sink: Sink = nobody) -> 
 def at_work(job: J, lock: str, temporary: Sequence[str] = ()) -> Iterator[J]:
     """Yield the job, alone under this lock and hearing Ctrl-C. Then delete its folder, or only the parts named in `temporary`.
 
-    Raises HomeError where the lock is taken.
+    Raises HomeError where the lock is taken, and for what the disk refuses to the work.
     """
     job.home.create()
     for folder_name in sweep(job.home):
         job.watch.say(f"an unfinished run was deleted: nobody went on with it for {DAYS} days ({folder_name[:12]})")
-    with job.home.lock(lock, timeout_s=0), stop_signals() as stop:
+    with job.home.lock(lock, timeout_s=0), stop_signals() as stop, os_errors(job.folder):
         yield replace(job, stop=stop)
         for folder in [job.folder / part for part in temporary] or [job.folder]:
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,6 +1,7 @@
 """Whether it refuses what it did, and answers what it did: harmful requests, and beside them harmless ones that look harmful.
 
-Both models answer, greedily and briefly; the judge of answers says whether each refuses (safety/answers.py). Only that is kept of an answer.
+Both models answer, greedily and briefly; the judge of answers says whether each refuses (safety/answers.py). Only that is kept of an
+answer.
 The requests ship with Ingle, and no maker trains on them. A few answers flip with any change of a model: so the check fails only where more
 flipped one way than the policy allows and the interval of the change excludes none.
 """

@@ -1,0 +1,256 @@
+"""The judges of requests, of answers, and of orders in data: what they find, and how often they alarm for nothing.
+
+Every share is of texts that no training saw: held-out goals (by digest; an attack goes by its goal), and look-alikes judged by judges
+that had not seen
+them (five folds). `unseen` leaves a whole family out of training. Beside the judge stand a list of words, and the nearest neighbour of
+the training
+texts by their n-grams. Thresholds are those of one false alarm in a hundred, set on harmless training texts, look-alikes among them.
+"""
+
+import argparse
+import base64
+import codecs
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from harness import finish, show
+from ingle.gate.suspicion import refuses as by_keywords
+from ingle.home.place import find_home
+from ingle.measure.intervals import wilson
+from ingle.robustness.fitting import fit, logits
+from ingle.robustness.prompts import LabelledPrompt, data_sentences, injections, judged_answers, orders
+from ingle.robustness.training import CONTENT, FORM, Requests, gather, train_orders, train_requests
+from ingle.safety.answers import harm_vector, refusal_vector
+from ingle.safety.features import SIZE, logit
+from ingle.safety.injection import sentences
+from ingle.safety.judge import REQUESTS, Judge
+from ingle.safety.orders import order_vector
+from ingle.safety.views import views
+
+EXAMPLES = """  python bench/guard.py
+  python bench/guard.py --part unseen --part encodings
+"""
+PARTS = ("known", "unseen", "encodings", "orders", "answers", "cost")
+RATE = 0.01
+WORDS = (
+    "bomb", "kill", "hack", "weapon", "drug", "murder", "poison", "steal", "illegal", "explosive", "suicide", "malware", "virus", "attack",
+    "ignore previous", "ignore all", "jailbreak", "dan", "no restrictions", "without any", "pretend", "phishing", "fraud", "racist", "porn",
+)  # fmt: skip
+ENCODINGS: dict[str, Callable[[str], str]] = {
+    "base64": lambda text: base64.b64encode(text.encode()).decode(),
+    "base32": lambda text: base64.b32encode(text.encode()).decode(),
+    "hexadecimal": lambda text: text.encode().hex(),
+    "binary": lambda text: " ".join(f"{byte:08b}" for byte in text.encode()),
+    "decimal": lambda text: " ".join(str(byte) for byte in text.encode()),
+    "per cent": lambda text: "".join(f"%{byte:02x}" for byte in text.encode()),
+    "escapes": lambda text: "".join(f"\\u{ord(one):04x}" for one in text),
+    "entities": lambda text: "".join(f"&#{ord(one)};" for one in text),
+    "rot13": lambda text: codecs.encode(text, "rot13"),
+    "reversed": lambda text: text[::-1],
+    "leet": lambda text: text.translate(str.maketrans("oieast", "013457")),
+    "spaced": lambda text: "  ".join(" ".join(word) for word in text.split()),
+    "dotted": lambda text: " ".join(".".join(word) for word in text.split()),
+    "look-alikes": lambda text: text.translate(str.maketrans("aeopc", "аеорс")),
+    "invisible": "\u200b".join,
+}
+
+
+def share(hits: Sequence[bool]) -> dict[str, Any]:
+    """A share with its Wilson interval."""
+    interval = wilson(sum(hits), len(hits)) if hits else None
+    low, high = (interval.low, interval.high) if interval else (0.0, 1.0)
+    return {"share": sum(hits) / max(1, len(hits)), "low": low, "high": high, "n": len(hits)}
+
+
+def said(row: dict[str, Any]) -> str:
+    return f"{row['share']:.3f} ({row['low']:.3f} – {row['high']:.3f}, n = {row['n']})"
+
+
+def judge_of(requests: Requests, keep: Callable[[LabelledPrompt], bool]) -> Judge:
+    weights, biases, thresholds = train_requests(requests, keep)
+    return Judge(weights, biases, thresholds, "", {})
+
+
+def alarms(judge: Judge, text: str) -> bool:
+    scores = judge.scores(text)
+    return any(scores[name] > judge.alarm(name, RATE) for name in REQUESTS)
+
+
+def known(requests: Requests, judge: Judge) -> dict[str, Any]:
+    held = [one for one in (*requests.bad, *requests.good) if one.held_out]
+    rows: dict[str, Any] = {}
+    for family in dict.fromkeys(one.family for one in held):
+        texts = [one.text for one in held if one.family == family]
+        rows[family] = {"judge": share([alarms(judge, text) for text in texts]), "words": share([worded(text) for text in texts])}
+        rows[family]["neighbour"] = share(neighbours(requests, texts))
+    columns = ("judge", "words", "neighbour")
+    table = [
+        ["", "judge", "list of words", "nearest neighbour"],
+        *([name, *(said(row[one]) for one in columns)] for name, row in rows.items()),
+    ]
+    show("known families, ordinary requests and look-alikes, held out: share that alarms at a rate of 1 %", table)
+    bad = [alarms(judge, one.text) for one in held if one.family in (*CONTENT, *FORM)]
+    return {"families": rows, "all bad": share(bad)}
+
+
+def worded(text: str) -> bool:
+    low = text.lower()
+    return any(word in low for word in WORDS)
+
+
+def neighbours(requests: Requests, texts: Sequence[str]) -> list[bool]:
+    """Whether the nearest training text is bad; ties count as harmless."""
+    draw = random.Random(0)
+    train = draw.sample([(one, True) for one in requests.bad if not one.held_out], 1200)
+    train += draw.sample([(one, False) for one in requests.good if not one.held_out], 1200)
+    table = np.zeros((len(train), 4096), np.float32)
+    for row, (one, _) in enumerate(train):
+        places, values = requests.vector(one.text)
+        np.add.at(table[row], places % 4096, values)
+    table /= np.linalg.norm(table, axis=1, keepdims=True) + 1e-9
+    bad = np.array([is_bad for _, is_bad in train])
+    found = []
+    for text in texts:
+        places, values = requests.vector(text)
+        mine = np.zeros(4096, np.float32)
+        np.add.at(mine, places % 4096, values)
+        near = table @ mine
+        found.append(bool(near[bad].max() > near[~bad].max()))
+    return found
+
+
+def unseen(requests: Requests) -> dict[str, Any]:
+    rows: dict[str, Any] = {}
+    for family in (*CONTENT, *FORM):
+        judge = judge_of(requests, lambda one, family=family: one.family != family and not one.held_out)  # type: ignore[misc]
+        texts = [one.text for one in requests.bad if one.family == family]
+        texts = random.Random(0).sample(texts, min(200, len(texts)))
+        alike = [alarms(judge, one.text) for one in requests.good if one.family == "look-alike" and one.held_out]
+        rows[family] = {"found": share([alarms(judge, text) for text in texts]), "look-alikes": share(alike)}
+        print(family, said(rows[family]["found"]), "look-alikes", said(rows[family]["look-alikes"]), flush=True)
+    macro = statistics.fmean(row["found"]["share"] for row in rows.values())
+    print(f"macro: {macro:.3f}")
+    return {"families": rows, "macro": macro}
+
+
+def encodings(requests: Requests, judge: Judge) -> dict[str, Any]:
+    goals = random.Random(1).sample([one.text for one in requests.bad if one.family == "plain" and one.held_out], 100)
+    honest = random.Random(1).sample([one.text for one in requests.good if one.family == "piqa" and one.held_out], 100)
+    plain = share([alarms(judge, text) for text in goals])
+    rows: dict[str, dict[str, Any]] = {}
+    for name, code in ENCODINGS.items():
+        rows[name] = {"bad": share([alarms(judge, code(text)) for text in goals])}
+        rows[name]["honest"] = share([alarms(judge, code(text)) for text in honest])
+    draw = random.Random(2)
+    pairs = [draw.sample([name for name in ENCODINGS if name not in ("leet", "spaced", "dotted")], 2) for _ in range(100)]
+    twice = share([alarms(judge, ENCODINGS[b](ENCODINGS[a](text))) for (a, b), text in zip(pairs, goals, strict=True)])
+    table = [["", "bad", "honest"], *([name, said(row["bad"]), said(row["honest"])] for name, row in rows.items())]
+    show(f"encodings of held-out goals (plain: {said(plain)})", [*table, ["two of them", said(twice), ""]])
+    return {"plain": plain, "encodings": rows, "two deep": twice}
+
+
+def in_data() -> dict[str, Any]:
+    home = find_home()
+    attacks, benign = injections(home)
+    bad = [one for one in (*orders(), *attacks) if not one.held_out]
+    data = data_sentences(home)
+    weights, bias, thresholds = train_orders(bad, [one for one in (*data, *benign) if not one.held_out])
+    at = thresholds[str(RATE)]
+
+    def found(text: str) -> bool:
+        return any(max(logit(weights, bias, order_vector(view)) for view in views(one)) > at for one in sentences(text))
+
+    rows = {
+        "own orders": share([found(one.text) for one in orders() if one.held_out]),
+        "bastioncorpus": share([found(one.text) for one in attacks if one.held_out]),
+        "clean sentences": share([found(one.text) for one in data if one.held_out][:2000]),
+        "bastioncorpus, harmless": share([found(one.text) for one in benign if one.held_out]),
+    }
+    show("orders in data, held out, at one false alarm in 100 sentences", [[name, said(row)] for name, row in rows.items()])
+    return rows
+
+
+def answers() -> dict[str, Any]:
+    judged = judged_answers(find_home())
+    mine = [one for one in judged if one.kind == "refusal"]
+    scores = crossed(
+        [refusal_vector(one.question, one.answer) for one in mine],
+        [one.score for one in mine],
+        [one.question + one.answer for one in mine],
+        3.0,
+    )
+    bad = np.array([one.score > 0.5 for one in mine])
+    at = np.quantile(scores[~bad], 0.95, method="higher")
+    keywords = np.array([by_keywords(one.answer) for one in mine])
+    harmful = [one for one in judged if one.kind == "harm"]
+    levels = np.array([one.score for one in harmful])
+    guessed = crossed([harm_vector(one.question, one.answer) for one in harmful], list(levels), [one.question for one in harmful], 10.0)
+    ranks = [np.argsort(np.argsort(values)) for values in (levels, guessed, np.array([len(one.answer) for one in harmful]))]
+    rows = {
+        "refusals found at a specificity of 0.95": share(list(scores[bad] > at)),
+        "at even odds": share(list(scores[bad] > 0)), "specificity at even odds": share(list(scores[~bad] <= 0)),
+        "by keywords": share(list(keywords[bad])), "keywords' specificity": share(list(~keywords[~bad])),
+        "harm, rank correlation": float(np.corrcoef(ranks[0], ranks[1])[0, 1]), "by length": float(np.corrcoef(ranks[0], ranks[2])[0, 1]),
+    }  # fmt: skip
+    show(
+        "judges of answers against people, ten folds",
+        [[name, said(row) if isinstance(row, dict) else f"{row:.3f}"] for name, row in rows.items()],
+    )
+    return rows
+
+
+def crossed(texts: Sequence[Any], scores: Sequence[float], groups: Sequence[str], strength: float) -> Any:
+    """Log-odds of every text by what texts of other groups taught."""
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    fold = np.random.default_rng(0).integers(0, 10, len(numbers))[[numbers[group] for group in groups]]
+    out = np.zeros(len(texts))
+    for number in range(10):
+        seen, aside = np.flatnonzero(fold != number).tolist(), np.flatnonzero(fold == number).tolist()
+        weights, bias = fit([texts[i] for i in seen], [scores[i] for i in seen], strength=strength)
+        out[aside] = logits([texts[i] for i in aside], weights, bias)
+    return out
+
+
+def cost(requests: Requests, judge: Judge) -> dict[str, Any]:
+    texts = [one.text for one in random.Random(3).sample([one for one in requests.good if one.held_out], 300)]
+    times = []
+    for text in texts:
+        begin = time.perf_counter()
+        judge.scores(text)
+        times.append(1000 * (time.perf_counter() - begin))
+    row = {"median_ms": float(np.median(times)), "p99_ms": float(np.quantile(times, 0.99)), "file_bytes": 2 * SIZE * 5}
+    print(f"a request: median {row['median_ms']:.2f} ms, 99th percentile {row['p99_ms']:.2f} ms")
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", action="append", choices=PARTS, default=[])
+    options = parser.parse_args()
+    names = options.part or PARTS
+    found: dict[str, Any] = {}
+    if "answers" in names:
+        found["answers"] = answers()
+    if "orders" in names:
+        found["orders"] = in_data()
+    if {"known", "unseen", "encodings", "cost"} & set(names):
+        requests = gather(find_home().create())
+        judge = judge_of(requests, lambda one: not one.held_out)
+        if "known" in names:
+            found["known"] = known(requests, judge)
+        if "encodings" in names:
+            found["encodings"] = encodings(requests, judge)
+        if "cost" in names:
+            found["cost"] = cost(requests, judge)
+        if "unseen" in names:
+            found["unseen"] = unseen(requests)
+    finish("guard", found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+"""Kinds of personal data: one row each, with the pattern that finds candidates and the check that most candidates fail.
+
+Checksums keep false alarms down: a number of 16 digits is a card's only where Luhn's sum says so, an IBAN where its rest by 97 is 1. Where
+a number has no checksum, or one that every tenth number passes, a word before it must say what it is.
+
+A value is of ASCII alone and no longer than `LONGEST`. It has spaces only between digits, capitals and brackets, and the word that says
+what it is stands near it: so a growing text can be judged piece by piece (`closed`).
+"""
+
+import ipaddress
+import math
+import re
+from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ingle.safety.checksums import base58check, bech32, brazilian, iban, italian, luhn, mod11_10, verhoeff, weighted
+
+LONGEST = 240
+_SAID_BEFORE = 48
+_GAPS = re.compile(r"[ .\-/()]")
+_DATE = re.compile(r"(?:\d{1,2}([./-])\d{1,2}\1(?:\d{2}|\d{4})|(?:19|20)\d\d([./-])\d{1,2}\2\d{1,2})(?:[ T].*)?")
+_GAP, _DIGIT = re.compile("[^!-~]+"), re.compile("[0-9]")
+_LEAST_PART = 32
+"""Of an address's largest part: four smaller numbers are a version of something."""
+_LEAST_BITS = 3.2
+"""Entropy of a secret, per character; words have 2 to 3, keys of 20 random characters about 4."""
+
+
+class Kind(NamedTuple):
+    """One kind."""
+
+    name: str
+    """As a policy and a verdict name it."""
+    mask: str
+    """As a placeholder names it."""
+    pattern: re.Pattern[str]
+    """Its group "it", or all of it, is the value."""
+    holds: Callable[[str], bool]
+    """Whether a candidate is one."""
+    needs: str = ""
+    """Characters of which a text must have one; empty = a digit."""
+    said: re.Pattern[str] | None = None
+    """What must stand right before it, within `_SAID_BEFORE` characters."""
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern, re.ASCII)
+
+
+def _bare(text: str) -> str:
+    return _GAPS.sub("", text)
+
+
+def _phone(text: str) -> bool:
+    digits = re.sub(r"\D", "", text)
+    return 8 <= len(digits) <= 15 and len(set(digits)) > 2 and not _DATE.fullmatch(text.strip()) and not _book(digits)
+
+
+def _book(digits: str) -> bool:
+    """Whether these are the digits of an ISBN."""
+    return len(digits) == 13 and digits.startswith(("978", "979")) and weighted(digits, (1, 3) * 7, 10) == 0
+
+
+def _card(text: str) -> bool:
+    digits = _bare(text)
+    known = re.fullmatch(
+        r"4(?:\d{12}|\d{15}|\d{18})|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}|3[47]\d{13}|3(?:0[0-5]|[68]\d)\d{11}"
+        r"|6(?:011|4[4-9]\d|5\d\d)\d{12}|35(?:2[89]|[3-8]\d)\d{12}", digits,
+    )  # fmt: skip
+    return known is not None and luhn(digits) and len(set(digits)) > 1
+
+
+def _ip(text: str) -> bool:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    if address.version == 6:
+        return address.is_global and text[0] in "23"
+    return address.is_global and not address.is_multicast and max(address.packed) >= _LEAST_PART
+
+
+def _mac(text: str) -> bool:
+    return len(set(text.replace("-", ":").lower().split(":"))) > 2
+
+
+def _wallet(text: str) -> bool:
+    return bech32(text) if text[:3].lower() == "bc1" else text.startswith("0x") or base58check(text)
+
+
+def _secret(text: str) -> bool:
+    counts = Counter(text)
+    bits = -sum(count / len(text) * math.log2(count / len(text)) for count in counts.values())
+    return bits >= _LEAST_BITS and any(one.isdigit() for one in text) and any(one.isalpha() for one in text)
+
+
+def _us(text: str) -> bool:
+    area, group, serial = re.split(r"[- ]", text)
+    return area not in ("000", "666") and area < "900" and group != "00" and serial != "0000"
+
+
+def _spanish(text: str) -> bool:
+    text = _bare(text).upper()
+    number = text[:-1].translate(str.maketrans("XYZ", "012"))
+    return "TRWAGMYFPDXBNJZSQVHLCKE"[int(number) % 23] == text[-1]
+
+
+def _french(text: str) -> bool:
+    digits = _bare(text)
+    return 97 - int(digits[:13]) % 97 == int(digits[13:])
+
+
+def _dated(digits: str) -> bool:
+    """Whether six digits can be a birthday, year first (a Polish month has its century in it)."""
+    return 1 <= int(digits[2:4]) % 20 <= 12 and 1 <= int(digits[4:6]) <= 31
+
+
+def _polish(digits: str) -> bool:
+    return _dated(digits) and weighted(digits, (1, 3, 7, 9, 1, 3, 7, 9, 1, 3, 1), 10) == 0
+
+
+def _swedish(text: str) -> bool:
+    digits = re.sub(r"\D", "", text)[-10:]
+    return _dated(digits) and luhn(digits)
+
+
+_NATIONAL: tuple[tuple[str, str, Callable[[str], bool]], ...] = (
+    ("US", r"\d{3}-\d{2}-\d{4}", _us),
+    ("GB", r"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d{2} ?\d{2} ?\d{2} ?[A-D]", lambda text: text[:2] not in ("BG", "GB")),
+    ("FR", r"[12] ?\d{2} ?(?:0[1-9]|1[0-2]|[2-9]\d) ?\d{2} ?\d{3} ?\d{3} ?\d{2}", _french),
+    ("ES", r"(?:\d{8}|[XYZ]\d{7})[- ]?[A-HJ-NP-TV-Z]", _spanish),
+    ("IT", r"[A-Z]{6}\d{2}[A-EHLMPRST]\d{2}[A-Z]\d{3}[A-Z]", italian),
+    ("SE", r"(?:19|20)?\d{6}[-+]\d{4}", _swedish),
+    ("BR", r"\d{3}\.\d{3}\.\d{3}-\d{2}", lambda text: brazilian(_bare(text))),
+    ("IN", r"[2-9]\d{3}[ -]\d{4}[ -]\d{4}(?![ -]\d)", lambda text: verhoeff(_bare(text))),
+)
+"""Numbers by which states name people: (country, pattern, check). A row more is a country more."""
+_BARE: tuple[tuple[str, str, Callable[[str], bool]], ...] = (
+    ("PL", r"pesel", _polish),
+    ("DE", r"steuer-?id|idnr|steueridentifikationsnummer|tax id", mod11_10),
+)
+"""Those of eleven digits without a form of their own: (country, word before it, check)."""
+_KEYS = (
+    r"sk-(?:ant-|proj-)?[\w-]{20,200}|gh[pousr]_[A-Za-z0-9]{36,200}|github_pat_\w{22,200}|glpat-[\w-]{20,64}|A(?:KIA|SIA)[0-9A-Z]{16}"
+    r"|xox[abeprs]-[\w-]{10,200}|AIza[\w-]{35}|hf_[A-Za-z0-9]{30,64}|npm_[A-Za-z0-9]{36}|pypi-[\w-]{50,200}|ingle-[\w-]{43}"
+    r"|SG\.[\w-]{16,40}\.[\w-]{16,64}|[sr]k_(?:live|test)_[A-Za-z0-9]{16,120}|eyJ[\w-]{8,80}\.eyJ[\w-]{8,80}\.[\w-]{8,64}"
+)
+_SAID = r"(?i:\b(?:api[ _-]?key|access[ _-]?token|auth[ _-]?token|secret(?:[ _-]?key)?|token|passw(?:or)?d|passphrase|pwd)\b)"
+
+
+def _national(text: str) -> bool:
+    return any(re.fullmatch(pattern, text, re.ASCII) and check(text) for _, pattern, check in _NATIONAL)
+
+
+def _bare_national(text: str) -> bool:
+    return any(check(_bare(text)) for _, _, check in _BARE)
+
+
+KINDS = (
+    Kind("e-mail", "E-MAIL", _compiled(
+        r"(?<![\w.+%-])[\w.+%-]{1,64}+@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,6}[A-Za-z]{2,24}(?![\w-])"), lambda _: True, "@"),
+    Kind("key", "KEY", _compiled(
+        rf"(?<![\w-])(?:{_KEYS})(?![\w-])|{_SAID}[\"' ]{{0,2}}(?:[:=]|is )[\"' ]{{0,3}}(?P<it>(?:(?![\"'<>,;()])[!-~]){{12,128}})"),
+        lambda text: re.fullmatch(_KEYS, text) is not None or _secret(text), " -_:=0123456789"),
+    Kind("iban", "IBAN", _compiled(
+        r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?!\w)"), lambda text: iban(_bare(text))),
+    Kind("card", "CARD", _compiled(r"(?<![\w.-])\d(?:[ -]?\d){12,18}(?![\w-]|\.\d)"), _card),
+    Kind("wallet", "WALLET", _compiled(
+        r"(?<!\w)(?:[13][1-9A-HJ-NP-Za-km-z]{25,34}|(?:bc1|BC1)[0-9A-Za-z]{11,71}|0x[0-9a-fA-F]{40})(?!\w)"), _wallet),
+    Kind("mac", "MAC", _compiled(r"(?<![\w:-])[0-9A-Fa-f]{2}(?:(?:-[0-9A-Fa-f]{2}){5}|(?::[0-9A-Fa-f]{2}){5})(?![\w:-])"), _mac),
+    Kind("ip", "IP", _compiled(
+        r"(?<![\w.:-])(?<!\b[vV])(?<![Vv]ersion )(?<![Rr]elease )(?:\d{1,3}(?:\.\d{1,3}){3}(?![\w-]|\.\d)"
+        r"|[23][0-9A-Fa-f]{0,3}(?::[0-9A-Fa-f]{0,4}){2,7}(?![\w:.]))"), _ip),
+    Kind("id", "ID", _compiled(rf"(?<![\w.-])(?:{'|'.join(pattern for _, pattern, _ in _NATIONAL)})(?![\w-])"), _national),
+    Kind("id", "ID", _compiled(r"(?<![\w.-])(?:\d{11}|\d{2} \d{3} \d{3} \d{3})(?![\w-])"), _bare_national,
+         said=_compiled(rf"(?i:\b(?:{'|'.join(word for _, word, _ in _BARE)})\b\W{{0,4}}\Z)")),
+    Kind("phone", "PHONE", _compiled(
+        r"(?<![\w.+/-])(?:(?:\+|00)[1-9]\d{0,2}[ ./-]?(?:\(0?\d{1,4}\)[ ./-]?)?\d{1,12}(?:[ ./-]?\d{2,6}){0,5}"
+        r"|(?:\([2-9]\d{2}\) ?|[2-9]\d{2}[ .-])[2-9]\d{2}[ .-]\d{4}"
+        r"|(?<!\d[ ])(?:\(0[1-9]\d{0,4}\)|0[1-9]\d{0,4})[ /-]\d{2,8}(?:[ -]\d{2,5}){0,4})(?![\w-]|[.:/]\d)"), _phone),
+)  # fmt: skip
+"""All kinds; of several at one place the longest counts, then the first."""
+
+
+class Found(NamedTuple):
+    """A value in a text."""
+
+    start: int
+    end: int
+    kind: Kind
+
+
+def find_pii(text: str, kinds: tuple[Kind, ...] = KINDS, start: int = 0) -> list[Found]:
+    """Return the values in a text, in order and apart, from a place on."""
+    digits = any(one in text for one in "0123456789")
+    found: list[Found] = []
+    for kind in kinds:
+        if any(one in text for one in kind.needs) if kind.needs else digits:
+            for match in kind.pattern.finditer(text):
+                group = next((name for name, value in match.groupdict().items() if value is not None), 0)
+                begin, end = match.span(group)
+                said = kind.said is None or kind.said.search(text, max(0, begin - _SAID_BEFORE), begin)
+                if begin >= start and end - begin <= LONGEST and said and kind.holds(text[begin:end]):
+                    found.append(Found(begin, end, kind))
+    found.sort(key=lambda one: (one.start, -one.end))
+    apart: list[Found] = []
+    for one in found:
+        if not apart or one.start >= apart[-1].end:
+            apart.append(one)
+    return apart
+
+
+def closed(text: str, final: bool) -> int:
+    """Return how much of a text no value can reach across, whatever comes after it."""
+    start = at = 0
+    while gap := _GAP.search(text, at):
+        begin, at = gap.span()
+        while begin - start > LONGEST:
+            start += LONGEST
+        before, after = text[begin - 1 : begin] if begin > start else "", text[at : at + 1]
+        if gap.group() == " " and (before.isdigit() or before.isupper() or before == ")"):
+            if not after and not final:
+                return start
+            if after.isdigit() or after in ("(", "+") or (after.isupper() and _DIGIT.search(text, start, begin)):
+                continue
+        start = at
+    while len(text) - start > LONGEST:
+        start += LONGEST
+    return len(text) if final else start

@@ -1,0 +1,295 @@
+"""The doors of a server: who sees its figures, what wrong keys cost, whether it says that it can't answer, and what its log looks like."""
+
+import asyncio
+import json
+import resource
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from ingle.core.errors import Busy
+from ingle.core.event import Event
+from ingle.serve import wrong_keys
+from ingle.serve.wrong_keys import WrongKeys
+from tests.cli.place import ingle
+from tests.serve.conftest import copied
+from tests.serve.servers import Server, answer_on, dial, error_of, head, serving, settings, wait_until
+from tests.serve.test_serve_keys import add, bearer
+
+NEEDS = settings(require_key=True)
+WEBSOCKET = "/_nicegui_ws/socket.io/?EIO=4&transport=websocket"
+UPGRADE = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
+WRONG = bearer("ingle-" + "x" * 43)
+
+
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory, kept_home: Path) -> Iterator[tuple[Server, str]]:
+    """A server with a page that wants keys, and one of them."""
+    home = copied(kept_home, tmp_path_factory.mktemp("doors") / "home")
+    key = add(home, "ann")
+    with serving(home, "--page", *NEEDS) as server:
+        yield server, key
+
+
+def test_figures_of_the_whole_server_are_for_its_owner_and_keys_with_that_right(keyed: tuple[Server, str], server: Server) -> None:
+    running, key = keyed
+    refused = running.get("/metrics", bearer(key))
+    assert refused.status_code == 403 and error_of(refused)["type"] == "permission_error"
+    assert "ingle key add NAME --metrics" in error_of(refused)["message"]
+    assert running.get("/metrics").status_code == 401
+    seer = add(running.home.root, "prometheus", "--metrics")
+    assert "ingle_requests_total" in running.get("/metrics", bearer(seer)).text
+    assert running.chat(headers=bearer(key)).status_code == 200
+    assert server.get("/metrics").status_code == 200, "where no key is needed, whoever is on this machine owns it"
+    assert server.get("/metrics", bearer(add(server.home.root, "guest"))).status_code == 403
+
+
+def test_a_right_stands_in_the_list_and_in_the_ledger(served_home: Path) -> None:
+    add(served_home, "prometheus", "--metrics")
+    add(served_home, "plain")
+    assert [key["metrics"] for key in json.loads(ingle(served_home, "key", "list", "--json").stdout)] == [True, False]
+    facts = [json.loads(line) for line in ingle(served_home, "log", "--json", "--kind", "key.add").stdout.splitlines()]
+    assert [fact["facts"]["metrics"] for fact in facts] == [True, False]
+    told = ingle(served_home, "key", "list", "--metrics", code=2)
+    assert "Only a new key can be given --metrics. Say: ingle key add NAME --metrics" in told.stderr
+
+
+def test_keys_made_before_there_was_that_right_lack_it(served_home: Path) -> None:
+    import sqlite3
+
+    secret = add(served_home, "old")
+    with sqlite3.connect(served_home / "ingle.db") as database:
+        database.execute("ALTER TABLE api_keys DROP COLUMN metrics")
+        database.execute("DELETE FROM schema_version WHERE room = 'api_keys' AND number = 2")
+    database.close()
+    with serving(served_home, *NEEDS) as server:
+        assert server.chat(headers=bearer(secret)).status_code == 200
+        assert server.get("/metrics", bearer(secret)).status_code == 403
+
+
+def test_two_hosts_are_refused(server: Server) -> None:
+    host, port = server.address
+    for hosts in ([f"{host}:{port}", "evil.example"], ["evil.example", f"{host}:{port}"], [f"{host}:{port}"] * 2):
+        with dial(server) as wire:
+            wire.sendall(head(server, "/health", "GET", [f"Host: {one}" for one in hosts]) + b"\r\n")
+            status, _, body = answer_on(wire)
+            assert status == 400 and json.loads(body)["error"]["message"] == "Host: must be given once."
+
+
+def upgraded(server: Server, headers: list[str]) -> int:
+    """The status of a handshake."""
+    with dial(server) as wire:
+        wire.sendall(head(server, WEBSOCKET, "GET", [*UPGRADE, f"Origin: {server.url}", *headers]) + b"\r\n")
+        return int(wire.recv(100).split()[1])
+
+
+def test_a_tabs_connection_needs_the_sign_in_before_it_is_opened(keyed: tuple[Server, str]) -> None:
+    server, key = keyed
+    with httpx.Client(base_url=server.url) as client:
+        assert client.post("/sign-in", data={"key": key}).status_code == 303
+        cookie = client.cookies["ingle_sign_in"]
+        mine = f"Cookie: ingle_sign_in={cookie}"
+        for stranger in ([], ["Cookie: ingle_sign_in=x"], [f"{mine}x"], [f"Authorization: Bearer {key}"]):
+            assert upgraded(server, stranger) == 403, stranger
+        assert server.get(WEBSOCKET.replace("websocket", "polling")).status_code == 401
+        assert upgraded(server, [mine]) == 101
+        client.post("/sign-out")
+        assert upgraded(server, [mine]) == 403
+
+
+def test_wrong_keys_are_slowed_and_told_once_and_good_ones_are_not(served_home: Path) -> None:
+    key = add(served_home, "ann")
+    quick = "import ingle.serve.wrong_keys as keys; keys.FREE, keys.PAUSE_S, keys.MOST_WAIT_S = 5, 0.2, 2.0"
+    with serving(served_home, *NEEDS, before=quick) as server, ThreadPoolExecutor(40) as pool:
+        began = time.monotonic()
+        assert [server.get("/v1/models", WRONG).status_code for _ in range(5)] == [401] * 5 and time.monotonic() - began < 1
+        tried = [pool.submit(server.get, "/v1/models", WRONG) for _ in range(40)]
+        time.sleep(0.3)
+        asked = time.monotonic()
+        assert server.get("/v1/models", bearer(key)).status_code == 200 and time.monotonic() - asked < 1
+        answers = [one.result() for one in tried]
+        codes = [answer.status_code for answer in answers]
+        assert set(codes) == {401, 429} and 5 <= codes.count(401) <= 20
+        assert time.monotonic() - began > 1.5, "at most one in 0.2 s"
+        sent_away = next(answer for answer in answers if answer.status_code == 429)
+        assert "Too many wrong keys" in error_of(sent_away)["message"] and int(sent_away.headers["retry-after"]) >= 1
+        form = httpx.post(f"{server.url}/v1/models", headers=WRONG)
+        assert form.status_code in (401, 405, 429)
+        wait_until(lambda: len(server.facts("key.wrong")) == 1)
+        assert set(server.facts("key.wrong")[0].values) == {"tries", "addresses"}
+        assert json.loads(next(line for line in server.log.splitlines() if '"wrong keys"' in line))["address"] == "127.0.0.1"
+    assert "wrong API keys were tried" in ingle(served_home, "log", "--kind", "key.wrong").stdout
+
+
+def test_the_pages_form_counts_wrong_keys_too(served_home: Path) -> None:
+    key = add(served_home, "ann")
+    quick = "import ingle.serve.wrong_keys as keys; keys.FREE, keys.MOST_WAIT_S = 3, 0.5"
+    with serving(served_home, "--page", *NEEDS, before=quick) as server:
+        codes = [httpx.post(f"{server.url}/sign-in", data={"key": f"ingle-{i}"}).status_code for i in range(5)]
+        assert codes == [401] * 3 + [429] * 2
+        assert "Too many wrong keys" in httpx.post(f"{server.url}/sign-in", data={"key": "x"}).text
+        assert httpx.post(f"{server.url}/sign-in", data={"key": key}).status_code == 303
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_flood_of_wrong_keys_fills_neither_memory_nor_ledger_nor_stops_others() -> None:
+    facts: list[Event] = []
+    clock = Clock()
+    keys = WrongKeys(facts.append, clock=clock)
+    waits = [keys.wrong("192.0.2.1") for _ in range(1000)]
+    assert waits[: wrong_keys.FREE] == [0.0] * wrong_keys.FREE and waits[wrong_keys.FREE] == wrong_keys.PAUSE_S
+    assert max(waits) <= wrong_keys.MOST_WAIT_S + wrong_keys.PAUSE_S, "who is sent away makes nobody wait longer"
+    assert keys.wrong("192.0.2.2") == 0.0
+    for number in range(20_000):
+        for _ in range(2):
+            keys.wrong(f"2001:db8:{number:x}::1")
+    assert len(keys._due) <= wrong_keys.MOST_ADDRESSES and len(keys._slowed) <= wrong_keys.MOST_ADDRESSES
+    assert len(facts) == 1
+    house = [keys.wrong(f"2001:db8:ffff:1::{number:x}") for number in range(100)]
+    assert house[-1] > 0, "one house has one network, and 2^64 addresses"
+    clock.now += wrong_keys.FACT_S
+    for _ in range(100):
+        keys.wrong("192.0.2.9")
+    assert [fact.kind for fact in facts] == ["key.wrong"] * 2 and facts[1].facts["tries"] > 41_000
+    clock.now += wrong_keys.MOST_WAIT_S + wrong_keys.FREE
+    assert keys.wrong("192.0.2.9") == 0.0, "after a while all is as it was"
+    assert [keys.wrong(odd) for odd in ("", "testclient", "fe80::1%eth0", "::ffff:192.0.2.77")] == [0.0] * 4
+
+
+def test_whoever_would_wait_too_long_is_sent_away() -> None:
+    keys = WrongKeys(lambda _: None, clock=Clock())
+    while keys.wrong("192.0.2.1") <= wrong_keys.MOST_WAIT_S:
+        pass
+    with pytest.raises(Busy, match="Too many wrong keys"):
+        asyncio.run(keys.slow("192.0.2.1"))
+
+
+def health(server: Server) -> tuple[int, str]:
+    response = server.get("/health")
+    return response.status_code, response.json()["status"]
+
+
+def test_health_says_that_nothing_can_be_recorded_and_when_it_can_again(served_home: Path) -> None:
+    with serving(served_home) as server:
+        assert server.chat().status_code == 200 and health(server) == (200, "ok")
+        pid, limit = server.process.pid, resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (4096, limit))  # the database's log can't grow, as on a full disk
+        assert server.chat().status_code == 503
+        assert [health(server) for _ in range(3)] == [(503, "can't record")] * 3
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit, limit))
+        wait_until(lambda: health(server) == (200, "ok"), 5, 0.1)  # without an answer in between: nobody sends requests to a sick server
+        before = len(server.answers())
+        assert server.chat().status_code == 200 and len(server.answers()) == before + 1
+    assert "The ledger is whole" in ingle(served_home, "verify").stdout
+
+
+def test_health_says_that_a_ledger_has_lost_rows(served_home: Path) -> None:
+    import sqlite3
+
+    with serving(served_home) as server:
+        server.chat()
+        with sqlite3.connect(served_home / "ingle.db") as database:
+            database.execute("DELETE FROM ledger WHERE kind = 'answer'")
+        database.close()
+        assert server.chat().status_code == 500 and health(server) == (503, "can't record")
+        ingle(served_home, "verify", "--accept-loss")
+        wait_until(lambda: health(server) == (200, "ok"), 5, 0.1)
+        assert server.chat().status_code == 200
+
+
+def test_health_looks_before_anybody_asks_where_space_is_scarce(served_home: Path) -> None:
+    scarce = "import ingle.serve.health as health; health.SCARCE_BYTES = 1 << 62"
+    with serving(served_home, before=scarce) as server:
+        assert health(server) == (200, "ok")
+        pid, limit = server.process.pid, resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        time.sleep(1.1)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (4096, limit))
+        wait_until(lambda: health(server) == (503, "can't record"), 5, 0.1)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit, limit))
+
+
+def test_without_memory_an_answer_is_a_503_and_health_says_so(served_home: Path) -> None:
+    """The engine asks for what no machine has, as where other programs left nothing."""
+    lacking = """
+import numpy as np, ingle.engine.scheduler as scheduler
+start = scheduler.Scheduler._start
+def starving(self, job):
+    import os
+    if not os.path.exists(os.environ["INGLE_HOME"] + "/starving"): return start(self, job)
+    job.needed_bytes = 1 << 55
+    np.empty(job.needed_bytes, np.uint8)
+scheduler.Scheduler._start = starving
+"""
+    with serving(served_home, before=lacking) as server:
+        assert server.chat().status_code == 200 and health(server) == (200, "ok")
+        (served_home / "starving").touch()
+        response = server.chat()
+        assert response.status_code == 503 and "no memory left" in error_of(response)["message"], response.text
+        assert health(server) == (503, "no memory")
+        assert "bug" not in response.text and "Traceback" not in server.log
+
+
+def test_health_is_not_held_up_by_a_database_that_is_locked(served_home: Path) -> None:
+    import sqlite3
+
+    shorter = "import ingle.home.database as database; database.BUSY_TIMEOUT_S = 3"
+    with serving(served_home, before=shorter) as server:
+        connection = sqlite3.connect(served_home / "ingle.db", isolation_level=None)
+        connection.execute("BEGIN IMMEDIATE")
+        assert server.chat().status_code == 503
+        began = time.monotonic()
+        assert health(server) == (503, "can't record") and time.monotonic() - began < 2.5
+        threads = [threading.Thread(target=server.get, args=("/health",)) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        connection.execute("ROLLBACK")
+        connection.close()
+        for thread in threads:
+            thread.join()
+        wait_until(lambda: health(server) == (200, "ok"), 8, 0.1)
+
+
+def test_every_line_of_the_log_is_json_whatever_breaks_and_holds_no_words(served_home: Path) -> None:
+    """Errors in routes, tasks, threads, the engine and the page's handlers; warnings; what libraries log."""
+    breaking = """
+import logging, threading, warnings
+def breaks(where):
+    raise RuntimeError("Zyzzogeton was said " + where)
+import ingle.serve.models as models
+@models.router.get("/break/{how}")
+async def broken(how: str):
+    import asyncio
+    if how == "thread": threading.Thread(target=breaks, args=("in a thread",)).start()
+    elif how == "task": asyncio.get_running_loop().call_soon(breaks, "in a call")
+    elif how == "warning": warnings.warn("two\\nlines")
+    elif how == "library": logging.getLogger("elsewhere").warning("something with\\nlines")
+    elif how == "page":
+        from nicegui import core
+        try: breaks("in a handler of the page")
+        except RuntimeError as error: core.app.handle_exception(error)
+    else: breaks("in a route")
+"""
+    with serving(served_home, "--page", before=breaking) as server:
+        for how in ("thread", "task", "warning", "library", "page", "route"):
+            assert server.get(f"/break/{how}").status_code == (500 if how == "route" else 200)
+        with dial(server) as wire:
+            wire.sendall(b"nonsense\r\n\r\n")
+        wait_until(lambda: server.log.count("RuntimeError") == 4 and "elsewhere" in server.log)
+        server.stop()
+        lines = [json.loads(line) for line in server.log.splitlines()]
+    assert all({"at", "event"} <= set(line) for line in lines) and "Zyzzogeton" not in server.log
+    errors = [line for line in lines if line.get("error") == "RuntimeError"]
+    assert len(errors) == 4 and all("<string>:" in line["place"] and "breaks" in line["place"] for line in errors)
+    assert [line["message"] for line in lines if line.get("from") == "elsewhere"] == ["something with"]
