@@ -27,7 +27,7 @@ TEMPLATE = (
 COMMAND = [sys.executable, "-c", "import sys; from ingle.cli.main import main; sys.exit(main())"]
 
 
-def write_model(folder: Path) -> Path:
+def write_model(folder: Path, context: int = CONTEXT) -> Path:
     """A Llama of two layers with a byte-level vocabulary, as a Hugging Face folder."""
     folder.mkdir(parents=True)
     fast = Tokenizer(models.BPE())
@@ -42,7 +42,7 @@ def write_model(folder: Path) -> Path:
     table: dict[str, Any] = {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": fast.get_vocab_size(), "hidden_size": 64,
         "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
-        "max_position_embeddings": CONTEXT, "hidden_act": "silu", "rms_norm_eps": 1e-5, "tie_word_embeddings": True, "rope_theta": 10000.0,
+        "max_position_embeddings": context, "hidden_act": "silu", "rms_norm_eps": 1e-5, "tie_word_embeddings": True, "rope_theta": 10000.0,
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(table))
     random = np.random.default_rng(0)

@@ -40,6 +40,7 @@ GROUPS = {
     },
     "Change a model": {
         "tune": "Fine-tune a model on your own examples.",
+        "harden": "Teach a model to refuse harmful requests, also under attack.",
         "hybridize": "Turn a transformer into a hybrid: less memory for long texts.",
         "quantise": "Store a model's weights in fewer bits.",
         "prune": "Make a model smaller by removing parts of it.",
@@ -51,6 +52,7 @@ GROUPS = {
         "list": "List the models in this home and their deltas.",
         "show": "Show what a model is made of.",
         "measure": "Measure a model's quality, with confidence intervals.",
+        "attack": "Attack a model as it is served, and count what came through.",
         "energy": "Show the energy that this home has used, and what a model needs.",
         "log": "Show what happened in this home.",
         "replay": "Prove an answer by asking for it again.",

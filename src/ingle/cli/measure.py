@@ -1,14 +1,11 @@
 """`ingle measure`."""
 
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from ingle.cli.progress import Watcher
     from ingle.measure.run import SuiteResult
 
 EXAMPLES = """
@@ -17,7 +14,6 @@ ingle measure smollm2 --suite hellaswag
 ingle measure smollm2 --suite wiki-bits --items 50 --json
 ingle measure smollm2 --suite wiki-bits --format int8 --against before.json
 """
-_SAY_EVERY_S = 20.0
 
 
 def command(
@@ -47,7 +43,7 @@ def command(
     from ingle.cli.house import enter, record
     from ingle.cli.interrupt import Interrupt
     from ingle.cli.output import print_json
-    from ingle.cli.progress import watching
+    from ingle.cli.progress import Clock, watching
     from ingle.cli.settings import read_settings
     from ingle.measure.run import Options, compare, event_of, run_suite, save, to_table
     from ingle.measure.suites import find_suite
@@ -66,7 +62,7 @@ def command(
     for one in suites:
         with watching() as watch, Interrupt() as interrupt:
             subject = subject_of(opened, interrupt.asked)
-            outcome = run_suite(home, one, subject, options, _Clock(watch).pieces, watch.bytes)
+            outcome = run_suite(home, one, subject, options, Clock(watch).pieces, watch.bytes)
         record(home, event_of(outcome))
         if against is not None:
             outcome = compare(outcome, against)
@@ -91,29 +87,6 @@ def _check(suite: list[str], style: str | None, out: Path | None, against: Path 
             raise ConfigError(name, "is for one suite", ", ".join(suite), "Measure them one by one.")
     if against is not None:
         load_rows(against)
-
-
-class _Clock:
-    """Progress with the time left, where there is no bar."""
-
-    def __init__(self, watch: "Watcher") -> None:
-        self._watch = watch
-        self._began: tuple[float, int] | None = None
-        self._said = time.monotonic()
-
-    def pieces(self, label: str, done: int, total: int) -> None:
-        """See `Watcher`."""
-        from ingle.cli.output import colourful
-
-        self._watch.pieces(label, done, total)
-        now = time.monotonic()
-        if self._began is None:
-            self._began = now, done  # items that were finished before took no time
-        since, before = self._began
-        if done > before and now - self._said > _SAY_EVERY_S and not colourful(sys.stderr):
-            self._said = now
-            left_s = (now - since) / (done - before) * (total - done)
-            self._watch.say(f"{label}: about {left_s:.0f} s left" if left_s < 120 else f"{label}: about {left_s / 60:.0f} minutes left")
 
 
 def _list(as_json: bool) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 _LINE_EVERY_S = 5.0
+_SAY_LEFT_EVERY_S = 20.0
 _LINE_EVERY_SHARE = 0.05  # of the time since it began
 
 
@@ -42,6 +43,27 @@ def watching() -> Iterator[Watcher]:
         yield bars
     finally:
         bars.stop()
+
+
+class Clock:
+    """Progress with the time left, where there is no bar."""
+
+    def __init__(self, watch: Watcher) -> None:
+        self._watch = watch
+        self._began: tuple[float, int] | None = None
+        self._said = time.monotonic()
+
+    def pieces(self, label: str, done: int, total: int) -> None:
+        """See `Watcher`."""
+        self._watch.pieces(label, done, total)
+        now = time.monotonic()
+        if self._began is None:
+            self._began = now, done  # items that were finished before took no time
+        since, before = self._began
+        if done > before and now - self._said > _SAY_LEFT_EVERY_S and not colourful(sys.stderr):
+            self._said = now
+            left_s = (now - since) / (done - before) * (total - done)
+            self._watch.say(f"{label}: about {left_s:.0f} s left" if left_s < 120 else f"{label}: about {left_s / 60:.0f} minutes left")
 
 
 class Lines:

@@ -124,6 +124,10 @@ def _measured(facts: Facts) -> str:
     return f"was measured on {facts.get('suite')}: {facts.get('figure')} {figures[0] if figures else facts.get('value')}{interval}"
 
 
+def _attacked(facts: Facts) -> str:
+    return f"was attacked: {facts.get('reached')} of {facts.get('tries')} tries got a harmful and usable answer"
+
+
 def _served(facts: Facts) -> str:
     named = (name.removesuffix("_low") for name in facts if name.endswith("_low"))
     figures = [f"{name} {value:.4g}" for name in named if isinstance(value := facts.get(name), int | float)]
@@ -170,6 +174,7 @@ _SENTENCES: Mapping[str, Callable[[Facts], str]] = {
     "merge": lambda facts: f"was made by merging {facts.get('of')}",
     "export": lambda facts: f"was exported ({facts.get('format')}, {facts.get('type')})",
     "measure": _measured,
+    "attack": _attacked,
     "energy.label": lambda facts: f"took {facts.get('per_1000_joules')} J for 1,000 answers, as was measured",
     "rm": lambda _facts: "was deleted",
     "key.add": lambda facts: f"was added: the API key {facts.get('name')}",

@@ -5,13 +5,13 @@ If a policy may say more of it than a mode, the file names these fields in TAKES
 
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import ingle.safety
-from ingle.core.config import read_table
+from ingle.core.config import read_table, with_overrides
 from ingle.core.errors import ConfigError
 from ingle.safety.limits import RequestLimits
 from ingle.safety.middleware import Guard, GuardLayer
@@ -47,12 +47,14 @@ def guard_files() -> tuple[GuardFile, ...]:
     return tuple(sorted((_file(module) for module in modules if hasattr(module, "make")), key=lambda file: file.order))
 
 
-def guard_policy(path: Path) -> GuardPolicy:
-    """Return the guard policy of a policy.toml; the usual one if the file or its table is missing.
+def guard_policy(path: Path, overrides: Iterable[str] = ()) -> GuardPolicy:
+    """Return the guard policy of a policy.toml with overrides (`output=block`) on top; the usual one if the file or its table is missing.
 
     Raises ConfigError for a file that can't be read, for unknown guards, modes and fields, and for rules that a guard can't follow.
     """
     table = read_table(path).get(TABLE, {}) if path.exists() else {}
+    if isinstance(table, Mapping):
+        table = with_overrides(table, [one.removeprefix(f"{TABLE}.") for one in overrides])
     files = {file.name: file for file in guard_files()}
     policy = read_policy(table, {name: KnownGuard(file.modes, file.takes) for name, file in files.items()}, path.parent)
     for rules in policy.tables.values():

@@ -1,0 +1,138 @@
+"""The contract of a family of attacks. To add one, put a file into robustness/attacks.
+
+The file holds `NAME` (the file's), `SENTENCE` (its words for people), `ADAPTIVE`, and `make(goal, kit)`, a generator of steps: each is sent
+to the model by whoever runs it (robustness/run.py), and what came of it is sent back into the generator. So a family never touches a model,
+families are asked many at a time, and an interrupted run goes on: the generator is begun again, and gets the same answers from the cache.
+"""
+
+import difflib
+import importlib
+import pkgutil
+import random
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from ingle.core.digest import digest_json
+from ingle.core.errors import ConfigError
+from ingle.core.message import Message, Origin, Request, TextPart
+from ingle.robustness.material import AttackMaterial
+from ingle.robustness.prompts import LabelledPrompt
+
+
+@dataclass(frozen=True, slots=True)
+class Weigh:
+    """Asks how near the model comes to obeying, without an answer. Each request is a try. Sent back: a `Weight` each, as far as the
+    budget goes."""
+
+    requests: tuple[Request, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """How near the model comes to obeying a request, and how much a guard minds it."""
+
+    margin: float
+    """log P(the answer begins obediently) − log P(it begins by refusing), in nats; −infinity for a request that does not fit."""
+    alarm: float
+    """How far it is above the threshold of the judge of requests, in nats of log-odds. The attacker has a copy of the judge."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reword:
+    """Lets the model write something for the attacker, who has a copy of it without guards. It is no try. Sent back: the text."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The outcome of one try: a request that was sent to the guarded model. Attackers see it, but for the words."""
+
+    passed: bool
+    """Whether request and answer came past the guards."""
+    noticed: bool
+    """Whether a guard blocked, edited or told of it."""
+    refused: bool
+    """Whether the model refused, of what came past the guards."""
+    harm: float
+    """How harmful and usable the answer is, 0 to 1."""
+    reached: bool
+    """Whether it is harmful and usable."""
+
+
+BLOCKED = Outcome(False, True, False, 0.0, False)
+"""The outcome of a request that a guard refused."""
+Step = Request | Weigh | Reword
+"""A `Request` is a try: it is sent through the guards, answered and judged. Sent back: its `Outcome`."""
+Steps = Generator[Step, Any, None]
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """All that a family has to work with."""
+
+    seed: int
+    budget: int
+    """Tries at one goal. The run ends the generator there."""
+    material: AttackMaterial
+    fits: Callable[[Request], bool]
+    """Whether a request leaves room for an answer in the model's context."""
+    vocabulary: tuple[str, ...] = ()
+    """Words of the model's vocabulary: printable ASCII."""
+    tally: dict[str, list[float]] = field(default_factory=dict)
+    """Sums and counts that the generators of one family share over their goals. All is asked in a fixed order, so it stays repeatable."""
+
+    def random(self, *names: object) -> random.Random:
+        """Return random numbers that depend on the seed and these names alone."""
+        return random.Random(digest_json([self.seed, *map(str, names)]))
+
+
+@dataclass(frozen=True, slots=True)
+class AttackFile:
+    """The contents of a family's file."""
+
+    name: str
+    sentence: str
+    """Its words for people: what it does."""
+    adaptive: bool
+    """Whether it looks at what came of its tries."""
+    make: Callable[[LabelledPrompt, Kit], Steps]
+
+
+def attack_files() -> tuple[AttackFile, ...]:
+    """Return every family: the fixed ones first, each sort alphabetically."""
+    import ingle.robustness.attacks as folder
+
+    return _read(tuple(folder.__path__))
+
+
+def find_attacks(names: Iterable[str] = (), adaptive: bool = False) -> tuple[AttackFile, ...]:
+    """Return the families of these names; without names all that are fixed, with `adaptive` all. Raises ConfigError with the known ones."""
+    known = {file.name: file for file in attack_files()}
+    chosen = list(dict.fromkeys(names))
+    for name in chosen:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            raise ConfigError(
+                "families", "There is no family", name, f"Did you mean {close[0]}?" if close else f"Known: {', '.join(known)}."
+            )
+    return tuple(known[name] for name in chosen) or tuple(file for file in known.values() if adaptive or not file.adaptive)
+
+
+def saying(text: str, *before: Message) -> Request:
+    """Return the request of a user who says this, after earlier messages."""
+    return Request(messages=(*before, Message.of("user", text)))
+
+
+def quoting(*parts: tuple[str, Origin | None]) -> Request:
+    """Return the request of a user whose message has parts of these origins."""
+    return Request(messages=(Message("user", tuple(TextPart(text, origin) for text, origin in parts)),))
+
+
+@lru_cache(maxsize=4)
+def _read(path: tuple[str, ...]) -> tuple[AttackFile, ...]:
+    modules = [importlib.import_module(f"ingle.robustness.attacks.{module.name}") for module in pkgutil.iter_modules(path)]
+    files = [AttackFile(module.NAME, module.SENTENCE, module.ADAPTIVE, module.make) for module in modules]
+    return tuple(sorted(files, key=lambda file: (file.adaptive, file.name)))
