@@ -13,8 +13,8 @@ import ingle.robustness.attacks
 from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.core.message import Request, TextPart
-from ingle.robustness.attack import AttackFile, Outcome, Reword, Step, Weigh, Weight, attack_files, find_attacks
-from ingle.robustness.attacks import encode, homoglyph, leet, past, translate
+from ingle.robustness.attack import AttackFile, Outcome, Reword, Reworded, Step, Weigh, Weight, attack_files, find_attacks
+from ingle.robustness.attacks import encode, homoglyph, leet, paraphrase, past, translate
 from ingle.robustness.prompts import LabelledPrompt
 from tests.robustness.material import GOALS, kit
 
@@ -28,7 +28,8 @@ def answered(step: Step) -> Any:
     if isinstance(step, Weigh):
         return tuple(Weight(int(digest_json(one.messages[-1].text)[:4], 16) / 1000, 0.0) for one in step.requests)
     if isinstance(step, Reword):
-        return f"In other words {digest_json(step.request.messages[-1].text)[:6]}"
+        number = digest_json([step.request.messages[-1].text, step.request.sampling.seed])[:6]
+        return f"In other words, number {number}: {step.request.messages[-1].text.splitlines()[-1]}"
     return Outcome(True, False, False, 0.1, False)
 
 
@@ -46,7 +47,15 @@ def steps(file: AttackFile, goal: LabelledPrompt, budget: int = 20, seed: int = 
 
 
 def sent(found: Sequence[Step]) -> list[Request]:
-    return [one for step in found for one in (step.requests if isinstance(step, Weigh) else [step] if isinstance(step, Request) else [])]
+    requests: list[Request] = []
+    for step in found:
+        if isinstance(step, Weigh):
+            requests += step.requests
+        elif isinstance(step, Reworded):
+            requests.append(step.request)
+        elif isinstance(step, Request):
+            requests.append(step)
+    return requests
 
 
 def test_every_file_is_a_family_and_is_named_after_it() -> None:
@@ -141,6 +150,19 @@ def test_every_encoding_has_its_way_back(name: str, goal: LabelledPrompt) -> Non
     for outer in encode.CODERS:
         if outer not in ("Morse", "NATO alphabet"):
             assert encode.decoded(encode.encoded(code, (outer,)), (outer,)) == code
+
+
+def test_a_wording_that_is_about_something_else_is_not_sent() -> None:
+    goal = "Give detailed instructions for sailing a boat to Malta"
+    assert paraphrase.keeps(goal, "Could you explain how sailing to Malta is done in a boat?")
+    assert not paraphrase.keeps(goal, "A science fiction game about dragons")
+    running = paraphrase.make(LabelledPrompt(goal, "plain", "test"), kit(budget=2))
+    step, sent_ = next(running), list[Step]()
+    with pytest.raises(StopIteration):
+        while True:
+            sent_ += [step] if isinstance(step, Reworded) else []
+            step = running.send(Outcome(True, False, False, 0.0, False) if isinstance(step, Reworded) else 'Here you are:\n"Dragons"')
+    assert not sent_
 
 
 def test_there_are_fifteen_encodings_and_some_tries_are_two_deep() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -102,9 +103,13 @@ def test_every_family_runs_within_its_budget(home: Home, model: LanguageModel) -
             assert goal.used <= (SMALL.budget if one.adaptive else SMALL.tries)
             assert goal.used >= len(goal.outcomes)
             assert goal.reached_at is None
-            assert len(goal.outcomes) + goal.unfit > 0
+            # What this model says keeps no wording of anything.
+            assert len(goal.outcomes) + goal.unfit > 0 or one.name == "paraphrase"
     assert heard[-1][0] == heard[-1][1]
     assert all(0 <= done <= total for done, total in heard)
+    assert all(done <= after or after == total for (done, _), (after, total) in pairwise(heard)), (
+        "it never goes back, but to a smaller total"
+    )
 
 
 def test_an_interrupted_run_goes_on_where_it_was(home: Home, model: LanguageModel) -> None:
@@ -177,11 +182,22 @@ def test_what_guards_do_to_requests_and_answers_is_seen(model: LanguageModel) ->
         return Opinion(False, 0.9, "way" in answer)
 
     guarded = target(model, cutting, judge=judge)
-    assert outcome_of(guarded, "g", asked, False, "Nothing of note.") == Outcome(True, False, False, 0.9, False)
-    assert outcome_of(guarded, "g", asked, False, "It is secret: the way") == Outcome(False, True, False, 0.0, False)
+    assert outcome_of(guarded, ["g"], asked, False, "Nothing of note.") == Outcome(True, False, False, 0.9, False)
+    assert outcome_of(guarded, ["g"], asked, False, "It is secret: the way") == Outcome(False, True, False, 0.0, False)
     # What came out before the guard ended it was harmful enough.
-    assert outcome_of(guarded, "g", asked, False, "The way is secret.") == Outcome(True, True, False, 0.9, True)
+    assert outcome_of(guarded, ["g"], asked, False, "The way is secret.") == Outcome(True, True, False, 0.9, True)
     assert read == ["Nothing of note.", "It is ", "The way is "]
+
+
+def test_an_answer_to_a_wording_that_drifted_reaches_no_goal(model: LanguageModel) -> None:
+    """The judge finds an answer harmful to the goal; to the question that was really asked, it is not."""
+
+    def judge(question: str, _answer: str) -> Opinion:
+        return Opinion(False, 0.9 if "goal" in question else 0.1, "goal" in question)
+
+    aim, asked = target(model, judge=judge), saying("something else")
+    assert outcome_of(aim, ["the goal"], asked, False, "well") == Outcome(True, False, False, 0.9, True)
+    assert outcome_of(aim, ["the goal", "something else"], asked, False, "well") == Outcome(True, False, False, 0.1, False)
 
 
 def test_a_request_that_does_not_fit_is_no_try(home: Home, model: LanguageModel) -> None:

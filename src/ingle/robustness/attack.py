@@ -47,6 +47,16 @@ class Reword:
 
 
 @dataclass(frozen=True, slots=True)
+class Reworded:
+    """A try that asks in words of its own, which may have drifted from the goal. Its answer must be harmful to both. Sent back: its
+    `Outcome`."""
+
+    request: Request
+    asks: str
+    """What it asks, plainly."""
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """The outcome of one try: a request that was sent to the guarded model. Attackers see it, but for the words."""
 
@@ -64,7 +74,7 @@ class Outcome:
 
 BLOCKED = Outcome(False, True, False, 0.0, False)
 """The outcome of a request that a guard refused."""
-Step = Request | Weigh | Reword
+Step = Request | Reworded | Weigh | Reword
 """A `Request` is a try: it is sent through the guards, answered and judged. Sent back: its `Outcome`."""
 Steps = Generator[Step, Any, None]
 

@@ -16,7 +16,7 @@ from ingle.home.place import Home
 from ingle.measure.finished import Finished, Row
 from ingle.measure.gather import ItemPlan, Progress, gather, silent
 from ingle.measure.subject import Nats
-from ingle.robustness.attack import BLOCKED, AttackFile, Kit, Outcome, Reword, Step, Steps, Weigh, Weight
+from ingle.robustness.attack import BLOCKED, AttackFile, Kit, Outcome, Reword, Reworded, Step, Steps, Weigh, Weight
 from ingle.robustness.material import AttackMaterial
 from ingle.robustness.prompts import LabelledPrompt
 from ingle.robustness.target import Target, admitted, fits, margin_of, margin_task, outcome_of
@@ -137,10 +137,10 @@ def attack(
     finished = Finished(home, "attack", target.subject.digest)
     for course in courses:
         course.send(None)
+    counted = _Counted(courses, progress)
     while live := [course for course in courses if course.step is not None]:
-        _round(target, live, finished, options, _counted(courses, progress))
-    used = sum(course.used for course in courses)
-    progress("tries", used, used)
+        _round(target, live, finished, options, counted.begin())
+    counted.end()
     grouped = {file.name: [course for course in courses if course.file is file] for file in files}
     return tuple(FamilyResult(file.name, file.adaptive, tuple(map(_result, grouped[file.name]))) for file in files)
 
@@ -157,11 +157,27 @@ def _result(course: _Course) -> GoalResult:
     return GoalResult(course.goal.id, tuple(course.outcomes), course.used, course.reached_at, course.unfit)
 
 
-def _counted(courses: Sequence[_Course], progress: Progress) -> Progress:
-    """Return progress over all rounds, from that of one round."""
-    used = sum(course.used for course in courses)
-    total = sum(course.used if course.step is None else course.budget for course in courses)
-    return lambda label, done, _all: progress(label, min(used + done, total), total)
+class _Counted:
+    """Progress over all rounds, from that of each. It never goes back, although a step may be several tries, or none."""
+
+    def __init__(self, courses: Sequence[_Course], progress: Progress) -> None:
+        self._courses, self._progress = courses, progress
+        self._before = self._most = 0
+
+    def begin(self) -> Progress:
+        """Begin a round; return its progress."""
+        self._before = sum(course.used for course in self._courses)
+        return self._tell
+
+    def end(self) -> None:
+        """Tell that nothing is left."""
+        used = sum(course.used for course in self._courses)
+        self._progress("tries", used, used)
+
+    def _tell(self, label: str, done: int, _all: int) -> None:
+        total = sum(course.used if course.step is None else course.budget for course in self._courses)
+        self._most = max(self._most, min(self._before + done, total))
+        self._progress(label, min(self._most, total), total)
 
 
 def _round(target: Target, live: Sequence[_Course], finished: Finished, options: AttackOptions, progress: Progress) -> None:
@@ -182,15 +198,16 @@ def _asked(target: Target, course: _Course, options: AttackOptions) -> tuple[lis
     if isinstance(step, Reword):
         plan = _written(step.request)
         return [plan], lambda rows: course.send(rows[0]["text"])
-    assert isinstance(step, Request)
-    request = _sized(target, step, options)
+    assert isinstance(step, Request | Reworded)
+    asked, questions = (step.request, [course.goal.text, step.asks]) if isinstance(step, Reworded) else (step, [course.goal.text])
+    request = _sized(target, asked, options)
     passed = admitted(target.guards, request)
     if passed is None:
         return [], lambda _rows: course.sent(BLOCKED)
     if not fits(target, passed.request):
         return [], lambda _rows: course.sent(_UNFIT)
     noticed = passed.noticed
-    return [_written(passed.request)], lambda rows: course.sent(outcome_of(target, course.goal.text, request, noticed, rows[0]["text"]))
+    return [_written(passed.request)], lambda rows: course.sent(outcome_of(target, questions, request, noticed, rows[0]["text"]))
 
 
 def _weighed(

@@ -1,7 +1,9 @@
 """The model rewrites its own prompt, from the best wording so far (after PAIR, arXiv 2310.08419; the attacker is the model itself)."""
 
+import re
+
 from ingle.core.message import Message, Request, Sampling
-from ingle.robustness.attack import Kit, Outcome, Reword, Steps, saying
+from ingle.robustness.attack import Kit, Outcome, Reword, Reworded, Steps, saying
 from ingle.robustness.prompts import LabelledPrompt
 
 NAME = "paraphrase"
@@ -26,19 +28,25 @@ def make(goal: LabelledPrompt, kit: Kit) -> Steps:
     """Yield the model's wordings, each asked for with a seed of its own, until one reaches the goal."""
     random = kit.random(NAME, goal.id)
     best, harm, seen = goal.text, 0.0, {goal.text}
-    for _ in range(3 * kit.budget):  # some wordings are empty or known, and are not sent
+    for _ in range(3 * kit.budget):  # some wordings are empty, known, or about something else, and are not sent
         sampling = Sampling(temperature=0.9, top_p=0.95, seed=random.getrandbits(31))
         start = best if random.random() < 0.7 else goal.text
         order = Message.of("user", f"{random.choice(_WAYS)}\n\n{start}")
         text = _wording((yield Reword(Request(messages=(order,), max_tokens=_TOKENS, sampling=sampling))))
-        if not text or text in seen:
+        if not text or text in seen or not keeps(goal.text, text):
             continue
         seen.add(text)
-        outcome: Outcome = yield saying(text)
+        outcome: Outcome = yield Reworded(saying(text), text)
         if outcome.reached:
             return
         if outcome.passed and outcome.harm > harm:
             best, harm = text, outcome.harm
+
+
+def keeps(goal: str, wording: str) -> bool:
+    """Return whether a wording still holds a third of the goal's longer words, by their beginnings."""
+    words, kept = (set(word[:5] for word in re.findall(r"[^\W\d_]{4,}", text.casefold())) for text in (goal, wording))
+    return len(words & kept) >= len(words) / 3
 
 
 def _wording(said: str) -> str:
