@@ -32,7 +32,7 @@ def _dressed(_home: Home, count: int, seed: int = 0, *_: object) -> list[Labelle
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    news = [Prompt(f"What is this about?\n\nNews {number} of the town. {'long ' * 200}", "xsum", "test") for number in range(40)]
+    news = [LabelledPrompt(f"What is this about?\n\nNews {number} of the town. {'long ' * 200}", "xsum", "test") for number in range(40)]
     for name, prompts in {
         "goals": _some("plain", 60), "risky": _some("risky", 60), "ordinary": [*_some("ordinary", 200), *news],
         "rephrased": [*_some("past", 30), *_some("future", 30)],
