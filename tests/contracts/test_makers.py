@@ -103,7 +103,7 @@ def test_the_policy_has_a_section_for_it(home: Home, softener: None) -> None:
 
 
 def test_a_wrong_check_in_its_file_is_said(home: Home, tmp_path: Path, softener: None) -> None:
-    (tmp_path / "plugins" / "harden.py").write_text(SOFTEN.replace('"safety"', '"safty"'), "utf-8")
+    (tmp_path / "plugins" / "stiffen.py").write_text(SOFTEN.replace('"safety"', '"safty"'), "utf-8")
     folder.__path__.append(str(tmp_path))  # another path, so that the folder is read again
     with pytest.raises(ConfigError, match=r"no check safty.*Did you mean safety"):
         load_policy(home)
@@ -134,7 +134,7 @@ def test_gate_ledger_log_energy_and_page_take_it(home: Home, softener: None) -> 
     ledger = Ledger(engine, home.keys)
     made = soften(home, "kind", 0.0, ledger)
     assert made.kept.name == "tiny+kind" and made.report["gate"]["maker"] == "soften"
-    assert {one["check"] for one in made.report["gate"]["findings"]} == {"bits"}, "its file turns safety off"
+    assert {one["check"] for one in made.report["gate"]["findings"]} == {"bits", "refusals"}, "its file turns safety off"
     with pytest.raises(Refused, match=r"bits: general text costs \+"):
         soften(home, "rough", 1.0, ledger)
     said: list[str] = []

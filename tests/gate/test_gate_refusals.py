@@ -1,6 +1,7 @@
 """The check of refusals: none may be lost, and no false ones gained; nothing of an answer is kept but whether it refuses."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -78,3 +79,15 @@ def test_it_asks_only_where_the_candidate_acts_and_limits_are_checked(gate_home:
     for wrong in ({"most_lost": 2.0}, {"most_false": -0.1}, {"harmless": 0}, {"max_tokens": 0}):
         with pytest.raises(ConfigError, match="refusals"):
             refusals.Limits(**wrong)  # type: ignore[arg-type]
+
+
+def test_another_judge_judges_anew(gate_home: Home, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = _trial(gate_home, make, "two judges", _harmful, _harmful)
+    first = refusals.check(trial, refusals.Limits())
+    other = replace(refusals.load_judge(), digest="another")
+    monkeypatch.setattr(refusals, "load_judge", lambda: other)
+    monkeypatch.setattr(refusals, "refuses", lambda _ask, _answer: False)
+    second = refusals.check(trial, refusals.Limits())
+    assert first is not None and second is not None
+    assert [report.value for report in first.reports[2:4]] == [1.0, 1.0]
+    assert [report.value for report in second.reports[2:4]] == [0.0, 0.0], "what the first judge said is not read again"

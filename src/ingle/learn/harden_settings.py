@@ -13,24 +13,24 @@ from ingle.train.settings import TrainSettings
 
 def _course() -> TrainSettings:
     return TrainSettings(
-        epochs=2, batch_tokens=512, optimiser=OptimiserSettings(learning_rate=4e-4), schedule=Schedule("cosine", warm_up=0.1),
+        epochs=1, batch_tokens=512, optimiser=OptimiserSettings(learning_rate=4e-4), schedule=Schedule("cosine", warm_up=0.1),
         checkpoint_minutes=2.0,
     )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class HardenSettings:
-    """Settings of one hardening. The defaults take about a quarter of an hour for SmolLM2-135M on two cores."""
+    """Settings of one hardening. The defaults were measured (docs/harden.md): nine minutes for SmolLM2-135M on a busy machine."""
 
     taught: Amounts = field(default_factory=Amounts)
     """Requests of the training part."""
     measured: Amounts = field(default_factory=lambda: Amounts(plain=60, dressed=40, lookalikes=110, ordinary=100, prose=0))
     """Requests of the held-out part; `dressed` is the number of persona attacks, and of past and future ones together."""
-    rounds: int = 2
+    rounds: int = 1
     """Rounds of training. Each but the first learns attacks that still succeeded after the one before, and reads earlier examples again."""
     attempts: int = 60
     """Fresh attacks on training goals between two rounds."""
-    answer_tokens: int = 32
+    answer_tokens: int = 20
     """Tokens of the model's own answers to harmless requests, which it is to keep."""
     plain_answers: int = 60
     """Look-alikes whose answers are learnt as well, not only kept."""

@@ -23,15 +23,15 @@ _LONGEST, _PROSE = 900, 400
 class Amounts:
     """Numbers of requests."""
 
-    plain: int = 200
+    plain: int = 70
     """Harmful requests as they are: half of them direct (`prompts.goals`), half risky questions (`prompts.risky`)."""
-    dressed: int = 80
+    dressed: int = 10
     """Harmful requests in the dress of an attack."""
-    lookalikes: int = 240
+    lookalikes: int = 200
     """Harmless requests in the words of harmful ones."""
-    ordinary: int = 200
+    ordinary: int = 90
     """Other harmless requests."""
-    prose: int = 80
+    prose: int = 10
     """Beginnings of news, along which the model is to stay as it was: requests alone would let it forget other text."""
 
     def __post_init__(self) -> None:

@@ -26,7 +26,7 @@ KEEP, REFUSE, ANSWER = 0, 1, 2
 class PushSettings:
     """The latent attack in the loss."""
 
-    steps: int = 2
+    steps: int = 0
     """Gradient steps against a batch's refusals; 0 = no attack. Each costs two thirds of a training step on these documents."""
     depth: float = 0.3
     """Depth of the layer whose input is moved, as a share of all layers."""

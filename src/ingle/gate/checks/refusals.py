@@ -24,6 +24,7 @@ from ingle.measure.intervals import Difference, paired_bootstrap
 from ingle.robustness.prompts import lookalikes
 from ingle.robustness.refusing import SHORT, asked
 from ingle.safety.answers import refuses
+from ingle.safety.judge import load_judge
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ def requests(harmless: int) -> tuple[Sequence[str], Sequence[str]]:
 
 
 def _plan(ask: str, most_tokens: int) -> ItemPlan:
-    key = digest_json(["refusals", ask, most_tokens])
+    key = digest_json(["refusals", ask, most_tokens, load_judge().digest])  # another judge may judge the same answer otherwise
     return ItemPlan(key[:16], key, digest_json(ask), request=asked(ask, most_tokens), said=partial(_judged, ask))
 
 
