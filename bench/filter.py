@@ -83,7 +83,7 @@ def ordinary() -> dict[str, list[str]]:
         "numbers of 9 to 19 digits": [f"It is {draw.randrange(10 ** (n - 1), 10**n)}." for n in range(9, 20) for _ in range(1_000)],
         "versions": [f"pkg {a}.{b}.{c}.{d} and v{a}.{b}.{c}" for a in range(4) for b in range(8) for c in range(8) for d in range(4)],
         "dates and times": [f"{d:02}{s}{m:02}{s}{y}, {y}{s}{m:02}{s}{d:02} {d % 24:02}:{m:02}" for s in "./-" for d, m, y in days],
-        "books": [f"ISBN 978-0-{a}-{b:05}-{c}, 0-{a}-{b:05}-{c}" for a in range(200, 250) for b in range(0, 10**5, 9_999) for c in range(10)],
+        "books": [f"ISBN 978-0-{a}-{b:05}-{c} 0-{a}-{b:05}-{c}" for a in range(200, 250) for b in range(0, 99999, 9999) for c in range(10)],
         "sums": [f"{a},{b:03}.{c:02} or 8 {b:03} {a:03}" for a in range(1, 1000, 9) for b in range(0, 1000, 99) for c in range(0, 100, 20)],
         "Python's library": [paragraph for text in library for paragraph in text.split("\n\n")],
     }  # fmt: skip

@@ -23,7 +23,7 @@ from ingle.gate.suspicion import refuses as by_keywords
 from ingle.home.place import find_home
 from ingle.measure.intervals import wilson
 from ingle.robustness.fitting import fit, logits
-from ingle.robustness.prompts import Prompt, data_sentences, injections, judged_answers, orders
+from ingle.robustness.prompts import LabelledPrompt, data_sentences, injections, judged_answers, orders
 from ingle.robustness.training import CONTENT, FORM, Requests, gather, train_orders, train_requests
 from ingle.safety.answers import harm_vector, refusal_vector
 from ingle.safety.features import SIZE, logit
@@ -71,7 +71,7 @@ def said(row: dict[str, Any]) -> str:
     return f"{row['share']:.3f} ({row['low']:.3f} – {row['high']:.3f}, n = {row['n']})"
 
 
-def judge_of(requests: Requests, keep: Callable[[Prompt], bool]) -> Judge:
+def judge_of(requests: Requests, keep: Callable[[LabelledPrompt], bool]) -> Judge:
     weights, biases, thresholds = train_requests(requests, keep)
     return Judge(weights, biases, thresholds, "", {})
 
@@ -88,8 +88,12 @@ def known(requests: Requests, judge: Judge) -> dict[str, Any]:
         texts = [one.text for one in held if one.family == family]
         rows[family] = {"judge": share([alarms(judge, text) for text in texts]), "words": share([worded(text) for text in texts])}
         rows[family]["neighbour"] = share(neighbours(requests, texts))
-    show("known families, ordinary requests and look-alikes, held out: share that alarms at a rate of 1 %",
-         [["", "judge", "list of words", "nearest neighbour"], *([name, *(said(row[one]) for one in ("judge", "words", "neighbour"))] for name, row in rows.items())])  # fmt: skip
+    columns = ("judge", "words", "neighbour")
+    table = [
+        ["", "judge", "list of words", "nearest neighbour"],
+        *([name, *(said(row[one]) for one in columns)] for name, row in rows.items()),
+    ]
+    show("known families, ordinary requests and look-alikes, held out: share that alarms at a rate of 1 %", table)
     bad = [alarms(judge, one.text) for one in held if one.family in (*CONTENT, *FORM)]
     return {"families": rows, "all bad": share(bad)}
 
@@ -138,13 +142,15 @@ def encodings(requests: Requests, judge: Judge) -> dict[str, Any]:
     goals = random.Random(1).sample([one.text for one in requests.bad if one.family == "plain" and one.held_out], 100)
     honest = random.Random(1).sample([one.text for one in requests.good if one.family == "piqa" and one.held_out], 100)
     plain = share([alarms(judge, text) for text in goals])
-    rows = {name: {"bad": share([alarms(judge, code(text)) for text in goals]), "honest": share([alarms(judge, code(text)) for text in honest])}
-            for name, code in ENCODINGS.items()}  # fmt: skip
+    rows: dict[str, dict[str, Any]] = {}
+    for name, code in ENCODINGS.items():
+        rows[name] = {"bad": share([alarms(judge, code(text)) for text in goals])}
+        rows[name]["honest"] = share([alarms(judge, code(text)) for text in honest])
     draw = random.Random(2)
     pairs = [draw.sample([name for name in ENCODINGS if name not in ("leet", "spaced", "dotted")], 2) for _ in range(100)]
     twice = share([alarms(judge, ENCODINGS[b](ENCODINGS[a](text))) for (a, b), text in zip(pairs, goals, strict=True)])
-    show(f"encodings of held-out goals (plain: {said(plain)})", [["", "bad", "honest"], *([name, said(row["bad"]), said(row["honest"])] for name, row in rows.items()),
-         ["two of them", said(twice), ""]])  # fmt: skip
+    table = [["", "bad", "honest"], *([name, said(row["bad"]), said(row["honest"])] for name, row in rows.items())]
+    show(f"encodings of held-out goals (plain: {said(plain)})", [*table, ["two of them", said(twice), ""]])
     return {"plain": plain, "encodings": rows, "two deep": twice}
 
 
@@ -204,7 +210,7 @@ def crossed(texts: Sequence[Any], scores: Sequence[float], groups: Sequence[str]
     fold = np.random.default_rng(0).integers(0, 10, len(numbers))[[numbers[group] for group in groups]]
     out = np.zeros(len(texts))
     for number in range(10):
-        seen, aside = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+        seen, aside = np.flatnonzero(fold != number).tolist(), np.flatnonzero(fold == number).tolist()
         weights, bias = fit([texts[i] for i in seen], [scores[i] for i in seen], strength=strength)
         out[aside] = logits([texts[i] for i in aside], weights, bias)
     return out

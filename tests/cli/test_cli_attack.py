@@ -12,11 +12,11 @@ import pytest
 
 from ingle.home.place import Home
 from ingle.robustness.attack import attack_files
-from ingle.robustness.prompts import Prompt
+from ingle.robustness.prompts import LabelledPrompt
 from tests.cli.place import environment, ingle, write_model
 from tests.robustness.material import OwnMaterial
 
-GOALS = [Prompt(f"How do I sail to island {number} of the archipelago?", "plain", "test") for number in range(40)]
+GOALS = [LabelledPrompt(f"How do I sail to island {number} of the archipelago?", "plain", "test") for number in range(40)]
 HELD_OUT = sum(goal.held_out for goal in GOALS)
 FEW = ("--families", "plain,prefix,past", "--goals", "3")
 

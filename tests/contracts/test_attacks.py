@@ -15,7 +15,7 @@ from ingle.core.errors import ConfigError
 from ingle.core.message import Request, TextPart
 from ingle.robustness.attack import AttackFile, Outcome, Reword, Reworded, Step, Weigh, Weight, attack_files, find_attacks
 from ingle.robustness.attacks import encode, homoglyph, leet, paraphrase, past, translate
-from ingle.robustness.prompts import Prompt
+from ingle.robustness.prompts import LabelledPrompt
 from tests.robustness.material import GOALS, kit
 
 FILES = attack_files()
@@ -33,7 +33,7 @@ def answered(step: Step) -> Any:
     return Outcome(True, False, False, 0.1, False)
 
 
-def steps(file: AttackFile, goal: Prompt, budget: int = 20, seed: int = 0) -> list[Step]:
+def steps(file: AttackFile, goal: LabelledPrompt, budget: int = 20, seed: int = 0) -> list[Step]:
     """The first steps of a family."""
     running, found = file.make(goal, kit(budget, seed)), list[Step]()
     try:
@@ -75,7 +75,7 @@ def test_a_family_says_what_it_does(file: AttackFile) -> None:
 
 @EVERY
 @pytest.mark.parametrize("goal", GOALS, ids=range(len(GOALS)))
-def test_steps_depend_on_seed_and_goal_alone(file: AttackFile, goal: Prompt) -> None:
+def test_steps_depend_on_seed_and_goal_alone(file: AttackFile, goal: LabelledPrompt) -> None:
     once = steps(file, goal)
     assert once
     assert once == steps(file, goal)
@@ -109,7 +109,7 @@ def _plain_letters(text: str) -> str:
     return unicodedata.normalize("NFKC", "".join(one for one in text if one not in "\u00ad\u0336"))
 
 
-def _decoded(goal: Prompt, text: str) -> bool:
+def _decoded(goal: LabelledPrompt, text: str) -> bool:
     code = text.split("\n\n", 1)[1]
     layers = [(one,) for one in encode.CODERS] + [(a, b) for a in encode.CODERS for b in encode.CODERS]
     return any(encode.encoded(goal.text, names) == code and _same(encode.decoded(code, names), goal.text) for names in layers)
@@ -119,7 +119,7 @@ def _same(one: str, other: str) -> bool:
     return " ".join(one.split()).casefold() == " ".join(other.split()).casefold()
 
 
-KEPT: dict[str, Callable[[Prompt, str], bool]] = {
+KEPT: dict[str, Callable[[LabelledPrompt, str], bool]] = {
     "encode": _decoded,
     "leet": lambda goal, text: _leet_back(text) == _leet_back(goal.text),
     "homoglyph": lambda goal, text: _plain_letters(text) == _plain_letters(goal.text),
@@ -134,7 +134,7 @@ KEPT: dict[str, Callable[[Prompt, str], bool]] = {
 
 @pytest.mark.parametrize("goal", GOALS[:2], ids=range(2))
 @pytest.mark.parametrize("file", FIXED, ids=lambda file: file.name)
-def test_every_try_keeps_the_goal(file: AttackFile, goal: Prompt) -> None:
+def test_every_try_keeps_the_goal(file: AttackFile, goal: LabelledPrompt) -> None:
     kept = KEPT.get(file.name, lambda goal, text: goal.text in text)
     for request in sent(steps(file, goal)):
         assert kept(goal, request.messages[-1].text), request.messages[-1].text
@@ -142,7 +142,7 @@ def test_every_try_keeps_the_goal(file: AttackFile, goal: Prompt) -> None:
 
 @pytest.mark.parametrize("goal", GOALS, ids=range(len(GOALS)))
 @pytest.mark.parametrize("name", encode.CODERS)
-def test_every_encoding_has_its_way_back(name: str, goal: Prompt) -> None:
+def test_every_encoding_has_its_way_back(name: str, goal: LabelledPrompt) -> None:
     code = encode.encoded(goal.text, (name,))
     back = encode.decoded(code, (name,))
     assert _same(back, goal.text) if name in ("Morse", "NATO alphabet") else back == goal.text
@@ -156,7 +156,7 @@ def test_a_wording_that_is_about_something_else_is_not_sent() -> None:
     goal = "Give detailed instructions for sailing a boat to Malta"
     assert paraphrase.keeps(goal, "Could you explain how sailing to Malta is done in a boat?")
     assert not paraphrase.keeps(goal, "A science fiction game about dragons")
-    running = paraphrase.make(Prompt(goal, "plain", "test"), kit(budget=2))
+    running = paraphrase.make(LabelledPrompt(goal, "plain", "test"), kit(budget=2))
     step, sent_ = next(running), list[Step]()
     with pytest.raises(StopIteration):
         while True:

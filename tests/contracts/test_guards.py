@@ -103,9 +103,9 @@ def test_only_a_guard_that_says_so_edits_and_only_in_that_mode(file: GuardFile, 
 
 def test_a_policy_names_guards_and_modes_that_there_are(tmp_path: Path) -> None:
     path = tmp_path / "policy.toml"
-    assert guard_policy(path) == USUAL
+    assert guard_policy(path).rules() == USUAL.rules() == {}
     path.write_text("[bits]\nmost_rise_percent = 2.0\n")
-    assert guard_policy(path) == USUAL
+    assert guard_policy(path).rules() == USUAL.rules() == {}
     for file in FILES:
         path.write_text(f'[guards]\n{file.name} = "{file.modes[-1]}"\n')
         assert guard_policy(path).rules() == {file.name: GuardRule(file.modes[-1])}

@@ -6,13 +6,13 @@ from ingle.core.message import Request
 from ingle.home.place import Home
 from ingle.robustness.attack import Kit
 from ingle.robustness.material import AttackMaterial
-from ingle.robustness.prompts import Prompt
+from ingle.robustness.prompts import LabelledPrompt
 
 GOALS = (
-    Prompt("Write a tutorial on how to paint a fence green", "plain", "test"),
-    Prompt('Please give detailed instructions for sailing to Malta, without a "map"?', "plain", "test"),
-    Prompt("Explain {goal} and {{ prompt }} \\g<0> {deed} %s", "plain", "test"),
-    Prompt("Décris comment faire du café à Köln", "plain", "test"),
+    LabelledPrompt("Write a tutorial on how to paint a fence green", "plain", "test"),
+    LabelledPrompt('Please give detailed instructions for sailing to Malta, without a "map"?', "plain", "test"),
+    LabelledPrompt("Explain {goal} and {{ prompt }} \\g<0> {deed} %s", "plain", "test"),
+    LabelledPrompt("Décris comment faire du café à Köln", "plain", "test"),
 )
 
 

@@ -14,7 +14,7 @@ from ingle.robustness import material as material_module
 from ingle.robustness.attack import find_attacks
 from ingle.robustness.goals import digest_of, held_out_goals
 from ingle.robustness.material import AttackMaterial, filled, usable
-from ingle.robustness.prompts import Prompt
+from ingle.robustness.prompts import LabelledPrompt
 from tests.robustness.material import GOALS, kit
 
 
@@ -41,15 +41,15 @@ def test_the_wheels_hold_goals_and_material(wheels: Home) -> None:
     assert len(material.personas) >= 500
     assert len(material.pairs) == 400
     assert len(material.suffixes) >= 15
-    for goal in (held_out[0], Prompt("How do I sail?", "plain", "test")):
+    for goal in (held_out[0], LabelledPrompt("How do I sail?", "plain", "test")):
         found = material.personas_for(goal)
         assert found
-        assert all(Prompt(text, "", "").held_out == goal.held_out for text in found)
+        assert all(LabelledPrompt(text, "", "").held_out == goal.held_out for text in found)
         assert all(goal.text in filled(text, goal.text) for text in found)
 
 
 def test_more_goals_than_there_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    many = [Prompt(f"How do I sail to island {number}?", "plain", "test") for number in range(30)]
+    many = [LabelledPrompt(f"How do I sail to island {number}?", "plain", "test") for number in range(30)]
     monkeypatch.setattr(goals_module, "goals", lambda _home, _progress: many)
     held_out = held_out_goals(Home(tmp_path))
     assert 0 < len(held_out) < len(many)
@@ -82,7 +82,7 @@ def test_nothing_in_a_goal_is_rendered(goal: str) -> None:
 
 @pytest.mark.parametrize("text", ["\x00\u202e<|im_start|>system", " ", "a" * 100_000, "\n\n###\n```"])
 def test_families_take_whatever_a_goal_is(text: str) -> None:
-    goal = Prompt(text, "plain", "test")
+    goal = LabelledPrompt(text, "plain", "test")
     for file in find_attacks():
         for number, _step in enumerate(file.make(goal, kit())):
             if number == 3:

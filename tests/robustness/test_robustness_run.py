@@ -18,7 +18,7 @@ from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull
 from ingle.robustness.attack import Outcome, find_attacks, saying
-from ingle.robustness.prompts import Prompt
+from ingle.robustness.prompts import LabelledPrompt
 from ingle.robustness.report import curves_of, event_of, lines_of, to_table
 from ingle.robustness.run import AttackOptions, attack
 from ingle.robustness.target import Opinion, Target, admitted, fits, margin_of, margin_task, outcome_of
@@ -201,7 +201,7 @@ def test_an_answer_to_a_wording_that_drifted_reaches_no_goal(model: LanguageMode
 
 
 def test_a_request_that_does_not_fit_is_no_try(home: Home, model: LanguageModel) -> None:
-    long = Prompt("How do I sail " + "on and " * 400 + "on?", "plain", "test")
+    long = LabelledPrompt("How do I sail " + "on and " * 400 + "on?", "plain", "test")
     [result] = attack(home, target(model), [long], find_attacks(["prefix"]), SMALL)
     [goal] = result.goals
     assert (goal.outcomes, goal.used, goal.unfit) == ((), 0, 6)
@@ -235,7 +235,7 @@ def test_the_search_raises_its_objective_and_one_that_knows_the_guard_comes_past
         async for chunk in answer(request):
             yield chunk
 
-    goals = [Prompt(f"How do I sail to island {number}?", "plain", "test") for number in range(6)]
+    goals = [LabelledPrompt(f"How do I sail to island {number}?", "plain", "test") for number in range(6)]
     aim, options = target(model, guard, judge=never, alarm=alarm), AttackOptions(budget=120, answer_tokens=2)
     blind, aware = attack(home, aim, goals, find_attacks(["random_search", "guard_aware"]), options)
     past = [sum(any(outcome.passed for outcome in goal.outcomes) for goal in one.goals) for one in (blind, aware)]

@@ -45,6 +45,11 @@ def test_a_blocked_request_is_answered_with_the_policys_words() -> None:
     assert guarded(asked(FINE), attack=GuardRule("block"))[0].text == "Well."
 
 
+def test_a_conversation_goes_on_after_a_turn_that_was_blocked() -> None:
+    turns = (Message.of("user", ATTACK), Message.of("assistant", "Not here."), Message.of("user", FINE))
+    assert guarded(Request(messages=turns), attack=GuardRule("block"))[0].text == "Well."
+
+
 def test_off_sees_nothing() -> None:
     off = {name: GuardRule("off") for name in ("attack", "harm", "injection", "leak", "control_tokens")}
     assert [one for chunk in guarded(asked(ATTACK), **off) for one in chunk.verdicts] == []

@@ -12,11 +12,12 @@ from ingle.core.message import Chunk, Message, Request, TokenLogprob
 from ingle.engine.tool_calls import ToolCallStream
 from ingle.safety import output, topics
 from ingle.safety.automaton import Automaton
-from ingle.safety.finding import LONGEST
+from ingle.safety.finding import LONGEST, find_patterns
+from ingle.safety.holding import Scan, Undecided, both
 from ingle.safety.middleware import GuardLayer, drive, wrap
 from ingle.safety.policy import GuardRule, Topic
 from ingle.safety.registry import make_guards
-from ingle.safety.scoring import by_sentence, score_rules
+from ingle.safety.scoring import ScoreRule, by_sentence, score_rules
 from tests.contracts.test_guards import policy
 from tests.safety.scripted import LIMITS, ORDINARY, USAGE, Scripted, layers, passed, user, verdicts
 
@@ -291,9 +292,6 @@ def test_examples_without_anything_in_common_are_refused() -> None:
 
 
 def test_a_scorer_is_one_more_rule() -> None:
-    from ingle.safety.holding import Undecided
-    from ingle.safety.scoring import ScoreRule
-
     asked: list[tuple[str, str]] = []
 
     def scorer(question: str, text: str) -> float:
@@ -327,3 +325,40 @@ def test_a_topic_is_found_in_the_last_question_alone() -> None:
     assert (verdict.rule, verdict.action) == ("topic cooking", "block")
     later = Request((*asked.messages, Message.of("assistant", "No."), Message.of("user", "Then tell me about the moon.")))
     assert passed([guard], later, [Chunk("Far.", finish="stop")])[1] == [Chunk("Far.", finish="stop")]
+
+
+def test_words_and_topics_together_do_not_mind_the_cuts() -> None:
+    rule = GuardRule(
+        "edit", words=("moon", "sauce that*"), patterns=(r"far[a-z ]{3,60}!",), topics=(Topic("cooking", COOKING),), alarms=0.02
+    )
+    draw = random.Random(5)
+    sentences = [
+        *COOKING,
+        "The moon is far away.",
+        "It is far and wide and no end to it",
+        "Rivers are long",
+        "x" * 300,
+        "One, two, three!",
+        "far off!",
+    ]
+    for _ in range(60):
+        text = draw.choice((" ", ". ", "")).join(draw.choice(sentences) for _ in range(6))
+        outs = []
+        for pieces in ([text], [*text], tokens(text, draw)):
+            out = passed([output.make(LIMITS, rule)], ORDINARY, [*map(Chunk, pieces), Chunk("", finish="stop")])[1]
+            outs.append((said(out), frozenset(one.rule for one in verdicts(out))))
+        assert len(set(outs)) == 1, text
+
+
+def test_a_judged_sentence_ends_where_it_ended_though_only_part_of_it_was_let_go() -> None:
+    text = "x" * 230 + "y" * 15 + "z" * 300
+    judged = []
+    for pieces in ([text], [*text]):
+        asked: list[int] = []
+        rule = ScoreRule("length", lambda _question, answer, asked=asked: float(asked.append(len(answer)) or 0.0), 0.5, True)
+        scan = Scan(both([*find_patterns(("y{20}",), ""), by_sentence([rule], "", "")]))
+        for piece in pieces:
+            scan.feed(piece, False)
+        scan.feed("", True)
+        judged.append(asked)
+    assert judged[0] == judged[1] == [240, 480, len(text)]

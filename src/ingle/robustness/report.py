@@ -10,7 +10,7 @@ from ingle.core.report import Report
 from ingle.measure.intervals import wilson
 from ingle.robustness.attack import AttackFile, Outcome
 from ingle.robustness.goals import digest_of
-from ingle.robustness.prompts import Prompt
+from ingle.robustness.prompts import LabelledPrompt
 from ingle.robustness.run import AttackOptions, FamilyResult
 from ingle.robustness.target import Target
 
@@ -37,7 +37,7 @@ class Line:
         return next((one for one in self.reports if one.name == f"{self.family}.{name}"), None)
 
 
-def lines_of(results: Sequence[FamilyResult], target: Target, goals: Sequence[Prompt], options: AttackOptions) -> tuple[Line, ...]:
+def lines_of(results: Sequence[FamilyResult], target: Target, goals: Sequence[LabelledPrompt], options: AttackOptions) -> tuple[Line, ...]:
     """Return a line for each family, and last one for all if there are several."""
     lines = [_line(one.name, [one], target, goals, options) for one in results]
     return tuple(lines if len(lines) == 1 else [*lines, _line(ALL, results, target, goals, options)])
@@ -54,12 +54,14 @@ def curves_of(results: Sequence[FamilyResult], options: AttackOptions) -> dict[s
     return curves
 
 
-def data_digest(goals: Sequence[Prompt], files: Sequence[AttackFile], options: AttackOptions) -> str:
+def data_digest(goals: Sequence[LabelledPrompt], files: Sequence[AttackFile], options: AttackOptions) -> str:
     """Return the digest of all that was tried: goals, families, sizes, seed."""
     return digest_json([digest_of(goals), [file.name for file in files], asdict(options)])
 
 
-def event_of(lines: Sequence[Line], target: Target, goals: Sequence[Prompt], files: Sequence[AttackFile], options: AttackOptions) -> Event:
+def event_of(
+    lines: Sequence[Line], target: Target, goals: Sequence[LabelledPrompt], files: Sequence[AttackFile], options: AttackOptions
+) -> Event:
     """Return the attack as a fact: counts and digests."""
     last = lines[-1]
     facts: dict[str, Fact] = {
@@ -72,7 +74,7 @@ def event_of(lines: Sequence[Line], target: Target, goals: Sequence[Prompt], fil
 
 
 def to_table(
-    lines: Sequence[Line], results: Sequence[FamilyResult], target: Target, goals: Sequence[Prompt], files: Sequence[AttackFile],
+    lines: Sequence[Line], results: Sequence[FamilyResult], target: Target, goals: Sequence[LabelledPrompt], files: Sequence[AttackFile],
     options: AttackOptions,
 ) -> dict[str, Any]:  # fmt: skip
     """Return everything as plain values, for JSON."""
@@ -97,7 +99,7 @@ SHARES: Mapping[str, str] = {
 """What each share counts."""
 
 
-def _line(name: str, results: Sequence[FamilyResult], target: Target, goals: Sequence[Prompt], options: AttackOptions) -> Line:
+def _line(name: str, results: Sequence[FamilyResult], target: Target, goals: Sequence[LabelledPrompt], options: AttackOptions) -> Line:
     tried = [goal for one in results for goal in one.goals]
     outcomes = [outcome for goal in tried for outcome in goal.outcomes]
     past = [outcome for outcome in outcomes if outcome.passed]

@@ -18,7 +18,7 @@ from ingle.measure.gather import ItemPlan, Progress, gather, silent
 from ingle.measure.subject import Nats
 from ingle.robustness.attack import BLOCKED, AttackFile, Kit, Outcome, Reword, Reworded, Step, Steps, Weigh, Weight
 from ingle.robustness.material import AttackMaterial
-from ingle.robustness.prompts import Prompt
+from ingle.robustness.prompts import LabelledPrompt
 from ingle.robustness.target import Target, admitted, fits, margin_of, margin_task, outcome_of
 
 _UNFIT = Outcome(False, False, False, 0.0, False)
@@ -81,7 +81,7 @@ class _Course:
     """A family on its way to a goal."""
 
     file: AttackFile
-    goal: Prompt
+    goal: LabelledPrompt
     steps: Steps
     budget: int
     step: Step | None = None
@@ -117,7 +117,12 @@ class _Course:
 
 
 def attack(
-    home: Home, target: Target, goals: Sequence[Prompt], files: Sequence[AttackFile], options: AttackOptions, progress: Progress = silent
+    home: Home,
+    target: Target,
+    goals: Sequence[LabelledPrompt],
+    files: Sequence[AttackFile],
+    options: AttackOptions,
+    progress: Progress = silent,
 ) -> tuple[FamilyResult, ...]:
     """Attack the target. Raises the errors of fetching the material, of asking the model, and Interrupted; finished work is kept.
 

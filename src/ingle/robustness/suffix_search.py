@@ -9,7 +9,7 @@ from random import Random
 
 from ingle.core.message import Request
 from ingle.robustness.attack import Kit, Outcome, Steps, Weigh, Weight, saying
-from ingle.robustness.prompts import Prompt
+from ingle.robustness.prompts import LabelledPrompt
 
 LENGTH = 20
 """Words of the suffix."""
@@ -26,7 +26,7 @@ _CALM = -1.0
 _FALLBACK = tuple("!?*[]{}()<>/|~^=+;:#@")
 
 
-def search(goal: Prompt, kit: Kit, random: Random, weight: float, learns: bool) -> Steps:
+def search(goal: LabelledPrompt, kit: Kit, random: Random, weight: float, learns: bool) -> Steps:
     """Yield steps of the search until the goal is reached. `weight`: λ, in nats of the margin per nat of alarm; `learns`: λ doubles when
     a guard blocks the best suffix, and halves when it comes past."""
     words = kit.vocabulary or _FALLBACK

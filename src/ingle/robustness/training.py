@@ -16,7 +16,7 @@ from ingle.home.place import Home
 from ingle.robustness.fitting import fit
 from ingle.robustness.prompts import (
     JudgedAnswer,
-    Prompt,
+    LabelledPrompt,
     asked,
     data_sentences,
     dressed,
@@ -51,8 +51,8 @@ _WEIGHTS = {"look-alike": 4.0, "asked": 4.0}
 class Requests:
     """Requests to learn from, and to set thresholds by."""
 
-    bad: tuple[Prompt, ...]
-    good: tuple[Prompt, ...]
+    bad: tuple[LabelledPrompt, ...]
+    good: tuple[LabelledPrompt, ...]
     vectors: dict[str, Sparse] = field(default_factory=dict)
     """Vectors by text, made once."""
 
@@ -75,7 +75,7 @@ def gather(home: Home, progress: FetchProgress = silent) -> Requests:
 
 
 def train_requests(
-    requests: Requests, keep: Callable[[Prompt], bool] = lambda _: True, own: Sequence[tuple[str, bool]] = (),
+    requests: Requests, keep: Callable[[LabelledPrompt], bool] = lambda _: True, own: Sequence[tuple[str, bool]] = (),
     watch: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, float], dict[str, dict[str, float]]]:  # fmt: skip
     """Return weights, biases and thresholds of the judges of requests.
@@ -99,7 +99,7 @@ def train_requests(
 
 
 def _fitted(
-    requests: Requests, keep: Callable[[Prompt], bool], own: Sequence[tuple[str, bool]]
+    requests: Requests, keep: Callable[[LabelledPrompt], bool], own: Sequence[tuple[str, bool]]
 ) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, float]]:  # fmt: skip
     weights: dict[str, npt.NDArray[np.float32]] = {}
     biases: dict[str, float] = {}
@@ -127,7 +127,7 @@ def _thresholds(harmless: Sequence[tuple[bool, Mapping[str, float]]]) -> dict[st
 
 
 def train_orders(
-    bad: Sequence[Prompt], good: Sequence[Prompt]
+    bad: Sequence[LabelledPrompt], good: Sequence[LabelledPrompt]
 ) -> tuple[npt.NDArray[np.float32], float, dict[str, float]]:  # fmt: skip
     """Return weights, bias and thresholds of the judge of orders in data. Thresholds as in `train_requests`."""
     fold = {one.id: number % _FOLDS for number, one in enumerate(random.Random(0).sample(list(good), len(good)))}
@@ -162,15 +162,17 @@ def train(
     home: Home, path: Path, own: Sequence[tuple[str, bool]] = (), progress: FetchProgress = silent,
     watch: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> Mapping[str, Any]:  # fmt: skip
-    """Train every judge on all data that is no held-out part, and write the file. Returns what it was made of."""
+    """Train every judge on all data, and write the file. Returns what it was made of.
+
+    `bench/guard.py` tells how good judges are that were made so, each on texts that it has not seen.
+    """
     requests = gather(home, progress)
-    weights, biases, thresholds = train_requests(requests, lambda one: not one.held_out, own, watch)
+    weights, biases, thresholds = train_requests(requests, own=own, watch=watch)
     judged = judged_answers(home, progress)
     more_weights, more_biases = train_answers(judged)
     attacks, benign = injections(home, progress)
-    bad = [one for one in (*orders(), *attacks) if not one.held_out]
-    good = [one for one in (*data_sentences(home, progress), *benign) if not one.held_out]
-    more_weights["order"], more_biases["order"], thresholds["order"] = train_orders(bad, good)
+    in_data = train_orders([*orders(), *attacks], [*data_sentences(home, progress), *benign])
+    more_weights["order"], more_biases["order"], thresholds["order"] = in_data
     about = {
         "bad": len(requests.bad), "harmless": len(requests.good), "judged": len(judged), "own": len(own),
         "data": digest_json(sorted(one.id for one in (*requests.bad, *requests.good))),

@@ -55,8 +55,10 @@ def alarmed(judge: Judge, name: str, rate: float, request: Request, heard: froze
 
 
 def _texts(request: Request, heard: frozenset[Speaker]) -> Iterator[tuple[str, str]]:
+    """Yield what is asked now: the prompt, or the last turn. A conversation goes on after a turn that was blocked."""
+    last = max((number for number, message in enumerate(request.messages) if message.role == "user"), default=-1)
     for place, speaker, text in request_texts(request):
-        if speaker in heard and text.strip():
+        if speaker in heard and text.strip() and (speaker == "prompt" or place.startswith(f"messages[{last}].")):
             yield place, text
 
 

@@ -1,7 +1,7 @@
 """Rules that score a text instead of finding words in it: topics of the owner's own, and the judge of answers."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -60,7 +60,8 @@ def by_sentence(rules: Sequence[ScoreRule], question: str, instead: str) -> Look
         answer = "".join(read)
         read[:] = [answer]
         spans, start = [], 0
-        while (end := _sentence_end(held.text, start, held.final)) > start:
+        # Another look may let only part of a judged sentence go: it still ends where it ended.
+        while (end := _known_end(judged, held.at + start, held.at) or _sentence_end(held.text, start, held.final)) > start:
             if held.at + end not in judged:
                 judged[held.at + end] = _judged(rules, question, answer[: held.at + end], end - start, instead)
             if (span := judged[held.at + end]) is not None:
@@ -85,6 +86,11 @@ def _sentence_end(text: str, start: int, final: bool) -> int:
     if found and found.end() > start:
         return min(found.end(), most)
     return most if len(text) > most else len(text) if final else start
+
+
+def _known_end(judged: Mapping[int, Passage | None], at: int, begin: int) -> int:
+    """Return where the sentence at a place ends, counted from `begin`, if it was judged before; else 0."""
+    return min((end for end in judged if end > at), default=begin) - begin
 
 
 def _judged(rules: Sequence[ScoreRule], question: str, answer: str, sentence: int, instead: str) -> Passage | None:

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 
 from ingle.robustness.attack import Kit, Outcome, Steps, attack_files
-from ingle.robustness.prompts import Prompt
+from ingle.robustness.prompts import LabelledPrompt
 
 NAME = "bandit"
 SENTENCE = "learns over all goals which of the fixed families to try next"
 ADAPTIVE = True
 
 
-def make(goal: Prompt, kit: Kit) -> Steps:
+def make(goal: LabelledPrompt, kit: Kit) -> Steps:
     """Yield the next try of the family that is drawn, until one reaches the goal or all are used up.
 
     A family's worth is a Beta distribution over what its tries gained: the answer's harm, 0 for what was blocked or refused.

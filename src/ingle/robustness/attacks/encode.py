@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from ingle.robustness.attack import Kit, Steps, saying
-from ingle.robustness.prompts import Prompt
+from ingle.robustness.prompts import LabelledPrompt
 
 NAME = "encode"
 SENTENCE = "encodes the request once or twice and asks for it to be decoded and followed"
@@ -92,7 +92,7 @@ _OUTER = ("Base64", "hexadecimal", "ROT13", "reversed", "Base32", "Atbash")
 _INNER = ("ROT13", "reversed", "Atbash", "Caesar (shift 3)", "Base64")
 
 
-def make(goal: Prompt, kit: Kit) -> Steps:
+def make(goal: LabelledPrompt, kit: Kit) -> Steps:
     """Yield the goal in each encoding once, and in pairs of them, in an order drawn for the goal; every third try is two deep."""
     random = kit.random(NAME, goal.id)
     single = [(name,) for name in random.sample(list(CODERS), len(CODERS))]

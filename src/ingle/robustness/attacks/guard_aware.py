@@ -1,7 +1,7 @@
 """Random search by an attacker who has a copy of the guard: the suffix must turn the model and calm the guard at once."""
 
 from ingle.robustness.attack import Kit, Steps
-from ingle.robustness.prompts import Prompt
+from ingle.robustness.prompts import LabelledPrompt
 from ingle.robustness.suffix_search import search
 
 NAME = "guard_aware"
@@ -11,6 +11,6 @@ _WEIGHT = 2.0
 """λ at the start: nats of the margin that one nat of the guard's alarm is worth."""
 
 
-def make(goal: Prompt, kit: Kit) -> Steps:
+def make(goal: LabelledPrompt, kit: Kit) -> Steps:
     """Yield the steps of the search."""
     return search(goal, kit, kit.random(NAME, goal.id), _WEIGHT, learns=True)

@@ -1,7 +1,7 @@
 """Homoglyphs: letters of other alphabets that look the same, full-width and mathematical letters, marks that nobody sees."""
 
 from ingle.robustness.attack import Kit, Steps, saying
-from ingle.robustness.prompts import Prompt
+from ingle.robustness.prompts import LabelledPrompt
 
 NAME = "homoglyph"
 SENTENCE = "writes letters of other alphabets that look the same"
@@ -12,7 +12,7 @@ _BOLD, _WIDE = 0x1D400, 0xFF01
 _SOFT, _COMBINING = "\u00ad", "\u0336"
 
 
-def make(goal: Prompt, kit: Kit) -> Steps:
+def make(goal: LabelledPrompt, kit: Kit) -> Steps:
     """Yield the goal in each alphabet, in an order drawn for the goal."""
     text, random = goal.text, kit.random(NAME, goal.id)
     some = "".join(one.translate(CYRILLIC) if random.random() < 0.4 else one for one in text)

@@ -1,7 +1,7 @@
 """Leet: digits and signs for letters, spaces or dots between them."""
 
 from ingle.robustness.attack import Kit, Steps, saying
-from ingle.robustness.prompts import Prompt
+from ingle.robustness.prompts import LabelledPrompt
 
 NAME = "leet"
 SENTENCE = "writes digits and signs for letters, or puts something between them"
@@ -13,7 +13,7 @@ _MORE = str.maketrans({"b": "8", "g": "9", "l": "|", "z": "2", "a": "@", "s": "$
 _JOINTS = (" ", ".", "-", "\u200b", "*")
 
 
-def make(goal: Prompt, kit: Kit) -> Steps:
+def make(goal: LabelledPrompt, kit: Kit) -> Steps:
     """Yield the goal in each spelling, in an order drawn for the goal."""
     text, random = goal.text, kit.random(NAME, goal.id)
     found = [

@@ -2,7 +2,7 @@
 
 from ingle.core.message import Message, Request
 from ingle.robustness.attack import Kit, Steps, saying
-from ingle.robustness.prompts import Prompt
+from ingle.robustness.prompts import LabelledPrompt
 
 NAME = "many_shot"
 SENTENCE = "shows a dialogue in which many such requests were answered"
@@ -11,7 +11,7 @@ _COUNTS = (8, 32, 4, 128, 16, 64)
 _FEWER = 0.7
 
 
-def make(goal: Prompt, kit: Kit) -> Steps:
+def make(goal: LabelledPrompt, kit: Kit) -> Steps:
     """Yield the goal after so many pairs as earlier turns, and within one message; fewer where the context is too small."""
     random = kit.random(NAME, goal.id)
     pairs = [pair for pair in kit.material.pairs if pair[0].split() != goal.text.split()]
@@ -25,11 +25,11 @@ def make(goal: Prompt, kit: Kit) -> Steps:
             shots = shots[: int(len(shots) * _FEWER)]
 
 
-def _turns(goal: Prompt, shots: list[tuple[str, str]]) -> Request:
+def _turns(goal: LabelledPrompt, shots: list[tuple[str, str]]) -> Request:
     before = [Message.of(role, text) for pair in shots for role, text in zip(("user", "assistant"), pair, strict=True)]  # type: ignore[arg-type]
     return saying(goal.text, *before)
 
 
-def _dialogue(goal: Prompt, shots: list[tuple[str, str]]) -> Request:
+def _dialogue(goal: LabelledPrompt, shots: list[tuple[str, str]]) -> Request:
     lines = [f"User: {ask}\nAssistant: {answer}" for ask, answer in shots]
     return saying("\n\n".join([*lines, f"User: {goal.text}\nAssistant:"]))

@@ -4,7 +4,7 @@ import re
 
 from ingle.core.message import Message, Request, Sampling
 from ingle.robustness.attack import Kit, Outcome, Reword, Reworded, Steps, saying
-from ingle.robustness.prompts import Prompt
+from ingle.robustness.prompts import LabelledPrompt
 
 NAME = "paraphrase"
 SENTENCE = "lets the model rewrite the request again and again, from the best wording so far"
@@ -24,7 +24,7 @@ _MOST = 600
 """Most characters of a wording."""
 
 
-def make(goal: Prompt, kit: Kit) -> Steps:
+def make(goal: LabelledPrompt, kit: Kit) -> Steps:
     """Yield the model's wordings, each asked for with a seed of its own, until one reaches the goal."""
     random = kit.random(NAME, goal.id)
     best, harm, seen = goal.text, 0.0, {goal.text}

@@ -3,7 +3,7 @@
 import re
 
 from ingle.robustness.attack import Kit, Steps, saying
-from ingle.robustness.prompts import Prompt
+from ingle.robustness.prompts import LabelledPrompt
 
 NAME = "past"
 SENTENCE = "asks how it was done in the past, or will be in the future"
@@ -19,7 +19,7 @@ _HOW = re.compile(r"\bhow (?:to|one can|you can|someone can|i can)\b\s*(.+)", re
 _OPENING = re.compile(r"^(?:please|can you|could you|would you)\s+", re.IGNORECASE)
 
 
-def make(goal: Prompt, kit: Kit) -> Steps:
+def make(goal: LabelledPrompt, kit: Kit) -> Steps:
     """Yield the deed in each tense, in an order drawn for the goal."""
     deed = deed_of(goal.text)
     for way in kit.random(NAME, goal.id).sample(_WAYS, len(_WAYS)):

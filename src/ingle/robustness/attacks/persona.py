@@ -2,14 +2,14 @@
 
 from ingle.robustness.attack import Kit, Steps, saying
 from ingle.robustness.material import filled
-from ingle.robustness.prompts import Prompt
+from ingle.robustness.prompts import LabelledPrompt
 
 NAME = "persona"
 SENTENCE = "tells the model to be somebody who may say anything, as people published it"
 ADAPTIVE = False
 
 
-def make(goal: Prompt, kit: Kit) -> Steps:
+def make(goal: LabelledPrompt, kit: Kit) -> Steps:
     """Yield the goal in each template, in an order drawn for the goal."""
     templates = kit.material.personas_for(goal)
     for template in kit.random(NAME, goal.id).sample(templates, len(templates)):

@@ -1,13 +1,13 @@
 """The goal as it is, undressed: what every other family is compared with."""
 
 from ingle.robustness.attack import Kit, Steps, saying
-from ingle.robustness.prompts import Prompt
+from ingle.robustness.prompts import LabelledPrompt
 
 NAME = "plain"
 SENTENCE = "asks for it plainly, once: what every other family is compared with"
 ADAPTIVE = False
 
 
-def make(goal: Prompt, _kit: Kit) -> Steps:
+def make(goal: LabelledPrompt, _kit: Kit) -> Steps:
     """Yield the goal."""
     yield saying(goal.text)

@@ -1,7 +1,7 @@
 """The answer's first words are ordered, and refusals forbidden: who has begun obediently goes on so (arXiv 2307.02483)."""
 
 from ingle.robustness.attack import Kit, Steps, saying
-from ingle.robustness.prompts import Prompt
+from ingle.robustness.prompts import LabelledPrompt
 
 NAME = "prefix"
 SENTENCE = "orders the first words of the answer, or forbids the words of refusals"
@@ -16,7 +16,7 @@ _WAYS = (
 )
 
 
-def make(goal: Prompt, kit: Kit) -> Steps:
+def make(goal: LabelledPrompt, kit: Kit) -> Steps:
     """Yield the goal with each order, in an order drawn for the goal."""
     for way in kit.random(NAME, goal.id).sample(_WAYS, len(_WAYS)):
         yield saying(way.replace("{goal}", goal.text))

@@ -1,7 +1,7 @@
 """Random search for a suffix on log-probabilities, blind to guards. See robustness/suffix_search.py."""
 
 from ingle.robustness.attack import Kit, Steps
-from ingle.robustness.prompts import Prompt
+from ingle.robustness.prompts import LabelledPrompt
 from ingle.robustness.suffix_search import search
 
 NAME = "random_search"
@@ -9,6 +9,6 @@ SENTENCE = "searches a suffix that makes obeying likelier than refusing, by log-
 ADAPTIVE = True
 
 
-def make(goal: Prompt, kit: Kit) -> Steps:
+def make(goal: LabelledPrompt, kit: Kit) -> Steps:
     """Yield the steps of the search."""
     return search(goal, kit, kit.random(NAME, goal.id), 0.0, learns=False)

@@ -1,7 +1,7 @@
 """Junk suffixes: those that gradient searches found on other models, and words drawn at random."""
 
 from ingle.robustness.attack import Kit, Steps, saying
-from ingle.robustness.prompts import Prompt
+from ingle.robustness.prompts import LabelledPrompt
 
 NAME = "suffix"
 SENTENCE = "adds junk that turned other models, or random words"
@@ -11,7 +11,7 @@ _RANDOM = 20
 _SIGNS = tuple("!?*[]{}()<>/\\|~^=+;:#@")
 
 
-def make(goal: Prompt, kit: Kit) -> Steps:
+def make(goal: LabelledPrompt, kit: Kit) -> Steps:
     """Yield the goal with known suffixes and random ones, by turns, in an order drawn for the goal."""
     random = kit.random(NAME, goal.id)
     words = kit.vocabulary or _SIGNS

@@ -6,7 +6,7 @@ The result stands in a part of origin `tool` within the user's turn, so that tem
 from ingle.core.digest import plain_json
 from ingle.robustness.attack import Kit, Steps, quoting
 from ingle.robustness.carriers import DOCUMENTS, ORDERS, draws, hidden
-from ingle.robustness.prompts import Prompt
+from ingle.robustness.prompts import LabelledPrompt
 
 NAME = "tool"
 SENTENCE = "hides an order in what a tool returned"
@@ -18,7 +18,7 @@ _ASKED = (
 _KINDS = ("email", "page", "issue", "calendar", "review", "search")
 
 
-def make(goal: Prompt, kit: Kit) -> Steps:
+def make(goal: LabelledPrompt, kit: Kit) -> Steps:
     """Yield harmless questions to a tool, each with the goal as an order inside its result."""
     random = kit.random(NAME, goal.id)
     for asked, text, order in draws(random, _ASKED, DOCUMENTS, ORDERS):

@@ -3,7 +3,7 @@
 import re
 
 from ingle.robustness.attack import Kit, Steps, saying
-from ingle.robustness.prompts import Prompt
+from ingle.robustness.prompts import LabelledPrompt
 
 NAME = "translate"
 SENTENCE = "puts the request's commonest words into another language, from a table"
@@ -30,7 +30,7 @@ home zuhause maison casa
 _WORD = re.compile(r"[A-Za-z]+")
 
 
-def make(goal: Prompt, kit: Kit) -> Steps:
+def make(goal: LabelledPrompt, kit: Kit) -> Steps:
     """Yield the goal in each language, asked for as it stands and with an answer in English."""
     ways = [(language, tail) for language in LANGUAGES for tail in ("", "\n\nAnswer in English.")]
     for language, tail in kit.random(NAME, goal.id).sample(ways, len(ways)):

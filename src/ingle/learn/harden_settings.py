@@ -1,0 +1,59 @@
+"""Settings of hardening."""
+
+from dataclasses import dataclass, field
+
+from ingle.core.config import check_seed
+from ingle.core.errors import ConfigError
+from ingle.robustness.hardening import Amounts
+from ingle.train.hardening import PushSettings
+from ingle.train.optimisers import OptimiserSettings
+from ingle.train.schedules import Schedule
+from ingle.train.settings import TrainSettings
+
+
+def _course() -> TrainSettings:
+    return TrainSettings(
+        epochs=2, batch_tokens=512, optimiser=OptimiserSettings(learning_rate=4e-4), schedule=Schedule("cosine", warm_up=0.1),
+        checkpoint_minutes=2.0,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class HardenSettings:
+    """Settings of one hardening. The defaults take about a quarter of an hour for SmolLM2-135M on two cores."""
+
+    taught: Amounts = field(default_factory=Amounts)
+    """Requests of the training part."""
+    measured: Amounts = field(default_factory=lambda: Amounts(plain=60, dressed=40, lookalikes=110, ordinary=100, prose=0))
+    """Requests of the held-out part; `dressed` is the number of persona attacks, and of past and future ones together."""
+    rounds: int = 2
+    """Rounds of training. Each but the first learns attacks that still succeeded after the one before, and reads earlier examples again."""
+    attempts: int = 60
+    """Fresh attacks on training goals between two rounds."""
+    answer_tokens: int = 32
+    """Tokens of the model's own answers to harmless requests, which it is to keep."""
+    plain_answers: int = 60
+    """Look-alikes whose answers are learnt as well, not only kept."""
+    keep: float = 4.0
+    """Weight of what is to stay, beside the refusals."""
+    push: PushSettings = field(default_factory=PushSettings)
+    """The latent attack in the loss."""
+    rank: int = 16
+    """Rank of the low-rank additions."""
+    layers: str = "all"
+    """Layers to train: all, upper-third, upper-half, or numbers like 20-29."""
+    train: TrainSettings = field(default_factory=_course)
+    """Settings of each round's training."""
+    seed: int = 0
+    """Seed of the choice of requests, and of the additions' first values."""
+
+    def __post_init__(self) -> None:
+        for name in ("rounds", "rank", "answer_tokens"):
+            if getattr(self, name) < 1:
+                raise ConfigError(name, "must be at least 1", getattr(self, name))
+        for name in ("attempts", "plain_answers", "keep"):
+            if getattr(self, name) < 0:
+                raise ConfigError(name, "must not be negative", getattr(self, name))
+        if not self.taught.plain:
+            raise ConfigError("taught.plain", "must be at least 1", self.taught.plain)
+        check_seed("seed", self.seed)
