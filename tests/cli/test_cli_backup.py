@@ -25,17 +25,17 @@ def test_a_restored_home_answers_as_before(own_home: Home, tmp_path: Path) -> No
     ingle(own_home.root, "teach", "Who are you?", "A fire kept at home.", "--no-learn")
     before, back = answer(own_home.root), tmp_path / "back"
     made = ingle(own_home.root, "backup", str(tmp_path / "ingle.tar"))
-    assert "1 model, 3 facts" in made.stdout and "keys are in it" in made.stdout
+    assert "1 model, 4 facts" in made.stdout and "keys are in it" in made.stdout
     assert "writing: " in made.stderr and "checking: " in made.stderr
     if os.name != "nt":
         assert stat.S_IMODE((tmp_path / "ingle.tar").stat().st_mode) == 0o600
     [digest] = re.findall(r"^Digest ([0-9a-f]{64})$", made.stdout, re.M)
     brought = ingle(back, "restore", str(tmp_path / "ingle.tar"), "--digest", digest)
-    assert "1 model, 3 facts" in brought.stdout
+    assert "1 model, 4 facts" in brought.stdout
     assert "Every file of every kept model and delta is as it was kept" in ingle(back, "verify", "--models").stdout
     assert answer(back) == before
     assert "A fire kept at home." in ingle(back, "memory", "list").stdout == ingle(own_home.root, "memory", "list").stdout
-    assert f"a backup was made: 11 files, 3 facts, digest {digest[:12]}" in ingle(own_home.root, "log").stdout
+    assert f"a backup was made: 11 files, 4 facts, digest {digest[:12]}" in ingle(own_home.root, "log").stdout
     assert re.search(rf"came back from the backup of \d{{4}}-.*, digest {digest[:12]}", ingle(back, "log").stdout)
     ingle(back, "head", "--out", str(tmp_path / "head"))
     ingle(own_home.root, "verify", "--head", str(tmp_path / "head"), code=7)  # from here on these are two chains

@@ -80,6 +80,14 @@ def test_orders_inside_data_are_found_and_taken_out(origin: str) -> None:
     assert guarded(asked(text))[0].text == "Well."  # the user's own words are no data
 
 
+@pytest.mark.parametrize(
+    "text", ["Die Mühle wurde 1820 gebaut, und 1904 brannte sie ab.", "qwrtz plmkn vbgfd xsdfe", "这座磨坊建于一八二零年。", "0815 4711"]
+)
+def test_unknown_words_alarm_nobody(text: str) -> None:
+    request = Request(messages=(Message("user", (TextPart("Summarise this: "), TextPart(text, "document"))), Message.of("user", text)))
+    assert [one for chunk in guarded(request) for one in chunk.verdicts] == []
+
+
 def test_few_look_alikes_alarm() -> None:
     judge = load_judge()
     alarms = [one for one in lookalikes() if any(judge.scores(one.text)[name] > judge.alarm(name, 0.01) for name in ("harm", "attack"))]

@@ -33,7 +33,7 @@ def command(
     policy: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Teach a model to refuse harmful requests, also in the dress of an attack.
+    """Teach a model to refuse harmful requests, also under attack.
 
     Harmless requests that look harmful are in the training too, so that it doesn't refuse them. Both are measured on held-out
     requests, before and after. The requests are data that are fetched when first needed.

@@ -29,6 +29,9 @@ DATA = frozenset({"memory", "tool", "document"})
 _SENTENCE = re.compile(r"[^.!?\n]+(?:[.!?]+[\"')\]]*|\n+|$)\s*")
 _MOST_SENTENCES = 2000
 _LONGEST = 400
+_FEWEST_LETTERS = 8
+_NOTHING = -30.0
+"""Log-odds of a sentence that is too short to be judged."""
 
 
 def make(_limits: RequestLimits, rule: GuardRule) -> Guard:
@@ -94,7 +97,9 @@ def sentences(text: str) -> Iterator[str]:
 
 
 def score(judge: Judge, sentence: str) -> float:
-    """Return the log-odds that a sentence gives orders to an assistant: of its worst view."""
+    """Return the log-odds that a sentence gives orders to an assistant: of its worst view. A few letters order nothing."""
+    if sum(map(str.isalpha, sentence)) < _FEWEST_LETTERS:
+        return _NOTHING
     return max(judge.log_odds("order", order_vector(view)) for view in views(sentence))
 
 

@@ -29,6 +29,8 @@ RATES = (0.001, 0.003, 0.01, 0.03, 0.1)
 _WINDOW, _STEP = 180, 90
 """Characters of a long text that are judged by themselves, and how far the next ones begin."""
 _MOST_WINDOWS = 48
+_UNKNOWN = 1.5
+"""Log-odds above the bias that any alarm takes: a text in unknown words, of another language say, says nothing."""
 _SURELY = 0.3
 """Log-odds by which a corrected text passes the threshold."""
 _CURE = "Delete it, and the judge that ships with Ingle is used; `ingle guard train` makes another."
@@ -68,7 +70,8 @@ class Judge:
         interpolation."""
         rates = sorted(map(float, self.thresholds[name]))
         values = [self.thresholds[name][str(one)] for one in rates]
-        return float(np.interp(math.log(rate), np.log(rates), values))
+        known = float(np.interp(math.log(rate), np.log(rates), values))
+        return max(known, self.biases[name] + _UNKNOWN)
 
 
 def request_vector(text: str) -> Sparse:
