@@ -26,7 +26,8 @@ OWNERS_WORD = {"config.toml", "policy.toml", "history"}
 def said(home: Path, *arguments: str) -> tuple[int, str]:
     """The exit code and the words of a command, or its complaint."""
     out, err = io.BytesIO(), io.BytesIO()
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, Path(os.devnull).open() as nothing:
+        patch.setattr(sys, "stdin", nothing)
         patch.setenv("INGLE_HOME", str(home))
         streams = [io.TextIOWrapper(stream, encoding="utf-8", write_through=True) for stream in (out, err)]
         patch.setattr(sys, "stdout", streams[0])
