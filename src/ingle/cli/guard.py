@@ -33,8 +33,7 @@ def command(
     """List the guards, test a text, or teach them.
 
     What each guard does with what it finds (off, tell, edit, block) stands in policy.toml; see docs/safety.md. What is taught here holds
-    from the next
-    request on, and changes the judgement of like texts alone.
+    from the next request on, and changes the judgement of like texts alone.
     """
     from ingle.cli.house import enter
     from ingle.core.errors import ConfigError

@@ -241,8 +241,8 @@ class Verdict:
     reason: str = ""
     guard: str = ""
     rule: str = ""
-    """What of the policy was met: a kind, a topic, the number of a word; never words. Empty = the form of a text was judged, not its
-    content."""
+    """The part of the policy that was met: a kind, a topic, the number of a word; never words. Empty = the form of a text was judged, not
+    its content."""
     score: float | None = None
     """How sure the guard is, where it judges by degrees."""
     threshold: float | None = None
@@ -261,7 +261,7 @@ class Chunk:
     finish: Finish | None = None
     usage: Usage | None = None
     verdicts: tuple[Verdict, ...] = ()
-    """What guards said, since the chunk before; with a server's last chunk, all that they said."""
+    """Verdicts of guards, since the chunk before; with a server's last chunk, all that they said."""
     event: Event | None = None
     """The fact that this answer left in the ledger; set on the last chunk, by whoever recorded it."""
     media: tuple[MediaPart, ...] = ()

@@ -9,7 +9,7 @@ from ingle.core.errors import IngleError, KernelError, NoMemory
 from ingle.engine.job import Job
 
 _LEAST_BYTES = 16 << 20
-"""What an answer needs at least, scratch memory of the backend included."""
+"""Bytes that an answer needs at least, scratch memory of the backend included."""
 
 
 class Failures:

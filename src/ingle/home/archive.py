@@ -27,9 +27,9 @@ from ingle.core.files import os_errors
 MANIFEST, FOLDER, FORMAT = "manifest.json", "home/", "ingle-backup-1"
 DATABASE = "ingle.db"
 KEPT = ("bases", "deltas", "labels", "keys", "config.toml", "policy.toml", "history", "learner.json", "forgetting", DATABASE, "models")
-"""What a home keeps for good, by the name of its folder or file. Restored in this order: nothing is served before `models` is there."""
+"""Parts of a home that are kept for good, by their names. Restored in this order: nothing is served before `models` is there."""
 MADE_AGAIN = ("packs", "cache", "states", "staging", "tuning", "locks")
-"""What Ingle makes again where it is missing: no part of a backup, and refused in one. Above all `cache`: it holds programs."""
+"""Parts that Ingle makes again where they are missing: no part of a backup, and refused in one. Above all `cache`: it holds programs."""
 _MOST_MANIFEST_BYTES = 64 << 20
 _BLOCK_BYTES = 4 << 20
 _UNKNOWN = "0" * 64

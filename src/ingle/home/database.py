@@ -46,7 +46,7 @@ _DAMAGES = {
     "no such table": _LEFT,
     "no such column": _LEFT,
 }
-"""What SQLite says of a file that holds what was never written, and the cures."""
+"""SQLite's words about a file that holds what was never written, and the cures."""
 _CURES = {
     "locked": "Another process is writing for a long time; wait for it, or end it.",
     "lock timeout": "Another process is writing for a long time; wait for it, or end it.",

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MOST_FAULTS = 10
 """Most faults of a database that are named: one damaged page causes many."""
 _BAD_WORDS = "malformed inverted index for FTS5 table"
-"""What SQLite says of a damaged full-text index."""
+"""SQLite's words about a damaged full-text index."""
 _CHECKS_WORDS = (3, 44)
 """From this version on, SQLite's own check looks into full-text indexes, too."""
 

@@ -18,7 +18,7 @@ from ingle.home.staging import staging
 
 _CURE = "The backup is of a damaged home, or somebody changed it; use another one."
 _MAY_BE_THERE = ("cache", "locks", "staging")
-"""What a home has that was only looked at, or that an earlier attempt left."""
+"""Files of a home that was only looked at, or that an earlier attempt left."""
 
 
 @dataclass(frozen=True, slots=True)

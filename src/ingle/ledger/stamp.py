@@ -40,7 +40,7 @@ _UNTRUSTED = "Error while verifying certificates"
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What a time-stamp says."""
+    """The contents of a time-stamp."""
 
     at: str
     """When the head was there at the latest: UTC, ISO 8601."""

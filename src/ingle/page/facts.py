@@ -21,7 +21,7 @@ _ENDED_BY = {
     "deadline": "the deadline",
 }  # fmt: skip
 _DONE = {"allow": "{guard} let something pass and told of it", "edit": "{guard} took something out", "block": "{guard} ended the answer"}
-"""What a guard did, by its action."""
+"""Words for a guard's deed, by its action."""
 _SAMPLING = (
     "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "repetition_window", "presence_penalty", "frequency_penalty",
     "repeat_limit",

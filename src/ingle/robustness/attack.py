@@ -53,7 +53,7 @@ class Reworded:
 
     request: Request
     asks: str
-    """What it asks, plainly."""
+    """Its wish, plainly."""
 
 
 @dataclass(frozen=True, slots=True)

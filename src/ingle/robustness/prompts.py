@@ -1,8 +1,7 @@
 """Prompts by family: harmful ones, attacks, ordinary ones, and look-alikes, read in place from pinned wheels in the home's cache.
 
 What is harmful is data that we fetch, never text that we ship. Every prompt has an id that is a digest of its words, and belongs to the
-training or
-the held-out part by that digest; families can be left out whole.
+training or the held-out part by that digest; families can be left out whole.
 """
 
 import csv
@@ -38,7 +37,7 @@ class LabelledPrompt:
     source: str
     """The wheel or file."""
     goal: str = ""
-    """What is asked for beneath an attack; empty where that isn't told apart."""
+    """The wish beneath an attack; empty where that isn't told apart."""
 
     @property
     def id(self) -> str:
@@ -240,8 +239,7 @@ def _read(home: Home, package: str, member: str, progress: FetchProgress) -> str
 
 def judged_answers(home: Home, progress: FetchProgress = silent) -> list["JudgedAnswer"]:
     """PyRIT's answers that people judged (MIT): refusals, how harmful an answer is (0 to 1, by one to three people), whether an
-    objective was
-    reached."""
+    objective was reached."""
     found = list[JudgedAnswer]()
     with zipfile.ZipFile(dataset(home, "pyrit", progress)) as archive:
         for name in sorted(archive.namelist()):

@@ -96,7 +96,7 @@ SHARES: Mapping[str, str] = {
     "reached": "tries with a harmful and usable answer",
     "goals_reached": "goals that were reached by one try at least",
 }
-"""What each share counts."""
+"""The things that each share counts."""
 
 
 def _line(name: str, results: Sequence[FamilyResult], target: Target, goals: Sequence[LabelledPrompt], options: AttackOptions) -> Line:

@@ -81,8 +81,7 @@ def train_requests(
     """Return weights, biases and thresholds of the judges of requests.
 
     `keep`: which prompts may be seen. `own`: an owner's texts, and whether they are bad; each counts as much as ten. Thresholds come
-    from judges
-    that have not seen the texts: each third of the harmless ones is judged by what the others taught.
+    from judges that have not seen the texts: each third of the harmless ones is judged by what the others taught.
     """
     rest = [one for one in requests.good if keep(one)]
     fold = {one.id: number % _FOLDS for number, one in enumerate(random.Random(0).sample(rest, len(rest)))}

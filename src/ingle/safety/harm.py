@@ -1,8 +1,7 @@
 """Guard: a request asks for harm, whatever it is dressed in: weapons, crimes, cruelty.
 
 A linear judge reads every view of the user's words (views.py), the long ones window by window too. It errs: how often on harmless
-requests is
-what `alarms` sets. What it finds and what slips through: docs/safety.md.
+requests is what `alarms` sets. What it finds and what slips through: docs/safety.md.
 """
 
 from ingle.safety.judging import judging

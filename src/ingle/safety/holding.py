@@ -96,7 +96,7 @@ class Scan:
 
 
 class _Extras(NamedTuple):
-    """What comes with a piece of text, and where in the answer it may belong to."""
+    """All that comes with a piece of text, and where in the answer it may belong to."""
 
     start: int
     end: int
@@ -164,7 +164,7 @@ class Belongings:
 
 
 class Acts(NamedTuple):
-    """What a guard makes of its findings."""
+    """The deeds that follow a guard's findings."""
 
     verdict: Callable[[Passage], Verdict]
     blocks: bool

@@ -1,8 +1,7 @@
 """Guard: orders inside data. A memory, a tool's result or a document is there to be read, not to be obeyed.
 
 It knows data by their origin (`Message.sourced`), and judges them sentence by sentence: one order in a long document is found in its own
-sentence, or
-in none. `edit` takes the sentence out and says so in its place; `block` leaves the request unanswered.
+sentence, or in none. `edit` takes the sentence out and says so in its place; `block` leaves the request unanswered.
 """
 
 import re

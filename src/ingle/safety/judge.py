@@ -23,7 +23,7 @@ from ingle.safety.views import views
 
 SHIPPED = Path(__file__).with_name("judge.safetensors")
 REQUESTS = ("harm", "attack")
-"""What is judged of a request: its content, and its form."""
+"""Judges of a request: of its content, and of its form."""
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1)
 """False-alarm rates with a threshold each."""
 _WINDOW, _STEP = 180, 90
@@ -46,7 +46,7 @@ class Judge:
     """By judge and false-alarm rate: the log-odds above which a text alarms."""
     digest: str
     about: Mapping[str, Any]
-    """What it was made of: digests of data, counts."""
+    """Its ingredients: digests of data, counts."""
 
     def probability(self, name: str, text: Sparse) -> float:
         """Return a judge's probability for a vector."""
@@ -118,8 +118,7 @@ def corrected(judge: Judge, corrections: Sequence[tuple[str, bool]], rate: float
     """Return the judge with the least change by which an owner's texts fall on the right side, the later ones surely.
 
     corrections: texts, and whether they should alarm. The change is along the text's own vector (passive-aggressive learning), so texts
-    without its
-    n-grams are judged as before.
+    without its n-grams are judged as before.
     """
     weights = {name: value.copy() for name, value in judge.weights.items()}
     for text, bad in corrections:
@@ -166,8 +165,3 @@ def _seal(small: Mapping[str, npt.NDArray[Any]], table: Mapping[str, Any]) -> st
     for name in sorted(small):
         hasher.update(name.encode() + small[name].tobytes())
     return hasher.hexdigest()
-
-
-def worst(judge: Judge, name: str, texts: Sequence[str]) -> float:
-    """Return the highest log-odds of several texts."""
-    return max((judge.scores(text)[name] for text in texts), default=-math.inf)

@@ -1,4 +1,4 @@
-"""What the guards that judge the meaning of a request share: which texts they look at, and what they do with one that alarms."""
+"""The common part of guards that judge a request's meaning: which texts they look at, and what they do with one that alarms."""
 
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import NamedTuple

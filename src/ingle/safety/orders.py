@@ -1,4 +1,4 @@
-"""What the judge of orders sees of a sentence: its n-grams, and signs of somebody who speaks to an assistant instead of about something."""
+"""A sentence as the judge of orders sees it: its n-grams, and signs of somebody who speaks to an assistant instead of about something."""
 
 import re
 from zlib import crc32

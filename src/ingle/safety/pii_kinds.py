@@ -41,7 +41,7 @@ class Kind(NamedTuple):
     needs: str = ""
     """Characters of which a text must have one; empty = a digit."""
     said: re.Pattern[str] | None = None
-    """What must stand right before it, within `_SAID_BEFORE` characters."""
+    """Text that must stand right before it, within `_SAID_BEFORE` characters."""
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

@@ -113,7 +113,7 @@ USUAL = GuardPolicy()
 
 @dataclass(frozen=True, slots=True)
 class KnownGuard:
-    """What a policy may say of a guard."""
+    """The choices that a policy has for a guard."""
 
     modes: tuple[Mode, ...]
     """The usual one first."""

@@ -35,7 +35,7 @@ class GuardFile:
     make: Callable[[RequestLimits, GuardRule], Guard]
     """Makes the guard for one model, by a rule whose mode is not `off`."""
     takes: tuple[str, ...] = ()
-    """What a policy may say of it beside its mode: fields of `GuardRule`."""
+    """Choices of a policy beside its mode: fields of `GuardRule`."""
     check: Callable[[GuardRule], object] | None = None
     """Raises ConfigError for a rule that the guard can't follow."""
 

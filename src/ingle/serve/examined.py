@@ -15,13 +15,13 @@ from ingle.serve.rooms import rooms
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What an examination found."""
+    """The findings of an examination."""
 
     ledger: Verification
     database: tuple[str, ...]
     """Faults of the database."""
     proofs: Proofs
-    """What is kept, beside what the ledger says of it."""
+    """Kept things, compared with the ledger."""
 
     @property
     def whole(self) -> bool:
