@@ -16,6 +16,7 @@ EXAMPLES = """
 ingle key add laptop
 ingle key add phone --requests-per-minute 30 > phone.key
 ingle key add prometheus --metrics   (may read the figures of the whole server, too)
+ingle key add me --guards            (may teach the guards, which act for everybody)
 ingle key list
 ingle key revoke laptop
 """
@@ -29,6 +30,9 @@ def command(
         typer.Option("--requests-per-minute", metavar="N", help="Most requests a minute with the new key; by default as the server says."),
     ] = None,
     metrics: Annotated[bool, typer.Option("--metrics", help="The new key may read /metrics, the figures of the whole server.")] = False,
+    guards: Annotated[
+        bool, typer.Option("--guards", help="The new key may teach the guards of this home, which act for everybody.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Add, list and revoke API keys.
@@ -44,7 +48,7 @@ def command(
         raise ConfigError("NAME", "Listing keys takes no name", name, "Say: ingle key list")
     if action != "list" and name is None:
         raise ConfigError("NAME", f"Say which key to {action}", "", f"For example: ingle key {action} laptop")
-    for option, given in (("--requests-per-minute", requests_per_minute is not None), ("--metrics", metrics)):
+    for option, given in (("--requests-per-minute", requests_per_minute is not None), ("--metrics", metrics), ("--guards", guards)):
         if action != "add" and given:
             rest = " N" if option == "--requests-per-minute" else ""
             raise ConfigError(option, f"Only a new key can be given {option}", "", f"Say: ingle key add NAME {option}{rest}")
@@ -57,14 +61,14 @@ def command(
         if action == "list":
             _print_list(list_keys(engine), as_json)
         elif action == "add":
-            _add(home, engine, name or "", requests_per_minute, metrics, as_json)
+            _add(home, engine, name or "", requests_per_minute, metrics, guards, as_json)
         else:
             _revoke(home, engine, name or "", as_json)
     finally:
         engine.dispose()
 
 
-def _add(home: "Home", engine: "Engine", name: str, requests_per_minute: int | None, metrics: bool, as_json: bool) -> None:
+def _add(home: "Home", engine: "Engine", name: str, requests_per_minute: int | None, metrics: bool, guards: bool, as_json: bool) -> None:
     from ingle.cli.house import record
     from ingle.cli.output import note, print_json
     from ingle.core.errors import IngleError
@@ -79,13 +83,14 @@ def _add(home: "Home", engine: "Engine", name: str, requests_per_minute: int | N
             "name": key.name,
             "requests_per_minute": requests_per_minute,
             "metrics": metrics,
+            "guards": guards,
             "sha256": key_hash(secret),
         }
         record(home, Event("key.add", key.id, facts))
         told.append(key.id)
 
     try:
-        key, secret = add_key(engine, name, requests_per_minute, metrics, tell)
+        key, secret = add_key(engine, name, requests_per_minute, metrics, guards, tell)
     except BaseException:
         with suppress(IngleError):  # the fact says that there is a key, and there is none
             for id_ in told:
@@ -138,11 +143,12 @@ def _print_list(keys: Sequence["ApiKey"], as_json: bool) -> None:
         rows = [
             (
                 key.name, key.id, key.created[:10], str(key.requests_per_minute or "-"), "yes" if key.metrics else "-",
+                "yes" if key.guards else "-",
                 key.revoked[:10] if key.revoked else "-",
             )
             for key in keys
         ]  # fmt: skip
-        print_table(("NAME", "ID", "SINCE", "PER MINUTE", "METRICS", "REVOKED"), rows)
+        print_table(("NAME", "ID", "SINCE", "PER MINUTE", "METRICS", "GUARDS", "REVOKED"), rows)
     else:
         note("There are no keys yet; `ingle key add NAME` makes one.")
 
@@ -150,5 +156,5 @@ def _print_list(keys: Sequence["ApiKey"], as_json: bool) -> None:
 def _table(key: "ApiKey") -> dict[str, Any]:
     return {
         "id": key.id, "name": key.name, "created": key.created, "revoked": key.revoked, "requests_per_minute": key.requests_per_minute,
-        "metrics": key.metrics,
+        "metrics": key.metrics, "guards": key.guards,
     }  # fmt: skip

@@ -156,6 +156,11 @@ _SENTENCES: Mapping[str, Callable[[Facts], str]] = {
     "pull": lambda facts: f"came here from {facts.get('source')}",
     "answer": _answered,
     "refuse": lambda facts: f"refused a request ({facts.get('guard') or facts.get('error')})",
+    "guard.teach": lambda facts: (
+        f"were taught that something is {'harmful' if facts.get('harmful') else 'harmless'} ({facts.get('id', 'by hand')})"
+    ),
+    "guard.undo": lambda facts: f"no longer count what they were taught ({facts.get('id')})",
+    "guard.reset": lambda _: "are as they ship with Ingle",
     "guard.tell": lambda facts: f"was watched: {_met(facts)}",
     "guard.edit": lambda facts: f"had something masked: {_met(facts)}",
     "guard.block": lambda facts: f"was kept from {'going on' if facts.get('answer') else 'answering'}: {_met(facts)}",

@@ -28,13 +28,14 @@ MIGRATIONS: Migrations = (
         ),
     ),
     (2, ("ALTER TABLE api_keys ADD COLUMN metrics INTEGER NOT NULL DEFAULT 0",)),
+    (3, ("ALTER TABLE api_keys ADD COLUMN guards INTEGER NOT NULL DEFAULT 0",)),
 )
 """The room "api_keys": (number, statements), oldest first."""
 
 PREFIX = "ingle-"
 """Every secret begins with it, which tells it from other services' keys."""
 MAX_RATE = 1_000_000
-_COLUMNS = "id, name, created, revoked, requests_per_minute, metrics"
+_COLUMNS = "id, name, created, revoked, requests_per_minute, metrics, guards"
 _ID = re.compile(r"key-[0-9a-f]{12}")
 
 
@@ -54,10 +55,12 @@ class ApiKey:
     """Its own limit; None = the server's."""
     metrics: bool = False
     """Whether it may read the figures of the whole server (`/metrics`)."""
+    guards: bool = False
+    """Whether it may teach the guards, which then judge everybody's requests otherwise."""
 
 
 def add_key(
-    engine: "Engine", name: str, requests_per_minute: int | None = None, metrics: bool = False,
+    engine: "Engine", name: str, requests_per_minute: int | None = None, metrics: bool = False, guards: bool = False,
     tell: Callable[[ApiKey, str], object] = lambda _key, _secret: None,
 ) -> tuple[ApiKey, str]:  # fmt: skip
     """Make a key; return it with its secret: `ingle-` and 43 characters, which are shown once and can't be recovered.
@@ -72,11 +75,11 @@ def add_key(
         raise ConfigError("name", rule, repr(name)[:120], "Choose another name.")
     if requests_per_minute is not None and not 1 <= requests_per_minute <= MAX_RATE:
         raise ConfigError("requests_per_minute", f"must be between 1 and {MAX_RATE}", requests_per_minute)
-    key = ApiKey(f"key-{secrets.token_hex(6)}", name, now(), None, requests_per_minute, metrics)
+    key = ApiKey(f"key-{secrets.token_hex(6)}", name, now(), None, requests_per_minute, metrics, guards)
     secret = f"{PREFIX}{secrets.token_urlsafe(32)}"
     row = {"id": key.id, "name": name, "hash": key_hash(secret), "created": key.created, "rate": requests_per_minute}
-    names = "id, name, hash, created, requests_per_minute, metrics"
-    insert = f"INSERT INTO api_keys ({names}) VALUES (:id, :name, :hash, :created, :rate, :metrics)"
+    names = "id, name, hash, created, requests_per_minute, metrics, guards"
+    insert = f"INSERT INTO api_keys ({names}) VALUES (:id, :name, :hash, :created, :rate, :metrics, :guards)"
     taken = ConfigError(
         "name", f"Another key is called {name} already", "",
         f"Choose another name, or revoke the old key first (`ingle key revoke {shlex.quote(name)}`).",
@@ -86,7 +89,7 @@ def add_key(
     tell(key, secret)
     try:
         with writing(engine) as connection:
-            connection.execute(sa.text(insert), row | {"metrics": int(metrics)})
+            connection.execute(sa.text(insert), row | {"metrics": int(metrics), "guards": int(guards)})
     except sa.exc.IntegrityError as error:
         raise taken from error  # somebody was quicker
     return key, secret
@@ -149,4 +152,4 @@ def key_hash(secret: str) -> str:
 
 
 def _key(row: "Row[Any]") -> ApiKey:
-    return ApiKey(row.id, row.name, row.created, row.revoked, row.requests_per_minute, bool(row.metrics))
+    return ApiKey(row.id, row.name, row.created, row.revoked, row.requests_per_minute, bool(row.metrics), bool(row.guards))

@@ -26,7 +26,20 @@ from ingle.core.files import os_errors
 
 MANIFEST, FOLDER, FORMAT = "manifest.json", "home/", "ingle-backup-1"
 DATABASE = "ingle.db"
-KEPT = ("bases", "deltas", "labels", "keys", "config.toml", "policy.toml", "history", "learner.json", "forgetting", DATABASE, "models")
+KEPT = (
+    "bases",
+    "deltas",
+    "labels",
+    "keys",
+    "config.toml",
+    "policy.toml",
+    "guards",
+    "history",
+    "learner.json",
+    "forgetting",
+    DATABASE,
+    "models",
+)
 """Parts of a home that are kept for good, by their names. Restored in this order: nothing is served before `models` is there."""
 MADE_AGAIN = ("packs", "cache", "states", "staging", "tuning", "locks")
 """Parts that Ingle makes again where they are missing: no part of a backup, and refused in one. Above all `cache`: it holds programs."""

@@ -8,6 +8,7 @@ tuning/               unfinished training
 cache/jit             compiled kernels; may be deleted
 cache/downloads       unfinished downloads; may be deleted
 cache/groups          groups that conversions to hybrids found; may be deleted, they are then searched again
+guards/               what the judges of guards were taught, and the home's own judge, if it made one
 labels/               energy labels of models, by the digest of base and deltas (energy/label.py)
 states/               saved states of kept conversations; may be deleted, the text is then read again
 staging/              unfinished downloads and models

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ingle.adapt.admit import Feedback, remember, take_feedback
+from ingle.adapt.guards import guards_taught, lesson_of_answer, take_back, teach_guards
 from ingle.home.turns import Turn
 from ingle.page.choices import home_choices
+from ingle.page.facts import judged
 from ingle.page.learning import forget_example
 from ingle.page.tab import Tab
 from ingle.page.taught import TaughtNotes, look_up
+from ingle.serve.auth import may_not_teach
 
 TurnDeed = Callable[[Tab, Turn], Awaitable[None]]
 Pressed = Callable[[Turn, TaughtNotes], bool]
@@ -30,6 +33,8 @@ class Act:
     """Whether a turn has this button."""
     pressed: Pressed | None = None
     """Whether it shows as pressed; None = it is not a toggle."""
+    place: str = ""
+    """Where it stands: "" = in the row under the turn, "seen" = beside what the guards saw, "details" = under the details."""
 
 
 def _kept(turn: Turn) -> bool:
@@ -39,6 +44,10 @@ def _kept(turn: Turn) -> bool:
 
 def _answered(turn: Turn) -> bool:
     return _kept(turn) and bool(turn.completion) and bool(turn.message.text.strip())
+
+
+def _judged(turn: Turn) -> bool:
+    return _answered(turn) and bool(judged(turn.facts or {}))
 
 
 async def _again(tab: Tab, turn: Turn) -> None:
@@ -85,6 +94,34 @@ async def correct(tab: Tab, turn: Turn, text: str) -> None:
     tab.changed(turn.conversation)
 
 
+async def _harmless(tab: Tab, turn: Turn) -> None:
+    await _judge(tab, turn, False)
+
+
+async def _harmful(tab: Tab, turn: Turn) -> None:
+    await _judge(tab, turn, True)
+
+
+async def _judge(tab: Tab, turn: Turn, harmful: bool) -> None:
+    """Teaches the guards on which side the question of an answer belongs. A second press takes it back."""
+    service, owner = tab.service, tab.owner
+    if not tab.teaches_guards:
+        raise may_not_teach()
+
+    def act() -> str:
+        if any(one.id == turn.completion and one.harmful is harmful for one in guards_taught(service.home)):
+            take_back(service.home, turn.completion, service.record, owner)
+            return "Taken back. The guards are as they were before it."
+        lesson = lesson_of_answer(service.engine, owner, turn.completion)
+        taught = teach_guards(service.home, lesson, harmful, service.record, owner)
+        if taught.id:
+            return ""
+        return f"The guards {'would stop this' if harmful else 'let this pass'} already: nothing changed. Ask again to see."
+
+    tab.say(await asyncio.to_thread(act))
+    tab.changed(turn.conversation)
+
+
 async def _taught(tab: Tab, turn: Turn) -> TaughtNotes:
     return await asyncio.to_thread(look_up, tab.service.engine, tab.owner, [turn])
 
@@ -101,6 +138,8 @@ ANSWER_ACTS: Sequence[Act] = (
     Act("correct", "Correct this answer", "pencil", fits=_answered),
     Act("remember", "Remember this", "remember", _remember, _answered, lambda turn, taught: taught.fact(turn) is not None),
     Act("details", "Details of this answer", "info", fits=lambda turn: bool(turn.facts)),
+    Act("harmless", "Was wrong", "", _harmless, _judged, lambda turn, taught: taught.taught_guards(turn) is False, "seen"),
+    Act("harmful", "Should have been stopped", "", _harmful, _answered, lambda turn, taught: taught.taught_guards(turn) is True, "details"),
 )
 QUESTION_ACTS: Sequence[Act] = (
     Act("copy", "Copy", "copy"),
@@ -117,6 +156,10 @@ def acts_of(turn: Turn) -> Sequence[Act]:
 def buttons(turn: Turn, taught: TaughtNotes) -> list[dict[str, Any]]:
     """Return the buttons of a turn as the properties that `static/turn.js` draws."""
     return [
-        {"id": act.id, "label": act.label, "icon": act.icon, "pressed": None if act.pressed is None else act.pressed(turn, taught)}
+        {
+            "id": act.id, "label": act.label, "icon": act.icon, "place": act.place,
+            "pressed": None if act.pressed is None else act.pressed(turn, taught),
+        }
         for act in acts_of(turn)
-    ]
+        if not act.place or taught.guards is not None
+    ]  # fmt: skip

@@ -22,6 +22,17 @@ _ENDED_BY = {
 }  # fmt: skip
 _DONE = {"allow": "{guard} let something pass and told of it", "edit": "{guard} took something out", "block": "{guard} ended the answer"}
 """Words for a guard's deed, by its action."""
+_JUDGED = {
+    "harm": "a request for harm here", "attack": "an attack on the model's rules here",
+    "injection": "orders to the assistant in what was given to read",
+}  # fmt: skip
+"""What is said of the guards that judge meaning, and can be taught."""
+_DID = {"allow": "let it pass", "edit": "took it out", "block": "left it unanswered"}
+_TAUGHT = {
+    False: "Taught: harmless. Questions like this pass from the next one on.",
+    True: "Taught: harmful. The guard harm sees questions like this from the next one on.",
+    None: "",
+}
 _SAMPLING = (
     "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "repetition_window", "presence_penalty", "frequency_penalty",
     "repeat_limit",
@@ -80,6 +91,19 @@ def details(facts: Mapping[str, Any], at: str, taught: TaughtNotes = TaughtNotes
         ("Id", facts.get("id", "")),
     ]
     return [(name, value) for name, value in rows if value]
+
+
+def judged(facts: Mapping[str, Any]) -> list[str]:
+    """Return what the guards that judge meaning saw before an answer, a sentence each."""
+    verdicts = (verdict.partition(": ") for verdict in str(facts.get("verdicts") or "").split("; "))
+    said = [(guard, rest.partition(" ")[0]) for guard, _, rest in verdicts if guard in _JUDGED]
+    return [f"The guard {guard} read {_JUDGED[guard]}, and {_DID.get(action, action)}." for guard, action in dict.fromkeys(said)]
+
+
+def seen(facts: Mapping[str, Any], taught: bool | None) -> dict[str, Any] | None:
+    """Return what stands under an answer of the guards that judge meaning; `taught`: that it is harmful, harmless, or nothing."""
+    lines = judged(facts)
+    return {"lines": lines, "taught": _TAUGHT[taught]} if lines or taught is not None else None
 
 
 def _seen(verdicts: str) -> list[str]:

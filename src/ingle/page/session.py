@@ -22,7 +22,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from ingle.core.errors import Busy
 from ingle.core.files import write_atomic
-from ingle.home.api_keys import check_key, list_keys
+from ingle.home.api_keys import ApiKey, check_key, list_keys
 from ingle.page.static_files import static_text, static_url
 from ingle.serve.answers_key import answer_key
 from ingle.serve.auth import address_of
@@ -47,6 +47,8 @@ class Visitor:
     """Id of the key; "" on this machine, where none is needed."""
     name: str = ""
     """The key's name."""
+    guards: bool = False
+    """Whether the visitor may teach the guards of the home."""
     sign_in: str = ""
     """The cookie."""
 
@@ -64,7 +66,7 @@ class Sessions:
     async def visitor(self, cookie: str) -> Visitor | None:
         """Return the visitor with this cookie; None if they must sign in first."""
         if not self._service.settings.needs_key:
-            return Visitor("")
+            return Visitor("", guards=True)
         return await asyncio.to_thread(self._check, cookie)
 
     async def sign_in(self, secret: str, address: str) -> str | None:
@@ -101,8 +103,8 @@ class Sessions:
         owner, _, until = payload.split(".")
         if int(until) <= time.time() or int(until) - LIFE_S <= self._ended.before:
             return None
-        name = _good_key(self._service.engine, owner)
-        return None if name is None else Visitor(owner, name, cookie)
+        key = _good_key(self._service.engine, owner)
+        return None if key is None else Visitor(owner, key.name, key.guards, cookie)
 
     def _mac(self, payload: str) -> str:
         if not self._secret:
@@ -192,5 +194,5 @@ def _local(goal: str) -> str:
     return goal if goal.startswith("/c/") and "\\" not in goal and goal.isprintable() else "/"
 
 
-def _good_key(engine: "Engine", owner: str) -> str | None:
-    return next((key.name for key in list_keys(engine) if key.id == owner and key.revoked is None), None)
+def _good_key(engine: "Engine", owner: str) -> ApiKey | None:
+    return next((key for key in list_keys(engine) if key.id == owner and key.revoked is None), None)

@@ -22,6 +22,10 @@ class Tab(Protocol):
         """The service that answers; it has the home and its database."""
 
     @property
+    def teaches_guards(self) -> bool:
+        """Whether the visitor may teach the guards of the home."""
+
+    @property
     def place(self) -> str:
         """Id of the stored conversation; "" for a new or a temporary one."""
 

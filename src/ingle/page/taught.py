@@ -39,6 +39,8 @@ class TaughtNotes:
     """By id: examples that acted on these answers and still exist."""
     lessons: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By a lesson's digest: the ids of its examples."""
+    guards: Mapping[str, bool] | None = None
+    """By the id of the answer: whether the guards were taught that its question is harmful. None = the visitor may not teach them."""
 
     def rating(self, turn: Turn) -> int:
         """Return an answer's rating: −1, 1, or 0 for none."""
@@ -55,6 +57,10 @@ class TaughtNotes:
         if example is None:
             return None
         return {"text": example.answer, "state": example.state, "said": _STATES.get(example.state, ""), "reasons": list(example.reasons)}
+
+    def taught_guards(self, turn: Turn) -> bool | None:
+        """Return whether the guards were taught that an answer's question is harmful (True) or harmless (False); None = neither."""
+        return (self.guards or {}).get(turn.completion)
 
     def memories(self, facts: Mapping[str, Any]) -> list[str]:
         """Return the memories in an answer's prompt, shortened."""
@@ -74,8 +80,8 @@ class TaughtNotes:
         return f"{id_}: forgotten since" if example is None else in_short(example)
 
 
-def look_up(engine: "Engine", owner: str, turns: Sequence[Turn]) -> TaughtNotes:
-    """Return what was taught about these turns and acted on them. Reads the database."""
+def look_up(engine: "Engine", owner: str, turns: Sequence[Turn], guards: Mapping[str, bool] | None = None) -> TaughtNotes:
+    """Return what was taught about these turns and acted on them. Reads the database. `guards`: see `TaughtNotes`."""
     answers = [turn for turn in turns if turn.message.role == "assistant"]
     named = [turn.facts for turn in answers if turn.facts]
     about = examples_about(engine, owner, (turn.completion for turn in answers))
@@ -89,6 +95,7 @@ def look_up(engine: "Engine", owner: str, turns: Sequence[Turn]) -> TaughtNotes:
         {sameness(one.answer): one for one in remembered_facts(engine, owner, (turn.message.text for turn in turns if turn.conversation))},
         {one.id: one for one in acted},
         lessons,
+        guards,
     )
 
 

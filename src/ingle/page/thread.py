@@ -8,7 +8,7 @@ from typing import Any
 from ingle.home.turns import Turn
 from ingle.page.acts import buttons
 from ingle.page.conversation import OpenConversation, SaidTurn
-from ingle.page.facts import details, line
+from ingle.page.facts import details, line, seen
 from ingle.page.layout import PageParts
 from ingle.page.markdown import Stroke, render
 from ingle.page.parts import TurnPart
@@ -184,5 +184,9 @@ def _turn_values(step: SaidTurn, waits: bool, html: dict[str, str], taught: Taug
     if turn.id in html:
         values["html"] = html[turn.id]
     if turn.facts is not None:
-        values |= {"line": line(turn.facts), "details": details(turn.facts, turn.at, taught)}
+        values |= {
+            "seen": seen(turn.facts, taught.taught_guards(turn)),
+            "line": line(turn.facts),
+            "details": details(turn.facts, turn.at, taught),
+        }
     return values

@@ -1,13 +1,15 @@
 """One open tab: draws it and carries out what its user does."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from nicegui import background_tasks
 from nicegui.client import Client
 
-from ingle.core.errors import Busy, IngleError, NotKept, RequestError
+from ingle.adapt.guards import guards_taught
+from ingle.core.errors import Busy, ConfigError, IngleError, NotKept, RequestError
 from ingle.home import conversations
 from ingle.home.turns import Turn
 from ingle.page.acts import acts_of, correct
@@ -20,7 +22,7 @@ from ingle.page.panel import Panel
 from ingle.page.room import Room
 from ingle.page.session import Visitor
 from ingle.page.tab import Deed
-from ingle.page.taught import look_up
+from ingle.page.taught import TaughtNotes, look_up
 from ingle.page.thread import Thread
 from ingle.serve.service import Ask, Service
 
@@ -39,7 +41,7 @@ class View:
         self.temporary = False
         """Whether the conversation, begun or not, is a temporary chat."""
         self._stale = self._drawing = self._sending = False
-        self.thread = Thread(room.pending, parts, self._hear_turn, lambda turns: look_up(room.service.engine, visitor.owner, turns))
+        self.thread = Thread(room.pending, parts, self._hear_turn, self._look_up)
         self.listing = Listing(self, parts.list, room.pending, visitor.name)
         self.panel, self.learning = Panel(self, parts.settings), LearningTab(self, parts.learning)
         events: dict[Any, Mapping[str, Deed]] = {
@@ -69,6 +71,11 @@ class View:
         return self.room.service
 
     @property
+    def teaches_guards(self) -> bool:
+        """Whether the visitor may teach the guards of the home."""
+        return self.visitor.guards
+
+    @property
     def place(self) -> str:
         """Id of the stored conversation; "" for a new or a temporary one."""
         return "" if self.conversation is None or self.temporary else self.conversation.key[1]
@@ -93,6 +100,13 @@ class View:
         self.room.changed((self.owner, conversation))
 
     # Drawing
+
+    def _look_up(self, turns: Sequence[Turn]) -> TaughtNotes:
+        """Return what was taught about turns. Reads the database."""
+        guards = None
+        with suppress(ConfigError):  # a damaged file: whoever asks the model hears of it, and what was said can still be read
+            guards = {one.id: one.harmful for one in guards_taught(self.service.home)} if self.teaches_guards else None
+        return look_up(self.service.engine, self.owner, turns, guards)
 
     def stale(self) -> None:
         """Redraws the tab soon. Several calls make one redraw."""

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from ingle.core.errors import ConfigError
 from ingle.core.files import write_atomic
 from ingle.safety.features import SIZE, Sparse, grams, logit, vector
+from ingle.safety.taught import Pull, Teaching, read_taught, taught_file
 from ingle.safety.views import views
 
 SHIPPED = Path(__file__).with_name("judge.safetensors")
@@ -103,46 +104,59 @@ def save_judge(
 
 
 def load_judge(path: Path | None = None) -> Judge:
-    """Return the judge in a file, or the one that ships with Ingle where there is none. A file that has changed is read again.
+    """Return the judge in a file, or the one that ships with Ingle where there is none, with what it was taught (taught.py).
+
+    A file that has changed is read again.
 
     Raises ConfigError for one that is damaged, or of another version.
     """
+    if path is None:
+        return _load(SHIPPED, ())
+    own, taught = _mark(path), _mark(taught_file(path))
+    return _load_taught(path if own else SHIPPED, own, taught_file(path), taught) if taught else _load(path if own else SHIPPED, own)
+
+
+def _mark(path: Path) -> tuple[int, ...]:
+    """Return what changes with a file; nothing if there is none."""
     try:
-        stat = path.stat() if path is not None else None
+        stat = path.stat()
     except FileNotFoundError:
-        stat = None
-    return _load(path, stat.st_mtime_ns) if path is not None and stat is not None else _load(SHIPPED, 0)
+        return ()
+    return stat.st_mtime_ns, stat.st_ino, stat.st_size
 
 
-def corrected(judge: Judge, corrections: Sequence[tuple[str, bool]], rate: float = 0.01) -> Judge:
-    """Return the judge with the least change by which an owner's texts fall on the right side, the later ones surely.
+def gap(judge: Judge, weights: Mapping[str, npt.NDArray[np.float32]], pull: Pull, harmful: bool) -> float:
+    """Return how far a vector's log-odds must move to lie surely on its side of the threshold; 0.0 if they lie there."""
+    goal = judge.alarm(pull.judge, pull.rate) + (_SURELY if harmful else -_SURELY)
+    away = goal - logit(weights[pull.judge], judge.biases[pull.judge], pull.text)
+    return away if (away > 0) == harmful else 0.0
 
-    corrections: texts, and whether they should alarm. The change is along the text's own vector (passive-aggressive learning), so texts
-    without its n-grams are judged as before.
+
+def corrected(judge: Judge, taught: Sequence[Teaching]) -> Judge:
+    """Return the judge with the least change by which taught texts fall on the right side, the later ones surely.
+
+    The change is along the text's own vector (passive-aggressive learning), so texts without its n-grams are judged as before.
     """
+    if not taught:
+        return judge
     weights = {name: value.copy() for name, value in judge.weights.items()}
-    for text, bad in corrections:
-        vectors = [request_vector(part) for part in parts(text)]
-        for name in REQUESTS:
-            threshold = judge.alarm(name, rate)
-            scores = [logit(weights[name], judge.biases[name], one) for one in vectors]
-            if bad and name == "harm" and max(scores) <= threshold + _SURELY:
-                _push(weights[name], vectors[int(np.argmax(scores))], threshold + _SURELY - max(scores))
-            for one in vectors if not bad else ():
-                if (over := logit(weights[name], judge.biases[name], one) - (threshold - _SURELY)) > 0:
-                    _push(weights[name], one, -over)
-    about = {**judge.about, "corrections": int(judge.about.get("corrections", 0)) + len(corrections)}
-    return Judge(weights, judge.biases, judge.thresholds, "", about)
-
-
-def _push(weights: npt.NDArray[np.float32], text: Sparse, change: float) -> None:
-    """Change weights so that the log-odds of a text change by so much."""
-    places, values = text
-    weights[places] += values * np.float32(change / max(float((values**2).sum()), 1e-9))
+    hasher = hashlib.sha256(judge.digest.encode())
+    for one in taught:
+        for pull in one.pulls:
+            places, values = pull.text
+            change = gap(judge, weights, pull, one.harmful) / max(float((values**2).sum()), 1e-9)
+            np.add.at(weights[pull.judge], places, values * np.float32(change))
+            hasher.update(f"{pull.judge} {pull.rate} {one.harmful} ".encode() + places.tobytes() + values.tobytes())
+    return replace(judge, weights=weights, digest=hasher.hexdigest())
 
 
 @lru_cache(maxsize=4)
-def _load(path: Path, _changed_ns: int) -> Judge:
+def _load_taught(path: Path, mark: tuple[int, ...], taught: Path, _mark: tuple[int, ...]) -> Judge:
+    return corrected(_load(path, mark), read_taught(taught))
+
+
+@lru_cache(maxsize=4)
+def _load(path: Path, _mark: tuple[int, ...]) -> Judge:
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -49,13 +49,13 @@ def judging(name: str, guard: str, rule: GuardRule, speakers: Iterable[Speaker],
 def alarmed(judge: Judge, name: str, rate: float, request: Request, heard: frozenset[Speaker]) -> Alarm | None:
     """Return the worst text that alarms at this rate of false alarms."""
     threshold = judge.alarm(name, rate)
-    scores = [Alarm(place, _score(judge, name, text), threshold) for place, text in _texts(request, heard)]
+    scores = [Alarm(place, _score(judge, name, text), threshold) for place, text in asked_texts(request, heard)]
     worst = max(scores, key=lambda alarm: alarm.score, default=None)
     return worst if worst is not None and worst.score > threshold else None
 
 
-def _texts(request: Request, heard: frozenset[Speaker]) -> Iterator[tuple[str, str]]:
-    """Yield what is asked now: the prompt, or the last turn. A conversation goes on after a turn that was blocked."""
+def asked_texts(request: Request, heard: frozenset[Speaker]) -> Iterator[tuple[str, str]]:
+    """Yield (place, text) of what is asked now: the prompt, or the last turn. A conversation goes on after a turn that was blocked."""
     last = max((number for number, message in enumerate(request.messages) if message.role == "user"), default=-1)
     for place, speaker, text in request_texts(request):
         if speaker in heard and text.strip() and (speaker == "prompt" or place.startswith(f"messages[{last}].")):

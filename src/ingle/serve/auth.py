@@ -81,9 +81,25 @@ async def may_see_metrics(request: Request) -> str:
     """Return `asker`, if it may see the figures of the whole server. Raises NoRight for a key without that right."""
     key = await _key_of(request)
     if key is not None and not key.metrics:
-        cure = "The owner makes one that may: ingle key add NAME --metrics"
-        raise NoRight("Authorization", "This key may not read the figures of the whole server", "", cure)
+        raise _no_right("read the figures of the whole server", "--metrics")
     return "" if key is None else key.id
+
+
+async def may_teach_guards(request: Request) -> str:
+    """Return `asker`, if it may teach the guards, which act for everybody. Raises NoRight for a key without that right."""
+    key = await _key_of(request)
+    if key is not None and not key.guards:
+        raise may_not_teach()
+    return "" if key is None else key.id
+
+
+def may_not_teach() -> NoRight:
+    """Return the error of a key that may not teach the guards."""
+    return _no_right("teach the guards of this home", "--guards")
+
+
+def _no_right(act: str, option: str) -> NoRight:
+    return NoRight("Authorization", f"This key may not {act}", "", f"The owner makes one that may: ingle key add NAME {option}")
 
 
 async def _key_of(request: Request) -> ApiKey | None:

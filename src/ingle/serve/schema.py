@@ -280,6 +280,14 @@ class RedoBody(Whole):
     which: str
 
 
+class GuardLesson(Whole):
+    """`POST /v1/guards/teach`: a text, or a stored answer by its id; and whether it should have been stopped."""
+
+    text: str = ""
+    completion_id: str = ""
+    harmful: bool
+
+
 class ErrorDetail(Body):
     """An error."""
 

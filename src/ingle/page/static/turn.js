@@ -29,6 +29,7 @@ export default {
     details: { type: Array, default: () => [] },
     acts: { type: Array, default: () => [] },
     correction: { type: Object, default: null }, // the user's answer in place of the model's, and its state
+    seen: { type: Object, default: null }, // what the guards that judge meaning saw, and what they were taught since
     beside: { type: Array, default: () => [] },
     place: { type: Number, default: 0 },
   },
@@ -57,6 +58,12 @@ export default {
         <p>{{ note }}</p>
         <button v-for="cure in cures" type="button" @click="$emit('cure', cure.id)">{{ cure.label }}</button>
       </div>
+      <div v-if="seen && !editing" class="seen" role="group" aria-label="What the guards saw">
+        <p v-for="said in seen.lines">{{ said }}</p>
+        <p v-if="seen.taught" role="status">{{ seen.taught }}</p>
+        <button v-for="act in judging" type="button" :data-act="act.id" title="Teaches the guards of this home, for everybody who asks here"
+                @click="do_(act.id)">{{ act.pressed ? "Take it back" : act.label }}</button>
+      </div>
       <footer v-if="!editing">
         <div v-if="beside.length > 1" class="beside" role="group" aria-label="Other versions">
           <button class="quiet" type="button" aria-label="Previous version" :disabled="!place" @click="step(-1)">
@@ -67,7 +74,7 @@ export default {
             <svg class="i" aria-hidden="true"><use href="#i-right"></use></svg>
           </button>
         </div>
-        <button v-for="act in acts" class="quiet" type="button" :data-act="act.id" :aria-label="act.label" :title="named(act)"
+        <button v-for="act in row" class="quiet" type="button" :data-act="act.id" :aria-label="act.label" :title="named(act)"
                 :aria-pressed="act.pressed === null ? null : act.pressed ? 'true' : 'false'"
                 :aria-expanded="act.id === 'details' ? (detailed ? 'true' : 'false') : null" @click="do_(act.id)">
           <svg class="i" aria-hidden="true"><use :href="'#i-' + (copied && act.id === 'copy' ? 'done' : act.icon)"></use></svg>
@@ -77,12 +84,25 @@ export default {
       </footer>
       <dl v-if="detailed" class="details">
         <template v-for="[name, value] in details" :key="name"><dt>{{ name }}</dt><dd>{{ value }}</dd></template>
+        <dd v-if="missed" class="missed">
+          <button type="button" :data-act="missed.id" title="Teaches the guards of this home, for everybody who asks here" @click="do_(missed.id)">{{ missed.label }}</button>
+        </dd>
       </dl>
     </article>`,
   data: () => ({ editing: false, draft: "", detailed: false, copied: false, now: "" }),
   computed: {
     live() {
       return ["opening", "reading", "writing"].includes(this.state);
+    },
+    row() {
+      return this.acts.filter((act) => !act.place);
+    },
+    judging() {
+      const pressed = this.acts.filter((act) => act.place && act.pressed);
+      return pressed.length ? pressed : this.acts.filter((act) => act.place === "seen");
+    },
+    missed() {
+      return this.acts.find((act) => act.place === "details" && !act.pressed);
     },
     stage() {
       return STAGES[this.now || this.state];
