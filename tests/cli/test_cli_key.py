@@ -41,7 +41,10 @@ def test_add_list_revoke(tmp_path: Path) -> None:
     assert json.loads(ingle(tmp_path, "key", "revoke", other["id"], "--json").stdout)["revoked"] is not None
     assert not good(tmp_path, other["key"])
     table = ingle(tmp_path, "key").stdout
-    assert table.splitlines()[0].split() == ["NAME", "ID", "SINCE", "PER", "MINUTE", "METRICS", "REVOKED"] and "Anna's phone" in table
+    assert (
+        table.splitlines()[0].split() == ["NAME", "ID", "SINCE", "PER", "MINUTE", "METRICS", "GUARDS", "REVOKED"]
+        and "Anna's phone" in table
+    )
     assert [(fact["kind"], fact["subject"]) for fact in facts(tmp_path)] == [
         ("key.add", listed[0]["id"]), ("key.add", other["id"]), ("key.revoke", listed[0]["id"]), ("key.revoke", other["id"]),
     ]  # fmt: skip

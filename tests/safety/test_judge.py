@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ingle.core.errors import ConfigError
+from ingle.core.errors import ConfigError, RequestError
 from ingle.core.message import Chunk, Message, Request, TextPart, Usage
 from ingle.robustness.prompts import lookalikes
 from ingle.safety.answers import harm, refusal, refuses
-from ingle.safety.judge import SHIPPED, corrected, load_judge, parts, save_judge
+from ingle.safety.judge import SHIPPED, corrected, load_judge, parts, request_vector, save_judge
 from ingle.safety.middleware import drive, from_iterator, wrap
 from ingle.safety.policy import GuardPolicy, GuardRule
 from ingle.safety.registry import make_guards
+from ingle.safety.taught import Pull, Teaching, read_taught, taught_file, write_taught
 from tests.safety.scripted import LIMITS
 
 FINE = "What is the best way to keep basil fresh?"
@@ -108,19 +109,60 @@ def test_a_changed_file_is_refused(tmp_path: Path) -> None:
         load_judge(path)
 
 
-def test_what_was_wrong_is_right_from_now_on_and_little_else_changes(tmp_path: Path) -> None:
+RECIPE = "Tell me about the secret recipe of aunt Berta"
+
+
+def teachings() -> list[Teaching]:
+    return [
+        Teaching("a", "2026-01-01T00:00:00", False, tuple(Pull("attack", 0.01, request_vector(part)) for part in parts(ATTACK))),
+        Teaching("b", "2026-01-02T00:00:00", True, (Pull("harm", 0.01, request_vector(RECIPE)),)),
+    ]
+
+
+def test_what_was_wrong_is_right_from_now_on_and_little_else_changes() -> None:
     before = load_judge()
-    after = corrected(before, [(ATTACK, False), ("Tell me about the secret recipe of aunt Berta", True)])
-    assert after.scores(ATTACK)["attack"] < after.alarm("attack", 0.01)
-    assert after.scores("Tell me about the secret recipe of aunt Berta")["harm"] > after.alarm("harm", 0.01)
+    after = corrected(before, teachings())
+    assert before.scores(ATTACK)["attack"] > before.alarm("attack", 0.01) > after.scores(ATTACK)["attack"]
+    assert before.scores(RECIPE)["harm"] < before.alarm("harm", 0.01) < after.scores(RECIPE)["harm"]
     texts = [one.text for one in lookalikes()[:100]]
     moved = [abs(after.scores(text)["attack"] - before.scores(text)["attack"]) for text in texts]
     assert np.median(moved) < 0.5
-    path = tmp_path / "judge.safetensors"
-    save_judge(path, after.weights, after.biases, after.thresholds, after.about)
-    again = load_judge(path)
-    assert again.scores(ATTACK)["attack"] < again.alarm("attack", 0.01)
-    assert again.about["corrections"] == 2
+    assert after.digest not in (before.digest, corrected(before, teachings()[:1]).digest)
+
+
+def test_what_is_taught_acts_on_whichever_judge_is_there_and_leaves_no_trace(tmp_path: Path) -> None:
+    own, before = tmp_path / "judge.safetensors", load_judge()
+    write_taught(taught_file(own), teachings())
+    read = read_taught(taught_file(own))
+    assert [(one.id, one.at, one.harmful) for one in read] == [(one.id, one.at, one.harmful) for one in teachings()]
+    assert load_judge(own).digest == corrected(before, teachings()).digest
+    biases = {**before.biases, "harm": before.biases["harm"] - 0.1}
+    save_judge(own, before.weights, biases, before.thresholds, before.about)
+    assert load_judge(own).biases["harm"] == biases["harm"]
+    assert load_judge(own).scores(ATTACK)["attack"] < before.alarm("attack", 0.01)
+    own.unlink()
+    write_taught(taught_file(own), read[1:])
+    alone = corrected(before, teachings()[1:])
+    assert all(np.array_equal(load_judge(own).weights[name], alone.weights[name]) for name in before.weights)
+    write_taught(taught_file(own), ())
+    assert load_judge(own) is load_judge() and not taught_file(own).exists()
+
+
+def test_damaged_corrections_are_refused(tmp_path: Path) -> None:
+    own = tmp_path / "judge.safetensors"
+    path = taught_file(own)
+    write_taught(path, teachings())
+    data = bytearray(path.read_bytes())
+    data[-40] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ConfigError, match=r"as it was written.*guard reset"):
+        load_judge(own)
+    path.write_bytes(b"nothing")
+    with pytest.raises(ConfigError, match="file of corrections"):
+        load_judge(own)
+    with pytest.raises(RequestError, match="fit in 16 MB"):
+        write_taught(path, teachings() * 6000)
+    assert path.read_bytes() == b"nothing"
 
 
 def test_the_worst_window_of_a_long_text_counts() -> None:

@@ -21,7 +21,7 @@ from ingle.home.place import Home
 from ingle.home.teachings import examples_called
 from ingle.home.turns import find_completion, path
 from ingle.safety.injection import DATA, sentences
-from ingle.safety.judge import REQUESTS, Judge, gap, load_judge, parts, request_vector
+from ingle.safety.judge import REQUESTS, Judge, base_judge, corrected, gap, load_judge, parts, request_vector
 from ingle.safety.judging import asked_texts
 from ingle.safety.orders import order_vector
 from ingle.safety.policy import rule_of
@@ -40,7 +40,7 @@ _RATE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class JudgedTexts:
     """Texts for the judges."""
 
     asked: tuple[str, ...]
@@ -53,7 +53,7 @@ class Lesson:
 
 @dataclass(frozen=True, slots=True)
 class GuardsTaught:
-    """What came of a lesson."""
+    """What came of teaching."""
 
     id: str
     """By which it is taken back; "" if there was nothing to change."""
@@ -63,16 +63,16 @@ class GuardsTaught:
     """Digest of the judges that act from now on."""
 
 
-def lesson_of(texts: Sequence[str]) -> Lesson:
-    """Return the lesson of plain texts, which count as asked and as data. Raises RequestError for none, empty and too long ones."""
+def plain_texts(texts: Sequence[str]) -> JudgedTexts:
+    """Return plain texts, which count as asked and as data. Raises RequestError for none, empty and too long ones."""
     if not 0 < len(texts) <= MOST_TEXTS or not all(text.strip() for text in texts):
         raise RequestError("text", f"must hold 1 to {MOST_TEXTS:,} texts", "an empty one" if texts else "nothing")
     if longest := max((len(text) for text in texts if len(text) > MOST_CHARACTERS), default=0):
         raise RequestError("text", f"must have at most {MOST_CHARACTERS:,} characters", f"{longest:,}")
-    return Lesson(tuple(texts), tuple(texts))
+    return JudgedTexts(tuple(texts), tuple(texts))
 
 
-def lesson_of_answer(engine: "Engine", owner: str, completion: str) -> Lesson:
+def texts_of_answer(engine: "Engine", owner: str, completion: str) -> JudgedTexts:
     """Return what was judged before an answer: the question, and what was given with it to read.
 
     Raises NotKept if it is no stored answer of this owner, RequestError if it is one to no question.
@@ -89,10 +89,10 @@ def lesson_of_answer(engine: "Engine", owner: str, completion: str) -> Lesson:
     if request is None or not asked:
         raise RequestError("completion_id", "must name an answer to a question", "one without")
     read = (part for message in request.messages for part in message.sourced if isinstance(part, TextPart) and part.origin in DATA)
-    return Lesson(asked, tuple(part.text for part in read), completion)
+    return JudgedTexts(asked, tuple(part.text for part in read), completion)
 
 
-def teach_guards(home: Home, lesson: Lesson, harmful: bool, sink: Sink = lambda _: None, owner: str = "") -> GuardsTaught:
+def teach_guards(home: Home, texts: JudgedTexts, harmful: bool, sink: Sink = lambda _: None, owner: str = "") -> GuardsTaught:
     """Teach the judges that texts are harmless, or harmful (`harm` alone learns that). It acts from the next request on.
 
     What was taught about the same answer before no longer counts. Raises RequestError if too much of it would have to change, ConfigError
@@ -100,20 +100,18 @@ def teach_guards(home: Home, lesson: Lesson, harmful: bool, sink: Sink = lambda 
     """
     rates = _rates(home, harmful)
     with _changing(home) as (judge, before):
-        kept = tuple(one for one in before if not lesson.id or one.id != lesson.id)
-        if len(kept) < len(before):
-            write_taught(taught_file(judge), kept)
-        pulls = tuple(_pulls(load_judge(judge), lesson, harmful, rates))
+        kept = tuple(one for one in before if not texts.id or one.id != texts.id)
+        pulls = tuple(_pulls(corrected(base_judge(judge), kept), texts, harmful, rates))
         if len(pulls) > MOST_PULLS:
             raise RequestError(
                 "text", f"At most {MOST_PULLS} sentences and views can be taught at once", f"{len(pulls):,}", "Teach fewer texts."
             )
-        id_ = lesson.id or f"taught-{secrets.token_hex(6)}"
-        if pulls:
-            write_taught(taught_file(judge), (*kept, Teaching(id_, now(), harmful, pulls)))
+        id_ = texts.id or f"taught-{secrets.token_hex(6)}"
+        if pulls or len(kept) < len(before):
+            write_taught(taught_file(judge), (*kept, Teaching(id_, now(), harmful, pulls)) if pulls else kept)
         digest = load_judge(judge).digest
         if pulls or len(kept) < len(before):
-            facts: dict[str, Fact] = {"texts": len(lesson.asked), "harmful": harmful, "changed": len(pulls), "judge": digest, "id": id_}
+            facts: dict[str, Fact] = {"texts": len(texts.asked), "harmful": harmful, "changed": len(pulls), "judge": digest, "id": id_}
             sink(Event("guard.teach", "guards", facts | ({"key": owner} if owner else {})))
     return GuardsTaught(id_ if pulls else "", len(pulls), digest)
 
@@ -162,9 +160,9 @@ def _changing(home: Home) -> Iterator[tuple[Path, tuple[Teaching, ...]]]:
             raise
 
 
-def _pulls(judge: Judge, lesson: Lesson, harmful: bool, rates: Mapping[str, float]) -> Iterator[Pull]:
+def _pulls(judge: Judge, texts: JudgedTexts, harmful: bool, rates: Mapping[str, float]) -> Iterator[Pull]:
     """Yield what is on the wrong side of a threshold now."""
-    asked = [[request_vector(part) for part in parts(text)] for text in lesson.asked]
+    asked = [[request_vector(part) for part in parts(text)] for text in texts.asked]
     if harmful:
         for vectors in asked:
             worst = max(vectors, key=lambda vector: judge.log_odds("harm", vector))
@@ -172,7 +170,7 @@ def _pulls(judge: Judge, lesson: Lesson, harmful: bool, rates: Mapping[str, floa
                 yield pull
         return
     found = [(name, vector) for vectors in asked for vector in vectors for name in REQUESTS]
-    found += [("order", order_vector(view)) for text in lesson.data for sentence in sentences(text) for view in views(sentence)]
+    found += [("order", order_vector(view)) for text in texts.data for sentence in sentences(text) for view in views(sentence)]
     for name, vector in found:
         if gap(judge, judge.weights, pull := Pull(name, rates[name], vector), harmful):
             yield pull

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ingle.adapt.admit import Feedback, remember, take_feedback
-from ingle.adapt.guards import guards_taught, lesson_of_answer, take_back, teach_guards
+from ingle.adapt.guards import guards_taught, take_back, teach_guards, texts_of_answer
 from ingle.home.turns import Turn
 from ingle.page.choices import home_choices
 from ingle.page.facts import judged
@@ -112,11 +112,13 @@ async def _judge(tab: Tab, turn: Turn, harmful: bool) -> None:
         if any(one.id == turn.completion and one.harmful is harmful for one in guards_taught(service.home)):
             take_back(service.home, turn.completion, service.record, owner)
             return "Taken back. The guards are as they were before it."
-        lesson = lesson_of_answer(service.engine, owner, turn.completion)
-        taught = teach_guards(service.home, lesson, harmful, service.record, owner)
+        texts = texts_of_answer(service.engine, owner, turn.completion)
+        taught = teach_guards(service.home, texts, harmful, service.record, owner)
         if taught.id:
             return ""
-        return f"The guards {'would stop this' if harmful else 'let this pass'} already: nothing changed. Ask again to see."
+        if harmful:
+            return "The guard “harm” sees this already, so nothing changed. Whether it stops what it sees, policy.toml says."
+        return "The guards let this pass already, so nothing changed. Ask again to see."
 
     tab.say(await asyncio.to_thread(act))
     tab.changed(turn.conversation)

@@ -30,7 +30,7 @@ _JUDGED = {
 _DID = {"allow": "let it pass", "edit": "took it out", "block": "left it unanswered"}
 _TAUGHT = {
     False: "Taught: harmless. Questions like this pass from the next one on.",
-    True: "Taught: harmful. The guard harm sees questions like this from the next one on.",
+    True: "Taught: harmful. The guard “harm” sees questions like this from the next one on.",
     None: "",
 }
 _SAMPLING = (
@@ -97,7 +97,7 @@ def judged(facts: Mapping[str, Any]) -> list[str]:
     """Return what the guards that judge meaning saw before an answer, a sentence each."""
     verdicts = (verdict.partition(": ") for verdict in str(facts.get("verdicts") or "").split("; "))
     said = [(guard, rest.partition(" ")[0]) for guard, _, rest in verdicts if guard in _JUDGED]
-    return [f"The guard {guard} read {_JUDGED[guard]}, and {_DID.get(action, action)}." for guard, action in dict.fromkeys(said)]
+    return [f"The guard “{guard}” saw {_JUDGED[guard]}, and {_DID.get(action, action)}." for guard, action in dict.fromkeys(said)]
 
 
 def seen(facts: Mapping[str, Any], taught: bool | None) -> dict[str, Any] | None:

@@ -110,10 +110,14 @@ def load_judge(path: Path | None = None) -> Judge:
 
     Raises ConfigError for one that is damaged, or of another version.
     """
-    if path is None:
-        return _load(SHIPPED, ())
-    own, taught = _mark(path), _mark(taught_file(path))
-    return _load_taught(path if own else SHIPPED, own, taught_file(path), taught) if taught else _load(path if own else SHIPPED, own)
+    taught = path and _mark(taught_file(path))
+    return _load_taught(path, _mark(path), taught_file(path), taught) if path and taught else base_judge(path)
+
+
+def base_judge(path: Path | None = None) -> Judge:
+    """Return the judge in a file, or the one that ships with Ingle, without what it was taught. Raises as `load_judge` does."""
+    own = _mark(path) if path is not None else ()
+    return _load(path if path is not None and own else SHIPPED, own)
 
 
 def _mark(path: Path) -> tuple[int, ...]:
@@ -151,8 +155,8 @@ def corrected(judge: Judge, taught: Sequence[Teaching]) -> Judge:
 
 
 @lru_cache(maxsize=4)
-def _load_taught(path: Path, mark: tuple[int, ...], taught: Path, _mark: tuple[int, ...]) -> Judge:
-    return corrected(_load(path, mark), read_taught(taught))
+def _load_taught(path: Path, _own: tuple[int, ...], taught: Path, _taught: tuple[int, ...]) -> Judge:
+    return corrected(base_judge(path), read_taught(taught))
 
 
 @lru_cache(maxsize=4)

@@ -9,11 +9,11 @@ from typing import Any
 
 from fastapi import APIRouter, Depends
 
-from ingle.adapt.guards import GuardsTaught, guards_taught, lesson_of, lesson_of_answer, take_back, teach_guards
+from ingle.adapt.guards import GuardsTaught, guards_taught, plain_texts, take_back, teach_guards, texts_of_answer
 from ingle.core.errors import RequestError
 from ingle.safety.taught import Teaching
 from ingle.serve.auth import Keyed, may_teach_guards, service_of
-from ingle.serve.schema import GuardLesson
+from ingle.serve.schema import GuardTeaching
 from ingle.serve.service import Service
 
 router = APIRouter(route_class=Keyed)
@@ -21,15 +21,15 @@ router = APIRouter(route_class=Keyed)
 
 @router.post("/v1/guards/teach", tags=["safety"])
 async def teach(
-    body: GuardLesson, service: Service = Depends(service_of), who: str = Depends(may_teach_guards)  # noqa: B008
+    body: GuardTeaching, service: Service = Depends(service_of), who: str = Depends(may_teach_guards)  # noqa: B008
 ) -> dict[str, Any]:  # fmt: skip
     """Teach the judges that a text, or what was judged before a stored answer, is harmless, or harmful. It acts on the next request."""
     if bool(body.text) == bool(body.completion_id):
         raise RequestError("text", "Give either a text or a completion_id", "both" if body.text else "neither")
 
     def take() -> GuardsTaught:
-        lesson = lesson_of([body.text]) if body.text else lesson_of_answer(service.engine, who, body.completion_id)
-        return teach_guards(service.home, lesson, body.harmful, service.record, who)
+        texts = plain_texts([body.text]) if body.text else texts_of_answer(service.engine, who, body.completion_id)
+        return teach_guards(service.home, texts, body.harmful, service.record, who)
 
     taught = await asyncio.to_thread(take)
     about = {"harmful": body.harmful, "changed": taught.changed, "judge": taught.judge}

@@ -22,7 +22,9 @@ Fault = tuple[str, str]
 """(the thing, what is wrong with it)."""
 _Part = tuple[int, int, list[Fault]]
 """(number compared, number that can't be, faults)."""
-_KEY_FACTS = ("name", "requests_per_minute", "metrics", "sha256")
+_KEY_FACTS = ("name", "requests_per_minute", "sha256")
+_RIGHTS = ("metrics", "guards")
+"""Facts of a key that was given more than others. A key that was made before there was such a right doesn't have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,8 @@ def _keys(engine: "Engine", ledger: Ledger) -> _Part:
     hashes, keys = key_hashes(engine), list_keys(engine)
     faults = [(f"key {id_}", "it is no longer in the database") for id_ in sorted(made.keys() - hashes.keys())]
     for key in keys:
-        now = {"name": key.name, "requests_per_minute": key.requests_per_minute, "metrics": key.metrics, "sha256": hashes.get(key.id)}
+        now = {"name": key.name, "requests_per_minute": key.requests_per_minute, "sha256": hashes.get(key.id)}
+        now |= {name: getattr(key, name) for name in _RIGHTS}
         facts = made.get(key.id)
         if key.id in revoked and key.revoked is None:
             faults.append((f"key {key.id}", f"fact {revoked[key.id]} revoked it, and the database lets it in"))
@@ -127,5 +130,6 @@ def _keys(engine: "Engine", ledger: Ledger) -> _Part:
             faults.append((f"key {key.id}", "the database lets it in, and no fact says that it was made"))
         elif facts is not None:
             changed = [name for name in _KEY_FACTS if name in facts and facts[name] != now[name]]
+            changed += [name for name in _RIGHTS if facts.get(name, False) != now[name]]
             faults += [(f"key {key.id}", f"its {name} is not what the ledger says") for name in changed]
     return len(keys), 0, faults

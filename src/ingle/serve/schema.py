@@ -280,7 +280,7 @@ class RedoBody(Whole):
     which: str
 
 
-class GuardLesson(Whole):
+class GuardTeaching(Whole):
     """`POST /v1/guards/teach`: a text, or a stored answer by its id; and whether it should have been stopped."""
 
     text: str = ""
