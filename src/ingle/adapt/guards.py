@@ -53,7 +53,7 @@ class JudgedTexts:
 
 @dataclass(frozen=True, slots=True)
 class GuardsTaught:
-    """What came of teaching."""
+    """The outcome of teaching."""
 
     id: str
     """By which it is taken back; "" if there was nothing to change."""

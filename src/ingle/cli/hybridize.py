@@ -1,14 +1,15 @@
 """`ingle hybridize`."""
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ingle.cli.gating import Force, Overrides
+from ingle.cli.making import AsJson, Config, Make, Table, Wanted, make_delta, show_delta
 
 if TYPE_CHECKING:
-    from ingle.train.making import MadeDelta
+    from ingle.hybridize.settings import HybridSettings
 
 EXAMPLES = """
 ingle hybridize smollm2 --state-budget 1/6
@@ -16,6 +17,8 @@ ingle hybridize smollm2 --training-free --name quick
 ingle hybridize smollm2 --window 64 --retrieval 12 --name narrow --set lessons.documents=2000
 ingle measure smollm2+hybrid --suite recall-4k
 """
+
+_WHERE = "Which groups they are stands in the report (--json, or `ingle show`)."
 
 
 def command(
@@ -31,13 +34,13 @@ def command(
     ] = False,
     documents: Annotated[int | None, typer.Option(help="From how many documents memories learn; more takes longer.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed for the texts and facts, and their order.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="Settings in a TOML file.")] = None,
+    config: Config = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any setting, e.g. search.rounds=8.")
     ] = None,
     force: Force = False,
     policy: Overrides = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Turn a transformer into a hybrid: less memory for long texts.
 
@@ -45,41 +48,32 @@ def command(
     The result is a delta of a few MB; the model stays as it was. The gate measures it first, and may refuse it.
     Interrupted at any moment, or refused and now with --force, the same command goes on.
     """
-    from ingle.cli.choose import choose
-    from ingle.cli.gating import read_policy, way_in
-    from ingle.cli.house import enter, record
-    from ingle.cli.progress import watching
-    from ingle.cli.training import run_watch, settle, share_of
-    from ingle.tuning.catalogue import need_learning
-
-    need_learning()
-    home = enter()
-    kept, rules = choose(home, model), read_policy(home, policy)
-    from ingle.hybridize.run import hybridize
-    from ingle.hybridize.settings import HybridSettings
+    from ingle.cli.training import share_of
 
     options: dict[str, Any] = {
         "state_budget": None if state_budget is None else share_of("--state-budget", state_budget, "1/6, or 0.17"),
         "retrieval": retrieval, "window": window, "method": "training-free" if training_free else None, "lessons.documents": documents,
         **dict.fromkeys(("search.seed", "lessons.seed", "mixers.seed", "logits.seed", "longer.seed"), seed),
     }  # fmt: skip
-    chosen, command_line = settle(HybridSettings, ["ingle", "hybridize", kept.name, "--name", name], config, options, overrides)
-    with watching() as watch:
-        admit = way_in(home, kept, "hybridize", rules, force, watch)
-        result = hybridize(
-            home, kept, name, chosen, admit, run_watch(watch, "teaching memories"), command_line, lambda event: record(home, event)
-        )
-    _show(result, as_json)
+    wanted = Wanted(model, name, config, overrides, policy, force)
+    show_delta(
+        make_delta("hybridize", wanted, options, _load, "teaching memories"),
+        as_json,
+        _tables,
+        lambda _: "Which groups they are stands in the report (--json, or `ingle show`).",
+    )
 
 
-def _show(result: "MadeDelta", as_json: bool) -> None:
-    from ingle.cli.output import note, print_json, print_table
+def _load() -> "tuple[Make[HybridSettings], type[HybridSettings]]":
+    from ingle.hybridize.run import hybridize
+    from ingle.hybridize.settings import HybridSettings
+
+    return hybridize, HybridSettings
+
+
+def _tables(report: Mapping[str, Any]) -> list[Table]:
     from ingle.core.energy import amount, reported
 
-    report = result.report
-    if as_json:
-        print_json(dict(report))
-        return
     rows = [("groups with full attention", f"{report['retrieval']} of {report['groups']}", "")]
     rows.append((f"state at {report['state_tokens']:,} tokens", f"{report['state_share']:.3f}", "of the original's"))
     settings = report["settings"]
@@ -89,6 +83,4 @@ def _show(result: "MadeDelta", as_json: bool) -> None:
         rows.append((f"held-out loss of the {lesson}", f"{after:.4f}", f"{before:.4f} before"))
         if energy := reported(figures):
             rows.append((f"energy of the {lesson}", amount(energy.joules), str(energy)))
-    print_table(("figure", "value", ""), rows)
-    note("Which groups they are stands in the report (--json, or `ingle show`).")
-    print(f"Talk with it: ingle chat {result.kept.name}")
+    return [(("figure", "value", ""), rows)]

@@ -1,14 +1,15 @@
 """`ingle quantise`."""
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ingle.cli.gating import Force, Overrides
+from ingle.cli.making import AsJson, Config, Make, Table, Wanted, make_delta, show_delta
 
 if TYPE_CHECKING:
-    from ingle.train.making import MadeDelta
+    from ingle.compress.settings import QuantiseSettings
 
 EXAMPLES = """
 ingle quantise mymodel --bits 4 --recover 30 --name q4
@@ -29,11 +30,11 @@ def command(
     ] = None,
     documents: Annotated[int | None, typer.Option(help="Rows of 1,024 tokens to calibrate on.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed for choosing the texts.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="Settings in a TOML file.")] = None,
+    config: Config = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any setting.")] = None,
     force: Force = False,
     policy: Overrides = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Store a model's weights in fewer bits.
 
@@ -41,38 +42,24 @@ def command(
     that are to become smaller yet. The result is a delta; the model stays as it was. The gate measures it first, and may refuse it.
     Interrupted at any moment, or refused and now with --force, the same command goes on.
     """
-    from ingle.cli.choose import choose
-    from ingle.cli.gating import read_policy, way_in
-    from ingle.cli.house import enter, record
-    from ingle.cli.progress import watching
-    from ingle.cli.training import run_watch, settle
-    from ingle.tuning.catalogue import need_learning
-
-    need_learning()
-    home = enter()
-    kept, rules = choose(home, model), read_policy(home, policy)
-    from ingle.compress.quantising import quantise
-    from ingle.compress.settings import QuantiseSettings
-
     options: dict[str, Any] = {
         "bits": bits, "method": method, "calibration.documents": documents, "recovery.minutes": recover,
         **dict.fromkeys(("calibration.seed", "recovery.seed"), seed),
     }  # fmt: skip
-    chosen, command_line = settle(QuantiseSettings, ["ingle", "quantise", kept.name, "--name", name], config, options, overrides)
-    with watching() as watch:
-        admit = way_in(home, kept, "quantise", rules, force, watch)
-        result = quantise(home, kept, name, chosen, admit, run_watch(watch, "recovering"), command_line, lambda event: record(home, event))
-    _show(result, as_json)
+    wanted = Wanted(model, name, config, overrides, policy, force)
+    show_delta(make_delta("quantise", wanted, options, _load, "recovering"), as_json, _tables)
 
 
-def _show(result: "MadeDelta", as_json: bool) -> None:
-    from ingle.cli.output import print_json, print_table
+def _load() -> "tuple[Make[QuantiseSettings], type[QuantiseSettings]]":
+    from ingle.compress.quantising import quantise
+    from ingle.compress.settings import QuantiseSettings
+
+    return quantise, QuantiseSettings
+
+
+def _tables(report: Mapping[str, Any]) -> list[Table]:
     from ingle.core.energy import amount, reported
 
-    report = result.report
-    if as_json:
-        print_json(dict(report))
-        return
     rows = [("linears", f"{report['linears']}", f"of {report['linears'] + report['untouched']}; the others stay as they are")]
     rows.append(("bits a weight", f"{report['bits']:.2f}", f"{report['stored_bits']:.2f} with scales"))
     used = {kind: names for kind, names in report["forms"].items() if names}
@@ -84,5 +71,4 @@ def _show(result: "MadeDelta", as_json: bool) -> None:
         rows.append(("KL from the model as it was", f"{recovery['held_out']:.4f}", f"{recovery['first_held_out']:.4f} before the recovery"))
     if energy := reported(report):
         rows.append(("energy", amount(energy.joules), str(energy)))
-    print_table(("figure", "value", ""), rows)
-    print(f"Talk with it: ingle chat {result.kept.name}")
+    return [(("figure", "value", ""), rows)]

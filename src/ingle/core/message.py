@@ -1,4 +1,4 @@
-"""What is asked and what is answered: messages, requests, chunks of an answer, and a guard's verdict on them."""
+"""Questions and answers: messages, requests, chunks of an answer, and a guard's verdict on them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -14,7 +14,7 @@ Origin = Literal["system", "user", "assistant", "tool", "memory", "document"]
 """Where a part of a message comes from. A message's speaker vouches for its own words, not for what it quotes: a memory, a document."""
 ORIGINS: tuple[Origin, ...] = (*ROLES, "memory", "document")
 Modality = Literal["text", "image", "audio"]
-"""What an answer may consist of."""
+"""Kinds of content that an answer may consist of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Message:
     role: Role
     parts: tuple[Part, ...]
     tool_calls: tuple[ToolCall, ...] = ()
-    """What an assistant's turn asked for."""
+    """Calls that an assistant's turn asked for."""
     tool_call_id: str = ""
     """The call that a tool's turn answers."""
 
@@ -150,7 +150,7 @@ class Constraint:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the engine is asked to go on from: messages, or a plain prompt."""
+    """A request to the engine: messages to go on from, or a plain prompt."""
 
     messages: tuple[Message, ...] = ()
     """The conversation, rendered by the model's chat template."""
@@ -167,7 +167,7 @@ class Request:
     stop: tuple[str, ...] = ()
     """The answer ends before the first of these strings."""
     modalities: tuple[Modality, ...] = ("text",)
-    """What the answer may consist of. A model that can't make one of them refuses the request."""
+    """Kinds of content that the answer may consist of. A model that can't make one of them refuses the request."""
     logprobs: int | None = None
     """How many alternatives to report per token; 0 = only the chosen one; None = no log-probabilities."""
     sampling: Sampling = field(default_factory=Sampling)
@@ -204,7 +204,7 @@ Finish = Literal["stop", "length", "repetition", "cancelled", "deadline", "block
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What an answer took."""
+    """The cost of an answer: tokens, seconds, bytes, joules."""
 
     prompt_tokens: int
     cached_tokens: int
@@ -226,7 +226,7 @@ class Usage:
     accepted: int = 0
     """Of these, how many came true."""
     energy: Energy | None = None
-    """What this answer took, of all that was taken while it was read and written; None where nobody metered it."""
+    """Energy of this answer, of all that was taken while it was read and written; None where nobody metered it."""
     image_tokens: int = 0
     """Of the prompt's tokens, those that stand for parts of pictures."""
     audio_tokens: int = 0
@@ -235,7 +235,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a guard says about a request or a chunk."""
+    """A guard's finding about a request or a chunk."""
 
     action: Literal["allow", "edit", "block"]
     reason: str = ""

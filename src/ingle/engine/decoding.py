@@ -83,7 +83,7 @@ class Decoding:
         return len(self.ids) - self.state.length
 
     def next(self, limit: int = STEP_TOKENS, company: BatchLoad = ALONE) -> Segment:
-        """What the backend is to read next: up to `limit` tokens of the prompt, or the end of the answer and perhaps a draft.
+        """Return the tokens for the backend to read next: up to `limit` tokens of the prompt, or the end of the answer and perhaps a draft.
 
         `company`: what else is in the step.
         """
@@ -109,7 +109,7 @@ class Decoding:
         return Segment(self.state, unread + self._draft, "all" if self._draft else "last", self.model.adapter, self._vectors)
 
     def take(self, rows: npt.NDArray[np.float32]) -> Chunk | None:
-        """What comes of the logits of the last segment; None while the prompt is being read."""
+        """Take the logits of the last segment, and return the chunk that comes of them; None while the prompt is being read."""
         if self.request.echo and not self.written:
             self._echo(rows)
         if self.state.length < len(self.ids):
@@ -126,7 +126,7 @@ class Decoding:
         return Chunk(text, finish=finish, usage=self.usage())
 
     def usage(self) -> Usage:
-        """What it took so far."""
+        """Return what it took so far."""
         now = time.perf_counter()
         began, read = self._began or now, self._read or now
         return Usage(
@@ -136,7 +136,7 @@ class Decoding:
         )  # fmt: skip
 
     def _write(self, rows: npt.NDArray[np.float32], echoed: tuple[TokenLogprob, ...]) -> Chunk:
-        """What the logits come to: one token, and one more for every token of the draft that it turns out to be."""
+        """Draw tokens from the logits: one token, and one more for every token of the draft that it turns out to be."""
         texts, tokens, logprobs = list[str](), list[int](), [*echoed]
         finish: Finish | None = None
         for logits, guess in zip(rows, (*self._draft, None), strict=True):

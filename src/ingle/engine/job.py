@@ -1,4 +1,4 @@
-"""What the scheduler is asked to do, how much of it at once, and what it has done."""
+"""Jobs for the scheduler, how many of them at once, and counts of those done."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -49,14 +49,14 @@ class Job:
     """Holds the answer to the language that was asked for."""
     owner: str = ""
     keep: str = ""
-    """What the answer belongs to that is kept in the home; see `prefix_cache.CachedState`."""
+    """Label of what the answer belongs to that is kept in the home; see `prefix_cache.CachedState`."""
     lasting: int | None = None
     """Tokens of the prompt that may be remembered, in memory and on disk; states that have read more end with the answer. None = all."""
     deadline: float | None = None
     """By `time.perf_counter`."""
     asked: float = field(default_factory=time.perf_counter)
     vectors: Vectors = field(default_factory=lambda: NO_VECTORS)
-    """What ids beyond the vocabulary stand for."""
+    """Vectors that ids beyond the vocabulary stand for."""
     needed_bytes: int = 0
     cancelled: bool = False
     energy: Energy = NOTHING
@@ -85,7 +85,7 @@ class Job:
 
 @dataclass
 class Counts:
-    """What the scheduler has done, for metrics. Only ever counts up."""
+    """Counts of the scheduler's work, for metrics. Only ever counts up."""
 
     steps: int = 0
     rows: int = 0

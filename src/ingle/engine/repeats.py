@@ -1,4 +1,4 @@
-"""What repeats itself in an answer, and where it may.
+"""Passages that repeat themselves in an answer, and where it may.
 
 An answer ends when it has long said nothing that it did not say three times before.
 

@@ -90,7 +90,7 @@ class Sampler:
         return min(int(self._token[0]), self._vocab_size - 1)
 
     def _mass(self) -> float | None:
-        """What the whole distribution sums up to, where top-p needs it."""
+        """The sum of the whole distribution, where top-p needs it."""
         if self.sampling.top_p == 1 or self.sampling.top_k:
             return None
         self._softmax(0.0)

@@ -33,7 +33,7 @@ class Count:
     grows: Grows
     """`size`: it grows with every sentence. `sign`: only with sentences that have the sign."""
     slips: Literal["line", "word", ""] = "word"
-    """What is to blame if it becomes too much: a new line, a word, or ("") no single place."""
+    """The cause if it becomes too much: a new line, a word, or ("") no single place."""
 
 
 @dataclass(frozen=True, slots=True)

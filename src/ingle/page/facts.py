@@ -15,7 +15,7 @@ _ENDS = {
     "deadline": "ran out of time",
     "blocked": "ended here by a rule of this house",
 }
-"""What is said of an answer that did not end by itself."""
+"""Words for an answer that did not end by itself."""
 _ENDED_BY = {
     "stop": "itself", "length": "the limit of tokens", "repetition": "the limit of repeated tokens", "cancelled": "you",
     "deadline": "the deadline",
@@ -26,7 +26,7 @@ _JUDGED = {
     "harm": "a request for harm here", "attack": "an attack on the model's rules here",
     "injection": "orders to the assistant in what was given to read",
 }  # fmt: skip
-"""What is said of the guards that judge meaning, and can be taught."""
+"""Findings of the guards that judge meaning, and can be taught."""
 _DID = {"allow": "let it pass", "edit": "took it out", "block": "left it unanswered"}
 _TAUGHT = {
     False: "Taught: harmless. Questions like this pass from the next one on.",

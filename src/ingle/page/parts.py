@@ -61,7 +61,7 @@ class SettingsPanel(PagePart, component="static/settings.js"):
 
 
 class LearningPanel(PagePart, component="static/learning.js"):
-    """What the user taught, and its state. Events: consent, undo, redo, rewrite, forget, more, shut."""
+    """The panel of what the user taught, and its state. Events: consent, undo, redo, rewrite, forget, more, shut."""
 
 
 class Welcome(PagePart, component="static/welcome.js"):
