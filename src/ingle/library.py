@@ -204,7 +204,7 @@ class Model:
         return self._database
 
     def _take_session(self, model: "LanguageModel") -> "Session":
-        """Return the state of what was read, so that a conversation reads only what is new; a new one if it is in use or of another model."""
+        """Return the state of what was read, for a conversation reads only what is new; a new one if it is in use or another model's."""
         from ingle.engine.answer import Session
 
         taken, self._session = self._session, None
