@@ -54,7 +54,7 @@ def test_the_llm_command_gets_what_a_schema_says_and_plain_text(llm_home: Path) 
 def test_whatever_its_document_allows_and_forbids_nothing_breaks(server: Server, tmp_path: Path) -> None:
     checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
     # A user of its own: what it teaches acts on no other test's answers.
-    key = ingle(server.home.root, "key", "add", "schemathesis", "--requests-per-minute", "1000000").stdout.strip()
+    key = ingle(server.home.root, "key", "add", "schemathesis", "--requests-per-minute", "1000000", "--guards").stdout.strip()
     result = subprocess.run(
         [
             SCRIPTS / "schemathesis", "run", f"{server.url}/openapi.json", "--seed", "1", "--phases", "coverage,fuzzing",
@@ -65,7 +65,8 @@ def test_whatever_its_document_allows_and_forbids_nothing_breaks(server: Server,
         capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-1000:]
-    assert "20 selected / 20 total" in result.stdout
+    assert "23 selected / 23 total" in result.stdout
+    ingle(server.home.root, "guard", "reset")  # the guards are everybody's
     server.idle(20)
     assert server.chat().status_code == 200
     assert "Traceback" not in server.log
