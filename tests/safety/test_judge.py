@@ -3,7 +3,6 @@
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from ingle.core.errors import ConfigError, RequestError
@@ -125,8 +124,9 @@ def test_what_was_wrong_is_right_from_now_on_and_little_else_changes() -> None:
     assert before.scores(ATTACK)["attack"] > before.alarm("attack", 0.01) > after.scores(ATTACK)["attack"]
     assert before.scores(RECIPE)["harm"] < before.alarm("harm", 0.01) < after.scores(RECIPE)["harm"]
     texts = [one.text for one in lookalikes()[:100]]
-    moved = [abs(after.scores(text)["attack"] - before.scores(text)["attack"]) for text in texts]
-    assert np.median(moved) < 0.5
+    assert [after.scores(text) for text in texts] == [before.scores(text) for text in texts]
+    near = ATTACK.replace("DAN", "BOB")
+    assert before.scores(near)["attack"] > after.scores(near)["attack"] + 0.5
     assert after.digest not in (before.digest, corrected(before, teachings()[:1]).digest)
 
 
@@ -143,7 +143,7 @@ def test_what_is_taught_acts_on_whichever_judge_is_there_and_leaves_no_trace(tmp
     own.unlink()
     write_taught(taught_file(own), read[1:])
     alone = corrected(before, teachings()[1:])
-    assert all(np.array_equal(load_judge(own).weights[name], alone.weights[name]) for name in before.weights)
+    assert all(load_judge(own).by_window(text) == alone.by_window(text) for text in (ATTACK, RECIPE, FINE))
     write_taught(taught_file(own), ())
     assert load_judge(own) is load_judge() and not taught_file(own).exists()
 

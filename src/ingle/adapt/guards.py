@@ -166,13 +166,13 @@ def _pulls(judge: Judge, texts: JudgedTexts, harmful: bool, rates: Mapping[str, 
     if harmful:
         for vectors in asked:
             worst = max(vectors, key=lambda vector: judge.log_odds("harm", vector))
-            if gap(judge, judge.weights, pull := Pull("harm", rates["harm"], worst), harmful):
+            if gap(judge, pull := Pull("harm", rates["harm"], worst), harmful):
                 yield pull
         return
     found = [(name, vector) for vectors in asked for vector in vectors for name in REQUESTS]
     found += [("order", order_vector(view)) for text in texts.data for sentence in sentences(text) for view in views(sentence)]
     for name, vector in found:
-        if gap(judge, judge.weights, pull := Pull(name, rates[name], vector), harmful):
+        if gap(judge, pull := Pull(name, rates[name], vector), harmful):
             yield pull
 
 

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,43 @@ _UNKNOWN = 1.5
 """Log-odds above the bias that any alarm takes: a text in unknown words, of another language say, says nothing."""
 _SURELY = 0.3
 """Log-odds by which a corrected text passes the threshold."""
+_NEAR = 0.5
+"""Cosine from which a taught text acts on another one."""
 _CURE = "Delete it, and the judge that ships with Ingle is used; `ingle guard train` makes another."
+
+
+@dataclass(frozen=True)
+class Nearby:
+    """Texts with a change of the log-odds each, which near texts share."""
+
+    places: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    values: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
+    """Vectors of length 1, one after the other."""
+    starts: tuple[int, ...] = ()
+    changes: tuple[float, ...] = ()
+
+    def with_one(self, text: Sparse, change: float) -> "Nearby":
+        """Return these and one more."""
+        places, values = text
+        return Nearby(
+            np.concatenate([self.places, places]), np.concatenate([self.values, values / _length(text)]), (*self.starts, len(self.places)),
+            (*self.changes, change),
+        )  # fmt: skip
+
+    def change(self, text: Sparse) -> float:
+        """Return the change of a text's log-odds: a share of each correction, from 0 at the cosine `_NEAR` to 1 for the same text."""
+        if not self.changes:
+            return 0.0
+        dense = np.zeros(SIZE, np.float32)
+        np.add.at(dense, text[0], text[1] / _length(text))
+        cosines = np.add.reduceat(dense[self.places] * self.values, self.starts)
+        return float(np.clip((cosines - _NEAR) / (1 - _NEAR), 0, 1) @ np.array(self.changes))
+
+
+def _length(text: Sparse) -> float:
+    """Return the length of a vector whose places may come twice."""
+    _, where = np.unique(text[0], return_inverse=True)
+    return max(float(np.sqrt((np.bincount(where, text[1]) ** 2).sum())), 1e-9)
 
 
 @dataclass(frozen=True)
@@ -48,14 +84,17 @@ class Judge:
     digest: str
     about: Mapping[str, Any]
     """Its ingredients: digests of data, counts."""
+    nearby: Mapping[str, Nearby] = field(default_factory=dict)
+    """By judge: what an owner taught it."""
 
     def probability(self, name: str, text: Sparse) -> float:
         """Return a judge's probability for a vector."""
-        return 1 / (1 + math.exp(-max(-30.0, min(30.0, logit(self.weights[name], self.biases[name], text)))))
+        return 1 / (1 + math.exp(-max(-30.0, min(30.0, self.log_odds(name, text)))))
 
     def log_odds(self, name: str, text: Sparse) -> float:
         """Return a judge's log-odds for a vector."""
-        return logit(self.weights[name], self.biases[name], text)
+        known = logit(self.weights[name], self.biases[name], text)
+        return known + self.nearby[name].change(text) if name in self.nearby else known
 
     def scores(self, text: str) -> dict[str, float]:
         """Return the log-odds of harm and of attack: of the worst view and window of the text."""
@@ -64,7 +103,7 @@ class Judge:
     def by_window(self, text: str) -> dict[str, list[float]]:
         """Return the log-odds of every view and window."""
         vectors = [request_vector(part) for part in parts(text)]
-        return {name: [logit(self.weights[name], self.biases[name], one) for one in vectors] for name in REQUESTS}
+        return {name: [self.log_odds(name, one) for one in vectors] for name in REQUESTS}
 
     def alarm(self, name: str, rate: float) -> float:
         """Return the log-odds above which a share of `rate` of harmless texts alarms; between and beyond the rates of the file, by
@@ -129,29 +168,27 @@ def _mark(path: Path) -> tuple[int, ...]:
     return stat.st_mtime_ns, stat.st_ino, stat.st_size
 
 
-def gap(judge: Judge, weights: Mapping[str, npt.NDArray[np.float32]], pull: Pull, harmful: bool) -> float:
+def gap(judge: Judge, pull: Pull, harmful: bool) -> float:
     """Return how far a vector's log-odds must move to lie surely on its side of the threshold; 0.0 if they lie there."""
-    goal = judge.alarm(pull.judge, pull.rate) + (_SURELY if harmful else -_SURELY)
-    away = goal - logit(weights[pull.judge], judge.biases[pull.judge], pull.text)
+    away = judge.alarm(pull.judge, pull.rate) + (_SURELY if harmful else -_SURELY) - judge.log_odds(pull.judge, pull.text)
     return away if (away > 0) == harmful else 0.0
 
 
 def corrected(judge: Judge, taught: Sequence[Teaching]) -> Judge:
-    """Return the judge with the least change by which taught texts fall on the right side, the later ones surely.
+    """Return the judge with corrections by which taught texts fall on the right side, the later ones surely.
 
-    The change is along the text's own vector (passive-aggressive learning), so texts without its n-grams are judged as before.
+    A correction acts in full on its own text, less on texts that share most of their n-grams with it, and on no others. To change the
+    weights instead moved everything: ten corrections halved what was found of other requests for harm.
     """
-    if not taught:
-        return judge
-    weights = {name: value.copy() for name, value in judge.weights.items()}
     hasher = hashlib.sha256(judge.digest.encode())
     for one in taught:
         for pull in one.pulls:
             places, values = pull.text
-            change = gap(judge, weights, pull, one.harmful) / max(float((values**2).sum()), 1e-9)
-            np.add.at(weights[pull.judge], places, values * np.float32(change))
+            if change := gap(judge, pull, one.harmful):
+                before = judge.nearby.get(pull.judge, Nearby())
+                judge = replace(judge, nearby={**judge.nearby, pull.judge: before.with_one(pull.text, change)})
             hasher.update(f"{pull.judge} {pull.rate} {one.harmful} ".encode() + places.tobytes() + values.tobytes())
-    return replace(judge, weights=weights, digest=hasher.hexdigest())
+    return replace(judge, digest=hasher.hexdigest()) if taught else judge
 
 
 @lru_cache(maxsize=4)
