@@ -34,6 +34,8 @@ _UNKNOWN = 1.5
 """Log-odds above the bias that any alarm takes: a text in unknown words, of another language say, says nothing."""
 _SURELY = 0.3
 """Log-odds by which a corrected text passes the threshold."""
+_ROUNDING = 0.01
+"""Log-odds that are no difference."""
 _NEAR = 0.5
 """Cosine from which a taught text acts on another one."""
 _CURE = "Delete it, and the judge that ships with Ingle is used; `ingle guard train` makes another."
@@ -171,7 +173,7 @@ def _mark(path: Path) -> tuple[int, ...]:
 def gap(judge: Judge, pull: Pull, harmful: bool) -> float:
     """Return how far a vector's log-odds must move to lie surely on its side of the threshold; 0.0 if they lie there."""
     away = judge.alarm(pull.judge, pull.rate) + (_SURELY if harmful else -_SURELY) - judge.log_odds(pull.judge, pull.text)
-    return away if (away > 0) == harmful else 0.0
+    return away if (away > 0) == harmful and abs(away) > _ROUNDING else 0.0
 
 
 def corrected(judge: Judge, taught: Sequence[Teaching]) -> Judge:
