@@ -16,11 +16,18 @@ def _never() -> bool:
     return False
 
 
-def direct_reader(stopped: Callable[[], bool] = _never, answer: Write | None = None) -> Reader:
+def direct_reader(
+    stopped: Callable[[], bool] = _never,
+    answer: Write | None = None,
+    progress: Callable[[str, int, int], None] = lambda _what, _done, _of: None,
+) -> Reader:
     """Return the reader. `stopped`: asked before every step; when it is true, OutOfTime is raised. `answer`: None = without guards."""
 
     def scores(model: LanguageModel, tasks: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]]) -> list[Sequence[Nats]]:
-        found = dict(score(model.backend, tasks, stopped, model.adapter))
+        found = dict[int, Sequence[Nats]]()
+        for number, nats in score(model.backend, tasks, stopped, model.adapter):
+            found[number] = nats
+            progress("leaving out", len(found), len(tasks))
         if len(found) < len(tasks):
             raise OutOfTime
         return [found[number] for number in range(len(tasks))]
@@ -33,6 +40,7 @@ def direct_reader(stopped: Callable[[], bool] = _never, answer: Write | None = N
             if stopped():
                 raise OutOfTime
             texts.append(answer(model, request))
+            progress("answering without", len(texts), len(asks))
         return texts
 
     return Reader(scores, answers)

@@ -3,11 +3,12 @@
 import re
 
 _NAME = re.compile(r"\b[A-Z][\w'’-]+(?:\s+[A-Z][\w'’-]+)*|\b\d[\d.,]*\b")
-_COMMON = frozenset(
-    """A An And Are As At But By Can Could Did Do Does For From Give Had Has Have He Her His How I If In Is It Its Name On One Or Please
-    Question She Since Some Tell That The Their There These They This Those To Under Was We Were What When Where Which Who Whom Whose Why
-    Will With Would You Your""".split()
-)
+_COMMON_WORDS = """
+a an and are as at but by can could did do does for from give had has have he her his how i if in is it its name on one or please question
+she since some tell that the their there these they this those to under was we were what when where which who whom whose why will with would
+you your
+"""
+_COMMON = frozenset(_COMMON_WORDS.title().split())
 
 
 def names_of(text: str) -> tuple[str, ...]:
