@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ingle.core.message import Request
     from ingle.engine.language_model import LanguageModel
     from ingle.explain.cause import Said, Why
-    from ingle.explain.why import Asked
+    from ingle.explain.why import WhyOptions
     from ingle.home.place import Home
     from ingle.ledger.row import Row
     from ingle.serve.why import Explained, Tap
@@ -52,10 +52,9 @@ def command(
     from ingle.cli.settings import read_settings
     from ingle.core.errors import ConfigError
     from ingle.core.files import write_atomic
-    from ingle.energy.meter import Span as EnergySpan
-    from ingle.energy.meter import open_meter
+    from ingle.energy.meter import Span, open_meter
     from ingle.explain.html import why_page
-    from ingle.explain.why import Asked
+    from ingle.explain.why import WhyOptions
     from ingle.home.explanations import keep_explanation
     from ingle.serve.rooms import open_rooms
     from ingle.serve.why import account, explanation_event, explanation_id, explanation_table, span_in
@@ -68,12 +67,12 @@ def command(
         raise ConfigError("--budget", "must be more than 0 and at most 3600 seconds", budget)
     home = enter()
     settings, engine = read_settings(home, overrides or ()), open_rooms(home)
-    began, metered = time.monotonic(), EnergySpan(open_meter(), 0.5)
+    began, metered = time.monotonic(), Span(open_meter(), 0.5)
     try:
         asked = _explained(home, engine, settings, event)
         answer = _answering(home, engine, asked)
         said = _said(asked, answer)
-        questions = Asked(span_in(said.text, span) if span else None, method)
+        questions = WhyOptions(span_in(said.text, span) if span else None, method)
         why = _proved(asked, said, answer, questions, lambda: time.monotonic() - began > budget)
         id_ = explanation_id(asked.turn.owner, asked.turn.completion, questions, ("sentences", "taught"))
         table = {"id": id_, **explanation_table(why)}
@@ -154,7 +153,7 @@ def _said(asked: "Explained", answering: "Callable[[LanguageModel, Request], tup
 
 
 def _proved(
-    asked: "Explained", said: "Said", answering: "Callable[[LanguageModel, Request], tuple[str, Tap]]", questions: "Asked",
+    asked: "Explained", said: "Said", answering: "Callable[[LanguageModel, Request], tuple[str, Tap]]", questions: "WhyOptions",
     late: Callable[[], bool],
 ) -> "Why":  # fmt: skip
     """Return the explanation; says on the way how far it is, at a terminal."""

@@ -57,7 +57,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class AnswerSpan:
     """The part of an answer that is explained, in characters."""
 
     start: int
@@ -95,7 +95,7 @@ class Chance:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ProvedCause:
     """A cause with its proof."""
 
     cause: Cause
@@ -150,8 +150,8 @@ class Why:
     """An explanation of one answer."""
 
     answer: str
-    span: Span
-    causes: tuple[Found, ...]
+    span: AnswerSpan
+    causes: tuple[ProvedCause, ...]
     """The strongest first; sentences that don't stand out are left out, what was taught is always named."""
     together: Together | None
     says: tuple[str, ...]
@@ -168,7 +168,7 @@ class Why:
     """Left for lack of time."""
 
 
-def within(said: Said, span: Span) -> npt.NDArray[np.bool_]:
+def within(said: Said, span: AnswerSpan) -> npt.NDArray[np.bool_]:
     """Return which tokens have a character in the span."""
     inside, start = [], 0
     for piece in said.pieces:
@@ -178,6 +178,6 @@ def within(said: Said, span: Span) -> npt.NDArray[np.bool_]:
     return np.array(inside, bool)
 
 
-def worded(found: Found, says: str) -> Found:
+def worded(found: ProvedCause, says: str) -> ProvedCause:
     """Return the cause with its plain words."""
     return replace(found, says=says)

@@ -9,7 +9,7 @@ import numpy as np
 from ingle.core.message import Request
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.prefix_cache import common_length
-from ingle.explain.cause import Nats, Reader, Said, Span, Variation, within
+from ingle.explain.cause import AnswerSpan, Nats, Reader, Said, Variation, within
 from ingle.explain.sentences import Sentence, sentences_of, without
 
 Left = frozenset[int]
@@ -22,7 +22,7 @@ class Falls:
 
     reader: Reader
     said: Said
-    span: Span
+    span: AnswerSpan
     read_tokens: int = 0
     _known: dict[Left, Nats] = field(default_factory=dict)
 

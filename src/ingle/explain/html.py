@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html import escape
 
 from ingle.core.message import Request
-from ingle.explain.cause import Found, Why
+from ingle.explain.cause import ProvedCause, Why
 from ingle.explain.sentences import Sentence, sentences_of
 
 _STYLE = """
@@ -35,7 +35,7 @@ def why_page(why: Why, request: Request) -> str:
     )
 
 
-def _sentence(number: int, one: Sentence, found: dict[str, Found]) -> str:
+def _sentence(number: int, one: Sentence, found: dict[str, ProvedCause]) -> str:
     cause = found.get(str(number))
     if cause is None:
         return escape(one.text)
@@ -44,7 +44,7 @@ def _sentence(number: int, one: Sentence, found: dict[str, Found]) -> str:
     return f'<mark style="--depth:{depth:.2f}" title="{cause.nats:.2f} nats">{escape(text)}</mark>{escape(space)}'
 
 
-def _row(one: Found) -> str:
+def _row(one: ProvedCause) -> str:
     chance = "" if one.by_chance is None else f"at most {one.by_chance.high:.2f} (n = {one.by_chance.n})"
     name = f"{one.cause.kind}: {one.cause.text or one.cause.id}"
     cells: Sequence[str] = (name, f"{one.nats:.2f} nats", chance, one.answer_without or "")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ingle.explain.cause import Cause, Chance, Found, Nats, Together
+from ingle.explain.cause import Cause, Chance, Nats, ProvedCause, Together
 from ingle.explain.effects import Falls, Left
 
 RANDOM_SETS = 8
@@ -13,7 +13,7 @@ FEW_RANDOM_SETS = 3
 """The same for long prompts, where each costs about the prompt."""
 
 
-def proved(falls: Falls, numbers: Sequence[int], chance: int, seed: int) -> list[Found]:
+def proved(falls: Falls, numbers: Sequence[int], chance: int, seed: int) -> list[ProvedCause]:
     """Return the sentences with these numbers, each left out by itself, beside at most `chance` others left out by themselves.
 
     Where all sentences were left out already, all others are taken: they cost nothing. Raises OutOfTime.
@@ -25,10 +25,10 @@ def proved(falls: Falls, numbers: Sequence[int], chance: int, seed: int) -> list
     return [found(falls, i, nats, by_chance) for i, nats in zip(numbers, values, strict=False)]
 
 
-def found(falls: Falls, number: int, nats: Nats, by_chance: Chance | None) -> Found:
+def found(falls: Falls, number: int, nats: Nats, by_chance: Chance | None) -> ProvedCause:
     """Return a sentence as a cause."""
     cause = Cause("sentence", str(number + 1), falls.sentences[number].text.strip())
-    return Found(cause, falls.summed(nats), tuple(map(float, nats)), by_chance)
+    return ProvedCause(cause, falls.summed(nats), tuple(map(float, nats)), by_chance)
 
 
 def proved_together(falls: Falls, numbers: Sequence[int], chance: int, seed: int) -> Together | None:

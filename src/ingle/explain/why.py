@@ -7,7 +7,7 @@ import numpy as np
 
 from ingle.core.errors import RequestError
 from ingle.core.message import Request
-from ingle.explain.cause import Found, OutOfTime, Reader, Said, Span, Together, Variation, Why, worded
+from ingle.explain.cause import AnswerSpan, OutOfTime, ProvedCause, Reader, Said, Together, Variation, Why, worded
 from ingle.explain.effects import Falls, Left
 from ingle.explain.method import method
 from ingle.explain.names import twin
@@ -24,10 +24,10 @@ SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class WhyOptions:
     """The questions about an answer."""
 
-    span: Span | None = None
+    span: AnswerSpan | None = None
     """The part to explain; None = all of it."""
     method: str = "auto"
     """A file of explain/methods, or auto."""
@@ -36,7 +36,7 @@ class Asked:
     seed: int = 0
 
 
-def explain(reader: Reader, said: Said, variations: Sequence[Variation], asked: Asked) -> Iterator[Found | Why]:
+def explain(reader: Reader, said: Said, variations: Sequence[Variation], asked: WhyOptions) -> Iterator[ProvedCause | Why]:
     """Yield causes as they are proved, and at last the whole explanation.
 
     `variations`: the answer's model and request without each thing that was taught and acted. Raises RequestError for an empty span or
@@ -46,7 +46,7 @@ def explain(reader: Reader, said: Said, variations: Sequence[Variation], asked: 
     if asked.method != "auto":
         method(asked.method)
     falls = Falls(reader, said, span)
-    causes, together, name, missed = list[Found](), None, "", list[str]()
+    causes, together, name, missed = list[ProvedCause](), None, "", list[str]()
     try:
         for one in _taught(falls, variations):
             causes.append(one)
@@ -64,12 +64,12 @@ def explain(reader: Reader, said: Said, variations: Sequence[Variation], asked: 
     yield _whole(falls, causes, together, name, missed)
 
 
-def checked_span(said: Said, span: Span | None) -> Span:
+def checked_span(said: Said, span: AnswerSpan | None) -> AnswerSpan:
     """Return the span, of the whole answer if none was named. Raises RequestError."""
     if not said.tokens:
         raise RequestError("answer", "must have at least one word to explain", "an empty one")
     if span is None:
-        return Span(0, len(said.text))
+        return AnswerSpan(0, len(said.text))
     if not 0 <= span.start < span.end <= len(said.text):
         raise RequestError(
             "span", f"must begin before it ends, within the answer's {len(said.text)} characters", f"{span.start} to {span.end}"
@@ -85,7 +85,7 @@ def chosen(falls: Falls, asked: str) -> str:
     return "leave_one_out" if len(singles) <= EXACT_SENTENCES and falls.tokens_of(singles) <= EXACT_TOKENS else "alone"
 
 
-def _taught(falls: Falls, variations: Sequence[Variation]) -> Iterator[Found]:
+def _taught(falls: Falls, variations: Sequence[Variation]) -> Iterator[ProvedCause]:
     """Yield what was taught, each left out by itself, the strongest first."""
     if not variations:
         return
@@ -94,11 +94,11 @@ def _taught(falls: Falls, variations: Sequence[Variation]) -> Iterator[Found]:
     order = sorted(range(len(variations)), key=lambda i: -falls.summed(losses[i]))
     for i in order:
         nats = losses[i]
-        one = Found(variations[i].cause, falls.summed(nats), tuple(map(float, nats)), None, answers[i], differs(falls, answers[i]))
+        one = ProvedCause(variations[i].cause, falls.summed(nats), tuple(map(float, nats)), None, answers[i], differs(falls, answers[i]))
         yield worded(one, say(one))
 
 
-def _sentences(falls: Falls, name: str, seed: int) -> Iterator[Found | Together]:
+def _sentences(falls: Falls, name: str, seed: int) -> Iterator[ProvedCause | Together]:
     """Yield the sentences that stand out, the strongest first, and what they do together."""
     scores = method(name)(falls, falls.said.text, seed)
     few = name != "leave_one_out"
@@ -144,7 +144,7 @@ def differs(falls: Falls, answer: str) -> bool:
     return text[span.start : span.end].strip() not in answer
 
 
-def _missed(causes: Sequence[Found], variations: Sequence[Variation], together: Together | None, sentences: bool) -> list[str]:
+def _missed(causes: Sequence[ProvedCause], variations: Sequence[Variation], together: Together | None, sentences: bool) -> list[str]:
     left = []
     if len([one for one in causes if one.cause.kind != "sentence"]) < len(variations):
         left.append("what was taught")
@@ -153,7 +153,7 @@ def _missed(causes: Sequence[Found], variations: Sequence[Variation], together: 
     return left
 
 
-def _whole(falls: Falls, causes: Sequence[Found], together: Together | None, name: str, missed: Sequence[str]) -> Why:
+def _whole(falls: Falls, causes: Sequence[ProvedCause], together: Together | None, name: str, missed: Sequence[str]) -> Why:
     ordered = sorted(causes, key=lambda one: -one.nats)
     says = [one.says for one in ordered if one.cause.kind != "sentence" or one.stands_out]
     says += filter(None, (say_enough(one) for one in ordered))
@@ -171,7 +171,7 @@ def _whole(falls: Falls, causes: Sequence[Found], together: Together | None, nam
     )  # fmt: skip
 
 
-def _elsewhere(falls: Falls, causes: Sequence[Found]) -> list[str]:
+def _elsewhere(falls: Falls, causes: Sequence[ProvedCause]) -> list[str]:
     """Say it if the sentence that decides is about another name than the question."""
     question = " ".join(one.text for one in falls.sentences if one.asks)
     strongest = next((one for one in causes if one.cause.kind == "sentence" and row_of(one) == "decides"), None)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from ingle.explain.cause import Found, Kind, Together
+from ingle.explain.cause import Kind, ProvedCause, Together
 
 Row = Literal["decides", "leans", "unneeded", "several", "enough", "nothing", "unlooked", "alone_prompt", "elsewhere"]
 TABLE: dict[Row, str] = {
@@ -34,7 +34,7 @@ _SHOWN = 160
 """Most characters of quoted words."""
 
 
-def what(found: Found) -> str:
+def what(found: ProvedCause) -> str:
     """Return a cause in words, with its own words quoted."""
     cause = found.cause
     return _KINDS[cause.kind].format(text=quoted(cause.text), id=cause.id[:12])
@@ -46,7 +46,7 @@ def quoted(text: str) -> str:
     return line if len(line) <= _SHOWN else line[: _SHOWN - 1].rstrip() + "…"
 
 
-def row_of(found: Found) -> Row:
+def row_of(found: ProvedCause) -> Row:
     """Return the row of the table that the figures of a cause allow."""
     if not found.stands_out:
         return "unneeded"
@@ -55,14 +55,14 @@ def row_of(found: Found) -> Row:
     return "leans" if found.answer_without is not None else "unneeded"
 
 
-def say(found: Found) -> str:
+def say(found: ProvedCause) -> str:
     """Return a cause's figures as a sentence."""
     said = what(found)
     row = row_of(found)
     return TABLE[row].format(what=said, What=said[:1].upper() + said[1:], answer=_answer(found.answer_without))
 
 
-def say_together(together: Together, shown: Sequence[Found]) -> str:
+def say_together(together: Together, shown: Sequence[ProvedCause]) -> str:
     """Return the figures of several sentences left out together as a sentence; "" where single sentences say all."""
     if not shares_blame(together):
         return ""
@@ -76,7 +76,7 @@ def shares_blame(together: Together) -> bool:
     return above and together.differs and together.rest > SEVERAL * together.necessity and together.necessity > 0
 
 
-def say_enough(found: Found) -> str:
+def say_enough(found: ProvedCause) -> str:
     """Return the sentence for a cause that is enough by itself; "" if it is not, or was not tried alone."""
     if not found.stands_out or found.alone is None or found.alone >= ENOUGH:
         return ""

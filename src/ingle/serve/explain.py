@@ -1,4 +1,4 @@
-"""`/v1/explain`: why an answer says what it says. Asked for by its owner only; answers of others go on meanwhile."""
+"""`/v1/explain`: why an answer says what it says. WhyOptions for by its owner only; answers of others go on meanwhile."""
 
 import asyncio
 import threading
@@ -12,8 +12,8 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
 
 from ingle.core.errors import NotKept, RequestError
-from ingle.explain.cause import Found, OutOfTime, Span, Why
-from ingle.explain.why import Asked, explain
+from ingle.explain.cause import AnswerSpan, OutOfTime, ProvedCause, Why
+from ingle.explain.why import WhyOptions, explain
 from ingle.home.explanations import get_explanation, keep_explanation
 from ingle.home.turns import find_completion
 from ingle.ledger.chain import Ledger
@@ -82,7 +82,7 @@ async def explanation(service: Service, who: str, body: ExplainBody) -> Tables:
             one = await outbox.get()
             if isinstance(one, Exception):
                 raise one
-            if isinstance(one, Found):
+            if isinstance(one, ProvedCause):
                 yield found_table(one)
                 continue
             id_, why = one
@@ -105,13 +105,13 @@ def _proved(beside: Beside, asked: Explained, body: ExplainBody) -> Any:
             yield one
 
 
-def _questions(answer: str, body: ExplainBody) -> Asked:
+def _questions(answer: str, body: ExplainBody) -> WhyOptions:
     span = body.span
     if isinstance(span, str):
-        found: Span | None = span_in(answer, span)
+        found: AnswerSpan | None = span_in(answer, span)
     else:
-        found = None if span is None else Span(*span)
-    return Asked(found, body.method, "sentences" in body.what)
+        found = None if span is None else AnswerSpan(*span)
+    return WhyOptions(found, body.method, "sentences" in body.what)
 
 
 async def _found(service: Service, who: str, body: ExplainBody) -> Explained:

@@ -15,9 +15,9 @@ from ingle.core.errors import DeltaError, NotKept, RequestError
 from ingle.core.event import Event, Fact
 from ingle.core.message import Chunk, Request
 from ingle.engine.language_model import LanguageModel
-from ingle.explain.cause import Cause, Found, Said, Span, Variation, Why
+from ingle.explain.cause import AnswerSpan, Cause, ProvedCause, Said, Variation, Why
 from ingle.explain.said import said_by
-from ingle.explain.why import Asked
+from ingle.explain.why import WhyOptions
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.home.turns import find_any_completion
@@ -142,15 +142,15 @@ def check_again(asked: Explained, shown: str) -> None:
     raise NotKept("answer", rule, "", f"`ingle replay {asked.row.seq}` compares both; guards or their policy may have changed.")
 
 
-def span_in(answer: str, words: str) -> Span:
+def span_in(answer: str, words: str) -> AnswerSpan:
     """Return where these words stand in an answer, for the first time. Raises RequestError."""
     start = answer.find(words) if words.strip() else -1
     if start < 0:
         raise RequestError("span", "must be words of the answer, as they stand there", words, "Copy them from the answer.")
-    return Span(start, start + len(words))
+    return AnswerSpan(start, start + len(words))
 
 
-def explanation_id(owner: str, completion: str, asked: Asked, what: Sequence[str]) -> str:
+def explanation_id(owner: str, completion: str, asked: WhyOptions, what: Sequence[str]) -> str:
     """Return the id of an explanation: the same question about the same answer always has the same."""
     return f"why-{digest_json([owner, completion, to_table(asked), sorted(what)])[:32]}"
 
@@ -160,7 +160,7 @@ def explanation_table(why: Why) -> dict[str, Any]:
     return {"object": "explanation", **to_table(why)}
 
 
-def found_table(found: Found) -> dict[str, Any]:
+def found_table(found: ProvedCause) -> dict[str, Any]:
     """Return one cause as JSON shows it."""
     return {"object": "explanation.cause", **to_table(found)}
 
@@ -179,7 +179,7 @@ def explanation_event(key: bytes, asked: Explained, id_: str, why: Why, seconds:
     return Event("explain", asked.row.subject, {name: value for name, value in facts.items() if value not in (None, "")})
 
 
-def _cause_fact(key: bytes, found: Found) -> str:
+def _cause_fact(key: bytes, found: ProvedCause) -> str:
     cause = found.cause
     named = cause.id if cause.kind != "sentence" else hmac.digest(key, cause.text.encode("utf-8", "surrogatepass"), hashlib.sha256).hex()
     chance = "" if found.by_chance is None else f" (by chance {found.by_chance.high:.3f}, n {found.by_chance.n})"
