@@ -19,7 +19,8 @@ STOREYS = {
     "cli": 9,
 }  # fmt: skip
 REGISTRIES = (
-    "core/makers/", "tuning/methods/", "gate/checks/", "compress/quantisers/", "compress/pruners/", "robustness/attacks/", "explain/methods/",
+    "core/makers/", "tuning/methods/", "gate/checks/", "compress/quantisers/", "compress/pruners/", "robustness/attacks/",
+    "explain/methods/",
 )  # fmt: skip
 """Folders in a room in which every file is one of a kind."""
 MAX_FILE_LINES = 300
