@@ -69,7 +69,8 @@ def as_html(card: Card) -> str:
     head = (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(card.title)}: {escape(card.model)}</title><style>{STYLE}</style>"
     )
-    about = f"<p>{escape(card.model)} <code>{card.model_digest}</code></p><p>{escape(card.note)}</p><p class=of>Source: {escape(card.source)}.</p>"
+    about = f"<p>{escape(card.model)} <code>{card.model_digest}</code></p><p>{escape(card.note)}</p>"
+    about += f"<p class=of>Source: {escape(card.source)}.</p>"
     table = f"<table><tr><th>Clause<th>Facts</tr>{rows}</table>"
     return f"{head}<h1>{escape(card.title)}</h1>{about}{table}<p class=of>{escape(_foot(card))}</p></html>"
 
