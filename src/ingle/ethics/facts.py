@@ -115,12 +115,16 @@ def missing(sources: Sources, name: str) -> str:
         return f"not measured: ingle measure {model} --suite {rest}"
     if part == "stated":
         return f"not stated: use.{rest} in policy.toml"
-    commands = {
-        "energy": f"ingle energy {model} --label", "attack": f"ingle attack {model}", "audit": f"ingle audit {model}",
-        "guards": "ingle guard", "gate": f"ingle gate {model}", "training_energy": "", "training_data": "", "training": "",
-    }  # fmt: skip
-    command = commands.get(part, "")
-    return f"not measured: {command}" if command else "not known here: it was made elsewhere, and its source does not say it"
+    return _MISSING.get(part, "not known here: it was made elsewhere, and its source does not say it").format(model=model)
+
+
+_MISSING = {
+    "energy": "not measured: ingle energy {model} --label", "attack": "not measured: ingle attack {model}",
+    "audit": "not measured: ingle audit {model}", "gate": "nothing went through the gate: {model} has no change since its base",
+    "enforced": "no use is forbidden", "policies": "no policy was recorded", "record": "nothing happened here yet",
+    "formats": "it was not packed yet: ingle run does that",
+}  # fmt: skip
+"""Words for a missing fact that somebody can bring about, or that needs none."""
 
 
 def _measured(sources: Sources, suite: str) -> Iterator[CardFact]:
@@ -194,6 +198,8 @@ def _source(sources: Sources) -> Iterator[CardFact]:
 
 
 def _deltas(sources: Sources) -> Iterator[CardFact]:
+    if not sources.deltas:
+        yield _kept("changes since the base", "none", sources)
     for delta, _ in sources.deltas:
         origin = delta.origin
         value = origin.get("command") or f"{delta.name}: {origin.get('method', delta.kind)}"
@@ -299,11 +305,11 @@ def _record(sources: Sources) -> Iterator[CardFact]:
 
 
 def _software(sources: Sources) -> Iterator[CardFact]:
-    yield _kept("Ingle", __version__, sources)
-    yield _kept("Python", platform.python_version(), sources)
+    yield CardFact("Ingle", __version__, "kept")
+    yield CardFact("Python", platform.python_version(), "kept")
     for name in _LIBRARIES:
         try:
-            yield _kept(name, version(name), sources)
+            yield CardFact(name, version(name), "kept")
         except PackageNotFoundError:
             continue
 

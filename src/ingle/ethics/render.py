@@ -9,7 +9,7 @@ from ingle.ethics.card import Card, FilledItem
 from ingle.ethics.facts import CardFact, Origin
 
 _STANDS: Mapping[Origin, str] = MappingProxyType({
-    "measured": "measured", "recorded": "recorded", "kept": "from the kept files", "stated": "stated by the owner, unchecked",
+    "measured": "measured", "recorded": "recorded", "kept": "read from what is kept", "stated": "stated by the owner, unchecked",
 })  # fmt: skip
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: #fff }
