@@ -132,7 +132,7 @@ def test_a_card_that_was_changed_anywhere_is_found_out(home_card: tuple[Card, di
     act = draw.choice(["edit", "delete", "add", "swap"])
     if act == "edit":
         value = where[key]
-        where[key] = value + 1 if isinstance(value, int | float) else f"{value}x" if isinstance(value, str) else []
+        where[key] = value + 1 if isinstance(value, int | float) else f"{value}x" if isinstance(value, str) else ["other", value]
     elif act == "delete":
         del where[key]
     elif act == "add" and isinstance(where, dict):

@@ -21,7 +21,7 @@ NOT_ADVICE = "Evidence for each clause, from this home's records. Not legal advi
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class Clause:
     """One clause."""
 
     clause: str
@@ -32,7 +32,7 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class FilledItem:
+class FilledClause:
     """One clause with its facts."""
 
     clause: str
@@ -54,7 +54,7 @@ class Card:
     head_row: int
     """Newest fact of the ledger that it was made from."""
     head_hash: str
-    items: tuple[FilledItem, ...]
+    items: tuple[FilledClause, ...]
     note: str = NOT_ADVICE
 
     @property
@@ -91,11 +91,11 @@ def fill(kind: str, sources: Sources) -> Card:
     return Card(kind, file.TITLE, file.SOURCE, sources.kept.name, sources.kept.digest, *head, items)
 
 
-def _filled(item: Item, sources: Sources) -> FilledItem:
+def _filled(item: Clause, sources: Sources) -> FilledClause:
     answers = {name: found(sources, name) for name in item.facts}
     facts = tuple(fact for some in answers.values() for fact in some)
     lacking = tuple(dict.fromkeys(missing(sources, name) for name, some in answers.items() if not some))
-    return FilledItem(item.clause, item.asks, facts, lacking)
+    return FilledClause(item.clause, item.asks, facts, lacking)
 
 
 def known(name: str) -> bool:

@@ -5,7 +5,7 @@ from html import escape
 from types import MappingProxyType
 
 from ingle.core.errors import ConfigError
-from ingle.ethics.card import Card, FilledItem
+from ingle.ethics.card import Card, FilledClause
 from ingle.ethics.facts import CardFact, Origin
 
 _STANDS: Mapping[Origin, str] = MappingProxyType({
@@ -91,7 +91,7 @@ def _foot(card: Card) -> str:
     return f"{filled} Made from the ledger up to row {card.head_row} {card.head_hash[:12]}; digest {card.digest}."
 
 
-def _row(item: FilledItem) -> str:
+def _row(item: FilledClause) -> str:
     facts = "".join(
         f"<div>{escape(fact.name)}: {escape(shown(fact))} <span class=of>{escape(stands(fact))}</span></div>" for fact in item.facts
     )
