@@ -18,7 +18,7 @@ from ingle.ethics.render import as_html, as_markdown, as_text, shown
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.ledger.chain import Ledger
-from ingle.serve.cards import card_of, sources_of
+from ingle.serve.cards import card_of, hashes, sources_of
 from ingle.serve.rooms import open_rooms
 from tests.cli.place import ingle
 from tests.serve.conftest import copied
@@ -124,8 +124,8 @@ def test_a_policy_is_recorded_once_and_again_when_it_changes(home: Home, engine:
 
 
 @pytest.mark.parametrize("seed", range(100))
-def test_a_card_that_was_changed_anywhere_is_found_out(home_card: tuple[Card, dict[str, Any]], seed: int) -> None:
-    now, table = home_card
+def test_a_card_that_was_changed_anywhere_is_found_out(home_card: tuple[Card, dict[str, Any], dict[int, str]], seed: int) -> None:
+    now, table, rows = home_card
     draw, changed = random.Random(seed), copy.deepcopy(table)
     spots = list(places(changed))
     where, key = draw.choice(spots)
@@ -139,20 +139,20 @@ def test_a_card_that_was_changed_anywhere_is_found_out(home_card: tuple[Card, di
         where["more"] = 1
     else:
         where[key] = {"other": where[key]}
-    assert differences(changed, now)
+    assert differences(changed, now, rows)
 
 
 @pytest.fixture(scope="module")
-def home_card(tmp_path_factory: pytest.TempPathFactory, tiny_home: Path) -> tuple[Card, dict[str, Any]]:
+def home_card(tmp_path_factory: pytest.TempPathFactory, tiny_home: Path) -> tuple[Card, dict[str, Any], dict[int, str]]:
     home = Home(copied(tiny_home, tmp_path_factory.mktemp("card") / "home"))
     home.policy.write_text(POLICY)
     engine = open_rooms(home)
     Ledger(engine, home.keys).append(Event("measure", "tiny", MEASURED))
-    made = card(home, engine)
+    made, rows = card(home, engine), hashes(engine, home)
     engine.dispose()
     table = json.loads(json.dumps(to_table(made)))
-    assert differences(table, made) == []
-    return made, table
+    assert differences(table, made, rows) == []
+    return made, table, rows
 
 
 def places(value: Any) -> Iterator[tuple[Any, Any]]:
@@ -165,10 +165,10 @@ def places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 def test_an_old_card_and_one_of_another_model_are_found_out(home: Home, engine: Engine) -> None:
     old = to_table(card(home, engine))
-    assert differences(old, fill("model", sources_of(home, engine, get_kept(home, "tiny")))) == []
+    assert differences(old, fill("model", sources_of(home, engine, get_kept(home, "tiny"))), hashes(engine, home)) == []
     Ledger(engine, home.keys).append(Event("measure", "tiny", MEASURED))
-    assert differences(old, card(home, engine))
-    assert differences({**old, "model": "other"}, card(home, engine))
+    assert differences(old, card(home, engine), hashes(engine, home))
+    assert differences({**old, "model": "other"}, card(home, engine), hashes(engine, home))
 
 
 def test_unknown_cards_and_contradicting_policies_are_refused(home: Home, engine: Engine) -> None:

@@ -35,19 +35,19 @@ def command(
     from ingle.ethics.card import differences
     from ingle.ethics.render import FORMS, as_text, form_of
     from ingle.home.kept import get_kept
-    from ingle.serve.cards import card_of
+    from ingle.serve.cards import card_of, hashes
     from ingle.serve.rooms import open_rooms
 
     suffix = form_of(out.suffix) if out is not None else ""
     home = enter()
     kept, engine = get_kept(home, model), open_rooms(home)
     try:
-        card = card_of(home, engine, kept, kind)
+        card, rows = card_of(home, engine, kept, kind), hashes(engine, home)
     finally:
         engine.dispose()
     table = {"object": "card", "digest": card.digest, **to_table(card)}
     if check is not None:
-        told = differences(_read(check), card)
+        told = differences(_read(check), card, rows)
         for line in told or ["It says what the records say."]:
             print(printable(line))
         if told:

@@ -104,13 +104,18 @@ def known(name: str) -> bool:
     return part in FINDERS or (part == "measure" and bool(rest)) or (part == "stated" and rest in OwnerUse.__dataclass_fields__)
 
 
-def differences(card: Mapping[str, Any], now: Card) -> list[str]:
-    """Return where a stored card says something else than the home does now, clause by clause: numbers, words, facts that came or went."""
+def differences(card: Mapping[str, Any], now: Card, rows: Mapping[int, str]) -> list[str]:
+    """Return where a stored card says something else than the home does now, clause by clause: numbers, words, facts that came or went.
+
+    `rows`: hashes of the ledger's facts, by number; a card may be older than its newest one.
+    """
     ours: dict[str, Any] = to_table(now)
     told = []
     for name in ("kind", "title", "source", "model", "model_digest", "note"):
         if card.get(name) != ours[name]:
             told.append(f"{name}: {card.get(name)!r}, not {ours[name]!r}")
+    if card.get("head_row") not in rows or rows[card["head_row"]] != card.get("head_hash"):
+        told.append("head: the ledger has no such row")
     theirs = {str(item.get("clause")): item for item in card.get("items", ()) if isinstance(item, Mapping)}
     order = [str(item.get("clause")) for item in card.get("items", ()) if isinstance(item, Mapping)]
     if order != [item["clause"] for item in ours["items"]]:

@@ -48,6 +48,11 @@ async def card(
     return {"object": "card", "digest": table.digest, **to_table(table)}
 
 
+def hashes(engine: "Engine", home: Home) -> dict[int, str]:
+    """Return the hashes of the facts that cards are made of, by number."""
+    return {0: "", **{row.seq: row.hash for row in rows_of(Ledger(engine, home.keys))}}
+
+
 def card_of(home: Home, engine: "Engine", kept: Kept, kind: str) -> Card:
     """Return a card of a kept model. Raises ConfigError for an unknown kind and a policy that can't be read, HomeError, LedgerError."""
     return fill(kind, sources_of(home, engine, kept))
