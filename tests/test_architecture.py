@@ -20,7 +20,7 @@ STOREYS = {
 }  # fmt: skip
 REGISTRIES = (
     "core/makers/", "tuning/methods/", "gate/checks/", "compress/quantisers/", "compress/pruners/", "robustness/attacks/",
-    "explain/methods/",
+    "explain/methods/", "ethics/cards/",
 )  # fmt: skip
 """Folders in a room in which every file is one of a kind."""
 MAX_FILE_LINES = 300
@@ -35,7 +35,7 @@ TORCH_ALLOWED = {
     "train", "tuning", "hybridize", "compress", "scaling", "explain", "learn",
 }  # fmt: skip
 TORCH = ("torch", "transformers", "peft")
-LOADS_NO_TORCH = ("adapt", "serve", "page", "safety", "robustness", "explain")
+LOADS_NO_TORCH = ("adapt", "serve", "page", "safety", "robustness", "explain", "ethics")
 """Rooms that a server imports whole: nothing that they load at their start, however far down, imports PyTorch."""
 CORE_ALLOWED = {"numpy", "ingle"}
 FILES = sorted(SOURCE.rglob("*.py"))

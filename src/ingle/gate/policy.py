@@ -1,6 +1,6 @@
 """The policy: which checks are run, and their limits. HOME/policy.toml, on top of the checks' own defaults.
 
-The file's table [guards] is about requests, not about candidates: `safety.policy` reads it.
+Three tables of the file are about other things: `safety.policy` reads [guards], `home.owner` reads [use] and [retention].
 
 [bits]                   # for every maker of candidates
 most_rise_percent = 2.0
@@ -20,6 +20,7 @@ from ingle.core.digest import digest_json
 from ingle.core.errors import ConfigError
 from ingle.core.maker import find_maker, gated_makers
 from ingle.gate.check import find_check, names
+from ingle.home.owner import TABLES as OWNER
 from ingle.home.place import Home
 from ingle.safety.policy import TABLE as GUARDS
 
@@ -61,7 +62,8 @@ def load_policy(home: Home, overrides: Iterable[str] = ()) -> Policy:
     """
     path = home.policy
     table = read_table(path if path.exists() else None)
-    table.pop(GUARDS, None)
+    for others in (GUARDS, *OWNER):
+        table.pop(others, None)
     policy, makers = Policy(with_overrides(table, overrides)), gated_makers()
     for key, value in policy.table.items():
         if key in makers:

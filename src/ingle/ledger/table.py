@@ -91,6 +91,16 @@ def newest_rows(connection: "Connection", kind: str | None, subject: str | None,
     return read_rows(connection, query if before is None else query.where(table.c.seq < before))
 
 
+def counts_by_kind(engine: "Engine") -> dict[str, int]:
+    """Return how many facts there are of each kind."""
+    import sqlalchemy as sa
+
+    table = ledger_table()
+    with engine.connect() as connection:
+        rows = connection.execute(sa.select(table.c.kind, sa.func.count()).group_by(table.c.kind))
+        return {str(kind): int(count) for kind, count in rows}
+
+
 def read_rows(connection: "Connection", query: "Select[Any]") -> list[Row]:
     """Return the rows of a query; not checked, because a database may hold anything."""
     return [Row(*cast("tuple[Any, ...]", values)) for values in connection.execute(query)]

@@ -1,5 +1,6 @@
 """The application: all endpoints around one service."""
 
+import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -7,12 +8,13 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Request, Response
 
 from ingle import __version__
-from ingle.serve import chat, completions, explain, feedback, guards, models, moderations, responses
+from ingle.serve import account, cards, chat, completions, explain, feedback, guards, models, moderations, responses
 from ingle.serve.auth import KeyAuth
 from ingle.serve.document import ANSWERING, LOOKING, document, errors
 from ingle.serve.errors import add_handlers
 from ingle.serve.gateway import Gateway
 from ingle.serve.health import Health
+from ingle.serve.housekeeping import keep_house
 from ingle.serve.service import Service
 from ingle.serve.stream import ClientGone
 
@@ -28,9 +30,11 @@ def make_app(service: Service, mount: Mount | None = None) -> FastAPI:
         await service.start()
         gc.collect()
         gc.freeze()  # what lives as long as the server is not worth looking through: that takes 150 ms each time, and all wait
+        house = asyncio.create_task(keep_house(service))
         try:
             yield
         finally:
+            house.cancel()
             await service.close()
 
     # The documentation pages that come with the library load scripts from elsewhere; /openapi.json is all there is.
@@ -38,7 +42,8 @@ def make_app(service: Service, mount: Mount | None = None) -> FastAPI:
     app.state.service, app.state.auth, app.state.health = service, KeyAuth(service), Health(service)
     for endpoints in (chat, completions, responses, explain, feedback, moderations, guards):
         app.include_router(endpoints.router, responses=errors(*ANSWERING))
-    app.include_router(models.router, responses=errors(*LOOKING))
+    for endpoints in (account, cards, models):
+        app.include_router(endpoints.router, responses=errors(*LOOKING))
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
     add_handlers(app)
     app.add_exception_handler(ClientGone, _gone)

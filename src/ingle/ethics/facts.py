@@ -1,0 +1,359 @@
+"""The facts of a model, for cards: each has where it stands, so that a reader can open it. Nothing here was written by a model.
+
+`measured` and `recorded` facts stand in the ledger, by row and hash; `kept` ones in files whose digest is named; `stated` ones in the
+owner's policy, which nobody has checked.
+"""
+
+import math
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+from ingle import __version__
+from ingle.core.delta import Delta
+from ingle.core.spec import ModelConfig
+from ingle.home.base import Base
+from ingle.home.kept import Kept
+from ingle.home.owner import OwnerPolicy
+
+if TYPE_CHECKING:
+    from ingle.ledger.row import Row
+
+Origin = Literal["measured", "recorded", "kept", "stated"]
+Value = str | int | float
+_LIBRARIES = ("numpy", "numba", "tokenizers", "safetensors", "torch")
+
+
+@dataclass(frozen=True, slots=True)
+class CardFact:
+    """One fact of a card."""
+
+    name: str
+    value: Value
+    origin: Origin
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    interval: str = ""
+    at: str = ""
+    """When it was measured or recorded: UTC, ISO 8601."""
+    row: int | None = None
+    """Number of its fact in the ledger."""
+    row_hash: str = ""
+    digests: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """By what they are of: model, data, base, policy …"""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """All that facts are found in. Whoever opens the home fills it in."""
+
+    kept: Kept
+    base: Base
+    deltas: Sequence[tuple[Delta, Mapping[str, Any]]]
+    """Each delta with its report."""
+    config: ModelConfig
+    parameters: int
+    formats: Sequence[str]
+    """Formats that it is packed in."""
+    owner: OwnerPolicy
+    guards: Mapping[str, str]
+    """Modes by guard."""
+    enforced: Sequence[str]
+    """Forbidden uses that a guard blocks or tells of."""
+    rows: Sequence["Row"]
+    """Facts of the ledger, the newest first; only kinds of `KINDS`."""
+    counts: Mapping[str, int]
+    """Number of facts in the ledger by kind."""
+
+    @cached_property
+    def mine(self) -> list["Row"]:
+        """Facts about this model or what it stands on."""
+        names = {self.kept.name}
+        name = self.kept.name
+        while "+" in name:
+            name = name.rpartition("+")[0]
+            names.add(name)
+        return [row for row in self.rows if row.subject in names]
+
+
+KINDS = (
+    "pull", "pull.delta", "measure", "energy.label", "attack", "audit", "gate", "tune", "harden", "hybridize", "quantise", "prune",
+    "debias",
+    "train", "merge", "export", "guard.train", "guard.teach", "policy", "backup",
+)  # fmt: skip
+"""Kinds of facts that cards are made of."""
+MAKERS = ("tune", "harden", "hybridize", "quantise", "prune", "debias", "train", "merge")
+_COUNTED = {
+    "answer": "answers", "refuse": "refused requests", "guard.block": "blocked by a guard", "guard.tell": "told of by a guard",
+    "feedback": "corrections and ratings", "lesson.accept": "lessons learned", "lesson.refuse": "lessons refused", "undo": "times undone",
+    "forget": "times forgotten", "explain": "answers explained", "gate.refuse": "changes that the gate refused",
+}  # fmt: skip
+Finder = Callable[[Sources], Iterator[CardFact]]
+
+
+def found(sources: Sources, name: str) -> tuple[CardFact, ...]:
+    """Return the facts of that name; none, if there are none. Raises KeyError for a name that no card may ask for."""
+    part, _, rest = name.partition(":")
+    if part == "measure":
+        return tuple(_measured(sources, rest))
+    if part == "stated":
+        return tuple(_stated(sources, rest))
+    return tuple(FINDERS[part](sources))
+
+
+def missing(sources: Sources, name: str) -> str:
+    """Return what a card says where a fact is missing: the command that measures it, or where to state it."""
+    part, _, rest = name.partition(":")
+    model = sources.kept.name
+    if part == "measure":
+        return f"not measured: ingle measure {model} --suite {rest}"
+    if part == "stated":
+        return f"not stated: use.{rest} in policy.toml"
+    return _MISSING.get(part, "not known here: it was made elsewhere, and its source does not say it").format(model=model)
+
+
+_MISSING = {
+    "energy": "not measured: ingle energy {model} --label", "attack": "not measured: ingle attack {model}",
+    "audit": "not measured: ingle audit {model}", "gate": "nothing went through the gate: {model} has no change since its base",
+    "enforced": "no use is forbidden", "policies": "no policy was recorded", "record": "nothing happened here yet",
+    "formats": "it was not packed yet: ingle run does that",
+}  # fmt: skip
+"""Words for a missing fact that somebody can bring about, or that needs none."""
+
+
+def _measured(sources: Sources, suite: str) -> Iterator[CardFact]:
+    """The newest measurement of a suite on this very model."""
+    row = next((row for row in _own(sources, "measure") if row.values.get("suite") == suite), None)
+    if row is not None:
+        yield _figure(row, f"{row.values['figure']} of {suite}", row.values)
+
+
+def _own(sources: Sources, kind: str) -> Iterator["Row"]:
+    return (row for row in sources.rows if row.kind == kind and row.subject == sources.kept.name)
+
+
+def _figure(row: "Row", name: str, values: Mapping[str, Any]) -> CardFact:
+    digests = {
+        of: str(values[key])
+        for of, key in (("model", "model_digest"), ("data", "data_digest"), ("policy", "policy_digest"))
+        if values.get(key)
+    }
+    low, high, n = (values.get(name) for name in ("low", "high", "n"))
+    return CardFact(
+        name.replace("_", " "), values["value"], "measured", str(values.get("unit", "")), low, high, n, str(values.get("interval", "")),
+        row.at,
+        row.seq, row.hash, digests,
+    )  # fmt: skip
+
+
+def _stated(sources: Sources, what: str) -> Iterator[CardFact]:
+    value = getattr(sources.owner.use, what)
+    for text in (value,) if isinstance(value, str) else value:
+        if text:
+            yield CardFact(what, text, "stated", digests={"policy": sources.owner.digest})
+
+
+def _kept(name: str, value: Value, sources: Sources, unit: str = "") -> CardFact:
+    return CardFact(name, value, "kept", unit, digests={"model": sources.kept.digest})
+
+
+def _architecture(sources: Sources) -> Iterator[CardFact]:
+    config = sources.config
+    yield _kept("architecture", f"{config.family}, decoder only, {'transformer' if config.is_transformer else 'hybrid'}", sources)
+    yield _kept("layers", len(config.layers), sources)
+    yield _kept("width", config.hidden_size, sources)
+    yield _kept("attention heads of a layer", config.num_heads, sources)
+    yield _kept("key-value groups of a layer", config.num_kv_heads, sources)
+    yield _kept("width of the MLP", config.intermediate_size, sources)
+    yield _kept("vocabulary", config.vocab_size, sources, "tokens")
+
+
+def _parameters(sources: Sources) -> Iterator[CardFact]:
+    yield _kept("parameters", sources.parameters, sources)
+
+
+def _modality(sources: Sources) -> Iterator[CardFact]:
+    yield _kept("takes", "text, UTF-8", sources)
+    yield _kept("gives", "text, UTF-8", sources)
+    yield _kept("longest input and output together", sources.config.context_length, sources, "tokens")
+
+
+def _licence(sources: Sources) -> Iterator[CardFact]:
+    if sources.base.licence:
+        yield _kept("licence of the base", sources.base.licence, sources)
+
+
+def _source(sources: Sources) -> Iterator[CardFact]:
+    row = next((row for row in sources.mine if row.kind == "pull"), None)
+    origin: Origin = "recorded" if row else "kept"
+    value = f"{sources.base.source} {sources.base.revision}".strip()
+    at, seq, digest = (row.at, row.seq, row.hash) if row else (sources.base.pulled_at, None, "")
+    yield CardFact("base came from", value, origin, at=at, row=seq, row_hash=digest, digests={"base": sources.base.digest})
+
+
+def _deltas(sources: Sources) -> Iterator[CardFact]:
+    if not sources.deltas:
+        yield _kept("changes since the base", "none", sources)
+    for delta, _ in sources.deltas:
+        origin = delta.origin
+        value = origin.get("command") or f"{delta.name}: {origin.get('method', delta.kind)}"
+        digests = {"delta": delta.digest} | ({"data": origin["data_digest"]} if origin.get("data_digest") else {})
+        yield CardFact(f"change {delta.name}", value, "kept", at=origin.get("created_at", ""), digests=digests)
+
+
+def _training(sources: Sources) -> Iterator[CardFact]:
+    for row in sources.mine:
+        if row.kind in MAKERS:
+            values = row.values
+            said = {
+                key: values[key]
+                for key in ("method", "examples", "requests", "tokens", "steps", "seed", "trained_parameters")
+                if key in values
+            }
+            digests = {"data": str(values["data_digest"])} if values.get("data_digest") else {}
+            text = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in said.items()) or "recorded"
+            yield CardFact(f"{row.kind} of {row.subject}", text, "recorded", at=row.at, row=row.seq, row_hash=row.hash, digests=digests)
+
+
+def _training_energy(sources: Sources) -> Iterator[CardFact]:
+    for row in sources.mine:
+        joules = row.values.get("joules")
+        if row.kind in MAKERS and isinstance(joules, int | float):
+            low, high = (row.values.get(f"joules_{end}") for end in ("low", "high"))
+            yield CardFact(
+                f"energy of {row.kind} of {row.subject}", float(joules), "measured", "J", _number(low), _number(high),
+                interval=f"what the meter can't know ({row.values.get('energy_source', '')})", at=row.at, row=row.seq, row_hash=row.hash,
+            )  # fmt: skip
+
+
+def _energy(sources: Sources) -> Iterator[CardFact]:
+    row = next(iter(_own(sources, "energy.label")), None)
+    if row is not None:
+        values = row.values
+        yield CardFact(
+            "energy of 1,000 answers", float(values["per_1000_joules"] or 0), "measured", "J", _number(values.get("per_1000_low")),
+            _number(values.get("per_1000_high")), interval="what the meter can't know", at=row.at, row=row.seq, row_hash=row.hash,
+            digests={"model": str(values.get("model", "")), "data": str(values.get("prompts", ""))},
+        )  # fmt: skip
+
+
+def _gate(sources: Sources) -> Iterator[CardFact]:
+    for row in sources.mine:
+        if row.kind in ("gate.accept", "gate.refuse"):
+            figures = {key: value for key, value in row.values.items() if isinstance(value, int | float) and not isinstance(value, bool)}
+            verdict = "passed" if row.kind == "gate.accept" else "refused"
+            if row.values.get("forced"):
+                verdict = "kept by force although it failed"
+            said = "; ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in list(figures.items())[:8])
+            yield CardFact(
+                f"gate on {row.subject}", f"{verdict}: {said}" if said else verdict, "measured", at=row.at, row=row.seq, row_hash=row.hash
+            )
+
+
+def _attack(sources: Sources) -> Iterator[CardFact]:
+    row = next(iter(_own(sources, "attack")), None)
+    if row is not None:
+        tries, values = row.values.get("tries"), row.values
+        for name in ("passed", "refused", "harmful", "reached"):
+            if isinstance(count := values.get(name), int) and isinstance(tries, int) and tries:
+                digests = {of: str(values[key]) for of, key in (("model", "model_digest"), ("data", "data_digest")) if values.get(key)}
+                yield CardFact(
+                    f"attack tries {name}",
+                    count,
+                    "measured",
+                    f"of {tries}",
+                    n=tries,
+                    at=row.at,
+                    row=row.seq,
+                    row_hash=row.hash,
+                    digests=digests,
+                )
+
+
+def _audit(sources: Sources) -> Iterator[CardFact]:
+    row = next(iter(_own(sources, "audit")), None)
+    if row is not None:
+        digests = {of: str(row.values[key]) for of, key in (("model", "model_digest"), ("data", "data_digest")) if row.values.get(key)}
+        for key, value in row.values.items():
+            if isinstance(value, int | float) and not isinstance(value, bool) and key not in ("seed", "n"):
+                yield CardFact(key.replace("_", " "), value, "measured", at=row.at, row=row.seq, row_hash=row.hash, digests=digests)
+
+
+def _guards(sources: Sources) -> Iterator[CardFact]:
+    for name, mode in sources.guards.items():
+        yield CardFact(f"guard {name}", mode, "kept", digests={"policy": sources.owner.digest})
+
+
+def _enforced(sources: Sources) -> Iterator[CardFact]:
+    for use in sources.owner.use.forbidden:
+        value = "a guard stands against it" if use in sources.enforced else "stated only: no guard knows it"
+        yield CardFact(use, value, "kept", digests={"policy": sources.owner.digest})
+
+
+def _record(sources: Sources) -> Iterator[CardFact]:
+    newest = sources.rows[0] if sources.rows else None
+    for kind, name in _COUNTED.items():
+        if count := sources.counts.get(kind, 0):
+            row, digest = (newest.seq, newest.hash) if newest else (None, "")
+            yield CardFact(name, count, "recorded", "in this home", row=row, row_hash=digest)
+
+
+def _software(sources: Sources) -> Iterator[CardFact]:
+    yield CardFact("Ingle", __version__, "kept")
+    yield CardFact("Python", platform.python_version(), "kept")
+    for name in _LIBRARIES:
+        try:
+            yield CardFact(name, version(name), "kept")
+        except PackageNotFoundError:
+            continue
+
+
+def _formats(sources: Sources) -> Iterator[CardFact]:
+    for name in sources.formats:
+        yield _kept("packed as", name, sources)
+
+
+def _retention(sources: Sources) -> Iterator[CardFact]:
+    days = sources.owner.retention.answers_days
+    value = f"{days} days" if days else "until they are deleted"
+    yield CardFact("words of conversations are kept", value, "stated", digests={"policy": sources.owner.digest})
+
+
+def _name(sources: Sources) -> Iterator[CardFact]:
+    yield _kept("name", sources.kept.name, sources)
+    yield _kept("digest", sources.kept.digest, sources)
+    yield _kept("kept since", sources.kept.created_at, sources)
+
+
+def _policies(sources: Sources) -> Iterator[CardFact]:
+    for row in sources.rows:
+        if row.kind == "policy":
+            digests = {"policy": str(row.values.get("digest", ""))}
+            yield CardFact(
+                "policy changed",
+                str(row.values.get("digest", ""))[:12],
+                "recorded",
+                at=row.at,
+                row=row.seq,
+                row_hash=row.hash,
+                digests=digests,
+            )
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+FINDERS: Mapping[str, Finder] = MappingProxyType({
+    "name": _name, "architecture": _architecture, "parameters": _parameters, "modality": _modality, "licence": _licence, "source": _source,
+    "deltas": _deltas, "training": _training, "training_energy": _training_energy, "energy": _energy, "gate": _gate, "attack": _attack,
+    "audit": _audit, "guards": _guards, "enforced": _enforced, "record": _record, "software": _software, "formats": _formats,
+    "retention": _retention, "policies": _policies,
+})  # fmt: skip
+"""What a card may ask for, beside `measure:SUITE` and `stated:FIELD`."""
