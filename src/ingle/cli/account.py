@@ -17,9 +17,9 @@ def command(
     out: Annotated[Path | None, typer.Option(help="Write a page (.html) or the data (.json) to a file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
-    """Give an account of one answer.
+    """Give an account of one answer, and how to contest it.
 
-    Who gave it, what acted on it, what guards said, how it is proved, and how it is contested. From the home's records alone.
+    Who gave it, what acted on it, what guards said, and how it is proved. From the home's records alone.
     """
     import json
 

@@ -21,7 +21,7 @@ def command(
     check: Annotated[Path | None, typer.Option(metavar="FILE", help="Compare a card in JSON with the records of now.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
-    """Fill a card of a model from the home's records.
+    """Fill a card of a model from what was measured and recorded.
 
     Every number is measured or recorded, and names its row in the ledger and its digests. What the owner states in policy.toml says so.
     What nobody measured says how to. No sentence is written by a model, and no card says that a law is met.

@@ -57,7 +57,7 @@ GROUPS = {
         "energy": "Show the energy that this home has used, and what a model needs.",
         "log": "Show what happened in this home.",
         "why": "Say what an answer rests on, proved by leaving it out.",
-        "account": "Give an account of one answer: what acted on it, and how to contest it.",
+        "account": "Give an account of one answer, and how to contest it.",
         "replay": "Prove an answer by asking for it again.",
         "verify": "Prove that the ledger and what is kept are unchanged.",
     },
