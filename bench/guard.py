@@ -26,7 +26,7 @@ from ingle.robustness.fitting import fit, logits
 from ingle.robustness.prompts import LabelledPrompt, data_sentences, injections, judged_answers, orders
 from ingle.robustness.training import CONTENT, FORM, Requests, gather, train_orders, train_requests
 from ingle.safety.answers import harm_vector, refusal_vector
-from ingle.safety.features import SIZE, logit
+from ingle.safety.features import SIZE, Sparse, grams, logit, vector
 from ingle.safety.injection import sentences
 from ingle.safety.judge import REQUESTS, Judge
 from ingle.safety.orders import order_vector
@@ -125,17 +125,52 @@ def neighbours(requests: Requests, texts: Sequence[str]) -> list[bool]:
 
 
 def unseen(requests: Requests) -> dict[str, Any]:
+    """Judges that saw nothing of a family, and beside them plain n-grams of characters that saw the same texts."""
     rows: dict[str, Any] = {}
+    seen = {one.id: characters(one.text) for one in (*requests.bad, *requests.good)}
+    alike = [one for one in requests.good if one.family == "look-alike" and one.held_out]
     for family in (*CONTENT, *FORM):
-        judge = judge_of(requests, lambda one, family=family: one.family != family and not one.held_out)  # type: ignore[misc]
-        texts = [one.text for one in requests.bad if one.family == family]
-        texts = random.Random(0).sample(texts, min(200, len(texts)))
-        alike = [alarms(judge, one.text) for one in requests.good if one.family == "look-alike" and one.held_out]
-        rows[family] = {"found": share([alarms(judge, text) for text in texts]), "look-alikes": share(alike)}
-        print(family, said(rows[family]["found"]), "look-alikes", said(rows[family]["look-alikes"]), flush=True)
-    macro = statistics.fmean(row["found"]["share"] for row in rows.values())
-    print(f"macro: {macro:.3f}")
+
+        def keep(one: LabelledPrompt, family: str = family) -> bool:
+            return one.family != family and not one.held_out
+
+        some = [one for one in requests.bad if one.family == family]
+        some = random.Random(0).sample(some, min(200, len(some)))
+        judge, plain = judge_of(requests, keep), by_characters(requests, seen, keep)
+        rows[family] = {
+            f"{name}, {kind}": share([finds(one) for one in texts])
+            for name, finds in (("judge", lambda one, judge=judge: alarms(judge, one.text)), ("characters", plain))
+            for kind, texts in (("found", some), ("look-alikes", alike))
+        }
+        print(family, *(f"{name} {said(row)};" for name, row in rows[family].items()), flush=True)
+    macro = {name: statistics.fmean(row[f"{name}, found"]["share"] for row in rows.values()) for name in ("judge", "characters")}
+    print(f"macro: {macro}")
     return {"families": rows, "macro": macro}
+
+
+def characters(text: str) -> Sparse:
+    """A text as it stands, as n-grams of 2 to 5 characters alone."""
+    return vector(grams(text, (2, 5), 0))
+
+
+def by_characters(
+    requests: Requests, seen: dict[str, Sparse], keep: Callable[[LabelledPrompt], bool]
+) -> Callable[[LabelledPrompt], bool]:  # fmt: skip
+    """The usual light guard: one linear judge of all that is bad, over n-grams of characters. Its threshold is set as the judge's is."""
+    bad, good = ([one for one in part if keep(one)] for part in (requests.bad, requests.good))
+    order = random.Random(0).sample(good, len(good))
+    thirds, scores = [order[number::3] for number in range(3)], {}
+
+    def fitted(harmless: Sequence[LabelledPrompt]) -> tuple[Any, float]:
+        return fit([seen[one.id] for one in (*bad, *harmless)], [1.0] * len(bad) + [0.0] * len(harmless), strength=200.0)
+
+    for aside in thirds:
+        weights, bias = fitted([one for third in thirds if third is not aside for one in third])
+        scores |= {one.id: logit(weights, bias, seen[one.id]) for one in aside}
+    groups = [[scores[one.id] for one in good if (one.family == "look-alike") is alike] for alike in (False, True)]
+    at = max(float(np.quantile(group, 1 - RATE, method="higher")) for group in groups)
+    weights, bias = fitted(good)
+    return lambda one: logit(weights, bias, seen[one.id]) > at
 
 
 def encodings(requests: Requests, judge: Judge) -> dict[str, Any]:

@@ -134,7 +134,7 @@ def test_gate_ledger_log_energy_and_page_take_it(home: Home, softener: None) -> 
     ledger = Ledger(engine, home.keys)
     made = soften(home, "kind", 0.0, ledger)
     assert made.kept.name == "tiny+kind" and made.report["gate"]["maker"] == "soften"
-    assert {one["check"] for one in made.report["gate"]["findings"]} == {"bits", "refusals"}, "its file turns safety off"
+    assert {one["check"] for one in made.report["gate"]["findings"]} == {"attacks", "bits", "refusals"}, "its file turns safety off"
     with pytest.raises(Refused, match=r"bits: general text costs \+"):
         soften(home, "rough", 1.0, ledger)
     said: list[str] = []

@@ -1,20 +1,25 @@
 """A home with a tiny model, and candidates for it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ingle.core.candidate import Candidate
+from ingle.core.message import Request
 from ingle.engine.adapter import linear_shapes
 from ingle.engine.source import open_weights
+from ingle.gate.trial import Trial
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.home.pull import pull
+from ingle.measure.subject import Subject
 from tests.cli.place import write_model
 
 Make = Callable[..., Candidate]
+Says = Callable[[str], str]
+"""Returns an answer to the last message."""
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +27,7 @@ def gate_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     """A home that keeps "tiny"; one for all tests of a file."""
     folder = tmp_path_factory.mktemp("gate")
     home = Home(folder / "home")
-    pull(home, str(write_model(folder / "tiny")), lambda _: None, "tiny")
+    pull(home, str(write_model(folder / "tiny", context=1024)), lambda _: None, "tiny")
     return home
 
 
@@ -48,3 +53,24 @@ def make(gate_home: Home) -> Make:
 def empty_home(tmp_path: Path) -> Home:
     """A home of one's own that keeps nothing."""
     return Home(tmp_path / "home").create()
+
+
+def saying_trial(home: Home, candidate: Candidate, name: str, before: Says, after: Says) -> Trial:
+    """A trial of two models that say this, and are the tiny model in all else. Of another name, they are others."""
+    trial = Trial(home, get_kept(home, "tiny"), candidate)
+    real = trial.incumbent
+
+    def subject(when: str, says: Says) -> Subject:
+        def write(requests: Sequence[Request]) -> Iterator[tuple[int, str]]:
+            return ((number, says(request.messages[-1].text)) for number, request in enumerate(requests))
+
+        digest = f"{name} {when}"
+        return Subject(digest, digest, real.context_length, real.tokenizer, real.score, write)
+
+    trial.__dict__.update(incumbent=subject("before", before), challenger=subject("after", after))
+    return trial
+
+
+def kept_rows(home: Home, label: str) -> str:
+    """What the home's cache holds of a check."""
+    return "".join(path.read_text("utf-8") for path in (home.root / "cache" / "measure").glob(f"gate-{label}-*"))

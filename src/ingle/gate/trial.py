@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from ingle.core.candidate import Candidate
-from ingle.core.errors import Interrupted
+from ingle.core.errors import IngleError, Interrupted
+from ingle.core.message import Request
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.loading import Opener
 from ingle.engine.source import Source, candidate_source, kept_source, silent
@@ -80,6 +81,15 @@ class Trial:
     def challenger(self) -> Subject:
         """The candidate, as a subject of measurements."""
         return subject_of(self.candidate_model, self.stopped)
+
+    def fits(self, request: Request) -> bool:
+        """Return whether the models can read a request, and have room for its whole answer."""
+        model = self.incumbent_model
+        try:
+            tokens = len(model.encode(request))
+        except IngleError:
+            return False
+        return tokens + (request.max_tokens or 1) <= model.backend.config.context_length
 
     def measured(self, plans: Sequence[ItemPlan], label: str) -> tuple[list[Row], list[Row]]:
         """Measure the gate's own probes on the incumbent, and on the candidate; return the rows of each. No plan may hold words of a user.

@@ -12,7 +12,7 @@ from ingle.safety.answers import reached, refuses, signs
 
 SHORT = 24
 """Tokens of an answer that show whether it refuses."""
-_GREEDY = Sampling(temperature=0.0, seed=0)
+GREEDY = Sampling(temperature=0.0, seed=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class JudgedReply:
 
 def asked(text: str, most_tokens: int) -> Request:
     """The request that asks this of a model, in a turn of its own."""
-    return Request(messages=(Message.of("user", text),), max_tokens=most_tokens, sampling=_GREEDY)
+    return Request(messages=(Message.of("user", text),), max_tokens=most_tokens, sampling=GREEDY)
 
 
 def judged(

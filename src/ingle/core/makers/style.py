@@ -2,4 +2,6 @@
 
 from ingle.core.maker import Maker
 
-MAKER = Maker(noun="a style", limits={"sense": {"on": True}, "refusals": {"on": False}}, personal=True, activity="")
+MAKER = Maker(
+    noun="a style", limits={"sense": {"on": True}, "refusals": {"on": False}, "attacks": {"on": False}}, personal=True, activity=""
+)
