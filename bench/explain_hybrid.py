@@ -1,22 +1,21 @@
 """Where in a hybrid an answer comes from: facts far back are asked for with its retrieval groups, its memories, or other groups off.
 
     python bench/explain_hybrid.py                              smollm2-hybrid, beside the model that it was made of
-    python bench/explain_hybrid.py --facts 30 --part facts
+    python bench/explain_hybrid.py --texts 5 --part facts
 
 Off means: these groups see no further than their window (480 tokens and the first 96). All sides share the same weights.
 
-facts   a sentence (number, name, note) stands in a text of news, farther back than any window, and is asked for at the end. How many of
-        the facts that the whole model says are no longer said, and how many nats their words lose. Two controls by chance, drawn anew for
-        each fact: as many of the hybrid's other groups lose their memories; and in the original, where all groups see everything, the
-        hybrid's retrieval groups or as many random others are given windows, or they alone are left without.
-plain   the last quarter of ordinary texts of the same length: nats a token more
+facts   six facts (numbers, names, notes) stand in a text of news, farther back than any window, and each is asked for at the end, from a
+        fork. How many of the facts that the whole model says are no longer said, and how many nats their words lose. Controls by chance,
+        drawn anew for each text: as many of the hybrid's other groups lose their memories; and in the original, where all groups see
+        everything, the hybrid's retrieval groups or as many random others are given windows, or all but these.
+plain   the end of ordinary texts of the same length: nats a token more
 short   texts that a window holds: nothing may change, to the last bit
 """
 
 import argparse
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,19 +32,24 @@ from ingle.explain.groups import parts_of
 from ingle.home.kept import get_kept
 from ingle.home.place import find_home
 from ingle.measure.intervals import Interval, bootstrap, wilson
-from ingle.measure.items import Text, part
-from ingle.measure.recall import Planted, assemble, plant
+from ingle.measure.items import part
+from ingle.measure.recall import KINDS, make_fact
 from ingle.measure.sources import xsum_texts
 from ingle.measure.suites import XSUM_HELD_OUT
+from ingle.model.tokenizer import Tokenizer
 from servers import say, start_bench
 
-EXAMPLES = """  python bench/explain_hybrid.py --facts 30
+EXAMPLES = """  python bench/explain_hybrid.py --texts 5
   python bench/explain_hybrid.py --model smollm2+hybrid --part facts --part short
 """
 PARTS = ("facts", "plain", "short")
 BARS = {"retrieval": 0.9, "memories": 0.1, "by chance": 0.05}
 """Of facts said, share lost: at least; at most; at most (bar 9 of the design)."""
-NEAR = 61  # `assemble` moves a fact by up to 60 tokens, to the end of a sentence
+FACTS, NEAR = 6, 30  # in a text; by so many tokens a fact may move, to the end of a sentence
+Asked = tuple[Sequence[int], Sequence[int]]
+"""A question and its answer."""
+Item = tuple[Sequence[int], Sequence[Asked]]
+"""A text, and what is asked behind it."""
 Side = Callable[[int], LanguageModel]
 """Gives the model for item number so and so."""
 
@@ -83,37 +87,62 @@ def original_sides(original: LanguageModel, found: Sequence[Group], reach: Reach
     }
 
 
-def far_facts(texts: Sequence[Text], count: int, tokens: int, reach: Reach, seed: int) -> list[Planted]:
-    """Facts that stand behind the first tokens that all groups see, and farther back than a window."""
+def far_texts(tokenizer: Tokenizer, texts: Sequence[str], count: int, tokens: int, reach: Reach, seed: int) -> list[Item]:
+    """News with facts behind the first tokens that all groups see, and farther back than a window from what is asked."""
     window, sinks = reach
-    items = plant(texts, tokens, count, seed)
-    first, last = (sinks + NEAR) / tokens, 1 - (window + NEAR + 80) / tokens  # 80: the question, the answer and the fact
-    if first >= last:
-        raise SystemExit(f"--tokens must be more than {window + sinks + 2 * NEAR + 80}, or no fact stands beyond the windows")
-    return [replace(item, depth=first + item.depth * (last - first)) for item in items]
+    first, last = sinks + NEAR, tokens - window - NEAR
+    if last - first < FACTS * 2 * NEAR:
+        raise SystemExit(
+            f"--tokens must be at least {window + sinks + 2 * NEAR * (FACTS + 1)}, or the facts find no room beyond the windows"
+        )
+    items = []
+    for number in range(count):
+        draw = random.Random(f"{seed} {number}")
+        facts = [make_fact(KINDS[i % len(KINDS)], draw) for i in range(FACTS)]
+        while len({fact.asked for fact in facts}) < FACTS:
+            facts = [make_fact(KINDS[i % len(KINDS)], draw) for i in range(FACTS)]
+        draw.shuffle(facts)
+        said = [tokenizer.encode(f" {fact.said}") for fact in facts]
+        stream = [token for text in draw.sample(texts, 30) for token in tokenizer.encode(f"{text}\n\n")][: tokens - sum(map(len, said))]
+        places = [_sentence_end(tokenizer, stream, first + (last - first - sum(map(len, said))) * i // FACTS) for i in range(FACTS)]
+        assert min(places) >= sinks and len(stream) - max(places) > window, "each fact must have left the windows"
+        for place, sentence in sorted(zip(places, said, strict=True), reverse=True):
+            stream[place:place] = sentence
+        asked = [tokenizer.encode(f"\n\n{fact.asked}") for fact in facts]
+        answers = [tokenizer.encode(f"\n\n{fact.asked} {fact.answer}")[len(ask) :] for fact, ask in zip(facts, asked, strict=True)]
+        items.append((stream, list(zip(asked, answers, strict=True))))
+    return items
 
 
-def told(model: LanguageModel, ids: Sequence[int], answer: Sequence[int]) -> tuple[bool, float]:
-    """Whether the model says the answer greedily, and its log-probability in nats."""
+def _sentence_end(tokenizer: Tokenizer, ids: Sequence[int], place: int) -> int:
+    """The first end of a sentence from a place on; the place itself if there is none near."""
+    ends = (i for i in range(place, place + NEAR) if tokenizer.token_bytes(ids[i - 1]).endswith(b"."))
+    return next(ends, place)
+
+
+def told(model: LanguageModel, ids: Sequence[int], asked: Sequence[Asked]) -> list[tuple[bool, float]]:
+    """For each question whether the model answers it so, greedily, and the answer's log-probability in nats."""
     backend: Any = model.backend
     state = backend.new_state()
-    for start in range(0, len(ids) - 1, STEP_TOKENS):
-        backend.forward([Segment(state, ids[:-1][start : start + STEP_TOKENS], "none", model.adapter)])
-    logits = backend.forward([Segment(state, [ids[-1], *answer[:-1]], "all", model.adapter)])[0].astype(np.float64)
-    logits -= logits.max(axis=1, keepdims=True)
-    nats = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    places = np.arange(len(answer)), np.array(answer)
-    return bool((logits.argmax(axis=1) == places[1]).all()), float(nats[places].sum())
+    for start in range(0, len(ids), STEP_TOKENS):
+        backend.forward([Segment(state, ids[start : start + STEP_TOKENS], "none", model.adapter)])
+    found = []
+    for question, answer in asked:
+        [rows] = backend.forward([Segment(state.fork(), [*question, *answer[:-1]], "all", model.adapter)])
+        logits = rows[len(question) - 1 :].astype(np.float64)
+        logits -= logits.max(axis=1, keepdims=True)
+        nats = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        found.append((bool((logits.argmax(axis=1) == np.array(answer)).all()), float(nats[np.arange(len(answer)), answer].sum())))
+    return found
 
 
-def compare(sides: dict[str, Side], items: Sequence[tuple[Sequence[int], Sequence[int]]], what: str) -> dict[str, np.ndarray]:
-    """Each side's (said, nats) for each item, all sides of an item one after the other."""
+def compare(sides: dict[str, Side], items: Sequence[Item], what: str) -> dict[str, np.ndarray]:
+    """Each side's (said, nats) for each question, all sides of a text one after the other."""
     found: dict[str, list[tuple[bool, float]]] = {name: [] for name in sides}
-    for number, (ids, answer) in enumerate(items):
+    for number, (ids, asked) in enumerate(items):
         for name, side in sides.items():
-            found[name].append(told(side(number), ids, answer))
-        if number % 10 == 9:
-            say(f"{what}: {number + 1} of {len(items)}; said: " + ", ".join(f"{n} {sum(s for s, _ in rows)}" for n, rows in found.items()))
+            found[name] += told(side(number), ids, asked)
+        say(f"{what}: {number + 1} of {len(items)}; said: " + ", ".join(f"{n} {sum(s for s, _ in rows)}" for n, rows in found.items()))
     return {name: np.array(rows, float) for name, rows in found.items()}
 
 
@@ -143,27 +172,29 @@ def _range(value: float, interval: Interval, digits: int = 3) -> str:
     return f"{value:.{digits}f} ({interval.low:.{digits}f} – {interval.high:.{digits}f})"
 
 
-def facts_part(options: argparse.Namespace, models: dict[str, dict[str, Side]], texts: Sequence[Text], reach: Reach) -> dict[str, Any]:
+def facts_part(options: argparse.Namespace, models: dict[str, dict[str, Side]], texts: Sequence[str], reach: Reach) -> dict[str, Any]:
     """Facts beyond the windows."""
     tokenizer = models["hybrid"]["hybrid"](0).tokenizer
-    items = [assemble(tokenizer, item) for item in far_facts(texts, options.facts, options.tokens, reach, options.seed)]
+    items = far_texts(tokenizer, texts, options.texts, options.tokens, reach, options.seed)
     result: dict[str, Any] = {}
     for name, sides in models.items():
-        result[name] = lost_facts(f"{name}: {len(items)} facts in {options.tokens:,} tokens", compare(sides, items, f"facts, {name}"))
+        result[name] = lost_facts(
+            f"{name}: {FACTS} facts in each of {len(items)} texts of {options.tokens:,} tokens", compare(sides, items, f"facts, {name}")
+        )
     lost = {name: result["hybrid"][name]["lost"][0] for name in BARS if name in result["hybrid"]}
     result["held"] = {name: share >= BARS[name] if name == "retrieval" else share <= BARS[name] for name, share in lost.items()}
     return result
 
 
-def plain_part(options: argparse.Namespace, models: dict[str, dict[str, Side]], texts: Sequence[Text]) -> dict[str, Any]:
+def plain_part(options: argparse.Namespace, models: dict[str, dict[str, Side]], texts: Sequence[str]) -> dict[str, Any]:
     """Ordinary texts: what the last quarter loses, per token."""
-    stream = [token for text in texts for token in models["hybrid"]["hybrid"](0).tokenizer.encode(f"{text.text}\n\n")]
-    size, last = options.tokens, min(256, options.tokens // 4)
+    stream = [token for text in texts for token in models["hybrid"]["hybrid"](0).tokenizer.encode(f"{text}\n\n")]
+    size, last = options.tokens, min(192, options.tokens // 4)
     cut = [stream[start : start + size] for start in range(0, len(stream) - size, size)][: options.plain]
     result: dict[str, Any] = {}
     rows: list[list[object]] = [["model", "off", "nats a token more (95 %)"]]
     for name, sides in models.items():
-        found = compare(sides, [(ids[:-last], ids[-last:]) for ids in cut], f"plain, {name}")
+        found = compare(sides, [(ids[: -last - 1], [(ids[-last - 1 : -last], ids[-last:])]) for ids in cut], f"plain, {name}")
         whole, *others = found
         for other in others:
             falls = found[whole][:, 1] - found[other][:, 1]
@@ -174,13 +205,13 @@ def plain_part(options: argparse.Namespace, models: dict[str, dict[str, Side]], 
     return result
 
 
-def short_part(options: argparse.Namespace, models: dict[str, dict[str, Side]], texts: Sequence[Text], reach: Reach) -> dict[str, Any]:
+def short_part(options: argparse.Namespace, models: dict[str, dict[str, Side]], texts: Sequence[str], reach: Reach) -> dict[str, Any]:
     """Texts within a window: the largest change of an answer's log-probability, in nats."""
     tokenizer, size = models["hybrid"]["hybrid"](0).tokenizer, min(reach[0], 400)
-    cut = [ids for text in texts if len(ids := tokenizer.encode(text.text)[:size]) >= 60][: options.plain]
+    cut = [ids for text in texts if len(ids := tokenizer.encode(text)[:size]) >= 60][: options.plain]
     result: dict[str, Any] = {}
     for name, sides in models.items():
-        found = compare(sides, [(ids[:-24], ids[-24:]) for ids in cut], f"short, {name}")
+        found = compare(sides, [(ids[:-25], [(ids[-25:-24], ids[-24:])]) for ids in cut], f"short, {name}")
         whole, *others = found
         result[name] = {other: float(np.abs(found[whole][:, 1] - found[other][:, 1]).max()) for other in others}
     rows = [[name, other, value] for name, values in result.items() for other, value in values.items()]
@@ -193,9 +224,9 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-hybrid", help="a hybrid that is kept; the model it was made of must be kept too")
     parser.add_argument("--original", default="smollm2", help="the transformer that it was made of; empty = leave it out")
     parser.add_argument("--part", action="append", choices=PARTS, help="one or several; by default all")
-    parser.add_argument("--facts", type=int, default=100)
-    parser.add_argument("--tokens", type=int, default=1024, help="of each text")
-    parser.add_argument("--plain", type=int, default=24, help="texts of the parts plain and short")
+    parser.add_argument("--texts", type=int, default=20, help=f"with {FACTS} facts each")
+    parser.add_argument("--tokens", type=int, default=1280, help="of each text")
+    parser.add_argument("--plain", type=int, default=12, help="texts of the parts plain and short")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -209,7 +240,7 @@ def main() -> None:
     if options.original:
         original = open_model(kept_source(home, get_kept(home, options.original)), threads=options.threads)
         models["original"] = original_sides(original, found, reach, options.seed)
-    texts = part(xsum_texts(home, lambda *_: None), "held_out", XSUM_HELD_OUT)
+    texts = [text.text for text in part(xsum_texts(home, lambda *_: None), "held_out", XSUM_HELD_OUT)]
     result: dict[str, Any] = {"model": options.model, "digest": hybrid.digest, "retrieval": found, "reach": reach, "tokens": options.tokens}
     if "short" in parts:
         result["short"] = short_part(options, models, texts, reach)
