@@ -8,7 +8,8 @@ Off means: these groups see no further than their window (480 tokens and the fir
 facts   six facts (numbers, names, notes) stand in a text of news, farther back than any window, and each is asked for at the end, from a
         fork. How many of the facts that the whole model says are no longer said, and how many nats their words lose. Controls by chance,
         drawn anew for each text: as many of the hybrid's other groups lose their memories; and in the original, where all groups see
-        everything, the hybrid's retrieval groups or as many random others are given windows, or all but these.
+        everything, the hybrid's retrieval groups or as many random others are given windows, or all but these others. (All but the
+        retrieval groups is the hybrid without its memories.)
 plain   the end of ordinary texts of the same length: nats a token more
 short   texts that a window holds: nothing may change, to the last bit
 """
@@ -67,7 +68,7 @@ def hybrid_sides(model: LanguageModel, seed: int) -> dict[str, Side]:
 
 
 def original_sides(original: LanguageModel, found: Sequence[Group], reach: Reach, seed: int) -> dict[str, Side]:
-    """The transformer whole; with windows for the hybrid's retrieval groups, or as many others; and for all but these."""
+    """The transformer whole; with windows for the hybrid's retrieval groups, for as many others, and for all but these others."""
     everything = retrieval_groups(original.backend.config)
 
     def others(number: int) -> list[Group]:
@@ -77,12 +78,11 @@ def original_sides(original: LanguageModel, found: Sequence[Group], reach: Reach
     def rest(kept: Sequence[Group]) -> list[Group]:
         return [group for group in everything if group not in kept]
 
-    fixed = without_sight(original, found, reach), without_sight(original, rest(found), reach)
+    fixed = without_sight(original, found, reach)
     return {
         "original": lambda _: original,
-        "retrieval": lambda _: fixed[0],
+        "retrieval": lambda _: fixed,
         "by chance": lambda number: without_sight(original, others(number), reach),
-        "all but retrieval": lambda _: fixed[1],
         "all but as many by chance": lambda number: without_sight(original, rest(others(number)), reach),
     }
 

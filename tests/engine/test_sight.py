@@ -19,6 +19,8 @@ from ingle.engine import packing
 from ingle.engine.adapter import unpack_adapter
 from ingle.engine.backend import Segment, prefill
 from ingle.engine.cpu import CpuBackend
+from ingle.engine.delta_kinds import Change, merged
+from ingle.engine.hybrid import spec_tensors
 from ingle.engine.language_model import LanguageModel
 from ingle.engine.prefix_cache import PrefixCache
 from ingle.engine.prefixed import Prefixed
@@ -26,6 +28,7 @@ from ingle.engine.scoring import score
 from ingle.engine.sight import Group, remembering_groups, retrieval_groups, short_sighted, widest_reach, without_sight
 from ingle.kernels import layout as at
 from ingle.kernels import naive
+from ingle.model.checkpoint import expected_shapes
 from ingle.model.rope import inverse_frequencies
 from tests.engine.test_adapter import random_additions
 from tests.engine.test_answer import byte_tokenizer
@@ -254,3 +257,17 @@ def test_the_widest_window_is_that_of_layers_that_have_none() -> None:
     assert widest_reach(config_of()) == (12, 2)
     assert short_sighted(config_of(), [(1, 1)]).layers[1] == LayerSpec((0, 2), 12, 2)
     assert widest_reach(config_of((LayerSpec((0, 1, 2)),))) is None
+
+
+def test_a_hybrid_without_memories_is_its_transformer_with_windows(tmp_path: Path) -> None:
+    layers = (LayerSpec((0,), 9, 3, "gated_delta"), LayerSpec((0, 1)), LayerSpec((), 9, 3, "gated_delta"))
+    base = random_checkpoint(tiny_config(layers=(LayerSpec((0, 1)),) * 3))
+    draw, shapes = np.random.default_rng(1), expected_shapes(base.config.with_layers(layers))
+    memories = {name: draw.standard_normal(shape).astype(np.float32) for name, shape in shapes.items() if ".memory." in name}
+    hybrid = merged(base, [Change("hybrid", "layers", memories | spec_tensors(layers, 2))])
+    models = [LanguageModel(name, backend_of(tmp_path / name, one, "int4"), byte_tokenizer()) for name, one in (("t", base), ("h", hybrid))]
+    ids = tokens(base.config, 150)
+    without = without_sight(models[1], remembering_groups(hybrid.config)), without_sight(models[0], [(0, 1), (2, 0), (2, 1)], (9, 3))
+    logits = [all_logits(one.backend, ids) for one in (*without, models[1])]  # type: ignore[arg-type]
+    np.testing.assert_array_equal(logits[0], logits[1])
+    assert np.abs(logits[0] - logits[2]).max() > 1e-2

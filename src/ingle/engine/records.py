@@ -9,7 +9,7 @@ from ingle.core.blocks import CACHES
 from ingle.core.spec import ModelConfig
 from ingle.core.state_layout import StateLayout
 from ingle.engine.memory import remembering, up32
-from ingle.engine.packing import PackInfo
+from ingle.engine.packing import VECTOR, PackInfo
 from ingle.kernels import layout as at
 
 Array = npt.NDArray[Any]
@@ -98,6 +98,6 @@ def _some_memories(info: PackInfo, weights: Array, name: str, chosen: list[int],
     place = info.places[name]
     [(offset, size)] = place.planes
     numbers = weights[offset : offset + size].view(np.float32)
-    if size == 4 * up32(place.columns) and place.rows == 1:  # a vector is padded
+    if place.kind == VECTOR:  # it is padded
         numbers = numbers[: place.columns]
     return np.ascontiguousarray(numbers.reshape(count, -1)[chosen])
