@@ -24,7 +24,10 @@ MIXED = (
     LayerSpec((), window=3, sinks=0, memory="gated_delta"),
 )
 RECURRENT = (LayerSpec((), memory="gated_delta"),) * 3
-KINDS = {"mixed": MIXED, "recurrent": RECURRENT, "one window without a memory": (MIXED[0], LayerSpec((1,), window=4, sinks=1), MIXED[2])}
+KINDS = {
+    "mixed": MIXED, "recurrent": RECURRENT, "one window without a memory": (MIXED[0], LayerSpec((1,), window=4, sinks=1), MIXED[2]),
+    "one group without a memory": (LayerSpec((), 5, 2, "gated_delta", (0,)), MIXED[1], LayerSpec((), 3, 0, "gated_delta", (1,))),
+}  # fmt: skip
 
 
 def some_features(n: int, length: int, groups: int = 2, repeats: int = 3, width: int = 8, seed: int = 0) -> Features:

@@ -48,6 +48,9 @@ class LayerSpec:
     """Streaming groups: the number of first tokens that they always attend to (arXiv 2309.17453)."""
     memory: Memory = "none"
     """Streaming groups: the recurrent memory of the tokens that left the window (all but the sinks); see `model.memory`."""
+    forgetful: tuple[int, ...] | None = None
+    """Streaming groups that have no memory though `memory` gives the others one, ascending; None = there are none. No kept model has any:
+    `engine.sight` makes them, to switch groups off."""
 
     def streaming(self, kv_groups: int) -> tuple[int, ...]:
         """Return the streaming groups of this layer, ascending."""
@@ -55,8 +58,9 @@ class LayerSpec:
         return tuple(g for g in range(kv_groups) if g not in with_all)
 
     def remembering(self, kv_groups: int) -> tuple[int, ...]:
-        """Return the streaming groups that have a recurrent memory, ascending: all of them or none."""
-        return self.streaming(kv_groups) if self.memory != "none" else ()
+        """Return the streaming groups that have a recurrent memory, ascending."""
+        without = self.forgetful or ()
+        return tuple(g for g in self.streaming(kv_groups) if g not in without) if self.memory != "none" else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +144,18 @@ def _check_layer(layer: LayerSpec, index: int, kv_groups: int) -> None:
         raise ConfigError(f"{where}.sinks", "must be 0 without a window: no group sees them, and no memory keeps them", layer.sinks, cure)
     if layer.memory not in ("none", "gated_delta"):
         raise ConfigError(f"{where}.memory", "must be 'none' or 'gated_delta'", layer.memory)
+    if layer.forgetful is not None:
+        _check_forgetful(layer, where, kv_groups)
+
+
+def _check_forgetful(layer: LayerSpec, where: str, kv_groups: int) -> None:
+    forgetful = layer.forgetful or ()
+    if not forgetful or list(forgetful) != sorted(set(forgetful)) or not set(forgetful) <= set(layer.streaming(kv_groups)):
+        raise ConfigError(f"{where}.forgetful", "must be ascending streaming groups", layer.forgetful)
+    if not layer.remembering(kv_groups):
+        raise ConfigError(f"{where}.forgetful", "must leave a group that has a memory", layer.forgetful, "Set memory to 'none'.")
+    if layer.window == 0:
+        raise ConfigError(f"{where}.window", "must be at least 1 where a streaming group has no memory: it would see nothing", 0)
 
 
 def transformer_layers(count: int, kv_groups: int) -> tuple[LayerSpec, ...]:

@@ -117,5 +117,5 @@ class StateLayout:
     @cached_property
     def digest(self) -> str:
         """Digest that tells apart layouts whose states are incompatible."""
-        layers = [[list(s.retrieval), s.window, s.sinks, s.memory] for s in self.layers]
+        layers = [[list(s.retrieval), s.window, s.sinks, s.memory, *map(list, [s.forgetful] if s.forgetful else [])] for s in self.layers]
         return digest_json([VERSION, layers, self.kv_groups, self.head_dim, self.dtype])

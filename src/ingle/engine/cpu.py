@@ -1,5 +1,6 @@
 """The CPU backend: packed weights, the decoder step in machine code, and any number of threads. No PyTorch."""
 
+import copy
 import mmap
 import threading
 import time
@@ -11,58 +12,66 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ingle.core.blocks import CACHES, largest
+from ingle.core.blocks import largest
+from ingle.core.config import to_table
 from ingle.core.digest import digest_json
-from ingle.core.errors import DeltaError
-from ingle.core.spec import ModelConfig
+from ingle.core.errors import ConfigError, DeltaError
+from ingle.core.spec import LayerSpec, ModelConfig
 from ingle.core.state import State
 from ingle.core.state_layout import STEP_TOKENS, StateLayout
 from ingle.core.vectors import Vectors
 from ingle.engine.adapter import Adapter, Additions, pack_adapter
 from ingle.engine.backend import Backend, NotFinite, Segment, check_segment
-from ingle.engine.memory import StepMemory, remembering, up32
+from ingle.engine.memory import StepMemory
 from ingle.engine.packing import WEIGHTS, PackInfo, cache_dtype, unreached
+from ingle.engine.records import model_records
 from ingle.engine.team import Cores, Team
 from ingle.kernels import layout as at
 from ingle.kernels.jit import ADAPTER_KERNELS, kernel
 from ingle.model.rope import inverse_frequencies
 
 Array = npt.NDArray[Any]
-_LINEARS = {
-    at.LINEAR_Q: "self_attn.q_proj", at.LINEAR_K: "self_attn.k_proj", at.LINEAR_V: "self_attn.v_proj", at.LINEAR_O: "self_attn.o_proj",
-    at.LINEAR_GATE: "mlp.gate_proj", at.LINEAR_UP: "mlp.up_proj", at.LINEAR_DOWN: "mlp.down_proj",
-}  # fmt: skip
-_NORMS = {
-    at.NORM_1: "input_layernorm.weight", at.NORM_2: "post_attention_layernorm.weight",
-    at.NORM_Q: "self_attn.q_norm.weight", at.NORM_K: "self_attn.k_norm.weight",
-}  # fmt: skip
-_MEMORY = {
-    at.QUERY_MAP: "q_map.weight", at.KEY_MAP: "k_map.weight", at.DECAY: "decay.weight", at.DECAY_BIAS: "decay.bias",
-    at.WRITE: "write.weight", at.WRITE_BIAS: "write.bias", at.GATE: "gate.weight", at.GATE_BIAS: "gate.bias",
-    at.AGE: "age",
-}  # fmt: skip
 
 
 class CpuBackend:
     """A packed model on the CPU; see `engine.backend.Backend` for the contract."""
 
     def __init__(self, folder: Path, info: PackInfo, cores: Cores | None = None, cache: str = "float16") -> None:
-        self.config: ModelConfig = info.config
         self.digest = info.digest if cache == cache_dtype("auto", info.format) else digest_json([info.digest, cache])
-        self.layout = StateLayout.of(info.config, cache)
-        self._cores = cores or Cores()
-        self._remembers = self.layout.memories_shape[0] > 0
-        self._frequencies, self._rope_scale = inverse_frequencies(info.config)
+        self._info, self._cores = info, cores or Cores()
         with (folder / WEIGHTS).open("rb") as file:
             self._weights = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
         self._eps = np.array([info.config.norm_eps], np.float32)
-        self._records = _records(info, self.layout, self._weights.ctypes.data, self._eps.ctypes.data)
+        self._frequencies, self._rope_scale = inverse_frequencies(info.config)
         self._unreached = unreached(info, cache)
         self._kernel = kernel("decoder_step", self._unreached | ADAPTER_KERNELS)
-        self._inner = 0  # largest rank of all adapters so far
-        self._team = Team(self._cores.most)
+        self._team, self._lock = Team(self._cores.most), threading.Lock()
+        self._arrange(info.config, cache)
+
+    def _arrange(self, config: ModelConfig, cache: str) -> None:
+        """Set what follows from how its layers look back."""
+        self.config = config
+        self.layout = StateLayout.of(config, cache)
+        self._remembers = self.layout.memories_shape[0] > 0
+        self._records, self._copied = model_records(self._info, config, self.layout, self._weights, self._eps)
         self._memory = self._new_memory(1, 1, 1, 0)
-        self._lock = threading.Lock()
+
+    def seeing(self, layers: tuple[LayerSpec, ...]) -> "CpuBackend":
+        """Return a backend with other layers over the same weights, which lie in memory once; it takes milliseconds.
+
+        Its states and its digest are its own; adapters made by this backend serve both. Steps of the two wait for each other.
+        Raises ConfigError for a memory that the weights don't have, and for layers that can't be.
+        """
+        config, had = self.config.with_layers(layers), [spec.remembering(self.config.num_kv_heads) for spec in self._info.config.layers]
+        for i, spec in enumerate(layers):
+            if lacking := set(spec.remembering(config.num_kv_heads)) - set(had[i]):
+                raise ConfigError(f"layers[{i}].memory", "must be of groups that have learnt one", sorted(lacking))
+        other = copy.copy(self)
+        if layers != self.config.layers:
+            other.digest = digest_json([self.digest, to_table(layers)])
+        other._kernel = kernel("decoder_step", self._unreached)  # an adapter may come with any segment
+        other._arrange(config, self.layout.dtype)
+        return other
 
     def new_state(self) -> State:
         """Return a state that has read nothing."""
@@ -156,7 +165,7 @@ class CpuBackend:
         adapter = pack_adapter(self.config, additions, digest)
         step_kernel = kernel("decoder_step", self._unreached)
         with self._lock:
-            self._kernel, self._inner = step_kernel, max(self._inner, adapter.width)
+            self._kernel = step_kernel
         return adapter
 
     def _new_memory(self, rows: int, outputs: int, parts: int, inner: int) -> StepMemory:
@@ -168,10 +177,12 @@ class CpuBackend:
         row_counts = [{"none": 0, "last": 1, "all": count}[segment.logits] for segment, count in zip(segments, counts, strict=True)]
         rows, outputs = sum(counts), sum(row_counts)
         table, tasks, parts = self._share_out(segments, rows, threads)
-        if not self._memory.fits(rows, outputs, parts, self._inner):
-            sizes = (max(rows, self._memory.rows), max(outputs, self._memory.outputs), max(parts, self._memory.parts))
-            self._memory = self._new_memory(*sizes, self._inner)
-        memory, row, output, stacked = self._memory, 0, 0, list[Array]()
+        inner = max((segment.adapter.width for segment in segments if segment.adapter is not None), default=0)
+        memory = self._memory
+        if not memory.fits(rows, outputs, parts, inner):
+            sizes = (max(rows, memory.rows), max(outputs, memory.outputs), max(parts, memory.parts), max(inner, memory.inner))
+            self._memory = memory = self._new_memory(*sizes)
+        row, output, stacked = 0, 0, list[Array]()
         for number, (segment, count, want) in enumerate(zip(segments, counts, row_counts, strict=True)):
             start = segment.state.length
             memory.tokens[row : row + count] = segment.ids
@@ -240,60 +251,3 @@ def _numbered(tokens: Array, vocab_size: int, vectors: Vectors, first: int) -> l
     rows = [vectors[int(id_)] for id_ in tokens[beyond]]
     tokens[beyond] = -1 - first - np.arange(len(rows))
     return rows
-
-
-def _records(info: PackInfo, layout: StateLayout, base: int, eps: int) -> Array:
-    """Return one array with the records of the model, its layers and its linears."""
-    config, groups = info.config, info.config.num_kv_heads
-    layer_size = at.PLACES + at.PLACE_KINDS * groups
-    layers_at = at.MODEL + 2 * at.DESCRIPTOR
-    records = np.zeros(layers_at + layer_size * len(config.layers), np.int64)
-    address = records.ctypes.data
-
-    def linear(name: str) -> list[int]:
-        place = info.places[f"{name}.weight"]
-        planes = [base + offset for offset, _ in place.planes]
-        bias = info.places.get(f"{name}.bias")
-        return [
-            place.kind,
-            up32(place.rows),
-            up32(place.columns),
-            *planes,
-            *[0] * (3 - len(planes)),
-            base + bias.planes[0][0] if bias else 0,
-        ]
-
-    def vector(name: str) -> int:
-        return base + info.places[name].planes[0][0] if name in info.places else 0
-
-    records[at.MODEL : at.MODEL + at.DESCRIPTOR] = linear("model.embed_tokens")
-    head = "lm_head" if "lm_head.weight" in info.places else "model.embed_tokens"
-    records[at.MODEL + at.DESCRIPTOR : layers_at] = linear(head)
-    quantised = any(place.kind >= at.FLOAT_KINDS for place in info.places.values())
-    model = {
-        at.LAYERS: len(config.layers), at.HIDDEN: config.hidden_size, at.HIDDEN_PADDED: up32(config.hidden_size),
-        at.MLP_PADDED: up32(config.intermediate_size), at.HEADS: config.num_heads, at.GROUPS: groups, at.DIM: config.head_dim,
-        at.WIDTH: layout.width, at.CACHE: CACHES.index(layout.dtype), at.QUANTISED: quantised, at.EMBEDDING: address + 8 * at.MODEL,
-        at.HEAD: address + 8 * (at.MODEL + at.DESCRIPTOR), at.NORM: vector("model.norm.weight"), at.LAYER: address + 8 * layers_at,
-        at.EPS: eps, at.MOST_MEMORIES: (layout.memory_places >= 0).sum(axis=1).max(), at.WINDOWS: len(remembering(layout)),
-        at.BLOCK_BYTES: layout.block_elements * np.dtype(layout.dtype).itemsize, at.STREAMING: layout.rings_shape[1],
-    }  # fmt: skip
-    for field, value in model.items():
-        records[field] = value
-    for i, spec in enumerate(config.layers):
-        layer = records[layers_at + i * layer_size : layers_at + (i + 1) * layer_size]
-        for field, name in _NORMS.items():
-            layer[field] = vector(f"model.layers.{i}.{name}")
-        for field, name in _LINEARS.items():
-            layer[field : field + at.DESCRIPTOR] = linear(f"model.layers.{i}.{name}")
-        layer[at.WINDOW], layer[at.SINKS] = spec.window, spec.sinks
-        layer[at.SINK_BLOCKS], layer[at.RING_BLOCKS] = layout.ring_blocks[i]
-        memories = spec.remembering(groups)
-        places = layer[at.PLACES :].reshape(at.PLACE_KINDS, groups)
-        places[:3] = layout.page_slots[i], layout.ring_slots[i], layout.memory_places[i]
-        places[3, : len(memories)] = memories
-        if memories:
-            layer[at.REMEMBERING], layer[at.WINDOW_NUMBER] = len(memories), remembering(layout).index((spec.window, spec.sinks))
-            for field, name in _MEMORY.items():
-                layer[field] = vector(f"model.layers.{i}.self_attn.memory.{name}")
-    return records

@@ -37,7 +37,7 @@ _SEAL = "digest"
 """Key of the description's own digest."""
 _VERSION = 4
 _MEMORY = ".self_attn.memory."
-_VECTOR, _HEADS, _MAPS = -1, -2, -3  # kinds beside those of `kernels.layout`
+VECTOR, _HEADS, _MAPS = -1, -2, -3  # kinds beside those of `kernels.layout`
 _ALIGNMENT = 64  # bytes: a cache line, so that no vector of weights straddles two
 
 
@@ -132,7 +132,7 @@ def packed_as(
         progress(done, len(names))
         tensor = checkpoint.tensor(name)
         if len(tensor.shape) == 1:
-            places[name] = Place(_VECTOR, 1, tensor.shape[0], (put(_vector(tensor.to_float32())),))
+            places[name] = Place(VECTOR, 1, tensor.shape[0], (put(_vector(tensor.to_float32())),))
             continue
         if _MEMORY in name:
             kind, (rows, columns) = _MAPS if "_map" in name else _HEADS, tensor.shape
@@ -188,7 +188,7 @@ def unpacked(folder: Path, info: PackInfo) -> Iterator[tuple[str, Array]]:
     for name in expected_shapes(info.config):
         place = info.places[name]
         planes = [np.asarray(data[offset : offset + size]) for offset, size in place.planes]
-        if place.kind == _VECTOR:
+        if place.kind == VECTOR:
             yield name, planes[0].view(np.float32)[: place.columns].copy()
         elif place.kind in (_HEADS, _MAPS):
             yield name, _from_memory(place, planes[0].view(np.float32), info.config.head_dim)

@@ -89,18 +89,26 @@ class Attention(nn.Module):
             qs, ks, vs = (q, k, v) if whole else (q[:, chosen], k[:, chosen], v[:, chosen])
             attended = self._attend(qs, ks, vs, spec, cache)
             if spec is not None and self.memory is not None:
-                before = cache.memories.get(self.index) if cache is not None else None
-                unturned = plain if whole else tuple(t[:, :, chosen] for t in plain)
-                start = cache.length if cache is not None else 0
-                attended, after = self.memory.read(attended.permute(0, 3, 1, 2, 4), unturned, spec, before, start)
-                attended = attended.permute(0, 2, 3, 1, 4)
-                if cache is not None:
-                    cache.remember(self.index, spec, after, steps)
+                attended = self._blended(self.memory, attended, plain, chosen, cache)
             outs.append(attended)
             order += chosen
         y = outs[0] if len(outs) == 1 else torch.cat(outs, 1)[:, torch.tensor(order).argsort()]  # (B, G, R, T, D)
         out: Tensor = self.o_proj(y.permute(0, 3, 1, 2, 4).reshape(batch, steps, groups * repeats * width))
         return out
+
+    def _blended(self, memory: RecurrentMemory, seen: Tensor, plain: Sequence[Tensor], streaming: list[int], cache: Cache | None) -> Tensor:
+        """Blend the streaming groups' view of their window, [B, g, R, T, D], with their memories. plain: q, k and v of all groups before
+        RoPE, [B, T, G, …]."""
+        chosen = list(self.spec.remembering(self.config.num_kv_heads))
+        before, start = (cache.memories.get(self.index), cache.length) if cache is not None else (None, 0)
+        unturned = tuple(plain) if len(chosen) == self.config.num_kv_heads else tuple(t[:, :, chosen] for t in plain)
+        places = [streaming.index(group) for group in chosen]
+        window = seen if chosen == streaming else seen[:, places]
+        blended, after = memory.read(window.permute(0, 3, 1, 2, 4), unturned, self.spec, before, start)
+        blended = blended.permute(0, 2, 3, 1, 4)
+        if cache is not None:
+            cache.remember(self.index, self.spec, after, plain[0].shape[1])
+        return blended if chosen == streaming else seen.index_copy(1, torch.tensor(places, device=seen.device), blended)
 
     def _packed(self, x: Tensor, cos: Tensor, sin: Tensor, packed: PackedRows) -> Tensor:
         some = self.last and packed.wanted is not None
@@ -117,7 +125,7 @@ class Attention(nn.Module):
     def remember(self, y: Tensor, q: Tensor, k: Tensor, v: Tensor, packed: PackedRows, some: bool) -> Tensor:
         """Blend the streaming heads' view of their window, y [N, heads, D], with their memories."""
         assert self.memory is not None, "only layers with memories are asked"
-        groups, repeats, chosen = self.config.num_kv_heads, self.config.queries_per_group, self.spec.streaming(self.config.num_kv_heads)
+        groups, repeats, chosen = self.config.num_kv_heads, self.config.queries_per_group, self.spec.remembering(self.config.num_kv_heads)
         whole, indices = len(chosen) == groups, torch.tensor(chosen, device=y.device)
         window, queries = (t.view(len(t), groups, repeats, -1) for t in (y, q))
         if not whole:
