@@ -1,0 +1,139 @@
+"""The gradient of a loss through a whole training: how much lower each example made it (arXiv 2503.13751, MAGIC).
+
+Training is a function of the weights w of its examples, all 1. Its derivative is followed back from the last step to the first, through
+AdamW's means, its rate and the shortening of long gradients: for a question's loss L, dL/dw of each example. Leaving the example out
+changes the loss by about −dL/dw.
+
+Differs from MAGIC: what a step needs of second derivatives, the Hessian along one direction and each example's slope along it, is taken
+by central differences, (f(θ + εd) − f(θ − εd)) / 2ε. So a step back costs two ordinary readings of its batch, and works with every
+method and every kernel that training has.
+
+Symbols as in the code of one step: θ values, m and v the optimiser's means, g the gradient after shortening, η the rate.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ingle.train.packing import Batch
+from ingle.train.replay import Flats, Look, Moment, Replay
+
+SOFT = 1e-4
+"""Added under the root of AdamW's mean square, squared, on the way back only. Without it a parameter whose gradients were all nearly 0,
+as B = 0 makes A's in the first step, seems to matter without end."""
+_REACH = 0.1
+"""Length of a central difference's step, as a share of the longest step of AdamW."""
+MEMORY_BYTES = 1 << 30
+"""Memory for what stood before the steps; a longer training is replayed in pieces."""
+
+
+@dataclass(slots=True, eq=False)
+class Slope:
+    """How a question's loss depends on the state of a training before some step."""
+
+    values: Flats
+    means: Flats
+    squares: Flats
+    effects: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    """dL/dw by example of the corpus, of the steps gone back so far."""
+
+
+def through_training(
+    replay: Replay, steps: int, questions: Sequence[Batch], done: Callable[[int, int], None] = lambda _done, _all: None,
+    memory_bytes: int = MEMORY_BYTES,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:  # fmt: skip
+    """Train anew for `steps` steps and follow each question's loss back. A question is a batch of one document.
+
+    Returns (losses [questions] at the end, rises [questions, examples]): how much about the loss would rise, in nats of the whole answer,
+    had the example not been there; 0 for examples that were never read. `done` hears how many of how many steps are done, both ways.
+    """
+    kept = max(1, min(steps, memory_bytes // max(1, 16 * replay.size)))
+    pieces = [range(start, min(start + kept, steps)) for start in range(0, steps, kept)]
+    count = steps + (steps - len(pieces[-1])) + steps if pieces else 0
+    tick = _Ticks(done, count)
+    marks, moments = list[Moment](), list[Moment]()
+    for piece in pieces:
+        moments = [tick(replay.step(number)) for number in piece]
+        marks.append(moments[0])
+        if piece is not pieces[-1]:
+            moments = []
+    losses, slopes = _ends(replay, questions)
+    for place in range(len(pieces) - 1, -1, -1):
+        if place < len(pieces) - 1:
+            replay.put_back(marks[place])
+            moments = [tick(replay.step(number)) for number in pieces[place]]
+        for moment in reversed(moments):
+            slopes = [back(replay, moment, slope) for slope in slopes]
+            tick(moment)
+    return np.array(losses), -np.stack([slope.effects for slope in slopes])
+
+
+def _ends(replay: Replay, questions: Sequence[Batch]) -> tuple[list[float], list[Slope]]:
+    """Losses of the questions at the end of the training, and their slopes there."""
+    losses, slopes = list[float](), list[Slope]()
+    replay.module.eval()
+    for question in questions:
+        losses.append(float(replay.losses(question, cached=False).sum()))
+        nothing = [torch.zeros_like(value) for value in replay.values]
+        slopes.append(Slope(replay.take(), nothing, list(nothing), np.zeros(len(replay.data.corpus))))
+    replay.module.train()
+    return losses, slopes
+
+
+def back(replay: Replay, moment: Moment, after: Slope) -> Slope:
+    """Take a slope from after a step to before it, and add the effects of the step's examples."""
+    of, factor = replay.settings.optimiser, replay.settings.schedule.factor(moment.number, replay.steps)
+    unmeaned, unsquared = 1 - of.beta1 ** (moment.number + 1), 1 - of.beta2 ** (moment.number + 1)
+    values, means, squares, towards = Flats(), Flats(), Flats(), Flats()
+    for i, group in enumerate(replay.trained.groups):
+        rate, decay, g = of.learning_rate * factor * group.rule.rate, of.weight_decay * group.rule.decay, moment.gradient[i]
+        m = torch.lerp(g, moment.means[i], of.beta1) / unmeaned
+        v = torch.lerp(g * g, moment.squares[i], of.beta2) / unsquared
+        root = (v + SOFT**2).sqrt_()
+        below = root + of.eps
+        slope = after.values[i]
+        to_mean = after.means[i] - slope * (rate / unmeaned) / below
+        to_square = after.squares[i] + slope * (rate / (2 * unsquared)) * m / (below * below * root)
+        towards.append((1 - of.beta1) * to_mean + 2 * (1 - of.beta2) * g * to_square)
+        values.append(slope * (1 - rate * decay))
+        means.append(of.beta1 * to_mean)
+        squares.append(of.beta2 * to_square)
+    effects = after.effects.copy()
+    if moment.shortened < 1:  # the gradient keeps its length, so what is along it has no effect
+        along = _dot(moment.gradient, towards) / _dot(moment.gradient, moment.gradient)
+        towards = [(t - along * g) * moment.shortened for t, g in zip(towards, moment.gradient, strict=True)]
+    length = _dot(towards, towards) ** 0.5
+    if length > 0:
+        reach = _REACH * of.learning_rate * replay.size**0.5 / length
+        ahead, behind = (_look_from(replay, moment, towards, sign * reach) for sign in (1, -1))
+        for value, one, other in zip(values, ahead.gradient, behind.gradient, strict=True):
+            value += (one - other) / (2 * reach * moment.terms)
+        mean = _dot(moment.gradient, towards) / moment.shortened
+        for example, nats in ahead.losses.items():
+            steep = (nats - behind.losses[example]) / (2 * reach)
+            effects[example] += (steep - ahead.tokens[example] * mean) / moment.terms
+    return Slope(values, means, squares, effects)
+
+
+def _look_from(replay: Replay, moment: Moment, towards: Flats, reach: float) -> Look:
+    replay.put([value + reach * step for value, step in zip(moment.values, towards, strict=True)])
+    return replay.look(moment.number)
+
+
+def _dot(one: Flats, other: Flats) -> float:
+    return float(sum(torch.dot(a, b) for a, b in zip(one, other, strict=True)))
+
+
+class _Ticks:
+    """Counts steps for whoever watches."""
+
+    def __init__(self, done: Callable[[int, int], None], count: int) -> None:
+        self._done, self._count, self._number = done, count, 0
+
+    def __call__(self, moment: Moment) -> Moment:
+        self._number += 1
+        self._done(self._number, self._count)
+        return moment
