@@ -41,6 +41,8 @@ class Moment:
     """Factor by which the gradient was shortened; 1 = it was not."""
     terms: float
     """Answer tokens of the step."""
+    losses: dict[int, float]
+    """Sum of the nats of each example's answer, before the step."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,7 +153,7 @@ class Replay:
         shortened = limit / norm if limit and norm > limit else 1.0
         for group in self.trained.groups:
             group.gradient *= shortened / terms
-        moment = Moment(number, values, means, squares, self._gradient(), shortened, terms)
+        moment = Moment(number, values, means, squares, self._gradient(), shortened, terms, look.losses)
         self.trained.step(number + 1, self.settings.schedule.factor(number, self.steps))
         return moment
 

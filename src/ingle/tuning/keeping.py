@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
 
 from ingle.core.digest import digest_file
 from ingle.core.files import write_atomic
@@ -16,11 +16,11 @@ from ingle.train.ranks import joined
 from ingle.train.settings import TrainReport, TrainSettings
 from ingle.train.sketches import Sketcher
 from ingle.tuning.job import TuneJob
+from ingle.tuning.method import Attached
 
 
 def keep_examples(
-    job: TuneJob, folder: Path, module: CausalLM, parameters: Mapping[str, nn.Parameter], data: Data, course: TrainSettings,
-    trained: TrainReport,
+    job: TuneJob, folder: Path, module: CausalLM, attached: Attached, data: Data, course: TrainSettings, trained: TrainReport
 ) -> dict[str, Any]:  # fmt: skip
     """Write what is kept of the examples into the work `folder`, while the parameters are as training left them.
 
@@ -31,16 +31,22 @@ def keep_examples(
         return {}
     path = folder / EXAMPLES
     sketches = None
-    if settings.sketches and data.corpus.wanted == "answers":
+    if settings.sketches and data.corpus.wanted == "answers" and can_be_put_back(attached):
 
         def done(count: int, of: int) -> None:
             job.watch.pieces("sketching examples", count, of)
             job.check("after the last step")
 
-        sketches = Sketcher(module, parameters).of_corpus(data.corpus, data.train, done)
+        sketches = Sketcher(module, attached.parameters).of_corpus(data.corpus, data.train, done)
     steps = read_by_steps(data, course, trained.best_step if course.patience else trained.steps)
     sha256 = write_kept(path, KeptExamples(data.corpus, tuple(data.train), tuple(data.held_out), steps, sketches))
     return {"sha256": sha256, "bytes": path.stat().st_size, "sketches": sketches is not None, "seconds": time.perf_counter() - began}
+
+
+def can_be_put_back(attached: Attached) -> bool:
+    """Whether the delta's tensors tell the trained parameters, so that an answer's gradient can be taken there later on."""
+    collected = {name: (tensor.shape, tensor.dtype) for name, tensor in attached.collect().items()}
+    return collected == {name: (parameter.shape, torch.float32) for name, parameter in attached.parameters.items()}
 
 
 def read_by_steps(data: Data, course: TrainSettings, steps: int) -> tuple[tuple[int, ...], ...]:

@@ -89,7 +89,7 @@ def _trained(job: TuneJob, begun: Begun, learnt: Learnt) -> tuple[Candidate, Lea
     trained = train(module, attached.parameters, data, course, folder, TrainWatch(job.watch.train, job.watch.say), objective)
     if trained.stopped == "interrupted":
         raise job.interrupted(f"after step {trained.steps}")
-    kept_examples = keep_examples(job, folder, module, attached.parameters, data, course, trained)
+    kept_examples = keep_examples(job, folder, module, attached, data, course, trained)
     put_back(attached.parameters, folder)
     moved = check_moved(attached, start)
     tensors = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in attached.collect().items()}
