@@ -48,7 +48,7 @@ from ingle.train.low_rank import added_parameters, put_low_rank
 from ingle.train.optimisers import OptimiserSettings
 from ingle.train.packing import Batch, Data, make_batch, plan
 from ingle.train.precision import keep_few_programs
-from ingle.train.replay import Moment, Replay
+from ingle.train.rerun import Moment, Rerun
 from ingle.train.schedules import Schedule
 from ingle.train.settings import TrainSettings
 from ingle.train.sketches import Sketcher
@@ -97,7 +97,7 @@ def reviews(examples: int, questions: int, seed: int) -> Task:
     rows = [row for row in sst2(find_home(), lambda *_: None) if len(row.ask.split()) <= WORDS]
     random.Random(f"sst2 {seed}").shuffle(rows)
     pairs = [(f"Review: {row.ask}\nFeeling:", f" {row.options[row.gold]}") for row in rows[: examples + questions]]
-    return Task("sst2", pairs[:examples], pairs[examples:], settings(1e-3, 2))
+    return Task("sst2", pairs[:examples], pairs[examples:], settings(4e-3, 2))
 
 
 TASKS: dict[str, Callable[[int, int, int], Task]] = {"facts": facts, "sst2": reviews}
@@ -126,30 +126,30 @@ class Bench:
         corpus = corpus_of("answers", [(str(i), -1, (document,)) for i, [document] in enumerate(documents)])
         self.task, self.n = task, len(task.taught)
         self.data = Data(corpus, range(self.n))
-        self.replay = Replay(module, parameters, self.data, task.settings)
+        self.rerun = Rerun(module, parameters, self.data, task.settings)
         self.parameters = parameters
         self.questions: list[Batch] = [make_batch(corpus, [i]) for i in range(self.n, len(corpus))]
-        self.first: Moment = self.replay.step(0)
+        self.first: Moment = self.rerun.step(0)
 
     def begin(self, left_out: Sequence[int] = ()) -> None:
         """Stand before the first step, without these examples."""
-        self.replay.without(frozenset())
-        self.replay.put_back(self.first)
-        self.replay.without(frozenset(left_out))
+        self.rerun.without(frozenset())
+        self.rerun.put_back(self.first)
+        self.rerun.without(frozenset(left_out))
 
     def losses(self, left_out: Sequence[int] = ()) -> Floats:
         """Train, and return the questions' losses in nats."""
         self.begin(left_out)
-        for number in range(self.replay.steps):
-            self.replay.step(number)
+        for number in range(self.rerun.steps):
+            self.rerun.step(number)
         return self.now()
 
     def now(self) -> Floats:
         """The questions' losses at present."""
-        self.replay.module.eval()
-        losses = [float(self.replay.losses(question).sum()) for question in self.questions]
-        self.replay.take()
-        self.replay.module.train()
+        self.rerun.module.eval()
+        losses = [float(self.rerun.losses(question).sum()) for question in self.questions]
+        self.rerun.take()
+        self.rerun.module.train()
         return np.array(losses)
 
 
@@ -183,7 +183,7 @@ def by_embeddings(bench: Bench, _seed: int) -> Floats:
         batch = make_batch(corpus, some)
         every = torch.arange(batch.tokens)
         whole = Batch(batch.documents, batch.bounds, batch.ids, batch.positions, every, batch.ids[every], every * 0, batch.labels)
-        states = bench.replay.states(whole)
+        states = bench.rerun.states(whole)
         means |= {number: states[a:b].mean(0) for number, a, b in zip(some, batch.bounds, batch.bounds[1:], strict=False)}
     rows = torch.stack([means[number] for number in range(len(corpus))])
     unit = torch.nn.functional.normalize(rows - rows.mean(0), dim=1).numpy().astype(float)
@@ -193,14 +193,14 @@ def by_embeddings(bench: Bench, _seed: int) -> Floats:
 def by_cosine(bench: Bench, _seed: int) -> Floats:
     """Sketches at the end of the training."""
     bench.losses()
-    rows = Sketcher(bench.replay.module, bench.parameters).of_corpus(bench.data.corpus, range(len(bench.data.corpus))).astype(float)
+    rows = Sketcher(bench.rerun.module, bench.parameters).of_corpus(bench.data.corpus, range(len(bench.data.corpus))).astype(float)
     return np.asarray(rows[bench.n :] @ rows[: bench.n].T)
 
 
 def through(bench: Bench, _seed: int) -> Floats:
     """The gradient through the training."""
     bench.begin()
-    return through_training(bench.replay, bench.replay.steps, bench.questions)[1][:, : bench.n]
+    return through_training(bench.rerun, bench.rerun.steps, bench.questions)[1][:, : bench.n]
 
 
 METHODS: dict[str, Callable[[Bench, int], Floats]] = {
@@ -238,7 +238,7 @@ def judge(task: Task, retrains: int, leaving: Sequence[str], seed: int) -> dict[
     start = bench.now()
     whole = bench.losses()
     once = time.perf_counter() - began
-    say(f"{task.name}: {bench.replay.steps} steps in {once:.0f} s, loss {start.mean():.3f} → {whole.mean():.3f}")
+    say(f"{task.name}: {bench.rerun.steps} steps in {once:.0f} s, loss {start.mean():.3f} → {whole.mean():.3f}")
     for name, method in METHODS.items():
         began = time.perf_counter()
         found[name] = method(bench, seed)
@@ -251,7 +251,7 @@ def judge(task: Task, retrains: int, leaving: Sequence[str], seed: int) -> dict[
         say(f"{task.name}: retraining {number + 1} of {retrains}")
     rises = np.stack(true, 1) - whole[:, None]
     draws = {name: scores(effects @ masks.T, rises, 2000, seed) for name, effects in found.items()}
-    table: dict[str, Any] = {"steps": bench.replay.steps, "loss_before": start.mean(), "loss": whole.mean(), "retrain_rise": rises.mean()}
+    table: dict[str, Any] = {"steps": bench.rerun.steps, "loss_before": start.mean(), "loss": whole.mean(), "retrain_rise": rises.mean()}
     table["seconds_of_a_training"] = once
     for name, effects in found.items():
         lead = interval(draws["through"] - draws[name])

@@ -1,4 +1,4 @@
-"""The gradient through a training, beside trainings with one example's weight changed a little; and the replay that it rests on."""
+"""The gradient through a training, beside trainings with one example's weight changed a little; and the rerun that it rests on."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from ingle.train.loop import train
 from ingle.train.low_rank import added_parameters, put_low_rank
 from ingle.train.optimisers import OptimiserSettings
 from ingle.train.packing import Data, Order, make_batch
-from ingle.train.replay import Replay
+from ingle.train.rerun import Rerun
 from ingle.train.schedules import Schedule
 from ingle.train.settings import TrainSettings
 from ingle.train.through import through_training
@@ -67,10 +67,10 @@ def test_a_replay_is_the_run(tmp_path: Path) -> None:
     data = some_data()
     module, parameters = low_rank()
     train(module, parameters, data, SETTINGS, tmp_path)
-    replay = Replay(*low_rank(), data, SETTINGS)
-    for number in range(replay.steps):
-        replay.step(number)
-    for name, value in replay.trained.values().items():
+    rerun = Rerun(*low_rank(), data, SETTINGS)
+    for number in range(rerun.steps):
+        rerun.step(number)
+    for name, value in rerun.trained.values().items():
         assert torch.equal(value, parameters[name]), name
 
 
@@ -78,9 +78,9 @@ def test_a_replay_is_the_run(tmp_path: Path) -> None:
 def test_it_is_what_changing_a_weight_a_little_does(clip_norm: float) -> None:
     data = some_data()
     settings = replace(SETTINGS, optimiser=replace(SETTINGS.optimiser, clip_norm=clip_norm))
-    replay = Replay(*low_rank(), data, settings)
+    rerun = Rerun(*low_rank(), data, settings)
     questions = [make_batch(data.corpus, [i]) for i in (0, 1)]
-    losses, rises = through_training(replay, replay.steps, questions)
+    losses, rises = through_training(rerun, rerun.steps, questions)
     for number in (0, 1):
         assert losses[number] == pytest.approx(weighted(data, settings, number, {}), rel=1e-4)
     wanted = [
@@ -93,11 +93,11 @@ def test_it_is_what_changing_a_weight_a_little_does(clip_norm: float) -> None:
 
 def test_in_pieces_it_is_the_same_and_says_how_far_it_is() -> None:
     data, told = some_data(), list[tuple[int, int]]()
-    _, whole = through_training(replay := Replay(*low_rank(), data, SETTINGS), 5, [make_batch(data.corpus, [0])])
-    assert replay.steps > 5, "the best parameters are not always the last"
+    _, whole = through_training(rerun := Rerun(*low_rank(), data, SETTINGS), 5, [make_batch(data.corpus, [0])])
+    assert rerun.steps > 5, "the best parameters are not always the last"
     question = [make_batch(data.corpus, [0])]
-    memory = 2 * 16 * replay.size
-    _, pieces = through_training(Replay(*low_rank(), data, SETTINGS), 5, question, lambda i, n: told.append((i, n)), memory)
+    memory = 2 * 16 * rerun.size
+    _, pieces = through_training(Rerun(*low_rank(), data, SETTINGS), 5, question, lambda i, n: told.append((i, n)), memory)
     assert np.array_equal(whole, pieces)
     assert told == [(i, 14) for i in range(1, 15)]
 
@@ -106,4 +106,4 @@ def test_what_can_not_be_followed_back_is_said() -> None:
     data = some_data()
     muon = replace(SETTINGS, optimiser=OptimiserSettings("muon"))
     with pytest.raises(ConfigError, match="adamw"):
-        Replay(*low_rank(), data, muon)
+        Rerun(*low_rank(), data, muon)

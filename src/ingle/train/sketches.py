@@ -102,7 +102,7 @@ class Sketcher:
             def after(linear: LowRankLinear, inputs: tuple[Tensor], output: Tensor) -> None:
                 x = inputs[0].detach().flatten(0, -2)
                 if output.requires_grad:
-                    output.register_hook(lambda g: take(name, linear, x, g.flatten(0, -2)))
+                    output.register_hook(lambda g: take(name, linear, x, g.flatten(0, -2)))  # type: ignore[no-untyped-call]
 
             return after
 

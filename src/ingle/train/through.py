@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from ingle.train.packing import Batch
-from ingle.train.replay import Flats, Moment, Replay
+from ingle.train.rerun import Flats, Moment, Rerun
 
 SOFT = 1e-4
 """Added under the root of AdamW's mean square, squared, on the way back only. Without it a parameter whose gradients were all nearly 0,
@@ -42,7 +42,7 @@ class Slope:
 
 
 def through_training(
-    replay: Replay, steps: int, questions: Sequence[Batch], done: Callable[[int, int], None] = lambda _done, _all: None,
+    rerun: Rerun, steps: int, questions: Sequence[Batch], done: Callable[[int, int], None] = lambda _done, _all: None,
     memory_bytes: int = MEMORY_BYTES,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:  # fmt: skip
     """Train anew for `steps` steps and follow each question's loss back. A question is a batch of one document.
@@ -50,45 +50,45 @@ def through_training(
     Returns (losses [questions] at the end, rises [questions, examples]): how much about the loss would rise, in nats of the whole answer,
     had the example not been there; 0 for examples that were never read. `done` hears how many of how many steps are done, both ways.
     """
-    kept = max(1, min(steps, memory_bytes // max(1, 16 * replay.size)))
+    kept = max(1, min(steps, memory_bytes // max(1, 16 * rerun.size)))
     pieces = [range(start, min(start + kept, steps)) for start in range(0, steps, kept)]
     count = steps + (steps - len(pieces[-1])) + steps if pieces else 0
     tick = _Ticks(done, count)
     marks, moments = list[Moment](), list[Moment]()
     for piece in pieces:
-        moments = [tick(replay.step(number)) for number in piece]
+        moments = [tick(rerun.step(number)) for number in piece]
         marks.append(moments[0])
         if piece is not pieces[-1]:
             moments = []
-    losses, slopes = _ends(replay, questions)
+    losses, slopes = _ends(rerun, questions)
     for place in range(len(pieces) - 1, -1, -1):
         if place < len(pieces) - 1:
-            replay.put_back(marks[place])
-            moments = [tick(replay.step(number)) for number in pieces[place]]
+            rerun.put_back(marks[place])
+            moments = [tick(rerun.step(number)) for number in pieces[place]]
         for moment in reversed(moments):
-            slopes = [back(replay, moment, slope) for slope in slopes]
+            slopes = [back(rerun, moment, slope) for slope in slopes]
             tick(moment)
     return np.array(losses), -np.stack([slope.effects for slope in slopes])
 
 
-def _ends(replay: Replay, questions: Sequence[Batch]) -> tuple[list[float], list[Slope]]:
+def _ends(rerun: Rerun, questions: Sequence[Batch]) -> tuple[list[float], list[Slope]]:
     """Losses of the questions at the end of the training, and their slopes there."""
     losses, slopes = list[float](), list[Slope]()
-    replay.module.eval()
+    rerun.module.eval()
     for question in questions:
-        losses.append(float(replay.losses(question, cached=False).sum()))
-        nothing = [torch.zeros_like(value) for value in replay.values]
-        slopes.append(Slope(replay.take(), nothing, list(nothing), np.zeros(len(replay.data.corpus))))
-    replay.module.train()
+        losses.append(float(rerun.losses(question, cached=False).sum()))
+        nothing = [torch.zeros_like(value) for value in rerun.values]
+        slopes.append(Slope(rerun.take(), nothing, list(nothing), np.zeros(len(rerun.data.corpus))))
+    rerun.module.train()
     return losses, slopes
 
 
-def back(replay: Replay, moment: Moment, after: Slope) -> Slope:
+def back(rerun: Rerun, moment: Moment, after: Slope) -> Slope:
     """Take a slope from after a step to before it, and add the effects of the step's examples."""
-    of, factor = replay.settings.optimiser, replay.settings.schedule.factor(moment.number, replay.steps)
+    of, factor = rerun.settings.optimiser, rerun.settings.schedule.factor(moment.number, rerun.steps)
     unmeaned, unsquared = 1 - of.beta1 ** (moment.number + 1), 1 - of.beta2 ** (moment.number + 1)
     values, means, squares, towards = Flats(), Flats(), Flats(), Flats()
-    for i, group in enumerate(replay.trained.groups):
+    for i, group in enumerate(rerun.trained.groups):
         rate, decay, g = of.learning_rate * factor * group.rule.rate, of.weight_decay * group.rule.decay, moment.gradient[i]
         m = torch.lerp(g, moment.means[i], of.beta1) / unmeaned
         v = torch.lerp(g * g, moment.squares[i], of.beta2) / unsquared
@@ -107,9 +107,9 @@ def back(replay: Replay, moment: Moment, after: Slope) -> Slope:
         towards = [(t - along * g) * moment.shortened for t, g in zip(towards, moment.gradient, strict=True)]
     length = _dot(towards, towards) ** 0.5
     if length > 0:
-        reach = _REACH * of.learning_rate * replay.size**0.5 / length
-        replay.put([value + reach * step for value, step in zip(moment.values, towards, strict=True)])
-        ahead = replay.look(moment.number)
+        reach = _REACH * of.learning_rate * rerun.size**0.5 / length
+        rerun.put([value + reach * step for value, step in zip(moment.values, towards, strict=True)])
+        ahead = rerun.look(moment.number)
         for value, one, gradient in zip(values, ahead.gradient, moment.gradient, strict=True):
             value += (one / moment.terms - gradient / moment.shortened) / reach
         mean = _dot(moment.gradient, towards) / moment.shortened

@@ -30,7 +30,7 @@ from ingle.engine.writing import write
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.train.making import MakingJob, RunWatch, at_work, provenance
-from ingle.train.replay import Replay
+from ingle.train.rerun import Rerun
 from ingle.train.settings import TrainWatch
 from ingle.train.sketches import Sketcher
 from ingle.train.through import through_training
@@ -167,15 +167,15 @@ def _followed(job: MakingJob[TuneSettings], tune: TracedTune, prompt: Ids, answe
             kept: npt.NDArray[np.float64] = load(path.read_bytes())["rises"]
         return kept
     module, attached = tune.untrained()
-    replay = Replay(module, dict(attached.parameters), tune.data(), tune.settings.train)
+    rerun = Rerun(module, dict(attached.parameters), tune.data(), tune.settings.train)
 
     def done(step: int, of: int) -> None:
         job.watch.pieces("following the training back", step, of)
         job.check(f"at step {step} of {of}, there and back")
 
     question = tune.question(prompt, answer, attached, module)
-    _, found = through_training(replay, tune.steps, [question], done)
-    rises = found[0][list(tune.examples.train)]
+    _, found = through_training(rerun, tune.steps, [question], done)
+    rises: npt.NDArray[np.float64] = found[0][list(tune.examples.train)]
     write_atomic(path, save({"rises": rises}), mode=0o600)
     return rises
 

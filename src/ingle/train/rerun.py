@@ -62,7 +62,7 @@ class Look:
         return float(sum(self.tokens.values()) or 1)
 
 
-class Replay:
+class Rerun:
     """One run, at the place before some step. Only answers can be replayed, and only with AdamW."""
 
     def __init__(self, module: CausalLM, parameters: dict[str, nn.Parameter], data: Data, settings: TrainSettings) -> None:
