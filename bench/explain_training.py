@@ -15,10 +15,12 @@ Then the five most telling examples of three methods are left out, and three tim
   cosine       cosine of gradients from sketches, as `ingle tune` keeps them
   through      the gradient through the training
 
-python bench/explain_training.py [--tasks facts sst2] [--retrains 30] [--questions 8] [--examples 300] [--seed 0]
+python bench/explain_training.py [--tasks facts sst2] [--retrains 30] [--questions 8] [--examples 300]
+    [--seed 0] [--leaving through] [--work DIR]
 """
 
 import argparse
+import json
 import math
 import random
 import re
@@ -27,6 +29,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -191,7 +194,7 @@ def by_embeddings(bench: Bench, _seed: int) -> Floats:
 
 
 def by_cosine(bench: Bench, _seed: int) -> Floats:
-    """Sketches at the end of the training."""
+    """Sketches at the end of a training."""
     bench.losses()
     rows = Sketcher(bench.rerun.module, bench.parameters).of_corpus(bench.data.corpus, range(len(bench.data.corpus))).astype(float)
     return np.asarray(rows[bench.n :] @ rows[: bench.n].T)
@@ -230,51 +233,69 @@ def interval(values: Floats) -> tuple[float, float, float]:
     return float(values[0]), float(low), float(high)
 
 
-def judge(task: Task, retrains: int, leaving: Sequence[str], seed: int) -> dict[str, Any]:
-    """All methods on one task."""
-    began = time.perf_counter()
-    bench, found, seconds = Bench(task), dict[str, Floats](), dict[str, float]()
+def judge(task: Task, retrains: int, leaving: Sequence[str], seed: int, work: Path | None) -> dict[str, Any]:
+    """All methods on one task. What is done is kept in the file `work`, and not done again."""
+    bench, done = Bench(task), Done(work)
     bench.begin()
     start = bench.now()
-    whole = bench.losses()
-    once = time.perf_counter() - began
-    say(f"{task.name}: {bench.rerun.steps} steps in {once:.0f} s, loss {start.mean():.3f} → {whole.mean():.3f}")
-    for name, method in METHODS.items():
-        began = time.perf_counter()
-        found[name] = method(bench, seed)
-        seconds[name] = time.perf_counter() - began
-        say(f"{task.name}: {name} {seconds[name]:.0f} s")
-    draw, true, masks = np.random.default_rng([seed, 3]), list[Floats](), np.zeros((retrains, bench.n))
+    whole = np.array(done("whole", lambda: bench.losses().tolist()))
+    say(f"{task.name}: {bench.rerun.steps} steps, loss {start.mean():.3f} → {whole.mean():.3f}")
+    found = {name: np.array(done(name, lambda method=method: method(bench, seed).tolist())) for name, method in METHODS.items()}
+    draw, masks = np.random.default_rng([seed, 3]), np.zeros((retrains, bench.n))
     for number in range(retrains):
         masks[number, draw.permutation(bench.n)[: round(LEFT_OUT * bench.n)]] = 1
-        true.append(bench.losses(np.flatnonzero(masks[number]).tolist()))
-        say(f"{task.name}: retraining {number + 1} of {retrains}")
-    rises = np.stack(true, 1) - whole[:, None]
+    true = [
+        done(f"retraining {number + 1}", lambda mask=mask: bench.losses(np.flatnonzero(mask).tolist()).tolist())
+        for number, mask in enumerate(masks)
+    ]  # fmt: skip
+    rises = np.array(true).T - whole[:, None]
     draws = {name: scores(effects @ masks.T, rises, 2000, seed) for name, effects in found.items()}
     table: dict[str, Any] = {"steps": bench.rerun.steps, "loss_before": start.mean(), "loss": whole.mean(), "retrain_rise": rises.mean()}
-    table["seconds_of_a_training"] = once
     for name, effects in found.items():
         lead = interval(draws["through"] - draws[name])
         table[name] = {
             "lds": interval(draws[name]), "each": spearman(effects @ masks.T, rises).round(2).tolist(), "through_leads_by": lead,
-            "seconds": seconds[name],
+            "seconds": done.seconds[name],
         }  # fmt: skip
-    table["left_out"] = left_out(bench, found, whole, leaving, seed)
+    table["left_out"] = left_out(bench, done, found, whole, leaving, seed)
+    table["seconds_of_a_training"] = done.seconds["retraining 1"]
     return table
 
 
-def left_out(bench: Bench, found: dict[str, Floats], whole: Floats, leaving: Sequence[str], seed: int) -> dict[str, Any]:
+def left_out(bench: Bench, done: "Done", found: dict[str, Floats], whole: Floats, leaving: Sequence[str], seed: int) -> dict[str, Any]:
     """Rise of each question's loss without the method's top examples, and without random ones."""
     table, draw = dict[str, Any](), np.random.default_rng([seed, 11])
-    some = [bench.losses(draw.permutation(bench.n)[:TOP].tolist()) - whole for _ in range(DRAWS)]
-    table["random"] = {"mean": float(np.mean(some)), "each": np.round(np.mean(some, 0), 3).tolist()}
-    say(f"{bench.task.name}: without {TOP} random ones, {DRAWS} times: {table['random']['mean']:+.3f} nats")
+    sets = [draw.permutation(bench.n)[:TOP].tolist() for _ in range(DRAWS)]
+    some = [done(f"without {TOP} random, {i + 1}", lambda one=one: bench.losses(one).tolist()) for i, one in enumerate(sets)]
+    table["random"] = {"mean": float(np.mean(some - whole)), "each": np.round(np.mean(some - whole, 0), 3).tolist()}
     for name in leaving:
-        chosen = np.argsort(-found[name], axis=1, kind="stable")[:, :TOP]
-        rises = [float(bench.losses(chosen[i].tolist())[i] - whole[i]) for i in range(len(whole))]
+        chosen, rises = np.argsort(-found[name], axis=1, kind="stable")[:, :TOP].tolist(), list[float]()
+        for i, one in enumerate(chosen):
+            losses = done(f"without the top {TOP} by {name} of question {i + 1}", lambda one=one: bench.losses(one).tolist())
+            rises.append(losses[i] - whole[i])
         table[name] = {"mean": float(np.mean(rises)), "each": np.round(rises, 3).tolist()}
-        say(f"{bench.task.name}: without the top {TOP} by {name}: {table[name]['mean']:+.3f} nats")
     return table
+
+
+class Done:
+    """What was computed so far, in a file, so that a stopped bench goes on."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        table = json.loads(path.read_text()) if path is not None and path.exists() else {"values": {}, "seconds": {}}
+        self._values: dict[str, Any] = table["values"]
+        self.seconds: dict[str, float] = table["seconds"]
+
+    def __call__(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return what `make` makes, or made before."""
+        if name not in self._values:
+            began = time.perf_counter()
+            self._values[name] = make()
+            self.seconds[name] = time.perf_counter() - began
+            say(f"{name}: {self.seconds[name]:.0f} s")
+            if self._path is not None:
+                self._path.write_text(json.dumps({"values": self._values, "seconds": self.seconds}))
+        return self._values[name]
 
 
 def say(text: str) -> None:
@@ -291,13 +312,16 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=300)
     parser.add_argument("--leaving", nargs="*", default=["words", "cosine", "through"], choices=list(METHODS), help="whose top is left out")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--work", type=Path, help="a folder in which what is done is kept, so that a stopped bench goes on")
     chosen = parser.parse_args()
     keep_few_programs()
     torch.set_num_threads(1)
     result = {}
     for name in chosen.tasks:
+        kind = f"{name}-{chosen.examples}-{chosen.questions}-{chosen.seed}.json"
+        work = chosen.work / kind if chosen.work else None
         task = TASKS[name](chosen.examples, chosen.questions, chosen.seed)
-        result[name] = table = judge(task, chosen.retrains, chosen.leaving, chosen.seed)
+        result[name] = table = judge(task, chosen.retrains, chosen.leaving, chosen.seed, work)
         rows = [("method", "LDS (95 %)", "through leads by", f"rise without its top {TOP}", "seconds")]
         for method in METHODS:
             lds, lead = table[method]["lds"], table[method]["through_leads_by"]
@@ -305,7 +329,7 @@ def main() -> None:
             gone = f"{table['left_out'][method]['mean']:+.3f}" if method in table["left_out"] else ""
             rows.append((method, *shown, gone, f"{table[method]['seconds']:.0f}"))
         show(f"{name}: {chosen.examples} examples, {chosen.questions} questions, {chosen.retrains} retrainings", rows)
-    finish("explain_training", {"options": vars(chosen), **result})
+    finish("explain_training", {"options": {**vars(chosen), "work": None}, **result})
 
 
 if __name__ == "__main__":

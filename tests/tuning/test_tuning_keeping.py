@@ -1,16 +1,19 @@
 """What a tune leaves of its examples: which was in which step, and their sketches; it changes nothing in what is learnt."""
 
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ingle.core.errors import HomeError
+from ingle.core.errors import ConfigError, HomeError, Interrupted
 from ingle.home.deltas import delta_tensors
 from ingle.home.kept import remove
 from ingle.home.place import Home
 from ingle.train.kept_examples import EXAMPLES, KeptSettings, read_kept
+from ingle.train.making import RunWatch
 from ingle.train.sketches import SIZE
 from tests.tuning.place import small, tuned, write_examples
 
@@ -56,3 +59,29 @@ def test_a_damaged_or_missing_file_is_said(tiny_home: Home, tmp_path: Path) -> N
     path.unlink()
     with pytest.raises(HomeError, match="gone"):
         read_kept(path, done.report["kept_examples"]["sha256"])
+
+
+def test_it_is_the_same_after_a_stop(tiny_home: Home, tmp_path: Path) -> None:
+    data = write_examples(tmp_path / "data.jsonl")
+    whole = tuned(tiny_home, data, small())
+    wanted = (tiny_home.delta_folder(whole.delta.digest) / EXAMPLES).read_bytes()
+    remove(tiny_home, "tiny+x")
+
+    def stop(_progress: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted, match="after step 1"):
+        tuned(tiny_home, data, small(), watch=RunWatch(train=stop))
+    with pytest.raises(Interrupted, match="after the last step"):
+        tuned(tiny_home, data, small(), watch=RunWatch(pieces=lambda what, *_: stop(what) if "sketching" in what else None))
+    done = tuned(tiny_home, data, small())
+    assert done.delta.tensors == whole.delta.tensors
+    assert (tiny_home.delta_folder(done.delta.digest) / EXAMPLES).read_bytes() == wanted
+
+
+def test_too_many_examples_keep_nothing(tiny_home: Home, tmp_path: Path) -> None:
+    few = replace(small(), examples=KeptSettings(most=10))
+    done = tuned(tiny_home, write_examples(tmp_path / "data.jsonl"), few)
+    assert done.report["kept_examples"] == {}
+    with pytest.raises(ConfigError, match="must not be negative"):
+        KeptSettings(most=-1)
