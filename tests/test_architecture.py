@@ -18,7 +18,10 @@ STOREYS = {
     "page": 8,
     "cli": 9,
 }  # fmt: skip
-REGISTRIES = ("core/makers/", "tuning/methods/", "gate/checks/", "compress/quantisers/", "compress/pruners/", "robustness/attacks/")
+REGISTRIES = (
+    "core/makers/", "tuning/methods/", "gate/checks/", "compress/quantisers/", "compress/pruners/", "robustness/attacks/",
+    "explain/methods/",
+)  # fmt: skip
 """Folders in a room in which every file is one of a kind."""
 MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 60
@@ -32,7 +35,7 @@ TORCH_ALLOWED = {
     "train", "tuning", "hybridize", "compress", "scaling", "explain", "learn",
 }  # fmt: skip
 TORCH = ("torch", "transformers", "peft")
-LOADS_NO_TORCH = ("adapt", "serve", "page", "safety", "robustness")
+LOADS_NO_TORCH = ("adapt", "serve", "page", "safety", "robustness", "explain")
 """Rooms that a server imports whole: nothing that they load at their start, however far down, imports PyTorch."""
 CORE_ALLOWED = {"numpy", "ingle"}
 FILES = sorted(SOURCE.rglob("*.py"))

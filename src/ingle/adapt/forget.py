@@ -24,6 +24,7 @@ from ingle.home.conversations import list_conversations, rename_conversation
 from ingle.home.database import scrub
 from ingle.home.example_states import move_all
 from ingle.home.examples import drop_example, drop_turns_before, get_example, list_examples
+from ingle.home.explanations import drop_explanations
 from ingle.home.lessons import dissolve_lesson, list_lessons
 from ingle.home.place import Home
 from ingle.home.quoting import seeker
@@ -115,6 +116,8 @@ def forget(
                 dropped += drop(engine, owner, turn.id)
         if dropped:
             forget_states(owner)
+        words = seeker(_words(one))
+        drop_explanations(engine, owner, lambda text: text in gone or words(text))
         left = () if turns_too else turns
         facts: dict[str, Fact] = {"example": one.id, "kind": one.kind, "lessons": len(reading) + len(learned), "again": again}
         sink(Event("forget", one.model, facts | {"turns": dropped, "turns_left": len(left), "lines": typed}))

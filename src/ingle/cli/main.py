@@ -55,6 +55,7 @@ GROUPS = {
         "attack": "Attack a model as it is served, and count what came through.",
         "energy": "Show the energy that this home has used, and what a model needs.",
         "log": "Show what happened in this home.",
+        "why": "Say what an answer rests on, proved by leaving it out.",
         "replay": "Prove an answer by asking for it again.",
         "verify": "Prove that the ledger and what is kept are unchanged.",
     },

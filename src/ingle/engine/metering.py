@@ -22,6 +22,7 @@ from ingle.energy.meter import Meter, Span
 
 if TYPE_CHECKING:
     from ingle.engine.job import Job
+    from ingle.engine.readings import Reading
 
 _PACE_S = 0.02
 _FADE = 0.995
@@ -64,7 +65,7 @@ class StepMeter:
         """Joules of all steps so far, by source."""
         self._span: Span | None = None
         self._cpu_s = 0.0
-        self._booked: dict[Job, float] = {}
+        self._booked: dict[Job | Reading, float] = {}
         """CPU-seconds since the last reading, by answer."""
         self._left = NOTHING
         """Energy read while nothing was booked: goes to the next jobs that book."""
@@ -74,7 +75,7 @@ class StepMeter:
         if self._span is None:
             self._span, self._cpu_s = Span(self.meter, _PACE_S), self.meter.clocks.cpu_s()
 
-    def share(self, parts: "Sequence[tuple[Job, int]]") -> None:
+    def share(self, parts: "Sequence[tuple[Job | Reading, int]]") -> None:
         """End a step with (answer, rows) for all that took part. Energy between steps counts to the following one."""
         assert self._span is not None, "begin() comes first"
         now = self.meter.clocks.cpu_s()

@@ -22,6 +22,7 @@ from ingle.engine.fair_queue import FairQueue
 from ingle.engine.job import Capacity, Counts, Job, Outcome, post_directly
 from ingle.engine.metering import StepMeter
 from ingle.engine.prefix_cache import PrefixCache, common_length
+from ingle.engine.readings import TOKENS_BESIDE, Reading, Readings
 from ingle.engine.saved_states import SavedStates, is_forgotten
 from ingle.engine.speculative import BatchLoad, StepTimers
 
@@ -47,6 +48,7 @@ class Scheduler:
         self._errands: list[Callable[[], None]] = []
         self._queue: FairQueue[Job] = FairQueue(capacity.queue, capacity.queue_per_owner)
         self._running: list[Job] = []
+        self._readings = Readings(self.energy)
         self._served: Counter[str] = Counter()
         self._last: Backend | None = None
         self._backends: WeakValueDictionary[str, Backend] = WeakValueDictionary()
@@ -91,6 +93,14 @@ class Scheduler:
                 raise _closing()
             wait = max(1.0, min(60.0, self._answer_s * (len(self._queue) + 1) / self.capacity.places))
             self._queue.add(job.owner, job, wait)
+            self._wake.notify()
+
+    def attend(self, reading: Reading) -> None:
+        """Read prompts beside the answers. Raises Busy, or RequestError if they could never fit the memory."""
+        with self._wake:
+            if self._closing is not None or not self.alive:
+                raise _closing()
+            self._readings.add(reading, self._free_bytes, self.capacity.state_bytes, self._answer_s)
             self._wake.notify()
 
     def cancel(self, job: Job) -> None:
@@ -146,6 +156,8 @@ class Scheduler:
                     outcomes.append(self._fail(job, error))
             if self._running:
                 outcomes += self._step()
+            most = TOKENS_BESIDE if self._running else self.capacity.prefill_tokens
+            self._readings.step(most, None if self._closing is None else _closing())
             self._post(self.energy.told(outcomes))
         spared(self._save)
 
@@ -165,11 +177,11 @@ class Scheduler:
             with self._wake:
                 quiet = not self._has_work and not self._wake.wait_for(lambda: self._has_work, wait)
         with self._wake:
-            return bool(self._running or self._queue or self._errands)
+            return bool(self._running or self._readings or self._queue or self._errands)
 
     @property
     def _has_work(self) -> bool:
-        return bool(self._running or self._queue or self._errands or self._closing is not None)
+        return bool(self._running or self._readings or self._queue or self._errands or self._closing is not None)
 
     def _save(self) -> None:
         """Save the newest state of each kept conversation; stop when work comes."""
@@ -225,7 +237,7 @@ class Scheduler:
     @property
     def _free_bytes(self) -> int:
         """The memory budget less the running answers' part."""
-        return self.capacity.state_bytes - sum(job.needed_bytes for job in self._running)
+        return self.capacity.state_bytes - sum(job.needed_bytes for job in self._running) - self._readings.needed_bytes
 
     def _awaits(self, job: Job) -> bool:
         """Return whether a job of the same owner is just reading the start of this job's prompt."""

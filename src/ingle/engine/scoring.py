@@ -104,6 +104,18 @@ def score(
     `stopped` is asked before every step; when it is true, nothing more comes. `adapter`, `vectors`: see `Segment`.
     Raises ContextError or RequestError for tokens that can't be read, ValueError for a task without tokens.
     """
+    steps = score_in_steps(backend, tasks, lambda: STEP_TOKENS, adapter, vectors)
+    while not stopped() and (ready := next(steps, None)) is not None:
+        yield from ready
+
+
+def score_in_steps(
+    backend: Backend, tasks: Sequence[Task], room: Callable[[], int], adapter: Any = None, vectors: Vectors = NO_VECTORS
+) -> Iterator[list[tuple[int, list[Nats]]]]:
+    """Yield after every step of the backend the tasks that are ready, as `score` does: for whoever has other steps to take in between.
+
+    `room`: the most tokens of the next step, at most STEP_TOKENS. Raises as `score` does.
+    """
     if any(not given or not endings or any(not ending for ending in endings) for given, endings in tasks):
         raise ValueError("a task needs given tokens, and endings of one token at least")
     paths = [_Path(i, j, [*given, *ending], len(given)) for i, (given, endings) in enumerate(tasks) for j, ending in enumerate(endings)]
@@ -112,10 +124,11 @@ def score(
     unread = [len(endings) for _, endings in tasks]
     lanes, waiting = deque[_Lane](), [(paths, _Fork(backend.new_state(), 1))] if paths else []
     most_rows = max(1, _LOGIT_BYTES // (4 * backend.config.vocab_size))
-    while (waiting or lanes) and not stopped():
-        while waiting and sum(lane.left for lane in lanes) < STEP_TOKENS:
+    while waiting or lanes:
+        tokens = room()
+        while waiting and sum(lane.left for lane in lanes) < tokens:
             _open(waiting, lanes)
-        turn = _turn(lanes, most_rows)
+        turn = _turn(lanes, tokens, most_rows)
         starts = [int(lane.state.length) for lane, _ in turn]
         ready = []
         for (lane, _), start, rows in zip(
@@ -125,8 +138,8 @@ def score(
             if not lane.left:
                 lanes.remove(lane)
                 ready += _close(lane, unread, waiting)
-        for task in ready:  # not earlier: whoever takes them may run the backend, and the rows are gone
-            yield task, results[task]
+        yield [(task, results[task]) for task in ready]  # not earlier: whoever takes them may run the backend, and the rows are gone
+        for task in ready:
             results[task] = []
 
 
@@ -152,9 +165,9 @@ def _parted(paths: Sequence[_Path], at: int) -> list[list[_Path]]:
     return list(groups.values())
 
 
-def _turn(lanes: Sequence[_Lane] | deque[_Lane], rows: int) -> list[tuple[_Lane, int]]:
+def _turn(lanes: Sequence[_Lane] | deque[_Lane], tokens: int, rows: int) -> list[tuple[_Lane, int]]:
     """Return the lanes of this step with their token counts, first come, first served."""
-    turn, tokens = [], STEP_TOKENS
+    turn = []
     for lane in lanes:
         count = lane.most(tokens, rows)
         if count > 0:

@@ -47,6 +47,17 @@ MIGRATIONS: Migrations = (
             "CREATE INDEX turns_completion ON turns (completion)",
         ),
     ),
+    (
+        2,
+        (  # explanations hold words of a turn, so they go with it: home/explanations.py
+            """
+            CREATE TABLE explanations (
+                id TEXT NOT NULL, owner TEXT NOT NULL, turn TEXT NOT NULL, body TEXT NOT NULL, at TEXT NOT NULL, PRIMARY KEY (id, owner),
+                FOREIGN KEY (turn, owner) REFERENCES turns (id, owner) ON DELETE CASCADE
+            )""",
+            "CREATE INDEX explanations_turn ON explanations (turn, owner)",
+        ),
+    ),
 )
 """The room "turns": (number, statements), oldest first."""
 

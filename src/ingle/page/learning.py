@@ -113,7 +113,7 @@ class LearningTab:
         """Undoes what was learned from an example."""
         service, owner = self._tab.service, self._tab.owner
         await asyncio.to_thread(undo, service.home, service.engine, owner, str(argument), service.record)
-        service.let_lessons_go()
+        service.chooser.forget()
 
     async def redo(self, argument: Any) -> None:
         """Lets an undone example count again."""
@@ -125,7 +125,7 @@ class LearningTab:
         id_, words = map(str, argument)
         service, owner = self._tab.service, self._tab.owner
         await asyncio.to_thread(edit, service.home, service.engine, owner, id_, words, service.record)
-        service.let_lessons_go()
+        service.chooser.forget()
         self._part.do("rewritten")
 
     async def forget(self, argument: Any) -> None:
@@ -142,7 +142,7 @@ async def forget_example(tab: Tab, id_: str, turns_too: bool = False) -> Forgott
     """Forget an example of the visitor and all that was made of it. Raises NotKept, HomeError."""
     service, owner = tab.service, tab.owner
     gone = await asyncio.to_thread(forget, service.home, service.engine, owner, id_, service.record, turns_too, service.forget)
-    service.let_lessons_go()
+    service.chooser.forget()
     return gone
 
 

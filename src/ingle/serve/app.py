@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Request, Response
 
 from ingle import __version__
-from ingle.serve import chat, completions, feedback, models, moderations, responses
+from ingle.serve import chat, completions, explain, feedback, models, moderations, responses
 from ingle.serve.auth import KeyAuth
 from ingle.serve.document import ANSWERING, LOOKING, document, errors
 from ingle.serve.errors import add_handlers
@@ -36,7 +36,7 @@ def make_app(service: Service, mount: Mount | None = None) -> FastAPI:
     # The documentation pages that come with the library load scripts from elsewhere; /openapi.json is all there is.
     app = FastAPI(title="Ingle", version=__version__, lifespan=life, docs_url=None, redoc_url=None)
     app.state.service, app.state.auth, app.state.health = service, KeyAuth(service), Health(service)
-    for endpoints in (chat, completions, responses, feedback, moderations):
+    for endpoints in (chat, completions, responses, explain, feedback, moderations):
         app.include_router(endpoints.router, responses=errors(*ANSWERING))
     app.include_router(models.router, responses=errors(*LOOKING))
     app.openapi = lambda: document(app)  # type: ignore[method-assign]

@@ -63,7 +63,7 @@ async def change_learning(
 async def rollback(body: UndoBody, service: Service = Depends(service_of), who: str = Depends(asker)) -> dict[str, Any]:  # noqa: B008
     """Undo what was learned. From the next answer on, the model is what it was before, to the bit."""
     undone = await asyncio.to_thread(undo, service.home, service.engine, who, body.which, service.record)
-    service.let_lessons_go()
+    service.chooser.forget()
     return {"object": "learning.undone", "data": _tables(undone.examples), "learned_again": undone.again, "back": list(undone.back)}
 
 
@@ -111,7 +111,7 @@ async def change_memory(
 ) -> dict[str, Any]:  # fmt: skip
     """Change the words of an example. Lessons with the old words are dropped and learned again."""
     example = await asyncio.to_thread(edit, service.home, service.engine, who, id_, body.answer, service.record)
-    service.let_lessons_go()
+    service.chooser.forget()
     return example_table(example)
 
 
@@ -121,7 +121,7 @@ async def delete_memory(
 ) -> dict[str, Any]:  # fmt: skip
     """Forget an example: its words and every lesson that learned from it. `turns`: also delete stored messages with these words."""
     gone = await asyncio.to_thread(forget, service.home, service.engine, who, id_, service.record, turns, service.forget)
-    service.let_lessons_go()
+    service.chooser.forget()
     return {"id": id_, "object": "example", "deleted": True, "ingle": forgotten_table(gone)}
 
 

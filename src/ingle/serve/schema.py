@@ -236,6 +236,18 @@ class ResponsesBody(Whole):
     learn: bool | None = None
 
 
+class ExplainBody(Whole):
+    """`POST /v1/explain`: about a stored answer, by its id or the number of its fact."""
+
+    completion_id: str = ""
+    event: int | None = None
+    what: Annotated[list[Literal["sentences", "taught"]], Field(min_length=1, max_length=8)] = ["sentences", "taught"]
+    span: str | Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
+    method: str = "auto"
+    budget_s: Annotated[float, Field(gt=0, le=600, strict=False)] = 30.0
+    stream: bool = False
+
+
 class FeedbackBody(Whole):
     """`POST /v1/feedback`: about a stored answer, by its id; else with the question and the answer."""
 

@@ -111,10 +111,10 @@ class Service:
         """policy: settings of the guards; see safety/policy.py."""
         self.home, self.settings, self.sampling, self.models = home, settings, sampling, models
         self.metrics = Metrics()
-        self._policy = policy
+        self.policy = policy
         self.recorder = Recorder(home)
         self.wrong_keys = WrongKeys(self.recorder.add, self.metrics.wrong_key)
-        self._key = b""
+        self.key = b""
         self._key_names: dict[str, str] = {}
         self._scheduler: Scheduler | None = None
         self._database: Engine | None = None
@@ -125,7 +125,7 @@ class Service:
         """Starts the scheduler's thread. Raises LedgerError or HomeError if there is no ledger to write to."""
         loop = asyncio.get_running_loop()
         self._database = await asyncio.to_thread(open_rooms, self.home)
-        self._key = await asyncio.to_thread(answer_key, self.home, self._database)
+        self.key = await asyncio.to_thread(answer_key, self.home, self._database)
         with suppress(HomeError):  # it says so to whoever asks for it
             await asyncio.to_thread(mend_index, self._database)
         self._chooser = Chooser(self.home, self._database)
@@ -152,19 +152,13 @@ class Service:
         """Drops the states of a deleted conversation or answer; without a label, all states of this owner."""
         self.scheduler.forget(owner, label)
 
-    def let_lessons_go(self) -> None:
-        """Drops the lessons that are held ready: a lesson that is gone must not stay in memory."""
-        assert self._chooser is not None, "start() comes first"
-        self._chooser.forget()
-
     async def _sweep(self) -> None:
         """Drops from memory what lapsed lessons and forgotten text left, also where another process undid or forgot them."""
-        assert self._chooser is not None, "start() comes first"
         seen: dict[str, float] = {}
         while True:
             await asyncio.sleep(_SWEEP_S)
             with suppress(HomeError):  # the next time, then
-                for digest in await asyncio.to_thread(self._chooser.lapsed):
+                for digest in await asyncio.to_thread(self.chooser.lapsed):
                     self.scheduler.forget_model(digest)
             gone = await asyncio.to_thread(forgotten, self.home.states)
             if gone != seen:
@@ -197,6 +191,12 @@ class Service:
         return self._database
 
     @property
+    def chooser(self) -> Chooser:
+        """Chooses what acts on answers of all that was taught."""
+        assert self._chooser is not None, "start() comes first"
+        return self._chooser
+
+    @property
     def running(self) -> int:
         """Answers that are being written."""
         return 0 if self._scheduler is None else self._scheduler.running
@@ -224,14 +224,14 @@ class Service:
         except RequestError as error:
             if error.guard:
                 self.metrics.judged([error.verdict if isinstance(error, Blocked) else Verdict("block", guard=error.guard)])
-            event = refusal_event(self._key, model, request, error, ask.id, ask.asker, self._policy)
+            event = refusal_event(self.key, model, request, error, ask.id, ask.asker, self.policy)
             await asyncio.wrap_future(self.recorder.add(event))
             raise
 
     async def _guarded(self, run: AnswerRun) -> AsyncGenerator[Chunk, None]:
         limits = await asyncio.to_thread(limits_of, run.model)  # reads the vocabulary the first time
-        key = await asyncio.to_thread(self._key_name, run.ask.asker) if self._policy.keys and run.ask.asker else ""
-        guarded = wrap(make_guards(limits, self._policy, run.model.name, key), self._engine(run))(run.choice.request)
+        key = await asyncio.to_thread(self.key_name, run.ask.asker)
+        guarded = wrap(make_guards(limits, self.policy, run.model.name, key), self._engine(run))(run.choice.request)
         try:
             async for chunk in guarded:
                 run.words.append(chunk.text)
@@ -244,16 +244,17 @@ class Service:
         finally:
             await close(guarded)
 
-    def _key_name(self, id_: str) -> str:
-        """Return the name of a key, by which a policy knows it."""
+    def key_name(self, id_: str) -> str:
+        """Return the name of a key, by which a policy knows it; "" where no policy asks. Reads the database."""
+        if not self.policy.keys or not id_:
+            return ""
         if id_ not in self._key_names:
             self._key_names |= {key.id: key.name for key in list_keys(self.engine)}
         return self._key_names.get(id_, "")
 
     def _choose(self, ask: Ask, model: LanguageModel, kept: Kept, request: Request) -> Choice:
         """Choose the memories and lessons of the asker that act on this request."""
-        assert self._chooser is not None, "start() comes first"
-        choice = self._chooser.choose(ask.asker, model, kept, request, ask.memory)
+        choice = self.chooser.choose(ask.asker, model, kept, request, ask.memory)
         for fault in choice.faults:
             log("lesson", {"model": model.name, "fault": fault})
         return choice
@@ -319,7 +320,7 @@ class Service:
         """Counts what guards said, and queues the facts of it before that of the answer."""
         ask, text = run.ask, "".join(run.words)
         self.metrics.judged(dict.fromkeys(run.verdicts))
-        for event in told_events(self._key, run.model, ask.request, text, run.verdicts, self._policy, ask.id, ask.asker):
+        for event in told_events(self.key, run.model, ask.request, text, run.verdicts, self.policy, ask.id, ask.asker):
             self.recorder.add(event)
 
     def _keep(self, run: AnswerRun, keep: Keep, event: Event, usage: Usage) -> None:
@@ -333,7 +334,7 @@ class Service:
 
     def _event(self, run: AnswerRun, finish: Finish, usage: Usage) -> Event:
         ask, text = run.ask, "".join(run.words)
-        event = answer_event(self._key, run.model.name, ask.request, text, finish, usage, run.verdicts, ask.id, ask.asker)
+        event = answer_event(self.key, run.model.name, ask.request, text, finish, usage, run.verdicts, ask.id, ask.asker)
         return replace(event, facts={**event.facts, **run.choice.facts})
 
 

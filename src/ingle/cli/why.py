@@ -1,0 +1,189 @@
+"""`ingle why`."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from ingle.cli.settings import Settings
+    from ingle.core.message import Request
+    from ingle.engine.language_model import LanguageModel
+    from ingle.explain.cause import Said, Why
+    from ingle.explain.why import WhyOptions
+    from ingle.home.place import Home
+    from ingle.ledger.row import Row
+    from ingle.serve.why import Explained, Tap
+
+EXAMPLES = """
+ingle why --last
+ingle why 17 --span "Nessa Quillfeather"
+ingle why chatcmpl-1f0c… --json
+ingle why --last --html why.html
+"""
+_NEAREST = 200
+"""Facts of answers that --last looks at: those before it were not stored."""
+
+_MANY = 8
+"""Fewer pieces take a moment."""
+
+
+def command(
+    event: Annotated[str | None, typer.Argument(metavar="[EVENT]", help="Number of an answer in the ledger, or its id.")] = None,
+    last: Annotated[bool, typer.Option("--last", help="Explain the newest answer that is stored.")] = False,
+    span: Annotated[str | None, typer.Option(help="Explain only these words of the answer.")] = None,
+    method: Annotated[str, typer.Option(help="How sentences are found: auto, leave_one_out, alone, context_cite, overlap …")] = "auto",
+    budget: Annotated[float, typer.Option(help="Most seconds; what was proved by then is shown.")] = 60.0,
+    html: Annotated[Path | None, typer.Option(help="Also write a page to this file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the explanation as JSON.")] = False,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any key of config.toml.")] = None,
+) -> None:
+    """Say why an answer says what it says: what it rests on, proved by leaving that out.
+
+    Works where the text is kept, as `ingle replay` does: conversations of the page, and requests with `store: true`. Exit code 1 if
+    nothing stands out.
+    """
+    from ingle.cli.house import enter, open_ledger
+    from ingle.cli.output import print_json
+    from ingle.cli.settings import read_settings
+    from ingle.core.errors import ConfigError
+    from ingle.core.files import write_atomic
+    from ingle.energy.meter import Span, open_meter
+    from ingle.explain.html import why_page
+    from ingle.explain.why import WhyOptions
+    from ingle.home.explanations import keep_explanation
+    from ingle.serve.rooms import open_rooms
+    from ingle.serve.why import account, explanation_event, explanation_id, explanation_table, span_in
+
+    if (event is None) == (not last):
+        raise ConfigError(
+            "EVENT", "Say which answer: EVENT or --last", "both" if last else "neither", "`ingle log --kind answer` lists them."
+        )
+    if not 0 < budget <= 3600:
+        raise ConfigError("--budget", "must be more than 0 and at most 3600 seconds", budget)
+    home = enter()
+    settings, engine = read_settings(home, overrides or ()), open_rooms(home)
+    began, metered = time.monotonic(), Span(open_meter(), 0.5)
+    try:
+        asked = _explained(home, engine, settings, event)
+        answer = _answering(home, engine, asked)
+        said = _said(asked, answer)
+        questions = WhyOptions(span_in(said.text, span) if span else None, method)
+        why = _proved(asked, said, answer, questions, lambda: time.monotonic() - began > budget)
+        id_ = explanation_id(asked.turn.owner, asked.turn.completion, questions, ("sentences", "taught"))
+        table = {"id": id_, **explanation_table(why)}
+        if why.complete:
+            keep_explanation(engine, asked.turn.owner, asked.turn.id, id_, table)
+    finally:
+        engine.dispose()
+    seconds, energy = time.monotonic() - began, metered.end_of_piece()
+    with open_ledger(home) as ledger:
+        row = ledger.append(explanation_event(asked.key, asked, id_, why, seconds, energy))
+    if html is not None:
+        write_atomic(html, why_page(why, asked.choice.request).encode())
+    if as_json:
+        print_json(account(table, seconds, energy, row.seq))
+    else:
+        _show(why, seconds)
+    if not any(one.stands_out for one in why.causes):
+        raise typer.Exit(1)
+
+
+def _explained(home: "Home", engine: "Engine", settings: "Settings", event: str | None) -> "Explained":
+    """Return the answer to explain; the newest stored one without an event. Raises NotKept."""
+    from ingle.adapt.choosing import Chooser
+    from ingle.cli.choose import open_kept
+    from ingle.home.kept import get_kept
+    from ingle.ledger.chain import Ledger
+    from ingle.serve.answers_key import key_of_answer
+    from ingle.serve.replay import find_row
+    from ingle.serve.why import explained, stored_turn
+
+    ledger = Ledger(engine, home.keys)
+    row = find_row(ledger, event) if event is not None else _newest(engine, ledger.read(kind="answer"))
+    turn, key = stored_turn(engine, row, None), key_of_answer(home, engine, row.seq)
+    kept = get_kept(home, row.subject)
+    model = open_kept(home, kept, settings.chat)
+    return explained(
+        home, engine, Chooser(home, engine), row, turn, kept, model, lambda home, shorter: open_kept(home, shorter, settings.chat), key
+    )
+
+
+def _newest(engine: "Engine", rows: "Iterator[Row]") -> "Row":
+    from ingle.core.errors import NotKept
+    from ingle.home.turns import find_any_completion
+
+    for _, row in zip(range(_NEAREST), rows, strict=False):
+        if (completion := str(row.values.get("id", ""))) and find_any_completion(engine, completion) is not None:
+            return row
+    cure = "Keep conversations on the page, or ask with `store: true`."
+    raise NotKept("answer", "None of the newest answers is stored with its text", "", cure)
+
+
+def _answering(home: "Home", engine: "Engine", asked: "Explained") -> "Callable[[LanguageModel, Request], tuple[str, Tap]]":
+    """Return a function that gives an answer as the home's guards let it out, with what passed at the engine."""
+    from ingle.engine.answer import answer
+    from ingle.home.api_keys import list_keys
+    from ingle.safety.middleware import drive, from_iterator, wrap
+    from ingle.safety.registry import guard_policy, make_guards
+    from ingle.serve.limits import limits_of
+    from ingle.serve.why import Tap
+
+    policy = guard_policy(home.policy)
+    asker = next((one.name for one in list_keys(engine) if one.id == asked.turn.owner), "") if asked.turn.owner else ""
+
+    def answering(model: "LanguageModel", request: "Request") -> "tuple[str, Tap]":
+        tap = Tap()
+        guarded = wrap(make_guards(limits_of(model), policy, model.name, asker), tap.around(lambda one: from_iterator(answer(model, one))))
+        return "".join(chunk.text for chunk in drive(guarded(request))), tap
+
+    return answering
+
+
+def _said(asked: "Explained", answering: "Callable[[LanguageModel, Request], tuple[str, Tap]]") -> "Said":
+    from ingle.serve.why import check_again
+
+    shown, tap = answering(asked.choice.model, asked.request)
+    check_again(asked, shown)
+    return tap.said(asked.choice.model)
+
+
+def _proved(
+    asked: "Explained", said: "Said", answering: "Callable[[LanguageModel, Request], tuple[str, Tap]]", questions: "WhyOptions",
+    late: Callable[[], bool],
+) -> "Why":  # fmt: skip
+    """Return the explanation; says on the way how far it is, at a terminal."""
+    from ingle.cli.progress import watching
+    from ingle.explain.cause import Why
+    from ingle.explain.direct import direct_reader
+    from ingle.explain.why import explain
+
+    with watching() as watch:
+
+        def progress(what: str, done: int, of: int) -> None:
+            if of >= _MANY:
+                watch.pieces(what, done, of)
+
+        reader = direct_reader(late, lambda model, request: answering(model, request)[0], progress)
+        *_, why = explain(reader, said, asked.variations, questions)
+    assert isinstance(why, Why), "an explanation ends with the whole of it"
+    return why
+
+
+def _show(why: "Why", seconds: float) -> None:
+    from ingle.cli.output import note, printable
+    from ingle.core.words import counted
+
+    for said in why.says:
+        print(printable(said))
+    note("")
+    for one in why.causes:
+        chance = "" if one.by_chance is None else f", by chance at most {one.by_chance.high:.2f} (n = {one.by_chance.n})"
+        name = one.cause.id if one.cause.kind != "sentence" else one.cause.text
+        note(f"{one.nats:8.2f} nats  {one.cause.kind} {printable(name)[:60]}{chance}")
+    looked = f"{counted(why.sentences, 'sentence')} of the prompt, {counted(why.read_tokens, 'token')} read, {seconds:.1f} s"
+    note(f"({looked}{'' if why.complete else ', not complete'})")

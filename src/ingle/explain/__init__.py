@@ -1,0 +1,1 @@
+"""Why an answer says what it says: causes, each proved by leaving it out."""

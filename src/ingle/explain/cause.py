@@ -1,0 +1,184 @@
+"""The words of an explanation: an answer, its possible causes, and what it loses without them.
+
+The unit is always the same: nats by which the log-probability of the answer's tokens falls when a cause is left out. So sentences,
+memories, lessons and deltas stand in one list.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ingle.core.message import Request
+from ingle.engine.language_model import LanguageModel
+
+Nats = npt.NDArray[np.float64]
+Kind = Literal["sentence", "memory", "lesson", "delta", "retrieval", "recurrent", "groups"]
+"""`sentence`: of the prompt. `memory`, `lesson`, `delta`: taught. `retrieval`, `recurrent`, `groups`: parts of a hybrid model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Something that an answer may rest on."""
+
+    kind: Kind
+    id: str
+    """A sentence's number in the prompt from 1, an example's id, a digest, or the name of a part."""
+    text: str = ""
+    """Its words, where it has any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variation:
+    """The model and the request of an answer, without one of its causes. Whoever knows what acted makes it."""
+
+    cause: Cause
+    model: LanguageModel
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """An answer to explain, as the model wrote it."""
+
+    model: LanguageModel
+    request: Request
+    """As the model read it, memories and all."""
+    tokens: tuple[int, ...]
+    pieces: tuple[str, ...]
+    """The text of each token; together they are the answer."""
+
+    @property
+    def text(self) -> str:
+        """The answer."""
+        return "".join(self.pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerSpan:
+    """The part of an answer that is explained, in characters."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """How models are read and asked. Whoever runs them gives it: a terminal directly, a server beside its other answers."""
+
+    score: Callable[[LanguageModel, Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]]], Sequence[Sequence[Nats]]]
+    """Returns the log-probabilities of the endings of each task. Raises OutOfTime."""
+    write: Callable[[Sequence[tuple[LanguageModel, Request]]], Sequence[str]]
+    """Returns the answers to requests, as their askers would see them. Raises OutOfTime."""
+
+
+class OutOfTime(Exception):
+    """The time for an explanation is over. What was proved so far stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """Falls for as much left out at random."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    @staticmethod
+    def of(falls: Iterable[float]) -> "Chance | None":
+        """Return the mean and range of falls; None if there are none."""
+        values = [float(fall) for fall in falls]
+        return Chance(sum(values) / len(values), min(values), max(values), len(values)) if values else None
+
+
+@dataclass(frozen=True, slots=True)
+class ProvedCause:
+    """A cause with its proof."""
+
+    cause: Cause
+    nats: float
+    """By so much the log-probability of the explained part falls without it."""
+    nats_by_token: tuple[float, ...]
+    """The same for each token of the whole answer."""
+    by_chance: Chance | None
+    """Falls without other sentences; None where there is nothing to compare with."""
+    answer_without: str | None = None
+    """The answer that the model gives without it, by the same seed; None if it was not asked."""
+    differs: bool = False
+    """Whether that is another answer, in the explained part if one was named."""
+    alone: float | None = None
+    """How much of the fall without any of the prompt's sentences is left when only this one stays: 0 = it is enough by itself."""
+    says: str = ""
+    """The figures in plain words; see explain/words.py."""
+
+    @property
+    def stands_out(self) -> bool:
+        """Whether the fall is above every random one, and large enough to mean something."""
+        return self.nats >= LEAST_NATS and (self.by_chance is None or self.nats > self.by_chance.high)
+
+
+LEAST_NATS = 0.5
+"""A fall below this is never called a cause: one of the answer's words has become at most 1.65 times less likely."""
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """The best sentences left out together."""
+
+    causes: tuple[str, ...]
+    """Their numbers."""
+    necessity: float
+    """Nats that the answer loses without all of them."""
+    sufficiency: float
+    """Nats that it loses with them alone: small = they are enough."""
+    nothing: float
+    """Nats that it loses without any sentence of the prompt but the question."""
+    by_chance: Chance | None
+    """Falls for random sets of as many sentences."""
+    rest: float
+    """`necessity` less the falls of its single sentences: large = several say the same, and each alone can be missed."""
+    answer_without: str | None = None
+    differs: bool = False
+    says: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """An explanation of one answer."""
+
+    answer: str
+    span: AnswerSpan
+    causes: tuple[ProvedCause, ...]
+    """The strongest first; sentences that don't stand out are left out, what was taught is always named."""
+    together: Together | None
+    says: tuple[str, ...]
+    """The explanation in plain words."""
+    pieces: tuple[str, ...]
+    """The answer's tokens as text."""
+    sentences: int
+    """Sentences of the prompt, the question aside."""
+    method: str
+    """How sentences were found: a file of explain/methods."""
+    read_tokens: int
+    complete: bool
+    not_looked_at: tuple[str, ...] = ()
+    """Left for lack of time."""
+
+
+def within(said: Said, span: AnswerSpan) -> npt.NDArray[np.bool_]:
+    """Return which tokens have a character in the span. One that begins a character, and shows nothing yet, belongs where it stands."""
+    inside, start, length = [], 0, len(said.text)
+    for piece in said.pieces:
+        end = start + len(piece)
+        here = start < span.end and end > span.start if piece else span.start <= start < span.end or start == span.end == length
+        inside.append(here)
+        start = end
+    return np.array(inside, bool)
+
+
+def worded(found: ProvedCause, says: str) -> ProvedCause:
+    """Return the cause with its plain words."""
+    return replace(found, says=says)

@@ -1,0 +1,59 @@
+"""A reader that runs models in this process, for terminals and measurements. A server reads beside its other answers instead."""
+
+from collections.abc import Callable, Sequence
+
+from ingle.core.message import Request
+from ingle.engine.language_model import LanguageModel
+from ingle.engine.scoring import score
+from ingle.engine.writing import write
+from ingle.explain.cause import Nats, OutOfTime, Reader
+
+Write = Callable[[LanguageModel, Request], str]
+"""Returns an answer as its asker would see it: behind guards, where there are any."""
+
+
+def _never() -> bool:
+    return False
+
+
+def direct_reader(
+    stopped: Callable[[], bool] = _never,
+    answer: Write | None = None,
+    progress: Callable[[str, int, int], None] = lambda _what, _done, _of: None,
+) -> Reader:
+    """Return the reader. `stopped`: asked before every step; when it is true, OutOfTime is raised. `answer`: None = without guards."""
+
+    def scores(model: LanguageModel, tasks: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]]) -> list[Sequence[Nats]]:
+        found = dict[int, Sequence[Nats]]()
+        for number, nats in score(model.backend, tasks, stopped, model.adapter):
+            found[number] = nats
+            progress("leaving out", len(found), len(tasks))
+        if len(found) < len(tasks):
+            raise OutOfTime
+        return [found[number] for number in range(len(tasks))]
+
+    def answers(asks: Sequence[tuple[LanguageModel, Request]]) -> list[str]:
+        if answer is None:
+            return _written(asks, stopped)
+        texts = []
+        for model, request in asks:
+            if stopped():
+                raise OutOfTime
+            texts.append(answer(model, request))
+            progress("answering without", len(texts), len(asks))
+        return texts
+
+    return Reader(scores, answers)
+
+
+def _written(asks: Sequence[tuple[LanguageModel, Request]], stopped: Callable[[], bool]) -> list[str]:
+    texts: dict[int, str] = {}
+    by_model: dict[int, list[int]] = {}
+    for number, (model, _) in enumerate(asks):
+        by_model.setdefault(id(model), []).append(number)
+    for numbers in by_model.values():
+        model, requests = asks[numbers[0]][0], [asks[number][1] for number in numbers]
+        texts |= {numbers[i]: text for i, text in write(model, requests, stopped)}
+    if len(texts) < len(asks):
+        raise OutOfTime
+    return [texts[number] for number in range(len(asks))]

@@ -1,0 +1,119 @@
+"""Reads and writes for an explanation on the server's scheduler, beside everybody's answers, behind the same guards."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from ingle.core.energy import NOTHING, Energy
+from ingle.core.errors import IngleError
+from ingle.core.message import Chunk, Request
+from ingle.engine.job import Job
+from ingle.engine.language_model import LanguageModel
+from ingle.engine.readings import Reading
+from ingle.engine.scoring import score_in_steps
+from ingle.explain.cause import Nats, OutOfTime, Reader
+from ingle.safety.middleware import close, wrap
+from ingle.safety.registry import make_guards
+from ingle.serve.limits import limits_of
+from ingle.serve.service import Service
+from ingle.serve.why import Tap
+
+_STATES = 3
+"""States of the whole prompt that a trie holds at once, at most; forks share what is full."""
+
+
+@dataclass
+class Beside:
+    """The work for one explanation. Its functions are called from a thread of its own, not from the event loop."""
+
+    service: Service
+    loop: asyncio.AbstractEventLoop
+    asker: str
+    deadline: float
+    """By `time.perf_counter`."""
+    stopped: bool = False
+    """Whether whoever asked has gone."""
+    energy: Energy = NOTHING
+    _taken: list[Reading] = field(default_factory=list)
+
+    @property
+    def reader(self) -> Reader:
+        """The reader for `explain`."""
+        return Reader(self._score, lambda asks: [text for text, _ in self.answers(asks)])
+
+    def answers(self, asks: Sequence[tuple[LanguageModel, Request]]) -> list[tuple[str, Tap]]:
+        """Return answers as the guards let them out, with what the engine read and wrote. Raises OutOfTime and what answering raises."""
+        self._check()
+        futures = [asyncio.run_coroutine_threadsafe(self._answer(model, request), self.loop) for model, request in asks]
+        try:
+            return [future.result(max(0.0, self.deadline - time.perf_counter())) for future in futures]
+        except TimeoutError:
+            raise OutOfTime from None
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def _score(self, model: LanguageModel, tasks: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]]) -> list[Sequence[Nats]]:
+        found: dict[int, list[Nats]] = {}
+        room = [0]
+        steps = score_in_steps(model.backend.runner, tasks, lambda: room[0], model.adapter)
+        done: Future[None] = Future()
+
+        def step(most: int) -> int | None:
+            self._check()
+            room[0] = most
+            ready = next(steps, None)
+            found.update(ready or ())
+            return None if ready is None else most
+
+        def ended(error: Exception | None) -> None:
+            done.set_result(None) if error is None else done.set_exception(error)
+
+        longest = max(len(given) + max(map(len, endings)) for given, endings in tasks)
+        reading = Reading(step, ended, _STATES * model.backend.state_bytes(longest))
+        self.service.scheduler.attend(reading)
+        done.result()
+        self.energy = self.energy + reading.energy
+        return [found[number] for number in range(len(tasks))]
+
+    def _check(self) -> None:
+        if self.stopped or time.perf_counter() > self.deadline:
+            raise OutOfTime
+
+    async def _answer(self, model: LanguageModel, request: Request) -> tuple[str, Tap]:
+        tap, words = Tap(), list[str]()
+        limits = await asyncio.to_thread(limits_of, model)
+        layers = make_guards(limits, self.service.policy, model.name, await asyncio.to_thread(self.service.key_name, self.asker))
+        chunks = wrap(layers, tap.around(lambda passed: self._engine(model, passed)))(request)
+        try:
+            async for chunk in chunks:
+                words.append(chunk.text)
+        finally:
+            await close(chunks)
+        return "".join(words), tap
+
+    async def _engine(self, model: LanguageModel, request: Request) -> AsyncIterator[Chunk]:
+        ids, grammar = await asyncio.to_thread(lambda: (model.encode(request), model.grammar(request)))
+        inbox: asyncio.Queue[Any] = asyncio.Queue()
+        # Nothing of it is remembered: it holds what was taught, or lacks it, and nobody goes on from here.
+        job = Job(model, request, ids, inbox.put_nowait, grammar, self.asker, lasting=0, deadline=self.deadline)
+        self.service.scheduler.submit(job)
+        finished = False
+        try:
+            while not finished:
+                outcome = await inbox.get()
+                if isinstance(outcome, IngleError):
+                    finished = True
+                    raise outcome
+                finished = outcome.finish is not None
+                if finished and outcome.usage is not None and outcome.usage.energy is not None:
+                    self.energy = self.energy + outcome.usage.energy
+                if outcome.finish == "deadline":
+                    raise OutOfTime
+                yield outcome
+        finally:
+            if not finished:
+                self.service.scheduler.cancel(job)

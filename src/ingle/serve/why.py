@@ -1,0 +1,204 @@
+"""Puts an explanation together from what the home keeps: the answer as it was given, and what acted on it. Terminal and server share it."""
+
+import hashlib
+import hmac
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from ingle.adapt.choosing import Choice, Chooser
+from ingle.adapt.without import without_each
+from ingle.core.config import to_table
+from ingle.core.digest import digest_json
+from ingle.core.energy import Energy
+from ingle.core.errors import DeltaError, NotKept, RequestError
+from ingle.core.event import Event, Fact
+from ingle.core.message import Chunk, Request
+from ingle.engine.language_model import LanguageModel
+from ingle.explain.cause import AnswerSpan, Cause, ProvedCause, Said, Variation, Why
+from ingle.explain.said import said_by
+from ingle.explain.why import WhyOptions
+from ingle.home.kept import Kept
+from ingle.home.place import Home
+from ingle.home.turns import find_any_completion
+from ingle.ledger.row import MAX_TEXT
+from ingle.safety.middleware import Next
+from ingle.serve.record import answer_digest
+from ingle.serve.replay import kept_as_said, request_of
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from ingle.home.turns import Turn
+    from ingle.ledger.row import Row
+
+Open = Callable[[Home, Kept], LanguageModel]
+_CUT = ("cancelled", "deadline")
+"""Ends of answers that stopped wherever they were."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """A stored answer, and what may be asked again to explain it."""
+
+    row: "Row"
+    turn: "Turn"
+    kept: Kept
+    choice: Choice
+    """The request after memories were added, and the model with its lessons."""
+    variations: tuple[Variation, ...]
+    key: bytes = field(repr=False)
+    """Key of the answers' digests."""
+
+    @property
+    def text(self) -> str:
+        """The stored answer."""
+        return self.turn.message.text
+
+    @property
+    def request(self) -> Request:
+        """The request to give the answer again: one that was cut ends where it was cut."""
+        facts = self.row.values
+        if facts.get("finish") in _CUT:
+            return replace(self.choice.request, max_tokens=max(1, int(facts.get("completion_tokens") or 1)))
+        return self.choice.request
+
+
+def stored_turn(engine: "Engine", row: "Row", asker: str | None) -> "Turn":
+    """Return the stored answer of a fact. `asker`: only this key's; None = the home's own user, who may see all. Raises NotKept."""
+    completion = str(row.values.get("id", ""))
+    turn = find_any_completion(engine, completion) if completion else None
+    if turn is None or (asker is not None and turn.owner != asker):
+        cure = "Keep conversations on the page, or ask with `store: true`."
+        raise NotKept("answer", "The text of this answer is not kept", completion, cure)
+    return turn
+
+
+def explained(
+    home: Home, engine: "Engine", chooser: Chooser, row: "Row", turn: "Turn", kept: Kept, model: LanguageModel, open_: Open, key: bytes
+) -> Explained:
+    """Return all that is needed to explain a stored answer.
+
+    Raises NotKept if what acted on it is gone or another model stands there now, LedgerError if the stored request can't be read.
+    """
+    request = request_of(engine, turn)
+    if not all(kept_as_said(key, row.values, request, turn.message.text)):
+        raise NotKept("answer", "The stored text is not what the ledger has signed", "", "`ingle verify` says what is damaged.")
+    owner, *acted = (str(row.values.get(name, "")) for name in ("key", "memories", "lessons"))
+    memories, lessons = (names.split() for names in acted)
+    choice = chooser.again(owner, model, kept, request, memories, lessons)
+    if choice.model.digest != row.values.get("model"):
+        cure = "`ingle show` says what the model is made of now."
+        raise NotKept("model", "Another model stands under this name now, so nothing about the answer can be proved", kept.name, cure)
+    left_out = without_each(chooser, owner, model, kept, request, memories, lessons)
+    variations = [Variation(Cause(one.kind, one.id, one.text), one.choice.model, one.choice.request) for one in left_out]
+    variations += _shorter(home, kept, choice, open_, bool(lessons))
+    return Explained(row, turn, kept, choice, tuple(variations), key)
+
+
+def _shorter(home: Home, kept: Kept, choice: Choice, open_: Open, lessons: bool) -> list[Variation]:
+    """Return the choice on the model without its newest delta. A lesson was made for the whole model, so it can't act on a shorter one."""
+    if not kept.deltas or lessons:
+        return []
+    name = kept.name.rpartition("+")[2] if "+" in kept.name else kept.deltas[-1][:12]
+    try:
+        model = open_(home, replace(kept, deltas=kept.deltas[:-1]))
+    except DeltaError:
+        return []
+    return [Variation(Cause("delta", kept.deltas[-1], name), model, choice.request)]
+
+
+@dataclass
+class Tap:
+    """What passes between the guards and the engine: the request as the model read it, and the tokens as it wrote them."""
+
+    requests: list[Request] = field(default_factory=list)
+    chunks: list[Chunk] = field(default_factory=list)
+
+    def around(self, inner: Next) -> Next:
+        """Return the engine with a tap at its mouth."""
+
+        async def tapped(request: Request) -> AsyncIterator[Chunk]:
+            self.requests.append(request)
+            async for chunk in inner(request):
+                self.chunks.append(chunk)
+                yield chunk
+
+        return tapped
+
+    def said(self, model: LanguageModel) -> Said:
+        """Return the answer as the model wrote it. Raises NotKept if a guard kept the request from the model."""
+        if not self.requests:
+            raise NotKept("answer", "A guard keeps this request from the model now", "", "policy.toml has the guards' modes.")
+        return said_by(model, self.requests[-1], self.chunks)
+
+
+def check_again(asked: Explained, shown: str) -> None:
+    """Raise NotKept if an answer given again is not the stored one."""
+    if answer_digest(asked.key, shown) == asked.row.values.get("answer"):
+        return
+    if asked.row.values.get("finish") in _CUT and (shown.startswith(asked.text) or asked.text.startswith(shown)):
+        return
+    rule = "The model does not give this answer any more, so nothing about it can be proved"
+    raise NotKept("answer", rule, "", f"`ingle replay {asked.row.seq}` compares both; guards or their policy may have changed.")
+
+
+def span_in(answer: str, words: str) -> AnswerSpan:
+    """Return where these words stand in an answer, for the first time. Raises RequestError."""
+    start = answer.find(words) if words.strip() else -1
+    if start < 0:
+        raise RequestError("span", "must be words of the answer, as they stand there", words, "Copy them from the answer.")
+    return AnswerSpan(start, start + len(words))
+
+
+def explanation_id(owner: str, completion: str, asked: WhyOptions, what: Sequence[str]) -> str:
+    """Return the id of an explanation: the same question about the same answer always has the same."""
+    return f"why-{digest_json([owner, completion, to_table(asked), sorted(what)])[:32]}"
+
+
+def explanation_table(why: Why) -> dict[str, Any]:
+    """Return an explanation as JSON shows and the home stores it. The same answer explained twice gives the same bytes."""
+    return {"object": "explanation", **to_table(why)}
+
+
+def found_table(found: ProvedCause) -> dict[str, Any]:
+    """Return one cause as JSON shows it."""
+    return {"object": "explanation.cause", **to_table(found)}
+
+
+def explanation_event(key: bytes, asked: Explained, id_: str, why: Why, seconds: float, energy: Energy | None) -> Event:
+    """Return the fact of an explanation: figures, and keyed digests of causes; never a word."""
+    facts: dict[str, Fact] = {
+        "seq_of": asked.row.seq, "model": asked.choice.model.digest, "explanation": id_, "method": why.method or "taught",
+        "causes": _causes_fact(key, why.causes), "sentences": why.sentences, "read_tokens": why.read_tokens,
+        "complete": why.complete, "seconds": round(seconds, 2), "key": asked.turn.owner,
+    }  # fmt: skip
+    if why.together is not None:
+        facts |= {"together": round(why.together.necessity, 3), "rest": round(why.together.rest, 3)}
+    if energy is not None:
+        facts |= energy.facts()
+    return Event("explain", asked.row.subject, {name: value for name, value in facts.items() if value not in (None, "")})
+
+
+def _causes_fact(key: bytes, causes: Sequence[ProvedCause]) -> str:
+    """Return the strongest causes as one text, as many as a fact has room for."""
+    said = ""
+    for one in causes:
+        longer = f"{said}; {_cause_fact(key, one)}" if said else _cause_fact(key, one)
+        if len(longer) > MAX_TEXT:
+            break
+        said = longer
+    return said
+
+
+def _cause_fact(key: bytes, found: ProvedCause) -> str:
+    cause = found.cause
+    named = cause.id if cause.kind != "sentence" else hmac.digest(key, cause.text.encode("utf-8", "surrogatepass"), hashlib.sha256).hex()
+    chance = "" if found.by_chance is None else f" (by chance {found.by_chance.high:.3f}, n {found.by_chance.n})"
+    return f"{cause.kind} {named[:16]} {found.nats:.3f}{chance}"
+
+
+def account(table: Mapping[str, Any], seconds: float, energy: Energy | None, event: int | None) -> dict[str, Any]:
+    """Return an explanation's table with what it took; these figures differ from one time to the next."""
+    took: dict[str, Any] = {"seconds": round(seconds, 2), "event": event}
+    return {**table, "ingle": took | (energy.facts() if energy is not None else {})}
