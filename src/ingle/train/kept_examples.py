@@ -79,7 +79,7 @@ def write_kept(path: Path, kept: KeptExamples) -> str:
         arrays["sketches"] = kept.sketches
     with os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {"wanted": corpus.wanted, "data": corpus.digest}
+    metadata = {"corpus": f"{corpus.wanted} {corpus.digest}"}  # one entry: the library writes several in any order
     write_atomic(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata), mode=0o600)
     return digest_file(path)
 
@@ -98,10 +98,11 @@ def read_kept(path: Path, sha256: str) -> KeptExamples:
                 arrays, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118 - no mapping
         except SafetensorError as error:
             raise HomeError(str(path), "must be a whole safetensors file", error, _CURE) from error
-    wanted: Wanted = metadata["wanted"]
+    kind, _, digest = metadata["corpus"].partition(" ")
+    wanted: Wanted = kind
     sources = tuple(bytes(row).hex() for row in arrays["records"])
     corpus = Corpus(
-        wanted, arrays["ids"], arrays["answer"].astype(np.bool_), arrays["bounds"], arrays["labels"], sources, metadata["data"]
+        wanted, arrays["ids"], arrays["answer"].astype(np.bool_), arrays["bounds"], arrays["labels"], sources, digest
     )  # fmt: skip
     edges, members = arrays["step_bounds"].tolist(), arrays["step_members"].tolist()
     steps = tuple(tuple(members[a:b]) for a, b in pairwise(edges))

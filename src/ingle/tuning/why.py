@@ -38,6 +38,8 @@ from ingle.tuning.settings import TuneSettings
 from ingle.tuning.traced import TracedTune, need_answers, traced
 
 By = Literal["through", "alike"]
+LEAST_NATS = 0.5
+"""A smaller rise is never called a cause; as in explain/cause.py."""
 VERSION = 1
 _RISES = "rises.safetensors"
 _MORE = 8
@@ -99,7 +101,7 @@ class ProvedExamples:
     @property
     def stands_out(self) -> bool:
         """Whether they matter more than all random ones, and enough to mean something."""
-        return self.rise >= 0.5 and self.rise > self.by_chance
+        return self.rise >= LEAST_NATS and self.rise > self.by_chance
 
 
 def proposed(home: Home, kept: Kept, prompt: Ids, answer: Ids, top: int = 5) -> tuple[TrainingCause, ...]:
