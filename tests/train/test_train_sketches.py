@@ -31,11 +31,12 @@ def test_their_products_are_the_gradients_cosines() -> None:
     parameters = trained_parts(module, "mlp.up_proj", "q_proj")
     data, whole = some_data(40), list[torch.Tensor]()
     sketcher = Sketcher(module, parameters)
+    parameters = {name: one for name, one in parameters.items() if name.startswith("model.layers.2.")}  # the upper third of three
     sketches = sketcher.of_corpus(data.corpus, range(40)).astype(np.float64)
     for number in range(40):
         loss = sketcher._loss(make_batch(data.corpus, [number]))
         whole.append(torch.cat([one.flatten() for one in torch.autograd.grad(loss, list(parameters.values()))]))
     wanted = nn.functional.normalize(torch.stack(whole), dim=1).double()
-    assert len(whole[0]) > 4 * SIZE, "it is folded several times"
+    assert len(whole[0]) > 2 * SIZE, "it is folded several times"
     assert sketches @ sketches.T == pytest.approx((wanted @ wanted.T).numpy(), abs=6 / SIZE**0.5)
     assert np.array_equal(sketches, sketcher.of_corpus(data.corpus, range(40)).astype(np.float64))

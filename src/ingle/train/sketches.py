@@ -4,6 +4,8 @@ Two examples whose gradients point alike teach alike, so the product of their sk
 1 / √SIZE. A sketch adds up the gradient's numbers, each times a random sign, at their place modulo SIZE (Charikar et al. 2002: the
 expected product of two sketches is the gradients' own).
 
+Only parameters of the upper third of the layers are looked at, if any are trained there: that is two thirds of the backward pass saved.
+
 The examples of a batch are read together: where only low-rank additions W + s · B A are trained, the gradients of one document are
 products of its own tokens' rows, dB = s · gᵀ (x Aᵀ) and dA = s · (g B)ᵀ x. For other methods each example is read alone.
 """
@@ -34,6 +36,7 @@ class Sketcher:
     """Sketches of examples at the present values of some parameters, all of one type."""
 
     def __init__(self, module: CausalLM, parameters: Mapping[str, nn.Parameter]) -> None:
+        parameters = _upper(module, parameters)
         self._module, self._parameters = module, parameters
         self._signs = {name: _signs(name, parameter.numel()) for name, parameter in parameters.items()}
         owners = {name: name.rsplit(".", 2)[0] for name in parameters}
@@ -122,6 +125,14 @@ class Sketcher:
         whole = len(signed) // SIZE * SIZE
         row += signed[:whole].view(-1, SIZE).sum(0)
         row[: len(signed) - whole] += signed[whole:]
+
+
+def _upper(module: CausalLM, parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+    """The parameters of the upper third of the layers; all of them if none is trained there."""
+    least = 2 * len(module.model.layers) // 3
+    layers = {name: name.removeprefix("model.layers.").partition(".")[0] for name in parameters}
+    chosen = {name: parameters[name] for name, layer in layers.items() if layer.isdecimal() and int(layer) >= least}
+    return chosen or dict(parameters)
 
 
 def _signs(name: str, count: int) -> Tensor:
