@@ -108,7 +108,8 @@ class Rerun:
 
     def batches(self, number: int) -> list[Batch]:
         """The batches of a step."""
-        return [make_batch(self.data.corpus, examples) for examples in self.order.batches(*self.order.place(number))]
+        device = self.module.lm_head.weight.device
+        return [make_batch(self.data.corpus, examples, device) for examples in self.order.batches(*self.order.place(number))]
 
     def look(self, number: int) -> Look:
         """Read the examples of a step at the present values."""
@@ -116,7 +117,7 @@ class Rerun:
         losses, tokens = dict[int, float](), dict[int, int]()
         for batch in self.batches(number):
             own = self.losses(batch)
-            counts = torch.bincount(batch.owners, minlength=len(batch.documents)).tolist()
+            counts = torch.bincount(batch.owners.cpu(), minlength=len(batch.documents)).tolist()
             losses |= dict(zip(batch.documents, own.tolist(), strict=True))
             tokens |= dict(zip(batch.documents, counts, strict=True))
         return Look(losses, tokens, self.take())
@@ -126,13 +127,13 @@ class Rerun:
 
         `cached`: the documents are those of the corpus, whose lower layers are known.
         """
-        seen = torch.empty(len(batch.targets))
+        seen = torch.empty(len(batch.targets), device=batch.targets.device)
         states = self.states(batch) if cached else final_states(self.module, batch)
         loss = cross_entropy(states, self.module.lm_head.weight, batch.targets, seen=seen)
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]
         self.trained.collect()
-        return torch.zeros(len(batch.documents), dtype=torch.float64).index_add(0, batch.owners, -seen.double())
+        return torch.zeros(len(batch.documents), dtype=torch.float64).index_add(0, batch.owners.cpu(), -seen.double().cpu())
 
     def take(self) -> Flats:
         """Return the gradient that was added up, and begin anew."""

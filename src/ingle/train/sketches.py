@@ -37,8 +37,8 @@ class Sketcher:
 
     def __init__(self, module: CausalLM, parameters: Mapping[str, nn.Parameter]) -> None:
         parameters = _upper(module, parameters)
-        self._module, self._parameters = module, parameters
-        self._signs = {name: _signs(name, parameter.numel()) for name, parameter in parameters.items()}
+        self._module, self._parameters, self._device = module, parameters, module.lm_head.weight.device
+        self._signs = {name: _signs(name, parameter.numel()).to(parameter.device) for name, parameter in parameters.items()}
         owners = {name: name.rsplit(".", 2)[0] for name in parameters}
         linears = {owner: module.get_submodule(owner) for owner in dict.fromkeys(owners.values())}
         fitting = all(type(one) is LowRankLinear and one.mask is None for one in linears.values())
@@ -52,7 +52,7 @@ class Sketcher:
         sketches = np.zeros((len(examples), SIZE), np.float16)
         most, count = max(_BATCH_TOKENS, int(corpus.sizes.max())), 0
         for some in plan(corpus.sizes, examples, most, None):
-            sketches[[place[example] for example in some]] = self.of_batch(make_batch(corpus, some)).numpy()
+            sketches[[place[example] for example in some]] = self.of_batch(make_batch(corpus, some, self._device)).cpu().numpy()
             done(count := count + len(some), len(examples))
         return sketches
 
@@ -68,7 +68,7 @@ class Sketcher:
 
     def naive(self, batch: Batch) -> Tensor:
         """Unscaled sketches of a batch's documents, each read alone: the reference for what is read together."""
-        rows = torch.zeros(len(batch.documents), SIZE)
+        rows = torch.zeros(len(batch.documents), SIZE, device=self._device)
         for number in range(len(batch.documents)):
             loss = self._loss(_alone(batch, number))
             found = torch.autograd.grad(loss, list(self._parameters.values()), allow_unused=True)
@@ -78,9 +78,9 @@ class Sketcher:
         return rows
 
     def _together(self, batch: Batch) -> Tensor:
-        rows = torch.zeros(len(batch.documents), SIZE)
+        rows = torch.zeros(len(batch.documents), SIZE, device=self._device)
         spans = np.asarray(batch.bounds)
-        answers = np.searchsorted(batch.owners.numpy(), np.arange(len(batch.documents) + 1))
+        answers = np.searchsorted(batch.owners.cpu().numpy(), np.arange(len(batch.documents) + 1))
 
         def take(name: str, linear: LowRankLinear, x: Tensor, g: Tensor) -> None:
             edges = spans if len(x) == len(batch.ids) else answers  # the last layer reads the answers' rows alone

@@ -88,7 +88,7 @@ class TracedTune:
             raise ConfigError("answer", "must have a token at least, and a prompt")
         ids = np.array([*prompt, *answer], np.int32)
         corpus = corpus_of("answers", [("question", -1, (Document(ids, np.arange(len(ids)) >= len(prompt)),))])
-        return make_batch(with_virtual(corpus, attached.virtual_tokens, module.config.vocab_size), [0])
+        return make_batch(with_virtual(corpus, attached.virtual_tokens, module.config.vocab_size), [0], module.lm_head.weight.device)
 
     def again(self, left_out: Collection[int], folder: Path, watch: TrainWatch) -> tuple[TrainReport, Candidate]:
         """Train anew without these examples, the others in their places; goes on where a folder's run was stopped.

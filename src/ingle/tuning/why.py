@@ -157,7 +157,7 @@ def _alike(tune: TracedTune, prompt: Ids, answer: Ids) -> npt.NDArray[np.float64
     if tune.examples.sketches is None:
         return None
     module, attached = tune.tuned()
-    own = Sketcher(module, attached.parameters).of_batch(tune.question(prompt, answer, attached, module))[0].double().numpy()
+    own = Sketcher(module, attached.parameters).of_batch(tune.question(prompt, answer, attached, module))[0].double().cpu().numpy()
     return np.asarray(tune.examples.sketches.astype(np.float64) @ own)
 
 
