@@ -1,6 +1,6 @@
 """Which training examples made the model say it: five ways to guess, judged by training again without some.
 
-Two tunes of SmolLM2-135M (LoRA of rank 8 on q and v of the four upper layers, float32): `facts`, 100 invented names in three wordings
+Two tunes of SmolLM2-135M (LoRA of rank 8 on all linears of the four upper layers, float32): `facts`, 100 invented names in three wordings
 each, asked for in a fourth; and `sst2`, 300 sentences of film reviews of up to 20 words, whose feeling is asked for with other
 sentences. Each is trained again without a random quarter of
 its examples, the others in their places. A method says what each example does to a question's loss; its prediction for a retraining is
@@ -92,7 +92,7 @@ def facts(examples: int, questions: int, seed: int) -> Task:
         known.setdefault((found[1], found[2]), fact.answer)
     taught = [(wording.format(thing=thing, place=place), f" {name}.") for (thing, place), name in known.items() for wording in TRAINED]
     asked = [(ASKED.format(thing=thing, place=place), f" {name}.") for (thing, place), name in list(known.items())[:questions]]
-    return Task("facts", taught, asked, settings(4e-3, 2))
+    return Task("facts", taught, asked, settings(6e-3, 2))
 
 
 def reviews(examples: int, questions: int, seed: int) -> Task:
@@ -109,7 +109,7 @@ TASKS: dict[str, Callable[[int, int, int], Task]] = {"facts": facts, "sst2": rev
 def settings(rate: float, epochs: int, eps: float = SMOOTH) -> TrainSettings:
     """A smooth course: a constant under AdamW's root, a warm-up, a fall to 0."""
     optimiser = OptimiserSettings(learning_rate=rate, beta2=0.99, eps=eps)
-    return TrainSettings(epochs, batch_tokens=512, optimiser=optimiser, schedule=Schedule("cosine", 0.2), precision="fp32")
+    return TrainSettings(epochs, batch_tokens=256, optimiser=optimiser, schedule=Schedule("cosine", 0.2), precision="fp32")
 
 
 class Bench:
@@ -121,7 +121,7 @@ class Bench:
         checkpoint = open_weights(home, kept)
         self.tokenizer: Tokenizer = checkpoint_tokenizer(checkpoint, home.base_folder(kept.base))
         module = load_module(checkpoint)
-        linears = chosen_linears(chosen_layers(module.config, "26-29"), "q_proj,v_proj")
+        linears = chosen_linears(chosen_layers(module.config, "26-29"), "all")
         parameters = added_parameters(put_low_rank(module, linears, 8, 2.0, 0))
         encoder = Encoder(self.tokenizer, 512, template="plain")
         pairs = (*task.taught, *task.asked)

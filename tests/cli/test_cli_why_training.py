@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from ingle.cli.settings import Settings
-from ingle.cli.why_training import training_table
+from ingle.cli.why_training import _event, training_table
 from ingle.core.errors import ConfigError
 from ingle.core.message import Request
 from ingle.engine.loading import open_model
@@ -45,6 +45,12 @@ def test_alike_claims_nothing_and_a_proof_gives_its_figures(
     assert found == (rise - figures["whole"] >= 0.5 and rise > max(chance))
     assert any("Nothing here stands out" in line for line in lines) != found
     assert f"{figures['without_top']:.2f} without these" in capsys.readouterr().err
+    answered = SimpleNamespace(row=SimpleNamespace(seq=17, subject="tiny+x"), turn=SimpleNamespace(owner="key-1"))
+    event = _event(answered, table, 3.21)  # type: ignore[arg-type]
+    assert event is not None and (event.kind, event.facts["seq_of"], event.facts["examples"]) == ("explain", 17, 3)
+    named = " ".join(str(cause["example"]) for cause in figures["causes"])
+    assert str(event.facts["causes"]).startswith(f"examples {named} {rise - figures['whole']:.3f} (by chance ")
+    assert _event(answered, {**table, "proved": False}, 3.21) is None, "what only looks alike is no fact"  # type: ignore[arg-type]
     bare = SimpleNamespace(row=SimpleNamespace(values={}), turn=SimpleNamespace(owner=""), kept=kept(tiny_home))
     with pytest.raises(ConfigError, match="was not tuned here"):
         training_table(tiny_home, None, Settings(), bare, said, 3, False, lines.append)  # type: ignore[arg-type]

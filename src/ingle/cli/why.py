@@ -52,7 +52,7 @@ def command(
     nothing stands out.
     """
     from ingle.cli.house import enter, open_ledger
-    from ingle.cli.output import note, print_json
+    from ingle.cli.output import print_json
     from ingle.cli.settings import read_settings
     from ingle.core.files import write_atomic
     from ingle.energy.meter import Span, open_meter
@@ -71,12 +71,9 @@ def command(
         answer = _answering(home, engine, asked)
         said = _said(asked, answer)
         if what == "training":
-            from ingle.cli.why_training import training_table
+            from ingle.cli.why_training import why_training
 
-            examples, stands_out = training_table(home, engine, settings, asked, said, top, prove, note if as_json else print)
-            if as_json:
-                print_json(examples)
-            raise typer.Exit(0 if stands_out else 1)
+            raise typer.Exit(why_training(home, engine, settings, asked, said, top, prove, as_json))
         questions = WhyOptions(span_in(said.text, span) if span else None, method)
         why = _proved(asked, said, answer, questions, lambda: time.monotonic() - began > budget)
         id_ = explanation_id(asked.turn.owner, asked.turn.completion, questions, ("sentences", "taught"))

@@ -1,12 +1,15 @@
 """`ingle why --what training`: which examples of a tune, or of the lesson that acted, taught an answer."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from ingle.cli.settings import Settings
+    from ingle.core.event import Event
     from ingle.explain.cause import Said
     from ingle.home.place import Home
     from ingle.learn.why_lesson import ProvedLesson
@@ -14,6 +17,25 @@ if TYPE_CHECKING:
     from ingle.tuning.why import ProvedExamples, TrainingCause
 
 _SHOWN = 90
+_NAMED = 20
+"""Most examples that a fact names."""
+
+
+def why_training(
+    home: "Home", engine: "Engine", settings: "Settings", asked: "Explained", said: "Said", top: int, prove: bool, as_json: bool
+) -> int:  # fmt: skip
+    """Print which examples taught an answer, and record what was proved. Returns the exit code: 1 if nothing stands out."""
+    from ingle.cli.house import open_ledger
+    from ingle.cli.output import note, print_json
+
+    began = time.monotonic()
+    table, stands_out = training_table(home, engine, settings, asked, said, top, prove, note if as_json else print)
+    if as_json:
+        print_json(table)
+    if (event := _event(asked, table, time.monotonic() - began)) is not None:
+        with open_ledger(home) as ledger:
+            ledger.append(event)
+    return 0 if stands_out else 1
 
 
 def training_table(
@@ -26,7 +48,7 @@ def training_table(
     ConfigError where neither a lesson nor a tune is behind the answer, and the errors of training.
     """
     from ingle.cli.output import note
-    from ingle.cli.progress import watching
+    from ingle.cli.progress import Clock, watching
     from ingle.cli.training import run_watch
     from ingle.core.config import to_table
     from ingle.tuning.catalogue import need_learning
@@ -48,7 +70,8 @@ def training_table(
             _show_lesson(found, show)
             return {**table, "lesson": {"digest": digest, **to_table(found)}}, any(cause.rise >= LEAST_NATS for cause in found.causes)
         if prove:
-            proof = proved(home, asked.kept, prompt, answer, top, watch=run_watch(watch))
+            clocked = replace(run_watch(watch), pieces=Clock(watch).pieces)
+            proof = proved(home, asked.kept, prompt, answer, top, watch=clocked)
             _show_proof(proof, show)
             return {**table, "proved": True, "examples": to_table(proof)}, proof.stands_out
         causes = proposed(home, asked.kept, prompt, answer, top)
@@ -56,6 +79,25 @@ def training_table(
             show(f"looks alike ({cause.alike:+.2f}): {_line(cause)}")
         note("These look alike; they are not shown to be the cause. --prove trains again without them.")
         return {**table, "proved": False, "examples": {"causes": [to_table(cause) for cause in causes]}}, bool(causes)
+
+
+def _event(asked: "Explained", table: Mapping[str, Any], seconds: float) -> "Event | None":
+    """Return the fact of a proof: numbers and ids of examples, and figures; never a word. None where nothing was proved."""
+    from ingle.core.event import Event, Fact
+
+    facts: dict[str, Fact] = {"seq_of": asked.row.seq, "method": "training", "seconds": round(seconds, 2), "key": asked.turn.owner}
+    if "lesson" in table:
+        lesson = table["lesson"]
+        first = lesson["causes"][0]
+        facts |= {"causes": f"example {first['id']} {first['rise']:.3f}", "lesson": lesson["digest"], "examples": len(lesson["causes"])}
+    elif table["proved"]:
+        proof = table["examples"]
+        rise, *chance = (nats - proof["whole"] for nats in (proof["without_top"], *proof["without_random"]))
+        named = " ".join(str(cause["example"]) for cause in proof["causes"][:_NAMED])
+        facts |= {"causes": f"examples {named} {rise:.3f} (by chance {max(chance):.3f}, n {len(chance)})", "examples": len(proof["causes"])}
+    else:
+        return None
+    return Event("explain", asked.row.subject, {name: value for name, value in facts.items() if value != ""})
 
 
 def _show_lesson(found: "ProvedLesson", show: Callable[[str], None]) -> None:
