@@ -1,5 +1,6 @@
 """The gradient through a training, beside trainings with one example's weight changed a little; and the rerun that it rests on."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from ingle.train.packing import Data, Order, make_batch
 from ingle.train.rerun import Rerun
 from ingle.train.schedules import Schedule
 from ingle.train.settings import TrainSettings
-from ingle.train.through import through_training
+from ingle.train.through import Halfway, through_training
 from tests.train.tiny_train import some_data, tiny_module
 
 LINEARS = ("model.layers.0.self_attn.q_proj", "model.layers.1.mlp.up_proj")
@@ -96,10 +97,31 @@ def test_in_pieces_it_is_the_same_and_says_how_far_it_is() -> None:
     _, whole = through_training(rerun := Rerun(*low_rank(), data, SETTINGS), 5, [make_batch(data.corpus, [0])])
     assert rerun.steps > 5, "the best parameters are not always the last"
     question = [make_batch(data.corpus, [0])]
-    memory = 2 * 16 * rerun.size
-    _, pieces = through_training(Rerun(*low_rank(), data, SETTINGS), 5, question, lambda i, n: told.append((i, n)), memory)
+    _, pieces = through_training(Rerun(*low_rank(), data, SETTINGS), 5, question, lambda i, n: told.append((i, n)), 1)
     assert np.array_equal(whole, pieces)
-    assert told == [(i, 14) for i in range(1, 15)]
+    assert told == [(i, 13) for i in range(1, 14)], "there, back, and the first three steps there again"
+
+
+@pytest.mark.parametrize(("memory", "stop_at"), [(1 << 30, 7), (1, 9), (1, 12)])
+def test_stopped_on_the_way_back_it_goes_on_with_the_same_bytes(tmp_path: Path, memory: int, stop_at: int) -> None:
+    data = some_data()
+    questions = [make_batch(data.corpus, [i]) for i in (0, 1)]
+    losses, whole = through_training(Rerun(*low_rank(), data, SETTINGS), 5, questions)
+
+    def stop(number: int, _of: int) -> None:
+        if number == stop_at:
+            raise KeyboardInterrupt
+
+    def follow(done: Callable[[int, int], None]) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+        return through_training(Rerun(*low_rank(), data, SETTINGS), 5, questions, done, memory, Halfway(tmp_path / "halfway", 0))
+
+    with pytest.raises(KeyboardInterrupt):
+        follow(stop)
+    told = list[int]()
+    again = follow(lambda _number, of: told.append(of))
+    assert np.array_equal(again[0], losses)
+    assert np.array_equal(again[1], whole)
+    assert told[0] < (10 if memory > 1 else 13), "what was followed back is not trained again"
 
 
 def test_what_can_not_be_followed_back_is_said() -> None:

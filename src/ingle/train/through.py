@@ -11,13 +11,17 @@ kernel that training has.
 Symbols as in the code of one step: θ values, m and v the optimiser's means, g the gradient after shortening, η the rate.
 """
 
+import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from ingle.train.checkpoints import load_tensors, save_tensors
 from ingle.train.packing import Batch
 from ingle.train.rerun import Flats, Moment, Rerun
 
@@ -43,32 +47,67 @@ class Slope:
 
 def through_training(
     rerun: Rerun, steps: int, questions: Sequence[Batch], done: Callable[[int, int], None] = lambda _done, _all: None,
-    memory_bytes: int = MEMORY_BYTES,
+    memory_bytes: int = MEMORY_BYTES, halfway: "Halfway | None" = None,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:  # fmt: skip
     """Train anew for `steps` steps and follow each question's loss back. A question is a batch of one document.
 
     Returns (losses [questions] at the end, rises [questions, examples]): how much about the loss would rise, in nats of the whole answer,
     had the example not been there; 0 for examples that were never read. `done` hears how many of how many steps are done, both ways.
+    `halfway`: a file from which a stopped way back goes on.
     """
-    kept = max(1, min(steps, memory_bytes // max(1, 16 * rerun.size)))
-    pieces = [range(start, min(start + kept, steps)) for start in range(0, steps, kept)]
-    count = steps + (steps - len(pieces[-1])) + steps if pieces else 0
-    tick = _Ticks(done, count)
+    begun = halfway.load(rerun) if halfway is not None else None
+    left = steps if begun is None else begun[0]
+    kept = left if 16 * rerun.size * left <= memory_bytes else math.ceil(math.sqrt(left))
+    pieces = [range(start, min(start + kept, left)) for start in range(0, left, max(1, kept))]
+    tick = _Ticks(done, left + (left - len(pieces[-1])) + left if pieces else 0)
     marks, moments = list[Moment](), list[Moment]()
     for piece in pieces:
-        moments = [tick(rerun.step(number)) for number in piece]
+        moments = []  # before the next ones come: they may fill the memory
+        for number in piece:
+            moments.append(tick(rerun.step(number)))
         marks.append(moments[0])
-        if piece is not pieces[-1]:
-            moments = []
-    losses, slopes = _ends(rerun, questions)
+    losses, slopes = _ends(rerun, questions) if begun is None else begun[1:]
     for place in range(len(pieces) - 1, -1, -1):
         if place < len(pieces) - 1:
             rerun.put_back(marks[place])
             moments = [tick(rerun.step(number)) for number in pieces[place]]
         for moment in reversed(moments):
             slopes = [back(rerun, moment, slope) for slope in slopes]
+            if halfway is not None:
+                halfway.save(moment.number, losses, slopes)
             tick(moment)
     return np.array(losses), -np.stack([slope.effects for slope in slopes])
+
+
+class Halfway:
+    """A file in the folder of a proof: the slopes before the last step that was followed back."""
+
+    def __init__(self, path: Path, every_s: float = 60.0) -> None:
+        self._path, self._every_s, self._saved = path, every_s, time.monotonic()
+
+    def save(self, number: int, losses: Sequence[float], slopes: Sequence[Slope]) -> None:
+        """Keep the slopes before step `number`, if a while has passed. Raises HomeError."""
+        if time.monotonic() - self._saved < self._every_s:
+            return
+        tensors = {"losses": torch.tensor(losses, dtype=torch.float64), "number": torch.tensor(number)}
+        for i, slope in enumerate(slopes):
+            for what, flats in (("values", slope.values), ("means", slope.means), ("squares", slope.squares)):
+                tensors |= {f"{i}.{what}.{group}": flat for group, flat in enumerate(flats)}
+            tensors[f"{i}.effects"] = torch.from_numpy(slope.effects)
+        save_tensors(self._path, tensors)
+        self._saved = time.monotonic()
+
+    def load(self, rerun: Rerun) -> tuple[int, list[float], list[Slope]] | None:
+        """Return (number, losses, slopes) as they were kept; None where nothing was. Raises CheckpointError for a damaged file."""
+        if not self._path.exists():
+            return None
+        tensors, device = load_tensors(self._path), rerun.values[0].device
+        losses, groups = tensors["losses"].tolist(), range(len(rerun.values))
+        slopes = []
+        for i in range(len(losses)):
+            flats = [[tensors[f"{i}.{what}.{group}"].to(device) for group in groups] for what in ("values", "means", "squares")]
+            slopes.append(Slope(*flats, tensors[f"{i}.effects"].numpy()))
+        return int(tensors["number"]), losses, slopes
 
 
 def _ends(rerun: Rerun, questions: Sequence[Batch]) -> tuple[list[float], list[Slope]]:

@@ -33,7 +33,7 @@ from ingle.train.making import MakingJob, RunWatch, at_work, provenance
 from ingle.train.rerun import Rerun
 from ingle.train.settings import TrainWatch
 from ingle.train.sketches import Sketcher
-from ingle.train.through import through_training
+from ingle.train.through import Halfway, through_training
 from ingle.tuning.settings import TuneSettings
 from ingle.tuning.traced import TracedTune, need_answers, traced
 
@@ -41,7 +41,7 @@ By = Literal["through", "alike"]
 LEAST_NATS = 0.5
 """A smaller rise is never called a cause; as in explain/cause.py."""
 VERSION = 1
-_RISES = "rises.safetensors"
+_RISES, _HALFWAY = "rises.safetensors", "halfway.safetensors"
 _MORE = 8
 """Tokens by which the answer without the examples may be longer."""
 Ids = Sequence[int]
@@ -176,7 +176,8 @@ def _followed(job: MakingJob[TuneSettings], tune: TracedTune, prompt: Ids, answe
         job.check(f"at step {step} of {of}, there and back")
 
     question = tune.question(prompt, answer, attached, module)
-    _, found = through_training(rerun, tune.steps, [question], done)
+    halfway = Halfway(job.folder / _HALFWAY)
+    _, found = through_training(rerun, tune.steps, [question], done, halfway=halfway)
     rises: npt.NDArray[np.float64] = found[0][list(tune.examples.train)]
     write_atomic(path, save({"rises": rises}), mode=0o600)
     return rises
