@@ -24,6 +24,7 @@ ingle why --last
 ingle why 17 --span "Nessa Quillfeather"
 ingle why chatcmpl-1f0c… --json
 ingle why --last --html why.html
+ingle why --last --what training --prove
 """
 _NEAREST = 200
 """Facts of answers that --last looks at: those before it were not stored."""
@@ -38,6 +39,9 @@ def command(
     span: Annotated[str | None, typer.Option(help="Explain only these words of the answer.")] = None,
     method: Annotated[str, typer.Option(help="How sentences are found: auto, leave_one_out, alone, context_cite, overlap …")] = "auto",
     budget: Annotated[float, typer.Option(help="Most seconds; what was proved by then is shown.")] = 60.0,
+    what: Annotated[str, typer.Option(help="prompt: sentences and what was taught; training: examples of the tune or lesson.")] = "prompt",
+    prove: Annotated[bool, typer.Option("--prove", help="training: train again without the examples that look like it; minutes.")] = False,
+    top: Annotated[int, typer.Option(help="training: how many examples.")] = 5,
     html: Annotated[Path | None, typer.Option(help="Also write a page to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the explanation as JSON.")] = False,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any key of config.toml.")] = None,
@@ -50,7 +54,6 @@ def command(
     from ingle.cli.house import enter, open_ledger
     from ingle.cli.output import print_json
     from ingle.cli.settings import read_settings
-    from ingle.core.errors import ConfigError
     from ingle.core.files import write_atomic
     from ingle.energy.meter import Span, open_meter
     from ingle.explain.html import why_page
@@ -59,12 +62,7 @@ def command(
     from ingle.serve.rooms import open_rooms
     from ingle.serve.why import account, explanation_event, explanation_id, explanation_table, span_in
 
-    if (event is None) == (not last):
-        raise ConfigError(
-            "EVENT", "Say which answer: EVENT or --last", "both" if last else "neither", "`ingle log --kind answer` lists them."
-        )
-    if not 0 < budget <= 3600:
-        raise ConfigError("--budget", "must be more than 0 and at most 3600 seconds", budget)
+    _check(event, last, what, budget)
     home = enter()
     settings, engine = read_settings(home, overrides or ()), open_rooms(home)
     began, metered = time.monotonic(), Span(open_meter(), 0.5)
@@ -72,6 +70,10 @@ def command(
         asked = _explained(home, engine, settings, event)
         answer = _answering(home, engine, asked)
         said = _said(asked, answer)
+        if what == "training":
+            from ingle.cli.why_training import why_training
+
+            raise typer.Exit(why_training(home, engine, settings, asked, said, top, prove, as_json))
         questions = WhyOptions(span_in(said.text, span) if span else None, method)
         why = _proved(asked, said, answer, questions, lambda: time.monotonic() - began > budget)
         id_ = explanation_id(asked.turn.owner, asked.turn.completion, questions, ("sentences", "taught"))
@@ -91,6 +93,20 @@ def command(
         _show(why, seconds)
     if not any(one.stands_out for one in why.causes):
         raise typer.Exit(1)
+
+
+def _check(event: str | None, last: bool, what: str, budget: float) -> None:
+    """Raises ConfigError for options that don't fit."""
+    from ingle.core.errors import ConfigError
+
+    if (event is None) == (not last):
+        raise ConfigError(
+            "EVENT", "Say which answer: EVENT or --last", "both" if last else "neither", "`ingle log --kind answer` lists them."
+        )
+    if what not in ("prompt", "training"):
+        raise ConfigError("--what", "must be prompt or training", what)
+    if not 0 < budget <= 3600:
+        raise ConfigError("--budget", "must be more than 0 and at most 3600 seconds", budget)
 
 
 def _explained(home: "Home", engine: "Engine", settings: "Settings", event: str | None) -> "Explained":

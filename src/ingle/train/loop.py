@@ -157,6 +157,7 @@ class TrainingRun:
             self.trained.collect()
             total, terms, tokens = total + float(loss.total.detach()), terms + loss.terms, tokens + batch.tokens
         total, terms, tokens = self._sums(total, terms, tokens)
+        terms = terms or 1.0  # all of the step's examples are left out
         gradients = [group.gradient for group in self.trained.groups]
         self.ranks.add_up(gradients)
         factor = settings.schedule.factor(number, self.steps)

@@ -7,7 +7,7 @@ batch), and a run goes on exactly where it was.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,8 @@ class Data:
     """Numbers of the examples to learn from."""
     held_out: Sequence[int] = ()
     """Numbers of the examples that are never learnt from."""
+    left_out: Collection[int] = ()
+    """Numbers among `train` that keep their place in the order and are not learnt from: the run is the same one, without them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,9 +119,11 @@ class Order:
         return epoch, step
 
     def batches(self, epoch: int, index: int) -> list[list[int]]:
-        """This process's batches of a step."""
-        size = self._accumulate * self._world
-        return self._plan(epoch)[index * size : (index + 1) * size][self._rank :: self._world]
+        """This process's batches of a step, without what is left out."""
+        size, out = self._accumulate * self._world, self._data.left_out
+        batches = self._plan(epoch)[index * size : (index + 1) * size][self._rank :: self._world]
+        kept = ([example for example in batch if example not in out] for batch in batches) if out else batches
+        return [batch for batch in kept if batch]
 
     def _plan(self, epoch: int) -> list[list[int]]:
         if self._latest[0] != epoch:

@@ -133,5 +133,6 @@ def run_digest(
         chosen = flat[:: max(1, flat.numel() // _SAMPLED)][:_SAMPLED].bfloat16().float()  # whatever type the module was loaded in
         samples[name] = [list(parameter.shape), "trained" if name in parameters else chosen.tolist()]
     fixed = {name: value for name, value in asdict(settings).items() if name not in NO_MATTER}
-    examples = [list(map(int, side)) for side in (data.train, data.held_out)]
+    sides = (data.train, data.held_out, *([sorted(data.left_out)] if data.left_out else []))
+    examples = [list(map(int, side)) for side in sides]
     return digest_json([samples, repr(module.config), data.corpus.digest, examples, fixed, objective, processes])

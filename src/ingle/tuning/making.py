@@ -31,6 +31,7 @@ from ingle.tuning.course import told as told_course
 from ingle.tuning.data import Learnt
 from ingle.tuning.job import Begun, TuneJob
 from ingle.tuning.judge import Standing, judge, sample
+from ingle.tuning.keeping import keep_examples
 from ingle.tuning.method import Attached, check_touched, chosen_layers
 from ingle.tuning.origin import read_origin, write_origin
 from ingle.tuning.samples import Sample, samples
@@ -88,10 +89,12 @@ def _trained(job: TuneJob, begun: Begun, learnt: Learnt) -> tuple[Candidate, Lea
     trained = train(module, attached.parameters, data, course, folder, TrainWatch(job.watch.train, job.watch.say), objective)
     if trained.stopped == "interrupted":
         raise job.interrupted(f"after step {trained.steps}")
+    kept_examples = keep_examples(job, folder, module, attached, data, course, trained)
     put_back(attached.parameters, folder)
     moved = check_moved(attached, start)
     tensors = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in attached.collect().items()}
     table = _report(job, learnt, course, trained, attached, moved, total)
+    table["kept_examples"] = kept_examples
     table["curve"] = report.curve(folder / CURVES[0])
     return Candidate(job.name, job.method.KIND, job.kept.digest, tensors, origin, table), learnt, before
 

@@ -23,6 +23,7 @@ from ingle.train.making import MadeDelta, RunWatch, Steps, make_delta, nobody, t
 from ingle.tuning import report
 from ingle.tuning.data import find_sources
 from ingle.tuning.job import TuneJob
+from ingle.tuning.keeping import put_beside
 from ingle.tuning.making import make_candidate
 from ingle.tuning.method import find_method
 from ingle.tuning.settings import TuneSettings, plain
@@ -76,6 +77,7 @@ def _finish(job: TuneJob, delta: Delta, table: Mapping[str, Any]) -> Mapping[str
     for name in CURVES:
         if (work / name).exists():
             write_atomic(folder / name, (work / name).read_bytes(), mode=0o600)
+    put_beside(work, folder, table)
     done = {**table, "delta": delta.digest, "finished": True}
     write_atomic(folder / REPORT, to_json(done), mode=0o600)
     return done

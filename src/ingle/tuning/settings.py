@@ -9,6 +9,7 @@ from typing import Any, Literal
 from ingle.core.config import from_table, to_table, with_overrides
 from ingle.core.errors import ConfigError
 from ingle.train.corpus import DataSettings
+from ingle.train.kept_examples import KeptSettings
 from ingle.train.precision import Device
 from ingle.train.settings import NO_MATTER, TrainSettings
 from ingle.tuning.course import SmallData
@@ -106,6 +107,8 @@ class TuneSettings:
     """The loss to lower."""
     judge: JudgeSettings = field(default_factory=JudgeSettings)
     """How the result is measured."""
+    examples: KeptSettings = field(default_factory=KeptSettings)
+    """What is kept of the examples beside the delta."""
 
     def __post_init__(self) -> None:
         if self.max_examples < 0:
@@ -144,7 +147,7 @@ def plain(settings: TuneSettings, course_only: bool = False) -> dict[str, Any]:
     table: dict[str, Any] = to_table(settings)
     table["options"] = to_table(method_settings(settings))
     if course_only:
-        del table["judge"]
+        del table["judge"], table["examples"]
         if not settings.small.least_steps:  # keys stay as they were before this setting existed
             del table["small"]
         if not settings.data.least_held_out:
