@@ -107,6 +107,19 @@ def found(sources: Sources, name: str) -> tuple[CardFact, ...]:
     return tuple(FINDERS[part](sources))
 
 
+def figures_of(rows: Sequence["Row"], model: str) -> dict[str, CardFact]:
+    """Return the newest figures that were measured on this very model, by name. `rows`: the newest first."""
+    found: dict[str, CardFact] = {}
+    for row in rows:
+        if row.subject == model and row.kind == "measure":
+            name = f"{row.values['figure']} of {row.values['suite']}".replace("_", " ")
+            found.setdefault(name, _figure(row, name, row.values))
+        elif row.subject == model and row.kind in _FIGURES:
+            for fact in _FIGURES[row.kind](row):
+                found.setdefault(fact.name, fact)
+    return found
+
+
 def missing(sources: Sources, name: str) -> str:
     """Return what a card says where a fact is missing: the command that measures it, or where to state it."""
     part, _, rest = name.partition(":")
@@ -139,17 +152,10 @@ def _own(sources: Sources, kind: str) -> Iterator["Row"]:
 
 
 def _figure(row: "Row", name: str, values: Mapping[str, Any]) -> CardFact:
-    digests = {
-        of: str(values[key])
-        for of, key in (("model", "model_digest"), ("data", "data_digest"), ("policy", "policy_digest"))
-        if values.get(key)
-    }
-    low, high, n = (values.get(name) for name in ("low", "high", "n"))
-    return CardFact(
-        name.replace("_", " "), values["value"], "measured", str(values.get("unit", "")), low, high, n, str(values.get("interval", "")),
-        row.at,
-        row.seq, row.hash, digests,
-    )  # fmt: skip
+    low, high, n = (values.get(key) for key in ("low", "high", "n"))
+    about = row.at, row.seq, row.hash, _digests(row)
+    unit, interval = (str(values.get(key, "")) for key in ("unit", "interval"))
+    return CardFact(name.replace("_", " "), values["value"], "measured", unit, low, high, n, interval, *about)
 
 
 def _stated(sources: Sources, what: str) -> Iterator[CardFact]:
@@ -235,12 +241,16 @@ def _training_energy(sources: Sources) -> Iterator[CardFact]:
 def _energy(sources: Sources) -> Iterator[CardFact]:
     row = next(iter(_own(sources, "energy.label")), None)
     if row is not None:
-        values = row.values
-        yield CardFact(
-            "energy of 1,000 answers", float(values["per_1000_joules"] or 0), "measured", "J", _number(values.get("per_1000_low")),
-            _number(values.get("per_1000_high")), interval="what the meter can't know", at=row.at, row=row.seq, row_hash=row.hash,
-            digests={"model": str(values.get("model", "")), "data": str(values.get("prompts", ""))},
-        )  # fmt: skip
+        yield from _labelled(row)
+
+
+def _labelled(row: "Row") -> Iterator[CardFact]:
+    values = row.values
+    yield CardFact(
+        "energy of 1,000 answers", float(values["per_1000_joules"] or 0), "measured", "J", _number(values.get("per_1000_low")),
+        _number(values.get("per_1000_high")), interval="what the meter can't know", at=row.at, row=row.seq, row_hash=row.hash,
+        digests={"model": str(values.get("model", "")), "data": str(values.get("prompts", ""))},
+    )  # fmt: skip
 
 
 def _gate(sources: Sources) -> Iterator[CardFact]:
@@ -259,30 +269,32 @@ def _gate(sources: Sources) -> Iterator[CardFact]:
 def _attack(sources: Sources) -> Iterator[CardFact]:
     row = next(iter(_own(sources, "attack")), None)
     if row is not None:
-        tries, values = row.values.get("tries"), row.values
-        for name in ("passed", "refused", "harmful", "reached"):
-            if isinstance(count := values.get(name), int) and isinstance(tries, int) and tries:
-                digests = {of: str(values[key]) for of, key in (("model", "model_digest"), ("data", "data_digest")) if values.get(key)}
-                yield CardFact(
-                    f"attack tries {name}",
-                    count,
-                    "measured",
-                    f"of {tries}",
-                    n=tries,
-                    at=row.at,
-                    row=row.seq,
-                    row_hash=row.hash,
-                    digests=digests,
-                )
+        yield from _attacked(row)
+
+
+def _attacked(row: "Row") -> Iterator[CardFact]:
+    tries, digests = row.values.get("tries"), _digests(row)
+    for name in ("passed", "refused", "harmful", "reached"):
+        if isinstance(count := row.values.get(name), int) and isinstance(tries, int) and tries:
+            said = f"attack tries {name}"
+            yield CardFact(said, count, "measured", f"of {tries}", n=tries, at=row.at, row=row.seq, row_hash=row.hash, digests=digests)
 
 
 def _audit(sources: Sources) -> Iterator[CardFact]:
     row = next(iter(_own(sources, "audit")), None)
     if row is not None:
-        digests = {of: str(row.values[key]) for of, key in (("model", "model_digest"), ("data", "data_digest")) if row.values.get(key)}
-        for key, value in row.values.items():
-            if isinstance(value, int | float) and not isinstance(value, bool) and key not in ("seed", "n"):
-                yield CardFact(key.replace("_", " "), value, "measured", at=row.at, row=row.seq, row_hash=row.hash, digests=digests)
+        yield from _audited(row)
+
+
+def _audited(row: "Row") -> Iterator[CardFact]:
+    for key, value in row.values.items():
+        if isinstance(value, int | float) and not isinstance(value, bool) and key not in ("seed", "n"):
+            yield CardFact(key.replace("_", " "), value, "measured", at=row.at, row=row.seq, row_hash=row.hash, digests=_digests(row))
+
+
+def _digests(row: "Row") -> dict[str, str]:
+    named = (("model", "model_digest"), ("data", "data_digest"), ("policy", "policy_digest"))
+    return {of: str(row.values[key]) for of, key in named if row.values.get(key)}
 
 
 def _guards(sources: Sources) -> Iterator[CardFact]:
@@ -357,3 +369,7 @@ FINDERS: Mapping[str, Finder] = MappingProxyType({
     "retention": _retention, "policies": _policies,
 })  # fmt: skip
 """What a card may ask for, beside `measure:SUITE` and `stated:FIELD`."""
+_FIGURES: Mapping[str, Callable[["Row"], Iterator[CardFact]]] = MappingProxyType({
+    "energy.label": _labelled, "attack": _attacked, "audit": _audited,
+})  # fmt: skip
+"""Facts of one row of these kinds."""

@@ -65,14 +65,17 @@ def as_markdown(card: Card) -> str:
 
 def as_html(card: Card) -> str:
     """Return a card as a page in one file."""
+    title = f"{escape(card.title)}: {escape(card.model)}"
+    head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{STYLE}</style>"
+    return f"{head}<h1>{escape(card.title)}</h1>{card_table(card)}</html>"
+
+
+def card_table(card: Card) -> str:
+    """Return a card's clauses as HTML, for a page."""
     rows = "".join(map(_row, card.items))
-    head = (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(card.title)}: {escape(card.model)}</title><style>{STYLE}</style>"
-    )
     about = f"<p>{escape(card.model)} <code>{card.model_digest}</code></p><p>{escape(card.note)}</p>"
     about += f"<p class=of>Source: {escape(card.source)}.</p>"
-    table = f"<table><tr><th>Clause<th>Facts</tr>{rows}</table>"
-    return f"{head}<h1>{escape(card.title)}</h1>{about}{table}<p class=of>{escape(_foot(card))}</p></html>"
+    return f"{about}<table><tr><th>Clause<th>Facts</tr>{rows}</table><p class=of>{escape(_foot(card))}</p>"
 
 
 FORMS = MappingProxyType({".md": as_markdown, ".html": as_html, ".txt": as_text})

@@ -54,6 +54,9 @@ export default {
       <button class="quiet open-learning" type="button" aria-haspopup="dialog" @click="$emit('learning'), shut()">
         <svg class="i" aria-hidden="true"><use href="#i-learning"></use></svg>Learning
       </button>
+      <a class="quiet open-account" href="/account">
+        <svg class="i" aria-hidden="true"><use href="#i-account"></use></svg>Account
+      </a>
       <form v-if="who" class="who" method="post" action="/sign-out" @submit="forget"><span :title="who">{{ who }}</span><button class="quiet">Sign out</button></form>
       <dialog ref="sure" aria-label="Delete a conversation" @close="doomed = null">
         <form method="dialog">
