@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ingle.core.message import Request
 from ingle.engine.language_model import LanguageModel
+from ingle.engine.places import Place
 
 Nats = npt.NDArray[np.float64]
 Kind = Literal["sentence", "memory", "lesson", "delta", "retrieval", "recurrent", "groups"]
@@ -72,6 +73,12 @@ class Reader:
     """Returns the log-probabilities of the endings of each task. Raises OutOfTime."""
     write: Callable[[Sequence[tuple[LanguageModel, Request]]], Sequence[str]]
     """Returns the answers to requests, as their askers would see them. Raises OutOfTime."""
+    places: Callable[[LanguageModel, Sequence[int], Sequence[int]], Sequence[Place]]
+    """Returns the places of an answer after its prompt, with the TOP likeliest tokens of each. Raises OutOfTime."""
+
+
+TOP = 5
+"""Tokens that are looked at beside each token of an answer."""
 
 
 class OutOfTime(Exception):
