@@ -16,7 +16,7 @@ _ROWS = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class AnswerPlace:
     """A place of an answer."""
 
     token: int
@@ -27,13 +27,18 @@ class Place:
 
 
 def places(
-    backend: Backend, given: Sequence[int], answer: Sequence[int], count: int, stopped: Callable[[], bool] = lambda: False, adapter: Any = None
-) -> list[Place]:
+    backend: Backend,
+    given: Sequence[int],
+    answer: Sequence[int],
+    count: int,
+    stopped: Callable[[], bool] = lambda: False,
+    adapter: Any = None,
+) -> list[AnswerPlace]:
     """Return the places of an answer after its given tokens, with the `count` likeliest tokens of each; fewer places if it was stopped.
 
-    `stopped` is asked before every step. Raises ContextError or RequestError for tokens that can't be read, ValueError where there are none.
+    `stopped` is asked before every step. Raises ContextError or RequestError for tokens that can't be read, ValueError if there are none.
     """
-    found, steps = list[Place](), places_in_steps(backend, given, answer, count, lambda: STEP_TOKENS, adapter)
+    found, steps = list[AnswerPlace](), places_in_steps(backend, given, answer, count, lambda: STEP_TOKENS, adapter)
     while not stopped() and (ready := next(steps, None)) is not None:
         found += ready
     return found
@@ -41,7 +46,7 @@ def places(
 
 def places_in_steps(
     backend: Backend, given: Sequence[int], answer: Sequence[int], count: int, room: Callable[[], int], adapter: Any = None
-) -> Iterator[list[Place]]:
+) -> Iterator[list[AnswerPlace]]:
     """Yield after every step of the backend the places that are ready: for whoever has other steps to take in between.
 
     `room`: the most tokens of the next step, at most STEP_TOKENS. Raises as `places` does.
@@ -57,11 +62,11 @@ def places_in_steps(
         yield _read(rows, answer[start - first : end - first], count) if wanted else []
 
 
-def _read(rows: npt.NDArray[np.float32], tokens: Sequence[int], count: int) -> list[Place]:
+def _read(rows: npt.NDArray[np.float32], tokens: Sequence[int], count: int) -> list[AnswerPlace]:
     values = log_probabilities(rows)
     best = np.argpartition(values, -count, axis=1)[:, -count:]
     found = []
     for row, token, few in zip(values, tokens, best, strict=True):
         ranked = sorted(map(int, few), key=lambda one, row=row: (-row[one], one))  # type: ignore[misc]
-        found.append(Place(token, float(row[token]), tuple((one, float(row[one])) for one in ranked)))
+        found.append(AnswerPlace(token, float(row[token]), tuple((one, float(row[one])) for one in ranked)))
     return found

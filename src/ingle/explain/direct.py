@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from ingle.core.message import Request
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.places import Place, places
+from ingle.engine.places import AnswerPlace, places
 from ingle.engine.scoring import score
 from ingle.engine.writing import write
 from ingle.explain.cause import TOP, Nats, OutOfTime, Reader
@@ -44,7 +44,7 @@ def direct_reader(
             progress("answering without", len(texts), len(asks))
         return texts
 
-    def look(model: LanguageModel, given: Sequence[int], said: Sequence[int]) -> list[Place]:
+    def look(model: LanguageModel, given: Sequence[int], said: Sequence[int]) -> list[AnswerPlace]:
         found = places(model.backend, given, said, TOP, stopped, model.adapter)
         if len(found) < len(said):
             raise OutOfTime

@@ -29,7 +29,7 @@ Places = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class TaughtText:
     """A text that a model was taught or tuned on."""
 
     name: str
@@ -38,7 +38,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Trace:
+class WordTrace:
     """A run of words that stands both in an answer and in a source."""
 
     start: int
@@ -69,7 +69,7 @@ class _Words:
         return self.raw[self.starts[place] : self.ends[place]]
 
 
-def traces(answer: str, sources: Iterable[Source], least: int = LEAST_WORDS, most: int = MOST) -> tuple[Trace, ...]:
+def traces(answer: str, sources: Iterable[TaughtText], least: int = LEAST_WORDS, most: int = MOST) -> tuple[WordTrace, ...]:
     """Return the longest runs of at least `least` words, the longest first. None lies within another one of them.
 
     Raises ValueError for a `least` below three.
@@ -94,10 +94,10 @@ def traces(answer: str, sources: Iterable[Source], least: int = LEAST_WORDS, mos
 _NOWHERE: tuple[int, str, str, int] = (0, "", "", 0)
 
 
-def _trace(answer: str, said: _Words, at: int, length: int, name: str, text: str, place: int) -> Trace:
+def _trace(answer: str, said: _Words, at: int, length: int, name: str, text: str, place: int) -> WordTrace:
     start, end = _characters(answer, int(said.starts[at])), _characters(answer, int(said.ends[at + length - 1]))
     line = 1 + text.count("\n", 0, _characters(text, place))
-    return Trace(start, end, length, name, line, answer[start:end])
+    return WordTrace(start, end, length, name, line, answer[start:end])
 
 
 def _words(text: str) -> _Words:

@@ -12,7 +12,7 @@ from ingle.core.errors import IngleError
 from ingle.core.message import Chunk, Request
 from ingle.engine.job import Job
 from ingle.engine.language_model import LanguageModel
-from ingle.engine.places import Place, places_in_steps
+from ingle.engine.places import AnswerPlace, places_in_steps
 from ingle.engine.readings import Reading
 from ingle.engine.scoring import score_in_steps
 from ingle.explain.cause import TOP, Nats, OutOfTime, Reader
@@ -64,7 +64,7 @@ class Beside:
         found = dict(read)
         return [found[number] for number in range(len(tasks))]
 
-    def _places(self, model: LanguageModel, given: Sequence[int], answer: Sequence[int]) -> list[Place]:
+    def _places(self, model: LanguageModel, given: Sequence[int], answer: Sequence[int]) -> list[AnswerPlace]:
         longest = len(given) + len(answer)
         return self._read(model, longest, lambda room: places_in_steps(model.backend, given, answer, TOP, room, model.adapter))
 
