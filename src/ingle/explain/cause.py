@@ -181,8 +181,14 @@ class SureSignals:
     """The smallest of them."""
     entropy: float
     """The largest entropy of a place, of its likeliest tokens, in nats."""
+    telling: float
+    """`mean` of the telling tokens: those of words that are neither in the question nor everywhere; of all where there are none."""
+    telling_least: float
+    """`least` of these."""
+    telling_entropy: float
+    """`entropy` of these."""
     explained: float
-    """Share of the answer's nats that goes away with what it was given: near 1 = without that, it would hardly have said so."""
+    """Share of their nats that goes away with what the model was given: near 1 = without that, it would hardly have said so."""
     tokens: int
     agreement: float | None = None
     """Share of answers drawn beside it that say the same; None if none were drawn."""

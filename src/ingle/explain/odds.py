@@ -17,7 +17,7 @@ acted."""
 KINDS: tuple[QuestionKind, ...] = get_args(QuestionKind)
 LEAST_ITEMS = 40
 """A kind with fewer questions is not measured."""
-FEATURES = ("mean", "least", "entropy", "explained", "length")
+FEATURES = ("mean", "least", "telling", "telling_least", "telling_entropy", "explained", "length")
 _RIDGE = 1.0
 """Pull of the weights towards 0, in questions."""
 _ROUNDS = 100
@@ -56,7 +56,8 @@ class KindOdds:
         row = _row(np.clip(features(signals), self.low, self.high)[None], np.array(self.middle), np.array(self.spread))[0]
         at = float(row @ np.array(self.weights))
         wide = _Z * math.sqrt(max(0.0, float(row @ np.array(self.covariance) @ row)))
-        return Odds(*(round(_share(value), 4) for value in (at, at - wide, at + wide)), self.n, self.right)
+        p, low, high = (round(_share(value), 4) for value in (at, at - wide, at + wide))
+        return Odds(p, low, high, self.n, self.right)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,8 @@ class Calibration:
 
 def features(signals: SureSignals) -> Nats:
     """Return FEATURES of an answer."""
-    return np.array([signals.mean, signals.least, signals.entropy, signals.explained, math.log(signals.tokens)])
+    few = (signals.telling, signals.telling_least, signals.telling_entropy)
+    return np.array([signals.mean, signals.least, *few, signals.explained, math.log(signals.tokens)])
 
 
 def fitted(kind: QuestionKind, answers: Sequence[tuple[SureSignals, bool]]) -> KindOdds | None:
@@ -96,11 +98,14 @@ def fitted(kind: QuestionKind, answers: Sequence[tuple[SureSignals, bool]]) -> K
     spread = np.where(spread > 1e-9, spread, 1.0)
     rows = np.concatenate([_row(values, middle, spread), np.eye(1, len(FEATURES) + 1).repeat(2, axis=0)])
     weights, covariance = _logistic(rows, np.concatenate([right, [True, False]]), np.concatenate([np.ones(len(right)), [0.5, 0.5]]))
-    figures = (values.min(axis=0), values.max(axis=0), middle, spread, weights)
     longest = _LONGER * max(one.tokens for one, _ in answers)
-    tables = [tuple(float(f"{value:.8g}") for value in figure) for figure in figures]
-    rounded = tuple(tuple(float(f"{value:.8g}") for value in row) for row in covariance)
-    return KindOdds(kind, len(answers), int(right.sum()), longest, *tables, rounded)
+    low, high = _rounded(values.min(axis=0)), _rounded(values.max(axis=0))
+    wide = tuple(map(_rounded, covariance))
+    return KindOdds(kind, len(answers), int(right.sum()), longest, low, high, _rounded(middle), _rounded(spread), _rounded(weights), wide)
+
+
+def _rounded(values: Nats) -> tuple[float, ...]:
+    return tuple(float(f"{value:.8g}") for value in values)
 
 
 def _row(values: Nats, middle: Nats, spread: Nats) -> Nats:
@@ -118,7 +123,7 @@ def _logistic(rows: Nats, right: Flags, counts: Nats) -> tuple[Nats, Nats]:
         weights = weights + step * min(1.0, 4.0 / max(1e-12, float(np.abs(step).max())))  # far steps would jump past the peak
         if np.abs(step).max() < 1e-9:
             break
-    return weights, np.linalg.inv(bend)
+    return weights, np.asarray(np.linalg.inv(bend), np.float64)
 
 
 def _share(logit: float) -> float:

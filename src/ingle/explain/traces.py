@@ -121,11 +121,12 @@ def _words(text: str) -> _Words:
 
 def _grams(keys: Keys) -> Keys:
     """Return a number for every few words in a row; the top bits of all words reach the top of the sum."""
-    count, total = max(0, len(keys) - _FEW + 1), np.uint64(0)
+    count = max(0, len(keys) - _FEW + 1)
+    total = np.zeros(count, np.uint64)
     for step in range(_FEW):
         total = (total + keys[step : step + count]) * _FACTOR
         total ^= total >> np.uint64(29)
-    return np.asarray(total, np.uint64)
+    return total
 
 
 def _matches(said: _Words, text: _Words, least: int) -> Iterable[tuple[int, int, int]]:

@@ -184,4 +184,5 @@ def _elsewhere(falls: Falls, causes: Sequence[ProvedCause]) -> tuple[str, str] |
     """Return both names if the sentence that decides is about another name than the question."""
     question = " ".join(one.text for one in falls.sentences if one.asks)
     strongest = next((one for one in causes if one.cause.kind == "sentence" and row_of(one) == "decides"), None)
-    return None if strongest is None else twin(question, strongest.cause.text, falls.said.text)
+    text = "".join(one.text for one in falls.sentences)
+    return None if strongest is None else twin(question, strongest.cause.text, falls.said.text, text)

@@ -241,7 +241,7 @@ class ExplainBody(Whole):
 
     completion_id: str = ""
     event: int | None = None
-    what: Annotated[list[Literal["sentences", "taught"]], Field(min_length=1, max_length=8)] = ["sentences", "taught"]
+    what: Annotated[list[Literal["sentences", "taught", "sure", "traces"]], Field(min_length=1, max_length=8)] = ["sentences", "taught"]
     span: str | tuple[int, int] | None = None
     method: str = "auto"
     budget_s: Annotated[float, Field(gt=0, le=600, strict=False)] = 30.0
