@@ -6,9 +6,9 @@ _NAME = re.compile(r"(?<![\w'’-])(?:[A-Z][\w-]*|\d[\d.,:]*)(?:\s+(?:[A-Z][\w-]
 _START = re.compile(r"(?:^|[.!?:\n])[\s\"'“”‘’()*-]*$")
 _WORD = re.compile(r"[^\W_]+")
 _COMMON_WORDS = """
-a an and are as at be been but by can could did do does for from give had has have he her here him his how i if in into is it its me my
-name no not of on one or our please question she since so some tell than that the their them then there these they this those to under
-was we were what when where which who whom whose why will with would yes you your
+a an and are as at be been but by can could did do does dr for from give had has have he her here him his how i if in into is it its me
+mr mrs ms my name no not of on one or our please question she since so some tell than that the their them then there these they this those
+to under was we were what when where which who whom whose why will with would yes you your
 """
 _COMMON = frozenset(_COMMON_WORDS.split())
 _REFERS = re.compile(r"\b(?:it|its|he|his|him|she|her|they|their|them|this|that|these|those|there|here)\b", re.IGNORECASE)
@@ -45,7 +45,7 @@ def twin(question: str, sentence: str, answer: str, text: str = "") -> tuple[str
     Either two different words stand in the same place of both, or the question names something that the sentence does not, and the sentence
     names something that is neither in the question nor in the answer. `text`: all that was said, with the sentence in it.
     """
-    theirs = [name for name in names_of(sentence, text) if not _in(name, question)]
+    theirs = [name for name in names_of(sentence, text) if not _named(name, question)]
     asked = [name for name in names_of(question, f"{sentence}\n{text}") if not _named(name, sentence)]
     if (same_place := _same_place(question, sentence, {word.lower() for name in theirs for word in name.split()})) is not None:
         return None if _refers(sentence, same_place[1], text) else same_place

@@ -17,7 +17,10 @@ acted."""
 KINDS: tuple[QuestionKind, ...] = get_args(QuestionKind)
 LEAST_ITEMS = 40
 """A kind with fewer questions is not measured."""
-FEATURES = ("mean", "least", "telling", "telling_least", "telling_entropy", "explained", "length")
+FEATURES = ("telling", "explained", "telling_least", "mean", "least", "telling_entropy", "length")
+"""Signals, those that tell most first. A kind of which few answers were right, or few wrong, is fitted with the first ones only."""
+_EACH = 10
+"""Right answers, and wrong ones, for each signal that is used: the usual rule of thumb."""
 _RIDGE = 1.0
 """Pull of the weights towards 0, in questions."""
 _ROUNDS = 100
@@ -82,8 +85,8 @@ class Calibration:
 
 def features(signals: SureSignals) -> Nats:
     """Return FEATURES of an answer."""
-    few = (signals.telling, signals.telling_least, signals.telling_entropy)
-    return np.array([signals.mean, signals.least, *few, signals.explained, math.log(signals.tokens)])
+    few = (signals.telling, signals.explained, signals.telling_least)
+    return np.array([*few, signals.mean, signals.least, signals.telling_entropy, math.log(signals.tokens)])
 
 
 def fitted(kind: QuestionKind, answers: Sequence[tuple[SureSignals, bool]]) -> KindOdds | None:
@@ -97,7 +100,10 @@ def fitted(kind: QuestionKind, answers: Sequence[tuple[SureSignals, bool]]) -> K
     middle, spread = values.mean(axis=0), values.std(axis=0)
     spread = np.where(spread > 1e-9, spread, 1.0)
     rows = np.concatenate([_row(values, middle, spread), np.eye(1, len(FEATURES) + 1).repeat(2, axis=0)])
-    weights, covariance = _logistic(rows, np.concatenate([right, [True, False]]), np.concatenate([np.ones(len(right)), [0.5, 0.5]]))
+    used = 1 + min(len(FEATURES), int(min(right.sum(), (~right).sum())) // _EACH)
+    outcomes, counts = np.concatenate([right, [True, False]]), np.concatenate([np.ones(len(right)), [0.5, 0.5]])
+    weights, covariance = np.zeros(rows.shape[1]), np.zeros((rows.shape[1], rows.shape[1]))
+    weights[:used], covariance[:used, :used] = _logistic(rows[:, :used], outcomes, counts)
     longest = _LONGER * max(one.tokens for one, _ in answers)
     low, high = _rounded(values.min(axis=0)), _rounded(values.max(axis=0))
     wide = tuple(map(_rounded, covariance))
