@@ -20,7 +20,9 @@ def drawn(count: int, seed: int = 0) -> list[tuple[SureSignals, bool]]:
     for _ in range(count):
         telling = -float(draw.exponential(1.0))
         right = bool(draw.random() < 1 / (1 + math.exp(-(2.0 + 2.5 * telling))))
-        found.append((replace(HAZY, telling=telling, mean=telling / 2 + float(draw.normal(0, 0.2)), tokens=int(draw.integers(4, 24))), right))
+        found.append(
+            (replace(HAZY, telling=telling, mean=telling / 2 + float(draw.normal(0, 0.2)), tokens=int(draw.integers(4, 24))), right)
+        )
     return found
 
 

@@ -3,7 +3,7 @@
 Answers are kept in the home's cache as soon as they are there, so an interrupted calibration goes on.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from ingle.core.config import from_table, to_table
@@ -90,8 +90,9 @@ def _answered(reader: Reader, model: LanguageModel, question: KnownQuestion, pla
 
 def _decides(falls: Falls) -> str:
     """Return the strongest sentence without which the answer is another one: as `explain` finds it, without the other proofs."""
-    for number in _strongest(falls):
-        [found] = proved(falls, [number], len(falls.causes), 0)
+    singles = falls.of([Left({number}) for number in falls.causes])
+    strongest = [falls.causes[place] for place in sorted(range(len(singles)), key=lambda place: -singles[place])[:SHOWN]]
+    for number, found in zip(strongest, proved(falls, strongest, len(falls.causes), 0), strict=True):
         if not found.stands_out:
             continue
         request = without(falls.said.request, [falls.sentences[number]])
@@ -99,9 +100,3 @@ def _decides(falls: Falls) -> str:
         if differs(falls, other):
             return found.cause.text
     return ""
-
-
-def _strongest(falls: Falls) -> Iterator[int]:
-    singles = falls.of([Left({number}) for number in falls.causes])
-    order = sorted(range(len(singles)), key=lambda place: -singles[place])
-    yield from (falls.causes[place] for place in order[:SHOWN])

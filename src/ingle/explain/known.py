@@ -93,21 +93,23 @@ def yes_no(texts: Sequence[Question]) -> Iterator[KnownQuestion]:
         yield KnownQuestion(one.id, "yes_no", _beside(text, f"Answer yes or no: {asked}", False), (one.options[one.gold],))
 
 
-def bare(which: Part) -> Iterator[KnownQuestion]:
-    """Yield general questions, sums, and questions about places that don't exist."""
+def bare(which: Part) -> list[KnownQuestion]:
+    """Return general questions, sums, and questions about places that don't exist, shuffled. No question is in both parts."""
+    found = list[KnownQuestion]()
     for line in (Path(__file__).parent / "known.txt").read_text("utf-8").splitlines():
         form, *rows = line.split(" | ")
         for row in rows:
             thing, accept = row.split(" > ")
-            if part_of(f"{form} {thing}", HELD_OUT) == which:
-                yield KnownQuestion(f"bare/{form}/{thing}", "general", _ask(form.replace("{x}", thing)), tuple(accept.split(" / ")))
-    for number in range(40):
-        draw = random.Random(f"sums {which} {number}")
+            found.append(KnownQuestion(f"bare/{form}/{thing}", "general", _ask(form.replace("{x}", thing)), tuple(accept.split(" / "))))
+    draw = random.Random("bare")
+    for number in range(80):
         a, b = draw.randrange(2, 60), draw.randrange(2, 60)
-        yield KnownQuestion(f"bare/sum/{number}", "sum", _ask(f"What is {a} + {b}?"), (str(a + b),))
-    for number in range(30):
-        fact = make_fact(KINDS[number % len(KINDS)], random.Random(f"invented {which} {number}"))
-        yield KnownQuestion(f"bare/invented/{number}", "invented", _ask(question_of(fact)), ())
+        found.append(KnownQuestion(f"bare/sum/{number}", "sum", _ask(f"What is {a} + {b}?"), (str(a + b),)))
+    for number in range(60):
+        question = question_of(make_fact(KINDS[number % len(KINDS)], draw))
+        found.append(KnownQuestion(f"bare/invented/{number}", "invented", _ask(question), ()))
+    draw.shuffle(found)
+    return [one for one in found if part_of(one.text, HELD_OUT) == which]
 
 
 def taught(which: Part, count: int) -> Iterator[KnownQuestion]:

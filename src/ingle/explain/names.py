@@ -2,7 +2,7 @@
 
 import re
 
-_NAME = re.compile(r"(?<![\w'’-])(?:[A-Z][\w-]*|\d[\d.,:]*)(?:\s+(?:[A-Z][\w-]*|\d[\d.,:]*))*")
+_NAME = re.compile(r"(?<![\w'’-])(?:[A-Z][\w-]*(?:\s+[A-Z][\w-]*)*|\d[\d.,:]*)")
 _START = re.compile(r"(?:^|[.!?:\n])[\s\"'“”‘’()*-]*$")
 _WORD = re.compile(r"[^\W_]+")
 _COMMON_WORDS = """
