@@ -51,7 +51,7 @@ def test_a_sentence_about_another_thing_is_found(question: str, sentence: str, a
         ("Who keeps the old mill in Carrow?", MILL, "Rosa Foster", ""),
         ("What did Mr. Foster keep?", "Rosa Foster kept the mill.", "The mill", ""),
         ("Summarise this text.", MILL, "Rosa keeps a mill.", ""),
-        ("What is the number of Jarrow?", "Its number is twice that of Carrow: 8.", "8", "Jarrow is a town. Its number is twice that of Carrow: 8."),
+        ("What is the number of Jarrow?", "Its number is twice Carrow's: 8.", "8", "Jarrow is a town. Its number is twice Carrow's: 8."),
         ("", "", "", ""),
     ],
 )  # fmt: skip

@@ -33,6 +33,7 @@ _NEAREST = 200
 _MANY = 8
 """Fewer pieces take a moment."""
 _WHAT = ("sentences", "taught", "sure", "traces")
+"""As the API explains an answer, unless less is asked for."""
 _MOST_BYTES = 64 << 20
 """Larger files of training data are not looked through."""
 

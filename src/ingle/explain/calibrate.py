@@ -84,12 +84,18 @@ def _answered(reader: Reader, model: LanguageModel, question: KnownQuestion, pla
     _, signals = looked_at(reader, said, lost)
     kind = kind_of(said, lost is not None, False) or ""
     asked = " ".join(one.text for one in falls.sentences if one.asks)
-    right, decides = question.is_right(said.text), "" if question.taught else _decides(falls)
+    right, decides = question.is_right(said.text), "" if question.taught else _decides(falls, asked)
     return {"answer": said.text, "right": right, "kind": kind, "question": asked, "decides": decides, "signals": to_table(signals)}
 
 
-def _decides(falls: Falls) -> str:
-    """Return the strongest sentence without which the answer is another one: as `explain` finds it, without the other proofs."""
+def _decides(falls: Falls, question: str) -> str:
+    """Return the strongest sentence without which the answer is another one, if it is about another name than the question; else "".
+
+    That is how `explain` finds it. Where no sentence is about another name, nothing has to be left out to know.
+    """
+    text = "".join(one.text for one in falls.sentences)
+    if not any(twin(question, falls.sentences[number].text.strip(), falls.said.text, text) for number in falls.causes):
+        return ""
     singles = falls.of([Left({number}) for number in falls.causes])
     strongest = [falls.causes[place] for place in sorted(range(len(singles)), key=lambda place: -singles[place])[:SHOWN]]
     for number, found in zip(strongest, proved(falls, strongest, len(falls.causes), 0), strict=True):
