@@ -11,6 +11,7 @@ Answers are kept in the home: an interrupted run goes on.
 
 import argparse
 import re
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,17 @@ from ingle.explain.direct import direct_reader
 from ingle.explain.kept_odds import find_calibration
 from ingle.explain.known import MAX_TOKENS, KnownQuestion, known_questions
 from ingle.explain.odds import KINDS, Calibration, auroc, calibration_error
+from ingle.explain.traces import TaughtText, traces
 from ingle.home.kept import get_kept
 from ingle.home.place import Home
 from ingle.measure.finished import Row
 from ingle.measure.intervals import wilson
+from ingle.measure.items import Question
 from ingle.measure.sources import boolq
 from servers import say
 
 DRAWS = 2000
+TRACED_WORDS = 1_000_000
 _PLANTED = re.compile(r"The (?:secret number of \w+ is|keeper of the [\w ]+? is called|note under the [\w ]+? says that) ([\w ]+)\.")
 
 
@@ -151,6 +155,22 @@ def twins(rows: Sequence[Row], questions: Sequence[KnownQuestion]) -> dict[str, 
     return results
 
 
+def trace_seconds(passages: Sequence[Question]) -> dict[str, float]:
+    """Show and return how long traces take in a million words that nothing was prepared for."""
+    words = " ".join(one.ask for one in passages).split()
+    text = " ".join((words * (1 + TRACED_WORDS // len(words)))[:TRACED_WORDS])
+    said = " ".join(["It", "says", *words[5000:5030], "and", "also", *words[70_000:70_012]])
+    walls, cpus = [], []
+    for _ in range(7):
+        wall, cpu = time.perf_counter(), time.process_time()
+        found = traces(said, [TaughtText("text", text)])
+        walls.append(time.perf_counter() - wall)
+        cpus.append(time.process_time() - cpu)
+    assert found[0].words >= 30, "the planted run must be found"
+    say(f"traces in {TRACED_WORDS:,} words: {np.median(walls):.3f} s, of the processor {np.median(cpus):.3f} s (medians of 7)")
+    return {"wall_s": float(np.median(walls)), "cpu_s": float(np.median(cpus)), "words": TRACED_WORDS}
+
+
 def main() -> None:
     """The script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -182,7 +202,7 @@ def main() -> None:
     rows = asked(questions, "held-out part")
     others = asked(corrections(args.corrections), "corrections")
     results = {"model": model.digest, "fitted": {one.kind: [one.right, one.n] for one in calibration.kinds}}
-    results |= {"sure": sureness([*rows, *others], calibration), "twins": twins(rows, questions)}
+    results |= {"traces": trace_seconds(passages), "sure": sureness([*rows, *others], calibration), "twins": twins(rows, questions)}
     finish("explain_sure", results)
 
 
