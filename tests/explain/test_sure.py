@@ -75,7 +75,7 @@ def test_odds_are_of_this_model_and_this_kind_only(model: LanguageModel) -> None
         return found.sure.says[0], found.sure.odds
 
     words, odds = said_of(calibration)
-    assert odds is not None and odds.n == 120 and "right" in words and "from 120" in words
+    assert odds is not None and odds.n == 120 and "it is right" in words and "asked 120" in words
     assert said_of(None) == (f"How often it is right was not measured: {UNMEASURED['no_model'].format(model='tiny')}.", None)
     assert said_of(replace(calibration, model="another"))[1] is None
     assert said_of(replace(calibration, kinds=calibration.kinds[1:]))[1] is None
@@ -92,6 +92,10 @@ def test_what_was_taught_is_what_explains(model: LanguageModel) -> None:
     [fall] = [np.array(one.nats_by_token) for one in why.causes if one.cause.kind == "memory"]
     _, signals = looked_at(direct_reader(), said, fall)
     assert found.signals == signals
+    lesson = replace(memory, cause=Cause("lesson", "d" * 64))
+    _, why = why_of(said, [lesson])
+    found = with_sure(direct_reader(), said, why, None).sure
+    assert found is not None and found.says[0].endswith("a lesson acted, and the model with it was not asked.")
 
 
 @pytest.mark.parametrize(
@@ -200,12 +204,12 @@ def test_no_claim_without_its_figures(
 ) -> None:
     said = say_sure(tuple(tokens), signals, kind, odds, missing, "m", count)
     assert all(any(pattern.fullmatch(one) for pattern in PATTERNS) for one in said)
-    claims = [one for one in said if one.startswith("It is right")]
+    claims = [one for one in said if one.startswith("When it answers")]
     if odds is None:
         assert not claims and "not measured" in said[0]
     else:
         [claim] = claims
-        low, high = map(int, re.findall(r"\((\d+) to (\d+) in 100, from 100 ", claim)[0])
+        low, high = map(int, re.findall(r"\((\d+) to (\d+) in 100; it was asked 100 ", claim)[0])
         assert low <= 100 * odds.low and high >= 100 * odds.high and KIND_WORDS[kind] in claim
     assert any("Asked" in one for one in said) == bool(count and signals.agreement is not None)
     assert any("least sure" in one for one in said) <= any(one.probability < 0.5 for one in tokens)

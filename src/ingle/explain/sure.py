@@ -52,6 +52,8 @@ def with_sure(reader: Reader, said: Said, why: Why, calibration: Calibration | N
         return replace(why, complete=False, not_looked_at=late, says=(*says, unlooked(late)))
     kind = kind_of(said, bool(taught), why.elsewhere is not None)
     missing = _missing(said, kind, signals, calibration)
+    if missing == "no_model" and any(one.cause.kind == "lesson" for one in why.causes):
+        missing = "lesson"
     odds = None if missing or kind is None or calibration is None else calibration.odds(kind, signals)
     tokens = _tokens(said, places)
     says = say_sure(tokens, signals, kind or "", odds, missing, said.model.name, samples)

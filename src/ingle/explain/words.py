@@ -22,7 +22,7 @@ TABLE: dict[Row, str] = {
     "nothing": "Nothing here stands out; I can't say why.",
     "alone_prompt": "There is nothing to leave out but the question itself. What it says comes from the weights.",
     "unlooked": "The time was over before everything was looked at: {what}.",
-    "sure": "It is right {times} about {kind} that it answers like this ({low} to {high} in 100, from {n} with known answers).",
+    "sure": "When it answers {kind} like this, it is right {times} ({low} to {high} in 100; it was asked {n} with known answers).",
     "unmeasured": "How often it is right was not measured: {reason}.",
     "wavered": "It was least sure at “{token}” ({share} in 100); next came “{other}” ({next} in 100).",
     "agrees": "Asked {n} times more, with chance, it said the same {times}.",
@@ -39,6 +39,7 @@ KIND_WORDS = {
 UNMEASURED = {
     "no_question": "nothing was asked",
     "no_model": "run `ingle why --calibrate {model}` once",
+    "lesson": "a lesson acted, and the model with it was not asked",
     "no_kind": "too few {kind} were asked",
     "too_long": "the answer is longer than any that was measured",
 }
