@@ -1,7 +1,7 @@
 """`ingle why`."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ingle.core.message import Request
     from ingle.engine.language_model import LanguageModel
     from ingle.explain.cause import Said, Why
+    from ingle.explain.traces import TaughtText
     from ingle.explain.why import WhyOptions
     from ingle.home.place import Home
     from ingle.ledger.row import Row
@@ -25,12 +26,17 @@ ingle why 17 --span "Nessa Quillfeather"
 ingle why chatcmpl-1f0c… --json
 ingle why --last --html why.html
 ingle why --last --what training --prove
+ingle why --calibrate smollm2
 """
 _NEAREST = 200
 """Facts of answers that --last looks at: those before it were not stored."""
 
 _MANY = 8
 """Fewer pieces take a moment."""
+_WHAT = ("sentences", "taught", "sure", "traces")
+"""As the API explains an answer, unless less is asked for."""
+_MOST_BYTES = 64 << 20
+"""Larger files of training data are not looked through."""
 
 
 def command(
@@ -42,6 +48,9 @@ def command(
     what: Annotated[str, typer.Option(help="prompt: sentences and what was taught; training: examples of the tune or lesson.")] = "prompt",
     prove: Annotated[bool, typer.Option("--prove", help="training: train again without the examples that look like it; minutes.")] = False,
     top: Annotated[int, typer.Option(help="training: how many examples.")] = 5,
+    calibrate: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Ask a model questions with known answers, to know how often it is right.")
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a page to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the explanation as JSON.")] = False,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any key of config.toml.")] = None,
@@ -62,6 +71,9 @@ def command(
     from ingle.serve.rooms import open_rooms
     from ingle.serve.why import account, explanation_event, explanation_id, explanation_table, span_in
 
+    if calibrate is not None:
+        _calibrate(calibrate, event is not None or last, as_json, overrides or ())
+        return
     _check(event, last, what, budget)
     home = enter()
     settings, engine = read_settings(home, overrides or ()), open_rooms(home)
@@ -75,8 +87,8 @@ def command(
 
             raise typer.Exit(why_training(home, engine, settings, asked, said, top, prove, as_json))
         questions = WhyOptions(span_in(said.text, span) if span else None, method)
-        why = _proved(asked, said, answer, questions, lambda: time.monotonic() - began > budget)
-        id_ = explanation_id(asked.turn.owner, asked.turn.completion, questions, ("sentences", "taught"))
+        why = _proved(home, engine, asked, said, answer, questions, lambda: time.monotonic() - began > budget)
+        id_ = explanation_id(asked.turn.owner, asked.turn.completion, questions, _WHAT)
         table = {"id": id_, **explanation_table(why)}
         if why.complete:
             keep_explanation(engine, asked.turn.owner, asked.turn.id, id_, table)
@@ -96,7 +108,7 @@ def command(
 
 
 def _check(event: str | None, last: bool, what: str, budget: float) -> None:
-    """Raises ConfigError for options that don't fit."""
+    """Raise ConfigError where it is not clear what to explain, or for how long."""
     from ingle.core.errors import ConfigError
 
     if (event is None) == (not last):
@@ -169,14 +181,15 @@ def _said(asked: "Explained", answering: "Callable[[LanguageModel, Request], tup
 
 
 def _proved(
-    asked: "Explained", said: "Said", answering: "Callable[[LanguageModel, Request], tuple[str, Tap]]", questions: "WhyOptions",
-    late: Callable[[], bool],
+    home: "Home", engine: "Engine", asked: "Explained", said: "Said", answering: "Callable[[LanguageModel, Request], tuple[str, Tap]]",
+    questions: "WhyOptions", late: Callable[[], bool],
 ) -> "Why":  # fmt: skip
     """Return the explanation; says on the way how far it is, at a terminal."""
     from ingle.cli.progress import watching
     from ingle.explain.cause import Why
     from ingle.explain.direct import direct_reader
     from ingle.explain.why import explain
+    from ingle.serve.why import more_of
 
     with watching() as watch:
 
@@ -186,8 +199,28 @@ def _proved(
 
         reader = direct_reader(late, lambda model, request: answering(model, request)[0], progress)
         *_, why = explain(reader, said, asked.variations, questions)
-    assert isinstance(why, Why), "an explanation ends with the whole of it"
-    return why
+        assert isinstance(why, Why), "an explanation ends with the whole of it"
+        return more_of(reader, asked, said, why, _WHAT, home, engine, _tuned_on(home, asked))
+
+
+def _tuned_on(home: "Home", asked: "Explained") -> "list[TaughtText]":
+    """Return the texts that the model's deltas were tuned on, as far as they are still there."""
+    from ingle.explain.traces import TaughtText
+    from ingle.home.deltas import get_delta
+    from ingle.tuning.origin import files_of
+
+    paths = [path for digest in asked.kept.deltas for path in files_of(get_delta(home, digest).origin)]
+    small = [path for path in paths if path.stat().st_size <= _MOST_BYTES]
+    return [TaughtText(str(path), path.read_text("utf-8", "replace")) for path in small]
+
+
+def _calibrate(name: str, other: bool, as_json: bool, overrides: "Sequence[str]") -> None:
+    from ingle.cli.calibrating import calibrate
+    from ingle.core.errors import ConfigError
+
+    if other:
+        raise ConfigError("--calibrate", "is for a model, not for an answer", "both", "Give one of them.")
+    calibrate(name, as_json, overrides)
 
 
 def _show(why: "Why", seconds: float) -> None:

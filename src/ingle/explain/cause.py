@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 from ingle.core.message import Request
 from ingle.engine.language_model import LanguageModel
+from ingle.engine.places import AnswerPlace
+from ingle.explain.traces import WordTrace
 
 Nats = npt.NDArray[np.float64]
 Kind = Literal["sentence", "memory", "lesson", "delta", "retrieval", "recurrent", "groups"]
@@ -72,6 +74,12 @@ class Reader:
     """Returns the log-probabilities of the endings of each task. Raises OutOfTime."""
     write: Callable[[Sequence[tuple[LanguageModel, Request]]], Sequence[str]]
     """Returns the answers to requests, as their askers would see them. Raises OutOfTime."""
+    places: Callable[[LanguageModel, Sequence[int], Sequence[int]], Sequence[AnswerPlace]]
+    """Returns the places of an answer after its prompt, with the TOP likeliest tokens of each. Raises OutOfTime."""
+
+
+TOP = 5
+"""Tokens that are looked at beside each token of an answer."""
 
 
 class OutOfTime(Exception):
@@ -146,6 +154,75 @@ class Together:
 
 
 @dataclass(frozen=True, slots=True)
+class OtherToken:
+    """A token that might have stood there."""
+
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class SureToken:
+    """A token of an answer."""
+
+    text: str
+    probability: float
+    others: tuple[OtherToken, ...]
+    """The likeliest others, the first one first; those below 1 in 100 are left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class SureSignals:
+    """What can be seen of how sure an answer is, without knowing what is right."""
+
+    mean: float
+    """Mean log-probability of its tokens, in nats."""
+    least: float
+    """The smallest of them."""
+    entropy: float
+    """The largest entropy of a place, of its likeliest tokens, in nats."""
+    telling: float
+    """`mean` of the telling tokens: those of words that are neither in the question nor everywhere; of all where there are none."""
+    telling_least: float
+    """`least` of these."""
+    telling_entropy: float
+    """`entropy` of these."""
+    explained: float
+    """Share of their nats that goes away with what the model was given: near 1 = without that, it would hardly have said so."""
+    tokens: int
+    agreement: float | None = None
+    """Share of answers drawn beside it that say the same; None if none were drawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Odds:
+    """How often the model is right about questions like this."""
+
+    p: float
+    low: float
+    high: float
+    """The ends of a 95 % interval."""
+    n: int
+    """Questions of this kind that were asked to find out."""
+    right: int
+    """How many of them were answered right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sure:
+    """How sure an answer is."""
+
+    tokens: tuple[SureToken, ...]
+    signals: SureSignals
+    kind: str
+    """A kind of question of explain/odds.py; "" where nothing is asked."""
+    odds: Odds | None
+    """None = not measured."""
+    says: tuple[str, ...]
+    """The same in plain words."""
+
+
+@dataclass(frozen=True, slots=True)
 class Why:
     """An explanation of one answer."""
 
@@ -166,6 +243,12 @@ class Why:
     complete: bool
     not_looked_at: tuple[str, ...] = ()
     """Left for lack of time."""
+    elsewhere: tuple[str, str] | None = None
+    """(its name, the question's name) if the sentence that decides is about another one."""
+    sure: Sure | None = None
+    """How sure it is, if that was asked."""
+    traces: tuple[WordTrace, ...] = ()
+    """Runs of its words that stand in a text that the model was taught or tuned on."""
 
 
 def within(said: Said, span: AnswerSpan) -> npt.NDArray[np.bool_]:

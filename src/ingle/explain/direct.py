@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 
 from ingle.core.message import Request
 from ingle.engine.language_model import LanguageModel
+from ingle.engine.places import AnswerPlace, places
 from ingle.engine.scoring import score
 from ingle.engine.writing import write
-from ingle.explain.cause import Nats, OutOfTime, Reader
+from ingle.explain.cause import TOP, Nats, OutOfTime, Reader
 
 Write = Callable[[LanguageModel, Request], str]
 """Returns an answer as its asker would see it: behind guards, where there are any."""
@@ -43,7 +44,13 @@ def direct_reader(
             progress("answering without", len(texts), len(asks))
         return texts
 
-    return Reader(scores, answers)
+    def look(model: LanguageModel, given: Sequence[int], said: Sequence[int]) -> list[AnswerPlace]:
+        found = places(model.backend, given, said, TOP, stopped, model.adapter)
+        if len(found) < len(said):
+            raise OutOfTime
+        return found
+
+    return Reader(scores, answers, look)
 
 
 def _written(asks: Sequence[tuple[LanguageModel, Request]], stopped: Callable[[], bool]) -> list[str]:

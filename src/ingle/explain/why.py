@@ -1,6 +1,6 @@
 """Explains one answer: proposes causes, proves them, asks for the answer without them, and says it in plain words."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +13,8 @@ from ingle.explain.method import method
 from ingle.explain.names import twin
 from ingle.explain.prove import FEW_RANDOM_SETS, RANDOM_SETS, proved, proved_together
 from ingle.explain.sentences import without
-from ingle.explain.words import TABLE, row_of, say, say_enough, say_together, shares_blame
+from ingle.explain.traces import TaughtText, traces
+from ingle.explain.words import TABLE, row_of, say, say_enough, say_together, say_trace, shares_blame, unlooked
 
 EXACT_SENTENCES = 25
 """Up to so many sentences, each is left out by itself."""
@@ -62,6 +63,12 @@ def explain(reader: Reader, said: Said, variations: Sequence[Variation], asked: 
     except OutOfTime:
         missed = _missed(causes, variations, together, bool(falls.causes))
     yield _whole(falls, causes, together, name, missed)
+
+
+def with_traces(why: Why, texts: Iterable[TaughtText]) -> Why:
+    """Return the explanation with the runs of words of its answer that stand in these texts, too."""
+    found = traces(why.answer, texts)
+    return replace(why, traces=found, says=(*why.says, *map(say_trace, found)))
 
 
 def checked_span(said: Said, span: AnswerSpan | None) -> AnswerSpan:
@@ -159,22 +166,23 @@ def _whole(falls: Falls, causes: Sequence[ProvedCause], together: Together | Non
     says += filter(None, (say_enough(one) for one in ordered))
     if together is not None and together.says:
         says.append(together.says)
-    says += _elsewhere(falls, ordered)
+    elsewhere = _elsewhere(falls, ordered)
+    if elsewhere is not None:
+        says.append(TABLE["elsewhere"].format(theirs=elsewhere[0], asked=elsewhere[1]))
     stands = any(one.stands_out for one in ordered) or (together is not None and shares_blame(together))
     if missed:
-        says.append(TABLE["unlooked"].format(what=", ".join(missed)))
+        says.append(unlooked(missed))
     elif not stands:
         says.append(TABLE["nothing" if falls.causes or causes else "alone_prompt"])
     return Why(
         falls.said.text, falls.span, tuple(ordered), together, tuple(says), falls.said.pieces, len(falls.causes), name, falls.read_tokens,
-        not missed, tuple(missed),
+        not missed, tuple(missed), elsewhere,
     )  # fmt: skip
 
 
-def _elsewhere(falls: Falls, causes: Sequence[ProvedCause]) -> list[str]:
-    """Say it if the sentence that decides is about another name than the question."""
+def _elsewhere(falls: Falls, causes: Sequence[ProvedCause]) -> tuple[str, str] | None:
+    """Return both names if the sentence that decides is about another name than the question."""
     question = " ".join(one.text for one in falls.sentences if one.asks)
     strongest = next((one for one in causes if one.cause.kind == "sentence" and row_of(one) == "decides"), None)
-    if strongest is None or (names := twin(question, strongest.cause.text, falls.said.text)) is None:
-        return []
-    return [TABLE["elsewhere"].format(theirs=names[0], asked=names[1])]
+    text = "".join(one.text for one in falls.sentences)
+    return None if strongest is None else twin(question, strongest.cause.text, falls.said.text, text)

@@ -1,11 +1,17 @@
 """An explanation's figures in plain words. Every sentence comes from the table here, and none claims more than its figures."""
 
 from collections.abc import Sequence
+from math import ceil, floor
 from typing import Literal
 
-from ingle.explain.cause import Kind, ProvedCause, Together
+from ingle.core.words import counted
+from ingle.explain.cause import Kind, Odds, ProvedCause, SureSignals, SureToken, Together
+from ingle.explain.traces import WordTrace
 
-Row = Literal["decides", "leans", "unneeded", "several", "enough", "nothing", "unlooked", "alone_prompt", "elsewhere"]
+Row = Literal[
+    "decides", "leans", "unneeded", "several", "enough", "nothing", "unlooked", "alone_prompt", "elsewhere", "sure", "unmeasured",
+    "wavered", "agrees", "stands_there",
+]  # fmt: skip
 TABLE: dict[Row, str] = {
     "decides": "Without {what} it would have said: {answer}",
     "leans": "It leaned on {what}, but would have said the same without it.",
@@ -16,6 +22,26 @@ TABLE: dict[Row, str] = {
     "nothing": "Nothing here stands out; I can't say why.",
     "alone_prompt": "There is nothing to leave out but the question itself. What it says comes from the weights.",
     "unlooked": "The time was over before everything was looked at: {what}.",
+    "sure": "When it answers {kind} like this, it is right {times} ({low} to {high} in 100; it was asked {n} with known answers).",
+    "unmeasured": "How often it is right was not measured: {reason}.",
+    "wavered": "It was least sure at “{token}” ({share} in 100); next came “{other}” ({next} in 100).",
+    "agrees": "Asked {n} times more, with chance, it said the same {times}.",
+    "stands_there": "“{run}” stands there too, word for word: {source}, line {line}. That does not show that it comes from there.",
+}
+KIND_WORDS = {
+    "bare": "questions with nothing beside them",
+    "text": "questions with a text beside them",
+    "yes_no": "yes-or-no questions with a text beside them",
+    "elsewhere": "questions that a sentence about another name decided",
+    "taught": "questions on which something taught acted",
+}
+"""Kinds of questions; see explain/odds.py."""
+UNMEASURED = {
+    "no_question": "nothing was asked",
+    "no_model": "run `ingle why --calibrate {model}` once",
+    "lesson": "a lesson acted, and the model with it was not asked",
+    "no_kind": "too few {kind} were asked",
+    "too_long": "the answer is longer than any that was measured",
 }
 _KINDS: dict[Kind, str] = {
     "sentence": "“{text}”",
@@ -30,6 +56,8 @@ ENOUGH = 0.1
 """A sentence is enough by itself if less than this share of the fall without any sentence is left."""
 SEVERAL = 0.5
 """Several places say the same if more than this share of the joint fall is in no single one."""
+_WAVERED = 0.5
+"""A token that was likelier than this is not named as the least sure one."""
 _SHOWN = 160
 """Most characters of quoted words."""
 
@@ -82,6 +110,47 @@ def say_enough(found: ProvedCause) -> str:
         return ""
     said = what(found)
     return TABLE["enough"].format(What=said[:1].upper() + said[1:])
+
+
+def say_sure(
+    tokens: Sequence[SureToken], signals: SureSignals, kind: str, odds: Odds | None, missing: str, model: str, drawn: int
+) -> tuple[str, ...]:
+    """Return how sure an answer is in sentences. `missing`: a row of UNMEASURED where there are no odds. `drawn`: answers beside it."""
+    said = []
+    if odds is None:
+        reason = UNMEASURED[missing].format(model=model, kind=KIND_WORDS.get(kind, ""))
+        said.append(TABLE["unmeasured"].format(reason=reason))
+    else:
+        figures = {"times": times(odds.p), "low": floor(100 * odds.low), "high": ceil(100 * odds.high), "n": odds.n}
+        said.append(TABLE["sure"].format(kind=KIND_WORDS[kind], **figures))
+    if drawn and signals.agreement is not None:
+        said.append(TABLE["agrees"].format(n=drawn, times=counted(round(signals.agreement * drawn), "time")))
+    worded_tokens = [one for one in tokens if one.others and any(map(str.isalnum, one.text))]
+    if worded_tokens and (least := min(worded_tokens, key=lambda one: one.probability)).probability < _WAVERED:
+        other, shares = least.others[0], (least.probability, least.others[0].probability)
+        share, after = (round(100 * value) for value in shares)
+        said.append(TABLE["wavered"].format(token=quoted(least.text), share=share, other=quoted(other.text), next=after))
+    return tuple(said)
+
+
+def times(share: float) -> str:
+    """Return a share as people say it: in tenths, and in hundredths near both ends."""
+    if share < 0.01:
+        return "less than 1 time in 100"
+    if share > 0.99:
+        return "more than 99 times in 100"
+    few = 0.05 <= share <= 0.95
+    return f"{counted(round((10 if few else 100) * share), 'time')} in {10 if few else 100}"
+
+
+def say_trace(trace: WordTrace) -> str:
+    """Return the sentence for a run of words that stands in another text, too."""
+    return TABLE["stands_there"].format(run=quoted(trace.text), source=trace.source, line=trace.line)
+
+
+def unlooked(left: Sequence[str]) -> str:
+    """Return the sentence for what was left for lack of time."""
+    return TABLE["unlooked"].format(what=", ".join(left))
 
 
 def _answer(text: str | None) -> str:

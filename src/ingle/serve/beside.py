@@ -2,25 +2,27 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from ingle.core.energy import NOTHING, Energy
 from ingle.core.errors import IngleError
 from ingle.core.message import Chunk, Request
 from ingle.engine.job import Job
 from ingle.engine.language_model import LanguageModel
+from ingle.engine.places import AnswerPlace, places_in_steps
 from ingle.engine.readings import Reading
 from ingle.engine.scoring import score_in_steps
-from ingle.explain.cause import Nats, OutOfTime, Reader
+from ingle.explain.cause import TOP, Nats, OutOfTime, Reader
 from ingle.safety.middleware import close, wrap
 from ingle.safety.registry import make_guards
 from ingle.serve.limits import limits_of
 from ingle.serve.service import Service
 from ingle.serve.why import Tap
 
+T = TypeVar("T")
 _STATES = 3
 """States of the whole prompt that a trie holds at once, at most; forks share what is full."""
 
@@ -42,7 +44,7 @@ class Beside:
     @property
     def reader(self) -> Reader:
         """The reader for `explain`."""
-        return Reader(self._score, lambda asks: [text for text, _ in self.answers(asks)])
+        return Reader(self._score, lambda asks: [text for text, _ in self.answers(asks)], self._places)
 
     def answers(self, asks: Sequence[tuple[LanguageModel, Request]]) -> list[tuple[str, Tap]]:
         """Return answers as the guards let them out, with what the engine read and wrote. Raises OutOfTime and what answering raises."""
@@ -57,27 +59,35 @@ class Beside:
                 future.cancel()
 
     def _score(self, model: LanguageModel, tasks: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]]) -> list[Sequence[Nats]]:
-        found: dict[int, list[Nats]] = {}
-        room = [0]
-        steps = score_in_steps(model.backend.runner, tasks, lambda: room[0], model.adapter)
-        done: Future[None] = Future()
+        longest = max(len(given) + max(map(len, endings)) for given, endings in tasks)
+        read = self._read(model, longest, lambda room: score_in_steps(model.backend, tasks, room, model.adapter))
+        found = dict(read)
+        return [found[number] for number in range(len(tasks))]
+
+    def _places(self, model: LanguageModel, given: Sequence[int], answer: Sequence[int]) -> list[AnswerPlace]:
+        longest = len(given) + len(answer)
+        return self._read(model, longest, lambda room: places_in_steps(model.backend, given, answer, TOP, room, model.adapter))
+
+    def _read(self, model: LanguageModel, longest: int, begin: Callable[[Callable[[], int]], Iterator[list[T]]]) -> list[T]:
+        """Return all that a reading's steps yield. `begin`: begins it, and takes the room for its next step."""
+        found, room, done = list[T](), [0], Future[None]()
+        steps = begin(lambda: room[0])
 
         def step(most: int) -> int | None:
             self._check()
             room[0] = most
             ready = next(steps, None)
-            found.update(ready or ())
+            found.extend(ready or ())
             return None if ready is None else most
 
         def ended(error: Exception | None) -> None:
             done.set_result(None) if error is None else done.set_exception(error)
 
-        longest = max(len(given) + max(map(len, endings)) for given, endings in tasks)
         reading = Reading(step, ended, _STATES * model.backend.state_bytes(longest))
         self.service.scheduler.attend(reading)
         done.result()
         self.energy = self.energy + reading.energy
-        return [found[number] for number in range(len(tasks))]
+        return found
 
     def _check(self) -> None:
         if self.stopped or time.perf_counter() > self.deadline:

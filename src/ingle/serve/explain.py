@@ -33,6 +33,7 @@ from ingle.serve.why import (
     explanation_id,
     explanation_table,
     found_table,
+    more_of,
     span_in,
     stored_turn,
 )  # fmt: skip
@@ -98,9 +99,10 @@ def _proved(beside: Beside, asked: Explained, body: ExplainBody) -> Any:
     check_again(asked, shown)
     said = tap.said(asked.choice.model)
     questions = _questions(said.text, body)
-    for one in explain(beside.reader, said, asked.variations if "taught" in body.what else (), questions):
+    for one in explain(beside.reader, said, asked.variations if "taught" in body.what or "sure" in body.what else (), questions):
         if isinstance(one, Why):
-            yield explanation_id(asked.turn.owner, asked.turn.completion, questions, body.what), one
+            id_ = explanation_id(asked.turn.owner, asked.turn.completion, questions, body.what)
+            yield id_, more_of(beside.reader, asked, said, one, body.what, beside.service.home, beside.service.engine)
         else:
             yield one
 
@@ -111,7 +113,7 @@ def _questions(answer: str, body: ExplainBody) -> WhyOptions:
         found: AnswerSpan | None = span_in(answer, span)
     else:
         found = None if span is None else AnswerSpan(*span)
-    return WhyOptions(found, body.method, "sentences" in body.what)
+    return WhyOptions(found, body.method, "sentences" in body.what or "sure" in body.what)
 
 
 async def _found(service: Service, who: str, body: ExplainBody) -> Explained:

@@ -15,9 +15,13 @@ from ingle.core.errors import DeltaError, NotKept, RequestError
 from ingle.core.event import Event, Fact
 from ingle.core.message import Chunk, Request
 from ingle.engine.language_model import LanguageModel
-from ingle.explain.cause import AnswerSpan, Cause, ProvedCause, Said, Variation, Why
+from ingle.explain.cause import AnswerSpan, Cause, ProvedCause, Reader, Said, Variation, Why
+from ingle.explain.kept_odds import find_calibration
 from ingle.explain.said import said_by
-from ingle.explain.why import WhyOptions
+from ingle.explain.sure import with_sure
+from ingle.explain.traces import TaughtText
+from ingle.explain.why import WhyOptions, with_traces
+from ingle.home.examples import list_examples
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.home.turns import find_any_completion
@@ -141,6 +145,28 @@ def check_again(asked: Explained, shown: str) -> None:
         return
     rule = "The model does not give this answer any more, so nothing about it can be proved"
     raise NotKept("answer", rule, "", f"`ingle replay {asked.row.seq}` compares both; guards or their policy may have changed.")
+
+
+def more_of(
+    reader: Reader,
+    asked: Explained,
+    said: Said,
+    why: Why,
+    what: Sequence[str],
+    home: Home,
+    engine: "Engine",
+    files: Sequence[TaughtText] = (),
+) -> Why:
+    """Return the explanation with how sure the answer is and with its traces, where `what` asks for them.
+
+    `files`: texts that the model was tuned on, beside what the answer's owner taught it.
+    """
+    if "sure" in what:
+        why = with_sure(reader, said, why, find_calibration(home, asked.choice.model.digest))
+    if "traces" in what:
+        taught = [TaughtText(one.id, one.answer) for one in list_examples(engine, asked.turn.owner)]
+        why = with_traces(why, [*taught, *files])
+    return why
 
 
 def span_in(answer: str, words: str) -> AnswerSpan:

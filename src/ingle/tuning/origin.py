@@ -1,6 +1,7 @@
-"""Origin of an unfinished run, kept in HOME/tuning/KEY/run.json, so that the delta tells of its first sitting."""
+"""Origin of a run: kept in HOME/tuning/KEY/run.json while it is unfinished, so that the delta tells of its first sitting."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,3 +29,13 @@ def write_origin(folder: Path, origin: Mapping[str, str]) -> None:
     with os_errors(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_atomic(folder / FILE, json.dumps(dict(origin), indent=1).encode(), mode=0o600)
+
+
+def files_of(origin: Mapping[str, str]) -> list[Path]:
+    """Return the files of a finished delta's origin that stand where its command named them, seen from this folder."""
+    names = set(origin.get("data", "").split(", "))
+    try:
+        named = [Path(word) for word in shlex.split(origin.get("command", ""))]
+    except ValueError:
+        return []
+    return [path for path in dict.fromkeys(named) if path.name in names and path.is_file()]
