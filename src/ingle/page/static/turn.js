@@ -27,6 +27,7 @@ export default {
     cures: { type: Array, default: () => [] },
     line: { type: String, default: "" },
     details: { type: Array, default: () => [] },
+    explained: Boolean, // whether the view "Why" is open below
     acts: { type: Array, default: () => [] },
     correction: { type: Object, default: null }, // the user's answer in place of the model's, and its state
     beside: { type: Array, default: () => [] },
@@ -69,7 +70,7 @@ export default {
         </div>
         <button v-for="act in acts" class="quiet" type="button" :data-act="act.id" :aria-label="act.label" :title="named(act)"
                 :aria-pressed="act.pressed === null ? null : act.pressed ? 'true' : 'false'"
-                :aria-expanded="act.id === 'details' ? (detailed ? 'true' : 'false') : null" @click="do_(act.id)">
+                :aria-expanded="unfolds(act)" @click="do_(act.id)">
           <svg class="i" aria-hidden="true"><use :href="'#i-' + (copied && act.id === 'copy' ? 'done' : act.icon)"></use></svg>
         </button>
         <span v-if="live" class="line"><span class="glow"></span>{{ stage }}</span>
@@ -78,6 +79,7 @@ export default {
       <dl v-if="detailed" class="details">
         <template v-for="[name, value] in details" :key="name"><dt>{{ name }}</dt><dd>{{ value }}</dd></template>
       </dl>
+      <slot></slot>
     </article>`,
   data: () => ({ editing: false, draft: "", detailed: false, copied: false, now: "" }),
   computed: {
@@ -176,6 +178,10 @@ export default {
       const button = stepped.by < 0 ? back : on;
       (button.disabled ? (button === back ? on : back) : button).focus({ preventScroll: true });
       stepped = null;
+    },
+    unfolds(act) {
+      const open = { details: this.detailed, why: this.explained }[act.id];
+      return open === undefined ? null : open ? "true" : "false";
     },
     named(act) {
       return act.pressed ? `${act.label} (press again to undo)` : act.label;
