@@ -27,12 +27,12 @@ from ingle.serve.stream import event_stream, while_connected
 from ingle.serve.why import (
     Explained,
     account,
-    check_again,
     explained,
     explanation_event,
     explanation_id,
     explanation_table,
     found_table,
+    said_again,
     span_in,
     stored_turn,
 )  # fmt: skip
@@ -89,14 +89,13 @@ async def explanation(service: Service, who: str, body: ExplainBody) -> Tables:
             yield await _finished(service, asked, id_, why, time.perf_counter() - began, beside)
             return
     finally:
-        beside.stopped = True
+        beside.stop()
 
 
 def _proved(beside: Beside, asked: Explained, body: ExplainBody) -> Any:
     """Yield causes, and at last (id, explanation). Runs in a thread of its own."""
     [(shown, tap)] = beside.answers([(asked.choice.model, asked.request)])
-    check_again(asked, shown)
-    said = tap.said(asked.choice.model)
+    said = said_again(asked, shown, tap)
     questions = _questions(said.text, body)
     for one in explain(beside.reader, said, asked.variations if "taught" in body.what else (), questions):
         if isinstance(one, Why):

@@ -132,8 +132,30 @@ class Tap:
         return said_by(model, self.requests[-1], self.chunks)
 
 
-def check_again(asked: Explained, shown: str) -> None:
-    """Raise NotKept if an answer given again is not the stored one."""
+def said_again(asked: Explained, shown: str, tap: Tap) -> Said:
+    """Return an answer that was given again, as far as the guards let it out: nobody learns from an explanation what a guard kept back.
+
+    Raises NotKept if it is not the stored answer, or a guard changed its very beginning.
+    """
+    _check_again(asked, shown)
+    said = tap.said(asked.choice.model)
+    tokens = tokens_within(said.pieces, shown)
+    if said.tokens and not tokens:
+        raise NotKept("answer", "A guard changed this answer from its beginning on, so nothing about it can be proved")
+    return replace(said, tokens=said.tokens[:tokens], pieces=said.pieces[:tokens])
+
+
+def tokens_within(pieces: Sequence[str], shown: str) -> int:
+    """Return how many of the first tokens a shown text begins with."""
+    end = 0
+    for number, piece in enumerate(pieces):
+        if not shown.startswith(piece, end):
+            return number
+        end += len(piece)
+    return len(pieces)
+
+
+def _check_again(asked: Explained, shown: str) -> None:
     if answer_digest(asked.key, shown) == asked.row.values.get("answer"):
         return
     if asked.row.values.get("finish") in _CUT and (shown.startswith(asked.text) or asked.text.startswith(shown)):
