@@ -37,6 +37,7 @@ BUDGET_S = 60.0
 """Most seconds of an explanation."""
 _NEWEST = 500
 """Newest facts of explanations among which a kept one's is looked for."""
+_CUT = "A guard changed what comes after this, so only the beginning is explained."
 Span = tuple[int, int] | None
 
 
@@ -138,7 +139,7 @@ class WhyTab:
             logging.getLogger("ingle").exception("page")
             opened.part.show({"state": "failed", "note": "This is a bug in Ingle. The server's log says more."})
 
-    async def _draw(self, opened: OpenWhy, note: str = "") -> None:
+    async def _draw(self, opened: OpenWhy) -> None:
         table, took = opened.table, opened.took or {}
         if table is None:
             return
@@ -151,7 +152,8 @@ class WhyTab:
         values = await asyncio.to_thread(read)
         if not opened.part.is_deleted:
             kept = "ingle" not in table
-            opened.part.show({**values, "state": "", "note": note, "line": account_line(table, took), "kept": kept})
+            cut = _CUT if opened.turn.message.text.strip() != str(table["answer"]).strip() else ""
+            opened.part.show({**values, "state": "", "note": "", "cut": cut, "line": account_line(table, took), "kept": kept})
 
     def _kept(self, opened: OpenWhy) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """Return a kept explanation and what it took, as the ledger says; None if there is none."""

@@ -163,7 +163,7 @@ def account_line(table: Mapping[str, Any], took: Mapping[str, Any]) -> str:
         counted(int(table["sentences"]), "sentence") if table.get("sentences") else "",
         f"{counted(int(table['read_tokens']), 'token')} read" if table.get("read_tokens") else "",
         f"{took['seconds']:.1f} s" if "seconds" in took else "",
-        "" if energy is None else amount(energy.joules) if energy.measured else f"≈ {amount(energy.joules)}",
+        "" if energy is None or not energy.source else amount(energy.joules) if energy.measured else f"≈ {amount(energy.joules)}",
         f"event {took['event']}" if took.get("event") else "",
         "" if table.get("complete") else f"not complete: {left} not looked at" if left else "not complete",
     )

@@ -120,7 +120,8 @@ async def _found(service: Service, who: str, body: ExplainBody) -> Explained:
 
     def find() -> Any:
         if body.completion_id and find_completion(service.engine, who, body.completion_id) is None:
-            raise NotKept("answer", "The text of this answer is not kept", "", "Ask with `store: true`.")
+            cure = "Keep conversations on the page, or ask with `store: true`."
+            raise NotKept("answer", "The text of this answer is not kept", "", cure)
         row = find_row(ledger, body.completion_id or str(body.event))
         return row, stored_turn(service.engine, row, who)
 

@@ -14,6 +14,7 @@ export default {
     sure: { type: String, default: "" },
     line: { type: String, default: "" },
     kept: Boolean, // explained before
+    cut: { type: String, default: "" },
   },
   emits: ["stop", "anew", "choose", "undo", "redo"],
   template: `
@@ -24,6 +25,7 @@ export default {
       </p>
       <p v-if="note" class="trouble" role="alert">{{ note }}</p>
       <div v-if="says.length" class="says" role="status"><p v-for="(said, i) in says" :key="i" dir="auto">{{ said }}</p></div>
+      <p v-if="cut && !working" class="note">{{ cut }}</p>
       <p v-if="sure" class="sure">{{ sure }}</p>
       <ul v-if="causes.length" class="causes" aria-label="Causes">
         <li v-for="cause in causes" :key="cause.key" :data-kind="cause.kind">
