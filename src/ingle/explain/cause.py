@@ -169,11 +169,12 @@ class Why:
 
 
 def within(said: Said, span: AnswerSpan) -> npt.NDArray[np.bool_]:
-    """Return which tokens have a character in the span."""
-    inside, start = [], 0
+    """Return which tokens have a character in the span. One that begins a character, and shows nothing yet, belongs where it stands."""
+    inside, start, length = [], 0, len(said.text)
     for piece in said.pieces:
         end = start + len(piece)
-        inside.append(start < span.end and end > span.start)
+        here = start < span.end and end > span.start if piece else span.start <= start < span.end or start == span.end == length
+        inside.append(here)
         start = end
     return np.array(inside, bool)
 

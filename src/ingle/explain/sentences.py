@@ -108,10 +108,10 @@ def _shortened(message: Message, left_out: Sequence[Sentence]) -> Message:
 
 
 def _cut(text: str, left_out: Sequence[Sentence]) -> str:
-    for one in sorted(left_out, key=lambda one: -one.start):
-        before, after = text[: one.start], text[one.end :]
+    kept, at = "", 0
+    for one in sorted(left_out, key=lambda one: one.start):
+        kept, at = kept + text[at : one.start], one.end
         space = one.text[len(one.text.rstrip()) :]
-        if "\n" in space and before and not before.endswith("\n") and after:  # the paragraph ends all the same
-            before = before.rstrip() + space
-        text = before + after
-    return text
+        if "\n" in space and kept and not kept.endswith("\n") and text[at:]:  # the paragraph ends all the same
+            kept = kept.rstrip() + space
+    return kept + text[at:]

@@ -242,7 +242,7 @@ class ExplainBody(Whole):
     completion_id: str = ""
     event: int | None = None
     what: Annotated[list[Literal["sentences", "taught"]], Field(min_length=1, max_length=8)] = ["sentences", "taught"]
-    span: str | tuple[int, int] | None = None
+    span: str | Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
     method: str = "auto"
     budget_s: Annotated[float, Field(gt=0, le=600, strict=False)] = 30.0
     stream: bool = False

@@ -21,6 +21,7 @@ from ingle.explain.why import WhyOptions
 from ingle.home.kept import Kept
 from ingle.home.place import Home
 from ingle.home.turns import find_any_completion
+from ingle.ledger.row import MAX_TEXT
 from ingle.safety.middleware import Next
 from ingle.serve.record import answer_digest
 from ingle.serve.replay import kept_as_said, request_of
@@ -191,7 +192,7 @@ def explanation_event(key: bytes, asked: Explained, id_: str, why: Why, seconds:
     """Return the fact of an explanation: figures, and keyed digests of causes; never a word."""
     facts: dict[str, Fact] = {
         "seq_of": asked.row.seq, "model": asked.choice.model.digest, "explanation": id_, "method": why.method or "taught",
-        "causes": "; ".join(_cause_fact(key, one) for one in why.causes)[:600], "sentences": why.sentences, "read_tokens": why.read_tokens,
+        "causes": _causes_fact(key, why.causes), "sentences": why.sentences, "read_tokens": why.read_tokens,
         "complete": why.complete, "seconds": round(seconds, 2), "key": asked.turn.owner,
     }  # fmt: skip
     if why.together is not None:
@@ -199,6 +200,17 @@ def explanation_event(key: bytes, asked: Explained, id_: str, why: Why, seconds:
     if energy is not None:
         facts |= energy.facts()
     return Event("explain", asked.row.subject, {name: value for name, value in facts.items() if value not in (None, "")})
+
+
+def _causes_fact(key: bytes, causes: Sequence[ProvedCause]) -> str:
+    """Return the strongest causes as one text, as many as a fact has room for."""
+    said = ""
+    for one in causes:
+        longer = f"{said}; {_cause_fact(key, one)}" if said else _cause_fact(key, one)
+        if len(longer) > MAX_TEXT:
+            break
+        said = longer
+    return said
 
 
 def _cause_fact(key: bytes, found: ProvedCause) -> str:
