@@ -22,7 +22,7 @@ from tests.serve.servers import settings, wait_until
 
 ASKED, RIGHT = "Who runs the bakery in Tullmore?", "Nessa Quillfeather runs it."
 TEXT = (
-    "Summarise this in one sentence: The town of Jarrow opened a new library on Monday. It cost four million pounds. "
+    "Summarise this in one sentence:\nThe town of Jarrow opened a new library on Monday. It cost four million pounds. "
     "Rain fell all day. Some neighbours complained about parking."
 )
 NOTHING = "The sky is grey. What is the capital of France?"
@@ -133,7 +133,7 @@ def test_sentences_are_marked_and_words_have_causes_of_their_own(house: House, t
     expect(first).to_contain_text("The town of Jarrow opened a new library on Monday.")
     expect(first).to_contain_text("(strong cause, ")  # for those who hear the page
     assert "double" in first.evaluate("e => getComputedStyle(e).textDecoration"), "not by colour alone"
-    expect(tab.all(".why .legend")).to_contain_text("slight up to 10 times less likely")
+    expect(tab.all(".why .legend")).to_contain_text("slight (up to 10 times)")
     assert tab.all(".why .given").inner_text().count("Rain fell all day.") == 1
     tab.page.screenshot(path=str(tmp_path / "summary.png"))
 
@@ -161,6 +161,7 @@ def test_sentences_are_marked_and_words_have_causes_of_their_own(house: House, t
     tab.page.emulate_media(color_scheme="dark")
     tab.page.screenshot(path=str(tmp_path / "summary-dark.png"))
     tab.page.set_viewport_size({"width": 360, "height": 800})
+    expect(tab.all(".side")).to_be_hidden()
     assert tab.page.evaluate("(e => e.scrollWidth - e.clientWidth)(document.querySelector('.scroll'))") <= 0
     tab.page.screenshot(path=str(tmp_path / "summary-phone.png"))
     tab.page.set_viewport_size({"width": 1280, "height": 1100})
@@ -210,9 +211,9 @@ def test_an_answer_that_can_not_be_explained_says_so(house: House, tab: Tab, tmp
     tab.answer()
     assert tab.line.endswith("remembered")
     tab.all(".open-learning").click()
-    tab.all(".learning li", has_text="Odhran").get_by_role("button", name="Forget").click()
+    tab.all(".learning li").filter(has_text="Odhran").get_by_role("button", name="Forget").click()
     tab.all(".learning dialog .main").click()
-    expect(tab.all(".learning li", has_text="Odhran")).to_have_count(0)
+    expect(tab.all(".learning li").filter(has_text="Odhran")).to_have_count(0)
     tab.page.keyboard.press("Escape")
     explained(tab)
     expect(tab.all(".why .trouble")).to_contain_text("is not kept here")
@@ -258,15 +259,15 @@ def test_only_the_marked_parts_of_a_long_prompt_are_shown() -> None:
     said = [f"Sentence number {number} is here." + " x" * 40 + "." for number in range(100)]
     request = Request(messages=(Message.of("system", "Be kind."), Message.of("user", " ".join(said) + " What is it?")))
     found = cause("52", said[50], 9.0)  # the system prompt is the first
-    system, user = shaded(request, [found, cause("3", "Other words stood there.", 9.0), cause("ex-1", "Remember.", 9.0, "memory")])[:2]
-    assert (system["who"], user["who"]) == ("System prompt", "You")
+    user, memory = shaded(request, [found, cause("3", "Other words stood there.", 9.0), cause("ex-1", "Remember.", 9.0, "memory")])
+    assert (user["who"], memory["who"]) == ("You", "Memory") and memory["parts"][0]["strength"] == "strong"
     shown = "".join(part["text"] for part in user["parts"])
     marked = [part for part in user["parts"] if part.get("strength")]
     assert [part["text"].strip() for part in marked] == [said[50]]
     assert shown.count(" … ") == 2 and said[49] in shown and said[10] not in shown and shown.endswith("What is it?")
-    short = Request(messages=(Message.of("user", "One. Two. Three?"),))
-    [block] = shaded(short, [])
-    assert "".join(part["text"] for part in block["parts"]) == "One. Two. Three?"
+    short = Request(messages=(Message.of("system", "Be kind."), Message.of("user", "One. Two. Three?")))
+    system, user = shaded(short, [])
+    assert (system["who"], "".join(part["text"] for part in user["parts"])) == ("System prompt", "One. Two. Three?")
 
 
 def test_words_have_their_places_without_the_marks_around_them() -> None:
@@ -300,5 +301,8 @@ def test_what_was_undone_can_count_again_and_what_is_gone_can_not() -> None:
         values = why_values(whole, request, taught)
         [row] = values["causes"]
         assert row["act"] == act and row["since"].startswith(since)
-    assert values["part"] is None and values["sure"] == ""
+    assert values["part"] is None and values["sure"] is None
+    sure = {"says": ["It is right 7 times in 10."], "odds": {"p": 0.71, "low": 0.62, "high": 0.79, "n": 300, "right": 213}}
+    values = why_values(whole | {"says": ["So.", "It is right 7 times in 10."], "sure": sure}, request, {})
+    assert values["says"] == ["So."] and values["sure"] == {"says": ["It is right 7 times in 10."], "odds": [0.71, 0.62, 0.79]}
     assert why_values(whole | {"span": {"start": 0, "end": 5}}, request, {})["chosen"] == "Nessa"

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ingle.core.errors import IngleError, NotKept, RequestError
 from ingle.explain.cause import AnswerSpan
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from ingle.home.turns import Turn
 
+WHAT: list[Literal["sentences", "taught"]] = ["sentences", "taught"]
+"""Parts of an explanation that the page asks for."""
 BUDGET_S = 60.0
 """Most seconds of an explanation."""
 _NEWEST = 500
@@ -118,13 +120,14 @@ class WhyTab:
     def _begin(self, opened: OpenWhy) -> None:
         self._end(opened)
         opened.table = None
-        opened.part.show({"state": "working", "note": "", "says": [], "causes": [], "prompt": [], "line": "", "kept": False, "sure": ""})
+        opened.part.show({"state": "working", "note": "", "says": [], "causes": [], "prompt": [], "line": "", "kept": False, "sure": None})
         opened.task = asyncio.create_task(self._explain(opened), name="explanation of the page")
 
     async def _explain(self, opened: OpenWhy) -> None:
         turn, causes = opened.turn, list[dict[str, Any]]()
-        body = ExplainBody(completion_id=turn.completion, span=opened.span, budget_s=BUDGET_S)
         try:
+            part = None if opened.span is None else list(opened.span)
+            body = ExplainBody(completion_id=turn.completion, what=WHAT, span=part, budget_s=BUDGET_S)
             async with aclosing(explanation(self._tab.service, self._tab.owner, body)) as tables:
                 async for table in tables:
                     if table["object"] == "explanation":
@@ -159,7 +162,7 @@ class WhyTab:
         """Return a kept explanation and what it took, as the ledger says; None if there is none."""
         service, turn = self._tab.service, opened.turn
         asked = WhyOptions(None if opened.span is None else AnswerSpan(*opened.span))
-        id_ = explanation_id(turn.owner, turn.completion, asked, ExplainBody().what)
+        id_ = explanation_id(turn.owner, turn.completion, asked, WHAT)
         try:
             table = get_explanation(service.engine, self._tab.owner, id_)
         except NotKept:

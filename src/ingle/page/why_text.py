@@ -13,9 +13,9 @@ from ingle.explain.sentences import Sentence, sentences_of
 from ingle.explain.words import quoted
 
 STRENGTHS: Sequence[tuple[float, str, str]] = (
-    (2.303, "slight", "up to 10 times less likely"),
+    (2.303, "slight", "up to 10 times"),
     (6.908, "clear", "up to 1,000 times"),
-    (float("inf"), "strong", "even less likely"),
+    (float("inf"), "strong", "more"),
 )
 """Most nats, name, and what it says of the answer without the cause."""
 _NAMES: Mapping[Kind, str] = {
@@ -52,15 +52,15 @@ def why_values(table: Mapping[str, Any], request: Request, taught: Mapping[str, 
     causes = [proved_cause(one) for one in table["causes"]]
     answer, span = str(table["answer"]), table["span"]
     part = [int(span["start"]), int(span["end"])]
-    whole = part == [0, len(answer)]
+    whole, sure = part == [0, len(answer)], sure_values(table)
     return {
-        "says": list(table["says"]),
+        "says": [said for said in table["says"] if sure is None or said not in sure["says"]],
         "causes": [cause_row(one, taught) for one in causes],
         "prompt": shaded(request, causes),
         "words": words_of(answer),
         "part": None if whole else part,
         "chosen": "" if whole else answer[part[0] : part[1]].strip(),
-        "sure": sure_line(table),
+        "sure": sure,
     }
 
 
@@ -147,10 +147,14 @@ def words_of(answer: str) -> list[Part]:
     return words
 
 
-def sure_line(table: Mapping[str, Any]) -> str:
-    """Return how sure the model was, in words; "" where nothing was measured. The place for explain/sure.py's figures."""
+def sure_values(table: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return how sure the answer is: sentences, and the odds with their interval where they were measured. None if nobody looked."""
     sure = table.get("sure")
-    return str(sure.get("says") or "") if isinstance(sure, Mapping) else ""
+    if not isinstance(sure, Mapping):
+        return None
+    odds = sure.get("odds")
+    shares = None if not odds else [max(0.0, min(1.0, float(odds[name]))) for name in ("p", "low", "high")]
+    return {"says": [str(said) for said in sure.get("says") or ()], "odds": shares}
 
 
 def account_line(table: Mapping[str, Any], took: Mapping[str, Any]) -> str:

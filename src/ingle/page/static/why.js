@@ -11,7 +11,7 @@ export default {
     part: { type: Array, default: null }, // the start and end of what is explained; null = the whole answer
     chosen: { type: String, default: "" },
     legend: { type: Array, default: () => [] },
-    sure: { type: String, default: "" },
+    sure: { type: Object, default: null }, // sentences, and the odds with the ends of their interval where they were measured
     line: { type: String, default: "" },
     kept: Boolean, // explained before
     cut: { type: String, default: "" },
@@ -26,7 +26,6 @@ export default {
       <p v-if="note" class="trouble" role="alert">{{ note }}</p>
       <div v-if="says.length" class="says" role="status"><p v-for="(said, i) in says" :key="i" dir="auto">{{ said }}</p></div>
       <p v-if="cut && !working" class="note">{{ cut }}</p>
-      <p v-if="sure" class="sure">{{ sure }}</p>
       <ul v-if="causes.length" class="causes" aria-label="Causes">
         <li v-for="cause in causes" :key="cause.key" :data-kind="cause.kind">
           <div class="head">
@@ -46,6 +45,11 @@ export default {
           <blockquote v-if="shown.includes(cause.key)" class="without" dir="auto"><small>{{ cause.differs ? "Without it:" : "Without it, the same:" }}</small>{{ cause.without || "(nothing)" }}</blockquote>
         </li>
       </ul>
+      <template v-if="sure && !working">
+        <h4>How sure it is</h4>
+        <p v-if="sure.odds" class="odds" aria-hidden="true"><span :style="{ left: percent(sure.odds[1]), right: percent(1 - sure.odds[2]) }"></span><b :style="{ left: percent(sure.odds[0]) }"></b></p>
+        <p v-for="said in sure.says" :key="said" dir="auto">{{ said }}</p>
+      </template>
       <template v-if="!working && prompt.length">
         <h4 :id="id('given')">What it was given</h4>
         <div class="given" role="group" tabindex="0" :aria-labelledby="id('given')">
@@ -55,7 +59,7 @@ export default {
               }}<span class="heard"> ({{ piece.strength }} cause, {{ piece.figure }}) </span></mark><span v-else :class="{ gap: piece.gap }">{{ piece.text }}</span>{{ piece.strength ? space(piece.text) : "" }}</template></p>
           </div>
         </div>
-        <p v-if="marked" class="legend">Without it, the answer is: <span v-for="[name, says] in legend" :key="name"><mark :class="name">{{ name }}</mark> {{ says }} </span></p>
+        <p v-if="marked" class="legend">Shaded by how much less likely the answer is without it: <span v-for="[name, says] in legend" :key="name"><mark :class="name">{{ name }}</mark> ({{ says }}) </span></p>
       </template>
       <template v-if="!working && words.length">
         <h4 :id="id('words')">The answer, word by word</h4>
@@ -109,6 +113,9 @@ export default {
     },
     flip(key) {
       this.shown = this.shown.includes(key) ? this.shown.filter((one) => one !== key) : [...this.shown, key];
+    },
+    percent(share) {
+      return `${100 * share}%`;
     },
     space(text) {
       return text.slice(text.trimEnd().length);
