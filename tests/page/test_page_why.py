@@ -92,7 +92,7 @@ def test_a_correction_is_named_and_undone_where_it_is_explained(house: House, ta
     expect(why).to_have_attribute("aria-expanded", "false")
     explained(tab)
     expect(why).to_have_attribute("aria-expanded", "true")
-    expect(tab.all(".why .says")).to_contain_text(f"Without the memory “{RIGHT}” it would have said: “")
+    expect(tab.all(".why .causes")).to_contain_text(f"Without the memory “{RIGHT}” it would have said: “")
     cause = tab.all(".why .causes li")
     expect(cause).to_have_count(1)
     expect(cause).to_have_attribute("data-kind", "memory")
@@ -158,6 +158,8 @@ def test_sentences_are_marked_and_words_have_causes_of_their_own(house: House, t
 
     unnamed = "[...document.querySelectorAll('.why button')].filter(e => !(e.innerText?.trim() || e.ariaLabel)).map(e => e.outerHTML)"
     assert tab.page.evaluate(unnamed) == []
+    expect(tab.all(".why [role=status]").first).to_have_text("Explained.")
+    assert tab.page.get_by_role("region", name="Why it said that").count() == 1
     tab.page.emulate_media(color_scheme="dark")
     tab.page.screenshot(path=str(tmp_path / "summary-dark.png"))
     tab.page.set_viewport_size({"width": 360, "height": 800})
@@ -177,10 +179,15 @@ def test_a_second_press_cancels_and_so_does_leaving(house: House, tab: Tab) -> N
     tab.act("why")
     tab.page.get_by_role("button", name="Stop").click()
     expect(tab.all(".why .trouble")).to_have_text("Stopped before it was explained.")
-    tab.page.get_by_role("button", name="Explain anew").click()
+    tab.page.get_by_role("button", name="Try again").click()
     tab.all(".why .going").wait_for()
     tab.page.keyboard.press("Control+k")
     expect(tab.all(".welcome")).to_be_visible()
+    other = Tab(tab.page.context.new_page(), house.url).open()
+    other.ask(TEXT)
+    other.act("why")
+    other.all(".why .going").wait_for()
+    other.page.close()
     wait_until(lambda: not httpx.get(f"{house.url}/health").json()["running"], WAIT_MS / 1000)
     assert len(told(house)) == count, "what nobody waits for is not explained to its end"
 
@@ -216,7 +223,7 @@ def test_an_answer_that_can_not_be_explained_says_so(house: House, tab: Tab, tmp
     expect(tab.all(".learning li").filter(has_text="Odhran")).to_have_count(0)
     tab.page.keyboard.press("Escape")
     explained(tab)
-    expect(tab.all(".why .trouble")).to_contain_text("is not kept here")
+    expect(tab.all(".why .trouble")).to_contain_text("Something that acted on this answer was forgotten since")
     tab.page.screenshot(path=str(tmp_path / "forgotten.png"))
 
     tab.page.keyboard.press("Control+k")

@@ -80,7 +80,7 @@ class WhyTab:
         for event, deed in deeds.items():
             part.hear(event, self._tab.heard(deed))
         turn_part.show({"explained": True})
-        part.show({"legend": legend()})
+        part.show({"legend": legend(), "state": "working"})
         await self._show(opened)
 
     def close(self) -> None:

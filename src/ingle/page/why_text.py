@@ -53,8 +53,9 @@ def why_values(table: Mapping[str, Any], request: Request, taught: Mapping[str, 
     answer, span = str(table["answer"]), table["span"]
     part = [int(span["start"]), int(span["end"])]
     whole, sure = part == [0, len(answer)], sure_values(table)
+    elsewhere = {one.says for one in causes}.union(sure["says"] if sure else ())
     return {
-        "says": [said for said in table["says"] if sure is None or said not in sure["says"]],
+        "says": [said for said in table["says"] if said not in elsewhere],
         "causes": [cause_row(one, taught) for one in causes],
         "prompt": shaded(request, causes),
         "words": words_of(answer),
@@ -81,8 +82,8 @@ def cause_row(one: ProvedCause, taught: Mapping[str, TaughtNow]) -> dict[str, An
     return {
         "key": f"{cause.kind} {cause.id}", "id": cause.id, "kind": cause.kind, "name": _NAMES[cause.kind],
         "text": quoted(cause.text) if cause.text else cause.id[:12],
-        "strength": strength(one), "figure": f"{one.nats:.1f} nats",
-        "chance": "" if chance is None else f"other sentences at most {chance.high:.1f}",
+        "says": one.says, "strength": strength(one), "figure": f"{one.nats:.1f} nats",
+        "chance": "" if chance is None else f"other sentences at most {max(0.0, chance.high):.1f}",
         "without": one.answer_without, "differs": one.differs, "act": now.act, "since": _SINCE.get(now.state, ""),
     }  # fmt: skip
 

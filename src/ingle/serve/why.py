@@ -86,7 +86,13 @@ def explained(
         raise NotKept("answer", "The stored text is not what the ledger has signed", "", "`ingle verify` says what is damaged.")
     owner, *acted = (str(row.values.get(name, "")) for name in ("key", "memories", "lessons"))
     memories, lessons = (names.split() for names in acted)
-    choice = chooser.again(owner, model, kept, request, memories, lessons)
+    try:
+        choice = chooser.again(owner, model, kept, request, memories, lessons)
+    except NotKept as error:
+        cure = "What you taught and then forgot can't be put back, not even to explain."
+        raise NotKept(
+            "answer", "Something that acted on this answer was forgotten since, so nothing about it can be proved", "", cure
+        ) from error
     if choice.model.digest != row.values.get("model"):
         cure = "`ingle show` says what the model is made of now."
         raise NotKept("model", "Another model stands under this name now, so nothing about the answer can be proved", kept.name, cure)

@@ -20,11 +20,11 @@ export default {
   template: `
     <section class="why" role="region" aria-label="Why it said that" :aria-busy="working ? 'true' : null" @keydown.esc.stop="escape">
       <h3>{{ chosen ? "Why it said “" + chosen + "”" : "Why it said that" }}</h3>
-      <p v-if="working" class="going"><span class="glow"></span><span role="status">{{ stage }}</span><span aria-hidden="true">{{ seconds }} s</span>
-        <button class="quiet" type="button" @click="$emit('stop')"><svg class="i" aria-hidden="true"><use href="#i-stop"></use></svg>Stop</button>
+      <p class="heard" role="status">{{ working ? stage : note ? "" : "Explained." }}</p>
+      <p v-if="working" class="going" aria-hidden="true"><span class="glow"></span><span>{{ stage }}</span><span>{{ seconds }} s</span>
       </p>
+      <button v-if="working" class="quiet stop" type="button" @click="$emit('stop')"><svg class="i" aria-hidden="true"><use href="#i-stop"></use></svg>Stop</button>
       <p v-if="note" class="trouble" role="alert">{{ note }}</p>
-      <div v-if="says.length" class="says" role="status"><p v-for="(said, i) in says" :key="i" dir="auto">{{ said }}</p></div>
       <p v-if="cut && !working" class="note">{{ cut }}</p>
       <ul v-if="causes.length" class="causes" aria-label="Causes">
         <li v-for="cause in causes" :key="cause.key" :data-kind="cause.kind">
@@ -32,7 +32,7 @@ export default {
             <b>{{ cause.name }}</b>
             <span>{{ cause.strength ? cause.strength + " · " + cause.figure : "not needed" }}<template v-if="cause.chance"> · {{ cause.chance }}</template></span>
           </div>
-          <p class="quote" dir="auto"><mark v-if="cause.strength" :class="cause.strength">{{ cause.text }}</mark><template v-else>{{ cause.text }}</template></p>
+          <p class="quote" dir="auto"><template v-for="(piece, i) in around(cause)" :key="i"><mark v-if="i === 1 && cause.strength" :class="cause.strength">{{ piece }}</mark><template v-else>{{ piece }}</template></template></p>
           <div class="foot">
             <button v-if="cause.without !== null && cause.without !== undefined" class="quiet" type="button" :aria-expanded="shown.includes(cause.key) ? 'true' : 'false'"
                     :aria-label="label(cause) + ': ' + cause.text" @click="flip(cause.key)">{{ label(cause) }}</button>
@@ -45,6 +45,7 @@ export default {
           <blockquote v-if="shown.includes(cause.key)" class="without" dir="auto"><small>{{ cause.differs ? "Without it:" : "Without it, the same:" }}</small>{{ cause.without || "(nothing)" }}</blockquote>
         </li>
       </ul>
+      <div v-if="says.length" class="says"><p v-for="(said, i) in says" :key="i" dir="auto">{{ said }}</p></div>
       <template v-if="sure && !working">
         <h4>How sure it is</h4>
         <p v-if="sure.odds" class="odds" aria-hidden="true"><span :style="{ left: percent(sure.odds[1]), right: percent(1 - sure.odds[2]) }"></span><b :style="{ left: percent(sure.odds[0]) }"></b></p>
@@ -70,7 +71,7 @@ export default {
       </template>
       <div v-if="!working" class="account">
         <span v-if="line">{{ kept ? "Explained before · " : "" }}{{ line }}</span>
-        <button class="quiet" type="button" @click="$emit('anew')"><svg class="i" aria-hidden="true"><use href="#i-again"></use></svg>Explain anew</button>
+        <button class="quiet" type="button" @click="$emit('anew')"><svg class="i" aria-hidden="true"><use href="#i-again"></use></svg>{{ note ? "Try again" : "Explain anew" }}</button>
       </div>
     </section>`,
   data: () => ({ shown: [], at: 0, seconds: 0 }),
@@ -113,6 +114,11 @@ export default {
     },
     flip(key) {
       this.shown = this.shown.includes(key) ? this.shown.filter((one) => one !== key) : [...this.shown, key];
+    },
+    around(cause) {
+      // What is said of it, in three: before its words, its words, and after.
+      const at = cause.says.indexOf(cause.text);
+      return at < 0 ? ["", cause.text, cause.says && ": " + cause.says] : [cause.says.slice(0, at), cause.text, cause.says.slice(at + cause.text.length)];
     },
     percent(share) {
       return `${100 * share}%`;
