@@ -99,7 +99,7 @@ def test_a_correction_is_named_and_undone_where_it_is_explained(house: House, ta
     expect(cause.locator("mark")).to_have_text(RIGHT)
     cause.get_by_role("button", name="Show the answer without it").click()
     expect(cause.locator(".without")).to_contain_text(before)
-    assert re.search(r"what was taught left out · .* s · (≈ )?[\d.,]+ \w?J · event \d+$", tab.all(".why .account span").inner_text())
+    assert re.search(r"what was taught left out · .*\ss · (≈\s)?[\d.,]+\s\w?J · event\s\d+$", tab.all(".why .account span").inner_text())
     tab.page.screenshot(path=str(tmp_path / "taught.png"))
 
     cause.get_by_role("button", name="Undo").click()
@@ -114,7 +114,7 @@ def test_a_correction_is_named_and_undone_where_it_is_explained(house: House, ta
     expect(tab.all(".turn.assistant .beside span")).to_have_text("2/3")
     count = len(told(house))
     explained(tab)
-    expect(tab.all(".why .account span")).to_have_text(re.compile(r"^Explained before · .* s · .*J · event \d+$"))
+    expect(tab.all(".why .account span")).to_have_text(re.compile(r"^Explained before · .*\ss · .*J · event\s\d+$"))
     assert len(told(house)) == count, "a kept one costs nothing"
     cause.get_by_role("button", name="Count again").click()
     expect(cause.get_by_role("button", name="Undo")).to_be_visible()
@@ -289,8 +289,8 @@ def test_the_account_says_what_was_not_looked_at() -> None:
     table = {"method": "alone", "sentences": 1, "read_tokens": 1200, "complete": False, "not_looked_at": ["what was taught"]}
     took = {"seconds": 1.25, "event": 7, "joules": 2.0, "joules_low": 1.0, "joules_high": 3.0, "energy_source": "model"}
     said = account_line(table, took)
-    assert said.startswith("each sentence kept alone") and said.endswith("event 7 · not complete: what was taught not looked at")
-    assert "1 sentence · 1,200 tokens read · 1.2 s · ≈ 2" in said
+    assert said.startswith("each sentence kept alone") and said.endswith("event\u00a07 · not complete: what was taught not looked at")
+    assert "1\u00a0sentence · 1,200 tokens read · 1.2\u00a0s · ≈\u00a02" in said, "no line breaks in a figure"
     assert account_line({"method": "random", "complete": True}, {}) == "method random"
 
 

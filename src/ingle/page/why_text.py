@@ -35,6 +35,8 @@ _WORD = re.compile(r"([\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\s\u3040-\u30f
 _MOST_SHOWN = 6_000
 """Characters of a prompt up to which all of it is shown; of a longer one, the marked sentences and those around them."""
 _AROUND = 2
+_SHORT = 12
+"""Characters of a figure with its unit, at most."""
 Part = dict[str, Any]
 
 
@@ -172,4 +174,9 @@ def account_line(table: Mapping[str, Any], took: Mapping[str, Any]) -> str:
         f"event {took['event']}" if took.get("event") else "",
         "" if table.get("complete") else f"not complete: {left} not looked at" if left else "not complete",
     )
-    return " · ".join(filter(None, parts))
+    return " · ".join(_held(part) if len(part) < _SHORT else part for part in parts if part)
+
+
+def _held(part: str) -> str:
+    """Return a figure with its unit in one piece, so that no line breaks between them."""
+    return part.replace(" ", "\u00a0")
