@@ -223,7 +223,7 @@ def test_an_answer_that_can_not_be_explained_says_so(house: House, tab: Tab, tmp
     expect(tab.all(".learning li").filter(has_text="Odhran")).to_have_count(0)
     tab.page.keyboard.press("Escape")
     explained(tab)
-    expect(tab.all(".why .trouble")).to_contain_text("Something that acted on this answer was forgotten since")
+    expect(tab.all(".why .trouble")).to_contain_text("Something that acted on this answer is not kept any more")
     tab.page.screenshot(path=str(tmp_path / "forgotten.png"))
 
     tab.page.keyboard.press("Control+k")

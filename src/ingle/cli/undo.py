@@ -17,7 +17,7 @@ _SHORTEST_ID = 4  # digits; fewer are a number of things
 
 
 def command(
-    which: Annotated[str, typer.Argument(metavar="[N|ID]", help="How many of the last ones to undo, or the id of one, also of one that is only remembered.")] = "1",
+    which: Annotated[str, typer.Argument(metavar="[N|ID]", help="How many of the last ones to undo, or the id of one.")] = "1",
     redo: Annotated[bool, typer.Option("--redo", help="Bring back something that was undone.")] = False,
     owner: Annotated[str, typer.Option(help="Id of the API key that owns it; by default your own.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,

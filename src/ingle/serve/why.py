@@ -89,10 +89,8 @@ def explained(
     try:
         choice = chooser.again(owner, model, kept, request, memories, lessons)
     except NotKept as error:
-        cure = "What you taught and then forgot can't be put back, not even to explain."
-        raise NotKept(
-            "answer", "Something that acted on this answer was forgotten since, so nothing about it can be proved", "", cure
-        ) from error
+        rule = "Something that acted on this answer is not kept any more, so nothing about it can be proved"
+        raise NotKept("answer", rule, "", "What was forgotten can't be put back, not even to explain.") from error
     if choice.model.digest != row.values.get("model"):
         cure = "`ingle show` says what the model is made of now."
         raise NotKept("model", "Another model stands under this name now, so nothing about the answer can be proved", kept.name, cure)
