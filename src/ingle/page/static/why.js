@@ -23,7 +23,7 @@ export default {
       <p class="heard" role="status">{{ working ? stage : note ? "" : "Explained." }}</p>
       <p v-if="working" class="going" aria-hidden="true"><span class="glow"></span><span>{{ stage }}</span><span>{{ seconds }} s</span>
       </p>
-      <button v-if="working" class="quiet stop" type="button" @click="$emit('stop')"><svg class="i" aria-hidden="true"><use href="#i-stop"></use></svg>Stop</button>
+      <button v-if="working" class="quiet stop" type="button" @click="press('stop')"><svg class="i" aria-hidden="true"><use href="#i-stop"></use></svg>Stop</button>
       <p v-if="note" class="trouble" role="alert">{{ note }}</p>
       <p v-if="cut && !working" class="note">{{ cut }}</p>
       <ul v-if="causes.length" class="causes" aria-label="Causes">
@@ -62,16 +62,16 @@ export default {
         </div>
         <p v-if="marked" class="legend">Shaded by how much less likely the answer is without it: <span v-for="[name, says] in legend" :key="name"><mark :class="name">{{ name }}</mark> ({{ says }}) </span></p>
       </template>
-      <template v-if="!working && words.length">
+      <template v-if="words.length">
         <h4 :id="id('words')">The answer, word by word</h4>
         <p class="hint">Choose a word to see what it alone rests on. Hold Shift to choose up to another one.</p>
         <p class="words" role="toolbar" :aria-labelledby="id('words')" dir="auto" @keydown="walk"><template v-for="(word, i) in words" :key="i"><button type="button"
           :tabindex="i === at ? 0 : -1" :aria-pressed="inside(word) ? 'true' : 'false'" @focus="at = i" @click="choose(i, $event)">{{ word.text }}</button>{{ word.space }}</template></p>
-        <button v-if="part" class="quiet whole" type="button" @click="$emit('choose', null)"><svg class="i" aria-hidden="true"><use href="#i-back"></use></svg>The whole answer</button>
+        <button v-if="part" class="quiet whole" type="button" @click="whole"><svg class="i" aria-hidden="true"><use href="#i-back"></use></svg>The whole answer</button>
       </template>
       <div v-if="!working" class="account">
         <span v-if="line">{{ kept ? "Explained before · " : "" }}{{ line }}</span>
-        <button class="quiet" type="button" @click="$emit('anew')"><svg class="i" aria-hidden="true"><use href="#i-again"></use></svg>{{ note ? "Try again" : "Explain anew" }}</button>
+        <button class="quiet" type="button" @click="press('anew')"><svg class="i" aria-hidden="true"><use href="#i-again"></use></svg>{{ note ? "Try again" : "Explain anew" }}</button>
       </div>
     </section>`,
   data: () => ({ shown: [], at: 0, seconds: 0 }),
@@ -89,7 +89,10 @@ export default {
     },
   },
   watch: {
-    state: "count",
+    state() {
+      this.count();
+      this.$nextTick(this.refocus);
+    },
   },
   mounted() {
     this.count();
@@ -134,6 +137,19 @@ export default {
       if (!event.shiftKey) this.begun = i;
       this.$emit("choose", [this.words[Math.min(i, other)].start, this.words[Math.max(i, other)].end]);
     },
+    whole() {
+      this.$el.querySelectorAll(".words button")[this.at]?.focus(); // this button goes
+      this.$emit("choose", null);
+    },
+    press(what) {
+      this.pressed = true;
+      this.$emit(what);
+    },
+    refocus() {
+      // The button that was pressed is gone; here is what stands in its place.
+      if (this.pressed) this.$el.querySelector(".stop, .account button")?.focus({ preventScroll: true });
+      this.pressed = false;
+    },
     walk(event) {
       const step = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity }[event.key];
       if (step === undefined) return;
@@ -142,7 +158,7 @@ export default {
       buttons[Math.max(0, Math.min(buttons.length - 1, this.at + step))].focus();
     },
     escape() {
-      if (this.working) this.$emit("stop");
+      if (this.working) this.press("stop");
     },
   },
 };
