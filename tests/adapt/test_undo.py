@@ -11,7 +11,7 @@ from ingle.adapt.admit import edit
 from ingle.adapt.forget import OWED, forget, holding, pay
 from ingle.adapt.undo import _called, redo, undo
 from ingle.core.errors import HomeError, NotKept, RequestError
-from ingle.core.example import State
+from ingle.core.example import Example, State
 from ingle.core.message import Message, ToolCall
 from ingle.engine.loading import Opener
 from ingle.engine.saved_states import FORGOTTEN
@@ -86,6 +86,22 @@ def test_undoing_a_second_thought_brings_the_first_one_back(school_house: House)
     assert undone.back == (first.id,)
     assert acting(house) == [(first.id,)] and get_example(house.engine, "", first.id).state == "learned"
     assert (logits(house, QUESTIONS[0]) == before).all()
+
+
+def test_what_is_only_remembered_is_undone_by_its_id_and_counts_again(school_house: House) -> None:
+    house = school_house
+    states: tuple[tuple[bool, State], ...] = ((True, "pending"), (True, "refused"), (False, "kept"))
+    for question, (learn_it, state) in zip(QUESTIONS, states, strict=False):
+        earlier = house.teach(question, ANSWERS[1], state="superseded")
+        made = add_example(house.engine, Example("", "", "tiny", "correction", question, ANSWERS[0], learn=learn_it, state=state))
+        undone = undo(house.home, house.engine, "", made.id, sink(house))
+        assert [one.id for one in undone.examples] == [made.id] and undone.back == (earlier.id,)
+        assert get_example(house.engine, "", made.id).state == "undone"
+        redo(house.home, house.engine, "", made.id, sink(house))
+        assert get_example(house.engine, "", made.id).state == ("pending" if learn_it else "kept")
+        assert get_example(house.engine, "", earlier.id).state == "superseded"
+    with pytest.raises(NotKept, match="nothing to undo"):
+        undo(house.home, house.engine, "")  # without a name it is about the weights alone
 
 
 def test_undo_goes_back_step_by_step_and_says_when_there_is_nothing(school_house: House) -> None:

@@ -144,6 +144,13 @@ def test_a_correction_acts_is_learned_undone_and_refused(house: House, tab: Tab)
     assert tab.line.endswith("learned")
     tab.act("details")
     expect(tab.all(".details")).to_contain_text(outcome.lesson.digest[:12])
+    tab.act("why")
+    cause = tab.all(".why .causes li[data-kind=lesson]")
+    expect(cause).to_contain_text(f"Without the lesson {outcome.lesson.digest[:12]} it would have said: “", timeout=120_000)
+    cause.get_by_role("button", name="Undo").click()
+    expect(cause).to_contain_text("Undone.")
+    cause.get_by_role("button", name="Count again").click()
+    expect(cause.get_by_role("button", name="Undo")).to_be_visible()
 
     tab.all(".open-learning").click()
     group(tab, "Learned").get_by_role("button", name="Undo").click()
@@ -167,7 +174,7 @@ def test_a_correction_acts_is_learned_undone_and_refused(house: House, tab: Tab)
     expect(tab.all(".loss circle.refused")).to_have_count(1)
     told = [facts(house, kind)[0]["example"] for kind in ("feedback", "lesson.accept", "undo", "redo")]
     assert len(set(told)) == 1, told
-    expected = {"feedback": 2, "gate.accept": 1, "lesson.accept": 1, "undo": 2, "redo": 1, "gate.refuse": 1, "lesson.refuse": 1}
+    expected = {"feedback": 2, "gate.accept": 1, "lesson.accept": 1, "undo": 3, "redo": 2, "gate.refuse": 1, "lesson.refuse": 1}
     assert {kind: len(facts(house, kind)) for kind in expected} == expected
     assert RIGHT not in json.dumps([facts(house, kind) for kind in ("feedback", "gate", "lesson", "undo", "answer")])
 

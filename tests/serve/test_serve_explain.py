@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from ingle.serve.why import tokens_within
 from tests.cli.place import ingle
 from tests.serve.conftest import copied
 from tests.serve.servers import Server, facts_in, serving
@@ -150,3 +151,20 @@ def test_the_terminal_explains_what_the_server_stored(explaining: Server) -> Non
     said = json.loads(ingle(explaining.home.root, "why", answer["id"], "--json", code=0 if table["causes"] else 1).stdout)
     said.pop("ingle"), table.pop("ingle")
     assert said == table
+
+
+def test_an_answer_that_is_given_again_stops_when_whoever_asked_has_gone(explaining: Server) -> None:
+    began = time.perf_counter()
+    answer = answered(explaining, max_tokens=3000)
+    took = time.perf_counter() - began
+    with pytest.raises(httpx.TimeoutException):
+        httpx.post(f"{explaining.url}/v1/explain", json={"completion_id": answer["id"]}, timeout=min(0.5, took / 4))
+    explaining.idle(max(0.3, took / 3))
+
+
+def test_only_tokens_that_were_shown_are_explained() -> None:
+    pieces = ("The", " tower", " is in", " Paris", ".")
+    assert tokens_within(pieces, "The tower is in Paris.") == len(pieces)
+    assert tokens_within(pieces, "The tower is in \n\nI was asked not to name it.") == 3
+    assert tokens_within(pieces, "The tower is in Par") == 3, "half a token would tell the other half"
+    assert tokens_within(pieces, "I can't say.") == tokens_within((), "The") == 0

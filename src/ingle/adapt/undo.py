@@ -1,4 +1,4 @@
-"""Undo: ends what was learned. From the next answer on, the model is bit for bit what it was before.
+"""Undo: ends what was learned, or what was only remembered. From the next answer on, the model is bit for bit what it was before.
 
 A lesson of the undone examples alone only stops acting, and `redo` lets it act again. A lesson of others too is dropped and learned
 again without the undone ones; until then, memories stand in for the others.
@@ -6,7 +6,7 @@ again without the undone ones; until then, memories stand in for the others.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ingle.core.errors import NotKept
 from ingle.core.event import Event, Sink
@@ -39,21 +39,24 @@ class Undone:
 def undo(home: Home, engine: "Engine", owner: str, which: int | str = 1, sink: Sink = lambda _: None) -> Undone:
     """Undo the last `which` examples that were learned, the one of that id, or all of the lesson of that digest (or its first digits).
 
-    Raises NotKept if nothing was learned, or nothing has that id or digest.
+    One with an id may also be one that is only remembered so far. Raises NotKept if nothing was learned, or nothing has that id or digest.
     """
     learned = list_examples(engine, owner, ["learned"], newest=True)
     lessons = {lesson.digest: lesson for lesson in list_lessons(engine, owner)}
-    chosen = learned[:which] if isinstance(which, int) else _called(which, learned)
-    if isinstance(which, int) and which > len(learned) > 0:
-        raise NotKept("undo", f"Only {len(learned)} can be undone", f"asked for {which}", _CURE)
+    if isinstance(which, int):
+        if which > len(learned) > 0:
+            raise NotKept("undo", f"Only {len(learned)} can be undone", f"asked for {which}", _CURE)
+        chosen, nothing = list(learned[:which]), "There is nothing to undo"
+    else:
+        chosen = _called(which, learned) or _with_id(which, _standing(engine, owner))
+        nothing = f"Nothing that was learned or remembered has the id {which[:40]}"
     if not chosen:
-        raise NotKept(
-            "undo", "There is nothing to undo" if isinstance(which, int) else f"Nothing that was learned has the id {which[:40]}", "", _CURE
-        )
+        raise NotKept("undo", nothing, "", _CURE)
     for one in chosen:  # the fact first: nothing is undone without a record
         sink(Event("undo", one.model, {"example": one.id, "kind": one.kind, "lesson": one.lesson}))
+    move_all(engine, owner, [one.id for one in chosen if one.state != "learned"], "undo")
     again = 0
-    for digest in dict.fromkeys(one.lesson for one in chosen):
+    for digest in dict.fromkeys(one.lesson for one in chosen if one.state == "learned"):
         held = [one for one in chosen if one.lesson == digest]
         lesson = lessons.get(digest)
         if lesson is not None and _alone(lesson, held):
@@ -86,7 +89,7 @@ def redo(home: Home, engine: "Engine", owner: str, id_: str, sink: Sink = lambda
     if lesson is not None and lesson.examples == (one.id,) and home.delta_folder(lesson.digest).is_dir():
         set_acting(engine, owner, lesson.digest, True)
     else:
-        move_all(engine, owner, [one.id], "renew")
+        move_all(engine, owner, [one.id], _back(one))
     return one
 
 
@@ -94,13 +97,24 @@ def _called(name: str, examples: Sequence[Example]) -> list[Example]:
     """Return the examples of that id or that lesson. Raises NotKept if several begin so."""
     if not name:
         return []
-    by_id = [one for one in examples if one.id.startswith(name) or one.id.removeprefix("ex-").startswith(name)]
-    if len(by_id) > 1:
-        raise NotKept("example", f"{len(by_id)} examples have an id that begins with {name[:40]}", "", "Give more of its id.")
+    by_id = _with_id(name, examples)
     by_lesson = [one for one in examples if one.lesson.startswith(name)]
     if not by_id and len({one.lesson for one in by_lesson}) > 1:
         raise NotKept("lesson", f"Several lessons have a digest that begins with {name[:40]}", "", "Give more of its digest.")
     return by_id or by_lesson
+
+
+def _with_id(name: str, examples: Sequence[Example]) -> list[Example]:
+    """Return the example of that id. Raises NotKept if several begin so."""
+    found = [one for one in examples if name and (one.id.startswith(name) or one.id.removeprefix("ex-").startswith(name))]
+    if len(found) > 1:
+        raise NotKept("example", f"{len(found)} examples have an id that begins with {name[:40]}", "", "Give more of its id.")
+    return found
+
+
+def _back(one: Example) -> Literal["renew", "keep"]:
+    """Return the move that lets an example count again which no lesson holds."""
+    return "renew" if one.learn and one.kind != "fact" else "keep"
 
 
 def _alone(lesson: Lesson, held: Sequence[Example]) -> bool:
@@ -134,6 +148,6 @@ def bring_back(home: Home, engine: "Engine", owner: str, gone: Sequence[Example]
         if lesson is not None and lesson.examples == (before.id,) and home.delta_folder(lesson.digest).is_dir():
             set_acting(engine, owner, lesson.digest, True)
         else:
-            move_all(engine, owner, [before.id], "renew" if before.learn else "keep")
+            move_all(engine, owner, [before.id], _back(before))
         back.append(before.id)
     return tuple(back)

@@ -173,11 +173,9 @@ def _answering(home: "Home", engine: "Engine", asked: "Explained") -> "Callable[
 
 
 def _said(asked: "Explained", answering: "Callable[[LanguageModel, Request], tuple[str, Tap]]") -> "Said":
-    from ingle.serve.why import check_again
+    from ingle.serve.why import said_again
 
-    shown, tap = answering(asked.choice.model, asked.request)
-    check_again(asked, shown)
-    return tap.said(asked.choice.model)
+    return said_again(asked, *answering(asked.choice.model, asked.request))
 
 
 def _proved(

@@ -8,8 +8,8 @@ Kind = Literal["correction", "fact", "rating"]
 State = Literal["pending", "learning", "learned", "refused", "kept", "superseded", "undone"]
 STATES: tuple[State, ...] = ("pending", "learning", "learned", "refused", "kept", "superseded", "undone")
 """`pending`: waiting for the learner. `learned`: a lesson holds it. `refused`: the gate rejected it; see the reasons. `kept`: only
-remembered, the weights don't learn from it. `superseded`: a later example of the same question replaced it. `undone`: learned once, then
-undone by the user."""
+remembered, the weights don't learn from it. `superseded`: a later example of the same question replaced it. `undone`: it
+counted once, and the user undid it."""
 
 
 @dataclass(frozen=True, slots=True)

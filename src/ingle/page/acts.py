@@ -86,6 +86,10 @@ async def _remember(tab: Tab, turn: Turn) -> None:
     tab.changed(turn.conversation)
 
 
+async def _why(tab: Tab, turn: Turn) -> None:
+    await tab.explain(turn)
+
+
 async def correct(tab: Tab, turn: Turn, text: str) -> None:
     """Stores `text` as the correction of an answer. Raises the errors of `take_feedback`."""
     service, owner = tab.service, tab.owner
@@ -139,6 +143,7 @@ ANSWER_ACTS: Sequence[Act] = (
     Act("bad", "Bad answer", "bad", _bad, _answered, lambda turn, taught: taught.rating(turn) < 0),
     Act("correct", "Correct this answer", "pencil", fits=_answered),
     Act("remember", "Remember this", "remember", _remember, _answered, lambda turn, taught: taught.fact(turn) is not None),
+    Act("why", "Why it said that", "why", _why, lambda turn: bool(turn.completion) and bool(turn.message.text.strip())),
     Act("details", "Details of this answer", "info", fits=lambda turn: bool(turn.facts)),
     Act("harmless", "Was wrong", "", _harmless, _judged, lambda turn, taught: taught.taught_guards(turn) is False, "seen"),
     Act("harmful", "Should have been stopped", "", _harmful, _answered, lambda turn, taught: taught.taught_guards(turn) is True, "details"),

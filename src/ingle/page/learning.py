@@ -110,15 +110,12 @@ class LearningTab:
         await asyncio.to_thread(consent, service.engine, owner, bool(argument), service.record)
 
     async def undo(self, argument: Any) -> None:
-        """Undoes what was learned from an example."""
-        service, owner = self._tab.service, self._tab.owner
-        await asyncio.to_thread(undo, service.home, service.engine, owner, str(argument), service.record)
-        service.chooser.forget()
+        """Undoes what was learned or remembered."""
+        await undo_example(self._tab, str(argument))
 
     async def redo(self, argument: Any) -> None:
         """Lets an undone example count again."""
-        service, owner = self._tab.service, self._tab.owner
-        await asyncio.to_thread(redo, service.home, service.engine, owner, str(argument), service.record)
+        await redo_example(self._tab, str(argument))
 
     async def rewrite(self, argument: Any) -> None:
         """Changes the words of a correction or a fact; `argument`: [id, words]."""
@@ -136,6 +133,19 @@ class LearningTab:
     async def more(self, _argument: Any) -> None:
         """Shows older examples too."""
         self._limit += SPAN
+
+
+async def undo_example(tab: Tab, id_: str) -> None:
+    """Undo an example of the visitor, or all of a lesson, by its digest. Raises NotKept."""
+    service, owner = tab.service, tab.owner
+    await asyncio.to_thread(undo, service.home, service.engine, owner, id_, service.record)
+    service.chooser.forget()
+
+
+async def redo_example(tab: Tab, id_: str) -> None:
+    """Let an undone example of the visitor count again. Raises NotKept."""
+    service, owner = tab.service, tab.owner
+    await asyncio.to_thread(redo, service.home, service.engine, owner, id_, service.record)
 
 
 async def forget_example(tab: Tab, id_: str, turns_too: bool = False) -> Forgotten:

@@ -153,5 +153,6 @@ async def _build(client: "Client", request: Request, conversation: str) -> Respo
     await view.draw()
     room.views.add(view)
     view.stale()  # an answer that ended while it was drawn told those that were there
+    client.on_disconnect(view.why.left)
     client.on_delete(view.close)
     return None

@@ -77,3 +77,7 @@ class TurnPart(PagePart, component="static/turn.js"):
     def grow(self, stage: str, strokes: Sequence[Stroke]) -> None:
         """Draws more of a pending answer."""
         self.do("grow", [stage, list(strokes)])
+
+
+class WhyPart(PagePart, component="static/why.js"):
+    """Why an answer says what it says. Events: stop, anew, choose, undo, redo."""

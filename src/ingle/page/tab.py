@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
+from ingle.home.turns import Turn
 from ingle.page.choices import Choices
 from ingle.serve.service import Service
 
@@ -38,6 +39,12 @@ class Tab(Protocol):
 
     async def again(self, parent: str) -> None:
         """Has the model answer a question once more."""
+
+    async def explain(self, turn: Turn) -> None:
+        """Opens the view "Why" under an answer, or closes it."""
+
+    def heard(self, deed: Deed) -> Deed:
+        """Wraps a deed: it needs a good key, and its error shows above the composer."""
 
     async def leave(self, note: str = "") -> None:
         """Goes to a new conversation and shows a note."""

@@ -65,6 +65,10 @@ class Thread:
             if shown.id == turn.id:
                 part.do("stored")
 
+    def part_of(self, turn: str) -> TurnPart | None:
+        """Return the part that shows the turn of that id; None if none does."""
+        return next((part for shown, part in self._shown if shown.id == turn), None)
+
     async def draw(self, conversation: OpenConversation | None, current: Callable[[], bool]) -> None:
         """Shows a conversation, unless it is no longer the `current` one. Raises NotKept if it is gone."""
         whole = await conversation.path() if conversation else ()

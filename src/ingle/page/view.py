@@ -24,6 +24,7 @@ from ingle.page.session import Visitor
 from ingle.page.tab import Deed
 from ingle.page.taught import TaughtNotes, look_up
 from ingle.page.thread import Thread
+from ingle.page.why import WhyTab
 from ingle.serve.service import Ask, Service
 
 MOST_TEXT = 400_000
@@ -43,6 +44,7 @@ class View:
         self._stale = self._drawing = self._sending = False
         self.thread = Thread(room.pending, parts, self._hear_turn, self._look_up)
         self.listing = Listing(self, parts.list, room.pending, visitor.name)
+        self.why = WhyTab(self, self.thread.part_of)
         self.panel, self.learning = Panel(self, parts.settings), LearningTab(self, parts.learning)
         events: dict[Any, Mapping[str, Deed]] = {
             parts.shell: {"new": self.new, "stop": self.stop, "go": self.open},
@@ -135,6 +137,7 @@ class View:
             await self.thread.draw(conversation, lambda: self.conversation is conversation)
         except NotKept:
             await self.leave("This conversation was deleted.")
+        self.why.tidy()
         self._draw_frame()
 
     def _draw_frame(self) -> None:
@@ -234,6 +237,10 @@ class View:
         await self.answer(conversation, parent, choices)
         self.parts.scroll.do("end")
 
+    async def explain(self, turn: Turn) -> None:
+        """Opens the view "Why" under an answer, or closes it."""
+        await self.why.toggle(turn)
+
     async def stop(self, _argument: Any) -> None:
         """Stops the pending answer."""
         if self.thread.pending is not None:
@@ -317,6 +324,7 @@ class View:
     async def close(self) -> None:
         """Handles the end of the tab."""
         self.room.views.discard(self)
+        self.why.close()
         await self._forget_temporary()
 
 

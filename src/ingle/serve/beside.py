@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -39,20 +39,28 @@ class Beside:
     stopped: bool = False
     """Whether whoever asked has gone."""
     energy: Energy = NOTHING
-    _taken: list[Reading] = field(default_factory=list)
+    _answering: "list[Future[tuple[str, Tap]]]" = field(default_factory=list)
 
     @property
     def reader(self) -> Reader:
         """The reader for `explain`."""
         return Reader(self._score, lambda asks: [text for text, _ in self.answers(asks)], self._places)
 
+    def stop(self) -> None:
+        """Ends all work soon: whoever asked has gone."""
+        self.stopped = True
+        for future in list(self._answering):
+            future.cancel()
+
     def answers(self, asks: Sequence[tuple[LanguageModel, Request]]) -> list[tuple[str, Tap]]:
         """Return answers as the guards let them out, with what the engine read and wrote. Raises OutOfTime and what answering raises."""
         self._check()
         futures = [asyncio.run_coroutine_threadsafe(self._answer(model, request), self.loop) for model, request in asks]
+        self._answering = futures
         try:
+            self._check()  # whoever goes from here on finds them
             return [future.result(max(0.0, self.deadline - time.perf_counter())) for future in futures]
-        except TimeoutError:
+        except (TimeoutError, CancelledError):
             raise OutOfTime from None
         finally:
             for future in futures:

@@ -27,13 +27,13 @@ from ingle.serve.stream import event_stream, while_connected
 from ingle.serve.why import (
     Explained,
     account,
-    check_again,
     explained,
     explanation_event,
     explanation_id,
     explanation_table,
     found_table,
     more_of,
+    said_again,
     span_in,
     stored_turn,
 )  # fmt: skip
@@ -90,14 +90,13 @@ async def explanation(service: Service, who: str, body: ExplainBody) -> Tables:
             yield await _finished(service, asked, id_, why, time.perf_counter() - began, beside)
             return
     finally:
-        beside.stopped = True
+        beside.stop()
 
 
 def _proved(beside: Beside, asked: Explained, body: ExplainBody) -> Any:
     """Yield causes, and at last (id, explanation). Runs in a thread of its own."""
     [(shown, tap)] = beside.answers([(asked.choice.model, asked.request)])
-    check_again(asked, shown)
-    said = tap.said(asked.choice.model)
+    said = said_again(asked, shown, tap)
     questions = _questions(said.text, body)
     for one in explain(beside.reader, said, asked.variations if "taught" in body.what or "sure" in body.what else (), questions):
         if isinstance(one, Why):
@@ -123,7 +122,8 @@ async def _found(service: Service, who: str, body: ExplainBody) -> Explained:
 
     def find() -> Any:
         if body.completion_id and find_completion(service.engine, who, body.completion_id) is None:
-            raise NotKept("answer", "The text of this answer is not kept", "", "Ask with `store: true`.")
+            cure = "Keep conversations on the page, or ask with `store: true`."
+            raise NotKept("answer", "The text of this answer is not kept", "", cure)
         row = find_row(ledger, body.completion_id or str(body.event))
         return row, stored_turn(service.engine, row, who)
 

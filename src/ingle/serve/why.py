@@ -90,7 +90,11 @@ def explained(
         raise NotKept("answer", "The stored text is not what the ledger has signed", "", "`ingle verify` says what is damaged.")
     owner, *acted = (str(row.values.get(name, "")) for name in ("key", "memories", "lessons"))
     memories, lessons = (names.split() for names in acted)
-    choice = chooser.again(owner, model, kept, request, memories, lessons)
+    try:
+        choice = chooser.again(owner, model, kept, request, memories, lessons)
+    except NotKept as error:
+        rule = "Something that acted on this answer is not kept any more, so nothing about it can be proved"
+        raise NotKept("answer", rule, "", "What was forgotten can't be put back, not even to explain.") from error
     if choice.model.digest != row.values.get("model"):
         cure = "`ingle show` says what the model is made of now."
         raise NotKept("model", "Another model stands under this name now, so nothing about the answer can be proved", kept.name, cure)
@@ -137,8 +141,30 @@ class Tap:
         return said_by(model, self.requests[-1], self.chunks)
 
 
-def check_again(asked: Explained, shown: str) -> None:
-    """Raise NotKept if an answer given again is not the stored one."""
+def said_again(asked: Explained, shown: str, tap: Tap) -> Said:
+    """Return an answer that was given again, as far as the guards let it out: nobody learns from an explanation what a guard kept back.
+
+    Raises NotKept if it is not the stored answer, or a guard changed its very beginning.
+    """
+    _check_again(asked, shown)
+    said = tap.said(asked.choice.model)
+    tokens = tokens_within(said.pieces, shown)
+    if said.tokens and not tokens:
+        raise NotKept("answer", "A guard changed this answer from its beginning on, so nothing about it can be proved")
+    return replace(said, tokens=said.tokens[:tokens], pieces=said.pieces[:tokens])
+
+
+def tokens_within(pieces: Sequence[str], shown: str) -> int:
+    """Return how many of the first tokens a shown text begins with."""
+    end = 0
+    for number, piece in enumerate(pieces):
+        if not shown.startswith(piece, end):
+            return number
+        end += len(piece)
+    return len(pieces)
+
+
+def _check_again(asked: Explained, shown: str) -> None:
     if answer_digest(asked.key, shown) == asked.row.values.get("answer"):
         return
     if asked.row.values.get("finish") in _CUT and (shown.startswith(asked.text) or asked.text.startswith(shown)):

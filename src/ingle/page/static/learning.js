@@ -74,7 +74,7 @@ export default {
                 <div class="foot">
                   <span v-if="now[row.state]" role="status"><span v-if="row.state === 'learning'" class="glow"></span>{{ now[row.kind === "rating" && row.state === "pending" ? "rating" : row.state] }}</span>
                   <time v-else :datetime="row.at">{{ when(row.at) }}</time>
-                  <button v-if="row.state === 'learned'" class="quiet" type="button" :aria-label="'Undo: ' + named(row)" @click="$emit('undo', row.id)">
+                  <button v-if="stands(row)" class="quiet" type="button" :aria-label="'Undo: ' + named(row)" @click="$emit('undo', row.id)">
                     <svg class="i" aria-hidden="true"><use href="#i-back"></use></svg>Undo
                   </button>
                   <button v-if="row.state === 'undone'" class="quiet" type="button" :aria-label="'Count again: ' + named(row)" @click="$emit('redo', row.id)">
@@ -161,8 +161,11 @@ export default {
       const words = row.question ? `${row.question} → ${row.answer}` : row.answer;
       return words.length > 120 ? words.slice(0, 119) + "…" : words;
     },
+    stands(row) {
+      return !["undone", "superseded"].includes(row.state);
+    },
     editable(row) {
-      return row.kind !== "rating" && !["undone", "superseded"].includes(row.state);
+      return row.kind !== "rating" && this.stands(row);
     },
     edit(row) {
       [this.editing, this.words] = [row.id, row.answer];

@@ -27,6 +27,7 @@ export default {
     cures: { type: Array, default: () => [] },
     line: { type: String, default: "" },
     details: { type: Array, default: () => [] },
+    explained: Boolean, // whether the view "Why" is open below
     acts: { type: Array, default: () => [] },
     correction: { type: Object, default: null }, // the user's answer in place of the model's, and its state
     seen: { type: Object, default: null }, // what the guards that judge meaning saw, and what they were taught since
@@ -76,7 +77,7 @@ export default {
         </div>
         <button v-for="act in row" class="quiet" type="button" :data-act="act.id" :aria-label="act.label" :title="named(act)"
                 :aria-pressed="act.pressed === null ? null : act.pressed ? 'true' : 'false'"
-                :aria-expanded="act.id === 'details' ? (detailed ? 'true' : 'false') : null" @click="do_(act.id)">
+                :aria-expanded="unfolds(act)" @click="do_(act.id)">
           <svg class="i" aria-hidden="true"><use :href="'#i-' + (copied && act.id === 'copy' ? 'done' : act.icon)"></use></svg>
         </button>
         <span v-if="live" class="line"><span class="glow"></span>{{ stage }}</span>
@@ -88,6 +89,7 @@ export default {
           <button type="button" :data-act="missed.id" title="Teaches the guards of this home, for everybody who asks here" @click="do_(missed.id)">{{ missed.label }}</button>
         </dd>
       </dl>
+      <slot></slot>
     </article>`,
   data: () => ({ editing: false, draft: "", detailed: false, copied: false, now: "" }),
   computed: {
@@ -196,6 +198,10 @@ export default {
       const button = stepped.by < 0 ? back : on;
       (button.disabled ? (button === back ? on : back) : button).focus({ preventScroll: true });
       stepped = null;
+    },
+    unfolds(act) {
+      const open = { details: this.detailed, why: this.explained }[act.id];
+      return open === undefined ? null : open ? "true" : "false";
     },
     named(act) {
       return act.pressed ? `${act.label} (press again to undo)` : act.label;
