@@ -12,9 +12,10 @@ from ingle.explain.words import SEVERAL, TABLE, quoted, row_of, say, say_enough,
 
 NUMBERS = st.floats(-50, 50, allow_nan=False)
 CHANCES = st.none() | st.tuples(NUMBERS, st.floats(0, 20)).map(lambda pair: Chance(pair[0] - pair[1] / 2, pair[0] - pair[1], pair[0], 8))
+KINDS = ["sentence", "memory", "lesson", "delta", "retrieval", "recurrent"]
 CAUSES = st.builds(
     ProvedCause,
-    cause=st.builds(Cause, st.sampled_from(["sentence", "memory", "lesson", "delta"]), st.just("1"), st.text("ab “c”{}", max_size=9)),
+    cause=st.builds(Cause, st.sampled_from(KINDS), st.just("1"), st.text("ab “c”{}", max_size=9)),
     nats=NUMBERS, nats_by_token=st.just(()), by_chance=CHANCES, answer_without=st.none() | st.text("xy {}", max_size=6),
     differs=st.booleans(), alone=st.none() | NUMBERS,
 )  # fmt: skip

@@ -1,9 +1,10 @@
 """`ingle why`."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from ingle.cli.settings import Settings
+    from ingle.core.energy import Energy
     from ingle.core.message import Request
     from ingle.engine.language_model import LanguageModel
     from ingle.explain.cause import Said, Why
@@ -34,6 +36,7 @@ _NEAREST = 200
 _MANY = 8
 """Fewer pieces take a moment."""
 _WHAT = ("sentences", "taught", "sure", "traces")
+_CHOICES = ("prompt", "training", "parts")
 """As the API explains an answer, unless less is asked for."""
 _MOST_BYTES = 64 << 20
 """Larger files of training data are not looked through."""
@@ -45,7 +48,9 @@ def command(
     span: Annotated[str | None, typer.Option(help="Explain only these words of the answer.")] = None,
     method: Annotated[str, typer.Option(help="How sentences are found: auto, leave_one_out, alone, context_cite, overlap …")] = "auto",
     budget: Annotated[float, typer.Option(help="Most seconds; what was proved by then is shown.")] = 60.0,
-    what: Annotated[str, typer.Option(help="prompt: sentences and what was taught; training: examples of the tune or lesson.")] = "prompt",
+    what: Annotated[
+        str, typer.Option(help="prompt: sentences and what was taught; training: examples of the tune or lesson; parts: of a hybrid.")
+    ] = "prompt",
     prove: Annotated[bool, typer.Option("--prove", help="training: train again without the examples that look like it; minutes.")] = False,
     top: Annotated[int, typer.Option(help="training: how many examples.")] = 5,
     calibrate: Annotated[
@@ -60,8 +65,7 @@ def command(
     Works where the text is kept, as `ingle replay` does: conversations of the page, and requests with `store: true`. Exit code 1 if
     nothing stands out.
     """
-    from ingle.cli.house import enter, open_ledger
-    from ingle.cli.output import print_json
+    from ingle.cli.house import enter
     from ingle.cli.settings import read_settings
     from ingle.core.files import write_atomic
     from ingle.energy.meter import Span, open_meter
@@ -69,7 +73,7 @@ def command(
     from ingle.explain.why import WhyOptions
     from ingle.home.explanations import keep_explanation
     from ingle.serve.rooms import open_rooms
-    from ingle.serve.why import account, explanation_event, explanation_id, explanation_table, span_in
+    from ingle.serve.why import explanation_id, explanation_table, parts, span_in
 
     if calibrate is not None:
         _calibrate(calibrate, event is not None or last, as_json, overrides or ())
@@ -86,19 +90,31 @@ def command(
             from ingle.cli.why_training import why_training
 
             raise typer.Exit(why_training(home, engine, settings, asked, said, top, prove, as_json))
-        questions = WhyOptions(span_in(said.text, span) if span else None, method)
+        if what == "parts":
+            asked = replace(asked, variations=parts(asked))
+        questions = WhyOptions(span_in(said.text, span) if span else None, method, sentences=what == "prompt")
         why = _proved(home, engine, asked, said, answer, questions, lambda: time.monotonic() - began > budget)
-        id_ = explanation_id(asked.turn.owner, asked.turn.completion, questions, _WHAT)
+        id_ = explanation_id(asked.turn.owner, asked.turn.completion, questions, _WHAT if what == "prompt" else (what,))
         table = {"id": id_, **explanation_table(why)}
         if why.complete:
             keep_explanation(engine, asked.turn.owner, asked.turn.id, id_, table)
     finally:
         engine.dispose()
-    seconds, energy = time.monotonic() - began, metered.end_of_piece()
-    with open_ledger(home) as ledger:
-        row = ledger.append(explanation_event(asked.key, asked, id_, why, seconds, energy))
     if html is not None:
         write_atomic(html, why_page(why, asked.choice.request).encode())
+    _finish(home, asked, table, why, time.monotonic() - began, metered.end_of_piece(), as_json)
+
+
+def _finish(
+    home: "Home", asked: "Explained", table: "Mapping[str, Any]", why: "Why", seconds: float, energy: "Energy", as_json: bool
+) -> None:
+    """Record the explanation, show it, and end with 1 if nothing stands out."""
+    from ingle.cli.house import open_ledger
+    from ingle.cli.output import print_json
+    from ingle.serve.why import account, explanation_event
+
+    with open_ledger(home) as ledger:
+        row = ledger.append(explanation_event(asked.key, asked, table["id"], why, seconds, energy))
     if as_json:
         print_json(account(table, seconds, energy, row.seq))
     else:
@@ -115,8 +131,8 @@ def _check(event: str | None, last: bool, what: str, budget: float) -> None:
         raise ConfigError(
             "EVENT", "Say which answer: EVENT or --last", "both" if last else "neither", "`ingle log --kind answer` lists them."
         )
-    if what not in ("prompt", "training"):
-        raise ConfigError("--what", "must be prompt or training", what)
+    if what not in _CHOICES:
+        raise ConfigError("--what", f"must be one of {', '.join(_CHOICES)}", what)
     if not 0 < budget <= 3600:
         raise ConfigError("--budget", "must be more than 0 and at most 3600 seconds", budget)
 
@@ -198,7 +214,7 @@ def _proved(
         reader = direct_reader(late, lambda model, request: answering(model, request)[0], progress)
         *_, why = explain(reader, said, asked.variations, questions)
         assert isinstance(why, Why), "an explanation ends with the whole of it"
-        return more_of(reader, asked, said, why, _WHAT, home, engine, _tuned_on(home, asked))
+        return more_of(reader, asked, said, why, _WHAT if questions.sentences else (), home, engine, _tuned_on(home, asked))
 
 
 def _tuned_on(home: "Home", asked: "Explained") -> "list[TaughtText]":

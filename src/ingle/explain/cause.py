@@ -21,6 +21,10 @@ Kind = Literal["sentence", "memory", "lesson", "delta", "retrieval", "recurrent"
 """`sentence`: of the prompt. `memory`, `lesson`, `delta`: taught. `retrieval`, `recurrent`, `groups`: parts of a hybrid model."""
 
 
+PARTS: tuple[Kind, ...] = ("retrieval", "recurrent", "groups")
+"""Kinds of parts; the last one is the control: as many other groups by chance."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cause:
     """Something that an answer may rest on."""

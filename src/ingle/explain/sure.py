@@ -35,11 +35,11 @@ EVERYWHERE = frozenset(_EVERYWHERE_WORDS.split())
 """Words that tell nothing, whatever was asked."""
 
 
-def with_sure(reader: Reader, said: Said, why: Why, calibration: Calibration | None, samples: int = 0) -> Why:
+def with_sure(reader: Reader, said: Said, why: Why, calibration: Calibration | None, samples: int = 0, alternatives: bool = True) -> Why:
     """Return the explanation with how sure the answer is; without it, and not complete, if the time is over before.
 
     `why`: with the sentences looked at. `calibration`: of this model, None = not measured. `samples`: answers that are drawn beside it and
-    compared.
+    compared. `alternatives`: whether other tokens may be named; not where a guard keeps words back.
     """
     taught = [np.array(one.nats_by_token) for one in why.causes if one.cause.kind in TAUGHT]
     try:
@@ -56,6 +56,8 @@ def with_sure(reader: Reader, said: Said, why: Why, calibration: Calibration | N
         missing = "lesson"
     odds = None if missing or kind is None or calibration is None else calibration.odds(kind, signals)
     tokens = _tokens(said, places)
+    if not alternatives:
+        tokens = tuple(replace(token, others=()) for token in tokens)
     says = say_sure(tokens, signals, kind or "", odds, missing, said.model.name, samples)
     return replace(why, sure=Sure(tokens, signals, kind or "", odds, says), says=(*why.says, *says))
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from ingle.core.errors import RequestError
 from ingle.core.message import Request
-from ingle.explain.cause import AnswerSpan, OutOfTime, ProvedCause, Reader, Said, Together, Variation, Why, worded
+from ingle.explain.cause import PARTS, AnswerSpan, Chance, OutOfTime, ProvedCause, Reader, Said, Together, Variation, Why, worded
 from ingle.explain.effects import Falls, Left
 from ingle.explain.method import method
 from ingle.explain.names import twin
@@ -93,15 +93,18 @@ def chosen(falls: Falls, asked: str) -> str:
 
 
 def _taught(falls: Falls, variations: Sequence[Variation]) -> Iterator[ProvedCause]:
-    """Yield what was taught, each left out by itself, the strongest first."""
+    """Yield what was taught, and parts of the model, each left out by itself, the strongest first."""
     if not variations:
         return
     losses = falls.varied(variations)
-    answers = falls.reader.write([(variation.model, variation.request) for variation in variations])
-    order = sorted(range(len(variations)), key=lambda i: -falls.summed(losses[i]))
-    for i in order:
-        nats = losses[i]
-        one = ProvedCause(variations[i].cause, falls.summed(nats), tuple(map(float, nats)), None, answers[i], differs(falls, answers[i]))
+    control = [falls.summed(nats) for nats, one in zip(losses, variations, strict=True) if one.cause.kind == "groups"]
+    shown = sorted((i for i, one in enumerate(variations) if one.cause.kind != "groups"), key=lambda i: -falls.summed(losses[i]))
+    answers = falls.reader.write([(variations[i].model, variations[i].request) for i in shown])
+    for i, answer in zip(shown, answers, strict=True):
+        cause = variations[i].cause
+        chance = Chance.of(control) if cause.kind in PARTS else None
+        nats = tuple(map(float, losses[i]))
+        one = ProvedCause(cause, falls.summed(losses[i]), nats, chance, answer, differs(falls, answer))
         yield worded(one, say(one))
 
 

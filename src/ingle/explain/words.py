@@ -5,17 +5,19 @@ from math import ceil, floor
 from typing import Literal
 
 from ingle.core.words import counted
-from ingle.explain.cause import Kind, Odds, ProvedCause, SureSignals, SureToken, Together
+from ingle.explain.cause import PARTS, Kind, Odds, ProvedCause, SureSignals, SureToken, Together
 from ingle.explain.traces import WordTrace
 
 Row = Literal[
-    "decides", "leans", "unneeded", "several", "enough", "nothing", "unlooked", "alone_prompt", "elsewhere", "sure", "unmeasured",
+    "decides", "leans", "unneeded", "unmoved", "several", "enough", "nothing", "unlooked", "alone_prompt", "elsewhere", "sure",
+    "unmeasured",
     "wavered", "agrees", "stands_there",
 ]  # fmt: skip
 TABLE: dict[Row, str] = {
     "decides": "Without {what} it would have said: {answer}",
     "leans": "It leaned on {what}, but would have said the same without it.",
     "unneeded": "{What} was there, but the answer did not need it.",
+    "unmoved": "{What} made no difference to this answer.",
     "several": "Several places say this; no single one decides: {what}. Without all of them it would have said: {answer}",
     "enough": "{What} alone is enough for it to say this.",
     "elsewhere": "It took this from a sentence about {theirs}, but you asked about {asked}.",
@@ -77,7 +79,7 @@ def quoted(text: str) -> str:
 def row_of(found: ProvedCause) -> Row:
     """Return the row of the table that the figures of a cause allow."""
     if not found.stands_out:
-        return "unneeded"
+        return "unmoved" if found.cause.kind in PARTS else "unneeded"
     if found.differs and found.answer_without is not None:
         return "decides"
     return "leans" if found.answer_without is not None else "unneeded"

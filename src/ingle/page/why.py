@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ingle.core.errors import IngleError, NotKept, RequestError
 from ingle.explain.cause import AnswerSpan
@@ -25,7 +25,7 @@ from ingle.page.tab import Tab
 from ingle.page.why_text import TaughtNow, account_line, cause_row, legend, proved_cause, why_values
 from ingle.serve.explain import explanation
 from ingle.serve.replay import request_of
-from ingle.serve.schema import ExplainBody
+from ingle.serve.schema import EXPLAINED, ExplainBody
 from ingle.serve.why import explanation_id
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from ingle.home.turns import Turn
 
-WHAT: list[Literal["sentences", "taught"]] = ["sentences", "taught"]
+WHAT = [*EXPLAINED]
 """Parts of an explanation that the page asks for."""
 BUDGET_S = 60.0
 """Most seconds of an explanation."""

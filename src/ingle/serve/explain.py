@@ -1,4 +1,4 @@
-"""`/v1/explain`: why an answer says what it says. WhyOptions for by its owner only; answers of others go on meanwhile."""
+"""`/v1/explain`: why an answer says what it says. Asked for by its owner only; answers of others go on meanwhile."""
 
 import asyncio
 import threading
@@ -33,6 +33,7 @@ from ingle.serve.why import (
     explanation_table,
     found_table,
     more_of,
+    parts,
     said_again,
     span_in,
     stored_turn,
@@ -98,7 +99,9 @@ def _proved(beside: Beside, asked: Explained, body: ExplainBody) -> Any:
     [(shown, tap)] = beside.answers([(asked.choice.model, asked.request)])
     said = said_again(asked, shown, tap)
     questions = _questions(said.text, body)
-    for one in explain(beside.reader, said, asked.variations if "taught" in body.what or "sure" in body.what else (), questions):
+    left_out = asked.variations if "taught" in body.what or "sure" in body.what else ()
+    left_out += parts(asked) if "parts" in body.what else ()
+    for one in explain(beside.reader, said, left_out, questions):
         if isinstance(one, Why):
             id_ = explanation_id(asked.turn.owner, asked.turn.completion, questions, body.what)
             yield id_, more_of(beside.reader, asked, said, one, body.what, beside.service.home, beside.service.engine)

@@ -11,8 +11,9 @@ from ingle.core.message import Modality
 T = TypeVar("T")
 Origin = Literal["memory", "document", "tool"]
 """Origins that a client may name for a part whose words are quoted. The speaker's own words need none."""
-EXPLAINED: tuple[Literal["sentences", "taught", "sure", "traces"], ...] = ("sentences", "taught", "sure", "traces")
-"""All that an explanation may say."""
+Explainable = Literal["sentences", "taught", "sure", "traces", "parts"]
+EXPLAINED: tuple[Explainable, ...] = ("sentences", "taught", "sure", "traces")
+"""What an explanation says unless it is asked otherwise; `parts` are those of a hybrid."""
 MOST_CHOICES = 16
 """Most answers to one request (`n`)."""
 # One error is enough, and lists end somewhere: a report on each of a million wrong items takes minutes and gigabytes.
@@ -243,7 +244,7 @@ class ExplainBody(Whole):
 
     completion_id: str = ""
     event: int | None = None
-    what: Annotated[list[Literal["sentences", "taught", "sure", "traces"]], Field(min_length=1, max_length=8)] = [*EXPLAINED]
+    what: Annotated[list[Explainable], Field(min_length=1, max_length=8)] = [*EXPLAINED]
     span: str | Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
     method: str = "auto"
     budget_s: Annotated[float, Field(gt=0, le=600, strict=False)] = 30.0

@@ -16,6 +16,7 @@ from ingle.core.event import Event, Fact
 from ingle.core.message import Chunk, Request
 from ingle.engine.language_model import LanguageModel
 from ingle.explain.cause import AnswerSpan, Cause, ProvedCause, Reader, Said, Variation, Why
+from ingle.explain.groups import parts_of
 from ingle.explain.kept_odds import find_calibration
 from ingle.explain.said import said_by
 from ingle.explain.sure import with_sure
@@ -27,6 +28,8 @@ from ingle.home.place import Home
 from ingle.home.turns import find_any_completion
 from ingle.ledger.row import MAX_TEXT
 from ingle.safety.middleware import Next
+from ingle.safety.policy import GuardPolicy, rule_of
+from ingle.safety.registry import guard_files, guard_policy
 from ingle.serve.record import answer_digest
 from ingle.serve.replay import kept_as_said, request_of
 
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
     from ingle.ledger.row import Row
 
 Open = Callable[[Home, Kept], LanguageModel]
+CONTROLS = 3
+"""Random sets of groups beside the parts of a hybrid."""
 _CUT = ("cancelled", "deadline")
 """Ends of answers that stopped wherever they were."""
 
@@ -102,6 +107,12 @@ def explained(
     variations = [Variation(Cause(one.kind, one.id, one.text), one.choice.model, one.choice.request) for one in left_out]
     variations += _shorter(home, kept, choice, open_, bool(lessons))
     return Explained(row, turn, kept, choice, tuple(variations), key)
+
+
+def parts(asked: Explained) -> tuple[Variation, ...]:
+    """Return the choice on the model without each of its parts, beside as many others by chance. Raises ConfigError for a transformer."""
+    choice = asked.choice
+    return tuple(Variation(Cause(part.kind, part.id), part.model, choice.request) for part in parts_of(choice.model, CONTROLS))
 
 
 def _shorter(home: Home, kept: Kept, choice: Choice, open_: Open, lessons: bool) -> list[Variation]:
@@ -188,11 +199,18 @@ def more_of(
     `files`: texts that the model was tuned on, beside what the answer's owner taught it.
     """
     if "sure" in what:
-        why = with_sure(reader, said, why, find_calibration(home, asked.choice.model.digest))
+        known = find_calibration(home, asked.choice.model.digest)
+        why = with_sure(reader, said, why, known, alternatives=not kept_back(guard_policy(home.policy)))
     if "traces" in what:
         taught = [TaughtText(one.id, one.answer) for one in list_examples(engine, asked.turn.owner)]
         why = with_traces(why, [*taught, *files])
     return why
+
+
+def kept_back(policy: GuardPolicy) -> bool:
+    """Return whether a guard keeps words of answers back, for any model or key: then no other word that might have come is named."""
+    watching = [file for file in guard_files() if file.holds_back]
+    return any(rule_of(rules, file.name, file.modes).mode in ("edit", "block") for rules in policy.tables.values() for file in watching)
 
 
 def span_in(answer: str, words: str) -> AnswerSpan:
