@@ -1,6 +1,6 @@
 """How sure: odds of being right on questions that no calibration saw, beside the model's own probability; and twins, found by attribution.
 
-    python bench/explain_sure.py [--model smollm2] [--questions 200] [--corrections 100] [--home DIR] [--fit]
+    python bench/explain_sure.py [--model smollm2] [--questions 170] [--corrections 100] [--home DIR] [--fit]
 
 The odds are those of the home's calibration, or of the one that Ingle brings; `--fit` first makes one from the training part. Held out are:
 questions of the other part (other documents, other general questions, other facts), and corrections of `bench/adapt_data.py`, asked for in
@@ -175,7 +175,7 @@ def main() -> None:
     """The script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2")
-    parser.add_argument("--questions", type=int, default=200)
+    parser.add_argument("--questions", type=int, default=170)
     parser.add_argument("--corrections", type=int, default=100)
     parser.add_argument("--home", type=Path, default=FOLDER.parent / "explain")
     parser.add_argument("--fit", action="store_true")

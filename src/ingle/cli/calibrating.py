@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ingle.explain.odds import Calibration
 
-QUESTIONS = 200
+QUESTIONS = 170
 """Planted facts; the other kinds of questions go with them, see explain/known.py."""
 
 

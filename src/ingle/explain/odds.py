@@ -17,7 +17,7 @@ acted."""
 KINDS: tuple[QuestionKind, ...] = get_args(QuestionKind)
 LEAST_ITEMS = 40
 """A kind with fewer questions is not measured."""
-FEATURES = ("telling", "explained", "telling_least", "mean", "least", "telling_entropy", "length")
+FEATURES = ("telling", "explained", "mean", "telling_least", "least", "telling_entropy", "length")
 """Signals, those that tell most first. A kind of which few answers were right, or few wrong, is fitted with the first ones only."""
 _EACH = 10
 """Right answers, and wrong ones, for each signal that is used: the usual rule of thumb."""
@@ -85,8 +85,8 @@ class Calibration:
 
 def features(signals: SureSignals) -> Nats:
     """Return FEATURES of an answer."""
-    few = (signals.telling, signals.explained, signals.telling_least)
-    return np.array([*few, signals.mean, signals.least, signals.telling_entropy, math.log(signals.tokens)])
+    few = (signals.telling, signals.explained, signals.mean)
+    return np.array([*few, signals.telling_least, signals.least, signals.telling_entropy, math.log(signals.tokens)])
 
 
 def fitted(kind: QuestionKind, answers: Sequence[tuple[SureSignals, bool]]) -> KindOdds | None:
