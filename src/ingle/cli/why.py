@@ -46,7 +46,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the explanation as JSON.")] = False,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any key of config.toml.")] = None,
 ) -> None:
-    """Say why an answer says what it says: what it rests on, proved by leaving that out.
+    """Say what an answer rests on, proved by leaving it out.
 
     Works where the text is kept, as `ingle replay` does: conversations of the page, and requests with `store: true`. Exit code 1 if
     nothing stands out.
