@@ -2,12 +2,12 @@
 
 Two tunes of SmolLM2-135M (LoRA of rank 8 on all linears of the four upper layers, float32): `facts`, 100 invented names in three wordings
 each, asked for in a fourth; and `sst2`, 300 sentences of film reviews of up to 20 words, whose feeling is asked for with other
-sentences. Each is trained again without a random quarter of
-its examples, the others in their places. A method says what each example does to a question's loss; its prediction for a retraining is
-the sum over what was left out. The score (LDS, linear datamodelling score) is Spearman's correlation of predicted and true losses over
-the retrainings, a mean over the questions; intervals resample retrainings and questions.
+sentences. Each is trained again without a random quarter of its examples, the others in their places. A method says what each example
+does to a question's loss; its prediction for a retraining is the sum over what was left out. The score (LDS, linear datamodelling score)
+is Spearman's correlation of predicted and true losses over the retrainings, a mean over the questions; intervals resample retrainings
+and questions.
 
-Then the five most telling examples of three methods are left out, and three times five random ones.
+First, the five most telling examples by each method of `--leaving` are left out, and three times five random ones.
 
   random       a number drawn for each example
   words        BM25 of the question with its answer against the example
@@ -16,7 +16,7 @@ Then the five most telling examples of three methods are left out, and three tim
   through      the gradient through the training
 
 python bench/explain_training.py [--tasks facts sst2] [--retrains 30] [--questions 8] [--examples 300]
-    [--seed 0] [--leaving through] [--work DIR]
+    [--seed 0] [--leaving through] [--rate 6e-3] [--epochs 2] [--eps 1e-4] [--work DIR]
 """
 
 import argparse
@@ -28,7 +28,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +106,9 @@ def reviews(examples: int, questions: int, seed: int) -> Task:
 TASKS: dict[str, Callable[[int, int, int], Task]] = {"facts": facts, "sst2": reviews}
 
 
-def settings(rate: float, epochs: int, eps: float = SMOOTH) -> TrainSettings:
+def settings(rate: float, epochs: int) -> TrainSettings:
     """A smooth course: a constant under AdamW's root, a warm-up, a fall to 0."""
-    optimiser = OptimiserSettings(learning_rate=rate, beta2=0.99, eps=eps)
+    optimiser = OptimiserSettings(learning_rate=rate, beta2=0.99, eps=SMOOTH)
     return TrainSettings(epochs, batch_tokens=256, optimiser=optimiser, schedule=Schedule("cosine", 0.2), precision="fp32")
 
 
@@ -241,6 +241,7 @@ def judge(task: Task, retrains: int, leaving: Sequence[str], seed: int, work: Pa
     whole = np.array(done("whole", lambda: bench.losses().tolist()))
     say(f"{task.name}: {bench.rerun.steps} steps, loss {start.mean():.3f} → {whole.mean():.3f}")
     found = {name: np.array(done(name, lambda method=method: method(bench, seed).tolist())) for name, method in METHODS.items()}
+    gone = left_out(bench, done, found, whole, leaving, seed)
     draw, masks = np.random.default_rng([seed, 3]), np.zeros((retrains, bench.n))
     for number in range(retrains):
         masks[number, draw.permutation(bench.n)[: round(LEFT_OUT * bench.n)]] = 1
@@ -257,7 +258,7 @@ def judge(task: Task, retrains: int, leaving: Sequence[str], seed: int, work: Pa
             "lds": interval(draws[name]), "each": spearman(effects @ masks.T, rises).round(2).tolist(), "through_leads_by": lead,
             "seconds": done.seconds[name],
         }  # fmt: skip
-    table["left_out"] = left_out(bench, done, found, whole, leaving, seed)
+    table["left_out"] = gone
     table["seconds_of_a_training"] = done.seconds["retraining 1"]
     return table
 
@@ -312,15 +313,23 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=300)
     parser.add_argument("--leaving", nargs="*", default=["words", "cosine", "through"], choices=list(METHODS), help="whose top is left out")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rate", type=float, help="the learning rate at its peak")
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--eps", type=float, default=SMOOTH, help="AdamW's constant: larger is smoother")
     parser.add_argument("--work", type=Path, help="a folder in which what is done is kept, so that a stopped bench goes on")
     chosen = parser.parse_args()
     keep_few_programs()
     torch.set_num_threads(1)
     result = {}
     for name in chosen.tasks:
-        kind = f"{name}-{chosen.examples}-{chosen.questions}-{chosen.seed}.json"
+        course = f"{chosen.rate or ''}-{chosen.epochs or ''}-{chosen.eps:g}"
+        kind = f"{name}-{chosen.examples}-{chosen.questions}-{chosen.seed}-{course}.json"
         work = chosen.work / kind if chosen.work else None
         task = TASKS[name](chosen.examples, chosen.questions, chosen.seed)
+        usual = task.settings.optimiser
+        optimiser = replace(usual, learning_rate=chosen.rate or usual.learning_rate, eps=chosen.eps)
+        epochs = chosen.epochs or task.settings.epochs
+        task = replace(task, settings=replace(task.settings, epochs=epochs, optimiser=optimiser))
         result[name] = table = judge(task, chosen.retrains, chosen.leaving, chosen.seed, work)
         rows = [("method", "LDS (95 %)", "through leads by", f"rise without its top {TOP}", "seconds")]
         for method in METHODS:
