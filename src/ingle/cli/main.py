@@ -57,6 +57,8 @@ GROUPS = {
         "log": "Show what happened in this home.",
         "replay": "Prove an answer by asking for it again.",
         "verify": "Prove that the ledger and what is kept are unchanged.",
+        "attest": "Prove facts of the ledger to others, who need no Ingle.",
+        "whose": "Tell whether a text is an answer of this home.",
     },
     "Keep house": {
         "keep": "Name a model together with its deltas.",

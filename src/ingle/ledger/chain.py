@@ -129,7 +129,7 @@ class Ledger:
             # A database from before a rotation ends with a key that is gone: then the newest goes on.
             signer = next((one for one in ring.signers if last and signed_by(last, one.verifier)), ring.signers[-1])
             found = sign_head(signer, last.seq, last.hash) if last else None
-            peaks = remade(connection, found) if found else Peaks()
+            peaks = remade(connection, found, ring.verifiers) if found else Peaks()
             row = self._sign_row(signer, last, event, facts_text(event))
             peaks = self._insert(connection, peaks, row)
             # Before the commit, unlike in `append`: if we die between the two, the loss is still there to be accepted.

@@ -10,6 +10,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ingle.ledger.head import Head
+from ingle.ledger.keys import Verifier
+from ingle.ledger.link import signed_by
 from ingle.ledger.row import Row, row_hash
 from ingle.ledger.table import PAGE_ROWS, ledger_table, rows_from
 from ingle.ledger.tree import Node, Peaks, Subtree, grown, joined, leaf_hash, peaks_of
@@ -55,15 +57,18 @@ def standing(connection: "Connection", head: Head) -> Peaks | None:
     return peaks
 
 
-def remade(connection: "Connection", head: Head) -> Peaks | None:
-    """Make all stored subtrees up to the head again, from the rows; None where the rows are not those that the head was signed for."""
+def remade(connection: "Connection", head: Head, unsigned: Sequence[Verifier] = ()) -> Peaks | None:
+    """Make all stored subtrees up to the head again, from the rows; None where the rows are not those that the head was signed for.
+
+    `unsigned`: the keys of the ledger, where nobody signed the head, so that each row's own signature must be checked.
+    """
     import sqlalchemy as sa
 
     connection.execute(sa.text("DELETE FROM ledger_nodes"))
     peaks, after = Peaks(), None
     while peaks.count < head.seq and (rows := rows_from(connection, peaks.count or None, min(PAGE_ROWS, head.seq - peaks.count))):
         for row in rows:
-            if not _follows(row, peaks.count + 1, after):
+            if not _follows(row, peaks.count + 1, after) or (unsigned and not any(signed_by(row, key) for key in unsigned)):
                 return None
             peaks, after = add_row(connection, peaks, row), row.hash
     return peaks if peaks.count == head.seq and after in (None, head.hash) else None

@@ -36,8 +36,8 @@ class Extract:
 
     proven: tuple[Proven, ...]
     head: Head
-    keys: tuple[str, ...]
-    """Every public key that the ledger had, 64 hex digits each, the oldest first."""
+    key: str
+    """The public key that signed the head, 64 hex digits."""
 
 
 def extract(engine: "Engine", keys: Path, seqs: Iterable[int]) -> Extract:
@@ -57,7 +57,8 @@ def extract(engine: "Engine", keys: Path, seqs: Iterable[int]) -> Extract:
     for row, one in zip(rows, found, strict=True):
         if one is None:
             raise _changed(f"fact {row.seq}")
-    return Extract(tuple(one for one in found if one is not None), head, tuple(one.public for one in verifiers))
+    [key] = [one.public for one in verifiers if one.fingerprint == head.fingerprint]
+    return Extract(tuple(one for one in found if one is not None), head, key)
 
 
 def consistency(engine: "Engine", keys: Path, old: int) -> tuple[Head, tuple[str, ...]]:
@@ -108,14 +109,14 @@ def consistency_problem(old: Head, head: Head, path: Sequence[str], verifiers: S
 
 def extract_table(found: Extract) -> Mapping[str, Any]:
     """Return an extract as plain values for JSON."""
-    return {"facts": [proven_table(one) for one in found.proven], "head": head_table(found.head), "keys": list(found.keys)}
+    return {"facts": [proven_table(one) for one in found.proven], "head": head_table(found.head)}
 
 
 def proven_table(one: Proven) -> dict[str, Any]:
-    """Return a fact and its path as plain values. Its hash is left out: whoever verifies must compute it."""
+    """Return a fact and its path as plain values. Its hash is left out: whoever verifies must compute it. What is signed is the root."""
     row = one.row
     fact = {"seq": row.seq, "at": row.at, "kind": row.kind, "subject": row.subject, "facts": row.facts, "prev": row.prev}
-    return {**fact, "signature": row.signature, "path": list(one.path)}
+    return {**fact, "path": list(one.path)}
 
 
 def _signed_head(keys: Path) -> tuple[tuple[Verifier, ...], Head]:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Request, Response
 
 from ingle import __version__
-from ingle.serve import chat, completions, feedback, models, moderations, responses
+from ingle.serve import chat, completions, events, feedback, models, moderations, responses
 from ingle.serve.auth import KeyAuth
 from ingle.serve.document import ANSWERING, LOOKING, document, errors
 from ingle.serve.errors import add_handlers
@@ -38,7 +38,8 @@ def make_app(service: Service, mount: Mount | None = None) -> FastAPI:
     app.state.service, app.state.auth, app.state.health = service, KeyAuth(service), Health(service)
     for endpoints in (chat, completions, responses, feedback, moderations):
         app.include_router(endpoints.router, responses=errors(*ANSWERING))
-    app.include_router(models.router, responses=errors(*LOOKING))
+    for endpoints in (models, events):
+        app.include_router(endpoints.router, responses=errors(*LOOKING))
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
     add_handlers(app)
     app.add_exception_handler(ClientGone, _gone)
