@@ -52,10 +52,8 @@ def command(
     if as_json:
         print_json({"out": str(out), "seqs": seqs, "head": found.head.seq, "key": found.head.fingerprint, "cards": sorted(cards)})
         return
-    cards_too = f" and {counted(len(cards), 'card')}" if cards else ""
-    print(
-        f"{counted(len(seqs), 'fact')} of {found.head.seq}{cards_too}, with the proofs, are in {out}. Fact {seqs[0]} names the key that signed."
-    )
+    what = counted(len(seqs), "fact") + (f" and {counted(len(cards), 'card')}" if cards else "")
+    print(f"In {out}: {what} of a ledger of {found.head.seq}, with the proofs. Fact {seqs[0]} names the key that signed them.")
     print(f"The ledger's key is {found.head.fingerprint}.")
     note("Give that fingerprint to those who verify by another way than the bundle: it is all that they have to trust.")
 

@@ -98,6 +98,7 @@ def _check(bundle: Path | None, key: str, as_json: bool) -> None:
     """Check a bundle or a signed export, and print what it proves."""
     from ingle.cli.output import note, print_json, printable
     from ingle.core.errors import ConfigError, LedgerError
+    from ingle.core.words import counted
     from ingle.ethics.bundle import check_bundle
     from ingle.ethics.model_signature import check_model, signature_of
 
@@ -107,7 +108,7 @@ def _check(bundle: Path | None, key: str, as_json: bool) -> None:
         model = check_model(bundle)
         if not model.signer.startswith(key):
             raise LedgerError(str(bundle), f"must be signed with the key {key[:64]}", model.signer)
-        lines = [f"{model.files} files are as they were signed, with key {model.signer}.", "Nothing was added or removed."]
+        lines = [f"All is as it was signed: {counted(model.files, 'file')}, key {model.signer}. Nothing was added or removed."]
         sound = True
     else:
         found = check_bundle(bundle, key)

@@ -115,6 +115,4 @@ def _cannot(found: "Whose") -> None:
         note(f"It has fewer than {RUN} words, so parts were not looked for.")
     hidden = found.answers + found.unknown - found.kept
     if hidden > 0:
-        note(
-            f"The words of {counted(hidden, 'answer')} are not kept: a changed copy or a part of those can't be told from a stranger's text."
-        )
+        note(f"The words of {counted(hidden, 'answer')} are not kept: whether this is a part or a changed copy of one can't be told.")

@@ -73,7 +73,9 @@ def check_model(model: Path, progress: Callable[[int], None] = lambda _: None) -
     """
     signature, public = signature_of(model)
     with os_errors(signature):
-        bundle, pem = signature.read_bytes(), public.read_bytes()
+        bundle = signature.read_bytes()
+    with os_errors(public):
+        pem = public.read_bytes()
     listed, found = _listed(signature, bundle, pem), _digests(model, progress)
     for name in sorted(listed.keys() | found.keys()):
         if listed.get(name) != found.get(name):

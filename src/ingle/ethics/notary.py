@@ -1,5 +1,5 @@
-"""The key that signs what leaves the home: exported models, cards, extracts of the ledger. It is ECDSA on P-256, because others' tools don't
-take the ledger's Ed25519. Its birth is a fact, so the ledger's key vouches for it.
+"""The key that signs what leaves the home: exported models, cards, extracts of the ledger. It is ECDSA on P-256, which others' tools take,
+unlike the ledger's Ed25519. Its birth is a fact, so the ledger's key vouches for it.
 
 signer.key    the private key as PEM (PKCS 8), in the folder of keys; mode 600. It is made at the first signature
 """
