@@ -9,6 +9,7 @@ import typer
 if TYPE_CHECKING:
     from ingle.home.place import Home
     from ingle.ledger.stamp import Stamp
+    from ingle.ledger.verify import Verification
     from ingle.serve.examined import Examined
 
 EXAMPLES = """
@@ -73,13 +74,7 @@ def command(
     else:
         if accepted:
             print(f"The loss is now fact {accepted}.")
-        if result.problem:
-            where = f"fact {result.problem.seq}" if result.problem.seq else "the ledger"
-            print(printable(f"BROKEN at {where}: {result.problem.what}. The {result.count} facts before it are sound."))
-        else:
-            key = f", key {result.head.fingerprint[:12]}" if result.head else ""
-            key += f", the last of {len(result.keys)} that handed over to each other" if len(result.keys) > 1 else ""
-            print(f"The ledger is whole: {result.count} facts{key}.")
+        print(printable(_chain(result)))
         _tell(kept)
         if stamp:
             print(printable(f"The time-stamp is sound: {stamp.authority} says that this head was there at {stamp.at}."))
@@ -92,6 +87,16 @@ def command(
             print("Every file of every kept model and delta is as it was kept.")
     if not kept.whole or faults or stamp_fault:
         raise typer.Exit(BROKEN)
+
+
+def _chain(result: "Verification") -> str:
+    """Return what was found in the chain of facts, as a sentence."""
+    if result.problem:
+        where = f"fact {result.problem.seq}" if result.problem.seq else "the ledger"
+        return f"BROKEN at {where}: {result.problem.what}. The {result.count} facts before it are sound."
+    key = f", key {result.head.fingerprint[:12]}" if result.head else ""
+    key += f", the last of {len(result.keys)} that handed over to each other" if len(result.keys) > 1 else ""
+    return f"The ledger is whole: {result.count} facts{key}."
 
 
 def _check(bundle: Path | None, key: str, as_json: bool) -> None:

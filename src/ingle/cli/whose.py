@@ -27,12 +27,14 @@ def command(
     A whole answer is found by its digest in the ledger, whether its words are kept or not; a part of one only where they are kept. Nothing
     is stored. Exit code 1 if neither was found.
     """
+    from functools import partial
+
     from ingle.cli.house import enter
     from ingle.cli.output import print_json
     from ingle.ethics.whose import whose
     from ingle.home.turns import answers_said
     from ingle.ledger.chain import Ledger
-    from ingle.serve.answers_key import answer_key, proven_by
+    from ingle.serve.answers_key import proven_by, read_answer_key
     from ingle.serve.record import answer_digest
     from ingle.serve.rooms import open_rooms
 
@@ -40,10 +42,9 @@ def command(
     engine = open_rooms(home)
     try:
         ledger = Ledger(engine, home.keys)
-        begun = next(iter(ledger.read(last=1)), None) is not None
-        key = answer_key(home, engine) if begun else b""
-        proven = proven_by(ledger, key) if begun else lambda _seq: False
-        found = whose(text, ledger.read("answer"), lambda form: answer_digest(key, form), proven, answers_said(engine))
+        key = read_answer_key(home)
+        proven = proven_by(ledger, key) if key is not None else lambda _seq: False
+        found = whose(text, ledger.read("answer"), partial(answer_digest, key or b""), proven, answers_said(engine))
     finally:
         engine.dispose()
     if as_json:

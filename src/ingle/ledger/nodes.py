@@ -1,5 +1,5 @@
-"""The tree over the ledger's rows, as it lies in the database: its leaves are the rows' hashes, and of its subtrees every 256th of a kind
-has a row in the table `ledger_nodes` (those of 256 leaves, of 256 × 256, and so on). All others are worked out from at most 256 hashes.
+"""The tree over the ledger's rows, as it lies in the database: its leaves are the rows' hashes, and its complete subtrees of 64
+rows, of 64 × 64, and so on, have a row each in the table `ledger_nodes`. Any other is worked out from at most 64 hashes.
 
 The table is made from the rows alone. Where it is missing or damaged it is made again, and nothing is signed or proven by it that does not
 lead to the root in the signed head.
@@ -19,7 +19,7 @@ from ingle.ledger.tree import Node, Peaks, Subtree, grown, joined, leaf_hash, pe
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-LEVELS = 8
+LEVELS = 6
 """Levels from one kind of stored subtree to the next, the rows being the first kind."""
 _BLOCK = 1 << LEVELS
 
@@ -82,7 +82,7 @@ def subtrees(connection: "Connection", count: int) -> Subtree:
 
     @cache
     def block(level: int, number: int) -> Sequence[bytes]:
-        """Return the hashes of up to 256 neighbours of a stored kind."""
+        """Return the hashes of up to 64 neighbours of a stored kind."""
         first = number << LEVELS
         most = min(_BLOCK, (count >> level) - first)
         hashes = _hashes(connection, level, first, most)
