@@ -39,7 +39,7 @@ _LISTED = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class BundleCheck:
     """What the bundle's program said."""
 
     lines: tuple[str, ...]
@@ -103,7 +103,7 @@ def check_out(out: Path) -> None:
         raise ConfigError("--out", "must be a new name", f"{out}, which is there already", "Choose another one.")
 
 
-def check_bundle(folder: Path, key: str = "") -> Checked:
+def check_bundle(folder: Path, key: str = "") -> BundleCheck:
     """Verify a bundle as a stranger would, but with our own copy of its program.
 
     `key`: how the fingerprint of the ledger's key must begin. Raises LedgerError for what is no bundle.
@@ -114,7 +114,7 @@ def check_bundle(folder: Path, key: str = "") -> Checked:
         raise LedgerError(str(folder), rule, "", cure)
     command = [sys.executable, "-I", "-X", "utf8", str(Path(__file__).with_name(PROGRAM)), str(folder), *filter(None, [key])]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
-    return Checked(tuple((done.stdout + done.stderr).splitlines()), done.returncode == 0)
+    return BundleCheck(tuple((done.stdout + done.stderr).splitlines()), done.returncode == 0)
 
 
 def _check_cards(cards: Mapping[str, bytes]) -> None:
