@@ -55,7 +55,7 @@ class Place:
 
     def lose_database(self) -> None:
         if self.elsewhere:
-            self.sql("DROP TABLE ledger, schema_version")
+            self.sql("DROP TABLE ledger, ledger_nodes, schema_version")
         else:
             self.database.unlink()
 

@@ -30,12 +30,9 @@ def command(
     Whoever has a head can prove later that the ledger had these facts, even against the owner of this machine; with a time-stamp, that it
     had them by then. A rotation makes a new key, which the old one vouches for, and deletes the old private key; earlier heads stay good.
     """
-    import json
-    from dataclasses import asdict
-
     from ingle.cli.house import enter, open_ledger
     from ingle.core.errors import ConfigError, LedgerError
-    from ingle.ledger.head import export_head
+    from ingle.ledger.head import export_head, head_bytes
 
     if action == "rotate" and (out or timestamp):
         raise ConfigError("--out", "A rotation writes no head", "", "Say: ingle head rotate, then: ingle head --out FILE")
@@ -57,7 +54,7 @@ def command(
             export_head(head, out)
             print(f"Row {head.seq}, key {head.fingerprint[:12]}, is in {out}.")
         else:
-            print(json.dumps(asdict(head)))
+            print(head_bytes(head).decode(), end="")
 
 
 def _stamp(ledger: "Ledger", head: "Head", out: Path, url: str) -> None:

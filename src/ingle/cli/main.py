@@ -60,6 +60,8 @@ GROUPS = {
         "account": "Give an account of one answer, and how to contest it.",
         "replay": "Prove an answer by asking for it again.",
         "verify": "Prove that the ledger and what is kept are unchanged.",
+        "attest": "Prove facts of the ledger to others, who need no Ingle.",
+        "whose": "Tell whether a text is an answer of this home.",
     },
     "Keep house": {
         "keep": "Name a model together with its deltas.",

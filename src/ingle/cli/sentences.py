@@ -177,7 +177,7 @@ _SENTENCES: Mapping[str, Callable[[Facts], str]] = {
     "train.judge": _served,
     "keep": lambda facts: f"was kept under this name, made of {facts.get('of')}",
     "merge": lambda facts: f"was made by merging {facts.get('of')}",
-    "export": lambda facts: f"was exported ({facts.get('format')}, {facts.get('type')})",
+    "export": lambda facts: f"was exported ({facts.get('format')}, {facts.get('type')}{', signed' if facts.get('signed') else ''})",
     "measure": _measured,
     "attack": _attacked,
     "energy.label": lambda facts: f"took {facts.get('per_1000_joules')} J for 1,000 answers, as was measured",
@@ -197,6 +197,10 @@ _HOUSE: Mapping[str, Callable[[Facts], str]] = {
     "key.wrong": lambda facts: (
         f"{facts.get('tries')} wrong API keys were tried, from {facts.get('addresses')} addresses that were then slowed"
     ),
+    "signer.key": lambda facts: (
+        f"what leaves this home is signed with the key {str(facts.get('fingerprint'))[:12]}{' from now on' if facts.get('lost') else ''}"
+    ),
+    "attest": lambda facts: f"facts were handed out with their proofs: {facts.get('seqs')}",
     "backup": _backed_up,
     "restore": _restored,
 }

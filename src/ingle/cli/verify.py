@@ -9,6 +9,7 @@ import typer
 if TYPE_CHECKING:
     from ingle.home.place import Home
     from ingle.ledger.stamp import Stamp
+    from ingle.ledger.verify import Verification
     from ingle.serve.examined import Examined
 
 EXAMPLES = """
@@ -16,6 +17,8 @@ ingle verify
 ingle verify --models
 ingle verify --head /media/stick/ingle.head
 ingle verify --head ingle.head --tsa-roots tsa-roots.pem   (its time-stamp too)
+ingle verify --bundle proof --key 3f2a90   (what `ingle attest` wrote, here or elsewhere)
+ingle verify --bundle letters-hf           (what `ingle export --sign` wrote)
 """
 BROKEN = 7
 _MOST_NAMED = 10
@@ -29,6 +32,10 @@ def command(
         typer.Option(metavar="FILE", help="Root certificates (PEM) of time-stamp authorities: also check the time-stamp beside --head."),
     ] = None,
     models: Annotated[bool, typer.Option("--models", help="Also read every file of every kept model and delta again.")] = False,
+    bundle: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Check this bundle or signed export instead, whoever's it is; needs no home.")
+    ] = None,
+    key: Annotated[str, typer.Option(help="With --bundle: how the fingerprint of its key must begin.")] = "",
     accept_loss: Annotated[bool, typer.Option("--accept-loss", help="Go on after facts were lost; this itself becomes a fact.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -39,6 +46,9 @@ def command(
     """
     from dataclasses import asdict
 
+    if bundle is not None or key:
+        _check(bundle, key, as_json)
+        return
     from ingle.cli.house import enter
     from ingle.cli.output import print_json, printable
     from ingle.ledger.head import load_head
@@ -64,13 +74,7 @@ def command(
     else:
         if accepted:
             print(f"The loss is now fact {accepted}.")
-        if result.problem:
-            where = f"fact {result.problem.seq}" if result.problem.seq else "the ledger"
-            print(printable(f"BROKEN at {where}: {result.problem.what}. The {result.count} facts before it are sound."))
-        else:
-            key = f", key {result.head.fingerprint[:12]}" if result.head else ""
-            key += f", the last of {len(result.keys)} that handed over to each other" if len(result.keys) > 1 else ""
-            print(f"The ledger is whole: {result.count} facts{key}.")
+        print(printable(_chain(result)))
         _tell(kept)
         if stamp:
             print(printable(f"The time-stamp is sound: {stamp.authority} says that this head was there at {stamp.at}."))
@@ -85,19 +89,60 @@ def command(
         raise typer.Exit(BROKEN)
 
 
+def _chain(result: "Verification") -> str:
+    """Return what was found in the chain of facts, as a sentence."""
+    if result.problem:
+        where = f"fact {result.problem.seq}" if result.problem.seq else "the ledger"
+        return f"BROKEN at {where}: {result.problem.what}. The {result.count} facts before it are sound."
+    key = f", key {result.head.fingerprint[:12]}" if result.head else ""
+    key += f", the last of {len(result.keys)} that handed over to each other" if len(result.keys) > 1 else ""
+    return f"The ledger is whole: {result.count} facts{key}."
+
+
+def _check(bundle: Path | None, key: str, as_json: bool) -> None:
+    """Check a bundle or a signed export, and print what it proves."""
+    from ingle.cli.output import note, print_json, printable
+    from ingle.core.errors import ConfigError, LedgerError
+    from ingle.core.words import counted
+    from ingle.ethics.bundle import check_bundle
+    from ingle.ethics.model_signature import check_model, signature_of
+
+    if bundle is None:
+        raise ConfigError("--key", "A key is checked with a bundle", "", "Say which: --bundle DIR")
+    if signature_of(bundle)[0].is_file():
+        model = check_model(bundle)
+        if not model.signer.startswith(key):
+            raise LedgerError(str(bundle), f"must be signed with the key {key[:64]}", model.signer)
+        lines = [f"All is as it was signed: {counted(model.files, 'file')}, key {model.signer}. Nothing was added or removed."]
+        sound = True
+    else:
+        found = check_bundle(bundle, key)
+        lines, sound = list(found.lines), found.sound
+    if as_json:
+        print_json({"sound": sound, "lines": lines})
+    else:
+        print(printable("\n".join(lines)))
+    if not sound:
+        raise typer.Exit(BROKEN)
+    if not key and not as_json:
+        note("Whose key that is, only its owner can tell you; --key FINGERPRINT checks it.")
+
+
 def _accept(home: "Home") -> int:
     from ingle.cli.house import open_ledger
     from ingle.core.errors import LedgerError
+    from ingle.ethics.notary import accept_lost_notary, notary_fault
     from ingle.serve.answers_key import accept_lost_key, key_fault
 
     with open_ledger(home) as ledger:
-        if not key_fault(home, ledger):
+        lost = [accept for fault, accept in ((key_fault, accept_lost_key), (notary_fault, accept_lost_notary)) if fault(home, ledger)]
+        if not lost:
             return ledger.accept_loss().seq
         try:
             ledger.ready()
         except LedgerError:  # both are lost
             ledger.accept_loss()
-        return accept_lost_key(home, ledger).seq
+        return [accept(home, ledger).seq for accept in lost][-1]
 
 
 def _table(kept: "Examined") -> dict[str, Any]:
@@ -121,6 +166,8 @@ def _tell(kept: "Examined") -> None:
         print(f"{proofs.answers} kept answers, {proofs.taught} taught examples and {proofs.keys} keys are as the ledger says.")
     if proofs.unproven:
         note(f"{proofs.unproven} kept texts can't be compared: the ledger holds no digest of them.")
+    if kept.ledger.stale:
+        note(f"{kept.ledger.stale} hashes that proofs are made of are damaged; whoever proves with them makes them anew from the facts.")
     if back:
         which = ", ".join(map(str, back[:_MOST_NAMED])) + (" …" if len(back) > _MOST_NAMED else "")
         note(f"A clock went backwards: {len(back)} facts are dated before the one before ({which}). Their order is proven all the same.")

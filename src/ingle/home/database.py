@@ -45,6 +45,7 @@ _DAMAGES = {
     "sql logic error": _LEFT,
     "no such table": _LEFT,
     "no such column": _LEFT,
+    "already exists": _LEFT,
 }
 """SQLite's words about a file that holds what was never written, and the cures."""
 _CURES = {

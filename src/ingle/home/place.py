@@ -12,7 +12,7 @@ guards/               what the judges of guards were taught, and the home's own 
 labels/               energy labels of models, by the digest of base and deltas (energy/label.py)
 states/               saved states of kept conversations; may be deleted, the text is then read again
 staging/              unfinished downloads and models
-keys/                 the ledger's key and its signed head
+keys/                 the ledger's key and its signed head, the key of the answers' digests, and the key that signs for others
 locks/                one file per lock
 ingle.db              facts (SQLite, unless INGLE_DATABASE_URL says otherwise)
 """

@@ -9,7 +9,7 @@ Every query names the owner, and so do the foreign keys: nothing can be attached
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
@@ -162,6 +162,16 @@ def answers_kept(engine: "Engine") -> list[tuple[str, str, int | None]]:
     with engine.connect() as connection:
         rows = connection.execute(sa.text("SELECT id, completion, facts FROM turns WHERE completion IS NOT NULL ORDER BY at, id"))
         return [(str(row.id), str(row.completion), _fact_number(row.facts)) for row in rows]
+
+
+def answers_said(engine: "Engine") -> Iterator[tuple[int | None, str]]:
+    """Yield (number of its fact, words) of every stored answer, whoever's it is, the oldest first; for the home's own user."""
+    import sqlalchemy as sa
+
+    query = sa.text("SELECT * FROM turns WHERE completion IS NOT NULL ORDER BY at, id")
+    with engine.connect().execution_options(yield_per=_AT_ONCE) as connection:
+        for row in connection.execute(query):
+            yield _fact_number(row.facts), _turn(row).message.text
 
 
 def _fact_number(facts: str | None) -> int | None:

@@ -11,8 +11,10 @@ from ingle.core.lock import file_lock
 from ingle.ledger.head import Head, claims_rows, move_head, read_head, sign_head, start_head
 from ingle.ledger.keys import KeyRing, Signer, load_ring, load_verifiers, lost_key, new_signer, save_ring, sweep_keys
 from ingle.ledger.link import LOSS, ROTATE, ROTATED, Link, follow, rotation_event, signed_by
+from ingle.ledger.nodes import add_row, remade, standing
 from ingle.ledger.row import Row, facts_text, row_hash
 from ingle.ledger.table import PAGE_ROWS, appending, insert_row, last_row, newest_rows, rows_from, touch
+from ingle.ledger.tree import Peaks
 from ingle.ledger.verify import Verification, verify_chain
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ class Ledger:
         self._engine = engine
         self._keys = keys
         self._ring: KeyRing | None = None
+        self._tree: tuple[str, Peaks | None] = ("", None)
+        """(hash of the last row, the tree up to it) as this object left them."""
 
     def append(self, event: Event) -> Row:
         """Append a fact. When this returns, the fact survives a power cut.
@@ -40,10 +44,12 @@ class Ledger:
         with appending(self._engine) as connection:
             last = last_row(connection)
             ring, signer = self._whose_turn(connection, last, ring)
+            peaks = self._standing(connection, last, ring)
             row = self._sign_row(signer, last, event, facts)
-            insert_row(connection, row)
+            peaks = self._insert(connection, peaks, row)
         # Behind the commit: a head that is behind the rows is made good by the next event, one ahead would accuse us of a loss.
-        move_head(self._keys, sign_head(signer, row.seq, row.hash), ring.verifiers)
+        move_head(self._keys, sign_head(signer, row.seq, row.hash, _root(peaks)), ring.verifiers)
+        self._tree = (row.hash, peaks)
         self._ring = ring if len(ring.signers) == 1 else self._settle_keys()
         return row
 
@@ -90,6 +96,7 @@ class Ledger:
             with appending(self._engine) as connection:
                 last = last_row(connection)
                 ring, old = self._whose_turn(connection, last, ring)
+                peaks = self._standing(connection, last, ring)
                 new = new_signer()
                 kept = ring.verifiers[: ring.verifiers.index(old.verifier) + 1]
                 # Before the commit, both: whoever appends behind it needs the new one.
@@ -98,9 +105,8 @@ class Ledger:
                 handed, taken = rotation_event(ROTATE, new.verifier), rotation_event(ROTATED, old.verifier)
                 ending = self._sign_row(old, last, handed, facts_text(handed))
                 begun = self._sign_row(new, ending, taken, facts_text(taken))
-                insert_row(connection, ending)
-                insert_row(connection, begun)
-            start_head(self._keys, sign_head(new, begun.seq, begun.hash))
+                peaks = self._insert(connection, self._insert(connection, peaks, ending), begun)
+            start_head(self._keys, sign_head(new, begun.seq, begun.hash, _root(peaks)))
             self._ring = KeyRing(ring.verifiers, (new,))
             save_ring(self._keys, self._ring)
         return begun
@@ -122,11 +128,27 @@ class Ledger:
             event = Event(LOSS, "ledger", facts)
             # A database from before a rotation ends with a key that is gone: then the newest goes on.
             signer = next((one for one in ring.signers if last and signed_by(last, one.verifier)), ring.signers[-1])
+            found = sign_head(signer, last.seq, last.hash) if last else None
+            peaks = remade(connection, found, ring.verifiers) if found else Peaks()
             row = self._sign_row(signer, last, event, facts_text(event))
-            insert_row(connection, row)
+            peaks = self._insert(connection, peaks, row)
             # Before the commit, unlike in `append`: if we die between the two, the loss is still there to be accepted.
-            start_head(self._keys, sign_head(signer, row.seq, row.hash))
+            start_head(self._keys, sign_head(signer, row.seq, row.hash, _root(peaks)))
         return row
+
+    def _standing(self, connection: "Connection", last: Row | None, ring: KeyRing) -> Peaks | None:
+        """Return the tree up to the last row, which is the chain's end; None where older rows were changed, so that there can't be one."""
+        hash_, peaks = self._tree
+        if last is not None and hash_ == last.hash:
+            return peaks
+        head = read_head(self._keys, ring.verifiers)
+        assert head is not None, "the chain's end was found by it"
+        return standing(connection, head)
+
+    @staticmethod
+    def _insert(connection: "Connection", peaks: Peaks | None, row: Row) -> Peaks | None:
+        insert_row(connection, row)
+        return None if peaks is None else add_row(connection, peaks, row)
 
     def _open_keys(self) -> KeyRing:
         with file_lock(self._keys / "ledger.lock"):
@@ -140,7 +162,7 @@ class Ledger:
             signer = new_signer()
             ring = KeyRing((signer.verifier,), (signer,))
             # The head first: from the moment that there is a key there is a head, so a missing one was taken away.
-            start_head(self._keys, sign_head(signer, 0, signer.verifier.fingerprint))
+            start_head(self._keys, sign_head(signer, 0, signer.verifier.fingerprint, Peaks().root.hex()))
             save_ring(self._keys, ring)
             return ring
 
@@ -205,3 +227,7 @@ class Ledger:
         at = datetime.now(UTC).isoformat(timespec="microseconds")
         hashed = row_hash(seq, at, event.kind, event.subject, facts, prev)
         return Row(seq, at, event.kind, event.subject, facts, prev, hashed, signer.sign(bytes.fromhex(hashed)))
+
+
+def _root(peaks: Peaks | None) -> str:
+    return "" if peaks is None else peaks.root.hex()

@@ -8,7 +8,7 @@ grown since). A rename with its fsyncs would triple the cost of an event.
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ingle.core.digest import canonical_json
@@ -32,18 +32,21 @@ class Head:
     fingerprint: str
     """SHA-256 of the public key."""
     signature: str
-    """Ed25519 over ["ingle.head", seq, hash, fingerprint]: a row's own signature can't stand in for it."""
+    """Ed25519 over ["ingle.head", seq, hash, fingerprint, root]: a row's own signature can't stand in for it."""
+    root: str = ""
+    """Root of the tree over rows 1 to `seq` (see ledger/tree.py). "" in heads of an older Ingle, which signed the list without it, and
+    where older rows were found changed."""
 
 
-def sign_head(signer: Signer, seq: int, row_hash: str) -> Head:
+def sign_head(signer: Signer, seq: int, row_hash: str, root: str = "") -> Head:
     """Return the signed head for row `seq`."""
-    fingerprint = signer.verifier.fingerprint
-    return Head(seq, row_hash, fingerprint, signer.sign(_message(seq, row_hash, fingerprint)))
+    head = Head(seq, row_hash, signer.verifier.fingerprint, "", root)
+    return replace(head, signature=signer.sign(_message(head)))
 
 
 def head_is_genuine(head: Head, verifier: Verifier) -> bool:
     """Return whether this key signed this head."""
-    return head.fingerprint == verifier.fingerprint and verifier.accepts(head.signature, _message(head.seq, head.hash, head.fingerprint))
+    return head.fingerprint == verifier.fingerprint and verifier.accepts(head.signature, _message(head))
 
 
 def read_head(folder: Path, verifiers: Sequence[Verifier]) -> Head | None:
@@ -93,7 +96,13 @@ def export_head(head: Head, path: Path) -> None:
 
 def head_bytes(head: Head) -> bytes:
     """Return the content of the file of an exported head."""
-    return canonical_json(asdict(head)) + b"\n"
+    return canonical_json(head_table(head)) + b"\n"
+
+
+def head_table(head: Head) -> dict[str, int | str]:
+    """Return a head as plain values, without a root that it doesn't have."""
+    table: dict[str, int | str] = asdict(head)
+    return table if head.root else {name: value for name, value in table.items() if name != "root"}
 
 
 def load_head(path: Path) -> Head:
@@ -113,12 +122,13 @@ def _is_ours(head: Head, verifiers: Sequence[Verifier]) -> bool:
     return any(head_is_genuine(head, verifier) for verifier in verifiers)
 
 
-def _message(seq: int, row_hash: str, fingerprint: str) -> bytes:
-    return canonical_json(["ingle.head", seq, row_hash, fingerprint])
+def _message(head: Head) -> bytes:
+    signed = ["ingle.head", head.seq, head.hash, head.fingerprint]
+    return canonical_json([*signed, head.root] if head.root else signed)
 
 
 def _slot(head: Head) -> bytes:
-    line = canonical_json(asdict(head))
+    line = canonical_json(head_table(head))
     assert len(line) < _SLOT_BYTES, f"a head has {len(line)} bytes"
     return line.ljust(_SLOT_BYTES - 1) + b"\n"
 
@@ -126,8 +136,8 @@ def _slot(head: Head) -> bytes:
 def _parse(data: bytes) -> Head | None:
     try:
         table = json.loads(data)
-        head = Head(table["seq"], table["hash"], table["fingerprint"], table["signature"])
-    except (ValueError, KeyError, TypeError):
+        head = Head(table["seq"], table["hash"], table["fingerprint"], table["signature"], table.get("root", ""))
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    texts = (head.hash, head.fingerprint, head.signature)
+    texts = (head.hash, head.fingerprint, head.signature, head.root)
     return head if type(head.seq) is int and all(type(text) is str and text.isascii() for text in texts) else None

@@ -24,6 +24,8 @@ MIGRATIONS: tuple[tuple[int, tuple[str, ...]], ...] = (
             "CREATE INDEX ledger_subject ON ledger (subject, seq)",
         ),
     ),
+    # Complete subtrees of the tree over the rows; see ledger/nodes.py.
+    (2, ("CREATE TABLE ledger_nodes (level INTEGER NOT NULL, number INTEGER NOT NULL, hash TEXT NOT NULL, PRIMARY KEY (level, number))",)),
 )
 """(number, statements), oldest first."""
 

@@ -9,8 +9,10 @@ from ingle.core.errors import HomeError, LedgerError
 from ingle.ledger.head import HEAD, Head, head_is_genuine, read_head
 from ingle.ledger.keys import PUBLIC, Verifier, load_verifiers, read_signers
 from ingle.ledger.link import ROTATED, Link, first_link, follow, named_key
+from ingle.ledger.nodes import is_stored, stored_nodes
 from ingle.ledger.row import Row
 from ingle.ledger.table import PAGE_ROWS, newest_rows, rows_from
+from ingle.ledger.tree import Peaks, grown
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -39,6 +41,8 @@ class Verification:
     """Fingerprints of the keys that signed the sound rows, in their order."""
     backwards: tuple[int, ...] = ()
     """Numbers of sound rows that say an earlier time than the row before them. The order is proven; a clock was wrong."""
+    stale: int = 0
+    """Stored subtrees that are not those of the rows. Nothing is proven by them: they are made again when that shows."""
 
 
 def verify_chain(engine: "Engine", folder: Path, exported: Head | None = None) -> Verification:
@@ -60,7 +64,8 @@ def verify_chain(engine: "Engine", folder: Path, exported: Head | None = None) -
         return Verification(0, head, Problem(0, what))
     heads = [(one, name) for one, name in ((exported, "the exported head"), (head, "the signed head")) if one is not None]
     backwards: list[int] = []
-    link, signed, problem = _walk(engine, known, keys, heads, backwards)
+    nodes = _stored(engine)
+    link, signed, problem = _walk(engine, known, keys, heads, backwards, nodes)
     # Read again: a key that was made meanwhile was named in ledger.pub before it signed its first row.
     ours = {key.fingerprint for key in (*known, *load_verifiers(folder))}
     if problem is None and link.seq and link.verifier.fingerprint not in ours:
@@ -68,17 +73,18 @@ def verify_chain(engine: "Engine", folder: Path, exported: Head | None = None) -
         problem = Problem(0, f"{newer}: the folder of keys is older than the database, or was swapped")
     if problem is None and head is None:
         problem = Problem(0, "the signed head of this home is missing or damaged, so rows at the end may be missing too")
-    return Verification(link.seq, head, problem, signed, tuple(backwards))
+    return Verification(link.seq, head, problem, signed, tuple(backwards), len(nodes) if problem is None else 0)
 
 
 def _walk(
-    engine: "Engine", known: Sequence[Verifier], keys: Mapping[str, Verifier], heads: Sequence[tuple[Head, str]], backwards: list[int]
-) -> tuple[Link, tuple[str, ...], Problem | None]:
+    engine: "Engine", known: Sequence[Verifier], keys: Mapping[str, Verifier], heads: Sequence[tuple[Head, str]], backwards: list[int],
+    nodes: dict[tuple[int, int], str],
+) -> tuple[Link, tuple[str, ...], Problem | None]:  # fmt: skip
     """Return (the end of the sound rows, the keys that signed them, the first problem).
 
-    `backwards` gets the numbers of rows whose time is before that of the row before.
+    `backwards` gets the numbers of rows whose time is before that of the row before. `nodes` loses the stored subtrees that are sound.
     """
-    at = ""
+    at, peaks = "", Peaks()
     link = first_link(known[0])
     signed: tuple[str, ...] = ()
     for item in _rows(engine):
@@ -89,8 +95,12 @@ def _walk(
         after = follow(link, item, known)
         if isinstance(after, str):
             return link, signed, Problem(min(item.seq, link.seq + 1), after)
-        if what := _head_problem(after, heads):
+        peaks, made = grown(peaks, bytes.fromhex(item.hash))
+        if what := _head_problem(after, peaks, heads):
             return link, signed, Problem(after.seq, what)
+        for node in filter(is_stored, made):
+            if nodes.get((node.level, node.number)) == node.hash.hex():
+                del nodes[node.level, node.number]
         if item.at < at:  # all are written in one form, so texts compare as times do
             backwards.append(item.seq)
         link, at = after, item.at
@@ -104,14 +114,26 @@ def _walk(
     return link, signed, None
 
 
-def _head_problem(link: Link, heads: Sequence[tuple[Head, str]]) -> str | None:
+def _head_problem(link: Link, peaks: Peaks, heads: Sequence[tuple[Head, str]]) -> str | None:
     """Return why the chain up to here isn't the one that was signed."""
     for head, name in heads:
+        if head.seq == link.seq and head.hash == link.hash and head.root not in ("", peaks.root.hex()):
+            return f"{name} has another root than the tree over the rows"
         if head.seq == link.seq and head.hash != link.hash:
             return f"it is not the row that {name} was signed for: the chain was cut and went on"
         if head.seq == link.seq and head.fingerprint != link.verifier.fingerprint:
             return f"{name} was signed by key {head.fingerprint[:12]}, whose turn it wasn't"
     return None
+
+
+def _stored(engine: "Engine") -> dict[tuple[int, int], str]:
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        with engine.connect() as connection:
+            return stored_nodes(connection)
+    except (SQLAlchemyError, HomeError):
+        return {}
 
 
 def _named_keys(engine: "Engine") -> list[Verifier]:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 
 from ingle.core.errors import DamagedError
+from ingle.ethics.notary import KEY as NOTARY
+from ingle.ethics.notary import notary_fault
 from ingle.home.place import Home
 from ingle.home.reading import database_faults, reading
 from ingle.ledger.chain import Ledger
@@ -40,8 +42,8 @@ def examine(home: Home, exported: Head | None = None) -> Examined:
             ledger = Ledger(engine, home.keys)
             fault = key_fault(home, ledger)
             found = proofs(engine, ledger, None if fault else read_answer_key(home))
-            if fault:
-                found = replace(found, faults=((KEY, fault), *found.faults))
+            lost = [(name, what) for name, what in ((KEY, fault), (NOTARY, notary_fault(home, ledger))) if what]
+            found = replace(found, faults=(*lost, *found.faults))
             return Examined(ledger.verify(exported), faults, found)
     except DamagedError as error:
         return Examined(Verification(0, None, Problem(0, "the database can't be read")), (error.got or str(error),), Proofs())

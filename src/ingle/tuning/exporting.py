@@ -151,8 +151,8 @@ def merge(home: Home, kept: Kept, name: str, kind: str = "f32", progress: Progre
         return adopt(home, folder, base, name)
 
 
-_OURS = re.compile(r"(adapter_)?model(-\d{5}-of-\d{5})?\.safetensors")
-"""Weights that an earlier export may have written under other names than this one."""
+_OURS = re.compile(r"(adapter_)?model(-\d{5}-of-\d{5})?\.safetensors|model\.sig|signer\.pub")
+"""Files that an earlier export may hold beside those of this one: weights under other names, and its signature."""
 
 
 @contextmanager
