@@ -52,6 +52,7 @@ GROUPS = {
         "list": "List the models in this home and their deltas.",
         "show": "Show what a model is made of.",
         "measure": "Measure a model's quality, with confidence intervals.",
+        "audit": "Measure what a model thinks of people, and what it refuses.",
         "attack": "Attack a model as it is served, and count what came through.",
         "energy": "Show the energy that this home has used, and what a model needs.",
         "log": "Show what happened in this home.",

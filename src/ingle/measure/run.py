@@ -127,6 +127,7 @@ def event_of(outcome: SuiteResult) -> Event:
         "high": main.high,
     }
     facts |= {"n": main.n, "interval": main.interval, "seed": main.seed, "shots": outcome.options.shots}
+    facts |= {report.name: report.value for report in outcome.reports[1:] if report.model_digest}
     return Event("measure", outcome.model, {**facts, "model_digest": main.model_digest, "data_digest": main.data_digest})
 
 

@@ -18,11 +18,13 @@ from ingle.core.report import Report
 from ingle.gate.finding import Finding
 from ingle.gate.probes import harmful
 from ingle.gate.trial import Trial
-from ingle.measure.finished import Row
-from ingle.measure.gather import ItemPlan
+from ingle.home.place import Home
+from ingle.measure.finished import Finished, Row
+from ingle.measure.gather import ItemPlan, Progress, gather
 from ingle.measure.intervals import Difference, paired_bootstrap
+from ingle.measure.subject import Subject
 from ingle.robustness.prompts import lookalikes
-from ingle.robustness.refusing import SHORT, asked
+from ingle.robustness.refusing import SHORT, asked, shares
 from ingle.safety.answers import refuses
 from ingle.safety.judge import load_judge
 
@@ -88,6 +90,16 @@ def requests(harmless: int) -> tuple[Sequence[str], Sequence[str]]:
     shipped = harmful()
     like = [*shipped.fine, *(one.text for one in lookalikes() if one.held_out)]
     return [*(ask for _, ask, _ in shipped.requests), *shipped.also], like[:harmless]
+
+
+def standing(home: Home, subject: Subject, harmless: int, progress: Progress) -> list[Report]:
+    """Return the shares that a model refuses of harmful requests, and of so many look-alikes. Raises Interrupted."""
+    bad, good = requests(harmless)
+    plans = [_plan(ask, SHORT) for ask in (*bad, *good)]
+    rows = gather(subject, plans, Finished(home, "gate-refusals", subject.digest), "refusals", progress)
+    flags = [bool(row["refused"]) for row in rows]
+    parts = {"refused": flags[: len(bad)], "refused_falsely": flags[len(bad) :]}
+    return shares(parts, subject.digest, digest_json([plan.asked for plan in plans]))
 
 
 def _plan(ask: str, most_tokens: int) -> ItemPlan:
