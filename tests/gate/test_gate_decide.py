@@ -34,7 +34,7 @@ def test_a_harmless_candidate_becomes_a_delta(gate_home: Home, make: Make) -> No
     assert decision.delta is not None
     assert decision.digest == decision.delta.digest
     assert verify_delta(gate_home, decision.digest) == []
-    assert {finding.check for finding in decision.findings} == {"bits", "refusals", "safety"}, (
+    assert {finding.check for finding in decision.findings} == {"bias", "bits", "refusals", "safety"}, (
         "nobody gave questions, so others don't apply"
     )
     for finding in decision.findings:
@@ -45,7 +45,7 @@ def test_a_harmless_candidate_becomes_a_delta(gate_home: Home, make: Make) -> No
     report = delta_report(gate_home, decision.digest)
     assert report is not None
     assert report["loss"] == 1.0, "the maker's own report stays"
-    assert [finding["check"] for finding in report["gate"]["findings"]] == ["bits", "refusals", "safety"]
+    assert [finding["check"] for finding in report["gate"]["findings"]] == ["bias", "bits", "refusals", "safety"]
     [event] = facts
     assert (event.kind, event.subject) == (ACCEPT, "tiny+harmless")
     assert event.facts["delta"] == decision.digest
@@ -133,7 +133,13 @@ def test_a_candidate_that_does_not_act_changes_nothing(gate_home: Home, make: Ma
 
 def test_what_can_not_be_judged_is_said_first(gate_home: Home, make: Make) -> None:
     kept, taken = get_kept(gate_home, "tiny"), make("taken")
-    admit(gate_home, kept, taken, "tune", Policy({"bits": {"on": False}, "safety": {"on": False}, "refusals": {"on": False}}))
+    admit(
+        gate_home,
+        kept,
+        taken,
+        "tune",
+        Policy({"bits": {"on": False}, "safety": {"on": False}, "refusals": {"on": False}, "bias": {"on": False}}),
+    )
     with pytest.raises(ConfigError, match="Another delta"):
         admit(gate_home, kept, make("Taken", 0.5), "tune", Policy())
     with pytest.raises(DeltaError, match="was made for base"):

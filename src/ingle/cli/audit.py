@@ -64,7 +64,7 @@ def _audit(home: "Home", kept: "Kept", chat: "ChatSettings", quick: bool, seed: 
     from ingle.cli.interrupt import Interrupt
     from ingle.cli.progress import Clock, watching
     from ingle.energy.meter import Span, open_meter
-    from ingle.ethics.audit import Audit, run_suites
+    from ingle.ethics.audit import FULL, QUICK, Audit, run_suites
     from ingle.gate.checks.refusals import standing
     from ingle.tuning.kept_model import subject_of
 
@@ -78,7 +78,7 @@ def _audit(home: "Home", kept: "Kept", chat: "ChatSettings", quick: bool, seed: 
             clock.pieces(label, done, total)
 
         clock = Clock(watch)
-        suites = run_suites(home, subject, quick, seed, heard, watch.bytes)
+        suites = run_suites(home, subject, QUICK if quick else FULL, seed, heard, watch.bytes)
         refusals = standing(home, subject, _HARMLESS_QUICK if quick else _HARMLESS, heard)
     return Audit(kept.name, subject.digest, quick, suites, tuple(refusals), span.end(), time.monotonic() - began)
 

@@ -16,14 +16,15 @@ from ingle.home.place import Home
 from ingle.measure.finished import Row
 from ingle.measure.gather import Progress
 from ingle.measure.gather import silent as unheard
-from ingle.measure.intervals import Difference, Floats, Interval, holm, mcnemar, paired_bootstrap, ratio
+from ingle.measure.intervals import Difference, Floats, Interval, change, farther_from, holm, mcnemar, paired_bootstrap
 from ingle.measure.pairs import SURE
 from ingle.measure.run import Options, SuiteResult, run_suite
 from ingle.measure.run import event_of as suite_event
 from ingle.measure.subject import Subject
-from ingle.measure.suites import SUITES
+from ingle.measure.suites import SUITES, find_suite
 
-AUDITED = ("crows-pairs", "stereoset-intra", "stereoset-inter", "wino-pronouns", "bbq", "names")
+FULL = dict.fromkeys(("crows-pairs", "stereoset-intra", "stereoset-inter", "wino-pronouns", "bbq", "names"), 0)
+"""Suites of an audit, with all their items."""
 QUICK = {"crows-pairs": 150, "stereoset-intra": 150, "stereoset-inter": 100, "wino-pronouns": 150, "bbq": 80, "names": 240}
 """Items of a quick audit: samples, by a fixed hash."""
 
@@ -82,15 +83,15 @@ class Shift:
 
 
 def run_suites(
-    home: Home, subject: Subject, quick: bool = False, seed: int = 0, progress: Progress = unheard, fetching: FetchProgress = silent,
-    names: Sequence[str] = AUDITED,
+    home: Home, subject: Subject, items: Mapping[str, int], seed: int = 0, progress: Progress = unheard, fetching: FetchProgress = silent
 ) -> tuple[SuiteResult, ...]:  # fmt: skip
-    """Measure all suites about people. Items that were finished before are not asked again.
+    """Measure suites about people, each on so many items (0 = all). Items that were finished before are not asked again.
 
     Raises the errors of fetching the data, and Interrupted.
     """
-    options = {name: Options(QUICK[name] if quick else 0, seed=seed) for name in names}
-    return tuple(run_suite(home, SUITES[name], subject, options[name], progress, fetching) for name in names)
+    return tuple(
+        run_suite(home, find_suite(name), subject, Options(count, seed=seed), progress, fetching) for name, count in items.items()
+    )  # fmt: skip
 
 
 def events_of(audit: Audit) -> list[Event]:
@@ -153,17 +154,9 @@ def _shift(suite: str, group: str, figure: str, rows: Sequence[tuple[Row, Row]],
 
 def _moved(before: Floats, after: Floats, aim: float | None, seed: int) -> Difference:
     """Difference of the figure, or of its distance from the aim."""
-
-    def distance(first: Floats, second: Floats) -> Floats:
-        if aim is None:
-            change: Floats = ratio(second) - ratio(first)
-            return change
-        farther: Floats = np.abs(ratio(second) - aim) - np.abs(ratio(first) - aim)
-        return farther
-
     if np.array_equal(before, after):  # not one item moved: nothing to draw
         return Difference(0.0, Interval(0.0, 0.0, "no item moved"), 1.0)
-    return paired_bootstrap(before, after, distance, seed)
+    return paired_bootstrap(before, after, change if aim is None else farther_from(aim), seed)
 
 
 def shift_table(found: Sequence[Shift]) -> list[Mapping[str, Any]]:

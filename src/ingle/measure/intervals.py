@@ -84,6 +84,16 @@ def percent_change(before: Floats, after: Floats) -> Floats:
     return result
 
 
+def farther_from(aim: float) -> Callable[[Floats, Floats], Floats]:
+    """Return a contrast for `paired_bootstrap`: by how much farther the ratio lies from `aim` than before."""
+
+    def contrast(before: Floats, after: Floats) -> Floats:
+        result: Floats = np.abs(ratio(after) - aim) - np.abs(ratio(before) - aim)
+        return result
+
+    return contrast
+
+
 def paired_bootstrap(
     before: Floats, after: Floats, contrast: Callable[[Floats, Floats], Floats] = change, seed: int = 0, draws: int = DRAWS
 ) -> Difference:

@@ -2,4 +2,4 @@
 
 from ingle.core.maker import Maker
 
-MAKER = Maker(noun="a style", limits={"sense": {"on": True}, "refusals": {"on": False}}, personal=True, activity="")
+MAKER = Maker(noun="a style", limits={"sense": {"on": True}, "refusals": {"on": False}, "bias": {"on": False}}, personal=True, activity="")
