@@ -7,6 +7,7 @@ HOME/cache/measure/…             items of the suites, before and after; they s
 HOME/tuning/KEY/training/        the training, as `train` writes it
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -14,6 +15,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import torch
 
 from ingle.core.candidate import Admit, Candidate
 from ingle.core.config import to_table
@@ -23,10 +25,10 @@ from ingle.core.event import Event, Fact, Sink
 from ingle.engine.loading import Opener
 from ingle.engine.source import checkpoint_tokenizer, kept_source, open_weights
 from ingle.ethics.audit import FULL, Shift, run_suites, shift_table, shifts
-from ingle.ethics.counterfactuals import Counterfactual, counterfactuals, questions
+from ingle.ethics.counterfactuals import PEOPLE, STYLES, Beginning, Counterfactual, beginnings, counterfactuals, questions, words_of
 from ingle.home.kept import Kept
 from ingle.home.place import Home
-from ingle.learn.addition import Addition, attach
+from ingle.learn.addition import attach
 from ingle.learn.debias_settings import DebiasSettings
 from ingle.measure.bias_data import held_names
 from ingle.measure.run import SuiteResult
@@ -36,9 +38,8 @@ from ingle.model.checkpoint import Checkpoint
 from ingle.model.tokenizer import Tokenizer
 from ingle.train.corpus import Corpus, Member, corpus_of
 from ingle.train.encode import Document
-from ingle.train.equalising import ABOVE, BOTH, EQUAL, KEEP, Equalising
+from ingle.train.equalising import ABOVE, BOTH, KEEP, SWAPPED, WORDS, Equalising
 from ingle.train.making import DeltaJob, MadeDelta, RunWatch, Steps, delta_job, make_delta, nobody
-from ingle.train.objectives import reference_log_probabilities
 from ingle.train.precision import keep_few_programs
 from ingle.train.report import training_facts
 from ingle.train.settings import TrainReport
@@ -72,6 +73,7 @@ def debias(
 class Lessons:
     """All that is learnt from, by kind."""
 
+    couples: tuple[tuple[Beginning, Beginning], ...]
     pairs: tuple[Counterfactual, ...]
     asked: tuple[Counterfactual, ...]
     texts: tuple[str, ...]
@@ -79,19 +81,30 @@ class Lessons:
     @property
     def digest(self) -> str:
         """Digest of it all."""
-        return digest_json([[one.texts for one in (*self.pairs, *self.asked)], list(self.texts)])
+        pairs = [one.texts for one in (*self.pairs, *self.asked)]
+        return digest_json([[[one.text for one in couple] for couple in self.couples], pairs, list(self.texts)])
+
+    @property
+    def kinds(self) -> Counter[str]:
+        """Number of each kind of pairs."""
+        return Counter(["beginnings"] * len(self.couples) + [one.kind for one in (*self.pairs, *self.asked)])
 
 
 def read_lessons(job: Job) -> Lessons:
     """Make the counterfactuals and read the general text. Raises the errors of fetching the data."""
     settings, fetching = job.settings, job.watch.bytes
     names = held_names(job.home, "train", fetching)
-    pairs = counterfactuals(settings.counterfactuals, names, settings.seed)
+    couples: list[tuple[Beginning, Beginning]] = []
+    if settings.objective == "equal":
+        couples = beginnings(settings.beginnings, settings.seed, settings.groups)
+        pairs = counterfactuals(settings.counterfactuals, names, settings.seed, PEOPLE, settings.groups)
+    else:
+        pairs = counterfactuals(settings.beginnings + settings.counterfactuals, names, settings.seed, groups=settings.groups)
     texts: list[str] = []
     for suite in TEXTS:
         rows: Iterator[Mapping[str, Any]] = training_rows(find_suite(suite), job.home, fetching)
         texts += [str(row["text"]) for row in islice(rows, settings.texts // len(TEXTS))]
-    return Lessons(tuple(pairs), tuple(questions(settings.questions, settings.seed)), tuple(texts))
+    return Lessons(tuple(couples), tuple(pairs), tuple(questions(settings.questions, settings.seed)), tuple(texts))
 
 
 def _make(checkpoint: Checkpoint, job: Job) -> Candidate:
@@ -100,40 +113,56 @@ def _make(checkpoint: Checkpoint, job: Job) -> Candidate:
     lessons = read_lessons(job)
     job.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     opener, tokenizer = Opener(), checkpoint_tokenizer(checkpoint, job.home.base_folder(job.kept.base))
-    corpus = _corpus(tokenizer, lessons, settings)
     with memory_errors(smaller_batches(settings.train.batch_tokens, settings.train.recompute)):
         addition = attach(job, checkpoint, settings.rank, settings.layers, settings.seed, opener)
         before = _standing(job, addition.subject(kept_source(job.home, job.kept)), "before")
         job.check()
-        trained = _train(addition, job, corpus)
+        words = _word_pairs(tokenizer)
+        corpus = _corpus(tokenizer, lessons, settings, [style for style, table in zip(STYLES, words, strict=True) if len(table)])
+        objective = Equalising(corpus, addition.before, job.kept.digest, words, settings.weights)
+        job.watch.say(f"training on {len(corpus)} pairs")
+        trained = addition.train(corpus, objective, settings.train, job.folder / "training", "in training")
     after = _standing(job, addition.as_trained(METHOD), "after")
     return addition.candidate(METHOD, _report(job, lessons, trained, before, after))
 
 
-def _train(addition: Addition, job: Job, corpus: Corpus) -> TrainReport:
-    settings, folder = job.settings, job.folder / "training"
-    job.watch.say("log-probabilities of the counterfactuals before training")
-    reference = reference_log_probabilities(addition.before.model, corpus, settings.train.batch_tokens, job.folder)
-    objective = Equalising(corpus, addition.before, job.kept.digest, reference, settings.weights)
-    job.watch.say(f"training on {len(corpus)} pairs")
-    return addition.train(corpus, objective, settings.train, folder, "in training")
+def _word_pairs(tokenizer: Tokenizer) -> list[torch.Tensor]:
+    """For each style, the tokens of its pairs of words; words of several tokens are left out."""
+    tables = []
+    for style in STYLES:
+        tokens = [[tokenizer.encode(f" {word}") for word in pair] for pair in words_of(style)]
+        single = [[a[0], b[0]] for a, b in tokens if len(a) == len(b) == 1]
+        tables.append(torch.tensor(single, dtype=torch.int64).reshape(len(single), 2))
+    return tables
 
 
-def _corpus(tokenizer: Tokenizer, lessons: Lessons, settings: DebiasSettings) -> Corpus:
-    """Counterfactuals, questions, and general text two pieces at a time."""
-    equal = EQUAL if settings.objective == "equal" else BOTH
-    members: list[Member] = [_pair(tokenizer, one, equal) for one in lessons.pairs]
+def _corpus(tokenizer: Tokenizer, lessons: Lessons, settings: DebiasSettings, spelt: Sequence[str]) -> Corpus:
+    """Beginnings, texts about somebody else, questions, and general text two pieces at a time.
+
+    `spelt`: styles with words of one token; after beginnings of others nothing can be weighed.
+    """
+    begin, most, styles = begin_id(tokenizer), settings.text_tokens, [*STYLES]
+    members: list[Member] = []
+    for couple in (one for one in lessons.couples if one[0].style in spelt):
+        ids = [[begin, *tokenizer.encode(one.text), begin] for one in couple]  # the last token only makes room for a row
+        documents = tuple(_document(one, len(one) - 1) for one in ids)
+        members.append((digest_json([one.text for one in couple])[:16], WORDS + styles.index(couple[0].style), documents))
+    swapped = SWAPPED if settings.objective == "equal" else BOTH
+    members += [_pair(tokenizer, one, swapped) for one in lessons.pairs]
     members += [_pair(tokenizer, one, ABOVE) for one in lessons.asked]
-    begin, most = begin_id(tokenizer), settings.text_tokens
     pieces = [_document([begin, *tokenizer.encode(text)[: most - 1]], 1) for text in lessons.texts]
-    pairs = zip(pieces[::2], pieces[1::2], strict=False)
-    members += [(f"text {number}", KEEP, pair) for number, pair in enumerate(pairs)]
-    return corpus_of("pairs", members)
+    members += [(f"text {number}", KEEP, pair) for number, pair in enumerate(zip(pieces[::2], pieces[1::2], strict=False))]
+    return corpus_of("pairs", [one for one in members if _is_even(one)])
+
+
+def _is_even(member: Member) -> bool:
+    """Whether both documents weigh as many tokens, where each follows the other."""
+    _, label, (first, second) = member
+    return label != SWAPPED or first.answer.sum() == second.answer.sum()
 
 
 def _pair(tokenizer: Tokenizer, one: Counterfactual, label: int) -> Member:
-    begin = begin_id(tokenizer)
-    documents = []
+    begin, documents = begin_id(tokenizer), []
     for given, weighed in (one.first, one.second):
         whole, alone = tokenizer.encode(given + weighed), tokenizer.encode(given)
         same = next((i for i, (a, b) in enumerate(zip(whole, alone, strict=False)) if a != b), min(len(whole) - 1, len(alone)))
@@ -158,11 +187,10 @@ def _standing(job: Job, subject: Subject, when: str) -> tuple[SuiteResult, ...]:
 def _report(
     job: Job, lessons: Lessons, trained: TrainReport, before: Sequence[SuiteResult], after: Sequence[SuiteResult]
 ) -> dict[str, Any]:  # fmt: skip
-    kinds = [one.kind for one in (*lessons.pairs, *lessons.asked)]
     return {
         "version": VERSION, "model": job.model, "base": job.kept.digest, "kind": "lora", "method": "debias",
-        "settings": to_table(job.settings), "counterfactuals": len(lessons.pairs), "questions": len(lessons.asked),
-        "kinds": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
+        "settings": to_table(job.settings), "counterfactuals": len(lessons.couples) + len(lessons.pairs), "questions": len(lessons.asked),
+        "kinds": dict(sorted(lessons.kinds.items())),
         "texts": len(lessons.texts), "data_digest": lessons.digest, "train": asdict(trained), "held_out": {"before": None, "after": None},
         "shifts": shift_table(shifts(before, after, job.settings.seed)),
     }  # fmt: skip

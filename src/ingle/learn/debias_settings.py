@@ -5,6 +5,7 @@ from typing import Literal
 
 from ingle.core.config import check_seed
 from ingle.core.errors import ConfigError
+from ingle.ethics.counterfactuals import check_groups
 from ingle.train.equalising import EqualSettings
 from ingle.train.optimisers import OptimiserSettings
 from ingle.train.schedules import Schedule
@@ -13,7 +14,7 @@ from ingle.train.settings import TrainSettings
 
 def _course() -> TrainSettings:
     return TrainSettings(
-        epochs=1, batch_tokens=1024, optimiser=OptimiserSettings(learning_rate=5e-4), schedule=Schedule("cosine", warm_up=0.1),
+        epochs=1, batch_tokens=512, optimiser=OptimiserSettings(learning_rate=6e-4), schedule=Schedule("cosine", warm_up=0.1),
         checkpoint_minutes=2.0,
     )  # fmt: skip
 
@@ -22,18 +23,22 @@ def _course() -> TrainSettings:
 class DebiasSettings:
     """Settings of one debiasing. The defaults were measured (docs/ethics.md)."""
 
-    counterfactuals: int = 6000
-    """Pairs of texts that are to become equally likely."""
-    questions: int = 1500
+    beginnings: int = 1500
+    """Couples of beginnings, after each of which all pairs of words become equally likely."""
+    counterfactuals: int = 1500
+    """Texts about two people, which become equally likely after either."""
+    groups: tuple[str, ...] = ()
+    """Groups of people that counterfactuals are about, e.g. gender; none = all."""
+    questions: int = 500
     """Questions about two people, three in five of which nothing answers; 0 = leave that as it is."""
-    texts: int = 1400
+    texts: int = 600
     """Pieces of general text along which the model is to stay as it was."""
-    text_tokens: int = 64
+    text_tokens: int = 48
     """Tokens of each piece."""
     measured: int = 300
     """Items of every suite that are measured before and after; 0 = all."""
     objective: Literal["equal", "both"] = "equal"
-    """equal: equalised log-probabilities; both: plain fine-tuning on both texts of each pair, to compare with."""
+    """equal: equalised log-probabilities; both: plain fine-tuning on both texts of as many pairs, to compare with."""
     weights: EqualSettings = field(default_factory=EqualSettings)
     """Weights of the parts of the objective."""
     rank: int = 16
@@ -46,7 +51,16 @@ class DebiasSettings:
     """Seed of the counterfactuals, and of the additions' first values."""
 
     def __post_init__(self) -> None:
-        for name, least in (("counterfactuals", 20), ("text_tokens", 8), ("rank", 1), ("questions", 0), ("texts", 0), ("measured", 0)):
+        for name, least in (
+            ("beginnings", 10),
+            ("counterfactuals", 20),
+            ("text_tokens", 8),
+            ("rank", 1),
+            ("questions", 0),
+            ("texts", 0),
+            ("measured", 0),
+        ):
             if getattr(self, name) < least:
                 raise ConfigError(name, f"must be at least {least}", getattr(self, name))
+        check_groups(self.groups)
         check_seed("seed", self.seed)

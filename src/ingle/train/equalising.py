@@ -1,16 +1,20 @@
-"""The objective of debiasing: two texts that say the same of two people become equally likely, and all else stays as it was.
+"""The objective of debiasing: who is spoken of changes less of what is likely, and all else stays as it was.
 
-An example is two documents; its label says what becomes of it. a, b: log-probabilities of their weighed tokens; °: before training.
+An example is two documents; its label says what becomes of them. p° is the model before.
 
-| label | loss |
-|---|---|
-| EQUAL | smooth-L1 of a − b (arXiv 1504.08083), and `level` × smooth-L1 of (a + b) − (a° + b°): they meet in the middle, neither fades |
-| ABOVE | log(1 + exp(margin − (a − b))): the first becomes likelier |
-| KEEP | `keep` × KL from the predictions of the model before, per token |
-| BOTH | −a − b: plain counterfactual fine-tuning, to compare with |
+| label | documents | loss |
+|---|---|---|
+| WORDS + k | two beginnings of the k-th style | smooth-L1 of log p(a) − log p(b), mean over all pairs of words (a, b) that may follow |
+| SWAPPED | one text about two people | KL(mean of p° for both ‖ p), per token: they meet in the middle |
+| ABOVE | an answer, and a worse one | log(1 + exp(margin − (log p(first) − log p(second)))) |
+| KEEP | general text | KL(p° ‖ p), per token; with another weight also where WORDS are weighed |
+| BOTH | a pair | −log p of both: plain counterfactual fine-tuning, to compare with |
+
+Equal log-probabilities of two words are equal logits, so one beginning weighs a hundred pairs for the price of one row.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -19,11 +23,12 @@ from torch.nn.functional import smooth_l1_loss, softplus
 from ingle.core.errors import ConfigError
 from ingle.model.module import CausalLM
 from ingle.train.corpus import Corpus, Wanted
-from ingle.train.losses import distillation, log_probabilities
+from ingle.train.forward import final_states
+from ingle.train.losses import Teacher, cross_entropy, distillation, log_probabilities
 from ingle.train.objectives import Predictions, States, TokenLoss
-from ingle.train.packing import Batch, make_batch
+from ingle.train.packing import Batch
 
-KEEP, EQUAL, ABOVE, BOTH = 0, 1, 2, 3
+KEEP, SWAPPED, ABOVE, BOTH, WORDS = 0, 1, 2, 3, 10
 """Labels of examples."""
 
 
@@ -31,70 +36,98 @@ KEEP, EQUAL, ABOVE, BOTH = 0, 1, 2, 3
 class EqualSettings:
     """Weights of the parts."""
 
-    equal: float = 1.0
-    """Weight of the difference between the texts of a pair."""
-    level: float = 0.25
-    """Weight of their joint likelihood, which is to stay."""
+    words: float = 4.0
+    """Weight of pairs of words."""
+    swapped: float = 1.0
+    """Weight of texts about somebody else."""
     above: float = 1.0
     """Weight of answers that are to be likelier than others."""
     margin: float = 2.0
     """By how many nats they are to be."""
-    keep: float = 4.0
-    """Weight of the KL from the model before."""
+    keep: float = 3.0
+    """Weight of the KL from the model before on general text."""
+    level: float = 0.5
+    """Weight of the KL where words are weighed: their joint chance is to stay."""
 
     def __post_init__(self) -> None:
-        for name in ("equal", "level", "above", "margin", "keep"):
+        for name in ("words", "swapped", "above", "margin", "keep", "level"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"weights.{name}", "must not be negative", getattr(self, name))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Equalising:
-    """Pairs that become equally likely, answers that become likelier, and what is to stay."""
+    """Words and people that become equal, answers that become likelier, and what is to stay."""
 
     corpus: Corpus
     before: Predictions
     """The model before."""
     before_digest: str
-    reference: Tensor
-    """float32 [documents]: log-probability of each document's weighed tokens before training (`reference_log_probabilities`)."""
-    weights: EqualSettings
+    words: Sequence[Tensor] = ()
+    """int [pairs, 2] for each style: the tokens that are to be equally likely."""
+    weights: EqualSettings = field(default_factory=EqualSettings)
     wanted: Wanted = "pairs"
 
     @property
     def name(self) -> str:
         """See `Objective`."""
-        return f"equalising of {self.before_digest[:16]}, {self.weights}"
+        pairs = [table.tolist() for table in self.words]
+        return f"equalising of {self.before_digest[:16]}, {self.weights}, {pairs}"
 
     def __call__(self, module: CausalLM, states: States, batch: Batch) -> TokenLoss:
         """See `Objective`."""
-        head, final, of, most = module.lm_head.weight, states(), batch.owners // 2, len(batch.documents)
-        kept = batch.labels[of] == KEEP
-        total = torch.zeros((), device=final.device)
-        if not bool(kept.all()):
-            rows = log_probabilities(final[~kept], head, batch.targets[~kept])
-            sums = torch.zeros(most, dtype=rows.dtype, device=rows.device).index_add(0, batch.owners[~kept], rows)
-            total = total + self._pairs(sums, self.reference[list(batch.documents)].to(sums), batch.labels)
-        if (own := self._kept(batch)) is not None:
-            total = total + self.weights.keep * distillation(final[kept], head, self.before(own))
+        head, final = module.lm_head.weight, states()
+        labels = batch.labels[batch.owners // 2]
+        total = self._followed(final, head, batch, labels)
+        for style, pairs in enumerate(self.words):
+            if bool((here := labels == WORDS + style).any()):
+                apart = final[here] @ (head[pairs[:, 0]] - head[pairs[:, 1]]).T
+                total = total + self.weights.words * _smooth(apart.float()).mean(dim=1).sum()
+        if bool((here := labels == ABOVE).any()):
+            rows = log_probabilities(final[here], head, batch.targets[here])
+            sums = torch.zeros(len(batch.documents), dtype=rows.dtype, device=rows.device).index_add(0, batch.owners[here], rows)
+            apart = (sums[0::2] - sums[1::2])[batch.labels == ABOVE]
+            total = total + self.weights.above * softplus(self.weights.margin - apart).sum()
+        if bool((here := labels == BOTH).any()):
+            total = total + cross_entropy(final[here], head, batch.targets[here])
         return TokenLoss(total, len(batch.targets))
 
-    def _pairs(self, sums: Tensor, before: Tensor, labels: Tensor) -> Tensor:
-        """Sum of the losses of all pairs. sums, before [documents]; labels [examples]."""
-        apart, moved = sums[0::2] - sums[1::2], (sums - before)[0::2] + (sums - before)[1::2]
-        weights = self.weights
-        losses = {
-            EQUAL: weights.equal * _smooth(apart) + weights.level * _smooth(moved),
-            ABOVE: weights.above * softplus(weights.margin - apart),
-            BOTH: -(sums[0::2] + sums[1::2]),
-        }
-        zero = torch.zeros_like(apart)
-        return torch.stack([torch.where(labels == label, loss, zero).sum() for label, loss in losses.items()]).sum()
+    def _followed(self, final: Tensor, head: Tensor, batch: Batch, labels: Tensor) -> Tensor:
+        """KL from the model before, where it is followed: at the same place, or at that of the other document."""
+        total = torch.zeros((), device=final.device)
+        weighed = ((labels == KEEP, self.weights.keep), (labels == SWAPPED, self.weights.swapped), (labels >= WORDS, self.weights.level))
+        parts = [(here, weight) for here, weight in weighed if weight and bool(here.any())]
+        if not parts:
+            return total
+        teacher = self.before.model.lm_head.weight
+        with torch.no_grad():
+            before = final_states(self.before.model, batch)
+        other = before[opposite_rows(batch)]
+        for here, weight in parts:
+            total = total + weight * distillation(final[here], head, _mean(before[here], other[here], teacher))
+        return total
 
-    def _kept(self, batch: Batch) -> Batch | None:
-        """A batch of the examples alone that are to stay, in the same order."""
-        numbers = [number // 2 for number, of in zip(batch.documents[::2], batch.labels.tolist(), strict=True) if of == KEEP]
-        return make_batch(self.corpus, numbers, batch.ids.device) if numbers else None
+
+def _mean(states: Tensor, other: Tensor, head: Tensor) -> Teacher:
+    """Logarithm of the mean of two predictions, slice by slice."""
+
+    def logits(span: slice) -> Tensor:
+        mine, theirs = ((one[span] @ head.T).float().log_softmax(-1) for one in (states, other))
+        return torch.logaddexp(mine, theirs)
+
+    return logits
+
+
+def opposite_rows(batch: Batch) -> Tensor:
+    """int [A]: for each row itself or, where the example is SWAPPED, the row at the same place of its other document.
+
+    Both documents of such an example weigh the same number of tokens.
+    """
+    counts = torch.bincount(batch.owners, minlength=len(batch.documents))
+    starts = counts.cumsum(0) - counts
+    swapped = batch.labels[batch.owners // 2] == SWAPPED
+    partner = torch.where(swapped, batch.owners ^ 1, batch.owners)
+    return starts[partner] + torch.arange(len(batch.owners), device=batch.owners.device) - starts[batch.owners]
 
 
 def _smooth(values: Tensor) -> Tensor:
