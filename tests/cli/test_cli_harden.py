@@ -23,7 +23,7 @@ def test_a_model_is_hardened_and_its_life_told(own_home: Home) -> None:
     done = ingle(own_home.root, "harden", "tiny", "--rounds", "1", "--epochs", "1", "--force", *_FEW, "--json")
     told = json.loads(done.stdout)
     assert (told["model"], told["gate"]["maker"], told["settings"]["rounds"]) == ("tiny+hard", "harden", 1)
-    assert {one["check"] for one in told["gate"]["findings"]} == {"attacks", "bits", "refusals", "safety"}
+    assert {one["check"] for one in told["gate"]["findings"]} == {"attacks", "bias", "bits", "refusals", "safety"}
     assert told["settings"]["push"] == to_table(SETTINGS.push)
     [fact] = [json.loads(line) for line in ingle(own_home.root, "log", "--json", "--kind", "harden").stdout.splitlines()]
     assert "hardened" in ingle(own_home.root, "log", "tiny+hard").stdout

@@ -78,7 +78,7 @@ def test_every_maker_says_what_it_is(name: str) -> None:
 
 
 def test_makers_are_found_by_name() -> None:
-    assert {"tune", "harden", "hybridize", "quantise", "prune", "lesson", "style", "import"} == set(gated_makers())
+    assert {"tune", "harden", "debias", "hybridize", "quantise", "prune", "lesson", "style", "import"} == set(gated_makers())
     assert [name for name, maker in makers().items() if maker.personal] == ["lesson", "style"]
     with pytest.raises(ConfigError, match="Did you mean prune"):
         find_maker("prun")
@@ -134,7 +134,7 @@ def test_gate_ledger_log_energy_and_page_take_it(home: Home, softener: None) -> 
     ledger = Ledger(engine, home.keys)
     made = soften(home, "kind", 0.0, ledger)
     assert made.kept.name == "tiny+kind" and made.report["gate"]["maker"] == "soften"
-    assert {one["check"] for one in made.report["gate"]["findings"]} == {"attacks", "bits", "refusals"}, "its file turns safety off"
+    assert {one["check"] for one in made.report["gate"]["findings"]} == {"attacks", "bias", "bits", "refusals"}, "its file turns safety off"
     with pytest.raises(Refused, match=r"bits: general text costs \+"):
         soften(home, "rough", 1.0, ledger)
     said: list[str] = []

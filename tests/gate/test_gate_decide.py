@@ -34,7 +34,7 @@ def test_a_harmless_candidate_becomes_a_delta(gate_home: Home, make: Make) -> No
     assert decision.delta is not None
     assert decision.digest == decision.delta.digest
     assert verify_delta(gate_home, decision.digest) == []
-    assert {finding.check for finding in decision.findings} == {"attacks", "bits", "refusals", "safety"}, (
+    assert {finding.check for finding in decision.findings} == {"attacks", "bias", "bits", "refusals", "safety"}, (
         "nobody gave questions, so others don't apply"
     )
     for finding in decision.findings:
@@ -45,7 +45,7 @@ def test_a_harmless_candidate_becomes_a_delta(gate_home: Home, make: Make) -> No
     report = delta_report(gate_home, decision.digest)
     assert report is not None
     assert report["loss"] == 1.0, "the maker's own report stays"
-    assert [finding["check"] for finding in report["gate"]["findings"]] == ["attacks", "bits", "refusals", "safety"]
+    assert [finding["check"] for finding in report["gate"]["findings"]] == ["attacks", "bias", "bits", "refusals", "safety"]
     [event] = facts
     assert (event.kind, event.subject) == (ACCEPT, "tiny+harmless")
     assert event.facts["delta"] == decision.digest

@@ -9,8 +9,8 @@ import pytest
 from ingle.core.errors import PullError
 from ingle.home.fetch import WrongBytes, silent
 from ingle.home.place import find_home
-from ingle.measure import sources
-from ingle.measure.items import Exercise, Question, Text, part
+from ingle.measure import bias_data, sources
+from ingle.measure.items import Exercise, Pair, Question, Text, part
 from ingle.measure.sources import cut_at_line, first_sentence
 from ingle.measure.suites import SUITES
 
@@ -104,3 +104,35 @@ def test_cutting_at_a_line() -> None:
     assert cut_at_line("ab\ncd\nef", 5) == "ab\ncd"
     assert cut_at_line("ab\ncd\nef", 4) == "ab"
     assert cut_at_line("abcdef", 4) == "abcd"
+
+
+def test_pairs_of_people() -> None:
+    crows: list[Pair] = read(bias_data.crows_pairs)
+    assert len(crows) == 1018 and all(len(set(pair.texts)) == 2 for pair in crows)
+    assert Counter(pair.about for pair in crows).most_common(2) == [("race-color", 367), ("gender", 127)]
+    intra, inter = read(bias_data.stereoset_intra), read(bias_data.stereoset_inter)
+    assert (len(intra), len(inter)) == (2106, 2123)
+    assert all(len(pair.texts) == 3 and all(pair.texts) for pair in (*intra, *inter))
+    assert not any(pair.given for pair in intra) and all(pair.given for pair in inter)
+    wino: list[Pair] = read(bias_data.wino_pronouns)
+    assert Counter(pair.about for pair in wino) == {"he": 377, "she": 384}
+    assert not any("[" in text or "\0" in text for pair in (*crows, *wino) for text in pair.texts)
+
+
+def test_bbq_says_whether_something_tells() -> None:
+    questions: list[Question] = read(bias_data.bbq)
+    assert Counter(question.about for question in questions) == {"told": 497, "untold": 515}
+    for question in questions:
+        unknown = [option for option in question.options if option.casefold() in bias_data.UNKNOWN]
+        assert len(question.options) == 3 and len(unknown) == 1
+        assert (question.options[question.gold] == unknown[0]) == (question.about == "untold")
+
+
+def test_names_that_measure_are_not_those_that_train() -> None:
+    items: list[Pair] = read(bias_data.names)
+    assert len(items) == 24 * 8 * 5
+    assert {pair.about for pair in items} == set(bias_data.NAME_GROUPS)
+    sides = [bias_data.held_names(find_home(), side, silent) for side in ("held_out", "train")]
+    measured, trained = ({name for some in side.values() for name in some} for side in sides)
+    assert measured and trained and not measured & trained
+    assert {pair.id.split("/")[2] for pair in items} <= measured

@@ -41,6 +41,7 @@ GROUPS = {
     "Change a model": {
         "tune": "Fine-tune a model on your own examples.",
         "harden": "Teach a model to refuse harmful requests, also under attack.",
+        "debias": "Teach a model not to judge people by their group.",
         "hybridize": "Turn a transformer into a hybrid: less memory for long texts.",
         "quantise": "Store a model's weights in fewer bits.",
         "prune": "Make a model smaller by removing parts of it.",
@@ -52,6 +53,7 @@ GROUPS = {
         "list": "List the models in this home and their deltas.",
         "show": "Show what a model is made of.",
         "measure": "Measure a model's quality, with confidence intervals.",
+        "audit": "Measure what a model thinks of people, and what it refuses.",
         "attack": "Attack a model as it is served, and count what came through.",
         "card": "Fill a card of a model from what was measured and recorded.",
         "energy": "Show the energy that this home has used, and what a model needs.",

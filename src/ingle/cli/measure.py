@@ -97,7 +97,7 @@ def _list(as_json: bool) -> None:
         about = [{"name": s.name, "title": s.title, "figure": s.main, "higher_is_better": s.higher_is_better} for s in SUITES.values()]
         print_json(about)
         return
-    rows = [(s.name, s.title, s.main, "higher is better" if s.higher_is_better else "lower is better") for s in SUITES.values()]
+    rows = [(s.name, s.title, s.main, s.best) for s in SUITES.values()]
     print_table(("suite", "what it measures", "figure", ""), rows)
 
 

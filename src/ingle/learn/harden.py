@@ -8,7 +8,6 @@ HOME/tuning/KEY/NAME.json        judgements of answers, without a word of them
 HOME/tuning/KEY/round-N/         a round's training, as `train` writes it
 """
 
-import copy
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -25,37 +24,33 @@ from ingle.core.digest import digest_json
 from ingle.core.event import Event, Fact, Sink
 from ingle.core.files import write_atomic
 from ingle.engine.loading import Opener
-from ingle.engine.source import Source, candidate_source, checkpoint_tokenizer, kept_source, open_weights
+from ingle.engine.source import checkpoint_tokenizer, kept_source, open_weights
 from ingle.home.kept import Kept
 from ingle.home.place import Home
+from ingle.learn.addition import Addition, attach
 from ingle.learn.harden_settings import HardenSettings
 from ingle.measure.finished import Finished
 from ingle.measure.gather import ItemPlan, gather
 from ingle.measure.intervals import paired_bootstrap
 from ingle.measure.subject import Subject
 from ingle.model.checkpoint import Checkpoint
-from ingle.model.module import CausalLM, load_module
 from ingle.robustness.hardening import HARMFUL, Curriculum, attacks, own_refusals, read_curriculum, refusal_for
 from ingle.robustness.prompts import LabelledPrompt
 from ingle.robustness.refusing import JudgedReply, asked, judged, shares
 from ingle.safety.answers import refuses
-from ingle.train.checkpoints import put_back
 from ingle.train.corpus import Member, corpus_of
 from ingle.train.encode import Encoder
 from ingle.train.examples import Record
 from ingle.train.hardening import ANSWER, KEEP, REFUSE, Hardening
-from ingle.train.loop import train
 from ingle.train.making import DeltaJob, MadeDelta, RunWatch, Steps, delta_job, make_delta, nobody
-from ingle.train.objectives import Predictions
-from ingle.train.packing import Data
 from ingle.train.precision import keep_few_programs
 from ingle.train.report import training_facts
-from ingle.train.settings import TrainReport, TrainSettings, TrainWatch
+from ingle.train.settings import TrainReport, TrainSettings
 from ingle.train.trouble import memory_errors, smaller_batches
 from ingle.tuning.kept_model import subject_of
-from ingle.tuning.low_rank import LowRankSettings
-from ingle.tuning.method import Attached, check_touched, chosen_layers, find_method
+from ingle.tuning.method import chosen_layers
 
+METHOD = "refusals under attack"
 VERSION = 1
 """Changes when the same settings make something else than before."""
 _TRIED_TOKENS = 32
@@ -88,18 +83,7 @@ class _Begun:
     job: Job
     encoder: Encoder
     material: Curriculum
-    module: CausalLM
-    attached: Attached
-    opener: Opener
-
-    def candidate(self, report: Mapping[str, Any] | None = None) -> Candidate:
-        """The candidate, as far as it is trained."""
-        tensors = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in self.attached.collect().items()}
-        return Candidate(self.job.name, "lora", self.job.kept.digest, tensors, self.job.origin("refusals under attack"), report)
-
-    def subject(self, source: Source) -> Subject:
-        """The model of a source, as it is served."""
-        return subject_of(self.opener.open(source, self.job.watch.pieces), self.job.stopped)
+    addition: Addition
 
 
 def _make(checkpoint: Checkpoint, job: Job) -> Candidate:
@@ -114,21 +98,10 @@ def _make(checkpoint: Checkpoint, job: Job) -> Candidate:
     members = _members(encoder, job, base, material)
     job.check()
     with memory_errors(smaller_batches(settings.train.batch_tokens, settings.train.recompute)):
-        module = load_module(checkpoint)
-        as_it_was = _as_it_is(module)
-        method, low_rank = find_method("lora"), LowRankSettings(settings.rank, 2.0 * settings.rank)
-        attached = method.attach(module, chosen_layers(checkpoint.config, settings.layers), low_rank, settings.seed)
-        check_touched(attached)
-        begun = _Begun(job, encoder, material, module, attached, opener)
-        trained, rounds = _rounds(begun, as_it_was, members)
-    after = _standing(job, begun.subject(candidate_source(job.home, job.kept, begun.candidate())), material, "after")
-    return begun.candidate(_report(job, material, trained, rounds, before, after))
-
-
-def _as_it_is(module: CausalLM) -> Predictions:
-    """Predictions of the module as it is now, whatever is attached to it later: a second tree of the same parameters."""
-    shared: dict[int, Any] = {id(parameter): parameter for parameter in module.parameters()}
-    return Predictions(copy.deepcopy(module, shared).eval())
+        addition = attach(job, checkpoint, settings.rank, settings.layers, settings.seed, opener)
+        trained, rounds = _rounds(_Begun(job, encoder, material, addition), members)
+    after = _standing(job, addition.as_trained(METHOD), material, "after")
+    return addition.candidate(METHOD, _report(job, material, trained, rounds, before, after))
 
 
 def _members(encoder: Encoder, job: Job, base: Subject, material: Curriculum) -> list[Member]:
@@ -164,10 +137,10 @@ def _own_answers(job: Job, base: Subject, prompts: Sequence[LabelledPrompt]) -> 
     return {one.id: str(row["text"]) for one, row in zip(prompts, rows, strict=True)}
 
 
-def _rounds(begun: _Begun, before: Predictions, members: Sequence[Member]) -> tuple[TrainReport, list[dict[str, Any]]]:
+def _rounds(begun: _Begun, members: Sequence[Member]) -> tuple[TrainReport, list[dict[str, Any]]]:
     """Train all rounds; return the last one's report, with the cost of all, and a row on each. A round without successes is the last."""
     settings, rows = begun.job.settings, list[dict[str, Any]]()
-    done, taught = _round(begun, before, members, settings.train, 1), [*members]
+    done, taught = _round(begun, members, settings.train, 1), [*members]
     rows.append({"examples": len(members), "loss": done.loss, "steps": done.steps, "tried": 0, "succeeded": 0})
     for number in range(1, settings.rounds if settings.attempts else 1):
         fresh = _successes(begun, number)
@@ -177,23 +150,18 @@ def _rounds(begun: _Begun, before: Predictions, members: Sequence[Member]) -> tu
             break
         old = random.Random(settings.seed + number).sample(taught, min(len(taught), _OLD * len(new)))
         taught += new
-        now = _round(begun, before, [*new, *old], replace(settings.train, epochs=1), number + 1)
+        now = _round(begun, [*new, *old], replace(settings.train, epochs=1), number + 1)
         rows.append({"examples": len(new) + len(old), "loss": now.loss, "steps": now.steps, "tried": 0, "succeeded": 0})
         done = _added(done, now)
     return done, rows
 
 
-def _round(begun: _Begun, before: Predictions, members: Sequence[Member], course: TrainSettings, number: int) -> TrainReport:
+def _round(begun: _Begun, members: Sequence[Member], course: TrainSettings, number: int) -> TrainReport:
     """Train one round, from where the one before ended."""
     job, settings, corpus = begun.job, begun.job.settings, corpus_of("answers", members)
-    objective, folder = Hardening(corpus, before, job.kept.digest, settings.keep, settings.push), job.folder / f"round-{number}"
+    objective = Hardening(corpus, begun.addition.before, job.kept.digest, settings.keep, settings.push)
     job.watch.say(f"round {number} of at most {settings.rounds}: {len(members)} examples")
-    watch = TrainWatch(job.watch.train, job.watch.say)
-    done = train(begun.module, begun.attached.parameters, Data(corpus, range(len(corpus))), course, folder, watch, objective)
-    if done.stopped == "interrupted":
-        raise job.interrupted(f"in round {number}, after step {done.steps}")
-    put_back(begun.attached.parameters, folder)
-    return done
+    return begun.addition.train(corpus, objective, course, job.folder / f"round-{number}", f"in round {number}")
 
 
 def _added(first: TrainReport, second: TrainReport) -> TrainReport:
@@ -211,8 +179,9 @@ def _successes(begun: _Begun, number: int) -> list[LabelledPrompt]:
     tried = attacks(job.home, job.settings.attempts, False, job.settings.seed + number, job.watch.bytes)
 
     def ask() -> list[JudgedReply]:
-        subject = begun.subject(candidate_source(job.home, job.kept, begun.candidate()))
-        return judged(subject, [one.text for one in tried], _TRIED_TOKENS, partial(job.watch.pieces, "fresh attacks"))
+        return judged(
+            begun.addition.as_trained(METHOD), [one.text for one in tried], _TRIED_TOKENS, partial(job.watch.pieces, "fresh attacks")
+        )
 
     flags = _remembered(job, f"fresh-{number}", {"attacks": tried}, lambda: {"attacks": ask()})["attacks"]
     return [one for one, flag in zip(tried, flags, strict=True) if not flag.refused]

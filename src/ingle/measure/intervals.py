@@ -5,7 +5,7 @@ drawn rows, and leaving one item out is a subtraction.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, Literal
@@ -82,6 +82,16 @@ def percent_change(before: Floats, after: Floats) -> Floats:
     """Change of the ratio in percent of its value before."""
     result: Floats = 100 * (ratio(after) / ratio(before) - 1)
     return result
+
+
+def farther_from(aim: float) -> Callable[[Floats, Floats], Floats]:
+    """Return a contrast for `paired_bootstrap`: by how much farther the ratio lies from `aim` than before."""
+
+    def contrast(before: Floats, after: Floats) -> Floats:
+        result: Floats = np.abs(ratio(after) - aim) - np.abs(ratio(before) - aim)
+        return result
+
+    return contrast
 
 
 def paired_bootstrap(
@@ -161,15 +171,15 @@ def wilson(successes: int, n: int) -> Interval:
 
 def mcnemar(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> float:
     """Two-sided p of McNemar's exact test: whether right answers became wrong as often as wrong ones became right."""
-    return _sign_p(int((before & ~after).sum()), int((~before & after).sum()))
+    return fair_coin(int((before & ~after).sum()), int((~before & after).sum()))
 
 
 def sign_test(differences: Floats) -> float:
     """Two-sided p of the sign test: whether as many items went up as down. Items without a change don't count."""
-    return _sign_p(int((differences > 0).sum()), int((differences < 0).sum()))
+    return fair_coin(int((differences > 0).sum()), int((differences < 0).sum()))
 
 
-def _sign_p(ups: int, downs: int) -> float:
+def fair_coin(ups: int, downs: int) -> float:
     """Two-sided p of so many heads and tails of a fair coin, exactly."""
     n = ups + downs
     term = total = 1
@@ -177,3 +187,12 @@ def _sign_p(ups: int, downs: int) -> float:
         term = term * (n - k + 1) // k
         total += term
     return float(min(1.0, 2 * total / 2**n))
+
+
+def holm(ps: Mapping[str, float]) -> dict[str, float]:
+    """Holm's correction (1979) of several tests' p: with these, the chance of any false alarm among all of them is what one test's was."""
+    corrected, least = dict[str, float](), 0.0
+    for rank, (name, p) in enumerate(sorted(ps.items(), key=lambda one: one[1])):
+        least = max(least, min(1.0, (len(ps) - rank) * p))
+        corrected[name] = least
+    return {name: corrected[name] for name in ps}

@@ -42,6 +42,8 @@ class Question:
     options: tuple[str, ...]
     gold: int
     """Number of the right option."""
+    about: str = ""
+    """The kind of question, where a suite has several: figures are given for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,23 @@ class Exercise:
     """Answer of a simple rule."""
 
 
+SUM, PER_BYTE, PMI = "stereotype", "stereotype_per_byte", "stereotype_pmi"
+"""Names of the main figure of pairs, by the rules of `measure.pairs`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Texts that may follow something; see `measure.pairs` and `measure.names` for which is which."""
+
+    id: str
+    group: str
+    about: str
+    """The group of people that it concerns: figures are given for each."""
+    given: str
+    """The text before them; "" for none."""
+    texts: tuple[str, ...]
+
+
 T = TypeVar("T", bound=Item)
 
 
@@ -68,7 +87,12 @@ def part_of(group: str, held_out: float) -> Part:
 def part(items: Sequence[T], which: Part, held_out: float) -> list[T]:
     """The items of one part, shuffled by a fixed hash, so that the first n of them are a sample."""
     chosen = [item for item in items if part_of(item.group, held_out) == which]
-    return sorted(chosen, key=lambda item: _place("order", item.id))
+    return sorted(chosen, key=lambda item: order_of(item.id))
+
+
+def order_of(name: str) -> float:
+    """Return the place of an item among others, shuffled by a fixed hash."""
+    return _place("order", name)
 
 
 def draw_shots(items: Sequence[T], held_out: float, count: int, seed: int) -> list[T]:

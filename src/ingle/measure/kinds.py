@@ -1,10 +1,8 @@
 """Kinds of suites: how each is planned for a model, and the figures from its rows."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
-
-import numpy as np
 
 from ingle.core.digest import digest_json
 from ingle.core.message import Message, Request, Sampling
@@ -12,40 +10,15 @@ from ingle.core.report import Report
 from ingle.measure import bits, choice, recall, text_match
 from ingle.measure.finished import Row
 from ingle.measure.gather import ItemPlan
-from ingle.measure.intervals import Difference, Floats, Interval, bootstrap, paired_bootstrap, ratio, wilson
+from ingle.measure.intervals import Interval, paired_bootstrap
 from ingle.measure.items import Exercise, Question, Text
-from ingle.measure.subject import Subject, begin_id
-from ingle.measure.suites import Suite
+from ingle.measure.names import report_names
+from ingle.measure.pairs import plan_pairs, report_pairs
+from ingle.measure.setting import Figures, Reporter, Setting, with_ones
+from ingle.measure.subject import begin_id
 
 UNITS = {**dict.fromkeys(text_match.ROUGE, "F1"), "chrf": "chrF2", "exact_match": "share"}
 """Units of the metrics of written answers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One measurement: suite, model, items and options."""
-
-    suite: Suite
-    subject: Subject
-    items: Sequence[Any]
-    """Items to measure on."""
-    shots: Sequence[Any] = ()
-    """Examples at the start of every prompt."""
-    training: Sequence[Any] = ()
-    """Training items, which simple rules may look at."""
-    style: choice.Style = "texts"
-    seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """Result of a measurement: reports, details of items, notes."""
-
-    reports: tuple[Report, ...]
-    """Reports, the main one first."""
-    details: tuple[Row, ...]
-    """For each item, the values that pair it with the same item of another model."""
-    notes: tuple[str, ...] = field(default=())
 
 
 def plan_bits(setting: Setting) -> list[ItemPlan]:
@@ -68,7 +41,7 @@ def plan_bits(setting: Setting) -> list[ItemPlan]:
 def report_bits(setting: Setting, rows: Sequence[Row], data_digest: str) -> Figures:
     """Report the micro average, and the macro average over documents."""
     texts = [bits.TextBits(**row) for row in rows]
-    make = _Maker(setting, data_digest, len(texts))
+    make = Reporter(setting, data_digest, len(texts))
     tables = {"bits_per_byte": bits.columns(texts), "bits_per_byte_macro": bits.macro_columns(texts)}
     reports = tuple(make.ratio(name, "bits/byte", table) for name, table in tables.items())
     changed = sum(not text.exact for text in texts)
@@ -98,7 +71,7 @@ def plan_choice(setting: Setting) -> list[ItemPlan]:
 def report_choice(setting: Setting, rows: Sequence[Row], data_digest: str) -> Figures:
     """Report accuracy by the sum of log-probabilities and per byte, and a simple rule's."""
     scores = [choice.Scores(tuple(row["nats"]), tuple(row["nbytes"]), row["gold"]) for row in rows]
-    make = _Maker(setting, data_digest, len(scores))
+    make = Reporter(setting, data_digest, len(scores))
     answers = {"accuracy": [score.right for score in scores], "accuracy_per_byte": [score.right_per_byte for score in scores]}
     reports = [make.share(name, right) for name, right in answers.items()]
     reports.sort(key=lambda report: report.name != setting.suite.main)
@@ -107,12 +80,23 @@ def report_choice(setting: Setting, rows: Sequence[Row], data_digest: str) -> Fi
     elif setting.suite.baseline == "chance":
         chance = sum(1 / len(item.options) for item in setting.items) / len(setting.items)
         reports.append(make.report("baseline_chance", chance, "share", Interval(chance, chance, "exact"), of_model=False))
+    reports += _by_kind(setting, data_digest, answers[setting.suite.main])
     cut = sum(row["cut"] for row in rows)
     notes = (f"{cut} prompts were longer than the context and lost their beginning",) if cut else ()
     details = [
-        {"nats": s.nats, "nbytes": s.nbytes, "gold": s.gold, **{name: answers[name][i] for name in answers}} for i, s in enumerate(scores)
+        {"nats": s.nats, "nbytes": s.nbytes, "gold": s.gold, "about": item.about, **{name: answers[name][i] for name in answers}}
+        for i, (s, item) in enumerate(zip(scores, setting.items, strict=True))
     ]
     return Figures(tuple(reports), tuple(details), notes)
+
+
+def _by_kind(setting: Setting, data_digest: str, right: Sequence[bool]) -> list[Report]:
+    """Report the main figure of each kind of question, where there are several."""
+    kinds = {
+        item.about: [hit for hit, other in zip(right, setting.items, strict=True) if other.about == item.about] for item in setting.items
+    }
+    main = setting.suite.main
+    return [Reporter(setting, data_digest, len(hits)).share(f"{main}_{kind}", hits) for kind, hits in sorted(kinds.items()) if kind]
 
 
 def plan_write(setting: Setting) -> list[ItemPlan]:
@@ -134,13 +118,13 @@ def report_write(setting: Setting, rows: Sequence[Row], data_digest: str) -> Fig
     """Report each metric of the model and of the simple rule, and their distance in the main one."""
     answers, references = [row["text"].strip() for row in rows], [item.reference for item in setting.items]
     simple = [item.baseline for item in setting.items]
-    make = _Maker(setting, data_digest, len(rows))
+    make = Reporter(setting, data_digest, len(rows))
     names, baseline = setting.suite.metrics, setting.suite.baseline.replace("-", "_")
     mine, theirs = text_match.scores(names, answers, references), text_match.scores(names, simple, references)
     reports = [make.mean(name, UNITS[name], values) for name, values in mine.items()]
     reports += [make.mean(f"{name}_{baseline}", UNITS[name], values, of_model=False) for name, values in theirs.items()]
     main = setting.suite.main
-    gap = paired_bootstrap(_with_ones(theirs[main]), _with_ones(mine[main]), seed=setting.seed)
+    gap = paired_bootstrap(with_ones(theirs[main]), with_ones(mine[main]), seed=setting.seed)
     reports.append(make.difference(f"{main}_above_{baseline}", UNITS[main], gap))
     notes = []
     if "chrf" in names:
@@ -167,11 +151,11 @@ def plan_recall(setting: Setting) -> list[ItemPlan]:
 def report_recall(setting: Setting, rows: Sequence[Row], data_digest: str) -> Figures:
     """Report the share of facts that were recalled, of all and of each kind."""
     right = [recall.is_recalled(row["text"], item.fact) for row, item in zip(rows, setting.items, strict=True)]
-    reports = [_Maker(setting, data_digest, len(rows)).share("recall", right)]
+    reports = [Reporter(setting, data_digest, len(rows)).share("recall", right)]
     for kind in recall.KINDS:
         mine = [hit for hit, item in zip(right, setting.items, strict=True) if item.fact.kind == kind]
         if mine:
-            reports.append(_Maker(setting, data_digest, len(mine)).share(f"recall_{kind}", mine))
+            reports.append(Reporter(setting, data_digest, len(mine)).share(f"recall_{kind}", mine))
     details = [
         {"text": row["text"], "answer": item.fact.answer, "kind": item.fact.kind, "depth": item.depth, "recall": hit}
         for row, item, hit in zip(rows, setting.items, right, strict=True)
@@ -184,41 +168,7 @@ KINDS: dict[str, tuple[Callable[[Setting], list[ItemPlan]], Callable[[Setting, S
     "choice": (plan_choice, report_choice),
     "write": (plan_write, report_write),
     "recall": (plan_recall, report_recall),
+    "pairs": (plan_pairs, report_pairs),
+    "names": (plan_pairs, report_names),
 }
 """For each kind: the function that plans it, and the one that reports its rows."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Maker:
-    """Maker of the reports of one measurement."""
-
-    setting: Setting
-    data_digest: str
-    n: int
-
-    def report(self, name: str, value: float, unit: str, interval: Interval, of_model: bool = True) -> Report:
-        """Report one figure; simple rules have no model."""
-        digest = self.setting.subject.digest if of_model else ""
-        return Report(
-            name, value, unit, interval.low, interval.high, self.n, digest, self.data_digest, interval.method, self.setting.seed
-        )  # fmt: skip
-
-    def ratio(self, name: str, unit: str, columns: Floats, of_model: bool = True) -> Report:
-        """Report Σ first column / Σ second column, with a bootstrap interval."""
-        return self.report(name, float(ratio(columns.sum(axis=0))), unit, bootstrap(columns, seed=self.setting.seed), of_model)
-
-    def mean(self, name: str, unit: str, values: Floats, of_model: bool = True) -> Report:
-        """Report the mean of a value per item."""
-        return self.ratio(name, unit, _with_ones(values), of_model)
-
-    def share(self, name: str, right: Sequence[bool], of_model: bool = True) -> Report:
-        """Report the share that is right."""
-        return self.report(name, sum(right) / self.n, "share", wilson(sum(right), self.n), of_model)
-
-    def difference(self, name: str, unit: str, difference: Difference) -> Report:
-        """Report a difference between the model and something else."""
-        return self.report(name, difference.value, unit, difference.interval)
-
-
-def _with_ones(values: Floats) -> Floats:
-    return np.stack([values, np.ones_like(values)], axis=1)

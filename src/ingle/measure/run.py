@@ -23,7 +23,8 @@ from ingle.measure.forgetting import forgetting
 from ingle.measure.gather import ItemPlan, Progress, gather, silent
 from ingle.measure.intervals import mcnemar, paired_bootstrap, sign_test
 from ingle.measure.items import draw_shots, part
-from ingle.measure.kinds import KINDS, UNITS, Setting
+from ingle.measure.kinds import KINDS
+from ingle.measure.setting import Setting
 from ingle.measure.subject import Subject
 from ingle.measure.suites import Suite, find_suite
 
@@ -87,7 +88,7 @@ def make_setting(suite: Suite, subject: Subject, items: Sequence[Any], options: 
     """Choose the items to measure, and the examples. Raises ConfigError."""
     if options.style is not None and suite.kind != "choice":
         raise ConfigError("style", "is only for suites with answers to choose from", suite.name)
-    if options.shots and suite.kind in ("bits", "recall"):
+    if options.shots and suite.kind not in ("choice", "write"):
         raise ConfigError("shots", "are only for suites with questions", suite.name)
     training, measured = (part(items, which, suite.held_out) for which in ("train", "held_out"))
     count = suite.items if options.items is None else options.items
@@ -126,6 +127,7 @@ def event_of(outcome: SuiteResult) -> Event:
         "high": main.high,
     }
     facts |= {"n": main.n, "interval": main.interval, "seed": main.seed, "shots": outcome.options.shots}
+    facts |= {report.name: report.value for report in outcome.reports[1:] if report.model_digest}
     return Event("measure", outcome.model, {**facts, "model_digest": main.model_digest, "data_digest": main.data_digest})
 
 
@@ -158,13 +160,12 @@ def compare(outcome: SuiteResult, path: Path) -> SuiteResult:
     else:
         tables = [np.array([float(row[main.name]) for row in rows]) for rows in (before, after)]
         difference = paired_bootstrap(right_columns(tables[0].tolist()), right_columns(tables[1].tolist()), seed=seed)
-        unit = UNITS[main.name] if suite.kind == "write" else "share"
         low, high, method = difference.interval.low, difference.interval.high, difference.interval.method
         changed = Report(
-            f"{main.name}_change", difference.value, unit, low, high, len(shared), main.model_digest, main.data_digest, method, seed
+            f"{main.name}_change", difference.value, main.unit, low, high, len(shared), main.model_digest, main.data_digest, method, seed
         )
         reports = (changed,)
-        if suite.kind == "choice":
+        if suite.kind in ("choice", "pairs"):
             note = f"{main.name}: McNemar's exact test against {path.name}: p = {mcnemar(tables[0] > 0, tables[1] > 0):.3g}"
         else:
             note = f"{main.name}: sign test against {path.name}: p = {sign_test(tables[1] - tables[0]):.3g}"

@@ -53,7 +53,7 @@ def wiki_texts(home: Home, progress: FetchProgress) -> list[Text]:
 
     Licence CC-BY-SA-3.0. Quotation marks are written `` and '', as the data set's authors' tokeniser left them.
     """
-    rows = {row["passage"]: row["title"] for row in _json_lines(dataset(home, "boolq", progress))}
+    rows = {row["passage"]: row["title"] for row in json_lines(dataset(home, "boolq", progress))}
     return [Text(f"wiki/{number}", title, passage) for number, (passage, title) in enumerate(rows.items())]
 
 
@@ -62,7 +62,7 @@ def boolq(home: Home, progress: FetchProgress) -> list[Question]:
 
     62 % are answered yes. Questions are in lower case, without a question mark, which is put behind them.
     """
-    rows = _json_lines(dataset(home, "boolq", progress))
+    rows = json_lines(dataset(home, "boolq", progress))
     answers = {"False": 0, "True": 1}
     return [
         Question(f"boolq/{i}", row["title"], f"{row['passage']}\nQuestion: {row['question']}?", ("no", "yes"), answers[row["answer"]])
@@ -152,13 +152,13 @@ def cut_at_line(text: str, characters: int) -> str:
 
 
 def _xsum(home: Home, progress: FetchProgress) -> list[dict[str, Any]]:
-    return [row for row in _json_lines(dataset(home, "xsum", progress)) if row["document"].strip()]
+    return [row for row in json_lines(dataset(home, "xsum", progress)) if row["document"].strip()]
 
 
 def _lettered(home: Home, name: str, progress: FetchProgress) -> list[Question]:
     """Read rows whose options are one text, `A. …\\nB. …`, and whose answer is one of these lines."""
     questions = []
-    for i, row in enumerate(_json_lines(dataset(home, name, progress))):
+    for i, row in enumerate(json_lines(dataset(home, name, progress))):
         _, *pieces = _OPTION.split(row["options"])
         options = [f"{letter}. {text}" for letter, text in zip(pieces[::2], pieces[1::2], strict=True)]
         texts = tuple(option[3:].strip() for option in options)
@@ -177,7 +177,8 @@ def _wikihow(text: str) -> str:
     return double.sub(" ", brackets.sub("", text.strip().replace(" [title]", ". ")))
 
 
-def _json_lines(path: Path) -> list[dict[str, Any]]:
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a file of one JSON object a line. Raises PullError."""
     try:
         with path.open(encoding="utf-8") as lines:
             return [json.loads(line) for line in lines if line.strip()]

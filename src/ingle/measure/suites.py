@@ -13,13 +13,13 @@ from typing import Any, Literal
 from ingle.core.errors import ConfigError, NotKept
 from ingle.home.fetch import FetchProgress, silent
 from ingle.home.place import Home
-from ingle.measure import debian, sources
+from ingle.measure import bias_data, debian, sources
 from ingle.measure.choice import Style, make_prompt
 from ingle.measure.contamination import Contamination, contamination
-from ingle.measure.items import Exercise, Question, Text, part
+from ingle.measure.items import PMI, SUM, Exercise, Pair, Question, Text, part
 from ingle.measure.recall import Planted, plant
 
-AnyItem = Text | Question | Exercise | Planted
+AnyItem = Text | Question | Exercise | Planted | Pair
 Reader = Callable[[Home, FetchProgress], Sequence[Any]]
 
 
@@ -29,7 +29,7 @@ class Suite:
 
     name: str
     title: str
-    kind: Literal["bits", "choice", "write", "recall"]
+    kind: Literal["bits", "choice", "write", "recall", "pairs", "names"]
     read: Reader
     main: str
     """Name of the figure that stands for the suite."""
@@ -48,9 +48,14 @@ class Suite:
     """Most tokens of a written answer."""
 
     @property
-    def higher_is_better(self) -> bool:
-        """Direction of the main figure."""
-        return self.kind != "bits"
+    def higher_is_better(self) -> bool | None:
+        """Direction of the main figure; None where a half is best."""
+        return None if self.kind == "pairs" else self.kind not in ("bits", "names")
+
+    @property
+    def best(self) -> str:
+        """The direction of the main figure, in words."""
+        return {None: "one half is best", True: "higher is better", False: "lower is better"}[self.higher_is_better]
 
 
 def _planted(home: Home, progress: FetchProgress, length: int) -> list[Planted]:
@@ -101,6 +106,20 @@ SUITES = {
             0.1, 100, baseline="copy", metrics=_CHRF, max_tokens=256,
         ),
         *(
+            Suite(name, title, "pairs", read, main, 1.0, count)
+            for name, title, read, main, count in (
+                ("crows-pairs", "stereotypes: one word for another, nine groups", bias_data.crows_pairs, SUM, 1018),
+                ("stereoset-intra", "stereotypes: one word for another, four groups", bias_data.stereoset_intra, SUM, 2106),
+                ("stereoset-inter", "stereotypes: one sentence after another", bias_data.stereoset_inter, PMI, 2123),
+                ("wino-pronouns", "stereotypes: he or she, by occupation", bias_data.wino_pronouns, SUM, 761),
+            )
+        ),
+        Suite(
+            "bbq", "saying that nothing tells, and who it was when something does", "choice", bias_data.bbq, "accuracy", 1.0, 1012,
+            "{ask}\nAnswer:", baseline="chance",
+        ),
+        Suite("names", "how far answers go with a name", "names", bias_data.names, "kl", 1.0, 960),
+        *(
             Suite(
                 f"recall-{length // 1024}k", f"facts planted in {length:,} tokens of news", "recall",
                 partial(_planted, length=length), "recall", 1.0, 60,
@@ -136,6 +155,8 @@ def words_of(item: AnyItem) -> str:
         return item.text
     if isinstance(item, Planted):
         return item.fact.said
+    if isinstance(item, Pair):
+        return f"{item.given} {item.texts[0]}".strip()
     return f"{item.ask} {item.options[item.gold] if isinstance(item, Question) else item.reference}"
 
 

@@ -3,5 +3,8 @@
 from ingle.core.maker import Maker
 
 MAKER = Maker(
-    noun="a style", limits={"sense": {"on": True}, "refusals": {"on": False}, "attacks": {"on": False}}, personal=True, activity=""
+    noun="a style",
+    limits={"sense": {"on": True}, "refusals": {"on": False}, "attacks": {"on": False}, "bias": {"on": False}},
+    personal=True,
+    activity="",
 )

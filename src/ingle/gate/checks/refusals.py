@@ -6,10 +6,14 @@ The judge of answers says whether each answer refuses (safety/answers.py). Both 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from ingle.core.report import Report
 from ingle.gate.finding import Finding
 from ingle.gate.probes import harmful
-from ingle.gate.shares import Posed, compare, harmful_requests, refuse_bad_limits
+from ingle.gate.shares import Posed, compare, harmful_requests, refuse_bad_limits, shares_now
 from ingle.gate.trial import Trial
+from ingle.home.place import Home
+from ingle.measure.gather import Progress
+from ingle.measure.subject import Subject
 from ingle.robustness.prompts import lookalikes
 from ingle.robustness.refusing import SHORT, asked
 from ingle.safety.answers import refuses
@@ -36,11 +40,7 @@ class Limits:
 
 def check(trial: Trial, limits: Limits) -> Finding | None:
     """See `gate.check.Check`; does not apply where the candidate acts on no such request."""
-    groups = [
-        (name, [Posed(ask, asked(ask, limits.max_tokens)) for ask in asks])
-        for name, asks in (("refused", harmful_requests()), ("false", harmless_requests(limits.harmless)))
-    ]
-    found = compare(trial, "refusals", groups, refuses)
+    found = compare(trial, "refusals", _groups(limits.harmless, limits.max_tokens), refuses)
     if found is None:
         return None
     refused, false = found
@@ -54,6 +54,16 @@ def check(trial: Trial, limits: Limits) -> Finding | None:
     return Finding("refusals", passed, reason, (*refused.reports, *false.reports), asdict(limits))
 
 
+def standing(home: Home, subject: Subject, harmless: int, progress: Progress) -> list[Report]:
+    """Return the shares that a model refuses of harmful requests, and of so many look-alikes. Raises Interrupted."""
+    return shares_now(home, subject, "refusals", _groups(harmless, SHORT, ("refused", "refused_falsely")), refuses, progress)
+
+
 def harmless_requests(most: int) -> Sequence[str]:
     """Return at most so many harmless requests that look harmful. None of them is ever trained on."""
     return [*harmful().fine, *(one.text for one in lookalikes() if one.held_out)][:most]
+
+
+def _groups(harmless: int, max_tokens: int, names: tuple[str, str] = ("refused", "false")) -> list[tuple[str, Sequence[Posed]]]:
+    asks = harmful_requests(), harmless_requests(harmless)
+    return [(name, [Posed(ask, asked(ask, max_tokens)) for ask in some]) for name, some in zip(names, asks, strict=True)]

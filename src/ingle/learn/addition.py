@@ -1,0 +1,74 @@
+"""A low-rank addition in training, for verbs that teach one thing and keep all else: module, model before, candidate."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ingle.core.candidate import Candidate
+from ingle.engine.loading import Opener
+from ingle.engine.source import Source, candidate_source
+from ingle.measure.subject import Subject
+from ingle.model.checkpoint import Checkpoint
+from ingle.model.module import CausalLM, load_module
+from ingle.train.checkpoints import put_back
+from ingle.train.corpus import Corpus
+from ingle.train.loop import train
+from ingle.train.making import DeltaJob
+from ingle.train.objectives import Objective, Predictions
+from ingle.train.packing import Data
+from ingle.train.settings import TrainReport, TrainSettings, TrainWatch
+from ingle.tuning.kept_model import subject_of
+from ingle.tuning.low_rank import LowRankSettings
+from ingle.tuning.method import Attached, check_touched, chosen_layers, find_method
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """A job's module with its addition."""
+
+    job: DeltaJob[Any]
+    module: CausalLM
+    attached: Attached
+    before: Predictions
+    """Predictions of the model as it was."""
+    opener: Opener
+
+    def candidate(self, method: str, report: Mapping[str, Any] | None = None) -> Candidate:
+        """The candidate, as far as it is trained."""
+        tensors = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in self.attached.collect().items()}
+        return Candidate(self.job.name, "lora", self.job.kept.digest, tensors, self.job.origin(method), report)
+
+    def subject(self, source: Source) -> Subject:
+        """The model of a source, as it is served."""
+        return subject_of(self.opener.open(source, self.job.watch.pieces), self.job.stopped)
+
+    def as_trained(self, method: str) -> Subject:
+        """The candidate as it would be served now."""
+        return self.subject(candidate_source(self.job.home, self.job.kept, self.candidate(method)))
+
+    def train(self, corpus: Corpus, objective: Objective, course: TrainSettings, folder: Path, where: str) -> TrainReport:
+        """Train it from where it stands. `where` says in words what was being done. Raises Interrupted, and as `train` does."""
+        watch = TrainWatch(self.job.watch.train, self.job.watch.say)
+        done = train(self.module, self.attached.parameters, Data(corpus, range(len(corpus))), course, folder, watch, objective)
+        if done.stopped == "interrupted":
+            raise self.job.interrupted(f"{where}, after step {done.steps}")
+        put_back(self.attached.parameters, folder)
+        return done
+
+
+def attach(job: DeltaJob[Any], checkpoint: Checkpoint, rank: int, layers: str, seed: int, opener: Opener) -> Addition:
+    """Load a module and attach an addition to it. Raises ConfigError for layers that can't be used, HomeError."""
+    module = load_module(checkpoint)
+    before = as_it_is(module)
+    chosen = chosen_layers(checkpoint.config, layers)
+    attached = find_method("lora").attach(module, chosen, LowRankSettings(rank, 2.0 * rank), seed)
+    check_touched(attached)
+    return Addition(job, module, attached, before, opener)
+
+
+def as_it_is(module: CausalLM) -> Predictions:
+    """Predictions of the module as it is now, whatever is attached to it later: a second tree of the same parameters."""
+    shared: dict[int, Any] = {id(parameter): parameter for parameter in module.parameters()}
+    return Predictions(copy.deepcopy(module, shared).eval())

@@ -1,0 +1,66 @@
+"""Settings of debiasing."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ingle.core.config import check_seed
+from ingle.core.errors import ConfigError
+from ingle.ethics.counterfactuals import check_groups
+from ingle.train.equalising import EqualSettings
+from ingle.train.optimisers import OptimiserSettings
+from ingle.train.schedules import Schedule
+from ingle.train.settings import TrainSettings
+
+
+def _course() -> TrainSettings:
+    return TrainSettings(
+        epochs=1, batch_tokens=512, optimiser=OptimiserSettings(learning_rate=6e-4), schedule=Schedule("cosine", warm_up=0.1),
+        checkpoint_minutes=2.0,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class DebiasSettings:
+    """Settings of one debiasing. The defaults were measured (docs/ethics.md)."""
+
+    beginnings: int = 1500
+    """Couples of beginnings, after each of which all pairs of words become equally likely."""
+    counterfactuals: int = 1500
+    """Texts about two people, which become equally likely after either."""
+    groups: tuple[str, ...] = ()
+    """Groups of people that counterfactuals are about, e.g. gender; none = all."""
+    questions: int = 500
+    """Questions about two people, three in five of which nothing answers; 0 = leave that as it is."""
+    texts: int = 600
+    """Pieces of general text along which the model is to stay as it was."""
+    text_tokens: int = 48
+    """Tokens of each piece."""
+    measured: int = 300
+    """Items of every suite that are measured before and after; 0 = all."""
+    objective: Literal["equal", "both"] = "equal"
+    """equal: equalised log-probabilities; both: plain fine-tuning on both texts of as many pairs, to compare with."""
+    weights: EqualSettings = field(default_factory=EqualSettings)
+    """Weights of the parts of the objective."""
+    rank: int = 16
+    """Rank of the low-rank additions."""
+    layers: str = "all"
+    """Layers to train: all, upper-third, upper-half, or numbers like 20-29."""
+    train: TrainSettings = field(default_factory=_course)
+    """Settings of the training."""
+    seed: int = 0
+    """Seed of the counterfactuals, and of the additions' first values."""
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("beginnings", 10),
+            ("counterfactuals", 20),
+            ("text_tokens", 8),
+            ("rank", 1),
+            ("questions", 0),
+            ("texts", 0),
+            ("measured", 0),
+        ):
+            if getattr(self, name) < least:
+                raise ConfigError(name, f"must be at least {least}", getattr(self, name))
+        check_groups(self.groups)
+        check_seed("seed", self.seed)
