@@ -3,8 +3,9 @@
     python bench/explain_taught.py [--corrections 100] [--unrelated 200] [--lessons 10] [--home DIR]
 
 A scripted user corrects the model (bench/adapt_data.py), asks again, and asks why. `answer_without` is compared, to the letter, with what
-`ingle run --no-memory` gives; for lessons with what the model says after `ingle undo`. Then it is asked about other things: what
-was taught must not be named, unless it really changed the answer. Greedy answers of at most 40 tokens. Intervals: 95 %, Wilson.
+`ingle run --no-memory` gives; for lessons with what the model says after `ingle undo`. Then it is asked about other things (also what
+people typed into a search engine, BoolQ), and about things that are near: what was taught must not be named, unless it really changed the
+answer. Greedy answers of at most 40 tokens. Intervals: 95 %, Wilson.
 """
 
 import argparse
@@ -23,8 +24,10 @@ from ingle.explain.cause import Cause, ProvedCause, Variation, Why
 from ingle.explain.direct import direct_reader
 from ingle.explain.said import said_by
 from ingle.explain.why import WhyOptions, explain
+from ingle.home.fetch import silent
 from ingle.home.lessons import list_lessons
 from ingle.measure.intervals import wilson
+from ingle.measure.sources import boolq
 from servers import say
 
 
@@ -127,12 +130,16 @@ def main() -> None:
     rows = corrections(pupil, more, args.corrections)
     for name in ("first", "same", "differs"):
         table.append((f"corrections: {name}", *_share([bool(row[name]) for row in rows])))
-    questions = [*file.unrelated, *(miss for one in file.corrections for miss in one.near_misses)][: args.unrelated]
-    away = others(pupil, questions)
-    table.append(("other answers: a memory acted", *_share([bool(row["acted"]) for row in away])))
-    table.append(("other answers: one is named", *_share([bool(row["named"]) for row in away])))
-    table.append(("other answers: named, and changed nothing", *_share([bool(row["named"]) and not row["rightly"] for row in away])))
-    results: dict[str, object] = {"corrections": rows, "others": away}
+    typed = [question.ask.rpartition("Question: ")[2] for question in boolq(pupil.home, silent)]
+    unrelated = [*file.unrelated, *read("dev").unrelated, *typed][: args.unrelated]
+    near = [miss for one in file.corrections for miss in one.near_misses][: args.unrelated]
+    results: dict[str, object] = {"corrections": rows}
+    for name, questions in (("unrelated", unrelated), ("near misses", near)):
+        away = others(pupil, questions)
+        table.append((f"{name}: a memory acted", *_share([bool(row["acted"]) for row in away])))
+        table.append((f"{name}: one is named", *_share([bool(row["named"]) for row in away])))
+        table.append((f"{name}: named, and changed nothing", *_share([bool(row["named"]) and not row["rightly"] for row in away])))
+        results[name] = away
     if args.lessons:
         learned = lessons(Pupil(bench_home(args.home, "lessons", fresh=True)), more, args.lessons)
         for name in ("first", "same"):
