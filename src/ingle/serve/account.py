@@ -65,6 +65,7 @@ def account_of(home: Home, engine: "Engine", row: "Row") -> Account:
         section("Proof", (
             ("row", f"{row.seq}, hash {row.hash}"), ("the same words again", f"ingle replay {row.seq}"),
             ("unchanged records", "ingle verify"),
+            ("for somebody else", f"ingle attest {row.seq}"),
         )),
         _contest(use, owner, row.seq, turn is not None),
     ))  # fmt: skip
