@@ -49,12 +49,13 @@ def test_the_example_itself_is_the_most_alike_and_its_line_is_named(tiny_home: H
     assert causes[0].rise is None, "likeness claims no effect"
     assert causes[0].steps == examples.steps_of(examples.train[7])
     assert len(causes[0].steps) == 3
-    number = int(causes[0].asked.split()[-2])
+    number = int(causes[0].asked.removeprefix("say "))
     assert causes[0].where == f"{tmp_path / 'data.jsonl'}, line {number + 1}"
     assert causes[0].answer.startswith(f"it is {number}")
     (tmp_path / "data.jsonl").unlink()
     gone = proposed(tiny_home, done.kept, *asked, top=1)
-    assert gone == (replace(causes[0], where=""),)
+    assert f"say {number}" in gone[0].asked
+    assert gone == (replace(causes[0], where="", asked=gone[0].asked),)
 
 
 @pytest.mark.parametrize("method", ["lora", "rslora", "houlsby", "pfeiffer", "bitfit"])
