@@ -105,8 +105,10 @@ class Halfway:
         losses, groups = tensors["losses"].tolist(), range(len(rerun.values))
         slopes = []
         for i in range(len(losses)):
-            flats = [[tensors[f"{i}.{what}.{group}"].to(device) for group in groups] for what in ("values", "means", "squares")]
-            slopes.append(Slope(*flats, tensors[f"{i}.effects"].numpy()))
+            values, means, squares = (
+                [tensors[f"{i}.{what}.{group}"].to(device) for group in groups] for what in ("values", "means", "squares")
+            )  # fmt: skip
+            slopes.append(Slope(values, means, squares, tensors[f"{i}.effects"].numpy()))
         return int(tensors["number"]), losses, slopes
 
 
