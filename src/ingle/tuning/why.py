@@ -120,19 +120,21 @@ def proposed(home: Home, kept: Kept, prompt: Ids, answer: Ids, top: int = 5) -> 
 
 
 def proved(
-    home: Home, kept: Kept, prompt: Ids, answer: Ids, top: int = 5, draws: int = 1, by: By = "through",
+    home: Home, kept: Kept, prompt: Ids, answer: Ids, top: int = 5, draws: int = 1, by: By | None = None,
     watch: RunWatch = RunWatch(),  # noqa: B008 - frozen
 ) -> ProvedExamples:  # fmt: skip
     """Choose the most telling examples and train again without them, and `draws` times without as many random ones.
 
-    Takes as many trainings as that, and three more `by` the gradient through the training. After Ctrl-C or a kill the same call goes on.
-    Raises as `proposed` does, ConfigError for numbers that don't fit, the errors of training, and Interrupted.
+    `by`: likeness, where sketches were kept, else the gradient through the training, which takes two or three trainings more. After
+    Ctrl-C or a kill the same call goes on. Raises as `proposed` does, ConfigError for numbers that don't fit, the errors of training,
+    and Interrupted.
     """
     began, tune = time.perf_counter(), traced(home, kept)
     need_answers(tune)
     most = len(tune.examples.train) // 2
     if not 1 <= top <= most or draws < 1:
         raise ConfigError("top", f"must be between 1 and {most}, half of the examples, with a random draw at least", f"{top}, {draws}")
+    by = by or ("through" if tune.examples.sketches is None else "alike")
     key = digest_json([VERSION, "why", tune.delta.digest, list(map(int, prompt)), list(map(int, answer)), by])
     proof = MakingJob(
         maker="why", home=home, name=kept.name, settings=tune.settings, key=key, folder=home.tuning / key[:32], watch=watch
