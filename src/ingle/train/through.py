@@ -107,7 +107,7 @@ class Halfway:
         for i in range(len(losses)):
             values, means, squares = (
                 [tensors[f"{i}.{what}.{group}"].to(device) for group in groups] for what in ("values", "means", "squares")
-            )
+            )  # fmt: skip
             slopes.append(Slope(values, means, squares, tensors[f"{i}.effects"].numpy()))
         return int(tensors["number"]), losses, slopes
 

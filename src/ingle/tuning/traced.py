@@ -22,7 +22,7 @@ from ingle.model.tokenizer import Tokenizer
 from ingle.train.checkpoints import put_back
 from ingle.train.corpus import corpus_of
 from ingle.train.encode import Document
-from ingle.train.examples import ExampleTally, read_records
+from ingle.train.examples import ExampleTally, Record, read_records
 from ingle.train.kept_examples import EXAMPLES, KeptExamples, read_kept
 from ingle.train.loop import train
 from ingle.train.packing import Batch, Data, make_batch
@@ -102,15 +102,15 @@ class TracedTune:
         tensors = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in attached.collect().items()}
         return trained, Candidate(self.delta.name, self.delta.kind, self.below.digest, tensors, {"method": self.settings.method})
 
-    def places(self) -> dict[str, str]:
-        """Return the file and line of each record that still stands in a file of the tune, by the record's digest."""
-        found = dict[str, str]()
+    def records(self) -> dict[str, Record]:
+        """Return each record that still stands in a file of the tune, by its digest."""
+        found = dict[str, Record]()
         for source in self.report.get("sources", ()):
             if source.startswith(SUITE):
                 continue
             try:
                 for record in read_records([Path(source)], ExampleTally(), skip_bad=True):
-                    found.setdefault(record.digest, record.where)
+                    found.setdefault(record.digest, record)
             except IngleError:  # it is gone, or no longer what it was: then no line is named
                 continue
         return found

@@ -29,6 +29,7 @@ from ingle.engine.source import Source, candidate_source, kept_source
 from ingle.engine.writing import write
 from ingle.home.kept import Kept
 from ingle.home.place import Home
+from ingle.train.examples import Record
 from ingle.train.making import MakingJob, RunWatch, at_work, provenance
 from ingle.train.rerun import Rerun
 from ingle.train.settings import TrainWatch
@@ -54,7 +55,7 @@ class TrainingCause:
     example: int
     """Its number among the tune's examples."""
     asked: str
-    """The example's prompt."""
+    """The example's prompt: the last question if it still stands in its file, else all that the model read."""
     answer: str
     where: str
     """File and line, if it still stands there; else empty."""
@@ -119,19 +120,21 @@ def proposed(home: Home, kept: Kept, prompt: Ids, answer: Ids, top: int = 5) -> 
 
 
 def proved(
-    home: Home, kept: Kept, prompt: Ids, answer: Ids, top: int = 5, draws: int = 1, by: By = "through",
+    home: Home, kept: Kept, prompt: Ids, answer: Ids, top: int = 5, draws: int = 1, by: By | None = None,
     watch: RunWatch = RunWatch(),  # noqa: B008 - frozen
 ) -> ProvedExamples:  # fmt: skip
     """Choose the most telling examples and train again without them, and `draws` times without as many random ones.
 
-    Takes as many trainings as that, and three more `by` the gradient through the training. After Ctrl-C or a kill the same call goes on.
-    Raises as `proposed` does, ConfigError for numbers that don't fit, the errors of training, and Interrupted.
+    `by`: likeness, where sketches were kept, else the gradient through the training, which takes two or three trainings more. After
+    Ctrl-C or a kill the same call goes on. Raises as `proposed` does, ConfigError for numbers that don't fit, the errors of training,
+    and Interrupted.
     """
     began, tune = time.perf_counter(), traced(home, kept)
     need_answers(tune)
     most = len(tune.examples.train) // 2
     if not 1 <= top <= most or draws < 1:
         raise ConfigError("top", f"must be between 1 and {most}, half of the examples, with a random draw at least", f"{top}, {draws}")
+    by = by or ("through" if tune.examples.sketches is None else "alike")
     key = digest_json([VERSION, "why", tune.delta.digest, list(map(int, prompt)), list(map(int, answer)), by])
     proof = MakingJob(
         maker="why", home=home, name=kept.name, settings=tune.settings, key=key, folder=home.tuning / key[:32], watch=watch
@@ -213,7 +216,7 @@ def _served(source: Source, prompt: Ids, answer: Ids, ask: bool = False) -> tupl
 def _causes(
     tune: TracedTune, chosen: Sequence[int], alike: npt.NDArray[np.float64] | None, rises: npt.NDArray[np.float64] | None
 ) -> tuple[TrainingCause, ...]:  # fmt: skip
-    corpus, tokenizer, places = tune.examples.corpus, tune.tokenizer(), tune.places()
+    corpus, tokenizer, records = tune.examples.corpus, tune.tokenizer(), tune.records()
     row = {example: i for i, example in enumerate(tune.examples.train)}
     causes = []
     for example in chosen:
@@ -222,8 +225,14 @@ def _causes(
         virtual, first = len(document.ids) - len(vocabulary), int(np.argmax(document.answer))
         asked, answer = vocabulary[: first - virtual], vocabulary[first - virtual :]
         figures = (None if one is None else float(one[row[example]]) for one in (alike, rises))
-        where = places.get(corpus.sources[example], "")
-        causes.append(
-            TrainingCause(example, tokenizer.decode(asked), tokenizer.decode(answer), where, tune.examples.steps_of(example), *figures)
-        )
+        record = records.get(corpus.sources[example])
+        words, where = (tokenizer.decode(asked), "") if record is None else (_asked(record), record.where)
+        causes.append(TrainingCause(example, words, tokenizer.decode(answer), where, tune.examples.steps_of(example), *figures))
     return tuple(causes)
+
+
+def _asked(record: Record) -> str:
+    """Return the last question of a record."""
+    if isinstance(record.prompt, str):
+        return record.prompt
+    return next((str(turn["content"]) for turn in reversed(record.prompt) if turn["role"] == "user"), "")
