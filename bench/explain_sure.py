@@ -99,7 +99,12 @@ def sureness(rows: Sequence[Row], calibration: Calibration) -> dict[str, Any]:
     said = np.array([odds.p for _, odds in told])
     plain = np.exp([row["signals"]["mean"] for row, _ in told])
     table, results = [("answers", "n", "right", "ECE", "AUROC")], {"not_told": len(rows) - len(told)}
-    groups = {"all: odds": slice(None), **{kind: np.array([row["kind"] == kind for row, _ in told]) for kind in KINDS}}
+    alike = np.array([not row["case"].startswith("correction") for row, _ in told])
+    groups = {
+        "all: odds": slice(None),
+        "all but corrections: odds": alike,
+        **{kind: np.array([row["kind"] == kind for row, _ in told]) for kind in KINDS},
+    }
     groups |= {
         case: np.array([row["case"] == case for row, _ in told]) for case in ("correction, taught", "correction, untaught", "yes_no")
     }
@@ -114,11 +119,14 @@ def sureness(rows: Sequence[Row], calibration: Calibration) -> dict[str, Any]:
     covered = [bool(low[part].mean() <= right[part].mean() <= high[part].mean()) for part in bins]
     results["tenths"] = [[float(said[part].mean()), float(right[part].mean()), len(part)] for part in bins]
     results["covered"] = sum(covered)
+    draw = np.random.default_rng(0)
+    results["ece_of_true_odds"] = float(np.mean([calibration_error(said, draw.random(len(said)) < said) for _ in range(DRAWS)]))
     show("how sure, on held-out questions", table)
     show(
         "odds said and shares seen, in tenths",
         [("said", "seen", "n"), *((f"{a:.2f}", f"{b:.2f}", str(n)) for a, b, n in results["tenths"])],
     )
+    say(f"odds that are exactly right would have an ECE of {results['ece_of_true_odds']:.3f} on so many questions, by chance")
     say(f"the mean interval holds the share seen in {sum(covered)} of {len(bins)} tenths; no odds for {results['not_told']} answers")
     return results
 

@@ -63,3 +63,13 @@ def test_a_home_without_one_uses_what_ingle_brings(kept: tuple[Home, Calibration
     (tmp_path / "shipped").mkdir()
     path.rename(tmp_path / "shipped" / path.name)
     assert find_calibration(home, "one model") == calibration
+
+
+def test_what_ingle_brings_is_whole_and_of_as_many_questions_as_it_says(tmp_path: Path) -> None:
+    brought = sorted(kept_odds.SHIPPED.glob("*.json"))
+    assert brought
+    for path in brought:
+        model = json.loads(path.read_bytes())["model"]
+        found = find_calibration(Home(tmp_path), model)
+        assert found is not None and len(found.kinds) == 5
+        assert sum(one.n for one in found.kinds) >= 500

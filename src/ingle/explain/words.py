@@ -141,7 +141,7 @@ def times(share: float) -> str:
         return "less than 1 time in 100"
     if share > 0.99:
         return "more than 99 times in 100"
-    few = 0.05 <= share <= 0.95
+    few = 0.15 <= share <= 0.85
     return f"{counted(round((10 if few else 100) * share), 'time')} in {10 if few else 100}"
 
 
