@@ -1,6 +1,7 @@
 """Bundles for strangers: their program accepts what was written and refuses every change of it."""
 
 import ast
+import hashlib
 import json
 import shutil
 import sqlite3
@@ -53,10 +54,12 @@ def test_a_stranger_verifies_facts_and_cards(home: Home, tmp_path: Path) -> None
 
 
 def test_that_facts_were_handed_out_is_a_fact(home: Home, tmp_path: Path) -> None:
-    bundle(home, tmp_path / "out", (3, 5))
+    (tmp_path / "out").mkdir()  # an empty folder will do
+    files = bundle(home, tmp_path / "out", (3, 5))
     found = sqlite3.connect(home.database_file).execute("SELECT kind, facts FROM ledger WHERE seq > 12 ORDER BY seq").fetchall()
     assert [kind for kind, _ in found] == [KEY, "attest"]
-    assert json.loads(found[1][1])["seqs"] == "3 5"
+    facts = json.loads(found[1][1])
+    assert facts["seqs"] == "3 5" and facts["statement"] == hashlib.sha256(files["ledger.dsse.json"]).hexdigest()
 
 
 def test_every_kind_of_change_is_refused(home: Home, tmp_path: Path) -> None:

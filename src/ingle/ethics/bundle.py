@@ -59,12 +59,12 @@ def attest(home: Home, engine: "Engine", seqs: Iterable[int], cards: Mapping[str
     signer = notary(home, ledger)
     birth = named(ledger)
     assert birth is not None, "the key was made above"
-    extract(engine, home.keys, wanted)  # before a fact says so
-    listed = " ".join(map(str, wanted[:_LISTED])) + (" …" if len(wanted) > _LISTED else "")
-    facts: dict[str, Fact] = {"facts": len(wanted), "seqs": listed, "cards": len(cards), "signer": signer.fingerprint}
-    ledger.append(Event(ATTEST, "ledger", facts))
     found = extract(engine, home.keys, [birth.seq, *(seq for seq in wanted if seq != birth.seq)])
-    write_bundle(out, bundle_files(signer, found, cards))
+    files = bundle_files(signer, found, cards)
+    listed = " ".join(map(str, wanted[:_LISTED])) + (" …" if len(wanted) > _LISTED else "")
+    facts: dict[str, Fact] = {"facts": len(wanted), "seqs": listed, "cards": len(cards), "statement": digest_bytes(files[EXTRACT])}
+    ledger.append(Event(ATTEST, "ledger", facts))  # before they are: nothing leaves without its fact
+    write_bundle(out, files)
     return found
 
 
@@ -91,6 +91,8 @@ def write_bundle(out: Path, files: Mapping[str, bytes]) -> None:
         for name, data in files.items():
             write_atomic(building / name, data)
         with os_errors(out):
+            if out.is_dir():
+                out.rmdir()
             building.rename(out)
             sync_folder(out.absolute().parent)
     finally:
