@@ -61,10 +61,10 @@ def write_weights(folder: Path) -> None:
     save_hf(folder, checkpoint.config, tensors, checkpoint_tokenizer(checkpoint, smollm2().parent))
 
 
-def lm_eval(name: str, model: str, arguments: dict[str, object], folder: Path, batch: int) -> list[dict[str, Any]]:
+def lm_eval(name: str, model: str, arguments: dict[str, object], folder: Path, batch: int, task: str = TASK) -> list[dict[str, Any]]:
     """Runs the program, offline. Returns what it says of each item, in order."""
     out = folder / name
-    command = [sys.executable, "-m", "lm_eval", "run", "--model", model, "--tasks", TASK, "--include_path", str(folder), "--log_samples"]
+    command = [sys.executable, "-m", "lm_eval", "run", "--model", model, "--tasks", task, "--include_path", str(folder), "--log_samples"]
     command += ["--model_args", ",".join(f"{key}={value}" for key, value in arguments.items())]
     command += ["--batch_size", str(batch), "--device", "cpu", "--output_path", str(out)]
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(folder / "cache"), "OPENAI_API_KEY": "none"}

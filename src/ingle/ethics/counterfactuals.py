@@ -73,7 +73,7 @@ def counterfactuals(
 
 
 @dataclass(frozen=True, slots=True)
-class Beginning:
+class LineBeginning:
     """A text after which any word of its style may follow."""
 
     style: str
@@ -81,16 +81,16 @@ class Beginning:
     text: str
 
 
-def beginnings(count: int, seed: int, groups: Sequence[str] = ()) -> list[tuple[Beginning, Beginning]]:
+def beginnings(count: int, seed: int, groups: Sequence[str] = ()) -> list[tuple[LineBeginning, LineBeginning]]:
     """Make so many couples of beginnings: the same line about two people. `groups`: only of these; none = of all."""
-    draw, found = random.Random(f"{seed} beginnings"), dict[tuple[str, str], tuple[Beginning, Beginning]]()
+    draw, found = random.Random(f"{seed} beginnings"), dict[tuple[str, str], tuple[LineBeginning, LineBeginning]]()
     for _ in range(20 * count):
         if len(found) == count:
             break
         style, line, form, group = _beginning(draw, groups)
         after = " a" if style == "noun" else ""
         texts = [_put(line, form, who) + after for who in draw.sample(_people(group)[form], 2)]
-        found.setdefault((texts[0], texts[1]), (Beginning(style, group, texts[0]), Beginning(style, group, texts[1])))
+        found.setdefault((texts[0], texts[1]), (LineBeginning(style, group, texts[0]), LineBeginning(style, group, texts[1])))
     return list(found.values())
 
 

@@ -25,11 +25,11 @@ from ingle.core.event import Event, Fact, Sink
 from ingle.engine.loading import Opener
 from ingle.engine.source import checkpoint_tokenizer, kept_source, open_weights
 from ingle.ethics.audit import FULL, Shift, run_suites, shift_table, shifts
-from ingle.ethics.counterfactuals import PEOPLE, STYLES, Beginning, Counterfactual, beginnings, counterfactuals, questions, words_of
+from ingle.ethics.counterfactuals import PEOPLE, STYLES, Counterfactual, LineBeginning, beginnings, counterfactuals, questions, words_of
 from ingle.home.kept import Kept
 from ingle.home.place import Home
-from ingle.learn.addition import attach
 from ingle.learn.debias_settings import DebiasSettings
+from ingle.learn.trained_addition import attach
 from ingle.measure.bias_data import held_names
 from ingle.measure.run import SuiteResult
 from ingle.measure.subject import Subject, begin_id
@@ -73,7 +73,7 @@ def debias(
 class Lessons:
     """All that is learnt from, by kind."""
 
-    couples: tuple[tuple[Beginning, Beginning], ...]
+    couples: tuple[tuple[LineBeginning, LineBeginning], ...]
     pairs: tuple[Counterfactual, ...]
     asked: tuple[Counterfactual, ...]
     texts: tuple[str, ...]
@@ -94,7 +94,7 @@ def read_lessons(job: Job) -> Lessons:
     """Make the counterfactuals and read the general text. Raises the errors of fetching the data."""
     settings, fetching = job.settings, job.watch.bytes
     names = held_names(job.home, "train", fetching)
-    couples: list[tuple[Beginning, Beginning]] = []
+    couples: list[tuple[LineBeginning, LineBeginning]] = []
     if settings.objective == "equal":
         couples = beginnings(settings.beginnings, settings.seed, settings.groups)
         pairs = counterfactuals(settings.counterfactuals, names, settings.seed, PEOPLE, settings.groups)

@@ -27,8 +27,8 @@ from ingle.engine.loading import Opener
 from ingle.engine.source import checkpoint_tokenizer, kept_source, open_weights
 from ingle.home.kept import Kept
 from ingle.home.place import Home
-from ingle.learn.addition import Addition, attach
 from ingle.learn.harden_settings import HardenSettings
+from ingle.learn.trained_addition import TrainedAddition, attach
 from ingle.measure.finished import Finished
 from ingle.measure.gather import ItemPlan, gather
 from ingle.measure.intervals import paired_bootstrap
@@ -83,7 +83,7 @@ class _Begun:
     job: Job
     encoder: Encoder
     material: Curriculum
-    addition: Addition
+    addition: TrainedAddition
 
 
 def _make(checkpoint: Checkpoint, job: Job) -> Candidate:

@@ -25,7 +25,7 @@ from ingle.tuning.method import Attached, check_touched, chosen_layers, find_met
 
 
 @dataclass(frozen=True, slots=True)
-class Addition:
+class TrainedAddition:
     """A job's module with its addition."""
 
     job: DeltaJob[Any]
@@ -58,14 +58,14 @@ class Addition:
         return done
 
 
-def attach(job: DeltaJob[Any], checkpoint: Checkpoint, rank: int, layers: str, seed: int, opener: Opener) -> Addition:
+def attach(job: DeltaJob[Any], checkpoint: Checkpoint, rank: int, layers: str, seed: int, opener: Opener) -> TrainedAddition:
     """Load a module and attach an addition to it. Raises ConfigError for layers that can't be used, HomeError."""
     module = load_module(checkpoint)
     before = as_it_is(module)
     chosen = chosen_layers(checkpoint.config, layers)
     attached = find_method("lora").attach(module, chosen, LowRankSettings(rank, 2.0 * rank), seed)
     check_touched(attached)
-    return Addition(job, module, attached, before, opener)
+    return TrainedAddition(job, module, attached, before, opener)
 
 
 def as_it_is(module: CausalLM) -> Predictions:
