@@ -20,7 +20,7 @@ _WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class SaidHere:
     """A fact of an answer that is the text as a whole."""
 
     seq: int
@@ -44,7 +44,7 @@ class Shared:
 class Whose:
     """What the home can tell of a text."""
 
-    said: tuple[Said, ...]
+    said: tuple[SaidHere, ...]
     shared: tuple[Shared, ...]
     """The largest share first."""
     share: float
@@ -73,14 +73,14 @@ def whose(
     under this key. `kept`: number and words of every answer whose text is kept.
     """
     wanted = {digest(form) for form in _forms(text)}
-    said, answers, unknown = list[Said](), 0, 0
+    said, answers, unknown = list[SaidHere](), 0, 0
     for row in rows:
         if not proven(row.seq):
             unknown += 1
             continue
         answers += 1
         if row.values.get("answer") in wanted:
-            said.append(Said(row.seq, row.at, row.subject))
+            said.append(SaidHere(row.seq, row.at, row.subject))
     mine = tuple(_runs(text))
     places = dict[bytes, list[int]]()
     for place, run in enumerate(mine):
