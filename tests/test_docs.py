@@ -106,14 +106,16 @@ def test_settings_shown_are_known(page: Path, tmp_path: Path) -> None:
     from ingle.cli.settings import Settings
     from ingle.core.config import from_table
     from ingle.gate.policy import load_policy
+    from ingle.home.owner import owner_policy
     from ingle.home.place import Home
     from ingle.safety.registry import guard_policy
 
     for code in re.findall(r"^```toml\n(.*?)^```", page.read_text("utf-8"), re.M | re.S):
-        if page.name == "gate.md" or "[guards" in code:  # settings of policy.toml
+        if page.name == "gate.md" or "[guards" in code or "[use]" in code:  # settings of policy.toml
             home = Home(tmp_path)
             home.policy.write_text(code, "utf-8")
             load_policy(home)
             guard_policy(home.policy)
+            owner_policy(home.policy)
         else:
             from_table(Settings, tomllib.loads(code))
