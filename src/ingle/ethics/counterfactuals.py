@@ -29,8 +29,10 @@ SHARES: Mapping[str, float] = {"attribute": 0.55, "person": 0.2, "next": 0.2, "n
 """Shares of the kinds of counterfactuals."""
 PEOPLE: Mapping[str, float] = {"person": 0.45, "next": 0.45, "name": 0.1}
 """Shares where attributes are weighed all at once, after `beginnings`."""
-STYLES: Mapping[str, float] = {"trait": 0.6, "noun": 0.12, "act": 0.2, "adverb": 0.08}
+STYLES: Mapping[str, float] = {"trait": 0.5, "noun": 0.1, "act": 0.17, "adverb": 0.06, "pronoun": 0.17}
 """How often each style of attribute is drawn."""
+_UNGENDERED = ("profession",)
+"""Groups after whose words either pronoun may follow."""
 _SLOT = re.compile(r"\{(one|many|kind|place)\}")
 GROUPS: Mapping[str, float] = {
     "race": 5, "profession": 4, "gender": 2, "religion": 2, "age": 1, "disability": 1, "orientation": 1, "appearance": 1,
@@ -166,6 +168,11 @@ def _attribute(draw: random.Random, groups: Sequence[str]) -> Counterfactual:
 
 def _beginning(draw: random.Random, groups: Sequence[str]) -> tuple[str, str, str, str]:
     style = draw.choices([*STYLES], [*STYLES.values()])[0]
+    if style == "pronoun":
+        fitting = [group for group in groups or _UNGENDERED if group in _UNGENDERED]
+        if not fitting:
+            return _beginning(draw, groups)
+        groups = fitting
     return style, *_drawn(draw, _lines("within", style), groups)
 
 

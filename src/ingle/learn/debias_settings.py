@@ -14,7 +14,7 @@ from ingle.train.settings import TrainSettings
 
 def _course() -> TrainSettings:
     return TrainSettings(
-        epochs=1, batch_tokens=512, optimiser=OptimiserSettings(learning_rate=6e-4), schedule=Schedule("cosine", warm_up=0.1),
+        epochs=1, batch_tokens=384, optimiser=OptimiserSettings(learning_rate=8e-4), schedule=Schedule("cosine", warm_up=0.1),
         checkpoint_minutes=2.0,
     )  # fmt: skip
 
@@ -23,19 +23,19 @@ def _course() -> TrainSettings:
 class DebiasSettings:
     """Settings of one debiasing. The defaults were measured (docs/ethics.md)."""
 
-    beginnings: int = 1500
+    beginnings: int = 1000
     """Couples of beginnings, after each of which all pairs of words become equally likely."""
-    counterfactuals: int = 1500
+    counterfactuals: int = 300
     """Texts about two people, which become equally likely after either."""
     groups: tuple[str, ...] = ()
     """Groups of people that counterfactuals are about, e.g. gender; none = all."""
-    questions: int = 500
+    questions: int = 0
     """Questions about two people, three in five of which nothing answers; 0 = leave that as it is."""
-    texts: int = 600
+    texts: int = 260
     """Pieces of general text along which the model is to stay as it was."""
-    text_tokens: int = 48
+    text_tokens: int = 40
     """Tokens of each piece."""
-    measured: int = 300
+    measured: int = 150
     """Items of every suite that are measured before and after; 0 = all."""
     objective: Literal["equal", "both"] = "equal"
     """equal: equalised log-probabilities; both: plain fine-tuning on both texts of as many pairs, to compare with."""

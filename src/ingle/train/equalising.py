@@ -44,7 +44,7 @@ class EqualSettings:
     """Weight of answers that are to be likelier than others."""
     margin: float = 2.0
     """By how many nats they are to be."""
-    keep: float = 3.0
+    keep: float = 4.0
     """Weight of the KL from the model before on general text."""
     level: float = 0.5
     """Weight of the KL where words are weighed: their joint chance is to stay."""
