@@ -99,6 +99,13 @@ def test_what_was_measured_is_shown_with_its_interval_and_what_was_not_says_how(
     assert [fact.value for item in card(home, engine).items for fact in item.facts if "xsum" in fact.name] == [1.5]
 
 
+def test_an_audit_is_shown_with_its_intervals(home: Home, engine: Engine) -> None:
+    facts = {"crows_pairs_share": 0.54, "crows_pairs_share_low": 0.51, "crows_pairs_share_high": 0.57, "crows_pairs_share_n": 1018}
+    Ledger(engine, home.keys).append(Event("audit", "tiny", {**facts, "seconds": 12.0, "model_digest": "a" * 64}))
+    told = {fact.name: shown(fact) for item in card(home, engine).items for fact in item.facts if fact.origin == "measured"}
+    assert told == {"crows pairs share": "0.54 (0.51 … 0.57, n = 1,018)"}
+
+
 def test_what_the_owner_states_is_called_stated_and_guards_that_stand_against_it_are_named(home: Home, engine: Engine) -> None:
     home.policy.write_text(POLICY)
     made = card(home, engine)

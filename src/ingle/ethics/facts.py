@@ -287,9 +287,15 @@ def _audit(sources: Sources) -> Iterator[CardFact]:
 
 
 def _audited(row: "Row") -> Iterator[CardFact]:
-    for key, value in row.values.items():
-        if isinstance(value, int | float) and not isinstance(value, bool) and key not in ("seed", "n"):
-            yield CardFact(key.replace("_", " "), value, "measured", at=row.at, row=row.seq, row_hash=row.hash, digests=_digests(row))
+    values = row.values
+    for key, value in values.items():
+        if f"{key}_low" not in values or not isinstance(value, int | float):
+            continue  # its intervals, and what the audit took
+        low, high, n = (_number(values.get(f"{key}_{what}")) for what in ("low", "high", "n"))
+        yield CardFact(
+            key.replace("_", " "), value, "measured", "", low, high, None if n is None else int(n), "95 %", row.at, row.seq, row.hash,
+            _digests(row),
+        )  # fmt: skip
 
 
 def _digests(row: "Row") -> dict[str, str]:
