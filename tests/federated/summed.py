@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ingle.federated.quantise import Grid, Whole, to_grid
-from ingle.federated.secure_sum import Home, Turn, agree, begin, hide, meet, reveal, take_seat
+from ingle.federated.secure_sum import Member, Part, agree, begin, hide, meet, reveal, take_seat
 from ingle.federated.statement import Statement
 from ingle.federated.summing import open_sum
 from ingle.federated.terms import Terms, fewest_of
@@ -26,10 +26,10 @@ def terms_of(keys: list[Signer], length: int = 7, threshold: int | None = None, 
     return Terms("f" * 64, members, threshold or fewest_of(len(keys)), grid, length)
 
 
-def joined(keys: list[Signer], terms: Terms) -> list[Home]:
+def joined(keys: list[Signer], terms: Terms) -> list[Member]:
     seated = [take_seat(terms, key) for key in keys]
     statements = [said for _, said in seated]
-    return [meet(home, statements) for home, _ in seated]
+    return [meet(member, statements) for member, _ in seated]
 
 
 def drawn(terms: Terms, seed: int) -> list[Whole]:
@@ -43,45 +43,45 @@ class Round:
 
     terms: Terms
     number: int
-    turns: dict[int, Turn]
+    parts: dict[int, Part]
     keys: dict[int, Statement]
     sealed: dict[int, Mapping[int, str]]
     said: dict[int, Statement] = field(default_factory=dict)
     payloads: dict[int, bytes] = field(default_factory=dict)
     agreed: dict[int, Statement] = field(default_factory=dict)
     told: dict[int, Statement] = field(default_factory=dict)
-    homes: dict[int, Home] = field(default_factory=dict)
+    homes: dict[int, Member] = field(default_factory=dict)
 
     def shares_for(self, seat: int) -> dict[int, str]:
         return {sender: sealed[seat] for sender, sealed in self.sealed.items() if seat in sealed}
 
     def hide(self, seat: int, update: Whole, roster: Collection[Statement] | None = None) -> None:
         keys = list(self.keys.values()) if roster is None else list(roster)
-        self.turns[seat], self.said[seat], self.payloads[seat] = hide(self.turns[seat], keys, self.shares_for(seat), update)
+        self.parts[seat], self.said[seat], self.payloads[seat] = hide(self.parts[seat], keys, self.shares_for(seat), update)
 
     def agree(self, seat: int, updates: Collection[Statement] | None = None) -> None:
         chosen = list(self.said.values()) if updates is None else list(updates)
-        self.turns[seat], self.agreed[seat] = agree(self.turns[seat], chosen)
+        self.parts[seat], self.agreed[seat] = agree(self.parts[seat], chosen)
 
     def reveal(self, seat: int, agreed: Collection[Statement] | None = None) -> None:
         chosen = list(self.agreed.values()) if agreed is None else list(agreed)
-        self.homes[seat], self.told[seat] = reveal(self.turns[seat], chosen)
+        self.homes[seat], self.told[seat] = reveal(self.parts[seat], chosen)
 
     def open(self) -> Whole:
         return open_sum(self.terms, self.number, self.keys, self.payloads, self.told)
 
 
-def started(homes: list[Home], number: int = 1, seats: Collection[int] | None = None) -> Round:
+def started(homes: list[Member], number: int = 1, seats: Collection[int] | None = None) -> Round:
     here = range(len(homes)) if seats is None else seats
-    turns: dict[int, Turn] = {}
+    parts: dict[int, Part] = {}
     messages: dict[int, Any] = {}
     for seat in here:
-        turns[seat], messages[seat] = begin(homes[seat], number, BASE)
+        parts[seat], messages[seat] = begin(homes[seat], number, BASE)
     keys = {seat: messages[seat]["statement"] for seat in here}
-    return Round(homes[0].terms, number, turns, keys, {seat: messages[seat]["sealed"] for seat in here})
+    return Round(homes[0].terms, number, parts, keys, {seat: messages[seat]["sealed"] for seat in here})
 
 
-def whole_round(homes: list[Home], updates: list[Whole], stays: Callable[[int, str], bool], number: int = 1) -> Round:
+def whole_round(homes: list[Member], updates: list[Whole], stays: Callable[[int, str], bool], number: int = 1) -> Round:
     """A round in which a home drops out before the first step at which `stays` is False."""
     steps = ("keys", "update", "agree", "shares")
     left = {step: [seat for seat in range(len(homes)) if all(stays(seat, s) for s in steps[: at + 1])] for at, step in enumerate(steps)}

@@ -64,20 +64,20 @@ def test_all_but_one_mask_leave_an_update_hidden(unknown: str) -> None:
     terms = terms_of(KEYS[:4], length=5000)
     homes, update = joined(KEYS[:4], terms), np.zeros(5000, np.uint32)
     now = started(homes)
-    turn = now.turns[2]
+    part = now.parts[2]
     now.hide(2, update)
     from ingle.federated.sealing import mask
     from ingle.federated.secure_sum import pair_mask
 
     left = unpack(now.payloads[2], 5000, terms.grid.width)
     if unknown != "seed":
-        left = left - mask(turn.seed, 5000, terms.grid.width)
+        left = left - mask(part.seed, 5000, terms.grid.width)
     for other in (0, 1, 3) if unknown == "seed" else (0, 1):
-        left = left - pair_mask(terms, 1, turn.private, 2, other, now.keys[other].facts["key"])
+        left = left - pair_mask(terms, 1, part.private, 2, other, now.keys[other].facts["key"])
     left &= (1 << terms.grid.width) - 1
     assert len(np.unique(left >> (terms.grid.width - 8))) == 256 and (left == 0).sum() < 5, "it still looks like chance"
     if unknown == "pair":
-        left = (left - pair_mask(terms, 1, turn.private, 2, 3, now.keys[3].facts["key"])) & ((1 << terms.grid.width) - 1)
+        left = (left - pair_mask(terms, 1, part.private, 2, 3, now.keys[3].facts["key"])) & ((1 << terms.grid.width) - 1)
         assert not left.any(), "and with the last one off it lies open"
 
 

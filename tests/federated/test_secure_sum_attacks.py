@@ -8,7 +8,7 @@ import pytest
 
 from ingle.core.errors import FederatedError
 from ingle.federated.sealing import common_key, mask, new_private, public_of, seal, unseal
-from ingle.federated.secure_sum import agree, begin, hide, meet, reveal, take_seat
+from ingle.federated.secure_sum import _channel, _letter, agree, begin, hide, meet, reveal, take_seat
 from ingle.federated.shamir import PRIME, SHARE_BYTES
 from ingle.federated.statement import Statement, state
 from ingle.federated.summing import agreed_list, plain_sum
@@ -41,12 +41,12 @@ def test_no_second_update_under_the_same_masks() -> None:
 
 def test_no_round_is_begun_twice_and_none_before_the_last() -> None:
     now = hidden(number=5)
-    home = now.turns[0].home
+    member = now.parts[0].member
     for number in (5, 4, 0, -1):
         with pytest.raises(FederatedError, match=f"Round {number} was begun before"):
-            begin(home, number, BASE)
-    turn, _ = begin(home, 6, BASE)
-    assert turn.private != now.turns[0].private and turn.seed != now.turns[0].seed, "each round has secrets of its own"
+            begin(member, number, BASE)
+    part, _ = begin(member, 6, BASE)
+    assert part.private != now.parts[0].private and part.seed != now.parts[0].seed, "each round has secrets of its own"
 
 
 def test_a_coordinator_that_tells_two_stories_of_who_dropped_out_opens_nothing() -> None:
@@ -111,13 +111,13 @@ def test_a_home_never_tells_both_secrets_of_one_home() -> None:
     for seat in (0, 1, 2):  # home 3's update never arrived, says the coordinator
         now.agree(seat, [now.said[other] for other in (0, 1, 2)])
     with pytest.raises(FederatedError, match="before agree"):
-        reveal(now.turns[3], list(now.agreed.values()))
+        reveal(now.parts[3], list(now.agreed.values()))
     for seat in (0, 1, 2):
         now.reveal(seat)
-        of_key, of_seed = now.turns[seat].shares[3]
+        of_key, of_seed = now.parts[seat].shares[3]
         told = now.told[seat].facts["of"]
         assert told["3"] == of_key.hex() and of_seed.hex() not in told.values()
-        assert told["0"] == now.turns[seat].shares[0][1].hex(), "of one that stayed, its seed alone"
+        assert told["0"] == now.parts[seat].shares[0][1].hex(), "of one that stayed, its seed alone"
     now.payloads.pop(3)
     assert (now.open() == plain_sum(UPDATES[:3])).all()
 
@@ -137,11 +137,11 @@ def test_a_home_that_is_called_dropped_but_sent_stays_hidden() -> None:
 
 def test_keys_of_another_round_federation_or_base_are_refused() -> None:
     old = ready(1)
-    homes = [turn.home for turn in old.turns.values()]
+    homes = [part.member for part in old.parts.values()]
     now = started(homes, 2)
     with pytest.raises(FederatedError, match="seat 1 speaks of another round: 1 instead of 2"):
         now.hide(0, UPDATES[0], [now.keys[0], old.keys[1], now.keys[2]])
-    now.turns[1], message = begin(now.turns[1].home, 3, BASE)
+    now.parts[1], message = begin(now.parts[1].member, 3, BASE)
     foreign = state(KEYS[1], 1, "keys", {**now.keys[1].facts, "federation": "e" * 64})
     with pytest.raises(FederatedError, match="another federation"):
         now.hide(0, UPDATES[0], [now.keys[0], foreign, now.keys[2]])
@@ -153,7 +153,7 @@ def test_keys_of_another_round_federation_or_base_are_refused() -> None:
 
 def test_shares_of_another_round_or_for_another_home_are_refused() -> None:
     old = ready(1)
-    now = started([turn.home for turn in old.turns.values()], 2)
+    now = started([part.member for part in old.parts.values()], 2)
     for wrong in (old.sealed[1][0], now.sealed[1][2], now.sealed[2][0], "", "no hex", now.sealed[1][0][:-2], 7):
         now.sealed[1] = {**now.sealed[1], 0: wrong}  # type: ignore[dict-item]
         with pytest.raises(FederatedError, match="must be what the home in seat 1 sealed for this round"):
@@ -185,9 +185,26 @@ def test_a_coordinator_in_the_middle_is_refused() -> None:
         now.hide(0, UPDATES[0], [now.keys[0], replace(now.keys[1], seat=7), now.keys[3]])
 
 
+def test_words_that_lack_what_they_must_say() -> None:
+    now = ready()
+    facts = {name: value for name, value in now.keys[1].facts.items() if name != "key"}
+    joins = [take_seat(TERMS, key) for key in KEYS[:4]]
+    nothing = state(KEYS[1], 1, "join", {"federation": TERMS.federation, "channel": 7})
+    with pytest.raises(FederatedError, match="seat 1 gave no channel"):
+        meet(joins[0][0], [joins[0][1], nothing, joins[2][1]])
+    bare = state(KEYS[1], 1, "keys", facts)
+    now.sealed[1] = {0: seal(_channel(now.parts[0].member, 1), bytes(66), _letter(bare, 0)).hex()}
+    with pytest.raises(FederatedError, match="seat 1 gave no key"):
+        now.hide(0, UPDATES[0], [now.keys[0], bare, now.keys[2]])
+    for plain in (None, [], {}, {"seat": 1}, {**now.keys[1].plain(), "more": 1}, {**now.keys[1].plain(), "seat": "1"}):
+        with pytest.raises(FederatedError, match="must have a seat"):
+            Statement.read(plain)
+    assert Statement.read(now.keys[1].plain()) == now.keys[1]
+
+
 def test_a_home_that_joined_anew_gets_no_old_channel() -> None:
     now = ready()
-    stranger = replace(now.turns[0], home=replace(now.turns[0].home, channels={0: now.turns[0].home.channels[0]}))
+    stranger = replace(now.parts[0], member=replace(now.parts[0].member, channels={0: now.parts[0].member.channels[0]}))
     with pytest.raises(FederatedError, match="has not joined"):
         hide(stranger, list(now.keys.values()), now.shares_for(0), UPDATES[0])
 
@@ -203,7 +220,7 @@ def test_lists_that_are_short_double_or_without_oneself() -> None:
         with pytest.raises(FederatedError, match=match):
             now.hide(0, UPDATES[0], roster)
     with pytest.raises(FederatedError, match="before update"):
-        agree(now.turns[0], [])
+        agree(now.parts[0], [])
     now = hidden()
     with pytest.raises(FederatedError, match="at least 3 to go on"):
         now.agree(0, [now.said[0], now.said[2]])
@@ -275,6 +292,6 @@ def test_a_letter_is_bound_to_its_context() -> None:
 
 def test_secrets_are_not_in_what_is_printed() -> None:
     now = hidden()
-    text = repr(now.turns[0])
-    for secret in (now.turns[0].private, now.turns[0].seed, now.turns[0].home.channel):
+    text = repr(now.parts[0])
+    for secret in (now.parts[0].private, now.parts[0].seed, now.parts[0].member.channel):
         assert repr(secret) not in text and secret.hex() not in text

@@ -14,7 +14,7 @@ It could do worse than look: it may announce a wrong sum, which no home can see 
 Source: Bonawitz et al. 2017 (malicious setting). Differs: channels between homes last for a session, and shares go out with the keys; each
 update is signed with the list of keys that it was masked for.
 
-Every function returns a new value and leaves the old one. Who can be killed must keep `Home.last_round` before a message leaves.
+Every function returns a new value and leaves the old one. Who can be killed must keep `Member.last_round` before a message leaves.
 """
 
 import hmac
@@ -28,7 +28,7 @@ from ingle.core.errors import FederatedError
 from ingle.federated.quantise import Whole, pack
 from ingle.federated.sealing import common_key, mask, new_private, public_of, seal, unseal
 from ingle.federated.shamir import SECRET_BYTES, SHARE_BYTES, split
-from ingle.federated.statement import Statement, believe, state
+from ingle.federated.statement import Statement, believe, state, text_of
 from ingle.federated.terms import Terms
 from ingle.ledger.keys import Signer
 
@@ -36,7 +36,7 @@ LEAVE = "Do not go on with this coordinator."
 
 
 @dataclass(frozen=True)
-class Home:
+class Member:
     """A home between rounds."""
 
     terms: Terms
@@ -51,10 +51,10 @@ class Home:
 
 
 @dataclass(frozen=True)
-class Turn:
+class Part:
     """A home within a round."""
 
-    home: Home
+    member: Member
     number: int
     base: str
     """Digest of what the round starts from."""
@@ -74,7 +74,7 @@ class Turn:
     """The homes whose updates arrived, as it signed them."""
 
 
-def take_seat(terms: Terms, signer: Signer) -> tuple[Home, Statement]:
+def take_seat(terms: Terms, signer: Signer) -> tuple[Member, Statement]:
     """Join: the home with a new channel key, and what it tells the others.
 
     Raises FederatedError if the invitation doesn't name this home.
@@ -85,102 +85,102 @@ def take_seat(terms: Terms, signer: Signer) -> tuple[Home, Statement]:
     seat = terms.members.index(public)
     channel = new_private()
     said = state(signer, seat, "join", {"federation": terms.federation, "channel": public_of(channel)})
-    return Home(terms, seat, signer, channel, {}), said
+    return Member(terms, seat, signer, channel, {}), said
 
 
-def meet(home: Home, joined: Sequence[Statement]) -> Home:
+def meet(member: Member, joined: Sequence[Statement]) -> Member:
     """Learn the other homes' channel keys. Raises FederatedError if one isn't signed by the home that the invitation names."""
     channels: dict[int, str] = {}
     for statement in joined:
-        believe(statement, "join", home.terms.members, {"federation": home.terms.federation})
-        channel = statement.facts["channel"]
-        if channels.get(statement.seat, channel) != channel or home.channels.get(statement.seat, channel) != channel:
+        believe(statement, "join", member.terms.members, {"federation": member.terms.federation})
+        channel = text_of(statement, "channel")
+        if channels.get(statement.seat, channel) != channel or member.channels.get(statement.seat, channel) != channel:
             raise FederatedError("channel", f"The home in seat {statement.seat} joined twice with different keys", "", LEAVE)
         channels[statement.seat] = channel
-    if channels.get(home.seat) != public_of(home.channel):
+    if channels.get(member.seat) != public_of(member.channel):
         raise FederatedError("channel", "must be this home's own in its own seat", "another", LEAVE)
-    if len(channels) < home.terms.threshold:
-        raise FederatedError("homes", f"must be at least {home.terms.threshold}", len(channels), "Wait until more homes have joined.")
-    return replace(home, channels=channels)
+    if len(channels) < member.terms.threshold:
+        raise FederatedError("homes", f"must be at least {member.terms.threshold}", len(channels), "Wait until more homes have joined.")
+    return replace(member, channels=channels)
 
 
-def begin(home: Home, number: int, base: str) -> tuple[Turn, dict[str, Any]]:
+def begin(member: Member, number: int, base: str) -> tuple[Part, dict[str, Any]]:
     """Begin a round: say `keys`. Returns the message too: the statement, and by seat the sealed shares (hex).
 
     Raises FederatedError for a round that this home took part in before, or one older than that.
     """
-    if number <= home.last_round:
-        rule = f"Round {number} was begun before (the last was {home.last_round})"
+    if number <= member.last_round:
+        rule = f"Round {number} was begun before (the last was {member.last_round})"
         raise FederatedError("round", rule, "", "A round that failed is done again under a new number.")
-    home = replace(home, last_round=number)
+    member = replace(member, last_round=number)
     private, seed = new_private(), secrets.token_bytes(SECRET_BYTES)
-    homes, threshold = len(home.terms.members), home.terms.threshold
+    homes, threshold = len(member.terms.members), member.terms.threshold
     of_key, of_seed = split(private, homes, threshold), split(seed, homes, threshold)
     facts = {
-        **_where(home, number),
+        **_where(member, number),
         "base": base,
         "key": public_of(private),
         "seed": digest_bytes(seed),
     }
-    said = state(home.signer, home.seat, "keys", facts)
+    said = state(member.signer, member.seat, "keys", facts)
     sealed = {
-        seat: seal(_channel(home, seat), of_key[seat + 1] + of_seed[seat + 1], _letter(said, seat)).hex()
-        for seat in home.channels
-        if seat != home.seat
+        seat: seal(_channel(member, seat), of_key[seat + 1] + of_seed[seat + 1], _letter(said, seat)).hex()
+        for seat in member.channels
+        if seat != member.seat
     }
-    own = of_key[home.seat + 1], of_seed[home.seat + 1]
-    return Turn(home, number, base, {"keys": said}, private, seed, own), {"statement": said, "sealed": sealed}
+    own = of_key[member.seat + 1], of_seed[member.seat + 1]
+    return Part(member, number, base, {"keys": said}, private, seed, own), {"statement": said, "sealed": sealed}
 
 
-def hide(turn: Turn, keys: Sequence[Statement], sealed: Mapping[int, str], update: Whole) -> tuple[Turn, Statement, bytes]:
+def hide(part: Part, keys: Sequence[Statement], sealed: Mapping[int, str], update: Whole) -> tuple[Part, Statement, bytes]:
     """Mask an update for the homes whose keys came, once. Returns what it says of it, and the masked numbers as bytes.
 
     `sealed` holds the shares for this home, by the seat that sent them. Raises FederatedError if any of it is not what that home signed.
     """
-    _once(turn, "update", "keys")
-    terms, home = turn.home.terms, turn.home
+    _once(part, "update", "keys")
+    terms, member = part.member.terms, part.member
     assert update.shape == (terms.length,), "the update is made by this program"
-    roster = _roster(turn, keys)
-    shares = {home.seat: turn.own_shares}
+    roster = _roster(part, keys)
+    shares = {member.seat: part.own_shares}
     for seat, statement in roster.items():
-        if seat != home.seat:
-            plain = unseal(_channel(home, seat), _hex(sealed.get(seat, "")), _letter(statement, home.seat))
+        if seat != member.seat:
+            plain = unseal(_channel(member, seat), _hex(sealed.get(seat, "")), _letter(statement, member.seat))
             if plain is None or len(plain) != 2 * SHARE_BYTES:
                 raise FederatedError("share", f"must be what the home in seat {seat} sealed for this round", "something else", LEAVE)
             shares[seat] = plain[:SHARE_BYTES], plain[SHARE_BYTES:]
     width = terms.grid.width
-    hidden = update + mask(turn.seed, terms.length, width)
+    hidden = update + mask(part.seed, terms.length, width)
     for seat, statement in roster.items():
-        if seat != home.seat:
-            hidden += pair_mask(terms, turn.number, turn.private, home.seat, seat, statement.facts["key"])
+        if seat != member.seat:
+            hidden += pair_mask(terms, part.number, part.private, member.seat, seat, text_of(statement, "key"))
     payload = pack(hidden & terms.grid.modulus_bits, width)
-    said = _say(turn, "update", {"roster": roster_digest(roster.values()), "numbers": digest_bytes(payload)})
-    return _next(turn, said, roster=roster, shares=shares), said, payload
+    said = _say(part, "update", {"roster": roster_digest(roster.values()), "numbers": digest_bytes(payload)})
+    return _next(part, said, roster=roster, shares=shares), said, payload
 
 
-def agree(turn: Turn, updates: Sequence[Statement]) -> tuple[Turn, Statement]:
+def agree(part: Part, updates: Sequence[Statement]) -> tuple[Part, Statement]:
     """Sign which updates arrived, once. Raises FederatedError if the list can't be right, or is of too few homes."""
-    _once(turn, "agree", "update")
-    home = turn.home
-    expected = {**_where(home, turn.number), "roster": turn.said["update"].facts["roster"]}
-    survivors = _by_seat(turn, updates, "update", expected)
-    if strangers := set(survivors) - set(turn.roster):
+    _once(part, "agree", "update")
+    member = part.member
+    expected = {**_where(member, part.number), "roster": part.said["update"].facts["roster"]}
+    survivors = _by_seat(part, updates, "update", expected)
+    if strangers := set(survivors) - set(part.roster):
         raise FederatedError("update", f"The home in seat {min(strangers)} sent an update without keys", "", LEAVE)
-    said = _say(turn, "agree", {"roster": expected["roster"], "survivors": sorted(survivors)})
-    return _next(turn, said, survivors=tuple(sorted(survivors))), said
+    said = _say(part, "agree", {"roster": expected["roster"], "survivors": sorted(survivors)})
+    return _next(part, said, survivors=tuple(sorted(survivors))), said
 
 
-def reveal(turn: Turn, agreed: Sequence[Statement]) -> tuple[Home, Statement]:
+def reveal(part: Part, agreed: Sequence[Statement]) -> tuple[Member, Statement]:
     """Tell the shares that open the sum, once, after enough homes signed the same list; the round's secrets are forgotten with it.
 
     Raises FederatedError if they signed different lists, or too few signed.
     """
-    _once(turn, "shares", "agree")
-    own = turn.said["agree"].facts
-    _by_seat(turn, agreed, "agree", {**_where(turn.home, turn.number), "roster": own["roster"], "survivors": own["survivors"]})
-    told = {seat: turn.shares[seat][1 if seat in turn.survivors else 0].hex() for seat in sorted(turn.roster)}
+    _once(part, "shares", "agree")
+    own = part.said["agree"].facts
+    _by_seat(part, agreed, "agree", {**_where(part.member, part.number), "roster": own["roster"], "survivors": own["survivors"]})
+    told = {seat: part.shares[seat][1 if seat in part.survivors else 0].hex() for seat in sorted(part.roster)}
     facts = {"survivors": own["survivors"], "of": {str(seat): share for seat, share in told.items()}}
-    return turn.home, _say(turn, "shares", facts)
+    return part.member, _say(part, "shares", facts)
 
 
 def pair_mask(terms: Terms, number: int, private: bytes, seat: int, other: int, other_key: str) -> Whole:
@@ -196,23 +196,23 @@ def roster_digest(keys: Iterable[Statement]) -> str:
     return digest_json({str(statement.seat): statement.digest for statement in keys})
 
 
-def _roster(turn: Turn, keys: Sequence[Statement]) -> dict[int, Statement]:
+def _roster(part: Part, keys: Sequence[Statement]) -> dict[int, Statement]:
     """Check what the homes said as their keys, and return it by seat."""
-    roster = _by_seat(turn, keys, "keys", {**_where(turn.home, turn.number), "base": turn.base})
-    if strangers := set(roster) - set(turn.home.channels):
+    roster = _by_seat(part, keys, "keys", {**_where(part.member, part.number), "base": part.base})
+    if strangers := set(roster) - set(part.member.channels):
         raise FederatedError("keys", f"The home in seat {min(strangers)} has not joined", "", LEAVE)
     return roster
 
 
-def _by_seat(turn: Turn, statements: Sequence[Statement], kind: str, expected: Mapping[str, Any]) -> dict[int, Statement]:
+def _by_seat(part: Part, statements: Sequence[Statement], kind: str, expected: Mapping[str, Any]) -> dict[int, Statement]:
     """Check statements of one step: signed, of this round, one a home, this home's own among them, and enough."""
-    terms, found = turn.home.terms, dict[int, Statement]()
+    terms, found = part.member.terms, dict[int, Statement]()
     for statement in statements:
         believe(statement, kind, terms.members, expected)
         if statement.seat in found:
             raise FederatedError(kind, f"The home in seat {statement.seat} is in the list twice", "", LEAVE)
         found[statement.seat] = statement
-    own, mine = turn.said[kind], found.get(turn.home.seat)
+    own, mine = part.said[kind], found.get(part.member.seat)
     if mine is None or not hmac.compare_digest(mine.bytes, own.bytes):
         got = "missing" if mine is None else "another"
         raise FederatedError(kind, f"This home's own word is not in the list ({kind})", got, "It came too late, or was exchanged.")
@@ -222,28 +222,28 @@ def _by_seat(turn: Turn, statements: Sequence[Statement], kind: str, expected: M
     return found
 
 
-def _once(turn: Turn, kind: str, after: str) -> None:
+def _once(part: Part, kind: str, after: str) -> None:
     """Check that this step is the next one: nothing is ever said twice in a round."""
-    if kind in turn.said or after not in turn.said:
-        when = "said twice" if kind in turn.said else f"said before {after}"
-        raise FederatedError("round", f"In round {turn.number} this home was asked for something to be {when} ({kind})", "", LEAVE)
+    if kind in part.said or after not in part.said:
+        when = "said twice" if kind in part.said else f"said before {after}"
+        raise FederatedError("round", f"In round {part.number} this home was asked for something to be {when} ({kind})", "", LEAVE)
 
 
-def _say(turn: Turn, kind: str, facts: Mapping[str, Any]) -> Statement:
-    return state(turn.home.signer, turn.home.seat, kind, {**_where(turn.home, turn.number), **facts})
+def _say(part: Part, kind: str, facts: Mapping[str, Any]) -> Statement:
+    return state(part.member.signer, part.member.seat, kind, {**_where(part.member, part.number), **facts})
 
 
 def _next(
-    turn: Turn, said: Statement, roster: Mapping[int, Statement] | None = None,
+    part: Part, said: Statement, roster: Mapping[int, Statement] | None = None,
     shares: Mapping[int, tuple[bytes, bytes]] | None = None, survivors: tuple[int, ...] = (),
-) -> Turn:  # fmt: skip
+) -> Part:  # fmt: skip
     return replace(
-        turn, said={**turn.said, said.kind: said}, roster=roster or turn.roster, shares=shares or turn.shares, survivors=survivors
+        part, said={**part.said, said.kind: said}, roster=roster or part.roster, shares=shares or part.shares, survivors=survivors
     )
 
 
-def _where(home: Home, number: int) -> dict[str, Any]:
-    return {"federation": home.terms.federation, "round": number}
+def _where(member: Member, number: int) -> dict[str, Any]:
+    return {"federation": member.terms.federation, "round": number}
 
 
 def _letter(keys: Statement, to: int) -> dict[str, object]:
@@ -251,9 +251,11 @@ def _letter(keys: Statement, to: int) -> dict[str, object]:
     return {"use": "share", "keys": keys.digest, "to": to}
 
 
-def _channel(home: Home, seat: int) -> bytes:
-    low, high = sorted((home.seat, seat))
-    return common_key(home.channel, home.channels[seat], {"use": "channel", "federation": home.terms.federation, "between": [low, high]})
+def _channel(member: Member, seat: int) -> bytes:
+    low, high = sorted((member.seat, seat))
+    return common_key(
+        member.channel, member.channels[seat], {"use": "channel", "federation": member.terms.federation, "between": [low, high]}
+    )
 
 
 def _hex(text: object) -> bytes:

@@ -64,6 +64,14 @@ def believe(statement: Statement, kind: str, members: Sequence[str], expected: M
             raise FederatedError(name, f"{who} speaks of another {name}: {_short(got)} instead of {_short(value)}", "", cure)
 
 
+def text_of(statement: Statement, name: str) -> str:
+    """Return a fact that must be text. Raises FederatedError if that home gave none."""
+    text = statement.facts.get(name)
+    if not isinstance(text, str):
+        raise FederatedError(name, f"The home in seat {statement.seat} gave no {name}", "", "That home runs another program; leave it out.")
+    return text
+
+
 def _short(value: object) -> str:
     text = str(value)
     return text[:12] if len(text) == 64 else text[:40]

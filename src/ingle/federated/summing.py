@@ -11,7 +11,7 @@ from ingle.federated.quantise import Whole, unpack
 from ingle.federated.sealing import mask, public_of
 from ingle.federated.secure_sum import pair_mask
 from ingle.federated.shamir import SHARE_BYTES, combine
-from ingle.federated.statement import Statement
+from ingle.federated.statement import Statement, text_of
 from ingle.federated.terms import Terms
 
 MOST_TRIES = 500
@@ -36,11 +36,11 @@ def open_sum(
     for seat, statement in keys.items():
         shares = {teller + 1: share for teller, said in told.items() if (share := _share(said, seat)) is not None}
         if seat in updates:
-            total -= mask(_secret(terms, seat, "seed", shares, statement.facts["seed"]), terms.length, width)
+            total -= mask(_secret(terms, seat, "seed", shares, text_of(statement, "seed")), terms.length, width)
         else:
-            private = _secret(terms, seat, "key", shares, statement.facts["key"])
+            private = _secret(terms, seat, "key", shares, text_of(statement, "key"))
             for other in updates:  # what the one who dropped out would have added, its partners have subtracted
-                total += pair_mask(terms, number, private, seat, other, keys[other].facts["key"])
+                total += pair_mask(terms, number, private, seat, other, text_of(keys[other], "key"))
     return total & terms.grid.modulus_bits
 
 
@@ -54,7 +54,10 @@ def agreed_list(agreed: Sequence[Statement], threshold: int) -> tuple[int, ...] 
     """Return the list of updates that at least `threshold` homes signed; None if there is none."""
     counts: dict[tuple[str, tuple[int, ...]], int] = {}
     for statement in agreed:
-        signed = statement.facts["roster"], tuple(statement.facts["survivors"])
+        survivors = statement.facts.get("survivors")
+        if not isinstance(survivors, list) or not all(type(seat) is int for seat in survivors):
+            continue
+        signed = text_of(statement, "roster"), tuple(survivors)
         counts[signed] = counts.get(signed, 0) + 1
     return next((survivors for (_, survivors), homes in counts.items() if homes >= threshold), None)
 
@@ -71,11 +74,15 @@ def _secret(terms: Terms, seat: int, what: str, shares: Mapping[int, bytes], exp
     )
 
 
+def _of(said: Statement) -> Mapping[str, str]:
+    told = said.facts.get("of")
+    return told if isinstance(told, dict) else {}
+
+
 def _share(said: Statement, seat: int) -> bytes | None:
     """Return the share of a home's secret as another home told it; None if it is none."""
-    text = said.facts.get("of", {}).get(str(seat))
     try:
-        share = bytes.fromhex(text)
+        share = bytes.fromhex(_of(said).get(str(seat), ""))
     except (TypeError, ValueError):
         return None
     return share if len(share) == SHARE_BYTES else None
