@@ -20,10 +20,10 @@ def signers(homes: int) -> list[Signer]:
     return [new_signer() for _ in range(homes)]
 
 
-def terms_of(keys: list[Signer], length: int = 7, threshold: int | None = None, bits: int = 16) -> Terms:
+def terms_of(keys: list[Signer], threshold: int | None = None, bits: int = 16) -> Terms:
     members = tuple(key.verifier.public for key in keys)
     grid = Grid(reach=1.0, bits=bits, homes=len(keys))
-    return Terms("f" * 64, members, threshold or fewest_of(len(keys)), grid, length)
+    return Terms("f" * 64, members, threshold or fewest_of(len(keys)), grid)
 
 
 def joined(keys: list[Signer], terms: Terms) -> list[Member]:
@@ -32,9 +32,9 @@ def joined(keys: list[Signer], terms: Terms) -> list[Member]:
     return [meet(member, statements) for member, _ in seated]
 
 
-def drawn(terms: Terms, seed: int) -> list[Whole]:
+def drawn(terms: Terms, seed: int, length: int = 7) -> list[Whole]:
     rng = np.random.default_rng(seed)
-    return [to_grid(rng.uniform(-1.2, 1.2, terms.length), terms.grid)[0] for _ in terms.members]
+    return [to_grid(rng.uniform(-1.2, 1.2, length), terms.grid)[0] for _ in terms.members]
 
 
 @dataclass
@@ -48,6 +48,7 @@ class Round:
     sealed: dict[int, Mapping[int, str]]
     said: dict[int, Statement] = field(default_factory=dict)
     payloads: dict[int, bytes] = field(default_factory=dict)
+    lengths: dict[int, int] = field(default_factory=dict)
     agreed: dict[int, Statement] = field(default_factory=dict)
     told: dict[int, Statement] = field(default_factory=dict)
     homes: dict[int, Member] = field(default_factory=dict)
@@ -57,6 +58,7 @@ class Round:
 
     def hide(self, seat: int, update: Whole, roster: Collection[Statement] | None = None) -> None:
         keys = list(self.keys.values()) if roster is None else list(roster)
+        self.lengths[seat] = update.size
         self.parts[seat], self.said[seat], self.payloads[seat] = hide(self.parts[seat], keys, self.shares_for(seat), update)
 
     def agree(self, seat: int, updates: Collection[Statement] | None = None) -> None:
@@ -68,7 +70,8 @@ class Round:
         self.homes[seat], self.told[seat] = reveal(self.parts[seat], chosen)
 
     def open(self) -> Whole:
-        return open_sum(self.terms, self.number, self.keys, self.payloads, self.told)
+        length = next(iter(self.lengths.values()), 1)
+        return open_sum(self.terms, self.number, length, self.keys, self.payloads, self.told)
 
 
 def started(homes: list[Member], number: int = 1, seats: Collection[int] | None = None) -> Round:

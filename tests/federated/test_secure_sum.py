@@ -20,9 +20,9 @@ KEYS = signers(10)
 @settings(max_examples=40, deadline=None)
 def test_the_sum_is_exact_whoever_drops_out(data: st.DataObject, homes: int, bits: int, seed: int) -> None:
     keys = KEYS[:homes]
-    terms = terms_of(keys, length=data.draw(st.integers(1, 40)), bits=bits)
+    terms = terms_of(keys, bits=bits)
     leaving = data.draw(st.lists(st.sampled_from(STEPS), min_size=homes, max_size=homes))
-    updates = drawn(terms, seed)
+    updates = drawn(terms, seed, data.draw(st.integers(1, 40)))
     stays = lambda seat, step: STEPS.index(step) < STEPS.index(leaving[seat])  # noqa: E731
     at_end = [seat for seat in range(homes) if leaving[seat] == "never"]
     everyone = joined(keys, terms)
@@ -36,8 +36,8 @@ def test_the_sum_is_exact_whoever_drops_out(data: st.DataObject, homes: int, bit
 
 @pytest.mark.parametrize("step", STEPS[:4])
 def test_thirty_percent_drop_out_at_one_step_and_the_sum_is_exact(step: str) -> None:
-    terms = terms_of(KEYS, length=1000)
-    updates = drawn(terms, 5)
+    terms = terms_of(KEYS)
+    updates = drawn(terms, 5, 1000)
     done = whole_round(joined(KEYS, terms), updates, lambda seat, now: not (seat in (0, 4, 9) and now == step))
     assert len(done.payloads) == (7 if step in ("keys", "update") else 10)
     assert (done.open() == plain_sum(updates[seat] for seat in done.payloads)).all()
@@ -45,23 +45,23 @@ def test_thirty_percent_drop_out_at_one_step_and_the_sum_is_exact(step: str) -> 
 
 def test_what_leaves_a_home_looks_like_chance_whatever_the_update_is() -> None:
     """Every bit of a masked update is even odds, for the smallest numbers as for the largest, and no two rounds give the same."""
-    terms = terms_of(KEYS[:3], length=20_000)
+    terms = terms_of(KEYS[:3])
     homes = joined(KEYS[:3], terms)
     seen = []
     for number, value in enumerate((0, 2 * terms.grid.half, 0), start=1):
         now = started(homes, number)
-        now.hide(1, np.full(terms.length, value, np.uint32))
-        seen.append(unpack(now.payloads[1], terms.length, terms.grid.width))
+        now.hide(1, np.full(20_000, value, np.uint32))
+        seen.append(unpack(now.payloads[1], 20_000, terms.grid.width))
         for bit in range(terms.grid.width):
             share = float(((seen[-1] >> bit) & 1).mean())
-            assert abs(share - 0.5) < 6 * 0.5 / terms.length**0.5, (value, bit)
+            assert abs(share - 0.5) < 6 * 0.5 / 20_000**0.5, (value, bit)
     assert (seen[0] != seen[2]).mean() > 0.99
 
 
 @pytest.mark.parametrize("unknown", ["seed", "pair"])
 def test_all_but_one_mask_leave_an_update_hidden(unknown: str) -> None:
     """Taking off every mask but one shows nothing: this is what stands between a coordinator and an update."""
-    terms = terms_of(KEYS[:4], length=5000)
+    terms = terms_of(KEYS[:4])
     homes, update = joined(KEYS[:4], terms), np.zeros(5000, np.uint32)
     now = started(homes)
     part = now.parts[2]
@@ -73,11 +73,11 @@ def test_all_but_one_mask_leave_an_update_hidden(unknown: str) -> None:
     if unknown != "seed":
         left = left - mask(part.seed, 5000, terms.grid.width)
     for other in (0, 1, 3) if unknown == "seed" else (0, 1):
-        left = left - pair_mask(terms, 1, part.private, 2, other, now.keys[other].facts["key"])
+        left = left - pair_mask(terms, 1, 5000, part.private, 2, other, now.keys[other].facts["key"])
     left &= (1 << terms.grid.width) - 1
     assert len(np.unique(left >> (terms.grid.width - 8))) == 256 and (left == 0).sum() < 5, "it still looks like chance"
     if unknown == "pair":
-        left = (left - pair_mask(terms, 1, part.private, 2, 3, now.keys[3].facts["key"])) & ((1 << terms.grid.width) - 1)
+        left = (left - pair_mask(terms, 1, 5000, part.private, 2, 3, now.keys[3].facts["key"])) & ((1 << terms.grid.width) - 1)
         assert not left.any(), "and with the last one off it lies open"
 
 
@@ -134,14 +134,14 @@ def test_terms_that_protect_nobody_are_refused() -> None:
     members = tuple(key.verifier.public for key in KEYS)
     grid = Grid(reach=1.0, homes=10)
     with pytest.raises(ConfigError, match="at least 3"):
-        Terms("f", members[:2], 2, grid, 5)
+        Terms("f", members[:2], 2, grid)
     with pytest.raises(ConfigError, match="from 7 to 10 for 10 homes, not 5"):
-        Terms("f", members, 5, grid, 5)
+        Terms("f", members, 5, grid)
     with pytest.raises(ConfigError, match="different"):
-        Terms("f", (*members[:3], members[0]), 3, grid, 5)
+        Terms("f", (*members[:3], members[0]), 3, grid)
     with pytest.raises(ConfigError, match="64 hex digits"):
-        Terms("f", (*members[:3], "not a key"), 3, grid, 5)
+        Terms("f", (*members[:3], "not a key"), 3, grid)
     with pytest.raises(ConfigError, match="room for 10 homes"):
-        Terms("f", members, 7, Grid(reach=1.0, homes=3), 5)
+        Terms("f", members, 7, Grid(reach=1.0, homes=3))
     assert [fewest_of(homes) for homes in (3, 4, 5, 6, 9, 10, 100)] == [3, 3, 4, 4, 6, 7, 67]
-    assert Terms("f", members, 7, grid, 5).traitors == 3
+    assert Terms("f", members, 7, grid).traitors == 3

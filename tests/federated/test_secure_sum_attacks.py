@@ -77,7 +77,7 @@ def test_no_two_lists_of_one_round_are_signed_by_enough_homes(homes: int) -> Non
 def test_two_sums_of_overlapping_sets_cannot_be_had_in_one_round() -> None:
     """Seven homes, one of them the coordinator's, which signs whatever it is asked. Every way to tell the others two lists is tried."""
     keys = KEYS[:7]
-    terms = terms_of(keys, length=3)
+    terms = terms_of(keys)
     assert terms.threshold == 5 and terms.traitors == 2
     homes, updates = joined(keys, terms), drawn(terms, 3)
     whole, without = tuple(range(7)), tuple(range(1, 7))

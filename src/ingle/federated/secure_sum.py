@@ -139,7 +139,7 @@ def hide(part: Part, keys: Sequence[Statement], sealed: Mapping[int, str], updat
     """
     _once(part, "update", "keys")
     terms, member = part.member.terms, part.member
-    assert update.shape == (terms.length,), "the update is made by this program"
+    assert update.ndim == 1, "the update is made by this program"
     roster = _roster(part, keys)
     shares = {member.seat: part.own_shares}
     for seat, statement in roster.items():
@@ -149,10 +149,10 @@ def hide(part: Part, keys: Sequence[Statement], sealed: Mapping[int, str], updat
                 raise FederatedError("share", f"must be what the home in seat {seat} sealed for this round", "something else", LEAVE)
             shares[seat] = plain[:SHARE_BYTES], plain[SHARE_BYTES:]
     width = terms.grid.width
-    hidden = update + mask(part.seed, terms.length, width)
+    hidden = update + mask(part.seed, update.size, width)
     for seat, statement in roster.items():
         if seat != member.seat:
-            hidden += pair_mask(terms, part.number, part.private, member.seat, seat, text_of(statement, "key"))
+            hidden += pair_mask(terms, part.number, update.size, part.private, member.seat, seat, text_of(statement, "key"))
     payload = pack(hidden & terms.grid.modulus_bits, width)
     said = _say(part, "update", {"roster": roster_digest(roster.values()), "numbers": digest_bytes(payload)})
     return _next(part, said, roster=roster, shares=shares), said, payload
@@ -183,11 +183,11 @@ def reveal(part: Part, agreed: Sequence[Statement]) -> tuple[Member, Statement]:
     return part.member, _say(part, "shares", facts)
 
 
-def pair_mask(terms: Terms, number: int, private: bytes, seat: int, other: int, other_key: str) -> Whole:
+def pair_mask(terms: Terms, number: int, length: int, private: bytes, seat: int, other: int, other_key: str) -> Whole:
     """Return the mask between two homes as the one in `seat` adds it: the other one's is its opposite. Needs the private key of either."""
     low, high = sorted((seat, other))
     context = {"use": "mask", "federation": terms.federation, "round": number, "between": [low, high]}
-    numbers = mask(common_key(private, other_key, context), terms.length, terms.grid.width)
+    numbers = mask(common_key(private, other_key, context), length, terms.grid.width)
     return numbers if seat == low else -numbers & terms.grid.modulus_bits
 
 

@@ -19,9 +19,9 @@ MOST_TRIES = 500
 
 
 def open_sum(
-    terms: Terms, number: int, keys: Mapping[int, Statement], updates: Mapping[int, bytes], told: Mapping[int, Statement]
+    terms: Terms, number: int, length: int, keys: Mapping[int, Statement], updates: Mapping[int, bytes], told: Mapping[int, Statement]
 ) -> Whole:
-    """Return the sum of the updates on the grid, exactly.
+    """Return the sum of the updates on the grid, `length` numbers each, exactly.
 
     By seat: `keys` is what the homes of the round said as theirs, `updates` the masked numbers of all that were agreed on, `told` their
     shares. All were verified. Raises FederatedError if there are too few shares, or wrong ones.
@@ -30,17 +30,17 @@ def open_sum(
         cure = "Nothing can be known of any update. Do the round again when more homes are there."
         raise FederatedError("homes", f"must be at least {terms.threshold} to open a sum", len(told), cure)
     width = terms.grid.width
-    total = np.zeros(terms.length, np.uint32)
+    total = np.zeros(length, np.uint32)
     for payload in updates.values():
-        total += unpack(payload, terms.length, width)
+        total += unpack(payload, length, width)
     for seat, statement in keys.items():
         shares = {teller + 1: share for teller, said in told.items() if (share := _share(said, seat)) is not None}
         if seat in updates:
-            total -= mask(_secret(terms, seat, "seed", shares, text_of(statement, "seed")), terms.length, width)
+            total -= mask(_secret(terms, seat, "seed", shares, text_of(statement, "seed")), length, width)
         else:
             private = _secret(terms, seat, "key", shares, text_of(statement, "key"))
             for other in updates:  # what the one who dropped out would have added, its partners have subtracted
-                total += pair_mask(terms, number, private, seat, other, text_of(keys[other], "key"))
+                total += pair_mask(terms, number, length, private, seat, other, text_of(keys[other], "key"))
     return total & terms.grid.modulus_bits
 
 

@@ -21,8 +21,6 @@ class Terms:
     threshold: int
     """The fewest homes that a sum is made of; that many are also needed to open it."""
     grid: Grid
-    length: int
-    """Numbers in one update."""
 
     def __post_init__(self) -> None:
         homes = len(self.members)
@@ -42,8 +40,6 @@ class Terms:
             raise ConfigError("threshold", f"must be from {least} to {homes} for {homes} homes", self.threshold, cure)
         if self.grid.homes < homes:
             raise ConfigError("grid", f"must have room for {homes} homes", self.grid.homes)
-        if self.length < 1:
-            raise ConfigError("length", "must be at least 1", self.length)
 
     @property
     def traitors(self) -> int:
