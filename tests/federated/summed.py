@@ -51,7 +51,7 @@ class Round:
     lengths: dict[int, int] = field(default_factory=dict)
     agreed: dict[int, Statement] = field(default_factory=dict)
     told: dict[int, Statement] = field(default_factory=dict)
-    homes: dict[int, Member] = field(default_factory=dict)
+    done: dict[int, Part] = field(default_factory=dict)
 
     def shares_for(self, seat: int) -> dict[int, str]:
         return {sender: sealed[seat] for sender, sealed in self.sealed.items() if seat in sealed}
@@ -67,7 +67,7 @@ class Round:
 
     def reveal(self, seat: int, agreed: Collection[Statement] | None = None) -> None:
         chosen = list(self.agreed.values()) if agreed is None else list(agreed)
-        self.homes[seat], self.told[seat] = reveal(self.parts[seat], chosen)
+        self.done[seat], self.told[seat] = reveal(self.parts[seat], chosen)
 
     def open(self) -> Whole:
         length = next(iter(self.lengths.values()), 1)

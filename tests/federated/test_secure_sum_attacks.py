@@ -170,6 +170,8 @@ def test_a_coordinator_in_the_middle_is_refused() -> None:
             meet(seated[0][0], [joins[0], forged, *joins[2:]])
     with pytest.raises(FederatedError, match="joined twice with different keys"):
         meet(seated[0][0], [*joins, take_seat(TERMS, KEYS[1])[1]])
+    again = take_seat(TERMS, KEYS[1])[1]
+    assert meet(meet(seated[0][0], joins), [joins[0], again, *joins[2:]]).channels[1] == again.facts["channel"], "by itself it may"
     with pytest.raises(FederatedError, match="this home's own"):
         meet(seated[0][0], [take_seat(TERMS, KEYS[0])[1], *joins[1:]])
     with pytest.raises(FederatedError, match="at least 3"):

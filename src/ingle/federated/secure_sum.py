@@ -74,10 +74,11 @@ class Part:
     """The homes whose updates arrived, as it signed them."""
 
 
-def take_seat(terms: Terms, signer: Signer) -> tuple[Member, Statement]:
-    """Join: the home with a new channel key, and what it tells the others.
+def take_seat(terms: Terms, signer: Signer, last_round: int = 0) -> tuple[Member, Statement]:
+    """Join, or join again after a stop: the home with a new channel key, and what it tells the others.
 
-    Raises FederatedError if the invitation doesn't name this home.
+    `last_round`: the highest round that it ever said anything in, as it kept it. Raises FederatedError if the invitation doesn't name this
+    home.
     """
     public = signer.verifier.public
     if public not in terms.members:
@@ -85,16 +86,19 @@ def take_seat(terms: Terms, signer: Signer) -> tuple[Member, Statement]:
     seat = terms.members.index(public)
     channel = new_private()
     said = state(signer, seat, "join", {"federation": terms.federation, "channel": public_of(channel)})
-    return Member(terms, seat, signer, channel, {}), said
+    return Member(terms, seat, signer, channel, {}, last_round), said
 
 
 def meet(member: Member, joined: Sequence[Statement]) -> Member:
-    """Learn the other homes' channel keys. Raises FederatedError if one isn't signed by the home that the invitation names."""
+    """Learn the other homes' channel keys, as they are now: a home that was started anew has a new one.
+
+    Raises FederatedError if one isn't signed by the home that the invitation names.
+    """
     channels: dict[int, str] = {}
     for statement in joined:
         believe(statement, "join", member.terms.members, {"federation": member.terms.federation})
         channel = text_of(statement, "channel")
-        if channels.get(statement.seat, channel) != channel or member.channels.get(statement.seat, channel) != channel:
+        if channels.get(statement.seat, channel) != channel:
             raise FederatedError("channel", f"The home in seat {statement.seat} joined twice with different keys", "", LEAVE)
         channels[statement.seat] = channel
     if channels.get(member.seat) != public_of(member.channel):
@@ -104,14 +108,19 @@ def meet(member: Member, joined: Sequence[Statement]) -> Member:
     return replace(member, channels=channels)
 
 
+def check_new(member: Member, number: int) -> None:
+    """Raise FederatedError for a round that this home took part in before, or one older than that."""
+    if number <= member.last_round:
+        rule = f"Round {number} was begun before (the last was {member.last_round})"
+        raise FederatedError("round", rule, "", "A round that failed is done again under a new number.")
+
+
 def begin(member: Member, number: int, base: str) -> tuple[Part, dict[str, Any]]:
     """Begin a round: say `keys`. Returns the message too: the statement, and by seat the sealed shares (hex).
 
     Raises FederatedError for a round that this home took part in before, or one older than that.
     """
-    if number <= member.last_round:
-        rule = f"Round {number} was begun before (the last was {member.last_round})"
-        raise FederatedError("round", rule, "", "A round that failed is done again under a new number.")
+    check_new(member, number)
     member = replace(member, last_round=number)
     private, seed = new_private(), secrets.token_bytes(SECRET_BYTES)
     homes, threshold = len(member.terms.members), member.terms.threshold
@@ -170,7 +179,7 @@ def agree(part: Part, updates: Sequence[Statement]) -> tuple[Part, Statement]:
     return _next(part, said, survivors=tuple(sorted(survivors))), said
 
 
-def reveal(part: Part, agreed: Sequence[Statement]) -> tuple[Member, Statement]:
+def reveal(part: Part, agreed: Sequence[Statement]) -> tuple[Part, Statement]:
     """Tell the shares that open the sum, once, after enough homes signed the same list; the round's secrets are forgotten with it.
 
     Raises FederatedError if they signed different lists, or too few signed.
@@ -180,7 +189,9 @@ def reveal(part: Part, agreed: Sequence[Statement]) -> tuple[Member, Statement]:
     _by_seat(part, agreed, "agree", {**_where(part.member, part.number), "roster": own["roster"], "survivors": own["survivors"]})
     told = {seat: part.shares[seat][1 if seat in part.survivors else 0].hex() for seat in sorted(part.roster)}
     facts = {"survivors": own["survivors"], "of": {str(seat): share for seat, share in told.items()}}
-    return part.member, _say(part, "shares", facts)
+    said = _say(part, "shares", facts)
+    done = replace(part, private=b"", seed=b"", own_shares=(b"", b""), shares={})
+    return replace(done, said={**part.said, "shares": said}), said
 
 
 def pair_mask(terms: Terms, number: int, length: int, private: bytes, seat: int, other: int, other_key: str) -> Whole:
