@@ -12,11 +12,11 @@ import numpy.typing as npt
 from ingle.core.event import Event
 from ingle.federated.aggregate import A, B, added_gain, first_factors, flat_gain, trained_names
 from ingle.federated.invitation import Invitation, invite
-from ingle.federated.node import Node, Work, responder
+from ingle.federated.node import Node, RoundWork, responder
 from ingle.federated.quantise import Whole, from_grid, to_grid
 from ingle.federated.secure_sum import take_seat
 from ingle.federated.terms import fewest_of
-from ingle.federated.verdict import Verdict, verdict_event
+from ingle.federated.verdict import RoundVerdict, verdict_event
 from ingle.ledger.keys import Signer
 
 LINEAR, OUTPUTS, INPUTS, RANK = "model.layers.0.mlp.up_proj", 6, 8, 2
@@ -46,7 +46,7 @@ class Learner:
     """What its gains are multiplied by: honest homes have 1."""
     factors: dict[str, npt.NDArray[np.float32]] = field(init=False)
     remembered: list[int] = field(default_factory=list)
-    verdicts: list[Verdict] = field(default_factory=list)
+    verdicts: list[RoundVerdict] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.factors = first_factors({LINEAR: (OUTPUTS, INPUTS)}, RANK, self.invitation.seed)
@@ -84,7 +84,7 @@ class Learner:
     def judge(self, number: int, total: Whole, homes: int) -> bool:
         return self.loss(self.candidate(total, homes), self.held_out) <= self.loss(self.factors, self.held_out)
 
-    def settle(self, verdict: Verdict, total: Whole) -> None:
+    def settle(self, verdict: RoundVerdict, total: Whole) -> None:
         if verdict.accepted:
             self.factors = self.candidate(total, len(verdict.survivors))
         self.verdicts.append(verdict)
@@ -95,7 +95,9 @@ class Learner:
 
     def node(self, signer: Signer, last_round: int = 0) -> Node:
         member, joined = take_seat(self.invitation.terms(), signer, last_round)
-        return Node(member, joined, self.invitation.base, self.length, Work(self.train, self.judge, self.remembered.append, self.settle))
+        return Node(
+            member, joined, self.invitation.base, self.length, RoundWork(self.train, self.judge, self.remembered.append, self.settle)
+        )
 
     def responder(self, signer: Signer) -> Callable[[bytes], bytes]:
         return responder(self.node(signer))

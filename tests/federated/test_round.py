@@ -10,7 +10,7 @@ import pytest
 from ingle.core.digest import digest_bytes
 from ingle.core.errors import FederatedError, IngleError, raised
 from ingle.core.event import Event
-from ingle.federated.coordinate import Ended, gather, run_round
+from ingle.federated.coordinate import EndedRound, gather, run_round
 from ingle.federated.message import Letter, from_bytes, to_bytes
 from ingle.federated.node import responder
 from ingle.federated.quantise import unpack
@@ -61,7 +61,7 @@ class Street:
 
         return local({seat: through(seat) for seat in self.responders})
 
-    def round(self, between: Between = as_it_is) -> Ended:
+    def round(self, between: Between = as_it_is) -> EndedRound:
         self.number += 1
         now = Round(self.terms, self.number, self.base, self.learners[self.joined[0]].length(self.number), self.joined)
         ended = run_round(now, self.ask(between), 30.0, self.complain)

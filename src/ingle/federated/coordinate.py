@@ -15,7 +15,7 @@ Complaint = Callable[[int, FederatedError], object]
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class EndedRound:
     """What became of a round."""
 
     round: Round
@@ -38,7 +38,7 @@ def gather(terms: Terms, ask: Ask, deadline_s: float, complain: Complaint) -> tu
     return tuple(sorted(met))
 
 
-def run_round(now: Round, ask: Ask, deadline_s: float, complain: Complaint) -> Ended:
+def run_round(now: Round, ask: Ask, deadline_s: float, complain: Complaint) -> EndedRound:
     """Run a round to its end, `deadline_s` for each stage. An answer that is wrong counts as none."""
     while not now.over:
         for seat, data in ask({seat: to_bytes(letter) for seat, letter in requests(now).items()}, deadline_s):
@@ -51,7 +51,7 @@ def run_round(now: Round, ask: Ask, deadline_s: float, complain: Complaint) -> E
     digest = now.verdict.digest if now.verdict else ""
     letters = {seat: _is(data, "ended", seat, complain) for seat, data in told}
     followed = [seat for seat, letter in letters.items() if letter is not None and letter.head.get("digest") == digest]
-    return Ended(now, tuple(sorted(followed)))
+    return EndedRound(now, tuple(sorted(followed)))
 
 
 def _joined(terms: Terms, seat: int, data: bytes) -> Statement:

@@ -17,11 +17,11 @@ from ingle.federated.message import Letter, from_bytes, to_bytes
 from ingle.federated.quantise import Whole, unpack
 from ingle.federated.secure_sum import Member, Part, agree, begin, check_new, hide, meet, reveal
 from ingle.federated.statement import Statement
-from ingle.federated.verdict import Verdict, cast, count
+from ingle.federated.verdict import RoundVerdict, cast, count
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class RoundWork:
     """What a home does in a round by its own means."""
 
     train: Callable[[int], Whole]
@@ -30,7 +30,7 @@ class Work:
     """Round, sum, how many homes are in it → whether this home's own gate accepts it."""
     remember: Callable[[int], None]
     """Keeps the number of a round, before this home says anything in it: after a kill it must say nothing more in that round."""
-    settle: Callable[[Verdict, Whole], None]
+    settle: Callable[[RoundVerdict, Whole], None]
     """Does what was decided, and records it."""
 
 
@@ -45,7 +45,7 @@ class Node:
     """Digest of what it has so far."""
     length: Callable[[int], int]
     """Round → numbers in an update."""
-    work: Work
+    work: RoundWork
     part: Part | None = None
     """The round that it is in."""
     update: Whole = field(default_factory=lambda: np.zeros(0, np.uint32), repr=False)

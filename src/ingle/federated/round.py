@@ -19,7 +19,7 @@ from ingle.federated.secure_sum import roster_digest
 from ingle.federated.statement import Statement, believe, text_of
 from ingle.federated.summing import open_sum
 from ingle.federated.terms import Terms
-from ingle.federated.verdict import Verdict, believe_vote, count
+from ingle.federated.verdict import RoundVerdict, believe_vote, count
 
 STAGES = ("keys", "update", "agree", "shares", "vote", "end")
 
@@ -45,7 +45,7 @@ class Round:
     """Masked updates."""
     total: bytes = field(default=b"", repr=False)
     """The sum, packed."""
-    verdict: Verdict | None = None
+    verdict: RoundVerdict | None = None
     failure: str = ""
     """Why it failed; empty if it didn't."""
 

@@ -15,7 +15,7 @@ from ingle.ledger.keys import Signer
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class RoundVerdict:
     """How a round ended; all homes count it themselves and come to the same."""
 
     federation: str
@@ -45,7 +45,7 @@ class Verdict:
         return self.digest if self.accepted else self.base
 
 
-def verdict_event(verdict: Verdict, name: str) -> Event:
+def verdict_event(verdict: RoundVerdict, name: str) -> Event:
     """Return the ledger's fact of a round of the federation `name`: all homes record the same `digest`."""
     facts: dict[str, Fact] = {
         "federation": verdict.federation, "round": verdict.number, "base": verdict.base, "sum": verdict.total,
@@ -70,7 +70,7 @@ def believe_vote(vote: Statement, terms: Terms, number: int, base: str, survivor
     return yes
 
 
-def count(terms: Terms, number: int, base: str, agreed: Sequence[Statement], votes: Sequence[Statement], total: str) -> Verdict:
+def count(terms: Terms, number: int, base: str, agreed: Sequence[Statement], votes: Sequence[Statement], total: str) -> RoundVerdict:
     """Count the votes on a sum, of the homes that signed one list. `total` is the SHA-256 of the sum that came with them.
 
     Raises FederatedError if the list or a vote isn't what the homes signed, or if too few signed.
@@ -89,7 +89,7 @@ def count(terms: Terms, number: int, base: str, agreed: Sequence[Statement], vot
         if said.setdefault(vote.seat, yes) != yes:
             raise FederatedError("vote", f"The home in seat {vote.seat} said yes and no", "", "The verdict doesn't count.")
     sides = [tuple(sorted(seat for seat, yes in said.items() if yes is side)) for side in (True, False)]
-    return Verdict(terms.federation, number, base, tuple(survivors), total, *sides)
+    return RoundVerdict(terms.federation, number, base, tuple(survivors), total, *sides)
 
 
 def _about(terms: Terms, number: int, base: str, survivors: Sequence[int], total: str) -> dict[str, object]:
