@@ -42,7 +42,7 @@ class Invitation:
     """Seed of the factors that all homes start from."""
     reach: float = 0.01
     """The largest gain of one number in one round; what is larger is cut."""
-    bits: int = 16
+    bits: int = 11
     """Bits of one number of one home."""
     signature: str = ""
     """The coordinator's, over everything else."""
