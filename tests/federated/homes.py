@@ -14,7 +14,7 @@ from ingle.federated.aggregate import A, B, added_gain, first_factors, flat_gain
 from ingle.federated.invitation import Invitation, invite
 from ingle.federated.node import Node, RoundWork, responder
 from ingle.federated.quantise import Whole, from_grid, to_grid
-from ingle.federated.secure_sum import take_seat
+from ingle.federated.secure_sum import Opened, take_seat
 from ingle.federated.terms import fewest_of
 from ingle.federated.verdict import RoundVerdict, verdict_event
 from ingle.ledger.keys import Signer
@@ -24,12 +24,12 @@ BASE = "a" * 64
 Row = npt.NDArray[np.float64]
 
 
-def invited(signers: list[Signer], aggregation: str = "alternate") -> Invitation:
+def invited(signers: list[Signer], aggregation: str = "alternate", reach: float = 1.0) -> Invitation:
     members = tuple(signer.verifier.public for signer in signers)
     return invite(
         Invitation(
             name="street", base=BASE, coordinator=members[0], members=members, threshold=fewest_of(len(members)), rounds=20,
-            expires="2100-01-01T00:00:00Z", aggregation=aggregation, rank=RANK, seed=3, reach=1.0,
+            expires="2100-01-01T00:00:00Z", aggregation=aggregation, rank=RANK, seed=3, reach=reach,
         ),
         signers[0],
     )  # fmt: skip
@@ -46,6 +46,7 @@ class Learner:
     """What its gains are multiplied by: honest homes have 1."""
     factors: dict[str, npt.NDArray[np.float32]] = field(init=False)
     remembered: list[int] = field(default_factory=list)
+    opened: Opened = ()
     verdicts: list[RoundVerdict] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -90,14 +91,16 @@ class Learner:
         self.verdicts.append(verdict)
         self.sink(verdict_event(verdict, self.invitation.name))
 
+    def remember(self, number: int, opened: Opened) -> None:
+        self.remembered.append(number)
+        self.opened = opened
+
     def length(self, number: int) -> int:
         return sum(self.factors[name].size for name in self.names(number))
 
     def node(self, signer: Signer, last_round: int = 0) -> Node:
-        member, joined = take_seat(self.invitation.terms(), signer, last_round)
-        return Node(
-            member, joined, self.invitation.base, self.length, RoundWork(self.train, self.judge, self.remembered.append, self.settle)
-        )
+        member, joined = take_seat(self.invitation.terms(), signer, last_round, self.opened)
+        return Node(member, joined, self.invitation.base, self.length, RoundWork(self.train, self.judge, self.remember, self.settle))
 
     def responder(self, signer: Signer) -> Callable[[bytes], bytes]:
         return responder(self.node(signer))

@@ -23,7 +23,7 @@ from ingle.federated.invitation import Invitation, invite
 from ingle.federated.message import from_bytes, to_bytes
 from ingle.federated.node import responder
 from ingle.federated.round import Round, requests
-from ingle.federated.standing import FACTORS, ROUND, folder_of, read_last_round
+from ingle.federated.standing import FACTORS, SAID, folder_of, read_said
 from ingle.federated.transport import local
 from ingle.gate.decide import admit
 from ingle.gate.policy import Policy
@@ -169,13 +169,15 @@ def test_what_a_home_keeps_is_read_or_refused(town: Town, tmp_path: Path) -> Non
     pull(taking.home, str(write_model(tmp_path / "tiny")), lambda _: None, "tiny")
     node = node_of(taking, town.signers[0])
     assert node.base == taking.invitation.base and node.settled == 0 and node.member.last_round == 0
-    node.work.remember(7)
-    assert node_of(taking, town.signers[0]).member.last_round == 7
+    node.work.remember(7, (("a", (0, 1, 2)),))
+    again = node_of(taking, town.signers[0]).member
+    assert (again.last_round, again.opened) == (7, (("a", (0, 1, 2)),))
     folder = folder_of(taking.home, taking.invitation)
-    (folder / ROUND).write_text("seven")
-    with pytest.raises(HomeError, match="must hold the number of a round, not seven"):
-        read_last_round(taking.home, taking.invitation)
-    (folder / ROUND).write_text("7\n")
+    for text in ("seven", "[]", '{"round": 7}', '{"round": 7, "opened": [3]}'):
+        (folder / SAID).write_text(text)
+        with pytest.raises(HomeError, match="must say in which rounds this home took part"):
+            read_said(taking.home, taking.invitation)
+    (folder / SAID).unlink()
     (folder / FACTORS).write_bytes(b"no tensors")
     with pytest.raises(HomeError, match="must hold what was learned together"):
         node_of(taking, town.signers[0])

@@ -25,7 +25,7 @@ from ingle.ledger.keys import new_signer
 from ingle.ledger.table import MIGRATIONS
 from tests.federated.homes import BASE, Learner, invited
 
-SIGNERS = [new_signer() for _ in range(5)]
+SIGNERS = [new_signer() for _ in range(9)]
 Between = Callable[[str, int, bytes], bytes | None]
 
 
@@ -36,9 +36,11 @@ def as_it_is(_stage: str, _seat: int, data: bytes) -> bytes:
 class Street:
     """Homes of one federation and their coordinator. `between` may change or drop what goes by: (stage, seat, bytes) → bytes or None."""
 
-    def __init__(self, homes: int = 4, sinks: list[Callable[[Event], object]] | None = None, poison: tuple[float, ...] = ()) -> None:
+    def __init__(
+        self, homes: int = 4, sinks: list[Callable[[Event], object]] | None = None, poison: tuple[float, ...] = (), reach: float = 1.0
+    ) -> None:
         self.signers = SIGNERS[:homes]
-        self.invitation = invited(self.signers)
+        self.invitation = invited(self.signers, reach=reach)
         self.terms = self.invitation.terms()
         self.events: list[list[Event]] = [[] for _ in range(homes)]
         hears = sinks or [events.append for events in self.events]
@@ -133,15 +135,19 @@ def test_too_few_homes_end_the_round_and_nobody_changes(stage: str) -> None:
 
 
 def test_a_poisoned_round_is_refused_by_the_votes() -> None:
-    street = Street(poison=(1.0, 1.0, 1.0, -8.0))
+    street = Street(9, poison=(1.0,) * 6 + (-8.0,) * 3, reach=8.0)
     before = dict(street.learners[0].factors)
     verdict = street.round().round.verdict
-    assert verdict is not None and not verdict.accepted and len(verdict.no) >= 2
+    assert verdict is not None and not verdict.accepted and len(verdict.no) > 3
     assert all((street.learners[0].factors[name] == before[name]).all() for name in before)
     assert street.base == BASE and verdict.next_base == BASE
-    assert [events[0].facts["accepted"] for events in street.events] == [False] * 4
-    street.joined = (0, 1, 2)
-    assert street.round().round.verdict.accepted, "without it the others go on"  # type: ignore[union-attr]
+    assert [events[0].facts["accepted"] for events in street.events] == [False] * 9
+    street.joined = tuple(range(8))
+    failed = street.round().round
+    assert "0 homes of 9 answered (agree)" in failed.failure, "without one of them: the difference would be its update"
+    assert all("would show the updates of 1 home alone" in text for _, text in street.complaints)
+    street.joined = tuple(range(6))
+    assert street.round().round.verdict.accepted, "without three of them the others go on"  # type: ignore[union-attr]
 
 
 def test_answers_that_are_wrong_count_as_none() -> None:

@@ -1,18 +1,20 @@
 """What a coordinator, or a home that helps it, may try in a secure sum: each is refused by the honest homes themselves."""
 
 from dataclasses import replace
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ingle.core.errors import FederatedError
 from ingle.federated.sealing import common_key, mask, new_private, public_of, seal, unseal
-from ingle.federated.secure_sum import _channel, _letter, agree, begin, hide, meet, reveal, take_seat
+from ingle.federated.secure_sum import _channel, _letter, agree, begin, check_apart, hide, meet, reveal, take_seat
 from ingle.federated.shamir import PRIME, SHARE_BYTES
 from ingle.federated.statement import Statement, state
 from ingle.federated.summing import agreed_list, plain_sum
-from tests.federated.summed import BASE, Round, drawn, joined, signers, started, terms_of
+from tests.federated.summed import BASE, Round, drawn, joined, signers, started, terms_of, whole_round
 
 KEYS = signers(10)
 TERMS = terms_of(KEYS[:4])
@@ -104,6 +106,44 @@ def test_two_sums_of_overlapping_sets_cannot_be_had_in_one_round() -> None:
         assert len(got) <= 1, story
         opened |= got
     assert opened == {0, 1}, "each of the two alone can be had: the test has power"
+
+
+def test_two_sums_of_two_rounds_from_one_base_do_not_show_one_home() -> None:
+    """The second round is begun because the first one failed, so its coordinator says; without home 0, whose update is the difference."""
+    keys = KEYS[:7]
+    terms = terms_of(keys)
+    updates = drawn(terms, 3)
+    first = whole_round(joined(keys, terms), updates, lambda _seat, _step: True)
+    members = [first.done[seat].member for seat in range(7)]
+    for left, shows in (((0,), "1 home"), ((0, 3), "2 homes")):
+        second = started(members, 2)
+        for seat in set(range(7)) - set(left):
+            second.hide(seat, updates[seat])
+        for seat in set(range(7)) - set(left):
+            with pytest.raises(FederatedError, match=f"would show the updates of {shows} alone"):
+                second.agree(seat)
+    again = whole_round(members, updates, lambda _seat, _step: True, number=3)
+    assert (again.open() == first.open()).all(), "the same homes may do it again"
+    other = {seat: begin(member, 4, "c" * 64)[0] for seat, member in enumerate(members)}
+    assert all(part.base == "c" * 64 for part in other.values())
+
+
+@given(data=st.data(), homes=st.integers(3, 9), sums=st.integers(1, 4))
+def test_what_can_be_worked_out_from_all_sums_is_of_three_homes_at_least(data: st.DataObject, homes: int, sums: int) -> None:
+    """Against linear algebra: no combination of the sums that were let through holds one or two homes alone."""
+    opened: list[list[int]] = []
+    for _ in range(sums):
+        chosen = sorted(data.draw(st.sets(st.integers(0, homes - 1), min_size=3, max_size=homes)))
+        try:
+            check_apart(opened, chosen)
+        except FederatedError:
+            continue
+        opened.append(chosen)
+    matrix = np.array([[seat in one for seat in range(homes)] for one in opened], float)
+    rank = np.linalg.matrix_rank(matrix)
+    for pair in combinations(range(homes), 2):
+        rest = np.delete(matrix, pair, axis=1)  # a combination that vanishes on all others is one of these two alone
+        assert np.linalg.matrix_rank(rest) == rank if rest.size else not matrix.any(), (opened, pair)
 
 
 def test_a_home_never_tells_both_secrets_of_one_home() -> None:

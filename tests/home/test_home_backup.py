@@ -86,7 +86,7 @@ def full(home: Home) -> Home:
     (home.root / "labels").mkdir()
     (home.root / "labels" / "x.json").write_text("{}")
     (home.federated / "0123").mkdir(parents=True)
-    (home.federated / "0123" / "round").write_text("7\n")
+    (home.federated / "0123" / "said.json").write_text("{}")
     for name in MADE_AGAIN:  # none of these comes along
         (home.root / name / "thing").mkdir(parents=True, exist_ok=True)
         (home.root / name / "thing" / "file").write_bytes(b"x" * 5000)

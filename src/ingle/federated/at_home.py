@@ -19,7 +19,7 @@ from ingle.federated.invitation import Invitation, check_invitation
 from ingle.federated.node import Node, RoundWork
 from ingle.federated.quantise import Whole, to_grid
 from ingle.federated.secure_sum import take_seat
-from ingle.federated.standing import Standing, keep_last_round, keep_standing, read_last_round, read_standing
+from ingle.federated.standing import Standing, keep_said, keep_standing, read_said, read_standing
 from ingle.federated.verdict import RoundVerdict, verdict_event
 from ingle.gate.decide import judge
 from ingle.gate.policy import Policy
@@ -63,11 +63,11 @@ def node_of(taking: Taking, signer: Signer) -> Node:
         rule = f"The invitation is about model {taking.invitation.base[:12]}, and {taking.kept.name} here is {taking.kept.digest[:12]}"
         raise FederatedError("base", rule, "", "Pull the same model, without deltas of your own.")
     standing = taking.standing
-    member, joined = take_seat(taking.invitation.terms(), signer, read_last_round(taking.home, taking.invitation))
+    member, joined = take_seat(taking.invitation.terms(), signer, *read_said(taking.home, taking.invitation))
     work = RoundWork(
         lambda number: _train(taking, number),
         lambda _, total, homes: _judge(taking, total, homes),
-        lambda number: keep_last_round(taking.home, taking.invitation, number),
+        lambda number, opened: keep_said(taking.home, taking.invitation, number, opened),
         lambda verdict, total: _settle(taking, verdict, total),
     )
     return Node(member, joined, standing.base, lambda _: taking.standing.length, work, settled=standing.settled)

@@ -15,7 +15,7 @@ from ingle.core.digest import digest_bytes
 from ingle.core.errors import FederatedError, IngleError, fault_of
 from ingle.federated.message import Letter, from_bytes, to_bytes
 from ingle.federated.quantise import Whole, unpack
-from ingle.federated.secure_sum import Member, Part, agree, begin, check_new, hide, meet, reveal
+from ingle.federated.secure_sum import Member, Opened, Part, agree, begin, check_new, hide, meet, reveal
 from ingle.federated.statement import Statement
 from ingle.federated.verdict import RoundVerdict, cast, count
 
@@ -28,8 +28,8 @@ class RoundWork:
     """Round → the update, on the grid."""
     judge: Callable[[int, Whole, int], bool]
     """Round, sum, how many homes are in it → whether this home's own gate accepts it."""
-    remember: Callable[[int], None]
-    """Keeps the number of a round, before this home says anything in it: after a kill it must say nothing more in that round."""
+    remember: Callable[[int, Opened], None]
+    """Keeps `last_round` and `opened` of `Member` before a word leaves: after a kill this home must say nothing more in that round."""
     settle: Callable[[RoundVerdict, Whole], None]
     """Does what was decided, and records it."""
 
@@ -92,7 +92,7 @@ def _keys(node: Node, letter: Letter) -> tuple[Node, Letter]:
     check_new(node.member, number)
     # Learning comes first: who is slow is not waited for in the middle of a sum, where others must make good for it.
     update = node.work.train(number)
-    node.work.remember(number)
+    node.work.remember(number, node.member.opened)
     part, said = begin(node.member, number, node.base)
     reply = {"statement": said["statement"].plain(), "sealed": {str(seat): share for seat, share in said["sealed"].items()}}
     return replace(node, member=part.member, part=part, update=update), Letter("keys", reply)
@@ -113,7 +113,8 @@ def _agree(node: Node, letter: Letter) -> tuple[Node, Letter]:
 
 def _shares(node: Node, letter: Letter) -> tuple[Node, Letter]:
     part, said = reveal(_part(node), _statements(letter, "heard"))
-    return replace(node, part=part), Letter("shares", {"statement": said.plain()})
+    node.work.remember(part.number, part.member.opened)
+    return replace(node, part=part, member=replace(node.member, opened=part.member.opened)), Letter("shares", {"statement": said.plain()})
 
 
 def _vote(node: Node, letter: Letter) -> tuple[Node, Letter]:
@@ -134,7 +135,11 @@ def _end(node: Node, letter: Letter) -> tuple[Node, Letter]:
     if number <= node.settled and not verdict.accepted:
         raise FederatedError("round", f"The verdict on round {number} was followed before", "", "It stands.")
     node.work.settle(verdict, _total(node, number, letter.body))
-    return replace(node, base=verdict.next_base, settled=max(number, node.settled), part=None), Letter("ended", {"digest": verdict.digest})
+    # Of what other rounds started from, nothing can be subtracted any more.
+    opened = tuple((base, homes) for base, homes in node.member.opened if base == verdict.next_base)
+    return replace(
+        node, member=replace(node.member, opened=opened), base=verdict.next_base, settled=max(number, node.settled), part=None
+    ), Letter("ended", {"digest": verdict.digest})
 
 
 _ANSWERS: Mapping[str, Callable[[Node, Letter], tuple[Node, Letter]]] = {

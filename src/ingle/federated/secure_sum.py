@@ -14,10 +14,12 @@ It could do worse than look: it may announce a wrong sum, which no home can see 
 Source: Bonawitz et al. 2017 (malicious setting). Differs: channels between homes last for a session, and shares go out with the keys; each
 update is signed with the list of keys that it was masked for.
 
-Every function returns a new value and leaves the old one. Who can be killed must keep `Member.last_round` before a message leaves.
+Rounds from one base are not independent: the updates are much the same, so one sum less another shows what only one of them holds. So a
+home helps with no second sum from a base that would leave fewer than three homes on such a side (`check_apart`).
+
+Every function returns a new value and leaves the old one. Who can be killed must keep `last_round` and `opened` before a message leaves.
 """
 
-import hmac
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,14 +27,17 @@ from typing import Any
 
 from ingle.core.digest import digest_bytes, digest_json
 from ingle.core.errors import FederatedError
+from ingle.core.words import counted
 from ingle.federated.quantise import Whole, pack
 from ingle.federated.sealing import common_key, mask, new_private, public_of, seal, unseal
 from ingle.federated.shamir import SECRET_BYTES, SHARE_BYTES, split
 from ingle.federated.statement import Statement, believe, state, text_of
-from ingle.federated.terms import Terms
+from ingle.federated.terms import FEWEST, Terms
 from ingle.ledger.keys import Signer
 
 LEAVE = "Do not go on with this coordinator."
+Opened = tuple[tuple[str, tuple[int, ...]], ...]
+"""Of each sum, what its round started from and the homes in it."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ class Member:
     """The other homes' public keys for it, by seat; empty until they joined."""
     last_round: int = 0
     """The highest round that it ever said anything in. It never goes back."""
+    opened: Opened = ()
+    """The sums that it helped to open."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +81,10 @@ class Part:
     """The homes whose updates arrived, as it signed them."""
 
 
-def take_seat(terms: Terms, signer: Signer, last_round: int = 0) -> tuple[Member, Statement]:
+def take_seat(terms: Terms, signer: Signer, last_round: int = 0, opened: Opened = ()) -> tuple[Member, Statement]:
     """Join, or join again after a stop: the home with a new channel key, and what it tells the others.
 
-    `last_round`: the highest round that it ever said anything in, as it kept it. Raises FederatedError if the invitation doesn't name this
-    home.
+    `last_round` and `opened` are as it kept them. Raises FederatedError if the invitation doesn't name this home.
     """
     public = signer.verifier.public
     if public not in terms.members:
@@ -86,7 +92,7 @@ def take_seat(terms: Terms, signer: Signer, last_round: int = 0) -> tuple[Member
     seat = terms.members.index(public)
     channel = new_private()
     said = state(signer, seat, "join", {"federation": terms.federation, "channel": public_of(channel)})
-    return Member(terms, seat, signer, channel, {}, last_round), said
+    return Member(terms, seat, signer, channel, {}, last_round, opened), said
 
 
 def meet(member: Member, joined: Sequence[Statement]) -> Member:
@@ -175,6 +181,7 @@ def agree(part: Part, updates: Sequence[Statement]) -> tuple[Part, Statement]:
     survivors = _by_seat(part, updates, "update", expected)
     if strangers := set(survivors) - set(part.roster):
         raise FederatedError("update", f"The home in seat {min(strangers)} sent an update without keys", "", LEAVE)
+    check_apart([homes for base, homes in member.opened if base == part.base], sorted(survivors))
     said = _say(part, "agree", {"roster": expected["roster"], "survivors": sorted(survivors)})
     return _next(part, said, survivors=tuple(sorted(survivors))), said
 
@@ -190,8 +197,25 @@ def reveal(part: Part, agreed: Sequence[Statement]) -> tuple[Part, Statement]:
     told = {seat: part.shares[seat][1 if seat in part.survivors else 0].hex() for seat in sorted(part.roster)}
     facts = {"survivors": own["survivors"], "of": {str(seat): share for seat, share in told.items()}}
     said = _say(part, "shares", facts)
-    done = replace(part, private=b"", seed=b"", own_shares=(b"", b""), shares={})
+    member = replace(part.member, opened=(*part.member.opened, (part.base, part.survivors)))
+    done = replace(part, member=member, private=b"", seed=b"", own_shares=(b"", b""), shares={})
     return replace(done, said={**part.said, "shares": said}), said
+
+
+def check_apart(opened: Sequence[Sequence[int]], homes: Sequence[int]) -> None:
+    """Raise FederatedError if a sum of `homes`, with those that were opened from the same base, would show fewer than FEWEST of them alone.
+
+    Homes that are in the same of these sums can't be told apart by adding and subtracting them; others can.
+    """
+    sums = [*opened, homes]
+    alike: dict[tuple[bool, ...], list[int]] = {}
+    for seat in sorted({seat for one in sums for seat in one}):
+        alike.setdefault(tuple(seat in one for one in sums), []).append(seat)
+    least = min(alike.values(), key=len)
+    if len(least) < FEWEST:
+        rule = f"With the sums that were opened before, this one would show the updates of {counted(len(least), 'home')} alone"
+        cure = f"Do the round with the homes of before, or with at least {FEWEST} more or fewer."
+        raise FederatedError("homes", rule, "", cure)
 
 
 def pair_mask(terms: Terms, number: int, length: int, private: bytes, seat: int, other: int, other_key: str) -> Whole:
@@ -224,7 +248,7 @@ def _by_seat(part: Part, statements: Sequence[Statement], kind: str, expected: M
             raise FederatedError(kind, f"The home in seat {statement.seat} is in the list twice", "", LEAVE)
         found[statement.seat] = statement
     own, mine = part.said[kind], found.get(part.member.seat)
-    if mine is None or not hmac.compare_digest(mine.bytes, own.bytes):
+    if mine is None or mine.bytes != own.bytes:
         got = "missing" if mine is None else "another"
         raise FederatedError(kind, f"This home's own word is not in the list ({kind})", got, "It came too late, or was exchanged.")
     if len(found) < terms.threshold:

@@ -1,9 +1,10 @@
 """What a home has of a federation, kept in HOME/federated/KEY, so that it goes on where it was after a kill at any moment.
 
 standing.safetensors    the factors that were learned so far, with what they are in its head; replaced whole
-round                   the highest round that this home ever said anything in
+said.json               the highest round that this home ever said anything in, and the homes in each sum that it helped to open
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,15 +12,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ingle.core.digest import canonical_json
 from ingle.core.errors import HomeError
 from ingle.core.files import os_errors, write_atomic
 from ingle.federated.aggregate import Tensors, added_gain, aggregation, first_factors, trained_names
 from ingle.federated.invitation import Invitation
 from ingle.federated.quantise import Whole, from_grid
+from ingle.federated.secure_sum import Opened
 from ingle.federated.verdict import RoundVerdict
 from ingle.home.place import Home
 
-FACTORS, ROUND = "standing.safetensors", "round"
+FACTORS, SAID = "standing.safetensors", "said.json"
 
 
 @dataclass(frozen=True)
@@ -101,23 +104,24 @@ def keep_standing(home: Home, standing: Standing) -> None:
     write_atomic(_made(home, standing.invitation) / FACTORS, save(tensors, told), mode=0o600)
 
 
-def read_last_round(home: Home, invitation: Invitation) -> int:
-    """Return the highest round that this home ever said anything in. Raises HomeError if the file is damaged."""
-    path = folder_of(home, invitation) / ROUND
+def read_said(home: Home, invitation: Invitation) -> tuple[int, Opened]:
+    """Return the highest round that this home ever said anything in, and the sums that it helped to open. Raises HomeError if damaged."""
+    path = folder_of(home, invitation) / SAID
     if not path.exists():
-        return 0
+        return 0, ()
     with os_errors(path):
-        text = path.read_text("ascii", "replace").strip()
-    if not text.isdecimal():
-        raise HomeError(
-            str(path), "must hold the number of a round", text[:20], "Write the number of the federation's newest round into it."
-        )
-    return int(text)
+        data = path.read_bytes()
+    try:
+        told = json.loads(data)
+        return int(told["round"]), tuple((str(base), tuple(int(seat) for seat in homes)) for base, homes in told["opened"])
+    except (ValueError, KeyError, TypeError) as error:
+        cure = "Restore it from a backup; or leave this federation: without it others could find out what this home sent."
+        raise HomeError(str(path), "must say in which rounds this home took part", error, cure) from error
 
 
-def keep_last_round(home: Home, invitation: Invitation, number: int) -> None:
-    """Keep the number of a round, before anything is said in it. Raises HomeError."""
-    write_atomic(_made(home, invitation) / ROUND, f"{number}\n".encode(), mode=0o600)
+def keep_said(home: Home, invitation: Invitation, number: int, opened: Opened) -> None:
+    """Keep in which rounds this home took part, before it says a word. Raises HomeError."""
+    write_atomic(_made(home, invitation) / SAID, canonical_json({"round": number, "opened": opened}), mode=0o600)
 
 
 def _made(home: Home, invitation: Invitation) -> Path:
