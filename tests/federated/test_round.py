@@ -256,7 +256,8 @@ def test_a_home_keeps_the_number_of_a_round_before_it_says_anything() -> None:
     order: list[str] = []
     street.learners[0].remembered.clear()
     street.round(lambda now, seat, data: order.append(f"{now} {street.learners[0].remembered}") or data if seat == 0 else data)
-    assert order[0] == "keys [1]"
+    assert order[0] == "keys [1]" and [one.split()[0] for one in order[:4]] == ["keys", "update", "agree", "shares"]
+    assert order[3].endswith("[1, 1]") and street.learners[0].opened == ((BASE, (0, 1, 2, 3)),), "and the sums that it helps to open"
 
 
 @pytest.mark.parametrize("kind", ["keys", "update", "agree", "shares", "vote", "end", "meet", "", "format the disk"])

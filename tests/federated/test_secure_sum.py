@@ -92,6 +92,14 @@ def test_shares_give_a_secret_back_and_fewer_do_not(secret: bytes, homes: int, d
         assert combine({x: shares[x] for x in chosen[: threshold - 1]}) != secret
 
 
+def test_shares_are_drawn_anew() -> None:
+    """Each coefficient is: two polynomials of one secret have nothing else in common, and those of nothing are not nothing."""
+    first, second = split(bytes(32), 6, 4), split(bytes(32), 6, 4)
+    values = [int.from_bytes(share) for shares in (first, second) for share in shares.values()]
+    assert len(set(values)) == 12 and all(values)
+    assert len({share[1] for share in [*first.values(), *second.values()]}) > 4, "all bytes are random, not the last ones"
+
+
 def test_shares_below_the_threshold_fit_every_secret() -> None:
     """Shamir's promise itself: whatever the secret, there is a last share with which these give it."""
     from ingle.federated.shamir import PRIME

@@ -12,7 +12,7 @@ from ingle.core.errors import FederatedError
 from ingle.federated.sealing import common_key, mask, new_private, public_of, seal, unseal
 from ingle.federated.secure_sum import _channel, _letter, agree, begin, check_apart, hide, meet, reveal, take_seat
 from ingle.federated.shamir import PRIME, SHARE_BYTES
-from ingle.federated.statement import Statement, state
+from ingle.federated.statement import Statement, believe, state
 from ingle.federated.summing import agreed_list, plain_sum
 from tests.federated.summed import BASE, Round, drawn, joined, signers, started, terms_of, whole_round
 
@@ -257,6 +257,8 @@ def test_lists_that_are_short_double_or_without_oneself() -> None:
         ([now.keys[0], now.keys[1]], "at least 3 to go on"),
         ([now.keys[0], now.keys[1], now.keys[1], now.keys[2]], "in the list twice"),
         ([now.keys[1], now.keys[2], now.keys[3]], "own word is not in the list"),
+        ([begin(now.parts[0].member, 2, BASE)[0].said["keys"], now.keys[1], now.keys[2]], "another round"),
+        ([state(KEYS[0], 0, "keys", {**now.keys[0].facts, "key": now.keys[1].facts["key"]}), *list(now.keys.values())[1:]], "own word"),
         ([], "own word is not in the list"),
     ):
         with pytest.raises(FederatedError, match=match):
@@ -287,6 +289,8 @@ def test_a_word_of_one_step_is_none_of_another() -> None:
     with pytest.raises(FederatedError, match=r"did not sign this \(agree\)"):
         now.agree(0)
         now.reveal(0, [now.agreed[0], replace(now.said[1], kind="agree"), now.said[2]])
+    with pytest.raises(FederatedError, match=r"did not sign this \(agree\)"):
+        believe(state(KEYS[0], 0, "keys", {}), "agree", TERMS.members, {})
 
 
 def test_wrong_shares_are_found_and_the_sum_is_opened_without_them() -> None:
@@ -322,6 +326,12 @@ def test_keys_that_everybody_can_work_out_are_refused() -> None:
     for public in ("00" * 32, "01" + "00" * 31, "no hex", "ab"):
         with pytest.raises(FederatedError, match="X25519 public key"):
             common_key(new_private(), public, {})
+
+
+def test_a_key_is_of_one_context() -> None:
+    private, public = new_private(), public_of(new_private())
+    keys = {common_key(private, public, {"round": number, "use": use}) for number in (1, 2) for use in ("mask", "channel")}
+    assert len(keys) == 4
 
 
 def test_a_letter_is_bound_to_its_context() -> None:
