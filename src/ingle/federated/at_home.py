@@ -19,7 +19,7 @@ from ingle.federated.invitation import Invitation, check_invitation
 from ingle.federated.node import Node, RoundWork
 from ingle.federated.quantise import Whole, to_grid
 from ingle.federated.secure_sum import take_seat
-from ingle.federated.standing import Standing, keep_said, keep_standing, read_said, read_standing
+from ingle.federated.standing import FederationStanding, keep_said, keep_standing, read_said, read_standing
 from ingle.federated.verdict import RoundVerdict, verdict_event
 from ingle.gate.decide import judge
 from ingle.gate.policy import Policy
@@ -48,7 +48,7 @@ class Taking:
     sink: Sink
 
     @property
-    def standing(self) -> Standing:
+    def standing(self) -> FederationStanding:
         """Where it is, read from the home."""
         return read_standing(self.home, self.invitation, linear_shapes(open_weights(self.home, self.kept).config))
 
@@ -73,7 +73,7 @@ def node_of(taking: Taking, signer: Signer) -> Node:
     return Node(member, joined, standing.base, lambda _: taking.standing.length, work, settled=standing.settled)
 
 
-def candidate_of(taking: Taking, standing: Standing, factors: Tensors, name: str) -> Candidate:
+def candidate_of(taking: Taking, standing: FederationStanding, factors: Tensors, name: str) -> Candidate:
     """Return factors as a change that a gate can judge. All homes make the same of the same factors, down to its digest."""
     invitation = standing.invitation
     origin = {

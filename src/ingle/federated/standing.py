@@ -26,7 +26,7 @@ FACTORS, SAID = "standing.safetensors", "said.json"
 
 
 @dataclass(frozen=True)
-class Standing:
+class FederationStanding:
     """Where a federation is, as one home sees it."""
 
     invitation: Invitation
@@ -53,7 +53,7 @@ class Standing:
         """Return the factors with the mean of `homes` homes' gains."""
         return added_gain(self.factors, from_grid(total, homes, self.invitation.terms().grid), self.names)
 
-    def after(self, verdict: RoundVerdict, total: Whole) -> "Standing":
+    def after(self, verdict: RoundVerdict, total: Whole) -> "FederationStanding":
         """Return what follows from a verdict."""
         settled = max(self.settled, verdict.number)
         if not verdict.accepted:
@@ -67,7 +67,7 @@ def folder_of(home: Home, invitation: Invitation) -> Path:
     return home.federated / invitation.digest[:16]
 
 
-def read_standing(home: Home, invitation: Invitation, shapes: Mapping[str, tuple[int, int]]) -> Standing:
+def read_standing(home: Home, invitation: Invitation, shapes: Mapping[str, tuple[int, int]]) -> FederationStanding:
     """Return where this home is in a federation that trains these linears [N, K]; the beginning if it keeps nothing of it.
 
     Raises HomeError for a file that can't be read, or is of another federation.
@@ -76,14 +76,14 @@ def read_standing(home: Home, invitation: Invitation, shapes: Mapping[str, tuple
     aggregation(invitation.aggregation)
     start = first_factors(shapes, invitation.rank, invitation.seed)
     if not path.exists():
-        return Standing(invitation, invitation.base, start)
+        return FederationStanding(invitation, invitation.base, start)
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "numpy") as file:
             told = file.metadata() or {}
             factors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-        standing = Standing(invitation, told["base"], factors, int(told["accepted"]), int(told["settled"]))
+        standing = FederationStanding(invitation, told["base"], factors, int(told["accepted"]), int(told["settled"]))
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise HomeError(str(path), "must hold what was learned together", error, "Restore it from a backup.") from error
     shaped = {name: values.shape for name, values in factors.items()} == {name: values.shape for name, values in start.items()}
@@ -92,7 +92,7 @@ def read_standing(home: Home, invitation: Invitation, shapes: Mapping[str, tuple
     return standing
 
 
-def keep_standing(home: Home, standing: Standing) -> None:
+def keep_standing(home: Home, standing: FederationStanding) -> None:
     """Keep where this home is, whole or not at all. Raises HomeError."""
     from safetensors.numpy import save
 
