@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ingle.core.event import Event
 from ingle.federated.aggregate import A, B, added_gain, first_factors, flat_gain, trained_names
 from ingle.federated.invitation import Invitation, invite
-from ingle.federated.node import Node, RoundWork, responder
+from ingle.federated.node import HomeNode, RoundWork, responder
 from ingle.federated.quantise import Whole, from_grid, to_grid
 from ingle.federated.secure_sum import Opened, take_seat
 from ingle.federated.terms import fewest_of
@@ -98,9 +98,9 @@ class Learner:
     def length(self, number: int) -> int:
         return sum(self.factors[name].size for name in self.names(number))
 
-    def node(self, signer: Signer, last_round: int = 0) -> Node:
+    def node(self, signer: Signer, last_round: int = 0) -> HomeNode:
         member, joined = take_seat(self.invitation.terms(), signer, last_round, self.opened)
-        return Node(member, joined, self.invitation.base, self.length, RoundWork(self.train, self.judge, self.remember, self.settle))
+        return HomeNode(member, joined, self.invitation.base, self.length, RoundWork(self.train, self.judge, self.remember, self.settle))
 
     def responder(self, signer: Signer) -> Callable[[bytes], bytes]:
         return responder(self.node(signer))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ingle.federated.quantise import Grid, Whole, to_grid
-from ingle.federated.secure_sum import Member, Part, agree, begin, hide, meet, reveal, take_seat
+from ingle.federated.secure_sum import Member, RoundPart, agree, begin, hide, meet, reveal, take_seat
 from ingle.federated.statement import Statement
 from ingle.federated.summing import open_sum
 from ingle.federated.terms import Terms, fewest_of
@@ -43,7 +43,7 @@ class Round:
 
     terms: Terms
     number: int
-    parts: dict[int, Part]
+    parts: dict[int, RoundPart]
     keys: dict[int, Statement]
     sealed: dict[int, Mapping[int, str]]
     said: dict[int, Statement] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Round:
     lengths: dict[int, int] = field(default_factory=dict)
     agreed: dict[int, Statement] = field(default_factory=dict)
     told: dict[int, Statement] = field(default_factory=dict)
-    done: dict[int, Part] = field(default_factory=dict)
+    done: dict[int, RoundPart] = field(default_factory=dict)
 
     def shares_for(self, seat: int) -> dict[int, str]:
         return {sender: sealed[seat] for sender, sealed in self.sealed.items() if seat in sealed}
@@ -76,7 +76,7 @@ class Round:
 
 def started(homes: list[Member], number: int = 1, seats: Collection[int] | None = None) -> Round:
     here = range(len(homes)) if seats is None else seats
-    parts: dict[int, Part] = {}
+    parts: dict[int, RoundPart] = {}
     messages: dict[int, Any] = {}
     for seat in here:
         parts[seat], messages[seat] = begin(homes[seat], number, BASE)

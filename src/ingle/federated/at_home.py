@@ -16,7 +16,7 @@ from ingle.engine.adapter import linear_shapes
 from ingle.engine.source import open_weights
 from ingle.federated.aggregate import Tensors, flat_gain
 from ingle.federated.invitation import Invitation, check_invitation
-from ingle.federated.node import Node, RoundWork
+from ingle.federated.node import HomeNode, RoundWork
 from ingle.federated.quantise import Whole, to_grid
 from ingle.federated.secure_sum import take_seat
 from ingle.federated.standing import FederationStanding, keep_said, keep_standing, read_said, read_standing
@@ -53,7 +53,7 @@ class Taking:
         return read_standing(self.home, self.invitation, linear_shapes(open_weights(self.home, self.kept).config))
 
 
-def node_of(taking: Taking, signer: Signer) -> Node:
+def node_of(taking: Taking, signer: Signer) -> HomeNode:
     """Return the home as it answers a coordinator, from where it was.
 
     Raises FederatedError for an invitation that was altered or is about another model, ConfigError for terms that protect nobody.
@@ -70,7 +70,7 @@ def node_of(taking: Taking, signer: Signer) -> Node:
         lambda number, opened: keep_said(taking.home, taking.invitation, number, opened),
         lambda verdict, total: _settle(taking, verdict, total),
     )
-    return Node(member, joined, standing.base, lambda _: taking.standing.length, work, settled=standing.settled)
+    return HomeNode(member, joined, standing.base, lambda _: taking.standing.length, work, settled=standing.settled)
 
 
 def candidate_of(taking: Taking, standing: FederationStanding, factors: Tensors, name: str) -> Candidate:

@@ -15,7 +15,7 @@ from ingle.core.digest import digest_bytes
 from ingle.core.errors import FederatedError, IngleError, fault_of
 from ingle.federated.message import Letter, from_bytes, to_bytes
 from ingle.federated.quantise import Whole, unpack
-from ingle.federated.secure_sum import Member, Opened, Part, agree, begin, check_new, hide, meet, reveal
+from ingle.federated.secure_sum import Member, Opened, RoundPart, agree, begin, check_new, hide, meet, reveal
 from ingle.federated.statement import Statement
 from ingle.federated.verdict import RoundVerdict, cast, count
 
@@ -35,7 +35,7 @@ class RoundWork:
 
 
 @dataclass(frozen=True)
-class Node:
+class HomeNode:
     """A home that takes part."""
 
     member: Member
@@ -46,7 +46,7 @@ class Node:
     length: Callable[[int], int]
     """Round → numbers in an update."""
     work: RoundWork
-    part: Part | None = None
+    part: RoundPart | None = None
     """The round that it is in."""
     update: Whole = field(default_factory=lambda: np.zeros(0, np.uint32), repr=False)
     """What it learned for that round."""
@@ -54,14 +54,14 @@ class Node:
     """The last round whose verdict it followed."""
 
 
-def answer(node: Node, letter: Letter) -> tuple[Node, Letter]:
+def answer(node: HomeNode, letter: Letter) -> tuple[HomeNode, Letter]:
     """Answer one letter. Raises FederatedError for whatever this home doesn't do, and the errors of its own work."""
     if letter.kind not in _ANSWERS:
         raise FederatedError("message", f"must be one of {', '.join(_ANSWERS)}", letter.kind, "Use one version of Ingle everywhere.")
     return _ANSWERS[letter.kind](node, letter)
 
 
-def responder(node: Node) -> Callable[[bytes], bytes]:
+def responder(node: HomeNode) -> Callable[[bytes], bytes]:
     """Return what a transport calls with a request's bytes, from any thread: it returns those of the reply."""
     lock, current = threading.Lock(), [node]
 
@@ -76,15 +76,15 @@ def responder(node: Node) -> Callable[[bytes], bytes]:
     return respond
 
 
-def _join(node: Node, _: Letter) -> tuple[Node, Letter]:
+def _join(node: HomeNode, _: Letter) -> tuple[HomeNode, Letter]:
     return node, Letter("join", {"statement": node.joined.plain()})
 
 
-def _meet(node: Node, letter: Letter) -> tuple[Node, Letter]:
+def _meet(node: HomeNode, letter: Letter) -> tuple[HomeNode, Letter]:
     return replace(node, member=meet(node.member, _statements(letter, "joined"))), Letter("met")
 
 
-def _keys(node: Node, letter: Letter) -> tuple[Node, Letter]:
+def _keys(node: HomeNode, letter: Letter) -> tuple[HomeNode, Letter]:
     number, base = _number(letter), letter.head.get("base")
     if base != node.base:
         rule = f"This home goes on from {node.base[:12]}, and the round from {str(base)[:12]}"
@@ -98,7 +98,7 @@ def _keys(node: Node, letter: Letter) -> tuple[Node, Letter]:
     return replace(node, member=part.member, part=part, update=update), Letter("keys", reply)
 
 
-def _update(node: Node, letter: Letter) -> tuple[Node, Letter]:
+def _update(node: HomeNode, letter: Letter) -> tuple[HomeNode, Letter]:
     part = _part(node)
     sealed = letter.head.get("sealed")
     by_seat = {int(seat): share for seat, share in sealed.items() if seat.isdecimal()} if isinstance(sealed, dict) else {}
@@ -106,18 +106,18 @@ def _update(node: Node, letter: Letter) -> tuple[Node, Letter]:
     return replace(node, part=part), Letter("update", {"statement": said.plain()}, body)
 
 
-def _agree(node: Node, letter: Letter) -> tuple[Node, Letter]:
+def _agree(node: HomeNode, letter: Letter) -> tuple[HomeNode, Letter]:
     part, said = agree(_part(node), _statements(letter, "heard"))
     return replace(node, part=part), Letter("agree", {"statement": said.plain()})
 
 
-def _shares(node: Node, letter: Letter) -> tuple[Node, Letter]:
+def _shares(node: HomeNode, letter: Letter) -> tuple[HomeNode, Letter]:
     part, said = reveal(_part(node), _statements(letter, "heard"))
     node.work.remember(part.number, part.member.opened)
     return replace(node, part=part, member=replace(node.member, opened=part.member.opened)), Letter("shares", {"statement": said.plain()})
 
 
-def _vote(node: Node, letter: Letter) -> tuple[Node, Letter]:
+def _vote(node: HomeNode, letter: Letter) -> tuple[HomeNode, Letter]:
     part, member = _part(node), node.member
     if "shares" not in part.said or "vote" in part.said:
         raise FederatedError("round", "There is no sum to vote on, or this home has voted", part.number, "Each home votes once a round.")
@@ -127,7 +127,7 @@ def _vote(node: Node, letter: Letter) -> tuple[Node, Letter]:
     return replace(node, part=replace(part, said={**part.said, "vote": said})), Letter("vote", {"statement": said.plain()})
 
 
-def _end(node: Node, letter: Letter) -> tuple[Node, Letter]:
+def _end(node: HomeNode, letter: Letter) -> tuple[HomeNode, Letter]:
     number, terms = _number(letter), node.member.terms
     agreed, votes = _statements(letter, "agreed"), _statements(letter, "votes")
     verdict = count(terms, number, node.base, agreed, votes, digest_bytes(letter.body))
@@ -142,18 +142,18 @@ def _end(node: Node, letter: Letter) -> tuple[Node, Letter]:
     ), Letter("ended", {"digest": verdict.digest})
 
 
-_ANSWERS: Mapping[str, Callable[[Node, Letter], tuple[Node, Letter]]] = {
+_ANSWERS: Mapping[str, Callable[[HomeNode, Letter], tuple[HomeNode, Letter]]] = {
     "join": _join, "meet": _meet, "keys": _keys, "update": _update, "agree": _agree, "shares": _shares, "vote": _vote, "end": _end,
 }  # fmt: skip
 
 
-def _part(node: Node) -> Part:
+def _part(node: HomeNode) -> RoundPart:
     if node.part is None:
         raise FederatedError("round", "This home is in no round", "", "Begin one: it was started anew, or the round has ended.")
     return node.part
 
 
-def _total(node: Node, number: int, body: bytes) -> Whole:
+def _total(node: HomeNode, number: int, body: bytes) -> Whole:
     return unpack(body, node.length(number), node.member.terms.grid.width)
 
 

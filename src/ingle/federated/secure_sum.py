@@ -58,7 +58,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Part:
+class RoundPart:
     """A home within a round."""
 
     member: Member
@@ -121,7 +121,7 @@ def check_new(member: Member, number: int) -> None:
         raise FederatedError("round", rule, "", "A round that failed is done again under a new number.")
 
 
-def begin(member: Member, number: int, base: str) -> tuple[Part, dict[str, Any]]:
+def begin(member: Member, number: int, base: str) -> tuple[RoundPart, dict[str, Any]]:
     """Begin a round: say `keys`. Returns the message too: the statement, and by seat the sealed shares (hex).
 
     Raises FederatedError for a round that this home took part in before, or one older than that.
@@ -144,10 +144,10 @@ def begin(member: Member, number: int, base: str) -> tuple[Part, dict[str, Any]]
         if seat != member.seat
     }
     own = of_key[member.seat + 1], of_seed[member.seat + 1]
-    return Part(member, number, base, {"keys": said}, private, seed, own), {"statement": said, "sealed": sealed}
+    return RoundPart(member, number, base, {"keys": said}, private, seed, own), {"statement": said, "sealed": sealed}
 
 
-def hide(part: Part, keys: Sequence[Statement], sealed: Mapping[int, str], update: Whole) -> tuple[Part, Statement, bytes]:
+def hide(part: RoundPart, keys: Sequence[Statement], sealed: Mapping[int, str], update: Whole) -> tuple[RoundPart, Statement, bytes]:
     """Mask an update for the homes whose keys came, once. Returns what it says of it, and the masked numbers as bytes.
 
     `sealed` holds the shares for this home, by the seat that sent them. Raises FederatedError if any of it is not what that home signed.
@@ -173,7 +173,7 @@ def hide(part: Part, keys: Sequence[Statement], sealed: Mapping[int, str], updat
     return _next(part, said, roster=roster, shares=shares), said, payload
 
 
-def agree(part: Part, updates: Sequence[Statement]) -> tuple[Part, Statement]:
+def agree(part: RoundPart, updates: Sequence[Statement]) -> tuple[RoundPart, Statement]:
     """Sign which updates arrived, once. Raises FederatedError if the list can't be right, or is of too few homes."""
     _once(part, "agree", "update")
     member = part.member
@@ -186,7 +186,7 @@ def agree(part: Part, updates: Sequence[Statement]) -> tuple[Part, Statement]:
     return _next(part, said, survivors=tuple(sorted(survivors))), said
 
 
-def reveal(part: Part, agreed: Sequence[Statement]) -> tuple[Part, Statement]:
+def reveal(part: RoundPart, agreed: Sequence[Statement]) -> tuple[RoundPart, Statement]:
     """Tell the shares that open the sum, once, after enough homes signed the same list; the round's secrets are forgotten with it.
 
     Raises FederatedError if they signed different lists, or too few signed.
@@ -231,7 +231,7 @@ def roster_digest(keys: Iterable[Statement]) -> str:
     return digest_json({str(statement.seat): statement.digest for statement in keys})
 
 
-def _roster(part: Part, keys: Sequence[Statement]) -> dict[int, Statement]:
+def _roster(part: RoundPart, keys: Sequence[Statement]) -> dict[int, Statement]:
     """Check what the homes said as their keys, and return it by seat."""
     roster = _by_seat(part, keys, "keys", {**_where(part.member, part.number), "base": part.base})
     if strangers := set(roster) - set(part.member.channels):
@@ -239,7 +239,7 @@ def _roster(part: Part, keys: Sequence[Statement]) -> dict[int, Statement]:
     return roster
 
 
-def _by_seat(part: Part, statements: Sequence[Statement], kind: str, expected: Mapping[str, Any]) -> dict[int, Statement]:
+def _by_seat(part: RoundPart, statements: Sequence[Statement], kind: str, expected: Mapping[str, Any]) -> dict[int, Statement]:
     """Check statements of one step: signed, of this round, one a home, this home's own among them, and enough."""
     terms, found = part.member.terms, dict[int, Statement]()
     for statement in statements:
@@ -257,21 +257,21 @@ def _by_seat(part: Part, statements: Sequence[Statement], kind: str, expected: M
     return found
 
 
-def _once(part: Part, kind: str, after: str) -> None:
+def _once(part: RoundPart, kind: str, after: str) -> None:
     """Check that this step is the next one: nothing is ever said twice in a round."""
     if kind in part.said or after not in part.said:
         when = "said twice" if kind in part.said else f"said before {after}"
         raise FederatedError("round", f"In round {part.number} this home was asked for something to be {when} ({kind})", "", LEAVE)
 
 
-def _say(part: Part, kind: str, facts: Mapping[str, Any]) -> Statement:
+def _say(part: RoundPart, kind: str, facts: Mapping[str, Any]) -> Statement:
     return state(part.member.signer, part.member.seat, kind, {**_where(part.member, part.number), **facts})
 
 
 def _next(
-    part: Part, said: Statement, roster: Mapping[int, Statement] | None = None,
+    part: RoundPart, said: Statement, roster: Mapping[int, Statement] | None = None,
     shares: Mapping[int, tuple[bytes, bytes]] | None = None, survivors: tuple[int, ...] = (),
-) -> Part:  # fmt: skip
+) -> RoundPart:  # fmt: skip
     return replace(
         part, said={**part.said, said.kind: said}, roster=roster or part.roster, shares=shares or part.shares, survivors=survivors
     )
