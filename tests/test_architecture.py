@@ -35,7 +35,7 @@ TORCH_ALLOWED = {
     "train", "tuning", "hybridize", "compress", "scaling", "explain", "learn",
 }  # fmt: skip
 TORCH = ("torch", "transformers", "peft")
-LOADS_NO_TORCH = ("adapt", "serve", "page", "safety", "robustness", "explain", "ethics")
+LOADS_NO_TORCH = ("adapt", "federated", "serve", "page", "safety", "robustness", "explain", "ethics")
 """Rooms that a server imports whole: nothing that they load at their start, however far down, imports PyTorch."""
 CORE_ALLOWED = {"numpy", "ingle"}
 FILES = sorted(SOURCE.rglob("*.py"))

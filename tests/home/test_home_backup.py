@@ -85,6 +85,8 @@ def full(home: Home) -> Home:
     (home.keys / "answers.key").chmod(0o600)
     (home.root / "labels").mkdir()
     (home.root / "labels" / "x.json").write_text("{}")
+    (home.federated / "0123").mkdir(parents=True)
+    (home.federated / "0123" / "said.json").write_text("{}")
     for name in MADE_AGAIN:  # none of these comes along
         (home.root / name / "thing").mkdir(parents=True, exist_ok=True)
         (home.root / name / "thing" / "file").write_bytes(b"x" * 5000)

@@ -123,6 +123,12 @@ class Refused(IngleError):
     exit_code, http_status = 13, 409
 
 
+class FederatedError(IngleError):
+    """A federated round that can't go on: a message that is not what was agreed, or too few homes. Nothing of this home was told by it."""
+
+    exit_code, http_status = 14, 409
+
+
 class CannotRewind(IngleError):
     """A state that cannot go back to a position, because its tokens have left the window or entered the memory."""
 

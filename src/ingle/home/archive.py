@@ -34,6 +34,7 @@ KEPT = (
     "config.toml",
     "policy.toml",
     "guards",
+    "federated",
     "history",
     "learner.json",
     "forgetting",

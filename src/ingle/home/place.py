@@ -9,6 +9,7 @@ cache/jit             compiled kernels; may be deleted
 cache/downloads       unfinished downloads; may be deleted
 cache/groups          groups that conversions to hybrids found; may be deleted, they are then searched again
 guards/               what the judges of guards were taught, and the home's own judge, if it made one
+federated/KEY/        what this home learned together with others, and how far it is (federated/standing.py)
 labels/               energy labels of models, by the digest of base and deltas (energy/label.py)
 states/               saved states of kept conversations; may be deleted, the text is then read again
 staging/              unfinished downloads and models
@@ -88,6 +89,11 @@ class Home:
     def policy(self) -> Path:
         """File of the owner's policy for candidates and requests; see gate/policy.py and safety/policy.py."""
         return self.root / "policy.toml"
+
+    @property
+    def federated(self) -> Path:
+        """Folder of what is being learned together with other homes, one folder per federation."""
+        return self.root / "federated"
 
     @property
     def labels(self) -> Path:

@@ -1,0 +1,18 @@
+"""What several homes learned together: each of them judges it by its own gate."""
+
+from collections.abc import Mapping
+
+from ingle.core.event import Fact
+from ingle.core.maker import Maker
+
+
+def _round(facts: Mapping[str, Fact]) -> str:
+    ended = "took over" if facts.get("accepted") else "dropped"
+    return f"{ended} round {facts.get('round')} of {facts.get('homes')} homes ({facts.get('yes')} said yes, {facts.get('no')} no)"
+
+
+MAKER = Maker(
+    noun="something learned together",
+    sentences={"federate.round": _round},
+    limits={"bits": {"most_rise_percent": 15.0}},  # as a tuning: it may turn to its own kind of text
+)

@@ -1,0 +1,1 @@
+"""Learn together with other homes, while every home keeps its texts: sums of updates, in which no single one can be seen."""

@@ -1,0 +1,124 @@
+"""The invitation: what a federation is, on one page that people hand to each other. Whoever altered it is found by its signature."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from ingle.core.digest import canonical_json, digest_bytes, plain_json
+from ingle.core.errors import ConfigError, FederatedError
+from ingle.federated.aggregate import aggregation
+from ingle.federated.quantise import Grid
+from ingle.federated.terms import Terms
+from ingle.ledger.keys import Signer, read_verifier
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """What every member agrees to. Nothing of it changes while the federation lives."""
+
+    name: str
+    """The owner's name for it."""
+    base: str
+    """Digest of the model that all homes have."""
+    coordinator: str
+    """The ledger's public key of the home that invites."""
+    members: tuple[str, ...]
+    """The ledgers' public keys of all homes, 64 hex digits each; the coordinator's home is one of them if it trains too."""
+    threshold: int
+    """The fewest homes in a sum."""
+    rounds: int
+    """Rounds at the most, failed ones not counted."""
+    expires: str
+    """Until when homes may join and rounds may begin, in UTC: 2026-12-31T00:00:00Z."""
+    aggregation: str = "alternate"
+    """How updates become one: see federated/aggregate.py."""
+    rank: int = 8
+    """Rank of what is learned."""
+    seed: int = 0
+    """Seed of the factors that all homes start from."""
+    reach: float = 0.01
+    """The largest gain of one number in one round; what is larger is cut."""
+    bits: int = 11
+    """Bits of one number of one home."""
+    signature: str = ""
+    """The coordinator's, over everything else."""
+
+    @property
+    def content(self) -> bytes:
+        """What is signed."""
+        return canonical_json({"ingle": "invitation", "version": VERSION, **asdict(replace(self, signature=""))})
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what is signed: the federation's name in every message."""
+        return digest_bytes(self.content)
+
+    def terms(self) -> Terms:
+        """Return the terms of its secure sums. Raises ConfigError for terms that protect nobody."""
+        return Terms(self.digest, self.members, self.threshold, Grid(self.reach, self.bits, len(self.members)))
+
+
+def invite(invitation: Invitation, signer: Signer) -> Invitation:
+    """Sign an invitation as its coordinator. Raises ConfigError if it can't be used."""
+    signed = replace(invitation, coordinator=signer.verifier.public)
+    signed = replace(signed, signature=signer.sign(signed.content))
+    check_invitation(signed)
+    return signed
+
+
+def check_invitation(invitation: Invitation, now: datetime | None = None) -> None:
+    """Check what a home is asked to agree to. With `now`, also that it has not expired.
+
+    Raises FederatedError if it was altered or is too old, ConfigError if its terms protect nobody or can't be used.
+    """
+    try:
+        coordinator = read_verifier(invitation.coordinator)
+        end = datetime.fromisoformat(invitation.expires)
+    except ValueError as error:
+        raise ConfigError("invitation", "must name a coordinator's key and a date", error) from error
+    if not coordinator.accepts(invitation.signature, invitation.content):
+        raise FederatedError("invitation", "The invitation was altered after it was signed", "", "Ask its coordinator for it once more.")
+    invitation.terms()
+    if aggregation(invitation.aggregation).open:
+        rule = f"{invitation.aggregation} needs every home's own update in the open, and a secure sum shows none"
+        raise ConfigError("aggregation", rule, "", "Choose alternate or frozen.")
+    if invitation.rounds < 1 or invitation.rank < 1:
+        raise ConfigError("rounds", "and rank must be at least 1", min(invitation.rounds, invitation.rank))
+    if end.tzinfo is None:
+        raise ConfigError("expires", "must say its time zone", invitation.expires, "Write Z behind it for UTC.")
+    if now is not None and now >= end:
+        cure = "Ask for a new one. If that can't be, look at this machine's clock."
+        rule = f"The invitation was good until {invitation.expires}, and it is {now.astimezone(UTC):%Y-%m-%d %H:%M}Z"
+        raise FederatedError("invitation", rule, "", cure)
+
+
+def to_text(invitation: Invitation) -> str:
+    """Return it as TOML, for people and `from_text`."""
+    # A JSON string, number or list of strings is TOML too.
+    lines = [f"{name} = {plain_json(value).decode()}" for name, value in asdict(invitation).items()]
+    return "\n".join((f"# An invitation to learn together with Ingle (version {VERSION}).", *lines, ""))
+
+
+def from_text(text: str) -> Invitation:
+    """Read an invitation. Raises FederatedError if it is none; nothing is verified: `check_invitation` does."""
+    try:
+        return _typed(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, TypeError) as error:
+        cure = "It was cut or altered; ask its coordinator for it once more."
+        raise FederatedError("invitation", "can't be read", error, cure) from error
+
+
+def _typed(values: Mapping[str, Any]) -> Invitation:
+    known = {field.name: list if field.name == "members" else field.type for field in fields(Invitation)}
+    if wrong := sorted(set(values) ^ set(known)):
+        raise TypeError(f"{wrong[0]} is {'unknown' if wrong[0] not in known else 'missing'}")
+    for name, kind in known.items():
+        if type(values[name]) is not kind:
+            raise TypeError(f"{name} is a {type(values[name]).__name__}")
+    if not all(type(member) is str for member in values["members"]):
+        raise TypeError("members are keys")
+    return Invitation(**{**values, "members": tuple(values["members"])})

@@ -1,0 +1,156 @@
+"""A round as its coordinator sees it: a value that goes from stage to stage. It does nothing by itself and carries no bytes.
+
+    keys → update → agree → shares → vote → end
+
+In each stage `requests` says what to ask of whom, `hear` takes a reply in, and `close` ends the stage when all replies are there or the
+time is up. A round fails where too few homes are left; nothing is known then of any update, and the next number begins anew.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ingle.core.digest import digest_bytes
+from ingle.core.errors import FederatedError
+from ingle.federated.message import Letter
+from ingle.federated.quantise import pack, packed_bytes
+from ingle.federated.sealing import common_key, new_private
+from ingle.federated.secure_sum import roster_digest
+from ingle.federated.statement import Statement, believe, text_of
+from ingle.federated.summing import open_sum
+from ingle.federated.terms import Terms
+from ingle.federated.verdict import RoundVerdict, believe_vote, count
+
+STAGES = ("keys", "update", "agree", "shares", "vote", "end")
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round."""
+
+    terms: Terms
+    number: int
+    base: str
+    """Digest of what it starts from."""
+    length: int
+    """Numbers in an update."""
+    joined: tuple[int, ...]
+    """The homes that are there, by seat."""
+    stage: str = "keys"
+    heard: Mapping[str, Mapping[int, Statement]] = field(default_factory=dict)
+    """What the homes said, by stage and seat; each was verified."""
+    sealed: Mapping[int, Mapping[str, str]] = field(default_factory=dict, repr=False)
+    """Sealed shares by the seat that sent them and the seat (as text) that they are for."""
+    bodies: Mapping[int, bytes] = field(default_factory=dict, repr=False)
+    """Masked updates."""
+    total: bytes = field(default=b"", repr=False)
+    """The sum, packed."""
+    verdict: RoundVerdict | None = None
+    failure: str = ""
+    """Why it failed; empty if it didn't."""
+
+    @property
+    def over(self) -> bool:
+        """True if nothing more is to be asked for a verdict: only to be told."""
+        return self.stage == "end" or bool(self.failure)
+
+    def said(self, stage: str) -> Mapping[int, Statement]:
+        """Return what the homes said in a stage."""
+        return self.heard.get(stage, {})
+
+
+def requests(now: Round) -> dict[int, Letter]:
+    """Return what to ask of whom in this stage."""
+    if now.failure:
+        return {}
+    match now.stage:
+        case "keys":
+            ask: Callable[[int], Letter] = lambda _: Letter("keys", {"round": now.number, "base": now.base})  # noqa: E731
+            return {seat: ask(seat) for seat in now.joined}
+        case "update":
+            keys = _plain(now.said("keys"))
+            return {
+                seat: Letter(
+                    "update", {"keys": keys, "sealed": {str(by): of[str(seat)] for by, of in now.sealed.items() if str(seat) in of}}
+                )
+                for seat in now.said("keys")
+            }
+        case "agree" | "shares":
+            before = now.said(STAGES[STAGES.index(now.stage) - 1])
+            letter = Letter(now.stage, {"heard": _plain(before)})
+            return dict.fromkeys(before, letter)
+        case "vote":
+            letter = Letter("vote", {"homes": len(now.bodies)}, now.total)
+            return dict.fromkeys(now.said("shares"), letter)
+    letter = Letter("end", {"round": now.number, "agreed": _plain(now.said("agree")), "votes": _plain(now.said("vote"))}, now.total)
+    return dict.fromkeys(now.joined, letter)
+
+
+def hear(now: Round, seat: int, reply: Letter) -> Round:
+    """Take in the reply of one home. Raises FederatedError if it isn't what was asked for; the round then goes on without that home."""
+    if reply.kind == "refused":
+        reason = str(reply.head.get("rule", "no reason"))[:200]
+        raise FederatedError("home", f"The home in seat {seat} refused", reason, "It goes on without that home, if enough are left.")
+    statement = Statement.read(reply.head.get("statement"))
+    if statement.seat != seat or seat not in requests(now):
+        raise FederatedError("seat", f"The home in seat {seat} was not asked, or answered for another", "", "Its answer is left out.")
+    _checks(now, statement, reply)
+    heard = {**now.heard, now.stage: {**now.said(now.stage), seat: statement}}
+    if now.stage == "keys":
+        return replace(now, heard=heard, sealed={**now.sealed, seat: _sealed(reply)})
+    if now.stage == "update":
+        return replace(now, heard=heard, bodies={**now.bodies, seat: reply.body})
+    return replace(now, heard=heard)
+
+
+def close(now: Round) -> Round:
+    """End a stage: go on to the next with the homes that answered, or fail with the reason if they are too few."""
+    assert not now.over
+    there = len(now.said(now.stage))
+    if now.stage != "vote" and there < now.terms.threshold:
+        rule = f"{there} homes of {len(now.terms.members)} answered ({now.stage}), and {now.terms.threshold} is the fewest"
+        return replace(now, failure=f"{rule}. Nothing is known of any update.")
+    after = replace(now, stage=STAGES[STAGES.index(now.stage) + 1])
+    if now.stage == "shares":
+        try:
+            total = open_sum(now.terms, now.number, now.length, now.said("keys"), now.bodies, now.said("shares"))
+        except FederatedError as error:
+            return replace(now, failure=error.sentence)
+        return replace(after, total=pack(total, now.terms.grid.width))
+    if now.stage == "vote":
+        agreed, votes = list(now.said("agree").values()), list(now.said("vote").values())
+        return replace(after, verdict=count(now.terms, now.number, now.base, agreed, votes, digest_bytes(now.total)))
+    return after
+
+
+def _checks(now: Round, statement: Statement, reply: Letter) -> None:
+    """Check a reply as the other homes will: one bad one would otherwise end the round for all."""
+    expected: dict[str, Any] = {"federation": now.terms.federation, "round": now.number}
+    match now.stage:
+        case "keys":
+            expected["base"] = now.base
+            common_key(new_private(), text_of(statement, "key"), {})  # raises for a key that is none
+            text_of(statement, "seed")
+        case "update":
+            expected |= {"roster": roster_digest(now.said("keys").values()), "numbers": digest_bytes(reply.body)}
+            if len(reply.body) != (right := packed_bytes(now.length, now.terms.grid.width)):
+                raise FederatedError("update", f"must have {right} bytes", len(reply.body), "That home has another model or rank.")
+        case "agree":
+            expected |= {"roster": roster_digest(now.said("keys").values()), "survivors": sorted(now.said("update"))}
+        case "shares":
+            expected["survivors"] = sorted(now.said("update"))
+        case "vote":
+            believe_vote(statement, now.terms, now.number, now.base, sorted(now.said("update")), digest_bytes(now.total))
+            return
+    believe(statement, now.stage, now.terms.members, expected)
+
+
+def _sealed(reply: Letter) -> dict[str, str]:
+    sealed = reply.head.get("sealed")
+    if not isinstance(sealed, dict) or not all(isinstance(share, str) for share in sealed.values()):
+        raise FederatedError("sealed", "must hold a share for each home", "something else", "Its answer is left out.")
+    return sealed
+
+
+def _plain(statements: Mapping[int, Statement]) -> list[dict[str, Any]]:
+    return [statements[seat].plain() for seat in sorted(statements)]

@@ -1,0 +1,300 @@
+"""One home's side of a secure sum: the coordinator learns the sum of the updates, and nothing else about any of them.
+
+In a round a home says four things, each once, each signed by its ledger's key:
+
+    keys     a new public key, a commitment to a new seed, and for every other home sealed shares of both secrets
+    update   the update on the grid + a mask from its own seed ± a mask with every other home that said `keys`
+    agree    which updates arrived: every home signs the same list, or the round ends
+    shares   of a home whose update arrived: a share of its seed. Of one whose didn't: a share of its key, so that its masks come off
+
+No home tells both kinds of share about one other home, and none tells any before `threshold` homes have signed the same list. So
+there is one sum a round, of at least `threshold` homes, as long as no more than `Terms.traitors` homes tell the coordinator all they know.
+It could do worse than look: it may announce a wrong sum, which no home can see here; that is what each home's own gate is for.
+
+Source: Bonawitz et al. 2017 (malicious setting). Differs: channels between homes last for a session, and shares go out with the keys; each
+update is signed with the list of keys that it was masked for.
+
+Rounds from one base are not independent: the updates are much the same, so one sum less another shows what only one of them holds. So a
+home helps with no second sum from a base that would leave fewer than three homes on such a side (`check_apart`).
+
+Every function returns a new value and leaves the old one. Who can be killed must keep `last_round` and `opened` before a message leaves.
+"""
+
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ingle.core.digest import digest_bytes, digest_json
+from ingle.core.errors import FederatedError
+from ingle.core.words import counted
+from ingle.federated.quantise import Whole, pack
+from ingle.federated.sealing import common_key, mask, new_private, public_of, seal, unseal
+from ingle.federated.shamir import SECRET_BYTES, SHARE_BYTES, split
+from ingle.federated.statement import Statement, believe, state, text_of
+from ingle.federated.terms import FEWEST, Terms
+from ingle.ledger.keys import Signer
+
+LEAVE = "Do not go on with this coordinator."
+Opened = tuple[tuple[str, tuple[int, ...]], ...]
+"""Of each sum, what its round started from and the homes in it."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A home between rounds."""
+
+    terms: Terms
+    seat: int
+    signer: Signer
+    channel: bytes = field(repr=False)
+    """Private key of its channels to the other homes, for this session."""
+    channels: Mapping[int, str]
+    """The other homes' public keys for it, by seat; empty until they joined."""
+    last_round: int = 0
+    """The highest round that it ever said anything in. It never goes back."""
+    opened: Opened = ()
+    """The sums that it helped to open."""
+
+
+@dataclass(frozen=True)
+class RoundPart:
+    """A home within a round."""
+
+    member: Member
+    number: int
+    base: str
+    """Digest of what the round starts from."""
+    said: Mapping[str, Statement]
+    """What it said so far, by kind."""
+    private: bytes = field(repr=False)
+    """This round's key; the masks with the other homes come from it."""
+    seed: bytes = field(repr=False)
+    """This round's seed; its own mask comes from it."""
+    own_shares: tuple[bytes, bytes] = field(repr=False)
+    """Its own shares of its own key and seed."""
+    roster: Mapping[int, Statement] = field(default_factory=dict)
+    """The keys that its update was masked for, by seat."""
+    shares: Mapping[int, tuple[bytes, bytes]] = field(default_factory=dict, repr=False)
+    """By seat: its shares of that home's key and seed."""
+    survivors: tuple[int, ...] = ()
+    """The homes whose updates arrived, as it signed them."""
+
+
+def take_seat(terms: Terms, signer: Signer, last_round: int = 0, opened: Opened = ()) -> tuple[Member, Statement]:
+    """Join, or join again after a stop: the home with a new channel key, and what it tells the others.
+
+    `last_round` and `opened` are as it kept them. Raises FederatedError if the invitation doesn't name this home.
+    """
+    public = signer.verifier.public
+    if public not in terms.members:
+        raise FederatedError("member", "This home is not in the invitation", public[:12], "Ask for one that names its key.")
+    seat = terms.members.index(public)
+    channel = new_private()
+    said = state(signer, seat, "join", {"federation": terms.federation, "channel": public_of(channel)})
+    return Member(terms, seat, signer, channel, {}, last_round, opened), said
+
+
+def meet(member: Member, joined: Sequence[Statement]) -> Member:
+    """Learn the other homes' channel keys, as they are now: a home that was started anew has a new one.
+
+    Raises FederatedError if one isn't signed by the home that the invitation names.
+    """
+    channels: dict[int, str] = {}
+    for statement in joined:
+        believe(statement, "join", member.terms.members, {"federation": member.terms.federation})
+        channel = text_of(statement, "channel")
+        if channels.get(statement.seat, channel) != channel:
+            raise FederatedError("channel", f"The home in seat {statement.seat} joined twice with different keys", "", LEAVE)
+        channels[statement.seat] = channel
+    if channels.get(member.seat) != public_of(member.channel):
+        raise FederatedError("channel", "must be this home's own in its own seat", "another", LEAVE)
+    if len(channels) < member.terms.threshold:
+        raise FederatedError("homes", f"must be at least {member.terms.threshold}", len(channels), "Wait until more homes have joined.")
+    return replace(member, channels=channels)
+
+
+def check_new(member: Member, number: int) -> None:
+    """Raise FederatedError for a round that this home took part in before, or one older than that."""
+    if number <= member.last_round:
+        rule = f"Round {number} was begun before (the last was {member.last_round})"
+        raise FederatedError("round", rule, "", "A round that failed is done again under a new number.")
+
+
+def begin(member: Member, number: int, base: str) -> tuple[RoundPart, dict[str, Any]]:
+    """Begin a round: say `keys`. Returns the message too: the statement, and by seat the sealed shares (hex).
+
+    Raises FederatedError for a round that this home took part in before, or one older than that.
+    """
+    check_new(member, number)
+    member = replace(member, last_round=number)
+    private, seed = new_private(), secrets.token_bytes(SECRET_BYTES)
+    homes, threshold = len(member.terms.members), member.terms.threshold
+    of_key, of_seed = split(private, homes, threshold), split(seed, homes, threshold)
+    facts = {
+        **_where(member, number),
+        "base": base,
+        "key": public_of(private),
+        "seed": digest_bytes(seed),
+    }
+    said = state(member.signer, member.seat, "keys", facts)
+    sealed = {
+        seat: seal(_channel(member, seat), of_key[seat + 1] + of_seed[seat + 1], _letter(said, seat)).hex()
+        for seat in member.channels
+        if seat != member.seat
+    }
+    own = of_key[member.seat + 1], of_seed[member.seat + 1]
+    return RoundPart(member, number, base, {"keys": said}, private, seed, own), {"statement": said, "sealed": sealed}
+
+
+def hide(part: RoundPart, keys: Sequence[Statement], sealed: Mapping[int, str], update: Whole) -> tuple[RoundPart, Statement, bytes]:
+    """Mask an update for the homes whose keys came, once. Returns what it says of it, and the masked numbers as bytes.
+
+    `sealed` holds the shares for this home, by the seat that sent them. Raises FederatedError if any of it is not what that home signed.
+    """
+    _once(part, "update", "keys")
+    terms, member = part.member.terms, part.member
+    assert update.ndim == 1, "the update is made by this program"
+    roster = _roster(part, keys)
+    shares = {member.seat: part.own_shares}
+    for seat, statement in roster.items():
+        if seat != member.seat:
+            plain = unseal(_channel(member, seat), _hex(sealed.get(seat, "")), _letter(statement, member.seat))
+            if plain is None or len(plain) != 2 * SHARE_BYTES:
+                raise FederatedError("share", f"must be what the home in seat {seat} sealed for this round", "something else", LEAVE)
+            shares[seat] = plain[:SHARE_BYTES], plain[SHARE_BYTES:]
+    width = terms.grid.width
+    hidden = update + mask(part.seed, update.size, width)
+    for seat, statement in roster.items():
+        if seat != member.seat:
+            hidden += pair_mask(terms, part.number, update.size, part.private, member.seat, seat, text_of(statement, "key"))
+    payload = pack(hidden & terms.grid.modulus_bits, width)
+    said = _say(part, "update", {"roster": roster_digest(roster.values()), "numbers": digest_bytes(payload)})
+    return _next(part, said, roster=roster, shares=shares), said, payload
+
+
+def agree(part: RoundPart, updates: Sequence[Statement]) -> tuple[RoundPart, Statement]:
+    """Sign which updates arrived, once. Raises FederatedError if the list can't be right, or is of too few homes."""
+    _once(part, "agree", "update")
+    member = part.member
+    expected = {**_where(member, part.number), "roster": part.said["update"].facts["roster"]}
+    survivors = _by_seat(part, updates, "update", expected)
+    if strangers := set(survivors) - set(part.roster):
+        raise FederatedError("update", f"The home in seat {min(strangers)} sent an update without keys", "", LEAVE)
+    check_apart([homes for base, homes in member.opened if base == part.base], sorted(survivors))
+    said = _say(part, "agree", {"roster": expected["roster"], "survivors": sorted(survivors)})
+    return _next(part, said, survivors=tuple(sorted(survivors))), said
+
+
+def reveal(part: RoundPart, agreed: Sequence[Statement]) -> tuple[RoundPart, Statement]:
+    """Tell the shares that open the sum, once, after enough homes signed the same list; the round's secrets are forgotten with it.
+
+    Raises FederatedError if they signed different lists, or too few signed.
+    """
+    _once(part, "shares", "agree")
+    own = part.said["agree"].facts
+    _by_seat(part, agreed, "agree", {**_where(part.member, part.number), "roster": own["roster"], "survivors": own["survivors"]})
+    told = {seat: part.shares[seat][1 if seat in part.survivors else 0].hex() for seat in sorted(part.roster)}
+    facts = {"survivors": own["survivors"], "of": {str(seat): share for seat, share in told.items()}}
+    said = _say(part, "shares", facts)
+    member = replace(part.member, opened=(*part.member.opened, (part.base, part.survivors)))
+    done = replace(part, member=member, private=b"", seed=b"", own_shares=(b"", b""), shares={})
+    return replace(done, said={**part.said, "shares": said}), said
+
+
+def check_apart(opened: Sequence[Sequence[int]], homes: Sequence[int]) -> None:
+    """Raise FederatedError if a sum of `homes`, with those that were opened from the same base, would show fewer than FEWEST of them alone.
+
+    Homes that are in the same of these sums can't be told apart by adding and subtracting them; others can.
+    """
+    sums = [*opened, homes]
+    alike: dict[tuple[bool, ...], list[int]] = {}
+    for seat in sorted({seat for one in sums for seat in one}):
+        alike.setdefault(tuple(seat in one for one in sums), []).append(seat)
+    least = min(alike.values(), key=len)
+    if len(least) < FEWEST:
+        rule = f"With the sums that were opened before, this one would show the updates of {counted(len(least), 'home')} alone"
+        cure = f"Do the round with the homes of before, or with at least {FEWEST} more or fewer."
+        raise FederatedError("homes", rule, "", cure)
+
+
+def pair_mask(terms: Terms, number: int, length: int, private: bytes, seat: int, other: int, other_key: str) -> Whole:
+    """Return the mask between two homes as the one in `seat` adds it: the other one's is its opposite. Needs the private key of either."""
+    low, high = sorted((seat, other))
+    context = {"use": "mask", "federation": terms.federation, "round": number, "between": [low, high]}
+    numbers = mask(common_key(private, other_key, context), length, terms.grid.width)
+    return numbers if seat == low else -numbers & terms.grid.modulus_bits
+
+
+def roster_digest(keys: Iterable[Statement]) -> str:
+    """Return the SHA-256 over everything that the homes of a round said as their keys."""
+    return digest_json({str(statement.seat): statement.digest for statement in keys})
+
+
+def _roster(part: RoundPart, keys: Sequence[Statement]) -> dict[int, Statement]:
+    """Check what the homes said as their keys, and return it by seat."""
+    roster = _by_seat(part, keys, "keys", {**_where(part.member, part.number), "base": part.base})
+    if strangers := set(roster) - set(part.member.channels):
+        raise FederatedError("keys", f"The home in seat {min(strangers)} has not joined", "", LEAVE)
+    return roster
+
+
+def _by_seat(part: RoundPart, statements: Sequence[Statement], kind: str, expected: Mapping[str, Any]) -> dict[int, Statement]:
+    """Check statements of one step: signed, of this round, one a home, this home's own among them, and enough."""
+    terms, found = part.member.terms, dict[int, Statement]()
+    for statement in statements:
+        believe(statement, kind, terms.members, expected)
+        if statement.seat in found:
+            raise FederatedError(kind, f"The home in seat {statement.seat} is in the list twice", "", LEAVE)
+        found[statement.seat] = statement
+    own, mine = part.said[kind], found.get(part.member.seat)
+    if mine is None or mine.bytes != own.bytes:
+        got = "missing" if mine is None else "another"
+        raise FederatedError(kind, f"This home's own word is not in the list ({kind})", got, "It came too late, or was exchanged.")
+    if len(found) < terms.threshold:
+        cure = "The round ends without a sum, and nothing of any home is known. Try again when more homes are there."
+        raise FederatedError("homes", f"must be at least {terms.threshold} to go on", len(found), cure)
+    return found
+
+
+def _once(part: RoundPart, kind: str, after: str) -> None:
+    """Check that this step is the next one: nothing is ever said twice in a round."""
+    if kind in part.said or after not in part.said:
+        when = "said twice" if kind in part.said else f"said before {after}"
+        raise FederatedError("round", f"In round {part.number} this home was asked for something to be {when} ({kind})", "", LEAVE)
+
+
+def _say(part: RoundPart, kind: str, facts: Mapping[str, Any]) -> Statement:
+    return state(part.member.signer, part.member.seat, kind, {**_where(part.member, part.number), **facts})
+
+
+def _next(
+    part: RoundPart, said: Statement, roster: Mapping[int, Statement] | None = None,
+    shares: Mapping[int, tuple[bytes, bytes]] | None = None, survivors: tuple[int, ...] = (),
+) -> RoundPart:  # fmt: skip
+    return replace(
+        part, said={**part.said, said.kind: said}, roster=roster or part.roster, shares=shares or part.shares, survivors=survivors
+    )
+
+
+def _where(member: Member, number: int) -> dict[str, Any]:
+    return {"federation": member.terms.federation, "round": number}
+
+
+def _letter(keys: Statement, to: int) -> dict[str, object]:
+    """What a sealed share is bound to: all that its sender said as its keys, and whom it is for."""
+    return {"use": "share", "keys": keys.digest, "to": to}
+
+
+def _channel(member: Member, seat: int) -> bytes:
+    low, high = sorted((member.seat, seat))
+    return common_key(
+        member.channel, member.channels[seat], {"use": "channel", "federation": member.terms.federation, "between": [low, high]}
+    )
+
+
+def _hex(text: object) -> bytes:
+    try:
+        return bytes.fromhex(text) if isinstance(text, str) else b""
+    except ValueError:
+        return b""

@@ -1,0 +1,131 @@
+"""What a home has of a federation, kept in HOME/federated/KEY, so that it goes on where it was after a kill at any moment.
+
+standing.safetensors    the factors that were learned so far, with what they are in its head; replaced whole
+said.json               the highest round that this home ever said anything in, and the homes in each sum that it helped to open
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ingle.core.digest import canonical_json
+from ingle.core.errors import HomeError
+from ingle.core.files import os_errors, write_atomic
+from ingle.federated.aggregate import Tensors, added_gain, aggregation, first_factors, trained_names
+from ingle.federated.invitation import Invitation
+from ingle.federated.quantise import Whole, from_grid
+from ingle.federated.secure_sum import Opened
+from ingle.federated.verdict import RoundVerdict
+from ingle.home.place import Home
+
+FACTORS, SAID = "standing.safetensors", "said.json"
+
+
+@dataclass(frozen=True)
+class FederationStanding:
+    """Where a federation is, as one home sees it."""
+
+    invitation: Invitation
+    base: str
+    """Digest of the last accepted verdict; before the first, of the model."""
+    factors: Tensors
+    """By the names that a delta of the kind `lora` has."""
+    accepted: int = 0
+    """Rounds that were accepted."""
+    settled: int = 0
+    """The last round whose verdict was followed."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tensors that are trained and sent next. A round that was dropped leaves them as they were."""
+        return trained_names(self.factors, self.invitation.aggregation, self.accepted + 1)
+
+    @property
+    def length(self) -> int:
+        """Numbers in the next update."""
+        return sum(self.factors[name].size for name in self.names)
+
+    def with_sum(self, total: Whole, homes: int) -> dict[str, npt.NDArray[np.float32]]:
+        """Return the factors with the mean of `homes` homes' gains."""
+        return added_gain(self.factors, from_grid(total, homes, self.invitation.terms().grid), self.names)
+
+    def after(self, verdict: RoundVerdict, total: Whole) -> "FederationStanding":
+        """Return what follows from a verdict."""
+        settled = max(self.settled, verdict.number)
+        if not verdict.accepted:
+            return replace(self, settled=settled)
+        factors = self.with_sum(total, len(verdict.survivors))
+        return replace(self, base=verdict.next_base, factors=factors, accepted=self.accepted + 1, settled=settled)
+
+
+def folder_of(home: Home, invitation: Invitation) -> Path:
+    """Return the folder of a federation in a home."""
+    return home.federated / invitation.digest[:16]
+
+
+def read_standing(home: Home, invitation: Invitation, shapes: Mapping[str, tuple[int, int]]) -> FederationStanding:
+    """Return where this home is in a federation that trains these linears [N, K]; the beginning if it keeps nothing of it.
+
+    Raises HomeError for a file that can't be read, or is of another federation.
+    """
+    path = folder_of(home, invitation) / FACTORS
+    aggregation(invitation.aggregation)
+    start = first_factors(shapes, invitation.rank, invitation.seed)
+    if not path.exists():
+        return FederationStanding(invitation, invitation.base, start)
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            told = file.metadata() or {}
+            factors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+        standing = FederationStanding(invitation, told["base"], factors, int(told["accepted"]), int(told["settled"]))
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise HomeError(str(path), "must hold what was learned together", error, "Restore it from a backup.") from error
+    shaped = {name: values.shape for name, values in factors.items()} == {name: values.shape for name, values in start.items()}
+    if told.get("federation") != invitation.digest or not shaped:
+        raise HomeError(str(path), "must be of this federation", told.get("federation", "")[:12], "Move that folder away.")
+    return standing
+
+
+def keep_standing(home: Home, standing: FederationStanding) -> None:
+    """Keep where this home is, whole or not at all. Raises HomeError."""
+    from safetensors.numpy import save
+
+    told = {
+        "federation": standing.invitation.digest, "base": standing.base,
+        "accepted": str(standing.accepted), "settled": str(standing.settled),
+    }  # fmt: skip
+    tensors = {name: np.ascontiguousarray(values) for name, values in standing.factors.items()}
+    write_atomic(_made(home, standing.invitation) / FACTORS, save(tensors, told), mode=0o600)
+
+
+def read_said(home: Home, invitation: Invitation) -> tuple[int, Opened]:
+    """Return the highest round that this home ever said anything in, and the sums that it helped to open. Raises HomeError if damaged."""
+    path = folder_of(home, invitation) / SAID
+    if not path.exists():
+        return 0, ()
+    with os_errors(path):
+        data = path.read_bytes()
+    try:
+        told = json.loads(data)
+        return int(told["round"]), tuple((str(base), tuple(int(seat) for seat in homes)) for base, homes in told["opened"])
+    except (ValueError, KeyError, TypeError) as error:
+        cure = "Restore it from a backup; or leave this federation: without it others could find out what this home sent."
+        raise HomeError(str(path), "must say in which rounds this home took part", error, cure) from error
+
+
+def keep_said(home: Home, invitation: Invitation, number: int, opened: Opened) -> None:
+    """Keep in which rounds this home took part, before it says a word. Raises HomeError."""
+    write_atomic(_made(home, invitation) / SAID, canonical_json({"round": number, "opened": opened}), mode=0o600)
+
+
+def _made(home: Home, invitation: Invitation) -> Path:
+    folder = folder_of(home, invitation)
+    with os_errors(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,82 @@
+"""Statements: what a home says in a round, signed by its ledger's key. Others believe nothing else."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Self
+
+from ingle.core.digest import canonical_json, digest_bytes
+from ingle.core.errors import FederatedError
+from ingle.ledger.keys import Signer, Verifier, read_verifier
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """Plain facts of one home, with its signature over them."""
+
+    seat: int
+    """Who says it: its place among the members that the invitation names."""
+    kind: str
+    """Which step of a round it belongs to; a statement of one kind is never taken for another."""
+    facts: Mapping[str, Any]
+    signature: str
+
+    @property
+    def bytes(self) -> bytes:
+        """What is signed."""
+        return canonical_json({"ingle": "federated", "kind": self.kind, "seat": self.seat, "facts": dict(self.facts)})
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what is signed."""
+        return digest_bytes(self.bytes)
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as plain values, for a message."""
+        return {"seat": self.seat, "kind": self.kind, "facts": dict(self.facts), "signature": self.signature}
+
+    @classmethod
+    def read(cls, plain: object) -> Self:
+        """Return the statement that `plain` gave. Raises FederatedError if it is none; nothing is verified."""
+        kinds = {"seat": int, "kind": str, "facts": dict, "signature": str}
+        if isinstance(plain, dict) and plain.keys() == kinds.keys() and all(type(plain[name]) is kind for name, kind in kinds.items()):
+            return cls(**plain)
+        raise FederatedError("statement", "must have a seat, a kind, facts and a signature", type(plain).__name__, "It was cut or altered.")
+
+
+def state(signer: Signer, seat: int, kind: str, facts: Mapping[str, Any]) -> Statement:
+    """Say something: the statement with this home's signature."""
+    unsigned = Statement(seat, kind, facts, "")
+    return Statement(seat, kind, facts, signer.sign(unsigned.bytes))
+
+
+def believe(statement: Statement, kind: str, members: Sequence[str], expected: Mapping[str, Any]) -> None:
+    """Check that a member said this, in this step, with these facts among its own. Raises FederatedError with what differs."""
+    who = f"The home in seat {statement.seat}"
+    if not 0 <= statement.seat < len(members):
+        raise FederatedError("seat", f"{who} is not in the invitation", "", "Do not go on with this coordinator.")
+    if statement.kind != kind or not _verifier(members[statement.seat]).accepts(statement.signature, statement.bytes):
+        cure = "Somebody between the homes altered it or made it up. Do not go on with this coordinator."
+        raise FederatedError("signature", f"{who} did not sign this ({kind})", "", cure)
+    for name, value in expected.items():
+        if (got := statement.facts.get(name)) != value:
+            cure = "It belongs to another round, or that home has another model."
+            raise FederatedError(name, f"{who} speaks of another {name}: {_short(got)} instead of {_short(value)}", "", cure)
+
+
+def text_of(statement: Statement, name: str) -> str:
+    """Return a fact that must be text. Raises FederatedError if that home gave none."""
+    text = statement.facts.get(name)
+    if not isinstance(text, str):
+        raise FederatedError(name, f"The home in seat {statement.seat} gave no {name}", "", "That home runs another program; leave it out.")
+    return text
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text[:12] if len(text) == 64 else text[:40]
+
+
+@lru_cache(maxsize=1024)
+def _verifier(public: str) -> Verifier:
+    return read_verifier(public)

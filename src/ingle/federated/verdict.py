@@ -1,0 +1,96 @@
+"""The verdict on a round: every home judges the sum by its own gate and signs its vote; two thirds of the homes in the sum decide.
+
+A vote says yes or no and not why: reasons are figures about a home's own examples, and stay there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from ingle.core.digest import digest_json
+from ingle.core.errors import FederatedError
+from ingle.core.event import Event, Fact
+from ingle.federated.statement import Statement, believe, state
+from ingle.federated.terms import Terms
+from ingle.ledger.keys import Signer
+
+
+@dataclass(frozen=True, slots=True)
+class RoundVerdict:
+    """How a round ended; all homes count it themselves and come to the same."""
+
+    federation: str
+    number: int
+    base: str
+    """Digest of what the round started from."""
+    survivors: tuple[int, ...]
+    """The homes in the sum."""
+    total: str
+    """SHA-256 of the sum."""
+    yes: tuple[int, ...]
+    no: tuple[int, ...]
+
+    @property
+    def accepted(self) -> bool:
+        """True if two thirds of the homes in the sum said yes; who says nothing says no."""
+        return 3 * len(self.yes) >= 2 * len(self.survivors)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all of it: one number by which homes can compare their ledgers."""
+        return digest_json(asdict(self))
+
+    @property
+    def next_base(self) -> str:
+        """Digest of what the next round starts from."""
+        return self.digest if self.accepted else self.base
+
+
+def verdict_event(verdict: RoundVerdict, name: str) -> Event:
+    """Return the ledger's fact of a round of the federation `name`: all homes record the same `digest`."""
+    facts: dict[str, Fact] = {
+        "federation": verdict.federation, "round": verdict.number, "base": verdict.base, "sum": verdict.total,
+        "homes": len(verdict.survivors), "digest": verdict.digest,
+        "yes": len(verdict.yes), "no": len(verdict.no), "accepted": verdict.accepted,
+    }  # fmt: skip
+    return Event("federate.round", name, facts)
+
+
+def cast(signer: Signer, seat: int, terms: Terms, number: int, base: str, survivors: Sequence[int], total: str, yes: bool) -> Statement:
+    """Vote on a round's sum."""
+    return state(signer, seat, "vote", {**_about(terms, number, base, survivors, total), "yes": yes})
+
+
+def believe_vote(vote: Statement, terms: Terms, number: int, base: str, survivors: Sequence[int], total: str) -> bool:
+    """Check that a home in the sum cast this vote on it, and return it. Raises FederatedError if not."""
+    believe(vote, "vote", terms.members, _about(terms, number, base, survivors, total))
+    if vote.seat not in survivors:
+        raise FederatedError("vote", f"The home in seat {vote.seat} is not in the sum", "", "Its vote doesn't count.")
+    if not isinstance(yes := vote.facts.get("yes"), bool):
+        raise FederatedError("vote", f"The home in seat {vote.seat} said neither yes nor no", "", "Its vote doesn't count.")
+    return yes
+
+
+def count(terms: Terms, number: int, base: str, agreed: Sequence[Statement], votes: Sequence[Statement], total: str) -> RoundVerdict:
+    """Count the votes on a sum, of the homes that signed one list. `total` is the SHA-256 of the sum that came with them.
+
+    Raises FederatedError if the list or a vote isn't what the homes signed, or if too few signed.
+    """
+    survivors = agreed[0].facts.get("survivors") if agreed else []
+    expected = {"federation": terms.federation, "round": number, "survivors": survivors}
+    signed = set()
+    for statement in agreed:
+        believe(statement, "agree", terms.members, {**expected, "roster": agreed[0].facts.get("roster")})
+        signed.add(statement.seat)
+    if not isinstance(survivors, list) or len(signed) < terms.threshold or not signed <= set(survivors):
+        raise FederatedError("homes", f"must be at least {terms.threshold} that signed one list", len(signed), "The verdict doesn't count.")
+    said: dict[int, bool] = {}
+    for vote in votes:
+        yes = believe_vote(vote, terms, number, base, survivors, total)
+        if said.setdefault(vote.seat, yes) != yes:
+            raise FederatedError("vote", f"The home in seat {vote.seat} said yes and no", "", "The verdict doesn't count.")
+    sides = [tuple(sorted(seat for seat, yes in said.items() if yes is side)) for side in (True, False)]
+    return RoundVerdict(terms.federation, number, base, tuple(survivors), total, *sides)
+
+
+def _about(terms: Terms, number: int, base: str, survivors: Sequence[int], total: str) -> dict[str, object]:
+    return {"federation": terms.federation, "round": number, "base": base, "survivors": list(survivors), "total": total}
