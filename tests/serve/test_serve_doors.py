@@ -64,8 +64,9 @@ def test_keys_made_before_there_was_that_right_lack_it(served_home: Path) -> Non
 
     secret = add(served_home, "old")
     with sqlite3.connect(served_home / "ingle.db") as database:
-        database.execute("ALTER TABLE api_keys DROP COLUMN metrics")
-        database.execute("DELETE FROM schema_version WHERE room = 'api_keys' AND number = 2")
+        for column in ("metrics", "guards"):
+            database.execute(f"ALTER TABLE api_keys DROP COLUMN {column}")
+        database.execute("DELETE FROM schema_version WHERE room = 'api_keys' AND number >= 2")
     database.close()
     with serving(served_home, *NEEDS) as server:
         assert server.chat(headers=bearer(secret)).status_code == 200
