@@ -13,7 +13,17 @@ from ingle.measure.suites import SUITES
 from tests.cli.place import ingle
 from tests.learn.test_debias import offline_suites
 
-_FEW = ("--counterfactuals", "24", "--questions", "8", "--set=beginnings=12", "--set=texts=8", "--set=text_tokens=16", "--set=rank=4")
+_FEW = (
+    "--counterfactuals",
+    "24",
+    "--questions",
+    "8",
+    "--set=beginnings=12",
+    "--set=texts=8",
+    "--set=text_tokens=16",
+    "--set=train.batch_tokens=768",
+    "--set=rank=4",
+)
 
 
 @pytest.fixture(autouse=True)
