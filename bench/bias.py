@@ -1,4 +1,4 @@
-"""What models think of people: a table of every suite, how changes of a model move it, and what simple rules would score.
+"""Figures about people: a table of every suite, how changes of a model move it, and what simple rules would score.
 
     python bench/bias.py --models smollm2 smollm2:int4 smollm2-hybrid smollm2+hard smollm2+fair [--items 150] [--json FILE]
     python bench/bias.py --rules                   # no model: shorter texts, commoner words
@@ -90,7 +90,7 @@ def report_row(one: SuiteResult) -> dict[str, Any]:
 
 
 def rules(home: Home) -> None:
-    """What a rule that knows nothing of people would score: the shorter text, or the one with commoner words."""
+    """Score of a rule that knows nothing of people: the shorter text, or the one with commoner words."""
     counts = Counter(
         word for suite in ("wiki-bits", "xsum-bits") for row in training_rows(find_suite(suite), home) for word in words(row["text"])
     )

@@ -65,7 +65,7 @@ class Case:
 
 
 def said_to(model: LanguageModel, request: Request) -> Said:
-    """What the model answers."""
+    """The model's answer."""
     return said_by(model, request, answer(model, request))
 
 

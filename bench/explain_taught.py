@@ -47,7 +47,7 @@ def why_of(pupil: Pupil, question: str, choice: Choice) -> Why:
 
 
 def chosen(pupil: Pupil, question: str, memory: bool = True) -> Choice:
-    """What acts on a question now."""
+    """The choice of what acts on a question now."""
     return pupil.chooser.choose(OWNER, pupil.model, pupil.kept, request_of(question), memory)
 
 

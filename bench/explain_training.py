@@ -279,7 +279,7 @@ def left_out(bench: Bench, done: "Done", found: dict[str, Floats], whole: Floats
 
 
 class Done:
-    """What was computed so far, in a file, so that a stopped bench goes on."""
+    """Results so far, in a file, so that a stopped bench goes on."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path

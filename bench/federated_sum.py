@@ -1,4 +1,4 @@
-"""What a secure sum costs: seconds of a home and of the coordinator, and bytes on the wire, beside float32 averaging and Flower's SecAgg+.
+"""Costs of a secure sum: seconds of a home and of the coordinator, and bytes on the wire, beside float32 averaging and Flower's SecAgg+.
 
 One round of ten homes in this process, one after the other: the B factors of SmolLM2-135M at rank 16 (2.49 million numbers), random gains.
 The sum is compared with the plain one, bit by bit; with --dropped, so many homes leave before their update, which is the dearest moment:

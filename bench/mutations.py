@@ -69,7 +69,7 @@ def _reorder(files: dict[str, bytes], _older: Files, rng: random.Random) -> dict
 
 
 def _rewrite(files: dict[str, bytes], _older: Files, rng: random.Random) -> dict[str, bytes]:
-    """The same JSON in another order, or with other spaces."""
+    """JSON in another order, or with other spaces."""
     name, envelope, _ = _stated(files, rng)
     keys = list(envelope)
     rng.shuffle(keys)

@@ -190,7 +190,7 @@ def bundle(home: Home, out: Path, card: bytes) -> dict[str, bytes]:
 
 
 def verified(folder: Path, key: str) -> bool:
-    """What a stranger's run of verify.py says."""
+    """Output of a stranger's run of verify.py."""
     return subprocess.run([sys.executable, "-I", str(PROGRAM), str(folder), key], capture_output=True, check=False).returncode == 0
 
 

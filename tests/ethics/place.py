@@ -52,13 +52,13 @@ def write(folder: Path, files: Mapping[str, bytes]) -> Path:
 
 
 def run(folder: Path, key: str = "", program: Path = PROGRAM) -> "subprocess.CompletedProcess[str]":
-    """What a stranger does: the program alone, without our package."""
+    """A stranger's run: the program alone, without our package."""
     command = [sys.executable, "-I", str(program), str(folder), *([key] if key else [])]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def refused(folder: Path, key: str = "") -> bool:
-    """The same within this process."""
+    """The program within this process."""
     try:
         verify.verify(folder, key)
     except (Exception, SystemExit):

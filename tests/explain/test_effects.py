@@ -1,4 +1,4 @@
-"""What an answer loses: the same to the bit as reading each prompt by itself, and no token is read twice."""
+"""Falls of an answer: equal to the bit to reading each prompt by itself, and no token is read twice."""
 
 from pathlib import Path
 

@@ -29,7 +29,7 @@ def asking(*texts: str, tokens: int = 10) -> Request:
 
 
 def said_to(model: LanguageModel, request: Request) -> Said:
-    """What it answers."""
+    """Its answer."""
     return said_by(model, request, answer(model, request))
 
 

@@ -43,7 +43,7 @@ class Learner:
     invitation: Invitation
     sink: Callable[[Event], object]
     poison: float = 1.0
-    """What its gains are multiplied by: honest homes have 1."""
+    """Factor of its gains: honest homes have 1."""
     factors: dict[str, npt.NDArray[np.float32]] = field(init=False)
     remembered: list[int] = field(default_factory=list)
     opened: Opened = ()

@@ -1,4 +1,4 @@
-"""What homes add together is the mean of their dense products: exactly by turns and frozen, as near as the rank allows stacked."""
+"""The sum of several homes is the mean of their dense products: exactly by turns and frozen, as near as the rank allows stacked."""
 
 from collections.abc import Callable
 

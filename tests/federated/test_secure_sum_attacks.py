@@ -1,4 +1,4 @@
-"""What a coordinator, or a home that helps it, may try in a secure sum: each is refused by the honest homes themselves."""
+"""Attacks of a coordinator, or of a home that helps it, on a secure sum: each is refused by the honest homes themselves."""
 
 from dataclasses import replace
 from itertools import combinations, product

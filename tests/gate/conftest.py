@@ -72,5 +72,5 @@ def saying_trial(home: Home, candidate: Candidate, name: str, before: Says, afte
 
 
 def kept_rows(home: Home, label: str) -> str:
-    """What the home's cache holds of a check."""
+    """Rows of a check in the home's cache."""
     return "".join(path.read_text("utf-8") for path in (home.root / "cache" / "measure").glob(f"gate-{label}-*"))

@@ -25,7 +25,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, kept_home: Path) -> Iterato
 
 
 def problem(table: dict[str, object], home: Path) -> str:
-    """What a client finds that has the ledger's public key."""
+    """Findings of a client that has the ledger's public key."""
     fact = dict(table["fact"])  # type: ignore[call-overload]
     path = fact.pop("path")
     hashed = row_hash(*(fact[name] for name in ("seq", "at", "kind", "subject", "facts", "prev")))

@@ -1,4 +1,4 @@
-"""What a tune leaves of its examples: which was in which step, and their sketches; it changes nothing in what is learnt."""
+"""Examples that a tune keeps: which was in which step, and their sketches; it changes nothing in what is learnt."""
 
 import os
 import signal

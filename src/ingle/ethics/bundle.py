@@ -40,7 +40,7 @@ _LISTED = 10
 
 @dataclass(frozen=True, slots=True)
 class BundleCheck:
-    """What the bundle's program said."""
+    """The words of the bundle's program."""
 
     lines: tuple[str, ...]
     sound: bool

@@ -26,7 +26,7 @@ class Clause:
 
     clause: str
     asks: str
-    """What it asks for, in our words."""
+    """Its demand, in our words."""
     facts: tuple[str, ...]
     """Names of the facts that answer it."""
 
@@ -39,7 +39,7 @@ class FilledClause:
     asks: str
     facts: tuple[CardFact, ...]
     missing: tuple[str, ...]
-    """What nobody measured or stated, and how to."""
+    """Facts that nobody measured or stated, and how to."""
 
 
 @dataclass(frozen=True, slots=True)

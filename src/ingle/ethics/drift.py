@@ -1,4 +1,4 @@
-"""What each change of a model did to its figures: one line for the base and each delta that was measured, one column for each figure."""
+"""Drift: how each change of a model moved its figures. One line for each model that was measured, one column for each figure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -374,7 +374,7 @@ FINDERS: Mapping[str, Finder] = MappingProxyType({
     "audit": _audit, "guards": _guards, "enforced": _enforced, "record": _record, "software": _software, "formats": _formats,
     "retention": _retention, "policies": _policies,
 })  # fmt: skip
-"""What a card may ask for, beside `measure:SUITE` and `stated:FIELD`."""
+"""Names that a card may ask for, beside `measure:SUITE` and `stated:FIELD`."""
 _FIGURES: Mapping[str, Callable[["Row"], Iterator[CardFact]]] = MappingProxyType({
     "energy.label": _labelled, "attack": _attacked, "audit": _audited,
 })  # fmt: skip

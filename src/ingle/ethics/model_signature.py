@@ -25,7 +25,7 @@ SIGNATURE, PUBLIC = "model.sig", "signer.pub"
 _PREDICATE = "https://model_signing/signature/v1.0"
 _BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 _IGNORED = (SIGNATURE, ".git", ".gitattributes", ".github", ".gitignore")
-"""What the official tool leaves out, too: a folder that is then published has files of Git."""
+"""Left out, as by the official tool: a folder that is then published has files of Git."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ class Shared:
 
 @dataclass(frozen=True, slots=True)
 class Whose:
-    """What the home can tell of a text."""
+    """The home's knowledge of a text."""
 
     said: tuple[SaidHere, ...]
     shared: tuple[Shared, ...]

@@ -114,7 +114,7 @@ class ProvedCause:
     nats: float
     """By so much the log-probability of the explained part falls without it."""
     nats_by_token: tuple[float, ...]
-    """The same for each token of the whole answer."""
+    """Its fall for each token of the whole answer."""
     by_chance: Chance | None
     """Falls without other sentences; None where there is nothing to compare with."""
     answer_without: str | None = None
@@ -177,7 +177,7 @@ class SureToken:
 
 @dataclass(frozen=True, slots=True)
 class SureSignals:
-    """What can be seen of how sure an answer is, without knowing what is right."""
+    """Signs of how sure an answer is, that can be seen without knowing what is right."""
 
     mean: float
     """Mean log-probability of its tokens, in nats."""
@@ -223,7 +223,7 @@ class Sure:
     odds: Odds | None
     """None = not measured."""
     says: tuple[str, ...]
-    """The same in plain words."""
+    """Odds and signals in plain words."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ class KindOdds:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What is known about how often one model is right."""
+    """Calibration of one model: how often it is right, by kind of question."""
 
     model: str
     """Digest of the model as it answers."""

@@ -10,7 +10,7 @@ from ingle.explain.effects import Falls, Left
 RANDOM_SETS = 8
 """Random sets of sentences beside a proved set."""
 FEW_RANDOM_SETS = 3
-"""The same for long prompts, where each costs about the prompt."""
+"""Random sets for long prompts, where each costs about the prompt."""
 
 
 def proved(falls: Falls, numbers: Sequence[int], chance: int, seed: int) -> list[ProvedCause]:

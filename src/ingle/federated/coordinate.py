@@ -16,7 +16,7 @@ Complaint = Callable[[int, FederatedError], object]
 
 @dataclass(frozen=True, slots=True)
 class EndedRound:
-    """What became of a round."""
+    """The end of a round."""
 
     round: Round
     followed: tuple[int, ...]

@@ -18,7 +18,7 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
-    """What every member agrees to. Nothing of it changes while the federation lives."""
+    """Terms that every member agrees to. Nothing of them changes while the federation lives."""
 
     name: str
     """The owner's name for it."""
@@ -49,7 +49,7 @@ class Invitation:
 
     @property
     def content(self) -> bytes:
-        """What is signed."""
+        """The bytes that are signed."""
         return canonical_json({"ingle": "invitation", "version": VERSION, **asdict(replace(self, signature=""))})
 
     @property

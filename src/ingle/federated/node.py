@@ -22,7 +22,7 @@ from ingle.federated.verdict import RoundVerdict, cast, count
 
 @dataclass(frozen=True, slots=True)
 class RoundWork:
-    """What a home does in a round by its own means."""
+    """A home's own deeds in a round."""
 
     train: Callable[[int], Whole]
     """Round → the update, on the grid."""
@@ -40,7 +40,7 @@ class HomeNode:
 
     member: Member
     joined: Statement
-    """What it said when it took its seat."""
+    """Its words when it took its seat."""
     base: str
     """Digest of what it has so far."""
     length: Callable[[int], int]
@@ -49,7 +49,7 @@ class HomeNode:
     part: RoundPart | None = None
     """The round that it is in."""
     update: Whole = field(default_factory=lambda: np.zeros(0, np.uint32), repr=False)
-    """What it learned for that round."""
+    """Its update for that round."""
     settled: int = 0
     """The last round whose verdict it followed."""
 

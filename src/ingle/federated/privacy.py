@@ -1,4 +1,4 @@
-"""What noise promises: ε for given noise, sampling and steps, and whether learning is left under it.
+"""Privacy of noise: ε for given noise, sampling and steps, and whether learning is left under it.
 
 One unit (a record, or a home) is in a step with probability `share`; what it adds has at most the length C; the sum gets Gaussian noise of
 `noise` · C. Whoever sees all steps' sums can tell a run with the unit from one without by a factor e^ε at the most, but for a chance of δ.
@@ -39,7 +39,7 @@ Row = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class PrivacyPlan:
-    """What is done, and for whom privacy is promised."""
+    """A plan: noise, sampling and steps, and for whom privacy is promised."""
 
     unit: str
     """Who is protected: `record`, one example of one home; `home`, all that a home has."""

@@ -38,7 +38,7 @@ class Round:
     """The homes that are there, by seat."""
     stage: str = "keys"
     heard: Mapping[str, Mapping[int, Statement]] = field(default_factory=dict)
-    """What the homes said, by stage and seat; each was verified."""
+    """Messages of the homes, by stage and seat; each was verified."""
     sealed: Mapping[int, Mapping[str, str]] = field(default_factory=dict, repr=False)
     """Sealed shares by the seat that sent them and the seat (as text) that they are for."""
     bodies: Mapping[int, bytes] = field(default_factory=dict, repr=False)

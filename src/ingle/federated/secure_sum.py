@@ -66,7 +66,7 @@ class RoundPart:
     base: str
     """Digest of what the round starts from."""
     said: Mapping[str, Statement]
-    """What it said so far, by kind."""
+    """Its messages so far, by kind."""
     private: bytes = field(repr=False)
     """This round's key; the masks with the other homes come from it."""
     seed: bytes = field(repr=False)
@@ -282,7 +282,7 @@ def _where(member: Member, number: int) -> dict[str, Any]:
 
 
 def _letter(keys: Statement, to: int) -> dict[str, object]:
-    """What a sealed share is bound to: all that its sender said as its keys, and whom it is for."""
+    """The context that a sealed share is bound to: all that its sender said as its keys, and whom it is for."""
     return {"use": "share", "keys": keys.digest, "to": to}
 
 

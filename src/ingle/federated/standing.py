@@ -1,4 +1,4 @@
-"""What a home has of a federation, kept in HOME/federated/KEY, so that it goes on where it was after a kill at any moment.
+"""A home's standing in a federation, kept in HOME/federated/KEY, so that it goes on where it was after a kill at any moment.
 
 standing.safetensors    the factors that were learned so far, with what they are in its head; replaced whole
 said.json               the highest round that this home ever said anything in, and the homes in each sum that it helped to open

@@ -23,7 +23,7 @@ class Statement:
 
     @property
     def bytes(self) -> bytes:
-        """What is signed."""
+        """The bytes that are signed."""
         return canonical_json({"ingle": "federated", "kind": self.kind, "seat": self.seat, "facts": dict(self.facts)})
 
     @property

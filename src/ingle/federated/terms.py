@@ -12,7 +12,7 @@ FEWEST = 3
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What every home checks by itself, whatever a coordinator says."""
+    """Checks that every home makes by itself, whatever a coordinator says."""
 
     federation: str
     """Digest of the invitation."""

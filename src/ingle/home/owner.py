@@ -1,4 +1,4 @@
-"""What the owner states in policy.toml: what the models here are for, what they must not be used for, and how long words are kept.
+"""The owner's statements in policy.toml: what the models here are for, what they must not be used for, and how long words are kept.
 
 [use]
 purpose = "Answers questions about our library."
@@ -31,16 +31,16 @@ _MOST = 50
 
 @dataclass(frozen=True, slots=True)
 class OwnerUse:
-    """What the owner says of the models. Nothing here is checked, so every card calls it stated."""
+    """The owner's words about the models. Nothing here is checked, so every card calls it stated."""
 
     purpose: str = ""
-    """What the models are for."""
+    """Their purpose."""
     users: str = ""
     """Who asks them."""
     forbidden: tuple[str, ...] = ()
-    """What they must not be used for."""
+    """Uses that are not allowed."""
     limits: str = ""
-    """What they are known not to do well."""
+    """Known weaknesses."""
     oversight: str = ""
     """Who looks at what they do, and how."""
     contact: str = ""

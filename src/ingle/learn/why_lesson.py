@@ -42,7 +42,7 @@ class LessonCause:
 
 @dataclass(frozen=True, slots=True)
 class ProvedLesson:
-    """What learning a lesson without each of its examples does to an answer. Losses are nats of the whole answer, as it is served."""
+    """Effect on an answer of learning a lesson without each of its examples. Losses are nats of the whole answer, as it is served."""
 
     causes: tuple[LessonCause, ...]
     """Every example, the most telling first."""

@@ -64,7 +64,7 @@ def between_groups(answers: Floats, groups: Sequence[str]) -> float:
 
 
 def by_chance(answers: Floats, groups: Sequence[str], seed: int) -> float:
-    """The same for groups of the same sizes, drawn at random: the mean of many draws."""
+    """Groups of the same sizes, drawn at random: the mean of many draws."""
     draw, shuffled, found = random.Random(seed), list(groups), []
     for _ in range(_SHUFFLES):
         draw.shuffle(shuffled)

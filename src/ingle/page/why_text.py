@@ -42,7 +42,7 @@ Part = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class TaughtNow:
-    """What became of a memory or a lesson since it acted, and what may be done with it."""
+    """State of a memory or a lesson since it acted, and what may be done with it."""
 
     state: str = ""
     """As of an example, or `gone`."""

@@ -1,4 +1,4 @@
-"""What a server does by the hour: it records the owner's policy where that has changed, and deletes words that are older than it allows."""
+"""Housekeeping by the hour: the owner's policy is recorded where it has changed, and words that are older than it allows are deleted."""
 
 import asyncio
 

@@ -13,7 +13,7 @@ Origin = Literal["memory", "document", "tool"]
 """Origins that a client may name for a part whose words are quoted. The speaker's own words need none."""
 Explainable = Literal["sentences", "taught", "sure", "traces", "parts"]
 EXPLAINED: tuple[Explainable, ...] = ("sentences", "taught", "sure", "traces")
-"""What an explanation says unless it is asked otherwise; `parts` are those of a hybrid."""
+"""Parts of an explanation, unless others are asked for; `parts` are those of a hybrid."""
 MOST_CHOICES = 16
 """Most answers to one request (`n`)."""
 # One error is enough, and lists end somewhere: a report on each of a million wrong items takes minutes and gigabytes.

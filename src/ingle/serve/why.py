@@ -129,7 +129,7 @@ def _shorter(home: Home, kept: Kept, choice: Choice, open_: Open, lessons: bool)
 
 @dataclass
 class Tap:
-    """What passes between the guards and the engine: the request as the model read it, and the tokens as it wrote them."""
+    """A tap between the guards and the engine: the request as the model read it, and the tokens as it wrote them."""
 
     requests: list[Request] = field(default_factory=list)
     chunks: list[Chunk] = field(default_factory=list)

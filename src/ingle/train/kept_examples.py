@@ -1,4 +1,4 @@
-"""What a training leaves of its examples: their tokens, which of them was in which step, and their sketches; `examples.safetensors`.
+"""Examples that a training keeps: their tokens, which of them was in which step, and their sketches; `examples.safetensors`.
 
     ids, answer, bounds     the documents, as in `corpus`
     records                 SHA-256 of each example's record, by which its line is found again
@@ -28,7 +28,7 @@ _CURE = "Tune again to have it made anew; the model itself is not harmed."
 
 @dataclass(frozen=True, slots=True)
 class KeptSettings:
-    """What is kept of the examples, so that an answer can be traced back to them. Changes nothing in what is learnt."""
+    """Settings for keeping examples, so that an answer can be traced back to them. Changes nothing in what is learnt."""
 
     keep: bool = True
     """Whether the examples' tokens and the steps that read them are kept beside the delta."""

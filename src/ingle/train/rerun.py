@@ -26,7 +26,7 @@ Flats = list[Tensor]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Moment:
-    """What stood before a step, and the gradient that it took."""
+    """Values before a step, and the gradient that it took."""
 
     number: int
     """Number of the step, from 0."""

@@ -108,7 +108,7 @@ class TuneSettings:
     judge: JudgeSettings = field(default_factory=JudgeSettings)
     """How the result is measured."""
     examples: KeptSettings = field(default_factory=KeptSettings)
-    """What is kept of the examples beside the delta."""
+    """Settings for the examples that are kept beside the delta."""
 
     def __post_init__(self) -> None:
         if self.max_examples < 0:

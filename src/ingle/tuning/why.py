@@ -69,7 +69,7 @@ class TrainingCause:
 
 @dataclass(frozen=True, slots=True)
 class ProvedExamples:
-    """What training again without some examples does to an answer. All losses are nats of the whole answer, as the model is served."""
+    """Effect on an answer of training again without some examples. All losses are nats of the whole answer, as the model is served."""
 
     causes: tuple[TrainingCause, ...]
     """The examples that were left out together, the most telling first."""
@@ -84,7 +84,7 @@ class ProvedExamples:
     without_random: tuple[float, ...]
     """Losses in models trained again without as many random ones."""
     answer_without: str
-    """What the model trained without them says instead, greedily."""
+    """Answer of the model trained without them, greedily."""
     same_programs: bool
     """Whether versions and threads are those of the tune; if not, some of the difference may be theirs."""
     seconds: float

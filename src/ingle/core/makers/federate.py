@@ -1,4 +1,4 @@
-"""What several homes learned together: each of them judges it by its own gate."""
+"""A delta that several homes learned together: each of them judges it by its own gate."""
 
 from collections.abc import Mapping
 
