@@ -91,10 +91,13 @@ def test_too_many_or_too_large_ones_are_refused_and_the_end_ends_them(model: Lan
 
     with pytest.raises(RequestError):
         scheduler.attend(Reading(waits, heard[0].ended, 2 << 20))
-    for one in heard:
-        scheduler.attend(Reading(waits, one.ended, 1 << 10))
+    for number, one in enumerate(heard):
+        scheduler.attend(Reading(waits, one.ended, 1 << 10, f"owner {number % 2}"))
+        if number == 2:
+            with pytest.raises(Busy):  # the first owner has two
+                scheduler.attend(Reading(waits, Heard().ended, 1, "owner 0"))
     with pytest.raises(Busy):
-        scheduler.attend(Reading(waits, Heard().ended, 1))
+        scheduler.attend(Reading(waits, Heard().ended, 1, "owner 9"))
     closing = threading.Thread(target=scheduler.close)
     closing.start()
     turn.set()

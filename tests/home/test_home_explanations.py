@@ -9,7 +9,7 @@ from ingle.core.errors import NotKept, RequestError
 from ingle.core.message import Message
 from ingle.home.conversations import create_conversation, delete_conversation
 from ingle.home.database import open_database
-from ingle.home.explanations import drop_explanations, explanations_of, get_explanation, keep_explanation
+from ingle.home.explanations import drop_explanations, get_explanation, keep_explanation
 from ingle.home.quoting import seeker
 from ingle.home.turns import MIGRATIONS, drop, keep_answer
 
@@ -32,14 +32,13 @@ def test_it_is_given_again_and_a_later_one_takes_its_place(engine: Engine) -> No
     keep_explanation(engine, "", turn, "why-1", BODY)
     assert get_explanation(engine, "", "why-1") == BODY
     keep_explanation(engine, "", turn, "why-1", {**BODY, "says": []})
-    assert explanations_of(engine, "", turn) == [{**BODY, "says": []}]
+    assert get_explanation(engine, "", "why-1") == {**BODY, "says": []}
 
 
 def test_it_is_its_owners_alone(engine: Engine) -> None:
     keep_explanation(engine, "a", answered(engine, "a"), "why-1", BODY)
     with pytest.raises(NotKept):
         get_explanation(engine, "b", "why-1")
-    assert explanations_of(engine, "b", answered(engine, "b")) == []
     assert drop_explanations(engine, "b", lambda _text: True) == 0
     with pytest.raises(NotKept):
         keep_explanation(engine, "b", answered(engine, "a"), "why-2", BODY)
@@ -64,7 +63,9 @@ def test_it_goes_with_what_it_quotes(engine: Engine) -> None:
     for number in range(2):
         keep_explanation(engine, "", turn, f"why-{number}", {**BODY, "says": [f"word{number}"]})
     assert drop_explanations(engine, "", seeker(["word1"])) == 1
-    assert [one["says"] for one in explanations_of(engine, "", turn)] == [["word0"]]
+    assert get_explanation(engine, "", "why-0")["says"] == ["word0"]
+    with pytest.raises(NotKept):
+        get_explanation(engine, "", "why-1")
     assert drop_explanations(engine, "", lambda text: text == "ex-1") == 1
 
 

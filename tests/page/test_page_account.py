@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from ingle.core.event import Event
+from ingle.home.kept import get_kept, keep
 from ingle.home.place import Home
 from ingle.ledger.chain import Ledger
 from ingle.serve.rooms import open_rooms
@@ -21,7 +22,8 @@ def accounts(tmp_path_factory: pytest.TempPathFactory, kept_home: Path) -> Itera
     home = Home(copied(kept_home, tmp_path_factory.mktemp("account") / "home"))
     home.policy.write_text('[use]\npurpose = "<script>alert(1)</script>"\n')
     engine = open_rooms(home)
-    for name, value in (("tiny", 1.25), ("tiny+mine", 1.5)):
+    keep(home, "tiny-two", get_kept(home, "tiny").base)
+    for name, value in (("tiny", 1.25), ("tiny-two", 1.5), ("tiny+mine", 1.75)):  # the last one is not kept any more
         Ledger(engine, home.keys).append(Event("measure", name, {**MEASURED, "value": value}))
     engine.dispose()
     with serving(home.root, "--page") as running:
@@ -31,7 +33,7 @@ def accounts(tmp_path_factory: pytest.TempPathFactory, kept_home: Path) -> Itera
 def test_the_view_shows_a_card_and_what_changes_did(accounts: Server) -> None:
     page = accounts.get("/account?as=annex-xi").text
     assert "Annex XI" in page and "1(1)(d)" in page and "What changes did" in page
-    assert "<td>tiny+mine<td>1.5 bits" in page and "<td>tiny<td>1.25 bits" in page
+    assert "<td>tiny-two<td>1.5 bits" in page and "<td>tiny<td>1.25 bits" in page and "tiny+mine" not in page
     assert "<script>alert" not in page and "&lt;script&gt;alert(1)" in page
     assert accounts.get("/account").status_code == 200
 

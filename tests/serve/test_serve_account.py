@@ -73,3 +73,15 @@ def test_cards_are_given_by_the_api(accounting: Server) -> None:
     assert accounting.get("/v1/models/none/card").status_code == 404
     assert accounting.get("/v1/models/tiny").json()["id"] == "tiny"
     assert [row.values["answers_days"] for row in accounting.facts("policy")] == [0]
+
+
+def test_counts_of_everybodys_requests_are_for_those_who_may_see_them(accounting: Server) -> None:
+    accounting.chat("hi")
+
+    def counts(who: dict[str, str]) -> list[str]:
+        card = send(accounting, "GET", "/v1/models/tiny/card", who).json()
+        return [fact["name"] for item in card["items"] if item["clause"] == "Record" for fact in item["facts"]]
+
+    seeing = ingle(accounting.home.root, "key", "add", "owner's own", "--metrics").stdout.strip()
+    assert "answers" in counts({}) and "answers" in counts({"Authorization": f"Bearer {seeing}"})
+    assert counts(new_user(accounting)) == []

@@ -1,14 +1,15 @@
 """`ingle debias`."""
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ingle.cli.gating import Force, Overrides
+from ingle.cli.making import AsJson, Config, Make, Table, Wanted, gate_rows, make_delta, show_delta
 
 if TYPE_CHECKING:
-    from ingle.train.making import MadeDelta
+    from ingle.learn.debias_settings import DebiasSettings
 
 EXAMPLES = """
 ingle debias smollm2 --name fair
@@ -25,11 +26,11 @@ def command(
     measured: Annotated[int | None, typer.Option(help="Items of every suite to measure before and after; 0 = all.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs: how often every pair is read.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed for the counterfactuals, and for the training.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="Settings in a TOML file.")] = None,
+    config: Config = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any setting, e.g. weights.keep=8.")] = None,
     force: Force = False,
     policy: Overrides = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Teach a model not to judge people by their group.
 
@@ -38,44 +39,27 @@ def command(
     The result is a delta; the model stays as it was. The gate measures it first, and may refuse it.
     Interrupted at any moment, or refused and now with --force, the same command goes on.
     """
-    from ingle.cli.choose import choose
-    from ingle.cli.gating import read_policy, way_in
-    from ingle.cli.house import enter, record
-    from ingle.cli.progress import watching
-    from ingle.cli.training import run_watch, settle
-    from ingle.home.names import check_name
-    from ingle.tuning.catalogue import need_learning
-
-    need_learning()
-    check_name(name)
-    home = enter()
-    kept, rules = choose(home, model), read_policy(home, policy)
-    from ingle.learn.debias import debias
-    from ingle.learn.debias_settings import DebiasSettings
-
     options: dict[str, Any] = {
         "counterfactuals": counterfactuals, "questions": questions, "measured": measured, "train.epochs": epochs, "seed": seed,
         "train.seed": seed,
     }  # fmt: skip
-    chosen, command_line = settle(DebiasSettings, ["ingle", "debias", kept.name, "--name", name], config, options, overrides)
-    with watching() as watch:
-        admit = way_in(home, kept, "debias", rules, force, watch)
-        result = debias(home, kept, name, chosen, admit, run_watch(watch), command_line, lambda event: record(home, event))
-    _show(kept.name, result, as_json)
+    made = make_delta("debias", Wanted(model, name, config, overrides, policy, force), options, _load)
+    if not as_json:
+        from ingle.cli.audit import show_shifts
+        from ingle.learn.debias import shifts_of
+
+        show_shifts(made.kept.name.rpartition("+")[0], made.kept.name, shifts_of(made.report))
+    show_delta(made, as_json, _tables)
 
 
-def _show(before: str, result: "MadeDelta", as_json: bool) -> None:
-    from ingle.cli.audit import show_shifts
-    from ingle.cli.output import print_json, print_table
-    from ingle.learn.debias import shifts_of
+def _load() -> "tuple[Make[DebiasSettings], type[DebiasSettings]]":
+    from ingle.learn.debias import debias
+    from ingle.learn.debias_settings import DebiasSettings
+
+    return debias, DebiasSettings
+
+
+def _tables(report: Mapping[str, Any]) -> list[Table]:
     from ingle.train.report import cost_rows
 
-    report = result.report
-    if as_json:
-        print_json(dict(report))
-        return
-    show_shifts(before, result.kept.name, shifts_of(report))
-    findings = report.get("gate", {}).get("findings", ())
-    gate = [(f"gate: {one['check']}", "passed" if one["passed"] else "not passed", one["reason"]) for one in findings]
-    print_table(("figure", "value", ""), [*gate, *cost_rows(report["train"])])
-    print(f"Talk with it: ingle chat {result.kept.name}")
+    return [(("figure", "value", ""), [*gate_rows(report), *cost_rows(report["train"])])]

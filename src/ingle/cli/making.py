@@ -1,4 +1,4 @@
-"""Shared parts of commands that make a delta of one model by settings: prune, quantise, hybridize, harden."""
+"""Shared parts of commands that make a delta of one model by settings: prune, quantise, hybridize, harden, debias."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ Table = tuple[tuple[str, ...], Sequence[tuple[str, ...]]]
 
 
 class Make(Protocol[S_contra]):
-    """A maker: `prune`, `quantise`, `hybridize`, `harden`."""
+    """A maker: `prune`, `quantise`, `hybridize`, `harden`, `debias`."""
 
     def __call__(
         self, home: "Home", kept: "Kept", name: str, settings: S_contra, admit: "Admit", watch: "RunWatch" = ..., command: str = "",

@@ -101,7 +101,7 @@ def command(
     finally:
         engine.dispose()
     if html is not None:
-        write_atomic(html, why_page(why, asked.choice.request).encode())
+        write_atomic(html, why_page(why, asked.choice.request).encode(), mode=0o600)  # it quotes the user
     _finish(home, asked, table, why, time.monotonic() - began, metered.end_of_piece(), as_json)
 
 

@@ -10,10 +10,10 @@ from ingle.core.errors import Busy, RequestError
 from ingle.engine.failures import spared
 from ingle.engine.metering import StepMeter
 
-MOST = 4
-"""Readings at once."""
-TOKENS_BESIDE = 64
-"""Tokens of one step while answers are written: they wait for it between two tokens."""
+MOST, MOST_OF_ONE = 4, 2
+"""Readings at once, and of these those of one owner: nobody takes all places from the others."""
+TOKENS, TOKENS_BESIDE = 256, 64
+"""Tokens of one step, and while answers are written: they wait for it between two tokens."""
 
 
 @dataclass(eq=False)
@@ -26,6 +26,7 @@ class Reading:
     """Told once, when all is read, or by what error it ended."""
     needed_bytes: int
     """Memory for its states."""
+    owner: str = ""
     energy: Energy = NOTHING
     """Its share so far; see `metering.StepMeter`."""
 
@@ -51,20 +52,21 @@ class Readings:
             got = f"{reading.needed_bytes / 1e6:.0f} MB"
             raise RequestError("prompt", f"must fit {all_bytes / 1e6:.0f} MB of states", got, "Raise serve.state_mb.")
         with self._lock:
-            if len(self._waiting) >= MOST or reading.needed_bytes > free_bytes:
+            mine = sum(one.owner == reading.owner for one in self._waiting)
+            if len(self._waiting) >= MOST or mine >= MOST_OF_ONE or reading.needed_bytes > free_bytes:
                 raise Busy("server", "There is no room for another explanation now", "", "Ask again in a moment.", wait_s)
             self._waiting.append(reading)
             self._needed += reading.needed_bytes
 
-    def step(self, tokens: int, end: Exception | None) -> None:
-        """Take one step of the next reading, if there is one, or end it by an error."""
+    def step(self, beside: bool, end: Exception | None) -> None:
+        """Take one step of the next reading, if there is one, or end it by an error. `beside`: whether answers are written."""
         if not self._waiting:
             return
         reading, rows, error = self._waiting[0], None, end
         if error is None:
             self._meter.begin()
             try:
-                rows = reading.step(tokens)
+                rows = reading.step(TOKENS_BESIDE if beside else TOKENS)
             except Exception as failure:
                 error = failure
             self._meter.share([(reading, rows or 1)])

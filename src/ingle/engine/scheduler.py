@@ -22,7 +22,7 @@ from ingle.engine.fair_queue import FairQueue
 from ingle.engine.job import Capacity, Counts, Job, Outcome, post_directly
 from ingle.engine.metering import StepMeter
 from ingle.engine.prefix_cache import PrefixCache, common_length
-from ingle.engine.readings import TOKENS_BESIDE, Reading, Readings
+from ingle.engine.readings import Reading, Readings
 from ingle.engine.saved_states import SavedStates, is_forgotten
 from ingle.engine.speculative import BatchLoad, StepTimers
 
@@ -101,6 +101,7 @@ class Scheduler:
             if self._closing is not None or not self.alive:
                 raise _closing()
             self._readings.add(reading, self._free_bytes, self.capacity.state_bytes, self._answer_s)
+            self._errands.append(lambda: self.cache.shrink(self._free_bytes))  # the cache makes room
             self._wake.notify()
 
     def cancel(self, job: Job) -> None:
@@ -156,8 +157,7 @@ class Scheduler:
                     outcomes.append(self._fail(job, error))
             if self._running:
                 outcomes += self._step()
-            most = TOKENS_BESIDE if self._running else self.capacity.prefill_tokens
-            self._readings.step(most, None if self._closing is None else _closing())
+            self._readings.step(bool(self._running), None if self._closing is None else _closing())
             self._post(self.energy.told(outcomes))
         spared(self._save)
 

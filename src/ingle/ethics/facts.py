@@ -68,8 +68,8 @@ class Sources:
     """Forbidden uses that a guard blocks or tells of."""
     rows: Sequence["Row"]
     """Facts of the ledger, the newest first; only kinds of `KINDS`."""
-    counts: Mapping[str, int]
-    """Number of facts in the ledger by kind."""
+    counts: Mapping[str, int] | None
+    """Number of facts in the ledger by kind; None = not for this reader, since they are about everybody's requests."""
 
     @cached_property
     def mine(self) -> list["Row"]:
@@ -128,6 +128,8 @@ def missing(sources: Sources, name: str) -> str:
         return f"not measured: ingle measure {model} --suite {rest}"
     if part == "stated":
         return f"not stated: use.{rest} in policy.toml"
+    if part == "record" and sources.counts is None:
+        return "counts of everybody's requests are for the home's owner"
     return _MISSING.get(part, "not known here: it was made elsewhere, and its source does not say it").format(model=model)
 
 
@@ -317,7 +319,7 @@ def _enforced(sources: Sources) -> Iterator[CardFact]:
 def _record(sources: Sources) -> Iterator[CardFact]:
     newest = sources.rows[0] if sources.rows else None
     for kind, name in _COUNTED.items():
-        if count := sources.counts.get(kind, 0):
+        if count := (sources.counts or {}).get(kind, 0):
             row, digest = (newest.seq, newest.hash) if newest else (None, "")
             yield CardFact(name, count, "recorded", "in this home", row=row, row_hash=digest)
 

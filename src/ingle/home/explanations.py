@@ -40,16 +40,6 @@ def get_explanation(engine: "Engine", owner: str, id_: str) -> dict[str, Any]:
     return body
 
 
-def explanations_of(engine: "Engine", owner: str, turn: str) -> list[dict[str, Any]]:
-    """Return the explanations of a turn, the newest first."""
-    import sqlalchemy as sa
-
-    with engine.connect() as connection:
-        query = sa.text("SELECT body FROM explanations WHERE owner = :owner AND turn = :turn ORDER BY at DESC, id")
-        with as_written("an explanation"):
-            return [json.loads(row.body) for row in connection.execute(query, {"owner": owner, "turn": turn})]
-
-
 def drop_explanations(engine: "Engine", owner: str, holds: Callable[[str], bool]) -> int:
     """Delete the owner's explanations with a text for which `holds` is true; return how many. The caller scrubs the database."""
     import sqlalchemy as sa

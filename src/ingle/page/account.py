@@ -33,11 +33,12 @@ def account_routes(service: Service, sessions: Sessions) -> APIRouter:
 
     @router.get(PATH, include_in_schema=False)
     async def account(request: Request) -> Response:
-        if await sessions.visitor(request.cookies.get(COOKIE, "")) is None:
+        visitor = await sessions.visitor(request.cookies.get(COOKIE, ""))
+        if visitor is None:
             return RedirectResponse(sign_in_url(PATH), 303)
         asked = request.query_params
         kind = asked.get("as", "model")
-        card, names, drifted = await asyncio.to_thread(_read, service, asked.get("model", ""), kind)
+        card, names, drifted = await asyncio.to_thread(_read, service, asked.get("model", ""), kind, not visitor.owner)
         form = asked.get("form", "")
         if form in _FORMS:
             text = as_markdown(card) if form == "md" else json.dumps({"object": "card", "digest": card.digest, **to_table(card)}, indent=1)
@@ -48,10 +49,11 @@ def account_routes(service: Service, sessions: Sessions) -> APIRouter:
     return router
 
 
-def _read(service: Service, model: str, kind: str) -> tuple[Card, Sequence[str], Drift]:
-    kept = service.models.kept(model)
-    card = card_of(service.home, service.engine, kept, kind)
-    return card, list(service.models.names()), drift(rows_of(Ledger(service.engine, service.home.keys)), kept.name)
+def _read(service: Service, model: str, kind: str, counted: bool) -> tuple[Card, Sequence[str], Drift]:
+    """Read what the page shows. `counted`: whether counts of everybody's requests are for this visitor."""
+    kept, names = service.models.kept(model), list(service.models.names())
+    rows = [row for row in rows_of(Ledger(service.engine, service.home.keys)) if row.subject in names]
+    return card_of(service.home, service.engine, kept, kind, counted), names, drift(rows, kept.name)
 
 
 def page(card: Card, names: Sequence[str], drifted: Drift) -> str:

@@ -77,10 +77,16 @@ async def asker(request: Request) -> str:
     return "" if key is None else key.id
 
 
+async def sees_everybody(request: Request) -> bool:
+    """Return whether figures about everybody's requests are for whoever asks: the user of this machine, and keys with that right."""
+    key = await _key_of(request)
+    return key is None or key.metrics
+
+
 async def may_see_metrics(request: Request) -> str:
     """Return `asker`, if it may see the figures of the whole server. Raises NoRight for a key without that right."""
     key = await _key_of(request)
-    if key is not None and not key.metrics:
+    if not await sees_everybody(request):
         raise _no_right("read the figures of the whole server", "--metrics")
     return "" if key is None else key.id
 

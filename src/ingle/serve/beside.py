@@ -91,7 +91,7 @@ class Beside:
         def ended(error: Exception | None) -> None:
             done.set_result(None) if error is None else done.set_exception(error)
 
-        reading = Reading(step, ended, _STATES * model.backend.state_bytes(longest))
+        reading = Reading(step, ended, _STATES * model.backend.state_bytes(longest), self.asker)
         self.service.scheduler.attend(reading)
         done.result()
         self.energy = self.energy + reading.energy

@@ -22,7 +22,7 @@ from ingle.ledger.table import counts_by_kind
 from ingle.model.checkpoint import expected_shapes
 from ingle.safety.policy import GuardPolicy, rule_of
 from ingle.safety.registry import guard_files, guard_policy
-from ingle.serve.auth import Keyed, asker, service_of
+from ingle.serve.auth import Keyed, sees_everybody, service_of
 from ingle.serve.service import Service
 
 if TYPE_CHECKING:
@@ -36,13 +36,14 @@ router = APIRouter(route_class=Keyed)
 @router.get("/v1/models/{name:path}/card", tags=["models"])
 async def card(
     name: str, kind: Annotated[str, Query(alias="as", max_length=40)] = "model",
-    service: Service = Depends(service_of), _who: str = Depends(asker),  # noqa: B008 - FastAPI's way
+    service: Service = Depends(service_of), all_: bool = Depends(sees_everybody),  # noqa: B008 - FastAPI's way
 ) -> dict[str, Any]:  # fmt: skip
-    """Return a card of a model: facts with their rows and digests, and what nobody measured."""
+    """Return a card of a model: facts with their rows and digests, and what nobody measured. Counts of everybody's requests need the
+    right to `/metrics`."""
 
     def made() -> Card:
         kept = service.models.kept(name)
-        return card_of(service.home, service.engine, kept, kind)
+        return card_of(service.home, service.engine, kept, kind, all_)
 
     table = await asyncio.to_thread(made)
     return {"object": "card", "digest": table.digest, **to_table(table)}
@@ -53,12 +54,15 @@ def hashes(engine: "Engine", home: Home) -> dict[int, str]:
     return {0: "", **{row.seq: row.hash for row in rows_of(Ledger(engine, home.keys))}}
 
 
-def card_of(home: Home, engine: "Engine", kept: Kept, kind: str) -> Card:
-    """Return a card of a kept model. Raises ConfigError for an unknown kind and a policy that can't be read, HomeError, LedgerError."""
-    return fill(kind, sources_of(home, engine, kept))
+def card_of(home: Home, engine: "Engine", kept: Kept, kind: str, counted: bool = True) -> Card:
+    """Return a card of a kept model; `counted`: with how often what happened in this home.
+
+    Raises ConfigError for an unknown kind and a policy that can't be read, HomeError, LedgerError.
+    """
+    return fill(kind, sources_of(home, engine, kept, counted))
 
 
-def sources_of(home: Home, engine: "Engine", kept: Kept) -> Sources:
+def sources_of(home: Home, engine: "Engine", kept: Kept, counted: bool = True) -> Sources:
     """Return all that cards of a model are filled from. The owner's policy is recorded first, if it has changed."""
     ledger, owner, guards = Ledger(engine, home.keys), owner_policy(home.policy), guard_policy(home.policy)
     record_policy(ledger, owner, guards)
@@ -70,7 +74,7 @@ def sources_of(home: Home, engine: "Engine", kept: Kept) -> Sources:
     return Sources(
         kept, read_base(home, kept.base), deltas, checkpoint.config,
         sum(math.prod(shape) for shape in expected_shapes(checkpoint.config).values()), [pack.format for pack in list_packs(source)], owner,
-        modes, enforced(owner, guards, kept.name), rows_of(ledger), counts_by_kind(engine),
+        modes, enforced(owner, guards, kept.name), rows_of(ledger), counts_by_kind(engine) if counted else None,
     )  # fmt: skip
 
 
