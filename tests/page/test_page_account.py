@@ -26,7 +26,7 @@ def accounts(tmp_path_factory: pytest.TempPathFactory, kept_home: Path) -> Itera
     for name, value in (("tiny", 1.25), ("tiny-two", 1.5), ("tiny+mine", 1.75)):  # the last one is not kept any more
         Ledger(engine, home.keys).append(Event("measure", name, {**MEASURED, "value": value}))
     engine.dispose()
-    with serving(home.root, "--page") as running:
+    with serving(home.root, "--page", "--set", "chat.model=tiny") as running:
         yield running
 
 
