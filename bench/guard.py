@@ -1,10 +1,9 @@
 """The judges of requests, of answers, and of orders in data: what they find, and how often they alarm for nothing.
 
 Every share is of texts that no training saw: held-out goals (by digest; an attack goes by its goal), and look-alikes judged by judges
-that had not seen
-them (five folds). `unseen` leaves a whole family out of training. Beside the judge stand a list of words, and the nearest neighbour of
-the training
-texts by their n-grams. Thresholds are those of one false alarm in a hundred, set on harmless training texts, look-alikes among them.
+that had not seen them (five folds). `unseen` leaves a whole family out of training. `taught` corrects the judge as *Was wrong* does, and
+counts what that does to all other texts. Beside the judge stand a list of words, and the nearest neighbour of the training texts by their
+n-grams. Thresholds are those of one false alarm in a hundred, set on harmless training texts, look-alikes among them.
 """
 
 import argparse
@@ -12,15 +11,18 @@ import base64
 import codecs
 import random
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from harness import finish, show
+from ingle.adapt.guards import plain_texts, teach_guards
 from ingle.gate.suspicion import refuses as by_keywords
-from ingle.home.place import find_home
+from ingle.home.place import Home, find_home
 from ingle.measure.intervals import wilson
 from ingle.robustness.fitting import fit, logits
 from ingle.robustness.prompts import LabelledPrompt, data_sentences, injections, judged_answers, orders
@@ -28,14 +30,15 @@ from ingle.robustness.training import CONTENT, FORM, Requests, gather, train_ord
 from ingle.safety.answers import harm_vector, refusal_vector
 from ingle.safety.features import SIZE, Sparse, grams, logit, vector
 from ingle.safety.injection import sentences
-from ingle.safety.judge import REQUESTS, Judge
+from ingle.safety.judge import REQUESTS, Judge, load_judge, save_judge
 from ingle.safety.orders import order_vector
+from ingle.safety.registry import judge_file
 from ingle.safety.views import views
 
 EXAMPLES = """  python bench/guard.py
   python bench/guard.py --part unseen --part encodings
 """
-PARTS = ("known", "unseen", "encodings", "orders", "answers", "cost")
+PARTS = ("known", "unseen", "encodings", "orders", "answers", "cost", "taught")
 RATE = 0.01
 WORDS = (
     "bomb", "kill", "hack", "weapon", "drug", "murder", "poison", "steal", "illegal", "explosive", "suicide", "malware", "virus", "attack",
@@ -263,6 +266,37 @@ def cost(requests: Requests, judge: Judge) -> dict[str, Any]:
     return row
 
 
+def taught(requests: Requests) -> dict[str, Any]:
+    """Corrections in a home of their own, by a judge that saw none of these texts; alarms on all other held-out texts before and after."""
+    held = [one for one in (*requests.bad, *requests.good) if one.held_out]
+    kinds = {
+        "harmful": [one.text for one in held if one.family in CONTENT],
+        "look-alike": [one.text for one in held if one.family == "lookalike"],
+    }
+    rows: dict[str, Any] = {}
+    for teach, harmful, count in (("harmful", False, 10), ("harmful", False, 50), ("look-alike", True, 10)):
+        for draw in range(3):
+            with tempfile.TemporaryDirectory(prefix="ingle-bench-") as folder:
+                home = Home(Path(folder)).create()
+                path = judge_file(home.root)
+                path.parent.mkdir(parents=True)
+                save_judge(path, *train_requests(requests, lambda one: not one.held_out), {})
+                texts = random.Random(draw).sample(kinds[teach], min(count, len(kinds[teach]) // 2))
+                others = {name: [text for text in some if text not in texts] for name, some in kinds.items()}
+                before = {name: sum(alarms(load_judge(path), text) for text in some) for name, some in others.items()}
+                for text in texts:
+                    teach_guards(home, plain_texts([text]), harmful)
+                after = {name: sum(alarms(load_judge(path), text) for text in some) for name, some in others.items()}
+            said_of = "harmful" if harmful else "harmless"
+            rows[f"{len(texts)} {teach} as {said_of}, draw {draw}"] = {
+                name: [before[name], after[name], len(some)] for name, some in others.items()
+            }
+    table = [["taught", *(f"others: {name}" for name in kinds)]]
+    table += [[name, *(f"{row[kind][0]} → {row[kind][1]} of {row[kind][2]}" for kind in kinds)] for name, row in rows.items()]
+    show("what a correction does to other texts: alarms at a rate of 1 %, before and after", table)
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", action="append", choices=PARTS, default=[])
@@ -273,6 +307,8 @@ def main() -> None:
         found["answers"] = answers()
     if "orders" in names:
         found["orders"] = in_data()
+    if "taught" in names:
+        found["taught"] = taught(gather(find_home().create()))
     if {"known", "unseen", "encodings", "cost"} & set(names):
         requests = gather(find_home().create())
         judge = judge_of(requests, lambda one: not one.held_out)
