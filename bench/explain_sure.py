@@ -117,14 +117,15 @@ def sureness(rows: Sequence[Row], calibration: Calibration) -> dict[str, Any]:
     low, high = np.array([odds.low for _, odds in told]), np.array([odds.high for _, odds in told])
     bins = [part for part in np.array_split(np.argsort(said), 10) if len(part)]
     covered = [bool(low[part].mean() <= right[part].mean() <= high[part].mean()) for part in bins]
-    results["tenths"] = [[float(said[part].mean()), float(right[part].mean()), len(part)] for part in bins]
+    tenths = [(float(said[part].mean()), float(right[part].mean()), len(part)) for part in bins]
+    results["tenths"] = tenths
     results["covered"] = sum(covered)
     draw = np.random.default_rng(0)
     results["ece_of_true_odds"] = float(np.mean([calibration_error(said, draw.random(len(said)) < said) for _ in range(DRAWS)]))
     show("how sure, on held-out questions", table)
     show(
         "odds said and shares seen, in tenths",
-        [("said", "seen", "n"), *((f"{a:.2f}", f"{b:.2f}", str(n)) for a, b, n in results["tenths"])],
+        [("said", "seen", "n"), *((f"{a:.2f}", f"{b:.2f}", str(n)) for a, b, n in tenths)],
     )
     say(f"odds that are exactly right would have an ECE of {results['ece_of_true_odds']:.3f} on so many questions, by chance")
     say(f"the mean interval holds the share seen in {sum(covered)} of {len(bins)} tenths; no odds for {results['not_told']} answers")

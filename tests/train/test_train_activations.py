@@ -23,7 +23,7 @@ SETTINGS = TrainSettings(epochs=3, batch_tokens=64, precision="bf16", cache_mb=1
 @pytest.fixture(autouse=True)
 def any_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody is told that bfloat16 is slow here."""
-    monkeypatch.setattr(loop, "slowness", lambda *_: 1.0)
+    monkeypatch.setattr(loop, "multiplies_bf16", lambda _: True)
 
 
 def run(folder: Path, settings: TrainSettings = SETTINGS, parts: tuple[str, ...] = ("layers.2.",)) -> tuple[TrainReport, list[str]]:

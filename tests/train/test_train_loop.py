@@ -210,16 +210,17 @@ def test_another_run_in_the_same_folder_is_refused(tmp_path: Path, other: Callab
 
 
 @pytest.mark.parametrize(
-    ("asked", "seconds", "told"), [("bf16", 7.0, True), ("bf16", 0.5, False), ("fp32", 0.5, False), ("auto", 7.0, False)]
+    ("asked", "instructions", "told"),
+    [("bf16", set[str](), True), ("bf16", {"avx512bf16"}, False), ("fp32", {"avx512bf16"}, False), ("auto", set[str](), False)],
 )
 def test_bf16_on_a_machine_that_is_slow_with_it_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: Any, seconds: float, told: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: Any, instructions: set[str], told: bool
 ) -> None:
-    monkeypatch.setattr(precision, "_seconds", lambda dtype, _: seconds if dtype == torch.bfloat16 else 1.0)
+    monkeypatch.setattr(precision, "features", lambda: instructions)
     said: list[str] = []
     report, _ = run(tmp_path, change(max_steps=1, precision=asked), watch=TrainWatch(say=said.append))
     assert report.precision == ("bf16" if asked == "bf16" else "fp32")
-    assert any("in bf16 7 times as slowly" in text for text in said) == told
+    assert any("no instructions for bf16" in text for text in said) == told
 
 
 def test_held_out_loss_that_only_grows_ends_the_run_with_the_best(tmp_path: Path) -> None:

@@ -40,14 +40,12 @@ from ingle.train.kernel_memory import KERNELS as MEMORY_KERNELS
 from ingle.train.objectives import Answers, Objective
 from ingle.train.optimisers import Trained, check_names
 from ingle.train.packing import Batch, Data, Order, make_batch, plan
-from ingle.train.precision import DTYPES, choose, keep_few_programs, slowness
+from ingle.train.precision import DTYPES, choose, keep_few_programs, multiplies_bf16
 from ingle.train.ranks import Ranks, joined
 from ingle.train.settings import TrainProgress, TrainReport, TrainSettings, TrainWatch, run_digest
 from ingle.train.team import compile_ahead
 from ingle.train.trouble import Stop, memory_errors, not_finite, peak_bytes, smaller_batches, stop_signals
 
-SLOW = 2.0
-"""The owner is told when a format takes this many times as long as the other."""
 _FILL: Any = torch.utils.deterministic
 
 
@@ -101,8 +99,8 @@ class TrainingRun:
             raise ConfigError(str(folder), "holds another run, by its model, data, parameters or settings", saved[0].run[:12], cure)
         name = saved[0].precision if saved else choose(settings.precision, self.device) if ranks.first else ""
         self.precision: Literal["bf16", "fp32"] = "bf16" if ranks.any(name == "bf16") else "fp32"
-        if settings.precision == "bf16" and (slow := slowness("bf16", self.device)) > SLOW:
-            watch.say(f"this machine computes in bf16 {slow:.0f} times as slowly as in fp32: precision = auto or fp32 is faster here")
+        if settings.precision == "bf16" and not multiplies_bf16(self.device):
+            watch.say("this machine has no instructions for bf16 and computes in it many times as slowly: precision = auto is faster here")
         self.state = saved[0] if saved else TrainingState(digest, self.precision)
         self.trained = Trained(parameters, settings.optimiser, DTYPES[self.precision])
         for name, parameter in module.named_parameters():

@@ -1,13 +1,12 @@
-"""Precision: the number format in which a machine multiplies matrices fastest, measured once."""
+"""Precision: the number format in which a machine multiplies matrices fastest, by its instructions."""
 
 import os
-import time
-from functools import cache
 from typing import Literal
 
 import torch
 
 from ingle.core.errors import ConfigError
+from ingle.kernels.cpu import features
 
 Precision = Literal["auto", "bf16", "fp32"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -27,11 +26,10 @@ def keep_few_programs() -> None:
 
 
 def choose(precision: Precision, device: torch.device) -> Literal["bf16", "fp32"]:
-    """Choose the number format. `auto`: bfloat16 where it is at least a third faster than float32, for it costs exactness."""
+    """Choose the number format. `auto`: bfloat16 where the processor multiplies it, for it costs exactness; the same on every day."""
     if precision != "auto":
         return precision
-    seconds = {name: _seconds(dtype, str(device)) for name, dtype in DTYPES.items()}
-    return "bf16" if seconds["bf16"] * 4 / 3 < seconds["fp32"] else "fp32"
+    return "bf16" if multiplies_bf16(device) else "fp32"
 
 
 def device_of(name: Device) -> str:
@@ -42,18 +40,11 @@ def device_of(name: Device) -> str:
     return "cuda" if there and name != "cpu" else "cpu"
 
 
-def slowness(name: Literal["bf16", "fp32"], device: torch.device) -> float:
-    """Time of a product in this format, as a multiple of the faster format's."""
-    return _seconds(DTYPES[name], str(device)) / min(_seconds(dtype, str(device)) for dtype in DTYPES.values())
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether this device has instructions for products in bfloat16. Elsewhere they take many times as long as in float32.
 
-
-@cache
-def _seconds(dtype: torch.dtype, device: str) -> float:
-    """Seconds for a product of 512 tokens with a matrix of 576 × 1,536: the fastest of several, so that other programs disturb less."""
-    x, weight = torch.ones(512, 576, dtype=dtype, device=device), torch.ones(1536, 576, dtype=dtype, device=device)
-    best = float("inf")
-    for _ in range(8):
-        start = time.perf_counter()
-        float(torch.nn.functional.linear(x, weight)[0, 0])  # reading a number waits for the device
-        best = min(best, time.perf_counter() - start)
-    return best
+    False for Arm processors: PyTorch's products there have not been measured.
+    """
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool({"avx512bf16", "amx-bf16"} & features())
