@@ -15,7 +15,7 @@ import numpy as np
 
 from harness import finish, show
 from ingle.federated.quantise import Grid, from_grid, to_grid
-from ingle.federated.secure_sum import agree, begin, hide, meet, reveal, take_seat
+from ingle.federated.secure_sum import agree, begin, greet, hide, meet, reveal, take_seat
 from ingle.federated.summing import open_sum, plain_sum
 from ingle.federated.terms import Terms, fewest_of
 from ingle.ledger.keys import new_signer
@@ -33,7 +33,8 @@ def main() -> None:
     signers = [new_signer() for _ in range(args.homes)]
     terms = Terms("f" * 64, tuple(one.verifier.public for one in signers), fewest_of(args.homes), Grid(0.01, args.bits, args.homes))
     seated = [take_seat(terms, signer) for signer in signers]
-    members = [meet(member, [said for _, said in seated]) for member, _ in seated]
+    joins = [greet(member) for member in seated]
+    members = [meet(member, joins) for member in seated]
     rng = np.random.default_rng(0)
     gains = [rng.normal(0, 0.002, args.numbers) for _ in members]
     updates = [to_grid(gain, terms.grid)[0] for gain in gains]

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ingle.core.event import Event
 from ingle.federated.aggregate import A, B, added_gain, first_factors, flat_gain, trained_names
 from ingle.federated.invitation import Invitation, invite
+from ingle.federated.message import Letter
 from ingle.federated.node import HomeNode, RoundWork, responder
 from ingle.federated.quantise import Whole, from_grid, to_grid
 from ingle.federated.secure_sum import Opened, take_seat
@@ -85,7 +86,7 @@ class Learner:
     def judge(self, number: int, total: Whole, homes: int) -> bool:
         return self.loss(self.candidate(total, homes), self.held_out) <= self.loss(self.factors, self.held_out)
 
-    def settle(self, verdict: RoundVerdict, total: Whole) -> None:
+    def settle(self, verdict: RoundVerdict, total: Whole, letter: Letter) -> None:
         if verdict.accepted:
             self.factors = self.candidate(total, len(verdict.survivors))
         self.verdicts.append(verdict)
@@ -99,8 +100,8 @@ class Learner:
         return sum(self.factors[name].size for name in self.names(number))
 
     def node(self, signer: Signer, last_round: int = 0) -> HomeNode:
-        member, joined = take_seat(self.invitation.terms(), signer, last_round, self.opened)
-        return HomeNode(member, joined, self.invitation.base, self.length, RoundWork(self.train, self.judge, self.remember, self.settle))
+        member = take_seat(self.invitation.terms(), signer, last_round, self.opened)
+        return HomeNode(member, self.invitation.base, self.length, RoundWork(self.train, self.judge, self.remember, self.settle))
 
     def responder(self, signer: Signer) -> Callable[[bytes], bytes]:
         return responder(self.node(signer))

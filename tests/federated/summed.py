@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ingle.federated.quantise import Grid, Whole, to_grid
-from ingle.federated.secure_sum import Member, RoundPart, agree, begin, hide, meet, reveal, take_seat
+from ingle.federated.secure_sum import Member, RoundPart, agree, begin, greet, hide, meet, reveal, take_seat
 from ingle.federated.statement import Statement
 from ingle.federated.summing import open_sum
 from ingle.federated.terms import Terms, fewest_of
@@ -28,8 +28,8 @@ def terms_of(keys: list[Signer], threshold: int | None = None, bits: int = 16) -
 
 def joined(keys: list[Signer], terms: Terms) -> list[Member]:
     seated = [take_seat(terms, key) for key in keys]
-    statements = [said for _, said in seated]
-    return [meet(member, statements) for member, _ in seated]
+    statements = [greet(member) for member in seated]
+    return [meet(member, statements) for member in seated]
 
 
 def drawn(terms: Terms, seed: int, length: int = 7) -> list[Whole]:

@@ -69,7 +69,7 @@ class Town:
         self.ask = local({seat: responder(node) for seat, node in enumerate(nodes)})
         self.complaints: list[str] = []
         terms = self.takings[0].invitation.terms()
-        self.joined = gather(terms, self.ask, 60.0, lambda _, error: self.complaints.append(str(error)))
+        self.joined = tuple(gather(terms, self.ask, 60.0, lambda _, error: self.complaints.append(str(error))))
 
     def round(self) -> EndedRound:
         self.number += 1

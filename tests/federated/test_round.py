@@ -49,7 +49,7 @@ class Street:
         self.responders = {seat: self.learners[seat].responder(self.signers[seat]) for seat in range(homes)}
         self.complaints: list[tuple[int, str]] = []
         self.base, self.number = BASE, 0
-        self.joined = gather(self.terms, self.ask(), 30.0, self.complain)
+        self.joined = tuple(gather(self.terms, self.ask(), 30.0, self.complain))
 
     def complain(self, seat: int, error: IngleError) -> None:
         self.complaints.append((seat, str(error)))
@@ -187,7 +187,7 @@ def test_a_home_that_was_started_anew_joins_again() -> None:
     street.complaints.clear()
     before = Letter("keys", {"round": 1, "base": street.base})
     assert "Round 1 was begun before" in from_bytes(street.responders[2](to_bytes(before))).head["rule"]
-    assert gather(street.terms, street.ask(), 30.0, street.complain) == (0, 1, 2, 3) and not street.complaints
+    assert tuple(gather(street.terms, street.ask(), 30.0, street.complain)) == (0, 1, 2, 3) and not street.complaints
 
 
 def test_a_home_with_another_base_is_left_out_and_says_why() -> None:
@@ -195,7 +195,7 @@ def test_a_home_with_another_base_is_left_out_and_says_why() -> None:
     street.round()
     behind = Learner(3, street.invitation, lambda _: None)
     street.responders[3] = behind.responder(street.signers[3])
-    assert gather(street.terms, street.ask(), 30.0, street.complain) == (0, 1, 2, 3)
+    assert tuple(gather(street.terms, street.ask(), 30.0, street.complain)) == (0, 1, 2, 3)
     ended = street.round()
     assert ended.round.verdict is not None and ended.round.verdict.survivors == (0, 1, 2)
     assert any(seat == 3 and "This home goes on from aaaaaaaaaaaa, and the round from" in text for seat, text in street.complaints)

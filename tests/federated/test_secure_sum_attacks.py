@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ingle.core.errors import FederatedError
 from ingle.federated.sealing import common_key, mask, new_private, public_of, seal, unseal
-from ingle.federated.secure_sum import _channel, _letter, agree, begin, check_apart, hide, meet, reveal, take_seat
+from ingle.federated.secure_sum import _channel, _letter, agree, begin, check_apart, greet, hide, meet, reveal, take_seat
 from ingle.federated.shamir import PRIME, SHARE_BYTES
 from ingle.federated.statement import Statement, believe, state
 from ingle.federated.summing import agreed_list, plain_sum
@@ -203,19 +203,19 @@ def test_shares_of_another_round_or_for_another_home_are_refused() -> None:
 def test_a_coordinator_in_the_middle_is_refused() -> None:
     """It exchanges keys with its own: the signature isn't the member's, or the member's own key is another."""
     seated = [take_seat(TERMS, key) for key in KEYS[:4]]
-    joins = [said for _, said in seated]
+    joins = [greet(member) for member in seated]
     facts = {**joins[1].facts, "channel": public_of(new_private())}
     for forged in (replace(joins[1], facts=facts), state(KEYS[9], 1, "join", facts)):
         with pytest.raises(FederatedError, match=r"seat 1 did not sign this \(join\)"):
-            meet(seated[0][0], [joins[0], forged, *joins[2:]])
+            meet(seated[0], [joins[0], forged, *joins[2:]])
     with pytest.raises(FederatedError, match="joined twice with different keys"):
-        meet(seated[0][0], [*joins, take_seat(TERMS, KEYS[1])[1]])
-    again = take_seat(TERMS, KEYS[1])[1]
-    assert meet(meet(seated[0][0], joins), [joins[0], again, *joins[2:]]).channels[1] == again.facts["channel"], "by itself it may"
+        meet(seated[0], [*joins, greet(take_seat(TERMS, KEYS[1]))])
+    again = greet(take_seat(TERMS, KEYS[1]))
+    assert meet(meet(seated[0], joins), [joins[0], again, *joins[2:]]).channels[1] == again.facts["channel"], "by itself it may"
     with pytest.raises(FederatedError, match="this home's own"):
-        meet(seated[0][0], [take_seat(TERMS, KEYS[0])[1], *joins[1:]])
+        meet(seated[0], [greet(take_seat(TERMS, KEYS[0])), *joins[1:]])
     with pytest.raises(FederatedError, match="at least 3"):
-        meet(seated[0][0], joins[:2])
+        meet(seated[0], joins[:2])
     with pytest.raises(FederatedError, match="not in the invitation"):
         take_seat(TERMS, KEYS[9])
     now = ready()
@@ -230,10 +230,11 @@ def test_a_coordinator_in_the_middle_is_refused() -> None:
 def test_words_that_lack_what_they_must_say() -> None:
     now = ready()
     facts = {name: value for name, value in now.keys[1].facts.items() if name != "key"}
-    joins = [take_seat(TERMS, key) for key in KEYS[:4]]
+    seated = [take_seat(TERMS, key) for key in KEYS[:4]]
+    joins = [greet(member) for member in seated]
     nothing = state(KEYS[1], 1, "join", {"federation": TERMS.federation, "channel": 7})
     with pytest.raises(FederatedError, match="seat 1 gave no channel"):
-        meet(joins[0][0], [joins[0][1], nothing, joins[2][1]])
+        meet(seated[0], [joins[0], nothing, joins[2]])
     bare = state(KEYS[1], 1, "keys", facts)
     now.sealed[1] = {0: seal(_channel(now.parts[0].member, 1), bytes(66), _letter(bare, 0)).hex()}
     with pytest.raises(FederatedError, match="seat 1 gave no key"):

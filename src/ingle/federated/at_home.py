@@ -16,6 +16,8 @@ from ingle.engine.adapter import linear_shapes
 from ingle.engine.source import open_weights
 from ingle.federated.aggregate import Tensors, flat_gain
 from ingle.federated.invitation import Invitation, check_invitation
+from ingle.federated.kept_rounds import keep_round
+from ingle.federated.message import Letter
 from ingle.federated.node import HomeNode, RoundWork
 from ingle.federated.quantise import Whole, to_grid
 from ingle.federated.secure_sum import take_seat
@@ -50,7 +52,12 @@ class Taking:
     @property
     def standing(self) -> FederationStanding:
         """Where it is, read from the home."""
-        return read_standing(self.home, self.invitation, linear_shapes(open_weights(self.home, self.kept).config))
+        return read_standing(self.home, self.invitation, shapes_of(self.home, self.kept))
+
+
+def shapes_of(home: Home, kept: Kept) -> dict[str, tuple[int, int]]:
+    """Return the shapes [N, K] of the linears that a federation trains."""
+    return linear_shapes(open_weights(home, kept).config)
 
 
 def node_of(taking: Taking, signer: Signer) -> HomeNode:
@@ -63,14 +70,14 @@ def node_of(taking: Taking, signer: Signer) -> HomeNode:
         rule = f"The invitation is about model {taking.invitation.base[:12]}, and {taking.kept.name} here is {taking.kept.digest[:12]}"
         raise FederatedError("base", rule, "", "Pull the same model, without deltas of your own.")
     standing = taking.standing
-    member, joined = take_seat(taking.invitation.terms(), signer, *read_said(taking.home, taking.invitation))
+    member = take_seat(taking.invitation.terms(), signer, *read_said(taking.home, taking.invitation))
     work = RoundWork(
         lambda number: _train(taking, number),
         lambda _, total, homes: _judge(taking, total, homes),
         lambda number, opened: keep_said(taking.home, taking.invitation, number, opened),
-        lambda verdict, total: _settle(taking, verdict, total),
+        lambda verdict, total, letter: _settle(taking, verdict, total, letter),
     )
-    return HomeNode(member, joined, standing.base, lambda _: taking.standing.length, work, settled=standing.settled)
+    return HomeNode(member, standing.base, lambda _: taking.standing.length, work, settled=standing.settled)
 
 
 def candidate_of(taking: Taking, standing: FederationStanding, factors: Tensors, name: str) -> Candidate:
@@ -100,7 +107,8 @@ def _judge(taking: Taking, total: Whole, homes: int) -> bool:
     return all(finding.passed for finding in findings)
 
 
-def _settle(taking: Taking, verdict: RoundVerdict, total: Whole) -> None:
-    # The fact comes first, as at the gate: there is never a change without one.
+def _settle(taking: Taking, verdict: RoundVerdict, total: Whole, letter: Letter) -> None:
+    # The proof and the fact come first, as at the gate: there is never a change without them.
+    keep_round(taking.home, taking.invitation, verdict, letter)
     taking.sink(verdict_event(verdict, f"{taking.kept.name}+{taking.invitation.name}"))
     keep_standing(taking.home, taking.standing.after(verdict, total))

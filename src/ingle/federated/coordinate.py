@@ -23,8 +23,11 @@ class EndedRound:
     """The homes that came to the same verdict; the others must be told again before they can take part."""
 
 
-def gather(terms: Terms, ask: Ask, deadline_s: float, complain: Complaint) -> tuple[int, ...]:
-    """Let the homes that are there know each other's keys. Returns their seats. Raises FederatedError if they are too few."""
+def gather(terms: Terms, ask: Ask, deadline_s: float, complain: Complaint) -> dict[int, Statement]:
+    """Let the homes that are there know each other's keys. Returns by seat what each of them said.
+
+    Raises FederatedError if they are too few.
+    """
     joined: dict[int, Statement] = {}
     for seat, data in ask(dict.fromkeys(range(len(terms.members)), to_bytes(Letter("join"))), deadline_s):
         try:
@@ -35,7 +38,7 @@ def gather(terms: Terms, ask: Ask, deadline_s: float, complain: Complaint) -> tu
     letter = to_bytes(Letter("meet", {"joined": [joined[seat].plain() for seat in sorted(joined)]}))
     met = [seat for seat, data in ask(dict.fromkeys(joined, letter), deadline_s) if _is(data, "met", seat, complain)]
     _enough(terms, len(met))
-    return tuple(sorted(met))
+    return {seat: joined[seat] for seat in sorted(met)}
 
 
 def run_round(now: Round, ask: Ask, deadline_s: float, complain: Complaint) -> EndedRound:

@@ -44,6 +44,8 @@ class Invitation:
     """The largest gain of one number in one round; what is larger is cut."""
     bits: int = 11
     """Bits of one number of one home."""
+    link: str = ""
+    """Where the homes find the coordinator: HOST:PORT."""
     signature: str = ""
     """The coordinator's, over everything else."""
 

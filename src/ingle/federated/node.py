@@ -15,7 +15,7 @@ from ingle.core.digest import digest_bytes
 from ingle.core.errors import FederatedError, IngleError, fault_of
 from ingle.federated.message import Letter, from_bytes, to_bytes
 from ingle.federated.quantise import Whole, unpack
-from ingle.federated.secure_sum import Member, Opened, RoundPart, agree, begin, check_new, hide, meet, reveal
+from ingle.federated.secure_sum import Member, Opened, RoundPart, agree, begin, check_new, greet, hide, meet, reveal
 from ingle.federated.statement import Statement
 from ingle.federated.verdict import RoundVerdict, cast, count
 
@@ -30,8 +30,8 @@ class RoundWork:
     """Round, sum, how many homes are in it → whether this home's own gate accepts it."""
     remember: Callable[[int, Opened], None]
     """Keeps `last_round` and `opened` of `Member` before a word leaves: after a kill this home must say nothing more in that round."""
-    settle: Callable[[RoundVerdict, Whole], None]
-    """Does what was decided, and records it."""
+    settle: Callable[[RoundVerdict, Whole, Letter], None]
+    """Does what was decided, and records it with the letter that proves it."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,6 @@ class HomeNode:
     """A home that takes part."""
 
     member: Member
-    joined: Statement
-    """Its words when it took its seat."""
     base: str
     """Digest of what it has so far."""
     length: Callable[[int], int]
@@ -77,7 +75,7 @@ def responder(node: HomeNode) -> Callable[[bytes], bytes]:
 
 
 def _join(node: HomeNode, _: Letter) -> tuple[HomeNode, Letter]:
-    return node, Letter("join", {"statement": node.joined.plain()})
+    return node, Letter("join", {"statement": greet(node.member, node.base).plain()})
 
 
 def _meet(node: HomeNode, letter: Letter) -> tuple[HomeNode, Letter]:
@@ -134,7 +132,7 @@ def _end(node: HomeNode, letter: Letter) -> tuple[HomeNode, Letter]:
     # Votes that were held back look like homes that said nothing. So more of them may still turn a refusal, while nothing came after it.
     if number <= node.settled and not verdict.accepted:
         raise FederatedError("round", f"The verdict on round {number} was followed before", "", "It stands.")
-    node.work.settle(verdict, _total(node, number, letter.body))
+    node.work.settle(verdict, _total(node, number, letter.body), letter)
     # Of what other rounds started from, nothing can be subtracted any more.
     opened = tuple((base, homes) for base, homes in node.member.opened if base == verdict.next_base)
     return replace(

@@ -81,18 +81,21 @@ class RoundPart:
     """The homes whose updates arrived, as it signed them."""
 
 
-def take_seat(terms: Terms, signer: Signer, last_round: int = 0, opened: Opened = ()) -> tuple[Member, Statement]:
-    """Join, or join again after a stop: the home with a new channel key, and what it tells the others.
+def take_seat(terms: Terms, signer: Signer, last_round: int = 0, opened: Opened = ()) -> Member:
+    """Join, or join again after a stop: the home with a new channel key. `last_round` and `opened` are as it kept them.
 
-    `last_round` and `opened` are as it kept them. Raises FederatedError if the invitation doesn't name this home.
+    Raises FederatedError if the invitation doesn't name this home.
     """
     public = signer.verifier.public
     if public not in terms.members:
         raise FederatedError("member", "This home is not in the invitation", public[:12], "Ask for one that names its key.")
-    seat = terms.members.index(public)
-    channel = new_private()
-    said = state(signer, seat, "join", {"federation": terms.federation, "channel": public_of(channel)})
-    return Member(terms, seat, signer, channel, {}, last_round, opened), said
+    return Member(terms, terms.members.index(public), signer, new_private(), {}, last_round, opened)
+
+
+def greet(member: Member, base: str = "") -> Statement:
+    """Tell the others that this home is there: its channel key, `base` (digest of what it has so far) and its last round."""
+    facts = {"federation": member.terms.federation, "channel": public_of(member.channel), "base": base, "round": member.last_round}
+    return state(member.signer, member.seat, "join", facts)
 
 
 def meet(member: Member, joined: Sequence[Statement]) -> Member:

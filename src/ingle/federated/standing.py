@@ -67,16 +67,21 @@ def folder_of(home: Home, invitation: Invitation) -> Path:
     return home.federated / invitation.digest[:16]
 
 
+def first_standing(invitation: Invitation, shapes: Mapping[str, tuple[int, int]]) -> FederationStanding:
+    """Return where all homes begin that train these linears [N, K]. Raises ConfigError for an aggregation that there isn't."""
+    aggregation(invitation.aggregation)
+    return FederationStanding(invitation, invitation.base, first_factors(shapes, invitation.rank, invitation.seed))
+
+
 def read_standing(home: Home, invitation: Invitation, shapes: Mapping[str, tuple[int, int]]) -> FederationStanding:
     """Return where this home is in a federation that trains these linears [N, K]; the beginning if it keeps nothing of it.
 
     Raises HomeError for a file that can't be read, or is of another federation.
     """
     path = folder_of(home, invitation) / FACTORS
-    aggregation(invitation.aggregation)
-    start = first_factors(shapes, invitation.rank, invitation.seed)
+    begun = first_standing(invitation, shapes)
     if not path.exists():
-        return FederationStanding(invitation, invitation.base, start)
+        return begun
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -86,7 +91,7 @@ def read_standing(home: Home, invitation: Invitation, shapes: Mapping[str, tuple
         standing = FederationStanding(invitation, told["base"], factors, int(told["accepted"]), int(told["settled"]))
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise HomeError(str(path), "must hold what was learned together", error, "Restore it from a backup.") from error
-    shaped = {name: values.shape for name, values in factors.items()} == {name: values.shape for name, values in start.items()}
+    shaped = {name: values.shape for name, values in factors.items()} == {name: values.shape for name, values in begun.factors.items()}
     if told.get("federation") != invitation.digest or not shaped:
         raise HomeError(str(path), "must be of this federation", told.get("federation", "")[:12], "Move that folder away.")
     return standing

@@ -39,3 +39,27 @@ def local(homes: Mapping[int, Callable[[bytes], bytes | None]]) -> Ask:
                 yield reply
 
     return ask
+
+
+def beside(ask: Ask, seat: int, respond: Callable[[bytes], bytes | None]) -> Ask:
+    """Return a transport that answers for one seat in this process, and asks all others by `ask`, at the same time."""
+    own = local({seat: respond})
+
+    def ask_all(requests: Mapping[int, bytes], deadline_s: float) -> Iterator[tuple[int, bytes]]:
+        replies: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
+
+        def drain(part: Ask, some: Mapping[int, bytes]) -> None:
+            try:
+                for reply in part(some, deadline_s):
+                    replies.put(reply)
+            finally:
+                replies.put(None)
+
+        parts = ((own, {seat: requests[seat]} if seat in requests else {}), (ask, {at: one for at, one in requests.items() if at != seat}))
+        for part, some in parts:
+            threading.Thread(target=drain, args=(part, some), daemon=True, name="asking").start()
+        for _ in parts:
+            while (reply := replies.get()) is not None:
+                yield reply
+
+    return ask_all

@@ -13,6 +13,10 @@ def _round(facts: Mapping[str, Fact]) -> str:
 
 MAKER = Maker(
     noun="something learned together",
-    sentences={"federate.round": _round},
+    sentences={
+        "federate.join": lambda facts: f"lends {facts.get('examples')} examples to a federation of {facts.get('homes')} homes",
+        "federate.round": _round,
+        "federate.leave": lambda _facts: "lends its examples no more",
+    },
     limits={"bits": {"most_rise_percent": 15.0}},  # as a tuning: it may turn to its own kind of text
 )
